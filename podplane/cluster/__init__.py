@@ -1,0 +1,1 @@
+"""The client side of the Kubernetes API: messages, transports, list and watch."""

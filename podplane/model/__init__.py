@@ -1,0 +1,1 @@
+"""Typed, frozen API objects: only the fields that planners and agents read (the store keeps whole objects)."""

@@ -1,0 +1,1 @@
+"""Desired state: frozen values of what the kernel shall hold, fragments of them, and the difference of two states."""

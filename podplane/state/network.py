@@ -1,0 +1,148 @@
+"""Values of rtnetlink's world: links, addresses, routes, neighbours, forwarding entries, rules; and sysctls.
+
+Sources: rtnetlink(7), include/uapi/linux/{if_link,rtnetlink,neighbour,fib_rules}.h. Fields that are None or empty are
+left to the kernel: they are neither set nor compared.
+"""
+
+from __future__ import annotations
+
+from podplane.state.value import Identity, IPAddress, IPNetwork, Value
+
+MAIN_TABLE = 254
+"""RT_TABLE_MAIN."""
+
+
+class Peer(Value, frozen=True, gc=False, kw_only=True):
+    """The other end of a veth pair, made together with it, straight in its own namespace `netns`."""
+
+    name: str
+    mac: str = ""
+    mtu: int = 0
+
+
+class Vxlan(Value, frozen=True, gc=False, kw_only=True):
+    """What a VXLAN device needs beyond a link (RFC 7348)."""
+
+    vni: int
+    local: IPAddress | None = None
+    port: int = 4789
+    device: str = ""
+    learning: bool = False
+
+
+class Link(Value, frozen=True, gc=False, kw_only=True):
+    """A network interface.
+
+    `kind` is IFLA_INFO_KIND ("bridge", "veth", "vxlan"), or "" for an interface that is there already (lo, eth0) and is
+    only configured: such a link is never created or deleted. `alias` (IFLA_IFALIAS) names the API object that asked for it.
+    """
+
+    name: str
+    kind: str = ""
+    up: bool = True
+    mtu: int = 0
+    mac: str = ""
+    master: str = ""
+    hairpin: bool = False
+    alias: str = ""
+    peer: Peer | None = None
+    vxlan: Vxlan | None = None
+
+    @property
+    def identity(self) -> Identity:
+        return ("Link", self.netns, self.name)
+
+
+class Address(Value, frozen=True, gc=False, kw_only=True):
+    """An address with its prefix length on a link. IPv6 addresses are set without duplicate address detection (IFA_F_NODAD)."""
+
+    link: str
+    ip: IPAddress
+    prefix_length: int
+
+    @property
+    def identity(self) -> Identity:
+        return ("Address", self.netns, self.link, self.ip, self.prefix_length)
+
+
+class Route(Value, frozen=True, gc=False, kw_only=True):
+    """A unicast route. `protocol` is the number of its owner (rtm_protocol), by which it is read back and removed.
+
+    Without `gateway` the destination is on the link (scope link for IPv4). `onlink` says that the gateway is reachable
+    on `link` though no route says so.
+    """
+
+    destination: IPNetwork
+    gateway: IPAddress | None = None
+    link: str = ""
+    source: IPAddress | None = None
+    onlink: bool = False
+    mtu: int = 0
+    metric: int = 0
+    table: int = MAIN_TABLE
+    protocol: int
+
+    @property
+    def identity(self) -> Identity:
+        return ("Route", self.netns, self.table, self.destination, self.metric)
+
+
+class Neighbour(Value, frozen=True, gc=False, kw_only=True):
+    """A permanent neighbour: `ip` on `link` has `mac` (arp_tbl, nd_tbl). Permanent entries don't count against gc_thresh3."""
+
+    link: str
+    ip: IPAddress
+    mac: str
+
+    @property
+    def identity(self) -> Identity:
+        return ("Neighbour", self.netns, self.link, self.ip)
+
+
+class Fdb(Value, frozen=True, gc=False, kw_only=True):
+    """A forwarding entry of a bridge port or VXLAN device: frames to `mac` go to `link` (and there to `remote`)."""
+
+    link: str
+    mac: str
+    remote: IPAddress | None = None
+
+    @property
+    def identity(self) -> Identity:
+        return ("Fdb", self.netns, self.link, self.mac, self.remote)
+
+
+class Rule(Value, frozen=True, gc=False, kw_only=True):
+    """A policy routing rule (ip-rule(8)): packets that match look into `table`."""
+
+    priority: int
+    family: int
+    table: int
+    source: IPNetwork | None = None
+    destination: IPNetwork | None = None
+    mark: int = 0
+    mark_mask: int = 0
+    protocol: int = 0
+
+    @property
+    def identity(self) -> Identity:
+        return (
+            "Rule",
+            self.netns,
+            self.family,
+            self.priority,
+            self.source,
+            self.destination,
+            self.mark,
+            self.mark_mask,
+        )
+
+
+class Sysctl(Value, frozen=True, gc=False, kw_only=True):
+    """A sysctl of a network namespace, in the notation of sysctl(8): `net.ipv4.ip_forward`; a dot within an interface name is `/`."""
+
+    name: str
+    value: str
+
+    @property
+    def identity(self) -> Identity:
+        return ("Sysctl", self.netns, self.name)

@@ -1,0 +1,70 @@
+"""The difference of two states, and the report of what became of it.
+
+An operation replaces one version of a value by another; None stands for "not there". The kernel door carries out
+operations and reports each one: what was applied is now in the kernel, what failed is not, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from podplane.state.value import Identity, Value
+
+
+class Operation(NamedTuple):
+    """Make `new` out of `old` (both have one identity); None as `old` creates, None as `new` deletes."""
+
+    old: Value | None
+    new: Value | None
+
+    @property
+    def value(self) -> Value:
+        """The version that names the object: the new one, or the deleted one."""
+        value = self.new if self.new is not None else self.old
+        if value is None:
+            raise ValueError("an operation from nothing to nothing")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An operation that did not take effect, and why."""
+
+    operation: Operation
+    error: Exception
+
+    def __str__(self) -> str:
+        return f"{self.operation.value}: {self.error}"
+
+
+@dataclass(slots=True)
+class Report:
+    """What `apply` did: every operation is in exactly one of the two lists."""
+
+    applied: list[Operation] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+
+    def merge(self, other: Report) -> None:
+        """Add another report's lists to this one."""
+        self.applied += other.applied
+        self.failed += other.failed
+
+
+def diff(old: Mapping[Identity, Value], new: Mapping[Identity, Value]) -> list[Operation]:
+    """The operations that lead from `old` to `new`; none for equal values. Their order is the kernel door's business."""
+    removed = [Operation(value, None) for key, value in old.items() if key not in new]
+    changed = [Operation(old.get(key), value) for key, value in new.items() if old.get(key) != value]
+    return removed + changed
+
+
+def patch(state: Mapping[Identity, Value], operations: list[Operation]) -> dict[Identity, Value]:
+    """The state after these operations."""
+    result = dict(state)
+    for operation in operations:
+        if operation.new is None:
+            result.pop(operation.value.identity, None)
+        else:
+            result[operation.new.identity] = operation.new
+    return result

@@ -1,0 +1,45 @@
+"""What every value of desired state is: frozen, comparable, and named by an identity.
+
+Two values with one identity describe the same kernel object; they are equal, or one replaces the other. `netns` says in
+which network namespace the object lives: "" is the node's own, any other name was given to the kernel door before
+(`pod/<uid>`, say).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
+
+import msgspec
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+Identity = tuple[Any, ...]
+"""(kind, netns, what the kernel finds the object by …); hashable, and sortable among values of one kind."""
+
+
+class Value(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Base of all desired values."""
+
+    netns: str = ""
+
+    @property
+    def identity(self) -> Identity:
+        """What the kernel finds this object by; equal for the versions of one object."""
+        return (type(self).__name__, self.netns)
+
+
+Fragment = Mapping[Identity, Value]
+"""Identity → desired value: what one key (a pod, a node, a Service) asks of the kernel."""
+
+
+def fragment(values: Iterable[Value]) -> Fragment:
+    """The fragment of these values. ValueError when two unequal values claim one identity."""
+    result: dict[Identity, Value] = {}
+    for value in values:
+        other = result.setdefault(value.identity, value)
+        if other != value:
+            raise ValueError(f"two values for one kernel object: {other} and {value}")
+    return result

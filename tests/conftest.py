@@ -1,0 +1,77 @@
+"""Kernel tests run in a forked child that has entered user, network and mount namespaces of its own.
+
+A user namespace can't be entered by a process with threads, and the runner's workers have some: so each test marked
+`kernel` runs in a fork (which has one thread), and its outcome comes back through a pipe. No root is needed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x0002_0000, 0x1000_0000, 0x4000_0000
+MS_REC, MS_PRIVATE = 0x4000, 1 << 18
+
+
+class KernelTestFailed(AssertionError):
+    """What went wrong in the child, with its traceback as text."""
+
+
+def enter_namespaces() -> None:
+    """Become root of a fresh user namespace with a network and a mount namespace; the process must have one thread."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    uid, gid = os.getuid(), os.getgid()
+    if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "unshare: user namespaces are needed for kernel tests")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        with open(f"/proc/self/{name}", "w") as f:
+            f.write(text)
+    if libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None):
+        raise OSError(ctypes.get_errno(), "mount: private")
+
+
+def run_in_child(test: Callable[[], Any]) -> tuple[str, str]:
+    """(outcome, text) of `test` run in a fork: outcome is passed, failed or skipped."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read)
+        outcome = ("passed", "")
+        try:
+            enter_namespaces()
+            test()
+        except pytest.skip.Exception as skipped:
+            outcome = ("skipped", str(skipped))
+        except BaseException:
+            outcome = ("failed", traceback.format_exc())
+        with os.fdopen(write, "wb") as out:
+            pickle.dump(outcome, out)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as source:
+        data = source.read()
+    _, status = os.waitpid(pid, 0)
+    if not data:
+        return "failed", f"the child ended without a word, wait status {status}"
+    result: tuple[str, str] = pickle.loads(data)
+    return result
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run tests marked `kernel` in a child; leave all others to pytest."""
+    if pyfuncitem.get_closest_marker("kernel") is None:
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    outcome, text = run_in_child(lambda: pyfuncitem.obj(**arguments))
+    if outcome == "skipped":
+        pytest.skip(text)
+    if outcome == "failed":
+        raise KernelTestFailed("\n" + text)
+    return True
