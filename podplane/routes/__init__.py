@@ -1,0 +1,1 @@
+"""Routes between nodes, one file a backend (mission A4)."""

@@ -1,0 +1,107 @@
+"""The address plan of a cluster: which CIDRs there are, that they don't overlap, and how much fits (mission A1, A7)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from itertools import combinations
+
+import msgspec
+
+from podplane.state.value import IPAddress, IPNetwork
+
+NODE_BLOCK_LENGTH = {4: 24, 6: 64}
+"""Prefix length of a node's block by IP version, as kube-controller-manager has them."""
+FIRST_NODE_OFFSET = 10
+"""node1 is at .10 of the node CIDR; below it is room for gateways."""
+UNDERLAY_GATEWAY_OFFSET = 1
+
+
+class PlanError(ValueError):
+    """The CIDRs don't make a plan; the text says why and what would."""
+
+
+def parse_cidrs(text: str, what: str) -> tuple[IPNetwork, ...]:
+    """The networks of a comma-separated list, at most one a family. PlanError names what is wrong with `what`."""
+    networks: list[IPNetwork] = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        try:
+            networks.append(ipaddress.ip_network(part))
+        except ValueError as error:
+            raise PlanError(f"{what} {part}: {error}; write it as 10.244.0.0/16") from None
+    if not networks:
+        raise PlanError(f"{what} is empty: give one CIDR, or one IPv4 and one IPv6 CIDR")
+    if len({n.version for n in networks}) != len(networks):
+        raise PlanError(f"{what} {text}: one CIDR for each IP family at most")
+    return tuple(networks)
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """All CIDRs of a cluster, one a family each; the first family is the primary one."""
+
+    cluster: tuple[IPNetwork, ...]
+    service: tuple[IPNetwork, ...]
+    node: tuple[IPNetwork, ...]
+    outside: tuple[IPNetwork, ...] = ()
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """4, 6 or both, in the order of the cluster CIDRs."""
+        return tuple(n.version for n in self.cluster)
+
+    def block_length(self, version: int) -> int:
+        """Prefix length of node blocks: the usual one, or the whole cluster CIDR where that is smaller."""
+        return max(NODE_BLOCK_LENGTH[version], next(n for n in self.cluster if n.version == version).prefixlen)
+
+    @property
+    def node_capacity(self) -> int:
+        """How many nodes fit: by blocks of the cluster CIDRs and by addresses of the node CIDRs."""
+        blocks = (1 << (self.block_length(n.version) - n.prefixlen) for n in self.cluster)
+        addresses = (n.num_addresses - FIRST_NODE_OFFSET - (n.version == 4) for n in self._of(self.node))
+        return max(0, min((*blocks, *addresses)))
+
+    @property
+    def pod_capacity(self) -> int:
+        """How many pods fit on a node by its blocks."""
+        return max(0, min((1 << (n.max_prefixlen - self.block_length(n.version))) - 3 for n in self.cluster))
+
+    def node_ips(self, number: int) -> tuple[IPAddress, ...]:
+        """The addresses of node `number` (from 1 on), one a family."""
+        return tuple(n.network_address + FIRST_NODE_OFFSET + number - 1 for n in self._of(self.node))
+
+    def underlay_gateways(self) -> tuple[IPAddress, ...]:
+        """The nodes' default routers, one a family."""
+        return tuple(n.network_address + UNDERLAY_GATEWAY_OFFSET for n in self._of(self.node))
+
+    def _of(self, networks: Iterable[IPNetwork]) -> Iterator[IPNetwork]:
+        by_version = {n.version: n for n in networks}
+        return (by_version[v] for v in self.versions)
+
+    def check(self, nodes: int, pods_per_node: int = 0) -> None:
+        """PlanError unless the CIDRs are apart and so many nodes with so many pods fit."""
+        self._check_families()
+        self._check_overlaps()
+        if nodes > self.node_capacity or pods_per_node > self.pod_capacity:
+            raise PlanError(
+                f"{nodes} nodes with {pods_per_node} pods each don't fit: cluster CIDR {_join(self.cluster)} and node CIDR "
+                f"{_join(self.node)} have room for {self.node_capacity} nodes with {self.pod_capacity} pods each; "
+                "give larger CIDRs"
+            )
+
+    def _check_families(self) -> None:
+        for what, networks in (("service CIDR", self.service), ("node CIDR", self.node)):
+            missing = set(self.versions) - {n.version for n in networks}
+            if missing:
+                families = " and ".join(f"IPv{v}" for v in sorted(missing))
+                raise PlanError(f"the cluster CIDR has {families}, the {what} {_join(networks)} has not: add one")
+
+    def _check_overlaps(self) -> None:
+        named = [("cluster CIDR", n) for n in self.cluster] + [("service CIDR", n) for n in self.service]
+        named += [("node CIDR", n) for n in self.node] + [("network outside", n) for n in self.outside]
+        for (what, network), (other_what, other) in combinations(named, 2):
+            if network.version == other.version and network.overlaps(other):
+                raise PlanError(f"{what} {network} overlaps {other_what} {other}: choose one apart from it")
+
+
+def _join(networks: Iterable[IPNetwork]) -> str:
+    return ",".join(map(str, networks))

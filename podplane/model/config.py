@@ -1,0 +1,25 @@
+"""Settings of a node's network that several planners read; each comes from the lab or the agent's configuration."""
+
+from __future__ import annotations
+
+import msgspec
+
+UNDERLAY_MAC = "podplane.dev/underlay-mac"
+"""Node annotation: the MAC of the interface with which the node reaches its peers, for permanent neighbours."""
+ROUTE_PROTOCOL = 80
+"""rtm_protocol of every route and rule that podplane owns (not in iproute2's rt_protos, so shown as a number)."""
+
+
+class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How pods are attached to a node and the node to its peers.
+
+    `mtu` is the uplink's, in bytes; backends that encapsulate take their overhead from it. `masquerade_exclude` are CIDRs that
+    pods reach with their own address, beside the cluster's CIDRs and its nodes.
+    """
+
+    cluster_cidrs: tuple[str, ...]
+    bridge: str = "cbr0"
+    uplink: str = "eth0"
+    mtu: int = 1500
+    masquerade: bool = True
+    masquerade_exclude: tuple[str, ...] = ()

@@ -1,0 +1,40 @@
+"""What planners see: the objects of the cluster as one node's agent knows them, and the pods attached to that node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from podplane.model.objects import Node
+
+
+class Sandbox(msgspec.Struct, frozen=True):
+    """A pod's network as it was asked for: `netns` is the name under which the kernel door knows its namespace."""
+
+    namespace: str
+    name: str
+    uid: str
+    netns: str
+    ips: tuple[str, ...]
+    ifname: str = "eth0"
+
+    @property
+    def key(self) -> str:
+        """`pod/namespace/name/uid`: what owns the pod's fragment (two pods of one name may overlap in time)."""
+        return f"pod/{self.namespace}/{self.name}/{self.uid}"
+
+
+@dataclass(slots=True)
+class View:
+    """The agent's picture, kept current by it; planners only read."""
+
+    node_name: str
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    sandboxes: Mapping[str, Sandbox] = field(default_factory=dict)
+
+    @property
+    def node(self) -> Node | None:
+        """This node's own object, once it is known."""
+        return self.nodes.get(self.node_name)

@@ -1,0 +1,52 @@
+"""The address plan: overlaps and lack of room are refused with a reason and with what fits."""
+
+from __future__ import annotations
+
+import pytest
+
+from podplane.ipam.plan import Plan, PlanError, parse_cidrs
+
+
+def plan(cluster: str = "10.244.0.0/16", service: str = "10.96.0.0/16", node: str = "192.168.1.0/24") -> Plan:
+    return Plan(
+        cluster=parse_cidrs(cluster, "cluster CIDR"),
+        service=parse_cidrs(service, "service CIDR"),
+        node=parse_cidrs(node, "node CIDR"),
+    )
+
+
+def test_node_addresses_begin_at_ten() -> None:
+    dual = plan("fd00:1::/48,10.244.0.0/16", "10.96.0.0/16,fd00:2::/112", "192.168.1.0/24,fd00:3::/64")
+    assert [str(ip) for ip in dual.node_ips(1)] == ["fd00:3::a", "192.168.1.10"]
+    assert [str(ip) for ip in dual.underlay_gateways()] == ["fd00:3::1", "192.168.1.1"]
+    assert dual.versions == (6, 4)
+    dual.check(nodes=245, pods_per_node=253)
+
+
+@pytest.mark.parametrize(
+    ("cidrs", "words"),
+    [
+        ({"service": "10.244.128.0/20"}, "cluster CIDR 10.244.0.0/16 overlaps service CIDR 10.244.128.0/20"),
+        ({"node": "10.244.1.0/24"}, "overlaps node CIDR 10.244.1.0/24"),
+        ({"service": "192.168.0.0/16"}, "service CIDR 192.168.0.0/16 overlaps node CIDR"),
+        ({"cluster": "10.244.0.0/16,fd00::/48"}, "has IPv6, the service CIDR 10.96.0.0/16 has not"),
+    ],
+)
+def test_what_does_not_go_together_is_named(cidrs: dict[str, str], words: str) -> None:
+    with pytest.raises(PlanError, match=words.replace(".", r"\.")):
+        plan(**cidrs).check(nodes=1)
+
+
+def test_too_small_says_what_fits() -> None:
+    with pytest.raises(PlanError, match="room for 4 nodes with 253 pods each"):
+        plan("10.244.0.0/22").check(nodes=5)
+    with pytest.raises(PlanError, match="room for 1 nodes with 13 pods each"):
+        plan("10.244.0.0/28").check(nodes=1, pods_per_node=14)
+    with pytest.raises(PlanError, match="room for 245 nodes"):
+        plan().check(nodes=246)
+
+
+@pytest.mark.parametrize("text", ["10.244.0.0/33", "x", "10.244.0.1/16", "", "10.0.0.0/8,11.0.0.0/8"])
+def test_wrong_cidrs_are_refused(text: str) -> None:
+    with pytest.raises(PlanError, match="cluster CIDR"):
+        parse_cidrs(text, "cluster CIDR")
