@@ -197,22 +197,23 @@ class Socket:
                     refused.append(Refusal(sequence - first, code, refusal_text(flags, payload)))
         return refused
 
-    def transaction(self, data: bytes, sequences: int) -> list[Refusal]:
-        """Send bytes made by the caller (a batch of nf_tables) whose messages carry sequences 1 … `sequences`.
+    def transaction(self, data: bytes) -> list[Refusal]:
+        """Send a batch of nf_tables, made by the caller; `index` of a refusal is the sequence number of its message.
 
-        Only the last message asks for an acknowledgement: the errors of others come before it. An empty list means that all took effect.
+        An empty list means that all took effect; else nothing did. The kernel works and answers within the send
+        (netlink_unicast_kernel), so what is to be read is there when it returns.
         """
         self._socket.send(data)
         refused: list[Refusal] = []
         while True:
-            for kind, flags, sequence, payload in messages(self._receive()):
-                if kind != NLMSG_ERROR:
-                    continue
-                code = -ERROR.unpack_from(payload)[0]
+            try:
+                answer = self._receive(socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return refused
+            for kind, flags, sequence, payload in messages(answer):
+                code = -ERROR.unpack_from(payload)[0] if kind == NLMSG_ERROR else 0
                 if code:
-                    refused.append(Refusal(sequence - 1, code, refusal_text(flags, payload)))
-                if sequence == sequences:
-                    return refused
+                    refused.append(Refusal(sequence, code, refusal_text(flags, payload)))
 
     def dump(self, kind: int, payload: bytes, flags: int = NLM_F_DUMP) -> list[tuple[int, bytes]]:
         """(type, payload) of every message of a dump, read anew when the table changed meanwhile (NLM_F_DUMP_INTR).
@@ -244,8 +245,8 @@ class Socket:
                 if not flags & NLM_F_MULTI:
                     return rows, interrupted
 
-    def _receive(self) -> bytes:
-        data, _, flags, _ = self._socket.recvmsg(RECEIVE_BYTES)
+    def _receive(self, how: int = 0) -> bytes:
+        data, _, flags, _ = self._socket.recvmsg(RECEIVE_BYTES, 0, how)
         if flags & socket.MSG_TRUNC:
             raise OSError(errno.EMSGSIZE, "a netlink message was larger than the receive buffer")
         return data

@@ -1,0 +1,247 @@
+"""The reconcile loop of one node, and its `Network`.
+
+Events mark keys dirty; one loop plans what is dirty and sends the difference to the kernel. A key costs its own
+fragment, whatever the size of the rest. Attaching a pod does not wait for the loop: it plans and applies its own key at once.
+
+The kernel is trusted to hold what it acknowledged. It is read back, and compared with the whole desired state, at the
+start, after an operation failed, and by a slow audit: what somebody else changed or removed is put right then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Protocol
+
+from podplane.agent import features
+from podplane.agent.addresses import NodeAddresses
+from podplane.cni.network import Attached, Attachment, NetworkError
+from podplane.ipam.pool import Exhausted
+from podplane.kernel.namespace import Namespace
+from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
+from podplane.model.objects import Node
+from podplane.model.view import Sandbox, View
+from podplane.nodes.plan import TABLE
+from podplane.pods.plan import VETH_PREFIX
+from podplane.state.desired import Desired, compose
+from podplane.state.mac import mac_of
+from podplane.state.operations import Failure, Operation, Report
+from podplane.state.ownership import Ownership
+from podplane.state.value import Identity, Value
+
+log = logging.getLogger(__name__)
+
+MIN_INTERVAL, AUDIT_INTERVAL, RETRY_INTERVAL = 0.005, 60.0, 1.0
+"""Seconds: between two reconciles, between two audits, and from a failure to the audit that tries again."""
+
+
+class Kernel(Protocol):
+    """The door to one node's kernel state, as `kernel.door` opens it."""
+
+    def attach(self, name: str, namespace: Namespace) -> None:
+        """Give a network namespace the name by which values speak of it."""
+
+    def detach(self, name: str) -> None:
+        """Forget a namespace: what was in it counts as gone."""
+
+    def apply(self, operations: list[Operation]) -> Report:
+        """Carry out the operations; each is in the report."""
+
+    def read(self, ownership: Ownership) -> dict[Identity, Value]:
+        """What the kernel holds of this owner."""
+
+    def matches(self, wanted: Value, found: Value) -> bool:
+        """Does what was found fulfil what is wanted (fields left to the kernel may have any value)?"""
+
+
+class Agent:
+    """One node's agent; its methods run on one event loop."""
+
+    def __init__(
+        self, node_name: str, config: NetworkConfig, kernel: Kernel, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.view = View(node_name, {}, {})
+        self.config = config
+        self.desired = Desired()
+        self.ownership = Ownership(
+            links=frozenset({config.bridge}),
+            link_prefixes=(VETH_PREFIX,),
+            neighbour_links=frozenset({config.uplink}),
+            route_protocol=ROUTE_PROTOCOL,
+            tables=frozenset({TABLE}),
+        )
+        self._kernel = kernel
+        self._clock = clock
+        self._nodes: dict[str, Node] = {}
+        self._sandboxes: dict[str, Sandbox] = {}
+        self.view.nodes, self.view.sandboxes = self._nodes, self._sandboxes
+        self._addresses = NodeAddresses(())
+        self._dirty: set[str] = set()
+        self._wake = asyncio.Event()
+        self._audit_at = 0.0
+
+    def start(self, nodes: Mapping[str, Node]) -> Report:
+        """Take the first picture of the cluster, and make the kernel agree with it."""
+        for node in nodes.values():
+            self.node_changed(None, node)
+        self._replan()
+        return self.audit()
+
+    def node_changed(self, old: Node | None, new: Node | None) -> None:
+        """A node object came, changed or went; the loop does the rest."""
+        node = new or old
+        if node is None:
+            return
+        name = node.metadata.name
+        if new is None:
+            self._nodes.pop(name, None)
+        else:
+            self._nodes[name] = new
+        if name == self.view.node_name and new and (not old or old.spec.pod_cidrs != new.spec.pod_cidrs):
+            self._addresses = NodeAddresses(new.spec.pod_cidrs)
+            for sandbox in self._sandboxes.values():
+                self._addresses.reserve(sandbox.uid, sandbox.ips)
+        self._dirty.update(features.affected(old, new, self.view))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Reconcile until cancelled."""
+        while True:
+            timeout = max(0.0, self._audit_at - self._clock())
+            try:
+                await asyncio.wait_for(self._wake.wait(), timeout)
+            except TimeoutError:
+                self.audit()
+                continue
+            await asyncio.sleep(MIN_INTERVAL)
+            self._wake.clear()
+            self.reconcile()
+
+    def reconcile(self) -> Report:
+        """Plan what is dirty and send the difference."""
+        return self._apply(compose(self._replan()))
+
+    def _replan(self) -> list[Operation]:
+        dirty, self._dirty = sorted(self._dirty), set()
+        operations: list[Operation] = []
+        for key in dirty:
+            operations += self.desired.replace(key, features.plan(key, self.view, self.config))
+        return operations
+
+    def _apply(self, operations: list[Operation]) -> Report:
+        if not operations:
+            return Report()
+        began = self._clock()
+        report = self._kernel.apply(operations)
+        self._log("reconcile", report, began)
+        if report.failed:
+            self._audit_at = min(self._audit_at, self._clock() + RETRY_INTERVAL)
+            self._wake.set()
+        return report
+
+    def _log(self, what: str, report: Report, began: float) -> None:
+        level = logging.WARNING if report.failed else logging.DEBUG
+        milliseconds = (self._clock() - began) * 1000
+        counts = f"applied={len(report.applied)} failed={len(report.failed)} ms={milliseconds:.1f}"
+        log.log(level, "%s node=%s %s %s", what, self.view.node_name, counts, "; ".join(map(str, report.failed[:3])))
+
+    def audit(self) -> Report:
+        """Read the kernel, compare all of it with the desired state, and put the difference right."""
+        self._audit_at = self._clock() + AUDIT_INTERVAL
+        began = self._clock()
+        found = self._kernel.read(self.ownership)
+        report = self._kernel.apply(self._differences(found))
+        self._log("audit", report, began)
+        if report.failed:
+            self._audit_at = self._clock() + RETRY_INTERVAL
+        return report
+
+    def _differences(self, found: Mapping[Identity, Value]) -> list[Operation]:
+        surplus = [Operation(value, None) for identity, value in found.items() if identity not in self.desired]
+        missing = [
+            Operation(found.get(identity), value)
+            for identity, value in self.desired.items()
+            if identity not in found or not self._kernel.matches(value, found[identity])
+        ]
+        return surplus + missing
+
+    # Network: what `runtime`, and later the CNI plugin, ask of this node.
+
+    async def add(self, request: Attachment) -> Attached:
+        """Attach a pod: addresses, links and routes are in place when this returns. NetworkError says why not."""
+        node = self.view.node
+        if node is None or not node.spec.pod_cidrs:
+            raise NetworkError(f"node {self.view.node_name} has no pod block yet: it gets one when the cluster has room")
+        try:
+            ips = self._addresses.allocate(request.pod_uid, request.requested_ips)
+        except Exhausted as error:
+            raise NetworkError(f"{error}: delete pods of {self.view.node_name}, or run them on another node") from None
+        sandbox = self._sandbox(request, ips)
+        self._kernel.attach(sandbox.netns, request.netns)
+        self._sandboxes[sandbox.key] = sandbox
+        report = self._replace(sandbox.key)
+        if report.failed:
+            await self.delete(request)
+            raise NetworkError(f"pod {request.namespace}/{request.name}: {_first(report.failed)}")
+        return Attached(ips=ips, interface=request.ifname, mac=mac_of_first(ips))
+
+    async def delete(self, request: Attachment) -> None:
+        """Detach a pod; of one that isn't attached, nothing happens."""
+        sandbox = self._sandbox(request, ())
+        if self._sandboxes.pop(sandbox.key, None) is not None:
+            self._kernel.detach(sandbox.netns)
+            self._replace(sandbox.key)
+        self._addresses.release(request.pod_uid)
+
+    async def check(self, request: Attachment) -> None:
+        """NetworkError unless the pod's kernel objects are as planned (CNI CHECK)."""
+        key = self._sandbox(request, ()).key
+        if key not in self._sandboxes:
+            raise NetworkError(f"pod {request.namespace}/{request.name} is not attached")
+        found = self._kernel.read(self.ownership)
+        for identity, value in features.plan(key, self.view, self.config).items():
+            if not value.netns and (identity not in found or not self._kernel.matches(value, found[identity])):
+                raise NetworkError(f"pod {request.namespace}/{request.name}: {value} is not in the kernel as planned")
+
+    async def gc(self, keep: Collection[Attachment]) -> None:
+        """Detach every pod that is not in `keep` (CNI GC)."""
+        kept = {request.pod_uid for request in keep}
+        for key, sandbox in list(self._sandboxes.items()):
+            if sandbox.uid not in kept:
+                del self._sandboxes[key]
+                self._kernel.detach(sandbox.netns)
+                self._replace(key)
+        for owner in self._addresses.owners - kept:
+            self._addresses.release(owner)
+
+    def reserve(self, uid: str, ips: tuple[str, ...]) -> None:
+        """Keep the addresses of a pod that is not attached yet but had them before a restart."""
+        self._addresses.reserve(uid, ips)
+
+    def _sandbox(self, request: Attachment, ips: tuple[str, ...]) -> Sandbox:
+        return Sandbox(
+            namespace=request.namespace,
+            name=request.name,
+            uid=request.pod_uid,
+            netns=f"pod/{request.pod_uid}",
+            ips=ips,
+            ifname=request.ifname,
+        )
+
+    def _replace(self, key: str) -> Report:
+        return self._apply(compose(self.desired.replace(key, features.plan(key, self.view, self.config))))
+
+
+def _first(failed: list[Failure]) -> str:
+    """The first failure in words, and how many more there are."""
+    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    return f"{failed[0].error}{more}"
+
+
+def mac_of_first(ips: tuple[str, ...]) -> str:
+    """The MAC of a pod's interface, made of its first address."""
+    import ipaddress
+
+    return mac_of(ipaddress.ip_address(ips[0]))

@@ -1,0 +1,213 @@
+"""What is promised, which probes prove it, and what their answers mean. Pure: no packet is sent here.
+
+A party is somebody who can probe and be probed: a pod, a node, or the host outside. Each runs a small server that answers a connection
+with its own name and the source address that it saw; so a probe shows at once who was reached and whether anybody
+translated an address on the way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import Any
+
+EVERY_PAIR_UP_TO = 100
+"""Up to so many pods every ordered pair is probed; above, every ordered pair of nodes and every pod."""
+
+REACH, NO_NAT, UNIQUE, SAME_PORT, LOCALHOST, NODE_TO_POD, POD_TO_NODE, OUTSIDE, FULL_SIZE = (
+    "pod-to-pod",
+    "no-nat",
+    "unique-addresses",
+    "same-port",
+    "localhost",
+    "node-to-pod",
+    "pod-to-node",
+    "outside",
+    "full-size",
+)
+PROMISES: Mapping[str, str] = {
+    REACH: "every pod reaches every other pod directly (ICMP, TCP)",
+    NO_NAT: "the receiver sees the sender's pod address",
+    UNIQUE: "pod addresses are unique in the cluster",
+    SAME_PORT: "two pods serve the same port",
+    LOCALHOST: "containers of one pod talk over localhost",
+    NODE_TO_POD: "every node reaches every pod",
+    POD_TO_NODE: "pods reach their node and the other nodes, with their own address",
+    OUTSIDE: "pods reach outside, which sees their node's address",
+    FULL_SIZE: "full-size packets pass unfragmented",
+}
+
+
+@dataclass(slots=True)
+class Party:
+    """Somebody who takes part: `port` is where its server answers, `mtu` that of its interface in bytes."""
+
+    name: str
+    kind: str
+    node: str
+    ips: tuple[str, ...]
+    port: int = 0
+    mtu: int = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One packet exchange: `seen` is the source address that the target must report ("" when it can't report)."""
+
+    promise: str
+    source: str
+    target: str
+    protocol: str
+    ip: str
+    port: int = 0
+    size: int = 0
+    seen: str = ""
+    answered_by: str = ""
+
+
+@dataclass(slots=True)
+class Verdict:
+    """One promise: how many probes proved it, and each failure in words."""
+
+    promise: str
+    proved: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Kept, and shown by at least one probe."""
+        return not self.failures and self.proved > 0
+
+
+def family(ip: str) -> int:
+    """4 or 6."""
+    return 6 if ":" in ip else 4
+
+
+def same_family(ips: Iterable[str], ip: str) -> str:
+    """The first of `ips` in the family of `ip`, or ""."""
+    return next((candidate for candidate in ips if family(candidate) == family(ip)), "")
+
+
+def pairs(pods: Sequence[Party], everything: bool) -> Iterator[tuple[Party, Party]]:
+    """Ordered pairs of pods: all of them, or one for each ordered pair of nodes such that every pod takes part."""
+    if everything or len(pods) <= EVERY_PAIR_UP_TO:
+        yield from ((a, b) for a in pods for b in pods if a is not b)
+        return
+    by_node: dict[str, list[Party]] = defaultdict(list)
+    for pod in pods:
+        by_node[pod.node].append(pod)
+    turns = {node: cycle(members) for node, members in by_node.items()}
+    seen: set[str] = set()
+    for a in by_node:
+        for b in by_node:
+            source, target = next(turns[a]), next(turns[b])
+            if source is target:
+                target = next(turns[b])
+            if source is not target:
+                seen |= {source.name, target.name}
+                yield source, target
+    first = {node: members[0] for node, members in by_node.items()}
+    for pod in pods:
+        if pod.name not in seen:
+            other = next(p for node, p in first.items() if node != pod.node or p is not pod)
+            yield pod, other
+
+
+def plan(pods: Sequence[Party], nodes: Sequence[Party], outside: Party | None, everything: bool) -> list[Probe]:
+    """All probes between these parties."""
+    probes: list[Probe] = []
+    for source, target in pairs(pods, everything):
+        for ip in target.ips:
+            probes.append(Probe(REACH, source.name, target.name, "icmp", ip))
+            probes.append(_connect(NO_NAT, source, target, ip, same_family(source.ips, ip)))
+    probes += _between_nodes_and_pods(pods, nodes)
+    probes += _full_size(pods)
+    if outside is not None:
+        by_name = {node.node: node for node in nodes}
+        for pod in pods:
+            own = by_name.get(pod.node)
+            for ip in outside.ips if own else ():
+                probes.append(_connect(OUTSIDE, pod, outside, ip, same_family(own.ips, ip) if own else ""))
+    return probes
+
+
+def _connect(promise: str, source: Party, target: Party, ip: str, seen: str) -> Probe:
+    return Probe(promise, source.name, target.name, "tcp", ip, target.port, seen=seen, answered_by=target.name)
+
+
+def _between_nodes_and_pods(pods: Sequence[Party], nodes: Sequence[Party]) -> Iterator[Probe]:
+    """Every node → every pod up to the limit; above it each pod from its own node and from one other, in turn."""
+    others = cycle(nodes) if nodes else cycle(())
+    for pod in pods:
+        own = [node for node in nodes if node.node == pod.node]
+        chosen = nodes if len(pods) <= EVERY_PAIR_UP_TO else [*own, next(others)]
+        for node in chosen:
+            for ip in pod.ips:
+                yield Probe(NODE_TO_POD, node.name, pod.name, "icmp", ip)
+                yield Probe(NODE_TO_POD, node.name, pod.name, "tcp", ip, pod.port, answered_by=pod.name)
+            for ip in node.ips:
+                yield _connect(POD_TO_NODE, pod, node, ip, same_family(pod.ips, ip))
+
+
+def _full_size(pods: Sequence[Party]) -> Iterator[Probe]:
+    """One packet as large as the MTU with "don't fragment", for each ordered pair of nodes in a ring, and on each node."""
+    first: dict[str, list[Party]] = defaultdict(list)
+    for pod in pods:
+        first[pod.node].append(pod)
+    ring = [members[0] for members in first.values()]
+    routes = [(ring[i - 1], ring[i]) for i in range(len(ring)) if len(ring) > 1]
+    routes += [(members[0], members[1]) for members in first.values() if len(members) > 1]
+    for source, target in routes:
+        for ip in target.ips:
+            yield Probe(FULL_SIZE, source.name, target.name, "icmp", ip, size=source.mtu)
+
+
+def judge(probe: Probe, answer: Mapping[str, Any] | None) -> str:
+    """"" when the answer keeps the promise; else the pair, the expected and the seen."""
+    what = f"{probe.source} → {probe.target} {probe.ip} {probe.protocol}"
+    if probe.size:
+        what += f" {probe.size} bytes"
+    if answer is None:
+        return f"{what}: no result from {probe.source}"
+    if not answer.get("ok"):
+        return f"{what}: expected an answer, got {answer.get('error') or 'none'}"
+    seen = answer.get("seen") or {}
+    if probe.answered_by and seen.get("name") != probe.answered_by:
+        return f"{what}: expected an answer of {probe.answered_by}, {seen.get('name')} answered"
+    if probe.seen and seen.get("source") != probe.seen:
+        return f"{what}: expected source {probe.seen}, {probe.target} saw {seen.get('source')}"
+    return ""
+
+
+def uniqueness(pods: Iterable[Party], found: Mapping[str, Iterable[str]]) -> Verdict:
+    """No address twice: neither in the API nor on the interfaces that the pods themselves found (`found`)."""
+    verdict = Verdict(UNIQUE)
+    pods = list(pods)
+    claims = Counter(ip for pod in pods for ip in pod.ips)
+    for ip, count in claims.items():
+        if count > 1:
+            verdict.failures.append(f"{ip} belongs to {', '.join(p.name for p in pods if ip in p.ips)}")
+    for pod in pods:
+        own = set(found.get(pod.name, ()))
+        for ip in pod.ips:
+            verdict.proved += 1
+            if ip not in own:
+                verdict.failures.append(f"{pod.name}: expected address {ip} on its interfaces, found {', '.join(sorted(own)) or 'none'}")
+    return verdict
+
+
+def same_port(pods: Iterable[Party], reached: Mapping[str, int]) -> Verdict:
+    """At least two pods serve one port, each reached there by its own name (`reached`: pod → connections that did)."""
+    verdict = Verdict(SAME_PORT)
+    by_port: dict[int, list[str]] = defaultdict(list)
+    for pod in pods:
+        by_port[pod.port].append(pod.name)
+    port, names = max(by_port.items(), key=lambda item: len(item[1]), default=(0, []))
+    verdict.proved = sum(1 for name in names if reached.get(name))
+    if len(names) < 2:
+        verdict.failures.append(f"no two pods could serve one port (port {port}: {', '.join(names) or 'nobody'})")
+    verdict.failures += [f"{name} serves port {port}, but no probe reached it there" for name in names if not reached.get(name)]
+    return verdict

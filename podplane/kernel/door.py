@@ -1,0 +1,207 @@
+"""The door to one node's kernel state: operations in, a report out, whatever part of the kernel they are for.
+
+A node's values live in its own network namespace (netns "") and in those of its pods, which the agent names by `attach`.
+Order makes a change work at once, and keeps traffic flowing while it is made: sysctls first, as new links inherit
+them; then links and what lies on them on the node; then what lies in the pods, whose links came with the node's; then
+nf_tables. Values of a namespace that was detached are gone with it: deleting them is done.
+
+The parts are opened by an `Opener`, so that the fakes share this code with the real kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from podplane.kernel import netlink
+from podplane.kernel.errors import KernelError, NotFound
+from podplane.kernel.namespace import Namespace
+from podplane.kernel.nft import Nft
+from podplane.kernel.rtnl import Rtnl, matches
+from podplane.kernel.sysctl import Sysctls
+from podplane.state.network import Sysctl
+from podplane.state.nft import NftValue
+from podplane.state.operations import Failure, Operation, Report
+from podplane.state.ownership import Ownership
+from podplane.state.value import Identity, Value
+
+NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
+HOST = ""
+
+
+class Part(Protocol):
+    """One part of the kernel in one namespace."""
+
+    def apply(self, operations: Sequence[Operation]) -> Report:
+        """Carry out the operations."""
+
+    def read(self, owner: Ownership) -> dict[Identity, Value]:
+        """What it holds of this owner."""
+
+    def close(self) -> None:
+        """Let go of the socket."""
+
+
+class SysctlPart(Protocol):
+    """The sysctls of one namespace."""
+
+    def set(self, values: Mapping[str, str]) -> Mapping[str, KernelError]:
+        """Set each and read it back; the refused ones with the reason."""
+
+    def read(self, names: Iterable[str]) -> dict[str, str]:
+        """The values of those that exist."""
+
+
+class Opener(Protocol):
+    """Opens the parts of the kernel in a namespace."""
+
+    def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> Part:
+        """rtnetlink; `namespace_fd` finds the namespaces that veth peers are put in."""
+
+    def nft(self, namespace: Namespace) -> Part:
+        """nf_tables."""
+
+    def sysctls(self, namespace: Namespace) -> SysctlPart:
+        """Its sysctls."""
+
+
+class KernelOpener:
+    """Opens the real kernel: sockets are opened in the namespace, and may be used from anywhere."""
+
+    def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> Part:
+        """rtnetlink (NETLINK_ROUTE)."""
+        return Rtnl(namespace.run(netlink.Socket, NETLINK_ROUTE), namespace_fd)
+
+    def nft(self, namespace: Namespace) -> Part:
+        """nf_tables (NETLINK_NETFILTER)."""
+        return Nft(namespace.run(netlink.Socket, NETLINK_NETFILTER))
+
+    def sysctls(self, namespace: Namespace) -> SysctlPart:
+        """/proc/sys/net as seen from the namespace."""
+        return Sysctls(namespace)
+
+
+class Kernel:
+    """One node's kernel state. Methods block for as long as the kernel works, and are called from one thread at a time."""
+
+    def __init__(self, namespace: Namespace, opener: Opener) -> None:
+        self._opener = opener
+        self._namespaces: dict[str, Namespace] = {HOST: namespace}
+        self._rtnl = opener.rtnl(namespace, self._fd)
+        self._nft: Part | None = None
+        self._former_sysctls: dict[Identity, str] = {}
+
+    def attach(self, name: str, namespace: Namespace) -> None:
+        """Give a network namespace the name by which values speak of it."""
+        self._namespaces[name] = namespace
+
+    def detach(self, name: str) -> None:
+        """Forget a namespace: what was in it counts as gone."""
+        self._namespaces.pop(name, None)
+
+    def close(self) -> None:
+        """Let go of the sockets; what the kernel holds stays."""
+        self._rtnl.close()
+        if self._nft is not None:
+            self._nft.close()
+
+    def _fd(self, name: str) -> int:
+        if name not in self._namespaces:
+            raise NotFound(f"network namespace {name}", "it is not attached")
+        return self._namespaces[name].fd
+
+    def apply(self, operations: Sequence[Operation]) -> Report:
+        """Carry out the operations; each is in the report."""
+        report = Report()
+        sysctls: dict[str, list[Operation]] = {}
+        links: dict[str, list[Operation]] = {HOST: []}
+        nft: list[Operation] = []
+        for operation in operations:
+            value = operation.value
+            if value.netns not in self._namespaces:
+                self._nowhere(operation, report)
+            elif isinstance(value, Sysctl):
+                sysctls.setdefault(value.netns, []).append(operation)
+            elif isinstance(value, NftValue):
+                nft.append(operation)
+            else:
+                links.setdefault(value.netns, []).append(operation)
+        late = self._apply_sysctls(sysctls, report)
+        for name, part in links.items():
+            self._apply_links(name, part, report)
+        self._apply_sysctls(late, report, last=True)
+        if nft:
+            report.merge(self._nft_part().apply(nft))
+        return report
+
+    def _nowhere(self, operation: Operation, report: Report) -> None:
+        if operation.new is None:
+            report.applied.append(operation)
+        else:
+            error = NotFound(f"network namespace {operation.value.netns}", "it is not attached")
+            report.failed.append(Failure(operation, error))
+
+    def _apply_links(self, name: str, operations: list[Operation], report: Report) -> None:
+        if not operations:
+            return
+        if name == HOST:
+            report.merge(self._rtnl.apply(operations))
+            return
+        part = self._opener.rtnl(self._namespaces[name], self._fd)
+        try:
+            report.merge(part.apply(operations))
+        finally:
+            part.close()
+
+    def _apply_sysctls(
+        self, by_namespace: Mapping[str, list[Operation]], report: Report, *, last: bool = False
+    ) -> dict[str, list[Operation]]:
+        """Set them; those of links that are not there yet are returned, to be set when the links are."""
+        late: dict[str, list[Operation]] = {}
+        for name, operations in by_namespace.items():
+            part = self._opener.sysctls(self._namespaces[name])
+            wanted = self._wanted(part, operations)
+            errors = part.set(wanted)
+            for operation in operations:
+                error = errors.get(getattr(operation.value, "name", ""))
+                if error is None:
+                    report.applied.append(operation)
+                elif isinstance(error, NotFound) and not last and operation.new is not None:
+                    late.setdefault(name, []).append(operation)
+                else:
+                    report.failed.append(Failure(operation, error))
+        return late
+
+    def _wanted(self, part: SysctlPart, operations: list[Operation]) -> dict[str, str]:
+        """Name → value: the wanted one, or, where none is wanted any more, the one that was there before podplane came.
+
+        Only the node's own are remembered: a pod's namespace goes with the pod.
+        """
+        sysctls = [(o, o.value) for o in operations if isinstance(o.value, Sysctl)]
+        fresh = [v for o, v in sysctls if o.old is None and not v.netns and v.identity not in self._former_sysctls]
+        found = part.read([v.name for v in fresh]) if fresh else {}
+        self._former_sysctls.update({v.identity: found[v.name] for v in fresh if v.name in found})
+        return {
+            v.name: v.value if o.new is not None else self._former_sysctls.pop(v.identity, v.value) for o, v in sysctls
+        }
+
+    def _nft_part(self) -> Part:
+        if self._nft is None:
+            self._nft = self._opener.nft(self._namespaces[HOST])
+        return self._nft
+
+    def read(self, owner: Ownership, sysctls: Iterable[str] = ()) -> dict[Identity, Value]:
+        """What the node's own namespace holds of this owner, and the values of these sysctls."""
+        found = self._rtnl.read(owner)
+        found.update(self._nft_part().read(owner))
+        names = list(sysctls)
+        values = self._opener.sysctls(self._namespaces[HOST]).read(names) if names else {}
+        for name, value in values.items():
+            sysctl = Sysctl(name=name, value=value)
+            found[sysctl.identity] = sysctl
+        return found
+
+    @staticmethod
+    def matches(wanted: Value, found: Value) -> bool:
+        """Does what was found fulfil what is wanted?"""
+        return matches(wanted, found)

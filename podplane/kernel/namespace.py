@@ -1,0 +1,144 @@
+"""Network namespaces: made without a fork, held by a descriptor, entered by worker threads only.
+
+A thread's network namespace is its own (setns(2)), so entering one needs a thread that nobody else relies on. The pool's threads leave
+the namespace that they began in before their first job: not one of them can touch the host's network. A job is short
+and blocking: open a socket, write a sysctl, make a namespace. A socket stays in the namespace where it was opened and may
+then be used by any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeVar
+
+from podplane.kernel import syscalls
+
+T = TypeVar("T")
+THREAD_NAMESPACE = "/proc/thread-self/ns/net"
+
+
+class Namespace(Protocol):
+    """Somewhere to run a function: inside a network namespace."""
+
+    @property
+    def fd(self) -> int:
+        """The descriptor that holds the namespace."""
+
+    def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a short, blocking function in the namespace; its result, or its exception."""
+
+    def close(self) -> None:
+        """Let go of the namespace; idempotent."""
+
+
+class Workers:
+    """A few threads that run jobs, each in the namespace that the job names."""
+
+    def __init__(self, threads: int = 2) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads = [threading.Thread(target=self._work, name=f"netns-{i}", daemon=True) for i in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self) -> None:
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+        while (job := self._jobs.get()) is not None:
+            job()
+
+    def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Queue a job; its outcome comes through the future."""
+        future: Future[T] = Future()
+
+        def job() -> None:
+            try:
+                future.set_result(function(*arguments))
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._jobs.put(job)
+        return future
+
+    def close(self) -> None:
+        """End the threads, after the jobs that are queued."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+
+class NetworkNamespace:
+    """One network namespace, alive as long as its descriptor or a process in it."""
+
+    def __init__(self, fd: int, workers: Workers) -> None:
+        self._fd = fd
+        self._workers = workers
+
+    @classmethod
+    def create(cls, workers: Workers) -> NetworkNamespace:
+        """A new, empty namespace."""
+        return cls(workers.submit(_unshare).result(), workers)
+
+    @property
+    def fd(self) -> int:
+        """The descriptor that holds the namespace. ValueError when it was closed."""
+        if self._fd < 0:
+            raise ValueError("the network namespace was closed")
+        return self._fd
+
+    @property
+    def inode(self) -> int:
+        """What tells namespaces apart (the number that `lsns` shows)."""
+        return os.fstat(self.fd).st_ino
+
+    def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a short, blocking function in the namespace; its result, or its exception."""
+        future: Future[T] = self._workers.submit(_run_in, self.fd, function, *arguments)
+        return future.result()
+
+    def close(self) -> None:
+        """Let go of the namespace; idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> NetworkNamespace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _unshare() -> int:
+    syscalls.unshare(syscalls.CLONE_NEWNET)
+    return os.open(THREAD_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _run_in(fd: int, function: Callable[..., T], *arguments: Any) -> T:
+    syscalls.setns(fd, syscalls.CLONE_NEWNET)
+    return function(*arguments)
+
+
+class CurrentNamespace:
+    """The namespace that this process is in: for an agent alone on a real machine."""
+
+    def __init__(self) -> None:
+        self._fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    @property
+    def fd(self) -> int:
+        """The descriptor that holds the namespace."""
+        return self._fd
+
+    def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call the function: it is in the right place already."""
+        return function(*arguments)
+
+    def close(self) -> None:
+        """Let go of the descriptor; idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

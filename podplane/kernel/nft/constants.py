@@ -1,0 +1,41 @@
+"""Numbers of nf_tables' messages and attributes (include/uapi/linux/netfilter/nf_tables.h, nfnetlink.h)."""
+
+from __future__ import annotations
+
+import struct
+
+NFNL_SUBSYS_NFTABLES = 10
+BATCH_BEGIN, BATCH_END = 0x10, 0x11
+NFT = NFNL_SUBSYS_NFTABLES << 8
+NEWTABLE, GETTABLE, DELTABLE = NFT | 0, NFT | 1, NFT | 2
+NEWCHAIN, GETCHAIN, DELCHAIN = NFT | 3, NFT | 4, NFT | 5
+NEWRULE, GETRULE, DELRULE = NFT | 6, NFT | 7, NFT | 8
+NEWSET, GETSET, DELSET = NFT | 9, NFT | 10, NFT | 11
+NEWSETELEM, GETSETELEM, DELSETELEM = NFT | 12, NFT | 13, NFT | 14
+
+GENERIC = struct.Struct(">BBH")
+"""struct nfgenmsg: family, version, resource."""
+FAMILIES = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
+FAMILY_NAMES = {number: name for name, number in FAMILIES.items()}
+HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
+HOOK_NAMES = {number: name for name, number in HOOKS.items()}
+POLICIES = {"drop": 0, "accept": 1}
+POLICY_NAMES = {number: name for name, number in POLICIES.items()}
+
+TABLE_NAME, TABLE_USERDATA = 1, 6
+CHAIN_TABLE, CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE, CHAIN_USERDATA = 1, 3, 4, 5, 7, 12
+HOOK_NUMBER, HOOK_PRIORITY = 1, 2
+RULE_TABLE, RULE_CHAIN, RULE_EXPRESSIONS, RULE_USERDATA = 1, 2, 4, 7
+SET_TABLE, SET_NAME, SET_FLAGS, SET_KEY_TYPE, SET_KEY_LEN, SET_DATA_TYPE, SET_DATA_LEN = 1, 2, 3, 4, 5, 6, 7
+SET_DESC, SET_ID, SET_USERDATA = 9, 10, 13
+SET_DESC_CONCAT, SET_FIELD_LEN = 2, 1
+SET_INTERVAL, SET_MAP, SET_CONCAT = 0x4, 0x8, 0x80
+ELEM_LIST_TABLE, ELEM_LIST_SET, ELEM_LIST_ELEMENTS = 1, 2, 3
+ELEM_KEY, ELEM_DATA, ELEM_FLAGS, ELEM_USERDATA, ELEM_KEY_END = 1, 2, 3, 6, 10
+ELEM_INTERVAL_END = 1
+LIST_ELEM = 1
+
+COMMENT_IN_TABLE, COMMENT_IN_CHAIN, COMMENT_IN_RULE, COMMENT_IN_SET, COMMENT_IN_ELEMENT = 0, 0, 0, 7, 0
+"""Type of the comment in nft's user data (NFTNL_UDATA_*), each object's own numbering."""
+SET_KEY_ORDER, SET_DATA_ORDER = 0, 1
+"""NFTNL_UDATA_SET_KEYBYTEORDER, …DATABYTEORDER: without them `nft list` can't print keys in host order."""

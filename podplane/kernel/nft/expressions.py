@@ -1,0 +1,151 @@
+"""Rule expressions to and from NFTA_EXPR attributes: one table says how each field travels.
+
+A row of the table is the kernel's name of the expression and, for each field, its attribute and its kind. Optional
+fields at their default are left out; what the kernel leaves out of a dump comes back as the default.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from podplane.kernel.netlink import attribute, attributes, be16, be32, be64, nested, parse_attributes, text, u8
+from podplane.state import nft
+
+NFTA_LIST_ELEM, NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 1, 2
+NFTA_DATA_VALUE, NFTA_DATA_VERDICT = 1, 2
+NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN = 1, 2
+NUMBER, BYTE, SHORT, LONG, TEXT, DATA = "u32", "u8", "u16", "u64", "text", "data"
+
+Field = tuple[int, str, str]
+TABLE: dict[type[nft.Expression], tuple[str, tuple[Field, ...]]] = {
+    nft.Payload: ("payload", ((1, "dreg", NUMBER), (2, "base", NUMBER), (3, "offset", NUMBER), (4, "length", NUMBER))),
+    nft.Meta: ("meta", ((1, "dreg", NUMBER), (2, "key", NUMBER), (3, "sreg", NUMBER))),
+    nft.Ct: ("ct", ((1, "dreg", NUMBER), (2, "key", NUMBER), (3, "direction", BYTE), (4, "sreg", NUMBER))),
+    nft.Cmp: ("cmp", ((1, "sreg", NUMBER), (2, "op", NUMBER), (3, "data", DATA))),
+    nft.Range: ("range", ((1, "sreg", NUMBER), (2, "op", NUMBER), (3, "low", DATA), (4, "high", DATA))),
+    nft.Bitwise: (
+        "bitwise",
+        ((1, "sreg", NUMBER), (2, "dreg", NUMBER), (3, "length", NUMBER), (4, "mask", DATA), (5, "xor", DATA)),
+    ),
+    nft.Lookup: ("lookup", ((1, "set", TEXT), (2, "sreg", NUMBER), (3, "dreg", NUMBER), (5, "flags", NUMBER))),
+    nft.Immediate: ("immediate", ((1, "dreg", NUMBER), (2, "data", DATA))),
+    nft.Counter: ("counter", ()),
+    nft.Masquerade: ("masq", ((1, "flags", NUMBER),)),
+    nft.Nat: (
+        "nat",
+        (
+            (1, "type", NUMBER),
+            (2, "family", NUMBER),
+            (3, "address", NUMBER),
+            (4, "address_max", NUMBER),
+            (5, "port", NUMBER),
+            (6, "port_max", NUMBER),
+            (7, "flags", NUMBER),
+        ),
+    ),
+    nft.Redirect: ("redir", ((1, "port", NUMBER), (2, "port_max", NUMBER), (3, "flags", NUMBER))),
+    nft.Reject: ("reject", ((1, "type", NUMBER), (2, "code", BYTE))),
+    nft.Numgen: ("numgen", ((1, "dreg", NUMBER), (2, "modulus", NUMBER), (3, "type", NUMBER), (4, "offset", NUMBER))),
+    nft.Hash: (
+        "hash",
+        (
+            (1, "sreg", NUMBER),
+            (2, "dreg", NUMBER),
+            (3, "length", NUMBER),
+            (4, "modulus", NUMBER),
+            (5, "seed", NUMBER),
+            (6, "offset", NUMBER),
+            (7, "type", NUMBER),
+        ),
+    ),
+    nft.Fib: ("fib", ((1, "dreg", NUMBER), (2, "result", NUMBER), (3, "flags", NUMBER))),
+    nft.Limit: (
+        "limit",
+        ((1, "rate", LONG), (2, "unit", LONG), (3, "burst", NUMBER), (4, "type", NUMBER), (5, "flags", NUMBER)),
+    ),
+    nft.Log: ("log", ((1, "group", SHORT), (2, "prefix", TEXT))),
+    nft.Notrack: ("notrack", ()),
+}
+ZERO_MEANS_ABSENT = frozenset(
+    {"sreg", "flags", "address", "address_max", "port", "port_max", "direction", "prefix", "seed", "offset"}
+)
+"""Fields that are not sent at their default."""
+BY_NAME = {name: (kind, fields) for kind, (name, fields) in TABLE.items()}
+ENCODERS: dict[str, Callable[[int, Any], bytes]] = {
+    NUMBER: be32,
+    BYTE: u8,
+    SHORT: be16,
+    LONG: be64,
+    TEXT: text,
+    DATA: lambda kind, value: nested(kind, data(value)),
+}
+NUMBERS = {NUMBER: struct.Struct(">I"), BYTE: struct.Struct(">B"), SHORT: struct.Struct(">H"), LONG: struct.Struct(">Q")}
+
+
+def data(value: bytes | nft.Verdict) -> bytes:
+    """The inside of a data attribute: a value, or a verdict."""
+    if isinstance(value, bytes):
+        return attribute(NFTA_DATA_VALUE, value)
+    parts = [be32(NFTA_VERDICT_CODE, value.code & 0xFFFF_FFFF)]
+    if value.chain:
+        parts.append(text(NFTA_VERDICT_CHAIN, value.chain))
+    return nested(NFTA_DATA_VERDICT, *parts)
+
+
+def data_from(content: bytes) -> bytes | nft.Verdict:
+    """The inverse of `data`."""
+    found = parse_attributes(content)
+    if NFTA_DATA_VALUE in found:
+        return found[NFTA_DATA_VALUE]
+    verdict = parse_attributes(found[NFTA_DATA_VERDICT])
+    code = struct.unpack(">i", verdict[NFTA_VERDICT_CODE])[0]
+    return nft.Verdict(code, verdict.get(NFTA_VERDICT_CHAIN, b"").rstrip(b"\0").decode())
+
+
+def encode(expression: nft.Expression) -> bytes:
+    """One NFTA_LIST_ELEM."""
+    name, fields = TABLE[type(expression)]
+    parts = []
+    for kind, field, how in fields:
+        value = getattr(expression, field)
+        if _is_sent(expression, field, value):
+            parts.append(ENCODERS[how](kind, value))
+    return nested(NFTA_LIST_ELEM, text(NFTA_EXPR_NAME, name), nested(NFTA_EXPR_DATA, *parts))
+
+
+def _is_sent(expression: nft.Expression, field: str, value: Any) -> bool:
+    if isinstance(expression, nft.Meta | nft.Ct) and field in ("dreg", "sreg"):
+        return bool(value)
+    if isinstance(expression, nft.Lookup) and field == "dreg":
+        return bool(value >= 0)
+    if isinstance(expression, nft.Reject) and field == "code":
+        return expression.type != 1
+    if field == "direction":
+        return bool(value >= 0)
+    return field not in ZERO_MEANS_ABSENT or field == "sreg" or bool(value)
+
+
+def decode_list(content: bytes) -> tuple[nft.Expression, ...]:
+    """All expressions of a rule. ValueError for one that podplane does not make."""
+    return tuple(_decode(element) for _, element in attributes(content))
+
+
+def _decode(element: bytes) -> nft.Expression:
+    found = parse_attributes(element)
+    name = found[NFTA_EXPR_NAME].rstrip(b"\0").decode()
+    if name not in BY_NAME:
+        raise ValueError(f"an expression {name!r} of somebody else's making")
+    kind, fields = BY_NAME[name]
+    content = parse_attributes(found.get(NFTA_EXPR_DATA, b""))
+    values = {field: _value(content[number], how) for number, field, how in fields if number in content}
+    return kind(**values)
+
+
+def _value(content: bytes, how: str) -> Any:
+    if how == DATA:
+        return data_from(content)
+    if how == TEXT:
+        return content.rstrip(b"\0").decode()
+    return NUMBERS[how].unpack(content)[0]

@@ -1,0 +1,254 @@
+"""Operations on nf_tables as transactions, and reading tables back.
+
+A transaction takes effect whole or not at all, and one send without privileges carries some 200 KiB. A larger change becomes several
+transactions, ordered so that each leaves a working data path: tables, sets, empty chains; elements; rules of chains that are
+jumped to before those of base chains; then removals, in reverse. A chain's rules change in one transaction.
+
+When a transaction is refused, the refused units are left out and the rest is sent again: the report is honest for each.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from podplane.kernel.errors import KernelError, from_errno
+from podplane.kernel.netlink import BATCH_BYTES, NLM_F_ACK, NLM_F_REQUEST, Message, Refusal, Socket, encode, text
+from podplane.kernel.nft import codec
+from podplane.kernel.nft import constants as c
+from podplane.state.nft import Chain, Element, NftValue, Rule, Set, Table
+from podplane.state.operations import Failure, Operation, Report
+from podplane.state.ownership import Ownership
+from podplane.state.value import Identity, Value
+
+SetKey = tuple[str, str, str]
+
+
+@dataclass(slots=True)
+class Unit:
+    """Messages that belong together, and the operations that they carry out."""
+
+    operations: list[Operation]
+    messages: list[Message]
+
+    @property
+    def size(self) -> int:
+        """Bytes, with headers."""
+        return sum(20 + len(m.payload) for m in self.messages)
+
+
+class Nft:
+    """nf_tables of the namespace in which `socket` was opened."""
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+        self._sets: dict[SetKey, Set] = {}
+        self._numbers = itertools.count(1)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def apply(self, operations: Sequence[Operation]) -> Report:
+        """Carry out the operations in as few transactions as fit; each operation is in the report."""
+        report = Report()
+        for transaction in _transactions(self._units(operations, report)):
+            self._commit(transaction, report)
+        return report
+
+    # From operations to units of messages, in an order in which each finds what it needs.
+
+    def _units(self, operations: Sequence[Operation], report: Report) -> Iterator[Unit]:
+        new = [o for o in operations if o.new is not None]
+        gone_tables = {_place(o.value) for o in operations if o.new is None and isinstance(o.value, Table)}
+        covered = [o for o in operations if o.new is None and not isinstance(o.value, Table) and _place(o.value) in gone_tables]
+        report.applied += covered  # the table takes them along
+        skip = set(map(id, covered))
+        gone = [o for o in operations if o.new is None and id(o) not in skip]
+        yield from (Unit([o], codec.table(o.value, False)) for o in new if isinstance(o.value, Table))
+        yield from self._new_sets(new)
+        yield from (Unit([], [codec.chain(o.value)]) for o in new if isinstance(o.value, Chain))
+        yield from self._elements([o for o in new if o.old is not None], new=False, report=report)
+        yield from self._elements(new, new=True, report=report)
+        chains = [o for o in new if isinstance(o.value, Chain)]
+        chains.sort(key=lambda o: getattr(o.value, "hook", None) is not None)
+        yield from (self._rules(o) for o in chains)
+        yield from self._removals(gone, report)
+
+    def _new_sets(self, new: list[Operation]) -> Iterator[Unit]:
+        for operation in new:
+            value = operation.value
+            if isinstance(value, Set):
+                self._sets[_place(value) + (value.name,)] = value
+                yield Unit([operation], [codec.set_(value, False, next(self._numbers))])
+
+    def _rules(self, operation: Operation) -> Unit:
+        chain = operation.value
+        assert isinstance(chain, Chain)
+        flush = [codec.flush_chain(chain)] if operation.old is not None else []
+        return Unit([operation], flush + codec.rules(chain))
+
+    def _elements(self, operations: Iterable[Operation], *, new: bool, report: Report) -> Iterator[Unit]:
+        """Additions, or removals (also of the old version of what changes), by set; many elements a message."""
+        by_set: dict[SetKey, list[tuple[Operation, Element]]] = {}
+        for operation in operations:
+            element = operation.new if new else operation.old
+            if isinstance(element, Element):
+                by_set.setdefault(_place(element) + (element.set,), []).append((operation, element))
+        for key, pairs in by_set.items():
+            owner = self._sets.get(key) or self._find_set(key)
+            if owner is None:
+                error = KernelError(f"elements of nft set {key[1]} {key[2]}", "there is no such set")
+                report.failed += [Failure(operation, error) for operation, _ in pairs]
+                continue
+            for part in _parts(pairs, 500):
+                counted = [o for o, _ in part if new or o.new is None]
+                yield Unit(counted, codec.elements(owner, [e for _, e in part], delete=not new))
+
+    def _removals(self, gone: list[Operation], report: Report) -> Iterator[Unit]:
+        chains = [o.value for o in gone if isinstance(o.value, Chain)]
+        chains.sort(key=lambda chain: chain.hook is None)
+        yield from (Unit([], [codec.flush_chain(chain)]) for chain in chains)
+        by_chain = {o.value.identity: o for o in gone}
+        yield from (Unit([by_chain[chain.identity]], [codec.delete_chain(chain)]) for chain in chains)
+        yield from self._elements(gone, new=False, report=report)
+        for operation in gone:
+            if isinstance(operation.value, Set):
+                self._sets.pop(_place(operation.value) + (operation.value.name,), None)
+                yield Unit([operation], [codec.set_(operation.value, True, 0)])
+        yield from (Unit([o], codec.table(o.value, True)) for o in gone if isinstance(o.value, Table))
+
+    # Transactions.
+
+    def _commit(self, units: list[Unit], report: Report) -> None:
+        """Send one transaction; leave out what is refused, and send the rest again."""
+        while units:
+            starts = list(itertools.accumulate((len(unit.messages) for unit in units), initial=2))
+            refused = self._socket.transaction(_batch([m for unit in units for m in unit.messages]))
+            if not refused:
+                report.applied += [o for unit in units for o in unit.operations]
+                return
+            bad = {_unit_of(refusal, starts): refusal for refusal in reversed(refused)}
+            if None in bad:  # the commit itself: no single message is to blame
+                bad = dict.fromkeys(range(len(units)), bad[None])
+            again: list[Unit] = []
+            for position, unit in enumerate(units):
+                refusal = bad.get(position)
+                if refusal is None:
+                    again.append(unit)
+                elif len(unit.operations) > 1 and len(bad) < len(units):
+                    again += self._singly(unit)
+                else:
+                    self._fail(unit, refusal, refusal.index - starts[position], report)
+            units = again
+
+    def _singly(self, unit: Unit) -> list[Unit]:
+        """A refused unit of many elements as units of one, to find the one to blame."""
+        result = []
+        for operation in unit.operations:
+            element = operation.value
+            assert isinstance(element, Element)
+            owner = self._sets.get(_place(element) + (element.set,)) or self._find_set(_place(element) + (element.set,))
+            if owner is not None:
+                result.append(Unit([operation], codec.elements(owner, [element], delete=operation.new is None)))
+        return result
+
+    @staticmethod
+    def _fail(unit: Unit, refusal: Refusal, position: int, report: Report) -> None:
+        label = unit.messages[position].label if 0 <= position < len(unit.messages) else unit.messages[0].label
+        error = from_errno(label, refusal.errno, refusal.text)
+        report.failed += [Failure(operation, error) for operation in unit.operations]
+
+    # Reading.
+
+    def _find_set(self, key: SetKey) -> Set | None:
+        """A set that was there before this process."""
+        for found in self._dump_sets([key[:2]]):
+            self._sets[_place(found) + (found.name,)] = found
+        return self._sets.get(key)
+
+    def _dump(self, kind: int, family: str, payload: bytes = b"") -> list[bytes]:
+        header = c.GENERIC.pack(c.FAMILIES[family], 0, 0)
+        return [content for _, content in self._socket.dump(kind, header + payload)]
+
+    def _dump_sets(self, tables: Collection[tuple[str, str]]) -> list[Set]:
+        found = []
+        for family, name in tables:
+            rows = self._dump(c.GETSET, family, text(c.SET_TABLE, name))
+            found += [codec.set_from(row) for row in rows]
+        return found
+
+    def read(self, owner: Ownership) -> dict[Identity, Value]:
+        """All objects of the owner's tables."""
+        values: list[Value] = []
+        for family, name in sorted(owner.tables):
+            tables = [codec.table_from(row) for row in self._dump(c.GETTABLE, family)]
+            present = [t for t in tables if (t.family, t.table) == (family, name)]
+            if present:
+                values += [*present, *self._read_chains(family, name), *self._read_sets(family, name)]
+        return {value.identity: value for value in values}
+
+    def _read_chains(self, family: str, name: str) -> list[Chain]:
+        rules: dict[tuple[str, str], list[Rule]] = {}
+        for row in self._dump(c.GETRULE, family, text(c.RULE_TABLE, name)):
+            place, rule = codec.rule_from(row)
+            rules.setdefault(place, []).append(rule)
+        chains = [codec.chain_from(row, ()) for row in self._dump(c.GETCHAIN, family)]
+        own = [chain for chain in chains if chain.table == name and chain.family == family]
+        return [_with_rules(chain, tuple(rules.get((name, chain.name), ()))) for chain in own]
+
+    def _read_sets(self, family: str, name: str) -> list[Set | Element]:
+        result: list[Set | Element] = []
+        for owner in self._dump_sets([(family, name)]):
+            self._sets[_place(owner) + (owner.name,)] = owner
+            query = text(c.ELEM_LIST_TABLE, name) + text(c.ELEM_LIST_SET, owner.name)
+            found = [e for row in self._dump(c.GETSETELEM, family, query) for e in codec.elements_from(owner, row)]
+            result += [owner, *codec.join_intervals(owner, found)]
+        return result
+
+
+def _with_rules(chain: Chain, rules: tuple[Rule, ...]) -> Chain:
+    return Chain(
+        family=chain.family, table=chain.table, name=chain.name, hook=chain.hook, rules=rules, comment=chain.comment
+    )
+
+
+def _place(value: Value) -> tuple[str, str]:
+    assert isinstance(value, NftValue)
+    return value.family, value.table
+
+
+def _unit_of(refusal: Refusal, starts: list[int]) -> int | None:
+    """Which unit a refused sequence number belongs to; None for the batch as a whole."""
+    return next((i for i in range(len(starts) - 1) if starts[i] <= refusal.index < starts[i + 1]), None)
+
+
+def _parts(pairs: list[tuple[Operation, Element]], size: int) -> Iterator[list[tuple[Operation, Element]]]:
+    for start in range(0, len(pairs), size):
+        yield pairs[start : start + size]
+
+
+def _transactions(units: Iterable[Unit]) -> Iterator[list[Unit]]:
+    """Units in order, as many in a transaction as one send carries."""
+    batch: list[Unit] = []
+    size = 0
+    for unit in units:
+        if batch and size + unit.size > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(unit)
+        size += unit.size
+    if batch:
+        yield batch
+
+
+def _batch(messages: list[Message]) -> bytes:
+    """The bytes of a transaction: begin (sequence 1), the messages (from 2 on), end."""
+    edge = c.GENERIC.pack(0, 0, c.NFNL_SUBSYS_NFTABLES)
+    last = len(messages) - 1
+    pieces = [encode(Message(c.BATCH_BEGIN, 0, edge), 1, NLM_F_REQUEST)]
+    for i, message in enumerate(messages):
+        pieces.append(encode(message, i + 2, NLM_F_REQUEST | (NLM_F_ACK if i == last else 0)))
+    pieces.append(encode(Message(c.BATCH_END, 0, edge), last + 3, NLM_F_REQUEST))
+    return b"".join(pieces)

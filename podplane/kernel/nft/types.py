@@ -1,0 +1,106 @@
+"""nft's data types: their numbers in concatenations, their sizes, and parts of keys as bytes (nft's datatype.h)."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from dataclasses import dataclass
+
+from podplane.state.nft import Part
+
+HOST_ENDIAN, BIG_ENDIAN = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class DataType:
+    """A type: number, size in bytes, byte order (host 1, big 2, none 0)."""
+
+    number: int
+    size: int
+    order: int
+
+
+TYPES: dict[str, DataType] = {
+    "mark": DataType(19, 4, HOST_ENDIAN),
+    "ipv4_addr": DataType(7, 4, BIG_ENDIAN),
+    "ipv6_addr": DataType(8, 16, BIG_ENDIAN),
+    "ether_addr": DataType(9, 6, BIG_ENDIAN),
+    "inet_proto": DataType(12, 1, BIG_ENDIAN),
+    "inet_service": DataType(13, 2, BIG_ENDIAN),
+    "ifname": DataType(41, 16, HOST_ENDIAN),
+    "integer": DataType(4, 4, HOST_ENDIAN),
+    "verdict": DataType(1, 0, 0),
+}
+VERDICT_TYPE = 0xFFFF_FF00
+"""NFT_DATA_VERDICT: the data type number of verdict maps."""
+TYPE_BITS = 6
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1, "ipv6-icmp": 58}
+PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
+
+
+def type_number(names: tuple[str, ...]) -> int:
+    """One type's number; of a concatenation, all numbers in six bits each."""
+    if names == ("verdict",):
+        return VERDICT_TYPE
+    number = 0
+    for name in names:
+        number = number << TYPE_BITS | TYPES[name].number
+    return number
+
+
+def size(names: tuple[str, ...]) -> int:
+    """Bytes of a key: a single type's own size, parts of a concatenation padded to whole registers of four bytes."""
+    if len(names) == 1:
+        return TYPES[names[0]].size
+    return sum((TYPES[name].size + 3) & ~3 for name in names)
+
+
+def part_bytes(name: str, part: Part) -> bytes:
+    """One part of a key. ValueError when the value is none of this type."""
+    kind = TYPES[name]
+    if isinstance(part, ipaddress.IPv4Address | ipaddress.IPv6Address):
+        return part.packed
+    if isinstance(part, ipaddress.IPv4Network | ipaddress.IPv6Network):
+        return part.network_address.packed
+    if isinstance(part, int):
+        return part.to_bytes(kind.size, "big" if kind.order == BIG_ENDIAN else "little")
+    if name == "inet_proto":
+        return bytes((PROTOCOLS[part],))
+    if name == "ether_addr":
+        return bytes.fromhex(part.replace(":", ""))
+    return part.encode().ljust(kind.size, b"\0")
+
+
+def key_bytes(names: tuple[str, ...], parts: tuple[Part, ...]) -> bytes:
+    """A whole key; parts of a concatenation padded to registers."""
+    if len(names) == 1:
+        return part_bytes(names[0], parts[0])
+    padded = (part_bytes(name, part) for name, part in zip(names, parts, strict=True))
+    return b"".join(piece + b"\0" * (-len(piece) & 3) for piece in padded)
+
+
+def key_parts(names: tuple[str, ...], content: bytes) -> tuple[Part, ...]:
+    """The inverse of `key_bytes`."""
+    parts, offset = [], 0
+    for name in names:
+        length = TYPES[name].size
+        parts.append(_part(name, content[offset : offset + length]))
+        offset += length if len(names) == 1 else (length + 3) & ~3
+    return tuple(parts)
+
+
+def _part(name: str, content: bytes) -> Part:
+    match name:
+        case "ipv4_addr":
+            return ipaddress.IPv4Address(content)
+        case "ipv6_addr":
+            return ipaddress.IPv6Address(content)
+        case "ether_addr":
+            return content.hex(":")
+        case "ifname":
+            return content.rstrip(b"\0").decode()
+        case "inet_proto":
+            return PROTOCOL_NAMES.get(content[0], content[0])
+        case "inet_service":
+            return int(struct.unpack(">H", content)[0])
+    return int(struct.unpack("=I", content)[0])

@@ -1,0 +1,51 @@
+"""Numbers and headers of rtnetlink (include/uapi/linux/{rtnetlink,if_link,if_addr,neighbour,fib_rules}.h)."""
+
+from __future__ import annotations
+
+import struct
+
+AF_INET, AF_INET6, AF_BRIDGE = 2, 10, 7
+FAMILY = {4: AF_INET, 6: AF_INET6}
+
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
+RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
+
+LINK = struct.Struct("=BxHiII")
+"""struct ifinfomsg: family, type, index, flags, change mask."""
+IFF_UP = 1
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
+IFLA_IFALIAS, IFLA_GROUP, IFLA_NET_NS_FD = 20, 27, 28
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+VETH_INFO_PEER = 1
+IFLA_BRPORT_MODE = 4
+IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING = 1, 3, 4, 7
+IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = 15, 17
+
+ADDRESS = struct.Struct("=BBBBI")
+"""struct ifaddrmsg: family, prefix length, flags, scope, index."""
+IFA_ADDRESS, IFA_LOCAL = 1, 2
+IFA_F_NODAD = 2
+
+ROUTE = struct.Struct("=BBBBBBBBI")
+"""struct rtmsg: family, destination length, source length, tos, table, protocol, scope, type, flags."""
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
+RTAX_MTU = 2
+RTN_UNICAST = 1
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
+RTNH_F_ONLINK = 4
+IP6_DEFAULT_METRIC = 1024
+"""IP6_RT_PRIO_USER: what IPv6 makes of metric 0."""
+
+NEIGHBOUR = struct.Struct("=BxxxiHBB")
+"""struct ndmsg: family, index, state, flags, type."""
+NDA_DST, NDA_LLADDR = 1, 2
+NUD_PERMANENT, NUD_NOARP = 0x80, 0x40
+NTF_SELF = 2
+
+RULE = struct.Struct("=BBBBBBBBI")
+"""struct fib_rule_hdr: family, destination length, source length, tos, table, -, -, action, flags."""
+FRA_DST, FRA_SRC, FRA_PRIORITY, FRA_FWMARK, FRA_TABLE, FRA_FWMASK, FRA_PROTOCOL = 1, 2, 6, 10, 15, 16, 21
+FR_ACT_TO_TBL = 1

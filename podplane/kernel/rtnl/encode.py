@@ -1,0 +1,213 @@
+"""Values of rtnetlink's world as messages. Interfaces are named by index here: `index` looks one up, 0 is none."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+from podplane.kernel.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    Message,
+    attribute,
+    be16,
+    nested,
+    text,
+    u8,
+    u32,
+)
+from podplane.kernel.rtnl import constants as c
+from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Route, Rule, Vxlan
+from podplane.state.value import IPNetwork
+
+Index = Callable[[str], int]
+NamespaceFd = Callable[[str], int]
+CREATE = NLM_F_CREATE | NLM_F_EXCL
+PUT = NLM_F_CREATE | NLM_F_REPLACE
+
+
+def mac_bytes(mac: str) -> bytes:
+    """Six bytes of a MAC address in the usual notation."""
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def new_link(link: Link, own_index: int, index: Index, namespace_fd: NamespaceFd) -> Message:
+    """Create a link, with all that one message can say; a veth's peer is made straight in its own namespace.
+
+    The peer can't be up yet: it has no carrier until both ends exist (ENOTCONN in veth_newlink).
+    """
+    info = [text(c.IFLA_INFO_KIND, link.kind)]
+    if link.peer is not None:
+        peer = c.LINK.pack(0, 0, 0, 0, 0) + _peer_attributes(link.peer, namespace_fd)
+        info.append(nested(c.IFLA_INFO_DATA, attribute(c.VETH_INFO_PEER, peer)))
+    if link.vxlan is not None:
+        info.append(nested(c.IFLA_INFO_DATA, *_vxlan_attributes(link.vxlan, index)))
+    payload = _link_header(own_index, link.up) + text(c.IFLA_IFNAME, link.name)
+    payload += _link_attributes(link, index) + nested(c.IFLA_LINKINFO, *info)
+    return Message(c.RTM_NEWLINK, CREATE, payload, f"create link {link.name}")
+
+
+def _link_header(index: int, up: bool) -> bytes:
+    return c.LINK.pack(0, 0, index, c.IFF_UP if up else 0, c.IFF_UP)
+
+
+def _link_attributes(link: Link, index: Index) -> bytes:
+    parts = []
+    if link.mtu:
+        parts.append(u32(c.IFLA_MTU, link.mtu))
+    if link.mac:
+        parts.append(attribute(c.IFLA_ADDRESS, mac_bytes(link.mac)))
+    if link.master:
+        parts.append(u32(c.IFLA_MASTER, index(link.master)))
+    if link.alias:
+        parts.append(attribute(c.IFLA_IFALIAS, link.alias.encode()))
+    return b"".join(parts)
+
+
+def _peer_attributes(peer: Peer, namespace_fd: NamespaceFd) -> bytes:
+    parts = [text(c.IFLA_IFNAME, peer.name)]
+    if peer.netns:
+        parts.append(u32(c.IFLA_NET_NS_FD, namespace_fd(peer.netns)))
+    if peer.mac:
+        parts.append(attribute(c.IFLA_ADDRESS, mac_bytes(peer.mac)))
+    if peer.mtu:
+        parts.append(u32(c.IFLA_MTU, peer.mtu))
+    return b"".join(parts)
+
+
+def _vxlan_attributes(vxlan: Vxlan, index: Index) -> list[bytes]:
+    parts = [u32(c.IFLA_VXLAN_ID, vxlan.vni), be16(c.IFLA_VXLAN_PORT, vxlan.port)]
+    parts.append(u8(c.IFLA_VXLAN_LEARNING, int(vxlan.learning)))
+    if vxlan.local is not None:
+        kind = c.IFLA_VXLAN_LOCAL if vxlan.local.version == 4 else c.IFLA_VXLAN_LOCAL6
+        parts.append(attribute(kind, vxlan.local.packed))
+    if vxlan.device:
+        parts.append(u32(c.IFLA_VXLAN_LINK, index(vxlan.device)))
+    return parts
+
+
+def set_link(link: Link, own_index: int, index: Index) -> Message:
+    """Bring an existing link to what is wanted; no master is said only when the link shall have none and has a kind."""
+    payload = _link_header(own_index, link.up) + _link_attributes(link, index)
+    if link.kind and not link.master:
+        payload += u32(c.IFLA_MASTER, 0)
+    return Message(c.RTM_NEWLINK, 0, payload, f"set link {link.name}")
+
+
+def set_hairpin(link: Link, own_index: int) -> Message:
+    """Hairpin mode of a bridge port: only an existing port can have it."""
+    slave = nested(c.IFLA_INFO_SLAVE_DATA, u8(c.IFLA_BRPORT_MODE, int(link.hairpin)))
+    info = nested(c.IFLA_LINKINFO, text(c.IFLA_INFO_SLAVE_KIND, "bridge"), slave)
+    payload = c.LINK.pack(0, 0, own_index, 0, 0) + info
+    return Message(c.RTM_NEWLINK, 0, payload, f"set hairpin of {link.name}")
+
+
+def delete_link(own_index: int, name: str) -> Message:
+    """Delete a link."""
+    return Message(c.RTM_DELLINK, 0, c.LINK.pack(0, 0, own_index, 0, 0), f"delete link {name}")
+
+
+def set_group(own_index: int, name: str, group: int) -> Message:
+    """Put a link, down and without master, into a group: the quick part of deleting many."""
+    payload = _link_header(own_index, False) + u32(c.IFLA_MASTER, 0) + u32(c.IFLA_GROUP, group)
+    return Message(c.RTM_NEWLINK, 0, payload, f"delete link {name}")
+
+
+def delete_group(group: int) -> Message:
+    """Delete all links of a group: the kernel waits for its readers (RCU) once, not once a link."""
+    return Message(c.RTM_DELLINK, 0, c.LINK.pack(0, 0, 0, 0, 0) + u32(c.IFLA_GROUP, group), "delete links")
+
+
+def address(value: Address, index: Index, kind: int, flags: int) -> Message:
+    """RTM_NEWADDR or RTM_DELADDR. IPv6 without duplicate address detection: addresses are unique by allocation."""
+    nodad = c.IFA_F_NODAD if value.ip.version == 6 else 0
+    header = c.ADDRESS.pack(c.FAMILY[value.ip.version], value.prefix_length, nodad, 0, index(value.link))
+    packed = value.ip.packed
+    payload = header + attribute(c.IFA_LOCAL, packed) + attribute(c.IFA_ADDRESS, packed)
+    return Message(kind, flags, payload, f"address {value.ip}/{value.prefix_length} on {value.link}")
+
+
+def route(value: Route, index: Index, kind: int, flags: int) -> Message:
+    """RTM_NEWROUTE or RTM_DELROUTE."""
+    destination = value.destination
+    version = destination.version
+    scope = c.RT_SCOPE_LINK if version == 4 and value.gateway is None else c.RT_SCOPE_UNIVERSE
+    if kind == c.RTM_DELROUTE:
+        scope = c.RT_SCOPE_NOWHERE
+    header = c.ROUTE.pack(
+        c.FAMILY[version],
+        destination.prefixlen,
+        0,
+        0,
+        min(value.table, 255) if value.table < 256 else 0,
+        value.protocol,
+        scope,
+        c.RTN_UNICAST,
+        c.RTNH_F_ONLINK if value.onlink else 0,
+    )
+    parts = [header, attribute(c.RTA_DST, destination.network_address.packed), u32(c.RTA_TABLE, value.table)]
+    if value.gateway is not None:
+        parts.append(attribute(c.RTA_GATEWAY, value.gateway.packed))
+    if value.link:
+        parts.append(u32(c.RTA_OIF, index(value.link)))
+    if value.metric:
+        parts.append(u32(c.RTA_PRIORITY, value.metric))
+    if value.source is not None:
+        parts.append(attribute(c.RTA_PREFSRC, value.source.packed))
+    if value.mtu:
+        parts.append(nested(c.RTA_METRICS, u32(c.RTAX_MTU, value.mtu)))
+    return Message(kind, flags, b"".join(parts), f"route {_route_text(value)}")
+
+
+def _route_text(value: Route) -> str:
+    via = f" via {value.gateway}" if value.gateway is not None else ""
+    return f"{value.destination}{via}" + (f" dev {value.link}" if value.link else "")
+
+
+def neighbour(value: Neighbour, index: Index, kind: int, flags: int) -> Message:
+    """RTM_NEWNEIGH or RTM_DELNEIGH of a permanent entry."""
+    header = c.NEIGHBOUR.pack(c.FAMILY[value.ip.version], index(value.link), c.NUD_PERMANENT, 0, 0)
+    payload = header + attribute(c.NDA_DST, value.ip.packed) + attribute(c.NDA_LLADDR, mac_bytes(value.mac))
+    return Message(kind, flags, payload, f"neighbour {value.ip} on {value.link}")
+
+
+def fdb(value: Fdb, index: Index, kind: int, flags: int) -> Message:
+    """A forwarding entry of the device itself (NTF_SELF), as VXLAN has them."""
+    header = c.NEIGHBOUR.pack(c.AF_BRIDGE, index(value.link), c.NUD_PERMANENT | c.NUD_NOARP, c.NTF_SELF, 0)
+    payload = header + attribute(c.NDA_LLADDR, mac_bytes(value.mac))
+    if value.remote is not None:
+        payload += attribute(c.NDA_DST, value.remote.packed)
+    return Message(kind, flags, payload, f"fdb {value.mac} on {value.link}")
+
+
+def rule(value: Rule, kind: int, flags: int) -> Message:
+    """RTM_NEWRULE or RTM_DELRULE."""
+    header = c.RULE.pack(
+        c.FAMILY[value.family],
+        value.destination.prefixlen if value.destination else 0,
+        value.source.prefixlen if value.source else 0,
+        0,
+        value.table if value.table < 256 else 0,
+        0,
+        0,
+        c.FR_ACT_TO_TBL,
+        0,
+    )
+    parts = [header, u32(c.FRA_PRIORITY, value.priority), u32(c.FRA_TABLE, value.table)]
+    parts += [_network(c.FRA_SRC, value.source), _network(c.FRA_DST, value.destination)]
+    if value.mark:
+        parts += [u32(c.FRA_FWMARK, value.mark), u32(c.FRA_FWMASK, value.mark_mask or 0xFFFF_FFFF)]
+    if value.protocol:
+        parts.append(u8(c.FRA_PROTOCOL, value.protocol))
+    return Message(kind, flags, b"".join(parts), f"rule {value.priority}")
+
+
+def _network(kind: int, network: IPNetwork | None) -> bytes:
+    return attribute(kind, network.network_address.packed) if network else b""
+
+
+def get_link(name: str) -> bytes:
+    """Payload that asks for one link by name."""
+    return struct.pack("=BxHiII", 0, 0, 0, 0, 0) + text(c.IFLA_IFNAME, name)
+

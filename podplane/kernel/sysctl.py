@@ -1,0 +1,81 @@
+"""Sysctls of a network namespace: written, and read back, since a value may be refused without an error.
+
+/proc/sys/net shows the namespace of the thread that opens a file. Names are those of sysctl(8): `net.ipv4.ip_forward`; a
+dot within an interface name is written as `/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from podplane.kernel.errors import KernelError, NotFound, from_errno
+from podplane.kernel.namespace import Namespace
+
+ROOT = Path("/proc/sys")
+MODULES = {"net.bridge": "br_netfilter"}
+"""Sysctls that appear with a kernel module."""
+
+
+def path_of(name: str) -> Path:
+    """The file of a sysctl."""
+    return ROOT / name.translate(str.maketrans("./", "/."))
+
+
+def set_here(values: Mapping[str, str]) -> dict[str, KernelError]:
+    """Set each in the calling thread's namespace and read it back; the refused ones with the reason."""
+    errors: dict[str, KernelError] = {}
+    for name, value in values.items():
+        try:
+            _set(name, value)
+        except KernelError as error:
+            errors[name] = error
+    return errors
+
+
+def _set(name: str, value: str) -> None:
+    path = path_of(name)
+    try:
+        if path.read_text().split() == value.split():
+            return
+        path.write_text(value)
+        found = path.read_text().split()
+    except FileNotFoundError:
+        raise NotFound(f"sysctl {name} = {value}", "there is no such sysctl here", hint=_hint(name)) from None
+    except OSError as error:
+        raise from_errno(f"sysctl {name} = {value}", error.errno or 0) from None
+    if found != value.split():
+        raise KernelError(f"sysctl {name} = {value}", f"it is {' '.join(found)} after it was set")
+
+
+def _hint(name: str) -> str:
+    module = next((module for prefix, module in MODULES.items() if name.startswith(prefix)), "")
+    return f"load the kernel module {module} (modprobe {module})" if module else "this kernel lacks the feature"
+
+
+def read_here(names: Iterable[str]) -> dict[str, str]:
+    """The values of those that exist, words separated by one space."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = " ".join(path_of(name).read_text().split())
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise from_errno(f"sysctl {name}", error.errno or 0) from None
+    return found
+
+
+class Sysctls:
+    """The sysctls of one namespace."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+
+    def set(self, values: Mapping[str, str]) -> dict[str, KernelError]:
+        """Set each and read it back; the refused ones with the reason."""
+        return self._namespace.run(set_here, values)
+
+    def read(self, names: Iterable[str]) -> dict[str, str]:
+        """The values of those that exist."""
+        return self._namespace.run(read_here, list(names))

@@ -1,0 +1,65 @@
+"""The lab's namespaces and cables: underlay, outside, and a namespace for each node with its uplink.
+
+Everything here is what would be metal and machines elsewhere; it is made once, through the same kernel door as the
+agents use, and never reconciled.
+"""
+
+from __future__ import annotations
+
+from podplane.ipam.plan import Plan
+from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.namespace import NetworkNamespace, Workers
+from podplane.lab import underlay
+from podplane.lab.errors import LabError
+from podplane.lab.manifests import node_name
+from podplane.state.operations import Report, diff
+from podplane.state.value import Value, fragment
+
+
+class Machine:
+    """One namespace that stands for a machine, and the door to its kernel state."""
+
+    def __init__(self, workers: Workers, opener: KernelOpener) -> None:
+        self.namespace = NetworkNamespace.create(workers)
+        self.kernel = Kernel(self.namespace, opener)
+
+    def close(self) -> None:
+        """Let go of the namespace and its sockets."""
+        self.kernel.close()
+        self.namespace.close()
+
+
+class Fabric:
+    """The underlay, the host outside, and `nodes` machines, cabled."""
+
+    def __init__(self, plan: Plan, nodes: int, workers: Workers) -> None:
+        opener = KernelOpener()
+        self.underlay = Machine(workers, opener)
+        self.outside = NetworkNamespace.create(workers)
+        self.nodes = {node_name(n): Machine(workers, opener) for n in range(1, nodes + 1)}
+        self._cable(plan)
+
+    def _cable(self, plan: Plan) -> None:
+        switch = self.underlay.kernel
+        switch.attach(underlay.OUTSIDE, self.outside)
+        ports: list[Value] = []
+        for number, (name, machine) in enumerate(self.nodes.items(), 1):
+            _build(machine.kernel, underlay.quiet_machine())
+            switch.attach(name, machine.namespace)
+            ports += underlay.port(plan, number, name)
+        _build(switch, [*underlay.switch(plan), *ports])
+        for number, machine in enumerate(self.nodes.values(), 1):
+            _build(machine.kernel, underlay.uplink(plan, number))
+
+    def close(self) -> None:
+        """Let go of everything; the kernel removes what was in the namespaces."""
+        for machine in (self.underlay, *self.nodes.values()):
+            machine.close()
+        self.outside.close()
+
+
+def _build(kernel: Kernel, values: list[Value]) -> Report:
+    report = kernel.apply(diff({}, fragment(values)))
+    if report.failed:
+        raise LabError(f"the underlay can't be built: {report.failed[0].error}")
+    return report

@@ -1,0 +1,143 @@
+"""The folder of a lab, and the truth about whether it runs.
+
+A running lab holds a POSIX lock on its `lab.json`. The kernel says who holds it (F_GETLK) and drops it when that process ends, however it
+ends: there is no pid file to go stale. Commands that start or stop a lab exclude each other by flock(2) on the folder.
+
+    lab.json    settings; stays until the lab is forgotten
+    state.db    the API server's objects; stays too
+    run.json    address and token of the running lab; means nothing unless the lock is held
+    run/        where the lab mounts its own tmpfs (in its mount namespace: empty for everybody else)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from podplane.lab.errors import LabError
+
+FLOCK = struct.Struct("hh4xqqi4x")
+"""struct flock of 64-bit Linux: type, whence, start, length, pid."""
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where a running lab's API is: host, port and the administrator's bearer token."""
+
+    host: str
+    port: int
+    token: str
+    started: float = 0.0
+
+
+def state_home() -> Path:
+    """Where labs are kept: $XDG_STATE_HOME/podplane, or ~/.local/state/podplane (XDG base directories)."""
+    base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return Path(base) / "podplane"
+
+
+def labs() -> list[str]:
+    """Names of all labs that have a folder."""
+    try:
+        return sorted(p.name for p in state_home().iterdir() if p.is_dir())
+    except OSError:
+        return []
+
+
+class Folder:
+    """One lab's folder; nothing is made before `create`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.path = state_home() / name
+        self.spec = self.path / "lab.json"
+        self.store = self.path / "state.db"
+        self.run = self.path / "run"
+        self._endpoint = self.path / "run.json"
+
+    def create(self) -> None:
+        """Make the folder, for its owner only. LabError when that can't be."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.run.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise LabError(
+                f"{self.path} can't be made ({error.strerror}): set HOME or XDG_STATE_HOME to a folder you can write to"
+            ) from None
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold off every other command that starts or stops this lab; the folder must exist."""
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def hold(self) -> int:
+        """Mark this process as the running lab: the locked descriptor, to be kept open and never opened again here.
+
+        LabError when another lab process holds it.
+        """
+        fd = os.open(self.spec, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise LabError(f"lab {self.name!r} runs already") from None
+        return fd
+
+    def holder(self) -> int | None:
+        """Process id of the running lab, as the kernel knows it; None when it doesn't run."""
+        try:
+            fd = os.open(self.spec, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            answer = fcntl.fcntl(fd, fcntl.F_GETLK, FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        finally:
+            os.close(fd)
+        kind, _, _, _, pid = FLOCK.unpack(answer)
+        return pid if kind != fcntl.F_UNLCK and pid > 0 else None
+
+    def publish(self, endpoint: Endpoint) -> None:
+        """Say where the API is; readable by the owner only."""
+        draft = self._endpoint.with_suffix(".new")
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(msgspec.json.encode(endpoint))
+        draft.rename(self._endpoint)
+
+    def endpoint(self) -> Endpoint:
+        """Where the running lab's API is. LabError when the lab doesn't run."""
+        if self.holder() is None:
+            raise LabError(f"lab {self.name!r} is not running: start it with `{self.command('up')}`")
+        try:
+            return msgspec.json.decode(self._endpoint.read_bytes(), type=Endpoint)
+        except (OSError, msgspec.MsgspecError):
+            raise LabError(f"lab {self.name!r} is still starting: try again in a second") from None
+
+    def command(self, verb: str) -> str:
+        """The command line of a verb for this lab."""
+        return f"podplane {verb}" if self.name == "lab" else f"podplane {verb} --name {self.name}"
+
+    def clear(self) -> None:
+        """Remove what only a running lab needs; it must not run."""
+        self._endpoint.unlink(missing_ok=True)
+        self._endpoint.with_suffix(".new").unlink(missing_ok=True)
+        self.spec.with_suffix(".new").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.run.rmdir()
+
+    def forget(self) -> None:
+        """Remove the lab's state, and the folder of all labs when this was the last one; it must not run."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            state_home().rmdir()

@@ -1,0 +1,163 @@
+"""From the command to PID 1 of a lab: two forks, and new user, mount and PID namespaces.
+
+    podplane up ──fork──> enters the namespaces ──fork──> PID 1 of the lab
+         └────────────── socket: progress, then ready ──────────┘
+
+The first fork exists because only a process with one thread may enter a user namespace and because a new PID namespace
+begins with the next child. It ends at once. PID 1 belongs to nobody's terminal, and everything in the lab ends with it,
+whatever kills it. Until the lab is ready it lives only as long as `up` does: an interrupted start leaves nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from podplane.kernel import syscalls
+from podplane.lab.errors import LabError
+from podplane.lab.folder import Folder
+
+
+class Progress(msgspec.Struct, omit_defaults=True):
+    """One line from the starting lab: a step that began, or the end: ready, or an error."""
+
+    step: str = ""
+    done: int = 0
+    total: int = 0
+    ready: bool = False
+    error: str = ""
+
+
+class Reporter:
+    """The lab's end of the progress socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+
+    def send(self, progress: Progress) -> None:
+        """Tell `up`; when it is gone, nobody listens and nothing is lost."""
+        with contextlib.suppress(OSError):
+            self.connection.sendall(msgspec.json.encode(progress) + b"\n")
+
+    def step(self, text: str, done: int = 0, total: int = 0) -> None:
+        """A step begins, or goes on."""
+        self.send(Progress(step=text, done=done, total=total))
+
+
+def launch(folder: Folder, body: Callable[[Reporter], None]) -> Iterator[Progress]:
+    """Start a lab whose PID 1 runs `body`; yields its progress until it is ready. LabError when it doesn't get there."""
+    ours, theirs = socket.socketpair()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        _leave(_enter, folder, Reporter(theirs), body)
+    theirs.close()
+    os.waitpid(pid, 0)
+    with ours, ours.makefile("rb") as lines:
+        for line in lines:
+            progress = msgspec.json.decode(line, type=Progress)
+            if progress.error:
+                raise LabError(progress.error)
+            yield progress
+            if progress.ready:
+                return
+    raise LabError(f"the lab ended while it started: `{folder.command('up')}` tries again, {folder.path / 'lab.log'} may say why")
+
+
+def _leave(function: Callable[..., None], *arguments: object) -> NoReturn:
+    """Run the function and end this process, whatever happens."""
+    status = 1
+    try:
+        function(*arguments)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _enter(folder: Folder, reporter: Reporter, body: Callable[[Reporter], None]) -> None:
+    """The first child: into the namespaces, then fork PID 1."""
+    try:
+        os.setsid()
+        enter_namespaces()
+    except LabError as error:
+        reporter.send(Progress(error=str(error)))
+        return
+    if os.fork() == 0:
+        _leave(_first_process, folder, reporter, body)
+
+
+def _first_process(folder: Folder, reporter: Reporter, body: Callable[[Reporter], None]) -> None:
+    """PID 1 of the lab: its own mounts, its lock, its log, and then the lab itself."""
+    try:
+        lock = folder.hold()
+        _detach_from_terminal(folder)
+        _mounts(folder.run)
+        body(reporter)
+        os.close(lock)
+    except LabError as error:
+        reporter.send(Progress(error=str(error)))
+
+
+def enter_namespaces() -> None:
+    """New user, mount and PID namespaces; in the user namespace this user is root. LabError says what forbids it."""
+    uid, gid = os.getuid(), os.getgid()
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWUSER)
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+            Path("/proc/self", name).write_text(text)
+        syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID)
+    except OSError as error:
+        raise LabError(f"user namespaces can't be used here ({error.strerror}): {_why_forbidden()}") from None
+
+
+def _why_forbidden() -> str:
+    """What to do, by the switch that forbids user namespaces."""
+    switches = (
+        ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "sysctl -w {}=0"),
+        ("/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl -w {}=1"),
+        ("/proc/sys/user/max_user_namespaces", "0", "sysctl -w {}=10000"),
+    )
+    for path, forbidding, command in switches:
+        with contextlib.suppress(OSError):
+            if Path(path).read_text().strip() == forbidding:
+                key = path.removeprefix("/proc/sys/").replace("/", ".")
+                return f"{key} is {forbidding}; as root, run `{command.format(key)}`"
+    return "in a container, allow them (docker run --security-opt seccomp=unconfined --cap-add SYS_ADMIN), or use the machine itself"
+
+
+def _detach_from_terminal(folder: Folder) -> None:
+    """Standard input is nothing; output, if a bug or a warning makes any, goes to lab.log."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    log = os.open(folder.path / "lab.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    for target, source in ((0, null), (1, log), (2, log)):
+        os.dup2(source, target)
+    os.close(null)
+    os.close(log)
+    os.umask(0o022)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _mounts(run: Path) -> None:
+    """Mounts that only the lab sees, and that go with it: /proc of its PID namespace, and a tmpfs for its files."""
+    try:
+        syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+        syscalls.mount("proc", "/proc", "proc", 0)
+        syscalls.mount("tmpfs", str(run), "tmpfs", 0)
+    except OSError as error:
+        raise LabError(
+            f"the lab can't mount its own /proc ({error.strerror}): a container hides parts of /proc; "
+            "allow it (docker run --security-opt systempaths=unconfined), or use the machine itself"
+        ) from None

@@ -1,0 +1,65 @@
+"""Pods and nodes as the lab and the command line create them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from podplane.ipam.plan import Plan
+from podplane.model.config import UNDERLAY_MAC
+from podplane.state.mac import mac_of
+
+ECHO_IMAGE, HOST_IMAGE = "podplane/echo", "host/command"
+GRACE_SECONDS = 2
+"""Pods of `podplane run` and `up` hold nothing that is worth a longer farewell."""
+
+
+def pod(
+    name: str, *, node: str = "", command: Sequence[str] = (), namespace: str = "default", labels: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """A pod of one container: `command`, or the echo server."""
+    container: dict[str, Any] = {"name": "main", "image": HOST_IMAGE if command else ECHO_IMAGE}
+    if command:
+        container["command"] = list(command)
+    spec: dict[str, Any] = {"containers": [container], "terminationGracePeriodSeconds": GRACE_SECONDS}
+    if node:
+        spec["nodeName"] = node
+    metadata: dict[str, Any] = {"name": name, "namespace": namespace, "labels": labels or {"run": name}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def node(number: int, plan: Plan) -> dict[str, Any]:
+    """Node `number` as its kubelet registers it; its pod blocks are the API server's to give."""
+    name = node_name(number)
+    ips = plan.node_ips(number)
+    addresses = [{"type": "InternalIP", "address": str(ip)} for ip in ips]
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"},
+            "annotations": {UNDERLAY_MAC: mac_of(ips[0])},
+        },
+        "spec": {},
+        "status": {
+            "addresses": [*addresses, {"type": "Hostname", "address": name}],
+            "conditions": [{"type": "Ready", "status": "True", "reason": "LabReady", "message": "the agent has its routes"}],
+            "capacity": {"pods": "110"},
+            "allocatable": {"pods": "110"},
+        },
+    }
+
+
+def node_name(number: int) -> str:
+    """node1, node2, …"""
+    return f"node{number}"
+
+
+def wanted_pods(nodes: int, pods_per_node: int) -> list[dict[str, Any]]:
+    """`--pods-per-node`: the pods `echo-<node>-<n>` of all nodes."""
+    return [
+        pod(f"echo-{node_name(n)}-{i}", node=node_name(n), labels={"run": "echo"})
+        for n in range(1, nodes + 1)
+        for i in range(1, pods_per_node + 1)
+    ]

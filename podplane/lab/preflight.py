@@ -1,0 +1,49 @@
+"""What can be known before anything is made: does this machine have what a lab of this size needs?"""
+
+from __future__ import annotations
+
+import resource
+import socket
+
+from podplane.lab.errors import LabError
+from podplane.lab.spec import DEFAULT_PORT, LabSpec
+
+FILES_BASE, FILES_PER_NODE, FILES_PER_POD = 200, 8, 8
+"""Open files of a lab process, as counted with 100 nodes and 1,000 pods, rounded up."""
+HOST = "127.0.0.1"
+
+
+def raise_file_limit() -> None:
+    """Lift the soft limit of open files to the hard one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def check_file_limit(nodes: int, pods: int) -> None:
+    """LabError when this machine lets a process open too few files for so many nodes and pods."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = FILES_BASE + FILES_PER_NODE * nodes + FILES_PER_POD * pods
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise LabError(
+            f"{nodes} nodes with {pods} pods need some {wanted} open files, the limit here is {hard}: "
+            "raise it (ulimit -Hn, or LimitNOFILE of the service that runs this shell), or take fewer nodes and pods"
+        )
+
+
+def listen(spec: LabSpec) -> socket.socket:
+    """The listening socket of the API: the port asked for, or the usual one, or any free one when that is taken.
+
+    LabError when the port that was asked for is in use.
+    """
+    for port in [spec.port] if spec.port else [DEFAULT_PORT, 0]:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, port))
+            listener.listen(1024)
+        except OSError as error:
+            listener.close()
+            reason = error.strerror
+            continue
+        return listener
+    raise LabError(f"port {spec.port} of {HOST} can't be had ({reason}): choose another --port, or leave it out")

@@ -1,0 +1,72 @@
+"""What a lab is made of: the settings of `podplane up`, kept in the lab's folder so that it comes back the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from podplane.ipam.plan import Plan, PlanError, parse_cidrs
+from podplane.lab.errors import LabError
+
+DEFAULT_NAME = "lab"
+DEFAULT_PORT = 6443
+MAX_NODES = 1000
+"""A bridge has at most 1,024 ports (BR_MAX_PORTS), and the underlay is one bridge."""
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+OUTSIDE = "203.0.113.0/24,2001:db8:113::/64"
+"""The network behind the gateway: documentation ranges (RFC 5737, RFC 3849)."""
+
+
+class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Settings of one lab. CIDRs are comma-separated, one a family; `port` 0 means the usual one or any free one."""
+
+    name: str = DEFAULT_NAME
+    nodes: int = 3
+    cluster_cidr: str = "10.244.0.0/16,fd00:10:244::/48"
+    service_cidr: str = "10.96.0.0/16,fd00:10:96::/112"
+    node_cidr: str = "192.168.1.0/24,fd00:192:168:1::/64"
+    masquerade_exclude: str = ""
+    sandbox_only: bool = False
+    port: int = 0
+
+    def plan(self) -> Plan:
+        """The address plan. PlanError when a CIDR is wrong."""
+        return Plan(
+            cluster=parse_cidrs(self.cluster_cidr, "cluster CIDR"),
+            service=parse_cidrs(self.service_cidr, "service CIDR"),
+            node=parse_cidrs(self.node_cidr, "node CIDR"),
+            outside=parse_cidrs(OUTSIDE, "network outside"),
+        )
+
+    def check(self, pods_per_node: int = 0) -> None:
+        """LabError unless this can be built."""
+        if not NAME.fullmatch(self.name):
+            raise LabError(f"lab name {self.name!r}: use up to 40 lower-case letters, digits and dashes")
+        if not 1 <= self.nodes <= MAX_NODES:
+            raise LabError(f"{self.nodes} nodes: a lab has 1 to {MAX_NODES}")
+        try:
+            self.plan().check(self.nodes, pods_per_node)
+            if self.masquerade_exclude:
+                for part in self.masquerade_exclude.split(","):
+                    parse_cidrs(part, "CIDR without masquerade")
+        except PlanError as error:
+            raise LabError(str(error)) from None
+
+
+def load(path: Path) -> LabSpec | None:
+    """The settings in this file; None when there is none. LabError when it can't be read."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=LabSpec)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise LabError(f"{path} can't be read ({error}): remove the folder {path.parent} to forget this lab") from None
+
+
+def save(path: Path, spec: LabSpec) -> None:
+    """Write the settings; the file is whole or not there (rename)."""
+    draft = path.with_suffix(".new")
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(spec), indent=2) + b"\n")
+    draft.rename(path)

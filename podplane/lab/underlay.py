@@ -1,0 +1,112 @@
+"""The lab's physical network, as values: a switch with a gateway, an `outside` host behind it, and each node's uplink.
+
+    node1 eth0 ─┐
+    node2 eth0 ─┤ switch0 (bridge, 192.168.1.1) ─ gateway ─ out0 (203.0.113.1) ── eth0 (203.0.113.10) outside
+    node3 eth0 ─┘
+
+Gateway and switch share one namespace. It knows the nodes and the network outside, but nothing of pods or Services: a
+packet that leaves the cluster with a pod's address finds no way back, as on a real network. All neighbours are permanent.
+"""
+
+from __future__ import annotations
+
+from podplane.ipam.plan import Plan
+from podplane.model.config import ROUTE_PROTOCOL
+from podplane.pods.plan import DEFAULT, QUIET_IPV6
+from podplane.state.mac import mac_of
+from podplane.state.network import Address, Link, Neighbour, Peer, Route, Sysctl
+from podplane.state.value import IPAddress, IPNetwork, Value
+
+SWITCH, UPLINK, OUT, OUTSIDE = "switch0", "eth0", "out0", "outside"
+OUTSIDE_HOST_OFFSET = 10
+
+
+def outside_ips(plan: Plan) -> tuple[IPAddress, ...]:
+    """Addresses of the host `outside`, one a family."""
+    return tuple(n.network_address + OUTSIDE_HOST_OFFSET for n in _families(plan, plan.outside))
+
+
+def _families(plan: Plan, networks: tuple[IPNetwork, ...]) -> list[IPNetwork]:
+    return [n for n in networks if n.version in plan.versions]
+
+
+def _quiet(netns: str = "") -> list[Value]:
+    return [Sysctl(netns=netns, name=f"net.ipv6.conf.default.{name}", value=value) for name, value in QUIET_IPV6.items()]
+
+
+def switch(plan: Plan) -> list[Value]:
+    """The namespace of switch and gateway, and the host behind it."""
+    gateways, near, far = plan.underlay_gateways(), _router_ips(plan), outside_ips(plan)
+    values: list[Value] = [
+        *_quiet(),
+        *_quiet(OUTSIDE),
+        Sysctl(name="net.ipv4.ip_forward", value="1"),
+        Sysctl(name="net.ipv6.conf.all.forwarding", value="1"),
+        Link(name="lo"),
+        Link(name=SWITCH, kind="bridge", mac=mac_of(gateways[0])),
+        Link(
+            name=OUT,
+            kind="veth",
+            mac=mac_of(near[0]),
+            peer=Peer(netns=OUTSIDE, name=UPLINK, mac=mac_of(far[0])),
+        ),
+        Link(netns=OUTSIDE, name="lo"),
+        Link(netns=OUTSIDE, name=UPLINK),
+    ]
+    for network, gateway in zip(_families(plan, plan.node), gateways, strict=True):
+        values.append(Address(link=SWITCH, ip=gateway, prefix_length=network.prefixlen))
+    for network, router, host in zip(_families(plan, plan.outside), near, far, strict=True):
+        values += [
+            Address(link=OUT, ip=router, prefix_length=network.prefixlen),
+            Neighbour(link=OUT, ip=host, mac=mac_of(far[0])),
+            Address(netns=OUTSIDE, link=UPLINK, ip=host, prefix_length=network.prefixlen),
+            Neighbour(netns=OUTSIDE, link=UPLINK, ip=router, mac=mac_of(near[0])),
+            Route(
+                netns=OUTSIDE,
+                destination=DEFAULT[host.version],
+                gateway=router,
+                link=UPLINK,
+                protocol=ROUTE_PROTOCOL,
+            ),
+        ]
+    return values
+
+
+def _router_ips(plan: Plan) -> tuple[IPAddress, ...]:
+    return tuple(n.network_address + 1 for n in _families(plan, plan.outside))
+
+
+def port(plan: Plan, number: int, netns: str) -> list[Value]:
+    """The cable from the switch to node `number`, whose far end is the node's eth0 in `netns`."""
+    ips = plan.node_ips(number)
+    mac = mac_of(ips[0])
+    cable = Link(
+        name=f"port{number}",
+        kind="veth",
+        master=SWITCH,
+        alias=f"node/node{number}",
+        peer=Peer(netns=netns, name=UPLINK, mac=mac),
+    )
+    return [cable, *(Neighbour(link=SWITCH, ip=ip, mac=mac) for ip in ips)]
+
+
+def uplink(plan: Plan, number: int) -> list[Value]:
+    """What a machine's own network configuration does before Kubernetes comes: address and default route of eth0."""
+    values: list[Value] = [Link(name="lo"), Link(name=UPLINK)]
+    gateways = plan.underlay_gateways()
+    for network, ip, gateway in zip(_families(plan, plan.node), plan.node_ips(number), gateways, strict=True):
+        values += [
+            Address(link=UPLINK, ip=ip, prefix_length=network.prefixlen),
+            Neighbour(link=UPLINK, ip=gateway, mac=mac_of(gateways[0])),
+            Route(destination=DEFAULT[ip.version], gateway=gateway, link=UPLINK, protocol=BOOT_PROTOCOL),
+        ]
+    return values
+
+
+def quiet_machine() -> list[Value]:
+    """What must hold in a node's namespace before its uplink appears."""
+    return _quiet()
+
+
+BOOT_PROTOCOL = 3
+"""RTPROT_BOOT: routes of the machine itself, which the agent leaves alone."""

@@ -1,0 +1,129 @@
+"""A node's own network: the bridge of its pods, forwarding, and masquerade of what leaves the cluster.
+
+The bridge cbr0 has the first address of each block and is the pods' gateway. Packets between two of its ports pass
+netfilter too (bridge-nf-call): without it the reply of a pod on the same bridge would go past address translation and policy.
+
+What a pod sends out of the cluster gets the node's address: nobody outside knows a way back to a pod. Pods, nodes
+and excluded CIDRs see the pod's own address. Each node's addresses are elements that the node's own key brings.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+from podplane.model.config import NetworkConfig
+from podplane.model.objects import Node
+from podplane.state.mac import mac_of
+from podplane.state.network import Address, Link, Sysctl
+from podplane.state.nft import Chain, Element, Hook, Set, Table
+from podplane.state.nft_rules import counter, destination_not_in_set, family, masquerade, rule, source_in
+from podplane.state.value import Fragment, IPNetwork, Value, fragment
+
+TABLE = ("inet", "podplane-nodes")
+SOURCE_NAT_PRIORITY = 100
+"""NF_IP_PRI_NAT_SRC."""
+TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
+MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
+SYSCTLS: dict[str, str] = {
+    "net.ipv6.conf.default.accept_dad": "0",
+    "net.ipv6.conf.default.dad_transmits": "0",
+    "net.ipv6.conf.default.accept_ra": "0",
+    "net.ipv4.ip_forward": "1",
+    "net.ipv6.conf.all.forwarding": "1",
+    "net.bridge.bridge-nf-call-iptables": "1",
+    "net.bridge.bridge-nf-call-ip6tables": "1",
+}
+
+
+def plan(node: Node, config: NetworkConfig) -> Fragment:
+    """All kernel objects that this node needs whatever pods it has; nothing while it has no blocks."""
+    blocks = [ipaddress.ip_network(block) for block in node.spec.pod_cidrs]
+    if not blocks:
+        return {}
+    values: list[Value] = [Sysctl(name=name, value=value) for name, value in SYSCTLS.items()]
+    values += _bridge(blocks, config)
+    if config.masquerade:
+        values += _masquerade(blocks, config)
+        values += node_elements(node, (block.version for block in blocks))
+    return fragment(values)
+
+
+def _bridge(blocks: list[IPNetwork], config: NetworkConfig) -> list[Value]:
+    gateways = [block.network_address + 1 for block in blocks]
+    bridge = Link(name=config.bridge, kind="bridge", mtu=config.mtu, mac=mac_of(gateways[0]), alias="podplane")
+    addresses = zip(gateways, blocks, strict=True)
+    return [bridge, *(Address(link=config.bridge, ip=ip, prefix_length=block.prefixlen) for ip, block in addresses)]
+
+
+def _masquerade(blocks: list[IPNetwork], config: NetworkConfig) -> list[Value]:
+    family_name, table = TABLE
+    hook = Hook("nat", "postrouting", SOURCE_NAT_PRIORITY)
+    rules = tuple(
+        rule(
+            family(block.version),
+            source_in(block),
+            destination_not_in_set(block.version, _inside(block.version)),
+            destination_not_in_set(block.version, _nodes(block.version)),
+            counter(),
+            masquerade(),
+            comment=f"pods {block}: masquerade what leaves the cluster",
+        )
+        for block in blocks
+    )
+    values: list[Value] = [
+        Table(family=family_name, table=table),
+        Chain(family=family_name, table=table, name="postrouting", hook=hook, rules=rules),
+    ]
+    for version in (block.version for block in blocks):
+        key = (TYPE[version],)
+        values += [
+            Set(family=family_name, table=table, name=_inside(version), key=key, interval=True),
+            Set(family=family_name, table=table, name=_nodes(version), key=key),
+            *_inside_elements(version, config),
+        ]
+    return values
+
+
+def _inside_elements(version: int, config: NetworkConfig) -> list[Value]:
+    named = [(cidr, "cluster CIDR") for cidr in config.cluster_cidrs]
+    named += [(cidr, "excluded") for cidr in config.masquerade_exclude] + [(MULTICAST[version], "multicast")]
+    family_name, table = TABLE
+    networks = {ipaddress.ip_network(cidr): comment for cidr, comment in reversed(named)}
+    collapsed = ipaddress.collapse_addresses(n for n in networks if n.version == version)  # type: ignore[type-var]  # one version
+    return [
+        Element(
+            family=family_name,
+            table=table,
+            set=_inside(version),
+            key=(network,),
+            comment=networks.get(network, "excluded"),
+        )
+        for network in collapsed
+    ]
+
+
+def node_elements(node: Node, versions: Iterable[int]) -> list[Value]:
+    """The node's addresses as elements of the sets of nodes, which pods reach with their own address."""
+    ips = [ipaddress.ip_address(ip) for ip in node.internal_ips]
+    wanted = set(versions)
+    return [
+        Element(family=TABLE[0], table=TABLE[1], set=_nodes(ip.version), key=(ip,), comment=f"node/{node.metadata.name}")
+        for ip in ips
+        if ip.version in wanted
+    ]
+
+
+def peer_plan(peer: Node, view_node: Node, config: NetworkConfig) -> Fragment:
+    """What another node adds here: its addresses are reached without masquerade."""
+    if not config.masquerade:
+        return {}
+    return fragment(node_elements(peer, (ipaddress.ip_network(block).version for block in view_node.spec.pod_cidrs)))
+
+
+def _inside(version: int) -> str:
+    return f"inside{version}"
+
+
+def _nodes(version: int) -> str:
+    return f"nodes{version}"

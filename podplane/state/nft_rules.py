@@ -1,0 +1,102 @@
+"""Expressions under names that read like nft's own: a rule is `rule(ip_saddr(net), lookup_not(…), masquerade())`.
+
+Each function returns the row of expressions for one match or statement.
+"""
+
+from __future__ import annotations
+
+from podplane.state.nft import (
+    GOTO,
+    JUMP,
+    Bitwise,
+    Cmp,
+    Counter,
+    Expression,
+    Immediate,
+    Lookup,
+    Masquerade,
+    Meta,
+    Payload,
+    Rule,
+    Verdict,
+)
+from podplane.state.value import IPNetwork
+
+Row = tuple[Expression, ...]
+NETWORK_HEADER = 1
+META_NFPROTO, META_OIFNAME, META_IIFNAME = 15, 7, 6
+NFPROTO = {4: 2, 6: 10}
+SOURCE_OFFSET, DESTINATION_OFFSET = {4: 12, 6: 8}, {4: 16, 6: 24}
+FULLY_RANDOM = 1 << 4
+"""NF_NAT_RANGE_PROTO_RANDOM_FULLY: no two flows race for one port."""
+INVERT = 1
+NAME_SIZE = 16
+"""IFNAMSIZ."""
+
+
+def rule(*rows: Row, comment: str = "") -> Rule:
+    """A rule of these rows."""
+    return Rule(tuple(expression for row in rows for expression in row), comment)
+
+
+def family(version: int) -> Row:
+    """`meta nfproto`: only IPv4, or only IPv6; a match of addresses in an inet table begins so."""
+    return (Meta(key=META_NFPROTO, dreg=1), Cmp(data=bytes((NFPROTO[version],))))
+
+
+def _address(version: int, offset: int) -> Payload:
+    return Payload(base=NETWORK_HEADER, offset=offset, length=4 if version == 4 else 16)
+
+
+def _in_network(version: int, offset: int, network: IPNetwork) -> Row:
+    size = network.max_prefixlen // 8
+    load, compare = _address(version, offset), Cmp(data=network.network_address.packed)
+    if network.prefixlen == network.max_prefixlen:
+        return (load, compare)
+    if network.prefixlen % 8 == 0:  # nft's own short form: load just the bytes of the prefix
+        length = network.prefixlen // 8
+        return (
+            Payload(base=NETWORK_HEADER, offset=offset, length=length),
+            Cmp(data=network.network_address.packed[:length]),
+        )
+    return (load, Bitwise(length=size, mask=network.netmask.packed, xor=bytes(size)), compare)
+
+
+def source_in(network: IPNetwork) -> Row:
+    """`ip saddr 10.244.1.0/24`; after `family`."""
+    return _in_network(network.version, SOURCE_OFFSET[network.version], network)
+
+
+def destination_not_in_set(version: int, name: str) -> Row:
+    """`ip daddr != @name`; after `family`."""
+    return (_address(version, DESTINATION_OFFSET[version]), Lookup(set=name, flags=INVERT))
+
+
+def output_is(name: str) -> Row:
+    """`oifname "eth0"`."""
+    return (Meta(key=META_OIFNAME, dreg=1), Cmp(data=name.encode().ljust(NAME_SIZE, b"\0")))
+
+
+def counter() -> Row:
+    """`counter`."""
+    return (Counter(),)
+
+
+def masquerade(flags: int = FULLY_RANDOM) -> Row:
+    """`masquerade fully-random`."""
+    return (Masquerade(flags=flags),)
+
+
+def jump(chain: str) -> Row:
+    """`jump chain`."""
+    return (Immediate(data=Verdict(JUMP, chain)),)
+
+
+def goto(chain: str) -> Row:
+    """`goto chain`."""
+    return (Immediate(data=Verdict(GOTO, chain)),)
+
+
+def verdict(code: int) -> Row:
+    """`accept`, `drop`, `return`."""
+    return (Immediate(data=Verdict(code)),)
