@@ -10,9 +10,10 @@ start, after an operation failed, and by a slow audit: what somebody else change
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from podplane.agent import features
@@ -27,6 +28,7 @@ from podplane.nodes.plan import TABLE
 from podplane.pods.plan import VETH_PREFIX
 from podplane.state.desired import Desired, compose
 from podplane.state.mac import mac_of
+from podplane.state.network import Link, Sysctl
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
@@ -46,11 +48,11 @@ class Kernel(Protocol):
     def detach(self, name: str) -> None:
         """Forget a namespace: what was in it counts as gone."""
 
-    def apply(self, operations: list[Operation]) -> Report:
+    def apply(self, operations: Sequence[Operation]) -> Report:
         """Carry out the operations; each is in the report."""
 
-    def read(self, ownership: Ownership) -> dict[Identity, Value]:
-        """What the kernel holds of this owner."""
+    def read(self, owner: Ownership, sysctls: Iterable[str] = ()) -> dict[Identity, Value]:
+        """What the kernel holds of this owner in the node's own namespace, and the values of these sysctls."""
 
     def matches(self, wanted: Value, found: Value) -> bool:
         """Does what was found fulfil what is wanted (fields left to the kernel may have any value)?"""
@@ -81,12 +83,14 @@ class Agent:
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
         self._audit_at = 0.0
+        self._kernel_busy = asyncio.Lock()
 
     def start(self, nodes: Mapping[str, Node]) -> Report:
         """Take the first picture of the cluster, and make the kernel agree with it."""
         for node in nodes.values():
             self.node_changed(None, node)
         self._replan()
+        self._wake.clear()
         return self.audit()
 
     def node_changed(self, old: Node | None, new: Node | None) -> None:
@@ -113,15 +117,16 @@ class Agent:
             try:
                 await asyncio.wait_for(self._wake.wait(), timeout)
             except TimeoutError:
-                self.audit()
+                async with self._kernel_busy:
+                    self.audit()
                 continue
             await asyncio.sleep(MIN_INTERVAL)
             self._wake.clear()
-            self.reconcile()
+            await self.reconcile()
 
-    def reconcile(self) -> Report:
+    async def reconcile(self) -> Report:
         """Plan what is dirty and send the difference."""
-        return self._apply(compose(self._replan()))
+        return await self._apply(compose(self._replan()))
 
     def _replan(self) -> list[Operation]:
         dirty, self._dirty = sorted(self._dirty), set()
@@ -130,11 +135,16 @@ class Agent:
             operations += self.desired.replace(key, features.plan(key, self.view, self.config))
         return operations
 
-    def _apply(self, operations: list[Operation]) -> Report:
+    async def _apply(self, operations: list[Operation]) -> Report:
+        """Send operations, in the order of the calls. What the kernel takes long for is done beside the loop."""
         if not operations:
             return Report()
-        began = self._clock()
-        report = self._kernel.apply(operations)
+        async with self._kernel_busy:
+            began = self._clock()
+            if any(map(_takes_long, operations)):
+                report = await asyncio.to_thread(self._kernel.apply, operations)
+            else:
+                report = self._kernel.apply(operations)
         self._log("reconcile", report, began)
         if report.failed:
             self._audit_at = min(self._audit_at, self._clock() + RETRY_INTERVAL)
@@ -151,19 +161,20 @@ class Agent:
         """Read the kernel, compare all of it with the desired state, and put the difference right."""
         self._audit_at = self._clock() + AUDIT_INTERVAL
         began = self._clock()
-        found = self._kernel.read(self.ownership)
-        report = self._kernel.apply(self._differences(found))
+        own = [value.name for value in self.desired.values() if isinstance(value, Sysctl) and not value.netns]
+        report = self._kernel.apply(self._differences(self._kernel.read(self.ownership, own)))
         self._log("audit", report, began)
         if report.failed:
             self._audit_at = self._clock() + RETRY_INTERVAL
         return report
 
     def _differences(self, found: Mapping[Identity, Value]) -> list[Operation]:
+        """Between the desired state and what was found on the node; pods' own namespaces are not read back."""
         surplus = [Operation(value, None) for identity, value in found.items() if identity not in self.desired]
         missing = [
             Operation(found.get(identity), value)
             for identity, value in self.desired.items()
-            if identity not in found or not self._kernel.matches(value, found[identity])
+            if not value.netns and (identity not in found or not self._kernel.matches(value, found[identity]))
         ]
         return surplus + missing
 
@@ -181,7 +192,7 @@ class Agent:
         sandbox = self._sandbox(request, ips)
         self._kernel.attach(sandbox.netns, request.netns)
         self._sandboxes[sandbox.key] = sandbox
-        report = self._replace(sandbox.key)
+        report = await self._replace(sandbox.key)
         if report.failed:
             await self.delete(request)
             raise NetworkError(f"pod {request.namespace}/{request.name}: {_first(report.failed)}")
@@ -192,7 +203,7 @@ class Agent:
         sandbox = self._sandbox(request, ())
         if self._sandboxes.pop(sandbox.key, None) is not None:
             self._kernel.detach(sandbox.netns)
-            self._replace(sandbox.key)
+            await self._replace(sandbox.key)
         self._addresses.release(request.pod_uid)
 
     async def check(self, request: Attachment) -> None:
@@ -212,7 +223,7 @@ class Agent:
             if sandbox.uid not in kept:
                 del self._sandboxes[key]
                 self._kernel.detach(sandbox.netns)
-                self._replace(key)
+                await self._replace(key)
         for owner in self._addresses.owners - kept:
             self._addresses.release(owner)
 
@@ -230,8 +241,13 @@ class Agent:
             ifname=request.ifname,
         )
 
-    def _replace(self, key: str) -> Report:
-        return self._apply(compose(self.desired.replace(key, features.plan(key, self.view, self.config))))
+    async def _replace(self, key: str) -> Report:
+        return await self._apply(compose(self.desired.replace(key, features.plan(key, self.view, self.config))))
+
+
+def _takes_long(operation: Operation) -> bool:
+    """Removing a link makes the kernel wait for all its readers (synchronize_net): some 20 ms."""
+    return operation.new is None and isinstance(operation.old, Link)
 
 
 def _first(failed: list[Failure]) -> str:
@@ -242,6 +258,4 @@ def _first(failed: list[Failure]) -> str:
 
 def mac_of_first(ips: tuple[str, ...]) -> str:
     """The MAC of a pod's interface, made of its first address."""
-    import ipaddress
-
     return mac_of(ipaddress.ip_address(ips[0]))

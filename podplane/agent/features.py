@@ -16,7 +16,7 @@ from podplane.pods import plan as pods
 from podplane.routes import host_gw
 from podplane.state.value import Fragment
 
-NODE, ROUTE, POD = "node", "route", "pod"
+NODE, PEER, ROUTE, POD = "node", "peer", "route", "pod"
 
 
 def affected(old: Node | None, new: Node | None, view: View) -> Iterable[str]:
@@ -25,8 +25,9 @@ def affected(old: Node | None, new: Node | None, view: View) -> Iterable[str]:
     if node is None or _planned_of(old) == _planned_of(new):
         return ()
     if node.metadata.name != view.node_name:
-        return (f"{ROUTE}/{node.metadata.name}",)
-    return (f"{NODE}/{node.metadata.name}", *view.sandboxes)
+        return (f"{ROUTE}/{node.metadata.name}", f"{PEER}/{node.metadata.name}")
+    peers = (f"{PEER}/{name}" for name in view.nodes if name != view.node_name)
+    return (f"{NODE}/{node.metadata.name}", *peers, *view.sandboxes)
 
 
 def _planned_of(node: Node | None) -> object:
@@ -41,6 +42,10 @@ def plan(key: str, view: View, config: NetworkConfig) -> Fragment:
         sandbox = view.sandboxes.get(key)
         return pods.plan(sandbox, view, config) if sandbox else {}
     node = view.nodes.get(name)
-    if node is None:
+    if node is None or view.node is None:
         return {}
-    return nodes.plan(node, config) if feature == NODE else host_gw.plan(node, config)
+    if feature == NODE:
+        return nodes.plan(node, config)
+    if feature == PEER:
+        return nodes.peer_plan(node, view.node, config)
+    return host_gw.plan(node, config)

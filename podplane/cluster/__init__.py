@@ -1,1 +1,1 @@
-"""The client side of the Kubernetes API: messages, transports, list and watch."""
+"""The Kubernetes API from the outside: messages, requests, clients over a direct call or HTTP, watches and caches."""

@@ -1,26 +1,36 @@
 """Request and response of the API, free of any HTTP library.
 
-The API server's core takes a `Request` and returns a `Response` or a `Stream`; the HTTP adapter and the direct transport
-both speak these. Bodies are bytes (JSON unless `content_type` says otherwise).
+The API server's core takes a `Request` and returns a `Response`, a `Stream` or an `Upgrade`; the HTTP adapter and the direct
+transport both speak these. Bodies are bytes (JSON unless `content_type` says otherwise).
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call: `path` without the query, `query` with the first value of each name, header names in lower case."""
+    """One call: `path` without the query, `query` with all values of each name, header names in lower case."""
 
     method: str
     path: str
-    query: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, list[str]] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+
+    def parameter(self, name: str, default: str = "") -> str:
+        """The first value of a query parameter."""
+        return self.query.get(name, [default])[0]
+
+    def flag(self, name: str) -> bool:
+        """A boolean query parameter, as Go parses it."""
+        return self.parameter(name).lower() in ("1", "t", "true")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,5 +51,24 @@ class Stream:
     content_type: str = JSON
 
 
-Handler = Callable[[Request], Awaitable[Response | Stream]]
+class Messages(Protocol):
+    """Both directions of an upgraded connection, message by message (WebSocket, binary)."""
+
+    async def receive(self) -> bytes | None:
+        """The next message; None when the other end has closed."""
+
+    async def send(self, message: bytes) -> None:
+        """Send one; after the other end has closed, nothing happens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """An answer that becomes a conversation (exec): `serve` talks until it is over, then the connection is closed."""
+
+    protocol: str
+    serve: Callable[[Messages], Awaitable[None]]
+
+
+Answer = Response | Stream | Upgrade
+Handler = Callable[[Request], Awaitable[Answer]]
 """What serves the API: `apiserver.ApiServer.handle`, or a transport to a remote one."""

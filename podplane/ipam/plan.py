@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 
 import msgspec
 
 from podplane.state.value import IPAddress, IPNetwork
 
-NODE_BLOCK_LENGTH = {4: 24, 6: 64}
+NODE_BLOCK_LENGTH: Mapping[int, int] = {4: 24, 6: 64}
 """Prefix length of a node's block by IP version, as kube-controller-manager has them."""
 FIRST_NODE_OFFSET = 10
 """node1 is at .10 of the node CIDR; below it is room for gateways."""
@@ -74,7 +74,7 @@ class Plan(msgspec.Struct, frozen=True):
         return tuple(n.network_address + UNDERLAY_GATEWAY_OFFSET for n in self._of(self.node))
 
     def _of(self, networks: Iterable[IPNetwork]) -> Iterator[IPNetwork]:
-        by_version = {n.version: n for n in networks}
+        by_version: dict[int, IPNetwork] = {n.version: n for n in networks}
         return (by_version[v] for v in self.versions)
 
     def check(self, nodes: int, pods_per_node: int = 0) -> None:

@@ -8,6 +8,7 @@ then be used by any thread.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import queue
 import threading
@@ -81,6 +82,11 @@ class NetworkNamespace:
     def create(cls, workers: Workers) -> NetworkNamespace:
         """A new, empty namespace."""
         return cls(workers.submit(_unshare).result(), workers)
+
+    @classmethod
+    async def create_async(cls, workers: Workers) -> NetworkNamespace:
+        """A new, empty namespace, made while the event loop goes on."""
+        return cls(await asyncio.wrap_future(workers.submit(_unshare)), workers)
 
     @property
     def fd(self) -> int:

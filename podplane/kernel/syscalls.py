@@ -6,7 +6,9 @@ Each raises OSError with the errno and the name of the call.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import termios
 
 CLONE_NEWNS = 0x0002_0000
 CLONE_NEWUTS = 0x0400_0000
@@ -45,3 +47,8 @@ def sethostname(name: str) -> None:
     """sethostname(2), for the UTS namespace of the caller."""
     data = name.encode()
     _check(_libc.sethostname(data, len(data)), "sethostname")
+
+
+def set_controlling_terminal(fd: int) -> None:
+    """Make the terminal `fd` that of the caller's session (TIOCSCTTY, tty_ioctl(4)); the caller leads the session."""
+    fcntl.ioctl(fd, termios.TIOCSCTTY, 0)

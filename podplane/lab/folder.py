@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import struct
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from pathlib import Path
 import msgspec
 
 from podplane.lab.errors import LabError
+
+DEFAULT_NAME = "lab"
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
 FLOCK = struct.Struct("hh4xqqi4x")
 """struct flock of 64-bit Linux: type, whence, start, length, pid."""
@@ -52,6 +56,13 @@ def labs() -> list[str]:
 
 class Folder:
     """One lab's folder; nothing is made before `create`."""
+
+    @classmethod
+    def named(cls, name: str) -> Folder:
+        """The folder of a lab. LabError when that can't be a lab's name."""
+        if not NAME.fullmatch(name):
+            raise LabError(f"lab name {name!r}: use up to 40 lower-case letters, digits and dashes")
+        return cls(name)
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -124,9 +135,10 @@ class Folder:
         except (OSError, msgspec.MsgspecError):
             raise LabError(f"lab {self.name!r} is still starting: try again in a second") from None
 
-    def command(self, verb: str) -> str:
+    def command(self, verb: str, rest: str = "") -> str:
         """The command line of a verb for this lab."""
-        return f"podplane {verb}" if self.name == "lab" else f"podplane {verb} --name {self.name}"
+        words = ["podplane", verb, *(["--name", self.name] if self.name != DEFAULT_NAME else []), rest]
+        return " ".join(filter(None, words))
 
     def clear(self) -> None:
         """Remove what only a running lab needs; it must not run."""

@@ -15,12 +15,15 @@ GRACE_SECONDS = 2
 
 
 def pod(
-    name: str, *, node: str = "", command: Sequence[str] = (), namespace: str = "default", labels: dict[str, str] | None = None
+    name: str, *, node: str = "", command: Sequence[str] = (), namespace: str = "default", labels: dict[str, str] | None = None,
+    port: int | None = None,
 ) -> dict[str, Any]:
     """A pod of one container: `command`, or the echo server."""
     container: dict[str, Any] = {"name": "main", "image": HOST_IMAGE if command else ECHO_IMAGE}
     if command:
         container["command"] = list(command)
+    if port is not None:
+        container["env"] = [{"name": "PORT", "value": str(port)}]
     spec: dict[str, Any] = {"containers": [container], "terminationGracePeriodSeconds": GRACE_SECONDS}
     if node:
         spec["nodeName"] = node

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import msgspec
 
 from podplane.ipam.plan import Plan, PlanError, parse_cidrs
 from podplane.lab.errors import LabError
+from podplane.lab.folder import DEFAULT_NAME
 
-DEFAULT_NAME = "lab"
 DEFAULT_PORT = 6443
 MAX_NODES = 1000
 """A bridge has at most 1,024 ports (BR_MAX_PORTS), and the underlay is one bridge."""
-NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 OUTSIDE = "203.0.113.0/24,2001:db8:113::/64"
 """The network behind the gateway: documentation ranges (RFC 5737, RFC 3849)."""
 
@@ -42,8 +40,6 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     def check(self, pods_per_node: int = 0) -> None:
         """LabError unless this can be built."""
-        if not NAME.fullmatch(self.name):
-            raise LabError(f"lab name {self.name!r}: use up to 40 lower-case letters, digits and dashes")
         if not 1 <= self.nodes <= MAX_NODES:
             raise LabError(f"{self.nodes} nodes: a lab has 1 to {MAX_NODES}")
         try:

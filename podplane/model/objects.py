@@ -22,6 +22,7 @@ class Metadata(Model, frozen=True):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
 
     @property
     def path(self) -> str:

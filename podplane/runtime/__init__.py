@@ -1,0 +1,1 @@
+"""The lab's kubelet: pods as network namespaces, containers as processes, and the programs that need no image."""

@@ -60,8 +60,6 @@ def _link_attributes(link: Link, index: Index) -> bytes:
         parts.append(attribute(c.IFLA_ADDRESS, mac_bytes(link.mac)))
     if link.master:
         parts.append(u32(c.IFLA_MASTER, index(link.master)))
-    if link.alias:
-        parts.append(attribute(c.IFLA_IFALIAS, link.alias.encode()))
     return b"".join(parts)
 
 
@@ -95,12 +93,17 @@ def set_link(link: Link, own_index: int, index: Index) -> Message:
     return Message(c.RTM_NEWLINK, 0, payload, f"set link {link.name}")
 
 
-def set_hairpin(link: Link, own_index: int) -> Message:
-    """Hairpin mode of a bridge port: only an existing port can have it."""
-    slave = nested(c.IFLA_INFO_SLAVE_DATA, u8(c.IFLA_BRPORT_MODE, int(link.hairpin)))
-    info = nested(c.IFLA_LINKINFO, text(c.IFLA_INFO_SLAVE_KIND, "bridge"), slave)
-    payload = c.LINK.pack(0, 0, own_index, 0, 0) + info
-    return Message(c.RTM_NEWLINK, 0, payload, f"set hairpin of {link.name}")
+def set_later(link: Link, own_index: int) -> Message | None:
+    """What only an existing link can have (rtnl_newlink_create passes it over): its alias, and hairpin mode as a bridge port."""
+    payload = b""
+    if link.alias:
+        payload += attribute(c.IFLA_IFALIAS, link.alias.encode())
+    if link.master:
+        slave = nested(c.IFLA_INFO_SLAVE_DATA, u8(c.IFLA_BRPORT_MODE, int(link.hairpin)))
+        payload += nested(c.IFLA_LINKINFO, text(c.IFLA_INFO_SLAVE_KIND, "bridge"), slave)
+    if not payload:
+        return None
+    return Message(c.RTM_NEWLINK, 0, c.LINK.pack(0, 0, own_index, 0, 0) + payload, f"set alias and port mode of {link.name}")
 
 
 def delete_link(own_index: int, name: str) -> Message:

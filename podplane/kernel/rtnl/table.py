@@ -119,7 +119,8 @@ class Rtnl:
             return refused
         for name in names:
             self._indexes.pop(name, None)
-        again = [o for o in dict.fromkeys(o for o, _ in batch) if names & {getattr(o.value, "name", ""), getattr(o.value, "link", "")}]
+        operations = dict.fromkeys(o for o, _ in batch)
+        again = [o for o in operations if names & {getattr(o.value, "name", ""), getattr(o.value, "link", "")}]
         redo = set(map(id, again))
         rest = [r for r in refused if id(batch[r.index][0]) not in redo]
         second = [(o, m) for o in again for m in self._arrival(Operation(o.new, o.new))]
@@ -143,9 +144,8 @@ class Rtnl:
             messages.append(encode.new_link(link, own, self.index, self._namespace_fd))
         else:
             messages.append(encode.set_link(link, self.index(link.name), self.index))
-        if link.hairpin or (isinstance(old, Link) and old.hairpin):
-            messages.append(encode.set_hairpin(link, self.index(link.name)))
-        return messages
+        later = encode.set_later(link, self.index(link.name))
+        return messages if later is None else [*messages, later]
 
     def _message(self, value: Value, *, delete: bool = False, replace: bool = False) -> Message:
         flags = 0 if delete else encode.PUT
@@ -189,8 +189,8 @@ class Rtnl:
             found += [decode.route(p, names) for p in self._dump(c.RTM_GETROUTE, query)]
             query = c.NEIGHBOUR.pack(family, 0, 0, 0, 0)
             found += [decode.neighbour(p, near) for p in self._dump(c.RTM_GETNEIGH, query)]
-        vxlans = [i for i, name in own.items() if any(isinstance(v, Link) and v.name == name and v.kind == "vxlan" for v in found)]
-        for index in vxlans:
+        vxlans = {v.name for v in found if isinstance(v, Link) and v.kind == "vxlan"}
+        for index in (i for i, name in own.items() if name in vxlans):
             query = c.NEIGHBOUR.pack(c.AF_BRIDGE, index, 0, 0, 0)
             found += [decode.fdb(p, own) for p in self._dump(c.RTM_GETNEIGH, query)]
         found += [decode.rule(p) for p in self._dump(c.RTM_GETRULE, c.RULE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0))]

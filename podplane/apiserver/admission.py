@@ -1,0 +1,123 @@
+"""What the control plane adds to objects: node blocks, a node for a pod that names none, defaults, namespaces.
+
+These are the decisions of the node IPAM controller, the scheduler and the namespace controller, taken when the object is
+written. A plain class over the store, called by the verbs; each method is about one kind.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from podplane.apiserver.problems import Problem
+from podplane.apiserver.resources import Resource
+from podplane.apiserver.store import Store
+from podplane.ipam.plan import NODE_BLOCK_LENGTH
+from podplane.ipam.pool import BlockPool, Exhausted
+from podplane.state.value import IPNetwork
+
+Object = dict[str, Any]
+BUILT_IN_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+DEFAULT_GRACE_SECONDS = 30
+
+
+class Admission:
+    """Decisions on objects that are being written, with what they need to remember."""
+
+    def __init__(self, store: Store, cluster_cidrs: Sequence[IPNetwork]) -> None:
+        self._store = store
+        self._blocks = [
+            BlockPool(cidr, max(NODE_BLOCK_LENGTH[cidr.version], cidr.prefixlen)) for cidr in cluster_cidrs
+        ]
+        self._pods_on: Counter[str] = Counter()
+        for stored in store.all("nodes"):
+            self._take_blocks(stored.object)
+        for stored in store.all("pods"):
+            self._pods_on[stored.object["spec"].get("nodeName", "")] += 1
+
+    def create(self, resource: Resource, object_: Object) -> None:
+        """Complete a new object. Problem when it can't be."""
+        if resource.namespaced:
+            self._check_namespace(object_)
+        match resource.plural:
+            case "nodes":
+                self._give_blocks(object_)
+            case "pods":
+                self._complete_pod(object_)
+            case "namespaces":
+                object_.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
+                object_["status"] = {"phase": "Active"}
+                object_["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = object_["metadata"]["name"]
+
+    def created(self, resource: Resource, object_: Object) -> None:
+        """The object is stored."""
+        if resource.plural == "pods":
+            self._pods_on[object_["spec"].get("nodeName", "")] += 1
+
+    def removed(self, resource: Resource, object_: Object) -> None:
+        """The object is gone."""
+        if resource.plural == "pods":
+            self._pods_on[object_["spec"].get("nodeName", "")] -= 1
+        elif resource.plural == "nodes":
+            for block in map(ipaddress.ip_network, object_["spec"].get("podCIDRs", ())):
+                for pool in self._blocks:
+                    pool.release(block)
+
+    def _check_namespace(self, object_: Object) -> None:
+        name = object_["metadata"]["namespace"]
+        namespace = self._store.get("namespaces", ("", name))
+        if namespace is None:
+            raise Problem("NotFound", f'namespaces "{name}" not found: create it first')
+        if "deletionTimestamp" in namespace.object["metadata"]:
+            raise Problem("Forbidden", f'namespace "{name}" is being terminated: nothing can be created in it')
+
+    # Nodes.
+
+    def _take_blocks(self, node: Object) -> None:
+        for block in map(ipaddress.ip_network, node.get("spec", {}).get("podCIDRs", ())):
+            for pool in self._blocks:
+                pool.take(block)
+
+    def _give_blocks(self, node: Object) -> None:
+        spec = node.setdefault("spec", {})
+        if not spec.get("podCIDRs"):
+            taken: list[IPNetwork] = []
+            try:
+                for pool in self._blocks:
+                    taken.append(pool.next())
+            except Exhausted as error:
+                for block in taken:
+                    for pool in self._blocks:
+                        pool.release(block)
+                name = node["metadata"]["name"]
+                raise Problem("Forbidden", f"node {name} gets no pod block: {error}: give a larger cluster CIDR") from None
+            spec["podCIDRs"] = [str(block) for block in taken]
+        else:
+            self._take_blocks(node)
+        spec["podCIDR"] = spec["podCIDRs"][0]
+
+    # Pods.
+
+    def _complete_pod(self, pod: Object) -> None:
+        spec = pod["spec"]
+        spec.setdefault("restartPolicy", "Always")
+        spec.setdefault("terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS)
+        spec.setdefault("dnsPolicy", "ClusterFirst")
+        for container in spec["containers"]:
+            container.setdefault("imagePullPolicy", "IfNotPresent")
+        if not spec.get("nodeName"):
+            node = self._least_loaded()
+            if node:
+                spec["nodeName"] = node
+        scheduled = {"type": "PodScheduled", "status": "True" if spec.get("nodeName") else "False"}
+        if not spec.get("nodeName"):
+            scheduled |= {"reason": "Unschedulable", "message": "the cluster has no node that takes pods"}
+        pod["status"] = {"phase": "Pending", "conditions": [scheduled]}
+
+    def _least_loaded(self) -> str:
+        """The node with the fewest pods that takes pods, the first in natural order among equals; "" when there is none."""
+        nodes = [stored.object for stored in self._store.all("nodes")]
+        ready = [n["metadata"]["name"] for n in nodes if not n.get("spec", {}).get("unschedulable")]
+        return min(ready, key=lambda name: (self._pods_on[name], len(name), name), default="")

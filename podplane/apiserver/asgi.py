@@ -1,0 +1,168 @@
+"""The one adapter between the API server's core and HTTP: ASGI, served by uvicorn on a socket that is already bound."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from typing import Any
+from urllib.parse import parse_qs
+
+import uvicorn
+
+from podplane.apiserver.server import MAX_BODY_BYTES
+from podplane.cluster.channels import PROTOCOL
+from podplane.cluster.messages import Answer, Handler, Request, Response, Stream, Upgrade
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+CLOSE_NORMAL = 1000
+
+
+class Adapter:
+    """An ASGI application around a handler."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or one WebSocket."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await self._handler(_request(scope, scope["method"], await _body(receive)))
+        if isinstance(answer, Upgrade):
+            answer = Response(400, b"this request needs a WebSocket upgrade\n", "text/plain")
+        headers = [(b"content-type", answer.content_type.encode())]
+        if isinstance(answer, Response):
+            headers.append((b"content-length", str(len(answer.body)).encode()))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        if isinstance(answer, Response):
+            await send({"type": "http.response.body", "body": answer.body})
+        else:
+            await _stream(answer, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # websocket.connect
+        if PROTOCOL not in scope.get("subprotocols", ()):
+            message = f"offer the sub-protocol {PROTOCOL}\n".encode()
+            await _refuse(Response(400, message, "text/plain"), send)
+            return
+        answer: Answer = await self._handler(_request(scope, "GET", b""))
+        if not isinstance(answer, Upgrade):
+            await _refuse(answer if isinstance(answer, Response) else Response(400), send)
+            return
+        await send({"type": "websocket.accept", "subprotocol": answer.protocol})
+        connection = _WebSocket(receive, send)
+        await answer.serve(connection)
+        await connection.close()
+
+
+class _WebSocket:
+    """`Messages` over ASGI."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        self._open = True
+
+    async def receive(self) -> bytes | None:
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            self._open = False
+            return None
+        data: bytes | None = message.get("bytes")
+        if data is None:
+            text: str = message.get("text") or ""
+            data = text.encode()
+        return data
+
+    async def send(self, message: bytes) -> None:
+        await self._quietly({"type": "websocket.send", "bytes": message})
+
+    async def close(self) -> None:
+        await self._quietly({"type": "websocket.close", "code": CLOSE_NORMAL})
+
+    async def _quietly(self, message: MutableMapping[str, Any]) -> None:
+        """Send; a connection that went away meanwhile (each server has its own error for it) is no news for a conversation."""
+        if self._open:
+            try:
+                await self._send(message)
+            except Exception:
+                self._open = False
+
+
+async def _body(receive: Receive) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        part: bytes = message.get("body", b"")
+        body += part
+        if not message.get("more_body") or len(body) > MAX_BODY_BYTES:
+            return body
+
+
+def _request(scope: Scope, method: str, body: bytes) -> Request:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    return Request(method, scope["path"], query, headers, body)
+
+
+async def _stream(answer: Stream, receive: Receive, send: Send) -> None:
+    """Send chunks until they end or the client goes away."""
+
+    async def forward() -> None:
+        async for chunk in answer.chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = [asyncio.ensure_future(forward()), asyncio.ensure_future(gone())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _refuse(answer: Response, send: Send) -> None:
+    """Refuse a WebSocket with an HTTP answer (ASGI extension websocket.http.response)."""
+    headers = [(b"content-type", answer.content_type.encode())]
+    await send({"type": "websocket.http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": answer.body})
+
+
+class Server(uvicorn.Server):
+    """uvicorn inside a loop that is somebody else's: it leaves signals alone."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none: the process decides."""
+        yield
+
+
+async def serve(handler: Handler, listener: socket.socket) -> None:
+    """Serve HTTP on this socket until cancelled."""
+    config = uvicorn.Config(
+        Adapter(handler),
+        http="httptools",
+        ws="wsproto",
+        lifespan="off",
+        loop="none",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=60,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    await Server(config).serve(sockets=[listener])

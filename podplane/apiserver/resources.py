@@ -1,0 +1,132 @@
+"""The resources that are served: one row each, with its validation. A literal table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from podplane.apiserver.problems import Problem
+
+Object = dict[str, Any]
+SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One kind: its names, its scope, what its fields may be, and by which fields it can be selected.
+
+    `check` looks at a whole object, before it is created and after it was changed; `fixed` are paths that no change may touch.
+    """
+
+    plural: str
+    singular: str
+    kind: str
+    namespaced: bool
+    short_names: tuple[str, ...]
+    check: Callable[[Object], None]
+    fields: frozenset[str] = frozenset({"metadata.name", "metadata.namespace"})
+    fixed: tuple[tuple[str, ...], ...] = ()
+    version: str = "v1"
+    verbs: tuple[str, ...] = ("create", "delete", "get", "list", "patch", "update", "watch")
+
+
+def _invalid(kind: str, name: str, path: str, why: str) -> Problem:
+    return Problem("Invalid", f'{kind} "{name}" is invalid: {path}: {why}')
+
+
+def _mapping(object_: Object, kind: str, path: str) -> Object:
+    found = object_.get(path, {})
+    if not isinstance(found, dict):
+        raise _invalid(kind, object_["metadata"]["name"], path, "must be an object")
+    return found
+
+
+def check_node(node: Object) -> None:
+    """Node: nothing beyond shapes."""
+    _mapping(node, "Node", "spec")
+    _mapping(node, "Node", "status")
+
+
+def check_namespace(namespace: Object) -> None:
+    """Namespace: its name is a label (it becomes part of DNS names)."""
+    name = namespace["metadata"]["name"]
+    if len(name) > 63 or not LABEL.fullmatch(name):
+        raise _invalid("Namespace", name, "metadata.name", "must be at most 63 lower-case letters, digits and dashes")
+
+
+RESTART_POLICIES = ("Always", "OnFailure", "Never")
+
+
+def check_pod(pod: Object) -> None:
+    """Pod: at least one container; names apart; commands are lists of strings."""
+    name = pod["metadata"]["name"]
+    spec = _mapping(pod, "Pod", "spec")
+    containers = spec.get("containers")
+    if not isinstance(containers, list) or not containers:
+        raise _invalid("Pod", name, "spec.containers", "Required value")
+    seen: set[str] = set()
+    for i, container in enumerate(containers):
+        path = f"spec.containers[{i}]"
+        if not isinstance(container, dict):
+            raise _invalid("Pod", name, path, "must be an object")
+        _check_container(name, path, container)
+        if container["name"] in seen:
+            raise _invalid("Pod", name, f"{path}.name", f"Duplicate value: {container['name']!r}")
+        seen.add(container["name"])
+    policy = spec.get("restartPolicy", "Always")
+    if policy not in RESTART_POLICIES:
+        raise _invalid("Pod", name, "spec.restartPolicy", f"Unsupported value: {policy!r}: {', '.join(RESTART_POLICIES)}")
+    grace = spec.get("terminationGracePeriodSeconds", 30)
+    if not isinstance(grace, int) or grace < 0:
+        raise _invalid("Pod", name, "spec.terminationGracePeriodSeconds", "must be a number of seconds")
+
+
+def _check_container(pod: str, path: str, container: Object) -> None:
+    name = container.get("name")
+    if not isinstance(name, str) or not LABEL.fullmatch(name) or len(name) > 63:
+        raise _invalid("Pod", pod, f"{path}.name", "must be at most 63 lower-case letters, digits and dashes")
+    if not isinstance(container.get("image", ""), str):
+        raise _invalid("Pod", pod, f"{path}.image", "must be a string")
+    for key in ("command", "args"):
+        words = container.get(key, [])
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise _invalid("Pod", pod, f"{path}.{key}", "must be a list of strings")
+    for variable in container.get("env") or ():
+        if not isinstance(variable, dict) or not isinstance(variable.get("name"), str):
+            raise _invalid("Pod", pod, f"{path}.env", "must be a list of objects with a name")
+
+
+POD_FIELDS = frozenset(
+    {"metadata.name", "metadata.namespace", "spec.nodeName", "status.phase", "status.podIP", "spec.restartPolicy"}
+)
+RESOURCES: tuple[Resource, ...] = (
+    Resource("namespaces", "namespace", "Namespace", False, ("ns",), check_namespace),
+    Resource("nodes", "node", "Node", False, ("no",), check_node, fixed=(("spec", "podCIDRs"), ("spec", "podCIDR"))),
+    Resource("pods", "pod", "Pod", True, ("po",), check_pod, POD_FIELDS, fixed=(("spec", "nodeName"), ("spec", "containers"))),
+)
+BY_PLURAL = {resource.plural: resource for resource in RESOURCES}
+
+
+def check_name(resource: Resource, name: object) -> str:
+    """The name, if it can be one of an object. Problem otherwise."""
+    if not isinstance(name, str) or not SUBDOMAIN.fullmatch(name) or len(name) > 253:
+        why = "must be at most 253 lower-case letters, digits, dashes and dots"
+        raise _invalid(resource.kind, str(name), "metadata.name", why)
+    return name
+
+
+def check_fixed(resource: Resource, old: Object, new: Object) -> None:
+    """Problem when a change touches what a resource doesn't let change once it is set."""
+    for path in resource.fixed:
+        before, after = _at(old, path), _at(new, path)
+        if before and before != after:
+            raise _invalid(resource.kind, new["metadata"]["name"], ".".join(path), "field is immutable")
+
+
+def _at(object_: Any, path: tuple[str, ...]) -> Any:
+    for part in path:
+        object_ = object_.get(part) if isinstance(object_, dict) else None
+    return object_

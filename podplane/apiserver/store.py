@@ -1,0 +1,106 @@
+"""Objects on disk and in memory: SQLite in WAL mode is the record, dictionaries answer.
+
+One transaction a write: what was acknowledged survives SIGKILL at any point, since a committed page is in the kernel's
+hands (synchronous=OFF would lose it only with the machine; NORMAL also keeps the file itself sound then). The resource version is
+one counter over all writes and is recorded with each, so that it never goes back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+Key = tuple[str, str]
+"""(namespace, name); the namespace of a cluster-scoped object is ""."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS objects (
+    resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, object BLOB NOT NULL,
+    PRIMARY KEY (resource, namespace, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS counter (id INTEGER PRIMARY KEY CHECK (id = 0), version INTEGER NOT NULL);
+INSERT OR IGNORE INTO counter VALUES (0, 0);
+"""
+
+
+class StoreError(Exception):
+    """The file can't be used; one line that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One version of an object: as a mapping (never changed in place) and as the JSON that is sent."""
+
+    object: dict[str, Any]
+    raw: bytes
+
+
+class Store:
+    """All objects, by resource and key. Not for two threads at once."""
+
+    def __init__(self, path: Path | str) -> None:
+        try:
+            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.executescript(SCHEMA)
+            self.version: int = self._database.execute("SELECT version FROM counter").fetchone()[0]
+            self._objects: dict[str, dict[Key, Stored]] = {}
+            for resource, namespace, name, raw in self._database.execute("SELECT * FROM objects"):
+                stored = Stored(msgspec.json.decode(raw), raw)
+                self._objects.setdefault(resource, {})[namespace, name] = stored
+        except (sqlite3.Error, msgspec.MsgspecError) as error:
+            raise StoreError(f"{path} can't be used: {error}") from None
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        self._database.close()
+
+    def get(self, resource: str, key: Key) -> Stored | None:
+        """One object."""
+        return self._objects.get(resource, {}).get(key)
+
+    def all(self, resource: str, namespace: str = "") -> list[Stored]:
+        """All objects of a resource, or of one namespace, in the order of their keys."""
+        found = self._objects.get(resource, {})
+        return [stored for key, stored in sorted(found.items()) if not namespace or key[0] == namespace]
+
+    def put(self, resource: str, key: Key, object_: dict[str, Any]) -> Stored:
+        """Store a version; it gets the next resource version."""
+        self.version += 1
+        object_["metadata"]["resourceVersion"] = str(self.version)
+        stored = Stored(object_, msgspec.json.encode(object_))
+        with self.together():
+            self._database.execute("REPLACE INTO objects VALUES (?, ?, ?, ?)", (resource, *key, stored.raw))
+        self._objects.setdefault(resource, {})[key] = stored
+        return stored
+
+    def remove(self, resource: str, key: Key) -> Stored:
+        """Remove an object; its last version carries the resource version of the removal. KeyError when it isn't there."""
+        last = self._objects[resource][key].object
+        self.version += 1
+        gone = {**last, "metadata": {**last["metadata"], "resourceVersion": str(self.version)}}
+        with self.together():
+            self._database.execute("DELETE FROM objects WHERE resource=? AND namespace=? AND name=?", (resource, *key))
+        del self._objects[resource][key]
+        return Stored(gone, msgspec.json.encode(gone))
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """One transaction around several writes (a failure within one ends the process' trust in it: it is raised)."""
+        if self._database.in_transaction:
+            yield
+            return
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._database.execute("UPDATE counter SET version = ?", (self.version,))
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")

@@ -1,0 +1,48 @@
+"""An execution over the channels of `v5.channel.k8s.io`: both directions at once, until either side ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from podplane.cluster import channels as ch
+from podplane.cluster.messages import Messages
+from podplane.cluster.streams import Execution
+
+
+async def converse(execution: Execution, messages: Messages) -> None:
+    """Carry an execution over a connection until it ends, on either side."""
+    reader = asyncio.ensure_future(_input(execution, messages))
+    writer = asyncio.ensure_future(_output(execution, messages))
+    try:
+        await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (reader, writer):
+            task.cancel()
+        await asyncio.gather(reader, writer, return_exceptions=True)
+        execution.abandon()
+
+
+async def _input(execution: Execution, messages: Messages) -> None:
+    while (message := await messages.receive()) is not None:
+        if not message:
+            continue
+        channel, data = message[0], message[1:]
+        if channel == ch.STDIN and data:
+            await execution.write(data)
+        elif channel == ch.CLOSE and data[:1] == bytes([ch.STDIN]):
+            execution.close_input()
+        elif channel == ch.RESIZE:
+            try:
+                size = msgspec.json.decode(data, type=ch.TerminalSize)
+            except msgspec.MsgspecError:
+                continue
+            execution.resize(size.width, size.height)
+
+
+async def _output(execution: Execution, messages: Messages) -> None:
+    async for channel, data in execution.output():
+        await messages.send(bytes([channel]) + data)
+    code, error = await execution.outcome()
+    await messages.send(bytes([ch.ERROR]) + ch.outcome_of(code, error))

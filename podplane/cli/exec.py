@@ -1,0 +1,122 @@
+"""`exec`: a command in a pod, with this terminal's or this pipe's input and output."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from podplane.cli.options import connect, lab_name, namespace
+from podplane.lab.folder import Folder
+
+CHUNK_BYTES = 32 * 1024
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@lab_name
+@namespace
+@click.option("-c", "--container", default="", help="Which container; otherwise the first.")
+@click.option("-i", "--stdin", "interactive", is_flag=True, help="Pass standard input on.")
+@click.option("-t", "--tty", "terminal", is_flag=True, help="Give the command a terminal.")
+@click.argument("pod")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(
+    folder: Folder, namespace: str, container: str, interactive: bool, terminal: bool, pod: str, command: tuple[str, ...]
+) -> None:
+    """Run COMMAND, any command of this machine, in a pod: its network, its processes, its name. Its exit status is ours."""
+    from podplane.cluster.exec import ExecSession
+    from podplane.cluster.requests import execute as request
+
+    words = command[1:] if command[0] == "--" else command
+    if not words:
+        raise click.UsageError("give a command to run")
+    client = connect(folder)
+    wants_tty = terminal and sys.stdin.isatty()
+    call = request(client.token, namespace, pod, words, container=container, stdin=interactive, tty=wants_tty)
+    session = ExecSession(client.host, client.port, call)
+    with _raw_terminal(session) if wants_tty else contextlib.nullcontext():
+        code, error = talk(session, sys.stdin.fileno() if interactive else -1)
+    if error:
+        click.echo(f"podplane: {error}", err=True)
+    sys.exit(code)
+
+
+def talk(session: Any, stdin: int) -> tuple[int, str]:
+    """Carry input and output until the command ends: its exit code, or why it couldn't be started."""
+    from podplane.cluster import channels as ch
+
+    outputs = {ch.STDOUT: sys.stdout.fileno(), ch.STDERR: sys.stderr.fileno()}
+    with selectors.DefaultSelector() as selector:
+        selector.register(session, selectors.EVENT_READ)
+        reading = stdin >= 0 and _register(selector, stdin)
+        while not session.over:
+            if reading is False and stdin >= 0:  # a file, always readable
+                _forward(session, stdin)
+                stdin = -1
+            ready = {key.fd for key, _ in selector.select(0 if session.has_pending else None)}
+            if stdin in ready and not _forward_once(session, stdin):
+                selector.unregister(stdin)
+            if not session.has_pending and session.fileno() not in ready:
+                continue
+            for channel, data in session.receive():
+                if channel == ch.ERROR:
+                    return ch.exit_code(data)
+                _write(outputs[channel], data)
+    return 1, "the connection to the pod was lost"
+
+
+def _register(selector: selectors.BaseSelector, stdin: int) -> bool:
+    """False for what can't be waited for (a regular file)."""
+    try:
+        selector.register(stdin, selectors.EVENT_READ)
+    except (PermissionError, ValueError):
+        return False
+    return True
+
+
+def _forward_once(session: Any, stdin: int) -> bool:
+    data = os.read(stdin, CHUNK_BYTES)
+    if data:
+        session.send(data)
+    else:
+        session.close_input()
+    return bool(data)
+
+
+def _forward(session: Any, stdin: int) -> None:
+    while _forward_once(session, stdin):
+        pass
+
+
+def _write(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+@contextlib.contextmanager
+def _raw_terminal(session: Any) -> Iterator[None]:
+    """Keys go to the pod as they are pressed; the size of the terminal goes along whenever it changes."""
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+
+    def resize(*_: object) -> None:
+        with contextlib.suppress(OSError):
+            size = os.get_terminal_size(fd)
+            session.resize(size.columns, size.lines)
+
+    former = signal.signal(signal.SIGWINCH, resize)
+    resize()
+    try:
+        tty.setraw(fd)
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGWINCH, former)

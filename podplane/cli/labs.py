@@ -1,0 +1,140 @@
+"""`up`, `down`, `status`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from podplane.cli.options import connect, lab_name
+from podplane.lab.errors import LabError
+from podplane.lab.folder import Folder, labs
+
+NOT_RUNNING = 3
+"""Exit status of `status` for a lab that doesn't run, as init scripts have it (LSB)."""
+
+
+@click.command()
+@lab_name
+@click.option("--nodes", type=int, help="How many nodes.  [default: 3]")
+@click.option("--pods-per-node", type=int, default=0, help="Echo pods on each node.")
+@click.option("--sandbox-only/--with-processes", default=None, help="Pods are networks without processes.")
+@click.option("--cluster-cidr", help="Pod addresses: one CIDR for each IP family.  [default: 10.244.0.0/16,fd00:10:244::/48]")
+@click.option("--service-cidr", help="Service addresses.  [default: 10.96.0.0/16,fd00:10:96::/112]")
+@click.option("--node-cidr", help="Node addresses.  [default: 192.168.1.0/24,fd00:192:168:1::/64]")
+@click.option("--masquerade-exclude", help="CIDRs outside that pods reach with their own address.")
+@click.option("--port", type=int, help="Port of the API on 127.0.0.1.  [default: 6443, or a free one]")
+def up(folder: Folder, pods_per_node: int, **given: Any) -> None:
+    """Start a lab. What isn't said is as it was the last time, or the default."""
+    from podplane.lab import operations
+
+    began = time.monotonic()
+    given = {name: value for name, value in given.items() if value is not None}
+    if pods_per_node < 0:
+        raise LabError(f"--pods-per-node {pods_per_node}: give 0 or more")
+    existed = folder.path.exists()
+    folder.create()
+    try:
+        with folder.exclusive():
+            if folder.holder() is not None:
+                _add_to_running(folder, given, pods_per_node)
+            else:
+                folder.clear()
+                folder.create()
+                _show(operations.up(folder, given, pods_per_node))
+    except LabError:
+        if not existed and not folder.spec.exists():
+            folder.forget()
+        raise
+    _next_steps(folder, time.monotonic() - began)
+
+
+def _show(progress: Iterator[Any]) -> None:
+    """Progress as one line that changes on a terminal, and as nothing elsewhere."""
+    terminal = sys.stderr.isatty()
+    for step in progress:
+        if terminal and step.step:
+            count = f" {step.done}/{step.total}" if step.total else ""
+            click.echo(f"\r\033[Kstarting: {step.step}{count}", err=True, nl=False)
+    if terminal:
+        click.echo("\r\033[K", err=True, nl=False)
+
+
+def _add_to_running(folder: Folder, given: dict[str, Any], pods_per_node: int) -> None:
+    """A lab that runs stays as it is; pods that are asked for and missing come."""
+    from podplane.cli.pods import create_and_wait
+    from podplane.lab import manifests, spec
+
+    now = spec.load(folder.spec)
+    for name, value in given.items():
+        if now is not None and getattr(now, name) != value:
+            option = "--" + name.replace("_", "-")
+            raise LabError(
+                f"lab {folder.name!r} runs with {option} {getattr(now, name)}: `{folder.command('down')}` first, then up again"
+            )
+    if now is not None and pods_per_node:
+        now.check(pods_per_node)
+        create_and_wait(connect(folder), manifests.wanted_pods(now.nodes, pods_per_node), existing_ok=True)
+
+
+def _next_steps(folder: Folder, seconds: float) -> None:
+    client = connect(folder)
+    nodes, pods = len(client.objects("nodes")), client.objects("pods")
+    running = sum(pod.get("status", {}).get("phase") == "Running" for pod in pods)
+    count = f"{nodes} nodes, {running} pods" if running == len(pods) else f"{nodes} nodes, {running} of {len(pods)} pods running"
+    click.echo(f"Lab {folder.name!r} is up: {count}, in {seconds:.2f} s. API: http://{client.host}:{client.port}")
+    pod = pods[0]["metadata"]["name"] if pods else "web"
+    steps = [
+        (folder.command("run", "web"), "another pod") if pods else (folder.command("run", "web"), "a first pod"),
+        (folder.command("get", "pods -o wide"), "what runs where"),
+        (folder.command("exec", f"{pod} -- ip addr"), "look inside"),
+        (folder.command("check"), "prove that everything reaches everything"),
+        (folder.command("down"), "stop; the next up brings it back"),
+    ]
+    width = max(len(command) for command, _ in steps)
+    for command, what in steps:
+        click.echo(f"  {command.ljust(width)}   {what}")
+
+
+@click.command()
+@lab_name
+@click.option("--all", "everything", is_flag=True, help="All labs of this user.")
+@click.option("--purge", is_flag=True, help="Forget settings, pods and addresses too.")
+def down(folder: Folder, everything: bool, purge: bool) -> None:
+    """Stop a lab. Its settings, pods and addresses stay for the next `up`, unless they are purged."""
+    from podplane.lab import operations
+
+    for one in [Folder.named(name) for name in labs()] if everything else [folder]:
+        if not one.path.exists():
+            click.echo(f"There is no lab {one.name!r}.")
+            continue
+        with one.exclusive():
+            ran = operations.stop(one)
+            if purge:
+                one.forget()
+        done = "stopped" if ran else "not running"
+        state = "forgotten" if purge else f"`{one.command('up')}` brings it back"
+        click.echo(f"Lab {one.name!r}: {done}; {state}.")
+
+
+@click.command()
+@lab_name
+def status(folder: Folder) -> None:
+    """Say whether a lab runs, and what is in it. Exit status 3 when it doesn't."""
+    if folder.holder() is None:
+        others = [name for name in labs() if Folder.named(name).holder() is not None]
+        hint = f" Running: {', '.join(others)}." if others else ""
+        click.echo(f"Lab {folder.name!r} is not running; `{folder.command('up')}` starts it.{hint}")
+        sys.exit(NOT_RUNNING)
+    client, endpoint = connect(folder), folder.endpoint()
+    nodes, pods = client.objects("nodes"), client.objects("pods")
+    running = sum(pod.get("status", {}).get("phase") == "Running" for pod in pods)
+    minutes, seconds = divmod(int(time.time() - endpoint.started), 60)
+    click.echo(f"Lab {folder.name!r} has been running for {minutes} min {seconds} s.")
+    click.echo(f"  nodes   {len(nodes)}")
+    click.echo(f"  pods    {running} of {len(pods)} running")
+    click.echo(f"  API     http://{endpoint.host}:{endpoint.port}")
+    click.echo(f"  state   {folder.path}")

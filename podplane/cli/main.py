@@ -1,0 +1,87 @@
+"""`podplane`: the commands of a lab. A command's module is imported when the command is called: `--help` must be instant.
+
+Exit status: 0 done, 1 a promise is broken or a command in a pod failed, 2 it couldn't be done (one line says what and what to do).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from podplane import __version__
+
+COMMANDS = {
+    "up": ("podplane.cli.labs", "up", "Start a lab."),
+    "down": ("podplane.cli.labs", "down", "Stop a lab; its pods and addresses come back with the next up."),
+    "status": ("podplane.cli.labs", "status", "Say whether a lab runs, and what is in it."),
+    "run": ("podplane.cli.pods", "run", "Run a pod, or several."),
+    "get": ("podplane.cli.pods", "get", "List nodes or pods."),
+    "delete": ("podplane.cli.pods", "delete", "Delete pods."),
+    "exec": ("podplane.cli.exec", "execute", "Run a command in a pod."),
+    "check": ("podplane.cli.check.command", "check", "Prove the promises of the network model with packets."),
+}
+"""Name → module, function, one line of help."""
+
+
+class Lazy(click.Group):
+    """A group that imports a command when it is called, and lists commands without importing any."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import it."""
+        if name not in COMMANDS:
+            return None
+        module, function, _ = COMMANDS[name]
+        command: click.Command = getattr(importlib.import_module(module), function)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Names and their lines."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="podplane")
+def podplane() -> None:
+    """A complete Kubernetes cluster network in a lab on this machine: nodes, pods, addresses, routes, real packets."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point: every known failure is one line and exit status 2."""
+    try:
+        code = podplane.main(arguments, prog_name="podplane", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        _fail("interrupted", 130)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except Exception as error:
+        if not _known(error):
+            raise
+        _fail(str(error), 2)
+
+
+def _known(error: Exception) -> bool:
+    """Is its text for users? (By name, so that nothing is imported for it.)"""
+    return any(kind.__name__ in ("LabError", "ApiError") for kind in type(error).__mro__)
+
+
+def _fail(message: str, code: int) -> Any:
+    click.echo(f"podplane: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,167 @@
+"""`run`, `get`, `delete`: thin conveniences over the API."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from podplane.cli import tables
+from podplane.cli.options import connect, lab_name, namespace
+from podplane.lab.errors import LabError
+from podplane.lab.folder import Folder
+
+WAIT_SECONDS = 30.0
+RESOURCES = {"nodes": "nodes", "node": "nodes", "no": "nodes", "pods": "pods", "pod": "pods", "po": "pods"}
+
+
+@click.command(context_settings={"ignore_unknown_options": False})
+@lab_name
+@namespace
+@click.argument("pod")
+@click.argument("command", nargs=-1)
+@click.option("--node", help="On which node; otherwise the one with the fewest pods.")
+@click.option("--replicas", type=int, help="So many pods, POD-0, POD-1, …")
+@click.option("--port", type=int, help="Where the echo server listens.  [default: 8080]")
+def run(
+    folder: Folder, namespace: str, pod: str, command: tuple[str, ...], node: str | None, replicas: int | None, port: int | None
+) -> None:
+    """Run a pod with COMMAND of this machine in it, or with an echo server; returns when it runs."""
+    from podplane.lab import manifests
+
+    if replicas is not None and replicas < 1:
+        raise LabError(f"--replicas {replicas}: give 1 or more")
+    if port is not None and not 0 < port < 65536:
+        raise LabError(f"--port {port}: give 1 to 65535")
+    client = connect(folder)
+    if node:
+        names = [n["metadata"]["name"] for n in client.objects("nodes")]
+        if node not in names:
+            raise LabError(f"there is no node {node!r}: this lab has {_some(names)}")
+    names = [pod] if replicas is None else [f"{pod}-{i}" for i in range(replicas)]
+    wanted = [
+        manifests.pod(name, node=node or "", command=command, namespace=namespace, labels={"run": pod}, port=port)
+        for name in names
+    ]
+    found = create_and_wait(client, wanted)
+    for one in found:
+        ips = ", ".join(ip["ip"] for ip in one.get("status", {}).get("podIPs", ()))
+        click.echo(f"{one['metadata']['name']} runs on {one['spec'].get('nodeName')} with {ips}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 6 else f"{names[0]} … {names[-1]}"
+
+
+def create_and_wait(client: Any, wanted: Sequence[dict[str, Any]], *, existing_ok: bool = False) -> list[dict[str, Any]]:
+    """Create pods and wait until they run; the pods. LabError when one of them does not come to run.
+
+    When one can't be created, those created before it are deleted again: nothing half made.
+    """
+    from podplane.cluster.errors import AlreadyExists, ApiError
+
+    created: list[dict[str, Any]] = []
+    for manifest in wanted:
+        space = manifest["metadata"]["namespace"]
+        try:
+            created.append(client.create("pods", space, manifest))
+        except ApiError as error:
+            if existing_ok and isinstance(error, AlreadyExists):
+                continue
+            for pod in created:
+                client.delete("pods", space, pod["metadata"]["name"], grace=0, uid=pod["metadata"]["uid"])
+            raise
+    uids = {pod["metadata"]["uid"] for pod in created}
+    found: list[dict[str, Any]] = []
+    space = wanted[0]["metadata"]["namespace"] if wanted else "default"
+    for pods in client.poll("pods", space, lambda pods: _all_began(pods, uids), WAIT_SECONDS):
+        found = [pod for pod in pods if pod["metadata"]["uid"] in uids]
+    for pod in found:
+        if tables.pod_state(pod) not in ("Running", "Completed"):
+            why = tables.trouble(pod) or f"it is {tables.pod_state(pod)} after {WAIT_SECONDS:.0f} s"
+            raise LabError(f"pod {pod['metadata']['name']} does not run: {why}")
+    return found
+
+
+def _all_began(pods: Sequence[dict[str, Any]], uids: set[str]) -> bool:
+    """Every one of them runs, has ended, or has something to say."""
+    ours = [pod for pod in pods if pod["metadata"]["uid"] in uids]
+    return all(tables.pod_state(pod) != "Pending" or tables.trouble(pod) for pod in ours)
+
+
+@click.command()
+@lab_name
+@namespace
+@click.argument("resource", type=click.Choice(sorted(RESOURCES), case_sensitive=False))
+@click.argument("which", nargs=-1)
+@click.option("-o", "--output", type=click.Choice(["wide", "json", "yaml"]), help="More columns, or whole objects.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="Pods of all namespaces.")
+@click.option("-l", "--selector", default="", help="Only objects with these labels (a=b, a!=b, a in (b,c), a, !a).")
+def get(
+    folder: Folder, namespace: str, resource: str, which: tuple[str, ...], output: str | None, all_namespaces: bool, selector: str
+) -> None:
+    """List nodes or pods, all or those named."""
+    client = connect(folder)
+    plural = RESOURCES[resource.lower()]
+    if which:
+        objects = [client.get(plural, namespace, name) for name in which]
+    else:
+        space = "" if all_namespaces or plural == "nodes" else namespace
+        objects = client.objects(plural, space, labelSelector=selector)
+    objects.sort(key=lambda o: _natural(o["metadata"]["name"]) if plural == "nodes" else 0)
+    if output in ("json", "yaml"):
+        _whole(objects, output, single=len(which) == 1)
+    elif not objects:
+        click.echo(f"No resources found in {namespace} namespace." if plural == "pods" else "No resources found.", err=True)
+    else:
+        now = datetime.datetime.now(datetime.UTC)
+        show = tables.nodes(objects, output == "wide", now) if plural == "nodes" else None
+        click.echo(show or tables.pods(objects, output == "wide", now, all_namespaces))
+
+
+def _natural(name: str) -> tuple[int, str]:
+    return len(name), name
+
+
+def _whole(objects: list[dict[str, Any]], output: str, single: bool) -> None:
+    document: Any = objects[0] if single else {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": objects}
+    if output == "json":
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
+    else:
+        import yaml
+
+        click.echo(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), nl=False)
+
+
+@click.command()
+@lab_name
+@namespace
+@click.argument("resource", type=click.Choice(["pod", "pods", "po"]))
+@click.argument("which", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All pods of the namespace.")
+@click.option("--now", is_flag=True, help="Without the pods' grace.")
+def delete(folder: Folder, namespace: str, resource: str, which: tuple[str, ...], everything: bool, now: bool) -> None:
+    """Delete pods, and wait until they are gone."""
+    client = connect(folder)
+    if bool(which) is everything:
+        raise LabError("say which pods to delete, or --all")
+    doomed = [client.get("pods", namespace, name) for name in which] or client.objects("pods", namespace)
+    for pod in doomed:
+        client.delete("pods", namespace, pod["metadata"]["name"], grace=1 if now else None)
+    uids = {pod["metadata"]["uid"] for pod in doomed}
+    left = doomed
+    for pods in client.poll("pods", namespace, lambda ps: not uids & {p["metadata"]["uid"] for p in ps}, WAIT_SECONDS):
+        left = [pod for pod in pods if pod["metadata"]["uid"] in uids]
+    gone = uids - {pod["metadata"]["uid"] for pod in left}
+    for pod in doomed:
+        if pod["metadata"]["uid"] in gone:
+            click.echo(f'pod "{pod["metadata"]["name"]}" deleted')
+    if left:
+        names = ", ".join(pod["metadata"]["name"] for pod in left)
+        click.echo(f"podplane: still there after {WAIT_SECONDS:.0f} s: {names}", err=True)
+        sys.exit(1)

@@ -1,0 +1,65 @@
+"""Refusals of the API as exceptions, by the decision that a caller takes on them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from podplane.cluster.messages import Response
+
+
+class Status(msgspec.Struct):
+    """meta/v1 Status, as far as clients read it."""
+
+    message: str = ""
+    reason: str = ""
+    code: int = 0
+
+
+class ApiError(Exception):
+    """The API refused a request: HTTP `code`, the machine-readable `reason`, and the server's own words."""
+
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(message or f"the API answered {code}")
+        self.code, self.reason = code, reason
+
+
+class NotFound(ApiError):
+    """There is no such object."""
+
+
+class AlreadyExists(ApiError):
+    """An object of this name is there already."""
+
+
+class Conflict(ApiError):
+    """Somebody else changed the object meanwhile, or it is another one now."""
+
+
+class Gone(ApiError):
+    """The server no longer knows what happened since this version: list again."""
+
+
+KINDS: dict[str, type[ApiError]] = {
+    "NotFound": NotFound,
+    "AlreadyExists": AlreadyExists,
+    "Conflict": Conflict,
+    "Expired": Gone,
+    "Gone": Gone,
+}
+
+
+def error_of(status: Status) -> ApiError:
+    """The exception of a Status."""
+    return KINDS.get(status.reason, ApiError)(status.code, status.reason, status.message)
+
+
+def checked(response: Response) -> bytes:
+    """The body of a successful answer. ApiError for any other."""
+    if response.status < 400:
+        return response.body
+    try:
+        status = msgspec.json.decode(response.body, type=Status)
+    except msgspec.MsgspecError:
+        status = Status(message=response.body.decode(errors="replace").strip())
+    status.code = response.status
+    raise error_of(status)

@@ -1,0 +1,90 @@
+"""Requests of the Kubernetes API, made of names and objects; pure, and the same for every transport."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from podplane.cluster.messages import JSON, MERGE_PATCH, Request
+
+NAMESPACED = frozenset({"pods"})
+"""Resources whose objects live in a namespace, of those that podplane itself asks for."""
+
+
+def path_of(resource: str, namespace: str = "", name: str = "", subresource: str = "") -> str:
+    """The path of a collection or an object of the core group, or of its subresource."""
+    parts = ["/api/v1"]
+    if namespace and resource in NAMESPACED:
+        parts += ["namespaces", quote(namespace, safe="")]
+    parts += [quote(part, safe="") for part in (resource, name, subresource) if part]
+    return "/".join(parts)
+
+
+def _headers(token: str, content_type: str = "") -> Mapping[str, str]:
+    headers = {"accept": JSON}
+    if token:
+        headers["authorization"] = f"Bearer {token}"
+    if content_type:
+        headers["content-type"] = content_type
+    return headers
+
+
+def get(token: str, resource: str, namespace: str = "", name: str = "", **query: str) -> Request:
+    """Read one object, or with no name the list."""
+    return Request("GET", path_of(resource, namespace, name), _query(query), _headers(token))
+
+
+def watch(token: str, resource: str, resource_version: str) -> Request:
+    """Watch all objects of a resource from this version on."""
+    query = {"watch": "true", "resourceVersion": resource_version, "allowWatchBookmarks": "true"}
+    return Request("GET", path_of(resource), _query(query), _headers(token))
+
+
+def create(token: str, resource: str, namespace: str, body: Mapping[str, Any]) -> Request:
+    """Create an object."""
+    return Request("POST", path_of(resource, namespace), {}, _headers(token, JSON), msgspec.json.encode(body))
+
+
+def patch(
+    token: str, resource: str, namespace: str, name: str, body: Mapping[str, Any], subresource: str = ""
+) -> Request:
+    """Change an object, or its status, by a merge patch (RFC 7386)."""
+    path = path_of(resource, namespace, name, subresource)
+    return Request("PATCH", path, {}, _headers(token, MERGE_PATCH), msgspec.json.encode(body))
+
+
+def delete(token: str, resource: str, namespace: str, name: str, *, grace: int | None = None, uid: str = "") -> Request:
+    """Delete an object: `grace` in seconds instead of its own, only if it is still the one with this uid."""
+    options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
+    if grace is not None:
+        options["gracePeriodSeconds"] = grace
+    if uid:
+        options["preconditions"] = {"uid": uid}
+    path = path_of(resource, namespace, name)
+    return Request("DELETE", path, {}, _headers(token, JSON), msgspec.json.encode(options))
+
+
+def execute(
+    token: str, namespace: str, pod: str, command: Sequence[str], *, container: str = "", stdin: bool = False, tty: bool = False
+) -> Request:
+    """Run a command in a container, as a conversation (see `cluster.channels`)."""
+    query: dict[str, list[str]] = {"command": list(command), "stdout": ["true"], "stderr": ["false" if tty else "true"]}
+    if stdin:
+        query["stdin"] = ["true"]
+    if tty:
+        query["tty"] = ["true"]
+    if container:
+        query["container"] = [container]
+    return Request("GET", path_of("pods", namespace, pod, "exec"), query, _headers(token))
+
+
+def _query(values: Mapping[str, str]) -> dict[str, list[str]]:
+    return {name: [value] for name, value in values.items() if value}
+
+
+def target(request: Request) -> str:
+    """Path and query as an HTTP request line has them."""
+    return request.path + ("?" + urlencode(request.query, doseq=True) if request.query else "")

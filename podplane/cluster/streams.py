@@ -1,0 +1,55 @@
+"""What users ask of nodes through the API: run a command in a container, as a conversation.
+
+The API server knows `NodeStreams`, the runtime implements it, the lab introduces them to each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ExecRequest:
+    """A command for a container of a pod; no container name means the first one."""
+
+    namespace: str
+    pod: str
+    container: str
+    command: Sequence[str]
+    stdin: bool = False
+    tty: bool = False
+
+
+class StreamError(Exception):
+    """The command can't be run there; one line that says why."""
+
+
+class Execution(Protocol):
+    """A command that runs."""
+
+    def output(self) -> AsyncIterator[tuple[int, bytes]]:
+        """(channel, data) as it comes, until it has closed its output."""
+
+    async def write(self, data: bytes) -> None:
+        """To its standard input."""
+
+    def close_input(self) -> None:
+        """No more input; idempotent."""
+
+    def resize(self, columns: int, rows: int) -> None:
+        """The terminal's new size."""
+
+    async def outcome(self) -> tuple[int, str]:
+        """(exit code, why it could not be started or "")."""
+
+    def abandon(self) -> None:
+        """Nobody listens any more: end it and let go of everything; idempotent."""
+
+
+class NodeStreams(Protocol):
+    """The nodes, as far as users reach into pods."""
+
+    def execute(self, request: ExecRequest) -> Execution:
+        """Start a command. StreamError when there is no such container to start it in."""

@@ -1,0 +1,1 @@
+"""The protocol between what runs pods and what attaches them to the network."""

@@ -1,0 +1,53 @@
+"""What a container runtime asks of a node's network, and what it gets: the verbs of the CNI specification, typed.
+
+The agent implements `Network`; the lab's kubelet calls it directly, the CNI plugin of a real node will over a socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from podplane.kernel.namespace import Namespace
+
+
+class NetworkError(Exception):
+    """The pod can't be attached; one line that says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One interface of one pod: `netns` is the pod's network namespace, `requested_ips` those that it had before."""
+
+    pod_uid: str
+    namespace: str
+    name: str
+    netns: Namespace
+    ifname: str = "eth0"
+    requested_ips: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The outcome of ADD: addresses (one a family, the cluster's first family first), interface and its MAC."""
+
+    ips: tuple[str, ...]
+    interface: str
+    mac: str
+
+
+class Network(Protocol):
+    """One node's network, as the runtime sees it."""
+
+    async def add(self, request: Attachment) -> Attached:
+        """Attach a pod; all is in place when this returns. NetworkError when it can't be, and then nothing is left."""
+
+    async def delete(self, request: Attachment) -> None:
+        """Detach a pod; of one that isn't attached, nothing happens."""
+
+    async def check(self, request: Attachment) -> None:
+        """NetworkError unless the pod's kernel objects are as planned."""
+
+    async def gc(self, keep: Collection[Attachment]) -> None:
+        """Detach every pod that is not in `keep`."""

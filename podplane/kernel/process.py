@@ -1,0 +1,223 @@
+"""Processes through the zygote, for an event loop: what is asked goes out at once, what happens comes back as futures."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from podplane.kernel.zygote import MESSAGE_BYTES, NOT_EXECUTABLE, Event, Signal, Spawn
+
+MAX_STARTING = 16
+"""Processes that are on their way at one time: each costs a fork, and its request a place in the socket's buffer."""
+
+
+class ProcessError(Exception):
+    """The process couldn't be started; one line that says why."""
+
+
+class Process(Protocol):
+    """A process that was asked for."""
+
+    @property
+    def id(self) -> int:
+        """The number by which others join it; never used twice."""
+
+    @property
+    def exited(self) -> asyncio.Future[int]:
+        """Its exit code, once it ended (127 no such command, 126 not executable, 128 + n by signal n)."""
+
+    async def started(self) -> None:
+        """Wait until its program runs. ProcessError when that can't be."""
+
+    def signal(self, number: int) -> None:
+        """Send a signal; of a process that ended, nothing happens."""
+
+
+class Processes(Protocol):
+    """Where processes come from: the zygote, or a fake."""
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        stdio: tuple[int, int, int],
+        *,
+        netns: int = -1,
+        join: int = 0,
+        env: Mapping[str, str] | None = None,
+        hostname: str = "",
+        directory: str = "/",
+        tty: bool = False,
+    ) -> Process:
+        """Ask for a process in new mount, PID and UTS namespaces and the network namespace `netns`, or in those of `join`.
+
+        The descriptors may be closed when this returns.
+        """
+
+
+@dataclass(slots=True)
+class _Waiting:
+    process: ZygoteProcess
+    request: bytes
+    descriptors: list[int]
+
+
+@dataclass(slots=True, eq=False)
+class ZygoteProcess:
+    """A process that the zygote starts."""
+
+    id: int
+    _send_signal: Callable[[int, int], None]
+    exited: asyncio.Future[int]
+    _started: asyncio.Future[None]
+    pid: int = 0
+    error: str = ""
+
+    async def started(self) -> None:
+        """Wait until its program runs. ProcessError when that can't be."""
+        await asyncio.shield(self._started)
+
+    def signal(self, number: int) -> None:
+        """Send a signal; of a process that ended, nothing happens."""
+        if not self.exited.done():
+            self._send_signal(self.id, number)
+
+    def tell(self, event: Event) -> bool:
+        """Take news; True when it is no longer starting."""
+        self.pid = event.pid or self.pid
+        self.error = event.error or self.error
+        if event.started and not self._started.done():
+            self._started.set_result(None)
+        if event.error and not self._started.done():
+            self._started.set_exception(ProcessError(event.error))
+            self._started.exception()  # looked at, so that nobody needs to wait for it
+        if event.code is not None and not self.exited.done():
+            self.exited.set_result(event.code)
+            if not self._started.done():
+                self._started.set_exception(ProcessError(f"it ended with exit code {event.code} before it ran"))
+                self._started.exception()
+        return self._started.done()
+
+
+@dataclass(slots=True)
+class ZygoteProcesses:
+    """The zygote as `Processes`; `lost` is called once when it ends, which ends what it started too."""
+
+    connection: socket.socket
+    lost: Callable[[], None]
+    _processes: dict[int, ZygoteProcess] = field(default_factory=dict)
+    _waiting: list[_Waiting] = field(default_factory=list)
+    _starting: set[int] = field(default_factory=set)
+    _signals: list[bytes] = field(default_factory=list)
+    _last: int = 0
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+    def __post_init__(self) -> None:
+        self.connection.setblocking(False)
+        self._loop.add_reader(self.connection, self._read)
+
+    def close(self) -> None:
+        """End the zygote; idempotent."""
+        if self.connection.fileno() >= 0:
+            self._loop.remove_reader(self.connection)
+            self._loop.remove_writer(self.connection)
+            self.connection.close()
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        stdio: tuple[int, int, int],
+        *,
+        netns: int = -1,
+        join: int = 0,
+        env: Mapping[str, str] | None = None,
+        hostname: str = "",
+        directory: str = "/",
+        tty: bool = False,
+    ) -> ZygoteProcess:
+        """Ask for a process; see `Processes.spawn`."""
+        self._last += 1
+        process = ZygoteProcess(self._last, self._signal, self._loop.create_future(), self._loop.create_future())
+        self._processes[process.id] = process
+        request = msgspec.json.encode(
+            Spawn(process.id, list(argv), dict(env or {}), hostname, directory or "/", join, tty)
+        )
+        if len(request) > MESSAGE_BYTES:
+            self._settle(Event(process.id, error=f"{argv[0]}: arguments and environment are too long", code=NOT_EXECUTABLE))
+            return process
+        wanted = [*([] if join else [netns]), *stdio]
+        self._waiting.append(_Waiting(process, request, [os.dup(fd) for fd in wanted]))
+        self._flush()
+        return process
+
+    def _signal(self, number: int, signal_number: int) -> None:
+        waiting = next((w for w in self._waiting if w.process.id == number), None)
+        if waiting is not None:  # it never began
+            if signal_number in (signal.SIGKILL, signal.SIGTERM):
+                self._waiting.remove(waiting)
+                self._drop(waiting)
+                self._settle(Event(number, code=128 + signal_number))
+            return
+        self._signals.append(msgspec.json.encode(Signal(number, signal_number)))
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what may be sent now; go on when there is room."""
+        try:
+            while self._signals:
+                self.connection.send(self._signals[0])
+                self._signals.pop(0)
+            while self._waiting and len(self._starting) < MAX_STARTING:
+                first = self._waiting[0]
+                socket.send_fds(self.connection, [first.request], first.descriptors)
+                self._starting.add(first.process.id)
+                self._drop(self._waiting.pop(0))
+            self._loop.remove_writer(self.connection)
+        except BlockingIOError:
+            self._loop.add_writer(self.connection, self._flush)
+        except OSError:
+            self._end()
+
+    @staticmethod
+    def _drop(waiting: _Waiting) -> None:
+        for fd in waiting.descriptors:
+            os.close(fd)
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = self.connection.recv(MESSAGE_BYTES)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            if not data:
+                self._end()
+                return
+            self._settle(msgspec.json.decode(data, type=Event))
+        self._flush()
+
+    def _settle(self, event: Event) -> None:
+        process = self._processes.get(event.id)
+        if process is None:
+            return
+        if process.tell(event):
+            self._starting.discard(event.id)
+        if event.code is not None:
+            del self._processes[event.id]
+
+    def _end(self) -> None:
+        if self.connection.fileno() < 0:
+            return
+        self.close()
+        for waiting in self._waiting:
+            self._drop(waiting)
+        for process in self._processes.values():
+            process.tell(Event(process.id, error="the zygote has ended", code=128 + signal.SIGKILL))
+        self.lost()

@@ -1,0 +1,292 @@
+"""The zygote: a small process, forked before there is any thread or event loop, that starts all containers.
+
+A fork costs what the forking process has mapped, and a process that is to enter namespaces must have one thread. So a small
+process forks, and the large one asks it to, over a SEQPACKET socket that also carries the descriptors a container gets
+(SCM_RIGHTS). Every container is the zygote's own child: it is process 1 of a new PID namespace (unshare(2) makes that for the next child;
+the zygote then returns to its own by setns(2)), and its end is known by waitpid(2) before its number is free for
+another process. A command that joins a container is forked straight into that one's PID namespace.
+
+The child reports on the same socket (messages are whole, whoever sends them): `started` when its program runs, or `error`.
+"""
+
+from __future__ import annotations
+
+import array
+import gc
+import os
+import selectors
+import signal
+import socket
+import traceback
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+import msgspec
+
+from podplane.kernel import syscalls
+
+MESSAGE_BYTES = 200 * 1024
+"""The longest message: arguments and environment of a command must fit."""
+MAX_DESCRIPTORS = 4
+IGNORED_BY_PARENTS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT)
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
+"""Exit codes of a command that could not be started, as shells have them."""
+
+Ready = Callable[[], None]
+Program = Callable[[list[str], Ready], int]
+"""A built-in program: arguments (its name first) and what to call when it serves; returns the exit code."""
+
+
+class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
+    """Start a process. With it come descriptors: the network namespace (not when joining), then stdin, stdout, stderr.
+
+    `join` is the id of a container that the process joins (all its namespaces); 0 makes new mount, PID and UTS namespaces.
+    """
+
+    id: int
+    argv: list[str]
+    env: dict[str, str] = {}
+    hostname: str = ""
+    directory: str = "/"
+    join: int = 0
+    tty: bool = False
+
+
+class Signal(msgspec.Struct, tag="signal"):
+    """Send a signal to the process that was started as `id`; of one that ended, nothing happens."""
+
+    id: int
+    signal: int
+
+
+class Event(msgspec.Struct, omit_defaults=True):
+    """News of the process that was started as `id`: its pid, that it runs, that it couldn't start, its exit code."""
+
+    id: int
+    pid: int = 0
+    started: bool = False
+    error: str = ""
+    code: int | None = None
+
+
+Command = Spawn | Signal
+
+
+def start(programs: Mapping[str, Program]) -> socket.socket:
+    """Fork the zygote; the socket to it. This process must have one thread."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MESSAGE_BYTES)
+    if os.fork():
+        theirs.close()
+        return ours
+    try:
+        keep = theirs.fileno()
+        os.closerange(3, keep)
+        os.closerange(keep + 1, 1 << 20)
+        Zygote(theirs, programs).run()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+
+
+class Zygote:
+    """The loop of the zygote's process."""
+
+    def __init__(self, connection: socket.socket, programs: Mapping[str, Program]) -> None:
+        self._connection = connection
+        self._programs = programs
+        self._children: dict[int, int] = {}
+        self._ids: dict[int, int] = {}
+        self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._wake, wake = socket.socketpair()
+        for end in (self._wake, wake):
+            end.setblocking(False)
+        self._wake_writer = wake
+
+    def run(self) -> None:
+        """Serve until the other end is closed."""
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
+        gc.collect()
+        gc.freeze()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._connection, selectors.EVENT_READ)
+            selector.register(self._wake, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    if key.fileobj is self._wake:
+                        self._reap()
+                    elif not self._serve_one():
+                        return
+
+    def _reap(self) -> None:
+        try:
+            self._wake.recv(4096)
+        except BlockingIOError:
+            pass
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            number = self._ids.pop(pid, 0)
+            self._children.pop(number, None)
+            self._tell(Event(number, code=exit_code(status)))
+
+    def _serve_one(self) -> bool:
+        data, descriptors = receive(self._connection)
+        if not data:
+            return False
+        try:
+            command: Command = msgspec.json.decode(data, type=Command)
+            if isinstance(command, Signal):
+                self._signal(command)
+            else:
+                self._spawn(command, descriptors)
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+        return True
+
+    def _signal(self, command: Signal) -> None:
+        pid = self._children.get(command.id)
+        if pid is not None:
+            os.kill(pid, command.signal)
+
+    def _tell(self, event: Event) -> None:
+        self._connection.send(msgspec.json.encode(event))
+
+    def _spawn(self, command: Spawn, descriptors: list[int]) -> None:
+        container = -1
+        try:
+            if command.join:
+                container = self._enter_pids_of(command.join)
+            else:
+                syscalls.unshare(syscalls.CLONE_NEWPID)
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    Child(command, descriptors, container, self._connection, self._programs).become()
+            finally:
+                syscalls.setns(self._own_pids, syscalls.CLONE_NEWPID)
+        except (OSError, LookupError) as error:
+            self._tell(Event(command.id, error=f"{command.argv[0]}: can't be started: {error}", code=NOT_EXECUTABLE))
+            return
+        finally:
+            if container >= 0:
+                os.close(container)
+        self._children[command.id] = pid
+        self._ids[pid] = command.id
+        self._tell(Event(command.id, pid=pid))
+
+    def _enter_pids_of(self, number: int) -> int:
+        """Let the next child be born in the PID namespace of this container; its pidfd."""
+        pid = self._children.get(number)
+        if pid is None:
+            raise LookupError("its container has ended")
+        container = os.pidfd_open(pid)
+        try:
+            syscalls.setns(container, syscalls.CLONE_NEWPID)
+        except OSError:
+            os.close(container)
+            raise
+        return container
+
+
+class Child:
+    """The fork, on its way to being the program. Nothing here returns to the zygote's loop."""
+
+    def __init__(
+        self,
+        command: Spawn,
+        descriptors: list[int],
+        container: int,
+        connection: socket.socket,
+        programs: Mapping[str, Program],
+    ) -> None:
+        self._command = command
+        self._descriptors = descriptors
+        self._container = container
+        self._connection = connection
+        self._programs = programs
+
+    def become(self) -> NoReturn:
+        """Enter the namespaces, arrange descriptors, and run the program."""
+        code = NOT_EXECUTABLE
+        try:
+            self._prepare()
+            code = self._run()
+        except FileNotFoundError:
+            code = NOT_FOUND
+            self._fail(f"{self._command.argv[0]}: no such command on this machine")
+        except OSError as error:
+            self._fail(f"{self._command.argv[0]}: {error.strerror or error}")
+        except BaseException:
+            self._fail(traceback.format_exc(limit=-3))
+        finally:
+            os._exit(code)
+
+    def _prepare(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for number in (*IGNORED_BY_PARENTS, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        if self._container >= 0:
+            syscalls.setns(self._container, syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWNET)
+        else:
+            self._make_namespaces()
+        for target, fd in enumerate(self._descriptors[-3:]):
+            os.dup2(fd, target)
+        if self._command.tty:
+            syscalls.set_controlling_terminal(0)
+        os.chdir(self._command.directory)
+
+    def _make_namespaces(self) -> None:
+        syscalls.setns(self._descriptors[0], syscalls.CLONE_NEWNET)
+        syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS)
+        syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
+        try:  # /sys/class/net of this network namespace; where it is refused, tools that read it see the host's names
+            syscalls.mount("sysfs", "/sys", "sysfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
+        except OSError:
+            pass
+        if self._command.hostname:
+            syscalls.sethostname(self._command.hostname)
+
+    def _run(self) -> int:
+        command = self._command
+        program = self._programs.get(command.argv[0])
+        if program is None:
+            self._ready()
+            os.execvpe(command.argv[0], command.argv, command.env)
+        keep = self._connection.fileno()
+        os.closerange(3, keep)
+        os.closerange(keep + 1, 1 << 20)
+        os.environ.clear()
+        os.environ.update(command.env)
+        return program(command.argv, self._ready)
+
+    def _ready(self) -> None:
+        self._connection.send(msgspec.json.encode(Event(self._command.id, started=True)))
+
+    def _fail(self, why: str) -> None:
+        self._connection.send(msgspec.json.encode(Event(self._command.id, error=why)))
+
+
+def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
+    """One message and the descriptors that came with it, close-on-exec; no bytes when the other end is closed."""
+    descriptors = array.array("i")
+    data, ancillary, _, _ = connection.recvmsg(MESSAGE_BYTES, socket.CMSG_LEN(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC)
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(content[: len(content) - len(content) % 4])
+    return data, list(descriptors)
+
+
+def exit_code(status: int) -> int:
+    """The exit code for a wait status: 128 and the signal's number for what a signal ended, as shells have it."""
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code

@@ -1,0 +1,238 @@
+"""A running lab: everything of it, wired together in one process and one event loop.
+
+    fabric (underlay, outside, nodes)        namespaces and cables
+    store ─ API server ─ HTTP on localhost   what users and agents talk to
+    informers of nodes and pods              one cache for all agents of this process
+    a node: agent + kubelet                  its network, its pods
+
+The order of a start: the fabric, the API with its nodes, the agents' first reconcile, then pods. Whoever kills this process
+kills all of it; a stop is nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hmac
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+
+from podplane.agent.agent import Agent
+from podplane.apiserver.admission import Admission
+from podplane.apiserver.asgi import serve
+from podplane.apiserver.server import ApiServer
+from podplane.apiserver.store import Store, StoreError
+from podplane.cluster.client import Client
+from podplane.cluster.errors import AlreadyExists, ApiError
+from podplane.cluster.informer import Informer
+from podplane.kernel.namespace import Namespace, NetworkNamespace, Workers
+from podplane.kernel.process import ProcessError, ZygoteProcesses
+from podplane.lab import manifests, underlay
+from podplane.lab.errors import LabError
+from podplane.lab.fabric import Fabric, Machine
+from podplane.lab.folder import Endpoint, Folder
+from podplane.lab.launch import Progress, Reporter
+from podplane.lab.spec import LabSpec
+from podplane.model.config import NetworkConfig
+from podplane.model.objects import Node, Pod
+from podplane.runtime.exec import Streams
+from podplane.runtime.kubelet import Kubelet
+from podplane.runtime.pod import PATH, PodWorker, open_null
+from podplane.runtime.programs import ECHO_IMAGE
+
+log = logging.getLogger(__name__)
+NAMESPACE_WORKERS = 2
+SETTLE_SECONDS = 120.0
+PROGRESS_SECONDS, POLL_SECONDS = 0.25, 0.01
+
+
+class Lab:
+    """One lab; `start`, then `run`."""
+
+    def __init__(
+        self, spec: LabSpec, folder: Folder, zygote: socket.socket, listener: socket.socket, reporter: Reporter
+    ) -> None:
+        self.spec = spec
+        self.plan = spec.plan()
+        self._folder = folder
+        self._listener = listener
+        self._reporter = reporter
+        self._token = secrets.token_urlsafe(24)
+        self._processes = ZygoteProcesses(zygote, lambda: os._exit(1))
+        self._workers = Workers(NAMESPACE_WORKERS)
+        self._null = open_null()
+        self._kubelets: dict[str, Kubelet] = {}
+        self._agents: dict[str, Agent] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self, pods_per_node: int) -> None:
+        """Build everything and wait until all pods had their first start. LabError when it can't be."""
+        asyncio.get_running_loop().add_reader(self._reporter.connection, self._abandoned)
+        self._reporter.step("network", total=self.spec.nodes)
+        fabric = Fabric(self.plan, self.spec.nodes, self._workers)
+        api = self._api()
+        client = Client(api.handle, self._token)
+        with api.together():
+            await self._register_nodes(client)
+        nodes, pods = Informer(client, "nodes", Node), Informer(client, "pods", Pod)
+        await nodes.sync()
+        self._reporter.step("nodes", total=self.spec.nodes)
+        for name, machine in fabric.nodes.items():
+            await self._start_node(name, machine, nodes.objects, client)
+        nodes.subscribe(self._node_changed)
+        self._reserve_addresses(pods, await self._synced(pods))
+        pods.subscribe(self._pod_changed)
+        for pod in list(pods.objects.values()):
+            self._pod_changed(None, pod)
+        self._tasks += [asyncio.create_task(nodes.run()), asyncio.create_task(pods.run())]
+        self._tasks.append(asyncio.create_task(serve(api.handle, self._listener)))
+        await self._start_outside(fabric.outside)
+        with api.together():
+            await self._create_pods(client, pods_per_node)
+        await self._settle(pods, pods_per_node)
+
+    async def run(self) -> None:
+        """Publish the address, tell `up`, and serve for ever."""
+        host, port = self._listener.getsockname()
+        self._folder.publish(Endpoint(host, port, self._token, time.time()))
+        asyncio.get_running_loop().remove_reader(self._reporter.connection)
+        self._reporter.send(Progress(ready=True))
+        self._reporter.connection.close()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    def _abandoned(self) -> None:
+        """`up` was ended before the lab was ready: so does the lab."""
+        os._exit(1)
+
+    def _api(self) -> ApiServer:
+        try:
+            store = Store(self._folder.store)
+        except StoreError as error:
+            raise LabError(f"{error}: `{self._folder.command('down')} --purge` forgets this lab's state") from None
+        streams = Streams(self._worker, self._null)
+        api = ApiServer(store, Admission(store, self.plan.cluster), self._authenticate, streams)
+        with api.together():
+            api.bootstrap()
+        return api
+
+    def _authenticate(self, token: str) -> str | None:
+        return "admin" if hmac.compare_digest(token.encode(), self._token.encode()) else None
+
+    # Nodes.
+
+    async def _register_nodes(self, client: Client) -> None:
+        for number in range(1, self.spec.nodes + 1):
+            try:
+                await client.create("nodes", "", manifests.node(number, self.plan))
+            except AlreadyExists:
+                continue
+            except ApiError as error:
+                raise LabError(f"{manifests.node_name(number)} can't be registered: {error}") from None
+
+    async def _start_node(self, name: str, machine: Machine, nodes: Mapping[str, Node], client: Client) -> None:
+        agent = self._agents[name] = Agent(name, self._network_config(), machine.kernel)
+        report = agent.start(nodes)
+        if report.failed:
+            raise LabError(f"{name} can't be set up: {report.failed[0].error}")
+        self._kubelets[name] = Kubelet(
+            name=name,
+            host_ips=nodes[name].internal_ips,
+            namespace=machine.namespace,
+            network=agent,
+            processes=self._processes,
+            client=client,
+            make_namespace=self._new_namespace,
+            null=self._null,
+            sandbox_only=self.spec.sandbox_only,
+        )
+        self._tasks.append(asyncio.create_task(agent.run()))
+
+    def _network_config(self) -> NetworkConfig:
+        excluded = tuple(filter(None, self.spec.masquerade_exclude.split(",")))
+        return NetworkConfig(cluster_cidrs=tuple(map(str, self.plan.cluster)), masquerade_exclude=excluded)
+
+    async def _new_namespace(self) -> Namespace:
+        return await NetworkNamespace.create_async(self._workers)
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        for agent in self._agents.values():
+            agent.node_changed(old, new)
+
+    # Pods.
+
+    @staticmethod
+    async def _synced(pods: Informer[Pod]) -> list[Pod]:
+        await pods.sync()
+        return list(pods.objects.values())
+
+    def _reserve_addresses(self, _: Informer[Pod], pods: list[Pod]) -> None:
+        """Pods of the last run keep their addresses, whichever of them asks first."""
+        for pod in pods:
+            agent = self._agents.get(pod.spec.node_name)
+            if agent is not None and not pod.spec.host_network and pod.ips:
+                agent.reserve(pod.metadata.uid, pod.ips)
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        pod = new or old
+        kubelet = self._kubelets.get(pod.spec.node_name) if pod else None
+        if kubelet is not None:
+            kubelet.pod_changed(old, new)
+
+    def _worker(self, namespace: str, name: str) -> PodWorker | None:
+        found = (kubelet.worker(namespace, name) for kubelet in self._kubelets.values())
+        return next((worker for worker in found if worker is not None), None)
+
+    async def _create_pods(self, client: Client, pods_per_node: int) -> None:
+        for manifest in manifests.wanted_pods(self.spec.nodes, pods_per_node):
+            try:
+                await client.create("pods", "default", manifest)
+            except AlreadyExists:
+                continue
+
+    async def _settle(self, pods: Informer[Pod], pods_per_node: int) -> None:
+        """Wait until every pod had its first start."""
+        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        end, wanted, tell_at = loop.time() + SETTLE_SECONDS, self.spec.nodes * pods_per_node, 0.0
+        while (now := loop.time()) < end:
+            workers = [worker for kubelet in self._kubelets.values() for worker in kubelet.workers.values()]
+            settled = sum(worker.settled.is_set() for worker in workers)
+            if len(pods.objects) >= wanted and settled == len(workers):
+                return
+            if now >= tell_at:
+                self._reporter.step("pods", settled, max(wanted, len(workers)))
+                tell_at = now + PROGRESS_SECONDS
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _start_outside(self, outside: Namespace) -> None:
+        """The host outside serves too, so that pods have somebody to talk to there."""
+        if self.spec.sandbox_only:
+            return
+        process = self._processes.spawn(
+            [ECHO_IMAGE], (self._null,) * 3, netns=outside.fd, env={"PATH": PATH}, hostname=underlay.OUTSIDE
+        )
+        try:
+            await process.started()
+        except ProcessError as error:
+            raise LabError(f"containers can't be started here: {error}") from None
+
+
+def body(spec: LabSpec, folder: Folder, listener: socket.socket, pods_per_node: int, zygote: socket.socket, reporter: Reporter) -> None:
+    """What PID 1 of a lab does. LabError when the lab can't be started."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    async def main() -> None:
+        lab = Lab(spec, folder, zygote, listener, reporter)
+        await lab.start(pods_per_node)
+        await lab.run()
+
+    asyncio.run(main())

@@ -1,0 +1,80 @@
+"""The pods of one node: which there are, and one task for each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from podplane.cluster.client import Client
+from podplane.cni.network import Network
+from podplane.kernel.namespace import Namespace
+from podplane.kernel.process import Processes
+from podplane.model.objects import Pod
+from podplane.runtime.pod import PodWorker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Kubelet:
+    """One node's kubelet; its methods run on one event loop."""
+
+    name: str
+    host_ips: tuple[str, ...]
+    namespace: Namespace
+    network: Network
+    processes: Processes
+    client: Client
+    make_namespace: Callable[[], Awaitable[Namespace]]
+    null: int
+    sandbox_only: bool = False
+    clock: Callable[[], float] = time.monotonic
+    workers: dict[str, PodWorker] = field(default_factory=dict)
+    _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    async def new_namespace(self) -> Namespace:
+        """A new network namespace."""
+        return await self.make_namespace()
+
+    def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        """A pod of this node came, changed, or went."""
+        pod = new or old
+        if pod is None:
+            return
+        worker = self.workers.get(pod.metadata.uid)
+        if new is None:
+            if worker is not None:
+                worker.end(0)
+        elif worker is None:
+            self._begin(new)
+        elif new.metadata.deletion_timestamp is not None:
+            worker.end(grace_of(new))
+
+    def _begin(self, pod: Pod) -> None:
+        worker = PodWorker(self, pod, self.null, self.clock)
+        if pod.metadata.deletion_timestamp is not None:
+            worker.end(0)
+        self.workers[pod.metadata.uid] = worker
+        task = asyncio.get_running_loop().create_task(worker.run(), name=f"pod {pod.metadata.path}")
+        self._tasks[pod.metadata.uid] = task
+        task.add_done_callback(lambda done: self._done(pod, done))
+
+    def _done(self, pod: Pod, task: asyncio.Task[None]) -> None:
+        self.workers.pop(pod.metadata.uid, None)
+        self._tasks.pop(pod.metadata.uid, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("pod=%s node=%s failed", pod.metadata.path, self.name, exc_info=error)
+
+    def worker(self, namespace: str, name: str) -> PodWorker | None:
+        """The worker of a pod by name: of two with one name, the one that isn't ending."""
+        found = [w for w in self.workers.values() if (w.pod.metadata.namespace, w.pod.metadata.name) == (namespace, name)]
+        return found[-1] if found else None
+
+
+def grace_of(pod: Pod) -> int:
+    """Seconds between SIGTERM and SIGKILL that the deletion asked for."""
+    seconds = pod.metadata.deletion_grace_period_seconds
+    return pod.spec.termination_grace_period_seconds if seconds is None else seconds

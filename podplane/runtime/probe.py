@@ -1,0 +1,239 @@
+"""`podplane/probe`: sends packets where it is told and says what came back; `podplane check` runs one in every pod.
+
+It reads JSON lines on standard input and writes one JSON line for each on standard output:
+
+    {"do": "serve", "name": N}       → {"port": P, "mtu": M, "ips": […]}   from now on a TCP server answers every connection
+                                        with its name and the source address that it saw
+    {"do": "probe", "probes": […]}   → {"answers": […]}                    one answer a probe, in order
+
+A probe is {"protocol": "icmp" | "tcp" | "udp", "ip", "port", "size"}; `size` (ICMP) is the length of the IP packet, sent with "don't
+fragment". An answer is {"ok": true, "seen": {"name", "source"}}, or {"ok": false, "error"}. It ends with its input.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import selectors
+import socket
+import struct
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from podplane.kernel import netlink
+from podplane.kernel.rtnl import constants as c
+from podplane.kernel.rtnl import decode
+from podplane.kernel.zygote import Ready
+from podplane.runtime import icmp
+from podplane.runtime.sockets import caller, family_of, listener
+
+USUAL_PORT = 8079
+"""Where the server listens if it can, so that all pods serve the same port."""
+AT_ONCE = 32
+"""Probes that one process has on their way at one time."""
+TIMEOUT_SECONDS = 2.0
+RESEND_SECONDS = 0.4
+"""An ICMP or UDP probe is sent again as often as that: a first packet may be lost without anything being wrong."""
+ANSWER_BYTES = 4096
+
+
+@dataclass(slots=True)
+class Pending:
+    """A probe on its way."""
+
+    probe: dict[str, Any]
+    number: int
+    deadline: float
+    resend_at: float = 0.0
+    sock: socket.socket | None = None
+    received: bytes = b""
+
+
+def main(argv: list[str], ready: Ready) -> int:
+    """Serve commands until the input ends."""
+    ready()
+    Prober(sys.stdin.fileno(), sys.stdout.fileno()).run()
+    return 0
+
+
+@dataclass(slots=True)
+class Prober:
+    """One selector loop for all: commands, the server, and the probes on their way."""
+
+    stdin: int
+    stdout: int
+    name: str = ""
+    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    _input: bytes = b""
+    _raw: dict[int, socket.socket] = field(default_factory=dict)
+    _pending: dict[int, Pending] = field(default_factory=dict)
+    _answers: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _open: bool = True
+
+    def run(self) -> None:
+        """Serve until the input ends."""
+        os.set_blocking(self.stdin, False)
+        self._selector.register(self.stdin, selectors.EVENT_READ, self._command)
+        while self._open:
+            self._turn(None)
+
+    def _turn(self, timeout: float | None) -> None:
+        for key, _ in self._selector.select(timeout):
+            key.data()
+
+    def _command(self) -> None:
+        try:
+            data = os.read(self.stdin, 1 << 16)
+        except BlockingIOError:
+            return
+        if not data:
+            self._open = False
+        *lines, self._input = (self._input + data).split(b"\n")
+        for line in lines:
+            command = json.loads(line)
+            self._say(self._serve(command["name"]) if command["do"] == "serve" else self._probe_all(command["probes"]))
+
+    def _say(self, answer: dict[str, Any]) -> None:
+        data = json.dumps(answer).encode() + b"\n"
+        while data:
+            data = data[os.write(self.stdout, data) :]
+
+    # The server that others connect to.
+
+    def _serve(self, name: str) -> dict[str, Any]:
+        self.name = name
+        try:
+            sock = listener(socket.SOCK_STREAM, USUAL_PORT)
+        except OSError:
+            sock = listener(socket.SOCK_STREAM, 0)
+        self._selector.register(sock, selectors.EVENT_READ, lambda: self._accept(sock))
+        ips, mtu = interfaces()
+        return {"port": sock.getsockname()[1], "mtu": mtu, "ips": ips}
+
+    def _accept(self, server: socket.socket) -> None:
+        try:
+            sock, address = server.accept()
+            with sock:
+                sock.sendall(json.dumps({"name": self.name, "source": caller(address)[0]}).encode() + b"\n")
+        except OSError:
+            return
+
+    # Probes.
+
+    def _probe_all(self, probes: list[dict[str, Any]]) -> dict[str, Any]:
+        self._answers = {}
+        todo = list(enumerate(probes))[::-1]
+        while todo or self._pending:
+            while todo and len(self._pending) < AT_ONCE:
+                self._begin(*todo.pop())
+            self._turn(0.02)
+            self._look_after_time()
+        return {"answers": [self._answers[i] for i in range(len(probes))]}
+
+    def _begin(self, number: int, probe: dict[str, Any]) -> None:
+        pending = Pending(probe, number, time.monotonic() + TIMEOUT_SECONDS)
+        self._pending[number] = pending
+        try:
+            if probe["protocol"] == "icmp":
+                self._send_icmp(pending)
+            else:
+                self._open_socket(pending)
+        except OSError as error:
+            self._done(pending, error=error.strerror or str(error))
+
+    def _send_icmp(self, pending: Pending) -> None:
+        probe = pending.probe
+        version = icmp.version_of(probe["ip"])
+        if version not in self._raw:
+            sock = self._raw[version] = icmp.raw_socket(version)
+            self._selector.register(sock, selectors.EVENT_READ, lambda: self._icmp_answers(version, sock))
+        message = icmp.request(version, os.getpid() & 0xFFFF, pending.number & 0xFFFF, probe.get("size", 0))
+        pending.resend_at = time.monotonic() + RESEND_SECONDS
+        self._raw[version].sendto(message, (probe["ip"], 0))
+
+    def _icmp_answers(self, version: int, sock: socket.socket) -> None:
+        while True:
+            try:
+                packet, address = sock.recvfrom(1 << 16)
+            except OSError:
+                return
+            found = icmp.reply(version, packet)
+            pending = self._pending.get(found[1]) if found and found[0] == os.getpid() & 0xFFFF else None
+            if pending and pending.probe["protocol"] == "icmp" and caller(address)[0] == pending.probe["ip"]:
+                self._done(pending, seen={})
+
+    def _open_socket(self, pending: Pending) -> None:
+        probe = pending.probe
+        kind = socket.SOCK_STREAM if probe["protocol"] == "tcp" else socket.SOCK_DGRAM
+        sock = pending.sock = socket.socket(family_of(probe["ip"]), kind)
+        sock.setblocking(False)
+        code = sock.connect_ex((probe["ip"], probe["port"]))
+        if code not in (0, errno.EINPROGRESS):
+            raise OSError(code, os.strerror(code))
+        if kind == socket.SOCK_DGRAM:
+            self._send_udp(pending)
+        self._selector.register(sock, selectors.EVENT_READ, lambda: self._receive(pending))
+
+    def _send_udp(self, pending: Pending) -> None:
+        assert pending.sock is not None
+        pending.resend_at = time.monotonic() + RESEND_SECONDS
+        pending.sock.send(b"podplane")
+
+    def _receive(self, pending: Pending) -> None:
+        assert pending.sock is not None
+        try:
+            data = pending.sock.recv(ANSWER_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._done(pending, error=error.strerror or str(error))
+            return
+        pending.received += data
+        if not data or pending.received.endswith(b"\n") or pending.probe["protocol"] == "udp":
+            self._done(pending, seen=_seen(pending.received))
+
+    def _look_after_time(self) -> None:
+        now = time.monotonic()
+        for pending in list(self._pending.values()):
+            if now >= pending.deadline:
+                self._done(pending, error="no answer")
+            elif pending.resend_at and now >= pending.resend_at:
+                try:
+                    if pending.sock is None:
+                        self._send_icmp(pending)
+                    else:
+                        self._send_udp(pending)
+                except OSError as error:
+                    self._done(pending, error=error.strerror or str(error))
+
+    def _done(self, pending: Pending, *, seen: dict[str, Any] | None = None, error: str = "") -> None:
+        if self._pending.pop(pending.number, None) is None:
+            return
+        if pending.sock is not None:
+            if pending.sock.fileno() in self._selector.get_map():
+                self._selector.unregister(pending.sock)
+            pending.sock.close()
+        self._answers[pending.number] = {"ok": not error, "seen": seen or {}, "error": error}
+
+
+def _seen(answer: bytes) -> dict[str, Any]:
+    """What the other end reported: an object with name and source, or nothing that can be understood."""
+    try:
+        found = json.loads(answer)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def interfaces() -> tuple[list[str], int]:
+    """(addresses of all interfaces but lo, the smallest MTU of those)."""
+    with netlink.Socket(0) as sock:
+        rows = [payload for _, payload in sock.dump(c.RTM_GETLINK, c.LINK.pack(0, 0, 0, 0, 0))]
+        names = {index: name for index, name in map(decode.link_name, rows) if name != "lo"}
+        mtus = [link.mtu for link in (decode.link(row, names) for row in rows) if link.name != "lo"]
+        found = sock.dump(c.RTM_GETADDR, struct.pack("=BBBBi", 0, 0, 0, 0, 0))
+    addresses = [decode.address(payload, names) for _, payload in found]
+    return [str(a.ip) for a in addresses if a is not None], min(mtus, default=0)
