@@ -81,7 +81,7 @@ def create_and_wait(client: Any, wanted: Sequence[dict[str, Any]], *, existing_o
         found = [pod for pod in pods if pod["metadata"]["uid"] in uids]
     for pod in found:
         if tables.pod_state(pod) not in ("Running", "Completed"):
-            why = tables.trouble(pod) or f"it is {tables.pod_state(pod)} after {WAIT_SECONDS:.0f} s"
+            why = tables.trouble(pod) or f"it is {tables.pod_state(pod)}"
             raise LabError(f"pod {pod['metadata']['name']} does not run: {why}")
     return found
 

@@ -33,6 +33,10 @@ class Process(Protocol):
     def exited(self) -> asyncio.Future[int]:
         """Its exit code, once it ended (127 no such command, 126 not executable, 128 + n by signal n)."""
 
+    @property
+    def error(self) -> str:
+        """Why it couldn't be started, "" when it could (or it isn't known yet)."""
+
     async def started(self) -> None:
         """Wait until its program runs. ProcessError when that can't be."""
 

@@ -15,6 +15,7 @@ import array
 import gc
 import os
 import selectors
+import shutil
 import signal
 import socket
 import traceback
@@ -260,6 +261,8 @@ class Child:
         command = self._command
         program = self._programs.get(command.argv[0])
         if program is None:
+            if shutil.which(command.argv[0], path=command.env.get("PATH", os.defpath)) is None:
+                raise FileNotFoundError
             self._ready()
             os.execvpe(command.argv[0], command.argv, command.env)
         keep = self._connection.fileno()

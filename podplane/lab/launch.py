@@ -53,14 +53,17 @@ class Reporter:
         self.send(Progress(step=text, done=done, total=total))
 
 
-def launch(folder: Folder, body: Callable[[Reporter], None]) -> Iterator[Progress]:
-    """Start a lab whose PID 1 runs `body`; yields its progress until it is ready. LabError when it doesn't get there."""
+def launch(folder: Folder, body: Callable[[Reporter], None], keep: int) -> Iterator[Progress]:
+    """Start a lab whose PID 1 runs `body`; yields its progress until it is ready. LabError when it doesn't get there.
+
+    Of this process' descriptors it inherits only standard ones and `keep`: locks that are held here must not live on there.
+    """
     ours, theirs = socket.socketpair()
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
-        ours.close()
+        _close_others(theirs.fileno(), keep)
         _leave(_enter, folder, Reporter(theirs), body)
     theirs.close()
     os.waitpid(pid, 0)
@@ -73,6 +76,15 @@ def launch(folder: Folder, body: Callable[[Reporter], None]) -> Iterator[Progres
             if progress.ready:
                 return
     raise LabError(f"the lab ended while it started: `{folder.command('up')}` tries again, {folder.path / 'lab.log'} may say why")
+
+
+def _close_others(*keep: int) -> None:
+    """Close all descriptors but the standard ones and these."""
+    first = 3
+    for fd in sorted(keep):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, 1 << 20)
 
 
 def _leave(function: Callable[..., None], *arguments: object) -> NoReturn:

@@ -53,7 +53,7 @@ def up(folder: Folder, given: Mapping[str, object], pods_per_node: int) -> Itera
     is_new = not folder.store.exists()
     spec.save(folder.spec, wanted)
     try:
-        yield from launch(folder, lambda reporter: _first_process(wanted, folder, listener, pods_per_node, reporter))
+        yield from launch(folder, lambda reporter: _first_process(wanted, folder, listener, pods_per_node, reporter), listener.fileno())
     except LabError:
         stop(folder)
         if is_new:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from podplane.cluster.channels import STDERR, STDOUT
 from podplane.cluster.streams import ExecRequest, StreamError
-from podplane.kernel.process import Process, ProcessError
+from podplane.kernel.process import Process
 from podplane.runtime.pod import PodWorker, RunningContainer
 
 CHUNK_BYTES = 32 * 1024
@@ -151,11 +151,7 @@ class CommandExecution:
     async def outcome(self) -> tuple[int, str]:
         """(exit code, why it could not be started or "")."""
         code = await asyncio.shield(self.process.exited)
-        try:
-            await self.process.started()
-        except ProcessError as error:
-            return code, str(error)
-        return code, ""
+        return code, self.process.error
 
     def abandon(self) -> None:
         """End it and let go of everything; idempotent."""

@@ -221,9 +221,8 @@ class PodWorker:
         process.exited.add_done_callback(lambda future: self._ended(container, process, future))
         try:
             await process.started()
-        except ProcessError as error:
-            state.message = str(error)
-            return
+        except ProcessError:
+            return  # `_ended` says why
         if container.process is process and not process.exited.done():
             state.state, state.reason, state.message, state.started_at = RUNNING, "", "", timestamp()
             state.container_id = f"podplane://{self.pod.metadata.uid}/{container.spec.name}/{state.restarts}"
@@ -236,6 +235,8 @@ class PodWorker:
         state.exit_code, state.finished_at = code, timestamp()
         state.started_at = state.started_at or state.finished_at
         state.state, state.reason = TERMINATED, "Completed" if code == 0 else "Error"
+        if process.error:
+            state.reason, state.message = "StartError", process.error
         if self._restarts(code):
             if self.clock() - container.began > FORGIVEN_AFTER_SECONDS:
                 container.failures = 0
