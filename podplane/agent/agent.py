@@ -18,6 +18,7 @@ from typing import Protocol
 
 from podplane.agent import features
 from podplane.agent.addresses import NodeAddresses
+from podplane.agent.features import PeerPlans
 from podplane.cni.network import Attached, Attachment, NetworkError
 from podplane.ipam.pool import Exhausted
 from podplane.kernel.namespace import Namespace
@@ -37,6 +38,10 @@ log = logging.getLogger(__name__)
 
 MIN_INTERVAL, AUDIT_INTERVAL, RETRY_INTERVAL = 0.005, 60.0, 1.0
 """Seconds: between two reconciles, between two audits, and from a failure to the audit that tries again."""
+
+
+Failed = Mapping[Identity, Exception]
+"""Why operations failed, by what they were about."""
 
 
 class Kernel(Protocol):
@@ -62,7 +67,12 @@ class Agent:
     """One node's agent; its methods run on one event loop."""
 
     def __init__(
-        self, node_name: str, config: NetworkConfig, kernel: Kernel, clock: Callable[[], float] = time.monotonic
+        self,
+        node_name: str,
+        config: NetworkConfig,
+        kernel: Kernel,
+        peers: PeerPlans | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.view = View(node_name, {}, {})
         self.config = config
@@ -75,6 +85,7 @@ class Agent:
             tables=frozenset({TABLE}),
         )
         self._kernel = kernel
+        self._peers = peers or PeerPlans()
         self._clock = clock
         self._nodes: dict[str, Node] = {}
         self._sandboxes: dict[str, Sandbox] = {}
@@ -84,6 +95,8 @@ class Agent:
         self._wake = asyncio.Event()
         self._audit_at = 0.0
         self._kernel_busy = asyncio.Lock()
+        self._queue: list[tuple[list[Operation], asyncio.Future[Failed]]] = []
+        self._sending: asyncio.Task[None] | None = None
 
     def start(self, nodes: Mapping[str, Node]) -> Report:
         """Take the first picture of the cluster, and make the kernel agree with it."""
@@ -132,24 +145,43 @@ class Agent:
         dirty, self._dirty = sorted(self._dirty), set()
         operations: list[Operation] = []
         for key in dirty:
-            operations += self.desired.replace(key, features.plan(key, self.view, self.config))
+            operations += self.desired.replace(key, features.plan(key, self.view, self.config, self._peers))
         return operations
 
     async def _apply(self, operations: list[Operation]) -> Report:
-        """Send operations, in the order of the calls. What the kernel takes long for is done beside the loop."""
+        """Send operations, together with all others of this moment; what became of these."""
         if not operations:
             return Report()
-        async with self._kernel_busy:
-            began = self._clock()
-            if any(map(_takes_long, operations)):
-                report = await asyncio.to_thread(self._kernel.apply, operations)
-            else:
-                report = self._kernel.apply(operations)
-        self._log("reconcile", report, began)
-        if report.failed:
-            self._audit_at = min(self._audit_at, self._clock() + RETRY_INTERVAL)
-            self._wake.set()
-        return report
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Failed] = loop.create_future()
+        self._queue.append((operations, outcome))
+        if self._sending is None:
+            self._sending = loop.create_task(self._send())
+        failed = await outcome
+        return Report(
+            [o for o in operations if o.value.identity not in failed],
+            [Failure(o, failed[o.value.identity]) for o in operations if o.value.identity in failed],
+        )
+
+    async def _send(self) -> None:
+        """Send what is queued until nothing is; ten pods that come at once are one change of the kernel."""
+        while self._queue:
+            changes, self._queue = self._queue, []
+            operations = compose([operation for own, _ in changes for operation in own])
+            async with self._kernel_busy:
+                began = self._clock()
+                if any(map(_takes_long, operations)):
+                    report = await asyncio.to_thread(self._kernel.apply, operations)
+                else:
+                    report = self._kernel.apply(operations)
+            self._log("reconcile", report, began)
+            if report.failed:
+                self._audit_at = min(self._audit_at, self._clock() + RETRY_INTERVAL)
+                self._wake.set()
+            failed = {failure.operation.value.identity: failure.error for failure in report.failed}
+            for _, outcome in changes:
+                outcome.set_result(failed)
+        self._sending = None
 
     def _log(self, what: str, report: Report, began: float) -> None:
         level = logging.WARNING if report.failed else logging.DEBUG
@@ -212,7 +244,7 @@ class Agent:
         if key not in self._sandboxes:
             raise NetworkError(f"pod {request.namespace}/{request.name} is not attached")
         found = self._kernel.read(self.ownership)
-        for identity, value in features.plan(key, self.view, self.config).items():
+        for identity, value in features.plan(key, self.view, self.config, self._peers).items():
             if not value.netns and (identity not in found or not self._kernel.matches(value, found[identity])):
                 raise NetworkError(f"pod {request.namespace}/{request.name}: {value} is not in the kernel as planned")
 
@@ -242,7 +274,7 @@ class Agent:
         )
 
     async def _replace(self, key: str) -> Report:
-        return await self._apply(compose(self.desired.replace(key, features.plan(key, self.view, self.config))))
+        return await self._apply(compose(self.desired.replace(key, features.plan(key, self.view, self.config, self._peers))))
 
 
 def _takes_long(operation: Operation) -> bool:

@@ -16,7 +16,7 @@ from podplane.pods import plan as pods
 from podplane.routes import host_gw
 from podplane.state.value import Fragment
 
-NODE, PEER, ROUTE, POD = "node", "peer", "route", "pod"
+NODE, PEER, POD = "node", "peer", "pod"
 
 
 def affected(old: Node | None, new: Node | None, view: View) -> Iterable[str]:
@@ -25,7 +25,7 @@ def affected(old: Node | None, new: Node | None, view: View) -> Iterable[str]:
     if node is None or _planned_of(old) == _planned_of(new):
         return ()
     if node.metadata.name != view.node_name:
-        return (f"{ROUTE}/{node.metadata.name}", f"{PEER}/{node.metadata.name}")
+        return (f"{PEER}/{node.metadata.name}",)
     peers = (f"{PEER}/{name}" for name in view.nodes if name != view.node_name)
     return (f"{NODE}/{node.metadata.name}", *peers, *view.sandboxes)
 
@@ -35,7 +35,23 @@ def _planned_of(node: Node | None) -> object:
     return node and (node.spec.pod_cidrs, node.internal_ips, node.metadata.annotations, node.metadata.uid)
 
 
-def plan(key: str, view: View, config: NetworkConfig) -> Fragment:
+class PeerPlans:
+    """What other nodes add to a node: the same on every node, so all agents of a process share one plan of each peer."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Node, NetworkConfig, tuple[int, ...], Fragment]] = {}
+
+    def plan(self, peer: Node, versions: tuple[int, ...], config: NetworkConfig) -> Fragment:
+        """Routes to the peer's pods, and its addresses as those of a node."""
+        name = peer.metadata.name
+        known = self._known.get(name)
+        if known is None or known[0] is not peer or known[1] is not config or known[2] != versions:
+            planned = {**host_gw.plan(peer, config), **nodes.peer_plan(peer, versions, config)}
+            known = self._known[name] = (peer, config, versions, planned)
+        return known[3]
+
+
+def plan(key: str, view: View, config: NetworkConfig, peers: PeerPlans) -> Fragment:
     """The fragment of one key; empty when what it stands for is gone."""
     feature, _, name = key.partition("/")
     if feature == POD:
@@ -46,6 +62,4 @@ def plan(key: str, view: View, config: NetworkConfig) -> Fragment:
         return {}
     if feature == NODE:
         return nodes.plan(node, config)
-    if feature == PEER:
-        return nodes.peer_plan(node, view.node, config)
-    return host_gw.plan(node, config)
+    return peers.plan(node, view.versions, config)

@@ -84,7 +84,9 @@ def _next_steps(folder: Folder, seconds: float) -> None:
     client = connect(folder)
     nodes, pods = len(client.objects("nodes")), client.objects("pods")
     running = sum(pod.get("status", {}).get("phase") == "Running" for pod in pods)
-    count = f"{nodes} nodes, {running} pods" if running == len(pods) else f"{nodes} nodes, {running} of {len(pods)} pods running"
+    count = (
+        f"{nodes} nodes, {running} pods" if running == len(pods) else f"{nodes} nodes, {running} of {len(pods)} pods running"
+    )
     click.echo(f"Lab {folder.name!r} is up: {count}, in {seconds:.2f} s. API: http://{client.host}:{client.port}")
     pod = pods[0]["metadata"]["name"] if pods else "web"
     steps = [

@@ -101,7 +101,13 @@ def _all_began(pods: Sequence[dict[str, Any]], uids: set[str]) -> bool:
 @click.option("-A", "--all-namespaces", is_flag=True, help="Pods of all namespaces.")
 @click.option("-l", "--selector", default="", help="Only objects with these labels (a=b, a!=b, a in (b,c), a, !a).")
 def get(
-    folder: Folder, namespace: str, resource: str, which: tuple[str, ...], output: str | None, all_namespaces: bool, selector: str
+    folder: Folder,
+    namespace: str,
+    resource: str,
+    which: tuple[str, ...],
+    output: str | None,
+    all_namespaces: bool,
+    selector: str,
 ) -> None:
     """List nodes or pods, all or those named."""
     client = connect(folder)

@@ -49,9 +49,7 @@ class TerminalSize(msgspec.Struct, rename="pascal"):
 def outcome_of(code: int, error: str = "") -> bytes:
     """The Status for an exit code, or for a command that couldn't be started."""
     if error:
-        return msgspec.json.encode(
-            Outcome("Failure", error, "InternalError", Details([Cause("ExitCode", str(code))]))
-        )
+        return msgspec.json.encode(Outcome("Failure", error, "InternalError", Details([Cause("ExitCode", str(code))])))
     if code:
         message = f"command terminated with non-zero exit code: exit status {code}"
         return msgspec.json.encode(Outcome("Failure", message, "NonZeroExitCode", Details([Cause("ExitCode", str(code))])))

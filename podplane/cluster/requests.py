@@ -48,9 +48,7 @@ def create(token: str, resource: str, namespace: str, body: Mapping[str, Any]) -
     return Request("POST", path_of(resource, namespace), {}, _headers(token, JSON), msgspec.json.encode(body))
 
 
-def patch(
-    token: str, resource: str, namespace: str, name: str, body: Mapping[str, Any], subresource: str = ""
-) -> Request:
+def patch(token: str, resource: str, namespace: str, name: str, body: Mapping[str, Any], subresource: str = "") -> Request:
     """Change an object, or its status, by a merge patch (RFC 7386)."""
     path = path_of(resource, namespace, name, subresource)
     return Request("PATCH", path, {}, _headers(token, MERGE_PATCH), msgspec.json.encode(body))

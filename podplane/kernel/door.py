@@ -10,15 +10,15 @@ The parts are opened by an `Opener`, so that the fakes share this code with the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from podplane.kernel import netlink
+from podplane.kernel import netlink, syscalls
 from podplane.kernel.errors import KernelError, NotFound
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import Nft
 from podplane.kernel.rtnl import Rtnl, matches
-from podplane.kernel.sysctl import Sysctls
+from podplane.kernel.sysctl import Sysctls, set_here
 from podplane.state.network import Sysctl
 from podplane.state.nft import NftValue
 from podplane.state.operations import Failure, Operation, Report
@@ -52,11 +52,20 @@ class SysctlPart(Protocol):
         """The values of those that exist."""
 
 
+Visit = tuple[Namespace, Mapping[str, str]]
+"""A namespace, and sysctls to set there."""
+
+
 class Opener(Protocol):
     """Opens the parts of the kernel in a namespace."""
 
     def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> Part:
         """rtnetlink; `namespace_fd` finds the namespaces that veth peers are put in."""
+
+    def guests(
+        self, visits: Mapping[str, Visit], namespace_fd: Callable[[str], int]
+    ) -> Mapping[str, tuple[Part, Mapping[str, KernelError]]]:
+        """rtnetlink of pods' namespaces after sysctls were set there, and which of those were refused: one job for all."""
 
     def nft(self, namespace: Namespace) -> Part:
         """nf_tables."""
@@ -71,6 +80,22 @@ class KernelOpener:
     def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> Part:
         """rtnetlink (NETLINK_ROUTE)."""
         return Rtnl(namespace.run(netlink.Socket, NETLINK_ROUTE), namespace_fd)
+
+    def guests(
+        self, visits: Mapping[str, Visit], namespace_fd: Callable[[str], int]
+    ) -> Mapping[str, tuple[Part, Mapping[str, KernelError]]]:
+        """rtnetlink of pods' namespaces after sysctls were set there, and which of those were refused: one job for all."""
+
+        def visit_all() -> dict[str, tuple[Mapping[str, KernelError], netlink.Socket]]:
+            return {name: visit(place.fd, sysctls) for name, (place, sysctls) in visits.items()}
+
+        def visit(fd: int, sysctls: Mapping[str, str]) -> tuple[Mapping[str, KernelError], netlink.Socket]:
+            syscalls.setns(fd, syscalls.CLONE_NEWNET)
+            return set_here(sysctls), netlink.Socket(NETLINK_ROUTE)
+
+        first, _ = next(iter(visits.values()))
+        opened = first.run(visit_all)
+        return {name: (Rtnl(socket, namespace_fd), refused) for name, (refused, socket) in opened.items()}
 
     def nft(self, namespace: Namespace) -> Part:
         """nf_tables (NETLINK_NETFILTER)."""
@@ -126,10 +151,19 @@ class Kernel:
                 nft.append(operation)
             else:
                 links.setdefault(value.netns, []).append(operation)
-        late = self._apply_sysctls(sysctls, report)
-        for name, part in links.items():
-            self._apply_links(name, part, report)
-        self._apply_sysctls(late, report, last=True)
+        late: dict[str, list[Operation]] = {}
+        guests = self._visit(links.keys() - {HOST}, sysctls, late, report)
+        for name, part in sysctls.items():
+            self._apply_sysctls(name, part, late, report)
+        try:
+            for name, part in links.items():
+                if part:
+                    report.merge((self._rtnl if name == HOST else guests[name]).apply(part))
+        finally:
+            for guest in guests.values():
+                guest.close()
+        for name, part in late.items():
+            self._apply_sysctls(name, part, None, report)
         if nft:
             report.merge(self._nft_part().apply(nft))
         return report
@@ -141,36 +175,45 @@ class Kernel:
             error = NotFound(f"network namespace {operation.value.netns}", "it is not attached")
             report.failed.append(Failure(operation, error))
 
-    def _apply_links(self, name: str, operations: list[Operation], report: Report) -> None:
-        if not operations:
-            return
-        if name == HOST:
-            report.merge(self._rtnl.apply(operations))
-            return
-        part = self._opener.rtnl(self._namespaces[name], self._fd)
-        try:
-            report.merge(part.apply(operations))
-        finally:
-            part.close()
+    def _visit(
+        self, names: Collection[str], sysctls: dict[str, list[Operation]], late: dict[str, list[Operation]], report: Report
+    ) -> dict[str, Part]:
+        """rtnetlink of these pods' namespaces, with their sysctls set and taken out of `sysctls`."""
+        operations = {name: sysctls.pop(name, []) for name in names}
+        wanted = {
+            name: {o.value.name: o.value.value for o in own if isinstance(o.value, Sysctl) and o.new is not None}
+            for name, own in operations.items()
+        }
+        if not wanted:
+            return {}
+        opened = self._opener.guests({name: (self._namespaces[name], own) for name, own in wanted.items()}, self._fd)
+        for name, (_, refused) in opened.items():
+            self._report_sysctls(name, operations[name], refused, late, report)
+        return {name: guest for name, (guest, _) in opened.items()}
 
     def _apply_sysctls(
-        self, by_namespace: Mapping[str, list[Operation]], report: Report, *, last: bool = False
-    ) -> dict[str, list[Operation]]:
-        """Set them; those of links that are not there yet are returned, to be set when the links are."""
-        late: dict[str, list[Operation]] = {}
-        for name, operations in by_namespace.items():
-            part = self._opener.sysctls(self._namespaces[name])
-            wanted = self._wanted(part, operations)
-            errors = part.set(wanted)
-            for operation in operations:
-                error = errors.get(getattr(operation.value, "name", ""))
-                if error is None:
-                    report.applied.append(operation)
-                elif isinstance(error, NotFound) and not last and operation.new is not None:
-                    late.setdefault(name, []).append(operation)
-                else:
-                    report.failed.append(Failure(operation, error))
-        return late
+        self, name: str, operations: list[Operation], late: dict[str, list[Operation]] | None, report: Report
+    ) -> None:
+        part = self._opener.sysctls(self._namespaces[name])
+        self._report_sysctls(name, operations, part.set(self._wanted(part, operations)), late, report)
+
+    @staticmethod
+    def _report_sysctls(
+        name: str,
+        operations: list[Operation],
+        refused: Mapping[str, KernelError],
+        late: dict[str, list[Operation]] | None,
+        report: Report,
+    ) -> None:
+        """Each is applied or failed; those of links that are not there yet go to `late`, to be set when the links are."""
+        for operation in operations:
+            error = refused.get(getattr(operation.value, "name", ""))
+            if error is None:
+                report.applied.append(operation)
+            elif isinstance(error, NotFound) and late is not None and operation.new is not None:
+                late.setdefault(name, []).append(operation)
+            else:
+                report.failed.append(Failure(operation, error))
 
     def _wanted(self, part: SysctlPart, operations: list[Operation]) -> dict[str, str]:
         """Name → value: the wanted one, or, where none is wanted any more, the one that was there before podplane came.
@@ -181,9 +224,7 @@ class Kernel:
         fresh = [v for o, v in sysctls if o.old is None and not v.netns and v.identity not in self._former_sysctls]
         found = part.read([v.name for v in fresh]) if fresh else {}
         self._former_sysctls.update({v.identity: found[v.name] for v in fresh if v.name in found})
-        return {
-            v.name: v.value if o.new is not None else self._former_sysctls.pop(v.identity, v.value) for o, v in sysctls
-        }
+        return {v.name: v.value if o.new is not None else self._former_sysctls.pop(v.identity, v.value) for o, v in sysctls}
 
     def _nft_part(self) -> Part:
         if self._nft is None:

@@ -15,7 +15,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 NLMSG_ERROR, NLMSG_DONE, NLMSG_OVERRUN = 2, 3, 4
@@ -41,12 +41,17 @@ DUMP_TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One request: `payload` is the family's fixed header and the attributes; `label` names it in errors."""
+    """One request: `payload` is the family's fixed header and the attributes; `label` names it in errors, if there are any."""
 
     type: int
     flags: int
     payload: bytes
-    label: str = ""
+    label: str | Callable[[], str] = ""
+
+    @property
+    def name(self) -> str:
+        """What the message is to do, in words."""
+        return self.label() if callable(self.label) else self.label
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,9 +149,7 @@ class ZygoteProcesses:
         self._last += 1
         process = ZygoteProcess(self._last, self._signal, self._loop.create_future(), self._loop.create_future())
         self._processes[process.id] = process
-        request = msgspec.json.encode(
-            Spawn(process.id, list(argv), dict(env or {}), hostname, directory or "/", join, tty)
-        )
+        request = msgspec.json.encode(Spawn(process.id, list(argv), dict(env or {}), hostname, directory or "/", join, tty))
         if len(request) > MESSAGE_BYTES:
             self._settle(Event(process.id, error=f"{argv[0]}: arguments and environment are too long", code=NOT_EXECUTABLE))
             return process

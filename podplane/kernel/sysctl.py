@@ -6,20 +6,23 @@ dot within an interface name is written as `/`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from podplane.kernel.errors import KernelError, NotFound, from_errno
 from podplane.kernel.namespace import Namespace
 
-ROOT = Path("/proc/sys")
+ROOT = "/proc/sys/"
+VALUE_BYTES = 4096
+SEPARATORS = str.maketrans("./", "/.")
 MODULES = {"net.bridge": "br_netfilter"}
 """Sysctls that appear with a kernel module."""
 
 
-def path_of(name: str) -> Path:
+def path_of(name: str) -> str:
     """The file of a sysctl."""
-    return ROOT / name.translate(str.maketrans("./", "/."))
+    return ROOT + name.translate(SEPARATORS)
 
 
 def set_here(values: Mapping[str, str]) -> dict[str, KernelError]:
@@ -34,17 +37,21 @@ def set_here(values: Mapping[str, str]) -> dict[str, KernelError]:
 
 
 def _set(name: str, value: str) -> None:
-    path = path_of(name)
+    wanted = value.split()
     try:
-        if path.read_text().split() == value.split():
-            return
-        path.write_text(value)
-        found = path.read_text().split()
+        fd = os.open(path_of(name), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if os.pread(fd, VALUE_BYTES, 0).decode().split() == wanted:
+                return
+            os.pwrite(fd, value.encode(), 0)
+            found = os.pread(fd, VALUE_BYTES, 0).decode().split()
+        finally:
+            os.close(fd)
     except FileNotFoundError:
         raise NotFound(f"sysctl {name} = {value}", "there is no such sysctl here", hint=_hint(name)) from None
     except OSError as error:
         raise from_errno(f"sysctl {name} = {value}", error.errno or 0) from None
-    if found != value.split():
+    if found != wanted:
         raise KernelError(f"sysctl {name} = {value}", f"it is {' '.join(found)} after it was set")
 
 
@@ -58,7 +65,7 @@ def read_here(names: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in names:
         try:
-            found[name] = " ".join(path_of(name).read_text().split())
+            found[name] = " ".join(Path(path_of(name)).read_text().split())
         except FileNotFoundError:
             continue
         except OSError as error:

@@ -29,7 +29,7 @@ from podplane.kernel import syscalls
 MESSAGE_BYTES = 200 * 1024
 """The longest message: arguments and environment of a command must fit."""
 MAX_DESCRIPTORS = 4
-IGNORED_BY_PARENTS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT)
+IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT)
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit codes of a command that could not be started, as shells have them."""
 
@@ -108,6 +108,8 @@ class Zygote:
 
     def run(self) -> None:
         """Serve until the other end is closed."""
+        for number in IGNORED_BY_PYTHON:  # here once, and not in every child: containers begin with what is usual
+            signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
         gc.collect()
@@ -233,8 +235,6 @@ class Child:
 
     def _prepare(self) -> None:
         signal.set_wakeup_fd(-1)
-        for number in (*IGNORED_BY_PARENTS, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
         os.setsid()
         if self._container >= 0:
             syscalls.setns(self._container, syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWNET)

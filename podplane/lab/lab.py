@@ -22,6 +22,7 @@ import time
 from collections.abc import Mapping
 
 from podplane.agent.agent import Agent
+from podplane.agent.features import PeerPlans
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.asgi import serve
 from podplane.apiserver.server import ApiServer
@@ -29,7 +30,8 @@ from podplane.apiserver.store import Store, StoreError
 from podplane.cluster.client import Client
 from podplane.cluster.errors import AlreadyExists, ApiError
 from podplane.cluster.informer import Informer
-from podplane.kernel.namespace import Namespace, NetworkNamespace, Workers
+from podplane.ipam.plan import Plan
+from podplane.kernel.namespace import Namespace, Nursery, Workers
 from podplane.kernel.process import ProcessError, ZygoteProcesses
 from podplane.lab import manifests, underlay
 from podplane.lab.errors import LabError
@@ -64,7 +66,10 @@ class Lab:
         self._token = secrets.token_urlsafe(24)
         self._processes = ZygoteProcesses(zygote, lambda: os._exit(1))
         self._workers = Workers(NAMESPACE_WORKERS)
+        self._nursery = Nursery(self._workers)
         self._null = open_null()
+        self._config = network_config(self.plan, spec)
+        self._peers = PeerPlans()
         self._kubelets: dict[str, Kubelet] = {}
         self._agents: dict[str, Agent] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -104,6 +109,7 @@ class Lab:
         self._reporter.connection.close()
         gc.collect()
         gc.freeze()
+        gc.enable()
         gc.set_threshold(50_000, 20, 50)
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -139,7 +145,7 @@ class Lab:
                 raise LabError(f"{manifests.node_name(number)} can't be registered: {error}") from None
 
     async def _start_node(self, name: str, machine: Machine, nodes: Mapping[str, Node], client: Client) -> None:
-        agent = self._agents[name] = Agent(name, self._network_config(), machine.kernel)
+        agent = self._agents[name] = Agent(name, self._config, machine.kernel, self._peers)
         report = agent.start(nodes)
         if report.failed:
             raise LabError(f"{name} can't be set up: {report.failed[0].error}")
@@ -150,18 +156,11 @@ class Lab:
             network=agent,
             processes=self._processes,
             client=client,
-            make_namespace=self._new_namespace,
+            make_namespace=self._nursery.create,
             null=self._null,
             sandbox_only=self.spec.sandbox_only,
         )
         self._tasks.append(asyncio.create_task(agent.run()))
-
-    def _network_config(self) -> NetworkConfig:
-        excluded = tuple(filter(None, self.spec.masquerade_exclude.split(",")))
-        return NetworkConfig(cluster_cidrs=tuple(map(str, self.plan.cluster)), masquerade_exclude=excluded)
-
-    async def _new_namespace(self) -> Namespace:
-        return await NetworkNamespace.create_async(self._workers)
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
         for agent in self._agents.values():
@@ -226,11 +225,20 @@ class Lab:
             raise LabError(f"containers can't be started here: {error}") from None
 
 
-def body(spec: LabSpec, folder: Folder, listener: socket.socket, pods_per_node: int, zygote: socket.socket, reporter: Reporter) -> None:
+def network_config(plan: Plan, spec: LabSpec) -> NetworkConfig:
+    """The agents' settings."""
+    excluded = tuple(filter(None, spec.masquerade_exclude.split(",")))
+    return NetworkConfig(cluster_cidrs=tuple(map(str, plan.cluster)), masquerade_exclude=excluded)
+
+
+def body(
+    spec: LabSpec, folder: Folder, listener: socket.socket, pods_per_node: int, zygote: socket.socket, reporter: Reporter
+) -> None:
     """What PID 1 of a lab does. LabError when the lab can't be started."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
     async def main() -> None:
+        gc.disable()  # a start makes objects that stay: looking for garbage among them is for nothing
         lab = Lab(spec, folder, zygote, listener, reporter)
         await lab.start(pods_per_node)
         await lab.run()

@@ -75,7 +75,9 @@ def launch(folder: Folder, body: Callable[[Reporter], None], keep: int) -> Itera
             yield progress
             if progress.ready:
                 return
-    raise LabError(f"the lab ended while it started: `{folder.command('up')}` tries again, {folder.path / 'lab.log'} may say why")
+    raise LabError(
+        f"the lab ended while it started: `{folder.command('up')}` tries again, {folder.path / 'lab.log'} may say why"
+    )
 
 
 def _close_others(*keep: int) -> None:

@@ -15,7 +15,12 @@ GRACE_SECONDS = 2
 
 
 def pod(
-    name: str, *, node: str = "", command: Sequence[str] = (), namespace: str = "default", labels: dict[str, str] | None = None,
+    name: str,
+    *,
+    node: str = "",
+    command: Sequence[str] = (),
+    namespace: str = "default",
+    labels: dict[str, str] | None = None,
     port: int | None = None,
 ) -> dict[str, Any]:
     """A pod of one container: `command`, or the echo server."""

@@ -35,7 +35,9 @@ def settings(folder: Folder, given: Mapping[str, object]) -> LabSpec:
         for name in FIXED:
             if getattr(old, name) != getattr(wanted, name):
                 option = "--" + name.replace("_", "-")
-                raise LabError(f"lab {folder.name!r} was made with {option} {getattr(old, name)}: {purge}, or choose another --name")
+                raise LabError(
+                    f"lab {folder.name!r} was made with {option} {getattr(old, name)}: {purge}, or choose another --name"
+                )
         if wanted.nodes < old.nodes:
             raise LabError(f"lab {folder.name!r} has {old.nodes} nodes already, it can only get more: {purge}")
     return wanted
@@ -53,7 +55,9 @@ def up(folder: Folder, given: Mapping[str, object], pods_per_node: int) -> Itera
     is_new = not folder.store.exists()
     spec.save(folder.spec, wanted)
     try:
-        yield from launch(folder, lambda reporter: _first_process(wanted, folder, listener, pods_per_node, reporter), listener.fileno())
+        yield from launch(
+            folder, lambda reporter: _first_process(wanted, folder, listener, pods_per_node, reporter), listener.fileno()
+        )
     except LabError:
         stop(folder)
         if is_new:
@@ -63,9 +67,7 @@ def up(folder: Folder, given: Mapping[str, object], pods_per_node: int) -> Itera
         listener.close()
 
 
-def _first_process(
-    wanted: LabSpec, folder: Folder, listener: socket.socket, pods_per_node: int, reporter: Reporter
-) -> None:
+def _first_process(wanted: LabSpec, folder: Folder, listener: socket.socket, pods_per_node: int, reporter: Reporter) -> None:
     """PID 1: the zygote first, while the process is small; then the rest is imported."""
     from podplane.kernel import zygote
     from podplane.runtime.programs import PROGRAMS

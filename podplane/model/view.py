@@ -38,3 +38,8 @@ class View:
     def node(self) -> Node | None:
         """This node's own object, once it is known."""
         return self.nodes.get(self.node_name)
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """IP versions of this node's blocks."""
+        return tuple(6 if ":" in block else 4 for block in self.node.spec.pod_cidrs) if self.node else ()

@@ -114,11 +114,9 @@ def node_elements(node: Node, versions: Iterable[int]) -> list[Value]:
     ]
 
 
-def peer_plan(peer: Node, view_node: Node, config: NetworkConfig) -> Fragment:
-    """What another node adds here: its addresses are reached without masquerade."""
-    if not config.masquerade:
-        return {}
-    return fragment(node_elements(peer, (ipaddress.ip_network(block).version for block in view_node.spec.pod_cidrs)))
+def peer_plan(peer: Node, versions: Iterable[int], config: NetworkConfig) -> Fragment:
+    """What another node adds to one with blocks of these IP versions: its addresses are reached without masquerade."""
+    return fragment(node_elements(peer, versions)) if config.masquerade else {}
 
 
 def _inside(version: int) -> str:

@@ -128,9 +128,7 @@ class PodWorker:
     async def run(self) -> None:
         """Live: until the pod ends, or this is cancelled (then nothing is cleaned up: the process is about to end)."""
         self.started_at = timestamp()
-        self.containers = [
-            RunningContainer(spec, ContainerState(spec.name, spec.image)) for spec in self.pod.spec.containers
-        ]
+        self.containers = [RunningContainer(spec, ContainerState(spec.name, spec.image)) for spec in self.pod.spec.containers]
         while not self._ending and not await self._attach():
             await self._sleep(RETRY_SECONDS)
         if not self.node.sandbox_only:

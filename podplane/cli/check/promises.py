@@ -166,7 +166,7 @@ def _full_size(pods: Sequence[Party]) -> Iterator[Probe]:
 
 
 def judge(probe: Probe, answer: Mapping[str, Any] | None) -> str:
-    """"" when the answer keeps the promise; else the pair, the expected and the seen."""
+    """ "" when the answer keeps the promise; else the pair, the expected and the seen."""
     what = f"{probe.source} → {probe.target} {probe.ip} {probe.protocol}"
     if probe.size:
         what += f" {probe.size} bytes"
@@ -195,7 +195,9 @@ def uniqueness(pods: Iterable[Party], found: Mapping[str, Iterable[str]]) -> Ver
         for ip in pod.ips:
             verdict.proved += 1
             if ip not in own:
-                verdict.failures.append(f"{pod.name}: expected address {ip} on its interfaces, found {', '.join(sorted(own)) or 'none'}")
+                verdict.failures.append(
+                    f"{pod.name}: expected address {ip} on its interfaces, found {', '.join(sorted(own)) or 'none'}"
+                )
     return verdict
 
 

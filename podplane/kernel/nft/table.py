@@ -156,7 +156,7 @@ class Nft:
 
     @staticmethod
     def _fail(unit: Unit, refusal: Refusal, position: int, report: Report) -> None:
-        label = unit.messages[position].label if 0 <= position < len(unit.messages) else unit.messages[0].label
+        label = unit.messages[position if 0 <= position < len(unit.messages) else 0].name
         error = from_errno(label, refusal.errno, refusal.text)
         report.failed += [Failure(operation, error) for operation in unit.operations]
 
@@ -209,9 +209,7 @@ class Nft:
 
 
 def _with_rules(chain: Chain, rules: tuple[Rule, ...]) -> Chain:
-    return Chain(
-        family=chain.family, table=chain.table, name=chain.name, hook=chain.hook, rules=rules, comment=chain.comment
-    )
+    return Chain(family=chain.family, table=chain.table, name=chain.name, hook=chain.hook, rules=rules, comment=chain.comment)
 
 
 def _place(value: Value) -> tuple[str, str]:

@@ -45,7 +45,7 @@ def new_link(link: Link, own_index: int, index: Index, namespace_fd: NamespaceFd
         info.append(nested(c.IFLA_INFO_DATA, *_vxlan_attributes(link.vxlan, index)))
     payload = _link_header(own_index, link.up) + text(c.IFLA_IFNAME, link.name)
     payload += _link_attributes(link, index) + nested(c.IFLA_LINKINFO, *info)
-    return Message(c.RTM_NEWLINK, CREATE, payload, f"create link {link.name}")
+    return Message(c.RTM_NEWLINK, CREATE, payload, lambda: f"create link {link.name}")
 
 
 def _link_header(index: int, up: bool) -> bytes:
@@ -90,7 +90,7 @@ def set_link(link: Link, own_index: int, index: Index) -> Message:
     payload = _link_header(own_index, link.up) + _link_attributes(link, index)
     if link.kind and not link.master:
         payload += u32(c.IFLA_MASTER, 0)
-    return Message(c.RTM_NEWLINK, 0, payload, f"set link {link.name}")
+    return Message(c.RTM_NEWLINK, 0, payload, lambda: f"set link {link.name}")
 
 
 def set_later(link: Link, own_index: int) -> Message | None:
@@ -103,18 +103,20 @@ def set_later(link: Link, own_index: int) -> Message | None:
         payload += nested(c.IFLA_LINKINFO, text(c.IFLA_INFO_SLAVE_KIND, "bridge"), slave)
     if not payload:
         return None
-    return Message(c.RTM_NEWLINK, 0, c.LINK.pack(0, 0, own_index, 0, 0) + payload, f"set alias and port mode of {link.name}")
+    return Message(
+        c.RTM_NEWLINK, 0, c.LINK.pack(0, 0, own_index, 0, 0) + payload, lambda: f"set alias and port mode of {link.name}"
+    )
 
 
 def delete_link(own_index: int, name: str) -> Message:
     """Delete a link."""
-    return Message(c.RTM_DELLINK, 0, c.LINK.pack(0, 0, own_index, 0, 0), f"delete link {name}")
+    return Message(c.RTM_DELLINK, 0, c.LINK.pack(0, 0, own_index, 0, 0), lambda: f"delete link {name}")
 
 
 def set_group(own_index: int, name: str, group: int) -> Message:
     """Put a link, down and without master, into a group: the quick part of deleting many."""
     payload = _link_header(own_index, False) + u32(c.IFLA_MASTER, 0) + u32(c.IFLA_GROUP, group)
-    return Message(c.RTM_NEWLINK, 0, payload, f"delete link {name}")
+    return Message(c.RTM_NEWLINK, 0, payload, lambda: f"delete link {name}")
 
 
 def delete_group(group: int) -> Message:
@@ -128,7 +130,7 @@ def address(value: Address, index: Index, kind: int, flags: int) -> Message:
     header = c.ADDRESS.pack(c.FAMILY[value.ip.version], value.prefix_length, nodad, 0, index(value.link))
     packed = value.ip.packed
     payload = header + attribute(c.IFA_LOCAL, packed) + attribute(c.IFA_ADDRESS, packed)
-    return Message(kind, flags, payload, f"address {value.ip}/{value.prefix_length} on {value.link}")
+    return Message(kind, flags, payload, lambda: f"address {value.ip}/{value.prefix_length} on {value.link}")
 
 
 def route(value: Route, index: Index, kind: int, flags: int) -> Message:
@@ -160,7 +162,7 @@ def route(value: Route, index: Index, kind: int, flags: int) -> Message:
         parts.append(attribute(c.RTA_PREFSRC, value.source.packed))
     if value.mtu:
         parts.append(nested(c.RTA_METRICS, u32(c.RTAX_MTU, value.mtu)))
-    return Message(kind, flags, b"".join(parts), f"route {_route_text(value)}")
+    return Message(kind, flags, b"".join(parts), lambda: f"route {_route_text(value)}")
 
 
 def _route_text(value: Route) -> str:
@@ -172,7 +174,7 @@ def neighbour(value: Neighbour, index: Index, kind: int, flags: int) -> Message:
     """RTM_NEWNEIGH or RTM_DELNEIGH of a permanent entry."""
     header = c.NEIGHBOUR.pack(c.FAMILY[value.ip.version], index(value.link), c.NUD_PERMANENT, 0, 0)
     payload = header + attribute(c.NDA_DST, value.ip.packed) + attribute(c.NDA_LLADDR, mac_bytes(value.mac))
-    return Message(kind, flags, payload, f"neighbour {value.ip} on {value.link}")
+    return Message(kind, flags, payload, lambda: f"neighbour {value.ip} on {value.link}")
 
 
 def fdb(value: Fdb, index: Index, kind: int, flags: int) -> Message:
@@ -181,7 +183,7 @@ def fdb(value: Fdb, index: Index, kind: int, flags: int) -> Message:
     payload = header + attribute(c.NDA_LLADDR, mac_bytes(value.mac))
     if value.remote is not None:
         payload += attribute(c.NDA_DST, value.remote.packed)
-    return Message(kind, flags, payload, f"fdb {value.mac} on {value.link}")
+    return Message(kind, flags, payload, lambda: f"fdb {value.mac} on {value.link}")
 
 
 def rule(value: Rule, kind: int, flags: int) -> Message:
@@ -203,7 +205,7 @@ def rule(value: Rule, kind: int, flags: int) -> Message:
         parts += [u32(c.FRA_FWMARK, value.mark), u32(c.FRA_FWMASK, value.mark_mask or 0xFFFF_FFFF)]
     if value.protocol:
         parts.append(u8(c.FRA_PROTOCOL, value.protocol))
-    return Message(kind, flags, b"".join(parts), f"rule {value.priority}")
+    return Message(kind, flags, b"".join(parts), lambda: f"rule {value.priority}")
 
 
 def _network(kind: int, network: IPNetwork | None) -> bytes:
@@ -213,4 +215,3 @@ def _network(kind: int, network: IPNetwork | None) -> bytes:
 def get_link(name: str) -> bytes:
     """Payload that asks for one link by name."""
     return struct.pack("=BxHiII", 0, 0, 0, 0, 0) + text(c.IFLA_IFNAME, name)
-

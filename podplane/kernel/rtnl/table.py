@@ -113,7 +113,7 @@ class Rtnl:
         names = {
             batch[r.index][0].value.name  # type: ignore[attr-defined]  # a link, by the message's kind
             for r in refused
-            if r.errno == errno.EEXIST and batch[r.index][1].label.startswith("create link")
+            if r.errno == errno.EEXIST and batch[r.index][1].type == c.RTM_NEWLINK
         }
         if not names:
             return refused
@@ -171,7 +171,7 @@ class Rtnl:
         reasons: dict[int, Failure] = {}
         for refusal in refused:
             operation, message = batch[refusal.index]
-            error = from_errno(message.label, refusal.errno, refusal.text)
+            error = from_errno(message.name, refusal.errno, refusal.text)
             reasons.setdefault(id(operation), Failure(operation, error))
         report.failed += reasons.values()
         report.applied += [o for o in operations if id(o) not in reasons]
