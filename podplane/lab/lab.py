@@ -214,8 +214,6 @@ class Lab:
 
     async def _start_outside(self, outside: Namespace) -> None:
         """The host outside serves too, so that pods have somebody to talk to there."""
-        if self.spec.sandbox_only:
-            return
         process = self._processes.spawn(
             [ECHO_IMAGE], (self._null,) * 3, netns=outside.fd, env={"PATH": PATH}, hostname=underlay.OUTSIDE
         )

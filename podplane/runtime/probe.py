@@ -6,8 +6,8 @@ It reads JSON lines on standard input and writes one JSON line for each on stand
                                         with its name and the source address that it saw
     {"do": "probe", "probes": […]}   → {"answers": […]}                    one answer a probe, in order
 
-A probe is {"protocol": "icmp" | "tcp" | "udp", "ip", "port", "size"}; `size` (ICMP) is the length of the IP packet, sent with "don't
-fragment". An answer is {"ok": true, "seen": {"name", "source"}}, or {"ok": false, "error"}. It ends with its input.
+A probe is {"protocol": "icmp" | "tcp" | "http" | "udp", "ip", "port", "size"}; `size` (ICMP) is the length of the IP packet,
+sent with "don't fragment"; `http` asks an echo server. An answer is {"ok": true, "seen": {"name", "source"}}, or {"ok": false, "error"}. It ends with its input.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from podplane.runtime.sockets import caller, family_of, listener
 
 USUAL_PORT = 8079
 """Where the server listens if it can, so that all pods serve the same port."""
-AT_ONCE = 32
+AT_ONCE = 16
 """Probes that one process has on their way at one time."""
 TIMEOUT_SECONDS = 2.0
 RESEND_SECONDS = 0.4
@@ -167,7 +167,7 @@ class Prober:
 
     def _open_socket(self, pending: Pending) -> None:
         probe = pending.probe
-        kind = socket.SOCK_STREAM if probe["protocol"] == "tcp" else socket.SOCK_DGRAM
+        kind = socket.SOCK_DGRAM if probe["protocol"] == "udp" else socket.SOCK_STREAM
         sock = pending.sock = socket.socket(family_of(probe["ip"]), kind)
         sock.setblocking(False)
         code = sock.connect_ex((probe["ip"], probe["port"]))
@@ -175,12 +175,25 @@ class Prober:
             raise OSError(code, os.strerror(code))
         if kind == socket.SOCK_DGRAM:
             self._send_udp(pending)
-        self._selector.register(sock, selectors.EVENT_READ, lambda: self._receive(pending))
+        if probe["protocol"] == "http":
+            self._selector.register(sock, selectors.EVENT_WRITE, lambda: self._send_http(pending))
+        else:
+            self._selector.register(sock, selectors.EVENT_READ, lambda: self._receive(pending))
 
     def _send_udp(self, pending: Pending) -> None:
         assert pending.sock is not None
         pending.resend_at = time.monotonic() + RESEND_SECONDS
         pending.sock.send(b"podplane")
+
+    def _send_http(self, pending: Pending) -> None:
+        """The connection stands, or failed: which, the first send says."""
+        assert pending.sock is not None
+        try:
+            pending.sock.send(b"GET / HTTP/1.1\r\nHost: probe\r\n\r\n")
+        except OSError as error:
+            self._done(pending, error=error.strerror or str(error))
+            return
+        self._selector.modify(pending.sock, selectors.EVENT_READ, lambda: self._receive(pending))
 
     def _receive(self, pending: Pending) -> None:
         assert pending.sock is not None
@@ -222,7 +235,7 @@ class Prober:
 def _seen(answer: bytes) -> dict[str, Any]:
     """What the other end reported: an object with name and source, or nothing that can be understood."""
     try:
-        found = json.loads(answer)
+        found = json.loads(answer.rpartition(b"\r\n")[2])
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -1,0 +1,133 @@
+"""`podplane check`: gather members, probe, judge, report."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from podplane.cli.check import promises, report, sessions
+from podplane.cli.check.parties import Member, gathered
+from podplane.cli.check.promises import Party, Probe, Verdict
+from podplane.cli.options import connect, lab_name
+from podplane.lab import preflight, spec, underlay
+from podplane.lab.errors import LabError
+from podplane.lab.folder import Folder
+
+START_SECONDS = 30.0
+SECONDS_A_PROBE = 0.3
+"""How long an answer to many probes may take, at the very worst: nobody answers, and 16 wait at one time."""
+OUTSIDE_PORT = 8080
+
+
+@click.command()
+@lab_name
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+@click.option("--all", "everything", is_flag=True, help="Every ordered pair of pods, however many there are.")
+def check(folder: Folder, as_json: bool, everything: bool) -> None:
+    """Prove the promises of the Kubernetes network model with packets between all pods, nodes and the world outside.
+
+    Exit status 0: all are kept; 1: one is broken; 2: it could not be found out.
+    """
+    client = connect(folder)
+    preflight.raise_file_limit()
+    settings = spec.load(folder.spec)
+    if settings is None:
+        raise LabError(f"lab {folder.name!r} has no settings")
+    ips = tuple(map(str, underlay.outside_ips(settings.plan())))
+    outside = Party(underlay.OUTSIDE, "outside", "", ips, OUTSIDE_PORT)
+    began = time.monotonic()
+    with gathered(client) as (members, left_out), sessions.probers(client, members) as (found, refused):
+        result = examine(members, found, refused, outside, everything)
+    result.left_out = left_out
+    result.seconds = time.monotonic() - began
+    click.echo(report.as_json(result) if as_json else report.as_text(result, sys.stdout.isatty()))
+    sys.exit(0 if result.ok else 1)
+
+
+def examine(
+    members: Sequence[Member],
+    found: Mapping[str, sessions.Prober],
+    refused: Mapping[str, str],
+    outside: Party | None,
+    everything: bool,
+) -> report.Result:
+    """Let the members' servers start, probe from each to the others, and judge the answers."""
+    served = sessions.ask_all(found, {n: {"do": "serve", "name": n} for n in found}, START_SECONDS)
+    parties = {m.name: _party(m, served[m.name]) for m in members if m.name in served}
+    pods = [p for p in parties.values() if p.kind == "pod"]
+    probes = promises.plan(pods, [p for p in parties.values() if p.kind == "node"], outside, everything)
+    probes += _localhost(members, parties)
+    answers = _probe(found, probes)
+    again = [probe for probe in probes if promises.judge(probe, answers.get(probe))]
+    answers.update(_probe(found, again))  # once more, and alone: a busy machine is no broken promise
+    lost = {m.name: refused.get(m.name) or found[m.name].failure or "no answer" for m in members if m.name not in parties}
+    verdicts = _verdicts(probes, answers, lost, pods, {name: tuple(a["ips"]) for name, a in served.items()})
+    return report.Result(verdicts, pods, probes, answers)
+
+
+def _party(member: Member, serving: sessions.Answer) -> Party:
+    return Party(member.name, member.kind, member.node, member.ips, serving["port"], serving["mtu"])
+
+
+def _localhost(members: Sequence[Member], parties: Mapping[str, Party]) -> list[Probe]:
+    """From the second container of a pod to the server of the first, over localhost."""
+    first = {(m.namespace, m.pod): m.name for m in members if m.kind == "pod"}
+    pairs = [(m.name, first[m.namespace, m.pod]) for m in members if m.kind == "container" and m.name in parties]
+    return [
+        Probe(promises.LOCALHOST, source, target, "tcp", ip, parties[target].port, seen=ip, answered_by=target)
+        for source, target in pairs
+        if target in parties
+        for ip in sorted({"::1" if ":" in ip else "127.0.0.1" for ip in parties[target].ips})
+    ]
+
+
+def _probe(found: Mapping[str, sessions.Prober], probes: Iterable[Probe]) -> dict[Probe, sessions.Answer]:
+    """What became of each probe; of those whose source gave no answer, nothing."""
+    by_source: dict[str, list[Probe]] = defaultdict(list)
+    for probe in probes:
+        if not found[probe.source].failure:
+            by_source[probe.source].append(probe)
+    if not by_source:
+        return {}
+    questions = {source: {"do": "probe", "probes": [_question(p) for p in own]} for source, own in by_source.items()}
+    longest = max(len(own) for own in by_source.values())
+    answers = sessions.ask_all(found, questions, START_SECONDS + SECONDS_A_PROBE * longest)
+    return {
+        probe: answer
+        for source, reply in answers.items()
+        for probe, answer in zip(by_source[source], reply["answers"], strict=True)
+    }
+
+
+def _question(probe: Probe) -> dict[str, Any]:
+    protocol = "http" if probe.target == underlay.OUTSIDE else probe.protocol
+    return {"protocol": protocol, "ip": probe.ip, "port": probe.port, "size": probe.size}
+
+
+def _verdicts(
+    probes: Sequence[Probe],
+    answers: Mapping[Probe, sessions.Answer],
+    lost: Mapping[str, str],
+    pods: Sequence[Party],
+    found_ips: Mapping[str, Sequence[str]],
+) -> list[Verdict]:
+    """One verdict a promise, in the order of the table."""
+    verdicts = {promise: Verdict(promise) for promise in promises.PROMISES}
+    verdicts[promises.UNIQUE] = promises.uniqueness(pods, found_ips)
+    reached: dict[str, int] = defaultdict(int)
+    for probe in probes:
+        failure = promises.judge(probe, answers.get(probe))
+        verdict = verdicts[probe.promise]
+        if failure:
+            verdict.failures.append(failure)
+        else:
+            verdict.proved += 1
+            reached[probe.answered_by] += probe.promise != promises.LOCALHOST
+    verdicts[promises.SAME_PORT] = promises.same_port(pods, reached)
+    verdicts[promises.REACH].failures += [f"{name}: {why}" for name, why in lost.items()]
+    return list(verdicts.values())

@@ -1,0 +1,102 @@
+"""What a check found, as text with a matrix, or as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from podplane.cli.check.promises import NO_NAT, PROMISES, REACH, Party, Probe, Verdict, judge
+
+MATRIX_UP_TO = 16
+"""Pods in the matrix; above, it shows nodes."""
+FAILURES_SHOWN = 10
+GOOD, BAD, NONE = "✓", "✗", "·"
+
+
+@dataclass(slots=True)
+class Result:
+    """Everything a check found."""
+
+    verdicts: Sequence[Verdict]
+    pods: Sequence[Party]
+    probes: Sequence[Probe]
+    answers: Mapping[Probe, Mapping[str, Any]]
+    left_out: Sequence[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """All promises are kept."""
+        return all(verdict.ok for verdict in self.verdicts)
+
+
+def as_json(result: Result) -> str:
+    """One JSON object."""
+    import json
+
+    rows = [
+        {"promise": v.promise, "text": PROMISES[v.promise], "ok": v.ok, "probes": v.proved + len(v.failures), "failures": v.failures}
+        for v in result.verdicts
+    ]
+    counts = {"pods": len(result.pods), "left_out": list(result.left_out), "seconds": round(result.seconds, 2)}
+    return json.dumps({"ok": result.ok, "promises": rows, **counts}, indent=2, ensure_ascii=False)
+
+
+def as_text(result: Result, colour: bool) -> str:
+    """Matrix, a line for each promise, failures in words, and a last line that sums up."""
+    lines = [*matrix(result), ""] if result.pods else []
+    for verdict in result.verdicts:
+        lines.append(f"{_mark(verdict.ok, colour)} {PROMISES[verdict.promise]}  ({_count(verdict)})")
+        lines += [f"    {failure}" for failure in verdict.failures[:FAILURES_SHOWN]]
+        if len(verdict.failures) > FAILURES_SHOWN:
+            lines.append(f"    … and {len(verdict.failures) - FAILURES_SHOWN} more (--json has all)")
+    if result.left_out:
+        lines += ["", f"Left out, because they don't run: {', '.join(result.left_out)}"]
+    broken = sum(not verdict.ok for verdict in result.verdicts)
+    summary = f"{broken} of {len(result.verdicts)} promises are broken" if broken else f"All {len(result.verdicts)} promises are kept"
+    return "\n".join([*lines, "", f"{summary}: {len(result.probes)} probes, {len(result.pods)} pods, {result.seconds:.1f} s."])
+
+
+def _mark(ok: bool, colour: bool) -> str:
+    mark = GOOD if ok else BAD
+    return f"\033[{32 if ok else 31}m{mark}\033[0m" if colour else mark
+
+
+def _count(verdict: Verdict) -> str:
+    if not verdict.proved and not verdict.failures:
+        return "nothing could prove it"
+    return f"{verdict.proved} of {verdict.proved + len(verdict.failures)}"
+
+
+def matrix(result: Result) -> list[str]:
+    """Who reaches whom: a row sends, a column answers. Pods by number, or nodes where there are many pods."""
+    by_node = len(result.pods) > MATRIX_UP_TO
+    label = {pod.name: pod.node if by_node else pod.name for pod in result.pods}
+    names = sorted(dict.fromkeys(label.values()), key=lambda name: (len(name), name)) if by_node else list(label.values())
+    cells = _cells(result, label)
+    if len(names) > 2 * MATRIX_UP_TO:
+        bad = [pair for pair, good in cells.items() if not good]
+        return [f"{len(cells)} pairs of nodes, {len(bad)} with a failure" + "".join(f"\n  {a} → {b}" for a, b in bad[:FAILURES_SHOWN])]
+    width, cell = max(map(len, names)), max(len(str(len(names))), 1)
+    number = len(str(len(names)))
+    head = " " * (number + width + 2) + " ".join(str(i + 1).rjust(cell) for i in range(len(names)))
+    rows = [
+        f"{str(i + 1).rjust(number)} {source.ljust(width)} " + " ".join(_cell(cells.get((source, to))).rjust(cell) for to in names)
+        for i, source in enumerate(names)
+    ]
+    return [head, *rows]
+
+
+def _cell(good: bool | None) -> str:
+    return NONE if good is None else GOOD if good else BAD
+
+
+def _cells(result: Result, label: Mapping[str, str]) -> dict[tuple[str, str], bool]:
+    """(source, target) → all probes between them were good."""
+    cells: dict[tuple[str, str], bool] = {}
+    for probe in result.probes:
+        if probe.promise in (REACH, NO_NAT):
+            pair = (label[probe.source], label[probe.target])
+            cells[pair] = cells.get(pair, True) and not judge(probe, result.answers.get(probe))
+    return cells
