@@ -39,10 +39,10 @@ def up(folder: Folder, pods_per_node: int, **given: Any) -> None:
     folder.create()
     try:
         with folder.exclusive():
-            if folder.holder() is not None:
+            if folder.holder() is not None and folder.published:
                 _add_to_running(folder, given, pods_per_node)
             else:
-                folder.clear()
+                operations.stop(folder)  # a start whose `up` was killed may be on its way
                 folder.create()
                 _show(operations.up(folder, given, pods_per_node))
     except LabError:

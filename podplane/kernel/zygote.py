@@ -12,6 +12,7 @@ The child reports on the same socket (messages are whole, whoever sends them): `
 from __future__ import annotations
 
 import array
+import contextlib
 import gc
 import os
 import selectors
@@ -273,10 +274,14 @@ class Child:
         return program(command.argv, self._ready)
 
     def _ready(self) -> None:
+        """The last word: from now on nobody but the zygote holds its end of the socket, so that its death is seen."""
         self._connection.send(msgspec.json.encode(Event(self._command.id, started=True)))
+        if self._command.argv[0] in self._programs:
+            self._connection.close()
 
     def _fail(self, why: str) -> None:
-        self._connection.send(msgspec.json.encode(Event(self._command.id, error=why)))
+        with contextlib.suppress(OSError):
+            self._connection.send(msgspec.json.encode(Event(self._command.id, error=why)))
 
 
 def receive(connection: socket.socket) -> tuple[bytes, list[int]]:

@@ -126,6 +126,11 @@ class Folder:
             file.write(msgspec.json.encode(endpoint))
         draft.rename(self._endpoint)
 
+    @property
+    def published(self) -> bool:
+        """Has the lab been ready since `clear`?"""
+        return self._endpoint.exists()
+
     def endpoint(self) -> Endpoint:
         """Where the running lab's API is. LabError when the lab doesn't run."""
         if self.holder() is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import signal
@@ -11,6 +10,7 @@ import struct
 import termios
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from podplane.cluster.channels import STDERR, STDOUT
 from podplane.cluster.streams import ExecRequest, StreamError
@@ -109,10 +109,12 @@ class CommandExecution:
 
     async def _all_read(self, readers: Sequence[asyncio.Future[None]]) -> None:
         """All output has been read, or the command ended a while ago."""
-        everything = asyncio.gather(*readers)
-        await asyncio.wait((everything, self.process.exited), return_when=asyncio.FIRST_COMPLETED)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(everything, LAST_WORDS_SECONDS if self.process.exited.done() else None)
+        reading: set[asyncio.Future[Any]] = set(readers)
+        while reading and not self.process.exited.done():
+            done, _ = await asyncio.wait({*reading, self.process.exited}, return_when=asyncio.FIRST_COMPLETED)
+            reading -= done
+        if reading:
+            await asyncio.wait(reading, timeout=LAST_WORDS_SECONDS)
 
     async def _read(self, channel: int, fd: int, queue: asyncio.Queue[tuple[int, bytes]]) -> None:
         while True:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from podplane.cli.check import promises, report, sessions
-from podplane.cli.check.parties import Member, gathered
+from podplane.cli.check.parties import NAMESPACE, Member, gathered
 from podplane.cli.check.promises import Party, Probe, Verdict
 from podplane.cli.options import connect, lab_name
 from podplane.lab import preflight, spec, underlay
@@ -60,6 +60,8 @@ def examine(
     served = sessions.ask_all(found, {n: {"do": "serve", "name": n} for n in found}, START_SECONDS)
     parties = {m.name: _party(m, served[m.name]) for m in members if m.name in served}
     pods = [p for p in parties.values() if p.kind == "pod"]
+    users = sum(m.kind == "pod" and m.namespace != NAMESPACE for m in members)
+    everything = everything or users <= promises.EVERY_PAIR_UP_TO
     probes = promises.plan(pods, [p for p in parties.values() if p.kind == "node"], outside, everything)
     probes += _localhost(members, parties)
     answers = _probe(found, probes)

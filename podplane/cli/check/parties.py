@@ -122,7 +122,7 @@ def members(pods: Sequence[Object]) -> list[Member]:
             found.append(Member(node, "node", *place, first, node, ips))
         else:
             found.append(Member(_name(pod), "pod", *place, first, node, ips))
-            found += [Member(f"{_name(pod)}:{c}", "container", *place, c, node, ips) for c in others if place[0] == NAMESPACE]
+            found += [Member(f"{_name(pod)}:{c}", "container", *place, c, node, ips) for c in others]
     return found
 
 

@@ -93,7 +93,7 @@ def same_family(ips: Iterable[str], ip: str) -> str:
 
 def pairs(pods: Sequence[Party], everything: bool) -> Iterator[tuple[Party, Party]]:
     """Ordered pairs of pods: all of them, or one for each ordered pair of nodes such that every pod takes part."""
-    if everything or len(pods) <= EVERY_PAIR_UP_TO:
+    if everything:
         yield from ((a, b) for a in pods for b in pods if a is not b)
         return
     by_node: dict[str, list[Party]] = defaultdict(list)
@@ -123,7 +123,7 @@ def plan(pods: Sequence[Party], nodes: Sequence[Party], outside: Party | None, e
         for ip in target.ips:
             probes.append(Probe(REACH, source.name, target.name, "icmp", ip))
             probes.append(_connect(NO_NAT, source, target, ip, same_family(source.ips, ip)))
-    probes += _between_nodes_and_pods(pods, nodes)
+    probes += _between_nodes_and_pods(pods, nodes, everything)
     probes += _full_size(pods)
     if outside is not None:
         by_name = {node.node: node for node in nodes}
@@ -131,19 +131,19 @@ def plan(pods: Sequence[Party], nodes: Sequence[Party], outside: Party | None, e
             own = by_name.get(pod.node)
             for ip in outside.ips if own else ():
                 probes.append(_connect(OUTSIDE, pod, outside, ip, same_family(own.ips, ip) if own else ""))
-    return probes
+    return list(dict.fromkeys(probes))
 
 
 def _connect(promise: str, source: Party, target: Party, ip: str, seen: str) -> Probe:
     return Probe(promise, source.name, target.name, "tcp", ip, target.port, seen=seen, answered_by=target.name)
 
 
-def _between_nodes_and_pods(pods: Sequence[Party], nodes: Sequence[Party]) -> Iterator[Probe]:
-    """Every node → every pod up to the limit; above it each pod from its own node and from one other, in turn."""
+def _between_nodes_and_pods(pods: Sequence[Party], nodes: Sequence[Party], everything: bool) -> Iterator[Probe]:
+    """Every node → every pod, or each pod from its own node and from one other, in turn; and the ways back."""
     others = cycle(nodes) if nodes else cycle(())
     for pod in pods:
         own = [node for node in nodes if node.node == pod.node]
-        chosen = nodes if len(pods) <= EVERY_PAIR_UP_TO else [*own, next(others)]
+        chosen = nodes if everything else [*own, next(others)]
         for node in chosen:
             for ip in pod.ips:
                 yield Probe(NODE_TO_POD, node.name, pod.name, "icmp", ip)

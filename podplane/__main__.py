@@ -1,0 +1,5 @@
+"""`python -m podplane`."""
+
+from podplane.cli.main import main
+
+main()

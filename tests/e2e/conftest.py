@@ -1,0 +1,93 @@
+"""Real labs, driven through the command line as a user would, each with state of its own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from podplane.cluster.http import HttpClient
+from podplane.lab.folder import Folder
+
+COMMAND = [sys.executable, "-m", "podplane"]
+_numbers = itertools.count(1)
+
+
+class Podplane:
+    """`podplane` with a state folder and a lab name of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.name = f"t{os.getpid()}-{next(_numbers)}"
+        self.environment = {**os.environ, "XDG_STATE_HOME": str(home), "PODPLANE_LAB": self.name}
+
+    def __call__(self, *words: str, code: int | None = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command; its exit status must be `code` (None: whatever it is)."""
+        done = subprocess.run(
+            [*COMMAND, *words], env=self.environment, input=stdin, capture_output=True, text=True, timeout=90
+        )
+        if code is not None:
+            assert done.returncode == code, f"podplane {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Begin a command and don't wait for it."""
+        return subprocess.Popen(
+            [*COMMAND, *words], env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
+        )
+
+    @property
+    def folder(self) -> Folder:
+        """The lab's folder."""
+        os.environ["XDG_STATE_HOME"] = str(self.home)
+        return Folder(self.name)
+
+    @property
+    def api(self) -> HttpClient:
+        """A client of the lab's API."""
+        endpoint = self.folder.endpoint()
+        return HttpClient(endpoint.host, endpoint.port, endpoint.token)
+
+    def on_node(self, node: str, command: str) -> str:
+        """Run a shell command in a node's own network; its output."""
+        pod = f"at-{node}"
+        if pod not in {p["metadata"]["name"] for p in self.api.objects("pods")}:
+            container = {"name": "main", "image": "host/sleep", "command": ["sleep", "infinity"]}
+            spec: dict[str, Any] = {"nodeName": node, "hostNetwork": True, "containers": [container]}
+            body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod}, "spec": spec}
+            self.api.create("pods", "default", body)
+            for _ in self.api.poll("pods", "default", lambda pods: any(_runs(p, pod) for p in pods), 10):
+                pass
+        return self("exec", pod, "--", "sh", "-c", command).stdout
+
+
+def _runs(pod: dict[str, Any], name: str) -> bool:
+    return pod["metadata"]["name"] == name and pod.get("status", {}).get("phase") == "Running"
+
+
+@pytest.fixture
+def podplane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Podplane]:
+    """The command, and no lab left when the test is over."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    command = Podplane(tmp_path)
+    try:
+        yield command
+    finally:
+        command("down", "--all", "--purge", code=None)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
+    """One lab of three nodes with two pods each for the tests of a module that leave it as it was."""
+    command = Podplane(tmp_path_factory.mktemp("lab"))
+    try:
+        command("up", "--pods-per-node", "2")
+        yield command
+    finally:
+        command("down", "--all", "--purge", code=None)

@@ -1,0 +1,121 @@
+"""Each promise of the network model is broken on purpose, with the kernel's own means, and `check` names it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Podplane
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(not shutil.which("ip") or not shutil.which("nft"), reason="breaking a network takes `ip` and `nft`"),
+]
+DROP = "nft add table inet broken; nft add chain inet broken {hook} '{{ type filter hook {hook} priority -300; }}'; "
+
+
+def broken(podplane: Podplane) -> dict[str, list[str]]:
+    """Promise → failures, of those that a check finds broken."""
+    result = json.loads(podplane("check", "--json", code=1).stdout)
+    assert not result["ok"]
+    return {row["promise"]: row["failures"] for row in result["promises"] if not row["ok"]}
+
+
+@pytest.fixture
+def small(podplane: Podplane) -> Podplane:
+    """Two nodes with two pods each, IPv4 only: a check of it is quick even when nobody answers."""
+    podplane("up", "--nodes", "2", "--pods-per-node", "2", "--cluster-cidr", "10.244.0.0/16")
+    return podplane
+
+
+def test_a_pod_without_a_route(small: Podplane) -> None:
+    small("exec", "echo-node1-1", "--", "ip", "route", "del", "default")
+    found = broken(small)
+    assert "pod-to-pod" in found
+    assert any("echo-node1-1 → echo-node2-1 10.244.2.2 icmp: expected an answer, got" in f for f in found["pod-to-pod"])
+    assert not any(f.startswith("echo-node1-2 → echo-node2-1") for f in found["pod-to-pod"])
+
+
+def test_a_node_that_translates_addresses_between_pods(small: Podplane) -> None:
+    chain = "nft add chain inet broken post '{ type nat hook postrouting priority 90; }'"
+    small.on_node(
+        "node1",
+        f"nft add table inet broken; {chain}; nft add rule inet broken post ip saddr 10.244.1.0/24 oifname eth0 masquerade",
+    )
+    found = broken(small)
+    wanted = "echo-node1-1 → echo-node2-1 10.244.2.2 tcp: expected source 10.244.1.2, echo-node2-1 saw 192.168.1.10"
+    assert wanted in found["no-nat"]
+    assert "pod-to-pod" not in found
+
+
+def test_a_pod_that_lost_its_address(small: Podplane) -> None:
+    small("exec", "echo-node2-1", "--", "sh", "-c", "ip addr add 10.244.2.99/24 dev eth0; ip addr del 10.244.2.2/24 dev eth0")
+    found = broken(small)
+    assert any("echo-node2-1: expected address 10.244.2.2 on its interfaces" in f for f in found["unique-addresses"])
+
+
+def test_an_address_given_twice(small: Podplane) -> None:
+    import http.client
+
+    endpoint = small.folder.endpoint()
+    connection = http.client.HTTPConnection(endpoint.host, endpoint.port)
+    status: dict[str, Any] = {"status": {"podIPs": [{"ip": "10.244.1.2"}]}}
+    headers = {"authorization": f"Bearer {endpoint.token}", "content-type": "application/merge-patch+json"}
+    path = "/api/v1/namespaces/default/pods/echo-node1-2/status"
+    connection.request("PATCH", path, json.dumps(status), headers)
+    assert connection.getresponse().status == 200
+    found = broken(small)
+    assert "10.244.1.2 belongs to echo-node1-1, echo-node1-2" in found["unique-addresses"]
+
+
+def test_ports_that_are_blocked(small: Podplane) -> None:
+    for node in ("node1", "node2"):
+        for hook in ("prerouting", "output"):
+            small.on_node(node, DROP.format(hook=hook) + f"nft add rule inet broken {hook} tcp dport 8079 drop")
+    found = broken(small)
+    assert any("serves port 8079, but no probe reached it" in f for f in found["same-port"])
+
+
+def test_a_pod_without_loopback(small: Podplane) -> None:
+    containers = [{"name": n, "image": "host/sleep", "command": ["sleep", "infinity"]} for n in ("a", "b")]
+    body = {"metadata": {"name": "pair"}, "spec": {"containers": containers}}
+    small.api.create("pods", "default", body)
+    small("get", "pod", "pair")
+    for _ in small.api.poll("pods", "default", lambda ps: all(p["status"]["phase"] == "Running" for p in ps), 10):
+        pass
+    small("exec", "pair", "--", "ip", "link", "set", "lo", "down")
+    found = broken(small)
+    assert any(f.startswith("pair:b → pair 127.0.0.1 tcp: expected an answer, got") for f in found["localhost"])
+
+
+def test_a_node_that_does_not_reach_its_pods(small: Podplane) -> None:
+    small.on_node("node1", DROP.format(hook="output") + "nft add rule inet broken output ip daddr 10.244.0.0/16 drop")
+    found = broken(small)
+    assert any(f.startswith("node1 → echo-node1-1 10.244.1.2 icmp") for f in found["node-to-pod"])
+    assert any(f.startswith("node1 → echo-node2-1") for f in found["node-to-pod"])
+    assert not any(f.startswith("node2 → ") for f in found["node-to-pod"])
+
+
+def test_a_node_that_pods_cannot_reach(small: Podplane) -> None:
+    small.on_node("node2", DROP.format(hook="input") + "nft add rule inet broken input ip saddr 10.244.0.0/16 tcp dport 8079 drop")
+    found = broken(small)
+    assert any(f.startswith("echo-node1-1 → node2 192.168.1.11 tcp") for f in found["pod-to-node"])
+    assert set(found) == {"pod-to-node"}
+
+
+def test_no_masquerade_towards_outside(small: Podplane) -> None:
+    small.on_node("node1", "nft flush chain inet podplane-nodes postrouting")
+    found = broken(small)
+    assert set(found) == {"outside"}
+    assert any(f.startswith("echo-node1-1 → outside 203.0.113.10") for f in found["outside"])
+    assert not any(f.startswith("echo-node2-1") for f in found["outside"])
+
+
+def test_a_path_with_a_smaller_mtu(small: Podplane) -> None:
+    small.on_node("node1", "ip link set eth0 mtu 1400")
+    found = broken(small)
+    assert set(found) == {"full-size"}
+    assert any("1500 bytes" in f for f in found["full-size"])
