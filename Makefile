@@ -1,1 +1,56 @@
-# placeholder, filled in below
+# What a user and a developer run. `make lab` and `make test` set up what is missing.
+
+PYTHON ?= python3
+VENV ?= .venv
+LAB_NODES ?= 3
+LAB_PODS ?= 2
+bin := $(VENV)/bin
+ready := $(VENV)/.ready
+
+.PHONY: help lab down test lint bench tools clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make lab     set up what is missing, start a lab of $(LAB_NODES) nodes with pods, check it'
+	@echo 'make test    set up what is missing, run every check and every test'
+	@echo 'make bench   measure, and write docs/performance.md'
+	@echo 'make down    stop all labs; make clean also removes the environment'
+
+$(ready): pyproject.toml requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(bin)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(bin)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+lab: $(ready)
+	$(bin)/podplane up --nodes $(LAB_NODES) --pods-per-node $(LAB_PODS)
+	$(bin)/podplane check
+	@echo 'The lab goes on: source $(bin)/activate, then podplane --help; podplane down stops it.'
+
+down: $(ready)
+	$(bin)/podplane down --all
+
+lint: $(ready)
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	$(bin)/lint-imports
+
+test: lint tools
+	$(bin)/python -m pytest -n 2 --dist loadgroup
+
+bench: $(ready) tools
+	$(bin)/python -m bench.run --markdown docs/performance.md
+
+# `ip` and `nft` are the oracles of some tests; without them those are skipped.
+tools:
+	@missing=$$(for tool in ip:iproute2 nft:nftables; do command -v $${tool%:*} >/dev/null || echo $${tool#*:}; done); \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get install -y -q $$missing >/dev/null 2>&1 || { apt-get update -q >/dev/null 2>&1 && apt-get install -y -q $$missing >/dev/null 2>&1; } || true; \
+	fi; \
+	for tool in ip:iproute2 nft:nftables; do \
+		command -v $${tool%:*} >/dev/null || echo "$${tool%:*} is missing: tests that compare with it are skipped (install $${tool#*:})"; \
+	done
+
+clean: down
+	rm -rf $(VENV)

@@ -26,7 +26,8 @@ class NodeAddresses:
             taken: list[IPAddress] = []
             try:
                 for pool in self._pools:
-                    taken.append(next((ip for ip in asked if pool.take(ip)), None) or pool.next())
+                    address = next((ip for ip in asked if pool.take(ip)), None)
+                    taken.append(address or pool.next())
             except Exhausted:
                 self._give_back(taken)
                 raise

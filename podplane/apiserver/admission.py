@@ -83,8 +83,7 @@ class Admission:
         if not spec.get("podCIDRs"):
             taken: list[IPNetwork] = []
             try:
-                for pool in self._blocks:
-                    taken.append(pool.next())
+                taken.extend(pool.next() for pool in self._blocks)
             except Exhausted as error:
                 for block in taken:
                     for pool in self._blocks:

@@ -7,7 +7,8 @@ It reads JSON lines on standard input and writes one JSON line for each on stand
     {"do": "probe", "probes": […]}   → {"answers": […]}                    one answer a probe, in order
 
 A probe is {"protocol": "icmp" | "tcp" | "http" | "udp", "ip", "port", "size"}; `size` (ICMP) is the length of the IP packet,
-sent with "don't fragment"; `http` asks an echo server. An answer is {"ok": true, "seen": {"name", "source"}}, or {"ok": false, "error"}. It ends with its input.
+sent with "don't fragment"; `http` asks an echo server. An answer is {"ok": true, "seen": {"name", "source"}}, or
+{"ok": false, "error"}. The program ends with its input.
 """
 
 from __future__ import annotations

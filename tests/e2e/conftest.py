@@ -29,9 +29,7 @@ class Podplane:
 
     def __call__(self, *words: str, code: int | None = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command; its exit status must be `code` (None: whatever it is)."""
-        done = subprocess.run(
-            [*COMMAND, *words], env=self.environment, input=stdin, capture_output=True, text=True, timeout=90
-        )
+        done = subprocess.run([*COMMAND, *words], env=self.environment, input=stdin, capture_output=True, text=True, timeout=90)
         if code is not None:
             assert done.returncode == code, f"podplane {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done

@@ -100,7 +100,9 @@ def test_a_node_that_does_not_reach_its_pods(small: Podplane) -> None:
 
 
 def test_a_node_that_pods_cannot_reach(small: Podplane) -> None:
-    small.on_node("node2", DROP.format(hook="input") + "nft add rule inet broken input ip saddr 10.244.0.0/16 tcp dport 8079 drop")
+    small.on_node(
+        "node2", DROP.format(hook="input") + "nft add rule inet broken input ip saddr 10.244.0.0/16 tcp dport 8079 drop"
+    )
     found = broken(small)
     assert any(f.startswith("echo-node1-1 → node2 192.168.1.11 tcp") for f in found["pod-to-node"])
     assert set(found) == {"pod-to-node"}

@@ -82,9 +82,7 @@ def gathered(client: Any) -> Iterator[tuple[list[Member], list[str]]]:
             client.create("namespaces", "", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         for pod in wanted:
             client.create("pods", NAMESPACE, pod)
-        added: list[Object] = []
-        for added in client.poll("pods", NAMESPACE, lambda found: all(map(runs, found)), WAIT_SECONDS):
-            pass
+        *_, added = client.poll("pods", NAMESPACE, lambda found: all(map(runs, found)), WAIT_SECONDS)
         waiting = [pod["metadata"]["name"] for pod in added if not runs(pod)]
         if waiting:
             raise LabError(f"the check's own pods do not run: {', '.join(waiting[:3])}; see `podplane get pods -n {NAMESPACE}`")
@@ -124,5 +122,3 @@ def members(pods: Sequence[Object]) -> list[Member]:
             found.append(Member(_name(pod), "pod", *place, first, node, ips))
             found += [Member(f"{_name(pod)}:{c}", "container", *place, c, node, ips) for c in others]
     return found
-
-

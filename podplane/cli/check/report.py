@@ -36,7 +36,13 @@ def as_json(result: Result) -> str:
     import json
 
     rows = [
-        {"promise": v.promise, "text": PROMISES[v.promise], "ok": v.ok, "probes": v.proved + len(v.failures), "failures": v.failures}
+        {
+            "promise": v.promise,
+            "text": PROMISES[v.promise],
+            "ok": v.ok,
+            "probes": v.proved + len(v.failures),
+            "failures": v.failures,
+        }
         for v in result.verdicts
     ]
     counts = {"pods": len(result.pods), "left_out": list(result.left_out), "seconds": round(result.seconds, 2)}
@@ -54,7 +60,9 @@ def as_text(result: Result, colour: bool) -> str:
     if result.left_out:
         lines += ["", f"Left out, because they don't run: {', '.join(result.left_out)}"]
     broken = sum(not verdict.ok for verdict in result.verdicts)
-    summary = f"{broken} of {len(result.verdicts)} promises are broken" if broken else f"All {len(result.verdicts)} promises are kept"
+    summary = (
+        f"{broken} of {len(result.verdicts)} promises are broken" if broken else f"All {len(result.verdicts)} promises are kept"
+    )
     return "\n".join([*lines, "", f"{summary}: {len(result.probes)} probes, {len(result.pods)} pods, {result.seconds:.1f} s."])
 
 
@@ -77,12 +85,16 @@ def matrix(result: Result) -> list[str]:
     cells = _cells(result, label)
     if len(names) > 2 * MATRIX_UP_TO:
         bad = [pair for pair, good in cells.items() if not good]
-        return [f"{len(cells)} pairs of nodes, {len(bad)} with a failure" + "".join(f"\n  {a} → {b}" for a, b in bad[:FAILURES_SHOWN])]
+        return [
+            f"{len(cells)} pairs of nodes, {len(bad)} with a failure"
+            + "".join(f"\n  {a} → {b}" for a, b in bad[:FAILURES_SHOWN])
+        ]
     width, cell = max(map(len, names)), max(len(str(len(names))), 1)
     number = len(str(len(names)))
     head = " " * (number + width + 2) + " ".join(str(i + 1).rjust(cell) for i in range(len(names)))
     rows = [
-        f"{str(i + 1).rjust(number)} {source.ljust(width)} " + " ".join(_cell(cells.get((source, to))).rjust(cell) for to in names)
+        f"{str(i + 1).rjust(number)} {source.ljust(width)} "
+        + " ".join(_cell(cells.get((source, to))).rjust(cell) for to in names)
         for i, source in enumerate(names)
     ]
     return [head, *rows]

@@ -80,7 +80,7 @@ class Nft:
         for operation in new:
             value = operation.value
             if isinstance(value, Set):
-                self._sets[_place(value) + (value.name,)] = value
+                self._sets[(*_place(value), value.name)] = value
                 yield Unit([operation], [codec.set_(value, False, next(self._numbers))])
 
     def _rules(self, operation: Operation) -> Unit:
@@ -95,7 +95,7 @@ class Nft:
         for operation in operations:
             element = operation.new if new else operation.old
             if isinstance(element, Element):
-                by_set.setdefault(_place(element) + (element.set,), []).append((operation, element))
+                by_set.setdefault((*_place(element), element.set), []).append((operation, element))
         for key, pairs in by_set.items():
             owner = self._sets.get(key) or self._find_set(key)
             if owner is None:
@@ -115,7 +115,7 @@ class Nft:
         yield from self._elements(gone, new=False, report=report)
         for operation in gone:
             if isinstance(operation.value, Set):
-                self._sets.pop(_place(operation.value) + (operation.value.name,), None)
+                self._sets.pop((*_place(operation.value), operation.value.name), None)
                 yield Unit([operation], [codec.set_(operation.value, True, 0)])
         yield from (Unit([o], codec.table(o.value, True)) for o in gone if isinstance(o.value, Table))
 
@@ -149,7 +149,7 @@ class Nft:
         for operation in unit.operations:
             element = operation.value
             assert isinstance(element, Element)
-            owner = self._sets.get(_place(element) + (element.set,)) or self._find_set(_place(element) + (element.set,))
+            owner = self._sets.get((*_place(element), element.set)) or self._find_set((*_place(element), element.set))
             if owner is not None:
                 result.append(Unit([operation], codec.elements(owner, [element], delete=operation.new is None)))
         return result
@@ -165,7 +165,7 @@ class Nft:
     def _find_set(self, key: SetKey) -> Set | None:
         """A set that was there before this process."""
         for found in self._dump_sets([key[:2]]):
-            self._sets[_place(found) + (found.name,)] = found
+            self._sets[(*_place(found), found.name)] = found
         return self._sets.get(key)
 
     def _dump(self, kind: int, family: str, payload: bytes = b"") -> list[bytes]:
@@ -201,7 +201,7 @@ class Nft:
     def _read_sets(self, family: str, name: str) -> list[Set | Element]:
         result: list[Set | Element] = []
         for owner in self._dump_sets([(family, name)]):
-            self._sets[_place(owner) + (owner.name,)] = owner
+            self._sets[(*_place(owner), owner.name)] = owner
             query = text(c.ELEM_LIST_TABLE, name) + text(c.ELEM_LIST_SET, owner.name)
             found = [e for row in self._dump(c.GETSETELEM, family, query) for e in codec.elements_from(owner, row)]
             result += [owner, *codec.join_intervals(owner, found)]

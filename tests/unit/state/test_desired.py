@@ -76,7 +76,7 @@ def test_a_conflict_names_both_keys_and_changes_nothing() -> None:
     desired = Desired()
     first, second = Link(name="cbr0", mtu=1500), Link(name="cbr0", mtu=1400)
     desired.replace("node/a", fragment([first]))
-    with pytest.raises(Conflict, match="pod/b wants .*1400.*node/a wants .*1500"):
+    with pytest.raises(Conflict, match=r"pod/b wants .*1400.*node/a wants .*1500"):
         desired.replace("pod/b", fragment([second]))
     assert dict(desired) == fragment([first])
     assert desired.owners(first.identity) == ("node/a",)
