@@ -7,7 +7,6 @@ Reads are answered from memory; a write is one transaction, and published to the
 
 from __future__ import annotations
 
-import copy
 import datetime
 import logging
 import uuid
@@ -246,7 +245,7 @@ class ApiServer:
         if content_type != MERGE_PATCH:
             raise Problem("UnsupportedMediaType", f"patches are served as {MERGE_PATCH}, not as {content_type or 'nothing'}")
         stored = self._get(target)
-        return self._replace(target, stored, merge(copy.deepcopy(stored.object), _object(request)))
+        return self._replace(target, stored, merge(stored.object, _object(request)))
 
     def _replace(self, target: Target, stored: Stored, new: Object) -> Stored:
         """Store a new version, if it is one: an update that changes nothing keeps the version and tells nobody."""
@@ -415,17 +414,16 @@ def _check_kind(resource: Resource, object_: Object) -> None:
 
 
 def merge(target: Any, patch: Any) -> Any:
-    """JSON merge patch (RFC 7386): objects are merged, null removes, anything else replaces."""
+    """JSON merge patch (RFC 7386): objects are merged, null removes, anything else replaces. `target` stays as it is."""
     if not isinstance(patch, dict):
         return patch
-    if not isinstance(target, dict):
-        target = {}
+    merged = dict(target) if isinstance(target, dict) else {}
     for key, value in patch.items():
         if value is None:
-            target.pop(key, None)
+            merged.pop(key, None)
         else:
-            target[key] = merge(target.get(key), value)
-    return target
+            merged[key] = merge(merged.get(key), value)
+    return merged
 
 
 async def _preceded(first: bytes, lines: Any) -> Any:

@@ -3,10 +3,11 @@
 A message is `struct nlmsghdr` (length, type, flags, sequence, port) and a payload: a fixed header of its family, then
 attributes (`struct nlattr`: length, type, value, padded to four bytes; nested ones carry attributes as value).
 
-`Socket.request` sends many messages at once and asks for an acknowledgement of each (NLM_F_ACK). The kernel handles them in order,
-one by one, and goes on after a refusal; each answer carries the sequence number, an errno and, with NETLINK_EXT_ACK,
-the kernel's own text. So one system call carries hundreds of changes and every refused one is known by name.
-Acknowledgements queue in the receive buffer while the kernel works: a batch is bounded so that they fit there.
+`Socket.request` sends many messages at once. The kernel handles them in order, one by one, and goes on after a refusal,
+which it always answers, with the sequence number, an errno and, with NETLINK_EXT_ACK, its own text; only the last message
+asks for an acknowledgement (NLM_F_ACK), and that says that all are done. So one system call carries hundreds of changes
+and every refused one is known by name. Answers queue in the receive buffer while the kernel works: a batch is bounded so
+that they fit there even if every message is refused.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ ATTRIBUTE = struct.Struct("=HH")
 ERROR = struct.Struct("=i")
 
 BATCH_MESSAGES = 256
-"""Acknowledgements of one batch that fit the default receive buffer: each takes a socket buffer of some 800 bytes."""
+"""Refusals of one batch that fit the default receive buffer: each takes a socket buffer of some 800 bytes."""
 BATCH_BYTES = 160 * 1024
 """Below the 208 KiB that one send may have without privileges (net.core.wmem_max)."""
 RECEIVE_BYTES = 64 * 1024
+MSG_TRUNC = int(socket.MSG_TRUNC)
 DUMP_TRIES = 5
 
 
@@ -188,15 +190,17 @@ class Socket:
     def _send(self, part: Sequence[Message]) -> list[Refusal]:
         first = self._sequence + 1
         self._sequence += len(part)
-        data = b"".join(encode(m, first + i, NLM_F_REQUEST | NLM_F_ACK) for i, m in enumerate(part))
-        self._socket.send(data)
+        last = self._sequence
+        pieces = [encode(m, first + i, NLM_F_REQUEST) for i, m in enumerate(part[:-1])]
+        pieces.append(encode(part[-1], last, NLM_F_REQUEST | NLM_F_ACK))
+        self._socket.send(b"".join(pieces))
         refused = []
-        waiting = len(part)
-        while waiting:
+        done = False
+        while not done:
             for kind, flags, sequence, payload in messages(self._receive()):
-                if kind != NLMSG_ERROR or not first <= sequence < first + len(part):
+                if kind != NLMSG_ERROR or not first <= sequence <= last:
                     continue
-                waiting -= 1
+                done |= sequence == last
                 code = -ERROR.unpack_from(payload)[0]
                 if code:
                     refused.append(Refusal(sequence - first, code, refusal_text(flags, payload)))
@@ -252,7 +256,7 @@ class Socket:
 
     def _receive(self, how: int = 0) -> bytes:
         data, _, flags, _ = self._socket.recvmsg(RECEIVE_BYTES, 0, how)
-        if flags & socket.MSG_TRUNC:
+        if flags & MSG_TRUNC:
             raise OSError(errno.EMSGSIZE, "a netlink message was larger than the receive buffer")
         return data
 

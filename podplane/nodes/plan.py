@@ -27,7 +27,6 @@ TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 SYSCTLS: dict[str, str] = {
     "net.ipv6.conf.default.accept_dad": "0",
-    "net.ipv6.conf.default.dad_transmits": "0",
     "net.ipv6.conf.default.accept_ra": "0",
     "net.ipv4.ip_forward": "1",
     "net.ipv6.conf.all.forwarding": "1",

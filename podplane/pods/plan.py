@@ -19,7 +19,7 @@ from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
 
 VETH_PREFIX = "pp"
 DEFAULT = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
-QUIET_IPV6 = {"accept_dad": "0", "dad_transmits": "0", "accept_ra": "0"}
+QUIET_IPV6 = {"accept_dad": "0", "accept_ra": "0"}
 """No duplicate address detection and no router advertisements: addresses are unique by allocation, and usable at once."""
 
 

@@ -23,6 +23,8 @@ from podplane.state.value import Identity, Value
 T = TypeVar("T", bound=Value)
 FIRST_INDEX = 1000
 """Indexes that we give begin here, far from those that the kernel counts up from 1."""
+LOOPBACK_INDEX = 1
+"""LOOPBACK_IFINDEX: the same in every network namespace."""
 DELETE_GROUP = 0x7070_0001
 GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO, errno.ENETUNREACH})
 """A deletion that is refused so has nothing left to delete."""
@@ -35,7 +37,7 @@ class Rtnl:
     def __init__(self, socket: Socket, namespace_fd: Callable[[str], int]) -> None:
         self._socket = socket
         self._namespace_fd = namespace_fd
-        self._indexes: dict[str, int] = {}
+        self._indexes: dict[str, int] = {"lo": LOOPBACK_INDEX}
         self._next_index = 0
 
     def close(self) -> None:
