@@ -19,34 +19,38 @@ MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 1 << 18
 MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_unshare, _setns, _mount, _sethostname = _libc.unshare, _libc.setns, _libc.mount, _libc.sethostname
+_mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p)
 
 
-def _check(result: int, call: str) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{call}: {os.strerror(number)}")
+def _failed(call: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{call}: {os.strerror(number)}")
 
 
 def unshare(flags: int) -> None:
     """unshare(2)."""
-    _check(_libc.unshare(flags), "unshare")
+    if _unshare(flags):
+        raise _failed("unshare")
 
 
 def setns(fd: int, flags: int) -> None:
     """setns(2); `fd` is that of a namespace, or a pidfd (then `flags` say which namespaces of the process)."""
-    _check(_libc.setns(fd, flags), "setns")
+    if _setns(fd, flags):
+        raise _failed("setns")
 
 
 def mount(source: str, target: str, kind: str | None, flags: int) -> None:
     """mount(2) without data."""
-    kind_bytes = kind.encode() if kind else None
-    _check(_libc.mount(source.encode(), target.encode(), kind_bytes, ctypes.c_ulong(flags), None), f"mount {target}")
+    if _mount(source.encode(), target.encode(), kind.encode() if kind else None, flags, None):
+        raise _failed(f"mount {target}")
 
 
 def sethostname(name: str) -> None:
     """sethostname(2), for the UTS namespace of the caller."""
     data = name.encode()
-    _check(_libc.sethostname(data, len(data)), "sethostname")
+    if _sethostname(data, len(data)):
+        raise _failed("sethostname")
 
 
 def set_controlling_terminal(fd: int) -> None:

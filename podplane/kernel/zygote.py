@@ -1,4 +1,4 @@
-"""The zygote: a small process, forked before there is any thread or event loop, that starts all containers.
+"""The zygote: a small process with one thread that starts all containers.
 
 A fork costs what the forking process has mapped, and a process that is to enter namespaces must have one thread. So a small
 process forks, and the large one asks it to, over a SEQPACKET socket that also carries the descriptors a container gets
@@ -19,6 +19,7 @@ import selectors
 import shutil
 import signal
 import socket
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from typing import NoReturn
@@ -33,10 +34,12 @@ MAX_DESCRIPTORS = 4
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT)
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit codes of a command that could not be started, as shells have them."""
+ENTRY = "import sys; sys.path[:] = sys.argv[3:]; __import__(sys.argv[1], fromlist=['main']).main(int(sys.argv[2]))"
 
 Ready = Callable[[], None]
-Program = Callable[[list[str], Ready], int]
-"""A built-in program: arguments (its name first) and what to call when it serves; returns the exit code."""
+Program = Callable[[list[str], Mapping[str, str], Ready], int]
+"""A built-in program: arguments (its name first), environment (`os.environ` is the zygote's), and what to call when it serves;
+returns the exit code."""
 
 
 class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
@@ -74,29 +77,33 @@ class Event(msgspec.Struct, omit_defaults=True):
 Command = Spawn | Signal
 
 
-def start(programs: Mapping[str, Program]) -> socket.socket:
-    """Fork the zygote; the socket to it. This process must have one thread."""
+def start(module: str) -> socket.socket:
+    """Start the zygote: a new interpreter that calls `main(fd)` of this module; the socket to it.
+
+    A fresh interpreter is smaller than any fork of this one, and starts beside what this one does next. It finds modules where
+    this one does.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MESSAGE_BYTES)
-    if os.fork():
-        theirs.close()
-        return ours
-    try:
-        keep = theirs.fileno()
-        os.closerange(3, keep)
-        os.closerange(keep + 1, 1 << 20)
-        Zygote(theirs, programs).run()
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(1)
+    if os.fork() == 0:
+        try:
+            keep = theirs.fileno()
+            os.closerange(3, keep)
+            os.closerange(keep + 1, 1 << 20)
+            os.set_inheritable(keep, True)
+            os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", ENTRY, module, str(keep), *sys.path])
+        finally:
+            os._exit(1)
+    theirs.close()
+    return ours
 
 
 class Zygote:
     """The loop of the zygote's process."""
 
     def __init__(self, connection: socket.socket, programs: Mapping[str, Program]) -> None:
+        connection.set_inheritable(False)
         self._connection = connection
         self._programs = programs
         self._children: dict[int, int] = {}
@@ -115,6 +122,7 @@ class Zygote:
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
         gc.collect()
         gc.freeze()
+        gc.disable()  # in the children too: those that serve keep no cycles
         with selectors.DefaultSelector() as selector:
             selector.register(self._connection, selectors.EVENT_READ)
             selector.register(self._wake, selectors.EVENT_READ)
@@ -269,9 +277,7 @@ class Child:
         keep = self._connection.fileno()
         os.closerange(3, keep)
         os.closerange(keep + 1, 1 << 20)
-        os.environ.clear()
-        os.environ.update(command.env)
-        return program(command.argv, self._ready)
+        return program(command.argv, command.env, self._ready)
 
     def _ready(self) -> None:
         """The last word: from now on nobody but the zygote holds its end of the socket, so that its death is seen."""

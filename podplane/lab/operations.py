@@ -68,12 +68,11 @@ def up(folder: Folder, given: Mapping[str, object], pods_per_node: int) -> Itera
 
 
 def _first_process(wanted: LabSpec, folder: Folder, listener: socket.socket, pods_per_node: int, reporter: Reporter) -> None:
-    """PID 1: the zygote first, while the process is small; then the rest is imported."""
+    """PID 1: the zygote starts while the rest is imported."""
     from podplane.kernel import zygote
-    from podplane.runtime.programs import PROGRAMS
 
     preflight.raise_file_limit()
-    connection = zygote.start(PROGRAMS)
+    connection = zygote.start("podplane.runtime.zygote")
     from podplane.lab import lab
 
     lab.body(wanted, folder, listener, pods_per_node, connection, reporter)

@@ -10,11 +10,11 @@ So whoever asks knows which pod answered, and whether an address was translated 
 from __future__ import annotations
 
 import json
-import os
 import selectors
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from podplane.kernel.zygote import Ready
@@ -34,10 +34,10 @@ class Connection:
     received: bytes = b""
 
 
-def main(argv: list[str], ready: Ready) -> int:
+def main(argv: list[str], environment: Mapping[str, str], ready: Ready) -> int:
     """Serve until SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    port = int(os.environ.get("PORT") or PORT)
+    port = int(environment.get("PORT") or PORT)
     server = Echo(socket.gethostname(), listener(socket.SOCK_STREAM, port), listener(socket.SOCK_DGRAM, port))
     ready()
     server.run()

@@ -21,6 +21,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +54,7 @@ class Pending:
     received: bytes = b""
 
 
-def main(argv: list[str], ready: Ready) -> int:
+def main(argv: list[str], environment: Mapping[str, str], ready: Ready) -> int:
     """Serve commands until the input ends."""
     ready()
     Prober(sys.stdin.fileno(), sys.stdout.fileno()).run()
