@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from podplane.kernel.errors import KernelError, from_errno
+from podplane.kernel.errors import NotFound, from_errno
 from podplane.kernel.netlink import BATCH_BYTES, NLM_F_ACK, NLM_F_REQUEST, Message, Refusal, Socket, encode, text
 from podplane.kernel.nft import codec
 from podplane.kernel.nft import constants as c
@@ -99,7 +99,7 @@ class Nft:
         for key, pairs in by_set.items():
             owner = self._sets.get(key) or self._find_set(key)
             if owner is None:
-                error = KernelError(f"elements of nft set {key[1]} {key[2]}", "there is no such set")
+                error = NotFound(f"elements of nft set {key[1]} {key[2]}", "there is no such set")
                 report.failed += [Failure(operation, error) for operation, _ in pairs]
                 continue
             for part in _parts(pairs, 500):
@@ -175,7 +175,10 @@ class Nft:
     def _dump_sets(self, tables: Collection[tuple[str, str]]) -> list[Set]:
         found = []
         for family, name in tables:
-            rows = self._dump(c.GETSET, family, text(c.SET_TABLE, name))
+            try:
+                rows = self._dump(c.GETSET, family, text(c.SET_TABLE, name))
+            except FileNotFoundError:
+                continue  # there is no such table
             found += [codec.set_from(row) for row in rows]
         return found
 

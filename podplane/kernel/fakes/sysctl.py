@@ -1,0 +1,54 @@
+"""Sysctls of a fake namespace: those that podplane relies on exist, with the kernel's defaults; those of interfaces come with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from podplane.kernel.errors import KernelError, NotFound
+
+DEFAULTS: Mapping[str, str] = {
+    "net.ipv4.ip_forward": "0",
+    "net.ipv6.conf.all.forwarding": "0",
+    "net.bridge.bridge-nf-call-iptables": "0",
+    "net.bridge.bridge-nf-call-ip6tables": "0",
+}
+OF_INTERFACES: Mapping[str, str] = {
+    "net.ipv6.conf.{}.accept_dad": "1",
+    "net.ipv6.conf.{}.dad_transmits": "1",
+    "net.ipv6.conf.{}.accept_ra": "1",
+    "net.ipv6.conf.{}.disable_ipv6": "0",
+    "net.ipv4.conf.{}.rp_filter": "0",
+    "net.ipv4.conf.{}.route_localnet": "0",
+    "net.ipv4.conf.{}.proxy_arp": "0",
+}
+
+
+class FakeSysctls:
+    """What was set, over the defaults of what exists."""
+
+    def __init__(self, values: dict[str, str], interfaces: Callable[[], Collection[str]]) -> None:
+        self._values = values
+        self._interfaces = interfaces
+
+    def _default(self, name: str) -> str | None:
+        known = dict(DEFAULTS)
+        for interface in ("all", "default", *self._interfaces()):
+            known |= {pattern.format(interface): value for pattern, value in OF_INTERFACES.items()}
+        return known.get(name)
+
+    def set(self, values: Mapping[str, str]) -> Mapping[str, KernelError]:
+        """Set each; the refused ones with the reason."""
+        refused: dict[str, KernelError] = {}
+        for name, value in values.items():
+            if self._default(name) is None:
+                refused[name] = NotFound(f"sysctl {name} = {value}", "there is no such sysctl here")
+            elif not value.lstrip("-").isdigit():
+                refused[name] = KernelError(f"sysctl {name} = {value}", "Invalid argument")
+            else:
+                self._values[name] = value
+        return refused
+
+    def read(self, names: Iterable[str]) -> dict[str, str]:
+        """The values of those that exist."""
+        found = {name: self._values.get(name, self._default(name)) for name in names}
+        return {name: value for name, value in found.items() if value is not None}

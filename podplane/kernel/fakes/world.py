@@ -1,0 +1,82 @@
+"""What the fake kernel holds: network namespaces by descriptor number, each with its objects; and how they are opened."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from podplane.kernel.door import Part, SysctlPart, Visit
+from podplane.kernel.errors import KernelError
+from podplane.kernel.fakes.nft import FakeNft
+from podplane.kernel.fakes.objects import Objects
+from podplane.kernel.fakes.rtnl import FakeRtnl
+from podplane.kernel.fakes.sysctl import FakeSysctls
+from podplane.kernel.namespace import Namespace
+from podplane.state.network import Link
+from podplane.state.value import Value
+
+T = TypeVar("T")
+_descriptors = itertools.count(1000)
+
+
+class FakeNamespace:
+    """A network namespace of the fake kernel. Nothing real can run in it."""
+
+    def __init__(self) -> None:
+        self.objects = Objects()
+        self._fd = next(_descriptors)
+
+    @property
+    def fd(self) -> int:
+        """A number that no other namespace has; no descriptor of this process."""
+        return self._fd
+
+    def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Refused: a function would run in this process' own namespace."""
+        raise AssertionError(f"{function} was to run in a fake network namespace")
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class FakeOpener:
+    """`door.Opener` over fake namespaces; it knows those that were made with `namespace`."""
+
+    def __init__(self) -> None:
+        self._by_fd: dict[int, FakeNamespace] = {}
+
+    def namespace(self) -> FakeNamespace:
+        """A new, empty namespace."""
+        made = FakeNamespace()
+        self._by_fd[made.fd] = made
+        return made
+
+    def _objects(self, namespace: Namespace) -> Objects:
+        return self._by_fd[namespace.fd].objects
+
+    def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> Part:
+        """rtnetlink."""
+        return FakeRtnl(self._objects(namespace), lambda name: self._by_fd[namespace_fd(name)].objects)
+
+    def guests(
+        self, visits: Mapping[str, Visit], namespace_fd: Callable[[str], int]
+    ) -> Mapping[str, tuple[Part, Mapping[str, KernelError]]]:
+        """rtnetlink of several namespaces, after their sysctls."""
+        return {
+            name: (self.rtnl(namespace, namespace_fd), self.sysctls(namespace).set(wanted))
+            for name, (namespace, wanted) in visits.items()
+        }
+
+    def nft(self, namespace: Namespace) -> Part:
+        """nf_tables."""
+        return FakeNft(self._objects(namespace).nft)
+
+    def sysctls(self, namespace: Namespace) -> SysctlPart:
+        """Sysctls."""
+        objects = self._objects(namespace)
+        return FakeSysctls(objects.sysctls, lambda: _interfaces(objects.network.values()))
+
+
+def _interfaces(values: Iterable[Value]) -> set[str]:
+    return {value.name for value in values if isinstance(value, Link)}

@@ -1,0 +1,102 @@
+"""Values of rtnetlink's world as `ip` writes them.
+
+Addresses, routes, neighbours and rules are lines of `ip address|route|neighbour|rule show`; links and sysctls are lines as one
+would type them (`ip link add …`, `sysctl …`), since what `ip link show` prints is mostly not ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from podplane.state.network import MAIN_TABLE, Address, Fdb, Link, Neighbour, Route, Rule, Sysctl
+from podplane.state.value import Value
+
+ORDER: tuple[type[Value], ...] = (Sysctl, Link, Address, Neighbour, Fdb, Route, Rule)
+MAIN = "main"
+
+
+def lines(values: Iterable[Value]) -> list[str]:
+    """A line for each value that is not of nf_tables, by kind, and sorted within one."""
+    kinds: dict[type[Value], list[str]] = {kind: [] for kind in ORDER}
+    for value in values:
+        if type(value) in kinds:
+            kinds[type(value)].append(line(value))
+    return [text for kind in ORDER for text in sorted(kinds[kind])]
+
+
+def line(value: Value) -> str:
+    """One value."""
+    match value:
+        case Sysctl():
+            return f"sysctl {value.name} = {value.value}"
+        case Link():
+            return link(value)
+        case Address():
+            return address(value)
+        case Neighbour():
+            return f"{value.ip} dev {value.link} lladdr {value.mac} PERMANENT"
+        case Fdb():
+            return f"{value.mac} dev {value.link}" + (f" dst {value.remote}" if value.remote else "") + " self permanent"
+        case Route():
+            return route(value)
+        case Rule():
+            return rule(value)
+    raise TypeError(f"{type(value).__name__} is not written by ip")
+
+
+def link(value: Link) -> str:
+    """`ip link add …` for what has a kind, `ip link set …` for what was there."""
+    words = ["ip link add" if value.kind else "ip link set", value.name]
+    words += ["up" if value.up else "down"]
+    words += [f"mtu {value.mtu}"] if value.mtu else []
+    words += [f"address {value.mac}"] if value.mac else []
+    words += [f"master {value.master}"] if value.master else []
+    words += [f'alias "{value.alias}"'] if value.alias else []
+    words += [f"type {value.kind}"] if value.kind else []
+    if value.peer is not None:
+        words.append(f"peer name {value.peer.name}" + (f" address {value.peer.mac}" if value.peer.mac else ""))
+    if value.vxlan is not None:
+        words.append(f"id {value.vxlan.vni} dstport {value.vxlan.port} {'' if value.vxlan.learning else 'no'}learning")
+    words += ["hairpin on"] if value.hairpin else []
+    return " ".join(words)
+
+
+def address(value: Address) -> str:
+    """A line of `ip address show`, without what it says of lifetimes."""
+    if value.ip.version == 6:
+        return f"{value.link} inet6 {value.ip}/{value.prefix_length} scope global nodad"
+    scope = "host" if value.ip.is_loopback else "global"
+    return f"{value.link} inet {value.ip}/{value.prefix_length} scope {scope} {value.link}"
+
+
+def route(value: Route) -> str:
+    """A line of `ip route show`, or `ip -6 route show`."""
+    words = ["default" if value.destination.prefixlen == 0 else _network(value)]
+    words += [f"via {value.gateway}"] if value.gateway else []
+    words += [f"dev {value.link}"] if value.link else []
+    words += [f"table {value.table}"] if value.table != MAIN_TABLE else []
+    words += [f"proto {value.protocol}"]
+    words += ["scope link"] if value.gateway is None and value.destination.version == 4 else []
+    words += [f"src {value.source}"] if value.source else []
+    metric = value.metric or (1024 if value.destination.version == 6 else 0)
+    words += [f"metric {metric}"] if metric else []
+    words += ["onlink"] if value.onlink else []
+    words += [f"mtu {value.mtu}"] if value.mtu else []
+    words += ["pref medium"] if value.destination.version == 6 else []
+    return " ".join(words)
+
+
+def _network(value: Route) -> str:
+    network = value.destination
+    return str(network.network_address) if network.prefixlen == network.max_prefixlen else str(network)
+
+
+def rule(value: Rule) -> str:
+    """A line of `ip rule show`."""
+    words = [f"{value.priority}:", f"from {value.source or 'all'}"]
+    words += [f"to {value.destination}"] if value.destination else []
+    if value.mark:
+        words.append(f"fwmark {value.mark:#x}" + (f"/{value.mark_mask:#x}" if value.mark_mask else ""))
+    words.append(f"lookup {MAIN if value.table == MAIN_TABLE else value.table}")
+    words += [f"proto {value.protocol}"] if value.protocol else []
+    return " ".join(words)
