@@ -7,21 +7,21 @@ transport both speak these. Bodies are bytes (JSON unless `content_type` says ot
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One call: `path` without the query, `query` with all values of each name, header names in lower case."""
 
     method: str
     path: str
-    query: Mapping[str, list[str]] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, list[str]] = {}
+    headers: Mapping[str, str] = {}
     body: bytes = b""
 
     def parameter(self, name: str, default: str = "") -> str:
@@ -33,8 +33,7 @@ class Request:
         return self.parameter(name).lower() in ("1", "t", "true")
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """A whole answer."""
 
     status: int
@@ -42,8 +41,7 @@ class Response:
     content_type: str = JSON
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(msgspec.Struct, frozen=True):
     """An answer that goes on (a watch): chunks of bytes until the server ends it; `aclose` of `chunks` ends it early."""
 
     chunks: AsyncIterator[bytes]
@@ -61,8 +59,7 @@ class Messages(Protocol):
         """Send one; after the other end has closed, nothing happens."""
 
 
-@dataclass(frozen=True, slots=True)
-class Upgrade:
+class Upgrade(msgspec.Struct, frozen=True):
     """An answer that becomes a conversation (exec): `serve` talks until it is over, then the connection is closed."""
 
     protocol: str

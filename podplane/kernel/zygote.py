@@ -93,6 +93,8 @@ def start(module: str) -> socket.socket:
             os.closerange(keep + 1, 1 << 20)
             os.set_inheritable(keep, True)
             os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", ENTRY, module, str(keep), *sys.path])
+        except OSError as error:
+            os.write(2, f"the zygote can't be started: {sys.executable}: {error.strerror}\n".encode())
         finally:
             os._exit(1)
     theirs.close()

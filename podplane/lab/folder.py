@@ -15,7 +15,6 @@ import contextlib
 import fcntl
 import os
 import re
-import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,6 +154,8 @@ class Folder:
 
     def forget(self) -> None:
         """Remove the lab's state, and the folder of all labs when this was the last one; it must not run."""
+        import shutil  # costs a command more than all else here
+
         shutil.rmtree(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):
             state_home().rmdir()

@@ -26,6 +26,9 @@ from podplane.kernel import syscalls
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
 
+LOG = "lab.log"
+"""What the lab has to say, in its folder: warnings, and what goes wrong."""
+
 
 class Progress(msgspec.Struct, omit_defaults=True):
     """One line from the starting lab: a step that began, or the end: ready, or an error."""
@@ -75,9 +78,16 @@ def launch(folder: Folder, body: Callable[[Reporter], None], keep: int) -> Itera
             yield progress
             if progress.ready:
                 return
-    raise LabError(
-        f"the lab ended while it started: `{folder.command('up')}` tries again, {folder.path / 'lab.log'} may say why"
-    )
+    raise LabError(f"the lab ended while it started: {_last_words(folder) or 'somebody killed it'}")
+
+
+def _last_words(folder: Folder) -> str:
+    """The last line of the lab's log, "" when it said nothing."""
+    try:
+        lines = (folder.path / LOG).read_text(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _close_others(*keep: int) -> None:
@@ -155,7 +165,7 @@ def _why_forbidden() -> str:
 def _detach_from_terminal(folder: Folder) -> None:
     """Standard input is nothing; output, if a bug or a warning makes any, goes to lab.log."""
     null = os.open(os.devnull, os.O_RDONLY)
-    log = os.open(folder.path / "lab.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    log = os.open(folder.path / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     for target, source in ((0, null), (1, log), (2, log)):
         os.dup2(source, target)
     os.close(null)

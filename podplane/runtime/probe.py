@@ -4,7 +4,8 @@ It reads JSON lines on standard input and writes one JSON line for each on stand
 
     {"do": "serve", "name": N}       → {"port": P, "mtu": M, "ips": […]}   from now on a TCP server answers every connection
                                         with its name and the source address that it saw
-    {"do": "probe", "probes": […]}   → {"answers": […]}                    one answer a probe, in order
+    {"do": "probe", "probes": […]}   → {"answers": […]}                    one answer a probe, in order; "seconds" says how
+                                        long to wait for each
 
 A probe is {"protocol": "icmp" | "tcp" | "http" | "udp", "ip", "port", "size"}; `size` (ICMP) is the length of the IP packet,
 sent with "don't fragment"; `http` asks an echo server. An answer is {"ok": true, "seen": {"name", "source"}}, or
@@ -40,6 +41,8 @@ TIMEOUT_SECONDS = 2.0
 RESEND_SECONDS = 0.4
 """An ICMP or UDP probe is sent again as often as that: a first packet may be lost without anything being wrong."""
 ANSWER_BYTES = 4096
+TURN_SECONDS = 0.02
+"""How often probes that get no answer are looked at."""
 
 
 @dataclass(slots=True)
@@ -74,6 +77,7 @@ class Prober:
     _pending: dict[int, Pending] = field(default_factory=dict)
     _answers: dict[int, dict[str, Any]] = field(default_factory=dict)
     _open: bool = True
+    _patience: float = TIMEOUT_SECONDS
 
     def run(self) -> None:
         """Serve until the input ends."""
@@ -96,6 +100,7 @@ class Prober:
         *lines, self._input = (self._input + data).split(b"\n")
         for line in lines:
             command = json.loads(line)
+            self._patience = command.get("seconds", TIMEOUT_SECONDS)
             self._say(self._serve(command["name"]) if command["do"] == "serve" else self._probe_all(command["probes"]))
 
     def _say(self, answer: dict[str, Any]) -> None:
@@ -131,12 +136,12 @@ class Prober:
         while todo or self._pending:
             while todo and len(self._pending) < AT_ONCE:
                 self._begin(*todo.pop())
-            self._turn(0.02)
+            self._turn(min(TURN_SECONDS, self._patience))
             self._look_after_time()
         return {"answers": [self._answers[i] for i in range(len(probes))]}
 
     def _begin(self, number: int, probe: dict[str, Any]) -> None:
-        pending = Pending(probe, number, time.monotonic() + TIMEOUT_SECONDS)
+        pending = Pending(probe, number, time.monotonic() + self._patience)
         self._pending[number] = pending
         try:
             if probe["protocol"] == "icmp":

@@ -1,0 +1,109 @@
+"""What all benches share: commands of a lab with state of its own, quiet between runs, medians, rows of a table."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from podplane.cluster.http import HttpClient
+from podplane.lab.folder import Folder
+
+PODPLANE = [sys.executable, "-m", "podplane"]
+QUIET_MILLISECONDS, QUIET_TRIES = 15.0, 60
+
+
+@dataclass
+class Row:
+    """One line of the result: what was measured, what it must be, and every sample. `unit` goes with both."""
+
+    what: str
+    samples: list[float]
+    unit: str = "s"
+    must: float | None = None
+    at_least: bool = False
+    note: str = ""
+    extra: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        """The median."""
+        return median(self.samples)
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is what it must be."""
+        if self.must is None:
+            return ""
+        good = self.value >= self.must if self.at_least else self.value <= self.must
+        return "yes" if good else "no"
+
+
+class Lab:
+    """A lab for one bench, gone with it."""
+
+    def __init__(self, name: str = "bench") -> None:
+        self.name = name
+        self._home = tempfile.TemporaryDirectory(prefix="podplane-bench-")
+        os.environ["XDG_STATE_HOME"] = self._home.name
+        os.environ["PODPLANE_LAB"] = name
+
+    def __call__(self, *words: str) -> str:
+        """Run a command; its output. CalledProcessError when it fails."""
+        done = subprocess.run([*PODPLANE, *words], capture_output=True, text=True, timeout=300)
+        if done.returncode:
+            raise RuntimeError(f"podplane {' '.join(words)}: {done.stderr or done.stdout}")
+        return done.stdout
+
+    def timed(self, *words: str) -> float:
+        """Seconds of a command, from start to exit."""
+        began = time.monotonic()
+        self(*words)
+        return time.monotonic() - began
+
+    @property
+    def api(self) -> HttpClient:
+        """A client."""
+        endpoint = Folder(self.name).endpoint()
+        return HttpClient(endpoint.host, endpoint.port, endpoint.token)
+
+    @property
+    def peak_megabytes(self) -> float:
+        """Peak memory of the lab's process."""
+        pid = Folder(self.name).holder()
+        text = Path(f"/proc/{pid}/status").read_text()
+        return int(text.split("VmHWM:")[1].split()[0]) / 1024
+
+    def close(self) -> None:
+        """Stop and forget."""
+        subprocess.run([*PODPLANE, "down", "--all", "--purge"], capture_output=True, timeout=60)
+        self._home.cleanup()
+
+
+@contextlib.contextmanager
+def lab(name: str = "bench") -> Iterator[Lab]:
+    """A lab's commands; it is gone afterwards, whatever happens."""
+    made = Lab(name)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def quiet() -> None:
+    """Wait until the kernel has cleaned up the namespaces of what ran before: new ones are quick again."""
+    good = 0
+    for _ in range(QUIET_TRIES):
+        began = time.monotonic()
+        subprocess.run(["unshare", "--user", "--net", "true"], capture_output=True)
+        good = good + 1 if (time.monotonic() - began) * 1000 < QUIET_MILLISECONDS else 0
+        if good >= 3:
+            return
+        time.sleep(0.25)

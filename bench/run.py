@@ -1,0 +1,86 @@
+"""Run the benches: `python -m bench.run [--quick] [--markdown FILE] [start_stop|traffic|one_more_pod|commands …]`.
+
+Prints a table and writes all samples, with the machine they were measured on, to bench/results.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+from dataclasses import asdict
+from pathlib import Path
+
+from bench import commands, one_more_pod, start_stop, traffic
+from bench.common import Row
+
+BENCHES = {"commands": commands.run, "traffic": traffic.run, "one_more_pod": one_more_pod.run, "start_stop": start_stop.run}
+RESULTS = Path(__file__).with_name("results.json")
+HEADER = """# How fast podplane is
+
+Measured by `make bench`, which writes this page. Every figure is the median of several runs; ratios are of paired runs, one right
+after the other on the same machine. "By hand" is the same path built with `ip`, `sysctl` and `nft` commands. Where the word is
+"no", the figure misses what podplane promises itself.
+"""
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on."""
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?"
+    )
+    memory = Path("/proc/meminfo").read_text().split()[1]
+    return {
+        "CPU": f"{model}, {os.cpu_count()} cores",
+        "memory": f"{int(memory) / 1e6:.0f} GB",
+        "kernel": platform.release(),
+        "Python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+        "user": "root" if os.getuid() == 0 else "an ordinary user",
+    }
+
+
+def figure(value: float, unit: str) -> str:
+    """A figure with its unit."""
+    return f"{value:.0f} {unit}" if unit == "MB" else f"{value:.1f} {unit}" if unit == "ms" else f"{value:.3f} {unit}"
+
+
+def must(row: Row) -> str:
+    """What a figure must be."""
+    if row.must is None:
+        return ""
+    return f"{'≥' if row.at_least else '≤'} {row.must:g} {row.unit}"
+
+
+def table(rows: list[Row]) -> str:
+    """Rows as a table in Markdown."""
+    lines = ["| what | median | lowest … highest | must | kept | |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        spread = f"{min(row.samples):.3g} … {max(row.samples):.3g} ({len(row.samples)})"
+        lines.append(f"| {row.what} | {figure(row.value, row.unit)} | {spread} | {must(row)} | {row.verdict} | {row.note} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Parse, run, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes: does it run at all?")
+    parser.add_argument("--markdown", type=Path, help="write the table to this file too")
+    parser.add_argument("which", nargs="*", choices=[*BENCHES, []], help="which benches; all without")
+    options = parser.parse_args()
+    rows: list[Row] = []
+    for name in options.which or BENCHES:
+        found = BENCHES[name](options.quick)
+        rows += found
+        print(table(found), flush=True)
+    facts = machine()
+    RESULTS.write_text(json.dumps({"machine": facts, "rows": [asdict(row) for row in rows]}, indent=2, ensure_ascii=False))
+    if options.markdown:
+        lines = "".join(f"- {name}: {value}\n" for name, value in facts.items())
+        options.markdown.write_text(f"{HEADER}\n## The machine\n\n{lines}\n## Figures\n\n{table(rows)}\n")
+
+
+if __name__ == "__main__":
+    main()
