@@ -186,7 +186,8 @@ class ApiServer:
             seconds = float(request.parameter("timeoutSeconds") or 0) or None
         except ValueError:
             raise Problem("BadRequest", "resourceVersion and timeoutSeconds are numbers") from None
-        lines = self._hub.open(target.resource.plural, target.resource.kind, target.namespace, wanted, since, seconds)
+        bookmarks = target.resource.kind if request.flag("allowWatchBookmarks") else ""
+        lines = self._hub.open(target.resource.plural, target.namespace, wanted, since, seconds, bookmarks)
         if version in ("", "0"):  # "get state and start at any"
             return Stream(_preceded(self._present(target, wanted), lines))
         return Stream(lines)

@@ -94,9 +94,12 @@ class Hub:
             watcher.offer(change)
 
     def open(
-        self, resource: str, kind: str, namespace: str, wanted: Predicate | None, since: int, seconds: float | None
+        self, resource: str, namespace: str, wanted: Predicate | None, since: int, seconds: float | None, bookmarks: str = ""
     ) -> AsyncIterator[bytes]:
-        """A watch of all changes after version `since`; ends after `seconds`. Problem when that is too long ago."""
+        """A watch of all changes after version `since`; ends after `seconds`. Problem when that is too long ago.
+
+        `bookmarks` is the kind of the objects that say how far it is when nothing else does; without, none are sent.
+        """
         if since < self._oldest:
             raise Problem("Expired", f"too old resource version: {since} ({self._oldest})")
         watcher = Watcher(resource, namespace, wanted, deque(), asyncio.Event())
@@ -104,9 +107,9 @@ class Hub:
             if change.version > since:
                 watcher.offer(change)
         self._watchers.add(watcher)
-        return self._lines(watcher, kind, seconds)
+        return self._lines(watcher, seconds, bookmarks)
 
-    async def _lines(self, watcher: Watcher, kind: str, seconds: float | None) -> AsyncIterator[bytes]:
+    async def _lines(self, watcher: Watcher, seconds: float | None, bookmarks: str) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds if seconds else None
         try:
@@ -123,7 +126,8 @@ class Hub:
                 try:
                     await asyncio.wait_for(watcher.wake.wait(), patience)
                 except TimeoutError:
-                    yield self._bookmark(kind)
+                    if bookmarks:
+                        yield self._bookmark(bookmarks)
         finally:
             self._watchers.discard(watcher)
 

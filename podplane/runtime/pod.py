@@ -95,7 +95,7 @@ class RunningContainer:
     state: ContainerState
     process: Process | None = None
     began: float = 0.0
-    restart_at: float = 0.0
+    restart_at: float | None = None
     failures: int = 0
 
 
@@ -248,19 +248,19 @@ class PodWorker:
         return not self._ending and (policy == "Always" or (policy == "OnFailure" and code != 0))
 
     def _until_restart(self) -> float | None:
-        due = [c.restart_at for c in self.containers if c.restart_at]
+        due = [c.restart_at for c in self.containers if c.restart_at is not None]
         return max(0.0, min(due) - self.clock()) if due else None
 
     async def _restart_due(self) -> None:
         for container in self.containers:
             state = container.state
-            if not container.restart_at or self._ending:
+            if container.restart_at is None or self._ending:
                 continue
             if state.state == TERMINATED:
                 state.last = {"exitCode": state.exit_code, "reason": state.reason, "finishedAt": state.finished_at}
                 state.state, state.reason = WAITING, "CrashLoopBackOff"
             if container.restart_at <= self.clock():
-                container.restart_at = 0.0
+                container.restart_at = None
                 state.restarts += 1
                 await self._start(container)
 

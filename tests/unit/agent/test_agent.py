@@ -1,0 +1,215 @@
+"""The agent over the fake kernel: whatever happens, and in whatever order, the kernel holds what the last picture asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from podplane.agent.agent import Agent
+from podplane.agent.features import PeerPlans
+from podplane.cni.network import Attachment, NetworkError
+from podplane.kernel.door import Kernel
+from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
+from podplane.model.objects import Node
+from podplane.state.operations import Operation
+from tests.plans import OWNER, config, node, uplink
+
+DUAL = (4, 6)
+
+
+class Rig:
+    """An agent of node1 on a fake machine with an uplink."""
+
+    def __init__(self) -> None:
+        self.opener = FakeOpener()
+        self.host = self.opener.namespace()
+        self.kernel = Kernel(self.host, self.opener)
+        self.kernel.apply([Operation(None, value) for value in uplink(DUAL).values()])
+        self.agent = self.new_agent()
+
+    def new_agent(self) -> Agent:
+        return Agent("node1", config(DUAL), Kernel(self.host, self.opener), PeerPlans(), lambda: 0.0)
+
+    def attachment(self, uid: str, namespace: FakeNamespace | None = None, ips: tuple[str, ...] = ()) -> Attachment:
+        return Attachment(uid, "default", uid, namespace or self.opener.namespace(), requested_ips=ips)
+
+
+def cluster(*numbers: int) -> dict[str, Node]:
+    return {f"node{n}": node(n, DUAL) for n in numbers}
+
+
+async def test_a_pod_gets_the_next_addresses_and_gives_them_back() -> None:
+    rig = Rig()
+    rig.agent.start(cluster(1, 2))
+    pod = rig.opener.namespace()
+    attached = await rig.agent.add(rig.attachment("a", pod))
+    assert attached.ips == ("10.244.1.2", "fd00:10:244:1::2")
+    assert attached.mac == "0a:58:0a:f4:01:02"
+    assert "eth0 inet 10.244.1.2/24" in pod.objects.dump()
+    assert 'alias "pod/default/a"' in rig.host.objects.dump()
+    before = rig.agent.add(rig.attachment("b"))
+    assert (await before).ips[0] == "10.244.1.3"
+    await rig.agent.delete(rig.attachment("a", pod))
+    assert "pod/default/a" not in rig.host.objects.dump()
+    assert (await rig.agent.add(rig.attachment("c"))).ips[0] == "10.244.1.4"
+
+
+async def test_pods_that_come_at_once_are_one_change() -> None:
+    rig = Rig()
+    rig.agent.start(cluster(1, 2))
+    calls: list[int] = []
+    apply = rig.agent._kernel.apply
+
+    def counted(operations: Any) -> Any:
+        calls.append(len(operations))
+        return apply(operations)
+
+    rig.agent._kernel.apply = counted  # type: ignore[method-assign]
+    await asyncio.gather(*(rig.agent.add(rig.attachment(f"p{i}")) for i in range(10)))
+    assert len(calls) == 1
+    assert rig.host.objects.dump().count("type veth") == 10
+
+
+async def test_a_pod_that_cannot_be_attached_leaves_nothing() -> None:
+    rig = Rig()
+    rig.agent.start(cluster(1, 2))
+    taken = rig.opener.namespace()
+    first = await rig.agent.add(rig.attachment("a", taken))
+    before = rig.host.objects.dump()
+    with pytest.raises(NetworkError, match="pod default/b"):
+        await rig.agent.add(rig.attachment("b", taken))  # there is an eth0 already
+    assert rig.host.objects.dump() == before
+    assert first.ips[0] == "10.244.1.2"
+    assert {"b"}.isdisjoint(rig.agent._addresses.owners)
+
+
+async def test_a_full_block_says_so() -> None:
+    rig = Rig()
+    rig.agent.start(cluster(1))
+    for i in range(253):
+        rig.agent.reserve(f"p{i}", (f"10.244.1.{i + 2}", f"fd00:10:244:1::{i + 2:x}"))
+    with pytest.raises(NetworkError, match=r"has 253 pod addresses, all in use: delete pods of node1"):
+        await rig.agent.add(rig.attachment("x"))
+
+
+async def test_a_node_without_blocks_says_so() -> None:
+    rig = Rig()
+    with pytest.raises(NetworkError, match="no pod block yet"):
+        await rig.agent.add(rig.attachment("x"))
+
+
+async def test_addresses_of_before_are_kept_for_who_had_them() -> None:
+    rig = Rig()
+    rig.agent.start(cluster(1))
+    rig.agent.reserve("old", ("10.244.1.2", "fd00:10:244:1::2"))
+    assert (await rig.agent.add(rig.attachment("new"))).ips[0] == "10.244.1.3"
+    wanted = ("10.244.1.2", "fd00:10:244:1::2")
+    assert (await rig.agent.add(rig.attachment("old", ips=wanted))).ips == wanted
+
+
+async def test_an_audit_puts_right_what_somebody_did() -> None:
+    rig = Rig()
+    rig.agent.start(cluster(1, 2))
+    good = rig.host.objects.dump()
+    for identity in [i for i in rig.host.objects.network if i[0] in ("Route", "Neighbour")]:
+        del rig.host.objects.network[identity]
+    rig.host.objects.sysctls["net.ipv4.ip_forward"] = "0"
+    for identity in [i for i in rig.host.objects.nft if i[0] == "nft element"][:2]:
+        del rig.host.objects.nft[identity]
+    assert rig.host.objects.dump() != good
+    report = rig.agent.audit()
+    assert not report.failed
+    assert rig.host.objects.dump() == good
+    assert rig.agent.audit().applied == []
+
+
+async def test_a_new_agent_finds_everything_in_place_and_writes_nothing() -> None:
+    rig = Rig()
+    rig.agent.start(cluster(1, 2, 3))
+    before = rig.host.objects.dump()
+    report = rig.new_agent().start(cluster(1, 2, 3))
+    assert [o for o in report.applied if o.old != o.new] == []
+    assert rig.host.objects.dump() == before
+
+
+async def test_a_new_agent_removes_what_is_no_longer_wanted() -> None:
+    rig = Rig()
+    rig.agent.start(cluster(1, 2, 3))
+    rig.new_agent().start(cluster(1, 2))
+    assert "node3" not in rig.host.objects.dump()
+    assert "10.244.3.0/24" not in rig.host.objects.dump()
+
+
+async def test_check_names_what_is_missing() -> None:
+    rig = Rig()
+    rig.agent.start(cluster(1))
+    request = rig.attachment("a")
+    await rig.agent.add(request)
+    await rig.agent.check(request)
+    del rig.host.objects.network[next(i for i in rig.host.objects.network if i[0] == "Neighbour")]
+    with pytest.raises(NetworkError, match="is not in the kernel as planned"):
+        await rig.agent.check(request)
+    with pytest.raises(NetworkError, match="is not attached"):
+        await rig.agent.check(rig.attachment("b"))
+
+
+async def test_gc_keeps_only_what_is_named() -> None:
+    rig = Rig()
+    rig.agent.start(cluster(1))
+    keep, drop = rig.attachment("keep"), rig.attachment("drop")
+    await rig.agent.add(keep)
+    await rig.agent.add(drop)
+    await rig.agent.gc([keep])
+    assert "pod/default/keep" in rig.host.objects.dump()
+    assert "pod/default/drop" not in rig.host.objects.dump()
+
+
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("node"), st.integers(1, 4), st.sampled_from([(4,), (6,), (4, 6), ()])),
+        st.tuples(st.just("gone"), st.integers(2, 4), st.just(())),
+        st.tuples(st.just("add"), st.integers(1, 3), st.just(())),
+        st.tuples(st.just("delete"), st.integers(1, 3), st.just(())),
+    ),
+    max_size=14,
+)
+
+
+@given(EVENTS)
+@settings(deadline=None, max_examples=60)
+def test_any_order_of_events_ends_where_a_fresh_start_would(events: list[tuple[str, int, tuple[int, ...]]]) -> None:
+    asyncio.run(_play(events))
+
+
+async def _play(events: list[tuple[str, int, tuple[int, ...]]]) -> None:
+    rig = Rig()
+    nodes = cluster(1)
+    rig.agent.start(nodes)
+    pods: dict[int, FakeNamespace] = {}
+    for kind, number, versions in events:
+        name = f"node{number}"
+        if kind == "node":
+            new = node(number, DUAL if number == 1 else versions)
+            rig.agent.node_changed(nodes.get(name), new)
+            nodes[name] = new
+        elif kind == "gone" and name in nodes:
+            rig.agent.node_changed(nodes.pop(name), None)
+        elif kind == "add" and number not in pods:
+            pods[number] = rig.opener.namespace()
+            await rig.agent.add(rig.attachment(f"p{number}", pods[number]))
+        elif kind == "delete" and number in pods:
+            await rig.agent.delete(rig.attachment(f"p{number}", pods.pop(number)))
+    await rig.agent.reconcile()
+    fresh = rig.new_agent()
+    fresh._sandboxes.update(rig.agent._sandboxes)
+    for one in nodes.values():
+        fresh.node_changed(None, one)
+    fresh._dirty.update(fresh._sandboxes)
+    fresh._replan()
+    assert dict(rig.agent.desired) == dict(fresh.desired)
+    found = rig.kernel.read(OWNER)
+    assert {i for i, v in fresh.desired.items() if not v.netns and i[0] != "Sysctl"} == set(found)

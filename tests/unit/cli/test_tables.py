@@ -1,0 +1,101 @@
+"""Tables as kubectl users know them, and the check's plan and verdicts."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from podplane.cli import tables
+from podplane.cli.check import promises
+from podplane.cli.check.promises import Party, Probe
+
+NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0, "0s"), (119, "119s"), (120, "2m"), (10_799, "179m"), (10_800, "3h"), (172_800, "2d"), (-5, "0s")],
+)
+def test_age(seconds: int, expected: str) -> None:
+    then = (NOW - datetime.timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert tables.age(then, NOW) == expected
+
+
+def pod(**status: object) -> tables.Object:
+    meta = {"name": "web", "namespace": "default", "creationTimestamp": "2026-01-01T23:59:00Z"}
+    return {"metadata": meta, "spec": {"nodeName": "n1", "containers": [{"name": "a"}]}, "status": status}
+
+
+def test_pods() -> None:
+    running = pod(
+        phase="Running",
+        podIPs=[{"ip": "10.1.0.2"}],
+        containerStatuses=[{"ready": True, "restartCount": 2, "state": {"running": {}}}],
+    )
+    assert tables.pods([running], True, NOW).splitlines() == [
+        "NAME   READY   STATUS    RESTARTS   AGE   IP         NODE",
+        "web    1/1     Running   2          60s   10.1.0.2   n1",
+    ]
+
+
+def test_the_word_that_says_most() -> None:
+    waiting = {"state": {"waiting": {"reason": "CrashLoopBackOff", "message": "why"}}, "name": "a"}
+    assert tables.pod_state(pod(phase="Running", containerStatuses=[waiting])) == "CrashLoopBackOff"
+    assert tables.trouble(pod(containerStatuses=[waiting])) == "why"
+    going = pod(phase="Running")
+    going["metadata"]["deletionTimestamp"] = "now"
+    assert tables.pod_state(going) == "Terminating"
+    assert tables.pod_state(pod()) == "Pending"
+
+
+def parties(nodes: int, pods: int) -> tuple[list[Party], list[Party]]:
+    made = [
+        Party(f"p{n}-{i}", "pod", f"n{n}", (f"10.{n}.0.{i}", f"fd00:{n}::{i}"), 8079) for n in range(nodes) for i in range(pods)
+    ]
+    return made, [Party(f"n{n}", "node", f"n{n}", (f"192.168.0.{n}",), 8079) for n in range(nodes)]
+
+
+def test_every_ordered_pair_both_families_and_protocols() -> None:
+    pods, nodes = parties(2, 2)
+    probes = promises.plan(pods, nodes, None, True)
+    reach = {(p.source, p.target, p.ip, p.protocol) for p in probes if p.promise in (promises.REACH, promises.NO_NAT)}
+    assert len(reach) == 4 * 3 * 2 * 2
+
+
+def test_sampled_pairs_take_every_pod_and_every_pair_of_nodes() -> None:
+    pods, nodes = parties(12, 10)
+    probes = promises.plan(pods, nodes, None, False)
+    reach = [p for p in probes if p.promise == promises.REACH]
+    node_of = {p.name: p.node for p in pods}
+    assert {(node_of[p.source], node_of[p.target]) for p in reach} == {(a.name, b.name) for a in nodes for b in nodes}
+    assert {p.source for p in reach} | {p.target for p in reach} == set(node_of)
+    assert len(reach) < 2 * 400
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"ok": True, "seen": {"name": "b", "source": "10.0.0.1"}}, ""),
+        ({"ok": True, "seen": {"name": "b", "source": "10.0.0.9"}}, "expected source 10.0.0.1, b saw 10.0.0.9"),
+        ({"ok": True, "seen": {"name": "c", "source": "10.0.0.1"}}, "expected an answer of b, c answered"),
+        ({"ok": False, "error": "no answer"}, "expected an answer, got no answer"),
+        (None, "no result from a"),
+    ],
+)
+def test_verdicts_name_the_pair_the_expected_and_the_seen(answer: dict[str, object] | None, expected: str) -> None:
+    probe = Probe(promises.NO_NAT, "a", "b", "tcp", "10.0.0.2", 80, seen="10.0.0.1", answered_by="b")
+    text = promises.judge(probe, answer)
+    assert text.endswith(expected)
+    assert not text or text.startswith("a → b 10.0.0.2 tcp")
+
+
+def test_addresses_that_are_not_unique() -> None:
+    twice = [Party("a", "pod", "n", ("10.0.0.1",)), Party("b", "pod", "n", ("10.0.0.1",))]
+    verdict = promises.uniqueness(twice, {"a": ["10.0.0.1"], "b": []})
+    assert verdict.failures == ["10.0.0.1 belongs to a, b", "b: expected address 10.0.0.1 on its interfaces, found none"]
+
+
+def test_nothing_proved_is_not_kept() -> None:
+    assert not promises.Verdict(promises.REACH).ok
+    assert not promises.same_port([], {}).ok

@@ -1,0 +1,104 @@
+"""What a pod's worker talks to, in memory: a network, processes, an API, a clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from podplane.cni.network import Attached, Attachment, NetworkError
+from podplane.kernel.process import ProcessError
+
+
+@dataclass(eq=False)
+class FakeProcess:
+    """A process that does as the test says."""
+
+    argv: Sequence[str]
+    id: int
+    exited: asyncio.Future[int]
+    refusal: str = ""
+    signals: list[int] = field(default_factory=list)
+    ends_on: Collection[int] = (9, 15)
+    error: str = ""
+
+    async def started(self) -> None:
+        if self.refusal:
+            self.error = self.refusal
+            if not self.exited.done():
+                self.exited.set_result(127)
+            raise ProcessError(self.refusal)
+
+    def signal(self, number: int) -> None:
+        self.signals.append(number)
+        if number in self.ends_on and not self.exited.done():
+            self.exited.set_result(128 + number)
+
+
+@dataclass
+class FakeProcesses:
+    """All processes that were asked for."""
+
+    all: list[FakeProcess] = field(default_factory=list)
+    refusal: str = ""
+    ends_on: Collection[int] = (9, 15)
+
+    def spawn(self, argv: Sequence[str], stdio: tuple[int, int, int], **_: Any) -> FakeProcess:
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        process = FakeProcess(argv, len(self.all) + 1, future, self.refusal, ends_on=self.ends_on)
+        self.all.append(process)
+        return process
+
+
+@dataclass
+class FakeNetwork:
+    """Addresses from a list; refuses while `refusal` says why."""
+
+    attached: list[str] = field(default_factory=list)
+    asked: list[tuple[str, ...]] = field(default_factory=list)
+    refusal: str = ""
+
+    async def add(self, request: Attachment) -> Attached:
+        if self.refusal:
+            raise NetworkError(self.refusal)
+        self.attached.append(request.pod_uid)
+        self.asked.append(request.requested_ips)
+        return Attached(ips=("10.244.1.2",), interface="eth0", mac="0a:58:0a:f4:01:02")
+
+    async def delete(self, request: Attachment) -> None:
+        self.attached.remove(request.pod_uid)
+
+    async def check(self, request: Attachment) -> None:
+        return
+
+    async def gc(self, keep: Collection[Attachment]) -> None:
+        return
+
+
+@dataclass
+class FakeNamespace:
+    """A namespace that only knows whether it is closed."""
+
+    fd: int = 99
+    closed: bool = False
+
+    def run(self, function: Any, *arguments: Any) -> Any:
+        raise AssertionError("nothing runs in a fake namespace")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class FakeClient:
+    """Statuses that were written, and objects that were deleted."""
+
+    statuses: list[Mapping[str, Any]] = field(default_factory=list)
+    deleted: list[tuple[str, int | None, str]] = field(default_factory=list)
+
+    async def patch_status(self, resource: str, namespace: str, name: str, status: Mapping[str, Any], uid: str) -> None:
+        self.statuses.append(status)
+
+    async def delete(self, resource: str, namespace: str, name: str, *, grace: int | None = None, uid: str = "") -> None:
+        self.deleted.append((name, grace, uid))

@@ -1,0 +1,234 @@
+"""A pod's life, without a kernel: start, failure, restart with back-off, end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from podplane.model.objects import Container, Metadata, Pod, PodIP, PodSpec, PodStatus
+from podplane.runtime.kubelet import Kubelet
+from podplane.runtime.pod import BACKOFF_SECONDS, ImageError, command_of
+from tests.unit.runtime.fakes import FakeClient, FakeNamespace, FakeNetwork, FakeProcesses
+
+
+class Rig:
+    """A kubelet among fakes, and a clock that the test moves."""
+
+    def __init__(self, *, sandbox_only: bool = False) -> None:
+        self.now = 0.0
+        self.network, self.processes, self.client = FakeNetwork(), FakeProcesses(), FakeClient()
+        self.namespaces: list[FakeNamespace] = []
+        self.kubelet = Kubelet(
+            name="node1",
+            host_ips=("192.168.1.10",),
+            namespace=FakeNamespace(7),
+            network=self.network,
+            processes=self.processes,
+            client=cast(Any, self.client),
+            make_namespace=self._make,
+            null=0,
+            sandbox_only=sandbox_only,
+            clock=lambda: self.now,
+        )
+
+    async def _make(self) -> FakeNamespace:
+        self.namespaces.append(FakeNamespace())
+        return self.namespaces[-1]
+
+    async def settle(self) -> None:
+        for _ in range(30):
+            await asyncio.sleep(0)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return dict(self.client.statuses[-1])
+
+    @property
+    def container(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.status["containerStatuses"][0]
+        return found
+
+    async def at(self, seconds: float) -> None:
+        """Move the clock, and wake the worker as its timer would."""
+        self.now = seconds
+        for worker in self.kubelet.workers.values():
+            worker._wake.set()
+        await self.settle()
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    made = Rig()
+    yield made
+    await clean(made)
+
+
+async def clean(rig: Rig) -> None:
+    for task in list(rig.kubelet._tasks.values()):
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def pod(
+    policy: str = "Always", *, grace: int = 5, host: bool = False, image: str = "podplane/echo", ips: tuple[str, ...] = ()
+) -> Pod:
+    return Pod(
+        metadata=Metadata(name="web", namespace="default", uid="u1"),
+        spec=PodSpec(
+            node_name="node1",
+            host_network=host,
+            restart_policy=policy,
+            termination_grace_period_seconds=grace,
+            containers=(Container("main", image=image),),
+        ),
+        status=PodStatus(pod_ips=tuple(map(PodIP, ips))),
+    )
+
+
+def deleted(made: Pod) -> Pod:
+    meta = msgspec.structs.replace(made.metadata, deletion_timestamp="now", deletion_grace_period_seconds=5)
+    return msgspec.structs.replace(made, metadata=meta)
+
+
+async def test_a_pod_is_attached_started_and_reported_once(rig: Rig) -> None:
+    rig.kubelet.pod_changed(None, pod())
+    await rig.settle()
+    assert len(rig.client.statuses) == 1
+    assert rig.status["phase"] == "Running"
+    assert rig.status["podIPs"] == [{"ip": "10.244.1.2"}]
+    assert {c["type"]: c["status"] for c in rig.status["conditions"]}["Ready"] == "True"
+    assert rig.container["ready"]
+    assert [list(p.argv) for p in rig.processes.all] == [["podplane/echo"]]
+
+
+async def test_a_pod_that_had_addresses_asks_for_them(rig: Rig) -> None:
+    rig.kubelet.pod_changed(None, pod(ips=("10.244.1.9",)))
+    await rig.settle()
+    assert rig.network.asked == [("10.244.1.9",)]
+
+
+async def test_restarts_back_off(rig: Rig) -> None:
+    rig.kubelet.pod_changed(None, pod())
+    await rig.settle()
+    now = 0.0
+    for number, wait in enumerate(BACKOFF_SECONDS[:5]):
+        rig.processes.all[-1].exited.set_result(3)
+        await rig.settle()
+        if wait:
+            assert (rig.container["state"]["waiting"]["reason"], len(rig.processes.all)) == ("CrashLoopBackOff", number + 1)
+            await rig.at(now + wait - 0.1)
+            assert len(rig.processes.all) == number + 1
+        now += wait
+        await rig.at(now)
+        assert len(rig.processes.all) == number + 2
+        assert rig.container["restartCount"] == number + 1
+        assert rig.container["lastState"]["terminated"]["exitCode"] == 3
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "phase", "runs"),
+    [
+        ("Never", 0, "Succeeded", 1),
+        ("Never", 2, "Failed", 1),
+        ("OnFailure", 0, "Succeeded", 1),
+        ("OnFailure", 2, "Running", 2),
+        ("Always", 0, "Running", 2),
+    ],
+)
+async def test_restart_policies(rig: Rig, policy: str, code: int, phase: str, runs: int) -> None:
+    rig.kubelet.pod_changed(None, pod(policy))
+    await rig.settle()
+    rig.processes.all[0].exited.set_result(code)
+    await rig.settle()
+    assert (rig.status["phase"], len(rig.processes.all)) == (phase, runs)
+
+
+async def test_the_end_is_sigterm_then_sigkill_then_detached_then_deleted(rig: Rig) -> None:
+    rig.processes.ends_on = (9,)
+    made = pod(grace=5)
+    rig.kubelet.pod_changed(None, made)
+    await rig.settle()
+    worker = rig.kubelet.workers["u1"]
+    rig.kubelet.pod_changed(made, deleted(made))
+    await rig.settle()
+    assert rig.processes.all[0].signals == [15]
+    assert rig.client.deleted == []
+    worker._grace = 0
+    rig.processes.all[0].signal(9)
+    await rig.settle()
+    assert rig.network.attached == []
+    assert rig.namespaces[0].closed
+    assert rig.client.deleted == [("web", 0, "u1")]
+    assert rig.kubelet.workers == {}
+
+
+async def test_a_pod_that_was_forced_away_is_killed_at_once(rig: Rig) -> None:
+    made = pod()
+    rig.kubelet.pod_changed(None, made)
+    await rig.settle()
+    rig.kubelet.pod_changed(made, None)
+    await rig.settle()
+    assert rig.processes.all[0].signals[0] == 9
+    assert rig.network.attached == []
+
+
+async def test_a_network_that_refuses_is_said_and_tried_again(rig: Rig) -> None:
+    rig.network.refusal = "node block is full"
+    rig.kubelet.pod_changed(None, pod())
+    await rig.settle()
+    assert rig.status["phase"] == "Pending"
+    assert rig.container["state"]["waiting"]["message"] == "node block is full"
+    rig.network.refusal = ""
+    await rig.at(2)
+    assert rig.status["phase"] == "Running"
+
+
+async def test_a_command_that_cannot_start_says_why(rig: Rig) -> None:
+    rig.processes.refusal = "nope: no such command on this machine"
+    rig.kubelet.pod_changed(None, pod("Never"))
+    await rig.settle()
+    terminated = rig.container["state"]["terminated"]
+    assert (terminated["reason"], terminated["message"]) == ("StartError", "nope: no such command on this machine")
+
+
+async def test_an_image_that_is_not_there(rig: Rig) -> None:
+    rig.kubelet.pod_changed(None, pod(image="nginx"))
+    await rig.settle()
+    waiting = rig.container["state"]["waiting"]
+    assert waiting["reason"] == "ErrImagePull"
+    assert "podplane/echo" in waiting["message"]
+    assert rig.processes.all == []
+
+
+async def test_host_network_needs_no_attachment(rig: Rig) -> None:
+    made = pod(host=True)
+    rig.kubelet.pod_changed(None, made)
+    await rig.settle()
+    assert rig.status["podIP"] == "192.168.1.10"
+    rig.kubelet.pod_changed(made, deleted(made))
+    await rig.settle()
+    assert rig.network.attached == []
+    assert not cast(FakeNamespace, rig.kubelet.namespace).closed
+
+
+async def test_sandboxes_have_no_processes() -> None:
+    rig = Rig(sandbox_only=True)
+    rig.kubelet.pod_changed(None, pod())
+    await rig.settle()
+    assert rig.status["phase"] == "Running"
+    assert rig.processes.all == []
+    await clean(rig)
+
+
+def test_commands() -> None:
+    assert command_of(Container("a", image="podplane/echo")) == ["podplane/echo"]
+    assert command_of(Container("a", image="host/sh", command=("sleep",), args=("1",))) == ["sleep", "1"]
+    for wrong in (Container("a", image="nginx"), Container("a", image="host/sh")):
+        with pytest.raises(ImageError):
+            command_of(wrong)
