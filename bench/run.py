@@ -10,6 +10,8 @@ import datetime
 import json
 import os
 import platform
+import signal
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -70,13 +72,14 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, help="write the table to this file too")
     parser.add_argument("which", nargs="*", choices=[*BENCHES, []], help="which benches; all without")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that labs are stopped on the way out
+    facts = machine() | {"sizes": "quick" if options.quick else "full"}
     rows: list[Row] = []
     for name in options.which or BENCHES:
         found = BENCHES[name](options.quick)
         rows += found
         print(table(found), flush=True)
-    facts = machine()
-    RESULTS.write_text(json.dumps({"machine": facts, "rows": [asdict(row) for row in rows]}, indent=2, ensure_ascii=False))
+        RESULTS.write_text(json.dumps({"machine": facts, "rows": [asdict(row) for row in rows]}, indent=2, ensure_ascii=False))
     if options.markdown:
         lines = "".join(f"- {name}: {value}\n" for name, value in facts.items())
         options.markdown.write_text(f"{HEADER}\n## The machine\n\n{lines}\n## Figures\n\n{table(rows)}\n")

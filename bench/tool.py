@@ -2,10 +2,13 @@
 
 tool.py server PORT                        serves all three kinds until it is killed
 tool.py client IP PORT KIND SECONDS        prints bytes, round trips, or connections a second
+
+Server and client keep to a CPU each, where there are two, so that rounds differ in the path and not in the scheduler's choices.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import threading
@@ -18,7 +21,7 @@ KINDS = {"throughput": SINK, "round-trips": ECHO, "connections": CLOSE}
 
 def serve(port: int) -> None:
     """The first byte of a connection says what its server does: swallow, echo, or close."""
-    listener = socket.create_server(("0.0.0.0", port), backlog=4096)
+    listener = socket.create_server(("::", port), family=socket.AF_INET6, backlog=4096, dualstack_ipv6=True)
     while True:
         connection, _ = listener.accept()
         kind = connection.recv(1)
@@ -68,7 +71,14 @@ def client(ip: str, port: int, kind: str, seconds: float) -> float:
     return count / (time.monotonic() - began)
 
 
+def pin(which: int) -> None:
+    """Keep to one of the CPUs that this process may use."""
+    cpus = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cpus[which % len(cpus)]})
+
+
 if __name__ == "__main__":
+    pin(0 if sys.argv[1] == "server" else 1)
     if sys.argv[1] == "server":
         serve(int(sys.argv[2]))
     else:

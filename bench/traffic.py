@@ -26,11 +26,13 @@ MUST_RATIO = 0.97
 ROUNDS, SECONDS = 15, 0.4
 PORT = 5201
 TOOL = str(Path(__file__).with_name("tool.py").resolve())
-SERVER, SAME, ACROSS = "10.244.1.2", "10.244.1.3", "10.244.2.2"
-PATHS = {"on one node": SAME, "across nodes": ACROSS}
+SERVERS = {4: "10.244.1.2", 6: "fd00:10:244:1::2"}
+SAME, ACROSS = "on one node", "across nodes"
+LAB_PODS = {SAME: "echo-node1-2", ACROSS: "echo-node2-1"}
+HAND_PODS = {SAME: "pod12", ACROSS: "pod21"}
 NEEDED = ("ip", "nft", "sysctl", "unshare", "nsenter")
-Client = Callable[[str, str], float]
-"""(the client's address, kind) → how much a second."""
+Client = Callable[[str, str, str], float]
+"""(path, the server's address, kind) → how much a second."""
 
 
 def run(short: bool) -> list[Row]:
@@ -42,38 +44,37 @@ def run(short: bool) -> list[Row]:
     with lab() as one:
         quiet()
         one("up", "--nodes", "2", "--pods-per-node", "2")
-        with _lab_client(one) as ours, _by_hand(_ruleset(one)) as theirs:
-            return [
-                row for path, ip in PATHS.items() for kind in KINDS for row in _compare(ours, theirs, path, ip, kind, rounds)
-            ]
+        ruleset = _ruleset(one)
+        with _lab_client(one) as ours, _by_hand(ruleset) as theirs, _by_hand(ruleset) as noise:
+            cases = [(path, 4, kind) for path in LAB_PODS for kind in KINDS] + [(ACROSS, 6, kind) for kind in KINDS]
+            return [_compare(ours, theirs, noise, *case, rounds) for case in cases]
 
 
-def _compare(ours: Client, theirs: Client, path: str, ip: str, kind: str, rounds: int) -> list[Row]:
-    """One row: the ratios of all rounds, and what both did."""
-    mine: list[float] = []
-    hand: list[float] = []
+def _compare(ours: Client, theirs: Client, noise: Client, path: str, version: int, kind: str, rounds: int) -> Row:
+    """The ratios of all rounds, what both did, and the ratio of two paths by hand: how much of it is noise."""
+    worlds: list[tuple[Client, list[float]]] = [(ours, []), (theirs, []), (noise, [])]
     for _ in range(rounds):
-        order = [(ours, mine), (theirs, hand)]
-        random.shuffle(order)
-        for client, samples in order:
-            samples.append(client(ip, kind))
+        for client, samples in random.sample(worlds, len(worlds)):
+            samples.append(client(path, SERVERS[version], kind))
+    mine, hand, other = (samples for _, samples in worlds)
     ratios = [a / b for a, b in zip(mine, hand, strict=True)]
+    floor = median(a / b for a, b in zip(other, hand, strict=True))
     unit, scale = ("Gbit/s", 8e-9) if kind == "throughput" else ("a second", 1.0)
-    note = f"{median(mine) * scale:,.1f} beside {median(hand) * scale:,.1f} {unit}"
-    extra = {"lab": mine, "by hand": hand}
-    return [Row(f"TCP {kind} {path}, lab / by hand", ratios, "ratio", MUST_RATIO, at_least=True, note=note, extra=extra)]
+    note = f"{median(mine) * scale:,.1f} beside {median(hand) * scale:,.1f} {unit}; two paths by hand: {floor:.3f}"
+    extra = {"lab": mine, "by hand": hand, "by hand again": other}
+    what = f"TCP {kind} {path}, IPv{version}, lab / by hand"
+    return Row(what, ratios, "ratio", MUST_RATIO, at_least=True, note=note, extra=extra)
 
 
 @contextlib.contextmanager
 def _lab_client(one: Lab) -> Iterator[Client]:
     """Measure between pods of the lab."""
-    pods = {"10.244.1.3": "echo-node1-2", "10.244.2.2": "echo-node2-1"}
     words = [sys.executable, "-m", "podplane", "exec", "echo-node1-1", "--", sys.executable, TOOL, "server", str(PORT)]
     server = subprocess.Popen(words)
     time.sleep(1)
 
-    def client(ip: str, kind: str) -> float:
-        out = one("exec", pods[ip], "--", sys.executable, TOOL, "client", SERVER, str(PORT), kind, str(SECONDS))
+    def client(path: str, ip: str, kind: str) -> float:
+        out = one("exec", LAB_PODS[path], "--", sys.executable, TOOL, "client", ip, str(PORT), kind, str(SECONDS))
         return float(out)
 
     try:
@@ -173,13 +174,13 @@ def _by_hand(ruleset: str) -> Iterator[Client]:
             raise RuntimeError(f"the path by hand: {world.stderr.read()}")
         pid = Path(f"/proc/{world.pid}/task/{world.pid}/children").read_text().split()[0]
         enter = ["nsenter", "--target", pid, "--user", "--mount", "--net", "--preserve-credentials", "ip", "netns", "exec"]
-        server = subprocess.Popen([*enter, "pod11", sys.executable, TOOL, "server", str(PORT)])
+        server = subprocess.Popen([*enter, "pod11", sys.executable, TOOL, "server", str(PORT)], start_new_session=True)
         time.sleep(1)
-        pods = {SAME: "pod12", ACROSS: "pod21"}
 
-        def client(ip: str, kind: str) -> float:
-            words = [*enter, pods[ip], sys.executable, TOOL, "client", SERVER, str(PORT), kind, str(SECONDS)]
-            return float(subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout)
+        def client(path: str, ip: str, kind: str) -> float:
+            words = [*enter, HAND_PODS[path], sys.executable, TOOL, "client", ip, str(PORT), kind, str(SECONDS)]
+            done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60, start_new_session=True)
+            return float(done.stdout)
 
         try:
             yield client
