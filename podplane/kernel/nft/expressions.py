@@ -1,7 +1,7 @@
 """Rule expressions to and from NFTA_EXPR attributes: one table says how each field travels.
 
-A row of the table is the kernel's name of the expression and, for each field, its attribute and its kind. Optional
-fields at their default are left out; what the kernel leaves out of a dump comes back as the default.
+A row of the table is the kernel's name of the expression and, for each field, its attribute and its kind. What the
+kernel leaves out of a dump comes back as the field's default.
 """
 
 from __future__ import annotations
@@ -68,10 +68,17 @@ TABLE: dict[type[nft.Expression], tuple[str, tuple[Field, ...]]] = {
     nft.Log: ("log", ((1, "group", SHORT), (2, "prefix", TEXT))),
     nft.Notrack: ("notrack", ()),
 }
-ZERO_MEANS_ABSENT = frozenset(
-    {"sreg", "flags", "address", "address_max", "port", "port_max", "direction", "prefix", "seed", "offset"}
-)
-"""Fields that are not sent at their default."""
+NO_REGISTERS = dict.fromkeys(("address", "address_max", "port", "port_max"), 0)
+UNSENT: dict[type[nft.Expression], dict[str, Any]] = {
+    nft.Meta: {"dreg": 0, "sreg": 0},
+    nft.Ct: {"dreg": 0, "sreg": 0, "direction": -1},
+    nft.Lookup: {"dreg": -1},
+    nft.Nat: NO_REGISTERS,
+    nft.Redirect: NO_REGISTERS,
+    nft.Hash: {"seed": 0},
+    nft.Log: {"prefix": ""},
+}
+"""The values that say "none" to us; the kernel hears that from an attribute that is not there."""
 BY_NAME = {name: (kind, fields) for kind, (name, fields) in TABLE.items()}
 ENCODERS: dict[str, Callable[[int, Any], bytes]] = {
     NUMBER: be32,
@@ -106,25 +113,12 @@ def data_from(content: bytes) -> bytes | nft.Verdict:
 
 def encode(expression: nft.Expression) -> bytes:
     """One NFTA_LIST_ELEM."""
-    name, fields = TABLE[type(expression)]
-    parts = []
-    for kind, field, how in fields:
-        value = getattr(expression, field)
-        if _is_sent(expression, field, value):
-            parts.append(ENCODERS[how](kind, value))
+    kind = type(expression)
+    name, fields = TABLE[kind]
+    unsent = UNSENT.get(kind, {})
+    values = ((number, how, field, getattr(expression, field)) for number, field, how in fields)
+    parts = [ENCODERS[how](number, value) for number, how, field, value in values if unsent.get(field, ...) != value]
     return nested(NFTA_LIST_ELEM, text(NFTA_EXPR_NAME, name), nested(NFTA_EXPR_DATA, *parts))
-
-
-def _is_sent(expression: nft.Expression, field: str, value: Any) -> bool:
-    if isinstance(expression, nft.Meta | nft.Ct) and field in ("dreg", "sreg"):
-        return bool(value)
-    if isinstance(expression, nft.Lookup) and field == "dreg":
-        return bool(value >= 0)
-    if isinstance(expression, nft.Reject) and field == "code":
-        return expression.type != 1
-    if field == "direction":
-        return bool(value >= 0)
-    return field not in ZERO_MEANS_ABSENT or field == "sreg" or bool(value)
 
 
 def decode_list(content: bytes) -> tuple[nft.Expression, ...]:

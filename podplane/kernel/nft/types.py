@@ -58,6 +58,16 @@ def size(names: tuple[str, ...]) -> int:
 def part_bytes(name: str, part: Part) -> bytes:
     """One part of a key. ValueError when the value is none of this type."""
     kind = TYPES[name]
+    try:
+        content = _pack(name, kind, part)
+    except (KeyError, OverflowError) as error:
+        raise ValueError(f"{part!r} is no {name}") from error
+    if len(content) != kind.size:
+        raise ValueError(f"{part!r} is no {name}")
+    return content
+
+
+def _pack(name: str, kind: DataType, part: Part) -> bytes:
     if isinstance(part, ipaddress.IPv4Address | ipaddress.IPv6Address):
         return part.packed
     if isinstance(part, ipaddress.IPv4Network | ipaddress.IPv6Network):
@@ -68,7 +78,7 @@ def part_bytes(name: str, part: Part) -> bytes:
         return bytes((PROTOCOLS[part],))
     if name == "ether_addr":
         return bytes.fromhex(part.replace(":", ""))
-    return part.encode().ljust(kind.size, b"\0")
+    return (part.encode() + b"\0").ljust(kind.size, b"\0")
 
 
 def key_bytes(names: tuple[str, ...], parts: tuple[Part, ...]) -> bytes:

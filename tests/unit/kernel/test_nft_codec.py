@@ -1,0 +1,200 @@
+"""nf_tables' values: what the codec packs it reads back, for generated keys, elements, sets, chains and expressions."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podplane.kernel.netlink import Message
+from podplane.kernel.nft import codec, expressions, types
+from podplane.state import nft
+from podplane.state.nft import (
+    Chain,
+    Element,
+    Expression,
+    Hook,
+    Immediate,
+    Part,
+    Payload,
+    Rule,
+    Set,
+    Table,
+    Verdict,
+)
+from tests.unit.kernel import generated as g
+
+PLACE = {"family": "inet", "table": "podplane-test"}
+NAMES = st.text("abcdefghij-_0123456789", min_size=1, max_size=30)
+COMMENTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
+PARTS: dict[str, st.SearchStrategy[Any]] = {
+    "mark": st.integers(0, 0xFFFF_FFFF),
+    "ipv4_addr": g.addresses(4),
+    "ipv6_addr": g.addresses(6),
+    "ether_addr": g.MACS,
+    "inet_proto": st.sampled_from(("tcp", "udp", "sctp", "icmp", "ipv6-icmp", 47)),
+    "inet_service": st.integers(0, 65535),
+    "ifname": st.text("abcxyz0123.-", min_size=1, max_size=15),
+    "integer": st.integers(0, 0xFFFF_FFFF),
+}
+TYPES = st.lists(st.sampled_from(sorted(PARTS)), min_size=1, max_size=4).map(tuple)
+VERDICTS = st.sampled_from((nft.ACCEPT, nft.DROP, nft.CONTINUE, nft.RETURN)).map(Verdict) | st.builds(
+    Verdict, st.sampled_from((nft.JUMP, nft.GOTO)), NAMES
+)
+NUMBER, BYTE, SHORT, LONG = (st.integers(0, (1 << bits) - 1) for bits in (32, 8, 16, 64))
+FIELDS = {
+    expressions.NUMBER: NUMBER,
+    expressions.BYTE: BYTE,
+    expressions.SHORT: SHORT,
+    expressions.LONG: LONG,
+    expressions.TEXT: NAMES,
+    expressions.DATA: st.binary(min_size=1, max_size=16),
+}
+
+
+def parts(names: tuple[str, ...]) -> st.SearchStrategy[tuple[Part, ...]]:
+    """Keys of these types."""
+    return st.tuples(*(PARTS[name] for name in names))
+
+
+@given(TYPES.flatmap(lambda names: st.tuples(st.just(names), parts(names))))
+def test_keys(case: tuple[tuple[str, ...], tuple[Part, ...]]) -> None:
+    names, key = case
+    packed = types.key_bytes(names, key)
+    assert len(packed) == types.size(names)
+    assert types.key_parts(names, packed) == key
+
+
+def expression_of(kind: type[Expression]) -> st.SearchStrategy[Expression]:
+    """Expressions of one kind with any values in their fields."""
+    if kind is Immediate:
+        return st.builds(Immediate, data=VERDICTS | FIELDS[expressions.DATA])
+    fields = {field: FIELDS[how] for _, field, how in expressions.TABLE[kind][1]}
+    return st.builds(kind, **fields)
+
+
+@pytest.mark.parametrize("kind", expressions.TABLE, ids=lambda kind: str(kind.__name__))
+@given(data=st.data())
+def test_every_expression(kind: type[Expression], data: st.DataObject) -> None:
+    value = data.draw(expression_of(kind))
+    assert expressions.decode_list(expressions.encode(value)) == (value,)
+
+
+def test_a_load_from_the_beginning_of_a_header() -> None:
+    source_port = Payload(base=2, offset=0, length=2)
+    assert expressions.decode_list(expressions.encode(source_port)) == (source_port,)
+
+
+def test_an_expression_of_somebody_else_is_refused() -> None:
+    foreign = expressions.encode(nft.Notrack()).replace(b"notrack\0", b"synprox\0")
+    with pytest.raises(ValueError, match="somebody else"):
+        expressions.decode_list(foreign)
+
+
+@given(VERDICTS | st.binary(min_size=1, max_size=64))
+def test_data(value: bytes | Verdict) -> None:
+    assert expressions.data_from(expressions.data(value)) == value
+
+
+EXPRESSIONS = st.lists(st.sampled_from(sorted(expressions.TABLE, key=str)).flatmap(expression_of), max_size=4)
+
+
+@given(st.lists(st.tuples(EXPRESSIONS, COMMENTS), max_size=4), NAMES)
+def test_rules(rows: list[tuple[list[Expression], str]], name: str) -> None:
+    chain = Chain(**PLACE, name=name, rules=tuple(Rule(tuple(row), comment) for row, comment in rows))
+    found = [codec.rule_from(message.payload) for message in codec.rules(chain)]
+    assert found == [((PLACE["table"], name), rule) for rule in chain.rules]
+
+
+HOOKS = st.builds(
+    Hook,
+    st.sampled_from(("filter", "nat", "route")),
+    st.sampled_from(("prerouting", "input", "forward", "output", "postrouting")),
+    st.integers(-(1 << 31), (1 << 31) - 1),
+    st.sampled_from(("accept", "drop")),
+)
+
+
+@given(st.sampled_from(("inet", "ip", "ip6", "bridge")), NAMES, st.none() | HOOKS, COMMENTS)
+def test_chains_and_tables(family: str, name: str, hook: Hook | None, comment: str) -> None:
+    chain = Chain(family=family, table="t", name=name, hook=hook, comment=comment)
+    assert codec.chain_from(codec.chain(chain).payload, ()) == chain
+    table = Table(family=family, table=name, comment=comment)
+    assert codec.table_from(codec.table(table, False)[0].payload) == table
+
+
+@given(NAMES, TYPES, st.just(()) | st.just(("verdict",)) | TYPES, st.booleans(), COMMENTS)
+def test_sets(name: str, key: tuple[str, ...], data: tuple[str, ...], interval: bool, comment: str) -> None:
+    value = Set(**PLACE, name=name, key=key, data=data, interval=interval, comment=comment)
+    assert codec.set_from(codec.set_(value, False, 1).payload) == value
+
+
+def read(owner: Set, messages: list[Message]) -> list[Element]:
+    """The elements of these messages."""
+    return codec.join_intervals(owner, [row for m in messages for row in codec.elements_from(owner, m.payload)])
+
+
+@given(st.data(), TYPES, st.just(()) | st.just(("verdict",)) | TYPES)
+def test_elements(data: st.DataObject, key: tuple[str, ...], given_data: tuple[str, ...]) -> None:
+    owner = Set(**PLACE, name="s", key=key, data=given_data)
+    content = st.none() if not given_data else VERDICTS if given_data == ("verdict",) else parts(given_data)
+    element = st.builds(Element, **{k: st.just(v) for k, v in PLACE.items()}, set=st.just("s"), key=parts(key), data=content)
+    values = data.draw(st.lists(element, max_size=5))
+    assert read(owner, codec.elements(owner, values, delete=False)) == values
+    keys = [value.key for value in read(owner, codec.elements(owner, values, delete=True))]
+    assert keys == [value.key for value in values]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@given(data=st.data())
+def test_networks_of_an_interval_set(version: int, data: st.DataObject) -> None:
+    owner = Set(**PLACE, name="s", key=(f"ipv{version}_addr",), interval=True)
+    drawn = data.draw(st.sets(g.networks(version), max_size=8))
+    apart = ipaddress.collapse_addresses(drawn)  # type: ignore[type-var]  # one version
+    values = [Element(**PLACE, set="s", key=(network,), comment=f"of {network}") for network in apart]
+    found = read(owner, codec.elements(owner, values, delete=False))
+    assert sorted(found, key=lambda e: str(e.key)) == sorted(values, key=lambda e: str(e.key))
+
+
+@given(st.lists(st.integers(1, 29), min_size=1, max_size=3))
+def test_neighbouring_networks_stay_apart(lengths: list[int]) -> None:
+    owner = Set(**PLACE, name="s", key=("ipv4_addr",), interval=True)
+    halves = ipaddress.ip_network(f"10.0.0.0/{7 + min(lengths[0], 24)}", strict=False).subnets()
+    values = [Element(**PLACE, set="s", key=(half,), comment=str(half)) for half in halves]
+    assert read(owner, codec.elements(owner, values, delete=False)) == values
+
+
+@given(st.data())
+def test_networks_of_a_concatenation(data: st.DataObject) -> None:
+    owner = Set(**PLACE, name="s", key=("ipv4_addr", "inet_service"), interval=True)
+    keys = data.draw(st.lists(st.tuples(g.networks(4), st.integers(0, 65535)), max_size=5))
+    values = [Element(**PLACE, set="s", key=key) for key in keys]
+    assert read(owner, codec.elements(owner, values, delete=False)) == values
+
+
+def test_many_elements_become_messages_that_an_attribute_can_hold() -> None:
+    owner = Set(**PLACE, name="s", key=("inet_service",))
+    values = [Element(**PLACE, set="s", key=(i,), comment=f"svc/default/s{i}:http") for i in range(3000)]
+    messages = codec.elements(owner, values, delete=False)
+    assert len(messages) > 1
+    assert all(len(m.payload) < 64 * 1024 for m in messages)
+    assert read(owner, messages) == values
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("inet_service", 65536),
+        ("inet_service", -1),
+        ("inet_proto", "nonsense"),
+        ("ipv6_addr", ipaddress.ip_address("10.0.0.1")),
+        ("ether_addr", "0a:58"),
+        ("ifname", "a" * 16),
+    ],
+)
+def test_a_part_that_is_none_of_its_type_is_refused(name: str, part: Part) -> None:
+    with pytest.raises(ValueError, match="is no"):
+        types.part_bytes(name, part)
