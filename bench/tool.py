@@ -1,7 +1,7 @@
 """One end of a TCP measurement; only the standard library, so that any Python in any namespace runs it.
 
-tool.py server PORT                        serves all three kinds until it is killed
-tool.py client IP PORT KIND SECONDS        prints bytes, round trips, or connections a second
+tool.py server PORT        serves all three kinds until it is killed
+tool.py client PORT        for each line "IP KIND SECONDS" of its input, prints bytes, round trips, or connections a second
 
 Server and client keep to a CPU each, where there are two, so that rounds differ in the path and not in the scheduler's choices.
 """
@@ -82,4 +82,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "server":
         serve(int(sys.argv[2]))
     else:
-        print(client(sys.argv[2], int(sys.argv[3]), sys.argv[4], float(sys.argv[5])))
+        for line in sys.stdin:
+            ip, kind, seconds = line.split()
+            print(client(ip, int(sys.argv[2]), kind, float(seconds)), flush=True)

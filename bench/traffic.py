@@ -1,9 +1,9 @@
 """Is traffic through a lab as fast as through the same path built by hand with `ip`, `sysctl` and `nft`?
 
-Two worlds stand beside each other: a lab of two nodes, and namespaces made here by commands, with the same bridges, veths,
-addresses, routes,
-permanent neighbours, sysctls and tables. In each round both are measured, one right after the other; what counts is the median of the
-rounds' ratios.
+Worlds stand beside each other: a lab of two nodes, and twice namespaces made here by commands, with the same bridges, veths,
+addresses, routes, permanent neighbours, sysctls and tables. In a round each world is measured in short slices, in turns of random
+order; a round's ratio is that of the sums. What counts is the median of the rounds' ratios. The second path by hand shows how
+much of a ratio is noise.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.common import Lab, Row, lab, quiet
 from bench.tool import KINDS
 
 MUST_RATIO = 0.97
-ROUNDS, SECONDS = 15, 0.4
+ROUNDS, SLICES, SLICE_SECONDS = 15, 5, 0.1
 PORT = 5201
 TOOL = str(Path(__file__).with_name("tool.py").resolve())
 SERVERS = {4: "10.244.1.2", 6: "fd00:10:244:1::2"}
@@ -31,8 +31,8 @@ SAME, ACROSS = "on one node", "across nodes"
 LAB_PODS = {SAME: "echo-node1-2", ACROSS: "echo-node2-1"}
 HAND_PODS = {SAME: "pod12", ACROSS: "pod21"}
 NEEDED = ("ip", "nft", "sysctl", "unshare", "nsenter")
-Client = Callable[[str, str, str], float]
-"""(path, the server's address, kind) → how much a second."""
+Start = Callable[[str, list[str]], list[str]]
+"""(path, command) → the command that runs it in the pod that is the client on that path."""
 
 
 def run(short: bool) -> list[Row]:
@@ -45,40 +45,68 @@ def run(short: bool) -> list[Row]:
         quiet()
         one("up", "--nodes", "2", "--pods-per-node", "2")
         ruleset = _ruleset(one)
-        with _lab_client(one) as ours, _by_hand(ruleset) as theirs, _by_hand(ruleset) as noise:
+        with _lab(one) as ours, _by_hand(ruleset) as theirs, _by_hand(ruleset) as again:
             cases = [(path, 4, kind) for path in LAB_PODS for kind in KINDS] + [(ACROSS, 6, kind) for kind in KINDS]
-            return [_compare(ours, theirs, noise, *case, rounds) for case in cases]
+            return [_compare([ours, theirs, again], *case, rounds) for case in cases]
 
 
-def _compare(ours: Client, theirs: Client, noise: Client, path: str, version: int, kind: str, rounds: int) -> Row:
+class Client:
+    """A client that is running in one of the worlds."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        self.total = 0.0
+
+    def measure(self, question: str) -> None:
+        """Ask for one slice, and add its answer."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(question)
+        self._process.stdin.flush()
+        self.total += float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
+
+
+def _round(worlds: list[Start], path: str, version: int, kind: str) -> list[float]:
+    """What each world did a second."""
+    command = [sys.executable, TOOL, "client", str(PORT)]
+    clients = [Client(start(path, command)) for start in worlds]
+    question = f"{SERVERS[version]} {kind} {SLICE_SECONDS}\n"
+    for _ in range(SLICES):
+        for client in random.sample(clients, len(clients)):
+            client.measure(question)
+    for client in clients:
+        client.close()
+    return [client.total / SLICES for client in clients]
+
+
+def _compare(worlds: list[Start], path: str, version: int, kind: str, rounds: int) -> Row:
     """The ratios of all rounds, what both did, and the ratio of two paths by hand: how much of it is noise."""
-    worlds: list[tuple[Client, list[float]]] = [(ours, []), (theirs, []), (noise, [])]
-    for _ in range(rounds):
-        for client, samples in random.sample(worlds, len(worlds)):
-            samples.append(client(path, SERVERS[version], kind))
-    mine, hand, other = (samples for _, samples in worlds)
+    mine, hand, again = zip(*(_round(worlds, path, version, kind) for _ in range(rounds)), strict=True)
     ratios = [a / b for a, b in zip(mine, hand, strict=True)]
-    floor = median(a / b for a, b in zip(other, hand, strict=True))
+    floor = median(a / b for a, b in zip(again, hand, strict=True))
     unit, scale = ("Gbit/s", 8e-9) if kind == "throughput" else ("a second", 1.0)
     note = f"{median(mine) * scale:,.1f} beside {median(hand) * scale:,.1f} {unit}; two paths by hand: {floor:.3f}"
-    extra = {"lab": mine, "by hand": hand, "by hand again": other}
+    extra = {"lab": list(mine), "by hand": list(hand), "by hand again": list(again)}
     what = f"TCP {kind} {path}, IPv{version}, lab / by hand"
     return Row(what, ratios, "ratio", MUST_RATIO, at_least=True, note=note, extra=extra)
 
 
 @contextlib.contextmanager
-def _lab_client(one: Lab) -> Iterator[Client]:
+def _lab(one: Lab) -> Iterator[Start]:
     """Measure between pods of the lab."""
-    words = [sys.executable, "-m", "podplane", "exec", "echo-node1-1", "--", sys.executable, TOOL, "server", str(PORT)]
-    server = subprocess.Popen(words)
+
+    def start(pod: str, command: list[str]) -> list[str]:
+        return [sys.executable, "-m", "podplane", "exec", "-i", pod, "--", *command]
+
+    server = subprocess.Popen(start("echo-node1-1", [sys.executable, TOOL, "server", str(PORT)]))
     time.sleep(1)
-
-    def client(path: str, ip: str, kind: str) -> float:
-        out = one("exec", LAB_PODS[path], "--", sys.executable, TOOL, "client", ip, str(PORT), kind, str(SECONDS))
-        return float(out)
-
     try:
-        yield client
+        yield lambda path, command: start(LAB_PODS[path], command)
     finally:
         server.kill()
         server.wait()
@@ -155,7 +183,7 @@ def _pod(n: int, p: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def _by_hand(ruleset: str) -> Iterator[Client]:
+def _by_hand(ruleset: str) -> Iterator[Start]:
     """Measure between namespaces that were built with commands."""
     first, *rest = _commands()
     script = "\n".join(["set -e", first, "cat >/run/ruleset.nft", *rest, "echo ready", "exec sleep 1000"])
@@ -177,13 +205,8 @@ def _by_hand(ruleset: str) -> Iterator[Client]:
         server = subprocess.Popen([*enter, "pod11", sys.executable, TOOL, "server", str(PORT)], start_new_session=True)
         time.sleep(1)
 
-        def client(path: str, ip: str, kind: str) -> float:
-            words = [*enter, HAND_PODS[path], sys.executable, TOOL, "client", ip, str(PORT), kind, str(SECONDS)]
-            done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60, start_new_session=True)
-            return float(done.stdout)
-
         try:
-            yield client
+            yield lambda path, command: [*enter, HAND_PODS[path], *command]
         finally:
             server.kill()
             server.wait()

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from podplane.cli import tables
 from podplane.cli.options import connect, lab_name
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder, labs
@@ -39,7 +40,7 @@ def up(folder: Folder, pods_per_node: int, **given: Any) -> None:
     folder.create()
     try:
         with folder.exclusive():
-            if folder.holder() is not None and folder.published:
+            if running := folder.holder() is not None and folder.published:
                 _add_to_running(folder, given, pods_per_node)
             else:
                 operations.stop(folder)  # a start whose `up` was killed may be on its way
@@ -49,7 +50,7 @@ def up(folder: Folder, pods_per_node: int, **given: Any) -> None:
         if not existed and not folder.spec.exists():
             folder.forget()
         raise
-    _next_steps(folder, time.monotonic() - began)
+    _next_steps(folder, "runs already" if running else f"is up after {time.monotonic() - began:.2f} s")
 
 
 def _show(progress: Iterator[Any]) -> None:
@@ -80,14 +81,12 @@ def _add_to_running(folder: Folder, given: dict[str, Any], pods_per_node: int) -
         create_and_wait(connect(folder), manifests.wanted_pods(now.nodes, pods_per_node), existing_ok=True)
 
 
-def _next_steps(folder: Folder, seconds: float) -> None:
+def _next_steps(folder: Folder, state: str) -> None:
     client = connect(folder)
     nodes, pods = len(client.objects("nodes")), client.objects("pods")
-    running = sum(pod.get("status", {}).get("phase") == "Running" for pod in pods)
-    count = (
-        f"{nodes} nodes, {running} pods" if running == len(pods) else f"{nodes} nodes, {running} of {len(pods)} pods running"
-    )
-    click.echo(f"Lab {folder.name!r} is up: {count}, in {seconds:.2f} s. API: http://{client.host}:{client.port}")
+    ready = sum(map(tables.is_ready, pods))
+    count = f"{nodes} nodes, {ready} pods" if ready == len(pods) else f"{nodes} nodes, {ready} of {len(pods)} pods ready"
+    click.echo(f"Lab {folder.name!r} {state}: {count}. API: http://{client.host}:{client.port}")
     pod = pods[0]["metadata"]["name"] if pods else "web"
     steps = [
         (folder.command("run", "web"), "another pod") if pods else (folder.command("run", "web"), "a first pod"),
@@ -133,10 +132,10 @@ def status(folder: Folder) -> None:
         sys.exit(NOT_RUNNING)
     client, endpoint = connect(folder), folder.endpoint()
     nodes, pods = client.objects("nodes"), client.objects("pods")
-    running = sum(pod.get("status", {}).get("phase") == "Running" for pod in pods)
+    ready = sum(map(tables.is_ready, pods))
     minutes, seconds = divmod(int(time.time() - endpoint.started), 60)
     click.echo(f"Lab {folder.name!r} has been running for {minutes} min {seconds} s.")
     click.echo(f"  nodes   {len(nodes)}")
-    click.echo(f"  pods    {running} of {len(pods)} running")
+    click.echo(f"  pods    {ready} of {len(pods)} ready")
     click.echo(f"  API     http://{endpoint.host}:{endpoint.port}")
     click.echo(f"  state   {folder.path}")

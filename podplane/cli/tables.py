@@ -65,6 +65,11 @@ def pods(objects: Iterable[Object], wide: bool, now: datetime.datetime, namespac
     return table(rows)
 
 
+def is_ready(pod: Object) -> bool:
+    """Does the pod serve: does its condition Ready hold?"""
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", ()))
+
+
 def pod_state(pod: Object) -> str:
     """The word that says most: of a container that waits or failed, else the phase."""
     if "deletionTimestamp" in pod["metadata"]:

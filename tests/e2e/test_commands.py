@@ -132,7 +132,7 @@ def test_check_keeps_all_promises_and_cleans_up(lab: Podplane) -> None:
 
 def test_up_again_changes_nothing_and_status_tells(lab: Podplane) -> None:
     before = lab("get", "pods", "-o", "wide").stdout.count("Running")
-    assert "is up" in lab("up").stdout
+    assert "runs already" in lab("up").stdout
     assert lab("get", "pods", "-o", "wide").stdout.count("Running") == before
     status = lab("status").stdout
     assert "nodes   3" in status

@@ -99,3 +99,9 @@ def test_addresses_that_are_not_unique() -> None:
 def test_nothing_proved_is_not_kept() -> None:
     assert not promises.Verdict(promises.REACH).ok
     assert not promises.same_port([], {}).ok
+
+
+@pytest.mark.parametrize(("status", "ready"), [("True", True), ("False", False), (None, False)])
+def test_a_pod_is_ready_when_its_condition_says_so(status: str | None, ready: bool) -> None:
+    conditions = [{"type": "Ready", "status": status}] if status else []
+    assert tables.is_ready(pod(phase="Running", conditions=conditions)) is ready
