@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from podplane.cli.tables import is_ready
 from podplane.cluster.errors import AlreadyExists, NotFound
 from podplane.lab.errors import LabError
 
@@ -64,9 +65,7 @@ def additions(nodes: Sequence[str], pods: Sequence[Object]) -> list[Object]:
 
 def runs(pod: Object) -> bool:
     """Ready, with addresses, and not about to end."""
-    status = pod.get("status", {})
-    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
-    return ready and bool(status.get("podIPs")) and "deletionTimestamp" not in pod["metadata"]
+    return is_ready(pod) and bool(pod["status"].get("podIPs")) and "deletionTimestamp" not in pod["metadata"]
 
 
 @contextlib.contextmanager

@@ -1,0 +1,59 @@
+"""What a check adds to a lab so that every promise has somebody to prove it, and who speaks for whom."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podplane.cli.check import parties
+
+
+def pod(name: str, node: str, namespace: str = "default", **status: Any) -> dict[str, Any]:
+    ready = [{"type": "Ready", "status": "True"}]
+    return {
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"nodeName": node, "containers": [{"name": "a"}]},
+        "status": {"conditions": ready, "podIPs": [{"ip": "10.0.0.2"}], **status},
+    }
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=8))
+def test_there_is_always_enough_to_prove_every_promise(sizes: list[int]) -> None:
+    nodes = [f"node{n}" for n in range(len(sizes))]
+    pods = [pod(f"p{n}-{i}", nodes[n]) for n, size in enumerate(sizes) for i in range(size)]
+    added = parties.additions(nodes, pods)
+    names = [p["metadata"]["name"] for p in added]
+    assert len(set(names)) == len(names)
+    in_nodes = {p["spec"]["nodeName"] for p in added if p["spec"]["hostNetwork"]}
+    assert in_nodes == set(nodes)
+    networked = [*pods, *(p for p in added if not p["spec"]["hostNetwork"])]
+    on = Counter(p["spec"]["nodeName"] for p in networked)
+    assert max(on.values()) >= 2, "two pods on one node"
+    assert all(on[node] for node in nodes[: parties.NODES_TO_FILL]), "pods on several nodes"
+    assert any(len(p["spec"]["containers"]) == 2 for p in added), "a pod of two containers"
+
+
+def test_only_pods_that_serve_take_part() -> None:
+    assert parties.runs(pod("a", "n"))
+    assert not parties.runs(pod("a", "n", podIPs=[]))
+    assert not parties.runs(pod("a", "n", conditions=[{"type": "Ready", "status": "False"}]))
+    ending = pod("a", "n")
+    ending["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert not parties.runs(ending)
+
+
+def test_members_speak_for_pods_nodes_and_containers() -> None:
+    two = pod("two", "n1", parties.NAMESPACE)
+    two["spec"]["containers"].append({"name": "b"})
+    host = pod("in-n1", "n1", parties.NAMESPACE)
+    host["spec"]["hostNetwork"] = True
+    found = parties.members([pod("web", "n1"), two, host])
+    assert [(m.name, m.kind, m.container) for m in found] == [
+        ("web", "pod", "a"),
+        ("podplane-check/two", "pod", "a"),
+        ("podplane-check/two:b", "container", "b"),
+        ("n1", "node", "a"),
+    ]

@@ -1,0 +1,82 @@
+"""What a check prints: a matrix of pods, of nodes where there are many pods, failures in words, JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from podplane.cli.check import promises, report
+from podplane.cli.check.promises import NO_NAT, REACH, Party, Probe, Verdict
+from podplane.cli.check.report import Result
+
+GOOD = {"ok": True, "seen": {}}
+BAD = {"ok": False, "error": "no answer"}
+
+
+def result(pods: list[Party], broken: set[tuple[str, str]] = frozenset()) -> Result:  # type: ignore[assignment]  # an empty set
+    """A check of all ordered pairs, with these pairs broken."""
+    probes = [Probe(REACH, a.name, b.name, "icmp", b.ips[0]) for a, b in promises.pairs(pods, True)]
+    answers = {p: BAD if (p.source, p.target) in broken else GOOD for p in probes}
+    verdict = Verdict(REACH, proved=len(probes) - len(broken))
+    verdict.failures = [f for p in probes if (f := promises.judge(p, answers[p]))]
+    return Result([verdict, Verdict(NO_NAT, proved=1)], pods, probes, answers, seconds=0.25)
+
+
+def pods(nodes: int, each: int) -> list[Party]:
+    return [Party(f"p{n}-{i}", "pod", f"node{n}", (f"10.{n}.0.{i}",)) for n in range(1, nodes + 1) for i in range(each)]
+
+
+def test_a_matrix_of_pods_shows_who_does_not_reach_whom() -> None:
+    assert report.matrix(result(pods(3, 1), {("p1-0", "p3-0")})) == [
+        "       1 2 3",
+        "1 p1-0 · ✓ ✗",
+        "2 p2-0 ✓ · ✓",
+        "3 p3-0 ✓ ✓ ·",
+    ]
+
+
+def test_many_pods_are_shown_as_nodes_in_natural_order() -> None:
+    lines = report.matrix(result(pods(10, 2), {("p10-0", "p2-1")}))
+    assert len(lines) == 11
+    assert lines[1].split() == ["1", "node1", *["✓"] * 10]
+    assert lines[10].split() == ["10", "node10", "✓", "✗", *["✓"] * 8]
+
+
+def test_very_many_nodes_are_a_number_and_the_bad_pairs() -> None:
+    lines = report.matrix(result(pods(33, 1), {("p1-0", "p33-0")}))
+    assert lines == ["1056 pairs of nodes, 1 with a failure\n  node1 → node33"]
+
+
+def test_the_text_names_failures_and_sums_up() -> None:
+    text = report.as_text(result(pods(2, 1), {("p1-0", "p2-0")}), colour=False)
+    assert "✗ every pod reaches every other pod directly (ICMP, TCP)  (1 of 2)" in text
+    assert "    p1-0 → p2-0 10.2.0.0 icmp: expected an answer, got no answer" in text
+    assert text.endswith("1 of 2 promises are broken: 2 probes, 2 pods, 0.2 s.")
+
+
+def test_many_failures_are_cut_in_text_and_whole_in_json() -> None:
+    everyone = pods(5, 1)
+    found = result(everyone, {(a.name, b.name) for a in everyone for b in everyone if a is not b})
+    assert "    … and 10 more (--json has all)" in report.as_text(found, colour=False).splitlines()
+    parsed = json.loads(report.as_json(found))
+    assert not parsed["ok"]
+    assert len(parsed["promises"][0]["failures"]) == 20
+    assert parsed["promises"][1] == {
+        "promise": NO_NAT,
+        "text": promises.PROMISES[NO_NAT],
+        "ok": True,
+        "probes": 1,
+        "failures": [],
+    }
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_colour_only_on_a_terminal(colour: bool) -> None:
+    assert ("\033[32m✓" in report.as_text(result(pods(2, 1)), colour)) is colour
+
+
+def test_pods_that_do_not_run_are_named() -> None:
+    found = result(pods(2, 1))
+    found.left_out = ["broken-1", "broken-2"]
+    assert "Left out, because they don't run: broken-1, broken-2" in report.as_text(found, colour=False)

@@ -1,0 +1,95 @@
+"""Settings of a lab: what is refused, in words that say what to do; what is kept; what machines are asked for."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from podplane.ipam.plan import PlanError
+from podplane.lab import operations, preflight, spec
+from podplane.lab.errors import LabError
+from podplane.lab.folder import Folder
+from podplane.lab.spec import LabSpec
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    """A lab's folder, made."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    made = Folder.named("one")
+    made.create()
+    return made
+
+
+def test_what_is_saved_is_loaded(folder: Folder) -> None:
+    assert spec.load(folder.spec) is None
+    wanted = LabSpec(name="one", nodes=7, sandbox_only=True, masquerade_exclude="10.0.0.0/8")
+    spec.save(folder.spec, wanted)
+    assert spec.load(folder.spec) == wanted
+    assert [p.name for p in folder.path.iterdir() if p.suffix == ".new"] == []
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"nodes": "many"}', '{"colour": "red"}'])
+def test_a_broken_file_names_itself_and_the_way_out(folder: Folder, content: str) -> None:
+    folder.spec.write_text(content)
+    with pytest.raises(LabError, match=r"lab\.json can't be read .*remove the folder"):
+        spec.load(folder.spec)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"nodes": 0}, "0 nodes: a lab has 1 to 1000"),
+        ({"nodes": 1001}, "1001 nodes: a lab has 1 to 1000"),
+        ({"cluster_cidr": "10.244.0.0/22"}, "room for 4 nodes with 253 pods each"),
+        ({"cluster_cidr": "10.96.0.0/16"}, "overlaps service CIDR 10.96.0.0/16"),
+        ({"cluster_cidr": "203.0.0.0/16"}, "overlaps network outside 203.0.113.0/24"),
+        ({"cluster_cidr": "10.244.0.1/16"}, "has host bits set"),
+        ({"cluster_cidr": "ten"}, "cluster CIDR ten: "),
+        ({"cluster_cidr": ","}, "cluster CIDR is empty"),
+        ({"cluster_cidr": "10.1.0.0/16,10.2.0.0/16"}, "one CIDR for each IP family at most"),
+        ({"service_cidr": "10.96.0.0/16"}, "the cluster CIDR has IPv4 and IPv6|the service CIDR 10.96.0.0/16 has not"),
+        ({"masquerade_exclude": "10.0.0.0/8,x"}, "CIDR without masquerade x"),
+    ],
+)
+def test_what_does_not_make_a_lab(given: dict[str, Any], message: str) -> None:
+    with pytest.raises((LabError, PlanError), match=message):
+        LabSpec(**({"nodes": 5} | given)).check(2)
+
+
+def test_settings_are_as_given_else_as_they_were_else_the_defaults(folder: Folder) -> None:
+    assert operations.settings(folder, {"nodes": 2}) == LabSpec(name="one", nodes=2)
+    spec.save(folder.spec, LabSpec(name="one", nodes=4, port=7000))
+    assert operations.settings(folder, {"nodes": 5}) == LabSpec(name="one", nodes=5, port=7000)
+
+
+def test_settings_that_objects_were_made_with_stay(folder: Folder) -> None:
+    spec.save(folder.spec, LabSpec(name="one", nodes=4))
+    assert operations.settings(folder, {"nodes": 2}).nodes == 2, "nothing was made with four yet"
+    folder.store.touch()
+    with pytest.raises(LabError, match=r"has 4 nodes already, it can only get more: .*down --name one --purge"):
+        operations.settings(folder, {"nodes": 2})
+    with pytest.raises(LabError, match=r"was made with --cluster-cidr 10\.244\.0\.0/16"):
+        operations.settings(folder, {"cluster_cidr": "10.1.0.0/16"})
+
+
+def test_the_port_that_was_asked_for_or_any() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(LabError, match=f"port {port} of 127.0.0.1 can't be had .*choose another --port"):
+            preflight.listen(LabSpec(port=port))
+    with preflight.listen(LabSpec(port=port)) as own, preflight.listen(LabSpec()) as other:
+        assert own.getsockname() == ("127.0.0.1", port)
+        assert other.getsockname()[1] not in (0, port)
+
+
+def test_too_few_open_files_for_a_large_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 512))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    with pytest.raises(LabError, match=r"100 nodes with 1000 pods need some \d+ open files, the limit here is 512: raise it"):
+        preflight.check_file_limit(100, 1000)
+    preflight.check_file_limit(1, 1)
