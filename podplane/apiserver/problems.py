@@ -22,6 +22,7 @@ CODES = {
     "Invalid": 422,
     "InternalError": 500,
     "ServiceUnavailable": 503,
+    "Timeout": 504,
 }
 
 

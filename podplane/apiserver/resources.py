@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,14 +45,31 @@ def _mapping(object_: Object, kind: str, path: str) -> Object:
     return found
 
 
+def _check_metadata(object_: Object, kind: str) -> None:
+    """Labels and annotations map strings to strings."""
+    metadata = object_["metadata"]
+    for field in ("labels", "annotations"):
+        found = metadata.get(field, {})
+        if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+            raise _invalid(kind, metadata["name"], f"metadata.{field}", "must map strings to strings")
+
+
 def check_node(node: Object) -> None:
-    """Node: nothing beyond shapes."""
-    _mapping(node, "Node", "spec")
+    """Node: its blocks are networks."""
+    _check_metadata(node, "Node")
+    blocks = _mapping(node, "Node", "spec").get("podCIDRs", [])
     _mapping(node, "Node", "status")
+    try:
+        for block in blocks:
+            ipaddress.ip_network(block)
+    except (TypeError, ValueError) as error:
+        raise _invalid("Node", node["metadata"]["name"], "spec.podCIDRs", str(error)) from None
 
 
 def check_namespace(namespace: Object) -> None:
     """Namespace: its name is a label (it becomes part of DNS names)."""
+    _check_metadata(namespace, "Namespace")
+    _mapping(namespace, "Namespace", "spec")
     name = namespace["metadata"]["name"]
     if len(name) > 63 or not LABEL.fullmatch(name):
         raise _invalid("Namespace", name, "metadata.name", "must be at most 63 lower-case letters, digits and dashes")
@@ -62,8 +80,13 @@ RESTART_POLICIES = ("Always", "OnFailure", "Never")
 
 def check_pod(pod: Object) -> None:
     """Pod: at least one container; names apart; commands are lists of strings."""
+    _check_metadata(pod, "Pod")
     name = pod["metadata"]["name"]
     spec = _mapping(pod, "Pod", "spec")
+    _mapping(pod, "Pod", "status")
+    for field in ("nodeName", "hostname"):
+        if not isinstance(spec.get(field, ""), str):
+            raise _invalid("Pod", name, f"spec.{field}", "must be a string")
     containers = spec.get("containers")
     if not isinstance(containers, list) or not containers:
         raise _invalid("Pod", name, "spec.containers", "Required value")
@@ -94,9 +117,14 @@ def _check_container(pod: str, path: str, container: Object) -> None:
         words = container.get(key, [])
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise _invalid("Pod", pod, f"{path}.{key}", "must be a list of strings")
-    for variable in container.get("env") or ():
+    variables = container.get("env") or []
+    if not isinstance(variables, list):
+        raise _invalid("Pod", pod, f"{path}.env", "must be a list")
+    for variable in variables:
         if not isinstance(variable, dict) or not isinstance(variable.get("name"), str):
             raise _invalid("Pod", pod, f"{path}.env", "must be a list of objects with a name")
+        if not isinstance(variable.get("value", ""), str):
+            raise _invalid("Pod", pod, f"{path}.env", f"the value of {variable['name']} must be a string")
 
 
 POD_FIELDS = frozenset(

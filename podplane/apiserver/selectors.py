@@ -15,9 +15,10 @@ from podplane.apiserver.problems import Problem
 Object = dict[str, Any]
 Predicate = Callable[[Object], bool]
 
-SET_TERM = re.compile(r"(?P<key>[^\s!=(),]+)\s+(?P<how>in|notin)\s+\((?P<values>[^()]*)\)")
-TERM = re.compile(r"(?P<key>[^\s!=(),]+)\s*(?P<how>==|=|!=)\s*(?P<value>[^\s!=(),]*)")
-EXISTS = re.compile(r"(?P<absent>!?)\s*(?P<key>[^\s!=(),]+)")
+KEY = r"(?P<key>[\w./-]+)"
+SET_TERM = re.compile(KEY + r"\s+(?P<how>in|notin)\s+\((?P<values>[^()]*)\)")
+TERM = re.compile(KEY + r"\s*(?P<how>==|=|!=)\s*(?P<value>[^\s!=(),]*)")
+EXISTS = re.compile(r"(?P<absent>!?)\s*" + KEY)
 COMMA = re.compile(r",(?![^(]*\))")
 
 

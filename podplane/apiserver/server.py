@@ -7,8 +7,10 @@ Reads are answered from memory; a write is one transaction, and published to the
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
+import math
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 MAX_BODY_BYTES = 3 * 1024 * 1024
 """As the real API server limits a request."""
+MAX_DIGITS, MAX_GRACE_SECONDS = 18, 10 * 365 * 86400
 OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version")
 """What needs no token."""
 Authenticate = Callable[[str], str | None]
@@ -141,13 +144,13 @@ class ApiServer:
                 return self._watch(target, request) if request.flag("watch") else self._list(target, request)
             case "GET", True:
                 return Response(200, self._get(target).raw)
-            case "POST", False:
+            case "POST", False if target.namespace or not target.resource.namespaced:
                 return self._stored(201, self._create(target, _object(request)))
             case "PUT", True:
                 return self._stored(200, self._update(target, _object(request)))
             case "PATCH", True:
                 return self._stored(200, self._patch(target, request))
-            case "DELETE", True:
+            case "DELETE", True if not target.subresource:
                 return self._delete(target, request)
         raise Problem("MethodNotAllowed", f"{request.method} is not served for {request.path}")
 
@@ -181,11 +184,8 @@ class ApiServer:
     def _watch(self, target: Target, request: Request) -> Stream:
         wanted = self._selection(target, request)
         version = request.parameter("resourceVersion")
-        try:
-            since = int(version) if version not in ("", "0") else self._store.version
-            seconds = float(request.parameter("timeoutSeconds") or 0) or None
-        except ValueError:
-            raise Problem("BadRequest", "resourceVersion and timeoutSeconds are numbers") from None
+        since = _number("resourceVersion", version or "0") or self._store.version
+        seconds = _seconds(request.parameter("timeoutSeconds") or "0") or None
         bookmarks = target.resource.kind if request.flag("allowWatchBookmarks") else ""
         lines = self._hub.open(target.resource.plural, target.namespace, wanted, since, seconds, bookmarks)
         if version in ("", "0"):  # "get state and start at any"
@@ -231,15 +231,14 @@ class ApiServer:
         if not target.resource.namespaced:
             metadata.pop("namespace", None)
             return ""
-        said = metadata.setdefault("namespace", target.namespace or "default")
-        if not isinstance(said, str) or said != (target.namespace or said):
+        said = metadata.get("namespace") or target.namespace
+        if said != target.namespace:
             raise Problem("BadRequest", f"the namespace of the object ({said}) is not that of the request ({target.namespace})")
-        return said
+        metadata["namespace"] = target.namespace
+        return target.namespace
 
     def _update(self, target: Target, new: Object) -> Stored:
-        stored = self._get(target)
-        _check_kind(target.resource, new)
-        return self._replace(target, stored, new)
+        return self._replace(target, self._get(target), new)
 
     def _patch(self, target: Target, request: Request) -> Stored:
         content_type = request.headers.get("content-type", "").partition(";")[0].strip()
@@ -251,9 +250,8 @@ class ApiServer:
     def _replace(self, target: Target, stored: Stored, new: Object) -> Stored:
         """Store a new version, if it is one: an update that changes nothing keeps the version and tells nobody."""
         old = stored.object
-        metadata = new.get("metadata")
-        if not isinstance(metadata, dict):
-            raise Problem("BadRequest", "the object has no metadata")
+        _check_kind(target.resource, new)
+        metadata = new["metadata"]
         self._check_same(target, old["metadata"], metadata)
         if target.subresource == "status":
             new = {**old, "status": new.get("status", {})}
@@ -262,7 +260,6 @@ class ApiServer:
             new["metadata"] = {**{k: v for k, v in metadata.items() if k not in SERVER_FIELDS}, **kept}
             if "status" in old:
                 new["status"] = old["status"]
-        new = {"kind": target.resource.kind, "apiVersion": target.resource.version, **new}
         target.resource.check(new)
         check_fixed(target.resource, old, new)
         if new == old:
@@ -276,6 +273,13 @@ class ApiServer:
     def _check_same(target: Target, old: Object, new: Object) -> None:
         if new.setdefault("name", target.name) != target.name:
             raise Problem("BadRequest", f"the name of the object ({new['name']}) is not that of the request ({target.name})")
+        if not new.get("namespace"):
+            new.pop("namespace", None)
+        elif new["namespace"] != target.namespace:
+            raise Problem(
+                "BadRequest",
+                f"the namespace of the object ({new['namespace']}) is not that of the request ({target.namespace})",
+            )
         for field in ("resourceVersion", "uid"):
             if new.get(field) and new[field] != old[field]:
                 message = "the object has been modified; please apply your changes to the latest version"
@@ -289,9 +293,7 @@ class ApiServer:
         options = _object(request) if request.body else {}
         if request.parameter("gracePeriodSeconds"):
             options["gracePeriodSeconds"] = request.parameter("gracePeriodSeconds")
-        wanted = (options.get("preconditions") or {}).get("uid")
-        if wanted and wanted != stored.object["metadata"]["uid"]:
-            raise Problem("Conflict", f'{target.resource.plural} "{target.name}" is another one now: its uid is not {wanted}')
+        _check_preconditions(target, options.get("preconditions"), stored.object["metadata"])
         match target.resource.plural:
             case "pods" if (seconds := _grace(stored.object, options)) and stored.object["spec"].get("nodeName"):
                 marked = self._mark_deleted(target, stored, seconds)
@@ -385,14 +387,38 @@ def _text(at: datetime.datetime) -> str:
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _check_preconditions(target: Target, wanted: Any, metadata: Object) -> None:
+    """Conflict unless the object is still the one that is meant (meta/v1 Preconditions)."""
+    if not isinstance(wanted, dict | None):
+        raise Problem("BadRequest", "preconditions must be an object")
+    for field in ("uid", "resourceVersion"):
+        expected = (wanted or {}).get(field)
+        if expected not in (None, metadata[field]):
+            what = f'{target.resource.plural} "{target.name}"'
+            raise Problem("Conflict", f"{what} is another one now: its {field} is {metadata[field]}, not {expected}")
+
+
+def _number(name: str, text: str) -> int:
+    """A parameter that is a whole number."""
+    if not text.isdecimal() or len(text) > MAX_DIGITS:
+        raise Problem("BadRequest", f"{name} {text!r} is not a whole number")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    """timeoutSeconds; fractions are taken too."""
+    with contextlib.suppress(ValueError):
+        if 0 <= (seconds := float(text)) < math.inf:
+            return seconds
+    raise Problem("BadRequest", f"timeoutSeconds {text!r} is not a number of seconds")
+
+
 def _grace(pod: Object, options: Object) -> int:
     """Seconds that the pod has to end: as the request says, or as the pod says."""
     said = options.get("gracePeriodSeconds")
-    try:
-        seconds = pod["spec"].get("terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS) if said is None else int(said)
-    except (TypeError, ValueError):
-        raise Problem("BadRequest", f"gracePeriodSeconds {said!r} is not a number of seconds") from None
-    return max(0, int(seconds))
+    if said is None:
+        return int(pod["spec"].get("terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS))
+    return min(_number("gracePeriodSeconds", str(said)), MAX_GRACE_SECONDS)
 
 
 def _object(request: Request) -> Object:
@@ -401,13 +427,17 @@ def _object(request: Request) -> Object:
         raise Problem("UnsupportedMediaType", f"bodies are served as {JSON}, not as {content_type}")
     try:
         return msgspec.json.decode(request.body, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise Problem("BadRequest", f"the body is not a JSON object: {error}") from None
 
 
 def _check_kind(resource: Resource, object_: Object) -> None:
-    if not isinstance(object_.get("metadata"), dict):
-        raise Problem("BadRequest", "metadata must be an object")
+    """Problem unless it is an object of this kind; what is null in it counts as not said."""
+    for part in (object_, object_.get("metadata")):
+        if not isinstance(part, dict):
+            raise Problem("BadRequest", "metadata must be an object")
+        for name in [name for name, value in part.items() if value is None]:
+            del part[name]
     found = (object_.setdefault("kind", resource.kind), object_.setdefault("apiVersion", resource.version))
     if found != (resource.kind, resource.version):
         kinds = f"{found[1]} {found[0]}, expected {resource.version} {resource.kind}"

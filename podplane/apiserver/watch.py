@@ -7,6 +7,7 @@ A watcher that doesn't read is cut off after a bounded number of events rather t
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -39,9 +40,15 @@ class Change:
             return _line(self.type, self.new.raw)
         before = self.old is not None and wanted(self.old)
         after = self.type != "DELETED" and wanted(self.new.object)
-        if before or after:
-            return _line("MODIFIED" if before and after else "ADDED" if after else "DELETED", self.new.raw)
+        if after:
+            return _line("MODIFIED" if before else "ADDED", self.new.raw)
+        if before and self.old is not None:
+            return _line("DELETED", self.new.raw if self.type == "DELETED" else self._as_it_left(self.old))
         return None
+
+    def _as_it_left(self, old: dict[str, Any]) -> bytes:
+        """The object as it was last in the view, at the version of this change."""
+        return msgspec.json.encode({**old, "metadata": {**old["metadata"], "resourceVersion": str(self.version)}})
 
 
 def _line(kind: str, raw: bytes) -> bytes:
@@ -96,37 +103,43 @@ class Hub:
     def open(
         self, resource: str, namespace: str, wanted: Predicate | None, since: int, seconds: float | None, bookmarks: str = ""
     ) -> AsyncIterator[bytes]:
-        """A watch of all changes after version `since`; ends after `seconds`. Problem when that is too long ago.
+        """A watch of all changes after version `since`; ends after `seconds`. Problem when that is too long ago, or yet to come.
 
-        `bookmarks` is the kind of the objects that say how far it is when nothing else does; without, none are sent.
+        `bookmarks` is the kind of the objects that say how far it is when nothing else does; without, none are sent. Nothing is
+        kept for a watch before it is first read.
         """
         if since < self._oldest:
             raise Problem("Expired", f"too old resource version: {since} ({self._oldest})")
+        if since > self._version:
+            raise Problem("Timeout", f"Too large resource version: {since}, current: {self._version}")
         watcher = Watcher(resource, namespace, wanted, deque(), asyncio.Event())
-        for change in self._history:
-            if change.version > since:
-                watcher.offer(change)
-        self._watchers.add(watcher)
-        return self._lines(watcher, seconds, bookmarks)
+        return self._lines(watcher, since, seconds, bookmarks)
 
-    async def _lines(self, watcher: Watcher, seconds: float | None, bookmarks: str) -> AsyncIterator[bytes]:
+    async def _lines(self, watcher: Watcher, since: int, seconds: float | None, bookmarks: str) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
-        end = loop.time() + seconds if seconds else None
+        end = loop.time() + (math.inf if seconds is None else seconds)
+        if since < self._oldest:
+            return  # so much happened before the first read
+        self._watchers.add(watcher)
         try:
+            for change in self._history:
+                if change.version > since:
+                    watcher.offer(change)
             while not watcher.overrun:
                 if watcher.lines:
                     chunk = b"".join(watcher.lines)
                     watcher.lines.clear()
                     yield chunk
-                    continue
-                watcher.wake.clear()
-                patience = BOOKMARK_SECONDS if end is None else min(BOOKMARK_SECONDS, end - loop.time())
+                    if loop.time() < end:
+                        continue
+                patience = min(BOOKMARK_SECONDS, end - loop.time())
                 if patience <= 0:
                     return
+                watcher.wake.clear()
                 try:
                     await asyncio.wait_for(watcher.wake.wait(), patience)
                 except TimeoutError:
-                    if bookmarks:
+                    if bookmarks and not watcher.lines:
                         yield self._bookmark(bookmarks)
         finally:
             self._watchers.discard(watcher)

@@ -1,0 +1,88 @@
+"""Requests that make no sense: each is refused with the reason and the field, none fails inside, and nothing is stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.apiserver.test_server import POD, PODS, Api
+
+NODES, NAMESPACES = "/api/v1/nodes", "/api/v1/namespaces"
+
+
+def pod(**container: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "m", **container}]}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "reason", "words"),
+    [
+        (NAMESPACES, {"metadata": {"name": "a"}, "spec": 5}, "Invalid", "spec: must be an object"),
+        (NODES, {"metadata": {"name": "a"}, "spec": {"podCIDRs": ["x"]}}, "Invalid", "spec.podCIDRs: 'x' does not appear"),
+        (NODES, {"metadata": {"name": "a"}, "spec": {"podCIDRs": 5}}, "Invalid", "spec.podCIDRs"),
+        (PODS, {"metadata": {"name": "p", "labels": "x"}, **POD}, "Invalid", "metadata.labels: must map"),
+        (PODS, {"metadata": {"name": "p", "annotations": {"a": 1}}, **POD}, "Invalid", "metadata.annotations: must map"),
+        (PODS, {"metadata": {"name": "p"}, "spec": {**POD["spec"], "nodeName": ["a"]}}, "Invalid", "spec.nodeName: must be"),
+        (PODS, pod(env=5), "Invalid", "spec.containers[0].env: must be a list"),
+        (PODS, pod(env=[{"name": "a", "value": 1}]), "Invalid", "the value of a must be a string"),
+        (PODS, {"metadata": {"generateName": 5}, **POD}, "Invalid", "metadata.name"),
+        (PODS, {"metadata": {"name": "p\n"}, **POD}, "Invalid", "metadata.name"),
+        (PODS, {"metadata": {"name": "p", "namespace": "other"}, **POD}, "BadRequest", "namespace of the object"),
+        ("/api/v1/pods", {"metadata": {"name": "p"}, **POD}, "MethodNotAllowed", "POST is not served"),
+        (PODS, b'{"metadata":{"name":"\\ud800"}}', "BadRequest", "not a JSON object"),
+        (PODS, b'{"metadata":{},"spec":' + b'{"a":' * 5000 + b"1" + b"}" * 5001, "BadRequest", "recursion"),
+    ],
+)
+async def test_creations(path: str, body: Any, reason: str, words: str) -> None:
+    api = Api()
+    before = api.store.version
+    assert words in await api.refused(reason, "POST", path, body)
+    assert api.store.version == before
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"preconditions": "x"}, "BadRequest"),
+        ({"preconditions": {"resourceVersion": "1"}}, "Conflict"),
+        ({"preconditions": {"uid": "another"}}, "Conflict"),
+        ({"gracePeriodSeconds": -1}, "BadRequest"),
+        ({"gracePeriodSeconds": 1e300}, "BadRequest"),
+        ({"gracePeriodSeconds": "soon"}, "BadRequest"),
+    ],
+)
+async def test_deletions(options: dict[str, Any], reason: str) -> None:
+    api = Api()
+    await api.node("n1")
+    await api.pod("web")
+    await api.refused(reason, "DELETE", f"{PODS}/web", options)
+    assert "deletionTimestamp" not in (await api("GET", f"{PODS}/web"))["metadata"]
+
+
+async def test_a_grace_of_ages_is_a_long_grace() -> None:
+    api = Api()
+    await api.node("n1")
+    await api.pod("web")
+    marked = await api("DELETE", f"{PODS}/web", {"gracePeriodSeconds": 10**12})
+    assert marked["metadata"]["deletionTimestamp"] > "2030"
+
+
+async def test_an_objects_status_can_not_be_deleted() -> None:
+    api = Api()
+    await api.pod("web")
+    await api.refused("MethodNotAllowed", "DELETE", f"{PODS}/web/status")
+
+
+async def test_what_is_null_counts_as_not_said() -> None:
+    api = Api()
+    made = await api("POST", NAMESPACES, {"metadata": {"name": "a", "labels": None}, "spec": None})
+    assert made["metadata"]["labels"] == {"kubernetes.io/metadata.name": "a"}
+    await api("POST", PODS, {"metadata": {"name": "p", "namespace": ""}, **POD})
+
+
+@pytest.mark.parametrize("patch", [{"kind": "Pod"}, {"apiVersion": "v2"}, {"metadata": {"name": "other"}}, {"metadata": 5}])
+async def test_patches_into_something_else(patch: dict[str, Any]) -> None:
+    api = Api()
+    await api.node("n1")
+    await api.refused("BadRequest", "PATCH", f"{NODES}/n1", patch)
