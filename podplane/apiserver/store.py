@@ -28,6 +28,10 @@ INSERT OR IGNORE INTO counter VALUES (0, 0);
 """
 
 
+APPLICATION_ID = 0x706F_6470
+"""In the file's header: "podp"."""
+
+
 class StoreError(Exception):
     """The file can't be used; one line that says why."""
 
@@ -46,16 +50,25 @@ class Store:
     def __init__(self, path: Path | str) -> None:
         try:
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._claim()
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.executescript(SCHEMA)
             self.version: int = self._database.execute("SELECT version FROM counter").fetchone()[0]
             self._objects: dict[str, dict[Key, Stored]] = {}
             for resource, namespace, name, raw in self._database.execute("SELECT * FROM objects"):
-                stored = Stored(msgspec.json.decode(raw), raw)
+                stored = Stored(msgspec.json.decode(raw, type=dict[str, Any]), raw)
                 self._objects.setdefault(resource, {})[namespace, name] = stored
         except (sqlite3.Error, msgspec.MsgspecError) as error:
             raise StoreError(f"{path} can't be used: {error}") from None
+
+    def _claim(self) -> None:
+        """Mark a new file as a store of podplane. StoreError when it is a database of something else."""
+        tables = self._database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        application = self._database.execute("PRAGMA application_id").fetchone()[0]
+        if tables and application != APPLICATION_ID:
+            raise sqlite3.DatabaseError("it is a database of something else")
+        self._database.execute(f"PRAGMA application_id={APPLICATION_ID}")
 
     def close(self) -> None:
         """Close the file; idempotent."""

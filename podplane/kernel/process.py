@@ -18,6 +18,11 @@ MAX_STARTING = 16
 """Processes that are on their way at one time: each costs a fork, and its request a place in the socket's buffer."""
 
 
+HARMLESS = frozenset({0, signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH})
+"""Signals that end nobody who doesn't ask for it (signal(7)), and none at all."""
+ENDED = "the zygote has ended"
+
+
 class ProcessError(Exception):
     """The process couldn't be started; one line that says why."""
 
@@ -70,6 +75,7 @@ class _Waiting:
     process: ZygoteProcess
     request: bytes
     descriptors: list[int]
+    join: int
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +98,11 @@ class ZygoteProcess:
         if not self.exited.done():
             self._send_signal(self.id, number)
 
+    @property
+    def is_over_starting(self) -> bool:
+        """Does its program run, or is it known that it never will?"""
+        return self._started.done()
+
     def tell(self, event: Event) -> bool:
         """Take news; True when it is no longer starting."""
         self.pid = event.pid or self.pid
@@ -111,7 +122,7 @@ class ZygoteProcess:
 
 @dataclass(slots=True)
 class ZygoteProcesses:
-    """The zygote as `Processes`; `lost` is called once when it ends, which ends what it started too."""
+    """The zygote as `Processes`; `lost` is called once when it ends; who started it ends then too, and with it all containers."""
 
     connection: socket.socket
     lost: Callable[[], None]
@@ -153,15 +164,18 @@ class ZygoteProcesses:
         if len(request) > MESSAGE_BYTES:
             self._settle(Event(process.id, error=f"{argv[0]}: arguments and environment are too long", code=NOT_EXECUTABLE))
             return process
+        if self._ended:
+            self._settle(Event(process.id, error=ENDED, code=128 + signal.SIGKILL))
+            return process
         wanted = [*([] if join else [netns]), *stdio]
-        self._waiting.append(_Waiting(process, request, [os.dup(fd) for fd in wanted]))
+        self._waiting.append(_Waiting(process, request, [os.dup(fd) for fd in wanted], join))
         self._flush()
         return process
 
     def _signal(self, number: int, signal_number: int) -> None:
         waiting = next((w for w in self._waiting if w.process.id == number), None)
         if waiting is not None:  # it never began
-            if signal_number in (signal.SIGKILL, signal.SIGTERM):
+            if signal_number not in HARMLESS:
                 self._waiting.remove(waiting)
                 self._drop(waiting)
                 self._settle(Event(number, code=128 + signal_number))
@@ -175,16 +189,25 @@ class ZygoteProcesses:
             while self._signals:
                 self.connection.send(self._signals[0])
                 self._signals.pop(0)
-            while self._waiting and len(self._starting) < MAX_STARTING:
-                first = self._waiting[0]
+            while len(self._starting) < MAX_STARTING and (first := next(filter(self._may_begin, self._waiting), None)):
                 socket.send_fds(self.connection, [first.request], first.descriptors)
                 self._starting.add(first.process.id)
-                self._drop(self._waiting.pop(0))
+                self._waiting.remove(first)
+                self._drop(first)
             self._loop.remove_writer(self.connection)
         except BlockingIOError:
             self._loop.add_writer(self.connection, self._flush)
         except OSError:
             self._end()
+
+    def _may_begin(self, waiting: _Waiting) -> bool:
+        """What joins a container waits until that one has its namespaces."""
+        container = self._processes.get(waiting.join)
+        return container is None or container.is_over_starting
+
+    @property
+    def _ended(self) -> bool:
+        return self.connection.fileno() < 0
 
     @staticmethod
     def _drop(waiting: _Waiting) -> None:
@@ -215,11 +238,11 @@ class ZygoteProcesses:
             del self._processes[event.id]
 
     def _end(self) -> None:
-        if self.connection.fileno() < 0:
+        if self._ended:
             return
         self.close()
         for waiting in self._waiting:
             self._drop(waiting)
         for process in self._processes.values():
-            process.tell(Event(process.id, error="the zygote has ended", code=128 + signal.SIGKILL))
+            process.tell(Event(process.id, error=ENDED, code=128 + signal.SIGKILL))
         self.lost()

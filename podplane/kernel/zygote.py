@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import gc
 import os
 import selectors
@@ -31,6 +32,8 @@ from podplane.kernel import syscalls
 MESSAGE_BYTES = 200 * 1024
 """The longest message: arguments and environment of a command must fit."""
 MAX_DESCRIPTORS = 4
+MAX_WORD_BYTES = 128 * 1024
+"""MAX_ARG_STRLEN of Linux."""
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT)
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit codes of a command that could not be started, as shells have them."""
@@ -211,6 +214,10 @@ class Zygote:
         return container
 
 
+class NoSuchCommand(Exception):
+    """This machine has no program of that name."""
+
+
 class Child:
     """The fork, on its way to being the program. Nothing here returns to the zygote's loop."""
 
@@ -234,11 +241,13 @@ class Child:
         try:
             self._prepare()
             code = self._run()
-        except FileNotFoundError:
+        except NoSuchCommand:
             code = NOT_FOUND
             self._fail(f"{self._command.argv[0]}: no such command on this machine")
         except OSError as error:
             self._fail(f"{self._command.argv[0]}: {error.strerror or error}")
+        except ValueError as error:  # a NUL in a word
+            self._fail(f"{self._command.argv[0]}: {error}")
         except BaseException:
             self._fail(traceback.format_exc(limit=-3))
         finally:
@@ -255,7 +264,10 @@ class Child:
             os.dup2(fd, target)
         if self._command.tty:
             syscalls.set_controlling_terminal(0)
-        os.chdir(self._command.directory)
+        try:
+            os.chdir(self._command.directory)
+        except OSError as error:
+            raise OSError(error.errno, f"working directory {self._command.directory}: {error.strerror}") from None
 
     def _make_namespaces(self) -> None:
         syscalls.setns(self._descriptors[0], syscalls.CLONE_NEWNET)
@@ -272,14 +284,23 @@ class Child:
         command = self._command
         program = self._programs.get(command.argv[0])
         if program is None:
-            if shutil.which(command.argv[0], path=command.env.get("PATH", os.defpath)) is None:
-                raise FileNotFoundError
+            self._check()
             self._ready()
             os.execvpe(command.argv[0], command.argv, command.env)
         keep = self._connection.fileno()
         os.closerange(3, keep)
         os.closerange(keep + 1, 1 << 20)
         return program(command.argv, command.env, self._ready)
+
+    def _check(self) -> None:
+        """NoSuchCommand, or OSError, for what execve(2) is going to refuse, as far as that can be told before."""
+        command = self._command
+        name = command.argv[0]
+        if shutil.which(name, path=command.env.get("PATH", os.defpath)) is None:
+            raise PermissionError(errno.EACCES, "it is no program") if os.path.isfile(name) else NoSuchCommand
+        longest = max(len(os.fsencode(word)) for word in [*command.argv, *command.env.values()])
+        if longest >= MAX_WORD_BYTES:
+            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
 
     def _ready(self) -> None:
         """The last word: from now on nobody but the zygote holds its end of the socket, so that its death is seen."""

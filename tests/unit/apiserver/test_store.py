@@ -213,10 +213,6 @@ def no_object(path: Path) -> None:
         database.execute("INSERT INTO objects VALUES ('pods', 'a', 'x', '5')")
 
 
-foreign_schema = pytest.mark.xfail(strict=True, raises=ValueError, reason="a table of other columns is a bare ValueError")
-no_mapping = pytest.mark.xfail(strict=True, reason="a row that is JSON but no object is taken, and breaks later reads")
-
-
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -225,8 +221,8 @@ no_mapping = pytest.mark.xfail(strict=True, reason="a row that is JSON but no ob
         not_json,
         folder,
         strange_counter,
-        pytest.param(strange_objects, marks=foreign_schema),
-        pytest.param(no_object, marks=no_mapping),
+        strange_objects,
+        no_object,
     ],
 )
 def test_a_file_that_is_no_store_is_refused_by_its_name(path: Path, spoil: Any) -> None:
@@ -236,7 +232,6 @@ def test_a_file_that_is_no_store_is_refused_by_its_name(path: Path, spoil: Any) 
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.xfail(strict=True, reason="podplane's tables are added to any SQLite file, such as a browser's history")
 def test_somebody_elses_database_is_left_alone(path: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("CREATE TABLE letters (text TEXT)")
