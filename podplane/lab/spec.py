@@ -42,6 +42,8 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         """LabError unless this can be built."""
         if not 1 <= self.nodes <= MAX_NODES:
             raise LabError(f"{self.nodes} nodes: a lab has 1 to {MAX_NODES}")
+        if not 0 <= self.port < 65536:
+            raise LabError(f"--port {self.port}: give 1 to 65535")
         try:
             self.plan().check(self.nodes, pods_per_node)
             if self.masquerade_exclude:

@@ -27,7 +27,8 @@ def outside_ips(plan: Plan) -> tuple[IPAddress, ...]:
 
 
 def _families(plan: Plan, networks: tuple[IPNetwork, ...]) -> list[IPNetwork]:
-    return [n for n in networks if n.version in plan.versions]
+    """One network for each family of the cluster, in its order."""
+    return [n for version in plan.versions for n in networks if n.version == version]
 
 
 def _quiet(netns: str = "") -> list[Value]:

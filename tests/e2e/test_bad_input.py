@@ -20,6 +20,7 @@ REFUSED = {
     "no nodes": (("up", "--nodes", "0"), "a lab has 1 to 1000"),
     "too many nodes": (("up", "--nodes", "2000"), "a lab has 1 to 1000"),
     "bad name": (("up", "--name", "Not_a_name"), "lower-case letters"),
+    "no such port": (("up", "--port", "70000"), "give 1 to 65535"),
     "negative pods": (("up", "--pods-per-node", "-1"), "give 0 or more"),
     "not running": (("get", "pods"), "is not running: start it with"),
 }

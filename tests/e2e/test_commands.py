@@ -150,8 +150,8 @@ def test_the_api_wants_the_token(lab: Podplane) -> None:
     assert Path(lab.folder.path / "run.json").stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("cidr", ["10.50.0.0/16", "fd00:50::/48"])
-def test_one_family_alone(podplane: Podplane, cidr: str) -> None:
+@pytest.mark.parametrize("cidr", ["10.50.0.0/16", "fd00:50::/48", "fd00:50::/48,10.50.0.0/16"])
+def test_other_families_than_the_usual(podplane: Podplane, cidr: str) -> None:
     podplane("up", "--nodes", "2", "--pods-per-node", "2", "--cluster-cidr", cidr)
     assert json.loads(podplane("check", "--json").stdout)["ok"]
 

@@ -53,6 +53,8 @@ def test_a_broken_file_names_itself_and_the_way_out(folder: Folder, content: str
         ({"cluster_cidr": ","}, "cluster CIDR is empty"),
         ({"cluster_cidr": "10.1.0.0/16,10.2.0.0/16"}, "one CIDR for each IP family at most"),
         ({"service_cidr": "10.96.0.0/16"}, "the cluster CIDR has IPv4 and IPv6|the service CIDR 10.96.0.0/16 has not"),
+        ({"port": 65536}, "--port 65536: give 1 to 65535"),
+        ({"port": -1}, "--port -1"),
         ({"masquerade_exclude": "10.0.0.0/8,x"}, "CIDR without masquerade x"),
     ],
 )

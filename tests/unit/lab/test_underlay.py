@@ -1,0 +1,32 @@
+"""The underlay's values: every address lies in the network that its prefix length says, whatever order the families come in."""
+
+from __future__ import annotations
+
+import ipaddress
+from itertools import product
+
+import pytest
+
+from podplane.lab import underlay
+from podplane.lab.spec import LabSpec
+from podplane.state.network import Address, Neighbour, Route
+
+CLUSTERS = ("10.244.0.0/16", "fd00:10:244::/48", "10.244.0.0/16,fd00:10:244::/48", "fd00:10:244::/48,10.244.0.0/16")
+NODES = ("192.168.1.0/24,fd00:192:168:1::/64", "fd00:192:168:1::/64,192.168.1.0/24")
+
+
+@pytest.mark.parametrize(("cluster", "node"), list(product(CLUSTERS, NODES)))
+def test_addresses_and_gateways_are_of_one_network(cluster: str, node: str) -> None:
+    plan = LabSpec(cluster_cidr=cluster, node_cidr=node).plan()
+    networks = [*plan.node, *plan.outside]
+    values = [*underlay.switch(plan), *underlay.uplink(plan, 2)]
+    addresses = [v for v in values if isinstance(v, Address)]
+    assert {a.ip.version for a in addresses} == set(plan.versions)
+    for address in addresses:
+        assert ipaddress.ip_interface(f"{address.ip}/{address.prefix_length}").network in networks
+    for route in (v for v in values if isinstance(v, Route)):
+        assert route.gateway is not None
+        assert route.gateway.version == route.destination.version
+    for neighbour in (v for v in values if isinstance(v, Neighbour)):
+        assert any(neighbour.ip in network for network in networks)
+    assert [ip.version for ip in underlay.outside_ips(plan)] == list(plan.versions)
