@@ -348,7 +348,9 @@ async def test_nothing_but_standard_streams_is_inherited(machine: Machine) -> No
     container = await machine.running()
     joined = await machine.running(join=container.id)
     for process in (container, joined):
-        assert sorted(os.listdir(f"/proc/{process.pid}/fd")) == ["0", "1", "2"]
+        place = f"/proc/{process.pid}"
+        await until(lambda place=place: Path(place, "comm").read_text() == "sleep\n")  # type: ignore[misc]  # a shell has some
+        assert sorted(os.listdir(f"{place}/fd")) == ["0", "1", "2"]
 
 
 @contained
@@ -390,7 +392,8 @@ async def test_our_own_descriptors_do_not_pile_up(machine: Machine) -> None:
 async def test_signals_are_as_usual_in_a_container(machine: Machine) -> None:
     lines = (await machine.says("cat /proc/self/status")).split("\n")
     lines = [line for line in lines if line.startswith(("SigBlk", "SigIgn", "SigCgt"))]
-    assert {line.split(":")[0]: int(line.split()[1], 16) for line in lines} == {"SigBlk": 0, "SigIgn": 0, "SigCgt": 0}
+    usual = (1 << 31) - 1  # 32 and above are the C library's own
+    assert {line.split(":")[0]: int(line.split()[1], 16) & usual for line in lines} == {"SigBlk": 0, "SigIgn": 0, "SigCgt": 0}
 
 
 @contained
