@@ -98,10 +98,16 @@ class Agent:
         self._queue: list[tuple[list[Operation], asyncio.Future[Failed]]] = []
         self._sending: asyncio.Task[None] | None = None
 
-    def start(self, nodes: Mapping[str, Node]) -> Report:
-        """Take the first picture of the cluster, and make the kernel agree with it."""
+    def start(self, nodes: Mapping[str, Node], attached: Iterable[tuple[Attachment, tuple[str, ...]]] = ()) -> Report:
+        """Take the first picture of the cluster, and make the kernel agree with it.
+
+        `attached` are the pods that an agent before this one attached, with their addresses: their network stays as it is.
+        """
         for node in nodes.values():
             self.node_changed(None, node)
+        for request, ips in attached:
+            self._addresses.reserve(request.pod_uid, ips)
+            self._admit(request, ips)
         self._replan()
         self._wake.clear()
         return self.audit()
@@ -124,18 +130,27 @@ class Agent:
         self._wake.set()
 
     async def run(self) -> None:
-        """Reconcile until cancelled."""
+        """Reconcile until cancelled; a failure is logged and tried again."""
         while True:
-            timeout = max(0.0, self._audit_at - self._clock())
             try:
-                await asyncio.wait_for(self._wake.wait(), timeout)
-            except TimeoutError:
-                async with self._kernel_busy:
-                    self.audit()
-                continue
-            await asyncio.sleep(MIN_INTERVAL)
-            self._wake.clear()
-            await self.reconcile()
+                await self._turn()
+            except Exception:
+                log.exception("reconcile node=%s", self.view.node_name)
+                self._audit_at = self._clock() + RETRY_INTERVAL
+                await asyncio.sleep(RETRY_INTERVAL)
+
+    async def _turn(self) -> None:
+        """Wait for a change, or for the next audit, and see to it."""
+        timeout = max(0.0, self._audit_at - self._clock())
+        try:
+            await asyncio.wait_for(self._wake.wait(), timeout)
+        except TimeoutError:
+            async with self._kernel_busy:
+                self.audit()
+            return
+        await asyncio.sleep(MIN_INTERVAL)
+        self._wake.clear()
+        await self.reconcile()
 
     async def reconcile(self) -> Report:
         """Plan what is dirty and send the difference."""
@@ -145,8 +160,15 @@ class Agent:
         dirty, self._dirty = sorted(self._dirty), set()
         operations: list[Operation] = []
         for key in dirty:
-            operations += self.desired.replace(key, features.plan(key, self.view, self.config, self._peers))
+            try:
+                operations += self._plan(key)
+            except Exception:  # of an object that makes no sense; what was planned for it before stays
+                log.exception("plan node=%s key=%s", self.view.node_name, key)
         return operations
+
+    def _plan(self, key: str) -> list[Operation]:
+        """Plan one key anew; the difference to what was planned before."""
+        return self.desired.replace(key, features.plan(key, self.view, self.config, self._peers))
 
     async def _apply(self, operations: list[Operation]) -> Report:
         """Send operations, together with all others of this moment; what became of these."""
@@ -170,18 +192,26 @@ class Agent:
             operations = compose([operation for own, _ in changes for operation in own])
             async with self._kernel_busy:
                 began = self._clock()
-                if any(map(_takes_long, operations)):
-                    report = await asyncio.to_thread(self._kernel.apply, operations)
-                else:
-                    report = self._kernel.apply(operations)
+                report = await self._carry_out(operations)
             self._log("reconcile", report, began)
             if report.failed:
                 self._audit_at = min(self._audit_at, self._clock() + RETRY_INTERVAL)
                 self._wake.set()
             failed = {failure.operation.value.identity: failure.error for failure in report.failed}
             for _, outcome in changes:
-                outcome.set_result(failed)
+                if not outcome.done():
+                    outcome.set_result(failed)
         self._sending = None
+
+    async def _carry_out(self, operations: list[Operation]) -> Report:
+        """Ask the kernel; what becomes of a failure that is no refusal (too many open files, say) is a report too."""
+        try:
+            if any(map(_takes_long, operations)):
+                return await asyncio.to_thread(self._kernel.apply, operations)
+            return self._kernel.apply(operations)
+        except Exception as error:
+            log.exception("apply node=%s", self.view.node_name)
+            return Report(failed=[Failure(operation, error) for operation in operations])
 
     def _log(self, what: str, report: Report, began: float) -> None:
         level = logging.WARNING if report.failed else logging.DEBUG
@@ -221,14 +251,25 @@ class Agent:
             ips = self._addresses.allocate(request.pod_uid, request.requested_ips)
         except Exhausted as error:
             raise NetworkError(f"{error}: delete pods of {self.view.node_name}, or run them on another node") from None
-        sandbox = self._sandbox(request, ips)
-        self._kernel.attach(sandbox.netns, request.netns)
-        self._sandboxes[sandbox.key] = sandbox
-        report = await self._replace(sandbox.key)
+        key = self._admit(request, ips)
+        self._dirty.discard(key)
+        try:
+            report = await self._replace(key)
+        except Exception as error:
+            await self.delete(request)
+            raise NetworkError(f"pod {request.namespace}/{request.name}: {error}") from error
         if report.failed:
             await self.delete(request)
             raise NetworkError(f"pod {request.namespace}/{request.name}: {_first(report.failed)}")
         return Attached(ips=ips, interface=request.ifname, mac=mac_of_first(ips))
+
+    def _admit(self, request: Attachment, ips: tuple[str, ...]) -> str:
+        """Know of a pod with these addresses; the key to plan."""
+        sandbox = self._sandbox(request, ips)
+        self._kernel.attach(sandbox.netns, request.netns)
+        self._sandboxes[sandbox.key] = sandbox
+        self._dirty.add(sandbox.key)
+        return sandbox.key
 
     async def delete(self, request: Attachment) -> None:
         """Detach a pod; of one that isn't attached, nothing happens."""
@@ -274,7 +315,7 @@ class Agent:
         )
 
     async def _replace(self, key: str) -> Report:
-        return await self._apply(compose(self.desired.replace(key, features.plan(key, self.view, self.config, self._peers))))
+        return await self._apply(compose(self._plan(key)))
 
 
 def _takes_long(operation: Operation) -> bool:

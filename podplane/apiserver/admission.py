@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from podplane.apiserver.problems import Problem
@@ -54,14 +54,18 @@ class Admission:
         if resource.plural == "pods":
             self._pods_on[object_["spec"].get("nodeName", "")] += 1
 
+    def replaced(self, resource: Resource, old: Object, new: Object) -> None:
+        """A new version of the object is stored."""
+        if resource.plural == "pods":
+            self._pods_on[old["spec"].get("nodeName", "")] -= 1
+            self._pods_on[new["spec"].get("nodeName", "")] += 1
+
     def removed(self, resource: Resource, object_: Object) -> None:
         """The object is gone."""
         if resource.plural == "pods":
             self._pods_on[object_["spec"].get("nodeName", "")] -= 1
         elif resource.plural == "nodes":
-            for block in map(ipaddress.ip_network, object_["spec"].get("podCIDRs", ())):
-                for pool in self._blocks:
-                    pool.release(block)
+            self._release(map(ipaddress.ip_network, object_["spec"].get("podCIDRs", ())))
 
     def _check_namespace(self, object_: Object) -> None:
         name = object_["metadata"]["namespace"]
@@ -78,6 +82,22 @@ class Admission:
             for pool in self._blocks:
                 pool.take(block)
 
+    def _take_given_blocks(self, node: Object) -> None:
+        """The blocks that the node was created with. Problem unless they are free blocks of the cluster CIDRs."""
+        taken: list[IPNetwork] = []
+        for block in map(ipaddress.ip_network, node["spec"]["podCIDRs"]):
+            if any(pool.take(block) for pool in self._blocks):
+                taken.append(block)
+                continue
+            self._release(taken)
+            name = node["metadata"]["name"]
+            raise Problem("Invalid", f'Node "{name}" is invalid: spec.podCIDRs: {block} is no free block of the cluster CIDRs')
+
+    def _release(self, blocks: Iterable[IPNetwork]) -> None:
+        for block in blocks:
+            for pool in self._blocks:
+                pool.release(block)
+
     def _give_blocks(self, node: Object) -> None:
         spec = node.setdefault("spec", {})
         if not spec.get("podCIDRs"):
@@ -85,14 +105,12 @@ class Admission:
             try:
                 taken.extend(pool.next() for pool in self._blocks)
             except Exhausted as error:
-                for block in taken:
-                    for pool in self._blocks:
-                        pool.release(block)
+                self._release(taken)
                 name = node["metadata"]["name"]
                 raise Problem("Forbidden", f"node {name} gets no pod block: {error}: give a larger cluster CIDR") from None
             spec["podCIDRs"] = [str(block) for block in taken]
         else:
-            self._take_blocks(node)
+            self._take_given_blocks(node)
         spec["podCIDR"] = spec["podCIDRs"][0]
 
     # Pods.
@@ -116,5 +134,10 @@ class Admission:
     def _least_loaded(self) -> str:
         """The node with the fewest pods that takes pods, the first in natural order among equals; "" when there is none."""
         nodes = [stored.object for stored in self._store.all("nodes")]
-        ready = [n["metadata"]["name"] for n in nodes if not n.get("spec", {}).get("unschedulable")]
+        ready = [n["metadata"]["name"] for n in nodes if _is_ready(n) and not n["spec"].get("unschedulable")]
         return min(ready, key=lambda name: (self._pods_on[name], len(name), name), default="")
+
+
+def _is_ready(node: Object) -> bool:
+    """Does its condition Ready hold?"""
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in node.get("status", {}).get("conditions", ()))

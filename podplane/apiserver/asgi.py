@@ -36,9 +36,12 @@ class Adapter:
             await self._websocket(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = await self._handler(_request(scope, scope["method"], await _body(receive)))
+        body = await _body(receive)
+        if body is None:
+            return  # the client went away in the middle of its request
+        answer = await self._handler(_request(scope, scope["method"], body))
         if isinstance(answer, Upgrade):
-            answer = Response(400, b"this request needs a WebSocket upgrade\n", "text/plain")
+            raise TypeError("an upgrade was answered to a request that has none")
         headers = [(b"content-type", answer.content_type.encode())]
         if isinstance(answer, Response):
             headers.append((b"content-length", str(len(answer.body)).encode()))
@@ -54,7 +57,7 @@ class Adapter:
             message = f"offer the sub-protocol {PROTOCOL}\n".encode()
             await _refuse(Response(400, message, "text/plain"), send)
             return
-        answer: Answer = await self._handler(_request(scope, "GET", b""))
+        answer: Answer = await self._handler(_request(scope, "GET", b"", upgrade=True))
         if not isinstance(answer, Upgrade):
             await _refuse(answer if isinstance(answer, Response) else Response(400), send)
             return
@@ -97,20 +100,23 @@ class _WebSocket:
                 self._open = False
 
 
-async def _body(receive: Receive) -> bytes:
+async def _body(receive: Receive) -> bytes | None:
+    """The whole body; None when the client goes away before its end."""
     body = b""
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         part: bytes = message.get("body", b"")
         body += part
         if not message.get("more_body") or len(body) > MAX_BODY_BYTES:
             return body
 
 
-def _request(scope: Scope, method: str, body: bytes) -> Request:
+def _request(scope: Scope, method: str, body: bytes, *, upgrade: bool = False) -> Request:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    return Request(method, scope["path"], query, headers, body)
+    return Request(method, scope["path"], query, headers, body, upgrade)
 
 
 async def _stream(answer: Stream, receive: Receive, send: Send) -> None:

@@ -8,10 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from podplane.apiserver.problems import Problem
+from podplane.model.config import UNDERLAY_MAC
+from podplane.model.objects import Namespace, Node, Pod
 
 Object = dict[str, Any]
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
@@ -19,7 +24,8 @@ LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 class Resource:
     """One kind: its names, its scope, what its fields may be, and by which fields it can be selected.
 
-    `check` looks at a whole object, before it is created and after it was changed; `fixed` are paths that no change may touch.
+    `model` is what agents read it as. `check` looks at a whole object, before it is created and after it was changed; `fixed` are
+    paths that no change may touch.
     """
 
     plural: str
@@ -28,6 +34,7 @@ class Resource:
     namespaced: bool
     short_names: tuple[str, ...]
     check: Callable[[Object], None]
+    model: type[msgspec.Struct]
     fields: frozenset[str] = frozenset({"metadata.name", "metadata.namespace"})
     fixed: tuple[tuple[str, ...], ...] = ()
     version: str = "v1"
@@ -48,6 +55,8 @@ def _mapping(object_: Object, kind: str, path: str) -> Object:
 def _check_metadata(object_: Object, kind: str) -> None:
     """Labels and annotations map strings to strings."""
     metadata = object_["metadata"]
+    if metadata.get("finalizers"):
+        raise _invalid(kind, metadata["name"], "metadata.finalizers", "finalizers are not served yet")
     for field in ("labels", "annotations"):
         found = metadata.get(field, {})
         if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
@@ -55,15 +64,24 @@ def _check_metadata(object_: Object, kind: str) -> None:
 
 
 def check_node(node: Object) -> None:
-    """Node: its blocks are networks."""
+    """Node: blocks are networks, addresses are addresses."""
     _check_metadata(node, "Node")
+    name = node["metadata"]["name"]
+    mac = node["metadata"].get("annotations", {}).get(UNDERLAY_MAC)
+    if mac is not None and not MAC.fullmatch(mac):
+        raise _invalid("Node", name, f"metadata.annotations[{UNDERLAY_MAC}]", f"{mac!r} is no MAC address")
     blocks = _mapping(node, "Node", "spec").get("podCIDRs", [])
-    _mapping(node, "Node", "status")
+    found = _mapping(node, "Node", "status").get("addresses", [])
+    path = "spec.podCIDRs"
     try:
         for block in blocks:
             ipaddress.ip_network(block)
-    except (TypeError, ValueError) as error:
-        raise _invalid("Node", node["metadata"]["name"], "spec.podCIDRs", str(error)) from None
+        path = "status.addresses"
+        for address in found:
+            if address["type"] == "InternalIP":
+                ipaddress.ip_address(address["address"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _invalid("Node", name, path, str(error)) from None
 
 
 def check_namespace(namespace: Object) -> None:
@@ -83,7 +101,14 @@ def check_pod(pod: Object) -> None:
     _check_metadata(pod, "Pod")
     name = pod["metadata"]["name"]
     spec = _mapping(pod, "Pod", "spec")
-    _mapping(pod, "Pod", "status")
+    ips = _mapping(pod, "Pod", "status").get("podIPs", [])
+    try:
+        for entry in ips:
+            ipaddress.ip_address(entry["ip"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _invalid("Pod", name, "status.podIPs", str(error)) from None
+    if spec.get("initContainers"):
+        raise _invalid("Pod", name, "spec.initContainers", "a lab does not run init containers yet")
     for field in ("nodeName", "hostname"):
         if not isinstance(spec.get(field, ""), str):
             raise _invalid("Pod", name, f"spec.{field}", "must be a string")
@@ -130,12 +155,23 @@ def _check_container(pod: str, path: str, container: Object) -> None:
 POD_FIELDS = frozenset(
     {"metadata.name", "metadata.namespace", "spec.nodeName", "status.phase", "status.podIP", "spec.restartPolicy"}
 )
+POD_FIXED = (("spec", "nodeName"), ("spec", "containers"), ("spec", "restartPolicy"), ("spec", "hostNetwork"))
 RESOURCES: tuple[Resource, ...] = (
-    Resource("namespaces", "namespace", "Namespace", False, ("ns",), check_namespace),
-    Resource("nodes", "node", "Node", False, ("no",), check_node, fixed=(("spec", "podCIDRs"), ("spec", "podCIDR"))),
-    Resource("pods", "pod", "Pod", True, ("po",), check_pod, POD_FIELDS, fixed=(("spec", "nodeName"), ("spec", "containers"))),
+    Resource("namespaces", "namespace", "Namespace", False, ("ns",), check_namespace, Namespace),
+    Resource("nodes", "node", "Node", False, ("no",), check_node, Node, fixed=(("spec", "podCIDRs"), ("spec", "podCIDR"))),
+    Resource("pods", "pod", "Pod", True, ("po",), check_pod, Pod, POD_FIELDS, fixed=POD_FIXED),
 )
 BY_PLURAL = {resource.plural: resource for resource in RESOURCES}
+
+
+def check_object(resource: Resource, object_: Object) -> None:
+    """Problem unless every agent can read the object, and it makes sense."""
+    resource.check(object_)
+    try:
+        msgspec.convert(object_, resource.model)
+    except msgspec.ValidationError as error:
+        why, _, path = str(error).partition(" - at `$.")
+        raise _invalid(resource.kind, object_["metadata"]["name"], path.rstrip("`") or "object", why) from None
 
 
 def check_name(resource: Resource, name: object) -> str:

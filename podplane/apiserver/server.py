@@ -22,7 +22,7 @@ from podplane import __version__
 from podplane.apiserver import selectors
 from podplane.apiserver.admission import BUILT_IN_NAMESPACES, DEFAULT_GRACE_SECONDS, Admission
 from podplane.apiserver.problems import Problem, not_found
-from podplane.apiserver.resources import BY_PLURAL, RESOURCES, Resource, check_fixed, check_name
+from podplane.apiserver.resources import BY_PLURAL, RESOURCES, Resource, check_fixed, check_name, check_object
 from podplane.apiserver.store import Key, Store, Stored
 from podplane.apiserver.streams import converse
 from podplane.apiserver.watch import Change, Hub
@@ -133,6 +133,8 @@ class ApiServer:
         target = parse_path(request.path)
         if target is None:
             raise Problem("NotFound", f"the server could not find the requested resource: {request.path}")
+        if request.parameter("dryRun"):
+            raise Problem("BadRequest", "dryRun is not served yet: nothing was done")
         if len(request.body) > MAX_BODY_BYTES:
             raise Problem("RequestEntityTooLarge", f"the request is larger than {MAX_BODY_BYTES} bytes")
         if target.subresource == "exec" and target.resource.plural == "pods" and request.method in ("GET", "POST"):
@@ -218,7 +220,7 @@ class ApiServer:
             metadata.pop(field, None)
         metadata["uid"] = str(uuid.uuid4())
         metadata["creationTimestamp"] = self._timestamp()
-        resource.check(object_)
+        check_object(resource, object_)
         self._admission.create(resource, object_)
         stored = self._store.put(resource.plural, key, object_)
         self._admission.created(resource, object_)
@@ -260,12 +262,13 @@ class ApiServer:
             new["metadata"] = {**{k: v for k, v in metadata.items() if k not in SERVER_FIELDS}, **kept}
             if "status" in old:
                 new["status"] = old["status"]
-        target.resource.check(new)
+        check_object(target.resource, new)
         check_fixed(target.resource, old, new)
         if new == old:
             return stored
         new["metadata"] = dict(new["metadata"])
         replaced = self._store.put(target.resource.plural, target.key, new)
+        self._admission.replaced(target.resource, old, new)
         self._publish(target, "MODIFIED", replaced, old)
         return replaced
 
@@ -295,12 +298,16 @@ class ApiServer:
             options["gracePeriodSeconds"] = request.parameter("gracePeriodSeconds")
         _check_preconditions(target, options.get("preconditions"), stored.object["metadata"])
         match target.resource.plural:
-            case "pods" if (seconds := _grace(stored.object, options)) and stored.object["spec"].get("nodeName"):
+            case "pods" if (seconds := _grace(stored.object, options)) and self._is_on_a_node(stored.object):
                 marked = self._mark_deleted(target, stored, seconds)
                 return Response(200, marked.raw)
             case "namespaces":
                 return self._delete_namespace(target, stored)
         return Response(200, self._remove(target).raw)
+
+    def _is_on_a_node(self, pod: Object) -> bool:
+        """Is there a node that ends this pod?"""
+        return self._store.get("nodes", ("", pod["spec"].get("nodeName", ""))) is not None
 
     def _mark_deleted(self, target: Target, stored: Stored, seconds: int) -> Stored:
         """The node is to end the pod within so many seconds; a second request may only shorten that."""
@@ -351,6 +358,8 @@ class ApiServer:
     # Streams.
 
     def _exec(self, target: Target, request: Request) -> Upgrade:
+        if not request.upgrade:
+            raise Problem("BadRequest", f"this request needs an upgrade to a WebSocket of the sub-protocol {PROTOCOL}")
         pod = self._get(target).object
         if self.streams is None:
             raise Problem("ServiceUnavailable", "this API server reaches no node")
@@ -417,7 +426,7 @@ def _grace(pod: Object, options: Object) -> int:
     """Seconds that the pod has to end: as the request says, or as the pod says."""
     said = options.get("gracePeriodSeconds")
     if said is None:
-        return int(pod["spec"].get("terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS))
+        said = pod["spec"].get("terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS)
     return min(_number("gracePeriodSeconds", str(said)), MAX_GRACE_SECONDS)
 
 
@@ -433,15 +442,23 @@ def _object(request: Request) -> Object:
 
 def _check_kind(resource: Resource, object_: Object) -> None:
     """Problem unless it is an object of this kind; what is null in it counts as not said."""
-    for part in (object_, object_.get("metadata")):
-        if not isinstance(part, dict):
-            raise Problem("BadRequest", "metadata must be an object")
-        for name in [name for name, value in part.items() if value is None]:
-            del part[name]
+    if not isinstance(object_.get("metadata"), dict):
+        raise Problem("BadRequest", "metadata must be an object")
+    _drop_nulls(object_)
     found = (object_.setdefault("kind", resource.kind), object_.setdefault("apiVersion", resource.version))
     if found != (resource.kind, resource.version):
         kinds = f"{found[1]} {found[0]}, expected {resource.version} {resource.kind}"
         raise Problem("BadRequest", f"the object is of another kind than the request: {kinds}")
+
+
+def _drop_nulls(value: Any) -> None:
+    """Remove what is null from all objects within."""
+    if isinstance(value, dict):
+        for name in [name for name, inner in value.items() if inner is None]:
+            del value[name]
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        if isinstance(inner, dict | list):
+            _drop_nulls(inner)
 
 
 def merge(target: Any, patch: Any) -> Any:

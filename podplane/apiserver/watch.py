@@ -19,7 +19,7 @@ from podplane.apiserver.problems import Problem
 from podplane.apiserver.selectors import Predicate
 from podplane.apiserver.store import Stored
 
-HISTORY = 20_000
+HISTORY = 5_000
 BACKLOG = 50_000
 BOOKMARK_SECONDS = 60.0
 

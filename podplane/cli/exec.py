@@ -56,13 +56,12 @@ def talk(session: Any, stdin: int) -> tuple[int, str]:
     outputs = {ch.STDOUT: sys.stdout.fileno(), ch.STDERR: sys.stderr.fileno()}
     with selectors.DefaultSelector() as selector:
         selector.register(session, selectors.EVENT_READ)
-        reading = stdin >= 0 and _register(selector, stdin)
+        file = stdin >= 0 and not _register(selector, stdin)
         while not session.over:
-            if reading is False and stdin >= 0:  # a file, always readable
-                _forward(session, stdin)
-                stdin = -1
-            ready = {key.fd for key, _ in selector.select(0 if session.has_pending else None)}
-            if stdin in ready and not _forward_once(session, stdin):
+            ready = {key.fd for key, _ in selector.select(0 if file or session.has_pending else None)}
+            if file and session.fileno() not in ready:  # what comes is read first: nobody waits for the other for ever
+                file = _forward_once(session, stdin)
+            elif stdin in ready and not _forward_once(session, stdin):
                 selector.unregister(stdin)
             if not session.has_pending and session.fileno() not in ready:
                 continue
@@ -89,11 +88,6 @@ def _forward_once(session: Any, stdin: int) -> bool:
     else:
         session.close_input()
     return bool(data)
-
-
-def _forward(session: Any, stdin: int) -> None:
-    while _forward_once(session, stdin):
-        pass
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -37,9 +37,8 @@ def up(folder: Folder, pods_per_node: int, **given: Any) -> None:
     if pods_per_node < 0:
         raise LabError(f"--pods-per-node {pods_per_node}: give 0 or more")
     existed = folder.path.exists()
-    folder.create()
     try:
-        with folder.exclusive():
+        with folder.exclusive(make=True):
             if running := folder.holder() is not None and folder.published:
                 _add_to_running(folder, given, pods_per_node)
             else:

@@ -62,5 +62,5 @@ def exit_code(status: bytes) -> tuple[int, str]:
     if outcome.status == "Success":
         return 0, ""
     causes = outcome.details.causes if outcome.details else []
-    code = next((int(c.message) for c in causes if c.reason == "ExitCode" and c.message.isdigit()), 1)
+    code = next((int(c.message) for c in causes if c.reason == "ExitCode" and c.message.isdecimal()), 1)
     return code, "" if outcome.reason == "NonZeroExitCode" else outcome.message

@@ -52,6 +52,7 @@ class ExecSession:
             if self._over and not self._accepted:
                 self.close()
                 checked(Response(*(self._refusal or (503, b"the server closed the connection"))))
+        self._socket.settimeout(None)  # a command may be silent for as long as it likes
 
     def fileno(self) -> int:
         """The socket, for a selector."""

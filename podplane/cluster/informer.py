@@ -76,8 +76,7 @@ class Informer(Generic[M]):
         """List, and tell the difference to what is cached."""
         found = msgspec.json.decode(await self._client.list(self._resource), type=_List)
         present: set[str] = set()
-        for raw in found.items:
-            model = self._decode(raw)
+        for model in filter(None, map(self._model, found.items)):
             present.add(model.metadata.path)
             self._set(model)
         for path in self.objects.keys() - present:
@@ -116,11 +115,21 @@ class Informer(Generic[M]):
         self._version = _versions.decode(event.object).metadata.resource_version or self._version
         if event.type == "BOOKMARK":
             return
-        model = self._decode(event.object)
+        model = self._model(event.object)
+        if model is None:
+            return
         if event.type == "DELETED":
             self._remove(model.metadata.path)
         else:
             self._set(model)
+
+    def _model(self, raw: msgspec.Raw) -> M | None:
+        """The object as a model; one that is none of this kind is left out, so that it stops nothing else."""
+        try:
+            return self._decode(raw)
+        except msgspec.MsgspecError as error:
+            log.warning("object resource=%s error=%s: %.200s", self._resource, error, bytes(raw))
+            return None
 
     def _set(self, model: M) -> None:
         old = self.objects.get(model.metadata.path)

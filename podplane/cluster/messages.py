@@ -23,14 +23,16 @@ class Request(msgspec.Struct, frozen=True):
     query: Mapping[str, list[str]] = {}
     headers: Mapping[str, str] = {}
     body: bytes = b""
+    upgrade: bool = False
+    """Can the connection become a conversation?"""
 
     def parameter(self, name: str, default: str = "") -> str:
         """The first value of a query parameter."""
         return self.query.get(name, [default])[0]
 
     def flag(self, name: str) -> bool:
-        """A boolean query parameter, as Go parses it."""
-        return self.parameter(name).lower() in ("1", "t", "true")
+        """A boolean query parameter: true when it is there and not 0 or false (apimachinery, Convert_Slice_string_To_bool)."""
+        return name in self.query and self.parameter(name).lower() not in ("0", "false")
 
 
 class Response(msgspec.Struct, frozen=True):

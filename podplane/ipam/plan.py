@@ -79,8 +79,11 @@ class Plan(msgspec.Struct, frozen=True):
 
     def check(self, nodes: int, pods_per_node: int = 0) -> None:
         """PlanError unless the CIDRs are apart and so many nodes with so many pods fit."""
+        self._check_usable()
         self._check_families()
         self._check_overlaps()
+        if self.pod_capacity < 1:
+            raise PlanError(f"cluster CIDR {_join(self.cluster)} has no room for a pod: give a larger CIDR")
         if nodes > self.node_capacity or pods_per_node > self.pod_capacity:
             raise PlanError(
                 f"{nodes} nodes with {pods_per_node} pods each don't fit: cluster CIDR {_join(self.cluster)} and node CIDR "
@@ -94,6 +97,13 @@ class Plan(msgspec.Struct, frozen=True):
             if missing:
                 families = " and ".join(f"IPv{v}" for v in sorted(missing))
                 raise PlanError(f"the cluster CIDR has {families}, the {what} {_join(networks)} has not: add one")
+
+    def _check_usable(self) -> None:
+        for what, networks in (("cluster CIDR", self.cluster), ("service CIDR", self.service), ("node CIDR", self.node)):
+            for network in networks:
+                special = [name for name in ("loopback", "multicast", "link_local") if getattr(network, f"is_{name}")]
+                if special:
+                    raise PlanError(f"{what} {network} is {special[0].replace('_', '-')}: choose one of private addresses")
 
     def _check_overlaps(self) -> None:
         named = [("cluster CIDR", n) for n in self.cluster] + [("service CIDR", n) for n in self.service]

@@ -87,7 +87,15 @@ class KernelOpener:
         """rtnetlink of pods' namespaces after sysctls were set there, and which of those were refused: one job for all."""
 
         def visit_all() -> dict[str, tuple[Mapping[str, KernelError], netlink.Socket]]:
-            return {name: visit(place.fd, sysctls) for name, (place, sysctls) in visits.items()}
+            done: dict[str, tuple[Mapping[str, KernelError], netlink.Socket]] = {}
+            try:
+                for name, (place, sysctls) in visits.items():
+                    done[name] = visit(place.fd, sysctls)
+            except BaseException:
+                for _, socket in done.values():
+                    socket.close()
+                raise
+            return done
 
         def visit(fd: int, sysctls: Mapping[str, str]) -> tuple[Mapping[str, KernelError], netlink.Socket]:
             syscalls.setns(fd, syscalls.CLONE_NEWNET)

@@ -40,22 +40,28 @@ class Workers:
     """A few threads that run jobs, each in the namespace that the job names."""
 
     def __init__(self, threads: int = 2) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[OSError | None], None] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._work, name=f"netns-{i}", daemon=True) for i in range(threads)]
         for thread in self._threads:
             thread.start()
 
     def _work(self) -> None:
-        syscalls.unshare(syscalls.CLONE_NEWNET)
+        forbidden: OSError | None = None
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWNET)
+        except OSError as error:
+            forbidden = error
         while (job := self._jobs.get()) is not None:
-            job()
+            job(forbidden)
 
     def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
         """Queue a job; its outcome comes through the future."""
         future: Future[T] = Future()
 
-        def job() -> None:
+        def job(forbidden: OSError | None) -> None:
             try:
+                if forbidden is not None:  # this thread couldn't leave the host's namespace: nothing may run in it
+                    raise forbidden
                 future.set_result(function(*arguments))
             except BaseException as error:
                 future.set_exception(error)
@@ -119,7 +125,14 @@ def _unshare() -> int:
 
 
 def _unshare_many(count: int) -> list[int]:
-    return [_unshare() for _ in range(count)]
+    made: list[int] = []
+    try:
+        made.extend(_unshare() for _ in range(count))
+    except OSError:
+        for fd in made:
+            os.close(fd)
+        raise
+    return made
 
 
 class Nursery:

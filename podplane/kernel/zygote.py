@@ -241,6 +241,8 @@ class Child:
         try:
             self._prepare()
             code = self._run()
+        except SystemExit as done:
+            code = done.code if isinstance(done.code, int) else int(done.code is not None)
         except NoSuchCommand:
             code = NOT_FOUND
             self._fail(f"{self._command.argv[0]}: no such command on this machine")

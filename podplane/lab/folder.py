@@ -48,7 +48,7 @@ def state_home() -> Path:
 def labs() -> list[str]:
     """Names of all labs that have a folder."""
     try:
-        return sorted(p.name for p in state_home().iterdir() if p.is_dir())
+        return sorted(p.name for p in state_home().iterdir() if NAME.fullmatch(p.name) and p.is_dir())
     except OSError:
         return []
 
@@ -82,12 +82,34 @@ class Folder:
             ) from None
 
     @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Hold off every other command that starts or stops this lab; the folder must exist."""
-        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def exclusive(self, *, make: bool = False) -> Iterator[None]:
+        """Hold off every other command that starts or stops this lab. LabError when there is no folder (`make`: it is made)."""
+        while True:
+            if make:
+                self.create()
+            elif not self.path.exists():
+                raise LabError(f"lab {self.name!r} was forgotten just now")
+            try:
+                fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                if self.path.exists() and os.path.samestat(os.fstat(fd), os.stat(self.path)):
+                    yield
+                    return
+            finally:
+                os.close(fd)  # else somebody removed the folder meanwhile: this was the lock of another one
+
+    @contextlib.contextmanager
+    def checking(self) -> Iterator[None]:
+        """Hold off every other check of this lab. LabError when there is one."""
+        fd = os.open(self.run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
+        except BlockingIOError:
+            raise LabError(f"lab {self.name!r} is being checked already: wait for the end of that") from None
         finally:
             os.close(fd)
 

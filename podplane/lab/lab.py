@@ -43,7 +43,7 @@ from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node, Pod
 from podplane.runtime.exec import Streams
 from podplane.runtime.kubelet import Kubelet
-from podplane.runtime.pod import PATH, PodWorker, open_null
+from podplane.runtime.pod import OVER, PATH, PodWorker, open_null
 from podplane.runtime.programs import ECHO_IMAGE
 
 log = logging.getLogger(__name__)
@@ -73,14 +73,20 @@ class Lab:
         self._kubelets: dict[str, Kubelet] = {}
         self._agents: dict[str, Agent] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._registrations: set[asyncio.Task[None]] = set()
 
     async def start(self, pods_per_node: int) -> None:
         """Build everything and wait until all pods had their first start. LabError when it can't be."""
         asyncio.get_running_loop().add_reader(self._reporter.connection, self._abandoned)
         self._reporter.step("network", total=self.spec.nodes)
-        fabric = Fabric(self.plan, self.spec.nodes, self._workers)
+        try:
+            fabric = Fabric(self.plan, self.spec.nodes, self._workers)
+        except OSError as error:
+            raise LabError(
+                f"network namespaces can't be made here ({error.strerror}): raise the sysctl user.max_net_namespaces"
+            ) from None
         api = self._api()
-        client = Client(api.handle, self._token)
+        client = self._client = Client(api.handle, self._token)
         with api.together():
             await self._register_nodes(client)
         nodes, pods = Informer(client, "nodes", Node), Informer(client, "pods", Pod)
@@ -163,8 +169,22 @@ class Lab:
         self._tasks.append(asyncio.create_task(agent.run()))
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        if new is None and old is not None and old.metadata.name in self._agents:
+            task = asyncio.create_task(self._register_again(old))
+            self._registrations.add(task)
+            task.add_done_callback(self._registrations.discard)
         for agent in self._agents.values():
             agent.node_changed(old, new)
+
+    async def _register_again(self, node: Node) -> None:
+        """The machine is there still: as a kubelet does, it registers again, and its pods keep their addresses."""
+        number = list(self._agents).index(node.metadata.name) + 1
+        manifest = manifests.node(number, self.plan)
+        manifest["spec"]["podCIDRs"] = list(node.spec.pod_cidrs)
+        try:
+            await self._client.create("nodes", "", manifest)
+        except ApiError as error:
+            log.warning("register node=%s error=%s", node.metadata.name, error)
 
     # Pods.
 
@@ -177,7 +197,7 @@ class Lab:
         """Pods of the last run keep their addresses, whichever of them asks first."""
         for pod in pods:
             agent = self._agents.get(pod.spec.node_name)
-            if agent is not None and not pod.spec.host_network and pod.ips:
+            if agent is not None and not pod.spec.host_network and pod.ips and pod.status.phase not in OVER:
                 agent.reserve(pod.metadata.uid, pod.ips)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:

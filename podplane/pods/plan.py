@@ -57,8 +57,8 @@ def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node, config: Networ
     ]
     values += [Link(netns=netns, name="lo"), Link(netns=netns, name=ifname)]
     gateway_mac = mac_of(gateway_of(ipaddress.ip_network(node.spec.pod_cidrs[0])))
-    for ip in ips:
-        block = next(b for b in map(ipaddress.ip_network, node.spec.pod_cidrs) if ip in b)
+    blocks = [ipaddress.ip_network(block) for block in node.spec.pod_cidrs]
+    for ip, block in ((ip, block) for ip in ips for block in blocks if ip in block):
         gateway = gateway_of(block)
         values += [
             Address(netns=netns, link=ifname, ip=ip, prefix_length=block.prefixlen),

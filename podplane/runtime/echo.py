@@ -32,6 +32,8 @@ class Connection:
     sock: socket.socket
     source: tuple[str, int]
     received: bytes = b""
+    unsent: bytes = b""
+    last: bool = False
 
 
 def main(argv: list[str], environment: Mapping[str, str], ready: Ready) -> int:
@@ -59,7 +61,7 @@ class Echo:
         while True:
             for key, _ in self._selector.select():
                 if isinstance(key.data, Connection):
-                    self._serve(key.data)
+                    (self._flush if key.data.unsent else self._serve)(key.data)
                 else:
                     key.data()
 
@@ -82,25 +84,37 @@ class Echo:
         try:
             data = connection.sock.recv(MAX_LINE)
             connection.received += data
-            open_still = bool(data) and self._answer(connection)
+            connection.last = not data or not self._answer(connection)
         except BlockingIOError:
             return
         except OSError:
-            open_still = False
-        if not open_still:
+            connection.last = True
+        self._flush(connection)
+
+    def _flush(self, connection: Connection) -> None:
+        """Send what can be sent now; who doesn't read his answers isn't asked for more."""
+        try:
+            connection.unsent = connection.unsent[connection.sock.send(connection.unsent) :] if connection.unsent else b""
+        except BlockingIOError:
+            pass
+        except OSError:
+            connection.unsent, connection.last = b"", True
+        if connection.last and not connection.unsent:
             self._selector.unregister(connection.sock)
             connection.sock.close()
+        else:
+            events = selectors.EVENT_WRITE if connection.unsent else selectors.EVENT_READ
+            self._selector.modify(connection.sock, events, connection)
 
     def _answer(self, connection: Connection) -> bool:
         """Answer what has come whole; False when the connection is done."""
         if connection.received.startswith(METHODS):
             if b"\r\n\r\n" not in connection.received and b"\n\n" not in connection.received:
                 return len(connection.received) < MAX_LINE
-            connection.sock.sendall(self._http(connection))
+            connection.unsent = self._http(connection)
             return False
         *lines, connection.received = connection.received.split(b"\n")
-        for line in lines:
-            connection.sock.sendall(self._line(connection.source, line) + b"\n")
+        connection.unsent = b"".join(self._line(connection.source, line) + b"\n" for line in lines)
         return len(connection.received) < MAX_LINE
 
     def _http(self, connection: Connection) -> bytes:

@@ -32,6 +32,8 @@ BACKOFF_SECONDS = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 FORGIVEN_AFTER_SECONDS = 600.0
 """A container that ran so long begins anew with its back-off."""
 RETRY_SECONDS = 2.0
+OVER = ("Succeeded", "Failed")
+"""Phases of a pod that has ended for good."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -129,19 +131,32 @@ class PodWorker:
         """Live: until the pod ends, or this is cancelled (then nothing is cleaned up: the process is about to end)."""
         self.started_at = timestamp()
         self.containers = [RunningContainer(spec, ContainerState(spec.name, spec.image)) for spec in self.pod.spec.containers]
+        try:
+            await self._live()
+        finally:
+            if self._ending:
+                await self._finish()
+
+    async def _live(self) -> None:
+        while not self._ending and self.pod.status.phase in OVER:
+            self.settled.set()
+            await self._sleep(None)
         while not self._ending and not await self._attach():
             await self._sleep(RETRY_SECONDS)
-        if not self.node.sandbox_only:
-            await asyncio.gather(*(self._start(c) for c in self.containers))
-        else:
-            for container in self.containers:
-                container.state.state, container.state.started_at = RUNNING, timestamp()
+        if not self._ending:
+            await self._start_all()
         while not self._ending:
             await self.report()
             self.settled.set()
             await self._sleep(self._until_restart())
             await self._restart_due()
-        await self._finish()
+
+    async def _start_all(self) -> None:
+        if not self.node.sandbox_only:
+            await asyncio.gather(*(self._start(c) for c in self.containers))
+            return
+        for container in self.containers:
+            container.state.state, container.state.started_at = RUNNING, timestamp()
 
     async def _sleep(self, seconds: float | None) -> None:
         """Until something happens, at most so long."""
@@ -165,13 +180,13 @@ class PodWorker:
         if self.pod.spec.host_network:
             self.netns, self.ips = self.node.namespace, self.node.host_ips
             return True
-        if self.netns is None:
-            self.netns = await self.node.new_namespace()
         try:
+            if self.netns is None:
+                self.netns = await self.node.new_namespace()
             self.ips = (await self.node.network.add(self.attachment)).ips
-        except NetworkError as error:
+        except (NetworkError, OSError) as error:
             for container in self.containers:
-                container.state.message = str(error)
+                container.state.message = str(error) if isinstance(error, NetworkError) else _no_namespace(error)
             await self.report()
             self.settled.set()
             return False
@@ -269,11 +284,13 @@ class PodWorker:
     async def _finish(self) -> None:
         """SIGTERM, the grace, SIGKILL; then the network, then the object."""
         self.settled.set()
-        alive = [c.process for c in self.containers if c.process is not None and not c.process.exited.done()]
-        for process in alive:
-            process.signal(signal.SIGTERM if self._grace else signal.SIGKILL)
-        if alive and self._grace:
-            await asyncio.wait([p.exited for p in alive], timeout=self._grace)
+        began = self.clock()
+        for process in self._alive() if self._grace else ():
+            process.signal(signal.SIGTERM)
+        while (alive := self._alive()) and (
+            left := began + self._grace - self.clock()
+        ) > 0:  # a process ends, or the grace shrinks
+            await self._sleep(left)
         for process in alive:
             process.signal(signal.SIGKILL)
         if alive:
@@ -287,6 +304,9 @@ class PodWorker:
         except ApiError as error:
             log.warning("delete pod=%s error=%s", meta.path, error)
 
+    def _alive(self) -> list[Process]:
+        return [c.process for c in self.containers if c.process is not None and not c.process.exited.done()]
+
     async def report(self) -> None:
         """Write the status."""
         meta = self.pod.metadata
@@ -298,6 +318,10 @@ class PodWorker:
             pass  # its deletion is on its way to us
         except ApiError as error:
             log.warning("status pod=%s error=%s", meta.path, error)
+
+
+def _no_namespace(error: OSError) -> str:
+    return f"no network namespace can be made ({error.strerror}): raise the sysctl user.max_net_namespaces, or open files"
 
 
 def timestamp() -> str:

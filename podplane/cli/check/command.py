@@ -41,7 +41,7 @@ def check(folder: Folder, as_json: bool, everything: bool) -> None:
     ips = tuple(map(str, underlay.outside_ips(settings.plan())))
     outside = Party(underlay.OUTSIDE, "outside", "", ips, OUTSIDE_PORT)
     began = time.monotonic()
-    with gathered(client) as (members, left_out), sessions.probers(client, members) as (found, refused):
+    with folder.checking(), gathered(client) as (members, left_out), sessions.probers(client, members) as (found, refused):
         result = examine(members, found, refused, outside, everything)
     result.left_out = left_out
     result.seconds = time.monotonic() - began

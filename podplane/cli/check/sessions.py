@@ -81,4 +81,6 @@ def ask_all(found: Mapping[str, Prober], questions: Mapping[str, Mapping[str, An
                     answers[key.data] = answer
                 if key.data in answers or prober.failure:
                     selector.unregister(key.fileobj)
+        for key in selector.get_map().values():  # an answer that comes later would be taken for that to the next question
+            found[key.data].failure = f"no answer within {seconds:.0f} s"
     return answers

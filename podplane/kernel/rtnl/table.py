@@ -125,7 +125,10 @@ class Rtnl:
         again = [o for o in operations if names & {getattr(o.value, "name", ""), getattr(o.value, "link", "")}]
         redo = set(map(id, again))
         rest = [r for r in refused if id(batch[r.index][0]) not in redo]
-        second = [(o, m) for o in again for m in self._arrival(Operation(o.new, o.new))]
+        try:
+            second = [(o, m) for o in again for m in self._arrival(Operation(o.new, o.new))]
+        except KernelError:  # no link of that name: the one that was there already is the far end's
+            return refused
         offset = len(batch)
         batch += [(next(o for o in again if o.new is n.new), m) for n, m in second]
         return rest + [Refusal(offset + r.index, r.errno, r.text) for r in self._socket.request([m for _, m in second])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from podplane.agent.features import PeerPlans
 from podplane.cni.network import Attachment, NetworkError
 from podplane.kernel.door import Kernel
 from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
-from podplane.model.objects import Node
+from podplane.model.objects import Node, NodeSpec
 from podplane.state.operations import Operation
 from tests.plans import OWNER, config, node, uplink
 
@@ -136,6 +137,74 @@ async def test_a_new_agent_finds_everything_in_place_and_writes_nothing() -> Non
     assert rig.host.objects.dump() == before
 
 
+async def test_a_new_agent_leaves_the_pods_of_the_one_before_as_they_are() -> None:
+    rig = Rig()
+    rig.agent.start(cluster(1, 2))
+    request = rig.attachment("a")
+    ips = (await rig.agent.add(request)).ips
+    before = rig.host.objects.dump()
+    fresh = rig.new_agent()
+    report = fresh.start(cluster(1, 2), [(request, ips)])
+    assert [o for o in report.applied if o.old != o.new] == []
+    assert rig.host.objects.dump() == before
+    assert (await fresh.add(rig.attachment("b"))).ips[0] == "10.244.1.3"
+    await fresh.delete(request)
+    assert "pod/default/a" not in rig.host.objects.dump()
+
+
+async def test_a_kernel_that_fails_is_a_failed_pod_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    rig.agent.start(cluster(1, 2))
+    kernel = rig.agent._kernel
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel, "apply", raising(OSError(24, "Too many open files")))
+        with pytest.raises(NetworkError, match="Too many open files"):
+            await asyncio.wait_for(rig.agent.add(rig.attachment("a")), 1)
+    assert (await asyncio.wait_for(rig.agent.add(rig.attachment("b")), 1)).ips[0] == "10.244.1.3"
+
+
+async def test_an_agent_goes_on_after_a_failed_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    rig.agent.start(cluster(1, 2))
+    monkeypatch.setattr("podplane.agent.agent.RETRY_INTERVAL", 0.001)
+    running = asyncio.create_task(rig.agent.run())
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.agent, "reconcile", raising(ValueError("nonsense")))
+        rig.agent.node_changed(None, node(3, DUAL))
+        await asyncio.sleep(0.02)
+    rig.agent.node_changed(None, node(4, DUAL))
+    await asyncio.sleep(0.05)
+    assert not running.done()
+    assert "10.244.4.0/24" in rig.host.objects.dump()
+    running.cancel()
+
+
+async def test_a_node_that_makes_no_sense_spoils_no_other() -> None:
+    rig = Rig()
+    nonsense = msgspec.structs.replace(node(2, DUAL), spec=NodeSpec(pod_cidrs=("nonsense",)))
+    rig.agent.start({**cluster(1, 3), "node2": nonsense})
+    assert "10.244.3.0/24" in rig.host.objects.dump()
+
+
+async def test_a_node_that_got_another_block_keeps_its_pods_running() -> None:
+    rig = Rig()
+    nodes = cluster(1)
+    rig.agent.start(nodes)
+    await rig.agent.add(rig.attachment("a"))
+    rig.agent.node_changed(nodes["node1"], msgspec.structs.replace(node(5, DUAL), metadata=nodes["node1"].metadata))
+    await rig.agent.reconcile()
+    assert "pod/default/a" in rig.host.objects.dump()
+
+
+def raising(error: Exception) -> Any:
+    """A function that fails."""
+
+    def fail(*_: Any) -> Any:
+        raise error
+
+    return fail
+
+
 async def test_a_new_agent_removes_what_is_no_longer_wanted() -> None:
     rig = Rig()
     rig.agent.start(cluster(1, 2, 3))
@@ -204,12 +273,8 @@ async def _play(events: list[tuple[str, int, tuple[int, ...]]]) -> None:
         elif kind == "delete" and number in pods:
             await rig.agent.delete(rig.attachment(f"p{number}", pods.pop(number)))
     await rig.agent.reconcile()
-    fresh = rig.new_agent()
-    fresh._sandboxes.update(rig.agent._sandboxes)
-    for one in nodes.values():
-        fresh.node_changed(None, one)
-    fresh._dirty.update(fresh._sandboxes)
-    fresh._replan()
+    fresh, attached = rig.new_agent(), rig.agent._sandboxes.values()
+    fresh.start(nodes, [(rig.attachment(s.uid, pods[int(s.uid[1:])]), s.ips) for s in attached])
     assert dict(rig.agent.desired) == dict(fresh.desired)
     found = rig.kernel.read(OWNER)
     assert {i for i, v in fresh.desired.items() if not v.netns and i[0] != "Sysctl"} == set(found)

@@ -86,3 +86,19 @@ async def test_patches_into_something_else(patch: dict[str, Any]) -> None:
     api = Api()
     await api.node("n1")
     await api.refused("BadRequest", "PATCH", f"{NODES}/n1", patch)
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+async def test_what_is_to_be_tried_only_is_refused_and_not_done(method: str) -> None:
+    api = Api()
+    await api.pod("web")
+    body = {"metadata": {"name": "p"}, **POD} if method == "POST" else None
+    await api.refused("BadRequest", method, PODS if body else f"{PODS}/web", body, dryRun="All")
+    assert await api.names(PODS) == ["web"]
+
+
+async def test_a_pod_on_a_node_that_is_not_there_goes_at_once() -> None:
+    api = Api()
+    await api.pod("lost", nodeName="nosuch")
+    await api("DELETE", f"{PODS}/lost")
+    assert await api.names(PODS) == []

@@ -18,6 +18,7 @@ from podplane.cluster.messages import MERGE_PATCH, Request, Response, Stream
 
 Object = dict[str, Any]
 POD = {"spec": {"containers": [{"name": "main", "image": "podplane/echo"}]}}
+READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 
 
 class Api:
@@ -50,7 +51,7 @@ class Api:
         return str(status["message"])
 
     async def node(self, name: str, **spec: Any) -> Object:
-        return await self("POST", "/api/v1/nodes", {"metadata": {"name": name}, "spec": spec})
+        return await self("POST", "/api/v1/nodes", {"metadata": {"name": name}, "spec": spec, "status": READY})
 
     async def pod(self, name: str, namespace: str = "default", labels: dict[str, str] | None = None, **spec: Any) -> Object:
         body = {"metadata": {"name": name, "labels": labels or {}}, "spec": {**POD["spec"], **spec}}

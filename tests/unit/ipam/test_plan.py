@@ -50,3 +50,21 @@ def test_too_small_says_what_fits() -> None:
 def test_wrong_cidrs_are_refused(text: str) -> None:
     with pytest.raises(PlanError, match="cluster CIDR"):
         parse_cidrs(text, "cluster CIDR")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "words"),
+    [
+        ("10.244.0.0/32", "no room for a pod"),
+        ("10.244.0.0/31", "no room for a pod"),
+        ("127.0.0.0/16", "is loopback"),
+        ("224.0.0.0/16", "is multicast"),
+        ("fe80::/48", "is link-local"),
+    ],
+)
+def test_networks_that_can_not_carry_pods(cluster: str, words: str) -> None:
+    nodes = "fd00:1::/64" if ":" in cluster else "192.168.1.0/24"
+    services = "fd00:2::/112" if ":" in cluster else "10.96.0.0/16"
+    plan = Plan(*(parse_cidrs(text, "CIDR") for text in (cluster, services, nodes)))
+    with pytest.raises(PlanError, match=words):
+        plan.check(1)

@@ -107,3 +107,32 @@ def test_plans_that_do_not_fit(change: dict[str, object], message: str) -> None:
 
     with pytest.raises(LabError, match=message):
         msgspec.structs.replace(LabSpec(), **change).check()
+
+
+def test_folders_that_are_no_labs_are_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    for name in ("one", "Two", ".cache", "b_c"):
+        (tmp_path / "podplane" / name).mkdir(parents=True)
+    assert labs() == ["one"]
+
+
+def test_only_one_check_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    folder = Folder.named("one")
+    folder.create()
+    with folder.checking(), pytest.raises(LabError, match="being checked already"), folder.checking():
+        pass
+    with folder.checking():
+        pass
+
+
+def test_who_waited_for_a_folder_that_was_forgotten_has_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    folder = Folder.named("one")
+    with folder.exclusive(make=True):
+        folder.forget()
+        with folder.exclusive(make=True):
+            assert folder.path.exists()
+        folder.forget()
+    with pytest.raises(LabError, match="was forgotten just now"), folder.exclusive():
+        pass

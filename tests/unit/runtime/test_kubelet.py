@@ -21,6 +21,7 @@ class Rig:
 
     def __init__(self, *, sandbox_only: bool = False) -> None:
         self.now = 0.0
+        self.full = False
         self.network, self.processes, self.client = FakeNetwork(), FakeProcesses(), FakeClient()
         self.namespaces: list[FakeNamespace] = []
         self.kubelet = Kubelet(
@@ -37,6 +38,8 @@ class Rig:
         )
 
     async def _make(self) -> FakeNamespace:
+        if self.full:
+            raise OSError(28, "No space left on device")
         self.namespaces.append(FakeNamespace())
         return self.namespaces[-1]
 
@@ -76,7 +79,13 @@ async def clean(rig: Rig) -> None:
 
 
 def pod(
-    policy: str = "Always", *, grace: int = 5, host: bool = False, image: str = "podplane/echo", ips: tuple[str, ...] = ()
+    policy: str = "Always",
+    *,
+    grace: int = 5,
+    host: bool = False,
+    image: str = "podplane/echo",
+    ips: tuple[str, ...] = (),
+    phase: str = "Pending",
 ) -> Pod:
     return Pod(
         metadata=Metadata(name="web", namespace="default", uid="u1"),
@@ -87,12 +96,12 @@ def pod(
             termination_grace_period_seconds=grace,
             containers=(Container("main", image=image),),
         ),
-        status=PodStatus(pod_ips=tuple(map(PodIP, ips))),
+        status=PodStatus(pod_ips=tuple(map(PodIP, ips)), phase=phase),
     )
 
 
-def deleted(made: Pod) -> Pod:
-    meta = msgspec.structs.replace(made.metadata, deletion_timestamp="now", deletion_grace_period_seconds=5)
+def deleted(made: Pod, grace: int = 5) -> Pod:
+    meta = msgspec.structs.replace(made.metadata, deletion_timestamp="now", deletion_grace_period_seconds=grace)
     return msgspec.structs.replace(made, metadata=meta)
 
 
@@ -176,6 +185,59 @@ async def test_a_pod_that_was_forced_away_is_killed_at_once(rig: Rig) -> None:
     await rig.settle()
     assert rig.processes.all[0].signals[0] == 9
     assert rig.network.attached == []
+
+
+async def test_a_pod_that_is_deleted_before_it_began_never_begins(rig: Rig) -> None:
+    made = pod()
+    rig.kubelet.pod_changed(None, made)
+    rig.kubelet.pod_changed(made, deleted(made))
+    await rig.settle()
+    assert rig.processes.all == []
+    assert rig.client.deleted == [("web", 0, "u1")]
+    assert rig.kubelet.workers == {}
+
+
+async def test_a_pod_that_was_ending_when_its_kubelet_came_is_gone(rig: Rig) -> None:
+    rig.kubelet.pod_changed(None, deleted(pod()))
+    await rig.settle()
+    assert rig.client.deleted == [("web", 0, "u1")]
+
+
+@pytest.mark.parametrize("shorter", [0, 1])
+async def test_a_grace_that_is_shortened_counts_at_once(rig: Rig, shorter: int) -> None:
+    rig.processes.ends_on = (9,)
+    made = pod(grace=600)
+    rig.kubelet.pod_changed(None, made)
+    await rig.settle()
+    rig.kubelet.pod_changed(made, deleted(made, 600))
+    await rig.settle()
+    assert rig.processes.all[0].signals == [15]
+    rig.now = 2.0
+    rig.kubelet.pod_changed(made, deleted(made, shorter))
+    await rig.settle()
+    assert rig.processes.all[0].signals == [15, 9]
+    assert rig.kubelet.workers == {}
+
+
+async def test_without_a_namespace_to_be_had_the_pod_says_so_and_tries_again(rig: Rig) -> None:
+    rig.full = True
+    rig.kubelet.pod_changed(None, pod())
+    await rig.settle()
+    assert "raise the sysctl user.max_net_namespaces" in rig.container["state"]["waiting"]["message"]
+    rig.full = False
+    await rig.at(2)
+    assert rig.status["phase"] == "Running"
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+async def test_a_pod_that_is_over_is_not_run_again(rig: Rig, phase: str) -> None:
+    made = pod("Never", phase=phase)
+    rig.kubelet.pod_changed(None, made)
+    await rig.settle()
+    assert (rig.processes.all, rig.client.statuses, rig.network.attached) == ([], [], [])
+    rig.kubelet.pod_changed(made, deleted(made))
+    await rig.settle()
+    assert rig.client.deleted == [("web", 0, "u1")]
 
 
 async def test_a_network_that_refuses_is_said_and_tried_again(rig: Rig) -> None:
