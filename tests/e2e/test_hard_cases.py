@@ -1,0 +1,94 @@
+"""What a lab must live through: objects that make no sense, nodes and pods that go at the wrong moment, much data."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from typing import Any
+
+import pytest
+
+from podplane.cluster.errors import ApiError
+from podplane.lab.manifests import pod
+from tests.e2e.conftest import COMMAND, Podplane
+
+pytestmark = pytest.mark.e2e
+
+NONSENSE: dict[str, Any] = {
+    "words for truth": {"hostNetwork": "yes"},
+    "a number as a folder": {"containers": [{"name": "main", "workingDir": 5}]},
+    "a word as a port": {"containers": [{"name": "main", "ports": [{"containerPort": "80"}]}]},
+    "truth as a time": {"terminationGracePeriodSeconds": True},
+}
+
+
+@pytest.mark.parametrize("spec", NONSENSE.values(), ids=NONSENSE.keys())
+def test_objects_that_make_no_sense_are_refused_and_the_lab_goes_on(lab: Podplane, spec: dict[str, Any]) -> None:
+    manifest = pod("odd")
+    manifest["spec"] |= spec
+    with pytest.raises(ApiError, match="is invalid: spec") as refused:
+        lab.api.create("pods", "default", manifest)
+    assert refused.value.code == 422
+    lab("run", "after")
+    lab("delete", "pod", "after", "--now")
+
+
+def test_a_node_that_is_deleted_registers_again_and_its_pods_go_on(lab: Podplane) -> None:
+    before = lab.api.get("nodes", "", "node2")
+    lab.api.delete("nodes", "", "node2")
+    for nodes in lab.api.poll("nodes", "", lambda found: len(found) == 3, 5):
+        after = {node["metadata"]["name"]: node for node in nodes}
+    assert after["node2"]["spec"]["podCIDRs"] == before["spec"]["podCIDRs"]
+    assert after["node2"]["metadata"]["uid"] != before["metadata"]["uid"]
+    time.sleep(0.2)
+    assert "All 9 promises are kept" in lab("check").stdout
+
+
+def test_pods_that_are_deleted_while_they_start_are_gone(lab: Podplane) -> None:
+    api = lab.api
+    for number in range(20):
+        api.create("pods", "default", pod(f"brief-{number}"))
+        api.delete("pods", "default", f"brief-{number}", grace=1)
+    for left in api.poll("pods", "default", lambda pods: not any("brief" in p["metadata"]["name"] for p in pods), 20):
+        names = [p["metadata"]["name"] for p in left]
+    assert [name for name in names if "brief" in name] == []
+
+
+def test_a_large_file_goes_through_a_command(lab: Podplane, tmp_path: Any) -> None:
+    file = tmp_path / "large"
+    file.write_bytes(bytes(range(256)) * 40_000)
+    with file.open("rb") as source:
+        words = [*COMMAND, "exec", "-i", "echo-node1-1", "--", "cat"]
+        done = subprocess.run(words, env=lab.environment, stdin=source, capture_output=True, timeout=60)
+    assert done.stdout == file.read_bytes()
+
+
+def test_an_echo_server_ends_well_and_answers_all_that_it_was_asked(lab: Podplane) -> None:
+    script = (
+        "import socket; s = socket.create_connection(('127.0.0.1', 8080)); s.sendall(b'line\\n' * 20000); s.settimeout(5)\n"
+        "n = 0\nwhile n < 20000: n += s.recv(65536).count(b'\\n')\nprint(n)"
+    )
+    assert lab("exec", "echo-node1-1", "--", "python3", "-c", script).stdout == "20000\n"
+    lab("exec", "echo-node1-1", "--", "kill", "-TERM", "1", code=None)
+    for pods in lab.api.poll("pods", "default", lambda found: any(_restarted(p) for p in found), 5):
+        ended = [p["status"]["containerStatuses"][0]["lastState"]["terminated"] for p in pods if _restarted(p)]
+    assert [(state["exitCode"], state["reason"]) for state in ended] == [(0, "Completed")]
+
+
+def _restarted(found: dict[str, Any]) -> bool:
+    return any(c["restartCount"] for c in found.get("status", {}).get("containerStatuses", ()))
+
+
+def test_a_pod_that_was_done_is_not_done_again(podplane: Podplane) -> None:
+    podplane("up", "--nodes", "1")
+    manifest = pod("once", command=["true"])
+    manifest["spec"]["restartPolicy"] = "Never"
+    podplane.api.create("pods", "default", manifest)
+    for _ in podplane.api.poll("pods", "default", lambda pods: pods[0]["status"]["phase"] == "Succeeded", 5):
+        pass
+    before = podplane.api.get("pods", "default", "once")
+    podplane("down")
+    podplane("up")
+    time.sleep(0.3)
+    assert podplane.api.get("pods", "default", "once") == before
+    podplane("delete", "pod", "once")
