@@ -86,6 +86,9 @@ def _next_steps(folder: Folder, state: str) -> None:
     ready = sum(map(tables.is_ready, pods))
     count = f"{nodes} nodes, {ready} pods" if ready == len(pods) else f"{nodes} nodes, {ready} of {len(pods)} pods ready"
     click.echo(f"Lab {folder.name!r} {state}: {count}. API: http://{client.host}:{client.port}")
+    if ready < len(pods):
+        waiting = next(pod for pod in pods if not tables.is_ready(pod))
+        click.echo(f"  {waiting['metadata']['name']}: {tables.trouble(waiting) or tables.pod_state(waiting)}")
     pod = pods[0]["metadata"]["name"] if pods else "web"
     steps = [
         (folder.command("run", "web"), "another pod") if pods else (folder.command("run", "web"), "a first pod"),
