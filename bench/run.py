@@ -1,6 +1,7 @@
 """Run the benches: `python -m bench.run [--quick] [--markdown FILE] [start_stop|traffic|one_more_pod|commands …]`.
 
-Prints a table and writes all samples, with the machine they were measured on, to bench/results.json.
+Prints a table and writes all samples, with the machine they were measured on, to bench/results.json. Benches that are not run
+again keep their figures there, if they are of this machine.
 """
 
 from __future__ import annotations
@@ -65,6 +66,15 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def measured_before(facts: dict[str, str]) -> dict[str, list[Row]]:
+    """The figures of this machine, by bench, as they were written the last time; none when it was another."""
+    try:
+        found = json.loads(RESULTS.read_text())
+        return {name: [Row(**row) for row in rows] for name, rows in found["benches"].items() if found["machine"] == facts}
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
 def main() -> None:
     """Parse, run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -74,13 +84,14 @@ def main() -> None:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that labs are stopped on the way out
     facts = machine() | {"sizes": "quick" if options.quick else "full"}
-    rows: list[Row] = []
+    figures = measured_before(facts)
     for name in options.which or BENCHES:
-        found = BENCHES[name](options.quick)
-        rows += found
-        print(table(found), flush=True)
-        RESULTS.write_text(json.dumps({"machine": facts, "rows": [asdict(row) for row in rows]}, indent=2, ensure_ascii=False))
+        figures[name] = BENCHES[name](options.quick)
+        print(table(figures[name]), flush=True)
+        benches = {name: [asdict(row) for row in rows] for name, rows in figures.items()}
+        RESULTS.write_text(json.dumps({"machine": facts, "benches": benches}, indent=2, ensure_ascii=False))
     if options.markdown:
+        rows = [row for name in BENCHES for row in figures.get(name, ())]
         lines = "".join(f"- {name}: {value}\n" for name, value in facts.items())
         options.markdown.write_text(f"{HEADER}\n## The machine\n\n{lines}\n## Figures\n\n{table(rows)}\n")
 
