@@ -71,6 +71,8 @@ def main(arguments: list[str] | None = None) -> None:
         os._exit(0)  # who read our output has seen enough
     except KeyboardInterrupt:
         _fail("interrupted", 130)
+    except OSError as error:
+        _fail(f"{error.filename or 'this machine'}: {error.strerror or error}", 2)
     except Exception as error:
         if not _known(error):
             raise

@@ -30,13 +30,16 @@ def run(
     folder: Folder, namespace: str, pod: str, command: tuple[str, ...], node: str | None, replicas: int | None, port: int | None
 ) -> None:
     """Run a pod with COMMAND of this machine in it, or with an echo server; returns when it runs."""
-    from podplane.lab import manifests
+    from podplane.lab import manifests, spec
 
     if replicas is not None and replicas < 1:
         raise LabError(f"--replicas {replicas}: give 1 or more")
     if port is not None and not 0 < port < 65536:
         raise LabError(f"--port {port}: give 1 to 65535")
     client = connect(folder)
+    settings = spec.load(folder.spec)
+    if settings is not None and replicas is not None and replicas > (room := settings.nodes * settings.plan().pod_capacity):
+        raise LabError(f"--replicas {replicas}: this lab has room for {room} pods")
     if node:
         names = [n["metadata"]["name"] for n in client.objects("nodes")]
         if node not in names:
@@ -82,7 +85,8 @@ def create_and_wait(client: Any, wanted: Sequence[dict[str, Any]], *, existing_o
     for pod in found:
         if tables.pod_state(pod) not in ("Running", "Completed"):
             why = tables.trouble(pod) or f"it is {tables.pod_state(pod)}"
-            raise LabError(f"pod {pod['metadata']['name']} does not run: {why}")
+            name = pod["metadata"]["name"]
+            raise LabError(f"pod {name} does not run: {why} (it stays; `podplane delete pod {name}` removes it)")
     return found
 
 

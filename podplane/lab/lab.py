@@ -32,7 +32,7 @@ from podplane.cluster.errors import AlreadyExists, ApiError
 from podplane.cluster.informer import Informer
 from podplane.ipam.plan import Plan
 from podplane.kernel.namespace import Namespace, Nursery, Workers
-from podplane.kernel.process import ProcessError, ZygoteProcesses
+from podplane.kernel.process import Process, ProcessError, ZygoteProcesses
 from podplane.lab import manifests, underlay
 from podplane.lab.errors import LabError
 from podplane.lab.fabric import Fabric, Machine
@@ -49,6 +49,7 @@ from podplane.runtime.programs import ECHO_IMAGE
 log = logging.getLogger(__name__)
 NAMESPACE_WORKERS = 2
 SETTLE_SECONDS = 120.0
+OUTSIDE_RESTART_SECONDS = 0.1
 PROGRESS_SECONDS, POLL_SECONDS = 0.25, 0.01
 
 
@@ -101,7 +102,8 @@ class Lab:
             self._pod_changed(None, pod)
         self._tasks += [asyncio.create_task(nodes.run()), asyncio.create_task(pods.run())]
         self._tasks.append(asyncio.create_task(serve(api.handle, self._listener)))
-        await self._start_outside(fabric.outside)
+        server = await self._start_outside(fabric.outside)
+        self._tasks.append(asyncio.create_task(self._keep_outside(fabric.outside, server)))
         with api.together():
             await self._create_pods(client, pods_per_node)
         await self._settle(pods, pods_per_node)
@@ -232,7 +234,14 @@ class Lab:
                 tell_at = now + PROGRESS_SECONDS
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _start_outside(self, outside: Namespace) -> None:
+    async def _keep_outside(self, outside: Namespace, process: Process) -> None:
+        """Start the server outside again whenever it ends."""
+        while True:
+            await process.exited
+            await asyncio.sleep(OUTSIDE_RESTART_SECONDS)
+            process = await self._start_outside(outside)
+
+    async def _start_outside(self, outside: Namespace) -> Process:
         """The host outside serves too, so that pods have somebody to talk to there."""
         process = self._processes.spawn(
             [ECHO_IMAGE], (self._null,) * 3, netns=outside.fd, env={"PATH": PATH}, hostname=underlay.OUTSIDE
@@ -241,6 +250,7 @@ class Lab:
             await process.started()
         except ProcessError as error:
             raise LabError(f"containers can't be started here: {error}") from None
+        return process
 
 
 def network_config(plan: Plan, spec: LabSpec) -> NetworkConfig:

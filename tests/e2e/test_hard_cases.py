@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
 from typing import Any
@@ -92,3 +94,25 @@ def test_a_pod_that_was_done_is_not_done_again(podplane: Podplane) -> None:
     time.sleep(0.3)
     assert podplane.api.get("pods", "default", "once") == before
     podplane("delete", "pod", "once")
+
+
+def test_the_host_outside_comes_back(lab: Podplane) -> None:
+    servers = subprocess.run(["pgrep", "--parent", _zygote(lab)], capture_output=True, text=True, check=True).stdout.split()
+    names = {pid: _hostname(pid) for pid in servers}
+    os.kill(int(next(pid for pid, name in names.items() if name == "outside")), signal.SIGKILL)
+    time.sleep(0.5)
+    assert "All 9 promises are kept" in lab("check").stdout
+
+
+def _zygote(lab: Podplane) -> str:
+    done = subprocess.run(["pgrep", "--parent", str(lab.folder.holder())], capture_output=True, text=True, check=True)
+    return done.stdout.split()[0]
+
+
+def _hostname(pid: str) -> str:
+    words = ["nsenter", "--target", pid, "--user", "--uts", "--preserve-credentials", "hostname"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_more_pods_than_there_is_room_for_are_refused_at_once(lab: Podplane) -> None:
+    assert "has room for 759 pods" in lab("run", "many", "--replicas", "100000", code=2).stderr
