@@ -71,8 +71,7 @@ class Lab:
     @property
     def api(self) -> HttpClient:
         """A client."""
-        endpoint = Folder(self.name).endpoint()
-        return HttpClient(endpoint.host, endpoint.port, endpoint.token)
+        return HttpClient(Folder(self.name).access())
 
     @property
     def peak_megabytes(self) -> float:

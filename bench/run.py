@@ -1,4 +1,4 @@
-"""Run the benches: `python -m bench.run [--quick] [--markdown FILE] [start_stop|traffic|one_more_pod|commands …]`.
+"""Run the benches: `python -m bench.run [--quick] [--markdown FILE] [start_stop|traffic|one_more_pod|commands|api …]`.
 
 Prints a table and writes all samples, with the machine they were measured on, to bench/results.json. Benches that are not run
 again keep their figures there, if they are of this machine.
@@ -16,10 +16,16 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import commands, one_more_pod, start_stop, traffic
+from bench import api, commands, one_more_pod, start_stop, traffic
 from bench.common import Row
 
-BENCHES = {"commands": commands.run, "traffic": traffic.run, "one_more_pod": one_more_pod.run, "start_stop": start_stop.run}
+BENCHES = {
+    "commands": commands.run,
+    "traffic": traffic.run,
+    "one_more_pod": one_more_pod.run,
+    "start_stop": start_stop.run,
+    "api": api.run,
+}
 RESULTS = Path(__file__).with_name("results.json")
 HEADER = """# How fast podplane is
 
@@ -47,7 +53,13 @@ def machine() -> dict[str, str]:
 
 def figure(value: float, unit: str) -> str:
     """A figure with its unit."""
-    return f"{value:.0f} {unit}" if unit == "MB" else f"{value:.1f} {unit}" if unit == "ms" else f"{value:.3f} {unit}"
+    return (
+        f"{value:,.0f} {unit}"
+        if unit in ("MB", "KB", "/s")
+        else f"{value:.1f} {unit}"
+        if unit == "ms"
+        else f"{value:.3f} {unit}"
+    )
 
 
 def must(row: Row) -> str:

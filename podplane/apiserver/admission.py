@@ -11,16 +11,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from podplane.apiserver.kinds.custom import accept
+from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.problems import Problem
-from podplane.apiserver.resources import Resource
+from podplane.apiserver.registry import CRDS
 from podplane.apiserver.store import Store
 from podplane.ipam.plan import NODE_BLOCK_LENGTH
 from podplane.ipam.pool import BlockPool, Exhausted
 from podplane.state.value import IPNetwork
 
 Object = dict[str, Any]
-BUILT_IN_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
-DEFAULT_GRACE_SECONDS = 30
 
 
 class Admission:
@@ -36,10 +36,8 @@ class Admission:
             self._pods_on[stored.object["spec"].get("nodeName", "")] += 1
 
     def create(self, resource: Resource, object_: Object) -> None:
-        """Complete a new object. Problem when it can't be."""
-        if resource.namespaced:
-            self._check_namespace(object_)
-        match resource.plural:
+        """Complete a new object that makes sense. Problem when it can't be."""
+        match resource.id:
             case "nodes":
                 self._give_blocks(object_)
             case "pods":
@@ -47,28 +45,31 @@ class Admission:
             case "namespaces":
                 object_.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
                 object_["status"] = {"phase": "Active"}
-                object_["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = object_["metadata"]["name"]
+        self.update(resource, object_)
 
-    def created(self, resource: Resource, object_: Object) -> None:
-        """The object is stored."""
-        if resource.plural == "pods":
-            self._pods_on[object_["spec"].get("nodeName", "")] += 1
+    def update(self, resource: Resource, object_: Object) -> None:
+        """Complete an object that makes sense and is about to be stored, new or changed."""
+        if resource.id == "namespaces":
+            object_["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = object_["metadata"]["name"]
+        elif resource.id == CRDS:
+            accept(object_, object_["metadata"]["creationTimestamp"])
 
-    def replaced(self, resource: Resource, old: Object, new: Object) -> None:
-        """A new version of the object is stored."""
-        if resource.plural == "pods":
-            self._pods_on[old["spec"].get("nodeName", "")] -= 1
-            self._pods_on[new["spec"].get("nodeName", "")] += 1
-
-    def removed(self, resource: Resource, object_: Object) -> None:
-        """The object is gone."""
-        if resource.plural == "pods":
-            self._pods_on[object_["spec"].get("nodeName", "")] -= 1
-        elif resource.plural == "nodes":
+    def abandon(self, resource: Resource, object_: Object) -> None:
+        """A new object was completed and is not stored; idempotent."""
+        if resource.id == "nodes":
             self._release(map(ipaddress.ip_network, object_["spec"].get("podCIDRs", ())))
 
-    def _check_namespace(self, object_: Object) -> None:
-        name = object_["metadata"]["namespace"]
+    def observe(self, resource: Resource, old: Object | None, new: Object | None) -> None:
+        """A write."""
+        if resource.id == "pods":
+            for pod, change in ((old, -1), (new, 1)):
+                if pod is not None:
+                    self._pods_on[pod["spec"].get("nodeName", "")] += change
+        elif resource.id == "nodes" and new is None and old is not None:
+            self.abandon(resource, old)
+
+    def check_namespace(self, name: str) -> None:
+        """Problem unless things can be created in this namespace."""
         namespace = self._store.get("namespaces", ("", name))
         if namespace is None:
             raise Problem("NotFound", f'namespaces "{name}" not found: create it first')
@@ -116,12 +117,7 @@ class Admission:
     # Pods.
 
     def _complete_pod(self, pod: Object) -> None:
-        spec = pod["spec"]
-        spec.setdefault("restartPolicy", "Always")
-        spec.setdefault("terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS)
-        spec.setdefault("dnsPolicy", "ClusterFirst")
-        for container in spec["containers"]:
-            container.setdefault("imagePullPolicy", "IfNotPresent")
+        spec = pod.setdefault("spec", {})
         if not spec.get("nodeName"):
             node = self._least_loaded()
             if node:

@@ -1,4 +1,4 @@
-"""The one adapter between the API server's core and HTTP: ASGI, served by uvicorn on a socket that is already bound."""
+"""The one adapter between the API server's core and HTTP: ASGI, served over TLS by uvicorn on sockets that are already bound."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 import uvicorn
 
-from podplane.apiserver.server import MAX_BODY_BYTES
+from podplane.apiserver.decoding import MAX_BODY_BYTES
 from podplane.cluster.channels import PROTOCOL
 from podplane.cluster.messages import Answer, Handler, Request, Response, Stream, Upgrade
 
@@ -45,6 +46,7 @@ class Adapter:
         headers = [(b"content-type", answer.content_type.encode())]
         if isinstance(answer, Response):
             headers.append((b"content-length", str(len(answer.body)).encode()))
+            headers += [(name.encode(), value.encode()) for name, value in answer.headers]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         if isinstance(answer, Response):
             await send({"type": "http.response.body", "body": answer.body})
@@ -116,7 +118,8 @@ async def _body(receive: Receive) -> bytes | None:
 def _request(scope: Scope, method: str, body: bytes, *, upgrade: bool = False) -> Request:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    return Request(method, scope["path"], query, headers, body, upgrade)
+    source = (scope.get("client") or ("",))[0]
+    return Request(method, scope["path"], query, headers, body, upgrade, source)
 
 
 async def _stream(answer: Stream, receive: Receive, send: Send) -> None:
@@ -156,8 +159,8 @@ class Server(uvicorn.Server):
         yield
 
 
-async def serve(handler: Handler, listener: socket.socket) -> None:
-    """Serve HTTP on this socket until cancelled."""
+async def serve(handler: Handler, listeners: list[socket.socket], certificate: Path, key: Path) -> None:
+    """Serve HTTPS on these sockets until cancelled."""
     config = uvicorn.Config(
         Adapter(handler),
         http="httptools",
@@ -169,6 +172,8 @@ async def serve(handler: Handler, listener: socket.socket) -> None:
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=60,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    await Server(config).serve(sockets=[listener])
+    await Server(config).serve(sockets=listeners)

@@ -56,6 +56,7 @@ class Store:
             self._database.executescript(SCHEMA)
             self.version: int = self._database.execute("SELECT version FROM counter").fetchone()[0]
             self._objects: dict[str, dict[Key, Stored]] = {}
+            self._undo: list[tuple[dict[Key, Stored], Key, Stored | None]] = []
             for resource, namespace, name, raw in self._database.execute("SELECT * FROM objects"):
                 stored = Stored(msgspec.json.decode(raw, type=dict[str, Any]), raw)
                 self._objects.setdefault(resource, {})[namespace, name] = stored
@@ -78,10 +79,19 @@ class Store:
         """One object."""
         return self._objects.get(resource, {}).get(key)
 
+    def items(self, resource: str, namespace: str = "") -> list[tuple[Key, Stored]]:
+        """All objects of a resource, or of one namespace, with their keys and in the order of those."""
+        found = self._objects.get(resource, {})
+        keys = sorted(key for key in found if not namespace or key[0] == namespace)
+        return [(key, found[key]) for key in keys]
+
     def all(self, resource: str, namespace: str = "") -> list[Stored]:
         """All objects of a resource, or of one namespace, in the order of their keys."""
-        found = self._objects.get(resource, {})
-        return [stored for key, stored in sorted(found.items()) if not namespace or key[0] == namespace]
+        return [stored for _, stored in self.items(resource, namespace)]
+
+    def resources(self) -> list[str]:
+        """Names of the resources of which there was ever one here."""
+        return list(self._objects)
 
     def put(self, resource: str, key: Key, object_: dict[str, Any]) -> Stored:
         """Store a version; it gets the next resource version."""
@@ -90,7 +100,7 @@ class Store:
         stored = Stored(object_, msgspec.json.encode(object_))
         with self.together():
             self._database.execute("REPLACE INTO objects VALUES (?, ?, ?, ?)", (resource, *key, stored.raw))
-        self._objects.setdefault(resource, {})[key] = stored
+            self._set(resource, key, stored)
         return stored
 
     def remove(self, resource: str, key: Key) -> Stored:
@@ -100,12 +110,21 @@ class Store:
         gone = {**last, "metadata": {**last["metadata"], "resourceVersion": str(self.version)}}
         with self.together():
             self._database.execute("DELETE FROM objects WHERE resource=? AND namespace=? AND name=?", (resource, *key))
-        del self._objects[resource][key]
+            self._set(resource, key, None)
         return Stored(gone, msgspec.json.encode(gone))
+
+    def _set(self, resource: str, key: Key, stored: Stored | None) -> None:
+        """Change what is in memory, and remember how it was."""
+        objects = self._objects.setdefault(resource, {})
+        self._undo.append((objects, key, objects.get(key)))
+        if stored is None:
+            objects.pop(key, None)
+        else:
+            objects[key] = stored
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """One transaction around several writes (a failure within one ends the process' trust in it: it is raised)."""
+        """One transaction around several writes: all of them are stored, or on an exception none is, in memory neither."""
         if self._database.in_transaction:
             yield
             return
@@ -113,7 +132,15 @@ class Store:
         try:
             yield
             self._database.execute("UPDATE counter SET version = ?", (self.version,))
+            self._database.execute("COMMIT")
         except BaseException:
-            self._database.execute("ROLLBACK")
+            for objects, key, before in reversed(self._undo):
+                if before is None:
+                    objects.pop(key, None)
+                else:
+                    objects[key] = before
+            with contextlib.suppress(sqlite3.OperationalError):  # a failed COMMIT may have ended it already
+                self._database.execute("ROLLBACK")
             raise
-        self._database.execute("COMMIT")
+        finally:
+            self._undo.clear()

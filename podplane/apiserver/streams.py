@@ -3,12 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 
+from podplane.apiserver.problems import Problem
 from podplane.cluster import channels as ch
-from podplane.cluster.messages import Messages
-from podplane.cluster.streams import Execution
+from podplane.cluster.messages import Messages, Request, Upgrade
+from podplane.cluster.streams import ExecRequest, Execution, NodeStreams, StreamError
+
+
+def execute(pod: dict[str, Any], streams: NodeStreams | None, request: Request) -> Upgrade:
+    """Run the command of a request in a pod. Problem when that can't be."""
+    if not request.upgrade:
+        raise Problem("BadRequest", f"this request needs an upgrade to a WebSocket of the sub-protocol {ch.PROTOCOL}")
+    if streams is None:
+        raise Problem("ServiceUnavailable", "this API server reaches no node")
+    command = request.query.get("command", [])
+    if not command:
+        raise Problem("BadRequest", "you must specify at least one command for the container")
+    wanted = ExecRequest(
+        namespace=pod["metadata"]["namespace"],
+        pod=pod["metadata"]["name"],
+        container=request.parameter("container"),
+        command=command,
+        stdin=request.flag("stdin"),
+        tty=request.flag("tty"),
+    )
+    try:
+        execution = streams.execute(wanted)
+    except StreamError as error:
+        raise Problem("BadRequest", str(error)) from None
+
+    async def serve(messages: Messages) -> None:
+        await converse(execution, messages)
+
+    return Upgrade(ch.PROTOCOL, serve)
 
 
 async def converse(execution: Execution, messages: Messages) -> None:

@@ -41,7 +41,7 @@ def execute(
     client = connect(folder)
     wants_tty = terminal and sys.stdin.isatty()
     call = request(client.token, namespace, pod, words, container=container, stdin=interactive, tty=wants_tty)
-    session = ExecSession(client.host, client.port, call)
+    session = ExecSession(client.access, call)
     with _raw_terminal(session) if wants_tty else contextlib.nullcontext():
         code, error = talk(session, sys.stdin.fileno() if interactive else -1)
     if error:

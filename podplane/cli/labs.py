@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterator
@@ -85,7 +86,7 @@ def _next_steps(folder: Folder, state: str) -> None:
     nodes, pods = len(client.objects("nodes")), client.objects("pods")
     ready = sum(map(tables.is_ready, pods))
     count = f"{nodes} nodes, {ready} pods" if ready == len(pods) else f"{nodes} nodes, {ready} of {len(pods)} pods ready"
-    click.echo(f"Lab {folder.name!r} {state}: {count}. API: http://{client.host}:{client.port}")
+    click.echo(f"Lab {folder.name!r} {state}: {count}. API: https://{client.access.address}")
     if ready < len(pods):
         waiting = next(pod for pod in pods if not tables.is_ready(pod))
         click.echo(f"  {waiting['metadata']['name']}: {tables.trouble(waiting) or tables.pod_state(waiting)}")
@@ -94,6 +95,7 @@ def _next_steps(folder: Folder, state: str) -> None:
         (folder.command("run", "web"), "another pod") if pods else (folder.command("run", "web"), "a first pod"),
         (folder.command("get", "pods -o wide"), "what runs where"),
         (folder.command("exec", f"{pod} -- ip addr"), "look inside"),
+        (f"export KUBECONFIG=$({folder.command('kubeconfig')})", "and kubectl works"),
         (folder.command("check"), "prove that everything reaches everything"),
         (folder.command("down"), "stop; the next up brings it back"),
     ]
@@ -117,10 +119,21 @@ def down(folder: Folder, everything: bool, purge: bool) -> None:
         with one.exclusive():
             ran = operations.stop(one)
             if purge:
+                _leave_users_kubeconfig(one)
                 one.forget()
         done = "stopped" if ran else "not running"
         state = "forgotten" if purge else f"`{one.command('up')}` brings it back"
         click.echo(f"Lab {one.name!r}: {done}; {state}.")
+
+
+def _leave_users_kubeconfig(folder: Folder) -> None:
+    """What `kubeconfig --merge` put into the user's file goes with the lab."""
+    from podplane.lab import kubeconfig
+
+    path = kubeconfig.users_file()
+    with contextlib.suppress(OSError):  # a file that can't be read has nothing of ours
+        if path != folder.kubeconfig and kubeconfig.entry_name(folder).encode() in path.read_bytes():
+            kubeconfig.remove(folder, path)
 
 
 @click.command()
@@ -139,5 +152,5 @@ def status(folder: Folder) -> None:
     click.echo(f"Lab {folder.name!r} has been running for {minutes} min {seconds} s.")
     click.echo(f"  nodes   {len(nodes)}")
     click.echo(f"  pods    {ready} of {len(pods)} ready")
-    click.echo(f"  API     http://{endpoint.host}:{endpoint.port}")
+    click.echo(f"  API     https://{endpoint.host}:{endpoint.port}")
     click.echo(f"  state   {folder.path}")

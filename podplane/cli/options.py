@@ -34,5 +34,4 @@ def connect(folder: Folder) -> Any:
     """A client of the running lab's API. LabError when it doesn't run."""
     from podplane.cluster.http import HttpClient
 
-    endpoint = folder.endpoint()
-    return HttpClient(endpoint.host, endpoint.port, endpoint.token)
+    return HttpClient(folder.access())

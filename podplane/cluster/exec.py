@@ -22,6 +22,7 @@ from wsproto.events import Request as Opening
 from wsproto.utilities import ProtocolError
 
 from podplane.cluster import channels as ch
+from podplane.cluster.access import Access
 from podplane.cluster.errors import ApiError, checked
 from podplane.cluster.http import TIMEOUT_SECONDS
 from podplane.cluster.messages import Request, Response
@@ -33,11 +34,12 @@ RECEIVE_BYTES = 64 * 1024
 class ExecSession:
     """One command. ApiError when the server refuses it."""
 
-    def __init__(self, host: str, port: int, request: Request) -> None:
+    def __init__(self, access: Access, request: Request) -> None:
         try:
-            self._socket = socket.create_connection((host, port), TIMEOUT_SECONDS)
+            plain = socket.create_connection((access.host, access.port), TIMEOUT_SECONDS)
+            self._socket = access.context().wrap_socket(plain, server_hostname=access.server_name or access.host)
         except OSError as error:
-            raise ApiError(503, "ServiceUnavailable", f"the API at {host}:{port} does not answer: {error}") from None
+            raise ApiError(503, "ServiceUnavailable", f"the API at {access.address} does not answer: {error}") from None
         self._ws = WSConnection(ConnectionType.CLIENT)
         self._parts = b""
         self._refusal: tuple[int, bytes] | None = None
@@ -45,7 +47,7 @@ class ExecSession:
         self._over = False
         self._pending: list[tuple[int, bytes]] = []
         extra = [(name.encode(), value.encode()) for name, value in request.headers.items() if name == "authorization"]
-        opening = Opening(host=f"{host}:{port}", target=target(request), subprotocols=[ch.PROTOCOL], extra_headers=extra)
+        opening = Opening(host=access.address, target=target(request), subprotocols=[ch.PROTOCOL], extra_headers=extra)
         self._socket.sendall(self._ws.send(opening))
         while not self._accepted:
             self._pending += list(self._turn())
@@ -79,8 +81,8 @@ class ExecSession:
 
     @property
     def has_pending(self) -> bool:
-        """Something came together with the server's acceptance: `receive` has it without waiting."""
-        return bool(self._pending)
+        """Something has come that the socket doesn't show any more: `receive` has it without waiting."""
+        return bool(self._pending) or (not self._over and self._socket.pending() > 0)
 
     @property
     def over(self) -> bool:

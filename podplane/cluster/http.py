@@ -1,4 +1,4 @@
-"""The API over HTTP for commands: one connection, blocking, of the standard library (a command's start must cost nothing)."""
+"""The API over HTTPS for commands: one connection, blocking, of the standard library (a command's start must cost nothing)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from podplane.cluster import requests
+from podplane.cluster.access import Access
 from podplane.cluster.errors import ApiError, checked
 from podplane.cluster.messages import Request, Response
 
@@ -18,11 +19,18 @@ POLL_SECONDS = 0.02
 
 
 class HttpClient:
-    """One user's way to an API server at `host`:`port`."""
+    """One user's way to an API server that is addressed directly, as a lab's is."""
 
-    def __init__(self, host: str, port: int, token: str) -> None:
-        self.host, self.port, self.token = host, port, token
-        self._connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self._connection = http.client.HTTPSConnection(
+            access.host, access.port, timeout=TIMEOUT_SECONDS, context=access.context()
+        )
+
+    @property
+    def token(self) -> str:
+        """The bearer token."""
+        return self.access.bearer()
 
     def close(self) -> None:
         """Close the connection; idempotent."""
@@ -37,13 +45,20 @@ class HttpClient:
             return checked(Response(answer.status, answer.read(), answer.headers.get_content_type()))
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            raise ApiError(503, "ServiceUnavailable", f"the API at {self.host}:{self.port} does not answer: {error}") from None
+            raise ApiError(503, "ServiceUnavailable", f"the API at {self.access.address} does not answer: {error}") from None
 
     def objects(self, resource: str, namespace: str = "", **query: str) -> list[dict[str, Any]]:
         """The objects of a resource, of one namespace or of all."""
-        body = self._whole(requests.get(self.token, resource, namespace, **query))
-        items: list[dict[str, Any]] = msgspec.json.decode(body)["items"]
+        items: list[dict[str, Any]] = msgspec.json.decode(self.raw(resource, namespace, **query))["items"]
         return items
+
+    def raw(self, resource: str, namespace: str = "", **query: str) -> bytes:
+        """The objects of a resource as the bytes of a List."""
+        return self._whole(requests.get(self.token, resource, namespace, **query))
+
+    def patch(self, resource: str, namespace: str, name: str, body: Mapping[str, Any], subresource: str = "") -> dict[str, Any]:
+        """Change an object by a merge patch; as it was stored."""
+        return _object(self._whole(requests.patch(self.token, resource, namespace, name, body, subresource)))
 
     def get(self, resource: str, namespace: str, name: str) -> dict[str, Any]:
         """One object."""

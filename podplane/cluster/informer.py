@@ -106,13 +106,20 @@ class Informer(Generic[M]):
         rest = b""
         async for chunk in chunks:
             *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                self._take(_events.decode(line))
+            self.take(lines)
+
+    def take(self, lines: list[bytes]) -> None:
+        """Events of a watch, a line each. ApiError when the server says that it went wrong."""
+        event: _Event | None = None
+        for line in lines:
+            event = _events.decode(line)
+            self._take(event)
+        if event is not None:  # the version of the last one is that of all
+            self._version = _versions.decode(event.object).metadata.resource_version or self._version
 
     def _take(self, event: _Event) -> None:
         if event.type == "ERROR":
             raise error_of(msgspec.json.decode(event.object, type=Status))
-        self._version = _versions.decode(event.object).metadata.resource_version or self._version
         if event.type == "BOOKMARK":
             return
         model = self._model(event.object)

@@ -25,6 +25,8 @@ class Request(msgspec.Struct, frozen=True):
     body: bytes = b""
     upgrade: bool = False
     """Can the connection become a conversation?"""
+    source: str = ""
+    """The address it came from; "" for a direct call."""
 
     def parameter(self, name: str, default: str = "") -> str:
         """The first value of a query parameter."""
@@ -41,6 +43,7 @@ class Response(msgspec.Struct, frozen=True):
     status: int
     body: bytes = b""
     content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class Stream(msgspec.Struct, frozen=True):

@@ -10,14 +10,25 @@ import msgspec
 
 from podplane.cluster.messages import JSON, MERGE_PATCH, Request
 
-NAMESPACED = frozenset({"pods"})
-"""Resources whose objects live in a namespace, of those that podplane itself asks for."""
+CORE = "/api/v1"
+RESOURCES: dict[str, tuple[str, bool]] = {
+    "namespaces": (CORE, False),
+    "nodes": (CORE, False),
+    "pods": (CORE, True),
+    "configmaps": (CORE, True),
+    "services": (CORE, True),
+    "endpointslices": ("/apis/discovery.k8s.io/v1", True),
+    "networkpolicies": ("/apis/networking.k8s.io/v1", True),
+    "leases": ("/apis/coordination.k8s.io/v1", True),
+}
+"""What podplane itself asks for: where it is served, and whether it lives in namespaces."""
 
 
 def path_of(resource: str, namespace: str = "", name: str = "", subresource: str = "") -> str:
-    """The path of a collection or an object of the core group, or of its subresource."""
-    parts = ["/api/v1"]
-    if namespace and resource in NAMESPACED:
+    """The path of a collection or an object, or of its subresource. KeyError for a resource that podplane doesn't ask for."""
+    base, namespaced = RESOURCES[resource]
+    parts = [base]
+    if namespace and namespaced:
         parts += ["namespaces", quote(namespace, safe="")]
     parts += [quote(part, safe="") for part in (resource, name, subresource) if part]
     return "/".join(parts)

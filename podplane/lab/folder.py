@@ -5,6 +5,9 @@ ends: there is no pid file to go stale. Commands that start or stop a lab exclud
 
     lab.json    settings; stays until the lab is forgotten
     state.db    the API server's objects; stays too
+    pki/        the lab's certificate authority and keys; stay
+    kubeconfig  for kubectl and all other clients; its tokens stay good over stops
+    audit.log   who did what, as JSON lines
     run.json    address and token of the running lab; means nothing unless the lock is held
     run/        where the lab mounts its own tmpfs (in its mount namespace: empty for everybody else)
 """
@@ -18,10 +21,14 @@ import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from podplane.lab.errors import LabError
+
+if TYPE_CHECKING:
+    from podplane.cluster.access import Access
 
 DEFAULT_NAME = "lab"
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
@@ -31,12 +38,22 @@ FLOCK = struct.Struct("hh4xqqi4x")
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """Where a running lab's API is: host, port and the administrator's bearer token."""
+    """Where a running lab's API is: host, port, the administrator's bearer token, and the lab's certificate authority (PEM)."""
 
     host: str
     port: int
     token: str
+    ca: str
     started: float = 0.0
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that only its owner may read; it is whole or not there (rename)."""
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    draft.touch(0o600)
+    draft.write_bytes(data)
+    draft.rename(path)
 
 
 def state_home() -> Path:
@@ -69,6 +86,9 @@ class Folder:
         self.spec = self.path / "lab.json"
         self.store = self.path / "state.db"
         self.run = self.path / "run"
+        self.pki = self.path / "pki"
+        self.kubeconfig = self.path / "kubeconfig"
+        self.audit = self.path / "audit.log"
         self._endpoint = self.path / "run.json"
 
     def create(self) -> None:
@@ -141,11 +161,7 @@ class Folder:
 
     def publish(self, endpoint: Endpoint) -> None:
         """Say where the API is; readable by the owner only."""
-        draft = self._endpoint.with_suffix(".new")
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(msgspec.json.encode(endpoint))
-        draft.rename(self._endpoint)
+        write_private(self._endpoint, msgspec.json.encode(endpoint))
 
     @property
     def published(self) -> bool:
@@ -161,6 +177,13 @@ class Folder:
         except (OSError, msgspec.MsgspecError):
             raise LabError(f"lab {self.name!r} is still starting: try again in a second") from None
 
+    def access(self) -> Access:
+        """The administrator's way to the running lab's API. LabError when the lab doesn't run."""
+        from podplane.cluster.access import Access  # brings TLS, which costs a command that doesn't connect something
+
+        endpoint = self.endpoint()
+        return Access(endpoint.host, endpoint.port, endpoint.token, endpoint.ca)
+
     def command(self, verb: str, rest: str = "") -> str:
         """The command line of a verb for this lab."""
         words = ["podplane", verb, *(["--name", self.name] if self.name != DEFAULT_NAME else []), rest]
@@ -169,8 +192,8 @@ class Folder:
     def clear(self) -> None:
         """Remove what only a running lab needs; it must not run."""
         self._endpoint.unlink(missing_ok=True)
-        self._endpoint.with_suffix(".new").unlink(missing_ok=True)
-        self.spec.with_suffix(".new").unlink(missing_ok=True)
+        for draft in self.path.glob("*.new"):
+            draft.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.run.rmdir()
 

@@ -12,8 +12,9 @@ kills all of it; a stop is nothing else.
 from __future__ import annotations
 
 import asyncio
+import datetime
 import gc
-import hmac
+import ipaddress
 import logging
 import os
 import secrets
@@ -23,8 +24,11 @@ from collections.abc import Mapping
 
 from podplane.agent.agent import Agent
 from podplane.agent.features import PeerPlans
+from podplane.apiserver import identity
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.asgi import serve
+from podplane.apiserver.audit import AuditLog
+from podplane.apiserver.identity import Tokens, User
 from podplane.apiserver.server import ApiServer
 from podplane.apiserver.store import Store, StoreError
 from podplane.cluster.client import Client
@@ -33,12 +37,13 @@ from podplane.cluster.informer import Informer
 from podplane.ipam.plan import Plan
 from podplane.kernel.namespace import Namespace, Nursery, Workers
 from podplane.kernel.process import Process, ProcessError, ZygoteProcesses
-from podplane.lab import manifests, underlay
+from podplane.lab import certificates, control_plane, keys, kubeconfig, manifests, preflight, underlay
 from podplane.lab.errors import LabError
 from podplane.lab.fabric import Fabric, Machine
 from podplane.lab.folder import Endpoint, Folder
+from podplane.lab.keys import TOKEN_BYTES
 from podplane.lab.launch import Progress, Reporter
-from podplane.lab.spec import LabSpec
+from podplane.lab.spec import DEFAULT_PORT, LabSpec
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node, Pod
 from podplane.runtime.exec import Streams
@@ -50,6 +55,9 @@ log = logging.getLogger(__name__)
 NAMESPACE_WORKERS = 2
 SETTLE_SECONDS = 120.0
 OUTSIDE_RESTART_SECONDS = 0.1
+API_PORT = DEFAULT_PORT
+"""On the underlay, where nobody else listens."""
+LOOPBACK = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
 PROGRESS_SECONDS, POLL_SECONDS = 0.25, 0.01
 
 
@@ -64,10 +72,14 @@ class Lab:
         self._folder = folder
         self._listener = listener
         self._reporter = reporter
-        self._token = secrets.token_urlsafe(24)
+        self._keys = keys.load(folder.pki)
         self._processes = ZygoteProcesses(zygote, lambda: os._exit(1))
         self._workers = Workers(NAMESPACE_WORKERS)
         self._nursery = Nursery(self._workers)
+        addresses = (*LOOPBACK, *self.plan.underlay_gateways(), *control_plane.kubernetes_ips(self.plan))
+        self._certificates = certificates.prepare(
+            folder.pki, certificates.NAMES, addresses, datetime.datetime.now(datetime.UTC)
+        )
         self._null = open_null()
         self._config = network_config(self.plan, spec)
         self._peers = PeerPlans()
@@ -87,31 +99,40 @@ class Lab:
                 f"network namespaces can't be made here ({error.strerror}): raise the sysctl user.max_net_namespaces"
             ) from None
         api = self._api()
-        client = self._client = Client(api.handle, self._token)
+        self._serve = api.handle
+        client = self._control = self._client(identity.component("podplane"))
         with api.together():
             await self._register_nodes(client)
         nodes, pods = Informer(client, "nodes", Node), Informer(client, "pods", Pod)
         await nodes.sync()
         self._reporter.step("nodes", total=self.spec.nodes)
         for name, machine in fabric.nodes.items():
-            await self._start_node(name, machine, nodes.objects, client)
+            await self._start_node(name, machine, nodes.objects)
         nodes.subscribe(self._node_changed)
         self._reserve_addresses(pods, await self._synced(pods))
         pods.subscribe(self._pod_changed)
         for pod in list(pods.objects.values()):
             self._pod_changed(None, pod)
         self._tasks += [asyncio.create_task(nodes.run()), asyncio.create_task(pods.run())]
-        self._tasks.append(asyncio.create_task(serve(api.handle, self._listener)))
+        self._tasks.append(asyncio.create_task(self._serve_https(fabric.underlay)))
         server = await self._start_outside(fabric.outside)
         self._tasks.append(asyncio.create_task(self._keep_outside(fabric.outside, server)))
         with api.together():
             await self._create_pods(client, pods_per_node)
         await self._settle(pods, pods_per_node)
 
+    async def _serve_https(self, underlay_machine: Machine) -> None:
+        """Serve the API on the host's localhost, and on the underlay, where nodes and pods reach it."""
+        gateways = self.plan.underlay_gateways()
+        listeners = [underlay_machine.namespace.run(preflight.bind, str(ip), API_PORT) for ip in gateways]
+        await serve(self._serve, [self._listener, *listeners], self._certificates.certificate, self._certificates.key)
+
     async def run(self) -> None:
         """Publish the address, tell `up`, and serve for ever."""
         host, port = self._listener.getsockname()
-        self._folder.publish(Endpoint(host, port, self._token, time.time()))
+        endpoint = Endpoint(host, port, self._keys.admin, self._certificates.authority, time.time())
+        kubeconfig.write(self._folder, endpoint)
+        self._folder.publish(endpoint)
         asyncio.get_running_loop().remove_reader(self._reporter.connection)
         self._reporter.send(Progress(ready=True))
         self._reporter.connection.close()
@@ -132,27 +153,34 @@ class Lab:
             store = Store(self._folder.store)
         except StoreError as error:
             raise LabError(f"{error}: `{self._folder.command('down')} --purge` forgets this lab's state") from None
-        streams = Streams(self._worker, self._null)
-        api = ApiServer(store, Admission(store, self.plan.cluster), self._authenticate, streams)
+        self._tokens = Tokens({self._keys.admin: identity.admin()}, self._keys.signing, store)
+        admission = Admission(store, self.plan.cluster)
+        streams, audit = Streams(self._worker, self._null), AuditLog(self._folder.audit)
+        api = ApiServer(store, admission, self._tokens, streams=streams, audit=audit)
         with api.together():
             api.bootstrap()
+            for path, manifest in control_plane.bootstrap(self.plan):
+                api.ensure(path, manifest)
         return api
 
-    def _authenticate(self, token: str) -> str | None:
-        return "admin" if hmac.compare_digest(token.encode(), self._token.encode()) else None
+    def _client(self, user: User) -> Client:
+        """A client of the API for a part of the lab, with a token of its own."""
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+        self._tokens.add(token, user)
+        return Client(self._serve, token)
 
     # Nodes.
 
     async def _register_nodes(self, client: Client) -> None:
         for number in range(1, self.spec.nodes + 1):
             try:
-                await client.create("nodes", "", manifests.node(number, self.plan))
+                await client.create("nodes", "", control_plane.node(number, self.plan))
             except AlreadyExists:
                 continue
             except ApiError as error:
                 raise LabError(f"{manifests.node_name(number)} can't be registered: {error}") from None
 
-    async def _start_node(self, name: str, machine: Machine, nodes: Mapping[str, Node], client: Client) -> None:
+    async def _start_node(self, name: str, machine: Machine, nodes: Mapping[str, Node]) -> None:
         agent = self._agents[name] = Agent(name, self._config, machine.kernel, self._peers)
         report = agent.start(nodes)
         if report.failed:
@@ -163,7 +191,7 @@ class Lab:
             namespace=machine.namespace,
             network=agent,
             processes=self._processes,
-            client=client,
+            client=self._client(identity.node(name)),
             make_namespace=self._nursery.create,
             null=self._null,
             sandbox_only=self.spec.sandbox_only,
@@ -181,10 +209,10 @@ class Lab:
     async def _register_again(self, node: Node) -> None:
         """The machine is there still: as a kubelet does, it registers again, and its pods keep their addresses."""
         number = list(self._agents).index(node.metadata.name) + 1
-        manifest = manifests.node(number, self.plan)
+        manifest = control_plane.node(number, self.plan)
         manifest["spec"]["podCIDRs"] = list(node.spec.pod_cidrs)
         try:
-            await self._client.create("nodes", "", manifest)
+            await self._control.create("nodes", "", manifest)
         except ApiError as error:
             log.warning("register node=%s error=%s", node.metadata.name, error)
 

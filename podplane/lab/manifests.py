@@ -1,13 +1,9 @@
-"""Pods and nodes as the lab and the command line create them."""
+"""Pods as the lab and the command line create them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-
-from podplane.ipam.plan import Plan
-from podplane.model.config import UNDERLAY_MAC
-from podplane.state.mac import mac_of
 
 ECHO_IMAGE, HOST_IMAGE = "podplane/echo", "host/command"
 GRACE_SECONDS = 2
@@ -34,29 +30,6 @@ def pod(
         spec["nodeName"] = node
     metadata: dict[str, Any] = {"name": name, "namespace": namespace, "labels": labels or {"run": name}}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-
-
-def node(number: int, plan: Plan) -> dict[str, Any]:
-    """Node `number` as its kubelet registers it; its pod blocks are the API server's to give."""
-    name = node_name(number)
-    ips = plan.node_ips(number)
-    addresses = [{"type": "InternalIP", "address": str(ip)} for ip in ips]
-    return {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {
-            "name": name,
-            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"},
-            "annotations": {UNDERLAY_MAC: mac_of(ips[0])},
-        },
-        "spec": {},
-        "status": {
-            "addresses": [*addresses, {"type": "Hostname", "address": name}],
-            "conditions": [{"type": "Ready", "status": "True", "reason": "LabReady", "message": "the agent has its routes"}],
-            "capacity": {"pods": "110"},
-            "allocatable": {"pods": "110"},
-        },
-    }
 
 
 def node_name(number: int) -> str:

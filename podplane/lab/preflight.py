@@ -36,15 +36,25 @@ def listen(spec: LabSpec) -> socket.socket:
     LabError when the port that was asked for is in use.
     """
     for port in [spec.port] if spec.port else [DEFAULT_PORT, 0]:
-        # With its protocol said, asyncio turns Nagle's algorithm off; an answer in two pieces would wait 40 ms for an ACK.
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((HOST, port))
-            listener.listen(1024)
+            return bind(HOST, port)
         except OSError as error:
-            listener.close()
             reason = error.strerror
-            continue
-        return listener
     raise LabError(f"port {spec.port} of {HOST} can't be had ({reason}): choose another --port, or leave it out")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening TCP socket. OSError when the address can't be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With its protocol said, asyncio turns Nagle's algorithm off; an answer in two pieces would wait 40 ms for an ACK.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError:
+        listener.close()
+        raise
+    return listener

@@ -49,8 +49,7 @@ class Podplane:
     @property
     def api(self) -> HttpClient:
         """A client of the lab's API."""
-        endpoint = self.folder.endpoint()
-        return HttpClient(endpoint.host, endpoint.port, endpoint.token)
+        return HttpClient(self.folder.access())
 
     def on_node(self, node: str, command: str) -> str:
         """Run a shell command in a node's own network; its output."""

@@ -71,7 +71,7 @@ def test_a_port_in_use_is_named_and_the_usual_one_gives_way(podplane: Podplane) 
         assert list(podplane.home.iterdir()) == []
     podplane("up", "--nodes", "1", "--name", "one")
     podplane("up", "--nodes", "1", "--name", "two")
-    ports = {podplane("status", "--name", name).stdout.split("http://127.0.0.1:")[1].split()[0] for name in ("one", "two")}
+    ports = {podplane("status", "--name", name).stdout.split("https://127.0.0.1:")[1].split()[0] for name in ("one", "two")}
     assert len(ports) == 2
 
 

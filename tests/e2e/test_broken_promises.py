@@ -60,10 +60,10 @@ def test_a_pod_that_lost_its_address(small: Podplane) -> None:
 def test_an_address_given_twice(small: Podplane) -> None:
     import http.client
 
-    endpoint = small.folder.endpoint()
-    connection = http.client.HTTPConnection(endpoint.host, endpoint.port)
+    access = small.folder.access()
+    connection = http.client.HTTPSConnection(access.host, access.port, context=access.context())
     status: dict[str, Any] = {"status": {"podIPs": [{"ip": "10.244.1.2"}]}}
-    headers = {"authorization": f"Bearer {endpoint.token}", "content-type": "application/merge-patch+json"}
+    headers = {"authorization": f"Bearer {access.token}", "content-type": "application/merge-patch+json"}
     path = "/api/v1/namespaces/default/pods/echo-node1-2/status"
     connection.request("PATCH", path, json.dumps(status), headers)
     assert connection.getresponse().status == 200

@@ -7,7 +7,6 @@ import os
 import pty
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
@@ -136,18 +135,19 @@ def test_up_again_changes_nothing_and_status_tells(lab: Podplane) -> None:
     assert lab("get", "pods", "-o", "wide").stdout.count("Running") == before
     status = lab("status").stdout
     assert "nodes   3" in status
-    assert "http://127.0.0.1:" in status
+    assert "https://127.0.0.1:" in status
 
 
 def test_the_api_wants_the_token(lab: Podplane) -> None:
-    endpoint = lab.folder.endpoint()
+    access = lab.folder.access()
     import urllib.error
     import urllib.request
 
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"http://{endpoint.host}:{endpoint.port}/api/v1/pods", timeout=5)
+        urllib.request.urlopen(f"https://{access.address}/api/v1/pods", timeout=5, context=access.context())
     assert refused.value.code == 401
-    assert Path(lab.folder.path / "run.json").stat().st_mode & 0o077 == 0
+    secret = [lab.folder.path / "run.json", lab.folder.kubeconfig, lab.folder.audit, *lab.folder.pki.iterdir()]
+    assert [path.name for path in secret if path.stat().st_mode & 0o077] == []
 
 
 @pytest.mark.parametrize("cidr", ["10.50.0.0/16", "fd00:50::/48", "fd00:50::/48,10.50.0.0/16"])

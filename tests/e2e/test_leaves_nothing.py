@@ -74,7 +74,7 @@ def test_down_without_purge_keeps_settings_and_objects_only(podplane: Podplane) 
     podplane("up", "--pods-per-node", "1")
     podplane("down")
     kept = {path.name for path in podplane.folder.path.iterdir()}
-    assert kept <= {"lab.json", "state.db", "state.db-wal", "state.db-shm", "lab.log"}
+    assert kept <= {"lab.json", "state.db", "state.db-wal", "state.db-shm", "lab.log", "pki", "kubeconfig", "audit.log"}
     assert not list(_ours(podplane.home))
 
 

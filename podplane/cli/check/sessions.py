@@ -24,7 +24,7 @@ class Prober:
 
     def __init__(self, client: Any, member: Member) -> None:
         call = execute(client.token, member.namespace, member.pod, [PROBE], container=member.container, stdin=True)
-        self.session = ExecSession(client.host, client.port, call)
+        self.session = ExecSession(client.access, call)
         self.failure = ""
         self._received = b""
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import datetime
+import functools
+import http.client
+import ipaddress
+import shutil
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from podplane.apiserver.asgi import serve
+from podplane.cluster.access import Access
 from podplane.cluster.channels import STDOUT
 from podplane.cluster.exec import ExecSession
 from podplane.cluster.http import HttpClient
 from podplane.cluster.messages import Handler
 from podplane.cluster.requests import execute
 from podplane.cluster.streams import ExecRequest, StreamError
+from podplane.lab.certificates import Certificates, prepare
 from tests.unit.apiserver.test_server import Api
 
 
@@ -87,9 +97,13 @@ class Live:
     port: int
     streams: FakeStreams
 
+    def access(self, token: str = "secret") -> Access:
+        """The way to it."""
+        return access_to(self.port, token)
+
     async def call(self, use: Callable[[HttpClient], Any], token: str = "secret") -> Any:
         """Use a client in a thread."""
-        client = HttpClient("127.0.0.1", self.port, token)
+        client = HttpClient(self.access(token))
         try:
             return await asyncio.to_thread(use, client)
         finally:
@@ -101,7 +115,7 @@ class Live:
         request = execute("secret", "default", "web", command or ("cat",), **options)
 
         def converse() -> Any:
-            session = ExecSession("127.0.0.1", self.port, request)
+            session = ExecSession(self.access(), request)
             try:
                 return talk(session)
             finally:
@@ -110,12 +124,30 @@ class Live:
         return await asyncio.to_thread(converse)
 
 
+def access_to(port: int, token: str = "secret") -> Access:
+    """The way to a server of this process."""
+    return Access("127.0.0.1", port, token, certificates().authority)
+
+
+def connection(port: int) -> http.client.HTTPSConnection:
+    """A plain HTTPS connection to a server of this process."""
+    return http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=access_to(port).context())
+
+
+@functools.cache
+def certificates() -> Certificates:
+    """A certificate for 127.0.0.1, made once."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return prepare(folder, ["localhost"], [ipaddress.ip_address("127.0.0.1")], datetime.datetime.now(datetime.UTC))
+
+
 @contextlib.asynccontextmanager
 async def served(handler: Handler) -> AsyncIterator[int]:
     """The port at which this handler is served."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
-        task = asyncio.ensure_future(serve(handler, listener))
+        task = asyncio.ensure_future(serve(handler, [listener], certificates().certificate, certificates().key))
         try:
             yield port
         finally:

@@ -182,7 +182,7 @@ async def test_defaults_are_kubernetes_own_and_what_is_said_stays() -> None:
     api = Api()
     spec = (await api.pod("a"))["spec"]
     assert (spec["restartPolicy"], spec["terminationGracePeriodSeconds"], spec["dnsPolicy"]) == ("Always", 30, "ClusterFirst")
-    said: dict[str, Any] = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "dnsPolicy": "None"}
+    said: dict[str, Any] = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "dnsPolicy": "Default"}
     spec = (await api.pod("b", **said))["spec"]
     assert {key: spec[key] for key in said} == said
 

@@ -12,7 +12,7 @@ import pytest
 from podplane.model.objects import Namespace, Node, Pod
 from tests.unit.apiserver.test_server import POD, PODS, Api
 
-CONTAINER = {"name": "main"}
+CONTAINER = {"name": "main", "image": "podplane/echo"}
 MODELS: dict[str, Any] = {"/api/v1/nodes": Node, PODS: Pod, "/api/v1/namespaces": Namespace}
 
 

@@ -12,25 +12,35 @@ NODES, NAMESPACES = "/api/v1/nodes", "/api/v1/namespaces"
 
 
 def pod(**container: Any) -> dict[str, Any]:
-    return {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "m", **container}]}}
+    return {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "m", "image": "podplane/echo", **container}]}}
 
 
 @pytest.mark.parametrize(
     ("path", "body", "reason", "words"),
     [
-        (NAMESPACES, {"metadata": {"name": "a"}, "spec": 5}, "Invalid", "spec: must be an object"),
-        (NODES, {"metadata": {"name": "a"}, "spec": {"podCIDRs": ["x"]}}, "Invalid", "spec.podCIDRs: 'x' does not appear"),
-        (NODES, {"metadata": {"name": "a"}, "spec": {"podCIDRs": 5}}, "Invalid", "spec.podCIDRs"),
-        (PODS, {"metadata": {"name": "p", "labels": "x"}, **POD}, "Invalid", "metadata.labels: must map"),
-        (PODS, {"metadata": {"name": "p", "annotations": {"a": 1}}, **POD}, "Invalid", "metadata.annotations: must map"),
-        (PODS, {"metadata": {"name": "p"}, "spec": {**POD["spec"], "nodeName": ["a"]}}, "Invalid", "spec.nodeName: must be"),
-        (PODS, pod(env=5), "Invalid", "spec.containers[0].env: must be a list"),
-        (PODS, pod(env=[{"name": "a", "value": 1}]), "Invalid", "the value of a must be a string"),
-        (PODS, {"metadata": {"generateName": 5}, **POD}, "Invalid", "metadata.name"),
+        (NAMESPACES, {"metadata": {"name": "a"}, "spec": 5}, "BadRequest", "spec: must be an object"),
+        (NODES, {"metadata": {"name": "a"}, "spec": {"podCIDRs": ["x"]}}, "Invalid", "spec.podCIDRs[0]: Invalid value"),
+        (NODES, {"metadata": {"name": "a"}, "spec": {"podCIDRs": 5}}, "BadRequest", "spec.podCIDRs: must be a list"),
+        (
+            PODS,
+            {"metadata": {"name": "p", "labels": "x"}, **POD},
+            "BadRequest",
+            "metadata.labels: must be an object, not a string",
+        ),
+        (
+            PODS,
+            {"metadata": {"name": "p", "annotations": {"a": 1}}, **POD},
+            "BadRequest",
+            "metadata.annotations[a]: must be a string",
+        ),
+        (PODS, {"metadata": {"name": "p"}, "spec": {**POD["spec"], "nodeName": ["a"]}}, "BadRequest", "spec.nodeName: must be"),
+        (PODS, pod(env=5), "BadRequest", "spec.containers[0].env: must be a list"),
+        (PODS, pod(env=[{"name": "a", "value": 1}]), "BadRequest", "spec.containers[0].env[0].value: must be a string"),
+        (PODS, {"metadata": {"generateName": 5}, **POD}, "BadRequest", "metadata.generateName"),
         (PODS, {"metadata": {"name": "p\n"}, **POD}, "Invalid", "metadata.name"),
-        (PODS, {"metadata": {"name": "p", "namespace": "other"}, **POD}, "BadRequest", "namespace of the object"),
+        (PODS, {"metadata": {"name": "p", "namespace": "other"}, **POD}, "BadRequest", "the namespace of the provided object"),
         ("/api/v1/pods", {"metadata": {"name": "p"}, **POD}, "MethodNotAllowed", "POST is not served"),
-        (PODS, b'{"metadata":{"name":"\\ud800"}}', "BadRequest", "not a JSON object"),
+        (PODS, b'{"metadata":{"name":"\\ud800"}}', "BadRequest", "not JSON"),
         (PODS, b'{"metadata":{},"spec":' + b'{"a":' * 5000 + b"1" + b"}" * 5001, "BadRequest", "recursion"),
     ],
 )
@@ -89,12 +99,16 @@ async def test_patches_into_something_else(patch: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-async def test_what_is_to_be_tried_only_is_refused_and_not_done(method: str) -> None:
+async def test_what_is_to_be_tried_only_is_answered_and_not_done(method: str) -> None:
     api = Api()
     await api.pod("web")
+    before = api.store.version
     body = {"metadata": {"name": "p"}, **POD} if method == "POST" else None
-    await api.refused("BadRequest", method, PODS if body else f"{PODS}/web", body, dryRun="All")
+    found = await api(method, PODS if body else f"{PODS}/web", body, dryRun="All")
+    assert found["metadata"]["name"] == ("p" if body else "web")
     assert await api.names(PODS) == ["web"]
+    assert api.store.version == before
+    await api.refused("BadRequest", method, PODS if body else f"{PODS}/web", body, dryRun="Some")
 
 
 async def test_a_pod_on_a_node_that_is_not_there_goes_at_once() -> None:

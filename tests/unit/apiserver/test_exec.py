@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
+import contextlib
 import json
 import socket
 import time
@@ -18,7 +18,7 @@ from podplane.cluster.errors import ApiError, NotFound
 from podplane.cluster.exec import ExecSession
 from podplane.cluster.requests import execute
 from podplane.cluster.streams import ExecRequest
-from tests.unit.apiserver.live import FakeExecution, Live, live
+from tests.unit.apiserver.live import FakeExecution, Live, access_to, connection, live
 from tests.unit.apiserver.test_server import PODS
 
 
@@ -108,7 +108,7 @@ async def test_the_node_is_asked_for_what_was_typed(lab: Live) -> None:
 
 def refusal(port: int, pod: str = "web", token: str = "secret", command: tuple[str, ...] = ("id",), **options: Any) -> ApiError:
     with pytest.raises(ApiError) as refused:
-        ExecSession("127.0.0.1", port, execute(token, "default", pod, command, **options))
+        ExecSession(access_to(port), execute(token, "default", pod, command, **options))
     return refused.value
 
 
@@ -212,12 +212,10 @@ async def plain(lab: Live, method: str) -> tuple[int, Any]:
     """Exec as plain HTTP, without an upgrade."""
 
     def ask() -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", lab.port, timeout=5)
-        connection.request(method, f"{PODS}/web/exec?command=id&stdout=true", headers={"authorization": "Bearer secret"})
-        answer = connection.getresponse()
-        found = answer.status, answer.read()
-        connection.close()
-        return found
+        with contextlib.closing(connection(lab.port)) as plain:
+            plain.request(method, f"{PODS}/web/exec?command=id&stdout=true", headers={"authorization": "Bearer secret"})
+            answer = plain.getresponse()
+            return answer.status, answer.read()
 
     return await asyncio.to_thread(ask)
 
@@ -239,7 +237,8 @@ async def test_without_an_upgrade_the_refusal_is_a_status(lab: Live) -> None:
 
 def handshake(port: int, path: str, protocols: str) -> bytes:
     """The first line that answers an opening handshake."""
-    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+    plain = socket.create_connection(("127.0.0.1", port), 5)
+    with access_to(port).context().wrap_socket(plain, server_hostname="127.0.0.1") as connection:
         connection.sendall(
             f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
             f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer secret\r\n{protocols}\r\n".encode()

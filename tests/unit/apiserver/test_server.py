@@ -12,12 +12,17 @@ from typing import Any
 import pytest
 
 from podplane.apiserver.admission import Admission
-from podplane.apiserver.server import ApiServer, merge, parse_path
+from podplane.apiserver.identity import Tokens, admin
+from podplane.apiserver.patches import merge
+from podplane.apiserver.paths import parse
+from podplane.apiserver.registry import Registry
+from podplane.apiserver.server import ApiServer
 from podplane.apiserver.store import Store
 from podplane.cluster.messages import MERGE_PATCH, Request, Response, Stream
 
 Object = dict[str, Any]
-POD = {"spec": {"containers": [{"name": "main", "image": "podplane/echo"}]}}
+CONTAINER = {"name": "main", "image": "podplane/echo"}
+POD = {"spec": {"containers": [CONTAINER]}}
 READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 
 
@@ -27,7 +32,8 @@ class Api:
     def __init__(self, path: Path | str = ":memory:", cidrs: tuple[str, ...] = ("10.244.0.0/16", "fd00:10:244::/48")) -> None:
         self.store = Store(path)
         networks = [ipaddress.ip_network(cidr) for cidr in cidrs]
-        self.server = ApiServer(self.store, Admission(self.store, networks), lambda t: "admin" if t == "secret" else None)
+        self.tokens = Tokens({"secret": admin()}, b"k" * 32, self.store)
+        self.server = ApiServer(self.store, Admission(self.store, networks), self.tokens)
         self.server.bootstrap()
 
     async def answer(self, method: str, path: str, body: Any = None, token: str = "secret", **query: str) -> Any:
@@ -98,8 +104,8 @@ async def test_refusals_have_the_reason_clients_know(api: Api) -> None:
     await api.refused("Invalid", "POST", "/api/v1/nodes", {"metadata": {"name": "Not A Name"}})
     await api.refused("Invalid", "POST", PODS, {"metadata": {"name": "x"}, "spec": {"containers": []}})
     await api.refused("NotFound", "GET", "/api/v1/unicorns")
-    await api.refused("NotFound", "GET", "/apis/apps/v1/deployments")
-    await api.refused("MethodNotAllowed", "DELETE", "/api/v1/nodes")
+    await api.refused("NotFound", "GET", "/apis/apps/v2/deployments")
+    await api.refused("MethodNotAllowed", "PUT", "/api/v1/nodes")
     await api.refused("RequestEntityTooLarge", "POST", "/api/v1/nodes", b" " * 4_000_000)
     await api.refused("NotFound", "POST", "/api/v1/namespaces/nowhere/pods", {"metadata": {"name": "x"}, **POD})
     wrong = Request("PATCH", "/api/v1/nodes/n1", {}, {"authorization": "Bearer secret", "content-type": "text/plain"}, b"{}")
@@ -109,19 +115,21 @@ async def test_refusals_have_the_reason_clients_know(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec",
+    ("spec", "reason", "field"),
     [
-        {"containers": [{"name": "a"}, {"name": "a"}]},
-        {"containers": [{"name": "A_b"}]},
-        {"containers": [{"name": "a", "command": "not a list"}]},
-        {"containers": [{"name": "a"}], "restartPolicy": "Sometimes"},
-        {"containers": [{"name": "a"}], "terminationGracePeriodSeconds": -1},
-        {"containers": ["a"]},
-        "nothing",
+        ({"containers": [CONTAINER, CONTAINER]}, "Invalid", "spec.containers[1].name"),
+        ({"containers": [{**CONTAINER, "name": "A_b"}]}, "Invalid", "spec.containers[0].name"),
+        ({"containers": [{"name": "a"}]}, "Invalid", "spec.containers[0].image"),
+        ({"containers": [{**CONTAINER, "command": "not a list"}]}, "BadRequest", "spec.containers[0].command"),
+        ({"containers": [CONTAINER], "restartPolicy": "Sometimes"}, "Invalid", "spec.restartPolicy"),
+        ({"containers": [CONTAINER], "terminationGracePeriodSeconds": -1}, "Invalid", "spec.terminationGracePeriodSeconds"),
+        ({"containers": ["a"]}, "BadRequest", "spec.containers[0]"),
+        ("nothing", "BadRequest", "spec"),
     ],
 )
-async def test_pods_that_make_no_sense_are_invalid(api: Api, spec: Any) -> None:
-    await api.refused("Invalid", "POST", PODS, {"metadata": {"name": "x"}, "spec": spec})
+async def test_pods_that_make_no_sense_are_refused_with_the_field(api: Api, spec: Any, reason: str, field: str) -> None:
+    message = await api.refused(reason, "POST", PODS, {"metadata": {"name": "x"}, "spec": spec})
+    assert f"{field}: " in message
 
 
 async def test_generated_names(api: Api) -> None:
@@ -341,8 +349,7 @@ def test_what_was_acknowledged_survives_sigkill(tmp_path: Path) -> None:
     ],
 )
 def test_paths(path: str, expected: tuple[str, str, str, str]) -> None:
-    target = parse_path(path)
-    assert target is not None
+    target = parse(path, Registry(Store(":memory:")))
     assert (target.resource.plural, target.namespace, target.name, target.subresource) == expected
 
 

@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podplane.apiserver import watch
+from podplane.apiserver.kinds.table import RESOURCES
 from podplane.apiserver.problems import Problem
+from podplane.apiserver.representation import Whole
 from podplane.apiserver.selectors import Predicate, labels
 from podplane.apiserver.store import Stored
 from podplane.apiserver.watch import Change, Hub, Watcher
@@ -23,6 +25,7 @@ from podplane.cluster.messages import Stream
 from tests.unit.apiserver.test_server import PODS, Api
 
 Object = dict[str, Any]
+POD = next(row for row in RESOURCES if row.id == "pods")
 
 
 class Cluster:
@@ -55,10 +58,10 @@ class Cluster:
         *,
         namespace: str = "",
         seconds: float = 0.01,
-        bookmarks: str = "",
+        bookmarks: bool = False,
     ) -> AsyncIterator[bytes]:
         since = self.version if since is None else since
-        return self.hub.open("pods", namespace, wanted, since, seconds, bookmarks)
+        return self.hub.open(Whole(POD), namespace, wanted, since, seconds, bookmarks=bookmarks)
 
 
 @pytest.fixture
@@ -191,18 +194,20 @@ async def test_many_watchers_get_the_same_line(cluster: Cluster) -> None:
     assert found.pop().count(b"\n") == 2
 
 
-def test_a_line_is_encoded_once_for_all(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:
-    watchers = [Watcher("pods", "", None, watch.deque(), asyncio.Event()) for _ in range(3)]
+def test_a_line_is_encoded_once_for_all() -> None:
+    watchers = [Watcher("pods", "", None, Whole(POD), watch.deque()) for _ in range(3)]
     stored = Stored({"metadata": {"name": "a"}}, b'{"kept": "as it was encoded"}')
+    line: bytes | None = None
     for watcher in watchers:
-        watcher.offer(Change(1, "pods", "ADDED", stored, None))
-    assert {watcher.lines[0] for watcher in watchers} == {b'{"type":"ADDED","object":{"kept": "as it was encoded"}}\n'}
+        line = watcher.offer(Change(1, "pods", "ADDED", stored, None), line)
+    assert line == b'{"type":"ADDED","object":{"kept": "as it was encoded"}}\n'
+    assert all(watcher.lines[0] is line for watcher in watchers)
 
 
 async def test_a_watcher_that_does_not_read_is_cut_off_and_others_go_on(
     monkeypatch: pytest.MonkeyPatch, cluster: Cluster
 ) -> None:
-    monkeypatch.setattr(watch, "BACKLOG", 5)
+    monkeypatch.setattr(watch, "BACKLOG_BYTES", 500)
     slow, quick = cluster.open(seconds=60), cluster.open(seconds=0.05)
     seen: list[Object] = []
     for i in range(8):
@@ -219,7 +224,7 @@ async def test_a_watcher_that_does_not_read_is_cut_off_and_others_go_on(
 async def test_bookmarks_only_for_those_who_ask(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:
     monkeypatch.setattr(watch, "BOOKMARK_SECONDS", 0.005)
     cluster.set("a")
-    asking, silent = cluster.open(bookmarks="Pod", seconds=60), cluster.open(seconds=0.03)
+    asking, silent = cluster.open(bookmarks=True, seconds=60), cluster.open(seconds=0.03)
     mark = json.loads(await asyncio.wait_for(anext(asking), 1))
     assert mark == {"type": "BOOKMARK", "object": {"kind": "Pod", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}}}
     assert await events(silent) == []
@@ -227,7 +232,7 @@ async def test_bookmarks_only_for_those_who_ask(monkeypatch: pytest.MonkeyPatch,
 
 async def test_a_bookmark_never_says_more_than_was_sent(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:
     monkeypatch.setattr(watch, "BOOKMARK_SECONDS", 0.005)
-    lines = cluster.open(bookmarks="Pod", seconds=60)
+    lines = cluster.open(bookmarks=True, seconds=60)
     first = asyncio.ensure_future(anext(lines))
     await asyncio.sleep(0)
     asyncio.get_running_loop().call_later(0.006, cluster.set, "a")

@@ -11,19 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podplane.apiserver.server import parse_path
+from podplane.apiserver import paths
+from podplane.apiserver.registry import Registry
+from podplane.apiserver.store import Store
 from podplane.cluster import requests
 from podplane.cluster.messages import MERGE_PATCH, Request
 
 NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?(\.[a-z0-9])?", fullmatch=True)
+REGISTRY = Registry(Store(":memory:"))
 WORDS = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @given(st.sampled_from(["pods", "nodes", "namespaces"]), NAMES, NAMES, st.sampled_from(["", "status", "exec"]))
 def test_a_path_is_read_as_it_was_meant(resource: str, namespace: str, name: str, subresource: str) -> None:
     for wanted in ((name, subresource), (name, ""), ("", "")):
-        target = parse_path(unquote(requests.path_of(resource, namespace, *wanted)))
-        assert target is not None
+        target = paths.parse(unquote(requests.path_of(resource, namespace, *wanted)), REGISTRY)
         assert (target.resource.plural, target.name, target.subresource) == (resource, *wanted)
         assert target.namespace == (namespace if resource == "pods" else "")
 

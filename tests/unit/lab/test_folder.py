@@ -49,7 +49,7 @@ def test_the_holder_is_known_and_forgotten_with_its_end(folder: Folder) -> None:
             folder.hold()
         with pytest.raises(LabError, match="still starting"):
             folder.endpoint()
-        folder.publish(Endpoint("127.0.0.1", 1234, "token"))
+        folder.publish(Endpoint("127.0.0.1", 1234, "token", "ca"))
         assert folder.endpoint().port == 1234
     finally:
         os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,174 @@
+"""From the bytes of a request to an object that fits its kind, and to options."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import msgspec
+import yaml
+
+from podplane.apiserver import protobuf
+from podplane.apiserver.kinds.resource import Object, Resource, unreadable
+from podplane.apiserver.problems import Problem, invalid
+from podplane.apiserver.protobuf import TYPE as PROTOBUF
+from podplane.cluster.messages import JSON, Request
+
+YAML = "application/yaml"
+MAX_BODY_BYTES = 3 * 1024 * 1024
+"""As the real API server limits a request."""
+MAX_DEPTH = 200
+MAX_DIGITS = 18
+MODES = ("Ignore", "Warn", "Strict")
+MAX_NAMED = 20
+"""Unknown fields that are named; of more, only how many."""
+
+
+class Options(msgspec.Struct):
+    """How a write is meant: really or `dry_run`, and how strictly its body is read. `warnings` go back with the answer."""
+
+    dry_run: bool = False
+    validation: str = "Warn"
+    warnings: list[str] = []
+
+    @classmethod
+    def of(cls, request: Request) -> Options:
+        """The options in the query. Problem when they are none."""
+        runs = request.query.get("dryRun", [])
+        if any(run not in ("", "All") for run in runs):
+            raise Problem("BadRequest", f'dryRun {runs[0]!r}: the only value is "All"')
+        mode = request.parameter("fieldValidation") or "Warn"
+        if mode not in MODES:
+            raise Problem("BadRequest", f"fieldValidation {mode!r}: it is one of {', '.join(MODES)}")
+        return cls(any(runs), mode)
+
+
+def media_type(request: Request) -> str:
+    """The type of the body, without parameters."""
+    return request.headers.get("content-type", JSON).partition(";")[0].strip() or JSON
+
+
+def body(request: Request, accepted: tuple[str, ...] = (JSON, YAML, PROTOBUF)) -> Object:
+    """The object in the body. Problem when it is none."""
+    if len(request.body) > MAX_BODY_BYTES:
+        raise Problem("RequestEntityTooLarge", f"the request is larger than {MAX_BODY_BYTES} bytes")
+    kind = media_type(request)
+    if kind not in accepted:
+        raise Problem(
+            "UnsupportedMediaType",
+            f"the body of the request was in an unknown format: {kind}: served are {', '.join(accepted)}",
+        )
+    value = _yaml(request.body) if kind == YAML else _protobuf(request.body) if kind == PROTOBUF else parse_json(request.body)
+    if not isinstance(value, dict):
+        raise Problem("BadRequest", "the body is not an object")
+    return value
+
+
+def _protobuf(data: bytes) -> Object:
+    try:
+        return protobuf.decode(data)
+    except protobuf.ProtobufError as error:
+        raise Problem("BadRequest", f"the body is not protobuf of Kubernetes: {error}") from None
+
+
+def parse_json(data: bytes) -> Any:
+    """A JSON value. Problem when it is none, or is nested too deeply to be handled."""
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Problem("BadRequest", f"the body is not JSON: {error}") from None
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+        _check_depth(value)
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise Problem("BadRequest", f"the body is nested deeper than {MAX_DEPTH} levels")
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+
+
+class _Loader(yaml.CSafeLoader):
+    """YAML as JSON has it: no dates, no aliases (a few lines of those can mean gigabytes)."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _yaml(data: bytes) -> Any:
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, Loader=yaml.CSafeLoader)):
+            raise Problem("BadRequest", "the body is YAML with aliases: write them out")
+        return parse_json(json.dumps(yaml.load(data, Loader=_Loader)).encode())
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        raise Problem("BadRequest", f"the body is not YAML: {' '.join(str(error).split())}") from None
+
+
+def check_duplicates(request: Request, options: Options) -> None:
+    """Fields that are there twice: a Problem if strict, else a warning (the last one counts)."""
+    if options.validation == "Ignore" or media_type(request) != JSON:
+        return
+    found: list[str] = []
+
+    def pairs(fields: list[tuple[str, Any]]) -> Object:
+        object_ = dict(fields)
+        if len(object_) != len(fields):
+            found.extend(name for name, count in Counter(name for name, _ in fields).items() if count > 1)
+        return object_
+
+    try:
+        json.loads(request.body, object_pairs_hook=pairs)
+    except (ValueError, RecursionError):
+        return  # it is refused elsewhere, with better words
+    if found:
+        _complain([f'duplicate field "{name}"' for name in found], options)
+
+
+def _complain(texts: list[str], options: Options) -> None:
+    more = f" and {len(texts) - MAX_NAMED} more" if len(texts) > MAX_NAMED else ""
+    if options.validation == "Strict":
+        raise Problem("BadRequest", "strict decoding error: " + ", ".join(texts[:MAX_NAMED]) + more)
+    if options.validation == "Warn":
+        options.warnings += texts[:MAX_NAMED]
+
+
+def fitted(resource: Resource, object_: Object, options: Options) -> Object:
+    """The object, made to fit its kind's shape in place. Problem when it can't be."""
+    found = (object_.setdefault("kind", resource.kind), object_.setdefault("apiVersion", resource.group_version))
+    if found != (resource.kind, resource.group_version):
+        kinds = f"{found[1]} {found[0]}, expected {resource.group_version} {resource.kind}"
+        raise Problem("BadRequest", f"the object is of another kind than the request: {kinds}")
+    metadata = object_.setdefault("metadata", {})
+    if not isinstance(metadata, dict):
+        raise unreadable(resource, "metadata: must be an object")
+    for field in ("managedFields", "selfLink"):
+        metadata.pop(field, None)
+    findings = resource.read(object_)
+    if findings.wrong:
+        raise unreadable(resource, ", ".join(findings.wrong[:MAX_NAMED]))
+    if findings.unknown:
+        try:
+            _complain([f'unknown field "{path}"' for path in findings.unknown], options)
+        except Problem as problem:
+            raise unreadable(resource, str(problem)) from None
+    if findings.causes:
+        raise invalid(resource.kind, str(metadata.get("name", "")), findings.causes, resource.group)
+    return object_
+
+
+def whole_number(name: str, text: str) -> int:
+    """A parameter that is a whole number. Problem when it isn't."""
+    if not text.isdecimal() or not text.isascii() or len(text) > MAX_DIGITS:
+        raise Problem("BadRequest", f"{name} {text!r} is not a whole number")
+    return int(text)

@@ -1,0 +1,204 @@
+"""Pods and what is made of their templates: defaults and rules (core/validation, apps/validation, as far as they concern a network)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from typing import Any
+
+from podplane.apiserver.kinds import names
+from podplane.apiserver.problems import Cause
+
+Object = dict[str, Any]
+
+
+def complete_pod_spec(spec: Object) -> None:
+    """Defaults that hang on other fields."""
+    spec.setdefault("schedulerName", "default-scheduler")
+    if "serviceAccount" in spec and "serviceAccountName" not in spec:
+        spec["serviceAccountName"] = spec["serviceAccount"]
+    elif "serviceAccountName" in spec:
+        spec["serviceAccount"] = spec["serviceAccountName"]
+    for container in [*spec.get("initContainers", ()), *spec.get("containers", ())]:
+        container.setdefault("imagePullPolicy", pull_policy(container.get("image", "")))
+        container.setdefault("resources", {})
+        if spec.get("hostNetwork"):
+            for port in container.get("ports", ()):
+                port.setdefault("hostPort", port.get("containerPort"))
+        for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
+            if "httpGet" in container.get(probe, {}):
+                container[probe]["httpGet"].setdefault("path", "/")
+
+
+def pull_policy(image: str) -> str:
+    """Always for the tag `latest`, said or not; a digest or another tag stays what it is."""
+    if "@" in image:
+        return "IfNotPresent"
+    tag = image.rpartition("/")[2].partition(":")[2]
+    return "Always" if tag in ("", "latest") else "IfNotPresent"
+
+
+def complete_pod(pod: Object) -> None:
+    """Defaults of a pod."""
+    if "spec" in pod:
+        complete_pod_spec(pod["spec"])
+
+
+def check_pod(pod: Object, old: Object | None) -> Iterator[Cause]:
+    """Pod."""
+    spec = pod.get("spec", {})
+    yield from check_pod_spec(spec, "spec")
+    for i, entry in enumerate(pod.get("status", {}).get("podIPs", ())):
+        yield from check_ip(entry.get("ip", ""), f"status.podIPs[{i}].ip")
+    if old is not None and old.get("spec") != spec:
+        yield from _check_pod_change(old["spec"], spec)
+
+
+def _check_pod_change(old: Object, new: Object) -> Iterator[Cause]:
+    """A pod's spec stays, but for images, tolerations, its deadline, its gates, and a node's name that comes (validation.go)."""
+    kept = dict(new)
+    for field in ("activeDeadlineSeconds", "tolerations", "schedulingGates", "terminationGracePeriodSeconds"):
+        kept.pop(field, None)
+        if field in old:
+            kept[field] = old[field]
+    if not old.get("nodeName") and kept.get("nodeName"):
+        kept.pop("nodeName")
+    for kind in ("containers", "initContainers"):
+        if len(old.get(kind, ())) == len(new.get(kind, ())) and kind in new:
+            kept[kind] = [
+                {**c, "image": o.get("image", ""), "imagePullPolicy": o.get("imagePullPolicy")}
+                for c, o in zip(new[kind], old[kind], strict=True)
+            ]
+    if kept != old:
+        changed = sorted(name for name in kept.keys() | old.keys() if kept.get(name) != old.get(name))
+        yield Cause.forbidden(
+            "spec",
+            "pod updates may not change fields other than `spec.containers[*].image`, `spec.initContainers[*].image`, "
+            "`spec.activeDeadlineSeconds`, `spec.tolerations` (only additions to existing tolerations) "
+            f"and `spec.terminationGracePeriodSeconds`: changed are {', '.join(changed)}",
+        )
+
+
+def check_template(template: Object, path: str, policies: tuple[str, ...] = ("Always",)) -> Iterator[Cause]:
+    """A PodTemplateSpec, whose pods restart by one of these policies."""
+    yield from names.check_labels(template.get("metadata", {}).get("labels", {}), f"{path}.metadata.labels")
+    spec = template.get("spec", {})
+    yield from check_pod_spec(spec, f"{path}.spec")
+    policy = spec.get("restartPolicy", "Always")
+    if policy not in policies:
+        yield Cause.unsupported(f"{path}.spec.restartPolicy", policy, policies)
+
+
+def check_pod_spec(spec: Object, path: str) -> Iterator[Cause]:
+    """At least one container; names apart; ports and addresses that can be."""
+    containers = spec.get("containers", [])
+    if not containers:
+        yield Cause.required(f"{path}.containers")
+    seen: set[str] = set()
+    for kind in ("initContainers", "containers"):
+        for i, container in enumerate(spec.get(kind, ())):
+            where = f"{path}.{kind}[{i}]"
+            yield from _check_container(container, where, spec.get("volumes", ()))
+            name = container.get("name", "")
+            if name in seen:
+                yield Cause.duplicate(f"{where}.name", name)
+            seen.add(name)
+    volumes: set[str] = set()
+    for i, volume in enumerate(spec.get("volumes", ())):
+        if why := names.LABEL(volume.get("name", "")):
+            yield Cause.invalid(f"{path}.volumes[{i}].name", volume.get("name", ""), why)
+        if volume.get("name") in volumes:
+            yield Cause.duplicate(f"{path}.volumes[{i}].name", volume.get("name"))
+        volumes.add(volume.get("name", ""))
+    grace = spec.get("terminationGracePeriodSeconds", 0)
+    if grace < 0:
+        yield Cause.invalid(f"{path}.terminationGracePeriodSeconds", grace, "must be greater than or equal to 0")
+    if "activeDeadlineSeconds" in spec and spec["activeDeadlineSeconds"] < 1:
+        yield Cause.invalid(f"{path}.activeDeadlineSeconds", spec["activeDeadlineSeconds"], "must be between 1 and 2147483647")
+    for field in ("hostname", "subdomain"):
+        if spec.get(field) and (why := names.LABEL(spec[field])):
+            yield Cause.invalid(f"{path}.{field}", spec[field], why)
+    if spec.get("nodeName") and (why := names.SUBDOMAIN(spec["nodeName"])):
+        yield Cause.invalid(f"{path}.nodeName", spec["nodeName"], why)
+    yield from names.check_labels(spec.get("nodeSelector", {}), f"{path}.nodeSelector")
+    for i, alias in enumerate(spec.get("hostAliases", ())):
+        yield from check_ip(alias.get("ip", ""), f"{path}.hostAliases[{i}].ip")
+    if spec.get("dnsPolicy") == "None" and not spec.get("dnsConfig", {}).get("nameservers"):
+        yield Cause.required(
+            f"{path}.dnsConfig.nameservers", "must provide at least one DNS nameserver when `dnsPolicy` is None"
+        )
+
+
+def _check_container(container: Object, path: str, volumes: Any) -> Iterator[Cause]:
+    name = container.get("name", "")
+    if not name:
+        if "name" in container:
+            yield Cause.required(f"{path}.name")
+    elif why := names.LABEL(name):
+        yield Cause.invalid(f"{path}.name", name, why)
+    if not container.get("image"):
+        yield Cause.required(f"{path}.image")
+    known: set[str] = set()
+    for i, port in enumerate(container.get("ports", ())):
+        where = f"{path}.ports[{i}]"
+        if "containerPort" in port:
+            yield from names.check_port(port["containerPort"], f"{where}.containerPort")
+        if port.get("hostPort"):
+            yield from names.check_port(port["hostPort"], f"{where}.hostPort")
+        if port.get("name"):
+            if not names.PORT_NAME_PATTERN.fullmatch(port["name"]):
+                yield from names.check_port(port["name"], f"{where}.name", named=True)
+            if port["name"] in known:
+                yield Cause.duplicate(f"{where}.name", port["name"])
+            known.add(port["name"])
+    for i, variable in enumerate(container.get("env", ())):
+        if not names.ENV_PATTERN.fullmatch(variable.get("name", "x")):
+            yield Cause.invalid(
+                f"{path}.env[{i}].name", variable["name"], "must consist only of printable ASCII characters other than '='"
+            )
+        if variable.get("value") and variable.get("valueFrom"):
+            yield Cause.invalid(f"{path}.env[{i}].valueFrom", "", "may not be specified when `value` is not empty")
+    there = {volume.get("name") for volume in volumes}
+    for i, mount in enumerate(container.get("volumeMounts", ())):
+        if mount.get("name") not in there:
+            yield Cause(f"{path}.volumeMounts[{i}].name", "FieldValueNotFound", f'Not found: "{mount.get("name", "")}"')
+    for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
+        if probe in container:
+            yield from _check_probe(container[probe], f"{path}.{probe}", only_one=probe != "readinessProbe")
+
+
+HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
+
+
+def _check_probe(probe: Object, path: str, only_one: bool) -> Iterator[Cause]:
+    handlers = [handler for handler in HANDLERS if handler in probe]
+    if not handlers:
+        yield Cause.required(path, "must specify a handler type")
+    for second in handlers[1:]:
+        yield Cause.forbidden(f"{path}.{second}", "may not specify more than 1 handler type")
+    for handler in ("httpGet", "tcpSocket", "grpc"):
+        if "port" in probe.get(handler, {}):
+            yield from names.check_port(probe[handler]["port"], f"{path}.{handler}.port", named=handler != "grpc")
+    for field in ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"):
+        if probe.get(field, 0) < 0:
+            yield Cause.invalid(f"{path}.{field}", probe[field], "must be greater than or equal to 0")
+    if only_one and probe.get("successThreshold", 1) != 1:
+        yield Cause.invalid(f"{path}.successThreshold", probe["successThreshold"], "must be 1")
+
+
+def check_ip(text: str, path: str) -> Iterator[Cause]:
+    """An IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        yield Cause.invalid(path, text, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
+
+
+def check_cidr(text: str, path: str) -> Iterator[Cause]:
+    """A network."""
+    try:
+        ipaddress.ip_network(text, strict=False)
+        if "/" not in text:
+            raise ValueError
+    except ValueError:
+        yield Cause.invalid(path, text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")

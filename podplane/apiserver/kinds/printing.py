@@ -1,0 +1,506 @@
+"""Columns of tables, as kubectl users know them (pkg/printers/internalversion). Pure: an object and the time in, cells out."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from podplane.apiserver.kinds.resource import Column, at
+
+Object = dict[str, Any]
+Now = datetime.datetime
+NONE, UNSET, UNKNOWN = "<none>", "<unset>", "<unknown>"
+WIDE = 1
+MAX_PORTS_SHOWN = 3
+
+
+def column(name: str, value: Callable[[Object], Any], type_: str = "string", priority: int = 0, format_: str = "") -> Column:
+    """A column whose value doesn't hang on the time."""
+    return Column(name, lambda object_, _: value(object_), type_, priority, format_)
+
+
+def path(text: str, default: Any = NONE) -> Callable[[Object], Any]:
+    """The value at a path of fields."""
+    parts = tuple(text.split("."))
+
+    def value(object_: Object) -> Any:
+        found = at(object_, parts)
+        return default if found is None or found == "" else found
+
+    return value
+
+
+def number(name: str, text: str, priority: int = 0) -> Column:
+    """A column of numbers, 0 where nothing is said."""
+    return column(name, path(text, 0), "integer", priority)
+
+
+def duration(seconds: float) -> str:
+    """A time span in one or two units (apimachinery, util/duration/duration.go, HumanDuration)."""
+    whole = int(seconds)
+    if whole < 0:
+        return "<invalid>" if whole < -1 else "0s"
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    if whole < 120:
+        return f"{whole}s"
+    if minutes < 10:
+        return f"{minutes}m{whole % 60}s" if whole % 60 else f"{minutes}m"
+    if minutes < 180:
+        return f"{minutes}m"
+    if hours < 8:
+        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
+    if hours < 48:
+        return f"{hours}h"
+    if hours < 192:
+        return f"{days}d{hours % 24}h" if hours % 24 else f"{days}d"
+    if days < 730:
+        return f"{days}d"
+    years, rest = divmod(days, 365)
+    return f"{years}y{rest}d" if years < 8 and rest else f"{years}y"
+
+
+def since(text: str | None, now: Now) -> str:
+    """How long ago that was."""
+    if not text:
+        return UNKNOWN
+    return duration((now - datetime.datetime.fromisoformat(text)).total_seconds())
+
+
+def name_of(object_: Object) -> str:
+    """metadata.name."""
+    found: str = object_["metadata"]["name"]
+    return found
+
+
+NAME = column("Name", name_of, format_="name")
+AGE = Column("Age", lambda object_, now: since(object_["metadata"].get("creationTimestamp"), now))
+CREATED = column("Created At", path("metadata.creationTimestamp"), format_="date-time")
+
+
+def joined(parts: Iterable[Any], otherwise: str = NONE) -> str:
+    """Parts with commas."""
+    return ",".join(map(str, parts)) or otherwise
+
+
+def selector_text(selector: Object | None) -> str:
+    """A meta/v1 LabelSelector as one text."""
+    if not selector:
+        return NONE
+    terms = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
+    for term in selector.get("matchExpressions") or ():
+        key, values = term.get("key", ""), ",".join(sorted(term.get("values", ())))
+        match term.get("operator"):
+            case "In":
+                terms.append(f"{key} in ({values})")
+            case "NotIn":
+                terms.append(f"{key} notin ({values})")
+            case "Exists":
+                terms.append(key)
+            case "DoesNotExist":
+                terms.append(f"!{key}")
+    return ",".join(terms) or NONE
+
+
+def labels_text(labels: Object | None) -> str:
+    """Labels as one text."""
+    return joined(f"{key}={value}" for key, value in sorted((labels or {}).items()))
+
+
+def _containers(object_: Object) -> list[Object]:
+    return at(object_, ("spec", "template", "spec", "containers")) or []
+
+
+CONTAINERS = column("Containers", lambda o: joined(c.get("name", "") for c in _containers(o)), priority=WIDE)
+IMAGES = column("Images", lambda o: joined(c.get("image", "") for c in _containers(o)), priority=WIDE)
+SELECTOR = column("Selector", lambda o: selector_text(at(o, ("spec", "selector"))), priority=WIDE)
+
+
+# Pods.
+
+
+def pod_state(pod: Object) -> str:
+    """The word that says most about a pod."""
+    status = pod.get("status", {})
+    reason = status.get("reason") or status.get("phase") or "Unknown"
+    inits = status.get("initContainerStatuses", ())
+    starting = _init_state(inits, pod)
+    if starting:
+        reason = starting
+    else:
+        running = False
+        for container in reversed(status.get("containerStatuses", ())):
+            state = container.get("state", {})
+            waiting, ended = state.get("waiting") or {}, state.get("terminated")
+            if waiting.get("reason"):
+                reason = waiting["reason"]
+            elif ended is not None:
+                reason = ended.get("reason") or (
+                    f"Signal:{ended['signal']}" if ended.get("signal") else f"ExitCode:{ended.get('exitCode', 0)}"
+                )
+            elif container.get("ready") and "running" in state:
+                running = True
+        if reason == "Completed" and running:
+            ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions", ()))
+            reason = "Running" if ready else "NotReady"
+    if pod["metadata"].get("deletionTimestamp"):
+        return "Unknown" if status.get("reason") == "NodeLost" else reason if status.get("phase") in ENDED else "Terminating"
+    if status.get("phase") == "Pending" and any(
+        c.get("type") == "PodScheduled" and c.get("reason") == "SchedulingGated" for c in status.get("conditions", ())
+    ):
+        return "SchedulingGated"
+    return str(reason)
+
+
+ENDED = ("Succeeded", "Failed")
+
+
+def _init_state(statuses: Iterable[Object], pod: Object) -> str:
+    """What the first init container that isn't done does; "" when all are done."""
+    specs = pod["spec"].get("initContainers", ())
+    sidecars = {c["name"] for c in specs if c.get("restartPolicy") == "Always"}
+    for i, container in enumerate(statuses):
+        state = container.get("state", {})
+        ended, waiting = state.get("terminated"), state.get("waiting") or {}
+        if ended is not None and ended.get("exitCode", 0) == 0:
+            continue
+        if container.get("name") in sidecars and container.get("started"):
+            continue
+        if ended is not None:
+            return f"Init:{ended.get('reason') or 'ExitCode:' + str(ended.get('exitCode'))}"
+        if waiting.get("reason") not in (None, "", "PodInitializing"):
+            return f"Init:{waiting['reason']}"
+        return f"Init:{i}/{len(specs)}"
+    return ""
+
+
+def _pod_ready(pod: Object) -> str:
+    statuses = pod.get("status", {}).get("containerStatuses", ())
+    ready = sum(bool(c.get("ready")) for c in statuses)
+    sidecars = [c for c in pod["spec"].get("initContainers", ()) if c.get("restartPolicy") == "Always"]
+    names = {c["name"] for c in sidecars}
+    ready += sum(bool(c.get("ready")) for c in pod.get("status", {}).get("initContainerStatuses", ()) if c.get("name") in names)
+    return f"{ready}/{len(pod['spec']['containers']) + len(sidecars)}"
+
+
+def _restarts(pod: Object, now: Now) -> str:
+    count, last = 0, ""
+    for container in pod.get("status", {}).get("containerStatuses", ()):
+        count += container.get("restartCount", 0)
+        last = max(last, (container.get("lastState", {}).get("terminated") or {}).get("finishedAt", ""))
+    return f"{count} ({since(last, now)} ago)" if count and last else str(count)
+
+
+def _gates(pod: Object) -> str:
+    gates = pod["spec"].get("readinessGates", ())
+    true = {c.get("type") for c in pod.get("status", {}).get("conditions", ()) if c.get("status") == "True"}
+    return f"{sum(g.get('conditionType') in true for g in gates)}/{len(gates)}" if gates else NONE
+
+
+PODS = (
+    NAME,
+    column("Ready", _pod_ready),
+    column("Status", pod_state),
+    Column("Restarts", _restarts),
+    AGE,
+    column("IP", path("status.podIP"), priority=WIDE),
+    column("Node", path("spec.nodeName"), priority=WIDE),
+    column("Nominated Node", path("status.nominatedNodeName"), priority=WIDE),
+    column("Readiness Gates", _gates, priority=WIDE),
+)
+
+
+# Nodes and namespaces.
+
+
+def _node_state(node: Object) -> str:
+    ready = [c for c in node.get("status", {}).get("conditions", ()) if c.get("type") == "Ready"]
+    words = ["Unknown" if not ready else "Ready" if ready[0].get("status") == "True" else "NotReady"]
+    if node.get("spec", {}).get("unschedulable"):
+        words.append("SchedulingDisabled")
+    return ",".join(words)
+
+
+ROLE = "node-role.kubernetes.io/"
+
+
+def _roles(node: Object) -> str:
+    return joined(sorted(key.removeprefix(ROLE) for key in node["metadata"].get("labels", {}) if key.startswith(ROLE)))
+
+
+def _node_ip(kind: str) -> Callable[[Object], str]:
+    def value(node: Object) -> str:
+        found = (a.get("address") for a in node.get("status", {}).get("addresses", ()) if a.get("type") == kind)
+        return next(found, None) or NONE
+
+    return value
+
+
+NODES = (
+    NAME,
+    column("Status", _node_state),
+    column("Roles", _roles),
+    AGE,
+    column("Version", path("status.nodeInfo.kubeletVersion", "")),
+    column("Internal-IP", _node_ip("InternalIP"), priority=WIDE),
+    column("External-IP", _node_ip("ExternalIP"), priority=WIDE),
+    column("OS-Image", path("status.nodeInfo.osImage", UNKNOWN), priority=WIDE),
+    column("Kernel-Version", path("status.nodeInfo.kernelVersion", UNKNOWN), priority=WIDE),
+    column("Container-Runtime", path("status.nodeInfo.containerRuntimeVersion", UNKNOWN), priority=WIDE),
+)
+NAMESPACES = (NAME, column("Status", path("status.phase", "")), AGE)
+
+
+# Workloads.
+
+
+def _of(done: str, wanted: str) -> Callable[[Object], str]:
+    return lambda object_: f"{path(done, 0)(object_)}/{path(wanted, 0)(object_)}"
+
+
+DEPLOYMENTS = (
+    NAME,
+    column("Ready", _of("status.readyReplicas", "spec.replicas")),
+    number("Up-to-date", "status.updatedReplicas"),
+    number("Available", "status.availableReplicas"),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+)
+REPLICA_SETS = (
+    NAME,
+    number("Desired", "spec.replicas"),
+    number("Current", "status.replicas"),
+    number("Ready", "status.readyReplicas"),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+)
+DAEMON_SETS = (
+    NAME,
+    number("Desired", "status.desiredNumberScheduled"),
+    number("Current", "status.currentNumberScheduled"),
+    number("Ready", "status.numberReady"),
+    number("Up-to-date", "status.updatedNumberScheduled"),
+    number("Available", "status.numberAvailable"),
+    column("Node Selector", lambda o: labels_text(at(o, ("spec", "template", "spec", "nodeSelector")))),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+)
+STATEFUL_SETS = (NAME, column("Ready", _of("status.readyReplicas", "spec.replicas")), AGE, CONTAINERS, IMAGES)
+
+
+def _job_state(job: Object) -> str:
+    true = {c.get("type") for c in job.get("status", {}).get("conditions", ()) if c.get("status") == "True"}
+    for kind, word in (("Complete", "Complete"), ("Failed", "Failed")):
+        if kind in true:
+            return word
+    if job["metadata"].get("deletionTimestamp"):
+        return "Terminating"
+    for kind, word in (
+        ("Suspended", "Suspended"),
+        ("FailureTarget", "FailureTarget"),
+        ("SuccessCriteriaMet", "SuccessCriteriaMet"),
+    ):
+        if kind in true:
+            return word
+    return "Running"
+
+
+def _completions(job: Object) -> str:
+    done, spec = job.get("status", {}).get("succeeded", 0), job["spec"]
+    if "completions" in spec:
+        return f"{done}/{spec['completions']}"
+    parallel = spec.get("parallelism", 1)
+    return f"{done}/1 of {parallel}" if parallel > 1 else f"{done}/1"
+
+
+def _job_duration(job: Object, now: Now) -> str:
+    start, end = at(job, ("status", "startTime")), at(job, ("status", "completionTime"))
+    if not start:
+        return ""
+    until = datetime.datetime.fromisoformat(end) if end else now
+    return duration((until - datetime.datetime.fromisoformat(start)).total_seconds())
+
+
+JOBS = (
+    NAME,
+    column("Status", _job_state),
+    column("Completions", _completions),
+    Column("Duration", _job_duration),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+)
+
+
+# Services and what is around them.
+
+
+def _external_ip(service: Object) -> str:
+    spec = service["spec"]
+    kind, ips = spec.get("type"), spec.get("externalIPs", [])
+    if kind == "ExternalName":
+        return spec.get("externalName") or NONE
+    if kind == "LoadBalancer":
+        given = [i.get("ip") or i.get("hostname", "") for i in at(service, ("status", "loadBalancer", "ingress")) or ()]
+        return joined([*given, *ips], "<pending>")
+    return joined(ips)
+
+
+def _ports(service: Object) -> str:
+    return joined(
+        f"{p.get('port')}:{p['nodePort']}/{p.get('protocol')}" if p.get("nodePort") else f"{p.get('port')}/{p.get('protocol')}"
+        for p in service["spec"].get("ports", ())
+    )
+
+
+SERVICES = (
+    NAME,
+    column("Type", path("spec.type")),
+    column("Cluster-IP", path("spec.clusterIP")),
+    column("External-IP", _external_ip),
+    column("Port(s)", _ports),
+    AGE,
+    column("Selector", lambda o: labels_text(o["spec"].get("selector")), priority=WIDE),
+)
+
+
+def _some(texts: list[str], most: int = MAX_PORTS_SHOWN, otherwise: str = UNSET) -> str:
+    more = f" + {len(texts) - most} more..." if len(texts) > most else ""
+    return joined(texts[:most], otherwise) + more
+
+
+def _endpoints(endpoints: Object) -> str:
+    found: list[str] = []
+    for subset in endpoints.get("subsets", ()):
+        for address in subset.get("addresses", ()):
+            ip = f"[{address['ip']}]" if ":" in address.get("ip", "") else address.get("ip", "")
+            ports = subset.get("ports", ())
+            found += [f"{ip}:{p.get('port')}" for p in ports] if ports else [ip]
+    return _some(found, otherwise=NONE)
+
+
+ENDPOINTS = (NAME, column("Endpoints", _endpoints), AGE)
+ENDPOINT_SLICES = (
+    NAME,
+    column("AddressType", path("addressType")),
+    column("Ports", lambda o: _some([str(p.get("port", "*")) for p in o.get("ports", ())])),
+    column("Endpoints", lambda o: _some([a for e in o.get("endpoints", ()) for a in e.get("addresses", ())])),
+    AGE,
+)
+
+
+def _hosts(ingress: Object) -> str:
+    hosts = [rule["host"] for rule in ingress.get("spec", {}).get("rules", ()) if rule.get("host")]
+    return _some(hosts, otherwise="*")
+
+
+def _ingress_address(ingress: Object) -> str:
+    found = at(ingress, ("status", "loadBalancer", "ingress")) or ()
+    return ",".join(i.get("ip") or i.get("hostname", "") for i in found)
+
+
+INGRESSES = (
+    NAME,
+    column("Class", path("spec.ingressClassName")),
+    column("Hosts", _hosts),
+    column("Address", _ingress_address),
+    column("Ports", lambda o: "80, 443" if o.get("spec", {}).get("tls") else "80"),
+    AGE,
+)
+
+
+def _parameters(ingress_class: Object) -> str:
+    found = ingress_class.get("spec", {}).get("parameters")
+    if not found:
+        return NONE
+    group = f".{found['apiGroup']}" if found.get("apiGroup") else ""
+    return f"{found.get('kind')}{group}/{found.get('name')}"
+
+
+INGRESS_CLASSES = (NAME, column("Controller", path("spec.controller")), column("Parameters", _parameters), AGE)
+NETWORK_POLICIES = (NAME, column("Pod-Selector", lambda o: selector_text(at(o, ("spec", "podSelector")))), AGE)
+SERVICE_CIDRS = (NAME, column("CIDRs", lambda o: joined(at(o, ("spec", "cidrs")) or ())), AGE)
+
+
+def _parent(address: Object) -> str:
+    found = at(address, ("spec", "parentRef")) or {}
+    parts = [found.get("resource", ""), found.get("group", "")]
+    owner = ".".join(filter(None, parts))
+    return "/".join(filter(None, (owner, found.get("namespace"), found.get("name")))) or NONE
+
+
+IP_ADDRESSES = (NAME, column("ParentRef", _parent), AGE)
+
+
+# The rest.
+
+CONFIG_MAPS = (
+    NAME,
+    column("Data", lambda o: len(o.get("data", ())) + len(o.get("binaryData", ())), "integer"),
+    AGE,
+)
+SECRETS = (
+    NAME,
+    column("Type", path("type")),
+    column("Data", lambda o: len(o.get("data", ())), "integer"),
+    AGE,
+)
+SERVICE_ACCOUNTS = (NAME, column("Secrets", lambda o: len(o.get("secrets", ())), "integer"), AGE)
+LEASES = (NAME, column("Holder", path("spec.holderIdentity", "")), AGE)
+
+
+def _last_seen(event: Object, now: Now) -> str:
+    series = (event.get("series") or {}).get("lastObservedTime")
+    return since(series or event.get("lastTimestamp") or event.get("eventTime"), now)
+
+
+def _about(event: Object) -> str:
+    about = event.get("involvedObject", {})
+    return f"{about.get('kind', '').lower()}/{about.get('name', '')}"
+
+
+def _source(event: Object) -> str:
+    source = event.get("source", {})
+    return ", ".join(filter(None, (source.get("component") or event.get("reportingComponent"), source.get("host"))))
+
+
+EVENTS = (
+    Column("Last Seen", _last_seen),
+    column("Type", path("type", "")),
+    column("Reason", path("reason", "")),
+    column("Object", _about),
+    column("Subobject", path("involvedObject.fieldPath", ""), priority=WIDE),
+    column("Source", _source, priority=WIDE),
+    column("Message", lambda o: o.get("message", "").strip()),
+    Column("First Seen", lambda o, now: since(o.get("firstTimestamp") or o.get("eventTime"), now), priority=WIDE),
+    column("Count", path("count", 1), "integer", WIDE),
+    column("Name", name_of, priority=WIDE, format_="name"),
+)
+ROLES = (NAME, CREATED)
+
+
+def _subjects(kind: str) -> Callable[[Object], str]:
+    def value(binding: Object) -> str:
+        found = [s for s in binding.get("subjects", ()) if s.get("kind") == kind]
+        return ", ".join(f"{s['namespace']}/{s['name']}" if s.get("namespace") else s.get("name", "") for s in found)
+
+    return value
+
+
+BINDINGS = (
+    NAME,
+    column("Role", lambda o: f"{o['roleRef'].get('kind')}/{o['roleRef'].get('name')}"),
+    AGE,
+    column("Users", _subjects("User"), priority=WIDE),
+    column("Groups", _subjects("Group"), priority=WIDE),
+    column("ServiceAccounts", _subjects("ServiceAccount"), priority=WIDE),
+)
+CUSTOM_RESOURCE_DEFINITIONS = (NAME, CREATED)
+OTHERS = (NAME, AGE)

@@ -1,0 +1,153 @@
+"""What a row of the table of kinds says: names, scope, shape, rules, columns, subresources."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from podplane.apiserver import shapes
+from podplane.apiserver.kinds import names
+from podplane.apiserver.problems import Cause, Problem, invalid
+
+Object = dict[str, Any]
+Check = Callable[[Object, Object | None], Iterator[Cause]]
+"""(an object, its former version or None) → what is wrong with it. Its types are right already."""
+Prepare = Callable[[Object], None]
+"""Completes an object whose types are right: defaults that hang on other fields."""
+VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table; `value` takes the object and the time. Priority 1 is shown by `-o wide` only."""
+
+    name: str
+    value: Callable[[Object, datetime.datetime], Any]
+    type: str = "string"
+    priority: int = 0
+    format: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Where the scale subresource finds its numbers; the selector is a mapping, or for custom resources a text."""
+
+    replicas: tuple[str, ...] = ("spec", "replicas")
+    current: tuple[str, ...] = ("status", "replicas")
+    selector: tuple[str, ...] = ("spec", "selector")
+
+
+def _no_causes(_: Object, __: Object | None) -> Iterator[Cause]:
+    return iter(())
+
+
+def _as_it_is(_: Object) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One kind in one version.
+
+    `read` makes an object fit its shape and says what it found. `fields` can be selected by; `fixed` are paths that no change may
+    touch once they are set. `counts` kinds have a generation that grows with each change of what is wanted. A review is answered and
+    never stored. A deletion answers with the object where it `returns_deleted`, else with a Status. A custom resource has its own
+    `schema`, and the apiVersion in which it is stored.
+    """
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool
+    definition: str = ""
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    read: Callable[[Object], shapes.Findings] = lambda _: shapes.Findings()
+    check: Check = _no_causes
+    prepare: Prepare = _as_it_is
+    columns: tuple[Column, ...] = ()
+    fields: frozenset[str] = frozenset({"metadata.name", "metadata.namespace"})
+    fixed: tuple[tuple[str, ...], ...] = ()
+    name_rule: names.Rule = names.SUBDOMAIN
+    has_status: bool = False
+    counts: bool = False
+    scale: Scale | None = None
+    is_review: bool = False
+    returns_deleted: bool = False
+    keeps_status: bool = False
+    singular: str = ""
+    schema: Mapping[str, Any] | None = None
+    storage: str = ""
+
+    @property
+    def id(self) -> str:
+        """The name of the resource with its group, as errors and the store have it."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def group_version(self) -> str:
+        """apiVersion."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """What can be done with it."""
+        return ("create",) if self.is_review else VERBS
+
+    @property
+    def list_kind(self) -> str:
+        """The kind of a list of them."""
+        return f"{self.kind}List"
+
+    @property
+    def stored_as(self) -> str:
+        """The apiVersion in which it is stored."""
+        return self.storage or self.group_version
+
+    def shape(self) -> shapes.Shape | None:
+        """The shape of a built-in kind; None for a custom resource."""
+        return shapes.builtin().shape(self.definition) if self.definition else None
+
+
+def admit(resource: Resource, object_: Object, old: Object | None) -> None:
+    """Problem unless the object, whose types are right, makes sense; it is completed."""
+    resource.prepare(object_)
+    causes = [*names.check_metadata(object_["metadata"]), *resource.check(object_, old)]
+    if old is not None:
+        causes += _touched(resource, old, object_)
+    if causes:
+        raise invalid(resource.kind, object_["metadata"].get("name", ""), causes, resource.group)
+
+
+def _touched(resource: Resource, old: Object, new: Object) -> Iterator[Cause]:
+    """What a change touches though it can't be changed once it is set."""
+    for path in resource.fixed:
+        before, after = at(old, path), at(new, path)
+        if before and before != after:
+            yield Cause.immutable(".".join(path), after)
+
+
+def check_name(resource: Resource, name: object) -> str:
+    """The name, if it can be one of an object. Problem otherwise."""
+    if not isinstance(name, str) or not name:
+        raise invalid(resource.kind, "", [Cause.required("metadata.name", "name or generateName is required")], resource.group)
+    if why := resource.name_rule(name):
+        raise invalid(resource.kind, name, [Cause.invalid("metadata.name", name, why)], resource.group)
+    return name
+
+
+def at(object_: Any, path: tuple[str, ...]) -> Any:
+    """What stands at a path; None when there is nothing."""
+    for part in path:
+        object_ = object_.get(part) if isinstance(object_, dict) else None
+    return object_
+
+
+def unreadable(resource: Resource, what: str) -> Problem:
+    """The body is no object of this kind."""
+    return Problem(
+        "BadRequest", f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {what}'
+    )

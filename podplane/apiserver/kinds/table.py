@@ -1,0 +1,337 @@
+"""All built-in kinds: one row each. A literal table; custom resources add rows of their own while the server runs."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from podplane.apiserver import shapes
+from podplane.apiserver.kinds import cluster, custom, names, networking, pods, printing, workloads
+from podplane.apiserver.kinds.resource import Object, Resource, Scale
+
+API = "io.k8s.api."
+RBAC, NETWORKING = "rbac.authorization.k8s.io", "networking.k8s.io"
+METADATA = ("metadata.name", "metadata.namespace")
+ALL = ("all",)
+"""The category of `kubectl get all`."""
+
+
+def _read(definition: str, object_: Object) -> shapes.Findings:
+    return shapes.fit(shapes.builtin().shape(definition), object_)
+
+
+def row(
+    group: str, definition: str, plural: str, namespaced: bool = True, fields: tuple[str, ...] = (), **more: Any
+) -> Resource:
+    """A row; group, kind and version are said by the definition's name, `fields` can be selected by beside name and namespace."""
+    version, kind = definition.split(".")[-2:]
+    read = functools.partial(_read, definition)
+    fields = (*METADATA, *fields)
+    return Resource(group, version, plural, kind, namespaced, definition, read=read, fields=frozenset(fields), **more)
+
+
+POD_FIELDS = (
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+    "status.podIP",
+    "status.nominatedNodeName",
+)
+EVENT_FIELDS = (
+    *(f"involvedObject.{name}" for name in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")),
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
+)
+SCALE = Scale()
+
+RESOURCES: tuple[Resource, ...] = (
+    row(
+        "",
+        API + "core.v1.ConfigMap",
+        "configmaps",
+        short_names=("cm",),
+        columns=printing.CONFIG_MAPS,
+        check=cluster.check_config_map,
+    ),
+    row(
+        "",
+        API + "core.v1.Endpoints",
+        "endpoints",
+        short_names=("ep",),
+        columns=printing.ENDPOINTS,
+        check=networking.check_endpoints,
+    ),
+    row(
+        "",
+        API + "core.v1.Event",
+        "events",
+        True,
+        EVENT_FIELDS,
+        short_names=("ev",),
+        columns=printing.EVENTS,
+        check=cluster.check_event,
+    ),
+    row(
+        "",
+        API + "core.v1.Namespace",
+        "namespaces",
+        False,
+        ("status.phase",),
+        short_names=("ns",),
+        columns=printing.NAMESPACES,
+        name_rule=names.LABEL,
+        has_status=True,
+    ),
+    row(
+        "",
+        API + "core.v1.Node",
+        "nodes",
+        False,
+        ("spec.unschedulable",),
+        short_names=("no",),
+        columns=printing.NODES,
+        check=cluster.check_node,
+        fixed=(("spec", "podCIDRs"), ("spec", "podCIDR")),
+        has_status=True,
+        keeps_status=True,
+    ),
+    row(
+        "",
+        API + "core.v1.Pod",
+        "pods",
+        True,
+        POD_FIELDS,
+        short_names=("po",),
+        categories=ALL,
+        columns=printing.PODS,
+        prepare=pods.complete_pod,
+        check=pods.check_pod,
+        has_status=True,
+        counts=True,
+        returns_deleted=True,
+    ),
+    row(
+        "",
+        API + "core.v1.Secret",
+        "secrets",
+        True,
+        ("type",),
+        columns=printing.SECRETS,
+        prepare=cluster.complete_secret,
+        check=cluster.check_secret,
+    ),
+    row(
+        "",
+        API + "core.v1.ServiceAccount",
+        "serviceaccounts",
+        short_names=("sa",),
+        columns=printing.SERVICE_ACCOUNTS,
+        returns_deleted=True,
+    ),
+    row(
+        "",
+        API + "core.v1.Service",
+        "services",
+        True,
+        ("spec.clusterIP", "spec.type"),
+        short_names=("svc",),
+        categories=ALL,
+        columns=printing.SERVICES,
+        prepare=networking.complete_service,
+        check=networking.check_service,
+        name_rule=names.LABEL_1035,
+        has_status=True,
+        returns_deleted=True,
+    ),
+    row(
+        "apps",
+        API + "apps.v1.DaemonSet",
+        "daemonsets",
+        short_names=("ds",),
+        categories=ALL,
+        columns=printing.DAEMON_SETS,
+        prepare=workloads.complete_daemon_set,
+        check=workloads.check_workload,
+        has_status=True,
+        counts=True,
+    ),
+    row(
+        "apps",
+        API + "apps.v1.Deployment",
+        "deployments",
+        short_names=("deploy",),
+        categories=ALL,
+        columns=printing.DEPLOYMENTS,
+        prepare=workloads.complete_deployment,
+        check=workloads.check_workload,
+        has_status=True,
+        counts=True,
+        scale=SCALE,
+    ),
+    row(
+        "apps",
+        API + "apps.v1.ReplicaSet",
+        "replicasets",
+        True,
+        ("status.replicas",),
+        short_names=("rs",),
+        categories=ALL,
+        columns=printing.REPLICA_SETS,
+        prepare=workloads.complete_replica_set,
+        check=workloads.check_workload,
+        has_status=True,
+        counts=True,
+        scale=SCALE,
+    ),
+    row(
+        "apps",
+        API + "apps.v1.StatefulSet",
+        "statefulsets",
+        short_names=("sts",),
+        categories=ALL,
+        columns=printing.STATEFUL_SETS,
+        prepare=workloads.complete_stateful_set,
+        check=workloads.check_stateful_set,
+        has_status=True,
+        counts=True,
+        scale=SCALE,
+    ),
+    row(
+        "batch",
+        API + "batch.v1.Job",
+        "jobs",
+        True,
+        ("status.successful",),
+        categories=ALL,
+        columns=printing.JOBS,
+        prepare=workloads.complete_job,
+        check=workloads.check_job,
+        has_status=True,
+        counts=True,
+    ),
+    row("coordination.k8s.io", API + "coordination.v1.Lease", "leases", columns=printing.LEASES, check=cluster.check_lease),
+    row(
+        "discovery.k8s.io",
+        API + "discovery.v1.EndpointSlice",
+        "endpointslices",
+        columns=printing.ENDPOINT_SLICES,
+        check=networking.check_endpoint_slice,
+        fixed=(("addressType",),),
+        counts=True,
+    ),
+    row(
+        NETWORKING,
+        API + "networking.v1.IngressClass",
+        "ingressclasses",
+        False,
+        columns=printing.INGRESS_CLASSES,
+        check=networking.check_ingress_class,
+        fixed=(("spec", "controller"),),
+        counts=True,
+    ),
+    row(
+        NETWORKING,
+        API + "networking.v1.Ingress",
+        "ingresses",
+        short_names=("ing",),
+        columns=printing.INGRESSES,
+        check=networking.check_ingress,
+        has_status=True,
+        counts=True,
+    ),
+    row(
+        NETWORKING,
+        API + "networking.v1.IPAddress",
+        "ipaddresses",
+        False,
+        ("spec.parentRef.name",),
+        short_names=("ip",),
+        columns=printing.IP_ADDRESSES,
+        name_rule=networking.ip_name,
+        fixed=(("spec", "parentRef"),),
+    ),
+    row(
+        NETWORKING,
+        API + "networking.v1.NetworkPolicy",
+        "networkpolicies",
+        short_names=("netpol",),
+        columns=printing.NETWORK_POLICIES,
+        prepare=networking.complete_network_policy,
+        check=networking.check_network_policy,
+        counts=True,
+    ),
+    row(
+        NETWORKING,
+        API + "networking.v1.ServiceCIDR",
+        "servicecidrs",
+        False,
+        columns=printing.SERVICE_CIDRS,
+        check=networking.check_service_cidr,
+        fixed=(("spec", "cidrs"),),
+        has_status=True,
+    ),
+    row(
+        RBAC,
+        API + "rbac.v1.ClusterRoleBinding",
+        "clusterrolebindings",
+        False,
+        columns=printing.BINDINGS,
+        prepare=cluster.complete_binding,
+        check=cluster.check_binding,
+        name_rule=names.SEGMENT,
+    ),
+    row(
+        RBAC,
+        API + "rbac.v1.ClusterRole",
+        "clusterroles",
+        False,
+        columns=printing.ROLES,
+        check=cluster.check_role,
+        name_rule=names.SEGMENT,
+    ),
+    row(
+        RBAC,
+        API + "rbac.v1.RoleBinding",
+        "rolebindings",
+        columns=printing.BINDINGS,
+        prepare=cluster.complete_binding,
+        check=cluster.check_binding,
+        name_rule=names.SEGMENT,
+    ),
+    row(RBAC, API + "rbac.v1.Role", "roles", columns=printing.ROLES, check=cluster.check_role, name_rule=names.SEGMENT),
+    row(
+        "apiextensions.k8s.io",
+        "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
+        custom.PLURAL,
+        False,
+        short_names=("crd", "crds"),
+        categories=("api-extensions",),
+        columns=printing.CUSTOM_RESOURCE_DEFINITIONS,
+        prepare=custom.complete_definition,
+        check=custom.check_definition,
+        has_status=True,
+        counts=True,
+    ),
+    row("authentication.k8s.io", API + "authentication.v1.SelfSubjectReview", "selfsubjectreviews", False, is_review=True),
+    row("authentication.k8s.io", API + "authentication.v1.TokenReview", "tokenreviews", False, is_review=True),
+    row(
+        "authorization.k8s.io",
+        API + "authorization.v1.SelfSubjectAccessReview",
+        "selfsubjectaccessreviews",
+        False,
+        is_review=True,
+    ),
+    row(
+        "authorization.k8s.io",
+        API + "authorization.v1.SelfSubjectRulesReview",
+        "selfsubjectrulesreviews",
+        False,
+        is_review=True,
+    ),
+    row("authorization.k8s.io", API + "authorization.v1.SubjectAccessReview", "subjectaccessreviews", False, is_review=True),
+)

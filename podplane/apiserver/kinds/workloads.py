@@ -1,0 +1,155 @@
+"""Deployment, ReplicaSet, DaemonSet, StatefulSet, Job: defaults and rules (apps/validation, batch/validation)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from podplane.apiserver.kinds import names
+from podplane.apiserver.kinds.pods import check_template, complete_pod_spec
+from podplane.apiserver.problems import Cause
+
+Object = dict[str, Any]
+JOB_UID, JOB_NAME = "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name"
+
+
+def _complete_template(object_: Object) -> Object:
+    spec: Object = object_.setdefault("spec", {})
+    inner = spec.get("template", {}).get("spec")
+    if inner is not None:
+        complete_pod_spec(inner)
+    return spec
+
+
+def _rolling(strategy: Object, **defaults: Any) -> None:
+    """What a rolling update does unless it is said."""
+    if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
+        rolling = strategy.setdefault("rollingUpdate", {})
+        for name, value in defaults.items():
+            rolling.setdefault(name, value)
+
+
+def complete_deployment(deployment: Object) -> None:
+    """Defaults."""
+    spec = _complete_template(deployment)
+    _rolling(spec.setdefault("strategy", {}), maxUnavailable="25%", maxSurge="25%")
+
+
+def complete_replica_set(replica_set: Object) -> None:
+    """Defaults; labels are the template's unless they are said."""
+    spec = _complete_template(replica_set)
+    labels = spec.get("template", {}).get("metadata", {}).get("labels")
+    if labels and "labels" not in replica_set["metadata"]:
+        replica_set["metadata"]["labels"] = dict(labels)
+
+
+def complete_daemon_set(daemon_set: Object) -> None:
+    """Defaults."""
+    spec = _complete_template(daemon_set)
+    _rolling(spec.setdefault("updateStrategy", {}), maxUnavailable=1, maxSurge=0)
+
+
+def complete_stateful_set(stateful_set: Object) -> None:
+    """Defaults."""
+    spec = _complete_template(stateful_set)
+    _rolling(spec.setdefault("updateStrategy", {}), partition=0)
+    retention = spec.setdefault("persistentVolumeClaimRetentionPolicy", {})
+    retention.setdefault("whenDeleted", "Retain")
+    retention.setdefault("whenScaled", "Retain")
+
+
+def complete_job(job: Object) -> None:
+    """Defaults, and a selector of its own: the uid, which stands in the template's labels too."""
+    spec = _complete_template(job)
+    if "completions" not in spec and "parallelism" not in spec:
+        spec["completions"] = spec["parallelism"] = 1
+    spec.setdefault("parallelism", 1)
+    uid = job["metadata"].get("uid")
+    if uid and not spec.get("manualSelector") and "selector" not in spec:
+        own = {JOB_UID: uid, "controller-uid": uid, JOB_NAME: job["metadata"]["name"], "job-name": job["metadata"]["name"]}
+        spec["selector"] = {"matchLabels": {JOB_UID: uid}}
+        metadata = spec.setdefault("template", {}).setdefault("metadata", {})
+        metadata["labels"] = {**metadata.get("labels", {}), **own}
+
+
+def _check_selected(spec: Object, policies: tuple[str, ...] = ("Always",)) -> Iterator[Cause]:
+    """A selector that isn't empty and chooses the template's pods; replicas that can be."""
+    selector, template = spec.get("selector", {}), spec.get("template", {})
+    yield from names.check_selector(selector, "spec.selector")
+    if not selector.get("matchLabels") and not selector.get("matchExpressions") and "selector" in spec:
+        yield Cause.invalid("spec.selector", selector, "an empty selector would choose all pods")
+    labels = template.get("metadata", {}).get("labels", {})
+    if "selector" in spec and not names.matches(selector, labels):
+        yield Cause.invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
+    if "template" in spec:
+        yield from check_template(template, "spec.template", policies)
+    for field in ("replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"):
+        if spec.get(field, 0) < 0:
+            yield Cause.invalid(f"spec.{field}", spec[field], "must be greater than or equal to 0")
+
+
+def check_workload(object_: Object, old: Object | None) -> Iterator[Cause]:
+    """What all that run pods for ever have in common; the selector stays as it is."""
+    spec = object_["spec"]
+    yield from _check_selected(spec)
+    if old is not None and old["spec"].get("selector") != spec.get("selector"):
+        yield Cause.immutable("spec.selector", spec.get("selector"))
+    strategy, path = (
+        (spec["strategy"], "strategy") if "strategy" in spec else (spec.get("updateStrategy", {}), "updateStrategy")
+    )
+    if strategy.get("type") != "RollingUpdate" and strategy.get("rollingUpdate"):
+        yield Cause.forbidden(
+            f"spec.{path}.rollingUpdate", f"may not be specified when strategy `type` is '{strategy.get('type')}'"
+        )
+    rolling = strategy.get("rollingUpdate", {})
+    for field in ("maxUnavailable", "maxSurge"):
+        if field in rolling:
+            yield from _check_share(rolling[field], f"spec.{path}.rollingUpdate.{field}")
+    if _is_zero(rolling.get("maxUnavailable", 1)) and _is_zero(rolling.get("maxSurge", 1)):
+        yield Cause.invalid(f"spec.{path}.rollingUpdate.maxUnavailable", 0, "may not be 0 when `maxSurge` is 0")
+
+
+def _is_zero(share: Any) -> bool:
+    return share in (0, "0%", "0")
+
+
+def _check_share(share: Any, path: str) -> Iterator[Cause]:
+    """A number, or a percentage."""
+    if isinstance(share, str):
+        if not share.endswith("%") or not share[:-1].isdecimal():
+            yield Cause.invalid(path, share, "a valid percent string must be a numeric string followed by an ending '%'")
+    elif share < 0:
+        yield Cause.invalid(path, share, "must be greater than or equal to 0")
+
+
+CHANGEABLE = (
+    *("replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "minReadySeconds"),
+    "persistentVolumeClaimRetentionPolicy",
+)
+
+
+def check_stateful_set(object_: Object, old: Object | None) -> Iterator[Cause]:
+    """StatefulSet: most of its spec stays."""
+    yield from check_workload(object_, old)
+    if old is None:
+        return
+    before, after = old["spec"], object_["spec"]
+    for field in sorted(before.keys() | after.keys()):
+        if field not in CHANGEABLE and field != "selector" and before.get(field) != after.get(field):
+            yield Cause.forbidden(
+                "spec", f"updates to statefulset spec for fields other than {', '.join(CHANGEABLE)} are forbidden: {field}"
+            )
+
+
+def check_job(job: Object, old: Object | None) -> Iterator[Cause]:
+    """Job: its pods end; what it runs stays."""
+    spec = job["spec"]
+    yield from _check_selected(spec, ("OnFailure", "Never"))
+    for field in ("parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"):
+        if spec.get(field, 0) < 0:
+            yield Cause.invalid(f"spec.{field}", spec[field], "must be greater than or equal to 0")
+    if spec.get("completionMode") == "Indexed" and "completions" not in spec:
+        yield Cause.required("spec.completions", "when completion mode is Indexed")
+    for field in ("completions", "selector", "template", "completionMode") if old is not None else ():
+        if old is not None and old["spec"].get(field) != spec.get(field):
+            yield Cause.immutable(f"spec.{field}", spec.get(field))

@@ -1,0 +1,153 @@
+"""How objects go out, as the client's Accept header asks: whole, as metadata only, or as rows of a table (meta/v1 Table)."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from podplane.apiserver.kinds.resource import Object, Resource
+from podplane.apiserver.problems import Problem
+from podplane.apiserver.store import Stored
+from podplane.cluster.messages import JSON, Request
+
+META = "meta.k8s.io"
+META_VERSIONS = ("v1", "v1beta1")
+encode = msgspec.json.encode
+
+
+class Whole:
+    """Objects as they are stored; in the version that was asked for."""
+
+    def __init__(self, resource: Resource) -> None:
+        self.resource = resource
+        self.is_stored_form = resource.stored_as == resource.group_version
+        """Are the stored bytes those that go out?"""
+
+    def one(self, stored: Stored) -> bytes:
+        """One object."""
+        return stored.raw if self.is_stored_form else encode(self._converted(stored.object))
+
+    def _converted(self, object_: Object) -> Object:
+        return {**object_, "apiVersion": self.resource.group_version}
+
+    def many(self, items: Iterable[Stored], metadata: Object) -> bytes:
+        """A list."""
+        head = {"kind": self.resource.list_kind, "apiVersion": self.resource.group_version, "metadata": metadata}
+        return encode(head)[:-1] + b',"items":[' + b",".join(map(self.one, items)) + b"]}"
+
+    def event(self, kind: str, stored: Stored) -> bytes:
+        """One line of a watch."""
+        return b'{"type":"%s","object":%s}\n' % (kind.encode(), self.one(stored))
+
+    def bookmark(self, metadata: Object) -> bytes:
+        """A line that says only how far the watch is."""
+        object_ = {"kind": self.resource.kind, "apiVersion": self.resource.group_version, "metadata": metadata}
+        return encode({"type": "BOOKMARK", "object": object_}) + b"\n"
+
+
+class Partial(Whole):
+    """Metadata only (meta/v1 PartialObjectMetadata)."""
+
+    def __init__(self, resource: Resource, version: str) -> None:
+        super().__init__(resource)
+        self.is_stored_form = False
+        self._version = f"{META}/{version}"
+
+    def _converted(self, object_: Object) -> Object:
+        return {"kind": "PartialObjectMetadata", "apiVersion": self._version, "metadata": object_["metadata"]}
+
+    def many(self, items: Iterable[Stored], metadata: Object) -> bytes:
+        rows = [self._converted(stored.object) for stored in items]
+        head = {"kind": "PartialObjectMetadataList", "apiVersion": self._version, "metadata": metadata}
+        return encode(head | {"items": rows})
+
+    def bookmark(self, metadata: Object) -> bytes:
+        return encode({"type": "BOOKMARK", "object": self._converted({"metadata": metadata})}) + b"\n"
+
+
+class Table(Whole):
+    """Rows with the columns of the kind. `include` says what of the object goes along: Metadata, Object or None."""
+
+    def __init__(self, resource: Resource, version: str, include: str, now: Callable[[], datetime.datetime]) -> None:
+        super().__init__(resource)
+        self.is_stored_form = False
+        self._version = f"{META}/{version}"
+        self._include = include
+        self._now = now
+        self._described = False
+
+    def _row(self, object_: Object, now: datetime.datetime) -> Object:
+        row: Object = {"cells": [column.value(object_, now) for column in self.resource.columns]}
+        if self._include == "Object":
+            row["object"] = {**object_, "apiVersion": self.resource.group_version}
+        elif self._include == "Metadata":
+            partial = {"kind": "PartialObjectMetadata", "apiVersion": self._version, "metadata": object_["metadata"]}
+            row["object"] = partial
+        return row
+
+    def _table(self, rows: list[Object], metadata: Object, *, described: bool = True) -> Object:
+        columns = [
+            {"name": c.name, "type": c.type, "format": c.format, "description": "", "priority": c.priority}
+            for c in (self.resource.columns if described else ())
+        ]
+        head = {"kind": "Table", "apiVersion": self._version, "metadata": metadata}
+        return head | {"columnDefinitions": columns, "rows": rows}
+
+    def one(self, stored: Stored) -> bytes:
+        version = {"resourceVersion": stored.object["metadata"].get("resourceVersion", "")}
+        return encode(self._table([self._row(stored.object, self._now())], version))
+
+    def many(self, items: Iterable[Stored], metadata: Object) -> bytes:
+        now = self._now()
+        return encode(self._table([self._row(stored.object, now) for stored in items], metadata))
+
+    def event(self, kind: str, stored: Stored) -> bytes:
+        """A table of one row; only the first of a watch describes the columns."""
+        version = {"resourceVersion": stored.object["metadata"].get("resourceVersion", "")}
+        table = self._table([self._row(stored.object, self._now())], version, described=not self._described)
+        self._described = True
+        return encode({"type": kind, "object": table}) + b"\n"
+
+    def bookmark(self, metadata: Object) -> bytes:
+        object_ = {"kind": self.resource.kind, "apiVersion": self.resource.group_version, "metadata": metadata}
+        row = {"cells": [], "object": object_} if self._include != "None" else {"cells": []}
+        return encode({"type": "BOOKMARK", "object": self._table([row], metadata, described=False)}) + b"\n"
+
+
+def media_ranges(request: Request) -> list[tuple[str, dict[str, str]]]:
+    """What the client accepts: types with their parameters, in its order."""
+    found = []
+    for text in request.headers.get("accept", "").split(","):
+        kind, *parameters = (part.strip() for part in text.split(";"))
+        if kind:
+            found.append((kind.lower(), dict(p.split("=", 1) for p in parameters if "=" in p)))
+    return found or [("*/*", {})]
+
+
+def negotiate(resource: Resource, request: Request, now: Callable[[], datetime.datetime]) -> Whole:
+    """The representation that the client likes best of those that it can have. Problem when there is none."""
+    for kind, parameters in media_ranges(request):
+        if kind not in (JSON, "*/*", "application/*"):
+            continue
+        form, version = parameters.get("as", ""), parameters.get("v", "")
+        if not form:
+            return Whole(resource)
+        if parameters.get("g") != META or version not in META_VERSIONS:
+            continue
+        if form == "Table":
+            include = request.parameter("includeObject") or "Metadata"
+            if include not in ("None", "Metadata", "Object"):
+                raise Problem("BadRequest", f"includeObject {include!r}: it is one of None, Metadata, Object")
+            return Table(resource, version, include, now)
+        if form in ("PartialObjectMetadata", "PartialObjectMetadataList"):
+            return Partial(resource, version)
+    raise Problem("NotAcceptable", f"only {JSON} can be had here, whole, as Table or as PartialObjectMetadata (v1)")
+
+
+def answer(value: Any) -> bytes:
+    """JSON of anything."""
+    found: bytes = encode(value)
+    return found

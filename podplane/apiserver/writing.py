@@ -1,0 +1,336 @@
+"""create, update, patch and delete, and the subresources that write: status, scale, binding, eviction."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from podplane.apiserver import decoding
+from podplane.apiserver.admission import Admission
+from podplane.apiserver.decoding import Options
+from podplane.apiserver.deletion import Deleter, Wish, rfc3339
+from podplane.apiserver.kinds.resource import Object, Resource, Scale, admit, at, check_name
+from podplane.apiserver.kinds.table import row
+from podplane.apiserver.patches import patched
+from podplane.apiserver.paths import Target
+from podplane.apiserver.problems import Cause, Problem, invalid
+from podplane.apiserver.reading import Reader, plain
+from podplane.apiserver.records import Records
+from podplane.apiserver.store import Stored
+from podplane.cluster.messages import Request, Response
+
+SERVER_FIELDS = (
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "resourceVersion",
+    "namespace",
+    "generation",
+)
+"""Metadata that only the server sets."""
+SUFFIX_LENGTH = 5
+SCALE = row("autoscaling", "io.k8s.api.autoscaling.v1.Scale", "scale")
+BINDING = row("", "io.k8s.api.core.v1.Binding", "bindings")
+EVICTION = row("policy", "io.k8s.api.policy.v1.Eviction", "evictions")
+"""Kinds that are the body of a subresource only."""
+
+
+class Writer:
+    """Write access to the records."""
+
+    def __init__(
+        self, records: Records, reader: Reader, deleter: Deleter, admission: Admission, now: Callable[[], datetime.datetime]
+    ) -> None:
+        self._records = records
+        self._reader = reader
+        self._deleter = deleter
+        self._admission = admission
+        self._now = now
+
+    def _put(self, target: Target, new: Object, old: Object | None, options: Options) -> Stored:
+        if options.dry_run:
+            return Stored(new, msgspec.json.encode(new))
+        return self._records.put(target.resource, (target.namespace, new["metadata"]["name"]), new, old)
+
+    # Creating.
+
+    def create(self, target: Target, object_: Object, options: Options) -> Stored:
+        """Store a new object, completed; it is what `decoding.body` gave, or an equal of it."""
+        resource = target.resource
+        metadata = decoding.fitted(resource, object_, options)["metadata"]
+        if not metadata.get("name") and metadata.get("generateName"):
+            metadata["name"] = metadata["generateName"] + uuid.uuid4().hex[:SUFFIX_LENGTH]
+        name = check_name(resource, metadata.get("name"))
+        self._place(target, metadata)
+        if self._records.store.get(resource.id, (target.namespace, name)) is not None:
+            details = {"name": name, "group": resource.group, "kind": resource.plural}
+            raise Problem("AlreadyExists", f'{resource.id} "{name}" already exists', details)
+        for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "generation"):
+            metadata.pop(field, None)
+        metadata["uid"] = str(uuid.uuid4())
+        metadata["creationTimestamp"] = rfc3339(self._now())
+        if resource.counts:
+            metadata["generation"] = 1
+        if resource.has_status and not resource.keeps_status:
+            object_.pop("status", None)
+        if resource.storage:
+            object_["apiVersion"] = resource.storage
+        if resource.namespaced:
+            self._admission.check_namespace(target.namespace)
+        admit(resource, object_, None)
+        self._admission.create(resource, object_)
+        stored: Stored | None = None
+        try:
+            stored = self._put(target, object_, None, options)
+            return stored
+        finally:
+            if stored is None or options.dry_run:
+                self._admission.abandon(resource, object_)
+
+    @staticmethod
+    def _place(target: Target, metadata: Object) -> None:
+        """The namespace of a new object, said by the path; one in the object must be the same."""
+        if not target.resource.namespaced:
+            metadata.pop("namespace", None)
+            return
+        said = metadata.get("namespace") or target.namespace
+        if said != target.namespace:
+            raise Problem(
+                "BadRequest",
+                f"the namespace of the provided object does not match the namespace sent on the request: {said}, {target.namespace}",
+            )
+        metadata["namespace"] = target.namespace
+
+    # Changing.
+
+    def update(self, target: Target, request: Request, options: Options) -> Stored:
+        """PUT."""
+        decoding.check_duplicates(request, options)
+        new = decoding.body(request)
+        if target.subresource == "scale":
+            return self._set_scale(target, new, options)
+        stored = self._reader.stored(target)
+        if target.resource.schema is not None and not (new.get("metadata") or {}).get("resourceVersion"):
+            cause = Cause.invalid("metadata.resourceVersion", 0, "must be specified for an update")
+            raise invalid(target.resource.kind, target.name, [cause], target.resource.group)
+        return self.replace(target, stored, new, options)
+
+    def patch(self, target: Target, request: Request, options: Options) -> Stored:
+        """PATCH."""
+        stored = self._reader.stored(target)
+        if target.subresource == "scale":
+            return self._set_scale(target, patched(SCALE, self.scale(target, stored), request), options)
+        old = stored.object
+        if target.resource.storage:
+            old = {**old, "apiVersion": target.resource.group_version}
+        return self.replace(target, stored, plain(patched(target.resource, old, request)), options)
+
+    def replace(self, target: Target, stored: Stored, new: Object, options: Options) -> Stored:
+        """Store a new version, if it is one: an update that changes nothing keeps the version and tells nobody."""
+        old, resource = stored.object, target.resource
+        metadata = decoding.fitted(resource, new, options)["metadata"]
+        _check_same(target, old["metadata"], metadata)
+        new = self._with_what_stays(target, old, new)
+        if resource.storage:
+            new["apiVersion"] = resource.storage
+        admit(resource, new, old)
+        self._admission.update(resource, new)
+        _check_finalizers(target, old, new)
+        if resource.counts and _wanted(new) != _wanted(old):
+            new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
+        if new == old:
+            return stored
+        replaced = self._put(target, new, old, options)
+        if "deletionTimestamp" in old["metadata"] and not options.dry_run:
+            self._deleter.settle(resource, target.key)
+        return replaced
+
+    @staticmethod
+    def _with_what_stays(target: Target, old: Object, new: Object) -> Object:
+        """The new object with all that this request can't change as it was."""
+        if target.subresource == "status":
+            metadata = {**old["metadata"], **{k: v for k, v in new["metadata"].items() if k in ("labels", "annotations")}}
+            return {**old, "metadata": metadata, "status": new.get("status", {})}
+        kept = {field: old["metadata"][field] for field in SERVER_FIELDS if field in old["metadata"]}
+        new["metadata"] = {**{k: v for k, v in new["metadata"].items() if k not in SERVER_FIELDS}, **kept}
+        if target.resource.has_status:
+            new.pop("status", None)
+            if "status" in old:
+                new["status"] = old["status"]
+        return new
+
+    # Scale.
+
+    def scale(self, target: Target, stored: Stored) -> Object:
+        """autoscaling/v1 Scale of an object."""
+        object_, scale = stored.object, self._scale_of(target)
+        selector = at(object_, scale.selector) if scale.selector else ""
+        if isinstance(selector, dict):
+            from podplane.apiserver.kinds.printing import selector_text
+
+            selector = selector_text(selector)
+        fields = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+        return {
+            "kind": "Scale",
+            "apiVersion": "autoscaling/v1",
+            "metadata": {field: object_["metadata"][field] for field in fields if field in object_["metadata"]},
+            "spec": {"replicas": at(object_, scale.replicas) or 0},
+            "status": {"replicas": at(object_, scale.current) or 0, "selector": selector or ""},
+        }
+
+    @staticmethod
+    def _scale_of(target: Target) -> Scale:
+        if target.resource.scale is None:
+            raise no_subresource(target)
+        return target.resource.scale
+
+    def _set_scale(self, target: Target, wanted: Object, options: Options) -> Stored:
+        """Set the replicas; answers with the new Scale."""
+        scale, stored = self._scale_of(target), self._reader.stored(target)
+        decoding.fitted(SCALE, wanted, options)
+        replicas = wanted.get("spec", {}).get("replicas", 0)
+        if replicas < 0:
+            raise invalid(
+                "Scale",
+                target.name,
+                [Cause.invalid("spec.replicas", replicas, "must be greater than or equal to 0")],
+                "autoscaling",
+            )
+        _check_same(target, stored.object["metadata"], wanted["metadata"])
+        new = plain(stored.object)
+        inner = new
+        for part in scale.replicas[:-1]:
+            inner = inner.setdefault(part, {})
+        inner[scale.replicas[-1]] = replicas
+        if target.resource.storage:
+            new["apiVersion"] = target.resource.group_version
+        whole = Target(target.resource, target.namespace, target.name)
+        replaced = self.replace(whole, stored, new, options)
+        result = self.scale(target, replaced)
+        return Stored(result, msgspec.json.encode(result))
+
+    # Pods.
+
+    def bind(self, target: Target, binding: Object, options: Options) -> None:
+        """Give a pod its node (core/v1 Binding)."""
+        decoding.fitted(BINDING, binding, options)
+        stored = self._reader.stored(target)
+        node = binding.get("target", {}).get("name", "")
+        if stored.object["spec"].get("nodeName"):
+            why = f"pod {target.name} is already assigned to node {stored.object['spec']['nodeName']!r}"
+            raise Problem("Conflict", f'Operation cannot be fulfilled on pods/binding "{target.name}": {why}')
+        if not node:
+            raise invalid("Binding", target.name, [Cause.required("target.name")])
+        new = plain(stored.object)
+        new["spec"]["nodeName"] = node
+        kept = [c for c in new.get("status", {}).get("conditions", ()) if c.get("type") != "PodScheduled"]
+        new.setdefault("status", {})["conditions"] = [*kept, {"type": "PodScheduled", "status": "True"}]
+        self._put(target, new, stored.object, options)
+
+    def evict(self, target: Target, eviction: Object, options: Options) -> None:
+        """Delete a pod as its Eviction says."""
+        said = eviction.pop("deleteOptions", None) or {}
+        decoding.fitted(EVICTION, eviction, options)
+        wish = wish_of(said, options)
+        self._deleter.delete(target, self._reader.stored(target), wish, dry_run=options.dry_run)
+
+    # Deleting.
+
+    def delete(self, target: Target, request: Request, options: Options) -> tuple[Stored, bool]:
+        """Delete one object: as it was last, and whether it is gone."""
+        wish = read_wish(request, options)
+        return self._deleter.delete(target, self._reader.stored(target), wish, dry_run=options.dry_run)
+
+    def delete_all(self, target: Target, request: Request, options: Options) -> Response:
+        """Delete what the selectors choose of a collection; answers with the list of it."""
+        wish = read_wish(request, options)
+        form, found = self._reader.form(target, request), self._reader.selected(target, request)
+        with self._records.transaction():
+            for (namespace, name), _ in found:
+                one = Target(target.resource, namespace, name)
+                stored = self._records.store.get(target.resource.id, one.key)
+                if stored is not None:  # else it went with another one
+                    self._deleter.delete(one, stored, wish, dry_run=options.dry_run)
+        metadata = {"resourceVersion": str(self._records.hub.version)}
+        return Response(200, form.many((stored for _, stored in found), metadata))
+
+
+def read_wish(request: Request, options: Options) -> Wish:
+    """DeleteOptions in the body or the query. Problem when they are none."""
+    said = decoding.body(request) if request.body.strip() else {}
+    for name in ("gracePeriodSeconds", "propagationPolicy", "orphanDependents"):
+        if text := request.parameter(name):
+            if name == "gracePeriodSeconds":
+                said[name] = decoding.whole_number(name, text)
+            else:
+                said[name] = request.flag(name) if name == "orphanDependents" else text
+    return wish_of(said, options)
+
+
+def wish_of(said: Object, options: Options) -> Wish:
+    """DeleteOptions as an object. Problem when they are none."""
+    if said.get("kind", "DeleteOptions") != "DeleteOptions":
+        raise Problem("BadRequest", f"the body of a deletion is DeleteOptions, not {said['kind']}")
+    try:
+        wish = msgspec.convert(said, Wish)
+    except msgspec.ValidationError as error:
+        raise Problem("BadRequest", f"DeleteOptions: {error}") from None
+    wish.check()
+    if wish.dry_run:
+        if wish.dry_run != ["All"]:
+            raise Problem("BadRequest", 'dryRun: the only value is "All"')
+        options.dry_run = True
+    return wish
+
+
+def no_subresource(target: Target) -> Problem:
+    """Nothing is served there."""
+    return Problem("NotFound", f"the subresource {target.subresource} of {target.resource.id} is not served")
+
+
+def _wanted(object_: Object) -> dict[str, Any]:
+    """All of an object but its metadata and status."""
+    return {name: value for name, value in object_.items() if name not in ("metadata", "status")}
+
+
+def _check_same(target: Target, old: Object, new: Object) -> None:
+    """Problem unless both are the same object, in the version that the writer knows."""
+    places = {"name": target.name} | ({"namespace": target.namespace} if target.resource.namespaced else {})
+    for field, said in places.items():
+        if new.setdefault(field, said) != said and new[field]:
+            raise Problem(
+                "BadRequest", f"the {field} of the object ({new[field]}) does not match the {field} on the URL ({said})"
+            )
+    for field in ("resourceVersion", "uid"):
+        if new.get(field) and new[field] != old[field]:
+            message = "the object has been modified; please apply your changes to the latest version and try again"
+            if field == "uid":
+                message = f"Precondition failed: UID in precondition: {new[field]}, UID in object meta: {old[field]}"
+            details = {"name": target.name, "group": target.resource.group, "kind": target.resource.plural}
+            raise Problem(
+                "Conflict", f'Operation cannot be fulfilled on {target.resource.id} "{target.name}": {message}', details
+            )
+
+
+def _check_finalizers(target: Target, old: Object, new: Object) -> None:
+    """What is being deleted takes no new finalizers."""
+    if "deletionTimestamp" not in old["metadata"]:
+        return
+    added = [f for f in new["metadata"].get("finalizers", ()) if f not in old["metadata"].get("finalizers", ())]
+    if added:
+        why = f"no new finalizers can be added if the object is being deleted, found new finalizers {added}"
+        raise invalid(target.resource.kind, target.name, [Cause.forbidden("metadata.finalizers", why)], target.resource.group)
+
+
+def is_served(resource: Resource, subresource: str) -> bool:
+    """Has this resource such a subresource to read and change?"""
+    return (
+        subresource == ""
+        or (subresource == "status" and resource.has_status)
+        or (subresource == "scale" and bool(resource.scale))
+    )

@@ -1,0 +1,114 @@
+"""Nodes as their kubelets register them, and what a control plane makes of its own."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from typing import Any
+
+from podplane import __version__
+from podplane.apiserver import shapes
+from podplane.apiserver.server import ARCHITECTURES
+from podplane.ipam.plan import Plan
+from podplane.lab.manifests import node_name
+from podplane.lab.spec import DEFAULT_PORT
+from podplane.model.config import UNDERLAY_MAC
+from podplane.state.mac import mac_of
+from podplane.state.value import IPAddress
+
+
+def node(number: int, plan: Plan) -> dict[str, Any]:
+    """Node `number` as its kubelet registers it; its pod blocks are the API server's to give."""
+    name = node_name(number)
+    ips = plan.node_ips(number)
+    addresses = [{"type": "InternalIP", "address": str(ip)} for ip in ips]
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"},
+            "annotations": {UNDERLAY_MAC: mac_of(ips[0])},
+        },
+        "spec": {},
+        "status": {
+            "nodeInfo": node_info(),
+            "addresses": [*addresses, {"type": "Hostname", "address": name}],
+            "conditions": [{"type": "Ready", "status": "True", "reason": "LabReady", "message": "the agent has its routes"}],
+            "capacity": capacity(),
+            "allocatable": capacity(),
+        },
+    }
+
+
+def capacity() -> dict[str, str]:
+    """What each node says that it has: all of this machine, which they share."""
+    kilobytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024
+    return {"cpu": str(os.cpu_count() or 1), "memory": f"{kilobytes}Ki", "pods": "110"}
+
+
+def node_info() -> dict[str, str]:
+    """NodeSystemInfo: all nodes of a lab are this machine."""
+    machine = os.uname()
+    return {
+        "machineID": "",
+        "systemUUID": "",
+        "bootID": "",
+        "kernelVersion": machine.release,
+        "osImage": _os_name(),
+        "containerRuntimeVersion": f"podplane://{__version__}",
+        "kubeletVersion": f"v{shapes.data()['kubernetes']}.0+podplane.{__version__}",
+        "kubeProxyVersion": "",
+        "operatingSystem": "linux",
+        "architecture": ARCHITECTURES.get(machine.machine, machine.machine),
+    }
+
+
+@functools.cache
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    except OSError:
+        return "Linux"
+
+
+def kubernetes_ips(plan: Plan) -> tuple[IPAddress, ...]:
+    """Cluster IPs of the Service `kubernetes`: the first address of each Service CIDR."""
+    return tuple(
+        network.network_address + 1 for version in plan.versions for network in plan.service if network.version == version
+    )
+
+
+def bootstrap(plan: Plan) -> list[tuple[str, dict[str, Any]]]:
+    """What a cluster's control plane makes of its own: collections, and an object for each. Sources: kube-apiserver's controllers."""
+    ips = [str(ip) for ip in kubernetes_ips(plan)]
+    families = ["IPv6" if ":" in ip else "IPv4" for ip in ips]
+    port = {"name": "https", "protocol": "TCP", "port": DEFAULT_PORT}
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    service = {
+        "metadata": {"name": "kubernetes", "labels": labels},
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": ips[0],
+            "clusterIPs": ips[:1],
+            "ipFamilies": families[:1],
+            "ipFamilyPolicy": "SingleStack",
+            "ports": [{**port, "port": 443, "targetPort": DEFAULT_PORT}],
+        },
+    }
+    slices = [
+        {
+            "metadata": {"name": f"kubernetes-{family.lower()}", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+            "addressType": family,
+            "endpoints": [{"addresses": [str(ip)], "conditions": {"ready": True}}],
+            "ports": [port],
+        }
+        for ip, family in zip(plan.underlay_gateways()[:1], families, strict=False)
+    ]
+    cidrs = [str(network) for version in plan.versions for network in plan.service if network.version == version]
+    return [
+        ("/api/v1/namespaces/default/services", service),
+        *(("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", one) for one in slices),
+        ("/apis/networking.k8s.io/v1/servicecidrs", {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}}),
+    ]

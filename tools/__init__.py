@@ -1,0 +1,1 @@
+"""Tools for developers of podplane; nothing of them is installed."""
