@@ -27,8 +27,8 @@ def served(resource: Resource) -> tuple[str, ...]:
     return (JSON_PATCH, MERGE_PATCH) + (() if resource.schema is not None else (STRATEGIC,))
 
 
-def patched(resource: Resource, old: Object, request: Request) -> Object:
-    """The object after the patch of the request; `old` stays as it is. Problem when that can't be."""
+def check_type(resource: Resource, request: Request) -> str:
+    """The type of the patch in the request. Problem when it is none that the resource takes."""
     kind = media_type(request)
     if kind in APPLY:
         raise Problem(
@@ -38,6 +38,12 @@ def patched(resource: Resource, old: Object, request: Request) -> Object:
     if kind not in served(resource):
         types = ", ".join(served(resource))
         raise Problem("UnsupportedMediaType", f"the body of the request was in an unknown format: {kind}: patches are {types}")
+    return kind
+
+
+def patched(resource: Resource, old: Object, request: Request) -> Object:
+    """The object after the patch of the request; `old` stays as it is. Problem when that can't be."""
+    kind = check_type(resource, request)
     if kind == JSON_PATCH:
         return _json_patch(old, request)
     patch = body(request, (kind,))

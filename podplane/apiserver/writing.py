@@ -15,7 +15,7 @@ from podplane.apiserver.decoding import Options
 from podplane.apiserver.deletion import Deleter, Wish, rfc3339
 from podplane.apiserver.kinds.resource import Object, Resource, Scale, admit, at, check_name
 from podplane.apiserver.kinds.table import row
-from podplane.apiserver.patches import patched
+from podplane.apiserver.patches import check_type, patched
 from podplane.apiserver.paths import Target
 from podplane.apiserver.problems import Cause, Problem, invalid
 from podplane.apiserver.reading import Reader, plain
@@ -122,6 +122,7 @@ class Writer:
 
     def patch(self, target: Target, request: Request, options: Options) -> Stored:
         """PATCH."""
+        check_type(target.resource, request)
         stored = self._reader.stored(target)
         if target.subresource == "scale":
             return self._set_scale(target, patched(SCALE, self.scale(target, stored), request), options)

@@ -88,3 +88,32 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
         yield command
     finally:
         command("down", "--all", "--purge", code=None)
+
+
+class Kubectl:
+    """An unmodified kubectl that is shown the way to one lab, with a home of its own."""
+
+    def __init__(self, lab: Podplane, home: Path) -> None:
+        self.environment = {**os.environ, "KUBECONFIG": str(lab.folder.kubeconfig), "HOME": str(home)}
+        self.path = str(Path(sys.executable).with_name("kubectl"))
+
+    def __call__(self, *words: str, code: int | None = 0, stdin: str | None = None) -> str:
+        """What it writes to stdout; to stderr it may only write when it fails, and then that is given too."""
+        done = subprocess.run(
+            [self.path, *words], env=self.environment, input=stdin, capture_output=True, text=True, timeout=60
+        )
+        if code is not None:
+            assert done.returncode == code, f"kubectl {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
+        if code == 0:
+            assert not done.stderr, f"kubectl {' '.join(words)} warns: {done.stderr}"
+        return done.stdout if code == 0 else done.stdout + done.stderr
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Begin a command and don't wait for it; its output can be read."""
+        return subprocess.Popen([self.path, *words], env=self.environment, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def kubectl(lab: Podplane, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
+    """kubectl, with the module's lab."""
+    return Kubectl(lab, tmp_path_factory.mktemp("home"))
