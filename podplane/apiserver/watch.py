@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from podplane.apiserver.store import Key, Stored
 
 HISTORY = 5_000
 BACKLOG_BYTES = 16 * 1024 * 1024
+"""A watch that leaves so much unread is closed; the client begins again where it was."""
+REPLAY_BYTES = 64 * 1024
 BOOKMARK_SECONDS = 60.0
 INITIAL_END = {"k8s.io/initial-events-end": "true"}
 """Annotation of the bookmark that ends the initial events (KEP-3157)."""
@@ -71,7 +73,7 @@ class Watcher:
 
     def offer(self, change: Change, line: bytes | None = None) -> bytes | None:
         """Queue the change if it concerns this watch; `line` is what another watch of the same form made of it, if any did."""
-        if self.namespace and change.new.object["metadata"].get("namespace") != self.namespace:
+        if not self._concerns(change):
             return line
         if self.wanted is None and self.form.is_stored_form:
             line = line or self.form.event(change.type, change.new)
@@ -81,6 +83,21 @@ class Watcher:
         if seen is not None:
             self._queue(self.form.event(*seen))
         return line
+
+    def replay(self, changes: Iterable[Change]) -> Iterator[bytes]:
+        """The lines of changes that were before this watch, in chunks as they are read: however many there are, none waits."""
+        chunk = b""
+        for change in changes:
+            seen = change.seen(self.wanted) if self._concerns(change) else None
+            chunk += self.form.event(*seen) if seen is not None else b""
+            if len(chunk) > REPLAY_BYTES:
+                yield chunk
+                chunk = b""
+        if chunk:
+            yield chunk
+
+    def _concerns(self, change: Change) -> bool:
+        return not self.namespace or change.new.object["metadata"].get("namespace") == self.namespace
 
     def _queue(self, line: bytes) -> None:
         if self.waiting > BACKLOG_BYTES:
@@ -193,11 +210,11 @@ class Hub:
         watchers = self._watchers.setdefault(watcher.resource, set())
         watchers.add(watcher)
         try:
-            for change in self._history:
-                if change.version > since and change.resource == watcher.resource:
-                    watcher.offer(change)
+            missed = [change for change in self._history if change.version > since and change.resource == watcher.resource]
             if first:
                 yield first
+            for chunk in watcher.replay(missed):
+                yield chunk
             while not watcher.overrun:
                 if watcher.lines:
                     yield watcher.take()

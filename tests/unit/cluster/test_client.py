@@ -14,7 +14,7 @@ from podplane.cluster.errors import AlreadyExists, ApiError, Conflict, Gone, Not
 from podplane.cluster.informer import Informer
 from podplane.cluster.messages import Answer, Request, Response, Stream
 from podplane.model.objects import Pod
-from tests.unit.apiserver.test_server import POD, PODS, Api
+from tests.unit.apiserver.test_server import PODS, Api
 
 
 @pytest.mark.parametrize(
@@ -53,35 +53,6 @@ def test_an_answer_that_is_no_status_is_an_exception_too(body: bytes, message: s
 
 def test_a_good_answer_is_its_body() -> None:
     assert checked(Response(201, b"x")) == b"x"
-
-
-async def test_verbs_over_the_api_server_itself() -> None:
-    client = Client(Api().server.handle, "secret")
-    made = await client.create("pods", "default", {"metadata": {"name": "web"}, **POD})
-    uid = made["metadata"]["uid"]
-    with pytest.raises(AlreadyExists):
-        await client.create("pods", "default", {"metadata": {"name": "web"}, **POD})
-    with pytest.raises(Conflict):
-        await client.patch_status("pods", "default", "web", {"phase": "Failed"}, "another")
-    await client.patch_status("pods", "default", "web", {"phase": "Running"}, uid)
-    (item,) = json.loads(await client.list("pods"))["items"]
-    assert item["status"]["phase"] == "Running"
-    with pytest.raises(Conflict):
-        await client.delete("pods", "default", "web", grace=0, uid="another")
-    await client.delete("pods", "default", "web", grace=0, uid=uid)
-    with pytest.raises(NotFound):
-        await client.delete("pods", "default", "web")
-
-
-async def test_a_watch_is_chunks_and_a_refused_one_an_exception() -> None:
-    api = Api()
-    client = Client(api.server.handle, "secret")
-    chunks = await client.watch("pods", str(api.store.version))
-    await api.pod("web")
-    assert json.loads(await anext(chunks))["object"]["metadata"]["name"] == "web"
-    with pytest.raises(ApiError) as refused:
-        await Client(api.server.handle, "wrong").watch("pods", "1")
-    assert refused.value.code == 401
 
 
 async def test_an_answer_of_the_wrong_form_is_an_api_error() -> None:
