@@ -21,7 +21,8 @@ from podplane.apiserver.representation import Whole
 from podplane.apiserver.selectors import Predicate
 from podplane.apiserver.store import Key, Stored
 
-HISTORY = 5_000
+HISTORY, HISTORY_BYTES = 5_000, 64 * 1024 * 1024
+"""So many changes are remembered, or fewer large ones."""
 BACKLOG_BYTES = 16 * 1024 * 1024
 """A watch that leaves so much unread is closed; the client begins again where it was."""
 REPLAY_BYTES = 64 * 1024
@@ -137,7 +138,8 @@ class Hub:
     """Where changes are published and watches are opened."""
 
     def __init__(self, version: int) -> None:
-        self._history: deque[Change] = deque(maxlen=HISTORY)
+        self._history: deque[Change] = deque()
+        self._history_bytes = 0
         self._oldest = version
         self.version = version
         """Of the last published change."""
@@ -145,9 +147,12 @@ class Hub:
 
     def publish(self, change: Change) -> None:
         """Tell all watchers."""
-        if len(self._history) == HISTORY:
-            self._oldest = self._history[0].version
         self._history.append(change)
+        self._history_bytes += len(change.new.raw)
+        while len(self._history) > HISTORY or self._history_bytes > HISTORY_BYTES:
+            forgotten = self._history.popleft()
+            self._history_bytes -= len(forgotten.new.raw)
+            self._oldest = forgotten.version
         self.version = change.version
         line: bytes | None = None
         for watcher in self._watchers.get(change.resource, ()):

@@ -95,6 +95,20 @@ async def test_a_version_before_the_history_is_gone(monkeypatch: pytest.MonkeyPa
     assert names(await events(cluster.open(12))) == ["ADDED p13", "ADDED p14", "ADDED p15"]
 
 
+async def test_large_changes_are_forgotten_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "HISTORY_BYTES", 1000)
+    cluster = Cluster()
+    for i in range(1, 4):
+        cluster.set(f"p{i}", size="x" * 400)
+    with pytest.raises(Problem, match="too old resource version"):
+        cluster.open(0)
+    assert names(await events(cluster.open(1))) == ["ADDED p2", "ADDED p3"]
+    cluster.set("p4", size="x" * 2000)
+    assert await events(cluster.open()) == []
+    with pytest.raises(Problem):
+        cluster.open(3)
+
+
 def test_a_version_before_the_start_is_gone() -> None:
     with pytest.raises(Problem):
         Cluster(10).open(9)
