@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import msgspec
 
@@ -145,9 +144,3 @@ def negotiate(resource: Resource, request: Request, now: Callable[[], datetime.d
         if form in ("PartialObjectMetadata", "PartialObjectMetadataList"):
             return Partial(resource, version)
     raise Problem("NotAcceptable", f"only {JSON} can be had here, whole, as Table or as PartialObjectMetadata (v1)")
-
-
-def answer(value: Any) -> bytes:
-    """JSON of anything."""
-    found: bytes = encode(value)
-    return found
