@@ -39,7 +39,7 @@ ANY, OBJECT, MAP, LIST, STRING, INTEGER, NUMBER, BOOLEAN, INT_OR_STRING, QUANTIT
     "quantity",
     "any object",
 )
-QUANTITY_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d+)?")
+QUANTITY_TEXT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d+)?")
 BITS = {"int32": 31, "int64": 63}
 NAMES: dict[type, str] = {
     bool: "a boolean",

@@ -88,6 +88,21 @@ async def test_a_patch_that_makes_no_sense_changes_nothing(api: Api, path: str, 
     assert json.loads(answer.body)["reason"] in ("BadRequest", "Invalid")
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("text", ["1" * 1_000_000 + "x", "1." * 300_000, "a." * 300_000 + "!", "a-" * 300_000 + "!"])
+async def test_long_texts_are_refused_in_no_time(api: Api, text: str) -> None:
+    """No pattern takes more than linear time, else one request stops everybody."""
+    for body in (
+        pod(resources={"limits": {"cpu": text}}),
+        {**POD, "metadata": {"name": text}},
+        {**POD, "metadata": {"name": "a", "labels": {text: text}}},
+        {**POD, "metadata": {"name": "a", "annotations": {text: ""}, "finalizers": [text]}},
+        pod(ports=[{"containerPort": 1, "name": text}], env=[{"name": text, "value": ""}]),
+    ):
+        body = {"metadata": {"name": "a"}, **body}
+        assert (await api.answer("POST", PODS, body)).status in (400, 422)
+
+
 @pytest.mark.parametrize(
     "body",
     [
