@@ -9,6 +9,9 @@ from podplane.apiserver.problems import Problem
 from podplane.apiserver.registry import Registry
 from podplane.apiserver.store import Key
 
+OF_NAMESPACES = ("status", "finalize")
+"""Subresources of a namespace; anything else below one is a resource in it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -43,6 +46,8 @@ def parse(path: str, registry: Registry) -> Target:
     if resource is None or len(rest) > 3 or (len(rest) > 1 and resource.namespaced and not namespace):
         raise unknown(path)
     name, subresource = (*rest[1:], "", "")[:2]
+    if resource.id == "namespaces" and subresource not in ("", *OF_NAMESPACES):
+        raise unknown(path)  # a resource in a namespace that is none here
     return Target(resource, namespace, name, subresource)
 
 

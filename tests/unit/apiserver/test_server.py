@@ -105,6 +105,8 @@ async def test_refusals_have_the_reason_clients_know(api: Api) -> None:
     await api.refused("Invalid", "POST", PODS, {"metadata": {"name": "x"}, "spec": {"containers": []}})
     await api.refused("NotFound", "GET", "/api/v1/unicorns")
     await api.refused("NotFound", "GET", "/apis/apps/v2/deployments")
+    quotas = "/api/v1/namespaces/default/resourcequotas"
+    assert await api.refused("NotFound", "POST", quotas, {}) == f"the server could not find the requested resource: {quotas}"
     await api.refused("MethodNotAllowed", "PUT", "/api/v1/nodes")
     await api.refused("RequestEntityTooLarge", "POST", "/api/v1/nodes", b" " * 4_000_000)
     await api.refused("NotFound", "POST", "/api/v1/namespaces/nowhere/pods", {"metadata": {"name": "x"}, **POD})

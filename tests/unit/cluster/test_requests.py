@@ -22,7 +22,7 @@ REGISTRY = Registry(Store(":memory:"))
 WORDS = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@given(st.sampled_from(["pods", "nodes", "namespaces"]), NAMES, NAMES, st.sampled_from(["", "status", "exec"]))
+@given(st.sampled_from(["pods", "nodes", "namespaces"]), NAMES, NAMES, st.sampled_from(["", "status", "finalize"]))
 def test_a_path_is_read_as_it_was_meant(resource: str, namespace: str, name: str, subresource: str) -> None:
     for wanted in ((name, subresource), (name, ""), ("", "")):
         target = paths.parse(unquote(requests.path_of(resource, namespace, *wanted)), REGISTRY)
