@@ -1,0 +1,137 @@
+"""What a controller is: whom a change concerns, and what to do about one of them. All of it pure.
+
+A controller looks at the stored objects through a `View` and answers with actions. These are carried out at once, before anybody decides
+again, so a decision always sees what the one before it did: there is nothing to expect, and nothing to remember. Deciding twice does
+nothing the second time.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Object = dict[str, Any]
+Key = tuple[str, str]
+"""(namespace, name) of what is decided about; the namespace of a cluster-scoped object is ""."""
+
+
+class View(Protocol):
+    """The stored objects. They are shared: nobody changes them. `resource` is the plural with the group, as in `replicasets.apps`."""
+
+    @property
+    def now(self) -> datetime.datetime:
+        """The time (UTC) of this decision."""
+
+    def get(self, resource: str, key: Key) -> Object | None:
+        """One object."""
+
+    def all(self, resource: str, namespace: str = "") -> list[Object]:
+        """All objects of a resource, or of one namespace, by name."""
+
+    def controlled(self, resource: str, owner: Object) -> list[Object]:
+        """The objects whose controller this one is (`ownerReferences` with `controller: true`), by name."""
+
+    def on_node(self, node: str) -> list[Object]:
+        """The pods that were given to this node, whatever became of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Create an object; if one of its name is there already, nothing happens."""
+
+    resource: str
+    namespace: str
+    object: Object
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Merge into an object (RFC 7386), or into its `subresource`; only if it is still the one with this uid."""
+
+    resource: str
+    target: Object
+    body: Object
+    subresource: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete an object, if it is still the one with this uid; `grace` in seconds instead of its own."""
+
+    resource: str
+    target: Object
+    grace: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Give a pod its node."""
+
+    pod: Object
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Tell the user something about an object: an Event. Repeated ones are counted, not repeated."""
+
+    target: Object
+    reason: str
+    message: str
+    type: str = "Normal"
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Decide about this key again in so many seconds, whatever happens until then."""
+
+    seconds: float
+
+
+Action = Create | Patch | Delete | Bind | Note | Again
+Concerns = Callable[[View, Object], Iterable[Key]]
+"""Whom a change concerns: called with the object before and with the object after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """One controller: what it watches, and what it decides about a key. A key of which nothing is there any more is decided about too."""
+
+    name: str
+    watches: Mapping[str, Concerns]
+    decide: Callable[[View, Key], Iterable[Action]] = field(compare=False)
+
+
+def key_of(object_: Object) -> Key:
+    """Where an object is."""
+    return object_["metadata"].get("namespace", ""), object_["metadata"]["name"]
+
+
+def itself(_: View, object_: Object) -> Iterable[Key]:
+    """A change concerns the object that changed."""
+    return (key_of(object_),)
+
+
+def controller_of(object_: Object) -> Object | None:
+    """The owner reference of the object's controller."""
+    return next((owner for owner in object_["metadata"].get("ownerReferences", ()) if owner.get("controller")), None)
+
+
+def its_controller(kind: str) -> Concerns:
+    """A change concerns the object's controller, if that is of this kind."""
+
+    def concerns(_: View, object_: Object) -> Iterable[Key]:
+        owner = controller_of(object_)
+        if owner is not None and owner["kind"] == kind:
+            yield object_["metadata"]["namespace"], owner["name"]
+
+    return concerns
+
+
+def owned_by(owner: Object, kind: str, api_version: str) -> Object:
+    """The owner reference that makes `owner` a controller."""
+    metadata = owner["metadata"]
+    reference = {"apiVersion": api_version, "kind": kind, "name": metadata["name"], "uid": metadata["uid"]}
+    return {**reference, "controller": True, "blockOwnerDeletion": True}
