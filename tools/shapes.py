@@ -24,7 +24,8 @@ GROUPS = {
     ),
     "io.k8s.api.discovery.v1.": "EndpointSlice EndpointSliceList",
     "io.k8s.api.apps.v1.": (
-        "DaemonSet Deployment ReplicaSet StatefulSet DaemonSetList DeploymentList ReplicaSetList StatefulSetList"
+        "ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet "
+        "ControllerRevisionList DaemonSetList DeploymentList ReplicaSetList StatefulSetList"
     ),
     "io.k8s.api.batch.v1.": "Job JobList",
     "io.k8s.api.networking.v1.": (

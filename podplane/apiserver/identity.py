@@ -54,6 +54,13 @@ def component(name: str) -> User:
     return User(f"system:{name}", groups=(MASTERS, AUTHENTICATED))
 
 
+def controller(name: str) -> User:
+    """A controller: the ServiceAccount that it is in a cluster."""
+    namespace = "kube-system"
+    groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED)
+    return User(f"system:serviceaccount:{namespace}:{name}", groups=groups)
+
+
 def node(name: str) -> User:
     """A node's kubelet and agent."""
     return User(f"system:node:{name}", groups=("system:nodes", AUTHENTICATED))

@@ -26,7 +26,7 @@ from podplane.apiserver.identity import ANONYMOUS, Attributes, Authorize, Tokens
 from podplane.apiserver.paths import Target, parse, unknown
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.reading import Reader
-from podplane.apiserver.records import Records
+from podplane.apiserver.records import Observer, Records
 from podplane.apiserver.registry import Registry
 from podplane.apiserver.reviews import Reviews
 from podplane.apiserver.store import Store, Stored
@@ -89,6 +89,10 @@ class ApiServer:
             there = self._records.store.get(target.resource.id, (target.namespace, object_["metadata"]["name"]))
             if there is None:
                 self._writer.create(target, object_, Options(validation="Strict"))
+
+    def observe(self, observer: Observer) -> None:
+        """Tell this one of every write as it is made, and the other way round when it is taken back."""
+        self._records.observe(observer)
 
     def together(self) -> contextlib.AbstractContextManager[None]:
         """One transaction around many writes by direct calls."""

@@ -221,6 +221,7 @@ class Writer:
         """Give a pod its node (core/v1 Binding)."""
         decoding.fitted(BINDING, binding, options)
         stored = self._reader.stored(target)
+        _check_same(target, stored.object["metadata"], binding["metadata"])
         node = binding.get("target", {}).get("name", "")
         if stored.object["spec"].get("nodeName"):
             why = f"pod {target.name} is already assigned to node {stored.object['spec']['nodeName']!r}"
@@ -230,7 +231,8 @@ class Writer:
         new = plain(stored.object)
         new["spec"]["nodeName"] = node
         kept = [c for c in new.get("status", {}).get("conditions", ()) if c.get("type") != "PodScheduled"]
-        new.setdefault("status", {})["conditions"] = [*kept, {"type": "PodScheduled", "status": "True"}]
+        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": rfc3339(self._now())}
+        new.setdefault("status", {})["conditions"] = [*kept, scheduled]
         self._put(target, new, stored.object, options)
 
     def evict(self, target: Target, eviction: Object, options: Options) -> None:

@@ -33,10 +33,29 @@ class Client:
         """All objects of a resource, as the bytes of a List."""
         return await self._whole(requests.get(self._token, resource))
 
+    async def get(self, resource: str, namespace: str, name: str) -> dict[str, Any]:
+        """One object."""
+        return _object(await self._whole(requests.get(self._token, resource, namespace, name)))
+
+    async def patch(
+        self, resource: str, namespace: str, name: str, body: Mapping[str, Any], *, uid: str, subresource: str = ""
+    ) -> dict[str, Any]:
+        """Merge into an object, or one of its subresources, if it is still the one with this uid; the object as it is then."""
+        body = {**body, "metadata": {**body.get("metadata", {}), "uid": uid}}
+        return _object(await self._whole(requests.patch(self._token, resource, namespace, name, body, subresource)))
+
     async def patch_status(self, resource: str, namespace: str, name: str, status: Mapping[str, Any], uid: str) -> None:
         """Merge into an object's status, if it is still the one with this uid."""
-        body = {"metadata": {"uid": uid}, "status": status}
-        await self._whole(requests.patch(self._token, resource, namespace, name, body, "status"))
+        await self.patch(resource, namespace, name, {"status": status}, uid=uid, subresource="status")
+
+    async def bind(self, namespace: str, pod: str, uid: str, node: str) -> None:
+        """Give a pod its node, if it is still the one with this uid."""
+        await self._whole(requests.bind(self._token, namespace, pod, uid, node))
+
+    async def post(self, resource: str, namespace: str, name: str, subresource: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask a subresource of an object for something that it makes (TokenRequest)."""
+        path = requests.path_of(resource, namespace, name, subresource)
+        return _object(await self._whole(requests.post(self._token, path, body)))
 
     async def delete(self, resource: str, namespace: str, name: str, *, grace: int | None = None, uid: str = "") -> None:
         """Delete an object, if it is still the one with this uid."""

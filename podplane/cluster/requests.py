@@ -11,17 +11,30 @@ import msgspec
 from podplane.cluster.messages import JSON, MERGE_PATCH, Request
 
 CORE = "/api/v1"
+APPS, NETWORKING = "/apis/apps/v1", "/apis/networking.k8s.io/v1"
 RESOURCES: dict[str, tuple[str, bool]] = {
     "namespaces": (CORE, False),
     "nodes": (CORE, False),
     "pods": (CORE, True),
     "configmaps": (CORE, True),
+    "secrets": (CORE, True),
     "services": (CORE, True),
-    "endpointslices": ("/apis/discovery.k8s.io/v1", True),
-    "networkpolicies": ("/apis/networking.k8s.io/v1", True),
-    "leases": ("/apis/coordination.k8s.io/v1", True),
+    "serviceaccounts": (CORE, True),
+    "endpoints": (CORE, True),
+    "events": (CORE, True),
+    "controllerrevisions.apps": (APPS, True),
+    "daemonsets.apps": (APPS, True),
+    "deployments.apps": (APPS, True),
+    "replicasets.apps": (APPS, True),
+    "statefulsets.apps": (APPS, True),
+    "jobs.batch": ("/apis/batch/v1", True),
+    "endpointslices.discovery.k8s.io": ("/apis/discovery.k8s.io/v1", True),
+    "networkpolicies.networking.k8s.io": (NETWORKING, True),
+    "ipaddresses.networking.k8s.io": (NETWORKING, False),
+    "servicecidrs.networking.k8s.io": (NETWORKING, False),
+    "leases.coordination.k8s.io": ("/apis/coordination.k8s.io/v1", True),
 }
-"""What podplane itself asks for: where it is served, and whether it lives in namespaces."""
+"""What podplane itself asks for, by plural and group: where it is served, and whether it lives in namespaces."""
 
 
 def path_of(resource: str, namespace: str = "", name: str = "", subresource: str = "") -> str:
@@ -30,7 +43,7 @@ def path_of(resource: str, namespace: str = "", name: str = "", subresource: str
     parts = [base]
     if namespace and namespaced:
         parts += ["namespaces", quote(namespace, safe="")]
-    parts += [quote(part, safe="") for part in (resource, name, subresource) if part]
+    parts += [quote(part, safe="") for part in (resource.partition(".")[0], name, subresource) if part]
     return "/".join(parts)
 
 
@@ -56,13 +69,24 @@ def watch(token: str, resource: str, resource_version: str) -> Request:
 
 def create(token: str, resource: str, namespace: str, body: Mapping[str, Any]) -> Request:
     """Create an object."""
-    return Request("POST", path_of(resource, namespace), {}, _headers(token, JSON), msgspec.json.encode(body))
+    return post(token, path_of(resource, namespace), body)
+
+
+def post(token: str, path: str, body: Mapping[str, Any]) -> Request:
+    """Send an object to a collection or a subresource."""
+    return Request("POST", path, {}, _headers(token, JSON), msgspec.json.encode(body))
 
 
 def patch(token: str, resource: str, namespace: str, name: str, body: Mapping[str, Any], subresource: str = "") -> Request:
     """Change an object, or its status, by a merge patch (RFC 7386)."""
     path = path_of(resource, namespace, name, subresource)
     return Request("PATCH", path, {}, _headers(token, MERGE_PATCH), msgspec.json.encode(body))
+
+
+def bind(token: str, namespace: str, pod: str, uid: str, node: str) -> Request:
+    """Give a pod its node, if it is still the one with this uid."""
+    body = {"metadata": {"name": pod, "uid": uid}, "target": {"kind": "Node", "name": node}}
+    return post(token, path_of("pods", namespace, pod, "binding"), body)
 
 
 def delete(token: str, resource: str, namespace: str, name: str, *, grace: int | None = None, uid: str = "") -> Request:

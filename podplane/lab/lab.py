@@ -28,11 +28,15 @@ from podplane.apiserver import identity
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.asgi import serve
 from podplane.apiserver.audit import AuditLog
+from podplane.apiserver.controllers.manager import Manager
+from podplane.apiserver.controllers.stored import StoredView
+from podplane.apiserver.controllers.table import controllers
 from podplane.apiserver.identity import Tokens, User
-from podplane.apiserver.server import ApiServer
+from podplane.apiserver.server import ApiServer, utc_now
 from podplane.apiserver.store import Store, StoreError
 from podplane.cluster.client import Client
 from podplane.cluster.errors import AlreadyExists, ApiError
+from podplane.cluster.events import Recorder
 from podplane.cluster.informer import Informer
 from podplane.ipam.plan import Plan
 from podplane.kernel.namespace import Namespace, Nursery, Workers
@@ -100,6 +104,7 @@ class Lab:
             ) from None
         api = self._api()
         self._serve = api.handle
+        manager = self._manager(api)
         client = self._control = self._client(identity.component("podplane"))
         with api.together():
             await self._register_nodes(client)
@@ -113,7 +118,7 @@ class Lab:
         pods.subscribe(self._pod_changed)
         for pod in list(pods.objects.values()):
             self._pod_changed(None, pod)
-        self._tasks += [asyncio.create_task(nodes.run()), asyncio.create_task(pods.run())]
+        self._tasks += [asyncio.create_task(task) for task in (nodes.run(), pods.run(), manager.run())]
         self._tasks.append(asyncio.create_task(self._serve_https(fabric.underlay)))
         server = await self._start_outside(fabric.outside)
         self._tasks.append(asyncio.create_task(self._keep_outside(fabric.outside, server)))
@@ -150,7 +155,7 @@ class Lab:
 
     def _api(self) -> ApiServer:
         try:
-            store = Store(self._folder.store)
+            self._store = store = Store(self._folder.store)
         except StoreError as error:
             raise LabError(f"{error}: `{self._folder.command('down')} --purge` forgets this lab's state") from None
         self._tokens = Tokens({self._keys.admin: identity.admin()}, self._keys.signing, store)
@@ -162,6 +167,18 @@ class Lab:
             for path, manifest in control_plane.bootstrap(self.plan):
                 api.ensure(path, manifest)
         return api
+
+    def _manager(self, api: ApiServer) -> Manager:
+        """The controllers, each with an identity of its own."""
+        view = StoredView(self._store, utc_now)
+        table = controllers(self._certificates.authority)
+        clients = {c.name: self._client(identity.controller(c.name)) for c in table}
+        recorders = {name: (client, Recorder(client, name, utc_now)) for name, client in clients.items()}
+        manager = Manager(table, view, recorders, api.together)
+        api.observe(view.observe)
+        api.observe(manager.observe)
+        manager.begin()
+        return manager
 
     def _client(self, user: User) -> Client:
         """A client of the API for a part of the lab, with a token of its own."""

@@ -36,6 +36,9 @@ class View(Protocol):
     def on_node(self, node: str) -> list[Object]:
         """The pods that were given to this node, whatever became of them."""
 
+    def unscheduled(self) -> list[Object]:
+        """The pods that have no node."""
+
 
 @dataclass(frozen=True, slots=True)
 class Create:

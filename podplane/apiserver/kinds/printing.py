@@ -291,6 +291,14 @@ DAEMON_SETS = (
     IMAGES,
     SELECTOR,
 )
+
+
+def _controller(object_: Object) -> str:
+    owner = next((owner for owner in object_["metadata"].get("ownerReferences", ()) if owner.get("controller")), None)
+    return f"{owner['kind'].lower()}.apps/{owner['name']}" if owner else NONE
+
+
+CONTROLLER_REVISIONS = (NAME, column("Controller", _controller), number("Revision", "revision"), AGE)
 STATEFUL_SETS = (NAME, column("Ready", _of("status.readyReplicas", "spec.replicas")), AGE, CONTAINERS, IMAGES)
 
 

@@ -150,6 +150,13 @@ RESOURCES: tuple[Resource, ...] = (
     ),
     row(
         "apps",
+        API + "apps.v1.ControllerRevision",
+        "controllerrevisions",
+        columns=printing.CONTROLLER_REVISIONS,
+        fixed=(("data",),),
+    ),
+    row(
+        "apps",
         API + "apps.v1.DaemonSet",
         "daemonsets",
         short_names=("ds",),

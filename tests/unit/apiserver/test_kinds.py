@@ -33,6 +33,7 @@ LEAST: dict[str, Object] = {
     "secrets": {"stringData": {"a": "b"}},
     "serviceaccounts": {},
     "services": {"spec": {"ports": [{"port": 80}]}},
+    "controllerrevisions.apps": {"data": {"spec": {"template": {}}}, "revision": 1},
     "daemonsets.apps": {"spec": WORKLOAD},
     "deployments.apps": {"spec": WORKLOAD},
     "replicasets.apps": {"spec": WORKLOAD},

@@ -1,0 +1,182 @@
+"""The loop that all controllers share: what changed is decided about anew, and what was decided is carried out at once.
+
+    write → whom does it concern → queue → decide → actions → (writes → …)
+
+A turn takes some keys, in one transaction, and lets others run before the next. Since a decision's actions are carried out before
+anything else is decided, no cache can be behind. What fails is tried again, later each time. All that a controller knows stands in the
+store: one that was killed in the middle goes on when the next one starts, by deciding about everything once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+
+from podplane.apiserver.controllers.decision import (
+    Action,
+    Again,
+    Bind,
+    Controller,
+    Create,
+    Delete,
+    Key,
+    Note,
+    Object,
+    Patch,
+    View,
+    controller_of,
+    key_of,
+)
+from podplane.apiserver.kinds.resource import Resource
+from podplane.cluster.client import Client
+from podplane.cluster.errors import AlreadyExists, ApiError, Conflict, NotFound
+from podplane.cluster.events import WARNING, Recorder
+
+log = logging.getLogger(__name__)
+TURN_SECONDS = 0.005
+"""How long others wait at most, unless a single decision takes longer."""
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.01, 60.0
+Task = tuple[str, Key]
+"""(a controller's name, what it is to decide about)."""
+
+
+class Manager:
+    """All controllers, each with a client of its own."""
+
+    def __init__(
+        self,
+        controllers: Sequence[Controller],
+        view: View,
+        clients: Mapping[str, tuple[Client, Recorder]],
+        together: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._controllers = {controller.name: controller for controller in controllers}
+        self._watching: dict[str, list[Controller]] = {}
+        for controller in controllers:
+            for resource in controller.watches:
+                self._watching.setdefault(resource, []).append(controller)
+        self._view = view
+        self._clients = clients
+        self._together = together
+        self._queue: dict[Task, None] = {}
+        self._later: list[tuple[float, Task]] = []
+        self._due: dict[Task, float] = {}
+        self._failures: dict[Task, int] = {}
+        self._wake = asyncio.Event()
+
+    def observe(self, resource: Resource, old: Object | None, new: Object | None) -> None:
+        """A write: queue whom it concerns."""
+        for controller in self._watching.get(resource.id, ()):
+            concerns = controller.watches[resource.id]
+            for object_ in (old, new):
+                if object_ is not None:
+                    self._enqueue(controller.name, concerns(self._view, object_))
+
+    def begin(self) -> None:
+        """Queue everything that there is."""
+        for controller in self._controllers.values():
+            for resource, concerns in controller.watches.items():
+                for object_ in self._view.all(resource):
+                    self._enqueue(controller.name, concerns(self._view, object_))
+
+    def _enqueue(self, name: str, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self._queue[name, key] = None
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Decide for ever, or until cancelled."""
+        while True:
+            self._take_due()
+            if self._queue:
+                await self._turn()
+                await asyncio.sleep(0)
+                continue
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), self._patience())
+            except TimeoutError:
+                pass
+
+    def _patience(self) -> float | None:
+        return max(0.0, self._later[0][0] - _clock()) if self._later else None
+
+    def _take_due(self) -> None:
+        while self._later and self._later[0][0] <= _clock():
+            due, task = heapq.heappop(self._later)
+            if self._due.get(task) == due:  # else it was decided about that something earlier is due
+                del self._due[task]
+                self._queue[task] = None
+
+    async def _turn(self) -> None:
+        end = _clock() + TURN_SECONDS
+        with self._together():
+            while self._queue and _clock() < end:
+                task = next(iter(self._queue))
+                del self._queue[task]
+                await self._decide(task)
+
+    async def _decide(self, task: Task) -> None:
+        name, key = task
+        try:
+            for action in self._controllers[name].decide(self._view, key):
+                await self._carry_out(task, action)
+            self._failures.pop(task, None)
+        except Exception as error:
+            failures = self._failures[task] = self._failures.get(task, 0) + 1
+            self._at(task, min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**failures))
+            known = isinstance(error, ApiError)
+            log.warning("controller=%s key=%s error=%s", name, "/".join(key), error, exc_info=None if known else error)
+
+    def _at(self, task: Task, seconds: float) -> None:
+        """Decide again then, unless that is going to happen before."""
+        due = _clock() + max(0.0, seconds)
+        if due < self._due.get(task, math.inf):
+            self._due[task] = due
+            heapq.heappush(self._later, (due, task))
+
+    async def _carry_out(self, task: Task, action: Action) -> None:
+        """Do it. What isn't there any more, or is another one now, will be told by a write that is on its way."""
+        client, recorder = self._clients[task[0]]
+        try:
+            match action:
+                case Again(seconds):
+                    self._at(task, seconds)
+                case Note(target, reason, message, type_):
+                    await recorder.record(_kind(target), target["metadata"], reason, message, type_)
+                case Create(resource, namespace, object_):
+                    await self._create(client, recorder, resource, namespace, object_)
+                case Patch(resource, target, body, subresource):
+                    uid = target["metadata"]["uid"]
+                    await client.patch(resource, *key_of(target), body, uid=uid, subresource=subresource)
+                case Delete(resource, target, grace):
+                    await client.delete(resource, *key_of(target), grace=grace, uid=target["metadata"]["uid"])
+                case Bind(pod, node):
+                    await client.bind(*key_of(pod), pod["metadata"]["uid"], node)
+        except (NotFound, Conflict, AlreadyExists):
+            pass
+
+    async def _create(self, client: Client, recorder: Recorder, resource: str, namespace: str, object_: Object) -> None:
+        try:
+            await client.create(resource, namespace, object_)
+        except AlreadyExists:
+            pass
+        except ApiError as error:
+            owner = controller_of(object_)
+            if owner is not None:
+                about = {"name": owner["name"], "namespace": namespace, "uid": owner["uid"]}
+                kind = f"{owner['apiVersion']}/{owner['kind']}"
+                await recorder.record(kind, about, "FailedCreate", f"Error creating: {error}", WARNING)
+            raise
+
+
+def _clock() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _kind(object_: Object) -> str:
+    return f"{object_['apiVersion']}/{object_['kind']}"

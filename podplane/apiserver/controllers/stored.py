@@ -1,0 +1,79 @@
+"""The view of the stored objects that controllers decide from, with the indices that decisions need."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from typing import TypeVar
+
+from podplane.apiserver.controllers.decision import Key, Object, controller_of, key_of
+from podplane.apiserver.kinds.resource import Resource
+from podplane.apiserver.store import Store
+
+At = TypeVar("At")
+
+
+class StoredView:
+    """`View` over a store; `observe` keeps its indices current."""
+
+    def __init__(self, store: Store, clock: Callable[[], datetime.datetime]) -> None:
+        self._store = store
+        self._clock = clock
+        self._controlled: dict[tuple[str, str], set[Key]] = {}
+        self._on_node: dict[str, set[Key]] = {}
+        for resource in store.resources():
+            for stored in store.all(resource):
+                self._index(resource, stored.object, add=True)
+
+    @property
+    def now(self) -> datetime.datetime:
+        """The time."""
+        return self._clock()
+
+    def get(self, resource: str, key: Key) -> Object | None:
+        """One object."""
+        stored = self._store.get(resource, key)
+        return stored.object if stored is not None else None
+
+    def all(self, resource: str, namespace: str = "") -> list[Object]:
+        """All objects of a resource, or of one namespace, by name."""
+        return [stored.object for stored in self._store.all(resource, namespace)]
+
+    def controlled(self, resource: str, owner: Object) -> list[Object]:
+        """The objects whose controller this one is, by name."""
+        return self._these(resource, self._controlled.get((resource, owner["metadata"]["uid"]), ()))
+
+    def on_node(self, node: str) -> list[Object]:
+        """The pods that were given to this node."""
+        return self._these("pods", self._on_node.get(node, ()))
+
+    def unscheduled(self) -> list[Object]:
+        """The pods that have no node."""
+        return self.on_node("")
+
+    def _these(self, resource: str, keys: set[Key] | tuple[()]) -> list[Object]:
+        found = (self._store.get(resource, key) for key in sorted(keys))
+        return [stored.object for stored in found if stored is not None]
+
+    def observe(self, resource: Resource, old: Object | None, new: Object | None) -> None:
+        """A write."""
+        if old is not None:
+            self._index(resource.id, old, add=False)
+        if new is not None:
+            self._index(resource.id, new, add=True)
+
+    def _index(self, resource: str, object_: Object, *, add: bool) -> None:
+        owner = controller_of(object_)
+        if owner is not None:
+            _change(self._controlled, (resource, owner["uid"]), key_of(object_), add=add)
+        if resource == "pods":
+            _change(self._on_node, object_["spec"].get("nodeName", ""), key_of(object_), add=add)
+
+
+def _change(index: dict[At, set[Key]], at: At, key: Key, *, add: bool) -> None:
+    if add:
+        index.setdefault(at, set()).add(key)
+    elif at in index:
+        index[at].discard(key)
+        if not index[at]:
+            del index[at]

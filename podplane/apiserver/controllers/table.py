@@ -1,0 +1,15 @@
+"""All controllers of a cluster. A literal list."""
+
+from __future__ import annotations
+
+from podplane.apiserver.controllers import event_ttl, namespaces
+from podplane.apiserver.controllers.decision import Controller
+
+
+def controllers(authority: str) -> tuple[Controller, ...]:
+    """The controllers; `authority` (PEM) is what pods are told to trust."""
+    return (
+        namespaces.service_accounts(),
+        namespaces.root_ca(authority),
+        event_ttl.CONTROLLER,
+    )
