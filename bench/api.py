@@ -25,7 +25,7 @@ from podplane.cluster.client import Client
 from podplane.cluster.http import HttpClient
 from podplane.cluster.informer import Informer
 from podplane.lab.folder import Folder
-from podplane.model.objects import Pod
+from podplane.model.pod import Pod
 
 CLIENTS, SECONDS = 8, 4.0
 PODS, WATCHERS, IDLE = 10_000, 200, 1_000

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from podplane.kernel.rootfs import Root
 from podplane.kernel.zygote import MESSAGE_BYTES, NOT_EXECUTABLE, Event, Signal, Spawn
 
 MAX_STARTING = 16
@@ -63,8 +64,11 @@ class Processes(Protocol):
         hostname: str = "",
         directory: str = "/",
         tty: bool = False,
+        root: Root | None = None,
     ) -> Process:
         """Ask for a process in new mount, PID and UTS namespaces and the network namespace `netns`, or in those of `join`.
+
+        With a `root` it has a file system of its own.
 
         The descriptors may be closed when this returns.
         """
@@ -155,12 +159,15 @@ class ZygoteProcesses:
         hostname: str = "",
         directory: str = "/",
         tty: bool = False,
+        root: Root | None = None,
     ) -> ZygoteProcess:
         """Ask for a process; see `Processes.spawn`."""
         self._last += 1
         process = ZygoteProcess(self._last, self._signal, self._loop.create_future(), self._loop.create_future())
         self._processes[process.id] = process
-        request = msgspec.json.encode(Spawn(process.id, list(argv), dict(env or {}), hostname, directory or "/", join, tty))
+        request = msgspec.json.encode(
+            Spawn(process.id, list(argv), dict(env or {}), hostname, directory or "/", join, tty, root)
+        )
         if len(request) > MESSAGE_BYTES:
             self._settle(Event(process.id, error=f"{argv[0]}: arguments and environment are too long", code=NOT_EXECUTABLE))
             return process

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import struct
 import termios
 
 CLONE_NEWNS = 0x0002_0000
@@ -17,10 +18,15 @@ CLONE_NEWPID = 0x2000_0000
 CLONE_NEWNET = 0x4000_0000
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 1 << 18
 MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MNT_DETACH = 2
+SYS_MOUNT_SETATTR = 442
+"""The number of mount_setattr(2), the same on all architectures."""
+AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = -100, 0x8000, 1
+SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "ppc64le": 203, "s390x": 217}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _unshare, _setns, _mount, _sethostname = _libc.unshare, _libc.setns, _libc.mount, _libc.sethostname
-_mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p)
+_mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 
 
 def _failed(call: str) -> OSError:
@@ -40,10 +46,29 @@ def setns(fd: int, flags: int) -> None:
         raise _failed("setns")
 
 
-def mount(source: str, target: str, kind: str | None, flags: int) -> None:
-    """mount(2) without data."""
-    if _mount(source.encode(), target.encode(), kind.encode() if kind else None, flags, None):
+def mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
+    """mount(2)."""
+    if _mount(source.encode(), target.encode(), kind.encode() if kind else None, flags, data.encode() if data else None):
         raise _failed(f"mount {target}")
+
+
+def unmount(target: str) -> None:
+    """umount2(2), lazily: what still uses it keeps it."""
+    if _libc.umount2(target.encode(), MNT_DETACH):
+        raise _failed(f"umount {target}")
+
+
+def pivot_root(new: str, old: str) -> None:
+    """pivot_root(2)."""
+    if _libc.syscall(SYS_PIVOT_ROOT[os.uname().machine], new.encode(), old.encode()):
+        raise _failed("pivot_root")
+
+
+def make_read_only(target: str) -> None:
+    """mount_setattr(2): this mount and all below it (Linux 5.12)."""
+    attributes = struct.pack("=QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0)
+    if _libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, target.encode(), AT_RECURSIVE, attributes, len(attributes)):
+        raise _failed(f"mount {target} read-only")
 
 
 def sethostname(name: str) -> None:

@@ -27,7 +27,8 @@ from typing import NoReturn
 
 import msgspec
 
-from podplane.kernel import syscalls
+from podplane.kernel import rootfs, syscalls
+from podplane.kernel.rootfs import Root
 
 MESSAGE_BYTES = 200 * 1024
 """The longest message: arguments and environment of a command must fit."""
@@ -48,7 +49,8 @@ returns the exit code."""
 class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
     """Start a process. With it come descriptors: the network namespace (not when joining), then stdin, stdout, stderr.
 
-    `join` is the id of a container that the process joins (all its namespaces); 0 makes new mount, PID and UTS namespaces.
+    `join` is the id of a container that the process joins (all its namespaces); 0 makes new mount, PID and UTS namespaces, and a file
+    system of its own where `root` says of what.
     """
 
     id: int
@@ -58,6 +60,7 @@ class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
     directory: str = "/"
     join: int = 0
     tty: bool = False
+    root: Root | None = None
 
 
 class Signal(msgspec.Struct, tag="signal"):
@@ -274,11 +277,10 @@ class Child:
     def _make_namespaces(self) -> None:
         syscalls.setns(self._descriptors[0], syscalls.CLONE_NEWNET)
         syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS)
-        syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
-        try:  # /sys/class/net of this network namespace; where it is refused, tools that read it see the host's names
-            syscalls.mount("sysfs", "/sys", "sysfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
-        except OSError:
-            pass
+        if self._command.root is not None:
+            rootfs.enter(self._command.root)
+        else:
+            rootfs.mount_kernel()
         if self._command.hostname:
             syscalls.sethostname(self._command.hostname)
 

@@ -49,7 +49,8 @@ from podplane.lab.keys import TOKEN_BYTES
 from podplane.lab.launch import Progress, Reporter
 from podplane.lab.spec import DEFAULT_PORT, LabSpec
 from podplane.model.config import NetworkConfig
-from podplane.model.objects import Node, Pod
+from podplane.model.objects import Node
+from podplane.model.pod import Pod
 from podplane.runtime.exec import Streams
 from podplane.runtime.kubelet import Kubelet
 from podplane.runtime.pod import OVER, PATH, PodWorker, open_null

@@ -1,4 +1,4 @@
-"""Node, Pod and Namespace as the planners see them.
+"""Node, Service and Namespace as the planners see them; Pod has a module of its own.
 
 Field names are Kubernetes' own (core/v1), so decoding is a plain JSON decode. Unknown fields are ignored: the API server
 stores them, nobody here reads them. All of it is frozen and compared by value, so "did anything that I read change?" is `==`.
@@ -63,69 +63,26 @@ class Node(Model, frozen=True):
         return tuple(a.address for a in self.status.addresses if a.type == "InternalIP")
 
 
-class EnvVar(Model, frozen=True):
-    """One literal environment variable of a container."""
+class ServicePort(Model, frozen=True):
+    """One port of a Service."""
 
-    name: str
-    value: str = ""
-
-
-class ContainerPort(Model, frozen=True):
-    """One declared port of a container."""
-
-    container_port: int
+    port: int
     name: str = ""
     protocol: str = "TCP"
 
 
-class Container(Model, frozen=True):
-    """One container of a pod."""
+class ServiceSpec(Model, frozen=True):
+    """Service.spec, as far as it is read today: what pods find in their environment."""
 
-    name: str
-    image: str = ""
-    command: tuple[str, ...] = ()
-    args: tuple[str, ...] = ()
-    env: tuple[EnvVar, ...] = ()
-    ports: tuple[ContainerPort, ...] = ()
-    working_dir: str = ""
+    cluster_ip: str = msgspec.field(default="", name="clusterIP")
+    ports: tuple[ServicePort, ...] = ()
 
 
-class PodSpec(Model, frozen=True):
-    """Pod.spec, as far as the runtime and the planners read it."""
-
-    node_name: str = ""
-    host_network: bool = False
-    restart_policy: str = "Always"
-    termination_grace_period_seconds: int = 30
-    hostname: str = ""
-    containers: tuple[Container, ...] = ()
-
-
-class PodIP(Model, frozen=True):
-    """One entry of Pod.status.podIPs."""
-
-    ip: str = ""
-
-
-class PodStatus(Model, frozen=True):
-    """Pod.status, as far as it comes back in: phase and addresses."""
-
-    phase: str = "Pending"
-    pod_ip: str = msgspec.field(default="", name="podIP")
-    pod_ips: tuple[PodIP, ...] = msgspec.field(default=(), name="podIPs")
-
-
-class Pod(Model, frozen=True):
-    """core/v1 Pod."""
+class Service(Model, frozen=True):
+    """core/v1 Service."""
 
     metadata: Metadata = Metadata()
-    spec: PodSpec = PodSpec()
-    status: PodStatus = PodStatus()
-
-    @property
-    def ips(self) -> tuple[str, ...]:
-        """The pod's addresses, first family first; empty until it has a sandbox."""
-        return tuple(p.ip for p in self.status.pod_ips)
+    spec: ServiceSpec = ServiceSpec()
 
 
 class Namespace(Model, frozen=True):

@@ -12,7 +12,7 @@ from podplane.cluster.client import Client
 from podplane.cni.network import Network
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Processes
-from podplane.model.objects import Pod
+from podplane.model.pod import Pod
 from podplane.runtime.pod import PodWorker
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from podplane.cluster.errors import ApiError, Conflict, NotFound
 from podplane.cni.network import Attachment, Network, NetworkError
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Process, ProcessError, Processes
-from podplane.model.objects import Container, Pod
+from podplane.model.pod import Container, Pod
 from podplane.runtime.programs import ECHO_IMAGE, HOST_PREFIX, PROGRAMS
 from podplane.runtime.status import RUNNING, TERMINATED, WAITING, ContainerState, pod_status
 

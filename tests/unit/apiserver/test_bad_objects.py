@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from podplane.model.objects import Namespace, Node, Pod
+from podplane.model.objects import Namespace, Node
+from podplane.model.pod import Pod
 from tests.unit.apiserver.test_server import POD, PODS, Api
 
 CONTAINER = {"name": "main", "image": "podplane/echo"}

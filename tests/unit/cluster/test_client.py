@@ -13,7 +13,7 @@ from podplane.cluster.client import Client
 from podplane.cluster.errors import AlreadyExists, ApiError, Conflict, Gone, NotFound, checked
 from podplane.cluster.informer import Informer
 from podplane.cluster.messages import Answer, Request, Response, Stream
-from podplane.model.objects import Pod
+from podplane.model.pod import Pod
 from tests.unit.apiserver.test_server import PODS, Api
 
 

@@ -18,7 +18,7 @@ from podplane.cluster.errors import AlreadyExists, ApiError, Conflict, Gone, Not
 from podplane.cluster.informer import Informer
 from podplane.cluster.messages import Answer, Request, Stream
 from podplane.cluster.transport import HttpTransport
-from podplane.model.objects import Pod
+from podplane.model.pod import Pod
 from tests.unit.apiserver.live import access_to, served
 from tests.unit.apiserver.test_server import POD, PODS, Api
 

@@ -10,7 +10,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from podplane.model.objects import Container, Metadata, Pod, PodIP, PodSpec, PodStatus
+from podplane.model.objects import Metadata
+from podplane.model.pod import Container, Pod, PodIP, PodSpec, PodStatus
 from podplane.runtime.kubelet import Kubelet
 from podplane.runtime.pod import BACKOFF_SECONDS, ImageError, command_of
 from tests.unit.runtime.fakes import FakeClient, FakeNamespace, FakeNetwork, FakeProcesses

@@ -1,0 +1,152 @@
+"""A container's file system: this machine's own, where every change is the container's alone, and with what its pod mounts.
+
+There are no images in a lab, so a container sees what the machine has. Each folder of / is the lower layer of an overlay (overlayfs in
+a user namespace, Linux 5.11) whose upper layer lies on a tmpfs that goes with the container's mount namespace: nothing is to be cleaned
+up, and `rm -rf /` in a pod removes nothing. A folder that an overlay can't take, because something is mounted below it, is bound
+read-only. /tmp, /run, /root, /mnt and /media are empty.
+
+The upper layer's own folders belong to the container, so a mount point can be made wherever it is wanted, whoever owns the folder
+below: what leads to it is made in the upper layer before the overlay is mounted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import msgspec
+
+from podplane.kernel import syscalls
+from podplane.kernel.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_REC
+
+FRESH = {"tmp": 0o1777, "run": 0o755, "root": 0o700, "mnt": 0o755, "media": 0o755, "proc": 0o555, "sys": 0o555}
+"""Folders that are empty at first, with their modes."""
+LEFT_OUT = ("boot", "lost+found", "snap")
+DEVICES = "dev"
+OLD = ".old"
+ROOT, SCRATCH = "root", "scratch"
+"""Mount points in the lab's own folder: that of the new root, and that of the upper layers."""
+
+
+class Bind(msgspec.Struct, frozen=True):
+    """A folder or file of the lab that a container sees at `target`."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+class Root(msgspec.Struct, frozen=True):
+    """What a container's file system is made of: `folder` has the two mount points; it may have `pids` processes, 0 for no limit."""
+
+    folder: str
+    binds: Sequence[Bind] = ()
+    pids: int = 0
+
+
+def prepare(folder: str) -> None:
+    """Make the mount points in the lab's folder."""
+    for name in (ROOT, SCRATCH):
+        os.makedirs(f"{folder}/{name}", exist_ok=True)
+
+
+def enter(root: Root) -> None:
+    """Make the file system and enter it; the caller has a mount namespace of its own. OSError says what can't be had."""
+    base, scratch = f"{root.folder}/{ROOT}", f"{root.folder}/{SCRATCH}"
+    for point in (base, scratch):
+        syscalls.mount("tmpfs", point, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    targets = [_Target(bind) for bind in root.binds]
+    for name in os.listdir("/"):
+        _place(name, base, scratch, [target for target in targets if target.top == name])
+    os.mkdir(f"{base}/{OLD}")
+    os.chdir(base)
+    syscalls.pivot_root(".", OLD)
+    os.chdir("/")
+    mount_kernel()
+    for target in targets:
+        target.mount()
+    syscalls.unmount(f"/{OLD}")
+    os.rmdir(f"/{OLD}")
+    if root.pids:
+        _limit(root.pids)
+
+
+class _Target:
+    """A bind on its way: where it goes, with all symbolic links followed, so that it stays inside."""
+
+    def __init__(self, bind: Bind) -> None:
+        self.bind = bind
+        self.path = os.path.realpath(bind.target)
+        self.top = self.path.split("/")[1]
+        self.is_folder = os.path.isdir(bind.source)
+
+    def make(self, base: str = "") -> None:
+        """Make the mount point, and what leads to it."""
+        path = base + self.path
+        os.makedirs(path if self.is_folder else os.path.dirname(path), exist_ok=True)
+        if not self.is_folder and not os.path.exists(path):
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
+
+    def mount(self) -> None:
+        """Bind it, in the new root."""
+        try:
+            self.make()
+            syscalls.mount(f"/{OLD}{self.bind.source}", self.path, None, MS_BIND | MS_REC)
+            if self.bind.read_only:
+                syscalls.make_read_only(self.path)
+        except OSError as error:
+            raise OSError(error.errno, f"mount {self.bind.target}: {error.strerror}") from None
+
+
+def _place(name: str, base: str, scratch: str, targets: Sequence[_Target]) -> None:
+    """Put one entry of / into the new root."""
+    path, new = f"/{name}", f"{base}/{name}"
+    if os.path.islink(path):
+        os.symlink(os.readlink(path), new)
+    elif os.path.isdir(path) and name not in LEFT_OUT:
+        os.mkdir(new, FRESH.get(name, 0o755))
+        if name in FRESH:
+            os.chmod(new, FRESH[name])
+        elif name == DEVICES:
+            syscalls.mount(path, new, None, MS_BIND | MS_REC)
+        else:
+            _overlay(path, new, scratch, targets)
+
+
+def _overlay(path: str, new: str, scratch: str, targets: Sequence[_Target]) -> None:
+    upper, work = f"{scratch}{path}", f"{scratch}{path}.work"
+    os.mkdir(upper)
+    os.mkdir(work)
+    for target in targets:
+        target.make(scratch)
+    try:
+        syscalls.mount("overlay", new, "overlay", MS_NODEV, f"lowerdir={path},upperdir={upper},workdir={work},userxattr")
+    except OSError:
+        syscalls.mount(path, new, None, MS_BIND | MS_REC)
+        syscalls.make_read_only(new)
+
+
+def mount_kernel() -> None:
+    """/proc of this PID namespace, /sys of this network namespace; where the latter is refused, it is empty."""
+    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    syscalls.mount("proc", "/proc", "proc", flags)
+    try:
+        syscalls.mount("sysfs", "/sys", "sysfs", flags)
+    except OSError:
+        pass
+
+
+PID_MAX_PER_NAMESPACE = (6, 14)
+"""The version of Linux since which `kernel.pid_max` is each PID namespace's own; before, it is the machine's."""
+
+
+def limits_processes() -> bool:
+    """Can the number of a container's processes be bounded here?"""
+    release = os.uname().release.split(".")
+    return tuple(int("".join(filter(str.isdigit, part.split("-")[0])) or 0) for part in release[:2]) >= PID_MAX_PER_NAMESPACE
+
+
+def _limit(pids: int) -> None:
+    if limits_processes():
+        with open("/proc/sys/kernel/pid_max", "w") as file:
+            file.write(str(pids))

@@ -1,0 +1,76 @@
+"""A container's own file system: what it changes nobody else sees, what its pod mounts is where it is wanted, its processes are bounded."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from podplane.kernel import rootfs, syscalls
+from podplane.kernel.rootfs import Bind, Root
+from tests.kernel.test_zygote import Machine, contained
+
+pytestmark = pytest.mark.kernel
+FOLDER = "/mnt"
+
+
+def lab_folder() -> Path:
+    """A tmpfs for the lab's files, with the two mount points."""
+    syscalls.mount("tmpfs", FOLDER, "tmpfs", 0)
+    rootfs.prepare(FOLDER)
+    return Path(FOLDER)
+
+
+@contained
+async def test_changes_are_the_containers_own(machine: Machine) -> None:
+    lab_folder()
+    root = Root(FOLDER)
+    script = "mkdir /data /etc/x && echo 1 > /data/a && echo 1 > /tmp/a && echo 1 > /usr/a && cat /data/a /tmp/a /usr/a && ls -A /run /mnt"
+    assert (await machine.says(script, root=root)).split() == ["1", "1", "1", "/mnt:", "/run:"]
+    assert await machine.says("ls -d /data /etc/x /usr/a /tmp/a /.old 2>/dev/null", root=root) == ""
+    assert not [path for path in ("/data", "/etc/x", "/usr/a") if os.path.exists(path)]
+
+
+@contained
+async def test_mounts_are_where_they_are_wanted(machine: Machine) -> None:
+    folder = lab_folder()
+    (folder / "volume").mkdir()
+    (folder / "volume" / "key").write_text("value\n")
+    (folder / "file").write_text("nameserver 10.96.0.10\n")
+    targets = ("/etc/some/where/new", "/var/run/secrets/kubernetes.io/serviceaccount", "/data", "/usr/share/deep/er")
+    binds = [Bind(f"{FOLDER}/volume", target, read_only=True) for target in targets]
+    binds += [Bind(f"{FOLDER}/file", "/etc/resolv.conf"), Bind(f"{FOLDER}/volume", "/writable")]
+    root = Root(FOLDER, binds)
+    script = "cat " + " ".join(f"{target}/key" for target in targets) + "; cat /etc/resolv.conf; echo more > /writable/other"
+    assert (await machine.says(script, root=root)).split() == ["value"] * 4 + ["nameserver", "10.96.0.10"]
+    assert (folder / "volume" / "other").read_text() == "more\n"
+    assert await machine.says("touch /data/x 2>/dev/null || echo refused", root=root) == "refused"
+
+
+@contained
+async def test_what_joins_a_container_sees_its_files(machine: Machine) -> None:
+    lab_folder()
+    container = await machine.running("echo here > /tmp/mine", root=Root(FOLDER))
+    assert await machine.says("cat /tmp/mine; ls -d /.old 2>/dev/null", join=container.id, netns=-1) == "here"
+
+
+@contained
+async def test_a_mount_that_cannot_be_is_told(machine: Machine) -> None:
+    lab_folder()
+    process = machine.sh("true", root=Root(FOLDER, [Bind(f"{FOLDER}/nothing", "/data")]))
+    assert await process.exited == 126
+    assert "mount /data: No such file or directory" in process.error
+
+
+@contained
+async def test_processes_are_bounded(machine: Machine) -> None:
+    if not rootfs.limits_processes():
+        pytest.skip("before Linux 6.14 the number of a container's processes can't be bounded without cgroups")
+    lab_folder()
+    before = Path("/proc/sys/kernel/pid_max").read_text()
+    bomb = "import os,time\nn=0\ntry:\n while n<600:\n  if os.fork()==0: time.sleep(60)\n  n+=1\nexcept OSError: print(n)"
+    said = await machine.says(f"exec {sys.executable} -c '{bomb}'", root=Root(FOLDER, pids=400))
+    assert 0 < int(said) < 400
+    assert Path("/proc/sys/kernel/pid_max").read_text() == before
