@@ -3,7 +3,7 @@
 There are no images in a lab, so a container sees what the machine has. Each folder of / is the lower layer of an overlay (overlayfs in
 a user namespace, Linux 5.11) whose upper layer lies on a tmpfs that goes with the container's mount namespace: nothing is to be cleaned
 up, and `rm -rf /` in a pod removes nothing. A folder that an overlay can't take, because something is mounted below it, is bound
-read-only. /tmp, /run, /root, /mnt and /media are empty.
+read-only. /tmp, /run, /mnt and /media are empty.
 
 The upper layer's own folders belong to the container, so a mount point can be made wherever it is wanted, whoever owns the folder
 below: what leads to it is made in the upper layer before the overlay is mounted.
@@ -12,6 +12,7 @@ below: what leads to it is made in the upper layer before the overlay is mounted
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 
 import msgspec
@@ -19,8 +20,10 @@ import msgspec
 from podplane.kernel import syscalls
 from podplane.kernel.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_REC
 
-FRESH = {"tmp": 0o1777, "run": 0o755, "root": 0o700, "mnt": 0o755, "media": 0o755, "proc": 0o555, "sys": 0o555}
-"""Folders that are empty at first, with their modes."""
+FRESH = {"tmp": 0o1777, "run": 0o755, "mnt": 0o755, "media": 0o755, "proc": 0o555, "sys": 0o555}
+"""Folders that are empty at first, with their modes; so is one that this user may not read, as /root."""
+OWN = {sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))}
+"""Where the interpreter and this package are: the built-in programs need them, also below a folder that is empty else."""
 LEFT_OUT = ("boot", "lost+found", "snap")
 DEVICES = "dev"
 OLD = ".old"
@@ -55,7 +58,8 @@ def enter(root: Root) -> None:
     base, scratch = f"{root.folder}/{ROOT}", f"{root.folder}/{SCRATCH}"
     for point in (base, scratch):
         syscalls.mount("tmpfs", point, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
-    targets = [_Target(bind) for bind in root.binds]
+    own = [Bind(path, path, read_only=True) for path in sorted(OWN) if path.split("/")[1] in FRESH]
+    targets = [_Target(bind) for bind in (*own, *root.binds)]
     for name in os.listdir("/"):
         _place(name, base, scratch, [target for target in targets if target.top == name])
     os.mkdir(f"{base}/{OLD}")
@@ -104,10 +108,11 @@ def _place(name: str, base: str, scratch: str, targets: Sequence[_Target]) -> No
     if os.path.islink(path):
         os.symlink(os.readlink(path), new)
     elif os.path.isdir(path) and name not in LEFT_OUT:
-        os.mkdir(new, FRESH.get(name, 0o755))
-        if name in FRESH:
-            os.chmod(new, FRESH[name])
-        elif name == DEVICES:
+        os.mkdir(new)
+        os.chmod(new, FRESH.get(name, 0o755))
+        if name in FRESH or not os.access(path, os.R_OK | os.X_OK):
+            return
+        if name == DEVICES:
             syscalls.mount(path, new, None, MS_BIND | MS_REC)
         else:
             _overlay(path, new, scratch, targets)
