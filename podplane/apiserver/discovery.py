@@ -24,7 +24,9 @@ def subresources(row: Resource) -> list[tuple[str, str, str, str, tuple[str, ...
     if row.id == "pods":
         found.append(("binding", "", "v1", "Binding", ("create",)))
         found.append(("eviction", "policy", "v1", "Eviction", ("create",)))
+        found.append(("attach", "", "v1", "PodAttachOptions", ("create", "get")))
         found.append(("exec", "", "v1", "PodExecOptions", ("create", "get")))
+        found.append(("log", "", "v1", "Pod", ("get",)))
     if row.id == "serviceaccounts":
         found.append(("token", "authentication.k8s.io", "v1", "TokenRequest", ("create",)))
     return found

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from podplane import __version__
-from podplane.apiserver import decoding, discovery, openapi, shapes
+from podplane.apiserver import decoding, discovery, logs, openapi, shapes
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.audit import AuditLog
 from podplane.apiserver.decoding import MAX_BODY_BYTES, Options
@@ -30,7 +30,7 @@ from podplane.apiserver.records import Observer, Records
 from podplane.apiserver.registry import Registry
 from podplane.apiserver.reviews import Reviews
 from podplane.apiserver.store import Store, Stored
-from podplane.apiserver.streams import execute
+from podplane.apiserver.streams import attach, execute
 from podplane.apiserver.watch import Hub
 from podplane.apiserver.writing import Writer, is_served, no_subresource
 from podplane.cluster.messages import Answer, Request, Response
@@ -67,6 +67,7 @@ class ApiServer:
         self._tokens = tokens
         self._authorize = authorize
         self._audit = audit
+        self._now = now
         self.streams = streams
         self._registry = Registry(store)
         self._records = Records(store, Hub(store.version))
@@ -189,6 +190,10 @@ class ApiServer:
         match request.method, target.resource.id, target.subresource:
             case (("GET" | "POST"), "pods", "exec"):
                 return execute(self._reader.stored(target).object, self.streams, request)
+            case (("GET" | "POST"), "pods", "attach"):
+                return attach(self._reader.stored(target).object, self.streams, request)
+            case "GET", "pods", "log":
+                return logs.read(self._reader.stored(target).object, self.streams, request, self._now())
             case "POST", "pods", "binding":
                 self._writer.bind(target, decoding.body(request), options)
             case "POST", "pods", "eviction":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,23 +16,36 @@ from podplane.cluster.streams import ExecRequest, Execution, NodeStreams, Stream
 
 def execute(pod: dict[str, Any], streams: NodeStreams | None, request: Request) -> Upgrade:
     """Run the command of a request in a pod. Problem when that can't be."""
+    if request.upgrade and not request.query.get("command"):
+        raise Problem("BadRequest", "you must specify at least one command for the container")
+    return _upgrade(pod, streams, request, lambda nodes, wanted: nodes.execute(wanted))
+
+
+def attach(pod: dict[str, Any], streams: NodeStreams | None, request: Request) -> Upgrade:
+    """Join the conversation of a container's main process. Problem when that can't be."""
+    return _upgrade(pod, streams, request, lambda nodes, wanted: nodes.attach(wanted))
+
+
+def _upgrade(
+    pod: dict[str, Any],
+    streams: NodeStreams | None,
+    request: Request,
+    begin: Callable[[NodeStreams, ExecRequest], Execution],
+) -> Upgrade:
     if not request.upgrade:
         raise Problem("BadRequest", f"this request needs an upgrade to a WebSocket of the sub-protocol {ch.PROTOCOL}")
     if streams is None:
         raise Problem("ServiceUnavailable", "this API server reaches no node")
-    command = request.query.get("command", [])
-    if not command:
-        raise Problem("BadRequest", "you must specify at least one command for the container")
     wanted = ExecRequest(
         namespace=pod["metadata"]["namespace"],
         pod=pod["metadata"]["name"],
         container=request.parameter("container"),
-        command=command,
+        command=request.query.get("command", []),
         stdin=request.flag("stdin"),
         tty=request.flag("tty"),
     )
     try:
-        execution = streams.execute(wanted)
+        execution = begin(streams, wanted)
     except StreamError as error:
         raise Problem("BadRequest", str(error)) from None
 

@@ -86,10 +86,14 @@ def pod_state(pod: Object) -> str:
 def trouble(pod: Object) -> str:
     """Why the pod doesn't run, in the words of its status; "" when they say nothing."""
     status = pod.get("status", {})
-    for container in status.get("containerStatuses", ()):
-        for details in container.get("state", {}).values():
+    for container in [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]:
+        state = container.get("state", {})
+        if state.get("waiting", {}).get("reason") == "CrashLoopBackOff":
+            state = container.get("lastState", state)
+        for details in state.values():
             if details.get("message"):
-                return str(details["message"])
-            if "exitCode" in details:
+                return str(details["message"]).strip()
+            if details.get("exitCode"):
                 return f"container {container['name']} ended with exit code {details['exitCode']}"
-    return next((c["message"] for c in status.get("conditions", ()) if c.get("message")), "")
+    scheduled = (c for c in status.get("conditions", ()) if c["type"] == "PodScheduled")
+    return next((c["message"] for c in scheduled if c.get("message")), "")

@@ -5,6 +5,7 @@ The API server knows `NodeStreams`, the runtime implements it, the lab introduce
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +21,21 @@ class ExecRequest:
     command: Sequence[str]
     stdin: bool = False
     tty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogRequest:
+    """What of a container's log is wanted (core/v1 PodLogOptions); no container name means the first one."""
+
+    namespace: str
+    pod: str
+    container: str = ""
+    follow: bool = False
+    previous: bool = False
+    since: datetime.datetime | None = None
+    timestamps: bool = False
+    tail_lines: int | None = None
+    limit_bytes: int | None = None
 
 
 class StreamError(Exception):
@@ -53,3 +69,9 @@ class NodeStreams(Protocol):
 
     def execute(self, request: ExecRequest) -> Execution:
         """Start a command. StreamError when there is no such container to start it in."""
+
+    def logs(self, request: LogRequest) -> AsyncIterator[bytes]:
+        """A container's log, in chunks. StreamError when there is no such container, or no log."""
+
+    def attach(self, request: ExecRequest) -> Execution:
+        """Listen to a container's main process, and talk to it. StreamError when it doesn't run."""

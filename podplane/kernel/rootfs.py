@@ -25,7 +25,8 @@ FRESH = {"tmp": 0o1777, "run": 0o755, "mnt": 0o755, "media": 0o755, "proc": 0o55
 OWN = {sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))}
 """Where the interpreter and this package are: the built-in programs need them, also below a folder that is empty else."""
 LEFT_OUT = ("boot", "lost+found", "snap")
-DEVICES = "dev"
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "net/tun")
+DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 OLD = ".old"
 ROOT, SCRATCH = "root", "scratch"
 """Mount points in the lab's own folder: that of the new root, and that of the upper layers."""
@@ -112,10 +113,29 @@ def _place(name: str, base: str, scratch: str, targets: Sequence[_Target]) -> No
         os.chmod(new, FRESH.get(name, 0o755))
         if name in FRESH or not os.access(path, os.R_OK | os.X_OK):
             return
-        if name == DEVICES:
-            syscalls.mount(path, new, None, MS_BIND | MS_REC)
+        if name == "dev":
+            _devices(new)
         else:
             _overlay(path, new, scratch, targets)
+
+
+def _devices(new: str) -> None:
+    """/dev with the usual devices: nothing can be made in the machine's own."""
+    syscalls.mount("tmpfs", new, "tmpfs", MS_NOSUID, "mode=755")
+    for name in (*DEVICES, "pts"):
+        source, target = f"/dev/{name}", f"{new}/{name}"
+        if os.path.isdir(source):
+            os.mkdir(target)
+        elif os.path.exists(source):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.close(os.open(target, os.O_CREAT | os.O_WRONLY))
+        else:
+            continue
+        syscalls.mount(source, target, None, MS_BIND | MS_REC)
+    for name, link in DEVICE_LINKS.items():
+        os.symlink(link, f"{new}/{name}")
+    os.mkdir(f"{new}/shm")
+    os.chmod(f"{new}/shm", 0o1777)
 
 
 def _overlay(path: str, new: str, scratch: str, targets: Sequence[_Target]) -> None:

@@ -80,6 +80,11 @@ def kubernetes_ips(plan: Plan) -> tuple[IPAddress, ...]:
     )
 
 
+def dns_ips(plan: Plan) -> tuple[IPAddress, ...]:
+    """Cluster IPs of the cluster's DNS: the tenth address of each Service CIDR, as kubeadm chooses it."""
+    return tuple(ip + 9 for ip in kubernetes_ips(plan))
+
+
 def bootstrap(plan: Plan) -> list[tuple[str, dict[str, Any]]]:
     """What a cluster's control plane makes of its own: collections, and an object for each. Sources: kube-apiserver's controllers."""
     ips = [str(ip) for ip in kubernetes_ips(plan)]

@@ -8,6 +8,7 @@ ends: there is no pid file to go stale. Commands that start or stop a lab exclud
     pki/        the lab's certificate authority and keys; stay
     kubeconfig  for kubectl and all other clients; its tokens stay good over stops
     audit.log   who did what, as JSON lines
+    logs/       what containers said
     run.json    address and token of the running lab; means nothing unless the lock is held
     run/        where the lab mounts its own tmpfs (in its mount namespace: empty for everybody else)
 """
@@ -89,6 +90,7 @@ class Folder:
         self.pki = self.path / "pki"
         self.kubeconfig = self.path / "kubeconfig"
         self.audit = self.path / "audit.log"
+        self.logs = self.path / "logs"
         self._endpoint = self.path / "run.json"
 
     def create(self) -> None:

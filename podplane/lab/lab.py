@@ -21,6 +21,7 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from podplane.agent.agent import Agent
 from podplane.agent.features import PeerPlans
@@ -39,6 +40,7 @@ from podplane.cluster.errors import AlreadyExists, ApiError
 from podplane.cluster.events import Recorder
 from podplane.cluster.informer import Informer
 from podplane.ipam.plan import Plan
+from podplane.kernel import rootfs
 from podplane.kernel.namespace import Namespace, Nursery, Workers
 from podplane.kernel.process import Process, ProcessError, ZygoteProcesses
 from podplane.lab import certificates, control_plane, keys, kubeconfig, manifests, preflight, underlay
@@ -49,12 +51,14 @@ from podplane.lab.keys import TOKEN_BYTES
 from podplane.lab.launch import Progress, Reporter
 from podplane.lab.spec import DEFAULT_PORT, LabSpec
 from podplane.model.config import NetworkConfig
-from podplane.model.objects import Node
+from podplane.model.objects import Node, Service
 from podplane.model.pod import Pod
-from podplane.runtime.exec import Streams
-from podplane.runtime.kubelet import Kubelet
-from podplane.runtime.pod import OVER, PATH, PodWorker, open_null
+from podplane.runtime.kubelet import Kubelet, open_null
+from podplane.runtime.network_files import Resolver, read_resolver
+from podplane.runtime.pod import PATH, PodWorker
 from podplane.runtime.programs import ECHO_IMAGE
+from podplane.runtime.status import OVER
+from podplane.runtime.streams import Streams
 
 log = logging.getLogger(__name__)
 NAMESPACE_WORKERS = 2
@@ -86,6 +90,7 @@ class Lab:
             folder.pki, certificates.NAMES, addresses, datetime.datetime.now(datetime.UTC)
         )
         self._null = open_null()
+        self._resolver = machine_resolver()
         self._config = network_config(self.plan, spec)
         self._peers = PeerPlans()
         self._kubelets: dict[str, Kubelet] = {}
@@ -110,7 +115,10 @@ class Lab:
         with api.together():
             await self._register_nodes(client)
         nodes, pods = Informer(client, "nodes", Node), Informer(client, "pods", Pod)
+        self._services = Informer(client, "services", Service)
         await nodes.sync()
+        await self._services.sync()
+        rootfs.prepare(str(self._folder.run))
         self._reporter.step("nodes", total=self.spec.nodes)
         for name, machine in fabric.nodes.items():
             await self._start_node(name, machine, nodes.objects)
@@ -119,7 +127,7 @@ class Lab:
         pods.subscribe(self._pod_changed)
         for pod in list(pods.objects.values()):
             self._pod_changed(None, pod)
-        self._tasks += [asyncio.create_task(task) for task in (nodes.run(), pods.run(), manager.run())]
+        self._tasks += [asyncio.create_task(task) for task in (nodes.run(), pods.run(), self._services.run(), manager.run())]
         self._tasks.append(asyncio.create_task(self._serve_https(fabric.underlay)))
         server = await self._start_outside(fabric.outside)
         self._tasks.append(asyncio.create_task(self._keep_outside(fabric.outside, server)))
@@ -203,15 +211,23 @@ class Lab:
         report = agent.start(nodes)
         if report.failed:
             raise LabError(f"{name} can't be set up: {report.failed[0].error}")
+        client = self._client(identity.node(name))
         self._kubelets[name] = Kubelet(
             name=name,
             host_ips=nodes[name].internal_ips,
             namespace=machine.namespace,
             network=agent,
             processes=self._processes,
-            client=self._client(identity.node(name)),
+            client=client,
+            recorder=Recorder(client, "kubelet", utc_now, name),
             make_namespace=self._nursery.create,
             null=self._null,
+            logs=self._folder.logs,
+            services=self._services.objects,
+            allocatable=control_plane.capacity(),
+            folder=self._folder.run,
+            cluster_dns=[str(ip) for ip in control_plane.dns_ips(self.plan)],
+            resolver=self._resolver,
             sandbox_only=self.spec.sandbox_only,
         )
         self._tasks.append(asyncio.create_task(agent.run()))
@@ -297,6 +313,14 @@ class Lab:
         except ProcessError as error:
             raise LabError(f"containers can't be started here: {error}") from None
         return process
+
+
+def machine_resolver() -> Resolver:
+    """What this machine's /etc/resolv.conf says."""
+    try:
+        return read_resolver(Path("/etc/resolv.conf").read_text(errors="replace"))
+    except OSError:
+        return Resolver()
 
 
 def network_config(plan: Plan, spec: LabSpec) -> NetworkConfig:

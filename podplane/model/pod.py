@@ -285,6 +285,12 @@ class DnsConfig(Model, frozen=True):
     options: tuple[DnsOption, ...] = ()
 
 
+class ReadinessGate(Model, frozen=True):
+    """A condition that somebody else must set before the pod is ready."""
+
+    condition_type: str
+
+
 class PodSpec(Model, frozen=True):
     """Pod.spec, as far as the runtime and the planners read it."""
 
@@ -302,6 +308,7 @@ class PodSpec(Model, frozen=True):
     host_aliases: tuple[HostAlias, ...] = ()
     enable_service_links: bool = True
     service_account_name: str = ""
+    readiness_gates: tuple[ReadinessGate, ...] = ()
     init_containers: tuple[Container, ...] = ()
     containers: tuple[Container, ...] = ()
     volumes: tuple[Volume, ...] = ()
@@ -322,6 +329,21 @@ class ContainerStatus(Model, frozen=True):
     state: dict[str, Any] = {}
 
 
+class PodCondition(Model, frozen=True):
+    """One condition of a pod."""
+
+    type: str
+    status: str = "Unknown"
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str = ""
+
+    def whole(self) -> dict[str, Any]:
+        """As it is written."""
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return found
+
+
 class PodStatus(Model, frozen=True):
     """Pod.status, as far as it comes back in: phase, addresses, and how often containers were started."""
 
@@ -329,8 +351,14 @@ class PodStatus(Model, frozen=True):
     start_time: str = ""
     pod_ip: str = msgspec.field(default="", name="podIP")
     pod_ips: tuple[PodIP, ...] = msgspec.field(default=(), name="podIPs")
+    conditions: tuple[PodCondition, ...] = ()
     init_container_statuses: tuple[ContainerStatus, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
+
+    @property
+    def all_container_statuses(self) -> tuple[ContainerStatus, ...]:
+        """Those of all containers."""
+        return (*self.init_container_statuses, *self.container_statuses)
 
 
 class Pod(Model, frozen=True):

@@ -3,45 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
-import struct
-import termios
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from podplane.cluster.channels import STDERR, STDOUT
-from podplane.cluster.streams import ExecRequest, StreamError
+from podplane.cluster.streams import ExecRequest
 from podplane.kernel.process import Process
-from podplane.runtime.pod import PodWorker, RunningContainer
+from podplane.kernel.zygote import NOT_EXECUTABLE
+from podplane.runtime.descriptors import ready, set_size, write_all
+
+if TYPE_CHECKING:
+    from podplane.runtime.container import ContainerRun
+    from podplane.runtime.pod import PodWorker
 
 CHUNK_BYTES = 32 * 1024
+OUTPUT_BYTES = 10 * 1024
 LAST_WORDS_SECONDS = 1.0
 """How long output is awaited after the command ended: something it left behind may hold its output open for ever."""
-
-
-@dataclass(slots=True)
-class Streams:
-    """`NodeStreams` over the kubelets of a lab: `find` gives the worker of a pod by namespace and name."""
-
-    find: Callable[[str, str], PodWorker | None]
-    null: int
-
-    def execute(self, request: ExecRequest) -> CommandExecution:
-        """Start a command. StreamError when there is no such container, or it doesn't run now."""
-        worker = self.find(request.namespace, request.pod)
-        if worker is None or worker.netns is None:
-            raise StreamError(f"pod {request.namespace}/{request.pod} does not run yet, or is ending")
-        container = worker.container(request.container)
-        if container is None:
-            names = ", ".join(c.spec.name for c in worker.containers)
-            raise StreamError(f"container {request.container} is not valid for pod {request.pod}: it has {names}")
-        if container.process is None and not worker.node.sandbox_only:
-            state = f"{container.state.state}: {container.state.reason} {container.state.message}".strip()
-            raise StreamError(f"container {container.spec.name} of pod {request.pod} does not run now ({state})")
-        return CommandExecution.start(worker, container, request, self.null)
 
 
 @dataclass(slots=True, eq=False)
@@ -55,10 +36,10 @@ class CommandExecution:
     _open: set[int]
 
     @classmethod
-    def start(cls, worker: PodWorker, container: RunningContainer, request: ExecRequest, null: int) -> CommandExecution:
+    def start(cls, worker: PodWorker, container: ContainerRun, request: ExecRequest, null: int) -> CommandExecution:
         """Start it: with a terminal of its own, or with pipes. In a pod without processes it gets namespaces of its own."""
         assert worker.netns is not None
-        environment = dict(worker.environment(container.spec))
+        environment = worker.environment(container.spec)
         if request.tty:
             environment["TERM"] = "xterm-256color"
             terminal, far = os.openpty()
@@ -70,7 +51,7 @@ class CommandExecution:
             their_in, own_input = os.pipe2(os.O_CLOEXEC) if request.stdin else (null, -1)
             stdio, theirs = (their_in, their_out, their_err), [their_out, their_err, *([their_in] if request.stdin else [])]
             outputs, terminal = [(STDOUT, out), (STDERR, err)], -1
-        process = worker.node.processes.spawn(
+        process = worker.processes.spawn(
             request.command,
             stdio,
             netns=worker.netns.fd,
@@ -121,7 +102,7 @@ class CommandExecution:
             try:
                 data = os.read(fd, CHUNK_BYTES)
             except BlockingIOError:
-                await _ready(fd, writing=False)
+                await ready(fd, writing=False)
                 continue
             except OSError:  # EIO: nobody has the terminal's other end any more
                 data = b""
@@ -131,13 +112,8 @@ class CommandExecution:
 
     async def write(self, data: bytes) -> None:
         """To its standard input; what it doesn't want to read is dropped when it ends."""
-        while data and self._input >= 0:
-            try:
-                data = data[os.write(self._input, data) :]
-            except BlockingIOError:
-                await _ready(self._input, writing=True)
-            except OSError:
-                self.close_input()
+        if self._input >= 0 and not await write_all(self._input, data):
+            self.close_input()
 
     def close_input(self) -> None:
         """No more input; idempotent. A terminal stays open: there, end of input is a character."""
@@ -147,8 +123,8 @@ class CommandExecution:
 
     def resize(self, columns: int, rows: int) -> None:
         """The terminal's new size."""
-        if self._terminal in self._open and 0 < columns < 1 << 16 and 0 < rows < 1 << 16:
-            fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        if self._terminal in self._open:
+            set_size(self._terminal, columns, rows)
 
     async def outcome(self) -> tuple[int, str]:
         """(exit code, why it could not be started or "")."""
@@ -170,18 +146,19 @@ class CommandExecution:
             os.close(fd)
 
 
-async def _ready(fd: int, *, writing: bool) -> None:
-    """Wait until the descriptor can be read, or written."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
-
-    def tell() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    add(fd, tell)
+async def run_to_end(worker: PodWorker, container: ContainerRun, command: Sequence[str], seconds: float) -> tuple[int, str]:
+    """Run a command of a probe or a hook: (exit code, the beginning of its output). TimeoutError when it takes longer."""
+    if not container.is_alive:
+        return NOT_EXECUTABLE, "the container does not run"
+    meta = worker.pod.metadata
+    request = ExecRequest(meta.namespace, meta.name, container.spec.name, command)
+    execution = CommandExecution.start(worker, container, request, worker.null)
+    output = b""
     try:
-        await ready
+        async with asyncio.timeout(seconds):
+            async for _, data in execution.output():
+                output = (output + data)[:OUTPUT_BYTES]
+            code, error = await execution.outcome()
     finally:
-        remove(fd)
+        execution.abandon()
+    return code, error or output.decode(errors="replace")

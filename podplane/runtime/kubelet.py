@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from podplane.cluster.client import Client
+from podplane.cluster.events import Recorder
 from podplane.cni.network import Network
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Processes
+from podplane.model.objects import Service
 from podplane.model.pod import Pod
+from podplane.runtime.network_files import Resolver
 from podplane.runtime.pod import PodWorker
 
 log = logging.getLogger(__name__)
@@ -28,8 +33,15 @@ class Kubelet:
     network: Network
     processes: Processes
     client: Client
+    recorder: Recorder
     make_namespace: Callable[[], Awaitable[Namespace]]
     null: int
+    logs: Path
+    services: Mapping[str, Service]
+    allocatable: Mapping[str, str]
+    folder: Path | None = None
+    cluster_dns: Sequence[str] = ()
+    resolver: Resolver = field(default_factory=Resolver)
     sandbox_only: bool = False
     clock: Callable[[], float] = time.monotonic
     workers: dict[str, PodWorker] = field(default_factory=dict)
@@ -52,6 +64,8 @@ class Kubelet:
             self._begin(new)
         elif new.metadata.deletion_timestamp is not None:
             worker.end(grace_of(new))
+        else:
+            worker.changed(new)
 
     def _begin(self, pod: Pod) -> None:
         worker = PodWorker(self, pod, self.null, self.clock)
@@ -72,6 +86,11 @@ class Kubelet:
         """The worker of a pod by name: of two with one name, the one that isn't ending."""
         found = [w for w in self.workers.values() if (w.pod.metadata.namespace, w.pod.metadata.name) == (namespace, name)]
         return found[-1] if found else None
+
+
+def open_null() -> int:
+    """A descriptor of /dev/null."""
+    return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
 
 def grace_of(pod: Pod) -> int:

@@ -1,6 +1,7 @@
 """One pod on its node: from the object to a network namespace and processes, and back to nothing.
 
-    attach to the network → start all containers → Running → (containers end → restart, with back-off) → end → detach
+    attach to the network → files and volumes → init containers, one by one → containers → Running
+        → (a container ends → restart, with back-off) → Succeeded or Failed, or it is deleted → stop → detach
 
 One task a pod walks that path; whatever happens to a container wakes it. Processes are started by the zygote and hold the
 pod's network namespace together with this object; when both are gone, so is the namespace.
@@ -9,31 +10,51 @@ pod's network namespace together with this object; when both are gone, so is the
 from __future__ import annotations
 
 import asyncio
-import datetime
 import logging
-import os
+import shutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
+
+import msgspec
 
 from podplane.cluster.client import Client
 from podplane.cluster.errors import ApiError, Conflict, NotFound
+from podplane.cluster.events import NORMAL, WARNING, Recorder
 from podplane.cni.network import Attachment, Network, NetworkError
 from podplane.kernel.namespace import Namespace
-from podplane.kernel.process import Process, ProcessError, Processes
+from podplane.kernel.process import Process, Processes
+from podplane.kernel.rootfs import Bind, Root
+from podplane.model.objects import Service
 from podplane.model.pod import Container, Pod
-from podplane.runtime.programs import ECHO_IMAGE, HOST_PREFIX, PROGRAMS
-from podplane.runtime.status import RUNNING, TERMINATED, WAITING, ContainerState, pod_status
+from podplane.runtime import network_files
+from podplane.runtime.container import ContainerRun, Launch, after_restart_of_node, timestamp
+from podplane.runtime.environment import ConfigError, Facts, expand_all, variables
+from podplane.runtime.exec import run_to_end
+from podplane.runtime.images import command_of
+from podplane.runtime.mounts import PodFolder
+from podplane.runtime.network_files import Resolver
+from podplane.runtime.probes import Prober
+from podplane.runtime.status import (
+    INIT,
+    MAIN,
+    OVER,
+    RUNNING,
+    SIDECAR,
+    TERMINATED,
+    WAITING,
+    Known,
+    phase,
+    pod_status,
+)
 
 log = logging.getLogger(__name__)
-BACKOFF_SECONDS = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
-"""Before the first restart, the second, …; as kubelet's, that begins at once and ends at five minutes."""
-FORGIVEN_AFTER_SECONDS = 600.0
-"""A container that ran so long begins anew with its back-off."""
 RETRY_SECONDS = 2.0
-OVER = ("Succeeded", "Failed")
-"""Phases of a pod that has ended for good."""
+REFRESH_SECONDS = 60.0
+"""How often volumes are brought up to date."""
+MAX_PROCESSES = 4096
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -65,40 +86,39 @@ class Node(Protocol):
         """The node's way to the API."""
 
     @property
+    def recorder(self) -> Recorder:
+        """What writes events."""
+
+    @property
+    def services(self) -> Mapping[str, Service]:
+        """All Services, by namespace and name."""
+
+    @property
+    def allocatable(self) -> Mapping[str, str]:
+        """What the node can give."""
+
+    @property
+    def cluster_dns(self) -> Sequence[str]:
+        """Addresses of the cluster's DNS."""
+
+    @property
+    def resolver(self) -> Resolver:
+        """The machine's own resolver."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the lab has its mount points and the files of pods; None for containers that see the machine as it is."""
+
+    @property
+    def logs(self) -> Path:
+        """Where the logs of pods are."""
+
+    @property
     def sandbox_only(self) -> bool:
         """No processes: pods are their network namespaces."""
 
     async def new_namespace(self) -> Namespace:
         """A new network namespace."""
-
-
-class ImageError(Exception):
-    """No program for this image; one line that says what would work."""
-
-
-def command_of(container: Container) -> list[str]:
-    """What to run for a container: a built-in program, or a command of the machine. ImageError for any other image."""
-    words = [*container.command, *container.args]
-    if container.image in PROGRAMS:
-        return words if container.command else [container.image, *container.args]
-    if not container.image.startswith(HOST_PREFIX):
-        known = f"{ECHO_IMAGE}, or {HOST_PREFIX}<anything> with a command of this machine"
-        raise ImageError(f"image {container.image!r} is not here, a lab has no registry: use {known}")
-    if not words:
-        raise ImageError(f"image {container.image!r} stands for this machine: give a command to run")
-    return words
-
-
-@dataclass(slots=True, eq=False)
-class RunningContainer:
-    """A container and its process, if it has one now."""
-
-    spec: Container
-    state: ContainerState
-    process: Process | None = None
-    began: float = 0.0
-    restart_at: float | None = None
-    failures: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -111,26 +131,152 @@ class PodWorker:
     clock: Callable[[], float]
     netns: Namespace | None = None
     ips: tuple[str, ...] = ()
-    containers: list[RunningContainer] = field(default_factory=list)
+    runs: list[ContainerRun] = field(default_factory=list)
     started_at: str = ""
     settled: asyncio.Event = field(default_factory=asyncio.Event)
+    _files: PodFolder | None = None
+    _facts: Facts | None = None
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _ending: bool = False
-    _grace: int = 0
+    _grace: float = 0
+    _failure: tuple[str, str] | None = None
+    _over: str = ""
+    _began: float = 0.0
+    _refresh_at: float = 0.0
+    _reported: bytes = b""
 
-    def end(self, grace: int) -> None:
+    # What others ask and tell.
+
+    def end(self, grace: float) -> None:
         """The pod is to end within `grace` seconds."""
         self._ending, self._grace = True, grace
         self._wake.set()
 
-    def container(self, name: str) -> RunningContainer | None:
-        """A container by name, or the first."""
-        return next((c for c in self.containers if not name or c.spec.name == name), None)
+    def changed(self, pod: Pod) -> None:
+        """The object changed: labels, conditions of others, images."""
+        old, self.pod = self.pod, pod
+        specs = {spec.name: spec for spec in _all_containers(pod)}
+        for run in self.runs:
+            spec = specs.get(run.spec.name, run.spec)
+            if spec.image == run.spec.image:
+                continue
+            run.spec, run.state.image = spec, spec.image
+            if run.is_alive:
+                run.stop_and_restart("definition changed")
+            else:
+                run.restart_at = self.clock()
+        if old.metadata != pod.metadata:
+            self._refresh_at = 0.0
+        self._wake.set()
+
+    def container(self, name: str) -> ContainerRun | None:
+        """A container by name, or the first that isn't an init container."""
+        mains = [run for run in self.runs if run.role == MAIN]
+        return next((run for run in self.runs if run.spec.name == name), None) if name else mains[0]
+
+    @property
+    def is_over(self) -> bool:
+        """Has it ended for good?"""
+        return bool(self._over)
+
+    # What its containers need (`container.Surroundings`).
+
+    @property
+    def uid(self) -> str:
+        """The pod's uid."""
+        return self.pod.metadata.uid
+
+    @property
+    def path(self) -> str:
+        """The pod's namespace and name."""
+        return self.pod.metadata.path
+
+    @property
+    def processes(self) -> Processes:
+        """What starts processes."""
+        return self.node.processes
+
+    @property
+    def grace(self) -> float:
+        """Seconds between SIGTERM and SIGKILL."""
+        return self.pod.spec.termination_grace_period_seconds
+
+    @property
+    def hostname(self) -> str:
+        """The pod's own name, or that of its node."""
+        spec = self.pod.spec
+        if spec.host_network:
+            return self.node.name
+        name = network_files.hostname(self.pod.metadata, spec.hostname)
+        domain = network_files.domain(self.pod)
+        return f"{name}.{domain}"[:64] if spec.set_hostname_as_fqdn and domain else name
+
+    @property
+    def facts(self) -> Facts:
+        """What the node knows of the pod."""
+        return self._facts or Facts(self.ips, self.node.host_ips, self.node.allocatable, {})
+
+    def launch(self, container: Container) -> Launch:
+        """What to start for a container. ImageError or ConfigError when there is something missing."""
+        assert self.netns is not None
+        environment = self.environment(container)
+        command = expand_all(command_of(container), environment)
+        root, termination = None, None
+        if self._files is not None and self.node.folder is not None:
+            binds = self._files.binds(self.pod, container, environment)
+            termination = self._files.termination_file(container)
+            binds.append(Bind(str(termination), container.termination_message_path))
+            root = Root(str(self.node.folder), binds, MAX_PROCESSES)
+        return Launch(command, environment, root, self.hostname, self.netns.fd, termination)
+
+    def environment(self, container: Container) -> dict[str, str]:
+        """The environment of a container's processes. ConfigError when a variable can't be had."""
+        fixed = {"PATH": PATH, "HOME": "/root", "HOSTNAME": self.hostname}
+        return fixed | variables(self.pod, container, self.facts) | ({"TERM": "xterm"} if container.tty else {})
+
+    def log_file(self, container: str, run: int) -> Path:
+        """Where the log of a container's run is."""
+        metadata = self.pod.metadata
+        return self.node.logs / f"{metadata.namespace}_{metadata.name}_{metadata.uid}" / container / f"{run}.log"
+
+    def prober(self, run: ContainerRun) -> Prober:
+        """What probes a container."""
+
+        async def execute(command: tuple[str, ...], seconds: float) -> tuple[int, str]:
+            return await run_to_end(self, run, command, seconds)
+
+        return Prober(run.spec, self.node.namespace, self.ips[0] if self.ips else "", execute)
+
+    def restarts(self, run: ContainerRun, code: int) -> bool:
+        """Is a container started again after it ended so?"""
+        policy = self.pod.spec.restart_policy
+        if self._ending or self._failure is not None:
+            return False
+        if run.role == SIDECAR:
+            return not self._mains_are_done()
+        always = policy == "Always" and run.role == MAIN
+        return always or (policy != "Never" and code != 0)
+
+    def wake(self) -> None:
+        """Something happened."""
+        self._wake.set()
+
+    async def tell(self, reason: str, message: str, type_: str = NORMAL, part: str = "") -> None:
+        """An event of the pod."""
+        metadata = self.pod.metadata
+        about = {"name": metadata.name, "namespace": metadata.namespace, "uid": metadata.uid}
+        await self.node.recorder.record("v1/Pod", about, reason, message, type_, part)
+
+    # Its life.
 
     async def run(self) -> None:
         """Live: until the pod ends, or this is cancelled (then nothing is cleaned up: the process is about to end)."""
-        self.started_at = timestamp()
-        self.containers = [RunningContainer(spec, ContainerState(spec.name, spec.image)) for spec in self.pod.spec.containers]
+        self._began, self.started_at = self.clock(), self.pod.status.start_time or timestamp()
+        before = {status.name: msgspec.to_builtins(status) for status in self.pod.status.all_container_statuses}
+        self.runs = [
+            ContainerRun(self, spec, after_restart_of_node(spec, role, before.get(spec.name, {})))
+            for spec, role in _roles(self.pod)
+        ]
         try:
             await self._live()
         finally:
@@ -138,25 +284,94 @@ class PodWorker:
                 await self._finish()
 
     async def _live(self) -> None:
-        while not self._ending and self.pod.status.phase in OVER:
+        if self.pod.status.phase in OVER:
+            self._over = self.pod.status.phase
+        while not self._ending and self._over:
             self.settled.set()
             await self._sleep(None)
-        while not self._ending and not await self._attach():
+        while not self._ending and not await self._prepare():
             await self._sleep(RETRY_SECONDS)
-        if not self._ending:
-            await self._start_all()
         while not self._ending:
+            if not self._over:
+                await self._advance()
             await self.report()
             self.settled.set()
-            await self._sleep(self._until_restart())
-            await self._restart_due()
+            await self._sleep(None if self._over else self._patience())
 
-    async def _start_all(self) -> None:
-        if not self.node.sandbox_only:
-            await asyncio.gather(*(self._start(c) for c in self.containers))
+    async def _advance(self) -> None:
+        """Do what is due: refresh, start, start again; and see whether it is over."""
+        if self.clock() >= self._refresh_at:
+            await self._refresh()
+        deadline = self.pod.spec.active_deadline_seconds
+        if deadline is not None and self.clock() >= self._began + deadline:
+            await self._fail("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+        elif self.node.sandbox_only:
+            self._pretend()
+        elif await self._initialize():
+            for run in self.runs:
+                if run.role == MAIN and not self._ending:
+                    await self._bring_up(run)
+        if self._mains_are_done():
+            await self._stop([run for run in reversed(self.runs) if run.role == SIDECAR])
+        if not any(run.is_alive for run in self.runs):
+            is_now = phase(self.known(), self.pod.spec.restart_policy)
+            if is_now in OVER:
+                self._over = is_now
+                await self._detach()
+
+    def _pretend(self) -> None:
+        """Without processes, a pod is its network namespace."""
+        for run in self.runs:
+            if run.state.state == WAITING:
+                run.state.state, run.state.reason, run.state.started_at = RUNNING, "", timestamp()
+                run.state.started = run.state.ready = True
+
+    async def _initialize(self) -> bool:
+        """Bring the init containers forward, one after the other; True when all are done and all sidecars have started."""
+        for run in self.runs:
+            if run.role == MAIN:
+                return True
+            if run.role == INIT and run.state.succeeded:
+                continue
+            await self._bring_up(run)
+            if not run.state.started if run.role == SIDECAR else not run.state.succeeded:
+                return False
+        return True
+
+    async def _bring_up(self, run: ContainerRun) -> None:
+        """Start a container that waits for its first or its next start."""
+        if run.is_alive:
             return
-        for container in self.containers:
-            container.state.state, container.state.started_at = RUNNING, timestamp()
+        if run.restart_at is not None:
+            if run.state.reason == "CreateContainerConfigError":
+                await self._gather()
+            await run.restart_if_due()
+        elif run.state.state == WAITING and run.state.reason in ("ContainerCreating", "PodInitializing"):
+            await run.start()
+
+    def _mains_are_done(self) -> bool:
+        mains = [run for run in self.runs if run.role == MAIN]
+        return all(run.state.state == TERMINATED and run.restart_at is None for run in mains)
+
+    async def _fail(self, reason: str, message: str) -> None:
+        """End all containers for a reason: the pod has failed."""
+        if self._failure is None:
+            self._failure = (reason, message)
+            await self.tell(reason, message, WARNING)
+            await self._stop([run for run in self.runs if run.role != SIDECAR])
+            await self._stop([run for run in reversed(self.runs) if run.role == SIDECAR])
+
+    async def _stop(self, runs: Iterable[ContainerRun]) -> None:
+        await asyncio.gather(*(run.stop(self.grace) for run in runs if run.is_alive))
+
+    def _patience(self) -> float | None:
+        """Seconds until something is due by itself."""
+        due = [run.restart_at for run in self.runs if run.restart_at is not None]
+        if self.pod.spec.volumes:
+            due.append(self._refresh_at)
+        if self.pod.spec.active_deadline_seconds is not None:
+            due.append(self._began + self.pod.spec.active_deadline_seconds)
+        return max(0.0, min(due) - self.clock()) if due else None
 
     async def _sleep(self, seconds: float | None) -> None:
         """Until something happens, at most so long."""
@@ -166,7 +381,32 @@ class PodWorker:
             pass
         self._wake.clear()
 
-    # Network.
+    # What it is made of.
+
+    async def _prepare(self) -> bool:
+        """A network, files and volumes; when they can't be had, an event and the status say why."""
+        try:
+            await self._attach()
+            if not self.node.sandbox_only:
+                await self._gather()
+        except (NetworkError, OSError) as error:
+            why = str(error) if isinstance(error, NetworkError) else _no_namespace(error)
+            await self._waits("FailedCreatePodSandBox", f"Failed to create pod sandbox: {why}", why)
+            return False
+        except ConfigError as error:
+            await self._waits("FailedMount", f"MountVolume.SetUp failed: {error}", str(error))
+            return False
+        initial = "PodInitializing" if any(run.role != MAIN for run in self.runs) else "ContainerCreating"
+        for run in self.runs:
+            run.state.message, run.state.reason = "", initial
+        return True
+
+    async def _waits(self, reason: str, event: str, message: str) -> None:
+        for run in self.runs:
+            run.state.message = message
+        await self.tell(reason, event, WARNING)
+        await self.report()
+        self.settled.set()
 
     @property
     def attachment(self) -> Attachment:
@@ -175,24 +415,16 @@ class PodWorker:
         meta = self.pod.metadata
         return Attachment(meta.uid, meta.namespace, meta.name, self.netns, requested_ips=self.pod.ips)
 
-    async def _attach(self) -> bool:
-        """A network namespace with addresses; when it can't be had, the pod's status says why."""
+    async def _attach(self) -> None:
+        """A network namespace with addresses. NetworkError or OSError when that can't be had."""
+        if self.ips:
+            return
         if self.pod.spec.host_network:
             self.netns, self.ips = self.node.namespace, self.node.host_ips
-            return True
-        try:
-            if self.netns is None:
-                self.netns = await self.node.new_namespace()
-            self.ips = (await self.node.network.add(self.attachment)).ips
-        except (NetworkError, OSError) as error:
-            for container in self.containers:
-                container.state.message = str(error) if isinstance(error, NetworkError) else _no_namespace(error)
-            await self.report()
-            self.settled.set()
-            return False
-        for container in self.containers:
-            container.state.message = ""
-        return True
+            return
+        if self.netns is None:
+            self.netns = await self.node.new_namespace()
+        self.ips = (await self.node.network.add(self.attachment)).ips
 
     async def _detach(self) -> None:
         if self.netns is None or self.pod.spec.host_network:
@@ -201,101 +433,78 @@ class PodWorker:
         self.netns.close()
         self.netns = None
 
-    # Containers.
+    async def _gather(self) -> None:
+        """Ask for all that its containers and volumes are made of, and write its files. ConfigError when a volume can't be made."""
+        if self.node.folder is not None and self._files is None:
+            self._files = PodFolder(self.node.folder / "pods" / self.uid, self.node.client)
+        metadata = self.pod.metadata
+        own = [s for s in self.node.services.values() if s.metadata.namespace == metadata.namespace]
+        kubernetes = self.node.services.get("default/kubernetes")
+        services = [*own, *([kubernetes] if kubernetes is not None and kubernetes not in own else [])]
+        sources = await PodFolder.sources(self.node.client, self.pod)
+        self._facts = Facts(self.ips, self.node.host_ips, self.node.allocatable, sources, services)
+        if self._files is not None:
+            name = network_files.hostname(metadata, self.pod.spec.hostname)
+            resolver = network_files.resolver(self.pod, self.node.cluster_dns, self.node.resolver)
+            hosts = "" if self.pod.spec.host_network else network_files.hosts(self.pod, self.ips, name)
+            await self._files.write(self.pod, self._facts, resolver.text(), hosts)
+        self._refresh_at = self.clock() + REFRESH_SECONDS
 
-    def environment(self, container: Container) -> Mapping[str, str]:
-        """The environment of a container's processes."""
-        fixed = {"PATH": PATH, "HOME": "/root", "HOSTNAME": self.hostname}
-        return fixed | {variable.name: variable.value for variable in container.env}
-
-    @property
-    def hostname(self) -> str:
-        """The pod's own name, or that of its node."""
-        spec = self.pod.spec
-        return self.node.name if spec.host_network else (spec.hostname or self.pod.metadata.name)[:63]
-
-    async def _start(self, container: RunningContainer) -> None:
-        state = container.state
-        try:
-            command = command_of(container.spec)
-        except ImageError as error:
-            state.state, state.reason, state.message = WAITING, "ErrImagePull", str(error)
+    async def _refresh(self) -> None:
+        """Bring volumes up to date; what is missing now stays as it was."""
+        if self.node.sandbox_only or not self.pod.spec.volumes:
+            self._refresh_at = self.clock() + REFRESH_SECONDS
             return
-        assert self.netns is not None
-        process = self.node.processes.spawn(
-            command,
-            (self.null, self.null, self.null),
-            netns=self.netns.fd,
-            env=self.environment(container.spec),
-            hostname=self.hostname,
-            directory=container.spec.working_dir,
-        )
-        container.process, container.began = process, self.clock()
-        process.exited.add_done_callback(lambda future: self._ended(container, process, future))
         try:
-            await process.started()
-        except ProcessError:
-            return  # `_ended` says why
-        if container.process is process and not process.exited.done():
-            state.state, state.reason, state.message, state.started_at = RUNNING, "", "", timestamp()
-            state.container_id = f"podplane://{self.pod.metadata.uid}/{container.spec.name}/{state.restarts}"
-
-    def _ended(self, container: RunningContainer, process: Process, future: asyncio.Future[int]) -> None:
-        if container.process is not process or future.cancelled():
-            return
-        state, code = container.state, future.result()
-        container.process = None
-        state.exit_code, state.finished_at = code, timestamp()
-        state.started_at = state.started_at or state.finished_at
-        state.state, state.reason = TERMINATED, "Completed" if code == 0 else "Error"
-        if process.error:
-            state.reason, state.message = "StartError", process.error
-        if self._restarts(code):
-            if self.clock() - container.began > FORGIVEN_AFTER_SECONDS:
-                container.failures = 0
-            wait = BACKOFF_SECONDS[min(container.failures, len(BACKOFF_SECONDS) - 1)]
-            container.failures += 1
-            container.restart_at = self.clock() + wait
-        self._wake.set()
-
-    def _restarts(self, code: int) -> bool:
-        policy = self.pod.spec.restart_policy
-        return not self._ending and (policy == "Always" or (policy == "OnFailure" and code != 0))
-
-    def _until_restart(self) -> float | None:
-        due = [c.restart_at for c in self.containers if c.restart_at is not None]
-        return max(0.0, min(due) - self.clock()) if due else None
-
-    async def _restart_due(self) -> None:
-        for container in self.containers:
-            state = container.state
-            if container.restart_at is None or self._ending:
-                continue
-            if state.state == TERMINATED:
-                state.last = {"exitCode": state.exit_code, "reason": state.reason, "finishedAt": state.finished_at}
-                state.state, state.reason = WAITING, "CrashLoopBackOff"
-            if container.restart_at <= self.clock():
-                container.restart_at = None
-                state.restarts += 1
-                await self._start(container)
+            await self._gather()
+        except (ConfigError, ApiError) as error:
+            self._refresh_at = self.clock() + REFRESH_SECONDS
+            await self.tell("FailedMount", f"MountVolume.SetUp failed: {error}", WARNING)
 
     # The end.
 
     async def _finish(self) -> None:
-        """SIGTERM, the grace, SIGKILL; then the network, then the object."""
+        """preStop and SIGTERM, the grace, SIGKILL; sidecars last; then the network, then the object."""
         self.settled.set()
-        began = self.clock()
-        for process in self._alive() if self._grace else ():
-            process.signal(signal.SIGTERM)
-        while (alive := self._alive()) and (
-            left := began + self._grace - self.clock()
-        ) > 0:  # a process ends, or the grace shrinks
+        self._began = self.clock()
+        for run in self.runs:
+            if run.is_alive and self._grace:
+                await self.tell("Killing", f"Stopping container {run.spec.name}", part=run.part)
+        await self._end([run for run in self.runs if run.role != SIDECAR])
+        for run in reversed(self.runs):
+            if run.role == SIDECAR:
+                await self._end([run])
+        await self._detach()
+        if self._files is not None:
+            self._files.remove()
+        shutil.rmtree(self.log_file("", 0).parent.parent, ignore_errors=True)
+        await self._delete()
+
+    async def _end(self, runs: Sequence[ContainerRun]) -> None:
+        """End these within what is left of the grace, which may be shortened meanwhile."""
+        alive = _alive(runs)
+        asking = asyncio.gather(*(self._ask(run) for run in runs if run.is_alive))
+        while alive and (left := self._left()) > 0:
             await self._sleep(left)
+            alive = _alive(runs)
+            await self.report()
+        asking.cancel()
         for process in alive:
             process.signal(signal.SIGKILL)
         if alive:
             await asyncio.wait([p.exited for p in alive])
-        await self._detach()
+
+    async def _ask(self, run: ContainerRun) -> None:
+        """Ask a container to end."""
+        process = run.process
+        await run.before_stop(self._left())
+        if process is not None and self._left() > 0:
+            process.signal(signal.SIGTERM)
+
+    def _left(self) -> float:
+        return self._began + self._grace - self.clock()
+
+    async def _delete(self) -> None:
         meta = self.pod.metadata
         try:
             await self.node.client.delete("pods", meta.namespace, meta.name, grace=0, uid=meta.uid)
@@ -304,31 +513,52 @@ class PodWorker:
         except ApiError as error:
             log.warning("delete pod=%s error=%s", meta.path, error)
 
-    def _alive(self) -> list[Process]:
-        return [c.process for c in self.containers if c.process is not None and not c.process.exited.done()]
+    # Its status.
+
+    def known(self) -> Known:
+        """What is known of it."""
+        states = [run.state for run in self.runs]
+        gates = [gate.condition_type for gate in self.pod.spec.readiness_gates]
+        return Known(
+            states,
+            ips=self.ips,
+            host_ips=self.node.host_ips,
+            started_at=self.started_at,
+            has_network=bool(self.ips) and self.netns is not None,
+            failure=self._failure,
+            over=self._over,
+            gates=gates,
+        )
 
     async def report(self) -> None:
-        """Write the status."""
+        """Write the status, if it is another one than before."""
         meta = self.pod.metadata
-        states = [c.state for c in self.containers]
-        status: dict[str, Any] = pod_status(states, self.pod.spec.restart_policy, self.ips, self.node.host_ips, self.started_at)
+        status: dict[str, Any] = pod_status(self.pod, self.known(), timestamp())
+        encoded = msgspec.json.encode(status)
+        if encoded == self._reported:
+            return
         try:
             await self.node.client.patch_status("pods", meta.namespace, meta.name, status, meta.uid)
+            self._reported = encoded
         except (NotFound, Conflict):
             pass  # its deletion is on its way to us
         except ApiError as error:
             log.warning("status pod=%s error=%s", meta.path, error)
 
 
+def _alive(runs: Iterable[ContainerRun]) -> list[Process]:
+    return [run.process for run in runs if run.process is not None and run.is_alive]
+
+
+def _all_containers(pod: Pod) -> list[Container]:
+    return [*pod.spec.init_containers, *pod.spec.containers]
+
+
+def _roles(pod: Pod) -> list[tuple[Container, str]]:
+    """All containers in the order in which they start, with what they are to the pod."""
+    inits = [(spec, SIDECAR if spec.restart_policy == "Always" else INIT) for spec in pod.spec.init_containers]
+    return inits + [(spec, MAIN) for spec in pod.spec.containers]
+
+
 def _no_namespace(error: OSError) -> str:
     return f"no network namespace can be made ({error.strerror}): raise the sysctl user.max_net_namespaces, or open files"
-
-
-def timestamp() -> str:
-    """Now, as the API writes it."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def open_null() -> int:
-    """A descriptor of /dev/null."""
-    return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

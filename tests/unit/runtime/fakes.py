@@ -91,6 +91,16 @@ class FakeNamespace:
 
 
 @dataclass
+class FakeRecorder:
+    """Events that were told, as (reason, message)."""
+
+    told: list[tuple[str, str]] = field(default_factory=list)
+
+    async def record(self, kind: str, about: Any, reason: str, message: str, *_: str) -> None:
+        self.told.append((reason, message))
+
+
+@dataclass
 class FakeClient:
     """Statuses that were written, and objects that were deleted."""
 

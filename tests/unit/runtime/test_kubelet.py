@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -12,15 +14,17 @@ import pytest
 
 from podplane.model.objects import Metadata
 from podplane.model.pod import Container, Pod, PodIP, PodSpec, PodStatus
+from podplane.runtime.container import BACKOFF_SECONDS
+from podplane.runtime.images import ImageError, command_of
 from podplane.runtime.kubelet import Kubelet
-from podplane.runtime.pod import BACKOFF_SECONDS, ImageError, command_of
-from tests.unit.runtime.fakes import FakeClient, FakeNamespace, FakeNetwork, FakeProcesses
+from tests.unit.runtime.fakes import FakeClient, FakeNamespace, FakeNetwork, FakeProcesses, FakeRecorder
 
 
 class Rig:
     """A kubelet among fakes, and a clock that the test moves."""
 
-    def __init__(self, *, sandbox_only: bool = False) -> None:
+    def __init__(self, logs: Path, *, sandbox_only: bool = False) -> None:
+        self.recorder = FakeRecorder()
         self.now = 0.0
         self.full = False
         self.network, self.processes, self.client = FakeNetwork(), FakeProcesses(), FakeClient()
@@ -32,8 +36,12 @@ class Rig:
             network=self.network,
             processes=self.processes,
             client=cast(Any, self.client),
+            recorder=cast(Any, self.recorder),
+            logs=logs,
+            services={},
+            allocatable={},
             make_namespace=self._make,
-            null=0,
+            null=os.open(os.devnull, os.O_RDWR),
             sandbox_only=sandbox_only,
             clock=lambda: self.now,
         )
@@ -66,8 +74,8 @@ class Rig:
 
 
 @pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    made = Rig()
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    made = Rig(tmp_path)
     yield made
     await clean(made)
 
@@ -280,8 +288,8 @@ async def test_host_network_needs_no_attachment(rig: Rig) -> None:
     assert not cast(FakeNamespace, rig.kubelet.namespace).closed
 
 
-async def test_sandboxes_have_no_processes() -> None:
-    rig = Rig(sandbox_only=True)
+async def test_sandboxes_have_no_processes(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, sandbox_only=True)
     rig.kubelet.pod_changed(None, pod())
     await rig.settle()
     assert rig.status["phase"] == "Running"

@@ -1,0 +1,378 @@
+"""One container of a pod: started, probed, restarted with back-off, stopped.
+
+    waiting ─ start ─> running ─ ends ─> terminated ─ restarts? ─> waiting (CrashLoopBackOff) ─ due ─> running
+
+The pod decides when; whatever happens here wakes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from podplane.cluster.events import NORMAL, WARNING
+from podplane.kernel.process import Process, ProcessError, Processes
+from podplane.kernel.rootfs import Root
+from podplane.model.pod import Container, Handler, Probe
+from podplane.runtime.environment import ConfigError
+from podplane.runtime.images import ImageError
+from podplane.runtime.output import LogFile, Output
+from podplane.runtime.probes import ProbeFailed, Prober, watch
+from podplane.runtime.status import MAIN, RUNNING, TERMINATED, WAITING, ContainerState
+
+log = logging.getLogger(__name__)
+BACKOFF_SECONDS = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
+"""Before the first restart, the second, …; as kubelet's, that begins at once and ends at five minutes."""
+FORGIVEN_AFTER_SECONDS = 600.0
+"""A container that ran so long begins anew with its back-off."""
+CONFIG_RETRY_SECONDS = 5.0
+MESSAGE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a container's process is made of."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    root: Root | None
+    hostname: str
+    netns: int
+    termination_file: Path | None = None
+
+
+class Surroundings(Protocol):
+    """What a container needs of its pod."""
+
+    @property
+    def uid(self) -> str:
+        """The pod's uid."""
+
+    @property
+    def path(self) -> str:
+        """The pod's namespace and name."""
+
+    @property
+    def processes(self) -> Processes:
+        """What starts processes."""
+
+    @property
+    def null(self) -> int:
+        """A descriptor of /dev/null."""
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Seconds."""
+
+    @property
+    def grace(self) -> float:
+        """Seconds between SIGTERM and SIGKILL."""
+
+    def launch(self, container: Container) -> Launch:
+        """What to start. ImageError or ConfigError when there is something missing."""
+
+    def log_file(self, container: str, run: int) -> Path:
+        """Where the log of this run goes."""
+
+    def prober(self, run: ContainerRun) -> Prober:
+        """What probes the container."""
+
+    def restarts(self, run: ContainerRun, code: int) -> bool:
+        """Is it started again after it ended so?"""
+
+    def wake(self) -> None:
+        """Something happened."""
+
+    async def tell(self, reason: str, message: str, type_: str = NORMAL, part: str = "") -> None:
+        """An event."""
+
+
+@dataclass(slots=True, eq=False)
+class ContainerRun:
+    """A container and its process, if it has one now."""
+
+    pod: Surroundings
+    spec: Container
+    state: ContainerState
+    process: Process | None = None
+    output: Output | None = None
+    restart_at: float | None = None
+    failures: int = 0
+    _began: float = 0.0
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _stopping: asyncio.Task[None] | None = None
+    _termination_file: Path | None = None
+
+    @property
+    def role(self) -> str:
+        """What it is to its pod."""
+        return self.state.role
+
+    @property
+    def part(self) -> str:
+        """The field of the pod that it is, for events."""
+        return f"spec.{'containers' if self.role == MAIN else 'initContainers'}{{{self.spec.name}}}"
+
+    @property
+    def is_alive(self) -> bool:
+        """Has it a process?"""
+        return self.process is not None and not self.process.exited.done()
+
+    # Start.
+
+    async def start(self) -> None:
+        """Start it, or say why that can't be."""
+        self.restart_at = None
+        try:
+            launch = self.pod.launch(self.spec)
+        except ImageError as error:
+            await self._refuse("ErrImagePull", str(error), f'Failed to pull image "{self.spec.image}": {error}')
+            return
+        except ConfigError as error:
+            self.restart_at = self.pod.clock() + CONFIG_RETRY_SECONDS
+            await self._refuse("CreateContainerConfigError", str(error), f"Error: {error}")
+            return
+        process = self._spawn(launch)
+        try:
+            await process.started()
+        except ProcessError:
+            return  # `_ended` says why
+        if self.process is process and not process.exited.done():
+            self._runs()
+            await self.pod.tell("Started", f"Started container {self.spec.name}", part=self.part)
+            await self._after_start()
+
+    async def _refuse(self, reason: str, message: str, event: str) -> None:
+        first = (self.state.reason, self.state.message) != (reason, message)
+        self.state.state, self.state.reason, self.state.message = WAITING, reason, message
+        if first:
+            await self.pod.tell("Failed", event, WARNING, self.part)
+
+    def _spawn(self, launch: Launch) -> Process:
+        log_file = LogFile(self.pod.log_file(self.spec.name, self.state.restarts), utc_now)
+        self.output = output = Output.open(log_file, self.pod.null, stdin=self.spec.stdin, tty=self.spec.tty)
+        process = self.process = self.pod.processes.spawn(
+            launch.command,
+            output.stdio,
+            netns=launch.netns,
+            env=launch.environment,
+            hostname=launch.hostname,
+            directory=self.spec.working_dir,
+            tty=self.spec.tty and self.spec.stdin,
+            root=launch.root,
+        )
+        output.begin()
+        self._began, self._termination_file = self.pod.clock(), launch.termination_file
+        process.exited.add_done_callback(lambda future: self._ended(process, future))
+        return process
+
+    def _runs(self) -> None:
+        state = self.state
+        state.state, state.reason, state.message, state.started_at = RUNNING, "", "", timestamp()
+        state.container_id = f"podplane://{self.pod.uid}/{self.spec.name}/{state.restarts}"
+        state.started, state.ready = self.spec.startup_probe is None, False
+        self._probe(self.spec.startup_probe, self._startup_decided, "Startup")
+        if state.started:
+            self._begin_probes()
+
+    async def _after_start(self) -> None:
+        """The postStart hook; a container whose hook fails is ended."""
+        hook = self.spec.lifecycle.post_start if self.spec.lifecycle is not None else None
+        if hook is None:
+            return
+        try:
+            await self._run_hook(hook)
+        except ProbeFailed as error:
+            await self.pod.tell("FailedPostStartHook", f"PostStartHook failed: {error}", WARNING, self.part)
+            self.stop_and_restart("FailedPostStartHook")
+
+    # Probes.
+
+    def _begin_probes(self) -> None:
+        self.state.ready = self.spec.readiness_probe is None
+        self._probe(self.spec.readiness_probe, self._readiness_decided, "Readiness")
+        self._probe(self.spec.liveness_probe, self._liveness_decided, "Liveness")
+
+    def _probe(self, probe: Probe | None, decided: Callable[[bool], None], name: str) -> None:
+        if probe is None:
+            return
+
+        async def failed(why: str) -> None:
+            await self.pod.tell("Unhealthy", f"{name} probe failed: {why}", WARNING, self.part)
+
+        self._tasks.append(asyncio.ensure_future(watch(self.pod.prober(self), probe, decided, failed)))
+
+    def _startup_decided(self, succeeded: bool) -> None:
+        if not succeeded:
+            self._restart_after_probe(self.spec.startup_probe, "startup")
+        elif not self.state.started:
+            self.state.started = True
+            self._tasks.pop(0).cancel()
+            self._begin_probes()
+            self.pod.wake()
+
+    def _readiness_decided(self, succeeded: bool) -> None:
+        if self.state.ready is not succeeded:
+            self.state.ready = succeeded
+            self.pod.wake()
+
+    def _liveness_decided(self, succeeded: bool) -> None:
+        if not succeeded:
+            self._restart_after_probe(self.spec.liveness_probe, "liveness")
+
+    def _restart_after_probe(self, probe: Probe | None, name: str) -> None:
+        grace = probe.termination_grace_period_seconds if probe is not None else None
+        self.stop_and_restart(f"failed {name} probe", grace)
+
+    def stop_and_restart(self, why: str, grace: float | None = None) -> None:
+        """End it for a reason; what follows is what follows any end."""
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(self._stop_for(why, self.pod.grace if grace is None else grace))
+
+    async def _stop_for(self, why: str, grace: float) -> None:
+        await self.pod.tell("Killing", f"Container {self.spec.name} {why}, will be restarted", part=self.part)
+        await self.stop(grace)
+
+    # End.
+
+    async def stop(self, grace: float) -> None:
+        """preStop, SIGTERM, the grace, SIGKILL; returns when it has ended."""
+        process, end = self.process, self.pod.clock() + grace
+        if process is None or process.exited.done():
+            return
+        await self.before_stop(grace)
+        process.signal(signal.SIGTERM)
+        await asyncio.wait((process.exited,), timeout=max(0.0, end - self.pod.clock()))
+        process.signal(signal.SIGKILL)
+        await asyncio.shield(process.exited)
+
+    async def before_stop(self, seconds: float) -> None:
+        """The preStop hook, at most so long."""
+        self._cancel_probes()
+        hook = self.spec.lifecycle.pre_stop if self.spec.lifecycle is not None else None
+        if hook is None or seconds <= 0:
+            return
+        try:
+            await asyncio.wait_for(self._run_hook(hook), seconds)
+        except (ProbeFailed, TimeoutError) as error:
+            why = str(error) or f"it did not end within the grace of {seconds:g} s"
+            await self.pod.tell("FailedPreStopHook", f"PreStopHook failed: {why}", WARNING, self.part)
+
+    async def _run_hook(self, hook: Handler) -> None:
+        prober = self.pod.prober(self)
+        if hook.exec is not None:
+            await prober.command(hook.exec.command, HOOK_SECONDS)
+        elif hook.http_get is not None:
+            await prober.http(hook.http_get)
+        elif hook.tcp_socket is not None:
+            await prober.tcp(hook.tcp_socket)
+        elif hook.sleep is not None:
+            await asyncio.sleep(hook.sleep.seconds)
+
+    def _cancel_probes(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._tasks.clear()
+
+    def _ended(self, process: Process, future: asyncio.Future[int]) -> None:
+        """Its process has ended: say how, and when it starts again."""
+        if self.process is not process or future.cancelled():
+            return
+        self._cancel_probes()
+        self._stopping = None
+        state, code = self.state, future.result()
+        self.process = None
+        if self.output is not None:
+            self.output.close()
+            self.output = None
+        state.exit_code, state.finished_at = code, timestamp()
+        state.started_at = state.started_at or state.finished_at
+        state.state, state.reason = TERMINATED, "Completed" if code == 0 else "Error"
+        state.message = self._last_words(code)
+        state.started = state.ready = False
+        if process.error:
+            state.reason, state.message = "StartError", process.error
+        if self.pod.restarts(self, code):
+            if self.pod.clock() - self._began > FORGIVEN_AFTER_SECONDS:
+                self.failures = 0
+            self.restart_at = self.pod.clock() + BACKOFF_SECONDS[min(self.failures, len(BACKOFF_SECONDS) - 1)]
+            self.failures += 1
+        self.pod.wake()
+
+    def _last_words(self, code: int) -> str:
+        """The container's termination message: what it wrote to its file, or the end of its log if it failed and wants that."""
+        text = b""
+        if self._termination_file is not None:
+            try:
+                text = self._termination_file.read_bytes()[:MESSAGE_BYTES]
+            except OSError:
+                pass
+        if not text and code and self.spec.termination_message_policy == "FallbackToLogsOnError":
+            text = _end_of(self.pod.log_file(self.spec.name, self.state.restarts))
+        return text.decode(errors="replace")
+
+    async def restart_if_due(self) -> None:
+        """Start it again when that is due; until then say that it waits."""
+        state = self.state
+        if self.restart_at is None:
+            return
+        if state.state == TERMINATED:
+            state.last = state.details()
+        due = self.restart_at <= self.pod.clock()
+        if state.state == TERMINATED and not due:
+            wait = f"{self.restart_at - self.pod.clock():.0f}s"
+            state.message = f"back-off {wait} restarting failed container={self.spec.name} pod={self.pod.path}"
+            state.state, state.reason = WAITING, "CrashLoopBackOff"
+            text = f"Back-off restarting failed container {self.spec.name} in pod {self.pod.path}"
+            await self.pod.tell("BackOff", text, WARNING, self.part)
+        elif due:
+            if state.last is not None and state.reason != "CreateContainerConfigError":
+                state.restarts += 1
+            await self.start()
+
+
+HOOK_SECONDS = 3600.0
+"""A command of a hook is bounded by the pod's grace; this bounds that of postStart."""
+
+
+def _end_of(path: Path) -> bytes:
+    """The last 80 lines, or 2 KiB, of a log."""
+    try:
+        lines = path.read_bytes()[-16384:].splitlines()[-80:]
+    except OSError:
+        return b""
+    return b"\n".join(line.split(b" ", 3)[-1] for line in lines)[-2048:]
+
+
+def utc_now() -> datetime.datetime:
+    """Now."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+def timestamp() -> str:
+    """Now, as the API writes it."""
+    return utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def after_restart_of_node(container: Container, role: str, before: Mapping[str, Any]) -> ContainerState:
+    """What is known of a container whose node was started again: `before` is its last ContainerStatus, or empty."""
+    state = ContainerState(container.name, container.image, role)
+    if not before:
+        return state
+    ran = before.get("state", {})
+    state.restarts = before.get("restartCount", 0)
+    if RUNNING in ran:
+        state.restarts += 1
+        began = ran[RUNNING].get("startedAt", "")
+        lost = {"exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": began, "finishedAt": timestamp()}
+        state.last = {**lost, "message": "The node of this container was stopped."}
+    elif TERMINATED in ran:
+        state.restarts += 1
+        state.last = ran[TERMINATED]
+    return state

@@ -1,0 +1,111 @@
+"""The files of a pod on its node: its resolv.conf and hosts, its volumes, and where each container sees them."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from podplane.cluster.client import Client
+from podplane.cluster.errors import ApiError, NotFound
+from podplane.kernel.rootfs import Bind
+from podplane.model.pod import Container, Pod, TokenProjection
+from podplane.runtime import environment, volumes
+from podplane.runtime.environment import ConfigError, Facts, Source, expand
+
+RENEW_AFTER = 0.8
+"""A token is renewed when so much of its life is over (kubelet, token_manager.go)."""
+
+
+@dataclass(slots=True)
+class PodFolder:
+    """The folder of one pod, on the lab's own tmpfs."""
+
+    path: Path
+    client: Client
+    _tokens: dict[TokenProjection, tuple[str, float]] = field(default_factory=dict)
+    _written: dict[str, volumes.Files] = field(default_factory=dict)
+
+    @staticmethod
+    async def sources(client: Client, pod: Pod) -> dict[Source, Mapping[str, Any] | None]:
+        """The ConfigMaps and Secrets that a pod speaks of; None for one that isn't there."""
+        wanted = {source for volume in pod.spec.volumes for source in volumes.sources_of(volume)}
+        for container in (*pod.spec.init_containers, *pod.spec.containers):
+            wanted |= set(environment.sources_of(container))
+        found: dict[Source, Mapping[str, Any] | None] = {}
+        for resource, name in sorted(wanted):
+            try:
+                found[resource, name] = await client.get(resource, pod.metadata.namespace, name)
+            except NotFound:
+                found[resource, name] = None
+        return found
+
+    async def write(self, pod: Pod, facts: Facts, resolver: str, hosts: str) -> None:
+        """Write all files; what is as it was isn't touched. ConfigError when a volume can't be made."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name, text in (("resolv.conf", resolver), ("hosts", hosts)):
+            if text:
+                (self.path / name).write_text(text)
+        for volume in pod.spec.volumes:
+            if not volumes.is_known(volume):
+                known = "emptyDir, configMap, secret, downwardAPI or projected"
+                raise ConfigError(f"volume {volume.name!r} is of a kind that a lab doesn't have: use {known}")
+            for token in volumes.tokens_of(volume):
+                await self._renew(pod, token)
+            folder = self.path / "volumes" / volume.name
+            if volume.empty_dir is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(0o777)
+                continue
+            files = volumes.files_of(pod, volume, facts, lambda token: self._tokens[token][0])
+            if self._written.get(volume.name) != files:
+                volumes.write(folder, files)
+                self._written[volume.name] = files
+
+    async def _renew(self, pod: Pod, token: TokenProjection) -> None:
+        """Have a token that is good for a while. ConfigError when there is none."""
+        if token in self._tokens and time.time() < self._tokens[token][1]:
+            return
+        metadata = pod.metadata
+        bound = {"apiVersion": "v1", "kind": "Pod", "name": metadata.name, "uid": metadata.uid}
+        spec: dict[str, Any] = {"expirationSeconds": token.expiration_seconds, "boundObjectRef": bound}
+        spec["audiences"] = [token.audience] if token.audience else []
+        account = pod.spec.service_account_name or "default"
+        try:
+            made = await self.client.post("serviceaccounts", metadata.namespace, account, "token", {"spec": spec})
+        except ApiError as error:
+            raise ConfigError(f"failed to fetch token: {error}") from None
+        self._tokens[token] = (made["status"]["token"], time.time() + RENEW_AFTER * token.expiration_seconds)
+
+    def binds(self, pod: Pod, container: Container, variables: Mapping[str, str]) -> list[Bind]:
+        """What a container sees of it, and where."""
+        found = [Bind(str(self.path / "resolv.conf"), "/etc/resolv.conf")]
+        if not pod.spec.host_network:
+            found.append(Bind(str(self.path / "hosts"), "/etc/hosts"))
+        kinds = {volume.name: volume for volume in pod.spec.volumes}
+        for mount in sorted(container.volume_mounts, key=lambda mount: mount.mount_path):
+            source = self.path / "volumes" / mount.name
+            below = expand(mount.sub_path_expr, variables) if mount.sub_path_expr else mount.sub_path
+            is_empty = kinds[mount.name].empty_dir is not None
+            if below:
+                if ".." in below.split("/") or below.startswith("/"):
+                    raise ConfigError(f"subPath {below!r} must be relative and may not contain '..'")
+                source /= below
+                if is_empty:
+                    source.mkdir(parents=True, exist_ok=True)
+            found.append(Bind(str(source), mount.mount_path, mount.read_only or not is_empty))
+        return found
+
+    def termination_file(self, container: Container) -> Path:
+        """An empty file for a container's last words."""
+        place = self.path / "containers" / container.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"")
+        return place
+
+    def remove(self) -> None:
+        """Forget it all."""
+        shutil.rmtree(self.path, ignore_errors=True)

@@ -1,0 +1,198 @@
+"""What containers say: pipes or a terminal, log files in the format of container runtimes, and those who listen in.
+
+A line of the file is `<time> <stdout|stderr> <F|P> <text>`; P is a part of a line that goes on (CRI logging, kuberuntime/logs). A file that
+has become large is put aside and a new one begun; the older one of two goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import os
+import select
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from podplane.runtime.descriptors import set_size, write_all
+
+CHUNK_BYTES = 64 * 1024
+LAST_CHUNKS = 64
+"""So much is still read of a container that ended: what its pipe can hold, and more."""
+LINE_BYTES = 16 * 1024
+"""A longer line is logged in parts."""
+ROTATE_BYTES = 10 * 1024 * 1024
+"""As kubelet's containerLogMaxSize."""
+ASIDE = ".1"
+STDOUT, STDERR = "stdout", "stderr"
+Listener = Callable[[str, bytes], None]
+"""(stream, data) as it comes; no data when the stream ends."""
+
+
+@dataclass(slots=True)
+class LogFile:
+    """The log of one run of a container."""
+
+    path: Path
+    now: Callable[[], datetime.datetime]
+    listeners: list[Callable[[bytes], None]] = field(default_factory=list)
+    _file: BinaryIO | None = None
+    _size: int = 0
+    _partial: dict[str, bytes] = field(default_factory=dict)
+
+    def write(self, stream: str, data: bytes) -> None:
+        """Log what came: whole lines, and the parts of lines that grow too long."""
+        *lines, rest = (self._partial.pop(stream, b"") + data).split(b"\n")
+        stamp = self.now().strftime("%Y-%m-%dT%H:%M:%S.%f000Z").encode() + b" " + stream.encode()
+        out: list[bytes] = []
+        for line in lines:
+            while len(line) > LINE_BYTES:
+                out.append(b"%s P %s\n" % (stamp, line[:LINE_BYTES]))
+                line = line[LINE_BYTES:]
+            out.append(b"%s F %s\n" % (stamp, line))
+        while len(rest) > LINE_BYTES:
+            out.append(b"%s P %s\n" % (stamp, rest[:LINE_BYTES]))
+            rest = rest[LINE_BYTES:]
+        if rest:
+            self._partial[stream] = rest
+        if out:
+            self._append(b"".join(out))
+
+    def finish(self, stream: str) -> None:
+        """The stream has ended: a line that began is whole."""
+        if self._partial.get(stream):
+            self.write(stream, b"\n")
+
+    def _append(self, data: bytes) -> None:
+        try:
+            if self._file is not None and self._size > ROTATE_BYTES:
+                self._shut()
+                self.path.replace(self.path.with_name(self.path.name + ASIDE))
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - open as long as the container runs
+                self._size = self._file.tell()
+            self._file.write(data)
+            self._size += len(data)
+        except OSError:
+            pass  # a full disk stops no container
+        for listener in self.listeners:
+            listener(data)
+
+    def close(self) -> None:
+        """The container has ended, and so has its log; idempotent."""
+        self._shut()
+        for listener in self.listeners:
+            listener(b"")
+        self.listeners.clear()
+
+    def _shut(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+@dataclass(slots=True, eq=False)
+class Output:
+    """The standard streams of one run of a container. `stdio` is what its process gets; `begin` when it has them."""
+
+    log: LogFile
+    stdio: tuple[int, int, int]
+    terminal: int = -1
+    input: int = -1
+    listeners: list[Listener] = field(default_factory=list)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    _theirs: list[int] = field(default_factory=list)
+    _sources: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, log: LogFile, null: int, *, stdin: bool, tty: bool) -> Output:
+        """Pipes, or a terminal, as the container's spec says."""
+        if tty:
+            terminal, far = os.openpty()
+            stdio = (far if stdin else null, far, far)
+            output = cls(log, stdio, terminal, terminal if stdin else -1)
+            output._theirs, output._sources = [far], {terminal: STDOUT}
+        else:
+            out, their_out = os.pipe2(os.O_CLOEXEC)
+            err, their_err = os.pipe2(os.O_CLOEXEC)
+            theirs, own, their_in = [their_out, their_err], -1, null
+            if stdin:
+                their_in, own = os.pipe2(os.O_CLOEXEC)
+                theirs.append(their_in)
+            output = cls(log, (their_in, their_out, their_err), -1, own)
+            output._theirs, output._sources = theirs, {out: STDOUT, err: STDERR}
+        for fd in {*output._sources, output.input} - {-1}:
+            os.set_blocking(fd, False)
+        return output
+
+    def begin(self) -> None:
+        """The process has its ends: read from now on."""
+        for fd in self._theirs:
+            os.close(fd)
+        self._theirs.clear()
+        loop = asyncio.get_running_loop()
+        for fd in self._sources:
+            loop.add_reader(fd, self._read, fd)
+
+    def _read(self, fd: int) -> None:
+        try:
+            data = os.read(fd, CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:  # EIO: nobody has the terminal's other end any more
+            data = b""
+        stream = self._sources[fd]
+        if data:
+            self.log.write(stream, data)
+        else:
+            self._end(fd)
+        for listener in list(self.listeners):
+            listener(stream, data)
+
+    def _end(self, fd: int) -> None:
+        self.log.finish(self._sources.pop(fd))
+        asyncio.get_running_loop().remove_reader(fd)
+        if fd != self.terminal:
+            os.close(fd)
+        if not self._sources:
+            self.ended.set()
+
+    def close(self) -> None:
+        """Read what is left, then let go of everything; idempotent. What the container left running loses its output."""
+        for fd in list(self._sources):
+            for _ in range(LAST_CHUNKS):
+                if fd in self._sources and _readable(fd):
+                    self._read(fd)
+        for fd in list(self._sources):
+            self._end(fd)
+        self.close_input()
+        if self.terminal >= 0:
+            os.close(self.terminal)
+            self.terminal = -1
+        self.log.close()
+
+    async def write(self, data: bytes) -> None:
+        """To the container's standard input."""
+        if self.input >= 0 and not await write_all(self.input, data):
+            self.close_input()
+
+    def resize(self, columns: int, rows: int) -> None:
+        """The terminal's new size, if there is one."""
+        if self.terminal >= 0:
+            set_size(self.terminal, columns, rows)
+
+    def close_input(self) -> None:
+        """No more input; idempotent. A terminal stays open."""
+        if self.input >= 0 and self.input != self.terminal:
+            asyncio.get_running_loop().remove_writer(self.input)
+            os.close(self.input)
+        self.input = -1
+
+
+def _readable(fd: int) -> bool:
+    """Is there more to read now, or its end?"""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))

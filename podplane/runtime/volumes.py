@@ -1,0 +1,162 @@
+"""Volumes: which files a pod's volumes hold, and how they come to a folder all at once.
+
+What a volume holds is pure; writing follows kubelet's atomic writer: files lie in a folder of their own, `..data` is a link to it, and
+a new version is put in place by one rename, so that nobody ever reads half of it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from podplane.model.pod import (
+    ConfigMapVolume,
+    DownwardVolume,
+    KeyToPath,
+    Pod,
+    Projection,
+    SecretVolume,
+    TokenProjection,
+    Volume,
+)
+from podplane.runtime.environment import (
+    CONFIG_MAPS,
+    SECRETS,
+    ConfigError,
+    Facts,
+    Source,
+    contents,
+    field,
+    not_found,
+    resource_field,
+)
+
+DATA, DRAFT = "..data", "..data_tmp"
+DEFAULT_MODE = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a volume."""
+
+    data: bytes
+    mode: int = DEFAULT_MODE
+
+
+Files = dict[str, File]
+"""By path below the volume."""
+Tokens = Callable[[TokenProjection], str]
+"""The token of a projection, which was asked for before."""
+
+
+def sources_of(volume: Volume) -> Iterator[Source]:
+    """The sources that a volume needs."""
+    for part in _parts(volume):
+        if part.config_map is not None:
+            yield CONFIG_MAPS, part.config_map.name
+        if part.secret is not None:
+            yield SECRETS, part.secret.secret_name or part.secret.name
+
+
+def tokens_of(volume: Volume) -> Iterator[TokenProjection]:
+    """The tokens that a volume needs."""
+    for part in _parts(volume):
+        if part.service_account_token is not None:
+            yield part.service_account_token
+
+
+def _parts(volume: Volume) -> Sequence[Projection]:
+    if volume.projected is not None:
+        return volume.projected.sources
+    return (Projection(config_map=volume.config_map, secret=volume.secret, downward_api=volume.downward_api),)
+
+
+def is_known(volume: Volume) -> bool:
+    """Is it of a kind that there is in a lab?"""
+    kinds = (volume.empty_dir, volume.config_map, volume.secret, volume.downward_api, volume.projected)
+    return any(kind is not None for kind in kinds)
+
+
+def files_of(pod: Pod, volume: Volume, facts: Facts, tokens: Tokens) -> Files:
+    """What a volume holds; an emptyDir holds nothing. ConfigError when it can't be had."""
+    default = volume.projected.default_mode if volume.projected is not None else None
+    found: Files = {}
+    for part in _parts(volume):
+        mode = DEFAULT_MODE if default is None else default
+        if part.config_map is not None:
+            found |= _keyed(CONFIG_MAPS, part.config_map.name, part.config_map, mode, facts)
+        if part.secret is not None:
+            found |= _keyed(SECRETS, part.secret.secret_name or part.secret.name, part.secret, mode, facts)
+        if part.downward_api is not None:
+            found |= _downward(pod, part.downward_api, mode, facts)
+        if part.service_account_token is not None:
+            token = part.service_account_token
+            found[_inside(token.path)] = File(tokens(token).encode(), mode)
+    return found
+
+
+def _keyed(resource: str, name: str, volume: ConfigMapVolume | SecretVolume, mode: int, facts: Facts) -> Files:
+    mode = mode if volume.default_mode is None else volume.default_mode
+    source = facts.sources.get((resource, name))
+    if source is None:
+        if volume.optional:
+            return {}
+        raise ConfigError(not_found(resource, name))
+    there = contents(source, resource)
+    items: Sequence[KeyToPath] = volume.items or [KeyToPath(key, key) for key in sorted(there)]
+    found: Files = {}
+    for item in items:
+        if item.key in there:
+            found[_inside(item.path)] = File(there[item.key], mode if item.mode is None else item.mode)
+        elif not volume.optional:
+            raise ConfigError(f"references non-existent {resource.removesuffix('s')} key: {item.key}")
+    return found
+
+
+def _downward(pod: Pod, volume: DownwardVolume, mode: int, facts: Facts) -> Files:
+    mode = mode if volume.default_mode is None else volume.default_mode
+    found: Files = {}
+    for item in volume.items:
+        text = ""
+        if item.field_ref is not None:
+            text = field(pod, item.field_ref.field_path, facts)
+        elif item.resource_field_ref is not None:
+            text = resource_field(pod, pod.spec.containers[0], item.resource_field_ref, facts)
+        found[_inside(item.path)] = File(text.encode(), mode if item.mode is None else item.mode)
+    return found
+
+
+def _inside(path: str) -> str:
+    """The path, if it stays in the volume and out of the writer's way. ConfigError otherwise."""
+    parts = path.split("/")
+    if path.startswith("/") or ".." in parts or parts[0].startswith(".."):
+        raise ConfigError(f"the path {path!r} of a volume's file must be relative and may not contain or begin with '..'")
+    return os.path.normpath(path)
+
+
+def write(folder: Path, files: Mapping[str, File]) -> None:
+    """Make the folder hold exactly these files, all at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = folder / DATA
+    old = os.readlink(data) if data.is_symlink() else ""
+    new = folder / f"..{int(old.removeprefix('..') or 0) + 1}"
+    for path, file in files.items():
+        place = new / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(file.data)
+        place.chmod(file.mode)
+    new.mkdir(exist_ok=True)
+    (folder / DRAFT).symlink_to(new.name)
+    (folder / DRAFT).rename(data)
+    tops = {path.split("/")[0] for path in files}
+    for name in tops:
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(f"{DATA}/{name}")
+    for entry in folder.iterdir():
+        if entry.is_symlink() and entry.name not in tops and entry.name != DATA:
+            entry.unlink()
+    if old:
+        shutil.rmtree(folder / old)
