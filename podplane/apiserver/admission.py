@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from podplane.apiserver import pod_admission
 from podplane.apiserver.kinds.custom import accept
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.problems import Problem
@@ -117,12 +118,17 @@ class Admission:
     # Pods.
 
     def _complete_pod(self, pod: Object) -> None:
-        spec = pod.setdefault("spec", {})
+        spec, namespace = pod["spec"], pod["metadata"]["namespace"]
+        account = self._store.get(
+            "serviceaccounts", (namespace, spec.get("serviceAccountName") or pod_admission.DEFAULT_ACCOUNT)
+        )
+        pod_admission.complete(pod, account.object if account is not None else None)
         if not spec.get("nodeName"):
             node = self._least_loaded()
             if node:
                 spec["nodeName"] = node
-        scheduled = {"type": "PodScheduled", "status": "True" if spec.get("nodeName") else "False"}
+        since = pod["metadata"]["creationTimestamp"]
+        scheduled = {"type": "PodScheduled", "lastTransitionTime": since, "status": "True" if spec.get("nodeName") else "False"}
         if not spec.get("nodeName"):
             scheduled |= {"reason": "Unschedulable", "message": "the cluster has no node that takes pods"}
         pod["status"] = {"phase": "Pending", "conditions": [scheduled]}

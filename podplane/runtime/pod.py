@@ -236,8 +236,12 @@ class PodWorker:
 
     def log_file(self, container: str, run: int) -> Path:
         """Where the log of a container's run is."""
+        return self._log_folder / container / f"{run}.log"
+
+    @property
+    def _log_folder(self) -> Path:
         metadata = self.pod.metadata
-        return self.node.logs / f"{metadata.namespace}_{metadata.name}_{metadata.uid}" / container / f"{run}.log"
+        return self.node.logs / f"{metadata.namespace}_{metadata.name}_{metadata.uid}"
 
     def prober(self, run: ContainerRun) -> Prober:
         """What probes a container."""
@@ -477,7 +481,7 @@ class PodWorker:
         await self._detach()
         if self._files is not None:
             self._files.remove()
-        shutil.rmtree(self.log_file("", 0).parent.parent, ignore_errors=True)
+        shutil.rmtree(self._log_folder, ignore_errors=True)
         await self._delete()
 
     async def _end(self, runs: Sequence[ContainerRun]) -> None:
