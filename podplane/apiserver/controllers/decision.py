@@ -33,6 +33,9 @@ class View(Protocol):
     def controlled(self, resource: str, owner: Object) -> list[Object]:
         """The objects whose controller this one is (`ownerReferences` with `controller: true`), by name."""
 
+    def orphans(self, resource: str, namespace: str) -> list[Object]:
+        """The pods, ReplicaSets or ControllerRevisions of a namespace that have no controller, by name."""
+
     def on_node(self, node: str) -> list[Object]:
         """The pods that were given to this node, whatever became of them."""
 

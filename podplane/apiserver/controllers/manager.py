@@ -161,17 +161,20 @@ class Manager:
             pass
 
     async def _create(self, client: Client, recorder: Recorder, resource: str, namespace: str, object_: Object) -> None:
+        """Create it; of pods, their owner tells."""
+        owner = controller_of(object_) if resource == "pods" else None
+        about = {"name": owner["name"], "namespace": namespace, "uid": owner["uid"]} if owner is not None else {}
+        kind = f"{owner['apiVersion']}/{owner['kind']}" if owner is not None else ""
         try:
-            await client.create(resource, namespace, object_)
+            made = await client.create(resource, namespace, object_)
         except AlreadyExists:
-            pass
+            return
         except ApiError as error:
-            owner = controller_of(object_)
             if owner is not None:
-                about = {"name": owner["name"], "namespace": namespace, "uid": owner["uid"]}
-                kind = f"{owner['apiVersion']}/{owner['kind']}"
                 await recorder.record(kind, about, "FailedCreate", f"Error creating: {error}", WARNING)
             raise
+        if owner is not None:
+            await recorder.record(kind, about, "SuccessfulCreate", f"Created pod: {made['metadata']['name']}")
 
 
 def _clock() -> float:

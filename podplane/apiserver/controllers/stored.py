@@ -11,6 +11,8 @@ from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.store import Store
 
 At = TypeVar("At")
+ADOPTED = ("pods", "replicasets.apps", "controllerrevisions.apps")
+"""What controllers adopt when it has no controller."""
 
 
 class StoredView:
@@ -20,6 +22,7 @@ class StoredView:
         self._store = store
         self._clock = clock
         self._controlled: dict[tuple[str, str], set[Key]] = {}
+        self._orphans: dict[tuple[str, str], set[Key]] = {}
         self._on_node: dict[str, set[Key]] = {}
         for resource in store.resources():
             for stored in store.all(resource):
@@ -42,6 +45,10 @@ class StoredView:
     def controlled(self, resource: str, owner: Object) -> list[Object]:
         """The objects whose controller this one is, by name."""
         return self._these(resource, self._controlled.get((resource, owner["metadata"]["uid"]), ()))
+
+    def orphans(self, resource: str, namespace: str) -> list[Object]:
+        """The objects of a namespace that have no controller, of the resources that are adopted."""
+        return self._these(resource, self._orphans.get((resource, namespace), ()))
 
     def on_node(self, node: str) -> list[Object]:
         """The pods that were given to this node."""
@@ -66,6 +73,8 @@ class StoredView:
         owner = controller_of(object_)
         if owner is not None:
             _change(self._controlled, (resource, owner["uid"]), key_of(object_), add=add)
+        elif resource in ADOPTED:
+            _change(self._orphans, (resource, object_["metadata"]["namespace"]), key_of(object_), add=add)
         if resource == "pods":
             _change(self._on_node, object_["spec"].get("nodeName", ""), key_of(object_), add=add)
 

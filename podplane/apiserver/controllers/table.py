@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from podplane.apiserver.controllers import event_ttl, namespaces
+from podplane.apiserver.controllers import deployment, event_ttl, namespaces, replica_set
 from podplane.apiserver.controllers.decision import Controller
 
 
@@ -11,5 +11,7 @@ def controllers(authority: str) -> tuple[Controller, ...]:
     return (
         namespaces.service_accounts(),
         namespaces.root_ca(authority),
+        replica_set.CONTROLLER,
+        deployment.CONTROLLER,
         event_ttl.CONTROLLER,
     )
