@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from podplane.apiserver.controllers import deployment, event_ttl, namespaces, replica_set
+from podplane.apiserver.controllers import deployment, endpoint_slices, endpoints, event_ttl, namespaces, replica_set
 from podplane.apiserver.controllers.decision import Controller
 
 
@@ -13,5 +13,8 @@ def controllers(authority: str) -> tuple[Controller, ...]:
         namespaces.root_ca(authority),
         replica_set.CONTROLLER,
         deployment.CONTROLLER,
+        endpoint_slices.CONTROLLER,
+        endpoints.CONTROLLER,
+        endpoints.MIRRORING,
         event_ttl.CONTROLLER,
     )

@@ -1,0 +1,225 @@
+"""EndpointSlices of Services with a selector: which pods serve them, at which ports, and how well.
+
+What is wanted is computed from the pods alone; what is stored is changed as little as that allows: an endpoint stays in its slice,
+new ones fill slices up, and a slice that lost its last is removed. Sources: k8s.io/endpointslice (reconciler.go, utils.go), KEP-1672
+(terminating), KEP-2433 and KEP-4444 (hints).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from podplane.apiserver.controllers.decision import (
+    Action,
+    Controller,
+    Create,
+    Delete,
+    Key,
+    Object,
+    Patch,
+    View,
+    itself,
+    key_of,
+    owned_by,
+)
+from podplane.apiserver.controllers.pods import ENDED, is_ready
+
+SERVICES, SLICES = "services", "endpointslices.discovery.k8s.io"
+SERVICE_NAME, MANAGED_BY = "kubernetes.io/service-name", "endpointslice.kubernetes.io/managed-by"
+NAME, HEADLESS = "endpointslice-controller.k8s.io", "service.kubernetes.io/headless"
+ZONE = "topology.kubernetes.io/zone"
+MAX_ENDPOINTS = 100
+NEAR = {"PreferClose": "forZones", "PreferSameZone": "forZones", "PreferSameNode": "forNodes"}
+
+Group = tuple[str, str]
+"""(address family, the ports as JSON): what the endpoints of one slice have in common."""
+
+
+def of_pod(view: View, pod: Object) -> Iterable[Key]:
+    """A pod concerns the Services of its namespace that choose it."""
+    labels = pod["metadata"].get("labels")
+    if labels:
+        for service in view.all(SERVICES, pod["metadata"]["namespace"]):
+            selector = service["spec"].get("selector")
+            if selector and selector.items() <= labels.items():
+                yield key_of(service)
+
+
+def _of_slice(view: View, slice_: Object) -> Iterable[Key]:
+    """A slice of ours concerns its Service: what somebody else changed in it is put right."""
+    labels = slice_["metadata"].get("labels", {})
+    if labels.get(MANAGED_BY) == NAME and SERVICE_NAME in labels:
+        yield slice_["metadata"]["namespace"], labels[SERVICE_NAME]
+
+
+def _decide(view: View, key: Key) -> Iterator[Action]:
+    service = view.get(SERVICES, key)
+    if service is None or "deletionTimestamp" in service["metadata"]:
+        return  # its slices go with it
+    stored = [s for s in view.controlled(SLICES, service) if s["metadata"].get("labels", {}).get(MANAGED_BY) == NAME]
+    wanted: dict[Group, list[Object]] = {}
+    if service["spec"].get("selector") and service["spec"].get("type") != "ExternalName":
+        wanted = endpoints_of(view, service)
+    yield from _reconcile(service, wanted, stored)
+
+
+def endpoints_of(view: View, service: Object) -> dict[Group, list[Object]]:
+    """The endpoints of a Service, by family and ports."""
+    found: dict[Group, list[Object]] = {}
+    for pod in selected(view, service):
+        ports = json.dumps(ports_of(service, pod))
+        for family in service["spec"].get("ipFamilies") or ["IPv4"]:
+            address = next((ip["ip"] for ip in pod["status"].get("podIPs", ()) if (":" in ip["ip"]) == (family == "IPv6")), "")
+            if address:
+                found.setdefault((family, ports), []).append(_endpoint(view, service, pod, address))
+    return found
+
+
+def selected(view: View, service: Object) -> Iterator[Object]:
+    """The pods that serve a Service now: those that have an address and have not ended."""
+    selector = service["spec"]["selector"].items()
+    for pod in view.all("pods", service["metadata"]["namespace"]):
+        status = pod.get("status", {})
+        if status.get("podIPs") and status.get("phase") not in ENDED and selector <= pod["metadata"].get("labels", {}).items():
+            yield pod
+
+
+def ports_of(service: Object, pod: Object) -> list[Object]:
+    """The Service's ports as this pod has them; one whose name the pod doesn't know is left out."""
+    found: list[Object] = []
+    for port in service["spec"].get("ports", ()):
+        number = target_port(port, pod)
+        if number is not None:
+            entry = {"name": port.get("name", ""), "protocol": port.get("protocol", "TCP"), "port": number}
+            found.append(entry | ({"appProtocol": port["appProtocol"]} if port.get("appProtocol") else {}))
+    return found
+
+
+def target_port(port: Object, pod: Object) -> int | None:
+    """The number of a Service's port at a pod; None when the pod has no port of that name."""
+    target = port.get("targetPort") or port["port"]
+    if isinstance(target, int):
+        return target
+    if target.isdecimal():
+        return int(target)
+    sidecars = [c for c in pod["spec"].get("initContainers", ()) if c.get("restartPolicy") == "Always"]
+    for container in (*pod["spec"]["containers"], *sidecars):
+        for own in container.get("ports", ()):
+            if own.get("name") == target and own.get("protocol", "TCP") == port.get("protocol", "TCP"):
+                number: int = own["containerPort"]
+                return number
+    return None
+
+
+def _endpoint(view: View, service: Object, pod: Object, address: str) -> Object:
+    spec, metadata = pod["spec"], pod["metadata"]
+    ready, terminating = is_ready(pod), "deletionTimestamp" in metadata
+    publish = service["spec"].get("publishNotReadyAddresses", False)
+    endpoint: Object = {
+        "addresses": [address],
+        "conditions": {
+            "ready": publish or (ready and not terminating),
+            "serving": ready or publish,
+            "terminating": terminating,
+        },
+        "targetRef": {"kind": "Pod", "namespace": metadata["namespace"], "name": metadata["name"], "uid": metadata["uid"]},
+        "nodeName": spec.get("nodeName", ""),
+    }
+    node = view.get("nodes", ("", spec.get("nodeName", "")))
+    zone = node["metadata"].get("labels", {}).get(ZONE) if node is not None else None
+    if zone:
+        endpoint["zone"] = zone
+    if spec.get("hostname") and spec.get("subdomain") == service["metadata"]["name"]:
+        endpoint["hostname"] = spec["hostname"]
+    near = NEAR.get(service["spec"].get("trafficDistribution", ""), "")
+    if near == "forZones" and zone:
+        endpoint["hints"] = {"forZones": [{"name": zone}]}
+    elif near == "forNodes" and spec.get("nodeName"):
+        endpoint["hints"] = {"forNodes": [{"name": spec["nodeName"]}]} | ({"forZones": [{"name": zone}]} if zone else {})
+    return endpoint
+
+
+# What is stored becomes what is wanted.
+
+
+@dataclass(slots=True)
+class _Slice:
+    """A stored slice, and the endpoints that it is going to have."""
+
+    stored: Object
+    endpoints: list[Object] = field(default_factory=list)
+
+
+def _reconcile(service: Object, wanted: dict[Group, list[Object]], stored: Sequence[Object]) -> Iterator[Action]:
+    slices: dict[Group, list[_Slice]] = {}
+    for one in stored:
+        slices.setdefault((one["addressType"], json.dumps(one.get("ports") or [])), []).append(_Slice(one))
+    labels = _labels(service)
+    for group in dict.fromkeys((*slices, *wanted)):
+        there = slices.get(group, [])
+        rest = _place(wanted.get(group, []), there)
+        for slice_ in there:
+            yield from _change(slice_, labels)
+        for start in range(0, len(rest), MAX_ENDPOINTS):
+            yield _new(service, group, rest[start : start + MAX_ENDPOINTS], labels)
+
+
+def _identity(endpoint: Object) -> tuple[str, str]:
+    return endpoint["addresses"][0], endpoint.get("targetRef", {}).get("uid", "")
+
+
+def _place(endpoints: Sequence[Object], slices: Sequence[_Slice]) -> list[Object]:
+    """Put endpoints where they are already, then where there is room in slices that change anyway, then in others; returns the rest."""
+    todo = {_identity(endpoint): endpoint for endpoint in endpoints}
+    for slice_ in slices:
+        for old in slice_.stored.get("endpoints") or ():
+            if len(slice_.endpoints) < MAX_ENDPOINTS and (new := todo.pop(_identity(old), None)) is not None:
+                slice_.endpoints.append(new)
+    rest = list(todo.values())
+    changing = [s for s in slices if s.endpoints != (s.stored.get("endpoints") or [])]
+    for slice_ in (*changing, *sorted(slices, key=lambda s: -len(s.endpoints))):
+        room = MAX_ENDPOINTS - len(slice_.endpoints)
+        slice_.endpoints += rest[:room]
+        rest = rest[room:]
+    return rest
+
+
+def _change(slice_: _Slice, labels: dict[str, str]) -> Iterator[Action]:
+    stored = slice_.stored
+    if not slice_.endpoints:
+        yield Delete(SLICES, stored)
+        return
+    own = stored["metadata"].get("labels", {})
+    if slice_.endpoints != (stored.get("endpoints") or []) or own != labels:
+        dropped = dict.fromkeys(own.keys() - labels.keys())
+        yield Patch(SLICES, stored, {"endpoints": slice_.endpoints, "metadata": {"labels": {**labels, **dropped}}})
+
+
+def _new(service: Object, group: Group, endpoints: Sequence[Object], labels: dict[str, str]) -> Create:
+    family, ports = group
+    metadata = service["metadata"]
+    slice_ = {
+        "metadata": {
+            "generateName": f"{metadata['name']}-",
+            "labels": labels,
+            "ownerReferences": [owned_by(service, "Service", "v1")],
+        },
+        "addressType": family,
+        "ports": json.loads(ports),
+        "endpoints": list(endpoints),
+    }
+    return Create(SLICES, metadata["namespace"], slice_)
+
+
+def _labels(service: Object) -> dict[str, str]:
+    """Those of the Service, and what the controller says."""
+    labels = dict(service["metadata"].get("labels", {}))
+    labels.pop(HEADLESS, None)
+    if service["spec"].get("clusterIP") == "None":
+        labels[HEADLESS] = ""
+    return {**labels, SERVICE_NAME: service["metadata"]["name"], MANAGED_BY: NAME}
+
+
+CONTROLLER = Controller("endpointslice-controller", {SERVICES: itself, "pods": of_pod, SLICES: _of_slice}, _decide)
