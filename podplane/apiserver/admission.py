@@ -1,13 +1,12 @@
-"""What the control plane adds to objects: node blocks, a node for a pod that names none, defaults, namespaces.
+"""What the control plane adds to objects as they are written: node blocks, what every pod gets, namespaces.
 
-These are the decisions of the node IPAM controller, the scheduler and the namespace controller, taken when the object is
-written. A plain class over the store, called by the verbs; each method is about one kind.
+These are decisions of the node IPAM controller, admission plugins and the namespace controller, taken when the object is written. A
+plain class over the store, called by the verbs; each method is about one kind.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -30,11 +29,8 @@ class Admission:
     def __init__(self, store: Store, cluster_cidrs: Sequence[IPNetwork]) -> None:
         self._store = store
         self._blocks = [BlockPool(cidr, max(NODE_BLOCK_LENGTH[cidr.version], cidr.prefixlen)) for cidr in cluster_cidrs]
-        self._pods_on: Counter[str] = Counter()
         for stored in store.all("nodes"):
             self._take_blocks(stored.object)
-        for stored in store.all("pods"):
-            self._pods_on[stored.object["spec"].get("nodeName", "")] += 1
 
     def create(self, resource: Resource, object_: Object) -> None:
         """Complete a new object that makes sense. Problem when it can't be."""
@@ -62,11 +58,7 @@ class Admission:
 
     def observe(self, resource: Resource, old: Object | None, new: Object | None) -> None:
         """A write."""
-        if resource.id == "pods":
-            for pod, change in ((old, -1), (new, 1)):
-                if pod is not None:
-                    self._pods_on[pod["spec"].get("nodeName", "")] += change
-        elif resource.id == "nodes" and new is None and old is not None:
+        if resource.id == "nodes" and new is None and old is not None:
             self.abandon(resource, old)
 
     def check_namespace(self, name: str) -> None:
@@ -123,23 +115,8 @@ class Admission:
             "serviceaccounts", (namespace, spec.get("serviceAccountName") or pod_admission.DEFAULT_ACCOUNT)
         )
         pod_admission.complete(pod, account.object if account is not None else None)
-        if not spec.get("nodeName"):
-            node = self._least_loaded()
-            if node:
-                spec["nodeName"] = node
         since = pod["metadata"]["creationTimestamp"]
-        scheduled = {"type": "PodScheduled", "lastTransitionTime": since, "status": "True" if spec.get("nodeName") else "False"}
-        if not spec.get("nodeName"):
-            scheduled |= {"reason": "Unschedulable", "message": "the cluster has no node that takes pods"}
-        pod["status"] = {"phase": "Pending", "conditions": [scheduled]}
-
-    def _least_loaded(self) -> str:
-        """The node with the fewest pods that takes pods, the first in natural order among equals; "" when there is none."""
-        nodes = [stored.object for stored in self._store.all("nodes")]
-        ready = [n["metadata"]["name"] for n in nodes if _is_ready(n) and not n["spec"].get("unschedulable")]
-        return min(ready, key=lambda name: (self._pods_on[name], len(name), name), default="")
-
-
-def _is_ready(node: Object) -> bool:
-    """Does its condition Ready hold?"""
-    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in node.get("status", {}).get("conditions", ()))
+        conditions = []
+        if spec.get("nodeName"):
+            conditions.append({"type": "PodScheduled", "status": "True", "lastTransitionTime": since})
+        pod["status"] = {"phase": "Pending", "conditions": conditions}

@@ -10,7 +10,10 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from podplane.apiserver.controllers.usage import NodeUsage
 
 Object = dict[str, Any]
 Key = tuple[str, str]
@@ -38,6 +41,12 @@ class View(Protocol):
 
     def on_node(self, node: str) -> list[Object]:
         """The pods that were given to this node, whatever became of them."""
+
+    def usage(self, node: str) -> NodeUsage:
+        """What the pods of a node use."""
+
+    def shunning(self) -> Iterable[tuple[Object, Object]]:
+        """(pod, term) for each required anti-affinity of a pod that has a node."""
 
     def unscheduled(self) -> list[Object]:
         """The pods that have no node."""

@@ -91,16 +91,20 @@ class Manager:
     async def run(self) -> None:
         """Decide for ever, or until cancelled."""
         while True:
-            self._take_due()
-            if self._queue:
-                await self._turn()
-                await asyncio.sleep(0)
-                continue
+            await self.drain()
             self._wake.clear()
             try:
                 await asyncio.wait_for(self._wake.wait(), self._patience())
             except TimeoutError:
                 pass
+
+    async def drain(self) -> None:
+        """Decide until there is nothing to decide about now."""
+        self._take_due()
+        while self._queue:
+            await self._turn()
+            await asyncio.sleep(0)
+            self._take_due()
 
     def _patience(self) -> float | None:
         return max(0.0, self._later[0][0] - _clock()) if self._later else None

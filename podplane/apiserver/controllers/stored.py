@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Set
 from typing import TypeVar
 
 from podplane.apiserver.controllers.decision import Key, Object, controller_of, key_of
+from podplane.apiserver.controllers.pods import ENDED
+from podplane.apiserver.controllers.usage import NodeUsage, Usage
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.store import Store
 
@@ -24,6 +26,8 @@ class StoredView:
         self._controlled: dict[tuple[str, str], set[Key]] = {}
         self._orphans: dict[tuple[str, str], set[Key]] = {}
         self._on_node: dict[str, set[Key]] = {}
+        self._shunning: set[Key] = set()
+        self._usage = Usage()
         for resource in store.resources():
             for stored in store.all(resource):
                 self._index(resource, stored.object, add=True)
@@ -58,7 +62,17 @@ class StoredView:
         """The pods that have no node."""
         return self.on_node("")
 
-    def _these(self, resource: str, keys: set[Key] | tuple[()]) -> list[Object]:
+    def usage(self, node: str) -> NodeUsage:
+        """What the pods of a node use."""
+        return self._usage.of(node)
+
+    def shunning(self) -> Iterator[tuple[Object, Object]]:
+        """The required anti-affinities of pods that have a node."""
+        for pod in self._these("pods", self._shunning):
+            for term in terms_of_anti_affinity(pod):
+                yield pod, term
+
+    def _these(self, resource: str, keys: Set[Key] | tuple[()]) -> list[Object]:
         found = (self._store.get(resource, key) for key in sorted(keys))
         return [stored.object for stored in found if stored is not None]
 
@@ -76,7 +90,19 @@ class StoredView:
         elif resource in ADOPTED:
             _change(self._orphans, (resource, object_["metadata"]["namespace"]), key_of(object_), add=add)
         if resource == "pods":
+            self._usage.observe(None if add else object_, object_ if add else None)
+            if object_["spec"].get("nodeName") and terms_of_anti_affinity(object_):
+                (self._shunning.add if add else self._shunning.discard)(key_of(object_))
             _change(self._on_node, object_["spec"].get("nodeName", ""), key_of(object_), add=add)
+
+
+def terms_of_anti_affinity(pod: Object) -> list[Object]:
+    """The terms of a pod's required anti-affinity, while it counts."""
+    if pod.get("status", {}).get("phase") in ENDED:
+        return []
+    affinity = (pod["spec"].get("affinity") or {}).get("podAntiAffinity") or {}
+    found: list[Object] = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", [])
+    return found
 
 
 def _change(index: dict[At, set[Key]], at: At, key: Key, *, add: bool) -> None:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from podplane.apiserver.controllers import deployment, endpoint_slices, endpoints, event_ttl, namespaces, replica_set
+from podplane.apiserver.controllers import (
+    daemon_set,
+    deployment,
+    endpoint_slices,
+    endpoints,
+    event_ttl,
+    job,
+    namespaces,
+    replica_set,
+    scheduler,
+    stateful_set,
+)
 from podplane.apiserver.controllers.decision import Controller
 
 
@@ -11,8 +22,12 @@ def controllers(authority: str) -> tuple[Controller, ...]:
     return (
         namespaces.service_accounts(),
         namespaces.root_ca(authority),
+        scheduler.CONTROLLER,
         replica_set.CONTROLLER,
         deployment.CONTROLLER,
+        daemon_set.CONTROLLER,
+        stateful_set.CONTROLLER,
+        job.CONTROLLER,
         endpoint_slices.CONTROLLER,
         endpoints.CONTROLLER,
         endpoints.MIRRORING,

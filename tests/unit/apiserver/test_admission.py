@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,6 @@ NODES, NAMESPACES = "/api/v1/nodes", "/api/v1/namespaces"
 def blocks(node: Object) -> list[str]:
     found: list[str] = node["spec"]["podCIDRs"]
     return found
-
-
-async def place(api: Api, name: str, **spec: Any) -> str:
-    """Where a new pod goes."""
-    node: str = (await api.pod(name, **spec))["spec"].get("nodeName", "")
-    return node
 
 
 # Nodes.
@@ -108,76 +101,6 @@ async def test_a_block_that_is_another_nodes_is_not_given_twice() -> None:
 # Pods.
 
 
-@given(st.lists(st.integers(0, 3), max_size=25))
-def test_pods_are_spread_evenly_whatever_was_deleted(steps: list[int]) -> None:
-    """A new pod goes to one of the nodes with the fewest; steps above zero delete one of the pods first."""
-
-    async def run() -> None:
-        api, where = Api(), dict[str, str]()
-        for i in range(3):
-            await api.node(f"n{i}")
-        for i, step in enumerate(steps):
-            if step and where:
-                name = sorted(where)[step % len(where)]
-                await api("DELETE", f"{PODS}/{name}", {"gracePeriodSeconds": 0})
-                del where[name]
-            load = Counter(where.values())
-            least = min(load[node] for node in ("n0", "n1", "n2"))
-            where[f"p{i}"] = await place(api, f"p{i}")
-            assert load[where[f"p{i}"]] == least
-
-    asyncio.run(run())
-
-
-async def test_the_first_node_in_natural_order_wins_among_equals() -> None:
-    api = Api()
-    for name in ("node10", "node2", "node1"):
-        await api.node(name)
-    assert [await place(api, f"p{i}") for i in range(4)] == ["node1", "node2", "node10", "node1"]
-
-
-async def test_loads_are_counted_over_a_restart_and_all_namespaces(tmp_path: Path) -> None:
-    first = Api(tmp_path / "state.db")
-    for name in ("n1", "n2"):
-        await first.node(name)
-    await first.pod("a", "kube-system", nodeName="n1")
-    await first.pod("b", nodeName="n1")
-    first.store.close()
-    second = Api(tmp_path / "state.db")
-    assert [await place(second, f"p{i}") for i in range(3)] == ["n2", "n2", "n1"]
-
-
-async def test_an_ending_pod_counts_until_it_is_gone() -> None:
-    api = Api()
-    for name in ("n1", "n2"):
-        await api.node(name)
-    assert [await place(api, "a"), await place(api, "b")] == ["n1", "n2"]
-    await api("DELETE", f"{PODS}/b")
-    assert await place(api, "c") == "n1"
-    await api("DELETE", f"{PODS}/b", {"gracePeriodSeconds": 0})
-    assert await place(api, "d") == "n2"
-
-
-async def test_a_node_that_takes_none_gets_none() -> None:
-    api = Api()
-    await api.node("n1", unschedulable=True)
-    pod = await api.pod("a")
-    assert "nodeName" not in pod["spec"]
-    (condition,) = pod["status"]["conditions"]
-    assert (condition["type"], condition["status"], condition["reason"]) == ("PodScheduled", "False", "Unschedulable")
-    await api("PATCH", f"{NODES}/n1", {"spec": {"unschedulable": False}})
-    assert await place(api, "b") == "n1"
-
-
-async def test_a_pod_that_is_bound_later_counts_on_its_node() -> None:
-    api = Api()
-    await api.pod("early")
-    for name in ("n1", "n2"):
-        await api.node(name)
-    await api("PATCH", f"{PODS}/early", {"spec": {"nodeName": "n1"}})
-    assert await place(api, "next") == "n2"
-
-
 async def test_defaults_are_kubernetes_own_and_what_is_said_stays() -> None:
     api = Api()
     spec = (await api.pod("a"))["spec"]
@@ -236,7 +159,7 @@ async def test_deleting_a_namespace_twice_is_deleting_it_once() -> None:
     api = Api()
     await api.node("n1")
     await api("POST", NAMESPACES, {"metadata": {"name": "team"}})
-    await api.pod("a", "team")
+    await api.pod("a", "team", nodeName="n1")
     first = await api("DELETE", f"{NAMESPACES}/team")
     assert await api("DELETE", f"{NAMESPACES}/team") == first
     await api.refused("AlreadyExists", "POST", NAMESPACES, {"metadata": {"name": "team"}})

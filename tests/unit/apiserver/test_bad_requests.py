@@ -73,7 +73,7 @@ async def test_deletions(options: dict[str, Any], reason: str) -> None:
 async def test_a_grace_of_ages_is_a_long_grace() -> None:
     api = Api()
     await api.node("n1")
-    await api.pod("web")
+    await api.pod("web", nodeName="n1")
     marked = await api("DELETE", f"{PODS}/web", {"gracePeriodSeconds": 10**12})
     assert marked["metadata"]["deletionTimestamp"] > "2030"
 

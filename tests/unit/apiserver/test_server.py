@@ -184,19 +184,9 @@ async def test_nodes_beyond_the_cluster_cidr_are_refused() -> None:
     assert "larger cluster CIDR" in await api.refused("Forbidden", "POST", "/api/v1/nodes", {"metadata": {"name": "n3"}})
 
 
-async def test_pods_go_where_there_is_least(api: Api) -> None:
-    assert (await api.pod("early"))["status"]["conditions"][0]["reason"] == "Unschedulable"
-    for name in ("n1", "n2", "n3"):
-        await api.node(name)
-    await api("PATCH", "/api/v1/nodes/n2", {"spec": {"unschedulable": True}})
-    placed = [(await api.pod(f"p{i}"))["spec"]["nodeName"] for i in range(4)]
-    assert placed == ["n1", "n3", "n1", "n3"]
-    assert (await api.pod("there", nodeName="n2"))["spec"]["nodeName"] == "n2"
-
-
 async def test_a_pod_is_deleted_with_its_grace(api: Api) -> None:
     await api.node("n1")
-    made = await api.pod("web", terminationGracePeriodSeconds=7)
+    made = await api.pod("web", terminationGracePeriodSeconds=7, nodeName="n1")
     marked = await api("DELETE", f"{PODS}/web")
     assert marked["metadata"]["deletionGracePeriodSeconds"] == 7
     assert (await api("DELETE", f"{PODS}/web", {"gracePeriodSeconds": 60}))["metadata"] == marked["metadata"]
@@ -210,7 +200,7 @@ async def test_a_pod_is_deleted_with_its_grace(api: Api) -> None:
 async def test_a_namespace_goes_when_its_last_pod_is_gone(api: Api) -> None:
     await api.node("n1")
     await api("POST", "/api/v1/namespaces", {"metadata": {"name": "team"}})
-    await api.pod("web", "team")
+    await api.pod("web", "team", nodeName="n1")
     assert (await api("DELETE", "/api/v1/namespaces/team"))["status"]["phase"] == "Terminating"
     await api.refused("Forbidden", "POST", "/api/v1/namespaces/team/pods", {"metadata": {"name": "x"}, **POD})
     pod = await api("GET", "/api/v1/namespaces/team/pods/web")
@@ -240,8 +230,8 @@ async def test_label_selectors(api: Api, selector: str, expected: list[str]) -> 
 
 async def test_field_selectors(api: Api) -> None:
     await api.node("n1")
-    await api.pod("a")
-    await api.pod("b")
+    await api.pod("a", nodeName="n1")
+    await api.pod("b", nodeName="n1")
     assert await api.names("/api/v1/pods", fieldSelector="metadata.name=a") == ["a"]
     assert await api.names("/api/v1/pods", fieldSelector="spec.nodeName=n1,metadata.name!=a") == ["b"]
     assert "supported here are" in await api.refused("BadRequest", "GET", "/api/v1/pods", fieldSelector="spec.color=red")

@@ -1,0 +1,207 @@
+"""DaemonSet: a pod on each node that it fits (kube-controller-manager, pkg/controller/daemon)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+
+from podplane.apiserver.controllers import revisions
+from podplane.apiserver.controllers.decision import (
+    Action,
+    Again,
+    Controller,
+    Create,
+    Delete,
+    Key,
+    Note,
+    Object,
+    Patch,
+    View,
+    controller_of,
+    its_controller,
+    itself,
+    key_of,
+)
+from podplane.apiserver.controllers.placement import fits_node
+from podplane.apiserver.controllers.pods import available_in, is_active, is_ready, made_of, share
+from podplane.apiserver.controllers.replica_set import adopt, release
+from podplane.apiserver.controllers.scheduler import REQUIRED
+
+RESOURCE, KIND = "daemonsets.apps", "DaemonSet"
+TOLERATED = (
+    ("node.kubernetes.io/not-ready", "NoExecute"),
+    ("node.kubernetes.io/unreachable", "NoExecute"),
+    ("node.kubernetes.io/disk-pressure", "NoSchedule"),
+    ("node.kubernetes.io/memory-pressure", "NoSchedule"),
+    ("node.kubernetes.io/pid-pressure", "NoSchedule"),
+    ("node.kubernetes.io/unschedulable", "NoSchedule"),
+)
+NETWORK_UNAVAILABLE = ("node.kubernetes.io/network-unavailable", "NoSchedule")
+
+
+def _all(view: View, _: Object) -> Iterable[Key]:
+    """A node concerns all DaemonSets."""
+    return map(key_of, view.all(RESOURCE))
+
+
+def _decide(view: View, key: Key) -> Iterator[Action]:
+    daemon_set = view.get(RESOURCE, key)
+    if daemon_set is None:
+        return
+    if "deletionTimestamp" not in daemon_set["metadata"]:
+        yield from release(view, daemon_set)
+        yield from adopt(view, daemon_set, KIND, "apps/v1")
+        in_use = {_hash(pod) for pod in view.controlled("pods", daemon_set)}
+        yield from revisions.keep(view, daemon_set, KIND, in_use)
+        yield from _place(view, daemon_set)
+        if daemon_set["spec"].get("updateStrategy", {}).get("type") == "RollingUpdate":
+            yield from _roll(view, daemon_set)
+    yield from _status(view, key)
+
+
+def _hash(pod: Object) -> str:
+    found: str = pod["metadata"].get("labels", {}).get(revisions.HASH, "")
+    return found
+
+
+def node_of(pod: Object) -> str:
+    """The node that a pod is on, or is meant for."""
+    if pod["spec"].get("nodeName"):
+        return str(pod["spec"]["nodeName"])
+    terms = _terms(pod["spec"])
+    return str(terms[0]["matchFields"][0]["values"][0]) if terms and terms[0].get("matchFields") else ""
+
+
+def _terms(spec: Object) -> list[Object]:
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    found: list[Object] = affinity.get(REQUIRED, {}).get("nodeSelectorTerms", [])
+    return found
+
+
+def _spec_for(daemon_set: Object, node: str) -> Object:
+    """The pod's spec for one node: only that node, and what a DaemonSet's pods tolerate."""
+    spec: Object = copy.deepcopy(daemon_set["spec"]["template"]["spec"])
+    field = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+    affinity = spec.setdefault("affinity", {}).setdefault("nodeAffinity", {})
+    affinity[REQUIRED] = {"nodeSelectorTerms": [field]}
+    tolerations = spec.setdefault("tolerations", [])
+    for key, effect in (*TOLERATED, *((NETWORK_UNAVAILABLE,) if spec.get("hostNetwork") else ())):
+        tolerations.append({"key": key, "operator": "Exists", "effect": effect})
+    return spec
+
+
+def _fits(daemon_set: Object, node: Object) -> bool:
+    """Should a pod run there? What its own template chooses counts too."""
+    template = daemon_set["spec"]["template"]["spec"]
+    spec = {**_spec_for(daemon_set, node["metadata"]["name"]), "affinity": template.get("affinity", {})}
+    return not fits_node(spec, node)
+
+
+def _by_node(pods: Iterable[Object]) -> dict[str, list[Object]]:
+    found: dict[str, list[Object]] = {}
+    for pod in pods:
+        found.setdefault(node_of(pod), []).append(pod)
+    return found
+
+
+def _place(view: View, daemon_set: Object) -> Iterator[Action]:
+    """One pod for each node that fits, none for others; of two the older stays. Pods that failed are replaced."""
+    fitting = {node["metadata"]["name"] for node in view.all("nodes") if _fits(daemon_set, node)}
+    there = _by_node(view.controlled("pods", daemon_set))
+    for node, pods in there.items():
+        for pod in pods:
+            if pod.get("status", {}).get("phase") in ("Failed", "Succeeded") and "deletionTimestamp" not in pod["metadata"]:
+                if pod["status"]["phase"] == "Failed":
+                    text = f"Found failed daemon pod {'/'.join(key_of(pod))} on node {node}, will try to kill it"
+                    yield Note(daemon_set, "FailedDaemonPod", text, "Warning")
+                yield Delete("pods", pod)
+        living = [pod for pod in pods if is_active(pod)]
+        spare = living if node not in fitting else _spare(daemon_set, living)
+        for pod in spare:
+            yield Note(daemon_set, "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}")
+            yield Delete("pods", pod)
+    for node in sorted(fitting - there.keys()):
+        yield _new(daemon_set, node)
+
+
+def _new(daemon_set: Object, node: str) -> Create:
+    made = made_of(daemon_set["spec"]["template"], daemon_set, KIND, "apps/v1")
+    made["metadata"]["labels"] = {**made["metadata"].get("labels", {}), revisions.HASH: revisions.hash_of_owner(daemon_set)}
+    made["spec"] = _spec_for(daemon_set, node)
+    return Create("pods", daemon_set["metadata"]["namespace"], made)
+
+
+def _spare(daemon_set: Object, living: Sequence[Object]) -> list[Object]:
+    """Those beyond one; during a surge the old and the new one live side by side until the new one is ready."""
+    newest = revisions.hash_of_owner(daemon_set)
+    new = sorted((p for p in living if _hash(p) == newest), key=_age)
+    old = sorted((p for p in living if _hash(p) != newest), key=_age)
+    if new and old:
+        return [*new[1:], *(old if is_ready(new[0]) else old[1:])]
+    return [*new[1:], *old[1:]]
+
+
+def _age(pod: Object) -> tuple[str, str]:
+    return pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]
+
+
+def _roll(view: View, daemon_set: Object) -> Iterator[Action]:
+    """Replace pods of older templates, so many at a time that no more than maxUnavailable nodes are without one."""
+    there = _by_node(pod for pod in view.controlled("pods", daemon_set) if "deletionTimestamp" not in pod["metadata"])
+    wanted = sum(_fits(daemon_set, node) for node in view.all("nodes"))
+    rolling, newest = daemon_set["spec"]["updateStrategy"].get("rollingUpdate", {}), revisions.hash_of_owner(daemon_set)
+    surge, missing = (share(rolling.get(name), wanted, up=True) for name in ("maxSurge", "maxUnavailable"))
+    seconds = daemon_set["spec"].get("minReadySeconds", 0)
+    working = [node for node, pods in there.items() if any(available_in(p, seconds, view.now) == 0 for p in pods)]
+    room = max(missing, 0 if surge else 1) - (wanted - len(working))
+    surging = sum(len(pods) > 1 for pods in there.values())
+    for node, pods in sorted(there.items()):
+        if any(_hash(pod) == newest for pod in pods):
+            continue
+        if surge and surging < surge:
+            surging += 1
+            yield _new(daemon_set, node)
+        elif not surge and (node not in working or room > 0):
+            room -= node in working
+            for pod in pods:
+                yield Note(daemon_set, "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}")
+                yield Delete("pods", pod)
+
+
+def _status(view: View, key: Key) -> Iterator[Action]:
+    daemon_set = view.get(RESOURCE, key)
+    if daemon_set is None:
+        return
+    spec, old = daemon_set["spec"], daemon_set.get("status", {})
+    fitting = {node["metadata"]["name"] for node in view.all("nodes") if _fits(daemon_set, node)}
+    there = _by_node(filter(is_active, view.controlled("pods", daemon_set)))
+    newest = revisions.hash_of_owner(daemon_set)
+    waits = {
+        n: [available_in(p, spec.get("minReadySeconds", 0), view.now) for p in pods]
+        for n, pods in there.items()
+        if n in fitting
+    }
+    available = sum(0 in found for found in waits.values())
+    new: Object = {
+        "currentNumberScheduled": len(fitting & there.keys()),
+        "desiredNumberScheduled": len(fitting),
+        "numberMisscheduled": len(there.keys() - fitting),
+        "numberReady": sum(any(map(is_ready, there[node])) for node in fitting & there.keys()),
+        "updatedNumberScheduled": sum(any(_hash(p) == newest for p in there[node]) for node in fitting & there.keys()),
+        "numberAvailable": available,
+        "numberUnavailable": len(fitting) - available,
+        "observedGeneration": daemon_set["metadata"].get("generation", 0),
+    }
+    if any(old.get(field) != value for field, value in new.items()):
+        yield Patch(RESOURCE, daemon_set, {"status": new}, "status")
+    if pending := [wait for found in waits.values() for wait in found if wait]:
+        yield Again(min(pending) + 0.01)
+
+
+def _of_pod(view: View, pod: Object) -> Iterable[Key]:
+    yield from its_controller(KIND)(view, pod)
+    if controller_of(pod) is None and pod["metadata"].get("labels"):
+        yield from _all(view, pod)
+
+
+CONTROLLER = Controller("daemonset-controller", {RESOURCE: itself, "pods": _of_pod, "nodes": _all}, _decide)

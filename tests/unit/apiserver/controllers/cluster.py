@@ -1,0 +1,118 @@
+"""A cluster in memory: the real API server and the real controllers, a kubelet that does as the test says, and a clock that it moves."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from podplane.apiserver.controllers.manager import Manager
+from podplane.apiserver.controllers.stored import StoredView
+from podplane.apiserver.controllers.table import controllers
+from podplane.apiserver.identity import controller
+from podplane.apiserver.server import utc_now
+from podplane.cluster.client import Client
+from podplane.cluster.events import Recorder
+from tests.unit.apiserver.test_server import PODS, Api, Object
+
+ALLOCATABLE = {"cpu": "4", "memory": "8Gi", "pods": "110"}
+READY = [{"type": "Ready", "status": "True"}]
+APPS = "/apis/apps/v1/namespaces/default"
+
+
+class Cluster(Api):
+    """An API server whose controllers run when the test says so."""
+
+    def __init__(self, nodes: int = 3) -> None:
+        super().__init__()
+        self.nodes = nodes
+        self.ahead = datetime.timedelta()
+        self.server._writer._now = self.server._deleter._now = self.now
+        view = StoredView(self.store, self.now)
+        self.view = view
+        table = controllers("AUTHORITY")
+        clients = {}
+        for one in table:
+            self.tokens.add(one.name, controller(one.name))
+            client = Client(self.server.handle, one.name)
+            clients[one.name] = (client, Recorder(client, one.name, self.now))
+        self.manager = Manager(table, view, clients, self.server.together)
+        self.server.observe(view.observe)
+        self.server.observe(self.manager.observe)
+        self.manager.begin()
+
+    def now(self) -> datetime.datetime:
+        return utc_now() + self.ahead
+
+    async def begin(self) -> Cluster:
+        """With its nodes."""
+        for number in range(1, self.nodes + 1):
+            await self.add_node(f"node{number}")
+        await self.settle()
+        return self
+
+    async def add_node(self, name: str, labels: dict[str, str] | None = None, **spec: Any) -> None:
+        labels = {"kubernetes.io/hostname": name, **(labels or {})}
+        status = {"conditions": READY, "allocatable": ALLOCATABLE}
+        await self("POST", "/api/v1/nodes", {"metadata": {"name": name, "labels": labels}, "spec": spec, "status": status})
+
+    async def settle(self, seconds: float = 0) -> None:
+        """Let time pass, and everything be decided."""
+        self.ahead += datetime.timedelta(seconds=seconds)
+        if seconds:
+            for task in list(self.manager._due):
+                self.manager._queue[task] = None
+        await self.manager.drain()
+
+    # A kubelet.
+
+    async def pods(self, **labels: str) -> list[Object]:
+        """The pods that are there, by name."""
+        found = (await self("GET", PODS))["items"]
+        return [pod for pod in found if labels.items() <= pod["metadata"].get("labels", {}).items()]
+
+    async def set_status(self, pod: Object, phase: str, ready: bool) -> None:
+        name, now = pod["metadata"]["name"], self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        number = sum(name.encode()) % 250
+        condition = {"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": now}
+        kept = [c for c in pod["status"].get("conditions", ()) if c["type"] != "Ready"]
+        status: Object = {"phase": phase, "conditions": [*kept, condition], "podIP": f"10.244.0.{number}"}
+        status["podIPs"] = [{"ip": status["podIP"]}]
+        await self("PATCH", f"{PODS}/{name}/status", {"status": status})
+
+    async def kubelet(self) -> None:
+        """Pods that have a node become ready, those that are deleted go; until nothing changes any more."""
+        for _ in range(200):
+            await self.settle()
+            changed = False
+            for pod in await self.pods():
+                if "deletionTimestamp" in pod["metadata"] and pod["metadata"].get("deletionGracePeriodSeconds"):
+                    await self("DELETE", f"{PODS}/{pod['metadata']['name']}", {"gracePeriodSeconds": 0})
+                    changed = True
+                elif pod["spec"].get("nodeName") and pod["status"]["phase"] == "Pending":
+                    await self.set_status(pod, "Running", True)
+                    changed = True
+            if not changed:
+                return
+        raise AssertionError("it never settles")
+
+    async def end(self, name: str, phase: str) -> None:
+        """A pod ends by itself."""
+        await self.set_status(await self("GET", f"{PODS}/{name}"), phase, False)
+        await self.settle()
+
+    async def events(self, reason: str) -> list[str]:
+        found = (await self("GET", "/api/v1/namespaces/default/events"))["items"]
+        return [event["message"] for event in found if event["reason"] == reason]
+
+
+def workload(name: str, replicas: int = 1, **more: Any) -> Object:
+    """A Deployment, ReplicaSet, DaemonSet or StatefulSet."""
+    labels = {"app": name}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": "podplane/echo"}]}}
+    spec = {"selector": {"matchLabels": labels}, "template": template, "replicas": replicas, **more}
+    return {"metadata": {"name": name}, "spec": spec}
+
+
+def image(text: str) -> Object:
+    """A patch that changes the template."""
+    return {"spec": {"template": {"spec": {"containers": [{"name": "main", "image": text}]}}}}
