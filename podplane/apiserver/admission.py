@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from podplane.apiserver import pod_admission
+from podplane.apiserver import pod_admission, service_ips
 from podplane.apiserver.kinds.custom import accept
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.problems import Problem
@@ -28,6 +28,7 @@ class Admission:
 
     def __init__(self, store: Store, cluster_cidrs: Sequence[IPNetwork]) -> None:
         self._store = store
+        self._services = service_ips.ServiceAddresses(store)
         self._blocks = [BlockPool(cidr, max(NODE_BLOCK_LENGTH[cidr.version], cidr.prefixlen)) for cidr in cluster_cidrs]
         for stored in store.all("nodes"):
             self._take_blocks(stored.object)
@@ -42,10 +43,17 @@ class Admission:
             case "namespaces":
                 object_.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
                 object_["status"] = {"phase": "Active"}
-        self.update(resource, object_)
+        self.update(resource, object_, None)
 
-    def update(self, resource: Resource, object_: Object) -> None:
+    def keep(self, resource: Resource, object_: Object, old: Object) -> None:
+        """What the control plane gave an object stays, unless its new version says something else; it is not checked yet."""
+        if resource.id == service_ips.SERVICES and isinstance(object_.get("spec"), dict):
+            service_ips.keep_allocated(object_, old)
+
+    def update(self, resource: Resource, object_: Object, old: Object | None) -> None:
         """Complete an object that makes sense and is about to be stored, new or changed."""
+        if resource.id == service_ips.SERVICES:
+            self._services.complete(object_, old)
         if resource.id == "namespaces":
             object_["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = object_["metadata"]["name"]
         elif resource.id == CRDS:
@@ -58,6 +66,7 @@ class Admission:
 
     def observe(self, resource: Resource, old: Object | None, new: Object | None) -> None:
         """A write."""
+        self._services.observe(resource, old, new)
         if resource.id == "nodes" and new is None and old is not None:
             self.abandon(resource, old)
 

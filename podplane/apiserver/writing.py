@@ -139,8 +139,9 @@ class Writer:
         new = self._with_what_stays(target, old, new)
         if resource.storage:
             new["apiVersion"] = resource.storage
+        self._admission.keep(resource, new, old)
         admit(resource, new, old)
-        self._admission.update(resource, new)
+        self._admission.update(resource, new, old)
         _check_finalizers(target, old, new)
         if resource.counts and _wanted(new) != _wanted(old):
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1

@@ -113,7 +113,7 @@ def bootstrap(plan: Plan) -> list[tuple[str, dict[str, Any]]]:
     ]
     cidrs = [str(network) for version in plan.versions for network in plan.service if network.version == version]
     return [
+        ("/apis/networking.k8s.io/v1/servicecidrs", {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}}),
         ("/api/v1/namespaces/default/services", service),
         *(("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", one) for one in slices),
-        ("/apis/networking.k8s.io/v1/servicecidrs", {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}}),
     ]

@@ -109,7 +109,7 @@ class Lab:
                 f"network namespaces can't be made here ({error.strerror}): raise the sysctl user.max_net_namespaces"
             ) from None
         api = self._api()
-        self._serve = api.handle
+        self._serve, self._call = api.handle, api.call
         manager = self._manager(api)
         client = self._control = self._client(identity.component("podplane"))
         with api.together():
@@ -193,7 +193,7 @@ class Lab:
         """A client of the API for a part of the lab, with a token of its own."""
         token = secrets.token_urlsafe(TOKEN_BYTES)
         self._tokens.add(token, user)
-        return Client(self._serve, token)
+        return Client(self._call, token)
 
     # Nodes.
 

@@ -8,6 +8,7 @@ from podplane.apiserver.controllers import (
     endpoint_slices,
     endpoints,
     event_ttl,
+    ip_addresses,
     job,
     namespaces,
     replica_set,
@@ -31,5 +32,7 @@ def controllers(authority: str) -> tuple[Controller, ...]:
         endpoint_slices.CONTROLLER,
         endpoints.CONTROLLER,
         endpoints.MIRRORING,
+        ip_addresses.CONTROLLER,
+        ip_addresses.RANGE_CONTROLLER,
         event_ttl.CONTROLLER,
     )

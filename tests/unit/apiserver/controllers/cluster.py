@@ -33,7 +33,7 @@ class Cluster(Api):
         clients = {}
         for one in table:
             self.tokens.add(one.name, controller(one.name))
-            client = Client(self.server.handle, one.name)
+            client = Client(self.server.call, one.name)
             clients[one.name] = (client, Recorder(client, one.name, self.now))
         self.manager = Manager(table, view, clients, self.server.together)
         self.server.observe(view.observe)
