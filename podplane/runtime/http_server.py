@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import BinaryIO
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 MAX_HEAD_BYTES = MAX_BODY_BYTES = 64 * 1024
 MAX_DIGITS = 18
@@ -118,6 +118,14 @@ class Response:
         return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
 
 
+def redirect(location: str, status: int = 302) -> Response:
+    """To another place; what can't stand in a URL is escaped."""
+    place = quote(location, safe="!#$%&'()*+,/:;=?@[]~")
+    link = place.replace("&", "&amp;")
+    body = f'<a href="{link}">{REASONS.get(status, status)}</a>.\n\n'
+    return Response(body.encode(), status, "text/html; charset=utf-8", (("Location", place),))
+
+
 class Parser:
     """The bytes of one connection, and the requests in them."""
 
@@ -148,7 +156,7 @@ class Parser:
 
     def _head(self) -> bytes | None:
         """The next head without the empty line at its end; an empty line before it is not one (RFC 9112, 2.2)."""
-        if self._buffer[:1] in (b"\r", b"\n"):
+        if self._buffer.startswith((b"\r", b"\n")):
             self._buffer = self._buffer.lstrip(b"\r\n")
             self._searched = 0
         end = _END.search(self._buffer, self._searched)
