@@ -1,0 +1,94 @@
+"""Flags of a subcommand, as pflag reads them: --name=value, --name value, and for a switch --name alone.
+
+`argparse` does that too, and costs every container the memory of its imports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from podplane.runtime.agnhost import durations
+
+Value = bool | int | float | str
+TRUE, FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")
+"""As Go's `strconv.ParseBool`."""
+
+
+class UsageError(Exception):
+    """The command line can't be understood; one line that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """The values of all flags of a subcommand, and the words that are none."""
+
+    values: Mapping[str, Value]
+    words: tuple[str, ...] = ()
+
+    def on(self, name: str) -> bool:
+        """Whether a switch is on."""
+        return bool(self.values[name])
+
+    def number(self, name: str) -> int:
+        """The value of a flag that is an integer."""
+        value = self.values[name]
+        assert isinstance(value, int)
+        return value
+
+    def seconds(self, name: str) -> float:
+        """The value of a flag that is a duration."""
+        value = self.values[name]
+        assert isinstance(value, float)
+        return value
+
+    def text(self, name: str) -> str:
+        """The value of a flag that is a text."""
+        return str(self.values[name])
+
+
+def parse(words: Sequence[str], defaults: Mapping[str, Value], arguments: int = 0) -> Flags:
+    """What the words say; a flag's default tells its type (a float is a duration). UsageError when they say something else."""
+    values, rest, left = dict(defaults), [], list(words)
+    while left:
+        word = left.pop(0)
+        if word == "--":
+            rest += left
+            break
+        if not word.startswith("-") or word == "-":
+            rest.append(word)
+            continue
+        name, equals, text = word[2:].partition("=")
+        if not word.startswith("--") or name not in defaults:
+            known = ", ".join(f"--{flag}" for flag in defaults) or "none"
+            raise UsageError(f"unknown flag: {word.partition('=')[0]}: known are {known}")
+        if not equals:
+            text = "true" if isinstance(defaults[name], bool) else _following(word, left)
+        values[name] = _value(name, text, defaults[name])
+    if len(rest) != arguments:
+        raise UsageError(f"{len(rest)} arguments ({' '.join(rest)}), it takes {arguments}")
+    return Flags(values, tuple(rest))
+
+
+def _following(flag: str, left: list[str]) -> str:
+    if not left:
+        raise UsageError(f"flag needs an argument: {flag}")
+    return left.pop(0)
+
+
+def _value(name: str, text: str, default: Value) -> Value:
+    try:
+        if isinstance(default, bool):
+            return _switch(text)
+        if isinstance(default, int):
+            return int(text)
+        return durations.parse(text) if isinstance(default, float) else text
+    except ValueError as error:
+        why = "is not an integer" if type(default) is int else str(error)
+        raise UsageError(f'invalid argument "{text}" for --{name}: {why}') from None
+
+
+def _switch(text: str) -> bool:
+    if text not in TRUE and text not in FALSE:
+        raise ValueError("is not true or false")
+    return text in TRUE

@@ -1,0 +1,222 @@
+"""HTTP/1.1 as the built-in programs serve it: from a connection's bytes to requests, from answers to bytes; no sockets here.
+
+Enough for curl, for kubelet's probes and for the tests of Kubernetes; the rest is refused with its status (RFC 9110, RFC 9112).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import BinaryIO
+from urllib.parse import parse_qsl, quote, unquote
+
+MAX_HEAD_BYTES = MAX_BODY_BYTES = 64 * 1024
+MAX_DIGITS = 18
+TEXT, FORM = "text/plain; charset=utf-8", "application/x-www-form-urlencoded"
+REASONS = {
+    200: "OK",
+    201: "Created",
+    204: "No Content",
+    301: "Moved Permanently",
+    302: "Found",
+    303: "See Other",
+    304: "Not Modified",
+    307: "Temporary Redirect",
+    308: "Permanent Redirect",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    412: "Precondition Failed",
+    413: "Content Too Large",
+    417: "Expectation Failed",
+    418: "I'm a teapot",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+    505: "HTTP Version Not Supported",
+}
+"""What is said beside a status; of the others, the number (RFC 9112, 4: a client ignores it)."""
+_END = re.compile(rb"\r?\n\r?\n")
+_REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])")
+_FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class BadRequest(Exception):
+    """What came is no request that can be served: the status, and one line that says why. Nothing more can be understood."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. `version` is the minor one: HTTP/1.`version`."""
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    version: int = 1
+
+    @property
+    def path(self) -> str:
+        """The path, as it is meant: without escapes."""
+        return unquote(self.target.partition("?")[0], errors="replace")
+
+    @property
+    def keep_alive(self) -> bool:
+        """The connection is to stay open for more requests (RFC 9112, 9.3)."""
+        words = [word.strip().lower() for word in self.header("connection").split(",")]
+        return "close" not in words and (self.version > 0 or "keep-alive" in words)
+
+    def header(self, name: str) -> str:
+        """The first value of a header, or nothing."""
+        return next((value for key, value in self.headers if key.lower() == name.lower()), "")
+
+    def parameter(self, *names: str) -> str:
+        """The first of these parameters that says something: of a form in the body first, then of the query."""
+        values = dict(reversed(self._parameters()))
+        return next((values[name] for name in names if values.get(name)), "")
+
+    def _parameters(self) -> list[tuple[str, str]]:
+        form = self.body.decode("latin-1") if self.header("content-type").partition(";")[0].strip().lower() == FORM else ""
+        return parse_qsl(form, True, errors="replace") + parse_qsl(self.target.partition("?")[2], True, errors="replace")
+
+
+@dataclass(slots=True)
+class Response:
+    """An answer. Its body is `body`, or what `file` holds, `size` bytes of it; whoever sends it closes the file."""
+
+    body: bytes = b""
+    status: int = 200
+    content_type: str = TEXT
+    headers: tuple[tuple[str, str], ...] = ()
+    file: BinaryIO | None = None
+    size: int = 0
+
+    @property
+    def has_body(self) -> bool:
+        """Some statuses have none, whatever is said (RFC 9110, 6.4.1)."""
+        return self.status >= 200 and self.status not in (204, 304)
+
+    def head(self, *, close: bool) -> bytes:
+        """Status line and headers."""
+        fields = [*self.headers, ("Connection", "close")] if close else list(self.headers)
+        if self.has_body:
+            length = self.size if self.file else len(self.body)
+            fields += [("Content-Type", self.content_type), ("Content-Length", str(length))]
+        lines = [f"HTTP/1.1 {self.status} {REASONS.get(self.status, f'status code {self.status}')}"]
+        lines += [f"{name}: {_CONTROL.sub(' ', value)}" for name, value in fields]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
+
+
+def redirect(location: str, status: int = 302) -> Response:
+    """To another place; what can't stand in a URL is escaped."""
+    place = quote(location, safe="!#$%&'()*+,/:;=?@[]~")
+    link = place.replace("&", "&amp;")
+    body = f'<a href="{link}">{REASONS.get(status, status)}</a>.\n\n'
+    return Response(body.encode(), status, "text/html; charset=utf-8", (("Location", place),))
+
+
+class Parser:
+    """The bytes of one connection, and the requests in them."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._searched = 0
+        self._request: Request | None = None
+        self._body_bytes = 0
+
+    def feed(self, data: bytes) -> None:
+        """More bytes came."""
+        self._buffer += data
+
+    def next(self) -> Request | None:
+        """The next request, if it is here whole. BadRequest when there can be none any more."""
+        if self._request is None:
+            head = self._head()
+            if head is None:
+                return None
+            self._request = parse_head(head)
+            self._body_bytes = body_length(self._request)
+        if len(self._buffer) < self._body_bytes:
+            return None
+        request, self._request = self._request, None
+        if self._body_bytes:
+            request = Request(request.method, request.target, request.headers, self._take(self._body_bytes), request.version)
+        return request
+
+    def _head(self) -> bytes | None:
+        """The next head without the empty line at its end; an empty line before it is not one (RFC 9112, 2.2)."""
+        if self._buffer.startswith((b"\r", b"\n")):
+            self._buffer = self._buffer.lstrip(b"\r\n")
+            self._searched = 0
+        end = _END.search(self._buffer, self._searched)
+        if (end.end() if end else len(self._buffer)) > MAX_HEAD_BYTES:
+            raise BadRequest(431, f"the head of a request is at most {MAX_HEAD_BYTES} bytes long")
+        if end is None:
+            self._searched = max(0, len(self._buffer) - 3)
+            return None
+        head = bytes(self._buffer[: end.start()])
+        self._take(end.end())
+        self._searched = 0
+        return head
+
+    def _take(self, count: int) -> bytes:
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
+
+
+def parse_head(head: bytes) -> Request:
+    """The request that begins with this head. BadRequest when it is none."""
+    first, *rest = (line.removesuffix("\r") for line in head.decode("latin-1").split("\n"))
+    found = _REQUEST_LINE.fullmatch(first)
+    if found is None:
+        raise BadRequest(400, "the first line is not: method target HTTP/1.1")
+    if found[3] != "1":
+        raise BadRequest(505, f"HTTP/{found[3]}.{found[4]} is not served: use HTTP/1.1")
+    request = Request(found[1], _origin(found[2]), tuple(_field(line) for line in rest), version=int(found[4]))
+    if request.version and sum(name.lower() == "host" for name, _ in request.headers) != 1:
+        raise BadRequest(400, "a request has one Host header")
+    return request
+
+
+def _origin(target: str) -> str:
+    """The target from its path on (RFC 9112, 3.2): proxies are asked with a whole URL."""
+    if target.lower().startswith(("http://", "https://")):
+        _, slash, path = target.partition("://")[2].partition("/")
+        return slash + path or "/"
+    if not target.startswith(("/", "*")):
+        raise BadRequest(400, "the target of a request begins with /")
+    return target
+
+
+def _field(line: str) -> tuple[str, str]:
+    found = _FIELD.fullmatch(line)
+    if found is None:
+        raise BadRequest(400, "a header is not: name: value")
+    return found[1], found[2].rstrip(" \t")
+
+
+def body_length(request: Request) -> int:
+    """How many bytes of body follow the head. BadRequest when that can't be told, or they are too many."""
+    if request.header("transfer-encoding"):
+        raise BadRequest(501, "a body with Transfer-Encoding is not read here: send it with Content-Length")
+    lengths = {value for name, value in request.headers if name.lower() == "content-length"}
+    if not lengths:
+        return 0
+    length = lengths.pop()
+    if lengths or not (length.isascii() and length.isdigit()):
+        raise BadRequest(400, "Content-Length is not one number")
+    if len(length) > MAX_DIGITS or int(length) > MAX_BODY_BYTES:
+        raise BadRequest(413, f"the body of a request is at most {MAX_BODY_BYTES} bytes long")
+    return int(length)
