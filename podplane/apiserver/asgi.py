@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+import msgspec
 import uvicorn
 
 from podplane.apiserver.decoding import MAX_BODY_BYTES
-from podplane.cluster.channels import PROTOCOL
 from podplane.cluster.messages import Answer, Handler, Request, Response, Stream, Upgrade
 
 Scope = MutableMapping[str, Any]
@@ -55,11 +55,9 @@ class Adapter:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
-        if PROTOCOL not in scope.get("subprotocols", ()):
-            message = f"offer the sub-protocol {PROTOCOL}\n".encode()
-            await _refuse(Response(400, message, "text/plain"), send)
-            return
-        answer: Answer = await self._handler(_request(scope, "GET", b"", upgrade=True))
+        request = _request(scope, "GET", b"", upgrade=True)
+        request = msgspec.structs.replace(request, protocols=tuple(scope.get("subprotocols", ())))
+        answer: Answer = await self._handler(request)
         if not isinstance(answer, Upgrade):
             await _refuse(answer if isinstance(answer, Response) else Response(400), send)
             return
@@ -119,7 +117,7 @@ def _request(scope: Scope, method: str, body: bytes, *, upgrade: bool = False) -
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     source = (scope.get("client") or ("",))[0]
-    return Request(method, scope["path"], query, headers, body, upgrade, source)
+    return Request(method, scope["path"], query, headers, body, upgrade, source=source)
 
 
 async def _stream(answer: Stream, receive: Receive, send: Send) -> None:

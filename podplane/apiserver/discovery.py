@@ -27,6 +27,7 @@ def subresources(row: Resource) -> list[tuple[str, str, str, str, tuple[str, ...
         found.append(("attach", "", "v1", "PodAttachOptions", ("create", "get")))
         found.append(("exec", "", "v1", "PodExecOptions", ("create", "get")))
         found.append(("log", "", "v1", "Pod", ("get",)))
+        found.append(("portforward", "", "v1", "PodPortForwardOptions", ("create", "get")))
     if row.id == "serviceaccounts":
         found.append(("token", "authentication.k8s.io", "v1", "TokenRequest", ("create",)))
     return found

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import msgspec
 
 from podplane import __version__
-from podplane.apiserver import decoding, discovery, logs, openapi, shapes
+from podplane.apiserver import decoding, discovery, logs, openapi, portforward, shapes
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.audit import AuditLog
 from podplane.apiserver.decoding import MAX_BODY_BYTES, Options
@@ -199,6 +199,8 @@ class ApiServer:
                 return execute(self._reader.stored(target).object, self.streams, request)
             case (("GET" | "POST"), "pods", "attach"):
                 return attach(self._reader.stored(target).object, self.streams, request)
+            case (("GET" | "POST"), "pods", "portforward"):
+                return portforward.forward(self._reader.stored(target).object, self.streams, request)
             case "GET", "pods", "log":
                 return logs.read(self._reader.stored(target).object, self.streams, request, self._now())
             case "POST", "pods", "binding":

@@ -32,8 +32,10 @@ def _upgrade(
     request: Request,
     begin: Callable[[NodeStreams, ExecRequest], Execution],
 ) -> Upgrade:
-    if not request.upgrade:
-        raise Problem("BadRequest", f"this request needs an upgrade to a WebSocket of the sub-protocol {ch.PROTOCOL}")
+    protocol = next((p for p in ch.PROTOCOLS if p in request.protocols), "")
+    if not request.upgrade or not protocol:
+        offered = f"one of the sub-protocols {', '.join(ch.PROTOCOLS)}"
+        raise Problem("BadRequest", f"this request needs an upgrade to a WebSocket of {offered}")
     if streams is None:
         raise Problem("ServiceUnavailable", "this API server reaches no node")
     wanted = ExecRequest(
@@ -52,7 +54,7 @@ def _upgrade(
     async def serve(messages: Messages) -> None:
         await converse(execution, messages)
 
-    return Upgrade(ch.PROTOCOL, serve)
+    return Upgrade(protocol, serve)
 
 
 async def converse(execution: Execution, messages: Messages) -> None:

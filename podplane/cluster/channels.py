@@ -11,6 +11,8 @@ from __future__ import annotations
 import msgspec
 
 PROTOCOL = "v5.channel.k8s.io"
+PROTOCOLS = (PROTOCOL, "v4.channel.k8s.io")
+"""What is spoken here, the best first; the older one can't close a channel."""
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 
 

@@ -25,6 +25,8 @@ class Request(msgspec.Struct, frozen=True):
     body: bytes = b""
     upgrade: bool = False
     """Can the connection become a conversation?"""
+    protocols: tuple[str, ...] = ()
+    """The sub-protocols that the client offers for that; none are said by a direct call."""
     source: str = ""
     """The address it came from; "" for a direct call."""
 

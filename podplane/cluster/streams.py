@@ -64,6 +64,22 @@ class Execution(Protocol):
         """Nobody listens any more: end it and let go of everything; idempotent."""
 
 
+class Connection(Protocol):
+    """A connection to a port of a pod."""
+
+    async def read(self) -> bytes:
+        """What comes next; nothing at its end."""
+
+    async def write(self, data: bytes) -> None:
+        """Send; waits while the pod doesn't read."""
+
+    def end_writing(self) -> None:
+        """Nothing more is sent; idempotent."""
+
+    def close(self) -> None:
+        """Let go of it; idempotent."""
+
+
 class NodeStreams(Protocol):
     """The nodes, as far as users reach into pods."""
 
@@ -75,3 +91,6 @@ class NodeStreams(Protocol):
 
     def attach(self, request: ExecRequest) -> Execution:
         """Listen to a container's main process, and talk to it. StreamError when it doesn't run."""
+
+    async def connect(self, namespace: str, pod: str, port: int) -> Connection:
+        """Connect to a port of a pod's localhost. StreamError when that can't be."""

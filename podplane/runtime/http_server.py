@@ -5,9 +5,10 @@ Enough for curl, for kubelet's probes and for the tests of Kubernetes; the rest 
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, quote, unquote
 
 MAX_HEAD_BYTES = MAX_BODY_BYTES = 64 * 1024
@@ -116,6 +117,11 @@ class Response:
         lines = [f"HTTP/1.1 {self.status} {REASONS.get(self.status, f'status code {self.status}')}"]
         lines += [f"{name}: {_CONTROL.sub(' ', value)}" for name, value in fields]
         return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
+
+
+def as_json(value: Any) -> bytes:
+    """The value as Go writes JSON: no blanks, names in order."""
+    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
 
 
 def redirect(location: str, status: int = 302) -> Response:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from podplane.kernel.namespace import Namespace
 from podplane.model.pod import Container, HttpGet, Port, Probe, TcpSocket
+from podplane.runtime.dial import DialError, dial
 
 ANSWER_BYTES = 10 * 1024
 """So much of an answer is read and shown (kubelet, maxRespBodyLength)."""
@@ -67,31 +68,23 @@ class Prober:
         host, port = action.host or self.ip, self._port(action.port)
         sock = await self._connect(host, port)
         secure = _unverified() if action.scheme == "HTTPS" else None
-        reader, writer = await asyncio.open_connection(sock=sock, ssl=secure, server_hostname="" if secure else None)
         try:
-            writer.write(_request(action, host, port))
-            status, body = await _answer(reader)
+            reader, writer = await asyncio.open_connection(sock=sock, ssl=secure, server_hostname="" if secure else None)
+            try:
+                writer.write(_request(action, host, port))
+                status, body = await _answer(reader)
+            finally:
+                writer.close()
         except OSError as error:
-            raise ProbeFailed(f"GET {host}:{port}{action.path}: {error.strerror or error}") from None
-        finally:
-            writer.close()
+            raise ProbeFailed(f"GET {host}:{port}{action.path}: {error}") from None
         if not 200 <= status < 400:
             raise ProbeFailed(f"HTTP probe failed with statuscode: {status}" + (f", answer: {body}" if body else ""))
 
     async def _connect(self, host: str, port: int) -> socket.socket:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = self.namespace.run(socket.socket, family, socket.SOCK_STREAM)
-        sock.setblocking(False)
         try:
-            await asyncio.get_running_loop().sock_connect(sock, (host, port))
-        except OSError as error:
-            sock.close()
-            at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            raise ProbeFailed(f"dial tcp {at}: {(error.strerror or str(error)).lower()}") from None
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+            return await dial(self.namespace, host, port)
+        except DialError as error:
+            raise ProbeFailed(str(error)) from None
 
     def _port(self, port: Port) -> int:
         """A number, or the number of the container's port of that name. ProbeFailed when there is none."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from podplane.cluster.channels import STDERR, STDOUT
 from podplane.cluster.streams import ExecRequest, LogRequest, StreamError
-from podplane.runtime import logs, output
+from podplane.runtime import logs, output, portforward
 from podplane.runtime.container import ContainerRun
 from podplane.runtime.exec import CommandExecution
 from podplane.runtime.pod import PodWorker
@@ -48,6 +48,13 @@ class Streams:
         live = container.output.log if container.output is not None and not request.previous else None
         return logs.read(worker.log_file(container.spec.name, run), request, live)
 
+    async def connect(self, namespace: str, pod: str, port: int) -> portforward.PodConnection:
+        """Connect to a port of a pod's localhost. StreamError when that can't be."""
+        worker = self._worker(namespace, pod)
+        if worker.netns is None:
+            raise StreamError(f"pod {namespace}/{pod} does not run yet, or has ended")
+        return await portforward.connect(worker.netns, port)
+
     def _worker(self, namespace: str, pod: str) -> PodWorker:
         worker = self.find(namespace, pod)
         if worker is None:
@@ -82,18 +89,16 @@ class Attachment:
     wants_input: bool
     once: bool
     _queue: asyncio.Queue[tuple[int, bytes]] = field(default_factory=lambda: asyncio.Queue(BACKLOG_CHUNKS))
-    _code: asyncio.Future[int] | None = None
 
     @classmethod
     def to(cls, container: ContainerRun, request: ExecRequest) -> Attachment:
         """Begin to listen. StreamError when there is nothing to listen to."""
-        source, process = container.output, container.process
-        if source is None or process is None:
+        source = container.output
+        if source is None or container.process is None:
             raise StreamError(f"container {container.spec.name} of pod {request.pod} has no output to attach to")
         if request.stdin and source.input < 0:
             raise StreamError(f"container {container.spec.name} of pod {request.pod} takes no input: its spec says no stdin")
         attachment = cls(container, source, request.stdin, container.spec.stdin_once)
-        attachment._code = process.exited
         source.listeners.append(attachment._listen)
         return attachment
 

@@ -159,7 +159,7 @@ def test_a_container_is_killed_and_comes_back(podplane: Podplane) -> None:
 def test_processes_end_with_their_pod(podplane: Podplane) -> None:
     podplane("up", "--nodes", "1")
     podplane("run", "many", "--", "sh", "-c", "for i in 1 2 3; do sleep 1234 & done; sleep 1234")
-    assert len(_sleepers(podplane.home)) == 4
+    assert settles(lambda: len(_sleepers(podplane.home)) == 4)
     podplane("delete", "pod", "many", "--now")
     assert not _sleepers(podplane.home)
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from podplane.runtime.http_server import Request
+from podplane.runtime.http_server import Request, as_json
 
 SECONDS = 5.0
 """How long one try may take."""
@@ -58,7 +58,7 @@ class Call:
                 found.setdefault("responses", []).append(text)
             except OSError as error:
                 found.setdefault("errors", []).append(f"{self.protocol} {self.host}:{self.port}: {reason(error)}")
-        return b"200 " + json.dumps(found).encode()
+        return b"200 " + as_json(found)
 
 
 def resolve(host: str, port: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> Endpoint:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from podplane.runtime.agnhost import dial, durations
 from podplane.runtime.agnhost.common import CannotServe, Context, complain, opened, prepared, tls
 from podplane.runtime.agnhost.flags import UsageError, Value
-from podplane.runtime.http_server import Request, Response, redirect
+from podplane.runtime.http_server import Request, Response, as_json, redirect
 from podplane.runtime.loop import Loop, forked, shell
 from podplane.runtime.serving import Address, Exchange, Http, Message, Servers, log
 from podplane.runtime.sockets import written
@@ -165,7 +165,7 @@ class Netexec:
             result = {"output": output.decode(errors="replace")} if output else {}
             if status:
                 result["error"] = ended(status)
-            exchange.answer(Response(json.dumps(result).encode()))
+            exchange.answer(Response(as_json(result)))
 
         try:
             return None if self._loop.job(shell(command, self._environment), done) else BUSY
@@ -210,7 +210,7 @@ def header(request: Request) -> Response:
     for name, value in request.headers:
         if name.lower() != "host":
             found.setdefault("-".join(part.capitalize() for part in name.split("-")), []).append(value)
-    return Response(json.dumps(found).encode())
+    return Response(as_json(found))
 
 
 def redirected(request: Request) -> Response:
@@ -225,17 +225,17 @@ def upload(request: Request, directory: str = "/uploads") -> Response:
     """Keep the field `file` of a form in a file of its own; its name is the answer."""
     content = form_file(request)
     if content is None:
-        return Response(b'{"error": "Unable to upload file."}')
+        return Response(as_json({"error": "Unable to upload file."}))
     import tempfile  # nobody else needs it
 
     try:
         fd, name = tempfile.mkstemp(prefix="upload", dir=directory)
     except OSError:
-        return Response(b'{"error": "Unable to open file for write"}')
+        return Response(as_json({"error": "Unable to open file for write"}))
     with os.fdopen(fd, "wb") as file:
         file.write(content)
         os.fchmod(fd, 0o700)
-    return Response(json.dumps({"output": name}).encode(), 201)
+    return Response(as_json({"output": name}), 201)
 
 
 def form_file(request: Request) -> bytes | None:

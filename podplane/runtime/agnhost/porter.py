@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Callable, Mapping
 
 from podplane.runtime.agnhost.common import CannotServe, Context, complain, opened, prepared, tls
 from podplane.runtime.agnhost.flags import UsageError, Value
-from podplane.runtime.http_server import Response
+from podplane.runtime.http_server import Response, as_json
 from podplane.runtime.serving import Exchange, Greeting, Http, Servers
 
 FLAGS: Mapping[str, Value] = {"json-response": False}
@@ -67,8 +66,8 @@ class Porter:
     def _handler(self, text: str) -> Callable[[Exchange], Response]:
         def handle(exchange: Exchange) -> Response:
             if self._as_json:
-                body = json.dumps({"Method": exchange.request.method, "Body": text})
-                return Response(body.encode(), content_type="application/json")
+                body = as_json({"Method": exchange.request.method, "Body": text})
+                return Response(body, content_type="application/json")
             return Response(text.encode())
 
         return handle

@@ -1,0 +1,33 @@
+"""TCP connections from a network namespace that this process is not in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+from podplane.kernel.namespace import Namespace
+
+
+class DialError(Exception):
+    """No connection; one line that says to where, and why not in the kernel's words."""
+
+
+async def dial(namespace: Namespace, host: str, port: int) -> socket.socket:
+    """Connect to an address; the socket doesn't block. DialError when that can't be."""
+    family, at = (socket.AF_INET6, f"[{host}]:{port}") if ":" in host else (socket.AF_INET, f"{host}:{port}")
+    sock = None
+    try:
+        sock = namespace.run(socket.socket, family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (host, port))
+    except OSError as error:
+        if sock is not None:
+            sock.close()
+        why = os.strerror(error.errno).lower() if error.errno else str(error)  # asyncio puts its own words into strerror
+        raise DialError(f"dial tcp {at}: {why}") from None
+    except BaseException:
+        if sock is not None:
+            sock.close()
+        raise
+    return sock
