@@ -53,6 +53,7 @@ from podplane.lab.spec import DEFAULT_PORT, LabSpec
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node, Service
 from podplane.model.pod import Pod
+from podplane.runtime.heartbeat import Heartbeat
 from podplane.runtime.kubelet import Kubelet, open_null
 from podplane.runtime.network_files import Resolver, read_resolver
 from podplane.runtime.pod import PATH, PodWorker
@@ -94,6 +95,7 @@ class Lab:
         self._config = network_config(self.plan, spec)
         self._peers = PeerPlans()
         self._kubelets: dict[str, Kubelet] = {}
+        self._heartbeats: dict[str, Heartbeat] = {}
         self._agents: dict[str, Agent] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._registrations: set[asyncio.Task[None]] = set()
@@ -230,13 +232,16 @@ class Lab:
             resolver=self._resolver,
             sandbox_only=self.spec.sandbox_only,
         )
-        self._tasks.append(asyncio.create_task(agent.run()))
+        heartbeat = self._heartbeats[name] = Heartbeat(client, nodes[name], utc_now)
+        self._tasks += [asyncio.create_task(agent.run()), asyncio.create_task(heartbeat.run())]
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
         if new is None and old is not None and old.metadata.name in self._agents:
             task = asyncio.create_task(self._register_again(old))
             self._registrations.add(task)
             task.add_done_callback(self._registrations.discard)
+        elif new is not None and new.metadata.name in self._heartbeats:
+            self._heartbeats[new.metadata.name].node_changed(new)
         for agent in self._agents.values():
             agent.node_changed(old, new)
 

@@ -44,10 +44,18 @@ class NodeAddress(Model, frozen=True):
     address: str = ""
 
 
+class NodeCondition(Model, frozen=True):
+    """One entry of Node.status.conditions, without its times."""
+
+    type: str = ""
+    status: str = ""
+
+
 class NodeStatus(Model, frozen=True):
-    """Node.status, as far as routes need it."""
+    """Node.status, as far as routes and its kubelet need it."""
 
     addresses: tuple[NodeAddress, ...] = ()
+    conditions: tuple[NodeCondition, ...] = ()
 
 
 class Node(Model, frozen=True):
@@ -61,6 +69,11 @@ class Node(Model, frozen=True):
     def internal_ips(self) -> tuple[str, ...]:
         """The node's own addresses, in the order of the object."""
         return tuple(a.address for a in self.status.addresses if a.type == "InternalIP")
+
+    @property
+    def is_ready(self) -> bool:
+        """Does its condition Ready hold?"""
+        return any(c.type == "Ready" and c.status == "True" for c in self.status.conditions)
 
 
 class ServicePort(Model, frozen=True):

@@ -27,6 +27,10 @@ class View(Protocol):
     def now(self) -> datetime.datetime:
         """The time (UTC) of this decision."""
 
+    @property
+    def awake_since(self) -> datetime.datetime:
+        """Since when somebody looks without a break: the start of the control plane, or the end of a suspension of the machine."""
+
     def get(self, resource: str, key: Key) -> Object | None:
         """One object."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Callable, Iterator, Set
 from typing import TypeVar
 
@@ -15,14 +16,20 @@ from podplane.apiserver.store import Store
 At = TypeVar("At")
 ADOPTED = ("pods", "replicasets.apps", "controllerrevisions.apps")
 """What controllers adopt when it has no controller."""
+BREAK_SECONDS = 5.0
+"""A clock that leaps so far ahead tells of a suspension."""
 
 
 class StoredView:
     """`View` over a store; `observe` keeps its indices current."""
 
-    def __init__(self, store: Store, clock: Callable[[], datetime.datetime]) -> None:
+    def __init__(
+        self, store: Store, clock: Callable[[], datetime.datetime], elapsed: Callable[[], float] = time.monotonic
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._elapsed = elapsed
+        self._awake_since, self._woke = clock(), elapsed()
         self._controlled: dict[tuple[str, str], set[Key]] = {}
         self._orphans: dict[tuple[str, str], set[Key]] = {}
         self._on_node: dict[str, set[Key]] = {}
@@ -36,6 +43,14 @@ class StoredView:
     def now(self) -> datetime.datetime:
         """The time."""
         return self._clock()
+
+    @property
+    def awake_since(self) -> datetime.datetime:
+        """Since when it is looked without a break: time that passes without the machine's own (CLOCK_MONOTONIC) is one."""
+        now, elapsed = self._clock(), self._elapsed()
+        if (now - self._awake_since).total_seconds() - (elapsed - self._woke) > BREAK_SECONDS:
+            self._awake_since, self._woke = now, elapsed
+        return self._awake_since
 
     def get(self, resource: str, key: Key) -> Object | None:
         """One object."""

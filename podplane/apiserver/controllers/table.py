@@ -11,9 +11,12 @@ from podplane.apiserver.controllers import (
     ip_addresses,
     job,
     namespaces,
+    node_lifecycle,
+    pod_gc,
     replica_set,
     scheduler,
     stateful_set,
+    taint_eviction,
 )
 from podplane.apiserver.controllers.decision import Controller
 
@@ -24,6 +27,9 @@ def controllers(authority: str) -> tuple[Controller, ...]:
         namespaces.service_accounts(),
         namespaces.root_ca(authority),
         scheduler.CONTROLLER,
+        node_lifecycle.CONTROLLER,
+        taint_eviction.CONTROLLER,
+        pod_gc.controller(),
         replica_set.CONTROLLER,
         deployment.CONTROLLER,
         daemon_set.CONTROLLER,

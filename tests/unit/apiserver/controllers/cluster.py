@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
+import msgspec
+
 from podplane.apiserver.controllers.manager import Manager
 from podplane.apiserver.controllers.stored import StoredView
 from podplane.apiserver.controllers.table import controllers
@@ -12,6 +14,8 @@ from podplane.apiserver.identity import controller
 from podplane.apiserver.server import utc_now
 from podplane.cluster.client import Client
 from podplane.cluster.events import Recorder
+from podplane.model.objects import Node
+from podplane.runtime.heartbeat import Heartbeat
 from tests.unit.apiserver.test_server import PODS, Api, Object
 
 ALLOCATABLE = {"cpu": "4", "memory": "8Gi", "pods": "110"}
@@ -26,8 +30,11 @@ class Cluster(Api):
         super().__init__()
         self.nodes = nodes
         self.ahead = datetime.timedelta()
+        self.asleep = 0.0
+        self.silent: set[str] = set()
+        self.hearts: dict[str, Heartbeat] = {}
         self.server._writer._now = self.server._deleter._now = self.now
-        view = StoredView(self.store, self.now)
+        view = StoredView(self.store, self.now, lambda: self.now().timestamp() - self.asleep)
         self.view = view
         table = controllers("AUTHORITY")
         clients = {}
@@ -53,17 +60,29 @@ class Cluster(Api):
     async def add_node(self, name: str, labels: dict[str, str] | None = None, **spec: Any) -> None:
         labels = {"kubernetes.io/hostname": name, **(labels or {})}
         status = {"conditions": READY, "allocatable": ALLOCATABLE}
-        await self("POST", "/api/v1/nodes", {"metadata": {"name": name, "labels": labels}, "spec": spec, "status": status})
+        manifest = {"metadata": {"name": name, "labels": labels}, "spec": spec, "status": status}
+        node = await self("POST", "/api/v1/nodes", manifest)
+        self.tokens.add(name, controller(name))
+        self.hearts[name] = Heartbeat(Client(self.server.call, name), msgspec.convert(node, Node), self.now)
 
     async def settle(self, seconds: float = 0) -> None:
-        """Let time pass, and everything be decided."""
+        """Let time pass, and everything be decided. Nodes are heard of, but for the silent ones."""
         self.ahead += datetime.timedelta(seconds=seconds)
         if seconds:
+            for name in self.hearts.keys() - self.silent:
+                await self.beat(name)
             for task in list(self.manager._due):
                 self.manager._queue[task] = None
         await self.manager.drain()
 
     # A kubelet.
+
+    async def beat(self, name: str) -> None:
+        """A node tells that it lives."""
+        node = self.view.get("nodes", ("", name))
+        if node is not None:
+            self.hearts[name].node_changed(msgspec.convert(node, Node))
+            await self.hearts[name].beat()
 
     async def pods(self, **labels: str) -> list[Object]:
         """The pods that are there, by name."""

@@ -1,0 +1,104 @@
+"""A kubelet's sign of life: the Lease of its node, and the node's own conditions.
+
+Sources: KEP-589 (node leases); kubelet, nodestatus setters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from podplane.cluster.client import Client
+from podplane.cluster.errors import AlreadyExists, ApiError, Conflict, NotFound
+from podplane.model.objects import Node
+
+log = logging.getLogger(__name__)
+LEASES, NAMESPACE = "leases.coordination.k8s.io", "kube-node-lease"
+INTERVAL_SECONDS, DURATION_SECONDS = 10.0, 40
+HEALTHY = (
+    ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+    ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+    ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+)
+"""(type, status, reason, message) of the conditions that it reports."""
+
+
+@dataclass(slots=True, eq=False)
+class Heartbeat:
+    """The heartbeat of one node."""
+
+    client: Client
+    node: Node
+    now: Callable[[], datetime.datetime]
+    _lease: str = ""
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def node_changed(self, node: Node) -> None:
+        """The node's object changed: when somebody says that it isn't ready, or it is a new one, beat at once."""
+        if node.metadata.uid != self.node.metadata.uid:
+            self._lease = ""
+        self.node = node
+        if not self._lease or not node.is_ready:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Beat until cancelled. Many nodes that begin at once don't go on in step."""
+        seconds = INTERVAL_SECONDS * random.random()
+        while True:
+            self._wake.clear()
+            try:
+                await self.beat()
+            except ApiError as error:
+                log.warning("heartbeat node=%s error=%s", self.node.metadata.name, error)
+            try:
+                await asyncio.wait_for(self._wake.wait(), seconds)
+            except TimeoutError:
+                pass
+            seconds = INTERVAL_SECONDS
+
+    async def beat(self) -> None:
+        """Renew the Lease, and repair the conditions. ApiError when that can't be now."""
+        if not self._lease or not self.node.is_ready:
+            await self._report()
+        name = self.node.metadata.name
+        spec = {"renewTime": self.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
+        try:
+            if self._lease:
+                await self.client.patch(LEASES, NAMESPACE, name, {"spec": spec}, uid=self._lease)
+                return
+        except (NotFound, Conflict):
+            self._lease = ""
+        self._lease = (await self._acquire(name, spec))["metadata"]["uid"]
+
+    async def _acquire(self, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """Make the Lease, or take over the one that is there."""
+        owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": self.node.metadata.uid}
+        lease = {
+            "metadata": {"name": name, "ownerReferences": [owner]},
+            "spec": {**spec, "holderIdentity": name, "leaseDurationSeconds": DURATION_SECONDS},
+        }
+        try:
+            return await self.client.create(LEASES, NAMESPACE, lease)
+        except AlreadyExists:
+            found = await self.client.get(LEASES, NAMESPACE, name)
+            return await self.client.patch(LEASES, NAMESPACE, name, lease, uid=found["metadata"]["uid"])
+
+    async def _report(self) -> None:
+        """Say how the node is; conditions of others stay."""
+        node = await self.client.get("nodes", "", self.node.metadata.name)
+        now = self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        before = {c["type"]: c for c in node.get("status", {}).get("conditions", ())}
+        own = {kind for kind, *_ in HEALTHY}
+        found = [condition for kind, condition in before.items() if kind not in own]
+        for kind, status, reason, message in HEALTHY:
+            old = before.get(kind, {})
+            since = old.get("lastTransitionTime", now) if old.get("status") == status else now
+            times = {"lastHeartbeatTime": now, "lastTransitionTime": since}
+            found.append({"type": kind, "status": status, "reason": reason, "message": message, **times})
+        await self.client.patch_status("nodes", "", node["metadata"]["name"], {"conditions": found}, node["metadata"]["uid"])
