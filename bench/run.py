@@ -1,4 +1,4 @@
-"""Run the benches: `python -m bench.run [--quick] [--markdown FILE] [start_stop|traffic|one_more_pod|commands|api …]`.
+"""Run the benches: `python -m bench.run [--quick] [--markdown FILE] [start_stop|traffic|one_more_pod|commands|api|workloads …]`.
 
 Prints a table and writes all samples, with the machine they were measured on, to bench/results.json. Benches that are not run
 again keep their figures there, if they are of this machine.
@@ -16,7 +16,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import api, commands, one_more_pod, start_stop, traffic
+from bench import api, commands, one_more_pod, start_stop, traffic, workloads
 from bench.common import Row
 
 BENCHES = {
@@ -25,6 +25,7 @@ BENCHES = {
     "one_more_pod": one_more_pod.run,
     "start_stop": start_stop.run,
     "api": api.run,
+    "workloads": workloads.run,
 }
 RESULTS = Path(__file__).with_name("results.json")
 HEADER = """# How fast podplane is
