@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
 from podplane.agent import features
 from podplane.agent.addresses import NodeAddresses
 from podplane.agent.features import PeerPlans
@@ -189,29 +191,33 @@ class Agent:
         """Send what is queued until nothing is; ten pods that come at once are one change of the kernel."""
         while self._queue:
             changes, self._queue = self._queue, []
-            operations = compose([operation for own, _ in changes for operation in own])
+            operations, removals = _staged(compose([operation for own, _ in changes for operation in own]))
             async with self._kernel_busy:
-                began = self._clock()
                 report = await self._carry_out(operations)
-            self._log("reconcile", report, began)
-            if report.failed:
-                self._audit_at = min(self._audit_at, self._clock() + RETRY_INTERVAL)
-                self._wake.set()
-            failed = {failure.operation.value.identity: failure.error for failure in report.failed}
-            for _, outcome in changes:
-                if not outcome.done():
-                    outcome.set_result(failed)
+                failed = {failure.operation.value.identity: failure.error for failure in report.failed}
+                for _, outcome in changes:
+                    if not outcome.done():
+                        outcome.set_result(failed)
+                if removals:
+                    await self._carry_out(removals)
         self._sending = None
 
     async def _carry_out(self, operations: list[Operation]) -> Report:
         """Ask the kernel; what becomes of a failure that is no refusal (too many open files, say) is a report too."""
+        began = self._clock()
         try:
             if any(map(_takes_long, operations)):
-                return await asyncio.to_thread(self._kernel.apply, operations)
-            return self._kernel.apply(operations)
+                report = await asyncio.to_thread(self._kernel.apply, operations)
+            else:
+                report = self._kernel.apply(operations)
         except Exception as error:
             log.exception("apply node=%s", self.view.node_name)
-            return Report(failed=[Failure(operation, error) for operation in operations])
+            report = Report(failed=[Failure(operation, error) for operation in operations])
+        self._log("reconcile", report, began)
+        if report.failed:
+            self._audit_at = min(self._audit_at, self._clock() + RETRY_INTERVAL)
+            self._wake.set()
+        return report
 
     def _log(self, what: str, report: Report, began: float) -> None:
         level = logging.WARNING if report.failed else logging.DEBUG
@@ -321,6 +327,20 @@ class Agent:
 def _takes_long(operation: Operation) -> bool:
     """Removing a link makes the kernel wait for all its readers (synchronize_net): some 20 ms."""
     return operation.new is None and isinstance(operation.old, Link)
+
+
+def _staged(operations: Sequence[Operation]) -> tuple[list[Operation], list[Operation]]:
+    """What is done at once, and what nobody has to wait for: a link that is to go is only set down at first, and that ends its traffic."""
+    at_once, removals = [], []
+    for operation in operations:
+        link = operation.old
+        if _takes_long(operation) and isinstance(link, Link) and link.kind and not link.netns:
+            down = msgspec.structs.replace(link, up=False)
+            at_once.append(Operation(link, down))
+            removals.append(Operation(down, None))
+        else:
+            at_once.append(operation)
+    return at_once, removals
 
 
 def _first(failed: list[Failure]) -> str:
