@@ -22,7 +22,7 @@ from podplane.kernel.rootfs import Root
 from podplane.model.pod import Container, Handler, Probe
 from podplane.runtime.environment import ConfigError
 from podplane.runtime.images import ImageError
-from podplane.runtime.output import LogFile, Output
+from podplane.runtime.output import LogFile, Output, forget
 from podplane.runtime.probes import ProbeFailed, Prober, watch
 from podplane.runtime.status import MAIN, RUNNING, TERMINATED, WAITING, ContainerState
 
@@ -155,7 +155,9 @@ class ContainerRun:
             await self.pod.tell("Failed", event, WARNING, self.part)
 
     def _spawn(self, launch: Launch) -> Process:
-        log_file = LogFile(self.pod.log_file(self.spec.name, self.state.restarts), utc_now)
+        name, restarts = self.spec.name, self.state.restarts
+        forget(self.pod.log_file(name, restarts - 2))  # of the run before this one the log is kept
+        log_file = LogFile(self.pod.log_file(name, restarts), utc_now)
         self.output = output = Output.open(log_file, self.pod.null, stdin=self.spec.stdin, tty=self.spec.tty)
         process = self.process = self.pod.processes.spawn(
             launch.command,

@@ -30,6 +30,12 @@ Listener = Callable[[str, bytes], None]
 """(stream, data) as it comes; no data when the stream ends."""
 
 
+def forget(path: Path) -> None:
+    """Remove the log of a run, if there is one."""
+    for file in (path, path.with_name(path.name + ASIDE)):
+        file.unlink(missing_ok=True)
+
+
 @dataclass(slots=True)
 class LogFile:
     """The log of one run of a container."""
