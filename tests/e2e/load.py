@@ -1,15 +1,17 @@
 """Sends requests at a steady rate to whoever is ready, as a proxy on a node would: run in a pod, not imported.
 
-    python3 -c <this> API NAMESPACE SERVICE RATE     until its standard input ends; then it prints what became of the requests
+    python3 -c <this> API NAMESPACE SERVICE RATE [COUNT]
 
-API is the address of the Kubernetes API. The ready addresses are those of the Service's EndpointSlices, which it watches; requests
-begin at absolute times, so that a slow answer delays no other, and each has a connection of its own.
+until its standard input ends, or so many are sent; then it prints what became of them. API is the address of the Kubernetes API.
+The ready addresses are those of the Service's EndpointSlices, which it watches; requests begin at absolute times, so that a slow
+answer delays no other, and each has a connection of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import ssl
 import sys
@@ -85,14 +87,14 @@ async def send(answers: Counter[str], failures: Counter[str]) -> None:
         failures[f"{type(error).__name__}: {error}"] += 1
 
 
-async def run(rate: float, ended: threading.Event) -> dict:
-    """Send until it is ended; what became of all requests."""
+async def run(rate: float, count: float, ended: threading.Event) -> dict:
+    """Send so many, unless it is ended before; what became of all requests."""
     answers: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     tasks = set()
     began = time.monotonic()
     sent = 0
-    while not ended.is_set():
+    while sent < count and not ended.is_set():
         await asyncio.sleep(began + sent / rate - time.monotonic())
         tasks.add(task := asyncio.create_task(send(answers, failures)))
         task.add_done_callback(tasks.discard)
@@ -104,14 +106,14 @@ async def run(rate: float, ended: threading.Event) -> dict:
 
 def main() -> None:
     """Watch, wait for somebody to be ready, send, report."""
-    api, namespace, service, rate = sys.argv[1:]
+    api, namespace, service, rate, *count = sys.argv[1:]
     threading.Thread(target=watch, args=(api, namespace, service), daemon=True).start()
     while not ready():
         time.sleep(0.01)
     print("begins", flush=True)
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
-    print(json.dumps(asyncio.run(run(float(rate), ended))), flush=True)
+    print(json.dumps(asyncio.run(run(float(rate), float(count[0]) if count else math.inf, ended))), flush=True)
 
 
 if __name__ == "__main__":

@@ -55,8 +55,15 @@ class Load:
 
     def end(self) -> None:
         """Send no more, and see what became of all."""
-        out, _ = self._process.communicate(timeout=30)
-        self.result = json.loads(out)
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self.wait()
+
+    def wait(self) -> None:
+        """See what became of all when all are sent."""
+        if not self.result:
+            assert self._process.stdout is not None
+            self.result = json.loads(self._process.stdout.read())
 
     @property
     def failures(self) -> dict[str, int]:
@@ -77,13 +84,13 @@ class Load:
 
 
 @contextlib.contextmanager
-def under_load(kubectl: Kubectl) -> Iterator[Load]:
-    """While requests go to the Service `web`."""
+def under_load(kubectl: Kubectl, *count: str) -> Iterator[Load]:
+    """While requests go to the Service `web`: until the end of the block, or so many."""
     address = kubectl(
         *("get", "endpointslices", "-l", "kubernetes.io/service-name=kubernetes"),
         *("-o", "jsonpath={.items[0].endpoints[0].addresses[0]}:{.items[0].ports[0].port}"),
     )
-    words = ["exec", "-i", "client", "--", "python3", "-c", LOAD, address, "default", "web", str(RATE)]
+    words = ["exec", "-i", "client", "--", "python3", "-c", LOAD, address, "default", "web", str(RATE), *count]
     with subprocess.Popen(
         [kubectl.path, *words], env=kubectl.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -167,10 +174,10 @@ def test_requests_that_fail_are_counted(kubectl: Kubectl) -> None:
     """A fifth pod is ready, because nothing asks it, and refuses: a fifth of the requests fails."""
     kubectl("apply", "-f", "-", stdin=CLOSED)
     kubectl("wait", "--for=condition=Ready", "pod/closed", "--timeout=30s")
-    with under_load(kubectl) as load:
-        kubectl("wait", "--for=delete", "pod/closed", "--timeout=2s", code=1)
-        kubectl("delete", "pod", "closed", "--now")
-    assert load.failures
+    with under_load(kubectl, "400") as load:
+        load.wait()
+    kubectl("delete", "pod", "closed", "--now")
+    assert load.result["sent"] == 400
     assert all("Connect call failed" in reason for reason in load.failures)
     assert sum(load.failures.values()) + sum(load.answers.values()) == load.result["sent"]
     assert 0.05 < sum(load.failures.values()) / load.result["sent"] < 0.4
