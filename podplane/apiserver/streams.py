@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from podplane.apiserver.logs import container_of
 from podplane.apiserver.problems import Problem
 from podplane.cluster import channels as ch
 from podplane.cluster.messages import Messages, Request, Upgrade
@@ -41,7 +42,7 @@ def _upgrade(
     wanted = ExecRequest(
         namespace=pod["metadata"]["namespace"],
         pod=pod["metadata"]["name"],
-        container=request.parameter("container"),
+        container=container_of(pod, request.parameter("container")),
         command=request.query.get("command", []),
         stdin=request.flag("stdin"),
         tty=request.flag("tty"),

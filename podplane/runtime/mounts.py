@@ -33,7 +33,7 @@ class PodFolder:
     async def sources(client: Client, pod: Pod) -> dict[Source, Mapping[str, Any] | None]:
         """The ConfigMaps and Secrets that a pod speaks of; None for one that isn't there."""
         wanted = {source for volume in pod.spec.volumes for source in volumes.sources_of(volume)}
-        for container in (*pod.spec.init_containers, *pod.spec.containers):
+        for container in pod.spec.all_containers:
             wanted |= set(environment.sources_of(container))
         found: dict[Source, Mapping[str, Any] | None] = {}
         for resource, name in sorted(wanted):

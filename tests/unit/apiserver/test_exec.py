@@ -103,7 +103,7 @@ async def test_the_node_is_asked_for_what_was_typed(lab: Live) -> None:
     await lab.exec(FakeExecution(), hear, *command, container="main", stdin=True, tty=True)
     assert lab.streams.asked == [ExecRequest("default", "web", "main", list(command), stdin=True, tty=True)]
     await lab.exec(FakeExecution(), hear, "id")
-    assert lab.streams.asked[1] == ExecRequest("default", "web", "", ["id"])
+    assert lab.streams.asked[1] == ExecRequest("default", "web", "main", ["id"])
 
 
 def refusal(port: int, pod: str = "web", token: str = "secret", command: tuple[str, ...] = ("id",), **options: Any) -> ApiError:
