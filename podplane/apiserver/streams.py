@@ -33,10 +33,6 @@ def _upgrade(
     request: Request,
     begin: Callable[[NodeStreams, ExecRequest], Execution],
 ) -> Upgrade:
-    protocol = next((p for p in ch.PROTOCOLS if p in request.protocols), "")
-    if not request.upgrade or not protocol:
-        offered = f"one of the sub-protocols {', '.join(ch.PROTOCOLS)}"
-        raise Problem("BadRequest", f"this request needs an upgrade to a WebSocket of {offered}")
     if streams is None:
         raise Problem("ServiceUnavailable", "this API server reaches no node")
     wanted = ExecRequest(
@@ -47,7 +43,12 @@ def _upgrade(
         stdin=request.flag("stdin"),
         tty=request.flag("tty"),
     )
+    protocol = next((p for p in ch.PROTOCOLS if p in request.protocols), "")
     try:
+        streams.check(wanted)  # first: kubectl goes on to SPDY whatever the reason, and shows what that was refused for
+        if not request.upgrade or not protocol:
+            offered = f"one of the sub-protocols {', '.join(ch.PROTOCOLS)}"
+            raise Problem("BadRequest", f"this request needs an upgrade to a WebSocket of {offered}")
         execution = begin(streams, wanted)
     except StreamError as error:
         raise Problem("BadRequest", str(error)) from None

@@ -252,11 +252,19 @@ class EmptyDir(Model, frozen=True):
     size_limit: str | int | None = None
 
 
+class HostPath(Model, frozen=True):
+    """A file or folder of the machine."""
+
+    path: str = ""
+    type: str = ""
+
+
 class Volume(Model, frozen=True):
     """A volume: one of these. Any other kind is seen by its absence."""
 
     name: str
     empty_dir: EmptyDir | None = None
+    host_path: HostPath | None = None
     config_map: ConfigMapVolume | None = None
     secret: SecretVolume | None = None
     downward_api: DownwardVolume | None = msgspec.field(default=None, name="downwardAPI")

@@ -366,6 +366,9 @@ async def test_sandboxes_have_no_processes(tmp_path: Path) -> None:
 def test_commands() -> None:
     assert command_of(Container("a", image="podplane/echo")) == ["podplane/echo"]
     assert command_of(Container("a", image="host/sh", command=("sleep",), args=("1",))) == ["sleep", "1"]
+    assert command_of(Container("a", image="podplane/client")) == ["podplane/client"]
+    assert command_of(Container("a", image="podplane/client", args=("cat", "x"))) == ["cat", "x"]
+    assert command_of(Container("a", image="registry.k8s.io/pause:3.10", args=("x",))) == ["podplane/client", "x"]
     for wrong in (Container("a", image="nginx"), Container("a", image="host/sh")):
         with pytest.raises(ImageError):
             command_of(wrong)
