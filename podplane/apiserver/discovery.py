@@ -25,6 +25,7 @@ def subresources(row: Resource) -> list[tuple[str, str, str, str, tuple[str, ...
         found.append(("binding", "", "v1", "Binding", ("create",)))
         found.append(("eviction", "policy", "v1", "Eviction", ("create",)))
         found.append(("attach", "", "v1", "PodAttachOptions", ("create", "get")))
+        found.append(("ephemeralcontainers", "", "v1", "Pod", ("get", "patch", "update")))
         found.append(("exec", "", "v1", "PodExecOptions", ("create", "get")))
         found.append(("log", "", "v1", "Pod", ("get",)))
         found.append(("portforward", "", "v1", "PodPortForwardOptions", ("create", "get")))

@@ -38,7 +38,8 @@ def container_of(pod: dict[str, Any], name: str) -> str:
     """The container that is meant: by name, or the only one. Problem when that is not clear."""
     spec, pod_name = pod["spec"], pod["metadata"]["name"]
     mains = [container["name"] for container in spec["containers"]]
-    everyone = mains + [container["name"] for container in spec.get("initContainers", ())]
+    others = [*spec.get("initContainers", ()), *spec.get("ephemeralContainers", ())]
+    everyone = mains + [container["name"] for container in others]
     if not name and len(mains) == 1:
         return str(mains[0])
     if not name:

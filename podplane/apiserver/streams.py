@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from podplane.apiserver.logs import container_of
 from podplane.apiserver.problems import Problem
 from podplane.cluster import channels as ch
 from podplane.cluster.messages import Messages, Request, Upgrade
@@ -32,21 +33,22 @@ def _upgrade(
     request: Request,
     begin: Callable[[NodeStreams, ExecRequest], Execution],
 ) -> Upgrade:
-    protocol = next((p for p in ch.PROTOCOLS if p in request.protocols), "")
-    if not request.upgrade or not protocol:
-        offered = f"one of the sub-protocols {', '.join(ch.PROTOCOLS)}"
-        raise Problem("BadRequest", f"this request needs an upgrade to a WebSocket of {offered}")
     if streams is None:
         raise Problem("ServiceUnavailable", "this API server reaches no node")
     wanted = ExecRequest(
         namespace=pod["metadata"]["namespace"],
         pod=pod["metadata"]["name"],
-        container=request.parameter("container"),
+        container=container_of(pod, request.parameter("container")),
         command=request.query.get("command", []),
         stdin=request.flag("stdin"),
         tty=request.flag("tty"),
     )
+    protocol = next((p for p in ch.PROTOCOLS if p in request.protocols), "")
     try:
+        streams.check(wanted)  # first: kubectl goes on to SPDY whatever the reason, and shows what that was refused for
+        if not request.upgrade or not protocol:
+            offered = f"one of the sub-protocols {', '.join(ch.PROTOCOLS)}"
+            raise Problem("BadRequest", f"this request needs an upgrade to a WebSocket of {offered}")
         execution = begin(streams, wanted)
     except StreamError as error:
         raise Problem("BadRequest", str(error)) from None

@@ -1,4 +1,4 @@
-"""create, update, patch and delete, and the subresources that write: status, scale, binding, eviction."""
+"""create, update, patch and delete, and the subresources that write: status, scale, ephemeralcontainers, binding, eviction."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from podplane.apiserver import decoding
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.decoding import Options
 from podplane.apiserver.deletion import Deleter, Wish, rfc3339
+from podplane.apiserver.kinds import ephemeral, pods
 from podplane.apiserver.kinds.resource import Object, Resource, Scale, admit, at, check_name
 from podplane.apiserver.kinds.table import row
 from podplane.apiserver.patches import check_type, patched
@@ -38,6 +39,9 @@ SCALE = row("autoscaling", "io.k8s.api.autoscaling.v1.Scale", "scale")
 BINDING = row("", "io.k8s.api.core.v1.Binding", "bindings")
 EVICTION = row("policy", "io.k8s.api.policy.v1.Eviction", "evictions")
 """Kinds that are the body of a subresource only."""
+EPHEMERAL = "ephemeralcontainers"
+DEBUGGED = row("", "io.k8s.api.core.v1.Pod", "pods", prepare=pods.complete_pod, check=ephemeral.check_change)
+"""A pod whose ephemeral containers change."""
 
 
 class Writer:
@@ -140,7 +144,7 @@ class Writer:
         if resource.storage:
             new["apiVersion"] = resource.storage
         self._admission.keep(resource, new, old)
-        admit(resource, new, old)
+        admit(DEBUGGED if target.subresource == EPHEMERAL else resource, new, old)
         self._admission.update(resource, new, old)
         _check_finalizers(target, old, new)
         if resource.counts and _wanted(new) != _wanted(old):
@@ -158,6 +162,8 @@ class Writer:
         if target.subresource == "status":
             metadata = {**old["metadata"], **{k: v for k, v in new["metadata"].items() if k in ("labels", "annotations")}}
             return {**old, "metadata": metadata, "status": new.get("status", {})}
+        if target.subresource == EPHEMERAL:
+            return ephemeral.with_containers_of(old, new)
         kept = {field: old["metadata"][field] for field in SERVER_FIELDS if field in old["metadata"]}
         new["metadata"] = {**{k: v for k, v in new["metadata"].items() if k not in SERVER_FIELDS}, **kept}
         if target.resource.has_status:
@@ -337,4 +343,5 @@ def is_served(resource: Resource, subresource: str) -> bool:
         subresource == ""
         or (subresource == "status" and resource.has_status)
         or (subresource == "scale" and bool(resource.scale))
+        or (subresource == EPHEMERAL and resource.id == "pods")
     )

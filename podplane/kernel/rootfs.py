@@ -7,6 +7,8 @@ read-only. /tmp, /run, /mnt and /media are empty.
 
 The upper layer's own folders belong to the container, so a mount point can be made wherever it is wanted, whoever owns the folder
 below: what leads to it is made in the upper layer before the overlay is mounted.
+
+A hostPath shows what the container sees of the machine anyhow, at one more place: writing there changes nothing for others either.
 """
 
 from __future__ import annotations
@@ -33,11 +35,12 @@ ROOT, SCRATCH = "root", "scratch"
 
 
 class Bind(msgspec.Struct, frozen=True):
-    """A folder or file of the lab that a container sees at `target`."""
+    """A folder or file of the lab that a container sees at `target`; or, if it is `inside`, one of the container's own file system."""
 
     source: str
     target: str
     read_only: bool = False
+    inside: bool = False
 
 
 class Root(msgspec.Struct, frozen=True):
@@ -69,9 +72,14 @@ def enter(root: Root) -> None:
     os.chdir("/")
     mount_kernel()
     for target in targets:
-        target.mount()
+        if not target.bind.inside:
+            target.mount(f"/{OLD}")
     syscalls.unmount(f"/{OLD}")
     os.rmdir(f"/{OLD}")
+    for target in targets:
+        if target.bind.inside:
+            _make(target.bind.source, target.is_folder)
+            target.mount()
     if root.pids:
         _limit(root.pids)
 
@@ -83,24 +91,28 @@ class _Target:
         self.bind = bind
         self.path = os.path.realpath(bind.target)
         self.top = self.path.split("/")[1]
-        self.is_folder = os.path.isdir(bind.source)
+        self.is_folder = os.path.isdir(bind.source) or (bind.inside and not os.path.exists(bind.source))
 
     def make(self, base: str = "") -> None:
         """Make the mount point, and what leads to it."""
-        path = base + self.path
-        os.makedirs(path if self.is_folder else os.path.dirname(path), exist_ok=True)
-        if not self.is_folder and not os.path.exists(path):
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
+        _make(base + self.path, self.is_folder)
 
-    def mount(self) -> None:
-        """Bind it, in the new root."""
+    def mount(self, old: str = "") -> None:
+        """Bind it, in the new root; `old` leads to the machine's."""
         try:
             self.make()
-            syscalls.mount(f"/{OLD}{self.bind.source}", self.path, None, MS_BIND | MS_REC)
+            syscalls.mount(f"{old}{self.bind.source}", self.path, None, MS_BIND | MS_REC)
             if self.bind.read_only:
                 syscalls.make_read_only(self.path)
         except OSError as error:
             raise OSError(error.errno, f"mount {self.bind.target}: {error.strerror}") from None
+
+
+def _make(path: str, is_folder: bool) -> None:
+    """Have a folder or a file there, and what leads to it."""
+    os.makedirs(path if is_folder else os.path.dirname(path), exist_ok=True)
+    if not is_folder and not os.path.exists(path):
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
 
 
 def _place(name: str, base: str, scratch: str, targets: Sequence[_Target]) -> None:

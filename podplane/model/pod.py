@@ -252,11 +252,19 @@ class EmptyDir(Model, frozen=True):
     size_limit: str | int | None = None
 
 
+class HostPath(Model, frozen=True):
+    """A file or folder of the machine."""
+
+    path: str = ""
+    type: str = ""
+
+
 class Volume(Model, frozen=True):
     """A volume: one of these. Any other kind is seen by its absence."""
 
     name: str
     empty_dir: EmptyDir | None = None
+    host_path: HostPath | None = None
     config_map: ConfigMapVolume | None = None
     secret: SecretVolume | None = None
     downward_api: DownwardVolume | None = msgspec.field(default=None, name="downwardAPI")
@@ -311,7 +319,13 @@ class PodSpec(Model, frozen=True):
     readiness_gates: tuple[ReadinessGate, ...] = ()
     init_containers: tuple[Container, ...] = ()
     containers: tuple[Container, ...] = ()
+    ephemeral_containers: tuple[Container, ...] = ()
     volumes: tuple[Volume, ...] = ()
+
+    @property
+    def all_containers(self) -> tuple[Container, ...]:
+        """The containers of all kinds."""
+        return (*self.init_containers, *self.containers, *self.ephemeral_containers)
 
 
 class PodIP(Model, frozen=True):
@@ -327,6 +341,7 @@ class ContainerStatus(Model, frozen=True):
     restart_count: int = 0
     container_id: str = msgspec.field(default="", name="containerID")
     state: dict[str, Any] = {}
+    last_state: dict[str, Any] = {}
 
 
 class PodCondition(Model, frozen=True):
@@ -354,11 +369,12 @@ class PodStatus(Model, frozen=True):
     conditions: tuple[PodCondition, ...] = ()
     init_container_statuses: tuple[ContainerStatus, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
+    ephemeral_container_statuses: tuple[ContainerStatus, ...] = ()
 
     @property
     def all_container_statuses(self) -> tuple[ContainerStatus, ...]:
         """Those of all containers."""
-        return (*self.init_container_statuses, *self.container_statuses)
+        return (*self.init_container_statuses, *self.container_statuses, *self.ephemeral_container_statuses)
 
 
 class Pod(Model, frozen=True):

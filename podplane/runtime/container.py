@@ -24,7 +24,7 @@ from podplane.runtime.environment import ConfigError
 from podplane.runtime.images import ImageError
 from podplane.runtime.output import LogFile, Output, forget
 from podplane.runtime.probes import ProbeFailed, Prober, watch
-from podplane.runtime.status import MAIN, RUNNING, TERMINATED, WAITING, ContainerState
+from podplane.runtime.status import EPHEMERAL, MAIN, RUNNING, TERMINATED, WAITING, ContainerState
 
 log = logging.getLogger(__name__)
 BACKOFF_SECONDS = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
@@ -32,6 +32,10 @@ BACKOFF_SECONDS = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 FORGIVEN_AFTER_SECONDS = 600.0
 """A container that ran so long begins anew with its back-off."""
 CONFIG_RETRY_SECONDS = 5.0
+NEVER_BEGAN = ("CreateContainerConfigError", "ErrImagePull", "ImagePullBackOff")
+"""Why a container waits whose start was refused; when it starts after all, that is no further restart."""
+FIELDS = {MAIN: "containers", EPHEMERAL: "ephemeralContainers"}
+"""Where the spec of a pod has the containers of a role; those of others are `initContainers`."""
 MESSAGE_BYTES = 4096
 
 
@@ -117,7 +121,7 @@ class ContainerRun:
     @property
     def part(self) -> str:
         """The field of the pod that it is, for events."""
-        return f"spec.{'containers' if self.role == MAIN else 'initContainers'}{{{self.spec.name}}}"
+        return f"spec.{FIELDS.get(self.role, 'initContainers')}{{{self.spec.name}}}"
 
     @property
     def is_alive(self) -> bool:
@@ -132,6 +136,8 @@ class ContainerRun:
         try:
             launch = self.pod.launch(self.spec)
         except ImageError as error:
+            self.failures += 1
+            self.restart_at = self.pod.clock() + BACKOFF_SECONDS[min(self.failures, len(BACKOFF_SECONDS) - 1)]
             await self._refuse("ErrImagePull", str(error), f'Failed to pull image "{self.spec.image}": {error}')
             return
         except ConfigError as error:
@@ -333,8 +339,12 @@ class ContainerRun:
             state.state, state.reason = WAITING, "CrashLoopBackOff"
             text = f"Back-off restarting failed container {self.spec.name} in pod {self.pod.path}"
             await self.pod.tell("BackOff", text, WARNING, self.part)
+        elif state.reason == "ErrImagePull" and not due:
+            state.reason, text = "ImagePullBackOff", f'Back-off pulling image "{self.spec.image}"'
+            state.message = f"{text}: ErrImagePull: {state.message}"
+            await self.pod.tell("BackOff", text, NORMAL, self.part)
         elif due:
-            if state.last is not None and state.reason != "CreateContainerConfigError":
+            if state.last is not None and state.reason not in NEVER_BEGAN:
                 state.restarts += 1
             await self.start()
 
@@ -362,19 +372,33 @@ def timestamp() -> str:
     return utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def after_restart_of_node(container: Container, role: str, before: Mapping[str, Any]) -> ContainerState:
-    """What is known of a container whose node was started again: `before` is its last ContainerStatus, or empty."""
+def after_restart_of_node(container: Container, role: str, before: Mapping[str, Any], policy: str) -> ContainerState:
+    """What is known of a container whose node was started again: `before` is its last ContainerStatus, or empty.
+
+    Its pod's restart policy says whether it stays ended or is started again (kuberuntime, computePodActions without a sandbox).
+    """
     state = ContainerState(container.name, container.image, role)
-    if not before:
-        return state
-    ran = before.get("state", {})
     state.restarts = before.get("restartCount", 0)
+    end = _last_end(before)
+    if end is None:
+        return state
+    if WAITING not in before["state"] and _stays_ended(role, policy, end.get("exitCode", 0)):
+        state.take_end(end)
+    else:
+        state.last, state.restarts = end, state.restarts + 1
+    return state
+
+
+def _last_end(before: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The ContainerStateTerminated of the run before; None when there was none."""
+    ran = before.get("state", {})
     if RUNNING in ran:
-        state.restarts += 1
         began = ran[RUNNING].get("startedAt", "")
         lost = {"exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": began, "finishedAt": timestamp()}
-        state.last = {**lost, "message": "The node of this container was stopped."}
-    elif TERMINATED in ran:
-        state.restarts += 1
-        state.last = ran[TERMINATED]
-    return state
+        return {**lost, "message": "The node of this container was stopped.", "containerID": before.get("containerID", "")}
+    found: Mapping[str, Any] | None = ran.get(TERMINATED) or before.get("lastState", {}).get(TERMINATED)
+    return found
+
+
+def _stays_ended(role: str, policy: str, code: int) -> bool:
+    return policy == "Never" or role == EPHEMERAL or (policy == "OnFailure" and role == MAIN and code == 0)

@@ -16,14 +16,18 @@ class ImageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A built-in program as an image: its entry point, the words that it gets when the container says none, and other names of it."""
+    """A built-in program as an image: its entry point, the words that it gets when the container says none, and other names of it.
+
+    Where the words `replace` it, arguments are a command of the machine, as with images that have a shell and no entry point.
+    """
 
     program: str
     default: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
+    replace: bool = False
 
 
-ECHO, CLIENT, PROBER = Image(ECHO_IMAGE), Image(CLIENT_IMAGE), Image(PROBE)
+ECHO, CLIENT, PROBER = Image(ECHO_IMAGE), Image(CLIENT_IMAGE, replace=True), Image(PROBE)
 AGNHOST = Image(AGNHOST_IMAGE, ("pause",), ("/agnhost", "agnhost"))
 PAUSE = Image(CLIENT_IMAGE, (), ("/pause", "pause"))
 IMAGES = {
@@ -62,7 +66,7 @@ def command_of(container: Container) -> list[str]:
 
 def _built_in(image: Image, command: Sequence[str], args: Sequence[str]) -> list[str]:
     """The program with the words that it gets, unless the command is one of the machine's."""
-    if command and command[0] not in image.commands:
+    if (command and command[0] not in image.commands) or (args and image.replace):
         return [*command, *args]
     if command:
         return [image.program, *command[1:], *args]

@@ -33,7 +33,7 @@ class PodFolder:
     async def sources(client: Client, pod: Pod) -> dict[Source, Mapping[str, Any] | None]:
         """The ConfigMaps and Secrets that a pod speaks of; None for one that isn't there."""
         wanted = {source for volume in pod.spec.volumes for source in volumes.sources_of(volume)}
-        for container in (*pod.spec.init_containers, *pod.spec.containers):
+        for container in pod.spec.all_containers:
             wanted |= set(environment.sources_of(container))
         found: dict[Source, Mapping[str, Any] | None] = {}
         for resource, name in sorted(wanted):
@@ -51,10 +51,13 @@ class PodFolder:
                 (self.path / name).write_text(text)
         for volume in pod.spec.volumes:
             if not volumes.is_known(volume):
-                known = "emptyDir, configMap, secret, downwardAPI or projected"
+                known = "emptyDir, hostPath, configMap, secret, downwardAPI or projected"
                 raise ConfigError(f"volume {volume.name!r} is of a kind that a lab doesn't have: use {known}")
             for token in volumes.tokens_of(volume):
                 await self._renew(pod, token)
+            if volume.host_path is not None:
+                volumes.check_host_path(volume.host_path)
+                continue
             folder = self.path / "volumes" / volume.name
             if volume.empty_dir is not None:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +90,8 @@ class PodFolder:
             found.append(Bind(str(self.path / "hosts"), "/etc/hosts"))
         kinds = {volume.name: volume for volume in pod.spec.volumes}
         for mount in sorted(container.volume_mounts, key=lambda mount: mount.mount_path):
-            source = self.path / "volumes" / mount.name
+            own = kinds[mount.name].host_path
+            source = Path(own.path) if own is not None else self.path / "volumes" / mount.name
             below = expand(mount.sub_path_expr, variables) if mount.sub_path_expr else mount.sub_path
             is_empty = kinds[mount.name].empty_dir is not None
             if below:
@@ -96,7 +100,8 @@ class PodFolder:
                 source /= below
                 if is_empty:
                     source.mkdir(parents=True, exist_ok=True)
-            found.append(Bind(str(source), mount.mount_path, mount.read_only or not is_empty))
+            read_only = mount.read_only or not (is_empty or own is not None)
+            found.append(Bind(str(source), mount.mount_path, read_only, inside=own is not None))
         return found
 
     def termination_file(self, container: Container) -> Path:

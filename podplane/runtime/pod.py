@@ -38,6 +38,7 @@ from podplane.runtime.mounts import PodFolder
 from podplane.runtime.network_files import Resolver
 from podplane.runtime.probes import Prober
 from podplane.runtime.status import (
+    EPHEMERAL,
     INIT,
     MAIN,
     OVER,
@@ -45,6 +46,7 @@ from podplane.runtime.status import (
     SIDECAR,
     TERMINATED,
     WAITING,
+    ContainerState,
     Known,
     phase,
     pod_status,
@@ -155,7 +157,7 @@ class PodWorker:
     def changed(self, pod: Pod) -> None:
         """The object changed: labels, conditions of others, images."""
         old, self.pod = self.pod, pod
-        specs = {spec.name: spec for spec in _all_containers(pod)}
+        specs = {spec.name: spec for spec in pod.spec.all_containers}
         for run in self.runs:
             spec = specs.get(run.spec.name, run.spec)
             if spec.image == run.spec.image:
@@ -165,12 +167,21 @@ class PodWorker:
                 run.stop_and_restart("definition changed")
             else:
                 run.restart_at = self.clock()
+        self._look_in(pod.spec.ephemeral_containers)
         if old.metadata != pod.metadata:
             self._refresh_at = 0.0
         self._wake.set()
 
+    def _look_in(self, containers: Iterable[Container]) -> None:
+        """Have those ephemeral containers too that are new."""
+        known = {run.spec.name for run in self.runs}
+        for spec in containers:
+            if spec.name not in known:
+                self.runs.append(ContainerRun(self, spec, ContainerState(spec.name, spec.image, EPHEMERAL)))
+                self._refresh_at = 0.0
+
     def container(self, name: str) -> ContainerRun | None:
-        """A container by name, or the first that isn't an init container."""
+        """A container by name, or the first of the spec's `containers`."""
         mains = [run for run in self.runs if run.role == MAIN]
         return next((run for run in self.runs if run.spec.name == name), None) if name else mains[0]
 
@@ -256,6 +267,8 @@ class PodWorker:
         policy = self.pod.spec.restart_policy
         if self._ending or self._failure is not None:
             return False
+        if run.role == EPHEMERAL:
+            return False
         if run.role == SIDECAR:
             return not self._mains_are_done()
         always = policy == "Always" and run.role == MAIN
@@ -277,8 +290,9 @@ class PodWorker:
         """Live: until the pod ends, or this is cancelled (then nothing is cleaned up: the process is about to end)."""
         self._began, self.started_at = self.clock(), self.pod.status.start_time or timestamp()
         before = {status.name: msgspec.to_builtins(status) for status in self.pod.status.all_container_statuses}
+        policy = "Never" if self.pod.status.phase in OVER else self.pod.spec.restart_policy
         self.runs = [
-            ContainerRun(self, spec, after_restart_of_node(spec, role, before.get(spec.name, {})))
+            ContainerRun(self, spec, after_restart_of_node(spec, role, before.get(spec.name, {}), policy))
             for spec, role in _roles(self.pod)
         ]
         try:
@@ -311,12 +325,12 @@ class PodWorker:
             await self._fail("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
         elif self.node.sandbox_only:
             self._pretend()
-        elif await self._initialize():
-            for run in self.runs:
-                if run.role == MAIN and not self._ending:
-                    await self._bring_up(run)
+        else:
+            await self._bring_up_all(EPHEMERAL)  # also into a pod whose other containers can't begin
+            if await self._initialize():
+                await self._bring_up_all(MAIN)
         if self._mains_are_done():
-            await self._stop([run for run in reversed(self.runs) if run.role == SIDECAR])
+            await self._stop([run for run in reversed(self.runs) if run.role in (SIDECAR, EPHEMERAL)])
         if not any(run.is_alive for run in self.runs):
             is_now = phase(self.known(), self.pod.spec.restart_policy)
             if is_now in OVER:
@@ -333,7 +347,7 @@ class PodWorker:
     async def _initialize(self) -> bool:
         """Bring the init containers forward, one after the other; True when all are done and all sidecars have started."""
         for run in self.runs:
-            if run.role == MAIN:
+            if run.role in (MAIN, EPHEMERAL):
                 return True
             if run.role == INIT and run.state.succeeded:
                 continue
@@ -341,6 +355,11 @@ class PodWorker:
             if not run.state.started if run.role == SIDECAR else not run.state.succeeded:
                 return False
         return True
+
+    async def _bring_up_all(self, role: str) -> None:
+        for run in list(self.runs):
+            if run.role == role and not self._ending:
+                await self._bring_up(run)
 
     async def _bring_up(self, run: ContainerRun) -> None:
         """Start a container that waits for its first or its next start."""
@@ -400,9 +419,10 @@ class PodWorker:
         except ConfigError as error:
             await self._waits("FailedMount", f"MountVolume.SetUp failed: {error}", str(error))
             return False
-        initial = "PodInitializing" if any(run.role != MAIN for run in self.runs) else "ContainerCreating"
+        initial = "PodInitializing" if self.pod.spec.init_containers else "ContainerCreating"
         for run in self.runs:
-            run.state.message, run.state.reason = "", initial
+            if run.state.state == WAITING:
+                run.state.message, run.state.reason = "", initial
         return True
 
     async def _waits(self, reason: str, event: str, message: str) -> None:
@@ -554,14 +574,11 @@ def _alive(runs: Iterable[ContainerRun]) -> list[Process]:
     return [run.process for run in runs if run.process is not None and run.is_alive]
 
 
-def _all_containers(pod: Pod) -> list[Container]:
-    return [*pod.spec.init_containers, *pod.spec.containers]
-
-
 def _roles(pod: Pod) -> list[tuple[Container, str]]:
     """All containers in the order in which they start, with what they are to the pod."""
     inits = [(spec, SIDECAR if spec.restart_policy == "Always" else INIT) for spec in pod.spec.init_containers]
-    return inits + [(spec, MAIN) for spec in pod.spec.containers]
+    mains = [(spec, MAIN) for spec in pod.spec.containers]
+    return inits + mains + [(spec, EPHEMERAL) for spec in pod.spec.ephemeral_containers]
 
 
 def _no_namespace(error: OSError) -> str:

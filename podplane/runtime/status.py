@@ -10,8 +10,8 @@ from podplane.model import quantity
 from podplane.model.pod import Container, Pod
 
 WAITING, RUNNING, TERMINATED = "waiting", "running", "terminated"
-INIT, SIDECAR, MAIN = "init", "sidecar", "main"
-"""What a container is to its pod; a sidecar is an init container that goes on (KEP-753)."""
+INIT, SIDECAR, MAIN, EPHEMERAL = "init", "sidecar", "main", "ephemeral"
+"""What a container is to its pod; a sidecar is an init container that goes on (KEP-753), an ephemeral one looks into it (KEP-277)."""
 OVER = ("Succeeded", "Failed")
 """Phases of a pod that has ended for good."""
 
@@ -40,6 +40,12 @@ class ContainerState:
         """Did it end well?"""
         return self.state == TERMINATED and self.exit_code == 0
 
+    def take_end(self, end: Mapping[str, Any]) -> None:
+        """It ended as this ContainerStateTerminated says."""
+        self.state, self.reason, self.message = TERMINATED, end.get("reason", ""), end.get("message", "")
+        self.exit_code, self.container_id = end.get("exitCode", 0), end.get("containerID", "")
+        self.started_at, self.finished_at = end.get("startedAt", ""), end.get("finishedAt", "")
+
     def details(self) -> dict[str, Any]:
         """ContainerStateWaiting, -Running or -Terminated."""
         if self.state == RUNNING:
@@ -59,7 +65,7 @@ class ContainerState:
             "name": self.name,
             "image": self.image,
             "imageID": "",
-            "ready": self.ready,
+            "ready": self.ready and self.role != EPHEMERAL,
             "started": self.started,
             "restartCount": self.restarts,
             "state": {self.state: self.details()},
@@ -128,6 +134,8 @@ def pod_status(pod: Pod, known: Known, now: str) -> dict[str, Any]:
     }
     if inits := known.of(INIT, SIDECAR):
         status["initContainerStatuses"] = [c.status() for c in inits]
+    if ephemerals := known.of(EPHEMERAL):
+        status["ephemeralContainerStatuses"] = [c.status() for c in ephemerals]
     if known.ips:
         status |= {"podIP": known.ips[0], "podIPs": [{"ip": ip} for ip in known.ips]}
     return status

@@ -15,6 +15,7 @@ from pathlib import Path
 from podplane.model.pod import (
     ConfigMapVolume,
     DownwardVolume,
+    HostPath,
     KeyToPath,
     Pod,
     Projection,
@@ -76,8 +77,17 @@ def _parts(volume: Volume) -> Sequence[Projection]:
 
 def is_known(volume: Volume) -> bool:
     """Is it of a kind that there is in a lab?"""
-    kinds = (volume.empty_dir, volume.config_map, volume.secret, volume.downward_api, volume.projected)
+    kinds = (volume.empty_dir, volume.host_path, volume.config_map, volume.secret, volume.downward_api, volume.projected)
     return any(kind is not None for kind in kinds)
+
+
+def check_host_path(volume: HostPath) -> None:
+    """ConfigError unless this machine has there what the volume's type wants."""
+    path = Path(volume.path)
+    if volume.type == "Directory" and not path.is_dir():
+        raise ConfigError(f"hostPath type check failed: {path} is not a directory")
+    if volume.type == "File" and not path.is_file():
+        raise ConfigError(f"hostPath type check failed: {path} is not a file")
 
 
 def files_of(pod: Pod, volume: Volume, facts: Facts, tokens: Tokens) -> Files:

@@ -66,6 +66,19 @@ async def test_what_joins_a_container_sees_its_files(machine: Machine) -> None:
 
 
 @contained
+async def test_a_host_path_shows_what_the_container_sees_anyhow(machine: Machine) -> None:
+    lab_folder()
+    binds = [Bind("/", "/host", inside=True), Bind("/etc", "/host-etc", read_only=True, inside=True)]
+    binds.append(Bind("/var/new/er", "/data", inside=True))
+    root = Root(FOLDER, binds)
+    script = (
+        "touch /host/etc/x /data/y && ls /etc/x /var/new/er/y; touch /host-etc/z 2>/dev/null || echo refused; ls -d /host/.old 2>/dev/null"
+    )
+    assert (await machine.says(script, root=root)).split() == ["/etc/x", "/var/new/er/y", "refused"]
+    assert not list(filter(exists, ("/etc/x", "/var/new")))
+
+
+@contained
 async def test_a_mount_that_cannot_be_is_told(machine: Machine) -> None:
     lab_folder()
     process = machine.sh("true", root=Root(FOLDER, [Bind(f"{FOLDER}/nothing", "/data")]))

@@ -19,7 +19,7 @@ def complete_pod_spec(spec: Object) -> None:
         spec["serviceAccountName"] = spec["serviceAccount"]
     elif "serviceAccountName" in spec:
         spec["serviceAccount"] = spec["serviceAccountName"]
-    for container in [*spec.get("initContainers", ()), *spec.get("containers", ())]:
+    for container in [*spec.get("initContainers", ()), *spec.get("containers", ()), *spec.get("ephemeralContainers", ())]:
         container.setdefault("imagePullPolicy", pull_policy(container.get("image", "")))
         container.setdefault("resources", {})
         if spec.get("hostNetwork"):
@@ -48,6 +48,10 @@ def check_pod(pod: Object, old: Object | None) -> Iterator[Cause]:
     """Pod."""
     spec = pod.get("spec", {})
     yield from check_pod_spec(spec, "spec")
+    if old is None and spec.get("ephemeralContainers"):
+        yield Cause.forbidden(
+            "spec.ephemeralContainers", "cannot be set on create: `kubectl debug` adds them to a pod that is there"
+        )
     for i, entry in enumerate(pod.get("status", {}).get("podIPs", ())):
         yield from check_ip(entry.get("ip", ""), f"status.podIPs[{i}].ip")
     if old is not None and old.get("spec") != spec:
@@ -98,7 +102,7 @@ def check_pod_spec(spec: Object, path: str) -> Iterator[Cause]:
     for kind in ("initContainers", "containers"):
         for i, container in enumerate(spec.get(kind, ())):
             where = f"{path}.{kind}[{i}]"
-            yield from _check_container(container, where, spec.get("volumes", ()))
+            yield from check_container(container, where, spec.get("volumes", ()))
             name = container.get("name", "")
             if name in seen:
                 yield Cause.duplicate(f"{where}.name", name)
@@ -129,7 +133,7 @@ def check_pod_spec(spec: Object, path: str) -> Iterator[Cause]:
         )
 
 
-def _check_container(container: Object, path: str, volumes: Any) -> Iterator[Cause]:
+def check_container(container: Object, path: str, volumes: Any) -> Iterator[Cause]:
     name = container.get("name", "")
     if not name:
         if "name" in container:

@@ -82,6 +82,10 @@ class FakeStreams:
     executions: list[FakeExecution] = field(default_factory=list)
     asked: list[ExecRequest] = field(default_factory=list)
 
+    def check(self, request: ExecRequest) -> None:
+        if not self.executions:
+            raise StreamError(f"container {request.container} of pod {request.pod} does not run now")
+
     def execute(self, request: ExecRequest) -> FakeExecution:
         self.asked.append(request)
         if not self.executions:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from podplane.model.objects import Metadata
-from podplane.model.pod import Container, Pod, PodIP, PodSpec, PodStatus
+from podplane.model.pod import Container, ContainerStatus, Pod, PodIP, PodSpec, PodStatus
 from podplane.runtime.container import BACKOFF_SECONDS
 from podplane.runtime.images import ImageError, command_of
 from podplane.runtime.kubelet import Kubelet
@@ -249,6 +249,57 @@ async def test_a_pod_that_is_over_is_not_run_again(rig: Rig, phase: str) -> None
     assert rig.client.deleted == [("web", 0, "u1")]
 
 
+def ran(made: Pod, *, code: int | None = None) -> Pod:
+    """The pod as its node left it when it was stopped: its container was running, or had ended."""
+    end = {"exitCode": code, "reason": "Error" if code else "Completed", "startedAt": "then"}
+    state = {"running": {"startedAt": "then"}} if code is None else {"terminated": end}
+    status = PodStatus(phase="Running", container_statuses=(ContainerStatus("main", restart_count=2, state=state),))
+    return msgspec.structs.replace(made, status=status)
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "phase", "restarts"),
+    [
+        ("Never", None, "Failed", 2),
+        ("Never", 0, "Succeeded", 2),
+        ("OnFailure", None, "Running", 3),
+        ("OnFailure", 0, "Succeeded", 2),
+        ("OnFailure", 1, "Running", 3),
+        ("Always", 0, "Running", 3),
+    ],
+)
+async def test_a_restart_of_the_node_keeps_to_the_restart_policy(
+    rig: Rig, policy: str, code: int | None, phase: str, restarts: int
+) -> None:
+    rig.kubelet.pod_changed(None, ran(pod(policy), code=code))
+    await rig.settle()
+    assert (rig.status["phase"], rig.container["restartCount"]) == (phase, restarts)
+    assert len(rig.processes.all) == (phase == "Running")
+    if phase == "Failed":
+        assert rig.container["state"]["terminated"]["reason"] == "ContainerStatusUnknown"
+
+
+async def test_ephemeral_containers_run_once_beside_the_others(rig: Rig) -> None:
+    made = pod()
+    rig.kubelet.pod_changed(None, made)
+    await rig.settle()
+    spec = msgspec.structs.replace(made.spec, ephemeral_containers=(Container("look", image="host/x", command=("id",)),))
+    looked = msgspec.structs.replace(made, spec=spec)
+    rig.kubelet.pod_changed(made, looked)
+    await rig.settle()
+    assert [list(p.argv) for p in rig.processes.all] == [["podplane/echo"], ["id"]]
+    rig.processes.all[1].exited.set_result(1)
+    await rig.settle()
+    (status,) = rig.status["ephemeralContainerStatuses"]
+    assert (status["state"]["terminated"]["exitCode"], status["ready"]) == (1, False)
+    assert (rig.status["phase"], rig.container["restartCount"], len(rig.processes.all)) == ("Running", 0, 2)
+    before = msgspec.convert(rig.status, PodStatus)
+    await clean(rig)
+    rig.kubelet.pod_changed(None, msgspec.structs.replace(looked, status=before))
+    await rig.settle()
+    assert [list(p.argv) for p in rig.processes.all[2:]] == [["podplane/echo"]]
+
+
 async def test_a_network_that_refuses_is_said_and_tried_again(rig: Rig) -> None:
     rig.network.refusal = "node block is full"
     rig.kubelet.pod_changed(None, pod())
@@ -274,7 +325,22 @@ async def test_an_image_that_is_not_there(rig: Rig) -> None:
     waiting = rig.container["state"]["waiting"]
     assert waiting["reason"] == "ErrImagePull"
     assert "podplane/echo" in waiting["message"]
+    await rig.at(5)
+    waiting = rig.container["state"]["waiting"]
+    assert waiting["reason"] == "ImagePullBackOff"
+    assert "podplane/echo" in waiting["message"]
+    await rig.at(10)
+    assert [reason for reason, _ in rig.recorder.told] == ["Failed", "BackOff", "Failed"]
     assert rig.processes.all == []
+
+
+async def test_an_image_that_is_replaced_by_one_that_is_there(rig: Rig) -> None:
+    made = pod(image="nginx")
+    rig.kubelet.pod_changed(None, made)
+    await rig.settle()
+    rig.kubelet.pod_changed(made, pod())
+    await rig.settle()
+    assert (rig.status["phase"], rig.container["restartCount"]) == ("Running", 0)
 
 
 async def test_host_network_needs_no_attachment(rig: Rig) -> None:
@@ -300,6 +366,9 @@ async def test_sandboxes_have_no_processes(tmp_path: Path) -> None:
 def test_commands() -> None:
     assert command_of(Container("a", image="podplane/echo")) == ["podplane/echo"]
     assert command_of(Container("a", image="host/sh", command=("sleep",), args=("1",))) == ["sleep", "1"]
+    assert command_of(Container("a", image="podplane/client")) == ["podplane/client"]
+    assert command_of(Container("a", image="podplane/client", args=("cat", "x"))) == ["cat", "x"]
+    assert command_of(Container("a", image="registry.k8s.io/pause:3.10", args=("x",))) == ["podplane/client", "x"]
     for wrong in (Container("a", image="nginx"), Container("a", image="host/sh")):
         with pytest.raises(ImageError):
             command_of(wrong)
