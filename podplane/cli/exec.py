@@ -39,6 +39,7 @@ def execute(
     if not words:
         raise click.UsageError("give a command to run")
     client = connect(folder)
+    container = container or client.get("pods", namespace, pod)["spec"]["containers"][0]["name"]
     wants_tty = terminal and sys.stdin.isatty()
     call = request(client.token, namespace, pod, words, container=container, stdin=interactive, tty=wants_tty)
     session = ExecSession(client.access, call)

@@ -108,6 +108,7 @@ class ContainerRun:
     output: Output | None = None
     restart_at: float | None = None
     failures: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
     _began: float = 0.0
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _stopping: asyncio.Task[None] | None = None
@@ -176,6 +177,7 @@ class ContainerRun:
             root=launch.root,
         )
         output.begin()
+        self.environment = launch.environment
         self._began, self._termination_file = self.pod.clock(), launch.termination_file
         process.exited.add_done_callback(lambda future: self._ended(process, future))
         return process

@@ -285,6 +285,8 @@ def _sidecar(kubectl: Kubectl) -> None:
     first = curl(kubectl, f"{at}/time.txt")
     eventually(lambda: curl(kubectl, f"{at}/time.txt") != first)
     with kubectl.start("logs", "--follow", "shared", "-c", "clock") as log:
+        assert log.stdout is not None
+        assert log.stdout.readline() == "the clock starts\n"
         kubectl("delete", "pod", "shared")
         assert log.communicate(timeout=30)[0] == "the clock stops\n"
     kubectl("apply", "-f", str(FOLDER / "sidecar.yaml"))
