@@ -71,7 +71,9 @@ async def test_a_host_path_shows_what_the_container_sees_anyhow(machine: Machine
     binds = [Bind("/", "/host", inside=True), Bind("/etc", "/host-etc", read_only=True, inside=True)]
     binds.append(Bind("/var/new/er", "/data", inside=True))
     root = Root(FOLDER, binds)
-    script = "touch /host/etc/x /data/y && ls /etc/x /var/new/er/y; touch /host-etc/z 2>/dev/null || echo refused; ls -d /host/.old 2>/dev/null"
+    script = """touch /host/etc/x /data/y && ls /etc/x /var/new/er/y
+        touch /host-etc/z 2>/dev/null || echo refused
+        ls -d /host/.old 2>/dev/null"""
     assert (await machine.says(script, root=root)).split() == ["/etc/x", "/var/new/er/y", "refused"]
     assert not list(filter(exists, ("/etc/x", "/var/new")))
 
