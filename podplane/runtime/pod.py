@@ -13,21 +13,19 @@ import asyncio
 import logging
 import shutil
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from podplane.cluster.client import Client
 from podplane.cluster.errors import ApiError, Conflict, NotFound
-from podplane.cluster.events import NORMAL, WARNING, Recorder
-from podplane.cni.network import Attachment, Network, NetworkError
+from podplane.cluster.events import NORMAL, WARNING
+from podplane.cni.network import Attachment, NetworkError
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Process, Processes
 from podplane.kernel.rootfs import Bind, Root
-from podplane.model.objects import Service
 from podplane.model.pod import Container, Pod
 from podplane.runtime import network_files
 from podplane.runtime.container import ContainerRun, Launch, after_restart_of_node, timestamp
@@ -35,7 +33,7 @@ from podplane.runtime.environment import ConfigError, Facts, expand_all, variabl
 from podplane.runtime.exec import run_to_end
 from podplane.runtime.images import command_of
 from podplane.runtime.mounts import PodFolder
-from podplane.runtime.network_files import Resolver
+from podplane.runtime.node import Node
 from podplane.runtime.probes import Prober
 from podplane.runtime.status import (
     EPHEMERAL,
@@ -58,69 +56,6 @@ REFRESH_SECONDS = 60.0
 """How often volumes are brought up to date."""
 MAX_PROCESSES = 4096
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-class Node(Protocol):
-    """What a pod needs of its node."""
-
-    @property
-    def name(self) -> str:
-        """The node's name."""
-
-    @property
-    def host_ips(self) -> tuple[str, ...]:
-        """Its addresses."""
-
-    @property
-    def namespace(self) -> Namespace:
-        """Its network namespace."""
-
-    @property
-    def network(self) -> Network:
-        """What attaches pods."""
-
-    @property
-    def processes(self) -> Processes:
-        """What starts containers."""
-
-    @property
-    def client(self) -> Client:
-        """The node's way to the API."""
-
-    @property
-    def recorder(self) -> Recorder:
-        """What writes events."""
-
-    @property
-    def services(self) -> Mapping[str, Service]:
-        """All Services, by namespace and name."""
-
-    @property
-    def allocatable(self) -> Mapping[str, str]:
-        """What the node can give."""
-
-    @property
-    def cluster_dns(self) -> Sequence[str]:
-        """Addresses of the cluster's DNS."""
-
-    @property
-    def resolver(self) -> Resolver:
-        """The machine's own resolver."""
-
-    @property
-    def folder(self) -> Path | None:
-        """Where the lab has its mount points and the files of pods; None for containers that see the machine as it is."""
-
-    @property
-    def logs(self) -> Path:
-        """Where the logs of pods are."""
-
-    @property
-    def sandbox_only(self) -> bool:
-        """No processes: pods are their network namespaces."""
-
-    async def new_namespace(self) -> Namespace:
-        """A new network namespace."""
 
 
 @dataclass(slots=True, eq=False)
@@ -184,11 +119,6 @@ class PodWorker:
         """A container by name, or the first of the spec's `containers`."""
         mains = [run for run in self.runs if run.role == MAIN]
         return next((run for run in self.runs if run.spec.name == name), None) if name else mains[0]
-
-    @property
-    def is_over(self) -> bool:
-        """Has it ended for good?"""
-        return bool(self._over)
 
     # What its containers need (`container.Surroundings`).
 

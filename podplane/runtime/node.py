@@ -1,0 +1,78 @@
+"""What a pod needs of its node: its network, its ways to the kernel and to the API, and what it knows of the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from podplane.cluster.client import Client
+from podplane.cluster.events import Recorder
+from podplane.cni.network import Network
+from podplane.kernel.namespace import Namespace
+from podplane.kernel.process import Processes
+from podplane.model.objects import Service
+from podplane.runtime.network_files import Resolver
+
+
+class Node(Protocol):
+    """A node, as its pods see it."""
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+
+    @property
+    def host_ips(self) -> tuple[str, ...]:
+        """Its addresses."""
+
+    @property
+    def namespace(self) -> Namespace:
+        """Its network namespace."""
+
+    @property
+    def network(self) -> Network:
+        """What attaches pods."""
+
+    @property
+    def processes(self) -> Processes:
+        """What starts containers."""
+
+    @property
+    def client(self) -> Client:
+        """The node's way to the API."""
+
+    @property
+    def recorder(self) -> Recorder:
+        """What writes events."""
+
+    @property
+    def services(self) -> Mapping[str, Service]:
+        """All Services, by namespace and name."""
+
+    @property
+    def allocatable(self) -> Mapping[str, str]:
+        """What the node can give."""
+
+    @property
+    def cluster_dns(self) -> Sequence[str]:
+        """Addresses of the cluster's DNS."""
+
+    @property
+    def resolver(self) -> Resolver:
+        """The machine's own resolver."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the lab has its mount points and the files of pods; None for containers that see the machine as it is."""
+
+    @property
+    def logs(self) -> Path:
+        """Where the logs of pods are."""
+
+    @property
+    def sandbox_only(self) -> bool:
+        """No processes: pods are their network namespaces."""
+
+    async def new_namespace(self) -> Namespace:
+        """A new network namespace."""
