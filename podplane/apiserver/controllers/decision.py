@@ -43,6 +43,9 @@ class View(Protocol):
     def orphans(self, resource: str, namespace: str) -> list[Object]:
         """The pods, ReplicaSets or ControllerRevisions of a namespace that have no controller, by name."""
 
+    def labelled(self, namespace: str, selector: Mapping[str, str]) -> list[Object]:
+        """The pods of a namespace that have all these labels, by name; none for an empty selector."""
+
     def on_node(self, node: str) -> list[Object]:
         """The pods that were given to this node, whatever became of them."""
 

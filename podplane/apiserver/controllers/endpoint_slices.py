@@ -1,8 +1,8 @@
 """EndpointSlices of Services with a selector: which pods serve them, at which ports, and how well.
 
 What is wanted is computed from the pods alone; what is stored is changed as little as that allows: an endpoint stays in its slice,
-new ones fill slices up, and a slice that lost its last is removed. Sources: k8s.io/endpointslice (reconciler.go, utils.go), KEP-1672
-(terminating), KEP-2433 and KEP-4444 (hints).
+new ones fill slices up, and a slice that lost its last is removed, or stays empty if it is the only one of its family.
+Sources: k8s.io/endpointslice (reconciler.go, utils.go), KEP-1672 (terminating), KEP-2433 and KEP-4444 (hints).
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ NEAR = {"PreferClose": "forZones", "PreferSameZone": "forZones", "PreferSameNode
 
 Group = tuple[str, str]
 """(address family, the ports as JSON): what the endpoints of one slice have in common."""
+NO_PORTS = "[]"
+"""Those of the one empty slice that a Service without endpoints has for each family."""
 
 
 def of_pod(view: View, pod: Object) -> Iterable[Key]:
@@ -62,7 +64,15 @@ def _decide(view: View, key: Key) -> Iterator[Action]:
     wanted: dict[Group, list[Object]] = {}
     if service["spec"].get("selector") and service["spec"].get("type") != "ExternalName":
         wanted = endpoints_of(view, service)
+        for family in families_of(service):
+            if not any(group[0] == family for group in wanted):
+                wanted[family, NO_PORTS] = []
     yield from _reconcile(service, wanted, stored)
+
+
+def families_of(service: Object) -> list[str]:
+    """The address families of a Service."""
+    return service["spec"].get("ipFamilies") or ["IPv4"]
 
 
 def endpoints_of(view: View, service: Object) -> dict[Group, list[Object]]:
@@ -70,7 +80,7 @@ def endpoints_of(view: View, service: Object) -> dict[Group, list[Object]]:
     found: dict[Group, list[Object]] = {}
     for pod in selected(view, service):
         ports = json.dumps(ports_of(service, pod))
-        for family in service["spec"].get("ipFamilies") or ["IPv4"]:
+        for family in families_of(service):
             address = next((ip["ip"] for ip in pod["status"].get("podIPs", ()) if (":" in ip["ip"]) == (family == "IPv6")), "")
             if address:
                 found.setdefault((family, ports), []).append(_endpoint(view, service, pod, address))
@@ -79,10 +89,9 @@ def endpoints_of(view: View, service: Object) -> dict[Group, list[Object]]:
 
 def selected(view: View, service: Object) -> Iterator[Object]:
     """The pods that serve a Service now: those that have an address and have not ended."""
-    selector = service["spec"]["selector"].items()
-    for pod in view.all("pods", service["metadata"]["namespace"]):
+    for pod in view.labelled(service["metadata"]["namespace"], service["spec"]["selector"]):
         status = pod.get("status", {})
-        if status.get("podIPs") and status.get("phase") not in ENDED and selector <= pod["metadata"].get("labels", {}).items():
+        if status.get("podIPs") and status.get("phase") not in ENDED:
             yield pod
 
 
@@ -158,10 +167,12 @@ def _reconcile(service: Object, wanted: dict[Group, list[Object]], stored: Seque
         slices.setdefault((one["addressType"], json.dumps(one.get("ports") or [])), []).append(_Slice(one))
     labels = _labels(service)
     for group in dict.fromkeys((*slices, *wanted)):
-        there = slices.get(group, [])
-        rest = _place(wanted.get(group, []), there)
-        for slice_ in there:
-            yield from _change(slice_, labels)
+        there, endpoints = slices.get(group, []), wanted.get(group)
+        rest = _place(endpoints or (), there)
+        for number, slice_ in enumerate(there):
+            yield from _change(slice_, labels, is_wanted=bool(slice_.endpoints) or (endpoints == [] and number == 0))
+        if endpoints == [] and not there:
+            yield _new(service, group, (), labels)
         for start in range(0, len(rest), MAX_ENDPOINTS):
             yield _new(service, group, rest[start : start + MAX_ENDPOINTS], labels)
 
@@ -186,9 +197,9 @@ def _place(endpoints: Sequence[Object], slices: Sequence[_Slice]) -> list[Object
     return rest
 
 
-def _change(slice_: _Slice, labels: dict[str, str]) -> Iterator[Action]:
+def _change(slice_: _Slice, labels: dict[str, str], *, is_wanted: bool) -> Iterator[Action]:
     stored = slice_.stored
-    if not slice_.endpoints:
+    if not is_wanted:
         yield Delete(SLICES, stored)
         return
     own = stored["metadata"].get("labels", {})

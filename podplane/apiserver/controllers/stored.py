@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import TypeVar
 
 from podplane.apiserver.controllers.decision import Key, Object, controller_of, key_of
@@ -16,6 +16,7 @@ from podplane.apiserver.store import Store
 At = TypeVar("At")
 ADOPTED = ("pods", "replicasets.apps", "controllerrevisions.apps")
 """What controllers adopt when it has no controller."""
+NONE: frozenset[Key] = frozenset()
 BREAK_SECONDS = 5.0
 """A clock that leaps so far ahead tells of a suspension."""
 
@@ -32,6 +33,7 @@ class StoredView:
         self._awake_since, self._woke = clock(), elapsed()
         self._controlled: dict[tuple[str, str], set[Key]] = {}
         self._orphans: dict[tuple[str, str], set[Key]] = {}
+        self._labelled: dict[tuple[str, str, str], set[Key]] = {}
         self._on_node: dict[str, set[Key]] = {}
         self._shunning: set[Key] = set()
         self._usage = Usage()
@@ -68,6 +70,11 @@ class StoredView:
     def orphans(self, resource: str, namespace: str) -> list[Object]:
         """The objects of a namespace that have no controller, of the resources that are adopted."""
         return self._these(resource, self._orphans.get((resource, namespace), ()))
+
+    def labelled(self, namespace: str, selector: Mapping[str, str]) -> list[Object]:
+        """The pods of a namespace that have all these labels, by name."""
+        sets = sorted((self._labelled.get((namespace, *pair), NONE) for pair in selector.items()), key=len)
+        return self._these("pods", sets[0].intersection(*sets[1:])) if sets else []
 
     def on_node(self, node: str) -> list[Object]:
         """The pods that were given to this node."""
@@ -108,6 +115,8 @@ class StoredView:
             self._usage.observe(None if add else object_, object_ if add else None)
             if object_["spec"].get("nodeName") and terms_of_anti_affinity(object_):
                 (self._shunning.add if add else self._shunning.discard)(key_of(object_))
+            for pair in object_["metadata"].get("labels", {}).items():
+                _change(self._labelled, (object_["metadata"]["namespace"], *pair), key_of(object_), add=add)
             _change(self._on_node, object_["spec"].get("nodeName", ""), key_of(object_), add=add)
 
 

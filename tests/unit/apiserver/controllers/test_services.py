@@ -162,6 +162,25 @@ async def test_endpoints_follow_the_pods() -> None:
     assert (await one.names(SLICES), await one.names(ENDPOINTS)) == ([], [])
 
 
+async def test_a_service_without_endpoints_has_an_empty_slice_of_each_family() -> None:
+    one = await cluster()
+    await one("POST", SERVICES, service("app", ipFamilyPolicy="RequireDualStack"))
+    await one.settle()
+
+    async def seen() -> list[tuple[str, int, int]]:
+        slices = (await one("GET", SLICES))["items"]
+        return sorted((s["addressType"], len(s.get("ports") or ()), len(s.get("endpoints") or ())) for s in slices)
+
+    empty = [("IPv4", 0, 0), ("IPv6", 0, 0)]
+    assert await seen() == empty
+    await one("POST", f"{APPS}/replicasets", workload("app", 2))
+    await one.kubelet()
+    assert await seen() == [("IPv4", 1, 2), ("IPv6", 0, 0)]
+    await one("PATCH", f"{APPS}/replicasets/app", {"spec": {"replicas": 0}})
+    await one.kubelet()
+    assert await seen() == empty
+
+
 async def test_a_slice_has_at_most_a_hundred_and_a_change_touches_few() -> None:
     one = await cluster()
     await one("POST", SERVICES, service("web"))
