@@ -1,0 +1,132 @@
+"""One Service as kernel objects: its frontends, and the groups of endpoints that they share. Pure, but for the numbers of groups.
+
+A group is a choice of endpoints: those of one port for one traffic policy. Everything that leads to that choice (cluster IPs, node
+ports, external addresses) is a frontend of the one group.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from podplane.model.service import CLUSTER, LOCAL, EndpointSlice, Service, ServicePort
+from podplane.services import tables
+from podplane.services.endpoints import Place, Target, candidates
+from podplane.state.value import Fragment, IPAddress, Value, fragment
+
+
+@dataclass(slots=True)
+class Numbers:
+    """Numbers of groups by name: given once, and again when their group is gone. An agent that starts takes over those in the kernel."""
+
+    _by_name: dict[str, int] = field(default_factory=dict)
+    _free: list[int] = field(default_factory=list)
+    _last: int = 0
+
+    def of(self, name: str) -> int:
+        """The number of a group."""
+        number = self._by_name.get(name)
+        if number is None:
+            if self._free:
+                number = self._free.pop()
+            else:
+                number = self._last = self._last + 1
+            self._by_name[name] = number
+        return number
+
+    def release(self, names: Collection[str]) -> None:
+        """These groups are gone."""
+        for name in names:
+            number = self._by_name.pop(name, None)
+            if number is not None:
+                self._free.append(number)
+
+    def take(self, name: str, number: int) -> None:
+        """A group that has a number already."""
+        if name in self._by_name or number in self._by_name.values():
+            return
+        self._by_name[name] = number
+        self._free += range(self._last + 1, number)
+        self._last = max(self._last, number)
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """The node for which it is planned: its place, its IP versions, and its addresses on which node ports are served."""
+
+    place: Place
+    versions: tuple[int, ...]
+    addresses: tuple[IPAddress, ...]
+
+
+def plan(service: Service, slices: Sequence[EndpointSlice], here: Here, numbers: Numbers) -> Fragment:
+    """All elements of a Service on one node; nothing for one without addresses."""
+    if not service.has_addresses:
+        return {}
+    values: list[Value] = []
+    for version in here.versions:
+        for port in service.spec.ports:
+            values += _port(service, slices, port, version, here, numbers)
+    return fragment(values)
+
+
+def group_name(service: Service, port: ServicePort, policy: str) -> str:
+    """What a group is called, here and in the comments of the kernel's objects."""
+    name = f"svc/{service.metadata.path}:{port.name or port.port}"
+    return f"{name}/local" if policy == LOCAL else name
+
+
+def _port(
+    service: Service, slices: Sequence[EndpointSlice], port: ServicePort, version: int, here: Here, numbers: Numbers
+) -> Iterator[Value]:
+    found = candidates(slices, port, version)
+    by_policy: dict[str, list[tuple[IPAddress, int]]] = {}
+    for policy, address, number in frontends(service, port, version, here):
+        by_policy.setdefault(policy, []).append((address, number))
+    for policy, own in by_policy.items():
+        targets = found.everywhere(here.place) if policy == CLUSTER else found.local(here.place)
+        name = group_name(service, port, policy)
+        if targets:
+            group = numbers.of(name)
+            yield from _group(version, group, name, targets)
+            for address, number in own:
+                key = (address, port.protocol.lower(), number)
+                yield tables.element("frontends", version, key, (group,), name)
+        else:
+            for address, number in own:
+                yield tables.element("refused", version, (address, port.protocol.lower(), number), None, name)
+        for address in {address for address, _ in own if str(address) not in service.spec.cluster_ips}:
+            yield tables.element("addresses", version, (address,), None, "Service address")
+
+
+def _group(version: int, group: int, name: str, targets: Sequence[Target]) -> Iterator[Value]:
+    count = len(targets)
+    for index, target in enumerate(sorted(targets)):
+        yield tables.element("endpoints", version, (group, index), tuple(target), name)
+    yield tables.chooser(version, count)
+    yield tables.element("choice", version, (group,), tables.to_chooser(version, count), name)
+
+
+def frontends(service: Service, port: ServicePort, version: int, here: Here) -> Iterator[tuple[str, IPAddress, int]]:
+    """(traffic policy, address, port) of all that leads to one port of a Service."""
+    spec = service.spec
+    for address in _addresses(spec.cluster_ips or (spec.cluster_ip,), version):
+        yield spec.internal_traffic_policy, address, port.port
+    balanced = [ingress.ip for ingress in service.status.load_balancer.ingress if ingress.ip_mode == "VIP"]
+    for address in _addresses((*spec.external_ips, *balanced), version):
+        yield spec.external_traffic_policy, address, port.port
+    if port.node_port:
+        for address in here.addresses:
+            if address.version == version:
+                yield spec.external_traffic_policy, address, port.node_port
+
+
+def _addresses(texts: Sequence[str], version: int) -> Iterator[IPAddress]:
+    for text in dict.fromkeys(texts):
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            continue
+        if address.version == version:
+            yield address

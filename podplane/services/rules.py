@@ -1,0 +1,156 @@
+"""Rows of expressions for rules of Services, under names that say what they do.
+
+An address takes a whole register of 16 bytes for IPv6 and four of them for IPv4; what follows it in a key lies in the next ones.
+"""
+
+from __future__ import annotations
+
+from podplane.state.nft import ACCEPT, Bitwise, Cmp, Ct, Immediate, Lookup, Meta, Nat, Numgen, Payload, Reject, Verdict
+from podplane.state.nft_rules import (
+    DESTINATION_OFFSET,
+    INVERT,
+    META_OIFNAME,
+    NAME_SIZE,
+    NETWORK_HEADER,
+    NFPROTO,
+    SOURCE_OFFSET,
+    Row,
+    in_network,
+)
+from podplane.state.value import IPNetwork
+
+TRANSPORT_HEADER, PORT_OFFSET, PORT_SIZE = 2, 2, 2
+META_MARK, META_L4PROTO = 3, 16
+CT_STATE, CT_STATUS = 0, 2
+CT_DESTINATION = {4: 20, 6: 22}
+ESTABLISHED_OR_RELATED, TRANSLATED = 2 | 4, 1 << 5
+"""NF_CT_STATE_BIT(IP_CT_ESTABLISHED, IP_CT_RELATED); IPS_DST_NAT."""
+ORIGINAL, DESTINATION_NAT, RANDOM = 0, 1, 1
+TCP_RESET, ICMPX, PORT_UNREACHABLE = 1, 2, 1
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+FIRST = 1
+"""The first register."""
+SIZE = {4: 4, 6: 16}
+SECOND, THIRD = {4: 9, 6: 2}, {4: 10, 6: 13}
+"""The registers behind an address, and one further."""
+
+
+def _address(version: int, offset: int, register: int = FIRST) -> Payload:
+    return Payload(dreg=register, base=NETWORK_HEADER, offset=offset, length=SIZE[version])
+
+
+def frontend(version: int) -> Row:
+    """`ip daddr . meta l4proto . th dport`, in registers."""
+    return (
+        _address(version, DESTINATION_OFFSET[version]),
+        Meta(key=META_L4PROTO, dreg=SECOND[version]),
+        Payload(dreg=THIRD[version], base=TRANSPORT_HEADER, offset=PORT_OFFSET, length=PORT_SIZE),
+    )
+
+
+def is_frontend(version: int, name: str) -> Row:
+    """`ip daddr . meta l4proto . th dport @name`."""
+    return (*frontend(version), Lookup(set=name))
+
+
+def to_group(version: int) -> tuple[Row, ...]:
+    """`meta mark set ip daddr . meta l4proto . th dport map @frontends4`."""
+    return ((*frontend(version), Lookup(set=f"frontends{version}", dreg=FIRST), Meta(key=META_MARK, sreg=FIRST)),)
+
+
+def by_mark(name: str) -> Row:
+    """`meta mark vmap @name`."""
+    return (Meta(key=META_MARK, dreg=FIRST), Lookup(set=name, dreg=0))
+
+
+def choose(version: int, protocol_name: str, count: int) -> tuple[Row, ...]:
+    """`meta l4proto tcp dnat ip to meta mark . numgen random mod 3 map @endpoints4`."""
+    return (
+        protocol(protocol_name),
+        (
+            Meta(key=META_MARK, dreg=FIRST),
+            Numgen(dreg=9, modulus=count, type=RANDOM),
+            Lookup(set=f"endpoints{version}", dreg=FIRST),
+            Nat(type=DESTINATION_NAT, family=NFPROTO[version], address=FIRST, port=SECOND[version]),
+        ),
+    )
+
+
+def protocol(name: str) -> Row:
+    """`meta l4proto tcp`."""
+    return (Meta(key=META_L4PROTO, dreg=FIRST), Cmp(data=bytes((PROTOCOLS[name],))))
+
+
+def is_established() -> Row:
+    """`ct state established,related`."""
+    return (Ct(key=CT_STATE, dreg=FIRST), *_any_bit(ESTABLISHED_OR_RELATED))
+
+
+def was_translated() -> Row:
+    """`ct status dnat`."""
+    return (Ct(key=CT_STATUS, dreg=FIRST), *_any_bit(TRANSLATED))
+
+
+def _any_bit(mask: int) -> Row:
+    return (Bitwise(length=4, mask=mask.to_bytes(4, "little"), xor=bytes(4)), Cmp(op=1, data=bytes(4)))
+
+
+def went_to(version: int, name: str) -> Row:
+    """`ct original ip daddr @name`: where the client sent it."""
+    return (Ct(key=CT_DESTINATION[version], dreg=FIRST, direction=ORIGINAL), Lookup(set=name))
+
+
+def went_into(network: IPNetwork) -> Row:
+    """`ct original ip daddr 10.96.0.0/16`."""
+    load = Ct(key=CT_DESTINATION[network.version], dreg=FIRST, direction=ORIGINAL)
+    mask = Bitwise(length=SIZE[network.version], mask=network.netmask.packed, xor=bytes(SIZE[network.version]))
+    return (load, mask, Cmp(data=network.network_address.packed))
+
+
+def goes_into(network: IPNetwork) -> Row:
+    """`ip daddr 10.96.0.0/16`."""
+    return in_network(network.version, DESTINATION_OFFSET[network.version], network)
+
+
+def pair_in(version: int, name: str) -> Row:
+    """`ip saddr . ip daddr @name`."""
+    return (
+        _address(version, SOURCE_OFFSET[version]),
+        _address(version, DESTINATION_OFFSET[version], SECOND[version]),
+        Lookup(set=name),
+    )
+
+
+def source_not_in_set(version: int, name: str) -> Row:
+    """`ip saddr != @name`."""
+    return (_address(version, SOURCE_OFFSET[version]), Lookup(set=name, flags=INVERT))
+
+
+def leaves_not_by(link: str) -> Row:
+    """`oifname != "cbr0"`."""
+    return (Meta(key=META_OIFNAME, dreg=FIRST), Cmp(op=1, data=link.encode().ljust(NAME_SIZE, b"\0")))
+
+
+def clear_mark() -> Row:
+    """`meta mark set 0`."""
+    return (Immediate(dreg=FIRST, data=bytes(4)), Meta(key=META_MARK, sreg=FIRST))
+
+
+def reject_with_reset() -> Row:
+    """`reject with tcp reset`."""
+    return (Reject(type=TCP_RESET),)
+
+
+def reject() -> Row:
+    """`reject`: ICMP "port unreachable", in the packet's own family."""
+    return (Reject(type=ICMPX, code=PORT_UNREACHABLE),)
+
+
+def verdict(value: Verdict) -> Row:
+    """`jump chain`, `goto chain`."""
+    return (Immediate(data=value),)
+
+
+def accept() -> Row:
+    """`accept`."""
+    return verdict(Verdict(ACCEPT))
