@@ -26,9 +26,12 @@ from podplane.ipam.pool import Exhausted
 from podplane.kernel.namespace import Namespace
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
+from podplane.model.service import EndpointSlice, Service
 from podplane.model.view import Sandbox, View
 from podplane.nodes.plan import TABLE
 from podplane.pods.plan import VETH_PREFIX
+from podplane.services.plan import Numbers
+from podplane.services.tables import TABLE as SERVICES_TABLE
 from podplane.state.desired import Desired, compose
 from podplane.state.mac import mac_of
 from podplane.state.network import Link, Sysctl
@@ -84,14 +87,18 @@ class Agent:
             link_prefixes=(VETH_PREFIX,),
             neighbour_links=frozenset({config.uplink}),
             route_protocol=ROUTE_PROTOCOL,
-            tables=frozenset({TABLE}),
+            tables=frozenset({TABLE, SERVICES_TABLE}),
         )
         self._kernel = kernel
         self._peers = peers or PeerPlans()
         self._clock = clock
         self._nodes: dict[str, Node] = {}
         self._sandboxes: dict[str, Sandbox] = {}
+        self._services: dict[str, Service] = {}
+        self._slices: dict[str, dict[str, EndpointSlice]] = {}
+        self._numbers = Numbers()
         self.view.nodes, self.view.sandboxes = self._nodes, self._sandboxes
+        self.view.services, self.view.slices = self._services, self._slices
         self._addresses = NodeAddresses(())
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
@@ -129,6 +136,34 @@ class Agent:
             for sandbox in self._sandboxes.values():
                 self._addresses.reserve(sandbox.uid, sandbox.ips)
         self._dirty.update(features.affected(old, new, self.view))
+        self._wake.set()
+
+    def service_changed(self, old: Service | None, new: Service | None) -> None:
+        """A Service came, changed or went; the loop does the rest."""
+        service = new or old
+        if service is None:
+            return
+        path = service.metadata.path
+        if new is None:
+            self._services.pop(path, None)
+        else:
+            self._services[path] = new
+        self._touch(f"{features.SERVICE}/{path}")
+
+    def slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        """An EndpointSlice came, changed or went; the loop does the rest."""
+        if old is not None and (new is None or old.service != new.service):
+            own = self._slices.get(old.service, {})
+            own.pop(old.metadata.name, None)
+            if not own:
+                self._slices.pop(old.service, None)
+            self._touch(f"{features.SERVICE}/{old.service}")
+        if new is not None and new.service:
+            self._slices.setdefault(new.service, {})[new.metadata.name] = new
+            self._touch(f"{features.SERVICE}/{new.service}")
+
+    def _touch(self, key: str) -> None:
+        self._dirty.add(key)
         self._wake.set()
 
     async def run(self) -> None:
@@ -170,7 +205,7 @@ class Agent:
 
     def _plan(self, key: str) -> list[Operation]:
         """Plan one key anew; the difference to what was planned before."""
-        return self.desired.replace(key, features.plan(key, self.view, self.config, self._peers))
+        return self.desired.replace(key, features.plan(key, self.view, self.config, self._peers, self._numbers))
 
     async def _apply(self, operations: list[Operation]) -> Report:
         """Send operations, together with all others of this moment; what became of these."""
@@ -291,7 +326,7 @@ class Agent:
         if key not in self._sandboxes:
             raise NetworkError(f"pod {request.namespace}/{request.name} is not attached")
         found = self._kernel.read(self.ownership)
-        for identity, value in features.plan(key, self.view, self.config, self._peers).items():
+        for identity, value in features.plan(key, self.view, self.config, self._peers, self._numbers).items():
             if not value.netns and (identity not in found or not self._kernel.matches(value, found[identity])):
                 raise NetworkError(f"pod {request.namespace}/{request.name}: {value} is not in the kernel as planned")
 

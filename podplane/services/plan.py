@@ -7,10 +7,12 @@ ports, external addresses) is a frontend of the one group.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from podplane.model.config import NetworkConfig
 from podplane.model.service import CLUSTER, LOCAL, EndpointSlice, Service, ServicePort
+from podplane.model.view import Sandbox, View
 from podplane.services import tables
 from podplane.services.endpoints import Place, Target, candidates
 from podplane.state.value import Fragment, IPAddress, Value, fragment
@@ -18,36 +20,21 @@ from podplane.state.value import Fragment, IPAddress, Value, fragment
 
 @dataclass(slots=True)
 class Numbers:
-    """Numbers of groups by name: given once, and again when their group is gone. An agent that starts takes over those in the kernel."""
+    """Numbers of groups by name, each given once. An agent that starts takes over those that are in the kernel."""
 
     _by_name: dict[str, int] = field(default_factory=dict)
-    _free: list[int] = field(default_factory=list)
     _last: int = 0
 
     def of(self, name: str) -> int:
         """The number of a group."""
-        number = self._by_name.get(name)
-        if number is None:
-            if self._free:
-                number = self._free.pop()
-            else:
-                number = self._last = self._last + 1
-            self._by_name[name] = number
-        return number
-
-    def release(self, names: Collection[str]) -> None:
-        """These groups are gone."""
-        for name in names:
-            number = self._by_name.pop(name, None)
-            if number is not None:
-                self._free.append(number)
+        if name not in self._by_name:
+            self._last += 1
+            self._by_name[name] = self._last
+        return self._by_name[name]
 
     def take(self, name: str, number: int) -> None:
-        """A group that has a number already."""
-        if name in self._by_name or number in self._by_name.values():
-            return
-        self._by_name[name] = number
-        self._free += range(self._last + 1, number)
+        """A group that has this number in the kernel already."""
+        self._by_name.setdefault(name, number)
         self._last = max(self._last, number)
 
 
@@ -69,6 +56,15 @@ def plan(service: Service, slices: Sequence[EndpointSlice], here: Here, numbers:
         for port in service.spec.ports:
             values += _port(service, slices, port, version, here, numbers)
     return fragment(values)
+
+
+def hairpin(sandbox: Sandbox, view: View, config: NetworkConfig) -> Fragment:
+    """A pod of this node as one that may reach itself through a Service."""
+    if not config.service_cidrs:
+        return {}
+    ips = [ip for ip in map(ipaddress.ip_address, sandbox.ips) if ip.version in view.versions]
+    comment = f"pod/{sandbox.namespace}/{sandbox.name}"
+    return fragment(tables.element("hairpin", ip.version, (ip, ip), None, comment) for ip in ips)
 
 
 def group_name(service: Service, port: ServicePort, policy: str) -> str:

@@ -26,6 +26,8 @@ CT_DESTINATION = {4: 20, 6: 22}
 ESTABLISHED_OR_RELATED, TRANSLATED = 2 | 4, 1 << 5
 """NF_CT_STATE_BIT(IP_CT_ESTABLISHED, IP_CT_RELATED); IPS_DST_NAT."""
 ORIGINAL, DESTINATION_NAT, RANDOM = 0, 1, 1
+ADDRESS_AND_PORT = 1 | 2
+"""NF_NAT_RANGE_MAP_IPS, NF_NAT_RANGE_PROTO_SPECIFIED."""
 TCP_RESET, ICMPX, PORT_UNREACHABLE = 1, 2, 1
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 FIRST = 1
@@ -71,8 +73,16 @@ def choose(version: int, protocol_name: str, count: int) -> tuple[Row, ...]:
             Meta(key=META_MARK, dreg=FIRST),
             Numgen(dreg=9, modulus=count, type=RANDOM),
             Lookup(set=f"endpoints{version}", dreg=FIRST),
-            Nat(type=DESTINATION_NAT, family=NFPROTO[version], address=FIRST, port=SECOND[version]),
+            to_target(version),
         ),
+    )
+
+
+def to_target(version: int) -> Nat:
+    """`dnat ip to` the address and port in registers, as the kernel tells it back."""
+    family, port = NFPROTO[version], SECOND[version]
+    return Nat(
+        type=DESTINATION_NAT, family=family, address=FIRST, address_max=FIRST, port=port, port_max=port, flags=ADDRESS_AND_PORT
     )
 
 

@@ -17,9 +17,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 
-from podplane.model.config import NetworkConfig
+from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.services import rules as r
+from podplane.state.network import Route
 from podplane.state.nft import GOTO, JUMP, Chain, Element, Hook, Rule, Set, Table, Verdict
 from podplane.state.nft_rules import Row, counter, family, masquerade, rule
 from podplane.state.value import Fragment, IPNetwork, Value, fragment
@@ -62,7 +63,15 @@ def plan(node: Node, config: NetworkConfig) -> Fragment:
     for version in versions:
         values += sets(version)
         values += _local(version, blocks, node)
-    return fragment([*values, *_base_chains(versions, config)])
+    return fragment([*values, *_routes(node, versions, config), *_base_chains(versions, config)])
+
+
+def _routes(node: Node, versions: Iterable[int], config: NetworkConfig) -> Iterator[Route]:
+    """A way for what the node itself sends to a cluster IP: without any it is refused before it could be translated."""
+    ips = {ip.version: ip for ip in reversed([ipaddress.ip_address(ip) for ip in node.internal_ips])}
+    for cidr in map(ipaddress.ip_network, config.service_cidrs):
+        if cidr.version in versions and cidr.version in ips:
+            yield Route(destination=cidr, link=config.bridge, source=ips[cidr.version], protocol=ROUTE_PROTOCOL)
 
 
 def sets(version: int) -> Iterator[Set]:
