@@ -85,7 +85,10 @@ def _port(
         name = group_name(service, port, policy)
         if targets:
             group = numbers.of(name)
-            yield from _group(version, group, name, targets)
+            if service.spec.affinity_seconds:
+                yield from _sticky_group(version, group, name, targets, service.spec.affinity_seconds, numbers)
+            else:
+                yield from _group(version, group, name, targets)
             for address, number in own:
                 key = (address, port.protocol.lower(), number)
                 yield tables.element("frontends", version, key, (group,), name)
@@ -102,6 +105,20 @@ def _group(version: int, group: int, name: str, targets: Sequence[Target]) -> It
         yield tables.element("endpoints", version, (group, index), tuple(target), name)
     yield tables.chooser(version, count)
     yield tables.element("choice", version, (group,), tables.to_chooser(version, count), name)
+
+
+def _sticky_group(
+    version: int, group: int, name: str, targets: Sequence[Target], seconds: int, numbers: Numbers
+) -> Iterator[Value]:
+    """As `_group`, for clients that keep their endpoint: each endpoint has a number of its own."""
+    count = len(targets)
+    for index, target in enumerate(sorted(targets)):
+        number = numbers.of(f"{name}/{target.ip}/{target.port}")
+        yield tables.element("targets", version, (number,), tuple(target), name)
+        yield tables.element("ids", version, (group, index), (number,), name)
+        yield tables.element("sticky", version, (number,), tables.to_kept(version, seconds), name)
+    yield from tables.recaller(version, count, seconds)
+    yield tables.element("choice", version, (group,), tables.to_chooser(version, count, seconds), name)
 
 
 def frontends(service: Service, port: ServicePort, version: int, here: Here) -> Iterator[tuple[str, IPAddress, int]]:

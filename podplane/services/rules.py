@@ -5,7 +5,7 @@ An address takes a whole register of 16 bytes for IPv6 and four of them for IPv4
 
 from __future__ import annotations
 
-from podplane.state.nft import ACCEPT, Bitwise, Cmp, Ct, Immediate, Lookup, Meta, Nat, Numgen, Payload, Reject, Verdict
+from podplane.state.nft import ACCEPT, Bitwise, Cmp, Ct, Dynset, Immediate, Lookup, Meta, Nat, Numgen, Payload, Reject, Verdict
 from podplane.state.nft_rules import (
     DESTINATION_OFFSET,
     INVERT,
@@ -33,6 +33,10 @@ PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 FIRST = 1
 """The first register."""
 SIZE = {4: 4, 6: 16}
+CLIENT_REGISTERS, DATA_REGISTER = {4: (1, 9, 10, 11), 6: (1, 2, 3, 17)}, {4: 2, 6: 18}
+"""Where the parts of a client's question lie, one behind the other, and what is remembered of it."""
+DYNSET_UPDATE, DYNSET_DELETE = 1, 2
+"""NFT_DYNSET_OP_UPDATE, NFT_DYNSET_OP_DELETE."""
 SECOND, THIRD = {4: 9, 6: 2}, {4: 10, 6: 13}
 """The registers behind an address, and one further."""
 
@@ -76,6 +80,55 @@ def choose(version: int, protocol_name: str, count: int) -> tuple[Row, ...]:
             to_target(version),
         ),
     )
+
+
+def client(version: int) -> Row:
+    """`ip saddr . ip daddr . meta l4proto . th dport`, in registers: who asked what."""
+    address, destination, proto, port = CLIENT_REGISTERS[version]
+    return (
+        _address(version, SOURCE_OFFSET[version], address),
+        _address(version, DESTINATION_OFFSET[version], destination),
+        Meta(key=META_L4PROTO, dreg=proto),
+        Payload(dreg=port, base=TRANSPORT_HEADER, offset=PORT_OFFSET, length=PORT_SIZE),
+    )
+
+
+def recall(version: int) -> tuple[Row, ...]:
+    """`meta mark set ip saddr . … map @affinity4 meta mark vmap @sticky4`: back to the endpoint of last time, if it is there."""
+    found = (*client(version), Lookup(set=f"affinity{version}", dreg=FIRST), Meta(key=META_MARK, sreg=FIRST))
+    return (found, by_mark(f"sticky{version}"))
+
+
+def forget(version: int) -> Row:
+    """`delete @affinity4 { ip saddr . … : meta mark }`."""
+    return _affinity(version, DYNSET_DELETE, 0)
+
+
+def remember(version: int, seconds: int) -> Row:
+    """`update @affinity4 { ip saddr . … timeout 3h : meta mark }`."""
+    return _affinity(version, DYNSET_UPDATE, seconds * 1000)
+
+
+def _affinity(version: int, op: int, milliseconds: int) -> Row:
+    data = DATA_REGISTER[version]
+    update = Dynset(set=f"affinity{version}", op=op, data=data, timeout=milliseconds)
+    return (*client(version), Meta(key=META_MARK, dreg=data), update)
+
+
+def pick(version: int, count: int) -> Row:
+    """`meta mark set meta mark . numgen random mod 3 map @ids4`: the number of an endpoint of a group."""
+    return (
+        Meta(key=META_MARK, dreg=FIRST),
+        Numgen(dreg=9, modulus=count, type=RANDOM),
+        Lookup(set=f"ids{version}", dreg=FIRST),
+        Meta(key=META_MARK, sreg=FIRST),
+    )
+
+
+def to_endpoint(version: int, protocol_name: str) -> tuple[Row, ...]:
+    """`meta l4proto tcp dnat ip to meta mark map @targets4`: to the endpoint of this number."""
+    load = (Meta(key=META_MARK, dreg=FIRST), Lookup(set=f"targets{version}", dreg=FIRST), to_target(version))
+    return (protocol(protocol_name), load)
 
 
 def to_target(version: int) -> Nat:

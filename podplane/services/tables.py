@@ -6,6 +6,9 @@
     refuse (filter)            what still goes to a Service address goes nowhere: reject
     postrouting (nat)          masquerade where the answer would not come back this way
 
+With session affinity, lb4-<n>-<seconds> first looks whether affinity4 remembers this client's endpoint, and else chooses one (ids4) and
+remembers it; kept4-<seconds> goes there (targets4).
+
 So a new connection costs three lookups, whatever the number of Services, and a Service costs its frontends and its endpoints. Only the
 first packet of a connection gets here; connection tracking does the rest. The mark is used by the first packet only, and cleared.
 
@@ -30,6 +33,8 @@ TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 DNAT_PRIORITY, REFUSE_PRIORITY, SNAT_PRIORITY = -100, -90, 100
 """NF_IP_PRI_NAT_DST, after it, NF_IP_PRI_NAT_SRC."""
 FAMILY, NAME = TABLE
+MAX_CLIENTS = 65535
+"""So many are remembered for session affinity, of each family."""
 
 
 def name(kind: str, version: int) -> str:
@@ -48,9 +53,30 @@ def chooser(version: int, count: int) -> Chain:
     return Chain(family=FAMILY, table=NAME, name=f"lb{version}-{count}", rules=rules)
 
 
-def to_chooser(version: int, count: int) -> Verdict:
-    """Where a group of so many endpoints goes."""
-    return Verdict(GOTO, f"lb{version}-{count}")
+def to_chooser(version: int, count: int, seconds: int = 0) -> Verdict:
+    """Where a group of so many endpoints goes, whose clients keep theirs for so long."""
+    return Verdict(GOTO, f"lb{version}-{count}-{seconds}" if seconds else f"lb{version}-{count}")
+
+
+def to_kept(version: int, seconds: int) -> Verdict:
+    """Where a client goes that has an endpoint."""
+    return Verdict(GOTO, f"kept{version}-{seconds}")
+
+
+def recaller(version: int, count: int, seconds: int) -> list[Chain]:
+    """The chains of a group of so many endpoints whose clients keep theirs for so long.
+
+    What is remembered of a client is the number of its endpoint. When that endpoint is gone its number leads nowhere, and
+    another one is chosen.
+    """
+    kept = f"kept{version}-{seconds}"
+    again = rule(family(version), *r.to_group(version), r.pick(version, count), r.verdict(Verdict(GOTO, kept)))
+    rules = (rule(family(version), *r.recall(version)), rule(family(version), r.forget(version)), again)
+    keep = (
+        rule(family(version), r.remember(version, seconds)),
+        *(rule(*r.to_endpoint(version, protocol)) for protocol in r.PROTOCOLS),
+    )
+    return [_chain(kept, keep), _chain(f"lb{version}-{count}-{seconds}", rules)]
 
 
 def plan(node: Node, config: NetworkConfig) -> Fragment:
@@ -85,9 +111,14 @@ def sets(version: int) -> Iterator[Set]:
         "refused": (frontend, ()),
         "addresses": ((address,), ()),
         "hairpin": ((address, address), ()),
+        "ids": (("mark", "mark"), ("mark",)),
+        "targets": (("mark",), (address, "inet_service")),
+        "sticky": (("mark",), ("verdict",)),
     }
     for kind, (key, data) in shapes.items():
         yield Set(family=FAMILY, table=NAME, name=name(kind, version), key=key, data=data)
+    asked = (address, *frontend)
+    yield Set(family=FAMILY, table=NAME, name=name("affinity", version), key=asked, data=("mark",), size=MAX_CLIENTS)
     yield Set(family=FAMILY, table=NAME, name=name("local", version), key=(address,), interval=True)
 
 

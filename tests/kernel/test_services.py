@@ -143,6 +143,27 @@ def test_endpoints_come_and_go() -> None:
         assert {rig.reached(VIPS[0]) for _ in range(40 * count)} == set(addresses[:count])
 
 
+STICKY = {"session_affinity": "ClientIP", "session_affinity_config": None}
+
+
+def test_a_client_keeps_its_endpoint_until_that_goes() -> None:
+    rig = Rig()
+    addresses = [f"127.0.0.{n}" for n in range(1, 6)]
+    rig.serve(*addresses)
+    rig.want((service(**STICKY), slices(*addresses)))
+    first = rig.reached(VIPS[0])
+    assert {rig.reached(VIPS[0]) for _ in range(30)} == {first}
+    for others in range(4):  # the others go, and come back
+        staying = [a for a in addresses if a == first or addresses.index(a) >= others]
+        rig.want((service(**STICKY), slices(*staying)))
+        assert rig.reached(VIPS[0]) == first
+    rig.want((service(**STICKY), slices(*(a for a in addresses if a != first))))
+    second = rig.reached(VIPS[0])
+    assert second != first
+    rig.want((service(**STICKY), slices(*addresses)))
+    assert {rig.reached(VIPS[0]) for _ in range(30)} == {second}
+
+
 def test_nothing_is_left_when_services_go() -> None:
     rig = Rig()
     rig.want()
@@ -155,7 +176,12 @@ def test_nothing_is_left_when_services_go() -> None:
 
 def test_what_is_read_back_is_what_was_wanted_and_nft_says_the_same() -> None:
     rig = Rig()
-    rig.want((service(), slices("127.0.0.1", "127.0.0.2", "::1")), (service("b", ("10.96.0.11",)), slices()))
+    sticky = service("c", ("10.96.0.12", "fd00:10:96::12"), **STICKY)
+    rig.want(
+        (service(), slices("127.0.0.1", "127.0.0.2", "::1")),
+        (service("b", ("10.96.0.11",)), slices()),
+        (sticky, slices("127.0.0.1", "::1")),
+    )
     found = rig.kernel.read(OWNER)
     own = {identity: value for identity, value in rig.state.items() if identity[0].startswith("nft")}
     assert {identity: value for identity, value in found.items() if identity[0].startswith("nft")} == own
