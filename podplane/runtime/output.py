@@ -93,6 +93,12 @@ class LogFile:
             self._file = None
 
 
+def remove(log: Path) -> None:
+    """Forget the log of a run, if there is one."""
+    for path in (log, log.with_name(log.name + ASIDE)):
+        path.unlink(missing_ok=True)
+
+
 @dataclass(slots=True, eq=False)
 class Output:
     """The standard streams of one run of a container. `stdio` is what its process gets; `begin` when it has them."""
