@@ -22,7 +22,7 @@ from podplane.kernel.rootfs import Root
 from podplane.model.pod import Container, Handler, Probe
 from podplane.runtime.environment import ConfigError
 from podplane.runtime.images import ImageError
-from podplane.runtime.output import LogFile, Output, forget
+from podplane.runtime.output import LogFile, Output, remove
 from podplane.runtime.probes import ProbeFailed, Prober, watch
 from podplane.runtime.status import EPHEMERAL, MAIN, RUNNING, TERMINATED, WAITING, ContainerState
 
@@ -32,6 +32,8 @@ BACKOFF_SECONDS = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 FORGIVEN_AFTER_SECONDS = 600.0
 """A container that ran so long begins anew with its back-off."""
 CONFIG_RETRY_SECONDS = 5.0
+KEPT_LOGS = 2
+"""Of how many runs there are logs: the last one and the one before (kubelet, maximum-dead-containers-per-container)."""
 NEVER_BEGAN = ("CreateContainerConfigError", "ErrImagePull", "ImagePullBackOff")
 """Why a container waits whose start was refused; when it starts after all, that is no further restart."""
 FIELDS = {MAIN: "containers", EPHEMERAL: "ephemeralContainers"}
@@ -148,8 +150,9 @@ class ContainerRun:
         process = self._spawn(launch)
         try:
             await process.started()
-        except ProcessError:
-            return  # `_ended` says why
+        except ProcessError as error:  # `_ended` has it in the status
+            await self.pod.tell("Failed", f"Error: {error}", WARNING, self.part)
+            return
         if self.process is process and not process.exited.done():
             self._runs()
             await self.pod.tell("Started", f"Started container {self.spec.name}", part=self.part)
@@ -162,9 +165,9 @@ class ContainerRun:
             await self.pod.tell("Failed", event, WARNING, self.part)
 
     def _spawn(self, launch: Launch) -> Process:
-        name, restarts = self.spec.name, self.state.restarts
-        forget(self.pod.log_file(name, restarts - 2))  # of the run before this one the log is kept
-        log_file = LogFile(self.pod.log_file(name, restarts), utc_now)
+        if self.state.restarts >= KEPT_LOGS:
+            remove(self.pod.log_file(self.spec.name, self.state.restarts - KEPT_LOGS))
+        log_file = LogFile(self.pod.log_file(self.spec.name, self.state.restarts), utc_now)
         self.output = output = Output.open(log_file, self.pod.null, stdin=self.spec.stdin, tty=self.spec.tty)
         process = self.process = self.pod.processes.spawn(
             launch.command,
