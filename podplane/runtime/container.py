@@ -101,6 +101,7 @@ class ContainerRun:
     spec: Container
     state: ContainerState
     process: Process | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
     output: Output | None = None
     restart_at: float | None = None
     failures: int = 0
@@ -168,6 +169,7 @@ class ContainerRun:
             root=launch.root,
         )
         output.begin()
+        self.environment = launch.environment
         self._began, self._termination_file = self.pod.clock(), launch.termination_file
         process.exited.add_done_callback(lambda future: self._ended(process, future))
         return process
