@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -32,10 +32,7 @@ def _upgrade(
     request: Request,
     begin: Callable[[NodeStreams, ExecRequest], Execution],
 ) -> Upgrade:
-    protocol = next((p for p in ch.PROTOCOLS if p in request.protocols), "")
-    if not request.upgrade or not protocol:
-        offered = f"one of the sub-protocols {', '.join(ch.PROTOCOLS)}"
-        raise Problem("BadRequest", f"this request needs an upgrade to a WebSocket of {offered}")
+    protocol = next((p for p in ch.PROTOCOLS if p in request.protocols), "") if request.upgrade else ""
     if streams is None:
         raise Problem("ServiceUnavailable", "this API server reaches no node")
     wanted = ExecRequest(
@@ -47,6 +44,8 @@ def _upgrade(
         tty=request.flag("tty"),
     )
     try:
+        if not protocol:
+            _refuse_protocol(streams, wanted)
         execution = begin(streams, wanted)
     except StreamError as error:
         raise Problem("BadRequest", str(error)) from None
@@ -55,6 +54,13 @@ def _upgrade(
         await converse(execution, messages)
 
     return Upgrade(protocol, serve)
+
+
+def _refuse_protocol(streams: NodeStreams, wanted: ExecRequest) -> NoReturn:
+    """Say what is wrong with the container first: kubectl asks again without a WebSocket when it is refused, and shows the last word."""
+    streams.check(wanted)
+    offered = f"one of the sub-protocols {', '.join(ch.PROTOCOLS)}"
+    raise Problem("BadRequest", f"this request needs an upgrade to a WebSocket of {offered}")
 
 
 async def converse(execution: Execution, messages: Messages) -> None:

@@ -83,6 +83,9 @@ class Connection(Protocol):
 class NodeStreams(Protocol):
     """The nodes, as far as users reach into pods."""
 
+    def check(self, request: ExecRequest) -> None:
+        """StreamError when there is no such container, or it doesn't run now."""
+
     def execute(self, request: ExecRequest) -> Execution:
         """Start a command. StreamError when there is no such container to start it in."""
 

@@ -24,6 +24,10 @@ class Streams:
     find: Callable[[str, str], PodWorker | None]
     null: int
 
+    def check(self, request: ExecRequest) -> None:
+        """StreamError when there is no such container, or it doesn't run now."""
+        self._running(request)
+
     def execute(self, request: ExecRequest) -> CommandExecution:
         """Start a command. StreamError when there is no such container, or it doesn't run now."""
         worker, container = self._running(request)

@@ -82,10 +82,13 @@ class FakeStreams:
     executions: list[FakeExecution] = field(default_factory=list)
     asked: list[ExecRequest] = field(default_factory=list)
 
-    def execute(self, request: ExecRequest) -> FakeExecution:
-        self.asked.append(request)
+    def check(self, request: ExecRequest) -> None:
         if not self.executions:
             raise StreamError(f"container {request.container} is not valid for pod {request.pod}")
+
+    def execute(self, request: ExecRequest) -> FakeExecution:
+        self.asked.append(request)
+        self.check(request)
         return self.executions.pop(0)
 
 

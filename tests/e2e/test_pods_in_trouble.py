@@ -1,4 +1,4 @@
-"""A pod that is to end and says that it wants no more requests: its endpoint says so too, for as long as it lives."""
+"""Pods that end, or never begin: what others are told of them meanwhile."""
 
 from __future__ import annotations
 
@@ -54,3 +54,11 @@ def test_a_pod_is_asked_whether_it_is_ready_until_it_ends(lab: Podplane, kubectl
     finally:
         kubectl("delete", "--now", "--ignore-not-found", "-f", "-", stdin=DRAINS)
     assert "Liveness" not in kubectl("events", "--for=pod/drain")
+
+
+def test_what_cannot_be_entered_says_why(kubectl: Kubectl) -> None:
+    kubectl("run", "lost", "--image=example.org/nobody")
+    kubectl("wait", "--for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=ErrImagePull", "pod/lost")
+    said = kubectl("exec", "lost", "--", "true", code=1)
+    kubectl("delete", "pod", "lost", "--now")
+    assert "container lost of pod lost does not run now (waiting: ErrImagePull image 'example.org/nobody' is not here" in said
