@@ -39,6 +39,8 @@ NEVER_BEGAN = ("CreateContainerConfigError", "ErrImagePull", "ImagePullBackOff")
 FIELDS = {MAIN: "containers", EPHEMERAL: "ephemeralContainers"}
 """Where the spec of a pod has the containers of a role; those of others are `initContainers`."""
 MESSAGE_BYTES = 4096
+STARTUP, READINESS, LIVENESS = "Startup", "Readiness", "Liveness"
+"""Probes, as events name them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +109,12 @@ class ContainerRun:
     spec: Container
     state: ContainerState
     process: Process | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
     output: Output | None = None
     restart_at: float | None = None
     failures: int = 0
-    environment: Mapping[str, str] = field(default_factory=dict)
     _began: float = 0.0
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _probes: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _stopping: asyncio.Task[None] | None = None
     _termination_file: Path | None = None
 
@@ -190,7 +192,7 @@ class ContainerRun:
         state.state, state.reason, state.message, state.started_at = RUNNING, "", "", timestamp()
         state.container_id = f"podplane://{self.pod.uid}/{self.spec.name}/{state.restarts}"
         state.started, state.ready = self.spec.startup_probe is None, False
-        self._probe(self.spec.startup_probe, self._startup_decided, "Startup")
+        self._probe(self.spec.startup_probe, self._startup_decided, STARTUP)
         if state.started:
             self._begin_probes()
 
@@ -209,8 +211,8 @@ class ContainerRun:
 
     def _begin_probes(self) -> None:
         self.state.ready = self.spec.readiness_probe is None
-        self._probe(self.spec.readiness_probe, self._readiness_decided, "Readiness")
-        self._probe(self.spec.liveness_probe, self._liveness_decided, "Liveness")
+        self._probe(self.spec.readiness_probe, self._readiness_decided, READINESS)
+        self._probe(self.spec.liveness_probe, self._liveness_decided, LIVENESS)
 
     def _probe(self, probe: Probe | None, decided: Callable[[bool], None], name: str) -> None:
         if probe is None:
@@ -219,14 +221,14 @@ class ContainerRun:
         async def failed(why: str) -> None:
             await self.pod.tell("Unhealthy", f"{name} probe failed: {why}", WARNING, self.part)
 
-        self._tasks.append(asyncio.ensure_future(watch(self.pod.prober(self), probe, decided, failed)))
+        self._probes[name] = asyncio.ensure_future(watch(self.pod.prober(self), probe, decided, failed))
 
     def _startup_decided(self, succeeded: bool) -> None:
         if not succeeded:
             self._restart_after_probe(self.spec.startup_probe, "startup")
         elif not self.state.started:
             self.state.started = True
-            self._tasks.pop(0).cancel()
+            self._cancel_probes(STARTUP)
             self._begin_probes()
             self.pod.wake()
 
@@ -266,8 +268,8 @@ class ContainerRun:
         await asyncio.shield(process.exited)
 
     async def before_stop(self, seconds: float) -> None:
-        """The preStop hook, at most so long."""
-        self._cancel_probes()
+        """The preStop hook, at most so long. Whether it is ready is asked until the end (kubelet, StopLivenessAndStartup)."""
+        self._cancel_probes(STARTUP, LIVENESS)
         hook = self.spec.lifecycle.pre_stop if self.spec.lifecycle is not None else None
         if hook is None or seconds <= 0:
             return
@@ -288,16 +290,16 @@ class ContainerRun:
         elif hook.sleep is not None:
             await asyncio.sleep(hook.sleep.seconds)
 
-    def _cancel_probes(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        self._tasks.clear()
+    def _cancel_probes(self, *names: str) -> None:
+        for name in names:
+            if (task := self._probes.pop(name, None)) is not None:
+                task.cancel()
 
     def _ended(self, process: Process, future: asyncio.Future[int]) -> None:
         """Its process has ended: say how, and when it starts again."""
         if self.process is not process or future.cancelled():
             return
-        self._cancel_probes()
+        self._cancel_probes(STARTUP, READINESS, LIVENESS)
         self._stopping = None
         state, code = self.state, future.result()
         self.process = None
