@@ -239,7 +239,7 @@ async def test_without_an_upgrade_the_refusal_is_a_status(lab: Live) -> None:
 
 async def test_what_is_wrong_with_the_container_is_said_to_those_who_fell_back_from_a_websocket(lab: Live) -> None:
     status, body = await plain(lab, "POST")
-    assert (status, json.loads(body)["message"]) == (400, "container  is not valid for pod web")
+    assert (status, json.loads(body)["message"]) == (400, "container main is not valid for pod web")
 
 
 def handshake(port: int, path: str, protocols: str) -> bytes:
