@@ -22,10 +22,9 @@ from podplane.apiserver.controllers.decision import (
     itself,
     key_of,
 )
-from podplane.apiserver.controllers.placement import fits_node
+from podplane.apiserver.controllers.placement import REQUIRED, fits_node
 from podplane.apiserver.controllers.pods import available_in, is_active, is_ready, made_of, share
 from podplane.apiserver.controllers.replica_set import adopt, release
-from podplane.apiserver.controllers.scheduler import REQUIRED
 
 RESOURCE, KIND = "daemonsets.apps", "DaemonSet"
 TOLERATED = (
