@@ -132,7 +132,8 @@ class Tunnel:
     async def _opened(self, stream: int, headers: Any) -> None:
         kind, port = headers.get("streamtype", ""), headers.get("port", "")
         key = headers.get("requestid", "")
-        if kind not in ("error", "data") or not port.isdecimal() or len(port) > 5 or len(self._pairs) >= MAX_CONNECTIONS:
+        is_too_many = key not in self._pairs and len(self._pairs) >= MAX_CONNECTIONS
+        if kind not in ("error", "data") or not port.isdecimal() or len(port) > 5 or is_too_many:
             await self._messages.send(self._spdy.reset(stream, spdy.REFUSED_STREAM))
             return
         pair = self._pairs.setdefault(key, _Pair())
