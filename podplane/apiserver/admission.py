@@ -21,6 +21,7 @@ from podplane.ipam.pool import BlockPool, Exhausted
 from podplane.state.value import IPNetwork
 
 Object = dict[str, Any]
+GATED = {"reason": "SchedulingGated", "message": "Scheduling is blocked due to non-empty scheduling gates"}
 
 
 class Admission:
@@ -128,4 +129,6 @@ class Admission:
         conditions = []
         if spec.get("nodeName"):
             conditions.append({"type": "PodScheduled", "status": "True", "lastTransitionTime": since})
+        elif spec.get("schedulingGates"):
+            conditions.append({"type": "PodScheduled", "status": "False", "lastTransitionTime": since, **GATED})
         pod["status"] = {"phase": "Pending", "conditions": conditions}

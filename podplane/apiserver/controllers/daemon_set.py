@@ -22,10 +22,9 @@ from podplane.apiserver.controllers.decision import (
     itself,
     key_of,
 )
-from podplane.apiserver.controllers.placement import fits_node
-from podplane.apiserver.controllers.pods import available_in, is_active, is_ready, made_of, share
+from podplane.apiserver.controllers.placement import REFUSING, REQUIRED, is_chosen, taints_of, tolerates
+from podplane.apiserver.controllers.pods import ENDED, available_in, is_active, is_ready, made_of, share
 from podplane.apiserver.controllers.replica_set import adopt, release
-from podplane.apiserver.controllers.scheduler import REQUIRED
 
 RESOURCE, KIND = "daemonsets.apps", "DaemonSet"
 TOLERATED = (
@@ -92,9 +91,19 @@ def _spec_for(daemon_set: Object, node: str) -> Object:
 
 def _fits(daemon_set: Object, node: Object) -> bool:
     """Should a pod run there? What its own template chooses counts too."""
-    template = daemon_set["spec"]["template"]["spec"]
-    spec = {**_spec_for(daemon_set, node["metadata"]["name"]), "affinity": template.get("affinity", {})}
-    return not fits_node(spec, node)
+    return _is_for(daemon_set, node, *REFUSING)
+
+
+def _may_stay(daemon_set: Object, node: Object) -> bool:
+    """May a pod that runs there go on? Taints that only keep new pods away don't end it."""
+    return _is_for(daemon_set, node, "NoExecute")
+
+
+def _is_for(daemon_set: Object, node: Object, *effects: str) -> bool:
+    name, template = node["metadata"]["name"], daemon_set["spec"]["template"]["spec"]
+    spec = {**_spec_for(daemon_set, name), "affinity": template.get("affinity", {})}
+    tolerated = all(tolerates(spec, taint) for taint in taints_of(node, *effects))
+    return template.get("nodeName", name) == name and tolerated and is_chosen(spec, node)
 
 
 def _by_node(pods: Iterable[Object]) -> dict[str, list[Object]]:
@@ -105,23 +114,37 @@ def _by_node(pods: Iterable[Object]) -> dict[str, list[Object]]:
 
 
 def _place(view: View, daemon_set: Object) -> Iterator[Action]:
-    """One pod for each node that fits, none for others; of two the older stays. Pods that failed are replaced."""
-    fitting = {node["metadata"]["name"] for node in view.all("nodes") if _fits(daemon_set, node)}
-    there = _by_node(view.controlled("pods", daemon_set))
+    """One pod for each node that fits, none where none may stay; of two the older stays. Pods that ended are replaced."""
+    nodes = view.all("nodes")
+    fitting = {node["metadata"]["name"] for node in nodes if _fits(daemon_set, node)}
+    staying = {node["metadata"]["name"] for node in nodes if _may_stay(daemon_set, node)}
+    there = _by_node(pod for pod in view.controlled("pods", daemon_set) if not _is_over(pod))
     for node, pods in there.items():
         for pod in pods:
-            if pod.get("status", {}).get("phase") in ("Failed", "Succeeded") and "deletionTimestamp" not in pod["metadata"]:
-                if pod["status"]["phase"] == "Failed":
-                    text = f"Found failed daemon pod {'/'.join(key_of(pod))} on node {node}, will try to kill it"
-                    yield Note(daemon_set, "FailedDaemonPod", text, "Warning")
+            if pod.get("status", {}).get("phase") in ENDED:
+                yield _ended(daemon_set, pod, node)
                 yield Delete("pods", pod)
         living = [pod for pod in pods if is_active(pod)]
-        spare = living if node not in fitting else _spare(daemon_set, living)
-        for pod in spare:
+        for pod in _spare(view, daemon_set, living) if node in staying else living:
             yield Note(daemon_set, "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}")
             yield Delete("pods", pod)
     for node in sorted(fitting - there.keys()):
         yield _new(daemon_set, node)
+
+
+def _is_over(pod: Object) -> bool:
+    """Has it ended, and is it only waiting to be forgotten?"""
+    return "deletionTimestamp" in pod["metadata"] and pod.get("status", {}).get("phase") in ENDED
+
+
+def _ended(daemon_set: Object, pod: Object, node: str) -> Note:
+    """What is said of a pod that ended though it should run for ever."""
+    path = "/".join(key_of(pod))
+    if pod["status"]["phase"] == "Failed":
+        text = f"Found failed daemon pod {path} on node {node}, will try to kill it"
+        return Note(daemon_set, "FailedDaemonPod", text, "Warning")
+    text = f"Found succeeded daemon pod {path} on node {node}, will try to delete it"
+    return Note(daemon_set, "SucceededDaemonPod", text)
 
 
 def _new(daemon_set: Object, node: str) -> Create:
@@ -131,13 +154,14 @@ def _new(daemon_set: Object, node: str) -> Create:
     return Create("pods", daemon_set["metadata"]["namespace"], made)
 
 
-def _spare(daemon_set: Object, living: Sequence[Object]) -> list[Object]:
-    """Those beyond one; during a surge the old and the new one live side by side until the new one is ready."""
+def _spare(view: View, daemon_set: Object, living: Sequence[Object]) -> list[Object]:
+    """Those beyond one; in a surge the old and the new one live side by side, until the new one serves or the old one fails."""
     newest = revisions.hash_of_owner(daemon_set)
     new = sorted((p for p in living if _hash(p) == newest), key=_age)
     old = sorted((p for p in living if _hash(p) != newest), key=_age)
     if new and old:
-        return [*new[1:], *(old if is_ready(new[0]) else old[1:])]
+        serves = available_in(new[0], daemon_set["spec"].get("minReadySeconds", 0), view.now) == 0
+        return [*new[1:], *(old if serves or not is_ready(old[0]) else old[1:])]
     return [*new[1:], *old[1:]]
 
 
@@ -148,18 +172,18 @@ def _age(pod: Object) -> tuple[str, str]:
 def _roll(view: View, daemon_set: Object) -> Iterator[Action]:
     """Replace pods of older templates, so many at a time that no more than maxUnavailable nodes are without one."""
     there = _by_node(pod for pod in view.controlled("pods", daemon_set) if "deletionTimestamp" not in pod["metadata"])
-    wanted = sum(_fits(daemon_set, node) for node in view.all("nodes"))
+    fitting = {node["metadata"]["name"] for node in view.all("nodes") if _fits(daemon_set, node)}
     rolling, newest = daemon_set["spec"]["updateStrategy"].get("rollingUpdate", {}), revisions.hash_of_owner(daemon_set)
-    surge, missing = (share(rolling.get(name), wanted, up=True) for name in ("maxSurge", "maxUnavailable"))
+    surge, missing = (share(rolling.get(name), len(fitting), up=True) for name in ("maxSurge", "maxUnavailable"))
     seconds = daemon_set["spec"].get("minReadySeconds", 0)
     working = [node for node, pods in there.items() if any(available_in(p, seconds, view.now) == 0 for p in pods)]
-    room = max(missing, 0 if surge else 1) - (wanted - len(working))
+    room = max(missing, 0 if surge else 1) - len((fitting | there.keys()) - set(working))
     surging = sum(len(pods) > 1 for pods in there.values())
     for node, pods in sorted(there.items()):
         if any(_hash(pod) == newest for pod in pods):
             continue
-        if surge and surging < surge:
-            surging += 1
+        if surge and (node not in working or surging < surge):
+            surging += node in working
             yield _new(daemon_set, node)
         elif not surge and (node not in working or room > 0):
             room -= node in working

@@ -26,6 +26,7 @@ from podplane.apiserver.controllers.decision import (
     owned_by,
 )
 from podplane.apiserver.controllers.pods import condition_of, hash_of, rfc3339, set_condition, share
+from podplane.apiserver.controllers.replica_set import FAILURE
 from podplane.apiserver.kinds.names import matches
 
 RESOURCE, REPLICA_SETS, KIND, API_VERSION = "deployments.apps", "replicasets.apps", "Deployment", "apps/v1"
@@ -278,11 +279,12 @@ class _Rollout:
         yield from self._spread(active)
 
     def _spread(self, active: Sequence[Object]) -> Iterator[Action]:
-        """Each gets its part, the larger ones first; what rounding leaves goes to the largest."""
+        """Each gets its part, the larger ones first, of equals the newer when it grows; what rounding leaves goes to the first."""
         surge, _ = self.bounds
         total = sum(map(_replicas, active))
         left = (self.replicas + surge if self.replicas else 0) - total
-        ordered = sorted(active, key=lambda rs: (-_replicas(rs), rs["metadata"]["creationTimestamp"]), reverse=False)
+        by_age = sorted(active, key=lambda rs: (rs["metadata"]["creationTimestamp"], revision_of(rs)), reverse=left > 0)
+        ordered = sorted(by_age, key=_replicas, reverse=True)
         wanted = {rs["metadata"]["uid"]: _replicas(rs) for rs in ordered}
         todo = left
         for rs in ordered:
@@ -328,6 +330,7 @@ def _status(view: View, key: Key) -> Iterator[Action]:
     now = rfc3339(view.now)
     conditions = _with_available(rollout, new, old.get("conditions", []), now)
     conditions = _with_progress(view, rollout, new, old, conditions)
+    conditions = _with_failure(rollout, conditions)
     new["conditions"] = conditions
     if any(old.get(field) != value for field, value in new.items()):
         yield Patch(RESOURCE, deployment, {"status": new}, "status")
@@ -353,7 +356,7 @@ def _counts(view: View, rollout: _Rollout) -> Object:
         "updatedReplicas": new.get("status", {}).get("replicas", 0) if new is not None else 0,
         "readyReplicas": total["readyReplicas"],
         "availableReplicas": available,
-        "unavailableReplicas": max(0, total["replicas"] - available),
+        "unavailableReplicas": max(0, sum(map(_replicas, rollout.sets)) - available),
         "terminatingReplicas": leaving,
     }
 
@@ -372,6 +375,22 @@ def _with_available(rollout: _Rollout, new: Object, conditions: list[Object], no
     return set_condition(conditions, condition, now)
 
 
+def _with_failure(rollout: _Rollout, conditions: list[Object]) -> list[Object]:
+    """That pods can't be made is told as the ReplicaSet says it, the newest first."""
+    sets = [*([rollout.new] if rollout.new is not None else []), *rollout.old]
+    found = [condition for rs in sets if (condition := condition_of(rs, FAILURE)) is not None]
+    return [c for c in conditions if c["type"] != FAILURE] + [
+        {**c, "lastUpdateTime": c["lastTransitionTime"]} for c in found[:1]
+    ]
+
+
+def _has_progressed(new: Object, old: Object) -> bool:
+    """Are there more new pods, fewer old ones, or do more of them work? (DeploymentProgressing)"""
+    before = {field: old.get(field, 0) for field in COUNTED}
+    fewer = new["replicas"] - new["updatedReplicas"] < before["replicas"] - before["updatedReplicas"]
+    return fewer or any(new[field] > before[field] for field in COUNTED[1:])
+
+
 def _with_progress(view: View, rollout: _Rollout, new: Object, old: Object, conditions: list[Object]) -> list[Object]:
     """Progressing: complete, on its way, or stuck for longer than the deadline."""
     now, name = rfc3339(view.now), rollout.deployment["metadata"]["name"]
@@ -387,17 +406,13 @@ def _with_progress(view: View, rollout: _Rollout, new: Object, old: Object, cond
         return condition("Unknown", "DeploymentPaused", "Deployment is paused")
     if before is not None and before["reason"] == "DeploymentPaused":
         return condition("Unknown", "DeploymentResumed", "Deployment is resumed")
+    is_done = before is not None and before["reason"] == "NewReplicaSetAvailable" and what in before["message"]
+    if is_done and new["replicas"] == new["updatedReplicas"]:
+        return conditions  # scaled, or a pod fails: the rollout was complete, and has no deadline any more
     if _is_complete(rollout):
-        if (
-            before is not None
-            and before["reason"] == "NewReplicaSetAvailable"
-            and newest is not None
-            and what in before["message"]
-        ):
-            return conditions
         return condition("True", "NewReplicaSetAvailable", f"{what} has successfully progressed.")
-    progressed = any(new[field] != old.get(field, 0) for field in COUNTED)
-    if before is None or before["reason"] == "NewReplicaSetAvailable" or (progressed and before["status"] != "False"):
+    progressed = _has_progressed(new, old)
+    if before is None or before["reason"] == "NewReplicaSetAvailable" or progressed:
         made = {"type": PROGRESSING, "status": "True", "reason": "ReplicaSetUpdated", "message": f"{what} is progressing."}
         others = [c for c in conditions if c["type"] != PROGRESSING]
         since = before["lastTransitionTime"] if before is not None and before["status"] == "True" else now
@@ -405,8 +420,6 @@ def _with_progress(view: View, rollout: _Rollout, new: Object, old: Object, cond
     deadline = rollout.spec.get("progressDeadlineSeconds", DEFAULT_DEADLINE)
     if _age(before, view.now) >= deadline:
         return condition("False", "ProgressDeadlineExceeded", f"{what} has timed out progressing.")
-    if progressed:
-        return condition("True", "ReplicaSetUpdated", f"{what} is progressing.")
     return conditions
 
 

@@ -13,7 +13,7 @@ import asyncio
 import heapq
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from podplane.apiserver.controllers.decision import (
@@ -39,7 +39,7 @@ from podplane.cluster.events import WARNING, Recorder
 log = logging.getLogger(__name__)
 TURN_SECONDS = 0.005
 """How long others wait at most, unless a single decision takes longer."""
-FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.01, 60.0
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, DOUBLINGS = 0.01, 60.0, 20
 Task = tuple[str, Key]
 """(a controller's name, what it is to decide about)."""
 
@@ -127,14 +127,27 @@ class Manager:
     async def _decide(self, task: Task) -> None:
         name, key = task
         try:
-            for action in self._controllers[name].decide(self._view, key):
-                await self._carry_out(task, action)
+            await self._perform(task, _actions(self._controllers[name].decide(self._view, key)))
             self._failures.pop(task, None)
         except Exception as error:
             failures = self._failures[task] = self._failures.get(task, 0) + 1
-            self._at(task, min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**failures))
+            self._at(task, min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(failures, DOUBLINGS)))
             known = isinstance(error, ApiError)
             log.warning("controller=%s key=%s error=%s", name, "/".join(key), error, exc_info=None if known else error)
+
+    async def _perform(self, task: Task, decision: Generator[Action, None, None]) -> None:
+        """Carry out one action after the other; a decision is told which one fails, so that it can say so before it gives up."""
+        failure: ApiError | None = None
+        while True:
+            try:
+                action = decision.throw(failure) if failure is not None else next(decision)
+            except StopIteration:
+                return
+            failure = None
+            try:
+                await self._carry_out(task, action)
+            except ApiError as error:
+                failure = error
 
     def _at(self, task: Task, seconds: float) -> None:
         """Decide again then, unless that is going to happen before."""
@@ -179,6 +192,10 @@ class Manager:
             raise
         if owner is not None:
             await recorder.record(kind, about, "SuccessfulCreate", f"Created pod: {made['metadata']['name']}")
+
+
+def _actions(decision: Iterable[Action]) -> Generator[Action, None, None]:
+    yield from decision
 
 
 def _clock() -> float:

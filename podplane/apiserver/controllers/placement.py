@@ -11,19 +11,22 @@ from podplane.apiserver.controllers.decision import Object
 
 UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 REFUSING = ("NoSchedule", "NoExecute")
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
 def fits_node(spec: Object, node: Object) -> str:
     """ "", or the scheduler's words for why a pod of this spec may not run on the node."""
     if node.get("spec", {}).get("unschedulable") and not tolerates(spec, {"key": UNSCHEDULABLE, "effect": "NoSchedule"}):
         return "node(s) were unschedulable"
-    if not is_chosen(spec, node):
-        return "node(s) didn't match Pod's node affinity/selector"
     taint = next((t for t in taints_of(node, *REFUSING) if not tolerates(spec, t)), None)
     if taint is not None:
-        value = taint.get("value", "")
-        return f"node(s) had untolerated taint {{{taint['key']}: {value}}}"
-    return ""
+        return untolerated(taint)
+    return "" if is_chosen(spec, node) else "node(s) didn't match Pod's node affinity/selector"
+
+
+def untolerated(taint: Object) -> str:
+    """The scheduler's words for a taint that keeps a pod away."""
+    return f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"
 
 
 def taints_of(node: Object, *effects: str) -> Iterator[Object]:
@@ -52,7 +55,7 @@ def is_chosen(spec: Object, node: Object) -> bool:
     labels = node["metadata"].get("labels", {})
     if any(labels.get(key) != value for key, value in spec.get("nodeSelector", {}).items()):
         return False
-    required = (spec.get("affinity", {}).get("nodeAffinity") or {}).get("requiredDuringSchedulingIgnoredDuringExecution")
+    required = (spec.get("affinity", {}).get("nodeAffinity") or {}).get(REQUIRED)
     return required is None or any(matches_term(term, node) for term in required.get("nodeSelectorTerms", ()))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
 from podplane.apiserver.controllers.decision import (
     Action,
@@ -21,13 +23,15 @@ from podplane.apiserver.controllers.decision import (
     key_of,
     owned_by,
 )
-from podplane.apiserver.controllers.pods import available_in, is_active, is_ready, made_of
+from podplane.apiserver.controllers.pods import available_in, condition_of, is_active, is_ready, made_of, rfc3339, set_condition
 from podplane.apiserver.kinds.names import matches
+from podplane.cluster.errors import ApiError
 
 RESOURCE, KIND, API_VERSION = "replicasets.apps", "ReplicaSet", "apps/v1"
 BURST = 500
 """So many pods at most are made or deleted by one decision."""
-DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+DELETION_COST, COST = "controller.kubernetes.io/pod-deletion-cost", re.compile("0|-?[1-9][0-9]{0,9}", re.ASCII)
+FAILURE = "ReplicaFailure"
 RANKS = {"Pending": 0, "Unknown": 1, "Running": 2}
 
 
@@ -47,7 +51,11 @@ def _decide(view: View, key: Key) -> Iterator[Action]:
     if "deletionTimestamp" not in replica_set["metadata"]:
         yield from release(view, replica_set)
         yield from adopt(view, replica_set, KIND, API_VERSION)
-        yield from _scale(replica_set, [pod for pod in view.controlled("pods", replica_set) if is_active(pod)])
+        try:
+            yield from _scale(view, replica_set)
+        except ApiError as error:
+            yield from _status(view, key, str(error))
+            raise
     yield from _status(view, key)
 
 
@@ -67,37 +75,53 @@ def adopt(view: View, owner: Object, kind: str, api_version: str) -> Iterator[Ac
             yield Patch("pods", pod, {"metadata": {"ownerReferences": [*others, owned_by(owner, kind, api_version)]}})
 
 
-def _scale(replica_set: Object, pods: Sequence[Object]) -> Iterator[Action]:
+def _scale(view: View, replica_set: Object) -> Iterator[Action]:
+    pods = _active(view, replica_set)
     difference = len(pods) - replica_set["spec"].get("replicas", 1)
     for _ in range(min(-difference, BURST)):
         made = made_of(replica_set["spec"]["template"], replica_set, KIND, API_VERSION)
         yield Create("pods", replica_set["metadata"]["namespace"], made)
     if difference > 0:
-        crowd: dict[str, int] = {}
-        for pod in pods:
-            node = pod["spec"].get("nodeName", "")
-            crowd[node] = crowd.get(node, 0) + 1
+        related = (pod for one in _siblings(view, replica_set) for pod in _active(view, one))
+        crowd = Counter(pod["spec"].get("nodeName", "") for pod in related)
         for pod in sorted(pods, key=lambda pod: _keep(pod, crowd))[: min(difference, BURST)]:
             yield Note(replica_set, "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}")
             yield Delete("pods", pod)
 
 
-def _keep(pod: Object, crowd: dict[str, int]) -> tuple[object, ...]:
+def _active(view: View, replica_set: Object) -> list[Object]:
+    return [pod for pod in view.controlled("pods", replica_set) if is_active(pod)]
+
+
+def _siblings(view: View, replica_set: Object) -> list[Object]:
+    """The ReplicaSets of the same Deployment, this one among them: in a rollout, the crowd on a node is of all of them."""
+    owner = controller_of(replica_set)
+    return view.controlled(RESOURCE, {"metadata": owner}) if owner is not None else [replica_set]
+
+
+def _keep(pod: Object, crowd: Mapping[str, int]) -> tuple[object, ...]:
     """A sort key with those first that are least worth keeping (controller_utils.go, ActivePodsWithRanks)."""
     metadata, status = pod["metadata"], pod.get("status", {})
     node = pod["spec"].get("nodeName", "")
     restarts = max((c.get("restartCount", 0) for c in status.get("containerStatuses", ())), default=0)
-    cost = metadata.get("annotations", {}).get(DELETION_COST, "0")
+    ready = condition_of(pod, "Ready") or {}
     return (
         bool(node),
         RANKS.get(status.get("phase", "Pending"), 0),
         is_ready(pod),
-        int(cost) if cost.lstrip("-").isdecimal() else 0,
+        _cost(pod),
         -crowd[node],
+        _reversed(ready.get("lastTransitionTime") or "") if is_ready(pod) else (),
         -restarts,
         _reversed(metadata["creationTimestamp"]),
         metadata["name"],
     )
+
+
+def _cost(pod: Object) -> int:
+    """What its deletion costs, as the user says; 0 for what is no number."""
+    text = pod["metadata"].get("annotations", {}).get(DELETION_COST, "")
+    return int(text) if COST.fullmatch(text) else 0
 
 
 def _reversed(text: str) -> tuple[int, ...]:
@@ -105,7 +129,7 @@ def _reversed(text: str) -> tuple[int, ...]:
     return tuple(-ord(letter) for letter in text)
 
 
-def _status(view: View, key: Key) -> Iterator[Action]:
+def _status(view: View, key: Key, failure: str = "") -> Iterator[Action]:
     replica_set = view.get(RESOURCE, key)
     if replica_set is None:
         return
@@ -122,10 +146,22 @@ def _status(view: View, key: Key) -> Iterator[Action]:
         "terminatingReplicas": sum("deletionTimestamp" in pod["metadata"] for pod in owned),
         "observedGeneration": replica_set["metadata"].get("generation", 0),
     }
+    conditions = _conditions(old.get("conditions", []), failure, rfc3339(view.now))
+    if conditions != old.get("conditions", []):
+        new["conditions"] = conditions
     if any(old.get(field) != value for field, value in new.items()):
         yield Patch(RESOURCE, replica_set, {"status": new}, "status")
     if pending := [wait for wait in waits if wait]:
         yield Again(min(pending) + 0.01)
+
+
+def _conditions(old: list[Object], failure: str, now: str) -> list[Object]:
+    """Whether a pod could not be made, and why the first time: were each told, each would be a write that makes it try again."""
+    if not failure:
+        return [condition for condition in old if condition["type"] != FAILURE]
+    if any(condition["type"] == FAILURE for condition in old):
+        return old
+    return set_condition(old, {"type": FAILURE, "status": "True", "reason": "FailedCreate", "message": failure}, now)
 
 
 CONTROLLER = Controller("replicaset-controller", {RESOURCE: itself, "pods": _of_orphans}, _decide)
