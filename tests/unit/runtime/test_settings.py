@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from podplane.model.objects import Service
 from podplane.model.pod import Container, Pod
+from podplane.model.service import Service
 from podplane.runtime import network_files
 from podplane.runtime.environment import CONFIG_MAPS, SECRETS, ConfigError, Facts, expand, service_variables, variables
 from podplane.runtime.images import ImageError, command_of
