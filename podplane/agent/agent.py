@@ -217,6 +217,8 @@ class Agent:
         if self._sending is None:
             self._sending = loop.create_task(self._send())
         failed = await outcome
+        if not failed:
+            return Report(operations)
         return Report(
             [o for o in operations if o.value.identity not in failed],
             [Failure(o, failed[o.value.identity]) for o in operations if o.value.identity in failed],
@@ -226,7 +228,8 @@ class Agent:
         """Send what is queued until nothing is; ten pods that come at once are one change of the kernel."""
         while self._queue:
             changes, self._queue = self._queue, []
-            operations, removals = _staged(compose([operation for own, _ in changes for operation in own]))
+            together = changes[0][0] if len(changes) == 1 else compose([operation for own, _ in changes for operation in own])
+            operations, removals = _staged(together)
             async with self._kernel_busy:
                 report = await self._carry_out(operations)
                 failed = {failure.operation.value.identity: failure.error for failure in report.failed}

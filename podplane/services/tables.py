@@ -33,6 +33,8 @@ TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 DNAT_PRIORITY, REFUSE_PRIORITY, SNAT_PRIORITY = -100, -90, 100
 """NF_IP_PRI_NAT_DST, after it, NF_IP_PRI_NAT_SRC."""
 FAMILY, NAME = TABLE
+USUAL_COUNT = 10
+"""Chains for so many endpoints are always there, so that a Service that grows or shrinks changes elements only."""
 MAX_CLIENTS = 65535
 """So many are remembered for session affinity, of each family."""
 
@@ -88,6 +90,7 @@ def plan(node: Node, config: NetworkConfig) -> Fragment:
     values: list[Value] = [Table(family=FAMILY, table=NAME)]
     for version in versions:
         values += sets(version)
+        values += [chooser(version, count) for count in range(1, USUAL_COUNT + 1)]
         values += _local(version, blocks, node)
     return fragment([*values, *_routes(node, versions, config), *_base_chains(versions, config)])
 
