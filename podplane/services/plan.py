@@ -15,7 +15,11 @@ from podplane.model.service import CLUSTER, LOCAL, EndpointSlice, Service, Servi
 from podplane.model.view import Sandbox, View
 from podplane.services import tables
 from podplane.services.endpoints import Place, Target, candidates
+from podplane.services.rules import CHOICE_BITS
 from podplane.state.value import Fragment, IPAddress, Value, fragment
+
+MAX_ENDPOINTS = 1 << CHOICE_BITS - 1
+"""So many endpoints of a group are used."""
 
 
 @dataclass(slots=True)
@@ -23,6 +27,7 @@ class Numbers:
     """Numbers of groups by name, each given once. An agent that starts takes over those that are in the kernel."""
 
     _by_name: dict[str, int] = field(default_factory=dict)
+    _sticky: dict[tuple[int, int], int] = field(default_factory=dict)
     _last: int = 0
 
     def of(self, name: str) -> int:
@@ -31,6 +36,10 @@ class Numbers:
             self._last += 1
             self._by_name[name] = self._last
         return self._by_name[name]
+
+    def choice(self, count: int, seconds: int) -> int:
+        """The number of a way to choose: without affinity, that of the endpoints."""
+        return count if not seconds else self._sticky.setdefault((count, seconds), MAX_ENDPOINTS + 1 + len(self._sticky))
 
     def take(self, name: str, number: int) -> None:
         """A group that has this number in the kernel already."""
@@ -81,17 +90,19 @@ def _port(
     for policy, address, number in frontends(service, port, version, here):
         by_policy.setdefault(policy, []).append((address, number))
     for policy, own in by_policy.items():
-        targets = found.everywhere(here.place) if policy == CLUSTER else found.local(here.place)
+        targets = (found.everywhere(here.place) if policy == CLUSTER else found.local(here.place))[:MAX_ENDPOINTS]
         name = group_name(service, port, policy)
         if targets:
-            group = numbers.of(name)
-            if service.spec.affinity_seconds:
-                yield from _sticky_group(version, group, name, targets, service.spec.affinity_seconds, numbers)
+            group, seconds = numbers.of(name) << CHOICE_BITS, service.spec.affinity_seconds
+            how = numbers.choice(len(targets), seconds)
+            if seconds:
+                yield from _sticky_group(version, group, name, targets, seconds, numbers)
             else:
                 yield from _group(version, group, name, targets)
+            yield tables.choice(version, how, len(targets), seconds)
             for address, number in own:
                 key = (address, port.protocol.lower(), number)
-                yield tables.element("frontends", version, key, (group,), name)
+                yield tables.element("frontends", version, key, (group | how,), name)
         else:
             for address, number in own:
                 yield tables.element("refused", version, (address, port.protocol.lower(), number), None, name)
@@ -104,7 +115,6 @@ def _group(version: int, group: int, name: str, targets: Sequence[Target]) -> It
     for index, target in enumerate(sorted(targets)):
         yield tables.element("endpoints", version, (group, index), tuple(target), name)
     yield tables.chooser(version, count)
-    yield tables.element("choice", version, (group,), tables.to_chooser(version, count), name)
 
 
 def _sticky_group(
@@ -116,9 +126,8 @@ def _sticky_group(
         number = numbers.of(f"{name}/{target.ip}/{target.port}")
         yield tables.element("targets", version, (number,), tuple(target), name)
         yield tables.element("ids", version, (group, index), (number,), name)
-        yield tables.element("sticky", version, (number,), tables.to_kept(version, seconds), name)
+        yield tables.element("sticky", version, (number,), None, name)
     yield from tables.recaller(version, count, seconds)
-    yield tables.element("choice", version, (group,), tables.to_chooser(version, count, seconds), name)
 
 
 def frontends(service: Service, port: ServicePort, version: int, here: Here) -> Iterator[tuple[str, IPAddress, int]]:

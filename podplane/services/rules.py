@@ -30,6 +30,9 @@ ADDRESS_AND_PORT = 1 | 2
 """NF_NAT_RANGE_MAP_IPS, NF_NAT_RANGE_PROTO_SPECIFIED."""
 TCP_RESET, ICMPX, PORT_UNREACHABLE = 1, 2, 1
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+CHOICE_BITS = 14
+CHOICE_MASK = (1 << CHOICE_BITS) - 1
+"""The lower bits of a mark say how is chosen, those above which group it is."""
 FIRST = 1
 """The first register."""
 SIZE = {4: 4, 6: 16}
@@ -64,9 +67,18 @@ def to_group(version: int) -> tuple[Row, ...]:
     return ((*frontend(version), Lookup(set=f"frontends{version}", dreg=FIRST), Meta(key=META_MARK, sreg=FIRST)),)
 
 
-def by_mark(name: str) -> Row:
-    """`meta mark vmap @name`."""
-    return (Meta(key=META_MARK, dreg=FIRST), Lookup(set=name, dreg=0))
+def by_choice(name: str) -> Row:
+    """`meta mark & 0x00003fff vmap @name`: to the chain that chooses as the group wants it."""
+    return (Meta(key=META_MARK, dreg=FIRST), _masked(CHOICE_MASK), Lookup(set=name, dreg=0))
+
+
+def drop_choice() -> Row:
+    """`meta mark set meta mark & 0xffffc000`: the group alone."""
+    return (Meta(key=META_MARK, dreg=FIRST), _masked(~CHOICE_MASK & 0xFFFF_FFFF), Meta(key=META_MARK, sreg=FIRST))
+
+
+def _masked(mask: int) -> Bitwise:
+    return Bitwise(length=4, mask=mask.to_bytes(4, "little"), xor=bytes(4))
 
 
 def choose(version: int, protocol_name: str, count: int) -> tuple[Row, ...]:
@@ -94,9 +106,9 @@ def client(version: int) -> Row:
 
 
 def recall(version: int) -> tuple[Row, ...]:
-    """`meta mark set ip saddr . … map @affinity4 meta mark vmap @sticky4`: back to the endpoint of last time, if it is there."""
+    """`meta mark set ip saddr . … map @affinity4 meta mark @sticky4`: the endpoint of last time, if it is there."""
     found = (*client(version), Lookup(set=f"affinity{version}", dreg=FIRST), Meta(key=META_MARK, sreg=FIRST))
-    return (found, by_mark(f"sticky{version}"))
+    return (found, (Meta(key=META_MARK, dreg=FIRST), Lookup(set=f"sticky{version}")))
 
 
 def forget(version: int) -> Row:

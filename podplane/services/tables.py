@@ -1,7 +1,7 @@
 """The nf_tables of Services that do not depend on any of them: sets, maps, base chains, and the chains that choose.
 
-    prerouting, output (nat)   frontends4: (address, protocol, port) → group      the group is put in the packet's mark
-                               choice4:    group → goto lb4-<n>                   n is how many endpoints it has
+    prerouting, output (nat)   frontends4: (address, protocol, port) → mark       that is the group, and how many endpoints it has
+                               choice4:    how many → goto lb4-<n>
     lb4-<n>                    endpoints4: (group, random number below n) → (address, port)      destination NAT
     refuse (filter)            what still goes to a Service address goes nowhere: reject
     postrouting (nat)          masquerade where the answer would not come back this way
@@ -17,6 +17,7 @@ Sources: nft(8); k8s.io/kubernetes, pkg/proxy/nftables (what is masqueraded, wha
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable, Iterator
 
@@ -49,36 +50,36 @@ def element(kind: str, version: int, key: tuple[object, ...], data: object = Non
     return Element(family=FAMILY, table=NAME, set=name(kind, version), key=key, data=data, comment=comment)  # type: ignore[arg-type]  # parts
 
 
+@functools.cache
 def chooser(version: int, count: int) -> Chain:
     """The chain that chooses among so many endpoints, each with the same chance."""
-    rules = tuple(rule(*r.choose(version, protocol, count)) for protocol in r.PROTOCOLS)
+    rules = (rule(r.drop_choice()), *(rule(*r.choose(version, protocol, count)) for protocol in r.PROTOCOLS))
     return Chain(family=FAMILY, table=NAME, name=f"lb{version}-{count}", rules=rules)
 
 
-def to_chooser(version: int, count: int, seconds: int = 0) -> Verdict:
-    """Where a group of so many endpoints goes, whose clients keep theirs for so long."""
-    return Verdict(GOTO, f"lb{version}-{count}-{seconds}" if seconds else f"lb{version}-{count}")
+@functools.cache
+def choice(version: int, number: int, count: int, seconds: int = 0) -> Element:
+    """How groups are chosen from that have so many endpoints, and whose clients keep theirs for so long: all of them share it."""
+    chain = f"lb{version}-{count}-{seconds}" if seconds else f"lb{version}-{count}"
+    return element("choice", version, (number,), Verdict(GOTO, chain), f"among {count}")
 
 
-def to_kept(version: int, seconds: int) -> Verdict:
-    """Where a client goes that has an endpoint."""
-    return Verdict(GOTO, f"kept{version}-{seconds}")
-
-
-def recaller(version: int, count: int, seconds: int) -> list[Chain]:
+@functools.cache
+def recaller(version: int, count: int, seconds: int) -> tuple[Chain, ...]:
     """The chains of a group of so many endpoints whose clients keep theirs for so long.
 
     What is remembered of a client is the number of its endpoint. When that endpoint is gone its number leads nowhere, and
     another one is chosen.
     """
     kept = f"kept{version}-{seconds}"
-    again = rule(family(version), *r.to_group(version), r.pick(version, count), r.verdict(Verdict(GOTO, kept)))
-    rules = (rule(family(version), *r.recall(version)), rule(family(version), r.forget(version)), again)
+    go = r.verdict(Verdict(GOTO, kept))
+    again = rule(family(version), *r.to_group(version), r.drop_choice(), r.pick(version, count), go)
+    rules = (rule(family(version), *r.recall(version), go), rule(family(version), r.forget(version)), again)
     keep = (
         rule(family(version), r.remember(version, seconds)),
         *(rule(*r.to_endpoint(version, protocol)) for protocol in r.PROTOCOLS),
     )
-    return [_chain(kept, keep), _chain(f"lb{version}-{count}-{seconds}", rules)]
+    return _chain(kept, keep), _chain(f"lb{version}-{count}-{seconds}", rules)
 
 
 def plan(node: Node, config: NetworkConfig) -> Fragment:
@@ -90,7 +91,8 @@ def plan(node: Node, config: NetworkConfig) -> Fragment:
     values: list[Value] = [Table(family=FAMILY, table=NAME)]
     for version in versions:
         values += sets(version)
-        values += [chooser(version, count) for count in range(1, USUAL_COUNT + 1)]
+        for count in range(1, USUAL_COUNT + 1):
+            values += [chooser(version, count), choice(version, count, count)]
         values += _local(version, blocks, node)
     return fragment([*values, *_routes(node, versions, config), *_base_chains(versions, config)])
 
@@ -116,7 +118,7 @@ def sets(version: int) -> Iterator[Set]:
         "hairpin": ((address, address), ()),
         "ids": (("mark", "mark"), ("mark",)),
         "targets": (("mark",), (address, "inet_service")),
-        "sticky": (("mark",), ("verdict",)),
+        "sticky": (("mark",), ()),
     }
     for kind, (key, data) in shapes.items():
         yield Set(family=FAMILY, table=NAME, name=name(kind, version), key=key, data=data)
@@ -138,7 +140,7 @@ def _local(version: int, blocks: Iterable[IPNetwork], node: Node) -> Iterator[El
 def _base_chains(versions: Iterable[int], config: NetworkConfig) -> Iterator[Chain]:
     versions = list(versions)
     cidrs = [cidr for cidr in map(ipaddress.ip_network, config.service_cidrs) if cidr.version in versions]
-    translate = tuple(rule(family(v), *r.to_group(v), r.by_mark(name("choice", v))) for v in versions)
+    translate = tuple(rule(family(v), *r.to_group(v), r.by_choice(name("choice", v))) for v in versions)
     refuse = [rule(r.is_established(), r.accept())]
     refuse += [
         rule(family(v), r.was_translated(), r.went_to(v, name("addresses", v)), r.clear_mark(), r.accept()) for v in versions

@@ -138,6 +138,9 @@ class Reader:
                 self._hold(expression.dreg, f"numgen {how} mod {expression.modulus}")
             case nft.Immediate(data=bytes() as data):
                 self._hold(expression.dreg, f"0x{int.from_bytes(data, 'little'):08x}")
+            case nft.Bitwise() if isinstance(self._load, nft.Meta) and self._load.key == 3:
+                mask = int.from_bytes(expression.mask, "little")
+                self._hold(expression.dreg, f"{self._held[_place(expression.sreg)]} & 0x{mask:08x}")
             case nft.Bitwise():
                 self._mask = expression
             case nft.Cmp():
