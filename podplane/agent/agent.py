@@ -107,19 +107,31 @@ class Agent:
         self._queue: list[tuple[list[Operation], asyncio.Future[Failed]]] = []
         self._sending: asyncio.Task[None] | None = None
 
-    def start(self, nodes: Mapping[str, Node], attached: Iterable[tuple[Attachment, tuple[str, ...]]] = ()) -> Report:
+    def start(
+        self,
+        nodes: Mapping[str, Node],
+        attached: Iterable[tuple[Attachment, tuple[str, ...]]] = (),
+        services: Iterable[Service] = (),
+        slices: Iterable[EndpointSlice] = (),
+    ) -> Report:
         """Take the first picture of the cluster, and make the kernel agree with it.
 
         `attached` are the pods that an agent before this one attached, with their addresses: their network stays as it is.
         """
+        found = self._kernel.read(self.ownership)
+        self._numbers.recover(found.values())
         for node in nodes.values():
             self.node_changed(None, node)
+        for service in services:
+            self.service_changed(None, service)
+        for slice_ in slices:
+            self.slice_changed(None, slice_)
         for request, ips in attached:
             self._addresses.reserve(request.pod_uid, ips)
             self._admit(request, ips)
         self._replan()
         self._wake.clear()
-        return self.audit()
+        return self.audit(found)
 
     def node_changed(self, old: Node | None, new: Node | None) -> None:
         """A node object came, changed or went; the loop does the rest."""
@@ -263,12 +275,14 @@ class Agent:
         counts = f"applied={len(report.applied)} failed={len(report.failed)} ms={milliseconds:.1f}"
         log.log(level, "%s node=%s %s %s", what, self.view.node_name, counts, "; ".join(map(str, report.failed[:3])))
 
-    def audit(self) -> Report:
-        """Read the kernel, compare all of it with the desired state, and put the difference right."""
+    def audit(self, found: Mapping[Identity, Value] | None = None) -> Report:
+        """Compare all of the kernel with the desired state, and put the difference right; `found` is what was just read of it."""
         self._audit_at = self._clock() + AUDIT_INTERVAL
         began = self._clock()
         own = [value.name for value in self.desired.values() if isinstance(value, Sysctl) and not value.netns]
-        report = self._kernel.apply(self._differences(self._kernel.read(self.ownership, own)))
+        seen = self._kernel.read(self.ownership if found is None else Ownership(), own)
+        found = {**(found or {}), **seen}
+        report = self._kernel.apply(self._differences(found))
         self._log("audit", report, began)
         if report.failed:
             self._audit_at = self._clock() + RETRY_INTERVAL

@@ -7,7 +7,7 @@ ports, external addresses) is a frontend of the one group.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from podplane.model.config import NetworkConfig
@@ -16,6 +16,7 @@ from podplane.model.view import Sandbox, View
 from podplane.services import tables
 from podplane.services.endpoints import Place, Target, candidates
 from podplane.services.rules import CHOICE_BITS
+from podplane.state.nft import Element, Verdict
 from podplane.state.value import Fragment, IPAddress, Value, fragment
 
 MAX_ENDPOINTS = 1 << CHOICE_BITS - 1
@@ -39,10 +40,26 @@ class Numbers:
 
     def choice(self, count: int, seconds: int) -> int:
         """The number of a way to choose: without affinity, that of the endpoints."""
-        return count if not seconds else self._sticky.setdefault((count, seconds), MAX_ENDPOINTS + 1 + len(self._sticky))
+        if seconds and (count, seconds) not in self._sticky:
+            self._sticky[count, seconds] = max((MAX_ENDPOINTS, *self._sticky.values())) + 1
+        return self._sticky[count, seconds] if seconds else count
 
-    def take(self, name: str, number: int) -> None:
-        """A group that has this number in the kernel already."""
+    def recover(self, found: Iterable[Value]) -> None:
+        """Take over the numbers that are in the kernel: what is as it should be is not written anew."""
+        for value in found:
+            match value:
+                case Element(table=tables.NAME, set="frontends4" | "frontends6", data=(int() as mark,), comment=name):
+                    self._take(name, mark >> CHOICE_BITS)
+                case Element(
+                    table=tables.NAME, set="targets4" | "targets6", key=(int() as number,), data=(ip, port), comment=name
+                ):
+                    self._take(target_name(name, ip, port), number)
+                case Element(table=tables.NAME, set="choice4" | "choice6", key=(int() as number,), data=Verdict(chain=chain)):
+                    if number > MAX_ENDPOINTS:
+                        _, count, seconds = chain.split("-")
+                        self._sticky[int(count), int(seconds)] = number
+
+    def _take(self, name: str, number: int) -> None:
         self._by_name.setdefault(name, number)
         self._last = max(self._last, number)
 
@@ -123,11 +140,16 @@ def _sticky_group(
     """As `_group`, for clients that keep their endpoint: each endpoint has a number of its own."""
     count = len(targets)
     for index, target in enumerate(sorted(targets)):
-        number = numbers.of(f"{name}/{target.ip}/{target.port}")
+        number = numbers.of(target_name(name, *target))
         yield tables.element("targets", version, (number,), tuple(target), name)
         yield tables.element("ids", version, (group, index), (number,), name)
         yield tables.element("sticky", version, (number,), None, name)
     yield from tables.recaller(version, count, seconds)
+
+
+def target_name(group: str, ip: object, port: object) -> str:
+    """What an endpoint of a group is called that clients keep to."""
+    return f"{group}/{ip}/{port}"
 
 
 def frontends(service: Service, port: ServicePort, version: int, here: Here) -> Iterator[tuple[str, IPAddress, int]]:
