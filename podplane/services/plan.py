@@ -19,6 +19,8 @@ from podplane.services.rules import CHOICE_BITS
 from podplane.state.nft import Element, Verdict
 from podplane.state.value import Fragment, IPAddress, Value, fragment
 
+NOT_OURS = {"service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"}
+"""Labels of Services that somebody else serves, or nobody."""
 MAX_ENDPOINTS = 1 << CHOICE_BITS - 1
 """So many endpoints of a group are used."""
 
@@ -75,7 +77,7 @@ class Here:
 
 def plan(service: Service, slices: Sequence[EndpointSlice], here: Here, numbers: Numbers) -> Fragment:
     """All elements of a Service on one node; nothing for one without addresses."""
-    if not service.has_addresses:
+    if not service.has_addresses or NOT_OURS & service.metadata.labels.keys():
         return {}
     values: list[Value] = []
     for version in here.versions:
@@ -103,9 +105,12 @@ def _port(
     service: Service, slices: Sequence[EndpointSlice], port: ServicePort, version: int, here: Here, numbers: Numbers
 ) -> Iterator[Value]:
     found = candidates(slices, port, version)
-    by_policy: dict[str, list[tuple[IPAddress, int]]] = {}
+    by_policy: dict[str, list[tuple[str, IPAddress, int]]] = {}
     for policy, address, number in frontends(service, port, version, here):
-        by_policy.setdefault(policy, []).append((address, number))
+        by_policy.setdefault(policy, []).append(("frontends", address, number))
+        is_external = str(address) not in service.spec.cluster_ips
+        if policy == LOCAL and is_external and not service.spec.affinity_seconds:
+            by_policy.setdefault(CLUSTER, []).append(("inside", address, number))
     for policy, own in by_policy.items():
         targets = (found.everywhere(here.place) if policy == CLUSTER else found.local(here.place))[:MAX_ENDPOINTS]
         name = group_name(service, port, policy)
@@ -117,13 +122,12 @@ def _port(
             else:
                 yield from _group(version, group, name, targets)
             yield tables.choice(version, how, len(targets), seconds)
-            for address, number in own:
-                key = (address, port.protocol.lower(), number)
-                yield tables.element("frontends", version, key, (group | how,), name)
+            for kind, address, number in own:
+                yield tables.element(kind, version, (address, port.protocol.lower(), number), (group | how,), name)
         else:
-            for address, number in own:
+            for _, address, number in (row for row in own if row[0] == "frontends"):
                 yield tables.element("refused", version, (address, port.protocol.lower(), number), None, name)
-        for address in {address for address, _ in own if str(address) not in service.spec.cluster_ips}:
+        for address in {address for _, address, _ in own if str(address) not in service.spec.cluster_ips}:
             yield tables.element("addresses", version, (address,), None, "Service address")
 
 

@@ -62,9 +62,9 @@ def is_frontend(version: int, name: str) -> Row:
     return (*frontend(version), Lookup(set=name))
 
 
-def to_group(version: int) -> tuple[Row, ...]:
+def to_group(version: int, kind: str = "frontends") -> Row:
     """`meta mark set ip daddr . meta l4proto . th dport map @frontends4`."""
-    return ((*frontend(version), Lookup(set=f"frontends{version}", dreg=FIRST), Meta(key=META_MARK, sreg=FIRST)),)
+    return (*frontend(version), Lookup(set=f"{kind}{version}", dreg=FIRST), Meta(key=META_MARK, sreg=FIRST))
 
 
 def by_choice(name: str) -> Row:

@@ -26,7 +26,7 @@ from podplane.model.objects import Node
 from podplane.services import rules as r
 from podplane.state.network import Route
 from podplane.state.nft import GOTO, JUMP, Chain, Element, Hook, Rule, Set, Table, Verdict
-from podplane.state.nft_rules import Row, counter, family, masquerade, rule
+from podplane.state.nft_rules import Row, counter, family, masquerade, rule, source_in
 from podplane.state.value import Fragment, IPNetwork, Value, fragment
 
 TABLE = ("inet", "podplane-services")
@@ -73,7 +73,7 @@ def recaller(version: int, count: int, seconds: int) -> tuple[Chain, ...]:
     """
     kept = f"kept{version}-{seconds}"
     go = r.verdict(Verdict(GOTO, kept))
-    again = rule(family(version), *r.to_group(version), r.drop_choice(), r.pick(version, count), go)
+    again = rule(family(version), r.to_group(version), r.drop_choice(), r.pick(version, count), go)
     rules = (rule(family(version), *r.recall(version), go), rule(family(version), r.forget(version)), again)
     keep = (
         rule(family(version), r.remember(version, seconds)),
@@ -113,6 +113,7 @@ def sets(version: int) -> Iterator[Set]:
         "endpoints": (("mark", "mark"), (address, "inet_service")),
         "choice": (("mark",), ("verdict",)),
         "frontends": (frontend, ("mark",)),
+        "inside": (frontend, ("mark",)),
         "refused": (frontend, ()),
         "addresses": ((address,), ()),
         "hairpin": ((address, address), ()),
@@ -140,7 +141,8 @@ def _local(version: int, blocks: Iterable[IPNetwork], node: Node) -> Iterator[El
 def _base_chains(versions: Iterable[int], config: NetworkConfig) -> Iterator[Chain]:
     versions = list(versions)
     cidrs = [cidr for cidr in map(ipaddress.ip_network, config.service_cidrs) if cidr.version in versions]
-    translate = tuple(rule(family(v), *r.to_group(v), r.by_choice(name("choice", v))) for v in versions)
+    translate = [rule(family(v), r.to_group(v), r.by_choice(name("choice", v))) for v in versions]
+    from_pods, from_here = _shortcuts(versions, config)
     refuse = [rule(r.is_established(), r.accept())]
     refuse += [
         rule(family(v), r.was_translated(), r.went_to(v, name("addresses", v)), r.clear_mark(), r.accept()) for v in versions
@@ -153,11 +155,21 @@ def _base_chains(versions: Iterable[int], config: NetworkConfig) -> Iterator[Cha
     for v in versions:
         refuse += _rejections((family(v), r.is_frontend(v, name("refused", v))), "no endpoint")
     yield _chain("refuse", tuple(refuse))
-    for hook in ("prerouting", "output"):
-        yield _chain(hook, translate, Hook("nat", hook, DNAT_PRIORITY))
+    for hook, shortcuts in (("prerouting", from_pods), ("output", from_here)):
+        yield _chain(hook, (*shortcuts, *translate), Hook("nat", hook, DNAT_PRIORITY))
         jump = (Rule(r.verdict(Verdict(JUMP, "refuse"))),)
         yield _chain(f"refuse-{hook}", jump, Hook("filter", hook, REFUSE_PRIORITY))
     yield _chain("postrouting", tuple(_masquerades(versions, cidrs, config)), Hook("nat", "postrouting", SNAT_PRIORITY))
+
+
+def _shortcuts(versions: Iterable[int], config: NetworkConfig) -> tuple[list[Rule], list[Rule]]:
+    """For pods, and for the node itself, an address from outside that serves this node's endpoints only is one of the whole cluster."""
+    versions = list(versions)
+    why = "externalTrafficPolicy is for clients from outside"
+    rows = {v: (r.to_group(v, "inside"), r.by_choice(name("choice", v))) for v in versions}
+    cidrs = [cidr for cidr in map(ipaddress.ip_network, config.cluster_cidrs) if cidr.version in versions]
+    from_pods = [rule(family(c.version), source_in(c), *rows[c.version], comment=why) for c in cidrs]
+    return from_pods, [rule(family(v), *rows[v], comment=why) for v in versions]
 
 
 def _rejections(match: tuple[Row, ...], why: str) -> list[Rule]:

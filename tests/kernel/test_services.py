@@ -143,6 +143,29 @@ def test_endpoints_come_and_go() -> None:
         assert {rig.reached(VIPS[0]) for _ in range(40 * count)} == set(addresses[:count])
 
 
+LOCAL = {"external_traffic_policy": "Local", "external_ips": ("192.0.2.7",)}
+
+
+def test_from_outside_only_local_endpoints_are_reached_and_from_inside_all() -> None:
+    rig = Rig()
+    rig.serve("127.0.0.1", "127.0.0.2")
+    (slice_, _) = slices("127.0.0.1", "127.0.0.2")
+    placed = tuple(Endpoint(addresses=e.addresses, node_name=f"node{n}") for n, e in enumerate(slice_.endpoints or (), 1))
+    here = EndpointSlice(endpoints=placed, ports=slice_.ports)
+    rig.want((service(**LOCAL), [here]))
+    inside = {rig.reached("127.0.0.9", 30080) for _ in range(30)}  # the node itself is inside
+    assert inside == {"127.0.0.1", "127.0.0.2"}
+    table = nft.tables(value for identity, value in rig.state.items() if identity[0].startswith("nft"))
+    assert '127.0.0.9 . tcp . 30080 comment "svc/default/web:http/local"' in table
+    assert '192.0.2.7 . tcp . 80 comment "svc/default/web:http/local"' in table
+
+
+@pytest.mark.parametrize("label", ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"])
+def test_a_service_of_somebody_else_is_left_alone(label: str) -> None:
+    theirs = Service(metadata=Metadata(name="x", namespace="y", labels={label: "z"}), spec=service().spec)
+    assert services.plan(theirs, slices("127.0.0.1"), HERE, services.Numbers()) == {}
+
+
 STICKY = {"session_affinity": "ClientIP", "session_affinity_config": None}
 
 
