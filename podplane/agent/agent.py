@@ -30,14 +30,14 @@ from podplane.model.service import EndpointSlice, Service
 from podplane.model.view import Sandbox, View
 from podplane.nodes.plan import TABLE
 from podplane.pods.plan import VETH_PREFIX
-from podplane.services.plan import Numbers
+from podplane.services.plan import Numbers, stale_targets
 from podplane.services.tables import TABLE as SERVICES_TABLE
 from podplane.state.desired import Desired, compose
 from podplane.state.mac import mac_of
 from podplane.state.network import Link, Sysctl
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
-from podplane.state.value import Identity, Value
+from podplane.state.value import Identity, IPAddress, Value
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,9 @@ class Kernel(Protocol):
 
     def read(self, owner: Ownership, sysctls: Iterable[str] = ()) -> dict[Identity, Value]:
         """What the kernel holds of this owner in the node's own namespace, and the values of these sysctls."""
+
+    def forget(self, targets: Collection[tuple[IPAddress, int]]) -> int:
+        """Delete tracked UDP and SCTP connections that were translated to these addresses and ports."""
 
     def matches(self, wanted: Value, found: Value) -> bool:
         """Does what was found fulfil what is wanted (fields left to the kernel may have any value)?"""
@@ -244,6 +247,7 @@ class Agent:
             operations, removals = _staged(together)
             async with self._kernel_busy:
                 report = await self._carry_out(operations)
+                await self._forget_flows(operations)
                 failed = {failure.operation.value.identity: failure.error for failure in report.failed}
                 for _, outcome in changes:
                     if not outcome.done():
@@ -251,6 +255,15 @@ class Agent:
                 if removals:
                     await self._carry_out(removals)
         self._sending = None
+
+    async def _forget_flows(self, operations: list[Operation]) -> None:
+        """Connections to endpoints that are gone begin anew, where they wouldn't end by themselves."""
+        stale = stale_targets(operations)
+        if stale:
+            try:
+                await asyncio.to_thread(self._kernel.forget, stale)
+            except OSError as error:
+                log.warning("conntrack node=%s error=%s", self.view.node_name, error)
 
     async def _carry_out(self, operations: list[Operation]) -> Report:
         """Ask the kernel; what becomes of a failure that is no refusal (too many open files, say) is a report too."""

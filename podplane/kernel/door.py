@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from podplane.kernel import netlink, syscalls
+from podplane.kernel.conntrack import Conntrack, Target
 from podplane.kernel.errors import KernelError, NotFound
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import Nft
@@ -37,6 +38,16 @@ class Part(Protocol):
 
     def read(self, owner: Ownership) -> dict[Identity, Value]:
         """What it holds of this owner."""
+
+    def close(self) -> None:
+        """Let go of the socket."""
+
+
+class Tracked(Protocol):
+    """The tracked connections of one namespace."""
+
+    def forget(self, targets: Collection[Target]) -> int:
+        """Delete the UDP and SCTP connections that were translated to these; how many those were."""
 
     def close(self) -> None:
         """Let go of the socket."""
@@ -69,6 +80,9 @@ class Opener(Protocol):
 
     def nft(self, namespace: Namespace) -> Part:
         """nf_tables."""
+
+    def conntrack(self, namespace: Namespace) -> Tracked:
+        """Its connection tracking."""
 
     def sysctls(self, namespace: Namespace) -> SysctlPart:
         """Its sysctls."""
@@ -108,6 +122,10 @@ class KernelOpener:
     def nft(self, namespace: Namespace) -> Part:
         """nf_tables (NETLINK_NETFILTER)."""
         return Nft(namespace.run(netlink.Socket, NETLINK_NETFILTER))
+
+    def conntrack(self, namespace: Namespace) -> Tracked:
+        """Connection tracking (ctnetlink)."""
+        return Conntrack(namespace.run(netlink.Socket, NETLINK_NETFILTER))
 
     def sysctls(self, namespace: Namespace) -> SysctlPart:
         """/proc/sys/net as seen from the namespace."""
@@ -233,6 +251,14 @@ class Kernel:
         found = part.read([v.name for v in fresh]) if fresh else {}
         self._former_sysctls.update({v.identity: found[v.name] for v in fresh if v.name in found})
         return {v.name: v.value if o.new is not None else self._former_sysctls.pop(v.identity, v.value) for o, v in sysctls}
+
+    def forget(self, targets: Collection[Target]) -> int:
+        """Delete the node's UDP and SCTP connections that were translated to these addresses and ports; how many those were."""
+        tracked = self._opener.conntrack(self._namespaces[HOST])
+        try:
+            return tracked.forget(targets)
+        finally:
+            tracked.close()
 
     def _nft_part(self) -> Part:
         if self._nft is None:

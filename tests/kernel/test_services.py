@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections import Counter
 
+import msgspec
 import pytest
 
 from podplane.kernel.door import Kernel, KernelOpener
@@ -141,6 +142,53 @@ def test_endpoints_come_and_go() -> None:
     for count in (1, 4, 2, 3, 1):
         rig.want((service(), slices(*addresses[:count])))
         assert {rig.reached(VIPS[0]) for _ in range(40 * count)} == set(addresses[:count])
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_udp_client_that_goes_on_sending_moves_when_its_endpoint_goes(version: int) -> None:
+    rig = Rig()
+    family, vip = (socket.AF_INET, VIPS[0]) if version == 4 else (socket.AF_INET6, VIPS[1])
+    subprocess.run("ip -6 addr add fd00::1/128 dev lo; ip -6 addr add fd00::2/128 dev lo", shell=True)
+    addresses = ["127.0.0.1", "127.0.0.2"] if version == 4 else ["fd00::1", "fd00::2"]
+    servers = {}
+    for address in addresses:
+        servers[address] = socket.socket(family, socket.SOCK_DGRAM)
+        servers[address].bind((address, 8080))
+        servers[address].setblocking(False)
+    client = socket.socket(family, socket.SOCK_DGRAM)
+
+    def reached() -> set[str]:
+        client.send(b"x")
+        return {name for name, server in servers.items() if _takes(server)}
+
+    def want(*own: str) -> None:
+        before = dict(rig.state)
+        planned = [msgspec.structs.replace(one, ports=(EndpointPort("dns", "UDP", 8080),)) for one in slices(*own)]
+        rig.want((service(ports=(ServicePort(53, "dns", "UDP"),)), planned))
+        rig.kernel.forget(services.stale_targets(diff(before, rig.state)))
+
+    want(*addresses)
+    client.connect((vip, 53))
+    (first,) = reached()
+    assert all(reached() == {first} for _ in range(10))
+    (second,) = set(addresses) - {first}
+    want(second)
+    assert reached() == {second}
+    want(*addresses)
+    assert all(reached() == {second} for _ in range(10)), "a new endpoint moves nobody"
+
+
+def _takes(server: socket.socket) -> bool:
+    try:
+        server.recv(10)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def test_only_what_lost_its_protocols_endpoint_is_forgotten() -> None:
+    old = services.plan(service(), slices("127.0.0.1", "127.0.0.2"), HERE, services.Numbers())
+    assert services.stale_targets(diff(old, {})) == set()
 
 
 LOCAL = {"external_traffic_policy": "Local", "external_ips": ("192.0.2.7",)}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
-from podplane.kernel.door import Part, SysctlPart, Visit
+from podplane.kernel.conntrack import Target
+from podplane.kernel.door import Part, SysctlPart, Tracked, Visit
 from podplane.kernel.errors import KernelError
 from podplane.kernel.fakes.nft import FakeNft
 from podplane.kernel.fakes.objects import Objects
@@ -40,11 +41,27 @@ class FakeNamespace:
         """Nothing."""
 
 
+class FakeConntrack:
+    """No connections."""
+
+    def __init__(self, forgotten: list[Target]) -> None:
+        self._forgotten = forgotten
+
+    def forget(self, targets: Collection[Target]) -> int:
+        """Remember them."""
+        self._forgotten += sorted(targets)
+        return 0
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 class FakeOpener:
     """`door.Opener` over fake namespaces; it knows those that were made with `namespace`."""
 
     def __init__(self) -> None:
         self._by_fd: dict[int, FakeNamespace] = {}
+        self.forgotten: list[Target] = []
 
     def namespace(self) -> FakeNamespace:
         """A new, empty namespace."""
@@ -71,6 +88,10 @@ class FakeOpener:
     def nft(self, namespace: Namespace) -> Part:
         """nf_tables."""
         return FakeNft(self._objects(namespace).nft)
+
+    def conntrack(self, namespace: Namespace) -> Tracked:
+        """Connection tracking, which only remembers what it was to forget."""
+        return FakeConntrack(self.forgotten)
 
     def sysctls(self, namespace: Namespace) -> SysctlPart:
         """Sysctls."""
