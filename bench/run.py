@@ -1,4 +1,4 @@
-"""Run the benches: `python -m bench.run [--quick] [--markdown FILE] [start_stop|traffic|one_more_pod|commands|api|workloads …]`.
+"""Run the benches: `python -m bench.run [--quick] [--markdown FILE] [start_stop|traffic|one_more_pod|commands|api|workloads|services …]`.
 
 Prints a table and writes all samples, with the machine they were measured on, to bench/results.json. Benches that are not run
 again keep their figures there, if they are of this machine.
@@ -16,7 +16,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import api, commands, one_more_pod, start_stop, traffic, workloads
+from bench import api, commands, one_more_pod, services, start_stop, traffic, workloads
 from bench.common import Row
 
 BENCHES = {
@@ -26,6 +26,7 @@ BENCHES = {
     "start_stop": start_stop.run,
     "api": api.run,
     "workloads": workloads.run,
+    "services": services.run,
 }
 RESULTS = Path(__file__).with_name("results.json")
 HEADER = """# How fast podplane is

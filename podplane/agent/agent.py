@@ -26,9 +26,12 @@ from podplane.ipam.pool import Exhausted
 from podplane.kernel.namespace import Namespace
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
+from podplane.model.service import EndpointSlice, Service
 from podplane.model.view import Sandbox, View
 from podplane.nodes.plan import TABLE
 from podplane.pods.plan import VETH_PREFIX
+from podplane.services.plan import Numbers
+from podplane.services.tables import TABLE as SERVICES_TABLE
 from podplane.state.desired import Desired, compose
 from podplane.state.mac import mac_of
 from podplane.state.network import Link, Sysctl
@@ -84,14 +87,18 @@ class Agent:
             link_prefixes=(VETH_PREFIX,),
             neighbour_links=frozenset({config.uplink}),
             route_protocol=ROUTE_PROTOCOL,
-            tables=frozenset({TABLE}),
+            tables=frozenset({TABLE, SERVICES_TABLE}),
         )
         self._kernel = kernel
         self._peers = peers or PeerPlans()
         self._clock = clock
         self._nodes: dict[str, Node] = {}
         self._sandboxes: dict[str, Sandbox] = {}
+        self._services: dict[str, Service] = {}
+        self._slices: dict[str, dict[str, EndpointSlice]] = {}
+        self._numbers = Numbers()
         self.view.nodes, self.view.sandboxes = self._nodes, self._sandboxes
+        self.view.services, self.view.slices = self._services, self._slices
         self._addresses = NodeAddresses(())
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
@@ -100,19 +107,31 @@ class Agent:
         self._queue: list[tuple[list[Operation], asyncio.Future[Failed]]] = []
         self._sending: asyncio.Task[None] | None = None
 
-    def start(self, nodes: Mapping[str, Node], attached: Iterable[tuple[Attachment, tuple[str, ...]]] = ()) -> Report:
+    def start(
+        self,
+        nodes: Mapping[str, Node],
+        attached: Iterable[tuple[Attachment, tuple[str, ...]]] = (),
+        services: Iterable[Service] = (),
+        slices: Iterable[EndpointSlice] = (),
+    ) -> Report:
         """Take the first picture of the cluster, and make the kernel agree with it.
 
         `attached` are the pods that an agent before this one attached, with their addresses: their network stays as it is.
         """
+        found = self._kernel.read(self.ownership)
+        self._numbers.recover(found.values())
         for node in nodes.values():
             self.node_changed(None, node)
+        for service in services:
+            self.service_changed(None, service)
+        for slice_ in slices:
+            self.slice_changed(None, slice_)
         for request, ips in attached:
             self._addresses.reserve(request.pod_uid, ips)
             self._admit(request, ips)
         self._replan()
         self._wake.clear()
-        return self.audit()
+        return self.audit(found)
 
     def node_changed(self, old: Node | None, new: Node | None) -> None:
         """A node object came, changed or went; the loop does the rest."""
@@ -129,6 +148,34 @@ class Agent:
             for sandbox in self._sandboxes.values():
                 self._addresses.reserve(sandbox.uid, sandbox.ips)
         self._dirty.update(features.affected(old, new, self.view))
+        self._wake.set()
+
+    def service_changed(self, old: Service | None, new: Service | None) -> None:
+        """A Service came, changed or went; the loop does the rest."""
+        service = new or old
+        if service is None:
+            return
+        path = service.metadata.path
+        if new is None:
+            self._services.pop(path, None)
+        else:
+            self._services[path] = new
+        self._touch(f"{features.SERVICE}/{path}")
+
+    def slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        """An EndpointSlice came, changed or went; the loop does the rest."""
+        if old is not None and (new is None or old.service != new.service):
+            own = self._slices.get(old.service, {})
+            own.pop(old.metadata.name, None)
+            if not own:
+                self._slices.pop(old.service, None)
+            self._touch(f"{features.SERVICE}/{old.service}")
+        if new is not None and new.service:
+            self._slices.setdefault(new.service, {})[new.metadata.name] = new
+            self._touch(f"{features.SERVICE}/{new.service}")
+
+    def _touch(self, key: str) -> None:
+        self._dirty.add(key)
         self._wake.set()
 
     async def run(self) -> None:
@@ -170,7 +217,7 @@ class Agent:
 
     def _plan(self, key: str) -> list[Operation]:
         """Plan one key anew; the difference to what was planned before."""
-        return self.desired.replace(key, features.plan(key, self.view, self.config, self._peers))
+        return self.desired.replace(key, features.plan(key, self.view, self.config, self._peers, self._numbers))
 
     async def _apply(self, operations: list[Operation]) -> Report:
         """Send operations, together with all others of this moment; what became of these."""
@@ -182,6 +229,8 @@ class Agent:
         if self._sending is None:
             self._sending = loop.create_task(self._send())
         failed = await outcome
+        if not failed:
+            return Report(operations)
         return Report(
             [o for o in operations if o.value.identity not in failed],
             [Failure(o, failed[o.value.identity]) for o in operations if o.value.identity in failed],
@@ -191,7 +240,8 @@ class Agent:
         """Send what is queued until nothing is; ten pods that come at once are one change of the kernel."""
         while self._queue:
             changes, self._queue = self._queue, []
-            operations, removals = _staged(compose([operation for own, _ in changes for operation in own]))
+            together = changes[0][0] if len(changes) == 1 else compose([operation for own, _ in changes for operation in own])
+            operations, removals = _staged(together)
             async with self._kernel_busy:
                 report = await self._carry_out(operations)
                 failed = {failure.operation.value.identity: failure.error for failure in report.failed}
@@ -225,12 +275,14 @@ class Agent:
         counts = f"applied={len(report.applied)} failed={len(report.failed)} ms={milliseconds:.1f}"
         log.log(level, "%s node=%s %s %s", what, self.view.node_name, counts, "; ".join(map(str, report.failed[:3])))
 
-    def audit(self) -> Report:
-        """Read the kernel, compare all of it with the desired state, and put the difference right."""
+    def audit(self, found: Mapping[Identity, Value] | None = None) -> Report:
+        """Compare all of the kernel with the desired state, and put the difference right; `found` is what was just read of it."""
         self._audit_at = self._clock() + AUDIT_INTERVAL
         began = self._clock()
         own = [value.name for value in self.desired.values() if isinstance(value, Sysctl) and not value.netns]
-        report = self._kernel.apply(self._differences(self._kernel.read(self.ownership, own)))
+        seen = self._kernel.read(self.ownership if found is None else Ownership(), own)
+        found = {**(found or {}), **seen}
+        report = self._kernel.apply(self._differences(found))
         self._log("audit", report, began)
         if report.failed:
             self._audit_at = self._clock() + RETRY_INTERVAL
@@ -291,7 +343,7 @@ class Agent:
         if key not in self._sandboxes:
             raise NetworkError(f"pod {request.namespace}/{request.name} is not attached")
         found = self._kernel.read(self.ownership)
-        for identity, value in features.plan(key, self.view, self.config, self._peers).items():
+        for identity, value in features.plan(key, self.view, self.config, self._peers, self._numbers).items():
             if not value.netns and (identity not in found or not self._kernel.matches(value, found[identity])):
                 raise NetworkError(f"pod {request.namespace}/{request.name}: {value} is not in the kernel as planned")
 

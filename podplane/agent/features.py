@@ -6,6 +6,7 @@ Pod sandboxes are planned under the sandbox's own key whenever they are attached
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 
 from podplane.model.config import NetworkConfig
@@ -14,9 +15,14 @@ from podplane.model.view import View
 from podplane.nodes import plan as nodes
 from podplane.pods import plan as pods
 from podplane.routes import host_gw
+from podplane.services import plan as services
+from podplane.services import tables
+from podplane.services.endpoints import Place
+from podplane.services.plan import Here, Numbers
 from podplane.state.value import Fragment
 
-NODE, PEER, POD = "node", "peer", "pod"
+NODE, PEER, POD, SERVICE = "node", "peer", "pod", "service"
+ZONE = "topology.kubernetes.io/zone"
 
 
 def affected(old: Node | None, new: Node | None, view: View) -> Iterable[str]:
@@ -27,12 +33,17 @@ def affected(old: Node | None, new: Node | None, view: View) -> Iterable[str]:
     if node.metadata.name != view.node_name:
         return (f"{PEER}/{node.metadata.name}",)
     peers = (f"{PEER}/{name}" for name in view.nodes if name != view.node_name)
-    return (f"{NODE}/{node.metadata.name}", *peers, *view.sandboxes)
+    return (f"{NODE}/{node.metadata.name}", *peers, *view.sandboxes, *(f"{SERVICE}/{path}" for path in view.services))
 
 
 def _planned_of(node: Node | None) -> object:
     """What plans read of a node: a change of anything else touches no key."""
-    return node and (node.spec.pod_cidrs, node.internal_ips, node.metadata.annotations, node.metadata.uid)
+    metadata = node.metadata if node else None
+    return (
+        node
+        and metadata
+        and (node.spec.pod_cidrs, node.internal_ips, metadata.annotations, metadata.uid, metadata.labels.get(ZONE))
+    )
 
 
 class PeerPlans:
@@ -51,15 +62,27 @@ class PeerPlans:
         return known[3]
 
 
-def plan(key: str, view: View, config: NetworkConfig, peers: PeerPlans) -> Fragment:
+def plan(key: str, view: View, config: NetworkConfig, peers: PeerPlans, numbers: Numbers) -> Fragment:
     """The fragment of one key; empty when what it stands for is gone."""
     feature, _, name = key.partition("/")
     if feature == POD:
         sandbox = view.sandboxes.get(key)
-        return pods.plan(sandbox, view, config) if sandbox else {}
+        return {**pods.plan(sandbox, view, config), **services.hairpin(sandbox, view, config)} if sandbox else {}
+    if feature == SERVICE:
+        return _service(name, view, config, numbers)
     node = view.nodes.get(name)
     if node is None or view.node is None:
         return {}
     if feature == NODE:
-        return nodes.plan(node, config)
+        return {**nodes.plan(node, config), **tables.plan(node, config)}
     return peers.plan(node, view.versions, config)
+
+
+def _service(path: str, view: View, config: NetworkConfig, numbers: Numbers) -> Fragment:
+    service, node = view.services.get(path), view.node
+    if service is None or node is None or not view.versions or not config.service_cidrs:
+        return {}
+    place = Place(node.metadata.name, node.metadata.labels.get(ZONE, ""))
+    addresses = tuple(map(ipaddress.ip_address, node.internal_ips))
+    slices = [slice_ for _, slice_ in sorted(view.slices.get(path, {}).items())]
+    return services.plan(service, slices, Here(place, view.versions, addresses), numbers)

@@ -16,11 +16,13 @@ from podplane.apiserver.discovery import subresources
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.patches import served
 from podplane.apiserver.registry import Registry
+from podplane.cluster.messages import Response
 
 Object = dict[str, Any]
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 SCHEMAS = "#/components/schemas/"
 SECURITY = "BearerToken"
+OLD_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 VALIDATION = ("fieldValidation", "string")
 DRY = ("dryRun", "string")
 MANAGER = ("fieldManager", "string")
@@ -55,6 +57,26 @@ def index(registry: Registry) -> Object:
             digest = hashlib.sha256(shapes.data()["origin"].encode() + text).hexdigest()[:32].upper()
             paths[name] = {"serverRelativeURL": f"/openapi/v3/{name}?hash={digest}"}
     return {"paths": paths}
+
+
+def old_document(as_protobuf: bool) -> Response:
+    """/openapi/v2, without anything described in it.
+
+    kubectl asks for it to check the items of a `List` by itself, and leaves to the server what it doesn't find there: the server
+    checks each item anyhow. In protobuf (gnostic's openapi.v2.Document) `swagger` is field 1, `info` field 2 with title and version.
+    """
+    title, version = "podplane", f"v{shapes.data()['kubernetes']}"
+    if as_protobuf:
+        return Response(
+            200, _field(1, b"2.0") + _field(2, _field(1, title.encode()) + _field(2, version.encode())), OLD_PROTOBUF
+        )
+    body = {"swagger": "2.0", "info": {"title": title, "version": version}, "paths": {}}
+    return Response(200, msgspec.json.encode(body), "application/json")
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of protobuf that is a text or a message, shorter than 128 bytes."""
+    return bytes((number << 3 | 2, len(content))) + content
 
 
 def document(registry: Registry, name: str) -> Object | None:

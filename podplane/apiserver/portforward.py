@@ -132,7 +132,8 @@ class Tunnel:
     async def _opened(self, stream: int, headers: Any) -> None:
         kind, port = headers.get("streamtype", ""), headers.get("port", "")
         key = headers.get("requestid", "")
-        if kind not in ("error", "data") or not port.isdecimal() or len(port) > 5 or len(self._pairs) >= MAX_CONNECTIONS:
+        is_too_many = key not in self._pairs and len(self._pairs) >= MAX_CONNECTIONS
+        if kind not in ("error", "data") or not port.isdecimal() or len(port) > 5 or is_too_many:
             await self._messages.send(self._spdy.reset(stream, spdy.REFUSED_STREAM))
             return
         pair = self._pairs.setdefault(key, _Pair())
@@ -194,20 +195,25 @@ class Channels:
     def __init__(self, messages: Messages, open_port: Open, ports: list[int]) -> None:
         self._messages, self._open, self._ports = messages, open_port, ports
         self._inputs: list[asyncio.Queue[bytes]] = [asyncio.Queue(16) for _ in ports]
-        self._tasks = Tasks()
 
     async def serve(self) -> None:
-        """Serve until the client leaves."""
+        """Serve until the client leaves, or all connections have ended: that is how it learns of their ends."""
+        for number, port in enumerate(self._ports):
+            for channel in (2 * number, 2 * number + 1):
+                await self._messages.send(bytes([channel]) + port.to_bytes(2, "little"))
+        reader = asyncio.ensure_future(self._read())
+        carriers = asyncio.gather(*(self._carry(number, port) for number, port in enumerate(self._ports)))
         try:
-            for number, port in enumerate(self._ports):
-                for channel in (2 * number, 2 * number + 1):
-                    await self._messages.send(bytes([channel]) + port.to_bytes(2, "little"))
-                self._tasks.add(self._carry(number, port))
-            while (message := await self._messages.receive()) is not None:
-                if message and message[0] % 2 == 0 and message[0] // 2 < len(self._ports) and len(message) > 1:
-                    await self._inputs[message[0] // 2].put(message[1:])
+            await asyncio.wait((reader, carriers), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await self._tasks.end()
+            for task in (reader, carriers):
+                task.cancel()
+            await asyncio.gather(reader, carriers, return_exceptions=True)
+
+    async def _read(self) -> None:
+        while (message := await self._messages.receive()) is not None:
+            if message and message[0] % 2 == 0 and message[0] // 2 < len(self._ports) and len(message) > 1:
+                await self._inputs[message[0] // 2].put(message[1:])
 
     async def _carry(self, number: int, port: int) -> None:
         try:

@@ -230,6 +230,8 @@ class ApiServer:
         path = request.path.strip("/")
         if path == "":
             return _json(200, {"paths": self._paths()})
+        if path == "openapi/v2":
+            return openapi.old_document("protobuf" in request.headers.get("accept", ""))
         if path == "openapi/v3":
             return _json(200, openapi.index(self._registry))
         if path.startswith("openapi/v3/") and (document := openapi.document(self._registry, path.removeprefix("openapi/v3/"))):
@@ -237,7 +239,7 @@ class ApiServer:
         raise unknown(request.path)
 
     def _paths(self) -> list[str]:
-        found = ["/api", "/api/v1", "/apis", *OPEN_PATHS, "/openapi/v3"]
+        found = ["/api", "/api/v1", "/apis", *OPEN_PATHS, "/openapi/v2", "/openapi/v3"]
         for group, versions in self._registry.groups().items():
             if group:
                 found += [f"/apis/{group}", *(f"/apis/{group}/{version}" for version in versions)]

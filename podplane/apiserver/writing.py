@@ -13,7 +13,7 @@ from podplane.apiserver import decoding
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.decoding import Options
 from podplane.apiserver.deletion import Deleter, Wish, rfc3339
-from podplane.apiserver.kinds import ephemeral, pods
+from podplane.apiserver.kinds import ephemeral, names, pods
 from podplane.apiserver.kinds.resource import Object, Resource, Scale, admit, at, check_name
 from podplane.apiserver.kinds.table import row
 from podplane.apiserver.patches import check_type, patched
@@ -34,7 +34,6 @@ SERVER_FIELDS = (
     "generation",
 )
 """Metadata that only the server sets."""
-SUFFIX_LENGTH = 5
 SCALE = row("autoscaling", "io.k8s.api.autoscaling.v1.Scale", "scale")
 BINDING = row("", "io.k8s.api.core.v1.Binding", "bindings")
 EVICTION = row("policy", "io.k8s.api.policy.v1.Eviction", "evictions")
@@ -68,7 +67,7 @@ class Writer:
         resource = target.resource
         metadata = decoding.fitted(resource, object_, options)["metadata"]
         if not metadata.get("name") and metadata.get("generateName"):
-            metadata["name"] = metadata["generateName"] + uuid.uuid4().hex[:SUFFIX_LENGTH]
+            metadata["name"] = names.generated(metadata["generateName"])
         name = check_name(resource, metadata.get("name"))
         self._place(target, metadata)
         if self._records.store.get(resource.id, (target.namespace, name)) is not None:

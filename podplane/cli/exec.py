@@ -39,8 +39,9 @@ def execute(
     if not words:
         raise click.UsageError("give a command to run")
     client = connect(folder)
-    container = container or client.get("pods", namespace, pod)["spec"]["containers"][0]["name"]
     wants_tty = terminal and sys.stdin.isatty()
+    if not container:  # the API server picks none of several
+        container = client.get("pods", namespace, pod)["spec"]["containers"][0]["name"]
     call = request(client.token, namespace, pod, words, container=container, stdin=interactive, tty=wants_tty)
     session = ExecSession(client.access, call)
     with _raw_terminal(session) if wants_tty else contextlib.nullcontext():

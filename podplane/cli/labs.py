@@ -83,7 +83,8 @@ def _add_to_running(folder: Folder, given: dict[str, Any], pods_per_node: int) -
 
 def _next_steps(folder: Folder, state: str) -> None:
     client = connect(folder)
-    nodes, pods = len(client.objects("nodes")), client.objects("pods")
+    nodes = len(client.objects("nodes"))
+    pods = [pod for pod in client.objects("pods") if pod.get("status", {}).get("phase") != "Succeeded"]
     ready = sum(map(tables.is_ready, pods))
     count = f"{nodes} nodes, {ready} pods" if ready == len(pods) else f"{nodes} nodes, {ready} of {len(pods)} pods ready"
     click.echo(f"Lab {folder.name!r} {state}: {count}. API: https://{client.access.address}")

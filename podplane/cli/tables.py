@@ -95,5 +95,5 @@ def trouble(pod: Object) -> str:
                 return str(details["message"]).strip()
             if details.get("exitCode"):
                 return f"container {container['name']} ended with exit code {details['exitCode']}"
-    scheduled = (c for c in status.get("conditions", ()) if c["type"] == "PodScheduled")
-    return next((c["message"] for c in scheduled if c.get("message")), "")
+    said = {c["type"]: c["message"] for c in status.get("conditions", ()) if c.get("message") and c["status"] != "True"}
+    return next((said[kind] for kind in ("PodScheduled", "Initialized", "Ready") if kind in said), "")

@@ -51,8 +51,9 @@ from podplane.lab.keys import TOKEN_BYTES
 from podplane.lab.launch import Progress, Reporter
 from podplane.lab.spec import DEFAULT_PORT, LabSpec
 from podplane.model.config import NetworkConfig
-from podplane.model.objects import Node, Service
+from podplane.model.objects import Node
 from podplane.model.pod import Pod
+from podplane.model.service import EndpointSlice, Service
 from podplane.runtime.heartbeat import Heartbeat
 from podplane.runtime.kubelet import Kubelet, open_null
 from podplane.runtime.network_files import Resolver, read_resolver
@@ -118,18 +119,28 @@ class Lab:
             await self._register_nodes(client)
         nodes, pods = Informer(client, "nodes", Node), Informer(client, "pods", Pod)
         self._services = Informer(client, "services", Service)
+        slices = Informer(client, "endpointslices.discovery.k8s.io", EndpointSlice)
         await nodes.sync()
         await self._services.sync()
+        await slices.sync()
         rootfs.prepare(str(self._folder.run))
         self._reporter.step("nodes", total=self.spec.nodes)
         for name, machine in fabric.nodes.items():
             await self._start_node(name, machine, nodes.objects)
         nodes.subscribe(self._node_changed)
+        self._services.subscribe(self._service_changed)
+        slices.subscribe(self._slice_changed)
+        for service in self._services.objects.values():
+            self._service_changed(None, service)
+        for slice_ in slices.objects.values():
+            self._slice_changed(None, slice_)
         self._reserve_addresses(pods, await self._synced(pods))
         pods.subscribe(self._pod_changed)
         for pod in list(pods.objects.values()):
             self._pod_changed(None, pod)
-        self._tasks += [asyncio.create_task(task) for task in (nodes.run(), pods.run(), self._services.run(), manager.run())]
+        self._tasks += [
+            asyncio.create_task(task) for task in (nodes.run(), pods.run(), self._services.run(), slices.run(), manager.run())
+        ]
         self._tasks.append(asyncio.create_task(self._serve_https(fabric.underlay)))
         server = await self._start_outside(fabric.outside)
         self._tasks.append(asyncio.create_task(self._keep_outside(fabric.outside, server)))
@@ -245,6 +256,14 @@ class Lab:
         for agent in self._agents.values():
             agent.node_changed(old, new)
 
+    def _service_changed(self, old: Service | None, new: Service | None) -> None:
+        for agent in self._agents.values():
+            agent.service_changed(old, new)
+
+    def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        for agent in self._agents.values():
+            agent.slice_changed(old, new)
+
     async def _register_again(self, node: Node) -> None:
         """The machine is there still: as a kubelet does, it registers again, and its pods keep their addresses."""
         number = list(self._agents).index(node.metadata.name) + 1
@@ -331,7 +350,9 @@ def machine_resolver() -> Resolver:
 def network_config(plan: Plan, spec: LabSpec) -> NetworkConfig:
     """The agents' settings."""
     excluded = tuple(filter(None, spec.masquerade_exclude.split(",")))
-    return NetworkConfig(cluster_cidrs=tuple(map(str, plan.cluster)), masquerade_exclude=excluded)
+    return NetworkConfig(
+        cluster_cidrs=tuple(map(str, plan.cluster)), service_cidrs=tuple(map(str, plan.service)), masquerade_exclude=excluded
+    )
 
 
 def body(

@@ -18,6 +18,7 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     cluster_cidrs: tuple[str, ...]
+    service_cidrs: tuple[str, ...] = ()
     bridge: str = "cbr0"
     uplink: str = "eth0"
     mtu: int = 1500

@@ -1,4 +1,4 @@
-"""Node, Service and Namespace as the planners see them; Pod has a module of its own.
+"""Node and Namespace as the planners see them; Pod and Service have modules of their own.
 
 Field names are Kubernetes' own (core/v1), so decoding is a plain JSON decode. Unknown fields are ignored: the API server
 stores them, nobody here reads them. All of it is frozen and compared by value, so "did anything that I read change?" is `==`.
@@ -74,28 +74,6 @@ class Node(Model, frozen=True):
     def is_ready(self) -> bool:
         """Does its condition Ready hold?"""
         return any(c.type == "Ready" and c.status == "True" for c in self.status.conditions)
-
-
-class ServicePort(Model, frozen=True):
-    """One port of a Service."""
-
-    port: int
-    name: str = ""
-    protocol: str = "TCP"
-
-
-class ServiceSpec(Model, frozen=True):
-    """Service.spec, as far as it is read today: what pods find in their environment."""
-
-    cluster_ip: str = msgspec.field(default="", name="clusterIP")
-    ports: tuple[ServicePort, ...] = ()
-
-
-class Service(Model, frozen=True):
-    """core/v1 Service."""
-
-    metadata: Metadata = Metadata()
-    spec: ServiceSpec = ServiceSpec()
 
 
 class Namespace(Model, frozen=True):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from podplane.model.objects import Node
+from podplane.model.service import EndpointSlice, Service
 
 
 class Sandbox(msgspec.Struct, frozen=True):
@@ -33,6 +34,9 @@ class View:
     node_name: str
     nodes: Mapping[str, Node] = field(default_factory=dict)
     sandboxes: Mapping[str, Sandbox] = field(default_factory=dict)
+    services: Mapping[str, Service] = field(default_factory=dict)
+    slices: Mapping[str, Mapping[str, EndpointSlice]] = field(default_factory=dict)
+    """By the path of their Service, and their own name."""
 
     @property
     def node(self) -> Node | None:

@@ -22,7 +22,7 @@ from podplane.kernel.rootfs import Root
 from podplane.model.pod import Container, Handler, Probe
 from podplane.runtime.environment import ConfigError
 from podplane.runtime.images import ImageError
-from podplane.runtime.output import LogFile, Output, forget
+from podplane.runtime.output import LogFile, Output, remove
 from podplane.runtime.probes import ProbeFailed, Prober, watch
 from podplane.runtime.status import EPHEMERAL, MAIN, RUNNING, TERMINATED, WAITING, ContainerState
 
@@ -32,11 +32,15 @@ BACKOFF_SECONDS = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 FORGIVEN_AFTER_SECONDS = 600.0
 """A container that ran so long begins anew with its back-off."""
 CONFIG_RETRY_SECONDS = 5.0
+KEPT_LOGS = 2
+"""Of how many runs there are logs: the last one and the one before (kubelet, maximum-dead-containers-per-container)."""
 NEVER_BEGAN = ("CreateContainerConfigError", "ErrImagePull", "ImagePullBackOff")
 """Why a container waits whose start was refused; when it starts after all, that is no further restart."""
 FIELDS = {MAIN: "containers", EPHEMERAL: "ephemeralContainers"}
 """Where the spec of a pod has the containers of a role; those of others are `initContainers`."""
 MESSAGE_BYTES = 4096
+STARTUP, READINESS, LIVENESS = "Startup", "Readiness", "Liveness"
+"""Probes, as events name them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +109,12 @@ class ContainerRun:
     spec: Container
     state: ContainerState
     process: Process | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
     output: Output | None = None
     restart_at: float | None = None
     failures: int = 0
-    environment: Mapping[str, str] = field(default_factory=dict)
     _began: float = 0.0
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _probes: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _stopping: asyncio.Task[None] | None = None
     _termination_file: Path | None = None
 
@@ -148,8 +152,9 @@ class ContainerRun:
         process = self._spawn(launch)
         try:
             await process.started()
-        except ProcessError:
-            return  # `_ended` says why
+        except ProcessError as error:  # `_ended` has it in the status
+            await self.pod.tell("Failed", f"Error: {error}", WARNING, self.part)
+            return
         if self.process is process and not process.exited.done():
             self._runs()
             await self.pod.tell("Started", f"Started container {self.spec.name}", part=self.part)
@@ -162,9 +167,9 @@ class ContainerRun:
             await self.pod.tell("Failed", event, WARNING, self.part)
 
     def _spawn(self, launch: Launch) -> Process:
-        name, restarts = self.spec.name, self.state.restarts
-        forget(self.pod.log_file(name, restarts - 2))  # of the run before this one the log is kept
-        log_file = LogFile(self.pod.log_file(name, restarts), utc_now)
+        if self.state.restarts >= KEPT_LOGS:
+            remove(self.pod.log_file(self.spec.name, self.state.restarts - KEPT_LOGS))
+        log_file = LogFile(self.pod.log_file(self.spec.name, self.state.restarts), utc_now)
         self.output = output = Output.open(log_file, self.pod.null, stdin=self.spec.stdin, tty=self.spec.tty)
         process = self.process = self.pod.processes.spawn(
             launch.command,
@@ -187,7 +192,7 @@ class ContainerRun:
         state.state, state.reason, state.message, state.started_at = RUNNING, "", "", timestamp()
         state.container_id = f"podplane://{self.pod.uid}/{self.spec.name}/{state.restarts}"
         state.started, state.ready = self.spec.startup_probe is None, False
-        self._probe(self.spec.startup_probe, self._startup_decided, "Startup")
+        self._probe(self.spec.startup_probe, self._startup_decided, STARTUP)
         if state.started:
             self._begin_probes()
 
@@ -206,8 +211,8 @@ class ContainerRun:
 
     def _begin_probes(self) -> None:
         self.state.ready = self.spec.readiness_probe is None
-        self._probe(self.spec.readiness_probe, self._readiness_decided, "Readiness")
-        self._probe(self.spec.liveness_probe, self._liveness_decided, "Liveness")
+        self._probe(self.spec.readiness_probe, self._readiness_decided, READINESS)
+        self._probe(self.spec.liveness_probe, self._liveness_decided, LIVENESS)
 
     def _probe(self, probe: Probe | None, decided: Callable[[bool], None], name: str) -> None:
         if probe is None:
@@ -216,14 +221,14 @@ class ContainerRun:
         async def failed(why: str) -> None:
             await self.pod.tell("Unhealthy", f"{name} probe failed: {why}", WARNING, self.part)
 
-        self._tasks.append(asyncio.ensure_future(watch(self.pod.prober(self), probe, decided, failed)))
+        self._probes[name] = asyncio.ensure_future(watch(self.pod.prober(self), probe, decided, failed))
 
     def _startup_decided(self, succeeded: bool) -> None:
         if not succeeded:
             self._restart_after_probe(self.spec.startup_probe, "startup")
         elif not self.state.started:
             self.state.started = True
-            self._tasks.pop(0).cancel()
+            self._cancel_probes(STARTUP)
             self._begin_probes()
             self.pod.wake()
 
@@ -263,8 +268,8 @@ class ContainerRun:
         await asyncio.shield(process.exited)
 
     async def before_stop(self, seconds: float) -> None:
-        """The preStop hook, at most so long."""
-        self._cancel_probes()
+        """The preStop hook, at most so long. Whether it is ready is asked until the end (kubelet, StopLivenessAndStartup)."""
+        self._cancel_probes(STARTUP, LIVENESS)
         hook = self.spec.lifecycle.pre_stop if self.spec.lifecycle is not None else None
         if hook is None or seconds <= 0:
             return
@@ -285,16 +290,16 @@ class ContainerRun:
         elif hook.sleep is not None:
             await asyncio.sleep(hook.sleep.seconds)
 
-    def _cancel_probes(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        self._tasks.clear()
+    def _cancel_probes(self, *names: str) -> None:
+        for name in names:
+            if (task := self._probes.pop(name, None)) is not None:
+                task.cancel()
 
     def _ended(self, process: Process, future: asyncio.Future[int]) -> None:
         """Its process has ended: say how, and when it starts again."""
         if self.process is not process or future.cancelled():
             return
-        self._cancel_probes()
+        self._cancel_probes(STARTUP, READINESS, LIVENESS)
         self._stopping = None
         state, code = self.state, future.result()
         self.process = None

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from podplane.model import quantity
-from podplane.model.objects import Service
 from podplane.model.pod import Container, EnvFromSource, EnvVarSource, Pod, ResourceFieldSelector
+from podplane.model.service import Service
 
 Source = tuple[str, str]
 """(resource, name) of a ConfigMap or Secret in the pod's namespace."""

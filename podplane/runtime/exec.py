@@ -39,7 +39,8 @@ class CommandExecution:
     def start(cls, worker: PodWorker, container: ContainerRun, request: ExecRequest, null: int) -> CommandExecution:
         """Start it: with a terminal of its own, or with pipes. In a pod without processes it gets namespaces of its own."""
         assert worker.netns is not None
-        environment = dict(container.environment) or worker.environment(container.spec)
+        # What the container was started with, whatever has become of its ConfigMaps since; a sandbox was started with nothing.
+        environment = dict(container.environment) if container.is_alive else worker.environment(container.spec)
         if request.tty:
             environment["TERM"] = "xterm-256color"
             terminal, far = os.openpty()

@@ -15,8 +15,8 @@ from podplane.cluster.events import Recorder
 from podplane.cni.network import Network
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Processes
-from podplane.model.objects import Service
 from podplane.model.pod import Pod
+from podplane.model.service import Service
 from podplane.runtime.network_files import Resolver
 from podplane.runtime.pod import PodWorker
 

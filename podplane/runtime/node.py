@@ -11,7 +11,7 @@ from podplane.cluster.events import Recorder
 from podplane.cni.network import Network
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Processes
-from podplane.model.objects import Service
+from podplane.model.service import Service
 from podplane.runtime.network_files import Resolver
 
 

@@ -30,12 +30,6 @@ Listener = Callable[[str, bytes], None]
 """(stream, data) as it comes; no data when the stream ends."""
 
 
-def forget(path: Path) -> None:
-    """Remove the log of a run, if there is one."""
-    for file in (path, path.with_name(path.name + ASIDE)):
-        file.unlink(missing_ok=True)
-
-
 @dataclass(slots=True)
 class LogFile:
     """The log of one run of a container."""
@@ -97,6 +91,12 @@ class LogFile:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def remove(log: Path) -> None:
+    """Forget the log of a run, if there is one."""
+    for path in (log, log.with_name(log.name + ASIDE)):
+        path.unlink(missing_ok=True)
 
 
 @dataclass(slots=True, eq=False)

@@ -432,6 +432,8 @@ class PodWorker:
         if self._files is not None:
             self._files.remove()
         shutil.rmtree(self._log_folder, ignore_errors=True)
+        if self.ips:  # it began; a finalizer may keep the object, which then says how it ended
+            await self.report()
         await self._delete()
 
     async def _end(self, runs: Sequence[ContainerRun]) -> None:

@@ -100,9 +100,8 @@ class Attachment:
         source = container.output
         if source is None or container.process is None:
             raise StreamError(f"container {container.spec.name} of pod {request.pod} has no output to attach to")
-        if request.stdin and source.input < 0:
-            raise StreamError(f"container {container.spec.name} of pod {request.pod} takes no input: its spec says no stdin")
-        attachment = cls(container, source, request.stdin, container.spec.stdin_once)
+        takes_input = request.stdin and source.input >= 0  # else it is dropped, as container runtimes do
+        attachment = cls(container, source, takes_input, container.spec.stdin_once)
         source.listeners.append(attachment._listen)
         return attachment
 

@@ -28,7 +28,7 @@ class Desired(Mapping[Identity, Value]):
     def __init__(self) -> None:
         self._fragments: dict[str, Fragment] = {}
         self._values: dict[Identity, Value] = {}
-        self._owners: dict[Identity, list[str]] = {}
+        self._owners: dict[Identity, dict[str, None]] = {}
 
     def __getitem__(self, identity: Identity) -> Value:
         return self._values[identity]
@@ -71,16 +71,14 @@ class Desired(Mapping[Identity, Value]):
 
     def _release(self, key: str, identity: Identity) -> Operation | None:
         owners = self._owners[identity]
-        owners.remove(key)
+        del owners[key]
         if owners:
             return None
         del self._owners[identity]
         return Operation(self._values.pop(identity), None)
 
     def _claim(self, key: str, identity: Identity, value: Value) -> Operation | None:
-        owners = self._owners.setdefault(identity, [])
-        if key not in owners:
-            owners.append(key)
+        self._owners.setdefault(identity, {})[key] = None
         old = self._values.get(identity)
         if old == value:
             return None

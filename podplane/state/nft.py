@@ -181,6 +181,16 @@ class Log(Expression, frozen=True, kw_only=True):
     prefix: str = ""
 
 
+class Dynset(Expression, frozen=True, kw_only=True):
+    """Add (op 0), refresh (1) or delete (2) an element of a dynamic set or map; the timeout is in milliseconds."""
+
+    set: str
+    op: int
+    key: int = REGISTER_1
+    data: int
+    timeout: int = 0
+
+
 class Notrack(Expression, frozen=True, kw_only=True):
     """Leave the packet out of connection tracking."""
 
@@ -232,13 +242,22 @@ class Chain(NftValue, frozen=True, gc=False, kw_only=True):
 
 
 class Set(NftValue, frozen=True, gc=False, kw_only=True):
-    """A set, or a map when it has `data`: names of nft's types; several for a concatenation. `data` of a verdict map is ("verdict",)."""
+    """A set, or a map when it has `data`: names of nft's types; several for a concatenation. `data` of a verdict map is ("verdict",).
+
+    A dynamic one with `size` elements is filled by rules, and its elements are no part of desired state; they expire.
+    """
 
     name: str
     key: tuple[str, ...]
     data: tuple[str, ...] = ()
     interval: bool = False
+    size: int = 0
     comment: str = ""
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Is it filled by rules?"""
+        return self.size > 0
 
     @property
     def identity(self) -> Identity:

@@ -48,7 +48,7 @@ def _address(version: int, offset: int) -> Payload:
     return Payload(base=NETWORK_HEADER, offset=offset, length=4 if version == 4 else 16)
 
 
-def _in_network(version: int, offset: int, network: IPNetwork) -> Row:
+def in_network(version: int, offset: int, network: IPNetwork) -> Row:
     size = network.max_prefixlen // 8
     load, compare = _address(version, offset), Cmp(data=network.network_address.packed)
     if network.prefixlen == network.max_prefixlen:
@@ -64,7 +64,7 @@ def _in_network(version: int, offset: int, network: IPNetwork) -> Row:
 
 def source_in(network: IPNetwork) -> Row:
     """`ip saddr 10.244.1.0/24`; after `family`."""
-    return _in_network(network.version, SOURCE_OFFSET[network.version], network)
+    return in_network(network.version, SOURCE_OFFSET[network.version], network)
 
 
 def destination_not_in_set(version: int, name: str) -> Row:

@@ -110,7 +110,9 @@ class Kubectl:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Begin a command and don't wait for it; its output can be read."""
-        return subprocess.Popen([self.path, *words], env=self.environment, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [self.path, *words], env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
 
 @pytest.fixture(scope="module")

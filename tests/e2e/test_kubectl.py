@@ -262,3 +262,17 @@ def test_the_way_in_is_merged_and_taken_out_again(podplane: Podplane, tmp_path: 
     assert [user["name"] for user in found["users"]] == ["other", f"podplane-{podplane.name}"]
     podplane("down", "--purge")
     assert [user["name"] for user in yaml.safe_load(own.read_text())["users"]] == ["other"]
+
+
+def test_lists_are_created_and_their_items_checked(kubectl: Kubectl) -> None:
+    def items(**second: object) -> str:
+        maps = [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}} for name in ("l1", "l2")]
+        maps[1] |= second  # type: ignore[arg-type]  # fields of an object
+        return json.dumps({"apiVersion": "v1", "kind": "List", "items": maps})
+
+    assert 'unknown field "datta"' in kubectl("create", "-f", "-", stdin=items(datta={}), code=1)
+    kubectl("delete", "configmap", "l1")
+    kubectl("create", "-f", "-", stdin=items())
+    found = kubectl("get", "configmaps", "l1", "l2", "-o", "json")
+    kubectl("replace", "-f", "-", stdin=found)
+    kubectl("delete", "-f", "-", stdin=found)

@@ -136,7 +136,7 @@ def pods(kubectl: Kubectl) -> set[str]:
 
 def test_a_change_a_restart_and_an_undo_lose_no_request(kubectl: Kubectl) -> None:
     """None at all: an old pod leaves the EndpointSlices the moment it is deleted, and its preStop hook keeps the server up for
-    three seconds more, a thousand times what a watch and an answer take. Without the hook, some would be lost at each end."""
+    three seconds more, a thousand times what a watch and an answer take. Without the hook, it would hang on who hears of the end first."""
     first = pods(kubectl)
     with under_load(kubectl) as load:
         kubectl("set", "env", "deployment/web", "SERVE_PORT_8080=version 2")

@@ -97,7 +97,7 @@ def _taints(node: Object, state: str, outage: bool, now: datetime.datetime) -> l
     """The node's taints as they should be: those of others, and those of its state; what is there stays as it is."""
     present = node.get("spec", {}).get("taints", [])
     wanted = list(_wanted(node, state, outage))
-    kept = [t for t in present if t["key"] not in OWN or (t["key"], t["effect"]) in wanted]
+    kept = [_stamped(t, now) for t in present if t["key"] not in OWN or (t["key"], t["effect"]) in wanted]
     there = {(t["key"], t["effect"]) for t in kept}
     return kept + [_taint(key, effect, now) for key, effect in wanted if (key, effect) not in there]
 
@@ -119,6 +119,12 @@ def _wanted(node: Object, state: str, outage: bool) -> Iterator[tuple[str, str]]
 
 def _taint(key: str, effect: str, now: datetime.datetime) -> Object:
     return {"key": key, "effect": effect, "timeAdded": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+def _stamped(taint: Object, now: datetime.datetime) -> Object:
+    """With the time since when it drives pods out: kubectl leaves it to us."""
+    lacks = taint["effect"] == "NoExecute" and not taint.get("timeAdded")
+    return {**taint, **_taint(taint["key"], taint["effect"], now)} if lacks else taint
 
 
 def _mark_pods(view: View, node: str) -> Iterator[Action]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable
 
-from podplane.apiserver.controllers.decision import Action, Again, Controller, Delete, Key, Object, View, itself
+from podplane.apiserver.controllers.decision import Action, Again, Controller, Delete, Key, Object, View, key_of
 
 QUARANTINE_SECONDS = 40.0
 """So long a node may be away: it may register again."""
@@ -21,28 +21,33 @@ class PodCollector:
         self._missing: dict[str, datetime.datetime] = {}
 
     def decide(self, view: View, key: Key) -> Iterable[Action]:
-        """Delete the pods of a node that is missing for too long."""
-        name = key[1]
-        pods = view.on_node(name)
-        if not pods or view.get("nodes", key) is not None:
+        """Delete a pod whose node is missing for too long."""
+        pod = view.get("pods", key)
+        name = pod["spec"].get("nodeName") if pod is not None else None
+        if pod is None or not name:
+            return
+        if view.get("nodes", ("", name)) is not None:
             self._missing.pop(name, None)
             return
         since = self._missing.setdefault(name, view.now)
         left = QUARANTINE_SECONDS - (view.now - since).total_seconds()
-        if left > 0:
-            yield Again(left)
-            return
-        for pod in pods:
-            yield Delete("pods", pod, 0)
+        yield Again(left) if left > 0 else Delete("pods", pod, 0)
+
+    def pods_of(self, view: View, node: Object) -> Iterable[Key]:
+        """A node that goes, or comes back, concerns its pods."""
+        name = node["metadata"]["name"]
+        moved = name in self._missing or view.get("nodes", ("", name)) is None
+        return map(key_of, view.on_node(name)) if moved else ()
 
 
-def _its_node(view: View, pod: Object) -> Iterable[Key]:
-    """A pod concerns its node, if that is not there."""
+def _itself(view: View, pod: Object) -> Iterable[Key]:
+    """A pod is concerned when its node is not there."""
     name = pod["spec"].get("nodeName")
     if name and view.get("nodes", ("", name)) is None:
-        yield "", name
+        yield key_of(pod)
 
 
 def controller() -> Controller:
     """The controller."""
-    return Controller("pod-garbage-collector", {"nodes": itself, "pods": _its_node}, PodCollector().decide)
+    collector = PodCollector()
+    return Controller("pod-garbage-collector", {"nodes": collector.pods_of, "pods": _itself}, collector.decide)

@@ -10,10 +10,9 @@ from typing import Any
 import msgspec
 
 from podplane.apiserver.controllers.decision import Object, owned_by
+from podplane.apiserver.kinds.names import ALPHABET
 
 ENDED = ("Succeeded", "Failed")
-ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
-"""What generated names are made of: no vowels, so no words (apimachinery, util/rand)."""
 HASH_LENGTH = 10
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,6 +22,9 @@ KEY_PATTERN = re.compile(r"[-._a-zA-Z0-9]+")
 PORT_NAME_PATTERN = re.compile(r"(?=.*[a-z])(?!.*--)[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?")
 ENV_PATTERN = re.compile(r"[ -<>-~]+")
 MAX_ANNOTATIONS_BYTES = 256 * 1024
+ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+"""What generated names are made of: no vowels, so no words (apimachinery, util/rand)."""
+SUFFIX_LENGTH, GENERATED_LENGTH = 5, 63
 
 
 def _rule(pattern: re.Pattern[str], longest: int, why: str) -> Rule:
@@ -34,6 +38,11 @@ LABEL = _rule(LABEL_PATTERN, 63, "must be at most 63 lower-case letters, digits 
 LABEL_1035 = _rule(
     LABEL_1035_PATTERN, 63, "must be at most 63 lower-case letters, digits and dashes, a letter first (an RFC 1035 label)"
 )
+
+
+def generated(prefix: str) -> str:
+    """A name that begins so, cut so that it is a label still, and ends by chance (apiserver, storage/names)."""
+    return prefix[: GENERATED_LENGTH - SUFFIX_LENGTH] + "".join(random.choices(ALPHABET, k=SUFFIX_LENGTH))
 
 
 def SEGMENT(name: str) -> str:  # a rule like those above

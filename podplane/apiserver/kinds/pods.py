@@ -22,9 +22,6 @@ def complete_pod_spec(spec: Object) -> None:
     for container in [*spec.get("initContainers", ()), *spec.get("containers", ()), *spec.get("ephemeralContainers", ())]:
         container.setdefault("imagePullPolicy", pull_policy(container.get("image", "")))
         container.setdefault("resources", {})
-        if spec.get("hostNetwork"):
-            for port in container.get("ports", ()):
-                port.setdefault("hostPort", port.get("containerPort"))
         for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
             if "httpGet" in container.get(probe, {}):
                 container[probe]["httpGet"].setdefault("path", "/")
@@ -40,8 +37,13 @@ def pull_policy(image: str) -> str:
 
 def complete_pod(pod: Object) -> None:
     """Defaults of a pod."""
+    spec = pod.get("spec", {})
     if "spec" in pod:
-        complete_pod_spec(pod["spec"])
+        complete_pod_spec(spec)
+    if spec.get("hostNetwork"):  # of pods alone: a template stays as it was written (SetDefaults_Pod)
+        for container in (*spec.get("initContainers", ()), *spec.get("containers", ())):
+            for port in container.get("ports", ()):
+                port.setdefault("hostPort", port.get("containerPort"))
 
 
 def check_pod(pod: Object, old: Object | None) -> Iterator[Cause]:

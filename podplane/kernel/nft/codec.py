@@ -126,6 +126,9 @@ def set_(value: Set, delete: bool, number: int) -> Message:
             parts.append(be32(c.SET_DATA_LEN, types.size(value.data)))
             order = types.TYPES[value.data[0]].order if len(value.data) == 1 else 0
             user += bytes((c.SET_DATA_ORDER, 4)) + struct.pack("=I", order)
+    if value.is_dynamic:
+        flags |= c.SET_TIMEOUT | c.SET_EVAL
+        parts.append(nested(c.SET_DESC, be32(c.SET_DESC_SIZE, value.size)))
     if value.comment:
         user += user_text(c.COMMENT_IN_SET, value.comment)
     parts += [be32(c.SET_FLAGS, flags), be32(c.SET_ID, number), _fields(value), attribute(c.SET_USERDATA, user)]
@@ -259,8 +262,13 @@ def set_from(content: bytes) -> Set:
         key=_types(int.from_bytes(found[c.SET_KEY_TYPE], "big")),
         data=data,
         interval=bool(flags & c.SET_INTERVAL),
+        size=_size(found) if flags & c.SET_EVAL else 0,
         comment=_comment_from(found.get(c.SET_USERDATA), c.COMMENT_IN_SET),
     )
+
+
+def _size(found: dict[int, bytes]) -> int:
+    return int.from_bytes(parse_attributes(found[c.SET_DESC])[c.SET_DESC_SIZE], "big")
 
 
 def _types(number: int) -> tuple[str, ...]:

@@ -67,6 +67,10 @@ TABLE: dict[type[nft.Expression], tuple[str, tuple[Field, ...]]] = {
     ),
     nft.Log: ("log", ((1, "group", SHORT), (2, "prefix", TEXT))),
     nft.Notrack: ("notrack", ()),
+    nft.Dynset: (
+        "dynset",
+        ((1, "set", TEXT), (3, "op", NUMBER), (4, "key", NUMBER), (5, "data", NUMBER), (6, "timeout", LONG)),
+    ),
 }
 NO_REGISTERS = dict.fromkeys(("address", "address_max", "port", "port_max"), 0)
 UNSENT: dict[type[nft.Expression], dict[str, Any]] = {
@@ -77,6 +81,7 @@ UNSENT: dict[type[nft.Expression], dict[str, Any]] = {
     nft.Redirect: NO_REGISTERS,
     nft.Hash: {"seed": 0},
     nft.Log: {"prefix": ""},
+    nft.Dynset: {"timeout": 0},
 }
 """The values that say "none" to us; the kernel hears that from an attribute that is not there."""
 BY_NAME = {name: (kind, fields) for kind, (name, fields) in TABLE.items()}

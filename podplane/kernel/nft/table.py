@@ -1,8 +1,9 @@
 """Operations on nf_tables as transactions, and reading tables back.
 
 A transaction takes effect whole or not at all, and one send without privileges carries some 200 KiB. A larger change becomes several
-transactions, ordered so that each leaves a working data path: tables, sets, empty chains; elements; rules of chains that are
-jumped to before those of base chains; then removals, in reverse. A chain's rules change in one transaction.
+transactions, ordered so that each leaves a working data path: tables, sets, chains that are jumped to; elements; base chains; then
+removals, in reverse. Sets are filled in the order in which the operations name them, and emptied in reverse, so whoever plans an
+endpoint before the frontend that leads to it is never misled. A chain's rules change in one transaction, and so does an element.
 
 When a transaction is refused, the refused units are left out and the rest is sent again: the report is honest for each.
 """
@@ -23,6 +24,7 @@ from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
 
 SetKey = tuple[str, str, str]
+ELEMENTS_PER_UNIT = 500
 
 
 @dataclass(slots=True)
@@ -66,14 +68,13 @@ class Nft:
         report.applied += covered  # the table takes them along
         skip = set(map(id, covered))
         gone = [o for o in operations if o.new is None and id(o) not in skip]
+        chains = [o for o in new if isinstance(o.value, Chain)]
         yield from (Unit([o], codec.table(o.value, False)) for o in new if isinstance(o.value, Table))
         yield from self._new_sets(new)
-        yield from (Unit([], [codec.chain(o.value)]) for o in new if isinstance(o.value, Chain))
-        yield from self._elements([o for o in new if o.old is not None], new=False, report=report)
-        yield from self._elements(new, new=True, report=report)
-        chains = [o for o in new if isinstance(o.value, Chain)]
-        chains.sort(key=lambda o: getattr(o.value, "hook", None) is not None)
-        yield from (self._rules(o) for o in chains)
+        yield from (Unit([], [codec.chain(o.value)]) for o in chains if isinstance(o.value, Chain))
+        yield from (self._rules(o) for o in chains if not _is_base(o))
+        yield from self._elements(new, report)
+        yield from (self._rules(o) for o in chains if _is_base(o))
         yield from self._removals(gone, report)
 
     def _new_sets(self, new: list[Operation]) -> Iterator[Unit]:
@@ -89,30 +90,29 @@ class Nft:
         flush = [codec.flush_chain(chain)] if operation.old is not None else []
         return Unit([operation], flush + codec.rules(chain))
 
-    def _elements(self, operations: Iterable[Operation], *, new: bool, report: Report) -> Iterator[Unit]:
-        """Additions, or removals (also of the old version of what changes), by set; many elements a message."""
-        by_set: dict[SetKey, list[tuple[Operation, Element]]] = {}
+    def _elements(self, operations: Iterable[Operation], report: Report) -> Iterator[Unit]:
+        """Elements that come, change or go, by set, in the order in which the sets are first named; many in a unit."""
+        by_set: dict[SetKey, list[Operation]] = {}
         for operation in operations:
-            element = operation.new if new else operation.old
-            if isinstance(element, Element):
-                by_set.setdefault((*_place(element), element.set), []).append((operation, element))
-        for key, pairs in by_set.items():
+            if isinstance(operation.value, Element):
+                by_set.setdefault((*_place(operation.value), operation.value.set), []).append(operation)
+        for key, own in by_set.items():
             owner = self._sets.get(key) or self._find_set(key)
             if owner is None:
                 error = NotFound(f"elements of nft set {key[1]} {key[2]}", "there is no such set")
-                report.failed += [Failure(operation, error) for operation, _ in pairs]
+                report.failed += [Failure(operation, error) for operation in own]
                 continue
-            for part in _parts(pairs, 500):
-                counted = [o for o, _ in part if new or o.new is None]
-                yield Unit(counted, codec.elements(owner, [e for _, e in part], delete=not new))
+            for start in range(0, len(own), ELEMENTS_PER_UNIT):
+                yield _element_unit(owner, own[start : start + ELEMENTS_PER_UNIT])
 
     def _removals(self, gone: list[Operation], report: Report) -> Iterator[Unit]:
+        """First what is asked first: elements in reverse, base chains before those that they jump to, then sets and tables."""
+        yield from self._elements(reversed(gone), report)
         chains = [o.value for o in gone if isinstance(o.value, Chain)]
         chains.sort(key=lambda chain: chain.hook is None)
         yield from (Unit([], [codec.flush_chain(chain)]) for chain in chains)
         by_chain = {o.value.identity: o for o in gone}
         yield from (Unit([by_chain[chain.identity]], [codec.delete_chain(chain)]) for chain in chains)
-        yield from self._elements(gone, new=False, report=report)
         for operation in gone:
             if isinstance(operation.value, Set):
                 self._sets.pop((*_place(operation.value), operation.value.name), None)
@@ -151,7 +151,7 @@ class Nft:
             assert isinstance(element, Element)
             owner = self._sets.get((*_place(element), element.set)) or self._find_set((*_place(element), element.set))
             if owner is not None:
-                result.append(Unit([operation], codec.elements(owner, [element], delete=operation.new is None)))
+                result.append(_element_unit(owner, [operation]))
         return result
 
     @staticmethod
@@ -205,6 +205,9 @@ class Nft:
         result: list[Set | Element] = []
         for owner in self._dump_sets([(family, name)]):
             self._sets[(*_place(owner), owner.name)] = owner
+            if owner.is_dynamic:
+                result.append(owner)
+                continue
             query = text(c.ELEM_LIST_TABLE, name) + text(c.ELEM_LIST_SET, owner.name)
             found = [e for row in self._dump(c.GETSETELEM, family, query) for e in codec.elements_from(owner, row)]
             result += [owner, *codec.join_intervals(owner, found)]
@@ -225,9 +228,15 @@ def _unit_of(refusal: Refusal, starts: list[int]) -> int | None:
     return next((i for i in range(len(starts) - 1) if starts[i] <= refusal.index < starts[i + 1]), None)
 
 
-def _parts(pairs: list[tuple[Operation, Element]], size: int) -> Iterator[list[tuple[Operation, Element]]]:
-    for start in range(0, len(pairs), size):
-        yield pairs[start : start + size]
+def _is_base(operation: Operation) -> bool:
+    return getattr(operation.value, "hook", None) is not None
+
+
+def _element_unit(owner: Set, operations: list[Operation]) -> Unit:
+    """Elements of one set: what changes is deleted and added again in the same transaction, so nobody ever misses it."""
+    old = [o.old for o in operations if isinstance(o.old, Element)]
+    new = [o.new for o in operations if isinstance(o.new, Element)]
+    return Unit(operations, [*codec.elements(owner, old, delete=True), *codec.elements(owner, new, delete=False)])
 
 
 def _transactions(units: Iterable[Unit]) -> Iterator[list[Unit]]:

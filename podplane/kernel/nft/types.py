@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from podplane.state.nft import Part
 
@@ -55,38 +57,44 @@ def size(names: tuple[str, ...]) -> int:
     return sum((TYPES[name].size + 3) & ~3 for name in names)
 
 
+def _address(part: Any) -> bytes:
+    packed: bytes = part.packed if hasattr(part, "packed") else part.network_address.packed
+    return packed
+
+
+def _number(size: int, order: Literal["big", "little"]) -> Callable[[Any], bytes]:
+    return lambda part: part.to_bytes(size, order)
+
+
+PACKERS: dict[str, Callable[[Any], bytes]] = {
+    "mark": _number(4, "little"),
+    "integer": _number(4, "little"),
+    "ipv4_addr": _address,
+    "ipv6_addr": _address,
+    "ether_addr": lambda part: bytes.fromhex(part.replace(":", "")),
+    "inet_proto": lambda part: bytes((part if isinstance(part, int) else PROTOCOLS[part],)),
+    "inet_service": _number(2, "big"),
+    "ifname": lambda part: (part.encode() + b"\0").ljust(16, b"\0"),
+}
+PADDING = {name: bytes(-kind.size & 3) for name, kind in TYPES.items()}
+
+
 def part_bytes(name: str, part: Part) -> bytes:
     """One part of a key. ValueError when the value is none of this type."""
-    kind = TYPES[name]
     try:
-        content = _pack(name, kind, part)
-    except (KeyError, OverflowError) as error:
+        content = PACKERS[name](part)
+    except (KeyError, OverflowError, AttributeError) as error:
         raise ValueError(f"{part!r} is no {name}") from error
-    if len(content) != kind.size:
+    if len(content) != TYPES[name].size:
         raise ValueError(f"{part!r} is no {name}")
     return content
-
-
-def _pack(name: str, kind: DataType, part: Part) -> bytes:
-    if isinstance(part, ipaddress.IPv4Address | ipaddress.IPv6Address):
-        return part.packed
-    if isinstance(part, ipaddress.IPv4Network | ipaddress.IPv6Network):
-        return part.network_address.packed
-    if isinstance(part, int):
-        return part.to_bytes(kind.size, "big" if kind.order == BIG_ENDIAN else "little")
-    if name == "inet_proto":
-        return bytes((PROTOCOLS[part],))
-    if name == "ether_addr":
-        return bytes.fromhex(part.replace(":", ""))
-    return (part.encode() + b"\0").ljust(kind.size, b"\0")
 
 
 def key_bytes(names: tuple[str, ...], parts: tuple[Part, ...]) -> bytes:
     """A whole key; parts of a concatenation padded to registers."""
     if len(names) == 1:
         return part_bytes(names[0], parts[0])
-    padded = (part_bytes(name, part) for name, part in zip(names, parts, strict=True))
-    return b"".join(piece + b"\0" * (-len(piece) & 3) for piece in padded)
+    return b"".join([part_bytes(name, part) + PADDING[name] for name, part in zip(names, parts, strict=True)])
 
 
 def key_parts(names: tuple[str, ...], content: bytes) -> tuple[Part, ...]:

@@ -16,10 +16,16 @@ from podplane.state.value import Value
 PRIORITIES = {
     ("nat", "postrouting", 100): "srcnat",
     ("nat", "prerouting", -100): "dstnat",
+    ("filter", "prerouting", -90): "dstnat + 10",
     **{("filter", hook, 0): "filter" for hook in ("prerouting", "input", "forward", "output", "postrouting")},
 }
 NETWORK_FIELDS = {(12, 4): "ip saddr", (16, 4): "ip daddr", (8, 16): "ip6 saddr", (24, 16): "ip6 daddr"}
-META = {6: "iifname", 7: "oifname", 15: "meta nfproto"}
+META = {3: "meta mark", 6: "iifname", 7: "oifname", 15: "meta nfproto", 16: "meta l4proto"}
+CT = {0: "ct state", 2: "ct status", 20: "ct original ip daddr", 22: "ct original ip6 daddr"}
+BITS = {0: {2: "established", 4: "related"}, 2: {32: "dnat"}}
+L4_NAMES = {6: "tcp", 17: "udp", 132: "sctp"}
+DYNSET = {0: "add", 1: "update", 2: "delete"}
+REJECTIONS = {(1, 0): "reject with tcp reset", (2, 1): "reject"}
 VERDICTS = {nft.ACCEPT: "accept", nft.DROP: "drop", nft.CONTINUE: "continue", nft.RETURN: "return"}
 TARGETS = {nft.JUMP: "jump", nft.GOTO: "goto"}
 NAT_FLAGS = {1 << 2: "random", 1 << 3: "persistent", 1 << 4: "fully-random"}
@@ -46,10 +52,11 @@ def _set(value: Set, elements: Sequence[Element]) -> str:
     kind = "map" if value.data else "set"
     types = " . ".join(value.key) + (f" : {' . '.join(value.data)}" if value.data else "")
     lines = [f"\t{kind} {value.name} {{", f"\t\ttype {types}"]
+    lines += [f"\t\tsize {value.size}", "\t\tflags dynamic,timeout"] if value.is_dynamic else []
     lines += ["\t\tflags interval"] if value.interval else []
     lines += [f'\t\tcomment "{value.comment}"'] if value.comment else []
     if elements:
-        lines.append("\t\telements = { " + _elements(value, [element(e) for e in elements]) + " }")
+        lines.append("\t\telements = { " + _elements(value, [element(e, value.key, value.data) for e in elements]) + " }")
     return "\n".join([*lines, "\t}\n"])
 
 
@@ -58,13 +65,24 @@ def _elements(value: Set, texts: Sequence[str]) -> str:
     return NEXT_LINE.join(", ".join(texts[i : i + size]) for i in range(0, len(texts), size))
 
 
-def element(value: Element) -> str:
-    """One element of a set or map."""
-    text = " . ".join(map(str, value.key))
+def element(value: Element, types: Sequence[str] = (), data_types: Sequence[str] = ()) -> str:
+    """One element of a set or map of these types."""
+    text = _parts(value.key, types)
     text += f' comment "{value.comment}"' if value.comment else ""
     if isinstance(value.data, Verdict):
         return f"{text} : {verdict(value.data)}"
-    return f"{text} : {' . '.join(map(str, value.data))}" if value.data else text
+    return f"{text} : {_parts(value.data, data_types)}" if value.data else text
+
+
+def _parts(parts: Sequence[nft.Part], types: Sequence[str]) -> str:
+    names = types or [""] * len(parts)
+    return " . ".join(f"0x{p:08x}" if kind == "mark" else _part(p) for p, kind in zip(parts, names, strict=True))
+
+
+def _part(part: nft.Part) -> str:
+    if isinstance(part, ipaddress.IPv4Network | ipaddress.IPv6Network) and part.num_addresses == 1:
+        return str(part.network_address)
+    return str(part)
 
 
 def verdict(value: Verdict) -> str:
@@ -89,64 +107,136 @@ def rule(value: Rule) -> str:
 
 
 class Reader:
-    """Reads instructions from left to right and remembers what the registers hold."""
+    """Reads instructions from left to right and remembers, in nft's words, what the registers hold.
+
+    A register that is written makes those behind it stale: programs load the parts of a key in order.
+    """
 
     def __init__(self) -> None:
         self._words: list[str] = []
+        self._held: dict[int, str] = {}
         self._load: Expression | None = None
         self._mask: nft.Bitwise | None = None
         self._version = 0
+        self._implied = False
 
     def read(self, expressions: Iterable[Expression]) -> list[str]:
         """The words of the rule."""
+        expressions = list(expressions)
+        self._implied = any(isinstance(e, nft.Payload) and e.base == 1 for e in expressions)
         for expression in expressions:
             self._one(expression)
         return self._words
 
     def _one(self, expression: Expression) -> None:
         match expression:
-            case nft.Payload() | nft.Meta(sreg=0):
+            case nft.Payload() | nft.Meta(sreg=0) | nft.Ct(sreg=0):
                 self._load, self._mask = expression, None
-            case nft.Bitwise() if isinstance(self._load, nft.Payload):
+                self._hold(expression.dreg, self._source(expression))
+            case nft.Numgen():
+                how = "random" if expression.type else "inc"
+                self._hold(expression.dreg, f"numgen {how} mod {expression.modulus}")
+            case nft.Immediate(data=bytes() as data):
+                self._hold(expression.dreg, f"0x{int.from_bytes(data, 'little'):08x}")
+            case nft.Bitwise() if isinstance(self._load, nft.Meta) and self._load.key == 3:
+                mask = int.from_bytes(expression.mask, "little")
+                self._hold(expression.dreg, f"{self._held[_place(expression.sreg)]} & 0x{mask:08x}")
+            case nft.Bitwise():
                 self._mask = expression
             case nft.Cmp():
                 self._compare(expression)
             case nft.Lookup(dreg=-1):
-                self._words.append(f"{self._left()} {'!= ' if expression.flags & 1 else ''}@{expression.set}")
+                self._words.append(f"{self._key(expression.sreg)} {'!= ' if expression.flags & 1 else ''}@{expression.set}")
+            case nft.Lookup(dreg=0):
+                self._words.append(f"{self._key(expression.sreg)} vmap @{expression.set}")
+            case nft.Lookup():
+                self._hold(expression.dreg, f"{self._key(expression.sreg)} map @{expression.set}")
+            case nft.Meta():
+                self._words.append(f"{META[expression.key]} set {self._held[_place(expression.sreg)]}")
+            case _:
+                self._words.append(self._statement(expression))
+
+    def _statement(self, expression: Expression) -> str:
+        match expression:
+            case nft.Nat():
+                target = self._held[_place(expression.address)]
+                return f"dnat {'ip' if expression.family == 2 else 'ip6'} to {target}"
+            case nft.Dynset():
+                timeout = f" timeout {duration(expression.timeout)}" if expression.timeout else ""
+                data = self._held[_place(expression.data)]
+                key = self._key(expression.key, _place(expression.data))
+                return f"{DYNSET[expression.op]} @{expression.set} {{ {key}{timeout} : {data} }}"
+            case nft.Reject():
+                return REJECTIONS[expression.type, expression.code]
             case nft.Counter():
-                self._words.append("counter packets 0 bytes 0")
+                return "counter packets 0 bytes 0"
             case nft.Masquerade():
                 flags = [name for bit, name in NAT_FLAGS.items() if expression.flags & bit]
-                self._words.append(" ".join(["masquerade", ",".join(flags)]).strip())
+                return " ".join(["masquerade", ",".join(flags)]).strip()
             case nft.Immediate(data=Verdict() as data):
-                self._words.append(verdict(data))
-            case _:
-                self._words.append(f"[ {expression} ]")
+                return verdict(data)
+        return f"[ {expression} ]"
+
+    def _hold(self, register: int, text: str) -> None:
+        place = _place(register)
+        self._held = {at: words for at, words in self._held.items() if at < place} | {place: text}
+
+    def _key(self, register: int, end: int = 64) -> str:
+        """The parts of a key that begins in this register."""
+        begin = _place(register)
+        return " . ".join(words for at, words in sorted(self._held.items()) if begin <= at < end)
+
+    def _source(self, load: Expression) -> str:
+        match load:
+            case nft.Payload(base=1):
+                return NETWORK_FIELDS.get((load.offset, 4 if self._version == 4 else 16), f"[ {load} ]")
+            case nft.Payload(base=2, offset=2, length=2):
+                return "th dport"
+            case nft.Meta():
+                return META.get(load.key, f"meta {load.key}")
+            case nft.Ct():
+                return CT.get(load.key, f"[ {load} ]")
+        return f"[ {load} ]"
 
     def _compare(self, expression: nft.Cmp) -> None:
         unequal = "!= " if expression.op == 1 else ""
         if isinstance(self._load, nft.Meta):
             self._compare_meta(self._load, expression, unequal)
-            return
-        self._words.append(f"{self._left()} {unequal}{self._network(expression.data)}")
+        elif isinstance(self._load, nft.Ct) and self._load.key in BITS and self._mask is not None:
+            names = [name for bit, name in BITS[self._load.key].items() if self._mask.mask[0] & bit]
+            self._words.append(f"{self._held[_place(1)]} {','.join(names)}")
+        else:
+            self._words.append(f"{self._held[_place(expression.sreg)]} {unequal}{self._network(expression.data)}")
 
     def _compare_meta(self, load: nft.Meta, expression: nft.Cmp, unequal: str) -> None:
         if load.key == 15 and not unequal:  # nft leaves out what a match of addresses implies
             self._version = 4 if expression.data == b"\2" else 6
+            if not self._implied:
+                self._words.append(f"meta nfproto ipv{self._version}")
+            return
+        if load.key == 16:
+            self._words.append(f"meta l4proto {unequal}{L4_NAMES[expression.data[0]]}")
             return
         text = expression.data.split(b"\0")[0].decode(errors="replace")
         self._words.append(f'{META.get(load.key, f"meta {load.key}")} {unequal}"{text}"')
-
-    def _left(self) -> str:
-        """What the register was loaded with; a short load is that of a network whose prefix ends at a byte."""
-        load = self._load
-        if not isinstance(load, nft.Payload) or load.base != 1:
-            return f"[ {load} ]"
-        size = 4 if self._version == 4 else 16
-        return NETWORK_FIELDS.get((load.offset, size), f"[ {load} ]")
 
     def _network(self, data: bytes) -> str:
         size = 4 if self._version == 4 else 16
         address = ipaddress.ip_address(data.ljust(size, b"\0"))
         length = 8 * len(data) if self._mask is None else sum(byte.bit_count() for byte in self._mask.mask)
         return str(address) if length == 8 * size else f"{address}/{length}"
+
+
+def _place(register: int) -> int:
+    """The first of the 4-byte registers that a register is made of."""
+    return 4 * (register - 1) if register < 8 else register - 8
+
+
+def duration(milliseconds: int) -> str:
+    """As nft writes it: 3h, 1m30s."""
+    seconds, text = milliseconds // 1000, ""
+    for name, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if seconds >= size:
+            text += f"{seconds // size}{name}"
+            seconds %= size
+    return text or "0s"

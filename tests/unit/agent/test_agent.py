@@ -15,7 +15,8 @@ from podplane.agent.features import PeerPlans
 from podplane.cni.network import Attachment, NetworkError
 from podplane.kernel.door import Kernel
 from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
-from podplane.model.objects import Node, NodeSpec
+from podplane.model.objects import Metadata, Node, NodeSpec
+from podplane.model.service import SERVICE_NAME, Endpoint, EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
 from podplane.state.operations import Operation
 from tests.plans import OWNER, config, node, uplink
 
@@ -25,7 +26,8 @@ DUAL = (4, 6)
 class Rig:
     """An agent of node1 on a fake machine with an uplink."""
 
-    def __init__(self) -> None:
+    def __init__(self, service_cidrs: tuple[str, ...] = ()) -> None:
+        self.config = msgspec.structs.replace(config(DUAL), service_cidrs=service_cidrs)
         self.opener = FakeOpener()
         self.host = self.opener.namespace()
         self.kernel = Kernel(self.host, self.opener)
@@ -33,7 +35,7 @@ class Rig:
         self.agent = self.new_agent()
 
     def new_agent(self) -> Agent:
-        return Agent("node1", config(DUAL), Kernel(self.host, self.opener), PeerPlans(), lambda: 0.0)
+        return Agent("node1", self.config, Kernel(self.host, self.opener), PeerPlans(), lambda: 0.0)
 
     def attachment(self, uid: str, namespace: FakeNamespace | None = None, ips: tuple[str, ...] = ()) -> Attachment:
         return Attachment(uid, "default", uid, namespace or self.opener.namespace(), requested_ips=ips)
@@ -245,6 +247,40 @@ async def test_gc_keeps_only_what_is_named() -> None:
     await rig.agent.gc([keep])
     assert "pod/default/keep" in rig.host.objects.dump()
     assert await is_gone(rig, "pod/default/drop")
+
+
+def service_of(name: str, ip: str, affinity: str = "None") -> Service:
+    spec = ServiceSpec(cluster_ip=ip, cluster_ips=(ip,), ports=(ServicePort(80),), session_affinity=affinity)
+    return Service(metadata=Metadata(name=name, namespace="default"), spec=spec)
+
+
+def slice_of(name: str, *ips: str) -> EndpointSlice:
+    metadata = Metadata(name=f"{name}-a", namespace="default", labels={SERVICE_NAME: name})
+    return EndpointSlice(
+        metadata=metadata, endpoints=tuple(Endpoint(addresses=(ip,)) for ip in ips), ports=(EndpointPort(port=8080),)
+    )
+
+
+async def test_a_new_agent_finds_services_as_they_are_and_writes_nothing() -> None:
+    rig = Rig(("10.96.0.0/16", "fd00:10:96::/112"))
+    rig.agent.start(cluster(1, 2))
+    services = [service_of(f"s{n}", f"10.96.0.{n}") for n in (1, 2, 3)]
+    services += [service_of(f"k{n}", f"10.96.0.1{n}", "ClientIP") for n in (1, 2)]
+    slices = [slice_of(s.metadata.name, "10.244.1.2", "10.244.2.3", "10.244.2.4") for s in services[1:]]
+    for service in services:
+        rig.agent.service_changed(None, service)
+    for slice_ in slices:
+        rig.agent.slice_changed(None, slice_)
+    await rig.agent.reconcile()
+    gone = services.pop(1)
+    rig.agent.service_changed(gone, None)
+    await rig.agent.reconcile()
+    before = rig.host.objects.dump()
+    fresh = rig.new_agent()
+    report = fresh.start(cluster(1, 2), (), reversed(services), reversed(slices))
+    assert [o for o in report.applied if o.old != o.new] == []
+    assert rig.host.objects.dump() == before
+    assert "frontends4" in before
 
 
 EVENTS = st.lists(

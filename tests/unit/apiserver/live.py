@@ -84,12 +84,11 @@ class FakeStreams:
 
     def check(self, request: ExecRequest) -> None:
         if not self.executions:
-            raise StreamError(f"container {request.container} of pod {request.pod} does not run now")
+            raise StreamError(f"container {request.container} is not valid for pod {request.pod}")
 
     def execute(self, request: ExecRequest) -> FakeExecution:
         self.asked.append(request)
-        if not self.executions:
-            raise StreamError(f"container {request.container} is not valid for pod {request.pod}")
+        self.check(request)
         return self.executions.pop(0)
 
 

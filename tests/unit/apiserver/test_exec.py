@@ -16,7 +16,6 @@ from podplane.cluster import channels as ch
 from podplane.cluster import exec as cluster_exec
 from podplane.cluster.errors import ApiError, NotFound
 from podplane.cluster.exec import ExecSession
-from podplane.cluster.messages import Request, Response
 from podplane.cluster.requests import execute
 from podplane.cluster.streams import ExecRequest
 from tests.unit.apiserver.live import FakeExecution, Live, access_to, connection, live
@@ -234,6 +233,12 @@ async def test_without_an_upgrade_the_refusal_is_a_status(lab: Live) -> None:
     lab.streams.executions.append(FakeExecution())
     _, body = await plain(lab, "GET")
     assert json.loads(body)["reason"] == "BadRequest"
+    assert "needs an upgrade" in json.loads(body)["message"]
+
+
+async def test_what_is_wrong_with_the_container_is_said_to_those_who_fell_back_from_a_websocket(lab: Live) -> None:
+    status, body = await plain(lab, "POST")
+    assert (status, json.loads(body)["message"]) == (400, "container main is not valid for pod web")
 
 
 def handshake(port: int, path: str, protocols: str) -> bytes:
@@ -272,14 +277,3 @@ async def test_many_sessions_at_once_are_kept_apart(lab: Live) -> None:
 
     for said in await asyncio.gather(*(lab.exec(FakeExecution(echo=True), talk) for _ in range(10))):
         assert len(set(said.split())) == 1
-
-
-async def test_a_client_that_offers_no_websocket_hears_first_what_else_is_wrong(lab: Live) -> None:
-    ask = Request("POST", f"{PODS}/web/exec", {"command": ["id"]}, {"authorization": "Bearer secret"}, b"")
-    answer = await lab.api.server.handle(ask)
-    assert isinstance(answer, Response)
-    assert "container main of pod web does not run now" in answer.body.decode()
-    lab.streams.executions.append(FakeExecution())
-    answer = await lab.api.server.handle(ask)
-    assert isinstance(answer, Response)
-    assert "needs an upgrade to a WebSocket" in answer.body.decode()

@@ -196,3 +196,14 @@ async def test_generation_counts_what_is_wanted_and_status_is_written_apart() ->
     scale = await api("GET", f"{path}/x/scale")
     assert (scale["spec"], scale["status"]) == ({"replicas": 2}, {"replicas": 3, "selector": "app=x"})
     await api.refused("Invalid", "PATCH", f"{path}/x/scale", {"spec": {"replicas": -1}})
+
+
+async def test_ports_on_the_node_are_said_in_pods_and_not_in_templates() -> None:
+    api = Api()
+    spec = {"hostNetwork": True, "containers": [{"name": "main", "image": "i", "ports": [{"containerPort": 80}]}]}
+    template = {"metadata": {"labels": {"app": "x"}}, "spec": spec}
+    body = {"metadata": {"name": "x"}, "spec": {"selector": {"matchLabels": {"app": "x"}}, "template": template}}
+    daemon_set = await api("POST", "/apis/apps/v1/namespaces/default/daemonsets", body)
+    made = await api("POST", "/api/v1/namespaces/default/pods", {"metadata": {"name": "x"}, "spec": spec})
+    ports = [found["spec"]["containers"][0]["ports"] for found in (daemon_set["spec"]["template"], made)]
+    assert [port.get("hostPort") for (port,) in ports] == [None, 80]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -138,7 +139,12 @@ async def test_generated_names(api: Api) -> None:
     body = {"metadata": {"generateName": "web-"}, **POD}
     names = {(await api("POST", PODS, body))["metadata"]["name"] for _ in range(5)}
     assert len(names) == 5
-    assert all(name.startswith("web-") for name in names)
+    assert all(re.fullmatch("web-[bcdfghjklmnpqrstvwxz2456789]{5}", name) for name in names)
+
+
+async def test_a_generated_name_is_never_too_long(api: Api) -> None:
+    made = await api("POST", PODS, {"metadata": {"generateName": "long-" * 20}, **POD})
+    assert re.fullmatch("(long-){11}lon.{5}", made["metadata"]["name"])
 
 
 async def test_updates_conflict_and_no_change_is_no_version(api: Api) -> None:

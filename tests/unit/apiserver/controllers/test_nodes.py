@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import math
 from typing import Any
@@ -189,6 +190,11 @@ async def test_pods_of_a_node_that_is_gone_go_unless_it_comes_back_in_time() -> 
     await cluster.add_node("node2")
     await wait(cluster, 11)
     assert await names(cluster) == ["b"]
+    await cluster("DELETE", f"{NODES}/node2")
+    await wait(cluster, 0, 39)
+    assert await names(cluster) == ["b"]
+    await cluster.settle(2)
+    assert await names(cluster) == []
 
 
 async def test_the_lease_goes_with_its_node() -> None:
@@ -226,3 +232,18 @@ def test_one_more_taint_never_lets_a_pod_stay_longer(tolerations: list[Object], 
         return math.inf if seconds is None else seconds
 
     assert stay(taints_) <= stay(taints_[:1])
+
+
+async def test_many_pods_of_a_node_that_fails_cost_what_few_do() -> None:
+    cluster = await Cluster().begin()
+    await cluster("POST", NODES, {"metadata": {"name": "ghost"}})
+    decided: list[str] = []
+    table = cluster.manager._controllers
+    for name in ("taint-eviction-controller", "pod-garbage-collector"):
+        former = table[name]
+        table[name] = dataclasses.replace(
+            former, decide=lambda view, key, f=former: (decided.append(key[1]), f.decide(view, key))[1]
+        )
+    for number in range(30):
+        await pod_on(cluster, "ghost" if number % 2 else "nowhere", f"pod{number}")
+    assert len(decided) <= 30 * 4

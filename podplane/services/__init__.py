@@ -1,0 +1,1 @@
+"""Services: frontends and endpoints as nf_tables."""

@@ -1,0 +1,90 @@
+"""Which endpoints take the connections of a Service, as one node sees it. Pure.
+
+Sources: k8s.io/kubernetes, pkg/proxy/topology.go; KEP-1669 (terminating endpoints), KEP-2086 (internalTrafficPolicy), KEP-2433 and
+KEP-4444 (hints).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from podplane.model.service import Endpoint, EndpointSlice, ServicePort
+from podplane.state.value import IPAddress
+
+VERSION = {"IPv4": 4, "IPv6": 6}
+
+
+class Target(NamedTuple):
+    """Where connections go."""
+
+    ip: IPAddress
+    port: int
+
+
+class Place(NamedTuple):
+    """The node that chooses, and its zone."""
+
+    node: str
+    zone: str = ""
+
+
+Row = tuple[Endpoint, Target]
+
+
+class Candidates(NamedTuple):
+    """The endpoints of one port in one family, each target once."""
+
+    rows: tuple[Row, ...]
+
+    def everywhere(self, place: Place) -> list[Target]:
+        """For policy Cluster: the ready ones, or those of them that hints say are for this node or its zone; else the last ones."""
+        ready = [row for row in self.rows if row[0].is_ready]
+        rows = _hinted(ready, place) or ready or self._last()
+        return [target for _, target in rows]
+
+    def local(self, place: Place) -> list[Target]:
+        """For policy Local: those on this node."""
+        own = Candidates(tuple(row for row in self.rows if row[0].node_name == place.node))
+        return [target for _, target in [row for row in own.rows if row[0].is_ready] or own._last()]
+
+    def _last(self) -> list[Row]:
+        return [row for row in self.rows if row[0].serves_last]
+
+
+def _hinted(rows: Sequence[Row], place: Place) -> list[Row]:
+    """Those for this node, or for its zone; none unless all have hints and some are for it."""
+    for field, name in (("for_nodes", place.node), ("for_zones", place.zone)):
+        hints = [getattr(endpoint.hints, field, ()) for endpoint, _ in rows]
+        if rows and all(hints):
+            found = [row for row, own in zip(rows, hints, strict=True) if any(hint.name == name for hint in own)]
+            if found:
+                return found
+    return []
+
+
+def candidates(slices: Iterable[EndpointSlice], port: ServicePort, version: int) -> Candidates:
+    """The endpoints of one port of a Service."""
+    found: dict[Target, Endpoint] = {}
+    for slice_ in slices:
+        if VERSION.get(slice_.address_type) != version:
+            continue
+        number = _number(slice_, port)
+        for endpoint in slice_.endpoints or () if number else ():
+            address = _address(endpoint.addresses, version)
+            if address is not None and number:
+                found.setdefault(Target(address, number), endpoint)
+    return Candidates(tuple((endpoint, target) for target, endpoint in found.items()))
+
+
+def _number(slice_: EndpointSlice, port: ServicePort) -> int | None:
+    return next((p.port for p in slice_.ports or () if (p.name, p.protocol) == (port.name, port.protocol)), None)
+
+
+def _address(addresses: Sequence[str], version: int) -> IPAddress | None:
+    try:
+        ip = ipaddress.ip_address(addresses[0])
+    except (ValueError, IndexError):
+        return None
+    return ip if ip.version == version else None

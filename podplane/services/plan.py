@@ -1,0 +1,176 @@
+"""One Service as kernel objects: its frontends, and the groups of endpoints that they share. Pure, but for the numbers of groups.
+
+A group is a choice of endpoints: those of one port for one traffic policy. Everything that leads to that choice (cluster IPs, node
+ports, external addresses) is a frontend of the one group.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from podplane.model.config import NetworkConfig
+from podplane.model.service import CLUSTER, LOCAL, EndpointSlice, Service, ServicePort
+from podplane.model.view import Sandbox, View
+from podplane.services import tables
+from podplane.services.endpoints import Place, Target, candidates
+from podplane.services.rules import CHOICE_BITS
+from podplane.state.nft import Element, Verdict
+from podplane.state.value import Fragment, IPAddress, Value, fragment
+
+MAX_ENDPOINTS = 1 << CHOICE_BITS - 1
+"""So many endpoints of a group are used."""
+
+
+@dataclass(slots=True)
+class Numbers:
+    """Numbers of groups by name, each given once. An agent that starts takes over those that are in the kernel."""
+
+    _by_name: dict[str, int] = field(default_factory=dict)
+    _sticky: dict[tuple[int, int], int] = field(default_factory=dict)
+    _last: int = 0
+
+    def of(self, name: str) -> int:
+        """The number of a group."""
+        if name not in self._by_name:
+            self._last += 1
+            self._by_name[name] = self._last
+        return self._by_name[name]
+
+    def choice(self, count: int, seconds: int) -> int:
+        """The number of a way to choose: without affinity, that of the endpoints."""
+        if seconds and (count, seconds) not in self._sticky:
+            self._sticky[count, seconds] = max((MAX_ENDPOINTS, *self._sticky.values())) + 1
+        return self._sticky[count, seconds] if seconds else count
+
+    def recover(self, found: Iterable[Value]) -> None:
+        """Take over the numbers that are in the kernel: what is as it should be is not written anew."""
+        for value in found:
+            match value:
+                case Element(table=tables.NAME, set="frontends4" | "frontends6", data=(int() as mark,), comment=name):
+                    self._take(name, mark >> CHOICE_BITS)
+                case Element(
+                    table=tables.NAME, set="targets4" | "targets6", key=(int() as number,), data=(ip, port), comment=name
+                ):
+                    self._take(target_name(name, ip, port), number)
+                case Element(table=tables.NAME, set="choice4" | "choice6", key=(int() as number,), data=Verdict(chain=chain)):
+                    if number > MAX_ENDPOINTS:
+                        _, count, seconds = chain.split("-")
+                        self._sticky[int(count), int(seconds)] = number
+
+    def _take(self, name: str, number: int) -> None:
+        self._by_name.setdefault(name, number)
+        self._last = max(self._last, number)
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """The node for which it is planned: its place, its IP versions, and its addresses on which node ports are served."""
+
+    place: Place
+    versions: tuple[int, ...]
+    addresses: tuple[IPAddress, ...]
+
+
+def plan(service: Service, slices: Sequence[EndpointSlice], here: Here, numbers: Numbers) -> Fragment:
+    """All elements of a Service on one node; nothing for one without addresses."""
+    if not service.has_addresses:
+        return {}
+    values: list[Value] = []
+    for version in here.versions:
+        for port in service.spec.ports:
+            values += _port(service, slices, port, version, here, numbers)
+    return fragment(values)
+
+
+def hairpin(sandbox: Sandbox, view: View, config: NetworkConfig) -> Fragment:
+    """A pod of this node as one that may reach itself through a Service."""
+    if not config.service_cidrs:
+        return {}
+    ips = [ip for ip in map(ipaddress.ip_address, sandbox.ips) if ip.version in view.versions]
+    comment = f"pod/{sandbox.namespace}/{sandbox.name}"
+    return fragment(tables.element("hairpin", ip.version, (ip, ip), None, comment) for ip in ips)
+
+
+def group_name(service: Service, port: ServicePort, policy: str) -> str:
+    """What a group is called, here and in the comments of the kernel's objects."""
+    name = f"svc/{service.metadata.path}:{port.name or port.port}"
+    return f"{name}/local" if policy == LOCAL else name
+
+
+def _port(
+    service: Service, slices: Sequence[EndpointSlice], port: ServicePort, version: int, here: Here, numbers: Numbers
+) -> Iterator[Value]:
+    found = candidates(slices, port, version)
+    by_policy: dict[str, list[tuple[IPAddress, int]]] = {}
+    for policy, address, number in frontends(service, port, version, here):
+        by_policy.setdefault(policy, []).append((address, number))
+    for policy, own in by_policy.items():
+        targets = (found.everywhere(here.place) if policy == CLUSTER else found.local(here.place))[:MAX_ENDPOINTS]
+        name = group_name(service, port, policy)
+        if targets:
+            group, seconds = numbers.of(name) << CHOICE_BITS, service.spec.affinity_seconds
+            how = numbers.choice(len(targets), seconds)
+            if seconds:
+                yield from _sticky_group(version, group, name, targets, seconds, numbers)
+            else:
+                yield from _group(version, group, name, targets)
+            yield tables.choice(version, how, len(targets), seconds)
+            for address, number in own:
+                key = (address, port.protocol.lower(), number)
+                yield tables.element("frontends", version, key, (group | how,), name)
+        else:
+            for address, number in own:
+                yield tables.element("refused", version, (address, port.protocol.lower(), number), None, name)
+        for address in {address for address, _ in own if str(address) not in service.spec.cluster_ips}:
+            yield tables.element("addresses", version, (address,), None, "Service address")
+
+
+def _group(version: int, group: int, name: str, targets: Sequence[Target]) -> Iterator[Value]:
+    count = len(targets)
+    for index, target in enumerate(sorted(targets)):
+        yield tables.element("endpoints", version, (group, index), tuple(target), name)
+    yield tables.chooser(version, count)
+
+
+def _sticky_group(
+    version: int, group: int, name: str, targets: Sequence[Target], seconds: int, numbers: Numbers
+) -> Iterator[Value]:
+    """As `_group`, for clients that keep their endpoint: each endpoint has a number of its own."""
+    count = len(targets)
+    for index, target in enumerate(sorted(targets)):
+        number = numbers.of(target_name(name, *target))
+        yield tables.element("targets", version, (number,), tuple(target), name)
+        yield tables.element("ids", version, (group, index), (number,), name)
+        yield tables.element("sticky", version, (number,), None, name)
+    yield from tables.recaller(version, count, seconds)
+
+
+def target_name(group: str, ip: object, port: object) -> str:
+    """What an endpoint of a group is called that clients keep to."""
+    return f"{group}/{ip}/{port}"
+
+
+def frontends(service: Service, port: ServicePort, version: int, here: Here) -> Iterator[tuple[str, IPAddress, int]]:
+    """(traffic policy, address, port) of all that leads to one port of a Service."""
+    spec = service.spec
+    for address in _addresses(spec.cluster_ips or (spec.cluster_ip,), version):
+        yield spec.internal_traffic_policy, address, port.port
+    balanced = [ingress.ip for ingress in service.status.load_balancer.ingress if ingress.ip_mode == "VIP"]
+    for address in _addresses((*spec.external_ips, *balanced), version):
+        yield spec.external_traffic_policy, address, port.port
+    if port.node_port:
+        for address in here.addresses:
+            if address.version == version:
+                yield spec.external_traffic_policy, address, port.node_port
+
+
+def _addresses(texts: Sequence[str], version: int) -> Iterator[IPAddress]:
+    for text in dict.fromkeys(texts):
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            continue
+        if address.version == version:
+            yield address

@@ -1,0 +1,231 @@
+"""Rows of expressions for rules of Services, under names that say what they do.
+
+An address takes a whole register of 16 bytes for IPv6 and four of them for IPv4; what follows it in a key lies in the next ones.
+"""
+
+from __future__ import annotations
+
+from podplane.state.nft import ACCEPT, Bitwise, Cmp, Ct, Dynset, Immediate, Lookup, Meta, Nat, Numgen, Payload, Reject, Verdict
+from podplane.state.nft_rules import (
+    DESTINATION_OFFSET,
+    INVERT,
+    META_OIFNAME,
+    NAME_SIZE,
+    NETWORK_HEADER,
+    NFPROTO,
+    SOURCE_OFFSET,
+    Row,
+    in_network,
+)
+from podplane.state.value import IPNetwork
+
+TRANSPORT_HEADER, PORT_OFFSET, PORT_SIZE = 2, 2, 2
+META_MARK, META_L4PROTO = 3, 16
+CT_STATE, CT_STATUS = 0, 2
+CT_DESTINATION = {4: 20, 6: 22}
+ESTABLISHED_OR_RELATED, TRANSLATED = 2 | 4, 1 << 5
+"""NF_CT_STATE_BIT(IP_CT_ESTABLISHED, IP_CT_RELATED); IPS_DST_NAT."""
+ORIGINAL, DESTINATION_NAT, RANDOM = 0, 1, 1
+ADDRESS_AND_PORT = 1 | 2
+"""NF_NAT_RANGE_MAP_IPS, NF_NAT_RANGE_PROTO_SPECIFIED."""
+TCP_RESET, ICMPX, PORT_UNREACHABLE = 1, 2, 1
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+CHOICE_BITS = 14
+CHOICE_MASK = (1 << CHOICE_BITS) - 1
+"""The lower bits of a mark say how is chosen, those above which group it is."""
+FIRST = 1
+"""The first register."""
+SIZE = {4: 4, 6: 16}
+CLIENT_REGISTERS, DATA_REGISTER = {4: (1, 9, 10, 11), 6: (1, 2, 3, 17)}, {4: 2, 6: 18}
+"""Where the parts of a client's question lie, one behind the other, and what is remembered of it."""
+DYNSET_UPDATE, DYNSET_DELETE = 1, 2
+"""NFT_DYNSET_OP_UPDATE, NFT_DYNSET_OP_DELETE."""
+SECOND, THIRD = {4: 9, 6: 2}, {4: 10, 6: 13}
+"""The registers behind an address, and one further."""
+
+
+def _address(version: int, offset: int, register: int = FIRST) -> Payload:
+    return Payload(dreg=register, base=NETWORK_HEADER, offset=offset, length=SIZE[version])
+
+
+def frontend(version: int) -> Row:
+    """`ip daddr . meta l4proto . th dport`, in registers."""
+    return (
+        _address(version, DESTINATION_OFFSET[version]),
+        Meta(key=META_L4PROTO, dreg=SECOND[version]),
+        Payload(dreg=THIRD[version], base=TRANSPORT_HEADER, offset=PORT_OFFSET, length=PORT_SIZE),
+    )
+
+
+def is_frontend(version: int, name: str) -> Row:
+    """`ip daddr . meta l4proto . th dport @name`."""
+    return (*frontend(version), Lookup(set=name))
+
+
+def to_group(version: int) -> tuple[Row, ...]:
+    """`meta mark set ip daddr . meta l4proto . th dport map @frontends4`."""
+    return ((*frontend(version), Lookup(set=f"frontends{version}", dreg=FIRST), Meta(key=META_MARK, sreg=FIRST)),)
+
+
+def by_choice(name: str) -> Row:
+    """`meta mark & 0x00003fff vmap @name`: to the chain that chooses as the group wants it."""
+    return (Meta(key=META_MARK, dreg=FIRST), _masked(CHOICE_MASK), Lookup(set=name, dreg=0))
+
+
+def drop_choice() -> Row:
+    """`meta mark set meta mark & 0xffffc000`: the group alone."""
+    return (Meta(key=META_MARK, dreg=FIRST), _masked(~CHOICE_MASK & 0xFFFF_FFFF), Meta(key=META_MARK, sreg=FIRST))
+
+
+def _masked(mask: int) -> Bitwise:
+    return Bitwise(length=4, mask=mask.to_bytes(4, "little"), xor=bytes(4))
+
+
+def choose(version: int, protocol_name: str, count: int) -> tuple[Row, ...]:
+    """`meta l4proto tcp dnat ip to meta mark . numgen random mod 3 map @endpoints4`."""
+    return (
+        protocol(protocol_name),
+        (
+            Meta(key=META_MARK, dreg=FIRST),
+            Numgen(dreg=9, modulus=count, type=RANDOM),
+            Lookup(set=f"endpoints{version}", dreg=FIRST),
+            to_target(version),
+        ),
+    )
+
+
+def client(version: int) -> Row:
+    """`ip saddr . ip daddr . meta l4proto . th dport`, in registers: who asked what."""
+    address, destination, proto, port = CLIENT_REGISTERS[version]
+    return (
+        _address(version, SOURCE_OFFSET[version], address),
+        _address(version, DESTINATION_OFFSET[version], destination),
+        Meta(key=META_L4PROTO, dreg=proto),
+        Payload(dreg=port, base=TRANSPORT_HEADER, offset=PORT_OFFSET, length=PORT_SIZE),
+    )
+
+
+def recall(version: int) -> tuple[Row, ...]:
+    """`meta mark set ip saddr . … map @affinity4 meta mark @sticky4`: the endpoint of last time, if it is there."""
+    found = (*client(version), Lookup(set=f"affinity{version}", dreg=FIRST), Meta(key=META_MARK, sreg=FIRST))
+    return (found, (Meta(key=META_MARK, dreg=FIRST), Lookup(set=f"sticky{version}")))
+
+
+def forget(version: int) -> Row:
+    """`delete @affinity4 { ip saddr . … : meta mark }`."""
+    return _affinity(version, DYNSET_DELETE, 0)
+
+
+def remember(version: int, seconds: int) -> Row:
+    """`update @affinity4 { ip saddr . … timeout 3h : meta mark }`."""
+    return _affinity(version, DYNSET_UPDATE, seconds * 1000)
+
+
+def _affinity(version: int, op: int, milliseconds: int) -> Row:
+    data = DATA_REGISTER[version]
+    update = Dynset(set=f"affinity{version}", op=op, data=data, timeout=milliseconds)
+    return (*client(version), Meta(key=META_MARK, dreg=data), update)
+
+
+def pick(version: int, count: int) -> Row:
+    """`meta mark set meta mark . numgen random mod 3 map @ids4`: the number of an endpoint of a group."""
+    return (
+        Meta(key=META_MARK, dreg=FIRST),
+        Numgen(dreg=9, modulus=count, type=RANDOM),
+        Lookup(set=f"ids{version}", dreg=FIRST),
+        Meta(key=META_MARK, sreg=FIRST),
+    )
+
+
+def to_endpoint(version: int, protocol_name: str) -> tuple[Row, ...]:
+    """`meta l4proto tcp dnat ip to meta mark map @targets4`: to the endpoint of this number."""
+    load = (Meta(key=META_MARK, dreg=FIRST), Lookup(set=f"targets{version}", dreg=FIRST), to_target(version))
+    return (protocol(protocol_name), load)
+
+
+def to_target(version: int) -> Nat:
+    """`dnat ip to` the address and port in registers, as the kernel tells it back."""
+    family, port = NFPROTO[version], SECOND[version]
+    return Nat(
+        type=DESTINATION_NAT, family=family, address=FIRST, address_max=FIRST, port=port, port_max=port, flags=ADDRESS_AND_PORT
+    )
+
+
+def protocol(name: str) -> Row:
+    """`meta l4proto tcp`."""
+    return (Meta(key=META_L4PROTO, dreg=FIRST), Cmp(data=bytes((PROTOCOLS[name],))))
+
+
+def is_established() -> Row:
+    """`ct state established,related`."""
+    return (Ct(key=CT_STATE, dreg=FIRST), *_any_bit(ESTABLISHED_OR_RELATED))
+
+
+def was_translated() -> Row:
+    """`ct status dnat`."""
+    return (Ct(key=CT_STATUS, dreg=FIRST), *_any_bit(TRANSLATED))
+
+
+def _any_bit(mask: int) -> Row:
+    return (Bitwise(length=4, mask=mask.to_bytes(4, "little"), xor=bytes(4)), Cmp(op=1, data=bytes(4)))
+
+
+def went_to(version: int, name: str) -> Row:
+    """`ct original ip daddr @name`: where the client sent it."""
+    return (Ct(key=CT_DESTINATION[version], dreg=FIRST, direction=ORIGINAL), Lookup(set=name))
+
+
+def went_into(network: IPNetwork) -> Row:
+    """`ct original ip daddr 10.96.0.0/16`."""
+    load = Ct(key=CT_DESTINATION[network.version], dreg=FIRST, direction=ORIGINAL)
+    mask = Bitwise(length=SIZE[network.version], mask=network.netmask.packed, xor=bytes(SIZE[network.version]))
+    return (load, mask, Cmp(data=network.network_address.packed))
+
+
+def goes_into(network: IPNetwork) -> Row:
+    """`ip daddr 10.96.0.0/16`."""
+    return in_network(network.version, DESTINATION_OFFSET[network.version], network)
+
+
+def pair_in(version: int, name: str) -> Row:
+    """`ip saddr . ip daddr @name`."""
+    return (
+        _address(version, SOURCE_OFFSET[version]),
+        _address(version, DESTINATION_OFFSET[version], SECOND[version]),
+        Lookup(set=name),
+    )
+
+
+def source_not_in_set(version: int, name: str) -> Row:
+    """`ip saddr != @name`."""
+    return (_address(version, SOURCE_OFFSET[version]), Lookup(set=name, flags=INVERT))
+
+
+def leaves_not_by(link: str) -> Row:
+    """`oifname != "cbr0"`."""
+    return (Meta(key=META_OIFNAME, dreg=FIRST), Cmp(op=1, data=link.encode().ljust(NAME_SIZE, b"\0")))
+
+
+def clear_mark() -> Row:
+    """`meta mark set 0`."""
+    return (Immediate(dreg=FIRST, data=bytes(4)), Meta(key=META_MARK, sreg=FIRST))
+
+
+def reject_with_reset() -> Row:
+    """`reject with tcp reset`."""
+    return (Reject(type=TCP_RESET),)
+
+
+def reject() -> Row:
+    """`reject`: ICMP "port unreachable", in the packet's own family."""
+    return (Reject(type=ICMPX, code=PORT_UNREACHABLE),)
+
+
+def verdict(value: Verdict) -> Row:
+    """`jump chain`, `goto chain`."""
+    return (Immediate(data=value),)
+
+
+def accept() -> Row:
+    """`accept`."""
+    return verdict(Verdict(ACCEPT))

@@ -1,0 +1,182 @@
+"""The nf_tables of Services that do not depend on any of them: sets, maps, base chains, and the chains that choose.
+
+    prerouting, output (nat)   frontends4: (address, protocol, port) → mark       that is the group, and how many endpoints it has
+                               choice4:    how many → goto lb4-<n>
+    lb4-<n>                    endpoints4: (group, random number below n) → (address, port)      destination NAT
+    refuse (filter)            what still goes to a Service address goes nowhere: reject
+    postrouting (nat)          masquerade where the answer would not come back this way
+
+With session affinity, lb4-<n>-<seconds> first looks whether affinity4 remembers this client's endpoint, and else chooses one (ids4) and
+remembers it; kept4-<seconds> goes there (targets4).
+
+So a new connection costs three lookups, whatever the number of Services, and a Service costs its frontends and its endpoints. Only the
+first packet of a connection gets here; connection tracking does the rest. The mark is used by the first packet only, and cleared.
+
+Sources: nft(8); k8s.io/kubernetes, pkg/proxy/nftables (what is masqueraded, what is refused).
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Iterable, Iterator
+
+from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
+from podplane.model.objects import Node
+from podplane.services import rules as r
+from podplane.state.network import Route
+from podplane.state.nft import GOTO, JUMP, Chain, Element, Hook, Rule, Set, Table, Verdict
+from podplane.state.nft_rules import Row, counter, family, masquerade, rule
+from podplane.state.value import Fragment, IPNetwork, Value, fragment
+
+TABLE = ("inet", "podplane-services")
+TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
+DNAT_PRIORITY, REFUSE_PRIORITY, SNAT_PRIORITY = -100, -90, 100
+"""NF_IP_PRI_NAT_DST, after it, NF_IP_PRI_NAT_SRC."""
+FAMILY, NAME = TABLE
+USUAL_COUNT = 10
+"""Chains for so many endpoints are always there, so that a Service that grows or shrinks changes elements only."""
+MAX_CLIENTS = 65535
+"""So many are remembered for session affinity, of each family."""
+
+
+def name(kind: str, version: int) -> str:
+    """A set or a chain of one family."""
+    return f"{kind}{version}"
+
+
+def element(kind: str, version: int, key: tuple[object, ...], data: object = None, comment: str = "") -> Element:
+    """An element of one of the sets."""
+    return Element(family=FAMILY, table=NAME, set=name(kind, version), key=key, data=data, comment=comment)  # type: ignore[arg-type]  # parts
+
+
+@functools.cache
+def chooser(version: int, count: int) -> Chain:
+    """The chain that chooses among so many endpoints, each with the same chance."""
+    rules = (rule(r.drop_choice()), *(rule(*r.choose(version, protocol, count)) for protocol in r.PROTOCOLS))
+    return Chain(family=FAMILY, table=NAME, name=f"lb{version}-{count}", rules=rules)
+
+
+@functools.cache
+def choice(version: int, number: int, count: int, seconds: int = 0) -> Element:
+    """How groups are chosen from that have so many endpoints, and whose clients keep theirs for so long: all of them share it."""
+    chain = f"lb{version}-{count}-{seconds}" if seconds else f"lb{version}-{count}"
+    return element("choice", version, (number,), Verdict(GOTO, chain), f"among {count}")
+
+
+@functools.cache
+def recaller(version: int, count: int, seconds: int) -> tuple[Chain, ...]:
+    """The chains of a group of so many endpoints whose clients keep theirs for so long.
+
+    What is remembered of a client is the number of its endpoint. When that endpoint is gone its number leads nowhere, and
+    another one is chosen.
+    """
+    kept = f"kept{version}-{seconds}"
+    go = r.verdict(Verdict(GOTO, kept))
+    again = rule(family(version), *r.to_group(version), r.drop_choice(), r.pick(version, count), go)
+    rules = (rule(family(version), *r.recall(version), go), rule(family(version), r.forget(version)), again)
+    keep = (
+        rule(family(version), r.remember(version, seconds)),
+        *(rule(*r.to_endpoint(version, protocol)) for protocol in r.PROTOCOLS),
+    )
+    return _chain(kept, keep), _chain(f"lb{version}-{count}-{seconds}", rules)
+
+
+def plan(node: Node, config: NetworkConfig) -> Fragment:
+    """The table of this node, without any Service; nothing while it has no blocks."""
+    blocks = [ipaddress.ip_network(block) for block in node.spec.pod_cidrs]
+    if not blocks or not config.service_cidrs:
+        return {}
+    versions = [block.version for block in blocks]
+    values: list[Value] = [Table(family=FAMILY, table=NAME)]
+    for version in versions:
+        values += sets(version)
+        for count in range(1, USUAL_COUNT + 1):
+            values += [chooser(version, count), choice(version, count, count)]
+        values += _local(version, blocks, node)
+    return fragment([*values, *_routes(node, versions, config), *_base_chains(versions, config)])
+
+
+def _routes(node: Node, versions: Iterable[int], config: NetworkConfig) -> Iterator[Route]:
+    """A way for what the node itself sends to a cluster IP: without any it is refused before it could be translated."""
+    ips = {ip.version: ip for ip in reversed([ipaddress.ip_address(ip) for ip in node.internal_ips])}
+    for cidr in map(ipaddress.ip_network, config.service_cidrs):
+        if cidr.version in versions and cidr.version in ips:
+            yield Route(destination=cidr, link=config.bridge, source=ips[cidr.version], protocol=ROUTE_PROTOCOL)
+
+
+def sets(version: int) -> Iterator[Set]:
+    """The sets and maps of a family."""
+    address = TYPE[version]
+    frontend = (address, "inet_proto", "inet_service")
+    shapes: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+        "endpoints": (("mark", "mark"), (address, "inet_service")),
+        "choice": (("mark",), ("verdict",)),
+        "frontends": (frontend, ("mark",)),
+        "refused": (frontend, ()),
+        "addresses": ((address,), ()),
+        "hairpin": ((address, address), ()),
+        "ids": (("mark", "mark"), ("mark",)),
+        "targets": (("mark",), (address, "inet_service")),
+        "sticky": (("mark",), ()),
+    }
+    for kind, (key, data) in shapes.items():
+        yield Set(family=FAMILY, table=NAME, name=name(kind, version), key=key, data=data)
+    asked = (address, *frontend)
+    yield Set(family=FAMILY, table=NAME, name=name("affinity", version), key=asked, data=("mark",), size=MAX_CLIENTS)
+    yield Set(family=FAMILY, table=NAME, name=name("local", version), key=(address,), interval=True)
+
+
+def _local(version: int, blocks: Iterable[IPNetwork], node: Node) -> Iterator[Element]:
+    """Whose answers pass this node anyway: its pods and itself."""
+    for block in blocks:
+        if block.version == version:
+            yield element("local", version, (block,), comment="pods of this node")
+    for ip in map(ipaddress.ip_address, node.internal_ips):
+        if ip.version == version:
+            yield element("local", version, (ipaddress.ip_network(ip),), comment=f"node/{node.metadata.name}")
+
+
+def _base_chains(versions: Iterable[int], config: NetworkConfig) -> Iterator[Chain]:
+    versions = list(versions)
+    cidrs = [cidr for cidr in map(ipaddress.ip_network, config.service_cidrs) if cidr.version in versions]
+    translate = tuple(rule(family(v), *r.to_group(v), r.by_choice(name("choice", v))) for v in versions)
+    refuse = [rule(r.is_established(), r.accept())]
+    refuse += [
+        rule(family(v), r.was_translated(), r.went_to(v, name("addresses", v)), r.clear_mark(), r.accept()) for v in versions
+    ]
+    for cidr in cidrs:
+        went = (family(cidr.version), r.was_translated(), r.went_into(cidr))
+        refuse.append(rule(*went, r.clear_mark(), r.accept()))
+        goes = (family(cidr.version), r.goes_into(cidr), counter())
+        refuse += _rejections(goes, "no endpoint, or no Service, at this address and port")
+    for v in versions:
+        refuse += _rejections((family(v), r.is_frontend(v, name("refused", v))), "no endpoint")
+    yield _chain("refuse", tuple(refuse))
+    for hook in ("prerouting", "output"):
+        yield _chain(hook, translate, Hook("nat", hook, DNAT_PRIORITY))
+        jump = (Rule(r.verdict(Verdict(JUMP, "refuse"))),)
+        yield _chain(f"refuse-{hook}", jump, Hook("filter", hook, REFUSE_PRIORITY))
+    yield _chain("postrouting", tuple(_masquerades(versions, cidrs, config)), Hook("nat", "postrouting", SNAT_PRIORITY))
+
+
+def _rejections(match: tuple[Row, ...], why: str) -> list[Rule]:
+    """A reset for TCP, ICMP's "port unreachable" for the rest."""
+    return [rule(*match, r.protocol("tcp"), r.reject_with_reset(), comment=why), rule(*match, r.reject(), comment=why)]
+
+
+def _masquerades(versions: Iterable[int], cidrs: Iterable[IPNetwork], config: NetworkConfig) -> Iterator[Rule]:
+    """Of what was translated here: a pod that reaches itself, and what comes from elsewhere and goes on to another node."""
+    for v in versions:
+        itself = (family(v), r.was_translated(), r.pair_in(v, name("hairpin", v)))
+        yield rule(*itself, masquerade(), comment="a pod that reaches itself through its Service")
+        comes = (family(v), r.was_translated(), r.source_not_in_set(v, name("local", v)), r.leaves_not_by(config.bridge))
+        why = "the answer must come back through this node"
+        yield rule(*comes, r.went_to(v, name("addresses", v)), masquerade(), comment=why)
+        for cidr in cidrs:
+            if cidr.version == v:
+                yield rule(*comes, r.went_into(cidr), masquerade(), comment=why)
+
+
+def _chain(chain: str, rules: tuple[Rule, ...], hook: Hook | None = None) -> Chain:
+    return Chain(family=FAMILY, table=NAME, name=chain, hook=hook, rules=rules)

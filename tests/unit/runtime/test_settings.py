@@ -1,0 +1,228 @@
+"""What a container finds: its variables, its resolver, its hosts, its name, and the program of its image."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import msgspec
+import pytest
+
+from podplane.model.pod import Container, Pod
+from podplane.model.service import Service
+from podplane.runtime import network_files
+from podplane.runtime.environment import CONFIG_MAPS, SECRETS, ConfigError, Facts, expand, service_variables, variables
+from podplane.runtime.images import ImageError, command_of
+from podplane.runtime.network_files import Resolver, read_resolver, resolver
+
+SOURCES: dict[tuple[str, str], Any] = {
+    (CONFIG_MAPS, "app"): {"data": {"colour": "blue", "size": "3", "not a name": "x"}},
+    (SECRETS, "key"): {"data": {"word": base64.b64encode(b"sesame").decode()}},
+}
+MACHINE = Resolver(("192.0.2.1",), ("example.org",), ("timeout:1",))
+DNS = ("10.96.0.10",)
+
+
+def pod(container: dict[str, Any] | None = None, **spec: Any) -> Pod:
+    main = {"name": "main", "image": "podplane/echo", **(container or {})}
+    metadata = {"name": "web-0", "namespace": "shop", "uid": "u", "labels": {"app": "web", "b": 'say "x"'}}
+    return msgspec.convert({"metadata": metadata, "spec": {"containers": [main], "nodeName": "node1", **spec}}, Pod)
+
+
+def environment(container: dict[str, Any], services: tuple[Service, ...] = (), **spec: Any) -> dict[str, str]:
+    one = pod(container, **spec)
+    facts = Facts(("10.244.1.2", "fd00::2"), ("192.168.1.10",), {"memory": "2Gi", "cpu": "2"}, SOURCES, services)
+    return variables(one, one.spec.containers[0], facts)
+
+
+def value_from(**source: Any) -> str | None:
+    return environment({"env": [{"name": "X", "valueFrom": source}]}).get("X")
+
+
+def test_variables_stand_for_those_before_them() -> None:
+    env = [("A", "1"), ("B", "$(A)2"), ("C", "$(D) $(B)"), ("D", "$$(A) $$$(A)"), ("A", "$(A)!")]
+    found = environment({"env": [{"name": name, "value": value} for name, value in env]})
+    assert found == {"A": "1!", "B": "12", "C": "$(D) 12", "D": "$(A) $1"}
+
+
+@pytest.mark.parametrize("text", ["$", "$(", "$()", "$(A", "a$b", "$(NOPE)"])
+def test_what_is_no_reference_stays(text: str) -> None:
+    assert expand(text, {"A": "1"}) == text
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("metadata.name", "web-0"),
+        ("metadata.namespace", "shop"),
+        ("metadata.labels['app']", "web"),
+        ("metadata.labels['none']", ""),
+        ("metadata.labels", 'app="web"\nb="say \\"x\\""'),
+        ("spec.nodeName", "node1"),
+        ("status.podIP", "10.244.1.2"),
+        ("status.podIPs", "10.244.1.2,fd00::2"),
+        ("status.hostIP", "192.168.1.10"),
+    ],
+)
+def test_fields_of_the_pod(path: str, value: str) -> None:
+    assert value_from(fieldRef={"fieldPath": path}) == value
+
+
+def test_a_field_that_it_has_not_is_said() -> None:
+    with pytest.raises(ConfigError, match=r"unsupported fieldPath: spec\.restartPolicy"):
+        value_from(fieldRef={"fieldPath": "spec.restartPolicy"})
+
+
+@pytest.mark.parametrize(
+    ("resources", "reference", "value"),
+    [
+        ({"limits": {"memory": "64Mi"}}, {"resource": "limits.memory", "divisor": "1Mi"}, "64"),
+        ({"limits": {"cpu": "250m"}}, {"resource": "limits.cpu"}, "1"),
+        ({"limits": {"cpu": "250m"}}, {"resource": "limits.cpu", "divisor": "1m"}, "250"),
+        ({}, {"resource": "limits.memory", "divisor": "1Gi"}, "2"),
+        ({}, {"resource": "requests.memory"}, "0"),
+    ],
+)
+def test_limits_and_requests_in_units_of_a_divisor(resources: Any, reference: Any, value: str) -> None:
+    env = [{"name": "X", "valueFrom": {"resourceFieldRef": reference}}]
+    assert environment({"resources": resources, "env": env})["X"] == value
+
+
+def test_keys_of_config_maps_and_secrets() -> None:
+    assert value_from(configMapKeyRef={"name": "app", "key": "colour"}) == "blue"
+    assert value_from(secretKeyRef={"name": "key", "key": "word"}) == "sesame"
+    assert value_from(configMapKeyRef={"name": "app", "key": "none", "optional": True}) is None
+    assert value_from(configMapKeyRef={"name": "none", "key": "none", "optional": True}) is None
+    with pytest.raises(ConfigError, match="couldn't find key none in ConfigMap shop/app"):
+        value_from(configMapKeyRef={"name": "app", "key": "none"})
+    with pytest.raises(ConfigError, match='secret "none" not found'):
+        value_from(secretKeyRef={"name": "none", "key": "x"})
+
+
+def test_whole_sources_with_a_prefix_leave_out_what_is_no_name() -> None:
+    whole = [{"prefix": "P_", "configMapRef": {"name": "app"}}, {"secretRef": {"name": "none", "optional": True}}]
+    found = environment({"envFrom": whole, "env": [{"name": "P_size", "value": "4"}]})
+    assert found == {"P_colour": "blue", "P_size": "4"}
+    with pytest.raises(ConfigError, match='configmap "none" not found'):
+        environment({"envFrom": [{"configMapRef": {"name": "none"}}]})
+
+
+def service(name: str, ip: str, *ports: tuple[str, int, str], namespace: str = "shop") -> Service:
+    own = [{"name": n, "port": p, "protocol": proto} for n, p, proto in ports]
+    body = {"metadata": {"name": name, "namespace": namespace}, "spec": {"clusterIP": ip, "ports": own}}
+    return msgspec.convert(body, Service)
+
+
+def test_variables_of_services() -> None:
+    found = service_variables(service("my-db", "10.96.0.7", ("sql", 5432, "TCP"), ("", 53, "UDP")))
+    assert found == {
+        "MY_DB_SERVICE_HOST": "10.96.0.7",
+        "MY_DB_SERVICE_PORT": "5432",
+        "MY_DB_SERVICE_PORT_SQL": "5432",
+        "MY_DB_PORT": "tcp://10.96.0.7:5432",
+        "MY_DB_PORT_5432_TCP": "tcp://10.96.0.7:5432",
+        "MY_DB_PORT_5432_TCP_PROTO": "tcp",
+        "MY_DB_PORT_5432_TCP_PORT": "5432",
+        "MY_DB_PORT_5432_TCP_ADDR": "10.96.0.7",
+        "MY_DB_PORT_53_UDP": "udp://10.96.0.7:53",
+        "MY_DB_PORT_53_UDP_PROTO": "udp",
+        "MY_DB_PORT_53_UDP_PORT": "53",
+        "MY_DB_PORT_53_UDP_ADDR": "10.96.0.7",
+    }
+    assert service_variables(service("six", "fd00::7", ("", 80, "TCP")))["SIX_PORT"] == "tcp://[fd00::7]:80"
+    assert service_variables(service("headless", "None", ("", 80, "TCP"))) == {}
+
+
+def test_without_service_links_only_the_api_is_told() -> None:
+    both = (
+        service("db", "10.96.0.7", ("", 1, "TCP")),
+        service("kubernetes", "10.96.0.1", ("", 443, "TCP"), namespace="default"),
+    )
+    assert "DB_SERVICE_HOST" in environment({}, both)
+    found = environment({}, both, enableServiceLinks=False)
+    assert "DB_SERVICE_HOST" not in found
+    assert found["KUBERNETES_SERVICE_HOST"] == "10.96.0.1"
+
+
+# Names.
+
+CLUSTER = ("shop.svc.cluster.local", "svc.cluster.local", "cluster.local", "example.org")
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        ({}, Resolver(DNS, CLUSTER, ("ndots:5",))),
+        ({"dnsPolicy": "Default"}, MACHINE),
+        ({"hostNetwork": True}, MACHINE),
+        ({"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}, Resolver(DNS, CLUSTER, ("ndots:5",))),
+        ({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["9.9.9.9"]}}, Resolver(("9.9.9.9",))),
+        (
+            {
+                "dnsConfig": {
+                    "options": [{"name": "ndots", "value": "2"}, {"name": "rotate"}],
+                    "searches": ["svc.cluster.local", "x"],
+                }
+            },
+            Resolver(DNS, (*CLUSTER, "x"), ("ndots:2", "rotate")),
+        ),
+    ],
+)
+def test_the_resolver_is_what_the_policy_says(spec: dict[str, Any], wanted: Resolver) -> None:
+    assert resolver(pod(**spec), DNS, MACHINE) == wanted
+
+
+def test_a_resolver_is_read_as_it_is_written() -> None:
+    written = Resolver(("192.0.2.1", "2001:db8::1"), ("a.example", "b.example"), ("ndots:5", "edns0"))
+    assert read_resolver(written.text()) == written
+    assert read_resolver("; nothing\ndomain x # y\nsearch z\nnameserver\n") == Resolver((), ("z",))
+
+
+def test_what_libraries_would_not_read_is_left_out() -> None:
+    lines = Resolver(tuple(f"10.0.0.{n}" for n in range(5)), tuple(f"d{n}.{'x' * 60}" for n in range(40))).text().splitlines()
+    assert lines[:3] == ["nameserver 10.0.0.0", "nameserver 10.0.0.1", "nameserver 10.0.0.2"]
+    assert len(lines[3].removeprefix("search ")) <= 2048
+    assert len(lines[3].split()) - 1 <= 32
+
+
+def test_hosts_name_the_pod_and_its_aliases() -> None:
+    one = pod(subdomain="db", hostname="first", hostAliases=[{"ip": "192.0.2.7", "hostnames": ["a", "b"]}])
+    lines = network_files.hosts(one, ["10.244.1.2", "fd00::2"], "first").splitlines()
+    assert "10.244.1.2\tfirst.db.shop.svc.cluster.local\tfirst" in lines
+    assert "fd00::2\tfirst.db.shop.svc.cluster.local\tfirst" in lines
+    assert lines[-1] == "192.0.2.7\ta\tb"
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("web", "web"), ("x" * 70, "x" * 63), ("y" * 62 + ".z", "y" * 62)])
+def test_a_host_name_ends_where_the_kernels_does(name: str, wanted: str) -> None:
+    assert network_files.hostname(pod().metadata, name) == wanted
+    assert network_files.hostname(pod().metadata, "") == "web-0"
+
+
+# Images.
+
+
+@pytest.mark.parametrize(
+    ("image", "command", "args", "wanted"),
+    [
+        ("podplane/echo", (), (), ["podplane/echo"]),
+        ("docker.io/podplane/echo:v1", (), ("--port=1",), ["podplane/echo", "--port=1"]),
+        ("podplane/echo@sha256:00ff", ("sleep", "1"), (), ["sleep", "1"]),
+        ("registry.k8s.io/e2e-test-images/agnhost:2.53", (), (), ["podplane/agnhost", "pause"]),
+        ("registry.k8s.io/e2e-test-images/agnhost:2.53", (), ("netexec",), ["podplane/agnhost", "netexec"]),
+        ("podplane/agnhost", ("/agnhost", "porter"), ("--x",), ["podplane/agnhost", "porter", "--x"]),
+        ("registry.k8s.io/pause:3.10", (), (), ["podplane/client"]),
+        ("host/python3", ("python3",), ("-V",), ["python3", "-V"]),
+    ],
+)
+def test_an_image_is_a_program(image: str, command: tuple[str, ...], args: tuple[str, ...], wanted: list[str]) -> None:
+    assert list(command_of(Container(name="c", image=image, command=command, args=args))) == wanted
+
+
+@pytest.mark.parametrize(
+    ("image", "why"),
+    [("nginx", "a lab has no registry: use podplane/echo"), ("podplane/ech", "no registry"), ("host/sh", "give a command")],
+)
+def test_another_image_says_what_would_work(image: str, why: str) -> None:
+    with pytest.raises(ImageError, match=why):
+        command_of(Container(name="c", image=image))
