@@ -77,7 +77,7 @@ class Admission:
         if namespace is None:
             raise Problem("NotFound", f'namespaces "{name}" not found: create it first')
         if "deletionTimestamp" in namespace.object["metadata"]:
-            raise Problem("Forbidden", f'namespace "{name}" is being terminated: nothing can be created in it')
+            raise Problem("Forbidden", f"unable to create new content in namespace {name} because it is being terminated")
 
     # Nodes.
 

@@ -130,7 +130,7 @@ def _endpoint(view: View, service: Object, pod: Object, address: str) -> Object:
         "addresses": [address],
         "conditions": {
             "ready": publish or (ready and not terminating),
-            "serving": ready or publish,
+            "serving": ready,
             "terminating": terminating,
         },
         "targetRef": {"kind": "Pod", "namespace": metadata["namespace"], "name": metadata["name"], "uid": metadata["uid"]},

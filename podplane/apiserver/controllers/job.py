@@ -25,12 +25,21 @@ from podplane.apiserver.controllers.decision import (
     its_controller,
     itself,
 )
-from podplane.apiserver.controllers.pods import condition_of, is_ready, made_of, rfc3339
+from podplane.apiserver.controllers.job_failures import (
+    FAIL_JOB,
+    IGNORE,
+    backoff,
+    is_lost,
+    replaces_early,
+    restarted_too_often,
+    verdict,
+)
+from podplane.apiserver.controllers.pods import ENDED, condition_of, is_ready, made_of, rfc3339
 
 RESOURCE, KIND, API_VERSION = "jobs.batch", "Job", "batch/v1"
 FINALIZER = "batch.kubernetes.io/job-tracking"
 INDEX = "batch.kubernetes.io/job-completion-index"
-DEFAULT_BACKOFF_LIMIT, FIRST_BACKOFF, LAST_BACKOFF = 6, 10.0, 600.0
+DEFAULT_BACKOFF_LIMIT = 6
 
 
 def _decide(view: View, key: Key) -> Iterator[Action]:
@@ -78,11 +87,12 @@ def _count(view: View, job: Object) -> Iterator[Action]:
     uncounted = status.get("uncountedTerminatedPods") or {}
     known = {*uncounted.get("succeeded", ()), *uncounted.get("failed", ())}
     pods = [pod for pod in view.controlled("pods", job) if FINALIZER in pod["metadata"].get("finalizers", ())]
-    ended = [pod for pod in pods if pod.get("status", {}).get("phase") in ("Succeeded", "Failed") or _was_lost(pod)]
+    ended = [pod for pod in pods if pod.get("status", {}).get("phase") in ENDED or is_lost(job, pod)]
     fresh = [pod for pod in ended if pod["metadata"]["uid"] not in known]
     if fresh:
         won = [pod for pod in fresh if pod.get("status", {}).get("phase") == "Succeeded"]
-        lost = [pod for pod in fresh if pod not in won]
+        verdicts = {pod["metadata"]["uid"]: verdict(job, pod) for pod in fresh if pod not in won}
+        lost = [pod for pod in fresh if verdicts.get(pod["metadata"]["uid"], (IGNORE,))[0] != IGNORE]
         new: dict[str, Any] = {
             "succeeded": status.get("succeeded", 0) + len(won),
             "failed": status.get("failed", 0) + len(lost),
@@ -93,6 +103,8 @@ def _count(view: View, job: Object) -> Iterator[Action]:
         }
         if job["spec"].get("completionMode") == "Indexed":
             new["completedIndexes"] = text_of(indexes_of(status.get("completedIndexes", "")) | {_index(pod) for pod in won})
+        if fatal := [why for action, why in verdicts.values() if action == FAIL_JOB]:
+            new["conditions"] = _with_condition(status, ("FailureTarget", "True", "PodFailurePolicy", fatal[0]), view.now)
         yield Patch(RESOURCE, job, {"status": new}, "status")
     for pod in ended:
         yield from _release(pod)
@@ -100,10 +112,15 @@ def _count(view: View, job: Object) -> Iterator[Action]:
         yield Patch(RESOURCE, job, {"status": {"uncountedTerminatedPods": {"succeeded": [], "failed": []}}}, "status")
 
 
-def _was_lost(pod: Object) -> bool:
-    """Was it deleted before it ended, and is nothing of it left to end?"""
-    metadata = pod["metadata"]
-    return "deletionTimestamp" in metadata and not metadata.get("deletionGracePeriodSeconds")
+def _with_condition(status: Object, change: tuple[str, str, str, str], now: datetime.datetime) -> list[Object]:
+    """The conditions with this one (type, status, reason, message), which stays as it is if its status does."""
+    kind, value, reason, message = change
+    old: list[Object] = status.get("conditions", [])
+    if any(c["type"] == kind and c["status"] == value for c in old):
+        return old
+    made = {"type": kind, "status": value, "reason": reason, "message": message}
+    times = {"lastProbeTime": rfc3339(now), "lastTransitionTime": rfc3339(now)}
+    return [*(c for c in old if c["type"] != kind), made | times]
 
 
 def _index(pod: Object) -> int:
@@ -148,7 +165,7 @@ def _stop(view: View, job: Object) -> Iterator[Action]:
 
 def _living(view: View, job: Object) -> list[Object]:
     """The pods that have not ended, those that are ending among them."""
-    return [p for p in view.controlled("pods", job) if p.get("status", {}).get("phase") not in ("Succeeded", "Failed")]
+    return [p for p in view.controlled("pods", job) if p.get("status", {}).get("phase") not in ENDED]
 
 
 class _Progress:
@@ -164,12 +181,13 @@ class _Progress:
     def step(self) -> Iterator[Action]:
         """End it, pause it, or have as many pods as it needs."""
         if self.spec.get("suspend"):
-            yield from _stop(self.view, self.job)
-            yield from self._report({"startTime": None}, ("Suspended", "True", "JobSuspended", "Job suspended"))
+            yield from self._suspend()
             return
         started = self._started()
-        deadline = self.spec.get("activeDeadlineSeconds")
-        if self.failed > self.spec.get("backoffLimit", DEFAULT_BACKOFF_LIMIT):
+        deadline, limit = self.spec.get("activeDeadlineSeconds"), self.spec.get("backoffLimit", DEFAULT_BACKOFF_LIMIT)
+        if (doomed := condition_of(self.job, "FailureTarget")) is not None:
+            yield from self._fail(doomed["reason"], doomed["message"])
+        elif self.failed > limit or restarted_too_often(self.job, limit, self.active):
             yield from self._fail("BackoffLimitExceeded", "Job has reached the specified backoff limit")
         elif deadline is not None and (self.now - started).total_seconds() >= deadline:
             yield from self._fail("DeadlineExceeded", "Job was active longer than specified deadline")
@@ -179,9 +197,27 @@ class _Progress:
             if deadline is not None:
                 yield Again(deadline - (self.now - started).total_seconds() + 0.05)
             yield from self._scale()
-            resumed = condition_of(self.job, "Suspended") is not None
-            change = ("Suspended", "False", "JobResumed", "Job resumed") if resumed else None
+            suspended = condition_of(self.job, "Suspended")
+            if suspended is not None and suspended["status"] == "True":
+                yield Note(self.job, "Resumed", "Job resumed")
+            change = ("Suspended", "False", "JobResumed", "Job resumed") if suspended is not None else None
             yield from _Progress(self.view, self._fresh())._report({"startTime": rfc3339(started)}, change)
+
+    def _suspend(self) -> Iterator[Action]:
+        """Pods that run are taken away and don't count."""
+        suspended = condition_of(self.job, "Suspended")
+        for pod in self.active:
+            yield from self._remove(pod)
+        if suspended is None or suspended["status"] != "True":
+            yield Note(self.job, "Suspended", "Job suspended")
+        change = ("Suspended", "True", "JobSuspended", "Job suspended")
+        yield from _Progress(self.view, self._fresh())._report({"startTime": None}, change)
+
+    def _remove(self, pod: Object) -> Iterator[Action]:
+        """Delete a pod that isn't needed: it has not failed."""
+        yield from _release(pod)
+        yield Note(self.job, "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}")
+        yield Delete("pods", pod)
 
     def _fresh(self) -> Object:
         metadata = self.job["metadata"]
@@ -198,7 +234,7 @@ class _Progress:
         return bool(self.succeeded >= completions)
 
     def _scale(self) -> Iterator[Action]:
-        wait = self._backoff()
+        wait = backoff(self.view.controlled("pods", self.job), self.now)
         if wait > 0:
             yield Again(wait + 0.05)
             return
@@ -210,29 +246,15 @@ class _Progress:
             wanted = min(wanted, len(self.active))
         by_worth = sorted(self.active, key=lambda pod: (is_ready(pod), pod["metadata"]["name"]))
         for pod in by_worth[: max(0, len(self.active) - wanted)]:
-            yield Note(self.job, "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}")
-            yield Delete("pods", pod)
-        missing = wanted - len(self.living)
+            yield from self._remove(pod)
+        held = self.active if replaces_early(self.job) else self.living
+        missing = wanted - len(held)
         indexes: Sequence[int | None] = [None] * max(0, missing)
         if self.spec.get("completionMode") == "Indexed" and completions is not None:
-            taken = indexes_of(self.status.get("completedIndexes", "")) | {_index(pod) for pod in self.living}
+            taken = indexes_of(self.status.get("completedIndexes", "")) | {_index(pod) for pod in held}
             indexes = [index for index in range(completions) if index not in taken][: max(0, missing)]
         for index in indexes:
             yield Create("pods", self.job["metadata"]["namespace"], self._pod(index))
-
-    def _backoff(self) -> float:
-        """Seconds until the next pod may start after failures: 10, 20, 40, … at most 600."""
-        ends = [
-            container["state"]["terminated"]["finishedAt"]
-            for pod in self.view.controlled("pods", self.job)
-            if pod.get("status", {}).get("phase") == "Failed"
-            for container in pod["status"].get("containerStatuses", ())
-            if container.get("state", {}).get("terminated", {}).get("finishedAt")
-        ]
-        if not self.failed or not ends:
-            return 0.0
-        wait: float = min(LAST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(self.failed - 1, 20))
-        return wait - (self.now - datetime.datetime.fromisoformat(max(ends))).total_seconds()
 
     def _pod(self, index: int | None) -> Object:
         pod = made_of(self.spec["template"], self.job, KIND, API_VERSION)
@@ -261,23 +283,17 @@ class _Progress:
 
     def _fail(self, reason: str, message: str) -> Iterator[Action]:
         yield from _stop(self.view, self.job)
-        if condition_of(self.job, "FailureTarget") is None:
-            yield Note(self.job, reason, message, "Warning")
         kinds = [("FailureTarget", "True", reason, message)]
         if not self.living:
+            yield Note(self.job, reason, message, "Warning")
             kinds.append(("Failed", "True", reason, message))
         yield from self._report({}, *kinds)
 
     def _report(self, more: Object, *changes: tuple[str, str, str, str] | None) -> Iterator[Action]:
         """Write what the status says now, if it is something else."""
-        now, conditions = rfc3339(self.now), list(self.status.get("conditions", ()))
+        conditions = self.status.get("conditions", [])
         for change in filter(None, changes):
-            kind, status, reason, message = change
-            old = condition_of(self.job, kind)
-            if old is None or old["status"] != status:
-                made = {"type": kind, "status": status, "reason": reason, "message": message}
-                times = {"lastProbeTime": now, "lastTransitionTime": now}
-                conditions = [c for c in conditions if c["type"] != kind] + [made | times]
+            conditions = _with_condition({"conditions": conditions}, change, self.now)
         new: Object = {
             "active": len(self.active),
             "ready": sum(map(is_ready, self.active)),

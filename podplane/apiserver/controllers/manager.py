@@ -188,10 +188,26 @@ class Manager:
             return
         except ApiError as error:
             if owner is not None:
-                await recorder.record(kind, about, "FailedCreate", f"Error creating: {error}", WARNING)
+                await recorder.record(kind, about, "FailedCreate", _failed(owner, object_, error), WARNING)
             raise
         if owner is not None:
-            await recorder.record(kind, about, "SuccessfulCreate", f"Created pod: {made['metadata']['name']}")
+            await recorder.record(kind, about, "SuccessfulCreate", _created(owner, made))
+
+
+def _created(owner: Object, pod: Object) -> str:
+    name = pod["metadata"]["name"]
+    return f"create Pod {name} in StatefulSet {owner['name']} successful" if _is_member(owner) else f"Created pod: {name}"
+
+
+def _failed(owner: Object, pod: Object, error: ApiError) -> str:
+    if _is_member(owner):
+        return f"create Pod {pod['metadata']['name']} in StatefulSet {owner['name']} failed error: {error}"
+    return f"Error creating: {error}"
+
+
+def _is_member(owner: Object) -> bool:
+    """StatefulSets tell of their pods in words of their own (stateful_pod_control.go)."""
+    return bool(owner["kind"] == "StatefulSet")
 
 
 def _actions(decision: Iterable[Action]) -> Generator[Action, None, None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from podplane.apiserver.controllers.decision import (
     Action,
@@ -67,10 +67,12 @@ def release(view: View, owner: Object) -> Iterator[Action]:
             yield Patch("pods", pod, {"metadata": {"ownerReferences": kept or None}})
 
 
-def adopt(view: View, owner: Object, kind: str, api_version: str) -> Iterator[Action]:
-    """Take pods that match and have no controller."""
+def adopt(
+    view: View, owner: Object, kind: str, api_version: str, may: Callable[[Object], bool] = lambda _: True
+) -> Iterator[Action]:
+    """Take pods that match, have no controller, and may be its pods."""
     for pod in view.orphans("pods", owner["metadata"]["namespace"]):
-        if is_active(pod) and matches(owner["spec"]["selector"], pod["metadata"].get("labels", {})):
+        if is_active(pod) and may(pod) and matches(owner["spec"]["selector"], pod["metadata"].get("labels", {})):
             others = pod["metadata"].get("ownerReferences", [])
             yield Patch("pods", pod, {"metadata": {"ownerReferences": [*others, owned_by(owner, kind, api_version)]}})
 

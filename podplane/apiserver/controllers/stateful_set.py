@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from podplane.apiserver.controllers import revisions
 from podplane.apiserver.controllers.decision import (
@@ -16,10 +16,13 @@ from podplane.apiserver.controllers.decision import (
     Object,
     Patch,
     View,
+    controller_of,
     its_controller,
     itself,
+    key_of,
 )
-from podplane.apiserver.controllers.pods import ENDED, available_in, is_ready, made_of
+from podplane.apiserver.controllers.pods import ENDED, available_in, is_ready, made_of, share
+from podplane.apiserver.controllers.replica_set import adopt, release
 
 RESOURCE, KIND = "statefulsets.apps", "StatefulSet"
 POD_NAME, POD_INDEX = "statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index"
@@ -30,6 +33,8 @@ def _decide(view: View, key: Key) -> Iterator[Action]:
     if stateful_set is None:
         return
     if "deletionTimestamp" not in stateful_set["metadata"]:
+        yield from release(view, stateful_set)
+        yield from adopt(view, stateful_set, KIND, "apps/v1", lambda pod: _set_of(pod) == key)
         pods = view.controlled("pods", stateful_set)
         yield from revisions.keep(view, stateful_set, KIND, {_hash(pod) for pod in pods})
         yield from _Members(view, stateful_set).step()
@@ -47,6 +52,18 @@ def ordinal_of(pod: Object) -> int:
     return int(text) if text.isdecimal() else -1
 
 
+def _set_of(pod: Object) -> Key:
+    """The StatefulSet that the pod is a member of by its name."""
+    return pod["metadata"]["namespace"], pod["metadata"]["name"].rpartition("-")[0]
+
+
+def _of_pod(view: View, pod: Object) -> Iterable[Key]:
+    """A pod concerns its StatefulSet, and without a controller the one that may adopt it."""
+    yield from its_controller(KIND)(view, pod)
+    if controller_of(pod) is None and ordinal_of(pod) >= 0:
+        yield _set_of(pod)
+
+
 class _Members:
     """The members of a StatefulSet: those wanted by their numbers, and those there are."""
 
@@ -58,7 +75,9 @@ class _Members:
         self.in_order = self.spec.get("podManagementPolicy", "OrderedReady") == "OrderedReady"
         strategy = self.spec.get("updateStrategy", {})
         self.rolls = strategy.get("type", "RollingUpdate") == "RollingUpdate"
-        self.partition = strategy.get("rollingUpdate", {}).get("partition", 0)
+        rolling = strategy.get("rollingUpdate", {})
+        self.partition = start + rolling.get("partition", 0)
+        self.missing = max(1, share(rolling.get("maxUnavailable", 1), len(self.wanted), up=False))
         self.newest = revisions.hash_of_owner(stateful_set)
 
     def is_available(self, pod: Object | None) -> bool:
@@ -74,8 +93,7 @@ class _Members:
             if pod is None:
                 yield from self._create(number)
             elif pod.get("status", {}).get("phase") in ENDED and "deletionTimestamp" not in pod["metadata"]:
-                text = f"StatefulSet {'/'.join(_key(self.set))} is recreating failed Pod {pod['metadata']['name']}"
-                yield Note(self.set, "RecreatingFailedPod", text, "Warning")
+                yield self._ended(pod)
                 yield Delete("pods", pod)
             if self.in_order and not self.is_available(pod):
                 return
@@ -89,17 +107,25 @@ class _Members:
             yield from self._update()
 
     def _update(self) -> Iterator[Action]:
-        """One by one from the top down to the partition: the next one when the last one serves."""
+        """From the top down to the partition, so many at a time that no more than maxUnavailable don't serve; who doesn't is free."""
+        room = self.missing - sum(not self.is_available(self.there.get(number)) for number in self.wanted)
         for number in reversed(self.wanted):
             pod = self.there.get(number)
             if number < self.partition:
                 return
-            if pod is not None and _hash(pod) != self.newest:
-                if "deletionTimestamp" not in pod["metadata"]:
-                    yield from self._delete(pod)
-                return
-            if not self.is_available(pod):
-                return
+            if pod is None or _hash(pod) == self.newest or "deletionTimestamp" in pod["metadata"]:
+                continue
+            serves = self.is_available(pod)
+            if room > 0 or not serves:
+                room -= serves
+                yield from self._delete(pod)
+
+    def _ended(self, pod: Object) -> Note:
+        """What is said of a member that ended though it should run for ever."""
+        text = f"StatefulSet {'/'.join(key_of(self.set))} is recreating {{}} Pod {pod['metadata']['name']}"
+        if pod["status"]["phase"] == "Failed":
+            return Note(self.set, "RecreatingFailedPod", text.format("failed"), "Warning")
+        return Note(self.set, "RecreatingTerminatedPod", text.format("terminated"))
 
     def _create(self, number: int) -> Iterator[Action]:
         metadata, template = self.set["metadata"], self._template(number)
@@ -152,10 +178,6 @@ class _Members:
         yield Delete("pods", pod)
 
 
-def _key(object_: Object) -> Sequence[str]:
-    return object_["metadata"]["namespace"], object_["metadata"]["name"]
-
-
 def _status(view: View, key: Key) -> Iterator[Action]:
     stateful_set = view.get(RESOURCE, key)
     if stateful_set is None:
@@ -186,4 +208,4 @@ def _status(view: View, key: Key) -> Iterator[Action]:
         yield Again(min(pending) + 0.01)
 
 
-CONTROLLER = Controller("statefulset-controller", {RESOURCE: itself, "pods": its_controller(KIND)}, _decide)
+CONTROLLER = Controller("statefulset-controller", {RESOURCE: itself, "pods": _of_pod}, _decide)
