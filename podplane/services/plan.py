@@ -147,6 +147,7 @@ def _sticky_group(
 ) -> Iterator[Value]:
     """As `_group`, for clients that keep their endpoint: each endpoint has a number of its own."""
     count = len(targets)
+    yield from tables.memory(version)
     for index, target in enumerate(sorted(targets)):
         number = numbers.of(target_name(name, *target))
         yield tables.element("targets", version, (number,), tuple(target), name)

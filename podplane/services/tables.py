@@ -34,8 +34,6 @@ TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 DNAT_PRIORITY, REFUSE_PRIORITY, SNAT_PRIORITY = -100, -90, 100
 """NF_IP_PRI_NAT_DST, after it, NF_IP_PRI_NAT_SRC."""
 FAMILY, NAME = TABLE
-USUAL_COUNT = 10
-"""Chains for so many endpoints are always there, so that a Service that grows or shrinks changes elements only."""
 MAX_CLIENTS = 65535
 """So many are remembered for session affinity, of each family."""
 
@@ -65,6 +63,22 @@ def choice(version: int, number: int, count: int, seconds: int = 0) -> Element:
 
 
 @functools.cache
+def memory(version: int) -> tuple[Set, ...]:
+    """The sets of session affinity. They come with the first Service that wants it: the kernel makes room for all clients at once."""
+    address = TYPE[version]
+    shapes: dict[str, tuple[tuple[str, ...], tuple[str, ...], int]] = {
+        "targets": (("mark",), (address, "inet_service"), 0),
+        "ids": (("mark", "mark"), ("mark",), 0),
+        "sticky": (("mark",), (), 0),
+        "affinity": ((address, address, "inet_proto", "inet_service"), ("mark",), MAX_CLIENTS),
+    }
+    return tuple(
+        Set(family=FAMILY, table=NAME, name=name(kind, version), key=key, data=data, size=size)
+        for kind, (key, data, size) in shapes.items()
+    )
+
+
+@functools.cache
 def recaller(version: int, count: int, seconds: int) -> tuple[Chain, ...]:
     """The chains of a group of so many endpoints whose clients keep theirs for so long.
 
@@ -91,8 +105,6 @@ def plan(node: Node, config: NetworkConfig) -> Fragment:
     values: list[Value] = [Table(family=FAMILY, table=NAME)]
     for version in versions:
         values += sets(version)
-        for count in range(1, USUAL_COUNT + 1):
-            values += [chooser(version, count), choice(version, count, count)]
         values += _local(version, blocks, node)
     return fragment([*values, *_routes(node, versions, config), *_base_chains(versions, config)])
 
@@ -117,14 +129,9 @@ def sets(version: int) -> Iterator[Set]:
         "refused": (frontend, ()),
         "addresses": ((address,), ()),
         "hairpin": ((address, address), ()),
-        "ids": (("mark", "mark"), ("mark",)),
-        "targets": (("mark",), (address, "inet_service")),
-        "sticky": (("mark",), ()),
     }
     for kind, (key, data) in shapes.items():
         yield Set(family=FAMILY, table=NAME, name=name(kind, version), key=key, data=data)
-    asked = (address, *frontend)
-    yield Set(family=FAMILY, table=NAME, name=name("affinity", version), key=asked, data=("mark",), size=MAX_CLIENTS)
     yield Set(family=FAMILY, table=NAME, name=name("local", version), key=(address,), interval=True)
 
 
