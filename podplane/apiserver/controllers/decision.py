@@ -55,8 +55,8 @@ class View(Protocol):
     def shunning(self) -> Iterable[tuple[Object, Object]]:
         """(pod, term) for each required anti-affinity of a pod that has a node."""
 
-    def unscheduled(self) -> list[Object]:
-        """The pods that have no node."""
+    def unschedulable(self) -> Iterable[Key]:
+        """The pods that no node was found for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +119,15 @@ Concerns = Callable[[View, Object], Iterable[Key]]
 
 @dataclass(frozen=True, slots=True)
 class Controller:
-    """One controller: what it watches, and what it decides about a key. A key of which nothing is there any more is decided about too."""
+    """One controller: what it watches, and what it decides about a key. A key of which nothing is there any more is decided about too.
+
+    `matters` is, by resource, what of an object it looks at: a write that leaves that as it was concerns nobody.
+    """
 
     name: str
     watches: Mapping[str, Concerns]
     decide: Callable[[View, Key], Iterable[Action]] = field(compare=False)
+    matters: Mapping[str, Callable[[Object], object]] = field(default_factory=dict)
 
 
 def key_of(object_: Object) -> Key:

@@ -71,7 +71,9 @@ class Manager:
     def observe(self, resource: Resource, old: Object | None, new: Object | None) -> None:
         """A write: queue whom it concerns."""
         for controller in self._watching.get(resource.id, ()):
-            concerns = controller.watches[resource.id]
+            matters, concerns = controller.matters.get(resource.id), controller.watches[resource.id]
+            if matters is not None and old is not None and new is not None and matters(old) == matters(new):
+                continue
             for object_ in (old, new):
                 if object_ is not None:
                     self._enqueue(controller.name, concerns(self._view, object_))

@@ -166,4 +166,22 @@ def _conditions(old: list[Object], failure: str, now: str) -> list[Object]:
     return set_condition(old, {"type": FAILURE, "status": "True", "reason": "FailedCreate", "message": failure}, now)
 
 
-CONTROLLER = Controller("replicaset-controller", {RESOURCE: itself, "pods": _of_orphans}, _decide)
+def _of_a_set(replica_set: Object) -> object:
+    """What of a ReplicaSet is not its own doing."""
+    metadata = replica_set["metadata"]
+    return replica_set["spec"], metadata.get("generation"), "deletionTimestamp" in metadata
+
+
+def _of_a_pod(pod: Object) -> object:
+    """What of a pod its ReplicaSet looks at."""
+    metadata, ready = pod["metadata"], condition_of(pod, "Ready")
+    kin = (metadata.get("labels"), metadata.get("ownerReferences"))
+    return *kin, pod.get("status", {}).get("phase"), "deletionTimestamp" in metadata, ready
+
+
+CONTROLLER = Controller(
+    "replicaset-controller",
+    {RESOURCE: itself, "pods": _of_orphans},
+    _decide,
+    matters={RESOURCE: _of_a_set, "pods": _of_a_pod},
+)

@@ -25,7 +25,7 @@ from podplane.apiserver.controllers.decision import (
 )
 from podplane.apiserver.controllers.neighbours import Neighbours
 from podplane.apiserver.controllers.placement import fits_node, matches_term, taints_of, tolerates, untolerated
-from podplane.apiserver.controllers.pods import condition_of, rfc3339, set_condition
+from podplane.apiserver.controllers.pods import ENDED, condition_of, rfc3339, set_condition
 from podplane.apiserver.controllers.usage import PODS, collides, host_ports, requests_of, thousandths
 
 NAME = "default-scheduler"
@@ -51,7 +51,25 @@ def _of_pod(view: View, pod: Object) -> Iterable[Key]:
 
 
 def _all_waiting(view: View, _: Object) -> Iterable[Key]:
-    return map(key_of, view.unscheduled())
+    """Those that were tried; those that were not are in the queue."""
+    return view.unschedulable()
+
+
+def _of_a_pod(pod: Object) -> object:
+    """What of a pod decides where it and others go."""
+    metadata, ended = pod["metadata"], pod.get("status", {}).get("phase") in ENDED
+    return pod["spec"], metadata.get("labels"), metadata.get("ownerReferences"), "deletionTimestamp" in metadata, ended
+
+
+def _of_a_node(node: Object) -> object:
+    """What of a node decides who goes there."""
+    ready = condition_of(node, "Ready")
+    return (
+        node.get("spec"),
+        node["metadata"].get("labels"),
+        node.get("status", {}).get("allocatable"),
+        ready and ready["status"],
+    )
 
 
 def _decide(view: View, key: Key) -> Iterator[Action]:
@@ -178,4 +196,6 @@ class _Choice:
         return sum(shares) / len(shares) if shares else 0.0
 
 
-CONTROLLER = Controller(NAME, {"pods": _of_pod, "nodes": _all_waiting}, _decide)
+CONTROLLER = Controller(
+    NAME, {"pods": _of_pod, "nodes": _all_waiting}, _decide, matters={"pods": _of_a_pod, "nodes": _of_a_node}
+)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import TypeVar
 
 from podplane.apiserver.controllers.decision import Key, Object, controller_of, key_of
-from podplane.apiserver.controllers.pods import ENDED
+from podplane.apiserver.controllers.pods import ENDED, condition_of
 from podplane.apiserver.controllers.usage import NodeUsage, Usage
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.store import Store
@@ -36,6 +36,7 @@ class StoredView:
         self._labelled: dict[tuple[str, str, str], set[Key]] = {}
         self._on_node: dict[str, set[Key]] = {}
         self._shunning: set[Key] = set()
+        self._unschedulable: set[Key] = set()
         self._usage = Usage()
         for resource in store.resources():
             for stored in store.all(resource):
@@ -80,9 +81,9 @@ class StoredView:
         """The pods that were given to this node."""
         return self._these("pods", self._on_node.get(node, ()))
 
-    def unscheduled(self) -> list[Object]:
-        """The pods that have no node."""
-        return self.on_node("")
+    def unschedulable(self) -> Iterable[Key]:
+        """The pods that no node was found for."""
+        return self._unschedulable
 
     def usage(self, node: str) -> NodeUsage:
         """What the pods of a node use."""
@@ -115,9 +116,17 @@ class StoredView:
             self._usage.observe(None if add else object_, object_ if add else None)
             if object_["spec"].get("nodeName") and terms_of_anti_affinity(object_):
                 (self._shunning.add if add else self._shunning.discard)(key_of(object_))
+            if is_unschedulable(object_):
+                (self._unschedulable.add if add else self._unschedulable.discard)(key_of(object_))
             for pair in object_["metadata"].get("labels", {}).items():
                 _change(self._labelled, (object_["metadata"]["namespace"], *pair), key_of(object_), add=add)
             _change(self._on_node, object_["spec"].get("nodeName", ""), key_of(object_), add=add)
+
+
+def is_unschedulable(pod: Object) -> bool:
+    """Has the scheduler found no node for it yet?"""
+    tried = condition_of(pod, "PodScheduled") if not pod["spec"].get("nodeName") else None
+    return tried is not None and tried["status"] == "False" and tried.get("reason") == "Unschedulable"
 
 
 def terms_of_anti_affinity(pod: Object) -> list[Object]:

@@ -179,6 +179,25 @@ async def test_again_is_the_soonest_that_was_asked_for() -> None:
     assert decided == 2
 
 
+async def test_a_write_of_what_does_not_matter_concerns_nobody() -> None:
+    decided: list[Key] = []
+
+    def decide(_: View, key: Key) -> Iterable[Action]:
+        decided.append(key)
+        return ()
+
+    matters = {"configmaps": lambda config: config.get("data", {}).get("n")}
+    bench = Bench(Controller("tester", {"configmaps": itself}, decide, matters=matters))
+    await bench.config("a", n="1")
+    for data, expected in (({"m": "1"}, 1), ({"n": "2"}, 2), ({"n": "2", "m": "2"}, 2)):
+        await bench("PATCH", f"{CONFIGS}/a", {"data": data})
+        await bench.manager.drain()
+        assert len(decided) == expected
+    await bench("DELETE", f"{CONFIGS}/a")
+    await bench.manager.drain()
+    assert len(decided) == 3
+
+
 async def test_repeated_notes_are_counted() -> None:
     def decide(view: View, key: Key) -> Iterator[Action]:
         there = view.get("configmaps", key)
