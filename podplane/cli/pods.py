@@ -23,7 +23,7 @@ RESOURCES = {"nodes": "nodes", "node": "nodes", "no": "nodes", "pods": "pods", "
 @namespace
 @click.argument("pod")
 @click.argument("command", nargs=-1)
-@click.option("--node", help="On which node; otherwise the one with the fewest pods.")
+@click.option("--node", help="On which node, or on the host `outside`; otherwise the one with the fewest pods.")
 @click.option("--replicas", type=int, help="So many pods, POD-0, POD-1, …")
 @click.option("--port", type=int, help="Where the echo server listens.  [default: 8080]")
 def run(
@@ -31,6 +31,7 @@ def run(
 ) -> None:
     """Run a pod with COMMAND of this machine in it, or with an echo server; returns when it runs."""
     from podplane.lab import manifests, spec
+    from podplane.lab.underlay import OUTSIDE
 
     if replicas is not None and replicas < 1:
         raise LabError(f"--replicas {replicas}: give 1 or more")
@@ -42,8 +43,8 @@ def run(
         raise LabError(f"--replicas {replicas}: this lab has room for {room} pods")
     if node:
         names = [n["metadata"]["name"] for n in client.objects("nodes")]
-        if node not in names:
-            raise LabError(f"there is no node {node!r}: this lab has {_some(names)}")
+        if node not in (*names, OUTSIDE):
+            raise LabError(f"there is no node {node!r}: this lab has {_some(names)}, and the host {OUTSIDE}")
     names = [pod] if replicas is None else [f"{pod}-{i}" for i in range(replicas)]
     wanted = [
         manifests.pod(name, node=node or "", command=command, namespace=namespace, labels={"run": pod}, port=port)

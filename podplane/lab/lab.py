@@ -39,6 +39,7 @@ from podplane.cluster.client import Client
 from podplane.cluster.errors import AlreadyExists, ApiError
 from podplane.cluster.events import Recorder
 from podplane.cluster.informer import Informer
+from podplane.cni.network import Network
 from podplane.ipam.plan import Plan
 from podplane.kernel import rootfs
 from podplane.kernel.namespace import Namespace, Nursery, Workers
@@ -49,6 +50,7 @@ from podplane.lab.fabric import Fabric, Machine
 from podplane.lab.folder import Endpoint, Folder
 from podplane.lab.keys import TOKEN_BYTES
 from podplane.lab.launch import Progress, Reporter
+from podplane.lab.outside import NoPodNetwork
 from podplane.lab.spec import DEFAULT_PORT, LabSpec
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
@@ -127,6 +129,7 @@ class Lab:
         self._reporter.step("nodes", total=self.spec.nodes)
         for name, machine in fabric.nodes.items():
             await self._start_node(name, machine, nodes.objects)
+        self._start_outside(fabric.outside)
         nodes.subscribe(self._node_changed)
         self._services.subscribe(self._service_changed)
         slices.subscribe(self._slice_changed)
@@ -142,7 +145,7 @@ class Lab:
             asyncio.create_task(task) for task in (nodes.run(), pods.run(), self._services.run(), slices.run(), manager.run())
         ]
         self._tasks.append(asyncio.create_task(self._serve_https(fabric.underlay)))
-        server = await self._start_outside(fabric.outside)
+        server = await self._serve_outside(fabric.outside)
         self._tasks.append(asyncio.create_task(self._keep_outside(fabric.outside, server)))
         with api.together():
             await self._create_pods(client, pods_per_node)
@@ -193,7 +196,7 @@ class Lab:
     def _manager(self, api: ApiServer) -> Manager:
         """The controllers, each with an identity of its own."""
         view = StoredView(self._store, utc_now)
-        table = controllers(self._certificates.authority)
+        table = controllers(self._certificates.authority, machines={underlay.OUTSIDE})
         clients = {c.name: self._client(identity.controller(c.name)) for c in table}
         recorders = {name: (client, Recorder(client, name, utc_now)) for name, client in clients.items()}
         manager = Manager(table, view, recorders, api.together)
@@ -225,11 +228,16 @@ class Lab:
         if report.failed:
             raise LabError(f"{name} can't be set up: {report.failed[0].error}")
         client = self._client(identity.node(name))
-        self._kubelets[name] = Kubelet(
+        self._kubelets[name] = self._kubelet(name, nodes[name].internal_ips, machine.namespace, agent, client)
+        heartbeat = self._heartbeats[name] = Heartbeat(client, nodes[name], utc_now)
+        self._tasks += [asyncio.create_task(agent.run()), asyncio.create_task(heartbeat.run())]
+
+    def _kubelet(self, name: str, ips: tuple[str, ...], namespace: Namespace, network: Network, client: Client) -> Kubelet:
+        return Kubelet(
             name=name,
-            host_ips=nodes[name].internal_ips,
-            namespace=machine.namespace,
-            network=agent,
+            host_ips=ips,
+            namespace=namespace,
+            network=network,
             processes=self._processes,
             client=client,
             recorder=Recorder(client, "kubelet", utc_now, name),
@@ -243,8 +251,12 @@ class Lab:
             resolver=self._resolver,
             sandbox_only=self.spec.sandbox_only,
         )
-        heartbeat = self._heartbeats[name] = Heartbeat(client, nodes[name], utc_now)
-        self._tasks += [asyncio.create_task(agent.run()), asyncio.create_task(heartbeat.run())]
+
+    def _start_outside(self, outside: Namespace) -> None:
+        """The host outside runs the pods that are given to it by name, in its own network."""
+        client, ips = self._client(identity.node(underlay.OUTSIDE)), tuple(map(str, underlay.outside_ips(self.plan)))
+        network = NoPodNetwork(underlay.OUTSIDE)
+        self._kubelets[underlay.OUTSIDE] = self._kubelet(underlay.OUTSIDE, ips, outside, network, client)
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
         if new is None and old is not None and old.metadata.name in self._agents:
@@ -325,9 +337,9 @@ class Lab:
         while True:
             await process.exited
             await asyncio.sleep(OUTSIDE_RESTART_SECONDS)
-            process = await self._start_outside(outside)
+            process = await self._serve_outside(outside)
 
-    async def _start_outside(self, outside: Namespace) -> Process:
+    async def _serve_outside(self, outside: Namespace) -> Process:
         """The host outside serves too, so that pods have somebody to talk to there."""
         process = self._processes.spawn(
             [ECHO_IMAGE], (self._null,) * 3, netns=outside.fd, env={"PATH": PATH}, hostname=underlay.OUTSIDE

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from podplane.lab.underlay import OUTSIDE
+
 ECHO_IMAGE, HOST_IMAGE = "podplane/echo", "host/command"
 GRACE_SECONDS = 2
 """Pods of `podplane run` and `up` hold nothing that is worth a longer farewell."""
@@ -28,6 +30,8 @@ def pod(
     spec: dict[str, Any] = {"containers": [container], "terminationGracePeriodSeconds": GRACE_SECONDS}
     if node:
         spec["nodeName"] = node
+    if node == OUTSIDE:
+        spec["hostNetwork"] = True
     metadata: dict[str, Any] = {"name": name, "namespace": namespace, "labels": labels or {"run": name}}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 

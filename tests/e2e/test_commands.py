@@ -47,6 +47,26 @@ def test_run_puts_a_pod_where_it_was_asked_for(lab: Podplane, web: str) -> None:
     assert pod["status"]["podIP"].startswith("10.244.2.")
 
 
+def test_the_host_outside_runs_pods_of_its_own_network(lab: Podplane, web: str) -> None:
+    lab("run", "visitor", "--node", "outside", "--", "sleep", "infinity")
+    assert "203.0.113.10" in lab("exec", "visitor", "--", "ip", "addr").stdout
+    assert "default via 203.0.113.1" in lab("exec", "visitor", "--", "ip", "route").stdout
+    lab("delete", "pod", "visitor", "--now")
+
+
+def test_a_pod_outside_needs_the_hosts_network(lab: Podplane) -> None:
+    pod = {
+        "metadata": {"name": "lost"},
+        "spec": {"nodeName": "outside", "containers": [{"name": "c", "image": "podplane/echo"}]},
+    }
+    lab.api.create("pods", "default", {"apiVersion": "v1", "kind": "Pod", **pod})
+    messages: list[str] = []
+    for events in lab.api.poll("events", "default", lambda es: any("hostNetwork: true" in e["message"] for e in es), 10):
+        messages = [e["message"] for e in events]
+    lab("delete", "pod", "lost", "--now")
+    assert any("the host outside is no node and has no pod network" in message for message in messages)
+
+
 def test_replicas_are_spread(lab: Podplane) -> None:
     out = lab("run", "many", "--replicas", "3").stdout
     assert [line.split()[0] for line in out.splitlines()] == ["many-0", "many-1", "many-2"]

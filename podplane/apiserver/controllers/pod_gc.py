@@ -6,7 +6,7 @@ Source: Kubernetes' controller-manager (pod-garbage-collector).
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from podplane.apiserver.controllers.decision import Action, Again, Controller, Delete, Key, Object, View, key_of
 
@@ -17,14 +17,15 @@ QUARANTINE_SECONDS = 40.0
 class PodCollector:
     """Since when nodes that have pods are missing. That is remembered here only: whoever starts anew waits anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, machines: Collection[str] = ()) -> None:
+        self._machines = machines
         self._missing: dict[str, datetime.datetime] = {}
 
     def decide(self, view: View, key: Key) -> Iterable[Action]:
         """Delete a pod whose node is missing for too long."""
         pod = view.get("pods", key)
         name = pod["spec"].get("nodeName") if pod is not None else None
-        if pod is None or not name:
+        if pod is None or not name or name in self._machines:
             return
         if view.get("nodes", ("", name)) is not None:
             self._missing.pop(name, None)
@@ -47,7 +48,7 @@ def _itself(view: View, pod: Object) -> Iterable[Key]:
         yield key_of(pod)
 
 
-def controller() -> Controller:
-    """The controller."""
-    collector = PodCollector()
+def controller(machines: Collection[str] = ()) -> Controller:
+    """The controller; pods of `machines` need no node."""
+    collector = PodCollector(machines)
     return Controller("pod-garbage-collector", {"nodes": collector.pods_of, "pods": _itself}, collector.decide)

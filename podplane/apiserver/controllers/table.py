@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from podplane.apiserver.controllers import (
     daemon_set,
     deployment,
@@ -21,15 +23,15 @@ from podplane.apiserver.controllers import (
 from podplane.apiserver.controllers.decision import Controller
 
 
-def controllers(authority: str) -> tuple[Controller, ...]:
-    """The controllers; `authority` (PEM) is what pods are told to trust."""
+def controllers(authority: str, machines: Collection[str] = ()) -> tuple[Controller, ...]:
+    """The controllers; `authority` (PEM) is what pods are told to trust, `machines` are no nodes and may have pods all the same."""
     return (
         namespaces.service_accounts(),
         namespaces.root_ca(authority),
         scheduler.CONTROLLER,
         node_lifecycle.CONTROLLER,
         taint_eviction.CONTROLLER,
-        pod_gc.controller(),
+        pod_gc.controller(machines),
         replica_set.CONTROLLER,
         deployment.CONTROLLER,
         daemon_set.CONTROLLER,
