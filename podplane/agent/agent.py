@@ -30,6 +30,7 @@ from podplane.model.service import EndpointSlice, Service
 from podplane.model.view import Sandbox, View
 from podplane.nodes.plan import TABLE
 from podplane.pods.plan import VETH_PREFIX
+from podplane.services.announce import announced_ips
 from podplane.services.plan import Numbers, stale_targets
 from podplane.services.tables import TABLE as SERVICES_TABLE
 from podplane.state.desired import Desired, compose
@@ -63,6 +64,9 @@ class Kernel(Protocol):
 
     def read(self, owner: Ownership, sysctls: Iterable[str] = ()) -> dict[Identity, Value]:
         """What the kernel holds of this owner in the node's own namespace, and the values of these sysctls."""
+
+    def announce(self, link: str, ips: Iterable[IPAddress]) -> None:
+        """Tell the neighbours on a link that these addresses are here."""
 
     def forget(self, targets: Collection[tuple[IPAddress, int]]) -> int:
         """Delete tracked UDP and SCTP connections that were translated to these addresses and ports."""
@@ -101,6 +105,8 @@ class Agent:
         self._slices: dict[str, dict[str, EndpointSlice]] = {}
         self._numbers = Numbers()
         self.view.nodes, self.view.sandboxes = self._nodes, self._sandboxes
+        self._announced: set[str] = set()
+        self.view.announced = self._announced
         self.view.services, self.view.slices = self._services, self._slices
         self._addresses = NodeAddresses(())
         self._dirty: set[str] = set()
@@ -116,10 +122,12 @@ class Agent:
         attached: Iterable[tuple[Attachment, tuple[str, ...]]] = (),
         services: Iterable[Service] = (),
         slices: Iterable[EndpointSlice] = (),
+        announced: Iterable[str] = (),
     ) -> Report:
         """Take the first picture of the cluster, and make the kernel agree with it.
 
-        `attached` are the pods that an agent before this one attached, with their addresses: their network stays as it is.
+        `attached` are the pods that an agent before this one attached, with their addresses, and `announced` the Services for which
+        it answered: their network stays as it is.
         """
         found = self._kernel.read(self.ownership)
         self._numbers.recover(found.values())
@@ -129,6 +137,9 @@ class Agent:
             self.service_changed(None, service)
         for slice_ in slices:
             self.slice_changed(None, slice_)
+        for path in announced:
+            self._announced.add(path)
+            self._dirty.add(f"{features.ANNOUNCE}/{path}")
         for request, ips in attached:
             self._addresses.reserve(request.pod_uid, ips)
             self._admit(request, ips)
@@ -164,6 +175,8 @@ class Agent:
         else:
             self._services[path] = new
         self._touch(f"{features.SERVICE}/{path}")
+        if path in self._announced:
+            self._touch(f"{features.ANNOUNCE}/{path}")
 
     def slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         """An EndpointSlice came, changed or went; the loop does the rest."""
@@ -176,6 +189,19 @@ class Agent:
         if new is not None and new.service:
             self._slices.setdefault(new.service, {})[new.metadata.name] = new
             self._touch(f"{features.SERVICE}/{new.service}")
+
+    async def announce(self, path: str) -> None:
+        """Answer on the uplink for the load balancer addresses of a Service, and tell the neighbours; again, and it tells them again."""
+        self._announced.add(path)
+        await self._replace(f"{features.ANNOUNCE}/{path}")
+        service = self._services.get(path)
+        if service is not None:
+            self._kernel.announce(self.config.uplink, announced_ips(service, self.view.versions))
+
+    async def withdraw(self, path: str) -> None:
+        """Answer for them no more."""
+        self._announced.discard(path)
+        await self._replace(f"{features.ANNOUNCE}/{path}")
 
     def _touch(self, key: str) -> None:
         self._dirty.add(key)

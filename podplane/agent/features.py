@@ -15,13 +15,13 @@ from podplane.model.view import View
 from podplane.nodes import plan as nodes
 from podplane.pods import plan as pods
 from podplane.routes import host_gw
+from podplane.services import announce, tables
 from podplane.services import plan as services
-from podplane.services import tables
 from podplane.services.endpoints import Place
 from podplane.services.plan import Here, Numbers
 from podplane.state.value import Fragment
 
-NODE, PEER, POD, SERVICE = "node", "peer", "pod", "service"
+NODE, PEER, POD, SERVICE, ANNOUNCE = "node", "peer", "pod", "service", "announce"
 ZONE = "topology.kubernetes.io/zone"
 
 
@@ -70,6 +70,9 @@ def plan(key: str, view: View, config: NetworkConfig, peers: PeerPlans, numbers:
         return {**pods.plan(sandbox, view, config), **services.hairpin(sandbox, view, config)} if sandbox else {}
     if feature == SERVICE:
         return _service(name, view, config, numbers)
+    if feature == ANNOUNCE:
+        service = view.services.get(name) if name in view.announced else None
+        return announce.plan(service, view.versions, config) if service else {}
     node = view.nodes.get(name)
     if node is None or view.node is None:
         return {}

@@ -32,6 +32,8 @@ RESOURCES: dict[str, tuple[str, bool]] = {
     "networkpolicies.networking.k8s.io": (NETWORKING, True),
     "ipaddresses.networking.k8s.io": (NETWORKING, False),
     "servicecidrs.networking.k8s.io": (NETWORKING, False),
+    "customresourcedefinitions.apiextensions.k8s.io": ("/apis/apiextensions.k8s.io/v1", False),
+    "loadbalancerpools.podplane.dev": ("/apis/podplane.dev/v1", False),
     "leases.coordination.k8s.io": ("/apis/coordination.k8s.io/v1", True),
 }
 """What podplane itself asks for, by plural and group: where it is served, and whether it lives in namespaces."""

@@ -15,6 +15,8 @@ NODE_BLOCK_LENGTH: Mapping[int, int] = {4: 24, 6: 64}
 FIRST_NODE_OFFSET = 10
 """node1 is at .10 of the node CIDR; below it is room for gateways."""
 UNDERLAY_GATEWAY_OFFSET = 1
+BALANCERS, IPV6_BALANCERS = 16, range(0xF000, 0xF100)
+"""How many addresses of an IPv4 node CIDR, and which of an IPv6 one, are for load balancers."""
 
 
 class PlanError(ValueError):
@@ -68,6 +70,20 @@ class Plan(msgspec.Struct, frozen=True):
     def node_ips(self, number: int) -> tuple[IPAddress, ...]:
         """The addresses of node `number` (from 1 on), one a family."""
         return tuple(n.network_address + FIRST_NODE_OFFSET + number - 1 for n in self._of(self.node))
+
+    def load_balancer_addresses(self) -> tuple[str, ...]:
+        """`first-last` of the addresses for load balancers, one a family: the last ones of the node CIDR, and of a large IPv6 one some
+        that are easy to tell.
+        """
+        found = []
+        for network in self._of(self.node):
+            is_large = network.num_addresses > IPV6_BALANCERS.stop
+            size = min(BALANCERS, network.num_addresses // 8)
+            end = network.num_addresses - (network.version == 4)
+            offsets = IPV6_BALANCERS if network.version == 6 and is_large else range(end - size, end)
+            if offsets:
+                found.append(f"{network[offsets[0]]}-{network[offsets[-1]]}")
+        return tuple(found)
 
     def underlay_gateways(self) -> tuple[IPAddress, ...]:
         """The nodes' default routers, one a family."""

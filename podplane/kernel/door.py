@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from podplane.kernel import netlink, syscalls
+from podplane.kernel.announce import LinkSocket
 from podplane.kernel.conntrack import Conntrack, Target
 from podplane.kernel.errors import KernelError, NotFound
 from podplane.kernel.namespace import Namespace
@@ -24,7 +25,7 @@ from podplane.state.network import Sysctl
 from podplane.state.nft import NftValue
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
-from podplane.state.value import Identity, Value
+from podplane.state.value import Identity, IPAddress, Value
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 HOST = ""
@@ -51,6 +52,13 @@ class Tracked(Protocol):
 
     def close(self) -> None:
         """Let go of the socket."""
+
+
+class Announcer(Protocol):
+    """One link, out of which it is said where addresses are."""
+
+    def announce(self, ips: Iterable[IPAddress]) -> None:
+        """Say that these addresses are here; then it is closed."""
 
 
 class SysctlPart(Protocol):
@@ -83,6 +91,9 @@ class Opener(Protocol):
 
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Its connection tracking."""
+
+    def announcer(self, namespace: Namespace, link: str) -> Announcer:
+        """One of its links."""
 
     def sysctls(self, namespace: Namespace) -> SysctlPart:
         """Its sysctls."""
@@ -126,6 +137,10 @@ class KernelOpener:
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Connection tracking (ctnetlink)."""
         return Conntrack(namespace.run(netlink.Socket, NETLINK_NETFILTER))
+
+    def announcer(self, namespace: Namespace, link: str) -> Announcer:
+        """A packet socket."""
+        return namespace.run(LinkSocket, link)
 
     def sysctls(self, namespace: Namespace) -> SysctlPart:
         """/proc/sys/net as seen from the namespace."""
@@ -259,6 +274,10 @@ class Kernel:
             return tracked.forget(targets)
         finally:
             tracked.close()
+
+    def announce(self, link: str, ips: Iterable[IPAddress]) -> None:
+        """Tell the neighbours on a link of the node that these addresses are here. OSError when that can't be."""
+        self._opener.announcer(self._namespaces[HOST], link).announce(ips)
 
     def _nft_part(self) -> Part:
         if self._nft is None:

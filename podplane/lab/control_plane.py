@@ -14,6 +14,7 @@ from podplane.ipam.plan import Plan
 from podplane.lab.manifests import node_name
 from podplane.lab.spec import DEFAULT_PORT
 from podplane.model.config import UNDERLAY_MAC
+from podplane.services import pools
 from podplane.state.mac import mac_of
 from podplane.state.value import IPAddress
 
@@ -85,8 +86,11 @@ def dns_ips(plan: Plan) -> tuple[IPAddress, ...]:
     return tuple(ip + 9 for ip in kubernetes_ips(plan))
 
 
-def bootstrap(plan: Plan) -> list[tuple[str, dict[str, Any]]]:
-    """What a cluster's control plane makes of its own: collections, and an object for each. Sources: kube-apiserver's controllers."""
+def bootstrap(plan: Plan, *, is_first: bool) -> list[tuple[str, dict[str, Any]]]:
+    """What a cluster's control plane makes of its own: collections, and an object for each. Sources: kube-apiserver's controllers.
+
+    At its first start it makes a pool of addresses for load balancers, too; that is the user's to change or delete.
+    """
     ips = [str(ip) for ip in kubernetes_ips(plan)]
     families = ["IPv6" if ":" in ip else "IPv4" for ip in ips]
     port = {"name": "https", "protocol": "TCP", "port": DEFAULT_PORT}
@@ -111,9 +115,18 @@ def bootstrap(plan: Plan) -> list[tuple[str, dict[str, Any]]]:
         }
         for ip, family in zip(plan.underlay_gateways()[:1], families, strict=False)
     ]
+    balancers = list(plan.load_balancer_addresses())
+    pool = {
+        "apiVersion": f"{pools.GROUP}/{pools.VERSION}",
+        "kind": pools.KIND,
+        "metadata": {"name": "default"},
+        "spec": {"addresses": balancers},
+    }
     cidrs = [str(network) for version in plan.versions for network in plan.service if network.version == version]
     return [
         ("/apis/networking.k8s.io/v1/servicecidrs", {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}}),
         ("/api/v1/namespaces/default/services", service),
         *(("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", one) for one in slices),
+        ("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", pools.definition()),
+        *([(f"/apis/{pools.GROUP}/{pools.VERSION}/{pools.PLURAL}", pool)] if is_first and balancers else ()),
     ]

@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from podplane.agent.agent import Agent
+from podplane.agent.election import LEASES, Election
 from podplane.agent.features import PeerPlans
 from podplane.apiserver import identity
 from podplane.apiserver.admission import Admission
@@ -53,6 +54,7 @@ from podplane.lab.launch import Progress, Reporter
 from podplane.lab.outside import NoPodNetwork
 from podplane.lab.spec import DEFAULT_PORT, LabSpec
 from podplane.model.config import NetworkConfig
+from podplane.model.lease import Lease
 from podplane.model.objects import Node
 from podplane.model.pod import Pod
 from podplane.model.service import EndpointSlice, Service
@@ -100,6 +102,7 @@ class Lab:
         self._kubelets: dict[str, Kubelet] = {}
         self._heartbeats: dict[str, Heartbeat] = {}
         self._agents: dict[str, Agent] = {}
+        self._elections: dict[str, Election] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._registrations: set[asyncio.Task[None]] = set()
 
@@ -122,9 +125,11 @@ class Lab:
         nodes, pods = Informer(client, "nodes", Node), Informer(client, "pods", Pod)
         self._services = Informer(client, "services", Service)
         slices = Informer(client, "endpointslices.discovery.k8s.io", EndpointSlice)
+        leases = Informer(client, LEASES, Lease)
         await nodes.sync()
         await self._services.sync()
         await slices.sync()
+        await leases.sync()
         rootfs.prepare(str(self._folder.run))
         self._reporter.step("nodes", total=self.spec.nodes)
         for name, machine in fabric.nodes.items():
@@ -133,6 +138,9 @@ class Lab:
         nodes.subscribe(self._node_changed)
         self._services.subscribe(self._service_changed)
         slices.subscribe(self._slice_changed)
+        leases.subscribe(self._lease_changed)
+        for lease in leases.objects.values():
+            self._lease_changed(None, lease)
         for service in self._services.objects.values():
             self._service_changed(None, service)
         for slice_ in slices.objects.values():
@@ -142,7 +150,8 @@ class Lab:
         for pod in list(pods.objects.values()):
             self._pod_changed(None, pod)
         self._tasks += [
-            asyncio.create_task(task) for task in (nodes.run(), pods.run(), self._services.run(), slices.run(), manager.run())
+            asyncio.create_task(task)
+            for task in (nodes.run(), pods.run(), self._services.run(), slices.run(), leases.run(), manager.run())
         ]
         self._tasks.append(asyncio.create_task(self._serve_https(fabric.underlay)))
         server = await self._serve_outside(fabric.outside)
@@ -184,12 +193,13 @@ class Lab:
         except StoreError as error:
             raise LabError(f"{error}: `{self._folder.command('down')} --purge` forgets this lab's state") from None
         self._tokens = Tokens({self._keys.admin: identity.admin()}, self._keys.signing, store)
+        is_first = not store.all("namespaces")
         admission = Admission(store, self.plan.cluster)
         streams, audit = Streams(self._worker, self._null), AuditLog(self._folder.audit)
         api = ApiServer(store, admission, self._tokens, streams=streams, audit=audit)
         with api.together():
             api.bootstrap()
-            for path, manifest in control_plane.bootstrap(self.plan):
+            for path, manifest in control_plane.bootstrap(self.plan, is_first=is_first):
                 api.ensure(path, manifest)
         return api
 
@@ -230,7 +240,8 @@ class Lab:
         client = self._client(identity.node(name))
         self._kubelets[name] = self._kubelet(name, nodes[name].internal_ips, machine.namespace, agent, client)
         heartbeat = self._heartbeats[name] = Heartbeat(client, nodes[name], utc_now)
-        self._tasks += [asyncio.create_task(agent.run()), asyncio.create_task(heartbeat.run())]
+        election = self._elections[name] = Election(agent, client, Recorder(client, "podplane", utc_now, name), utc_now)
+        self._tasks += [asyncio.create_task(work) for work in (agent.run(), heartbeat.run(), election.run())]
 
     def _kubelet(self, name: str, ips: tuple[str, ...], namespace: Namespace, network: Network, client: Client) -> Kubelet:
         return Kubelet(
@@ -267,14 +278,26 @@ class Lab:
             self._heartbeats[new.metadata.name].node_changed(new)
         for agent in self._agents.values():
             agent.node_changed(old, new)
+        for election in self._elections.values():
+            election.node_changed(old, new)
 
     def _service_changed(self, old: Service | None, new: Service | None) -> None:
         for agent in self._agents.values():
             agent.service_changed(old, new)
+        if (service := new or old) is not None:
+            for election in self._elections.values():
+                election.changed(service.metadata.path, new)
+
+    def _lease_changed(self, old: Lease | None, new: Lease | None) -> None:
+        for election in self._elections.values():
+            election.lease_changed(old, new)
 
     def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         for agent in self._agents.values():
             agent.slice_changed(old, new)
+        for slice_ in filter(None, (old, new)):
+            for election in self._elections.values():
+                election.changed(slice_.service, None)
 
     async def _register_again(self, node: Node) -> None:
         """The machine is there still: as a kubelet does, it registers again, and its pods keep their addresses."""

@@ -45,6 +45,7 @@ class ServiceSpec(Model, frozen=True):
     session_affinity_config: SessionAffinityConfig | None = None
     internal_traffic_policy: str = CLUSTER
     external_traffic_policy: str = CLUSTER
+    load_balancer_class: str = ""
     load_balancer_source_ranges: tuple[str, ...] = ()
     health_check_node_port: int = 0
 
@@ -81,6 +82,11 @@ class Service(Model, frozen=True):
     metadata: Metadata = Metadata()
     spec: ServiceSpec = ServiceSpec()
     status: ServiceStatus = ServiceStatus()
+
+    @property
+    def balanced_ips(self) -> tuple[str, ...]:
+        """The addresses of its load balancer at which packets arrive as they were sent (ipMode VIP, KEP-1860)."""
+        return tuple(one.ip for one in self.status.load_balancer.ingress if one.ip and one.ip_mode == "VIP")
 
     @property
     def has_addresses(self) -> bool:

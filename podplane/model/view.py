@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -37,6 +37,8 @@ class View:
     services: Mapping[str, Service] = field(default_factory=dict)
     slices: Mapping[str, Mapping[str, EndpointSlice]] = field(default_factory=dict)
     """By the path of their Service, and their own name."""
+    announced: Collection[str] = ()
+    """Paths of the Services for whose load balancer addresses this node answers."""
 
     @property
     def node(self) -> Node | None:

@@ -16,9 +16,9 @@ from podplane.model.view import Sandbox, View
 from podplane.services import tables
 from podplane.services.endpoints import Place, Target, candidates
 from podplane.services.rules import CHOICE_BITS
-from podplane.state.nft import Element, Verdict
+from podplane.state.nft import GOTO, Element, Verdict
 from podplane.state.operations import Operation
-from podplane.state.value import Fragment, IPAddress, Value, fragment
+from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
 
 WITHOUT_END = ("UDP", "SCTP")
 """Protocols whose tracked connections must be deleted when their endpoint goes."""
@@ -133,6 +133,20 @@ def _port(
                 yield tables.element("refused", version, (address, port.protocol.lower(), number), None, name)
         for address in {address for _, address, _ in own if str(address) not in service.spec.cluster_ips}:
             yield tables.element("addresses", version, (address,), None, "Service address")
+    yield from _balanced(service, port, version)
+
+
+def _balanced(service: Service, port: ServicePort, version: int) -> Iterator[Value]:
+    """Load balancer addresses are the Service's alone, and may be for some clients only."""
+    texts = service.spec.load_balancer_source_ranges
+    ranges = {network for network in map(_network, texts) if network is not None and network.version == version}
+    for address in _addresses(service.balanced_ips, version):
+        yield tables.element("owned", version, (address,), None, f"svc/{service.metadata.path}")
+        if texts:
+            chain = tables.sources(version, tuple(sorted(ranges)))
+            yield from (*tables.guard(version), chain)
+            key = (address, port.protocol.lower(), port.port)
+            yield tables.element("guarded", version, key, Verdict(GOTO, chain.name), group_name(service, port, CLUSTER))
 
 
 def _group(version: int, group: int, name: str, targets: Sequence[Target]) -> Iterator[Value]:
@@ -179,13 +193,19 @@ def frontends(service: Service, port: ServicePort, version: int, here: Here) -> 
     spec = service.spec
     for address in _addresses(spec.cluster_ips or (spec.cluster_ip,), version):
         yield spec.internal_traffic_policy, address, port.port
-    balanced = [ingress.ip for ingress in service.status.load_balancer.ingress if ingress.ip_mode == "VIP"]
-    for address in _addresses((*spec.external_ips, *balanced), version):
+    for address in _addresses((*spec.external_ips, *service.balanced_ips), version):
         yield spec.external_traffic_policy, address, port.port
     if port.node_port:
         for address in here.addresses:
             if address.version == version:
                 yield spec.external_traffic_policy, address, port.node_port
+
+
+def _network(text: str) -> IPNetwork | None:
+    try:
+        return ipaddress.ip_network(text.strip(), strict=False)
+    except ValueError:
+        return None
 
 
 def _addresses(texts: Sequence[str], version: int) -> Iterator[IPAddress]:

@@ -5,7 +5,22 @@ An address takes a whole register of 16 bytes for IPv6 and four of them for IPv4
 
 from __future__ import annotations
 
-from podplane.state.nft import ACCEPT, Bitwise, Cmp, Ct, Dynset, Immediate, Lookup, Meta, Nat, Numgen, Payload, Reject, Verdict
+from podplane.state.nft import (
+    ACCEPT,
+    DROP,
+    Bitwise,
+    Cmp,
+    Ct,
+    Dynset,
+    Immediate,
+    Lookup,
+    Meta,
+    Nat,
+    Numgen,
+    Payload,
+    Reject,
+    Verdict,
+)
 from podplane.state.nft_rules import (
     DESTINATION_OFFSET,
     INVERT,
@@ -23,8 +38,8 @@ TRANSPORT_HEADER, PORT_OFFSET, PORT_SIZE = 2, 2, 2
 META_MARK, META_L4PROTO = 3, 16
 CT_STATE, CT_STATUS = 0, 2
 CT_DESTINATION = {4: 20, 6: 22}
-ESTABLISHED_OR_RELATED, TRANSLATED = 2 | 4, 1 << 5
-"""NF_CT_STATE_BIT(IP_CT_ESTABLISHED, IP_CT_RELATED); IPS_DST_NAT."""
+ESTABLISHED_OR_RELATED, NEW, TRANSLATED = 2 | 4, 8, 1 << 5
+"""NF_CT_STATE_BIT(IP_CT_ESTABLISHED, IP_CT_RELATED), of IP_CT_NEW; IPS_DST_NAT."""
 ORIGINAL, DESTINATION_NAT, RANDOM = 0, 1, 1
 ADDRESS_AND_PORT = 1 | 2
 """NF_NAT_RANGE_MAP_IPS, NF_NAT_RANGE_PROTO_SPECIFIED."""
@@ -156,6 +171,21 @@ def protocol(name: str) -> Row:
     return (Meta(key=META_L4PROTO, dreg=FIRST), Cmp(data=bytes((PROTOCOLS[name],))))
 
 
+def by_frontend(version: int, name: str) -> Row:
+    """`ip daddr . meta l4proto . th dport vmap @name`."""
+    return (*frontend(version), Lookup(set=name, dreg=0))
+
+
+def destination_in_set(version: int, name: str) -> Row:
+    """`ip daddr @name`."""
+    return (_address(version, DESTINATION_OFFSET[version]), Lookup(set=name))
+
+
+def is_new() -> Row:
+    """`ct state new`."""
+    return (Ct(key=CT_STATE, dreg=FIRST), *_any_bit(NEW))
+
+
 def is_established() -> Row:
     """`ct state established,related`."""
     return (Ct(key=CT_STATE, dreg=FIRST), *_any_bit(ESTABLISHED_OR_RELATED))
@@ -224,6 +254,11 @@ def reject() -> Row:
 def verdict(value: Verdict) -> Row:
     """`jump chain`, `goto chain`."""
     return (Immediate(data=value),)
+
+
+def drop() -> Row:
+    """`drop`."""
+    return verdict(Verdict(DROP))
 
 
 def accept() -> Row:

@@ -18,6 +18,7 @@ Sources: nft(8); k8s.io/kubernetes, pkg/proxy/nftables (what is masqueraded, wha
 from __future__ import annotations
 
 import functools
+import hashlib
 import ipaddress
 from collections.abc import Iterable, Iterator
 
@@ -31,8 +32,8 @@ from podplane.state.value import Fragment, IPNetwork, Value, fragment
 
 TABLE = ("inet", "podplane-services")
 TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
-DNAT_PRIORITY, REFUSE_PRIORITY, SNAT_PRIORITY = -100, -90, 100
-"""NF_IP_PRI_NAT_DST, after it, NF_IP_PRI_NAT_SRC."""
+GUARD_PRIORITY, DNAT_PRIORITY, REFUSE_PRIORITY, SNAT_PRIORITY = -120, -100, -90, 100
+"""Before NF_IP_PRI_NAT_DST, that, after it, NF_IP_PRI_NAT_SRC."""
 FAMILY, NAME = TABLE
 MAX_CLIENTS = 65535
 """So many are remembered for session affinity, of each family."""
@@ -96,6 +97,27 @@ def recaller(version: int, count: int, seconds: int) -> tuple[Chain, ...]:
     return _chain(kept, keep), _chain(f"lb{version}-{count}-{seconds}", rules)
 
 
+@functools.cache
+def guard(version: int) -> tuple[Set | Chain, ...]:
+    """What looks at the source of connections to load balancers. It comes with the first Service that says who may come."""
+    address = TYPE[version]
+    guarded = Set(
+        family=FAMILY, table=NAME, name=name("guarded", version), key=(address, "inet_proto", "inet_service"), data=("verdict",)
+    )
+    look = rule(family(version), r.is_new(), r.by_frontend(version, guarded.name))
+    hooks = ("prerouting", "output")
+    chains = (_chain(f"guard{version}-{hook}", (look,), Hook("filter", hook, GUARD_PRIORITY)) for hook in hooks)
+    return guarded, *chains
+
+
+@functools.cache
+def sources(version: int, ranges: tuple[IPNetwork, ...]) -> Chain:
+    """The chain that lets these in and nobody else. Services that say the same share it."""
+    rules = [rule(family(version), source_in(network), r.accept()) for network in ranges]
+    digest = hashlib.blake2s(" ".join(map(str, ranges)).encode(), digest_size=6).hexdigest()
+    return _chain(f"from{version}-{digest}", (*rules, rule(counter(), r.drop(), comment="not in loadBalancerSourceRanges")))
+
+
 def plan(node: Node, config: NetworkConfig) -> Fragment:
     """The table of this node, without any Service; nothing while it has no blocks."""
     blocks = [ipaddress.ip_network(block) for block in node.spec.pod_cidrs]
@@ -127,6 +149,7 @@ def sets(version: int) -> Iterator[Set]:
         "frontends": (frontend, ("mark",)),
         "inside": (frontend, ("mark",)),
         "refused": (frontend, ()),
+        "owned": ((address,), ()),
         "addresses": ((address,), ()),
         "hairpin": ((address, address), ()),
     }
@@ -161,6 +184,7 @@ def _base_chains(versions: Iterable[int], config: NetworkConfig) -> Iterator[Cha
         refuse += _rejections(goes, "no endpoint, or no Service, at this address and port")
     for v in versions:
         refuse += _rejections((family(v), r.is_frontend(v, name("refused", v))), "no endpoint")
+        refuse += _rejections((family(v), r.destination_in_set(v, name("owned", v))), "a load balancer serves its ports only")
     yield _chain("refuse", tuple(refuse))
     for hook, shortcuts in (("prerouting", from_pods), ("output", from_here)):
         yield _chain(hook, (*shortcuts, *translate), Hook("nat", hook, DNAT_PRIORITY))

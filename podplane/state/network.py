@@ -100,6 +100,21 @@ class Neighbour(Value, frozen=True, gc=False, kw_only=True):
         return ("Neighbour", self.netns, self.link, self.ip.version, int(self.ip))
 
 
+class Proxy(Value, frozen=True, gc=False, kw_only=True):
+    """An address for which the kernel answers on a link though it is not its own (ip-neighbour(8), proxy): ARP, neighbour solicitations.
+
+    IPv4 needs a route for it that leaves by another link, IPv6 the sysctl proxy_ndp. `protocol` is the number of its owner.
+    """
+
+    link: str
+    ip: IPAddress
+    protocol: int
+
+    @property
+    def identity(self) -> Identity:
+        return ("Proxy", self.netns, self.link, self.ip.version, int(self.ip))
+
+
 class Fdb(Value, frozen=True, gc=False, kw_only=True):
     """A forwarding entry of a bridge port or VXLAN device: frames to `mac` go to `link` (and there to `remote`)."""
 

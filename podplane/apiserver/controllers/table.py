@@ -12,6 +12,7 @@ from podplane.apiserver.controllers import (
     event_ttl,
     ip_addresses,
     job,
+    load_balancer,
     namespaces,
     node_lifecycle,
     pod_gc,
@@ -42,5 +43,7 @@ def controllers(authority: str, machines: Collection[str] = ()) -> tuple[Control
         endpoints.MIRRORING,
         ip_addresses.CONTROLLER,
         ip_addresses.RANGE_CONTROLLER,
+        load_balancer.CONTROLLER,
+        load_balancer.POOL_CONTROLLER,
         event_ttl.CONTROLLER,
     )

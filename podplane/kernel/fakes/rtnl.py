@@ -10,7 +10,7 @@ import msgspec
 from podplane.kernel.errors import KernelError, NotFound, from_errno
 from podplane.kernel.fakes.objects import Objects
 from podplane.kernel.rtnl.table import RANK
-from podplane.state.network import Address, Fdb, Link, Neighbour, Route, Rule
+from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, IPAddress, Value
@@ -62,7 +62,7 @@ class FakeRtnl:
             case Link():
                 self._put_link(value)
                 return
-            case Address() | Neighbour() | Fdb():
+            case Address() | Neighbour() | Fdb() | Proxy():
                 self._link(value.link)
             case Route():
                 self._check_route(value)
@@ -145,6 +145,6 @@ def _owned(value: Value, owner: Ownership) -> bool:
         case Neighbour():
             links = owner.links | owner.neighbour_links
             return value.link in links or value.link.startswith(owner.link_prefixes or ("\0",))
-        case Route() | Rule():
+        case Route() | Rule() | Proxy():
             return value.protocol == owner.route_protocol
     return False

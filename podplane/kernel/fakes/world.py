@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from podplane.kernel.conntrack import Target
-from podplane.kernel.door import Part, SysctlPart, Tracked, Visit
+from podplane.kernel.door import Announcer, Part, SysctlPart, Tracked, Visit
 from podplane.kernel.errors import KernelError
 from podplane.kernel.fakes.nft import FakeNft
 from podplane.kernel.fakes.objects import Objects
@@ -15,7 +15,7 @@ from podplane.kernel.fakes.rtnl import FakeRtnl
 from podplane.kernel.fakes.sysctl import FakeSysctls
 from podplane.kernel.namespace import Namespace
 from podplane.state.network import Link
-from podplane.state.value import Value
+from podplane.state.value import IPAddress, Value
 
 T = TypeVar("T")
 _descriptors = itertools.count(1000)
@@ -56,12 +56,25 @@ class FakeConntrack:
         """Nothing."""
 
 
+class FakeAnnouncer:
+    """Nobody listens on its link."""
+
+    def __init__(self, link: str, announced: list[tuple[str, IPAddress]]) -> None:
+        self._link = link
+        self._announced = announced
+
+    def announce(self, ips: Iterable[IPAddress]) -> None:
+        """Remember them."""
+        self._announced += [(self._link, ip) for ip in ips]
+
+
 class FakeOpener:
     """`door.Opener` over fake namespaces; it knows those that were made with `namespace`."""
 
     def __init__(self) -> None:
         self._by_fd: dict[int, FakeNamespace] = {}
         self.forgotten: list[Target] = []
+        self.announced: list[tuple[str, IPAddress]] = []
 
     def namespace(self) -> FakeNamespace:
         """A new, empty namespace."""
@@ -92,6 +105,10 @@ class FakeOpener:
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Connection tracking, which only remembers what it was to forget."""
         return FakeConntrack(self.forgotten)
+
+    def announcer(self, namespace: Namespace, link: str) -> Announcer:
+        """A link, which only remembers what was said on it."""
+        return FakeAnnouncer(link, self.announced)
 
     def sysctls(self, namespace: Namespace) -> SysctlPart:
         """Sysctls."""

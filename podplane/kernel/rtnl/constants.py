@@ -41,9 +41,9 @@ IP6_DEFAULT_METRIC = 1024
 
 NEIGHBOUR = struct.Struct("=BxxxiHBB")
 """struct ndmsg: family, index, state, flags, type."""
-NDA_DST, NDA_LLADDR = 1, 2
+NDA_DST, NDA_LLADDR, NDA_PROTOCOL = 1, 2, 12
 NUD_PERMANENT, NUD_NOARP = 0x80, 0x40
-NTF_SELF = 2
+NTF_SELF, NTF_PROXY = 2, 8
 
 RULE = struct.Struct("=BBBBBBBBI")
 """struct fib_rule_hdr: family, destination length, source length, tos, table, -, -, action, flags."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from podplane.kernel.netlink import parse_attributes
 from podplane.kernel.rtnl import constants as c
-from podplane.state.network import Address, Fdb, Link, Neighbour, Route, Rule
+from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule
 from podplane.state.value import IPAddress, IPNetwork
 
 Names = Mapping[int, str]
@@ -102,6 +102,15 @@ def neighbour(payload: bytes, names: Names) -> Neighbour | None:
     if not state & c.NUD_PERMANENT or index not in names or len(mac) != 6 or c.NDA_DST not in found:
         return None
     return Neighbour(link=names[index], ip=ip_from(found[c.NDA_DST]), mac=mac.hex(":"))
+
+
+def proxy(payload: bytes, names: Names) -> Proxy | None:
+    """An address that is answered for."""
+    _, index, _, _, _ = c.NEIGHBOUR.unpack_from(payload)
+    found = parse_attributes(payload, c.NEIGHBOUR.size)
+    if index not in names or c.NDA_DST not in found:
+        return None
+    return Proxy(link=names[index], ip=ip_from(found[c.NDA_DST]), protocol=found.get(c.NDA_PROTOCOL, b"\0")[0])
 
 
 def fdb(payload: bytes, names: Names) -> Fdb | None:

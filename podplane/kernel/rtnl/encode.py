@@ -18,7 +18,7 @@ from podplane.kernel.netlink import (
     u32,
 )
 from podplane.kernel.rtnl import constants as c
-from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Route, Rule, Vxlan
+from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Proxy, Route, Rule, Vxlan
 from podplane.state.value import IPNetwork
 
 Index = Callable[[str], int]
@@ -175,6 +175,13 @@ def neighbour(value: Neighbour, index: Index, kind: int, flags: int) -> Message:
     header = c.NEIGHBOUR.pack(c.FAMILY[value.ip.version], index(value.link), c.NUD_PERMANENT, 0, 0)
     payload = header + attribute(c.NDA_DST, value.ip.packed) + attribute(c.NDA_LLADDR, mac_bytes(value.mac))
     return Message(kind, flags, payload, lambda: f"neighbour {value.ip} on {value.link}")
+
+
+def proxy(value: Proxy, index: Index, kind: int, flags: int) -> Message:
+    """RTM_NEWNEIGH or RTM_DELNEIGH of an address that is answered for (NTF_PROXY)."""
+    header = c.NEIGHBOUR.pack(c.FAMILY[value.ip.version], index(value.link), c.NUD_PERMANENT, c.NTF_PROXY, 0)
+    payload = header + attribute(c.NDA_DST, value.ip.packed) + u8(c.NDA_PROTOCOL, value.protocol)
+    return Message(kind, flags, payload, lambda: f"proxy for {value.ip} on {value.link}")
 
 
 def fdb(value: Fdb, index: Index, kind: int, flags: int) -> Message:

@@ -15,7 +15,7 @@ from podplane.kernel.errors import KernelError, NotFound, from_errno
 from podplane.kernel.netlink import Message, Refusal, Socket
 from podplane.kernel.rtnl import constants as c
 from podplane.kernel.rtnl import decode, encode
-from podplane.state.network import Address, Fdb, Link, Neighbour, Route, Rule
+from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
@@ -28,7 +28,7 @@ LOOPBACK_INDEX = 1
 DELETE_GROUP = 0x7070_0001
 GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO, errno.ENETUNREACH})
 """A deletion that is refused so has nothing left to delete."""
-RANK: dict[type[Value], int] = {Link: 0, Address: 1, Neighbour: 2, Fdb: 2, Route: 3, Rule: 4}
+RANK: dict[type[Value], int] = {Link: 0, Address: 1, Neighbour: 2, Fdb: 2, Route: 3, Proxy: 3, Rule: 4}
 
 
 class Rtnl:
@@ -159,6 +159,8 @@ class Rtnl:
                 return encode.address(value, self.index, c.RTM_DELADDR if delete else c.RTM_NEWADDR, flags)
             case Neighbour():
                 return encode.neighbour(value, self.index, c.RTM_DELNEIGH if delete else c.RTM_NEWNEIGH, flags)
+            case Proxy():
+                return encode.proxy(value, self.index, c.RTM_DELNEIGH if delete else c.RTM_NEWNEIGH, flags)
             case Fdb():
                 return encode.fdb(value, self.index, c.RTM_DELNEIGH if delete else c.RTM_NEWNEIGH, flags)
             case Route():
@@ -194,6 +196,8 @@ class Rtnl:
             found += [decode.route(p, names) for p in self._dump(c.RTM_GETROUTE, query)]
             query = c.NEIGHBOUR.pack(family, 0, 0, 0, 0)
             found += [decode.neighbour(p, near) for p in self._dump(c.RTM_GETNEIGH, query)]
+            query = c.NEIGHBOUR.pack(family, 0, 0, c.NTF_PROXY, 0)
+            found += [decode.proxy(p, names) for p in self._dump(c.RTM_GETNEIGH, query)]
         vxlans = {v.name for v in found if isinstance(v, Link) and v.kind == "vxlan"}
         for index in (i for i, name in own.items() if name in vxlans):
             query = c.NEIGHBOUR.pack(c.AF_BRIDGE, index, 0, 0, 0)
@@ -203,7 +207,7 @@ class Rtnl:
 
     @staticmethod
     def _owned(value: Value, owner: Ownership) -> bool:
-        if isinstance(value, Route | Rule):
+        if isinstance(value, Route | Rule | Proxy):
             return value.protocol == owner.route_protocol
         return True
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from podplane.state.network import MAIN_TABLE, Address, Fdb, Link, Neighbour, Route, Rule, Sysctl
+from podplane.state.network import MAIN_TABLE, Address, Fdb, Link, Neighbour, Proxy, Route, Rule, Sysctl
 from podplane.state.value import Value
 
-ORDER: tuple[type[Value], ...] = (Sysctl, Link, Address, Neighbour, Fdb, Route, Rule)
+ORDER: tuple[type[Value], ...] = (Sysctl, Link, Address, Neighbour, Proxy, Fdb, Route, Rule)
 MAIN = "main"
 
 
@@ -35,6 +35,8 @@ def line(value: Value) -> str:
             return address(value)
         case Neighbour():
             return f"{value.ip} dev {value.link} lladdr {value.mac} PERMANENT"
+        case Proxy():
+            return f"{value.ip} dev {value.link} proxy proto {value.protocol}"
         case Fdb():
             return f"{value.mac} dev {value.link}" + (f" dst {value.remote}" if value.remote else "") + " self permanent"
         case Route():

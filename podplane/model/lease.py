@@ -1,0 +1,31 @@
+"""Lease (coordination.k8s.io/v1), with the fields that those read who elect by it."""
+
+from __future__ import annotations
+
+from podplane.model.objects import Metadata, Model
+
+
+class LeaseSpec(Model, frozen=True):
+    """Lease.spec; `renew_time` is only compared, never read as a time: clocks differ."""
+
+    holder_identity: str | None = None
+    lease_duration_seconds: int | None = None
+    renew_time: str | None = None
+
+
+class LeaseMetadata(Metadata, frozen=True):
+    """ObjectMeta with the version, on which those who elect insist when they write."""
+
+    resource_version: str = ""
+
+
+class Lease(Model, frozen=True):
+    """coordination.k8s.io/v1 Lease."""
+
+    metadata: LeaseMetadata = LeaseMetadata()
+    spec: LeaseSpec = LeaseSpec()
+
+    @property
+    def holder(self) -> str:
+        """Who has it; "" when nobody does."""
+        return self.spec.holder_identity or ""

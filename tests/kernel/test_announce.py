@@ -1,0 +1,128 @@
+"""A load balancer's address on a real link: it is answered for, and whoever knew another MAC learns the new one at once."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+import subprocess
+import time
+
+import pytest
+
+from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
+from podplane.model.config import NetworkConfig
+from podplane.model.service import Ingress, LoadBalancerStatus, Service, ServiceSpec, ServiceStatus
+from podplane.services import announce
+from podplane.state.network import Address, Link, Peer, Sysctl
+from podplane.state.operations import diff
+from podplane.state.ownership import Ownership
+from podplane.state.value import Identity, Value, fragment
+
+pytestmark = pytest.mark.kernel
+CONFIG = NetworkConfig(cluster_cidrs=("10.244.0.0/16",))
+VIPS = ("192.168.1.240", "fd00:192:168:1::f0")
+SERVICE = Service(
+    spec=ServiceSpec(type="LoadBalancer"),
+    status=ServiceStatus(LoadBalancerStatus(tuple(Ingress(ip=ip) for ip in VIPS))),
+)
+NEEDS: dict[Identity, Value] = dict(announce.plan(SERVICE, (4, 6), CONFIG))
+OWNER = Ownership(route_protocol=80)
+
+
+GATEWAY, PREFIXES = ("192.168.1.1", "fd00:192:168:1::1"), ("192.168.1.", "fd00:192:168:1::")
+
+
+def sysctls(*, forwards: bool) -> list[Value]:
+    names = [f"net.ipv6.conf.default.{name}" for name in ("accept_dad", "dad_transmits")]
+    forwarding = [Sysctl(name=name, value="1") for name in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")]
+    return [*(Sysctl(name=name, value="0") for name in names), *(forwarding if forwards else ())]
+
+
+def address(link: str, ip: str) -> Address:
+    return Address(link=link, ip=ipaddress.ip_address(ip), prefix_length=64 if ":" in ip else 24)
+
+
+def rig(*names: str) -> dict[str, Kernel]:
+    """This namespace as a switch with an address of each family, and machines at it."""
+    workers, opener = Workers(1), KernelOpener()
+    switch = Kernel(CurrentNamespace(), opener)
+    machines: dict[str, Kernel] = {}
+    cables: list[Value] = [*sysctls(forwards=False), Link(name="lo"), Link(name="switch0", kind="bridge")]
+    cables += [address("switch0", ip) for ip in GATEWAY]
+    for name in names:
+        namespace = NetworkNamespace.create(workers)
+        machines[name] = Kernel(namespace, opener)
+        build(machines[name], sysctls(forwards=True))
+        switch.attach(name, namespace)
+        cables.append(Link(name=f"to-{name}", kind="veth", master="switch0", peer=Peer(netns=name, name="eth0")))
+    build(switch, cables)
+    for number, machine in enumerate(machines.values(), 10):
+        own = [address("eth0", f"{prefix}{number}") for prefix in PREFIXES]
+        build(machine, [Link(name="lo"), Link(name="eth0"), Link(name="cbr0", kind="bridge"), *own])
+    return machines
+
+
+def build(kernel: Kernel, values: list[Value]) -> None:
+    report = kernel.apply(diff({}, fragment(values)))
+    assert not report.failed, [str(f) for f in report.failed]
+
+
+def asked(ip: str) -> str:
+    """The MAC that this namespace gets when it asks for an address; "" when nobody answers for a while."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as client:
+        client.sendto(b"x", (ip, 9))
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if known(ip):
+            return known(ip)
+        time.sleep(0.01)
+    return ""
+
+
+def known(ip: str) -> str:
+    """The MAC that this namespace has for an address."""
+    out = subprocess.run(["ip", "-json", "neigh", "show", ip], capture_output=True, text=True, check=True).stdout
+    return next((str(entry["lladdr"]) for entry in json.loads(out) if "lladdr" in entry), "")
+
+
+def test_the_needs_of_an_address_are_read_back_and_go() -> None:
+    machine = rig("node1")["node1"]
+    before = machine.read(OWNER)
+    assert not machine.apply(diff({}, NEEDS)).failed
+    names = [value.name for value in NEEDS.values() if isinstance(value, Sysctl)]
+    found = machine.read(OWNER, names)
+    assert found.keys() == NEEDS.keys()
+    assert all(machine.matches(value, found[identity]) for identity, value in NEEDS.items())
+    assert not machine.apply(diff(NEEDS, {})).failed
+    assert machine.read(OWNER) == before
+
+
+@pytest.mark.parametrize("ip", VIPS)
+def test_the_node_that_answers_is_found_at_once_and_a_successor_is_known_without_asking(ip: str) -> None:
+    first, second = rig("node1", "node2").values()
+    assert not first.apply(diff({}, NEEDS)).failed
+    began = time.monotonic()
+    old = asked(ip)
+    assert old and time.monotonic() - began < 0.5, "a proxy's answer isn't held back"
+    first.apply(diff(NEEDS, {}))
+    second.apply(diff({}, NEEDS))
+    second.announce("eth0", [ipaddress.ip_address(ip)])
+    deadline = time.monotonic() + 5
+    while known(ip) == old and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert known(ip) not in ("", old)
+
+
+@pytest.mark.parametrize("ip", VIPS)
+def test_nobody_answers_for_what_is_withdrawn(ip: str) -> None:
+    machine = rig("node1")["node1"]
+    machine.apply(diff({}, NEEDS))
+    machine.apply(diff(NEEDS, {}))
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as client:
+        client.sendto(b"x", (ip, 9))
+    time.sleep(0.3)
+    assert known(ip) == ""
