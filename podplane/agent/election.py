@@ -115,14 +115,15 @@ class Election:
         """Take part until cancelled."""
         while True:
             self._wake.clear()
-            patience = None
-            for path in sorted(self._wanted):
-                seconds = await self._see_to(path)
-                patience = seconds if patience is None else min(patience, seconds)
+            patience = await self.turn()
             try:
                 await asyncio.wait_for(self._wake.wait(), patience)
             except TimeoutError:
                 pass
+
+    async def turn(self) -> float | None:
+        """See to all Services; in how many seconds to do so again, unless something changes before. None when there are none."""
+        return min([await self._see_to(path) for path in sorted(self._wanted)], default=None)
 
     async def _see_to(self, path: str) -> float:
         """Do what is to be done about one Service; in how many seconds to look again."""

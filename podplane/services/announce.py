@@ -6,8 +6,8 @@ solicitations for it as a proxy; its route leads to the pods' bridge, so what is
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
-import zlib
 from collections.abc import Collection, Iterable, Iterator
 
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
@@ -45,7 +45,8 @@ def may_announce(service: Service, slices: Iterable[EndpointSlice], node: Node) 
 
 def preference(path: str, node: str) -> float:
     """From 0 to 1: the node with the least one is preferred, so that Services spread over nodes (rendezvous hashing)."""
-    return zlib.crc32(f"{path} {node}".encode()) / (1 << 32)
+    digest = hashlib.blake2s(f"{path} {node}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") / (1 << 32)
 
 
 def announced_ips(service: Service, versions: Collection[int]) -> Iterator[IPAddress]:

@@ -114,11 +114,9 @@ class Grant(NamedTuple):
 def is_settled(claim: Claim, pools: Sequence[Pool], taken: Collection[IPAddress]) -> bool:
     """Does it have what it wants, all of it from these pools and not `taken` by a machine?"""
     rightful = all(any(ip in pool for pool in pools) and ip not in taken for ip in claim.has)
-    families = {ip.version for ip in claim.has}
-    asked = not claim.wanted or set(claim.has) == set(claim.wanted)
-    return (
-        rightful and asked and families == {ip.version for ip in claim.wanted or claim.has} and families >= set(claim.versions)
-    )
+    if claim.wanted:
+        return rightful and set(claim.has) == set(claim.wanted)
+    return rightful and sorted(ip.version for ip in claim.has) == sorted(claim.versions)
 
 
 def grant(claim: Claim, pools: Sequence[Pool], used: Collection[IPAddress]) -> Grant:

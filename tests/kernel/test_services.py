@@ -275,7 +275,7 @@ def test_what_is_read_back_is_what_was_wanted_and_nft_says_the_same() -> None:
 def squeezed(text: str) -> set[str]:
     """Lines without double blanks, and elements without what is between them."""
     lines = (" ".join(line.split()).rstrip(",") for line in text.splitlines())
-    return {line.removeprefix("elements = { ").removesuffix(" }") for line in lines}
+    return {part for line in lines for part in line.removeprefix("elements = { ").removesuffix(" }").split(", ")}
 
 
 BALANCED = ("192.168.1.240", "fd00:192:168:1::f0")
