@@ -1,10 +1,10 @@
 """The reconcile loop of one node, and its `Network`.
 
-Events mark keys dirty; one loop plans what is dirty and sends the difference to the kernel. A key costs its own
+Events mark keys dirty; one loop plans what is dirty and sends the difference to the kernel (see `reconciler`). A key costs its own
 fragment, whatever the size of the rest. Attaching a pod does not wait for the loop: it plans and applies its own key at once.
 
-The kernel is trusted to hold what it acknowledged. It is read back, and compared with the whole desired state, at the
-start, after an operation failed, and by a slow audit: what somebody else changed or removed is put right then.
+A key that can't be planned, because it makes no sense or because another one has what it wants, is set aside: its last fragment stays,
+somebody is told, and it is tried again when another key lets something go.
 """
 
 from __future__ import annotations
@@ -13,17 +13,14 @@ import asyncio
 import ipaddress
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Protocol
-
-import msgspec
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from podplane.agent import features
 from podplane.agent.addresses import NodeAddresses
 from podplane.agent.features import PeerPlans
+from podplane.agent.reconciler import Kernel, Reconciler
 from podplane.cni.network import Attached, Attachment, NetworkError
 from podplane.ipam.pool import Exhausted
-from podplane.kernel.namespace import Namespace
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.service import EndpointSlice, Service
@@ -31,48 +28,26 @@ from podplane.model.view import Sandbox, View
 from podplane.nodes.plan import TABLE
 from podplane.pods.plan import VETH_PREFIX
 from podplane.services.announce import announced_ips
-from podplane.services.plan import Numbers, stale_targets
+from podplane.services.plan import Numbers
 from podplane.services.tables import TABLE as SERVICES_TABLE
-from podplane.state.desired import Desired, compose
+from podplane.state.desired import Conflict, compose
 from podplane.state.mac import mac_of
-from podplane.state.network import Link, Sysctl
+from podplane.state.nft import Element
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
-from podplane.state.value import Identity, IPAddress, Value
+from podplane.state.value import Value
 
 log = logging.getLogger(__name__)
 
-MIN_INTERVAL, AUDIT_INTERVAL, RETRY_INTERVAL = 0.005, 60.0, 1.0
-"""Seconds: between two reconciles, between two audits, and from a failure to the audit that tries again."""
+MIN_INTERVAL, LOOK_INTERVAL, RETRY_INTERVAL = 0.005, 0.5, 1.0
+"""Seconds: between two reconciles, between two looks at what others did, and after a failure that nobody foresaw."""
+
+Trouble = Callable[[str, str], None]
+"""Is told what went wrong: the key that it is about (`service/default/web`), and why."""
 
 
-Failed = Mapping[Identity, Exception]
-"""Why operations failed, by what they were about."""
-
-
-class Kernel(Protocol):
-    """The door to one node's kernel state, as `kernel.door` opens it."""
-
-    def attach(self, name: str, namespace: Namespace) -> None:
-        """Give a network namespace the name by which values speak of it."""
-
-    def detach(self, name: str) -> None:
-        """Forget a namespace: what was in it counts as gone."""
-
-    def apply(self, operations: Sequence[Operation]) -> Report:
-        """Carry out the operations; each is in the report."""
-
-    def read(self, owner: Ownership, sysctls: Iterable[str] = ()) -> dict[Identity, Value]:
-        """What the kernel holds of this owner in the node's own namespace, and the values of these sysctls."""
-
-    def announce(self, link: str, ips: Iterable[IPAddress]) -> None:
-        """Tell the neighbours on a link that these addresses are here."""
-
-    def forget(self, targets: Collection[tuple[IPAddress, int]]) -> int:
-        """Delete tracked UDP and SCTP connections that were translated to these addresses and ports."""
-
-    def matches(self, wanted: Value, found: Value) -> bool:
-        """Does what was found fulfil what is wanted (fields left to the kernel may have any value)?"""
+def _tell_nobody(key: str, why: str) -> None:
+    """Nobody is interested."""
 
 
 class Agent:
@@ -85,17 +60,19 @@ class Agent:
         kernel: Kernel,
         peers: PeerPlans | None = None,
         clock: Callable[[], float] = time.monotonic,
+        trouble: Trouble = _tell_nobody,
     ) -> None:
         self.view = View(node_name, {}, {})
         self.config = config
-        self.desired = Desired()
-        self.ownership = Ownership(
+        ownership = Ownership(
             links=frozenset({config.bridge}),
             link_prefixes=(VETH_PREFIX,),
             neighbour_links=frozenset({config.uplink}),
             route_protocol=ROUTE_PROTOCOL,
             tables=frozenset({TABLE, SERVICES_TABLE}),
         )
+        self.reconciler = Reconciler(node_name, kernel, ownership, clock, trouble)
+        self._trouble = trouble
         self._kernel = kernel
         self._peers = peers or PeerPlans()
         self._clock = clock
@@ -110,11 +87,9 @@ class Agent:
         self.view.services, self.view.slices = self._services, self._slices
         self._addresses = NodeAddresses(())
         self._dirty: set[str] = set()
-        self._wake = asyncio.Event()
-        self._audit_at = 0.0
-        self._kernel_busy = asyncio.Lock()
-        self._queue: list[tuple[list[Operation], asyncio.Future[Failed]]] = []
-        self._sending: asyncio.Task[None] | None = None
+        self._set_aside: set[str] = set()
+        self._wake = self.reconciler.wake
+        self._look_at = 0.0
 
     def start(
         self,
@@ -129,7 +104,7 @@ class Agent:
         `attached` are the pods that an agent before this one attached, with their addresses, and `announced` the Services for which
         it answered: their network stays as it is.
         """
-        found = self._kernel.read(self.ownership)
+        found = self.reconciler.read()
         self._numbers.recover(found.values())
         for node in nodes.values():
             self.node_changed(None, node)
@@ -145,7 +120,7 @@ class Agent:
             self._admit(request, ips)
         self._replan()
         self._wake.clear()
-        return self.audit(found)
+        return self.reconciler.audit(found)
 
     def node_changed(self, old: Node | None, new: Node | None) -> None:
         """A node object came, changed or went; the loop does the rest."""
@@ -214,128 +189,53 @@ class Agent:
                 await self._turn()
             except Exception:
                 log.exception("reconcile node=%s", self.view.node_name)
-                self._audit_at = self._clock() + RETRY_INTERVAL
+                self.reconciler.audit_soon()
                 await asyncio.sleep(RETRY_INTERVAL)
 
     async def _turn(self) -> None:
-        """Wait for a change, or for the next audit, and see to it."""
-        timeout = max(0.0, self._audit_at - self._clock())
+        """Wait for a change and see to it; now and then, look whether somebody else was at work."""
         try:
-            await asyncio.wait_for(self._wake.wait(), timeout)
+            await asyncio.wait_for(self._wake.wait(), max(0.0, self._look_at - self._clock()))
         except TimeoutError:
-            async with self._kernel_busy:
-                self.audit()
-            return
-        await asyncio.sleep(MIN_INTERVAL)
-        self._wake.clear()
-        await self.reconcile()
+            pass
+        if self._clock() >= self._look_at:
+            await self.reconciler.look()
+            self._look_at = self._clock() + LOOK_INTERVAL
+        if self._wake.is_set():
+            await asyncio.sleep(MIN_INTERVAL)
+            self._wake.clear()
+            await self.reconcile()
 
     async def reconcile(self) -> Report:
         """Plan what is dirty and send the difference."""
-        return await self._apply(compose(self._replan()))
+        return await self.reconciler.apply(compose(self._replan()))
 
     def _replan(self) -> list[Operation]:
         dirty, self._dirty = sorted(self._dirty), set()
-        operations: list[Operation] = []
-        for key in dirty:
-            try:
-                operations += self._plan(key)
-            except Exception:  # of an object that makes no sense; what was planned for it before stays
-                log.exception("plan node=%s key=%s", self.view.node_name, key)
+        operations = [operation for key in dirty for operation in self._try(key)]
+        if self._set_aside and any(operation.new is None for operation in operations):
+            operations += [operation for key in sorted(self._set_aside) for operation in self._try(key)]
         return operations
+
+    def _try(self, key: str) -> list[Operation]:
+        """Plan one key anew; nothing, when that can't be."""
+        try:
+            operations = self._plan(key)
+        except Conflict as conflict:
+            self._set_aside.add(key)
+            self._trouble(key, f"{_named(conflict.value)} belongs to {conflict.key}: choose another one")
+        except Exception as error:
+            log.exception("plan node=%s key=%s", self.view.node_name, key)
+            self._set_aside.add(key)
+            self._trouble(key, f"it can't be planned: {error}")
+        else:
+            self._set_aside.discard(key)
+            return operations
+        return []
 
     def _plan(self, key: str) -> list[Operation]:
         """Plan one key anew; the difference to what was planned before."""
-        return self.desired.replace(key, features.plan(key, self.view, self.config, self._peers, self._numbers))
-
-    async def _apply(self, operations: list[Operation]) -> Report:
-        """Send operations, together with all others of this moment; what became of these."""
-        if not operations:
-            return Report()
-        loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[Failed] = loop.create_future()
-        self._queue.append((operations, outcome))
-        if self._sending is None:
-            self._sending = loop.create_task(self._send())
-        failed = await outcome
-        if not failed:
-            return Report(operations)
-        return Report(
-            [o for o in operations if o.value.identity not in failed],
-            [Failure(o, failed[o.value.identity]) for o in operations if o.value.identity in failed],
-        )
-
-    async def _send(self) -> None:
-        """Send what is queued until nothing is; ten pods that come at once are one change of the kernel."""
-        while self._queue:
-            changes, self._queue = self._queue, []
-            together = changes[0][0] if len(changes) == 1 else compose([operation for own, _ in changes for operation in own])
-            operations, removals = _staged(together)
-            async with self._kernel_busy:
-                report = await self._carry_out(operations)
-                await self._forget_flows(operations)
-                failed = {failure.operation.value.identity: failure.error for failure in report.failed}
-                for _, outcome in changes:
-                    if not outcome.done():
-                        outcome.set_result(failed)
-                if removals:
-                    await self._carry_out(removals)
-        self._sending = None
-
-    async def _forget_flows(self, operations: list[Operation]) -> None:
-        """Connections to endpoints that are gone begin anew, where they wouldn't end by themselves."""
-        stale = stale_targets(operations)
-        if stale:
-            try:
-                await asyncio.to_thread(self._kernel.forget, stale)
-            except OSError as error:
-                log.warning("conntrack node=%s error=%s", self.view.node_name, error)
-
-    async def _carry_out(self, operations: list[Operation]) -> Report:
-        """Ask the kernel; what becomes of a failure that is no refusal (too many open files, say) is a report too."""
-        began = self._clock()
-        try:
-            if any(map(_takes_long, operations)):
-                report = await asyncio.to_thread(self._kernel.apply, operations)
-            else:
-                report = self._kernel.apply(operations)
-        except Exception as error:
-            log.exception("apply node=%s", self.view.node_name)
-            report = Report(failed=[Failure(operation, error) for operation in operations])
-        self._log("reconcile", report, began)
-        if report.failed:
-            self._audit_at = min(self._audit_at, self._clock() + RETRY_INTERVAL)
-            self._wake.set()
-        return report
-
-    def _log(self, what: str, report: Report, began: float) -> None:
-        level = logging.WARNING if report.failed else logging.DEBUG
-        milliseconds = (self._clock() - began) * 1000
-        counts = f"applied={len(report.applied)} failed={len(report.failed)} ms={milliseconds:.1f}"
-        log.log(level, "%s node=%s %s %s", what, self.view.node_name, counts, "; ".join(map(str, report.failed[:3])))
-
-    def audit(self, found: Mapping[Identity, Value] | None = None) -> Report:
-        """Compare all of the kernel with the desired state, and put the difference right; `found` is what was just read of it."""
-        self._audit_at = self._clock() + AUDIT_INTERVAL
-        began = self._clock()
-        own = [value.name for value in self.desired.values() if isinstance(value, Sysctl) and not value.netns]
-        seen = self._kernel.read(self.ownership if found is None else Ownership(), own)
-        found = {**(found or {}), **seen}
-        report = self._kernel.apply(self._differences(found))
-        self._log("audit", report, began)
-        if report.failed:
-            self._audit_at = self._clock() + RETRY_INTERVAL
-        return report
-
-    def _differences(self, found: Mapping[Identity, Value]) -> list[Operation]:
-        """Between the desired state and what was found on the node; pods' own namespaces are not read back."""
-        surplus = [Operation(value, None) for identity, value in found.items() if identity not in self.desired]
-        missing = [
-            Operation(found.get(identity), value)
-            for identity, value in self.desired.items()
-            if not value.netns and (identity not in found or not self._kernel.matches(value, found[identity]))
-        ]
-        return surplus + missing
+        return self.reconciler.desired.replace(key, features.plan(key, self.view, self.config, self._peers, self._numbers))
 
     # Network: what `runtime`, and later the CNI plugin, ask of this node.
 
@@ -381,7 +281,7 @@ class Agent:
         key = self._sandbox(request, ()).key
         if key not in self._sandboxes:
             raise NetworkError(f"pod {request.namespace}/{request.name} is not attached")
-        found = self._kernel.read(self.ownership)
+        found = self.reconciler.read()
         for identity, value in features.plan(key, self.view, self.config, self._peers, self._numbers).items():
             if not value.netns and (identity not in found or not self._kernel.matches(value, found[identity])):
                 raise NetworkError(f"pod {request.namespace}/{request.name}: {value} is not in the kernel as planned")
@@ -412,26 +312,12 @@ class Agent:
         )
 
     async def _replace(self, key: str) -> Report:
-        return await self._apply(compose(self._plan(key)))
+        return await self.reconciler.apply(compose(self._plan(key)))
 
 
-def _takes_long(operation: Operation) -> bool:
-    """Removing a link makes the kernel wait for all its readers (synchronize_net): some 20 ms."""
-    return operation.new is None and isinstance(operation.old, Link)
-
-
-def _staged(operations: Sequence[Operation]) -> tuple[list[Operation], list[Operation]]:
-    """What is done at once, and what nobody has to wait for: a link that is to go is only set down at first, and that ends its traffic."""
-    at_once, removals = [], []
-    for operation in operations:
-        link = operation.old
-        if _takes_long(operation) and isinstance(link, Link) and link.kind and not link.netns:
-            down = msgspec.structs.replace(link, up=False)
-            at_once.append(Operation(link, down))
-            removals.append(Operation(down, None))
-        else:
-            at_once.append(operation)
-    return at_once, removals
+def _named(value: Value) -> str:
+    """A value in the words of whoever asked for it."""
+    return " ".join(map(str, value.key)) if isinstance(value, Element) else str(value)
 
 
 def _first(failed: list[Failure]) -> str:

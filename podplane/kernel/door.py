@@ -44,6 +44,13 @@ class Part(Protocol):
         """Let go of the socket."""
 
 
+class NftPart(Part, Protocol):
+    """nf_tables of one namespace."""
+
+    def disturbed(self) -> bool:
+        """Did anybody else commit a change since this was asked last?"""
+
+
 class Tracked(Protocol):
     """The tracked connections of one namespace."""
 
@@ -86,7 +93,7 @@ class Opener(Protocol):
     ) -> Mapping[str, tuple[Part, Mapping[str, KernelError]]]:
         """rtnetlink of pods' namespaces after sysctls were set there, and which of those were refused: one job for all."""
 
-    def nft(self, namespace: Namespace) -> Part:
+    def nft(self, namespace: Namespace) -> NftPart:
         """nf_tables."""
 
     def conntrack(self, namespace: Namespace) -> Tracked:
@@ -130,7 +137,7 @@ class KernelOpener:
         opened = first.run(visit_all)
         return {name: (Rtnl(socket, namespace_fd), refused) for name, (refused, socket) in opened.items()}
 
-    def nft(self, namespace: Namespace) -> Part:
+    def nft(self, namespace: Namespace) -> NftPart:
         """nf_tables (NETLINK_NETFILTER)."""
         return Nft(namespace.run(netlink.Socket, NETLINK_NETFILTER))
 
@@ -154,7 +161,7 @@ class Kernel:
         self._opener = opener
         self._namespaces: dict[str, Namespace] = {HOST: namespace}
         self._rtnl = opener.rtnl(namespace, self._fd)
-        self._nft: Part | None = None
+        self._nft: NftPart | None = None
         self._former_sysctls: dict[Identity, str] = {}
 
     def attach(self, name: str, namespace: Namespace) -> None:
@@ -267,6 +274,10 @@ class Kernel:
         self._former_sysctls.update({v.identity: found[v.name] for v in fresh if v.name in found})
         return {v.name: v.value if o.new is not None else self._former_sysctls.pop(v.identity, v.value) for o, v in sysctls}
 
+    def disturbed(self) -> bool:
+        """Did anybody else change the node's nf_tables since this was asked last?"""
+        return self._nft_part().disturbed()
+
     def forget(self, targets: Collection[Target]) -> int:
         """Delete the node's UDP and SCTP connections that were translated to these addresses and ports; how many those were."""
         tracked = self._opener.conntrack(self._namespaces[HOST])
@@ -279,7 +290,7 @@ class Kernel:
         """Tell the neighbours on a link of the node that these addresses are here. OSError when that can't be."""
         self._opener.announcer(self._namespaces[HOST], link).announce(ips)
 
-    def _nft_part(self) -> Part:
+    def _nft_part(self) -> NftPart:
         if self._nft is None:
             self._nft = self._opener.nft(self._namespaces[HOST])
         return self._nft

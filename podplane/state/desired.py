@@ -20,6 +20,9 @@ class Conflict(Exception):
 
     def __init__(self, key: str, value: Value, other_key: str, other: Value) -> None:
         super().__init__(f"{key} wants {value}, but {other_key} wants {other}")
+        self.key = other_key
+        """Who has it."""
+        self.value = value
 
 
 class Desired(Mapping[Identity, Value]):

@@ -6,6 +6,7 @@ import errno
 from collections.abc import Sequence
 
 from podplane.kernel.errors import KernelError, NotFound, from_errno
+from podplane.kernel.fakes.objects import Objects
 from podplane.state.nft import GOTO, JUMP, Chain, Element, Immediate, Lookup, NftValue, Set, Table, Verdict
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
@@ -17,11 +18,18 @@ RANK: dict[type[Value], int] = {Table: 0, Set: 1, Chain: 2, Element: 3}
 class FakeNft:
     """One namespace's tables."""
 
-    def __init__(self, objects: dict[Identity, Value]) -> None:
-        self._objects = objects
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects.nft
+        self._namespace = objects
+        self._seen = objects.foreign_commits
 
     def close(self) -> None:
         """Nothing."""
+
+    def disturbed(self) -> bool:
+        """Did anybody else commit since this was asked last?"""
+        before, self._seen = self._seen, self._namespace.foreign_commits
+        return before != self._seen
 
     def apply(self, operations: Sequence[Operation]) -> Report:
         """Additions from tables to elements, then removals in reverse; each operation for itself."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from podplane.kernel.conntrack import Target
-from podplane.kernel.door import Announcer, Part, SysctlPart, Tracked, Visit
+from podplane.kernel.door import Announcer, NftPart, Part, SysctlPart, Tracked, Visit
 from podplane.kernel.errors import KernelError
 from podplane.kernel.fakes.nft import FakeNft
 from podplane.kernel.fakes.objects import Objects
@@ -98,9 +98,9 @@ class FakeOpener:
             for name, (namespace, wanted) in visits.items()
         }
 
-    def nft(self, namespace: Namespace) -> Part:
+    def nft(self, namespace: Namespace) -> NftPart:
         """nf_tables."""
-        return FakeNft(self._objects(namespace).nft)
+        return FakeNft(self._objects(namespace))
 
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Connection tracking, which only remembers what it was to forget."""

@@ -12,6 +12,7 @@ NEWCHAIN, GETCHAIN, DELCHAIN = NFT | 3, NFT | 4, NFT | 5
 NEWRULE, GETRULE, DELRULE = NFT | 6, NFT | 7, NFT | 8
 NEWSET, GETSET, DELSET = NFT | 9, NFT | 10, NFT | 11
 NEWSETELEM, GETSETELEM, DELSETELEM = NFT | 12, NFT | 13, NFT | 14
+GETGEN, GEN_ID = NFT | 16, 1
 
 GENERIC = struct.Struct(">BBH")
 """struct nfgenmsg: family, version, resource."""

@@ -15,7 +15,17 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from podplane.kernel.errors import NotFound, from_errno
-from podplane.kernel.netlink import BATCH_BYTES, NLM_F_ACK, NLM_F_REQUEST, Message, Refusal, Socket, encode, text
+from podplane.kernel.netlink import (
+    BATCH_BYTES,
+    NLM_F_ACK,
+    NLM_F_REQUEST,
+    Message,
+    Refusal,
+    Socket,
+    encode,
+    parse_attributes,
+    text,
+)
 from podplane.kernel.nft import codec
 from podplane.kernel.nft import constants as c
 from podplane.state.nft import Chain, Element, NftValue, Rule, Set, Table
@@ -47,6 +57,8 @@ class Nft:
         self._socket = socket
         self._sets: dict[SetKey, Set] = {}
         self._numbers = itertools.count(1)
+        self._generation: int | None = None
+        self._commits = 0
 
     def close(self) -> None:
         """Close the socket."""
@@ -58,6 +70,15 @@ class Nft:
         for transaction in _transactions(self._units(operations, report)):
             self._commit(transaction, report)
         return report
+
+    def disturbed(self) -> bool:
+        """Did anybody else commit a change of this namespace's nf_tables since this was asked last? Each commit counts one."""
+        header = c.GENERIC.pack(0, 0, 0)
+        ((_, content),) = self._socket.dump(c.GETGEN, header, flags=0)
+        now = int.from_bytes(parse_attributes(content, c.GENERIC.size)[c.GEN_ID], "big")
+        before, own = self._generation, self._commits
+        self._generation, self._commits = now, 0
+        return before is not None and now - before != own
 
     # From operations to units of messages, in an order in which each finds what it needs.
 
@@ -127,6 +148,7 @@ class Nft:
             starts = list(itertools.accumulate((len(unit.messages) for unit in units), initial=2))
             refused = self._socket.transaction(_batch([m for unit in units for m in unit.messages]))
             if not refused:
+                self._commits += 1
                 report.applied += [o for unit in units for o in unit.operations]
                 return
             bad = {_unit_of(refusal, starts): refusal for refusal in reversed(refused)}

@@ -134,10 +134,10 @@ async def test_an_audit_puts_right_what_somebody_did() -> None:
     for identity in [i for i in rig.host.objects.nft if i[0] == "nft element"][:2]:
         del rig.host.objects.nft[identity]
     assert rig.host.objects.dump() != good
-    report = rig.agent.audit()
+    report = rig.agent.reconciler.audit()
     assert not report.failed
     assert rig.host.objects.dump() == good
-    assert rig.agent.audit().applied == []
+    assert rig.agent.reconciler.audit().applied == []
 
 
 async def test_a_new_agent_finds_everything_in_place_and_writes_nothing() -> None:
@@ -321,6 +321,6 @@ async def _play(events: list[tuple[str, int, tuple[int, ...]]]) -> None:
     await rig.agent.reconcile()
     fresh, attached = rig.new_agent(), rig.agent._sandboxes.values()
     fresh.start(nodes, [(rig.attachment(s.uid, pods[int(s.uid[1:])]), s.ips) for s in attached])
-    assert dict(rig.agent.desired) == dict(fresh.desired)
+    assert dict(rig.agent.reconciler.desired) == dict(fresh.reconciler.desired)
     found = rig.kernel.read(OWNER)
-    assert {i for i, v in fresh.desired.items() if not v.netns and i[0] != "Sysctl"} == set(found)
+    assert {i for i, v in fresh.reconciler.desired.items() if not v.netns and i[0] != "Sysctl"} == set(found)

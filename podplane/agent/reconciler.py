@@ -1,0 +1,229 @@
+"""From operations to the kernel and back: what is sent together, what is read back, and what is put right.
+
+The kernel is trusted to hold what it acknowledged. It is read back, and compared with the whole desired state, at the start, after
+an operation failed, when somebody else changed nf_tables, and by a slow audit: what somebody else changed or removed is put right then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from podplane.kernel.namespace import Namespace
+from podplane.services.plan import stale_targets
+from podplane.state.desired import Desired, compose
+from podplane.state.network import Link, Sysctl
+from podplane.state.operations import Failure, Operation, Report
+from podplane.state.ownership import Ownership
+from podplane.state.value import Identity, IPAddress, Value
+
+log = logging.getLogger(__name__)
+
+AUDIT_INTERVAL, RETRY_INTERVAL = 60.0, 1.0
+"""Seconds: between two audits, and from a failure to the audit that tries again."""
+AUDIT_SHARE = 10
+"""After an audit that somebody else's changes asked for, the next such one waits so many times as long as it took."""
+
+
+Failed = Mapping[Identity, Exception]
+"""Why operations failed, by what they were about."""
+
+
+class Kernel(Protocol):
+    """The door to one node's kernel state, as `kernel.door` opens it."""
+
+    def attach(self, name: str, namespace: Namespace) -> None:
+        """Give a network namespace the name by which values speak of it."""
+
+    def detach(self, name: str) -> None:
+        """Forget a namespace: what was in it counts as gone."""
+
+    def apply(self, operations: Sequence[Operation]) -> Report:
+        """Carry out the operations; each is in the report."""
+
+    def read(self, owner: Ownership, sysctls: Iterable[str] = ()) -> dict[Identity, Value]:
+        """What the kernel holds of this owner in the node's own namespace, and the values of these sysctls."""
+
+    def announce(self, link: str, ips: Iterable[IPAddress]) -> None:
+        """Tell the neighbours on a link that these addresses are here."""
+
+    def disturbed(self) -> bool:
+        """Did anybody else change the node's nf_tables since this was asked last?"""
+
+    def forget(self, targets: Collection[tuple[IPAddress, int]]) -> int:
+        """Delete tracked UDP and SCTP connections that were translated to these addresses and ports."""
+
+    def matches(self, wanted: Value, found: Value) -> bool:
+        """Does what was found fulfil what is wanted (fields left to the kernel may have any value)?"""
+
+
+class Reconciler:
+    """The way of one node's operations to its kernel; its methods run on one event loop."""
+
+    def __init__(
+        self,
+        node_name: str,
+        kernel: Kernel,
+        ownership: Ownership,
+        clock: Callable[[], float],
+        trouble: Callable[[str, str], None],
+    ) -> None:
+        self.desired = Desired()
+        self.ownership = ownership
+        self.wake = asyncio.Event()
+        self._node_name = node_name
+        self._kernel = kernel
+        self._clock = clock
+        self._trouble = trouble
+        self._audit_at = 0.0
+        self._retry_seconds = RETRY_INTERVAL
+        self._is_disturbed = False
+        self._patience_until = 0.0
+        self._busy = asyncio.Lock()
+        self._queue: list[tuple[list[Operation], asyncio.Future[Failed]]] = []
+        self._sending: asyncio.Task[None] | None = None
+
+    def read(self) -> dict[Identity, Value]:
+        """All that is this owner's in the kernel."""
+        return self._kernel.read(self.ownership)
+
+    def audit_soon(self) -> None:
+        """Something went wrong: compare everything before long, and later each time that doesn't help."""
+        self._audit_at = min(self._audit_at, self._clock() + self._retry_seconds)
+
+    async def look(self) -> None:
+        """Audit when it is time, or when somebody else was at work."""
+        async with self._busy:
+            began = self._clock()
+            self._is_disturbed |= self._kernel.disturbed()
+            if began >= self._audit_at:
+                self.audit()
+            elif self._is_disturbed and began >= self._patience_until:
+                self._is_disturbed = False
+                self.audit()
+                ended = self._clock()
+                self._patience_until = ended + AUDIT_SHARE * (ended - began)
+
+    async def idle(self) -> None:
+        """Wait until nothing is on its way to the kernel."""
+        while self._sending is not None:
+            await asyncio.wait([self._sending])
+
+    async def apply(self, operations: list[Operation]) -> Report:
+        """Send operations, together with all others of this moment; what became of these."""
+        if not operations:
+            return Report()
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Failed] = loop.create_future()
+        self._queue.append((operations, outcome))
+        if self._sending is None:
+            self._sending = loop.create_task(self._send())
+        failed = await outcome
+        if not failed:
+            return Report(operations)
+        return Report(
+            [o for o in operations if o.value.identity not in failed],
+            [Failure(o, failed[o.value.identity]) for o in operations if o.value.identity in failed],
+        )
+
+    async def _send(self) -> None:
+        """Send what is queued until nothing is; ten pods that come at once are one change of the kernel."""
+        while self._queue:
+            changes, self._queue = self._queue, []
+            together = changes[0][0] if len(changes) == 1 else compose([operation for own, _ in changes for operation in own])
+            operations, removals = _staged(together)
+            async with self._busy:
+                report = await self._carry_out(operations)
+                await self._forget_flows(operations)
+                failed = {failure.operation.value.identity: failure.error for failure in report.failed}
+                for _, outcome in changes:
+                    if not outcome.done():
+                        outcome.set_result(failed)
+                if removals:
+                    await self._carry_out(removals)
+        self._sending = None
+
+    async def _forget_flows(self, operations: list[Operation]) -> None:
+        """Connections to endpoints that are gone begin anew, where they wouldn't end by themselves."""
+        stale = stale_targets(operations)
+        if stale:
+            try:
+                await asyncio.to_thread(self._kernel.forget, stale)
+            except OSError as error:
+                log.warning("conntrack node=%s error=%s", self._node_name, error)
+
+    async def _carry_out(self, operations: list[Operation]) -> Report:
+        """Ask the kernel; what becomes of a failure that is no refusal (too many open files, say) is a report too."""
+        began = self._clock()
+        try:
+            if any(map(_takes_long, operations)):
+                report = await asyncio.to_thread(self._kernel.apply, operations)
+            else:
+                report = self._kernel.apply(operations)
+        except Exception as error:
+            log.exception("apply node=%s", self._node_name)
+            report = Report(failed=[Failure(operation, error) for operation in operations])
+        self._log("reconcile", report, began)
+        if report.failed:
+            self.audit_soon()
+            self.wake.set()
+        return report
+
+    def _log(self, what: str, report: Report, began: float) -> None:
+        level = logging.WARNING if report.failed else logging.DEBUG
+        milliseconds = (self._clock() - began) * 1000
+        counts = f"applied={len(report.applied)} failed={len(report.failed)} ms={milliseconds:.1f}"
+        for failure in report.failed:
+            for key in self.desired.owners(failure.operation.value.identity):
+                self._trouble(key, f"the kernel refuses it: {failure.error}")
+        log.log(level, "%s node=%s %s %s", what, self._node_name, counts, "; ".join(map(str, report.failed[:3])))
+
+    def audit(self, found: Mapping[Identity, Value] | None = None) -> Report:
+        """Compare all of the kernel with the desired state, and put the difference right; `found` is what was just read of it."""
+        self._audit_at = self._clock() + AUDIT_INTERVAL
+        began = self._clock()
+        own = [value.name for value in self.desired.values() if isinstance(value, Sysctl) and not value.netns]
+        seen = self._kernel.read(self.ownership if found is None else Ownership(), own)
+        found = {**(found or {}), **seen}
+        report = self._kernel.apply(self._differences(found))
+        self._kernel.disturbed()
+        self._log("audit", report, began)
+        if report.failed:
+            self._audit_at = self._clock() + self._retry_seconds
+            self._retry_seconds = min(AUDIT_INTERVAL, 2 * self._retry_seconds)
+        else:
+            self._retry_seconds = RETRY_INTERVAL
+        return report
+
+    def _differences(self, found: Mapping[Identity, Value]) -> list[Operation]:
+        """Between the desired state and what was found on the node; pods' own namespaces are not read back."""
+        surplus = [Operation(value, None) for identity, value in found.items() if identity not in self.desired]
+        missing = [
+            Operation(found.get(identity), value)
+            for identity, value in self.desired.items()
+            if not value.netns and (identity not in found or not self._kernel.matches(value, found[identity]))
+        ]
+        return surplus + missing
+
+
+def _takes_long(operation: Operation) -> bool:
+    """Removing a link makes the kernel wait for all its readers (synchronize_net): some 20 ms."""
+    return operation.new is None and isinstance(operation.old, Link)
+
+
+def _staged(operations: Sequence[Operation]) -> tuple[list[Operation], list[Operation]]:
+    """What is done at once, and what nobody has to wait for: a link that is to go is only set down at first, and that ends its traffic."""
+    at_once, removals = [], []
+    for operation in operations:
+        link = operation.old
+        if _takes_long(operation) and isinstance(link, Link) and link.kind and not link.netns:
+            down = msgspec.structs.replace(link, up=False)
+            at_once.append(Operation(link, down))
+            removals.append(Operation(down, None))
+        else:
+            at_once.append(operation)
+    return at_once, removals
