@@ -78,6 +78,7 @@ class Agent:
         self._clock = clock
         self._nodes: dict[str, Node] = {}
         self._sandboxes: dict[str, Sandbox] = {}
+        self._attached: dict[str, tuple[Attachment, tuple[str, ...]]] = {}
         self._services: dict[str, Service] = {}
         self._slices: dict[str, dict[str, EndpointSlice]] = {}
         self._numbers = Numbers()
@@ -195,7 +196,8 @@ class Agent:
     async def _turn(self) -> None:
         """Wait for a change and see to it; now and then, look whether somebody else was at work."""
         try:
-            await asyncio.wait_for(self._wake.wait(), max(0.0, self._look_at - self._clock()))
+            async with asyncio.timeout(max(0.0, self._look_at - self._clock())):  # wait_for may overlook that it is cancelled
+                await self._wake.wait()
         except TimeoutError:
             pass
         if self._clock() >= self._look_at:
@@ -260,9 +262,15 @@ class Agent:
             raise NetworkError(f"pod {request.namespace}/{request.name}: {_first(report.failed)}")
         return Attached(ips=ips, interface=request.ifname, mac=mac_of_first(ips))
 
+    @property
+    def attached(self) -> Collection[tuple[Attachment, tuple[str, ...]]]:
+        """The pods that are attached, each with its addresses."""
+        return self._attached.values()
+
     def _admit(self, request: Attachment, ips: tuple[str, ...]) -> str:
         """Know of a pod with these addresses; the key to plan."""
         sandbox = self._sandbox(request, ips)
+        self._attached[sandbox.key] = (request, ips)
         self._kernel.attach(sandbox.netns, request.netns)
         self._sandboxes[sandbox.key] = sandbox
         self._dirty.add(sandbox.key)
@@ -271,10 +279,14 @@ class Agent:
     async def delete(self, request: Attachment) -> None:
         """Detach a pod; of one that isn't attached, nothing happens."""
         sandbox = self._sandbox(request, ())
-        if self._sandboxes.pop(sandbox.key, None) is not None:
-            self._kernel.detach(sandbox.netns)
-            await self._replace(sandbox.key)
+        if sandbox.key in self._sandboxes:
+            await self._detach(sandbox)
         self._addresses.release(request.pod_uid)
+
+    async def _detach(self, sandbox: Sandbox) -> None:
+        del self._sandboxes[sandbox.key], self._attached[sandbox.key]
+        self._kernel.detach(sandbox.netns)
+        await self._replace(sandbox.key)
 
     async def check(self, request: Attachment) -> None:
         """NetworkError unless the pod's kernel objects are as planned (CNI CHECK)."""
@@ -289,11 +301,9 @@ class Agent:
     async def gc(self, keep: Collection[Attachment]) -> None:
         """Detach every pod that is not in `keep` (CNI GC)."""
         kept = {request.pod_uid for request in keep}
-        for key, sandbox in list(self._sandboxes.items()):
+        for sandbox in list(self._sandboxes.values()):
             if sandbox.uid not in kept:
-                del self._sandboxes[key]
-                self._kernel.detach(sandbox.netns)
-                await self._replace(key)
+                await self._detach(sandbox)
         for owner in self._addresses.owners - kept:
             self._addresses.release(owner)
 

@@ -117,7 +117,8 @@ class Election:
             self._wake.clear()
             patience = await self.turn()
             try:
-                await asyncio.wait_for(self._wake.wait(), patience)
+                async with asyncio.timeout(patience):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
 

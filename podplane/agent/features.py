@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from podplane.model.config import NetworkConfig
+from podplane.model.config import UNDERLAY_MAC, NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.view import View
 from podplane.nodes import plan as nodes
@@ -42,7 +42,13 @@ def _planned_of(node: Node | None) -> object:
     return (
         node
         and metadata
-        and (node.spec.pod_cidrs, node.internal_ips, metadata.annotations, metadata.uid, metadata.labels.get(ZONE))
+        and (
+            node.spec.pod_cidrs,
+            node.internal_ips,
+            metadata.annotations.get(UNDERLAY_MAC),
+            metadata.uid,
+            metadata.labels.get(ZONE),
+        )
     )
 
 

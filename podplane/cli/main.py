@@ -23,6 +23,7 @@ COMMANDS = {
     "delete": ("podplane.cli.pods", "delete", "Delete pods."),
     "exec": ("podplane.cli.exec", "execute", "Run a command in a pod."),
     "kubeconfig": ("podplane.cli.kubeconfig", "kubeconfig", "Print the path of the lab's kubeconfig, or merge it into yours."),
+    "fault": ("podplane.cli.fault", "fault", "Let something go wrong: an agent starts again."),
     "check": ("podplane.cli.check.command", "check", "Prove the promises of the network model with packets."),
 }
 """Name → module, function, one line of help."""

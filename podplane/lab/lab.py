@@ -20,11 +20,9 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
-from podplane.agent.agent import Agent
-from podplane.agent.election import LEASES, Election
+from podplane.agent.election import LEASES
 from podplane.agent.features import PeerPlans
 from podplane.apiserver import identity
 from podplane.apiserver.admission import Admission
@@ -51,14 +49,15 @@ from podplane.lab.fabric import Fabric, Machine
 from podplane.lab.folder import Endpoint, Folder
 from podplane.lab.keys import TOKEN_BYTES
 from podplane.lab.launch import Progress, Reporter
+from podplane.lab.node import LabNode, Picture
 from podplane.lab.outside import NoPodNetwork
 from podplane.lab.spec import DEFAULT_PORT, LabSpec
+from podplane.lab.trouble import TroubleTeller
 from podplane.model.config import NetworkConfig
 from podplane.model.lease import Lease
 from podplane.model.objects import Node
 from podplane.model.pod import Pod
 from podplane.model.service import EndpointSlice, Service
-from podplane.runtime.heartbeat import Heartbeat
 from podplane.runtime.kubelet import Kubelet, open_null
 from podplane.runtime.network_files import Resolver, read_resolver
 from podplane.runtime.pod import PATH, PodWorker
@@ -100,9 +99,7 @@ class Lab:
         self._config = network_config(self.plan, spec)
         self._peers = PeerPlans()
         self._kubelets: dict[str, Kubelet] = {}
-        self._heartbeats: dict[str, Heartbeat] = {}
-        self._agents: dict[str, Agent] = {}
-        self._elections: dict[str, Election] = {}
+        self._nodes: dict[str, LabNode] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._registrations: set[asyncio.Task[None]] = set()
 
@@ -130,21 +127,17 @@ class Lab:
         await self._services.sync()
         await slices.sync()
         await leases.sync()
+        picture = Picture(nodes.objects, self._services.objects, slices.objects, leases.objects)
+        self._trouble = TroubleTeller(Recorder(client, "podplane", utc_now), picture)
         rootfs.prepare(str(self._folder.run))
         self._reporter.step("nodes", total=self.spec.nodes)
         for name, machine in fabric.nodes.items():
-            await self._start_node(name, machine, nodes.objects)
+            self._start_node(name, machine, picture)
         self._start_outside(fabric.outside)
         nodes.subscribe(self._node_changed)
         self._services.subscribe(self._service_changed)
         slices.subscribe(self._slice_changed)
         leases.subscribe(self._lease_changed)
-        for lease in leases.objects.values():
-            self._lease_changed(None, lease)
-        for service in self._services.objects.values():
-            self._service_changed(None, service)
-        for slice_ in slices.objects.values():
-            self._slice_changed(None, slice_)
         self._reserve_addresses(pods, await self._synced(pods))
         pods.subscribe(self._pod_changed)
         for pod in list(pods.objects.values()):
@@ -232,16 +225,15 @@ class Lab:
             except ApiError as error:
                 raise LabError(f"{manifests.node_name(number)} can't be registered: {error}") from None
 
-    async def _start_node(self, name: str, machine: Machine, nodes: Mapping[str, Node]) -> None:
-        agent = self._agents[name] = Agent(name, self._config, machine.kernel, self._peers)
-        report = agent.start(nodes)
+    def _start_node(self, name: str, machine: Machine, picture: Picture) -> None:
+        client = self._client(identity.node(name))
+        node = self._nodes[name] = LabNode(name, machine, self._config, self._peers, client, picture, self._trouble.tell)
+        report = node.begin()
         if report.failed:
             raise LabError(f"{name} can't be set up: {report.failed[0].error}")
-        client = self._client(identity.node(name))
-        self._kubelets[name] = self._kubelet(name, nodes[name].internal_ips, machine.namespace, agent, client)
-        heartbeat = self._heartbeats[name] = Heartbeat(client, nodes[name], utc_now)
-        election = self._elections[name] = Election(agent, client, Recorder(client, "podplane", utc_now, name), utc_now)
-        self._tasks += [asyncio.create_task(work) for work in (agent.run(), heartbeat.run(), election.run())]
+        ips = picture.nodes[name].internal_ips
+        node.kubelet = self._kubelets[name] = self._kubelet(name, ips, machine.namespace, node.agent, client)
+        self._tasks += [asyncio.create_task(work) for work in (node.run(), node.heartbeat.run())]
 
     def _kubelet(self, name: str, ips: tuple[str, ...], namespace: Namespace, network: Network, client: Client) -> Kubelet:
         return Kubelet(
@@ -270,38 +262,28 @@ class Lab:
         self._kubelets[underlay.OUTSIDE] = self._kubelet(underlay.OUTSIDE, ips, outside, network, client)
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
-        if new is None and old is not None and old.metadata.name in self._agents:
+        if new is None and old is not None and old.metadata.name in self._nodes:
             task = asyncio.create_task(self._register_again(old))
             self._registrations.add(task)
             task.add_done_callback(self._registrations.discard)
-        elif new is not None and new.metadata.name in self._heartbeats:
-            self._heartbeats[new.metadata.name].node_changed(new)
-        for agent in self._agents.values():
-            agent.node_changed(old, new)
-        for election in self._elections.values():
-            election.node_changed(old, new)
+        for node in self._nodes.values():
+            node.node_changed(old, new)
 
     def _service_changed(self, old: Service | None, new: Service | None) -> None:
-        for agent in self._agents.values():
-            agent.service_changed(old, new)
-        if (service := new or old) is not None:
-            for election in self._elections.values():
-                election.changed(service.metadata.path, new)
-
-    def _lease_changed(self, old: Lease | None, new: Lease | None) -> None:
-        for election in self._elections.values():
-            election.lease_changed(old, new)
+        for node in self._nodes.values():
+            node.service_changed(old, new)
 
     def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
-        for agent in self._agents.values():
-            agent.slice_changed(old, new)
-        for slice_ in filter(None, (old, new)):
-            for election in self._elections.values():
-                election.changed(slice_.service, None)
+        for node in self._nodes.values():
+            node.slice_changed(old, new)
+
+    def _lease_changed(self, old: Lease | None, new: Lease | None) -> None:
+        for node in self._nodes.values():
+            node.lease_changed(old, new)
 
     async def _register_again(self, node: Node) -> None:
         """The machine is there still: as a kubelet does, it registers again, and its pods keep their addresses."""
-        number = list(self._agents).index(node.metadata.name) + 1
+        number = list(self._nodes).index(node.metadata.name) + 1
         manifest = control_plane.node(number, self.plan)
         manifest["spec"]["podCIDRs"] = list(node.spec.pod_cidrs)
         try:
@@ -319,9 +301,9 @@ class Lab:
     def _reserve_addresses(self, _: Informer[Pod], pods: list[Pod]) -> None:
         """Pods of the last run keep their addresses, whichever of them asks first."""
         for pod in pods:
-            agent = self._agents.get(pod.spec.node_name)
-            if agent is not None and not pod.spec.host_network and pod.ips and pod.status.phase not in OVER:
-                agent.reserve(pod.metadata.uid, pod.ips)
+            node = self._nodes.get(pod.spec.node_name)
+            if node is not None and not pod.spec.host_network and pod.ips and pod.status.phase not in OVER:
+                node.agent.reserve(pod.metadata.uid, pod.ips)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         pod = new or old

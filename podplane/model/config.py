@@ -6,6 +6,8 @@ import msgspec
 
 UNDERLAY_MAC = "podplane.dev/underlay-mac"
 """Node annotation: the MAC of the interface with which the node reaches its peers, for permanent neighbours."""
+RESTART, RESTARTED = "podplane.dev/restart-agent", "podplane.dev/agent-restarted"
+"""Node annotations: an identifier of the wish that the agent starts again; that identifier, and what was done."""
 ROUTE_PROTOCOL = 80
 """rtm_protocol of every route and rule that podplane owns (not in iproute2's rt_protos, so shown as a number)."""
 
