@@ -439,12 +439,13 @@ class PodWorker:
     async def _end(self, runs: Sequence[ContainerRun]) -> None:
         """End these within what is left of the grace, which may be shortened meanwhile."""
         alive = _alive(runs)
-        asking = asyncio.gather(*(self._ask(run) for run in runs if run.is_alive))
+        asking = [asyncio.ensure_future(self._ask(run)) for run in runs if run.is_alive]
         while alive and (left := self._left()) > 0:
             await self._sleep(left)
             alive = _alive(runs)
             await self.report()
-        asking.cancel()
+        for task in asking:
+            task.cancel()
         for process in alive:
             process.signal(signal.SIGKILL)
         if alive:
