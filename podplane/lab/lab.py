@@ -51,6 +51,7 @@ from podplane.lab.keys import TOKEN_BYTES
 from podplane.lab.launch import Progress, Reporter
 from podplane.lab.node import LabNode, Picture
 from podplane.lab.outside import NoPodNetwork
+from podplane.lab.publish import Publisher
 from podplane.lab.spec import DEFAULT_PORT, LabSpec
 from podplane.lab.trouble import TroubleTeller
 from podplane.model.config import NetworkConfig
@@ -129,6 +130,7 @@ class Lab:
         await leases.sync()
         picture = Picture(nodes.objects, self._services.objects, slices.objects, leases.objects)
         self._trouble = TroubleTeller(Recorder(client, "podplane", utc_now), picture)
+        self._publisher = Publisher(client, self._origin, self._services.objects)
         rootfs.prepare(str(self._folder.run))
         self._reporter.step("nodes", total=self.spec.nodes)
         for name, machine in fabric.nodes.items():
@@ -144,7 +146,15 @@ class Lab:
             self._pod_changed(None, pod)
         self._tasks += [
             asyncio.create_task(task)
-            for task in (nodes.run(), pods.run(), self._services.run(), slices.run(), leases.run(), manager.run())
+            for task in (
+                nodes.run(),
+                pods.run(),
+                self._services.run(),
+                slices.run(),
+                leases.run(),
+                manager.run(),
+                self._publisher.run(),
+            )
         ]
         self._tasks.append(asyncio.create_task(self._serve_https(fabric.underlay)))
         server = await self._serve_outside(fabric.outside)
@@ -261,6 +271,10 @@ class Lab:
         network = NoPodNetwork(underlay.OUTSIDE)
         self._kubelets[underlay.OUTSIDE] = self._kubelet(underlay.OUTSIDE, ips, outside, network, client)
 
+    def _origin(self) -> Namespace:
+        """Where connections from the host enter the cluster: the first node's network."""
+        return next(iter(self._nodes.values())).machine.namespace
+
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
         if new is None and old is not None and old.metadata.name in self._nodes:
             task = asyncio.create_task(self._register_again(old))
@@ -272,6 +286,7 @@ class Lab:
     def _service_changed(self, old: Service | None, new: Service | None) -> None:
         for node in self._nodes.values():
             node.service_changed(old, new)
+        self._publisher.service_changed(old, new)
 
     def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         for node in self._nodes.values():

@@ -8,6 +8,8 @@ UNDERLAY_MAC = "podplane.dev/underlay-mac"
 """Node annotation: the MAC of the interface with which the node reaches its peers, for permanent neighbours."""
 RESTART, RESTARTED = "podplane.dev/restart-agent", "podplane.dev/agent-restarted"
 """Node annotations: an identifier of the wish that the agent starts again; that identifier, and what was done."""
+PUBLISH, PUBLISHED = "podplane.dev/publish", "podplane.dev/published"
+"""Service annotations: which of its ports are wished for on the localhost of a lab's host (`8080:80,…`); which are there, or why not."""
 ROUTE_PROTOCOL = 80
 """rtm_protocol of every route and rule that podplane owns (not in iproute2's rt_protos, so shown as a number)."""
 
