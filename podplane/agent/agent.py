@@ -29,6 +29,7 @@ from podplane.nodes.plan import TABLE
 from podplane.pods.plan import VETH_PREFIX
 from podplane.services.announce import announced_ips
 from podplane.services.plan import Numbers
+from podplane.services.report import Flow
 from podplane.services.tables import TABLE as SERVICES_TABLE
 from podplane.state.desired import Conflict, compose
 from podplane.state.mac import mac_of
@@ -91,6 +92,7 @@ class Agent:
         self._set_aside: set[str] = set()
         self._wake = self.reconciler.wake
         self._look_at = 0.0
+        self._reconciled_at = clock()
 
     def start(
         self,
@@ -207,6 +209,21 @@ class Agent:
             await asyncio.sleep(MIN_INTERVAL)
             self._wake.clear()
             await self.reconcile()
+            self._reconciled_at = self._clock()
+
+    @property
+    def is_behind(self) -> bool:
+        """Does a change wait to be seen to?"""
+        return bool(self._dirty)
+
+    @property
+    def seconds_since_reconcile(self) -> float:
+        """How long ago the last change was seen to."""
+        return self._clock() - self._reconciled_at
+
+    def connections(self) -> list[Flow]:
+        """The tracked connections of this node through Services; blocks, and may be called from any thread."""
+        return self._kernel.connections()
 
     async def reconcile(self) -> Report:
         """Plan what is dirty and send the difference."""

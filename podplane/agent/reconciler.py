@@ -15,6 +15,7 @@ import msgspec
 
 from podplane.kernel.namespace import Namespace
 from podplane.services.plan import stale_targets
+from podplane.services.report import Flow
 from podplane.state.desired import Desired, compose
 from podplane.state.network import Link, Sysctl
 from podplane.state.operations import Failure, Operation, Report
@@ -56,6 +57,9 @@ class Kernel(Protocol):
 
     def forget(self, targets: Collection[tuple[IPAddress, int]]) -> int:
         """Delete tracked UDP and SCTP connections that were translated to these addresses and ports."""
+
+    def connections(self) -> list[Flow]:
+        """The node's tracked connections that were translated to another destination."""
 
     def matches(self, wanted: Value, found: Value) -> bool:
         """Does what was found fulfil what is wanted (fields left to the kernel may have any value)?"""

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import msgspec
 
 from podplane import __version__
-from podplane.apiserver import decoding, discovery, logs, openapi, portforward, shapes
+from podplane.apiserver import decoding, discovery, logs, node_proxy, openapi, portforward, shapes
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.audit import AuditLog
 from podplane.apiserver.decoding import MAX_BODY_BYTES, Options
@@ -118,7 +118,11 @@ class ApiServer:
             what = attributes(request, target)
             if why := self._authorize(user, what):
                 raise Problem("Forbidden", f"{user.username} may not {what.verb} {request.path}: {why}")
-            answer = self._answer(user, target, request)
+            if target is None and (wish := node_proxy.parse(request.path)) is not None:
+                node = self._reader.stored(parse(f"/api/v1/nodes/{wish.node}", self._registry)).object
+                answer = await node_proxy.forward(wish, node, self.streams, request)
+            else:
+                answer = self._answer(user, target, request)
         except Problem as problem:
             answer = problem.response()
         except Exception:
@@ -139,6 +143,8 @@ class ApiServer:
         """The resource that is meant; None for a path that is none of a resource."""
         if len(request.body) > MAX_BODY_BYTES:
             raise Problem("RequestEntityTooLarge", f"the request is larger than {MAX_BODY_BYTES} bytes")
+        if node_proxy.parse(request.path) is not None:
+            return None
         try:
             return parse(request.path, self._registry)
         except Problem:
@@ -248,6 +254,8 @@ class ApiServer:
 
 def attributes(request: Request, target: Target | None) -> Attributes:
     """What a request wants to do."""
+    if target is None and (wish := node_proxy.parse(request.path)) is not None:
+        return Attributes(VERBS.get(request.method, request.method.lower()), "", "v1", "nodes", "proxy", "", wish.node)
     if target is None:
         return Attributes(request.method.lower(), path=request.path)
     match request.method, bool(target.name):

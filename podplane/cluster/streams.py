@@ -95,5 +95,8 @@ class NodeStreams(Protocol):
     def attach(self, request: ExecRequest) -> Execution:
         """Listen to a container's main process, and talk to it. StreamError when it doesn't run."""
 
+    async def dial(self, host: str, port: int) -> Connection:
+        """Connect to an address of the nodes' network. StreamError when that can't be."""
+
     async def connect(self, namespace: str, pod: str, port: int) -> Connection:
         """Connect to a port of a pod's localhost. StreamError when that can't be."""

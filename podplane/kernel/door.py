@@ -3,7 +3,8 @@
 A node's values live in its own network namespace (netns "") and in those of its pods, which the agent names by `attach`.
 Order makes a change work at once, and keeps traffic flowing while it is made: sysctls first, as new links inherit
 them; then links and what lies on them on the node; then what lies in the pods, whose links came with the node's; then
-nf_tables. Values of a namespace that was detached are gone with it: deleting them is done.
+nf_tables; last, sysctls that were not there at first. Values of a namespace that was detached are gone with it: deleting them
+is done.
 
 The parts are opened by an `Opener`, so that the fakes share this code with the real kernel.
 """
@@ -21,6 +22,7 @@ from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import Nft
 from podplane.kernel.rtnl import Rtnl, matches
 from podplane.kernel.sysctl import Sysctls, set_here
+from podplane.services.report import Flow
 from podplane.state.network import Sysctl
 from podplane.state.nft import NftValue
 from podplane.state.operations import Failure, Operation, Report
@@ -56,6 +58,9 @@ class Tracked(Protocol):
 
     def forget(self, targets: Collection[Target]) -> int:
         """Delete the UDP and SCTP connections that were translated to these; how many those were."""
+
+    def translated(self) -> list[Flow]:
+        """The connections that were translated to another destination."""
 
     def close(self) -> None:
         """Let go of the socket."""
@@ -210,10 +215,10 @@ class Kernel:
         finally:
             for guest in guests.values():
                 guest.close()
-        for name, part in late.items():
-            self._apply_sysctls(name, part, None, report)
         if nft:
             report.merge(self._nft_part().apply(nft))
+        for name, part in late.items():
+            self._apply_sysctls(name, part, None, report)
         return report
 
     def _nowhere(self, operation: Operation, report: Report) -> None:
@@ -283,6 +288,14 @@ class Kernel:
         tracked = self._opener.conntrack(self._namespaces[HOST])
         try:
             return tracked.forget(targets)
+        finally:
+            tracked.close()
+
+    def connections(self) -> list[Flow]:
+        """The node's tracked connections that were translated to another destination."""
+        tracked = self._opener.conntrack(self._namespaces[HOST])
+        try:
+            return tracked.translated()
         finally:
             tracked.close()
 

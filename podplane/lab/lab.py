@@ -114,7 +114,7 @@ class Lab:
             raise LabError(
                 f"network namespaces can't be made here ({error.strerror}): raise the sysctl user.max_net_namespaces"
             ) from None
-        api = self._api()
+        api = self._api(fabric.underlay.namespace)
         self._serve, self._call = api.handle, api.call
         manager = self._manager(api)
         client = self._control = self._client(identity.component("podplane"))
@@ -190,7 +190,7 @@ class Lab:
         """`up` was ended before the lab was ready: so does the lab."""
         os._exit(1)
 
-    def _api(self) -> ApiServer:
+    def _api(self, gateway: Namespace) -> ApiServer:
         try:
             self._store = store = Store(self._folder.store)
         except StoreError as error:
@@ -198,7 +198,7 @@ class Lab:
         self._tokens = Tokens({self._keys.admin: identity.admin()}, self._keys.signing, store)
         is_first = not store.all("namespaces")
         admission = Admission(store, self.plan.cluster)
-        streams, audit = Streams(self._worker, self._null), AuditLog(self._folder.audit)
+        streams, audit = Streams(self._worker, self._null, gateway), AuditLog(self._folder.audit)
         api = ApiServer(store, admission, self._tokens, streams=streams, audit=audit)
         with api.together():
             api.bootstrap()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from podplane.agent.agent import Agent, Trouble
 from podplane.agent.election import Election
 from podplane.agent.features import PeerPlans
+from podplane.agent.health import NodeHealth
 from podplane.apiserver.server import utc_now
 from podplane.cluster.client import Client
 from podplane.cluster.errors import ApiError
@@ -72,11 +73,13 @@ class LabNode:
         self._restart = asyncio.Event()
         self.agent: Agent
         self.election: Election
+        self.health: NodeHealth
 
     def begin(self, attached: Iterable[Attached] = ()) -> Report:
         """Start the agent: with the cluster as it is, and pods that are attached already. What it wrote to the kernel."""
         self.agent = Agent(self.name, self._config, self.machine.kernel, self._peers, trouble=self._trouble)
         self.election = Election(self.agent, self.client, self._recorder, utc_now)
+        self.health = NodeHealth(self.agent, self.machine.namespace, utc_now, self._trouble)
         picture = self._picture
         held = self.election.held(picture.leases.values())
         report = self.agent.start(picture.nodes, attached, picture.services.values(), picture.slices.values(), held)
@@ -84,12 +87,14 @@ class LabNode:
             self.election.lease_changed(None, lease)
         for path, service in picture.services.items():
             self.election.changed(path, service)
+            self.health.service_changed(None, service)
         return report
 
     async def run(self) -> None:
         """Run until cancelled; start the agent again when that is wished."""
         while True:
-            work = [asyncio.create_task(part) for part in (self.agent.run(), self.election.run(), self._restart.wait())]
+            parts = (self.agent.run(), self.election.run(), self.health.run(), self._restart.wait())
+            work = [asyncio.create_task(part) for part in parts]
             try:
                 await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -136,6 +141,7 @@ class LabNode:
     def service_changed(self, old: Service | None, new: Service | None) -> None:
         """A Service came, changed or went."""
         self.agent.service_changed(old, new)
+        self.health.service_changed(old, new)
         if (service := new or old) is not None:
             self.election.changed(service.metadata.path, new)
 

@@ -30,11 +30,23 @@ class Metadata(Model, frozen=True):
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
+class Taint(Model, frozen=True):
+    """One entry of Node.spec.taints, without its effect."""
+
+    key: str = ""
+
+
 class NodeSpec(Model, frozen=True):
-    """Node.spec: the pod blocks of the node, one a family."""
+    """Node.spec: the pod blocks of the node, one a family, and why pods are kept from it."""
 
     pod_cidrs: tuple[str, ...] = msgspec.field(default=(), name="podCIDRs")
     unschedulable: bool = False
+    taints: tuple[Taint, ...] | None = ()
+
+    @property
+    def taint_keys(self) -> frozenset[str]:
+        """The keys of its taints."""
+        return frozenset(taint.key for taint in self.taints or ())
 
 
 class NodeAddress(Model, frozen=True):

@@ -45,12 +45,20 @@ class PodConnection:
         self._writer.close()
 
 
+async def dial_from(namespace: Namespace, host: str, port: int) -> PodConnection:
+    """Connect to an address from a namespace. StreamError says why not."""
+    try:
+        return PodConnection(*await asyncio.open_connection(sock=await dial(namespace, host, port)))
+    except DialError as error:
+        raise StreamError(str(error)) from None
+
+
 async def connect(namespace: Namespace, port: int) -> PodConnection:
     """Connect to a port of the namespace's localhost, by IPv4, then IPv6. StreamError says why not."""
     refusals = []
     for host in LOCALHOST:
         try:
-            return PodConnection(*await asyncio.open_connection(sock=await dial(namespace, host, port)))
-        except DialError as error:
+            return await dial_from(namespace, host, port)
+        except StreamError as error:
             refusals.append(str(error))
     raise StreamError(refusals[0])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from podplane.cluster.channels import STDERR, STDOUT
 from podplane.cluster.streams import ExecRequest, LogRequest, StreamError
+from podplane.kernel.namespace import Namespace
 from podplane.runtime import logs, output, portforward
 from podplane.runtime.container import ContainerRun
 from podplane.runtime.exec import CommandExecution
@@ -19,10 +20,14 @@ BACKLOG_CHUNKS = 256
 
 @dataclass(slots=True)
 class Streams:
-    """`NodeStreams` over the kubelets of a lab: `find` gives the worker of a pod by namespace and name."""
+    """`NodeStreams` over the kubelets of a lab.
+
+    `find` gives the worker of a pod by namespace and name; `gateway` is at the nodes' network.
+    """
 
     find: Callable[[str, str], PodWorker | None]
     null: int
+    gateway: Namespace
 
     def check(self, request: ExecRequest) -> None:
         """StreamError unless there is such a container, and it runs now."""
@@ -51,6 +56,10 @@ class Streams:
             raise StreamError(f'container "{container.spec.name}" in pod "{request.pod}" is waiting to start: {why}')
         live = container.output.log if container.output is not None and not request.previous else None
         return logs.read(worker.log_file(container.spec.name, run), request, live)
+
+    async def dial(self, host: str, port: int) -> portforward.PodConnection:
+        """Connect to an address of the nodes' network. StreamError when that can't be."""
+        return await portforward.dial_from(self.gateway, host, port)
 
     async def connect(self, namespace: str, pod: str, port: int) -> portforward.PodConnection:
         """Connect to a port of a pod's localhost. StreamError when that can't be."""

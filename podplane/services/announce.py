@@ -39,8 +39,13 @@ def may_announce(service: Service, slices: Iterable[EndpointSlice], node: Node) 
         return False
     if service.spec.external_traffic_policy != LOCAL:
         return True
+    return ready_here(slices, metadata.name) > 0
+
+
+def ready_here(slices: Iterable[EndpointSlice], node: str) -> int:
+    """How many ready endpoints a node has; those that end don't count (KEP-1669)."""
     endpoints = (endpoint for slice_ in slices for endpoint in slice_.endpoints or ())
-    return any(endpoint.is_ready and endpoint.node_name == metadata.name for endpoint in endpoints)
+    return len({endpoint.addresses[:1] for endpoint in endpoints if endpoint.is_ready and endpoint.node_name == node})
 
 
 def preference(path: str, node: str) -> float:

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.services import rules as r
-from podplane.state.network import Route
+from podplane.state.network import Route, Sysctl
 from podplane.state.nft import GOTO, JUMP, Chain, Element, Hook, Rule, Set, Table, Verdict
 from podplane.state.nft_rules import Row, counter, family, masquerade, rule, source_in
 from podplane.state.value import Fragment, IPNetwork, Value, fragment
@@ -35,6 +35,8 @@ TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 GUARD_PRIORITY, DNAT_PRIORITY, REFUSE_PRIORITY, SNAT_PRIORITY = -120, -100, -90, 100
 """Before NF_IP_PRI_NAT_DST, that, after it, NF_IP_PRI_NAT_SRC."""
 FAMILY, NAME = TABLE
+COUNTS = "net.netfilter.nf_conntrack_acct"
+"""Packets and bytes of tracked connections are counted: there is one counter a connection, and nothing in the tables."""
 MAX_CLIENTS = 65535
 """So many are remembered for session affinity, of each family."""
 
@@ -124,7 +126,7 @@ def plan(node: Node, config: NetworkConfig) -> Fragment:
     if not blocks or not config.service_cidrs:
         return {}
     versions = [block.version for block in blocks]
-    values: list[Value] = [Table(family=FAMILY, table=NAME)]
+    values: list[Value] = [Table(family=FAMILY, table=NAME), Sysctl(name=COUNTS, value="1")]
     for version in versions:
         values += sets(version)
         values += _local(version, blocks, node)

@@ -47,6 +47,10 @@ class Desired(Mapping[Identity, Value]):
         """The keys that own a fragment."""
         return frozenset(self._fragments)
 
+    def fragment(self, key: str) -> Fragment:
+        """What a key asked for; empty when it asks for nothing."""
+        return self._fragments.get(key, EMPTY)
+
     def owners(self, identity: Identity) -> tuple[str, ...]:
         """The keys that asked for this object."""
         return tuple(self._owners.get(identity, ()))

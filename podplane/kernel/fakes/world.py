@@ -14,6 +14,7 @@ from podplane.kernel.fakes.objects import Objects
 from podplane.kernel.fakes.rtnl import FakeRtnl
 from podplane.kernel.fakes.sysctl import FakeSysctls
 from podplane.kernel.namespace import Namespace
+from podplane.services.report import Flow
 from podplane.state.network import Link
 from podplane.state.value import IPAddress, Value
 
@@ -51,6 +52,10 @@ class FakeConntrack:
         """Remember them."""
         self._forgotten += sorted(targets)
         return 0
+
+    def translated(self) -> list[Flow]:
+        """None."""
+        return []
 
     def close(self) -> None:
         """Nothing."""

@@ -1,0 +1,142 @@
+"""What a node's agent says of itself over HTTP, in the node's network.
+
+    :10256/healthz                 is the node's network kept current, and is it a node for new connections? (KEP-3836)
+    :10256/livez                   the first half of that
+    :10256/services/default/web    frontends and endpoints of a Service as they are in this node's tables
+    :10256/traffic                 the tracked connections through Services: how many, packets, bytes
+    :<healthCheckNodePort>         has this Service ready endpoints here? Asked by load balancers (externalTrafficPolicy Local)
+
+A port that somebody has is tried again, and said once. Source: k8s.io/kubernetes, pkg/proxy/healthcheck.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from podplane.agent.agent import Agent, Trouble
+from podplane.agent.features import SERVICE
+from podplane.kernel.namespace import Namespace
+from podplane.model.service import LOCAL, Service
+from podplane.servers.http import Handler, HttpServer, Reply, listeners
+from podplane.services import report
+from podplane.services.announce import ready_here
+
+PORT = 10256
+PATIENCE_SECONDS, RETRY_SECONDS = 120.0, 5.0
+"""So long may changes wait before the node counts as ill; when a port that was taken is tried again."""
+LEAVING = "ToBeDeletedByClusterAutoscaler"
+
+
+@dataclass(slots=True, eq=False)
+class NodeHealth:
+    """The servers of one node; its methods run on one event loop."""
+
+    agent: Agent
+    namespace: Namespace
+    now: Callable[[], datetime.datetime]
+    trouble: Trouble
+    _ports: dict[int, str] = field(default_factory=dict)
+    _servers: dict[int, HttpServer] = field(default_factory=dict)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def service_changed(self, old: Service | None, new: Service | None) -> None:
+        """A Service came, changed or went."""
+        for service in (old, new):
+            if service is not None and (port := health_port(service)):
+                self._ports.pop(port, None)
+        if new is not None and (port := health_port(new)):
+            self._ports[port] = new.metadata.path
+        if self._ports.keys() != self._servers.keys() - {PORT}:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        try:
+            while True:
+                self._wake.clear()
+                all_there = await self._serve_all()
+                try:
+                    async with asyncio.timeout(None if all_there else RETRY_SECONDS):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            for server in self._servers.values():
+                server.close()
+            self._servers = {}
+
+    async def _serve_all(self) -> bool:
+        """Open what is missing, close what is not wanted any more; False when a port can't be had."""
+        for port in self._servers.keys() - self._ports.keys() - {PORT}:
+            self._servers.pop(port).close()
+        done = [await self._serve(port) for port in (PORT, *self._ports) if port not in self._servers]
+        return all(done)
+
+    async def _serve(self, port: int) -> bool:
+        handler: Handler = self._about_node if port == PORT else functools.partial(self._about_service, port)
+        try:
+            sockets = self.namespace.run(listeners, port, self.agent.view.versions)
+        except OSError as error:
+            path = self._ports.get(port)
+            key = f"{SERVICE}/{path}" if path else f"node/{self.agent.view.node_name}"
+            why = os.strerror(error.errno) if error.errno else str(error)
+            self.trouble(key, f"health checks can't be answered at port {port} of {self.agent.view.node_name}: {why}")
+            return False
+        self._servers[port] = server = HttpServer(handler)
+        await server.listen(sockets)
+        return True
+
+    async def _about_service(self, port: int, path: str) -> Reply:
+        """As kube-proxy answers a load balancer."""
+        service = self._ports.get(port, "")
+        namespace, _, name = service.partition("/")
+        count = ready_here(self.agent.view.slices.get(service, {}).values(), self.agent.view.node_name)
+        body = {
+            "service": {"namespace": namespace, "name": name},
+            "localEndpoints": count,
+            "serviceProxyHealthy": self._is_current(),
+        }
+        headers = (("x-load-balancing-endpoint-weight", str(count)),)
+        return Reply(200 if count and self._is_current() else 503, msgspec.json.encode(body), headers=headers)
+
+    async def _about_node(self, path: str) -> Reply:
+        match path.strip("/").split("/"):
+            case ["healthz"]:
+                return self._health(self._is_current() and self._is_eligible())
+            case ["livez"]:
+                return self._health(self._is_current())
+            case ["traffic"]:
+                flows = await asyncio.to_thread(self.agent.connections)
+                return Reply(200, msgspec.json.encode(report.traffic(flows)))
+            case ["services", namespace, name]:
+                fragment = self.agent.reconciler.desired.fragment(f"{SERVICE}/{namespace}/{name}")
+                return Reply(200 if fragment else 404, msgspec.json.encode(report.described(fragment.values())))
+        return Reply(404, b"404 page not found\n", "text/plain")
+
+    def _health(self, healthy: bool) -> Reply:
+        now = self.now()
+        updated = now - datetime.timedelta(seconds=self.agent.seconds_since_reconcile)
+        body = {"lastUpdated": updated, "currentTime": now, "nodeEligible": self._is_eligible()}
+        return Reply(200 if healthy else 503, msgspec.json.encode(body))
+
+    def _is_current(self) -> bool:
+        """Does no change wait for long?"""
+        return not self.agent.is_behind or self.agent.seconds_since_reconcile < PATIENCE_SECONDS
+
+    def _is_eligible(self) -> bool:
+        """May load balancers send new connections to this node?"""
+        node = self.agent.view.node
+        return node is not None and node.metadata.deletion_timestamp is None and LEAVING not in node.spec.taint_keys
+
+
+def health_port(service: Service) -> int:
+    """Where health checks of this Service are answered; 0 for nowhere."""
+    spec = service.spec
+    return spec.health_check_node_port if (spec.type, spec.external_traffic_policy) == ("LoadBalancer", LOCAL) else 0

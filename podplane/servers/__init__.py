@@ -1,0 +1,1 @@
+"""Sockets of a node that answer."""
