@@ -117,7 +117,7 @@ class NodeHealth:
                 return Reply(200, msgspec.json.encode(report.traffic(flows)))
             case ["services", namespace, name]:
                 fragment = self.agent.reconciler.desired.fragment(f"{SERVICE}/{namespace}/{name}")
-                return Reply(200 if fragment else 404, msgspec.json.encode(report.described(fragment.values())))
+                return Reply(200, msgspec.json.encode(report.described(fragment.values())))
         return Reply(404, b"404 page not found\n", "text/plain")
 
     def _health(self, healthy: bool) -> Reply:

@@ -23,6 +23,11 @@ COMMANDS = {
     "delete": ("podplane.cli.pods", "delete", "Delete pods."),
     "exec": ("podplane.cli.exec", "execute", "Run a command in a pod."),
     "kubeconfig": ("podplane.cli.kubeconfig", "kubeconfig", "Print the path of the lab's kubeconfig, or merge it into yours."),
+    "services": (
+        "podplane.cli.services.command",
+        "services",
+        "Show Services: frontends, endpoints, traffic, and what is wrong.",
+    ),
     "publish": ("podplane.cli.publish", "publish", "Bring Services to the localhost of this machine."),
     "fault": ("podplane.cli.fault", "fault", "Let something go wrong: an agent starts again."),
     "check": ("podplane.cli.check.command", "check", "Prove the promises of the network model with packets."),

@@ -64,6 +64,10 @@ class HttpClient:
         """One object."""
         return _object(self._whole(requests.get(self.token, resource, namespace, name)))
 
+    def of_node(self, node: str, port: int, path: str) -> Any:
+        """What a node answers over HTTP, as JSON."""
+        return msgspec.json.decode(self._whole(requests.of_node(self.token, node, port, path)))
+
     def create(self, resource: str, namespace: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object; as it was stored."""
         return _object(self._whole(requests.create(self.token, resource, namespace, body)))

@@ -63,6 +63,11 @@ def get(token: str, resource: str, namespace: str = "", name: str = "", **query:
     return Request("GET", path_of(resource, namespace, name), _query(query), _headers(token))
 
 
+def of_node(token: str, node: str, port: int, path: str) -> Request:
+    """Ask a node something over HTTP (nodes/proxy)."""
+    return Request("GET", f"{CORE}/nodes/{node}:{port}/proxy/{path}", {}, _headers(token))
+
+
 def watch(token: str, resource: str, resource_version: str) -> Request:
     """Watch all objects of a resource from this version on."""
     query = {"watch": "true", "resourceVersion": resource_version, "allowWatchBookmarks": "true"}

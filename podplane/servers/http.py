@@ -68,10 +68,11 @@ class HttpServer:
             return b""
         if event.method not in (b"GET", b"HEAD"):
             return _written(connection, Reply(405, b"GET and HEAD are served", "text/plain", (("allow", "GET, HEAD"),)))
-        return _written(connection, await self._handler(event.target.decode("ascii").partition("?")[0]))
+        reply = await self._handler(event.target.decode("ascii").partition("?")[0])
+        return _written(connection, reply, is_head=event.method == b"HEAD")
 
 
-def _written(connection: h11.Connection, reply: Reply) -> bytes:
+def _written(connection: h11.Connection, reply: Reply, *, is_head: bool = False) -> bytes:
     headers = [
         ("content-type", reply.content_type),
         ("content-length", str(len(reply.body))),
@@ -80,7 +81,8 @@ def _written(connection: h11.Connection, reply: Reply) -> bytes:
         *reply.headers,
     ]
     parts = [connection.send(h11.Response(status_code=reply.status, headers=headers))]
-    parts += [connection.send(h11.Data(data=reply.body)), connection.send(h11.EndOfMessage())]
+    if not is_head:
+        parts.append(connection.send(h11.Data(data=reply.body)))
     return b"".join(part for part in parts if part)
 
 

@@ -30,6 +30,7 @@ from podplane.model.service import (
 from podplane.services import plan as services
 from podplane.services import tables
 from podplane.services.endpoints import Place
+from podplane.services.report import traffic
 from podplane.state.network import Link
 from podplane.state.operations import diff
 from podplane.state.ownership import Ownership
@@ -332,3 +333,20 @@ def test_guarded_services_are_read_back_and_listed_as_they_are() -> None:
         pytest.skip("nft is not installed")
     listed = subprocess.run(["nft", "list", "table", *tables.TABLE], capture_output=True, text=True, check=True).stdout
     assert squeezed(nft.tables(found.values())) == squeezed(listed)
+
+
+def test_the_connections_through_a_service_are_known_with_what_passed() -> None:
+    rig = Rig()
+    rig.serve("127.0.0.1", "::1")
+    rig.want((service(), slices("127.0.0.1", "::1")))
+    assert rig.kernel.connections() == []
+    for vip in VIPS:
+        rig.reached(vip)
+        rig.reached(vip)
+    socket.create_connection(("127.0.0.1", 8080), timeout=2).close()
+    found = traffic(rig.kernel.connections())
+    assert {(one.address, one.port, one.protocol, one.endpoint, one.endpoint_port, one.connections) for one in found} == {
+        (VIPS[0], 80, "tcp", "127.0.0.1", 8080, 2),
+        (VIPS[1], 80, "tcp", "::1", 8080, 2),
+    }
+    assert all(one.packets >= 6 and one.bytes >= 6 * 40 for one in found)
