@@ -7,9 +7,9 @@ It reads JSON lines on standard input and writes one JSON line for each on stand
     {"do": "probe", "probes": […]}   → {"answers": […]}                    one answer a probe, in order; "seconds" says how
                                         long to wait for each
 
-A probe is {"protocol": "icmp" | "tcp" | "http" | "udp", "ip", "port", "size"}; `size` (ICMP) is the length of the IP packet,
-sent with "don't fragment"; `http` asks an echo server. An answer is {"ok": true, "seen": {"name", "source"}}, or
-{"ok": false, "error"}. The program ends with its input.
+A probe is {"protocol": "icmp" | "tcp" | "open" | "http" | "udp", "ip", "port", "size"}; `size` (ICMP) is the length of the IP
+packet, sent with "don't fragment"; `open` is content when its connection is taken; `http` asks an echo server. An answer is
+{"ok": true, "seen": {"name", "source"}}, or {"ok": false, "error"}. The program ends with its input.
 """
 
 from __future__ import annotations
@@ -182,7 +182,9 @@ class Prober:
             raise OSError(code, os.strerror(code))
         if kind == socket.SOCK_DGRAM:
             self._send_udp(pending)
-        if probe["protocol"] == "http":
+        if probe["protocol"] == "open":
+            self._selector.register(sock, selectors.EVENT_WRITE, lambda: self._opened(pending))
+        elif probe["protocol"] == "http":
             self._selector.register(sock, selectors.EVENT_WRITE, lambda: self._send_http(pending))
         else:
             self._selector.register(sock, selectors.EVENT_READ, lambda: self._receive(pending))
@@ -201,6 +203,12 @@ class Prober:
             self._done(pending, error=error.strerror or str(error))
             return
         self._selector.modify(pending.sock, selectors.EVENT_READ, lambda: self._receive(pending))
+
+    def _opened(self, pending: Pending) -> None:
+        """The connection stands, or failed."""
+        assert pending.sock is not None
+        code = pending.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._done(pending, seen={}, error=os.strerror(code) if code else "")
 
     def _receive(self, pending: Pending) -> None:
         assert pending.sock is not None

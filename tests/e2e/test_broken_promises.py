@@ -15,6 +15,7 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("ip") or not shutil.which("nft"), reason="breaking a network takes `ip` and `nft`"),
 ]
 DROP = "nft add table inet broken; nft add chain inet broken {hook} '{{ type filter hook {hook} priority -300; }}'; "
+POSTROUTING = "nft add table inet broken; nft add chain inet broken post '{ type nat hook postrouting priority 90; }'"
 
 
 def broken(podplane: Podplane) -> dict[str, list[str]]:
@@ -109,7 +110,8 @@ def test_a_node_that_pods_cannot_reach(small: Podplane) -> None:
 
 
 def test_no_masquerade_towards_outside(small: Podplane) -> None:
-    small.on_node("node1", "nft flush chain inet podplane-nodes postrouting")
+    itself = "ip saddr 10.244.1.2 ip daddr 203.0.113.0/24 snat ip to 10.244.1.2"
+    small.on_node("node1", f"{POSTROUTING}; nft add rule inet broken post {itself}")
     found = broken(small)
     assert set(found) == {"outside"}
     assert any(f.startswith("echo-node1-1 → outside 203.0.113.10") for f in found["outside"])
@@ -121,3 +123,38 @@ def test_a_path_with_a_smaller_mtu(small: Podplane) -> None:
     found = broken(small)
     assert set(found) == {"full-size"}
     assert any("1500 bytes" in f for f in found["full-size"])
+
+
+def test_services_of_a_node_that_all_lead_to_one_pod(small: Podplane) -> None:
+    chain = "nft add chain inet broken pre '{ type nat hook prerouting priority -110; }'"
+    rule = "ip daddr 10.96.0.0/16 tcp dport 80 dnat ip to 10.244.2.2:8079"
+    small.on_node("node1", f"nft add table inet broken; {chain}; nft add rule inet broken pre {rule}")
+    found = broken(small)
+    assert set(found) == {"service-spread", "service-hairpin", "service-refused"}
+    (why,) = found["service-spread"]
+    assert "expected about 30 of 120 connections for each endpoint" in why and "echo-node2-1 120" in why
+    assert any("expected to be refused, got a connection" in f for f in found["service-refused"])
+
+
+def test_a_service_that_hides_its_clients(small: Podplane) -> None:
+    small.on_node("node1", f"{POSTROUTING}; nft add rule inet broken post ct status dnat masquerade")
+    found = broken(small)
+    assert {"service-source"} <= set(found) <= {"service-source", "service-from-outside"}
+    assert any("expected source 10.244.1." in f for f in found["service-source"])
+
+
+def test_node_ports_that_a_firewall_drops(small: Podplane) -> None:
+    small.on_node("node2", DROP.format(hook="prerouting") + "nft add rule inet broken prerouting tcp dport 30000-32767 drop")
+    found = broken(small)
+    assert set(found) == {"service-from-outside"}
+    assert all(f.startswith("outside → Service") and "192.168.1.11" in f for f in found["service-from-outside"])
+
+
+def test_a_service_address_that_a_firewall_drops(small: Podplane) -> None:
+    spec = {"selector": {"run": "echo"}, "ports": [{"port": 8080}]}
+    small.api.create("services", "default", {"metadata": {"name": "mine"}, "spec": spec})
+    ip = small.api.get("services", "default", "mine")["spec"]["clusterIP"]
+    small.on_node("node1", DROP.format(hook="prerouting") + f"nft add rule inet broken prerouting ip daddr {ip} drop")
+    found = broken(small)
+    assert set(found) == {"services"}
+    assert f"echo-node1-1 → Service default/mine {ip} open: expected an answer, got no answer" in found["services"]

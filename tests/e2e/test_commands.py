@@ -141,6 +141,8 @@ def test_check_keeps_all_promises_and_cleans_up(lab: Podplane) -> None:
     assert result["ok"]
     assert [row["promise"] for row in result["promises"]] == [
         "pod-to-pod", "no-nat", "unique-addresses", "same-port", "localhost", "node-to-pod", "pod-to-node", "outside", "full-size",
+        "services", "service-spread", "service-affinity", "service-source", "service-hairpin", "service-refused",
+        "service-from-outside",
     ]  # fmt: skip
     assert all(row["probes"] > 0 for row in result["promises"])
     assert "podplane-check" not in lab("get", "pods", "-A").stdout

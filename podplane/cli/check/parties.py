@@ -1,7 +1,8 @@
 """Who takes part in a check: the lab's pods, and what the check adds so that every promise has somebody to prove it.
 
 In a namespace of its own, which it deletes in the end, the check runs: on each node a pod in the node's own network, which
-speaks for the node; a pod of two containers; and pods where the lab has too few of them to show anything.
+speaks for the node; one on the host outside, which speaks for the world; a pod of two containers; and pods where the lab has
+too few of them to show anything.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from podplane.cli.tables import is_ready
 from podplane.cluster.errors import AlreadyExists, NotFound
 from podplane.lab.errors import LabError
+from podplane.lab.underlay import OUTSIDE
 
 Object = dict[str, Any]
 NAMESPACE = "podplane-check"
@@ -60,7 +62,7 @@ def additions(nodes: Sequence[str], pods: Sequence[Object]) -> list[Object]:
     busiest = max(nodes, key=lambda node: on[node])
     if on[busiest] < 2:
         wanted.append(_pod(f"also-on-{busiest}", busiest))
-    return [*wanted, _pod("two-containers", nodes[0], CONTAINERS)]
+    return [*wanted, _pod("two-containers", nodes[0], CONTAINERS), _pod(f"at-{OUTSIDE}", OUTSIDE, host_network=True)]
 
 
 def runs(pod: Object) -> bool:
@@ -116,7 +118,7 @@ def members(pods: Sequence[Object]) -> list[Member]:
         node = pod["spec"]["nodeName"]
         first, *others = [c["name"] for c in pod["spec"]["containers"]]
         if pod["spec"].get("hostNetwork"):
-            found.append(Member(node, "node", *place, first, node, ips))
+            found.append(Member(node, OUTSIDE if node == OUTSIDE else "node", *place, first, node, ips))
         else:
             found.append(Member(_name(pod), "pod", *place, first, node, ips))
             found += [Member(f"{_name(pod)}:{c}", "container", *place, c, node, ips) for c in others]

@@ -54,7 +54,10 @@ class Party:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One packet exchange: `seen` is the source address that the target must report ("" when it can't report)."""
+    """One packet exchange: `seen` is the source address that the target must report ("" when it can't report).
+
+    Probes that are asked again and again differ by `turn`.
+    """
 
     promise: str
     source: str
@@ -65,6 +68,7 @@ class Probe:
     size: int = 0
     seen: str = ""
     answered_by: str = ""
+    turn: int = 0
 
 
 @dataclass(slots=True)

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from podplane.cli.check.promises import NO_NAT, PROMISES, REACH, Party, Probe, Verdict, judge
+from podplane.cli.check import promises, services
+from podplane.cli.check.promises import NO_NAT, REACH, Party, Probe, Verdict, judge
+
+PROMISES = {**promises.PROMISES, **services.PROMISES}
 
 MATRIX_UP_TO = 16
 """Pods in the matrix; above, it shows nodes."""

@@ -126,7 +126,7 @@ async def test_nobody_at_home_is_an_api_error() -> None:
         ("OPTIONS", "/api/v1/nodes", None, 405, "MethodNotAllowed"),
         ("GET", "/nosuch", None, 404, "NotFound"),
         ("GET", "/api/v2/nodes", None, 404, "NotFound"),
-        ("GET", "/api/v1/nodes/n1/proxy", None, 404, "NotFound"),
+        ("GET", "/api/v1/nodes/n1/proxy", None, 503, "ServiceUnavailable"),
         ("GET", "/api/v1/nodes/a/b/c/d", None, 404, "NotFound"),
         ("GET", "/api/v1/nodes/%2e%2e%2Fpods", None, 404, "NotFound"),
         ("GET", "/%F0%9F%90%B3", None, 404, "NotFound"),

@@ -1,0 +1,273 @@
+"""What is promised of Services, which probes prove it, and what their answers mean. Pure.
+
+The check makes five Services of its own, whose endpoints are pods that say who they are and whom they see:
+
+    spread    up to four pods, a load balancer       sticky    the same pods, a client keeps its own
+    local     the same, for each node its own pods   itself    one pod alone            nobody    none
+
+Of the users' Services it only asks whether a connection is taken: what answers there is theirs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from typing import Any
+
+from podplane.cli.check.promises import Party, Probe, Verdict, family, judge, same_family
+
+Object = dict[str, Any]
+SERVICES, SPREAD, STICKY, SOURCE, HAIRPIN, REFUSED, FROM_OUTSIDE = (
+    "services",
+    "service-spread",
+    "service-affinity",
+    "service-source",
+    "service-hairpin",
+    "service-refused",
+    "service-from-outside",
+)
+PROMISES: Mapping[str, str] = {
+    SERVICES: "every Service is reached from pods and nodes",
+    SPREAD: "a Service spreads connections evenly over its endpoints",
+    STICKY: "with session affinity a client keeps its endpoint",
+    SOURCE: "a Service's endpoints see their client's own address",
+    HAIRPIN: "a pod reaches itself through its Service",
+    REFUSED: "a Service without endpoints refuses at once",
+    FROM_OUTSIDE: "node ports and load balancers are reached from outside, with policy Local under the client's own address",
+}
+ENDPOINTS, CONNECTIONS, RETURNS = 4, 120, 8
+"""How many pods are endpoints of the check's own Services; connections to see that they spread; and that a client comes back."""
+UNLIKELY = {1: 23.9, 2: 27.6, 3: 30.7}
+"""By degrees of freedom, the chi-squared that a fair choice exceeds once in a million times."""
+MOST_PROBES = 1500
+"""Of the users' Services; beyond, each is probed from some pods and nodes only, in turn."""
+NAMES = ("spread", "sticky", "local", "itself", "nobody")
+OPEN, TCP = "open", "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Vip:
+    """One way to a port of a Service."""
+
+    service: str
+    ip: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """The check's Services: their cluster IPs, node ports and load balancer addresses by name, and their endpoints."""
+
+    vips: Mapping[str, Sequence[Vip]]
+    balanced: Mapping[str, Sequence[Vip]]
+    node_ports: Mapping[str, int]
+    endpoints: Sequence[Party]
+
+
+def endpoints_of(pods: Sequence[Party]) -> list[Party]:
+    """The pods that are endpoints: of as many nodes as there are."""
+    by_node: dict[str, list[Party]] = defaultdict(list)
+    for pod in pods:
+        by_node[pod.node].append(pod)
+    rounds = (own[i] for i in range(ENDPOINTS) for own in by_node.values() if i < len(own))
+    return list(islice(rounds, ENDPOINTS))
+
+
+def manifests(endpoints: Sequence[Party], namespace: str, versions: Iterable[int]) -> tuple[list[Object], list[Object]]:
+    """The check's Services and their EndpointSlices."""
+    port = {"name": "probe", "port": 80, "protocol": "TCP"}
+    services, slices = [], []
+    balanced = {"type": "LoadBalancer"}
+    specs: dict[str, Object] = {
+        "spread": balanced,
+        "sticky": {"sessionAffinity": "ClientIP"},
+        "local": balanced | {"externalTrafficPolicy": "Local"},
+        "itself": {},
+        "nobody": {},
+    }
+    for name, spec in specs.items():
+        whole = {"ports": [port], "ipFamilyPolicy": "PreferDualStack", **spec}
+        services.append(
+            {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": whole}
+        )
+        own = {"itself": endpoints[:1], "nobody": []}.get(name, endpoints)
+        for number, pod in enumerate(own):
+            slices += [_slice(name, f"{name}-{number}-ipv{version}", namespace, pod, version) for version in versions]
+    return services, slices
+
+
+def _slice(service: str, name: str, namespace: str, pod: Party, version: int) -> Object:
+    """One endpoint: each may serve another port."""
+    address = next(ip for ip in pod.ips if family(ip) == version)
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"kubernetes.io/service-name": service}},
+        "addressType": f"IPv{version}",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}, "nodeName": pod.node}],
+        "ports": [{"name": "probe", "port": pod.port, "protocol": "TCP"}],
+    }
+
+
+def found(services: Sequence[Object], endpoints: Sequence[Party]) -> Own:
+    """The check's Services, as the API has them."""
+    by_name = {s["metadata"]["name"]: s for s in services}
+    vips = {n: [Vip(n, ip, 80) for ip in s["spec"].get("clusterIPs", ())] for n, s in by_name.items()}
+    balanced = {n: [Vip(n, one["ip"], 80) for one in ingress(s)] for n, s in by_name.items()}
+    ports = {n: s["spec"]["ports"][0].get("nodePort", 0) for n, s in by_name.items()}
+    return Own(vips, balanced, ports, endpoints)
+
+
+def ingress(service: Object) -> list[Object]:
+    """Where its load balancer is."""
+    status: list[Object] = service.get("status", {}).get("loadBalancer", {}).get("ingress", [])
+    return status
+
+
+# Probes of the check's own Services.
+
+
+def plan(own: Own, pods: Sequence[Party], nodes: Sequence[Party], outside: Party | None) -> list[Probe]:
+    """All probes of the check's own Services."""
+    probes: list[Probe] = []
+    for name in ("spread", "sticky", "itself"):
+        for vip in own.vips[name]:
+            probes += [_ask(SERVICES, source, vip) for source in (*pods, *nodes)]
+    for node in nodes:
+        probes += [_ask(SERVICES, node, Vip("spread", ip, own.node_ports["spread"])) for ip in node.ips]
+    for vip in own.vips["nobody"]:
+        probes += [_ask(REFUSED, source, vip) for source in (*pods, *nodes)]
+    for vip in own.vips["spread"]:
+        probes += [_ask(SOURCE, pod, vip, seen=same_family(pod.ips, vip.ip)) for pod in pods]
+        probes += [_ask(SPREAD, pods[0], vip, turn=turn) for turn in range(CONNECTIONS)]
+    for vip in own.vips["sticky"]:
+        probes += [_ask(STICKY, source, vip, turn=turn) for source in (*pods[:2], *nodes[:1]) for turn in range(RETURNS)]
+    for vip in own.vips["itself"]:
+        probes.append(_ask(HAIRPIN, own.endpoints[0], vip, answered_by=own.endpoints[0].name))
+    return probes + (list(_from_outside(own, nodes, outside)) if outside is not None else [])
+
+
+def _from_outside(own: Own, nodes: Sequence[Party], outside: Party) -> Iterator[Probe]:
+    for vip in own.balanced["spread"]:
+        yield _ask(FROM_OUTSIDE, outside, vip)
+    for vip in own.balanced["local"]:
+        yield _ask(FROM_OUTSIDE, outside, vip, seen=same_family(outside.ips, vip.ip))
+    here = {pod.node for pod in own.endpoints}
+    for node in nodes:
+        for ip in node.ips:
+            yield _ask(FROM_OUTSIDE, outside, Vip("spread", ip, own.node_ports["spread"]))
+            if node.node in here:
+                seen = same_family(outside.ips, ip)
+                yield _ask(FROM_OUTSIDE, outside, Vip("local", ip, own.node_ports["local"]), seen=seen)
+
+
+def _ask(promise: str, source: Party, vip: Vip, *, seen: str = "", answered_by: str = "", turn: int = 0) -> Probe:
+    target = f"Service {vip.service}"
+    return Probe(promise, source.name, target, TCP, vip.ip, vip.port, seen=seen, answered_by=answered_by, turn=turn)
+
+
+# Probes of the users' Services.
+
+
+def users_vips(services: Iterable[Object], slices: Iterable[Object]) -> tuple[list[tuple[Vip, list[Vip]]], list[Vip]]:
+    """The TCP ports of cluster IPs: those with ready endpoints, each with some of these; and those that must refuse."""
+    ready: dict[tuple[str, str, int], list[Vip]] = defaultdict(list)
+    for slice_ in slices:
+        metadata, version = slice_["metadata"], 6 if slice_["addressType"] == "IPv6" else 4
+        name = f"{metadata['namespace']}/{metadata.get('labels', {}).get('kubernetes.io/service-name', '')}"
+        for port in slice_.get("ports") or ():
+            for endpoint in slice_.get("endpoints") or ():
+                if endpoint.get("conditions", {}).get("ready") is not False and port.get("port"):
+                    ready[name, port.get("name", ""), version].append(Vip(name, endpoint["addresses"][0], port["port"]))
+    serving, empty = [], []
+    for service in services:
+        spec, name = service["spec"], f"{service['metadata']['namespace']}/{service['metadata']['name']}"
+        for port in spec.get("ports", ()) if spec.get("type") != "ExternalName" else ():
+            for ip in spec.get("clusterIPs", ()):
+                if ip == "None" or port.get("protocol", "TCP") != "TCP":
+                    continue
+                vip, behind = Vip(name, ip, port["port"]), ready[name, port.get("name", ""), family(ip)]
+                if behind:
+                    serving.append((vip, behind[:ENDPOINTS]))
+                elif spec.get("internalTrafficPolicy") != "Local":
+                    empty.append(vip)
+    return serving, empty
+
+
+def direct(serving: Iterable[tuple[Vip, Sequence[Vip]]], source: Party) -> list[Probe]:
+    """Is anybody there at all? Asked of the endpoints themselves."""
+    return list(dict.fromkeys(_open(SERVICES, source, one, one.service) for _, behind in serving for one in behind))
+
+
+def listening(serving: Sequence[tuple[Vip, Sequence[Vip]]], answers: Mapping[Probe, Mapping[str, Any]]) -> list[Vip]:
+    """The Services whose endpoints all take connections: of the others, a refusal may be the endpoint's own."""
+    open_ones = {(probe.ip, probe.port) for probe, answer in answers.items() if answer.get("ok")}
+    return [vip for vip, behind in serving if all((one.ip, one.port) in open_ones for one in behind)]
+
+
+def plan_users(vips: Sequence[Vip], empty: Sequence[Vip], pods: Sequence[Party], nodes: Sequence[Party]) -> list[Probe]:
+    """From every pod and node where that are not too many; else each Service from some, in turn."""
+    sources = [*pods, *nodes]
+    each = max(2, min(len(sources), MOST_PROBES // max(1, len(vips) + len(empty))))
+    turns = cycle(sources)
+    probes: list[Probe] = []
+    for promise, some in ((SERVICES, vips), (REFUSED, empty)):
+        for vip in islice(some, MOST_PROBES // 2):
+            probes += [_open(promise, source, vip, f"Service {vip.service}") for source in islice(turns, each)]
+    return probes
+
+
+def _open(promise: str, source: Party, vip: Vip, target: str) -> Probe:
+    return Probe(promise, source.name, target, OPEN, vip.ip, vip.port)
+
+
+# Answers.
+
+
+def judge_probe(probe: Probe, answer: Mapping[str, Any] | None) -> str:
+    """ "" when the answer keeps the promise. A pod that reaches itself is seen with its node's address."""
+    if probe.promise == SOURCE and ((answer or {}).get("seen") or {}).get("name") == probe.source:
+        return judge(replace(probe, seen=""), answer)
+    if probe.promise != REFUSED:
+        return judge(probe, answer)
+    if answer is not None and answer.get("error") == "Connection refused":
+        return ""
+    got = "a connection" if answer and answer.get("ok") else (answer or {}).get("error") or "no result"
+    return f"{probe.source} → {probe.target} {probe.ip}: expected to be refused, got {got}"
+
+
+def verdicts(probes: Sequence[Probe], answers: Mapping[Probe, Mapping[str, Any]], endpoints: Sequence[Party]) -> list[Verdict]:
+    """One for each promise, in the order of the table."""
+    made = {promise: Verdict(promise) for promise in PROMISES}
+    groups: dict[tuple[str, str, str], list[Probe]] = defaultdict(list)
+    for probe in probes:
+        if probe.promise in (SPREAD, STICKY):
+            groups[probe.promise, probe.source, probe.ip].append(probe)
+        failure = judge_probe(probe, answers.get(probe))
+        verdict = made[probe.promise]
+        if failure:
+            verdict.failures.append(failure)
+        else:
+            verdict.proved += 1
+    for (promise, source, ip), own in groups.items():
+        names = Counter(str((answers.get(probe, {}).get("seen") or {}).get("name")) for probe in own)
+        why = _uneven(names, [pod.name for pod in endpoints]) if promise == SPREAD else _moved(names)
+        if why:
+            made[promise].failures.append(f"{source} → Service {ip}: {why}")
+    return list(made.values())
+
+
+def _uneven(names: Counter[str], endpoints: Sequence[str]) -> str:
+    """Why these can't be fair choices; "" when they may be."""
+    expected = names.total() / len(endpoints)
+    squares = sum((names[name] - expected) ** 2 / expected for name in endpoints)
+    if len(endpoints) < 2 or squares <= UNLIKELY[len(endpoints) - 1]:
+        return ""
+    counts = ", ".join(f"{name} {names[name]}" for name in endpoints)
+    return f"expected about {expected:.0f} of {names.total()} connections for each endpoint, got {counts}"
+
+
+def _moved(names: Counter[str]) -> str:
+    return f"expected one endpoint for all connections of a client, got {', '.join(sorted(names))}" if len(names) > 1 else ""

@@ -1,0 +1,127 @@
+"""What `check` promises of Services: whom it asks, and what it makes of the answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from podplane.cli.check import services
+from podplane.cli.check.promises import Party, Probe
+from podplane.cli.check.services import FROM_OUTSIDE, HAIRPIN, REFUSED, SERVICES, SOURCE, SPREAD, STICKY, Own, Vip
+
+PODS = [Party(f"p{n}", "pod", f"node{n % 2 + 1}", (f"10.244.0.{n}",), 8079) for n in range(1, 6)]
+NODES = [Party(f"node{n}", "node", f"node{n}", (f"192.168.1.{n}",), 8079) for n in (1, 2)]
+OUTSIDE = Party("outside", "outside", "outside", ("203.0.113.10",), 8079)
+ENDPOINTS = services.endpoints_of(PODS)
+
+
+def own() -> Own:
+    vips = {name: [Vip(name, f"10.96.0.{n}", 80)] for n, name in enumerate(services.NAMES)}
+    balanced = {name: [Vip(name, f"192.0.2.{n}", 80)] for n, name in enumerate(services.NAMES)}
+    return Own(vips, balanced, dict.fromkeys(services.NAMES, 30000), ENDPOINTS)
+
+
+def answered(name: str, source: str = "") -> dict[str, Any]:
+    return {"ok": True, "seen": {"name": name, "source": source}}
+
+
+def good(probe: Probe) -> dict[str, Any]:
+    """What a network that keeps all promises answers."""
+    if probe.promise == REFUSED:
+        return {"ok": False, "error": "Connection refused"}
+    turn = 0 if probe.promise == STICKY else probe.turn
+    return answered(probe.answered_by or ENDPOINTS[turn % len(ENDPOINTS)].name, probe.seen)
+
+
+def failures(changed: dict[Probe, dict[str, Any]], probes: list[Probe]) -> dict[str, list[str]]:
+    answers = {probe: good(probe) for probe in probes} | changed
+    return {v.promise: v.failures for v in services.verdicts(probes, answers, ENDPOINTS) if v.failures}
+
+
+def test_endpoints_are_of_as_many_nodes_as_there_are() -> None:
+    assert len(ENDPOINTS) == 4
+    assert [pod.node for pod in ENDPOINTS[:2]] == ["node2", "node1"]
+
+
+def test_when_all_is_well_every_promise_is_proved() -> None:
+    probes = services.plan(own(), PODS, NODES, OUTSIDE)
+    found = services.verdicts(probes, {probe: good(probe) for probe in probes}, ENDPOINTS)
+    assert [v.promise for v in found] == list(services.PROMISES)
+    assert all(v.ok for v in found)
+    assert len(probes) == len(set(probes)), "no probe hides another one"
+
+
+@pytest.mark.parametrize("promise", [SERVICES, SOURCE, HAIRPIN, FROM_OUTSIDE])
+def test_an_answer_that_does_not_come_breaks_its_promise(promise: str) -> None:
+    probes = services.plan(own(), PODS, NODES, OUTSIDE)
+    bad = next(probe for probe in probes if probe.promise == promise)
+    found = failures({bad: {"ok": False, "error": "no answer"}}, probes)
+    assert list(found) == [promise] and "expected an answer, got no answer" in found[promise][0]
+
+
+def test_a_wrong_source_is_told_but_not_of_a_pod_that_reaches_itself() -> None:
+    probes = services.plan(own(), PODS, NODES, OUTSIDE)
+    bad = next(probe for probe in probes if probe.promise == SOURCE)
+    assert list(failures({bad: answered("p5", "192.168.1.1")}, probes)) == [SOURCE]
+    assert failures({bad: answered(bad.source, "192.168.1.1")}, probes) == {}
+
+
+def test_a_choice_that_is_uneven_is_told_with_its_counts() -> None:
+    probes = [probe for probe in services.plan(own(), PODS, NODES, None) if probe.promise == SPREAD]
+    all_to_one = {probe: answered(ENDPOINTS[0].name) for probe in probes}
+    (why,) = failures(all_to_one, probes)[SPREAD]
+    assert "expected about 30 of 120 connections for each endpoint, got p1 120" in why
+    without_one = {probe: answered(ENDPOINTS[probe.turn % 3].name) for probe in probes}
+    assert failures(without_one, probes)[SPREAD]
+
+
+def test_a_client_that_is_moved_is_told() -> None:
+    probes = [probe for probe in services.plan(own(), PODS, NODES, None) if probe.promise == STICKY]
+    found = failures({probes[3]: answered("p4")}, probes)
+    assert found[STICKY] == ["p1 → Service 10.96.0.1: expected one endpoint for all connections of a client, got p1, p4"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "got"), [(answered("p1"), "a connection"), ({"ok": False, "error": "no answer"}, "no answer")]
+)
+def test_what_should_be_refused_at_once_and_is_not(answer: dict[str, Any], got: str) -> None:
+    probes = services.plan(own(), PODS, NODES, None)
+    bad = next(probe for probe in probes if probe.promise == REFUSED)
+    assert failures({bad: answer}, probes)[REFUSED] == [f"p1 → Service nobody 10.96.0.4: expected to be refused, got {got}"]
+
+
+def service(name: str, ip: str, **port: Any) -> dict[str, Any]:
+    return {"metadata": {"namespace": "default", "name": name}, "spec": {"clusterIPs": [ip], "ports": [{"port": 80, **port}]}}
+
+
+def slice_(name: str, ip: str, ready: bool = True) -> dict[str, Any]:
+    metadata = {"namespace": "default", "labels": {"kubernetes.io/service-name": name}}
+    endpoint = {"addresses": [ip], "conditions": {"ready": ready}}
+    return {"metadata": metadata, "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": [endpoint]}
+
+
+def test_users_services_serve_or_refuse_and_deaf_endpoints_are_nobodys_fault() -> None:
+    objects = [
+        service("a", "10.96.0.1"),
+        service("b", "10.96.0.2"),
+        service("c", "None"),
+        service("d", "10.96.0.4", protocol="UDP"),
+    ]
+    objects.append(service("e", "10.96.0.5"))
+    slices = [slice_("a", "10.244.0.1"), slice_("b", "10.244.0.2", ready=False), slice_("e", "10.244.0.3")]
+    serving, empty = services.users_vips(objects, slices)
+    assert [vip.service for vip, _ in serving] == ["default/a", "default/e"]
+    assert [vip.service for vip in empty] == ["default/b"]
+    direct = services.direct(serving, NODES[0])
+    answers = {probe: {"ok": probe.ip == "10.244.0.1"} for probe in direct}
+    assert [vip.service for vip in services.listening(serving, answers)] == ["default/a"]
+
+
+def test_of_many_services_each_is_asked_from_some() -> None:
+    vips = [Vip(f"default/s{n}", f"10.96.1.{n}", 80) for n in range(700)]
+    probes = services.plan_users(vips, [], PODS, NODES)
+    assert len(probes) <= services.MOST_PROBES
+    assert len({probe.target for probe in probes}) == 700
+    assert len({probe.source for probe in probes}) == len(PODS) + len(NODES)
+    assert len(services.plan_users(vips[:3], [], PODS, NODES)) == 3 * (len(PODS) + len(NODES))
