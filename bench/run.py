@@ -16,7 +16,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import api, commands, one_more_pod, services, start_stop, traffic, workloads
+from bench import api, commands, one_more_pod, services, services_events, services_traffic, start_stop, traffic, workloads
 from bench.common import Row
 
 BENCHES = {
@@ -27,6 +27,8 @@ BENCHES = {
     "api": api.run,
     "workloads": workloads.run,
     "services": services.run,
+    "services_events": services_events.run,
+    "services_traffic": services_traffic.run,
 }
 RESULTS = Path(__file__).with_name("results.json")
 HEADER = """# How fast podplane is

@@ -58,8 +58,12 @@ def run(short: bool) -> list[Row]:
 
 
 def _measured(services: int) -> dict[str, float]:
-    """One run's figures, by name."""
-    command = ["unshare", "--user", "--map-root-user", "--net", sys.executable, "-m", "bench.services", str(services)]
+    return measured("bench.services", services)
+
+
+def measured(module: str, *arguments: int) -> dict[str, float]:
+    """One run's figures by name, of a module that runs in a network namespace of its own."""
+    command = ["unshare", "--user", "--map-root-user", "--net", sys.executable, "-m", module, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise RuntimeError(done.stderr)
@@ -144,10 +148,15 @@ def _restart(services: list[Service], slices: list[EndpointSlice]) -> float:
     return time.perf_counter() - began
 
 
-def main() -> None:
-    """In the namespace: an uplink, then the figures as JSON."""
+def uplink() -> None:
+    """In the namespace: the node's."""
     for words in ("link set lo up", "link add eth0 type bridge", "addr add 192.168.1.10/24 dev eth0", "link set eth0 up"):
         subprocess.run(["ip", *words.split()], check=True)
+
+
+def main() -> None:
+    """In the namespace: the figures as JSON."""
+    uplink()
     figures: dict[str, Any] = asyncio.run(measure(int(sys.argv[1])))
     print(json.dumps(figures))
 

@@ -6,6 +6,7 @@ Pod sandboxes are planned under the sandbox's own key whenever they are attached
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable
 
@@ -19,7 +20,7 @@ from podplane.services import announce, tables
 from podplane.services import plan as services
 from podplane.services.endpoints import Place
 from podplane.services.plan import Here, Numbers
-from podplane.state.value import Fragment
+from podplane.state.value import Fragment, IPAddress, IPNetwork
 
 NODE, PEER, POD, SERVICE, ANNOUNCE = "node", "peer", "pod", "service", "announce"
 ZONE = "topology.kubernetes.io/zone"
@@ -92,6 +93,18 @@ def _service(path: str, view: View, config: NetworkConfig, numbers: Numbers) -> 
     if service is None or node is None or not view.versions or not config.service_cidrs:
         return {}
     place = Place(node.metadata.name, node.metadata.labels.get(ZONE, ""))
-    addresses = tuple(map(ipaddress.ip_address, node.internal_ips))
     slices = [slice_ for _, slice_ in sorted(view.slices.get(path, {}).items())]
-    return services.plan(service, slices, Here(place, view.versions, addresses), numbers)
+    addresses = _node_port_addresses(node.internal_ips, config.node_port_addresses)
+    return services.plan(service, slices, Here(place, view.versions, addresses, _networks(config.service_cidrs)), numbers)
+
+
+@functools.cache
+def _networks(cidrs: tuple[str, ...]) -> tuple[IPNetwork, ...]:
+    return tuple(map(ipaddress.ip_network, cidrs))
+
+
+@functools.lru_cache(maxsize=2048)
+def _node_port_addresses(ips: tuple[str, ...], cidrs: tuple[str, ...]) -> tuple[IPAddress, ...]:
+    """The addresses of a node that serve node ports: those in these CIDRs, or all."""
+    own = map(ipaddress.ip_address, ips)
+    return tuple(ip for ip in own if not cidrs or any(ip in network for network in _networks(cidrs)))

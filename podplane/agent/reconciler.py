@@ -18,6 +18,7 @@ from podplane.services.plan import stale_targets
 from podplane.services.report import Flow
 from podplane.state.desired import Desired, compose
 from podplane.state.network import Link, Sysctl
+from podplane.state.nft import NftValue
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, IPAddress, Value
@@ -85,7 +86,7 @@ class Reconciler:
         self._trouble = trouble
         self._audit_at = 0.0
         self._retry_seconds = RETRY_INTERVAL
-        self._is_disturbed = False
+        self._is_disturbed = self._is_suspect = False
         self._patience_until = 0.0
         self._busy = asyncio.Lock()
         self._queue: list[tuple[list[Operation], asyncio.Future[Failed]]] = []
@@ -93,10 +94,12 @@ class Reconciler:
 
     def read(self) -> dict[Identity, Value]:
         """All that is this owner's in the kernel."""
+        self._kernel.disturbed()  # whatever comes from now on is news
         return self._kernel.read(self.ownership)
 
     def audit_soon(self) -> None:
         """Something went wrong: compare everything before long, and later each time that doesn't help."""
+        self._is_suspect = True
         self._audit_at = min(self._audit_at, self._clock() + self._retry_seconds)
 
     async def look(self) -> None:
@@ -104,11 +107,10 @@ class Reconciler:
         async with self._busy:
             began = self._clock()
             self._is_disturbed |= self._kernel.disturbed()
-            if began >= self._audit_at:
-                self.audit()
-            elif self._is_disturbed and began >= self._patience_until:
+            if began >= self._audit_at or (self._is_disturbed and began >= self._patience_until):
+                tables = self._is_disturbed or self._is_suspect
                 self._is_disturbed = False
-                self.audit()
+                self.audit(tables=tables)
                 ended = self._clock()
                 self._patience_until = ended + AUDIT_SHARE * (ended - began)
 
@@ -186,30 +188,38 @@ class Reconciler:
                 self._trouble(key, f"the kernel refuses it: {failure.error}")
         log.log(level, "%s node=%s %s %s", what, self._node_name, counts, "; ".join(map(str, report.failed[:3])))
 
-    def audit(self, found: Mapping[Identity, Value] | None = None) -> Report:
-        """Compare all of the kernel with the desired state, and put the difference right; `found` is what was just read of it."""
+    def audit(self, found: Mapping[Identity, Value] | None = None, *, tables: bool = True) -> Report:
+        """Compare the kernel with the desired state, and put the difference right; `found` is what was just read of it.
+
+        Without `tables`, nf_tables is left out: where nobody else committed, it holds what it acknowledged.
+        """
         self._audit_at = self._clock() + AUDIT_INTERVAL
         began = self._clock()
         own = [value.name for value in self.desired.values() if isinstance(value, Sysctl) and not value.netns]
-        seen = self._kernel.read(self.ownership if found is None else Ownership(), own)
-        found = {**(found or {}), **seen}
-        report = self._kernel.apply(self._differences(found))
-        self._kernel.disturbed()
+        if found is None:
+            owner = self.ownership if tables else msgspec.structs.replace(self.ownership, tables=frozenset())
+            found = self._kernel.read(owner, own)
+        else:
+            found = {**found, **self._kernel.read(Ownership(), own)}
+        report = self._kernel.apply(self._differences(found, tables))
         self._log("audit", report, began)
         if report.failed:
             self._audit_at = self._clock() + self._retry_seconds
             self._retry_seconds = min(AUDIT_INTERVAL, 2 * self._retry_seconds)
         else:
             self._retry_seconds = RETRY_INTERVAL
+            self._is_suspect = False
         return report
 
-    def _differences(self, found: Mapping[Identity, Value]) -> list[Operation]:
+    def _differences(self, found: Mapping[Identity, Value], tables: bool) -> list[Operation]:
         """Between the desired state and what was found on the node; pods' own namespaces are not read back."""
         surplus = [Operation(value, None) for identity, value in found.items() if identity not in self.desired]
         missing = [
             Operation(found.get(identity), value)
             for identity, value in self.desired.items()
-            if not value.netns and (identity not in found or not self._kernel.matches(value, found[identity]))
+            if not value.netns
+            and (tables or not isinstance(value, NftValue))
+            and (identity not in found or not self._kernel.matches(value, found[identity]))
         ]
         return surplus + missing
 

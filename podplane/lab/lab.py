@@ -381,9 +381,11 @@ def machine_resolver() -> Resolver:
 
 def network_config(plan: Plan, spec: LabSpec) -> NetworkConfig:
     """The agents' settings."""
-    excluded = tuple(filter(None, spec.masquerade_exclude.split(",")))
     return NetworkConfig(
-        cluster_cidrs=tuple(map(str, plan.cluster)), service_cidrs=tuple(map(str, plan.service)), masquerade_exclude=excluded
+        cluster_cidrs=tuple(map(str, plan.cluster)),
+        service_cidrs=tuple(map(str, plan.service)),
+        masquerade_exclude=tuple(filter(None, spec.masquerade_exclude.split(","))),
+        node_port_addresses=tuple(filter(None, spec.node_port_addresses.split(","))),
     )
 
 

@@ -26,6 +26,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     service_cidr: str = "10.96.0.0/16,fd00:10:96::/112"
     node_cidr: str = "192.168.1.0/24,fd00:192:168:1::/64"
     masquerade_exclude: str = ""
+    node_port_addresses: str = ""
     sandbox_only: bool = False
     port: int = 0
 
@@ -46,9 +47,12 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             raise LabError(f"--port {self.port}: give 1 to 65535")
         try:
             self.plan().check(self.nodes, pods_per_node)
-            if self.masquerade_exclude:
-                for part in self.masquerade_exclude.split(","):
-                    parse_cidrs(part, "CIDR without masquerade")
+            for text, what in (
+                (self.masquerade_exclude, "CIDR without masquerade"),
+                (self.node_port_addresses, "CIDR of node port addresses"),
+            ):
+                for part in text.split(",") if text else ():
+                    parse_cidrs(part, what)
         except PlanError as error:
             raise LabError(str(error)) from None
 

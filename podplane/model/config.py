@@ -18,7 +18,8 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How pods are attached to a node and the node to its peers.
 
     `mtu` is the uplink's, in bytes; backends that encapsulate take their overhead from it. `masquerade_exclude` are CIDRs that
-    pods reach with their own address, beside the cluster's CIDRs and its nodes.
+    pods reach with their own address, beside the cluster's CIDRs and its nodes. `node_port_addresses` are CIDRs: node ports are served
+    on the nodes' addresses in them, or, when there are none, on all.
     """
 
     cluster_cidrs: tuple[str, ...]
@@ -28,3 +29,4 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mtu: int = 1500
     masquerade: bool = True
     masquerade_exclude: tuple[str, ...] = ()
+    node_port_addresses: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from podplane.model.service import Endpoint, EndpointSlice, ServicePort
-from podplane.state.value import IPAddress
+from podplane.state.value import IPAddress, IPNetwork
 
 VERSION = {"IPv4": 4, "IPv6": 6}
 
@@ -64,8 +64,11 @@ def _hinted(rows: Sequence[Row], place: Place) -> list[Row]:
     return []
 
 
-def candidates(slices: Iterable[EndpointSlice], port: ServicePort, version: int) -> Candidates:
-    """The endpoints of one port of a Service."""
+def candidates(
+    slices: Iterable[EndpointSlice], port: ServicePort, version: int, excluded: Sequence[IPNetwork] = ()
+) -> Candidates:
+    """The endpoints of one port of a Service, without those that lie in `excluded`: there are Services, and a circle is no way."""
+    spans = [(int(net.network_address), int(net.broadcast_address)) for net in excluded if net.version == version]
     found: dict[Target, Endpoint] = {}
     for slice_ in slices:
         if VERSION.get(slice_.address_type) != version:
@@ -73,7 +76,7 @@ def candidates(slices: Iterable[EndpointSlice], port: ServicePort, version: int)
         number = _number(slice_, port)
         for endpoint in slice_.endpoints or () if number else ():
             address = _address(endpoint.addresses, version)
-            if address is not None and number:
+            if address is not None and number and not any(first <= int(address) <= last for first, last in spans):
                 found.setdefault(Target(address, number), endpoint)
     return Candidates(tuple((endpoint, target) for target, endpoint in found.items()))
 

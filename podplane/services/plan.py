@@ -71,11 +71,12 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """The node for which it is planned: its place, its IP versions, and its addresses on which node ports are served."""
+    """The node for which it is planned: its place, its IP versions, its addresses that serve node ports; and the Service CIDRs."""
 
     place: Place
     versions: tuple[int, ...]
     addresses: tuple[IPAddress, ...]
+    service_cidrs: tuple[IPNetwork, ...] = ()
 
 
 def plan(service: Service, slices: Sequence[EndpointSlice], here: Here, numbers: Numbers) -> Fragment:
@@ -108,7 +109,7 @@ def group_name(service: Service, port: ServicePort, policy: str) -> str:
 def _port(
     service: Service, slices: Sequence[EndpointSlice], port: ServicePort, version: int, here: Here, numbers: Numbers
 ) -> Iterator[Value]:
-    found = candidates(slices, port, version)
+    found = candidates(slices, port, version, here.service_cidrs)
     by_policy: dict[str, list[tuple[str, IPAddress, int]]] = {}
     for policy, address, number in frontends(service, port, version, here):
         by_policy.setdefault(policy, []).append(("frontends", address, number))

@@ -201,7 +201,7 @@ def test_an_ordinary_user_gets_the_same(podplane: Podplane) -> None:
         done = run("up", "--pods-per-node", "2")
         assert done.returncode == 0, done.stderr
         done = run("check")
-        assert "All 9 promises are kept" in done.stdout, done.stdout + done.stderr
+        assert "All 16 promises are kept" in done.stdout, done.stdout + done.stderr
         assert run("down", "--purge").returncode == 0
 
 

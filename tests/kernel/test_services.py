@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import shutil
 import socket
@@ -32,6 +33,7 @@ from podplane.services import tables
 from podplane.services.endpoints import Place
 from podplane.services.report import traffic
 from podplane.state.network import Link
+from podplane.state.nft import Element
 from podplane.state.operations import diff
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value, fragment
@@ -350,3 +352,60 @@ def test_the_connections_through_a_service_are_known_with_what_passed() -> None:
         (VIPS[1], 80, "tcp", "::1", 8080, 2),
     }
     assert all(one.packets >= 6 and one.bytes >= 6 * 40 for one in found)
+
+
+def test_five_thousand_endpoints_are_all_reached_and_all_go() -> None:
+    rig = Rig()
+    (slice_, _) = slices(*(f"127.1.{n >> 8}.{n & 255}" for n in range(5000)))
+    rows = slice_.endpoints or ()
+    many = [EndpointSlice(endpoints=rows[i : i + 1000], ports=slice_.ports) for i in range(0, 5000, 1000)]
+    before = rig.kernel.read(OWNER)
+    rig.want((service(ips=VIPS[:1]), many))
+    server = socket.create_server(("0.0.0.0", 8080), backlog=1000)
+    clients, reached = [], set()
+    for _ in range(300):
+        clients.append(socket.create_connection((VIPS[0], 80), timeout=2))
+        accepted, _ = server.accept()
+        reached.add(accepted.getsockname()[0])
+        accepted.close()
+    assert len(reached) > 250, "hardly one of 300 connections meets another one"
+    found = rig.kernel.read(OWNER)
+    assert sum(identity[0] == "nft element" and "endpoints4" in identity for identity in found) == 5000
+    rig.want()
+    assert rig.kernel.read(OWNER).keys() - LOOPBACK.keys() >= before.keys() and not rig.kernel.disturbed()
+
+
+def test_an_endpoint_in_two_slices_is_one_and_one_in_the_service_range_is_none() -> None:
+    here = dataclasses.replace(HERE, service_cidrs=(ipaddress.ip_network(CONFIG.service_cidrs[0]),))
+    both = [*slices("127.0.0.1", "127.0.0.2", "10.96.0.77"), *slices("127.0.0.2", "10.96.255.255")]
+    planned = services.plan(service(), both, here, services.Numbers())
+    targets = [v.data for v in planned.values() if isinstance(v, Element) and v.set == "endpoints4"]
+    assert targets == [(ipaddress.ip_address(f"127.0.0.{n}"), 8080) for n in (1, 2)]
+
+
+SCTP_INIT = bytes.fromhex("9c4000500000000000000000") + bytes.fromhex("0100001400000001000100000001000100000001")
+
+
+def test_sctp_is_translated_packet_by_packet() -> None:
+    """There are no SCTP sockets here: a raw packet goes in, and a raw socket sees it come out at the endpoint."""
+    rig = Rig()
+    own = [msgspec.structs.replace(one, ports=(EndpointPort("s", "SCTP", 8080),)) for one in slices("127.0.0.1")]
+    rig.want((service(ips=VIPS[:1], ports=(ServicePort(80, "s", "SCTP"),)), own))
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132)
+    receiver.settimeout(3)
+    sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132)
+    sender.sendto(sctp(SCTP_INIT), (VIPS[0], 0))
+    packet = receiver.recv(2000)
+    header = (packet[0] & 15) * 4
+    assert socket.inet_ntoa(packet[16:20]) == "127.0.0.1"
+    assert int.from_bytes(packet[header + 2 : header + 4], "big") == 8080
+
+
+def sctp(packet: bytes) -> bytes:
+    """The packet with its CRC32c (RFC 9260, appendix A)."""
+    crc = 0xFFFFFFFF
+    for byte in packet:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return packet[:8] + (crc ^ 0xFFFFFFFF).to_bytes(4, "little") + packet[12:]

@@ -11,12 +11,16 @@ DEFAULTS: Mapping[str, str] = {
     "net.ipv6.conf.all.forwarding": "0",
     "net.bridge.bridge-nf-call-iptables": "0",
     "net.bridge.bridge-nf-call-ip6tables": "0",
+    "net.netfilter.nf_conntrack_acct": "0",
 }
 OF_INTERFACES: Mapping[str, str] = {
     "net.ipv6.conf.{}.accept_dad": "1",
     "net.ipv6.conf.{}.dad_transmits": "1",
     "net.ipv6.conf.{}.accept_ra": "1",
     "net.ipv6.conf.{}.disable_ipv6": "0",
+    "net.ipv6.conf.{}.proxy_ndp": "0",
+    "net.ipv6.neigh.{}.proxy_delay": "80",
+    "net.ipv4.neigh.{}.proxy_delay": "80",
     "net.ipv4.conf.{}.rp_filter": "0",
     "net.ipv4.conf.{}.route_localnet": "0",
     "net.ipv4.conf.{}.proxy_arp": "0",

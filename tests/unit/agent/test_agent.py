@@ -324,3 +324,56 @@ async def _play(events: list[tuple[str, int, tuple[int, ...]]]) -> None:
     assert dict(rig.agent.reconciler.desired) == dict(fresh.reconciler.desired)
     found = rig.kernel.read(OWNER)
     assert {i for i, v in fresh.reconciler.desired.items() if not v.netns and i[0] != "Sysctl"} == set(found)
+
+
+async def test_node_ports_are_served_on_the_chosen_addresses_only() -> None:
+    for cidrs, wanted in (((), (True, True)), (("192.168.0.0/16",), (True, False)), (("10.0.0.0/8",), (False, False))):
+        rig = Rig(("10.96.0.0/16", "fd00:10:96::/112"))
+        rig.config = msgspec.structs.replace(rig.config, node_port_addresses=cidrs)
+        rig.agent = rig.new_agent()
+        ips = ("10.96.0.1", "fd00:10:96::1")
+        spec = ServiceSpec(cluster_ip=ips[0], cluster_ips=ips, ports=(ServicePort(80, node_port=30080),), type="NodePort")
+        rig.agent.start(cluster(1), services=[Service(metadata=Metadata(name="web", namespace="default"), spec=spec)])
+        dump = rig.host.objects.dump()
+        found = tuple(f"{ip} . tcp . 30080" in dump for ip in cluster(1)["node1"].internal_ips)
+        assert found == wanted
+
+
+async def test_of_two_that_want_one_frontend_the_first_keeps_it_and_the_second_gets_it_when_that_goes() -> None:
+    rig = Rig(("10.96.0.0/16",))
+    told: list[tuple[str, str]] = []
+    rig.agent = Agent("node1", rig.config, rig.kernel, PeerPlans(), lambda: 0.0, lambda key, why: told.append((key, why)))
+    rig.agent.start(cluster(1))
+    both = [msgspec.structs.replace(service_of(name, "10.96.0.9")) for name in ("one", "two")]
+    for service, target in zip(both, ("10.244.1.2", "10.244.1.3"), strict=True):
+        rig.agent.service_changed(None, service)
+        rig.agent.slice_changed(None, slice_of(service.metadata.name, target))
+        await rig.agent.reconcile()
+    assert told == [("service/default/two", "10.96.0.9 tcp 80 belongs to service/default/one: choose another one")]
+    assert "10.244.1.2" in rig.host.objects.dump() and "10.244.1.3" not in rig.host.objects.dump()
+    rig.agent.service_changed(both[0], None)
+    await rig.agent.reconcile()
+    assert "10.244.1.3" in rig.host.objects.dump() and "10.244.1.2" not in rig.host.objects.dump()
+
+
+async def test_what_somebody_else_changes_in_nf_tables_is_looked_at_and_a_busy_stranger_costs_little() -> None:
+    rig = Rig()
+    now = 0.0
+    rig.agent = Agent("node1", rig.config, rig.kernel, PeerPlans(), lambda: now)
+    rig.agent.start(cluster(1))
+    good = rig.host.objects.dump()
+
+    async def disturbed() -> bool:
+        """Somebody takes an element and commits; is it there again after a look?"""
+        del rig.host.objects.nft[next(i for i in rig.host.objects.nft if i[0] == "nft element")]
+        rig.host.objects.foreign_commits += 1
+        await rig.agent.reconciler.look()
+        return rig.host.objects.dump() == good
+
+    assert await disturbed()
+    assert await disturbed(), "an audit that took no time makes nobody wait"
+    rig.agent.reconciler._patience_until = 10.0
+    assert not await disturbed()
+    now = 11.0
+    await rig.agent.reconciler.look()
+    assert rig.host.objects.dump() == good
