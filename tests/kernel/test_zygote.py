@@ -87,6 +87,7 @@ class Machine:
         while line != b"ready\n":
             line = await reader.readline()
             assert line, process.error
+        await process.started()  # what it writes may be read before what is said of it
         return process
 
 

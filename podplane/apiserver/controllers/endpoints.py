@@ -86,7 +86,8 @@ CONTROLLER = Controller("endpoint-controller", {SERVICES: itself, "pods": of_pod
 
 def _mirror(view: View, key: Key) -> Iterator[Action]:
     service, endpoints = view.get(SERVICES, key), view.get(ENDPOINTS, key)
-    stored = [s for s in view.all(SLICES, key[0]) if _is_mirror_of(s, key[1])]
+    owned = view.controlled(SLICES, endpoints) if endpoints is not None else ()  # of Endpoints that are gone, they go too
+    stored = [s for s in owned if _is_mirror_of(s, key[1])]
     wanted: list[Object] = []
     if service is not None and not service["spec"].get("selector") and endpoints is not None:
         labels = endpoints["metadata"].get("labels", {})

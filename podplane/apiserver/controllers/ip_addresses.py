@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 
-from podplane.apiserver.controllers.decision import Action, Controller, Create, Delete, Key, Object, Patch, View, itself
+from podplane.apiserver.controllers.decision import Action, Controller, Create, Delete, Key, Object, Patch, View, itself, key_of
 from podplane.apiserver.controllers.pods import condition_of, rfc3339
 from podplane.apiserver.service_ips import ADDRESSES, RANGES, SERVICES, ips_of
 
@@ -14,8 +14,16 @@ ALLOCATOR = "ipallocator.k8s.io"
 
 
 def _of_service(_: View, service: Object) -> Iterable[Key]:
-    """A Service concerns each of its addresses."""
-    return (("", ip) for ip in ips_of(service))
+    """A Service concerns each of its addresses: the key is (its path, the address)."""
+    path = "/".join(key_of(service))
+    return ((path, ip) for ip in ips_of(service))
+
+
+def _of_address(_: View, address: Object) -> Iterable[Key]:
+    """An address concerns the Service that it names."""
+    parent = address["spec"].get("parentRef", {})
+    if parent.get("resource") == SERVICES:
+        yield f"{parent.get('namespace', '')}/{parent.get('name', '')}", address["metadata"]["name"]
 
 
 def _parent(service: Object) -> Object:
@@ -24,19 +32,26 @@ def _parent(service: Object) -> Object:
 
 
 def _decide(view: View, key: Key) -> Iterator[Action]:
-    ip, there = key[1], view.get(ADDRESSES, key)
+    path, ip = key
+    there = view.get(ADDRESSES, ("", ip))
     if there is not None and there["metadata"].get("labels", {}).get(MANAGED_BY) != ALLOCATOR:
         return  # a user's own, who keeps the address for something else
-    service = next((s for s in view.all(SERVICES) if ip in ips_of(s)), None)
-    if there is not None and (service is None or there["spec"]["parentRef"] != _parent(service)):
+    if there is not None and not any(_holds(view, *owner) for owner in _of_address(view, there)):
         yield Delete(ADDRESSES, there)
         there = None
-    if service is not None and there is None:
+    if there is None and (service := _holds(view, path, ip)) is not None:
         labels = {FAMILY: f"IPv{ipaddress.ip_address(ip).version}", MANAGED_BY: ALLOCATOR}
         yield Create(ADDRESSES, "", {"metadata": {"name": ip, "labels": labels}, "spec": {"parentRef": _parent(service)}})
 
 
-CONTROLLER = Controller("service-ip-address-controller", {SERVICES: _of_service, ADDRESSES: itself}, _decide)
+def _holds(view: View, path: str, ip: str) -> Object | None:
+    """The Service at this path, if the address is one of its own."""
+    namespace, _, name = path.partition("/")
+    service = view.get(SERVICES, (namespace, name))
+    return service if service is not None and ip in ips_of(service) else None
+
+
+CONTROLLER = Controller("service-ip-address-controller", {SERVICES: _of_service, ADDRESSES: _of_address}, _decide)
 
 
 def _ready(view: View, key: Key) -> Iterator[Action]:

@@ -39,7 +39,7 @@ def _waits(pod: Object) -> bool:
     """Is it this scheduler's to place, now?"""
     spec = pod["spec"]
     mine = not spec.get("nodeName") and spec.get("schedulerName", NAME) == NAME and not spec.get("schedulingGates")
-    return mine and "deletionTimestamp" not in pod["metadata"]
+    return mine and "deletionTimestamp" not in pod["metadata"] and pod.get("status", {}).get("phase") not in ENDED
 
 
 def _of_pod(view: View, pod: Object) -> Iterable[Key]:

@@ -498,3 +498,13 @@ def assert_accounts(cluster: Cluster, pods: list[Object]) -> None:
     for number in range(1, 4):
         kept, counted = cluster.view.usage(f"node{number}"), fresh.of(f"node{number}")
         assert (+kept.requested, +kept.ports, +kept.owners) == (counted.requested, counted.ports, counted.owners)
+
+
+async def test_a_pod_that_has_ended_gets_no_node() -> None:
+    cluster = await Cluster(nodes=0).begin()
+    await cluster.pod("over")
+    (pod,) = await cluster.pods()
+    await cluster.set_status(pod, "Succeeded", False)
+    await cluster.add_node("node1")
+    await cluster.settle()
+    assert [pod["spec"].get("nodeName", "") for pod in await cluster.pods()] == [""]
