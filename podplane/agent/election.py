@@ -53,9 +53,10 @@ class Speaker(Protocol):
 
 @dataclass(slots=True)
 class Held:
-    """A Lease of this node: when it was written last, and how often the neighbours are still to be told."""
+    """A Lease of this node: when it was written last, for which addresses, and how often the neighbours are still to be told."""
 
     renewed: float
+    ips: tuple[str, ...] = ()
     reminders: int = REMINDERS
 
 
@@ -142,7 +143,9 @@ class Election:
         service, node = view.services.get(path), view.node
         able = bool(service and node and announce.may_announce(service, view.slices.get(path, {}).values(), node))
         if lease is not None and lease.holder == self.node:
-            return await (self._keep(path, lease) if able else self._release(path, lease))
+            if able and service is not None:
+                return await self._keep(path, lease, service)
+            return await self._release(path, lease)
         if path in self._held:
             await self._fall_silent(path)
         if service is None or not announce.is_ours(service):
@@ -180,17 +183,18 @@ class Election:
         await self._begin(path, service)
 
     async def _begin(self, path: str, service: Service) -> None:
-        self._held[path] = Held(self.clock())
+        self._held[path] = Held(self.clock(), service.balanced_ips)
         await self.speaker.announce(path)
         about = {"name": service.metadata.name, "namespace": service.metadata.namespace, "uid": service.metadata.uid}
         message = f"{', '.join(service.balanced_ips)} announced by {self.node}"
         await self.recorder.record("v1/Service", about, "Announced", message)
 
-    async def _keep(self, path: str, lease: Lease) -> float:
+    async def _keep(self, path: str, lease: Lease, service: Service) -> float:
         """Renew it when it is time."""
-        held = self._held.get(path)
-        if held is None:  # of this node's former agent
-            held = self._held[path] = Held(-RENEW_SECONDS, REMINDERS + 1)
+        held = self._held.setdefault(path, Held(-RENEW_SECONDS))  # one of this node's former agent
+        if held.ips != service.balanced_ips:
+            held.ips, held.reminders = service.balanced_ips, REMINDERS
+            await self.speaker.announce(path)
         left = held.renewed + RENEW_SECONDS - self.clock()
         if left > 0:
             return left

@@ -94,7 +94,7 @@ class Reconciler:
 
     def read(self) -> dict[Identity, Value]:
         """All that is this owner's in the kernel."""
-        self._kernel.disturbed()  # whatever comes from now on is news
+        self._is_disturbed |= self._kernel.disturbed()  # whatever comes from now on is news
         return self._kernel.read(self.ownership)
 
     def audit_soon(self) -> None:

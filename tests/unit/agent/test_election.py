@@ -241,3 +241,16 @@ async def test_whatever_happens_in_the_end_one_answers_and_has_the_lease(steps: 
     cluster.cut_off = set()
     await cluster.pass_(2 * DURATION_SECONDS + RENEW_SECONDS, *NAMES)
     assert cluster.answering == [cluster.holder]
+
+
+async def test_when_its_addresses_change_the_neighbours_are_told_of_the_new_ones() -> None:
+    cluster = await Cluster().begin()
+    await cluster.pass_(5, *NAMES)
+    (first,) = cluster.answering
+    before = cluster.speakers[first].said
+    changed = msgspec.structs.replace(cluster.service, status=ServiceStatus(LoadBalancerStatus((Ingress(ip="192.0.2.9"),))))
+    for speaker in cluster.speakers.values():
+        speaker.view.services = {PATH: changed}
+    await cluster.pass_(5, *NAMES)
+    assert cluster.answering == [first]
+    assert cluster.speakers[first].said == before + 3
