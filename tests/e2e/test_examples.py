@@ -24,7 +24,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 KINDS = (
     *("pods", "services", "endpoints", "configmaps", "secrets", "serviceaccounts"),
     *("deployments.apps", "replicasets.apps", "statefulsets.apps", "daemonsets.apps", "controllerrevisions.apps"),
-    *("jobs.batch", "endpointslices.discovery.k8s.io"),
+    *("jobs.batch", "endpointslices.discovery.k8s.io", "leases.coordination.k8s.io"),
 )
 """What an example, or a controller for it, makes."""
 Check = Callable[[Kubectl], None]
@@ -252,9 +252,6 @@ def _shop(kubectl: Kubectl) -> None:
     for tier, port in (("cart", "80"), ("orders", "80"), ("store", "5432")):
         host = kubectl("get", "service", tier, "-o", "jsonpath={.spec.clusterIP}")
         assert (variables[f"{tier.upper()}_SERVICE_HOST"], variables[f"{tier.upper()}_SERVICE_PORT"]) == (host, port)
-    _point_at_pods(kubectl, ["cart", "orders"], ["store"])
-    _point_at_pods(kubectl, ["orders", "front"], ["cart"])
-    _point_at_pods(kubectl, ["front"], ["orders"])
     with forwarded(kubectl, "service/front", 80) as address:
         assert ask(f"{address}/anna/cart", "POST", "book") == ["book"]
         assert ask(f"{address}/anna/cart", "POST", "pen") == ["book", "pen"]
@@ -266,14 +263,22 @@ def _shop(kubectl: Kubectl) -> None:
         assert ask(f"{address}/anna", "GET") == {"cart": [], "orders": ["book", "pen"]}
 
 
-def _point_at_pods(kubectl: Kubectl, users: list[str], tiers: list[str]) -> None:
-    """Pods have addresses that work before those of Services do."""
-    for tier in tiers:
-        host, _, port = ready(kubectl, tier)[0].rpartition(":")
-        values = [f"{tier.upper()}_SERVICE_HOST={host}", f"{tier.upper()}_SERVICE_PORT={port}"]
-        kubectl("set", "env", *(f"deployment/{user}" for user in users), *values)
-    for user in users:
-        kubectl("rollout", "status", f"deployment/{user}", "--timeout=60s")
+@shows("load-balancer")
+def _load_balancer(kubectl: Kubectl) -> None:
+    wait(kubectl, "pod/visitor", "condition=Ready")
+    kubectl("rollout", "status", "deployment/site", "--timeout=60s")
+    kubectl("wait", "--for=jsonpath={.status.loadBalancer.ingress[0].ip}=192.168.1.240", "service/site", "--timeout=20s")
+    homes = {pod["spec"]["nodeName"] for pod in pods(kubectl, "app=site")}
+
+    def holder() -> str:
+        return kubectl("get", "lease", "load-balancer-site", "--ignore-not-found", "-o", "jsonpath={.spec.holderIdentity}")
+
+    eventually(lambda: holder() in homes)
+    eventually(lambda: "site-" in kubectl("exec", "visitor", "--", "curl", "-s", "-m", "1", "http://192.168.1.240/", code=None))
+    answer = json.loads(kubectl("exec", "visitor", "--", "curl", "-s", "http://192.168.1.240/"))
+    assert answer["source"] == "203.0.113.10"
+    (here,) = (pod["metadata"]["name"] for pod in pods(kubectl, "app=site") if pod["spec"]["nodeName"] == holder())
+    assert answer["name"] == here
 
 
 @shows("sidecar")

@@ -248,3 +248,35 @@ def test_services_spread_over_nodes(web: list[str], kubectl: Kubectl) -> None:
     finally:
         kubectl("delete", "service", *names)
     until(lambda: "many-" not in kubectl("get", "leases", "-o", "name"))
+
+
+def test_a_service_that_flaps_a_hundred_times_a_second_disturbs_no_other(web: list[str], kubectl: Kubectl, lab: Podplane) -> None:
+    create(kubectl, "restless")
+    api = lab.api
+
+    def flap() -> None:
+        end, count = time.monotonic() + 2, 0
+        while time.monotonic() < end:
+            selector = {"app": "web"} if count % 2 else {"app": "nobody"}
+            api.patch("services", "default", "restless", {"spec": {"selector": selector}})
+            count += 1
+            time.sleep(0.005)
+        assert count > 100
+        api.patch("services", "default", "restless", {"spec": {"selector": {"app": "web"}}})
+
+    try:
+        found = under_load(kubectl, web[0], flap)
+        assert found.keys() == {"seconds", "ok"}, found
+        ip = json.loads(kubectl("get", "service", "restless", "-o", "json"))["spec"]["clusterIP"]
+        until(lambda: "web-" in lab("exec", "echo-node3-1", "--", "curl", "-sS", "-m", "2", f"http://{ip}/", code=None).stdout)
+    finally:
+        kubectl("delete", "service", "restless")
+
+
+def test_a_node_without_a_default_route_reaches_services(web: list[str], kubectl: Kubectl, lab: Podplane) -> None:
+    ip = json.loads(kubectl("get", "service", "web", "-o", "json"))["spec"]["clusterIP"]
+    lab.on_node("node3", "ip route del default")
+    try:
+        assert "web-" in lab.on_node("node3", f"curl -sS -m 5 http://{ip}/")
+    finally:
+        lab.on_node("node3", "ip route add default via 192.168.1.1 dev eth0")

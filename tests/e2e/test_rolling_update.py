@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Kubectl
+from tests.e2e.test_services import LOAD as BY_ADDRESS
 
 pytestmark = pytest.mark.e2e
 
@@ -181,3 +182,18 @@ def test_requests_that_fail_are_counted(kubectl: Kubectl) -> None:
     assert all("Connect call failed" in reason for reason in load.failures)
     assert sum(load.failures.values()) + sum(load.answers.values()) == load.result["sent"]
     assert 0.05 < sum(load.failures.values()) / load.result["sent"] < 0.4
+
+
+def test_through_the_service_no_request_is_lost_either(kubectl: Kubectl) -> None:
+    """By its cluster IP: the nodes' tables follow the endpoints, and connections that stand go on to the pod that ends."""
+    ip = kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
+    load = kubectl.start("exec", "-i", "client", "--", "python3", "-c", BY_ADDRESS, f"http://{ip}/")
+    kubectl("set", "env", "deployment/web", "SERVE_PORT_8080=version 2")
+    rolled_out(kubectl)
+    kubectl("rollout", "undo", "deployment/web")
+    rolled_out(kubectl)
+    out, _ = load.communicate(timeout=60)
+    found = json.loads(out)
+    seconds, answers = found.pop("seconds"), found.pop("ok")
+    assert found == {}
+    assert answers >= ENOUGH * seconds * 0.9
