@@ -16,7 +16,18 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import api, commands, one_more_pod, services, services_events, services_traffic, start_stop, traffic, workloads
+from bench import (
+    api,
+    commands,
+    kube_proxy,
+    one_more_pod,
+    services,
+    services_events,
+    services_traffic,
+    start_stop,
+    traffic,
+    workloads,
+)
 from bench.common import Row
 
 BENCHES = {
@@ -29,6 +40,7 @@ BENCHES = {
     "services": services.run,
     "services_events": services_events.run,
     "services_traffic": services_traffic.run,
+    "kube_proxy": kube_proxy.run,
 }
 RESULTS = Path(__file__).with_name("results.json")
 HEADER = """# How fast podplane is

@@ -26,7 +26,7 @@ from podplane.lab.folder import Folder
 MUST = 0.95
 SIZES, ROUNDS, PAIR_ROUNDS = (1, 1_000, 10_000), 15, 21
 POD, CLIENTS = "10.244.1.2", {"on one node": "echo-node1-2", "across nodes": "echo-node2-1"}
-MEASURED = "measured"
+MEASURED, ENDPOINT_SLICES = "measured", "endpointslices.discovery.k8s.io"
 ENDPOINTS = 10
 Way = tuple[list[str], str]
 """A command that runs a client, and the address that it measures."""
@@ -42,7 +42,7 @@ def _beside_the_pod(rounds: int) -> Iterator[Row]:
         quiet()
         one("up", "--nodes", "2", "--pods-per-node", "2")
         with _served(one, "bench"):
-            vip = _fill(HttpClient(Folder("bench").access()), 1)
+            vip = fill(HttpClient(Folder("bench").access()), 1)
             for path, pod in CLIENTS.items():
                 command = _exec("bench", pod)
                 for kind in ("throughput", "round-trips"):
@@ -64,7 +64,7 @@ def _by_number(sizes: Sequence[int], rounds: int) -> Iterator[Row]:
             name = f"bench{size}"
             one("up", "--name", name, "--nodes", "1", "--pods-per-node", "2")
             stack.enter_context(_served(one, name))
-            vip = _fill(HttpClient(Folder(name).access()), size)
+            vip = fill(HttpClient(Folder(name).access()), size)
             ways.append((_exec(name, CLIENTS["on one node"]), vip))
         quiet()
         found = [_round(ways, "connections") for _ in range(rounds)]
@@ -104,7 +104,7 @@ def _served(one: Lab, name: str) -> Iterator[None]:
         server.wait()
 
 
-def _fill(api: HttpClient, size: int) -> str:
+def fill(api: HttpClient, size: int) -> str:
     """So many Services, each of ten endpoints but the last one, which leads to the server; that one's cluster IP, when it is there."""
     for number in range(size - 1):
         first = 2 + number * ENDPOINTS
@@ -122,11 +122,15 @@ def _service(api: HttpClient, name: str, targets: Sequence[str]) -> dict[str, An
     port = {"name": "p", "port": PORT, "protocol": "TCP"}
     made = api.create("services", "default", {"metadata": {"name": name}, "spec": {"ports": [port]}})
     metadata = {"name": f"{name}-a", "labels": {"kubernetes.io/service-name": name}}
-    slice_ = {
-        "metadata": metadata,
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": [ip]} for ip in targets],
-        "ports": [port],
-    }
-    api.create("endpointslices.discovery.k8s.io", "default", slice_)
+    slice_ = {"metadata": metadata, "addressType": "IPv4", "endpoints": _endpoints(targets), "ports": [port]}
+    api.create(ENDPOINT_SLICES, "default", slice_)
     return made
+
+
+def set_targets(api: HttpClient, name: str, targets: Sequence[str]) -> None:
+    """Give a Service other endpoints."""
+    api.patch(ENDPOINT_SLICES, "default", f"{name}-a", {"endpoints": _endpoints(targets)})
+
+
+def _endpoints(targets: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"addresses": [ip], "conditions": {"ready": True}} for ip in targets]

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
+
 from podplane.cluster.client import Client
 from podplane.cluster.errors import AlreadyExists, ApiError, Conflict, NotFound
 from podplane.cluster.events import Recorder
@@ -90,13 +92,13 @@ class Election:
         lease = new or old
         if lease is None or LABEL not in lease.metadata.labels:
             return
-        path = path_of(lease)
+        path, known = path_of(lease), self._leases.get(path_of(lease))
         if new is None:
             self._leases.pop(path, None)
-        else:
+        elif known is None or _is_newer(new, known):
             self._leases[path] = new
             self._seen[path] = self.clock()
-        if new is None or old is None or old.holder != new.holder:
+        if new is None or known is None or known.holder != new.holder:
             self._wake.set()
 
     def changed(self, path: str, service: Service | None) -> None:
@@ -177,9 +179,10 @@ class Election:
                 return
         else:
             try:
-                await self.client.create(LEASES, service.metadata.namespace, _lease(service, spec))
+                made = await self.client.create(LEASES, service.metadata.namespace, _lease(service, spec))
             except AlreadyExists:
                 return
+            self.lease_changed(None, msgspec.convert(made, Lease))
         await self._begin(path, service)
 
     async def _begin(self, path: str, service: Service) -> None:
@@ -220,9 +223,10 @@ class Election:
         metadata = lease.metadata
         body = {"metadata": {"resourceVersion": metadata.resource_version}, "spec": spec}
         try:
-            await self.client.patch(LEASES, metadata.namespace, metadata.name, body, uid=metadata.uid)
+            written = await self.client.patch(LEASES, metadata.namespace, metadata.name, body, uid=metadata.uid)
         except (Conflict, NotFound):
             return False
+        self.lease_changed(lease, msgspec.convert(written, Lease))  # the watch tells it later
         return True
 
     async def _give_up_in_time(self, path: str) -> None:
@@ -236,6 +240,14 @@ class Election:
 
     def _stamp(self) -> str:
         return self.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _is_newer(one: Lease, other: Lease) -> bool:
+    """Was it written later? Versions of one resource are numbers that grow (KEP-5504); what can't be compared is taken for news."""
+    versions = one.metadata.resource_version, other.metadata.resource_version
+    return (
+        one.metadata.uid != other.metadata.uid or not all(map(str.isdecimal, versions)) or int(versions[0]) > int(versions[1])
+    )
 
 
 def path_of(lease: Lease) -> str:

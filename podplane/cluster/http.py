@@ -66,7 +66,11 @@ class HttpClient:
 
     def of_node(self, node: str, port: int, path: str) -> Any:
         """What a node answers over HTTP, as JSON."""
-        return msgspec.json.decode(self._whole(requests.of_node(self.token, node, port, path)))
+        return msgspec.json.decode(self.of_node_raw(node, port, path))
+
+    def of_node_raw(self, node: str, port: int, path: str) -> bytes:
+        """What a node answers over HTTP."""
+        return self._whole(requests.of_node(self.token, node, port, path))
 
     def create(self, resource: str, namespace: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object; as it was stored."""

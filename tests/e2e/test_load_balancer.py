@@ -250,7 +250,9 @@ def test_services_spread_over_nodes(web: list[str], kubectl: Kubectl) -> None:
     until(lambda: "many-" not in kubectl("get", "leases", "-o", "name"))
 
 
-def test_a_service_that_flaps_a_hundred_times_a_second_disturbs_no_other(web: list[str], kubectl: Kubectl, lab: Podplane) -> None:
+def test_a_service_that_flaps_a_hundred_times_a_second_disturbs_no_other(
+    web: list[str], kubectl: Kubectl, lab: Podplane
+) -> None:
     create(kubectl, "restless")
     api = lab.api
 

@@ -254,3 +254,19 @@ async def test_when_its_addresses_change_the_neighbours_are_told_of_the_new_ones
     await cluster.pass_(5, *NAMES)
     assert cluster.answering == [first]
     assert cluster.speakers[first].said == before + 3
+
+
+async def test_what_it_wrote_itself_counts_before_the_watch_tells_it() -> None:
+    cluster = await Cluster().begin()
+    only = cluster.elections["node2"]
+    for _ in range(6):
+        cluster.seconds += 0.3
+        await only.turn()
+        assert len(cluster.answering) <= 1
+    assert cluster.answering == ["node2"]
+    assert cluster.speakers["node2"].said <= 3, "it never fell silent in between"
+    stale = next(iter(only._leases.values()))
+    await cluster.pass_(2, "node2")
+    only.lease_changed(None, stale)
+    assert await only.turn() is not None
+    assert cluster.answering == ["node2"] and only._leases[PATH] != stale
