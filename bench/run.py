@@ -49,9 +49,9 @@ Measured by `make bench`, which writes this page. Every figure is the median of 
 after the other on the same machine. "By hand" is the same path built with `ip`, `sysctl` and `nft` commands. Where the word is
 "no", the figure misses what podplane promises itself.
 
-Beside the figures of Services: kube-proxy 1.36 in its nftables mode, measured elsewhere on this kind of machine, took 51 s and 378 MB for 10,000
-Services with 10 endpoints each into an empty kernel, and 6.2 s for one endpoint that changed among them. With a `kube-proxy` on the PATH, `make
-bench` runs it too.
+Beside the figures of Services: kube-proxy 1.36 in its nftables mode, measured elsewhere on this kind of machine, took 51 s and
+378 MB for 10,000 Services with 10 endpoints each into an empty kernel, and 6.2 s for one endpoint that changed among them. With a
+`kube-proxy` on the PATH, `make bench` runs it too.
 """
 
 
