@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -243,6 +244,15 @@ def _rolling_update(kubectl: Kubectl) -> None:
     assert [curl(kubectl, address) for address in ready(kubectl, "web")] == ["version 2"] * 4
 
 
+def all_tiers_answer(address: str) -> bool:
+    """Does the shop answer? That a pod is ready is known a moment before the nodes' tables lead to it."""
+    try:
+        ask(f"{address}/nobody", "GET")
+    except HTTPError:
+        return False
+    return True
+
+
 @shows("shop")
 def _shop(kubectl: Kubectl) -> None:
     tiers = {"cart": 2, "front": 2, "orders": 2, "store": 1}
@@ -253,6 +263,7 @@ def _shop(kubectl: Kubectl) -> None:
         host = kubectl("get", "service", tier, "-o", "jsonpath={.spec.clusterIP}")
         assert (variables[f"{tier.upper()}_SERVICE_HOST"], variables[f"{tier.upper()}_SERVICE_PORT"]) == (host, port)
     with forwarded(kubectl, "service/front", 80) as address:
+        eventually(lambda: all_tiers_answer(address))
         assert ask(f"{address}/anna/cart", "POST", "book") == ["book"]
         assert ask(f"{address}/anna/cart", "POST", "pen") == ["book", "pen"]
         assert ask(f"{address}/bert", "GET") == {"cart": [], "orders": []}
@@ -260,6 +271,7 @@ def _shop(kubectl: Kubectl) -> None:
         kubectl("exec", "store-0", "--", "kill", "1", code=None)  # its own end may come first
         eventually(lambda: kubectl("get", "pod", "store-0", "-o", "jsonpath={..restartCount}") == "1")
         wait(kubectl, "pod/store-0", "condition=Ready")
+        eventually(lambda: all_tiers_answer(address))
         assert ask(f"{address}/anna", "GET") == {"cart": [], "orders": ["book", "pen"]}
 
 

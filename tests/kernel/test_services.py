@@ -77,7 +77,8 @@ class Rig:
         self.kernel = Kernel(CurrentNamespace(), KernelOpener())
         self.state: dict[Identity, Value] = {}
         subprocess.run(
-            "ip link set lo up; ip addr add 192.168.1.10/32 dev lo; ip -6 addr add fd00:192:168:1::10/128 dev lo", shell=True
+            "ip link set lo up; ip addr add 192.168.1.10/32 dev lo; ip -6 addr add fd00:192:168:1::10/128 dev lo nodad",
+            shell=True,
         )
         self.numbers = services.Numbers()
         self.servers: dict[str, socket.socket] = {}
@@ -161,7 +162,7 @@ def test_endpoints_come_and_go() -> None:
 def test_a_udp_client_that_goes_on_sending_moves_when_its_endpoint_goes(version: int) -> None:
     rig = Rig()
     family, vip = (socket.AF_INET, VIPS[0]) if version == 4 else (socket.AF_INET6, VIPS[1])
-    subprocess.run("ip -6 addr add fd00::1/128 dev lo; ip -6 addr add fd00::2/128 dev lo", shell=True)
+    subprocess.run("ip -6 addr add fd00::1/128 dev lo nodad; ip -6 addr add fd00::2/128 dev lo nodad", shell=True)
     addresses = ["127.0.0.1", "127.0.0.2"] if version == 4 else ["fd00::1", "fd00::2"]
     servers = {}
     for address in addresses:
