@@ -410,3 +410,23 @@ def sctp(packet: bytes) -> bytes:
         for _ in range(8):
             crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
     return packet[:8] + (crc ^ 0xFFFFFFFF).to_bytes(4, "little") + packet[12:]
+
+
+@pytest.mark.parametrize("address", [(VIPS[0], 53), ("127.0.0.9", 30053)])
+def test_a_udp_client_that_began_before_the_first_endpoint_reaches_it_when_it_comes(address: tuple[str, int]) -> None:
+    rig = Rig()
+    dns = service(ips=VIPS[:1], ports=(ServicePort(53, "dns", "UDP", node_port=30053),), type="NodePort")
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("127.0.0.1", 8080))
+    server.settimeout(2)
+    rig.want((dns, []))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(2)
+        client.connect(address)
+        with pytest.raises((PermissionError, ConnectionRefusedError)):  # a sender of the same machine is told by send itself
+            client.send(b"early")
+            client.recv(10)
+        own = [msgspec.structs.replace(one, ports=(EndpointPort("dns", "UDP", 8080),)) for one in slices("127.0.0.1")]
+        rig.want((dns, own))
+        client.send(b"again")
+        assert server.recv(10) == b"again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,10 +15,11 @@ from podplane.agent.agent import Agent
 from podplane.agent.features import PeerPlans
 from podplane.cni.network import Attachment, NetworkError
 from podplane.kernel.door import Kernel
+from podplane.kernel.errors import KernelError
 from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
 from podplane.model.objects import Metadata, Node, NodeSpec
 from podplane.model.service import SERVICE_NAME, Endpoint, EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
-from podplane.state.operations import Operation
+from podplane.state.operations import Failure, Operation, Report
 from tests.plans import OWNER, config, node, uplink
 
 DUAL = (4, 6)
@@ -377,3 +379,36 @@ async def test_what_somebody_else_changes_in_nf_tables_is_looked_at_and_a_busy_s
     now = 11.0
     await rig.agent.reconciler.look()
     assert rig.host.objects.dump() == good
+
+
+class Choosy(Kernel):
+    """A kernel that refuses whatever has this text in it."""
+
+    refused = ""
+
+    def apply(self, operations: Sequence[Operation]) -> Report:
+        bad = [o for o in operations if self.refused and self.refused in str(o.value)]
+        report = super().apply([o for o in operations if o not in bad])
+        report.failed += [Failure(o, KernelError("nft element", "Invalid argument")) for o in bad]
+        return report
+
+
+async def test_what_the_kernel_refuses_is_told_tried_again_and_holds_up_nobody_else() -> None:
+    rig = Rig(("10.96.0.0/16",))
+    told: list[tuple[str, str]] = []
+    now = 0.0
+    kernel = Choosy(rig.host, rig.opener)
+    agent = Agent("node1", rig.config, kernel, PeerPlans(), lambda: now, lambda key, why: told.append((key, why)))
+    agent.start(cluster(1))
+    kernel.refused = "10.244.1.66"
+    for name, ip, target in (("bad", "10.96.0.8", "10.244.1.66"), ("good", "10.96.0.9", "10.244.1.7")):
+        agent.service_changed(None, service_of(name, ip))
+        agent.slice_changed(None, slice_of(name, target))
+    report = await agent.reconcile()
+    assert len(report.failed) == 1
+    assert told == [("service/default/bad", "the kernel refuses it: nft element: Invalid argument")]
+    assert "10.244.1.7" in rig.host.objects.dump() and "10.244.1.66" not in rig.host.objects.dump()
+    kernel.refused = ""
+    now = 2.0
+    await agent.reconciler.look()
+    assert "10.244.1.66" in rig.host.objects.dump()
