@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import ipaddress
 import shutil
@@ -428,6 +429,7 @@ def test_a_udp_client_that_began_before_the_first_endpoint_reaches_it_when_it_co
             client.recv(10)
         own = [msgspec.structs.replace(one, ports=(EndpointPort("dns", "UDP", 8080),)) for one in slices("127.0.0.1")]
         rig.want((dns, own))
-        client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # the ICMP message may have come after send had told
-        client.send(b"again")
+        for _ in range(3):
+            with contextlib.suppress(ConnectionRefusedError):  # what ICMP said of the first one, it may say late
+                client.send(b"again")
         assert server.recv(10) == b"again"
