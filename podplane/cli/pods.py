@@ -92,9 +92,9 @@ def create_and_wait(client: Any, wanted: Sequence[dict[str, Any]], *, existing_o
 
 
 def _all_began(pods: Sequence[dict[str, Any]], uids: set[str]) -> bool:
-    """Every one of them runs, has ended, or has something to say."""
+    """Every one of them runs, has ended, or can't."""
     ours = [pod for pod in pods if pod["metadata"]["uid"] in uids]
-    return all(tables.pod_state(pod) != "Pending" or tables.trouble(pod) for pod in ours)
+    return all(tables.pod_state(pod) != "Pending" or tables.failure(pod) for pod in ours)
 
 
 @click.command()

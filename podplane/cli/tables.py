@@ -84,7 +84,12 @@ def pod_state(pod: Object) -> str:
 
 
 def trouble(pod: Object) -> str:
-    """Why the pod doesn't run, in the words of its status; "" when they say nothing."""
+    """Why the pod doesn't run or isn't ready, in the words of its status; "" when they say nothing."""
+    return failure(pod) or _unmet(pod, "Initialized", "Ready")
+
+
+def failure(pod: Object) -> str:
+    """What went wrong with the pod; "" as well when it only has not come so far yet."""
     status = pod.get("status", {})
     for container in [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]:
         state = container.get("state", {})
@@ -95,5 +100,11 @@ def trouble(pod: Object) -> str:
                 return str(details["message"]).strip()
             if details.get("exitCode"):
                 return f"container {container['name']} ended with exit code {details['exitCode']}"
-    said = {c["type"]: c["message"] for c in status.get("conditions", ()) if c.get("message") and c["status"] != "True"}
-    return next((said[kind] for kind in ("PodScheduled", "Initialized", "Ready") if kind in said), "")
+    return _unmet(pod, "PodScheduled")
+
+
+def _unmet(pod: Object, *kinds: str) -> str:
+    """What the first of these conditions says that does not hold."""
+    conditions = pod.get("status", {}).get("conditions", ())
+    said = {c["type"]: c["message"] for c in conditions if c.get("message") and c["status"] != "True"}
+    return next((said[kind] for kind in kinds if kind in said), "")

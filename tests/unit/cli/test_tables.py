@@ -49,6 +49,15 @@ def test_the_word_that_says_most() -> None:
     assert tables.pod_state(pod()) == "Pending"
 
 
+def test_a_pod_that_has_only_not_come_so_far_did_not_fail() -> None:
+    unready = {"type": "Ready", "status": "False", "message": "containers with unready status: [main]"}
+    creating = {"state": {"waiting": {"reason": "ContainerCreating"}}, "name": "main"}
+    assert tables.failure(pod(containerStatuses=[creating], conditions=[unready])) == ""
+    assert tables.trouble(pod(containerStatuses=[creating], conditions=[unready])) == unready["message"]
+    nowhere = {"type": "PodScheduled", "status": "False", "message": "no node has room"}
+    assert tables.failure(pod(conditions=[unready, nowhere])) == "no node has room"
+
+
 def parties(nodes: int, pods: int) -> tuple[list[Party], list[Party]]:
     made = [
         Party(f"p{n}-{i}", "pod", f"n{n}", (f"10.{n}.0.{i}", f"fd00:{n}::{i}"), 8079) for n in range(nodes) for i in range(pods)
