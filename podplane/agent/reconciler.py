@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from podplane.kernel.namespace import Namespace
-from podplane.services.plan import stale_targets
 from podplane.services.report import Flow
+from podplane.services.stale import Stale, stale
 from podplane.state.desired import Desired, compose
 from podplane.state.network import Link, Sysctl
 from podplane.state.nft import NftValue
@@ -56,8 +56,8 @@ class Kernel(Protocol):
     def disturbed(self) -> bool:
         """Did anybody else change the node's nf_tables since this was asked last?"""
 
-    def forget(self, targets: Collection[tuple[IPAddress, int]]) -> int:
-        """Delete tracked UDP and SCTP connections that were translated to these addresses and ports."""
+    def forget(self, stale: Stale) -> int:
+        """Delete the tracked connections that are to begin anew."""
 
     def connections(self) -> list[Flow]:
         """The node's tracked connections that were translated to another destination."""
@@ -144,7 +144,8 @@ class Reconciler:
             operations, removals = _staged(together)
             async with self._busy:
                 report = await self._carry_out(operations)
-                await self._forget_flows(operations)
+                if any_left := stale(operations):
+                    await asyncio.to_thread(self._forget, any_left)
                 failed = {failure.operation.value.identity: failure.error for failure in report.failed}
                 for _, outcome in changes:
                     if not outcome.done():
@@ -153,14 +154,12 @@ class Reconciler:
                     await self._carry_out(removals)
         self._sending = None
 
-    async def _forget_flows(self, operations: list[Operation]) -> None:
-        """Connections to endpoints that are gone begin anew, where they wouldn't end by themselves."""
-        stale = stale_targets(operations)
-        if stale:
-            try:
-                await asyncio.to_thread(self._kernel.forget, stale)
-            except OSError as error:
-                log.warning("conntrack node=%s error=%s", self._node_name, error)
+    def _forget(self, left: Stale) -> None:
+        """Have connections begin anew that don't end by themselves."""
+        try:
+            self._kernel.forget(left)
+        except OSError as error:
+            log.warning("conntrack node=%s error=%s", self._node_name, error)
 
     async def _carry_out(self, operations: list[Operation]) -> Report:
         """Ask the kernel; what becomes of a failure that is no refusal (too many open files, say) is a report too."""
@@ -201,7 +200,10 @@ class Reconciler:
             found = self._kernel.read(owner, own)
         else:
             found = {**found, **self._kernel.read(Ownership(), own)}
-        report = self._kernel.apply(self._differences(found, tables))
+        differences = self._differences(found, tables)
+        report = self._kernel.apply(differences)
+        if any_left := stale(differences):
+            self._forget(any_left)
         self._log("audit", report, began)
         if report.failed:
             self._audit_at = self._clock() + self._retry_seconds

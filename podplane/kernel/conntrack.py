@@ -1,41 +1,42 @@
-"""Connection tracking: who talks through Services, and to whom a connection without an end (UDP, SCTP) goes that is gone.
+"""Connection tracking: who talks through Services, and which connections are to begin anew.
 
-An entry of the latter lives as long as its client goes on sending, and sends it to nobody. When it is deleted, the next packet is the
-first of a new connection, and an endpoint is chosen for it.
+When an entry is deleted, the next packet is the first of a new connection, and an endpoint is chosen for it.
+
+The kernel is asked to filter what it dumps (CTA_FILTER since Linux 5.8, CTA_STATUS_MASK since 5.19); an older one overlooks that and
+dumps all, so every entry is looked at again here.
 
 Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from podplane.kernel.netlink import Message, Socket, attribute, parse_attributes
 from podplane.kernel.rtnl.decode import ip_from
 from podplane.services.report import Flow
-from podplane.state.value import IPAddress
+from podplane.services.stale import End, Stale
 
 NETLINK_NETFILTER = 12
 CTNETLINK = 1 << 8
 GET, DELETE = CTNETLINK | 1, CTNETLINK | 2
 GENERIC = struct.Struct(">BBH")
 """struct nfgenmsg: family, version, resource."""
-AF_UNSPEC = 0
+AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
 ORIGINAL, REPLY = 1, 2
 TUPLE_IP, TUPLE_PROTO = 1, 2
 V4_SOURCE, V4_DESTINATION, V6_SOURCE, V6_DESTINATION = 1, 2, 3, 4
 PROTO_NUMBER, PROTO_SOURCE_PORT, PROTO_DESTINATION_PORT = 1, 2, 3
-STATUS, TRANSLATED = 3, 1 << 5
-"""CTA_STATUS, IPS_DST_NAT."""
+STATUS, STATUS_MASK, TRANSLATED = 3, 26, 1 << 5
+"""CTA_STATUS, CTA_STATUS_MASK, IPS_DST_NAT."""
+FILTER, REPLY_FLAGS, BY_PROTOCOL = 25, 2, 1 << 3
+"""CTA_FILTER, CTA_FILTER_REPLY_FLAGS, CTA_FILTER_F_CTA_PROTO_NUM."""
 ORIGINAL_COUNTERS, REPLY_COUNTERS, PACKETS, BYTES = 9, 10, 1, 2
 """Counted with net.netfilter.nf_conntrack_acct."""
 PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
-WITHOUT_END = (17, 132)
+NUMBERS = {name: number for number, name in PROTOCOLS.items()}
 NESTED = 1 << 15
-
-Target = tuple[IPAddress, int]
 
 
 class Conntrack:
@@ -50,53 +51,62 @@ class Conntrack:
 
     def translated(self) -> list[Flow]:
         """The connections that were translated to another destination."""
-        rows = self._socket.dump(GET, GENERIC.pack(AF_UNSPEC, 0, 0))
-        found = (_flow(parse_attributes(content, GENERIC.size)) for _, content in rows)
+        bit = struct.pack(">I", TRANSLATED)
+        query = GENERIC.pack(AF_UNSPEC, 0, 0) + attribute(STATUS, bit) + attribute(STATUS_MASK, bit)
+        found = (_flow(parse_attributes(content, GENERIC.size)) for _, content in self._socket.dump(GET, query))
         return [flow for flow in found if flow is not None]
 
-    def forget(self, targets: Collection[Target]) -> int:
-        """Delete the UDP and SCTP connections that were translated to these; how many those were."""
+    def forget(self, stale: Stale) -> int:
+        """Delete the connections that are to begin anew; how many those were."""
+        kinds = {(AF_INET if ip.version == 4 else AF_INET6, protocol) for protocol, ip, _ in stale.targets | stale.frontends}
         messages = []
-        for _, content in self._socket.dump(GET, GENERIC.pack(AF_UNSPEC, 0, 0)):
-            parts = parse_attributes(content, GENERIC.size)
-            if REPLY in parts and _source(parts[REPLY]) in targets:
-                header = GENERIC.pack(content[0], 0, 0)
-                body = header + attribute(ORIGINAL | NESTED, parts[ORIGINAL])
-                messages.append(Message(DELETE, 0, body, "delete a tracked connection"))
+        for family, protocol in sorted(kinds):
+            for _, content in self._socket.dump(GET, _query(family, protocol)):
+                parts = parse_attributes(content, GENERIC.size)
+                if _is_stale(parts, stale):
+                    body = GENERIC.pack(content[0], 0, 0) + attribute(ORIGINAL | NESTED, parts[ORIGINAL])
+                    messages.append(Message(DELETE, 0, body, "delete a tracked connection"))
         refused = self._socket.request(messages)  # one that ended by itself meanwhile
         return len(messages) - len(refused)
 
 
-def _flow(parts: Mapping[int, bytes]) -> Flow | None:
-    """A connection as a flow; None for one that goes where it was sent, or has no ports."""
-    if not {ORIGINAL, REPLY, STATUS} <= parts.keys() or not int.from_bytes(parts[STATUS], "big") & TRANSLATED:
-        return None
-    original, reply = parse_attributes(parts[ORIGINAL]), parse_attributes(parts[REPLY])
-    asked, answering = parse_attributes(original[TUPLE_PROTO]), parse_attributes(reply[TUPLE_PROTO])
-    number = asked[PROTO_NUMBER][0]
-    if PROTO_DESTINATION_PORT not in asked or number not in PROTOCOLS:
-        return None
-    ip, from_ip = parse_attributes(original[TUPLE_IP]), parse_attributes(reply[TUPLE_IP])
-    sums = [parse_attributes(parts[kind]) for kind in (ORIGINAL_COUNTERS, REPLY_COUNTERS) if kind in parts]
-    packets, octets = (sum(int.from_bytes(one.get(kind, b""), "big") for one in sums) for kind in (PACKETS, BYTES))
-    return Flow(
-        PROTOCOLS[number],
-        ip_from(ip.get(V4_DESTINATION) or ip[V6_DESTINATION]),
-        int.from_bytes(asked[PROTO_DESTINATION_PORT], "big"),
-        ip_from(from_ip.get(V4_SOURCE) or from_ip[V6_SOURCE]),
-        int.from_bytes(answering[PROTO_SOURCE_PORT], "big"),
-        packets,
-        octets,
-    )
+def _query(family: int, protocol: str) -> bytes:
+    """For the connections of one family and protocol."""
+    number = attribute(TUPLE_PROTO | NESTED, attribute(PROTO_NUMBER, bytes((NUMBERS[protocol],))))
+    by_protocol = attribute(FILTER | NESTED, attribute(REPLY_FLAGS, struct.pack("=I", BY_PROTOCOL)))
+    return GENERIC.pack(family, 0, 0) + attribute(REPLY | NESTED, number) + by_protocol
 
 
-def _source(content: bytes) -> Target | None:
-    """Who answers, as (address, port); None for what has an end of its own."""
+def _is_stale(parts: Mapping[int, bytes], stale: Stale) -> bool:
+    if not {ORIGINAL, REPLY, STATUS} <= parts.keys():
+        return False
+    if _is_translated(parts):
+        return _end(parts[REPLY], V4_SOURCE, V6_SOURCE, PROTO_SOURCE_PORT) in stale.targets
+    return _end(parts[ORIGINAL], V4_DESTINATION, V6_DESTINATION, PROTO_DESTINATION_PORT) in stale.frontends
+
+
+def _is_translated(parts: Mapping[int, bytes]) -> bool:
+    return bool(int.from_bytes(parts[STATUS], "big") & TRANSLATED)
+
+
+def _end(content: bytes, v4: int, v6: int, port: int) -> End | None:
+    """One end of a tuple; None when its protocol has no ports, or is none of ours."""
     parts = parse_attributes(content)
     ip, proto = parse_attributes(parts[TUPLE_IP]), parse_attributes(parts[TUPLE_PROTO])
-    if proto[PROTO_NUMBER][0] not in WITHOUT_END:
+    protocol = PROTOCOLS.get(proto[PROTO_NUMBER][0])
+    if protocol is None or port not in proto:
         return None
-    port = int.from_bytes(proto[PROTO_SOURCE_PORT], "big")
-    if V4_SOURCE in ip:
-        return ipaddress.IPv4Address(ip[V4_SOURCE]), port
-    return ipaddress.IPv6Address(ip[V6_SOURCE]), port
+    return protocol, ip_from(ip.get(v4) or ip[v6]), int.from_bytes(proto[port], "big")
+
+
+def _flow(parts: Mapping[int, bytes]) -> Flow | None:
+    """A connection as a flow; None for one that goes where it was sent, or has no ports."""
+    if not {ORIGINAL, REPLY, STATUS} <= parts.keys() or not _is_translated(parts):
+        return None
+    asked = _end(parts[ORIGINAL], V4_DESTINATION, V6_DESTINATION, PROTO_DESTINATION_PORT)
+    answering = _end(parts[REPLY], V4_SOURCE, V6_SOURCE, PROTO_SOURCE_PORT)
+    if asked is None or answering is None:
+        return None
+    sums = [parse_attributes(parts[kind]) for kind in (ORIGINAL_COUNTERS, REPLY_COUNTERS) if kind in parts]
+    packets, octets = (sum(int.from_bytes(one.get(kind, b""), "big") for one in sums) for kind in (PACKETS, BYTES))
+    return Flow(*asked, *answering[1:], packets, octets)

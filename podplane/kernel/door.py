@@ -16,13 +16,14 @@ from typing import Protocol
 
 from podplane.kernel import netlink, syscalls
 from podplane.kernel.announce import LinkSocket
-from podplane.kernel.conntrack import Conntrack, Target
+from podplane.kernel.conntrack import Conntrack
 from podplane.kernel.errors import KernelError, NotFound
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import Nft
 from podplane.kernel.rtnl import Rtnl, matches
 from podplane.kernel.sysctl import Sysctls, set_here
 from podplane.services.report import Flow
+from podplane.services.stale import Stale
 from podplane.state.network import Sysctl
 from podplane.state.nft import NftValue
 from podplane.state.operations import Failure, Operation, Report
@@ -56,8 +57,8 @@ class NftPart(Part, Protocol):
 class Tracked(Protocol):
     """The tracked connections of one namespace."""
 
-    def forget(self, targets: Collection[Target]) -> int:
-        """Delete the UDP and SCTP connections that were translated to these; how many those were."""
+    def forget(self, stale: Stale) -> int:
+        """Delete the connections that are to begin anew; how many those were."""
 
     def translated(self) -> list[Flow]:
         """The connections that were translated to another destination."""
@@ -283,11 +284,11 @@ class Kernel:
         """Did anybody else change the node's nf_tables since this was asked last?"""
         return self._nft_part().disturbed()
 
-    def forget(self, targets: Collection[Target]) -> int:
-        """Delete the node's UDP and SCTP connections that were translated to these addresses and ports; how many those were."""
+    def forget(self, stale: Stale) -> int:
+        """Delete those of the node's tracked connections that are to begin anew; how many those were."""
         tracked = self._opener.conntrack(self._namespaces[HOST])
         try:
-            return tracked.forget(targets)
+            return tracked.forget(stale)
         finally:
             tracked.close()
 

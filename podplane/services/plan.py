@@ -16,12 +16,10 @@ from podplane.model.view import Sandbox, View
 from podplane.services import tables
 from podplane.services.endpoints import Place, Target, candidates
 from podplane.services.rules import CHOICE_BITS
+from podplane.services.stale import WITHOUT_END
 from podplane.state.nft import GOTO, Element, Verdict
-from podplane.state.operations import Operation
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
 
-WITHOUT_END = ("UDP", "SCTP")
-"""Protocols whose tracked connections must be deleted when their endpoint goes."""
 NOT_OURS = {"service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"}
 """Labels of Services that somebody else serves, or nobody."""
 MAX_ENDPOINTS = 1 << CHOICE_BITS - 1
@@ -102,7 +100,7 @@ def hairpin(sandbox: Sandbox, view: View, config: NetworkConfig) -> Fragment:
 def group_name(service: Service, port: ServicePort, policy: str) -> str:
     """What a group is called, here and in the comments of the kernel's objects."""
     name = f"svc/{service.metadata.path}:{port.name or port.port}"
-    name += f"/{port.protocol.lower()}" if port.protocol in WITHOUT_END else ""
+    name += f"/{port.protocol.lower()}" if port.protocol.lower() in WITHOUT_END else ""
     return f"{name}/local" if policy == LOCAL else name
 
 
@@ -169,19 +167,6 @@ def _sticky_group(
         yield tables.element("ids", version, (group, index), (number,), name)
         yield tables.element("sticky", version, (number,), None, name)
     yield from tables.recaller(version, count, seconds)
-
-
-def stale_targets(operations: Iterable[Operation]) -> set[tuple[IPAddress, int]]:
-    """Where UDP and SCTP connections went that are to go elsewhere after these operations."""
-    gone: set[tuple[IPAddress, int]] = set()
-    there: set[tuple[IPAddress, int]] = set()
-    for old, new in operations:
-        for value, found in ((old, gone), (new, there)):
-            match value:
-                case Element(table=tables.NAME, set="endpoints4" | "endpoints6" | "targets4" | "targets6", data=(ip, port)):
-                    if value.comment.partition(":")[2].split("/")[1:2] in (["udp"], ["sctp"]):
-                        found.add((ip, port))  # type: ignore[arg-type]  # an address and a number
-    return gone - there
 
 
 def target_name(group: str, ip: object, port: object) -> str:

@@ -33,6 +33,7 @@ from podplane.services import plan as services
 from podplane.services import tables
 from podplane.services.endpoints import Place
 from podplane.services.report import traffic
+from podplane.services.stale import Stale, stale
 from podplane.state.network import Link
 from podplane.state.nft import Element
 from podplane.state.operations import diff
@@ -180,7 +181,7 @@ def test_a_udp_client_that_goes_on_sending_moves_when_its_endpoint_goes(version:
         before = dict(rig.state)
         planned = [msgspec.structs.replace(one, ports=(EndpointPort("dns", "UDP", 8080),)) for one in slices(*own)]
         rig.want((service(ports=(ServicePort(53, "dns", "UDP"),)), planned))
-        rig.kernel.forget(services.stale_targets(diff(before, rig.state)))
+        rig.kernel.forget(stale(diff(before, rig.state)))
 
     want(*addresses)
     client.connect((vip, 53))
@@ -203,7 +204,7 @@ def _takes(server: socket.socket) -> bool:
 
 def test_only_what_lost_its_protocols_endpoint_is_forgotten() -> None:
     old = services.plan(service(), slices("127.0.0.1", "127.0.0.2"), HERE, services.Numbers())
-    assert services.stale_targets(diff(old, {})) == set()
+    assert not stale(diff(old, {}))
 
 
 LOCAL = {"external_traffic_policy": "Local", "external_ips": ("192.0.2.7",)}
@@ -433,3 +434,48 @@ def test_a_udp_client_that_began_before_the_first_endpoint_reaches_it_when_it_co
             with contextlib.suppress(ConnectionRefusedError):  # what ICMP said of the first one, it may say late
                 client.send(b"again")
         assert server.recv(10) == b"again"
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_udp_client_that_talked_to_the_address_before_it_was_a_service_comes_to_the_service(version: int) -> None:
+    """Without anything deleted, tracking would keep it past the Service for as long as it goes on sending."""
+    rig = Rig()
+    family, address = (socket.AF_INET, "192.168.1.10") if version == 4 else (socket.AF_INET6, "fd00:192:168:1::10")
+    endpoint = "127.0.0.1" if version == 4 else "::1"
+    before_it, behind_it = (socket.socket(family, socket.SOCK_DGRAM) for _ in range(2))
+    before_it.bind((address, 30053))
+    behind_it.bind((endpoint, 8080))
+    for server in (before_it, behind_it):
+        server.settimeout(2)
+    rig.want()
+    with socket.socket(family, socket.SOCK_DGRAM) as client:
+        client.connect((address, 30053))
+        client.send(b"1")
+        assert before_it.recv(10) == b"1"
+        dns = service(ports=(ServicePort(53, "dns", "UDP", node_port=30053),), type="NodePort")
+        own = [msgspec.structs.replace(one, ports=(EndpointPort("dns", "UDP", 8080),)) for one in slices(endpoint)]
+        here = dataclasses.replace(HERE, addresses=(ipaddress.ip_address(address),))
+        operations = diff(rig.state, wanted(services.plan(dns, own, here, rig.numbers)))
+        assert not rig.kernel.apply(operations).failed
+        client.send(b"2")
+        assert before_it.recv(10) == b"2", "as tracked"
+        assert rig.kernel.forget(stale(operations)) == 1
+        client.send(b"3")
+        assert behind_it.recv(10) == b"3"
+
+
+def test_connections_of_others_are_not_forgotten() -> None:
+    """Neither those of another protocol, family or port, nor a TCP connection to the same target."""
+    rig = Rig()
+    rig.serve("127.0.0.1")
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.bind(("127.0.0.1", 8080))
+    rig.want((service(), slices("127.0.0.1")))
+    with socket.create_connection((VIPS[0], 80)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.sendto(b"x", ("127.0.0.1", 8080))
+        ends = [("udp", ipaddress.ip_address(ip), port) for ip, port in (("127.0.0.1", 8081), ("127.0.0.2", 8080), ("::1", 8080))]
+        assert rig.kernel.forget(Stale(frozenset(ends), frozenset(ends))) == 0
+        here = frozenset({("udp", ipaddress.ip_address("127.0.0.1"), 8080)})
+        assert rig.kernel.forget(Stale(targets=here)) == 0, "it was not translated"
+        assert rig.kernel.forget(Stale(frontends=here)) == 1
+        assert len(rig.kernel.connections()) == 1

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from podplane.kernel.conntrack import Target
 from podplane.kernel.door import Announcer, NftPart, Part, SysctlPart, Tracked, Visit
 from podplane.kernel.errors import KernelError
 from podplane.kernel.fakes.nft import FakeNft
@@ -15,6 +14,7 @@ from podplane.kernel.fakes.rtnl import FakeRtnl
 from podplane.kernel.fakes.sysctl import FakeSysctls
 from podplane.kernel.namespace import Namespace
 from podplane.services.report import Flow
+from podplane.services.stale import Stale
 from podplane.state.network import Link
 from podplane.state.value import IPAddress, Value
 
@@ -45,12 +45,12 @@ class FakeNamespace:
 class FakeConntrack:
     """No connections."""
 
-    def __init__(self, forgotten: list[Target]) -> None:
+    def __init__(self, forgotten: list[Stale]) -> None:
         self._forgotten = forgotten
 
-    def forget(self, targets: Collection[Target]) -> int:
-        """Remember them."""
-        self._forgotten += sorted(targets)
+    def forget(self, stale: Stale) -> int:
+        """Remember what that was."""
+        self._forgotten.append(stale)
         return 0
 
     def translated(self) -> list[Flow]:
@@ -78,7 +78,7 @@ class FakeOpener:
 
     def __init__(self) -> None:
         self._by_fd: dict[int, FakeNamespace] = {}
-        self.forgotten: list[Target] = []
+        self.forgotten: list[Stale] = []
         self.announced: list[tuple[str, IPAddress]] = []
 
     def namespace(self) -> FakeNamespace:
