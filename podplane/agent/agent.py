@@ -28,7 +28,7 @@ from podplane.model.view import Sandbox, View
 from podplane.nodes.plan import TABLE
 from podplane.pods.plan import VETH_PREFIX
 from podplane.services.announce import announced_ips
-from podplane.services.plan import Numbers
+from podplane.services.numbers import Numbers
 from podplane.services.report import Flow
 from podplane.services.tables import TABLE as SERVICES_TABLE
 from podplane.state.desired import Conflict, compose
@@ -108,7 +108,7 @@ class Agent:
         it answered: their network stays as it is.
         """
         found = self.reconciler.read()
-        self._numbers.recover(found.values())
+        self._numbers.recover(found.values(), self.reconciler.memory())
         for node in nodes.values():
             self.node_changed(None, node)
         for service in services:
@@ -234,6 +234,7 @@ class Agent:
         operations = [operation for key in dirty for operation in self._try(key)]
         if self._set_aside and any(operation.new is None for operation in operations):
             operations += [operation for key in sorted(self._set_aside) for operation in self._try(key)]
+        self._numbers.tidy(self.reconciler.desired.values())
         return operations
 
     def _try(self, key: str) -> list[Operation]:

@@ -19,7 +19,8 @@ from podplane.routes import host_gw
 from podplane.services import announce, tables
 from podplane.services import plan as services
 from podplane.services.endpoints import Place
-from podplane.services.plan import Here, Numbers
+from podplane.services.numbers import Numbers
+from podplane.services.plan import Here
 from podplane.state.value import Fragment, IPAddress, IPNetwork
 
 NODE, PEER, POD, SERVICE, ANNOUNCE = "node", "peer", "pod", "service", "announce"

@@ -16,7 +16,7 @@ from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
 from podplane.state.mac import mac_of
 from podplane.state.network import Address, Link, Sysctl
-from podplane.state.nft import Chain, Element, Hook, Set, Table
+from podplane.state.nft import Chain, Element, Hook, Set, Table, label
 from podplane.state.nft_rules import counter, destination_not_in_set, family, masquerade, rule, source_in
 from podplane.state.value import Fragment, IPNetwork, Value, fragment
 
@@ -107,7 +107,7 @@ def node_elements(node: Node, versions: Iterable[int]) -> list[Value]:
     ips = [ipaddress.ip_address(ip) for ip in node.internal_ips]
     wanted = set(versions)
     return [
-        Element(family=TABLE[0], table=TABLE[1], set=_nodes(ip.version), key=(ip,), comment=f"node/{node.metadata.name}")
+        Element(family=TABLE[0], table=TABLE[1], set=_nodes(ip.version), key=(ip,), comment=label("node", node.metadata.name))
         for ip in ips
         if ip.version in wanted
     ]

@@ -1,4 +1,4 @@
-"""One Service as kernel objects: its frontends, and the groups of endpoints that they share. Pure, but for the numbers of groups.
+"""One Service as kernel objects: its frontends, and the groups of endpoints that they share. Pure, but for the numbers.
 
 A group is a choice of endpoints: those of one port for one traffic policy. Everything that leads to that choice (cluster IPs, node
 ports, external addresses) is a frontend of the one group.
@@ -7,64 +7,24 @@ ports, external addresses) is a frontend of the one group.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from podplane.model.config import NetworkConfig
 from podplane.model.service import CLUSTER, LOCAL, EndpointSlice, Service, ServicePort
 from podplane.model.view import Sandbox, View
 from podplane.services import tables
 from podplane.services.endpoints import Place, Target, candidates
-from podplane.services.rules import CHOICE_BITS
+from podplane.services.numbers import MAX_ENDPOINTS, Numbers, target_name
+from podplane.services.rules import CHOICE_BITS, FRONTENDS, INSIDE
 from podplane.services.stale import WITHOUT_END
-from podplane.state.nft import GOTO, Element, Verdict
+from podplane.state.nft import GOTO, Verdict, label
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
 
+SUFFIX = len(f":{15 * 'p'}/sctp/local")
+"""So long is at most what follows a Service's path in the name of a group (a port's name has 15 letters)."""
 NOT_OURS = {"service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"}
 """Labels of Services that somebody else serves, or nobody."""
-MAX_ENDPOINTS = 1 << CHOICE_BITS - 1
-"""So many endpoints of a group are used."""
-
-
-@dataclass(slots=True)
-class Numbers:
-    """Numbers of groups by name, each given once. An agent that starts takes over those that are in the kernel."""
-
-    _by_name: dict[str, int] = field(default_factory=dict)
-    _sticky: dict[tuple[int, int], int] = field(default_factory=dict)
-    _last: int = 0
-
-    def of(self, name: str) -> int:
-        """The number of a group."""
-        if name not in self._by_name:
-            self._last += 1
-            self._by_name[name] = self._last
-        return self._by_name[name]
-
-    def choice(self, count: int, seconds: int) -> int:
-        """The number of a way to choose: without affinity, that of the endpoints."""
-        if seconds and (count, seconds) not in self._sticky:
-            self._sticky[count, seconds] = max((MAX_ENDPOINTS, *self._sticky.values())) + 1
-        return self._sticky[count, seconds] if seconds else count
-
-    def recover(self, found: Iterable[Value]) -> None:
-        """Take over the numbers that are in the kernel: what is as it should be is not written anew."""
-        for value in found:
-            match value:
-                case Element(table=tables.NAME, set="frontends4" | "frontends6", data=(int() as mark,), comment=name):
-                    self._take(name, mark >> CHOICE_BITS)
-                case Element(
-                    table=tables.NAME, set="targets4" | "targets6", key=(int() as number,), data=(ip, port), comment=name
-                ):
-                    self._take(target_name(name, ip, port), number)
-                case Element(table=tables.NAME, set="choice4" | "choice6", key=(int() as number,), data=Verdict(chain=chain)):
-                    if number > MAX_ENDPOINTS:
-                        _, count, seconds = chain.split("-")
-                        self._sticky[int(count), int(seconds)] = number
-
-    def _take(self, name: str, number: int) -> None:
-        self._by_name.setdefault(name, number)
-        self._last = max(self._last, number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +53,13 @@ def hairpin(sandbox: Sandbox, view: View, config: NetworkConfig) -> Fragment:
     if not config.service_cidrs:
         return {}
     ips = [ip for ip in map(ipaddress.ip_address, sandbox.ips) if ip.version in view.versions]
-    comment = f"pod/{sandbox.namespace}/{sandbox.name}"
+    comment = label("pod", f"{sandbox.namespace}/{sandbox.name}")
     return fragment(tables.element("hairpin", ip.version, (ip, ip), None, comment) for ip in ips)
 
 
 def group_name(service: Service, port: ServicePort, policy: str) -> str:
     """What a group is called, here and in the comments of the kernel's objects."""
-    name = f"svc/{service.metadata.path}:{port.name or port.port}"
+    name = f"{label('svc', service.metadata.path, SUFFIX)}:{port.name or port.port}"
     name += f"/{port.protocol.lower()}" if port.protocol.lower() in WITHOUT_END else ""
     return f"{name}/local" if policy == LOCAL else name
 
@@ -110,25 +70,27 @@ def _port(
     found = candidates(slices, port, version, here.service_cidrs)
     by_policy: dict[str, list[tuple[str, IPAddress, int]]] = {}
     for policy, address, number in frontends(service, port, version, here):
-        by_policy.setdefault(policy, []).append(("frontends", address, number))
+        by_policy.setdefault(policy, []).append((FRONTENDS, address, number))
         is_external = str(address) not in service.spec.cluster_ips
-        if policy == LOCAL and is_external and not service.spec.affinity_seconds:
-            by_policy.setdefault(CLUSTER, []).append(("inside", address, number))
+        if policy == LOCAL and is_external:
+            by_policy.setdefault(CLUSTER, []).append((INSIDE, address, number))
     for policy, own in by_policy.items():
         targets = (found.everywhere(here.place) if policy == CLUSTER else found.local(here.place))[:MAX_ENDPOINTS]
         name = group_name(service, port, policy)
         if targets:
-            group, seconds = numbers.of(name) << CHOICE_BITS, service.spec.affinity_seconds
-            how = numbers.choice(len(targets), seconds)
+            group, seconds = numbers.groups.of(name) << CHOICE_BITS, service.spec.affinity_seconds
             if seconds:
-                yield from _sticky_group(version, group, name, targets, seconds, numbers)
+                yield from _sticky_group(version, group, name, targets, numbers)
             else:
                 yield from _group(version, group, name, targets)
-            yield tables.choice(version, how, len(targets), seconds)
+            ways = {kind: numbers.way(len(targets), seconds, kind) for kind, _, _ in own}
+            for kind, way in ways.items():
+                yield from tables.chooser(version, len(targets), seconds, kind)
+                yield tables.choice(version, way, len(targets), seconds, kind)
             for kind, address, number in own:
-                yield tables.element(kind, version, (address, port.protocol.lower(), number), (group | how,), name)
+                yield tables.element(kind, version, (address, port.protocol.lower(), number), (group | ways[kind],), name)
         else:
-            for _, address, number in (row for row in own if row[0] == "frontends"):
+            for _, address, number in (row for row in own if row[0] == FRONTENDS):
                 yield tables.element("refused", version, (address, port.protocol.lower(), number), None, name)
         for address in {address for _, address, _ in own if str(address) not in service.spec.cluster_ips}:
             yield tables.element("addresses", version, (address,), None, "Service address")
@@ -140,7 +102,7 @@ def _balanced(service: Service, port: ServicePort, version: int) -> Iterator[Val
     texts = service.spec.load_balancer_source_ranges
     ranges = {network for network in map(_network, texts) if network is not None and network.version == version}
     for address in _addresses(service.balanced_ips, version):
-        yield tables.element("owned", version, (address,), None, f"svc/{service.metadata.path}")
+        yield tables.element("owned", version, (address,), None, label("svc", service.metadata.path))
         if texts:
             chain = tables.sources(version, tuple(sorted(ranges)))
             yield from (*tables.guard(version), chain)
@@ -149,29 +111,18 @@ def _balanced(service: Service, port: ServicePort, version: int) -> Iterator[Val
 
 
 def _group(version: int, group: int, name: str, targets: Sequence[Target]) -> Iterator[Value]:
-    count = len(targets)
     for index, target in enumerate(sorted(targets)):
         yield tables.element("endpoints", version, (group, index), tuple(target), name)
-    yield tables.chooser(version, count)
 
 
-def _sticky_group(
-    version: int, group: int, name: str, targets: Sequence[Target], seconds: int, numbers: Numbers
-) -> Iterator[Value]:
+def _sticky_group(version: int, group: int, name: str, targets: Sequence[Target], numbers: Numbers) -> Iterator[Value]:
     """As `_group`, for clients that keep their endpoint: each endpoint has a number of its own."""
-    count = len(targets)
     yield from tables.memory(version)
     for index, target in enumerate(sorted(targets)):
-        number = numbers.of(target_name(name, *target))
+        number = numbers.targets.of(target_name(name, *target))
         yield tables.element("targets", version, (number,), tuple(target), name)
         yield tables.element("ids", version, (group, index), (number,), name)
         yield tables.element("sticky", version, (number,), None, name)
-    yield from tables.recaller(version, count, seconds)
-
-
-def target_name(group: str, ip: object, port: object) -> str:
-    """What an endpoint of a group is called that clients keep to."""
-    return f"{group}/{ip}/{port}"
 
 
 def frontends(service: Service, port: ServicePort, version: int, here: Here) -> Iterator[tuple[str, IPAddress, int]]:

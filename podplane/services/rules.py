@@ -48,6 +48,8 @@ PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 CHOICE_BITS = 14
 CHOICE_MASK = (1 << CHOICE_BITS) - 1
 """The lower bits of a mark say how is chosen, those above which group it is."""
+FRONTENDS, INSIDE = "frontends", "inside"
+"""Maps that lead to a group: of all frontends, and of those that lead elsewhere for clients inside the cluster."""
 FIRST = 1
 """The first register."""
 SIZE = {4: 4, 6: 16}
@@ -77,7 +79,7 @@ def is_frontend(version: int, name: str) -> Row:
     return (*frontend(version), Lookup(set=name))
 
 
-def to_group(version: int, kind: str = "frontends") -> Row:
+def to_group(version: int, kind: str = FRONTENDS) -> Row:
     """`meta mark set ip daddr . meta l4proto . th dport map @frontends4`."""
     return (*frontend(version), Lookup(set=f"{kind}{version}", dreg=FIRST), Meta(key=META_MARK, sreg=FIRST))
 

@@ -26,7 +26,7 @@ from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.services import rules as r
 from podplane.state.network import Route, Sysctl
-from podplane.state.nft import GOTO, JUMP, Chain, Element, Hook, Rule, Set, Table, Verdict
+from podplane.state.nft import GOTO, JUMP, Chain, Element, Hook, Rule, Set, Table, Verdict, label
 from podplane.state.nft_rules import Row, counter, family, masquerade, rule, source_in
 from podplane.state.value import Fragment, IPNetwork, Value, fragment
 
@@ -51,18 +51,40 @@ def element(kind: str, version: int, key: tuple[object, ...], data: object = Non
     return Element(family=FAMILY, table=NAME, set=name(kind, version), key=key, data=data, comment=comment)  # type: ignore[arg-type]  # parts
 
 
-@functools.cache
-def chooser(version: int, count: int) -> Chain:
-    """The chain that chooses among so many endpoints, each with the same chance."""
-    rules = (rule(r.drop_choice()), *(rule(*r.choose(version, protocol, count)) for protocol in r.PROTOCOLS))
-    return Chain(family=FAMILY, table=NAME, name=f"lb{version}-{count}", rules=rules)
+def way(count: int, seconds: int, kind: str) -> str:
+    """A way to choose, as the chain is called that does it: among so many endpoints, kept for so long, for clients of such a kind."""
+    if not seconds:
+        return str(count)
+    return f"{count}-{seconds}" if kind == r.FRONTENDS else f"{count}-{seconds}-{kind}"
 
 
 @functools.cache
-def choice(version: int, number: int, count: int, seconds: int = 0) -> Element:
-    """How groups are chosen from that have so many endpoints, and whose clients keep theirs for so long: all of them share it."""
-    chain = f"lb{version}-{count}-{seconds}" if seconds else f"lb{version}-{count}"
+def choice(version: int, number: int, count: int, seconds: int = 0, kind: str = r.FRONTENDS) -> Element:
+    """How a way to choose is found by its number: all groups that are chosen from like this share it."""
+    chain = f"lb{version}-{way(count, seconds, kind)}"
     return element("choice", version, (number,), Verdict(GOTO, chain), f"among {count}")
+
+
+@functools.cache
+def chooser(version: int, count: int, seconds: int = 0, kind: str = r.FRONTENDS) -> tuple[Chain, ...]:
+    """The chains that choose among so many endpoints, each with the same chance; with session affinity, for a client that has none yet."""
+    name = f"lb{version}-{way(count, seconds, kind)}"
+    if seconds:
+        return _recaller(name, version, count, seconds, kind)
+    return (_chain(name, (rule(r.drop_choice()), *(rule(*r.choose(version, protocol, count)) for protocol in r.PROTOCOLS))),)
+
+
+def _recaller(name: str, version: int, count: int, seconds: int, kind: str) -> tuple[Chain, ...]:
+    """What is remembered of a client is the number of its endpoint. When that endpoint is gone, its number leads nowhere."""
+    kept = f"kept{version}-{seconds}"
+    go = r.verdict(Verdict(GOTO, kept))
+    again = rule(family(version), r.to_group(version, kind), r.drop_choice(), r.pick(version, count), go)
+    rules = (rule(family(version), *r.recall(version), go), rule(family(version), r.forget(version)), again)
+    keep = (
+        rule(family(version), r.remember(version, seconds)),
+        *(rule(*r.to_endpoint(version, protocol)) for protocol in r.PROTOCOLS),
+    )
+    return _chain(kept, keep), _chain(name, rules)
 
 
 @functools.cache
@@ -79,24 +101,6 @@ def memory(version: int) -> tuple[Set, ...]:
         Set(family=FAMILY, table=NAME, name=name(kind, version), key=key, data=data, size=size)
         for kind, (key, data, size) in shapes.items()
     )
-
-
-@functools.cache
-def recaller(version: int, count: int, seconds: int) -> tuple[Chain, ...]:
-    """The chains of a group of so many endpoints whose clients keep theirs for so long.
-
-    What is remembered of a client is the number of its endpoint. When that endpoint is gone its number leads nowhere, and
-    another one is chosen.
-    """
-    kept = f"kept{version}-{seconds}"
-    go = r.verdict(Verdict(GOTO, kept))
-    again = rule(family(version), r.to_group(version), r.drop_choice(), r.pick(version, count), go)
-    rules = (rule(family(version), *r.recall(version), go), rule(family(version), r.forget(version)), again)
-    keep = (
-        rule(family(version), r.remember(version, seconds)),
-        *(rule(*r.to_endpoint(version, protocol)) for protocol in r.PROTOCOLS),
-    )
-    return _chain(kept, keep), _chain(f"lb{version}-{count}-{seconds}", rules)
 
 
 @functools.cache
@@ -167,7 +171,7 @@ def _local(version: int, blocks: Iterable[IPNetwork], node: Node) -> Iterator[El
             yield element("local", version, (block,), comment="pods of this node")
     for ip in map(ipaddress.ip_address, node.internal_ips):
         if ip.version == version:
-            yield element("local", version, (ipaddress.ip_network(ip),), comment=f"node/{node.metadata.name}")
+            yield element("local", version, (ipaddress.ip_network(ip),), comment=label("node", node.metadata.name))
 
 
 def _base_chains(versions: Iterable[int], config: NetworkConfig) -> Iterator[Chain]:
@@ -199,7 +203,7 @@ def _shortcuts(versions: Iterable[int], config: NetworkConfig) -> tuple[list[Rul
     """For pods, and for the node itself, an address from outside that serves this node's endpoints only is one of the whole cluster."""
     versions = list(versions)
     why = "externalTrafficPolicy is for clients from outside"
-    rows = {v: (r.to_group(v, "inside"), r.by_choice(name("choice", v))) for v in versions}
+    rows = {v: (r.to_group(v, r.INSIDE), r.by_choice(name("choice", v))) for v in versions}
     cidrs = [cidr for cidr in map(ipaddress.ip_network, config.cluster_cidrs) if cidr.version in versions]
     from_pods = [rule(family(c.version), source_in(c), *rows[c.version], comment=why) for c in cidrs]
     return from_pods, [rule(family(v), *rows[v], comment=why) for v in versions]

@@ -9,6 +9,8 @@ Registers are named in the kernel's normal form: 1-4 are the 16-byte ones, 9-11,
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 
 from podplane.state.value import Identity, IPAddress, IPNetwork, Value
@@ -16,6 +18,16 @@ from podplane.state.value import Identity, IPAddress, IPNetwork, Value
 ACCEPT, DROP, CONTINUE, RETURN, JUMP, GOTO = 1, 0, -1, -5, -3, -4
 """Verdict codes (NF_*, NFT_*)."""
 REGISTER_VERDICT, REGISTER_1 = 0, 1
+COMMENT_BYTES = 127
+"""nft takes comments of at most so many (NFTNL_UDATA_COMMENT_MAXLEN, with a zero behind)."""
+
+
+def label(kind: str, path: str, room: int = 0) -> str:
+    """`svc/default/web`: an object as comments name it, with `room` left for more letters; of a long name, the beginning and a digest."""
+    text, most = f"{kind}/{path}", COMMENT_BYTES - room
+    if len(text.encode()) <= most:
+        return text
+    return f"{text[: most - 9]}~{hashlib.blake2s(text.encode(), digest_size=4).hexdigest()}"
 
 
 class Verdict(msgspec.Struct, frozen=True):

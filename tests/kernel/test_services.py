@@ -32,6 +32,7 @@ from podplane.model.service import (
 from podplane.services import plan as services
 from podplane.services import tables
 from podplane.services.endpoints import Place
+from podplane.services.numbers import Numbers
 from podplane.services.report import traffic
 from podplane.services.stale import Stale, stale
 from podplane.state.network import Link
@@ -82,7 +83,7 @@ class Rig:
             "ip link set lo up; ip addr add 192.168.1.10/32 dev lo; ip -6 addr add fd00:192:168:1::10/128 dev lo nodad",
             shell=True,
         )
-        self.numbers = services.Numbers()
+        self.numbers = Numbers()
         self.servers: dict[str, socket.socket] = {}
 
     def want(self, *planned: tuple[Service, list[EndpointSlice]]) -> None:
@@ -203,7 +204,7 @@ def _takes(server: socket.socket) -> bool:
 
 
 def test_only_what_lost_its_protocols_endpoint_is_forgotten() -> None:
-    old = services.plan(service(), slices("127.0.0.1", "127.0.0.2"), HERE, services.Numbers())
+    old = services.plan(service(), slices("127.0.0.1", "127.0.0.2"), HERE, Numbers())
     assert not stale(diff(old, {}))
 
 
@@ -227,7 +228,7 @@ def test_from_outside_only_local_endpoints_are_reached_and_from_inside_all() -> 
 @pytest.mark.parametrize("label", ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"])
 def test_a_service_of_somebody_else_is_left_alone(label: str) -> None:
     theirs = Service(metadata=Metadata(name="x", namespace="y", labels={label: "z"}), spec=service().spec)
-    assert services.plan(theirs, slices("127.0.0.1"), HERE, services.Numbers()) == {}
+    assert services.plan(theirs, slices("127.0.0.1"), HERE, Numbers()) == {}
 
 
 STICKY = {"session_affinity": "ClientIP", "session_affinity_config": None}
@@ -249,6 +250,65 @@ def test_a_client_keeps_its_endpoint_until_that_goes() -> None:
     assert second != first
     rig.want((service(**STICKY), slices(*addresses)))
     assert {rig.reached(VIPS[0]) for _ in range(30)} == {second}
+
+
+def test_a_client_of_an_endpoint_that_went_is_led_to_no_other_service_by_the_next_agent() -> None:
+    """Its memory has the greatest number, which nothing in the tables names any more."""
+    rig = Rig()
+    rig.serve("127.0.0.1", "127.0.0.2")
+    rig.want((service(**STICKY), slices("127.0.0.1")))
+    assert rig.reached(VIPS[0]) == "127.0.0.1"
+    rig.want((service(**STICKY), slices()))
+    rig.numbers = Numbers()
+    rig.numbers.recover(rig.kernel.read(OWNER).values(), rig.kernel.memory(OWNER))
+    other = service("other", ("10.96.0.11",), **STICKY)
+    rig.want((service(**STICKY), slices("127.0.0.1")), (other, slices("127.0.0.2")))
+    assert rig.reached(VIPS[0]) == "127.0.0.1" and rig.reached("10.96.0.11") == "127.0.0.2"
+    numbers = {value.data for value in rig.kernel.memory(OWNER) if value.set == "affinity4"}
+    assert len(numbers) == 2
+
+
+def test_with_affinity_and_policy_local_who_is_inside_keeps_one_of_all_endpoints() -> None:
+    rig = Rig()
+    rig.serve("127.0.0.1", "127.0.0.2")
+    (slice_, _) = slices("127.0.0.1", "127.0.0.2")
+    placed = tuple(Endpoint(addresses=e.addresses, node_name=f"node{n}") for n, e in enumerate(slice_.endpoints or (), 1))
+    wanted_ = (service(**STICKY, **LOCAL), [EndpointSlice(endpoints=placed, ports=slice_.ports)])
+    seen = set()
+    for _ in range(30):
+        rig.want()  # its memory goes along
+        rig.want(wanted_)
+        first = rig.reached("127.0.0.9", 30080)
+        assert {rig.reached("127.0.0.9", 30080) for _ in range(3)} == {first}
+        seen.add(first)
+    assert seen == {"127.0.0.1", "127.0.0.2"}
+
+
+def test_names_longer_than_a_comment_are_read_back_as_they_were_wanted() -> None:
+    rig = Rig()
+    rig.serve("127.0.0.1", "127.0.0.2")
+    spec = service(ports=(ServicePort(80, "a-port-15-bytes", node_port=30080),)).spec
+    long = [
+        Service(Metadata(name="n" * 62 + end, namespace="s" * 63), msgspec.structs.replace(spec, cluster_ips=(ip,)))
+        for end, ip in (("1", VIPS[0]), ("2", "10.96.0.11"))
+    ]
+    own = [
+        [msgspec.structs.replace(o, ports=(EndpointPort("a-port-15-bytes", "TCP", 8080),)) for o in slices(ip)]
+        for ip in ("127.0.0.1", "127.0.0.2")
+    ]
+    long[1] = msgspec.structs.replace(
+        long[1], spec=msgspec.structs.replace(long[1].spec, ports=(ServicePort(80, "a-port-15-bytes"),))
+    )
+    rig.want(*zip(long, own, strict=True))
+    assert rig.reached(VIPS[0]) == "127.0.0.1" and rig.reached("10.96.0.11") == "127.0.0.2"
+    found = rig.kernel.read(OWNER)
+    assert all(found[identity] == value for identity, value in rig.state.items() if identity[0].startswith("nft"))
+    again = Numbers()
+    again.recover(found.values())
+    assert {
+        **services.plan(long[0], own[0], HERE, again),
+        **services.plan(long[1], own[1], HERE, again),
+    }.items() <= rig.state.items()
 
 
 def test_nothing_is_left_when_services_go() -> None:
@@ -381,7 +441,7 @@ def test_five_thousand_endpoints_are_all_reached_and_all_go() -> None:
 def test_an_endpoint_in_two_slices_is_one_and_one_in_the_service_range_is_none() -> None:
     here = dataclasses.replace(HERE, service_cidrs=(ipaddress.ip_network(CONFIG.service_cidrs[0]),))
     both = [*slices("127.0.0.1", "127.0.0.2", "10.96.0.77"), *slices("127.0.0.2", "10.96.255.255")]
-    planned = services.plan(service(), both, here, services.Numbers())
+    planned = services.plan(service(), both, here, Numbers())
     targets = [v.data for v in planned.values() if isinstance(v, Element) and v.set == "endpoints4"]
     assert targets == [(ipaddress.ip_address(f"127.0.0.{n}"), 8080) for n in (1, 2)]
 
@@ -473,7 +533,9 @@ def test_connections_of_others_are_not_forgotten() -> None:
     rig.want((service(), slices("127.0.0.1")))
     with socket.create_connection((VIPS[0], 80)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.sendto(b"x", ("127.0.0.1", 8080))
-        ends = [("udp", ipaddress.ip_address(ip), port) for ip, port in (("127.0.0.1", 8081), ("127.0.0.2", 8080), ("::1", 8080))]
+        ends = [
+            ("udp", ipaddress.ip_address(ip), port) for ip, port in (("127.0.0.1", 8081), ("127.0.0.2", 8080), ("::1", 8080))
+        ]
         assert rig.kernel.forget(Stale(frozenset(ends), frozenset(ends))) == 0
         here = frozenset({("udp", ipaddress.ip_address("127.0.0.1"), 8080)})
         assert rig.kernel.forget(Stale(targets=here)) == 0, "it was not translated"

@@ -227,13 +227,18 @@ class Nft:
         result: list[Set | Element] = []
         for owner in self._dump_sets([(family, name)]):
             self._sets[(*_place(owner), owner.name)] = owner
-            if owner.is_dynamic:
-                result.append(owner)
-                continue
-            query = text(c.ELEM_LIST_TABLE, name) + text(c.ELEM_LIST_SET, owner.name)
-            found = [e for row in self._dump(c.GETSETELEM, family, query) for e in codec.elements_from(owner, row)]
-            result += [owner, *codec.join_intervals(owner, found)]
+            result += [owner] if owner.is_dynamic else [owner, *self._read_elements(owner)]
         return result
+
+    def _read_elements(self, owner: Set) -> list[Element]:
+        query = text(c.ELEM_LIST_TABLE, owner.table) + text(c.ELEM_LIST_SET, owner.name)
+        found = [e for row in self._dump(c.GETSETELEM, owner.family, query) for e in codec.elements_from(owner, row)]
+        return codec.join_intervals(owner, found)
+
+    def memory(self, owner: Ownership) -> list[Element]:
+        """What rules have put into the owner's dynamic sets."""
+        dynamic = [found for found in self._dump_sets(sorted(owner.tables)) if found.is_dynamic]
+        return [element for found in dynamic for element in self._read_elements(found)]
 
 
 def _with_rules(chain: Chain, rules: tuple[Rule, ...]) -> Chain:
