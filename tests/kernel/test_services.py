@@ -255,17 +255,15 @@ def test_a_client_keeps_its_endpoint_until_that_goes() -> None:
 def test_a_client_of_an_endpoint_that_went_is_led_to_no_other_service_by_the_next_agent() -> None:
     """Its memory has the greatest number, which nothing in the tables names any more."""
     rig = Rig()
-    rig.serve("127.0.0.1", "127.0.0.2")
-    rig.want((service(**STICKY), slices("127.0.0.1")))
-    assert rig.reached(VIPS[0]) == "127.0.0.1"
-    rig.want((service(**STICKY), slices()))
+    rig.serve("127.0.0.1", "127.0.0.2", "127.0.0.3")
+    stays, web, other = (service(name, (f"10.96.0.1{n}",), **STICKY) for n, name in enumerate(("stays", "web", "other")))
+    rig.want((stays, slices("127.0.0.1")), (web, slices("127.0.0.2")))
+    assert rig.reached("10.96.0.11") == "127.0.0.2"
+    rig.want((stays, slices("127.0.0.1")), (web, slices()))
     rig.numbers = Numbers()
     rig.numbers.recover(rig.kernel.read(OWNER).values(), rig.kernel.memory(OWNER))
-    other = service("other", ("10.96.0.11",), **STICKY)
-    rig.want((service(**STICKY), slices("127.0.0.1")), (other, slices("127.0.0.2")))
-    assert rig.reached(VIPS[0]) == "127.0.0.1" and rig.reached("10.96.0.11") == "127.0.0.2"
-    numbers = {value.data for value in rig.kernel.memory(OWNER) if value.set == "affinity4"}
-    assert len(numbers) == 2
+    rig.want((stays, slices("127.0.0.1")), (other, slices("127.0.0.3")), (web, slices("127.0.0.2")))
+    assert rig.reached("10.96.0.11") == "127.0.0.2" and rig.reached("10.96.0.12") == "127.0.0.3"
 
 
 def test_with_affinity_and_policy_local_who_is_inside_keeps_one_of_all_endpoints() -> None:
