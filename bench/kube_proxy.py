@@ -14,6 +14,7 @@ from statistics import median
 from bench.common import Lab, Row, lab, quiet
 from bench.services import ENDPOINTS, SERVICES, measured
 from bench.services_traffic import fill, set_targets
+from podplane.cli import tables
 from podplane.cluster.errors import ApiError
 from podplane.cluster.http import HttpClient
 
@@ -25,7 +26,8 @@ COUNT = re.compile(rb"^kubeproxy_sync_proxy_rules_duration_seconds_count(?:\{[^}
 
 def run(short: bool) -> list[Row]:
     """How long it takes; nothing without one."""
-    if shutil.which("kube-proxy") is None:
+    program = shutil.which("kube-proxy")
+    if program is None:
         return []
     size = 300 if short else SERVICES
     with lab() as one:
@@ -33,7 +35,7 @@ def run(short: bool) -> list[Row]:
         one("up", "--nodes", "1", "--cluster-cidr", "10.244.0.0/16")
         api = one.api
         fill(api, size)
-        _start(one, api)
+        _start(one, api, program)
         filled = _seconds(api, 0.0)
         changes = []
         for number in range(CHANGES):
@@ -49,9 +51,9 @@ def run(short: bool) -> list[Row]:
     ]
 
 
-def _start(one: Lab, api: HttpClient) -> None:
+def _start(one: Lab, api: HttpClient, program: str) -> None:
     """As a pod in the node's network, with the right to do everything."""
-    command = ["kube-proxy", "--proxy-mode=nftables", "--hostname-override=node1", "--cluster-cidr=10.244.0.0/16"]
+    command = [program, "--proxy-mode=nftables", "--hostname-override=node1", "--cluster-cidr=10.244.0.0/16"]
     command += [
         "--kubeconfig=/config/kubeconfig",
         "--metrics-bind-address=0.0.0.0:10249",
@@ -80,6 +82,8 @@ def _seconds(api: HttpClient, more_than: float) -> float:
             text = api.of_node_raw("node1", METRICS_PORT, "metrics")
         except ApiError:  # it is not there yet
             text = b""
+            if why := tables.failure(api.get("pods", "default", "kube-proxy")):
+                raise RuntimeError(f"kube-proxy does not run: {why}") from None
         now = sum(map(float, SUM.findall(text)))
         if now > more_than and now == before and sum(map(float, COUNT.findall(text))):
             return now
