@@ -108,7 +108,7 @@ class Agent:
         it answered: their network stays as it is.
         """
         found = self.reconciler.read()
-        self._numbers.recover(found.values(), self.reconciler.memory())
+        self._numbers.recover(found.values())
         for node in nodes.values():
             self.node_changed(None, node)
         for service in services:

@@ -18,7 +18,7 @@ from podplane.services.report import Flow
 from podplane.services.stale import Stale, stale
 from podplane.state.desired import Desired, compose
 from podplane.state.network import Link, Sysctl
-from podplane.state.nft import Element, NftValue
+from podplane.state.nft import NftValue
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, IPAddress, Value
@@ -49,9 +49,6 @@ class Kernel(Protocol):
 
     def read(self, owner: Ownership, sysctls: Iterable[str] = ()) -> dict[Identity, Value]:
         """What the kernel holds of this owner in the node's own namespace, and the values of these sysctls."""
-
-    def memory(self, owner: Ownership) -> list[Element]:
-        """What rules have put into the owner's dynamic sets."""
 
     def announce(self, link: str, ips: Iterable[IPAddress]) -> None:
         """Tell the neighbours on a link that these addresses are here."""
@@ -99,10 +96,6 @@ class Reconciler:
         """All that is this owner's in the kernel."""
         self._is_disturbed |= self._kernel.disturbed()  # whatever comes from now on is news
         return self._kernel.read(self.ownership)
-
-    def memory(self) -> list[Element]:
-        """What the kernel remembers of clients."""
-        return self._kernel.memory(self.ownership)
 
     def audit_soon(self) -> None:
         """Something went wrong: compare everything before long, and later each time that doesn't help."""

@@ -25,7 +25,7 @@ from podplane.kernel.sysctl import Sysctls, set_here
 from podplane.services.report import Flow
 from podplane.services.stale import Stale
 from podplane.state.network import Sysctl
-from podplane.state.nft import Element, NftValue
+from podplane.state.nft import NftValue
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, IPAddress, Value
@@ -52,9 +52,6 @@ class NftPart(Part, Protocol):
 
     def disturbed(self) -> bool:
         """Did anybody else commit a change since this was asked last?"""
-
-    def memory(self, owner: Ownership) -> list[Element]:
-        """What rules have put into the owner's dynamic sets."""
 
 
 class Tracked(Protocol):
@@ -322,10 +319,6 @@ class Kernel:
             sysctl = Sysctl(name=name, value=value)
             found[sysctl.identity] = sysctl
         return found
-
-    def memory(self, owner: Ownership) -> list[Element]:
-        """What rules have put into the owner's dynamic sets."""
-        return self._nft_part().memory(owner)
 
     @staticmethod
     def matches(wanted: Value, found: Value) -> bool:

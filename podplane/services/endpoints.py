@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from podplane.model.service import Endpoint, EndpointSlice, ServicePort
+from podplane.model.service import LOCAL, Endpoint, EndpointSlice, ServicePort
 from podplane.state.value import IPAddress, IPNetwork
 
 VERSION = {"IPv4": 4, "IPv6": 6}
@@ -37,6 +37,10 @@ class Candidates(NamedTuple):
     """The endpoints of one port in one family, each target once."""
 
     rows: tuple[Row, ...]
+
+    def chosen(self, policy: str, place: Place) -> list[Target]:
+        """For a traffic policy."""
+        return self.local(place) if policy == LOCAL else self.everywhere(place)
 
     def everywhere(self, place: Place) -> list[Target]:
         """For policy Cluster: the ready ones, or those of them that hints say are for this node or its zone; else the last ones."""

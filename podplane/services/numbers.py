@@ -1,21 +1,25 @@
-"""Numbers for what has only a number in the kernel: groups of endpoints, endpoints that clients keep to, ways to choose.
+"""Numbers for what has only a number in the kernel: groups of endpoints, members of a group that clients keep to, ways to choose.
 
-They are given by name, and one that is free again is given last of all. So what is remembered of a client's number never leads it to
-somebody else's endpoint. An agent that starts takes over the numbers that are in the kernel, and so writes nothing.
+They are given by name, and one that is free again is given last of all. An agent that starts takes over those that are in the kernel,
+and so writes nothing. What is remembered of a client is the number of a group and that of a member: whatever numbers are given again, no
+client is led to another Service.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from podplane.services import tables
-from podplane.services.rules import CHOICE_BITS
+from podplane.services.endpoints import Target
+from podplane.services.rules import CHOICE_BITS, CHOICE_MASK
 from podplane.state.nft import Element, Verdict
 from podplane.state.value import Value
 
-MAX_ENDPOINTS = 1 << CHOICE_BITS - 1
-"""So many endpoints of a group are used: without session affinity, the way to choose is their number."""
+PLAIN_WAYS = 1 << CHOICE_BITS - 1
+"""Up to here, the way to choose among so many endpoints is their number."""
+MAX_MEMBERS = CHOICE_MASK
+"""So many endpoints of a group are used when clients keep to theirs."""
 SPARE = 1000
 """Names that are in use no more are forgotten when they outnumber the others by so many."""
 
@@ -31,12 +35,12 @@ class Series:
     first: int
     last: int
     what: str
-    _by_name: dict[str, int] = field(default_factory=dict)
+    _by_name: dict[Hashable, int] = field(default_factory=dict)
     _used: set[int] = field(default_factory=set)
     _latest: int = 0
     _kept: int = 0
 
-    def of(self, name: str) -> int:
+    def of(self, name: Hashable) -> int:
         """The number of a name; NoNumber when there is none left for a new one."""
         number = self._by_name.get(name)
         if number is None:
@@ -53,26 +57,23 @@ class Series:
             pass
         return number
 
-    def take(self, name: str, number: int) -> None:
+    def take(self, name: Hashable, number: int) -> None:
         """This name has this number already; the first one that says so has it."""
         if name not in self._by_name and number not in self._used and self.first <= number <= self.last:
             self._by_name[name] = number
             self._used.add(number)
-            self.pass_over(number)
+            self._latest = max(self._latest, number)
 
-    def pass_over(self, number: int) -> None:
-        """Go on behind this number: somebody remembers it."""
-        self._latest = max(self._latest, number)
+    def keep(self, names: Collection[Hashable]) -> None:
+        """Forget all others."""
+        for name in [name for name in self._by_name if name not in names]:
+            self._used.discard(self._by_name.pop(name))
 
     @property
     def is_crowded(self) -> bool:
         """Are there many more names than were in use lately, or more than half of the room that those left?"""
         room = self.last - self.first + 1 - self._kept
         return len(self._by_name) - self._kept > min(self._kept + SPARE, room // 2)
-
-    def forget(self) -> None:
-        """Forget all names; those that are in use are taken again."""
-        self._by_name, self._used = {}, set()
 
     def settle(self) -> None:
         """The names that there are now are those in use."""
@@ -84,39 +85,40 @@ class Numbers:
     """All of one node."""
 
     groups: Series = field(default_factory=lambda: Series(1, (1 << 32 - CHOICE_BITS) - 1, "groups of endpoints"))
-    targets: Series = field(default_factory=lambda: Series(1, (1 << 32) - 1, "endpoints with session affinity"))
-    ways: Series = field(default_factory=lambda: Series(MAX_ENDPOINTS + 1, (1 << CHOICE_BITS) - 1, "kinds of session affinity"))
+    ways: Series = field(default_factory=lambda: Series(PLAIN_WAYS + 1, CHOICE_MASK, "ways to choose an endpoint"))
+    _members: dict[tuple[str, int], Series] = field(default_factory=dict)
 
-    def way(self, count: int, seconds: int, kind: str) -> int:
-        """The number of a way to choose among so many endpoints."""
-        return self.ways.of(tables.way(count, seconds, kind)) if seconds else count
+    def members(self, group: str, version: int, targets: Sequence[Target]) -> list[int]:
+        """A number of each of these endpoints, that are all of a group and IP version."""
+        series = self._members_of(group, version)
+        series.keep(set(targets))
+        return [series.of(target) for target in targets]
 
-    def recover(self, found: Iterable[Value], remembered: Iterable[Value] = ()) -> None:
-        """Take over the numbers that are in the kernel, and pass over those that clients are `remembered` with."""
+    def _members_of(self, group: str, version: int) -> Series:
+        return self._members.setdefault((group, version), Series(1, MAX_MEMBERS, f"endpoints of {group}"))
+
+    def way(self, count: int, seconds: int) -> int:
+        """The number of a way to choose: among so many endpoints, for clients that keep theirs for so long."""
+        return count if count <= PLAIN_WAYS and not seconds else self.ways.of(tables.way(count, seconds))
+
+    def recover(self, found: Iterable[Value]) -> None:
+        """Take over the numbers that are in the kernel."""
         for value in found:
             match value:
                 case Element(table=tables.NAME, set="frontends4" | "frontends6" | "inside4" | "inside6", data=(int() as mark,)):
                     self.groups.take(value.comment, mark >> CHOICE_BITS)
-                case Element(table=tables.NAME, set="targets4" | "targets6", key=(int() as number,), data=(ip, port)):
-                    self.targets.take(target_name(value.comment, ip, port), number)
+                case Element(table=tables.NAME, set="targets4" | "targets6" as kind, key=(int() as mark,), data=(ip, port)):
+                    target = Target(ip, port)  # type: ignore[arg-type]  # as the map has them
+                    self._members_of(value.comment, int(kind[-1])).take(target, mark & CHOICE_MASK)
                 case Element(table=tables.NAME, set="choice4" | "choice6", key=(int() as number,), data=Verdict(chain=chain)):
                     self.ways.take(chain.partition("-")[2], number)
-        for value in remembered:
-            match value:
-                case Element(table=tables.NAME, set="affinity4" | "affinity6", data=(int() as number,)):
-                    self.targets.pass_over(number)
 
     def tidy(self, wanted: Iterable[Value]) -> None:
-        """Forget numbers of names that nobody uses any more, once there are many; `wanted` is all that the kernel shall hold."""
-        every = (self.groups, self.targets, self.ways)
-        if any(series.is_crowded for series in every):
-            for series in every:
-                series.forget()
+        """Forget the names that nobody uses any more, once there are many; `wanted` is all that the kernel shall hold."""
+        if self.groups.is_crowded or self.ways.is_crowded:
+            for series in (self.groups, self.ways):
+                series.keep(())
+            self._members = {}
             self.recover(wanted)
-            for series in every:
+            for series in (self.groups, self.ways):
                 series.settle()
-
-
-def target_name(group: str, ip: object, port: object) -> str:
-    """What an endpoint of a group is called that clients keep to."""
-    return f"{group}/{ip}/{port}"

@@ -15,7 +15,7 @@ from podplane.model.service import CLUSTER, LOCAL, EndpointSlice, Service, Servi
 from podplane.model.view import Sandbox, View
 from podplane.services import tables
 from podplane.services.endpoints import Place, Target, candidates
-from podplane.services.numbers import MAX_ENDPOINTS, Numbers, target_name
+from podplane.services.numbers import MAX_MEMBERS, Numbers
 from podplane.services.rules import CHOICE_BITS, FRONTENDS, INSIDE
 from podplane.services.stale import WITHOUT_END
 from podplane.state.nft import GOTO, Verdict, label
@@ -75,20 +75,19 @@ def _port(
         if policy == LOCAL and is_external:
             by_policy.setdefault(CLUSTER, []).append((INSIDE, address, number))
     for policy, own in by_policy.items():
-        targets = (found.everywhere(here.place) if policy == CLUSTER else found.local(here.place))[:MAX_ENDPOINTS]
+        targets, seconds = found.chosen(policy, here.place), service.spec.affinity_seconds
         name = group_name(service, port, policy)
         if targets:
-            group, seconds = numbers.groups.of(name) << CHOICE_BITS, service.spec.affinity_seconds
+            group = numbers.groups.of(name) << CHOICE_BITS
             if seconds:
                 yield from _sticky_group(version, group, name, targets, numbers)
             else:
                 yield from _group(version, group, name, targets)
-            ways = {kind: numbers.way(len(targets), seconds, kind) for kind, _, _ in own}
-            for kind, way in ways.items():
-                yield from tables.chooser(version, len(targets), seconds, kind)
-                yield tables.choice(version, way, len(targets), seconds, kind)
+            way = numbers.way(len(targets), seconds)
+            yield from tables.chooser(version, len(targets), seconds)
+            yield tables.choice(version, way, len(targets), seconds)
             for kind, address, number in own:
-                yield tables.element(kind, version, (address, port.protocol.lower(), number), (group | ways[kind],), name)
+                yield tables.element(kind, version, (address, port.protocol.lower(), number), (group | way,), name)
         else:
             for _, address, number in (row for row in own if row[0] == FRONTENDS):
                 yield tables.element("refused", version, (address, port.protocol.lower(), number), None, name)
@@ -116,10 +115,11 @@ def _group(version: int, group: int, name: str, targets: Sequence[Target]) -> It
 
 
 def _sticky_group(version: int, group: int, name: str, targets: Sequence[Target], numbers: Numbers) -> Iterator[Value]:
-    """As `_group`, for clients that keep their endpoint: each endpoint has a number of its own."""
+    """As `_group`, for clients that keep their endpoint: each endpoint has a number of its own in the group."""
+    members = sorted(targets)[:MAX_MEMBERS]
     yield from tables.memory(version)
-    for index, target in enumerate(sorted(targets)):
-        number = numbers.targets.of(target_name(name, *target))
+    for index, (target, member) in enumerate(zip(members, numbers.members(name, version, members), strict=True)):
+        number = group | member
         yield tables.element("targets", version, (number,), tuple(target), name)
         yield tables.element("ids", version, (group, index), (number,), name)
         yield tables.element("sticky", version, (number,), None, name)

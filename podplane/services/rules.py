@@ -53,8 +53,6 @@ FRONTENDS, INSIDE = "frontends", "inside"
 FIRST = 1
 """The first register."""
 SIZE = {4: 4, 6: 16}
-CLIENT_REGISTERS, DATA_REGISTER = {4: (1, 9, 10, 11), 6: (1, 2, 3, 17)}, {4: 2, 6: 18}
-"""Where the parts of a client's question lie, one behind the other, and what is remembered of it."""
 DYNSET_UPDATE, DYNSET_DELETE = 1, 2
 """NFT_DYNSET_OP_UPDATE, NFT_DYNSET_OP_DELETE."""
 SECOND, THIRD = {4: 9, 6: 2}, {4: 10, 6: 13}
@@ -112,13 +110,12 @@ def choose(version: int, protocol_name: str, count: int) -> tuple[Row, ...]:
 
 
 def client(version: int) -> Row:
-    """`ip saddr . ip daddr . meta l4proto . th dport`, in registers: who asked what."""
-    address, destination, proto, port = CLIENT_REGISTERS[version]
+    """`ip saddr . meta mark & 0xffffc000`, in registers: who asks for which group."""
+    mark = SECOND[version]
     return (
-        _address(version, SOURCE_OFFSET[version], address),
-        _address(version, DESTINATION_OFFSET[version], destination),
-        Meta(key=META_L4PROTO, dreg=proto),
-        Payload(dreg=port, base=TRANSPORT_HEADER, offset=PORT_OFFSET, length=PORT_SIZE),
+        _address(version, SOURCE_OFFSET[version]),
+        Meta(key=META_MARK, dreg=mark),
+        Bitwise(sreg=mark, dreg=mark, length=4, mask=(~CHOICE_MASK & 0xFFFF_FFFF).to_bytes(4, "little"), xor=bytes(4)),
     )
 
 
@@ -139,7 +136,7 @@ def remember(version: int, seconds: int) -> Row:
 
 
 def _affinity(version: int, op: int, milliseconds: int) -> Row:
-    data = DATA_REGISTER[version]
+    data = THIRD[version]
     update = Dynset(set=f"affinity{version}", op=op, data=data, timeout=milliseconds)
     return (*client(version), Meta(key=META_MARK, dreg=data), update)
 

@@ -6,8 +6,8 @@
     refuse (filter)            what still goes to a Service address goes nowhere: reject
     postrouting (nat)          masquerade where the answer would not come back this way
 
-With session affinity, lb4-<n>-<seconds> first looks whether affinity4 remembers this client's endpoint, and else chooses one (ids4) and
-remembers it; kept4-<seconds> goes there (targets4).
+With session affinity, lb4-<n>-<seconds> first looks whether affinity4 remembers this client's endpoint of the group, and else chooses one
+(ids4); kept4-<seconds> remembers it and goes there (targets4).
 
 So a new connection costs three lookups, whatever the number of Services, and a Service costs its frontends and its endpoints. Only the
 first packet of a connection gets here; connection tracking does the rest. The mark is used by the first packet only, and cleared.
@@ -51,37 +51,40 @@ def element(kind: str, version: int, key: tuple[object, ...], data: object = Non
     return Element(family=FAMILY, table=NAME, set=name(kind, version), key=key, data=data, comment=comment)  # type: ignore[arg-type]  # parts
 
 
-def way(count: int, seconds: int, kind: str) -> str:
-    """A way to choose, as the chain is called that does it: among so many endpoints, kept for so long, for clients of such a kind."""
-    if not seconds:
-        return str(count)
-    return f"{count}-{seconds}" if kind == r.FRONTENDS else f"{count}-{seconds}-{kind}"
+def way(count: int, seconds: int) -> str:
+    """A way to choose, as the chain is called that does it: among so many endpoints, for clients that keep theirs for so long."""
+    return f"{count}-{seconds}" if seconds else str(count)
 
 
 @functools.cache
-def choice(version: int, number: int, count: int, seconds: int = 0, kind: str = r.FRONTENDS) -> Element:
+def choice(version: int, number: int, count: int, seconds: int = 0) -> Element:
     """How a way to choose is found by its number: all groups that are chosen from like this share it."""
-    chain = f"lb{version}-{way(count, seconds, kind)}"
-    return element("choice", version, (number,), Verdict(GOTO, chain), f"among {count}")
+    return element("choice", version, (number,), Verdict(GOTO, f"lb{version}-{way(count, seconds)}"), f"among {count}")
 
 
 @functools.cache
-def chooser(version: int, count: int, seconds: int = 0, kind: str = r.FRONTENDS) -> tuple[Chain, ...]:
+def chooser(version: int, count: int, seconds: int = 0) -> tuple[Chain, ...]:
     """The chains that choose among so many endpoints, each with the same chance; with session affinity, for a client that has none yet."""
-    name = f"lb{version}-{way(count, seconds, kind)}"
+    name, why = f"lb{version}-{way(count, seconds)}", f"one of {count}"
     if seconds:
-        return _recaller(name, version, count, seconds, kind)
-    return (_chain(name, (rule(r.drop_choice()), *(rule(*r.choose(version, protocol, count)) for protocol in r.PROTOCOLS))),)
+        return _recaller(name, version, count, seconds)
+    choices = (rule(*r.choose(version, protocol, count), comment=why) for protocol in r.PROTOCOLS)
+    return (_chain(name, (rule(r.drop_choice()), *choices)),)
 
 
-def _recaller(name: str, version: int, count: int, seconds: int, kind: str) -> tuple[Chain, ...]:
-    """What is remembered of a client is the number of its endpoint. When that endpoint is gone, its number leads nowhere."""
+def _recaller(name: str, version: int, count: int, seconds: int) -> tuple[Chain, ...]:
+    """What is remembered of a client is its endpoint's number, with the group's in its upper bits. When that is gone, it leads nowhere."""
     kept = f"kept{version}-{seconds}"
     go = r.verdict(Verdict(GOTO, kept))
-    again = rule(family(version), r.to_group(version, kind), r.drop_choice(), r.pick(version, count), go)
-    rules = (rule(family(version), *r.recall(version), go), rule(family(version), r.forget(version)), again)
+    rules = (
+        rule(r.drop_choice()),
+        rule(family(version), *r.recall(version), go, comment="the endpoint that the client had"),
+        rule(r.drop_choice()),
+        rule(family(version), r.forget(version), comment="that is gone"),
+        rule(family(version), r.pick(version, count), go, comment=f"one of {count}"),
+    )
     keep = (
-        rule(family(version), r.remember(version, seconds)),
+        rule(family(version), r.remember(version, seconds), comment=f"the client keeps its endpoint for {seconds} s"),
         *(rule(*r.to_endpoint(version, protocol)) for protocol in r.PROTOCOLS),
     )
     return _chain(kept, keep), _chain(name, rules)
@@ -95,7 +98,7 @@ def memory(version: int) -> tuple[Set, ...]:
         "targets": (("mark",), (address, "inet_service"), 0),
         "ids": (("mark", "mark"), ("mark",), 0),
         "sticky": (("mark",), (), 0),
-        "affinity": ((address, address, "inet_proto", "inet_service"), ("mark",), MAX_CLIENTS),
+        "affinity": ((address, "mark"), ("mark",), MAX_CLIENTS),
     }
     return tuple(
         Set(family=FAMILY, table=NAME, name=name(kind, version), key=key, data=data, size=size)

@@ -89,10 +89,6 @@ class FakeNft:
             if isinstance(value, NftValue) and (value.family, value.table) in owner.tables
         }
 
-    def memory(self, owner: Ownership) -> list[Element]:
-        """Nothing: no packet passes here."""
-        return []
-
 
 def _is_base(operation: Operation) -> bool:
     return getattr(operation.value, "hook", None) is not None

@@ -235,11 +235,6 @@ class Nft:
         found = [e for row in self._dump(c.GETSETELEM, owner.family, query) for e in codec.elements_from(owner, row)]
         return codec.join_intervals(owner, found)
 
-    def memory(self, owner: Ownership) -> list[Element]:
-        """What rules have put into the owner's dynamic sets."""
-        dynamic = [found for found in self._dump_sets(sorted(owner.tables)) if found.is_dynamic]
-        return [element for found in dynamic for element in self._read_elements(found)]
-
 
 def _with_rules(chain: Chain, rules: tuple[Rule, ...]) -> Chain:
     return Chain(family=chain.family, table=chain.table, name=chain.name, hook=chain.hook, rules=rules, comment=chain.comment)

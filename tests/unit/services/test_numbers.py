@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podplane.services import tables
+from podplane.services.endpoints import Target
 from podplane.services.numbers import NoNumber, Numbers, Series
 from podplane.services.rules import CHOICE_BITS
 from podplane.state.nft import Element
@@ -58,24 +59,46 @@ def test_a_number_that_is_free_again_is_given_last() -> None:
 def test_many_names_are_forgotten_when_nobody_uses_them() -> None:
     numbers = Numbers()
     for name in range(10_000):
-        number = numbers.targets.of(str(name))
+        numbers.groups.of(str(name))
+        numbers.members(str(name), 4, [TARGET])
         numbers.tidy(())
-    assert number == 10_000 and len(numbers.targets._by_name) < 2_000
+    assert len(numbers.groups._by_name) < 2_000 and len(numbers._members) < 2_000
 
 
-def test_a_new_agent_takes_over_what_is_there_and_passes_over_what_is_remembered() -> None:
-    ip = ipaddress.ip_address("10.0.0.1")
+TARGET = Target(ipaddress.ip_address("10.0.0.1"), 80)
+OTHERS = [Target(ipaddress.ip_address(f"10.0.0.{n}"), 80) for n in range(2, 9)]
+
+
+@given(st.lists(st.sets(st.integers(0, 6)), max_size=30))
+def test_members_have_numbers_of_their_own_and_keep_them_while_they_are_there(steps: list[set[int]]) -> None:
+    numbers = Numbers()
+    before: dict[Target, int] = {}
+    for step in steps:
+        targets = [OTHERS[n] for n in sorted(step)]
+        now = dict(zip(targets, numbers.members("svc/a", 4, targets), strict=True))
+        assert len(set(now.values())) == len(now)
+        assert all(now[target] == before[target] for target in now.keys() & before.keys())
+        before = now
+
+
+def test_a_member_that_comes_does_not_get_the_number_of_one_that_just_went() -> None:
+    numbers = Numbers()
+    numbers.members("svc/a", 4, [TARGET])
+    assert numbers.members("svc/a", 4, OTHERS[:1]) == [2]
+
+
+def test_a_new_agent_takes_over_what_is_there() -> None:
+    group = 7 << CHOICE_BITS
     found = [
         frontend(80, "svc/default/a:80", 7),
-        tables.element("targets", 4, (3,), (ip, 80), "svc/default/a:80"),
+        tables.element("inside", 4, (TARGET.ip, "tcp", 81), (8 << CHOICE_BITS | 1,), "svc/default/b:81"),
+        tables.element("targets", 4, (group | 3,), tuple(TARGET), "svc/default/a:80"),
         tables.choice(4, 9000, 2, 60),
-        tables.choice(4, 9001, 2, 60, "inside"),
+        tables.choice(4, 9001, 10_000),
+        tables.choice(4, 2, 2),
     ]
-    client = (ipaddress.ip_address("10.0.0.9"), ip, "tcp", 80)
     numbers = Numbers()
-    numbers.recover(found, [tables.element("affinity", 4, client, (41,))])
-    assert numbers.groups.of("svc/default/a:80") == 7 and numbers.groups.of("another") == 8
-    assert numbers.targets.of("svc/default/a:80/10.0.0.1/80") == 3
-    assert numbers.targets.of("svc/default/a:80/10.0.0.2/80") == 42, "a client may still be remembered with a lower one"
-    assert (numbers.way(2, 60, "frontends"), numbers.way(2, 60, "inside"), numbers.way(2, 0, "inside")) == (9000, 9001, 2)
-    assert numbers.way(3, 60, "frontends") == 9002
+    numbers.recover(found)
+    assert [numbers.groups.of(name) for name in ("svc/default/a:80", "svc/default/b:81", "another")] == [7, 8, 9]
+    assert numbers.members("svc/default/a:80", 4, [*OTHERS[:1], TARGET]) == [4, 3]
+    assert [numbers.way(*way) for way in ((2, 60), (10_000, 0), (2, 0), (3, 60))] == [9000, 9001, 2, 9002]
