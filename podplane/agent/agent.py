@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from podplane.agent import features
 from podplane.agent.addresses import NodeAddresses
 from podplane.agent.features import PeerPlans
+from podplane.agent.flows import Flows
 from podplane.agent.reconciler import Kernel, Reconciler
 from podplane.cni.network import Attached, Attachment, NetworkError
 from podplane.ipam.pool import Exhausted
@@ -83,6 +84,7 @@ class Agent:
         self._services: dict[str, Service] = {}
         self._slices: dict[str, dict[str, EndpointSlice]] = {}
         self._numbers = Numbers()
+        self._flows = Flows(node_name, kernel)
         self.view.nodes, self.view.sandboxes = self._nodes, self._sandboxes
         self._announced: set[str] = set()
         self.view.announced = self._announced
@@ -123,7 +125,9 @@ class Agent:
             self._admit(request, ips)
         self._replan()
         self._wake.clear()
-        return self.reconciler.audit(found)
+        report = self.reconciler.audit(found)
+        self._flows.begin_anew_at_once()
+        return report
 
     def node_changed(self, old: Node | None, new: Node | None) -> None:
         """A node object came, changed or went; the loop does the rest."""
@@ -203,7 +207,9 @@ class Agent:
         except TimeoutError:
             pass
         if self._clock() >= self._look_at:
-            await self.reconciler.look()
+            if await self.reconciler.look():
+                self._flows.suspect_all()
+                await self._flows.begin_anew()
             self._look_at = self._clock() + LOOK_INTERVAL
         if self._wake.is_set():
             await asyncio.sleep(MIN_INTERVAL)
@@ -227,7 +233,9 @@ class Agent:
 
     async def reconcile(self) -> Report:
         """Plan what is dirty and send the difference."""
-        return await self.reconciler.apply(compose(self._replan()))
+        report = await self.reconciler.apply(compose(self._replan()))
+        await self._flows.begin_anew()
+        return report
 
     def _replan(self) -> list[Operation]:
         dirty, self._dirty = sorted(self._dirty), set()
@@ -255,7 +263,12 @@ class Agent:
 
     def _plan(self, key: str) -> list[Operation]:
         """Plan one key anew; the difference to what was planned before."""
-        return self.reconciler.desired.replace(key, features.plan(key, self.view, self.config, self._peers, self._numbers))
+        fragment = features.plan(key, self.view, self.config, self._peers, self._numbers)
+        operations = self.reconciler.desired.replace(key, fragment)
+        feature, _, path = key.partition("/")
+        if feature == features.SERVICE:
+            self._flows.planned(path, features.ways(path, self.view, self.config, fragment))
+        return operations
 
     # Network: what `runtime`, and later the CNI plugin, ask of this node.
 

@@ -16,9 +16,10 @@ from podplane.model.view import View
 from podplane.nodes import plan as nodes
 from podplane.pods import plan as pods
 from podplane.routes import host_gw
-from podplane.services import announce, tables
+from podplane.services import announce, flows, tables
 from podplane.services import plan as services
 from podplane.services.endpoints import Place
+from podplane.services.flows import Ways
 from podplane.services.numbers import Numbers
 from podplane.services.plan import Here
 from podplane.state.value import Fragment, IPAddress, IPNetwork
@@ -90,13 +91,24 @@ def plan(key: str, view: View, config: NetworkConfig, peers: PeerPlans, numbers:
 
 
 def _service(path: str, view: View, config: NetworkConfig, numbers: Numbers) -> Fragment:
-    service, node = view.services.get(path), view.node
-    if service is None or node is None or not view.versions or not config.service_cidrs:
-        return {}
+    service, here = view.services.get(path), _here(view, config)
+    return services.plan(service, view.slices_of(path), here, numbers) if service and here else {}
+
+
+def ways(path: str, view: View, config: NetworkConfig, planned: Fragment) -> Ways:
+    """Where UDP and SCTP connections to a Service may go, that is planned so."""
+    service, here = view.services.get(path), _here(view, config)
+    return flows.ways(service, view.slices_of(path), here, planned) if service and here else {}
+
+
+def _here(view: View, config: NetworkConfig) -> Here | None:
+    """The node as Services see it; None while there is nothing to serve with."""
+    node = view.node
+    if node is None or not view.versions or not config.service_cidrs:
+        return None
     place = Place(node.metadata.name, node.metadata.labels.get(ZONE, ""))
-    slices = [slice_ for _, slice_ in sorted(view.slices.get(path, {}).items())]
     addresses = _node_port_addresses(node.internal_ips, config.node_port_addresses)
-    return services.plan(service, slices, Here(place, view.versions, addresses, _networks(config.service_cidrs)), numbers)
+    return Here(place, view.versions, addresses, _networks(config.service_cidrs))
 
 
 @functools.cache

@@ -14,8 +14,8 @@ from typing import Protocol
 import msgspec
 
 from podplane.kernel.namespace import Namespace
+from podplane.services.flows import Ways
 from podplane.services.report import Flow
-from podplane.services.stale import Stale, stale
 from podplane.state.desired import Desired, compose
 from podplane.state.network import Link, Sysctl
 from podplane.state.nft import NftValue
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 AUDIT_INTERVAL, RETRY_INTERVAL = 60.0, 1.0
 """Seconds: between two audits, and from a failure to the audit that tries again."""
 AUDIT_SHARE = 10
-"""After an audit that somebody else's changes asked for, the next such one waits so many times as long as it took."""
+"""After an audit that somebody else's changes asked for in vain, the next such one waits so many times as long as it took."""
 
 
 Failed = Mapping[Identity, Exception]
@@ -56,8 +56,8 @@ class Kernel(Protocol):
     def disturbed(self) -> bool:
         """Did anybody else change the node's nf_tables since this was asked last?"""
 
-    def forget(self, stale: Stale) -> int:
-        """Delete the tracked connections that are to begin anew."""
+    def forget(self, ways: Ways) -> int:
+        """Delete the connections to these frontends that do not go where they may."""
 
     def connections(self) -> list[Flow]:
         """The node's tracked connections that were translated to another destination."""
@@ -102,17 +102,20 @@ class Reconciler:
         self._is_suspect = True
         self._audit_at = min(self._audit_at, self._clock() + self._retry_seconds)
 
-    async def look(self) -> None:
-        """Audit when it is time, or when somebody else was at work."""
+    async def look(self) -> bool:
+        """Audit when it is time, or when somebody else was at work. Was anything of nf_tables put right?"""
         async with self._busy:
             began = self._clock()
             self._is_disturbed |= self._kernel.disturbed()
             if began >= self._audit_at or (self._is_disturbed and began >= self._patience_until):
                 tables = self._is_disturbed or self._is_suspect
                 self._is_disturbed = False
-                self.audit(tables=tables)
+                report = self.audit(tables=tables)
+                repaired = any(isinstance(operation.value, NftValue) for operation in report.applied)
                 ended = self._clock()
-                self._patience_until = ended + AUDIT_SHARE * (ended - began)
+                self._patience_until = ended + (1 if repaired else AUDIT_SHARE) * (ended - began)
+                return repaired
+            return False
 
     async def idle(self) -> None:
         """Wait until nothing is on its way to the kernel."""
@@ -144,8 +147,6 @@ class Reconciler:
             operations, removals = _staged(together)
             async with self._busy:
                 report = await self._carry_out(operations)
-                if any_left := stale(operations):
-                    await asyncio.to_thread(self._forget, any_left)
                 failed = {failure.operation.value.identity: failure.error for failure in report.failed}
                 for _, outcome in changes:
                     if not outcome.done():
@@ -153,13 +154,6 @@ class Reconciler:
                 if removals:
                     await self._carry_out(removals)
         self._sending = None
-
-    def _forget(self, left: Stale) -> None:
-        """Have connections begin anew that don't end by themselves."""
-        try:
-            self._kernel.forget(left)
-        except OSError as error:
-            log.warning("conntrack node=%s error=%s", self._node_name, error)
 
     async def _carry_out(self, operations: list[Operation]) -> Report:
         """Ask the kernel; what becomes of a failure that is no refusal (too many open files, say) is a report too."""
@@ -200,10 +194,7 @@ class Reconciler:
             found = self._kernel.read(owner, own)
         else:
             found = {**found, **self._kernel.read(Ownership(), own)}
-        differences = self._differences(found, tables)
-        report = self._kernel.apply(differences)
-        if any_left := stale(differences):
-            self._forget(any_left)
+        report = self._kernel.apply(self._differences(found, tables))
         self._log("audit", report, began)
         if report.failed:
             self._audit_at = self._clock() + self._retry_seconds

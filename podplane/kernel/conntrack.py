@@ -15,8 +15,9 @@ from collections.abc import Mapping
 
 from podplane.kernel.netlink import Message, Socket, attribute, parse_attributes
 from podplane.kernel.rtnl.decode import ip_from
+from podplane.services.endpoints import Target
+from podplane.services.flows import End, Ways
 from podplane.services.report import Flow
-from podplane.services.stale import End, Stale
 
 NETLINK_NETFILTER = 12
 CTNETLINK = 1 << 8
@@ -56,14 +57,14 @@ class Conntrack:
         found = (_flow(parse_attributes(content, GENERIC.size)) for _, content in self._socket.dump(GET, query))
         return [flow for flow in found if flow is not None]
 
-    def forget(self, stale: Stale) -> int:
-        """Delete the connections that are to begin anew; how many those were."""
-        kinds = {(AF_INET if ip.version == 4 else AF_INET6, protocol) for protocol, ip, _ in stale.targets | stale.frontends}
+    def forget(self, ways: Ways) -> int:
+        """Delete the connections to these frontends that do not go where they may; how many those were."""
+        kinds = {(AF_INET if ip.version == 4 else AF_INET6, protocol) for protocol, ip, _ in ways}
         messages = []
         for family, protocol in sorted(kinds):
             for _, content in self._socket.dump(GET, _query(family, protocol)):
                 parts = parse_attributes(content, GENERIC.size)
-                if _is_stale(parts, stale):
+                if _is_stale(parts, ways):
                     body = GENERIC.pack(content[0], 0, 0) + attribute(ORIGINAL | NESTED, parts[ORIGINAL])
                     messages.append(Message(DELETE, 0, body, "delete a tracked connection"))
         refused = self._socket.request(messages)  # one that ended by itself meanwhile
@@ -77,12 +78,12 @@ def _query(family: int, protocol: str) -> bytes:
     return GENERIC.pack(family, 0, 0) + attribute(REPLY | NESTED, number) + by_protocol
 
 
-def _is_stale(parts: Mapping[int, bytes], stale: Stale) -> bool:
-    if not {ORIGINAL, REPLY, STATUS} <= parts.keys():
+def _is_stale(parts: Mapping[int, bytes], ways: Ways) -> bool:
+    if not {ORIGINAL, REPLY} <= parts.keys():
         return False
-    if _is_translated(parts):
-        return _end(parts[REPLY], V4_SOURCE, V6_SOURCE, PROTO_SOURCE_PORT) in stale.targets
-    return _end(parts[ORIGINAL], V4_DESTINATION, V6_DESTINATION, PROTO_DESTINATION_PORT) in stale.frontends
+    end = _end(parts[ORIGINAL], V4_DESTINATION, V6_DESTINATION, PROTO_DESTINATION_PORT)
+    answering = _end(parts[REPLY], V4_SOURCE, V6_SOURCE, PROTO_SOURCE_PORT)
+    return end is not None and end in ways and answering is not None and Target(*answering[1:]) not in ways[end]
 
 
 def _is_translated(parts: Mapping[int, bytes]) -> bool:

@@ -22,8 +22,8 @@ from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import Nft
 from podplane.kernel.rtnl import Rtnl, matches
 from podplane.kernel.sysctl import Sysctls, set_here
+from podplane.services.flows import Ways
 from podplane.services.report import Flow
-from podplane.services.stale import Stale
 from podplane.state.network import Sysctl
 from podplane.state.nft import NftValue
 from podplane.state.operations import Failure, Operation, Report
@@ -57,8 +57,8 @@ class NftPart(Part, Protocol):
 class Tracked(Protocol):
     """The tracked connections of one namespace."""
 
-    def forget(self, stale: Stale) -> int:
-        """Delete the connections that are to begin anew; how many those were."""
+    def forget(self, ways: Ways) -> int:
+        """Delete the connections to these frontends that do not go where they may; how many those were."""
 
     def translated(self) -> list[Flow]:
         """The connections that were translated to another destination."""
@@ -284,11 +284,11 @@ class Kernel:
         """Did anybody else change the node's nf_tables since this was asked last?"""
         return self._nft_part().disturbed()
 
-    def forget(self, stale: Stale) -> int:
-        """Delete those of the node's tracked connections that are to begin anew; how many those were."""
+    def forget(self, ways: Ways) -> int:
+        """Delete the node's connections to these frontends that do not go where they may; how many those were."""
         tracked = self._opener.conntrack(self._namespaces[HOST])
         try:
-            return tracked.forget(stale)
+            return tracked.forget(ways)
         finally:
             tracked.close()
 

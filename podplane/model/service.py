@@ -129,6 +129,11 @@ class Endpoint(Model, frozen=True):
         return self.conditions.ready is not False
 
     @property
+    def serves(self) -> bool:
+        """Does it answer, be it ready for new connections or not?"""
+        return self.is_ready if self.conditions.serving is None else self.conditions.serving
+
+    @property
     def serves_last(self) -> bool:
         """Does it end, and serve while it does? It is used when there is no ready one (KEP-1669)."""
         return self.conditions.serving is not False and self.conditions.terminating is True

@@ -49,3 +49,7 @@ class View:
     def versions(self) -> tuple[int, ...]:
         """IP versions of this node's blocks."""
         return tuple(6 if ":" in block else 4 for block in self.node.spec.pod_cidrs) if self.node else ()
+
+    def slices_of(self, path: str) -> list[EndpointSlice]:
+        """The slices of a Service, by name."""
+        return [slice_ for _, slice_ in sorted(self.slices.get(path, {}).items())]

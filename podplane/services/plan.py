@@ -17,7 +17,6 @@ from podplane.services import tables
 from podplane.services.endpoints import Place, Target, candidates
 from podplane.services.numbers import MAX_MEMBERS, Numbers
 from podplane.services.rules import CHOICE_BITS, FRONTENDS, INSIDE
-from podplane.services.stale import WITHOUT_END
 from podplane.state.nft import GOTO, Verdict, label
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
 
@@ -39,13 +38,18 @@ class Here:
 
 def plan(service: Service, slices: Sequence[EndpointSlice], here: Here, numbers: Numbers) -> Fragment:
     """All elements of a Service on one node; nothing for one without addresses."""
-    if not service.has_addresses or NOT_OURS & service.metadata.labels.keys():
+    if not is_ours(service):
         return {}
     values: list[Value] = []
     for version in here.versions:
         for port in service.spec.ports:
             values += _port(service, slices, port, version, here, numbers)
     return fragment(values)
+
+
+def is_ours(service: Service) -> bool:
+    """Is there something to serve, and for nobody else to do it?"""
+    return service.has_addresses and not NOT_OURS & service.metadata.labels.keys()
 
 
 def hairpin(sandbox: Sandbox, view: View, config: NetworkConfig) -> Fragment:
@@ -60,7 +64,7 @@ def hairpin(sandbox: Sandbox, view: View, config: NetworkConfig) -> Fragment:
 def group_name(service: Service, port: ServicePort, policy: str) -> str:
     """What a group is called, here and in the comments of the kernel's objects."""
     name = f"{label('svc', service.metadata.path, SUFFIX)}:{port.name or port.port}"
-    name += f"/{port.protocol.lower()}" if port.protocol.lower() in WITHOUT_END else ""
+    name += f"/{port.protocol.lower()}" if port.protocol != "TCP" else ""
     return f"{name}/local" if policy == LOCAL else name
 
 

@@ -32,12 +32,11 @@ from podplane.model.service import (
     ServiceStatus,
     SessionAffinityConfig,
 )
+from podplane.services import flows, tables
 from podplane.services import plan as services
-from podplane.services import tables
-from podplane.services.endpoints import Place
+from podplane.services.endpoints import Place, Target
 from podplane.services.numbers import PLAIN_WAYS, Numbers
 from podplane.services.report import traffic
-from podplane.services.stale import Stale, stale
 from podplane.state.network import Link
 from podplane.state.nft import Element
 from podplane.state.operations import diff
@@ -182,10 +181,8 @@ def test_a_udp_client_that_goes_on_sending_moves_when_its_endpoint_goes(version:
         return {name for name, server in servers.items() if _takes(server)}
 
     def want(*own: str) -> None:
-        before = dict(rig.state)
-        planned = [msgspec.structs.replace(one, ports=(EndpointPort("dns", "UDP", 8080),)) for one in slices(*own)]
-        rig.want((service(ports=(ServicePort(53, "dns", "UDP"),)), planned))
-        rig.kernel.forget(stale(diff(before, rig.state)))
+        rig.want(one := (service(ports=(ServicePort(53, "dns", "UDP"),)), udp(slices(*own))))
+        rig.kernel.forget(flows.ways(*one, HERE, rig.state))
 
     want(*addresses)
     client.connect((vip, 53))
@@ -206,9 +203,9 @@ def _takes(server: socket.socket) -> bool:
     return True
 
 
-def test_only_what_lost_its_protocols_endpoint_is_forgotten() -> None:
-    old = services.plan(service(), slices("127.0.0.1", "127.0.0.2"), HERE, Numbers())
-    assert not stale(diff(old, {}))
+def udp(own: list[EndpointSlice]) -> list[EndpointSlice]:
+    """The same for UDP."""
+    return [msgspec.structs.replace(one, ports=(EndpointPort("dns", "UDP", 8080),)) for one in own]
 
 
 LOCAL = {"external_traffic_policy": "Local", "external_ips": ("192.0.2.7",)}
@@ -520,8 +517,7 @@ def test_a_udp_client_that_began_before_the_first_endpoint_reaches_it_when_it_co
         with pytest.raises((PermissionError, ConnectionRefusedError)):  # a sender of the same machine is told by send itself
             client.send(b"early")
             client.recv(10)
-        own = [msgspec.structs.replace(one, ports=(EndpointPort("dns", "UDP", 8080),)) for one in slices("127.0.0.1")]
-        rig.want((dns, own))
+        rig.want((dns, udp(slices("127.0.0.1"))))
         for _ in range(3):
             with contextlib.suppress(ConnectionRefusedError):  # what ICMP said of the first one, it may say late
                 client.send(b"again")
@@ -544,32 +540,29 @@ def test_a_udp_client_that_talked_to_the_address_before_it_was_a_service_comes_t
         client.connect((address, 30053))
         client.send(b"1")
         assert before_it.recv(10) == b"1"
-        dns = service(ports=(ServicePort(53, "dns", "UDP", node_port=30053),), type="NodePort")
-        own = [msgspec.structs.replace(one, ports=(EndpointPort("dns", "UDP", 8080),)) for one in slices(endpoint)]
+        dns = service(ports=(ServicePort(53, "dns", "UDP", node_port=30053),), type="NodePort"), udp(slices(endpoint))
         here = dataclasses.replace(HERE, addresses=(ipaddress.ip_address(address),))
-        operations = diff(rig.state, wanted(services.plan(dns, own, here, rig.numbers)))
-        assert not rig.kernel.apply(operations).failed
+        planned = services.plan(*dns, here, rig.numbers)
+        assert not rig.kernel.apply(diff(rig.state, wanted(planned))).failed
         client.send(b"2")
         assert before_it.recv(10) == b"2", "as tracked"
-        assert rig.kernel.forget(stale(operations)) == 1
+        assert rig.kernel.forget(flows.ways(*dns, here, planned)) == 1
         client.send(b"3")
         assert behind_it.recv(10) == b"3"
 
 
 def test_connections_of_others_are_not_forgotten() -> None:
-    """Neither those of another protocol, family or port, nor a TCP connection to the same target."""
+    """Neither those of another protocol, family or port, nor what goes where it may."""
     rig = Rig()
     rig.serve("127.0.0.1")
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp.bind(("127.0.0.1", 8080))
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("127.0.0.1", 8080))
     rig.want((service(), slices("127.0.0.1")))
     with socket.create_connection((VIPS[0], 80)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.sendto(b"x", ("127.0.0.1", 8080))
-        ends = [
-            ("udp", ipaddress.ip_address(ip), port) for ip, port in (("127.0.0.1", 8081), ("127.0.0.2", 8080), ("::1", 8080))
-        ]
-        assert rig.kernel.forget(Stale(frozenset(ends), frozenset(ends))) == 0
-        here = frozenset({("udp", ipaddress.ip_address("127.0.0.1"), 8080)})
-        assert rig.kernel.forget(Stale(targets=here)) == 0, "it was not translated"
-        assert rig.kernel.forget(Stale(frontends=here)) == 1
+        here, there = (Target(ipaddress.ip_address(f"127.0.0.{n}"), 8080) for n in (1, 2))
+        for address, port in (("127.0.0.1", 8081), ("127.0.0.2", 8080), ("::1", 8080)):
+            assert rig.kernel.forget({("udp", ipaddress.ip_address(address), port): ()}) == 0
+        assert rig.kernel.forget({("udp", *here): (there, here)}) == 0, "it may go there"
+        assert rig.kernel.forget({("udp", *here): (there,)}) == 1
         assert len(rig.kernel.connections()) == 1

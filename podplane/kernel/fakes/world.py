@@ -13,8 +13,8 @@ from podplane.kernel.fakes.objects import Objects
 from podplane.kernel.fakes.rtnl import FakeRtnl
 from podplane.kernel.fakes.sysctl import FakeSysctls
 from podplane.kernel.namespace import Namespace
+from podplane.services.flows import Ways
 from podplane.services.report import Flow
-from podplane.services.stale import Stale
 from podplane.state.network import Link
 from podplane.state.value import IPAddress, Value
 
@@ -45,12 +45,12 @@ class FakeNamespace:
 class FakeConntrack:
     """No connections."""
 
-    def __init__(self, forgotten: list[Stale]) -> None:
+    def __init__(self, forgotten: list[Ways]) -> None:
         self._forgotten = forgotten
 
-    def forget(self, stale: Stale) -> int:
-        """Remember what that was."""
-        self._forgotten.append(stale)
+    def forget(self, ways: Ways) -> int:
+        """Remember what was asked."""
+        self._forgotten.append(ways)
         return 0
 
     def translated(self) -> list[Flow]:
@@ -78,7 +78,7 @@ class FakeOpener:
 
     def __init__(self) -> None:
         self._by_fd: dict[int, FakeNamespace] = {}
-        self.forgotten: list[Stale] = []
+        self.forgotten: list[Ways] = []
         self.announced: list[tuple[str, IPAddress]] = []
 
     def namespace(self) -> FakeNamespace:

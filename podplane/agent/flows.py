@@ -1,0 +1,65 @@
+"""The tracked UDP and SCTP connections of one node: those that may not go on as they are begin anew (see `services.flows`).
+
+The kernel is asked once it has the tables that new packets go through. No other change waits for that: it may be a long list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from typing import Protocol
+
+from podplane.services.endpoints import Target
+from podplane.services.flows import NOWHERE, End, Ways, changed
+
+log = logging.getLogger(__name__)
+
+
+class Tracking(Protocol):
+    """The part of the kernel that this is about."""
+
+    def forget(self, ways: Ways) -> int:
+        """Delete the connections to these frontends that do not go where they may."""
+
+
+class Flows:
+    """What is known of the Services that have any; its methods run on one event loop."""
+
+    def __init__(self, node_name: str, kernel: Tracking) -> None:
+        self._node_name = node_name
+        self._kernel = kernel
+        self._ways: dict[str, Ways] = {}
+        self._stale: set[End] = set()
+
+    def planned(self, path: str, ways: Ways) -> None:
+        """A Service was planned anew."""
+        self._stale |= changed(self._ways.pop(path, {}), ways)
+        if ways:
+            self._ways[path] = ways
+
+    def suspect_all(self) -> None:
+        """Connections may have been made while the tables were not as they should be."""
+        self._stale.update(end for ways in self._ways.values() for end in ways)
+
+    async def begin_anew(self) -> None:
+        """Delete what may not go on, if there can be anything."""
+        if self._stale:
+            await asyncio.to_thread(self._forget, self._take())
+
+    def begin_anew_at_once(self) -> None:
+        """The same, where there is no loop yet."""
+        if self._stale:
+            self._forget(self._take())
+
+    def _take(self) -> Ways:
+        stale, self._stale = self._stale, set()
+        ways: dict[End, Collection[Target]] = dict.fromkeys(stale, NOWHERE)
+        ways |= {end: targets for own in self._ways.values() for end, targets in own.items() if end in stale}
+        return ways
+
+    def _forget(self, ways: Ways) -> None:
+        try:
+            self._kernel.forget(ways)
+        except OSError as error:
+            log.warning("conntrack node=%s error=%s", self._node_name, error)
