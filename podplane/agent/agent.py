@@ -3,8 +3,8 @@
 Events mark keys dirty; one loop plans what is dirty and sends the difference to the kernel (see `reconciler`). A key costs its own
 fragment, whatever the size of the rest. Attaching a pod does not wait for the loop: it plans and applies its own key at once.
 
-A key that can't be planned, because it makes no sense or because another one has what it wants, is set aside: its last fragment stays,
-somebody is told, and it is tried again when another key lets something go.
+A key that can't be planned, because it makes no sense, is set aside: its last fragment stays, somebody is told, and it is tried again when
+another key lets something go. Of a Service that wants what another one has, only that is left out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from podplane.state.mac import mac_of
 from podplane.state.nft import Element
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
-from podplane.state.value import Value
+from podplane.state.value import Fragment, Value
 
 log = logging.getLogger(__name__)
 
@@ -238,37 +238,56 @@ class Agent:
         return report
 
     def _replan(self) -> list[Operation]:
-        dirty, self._dirty = sorted(self._dirty), set()
-        operations = [operation for key in dirty for operation in self._try(key)]
+        dirty, self._dirty = self._dirty, set()
+        operations = self._try_all(dirty)
         if self._set_aside and any(operation.new is None for operation in operations):
-            operations += [operation for key in sorted(self._set_aside) for operation in self._try(key)]
+            operations += self._try_all(self._set_aside)
         self._numbers.tidy(self.reconciler.desired.values())
         return operations
 
+    def _try_all(self, keys: Iterable[str]) -> list[Operation]:
+        ordered = sorted(keys, key=lambda key: features.order(key, self.view))
+        return [operation for key in ordered for operation in self._try(key)]
+
     def _try(self, key: str) -> list[Operation]:
         """Plan one key anew; nothing, when that can't be."""
+        self._set_aside.discard(key)
         try:
-            operations = self._plan(key)
+            return self._plan(key)
         except Conflict as conflict:
-            self._set_aside.add(key)
-            self._trouble(key, f"{_named(conflict.value)} belongs to {conflict.key}: choose another one")
+            self._clashed(key, conflict)
         except Exception as error:
             log.exception("plan node=%s key=%s", self.view.node_name, key)
             self._set_aside.add(key)
             self._trouble(key, f"it can't be planned: {error}")
-        else:
-            self._set_aside.discard(key)
-            return operations
         return []
 
     def _plan(self, key: str) -> list[Operation]:
-        """Plan one key anew; the difference to what was planned before."""
+        """Plan one key anew, but for what others have; the difference to what was planned before."""
         fragment = features.plan(key, self.view, self.config, self._peers, self._numbers)
-        operations = self.reconciler.desired.replace(key, fragment)
+        while True:
+            try:
+                operations = self.reconciler.desired.replace(key, fragment)
+                break
+            except Conflict as conflict:
+                rest = features.without(key, fragment, conflict.value)
+                if len(rest) == len(fragment):
+                    raise
+                self._clashed(key, conflict)
+                fragment = rest
+        self._service_planned(key, fragment)
+        return operations
+
+    def _clashed(self, key: str, conflict: Conflict) -> None:
+        self._set_aside.add(key)
+        self._trouble(key, f"{_named(conflict.value)} belongs to {conflict.key}: choose another one")
+
+    def _service_planned(self, key: str, fragment: Fragment) -> None:
         feature, _, path = key.partition("/")
         if feature == features.SERVICE:
             self._flows.planned(path, features.ways(path, self.view, self.config, fragment))
-        return operations
+            for why in features.unserved(path, self.view, self.config):
+                self._trouble(key, why)
 
     # Network: what `runtime`, and later the CNI plugin, ask of this node.
 
@@ -324,7 +343,7 @@ class Agent:
         key = self._sandbox(request, ()).key
         if key not in self._sandboxes:
             raise NetworkError(f"pod {request.namespace}/{request.name} is not attached")
-        found = self.reconciler.read()
+        found = await self.reconciler.settled()
         for identity, value in features.plan(key, self.view, self.config, self._peers, self._numbers).items():
             if not value.netns and (identity not in found or not self._kernel.matches(value, found[identity])):
                 raise NetworkError(f"pod {request.namespace}/{request.name}: {value} is not in the kernel as planned")

@@ -22,7 +22,7 @@ from podplane.services.endpoints import Place
 from podplane.services.flows import Ways
 from podplane.services.numbers import Numbers
 from podplane.services.plan import Here
-from podplane.state.value import Fragment, IPAddress, IPNetwork
+from podplane.state.value import Fragment, IPAddress, IPNetwork, Value
 
 NODE, PEER, POD, SERVICE, ANNOUNCE = "node", "peer", "pod", "service", "announce"
 ZONE = "topology.kubernetes.io/zone"
@@ -99,6 +99,24 @@ def ways(path: str, view: View, config: NetworkConfig, planned: Fragment) -> Way
     """Where UDP and SCTP connections to a Service may go, that is planned so."""
     service, here = view.services.get(path), _here(view, config)
     return flows.ways(service, view.slices_of(path), here, planned) if service and here else {}
+
+
+def without(key: str, planned: Fragment, clash: Value) -> Fragment:
+    """A fragment without what another key has already; as it is, when that would be nothing whole."""
+    return services.without(planned, clash) if key.partition("/")[0] == SERVICE else planned
+
+
+def unserved(path: str, view: View, config: NetworkConfig) -> Iterable[str]:
+    """What a Service asks for in vain, in words."""
+    service, here = view.services.get(path), _here(view, config)
+    return services.unserved(service, here) if service and here else ()
+
+
+def order(key: str, view: View) -> tuple[str, str, str]:
+    """In this order keys are planned: of two Services that want the same, the older one has it, on every node."""
+    feature, _, path = key.partition("/")
+    service = view.services.get(path) if feature == SERVICE else None
+    return feature, service.metadata.creation_timestamp if service else "", path
 
 
 def _here(view: View, config: NetworkConfig) -> Here | None:

@@ -16,9 +16,10 @@ import msgspec
 from podplane.kernel.namespace import Namespace
 from podplane.services.flows import Ways
 from podplane.services.report import Flow
+from podplane.services.tables import in_order
 from podplane.state.desired import Desired, compose
 from podplane.state.network import Link, Sysctl
-from podplane.state.nft import NftValue
+from podplane.state.nft import NftValue, Set, Table
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, IPAddress, Value
@@ -31,6 +32,8 @@ AUDIT_SHARE = 10
 """After an audit that somebody else's changes asked for in vain, the next such one waits so many times as long as it took."""
 
 
+MANY = 500
+"""Operations on nf_tables that surely fit in one transaction, so that their order does not matter."""
 Failed = Mapping[Identity, Exception]
 """Why operations failed, by what they were about."""
 
@@ -97,6 +100,11 @@ class Reconciler:
         self._is_disturbed |= self._kernel.disturbed()  # whatever comes from now on is news
         return self._kernel.read(self.ownership)
 
+    async def settled(self) -> dict[Identity, Value]:
+        """The same, when nothing is under way."""
+        async with self._busy:
+            return self.read()
+
     def audit_soon(self) -> None:
         """Something went wrong: compare everything before long, and later each time that doesn't help."""
         self._is_suspect = True
@@ -141,23 +149,35 @@ class Reconciler:
 
     async def _send(self) -> None:
         """Send what is queued until nothing is; ten pods that come at once are one change of the kernel."""
-        while self._queue:
-            changes, self._queue = self._queue, []
-            together = changes[0][0] if len(changes) == 1 else compose([operation for own, _ in changes for operation in own])
-            operations, removals = _staged(together)
-            async with self._busy:
-                report = await self._carry_out(operations)
-                failed = {failure.operation.value.identity: failure.error for failure in report.failed}
-                for _, outcome in changes:
-                    if not outcome.done():
-                        outcome.set_result(failed)
-                if removals:
-                    await self._carry_out(removals)
-        self._sending = None
+        try:
+            while self._queue:
+                changes, self._queue = self._queue, []
+                try:
+                    await self._send_together(changes)
+                except Exception as error:
+                    for _, outcome in changes:
+                        if not outcome.done():
+                            outcome.set_exception(error)
+        finally:
+            self._sending = None
+
+    async def _send_together(self, changes: list[tuple[list[Operation], asyncio.Future[Failed]]]) -> None:
+        together = changes[0][0] if len(changes) == 1 else compose([operation for own, _ in changes for operation in own])
+        operations, removals = _staged(together)
+        async with self._busy:
+            report = await self._carry_out(operations)
+            failed = {failure.operation.value.identity: failure.error for failure in report.failed}
+            for _, outcome in changes:
+                if not outcome.done():
+                    outcome.set_result(failed)
+            if removals:
+                await self._carry_out(removals)
 
     async def _carry_out(self, operations: list[Operation]) -> Report:
         """Ask the kernel; what becomes of a failure that is no refusal (too many open files, say) is a report too."""
         began = self._clock()
+        if len(operations) > MANY:
+            operations = in_order(operations)
         try:
             if any(map(_takes_long, operations)):
                 report = await asyncio.to_thread(self._kernel.apply, operations)
@@ -194,7 +214,8 @@ class Reconciler:
             found = self._kernel.read(owner, own)
         else:
             found = {**found, **self._kernel.read(Ownership(), own)}
-        report = self._kernel.apply(self._differences(found, tables))
+        found = self._without_outgrown(found)
+        report = self._kernel.apply(in_order(self._differences(found, tables)))
         self._log("audit", report, began)
         if report.failed:
             self._audit_at = self._clock() + self._retry_seconds
@@ -203,6 +224,21 @@ class Reconciler:
             self._retry_seconds = RETRY_INTERVAL
             self._is_suspect = False
         return report
+
+    def _without_outgrown(self, found: Mapping[Identity, Value]) -> Mapping[Identity, Value]:
+        """Without tables that have a set of another shape than is wanted, as of another version of this program: those are made anew.
+
+        The kernel can't change a set's shape, nor delete one that rules look into.
+        """
+        sets = [
+            value for value in found.values() if isinstance(value, Set) and self.desired.get(value.identity, value) != value
+        ]
+        outgrown = {(value.family, value.table) for value in sets}
+        if not outgrown:
+            return found
+        log.warning("audit node=%s made anew: %s", self._node_name, ", ".join(f"{one.table} {one.name}" for one in sets))
+        self._kernel.apply([Operation(Table(family=family, table=table), None) for family, table in sorted(outgrown)])
+        return {i: v for i, v in found.items() if not (isinstance(v, NftValue) and (v.family, v.table) in outgrown)}
 
     def _differences(self, found: Mapping[Identity, Value], tables: bool) -> list[Operation]:
         """Between the desired state and what was found on the node; pods' own namespaces are not read back."""

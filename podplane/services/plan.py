@@ -7,7 +7,7 @@ ports, external addresses) is a frontend of the one group.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from podplane.model.config import NetworkConfig
@@ -17,11 +17,13 @@ from podplane.services import tables
 from podplane.services.endpoints import Place, Target, candidates
 from podplane.services.numbers import MAX_MEMBERS, Numbers
 from podplane.services.rules import CHOICE_BITS, FRONTENDS, INSIDE
-from podplane.state.nft import GOTO, Verdict, label
+from podplane.state.nft import GOTO, Element, Verdict, label
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
 
 SUFFIX = len(f":{15 * 'p'}/sctp/local")
 """So long is at most what follows a Service's path in the name of a group (a port's name has 15 letters)."""
+ENTRIES = {f"{kind}{version}" for kind in (FRONTENDS, INSIDE, "refused", "guarded", "owned") for version in (4, 6)}
+"""Sets with what two Services may both want."""
 NOT_OURS = {"service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"}
 """Labels of Services that somebody else serves, or nobody."""
 
@@ -80,6 +82,7 @@ def _port(
             by_policy.setdefault(CLUSTER, []).append((INSIDE, address, number))
     for policy, own in by_policy.items():
         targets, seconds = found.chosen(policy, here.place), service.spec.affinity_seconds
+        targets = targets[:MAX_MEMBERS] if seconds else targets
         name = group_name(service, port, policy)
         if targets:
             group = numbers.groups.of(name) << CHOICE_BITS
@@ -120,7 +123,7 @@ def _group(version: int, group: int, name: str, targets: Sequence[Target]) -> It
 
 def _sticky_group(version: int, group: int, name: str, targets: Sequence[Target], numbers: Numbers) -> Iterator[Value]:
     """As `_group`, for clients that keep their endpoint: each endpoint has a number of its own in the group."""
-    members = sorted(targets)[:MAX_MEMBERS]
+    members = sorted(targets)
     yield from tables.memory(version)
     for index, (target, member) in enumerate(zip(members, numbers.members(name, version, members), strict=True)):
         number = group | member
@@ -135,11 +138,35 @@ def frontends(service: Service, port: ServicePort, version: int, here: Here) -> 
     for address in _addresses(spec.cluster_ips or (spec.cluster_ip,), version):
         yield spec.internal_traffic_policy, address, port.port
     for address in _addresses((*spec.external_ips, *service.balanced_ips), version):
-        yield spec.external_traffic_policy, address, port.port
+        if not why_not(address, here.service_cidrs):
+            yield spec.external_traffic_policy, address, port.port
     if port.node_port:
         for address in here.addresses:
             if address.version == version:
                 yield spec.external_traffic_policy, address, port.node_port
+
+
+def why_not(address: IPAddress, service_cidrs: Iterable[IPNetwork]) -> str:
+    """Why an external address is not served: who names it would take what is somebody else's. "" when it is served."""
+    if address.is_loopback or address.is_unspecified or address.is_link_local or address.is_multicast:
+        return "it is one that every machine uses for itself"
+    if any(address in cidr for cidr in service_cidrs):
+        return "it lies in the range of cluster IPs"
+    return ""
+
+
+def unserved(service: Service, here: Here) -> Iterator[str]:
+    """What a Service asks for in vain, in words."""
+    for address in (ip for version in here.versions for ip in _addresses(service.spec.external_ips, version)):
+        if why := why_not(address, here.service_cidrs):
+            yield f"external IP {address} is not served: {why}"
+
+
+def without(planned: Fragment, clash: Value) -> Fragment:
+    """Without what this one, that another Service has, leads or belongs to: the rest is served."""
+    if not isinstance(clash, Element):
+        return planned
+    return {i: v for i, v in planned.items() if not (isinstance(v, Element) and v.set in ENTRIES and v.key == clash.key)}
 
 
 def _network(text: str) -> IPNetwork | None:

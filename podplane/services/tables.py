@@ -28,6 +28,7 @@ from podplane.services import rules as r
 from podplane.state.network import Route, Sysctl
 from podplane.state.nft import GOTO, JUMP, Chain, Element, Hook, Rule, Set, Table, Verdict, label
 from podplane.state.nft_rules import Row, counter, family, masquerade, rule, source_in
+from podplane.state.operations import Operation
 from podplane.state.value import Fragment, IPNetwork, Value, fragment
 
 TABLE = ("inet", "podplane-services")
@@ -37,6 +38,11 @@ GUARD_PRIORITY, DNAT_PRIORITY, REFUSE_PRIORITY, SNAT_PRIORITY = -120, -100, -90,
 FAMILY, NAME = TABLE
 COUNTS = "net.netfilter.nf_conntrack_acct"
 """Packets and bytes of tracked connections are counted: there is one counter a connection, and nothing in the tables."""
+ORDER = (
+    *("endpoints", "targets", "ids", "sticky", "choice", "hairpin", "local"),
+    *("guarded", "owned", "addresses", "refused", "inside", "frontends"),
+)
+"""In this order sets are filled, and emptied in reverse: what leads somewhere comes when that is there, and its guard before it."""
 MAX_CLIENTS = 65535
 """So many are remembered for session affinity, of each family."""
 
@@ -232,3 +238,15 @@ def _masquerades(versions: Iterable[int], cidrs: Iterable[IPNetwork], config: Ne
 
 def _chain(chain: str, rules: tuple[Rule, ...], hook: Hook | None = None) -> Chain:
     return Chain(family=FAMILY, table=NAME, name=chain, hook=hook, rules=rules)
+
+
+_RANK = {name(kind, version): rank for rank, kind in enumerate(ORDER) for version in (4, 6)}
+
+
+def in_order(operations: Iterable[Operation]) -> list[Operation]:
+    """So that a change of several transactions is whole after each of them."""
+    ranks: list[list[Operation]] = [[] for _ in ORDER]
+    for operation in operations:
+        value = operation.value
+        ranks[_RANK.get(value.set, 0) if isinstance(value, Element) else 0].append(operation)
+    return [operation for rank in ranks for operation in rank]

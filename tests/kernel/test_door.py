@@ -174,10 +174,11 @@ def test_elements_beyond_one_transaction_and_a_wrong_one_among_them() -> None:
     place = {"family": "inet", "table": "podplane-nodes"}
     table, own = Table(**place), Set(**place, name="ports", key=("inet_service",))
     elements = [Element(**place, set="ports", key=(i,), comment=f"svc/default/s{i}:http") for i in range(1, 6001)]
-    stray = Element(**place, set="nothing", key=(1,))
-    report = kernel.apply(operations(table, own, *elements, stray))
-    assert [f.operation.value for f in report.failed] == [stray]
-    assert "there is no such set" in str(report.failed[0].error)
+    stray, no_port = Element(**place, set="nothing", key=(1,)), Element(**place, set="ports", key=(1 << 16,))
+    report = kernel.apply(operations(table, own, *elements[:3000], no_port, *elements[3000:], stray))
+    why = {f.operation.value: str(f.error) for f in report.failed}
+    assert why.keys() == {stray, no_port}
+    assert "there is no such set" in why[stray] and "65536 is no inet_service" in why[no_port]
     found = {v for v in kernel.read(OWNER).values() if isinstance(v, Element)}
     assert found == set(elements)
     assert not kernel.apply([Operation(e, None) for e in elements[:3000]]).failed

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import msgspec
 
 from podplane.kernel.errors import KernelError, NotFound, from_errno
 from podplane.kernel.fakes.objects import Objects
@@ -37,6 +39,8 @@ class FakeNft:
         put = sorted((o for o in operations if o.new is not None), key=lambda o: (RANK[type(o.value)], _is_base(o)))
         gone = sorted((o for o in operations if o.new is None), key=lambda o: (-_gone_rank(o), not _is_base(o)))
         for operation in (*put, *gone):
+            if operation.new is None and isinstance(operation.old, Chain):
+                self._flush(o.old for o in gone if isinstance(o.old, Chain))
             try:
                 self._put(operation.value) if operation.new is not None else self._remove(operation.value)
             except KernelError as error:
@@ -44,6 +48,12 @@ class FakeNft:
             else:
                 report.applied.append(operation)
         return report
+
+    def _flush(self, chains: Iterable[Value]) -> None:
+        """Chains that go lose their rules first, all of them."""
+        for chain in chains:
+            if chain.identity in self._objects:
+                self._objects[chain.identity] = msgspec.structs.replace(chain, rules=())
 
     def _values(self, value: NftValue) -> list[NftValue]:
         """All of the value's table."""
@@ -95,8 +105,8 @@ def _is_base(operation: Operation) -> bool:
 
 
 def _gone_rank(operation: Operation) -> int:
-    """Chains go first, as they use sets; elements before their sets."""
-    return {Chain: 3, Element: 2, Set: 1, Table: 0}[type(operation.value)]
+    """As the real door does: elements, that may lead to chains; chains, that use sets; sets."""
+    return {Element: 3, Chain: 2, Set: 1, Table: 0}[type(operation.value)]
 
 
 def _sets_of(chain: Chain) -> set[str]:

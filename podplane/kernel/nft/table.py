@@ -5,7 +5,8 @@ transactions, ordered so that each leaves a working data path: tables, sets, cha
 removals, in reverse. Sets are filled in the order in which the operations name them, and emptied in reverse, so whoever plans an
 endpoint before the frontend that leads to it is never misled. A chain's rules change in one transaction, and so does an element.
 
-When a transaction is refused, the refused units are left out and the rest is sent again: the report is honest for each.
+When a transaction is refused, the refused units are left out and the rest is sent again; what can't even be packed is left out before: the
+report is honest for each.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from podplane.kernel.errors import NotFound, from_errno
+from podplane.kernel.errors import KernelError, NotFound, from_errno
 from podplane.kernel.netlink import (
     BATCH_BYTES,
     NLM_F_ACK,
@@ -93,9 +94,9 @@ class Nft:
         yield from (Unit([o], codec.table(o.value, False)) for o in new if isinstance(o.value, Table))
         yield from self._new_sets(new)
         yield from (Unit([], [codec.chain(o.value)]) for o in chains if isinstance(o.value, Chain))
-        yield from (self._rules(o) for o in chains if not _is_base(o))
+        yield from self._rules((o for o in chains if not _is_base(o)), report)
         yield from self._elements(new, report)
-        yield from (self._rules(o) for o in chains if _is_base(o))
+        yield from self._rules((o for o in chains if _is_base(o)), report)
         yield from self._removals(gone, report)
 
     def _new_sets(self, new: list[Operation]) -> Iterator[Unit]:
@@ -105,11 +106,16 @@ class Nft:
                 self._sets[(*_place(value), value.name)] = value
                 yield Unit([operation], [codec.set_(value, False, next(self._numbers))])
 
-    def _rules(self, operation: Operation) -> Unit:
-        chain = operation.value
-        assert isinstance(chain, Chain)
-        flush = [codec.flush_chain(chain)] if operation.old is not None else []
-        return Unit([operation], flush + codec.rules(chain))
+    @staticmethod
+    def _rules(operations: Iterable[Operation], report: Report) -> Iterator[Unit]:
+        for operation in operations:
+            chain = operation.value
+            assert isinstance(chain, Chain)
+            flush = [codec.flush_chain(chain)] if operation.old is not None else []
+            try:
+                yield Unit([operation], flush + codec.rules(chain))
+            except ValueError as error:
+                report.failed.append(Failure(operation, KernelError(f"nft chain {chain.table} {chain.name}", str(error))))
 
     def _elements(self, operations: Iterable[Operation], report: Report) -> Iterator[Unit]:
         """Elements that come, change or go, by set, in the order in which the sets are first named; many in a unit."""
@@ -124,7 +130,21 @@ class Nft:
                 report.failed += [Failure(operation, error) for operation in own]
                 continue
             for start in range(0, len(own), ELEMENTS_PER_UNIT):
-                yield _element_unit(owner, own[start : start + ELEMENTS_PER_UNIT])
+                yield from self._element_units(owner, own[start : start + ELEMENTS_PER_UNIT], report)
+
+    def _element_units(self, owner: Set, operations: list[Operation], report: Report) -> Iterator[Unit]:
+        """One unit; but what is no element of this set is left out, and the others are units of their own."""
+        try:
+            unit = _element_unit(owner, operations)
+        except ValueError as error:
+            if len(operations) > 1:
+                for operation in operations:
+                    yield from self._element_units(owner, [operation], report)
+            else:
+                label = f"an element of nft set {owner.table} {owner.name}"
+                report.failed.append(Failure(operations[0], KernelError(label, str(error))))
+        else:
+            yield unit
 
     def _removals(self, gone: list[Operation], report: Report) -> Iterator[Unit]:
         """First what is asked first: elements in reverse, base chains before those that they jump to, then sets and tables."""

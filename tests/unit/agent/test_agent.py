@@ -20,8 +20,9 @@ from podplane.kernel.errors import KernelError
 from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
 from podplane.model.objects import Metadata, Node, NodeSpec
 from podplane.model.service import SERVICE_NAME, Endpoint, EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
+from podplane.state.nft import Element
 from podplane.state.operations import Failure, Operation, Report
-from tests.plans import OWNER, config, node, uplink
+from tests.plans import config, node, uplink
 
 DUAL = (4, 6)
 
@@ -292,8 +293,10 @@ EVENTS = st.lists(
         st.tuples(st.just("gone"), st.integers(2, 4), st.just(())),
         st.tuples(st.just("add"), st.integers(1, 3), st.just(())),
         st.tuples(st.just("delete"), st.integers(1, 3), st.just(())),
+        st.tuples(st.just("serve"), st.integers(1, 5), st.lists(st.integers(2, 6), max_size=4, unique=True).map(tuple)),
+        st.tuples(st.just("unserve"), st.integers(1, 5), st.just(())),
     ),
-    max_size=14,
+    max_size=20,
 )
 
 
@@ -303,8 +306,28 @@ def test_any_order_of_events_ends_where_a_fresh_start_would(events: list[tuple[s
     asyncio.run(_play(events))
 
 
+SPECS: dict[int, dict[str, Any]] = {
+    1: {"external_ips": ("192.0.2.1",)},
+    2: {"session_affinity": "ClientIP"},
+    3: {"internal_traffic_policy": "Local", "external_traffic_policy": "Local", "external_ips": ("192.0.2.3",)},
+    4: {"ports": (ServicePort(53, protocol="UDP", node_port=30053),), "type": "NodePort"},
+    5: {"session_affinity": "ClientIP", "external_traffic_policy": "Local", "external_ips": ("192.0.2.5",)},
+}
+
+
+def served(number: int, numbers: Sequence[int]) -> tuple[Service, EndpointSlice]:
+    """A Service of each kind, and its endpoints, of which every second is on node1."""
+    one = service_of(f"s{number}", f"10.96.0.{number}")
+    spec = msgspec.structs.replace(one.spec, **SPECS[number])
+    port = EndpointPort("", spec.ports[0].protocol, 8080)
+    endpoints = tuple(Endpoint((f"10.244.1.{n}",), node_name=f"node{1 + n % 2}") for n in numbers)
+    slice_ = msgspec.structs.replace(slice_of(f"s{number}"), endpoints=endpoints, ports=(port,))
+    return msgspec.structs.replace(one, spec=spec), slice_
+
+
 async def _play(events: list[tuple[str, int, tuple[int, ...]]]) -> None:
-    rig = Rig()
+    rig = Rig(("10.96.0.0/16", "fd00:10:96::/112"))
+    services: dict[int, tuple[Service, EndpointSlice]] = {}
     nodes = cluster(1)
     rig.agent.start(nodes)
     pods: dict[int, FakeNamespace] = {}
@@ -321,11 +344,25 @@ async def _play(events: list[tuple[str, int, tuple[int, ...]]]) -> None:
             await rig.agent.add(rig.attachment(f"p{number}", pods[number]))
         elif kind == "delete" and number in pods:
             await rig.agent.delete(rig.attachment(f"p{number}", pods.pop(number)))
-    await rig.agent.reconcile()
+        elif kind == "serve":
+            old, new_ = services.get(number, (None, None)), served(number, versions)
+            rig.agent.service_changed(old[0], new_[0])
+            rig.agent.slice_changed(old[1], new_[1])
+            services[number] = new_
+            if number % 2:
+                assert not (await rig.agent.reconcile()).failed
+        elif kind == "unserve" and number in services:
+            service, slice_ = services.pop(number)
+            rig.agent.service_changed(service, None)
+            rig.agent.slice_changed(slice_, None)
+    assert not (await rig.agent.reconcile()).failed
+    await rig.agent.reconciler.idle()
     fresh, attached = rig.new_agent(), rig.agent._sandboxes.values()
-    fresh.start(nodes, [(rig.attachment(s.uid, pods[int(s.uid[1:])]), s.ips) for s in attached])
+    again = [(rig.attachment(s.uid, pods[int(s.uid[1:])]), s.ips) for s in attached]
+    report = fresh.start(nodes, again, (one for one, _ in services.values()), (slice_ for _, slice_ in services.values()))
+    assert not [o for o in report.applied if o.old != o.new and not o.value.netns], "an agent that starts anew writes nothing"
     assert dict(rig.agent.reconciler.desired) == dict(fresh.reconciler.desired)
-    found = rig.kernel.read(OWNER)
+    found = rig.kernel.read(fresh.reconciler.ownership)
     assert {i for i, v in fresh.reconciler.desired.items() if not v.netns and i[0] != "Sysctl"} == set(found)
 
 
@@ -353,10 +390,82 @@ async def test_of_two_that_want_one_frontend_the_first_keeps_it_and_the_second_g
         rig.agent.slice_changed(None, slice_of(service.metadata.name, target))
         await rig.agent.reconcile()
     assert told == [("service/default/two", "10.96.0.9 tcp 80 belongs to service/default/one: choose another one")]
-    assert "10.244.1.2" in rig.host.objects.dump() and "10.244.1.3" not in rig.host.objects.dump()
+    assert frontends(rig) == {"10.96.0.9 80": "svc/default/one:80"}
     rig.agent.service_changed(both[0], None)
     await rig.agent.reconcile()
-    assert "10.244.1.3" in rig.host.objects.dump() and "10.244.1.2" not in rig.host.objects.dump()
+    assert frontends(rig) == {"10.96.0.9 80": "svc/default/two:80"}
+
+
+def frontends(rig: Rig) -> dict[str, str]:
+    """Which Service has which address and port."""
+    elements = (v for v in rig.host.objects.nft.values() if isinstance(v, Element) and v.set == "frontends4")
+    return {f"{v.key[0]} {v.key[2]}": v.comment for v in elements}
+
+
+def wanting(name: str, ip: str, since: str, *external: str) -> Service:
+    one = service_of(name, ip)
+    metadata = msgspec.structs.replace(one.metadata, creation_timestamp=f"2026-01-0{since}T00:00:00Z")
+    return Service(metadata, msgspec.structs.replace(one.spec, external_ips=external))
+
+
+async def test_who_wants_what_another_one_has_is_served_but_for_that() -> None:
+    rig = Rig(("10.96.0.0/16",))
+    rig.agent.start(cluster(1))
+    for one in (wanting("b", "10.96.0.1", "1", "192.0.2.1"), wanting("a", "10.96.0.2", "2", "192.0.2.1", "192.0.2.2")):
+        rig.agent.service_changed(None, one)
+        rig.agent.slice_changed(None, slice_of(one.metadata.name, "10.244.1.2"))
+        await rig.agent.reconcile()
+    assert frontends(rig) == {
+        "10.96.0.1 80": "svc/default/b:80",
+        "192.0.2.1 80": "svc/default/b:80",
+        "10.96.0.2 80": "svc/default/a:80",
+        "192.0.2.2 80": "svc/default/a:80",
+    }
+
+
+async def test_of_two_that_want_the_same_the_older_one_has_it_on_every_node_and_after_a_restart() -> None:
+    rig = Rig(("10.96.0.0/16",))
+    rivals = [wanting("a", "10.96.0.1", "2", "192.0.2.1"), wanting("b", "10.96.0.2", "1", "192.0.2.1")]
+    slices = [slice_of(one.metadata.name, "10.244.1.2") for one in rivals]
+    for _ in range(2):
+        rig.agent = rig.new_agent()
+        rig.agent.start(cluster(1), services=rivals, slices=slices)
+        assert frontends(rig)["192.0.2.1 80"] == "svc/default/b:80"
+
+
+@pytest.mark.parametrize(
+    ("ip", "why"),
+    [
+        ("10.96.0.1", "it lies in the range of cluster IPs"),
+        ("127.0.0.1", "it is one that every machine uses for itself"),
+        ("169.254.1.1", "it is one that every machine uses for itself"),
+    ],
+)
+async def test_nobody_takes_a_cluster_ip_or_localhost_by_naming_it_as_external(ip: str, why: str) -> None:
+    rig = Rig(("10.96.0.0/16",))
+    told: list[tuple[str, str]] = []
+    rig.agent = Agent("node1", rig.config, rig.kernel, PeerPlans(), lambda: 0.0, lambda key, why: told.append((key, why)))
+    rivals = [wanting("a", "10.96.0.2", "1", ip, "192.0.2.1"), wanting("b", "10.96.0.1", "2")]
+    rig.agent.start(cluster(1), services=rivals, slices=[slice_of(name, "10.244.1.2") for name in "ab"])
+    mine = {"10.96.0.2 80", "192.0.2.1 80"}
+    assert frontends(rig) == {**dict.fromkeys(mine, "svc/default/a:80"), "10.96.0.1 80": "svc/default/b:80"}
+    assert told == [("service/default/a", f"external IP {ip} is not served: {why}")]
+
+
+async def test_a_failure_that_nobody_foresaw_is_told_to_who_waits_and_the_next_change_is_made() -> None:
+    rig = Rig()
+
+    def tell(key: str, why: str) -> None:
+        raise RuntimeError("nobody listens")
+
+    kernel = Choosy(rig.host, rig.opener)
+    agent = Agent("node1", rig.config, kernel, PeerPlans(), lambda: 0.0, tell)
+    agent.start(cluster(1))
+    kernel.refused = "pod/default/a"
+    with pytest.raises(NetworkError, match="nobody listens"):
+        await agent.add(rig.attachment("a"))
+    kernel.refused = ""
+    assert (await agent.add(rig.attachment("b"))).ips
 
 
 async def test_what_somebody_else_changes_in_nf_tables_is_looked_at_and_a_busy_stranger_costs_little() -> None:

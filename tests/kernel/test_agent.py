@@ -1,0 +1,49 @@
+"""An agent on a real kernel that is not as it should be."""
+
+from __future__ import annotations
+
+import subprocess
+
+import msgspec
+import pytest
+
+from podplane.agent.agent import Agent
+from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.namespace import CurrentNamespace
+from podplane.services import tables
+from podplane.state.nft import Set, Table
+from podplane.state.operations import Operation
+from tests.plans import config, node
+from tests.unit.agent.test_agent import served
+
+pytestmark = pytest.mark.kernel
+
+
+def agent() -> Agent:
+    """An agent of node1, which is this namespace."""
+    own = msgspec.structs.replace(config((4,)), service_cidrs=("10.96.0.0/16",))
+    return Agent("node1", own, Kernel(CurrentNamespace(), KernelOpener()))
+
+
+def uplink() -> None:
+    for words in ("link set lo up", "link add eth0 type bridge", "addr add 192.168.1.10/24 dev eth0", "link set eth0 up"):
+        subprocess.run(["ip", *words.split()], check=True)
+
+
+def test_tables_of_another_version_are_made_anew() -> None:
+    """The kernel can't change a set's type, nor delete a set that rules look into."""
+    uplink()
+    services = [served(number, (2, 3)) for number in (1, 2)]
+    first = agent()
+    first.start({"node1": node(1, (4,))}, (), (one for one, _ in services), (slice_ for _, slice_ in services))
+    wanted = {i: v for i, v in first.reconciler.desired.items() if i[0].startswith("nft")}
+    family, table = tables.TABLE
+    kernel = Kernel(CurrentNamespace(), KernelOpener())
+    kernel.apply([Operation(Table(family=family, table=table), None)])
+    mine = [v for v in wanted.values() if getattr(v, "table", "") == table]
+    old = [msgspec.structs.replace(v, key=("mark",)) if isinstance(v, Set) and v.name == "local4" else v for v in mine]
+    kernel.apply([Operation(None, v) for v in old])
+    report = agent().start({"node1": node(1, (4,))}, (), (one for one, _ in services), (slice_ for _, slice_ in services))
+    assert not report.failed, [str(f) for f in report.failed]
+    found = kernel.read(first.reconciler.ownership)
+    assert {i: v for i, v in found.items() if i[0].startswith("nft")} == wanted
