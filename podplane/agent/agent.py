@@ -19,7 +19,7 @@ from podplane.agent import features
 from podplane.agent.addresses import NodeAddresses
 from podplane.agent.features import PeerPlans
 from podplane.agent.flows import Flows
-from podplane.agent.reconciler import Kernel, Reconciler
+from podplane.agent.reconciler import Kernel, Reconciler, Trouble
 from podplane.cni.network import Attached, Attachment, NetworkError
 from podplane.ipam.pool import Exhausted
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
@@ -44,11 +44,8 @@ log = logging.getLogger(__name__)
 MIN_INTERVAL, LOOK_INTERVAL, RETRY_INTERVAL = 0.005, 0.5, 1.0
 """Seconds: between two reconciles, between two looks at what others did, and after a failure that nobody foresaw."""
 
-Trouble = Callable[[str, str], None]
-"""Is told what went wrong: the key that it is about (`service/default/web`), and why."""
 
-
-def _tell_nobody(key: str, why: str) -> None:
+def _tell_nobody(key: str, why: str, reason: str = "") -> None:
     """Nobody is interested."""
 
 
@@ -255,7 +252,7 @@ class Agent:
         try:
             return self._plan(key)
         except Conflict as conflict:
-            self._clashed(key, conflict)
+            self._clashed(key, conflict.value, conflict.key)
         except Exception as error:
             log.exception("plan node=%s key=%s", self.view.node_name, key)
             self._set_aside.add(key)
@@ -265,22 +262,33 @@ class Agent:
     def _plan(self, key: str) -> list[Operation]:
         """Plan one key anew, but for what others have; the difference to what was planned before."""
         fragment = features.plan(key, self.view, self.config, self._peers, self._numbers)
+        operations: list[Operation] = []
         while True:
             try:
-                operations = self.reconciler.desired.replace(key, fragment)
+                operations += self.reconciler.desired.replace(key, fragment)
                 break
             except Conflict as conflict:
-                rest = features.without(key, fragment, conflict.value)
-                if len(rest) == len(fragment):
-                    raise
-                self._clashed(key, conflict)
-                fragment = rest
+                loser = max(key, conflict.key, key=lambda one: features.order(one, self.view))
+                rest = self._without(loser, fragment if loser == key else self.reconciler.desired.fragment(loser), conflict)
+                if loser == key:
+                    fragment = rest
+                else:
+                    operations += self.reconciler.desired.replace(loser, rest)
+                    self._service_planned(loser, rest)
         self._service_planned(key, fragment)
         return operations
 
-    def _clashed(self, key: str, conflict: Conflict) -> None:
+    def _without(self, loser: str, fragment: Fragment, conflict: Conflict) -> Fragment:
+        """What is left to who must do without; Conflict when that would be nothing whole."""
+        rest = features.without(loser, fragment, conflict.value)
+        if len(rest) == len(fragment):
+            raise conflict
+        self._clashed(loser, conflict.value, ({conflict.key, conflict.wanted_by} - {loser}).pop())
+        return rest
+
+    def _clashed(self, key: str, value: Value, other: str) -> None:
         self._set_aside.add(key)
-        self._trouble(key, f"{_named(conflict.value)} belongs to {conflict.key}: choose another one")
+        self._trouble(key, f"{_named(value)} belongs to {other}: choose another one")
 
     def _service_planned(self, key: str, fragment: Fragment) -> None:
         feature, _, path = key.partition("/")

@@ -113,7 +113,7 @@ def unserved(path: str, view: View, config: NetworkConfig) -> Iterable[str]:
 
 
 def order(key: str, view: View) -> tuple[str, str, str]:
-    """In this order keys are planned: of two Services that want the same, the older one has it, on every node."""
+    """Of two keys that want the same, the one that comes first here has it: of Services the older one, on every node."""
     feature, _, path = key.partition("/")
     service = view.services.get(path) if feature == SERVICE else None
     return feature, service.metadata.creation_timestamp if service else "", path

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from podplane.agent.agent import Agent, Trouble
+from podplane.agent.agent import Agent
 from podplane.agent.features import SERVICE
+from podplane.agent.reconciler import Trouble
 from podplane.kernel.namespace import Namespace
 from podplane.model.service import LOCAL, Service
 from podplane.servers.http import Handler, HttpServer, Reply, listeners

@@ -34,8 +34,17 @@ AUDIT_SHARE = 10
 
 MANY = 500
 """Operations on nf_tables that surely fit in one transaction, so that their order does not matter."""
+NOT_APPLIED, REPAIRED = "NotApplied", "Repaired"
+"""Reasons of events."""
 Failed = Mapping[Identity, Exception]
 """Why operations failed, by what they were about."""
+
+
+class Trouble(Protocol):
+    """Who is told what went wrong."""
+
+    def __call__(self, key: str, why: str, reason: str = NOT_APPLIED) -> None:
+        """The key that it is about (`service/default/web`), and why; `reason` is one word for it."""
 
 
 class Kernel(Protocol):
@@ -78,7 +87,7 @@ class Reconciler:
         kernel: Kernel,
         ownership: Ownership,
         clock: Callable[[], float],
-        trouble: Callable[[str, str], None],
+        trouble: Trouble,
     ) -> None:
         self.desired = Desired()
         self.ownership = ownership
@@ -116,13 +125,16 @@ class Reconciler:
             began = self._clock()
             self._is_disturbed |= self._kernel.disturbed()
             if began >= self._audit_at or (self._is_disturbed and began >= self._patience_until):
-                tables = self._is_disturbed or self._is_suspect
+                tables, others = self._is_disturbed or self._is_suspect, self._is_disturbed
                 self._is_disturbed = False
                 report = self.audit(tables=tables)
-                repaired = any(isinstance(operation.value, NftValue) for operation in report.applied)
+                repaired = sum(isinstance(operation.value, NftValue) for operation in report.applied)
+                if repaired and others:
+                    why = f"somebody else changed nf_tables: {repaired} of podplane's rules and elements were put right"
+                    self._trouble(f"node/{self._node_name}", why, REPAIRED)
                 ended = self._clock()
                 self._patience_until = ended + (1 if repaired else AUDIT_SHARE) * (ended - began)
-                return repaired
+                return repaired > 0
             return False
 
     async def idle(self) -> None:

@@ -13,10 +13,11 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from podplane.agent.agent import Agent, Trouble
+from podplane.agent.agent import Agent
 from podplane.agent.election import Election
 from podplane.agent.features import PeerPlans
 from podplane.agent.health import NodeHealth
+from podplane.agent.reconciler import Trouble
 from podplane.apiserver.server import utc_now
 from podplane.cluster.client import Client
 from podplane.cluster.errors import ApiError

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from podplane.agent.reconciler import NOT_APPLIED
 from podplane.cluster.errors import ApiError
 from podplane.cluster.events import WARNING, Recorder
 from podplane.lab.node import Picture
@@ -31,7 +32,7 @@ class TroubleTeller:
     _told: dict[tuple[str, str], float] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def tell(self, key: str, why: str) -> None:
+    def tell(self, key: str, why: str, reason: str = NOT_APPLIED) -> None:
         """Something is wrong with what this key is about."""
         kind, _, path = key.partition("/")
         objects: Mapping[str, Node | Service] = self.picture.services if "ervice" in KINDS.get(kind, "") else self.picture.nodes
@@ -45,12 +46,12 @@ class TroubleTeller:
         reference = {"name": metadata.name, "uid": metadata.uid} | (
             {"namespace": metadata.namespace} if metadata.namespace else {}
         )
-        task = asyncio.get_running_loop().create_task(self._write(KINDS[kind], reference, why))
+        task = asyncio.get_running_loop().create_task(self._write(KINDS[kind], reference, reason, why))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _write(self, kind: str, reference: Mapping[str, Any], why: str) -> None:
+    async def _write(self, kind: str, reference: Mapping[str, Any], reason: str, why: str) -> None:
         try:
-            await self.recorder.record(kind, reference, "NotApplied", why, WARNING)
+            await self.recorder.record(kind, reference, reason, why, WARNING)
         except ApiError as error:
             log.warning("event about=%s error=%s", reference["name"], error)

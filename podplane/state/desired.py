@@ -20,8 +20,8 @@ class Conflict(Exception):
 
     def __init__(self, key: str, value: Value, other_key: str, other: Value) -> None:
         super().__init__(f"{key} wants {value}, but {other_key} wants {other}")
-        self.key = other_key
-        """Who has it."""
+        self.wanted_by, self.key = key, other_key
+        """Who wants it, and who has it."""
         self.value = value
 
 

@@ -382,7 +382,9 @@ async def test_node_ports_are_served_on_the_chosen_addresses_only() -> None:
 async def test_of_two_that_want_one_frontend_the_first_keeps_it_and_the_second_gets_it_when_that_goes() -> None:
     rig = Rig(("10.96.0.0/16",))
     told: list[tuple[str, str]] = []
-    rig.agent = Agent("node1", rig.config, rig.kernel, PeerPlans(), lambda: 0.0, lambda key, why: told.append((key, why)))
+    rig.agent = Agent(
+        "node1", rig.config, rig.kernel, PeerPlans(), lambda: 0.0, lambda key, why, reason="": told.append((key, why))
+    )
     rig.agent.start(cluster(1))
     both = [msgspec.structs.replace(service_of(name, "10.96.0.9")) for name in ("one", "two")]
     for service, target in zip(both, ("10.244.1.2", "10.244.1.3"), strict=True):
@@ -433,6 +435,23 @@ async def test_of_two_that_want_the_same_the_older_one_has_it_on_every_node_and_
         assert frontends(rig)["192.0.2.1 80"] == "svc/default/b:80"
 
 
+async def test_an_older_one_that_comes_to_want_it_has_it_and_the_other_one_again_when_it_does_not() -> None:
+    rig = Rig(("10.96.0.0/16",))
+    told: list[str] = []
+    rig.agent = Agent("node1", rig.config, rig.kernel, PeerPlans(), lambda: 0.0, lambda key, _why, _reason="": told.append(key))
+    younger, older = wanting("a", "10.96.0.1", "2", "192.0.2.1"), wanting("b", "10.96.0.2", "1")
+    rig.agent.start(cluster(1), services=[younger, older], slices=[slice_of(name, "10.244.1.2") for name in "ab"])
+    assert frontends(rig)["192.0.2.1 80"] == "svc/default/a:80"
+    wants = wanting("b", "10.96.0.2", "1", "192.0.2.1")
+    rig.agent.service_changed(older, wants)
+    assert not (await rig.agent.reconcile()).failed
+    assert frontends(rig)["192.0.2.1 80"] == "svc/default/b:80" and set(told) == {"service/default/a"}
+    assert frontends(rig)["10.96.0.1 80"] == "svc/default/a:80"
+    rig.agent.service_changed(wants, older)
+    assert not (await rig.agent.reconcile()).failed
+    assert frontends(rig)["192.0.2.1 80"] == "svc/default/a:80"
+
+
 @pytest.mark.parametrize(
     ("ip", "why"),
     [
@@ -444,7 +463,9 @@ async def test_of_two_that_want_the_same_the_older_one_has_it_on_every_node_and_
 async def test_nobody_takes_a_cluster_ip_or_localhost_by_naming_it_as_external(ip: str, why: str) -> None:
     rig = Rig(("10.96.0.0/16",))
     told: list[tuple[str, str]] = []
-    rig.agent = Agent("node1", rig.config, rig.kernel, PeerPlans(), lambda: 0.0, lambda key, why: told.append((key, why)))
+    rig.agent = Agent(
+        "node1", rig.config, rig.kernel, PeerPlans(), lambda: 0.0, lambda key, why, reason="": told.append((key, why))
+    )
     rivals = [wanting("a", "10.96.0.2", "1", ip, "192.0.2.1"), wanting("b", "10.96.0.1", "2")]
     rig.agent.start(cluster(1), services=rivals, slices=[slice_of(name, "10.244.1.2") for name in "ab"])
     mine = {"10.96.0.2 80", "192.0.2.1 80"}
@@ -455,7 +476,7 @@ async def test_nobody_takes_a_cluster_ip_or_localhost_by_naming_it_as_external(i
 async def test_a_failure_that_nobody_foresaw_is_told_to_who_waits_and_the_next_change_is_made() -> None:
     rig = Rig()
 
-    def tell(key: str, why: str) -> None:
+    def tell(key: str, why: str, reason: str = "") -> None:
         raise RuntimeError("nobody listens")
 
     kernel = Choosy(rig.host, rig.opener)
@@ -471,7 +492,10 @@ async def test_a_failure_that_nobody_foresaw_is_told_to_who_waits_and_the_next_c
 async def test_what_somebody_else_changes_in_nf_tables_is_looked_at_and_a_busy_stranger_costs_little() -> None:
     rig = Rig()
     now = 0.0
-    rig.agent = Agent("node1", rig.config, rig.kernel, PeerPlans(), lambda: now)
+    told: list[tuple[str, str]] = []
+    rig.agent = Agent(
+        "node1", rig.config, rig.kernel, PeerPlans(), lambda: now, lambda key, why, reason="": told.append((key, reason))
+    )
     rig.agent.start(cluster(1))
     good = rig.host.objects.dump()
 
@@ -483,6 +507,7 @@ async def test_what_somebody_else_changes_in_nf_tables_is_looked_at_and_a_busy_s
         return rig.host.objects.dump() == good
 
     assert await disturbed()
+    assert told == [("node/node1", "Repaired")]
     assert await disturbed(), "an audit that took no time makes nobody wait"
     rig.agent.reconciler._patience_until = 10.0
     assert not await disturbed()
@@ -508,7 +533,7 @@ async def test_what_the_kernel_refuses_is_told_tried_again_and_holds_up_nobody_e
     told: list[tuple[str, str]] = []
     now = 0.0
     kernel = Choosy(rig.host, rig.opener)
-    agent = Agent("node1", rig.config, kernel, PeerPlans(), lambda: now, lambda key, why: told.append((key, why)))
+    agent = Agent("node1", rig.config, kernel, PeerPlans(), lambda: now, lambda key, why, reason="": told.append((key, why)))
     agent.start(cluster(1))
     kernel.refused = "10.244.1.66"
     for name, ip, target in (("bad", "10.96.0.8", "10.244.1.66"), ("good", "10.96.0.9", "10.244.1.7")):
