@@ -82,13 +82,13 @@ def service(number: int) -> Service:
     return Service(metadata=Metadata(name=f"s{number}", namespace="default"), spec=spec)
 
 
-def endpoints(number: int, count: int = ENDPOINTS, offset: int = 0) -> EndpointSlice:
-    """Its slice."""
+def endpoints(number: int, offset: int = 0, without: int = -1) -> EndpointSlice:
+    """Its slice, with or without one of its endpoints."""
     first = FIRST_POD + number * ENDPOINTS + offset
     labels = {SERVICE_NAME: f"s{number}"}
     return EndpointSlice(
         metadata=Metadata(name=f"s{number}-a", namespace="default", labels=labels),
-        endpoints=tuple(Endpoint(addresses=(str(first + k),), node_name="node1") for k in range(count)),
+        endpoints=tuple(Endpoint(addresses=(str(first + k),), node_name="node1") for k in range(ENDPOINTS) if k != without),
         ports=(EndpointPort("http", "TCP", 8080),),
     )
 
@@ -129,10 +129,10 @@ async def _reconcile(agent: Agent) -> None:
 
 
 async def _toggle(agent: Agent, slices: list[EndpointSlice], number: int) -> float:
-    """Milliseconds until a Service has one endpoint less, or all of them again."""
+    """Milliseconds until a Service has one endpoint less, whichever, or all of them again."""
     old = slices[number]
     whole = len(old.endpoints or ()) == ENDPOINTS
-    slices[number] = endpoints(number, ENDPOINTS - 1 if whole else ENDPOINTS)
+    slices[number] = endpoints(number, without=random.randrange(ENDPOINTS) if whole else -1)
     began = time.perf_counter()
     agent.slice_changed(old, slices[number])
     await _reconcile(agent)

@@ -112,7 +112,7 @@ async def _event(client: Client, slices: Informer[EndpointSlice], kernel: Watche
     await asyncio.sleep(random.random() * 0.03)
     now = slices.objects[f"default/s{number}-a"]
     whole = len(now.endpoints or ()) == ENDPOINTS
-    changed = _raw(endpoints(number, ENDPOINTS - 1 if whole else ENDPOINTS))
+    changed = _raw(endpoints(number, without=random.randrange(ENDPOINTS) if whole else -1))
     kernel.done.clear()
     await client.patch(SLICES, "default", f"s{number}-a", {"endpoints": changed["endpoints"]}, uid=now.metadata.uid)
     began = time.perf_counter()
