@@ -1,13 +1,16 @@
-"""Numbers for what has only a number in the kernel: groups of endpoints, members of a group that clients keep to, ways to choose.
+"""Numbers for what has only a number in the kernel: groups of endpoints, their members, ways to choose.
 
 They are given by name, and one that is free again is given last of all. An agent that starts takes over those that are in the kernel,
 and so writes nothing. What is remembered of a client is the number of a group and that of a member: whatever numbers are given again, no
 client is led to another Service.
+
+The endpoints of a group have places from 0 on, of which a packet takes one by chance. Whoever stays keeps its place: where one endpoint
+comes or goes, one or two places change, however many there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from podplane.services import tables
@@ -87,6 +90,13 @@ class Numbers:
     groups: Series = field(default_factory=lambda: Series(1, (1 << 32 - CHOICE_BITS) - 1, "groups of endpoints"))
     ways: Series = field(default_factory=lambda: Series(PLAIN_WAYS + 1, CHOICE_MASK, "ways to choose an endpoint"))
     _members: dict[tuple[str, int], Series] = field(default_factory=dict)
+    _places: dict[tuple[str, int], list[Target]] = field(default_factory=dict)
+
+    def places(self, group: str, version: int, targets: Collection[Target]) -> list[Target]:
+        """These endpoints, that are all of a group and IP version, each at its place."""
+        before = self._places.get((group, version), [])
+        after = self._places[group, version] = arranged(before, set(targets))
+        return after
 
     def members(self, group: str, version: int, targets: Sequence[Target]) -> list[int]:
         """A number of each of these endpoints, that are all of a group and IP version."""
@@ -102,23 +112,60 @@ class Numbers:
         return count if count <= PLAIN_WAYS and not seconds else self.ways.of(tables.way(count, seconds))
 
     def recover(self, found: Iterable[Value]) -> None:
-        """Take over the numbers that are in the kernel."""
+        """Take over the numbers and places that are in the kernel."""
+        elements: dict[str, list[Element]] = {}
         for value in found:
-            match value:
-                case Element(table=tables.NAME, set="frontends4" | "frontends6" | "inside4" | "inside6", data=(int() as mark,)):
-                    self.groups.take(value.comment, mark >> CHOICE_BITS)
-                case Element(table=tables.NAME, set="targets4" | "targets6" as kind, key=(int() as mark,), data=(ip, port)):
-                    target = Target(ip, port)  # type: ignore[arg-type]  # as the map has them
-                    self._members_of(value.comment, int(kind[-1])).take(target, mark & CHOICE_MASK)
-                case Element(table=tables.NAME, set="choice4" | "choice6", key=(int() as number,), data=Verdict(chain=chain)):
-                    self.ways.take(chain.partition("-")[2], number)
+            if isinstance(value, Element) and value.table == tables.NAME:
+                elements.setdefault(value.set, []).append(value)
+        for version in (4, 6):
+            for element in (*elements.get(f"frontends{version}", ()), *elements.get(f"inside{version}", ())):
+                self.groups.take(element.comment, _number(element.data) >> CHOICE_BITS)
+            for element in elements.get(f"choice{version}", ()):
+                if isinstance(element.data, Verdict):
+                    self.ways.take(element.data.chain.partition("-")[2], _number(element.key))
+            self._recover_endpoints(elements, version)
+
+    def _recover_endpoints(self, elements: Mapping[str, list[Element]], version: int) -> None:
+        places: dict[str, dict[int, Target]] = {}
+        members: dict[int, Target] = {}
+        for element in elements.get(f"endpoints{version}", ()):
+            places.setdefault(element.comment, {})[element.key[1]] = _target(element)  # type: ignore[index]  # a number
+        for element in elements.get(f"targets{version}", ()):
+            mark = _number(element.key)
+            members[mark] = target = _target(element)
+            self._members_of(element.comment, version).take(target, mark & CHOICE_MASK)
+        for element in elements.get(f"ids{version}", ()):
+            if (mark := _number(element.data)) in members:
+                places.setdefault(element.comment, {})[element.key[1]] = members[mark]  # type: ignore[index]  # a number
+        self._places |= {(group, version): [own[place] for place in sorted(own)] for group, own in places.items()}
 
     def tidy(self, wanted: Iterable[Value]) -> None:
         """Forget the names that nobody uses any more, once there are many; `wanted` is all that the kernel shall hold."""
         if self.groups.is_crowded or self.ways.is_crowded:
             for series in (self.groups, self.ways):
                 series.keep(())
-            self._members = {}
+            self._members, self._places = {}, {}
             self.recover(wanted)
             for series in (self.groups, self.ways):
                 series.settle()
+
+
+def _number(parts: object) -> int:
+    """The first part of a key or of what a map gives for it."""
+    return int(parts[0])  # type: ignore[index]  # as these sets have it
+
+
+def _target(element: Element) -> Target:
+    return Target(*element.data)  # type: ignore[misc]  # as these maps have it
+
+
+def arranged(before: Sequence[Target], targets: set[Target]) -> list[Target]:
+    """`targets` at places from 0 on: those that are within keep theirs, the others fill what is free."""
+    count = len(targets)
+    within = before[:count]
+    staying = targets.intersection(within)
+    if len(staying) == count:
+        return list(within)
+    others = iter(sorted(targets - staying))
+    kept = [target if target in staying else next(others) for target in within]
+    return [*kept, *others]

@@ -87,9 +87,9 @@ def _port(
         if targets:
             group = numbers.groups.of(name) << CHOICE_BITS
             if seconds:
-                yield from _sticky_group(version, group, name, targets, numbers)
+                yield from _sticky_group(version, group, name, numbers.places(name, version, targets), numbers)
             else:
-                yield from _group(version, group, name, targets)
+                yield from _group(version, group, name, numbers.places(name, version, targets))
             way = numbers.way(len(targets), seconds)
             yield from tables.chooser(version, len(targets), seconds)
             yield tables.choice(version, way, len(targets), seconds)
@@ -117,15 +117,14 @@ def _balanced(service: Service, port: ServicePort, version: int) -> Iterator[Val
 
 
 def _group(version: int, group: int, name: str, targets: Sequence[Target]) -> Iterator[Value]:
-    for index, target in enumerate(sorted(targets)):
+    for index, target in enumerate(targets):
         yield tables.element("endpoints", version, (group, index), tuple(target), name)
 
 
 def _sticky_group(version: int, group: int, name: str, targets: Sequence[Target], numbers: Numbers) -> Iterator[Value]:
     """As `_group`, for clients that keep their endpoint: each endpoint has a number of its own in the group."""
-    members = sorted(targets)
     yield from tables.memory(version)
-    for index, (target, member) in enumerate(zip(members, numbers.members(name, version, members), strict=True)):
+    for index, (target, member) in enumerate(zip(targets, numbers.members(name, version, targets), strict=True)):
         number = group | member
         yield tables.element("targets", version, (number,), tuple(target), name)
         yield tables.element("ids", version, (group, index), (number,), name)

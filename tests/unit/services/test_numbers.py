@@ -102,3 +102,33 @@ def test_a_new_agent_takes_over_what_is_there() -> None:
     assert [numbers.groups.of(name) for name in ("svc/default/a:80", "svc/default/b:81", "another")] == [7, 8, 9]
     assert numbers.members("svc/default/a:80", 4, [*OTHERS[:1], TARGET]) == [4, 3]
     assert [numbers.way(*way) for way in ((2, 60), (10_000, 0), (2, 0), (3, 60))] == [9000, 9001, 2, 9002]
+
+
+@given(st.lists(st.sets(st.integers(0, 6)), max_size=30))
+def test_whoever_stays_keeps_its_place_unless_that_is_gone(steps: list[set[int]]) -> None:
+    numbers = Numbers()
+    before: list[Target] = []
+    for step in steps:
+        targets = [OTHERS[n] for n in sorted(step)]
+        after = numbers.places("svc/a", 4, targets)
+        assert sorted(after) == targets, "each has one"
+        moved = [t for i, t in enumerate(after) if t in before and before.index(t) != i]
+        assert all(before.index(t) >= len(after) for t in moved)
+        before = after
+
+
+def test_one_that_goes_moves_one_other_at_most() -> None:
+    numbers = Numbers()
+    numbers.places("svc/a", 4, OTHERS)
+    assert numbers.places("svc/a", 4, OTHERS[1:]) == [OTHERS[-1], *OTHERS[1:-1]]
+
+
+def test_a_new_agent_takes_over_the_places() -> None:
+    group = 7 << CHOICE_BITS
+    kept = [tables.element("targets", 4, (group | k,), tuple(OTHERS[k]), "svc/b") for k in (1, 2)]
+    ids = [tables.element("ids", 4, (group, 2 - k), (group | k,), "svc/b") for k in (1, 2)]
+    plain = [tables.element("endpoints", 4, (group, k), tuple(OTHERS[5 - k]), "svc/a") for k in range(3)]
+    numbers = Numbers()
+    numbers.recover([*kept, *ids, *plain])
+    assert numbers.places("svc/a", 4, OTHERS[3:6]) == OTHERS[5:2:-1]
+    assert numbers.places("svc/b", 4, OTHERS[1:3]) == [OTHERS[2], OTHERS[1]]
