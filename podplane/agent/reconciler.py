@@ -32,8 +32,8 @@ AUDIT_SHARE = 10
 """After an audit that somebody else's changes asked for in vain, the next such one waits so many times as long as it took."""
 
 
-MANY = 500
-"""Operations on nf_tables that surely fit in one transaction, so that their order does not matter."""
+MANY, LARGE = 500, 5000
+"""So many operations on nf_tables fit in one transaction, so that their order does not matter; so many values take long to compare."""
 NOT_APPLIED, REPAIRED = "NotApplied", "Repaired"
 """Reasons of events."""
 Failed = Mapping[Identity, Exception]
@@ -121,21 +121,31 @@ class Reconciler:
 
     async def look(self) -> bool:
         """Audit when it is time, or when somebody else was at work. Was anything of nf_tables put right?"""
+        if self._sending is not None:  # what is on its way would be found missing, and come twice
+            await asyncio.wait([self._sending], timeout=RETRY_INTERVAL)
         async with self._busy:
             began = self._clock()
             self._is_disturbed |= self._kernel.disturbed()
-            if began >= self._audit_at or (self._is_disturbed and began >= self._patience_until):
-                tables, others = self._is_disturbed or self._is_suspect, self._is_disturbed
-                self._is_disturbed = False
-                report = self.audit(tables=tables)
-                repaired = sum(isinstance(operation.value, NftValue) for operation in report.applied)
-                if repaired and others:
-                    why = f"somebody else changed nf_tables: {repaired} of podplane's rules and elements were put right"
-                    self._trouble(f"node/{self._node_name}", why, REPAIRED)
-                ended = self._clock()
-                self._patience_until = ended + (1 if repaired else AUDIT_SHARE) * (ended - began)
-                return repaired > 0
-            return False
+            if began < self._audit_at and not (self._is_disturbed and began >= self._patience_until):
+                return False
+            tables, others = self._is_disturbed or self._is_suspect, self._is_disturbed
+            self._is_disturbed = False
+            report = await self._audit_aside(tables)
+            repaired = sum(isinstance(operation.value, NftValue) for operation in report.applied)
+            if repaired and others:
+                why = f"somebody else changed nf_tables: {repaired} of podplane's rules and elements were put right"
+                self._trouble(f"node/{self._node_name}", why, REPAIRED)
+            ended = self._clock()
+            self._patience_until = ended + (1 if repaired else AUDIT_SHARE) * (ended - began)
+            return repaired > 0
+
+    async def _audit_aside(self, tables: bool) -> Report:
+        """Audit; where there is much to read, in a thread, so that the loop goes on. Changes of the meantime wait for it."""
+        if not tables or len(self.desired) < LARGE:
+            return self.audit(tables=tables)
+        began = self._clock()
+        report = await asyncio.to_thread(self._compare, dict(self.desired), None, tables)
+        return self._audited(report, began)
 
     async def idle(self) -> None:
         """Wait until nothing is on its way to the kernel."""
@@ -218,16 +228,23 @@ class Reconciler:
 
         Without `tables`, nf_tables is left out: where nobody else committed, it holds what it acknowledged.
         """
-        self._audit_at = self._clock() + AUDIT_INTERVAL
         began = self._clock()
-        own = [value.name for value in self.desired.values() if isinstance(value, Sysctl) and not value.netns]
+        return self._audited(self._compare(self.desired, found, tables), began)
+
+    def _compare(self, wanted: Mapping[Identity, Value], found: Mapping[Identity, Value] | None, tables: bool) -> Report:
+        """Put the difference right; may run in a thread."""
+        own = [value.name for value in wanted.values() if isinstance(value, Sysctl) and not value.netns]
         if found is None:
             owner = self.ownership if tables else msgspec.structs.replace(self.ownership, tables=frozenset())
             found = self._kernel.read(owner, own)
         else:
             found = {**found, **self._kernel.read(Ownership(), own)}
-        found = self._without_outgrown(found)
-        report = self._kernel.apply(in_order(self._differences(found, tables)))
+        found = self._without_outgrown(wanted, found)
+        return self._kernel.apply(in_order(self._differences(wanted, found, tables)))
+
+    def _audited(self, report: Report, began: float) -> Report:
+        """Say what became of an audit, and when there is to be the next one."""
+        self._audit_at = self._clock() + AUDIT_INTERVAL
         self._log("audit", report, began)
         if report.failed:
             self._audit_at = self._clock() + self._retry_seconds
@@ -237,14 +254,12 @@ class Reconciler:
             self._is_suspect = False
         return report
 
-    def _without_outgrown(self, found: Mapping[Identity, Value]) -> Mapping[Identity, Value]:
+    def _without_outgrown(self, wanted: Mapping[Identity, Value], found: Mapping[Identity, Value]) -> Mapping[Identity, Value]:
         """Without tables that have a set of another shape than is wanted, as of another version of this program: those are made anew.
 
         The kernel can't change a set's shape, nor delete one that rules look into.
         """
-        sets = [
-            value for value in found.values() if isinstance(value, Set) and self.desired.get(value.identity, value) != value
-        ]
+        sets = [value for value in found.values() if isinstance(value, Set) and wanted.get(value.identity, value) != value]
         outgrown = {(value.family, value.table) for value in sets}
         if not outgrown:
             return found
@@ -252,12 +267,12 @@ class Reconciler:
         self._kernel.apply([Operation(Table(family=family, table=table), None) for family, table in sorted(outgrown)])
         return {i: v for i, v in found.items() if not (isinstance(v, NftValue) and (v.family, v.table) in outgrown)}
 
-    def _differences(self, found: Mapping[Identity, Value], tables: bool) -> list[Operation]:
+    def _differences(self, wanted: Mapping[Identity, Value], found: Mapping[Identity, Value], tables: bool) -> list[Operation]:
         """Between the desired state and what was found on the node; pods' own namespaces are not read back."""
-        surplus = [Operation(value, None) for identity, value in found.items() if identity not in self.desired]
+        surplus = [Operation(value, None) for identity, value in found.items() if identity not in wanted]
         missing = [
             Operation(found.get(identity), value)
-            for identity, value in self.desired.items()
+            for identity, value in wanted.items()
             if not value.netns
             and (tables or not isinstance(value, NftValue))
             and (identity not in found or not self._kernel.matches(value, found[identity]))

@@ -81,7 +81,9 @@ def candidates(
         for endpoint in slice_.endpoints or () if number else ():
             address = _address(endpoint.addresses, version)
             if address is not None and number and not any(first <= int(address) <= last for first, last in spans):
-                found.setdefault(Target(address, number), endpoint)
+                target = Target(address, number)
+                if target not in found or (endpoint.is_ready and not found[target].is_ready):
+                    found[target] = endpoint
     return Candidates(tuple((endpoint, target) for target, endpoint in found.items()))
 
 

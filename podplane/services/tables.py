@@ -186,7 +186,7 @@ def _local(version: int, blocks: Iterable[IPNetwork], node: Node) -> Iterator[El
 def _base_chains(versions: Iterable[int], config: NetworkConfig) -> Iterator[Chain]:
     versions = list(versions)
     cidrs = [cidr for cidr in map(ipaddress.ip_network, config.service_cidrs) if cidr.version in versions]
-    translate = [rule(family(v), r.to_group(v), r.by_choice(name("choice", v))) for v in versions]
+    translate = [rule(family(v), r.to_group(v), r.by_choice(name("choice", v)), comment="to Services") for v in versions]
     from_pods, from_here = _shortcuts(versions, config)
     refuse = [rule(r.is_established(), r.accept())]
     refuse += [

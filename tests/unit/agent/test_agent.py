@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +23,8 @@ from podplane.model.objects import Metadata, Node, NodeSpec
 from podplane.model.service import SERVICE_NAME, Endpoint, EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
 from podplane.state.nft import Element
 from podplane.state.operations import Failure, Operation, Report
+from podplane.state.ownership import Ownership
+from podplane.state.value import Identity, Value
 from tests.plans import config, node, uplink
 
 DUAL = (4, 6)
@@ -514,6 +517,34 @@ async def test_what_somebody_else_changes_in_nf_tables_is_looked_at_and_a_busy_s
     now = 11.0
     await rig.agent.reconciler.look()
     assert rig.host.objects.dump() == good
+
+
+class Slow(Kernel):
+    """A kernel that takes its time to be read."""
+
+    def read(self, owner: Ownership, sysctls: Iterable[str] = ()) -> dict[Identity, Value]:
+        found = super().read(owner, sysctls)
+        if owner.tables:
+            time.sleep(0.05)
+        return found
+
+
+async def test_while_much_is_compared_the_loop_goes_on_and_changes_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig, now = Rig(("10.96.0.0/16",)), 0.0
+    agent = Agent("node1", rig.config, Slow(rig.host, rig.opener), PeerPlans(), lambda: now)
+    agent.start(cluster(1), services=[service_of("a", "10.96.0.1")], slices=[slice_of("a", "10.244.1.2")])
+    monkeypatch.setattr("podplane.agent.reconciler.LARGE", 0)
+    rig.host.objects.nft.clear()
+    rig.host.objects.foreign_commits += 1
+    now = 1.0
+    looking = asyncio.create_task(agent.reconciler.look())
+    await asyncio.sleep(0.01)
+    assert not looking.done()
+    agent.service_changed(None, service_of("b", "10.96.0.2"))
+    agent.slice_changed(None, slice_of("b", "10.244.1.3"))
+    assert not (await agent.reconcile()).failed
+    assert await looking
+    assert frontends(rig) == {"10.96.0.1 80": "svc/default/a:80", "10.96.0.2 80": "svc/default/b:80"}
 
 
 class Choosy(Kernel):

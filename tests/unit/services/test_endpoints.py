@@ -85,6 +85,14 @@ def test_a_target_in_two_slices_is_one() -> None:
     assert candidates(slices, HTTP, 4).everywhere(HERE) == [Target(ipaddress.ip_address("10.244.1.1"), 80)]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_endpoint_that_one_slice_says_is_ready_is_ready(order: int) -> None:
+    """It moves between slices, say, and was seen in both."""
+    ports = (EndpointPort("http", "TCP", 80),)
+    both = [EndpointSlice(endpoints=(endpoint(1, conditions),), ports=ports) for conditions in (READY, UNREADY)]
+    assert len(candidates(both[::order], HTTP, 4).everywhere(HERE)) == 1
+
+
 def test_what_is_no_endpoint_of_the_port_is_left_out() -> None:
     ports = (EndpointPort("http", "UDP", 1), EndpointPort("https", "TCP", 2), EndpointPort("http", "TCP", None))
     strange = [Endpoint(addresses=(text,)) for text in ("web.example.org", "fd00::1", "")] + [Endpoint()]
