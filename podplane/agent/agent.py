@@ -1,10 +1,7 @@
 """The reconcile loop of one node, and its `Network`.
 
-Events mark keys dirty; one loop plans what is dirty and sends the difference to the kernel (see `reconciler`). A key costs its own
-fragment, whatever the size of the rest. Attaching a pod does not wait for the loop: it plans and applies its own key at once.
-
-A key that can't be planned, because it makes no sense, is set aside: its last fragment stays, somebody is told, and it is tried again when
-another key lets something go. Of a Service that wants what another one has, only that is left out.
+Events mark keys dirty; one loop plans what is dirty (see `planner`) and sends the difference to the kernel (see `reconciler`). A key costs
+its own fragment, whatever the size of the rest. Attaching a pod does not wait for the loop: it plans and applies its own key at once.
 """
 
 from __future__ import annotations
@@ -19,6 +16,7 @@ from podplane.agent import features
 from podplane.agent.addresses import NodeAddresses
 from podplane.agent.features import PeerPlans
 from podplane.agent.flows import Flows
+from podplane.agent.planner import Planner
 from podplane.agent.reconciler import Kernel, Reconciler, Trouble
 from podplane.cni.network import Attached, Attachment, NetworkError
 from podplane.ipam.pool import Exhausted
@@ -29,15 +27,12 @@ from podplane.model.view import Sandbox, View
 from podplane.nodes.plan import TABLE
 from podplane.pods.plan import VETH_PREFIX
 from podplane.services.announce import announced_ips
-from podplane.services.numbers import Numbers
 from podplane.services.report import Flow
 from podplane.services.tables import TABLE as SERVICES_TABLE
-from podplane.state.desired import Conflict, compose
+from podplane.state.desired import compose
 from podplane.state.mac import mac_of
-from podplane.state.nft import Element
-from podplane.state.operations import Failure, Operation, Report
+from podplane.state.operations import Failure, Report
 from podplane.state.ownership import Ownership
-from podplane.state.value import Fragment, Value
 
 log = logging.getLogger(__name__)
 
@@ -71,24 +66,20 @@ class Agent:
             tables=frozenset({TABLE, SERVICES_TABLE}),
         )
         self.reconciler = Reconciler(node_name, kernel, ownership, clock, trouble)
-        self._trouble = trouble
         self._kernel = kernel
-        self._peers = peers or PeerPlans()
         self._clock = clock
         self._nodes: dict[str, Node] = {}
         self._sandboxes: dict[str, Sandbox] = {}
         self._attached: dict[str, tuple[Attachment, tuple[str, ...]]] = {}
         self._services: dict[str, Service] = {}
         self._slices: dict[str, dict[str, EndpointSlice]] = {}
-        self._numbers = Numbers()
         self._flows = Flows(node_name, kernel)
         self.view.nodes, self.view.sandboxes = self._nodes, self._sandboxes
         self._announced: set[str] = set()
         self.view.announced = self._announced
         self.view.services, self.view.slices = self._services, self._slices
         self._addresses = NodeAddresses(())
-        self._dirty: set[str] = set()
-        self._set_aside: set[str] = set()
+        self._planner = Planner(self.view, config, self.reconciler.desired, peers or PeerPlans(), self._flows, trouble)
         self._wake = self.reconciler.wake
         self._look_at = 0.0
         self._reconciled_at = clock()
@@ -107,7 +98,7 @@ class Agent:
         it answered: their network stays as it is.
         """
         found = self.reconciler.read()
-        self._numbers.recover(found.values())
+        self._planner.recover(found.values())
         for node in nodes.values():
             self.node_changed(None, node)
         for service in services:
@@ -116,11 +107,11 @@ class Agent:
             self.slice_changed(None, slice_)
         for path in announced:
             self._announced.add(path)
-            self._dirty.add(f"{features.ANNOUNCE}/{path}")
+            self._planner.touch(f"{features.ANNOUNCE}/{path}")
         for request, ips in attached:
             self._addresses.reserve(request.pod_uid, ips)
             self._admit(request, ips)
-        self._replan()
+        self._planner.replan()
         self._wake.clear()
         report = self.reconciler.audit(found)
         self._flows.begin_anew_at_once()
@@ -140,7 +131,7 @@ class Agent:
             self._addresses = NodeAddresses(new.spec.pod_cidrs)
             for sandbox in self._sandboxes.values():
                 self._addresses.reserve(sandbox.uid, sandbox.ips)
-        self._dirty.update(features.affected(old, new, self.view))
+        self._planner.touch(*features.affected(old, new, self.view))
         self._wake.set()
 
     def service_changed(self, old: Service | None, new: Service | None) -> None:
@@ -183,7 +174,7 @@ class Agent:
         await self._replace(f"{features.ANNOUNCE}/{path}")
 
     def _touch(self, key: str) -> None:
-        self._dirty.add(key)
+        self._planner.touch(key)
         self._wake.set()
 
     async def run(self) -> None:
@@ -217,7 +208,7 @@ class Agent:
     @property
     def is_behind(self) -> bool:
         """Does a change wait to be seen to?"""
-        return bool(self._dirty)
+        return self._planner.is_behind
 
     @property
     def seconds_since_reconcile(self) -> float:
@@ -230,72 +221,9 @@ class Agent:
 
     async def reconcile(self) -> Report:
         """Plan what is dirty and send the difference."""
-        report = await self.reconciler.apply(compose(self._replan()))
+        report = await self.reconciler.apply(compose(self._planner.replan()))
         await self._flows.begin_anew()
         return report
-
-    def _replan(self) -> list[Operation]:
-        dirty, self._dirty = self._dirty, set()
-        operations = self._try_all(dirty)
-        if self._set_aside and any(operation.new is None for operation in operations):
-            operations += self._try_all(self._set_aside)
-        self._numbers.tidy(self.reconciler.desired.values())
-        return operations
-
-    def _try_all(self, keys: Iterable[str]) -> list[Operation]:
-        ordered = sorted(keys, key=lambda key: features.order(key, self.view))
-        return [operation for key in ordered for operation in self._try(key)]
-
-    def _try(self, key: str) -> list[Operation]:
-        """Plan one key anew; nothing, when that can't be."""
-        self._set_aside.discard(key)
-        try:
-            return self._plan(key)
-        except Conflict as conflict:
-            self._clashed(key, conflict.value, conflict.key)
-        except Exception as error:
-            log.exception("plan node=%s key=%s", self.view.node_name, key)
-            self._set_aside.add(key)
-            self._trouble(key, f"it can't be planned: {error}")
-        return []
-
-    def _plan(self, key: str) -> list[Operation]:
-        """Plan one key anew, but for what others have; the difference to what was planned before."""
-        fragment = features.plan(key, self.view, self.config, self._peers, self._numbers)
-        operations: list[Operation] = []
-        while True:
-            try:
-                operations += self.reconciler.desired.replace(key, fragment)
-                break
-            except Conflict as conflict:
-                loser = max(key, conflict.key, key=lambda one: features.order(one, self.view))
-                rest = self._without(loser, fragment if loser == key else self.reconciler.desired.fragment(loser), conflict)
-                if loser == key:
-                    fragment = rest
-                else:
-                    operations += self.reconciler.desired.replace(loser, rest)
-                    self._service_planned(loser, rest)
-        self._service_planned(key, fragment)
-        return operations
-
-    def _without(self, loser: str, fragment: Fragment, conflict: Conflict) -> Fragment:
-        """What is left to who must do without; Conflict when that would be nothing whole."""
-        rest = features.without(loser, fragment, conflict.value)
-        if len(rest) == len(fragment):
-            raise conflict
-        self._clashed(loser, conflict.value, ({conflict.key, conflict.wanted_by} - {loser}).pop())
-        return rest
-
-    def _clashed(self, key: str, value: Value, other: str) -> None:
-        self._set_aside.add(key)
-        self._trouble(key, f"{_named(value)} belongs to {other}: choose another one")
-
-    def _service_planned(self, key: str, fragment: Fragment) -> None:
-        feature, _, path = key.partition("/")
-        if feature == features.SERVICE:
-            self._flows.planned(path, features.ways(path, self.view, self.config, fragment))
-            for why in features.unserved(path, self.view, self.config):
-                self._trouble(key, why)
 
     # Network: what `runtime`, and later the CNI plugin, ask of this node.
 
@@ -309,7 +237,7 @@ class Agent:
         except Exhausted as error:
             raise NetworkError(f"{error}: delete pods of {self.view.node_name}, or run them on another node") from None
         key = self._admit(request, ips)
-        self._dirty.discard(key)
+        self._planner.settle(key)
         try:
             report = await self._replace(key)
         except Exception as error:
@@ -331,7 +259,7 @@ class Agent:
         self._attached[sandbox.key] = (request, ips)
         self._kernel.attach(sandbox.netns, request.netns)
         self._sandboxes[sandbox.key] = sandbox
-        self._dirty.add(sandbox.key)
+        self._planner.touch(sandbox.key)
         return sandbox.key
 
     async def delete(self, request: Attachment) -> None:
@@ -352,7 +280,7 @@ class Agent:
         if key not in self._sandboxes:
             raise NetworkError(f"pod {request.namespace}/{request.name} is not attached")
         found = await self.reconciler.settled()
-        for identity, value in features.plan(key, self.view, self.config, self._peers, self._numbers).items():
+        for identity, value in self._planner.fragment(key).items():
             if not value.netns and (identity not in found or not self._kernel.matches(value, found[identity])):
                 raise NetworkError(f"pod {request.namespace}/{request.name}: {value} is not in the kernel as planned")
 
@@ -380,12 +308,7 @@ class Agent:
         )
 
     async def _replace(self, key: str) -> Report:
-        return await self.reconciler.apply(compose(self._plan(key)))
-
-
-def _named(value: Value) -> str:
-    """A value in the words of whoever asked for it."""
-    return " ".join(map(str, value.key)) if isinstance(value, Element) else str(value)
+        return await self.reconciler.apply(compose(self._planner.plan(key)))
 
 
 def _first(failed: list[Failure]) -> str:
