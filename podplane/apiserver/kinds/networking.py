@@ -180,7 +180,12 @@ def check_service_cidr(service_cidr: Object, old: Object | None) -> Iterator[Cau
     if not cidrs:
         yield Cause.required("spec.cidrs", "at least one CIDR required")
     for i, cidr in enumerate(cidrs):
-        yield from check_cidr(cidr, f"spec.cidrs[{i}]")
+        found = list(check_cidr(cidr, f"spec.cidrs[{i}]"))
+        yield from found
+        if not found and str(ipaddress.ip_network(cidr, strict=False)) != cidr:
+            yield Cause.invalid(
+                f"spec.cidrs[{i}]", cidr, "must be in canonical form, with no bits set beyond the prefix length"
+            )
     with contextlib.suppress(ValueError):
         versions = [ipaddress.ip_network(cidr, strict=False).version for cidr in cidrs]
         if len(versions) > 2 or len(set(versions)) != len(versions):
