@@ -13,11 +13,12 @@ from typing import Any
 from podplane.apiserver import pod_admission, service_ips
 from podplane.apiserver.kinds.custom import accept
 from podplane.apiserver.kinds.resource import Resource
-from podplane.apiserver.problems import Problem
+from podplane.apiserver.problems import Cause, Problem, invalid
 from podplane.apiserver.registry import CRDS
 from podplane.apiserver.store import Store
 from podplane.ipam.plan import NODE_BLOCK_LENGTH
 from podplane.ipam.pool import BlockPool, Exhausted
+from podplane.services import pools, ranges
 from podplane.state.value import IPNetwork
 
 Object = dict[str, Any]
@@ -57,6 +58,8 @@ class Admission:
             self._services.complete(object_, old)
         if resource.id == "namespaces":
             object_["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = object_["metadata"]["name"]
+        elif resource.id == pools.POOLS:
+            _check_pool(object_)
         elif resource.id == CRDS:
             accept(object_, object_["metadata"]["creationTimestamp"])
 
@@ -132,3 +135,15 @@ class Admission:
         elif spec.get("schedulingGates"):
             conditions.append({"type": "PodScheduled", "status": "False", "lastTransitionTime": since, **GATED})
         pod["status"] = {"phase": "Pending", "conditions": conditions}
+
+
+def _check_pool(pool: Object) -> None:
+    """Problem unless each of a pool's texts stands for addresses, which its schema can't say."""
+    causes: list[Cause] = []
+    for number, text in enumerate(pool["spec"]["addresses"]):
+        try:
+            ranges.parse(text)
+        except ValueError as error:
+            causes.append(Cause.invalid(f"spec.addresses[{number}]", text, str(error)))
+    if causes:
+        raise invalid(pools.KIND, pool["metadata"]["name"], causes, pools.GROUP)

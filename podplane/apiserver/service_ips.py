@@ -10,11 +10,11 @@ from __future__ import annotations
 import ipaddress
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from podplane.apiserver.kinds.networking import EXTERNAL_NAME, HEADLESS
 from podplane.apiserver.kinds.resource import Resource
+from podplane.apiserver.kinds.services import EXPOSED, EXTERNAL_NAME, HEADLESS, LOAD_BALANCER, has_health_check, is_exposed
 from podplane.apiserver.problems import Cause, Problem, invalid
 from podplane.apiserver.store import Store
 from podplane.state.value import IPNetwork
@@ -23,7 +23,13 @@ Object = dict[str, Any]
 SERVICES, RANGES, ADDRESSES = "services", "servicecidrs.networking.k8s.io", "ipaddresses.networking.k8s.io"
 FIRST_PORT, LAST_PORT, STATIC_PORTS = 30000, 32767, 86
 SINGLE, PREFER, REQUIRE = "SingleStack", "PreferDualStack", "RequireDualStack"
-EXPOSED = ("NodePort", "LoadBalancer")
+NEEDS: tuple[tuple[str, Callable[[Object], bool]], ...] = (
+    ("healthCheckNodePort", has_health_check),
+    ("allocateLoadBalancerNodePorts", lambda spec: spec.get("type") == LOAD_BALANCER),
+    ("loadBalancerClass", lambda spec: spec.get("type") == LOAD_BALANCER),
+    ("externalTrafficPolicy", is_exposed),
+)
+"""Fields, and which Services can have them."""
 
 
 class ServiceAddresses:
@@ -72,6 +78,7 @@ class ServiceAddresses:
     def complete(self, service: Object, old: Object | None) -> None:
         """Give a Service that makes sense what it lacks; `old` is its former version. Problem when that can't be."""
         spec = service["spec"]
+        self._check_external(service, old)
         if spec["type"] == EXTERNAL_NAME:
             for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
                 spec.pop(field, None)
@@ -79,6 +86,16 @@ class ServiceAddresses:
             self._families(service)
             self._addresses(service, set(ips_of(old)) if old is not None else set())
         self._node_ports(service, old)
+
+    def _check_external(self, service: Object, old: Object | None) -> None:
+        """Problem when a new external IP would take a cluster IP from the Service that has it, or gets it one day."""
+        before = old["spec"].get("externalIPs", ()) if old is not None else ()
+        for number, text in enumerate(service["spec"].get("externalIPs", ())):
+            ip = ipaddress.ip_address(text)
+            range_ = next((cidr for cidr in self._cidrs(f"IPv{ip.version}") if ip in cidr), None)
+            if range_ is not None and text not in before:
+                why = f"may not be in {range_}, whose addresses are cluster IPs of Services"
+                raise _refusal(service, Cause.invalid(f"spec.externalIPs[{number}]", text, why))
 
     @property
     def _versions(self) -> list[str]:
@@ -165,7 +182,7 @@ class ServiceAddresses:
         spec = service["spec"]
         own = set(ports_of(old)) if old is not None else set()
         wants = spec["type"] == "NodePort" or (
-            spec["type"] == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts", True)
+            spec["type"] == LOAD_BALANCER and spec.get("allocateLoadBalancerNodePorts", True)
         )
         taken_now: set[tuple[str, int]] = set()
         for number, port in enumerate(spec.get("ports", ())):
@@ -176,7 +193,7 @@ class ServiceAddresses:
             if wants and not port.get("nodePort"):
                 port["nodePort"] = self._free_port(service, port, spec["ports"], taken_now)
                 taken_now.add((port["protocol"], port["nodePort"]))
-        if spec["type"] == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local":
+        if has_health_check(spec):
             check = {"protocol": "TCP", "nodePort": spec.get("healthCheckNodePort", 0)}
             if check["nodePort"]:
                 self._check_port(service, "spec.healthCheckNodePort", check, own, taken_now)
@@ -211,7 +228,8 @@ class ServiceAddresses:
 
 
 def keep_allocated(new: Object, old: Object) -> None:
-    """What a new version of a Service doesn't say about its addresses and ports stays as it was (patchAllocatedValues)."""
+    """What a new version of a Service doesn't say about its addresses and ports stays as it was, as far as its type allows it
+    (patchAllocatedValues)."""
     spec, before = new["spec"], old["spec"]
     kind, kind_before = spec.get("type", "ClusterIP"), before.get("type", "ClusterIP")
     if kind != EXTERNAL_NAME and kind_before != EXTERNAL_NAME:
@@ -241,8 +259,16 @@ def keep_allocated(new: Object, old: Object) -> None:
         for port in spec.get("ports", ()):
             if port.get("nodePort") in numbers:
                 port.pop("nodePort", None)
-    if before.get("healthCheckNodePort") and spec.get("externalTrafficPolicy") == "Local" and kind == "LoadBalancer":
-        spec.setdefault("healthCheckNodePort", before["healthCheckNodePort"])
+    if before.get("healthCheckNodePort") and has_health_check(spec) and not spec.get("healthCheckNodePort"):
+        spec["healthCheckNodePort"] = before["healthCheckNodePort"]
+    _drop_what_no_longer_fits(spec, before)
+
+
+def _drop_what_no_longer_fits(spec: Object, before: Object) -> None:
+    """A field that the new type can't have goes with the old one, unless the user changes it too (dropTypeDependentFields)."""
+    gone = [name for name, needs in NEEDS if needs(before) and not needs(spec) and spec.get(name) == before.get(name)]
+    for name in gone:
+        spec.pop(name, None)
 
 
 def ips_of(service: Object) -> Iterator[str]:

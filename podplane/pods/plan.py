@@ -15,6 +15,7 @@ from podplane.model.objects import Node
 from podplane.model.view import Sandbox, View
 from podplane.state.mac import mac_of
 from podplane.state.network import Address, Link, Neighbour, Peer, Route, Sysctl
+from podplane.state.nft import label
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
 
 VETH_PREFIX = "pp"
@@ -44,7 +45,7 @@ def _node_side(sandbox: Sandbox, ips: list[IPAddress], mac: str, config: Network
         mtu=config.mtu,
         master=config.bridge,
         hairpin=True,
-        alias=f"pod/{sandbox.namespace}/{sandbox.name}",
+        alias=label("pod", f"{sandbox.namespace}/{sandbox.name}"),  # the longest names would pass IFALIASZ
         peer=Peer(netns=sandbox.netns, name=sandbox.ifname, mac=mac, mtu=config.mtu),
     )
     return [veth, *(Neighbour(link=config.bridge, ip=ip, mac=mac) for ip in ips)]

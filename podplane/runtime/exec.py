@@ -74,20 +74,20 @@ class CommandExecution:
         queue: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue(8)
         readers = [asyncio.ensure_future(self._read(channel, fd, queue)) for channel, fd in self._outputs]
         done = asyncio.ensure_future(self._all_read(readers))
+        item = asyncio.ensure_future(queue.get())
         try:
             while True:
-                item = asyncio.ensure_future(queue.get())
                 await asyncio.wait((item, done), return_when=asyncio.FIRST_COMPLETED)
-                if item.done():
-                    yield item.result()
-                    continue
-                item.cancel()
-                if queue.empty():
-                    return
+                if not item.done():
+                    return  # all was read, and nothing of it is left
+                data = item.result()
+                item = asyncio.ensure_future(queue.get())
+                yield data
         finally:
-            for task in (*readers, done):
+            tasks = (*readers, done, item)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*readers, done, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _all_read(self, readers: Sequence[asyncio.Future[None]]) -> None:
         """All output has been read, or the command ended a while ago."""

@@ -12,12 +12,13 @@ A pool is a cluster-scoped object of the cluster's administrator:
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import functools
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from podplane.state.value import IPAddress
+from podplane.services.ranges import Range, Taken, merged, of_network, overlap, parse, without
+from podplane.state.value import IPAddress, IPNetwork
 
 GROUP, VERSION, KIND, PLURAL = "podplane.dev", "v1", "LoadBalancerPool", "loadbalancerpools"
 POOLS = f"{PLURAL}.{GROUP}"
@@ -27,44 +28,9 @@ WANTED_IPS = "podplane.dev/load-balancer-ips"
 """Annotation of a Service: the addresses that it asks for, comma-separated."""
 
 
-class Range(NamedTuple):
-    """All addresses from `first` to `last`, both of them too."""
-
-    first: IPAddress
-    last: IPAddress
-
-    def __contains__(self, ip: object) -> bool:
-        return isinstance(ip, type(self.first)) and int(self.first) <= int(ip) <= int(self.last)
-
-    @property
-    def size(self) -> int:
-        """How many those are."""
-        return int(self.last) - int(self.first) + 1
-
-    def free(self, used: Collection[IPAddress]) -> IPAddress | None:
-        """The first one that nobody uses."""
-        candidates = (self.first + n for n in range(min(self.size, len(used) + 1)))
-        return next((ip for ip in candidates if ip not in used), None)
-
-
-def parse(text: str) -> Range:
-    """What `192.168.1.240`, `192.168.1.240/28` or `192.168.1.240-192.168.1.250` stands for. ValueError says what is wrong with it."""
-    first, dash, last = (part.strip() for part in text.partition("-"))
-    if dash:
-        ends = Range(ipaddress.ip_address(first), ipaddress.ip_address(last))
-        if ends.first.version != ends.last.version or int(ends.first) > int(ends.last):
-            raise ValueError(f"{text!r} has no first and last address of one family")
-    else:
-        network = ipaddress.ip_network(first)
-        ends = Range(network.network_address, network.broadcast_address)
-    if any(ip.is_loopback or ip.is_multicast or ip.is_unspecified for ip in ends):
-        raise ValueError(f"{text!r} has addresses that are loopback, multicast or unspecified")
-    return ends
-
-
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A pool by name: the ranges that make sense, and what is wrong with the others."""
+    """A pool by name: the ranges whose addresses can be given, and what is wrong with the others."""
 
     name: str
     ranges: tuple[Range, ...]
@@ -76,32 +42,52 @@ class Pool:
     @property
     def size(self) -> int:
         """How many addresses it has."""
-        return sum(one.size for one in self.ranges)
+        return sum(one.size for one in merged(self.ranges))
 
-    def free(self, version: int, used: Collection[IPAddress]) -> IPAddress | None:
-        """An address of this family that nobody uses."""
+    def in_use(self, taken: Taken[Any]) -> int:
+        """How many of them are taken."""
+        return sum(taken.count(one) for one in merged(self.ranges))
+
+    def free(self, version: int, taken: Taken[Any]) -> IPAddress | None:
+        """An address of this family that nobody has."""
         of_family = (one for one in self.ranges if one.first.version == version)
-        return next((ip for one in of_family if (ip := one.free(used)) is not None), None)
+        return next((ip for one in of_family if (ip := taken.free(one)) is not None), None)
 
 
-def pool_of(name: str, addresses: Iterable[str]) -> Pool:
-    """A pool of these texts."""
-    ranges, problems = [], []
+def pool_of(name: str, addresses: Iterable[str], networks: Mapping[str, Sequence[IPNetwork]] | None = None) -> Pool:
+    """A pool of these texts, without the addresses of `networks`, which are by whose they are ("pods")."""
+    ranges: list[Range] = []
+    problems: list[str] = []
     for text in addresses:
         try:
-            ranges.append(parse(text))
+            left = [whole := parse(text)]
         except ValueError as error:
             problems.append(str(error))
+            continue
+        for whose, theirs in (networks or {}).items():
+            others = [network for network in theirs if overlap(whole, of_network(network))]
+            left = functools.reduce(_cut, others, left)
+            if others:
+                problems.append(f"{text!r} has addresses of {others[0]}, which are those of {whose}: they are not given")
+        ranges += left
     return Pool(name, tuple(ranges), tuple(problems))
+
+
+def _cut(ranges: list[Range], network: IPNetwork) -> list[Range]:
+    return [rest for one in ranges for rest in without(one, of_network(network))]
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a Service wants: an address of each of these families, those that it asks for by name, and those that it has."""
+    """What a Service wants: an address of each of these families, those that it asks for by name, and those that it has.
+
+    `who` it is among those who have addresses.
+    """
 
     versions: tuple[int, ...]
     wanted: tuple[IPAddress, ...] = ()
     has: tuple[IPAddress, ...] = ()
+    who: Hashable = None
 
 
 class Grant(NamedTuple):
@@ -111,28 +97,33 @@ class Grant(NamedTuple):
     problems: tuple[str, ...]
 
 
-def is_settled(claim: Claim, pools: Sequence[Pool], taken: Collection[IPAddress]) -> bool:
-    """Does it have what it wants, all of it from these pools and not `taken` by a machine?"""
-    rightful = all(any(ip in pool for pool in pools) and ip not in taken for ip in claim.has)
+def is_settled(claim: Claim, pools: Sequence[Pool], taken: Taken[Any]) -> bool:
+    """Does it have what it wants, all of it from these pools and for itself?"""
+    rightful = all(_why_not(ip, claim, pools, taken) == "" for ip in claim.has)
+    return rightful and not is_lacking(claim)
+
+
+def is_lacking(claim: Claim) -> bool:
+    """Has it other addresses than it wants, or less?"""
     if claim.wanted:
-        return rightful and set(claim.has) == set(claim.wanted)
-    return rightful and sorted(ip.version for ip in claim.has) == sorted(claim.versions)
+        return set(claim.has) != set(claim.wanted)
+    return sorted(ip.version for ip in claim.has) != sorted(claim.versions)
 
 
-def grant(claim: Claim, pools: Sequence[Pool], used: Collection[IPAddress]) -> Grant:
-    """Addresses for a Service: those that it asks for, those that it has, else free ones; `used` are those of everybody else."""
+def grant(claim: Claim, pools: Sequence[Pool], taken: Taken[Any]) -> Grant:
+    """Addresses for a Service: those that it asks for, those that it has, else free ones, of the first pool that has one."""
     ips: list[IPAddress] = []
     problems: list[str] = []
     for version in claim.versions:
         asked = [ip for ip in claim.wanted if ip.version == version]
-        kept = [ip for ip in claim.has if ip.version == version and not claim.wanted and _why_not(ip, pools, used) == ""]
+        kept = [ip for ip in claim.has if ip.version == version and not claim.wanted and not _why_not(ip, claim, pools, taken)]
         for ip in asked:
-            why = _why_not(ip, pools, used)
+            why = _why_not(ip, claim, pools, taken)
             (problems if why else ips).append(why or ip)  # type: ignore[arg-type]  # each to its own
         if kept:
             ips.append(kept[0])
         elif not claim.wanted:
-            found = next((free for pool in pools if (free := pool.free(version, used)) is not None), None)
+            found = next((free for pool in pools if (free := pool.free(version, taken)) is not None), None)
             if found is not None:
                 ips.append(found)
             else:
@@ -140,10 +131,10 @@ def grant(claim: Claim, pools: Sequence[Pool], used: Collection[IPAddress]) -> G
     return Grant(tuple(ips), tuple(problems))
 
 
-def _why_not(ip: IPAddress, pools: Sequence[Pool], used: Collection[IPAddress]) -> str:
+def _why_not(ip: IPAddress, claim: Claim, pools: Sequence[Pool], taken: Taken[Any]) -> str:
     if not any(ip in pool for pool in pools):
         return f"{ip} is in no pool for this Service: add it to a {KIND}"
-    return f"{ip} is in use already: ask for another one" if ip in used else ""
+    return f"{ip} is in use already: ask for another one" if taken.who(ip) - {claim.who} else ""
 
 
 def _nothing_left(version: int, pools: Sequence[Pool]) -> str:
@@ -172,7 +163,7 @@ def definition() -> dict[str, Any]:
     }
     selector = {
         "type": "object",
-        "description": "Only Services with these labels get addresses of this pool; all, when there is none.",
+        "description": "Only Services with these labels get addresses of this pool, and rather of it than of one for all.",
         "properties": {"matchLabels": labels, "matchExpressions": {"type": "array", "items": requirement}},
     }
     addresses = {
@@ -182,8 +173,10 @@ def definition() -> dict[str, Any]:
         "items": {"type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]{1,3}|-[0-9a-fA-F:.]+)?$"},
     }
     spec = {"type": "object", "required": ["addresses"], "properties": {"addresses": addresses, "serviceSelector": selector}}
-    counts = {"type": "object", "properties": {"addresses": {"type": "string"}, "inUse": {"type": "integer"}}}
-    schema = {"type": "object", "required": ["spec"], "properties": {"spec": spec, "status": counts}}
+    problems = {"type": "array", "description": "Why some addresses are not given.", "items": {"type": "string"}}
+    counts = {"addresses": {"type": "string"}, "inUse": {"type": "integer"}, "problems": problems}
+    status = {"type": "object", "properties": counts}
+    schema = {"type": "object", "required": ["spec"], "properties": {"spec": spec, "status": status}}
     column = {"type": "string", "jsonPath": ".spec.addresses"}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",

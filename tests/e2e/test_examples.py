@@ -50,8 +50,9 @@ def comment(name: str) -> list[str]:
 
 
 def commands(name: str) -> list[list[str]]:
-    """The commands that an example is tried with, as words."""
-    return [shlex.split(line, comments=True) for line in comment(name) if line.startswith("  kubectl ")]
+    """The commands that an example is tried with, as words; `ip=$(kubectl …)`, which keeps an answer, begins with `ip=`."""
+    lines = (re.sub(r"^  (\w+=)\$\((kubectl .*)\)$", r"  \1 \2", line) for line in comment(name))
+    return [shlex.split(line, comments=True) for line in lines if re.match(r"  (\w+= )?kubectl ", line)]
 
 
 def stored(lab: Podplane) -> set[str]:
@@ -135,7 +136,13 @@ def test_an_example_does_what_it_says_and_leaves_nothing(name: str, lab: Podplan
     assert first == ["kubectl", "apply", "-f", f"examples/{name}.yaml"]
     kubectl("apply", "-f", path)
     CHECKS[name](kubectl)
-    for _, *words in rest:
+    kept: dict[str, str] = {}
+    for program, *words in rest:
+        if program.endswith("="):
+            kept[f"${program[:-1]}"] = kubectl(*words[1:])
+            continue
+        for variable, text in kept.items():
+            words = [word.replace(variable, text) for word in words]
         kubectl(*words)
     kubectl("delete", "-f", path)
     for _ in lab.api.poll("pods", "", lambda _: stored(lab) == before, 60):
@@ -277,20 +284,22 @@ def _shop(kubectl: Kubectl) -> None:
 
 @shows("load-balancer")
 def _load_balancer(kubectl: Kubectl) -> None:
-    wait(kubectl, "pod/visitor", "condition=Ready")
-    kubectl("rollout", "status", "deployment/site", "--timeout=60s")
-    kubectl("wait", "--for=jsonpath={.status.loadBalancer.ingress[0].ip}=192.168.1.240", "service/site", "--timeout=20s")
-    homes = {pod["spec"]["nodeName"] for pod in pods(kubectl, "app=site")}
-
     def holder() -> str:
         return kubectl("get", "lease", "load-balancer-site", "--ignore-not-found", "-o", "jsonpath={.spec.holderIdentity}")
 
+    def visit() -> str:
+        return kubectl("exec", "site-visitor", "--", "curl", "-s", "-m", "5", f"http://{ip}/", code=None)
+
+    wait(kubectl, "pod/site-visitor", "condition=Ready")
+    kubectl("rollout", "status", "deployment/site", "--timeout=60s")
+    wait(kubectl, "service/site", "jsonpath={.status.loadBalancer.ingress[0].ip}")
+    ip = kubectl("get", "service", "site", "-o", "jsonpath={.status.loadBalancer.ingress[0].ip}")
+    homes = {pod["spec"]["nodeName"]: pod["metadata"]["name"] for pod in pods(kubectl, "app=site")}
     eventually(lambda: holder() in homes)
-    eventually(lambda: "site-" in kubectl("exec", "visitor", "--", "curl", "-s", "-m", "1", "http://192.168.1.240/", code=None))
-    answer = json.loads(kubectl("exec", "visitor", "--", "curl", "-s", "http://192.168.1.240/"))
+    eventually(lambda: "site-" in visit())
+    answer = json.loads(visit())
     assert answer["source"] == "203.0.113.10"
-    (here,) = (pod["metadata"]["name"] for pod in pods(kubectl, "app=site") if pod["spec"]["nodeName"] == holder())
-    assert answer["name"] == here
+    assert answer["name"] == homes[holder()]
 
 
 @shows("sidecar")

@@ -16,13 +16,15 @@ from podplane.kernel.fakes.world import FakeOpener
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
 from podplane.kernel.text import ip, nft
 from podplane.model.config import ROUTE_PROTOCOL
+from podplane.model.view import Sandbox, View
+from podplane.pods import plan as pods
 from podplane.state.network import Address, Link, Neighbour, Peer, Route, Sysctl, Vxlan
 from podplane.state.network import Rule as PolicyRule
 from podplane.state.nft import Chain, Element, Set, Table
 from podplane.state.nft_rules import counter, destination_not_in_set, family, rule
 from podplane.state.operations import Operation, diff
 from podplane.state.value import Value, fragment
-from tests.plans import FAMILIES, OWNER, build, wanted
+from tests.plans import FAMILIES, OWNER, build, config, node, wanted
 
 pytestmark = pytest.mark.kernel
 ROUTE = {"protocol": ROUTE_PROTOCOL}
@@ -36,12 +38,12 @@ def door() -> Kernel:
 def built(name: str) -> tuple[Kernel, list[NetworkNamespace]]:
     """A node with two pods in this namespace."""
     workers = Workers(1)
-    pods = [NetworkNamespace.create(workers), NetworkNamespace.create(workers)]
+    namespaces = [NetworkNamespace.create(workers), NetworkNamespace.create(workers)]
     kernel = door()
-    places: list[Namespace] = list(pods)
+    places: list[Namespace] = list(namespaces)
     report = build(kernel, places, FAMILIES[name])
     assert not report.failed, [str(f) for f in report.failed]
-    return kernel, pods
+    return kernel, namespaces
 
 
 def tool(*words: str) -> str:
@@ -97,6 +99,19 @@ def test_ip_shows_what_our_text_says(name: str) -> None:
     addresses = squeezed(tool("ip", "-o", "address", "show", "dev", "cbr0"))
     shown = {line.split(": ")[1].split("\\")[0].strip() for line in addresses if "scope link" not in line}
     assert shown == {ip.line(v) for v in found if isinstance(v, Address)}
+
+
+def test_a_pod_of_the_longest_name_has_a_link_that_names_it() -> None:
+    kernel, _ = built("dual")
+    workers = Workers(1)
+    kernel.attach("pod/long", NetworkNamespace.create(workers))
+    longest = Sandbox("n" * 63, "p" * 253, "long", "pod/long", ("10.244.1.9",))
+    plan = pods.plan(longest, View("node1", {"node1": node(1, (4, 6))}), config((4, 6)))
+    report = kernel.apply(diff({}, plan))
+    assert not report.failed, [str(f) for f in report.failed]
+    (link,) = (value for value in plan.values() if isinstance(value, Link) and not value.netns)
+    assert kernel.matches(link, kernel.read(OWNER)[link.identity])
+    assert link.alias.startswith(f"pod/{'n' * 63}/pppp")
 
 
 def test_ip_sees_links_with_alias_and_hairpin() -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from podplane.apiserver.controllers.balanced import Balanced
     from podplane.apiserver.controllers.usage import NodeUsage
 
 Object = dict[str, Any]
@@ -51,6 +52,9 @@ class View(Protocol):
 
     def usage(self, node: str) -> NodeUsage:
         """What the pods of a node use."""
+
+    def balanced(self) -> Balanced:
+        """Load balancers and their pools, and who has which address."""
 
     def shunning(self) -> Iterable[tuple[Object, Object]]:
         """(pod, term) for each required anti-affinity of a pod that has a node."""

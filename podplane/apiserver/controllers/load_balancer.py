@@ -1,33 +1,20 @@
 """Addresses for Services of type LoadBalancer, from the cluster's pools; how they are reached is the nodes' part (see `agent.election`).
 
-What is in use stands in the status of the Services, so it is asked for only when an address is to be given.
+A change concerns those only whom it can give or take an address: what many have is no reason to decide about all of them.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Iterator
 
-from podplane.apiserver.controllers.decision import Action, Controller, Key, Note, Object, Patch, View, itself, key_of
-from podplane.apiserver.kinds import names
-from podplane.apiserver.service_ips import SERVICES
+from podplane.apiserver.controllers.balanced import NODES, SLICES, claim_of, ips_of, is_balanced, machines_of, networks_of
+from podplane.apiserver.controllers.decision import Action, Concerns, Controller, Key, Note, Object, Patch, View, itself, key_of
+from podplane.apiserver.service_ips import RANGES, SERVICES
 from podplane.services import pools
-from podplane.services.pools import CLASS, POOLS, WANTED_IPS, Claim, Pool
-from podplane.state.value import IPAddress
+from podplane.services.pools import POOLS, WANTED_IPS
+from podplane.services.ranges import of_network
 
 WARNING = "Warning"
-
-
-def is_balanced(service: Object) -> bool:
-    """Is it a load balancer of ours?"""
-    spec = service["spec"]
-    return bool(spec["type"] == "LoadBalancer" and spec.get("loadBalancerClass", CLASS) == CLASS)
-
-
-def ips_of(service: Object) -> list[IPAddress]:
-    """The addresses that it has."""
-    ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress", ())
-    return [ipaddress.ip_address(one["ip"]) for one in ingress if one.get("ip")]
 
 
 def _decide(view: View, key: Key) -> Iterator[Action]:
@@ -39,15 +26,15 @@ def _decide(view: View, key: Key) -> Iterator[Action]:
             yield Patch(SERVICES, service, {"status": {"loadBalancer": {"ingress": None}}}, "status")
         return
     try:
-        claim = _claim(service)
+        claim = claim_of(service)
     except ValueError as error:
         yield Note(service, "NoLoadBalancerAddress", f"the address that it asks for: {error}", WARNING)
         return
-    machines, own_pools = _machines(view), _pools(view, service)
-    if pools.is_settled(claim, own_pools, machines):
+    balanced = view.balanced()
+    own_pools = balanced.pools_for(service)
+    if pools.is_settled(claim, own_pools, balanced.taken):
         return
-    others = {ip for other in view.all(SERVICES) if other is not service for ip in ips_of(other)}
-    ips, problems = pools.grant(claim, own_pools, others | machines)
+    ips, problems = pools.grant(claim, own_pools, balanced.taken)
     if ips != claim.has:
         ingress = [{"ip": ip, "ipMode": "VIP"} for ip in pools.texts(ips)] or None
         yield Patch(SERVICES, service, {"status": {"loadBalancer": {"ingress": ingress}}}, "status")
@@ -57,44 +44,32 @@ def _decide(view: View, key: Key) -> Iterator[Action]:
         yield Note(service, "NoLoadBalancerAddress", problem, WARNING)
 
 
-def _claim(service: Object) -> Claim:
-    """What a Service wants. ValueError when it asks for what is no address."""
-    spec = service["spec"]
-    text = service["metadata"].get("annotations", {}).get(WANTED_IPS, "") or spec.get("loadBalancerIP", "")
-    wanted = tuple(ipaddress.ip_address(part.strip()) for part in text.split(",") if part.strip())
-    versions = tuple(int(family[-1]) for family in spec.get("ipFamilies", ()))
-    return Claim(versions, tuple(ip for ip in wanted if ip.version in versions), tuple(ips_of(service)))
-
-
-def _pools(view: View, service: Object) -> list[Pool]:
-    """The pools whose addresses it may have, by name."""
-    labels = service["metadata"].get("labels", {})
-    return [
-        pools.pool_of(pool["metadata"]["name"], pool["spec"]["addresses"])
-        for pool in view.all(POOLS)
-        if "deletionTimestamp" not in pool["metadata"] and names.matches(pool["spec"].get("serviceSelector") or {}, labels)
-    ]
-
-
-def _machines(view: View) -> set[IPAddress]:
-    """Addresses of nodes: no Service may have them."""
-    found: set[IPAddress] = set()
-    for node in view.all("nodes"):
-        for one in node.get("status", {}).get("addresses", ()):
-            if one["type"] == "InternalIP":
-                found.add(ipaddress.ip_address(one["address"]))
-    return found
-
-
 def _itself_and_waiting(view: View, service: Object) -> Iterable[Key]:
-    """A load balancer concerns those, too, that wait for an address."""
+    """Who gives an address back concerns those that wait for one."""
     yield key_of(service)
-    if is_balanced(service):
-        yield from (key_of(other) for other in view.all(SERVICES) if is_balanced(other) and not ips_of(other))
+    balanced = view.balanced()
+    if any(not balanced.taken.who(ip) for ip in ips_of(service)):
+        yield from balanced.waiting
 
 
 def _all(view: View, _: Object) -> Iterable[Key]:
     return (key_of(service) for service in view.all(SERVICES) if is_balanced(service))
+
+
+def _in_the_way(resource: str) -> Concerns:
+    """An address or network that is somebody's concerns those that have it, and, once it is gone, those that wait for one."""
+
+    def concerns(view: View, object_: Object) -> Iterable[Key]:
+        balanced, machines, networks = view.balanced(), machines_of(resource, object_), networks_of(resource, object_)
+        for ip in machines:
+            yield from balanced.given.who(ip)
+        for network in networks:
+            for ip in balanced.given.within(of_network(network)):
+                yield from balanced.given.who(ip)
+        if machines or networks:
+            yield from balanced.waiting
+
+    return concerns
 
 
 def _what_matters(service: Object) -> object:
@@ -103,36 +78,63 @@ def _what_matters(service: Object) -> object:
     return spec["type"], asked, spec.get("ipFamilies"), metadata.get("labels"), ips_of(service)
 
 
-def _addresses(node: Object) -> object:
-    return node.get("status", {}).get("addresses")
+def _what_it_says(pool: Object) -> object:
+    return pool["spec"], "deletionTimestamp" in pool["metadata"]
 
 
+OBSTACLES = (NODES, SLICES, RANGES)
+"""Resources that tell of addresses that no Service may have."""
 CONTROLLER = Controller(
     "load-balancer-controller",
-    {SERVICES: _itself_and_waiting, POOLS: _all, "nodes": _all},
+    {SERVICES: _itself_and_waiting, POOLS: _all, **{resource: _in_the_way(resource) for resource in OBSTACLES}},
     _decide,
-    {SERVICES: _what_matters, "nodes": _addresses},
+    {
+        SERVICES: _what_matters,
+        POOLS: _what_it_says,
+        NODES: lambda node: (machines_of(NODES, node), networks_of(NODES, node)),
+        SLICES: lambda endpoint_slice: machines_of(SLICES, endpoint_slice),
+        RANGES: lambda range_: networks_of(RANGES, range_),
+    },
 )
 
 
 def _count(view: View, key: Key) -> Iterator[Action]:
     """How many addresses of a pool are in use, and what is wrong with it."""
-    object_ = view.get(POOLS, key)
-    if object_ is None:
+    object_, balanced = view.get(POOLS, key), view.balanced()
+    pool = balanced.pool(key[1])
+    if object_ is None or pool is None:
         return
-    pool = pools.pool_of(key[1], object_["spec"]["addresses"])
-    in_use = sum(ip in pool for service in view.all(SERVICES) if is_balanced(service) for ip in ips_of(service))
-    status = {"addresses": str(pool.size), "inUse": in_use}
-    if object_.get("status") != status:
-        yield Patch(POOLS, object_, {"status": status}, "status")
-        for problem in pool.problems:
+    status = {"addresses": str(pool.size), "inUse": pool.in_use(balanced.given), "problems": list(pool.problems)}
+    before = object_.get("status", {})
+    if before == status:
+        return
+    yield Patch(POOLS, object_, {"status": status}, "status")
+    for problem in pool.problems:
+        if problem not in before.get("problems", ()):
             yield Note(object_, "InvalidAddresses", problem, WARNING)
 
 
-def _every_pool(view: View, service: Object) -> Iterable[Key]:
-    return map(key_of, view.all(POOLS)) if is_balanced(service) else ()
+def _pools_with_it(view: View, service: Object) -> Iterable[Key]:
+    """A Service concerns the pools whose addresses it has."""
+    return (("", pool.name) for pool in view.balanced().pools() if any(ip in pool for ip in ips_of(service)))
+
+
+def _every_pool(resource: str) -> Concerns:
+    """A network of Services or pods concerns every pool: it may have addresses of it."""
+
+    def concerns(view: View, object_: Object) -> Iterable[Key]:
+        return map(key_of, view.all(POOLS)) if networks_of(resource, object_) else ()
+
+    return concerns
 
 
 POOL_CONTROLLER = Controller(
-    "load-balancer-pool-controller", {POOLS: itself, SERVICES: _every_pool}, _count, {SERVICES: _what_matters}
+    "load-balancer-pool-controller",
+    {POOLS: itself, SERVICES: _pools_with_it, NODES: _every_pool(NODES), RANGES: _every_pool(RANGES)},
+    _count,
+    {
+        SERVICES: lambda service: (is_balanced(service), ips_of(service)),
+        NODES: lambda node: networks_of(NODES, node),
+        RANGES: lambda range_: networks_of(RANGES, range_),
+    },
 )

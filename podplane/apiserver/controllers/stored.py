@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import TypeVar
 
+from podplane.apiserver.controllers.balanced import Balanced
 from podplane.apiserver.controllers.decision import Key, Object, controller_of, key_of
 from podplane.apiserver.controllers.pods import ENDED, condition_of
 from podplane.apiserver.controllers.usage import NodeUsage, Usage
@@ -38,6 +39,7 @@ class StoredView:
         self._shunning: set[Key] = set()
         self._unschedulable: set[Key] = set()
         self._usage = Usage()
+        self._balanced = Balanced()
         for resource in store.resources():
             for stored in store.all(resource):
                 self._index(resource, stored.object, add=True)
@@ -89,6 +91,10 @@ class StoredView:
         """What the pods of a node use."""
         return self._usage.of(node)
 
+    def balanced(self) -> Balanced:
+        """Load balancers, and who has which address."""
+        return self._balanced
+
     def shunning(self) -> Iterator[tuple[Object, Object]]:
         """The required anti-affinities of pods that have a node."""
         for pod in self._these("pods", self._shunning):
@@ -112,6 +118,7 @@ class StoredView:
             _change(self._controlled, (resource, owner["uid"]), key_of(object_), add=add)
         elif resource in ADOPTED:
             _change(self._orphans, (resource, object_["metadata"]["namespace"]), key_of(object_), add=add)
+        self._balanced.observe(resource, object_, add=add)
         if resource == "pods":
             self._usage.observe(None if add else object_, object_ if add else None)
             if object_["spec"].get("nodeName") and terms_of_anti_affinity(object_):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from podplane.apiserver.kinds import names
-from podplane.apiserver.kinds.pods import check_cidr, check_ip
+from podplane.apiserver.kinds.addresses import check_cidr, check_ip
 from podplane.apiserver.problems import Cause
 from podplane.model.config import UNDERLAY_MAC
 

@@ -1,4 +1,4 @@
-"""Service, Endpoints, EndpointSlice, NetworkPolicy, Ingress, ServiceCIDR, IPAddress: defaults and rules (core, discovery, networking)."""
+"""Endpoints, EndpointSlice, NetworkPolicy, Ingress, ServiceCIDR, IPAddress: defaults and rules (core, discovery, networking)."""
 
 from __future__ import annotations
 
@@ -8,102 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from podplane.apiserver.kinds import names
-from podplane.apiserver.kinds.pods import check_cidr, check_ip
+from podplane.apiserver.kinds.addresses import check_cidr, check_common_ip
 from podplane.apiserver.problems import Cause
 
 Object = dict[str, Any]
-HEADLESS, EXTERNAL_NAME = "None", "ExternalName"
 MAX_ENDPOINTS, MAX_ADDRESSES, MAX_PORTS = 1000, 100, 20000
-MAX_AFFINITY_SECONDS = 86400
-
-
-def complete_service(service: Object) -> None:
-    """Defaults that hang on the type and on each other."""
-    spec = service.setdefault("spec", {})
-    kind = spec.setdefault("type", "ClusterIP")
-    spec.setdefault("sessionAffinity", "None")
-    for port in spec.get("ports", ()):
-        port.setdefault("protocol", "TCP")
-        if "port" in port and port.get("targetPort") in (None, 0, ""):
-            port["targetPort"] = port["port"]
-    if spec["sessionAffinity"] == "ClientIP":
-        spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {}).setdefault("timeoutSeconds", 10800)
-    if kind != EXTERNAL_NAME:
-        spec.setdefault("internalTrafficPolicy", "Cluster")
-    if kind in ("NodePort", "LoadBalancer") or spec.get("externalIPs"):
-        spec.setdefault("externalTrafficPolicy", "Cluster")
-    if kind == "LoadBalancer":
-        spec.setdefault("allocateLoadBalancerNodePorts", True)
-    ips = spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else [])
-    if ips:
-        spec["clusterIPs"] = ips
-        spec.setdefault("clusterIP", ips[0])
-    service.setdefault("status", {}).setdefault("loadBalancer", {})
-
-
-def check_service(service: Object, old: Object | None) -> Iterator[Cause]:
-    """Service."""
-    spec = service["spec"]
-    kind, ports, ip = spec["type"], spec.get("ports", []), spec.get("clusterIP", "")
-    if kind == EXTERNAL_NAME:
-        if not spec.get("externalName"):
-            yield Cause.required("spec.externalName")
-        elif why := names.SUBDOMAIN(spec["externalName"].rstrip(".").lower()):
-            yield Cause.invalid("spec.externalName", spec["externalName"], why)
-        if ip and ip != HEADLESS:
-            yield Cause.forbidden("spec.clusterIPs[0]", "may not be set for ExternalName services")
-    elif not ports and ip != HEADLESS:
-        yield Cause.required("spec.ports")
-    if ip == HEADLESS and kind in ("NodePort", "LoadBalancer"):
-        yield Cause.invalid("spec.clusterIPs[0]", ip, f"may not be set to 'None' for {kind} services")
-    yield from _check_service_ports(ports, kind)
-    yield from names.check_labels(spec.get("selector", {}), "spec.selector")
-    for i, one in enumerate(spec.get("clusterIPs", ())):
-        if one != HEADLESS:
-            yield from check_ip(one, f"spec.clusterIPs[{i}]")
-    if spec.get("clusterIPs") and ip != spec["clusterIPs"][0]:
-        yield Cause.invalid("spec.clusterIPs", spec["clusterIPs"], "first value must match `clusterIP`")
-    for i, one in enumerate(spec.get("externalIPs", ())):
-        yield from check_ip(one, f"spec.externalIPs[{i}]")
-    for i, one in enumerate(spec.get("loadBalancerSourceRanges", ())):
-        yield from check_cidr(one.strip(), f"spec.loadBalancerSourceRanges[{i}]")
-    for field in ("internalTrafficPolicy", "externalTrafficPolicy"):
-        if spec.get(field, "Cluster") not in ("Cluster", "Local"):
-            yield Cause.unsupported(f"spec.{field}", spec[field], ("Cluster", "Local"))
-    seconds = spec.get("sessionAffinityConfig", {}).get("clientIP", {}).get("timeoutSeconds", 1)
-    if not 0 < seconds <= MAX_AFFINITY_SECONDS:
-        path = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
-        yield Cause.invalid(path, seconds, f"must be greater than 0 and at most {MAX_AFFINITY_SECONDS}")
-    if old is not None and EXTERNAL_NAME not in (kind, old["spec"].get("type")):
-        before = old["spec"].get("clusterIP")
-        if before and before != ip:
-            yield Cause.immutable("spec.clusterIPs[0]", ip)
-
-
-def _check_service_ports(ports: list[Object], kind: str) -> Iterator[Cause]:
-    known: set[str] = set()
-    taken: set[tuple[str, Any]] = set()
-    for i, port in enumerate(ports):
-        where, name = f"spec.ports[{i}]", port.get("name", "")
-        if len(ports) > 1 and not name:
-            yield Cause.required(f"{where}.name")
-        if name and (why := names.LABEL(name)):
-            yield Cause.invalid(f"{where}.name", name, why)
-        if name in known and name:
-            yield Cause.duplicate(f"{where}.name", name)
-        known.add(name)
-        if "port" in port:
-            yield from names.check_port(port["port"], f"{where}.port")
-        if "targetPort" in port:
-            yield from names.check_port(port["targetPort"], f"{where}.targetPort", named=True)
-        if port.get("nodePort"):
-            if kind in ("ClusterIP", EXTERNAL_NAME):
-                yield Cause.forbidden(f"{where}.nodePort", f"may not be used when `type` is '{kind}'")
-            yield from names.check_port(port["nodePort"], f"{where}.nodePort")
-        identity = (port.get("protocol", "TCP"), port.get("port"))
-        if identity in taken:
-            yield Cause.duplicate(where, {"protocol": identity[0], "port": identity[1]})
-        taken.add(identity)
 
 
 def check_endpoints(endpoints: Object, old: Object | None) -> Iterator[Cause]:
@@ -113,21 +22,10 @@ def check_endpoints(endpoints: Object, old: Object | None) -> Iterator[Cause]:
             yield Cause.required(f"subsets[{i}]", "must specify `addresses` or `notReadyAddresses`")
         for field in ("addresses", "notReadyAddresses"):
             for j, address in enumerate(subset.get(field, ())):
-                yield from _check_endpoint_ip(address.get("ip", ""), f"subsets[{i}].{field}[{j}].ip")
+                yield from check_common_ip(address.get("ip", ""), f"subsets[{i}].{field}[{j}].ip")
         for j, port in enumerate(subset.get("ports", ())):
             if "port" in port:
                 yield from names.check_port(port["port"], f"subsets[{i}].ports[{j}].port")
-
-
-def _check_endpoint_ip(text: str, path: str) -> Iterator[Cause]:
-    """An address that can be somebody's: not unspecified, loopback, link-local or multicast."""
-    try:
-        ip = ipaddress.ip_address(text)
-    except ValueError:
-        yield from check_ip(text, path)
-        return
-    if ip.is_unspecified or ip.is_loopback or ip.is_link_local or ip.is_multicast:
-        yield Cause.invalid(path, text, "may not be unspecified, loopback, link-local or multicast")
 
 
 def check_endpoint_slice(endpoint_slice: Object, old: Object | None) -> Iterator[Cause]:
@@ -153,7 +51,7 @@ def check_endpoint_slice(endpoint_slice: Object, old: Object | None) -> Iterator
                 if why := names.SUBDOMAIN(address):
                     yield Cause.invalid(where, address, why)
                 continue
-            yield from _check_endpoint_ip(address, where)
+            yield from check_common_ip(address, where)
             with contextlib.suppress(ValueError):
                 if f"IPv{ipaddress.ip_address(address).version}" != family:
                     yield Cause.invalid(where, address, f"must be an {family} address")
@@ -282,7 +180,12 @@ def check_service_cidr(service_cidr: Object, old: Object | None) -> Iterator[Cau
     if not cidrs:
         yield Cause.required("spec.cidrs", "at least one CIDR required")
     for i, cidr in enumerate(cidrs):
-        yield from check_cidr(cidr, f"spec.cidrs[{i}]")
+        found = list(check_cidr(cidr, f"spec.cidrs[{i}]"))
+        yield from found
+        if not found and str(ipaddress.ip_network(cidr, strict=False)) != cidr:
+            yield Cause.invalid(
+                f"spec.cidrs[{i}]", cidr, "must be in canonical form, with no bits set beyond the prefix length"
+            )
     with contextlib.suppress(ValueError):
         versions = [ipaddress.ip_network(cidr, strict=False).version for cidr in cidrs]
         if len(versions) > 2 or len(set(versions)) != len(versions):

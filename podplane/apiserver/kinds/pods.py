@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 from typing import Any
 
 from podplane.apiserver.kinds import names
+from podplane.apiserver.kinds.addresses import check_ip
 from podplane.apiserver.problems import Cause
 
 Object = dict[str, Any]
@@ -190,21 +190,3 @@ def _check_probe(probe: Object, path: str, only_one: bool) -> Iterator[Cause]:
             yield Cause.invalid(f"{path}.{field}", probe[field], "must be greater than or equal to 0")
     if only_one and probe.get("successThreshold", 1) != 1:
         yield Cause.invalid(f"{path}.successThreshold", probe["successThreshold"], "must be 1")
-
-
-def check_ip(text: str, path: str) -> Iterator[Cause]:
-    """An IP address."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        yield Cause.invalid(path, text, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
-
-
-def check_cidr(text: str, path: str) -> Iterator[Cause]:
-    """A network."""
-    try:
-        ipaddress.ip_network(text, strict=False)
-        if "/" not in text:
-            raise ValueError
-    except ValueError:
-        yield Cause.invalid(path, text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")

@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 from podplane.apiserver import shapes
-from podplane.apiserver.kinds import cluster, custom, names, networking, pods, printing, workloads
+from podplane.apiserver.kinds import cluster, custom, names, networking, pods, printing, services, workloads
 from podplane.apiserver.kinds.resource import Object, Resource, Scale
 
 API = "io.k8s.api."
@@ -142,8 +142,8 @@ RESOURCES: tuple[Resource, ...] = (
         short_names=("svc",),
         categories=ALL,
         columns=printing.SERVICES,
-        prepare=networking.complete_service,
-        check=networking.check_service,
+        prepare=services.complete_service,
+        check=services.check_service,
         name_rule=names.LABEL_1035,
         has_status=True,
         returns_deleted=True,

@@ -141,6 +141,7 @@ async def test_each_kind_is_shown_as_a_table(row: Resource) -> None:
         ("configmaps", {"data": {"a/b": ""}}, "data[a/b]"),
         ("leases.coordination.k8s.io", {"spec": {"leaseDurationSeconds": 0}}, "spec.leaseDurationSeconds"),
         ("servicecidrs.networking.k8s.io", {"spec": {"cidrs": ["10.0.0.0/8", "11.0.0.0/8"]}}, "spec.cidrs"),
+        ("servicecidrs.networking.k8s.io", {"spec": {"cidrs": ["10.0.0.1/8"]}}, "spec.cidrs[0]"),
         ("roles.rbac.authorization.k8s.io", {"rules": [{"verbs": []}]}, "rules[0].verbs"),
         ("customresourcedefinitions.apiextensions.k8s.io", {"spec": {**CRD, "group": "other.org"}}, "metadata.name"),
         ("customresourcedefinitions.apiextensions.k8s.io", {"spec": {**CRD, "versions": []}}, "spec.versions"),

@@ -8,12 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podplane.services.pools import Claim, Pool, grant, is_settled, parse, pool_of
+from podplane.services.pools import Claim, Pool, grant, is_settled, pool_of
+from podplane.services.ranges import Taken, merged, parse
 from podplane.state.value import IPAddress
 
 
 def ip(text: str) -> IPAddress:
     return ipaddress.ip_address(text)
+
+
+def taken(*texts: str) -> Taken[str]:
+    """These addresses are others'."""
+    found: Taken[str] = Taken()
+    for text in texts:
+        found.add(ip(text), "another one")
+    return found
 
 
 SMALL = pool_of("small", ["192.0.2.1-192.0.2.3", "2001:db8::/126"])
@@ -46,36 +55,35 @@ def test_what_is_no_address_is_a_problem_of_the_pool_and_the_rest_of_it_counts(t
 
 
 def test_each_family_that_is_wanted_gets_an_address() -> None:
-    given_ = grant(Claim((4, 6)), [SMALL], set())
+    given_ = grant(Claim((4, 6)), [SMALL], taken())
     assert given_.ips == (ip("192.0.2.1"), ip("2001:db8::")) and not given_.problems
 
 
 def test_addresses_that_it_has_are_kept_and_those_of_others_are_not_given() -> None:
-    assert grant(Claim((4,), has=(ip("192.0.2.2"),)), [SMALL], {ip("192.0.2.1")}).ips == (ip("192.0.2.2"),)
-    assert grant(Claim((4,), has=(ip("192.0.2.2"),)), [SMALL], {ip("192.0.2.2")}).ips == (ip("192.0.2.1"),)
-    assert grant(Claim((4,), has=(ip("198.51.100.1"),)), [SMALL], set()).ips == (ip("192.0.2.1"),)
+    assert grant(Claim((4,), has=(ip("192.0.2.2"),)), [SMALL], taken("192.0.2.1")).ips == (ip("192.0.2.2"),)
+    assert grant(Claim((4,), has=(ip("192.0.2.2"),)), [SMALL], taken("192.0.2.2")).ips == (ip("192.0.2.1"),)
+    assert grant(Claim((4,), has=(ip("198.51.100.1"),)), [SMALL], taken()).ips == (ip("192.0.2.1"),)
 
 
 def test_an_address_that_is_asked_for_is_given_or_it_is_said_why_not() -> None:
     wanted = Claim((4,), wanted=(ip("192.0.2.3"),))
-    assert grant(wanted, [SMALL], set()).ips == (ip("192.0.2.3"),)
-    assert grant(wanted, [SMALL], {ip("192.0.2.3")}) == ((), ("192.0.2.3 is in use already: ask for another one",))
-    (problem,) = grant(Claim((4,), wanted=(ip("198.51.100.1"),)), [SMALL], set()).problems
+    assert grant(wanted, [SMALL], taken()).ips == (ip("192.0.2.3"),)
+    assert grant(wanted, [SMALL], taken("192.0.2.3")) == ((), ("192.0.2.3 is in use already: ask for another one",))
+    (problem,) = grant(Claim((4,), wanted=(ip("198.51.100.1"),)), [SMALL], taken()).problems
     assert problem == "198.51.100.1 is in no pool for this Service: add it to a LoadBalancerPool"
 
 
 def test_when_nothing_is_left_it_is_said_of_which_pools() -> None:
-    used = {ip(f"192.0.2.{n}") for n in (1, 2, 3)}
-    assert grant(Claim((4, 6)), [SMALL], used) == (
+    assert grant(Claim((4, 6)), [SMALL], taken("192.0.2.1", "192.0.2.2", "192.0.2.3")) == (
         (ip("2001:db8::"),),
         ("all IPv4 addresses of small are in use: add some to a LoadBalancerPool",),
     )
-    (problem,) = grant(Claim((4,)), [], set()).problems
+    (problem,) = grant(Claim((4,)), [], taken()).problems
     assert problem == "there is no LoadBalancerPool with IPv4 addresses for this Service: make one"
 
 
 @pytest.mark.parametrize(
-    ("claim", "taken", "settled"),
+    ("claim", "others", "settled"),
     [
         (Claim((4,), has=(ip("192.0.2.1"),)), (), True),
         (Claim((4,)), (), False),
@@ -87,8 +95,8 @@ def test_when_nothing_is_left_it_is_said_of_which_pools() -> None:
         (Claim((4, 6), (ip("192.0.2.2"),), (ip("192.0.2.2"),)), (), True),
     ],
 )
-def test_who_has_what_it_wants_is_settled(claim: Claim, taken: tuple[str, ...], settled: bool) -> None:
-    assert is_settled(claim, [SMALL], {ip(text) for text in taken}) is settled
+def test_who_has_what_it_wants_is_settled(claim: Claim, others: tuple[str, ...], settled: bool) -> None:
+    assert is_settled(claim, [SMALL], taken(*others)) is settled
 
 
 last_octets = st.sets(st.integers(0, 15))
@@ -97,11 +105,53 @@ last_octets = st.sets(st.integers(0, 15))
 @given(last_octets, st.lists(st.integers(0, 15), min_size=1, max_size=4), st.sets(st.sampled_from((4, 6)), min_size=1))
 def test_what_is_granted_is_of_a_pool_nobody_elses_and_settles(used: set[int], firsts: list[int], versions: set[int]) -> None:
     pools: list[Pool] = [pool_of(f"p{n}", [f"192.0.2.{n}-192.0.2.15", f"2001:db8::{n:x}"]) for n in firsts]
-    others = {ip(f"192.0.2.{n}") for n in used} | {ip(f"2001:db8::{n:x}") for n in used}
+    others = taken(*(f"192.0.2.{n}" for n in used), *(f"2001:db8::{n:x}" for n in used))
     claim = Claim(tuple(sorted(versions)))
     ips, problems = grant(claim, pools, others)
-    assert all(any(one in pool for pool in pools) and one not in others for one in ips)
+    assert all(any(one in pool for pool in pools) and not others.who(one) for one in ips)
     assert len(ips) + len(problems) == len(versions)
     again = Claim(claim.versions, has=ips)
     assert grant(again, pools, others).ips == ips, "granting again changes nothing"
-    assert is_settled(again, pools, set()) is (not problems)
+    assert is_settled(again, pools, others) is (not problems)
+
+
+def test_addresses_of_services_and_pods_are_no_part_of_a_pool() -> None:
+    networks = {"Services": [ipaddress.ip_network("192.0.2.4/30")], "pods": [ipaddress.ip_network("2001:db8::/32")]}
+    pool = pool_of("p", ["192.0.2.3-192.0.2.9", "2001:db8::1-2001:db8::5"], networks)
+    assert [str(one.first) + "-" + str(one.last) for one in pool.ranges] == ["192.0.2.3-192.0.2.3", "192.0.2.8-192.0.2.9"]
+    assert pool.problems == (
+        "'192.0.2.3-192.0.2.9' has addresses of 192.0.2.4/30, which are those of Services: they are not given",
+        "'2001:db8::1-2001:db8::5' has addresses of 2001:db8::/32, which are those of pods: they are not given",
+    )
+
+
+octet_ranges = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15)).map(sorted), max_size=4)
+
+
+@given(octet_ranges, st.lists(st.integers(0, 15), max_size=2), last_octets)
+def test_a_pool_counts_each_address_once(parts: list[list[int]], firsts: list[int], used: set[int]) -> None:
+    networks = {"pods": [ipaddress.ip_network(f"192.0.2.{n}/{32 - (n & -n or 16).bit_length() + 1}") for n in firsts]}
+    pool = pool_of("p", [f"192.0.2.{first}-192.0.2.{last}" for first, last in parts], networks)
+    theirs = {str(one) for network in networks["pods"] for one in network}
+    usable = {f"192.0.2.{n}" for first, last in parts for n in range(first, last + 1)} - theirs
+    assert pool.size == len(usable) and sum(one.size for one in merged(pool.ranges)) == len(usable)
+    assert {f"192.0.2.{n}" for n in range(16) if ip(f"192.0.2.{n}") in pool} == usable
+    assert pool.in_use(taken(*(f"192.0.2.{n}" for n in used))) == len(usable & {f"192.0.2.{n}" for n in used})
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.sampled_from("ab"))), st.integers(0, 9), st.integers(0, 9))
+def test_who_has_which_address_is_what_was_added_and_not_removed(
+    steps: list[tuple[bool, int, str]], first: int, last: int
+) -> None:
+    found: Taken[str] = Taken()
+    expected: dict[int, set[str]] = {}
+    for add, number, who in steps:
+        (found.add if add else found.remove)(ip(f"192.0.2.{number}"), who)
+        (expected.setdefault(number, set()).add if add else expected.setdefault(number, set()).discard)(who)
+    assert all(found.who(ip(f"192.0.2.{n}")) == expected.get(n, set()) for n in range(10))
+    first, last = sorted((first, last))
+    range_ = parse(f"192.0.2.{first}-192.0.2.{last}")
+    held = [n for n in range(first, last + 1) if expected.get(n)]
+    assert found.within(range_) == [ip(f"192.0.2.{n}") for n in held] and found.count(range_) == len(held)
+    gap = next((n for n in range(first, last + 1) if n not in held), None)
+    assert found.free(range_) == (ip(f"192.0.2.{gap}") if gap is not None else None)

@@ -1,0 +1,142 @@
+"""Load balancers, their pools, and who has which address: what is asked when one is to be given. Kept current by observing writes.
+
+Not given are addresses of machines (nodes, the API server), of Services (ServiceCIDRs) and of pods (the nodes' blocks).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from collections.abc import Iterator
+
+from podplane.apiserver.controllers.decision import Key, Object, key_of
+from podplane.apiserver.kinds import names
+from podplane.apiserver.service_ips import RANGES, SERVICES
+from podplane.services.pools import CLASS, POOLS, WANTED_IPS, Claim, Pool, is_lacking, pool_of
+from podplane.services.ranges import Taken
+from podplane.state.value import IPAddress, IPNetwork
+
+NODES, SLICES = "nodes", "endpointslices.discovery.k8s.io"
+WHOSE = {RANGES: "Services", NODES: "pods"}
+API_SERVER, NAME_LABEL = ("default", "kubernetes"), "kubernetes.io/service-name"
+
+
+def is_balanced(service: Object) -> bool:
+    """Is it a load balancer of ours?"""
+    spec = service["spec"]
+    return bool(spec["type"] == "LoadBalancer" and spec.get("loadBalancerClass", CLASS) == CLASS)
+
+
+def ips_of(service: Object) -> list[IPAddress]:
+    """The addresses that it has."""
+    ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress", ())
+    return [ipaddress.ip_address(one["ip"]) for one in ingress if one.get("ip")]
+
+
+def claim_of(service: Object) -> Claim:
+    """What a Service wants. ValueError when it asks for what is no address."""
+    spec = service["spec"]
+    text = service["metadata"].get("annotations", {}).get(WANTED_IPS, "") or spec.get("loadBalancerIP", "")
+    wanted = dict.fromkeys(ipaddress.ip_address(part.strip()) for part in text.split(",") if part.strip())
+    versions = tuple(int(family[-1]) for family in spec.get("ipFamilies", ()))
+    of_family = tuple(ip for ip in wanted if ip.version in versions)
+    return Claim(versions, of_family, tuple(ips_of(service)), (SERVICES, key_of(service)))
+
+
+def machines_of(resource: str, object_: Object) -> list[IPAddress]:
+    """Addresses of machines that an object tells of: a node's, or those where the API server is."""
+    if resource == NODES:
+        addresses = object_.get("status", {}).get("addresses", ())
+        return [ipaddress.ip_address(one["address"]) for one in addresses if one["type"] == "InternalIP"]
+    metadata = object_["metadata"]
+    if resource != SLICES or (metadata["namespace"], metadata.get("labels", {}).get(NAME_LABEL)) != API_SERVER:
+        return []
+    found: list[IPAddress] = []
+    for text in (text for endpoint in object_.get("endpoints", ()) for text in endpoint["addresses"]):
+        with contextlib.suppress(ValueError):  # a name
+            found.append(ipaddress.ip_address(text))
+    return found
+
+
+def networks_of(resource: str, object_: Object) -> list[IPNetwork]:
+    """Networks of Services or pods that an object tells of."""
+    spec = object_.get("spec", {})
+    texts = spec.get("cidrs", ()) if resource == RANGES else spec.get("podCIDRs", ()) if resource == NODES else ()
+    return [ipaddress.ip_network(text) for text in texts]
+
+
+class Balanced:
+    """The load balancers of a cluster."""
+
+    def __init__(self) -> None:
+        self.taken: Taken[tuple[str, Key]] = Taken()
+        """Addresses of Services and machines; who that is, is (resource, key)."""
+        self.given: Taken[Key] = Taken()
+        """Those of our load balancers, by their keys."""
+        self.waiting: set[Key] = set()
+        """Our load balancers that lack an address."""
+        self._networks: dict[str, dict[Key, list[IPNetwork]]] = {}
+        self._objects: dict[str, Object] = {}
+        self._pools: dict[str, Pool] = {}
+
+    def observe(self, resource: str, object_: Object, *, add: bool) -> None:
+        """An object is there, or is not there any more."""
+        if resource == SERVICES:
+            self._service(object_, add=add)
+        elif resource == POOLS:
+            self._pools.clear()
+            if add:
+                self._objects[object_["metadata"]["name"]] = object_
+            else:
+                self._objects.pop(object_["metadata"]["name"], None)
+        elif resource in (NODES, SLICES, RANGES):
+            change = self.taken.add if add else self.taken.remove
+            for ip in machines_of(resource, object_):
+                change(ip, (resource, key_of(object_)))
+            self._network(resource, object_, add=add)
+
+    def _service(self, service: Object, *, add: bool) -> None:
+        key, ours = key_of(service), is_balanced(service)
+        for ip in ips_of(service):
+            (self.taken.add if add else self.taken.remove)(ip, (SERVICES, key))
+            if ours:
+                (self.given.add if add else self.given.remove)(ip, key)
+        self.waiting.discard(key)
+        with contextlib.suppress(ValueError):
+            if add and ours and is_lacking(claim_of(service)):
+                self.waiting.add(key)
+
+    def _network(self, resource: str, object_: Object, *, add: bool) -> None:
+        networks = networks_of(resource, object_)
+        known, key = self._networks.setdefault(resource, {}), key_of(object_)
+        if networks:
+            self._pools.clear()
+        if add and networks:
+            known[key] = networks
+        else:
+            known.pop(key, None)
+
+    def pool(self, name: str) -> Pool | None:
+        """A pool, as far as its addresses can be given."""
+        if name in self._objects and name not in self._pools:
+            networks = {
+                whose: [network for key in sorted(known) for network in known[key]]
+                for resource, whose in WHOSE.items()
+                if (known := self._networks.get(resource))
+            }
+            self._pools[name] = pool_of(name, self._objects[name]["spec"]["addresses"], networks)
+        return self._pools.get(name)
+
+    def pools(self) -> Iterator[Pool]:
+        """All of them."""
+        return (pool for name in self._objects if (pool := self.pool(name)) is not None)
+
+    def pools_for(self, service: Object) -> list[Pool]:
+        """The pools whose addresses it may have: those that choose it, then those for all; by name."""
+        labels = service["metadata"].get("labels", {})
+        found: list[tuple[bool, str]] = []
+        for name, object_ in self._objects.items():
+            selector = object_["spec"].get("serviceSelector") or {}
+            if "deletionTimestamp" not in object_["metadata"] and names.matches(selector, labels):
+                found.append((not selector, name))
+        return [pool for _, name in sorted(found) if (pool := self.pool(name)) is not None]

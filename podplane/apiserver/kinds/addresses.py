@@ -1,0 +1,48 @@
+"""Addresses and networks in objects: what they may be (apimachinery, util/validation; core/validation). Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from podplane.apiserver.problems import Cause
+
+LINK_LOCAL_MULTICAST = (ipaddress.ip_network("224.0.0.0/24"), ipaddress.ip_network("ff02::/16"))
+
+
+def check_ip(text: str, path: str) -> Iterator[Cause]:
+    """An IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        yield Cause.invalid(path, text, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
+
+
+def check_cidr(text: str, path: str) -> Iterator[Cause]:
+    """A network."""
+    try:
+        ipaddress.ip_network(text, strict=False)
+        if "/" not in text:
+            raise ValueError
+    except ValueError:
+        yield Cause.invalid(path, text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
+
+
+def check_common_ip(text: str, path: str) -> Iterator[Cause]:
+    """An address that can be an endpoint's or a Service's: one host's, and the same one everywhere (ValidateNonSpecialIP)."""
+    yield from check_ip(text, path)
+    try:
+        ip = ipaddress.ip_address(text)
+    except ValueError:
+        return
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    if ip.is_unspecified:
+        yield Cause.invalid(path, text, f"may not be unspecified ({text})")
+    elif ip.is_loopback:
+        yield Cause.invalid(path, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)")
+    elif ip.is_link_local:
+        yield Cause.invalid(path, text, "may not be in the link-local range (169.254.0.0/16, fe80::/10)")
+    elif any(ip in network for network in LINK_LOCAL_MULTICAST):
+        yield Cause.invalid(path, text, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")
+    elif ip.is_multicast:
+        yield Cause.invalid(path, text, "may not be in the multicast range (224.0.0.0/4, ff00::/8)")
