@@ -115,7 +115,7 @@ class NodeHealth:
                 return self._health(self._is_current())
             case ["traffic"]:
                 flows = await asyncio.to_thread(self.agent.connections)
-                return Reply(200, msgspec.json.encode(report.traffic(flows)))
+                return Reply(200, msgspec.json.encode(report.traffic(flows, self.agent.reconciler.desired)))
             case ["services", namespace, name]:
                 fragment = self.agent.reconciler.desired.fragment(f"{SERVICE}/{namespace}/{name}")
                 return Reply(200, msgspec.json.encode(report.described(fragment.values())))

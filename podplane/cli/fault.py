@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from podplane.cli.names import some
 from podplane.cli.options import connect, lab_name
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
@@ -24,6 +25,9 @@ def fault(folder: Folder, node: str, restart_agent: bool) -> None:
     if not restart_agent:
         raise LabError("say what is to happen: --restart-agent")
     client, wish = connect(folder), secrets.token_hex(4)
+    names = [one["metadata"]["name"] for one in client.objects("nodes")]
+    if node not in names:
+        raise LabError(f"there is no node {node!r}: this lab has {some(names)}")
     client.patch("nodes", "", node, {"metadata": {"annotations": {RESTART: wish}}})
 
     def answer(nodes: list[dict[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from podplane.cli import tables
+from podplane.cli.names import some
 from podplane.cli.options import connect, lab_name, namespace
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
@@ -44,7 +45,7 @@ def run(
     if node:
         names = [n["metadata"]["name"] for n in client.objects("nodes")]
         if node not in (*names, OUTSIDE):
-            raise LabError(f"there is no node {node!r}: this lab has {_some(names)}, and the host {OUTSIDE}")
+            raise LabError(f"there is no node {node!r}: this lab has {some(names)}, and the host {OUTSIDE}")
     names = [pod] if replicas is None else [f"{pod}-{i}" for i in range(replicas)]
     wanted = [
         manifests.pod(name, node=node or "", command=command, namespace=namespace, labels={"run": pod}, port=port)
@@ -54,10 +55,6 @@ def run(
     for one in found:
         ips = ", ".join(ip["ip"] for ip in one.get("status", {}).get("podIPs", ()))
         click.echo(f"{one['metadata']['name']} runs on {one['spec'].get('nodeName')} with {ips}")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 6 else f"{names[0]} … {names[-1]}"
 
 
 def create_and_wait(client: Any, wanted: Sequence[dict[str, Any]], *, existing_ok: bool = False) -> list[dict[str, Any]]:
@@ -139,14 +136,7 @@ def _natural(name: str) -> tuple[int, str]:
 
 def _whole(objects: list[dict[str, Any]], output: str, single: bool) -> None:
     document: Any = objects[0] if single else {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": objects}
-    if output == "json":
-        import msgspec
-
-        click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
-    else:
-        import yaml
-
-        click.echo(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), nl=False)
+    click.echo(tables.document_text(document, output))
 
 
 @click.command()

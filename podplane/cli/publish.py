@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from podplane.cli.names import KIND, NAME
 from podplane.cli.options import connect, lab_name, namespace
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
 from podplane.model.config import PUBLISH, PUBLISHED
 
 WAIT_SECONDS = 10.0
-WISH = re.compile(r"(?:(?P<host>[0-9]+):)?(?:svc/|service/)?(?P<name>[a-z0-9][-.a-z0-9]*)(?::(?P<port>[-a-z0-9]+))?")
+FREE_FOR_ALL = 1024
+"""Lower ports of the host are for root (ip_unprivileged_port_start)."""
+WISH = re.compile(f"(?:(?P<host>[0-9]+):)?{KIND}(?P<name>{NAME})(?::(?P<port>[-a-z0-9]+))?")
 Object = dict[str, Any]
 
 
@@ -22,13 +27,36 @@ Object = dict[str, Any]
 @namespace
 @click.argument("wishes", metavar="[HOST_PORT:]svc/NAME[:PORT]...", nargs=-1)
 @click.option("--stop", is_flag=True, help="Publish these no more.")
-def publish(folder: Folder, namespace: str, wishes: tuple[str, ...], stop: bool) -> None:
+@click.option("--all", "everything", is_flag=True, help="With --stop: all of the namespace.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="List, or stop, those of all namespaces.")
+def publish(
+    folder: Folder, namespace: str, wishes: tuple[str, ...], stop: bool, everything: bool, all_namespaces: bool
+) -> None:
     """Bring Services to the localhost of this machine; without any, list those that are there. It lasts until --stop."""
+    if everything and (wishes or not stop):
+        raise LabError("--all goes with --stop, and names no Service")
+    if stop and not wishes and not everything:
+        raise LabError("say what to publish no more: --stop 8080:svc/web, or --stop --all")
     client = connect(folder)
-    for wish in wishes:
+    if wishes:
+        sys.exit(2 if sum([not _try(client, namespace, wish, stop) for wish in wishes]) else 0)
+    space = "" if all_namespaces else namespace
+    if everything:
+        _stop_all(client, space)
+    else:
+        _list(client, space)
+
+
+def _try(client: Any, namespace: str, wish: str, stop: bool) -> bool:
+    """See to one wish; False, and a line that says why, when that can't be."""
+    from podplane.cluster.errors import ApiError
+
+    try:
         _change(client, namespace, wish, stop)
-    if not wishes:
-        _list(client)
+    except (LabError, ApiError) as error:
+        click.echo(f"podplane: {error}", err=True)
+        return False
+    return True
 
 
 def _change(client: Any, namespace: str, wish: str, stop: bool) -> None:
@@ -36,25 +64,78 @@ def _change(client: Any, namespace: str, wish: str, stop: bool) -> None:
     if found is None:
         raise LabError(f"{wish!r} is nothing that can be published: write 8080:svc/web:80")
     service = client.get("services", namespace, found["name"])
-    port = _port(service, found["port"])
-    host = int(found["host"] or port)
+    if stop:
+        _stop(client, service, found["host"], found["port"])
+    else:
+        port = _port(service, found["port"])
+        _start(client, service, wish, int(found["host"] or port), port)
+
+
+def _start(client: Any, service: Object, wish: str, host: int, port: int) -> None:
     if not 0 < host < 65536:
         raise LabError(f"{wish!r}: a port is a number from 1 to 65535")
-    own = [part for part in service["metadata"].get("annotations", {}).get(PUBLISH, "").split(",") if part]
-    rest = [part for part in own if part.partition(":")[0] != str(host)]
-    if stop and rest == own:
-        raise LabError(f"{namespace}/{found['name']} is not published at port {host}")
-    text = ",".join(rest if stop else [*rest, f"{host}:{port}"])
-    client.patch("services", namespace, found["name"], {"metadata": {"annotations": {PUBLISH: text or None}}})
-    answer = _answer(client, namespace, found["name"], text)
+    rest = [(h, p) for h, p in _places(service, PUBLISH) if h != host]
+    text = _set(client, service, [*rest, (host, port)])
+    answer = _answer(client, service, text)
     if answer != text:
-        left = ",".join(rest) or None
-        client.patch("services", namespace, found["name"], {"metadata": {"annotations": {PUBLISH: left}}})
-        raise LabError(f"{wish}: {answer or 'the lab does not answer'}")
-    if stop:
-        click.echo(f"{namespace}/{found['name']} is published at port {host} no more.")
-    else:
-        click.echo(f"127.0.0.1:{host} leads to Service {namespace}/{found['name']}, port {port}.")
+        _set(client, service, rest)
+        name = service["metadata"]["name"]
+        hint = f" (ports below {FREE_FOR_ALL} are for root: write 8080:svc/{name}:{port})" if host < FREE_FOR_ALL else ""
+        raise LabError(f"{wish}: {answer or 'the lab does not answer'}{hint if 'Permission denied' in answer else ''}")
+    click.echo(f"127.0.0.1:{host} leads to Service {_path(service)}, port {port}.")
+
+
+def _stop(client: Any, service: Object, host: str | None, port: str | None) -> None:
+    """Stop what is published at this port of the host; without one, at the port that the Service's port has by itself."""
+    number = int(host or _port(service, port))
+    places = _places(service, PUBLISH)
+    rest = [place for place in places if place[0] != number]
+    if rest == places:
+        raise LabError(f"{_path(service)} is not published at port {number}")
+    _set_and_wait(client, service, rest)
+    click.echo(f"{_path(service)} is published at port {number} no more.")
+
+
+def _stop_all(client: Any, namespace: str) -> None:
+    stopped = 0
+    for service in client.objects("services", namespace):
+        if places := _places(service, PUBLISH):
+            _set_and_wait(client, service, [])
+            for host, _ in places:
+                click.echo(f"{_path(service)} is published at port {host} no more.")
+            stopped += len(places)
+    if not stopped:
+        _say_none(namespace)
+
+
+def _set_and_wait(client: Any, service: Object, places: list[tuple[int, int]]) -> None:
+    text = _set(client, service, places)
+    answer = _answer(client, service, text)
+    if answer != text:
+        raise LabError(f"{_path(service)}: {answer or 'the lab does not answer'}")
+
+
+def _set(client: Any, service: Object, places: list[tuple[int, int]]) -> str:
+    """Write the wish; its text."""
+    metadata, text = service["metadata"], ",".join(f"{host}:{port}" for host, port in places)
+    client.patch("services", metadata["namespace"], metadata["name"], {"metadata": {"annotations": {PUBLISH: text or None}}})
+    return text
+
+
+def _places(service: Object, annotation: str) -> list[tuple[int, int]]:
+    """(the host's port, the Service's port) of each that the annotation names."""
+    return list(_read(service["metadata"].get("annotations", {}).get(annotation, "")))
+
+
+def _read(text: str) -> Iterator[tuple[int, int]]:
+    for part in text.split(","):
+        host, _, port = part.strip().partition(":")
+        if host.isdecimal() and port.isdecimal():
+            yield int(host), int(port)
+
+
+def _path(service: Object) -> str:
+    return f"{service['metadata']['namespace']}/{service['metadata']['name']}"
 
 
 def _port(service: Object, asked: str | None) -> int:
@@ -72,8 +153,9 @@ def _port(service: Object, asked: str | None) -> int:
     return int(matching[0]["port"])
 
 
-def _answer(client: Any, namespace: str, name: str, text: str) -> str:
-    """What the lab says to this wish."""
+def _answer(client: Any, service: Object, text: str) -> str:
+    """What the lab says to this wish: the same text when it is done."""
+    namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
 
     def said(services: list[Object]) -> str:
         own: Object = next((s for s in services if s["metadata"]["name"] == name), {"metadata": {}})
@@ -88,11 +170,17 @@ def _answer(client: Any, namespace: str, name: str, text: str) -> str:
     return answer
 
 
-def _list(client: Any) -> None:
-    rows = []
-    for service in client.objects("services"):
-        metadata = service["metadata"]
-        for part in filter(None, metadata.get("annotations", {}).get(PUBLISHED, "").split(",")):
-            host, _, port = part.partition(":")
-            rows.append(f"127.0.0.1:{host}  {metadata['namespace']}/{metadata['name']}:{port}")
-    click.echo("\n".join(rows) if rows else "Nothing is published.")
+def _list(client: Any, namespace: str) -> None:
+    rows = [
+        f"127.0.0.1:{host}  {_path(service)}:{port}"
+        for service in client.objects("services", namespace)
+        for host, port in _places(service, PUBLISHED)
+    ]
+    if rows:
+        click.echo("\n".join(rows))
+    else:
+        _say_none(namespace)
+
+
+def _say_none(namespace: str) -> None:
+    click.echo(f"Nothing is published in namespace {namespace}." if namespace else "Nothing is published.")

@@ -15,6 +15,18 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
+def document_text(document: Any, output: str) -> str:
+    """A document as JSON or YAML."""
+    if output == "json":
+        import msgspec
+
+        return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    import yaml
+
+    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    return text.rstrip("\n")
+
+
 def age(timestamp: str, now: datetime.datetime) -> str:
     """The time since then in one unit, as kubectl shortens it (two for minutes and hours that are few)."""
     seconds = max(0, int((now - datetime.datetime.fromisoformat(timestamp)).total_seconds()))

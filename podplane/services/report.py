@@ -7,9 +7,15 @@ from typing import NamedTuple
 
 import msgspec
 
+from podplane.services import tables
+from podplane.services.rules import FRONTENDS
 from podplane.services.tables import NAME
+from podplane.state.desired import Desired
 from podplane.state.nft import Element
 from podplane.state.value import IPAddress, Value
+
+FRONTEND_SETS = (FRONTENDS, "refused")
+"""Where a Service's frontends are: those with endpoints, and those without."""
 
 
 class Flow(NamedTuple):
@@ -25,13 +31,14 @@ class Flow(NamedTuple):
 
 
 class Traffic(msgspec.Struct, gc=False):
-    """All tracked connections from one frontend to one endpoint."""
+    """All tracked connections from one frontend to one endpoint; `service` says whose frontend it is now, "" when it is nobody's."""
 
     address: str
     port: int
     protocol: str
     endpoint: str
     endpoint_port: int
+    service: str = ""
     connections: int = 0
     packets: int = 0
     bytes: int = 0
@@ -53,18 +60,28 @@ class Description(msgspec.Struct):
     groups: dict[str, list[tuple[str, int]]]
 
 
-def traffic(flows: Iterable[Flow]) -> list[Traffic]:
-    """The sums."""
+def traffic(flows: Iterable[Flow], desired: Desired) -> list[Traffic]:
+    """The sums, and whose they are by what the node serves (`desired`)."""
     sums: dict[tuple[object, ...], Traffic] = {}
     for flow in flows:
         key = flow[:5]
         if key not in sums:
-            sums[key] = Traffic(str(flow.address), flow.port, flow.protocol, str(flow.target), flow.target_port)
+            ends = (str(flow.address), flow.port, flow.protocol, str(flow.target), flow.target_port)
+            sums[key] = Traffic(*ends, service=_service_of(flow, desired))
         total = sums[key]
         total.connections += 1
         total.packets += flow.packets
         total.bytes += flow.bytes
     return list(sums.values())
+
+
+def _service_of(flow: Flow, desired: Desired) -> str:
+    """The Service that has this frontend: an address that was another one's before has connections of then."""
+    key = (flow.address, flow.protocol, flow.port)
+    for kind in FRONTEND_SETS:
+        for owner in desired.owners(tables.element(kind, flow.address.version, key).identity):
+            return owner.partition("/")[2]
+    return ""
 
 
 def described(values: Iterable[Value]) -> Description:

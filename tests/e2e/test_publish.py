@@ -63,7 +63,7 @@ def test_a_port_that_somebody_has_is_said_and_not_kept(web: str, lab: Podplane) 
         port = other.getsockname()[1]
         done = lab("publish", f"{port}:web", code=2)
     assert f"port {port} of the host can't be had: Address already in use" in done.stderr
-    assert lab("publish").stdout == "Nothing is published.\n"
+    assert lab("publish").stdout == "Nothing is published in namespace default.\n"
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,26 @@ def test_a_port_that_somebody_has_is_said_and_not_kept(web: str, lab: Podplane) 
 def test_a_wish_that_makes_no_sense_is_refused(web: str, lab: Podplane, wish: str, why: str) -> None:
     done = lab("publish", wish, code=2)
     assert why in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_what_is_to_stop_is_named_by_the_hosts_port_or_is_all_of_a_namespace(lab: Podplane, kubectl: Kubectl) -> None:
+    kubectl("create", "service", "clusterip", "two", "--tcp=80:8080", "--tcp=81:8080")
+    try:
+        first, second = free_port(), free_port()
+        lab("publish", f"{first}:svc/two:80", f"{second}:two:81")
+        assert "say what to publish no more" in lab("publish", "--stop", code=2).stderr
+        assert lab("publish", "-n", "kube-system").stdout == "Nothing is published in namespace kube-system.\n"
+        assert len(lab("publish", "-n", "kube-system", "-A").stdout.splitlines()) == 2
+        lab("publish", "--stop", f"{first}:svc/two")
+        assert lab("publish").stdout == f"127.0.0.1:{second}  default/two:81\n"
+        assert lab("publish", "--stop", "--all").stdout == f"default/two is published at port {second} no more.\n"
+        assert lab("publish", "-A").stdout == "Nothing is published.\n"
+    finally:
+        kubectl("delete", "service", "two")
+
+
+def test_of_several_wishes_the_good_ones_are_done(web: str, lab: Podplane) -> None:
+    port = free_port()
+    done = lab("publish", "nobody", f"{port}:web", "svc/", code=2)
+    assert done.stderr.count("\n") == 2 and f"127.0.0.1:{port} leads to" in done.stdout
+    lab("publish", "--stop", f"{port}:web")

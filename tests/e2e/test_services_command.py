@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
 from tests.e2e.conftest import Kubectl, Podplane
 from tests.e2e.test_load_balancer import patch, service, until
@@ -37,7 +38,7 @@ def test_it_shows_addresses_endpoints_and_connections(web: str, lab: Podplane) -
 def test_a_service_without_pods_says_so(lab: Podplane, kubectl: Kubectl) -> None:
     kubectl("create", "service", "clusterip", "lost", "--tcp=80:80")
     try:
-        until(lambda: "refuses 80/tcp" in lab("services", "lost").stdout)
+        until(lambda: "80/tcp → refused" in lab("services", "lost").stdout)
         assert "its selector matches no pod of its namespace: connections are refused" in lab("services", "lost").stdout
     finally:
         kubectl("delete", "service", "lost")
@@ -45,6 +46,64 @@ def test_a_service_without_pods_says_so(lab: Podplane, kubectl: Kubectl) -> None
 
 def test_of_what_is_not_there_it_says_so(lab: Podplane) -> None:
     assert 'services "nobody" not found' in lab("services", "nobody", code=2).stderr
+
+
+@pytest.mark.parametrize("name", ["web", "svc/web", "service/web", "services/web"])
+def test_a_service_is_named_as_for_kubectl(web: str, lab: Podplane, name: str) -> None:
+    assert lab("services", name).stdout.startswith("Service default/web: LoadBalancer")
+
+
+@pytest.mark.parametrize("name", ["", "default/web", "svc/", "pod/web", "Web"])
+def test_what_is_no_name_of_a_service_is_refused_in_one_line(lab: Podplane, name: str) -> None:
+    assert lab("services", name, code=2).stderr == (
+        f"podplane: {name!r} is no name of a Service: write web or svc/web, and `-n` for its namespace\n"
+    )
+
+
+def test_programs_get_json_and_yaml(web: str, lab: Podplane) -> None:
+    one = json.loads(lab("services", "web", "-o", "json").stdout)
+    assert (one["name"], one["ready"], one["problems"]) == ("web", 1, [])
+    assert {row["kind"] for row in one["frontends"]} == {"cluster IP", "load balancer", "node port"}
+    found = yaml.safe_load(lab("services", "-o", "yaml").stdout)["services"]
+    assert [row["addresses"][0] for row in found if row["name"] == "web"] == [web]
+
+
+def test_what_events_say_is_told(lab: Podplane, kubectl: Kubectl) -> None:
+    one = service("homeless", type="LoadBalancer", loadBalancerIP="10.1.2.3", selector={"here": "yes"})
+    kubectl("create", "-f", "-", stdin=json.dumps(one))
+    try:
+        until(lambda: "it waits for an address: 10.1.2.3 is in no pool" in lab("services", "homeless").stdout)
+    finally:
+        kubectl("delete", "service", "homeless")
+
+
+def test_a_new_service_with_the_address_of_an_old_one_has_no_connections(lab: Podplane, kubectl: Kubectl) -> None:
+    """The old one's connections are tracked for two minutes, to the same endpoint."""
+    try:
+        _serve(lab, kubectl, "old", 80)
+        lab("exec", "echo-node2-1", "--", "curl", "-sS", "-m", "5", "http://10.96.200.1/")
+        assert "1 connection, " in lab("services", "old").stdout
+        kubectl("delete", "service", "old")
+        _serve(lab, kubectl, "new", 81)
+        assert json.loads(lab("services", "new", "-o", "json").stdout)["connections"] == 0
+        node = json.loads(kubectl("get", "--raw", "/api/v1/nodes/node2:10256/proxy/traffic"))
+        assert [row["service"] for row in node if row["address"] == "10.96.200.1"] == [""], "it is tracked still"
+    finally:
+        kubectl("delete", "service", "old", "new", "--ignore-not-found")
+
+
+def _serve(lab: Podplane, kubectl: Kubectl, name: str, port: int) -> None:
+    one = service(name, clusterIP="10.96.200.1", selector={"run": "echo"})
+    one["spec"]["ports"][0]["port"] = port
+    kubectl("create", "-f", "-", stdin=json.dumps(one))
+    until(lambda: f"node1, node2, node3   {port} → 6 endpoints" in lab("services", name).stdout)
+
+
+@pytest.mark.parametrize("node", ["", "node9"])
+def test_a_fault_of_no_node_is_refused_in_one_line(lab: Podplane, node: str) -> None:
+    assert lab("fault", node, "--restart-agent", code=2).stderr == (
+        f"podplane: there is no node {node!r}: this lab has node1, node2, node3\n"
+    )
 
 
 def test_health_checks_pass_where_a_ready_endpoint_is(web: str, kubectl: Kubectl) -> None:

@@ -37,6 +37,7 @@ from podplane.services import plan as services
 from podplane.services.endpoints import Place, Target
 from podplane.services.numbers import PLAIN_WAYS, Numbers
 from podplane.services.report import traffic
+from podplane.state.desired import Desired
 from podplane.state.network import Link
 from podplane.state.nft import Element
 from podplane.state.operations import diff
@@ -436,7 +437,7 @@ def test_the_connections_through_a_service_are_known_with_what_passed() -> None:
         rig.reached(vip)
         rig.reached(vip)
     socket.create_connection(("127.0.0.1", 8080), timeout=2).close()
-    found = traffic(rig.kernel.connections())
+    found = traffic(rig.kernel.connections(), Desired())
     assert {(one.address, one.port, one.protocol, one.endpoint, one.endpoint_port, one.connections) for one in found} == {
         (VIPS[0], 80, "tcp", "127.0.0.1", 8080, 2),
         (VIPS[1], 80, "tcp", "::1", 8080, 2),

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from podplane.cli.check import promises, report, served, services, sessions
+from podplane.cli.check import promises, report, served, services, sessions, users
 from podplane.cli.check.parties import NAMESPACE, Member, gathered
 from podplane.cli.check.promises import Party, Probe, Verdict
 from podplane.cli.options import connect, lab_name
@@ -42,8 +42,8 @@ def check(folder: Folder, as_json: bool, everything: bool) -> None:
     outside = Party(underlay.OUTSIDE, "outside", "", ips, OUTSIDE_PORT)
     began = time.monotonic()
     with folder.checking(), gathered(client) as (members, left_out), sessions.probers(client, members) as (found, refused):
-        result = examine(members, found, refused, outside, everything, client)
-    result.left_out = [*left_out, *result.left_out]
+        result = examine(members, found, refused, outside, everything, client, served.site(client, settings))
+    result.left_out = [*(f"pod {name} (it does not run)" for name in left_out), *result.left_out]
     result.seconds = time.monotonic() - began
     click.echo(report.as_json(result) if as_json else report.as_text(result, sys.stdout.isatty()))
     sys.exit(0 if result.ok else 1)
@@ -56,43 +56,48 @@ def examine(
     outside: Party | None,
     everything: bool,
     client: Any,
+    site: users.Site,
 ) -> report.Result:
     """Let the members' servers start, probe from each to the others, and judge the answers."""
-    served = sessions.ask_all(found, {n: {"do": "serve", "name": n} for n in found}, START_SECONDS)
-    parties = {m.name: _party(m, served[m.name]) for m in members if m.name in served}
+    serving = sessions.ask_all(found, {n: {"do": "serve", "name": n} for n in found}, START_SECONDS)
+    parties = {m.name: _party(m, serving[m.name]) for m in members if m.name in serving}
     pods = [p for p in parties.values() if p.kind == "pod"]
-    users = sum(m.kind == "pod" and m.namespace != NAMESPACE for m in members)
-    everything = everything or users <= promises.EVERY_PAIR_UP_TO
+    count = sum(m.kind == "pod" and m.namespace != NAMESPACE for m in members)
+    everything = everything or count <= promises.EVERY_PAIR_UP_TO
     probes = promises.plan(pods, [p for p in parties.values() if p.kind == "node"], outside, everything)
     probes += _localhost(members, parties)
     answers = _probe(found, probes)
     again = [probe for probe in probes if promises.judge(probe, answers.get(probe))]
     answers.update(_probe(found, again))  # once more, and alone: a busy machine is no broken promise
     lost = {m.name: refused.get(m.name) or found[m.name].failure or "no answer" for m in members if m.name not in parties}
-    verdicts = _verdicts(probes, answers, lost, pods, {name: tuple(a["ips"]) for name, a in served.items()})
-    more = _examine_services(client, found, pods, parties)
+    verdicts = _verdicts(probes, answers, lost, pods, {name: tuple(a["ips"]) for name, a in serving.items()})
+    more = _examine_services(client, found, pods, parties, site)
     return report.Result([*verdicts, *more.verdicts], pods, [*probes, *more.probes], {**answers, **more.answers}, more.left_out)
 
 
 def _examine_services(
-    client: Any, found: Mapping[str, sessions.Prober], pods: Sequence[Party], parties: Mapping[str, Party]
+    client: Any, found: Mapping[str, sessions.Prober], pods: Sequence[Party], parties: Mapping[str, Party], site: users.Site
 ) -> report.Result:
     """Services of the check's own, and the users'."""
     nodes = [p for p in parties.values() if p.kind == "node"]
-    endpoints = services.endpoints_of(pods)
+    endpoints, outside = services.endpoints_of(pods), parties.get(underlay.OUTSIDE)
     if not endpoints or not nodes:
         return report.Result([], [], [], {})
-    own = served.made(client, endpoints, [node.node for node in nodes])
-    serving, empty = services.users_vips(*served.users(client))
-    asked = services.direct(serving, nodes[0])
-    listening = services.listening(serving, _probe(found, asked))
-    probes = services.plan(own, pods, nodes, parties.get(underlay.OUTSIDE))
-    probes += services.plan_users(listening, empty, pods, nodes)
-    answers = _probe(found, probes)
-    again = [probe for probe in probes if services.judge_probe(probe, answers.get(probe))]
+    own = served.made(client, endpoints, {node.node: site.node_ips.get(node.node, ()) for node in nodes})
+    ways = served.users(client, site)
+    open_ways = users.listening(ways, _probe(found, users.direct(ways, nodes)))
+    probes = services.plan(own, pods, nodes, outside)
+    theirs = users.plan(open_ways, pods, nodes, outside)
+    answers = _probe(found, [*probes, *theirs])
+    again = [probe for probe in (*probes, *theirs) if services.judge_probe(probe, answers.get(probe))]
     answers.update(_probe(found, again))
-    deaf = sorted({vip.service for vip, _ in serving if vip not in listening})
-    left_out = [f"Service {name} (nobody listens at an endpoint)" for name in deaf]
+    deaf = {way.vip.service for way in set(ways) - set(open_ways)}
+    left_out = [f"Service {name} (nobody listens at an endpoint)" for name in sorted(deaf)]
+    if any(services.judge_probe(probe, answers.get(probe)) for probe in theirs):
+        moved = users.changed(ways, served.users(client, site))
+        theirs = [probe for probe in theirs if probe.target.removeprefix("Service ") not in moved]
+        left_out += [f"Service {name} (it changed meanwhile)" for name in sorted(moved)]
+    probes += theirs
     return report.Result(services.verdicts(probes, answers, endpoints), [], probes, answers, left_out)
 
 

@@ -61,7 +61,7 @@ def as_text(result: Result, colour: bool) -> str:
         if len(verdict.failures) > FAILURES_SHOWN:
             lines.append(f"    … and {len(verdict.failures) - FAILURES_SHOWN} more (--json has all)")
     if result.left_out:
-        lines += ["", f"Left out, because they don't run: {', '.join(result.left_out)}"]
+        lines += ["", f"Left out: {', '.join(result.left_out)}"]
     broken = sum(not verdict.ok for verdict in result.verdicts)
     summary = (
         f"{broken} of {len(result.verdicts)} promises are broken" if broken else f"All {len(result.verdicts)} promises are kept"

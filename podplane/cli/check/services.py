@@ -5,7 +5,7 @@ The check makes five Services of its own, whose endpoints are pods that say who 
     spread    up to four pods, a load balancer       sticky    the same pods, a client keeps its own
     local     the same, for each node its own pods   itself    one pod alone            nobody    none
 
-Of the users' Services it only asks whether a connection is taken: what answers there is theirs.
+Those of the users are in `check.users`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle, islice
+from itertools import islice
 from typing import Any
 
 from podplane.cli.check.promises import Party, Probe, Verdict, family, judge, same_family
@@ -41,10 +41,8 @@ ENDPOINTS, CONNECTIONS, RETURNS = 4, 120, 8
 """How many pods are endpoints of the check's own Services; connections to see that they spread; and that a client comes back."""
 UNLIKELY = {1: 23.9, 2: 27.6, 3: 30.7}
 """By degrees of freedom, the chi-squared that a fair choice exceeds once in a million times."""
-MOST_PROBES = 1500
-"""Of the users' Services; beyond, each is probed from some pods and nodes only, in turn."""
 NAMES = ("spread", "sticky", "local", "itself", "nobody")
-OPEN, TCP = "open", "tcp"
+TCP = "tcp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +56,16 @@ class Vip:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """The check's Services: their cluster IPs, node ports and load balancer addresses by name, and their endpoints."""
+    """The check's Services: their cluster IPs, node ports and load balancer addresses by name, and their endpoints.
+
+    `node_ips` are the addresses of each node that serve node ports.
+    """
 
     vips: Mapping[str, Sequence[Vip]]
     balanced: Mapping[str, Sequence[Vip]]
     node_ports: Mapping[str, int]
     endpoints: Sequence[Party]
+    node_ips: Mapping[str, Sequence[str]]
 
 
 def endpoints_of(pods: Sequence[Party]) -> list[Party]:
@@ -111,13 +113,13 @@ def _slice(service: str, name: str, namespace: str, pod: Party, version: int) ->
     }
 
 
-def found(services: Sequence[Object], endpoints: Sequence[Party]) -> Own:
+def found(services: Sequence[Object], endpoints: Sequence[Party], node_ips: Mapping[str, Sequence[str]]) -> Own:
     """The check's Services, as the API has them."""
     by_name = {s["metadata"]["name"]: s for s in services}
     vips = {n: [Vip(n, ip, 80) for ip in s["spec"].get("clusterIPs", ())] for n, s in by_name.items()}
     balanced = {n: [Vip(n, one["ip"], 80) for one in ingress(s)] for n, s in by_name.items()}
     ports = {n: s["spec"]["ports"][0].get("nodePort", 0) for n, s in by_name.items()}
-    return Own(vips, balanced, ports, endpoints)
+    return Own(vips, balanced, ports, endpoints, node_ips)
 
 
 def ingress(service: Object) -> list[Object]:
@@ -136,7 +138,7 @@ def plan(own: Own, pods: Sequence[Party], nodes: Sequence[Party], outside: Party
         for vip in own.vips[name]:
             probes += [_ask(SERVICES, source, vip) for source in (*pods, *nodes)]
     for node in nodes:
-        probes += [_ask(SERVICES, node, Vip("spread", ip, own.node_ports["spread"])) for ip in node.ips]
+        probes += [_ask(SERVICES, node, Vip("spread", ip, own.node_ports["spread"])) for ip in own.node_ips[node.node]]
     for vip in own.vips["nobody"]:
         probes += [_ask(REFUSED, source, vip) for source in (*pods, *nodes)]
     for vip in own.vips["spread"]:
@@ -156,7 +158,7 @@ def _from_outside(own: Own, nodes: Sequence[Party], outside: Party) -> Iterator[
         yield _ask(FROM_OUTSIDE, outside, vip, seen=same_family(outside.ips, vip.ip))
     here = {pod.node for pod in own.endpoints}
     for node in nodes:
-        for ip in node.ips:
+        for ip in own.node_ips[node.node]:
             yield _ask(FROM_OUTSIDE, outside, Vip("spread", ip, own.node_ports["spread"]))
             if node.node in here:
                 seen = same_family(outside.ips, ip)
@@ -166,61 +168,6 @@ def _from_outside(own: Own, nodes: Sequence[Party], outside: Party) -> Iterator[
 def _ask(promise: str, source: Party, vip: Vip, *, seen: str = "", answered_by: str = "", turn: int = 0) -> Probe:
     target = f"Service {vip.service}"
     return Probe(promise, source.name, target, TCP, vip.ip, vip.port, seen=seen, answered_by=answered_by, turn=turn)
-
-
-# Probes of the users' Services.
-
-
-def users_vips(services: Iterable[Object], slices: Iterable[Object]) -> tuple[list[tuple[Vip, list[Vip]]], list[Vip]]:
-    """The TCP ports of cluster IPs: those with ready endpoints, each with some of these; and those that must refuse."""
-    ready: dict[tuple[str, str, int], list[Vip]] = defaultdict(list)
-    for slice_ in slices:
-        metadata, version = slice_["metadata"], 6 if slice_["addressType"] == "IPv6" else 4
-        name = f"{metadata['namespace']}/{metadata.get('labels', {}).get('kubernetes.io/service-name', '')}"
-        for port in slice_.get("ports") or ():
-            for endpoint in slice_.get("endpoints") or ():
-                if endpoint.get("conditions", {}).get("ready") is not False and port.get("port"):
-                    ready[name, port.get("name", ""), version].append(Vip(name, endpoint["addresses"][0], port["port"]))
-    serving, empty = [], []
-    for service in services:
-        spec, name = service["spec"], f"{service['metadata']['namespace']}/{service['metadata']['name']}"
-        for port in spec.get("ports", ()) if spec.get("type") != "ExternalName" else ():
-            for ip in spec.get("clusterIPs", ()):
-                if ip == "None" or port.get("protocol", "TCP") != "TCP":
-                    continue
-                vip, behind = Vip(name, ip, port["port"]), ready[name, port.get("name", ""), family(ip)]
-                if behind:
-                    serving.append((vip, behind[:ENDPOINTS]))
-                elif spec.get("internalTrafficPolicy") != "Local":
-                    empty.append(vip)
-    return serving, empty
-
-
-def direct(serving: Iterable[tuple[Vip, Sequence[Vip]]], source: Party) -> list[Probe]:
-    """Is anybody there at all? Asked of the endpoints themselves."""
-    return list(dict.fromkeys(_open(SERVICES, source, one, one.service) for _, behind in serving for one in behind))
-
-
-def listening(serving: Sequence[tuple[Vip, Sequence[Vip]]], answers: Mapping[Probe, Mapping[str, Any]]) -> list[Vip]:
-    """The Services whose endpoints all take connections: of the others, a refusal may be the endpoint's own."""
-    open_ones = {(probe.ip, probe.port) for probe, answer in answers.items() if answer.get("ok")}
-    return [vip for vip, behind in serving if all((one.ip, one.port) in open_ones for one in behind)]
-
-
-def plan_users(vips: Sequence[Vip], empty: Sequence[Vip], pods: Sequence[Party], nodes: Sequence[Party]) -> list[Probe]:
-    """From every pod and node where that are not too many; else each Service from some, in turn."""
-    sources = [*pods, *nodes]
-    each = max(2, min(len(sources), MOST_PROBES // max(1, len(vips) + len(empty))))
-    turns = cycle(sources)
-    probes: list[Probe] = []
-    for promise, some in ((SERVICES, vips), (REFUSED, empty)):
-        for vip in islice(some, MOST_PROBES // 2):
-            probes += [_open(promise, source, vip, f"Service {vip.service}") for source in islice(turns, each)]
-    return probes
-
-
-def _open(promise: str, source: Party, vip: Vip, target: str) -> Probe:
-    return Probe(promise, source.name, target, OPEN, vip.ip, vip.port)
 
 
 # Answers.

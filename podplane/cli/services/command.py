@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import click
 
+from podplane.cli.names import service_name
 from podplane.cli.options import connect, lab_name, namespace
+from podplane.cli.tables import document_text
 from podplane.lab.folder import Folder
 
 
 @click.command()
 @lab_name
 @namespace
-@click.argument("service", required=False)
+@click.argument("service", metavar="[[svc/]NAME]", required=False)
 @click.option("-A", "--all-namespaces", is_flag=True, help="Services of all namespaces.")
-def services(folder: Folder, namespace: str, service: str | None, all_namespaces: bool) -> None:
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="For programs.")
+def services(folder: Folder, namespace: str, service: str | None, all_namespaces: bool, output: str | None) -> None:
     """Show Services, or all about one: frontends, endpoints, what each node does for it, traffic, and what is wrong.
 
     Connections are those that the nodes track now; a closed one is tracked for some seconds more.
     """
-    from podplane.cli.services import facts, show
+    from podplane.cli.services import gather, show
 
+    name = None if service is None else service_name(service)
     client = connect(folder)
-    if service is not None:
-        click.echo(show.detail(facts.of_service(client, namespace, service)))
+    if name is not None:
+        facts = gather.of_service(client, namespace, name)
+        click.echo(document_text(show.document(facts), output) if output else show.detail(facts))
         return
-    found = client.objects("services", "" if all_namespaces else namespace)
-    slices, traffic = client.objects(facts.SLICES), facts.traffic(client)
-    if not found:
+    found = gather.of_all(client, "" if all_namespaces else namespace)
+    if output:
+        click.echo(document_text({"services": list(map(show.summary, found))}, output))
+    elif found:
+        click.echo(show.overview(found))
+    else:
         click.echo(f"There is no Service in namespace {namespace}.")
-        return
-    click.echo(show.overview([facts.Facts(one, facts.slices_of(slices, one), traffic=traffic) for one in found]))

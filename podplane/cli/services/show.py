@@ -1,40 +1,75 @@
-"""Services as text. Pure."""
+"""Services as text and as documents. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from podplane.cli.services.facts import Facts, Object
-from podplane.cli.tables import is_ready, table
+from podplane.cli.services.facts import Count, Facts, Object, balanced_ips, cluster_ips, ready_of
+from podplane.cli.services.frontends import Frontend, frontends
+from podplane.cli.services.trouble import counted, names, trouble
+from podplane.cli.tables import table
 
 NONE = "<none>"
+ENDPOINTS_SHOWN = 20
 
 
 def overview(all_facts: Sequence[Facts]) -> str:
     """A line for each Service."""
     rows = [["NAMESPACE", "NAME", "TYPE", "ADDRESSES", "PORTS", "READY", "CONNECTIONS"]]
     for facts in all_facts:
-        metadata, spec = facts.service["metadata"], facts.service["spec"]
-        endpoints = facts.endpoints
-        ready = sum(one.state == "ready" for one in endpoints)
-        addresses = [*cluster_ips(facts.service), *spec.get("externalIPs", ()), *balanced_ips(facts.service)]
-        open_ones = facts.connections(addresses)[0] if addresses else 0
-        ports = ",".join(port_text(port) for port in spec.get("ports", ())) or NONE
-        shown = ",".join(addresses) or spec.get("externalName") or "headless"
-        rows.append(
-            [metadata["namespace"], metadata["name"], spec["type"], shown, ports, f"{ready}/{len(endpoints)}", str(open_ones)]
-        )
+        spec, one = facts.spec, summary(facts)
+        shown = ",".join(one["addresses"]) or spec.get("externalName") or "headless"
+        ready = f"{one['ready']}/{one['total']}" if spec["type"] != "ExternalName" else "-"
+        ports = ",".join(one["ports"]) or NONE
+        rows.append([one["namespace"], one["name"], one["type"], shown, ports, ready, str(one["connections"])])
     return table(rows)
 
 
-def cluster_ips(service: Object) -> list[str]:
-    """Its cluster IPs."""
-    return [ip for ip in service["spec"].get("clusterIPs", ()) if ip != "None"]
+def summary(facts: Facts) -> dict[str, Any]:
+    """One Service of an overview, for programs."""
+    metadata, spec = facts.service["metadata"], facts.spec
+    ready, total = ready_of(facts.endpoints())
+    return {
+        "namespace": metadata["namespace"],
+        "name": metadata["name"],
+        "type": spec["type"],
+        "addresses": [*cluster_ips(facts.service), *spec.get("externalIPs", ()), *balanced_ips(facts.service)],
+        "ports": [port_text(port) for port in spec.get("ports", ())],
+        "ready": ready,
+        "total": total,
+        "connections": facts.counts().get((), (0, 0))[0],
+    }
 
 
-def balanced_ips(service: Object) -> list[str]:
-    """The addresses of its load balancer."""
-    return [one["ip"] for one in service.get("status", {}).get("loadBalancer", {}).get("ingress", ()) if one.get("ip")]
+def document(facts: Facts) -> dict[str, Any]:
+    """Everything about one Service, for programs."""
+    counts = facts.counts("endpoint")
+    return {
+        **summary(facts),
+        "frontends": [
+            {
+                "kind": one.kind,
+                "addresses": list(one.addresses),
+                "port": one.port,
+                "protocol": one.protocol,
+                **_count(one.count),
+                "notes": list(one.notes),
+            }
+            for one in frontends(facts)
+        ],
+        "endpoints": [
+            {"address": e.address, "pod": e.pod, "node": e.node, "zone": e.zone, "state": e.state}
+            | _count(counts.get((e.address,), (0, 0)))
+            for e in facts.endpoints()
+        ],
+        "nodes": dict(facts.nodes),
+        "problems": list(trouble(facts)),
+    }
+
+
+def _count(count: Count) -> dict[str, int]:
+    return {"connections": count[0], "bytes": count[1]}
 
 
 def port_text(port: Object) -> str:
@@ -45,141 +80,92 @@ def port_text(port: Object) -> str:
 
 def detail(facts: Facts) -> str:
     """Everything about one Service."""
-    metadata, spec = facts.service["metadata"], facts.service["spec"]
-    selector = ",".join(f"{k}={v}" for k, v in (spec.get("selector") or {}).items())
-    lines = [f"Service {metadata['namespace']}/{metadata['name']}: {spec['type']}, selector {selector or NONE}"]
-    for title, rows in (("Frontends", _frontends(facts)), ("Endpoints", _endpoints(facts)), ("Nodes", _nodes(facts))):
-        found = list(rows)
-        lines += ["", title, *("  " + line for line in (table(found) if found else NONE).splitlines())]
+    selector = ",".join(f"{k}={v}" for k, v in (facts.spec.get("selector") or {}).items())
+    lines = [f"Service {facts.path}: {facts.spec['type']}, selector {selector or NONE}"]
+    for title, rows in (
+        ("Frontends", list(map(_frontend, frontends(facts)))),
+        ("Endpoints", list(_endpoints(facts))),
+        ("Nodes", list(_nodes(facts))),
+    ):
+        lines += ["", title, *("  " + line for line in (table(rows) if rows else NONE).splitlines())]
+    if (more := len(facts.endpoints()) - ENDPOINTS_SHOWN) > 0:
+        lines.insert(lines.index("Nodes") - 1, f"  … and {more:,} more")
     problems = list(trouble(facts))
     if problems:
         lines += ["", "What is wrong", *(f"  {problem}" for problem in problems)]
     return "\n".join(lines)
 
 
-def _frontends(facts: Facts) -> Iterator[list[str]]:
-    spec = facts.service["spec"]
-    sticky = f"keeps a client's endpoint for {_affinity_seconds(spec)} s" if spec.get("sessionAffinity") == "ClientIP" else ""
-    inside = _policy(spec.get("internalTrafficPolicy"))
-    outside = _policy(spec.get("externalTrafficPolicy"))
-    sources = spec.get("loadBalancerSourceRanges")
-    only = f"only from {','.join(sources)}" if sources else ""
-    by = f"announced by {facts.announced_by}" if facts.announced_by else ""
-    for port in spec.get("ports", ()):
-        number, protocol = port["port"], port.get("protocol", "TCP").lower()
-        for kind, addresses, words in (
-            ("cluster IP", cluster_ips(facts.service), (inside, sticky)),
-            ("external IP", spec.get("externalIPs", ()), (outside, sticky)),
-            ("load balancer", balanced_ips(facts.service), (outside, sticky, only, by)),
-        ):
-            for address in addresses:
-                traffic = _traffic(*facts.connections([address], number))
-                yield [kind, f"{_host(address)}:{number}/{protocol}", traffic, ", ".join(filter(None, words))]
-        if port.get("nodePort"):
-            node_port = port["nodePort"]
-            traffic = _traffic(*facts.connections(port=node_port))
-            yield ["node port", f"every node:{node_port}/{protocol}", traffic, ", ".join(filter(None, (outside, sticky)))]
-
-
-def _affinity_seconds(spec: Object) -> int:
-    found: int = spec.get("sessionAffinityConfig", {}).get("clientIP", {}).get("timeoutSeconds", 10800)
-    return found
-
-
-def _policy(policy: str | None) -> str:
-    return "to endpoints of the same node" if policy == "Local" else "to all endpoints"
+def _frontend(one: Frontend) -> list[str]:
+    if one.kind != "node port":
+        where = _host(one.addresses[0])
+    elif one.everywhere:
+        where = "every node"
+    else:
+        where = names([_host(ip) for ip in one.addresses]) or "no node"
+    return [one.kind, f"{where}:{one.port}/{one.protocol}", _traffic(one.count), ", ".join(one.notes)]
 
 
 def _host(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def _traffic(count: int, octets: int) -> str:
+def _traffic(count: Count) -> str:
     """`3 connections, 1.2 MB`."""
+    connections, octets = count
     size, unit = float(octets), "B"
     for larger in ("KB", "MB", "GB", "TB"):
         if size < 1000:
             break
         size, unit = size / 1000, larger
     amount = f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-    return f"{count} connection{'s' if count != 1 else ''}, {amount}" if count else "no connections"
+    return f"{counted(connections, 'connection')}, {amount}" if connections else "no connections"
 
 
 def _endpoints(facts: Facts) -> Iterator[list[str]]:
-    for one in facts.endpoints:
+    counts = facts.counts("endpoint")
+    for one in facts.endpoints()[:ENDPOINTS_SHOWN]:
         where = f"{one.node or 'no node'}" + (f" ({one.zone})" if one.zone else "")
-        yield [one.address, one.pod or "no pod", where, one.state, _traffic(*facts.connections(endpoint=one.address))]
+        yield [one.address, one.pod or "no pod", where, one.state, _traffic(counts.get((one.address,), (0, 0)))]
 
 
 def _nodes(facts: Facts) -> Iterator[list[str]]:
-    """What each node does; nodes that do the same are one line."""
+    """What each node does, a line for each port; nodes that do the same are said once."""
     alike: dict[tuple[str, ...], list[str]] = {}
     for node, description in facts.nodes.items():
-        alike.setdefault(tuple(_does(description, facts.healthy.get(node))), []).append(node)
+        alike.setdefault(tuple(_does(facts, node, description)), []).append(node)
     for what, nodes in alike.items():
-        yield [_names(nodes), "; ".join(what)]
+        for number, line in enumerate(what):
+            yield ["" if number else names(nodes), line]
 
 
-def _names(nodes: Sequence[str]) -> str:
-    return ", ".join(nodes) if len(nodes) <= 4 else f"{nodes[0]} … {nodes[-1]} ({len(nodes)})"
-
-
-def _does(description: Object | None, healthy: bool | None) -> Iterator[str]:
+def _does(facts: Facts, node: str, description: Object | None) -> Iterator[str]:
     if description is None:
-        yield "does not answer"
+        yield "no answer"
         return
-    if not description["frontends"]:
-        yield "serves no address of it"
+    if not facts.is_served:
+        yield "nothing to do"
+    elif not description["frontends"]:
+        yield "no address of it"
     for group, endpoints in sorted(description["groups"].items()):
-        which = ", ".join(f"{_host(ip)}:{port}" for ip, port in endpoints[:4]) + (" …" if len(endpoints) > 4 else "")
-        yield f"{group.partition(':')[2]} → {len(endpoints)} endpoint{'s' if len(endpoints) != 1 else ''}: {which}"
-    refused = sorted({f"{one['port']}/{one['protocol']}" for one in description["frontends"] if not one["group"]})
-    if refused and not description["groups"]:
-        yield f"refuses {', '.join(refused)}"
-    if healthy is not None:
-        yield f"health check {'passes' if healthy else 'fails'}"
+        for family in (False, True):
+            yield from _leads(group, [_host(ip) + f":{port}" for ip, port in endpoints if (":" in ip) == family])
+    inside = set(cluster_ips(facts.service))
+    for is_inside, where in ((True, ""), (False, "from outside, ")):
+        refused = {
+            f"{one['port']}/{one['protocol']}"
+            for one in description["frontends"]
+            if not one["group"] and (one["address"] in inside) == is_inside and facts.has_family(one["address"])
+        }
+        if refused:
+            yield f"{where}{', '.join(sorted(refused))} → refused"
+    if node in facts.healthy:
+        yield f"health check at port {facts.spec['healthCheckNodePort']} → {'passes' if facts.healthy[node] else 'fails'}"
 
 
-def trouble(facts: Facts) -> Iterator[str]:
-    """What keeps connections from arriving, in plain words."""
-    spec, endpoints = facts.service["spec"], facts.endpoints
-    if spec["type"] == "ExternalName":
-        return
-    if not endpoints:
-        yield from _no_endpoints(facts)
-    elif not any(one.state.endswith(("ready", "still")) and not one.state.startswith("not") for one in endpoints):
-        yield f"none of its {len(endpoints)} endpoints is ready: {_states(facts.pods)}"
-    here = {one.node for one in endpoints if one.state == "ready"}
-    for policy, whose in (
-        ("externalTrafficPolicy", "clients from outside"),
-        ("internalTrafficPolicy", "clients in the cluster"),
-    ):
-        without = [node for node in facts.nodes if node not in here]
-        if spec.get(policy) == "Local" and without and endpoints:
-            yield f"{policy} is Local, and {_names(without)} {_has(without)} no ready endpoint: {whose} are refused there"
-    if spec["type"] == "LoadBalancer" and not balanced_ips(facts.service):
-        yield "it waits for an address: `kubectl describe service` says why, `kubectl get lbpool` shows the pools"
-    silent = [node for node, description in facts.nodes.items() if description is None]
-    if silent:
-        yield f"{_names(silent)} {'do' if len(silent) > 1 else 'does'} not answer: the agent there does not run"
-
-
-def _has(nodes: Sequence[str]) -> str:
-    return "have" if len(nodes) > 1 else "has"
-
-
-def _no_endpoints(facts: Facts) -> Iterator[str]:
-    if not facts.service["spec"].get("selector"):
-        yield "it has no selector and nobody made endpoints for it: connections are refused"
-    elif not facts.pods:
-        yield "its selector matches no pod of its namespace: connections are refused"
-    else:
-        yield f"its selector matches {len(facts.pods)} pods, none of which has an address: {_states(facts.pods)}"
-
-
-def _states(pods: Iterable[Object]) -> str:
-    """The first pods that don't serve, and their phases."""
-    bad = [
-        f"{p['metadata']['name']} is {p.get('status', {}).get('phase', 'Pending')}, not ready" for p in pods if not is_ready(p)
-    ]
-    return ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "") or "their pods say so"
+def _leads(group: str, endpoints: Sequence[str]) -> Iterator[str]:
+    """Where one port leads, in one family."""
+    if endpoints:
+        port = group.partition(":")[2].replace("/local", " on this node")
+        more = f" … and {len(endpoints) - 4:,} more" if len(endpoints) > 4 else ""
+        yield f"{port} → {counted(len(endpoints), 'endpoint')}: {', '.join(endpoints[:4])}{more}"

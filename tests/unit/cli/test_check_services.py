@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ ENDPOINTS = services.endpoints_of(PODS)
 def own() -> Own:
     vips = {name: [Vip(name, f"10.96.0.{n}", 80)] for n, name in enumerate(services.NAMES)}
     balanced = {name: [Vip(name, f"192.0.2.{n}", 80)] for n, name in enumerate(services.NAMES)}
-    return Own(vips, balanced, dict.fromkeys(services.NAMES, 30000), ENDPOINTS)
+    return Own(vips, balanced, dict.fromkeys(services.NAMES, 30000), ENDPOINTS, {node.node: node.ips for node in NODES})
 
 
 def answered(name: str, source: str = "") -> dict[str, Any]:
@@ -91,37 +92,7 @@ def test_what_should_be_refused_at_once_and_is_not(answer: dict[str, Any], got: 
     assert failures({bad: answer}, probes)[REFUSED] == [f"p1 → Service nobody 10.96.0.4: expected to be refused, got {got}"]
 
 
-def service(name: str, ip: str, **port: Any) -> dict[str, Any]:
-    return {"metadata": {"namespace": "default", "name": name}, "spec": {"clusterIPs": [ip], "ports": [{"port": 80, **port}]}}
-
-
-def slice_(name: str, ip: str, ready: bool = True) -> dict[str, Any]:
-    metadata = {"namespace": "default", "labels": {"kubernetes.io/service-name": name}}
-    endpoint = {"addresses": [ip], "conditions": {"ready": ready}}
-    return {"metadata": metadata, "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": [endpoint]}
-
-
-def test_users_services_serve_or_refuse_and_deaf_endpoints_are_nobodys_fault() -> None:
-    objects = [
-        service("a", "10.96.0.1"),
-        service("b", "10.96.0.2"),
-        service("c", "None"),
-        service("d", "10.96.0.4", protocol="UDP"),
-    ]
-    objects.append(service("e", "10.96.0.5"))
-    slices = [slice_("a", "10.244.0.1"), slice_("b", "10.244.0.2", ready=False), slice_("e", "10.244.0.3")]
-    serving, empty = services.users_vips(objects, slices)
-    assert [vip.service for vip, _ in serving] == ["default/a", "default/e"]
-    assert [vip.service for vip in empty] == ["default/b"]
-    direct = services.direct(serving, NODES[0])
-    answers = {probe: {"ok": probe.ip == "10.244.0.1"} for probe in direct}
-    assert [vip.service for vip in services.listening(serving, answers)] == ["default/a"]
-
-
-def test_of_many_services_each_is_asked_from_some() -> None:
-    vips = [Vip(f"default/s{n}", f"10.96.1.{n}", 80) for n in range(700)]
-    probes = services.plan_users(vips, [], PODS, NODES)
-    assert len(probes) <= services.MOST_PROBES
-    assert len({probe.target for probe in probes}) == 700
-    assert len({probe.source for probe in probes}) == len(PODS) + len(NODES)
-    assert len(services.plan_users(vips[:3], [], PODS, NODES)) == 3 * (len(PODS) + len(NODES))
+def test_node_ports_are_asked_at_the_addresses_that_serve_them_only() -> None:
+    chosen = replace(own(), node_ips={"node1": (), "node2": ("192.168.1.2",)})
+    ips = {probe.ip for probe in services.plan(chosen, PODS, NODES, OUTSIDE) if probe.port == 30000}
+    assert ips == {"192.168.1.2"}

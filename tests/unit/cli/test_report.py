@@ -79,4 +79,4 @@ def test_colour_only_on_a_terminal(colour: bool) -> None:
 def test_pods_that_do_not_run_are_named() -> None:
     found = result(pods(2, 1))
     found.left_out = ["broken-1", "broken-2"]
-    assert "Left out, because they don't run: broken-1, broken-2" in report.as_text(found, colour=False)
+    assert "Left out: broken-1, broken-2" in report.as_text(found, colour=False)

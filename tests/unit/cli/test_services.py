@@ -1,41 +1,18 @@
-"""`podplane services`: what is shown of a Service, and what is said to be wrong with it."""
+"""`podplane services`: what is shown of a Service."""
 
 from __future__ import annotations
 
-from typing import Any
+import pytest
 
 from podplane.cli.services.facts import Facts
-from podplane.cli.services.show import detail, overview, trouble
-
-Object = dict[str, Any]
-
-
-def service(**spec: Any) -> Object:
-    spec = {"type": "ClusterIP", "clusterIPs": ["10.96.0.5"], "selector": {"app": "web"}, "ports": [{"port": 80}], **spec}
-    return {"metadata": {"namespace": "default", "name": "web"}, "spec": spec, "status": {}}
+from podplane.cli.services.show import detail, document, overview
+from tests.unit.cli.services import balanced, does, endpoint, flow, leads, service, slices
 
 
-def endpoint(ip: str, node: str = "node1", **conditions: bool) -> Object:
-    return {
-        "addresses": [ip],
-        "nodeName": node,
-        "conditions": conditions,
-        "targetRef": {"kind": "Pod", "name": f"web-{ip[-1]}"},
-    }
-
-
-def slices(*endpoints: Object) -> list[Object]:
-    return [{"metadata": {"name": "web-a"}, "endpoints": list(endpoints)}]
-
-
-def does(*endpoints: str, group: str = "svc/default/web:80") -> Object:
-    """What a node does for it."""
-    frontend = {"address": "10.96.0.5", "port": 80, "protocol": "tcp", "group": group if endpoints else ""}
-    return {"frontends": [frontend], "groups": {group: [[ip, 8080] for ip in endpoints]} if endpoints else {}}
-
-
-def flow(endpoint: str, connections: int, octets: int, address: str = "10.96.0.5", port: int = 80) -> Object:
-    return {"address": address, "port": port, "endpoint": endpoint, "connections": connections, "bytes": octets}
+def line(text: str, *parts: str) -> str:
+    """The one line with all of these."""
+    (found,) = [one for one in text.splitlines() if all(part in one for part in parts)]
+    return " ".join(found.split())
 
 
 def test_traffic_is_the_sum_over_nodes_of_the_services_own() -> None:
@@ -43,10 +20,7 @@ def test_traffic_is_the_sum_over_nodes_of_the_services_own() -> None:
         service(),
         slices(endpoint("10.0.0.1"), endpoint("10.0.0.2", "node2")),
         {"node1": does("10.0.0.1", "10.0.0.2"), "node2": does("10.0.0.1", "10.0.0.2")},
-        {
-            "node1": [flow("10.0.0.1", 2, 1500), flow("10.0.0.2", 1, 10)],
-            "node2": [flow("10.0.0.1", 1, 500_000), flow("10.0.0.1", 9, 9, "10.96.0.6")],
-        },
+        [flow("10.0.0.1", 2, 1500), flow("10.0.0.2", 1, 10), flow("10.0.0.1", 1, 500_000)],
     )
     text = detail(facts)
     assert "10.0.0.1   web-1   node1   ready   3 connections, 501.5 KB" in text
@@ -57,52 +31,171 @@ def test_traffic_is_the_sum_over_nodes_of_the_services_own() -> None:
     assert overview([facts]).splitlines()[1].split() == ["default", "web", "ClusterIP", "10.96.0.5", "80/TCP", "2/2", "4"]
 
 
-def test_an_endpoint_in_two_slices_is_one() -> None:
-    facts = Facts(service(), [*slices(endpoint("10.0.0.1")), *slices(endpoint("10.0.0.1"))])
-    assert [one.address for one in facts.endpoints] == ["10.0.0.1"]
+def test_each_protocol_of_a_port_is_counted_by_itself() -> None:
+    one = service(ports=[{"port": 80}, {"name": "u", "port": 80, "protocol": "UDP"}])
+    own = slices(endpoint("10.0.0.1"), ports=({"port": 8080}, {"name": "u", "port": 8080, "protocol": "UDP"}))
+    text = detail(Facts(one, own, rows=[flow("10.0.0.1", 3, 30), flow("10.0.0.1", 1, 10, protocol="udp")]))
+    assert "3 connections, 30 B" in line(text, "10.96.0.5:80/tcp")
+    assert "1 connection, 10 B" in line(text, "10.96.0.5:80/udp")
 
 
-def test_without_endpoints_the_reason_is_told() -> None:
-    assert list(trouble(Facts(service(), []))) == ["its selector matches no pod of its namespace: connections are refused"]
-    pending = {"metadata": {"name": "web-1"}, "status": {"phase": "Pending"}}
-    (why,) = trouble(Facts(service(), [], pods=[pending]))
-    assert why == "its selector matches 1 pods, none of which has an address: web-1 is Pending, not ready"
-    (why,) = trouble(Facts(service(selector=None), []))
-    assert why == "it has no selector and nobody made endpoints for it: connections are refused"
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"service": "default/another"},
+        {"service": ""},
+        {"endpoint": "10.0.0.9"},
+        {"endpoint_port": 9090},
+        {"protocol": "udp"},
+    ],
+)
+def test_connections_of_others_and_of_who_had_the_address_before_do_not_count(other: dict[str, object]) -> None:
+    rows = [flow("10.0.0.1", 2, 20), {**flow("10.0.0.1", 7, 70), **other}]
+    facts = Facts(service(), slices(endpoint("10.0.0.1")), rows=rows)
+    assert "2 connections, 20 B" in line(detail(facts), "cluster IP")
+    assert overview([facts]).split()[-1] == "2"
 
 
-def test_endpoints_that_are_not_ready_are_trouble_and_those_that_serve_to_the_last_are_none() -> None:
-    pod = {"metadata": {"name": "web-1"}, "status": {"phase": "Running"}}
-    (why,) = trouble(Facts(service(), slices(endpoint("10.0.0.1", ready=False)), pods=[pod]))
-    assert why == "none of its 1 endpoints is ready: web-1 is Running, not ready"
-    last = slices(endpoint("10.0.0.1", ready=False, serving=True, terminating=True))
-    assert list(trouble(Facts(service(), last))) == []
+def test_connections_to_endpoints_that_end_count() -> None:
+    ending = endpoint("10.0.0.1", ready=False, serving=True, terminating=True)
+    facts = Facts(service(), slices(ending), rows=[flow("10.0.0.1", 2, 20)])
+    assert "terminating, serves still 2 connections, 20 B" in line(detail(facts), "web-1")
 
 
-def test_policy_local_names_the_nodes_that_refuse() -> None:
-    facts = Facts(
-        service(type="NodePort", externalTrafficPolicy="Local"),
-        slices(endpoint("10.0.0.1")),
-        {"node1": does("10.0.0.1"), "node2": does(), "node3": does()},
-    )
-    assert list(trouble(facts)) == [
-        "externalTrafficPolicy is Local, and node2, node3 have no ready endpoint: clients from outside are refused there"
+def test_an_address_of_ipv6_is_one_however_it_is_written() -> None:
+    one = service(clusterIPs=["fd00::5"], externalIPs=["2001:DB8:0::7"])
+    own = slices(endpoint("FD00:0:0::1"), kind="IPv6")
+    rows = [flow("fd00::1", 2, 20, "2001:db8::7"), flow("fd00::1", 1, 10, "fd00::5")]
+    text = detail(Facts(one, own, rows=rows))
+    assert "2 connections" in line(text, "external IP") and "3 connections" in line(text, "web-1")
+
+
+def test_a_pod_of_both_families_is_one_endpoint() -> None:
+    own = [*slices(endpoint("10.0.0.1")), *slices(endpoint("fd00::1"), kind="IPv6")]
+    facts = Facts(service(), own, {"node1": does("10.0.0.1", "fd00::1")})
+    assert overview([facts]).split()[-2] == "1/1"
+    assert "80 → 1 endpoint: 10.0.0.1:8080\n" in detail(facts)
+    assert "80 → 1 endpoint: [fd00::1]:8080" in detail(facts)
+
+
+def test_an_endpoint_in_two_slices_is_one_and_endpoints_are_in_the_order_of_numbers() -> None:
+    own = [*slices(endpoint("10.0.0.10"), endpoint("10.0.0.9")), *slices(endpoint("10.0.0.9"))]
+    assert [one.address for one in Facts(service(), own).endpoints()] == ["10.0.0.9", "10.0.0.10"]
+
+
+def test_of_many_endpoints_the_first_are_shown() -> None:
+    own = slices(*(endpoint(f"10.0.{n >> 8}.{n & 255}") for n in range(5000)))
+    text = detail(Facts(service(), own))
+    assert "10.0.0.19 " in text and "10.0.0.20 " not in text and "\n  … and 4,980 more\n\nNodes" in text
+
+
+def test_an_external_name_has_no_endpoints() -> None:
+    facts = Facts(service(type="ExternalName", externalName="example.com", clusterIPs=[], ports=[], selector=None), [])
+    assert overview([facts]).splitlines()[1].split() == [
+        "default", "web", "ExternalName", "example.com", "<none>", "-", "0",
+    ]  # fmt: skip
+
+
+def test_a_node_has_a_line_for_each_port_and_nodes_that_do_the_same_are_said_once() -> None:
+    node = does("10.0.0.1", frontends=(leads("10.96.0.5", 53, "udp", ""), leads("192.0.2.1", group="")))
+    node["groups"]["svc/default/web:80/local"] = [["10.0.0.1", 8080]]
+    one = balanced("192.0.2.1", healthCheckNodePort=30123)
+    text = detail(Facts(one, slices(endpoint("10.0.0.1")), {"node1": node, "node2": node}, healthy={"node1": True}))
+    assert [row.split("   ")[-1].strip() for row in text.split("Nodes\n")[1].splitlines()] == [
+        "80 → 1 endpoint: 10.0.0.1:8080",
+        "80 on this node → 1 endpoint: 10.0.0.1:8080",
+        "53/udp → refused",
+        "from outside, 80/tcp → refused",
+        "health check at port 30123 → passes",
+        "80 → 1 endpoint: 10.0.0.1:8080",
+        "80 on this node → 1 endpoint: 10.0.0.1:8080",
+        "53/udp → refused",
+        "from outside, 80/tcp → refused",
     ]
-    assert "node2, node3   refuses 80/tcp" in detail(facts)
-
-
-def test_a_node_that_does_not_answer_is_named() -> None:
-    facts = Facts(service(), slices(endpoint("10.0.0.1")), {"node1": does("10.0.0.1"), "node2": None})
-    assert list(trouble(facts)) == ["node2 does not answer: the agent there does not run"]
 
 
 def test_a_load_balancer_shows_who_announces_it_and_for_whom_it_is() -> None:
-    one = service(type="LoadBalancer", loadBalancerSourceRanges=["10.0.0.0/8"], externalTrafficPolicy="Cluster")
-    assert list(trouble(Facts(one, slices(endpoint("10.0.0.1"))))) == [
-        "it waits for an address: `kubectl describe service` says why, `kubectl get lbpool` shows the pools"
-    ]
-    one["status"] = {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}
+    one = balanced("192.0.2.1", "2001:db8::1", loadBalancerSourceRanges=["10.0.0.0/8", "192.168.0.0/16"])
     text = detail(Facts(one, slices(endpoint("10.0.0.1")), announced_by="node2"))
-    assert (
-        "load balancer   192.0.2.1:80/tcp   no connections   to all endpoints, only from 10.0.0.0/8, announced by node2" in text
+    assert "to all endpoints, announced by node2, only from 10.0.0.0/8, 192.168.0.0/16" in line(text, "192.0.2.1:80")
+    assert "nobody gets in: loadBalancerSourceRanges names none of this family" in line(text, "[2001:db8::1]:80")
+
+
+def test_a_load_balancer_that_is_a_proxy_is_not_served_by_nodes() -> None:
+    text = detail(Facts(balanced("192.0.2.1", mode="Proxy"), slices(endpoint("10.0.0.1"))))
+    assert "not served by nodes: its ipMode is Proxy" in line(text, "192.0.2.1:80")
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"internalTrafficPolicy": "Local", "trafficDistribution": "PreferClose"}, "to endpoints of the same node"),
+        ({"trafficDistribution": "PreferClose"}, "to endpoints of the same zone first"),
+        ({"trafficDistribution": "PreferSameNode"}, "to endpoints of the same node first"),
+        ({"sessionAffinity": "ClientIP"}, "to all endpoints, keeps a client's endpoint for 10800 s"),
+    ],
+)
+def test_a_frontend_says_to_which_endpoints_it_leads(spec: dict[str, str], words: str) -> None:
+    text = detail(Facts(service(**spec), slices(endpoint("10.0.0.1"))))
+    assert line(text, "cluster IP") == f"cluster IP 10.96.0.5:80/tcp no connections {words}"
+
+
+def test_a_service_that_is_left_to_others_leads_to_no_endpoints() -> None:
+    one = service()
+    one["metadata"]["labels"] = {"service.kubernetes.io/service-proxy-name": "mine"}
+    text = detail(Facts(one, slices(endpoint("10.0.0.1")), {"node1": {"frontends": [], "groups": {}}}))
+    assert "left to others" in line(text, "cluster IP") and "to all endpoints" not in text
+    assert line(text, "nothing to do") == "node1 nothing to do"
+
+
+NODE_IPS = {"node1": ["192.168.1.10", "fd00::a"], "node2": ["192.168.1.11", "fd00::b"]}
+
+
+def node_port(*ips: str) -> dict[str, object]:
+    return does("10.0.0.1", frontends=tuple(leads(ip, 30080) for ip in ips))
+
+
+@pytest.mark.parametrize(
+    ("families", "first", "second", "where"),
+    [
+        (["IPv4"], ["192.168.1.10", "fd00::a"], ["192.168.1.11", "fd00::b"], "every node:30080/tcp"),
+        (["IPv4", "IPv6"], ["192.168.1.10", "fd00::a"], ["192.168.1.11", "fd00::b"], "every node:30080/tcp"),
+        (["IPv4", "IPv6"], ["192.168.1.10"], ["192.168.1.11"], "192.168.1.10, 192.168.1.11:30080/tcp"),
+        (["IPv4", "IPv6"], [], [], "no node:30080/tcp"),
+    ],
+)
+def test_a_node_port_says_on_which_addresses_it_is(
+    families: list[str], first: list[str], second: list[str], where: str
+) -> None:
+    one = service(type="NodePort", ipFamilies=families, ports=[{"port": 80, "nodePort": 30080}])
+    nodes = {"node1": node_port(*first), "node2": node_port(*second)}
+    text = detail(Facts(one, slices(endpoint("10.0.0.1")), nodes, node_ips=NODE_IPS))
+    assert line(text, "node port", "30080/tcp", "connections").startswith(f"node port {where} ")
+
+
+def test_connections_to_a_node_port_are_those_of_all_nodes_and_not_those_of_a_cluster_ip_with_its_number() -> None:
+    one = service(type="NodePort", ports=[{"port": 30080, "nodePort": 30080}])
+    rows = [flow("10.0.0.1", n, n, ip, 30080) for n, ip in ((1, "192.168.1.10"), (2, "192.168.1.11"), (4, "10.96.0.5"))]
+    text = detail(Facts(one, slices(endpoint("10.0.0.1")), rows=rows))
+    assert "3 connections" in line(text, "node port") and "4 connections" in line(text, "cluster IP")
+
+
+def test_programs_get_the_same_facts() -> None:
+    facts = Facts(
+        service(), slices(endpoint("10.0.0.1")), {"node1": does("10.0.0.1"), "node2": None}, [flow("10.0.0.1", 2, 20)]
     )
+    found = document(facts)
+    assert (found["ready"], found["total"], found["connections"]) == (1, 1, 2)
+    assert found["frontends"] == [
+        {
+            "kind": "cluster IP",
+            "addresses": ["10.96.0.5"],
+            "port": 80,
+            "protocol": "tcp",
+            "connections": 2,
+            "bytes": 20,
+            "notes": ["to all endpoints"],
+        }
+    ]
+    assert [(one["address"], one["state"], one["bytes"]) for one in found["endpoints"]] == [("10.0.0.1", "ready", 20)]
+    assert found["problems"] == ["node2 does not answer: the agent there does not run"]

@@ -1,0 +1,191 @@
+"""The users' Services in a check: who is to reach them, and where they must refuse. Pure.
+
+It is only asked whether a connection is taken: what answers there is theirs. Which endpoints a node leads to is planned as its agent plans
+it; that packets go there is what is proved.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any, NamedTuple, TypeVar
+
+from podplane.cli.check.promises import Party, Probe, family, same_family
+from podplane.cli.check.services import FROM_OUTSIDE, REFUSED, SERVICES, Vip
+from podplane.model.objects import Node
+from podplane.model.service import LOCAL, EndpointSlice, Service, ServicePort
+from podplane.services.announce import is_ours, may_announce
+from podplane.services.endpoints import Candidates, Place, Target, candidates
+from podplane.services.plan import NOT_OURS
+from podplane.state.value import IPNetwork
+
+MOST_PROBES = 1500
+"""Beyond, each Service is probed from some pods and nodes only, in turn; from one at least."""
+OPEN = "open"
+ANYWHERE = Place("")
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where the Services are: the nodes, the addresses of each that serve node ports, the Service range, the host outside."""
+
+    nodes: Sequence[Node]
+    node_ips: Mapping[str, Sequence[str]]
+    service_cidrs: Sequence[IPNetwork] = ()
+    outside_ips: Sequence[str] = ()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The nodes' names."""
+        return frozenset(node.metadata.name for node in self.nodes)
+
+
+class Way(NamedTuple):
+    """An address of a Service, the endpoints behind it (none: it must refuse), and from where it is asked: nodes, or outside."""
+
+    vip: Vip
+    endpoints: tuple[Vip, ...]
+    nodes: frozenset[str]
+    outside: bool = False
+
+
+def ways(services: Iterable[Service], slices: Iterable[EndpointSlice], site: Site) -> list[Way]:
+    """All ways to TCP ports of Services, but for those that are left to others, and those that are about to go."""
+    own: dict[str, list[EndpointSlice]] = defaultdict(list)
+    for slice_ in slices:
+        own[slice_.service].append(slice_)
+    found: list[Way] = []
+    for service in services:
+        metadata = service.metadata
+        if service.has_addresses and not NOT_OURS & metadata.labels.keys() and metadata.deletion_timestamp is None:
+            for port in service.spec.ports:
+                for version in (4, 6) if port.protocol == "TCP" else ():
+                    behind = candidates(own[metadata.path], port, version, site.service_cidrs)
+                    found += _inside(service, port, version, behind, site)
+                    found += _from_outside(service, port, version, behind, own[metadata.path], site)
+    return found
+
+
+def _inside(service: Service, port: ServicePort, version: int, behind: Candidates, site: Site) -> Iterator[Way]:
+    """To cluster IPs, from pods and nodes. With policy Local, from nodes with endpoints; the others must refuse."""
+    here = {name: behind.local(Place(name)) for name in site.names}
+    for ip in _of_family(service.spec.cluster_ips, version):
+        vip = Vip(service.metadata.path, ip, port.port)
+        if service.spec.internal_traffic_policy == LOCAL:
+            serving = frozenset(name for name, targets in here.items() if targets)
+            if serving:
+                yield Way(vip, _vips(vip, (target for name in serving for target in here[name])), serving)
+            if site.names - serving:
+                yield Way(vip, (), site.names - serving)
+        else:
+            yield Way(vip, _vips(vip, behind.everywhere(ANYWHERE)), site.names)
+
+
+def _from_outside(
+    service: Service, port: ServicePort, version: int, behind: Candidates, slices: Sequence[EndpointSlice], site: Site
+) -> Iterator[Way]:
+    """To load balancers that let the host outside in, and to node ports; with policy Local of nodes with endpoints."""
+    outside = same_family(site.outside_ips, "::" if version == 6 else "0.0.0.0")
+    if not outside:
+        return
+    path, is_local = service.metadata.path, service.spec.external_traffic_policy == LOCAL
+    everywhere = behind.everywhere(ANYWHERE)
+    answering = [node for node in site.nodes if node.is_ready and may_announce(service, slices, node)]
+    if is_ours(service) and everywhere and answering and _lets_in(service, outside):
+        for ip in _of_family(service.balanced_ips, version):
+            vip = Vip(path, ip, port.port)
+            yield Way(vip, _vips(vip, everywhere), frozenset(), outside=True)
+    for node, ips in site.node_ips.items() if port.node_port else ():
+        targets = behind.local(Place(node)) if is_local else everywhere
+        for ip in _of_family(ips, version) if targets else ():
+            vip = Vip(path, ip, port.node_port)
+            yield Way(vip, _vips(vip, targets), frozenset(), outside=True)
+
+
+def _vips(vip: Vip, targets: Iterable[Target]) -> tuple[Vip, ...]:
+    return tuple(Vip(vip.service, str(target.ip), target.port) for target in targets)
+
+
+def _of_family(ips: Iterable[str], version: int) -> list[str]:
+    return [ip for ip in ips if ip != "None" and family(ip) == version]
+
+
+def _lets_in(service: Service, outside: str) -> bool:
+    """Is this client in its loadBalancerSourceRanges?"""
+    ranges = service.spec.load_balancer_source_ranges
+    client = ipaddress.ip_address(outside)
+    return not ranges or any(client in ipaddress.ip_network(text.strip(), strict=False) for text in ranges)
+
+
+# Probes.
+
+
+def direct(found: Iterable[Way], nodes: Sequence[Party]) -> list[Probe]:
+    """Is anybody there at all? Asked of the endpoints themselves, by the nodes in turn."""
+    ends = dict.fromkeys((one.ip, one.port) for way in found for one in way.endpoints)
+    turns = cycle(nodes)
+    return [_open(SERVICES, next(turns), Vip("endpoint", *end)) for end in ends]
+
+
+def listening(found: Sequence[Way], answers: Mapping[Probe, Mapping[str, Any]]) -> list[Way]:
+    """The ways whose endpoints all take connections: of the others, a refusal may be the endpoint's own."""
+    open_ones = {(probe.ip, probe.port) for probe, answer in answers.items() if answer.get("ok")}
+    return [way for way in found if all((one.ip, one.port) in open_ones for one in way.endpoints)]
+
+
+def plan(found: Iterable[Way], pods: Sequence[Party], nodes: Sequence[Party], outside: Party | None) -> list[Probe]:
+    """From every pod and node where that are not too many; else each way from some, in turn."""
+    kinds: dict[str, list[Way]] = defaultdict(list)
+    for way in found:
+        kinds[FROM_OUTSIDE if way.outside else SERVICES if way.endpoints else REFUSED].append(way)
+    if outside is None:
+        kinds.pop(FROM_OUTSIDE, None)
+    sources = [*pods, *nodes]
+    inside = len(kinds[SERVICES]) + len(kinds[REFUSED])
+    each = max(1, min(len(sources), MOST_PROBES // max(1, inside)))
+    probes: list[Probe] = []
+    for promise in (SERVICES, REFUSED):
+        for turn, way in enumerate(kinds[promise]):
+            able = [source for source in sources if source.node in way.nodes]
+            probes += [_open(promise, source, way.vip) for source in _some(able, each, turn)]
+    if outside is not None:
+        probes += [_open(FROM_OUTSIDE, outside, way.vip) for way in _thinned(kinds[FROM_OUTSIDE])]
+    return probes
+
+
+def _thinned(found: Sequence[Way]) -> Iterator[Way]:
+    """Of each port's ways all, or some in turn."""
+    by_port: dict[tuple[str, int, int], list[Way]] = defaultdict(list)
+    for way in found:
+        by_port[way.vip.service, way.vip.port, family(way.vip.ip)].append(way)
+    each = max(1, MOST_PROBES // max(1, len(by_port)))
+    for turn, own in enumerate(by_port.values()):
+        yield from _some(own, each, turn)
+
+
+def _some(items: Sequence[Item], count: int, turn: int) -> list[Item]:
+    """So many of them, beginning elsewhere at each turn."""
+    start = turn * count % max(1, len(items))
+    return [*items[start:], *items[:start]][:count]
+
+
+def _open(promise: str, source: Party, vip: Vip) -> Probe:
+    target = vip.service if vip.service == "endpoint" else f"Service {vip.service}"
+    return Probe(promise, source.name, target, OPEN, vip.ip, vip.port)
+
+
+def changed(before: Iterable[Way], after: Iterable[Way]) -> set[str]:
+    """The Services that are not what they were: what they answered meanwhile proves nothing."""
+    old, new = _by_service(before), _by_service(after)
+    return {service for service in old if old[service] != new.get(service)}
+
+
+def _by_service(found: Iterable[Way]) -> dict[str, set[Way]]:
+    by_service: dict[str, set[Way]] = defaultdict(set)
+    for way in found:
+        by_service[way.vip.service].add(way)
+    return dict(by_service)

@@ -1,0 +1,73 @@
+"""`podplane publish`: what it says when the host's port can't be had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from podplane.cli import publish
+from podplane.lab.errors import LabError
+from podplane.model.config import PUBLISH, PUBLISHED
+
+Object = dict[str, Any]
+
+
+class Lab:
+    """The API of a lab with one Service, whose publisher answers `problem` to each wish, or does it."""
+
+    def __init__(self, problem: str = "") -> None:
+        spec = {"clusterIP": "10.96.0.5", "ports": [{"port": 80}, {"port": 81}]}
+        self.service: Object = {"metadata": {"namespace": "default", "name": "web", "annotations": {}}, "spec": spec}
+        self.problem = problem
+
+    def get(self, resource: str, namespace: str, name: str) -> Object:
+        return self.service
+
+    def objects(self, resource: str, namespace: str = "") -> list[Object]:
+        return [self.service]
+
+    def patch(self, resource: str, namespace: str, name: str, body: Mapping[str, Any]) -> None:
+        annotations, text = self.service["metadata"]["annotations"], body["metadata"]["annotations"][PUBLISH] or ""
+        annotations[PUBLISH] = text
+        annotations[PUBLISHED] = self.problem if text and self.problem else text
+
+    def poll(
+        self, resource: str, namespace: str, done: Callable[[list[Object]], bool], seconds: float
+    ) -> Iterator[list[Object]]:
+        yield [self.service]
+
+    @property
+    def wish(self) -> str:
+        text: str = self.service["metadata"]["annotations"].get(PUBLISH, "")
+        return text
+
+
+def test_a_port_for_root_comes_with_another_one_to_try() -> None:
+    lab = Lab("port 80 of the host can't be had: Permission denied")
+    with pytest.raises(LabError) as refused:
+        publish._change(lab, "default", "svc/web:80", stop=False)
+    assert str(refused.value) == (
+        "svc/web:80: port 80 of the host can't be had: Permission denied (ports below 1024 are for root: write 8080:svc/web:80)"
+    )
+    assert lab.wish == "", "the wish is taken back"
+
+
+def test_a_port_that_somebody_has_comes_without() -> None:
+    with pytest.raises(LabError, match=r"Address already in use$"):
+        publish._change(Lab("port 80 of the host can't be had: Address already in use"), "default", "web:80", stop=False)
+
+
+@pytest.mark.parametrize(("wish", "left"), [("8082:svc/web", "8083:81"), ("8083:svc/web:80", "8082:80")])
+def test_the_hosts_port_says_what_is_to_stop(wish: str, left: str) -> None:
+    lab = Lab()
+    for one in ("8082:svc/web:80", "8083:services/web:81"):
+        publish._change(lab, "default", one, stop=False)
+    publish._change(lab, "default", wish, stop=True)
+    assert lab.wish == left
+
+
+def test_what_is_not_published_can_not_stop() -> None:
+    with pytest.raises(LabError, match="default/web is not published at port 8082"):
+        publish._change(Lab(), "default", "8082:web", stop=True)
