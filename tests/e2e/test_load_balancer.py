@@ -150,6 +150,20 @@ def test_only_whom_it_names_comes_in(web: list[str], kubectl: Kubectl) -> None:
     assert "error" not in eventually(kubectl, "visitor", web[1])
 
 
+def test_nodes_come_from_their_own_addresses_whichever_of_them_answers(
+    web: list[str], kubectl: Kubectl, lab: Podplane
+) -> None:
+    patch(kubectl, "service/web", {"spec": {"loadBalancerSourceRanges": ["192.168.1.0/24", "fd00:192:168:1::/64"]}})
+    try:
+        until(lambda: "error" in ask(kubectl, "visitor", web[0])[0])
+        for node in ("node1", "node2", "node3"):
+            for ip in web:
+                host = f"[{ip}]" if ":" in ip else ip
+                assert "web-" in lab.on_node(node, f"curl -sS -m 5 http://{host}/")
+    finally:
+        patch(kubectl, "service/web", {"spec": {"loadBalancerSourceRanges": None}})
+
+
 def test_when_its_node_may_not_answer_any_more_another_one_does_and_nothing_is_dropped(
     web: list[str], kubectl: Kubectl
 ) -> None:
