@@ -155,6 +155,8 @@ class Machine:
         match self.fault:
             case "refused":
                 raise ApiError(503, "ServiceUnavailable", "the API can't be reached")
+            case "only signs" if NODE_NAMESPACE not in request.path:
+                await asyncio.Event().wait()
             case "lost":
                 await asyncio.Event().wait()
             case "unanswered":
@@ -356,6 +358,19 @@ async def test_who_comes_back_before_another_one_took_it_has_it_again() -> None:
     cluster.heal()
     await asyncio.sleep(10)
     assert cluster.answering() == [first.name]
+    await cluster.end()
+
+
+@virtual
+async def test_who_comes_back_and_cannot_have_it_again_leaves_it_to_others_though_it_lives() -> None:
+    cluster, first = await settled()
+    for machine in cluster.machines.values():
+        machine.fault = "lost"
+    await asyncio.sleep(10)
+    cluster.heal()
+    first.fault = "only signs"
+    await asyncio.sleep(TAKE_OVER_SECONDS + RENEW_SECONDS + ANSWER_SECONDS)
+    assert cluster.answering() == [await cluster.holder()] != [first.name]
     await cluster.end()
 
 
