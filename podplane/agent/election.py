@@ -1,27 +1,32 @@
-"""One node of all answers for the addresses of a load balancer: whose name stands in the Lease of the Service.
+"""One node of all answers for the addresses of a load balancer: whose name stands in the Lease of the Service, as long as it lives.
 
-    nobody holds it, or its holder went silent  → the first that writes its name has it; the preferred one tries first
-    it is mine                                  → renewed each second, and given back when this node may not have it any more
-    mine, and the API could not be reached      → after the Lease's duration somebody else has it: this node is silent
+What is done about a Service is a table (`candidacy`); who lives is told by one Lease for each node (`liveness`).
 
-How long a holder is silent is measured by the own clock, from when its last sign was seen: clocks of machines differ. Each write is
-refused if anybody wrote in between (resourceVersion), so of two that try at the same time one has it.
+    a life begins   when this node's own Lease is written; nothing that it held before counts
+    goes on         with each renewal, once a second, while this node holds something or is about to take it; otherwise it writes nothing
+    ends            2.5 s after the last renewal was sent that was written, whatever the API answers, or doesn't: this node is silent
+
+Each write of a Service's Lease is refused if anybody wrote in between (resourceVersion), so of two that try one has it. Nothing here
+waits for the API: `turn` decides by what is known, and begins requests; what they bring is for a later turn.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime
+import enum
 import logging
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
-import msgspec
-
+from podplane.agent.candidacy import Candidacy, Holder, Step, decide
+from podplane.agent.inflight import InFlight
+from podplane.agent.leases import LEASES as LEASES
+from podplane.agent.leases import Writer, node_of, service_of
+from podplane.agent.liveness import RENEW_SECONDS, Life, Signs, boot_clock
 from podplane.cluster.client import Client
-from podplane.cluster.errors import AlreadyExists, ApiError, Conflict, NotFound
 from podplane.cluster.events import Recorder
 from podplane.model.lease import Lease
 from podplane.model.objects import Node
@@ -30,13 +35,10 @@ from podplane.model.view import View
 from podplane.services import announce
 
 log = logging.getLogger(__name__)
-LEASES, LABEL, PREFIX = "leases.coordination.k8s.io", "podplane.dev/load-balancer", "load-balancer-"
-"""The label of these Leases says the name of the Service, in whose namespace they are."""
-DURATION_SECONDS, RENEW_SECONDS, HASTE_SECONDS, AGAIN_SECONDS = 3, 1.0, 0.2, 0.1
-"""A holder that is silent for so long lost it; how often it renews; how long the least preferred node waits for better ones;
-when it tries again after a write that was refused."""
-REMINDERS = 2
-"""So often the neighbours are told again, at each renewal: a first word may get lost."""
+AGAIN_SECONDS, ANSWER_SECONDS = 0.1, 1.25
+"""When it tries again after a write that was refused; how long it waits for the API's answer."""
+REQUESTS = 8
+"""So many requests are on their way at once, beside the renewal."""
 
 
 class Speaker(Protocol):
@@ -53,13 +55,10 @@ class Speaker(Protocol):
         """Answer for them no more."""
 
 
-@dataclass(slots=True)
-class Held:
-    """A Lease of this node: when it was written last, for which addresses, and how often the neighbours are still to be told."""
+class Work(enum.Enum):
+    """What the API is asked for: about this node, another one, or a Service."""
 
-    renewed: float
-    ips: tuple[str, ...] = ()
-    reminders: int = REMINDERS
+    RENEW, ASK, TAKE, GIVE_BACK, TELL = range(5)
 
 
 @dataclass(slots=True, eq=False)
@@ -70,194 +69,270 @@ class Election:
     client: Client
     recorder: Recorder
     now: Callable[[], datetime.datetime]
-    clock: Callable[[], float] = time.monotonic
-    _leases: dict[str, Lease] = field(default_factory=dict)
-    _seen: dict[str, float] = field(default_factory=dict)
-    _held: dict[str, Held] = field(default_factory=dict)
-    _attempts: dict[str, float] = field(default_factory=dict)
-    _wanted: set[str] = field(default_factory=set)
+    clock: Callable[[], float] = boot_clock
+    _writer: Writer = field(init=False)
+    _signs: Signs = field(init=False)
+    _requests: InFlight[tuple[Work, str], Lease | None] = field(init=False)
+    _life: Life = field(default_factory=Life)
+    _candidacies: dict[str, Candidacy] = field(default_factory=dict)
+    _due: dict[str, float] = field(default_factory=dict)
+    """When Services are to be looked at."""
+    _eager: set[str] = field(default_factory=set)
+    """What this node is about to take."""
+    _mine: set[str] = field(default_factory=set)
+    """What it holds, confirmed in its present life."""
+    _answers: set[str] = field(default_factory=set)
+    """For what it answers: of what it holds."""
+    _speech: dict[str, bool] = field(default_factory=dict)
+    """What the speaker is to be told in this turn: to answer, or to do so no more."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self._writer = Writer(self.client, self.node, self.now)
+        self._signs = Signs(self.clock)
+        self._requests = InFlight(REQUESTS, ANSWER_SECONDS, self._wake.set)
 
     @property
     def node(self) -> str:
         """Who this is."""
         return self.speaker.view.node_name
 
-    def held(self, leases: Iterable[Lease]) -> list[str]:
-        """The Services for which this node answered when its former agent ended."""
-        return [path_of(lease) for lease in leases if LABEL in lease.metadata.labels and lease.holder == self.node]
+    # What it is told.
+
+    def resume(self, leases: Iterable[Lease]) -> list[str]:
+        """Begin with the Leases as they are; the Services for which this node's former agent answered, and it may go on."""
+        for lease in leases:
+            self.lease_changed(None, lease)
+        own = self._signs.lease(self.node)
+        if own is not None and self._life.resume(own, self.clock(), self.now()):
+            own_ones = self._candidacies.items()
+            self._mine = {path for path, one in own_ones if (one.holder, one.life) == (self.node, self._life.name)}
+            self._answers = set(self._mine)
+        return sorted(self._mine)
 
     def lease_changed(self, old: Lease | None, new: Lease | None) -> None:
         """A Lease came, changed or went."""
         lease = new or old
-        if lease is None or LABEL not in lease.metadata.labels:
+        if lease is None:
             return
-        path, known = path_of(lease), self._leases.get(path_of(lease))
-        if new is None:
-            self._leases.pop(path, None)
-        elif known is None or _is_newer(new, known):
-            self._leases[path] = new
-            self._seen[path] = self.clock()
-        if new is None or known is None or known.holder != new.holder:
-            self._wake.set()
+        if node := node_of(lease):
+            if new is not None:
+                self._signs.seen(node, new)
+            else:
+                self._signs.gone(node, lease)
+        elif path := service_of(lease):
+            self._note(path, lease, is_gone=new is None)
+
+    def _note(self, path: str, lease: Lease, *, is_gone: bool = False) -> None:
+        """A Service's Lease as somebody saw it, maybe after one that is newer."""
+        candidacy = self._candidacies.setdefault(path, Candidacy())
+        known, holder = candidacy.lease, candidacy.holder
+        if is_gone and known is not None and known.metadata.uid == lease.metadata.uid:
+            candidacy.lease = None
+        elif not is_gone and (known is None or lease.is_newer(known)):
+            candidacy.lease = lease
+        if known is None or candidacy.lease is None or candidacy.holder != holder:
+            self._look_at(path)
 
     def changed(self, path: str, service: Service | None) -> None:
         """Something about this Service, its endpoints or this node changed."""
         if service is not None and announce.is_ours(service):
-            self._wanted.add(path)
-        elif path not in self._wanted:
-            return
-        self._wake.set()
+            self._candidacies.setdefault(path, Candidacy())
+        if path in self._candidacies:
+            self._look_at(path)
 
     def node_changed(self, old: Node | None, new: Node | None) -> None:
         """A node came, changed or went; only this one's own matters."""
-        if any(node is not None and node.metadata.name == self.node for node in (old, new)) and self._wanted:
+        if any(node is not None and node.metadata.name == self.node for node in (old, new)):
+            self._look_at(*self._candidacies)
+
+    def _look_at(self, *paths: str) -> None:
+        if paths:
+            self._due.update(dict.fromkeys(paths, 0.0))
             self._wake.set()
+
+    # What it does.
 
     async def run(self) -> None:
         """Take part until cancelled."""
-        while True:
-            self._wake.clear()
-            patience = await self.turn()
-            try:
-                async with asyncio.timeout(patience):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+        try:
+            while True:
+                self._wake.clear()
+                patience = await self.turn()
+                try:
+                    async with asyncio.timeout(patience):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            self._requests.close()
 
     async def turn(self) -> float | None:
-        """See to all Services; in how many seconds to do so again, unless something changes before. None when there are none."""
-        return min([await self._see_to(path) for path in sorted(self._wanted)], default=None)
+        """See to all that is due; in how many seconds to do so again, unless something changes before. None when nothing will be."""
+        if self._life.is_over(self.clock()):
+            self._lose_all()
+        for (kind, name), answer in self._requests.take_answers():
+            if isinstance(answer, Exception):
+                log.warning("election node=%s %s %s: %s", self.node, kind.name.lower(), name, answer)
+                self._failed(kind, name)
+            else:
+                self._answered(kind, name, answer)
+        now = self.clock()
+        for path in [path for path, at in self._due.items() if at <= now]:
+            del self._due[path]
+            self._see_to(path, now)
+        await self._speak()
+        return self._renew()
 
-    async def _see_to(self, path: str) -> float:
-        """Do what is to be done about one Service; in how many seconds to look again."""
-        try:
-            return await self._decide(path)
-        except ApiError as error:
-            log.warning("election node=%s service=%s error=%s", self.node, path, error)
-        except OSError as error:
-            log.warning("announce node=%s service=%s error=%s", self.node, path, error)
-        await self._give_up_in_time(path)
-        return RENEW_SECONDS
-
-    async def _decide(self, path: str) -> float:
-        view, lease = self.speaker.view, self._leases.get(path)
+    def _see_to(self, path: str, now: float) -> None:
+        """Decide about one Service, unless that has to wait for an answer."""
+        candidacy, view = self._candidacies[path], self.speaker.view
+        if (Work.TAKE, path) in self._requests or (Work.GIVE_BACK, path) in self._requests:
+            return
         service, node = view.services.get(path), view.node
         able = bool(service and node and announce.may_announce(service, view.slices.get(path, {}).values(), node))
-        if lease is not None and lease.holder == self.node:
-            if able and service is not None:
-                return await self._keep(path, lease, service)
-            return await self._release(path, lease)
-        if path in self._held:
-            await self._fall_silent(path)
-        if service is None or not announce.is_ours(service):
-            self._wanted.discard(path)
-        if not able or service is None:
-            return DURATION_SECONDS
-        left = self._seconds_to_attempt(path, lease)
-        if left > 0:
-            return left
-        await self._take(path, service, lease)
-        return RENEW_SECONDS
+        holder = self._holder(path, candidacy, now)
+        step = decide(holder, able=able)
+        if step is not Step.ANSWER:
+            self._lose(path)
+        if step is not Step.TAKE:
+            self._calm(path, candidacy)
+        match step:
+            case Step.ANSWER if service:
+                self._answer(path, candidacy, service, now)
+            case Step.TAKE if service:
+                self._take(path, candidacy, service, now, is_reborn=holder is Holder.REBORN)
+            case Step.ASK:
+                self._requests.begin((Work.ASK, candidacy.holder), partial(self._writer.read, candidacy.holder))
+            case Step.GIVE_BACK if path in self._speech:
+                self._look_at(path)  # once it is silent
+            case Step.GIVE_BACK if candidacy.lease:
+                self._requests.begin((Work.GIVE_BACK, path), partial(self._writer.give_back, candidacy.lease))
+            case Step.WAIT if able:
+                self._due[path] = self._signs.silent_at(candidacy.holder)
+            case Step.WAIT if candidacy.lease is None and not (service and announce.is_ours(service)):
+                del self._candidacies[path]
 
-    def _seconds_to_attempt(self, path: str, lease: Lease | None) -> float:
-        """Until this node may try to get it: not while it is somebody's, and the more it is preferred the sooner."""
-        now = self.clock()
-        left = self._seen[path] + DURATION_SECONDS - now if lease is not None and lease.holder else 0.0
-        if left > 0:
-            self._attempts.pop(path, None)
-            return left
-        return self._attempts.setdefault(path, now + HASTE_SECONDS * announce.preference(path, self.node)) - now
+    def _holder(self, path: str, candidacy: Candidacy, now: float) -> Holder:
+        """How it is with the node that has a Service."""
+        name = candidacy.holder
+        if name in ("", self.node):
+            return Holder.NOBODY if not name else Holder.CONFIRMED if path in self._mine else Holder.SELF
+        if self._signs.is_dead(name):
+            return Holder.DEAD
+        if now >= self._signs.silent_at(name):
+            return Holder.SILENT
+        sign = self._signs.lease(name)
+        return Holder.REBORN if sign is not None and sign.spec.acquire_time != candidacy.life else Holder.LIVES
 
-    async def _take(self, path: str, service: Service, lease: Lease | None) -> None:
-        """Write this node's name, unless somebody else was faster."""
-        del self._attempts[path]
-        stamp = self._stamp()
-        spec = {"holderIdentity": self.node, "leaseDurationSeconds": DURATION_SECONDS, "acquireTime": stamp, "renewTime": stamp}
-        if lease is not None:
-            if not await self._write(lease, spec):
-                return
-        else:
-            try:
-                made = await self.client.create(LEASES, service.metadata.namespace, _lease(service, spec))
-            except AlreadyExists:
-                return
-            self.lease_changed(None, msgspec.convert(made, Lease))
-        await self._begin(path, service)
+    def _answer(self, path: str, candidacy: Candidacy, service: Service, now: float) -> None:
+        """Answer for a Service, and see that the neighbours know."""
+        if path not in self._answers:
+            self._answers.add(path)
+            candidacy.ips = ()
+            self._requests.begin((Work.TELL, path), partial(self._tell, service))
+        if candidacy.has_news(service.balanced_ips, now):
+            self._speech[path] = True
+        if candidacy.reminders:
+            self._due[path] = candidacy.remind_at
 
-    async def _begin(self, path: str, service: Service) -> None:
-        self._held[path] = Held(self.clock(), service.balanced_ips)
-        await self.speaker.announce(path)
+    async def _tell(self, service: Service) -> None:
+        """Let users know by an event."""
         about = {"name": service.metadata.name, "namespace": service.metadata.namespace, "uid": service.metadata.uid}
         message = f"{', '.join(service.balanced_ips)} announced by {self.node}"
         await self.recorder.record("v1/Service", about, "Announced", message)
 
-    async def _keep(self, path: str, lease: Lease, service: Service) -> float:
-        """Renew it when it is time."""
-        held = self._held.setdefault(path, Held(-RENEW_SECONDS))  # one of this node's former agent
-        if held.ips != service.balanced_ips:
-            held.ips, held.reminders = service.balanced_ips, REMINDERS
-            await self.speaker.announce(path)
-        left = held.renewed + RENEW_SECONDS - self.clock()
+    def _take(self, path: str, candidacy: Candidacy, service: Service, now: float, *, is_reborn: bool) -> None:
+        """Write this node's name when it is time, and when it lives: it is looked at again when its life begins."""
+        self._eager.add(path)
+        left = candidacy.wait(path, self.node, now, is_reborn=is_reborn)
         if left > 0:
-            return left
-        if not await self._write(lease, {"renewTime": self._stamp()}):
-            await self._give_up_in_time(path)
-            return AGAIN_SECONDS
-        held.renewed = self.clock()
-        if held.reminders:
-            held.reminders -= 1
-            await self.speaker.announce(path)
-        return RENEW_SECONDS
+            self._due[path] = now + left
+        elif not self._life.is_over(now):
+            self._requests.begin((Work.TAKE, path), partial(self._writer.take, service, candidacy.lease, self._life.name))
 
-    async def _release(self, path: str, lease: Lease) -> float:
-        """Give it back, so that another one has it at once."""
-        try:
-            await self._write(lease, {"holderIdentity": ""})
-        finally:
-            await self._fall_silent(path)
-        return DURATION_SECONDS
+    def _calm(self, path: str, candidacy: Candidacy) -> None:
+        """It is not about to take this."""
+        self._eager.discard(path)
+        candidacy.attempt_at = None
 
-    async def _write(self, lease: Lease, spec: Mapping[str, Any]) -> bool:
-        """Merge into a Lease; False, and nothing is written, when it isn't as it was seen last."""
-        metadata = lease.metadata
-        body = {"metadata": {"resourceVersion": metadata.resource_version}, "spec": spec}
-        try:
-            written = await self.client.patch(LEASES, metadata.namespace, metadata.name, body, uid=metadata.uid)
-        except (Conflict, NotFound):
-            return False
-        self.lease_changed(lease, msgspec.convert(written, Lease))  # the watch tells it later
-        return True
+    def _lose(self, path: str) -> None:
+        """It does not hold this."""
+        self._mine.discard(path)
+        if path in self._answers:
+            self._answers.remove(path)
+            self._speech[path] = False
 
-    async def _give_up_in_time(self, path: str) -> None:
-        held = self._held.get(path)
-        if held is not None and self.clock() - held.renewed >= DURATION_SECONDS:
-            await self._fall_silent(path)
+    def _lose_all(self) -> None:
+        """Its life is over: others may have what it held, or is just writing itself."""
+        if self._mine:
+            log.warning("election node=%s: no sign of life was written in time, silent for %d", self.node, len(self._mine))
+        for kind, path in self._requests:
+            if kind is Work.TAKE:
+                self._requests.abandon((kind, path))
+                self._look_at(path)
+        self._look_at(*self._mine)
+        for path in list(self._mine):
+            self._lose(path)
 
-    async def _fall_silent(self, path: str) -> None:
-        self._held.pop(path, None)
-        await self.speaker.withdraw(path)
+    async def _speak(self) -> None:
+        """Answer, and fall silent, as was decided."""
+        speech, self._speech = self._speech, {}
+        speaker = self.speaker
+        said = [speaker.announce(path) if answers else speaker.withdraw(path) for path, answers in speech.items()]
+        for path, error in zip(speech, await asyncio.gather(*said, return_exceptions=True), strict=True):
+            if isinstance(error, Exception):
+                log.warning("announce node=%s service=%s error=%s", self.node, path, error)
 
-    def _stamp(self) -> str:
-        return self.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    def _renew(self) -> float | None:
+        """Give a sign of life when it is time, if one is needed; the seconds until something is to be done by itself."""
+        now, node, key = self.clock(), self.speaker.view.node, (Work.RENEW, self.node)
+        times = list(self._due.values())
+        if self._mine:
+            times.append(self._life.until)
+        if node is not None and (self._mine or self._eager) and key not in self._requests:
+            if now >= self._life.renew_at:
+                life = self._life.begin_renewal(now, self._writer.stamp())
+                request = partial(self._writer.renew, node, self._signs.lease(self.node), life)
+                self._requests.begin(key, request, at_once=True)
+            else:
+                times.append(self._life.renew_at)
+        return max(0.0, min(times) - now) if times else None
 
+    # What the API answers.
 
-def _is_newer(one: Lease, other: Lease) -> bool:
-    """Was it written later? Versions of one resource are numbers that grow (KEP-5504); what can't be compared is taken for news."""
-    versions = one.metadata.resource_version, other.metadata.resource_version
-    return (
-        one.metadata.uid != other.metadata.uid or not all(map(str.isdecimal, versions)) or int(versions[0]) > int(versions[1])
-    )
+    def _answered(self, kind: Work, name: str, lease: Lease | None) -> None:
+        now = self.clock()
+        if kind is Work.RENEW and lease is not None:
+            self._signs.seen(name, lease)
+            if self._life.renewed(now):
+                self._look_at(*self._eager)
+        elif kind is Work.ASK:
+            self._signs.asked(name, lease)
+            self._look_at(*self._held_by(name))
+        elif kind in (Work.TAKE, Work.GIVE_BACK):
+            self._calm(name, self._candidacies[name])
+            if lease is None:
+                self._due[name] = now + AGAIN_SECONDS  # the watch tells what it is
+            else:
+                self._written(kind, name, lease)
 
+    def _written(self, kind: Work, path: str, lease: Lease) -> None:
+        """A Service's Lease is as this node wrote it, or was so for a moment."""
+        self._note(path, lease)
+        if kind is Work.TAKE and self._candidacies[path].lease == lease:
+            self._mine.add(path)
+        self._look_at(path)
 
-def path_of(lease: Lease) -> str:
-    """The Service that a Lease is about."""
-    return f"{lease.metadata.namespace}/{lease.metadata.labels[LABEL]}"
+    def _failed(self, kind: Work, name: str) -> None:
+        """There was no answer, or one that nobody foresaw."""
+        now = self.clock()
+        if kind is Work.RENEW:
+            self._life.failed(now)
+        elif kind is Work.ASK:
+            self._due.update(dict.fromkeys(self._held_by(name), now + RENEW_SECONDS / 2))
+        elif kind in (Work.TAKE, Work.GIVE_BACK):
+            self._due[name] = now + RENEW_SECONDS
 
-
-def _lease(service: Service, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A Lease that goes with its Service."""
-    about = service.metadata
-    owner = {"apiVersion": "v1", "kind": "Service", "name": about.name, "uid": about.uid}
-    metadata = {"name": PREFIX + about.name, "labels": {LABEL: about.name}, "ownerReferences": [owner]}
-    return {"metadata": metadata, "spec": spec}
+    def _held_by(self, node: str) -> list[str]:
+        return [path for path, candidacy in self._candidacies.items() if candidacy.holder == node]

@@ -36,7 +36,8 @@ def affected(old: Node | None, new: Node | None, view: View) -> Iterable[str]:
     if node.metadata.name != view.node_name:
         return (f"{PEER}/{node.metadata.name}",)
     peers = (f"{PEER}/{name}" for name in view.nodes if name != view.node_name)
-    return (f"{NODE}/{node.metadata.name}", *peers, *view.sandboxes, *(f"{SERVICE}/{path}" for path in view.services))
+    paths = (*(f"{SERVICE}/{path}" for path in view.services), *(f"{ANNOUNCE}/{path}" for path in view.announced))
+    return (f"{NODE}/{node.metadata.name}", *peers, *view.sandboxes, *paths)
 
 
 def _planned_of(node: Node | None) -> object:
@@ -81,7 +82,7 @@ def plan(key: str, view: View, config: NetworkConfig, peers: PeerPlans, numbers:
         return _service(name, view, config, numbers)
     if feature == ANNOUNCE:
         service = view.services.get(name) if name in view.announced else None
-        return announce.plan(service, view.versions, config) if service else {}
+        return announce.plan(service, view.node, config) if service and view.node else {}
     node = view.nodes.get(name)
     if node is None or view.node is None:
         return {}

@@ -82,10 +82,8 @@ class LabNode:
         self.election = Election(self.agent, self.client, self._recorder, utc_now)
         self.health = NodeHealth(self.agent, self.machine.namespace, utc_now, self._trouble)
         picture = self._picture
-        held = self.election.held(picture.leases.values())
-        report = self.agent.start(picture.nodes, attached, picture.services.values(), picture.slices.values(), held)
-        for lease in picture.leases.values():
-            self.election.lease_changed(None, lease)
+        answers = self.election.resume(picture.leases.values())
+        report = self.agent.start(picture.nodes, attached, picture.services.values(), picture.slices.values(), answers)
         for path, service in picture.services.items():
             self.election.changed(path, service)
             self.health.service_changed(None, service)

@@ -6,10 +6,11 @@ from podplane.model.objects import Metadata, Model
 
 
 class LeaseSpec(Model, frozen=True):
-    """Lease.spec; `renew_time` is only compared, never read as a time: clocks differ."""
+    """Lease.spec; its times are read as times by nobody but the node that wrote them: clocks differ."""
 
     holder_identity: str | None = None
     lease_duration_seconds: int | None = None
+    acquire_time: str | None = None
     renew_time: str | None = None
 
 
@@ -29,3 +30,8 @@ class Lease(Model, frozen=True):
     def holder(self) -> str:
         """Who has it; "" when nobody does."""
         return self.spec.holder_identity or ""
+
+    def is_newer(self, other: Lease) -> bool:
+        """Was it written later? Versions of one resource are numbers that grow (KEP-5504); what can't be compared is taken for news."""
+        versions = self.metadata.resource_version, other.metadata.resource_version
+        return not all(map(str.isdecimal, versions)) or int(versions[0]) > int(versions[1])

@@ -28,7 +28,7 @@ def is_ours(service: Service) -> bool:
 
 
 def may_announce(service: Service, slices: Iterable[EndpointSlice], node: Node) -> bool:
-    """Can this node take its connections? With externalTrafficPolicy Local only one that has ready endpoints of its own."""
+    """Can this node take its connections? With externalTrafficPolicy Local only one that has endpoints of its own for them."""
     metadata = node.metadata
     if (
         not is_ours(service)
@@ -39,13 +39,23 @@ def may_announce(service: Service, slices: Iterable[EndpointSlice], node: Node) 
         return False
     if service.spec.external_traffic_policy != LOCAL:
         return True
-    return ready_here(slices, metadata.name) > 0
+    return metadata.name in serving_nodes(slices)
+
+
+def serving_nodes(slices: Iterable[EndpointSlice]) -> set[str]:
+    """The nodes with ready endpoints; when there is none, those with endpoints that end and serve still (KEP-1669)."""
+    endpoints = [endpoint for slice_ in slices for endpoint in slice_.endpoints or () if endpoint.node_name]
+    ready = {endpoint.node_name for endpoint in endpoints if endpoint.is_ready}
+    return ready or {endpoint.node_name for endpoint in endpoints if endpoint.serves_last}
 
 
 def ready_here(slices: Iterable[EndpointSlice], node: str) -> int:
-    """How many ready endpoints a node has; those that end don't count (KEP-1669)."""
-    endpoints = (endpoint for slice_ in slices for endpoint in slice_.endpoints or ())
-    return len({endpoint.addresses[:1] for endpoint in endpoints if endpoint.is_ready and endpoint.node_name == node})
+    """How many ready endpoints a node has; those that end don't count (KEP-1669). One with an address of each family counts once."""
+    found: dict[str, set[str]] = {}
+    for slice_ in slices:
+        own = (e.addresses[0] for e in slice_.endpoints or () if e.is_ready and e.node_name == node and e.addresses)
+        found.setdefault(slice_.address_type, set()).update(own)
+    return max(map(len, found.values()), default=0)
 
 
 def preference(path: str, node: str) -> float:
@@ -59,14 +69,16 @@ def announced_ips(service: Service, versions: Collection[int]) -> Iterator[IPAdd
     return (ip for ip in map(ipaddress.ip_address, service.balanced_ips) if ip.version in versions)
 
 
-def plan(service: Service, versions: Collection[int], config: NetworkConfig) -> Fragment:
-    """What the kernel of the node that answers needs."""
+def plan(service: Service, node: Node, config: NetworkConfig) -> Fragment:
+    """What the kernel of the node that answers needs. What the node itself sends there has its own address as the source."""
     values: list[Value] = []
+    versions = [ipaddress.ip_network(block).version for block in node.spec.pod_cidrs]
+    sources = {ip.version: ip for ip in reversed([ipaddress.ip_address(ip) for ip in node.internal_ips])}
     for ip in announced_ips(service, versions) if is_ours(service) else ():
         network, family = ipaddress.ip_network(ip), f"ipv{ip.version}"
         values += [
             Sysctl(name=f"net.{family}.neigh.{config.uplink}.proxy_delay", value="0"),
-            Route(destination=network, link=config.bridge, protocol=ROUTE_PROTOCOL),
+            Route(destination=network, link=config.bridge, source=sources.get(ip.version), protocol=ROUTE_PROTOCOL),
             Proxy(link=config.uplink, ip=ip, protocol=ROUTE_PROTOCOL),
         ]
         if ip.version == 6:

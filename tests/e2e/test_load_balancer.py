@@ -150,6 +150,18 @@ def test_only_whom_it_names_comes_in(web: list[str], kubectl: Kubectl) -> None:
     assert "error" not in eventually(kubectl, "visitor", web[1])
 
 
+def test_nodes_come_from_their_own_addresses_whichever_of_them_answers(web: list[str], kubectl: Kubectl, lab: Podplane) -> None:
+    patch(kubectl, "service/web", {"spec": {"loadBalancerSourceRanges": ["192.168.1.0/24", "fd00:192:168:1::/64"]}})
+    try:
+        until(lambda: "error" in ask(kubectl, "visitor", web[0])[0])
+        for node in ("node1", "node2", "node3"):
+            for ip in web:
+                host = f"[{ip}]" if ":" in ip else ip
+                assert "web-" in lab.on_node(node, f"curl -sS -m 5 http://{host}/")
+    finally:
+        patch(kubectl, "service/web", {"spec": {"loadBalancerSourceRanges": None}})
+
+
 def test_when_its_node_may_not_answer_any_more_another_one_does_and_nothing_is_dropped(
     web: list[str], kubectl: Kubectl
 ) -> None:
@@ -181,10 +193,11 @@ def test_an_agent_that_starts_again_drops_nothing_and_writes_nothing(web: list[s
 
 @pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed")
 def test_what_somebody_flushes_is_repaired(web: list[str], kubectl: Kubectl, lab: Podplane) -> None:
-    lab.on_node("node3", "nft flush ruleset")
-    began = time.monotonic()
-    until(lambda: "web-" in lab.on_node("node3", f"curl -sS -m 1 http://{web[0]}/ || true"))
-    assert time.monotonic() - began < 5
+    ip = json.loads(kubectl("get", "service", "web", "-o", "json"))["spec"]["clusterIP"]
+    ask_again = f"until curl -sS --connect-timeout 0.2 -m 5 http://{ip}/ 2>/dev/null | grep -q web-; do sleep 0.02; done"
+    script = f"nft flush ruleset; began=$(date +%s%N); {ask_again}; echo $((($(date +%s%N) - began) / 1000000))"
+    milliseconds = [int(lab.on_node("node3", script)) for _ in range(3)]
+    assert min(milliseconds) < 1500, "it is noticed within half a second"
     assert "frontends4" in lab.on_node("node3", "nft list ruleset")
 
 

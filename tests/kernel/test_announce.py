@@ -13,6 +13,7 @@ import pytest
 from podplane.kernel.door import Kernel, KernelOpener
 from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
 from podplane.model.config import NetworkConfig
+from podplane.model.objects import Metadata, Node, NodeAddress, NodeSpec, NodeStatus
 from podplane.model.service import Ingress, LoadBalancerStatus, Service, ServiceSpec, ServiceStatus
 from podplane.services import announce
 from podplane.state.network import Address, Link, Peer, Sysctl
@@ -27,11 +28,19 @@ SERVICE = Service(
     spec=ServiceSpec(type="LoadBalancer"),
     status=ServiceStatus(LoadBalancerStatus(tuple(Ingress(ip=ip) for ip in VIPS))),
 )
-NEEDS: dict[Identity, Value] = dict(announce.plan(SERVICE, (4, 6), CONFIG))
 OWNER = Ownership(route_protocol=80)
-
-
 GATEWAY, PREFIXES = ("192.168.1.1", "fd00:192:168:1::1"), ("192.168.1.", "fd00:192:168:1::")
+BRIDGE = ("10.244.1.1", "fd00:10:244:1::1")
+
+
+def needs(number: int = 10) -> dict[Identity, Value]:
+    """What a machine of the rig needs to answer."""
+    ips = tuple(NodeAddress(type="InternalIP", address=f"{prefix}{number}") for prefix in PREFIXES)
+    spec = NodeSpec(pod_cidrs=("10.244.1.0/24", "fd00:10:244:1::/64"))
+    return dict(announce.plan(SERVICE, Node(Metadata(name="node"), spec, NodeStatus(addresses=ips)), CONFIG))
+
+
+NEEDS = needs()
 
 
 def sysctls(*, forwards: bool) -> list[Value]:
@@ -59,9 +68,14 @@ def rig(*names: str) -> dict[str, Kernel]:
         cables.append(Link(name=f"to-{name}", kind="veth", master="switch0", peer=Peer(netns=name, name="eth0")))
     build(switch, cables)
     for number, machine in enumerate(machines.values(), 10):
-        own = [address("eth0", f"{prefix}{number}") for prefix in PREFIXES]
-        build(machine, [Link(name="lo"), Link(name="eth0"), Link(name="cbr0", kind="bridge"), *own])
+        build(machine, [Link(name="lo"), Link(name="eth0"), Link(name="cbr0", kind="bridge"), *addresses(number)])
     return machines
+
+
+def addresses(number: int) -> list[Value]:
+    """Those of machine `number`, and of its pods' bridge."""
+    own: list[Value] = [address("eth0", f"{prefix}{number}") for prefix in PREFIXES]
+    return [*own, *(address("cbr0", ip) for ip in BRIDGE)]
 
 
 def build(kernel: Kernel, values: list[Value]) -> None:
@@ -108,7 +122,7 @@ def test_the_node_that_answers_is_found_at_once_and_a_successor_is_known_without
     old = asked(ip)
     assert old and time.monotonic() - began < 0.5, "a proxy's answer isn't held back"
     first.apply(diff(NEEDS, {}))
-    second.apply(diff({}, NEEDS))
+    assert not second.apply(diff({}, needs(11))).failed
     second.announce("eth0", [ipaddress.ip_address(ip)])
     deadline = time.monotonic() + 5
     while known(ip) == old and time.monotonic() < deadline:
@@ -126,3 +140,22 @@ def test_nobody_answers_for_what_is_withdrawn(ip: str) -> None:
         client.sendto(b"x", (ip, 9))
     time.sleep(0.3)
     assert known(ip) == ""
+
+
+@pytest.mark.parametrize("ip", VIPS)
+def test_the_node_itself_sends_from_its_own_address_whether_it_answers_or_not(ip: str) -> None:
+    node = Kernel(CurrentNamespace(), KernelOpener())
+    links = [Link(name="lo"), Link(name="eth0", kind="bridge"), Link(name="cbr0", kind="bridge")]
+    build(node, [*sysctls(forwards=True), *links, *addresses(10)])
+    own = f"{PREFIXES[':' in ip]}10"
+    assert source_towards(ip) == own
+    assert not node.apply(diff({}, NEEDS)).failed
+    assert source_towards(ip) == own
+
+
+def source_towards(ip: str) -> str:
+    """The address from which this namespace sends there."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as client:
+        client.connect((ip, 9))
+        return str(client.getsockname()[0])
