@@ -125,7 +125,8 @@ def test_load_balancers_are_asked_from_outside_where_they_let_it_in(spec: dict[s
 
 def test_a_load_balancer_that_nobody_may_answer_for_is_not_asked() -> None:
     one = service(type="LoadBalancer", status=BALANCED, externalTrafficPolicy="Local")
-    assert outside(one, slice_(READY, ready=False, serving=True, terminating=True)) == []
+    assert outside(one, slice_(READY, ready=False, serving=True, terminating=True)) == [("192.0.2.1", 80)]
+    assert outside(one, slice_(READY, ready=False, serving=False)) == []
     assert outside(service(type="LoadBalancer", status=BALANCED)) == []
 
 
