@@ -98,7 +98,8 @@ def _service(path: str, view: View, config: NetworkConfig, numbers: Numbers) -> 
 
 def ways(path: str, view: View, config: NetworkConfig, planned: Fragment) -> Ways:
     """Where UDP and SCTP connections to a Service may go, that is planned so."""
-    service, here = view.services.get(path), _here(view, config)
+    service = view.services.get(path)
+    here = _here(view, config) if service and flows.has_any(service) else None
     return flows.ways(service, view.slices_of(path), here, planned) if service and here else {}
 
 
@@ -109,7 +110,8 @@ def without(key: str, planned: Fragment, clash: Value) -> Fragment:
 
 def unserved(path: str, view: View, config: NetworkConfig) -> Iterable[str]:
     """What a Service asks for in vain, in words."""
-    service, here = view.services.get(path), _here(view, config)
+    service = view.services.get(path)
+    here = _here(view, config) if service and service.spec.external_ips else None
     return services.unserved(service, here) if service and here else ()
 
 

@@ -16,7 +16,6 @@ import msgspec
 from podplane.kernel.namespace import Namespace
 from podplane.services.flows import Ways
 from podplane.services.report import Flow
-from podplane.services.tables import in_order
 from podplane.state.desired import Desired, compose
 from podplane.state.network import Link, Sysctl
 from podplane.state.nft import NftValue, Set, Table
@@ -32,8 +31,8 @@ AUDIT_SHARE = 10
 """After an audit that somebody else's changes asked for in vain, the next such one waits so many times as long as it took."""
 
 
-MANY, LARGE = 500, 5000
-"""So many operations on nf_tables fit in one transaction, so that their order does not matter; so many values take long to compare."""
+LARGE = 5000
+"""So many values take long to compare."""
 NOT_APPLIED, REPAIRED = "NotApplied", "Repaired"
 """Reasons of events."""
 Failed = Mapping[Identity, Exception]
@@ -198,8 +197,6 @@ class Reconciler:
     async def _carry_out(self, operations: list[Operation]) -> Report:
         """Ask the kernel; what becomes of a failure that is no refusal (too many open files, say) is a report too."""
         began = self._clock()
-        if len(operations) > MANY:
-            operations = in_order(operations)
         try:
             if any(map(_takes_long, operations)):
                 report = await asyncio.to_thread(self._kernel.apply, operations)
@@ -240,7 +237,7 @@ class Reconciler:
         else:
             found = {**found, **self._kernel.read(Ownership(), own)}
         found = self._without_outgrown(wanted, found)
-        return self._kernel.apply(in_order(self._differences(wanted, found, tables)))
+        return self._kernel.apply(self._differences(wanted, found, tables))
 
     def _audited(self, report: Report, began: float) -> Report:
         """Say what became of an audit, and when there is to be the next one."""

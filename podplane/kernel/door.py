@@ -22,6 +22,7 @@ from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import Nft
 from podplane.kernel.rtnl import Rtnl, matches
 from podplane.kernel.sysctl import Sysctls, set_here
+from podplane.services import tables
 from podplane.services.flows import Ways
 from podplane.services.report import Flow
 from podplane.state.network import Sysctl
@@ -145,7 +146,7 @@ class KernelOpener:
 
     def nft(self, namespace: Namespace) -> NftPart:
         """nf_tables (NETLINK_NETFILTER)."""
-        return Nft(namespace.run(netlink.Socket, NETLINK_NETFILTER))
+        return Nft(namespace.run(netlink.Socket, NETLINK_NETFILTER), tables.RANK)
 
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Connection tracking (ctnetlink)."""

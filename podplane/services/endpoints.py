@@ -82,7 +82,8 @@ def candidates(
             address = _address(endpoint.addresses, version)
             if address is not None and number and not any(first <= int(address) <= last for first, last in spans):
                 target = Target(address, number)
-                if target not in found or (endpoint.is_ready and not found[target].is_ready):
+                known = found.setdefault(target, endpoint)
+                if known is not endpoint and endpoint.is_ready and not known.is_ready:
                     found[target] = endpoint
     return Candidates(tuple((endpoint, target) for target, endpoint in found.items()))
 

@@ -25,11 +25,14 @@ WITHOUT_END = ("UDP", "SCTP")
 NOWHERE: frozenset[Target] = frozenset()
 
 
+def has_any(service: Service) -> bool:
+    """Can a Service have such connections?"""
+    return any(port.protocol in WITHOUT_END for port in service.spec.ports)
+
+
 def ways(service: Service, slices: Sequence[EndpointSlice], here: Here, planned: Fragment) -> dict[End, frozenset[Target]]:
     """Of one Service, as far as it has its frontends: another one may have been there first."""
-    ports = [port for port in service.spec.ports if port.protocol in WITHOUT_END]
-    if not ports or not is_ours(service):
-        return {}
+    ports = [port for port in service.spec.ports if port.protocol in WITHOUT_END] if is_ours(service) else []
     served = set(_frontends(planned))
     rows = (row for port in ports for version in here.versions for row in _ways(service, slices, port, version, here))
     return {end: targets for end, targets in rows if end in served}

@@ -24,7 +24,7 @@ PLAIN_WAYS = 1 << CHOICE_BITS - 1
 MAX_MEMBERS = CHOICE_MASK
 """So many endpoints of a group are used when clients keep to theirs."""
 SPARE = 1000
-"""Names that are in use no more are forgotten when they outnumber the others by so many."""
+"""So many names that are in use no more are remembered at least."""
 
 
 class NoNumber(Exception):
@@ -72,11 +72,10 @@ class Series:
         for name in [name for name in self._by_name if name not in names]:
             self._used.discard(self._by_name.pop(name))
 
-    @property
-    def is_crowded(self) -> bool:
-        """Are there many more names than were in use lately, or more than half of the room that those left?"""
+    def is_crowded(self, most: int) -> bool:
+        """Are there many more names than can be in use (`most`), or were so many given that half of the room is gone?"""
         room = self.last - self.first + 1 - self._kept
-        return len(self._by_name) - self._kept > min(self._kept + SPARE, room // 2)
+        return len(self._by_name) > min(most + SPARE, self._kept + room // 2)
 
     def settle(self) -> None:
         """The names that there are now are those in use."""
@@ -94,8 +93,8 @@ class Numbers:
 
     def places(self, group: str, version: int, targets: Collection[Target]) -> list[Target]:
         """These endpoints, that are all of a group and IP version, each at its place."""
-        before = self._places.get((group, version), [])
-        after = self._places[group, version] = arranged(before, set(targets))
+        before = self._places.get((group, version))
+        after = self._places[group, version] = arranged(before, set(targets)) if before else sorted(targets)
         return after
 
     def members(self, group: str, version: int, targets: Sequence[Target]) -> list[int]:
@@ -139,9 +138,9 @@ class Numbers:
                 places.setdefault(element.comment, {})[element.key[1]] = members[mark]  # type: ignore[index]  # a number
         self._places |= {(group, version): [own[place] for place in sorted(own)] for group, own in places.items()}
 
-    def tidy(self, wanted: Iterable[Value]) -> None:
+    def tidy(self, wanted: Collection[Value]) -> None:
         """Forget the names that nobody uses any more, once there are many; `wanted` is all that the kernel shall hold."""
-        if self.groups.is_crowded or self.ways.is_crowded:
+        if self.groups.is_crowded(len(wanted)) or self.ways.is_crowded(len(wanted)):
             for series in (self.groups, self.ways):
                 series.keep(())
             self._members, self._places = {}, {}
@@ -156,7 +155,7 @@ def _number(parts: object) -> int:
 
 
 def _target(element: Element) -> Target:
-    return Target(*element.data)  # type: ignore[misc]  # as these maps have it
+    return element.data  # type: ignore[return-value]  # as these maps have it
 
 
 def arranged(before: Sequence[Target], targets: set[Target]) -> list[Target]:

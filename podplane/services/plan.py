@@ -118,7 +118,7 @@ def _balanced(service: Service, port: ServicePort, version: int) -> Iterator[Val
 
 def _group(version: int, group: int, name: str, targets: Sequence[Target]) -> Iterator[Value]:
     for index, target in enumerate(targets):
-        yield tables.element("endpoints", version, (group, index), tuple(target), name)
+        yield tables.element("endpoints", version, (group, index), target, name)
 
 
 def _sticky_group(version: int, group: int, name: str, targets: Sequence[Target], numbers: Numbers) -> Iterator[Value]:
@@ -126,7 +126,7 @@ def _sticky_group(version: int, group: int, name: str, targets: Sequence[Target]
     yield from tables.memory(version)
     for index, (target, member) in enumerate(zip(targets, numbers.members(name, version, targets), strict=True)):
         number = group | member
-        yield tables.element("targets", version, (number,), tuple(target), name)
+        yield tables.element("targets", version, (number,), target, name)
         yield tables.element("ids", version, (group, index), (number,), name)
         yield tables.element("sticky", version, (number,), None, name)
 

@@ -28,7 +28,6 @@ from podplane.services import rules as r
 from podplane.state.network import Route, Sysctl
 from podplane.state.nft import GOTO, JUMP, Chain, Element, Hook, Rule, Set, Table, Verdict, label
 from podplane.state.nft_rules import Row, counter, family, masquerade, rule, source_in
-from podplane.state.operations import Operation
 from podplane.state.value import Fragment, IPNetwork, Value, fragment
 
 TABLE = ("inet", "podplane-services")
@@ -240,13 +239,5 @@ def _chain(chain: str, rules: tuple[Rule, ...], hook: Hook | None = None) -> Cha
     return Chain(family=FAMILY, table=NAME, name=chain, hook=hook, rules=rules)
 
 
-_RANK = {name(kind, version): rank for rank, kind in enumerate(ORDER) for version in (4, 6)}
-
-
-def in_order(operations: Iterable[Operation]) -> list[Operation]:
-    """So that a change of several transactions is whole after each of them."""
-    ranks: list[list[Operation]] = [[] for _ in ORDER]
-    for operation in operations:
-        value = operation.value
-        ranks[_RANK.get(value.set, 0) if isinstance(value, Element) else 0].append(operation)
-    return [operation for rank in ranks for operation in rank]
+RANK = {name(kind, version): rank for rank, kind in enumerate(ORDER) for version in (4, 6)}
+"""Of each set by its name."""

@@ -108,10 +108,10 @@ def data(value: bytes | nft.Verdict) -> bytes:
 
 def data_from(content: bytes) -> bytes | nft.Verdict:
     """The inverse of `data`."""
-    found = parse_attributes(content)
-    if NFTA_DATA_VALUE in found:
-        return found[NFTA_DATA_VALUE]
-    verdict = parse_attributes(found[NFTA_DATA_VERDICT])
+    kind, value = next(attributes(content))
+    if kind == NFTA_DATA_VALUE:
+        return value
+    verdict = parse_attributes(value)
     code = struct.unpack(">i", verdict[NFTA_VERDICT_CODE])[0]
     return nft.Verdict(code, verdict.get(NFTA_VERDICT_CHAIN, b"").rstrip(b"\0").decode())
 

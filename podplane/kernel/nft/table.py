@@ -2,8 +2,8 @@
 
 A transaction takes effect whole or not at all, and one send without privileges carries some 200 KiB. A larger change becomes several
 transactions, ordered so that each leaves a working data path: tables, sets, chains that are jumped to; elements; base chains; then
-removals, in reverse. Sets are filled in the order in which the operations name them, and emptied in reverse, so whoever plans an
-endpoint before the frontend that leads to it is never misled. A chain's rules change in one transaction, and so does an element.
+removals, in reverse. Sets are filled in an order that is given, and emptied in reverse, so that nobody is misled who comes by a frontend to
+its endpoint. A chain's rules change in one transaction, and so does an element.
 
 When a transaction is refused, the refused units are left out and the rest is sent again; what can't even be packed is left out before: the
 report is honest for each.
@@ -12,7 +12,7 @@ report is honest for each.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from podplane.kernel.errors import KernelError, NotFound, from_errno
@@ -54,8 +54,9 @@ class Unit:
 class Nft:
     """nf_tables of the namespace in which `socket` was opened."""
 
-    def __init__(self, socket: Socket) -> None:
+    def __init__(self, socket: Socket, order: Mapping[str, int]) -> None:
         self._socket = socket
+        self._order = order
         self._sets: dict[SetKey, Set] = {}
         self._numbers = itertools.count(1)
         self._generation: int | None = None
@@ -117,13 +118,14 @@ class Nft:
             except ValueError as error:
                 report.failed.append(Failure(operation, KernelError(f"nft chain {chain.table} {chain.name}", str(error))))
 
-    def _elements(self, operations: Iterable[Operation], report: Report) -> Iterator[Unit]:
-        """Elements that come, change or go, by set, in the order in which the sets are first named; many in a unit."""
+    def _elements(self, operations: Iterable[Operation], report: Report, *, reverse: bool = False) -> Iterator[Unit]:
+        """Elements that come, change or go, set by set; many in a unit."""
         by_set: dict[SetKey, list[Operation]] = {}
         for operation in operations:
             if isinstance(operation.value, Element):
                 by_set.setdefault((*_place(operation.value), operation.value.set), []).append(operation)
-        for key, own in by_set.items():
+        for key in sorted(by_set, key=lambda key: self._order.get(key[2], 0), reverse=reverse):
+            own = by_set[key]
             owner = self._sets.get(key) or self._find_set(key)
             if owner is None:
                 error = NotFound(f"elements of nft set {key[1]} {key[2]}", "there is no such set")
@@ -148,7 +150,7 @@ class Nft:
 
     def _removals(self, gone: list[Operation], report: Report) -> Iterator[Unit]:
         """First what is asked first: elements in reverse, base chains before those that they jump to, then sets and tables."""
-        yield from self._elements(reversed(gone), report)
+        yield from self._elements(gone, report, reverse=True)
         chains = [o.value for o in gone if isinstance(o.value, Chain)]
         chains.sort(key=lambda chain: chain.hook is None)
         yield from (Unit([], [codec.flush_chain(chain)]) for chain in chains)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -99,26 +99,31 @@ def key_bytes(names: tuple[str, ...], parts: tuple[Part, ...]) -> bytes:
 
 def key_parts(names: tuple[str, ...], content: bytes) -> tuple[Part, ...]:
     """The inverse of `key_bytes`."""
-    parts, offset = [], 0
+    return tuple([unpack(content[start:end]) for unpack, start, end in _layout(names)])
+
+
+@functools.cache
+def _layout(names: tuple[str, ...]) -> tuple[tuple[Callable[[bytes], Part], int, int], ...]:
+    """How each part of a key is read, and where it lies."""
+    found, offset = [], 0
     for name in names:
         length = TYPES[name].size
-        parts.append(_part(name, content[offset : offset + length]))
+        found.append((UNPACKERS[name], offset, offset + length))
         offset += length if len(names) == 1 else (length + 3) & ~3
-    return tuple(parts)
+    return tuple(found)
 
 
-def _part(name: str, content: bytes) -> Part:
-    match name:
-        case "ipv4_addr":
-            return ipaddress.IPv4Address(content)
-        case "ipv6_addr":
-            return ipaddress.IPv6Address(content)
-        case "ether_addr":
-            return content.hex(":")
-        case "ifname":
-            return content.rstrip(b"\0").decode()
-        case "inet_proto":
-            return PROTOCOL_NAMES.get(content[0], content[0])
-        case "inet_service":
-            return int(struct.unpack(">H", content)[0])
-    return int(struct.unpack("=I", content)[0])
+def _host_number(content: bytes) -> int:
+    return int.from_bytes(content, "little")
+
+
+UNPACKERS: dict[str, Callable[[bytes], Part]] = {
+    "mark": _host_number,
+    "integer": _host_number,
+    "ipv4_addr": ipaddress.IPv4Address,
+    "ipv6_addr": ipaddress.IPv6Address,
+    "ether_addr": lambda content: content.hex(":"),
+    "inet_proto": lambda content: PROTOCOL_NAMES.get(content[0], content[0]),
+    "inet_service": lambda content: int.from_bytes(content, "big"),
+    "ifname": lambda content: content.rstrip(b"\0").decode(),
+}

@@ -43,7 +43,7 @@ def test_what_is_in_use_at_once_has_numbers_of_its_own_and_keeps_them(steps: lis
         now = {name: numbers.groups.of(f"svc/{name}") for name in sorted(step)}
         assert len(set(now.values())) == len(now) and all(1 <= number <= 32 for number in now.values())
         assert all(now[name] == before[name] for name in now.keys() & before.keys())
-        numbers.tidy(frontend(name, f"svc/{name}", number) for name, number in now.items())
+        numbers.tidy([frontend(name, f"svc/{name}", number) for name, number in now.items()])
         before = now
 
 

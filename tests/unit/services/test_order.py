@@ -24,7 +24,7 @@ from podplane.services.endpoints import Place
 from podplane.services.numbers import Numbers
 from podplane.services.plan import Here, plan
 from podplane.services.rules import CHOICE_BITS, CHOICE_MASK
-from podplane.services.tables import in_order
+from podplane.services.tables import RANK
 from podplane.state.nft import Element, Verdict
 from podplane.state.operations import Operation, diff, patch
 from podplane.state.value import Identity, Value
@@ -53,17 +53,18 @@ def wanted(counts: Mapping[int, int], numbers: Numbers) -> dict[Identity, Value]
 
 
 def in_the_kernels_order(operations: Iterable[Operation]) -> list[Operation]:
-    """Sets are filled one after the other as they are first named, then emptied in reverse (`kernel.nft.table`)."""
-    ordered = in_order(operations)
-    new = [o for o in ordered if o.new is not None and not isinstance(o.new, Element)]
-    by_set: dict[str, list[Operation]] = {}
-    for o in ordered:
-        if isinstance(o.new, Element):
-            by_set.setdefault(o.new.set, []).append(o)
-    gone: dict[str, list[Operation]] = {}
-    for o in reversed([o for o in ordered if o.new is None and isinstance(o.old, Element)]):
-        gone.setdefault(o.value.set, []).append(o)  # type: ignore[attr-defined]  # an element
-    return [*new, *(o for part in (*by_set.values(), *gone.values()) for o in part)]
+    """Sets are filled one after the other, then emptied in reverse (`kernel.nft.table`)."""
+    all_ = list(operations)
+    first = [o for o in all_ if o.new is not None and not isinstance(o.new, Element)]
+    new = [o for o in all_ if isinstance(o.new, Element)]
+    gone = [o for o in all_ if o.new is None and isinstance(o.old, Element)]
+    return [*first, *sorted(new, key=rank), *sorted(gone, key=rank, reverse=True)]
+
+
+def rank(operation: Operation) -> int:
+    """Of its element's set."""
+    assert isinstance(operation.value, Element)
+    return RANK[operation.value.set]
 
 
 def is_whole(state: Iterable[Value]) -> bool:
