@@ -149,21 +149,30 @@ class Output:
             return
         except OSError:  # EIO: nobody has the terminal's other end any more
             data = b""
-        stream = self._sources[fd]
-        if data:
-            self.log.write(stream, data)
-        else:
+        if not data:
             self._end(fd)
-        for listener in list(self.listeners):
-            listener(stream, data)
+            return
+        self.log.write(self._sources[fd], data)
+        self._tell(self._sources[fd], data)
 
     def _end(self, fd: int) -> None:
-        self.log.finish(self._sources.pop(fd))
+        stream = self._sources.pop(fd)
+        self.log.finish(stream)
         asyncio.get_running_loop().remove_reader(fd)
         if fd != self.terminal:
             os.close(fd)
+        self._tell(stream, b"")
         if not self._sources:
             self.ended.set()
+
+    def _tell(self, stream: str, data: bytes) -> None:
+        for listener in list(self.listeners):
+            listener(stream, data)
+
+    @property
+    def open_streams(self) -> int:
+        """How many of stdout and stderr have not ended."""
+        return len(self._sources)
 
     def close(self) -> None:
         """Read what is left, then let go of everything; idempotent. What the container left running loses its output."""

@@ -101,6 +101,8 @@ class Attachment:
     source: output.Output
     wants_input: bool
     once: bool
+    open_streams: int
+    """Those that had not ended when this one began to listen, and have not since."""
     _queue: asyncio.Queue[tuple[int, bytes]] = field(default_factory=lambda: asyncio.Queue(BACKLOG_CHUNKS))
 
     @classmethod
@@ -110,7 +112,7 @@ class Attachment:
         if source is None or container.process is None:
             raise StreamError(f"container {container.spec.name} of pod {request.pod} has no output to attach to")
         takes_input = request.stdin and source.input >= 0  # else it is dropped, as container runtimes do
-        attachment = cls(container, source, takes_input, container.spec.stdin_once)
+        attachment = cls(container, source, takes_input, container.spec.stdin_once, source.open_streams)
         source.listeners.append(attachment._listen)
         return attachment
 
@@ -123,11 +125,10 @@ class Attachment:
 
     async def output(self) -> AsyncIterator[tuple[int, bytes]]:
         """(channel, data) as it comes, until the container's output ends or the listener was too slow."""
-        open_streams = 1 if self.source.terminal >= 0 else 2
-        while open_streams and self._listen in self.source.listeners:
+        while self.open_streams and self._listen in self.source.listeners:
             channel, data = await self._queue.get()
             if not data:
-                open_streams -= 1
+                self.open_streams -= 1
                 continue
             yield channel, data
 
