@@ -14,7 +14,7 @@ from podplane.services import tables
 from podplane.state.nft import Set, Table
 from podplane.state.operations import Operation
 from tests.plans import config, node
-from tests.unit.agent.test_agent import served
+from tests.unit.agent.rig import served
 
 pytestmark = pytest.mark.kernel
 

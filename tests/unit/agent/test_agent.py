@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -15,41 +14,15 @@ from hypothesis import strategies as st
 
 from podplane.agent.agent import Agent
 from podplane.agent.features import PeerPlans
-from podplane.cni.network import Attachment, NetworkError
+from podplane.cni.network import NetworkError
 from podplane.kernel.door import Kernel
-from podplane.kernel.errors import KernelError
-from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
-from podplane.model.objects import Metadata, Node, NodeSpec
-from podplane.model.service import SERVICE_NAME, Endpoint, EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
-from podplane.state.nft import Element
-from podplane.state.operations import Failure, Operation, Report
+from podplane.kernel.fakes.world import FakeNamespace
+from podplane.model.objects import NodeSpec
+from podplane.model.service import EndpointSlice, Service
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
-from tests.plans import config, node, uplink
-
-DUAL = (4, 6)
-
-
-class Rig:
-    """An agent of node1 on a fake machine with an uplink."""
-
-    def __init__(self, service_cidrs: tuple[str, ...] = ()) -> None:
-        self.config = msgspec.structs.replace(config(DUAL), service_cidrs=service_cidrs)
-        self.opener = FakeOpener()
-        self.host = self.opener.namespace()
-        self.kernel = Kernel(self.host, self.opener)
-        self.kernel.apply([Operation(None, value) for value in uplink(DUAL).values()])
-        self.agent = self.new_agent()
-
-    def new_agent(self) -> Agent:
-        return Agent("node1", self.config, Kernel(self.host, self.opener), PeerPlans(), lambda: 0.0)
-
-    def attachment(self, uid: str, namespace: FakeNamespace | None = None, ips: tuple[str, ...] = ()) -> Attachment:
-        return Attachment(uid, "default", uid, namespace or self.opener.namespace(), requested_ips=ips)
-
-
-def cluster(*numbers: int) -> dict[str, Node]:
-    return {f"node{n}": node(n, DUAL) for n in numbers}
+from tests.plans import node
+from tests.unit.agent.rig import DUAL, Choosy, Rig, cluster, frontends, served, service_of, slice_of
 
 
 async def is_gone(rig: Rig, pod: str) -> bool:
@@ -256,40 +229,6 @@ async def test_gc_keeps_only_what_is_named() -> None:
     assert await is_gone(rig, "pod/default/drop")
 
 
-def service_of(name: str, ip: str, affinity: str = "None") -> Service:
-    spec = ServiceSpec(cluster_ip=ip, cluster_ips=(ip,), ports=(ServicePort(80),), session_affinity=affinity)
-    return Service(metadata=Metadata(name=name, namespace="default"), spec=spec)
-
-
-def slice_of(name: str, *ips: str) -> EndpointSlice:
-    metadata = Metadata(name=f"{name}-a", namespace="default", labels={SERVICE_NAME: name})
-    return EndpointSlice(
-        metadata=metadata, endpoints=tuple(Endpoint(addresses=(ip,)) for ip in ips), ports=(EndpointPort(port=8080),)
-    )
-
-
-async def test_a_new_agent_finds_services_as_they_are_and_writes_nothing() -> None:
-    rig = Rig(("10.96.0.0/16", "fd00:10:96::/112"))
-    rig.agent.start(cluster(1, 2))
-    services = [service_of(f"s{n}", f"10.96.0.{n}") for n in (1, 2, 3)]
-    services += [service_of(f"k{n}", f"10.96.0.1{n}", "ClientIP") for n in (1, 2)]
-    slices = [slice_of(s.metadata.name, "10.244.1.2", "10.244.2.3", "10.244.2.4") for s in services[1:]]
-    for service in services:
-        rig.agent.service_changed(None, service)
-    for slice_ in slices:
-        rig.agent.slice_changed(None, slice_)
-    await rig.agent.reconcile()
-    gone = services.pop(1)
-    rig.agent.service_changed(gone, None)
-    await rig.agent.reconcile()
-    before = rig.host.objects.dump()
-    fresh = rig.new_agent()
-    report = fresh.start(cluster(1, 2), (), reversed(services), reversed(slices))
-    assert [o for o in report.applied if o.old != o.new] == []
-    assert rig.host.objects.dump() == before
-    assert "frontends4" in before
-
-
 EVENTS = st.lists(
     st.one_of(
         st.tuples(st.just("node"), st.integers(1, 4), st.sampled_from([(4,), (6,), (4, 6), ()])),
@@ -307,25 +246,6 @@ EVENTS = st.lists(
 @settings(deadline=None, max_examples=60)
 def test_any_order_of_events_ends_where_a_fresh_start_would(events: list[tuple[str, int, tuple[int, ...]]]) -> None:
     asyncio.run(_play(events))
-
-
-SPECS: dict[int, dict[str, Any]] = {
-    1: {"external_ips": ("192.0.2.1",)},
-    2: {"session_affinity": "ClientIP"},
-    3: {"internal_traffic_policy": "Local", "external_traffic_policy": "Local", "external_ips": ("192.0.2.3",)},
-    4: {"ports": (ServicePort(53, protocol="UDP", node_port=30053),), "type": "NodePort"},
-    5: {"session_affinity": "ClientIP", "external_traffic_policy": "Local", "external_ips": ("192.0.2.5",)},
-}
-
-
-def served(number: int, numbers: Sequence[int]) -> tuple[Service, EndpointSlice]:
-    """A Service of each kind, and its endpoints, of which every second is on node1."""
-    one = service_of(f"s{number}", f"10.96.0.{number}")
-    spec = msgspec.structs.replace(one.spec, **SPECS[number])
-    port = EndpointPort("", spec.ports[0].protocol, 8080)
-    endpoints = tuple(Endpoint((f"10.244.1.{n}",), node_name=f"node{1 + n % 2}") for n in numbers)
-    slice_ = msgspec.structs.replace(slice_of(f"s{number}"), endpoints=endpoints, ports=(port,))
-    return msgspec.structs.replace(one, spec=spec), slice_
 
 
 async def _play(events: list[tuple[str, int, tuple[int, ...]]]) -> None:
@@ -367,113 +287,6 @@ async def _play(events: list[tuple[str, int, tuple[int, ...]]]) -> None:
     assert dict(rig.agent.reconciler.desired) == dict(fresh.reconciler.desired)
     found = rig.kernel.read(fresh.reconciler.ownership)
     assert {i for i, v in fresh.reconciler.desired.items() if not v.netns and i[0] != "Sysctl"} == set(found)
-
-
-async def test_node_ports_are_served_on_the_chosen_addresses_only() -> None:
-    for cidrs, wanted in (((), (True, True)), (("192.168.0.0/16",), (True, False)), (("10.0.0.0/8",), (False, False))):
-        rig = Rig(("10.96.0.0/16", "fd00:10:96::/112"))
-        rig.config = msgspec.structs.replace(rig.config, node_port_addresses=cidrs)
-        rig.agent = rig.new_agent()
-        ips = ("10.96.0.1", "fd00:10:96::1")
-        spec = ServiceSpec(cluster_ip=ips[0], cluster_ips=ips, ports=(ServicePort(80, node_port=30080),), type="NodePort")
-        rig.agent.start(cluster(1), services=[Service(metadata=Metadata(name="web", namespace="default"), spec=spec)])
-        dump = rig.host.objects.dump()
-        found = tuple(f"{ip} . tcp . 30080" in dump for ip in cluster(1)["node1"].internal_ips)
-        assert found == wanted
-
-
-async def test_of_two_that_want_one_frontend_the_first_keeps_it_and_the_second_gets_it_when_that_goes() -> None:
-    rig = Rig(("10.96.0.0/16",))
-    told: list[tuple[str, str]] = []
-    rig.agent = Agent(
-        "node1", rig.config, rig.kernel, PeerPlans(), lambda: 0.0, lambda key, why, reason="": told.append((key, why))
-    )
-    rig.agent.start(cluster(1))
-    both = [msgspec.structs.replace(service_of(name, "10.96.0.9")) for name in ("one", "two")]
-    for service, target in zip(both, ("10.244.1.2", "10.244.1.3"), strict=True):
-        rig.agent.service_changed(None, service)
-        rig.agent.slice_changed(None, slice_of(service.metadata.name, target))
-        await rig.agent.reconcile()
-    assert told == [("service/default/two", "10.96.0.9 tcp 80 belongs to service/default/one: choose another one")]
-    assert frontends(rig) == {"10.96.0.9 80": "svc/default/one:80"}
-    rig.agent.service_changed(both[0], None)
-    await rig.agent.reconcile()
-    assert frontends(rig) == {"10.96.0.9 80": "svc/default/two:80"}
-
-
-def frontends(rig: Rig) -> dict[str, str]:
-    """Which Service has which address and port."""
-    elements = (v for v in rig.host.objects.nft.values() if isinstance(v, Element) and v.set == "frontends4")
-    return {f"{v.key[0]} {v.key[2]}": v.comment for v in elements}
-
-
-def wanting(name: str, ip: str, since: str, *external: str) -> Service:
-    one = service_of(name, ip)
-    metadata = msgspec.structs.replace(one.metadata, creation_timestamp=f"2026-01-0{since}T00:00:00Z")
-    return Service(metadata, msgspec.structs.replace(one.spec, external_ips=external))
-
-
-async def test_who_wants_what_another_one_has_is_served_but_for_that() -> None:
-    rig = Rig(("10.96.0.0/16",))
-    rig.agent.start(cluster(1))
-    for one in (wanting("b", "10.96.0.1", "1", "192.0.2.1"), wanting("a", "10.96.0.2", "2", "192.0.2.1", "192.0.2.2")):
-        rig.agent.service_changed(None, one)
-        rig.agent.slice_changed(None, slice_of(one.metadata.name, "10.244.1.2"))
-        await rig.agent.reconcile()
-    assert frontends(rig) == {
-        "10.96.0.1 80": "svc/default/b:80",
-        "192.0.2.1 80": "svc/default/b:80",
-        "10.96.0.2 80": "svc/default/a:80",
-        "192.0.2.2 80": "svc/default/a:80",
-    }
-
-
-async def test_of_two_that_want_the_same_the_older_one_has_it_on_every_node_and_after_a_restart() -> None:
-    rig = Rig(("10.96.0.0/16",))
-    rivals = [wanting("a", "10.96.0.1", "2", "192.0.2.1"), wanting("b", "10.96.0.2", "1", "192.0.2.1")]
-    slices = [slice_of(one.metadata.name, "10.244.1.2") for one in rivals]
-    for _ in range(2):
-        rig.agent = rig.new_agent()
-        rig.agent.start(cluster(1), services=rivals, slices=slices)
-        assert frontends(rig)["192.0.2.1 80"] == "svc/default/b:80"
-
-
-async def test_an_older_one_that_comes_to_want_it_has_it_and_the_other_one_again_when_it_does_not() -> None:
-    rig = Rig(("10.96.0.0/16",))
-    told: list[str] = []
-    rig.agent = Agent("node1", rig.config, rig.kernel, PeerPlans(), lambda: 0.0, lambda key, _why, _reason="": told.append(key))
-    younger, older = wanting("a", "10.96.0.1", "2", "192.0.2.1"), wanting("b", "10.96.0.2", "1")
-    rig.agent.start(cluster(1), services=[younger, older], slices=[slice_of(name, "10.244.1.2") for name in "ab"])
-    assert frontends(rig)["192.0.2.1 80"] == "svc/default/a:80"
-    wants = wanting("b", "10.96.0.2", "1", "192.0.2.1")
-    rig.agent.service_changed(older, wants)
-    assert not (await rig.agent.reconcile()).failed
-    assert frontends(rig)["192.0.2.1 80"] == "svc/default/b:80" and set(told) == {"service/default/a"}
-    assert frontends(rig)["10.96.0.1 80"] == "svc/default/a:80"
-    rig.agent.service_changed(wants, older)
-    assert not (await rig.agent.reconcile()).failed
-    assert frontends(rig)["192.0.2.1 80"] == "svc/default/a:80"
-
-
-@pytest.mark.parametrize(
-    ("ip", "why"),
-    [
-        ("10.96.0.1", "it lies in the range of cluster IPs"),
-        ("127.0.0.1", "it is one that every machine uses for itself"),
-        ("169.254.1.1", "it is one that every machine uses for itself"),
-    ],
-)
-async def test_nobody_takes_a_cluster_ip_or_localhost_by_naming_it_as_external(ip: str, why: str) -> None:
-    rig = Rig(("10.96.0.0/16",))
-    told: list[tuple[str, str]] = []
-    rig.agent = Agent(
-        "node1", rig.config, rig.kernel, PeerPlans(), lambda: 0.0, lambda key, why, reason="": told.append((key, why))
-    )
-    rivals = [wanting("a", "10.96.0.2", "1", ip, "192.0.2.1"), wanting("b", "10.96.0.1", "2")]
-    rig.agent.start(cluster(1), services=rivals, slices=[slice_of(name, "10.244.1.2") for name in "ab"])
-    mine = {"10.96.0.2 80", "192.0.2.1 80"}
-    assert frontends(rig) == {**dict.fromkeys(mine, "svc/default/a:80"), "10.96.0.1 80": "svc/default/b:80"}
-    assert told == [("service/default/a", f"external IP {ip} is not served: {why}")]
 
 
 async def test_a_failure_that_nobody_foresaw_is_told_to_who_waits_and_the_next_change_is_made() -> None:
@@ -547,18 +360,6 @@ async def test_while_much_is_compared_the_loop_goes_on_and_changes_wait(monkeypa
     assert frontends(rig) == {"10.96.0.1 80": "svc/default/a:80", "10.96.0.2 80": "svc/default/b:80"}
 
 
-class Choosy(Kernel):
-    """A kernel that refuses whatever has this text in it."""
-
-    refused = ""
-
-    def apply(self, operations: Sequence[Operation]) -> Report:
-        bad = [o for o in operations if self.refused and self.refused in str(o.value)]
-        report = super().apply([o for o in operations if o not in bad])
-        report.failed += [Failure(o, KernelError("nft element", "Invalid argument")) for o in bad]
-        return report
-
-
 async def test_what_the_kernel_refuses_is_told_tried_again_and_holds_up_nobody_else() -> None:
     rig = Rig(("10.96.0.0/16",))
     told: list[tuple[str, str]] = []
@@ -578,57 +379,3 @@ async def test_what_the_kernel_refuses_is_told_tried_again_and_holds_up_nobody_e
     now = 2.0
     await agent.reconciler.look()
     assert "10.244.1.66" in rig.host.objects.dump()
-
-
-DNS = ("udp", ipaddress.ip_address("10.96.0.10"), 53)
-
-
-def dns(*ips: str) -> tuple[Service, EndpointSlice]:
-    spec = ServiceSpec(cluster_ip="10.96.0.10", cluster_ips=("10.96.0.10",), ports=(ServicePort(53, protocol="UDP"),))
-    one = slice_of("dns", *ips)
-    slice_ = msgspec.structs.replace(one, ports=(EndpointPort("", "UDP", 53),))
-    return Service(metadata=Metadata(name="dns", namespace="default"), spec=spec), slice_
-
-
-def targets(*ips: str) -> set[tuple[object, int]]:
-    return {(ipaddress.ip_address(ip), 53) for ip in ips}
-
-
-async def test_udp_connections_are_looked_at_when_an_endpoint_went_and_only_then() -> None:
-    rig = Rig(service_cidrs=("10.96.0.0/16",))
-    rig.agent.start(cluster(1))
-    service, two = dns("10.244.1.2", "10.244.1.3")
-    rig.agent.service_changed(None, service)
-    rig.agent.slice_changed(None, two)
-    await rig.agent.reconcile()
-    assert rig.opener.forgotten == [{DNS: targets("10.244.1.2", "10.244.1.3")}], "a client may have come before the Service"
-    _, three = dns("10.244.1.2", "10.244.1.3", "10.244.1.4")
-    rig.agent.slice_changed(two, three)
-    await rig.agent.reconcile()
-    assert len(rig.opener.forgotten) == 1
-    _, one = dns("10.244.1.4")
-    rig.agent.slice_changed(three, one)
-    await rig.agent.reconcile()
-    assert rig.opener.forgotten[1:] == [{DNS: targets("10.244.1.4")}]
-    rig.agent.service_changed(service, None)
-    await rig.agent.reconcile()
-    assert rig.opener.forgotten[2:] == [{DNS: frozenset()}]
-
-
-async def test_udp_connections_are_looked_at_by_a_new_agent_and_after_a_repair() -> None:
-    rig = Rig(service_cidrs=("10.96.0.0/16",))
-    service, slice_ = dns("10.244.1.2")
-    rig.agent.start(cluster(1), services=[service], slices=[slice_])
-    assert rig.opener.forgotten == [{DNS: targets("10.244.1.2")}]
-    now = 0.0
-    fresh = Agent("node1", rig.config, Kernel(rig.host, rig.opener), PeerPlans(), lambda: now)
-    fresh.start(cluster(1), services=[service], slices=[slice_])
-    assert len(rig.opener.forgotten) == 2, "endpoints may have gone meanwhile"
-    rig.host.objects.nft.clear()
-    rig.host.objects.foreign_commits += 1
-    now = 1.0
-    await fresh._turn()
-    assert rig.opener.forgotten[2:] == [{DNS: targets("10.244.1.2")}]
-    now = 2.0
-    await fresh._turn()
-    assert len(rig.opener.forgotten) == 3, "nobody was at work"
