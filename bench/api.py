@@ -20,10 +20,10 @@ from typing import Any
 import msgspec
 
 from bench.common import Lab, Row, lab
-from podplane.cluster.access import Access
-from podplane.cluster.client import Client
-from podplane.cluster.http import HttpClient
-from podplane.cluster.informer import Informer
+from podplane.kubeapi.access import Access
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.http import HttpClient
+from podplane.kubeapi.informer import Informer
 from podplane.lab.folder import Folder
 from podplane.model.pod import Pod
 

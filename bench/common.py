@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from podplane.cluster.http import HttpClient
+from podplane.kubeapi.http import HttpClient
 from podplane.lab.folder import Folder
 
 PODPLANE = [sys.executable, "-m", "podplane"]

@@ -20,8 +20,8 @@ from statistics import median
 from bench.common import Lab, Row, lab, quiet
 from bench.services import ENDPOINTS, SERVICES, measured
 from bench.services_traffic import fill, set_targets
-from podplane.cluster.errors import ApiError
-from podplane.cluster.http import HttpClient
+from podplane.kubeapi.errors import ApiError
+from podplane.kubeapi.http import HttpClient
 
 METRICS_PORT = 10249
 WAIT_SECONDS, CHANGES = 600.0, 3

@@ -25,10 +25,10 @@ from podplane.apiserver.admission import Admission
 from podplane.apiserver.identity import Tokens
 from podplane.apiserver.server import ApiServer
 from podplane.apiserver.store import Store
-from podplane.cluster.client import Client
-from podplane.cluster.informer import Informer
 from podplane.kernel.door import Kernel, KernelOpener
 from podplane.kernel.namespace import CurrentNamespace
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.informer import Informer
 from podplane.model.service import EndpointSlice, Service
 
 SLICES, TOKEN = "endpointslices.discovery.k8s.io", "bench"
@@ -81,7 +81,7 @@ async def measure(size: int, events: int, idle: int) -> dict[str, float]:
     api.bootstrap()
     client = Client(api.call, TOKEN)
     for number in range(size):
-        with api.together():
+        with api.transaction():
             await client.create("services", "default", _raw(service(number)))
             await client.create(SLICES, "default", _raw(endpoints(number)))
     services, slices = Informer(client, "services", Service), Informer(client, SLICES, EndpointSlice)

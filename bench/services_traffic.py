@@ -20,7 +20,7 @@ from typing import Any
 
 from bench.common import Lab, Row, lab, quiet
 from bench.traffic import PORT, SLICE_SECONDS, SLICES, TOOL, Client
-from podplane.cluster.http import HttpClient
+from podplane.kubeapi.http import HttpClient
 from podplane.lab.folder import Folder
 
 MUST = 0.95

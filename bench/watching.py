@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from podplane.cluster.access import Access
+from podplane.kubeapi.access import Access
 
 Object = dict[str, Any]
 

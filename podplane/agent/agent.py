@@ -114,7 +114,7 @@ class Agent:
         self._planner.replan()
         self._wake.clear()
         report = self.reconciler.audit(found)
-        self._flows.begin_anew_at_once()
+        self._flows.flush_stale_blocking()
         return report
 
     def node_changed(self, old: Node | None, new: Node | None) -> None:
@@ -196,8 +196,8 @@ class Agent:
             pass
         if self._clock() >= self._look_at:
             if await self.reconciler.look():
-                self._flows.suspect_all()
-                await self._flows.begin_anew()
+                self._flows.mark_all_stale()
+                await self._flows.flush_stale()
             self._look_at = self._clock() + LOOK_INTERVAL
         if self._wake.is_set():
             await asyncio.sleep(MIN_INTERVAL)
@@ -222,7 +222,7 @@ class Agent:
     async def reconcile(self) -> Report:
         """Plan what is dirty and send the difference."""
         report = await self.reconciler.apply(compose(self._planner.replan()))
-        await self._flows.begin_anew()
+        await self._flows.flush_stale()
         return report
 
     # Network: what `runtime`, and later the CNI plugin, ask of this node.

@@ -25,9 +25,9 @@ from podplane.agent.candidacy import Candidacy, Holder, Step, decide
 from podplane.agent.inflight import InFlight
 from podplane.agent.leases import LEASES as LEASES
 from podplane.agent.leases import Writer, node_of, service_of
-from podplane.agent.liveness import RENEW_SECONDS, Life, Signs, boot_clock
-from podplane.cluster.client import Client
-from podplane.cluster.events import Recorder
+from podplane.agent.liveness import RENEW_SECONDS, LeaseTerm, PeerHeartbeats, boot_clock
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.events import Recorder
 from podplane.model.lease import Lease
 from podplane.model.objects import Node
 from podplane.model.service import Service
@@ -41,7 +41,7 @@ REQUESTS = 8
 """So many requests are on their way at once, beside the renewal."""
 
 
-class Speaker(Protocol):
+class Advertiser(Protocol):
     """What answers for addresses: the node's agent."""
 
     @property
@@ -65,15 +65,15 @@ class Work(enum.Enum):
 class Election:
     """One node's part in the elections of all Services; its methods run on one event loop."""
 
-    speaker: Speaker
+    advertiser: Advertiser
     client: Client
     recorder: Recorder
     now: Callable[[], datetime.datetime]
     clock: Callable[[], float] = boot_clock
     _writer: Writer = field(init=False)
-    _signs: Signs = field(init=False)
+    _heartbeats: PeerHeartbeats = field(init=False)
     _requests: InFlight[tuple[Work, str], Lease | None] = field(init=False)
-    _life: Life = field(default_factory=Life)
+    _term: LeaseTerm = field(default_factory=LeaseTerm)
     _candidacies: dict[str, Candidacy] = field(default_factory=dict)
     _due: dict[str, float] = field(default_factory=dict)
     """When Services are to be looked at."""
@@ -84,18 +84,18 @@ class Election:
     _answers: set[str] = field(default_factory=set)
     """For what it answers: of what it holds."""
     _speech: dict[str, bool] = field(default_factory=dict)
-    """What the speaker is to be told in this turn: to answer, or to do so no more."""
+    """What the advertiser is to be told in this turn: to answer, or to do so no more."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self._writer = Writer(self.client, self.node, self.now)
-        self._signs = Signs(self.clock)
+        self._heartbeats = PeerHeartbeats(self.clock)
         self._requests = InFlight(REQUESTS, ANSWER_SECONDS, self._wake.set)
 
     @property
     def node(self) -> str:
         """Who this is."""
-        return self.speaker.view.node_name
+        return self.advertiser.view.node_name
 
     # What it is told.
 
@@ -103,10 +103,10 @@ class Election:
         """Begin with the Leases as they are; the Services for which this node's former agent answered, and it may go on."""
         for lease in leases:
             self.lease_changed(None, lease)
-        own = self._signs.lease(self.node)
-        if own is not None and self._life.resume(own, self.clock(), self.now()):
+        own = self._heartbeats.lease(self.node)
+        if own is not None and self._term.resume(own, self.clock(), self.now()):
             own_ones = self._candidacies.items()
-            self._mine = {path for path, one in own_ones if (one.holder, one.life) == (self.node, self._life.name)}
+            self._mine = {path for path, one in own_ones if (one.holder, one.life) == (self.node, self._term.name)}
             self._answers = set(self._mine)
         return sorted(self._mine)
 
@@ -117,9 +117,9 @@ class Election:
             return
         if node := node_of(lease):
             if new is not None:
-                self._signs.seen(node, new)
+                self._heartbeats.seen(node, new)
             else:
-                self._signs.gone(node, lease)
+                self._heartbeats.gone(node, lease)
         elif path := service_of(lease):
             self._note(path, lease, is_gone=new is None)
 
@@ -169,7 +169,7 @@ class Election:
 
     async def turn(self) -> float | None:
         """See to all that is due; in how many seconds to do so again, unless something changes before. None when nothing will be."""
-        if self._life.is_over(self.clock()):
+        if self._term.is_over(self.clock()):
             self._lose_all()
         for (kind, name), answer in self._requests.take_answers():
             if isinstance(answer, Exception):
@@ -186,7 +186,7 @@ class Election:
 
     def _see_to(self, path: str, now: float) -> None:
         """Decide about one Service, unless that has to wait for an answer."""
-        candidacy, view = self._candidacies[path], self.speaker.view
+        candidacy, view = self._candidacies[path], self.advertiser.view
         if (Work.TAKE, path) in self._requests or (Work.GIVE_BACK, path) in self._requests:
             return
         service, node = view.services.get(path), view.node
@@ -209,7 +209,7 @@ class Election:
             case Step.GIVE_BACK if candidacy.lease:
                 self._requests.begin((Work.GIVE_BACK, path), partial(self._writer.give_back, candidacy.lease))
             case Step.WAIT if able:
-                self._due[path] = self._signs.silent_at(candidacy.holder)
+                self._due[path] = self._heartbeats.silent_at(candidacy.holder)
             case Step.WAIT if candidacy.lease is None and not (service and announce.is_ours(service)):
                 del self._candidacies[path]
 
@@ -218,11 +218,11 @@ class Election:
         name = candidacy.holder
         if name in ("", self.node):
             return Holder.NOBODY if not name else Holder.CONFIRMED if path in self._mine else Holder.SELF
-        if self._signs.is_dead(name):
+        if self._heartbeats.is_dead(name):
             return Holder.DEAD
-        if now >= self._signs.silent_at(name):
+        if now >= self._heartbeats.silent_at(name):
             return Holder.SILENT
-        sign = self._signs.lease(name)
+        sign = self._heartbeats.lease(name)
         return Holder.REBORN if sign is not None and sign.spec.acquire_time != candidacy.life else Holder.LIVES
 
     def _answer(self, path: str, candidacy: Candidacy, service: Service, now: float) -> None:
@@ -231,7 +231,7 @@ class Election:
             self._answers.add(path)
             candidacy.ips = ()
             self._requests.begin((Work.TELL, path), partial(self._tell, service))
-        if candidacy.has_news(service.balanced_ips, now):
+        if candidacy.has_news(service.load_balancer_ips, now):
             self._speech[path] = True
         if candidacy.reminders:
             self._due[path] = candidacy.remind_at
@@ -239,7 +239,7 @@ class Election:
     async def _tell(self, service: Service) -> None:
         """Let users know by an event."""
         about = {"name": service.metadata.name, "namespace": service.metadata.namespace, "uid": service.metadata.uid}
-        message = f"{', '.join(service.balanced_ips)} announced by {self.node}"
+        message = f"{', '.join(service.load_balancer_ips)} announced by {self.node}"
         await self.recorder.record("v1/Service", about, "Announced", message)
 
     def _take(self, path: str, candidacy: Candidacy, service: Service, now: float, *, is_reborn: bool) -> None:
@@ -248,8 +248,8 @@ class Election:
         left = candidacy.wait(path, self.node, now, is_reborn=is_reborn)
         if left > 0:
             self._due[path] = now + left
-        elif not self._life.is_over(now):
-            self._requests.begin((Work.TAKE, path), partial(self._writer.take, service, candidacy.lease, self._life.name))
+        elif not self._term.is_over(now):
+            self._requests.begin((Work.TAKE, path), partial(self._writer.take, service, candidacy.lease, self._term.name))
 
     def _calm(self, path: str, candidacy: Candidacy) -> None:
         """It is not about to take this."""
@@ -278,25 +278,25 @@ class Election:
     async def _speak(self) -> None:
         """Answer, and fall silent, as was decided."""
         speech, self._speech = self._speech, {}
-        speaker = self.speaker
-        said = [speaker.announce(path) if answers else speaker.withdraw(path) for path, answers in speech.items()]
+        advertiser = self.advertiser
+        said = [advertiser.announce(path) if answers else advertiser.withdraw(path) for path, answers in speech.items()]
         for path, error in zip(speech, await asyncio.gather(*said, return_exceptions=True), strict=True):
             if isinstance(error, Exception):
                 log.warning("announce node=%s service=%s error=%s", self.node, path, error)
 
     def _renew(self) -> float | None:
         """Give a sign of life when it is time, if one is needed; the seconds until something is to be done by itself."""
-        now, node, key = self.clock(), self.speaker.view.node, (Work.RENEW, self.node)
+        now, node, key = self.clock(), self.advertiser.view.node, (Work.RENEW, self.node)
         times = list(self._due.values())
         if self._mine:
-            times.append(self._life.until)
+            times.append(self._term.until)
         if node is not None and (self._mine or self._eager) and key not in self._requests:
-            if now >= self._life.renew_at:
-                life = self._life.begin_renewal(now, self._writer.stamp())
-                request = partial(self._writer.renew, node, self._signs.lease(self.node), life)
+            if now >= self._term.renew_at:
+                life = self._term.begin_renewal(now, self._writer.stamp())
+                request = partial(self._writer.renew, node, self._heartbeats.lease(self.node), life)
                 self._requests.begin(key, request, at_once=True)
             else:
-                times.append(self._life.renew_at)
+                times.append(self._term.renew_at)
         return max(0.0, min(times) - now) if times else None
 
     # What the API answers.
@@ -304,11 +304,11 @@ class Election:
     def _answered(self, kind: Work, name: str, lease: Lease | None) -> None:
         now = self.clock()
         if kind is Work.RENEW and lease is not None:
-            self._signs.seen(name, lease)
-            if self._life.renewed(now):
+            self._heartbeats.seen(name, lease)
+            if self._term.renewed(now):
                 self._look_at(*self._eager)
         elif kind is Work.ASK:
-            self._signs.asked(name, lease)
+            self._heartbeats.asked(name, lease)
             self._look_at(*self._held_by(name))
         elif kind in (Work.TAKE, Work.GIVE_BACK):
             self._calm(name, self._candidacies[name])
@@ -328,7 +328,7 @@ class Election:
         """There was no answer, or one that nobody foresaw."""
         now = self.clock()
         if kind is Work.RENEW:
-            self._life.failed(now)
+            self._term.failed(now)
         elif kind is Work.ASK:
             self._due.update(dict.fromkeys(self._held_by(name), now + RENEW_SECONDS / 2))
         elif kind in (Work.TAKE, Work.GIVE_BACK):

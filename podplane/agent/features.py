@@ -21,7 +21,7 @@ from podplane.services import plan as services
 from podplane.services.endpoints import Place
 from podplane.services.flows import Ways
 from podplane.services.numbers import Numbers
-from podplane.services.plan import Here
+from podplane.services.plan import NodeContext
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value
 
 NODE, PEER, POD, SERVICE, ANNOUNCE = "node", "peer", "pod", "service", "announce"
@@ -92,15 +92,15 @@ def plan(key: str, view: View, config: NetworkConfig, peers: PeerPlans, numbers:
 
 
 def _service(path: str, view: View, config: NetworkConfig, numbers: Numbers) -> Fragment:
-    service, here = view.services.get(path), _here(view, config)
-    return services.plan(service, view.slices_of(path), here, numbers) if service and here else {}
+    service, context = view.services.get(path), _context(view, config)
+    return services.plan(service, view.slices_of(path), context, numbers) if service and context else {}
 
 
 def ways(path: str, view: View, config: NetworkConfig, planned: Fragment) -> Ways:
     """Where UDP and SCTP connections to a Service may go, that is planned so."""
     service = view.services.get(path)
-    here = _here(view, config) if service and flows.has_any(service) else None
-    return flows.ways(service, view.slices_of(path), here, planned) if service and here else {}
+    context = _context(view, config) if service and flows.has_any(service) else None
+    return flows.ways(service, view.slices_of(path), context, planned) if service and context else {}
 
 
 def without(key: str, planned: Fragment, clash: Value) -> Fragment:
@@ -111,8 +111,8 @@ def without(key: str, planned: Fragment, clash: Value) -> Fragment:
 def unserved(path: str, view: View, config: NetworkConfig) -> Iterable[str]:
     """What a Service asks for in vain, in words."""
     service = view.services.get(path)
-    here = _here(view, config) if service and service.spec.external_ips else None
-    return services.unserved(service, here) if service and here else ()
+    context = _context(view, config) if service and service.spec.external_ips else None
+    return services.unserved(service, context) if service and context else ()
 
 
 def order(key: str, view: View) -> tuple[str, str, str]:
@@ -122,14 +122,14 @@ def order(key: str, view: View) -> tuple[str, str, str]:
     return feature, service.metadata.creation_timestamp if service else "", path
 
 
-def _here(view: View, config: NetworkConfig) -> Here | None:
+def _context(view: View, config: NetworkConfig) -> NodeContext | None:
     """The node as Services see it; None while there is nothing to serve with."""
     node = view.node
     if node is None or not view.versions or not config.service_cidrs:
         return None
     place = Place(node.metadata.name, node.metadata.labels.get(ZONE, ""))
     addresses = _node_port_addresses(node.internal_ips, config.node_port_addresses)
-    return Here(place, view.versions, addresses, _networks(config.service_cidrs))
+    return NodeContext(place, view.versions, addresses, _networks(config.service_cidrs))
 
 
 @functools.cache

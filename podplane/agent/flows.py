@@ -38,16 +38,16 @@ class Flows:
         if ways:
             self._ways[path] = ways
 
-    def suspect_all(self) -> None:
+    def mark_all_stale(self) -> None:
         """Connections may have been made while the tables were not as they should be."""
         self._stale.update(end for ways in self._ways.values() for end in ways)
 
-    async def begin_anew(self) -> None:
+    async def flush_stale(self) -> None:
         """Delete what may not go on, if there can be anything."""
         if self._stale:
             await asyncio.to_thread(self._forget, self._take())
 
-    def begin_anew_at_once(self) -> None:
+    def flush_stale_blocking(self) -> None:
         """The same, where there is no loop yet."""
         if self._stale:
             self._forget(self._take())

@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from podplane.cluster.client import Client
-from podplane.cluster.errors import AlreadyExists, Conflict, NotFound
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import AlreadyExists, Conflict, NotFound
 from podplane.model.lease import Lease
 from podplane.model.objects import Node
 from podplane.model.service import Service

@@ -27,7 +27,7 @@ def boot_clock() -> float:
 
 
 @dataclass(slots=True)
-class Life:
+class LeaseTerm:
     """This node's own: until when it may answer, and when it is to be renewed."""
 
     until: float = -math.inf
@@ -70,7 +70,7 @@ class Life:
 
 
 @dataclass(slots=True)
-class Sign:
+class Heartbeat:
     """When a node was seen to live last, by which Lease; and whether the API said since that there is no newer one."""
 
     lease: Lease | None
@@ -79,15 +79,15 @@ class Sign:
 
 
 @dataclass(slots=True)
-class Signs:
+class PeerHeartbeats:
     """The signs of life of all nodes."""
 
     clock: Callable[[], float]
-    _signs: dict[str, Sign] = field(default_factory=dict)
+    _heartbeats: dict[str, Heartbeat] = field(default_factory=dict)
 
     def lease(self, node: str) -> Lease | None:
         """A node's Lease as far as it is known."""
-        return self._signs[node].lease if node in self._signs else None
+        return self._heartbeats[node].lease if node in self._heartbeats else None
 
     def seen(self, node: str, lease: Lease) -> None:
         """A node's Lease as somebody saw it; an old one is no sign."""
@@ -97,13 +97,13 @@ class Signs:
 
     def gone(self, node: str, lease: Lease) -> None:
         """A node's Lease was deleted. That is no sign, and no proof of death either: a node that lives makes it again."""
-        sign = self._signs.get(node)
+        sign = self._heartbeats.get(node)
         if sign is not None and sign.lease is not None and sign.lease.metadata.uid == lease.metadata.uid:
             sign.lease = None
 
     def asked(self, node: str, found: Lease | None) -> None:
         """What the API answered when it was asked for a node's Lease: is the last sign really the last one?"""
-        sign = self._signs.get(node)
+        sign = self._heartbeats.get(node)
         if sign is None or (found is None) != (sign.lease is None) or (found and sign.lease and found.is_newer(sign.lease)):
             self._note(node, found)
         elif found is None or (sign.lease and found.metadata.resource_version == sign.lease.metadata.resource_version):
@@ -111,18 +111,18 @@ class Signs:
 
     def silent_at(self, node: str) -> float:
         """When a node will have been silent for too long. A node of which nothing was seen yet may have given a sign just now."""
-        if node not in self._signs:
+        if node not in self._heartbeats:
             self._note(node, None)
-        return self._signs[node].at + DURATION_SECONDS
+        return self._heartbeats[node].at + DURATION_SECONDS
 
     def is_dead(self, node: str) -> bool:
         """Is it certain that the node itself knows that it was silent for too long?"""
-        return node in self._signs and self._signs[node].is_last
+        return node in self._heartbeats and self._heartbeats[node].is_last
 
     def _note(self, node: str, lease: Lease | None) -> None:
         now = self.clock()
         if lease is None:
-            old = [name for name, sign in self._signs.items() if sign.lease is None and now > sign.at + FORGET_SECONDS]
+            old = [name for name, sign in self._heartbeats.items() if sign.lease is None and now > sign.at + FORGET_SECONDS]
             for name in old:
-                del self._signs[name]
-        self._signs[node] = Sign(lease, now)
+                del self._heartbeats[name]
+        self._heartbeats[node] = Heartbeat(lease, now)

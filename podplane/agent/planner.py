@@ -39,7 +39,7 @@ class Planner:
         self._trouble = trouble
         self._numbers = Numbers()
         self._dirty: set[str] = set()
-        self._set_aside: set[str] = set()
+        self._blocked: set[str] = set()
 
     def recover(self, found: Iterable[Value]) -> None:
         """An agent before this one planned, and this is what the kernel has of it."""
@@ -66,8 +66,8 @@ class Planner:
         """Plan what is dirty; what changes."""
         dirty, self._dirty = self._dirty, set()
         operations = self._try_all(dirty)
-        if self._set_aside and any(operation.new is None for operation in operations):
-            operations += self._try_all(self._set_aside)
+        if self._blocked and any(operation.new is None for operation in operations):
+            operations += self._try_all(self._blocked)
         self._numbers.tidy(self._desired.values())
         return operations
 
@@ -96,14 +96,14 @@ class Planner:
 
     def _try(self, key: str) -> list[Operation]:
         """Plan one key anew; nothing, when that can't be."""
-        self._set_aside.discard(key)
+        self._blocked.discard(key)
         try:
             return self.plan(key)
         except Conflict as conflict:
             self._clashed(key, conflict.value, conflict.key)
         except Exception as error:
             log.exception("plan node=%s key=%s", self._view.node_name, key)
-            self._set_aside.add(key)
+            self._blocked.add(key)
             self._trouble(key, f"it can't be planned: {error}")
         return []
 
@@ -116,7 +116,7 @@ class Planner:
         return rest
 
     def _clashed(self, key: str, value: Value, other: str) -> None:
-        self._set_aside.add(key)
+        self._blocked.add(key)
         self._trouble(key, f"{_named(value)} belongs to {other}: choose another one")
 
     def _service_planned(self, key: str, fragment: Fragment) -> None:

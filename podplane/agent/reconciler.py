@@ -64,7 +64,7 @@ class Kernel(Protocol):
     def announce(self, link: str, ips: Iterable[IPAddress]) -> None:
         """Tell the neighbours on a link that these addresses are here."""
 
-    def disturbed(self) -> bool:
+    def has_foreign_commit(self) -> bool:
         """Did anybody else change the node's nf_tables since this was asked last?"""
 
     def forget(self, ways: Ways) -> int:
@@ -97,7 +97,7 @@ class Reconciler:
         self._trouble = trouble
         self._audit_at = 0.0
         self._retry_seconds = RETRY_INTERVAL
-        self._is_disturbed = self._is_suspect = False
+        self._foreign_commit = self._is_suspect = False
         self._patience_until = 0.0
         self._busy = asyncio.Lock()
         self._queue: list[tuple[list[Operation], asyncio.Future[Failed]]] = []
@@ -105,7 +105,7 @@ class Reconciler:
 
     def read(self) -> dict[Identity, Value]:
         """All that is this owner's in the kernel."""
-        self._is_disturbed |= self._kernel.disturbed()  # whatever comes from now on is news
+        self._foreign_commit |= self._kernel.has_foreign_commit()  # whatever comes from now on is news
         return self._kernel.read(self.ownership)
 
     async def settled(self) -> dict[Identity, Value]:
@@ -124,11 +124,11 @@ class Reconciler:
             await asyncio.wait([self._sending], timeout=RETRY_INTERVAL)
         async with self._busy:
             began = self._clock()
-            self._is_disturbed |= self._kernel.disturbed()
-            if began < self._audit_at and not (self._is_disturbed and began >= self._patience_until):
+            self._foreign_commit |= self._kernel.has_foreign_commit()
+            if began < self._audit_at and not (self._foreign_commit and began >= self._patience_until):
                 return False
-            tables, others = self._is_disturbed or self._is_suspect, self._is_disturbed
-            self._is_disturbed = False
+            tables, others = self._foreign_commit or self._is_suspect, self._foreign_commit
+            self._foreign_commit = False
             report = await self._audit_aside(tables)
             repaired = sum(isinstance(operation.value, NftValue) for operation in report.applied)
             if repaired and others:

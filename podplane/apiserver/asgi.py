@@ -15,7 +15,7 @@ import msgspec
 import uvicorn
 
 from podplane.apiserver.decoding import MAX_BODY_BYTES
-from podplane.cluster.messages import Answer, Handler, Request, Response, Stream, Upgrade
+from podplane.kubeapi.messages import Answer, Handler, Request, Response, Stream, Upgrade
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from podplane.apiserver.identity import Attributes, User
-from podplane.cluster.messages import Request
-from podplane.cluster.requests import target
+from podplane.kubeapi.messages import Request
+from podplane.kubeapi.requests import target
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_URI = 2048

@@ -13,7 +13,7 @@ from podplane.apiserver import protobuf
 from podplane.apiserver.kinds.resource import Object, Resource, unreadable
 from podplane.apiserver.problems import Problem, invalid
 from podplane.apiserver.protobuf import TYPE as PROTOBUF
-from podplane.cluster.messages import JSON, Request
+from podplane.kubeapi.messages import JSON, Request
 
 YAML = "application/yaml"
 MAX_BODY_BYTES = 3 * 1024 * 1024

@@ -7,7 +7,7 @@ from typing import Any
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.registry import Registry
 from podplane.apiserver.representation import media_ranges
-from podplane.cluster.messages import Request
+from podplane.kubeapi.messages import Request
 
 Object = dict[str, Any]
 AGGREGATED = "apidiscovery.k8s.io"

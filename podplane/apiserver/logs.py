@@ -7,8 +7,8 @@ from typing import Any
 
 from podplane.apiserver.decoding import whole_number
 from podplane.apiserver.problems import Problem
-from podplane.cluster.messages import Request, Stream
-from podplane.cluster.streams import LogRequest, NodeStreams, StreamError
+from podplane.kubeapi.messages import Request, Stream
+from podplane.kubeapi.streams import LogRequest, NodeStreams, StreamError
 
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 

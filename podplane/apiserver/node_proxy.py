@@ -13,8 +13,8 @@ from typing import Any
 import h11
 
 from podplane.apiserver.problems import Problem
-from podplane.cluster.messages import Request, Response
-from podplane.cluster.streams import NodeStreams, StreamError
+from podplane.kubeapi.messages import Request, Response
+from podplane.kubeapi.streams import NodeStreams, StreamError
 
 PATH = re.compile(r"/api/v1/nodes/(?P<node>[^/:]+)(?::(?P<port>[0-9]{1,5}))?/proxy(?P<rest>/.*)?")
 PATIENCE_SECONDS = 10.0

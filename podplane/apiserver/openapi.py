@@ -16,7 +16,7 @@ from podplane.apiserver.discovery import subresources
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.patches import served
 from podplane.apiserver.registry import Registry
-from podplane.cluster.messages import Response
+from podplane.kubeapi.messages import Response
 
 Object = dict[str, Any]
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."

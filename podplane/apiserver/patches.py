@@ -14,7 +14,7 @@ from podplane.apiserver.decoding import body, media_type, parse_json
 from podplane.apiserver.kinds.resource import Object, Resource
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.shapes import Shape
-from podplane.cluster.messages import MERGE_PATCH, Request
+from podplane.kubeapi.messages import MERGE_PATCH, Request
 
 JSON_PATCH, STRATEGIC = "application/json-patch+json", "application/strategic-merge-patch+json"
 APPLY = ("application/apply-patch+yaml", "application/apply-patch+cbor")

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from podplane.apiserver.problems import Problem
-from podplane.cluster import spdy
-from podplane.cluster.messages import Messages, Request, Upgrade
-from podplane.cluster.streams import Connection, NodeStreams, StreamError
+from podplane.kubeapi import spdy
+from podplane.kubeapi.messages import Messages, Request, Upgrade
+from podplane.kubeapi.streams import Connection, NodeStreams, StreamError
 
 TUNNEL, CHANNELS = "SPDY/3.1+portforward.k8s.io", "v4.channel.k8s.io"
 MAX_PORTS = 100

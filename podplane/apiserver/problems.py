@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from podplane.cluster.messages import Response
+from podplane.kubeapi.messages import Response
 
 CODES = {
     "BadRequest": 400,

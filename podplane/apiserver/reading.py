@@ -21,7 +21,7 @@ from podplane.apiserver.records import Records
 from podplane.apiserver.representation import Whole, negotiate
 from podplane.apiserver.store import Key, Stored
 from podplane.apiserver.watch import INITIAL_END
-from podplane.cluster.messages import Request, Response, Stream
+from podplane.kubeapi.messages import Request, Response, Stream
 
 MATCHES = ("", "Exact", "NotOlderThan")
 

@@ -37,7 +37,7 @@ class Records:
             return
         self._open = True
         try:
-            with self.store.together():
+            with self.store.transaction():
                 yield
         except BaseException:
             for resource, old, new in reversed(self._done):

@@ -10,7 +10,7 @@ import msgspec
 from podplane.apiserver.kinds.resource import Object, Resource
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.store import Stored
-from podplane.cluster.messages import JSON, Request
+from podplane.kubeapi.messages import JSON, Request
 
 META = "meta.k8s.io"
 META_VERSIONS = ("v1", "v1beta1")

@@ -34,8 +34,8 @@ from podplane.apiserver.store import Store, Stored
 from podplane.apiserver.streams import attach, execute
 from podplane.apiserver.watch import Hub
 from podplane.apiserver.writing import Writer, is_served, no_subresource
-from podplane.cluster.messages import Answer, Request, Response
-from podplane.cluster.streams import NodeStreams
+from podplane.kubeapi.messages import Answer, Request, Response
+from podplane.kubeapi.streams import NodeStreams
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
@@ -96,7 +96,7 @@ class ApiServer:
         """Tell this one of every write as it is made, and the other way round when it is taken back."""
         self._records.observe(observer)
 
-    def together(self) -> contextlib.AbstractContextManager[None]:
+    def transaction(self) -> contextlib.AbstractContextManager[None]:
         """One transaction around many writes by direct calls."""
         return self._records.transaction()
 

@@ -98,7 +98,7 @@ class Store:
         self.version += 1
         object_["metadata"]["resourceVersion"] = str(self.version)
         stored = Stored(object_, msgspec.json.encode(object_))
-        with self.together():
+        with self.transaction():
             self._database.execute("REPLACE INTO objects VALUES (?, ?, ?, ?)", (resource, *key, stored.raw))
             self._set(resource, key, stored)
         return stored
@@ -108,7 +108,7 @@ class Store:
         last = self._objects[resource][key].object
         self.version += 1
         gone = {**last, "metadata": {**last["metadata"], "resourceVersion": str(self.version)}}
-        with self.together():
+        with self.transaction():
             self._database.execute("DELETE FROM objects WHERE resource=? AND namespace=? AND name=?", (resource, *key))
             self._set(resource, key, None)
         return Stored(gone, msgspec.json.encode(gone))
@@ -123,7 +123,7 @@ class Store:
             objects[key] = stored
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
         """One transaction around several writes: all of them are stored, or on an exception none is, in memory neither."""
         if self._database.in_transaction:
             yield

@@ -10,9 +10,9 @@ import msgspec
 
 from podplane.apiserver.logs import container_of
 from podplane.apiserver.problems import Problem
-from podplane.cluster import channels as ch
-from podplane.cluster.messages import Messages, Request, Upgrade
-from podplane.cluster.streams import ExecRequest, Execution, NodeStreams, StreamError
+from podplane.kubeapi import channels as ch
+from podplane.kubeapi.messages import Messages, Request, Upgrade
+from podplane.kubeapi.streams import ExecRequest, Execution, NodeStreams, StreamError
 
 
 def execute(pod: dict[str, Any], streams: NodeStreams | None, request: Request) -> Upgrade:

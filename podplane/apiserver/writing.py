@@ -22,7 +22,7 @@ from podplane.apiserver.problems import Cause, Problem, invalid
 from podplane.apiserver.reading import Reader, plain
 from podplane.apiserver.records import Records
 from podplane.apiserver.store import Stored
-from podplane.cluster.messages import Request, Response
+from podplane.kubeapi.messages import Request, Response
 
 SERVER_FIELDS = (
     "uid",

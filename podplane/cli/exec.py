@@ -32,8 +32,8 @@ def execute(
     folder: Folder, namespace: str, container: str, interactive: bool, terminal: bool, pod: str, command: tuple[str, ...]
 ) -> None:
     """Run COMMAND, any command of this machine, in a pod: its network, its processes, its name. Its exit status is ours."""
-    from podplane.cluster.exec import ExecSession
-    from podplane.cluster.requests import execute as request
+    from podplane.kubeapi.exec import ExecSession
+    from podplane.kubeapi.requests import execute as request
 
     words = command[1:] if command[0] == "--" else command
     if not words:
@@ -53,7 +53,7 @@ def execute(
 
 def talk(session: Any, stdin: int) -> tuple[int, str]:
     """Carry input and output until the command ends: its exit code, or why it couldn't be started."""
-    from podplane.cluster import channels as ch
+    from podplane.kubeapi import channels as ch
 
     outputs = {ch.STDOUT: sys.stdout.fileno(), ch.STDERR: sys.stderr.fileno()}
     with selectors.DefaultSelector() as selector:

@@ -32,6 +32,6 @@ def namespace(command: Command) -> Command:
 
 def connect(folder: Folder) -> Any:
     """A client of the running lab's API. LabError when it doesn't run."""
-    from podplane.cluster.http import HttpClient
+    from podplane.kubeapi.http import HttpClient
 
     return HttpClient(folder.access())

@@ -62,7 +62,7 @@ def create_and_wait(client: Any, wanted: Sequence[dict[str, Any]], *, existing_o
 
     When one can't be created, those created before it are deleted again: nothing half made.
     """
-    from podplane.cluster.errors import AlreadyExists, ApiError
+    from podplane.kubeapi.errors import AlreadyExists, ApiError
 
     created: list[dict[str, Any]] = []
     for manifest in wanted:

@@ -49,7 +49,7 @@ def publish(
 
 def _try(client: Any, namespace: str, wish: str, stop: bool) -> bool:
     """See to one wish; False, and a line that says why, when that can't be."""
-    from podplane.cluster.errors import ApiError
+    from podplane.kubeapi.errors import ApiError
 
     try:
         _change(client, namespace, wish, stop)

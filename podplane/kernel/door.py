@@ -51,7 +51,7 @@ class Part(Protocol):
 class NftPart(Part, Protocol):
     """nf_tables of one namespace."""
 
-    def disturbed(self) -> bool:
+    def has_foreign_commit(self) -> bool:
         """Did anybody else commit a change since this was asked last?"""
 
 
@@ -85,7 +85,7 @@ class SysctlPart(Protocol):
         """The values of those that exist."""
 
 
-Visit = tuple[Namespace, Mapping[str, str]]
+PodNamespace = tuple[Namespace, Mapping[str, str]]
 """A namespace, and sysctls to set there."""
 
 
@@ -95,8 +95,8 @@ class Opener(Protocol):
     def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> Part:
         """rtnetlink; `namespace_fd` finds the namespaces that veth peers are put in."""
 
-    def guests(
-        self, visits: Mapping[str, Visit], namespace_fd: Callable[[str], int]
+    def pod_namespaces(
+        self, wanted: Mapping[str, PodNamespace], namespace_fd: Callable[[str], int]
     ) -> Mapping[str, tuple[Part, Mapping[str, KernelError]]]:
         """rtnetlink of pods' namespaces after sysctls were set there, and which of those were refused: one job for all."""
 
@@ -120,15 +120,15 @@ class KernelOpener:
         """rtnetlink (NETLINK_ROUTE)."""
         return Rtnl(namespace.run(netlink.Socket, NETLINK_ROUTE), namespace_fd)
 
-    def guests(
-        self, visits: Mapping[str, Visit], namespace_fd: Callable[[str], int]
+    def pod_namespaces(
+        self, wanted: Mapping[str, PodNamespace], namespace_fd: Callable[[str], int]
     ) -> Mapping[str, tuple[Part, Mapping[str, KernelError]]]:
         """rtnetlink of pods' namespaces after sysctls were set there, and which of those were refused: one job for all."""
 
         def visit_all() -> dict[str, tuple[Mapping[str, KernelError], netlink.Socket]]:
             done: dict[str, tuple[Mapping[str, KernelError], netlink.Socket]] = {}
             try:
-                for name, (place, sysctls) in visits.items():
+                for name, (place, sysctls) in wanted.items():
                     done[name] = visit(place.fd, sysctls)
             except BaseException:
                 for _, socket in done.values():
@@ -140,7 +140,7 @@ class KernelOpener:
             syscalls.setns(fd, syscalls.CLONE_NEWNET)
             return set_here(sysctls), netlink.Socket(NETLINK_ROUTE)
 
-        first, _ = next(iter(visits.values()))
+        first, _ = next(iter(wanted.values()))
         opened = first.run(visit_all)
         return {name: (Rtnl(socket, namespace_fd), refused) for name, (refused, socket) in opened.items()}
 
@@ -207,15 +207,15 @@ class Kernel:
             else:
                 links.setdefault(value.netns, []).append(operation)
         late: dict[str, list[Operation]] = {}
-        guests = self._visit(links.keys() - {HOST}, sysctls, late, report)
+        pod_namespaces = self._visit(links.keys() - {HOST}, sysctls, late, report)
         for name, part in sysctls.items():
             self._apply_sysctls(name, part, late, report)
         try:
             for name, part in links.items():
                 if part:
-                    report.merge((self._rtnl if name == HOST else guests[name]).apply(part))
+                    report.merge((self._rtnl if name == HOST else pod_namespaces[name]).apply(part))
         finally:
-            for guest in guests.values():
+            for guest in pod_namespaces.values():
                 guest.close()
         if nft:
             report.merge(self._nft_part().apply(nft))
@@ -241,7 +241,7 @@ class Kernel:
         }
         if not wanted:
             return {}
-        opened = self._opener.guests({name: (self._namespaces[name], own) for name, own in wanted.items()}, self._fd)
+        opened = self._opener.pod_namespaces({name: (self._namespaces[name], own) for name, own in wanted.items()}, self._fd)
         for name, (_, refused) in opened.items():
             self._report_sysctls(name, operations[name], refused, late, report)
         return {name: guest for name, (guest, _) in opened.items()}
@@ -281,9 +281,9 @@ class Kernel:
         self._former_sysctls.update({v.identity: found[v.name] for v in fresh if v.name in found})
         return {v.name: v.value if o.new is not None else self._former_sysctls.pop(v.identity, v.value) for o, v in sysctls}
 
-    def disturbed(self) -> bool:
+    def has_foreign_commit(self) -> bool:
         """Did anybody else change the node's nf_tables since this was asked last?"""
-        return self._nft_part().disturbed()
+        return self._nft_part().has_foreign_commit()
 
     def forget(self, ways: Ways) -> int:
         """Delete the node's connections to these frontends that do not go where they may; how many those were."""

@@ -29,7 +29,7 @@ import msgspec
 from podplane.lab.errors import LabError
 
 if TYPE_CHECKING:
-    from podplane.cluster.access import Access
+    from podplane.kubeapi.access import Access
 
 DEFAULT_NAME = "lab"
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
@@ -181,7 +181,7 @@ class Folder:
 
     def access(self) -> Access:
         """The administrator's way to the running lab's API. LabError when the lab doesn't run."""
-        from podplane.cluster.access import Access  # brings TLS, which costs a command that doesn't connect something
+        from podplane.kubeapi.access import Access  # brings TLS, which costs a command that doesn't connect something
 
         endpoint = self.endpoint()
         return Access(endpoint.host, endpoint.port, endpoint.token, endpoint.ca)

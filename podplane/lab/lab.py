@@ -34,26 +34,26 @@ from podplane.apiserver.controllers.table import controllers
 from podplane.apiserver.identity import Tokens, User
 from podplane.apiserver.server import ApiServer, utc_now
 from podplane.apiserver.store import Store, StoreError
-from podplane.cluster.client import Client
-from podplane.cluster.errors import AlreadyExists, ApiError
-from podplane.cluster.events import Recorder
-from podplane.cluster.informer import Informer
 from podplane.cni.network import Network
 from podplane.ipam.plan import Plan
 from podplane.kernel import rootfs
 from podplane.kernel.namespace import Namespace, Nursery, Workers
 from podplane.kernel.process import Process, ProcessError, ZygoteProcesses
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import AlreadyExists, ApiError
+from podplane.kubeapi.events import Recorder
+from podplane.kubeapi.informer import Informer
 from podplane.lab import certificates, control_plane, keys, kubeconfig, manifests, preflight, underlay
 from podplane.lab.errors import LabError
 from podplane.lab.fabric import Fabric, Machine
 from podplane.lab.folder import Endpoint, Folder
 from podplane.lab.keys import TOKEN_BYTES
 from podplane.lab.launch import Progress, Reporter
-from podplane.lab.node import LabNode, Picture
+from podplane.lab.node import Caches, LabNode
 from podplane.lab.outside import NoPodNetwork
 from podplane.lab.publish import Publisher
 from podplane.lab.spec import DEFAULT_PORT, LabSpec
-from podplane.lab.trouble import TroubleTeller
+from podplane.lab.trouble import ObjectEvents
 from podplane.model.config import NetworkConfig
 from podplane.model.lease import Lease
 from podplane.model.objects import Node
@@ -118,7 +118,7 @@ class Lab:
         self._serve, self._call = api.handle, api.call
         manager = self._manager(api)
         client = self._control = self._client(identity.component("podplane"))
-        with api.together():
+        with api.transaction():
             await self._register_nodes(client)
         nodes, pods = Informer(client, "nodes", Node), Informer(client, "pods", Pod)
         self._services = Informer(client, "services", Service)
@@ -128,8 +128,8 @@ class Lab:
         await self._services.sync()
         await slices.sync()
         await leases.sync()
-        picture = Picture(nodes.objects, self._services.objects, slices.objects, leases.objects)
-        self._trouble = TroubleTeller(Recorder(client, "podplane", utc_now), picture)
+        picture = Caches(nodes.objects, self._services.objects, slices.objects, leases.objects)
+        self._trouble = ObjectEvents(Recorder(client, "podplane", utc_now), picture)
         self._publisher = Publisher(client, self._origin, self._services.objects)
         rootfs.prepare(str(self._folder.run))
         self._reporter.step("nodes", total=self.spec.nodes)
@@ -159,7 +159,7 @@ class Lab:
         self._tasks.append(asyncio.create_task(self._serve_https(fabric.underlay)))
         server = await self._serve_outside(fabric.outside)
         self._tasks.append(asyncio.create_task(self._keep_outside(fabric.outside, server)))
-        with api.together():
+        with api.transaction():
             await self._create_pods(client, pods_per_node)
         await self._settle(pods, pods_per_node)
 
@@ -200,7 +200,7 @@ class Lab:
         admission = Admission(store, self.plan.cluster)
         streams, audit = Streams(self._worker, self._null, gateway), AuditLog(self._folder.audit)
         api = ApiServer(store, admission, self._tokens, streams=streams, audit=audit)
-        with api.together():
+        with api.transaction():
             api.bootstrap()
             for path, manifest in control_plane.bootstrap(self.plan, is_first=is_first):
                 api.ensure(path, manifest)
@@ -212,7 +212,7 @@ class Lab:
         table = controllers(self._certificates.authority, machines={underlay.OUTSIDE})
         clients = {c.name: self._client(identity.controller(c.name)) for c in table}
         recorders = {name: (client, Recorder(client, name, utc_now)) for name, client in clients.items()}
-        manager = Manager(table, view, recorders, api.together)
+        manager = Manager(table, view, recorders, api.transaction)
         api.observe(view.observe)
         api.observe(manager.observe)
         manager.begin()
@@ -235,7 +235,7 @@ class Lab:
             except ApiError as error:
                 raise LabError(f"{manifests.node_name(number)} can't be registered: {error}") from None
 
-    def _start_node(self, name: str, machine: Machine, picture: Picture) -> None:
+    def _start_node(self, name: str, machine: Machine, picture: Caches) -> None:
         client = self._client(identity.node(name))
         node = self._nodes[name] = LabNode(name, machine, self._config, self._peers, client, picture, self._trouble.tell)
         report = node.begin()

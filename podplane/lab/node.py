@@ -19,10 +19,10 @@ from podplane.agent.features import PeerPlans
 from podplane.agent.health import NodeHealth
 from podplane.agent.reconciler import Trouble
 from podplane.apiserver.server import utc_now
-from podplane.cluster.client import Client
-from podplane.cluster.errors import ApiError
-from podplane.cluster.events import Recorder
 from podplane.cni.network import Attachment
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import ApiError
+from podplane.kubeapi.events import Recorder
 from podplane.lab.fabric import Machine
 from podplane.model.config import RESTART, RESTARTED, NetworkConfig
 from podplane.model.lease import Lease
@@ -37,7 +37,7 @@ Attached = tuple[Attachment, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Caches:
     """The caches of the process, by path."""
 
     nodes: Mapping[str, Node]
@@ -58,7 +58,7 @@ class LabNode:
         config: NetworkConfig,
         peers: PeerPlans,
         client: Client,
-        picture: Picture,
+        picture: Caches,
         trouble: Trouble,
     ) -> None:
         self.name = name

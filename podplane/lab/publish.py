@@ -15,9 +15,9 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from podplane.cluster.client import Client
-from podplane.cluster.errors import ApiError
 from podplane.kernel.namespace import Namespace
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import ApiError
 from podplane.model.config import PUBLISH, PUBLISHED
 from podplane.model.service import Service
 from podplane.runtime.dial import DialError, dial

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from podplane.agent.reconciler import NOT_APPLIED
-from podplane.cluster.errors import ApiError
-from podplane.cluster.events import WARNING, Recorder
-from podplane.lab.node import Picture
+from podplane.kubeapi.errors import ApiError
+from podplane.kubeapi.events import WARNING, Recorder
+from podplane.lab.node import Caches
 from podplane.model.objects import Node
 from podplane.model.service import Service
 
@@ -23,11 +23,11 @@ KINDS = {"service": "v1/Service", "announce": "v1/Service", "node": "v1/Node", "
 
 
 @dataclass(slots=True)
-class TroubleTeller:
+class ObjectEvents:
     """`agent.Trouble`: writes an event about the object, not again for a minute."""
 
     recorder: Recorder
-    picture: Picture
+    picture: Caches
     clock: Callable[[], float] = time.monotonic
     _told: dict[tuple[str, str], float] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)

@@ -84,7 +84,7 @@ class Service(Model, frozen=True):
     status: ServiceStatus = ServiceStatus()
 
     @property
-    def balanced_ips(self) -> tuple[str, ...]:
+    def load_balancer_ips(self) -> tuple[str, ...]:
         """The addresses of its load balancer at which packets arrive as they were sent (ipMode VIP, KEP-1860)."""
         return tuple(one.ip for one in self.status.load_balancer.ingress if one.ip and one.ip_mode == "VIP")
 
@@ -134,7 +134,7 @@ class Endpoint(Model, frozen=True):
         return self.is_ready if self.conditions.serving is None else self.conditions.serving
 
     @property
-    def serves_last(self) -> bool:
+    def is_serving_terminating(self) -> bool:
         """Does it end, and serve while it does? It is used when there is no ready one (KEP-1669)."""
         return self.conditions.serving is not False and self.conditions.terminating is True
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from podplane.cluster.events import NORMAL, WARNING
 from podplane.kernel.process import Process, ProcessError, Processes
 from podplane.kernel.rootfs import Root
+from podplane.kubeapi.events import NORMAL, WARNING
 from podplane.model.pod import Container, Handler, Probe
 from podplane.runtime.environment import ConfigError
 from podplane.runtime.images import ImageError

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from podplane.cluster.channels import STDERR, STDOUT
-from podplane.cluster.streams import ExecRequest
 from podplane.kernel.process import Process
 from podplane.kernel.zygote import NOT_EXECUTABLE
+from podplane.kubeapi.channels import STDERR, STDOUT
+from podplane.kubeapi.streams import ExecRequest
 from podplane.runtime.descriptors import ready, set_size, write_all
 
 if TYPE_CHECKING:

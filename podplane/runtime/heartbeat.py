@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from podplane.cluster.client import Client
-from podplane.cluster.errors import AlreadyExists, ApiError, Conflict, NotFound
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, NotFound
 from podplane.model.objects import Node
 
 log = logging.getLogger(__name__)

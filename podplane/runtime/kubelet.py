@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from podplane.cluster.client import Client
-from podplane.cluster.events import Recorder
 from podplane.cni.network import Network
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Processes
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.events import Recorder
 from podplane.model.pod import Pod
 from podplane.model.service import Service
 from podplane.runtime.network_files import Resolver

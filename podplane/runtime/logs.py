@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from podplane.cluster.streams import LogRequest
+from podplane.kubeapi.streams import LogRequest
 from podplane.runtime.output import ASIDE, LogFile
 
 BLOCK_BYTES = 256 * 1024

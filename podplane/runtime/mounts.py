@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from podplane.cluster.client import Client
-from podplane.cluster.errors import ApiError, NotFound
 from podplane.kernel.rootfs import Bind
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import ApiError, NotFound
 from podplane.model.pod import Container, Pod, TokenProjection
 from podplane.runtime import environment, volumes
 from podplane.runtime.environment import ConfigError, Facts, Source, expand

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from podplane.cluster.client import Client
-from podplane.cluster.events import Recorder
 from podplane.cni.network import Network
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Processes
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.events import Recorder
 from podplane.model.service import Service
 from podplane.runtime.network_files import Resolver
 

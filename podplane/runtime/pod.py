@@ -20,12 +20,12 @@ from typing import Any
 
 import msgspec
 
-from podplane.cluster.errors import ApiError, Conflict, NotFound
-from podplane.cluster.events import NORMAL, WARNING
 from podplane.cni.network import Attachment, NetworkError
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Process, Processes
 from podplane.kernel.rootfs import Bind, Root
+from podplane.kubeapi.errors import ApiError, Conflict, NotFound
+from podplane.kubeapi.events import NORMAL, WARNING
 from podplane.model.pod import Container, Pod
 from podplane.runtime import network_files
 from podplane.runtime.container import ContainerRun, Launch, after_restart_of_node, timestamp

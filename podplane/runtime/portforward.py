@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 
-from podplane.cluster.streams import StreamError
 from podplane.kernel.namespace import Namespace
+from podplane.kubeapi.streams import StreamError
 from podplane.runtime.dial import DialError, dial
 
 CHUNK_BYTES = 64 * 1024

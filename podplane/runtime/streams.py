@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from podplane.cluster.channels import STDERR, STDOUT
-from podplane.cluster.streams import ExecRequest, LogRequest, StreamError
 from podplane.kernel.namespace import Namespace
+from podplane.kubeapi.channels import STDERR, STDOUT
+from podplane.kubeapi.streams import ExecRequest, LogRequest, StreamError
 from podplane.runtime import logs, output, portforward
 from podplane.runtime.container import ContainerRun
 from podplane.runtime.exec import CommandExecution

@@ -24,7 +24,7 @@ EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
 def is_ours(service: Service) -> bool:
     """Is it a load balancer of podplane, with addresses?"""
     spec = service.spec
-    return spec.type == "LoadBalancer" and spec.load_balancer_class in ("", CLASS) and bool(service.balanced_ips)
+    return spec.type == "LoadBalancer" and spec.load_balancer_class in ("", CLASS) and bool(service.load_balancer_ips)
 
 
 def may_announce(service: Service, slices: Iterable[EndpointSlice], node: Node) -> bool:
@@ -46,7 +46,7 @@ def serving_nodes(slices: Iterable[EndpointSlice]) -> set[str]:
     """The nodes with ready endpoints; when there is none, those with endpoints that end and serve still (KEP-1669)."""
     endpoints = [endpoint for slice_ in slices for endpoint in slice_.endpoints or () if endpoint.node_name]
     ready = {endpoint.node_name for endpoint in endpoints if endpoint.is_ready}
-    return ready or {endpoint.node_name for endpoint in endpoints if endpoint.serves_last}
+    return ready or {endpoint.node_name for endpoint in endpoints if endpoint.is_serving_terminating}
 
 
 def ready_here(slices: Iterable[EndpointSlice], node: str) -> int:
@@ -66,7 +66,7 @@ def preference(path: str, node: str) -> float:
 
 def announced_ips(service: Service, versions: Collection[int]) -> Iterator[IPAddress]:
     """The addresses of a load balancer, of these IP versions."""
-    return (ip for ip in map(ipaddress.ip_address, service.balanced_ips) if ip.version in versions)
+    return (ip for ip in map(ipaddress.ip_address, service.load_balancer_ips) if ip.version in versions)
 
 
 def plan(service: Service, node: Node, config: NetworkConfig) -> Fragment:

@@ -54,7 +54,7 @@ class Candidates(NamedTuple):
         return [target for _, target in [row for row in own.rows if row[0].is_ready] or own._last()]
 
     def _last(self) -> list[Row]:
-        return [row for row in self.rows if row[0].serves_last]
+        return [row for row in self.rows if row[0].is_serving_terminating]
 
 
 def _hinted(rows: Sequence[Row], place: Place) -> list[Row]:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from podplane.model.service import EndpointSlice, Service, ServicePort
 from podplane.services.endpoints import Target, candidates
-from podplane.services.plan import Here, frontends, is_ours
+from podplane.services.plan import NodeContext, frontends, is_ours
 from podplane.services.tables import NAME
 from podplane.state.nft import Element
 from podplane.state.value import Fragment, IPAddress
@@ -30,20 +30,22 @@ def has_any(service: Service) -> bool:
     return any(port.protocol in WITHOUT_END for port in service.spec.ports)
 
 
-def ways(service: Service, slices: Sequence[EndpointSlice], here: Here, planned: Fragment) -> dict[End, frozenset[Target]]:
+def ways(
+    service: Service, slices: Sequence[EndpointSlice], context: NodeContext, planned: Fragment
+) -> dict[End, frozenset[Target]]:
     """Of one Service, as far as it has its frontends: another one may have been there first."""
     ports = [port for port in service.spec.ports if port.protocol in WITHOUT_END] if is_ours(service) else []
     served = set(_frontends(planned))
-    rows = (row for port in ports for version in here.versions for row in _ways(service, slices, port, version, here))
+    rows = (row for port in ports for version in context.versions for row in _ways(service, slices, port, version, context))
     return {end: targets for end, targets in rows if end in served}
 
 
 def _ways(
-    service: Service, slices: Sequence[EndpointSlice], port: ServicePort, version: int, here: Here
+    service: Service, slices: Sequence[EndpointSlice], port: ServicePort, version: int, context: NodeContext
 ) -> Iterator[tuple[End, frozenset[Target]]]:
-    rows = candidates(slices, port, version, here.service_cidrs).rows
+    rows = candidates(slices, port, version, context.service_cidrs).rows
     serving = frozenset(target for endpoint, target in rows if endpoint.serves)
-    for _, address, number in frontends(service, port, version, here):
+    for _, address, number in frontends(service, port, version, context):
         yield (port.protocol.lower(), address, number), serving
 
 

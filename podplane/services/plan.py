@@ -29,7 +29,7 @@ NOT_OURS = {"service.kubernetes.io/service-proxy-name", "service.kubernetes.io/h
 
 
 @dataclass(frozen=True, slots=True)
-class Here:
+class NodeContext:
     """The node for which it is planned: its place, its IP versions, its addresses that serve node ports; and the Service CIDRs."""
 
     place: Place
@@ -38,14 +38,14 @@ class Here:
     service_cidrs: tuple[IPNetwork, ...] = ()
 
 
-def plan(service: Service, slices: Sequence[EndpointSlice], here: Here, numbers: Numbers) -> Fragment:
+def plan(service: Service, slices: Sequence[EndpointSlice], context: NodeContext, numbers: Numbers) -> Fragment:
     """All elements of a Service on one node; nothing for one without addresses."""
     if not is_ours(service):
         return {}
     values: list[Value] = []
-    for version in here.versions:
+    for version in context.versions:
         for port in service.spec.ports:
-            values += _port(service, slices, port, version, here, numbers)
+            values += _port(service, slices, port, version, context, numbers)
     return fragment(values)
 
 
@@ -71,17 +71,17 @@ def group_name(service: Service, port: ServicePort, policy: str) -> str:
 
 
 def _port(
-    service: Service, slices: Sequence[EndpointSlice], port: ServicePort, version: int, here: Here, numbers: Numbers
+    service: Service, slices: Sequence[EndpointSlice], port: ServicePort, version: int, context: NodeContext, numbers: Numbers
 ) -> Iterator[Value]:
-    found = candidates(slices, port, version, here.service_cidrs)
+    found = candidates(slices, port, version, context.service_cidrs)
     by_policy: dict[str, list[tuple[str, IPAddress, int]]] = {}
-    for policy, address, number in frontends(service, port, version, here):
+    for policy, address, number in frontends(service, port, version, context):
         by_policy.setdefault(policy, []).append((FRONTENDS, address, number))
         is_external = str(address) not in service.spec.cluster_ips
         if policy == LOCAL and is_external:
             by_policy.setdefault(CLUSTER, []).append((INSIDE, address, number))
     for policy, own in by_policy.items():
-        targets, seconds = found.chosen(policy, here.place), service.spec.affinity_seconds
+        targets, seconds = found.chosen(policy, context.place), service.spec.affinity_seconds
         targets = targets[:MAX_MEMBERS] if seconds else targets
         name = group_name(service, port, policy)
         if targets:
@@ -107,7 +107,7 @@ def _balanced(service: Service, port: ServicePort, version: int) -> Iterator[Val
     """Load balancer addresses are the Service's alone, and may be for some clients only."""
     texts = service.spec.load_balancer_source_ranges
     ranges = {network for network in map(_network, texts) if network is not None and network.version == version}
-    for address in _addresses(service.balanced_ips, version):
+    for address in _addresses(service.load_balancer_ips, version):
         yield tables.element("owned", version, (address,), None, label("svc", service.metadata.path))
         if texts:
             chain = tables.sources(version, tuple(sorted(ranges)))
@@ -131,16 +131,16 @@ def _sticky_group(version: int, group: int, name: str, targets: Sequence[Target]
         yield tables.element("sticky", version, (number,), None, name)
 
 
-def frontends(service: Service, port: ServicePort, version: int, here: Here) -> Iterator[tuple[str, IPAddress, int]]:
+def frontends(service: Service, port: ServicePort, version: int, context: NodeContext) -> Iterator[tuple[str, IPAddress, int]]:
     """(traffic policy, address, port) of all that leads to one port of a Service."""
     spec = service.spec
     for address in _addresses(spec.cluster_ips or (spec.cluster_ip,), version):
         yield spec.internal_traffic_policy, address, port.port
-    for address in _addresses((*spec.external_ips, *service.balanced_ips), version):
-        if not why_not(address, here.service_cidrs):
+    for address in _addresses((*spec.external_ips, *service.load_balancer_ips), version):
+        if not why_not(address, context.service_cidrs):
             yield spec.external_traffic_policy, address, port.port
     if port.node_port:
-        for address in here.addresses:
+        for address in context.addresses:
             if address.version == version:
                 yield spec.external_traffic_policy, address, port.node_port
 
@@ -154,10 +154,10 @@ def why_not(address: IPAddress, service_cidrs: Iterable[IPNetwork]) -> str:
     return ""
 
 
-def unserved(service: Service, here: Here) -> Iterator[str]:
+def unserved(service: Service, context: NodeContext) -> Iterator[str]:
     """What a Service asks for in vain, in words."""
-    for address in (ip for version in here.versions for ip in _addresses(service.spec.external_ips, version)):
-        if why := why_not(address, here.service_cidrs):
+    for address in (ip for version in context.versions for ip in _addresses(service.spec.external_ips, version)):
+        if why := why_not(address, context.service_cidrs):
             yield f"external IP {address} is not served: {why}"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from podplane.cluster.http import HttpClient
+from podplane.kubeapi.http import HttpClient
 from podplane.lab.folder import Folder
 
 COMMAND = [sys.executable, "-m", "podplane"]

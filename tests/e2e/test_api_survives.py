@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from podplane.cluster.errors import ApiError
-from podplane.cluster.http import HttpClient
+from podplane.kubeapi.errors import ApiError
+from podplane.kubeapi.http import HttpClient
 from tests.e2e.conftest import Podplane
 
 pytestmark = pytest.mark.e2e

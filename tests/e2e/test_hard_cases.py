@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from podplane.cluster.errors import ApiError
+from podplane.kubeapi.errors import ApiError
 from podplane.lab.manifests import pod
 from tests.e2e.conftest import COMMAND, Podplane
 

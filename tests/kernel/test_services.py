@@ -51,7 +51,7 @@ CONFIG = NetworkConfig(
     cluster_cidrs=tuple(CLUSTER[v] for v in BOTH), service_cidrs=("10.96.0.0/16", "fd00:10:96::/112"), bridge="lo"
 )
 OWNER = Ownership(tables=frozenset({tables.TABLE}), route_protocol=80)
-HERE = services.Here(Place("node1"), BOTH, (ipaddress.ip_address("127.0.0.9"),))
+HERE = services.NodeContext(Place("node1"), BOTH, (ipaddress.ip_address("127.0.0.9"),))
 VIPS = ("10.96.0.10", "fd00:10:96::10")
 LOOPBACK: dict[Identity, Value] = dict(fragment([Link(name="lo")]))
 

@@ -32,9 +32,9 @@ from podplane.apiserver.controllers.decision import (
     key_of,
 )
 from podplane.apiserver.kinds.resource import Resource
-from podplane.cluster.client import Client
-from podplane.cluster.errors import AlreadyExists, ApiError, Conflict, NotFound
-from podplane.cluster.events import WARNING, Recorder
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, NotFound
+from podplane.kubeapi.events import WARNING, Recorder
 
 log = logging.getLogger(__name__)
 TURN_SECONDS = 0.005

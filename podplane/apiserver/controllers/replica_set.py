@@ -25,7 +25,7 @@ from podplane.apiserver.controllers.decision import (
 )
 from podplane.apiserver.controllers.pods import available_in, condition_of, is_active, is_ready, made_of, rfc3339, set_condition
 from podplane.apiserver.kinds.names import matches
-from podplane.cluster.errors import ApiError
+from podplane.kubeapi.errors import ApiError
 
 RESOURCE, KIND, API_VERSION = "replicasets.apps", "ReplicaSet", "apps/v1"
 BURST = 500

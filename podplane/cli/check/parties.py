@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from podplane.cli.tables import is_ready
-from podplane.cluster.errors import AlreadyExists, NotFound
+from podplane.kubeapi.errors import AlreadyExists, NotFound
 from podplane.lab.errors import LabError
 from podplane.lab.underlay import OUTSIDE
 

@@ -14,7 +14,7 @@ from podplane.cli.check.parties import NAMESPACE
 from podplane.cli.check.promises import Party, family
 from podplane.cli.check.services import Own
 from podplane.cli.check.users import Site, Way, ways
-from podplane.cluster.errors import ApiError
+from podplane.kubeapi.errors import ApiError
 from podplane.lab import underlay
 from podplane.lab.spec import LabSpec
 from podplane.model.objects import Node

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from podplane.cli.check.parties import Member
-from podplane.cluster import channels as ch
-from podplane.cluster.errors import ApiError
-from podplane.cluster.exec import ExecSession
-from podplane.cluster.requests import execute
+from podplane.kubeapi import channels as ch
+from podplane.kubeapi.errors import ApiError
+from podplane.kubeapi.exec import ExecSession
+from podplane.kubeapi.requests import execute
 
 PROBE = "podplane/probe"
 Answer = Mapping[str, Any]

@@ -96,7 +96,7 @@ def _from_outside(
     everywhere = behind.everywhere(ANYWHERE)
     answering = [node for node in site.nodes if node.is_ready and may_announce(service, slices, node)]
     if is_ours(service) and everywhere and answering and _lets_in(service, outside):
-        for ip in _of_family(service.balanced_ips, version):
+        for ip in _of_family(service.load_balancer_ips, version):
             vip = Vip(path, ip, port.port)
             yield Way(vip, _vips(vip, everywhere), frozenset(), outside=True)
     for node, ips in site.node_ips.items() if port.node_port else ():

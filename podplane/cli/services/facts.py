@@ -117,7 +117,9 @@ class Facts:
 
     def node_port_ips(self, port: int, protocol: str) -> dict[str, list[str]]:
         """For each node that serves this node port, the addresses where it does."""
-        own = {same(ip) for ip in (*cluster_ips(self.service), *self.spec.get("externalIPs", ()), *balanced_ips(self.service))}
+        own = {
+            same(ip) for ip in (*cluster_ips(self.service), *self.spec.get("externalIPs", ()), *load_balancer_ips(self.service))
+        }
         found: dict[str, list[str]] = {}
         for node, description in self.nodes.items():
             for one in description["frontends"] if description else ():
@@ -142,7 +144,7 @@ def is_headless(service: Object) -> bool:
     return "None" in service["spec"].get("clusterIPs", ())
 
 
-def balanced_ips(service: Object, mode: str | None = None) -> list[str]:
+def load_balancer_ips(service: Object, mode: str | None = None) -> list[str]:
     """The addresses of its load balancer, those of one mode or all."""
     ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress", ())
     return [one["ip"] for one in ingress if one.get("ip") and mode in (None, one.get("ipMode", "VIP"))]

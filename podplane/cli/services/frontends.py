@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from podplane.cli.services.facts import Count, Facts, Object, balanced_ips, cluster_ips, same
+from podplane.cli.services.facts import Count, Facts, Object, cluster_ips, load_balancer_ips, same
 
 NEAR = {
     "PreferClose": "to endpoints of the same zone first",
@@ -53,7 +53,7 @@ def _kinds(facts: Facts) -> Iterator[tuple[str, Sequence[str], list[str]]]:
     by = [f"announced by {facts.announced_by}"] if facts.announced_by else []
     yield "cluster IP", cluster_ips(facts.service), _reach(spec, "internalTrafficPolicy")
     yield "external IP", spec.get("externalIPs", ()), _outside(spec)
-    yield "load balancer", balanced_ips(facts.service), [*_outside(spec), *by]
+    yield "load balancer", load_balancer_ips(facts.service), [*_outside(spec), *by]
 
 
 def _outside(spec: Object) -> list[str]:
@@ -78,7 +78,7 @@ def _notes(facts: Facts, kind: str, ip: str, notes: list[str]) -> list[str]:
         return ["left to others"]
     if kind != "load balancer":
         return notes
-    if ip not in balanced_ips(facts.service, "VIP"):
+    if ip not in load_balancer_ips(facts.service, "VIP"):
         return ["not served by nodes: its ipMode is Proxy"]
     ranges = facts.spec.get("loadBalancerSourceRanges") or ()
     own = [text for text in ranges if _version(text) == ipaddress.ip_address(ip).version]

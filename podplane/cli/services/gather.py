@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from podplane.cli.services.facts import SERVICE_NAME, Facts, Object, Warned, path_of
-from podplane.cluster.errors import ApiError
+from podplane.kubeapi.errors import ApiError
 
 PORT = 10256
 """Where agents answer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from podplane.cli.services.facts import Count, Facts, Object, balanced_ips, cluster_ips, ready_of
+from podplane.cli.services.facts import Count, Facts, Object, cluster_ips, load_balancer_ips, ready_of
 from podplane.cli.services.frontends import Frontend, frontends
 from podplane.cli.services.trouble import counted, names, trouble
 from podplane.cli.tables import table
@@ -34,7 +34,7 @@ def summary(facts: Facts) -> dict[str, Any]:
         "namespace": metadata["namespace"],
         "name": metadata["name"],
         "type": spec["type"],
-        "addresses": [*cluster_ips(facts.service), *spec.get("externalIPs", ()), *balanced_ips(facts.service)],
+        "addresses": [*cluster_ips(facts.service), *spec.get("externalIPs", ()), *load_balancer_ips(facts.service)],
         "ports": [port_text(port) for port in spec.get("ports", ())],
         "ready": ready,
         "total": total,

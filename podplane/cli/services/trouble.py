@@ -11,9 +11,9 @@ from podplane.cli.services.facts import (
     Endpoint,
     Facts,
     Object,
-    balanced_ips,
     cluster_ips,
     is_headless,
+    load_balancer_ips,
     ready_of,
     same,
 )
@@ -132,7 +132,7 @@ def _policies(facts: Facts, endpoints: Sequence[Endpoint]) -> Iterator[str]:
 
 
 def _no_address(facts: Facts) -> Iterator[str]:
-    class_, has = facts.spec.get("loadBalancerClass", ""), balanced_ips(facts.service)
+    class_, has = facts.spec.get("loadBalancerClass", ""), load_balancer_ips(facts.service)
     if class_ not in ("", OUR_CLASS):
         if not has:
             yield f"its load balancer is left to class {class_}, which has given it no address yet"
@@ -166,7 +166,7 @@ def _ago(seconds: float) -> str:
 
 
 def _is_something_missing(facts: Facts) -> bool:
-    addresses = [*cluster_ips(facts.service), *facts.spec.get("externalIPs", ()), *balanced_ips(facts.service, "VIP")]
+    addresses = [*cluster_ips(facts.service), *facts.spec.get("externalIPs", ()), *load_balancer_ips(facts.service, "VIP")]
     wanted = {
         (same(ip), port["port"], port.get("protocol", "TCP").lower())
         for ip in addresses

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from podplane.kernel.door import Announcer, NftPart, Part, SysctlPart, Tracked, Visit
+from podplane.kernel.door import Announcer, NftPart, Part, PodNamespace, SysctlPart, Tracked
 from podplane.kernel.errors import KernelError
 from podplane.kernel.fakes.nft import FakeNft
 from podplane.kernel.fakes.objects import Objects
@@ -94,13 +94,13 @@ class FakeOpener:
         """rtnetlink."""
         return FakeRtnl(self._objects(namespace), lambda name: self._by_fd[namespace_fd(name)].objects)
 
-    def guests(
-        self, visits: Mapping[str, Visit], namespace_fd: Callable[[str], int]
+    def pod_namespaces(
+        self, wanted: Mapping[str, PodNamespace], namespace_fd: Callable[[str], int]
     ) -> Mapping[str, tuple[Part, Mapping[str, KernelError]]]:
         """rtnetlink of several namespaces, after their sysctls."""
         return {
             name: (self.rtnl(namespace, namespace_fd), self.sysctls(namespace).set(wanted))
-            for name, (namespace, wanted) in visits.items()
+            for name, (namespace, wanted) in wanted.items()
         }
 
     def nft(self, namespace: Namespace) -> NftPart:

@@ -73,7 +73,7 @@ class Nft:
             self._commit(transaction, report)
         return report
 
-    def disturbed(self) -> bool:
+    def has_foreign_commit(self) -> bool:
         """Did anybody else commit a change of this namespace's nf_tables since this was asked last? Each commit counts one."""
         header = c.GENERIC.pack(0, 0, 0)
         ((_, content),) = self._socket.dump(c.GETGEN, header, flags=0)

@@ -16,10 +16,10 @@ from podplane.agent.candidacy import HASTE_SECONDS
 from podplane.agent.election import Election
 from podplane.agent.leases import DURATION_SECONDS, LEASES, NODE_NAMESPACE
 from podplane.apiserver import identity
-from podplane.cluster.client import Client
-from podplane.cluster.errors import ApiError
-from podplane.cluster.events import Recorder
-from podplane.cluster.messages import Answer, Request
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import ApiError
+from podplane.kubeapi.events import Recorder
+from podplane.kubeapi.messages import Answer, Request
 from podplane.model.lease import Lease
 from podplane.model.objects import Metadata, Node, NodeSpec
 from podplane.model.service import (
@@ -58,7 +58,7 @@ SKEW = {"node1": 0, "node2": 3600, "node3": -3600}
 """How wrong the clocks of the nodes are, in seconds."""
 
 
-class Speaker:
+class Advertiser:
     """An agent that only knows for whom it answers, and needs a moment to fall silent."""
 
     def __init__(self, cluster: Cluster, view: View) -> None:
@@ -90,7 +90,7 @@ class Machine:
         self.news: list[Callable[[], None]] = []
         self.node = Node(Metadata(name=name, uid=name), NodeSpec(pod_cidrs=("10.244.0.0/24",)))
         self.view = View(name, {name: self.node}, services={}, slices={})
-        self.speaker = Speaker(cluster, self.view)
+        self.advertiser = Advertiser(cluster, self.view)
         self.late: set[asyncio.Task[Answer]] = set()
 
     def start(self) -> None:
@@ -98,9 +98,9 @@ class Machine:
         cluster = self.cluster
         recorder = Recorder(Client(self._handle, self.name), "podplane", self.now, self.name)
         client = Client(self._handle, self.name)
-        self.election = Election(self.speaker, client, recorder, self.now, cluster.loop.time)
+        self.election = Election(self.advertiser, client, recorder, self.now, cluster.loop.time)
         resumed = self.election.resume(self.leases.values())
-        self.speaker.answers = {path: uid for path, uid in self.speaker.answers.items() if path in resumed}
+        self.advertiser.answers = {path: uid for path, uid in self.advertiser.answers.items() if path in resumed}
         for path, service in self.view.services.items():
             self.election.changed(path, service)
         self.task = asyncio.create_task(self.election.run())
@@ -244,7 +244,7 @@ class Cluster:
 
     def look(self) -> None:
         """At no time two nodes answer for one Service."""
-        answers = Counter(uid for machine in self.machines.values() for uid in machine.speaker.answers.values())
+        answers = Counter(uid for machine in self.machines.values() for uid in machine.advertiser.answers.values())
         self.two_answered += [f"{uid} at {self.loop.time():.2f}" for uid, count in answers.items() if count > 1]
 
     def heal(self) -> None:
@@ -253,7 +253,7 @@ class Cluster:
             machine.listen()
 
     def answering(self, path: str = PATH) -> list[str]:
-        return [name for name, machine in self.machines.items() if path in machine.speaker.answers]
+        return [name for name, machine in self.machines.items() if path in machine.advertiser.answers]
 
     async def leases(self) -> dict[str, Lease]:
         found = msgspec.json.decode(await Client(self.api.server.call, "secret").list(LEASES))["items"]
@@ -275,7 +275,7 @@ class Cluster:
 
     @property
     def held(self) -> dict[str, str]:
-        return {path: name for name, machine in self.machines.items() for path in machine.speaker.answers}
+        return {path: name for name, machine in self.machines.items() for path in machine.advertiser.answers}
 
 
 async def settled(*paths: str, **spec: Any) -> tuple[Cluster, Machine]:

@@ -315,18 +315,18 @@ async def test_what_somebody_else_changes_in_nf_tables_is_looked_at_and_a_busy_s
     rig.agent.start(cluster(1))
     good = rig.host.objects.dump()
 
-    async def disturbed() -> bool:
+    async def has_foreign_commit() -> bool:
         """Somebody takes an element and commits; is it there again after a look?"""
         del rig.host.objects.nft[next(i for i in rig.host.objects.nft if i[0] == "nft element")]
         rig.host.objects.foreign_commits += 1
         await rig.agent.reconciler.look()
         return rig.host.objects.dump() == good
 
-    assert await disturbed()
+    assert await has_foreign_commit()
     assert told == [("node/node1", "Repaired")]
-    assert await disturbed(), "an audit that took no time makes nobody wait"
+    assert await has_foreign_commit(), "an audit that took no time makes nobody wait"
     rig.agent.reconciler._patience_until = 10.0
-    assert not await disturbed()
+    assert not await has_foreign_commit()
     now = 11.0
     await rig.agent.reconciler.look()
     assert rig.host.objects.dump() == good

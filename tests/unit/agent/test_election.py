@@ -45,7 +45,7 @@ async def test_one_of_all_has_it_and_keeps_it() -> None:
     assert await cluster.holder() == first.name
     await asyncio.sleep(30)
     assert cluster.answering() == [first.name]
-    assert first.speaker.said[PATH] == 3, "the neighbours are told at once, and twice more"
+    assert first.advertiser.said[PATH] == 3, "the neighbours are told at once, and twice more"
     await cluster.end()
 
 
@@ -58,7 +58,7 @@ def test_services_spread_over_nodes() -> None:
 async def test_when_an_agent_ends_another_node_has_it_after_the_leases_duration() -> None:
     cluster, first = await settled()
     await first.stop()
-    first.speaker.answers.clear()  # the machine is off
+    first.advertiser.answers.clear()  # the machine is off
     await asyncio.sleep(DURATION_SECONDS - RENEW_SECONDS - 0.1)
     assert await cluster.holder() == first.name
     await asyncio.sleep(TAKE_OVER_SECONDS - DURATION_SECONDS + RENEW_SECONDS)
@@ -71,13 +71,13 @@ async def test_when_an_agent_ends_another_node_has_it_after_the_leases_duration(
 async def test_whoever_the_api_does_not_answer_is_silent_before_somebody_else_answers(fault: str) -> None:
     cluster, first = await settled(PATH, OTHER)
     first.fault, began = fault, cluster.loop.time()
-    while first.speaker.answers:  # noqa: ASYNC110
+    while first.advertiser.answers:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     assert await cluster.holder() == first.name, "nobody has it before"
     assert cluster.loop.time() - began <= SILENT_SECONDS + WITHDRAW_SECONDS + 0.05
     late = 0.0 if fault in ("refused", "lost") else LATE_SECONDS + ANSWER_SECONDS  # signs may arrive that it doesn't know of
     await asyncio.sleep(late + TAKE_OVER_SECONDS)
-    assert first.speaker.answers == {}
+    assert first.advertiser.answers == {}
     assert len(cluster.answering()) == len(cluster.answering(OTHER)) == 1
     cluster.heal()
     await asyncio.sleep(TAKE_OVER_SECONDS)
@@ -152,7 +152,7 @@ async def test_a_sign_of_life_that_somebody_deleted_is_made_again_and_costs_noth
         await asyncio.sleep(2.2)
         assert cluster.answering() == [first.name]
     assert first.name in {node_of(lease) for lease in (await cluster.leases()).values()}
-    assert first.speaker.said[PATH] == 3
+    assert first.advertiser.said[PATH] == 3
     await cluster.end()
 
 
@@ -275,14 +275,14 @@ async def test_with_many_load_balancers_and_a_slow_api_each_stays_where_it_is() 
     await asyncio.sleep(20)
     before = cluster.held
     assert len(before) == 150
-    said = {name: machine.speaker.said.copy() for name, machine in cluster.machines.items()}
+    said = {name: machine.advertiser.said.copy() for name, machine in cluster.machines.items()}
     await asyncio.sleep(20)
     assert cluster.held == before
-    assert {name: machine.speaker.said for name, machine in cluster.machines.items()} == said
+    assert {name: machine.advertiser.said for name, machine in cluster.machines.items()} == said
     victim = cluster.machines[NAMES[0]]
     victim.fault = "lost"
     await asyncio.sleep(TAKE_OVER_SECONDS + 150 * 2 * cluster.answer_seconds)
-    assert len(cluster.held) == 150 and not victim.speaker.answers
+    assert len(cluster.held) == 150 and not victim.advertiser.answers
     stayed = {path: name for path, name in cluster.held.items() if before[path] != victim.name}
     assert stayed.items() <= before.items()
     await cluster.end()
@@ -292,11 +292,11 @@ async def test_with_many_load_balancers_and_a_slow_api_each_stays_where_it_is() 
 async def test_when_its_addresses_change_the_neighbours_are_told_of_the_new_ones() -> None:
     cluster, first = await settled()
     await asyncio.sleep(5)
-    before = first.speaker.said[PATH]
+    before = first.advertiser.said[PATH]
     cluster.change(PATH, "192.0.2.9")
     await asyncio.sleep(5)
     assert cluster.answering() == [first.name]
-    assert first.speaker.said[PATH] == before + 3
+    assert first.advertiser.said[PATH] == before + 3
     await cluster.end()
 
 
@@ -311,10 +311,10 @@ async def test_what_it_wrote_itself_counts_before_the_watch_tells_it() -> None:
     only.is_deaf = True
     await asyncio.sleep(10)
     assert cluster.answering() == ["node2"]
-    assert only.speaker.said[PATH] == 3, "it never fell silent in between"
+    assert only.advertiser.said[PATH] == 3, "it never fell silent in between"
     cluster.heal()  # it hears of old versions now
     await asyncio.sleep(5)
-    assert cluster.answering() == ["node2"] and only.speaker.said[PATH] == 3
+    assert cluster.answering() == ["node2"] and only.advertiser.said[PATH] == 3
     await cluster.end()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from podplane.agent.candidacy import Holder, Step, decide
 from podplane.agent.leases import DURATION_SECONDS
-from podplane.agent.liveness import FORGET_SECONDS, RENEW_SECONDS, SILENT_SECONDS, Life, Signs
+from podplane.agent.liveness import FORGET_SECONDS, RENEW_SECONDS, SILENT_SECONDS, LeaseTerm, PeerHeartbeats
 from podplane.model.lease import Lease, LeaseMetadata, LeaseSpec
 
 WALL = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -26,7 +26,7 @@ def lease(version: int, uid: str = "a") -> Lease:
 
 
 def test_a_life_ends_counted_from_before_the_renewal_was_sent() -> None:
-    life = Life()
+    life = LeaseTerm()
     assert life.is_over(0.0)
     life.begin_renewal(10.0, "first")
     assert life.renewed(10.9), "it begins"
@@ -37,7 +37,7 @@ def test_a_life_ends_counted_from_before_the_renewal_was_sent() -> None:
 
 
 def test_a_renewal_that_was_answered_after_the_end_continues_nothing() -> None:
-    life = Life()
+    life = LeaseTerm()
     life.begin_renewal(10.0, "first")
     life.renewed(10.0)
     life.begin_renewal(12.0, "second")
@@ -50,17 +50,17 @@ def test_a_renewal_that_was_answered_after_the_end_continues_nothing() -> None:
 @pytest.mark.parametrize(("age", "goes_on"), [(0.0, True), (2.4, True), (2.6, False), (-1.0, False), (86400.0, False)])
 def test_a_new_agent_goes_on_with_a_life_that_is_not_over_by_the_clock_of_its_machine(age: float, goes_on: bool) -> None:
     renewed = (WALL - datetime.timedelta(seconds=age)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    life = Life()
+    life = LeaseTerm()
     assert life.resume(Lease(spec=LeaseSpec(acquire_time="long ago", renew_time=renewed)), 100.0, WALL) is goes_on
     if goes_on:
         assert life.name == "long ago"
         assert not life.is_over(100.0 + 2.4 - age) and life.is_over(100.1 + 2.5 - age)
-    assert not Life().resume(Lease(), 100.0, WALL)
+    assert not LeaseTerm().resume(Lease(), 100.0, WALL)
 
 
 def test_a_node_is_dead_when_the_api_knows_no_newer_sign_after_three_seconds() -> None:
     clock = Clock()
-    signs = Signs(clock)
+    signs = PeerHeartbeats(clock)
     signs.seen("node1", lease(5))
     signs.seen("node1", lease(4))
     assert signs.silent_at("node1") == 100.0 + DURATION_SECONDS and signs.lease("node1") == lease(5)
@@ -81,7 +81,7 @@ def test_a_node_is_dead_when_the_api_knows_no_newer_sign_after_three_seconds() -
 
 def test_a_lease_that_is_gone_is_neither_a_sign_nor_a_proof() -> None:
     clock = Clock()
-    signs = Signs(clock)
+    signs = PeerHeartbeats(clock)
     signs.seen("node1", lease(5))
     clock.seconds = 102.0
     signs.gone("node1", lease(3, "an older one"))
@@ -99,11 +99,11 @@ def test_a_lease_that_is_gone_is_neither_a_sign_nor_a_proof() -> None:
 
 def test_a_node_of_which_nothing_was_seen_is_given_the_time_and_forgotten_later() -> None:
     clock = Clock()
-    signs = Signs(clock)
+    signs = PeerHeartbeats(clock)
     assert signs.silent_at("node1") == 100.0 + DURATION_SECONDS
     clock.seconds += 2 * FORGET_SECONDS
     signs.silent_at("node2")
-    assert set(signs._signs) == {"node2"}
+    assert set(signs._heartbeats) == {"node2"}
 
 
 @pytest.mark.parametrize("holder", Holder)

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from podplane.apiserver.asgi import serve
-from podplane.cluster.access import Access
-from podplane.cluster.channels import STDOUT
-from podplane.cluster.exec import ExecSession
-from podplane.cluster.http import HttpClient
-from podplane.cluster.messages import Handler
-from podplane.cluster.requests import execute
-from podplane.cluster.streams import ExecRequest, StreamError
+from podplane.kubeapi.access import Access
+from podplane.kubeapi.channels import STDOUT
+from podplane.kubeapi.exec import ExecSession
+from podplane.kubeapi.http import HttpClient
+from podplane.kubeapi.messages import Handler
+from podplane.kubeapi.requests import execute
+from podplane.kubeapi.streams import ExecRequest, StreamError
 from podplane.lab.certificates import Certificates, prepare
 from tests.unit.apiserver.test_server import Api
 

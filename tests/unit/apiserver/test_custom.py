@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from podplane.cluster.messages import Request, Response
+from podplane.kubeapi.messages import Request, Response
 from tests.unit.apiserver.test_server import Api
 
 Object = dict[str, Any]

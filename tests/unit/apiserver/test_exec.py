@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from podplane.cluster import channels as ch
-from podplane.cluster import exec as cluster_exec
-from podplane.cluster.errors import ApiError, NotFound
-from podplane.cluster.exec import ExecSession
-from podplane.cluster.requests import execute
-from podplane.cluster.streams import ExecRequest
+from podplane.kubeapi import channels as ch
+from podplane.kubeapi import exec as cluster_exec
+from podplane.kubeapi.errors import ApiError, NotFound
+from podplane.kubeapi.exec import ExecSession
+from podplane.kubeapi.requests import execute
+from podplane.kubeapi.streams import ExecRequest
 from tests.unit.apiserver.live import FakeExecution, Live, access_to, connection, live
 from tests.unit.apiserver.test_server import PODS
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
-from podplane.cluster.messages import Request, Response
+from podplane.kubeapi.messages import Request, Response
 from tests.unit.apiserver.test_kinds import LEAST, NAMES, STORED, collection
 from tests.unit.apiserver.test_server import Api
 

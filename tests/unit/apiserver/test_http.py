@@ -14,10 +14,10 @@ import pytest
 from podplane.apiserver import watch
 from podplane.apiserver.asgi import Adapter
 from podplane.apiserver.server import MAX_BODY_BYTES
-from podplane.cluster import http as cluster_http
-from podplane.cluster.errors import AlreadyExists, ApiError, Conflict, NotFound
-from podplane.cluster.http import HttpClient
-from podplane.cluster.messages import Answer, Request, Response, Stream
+from podplane.kubeapi import http as cluster_http
+from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, NotFound
+from podplane.kubeapi.http import HttpClient
+from podplane.kubeapi.messages import Answer, Request, Response, Stream
 from tests.unit.apiserver.live import Live, access_to, connection, live, served
 from tests.unit.apiserver.test_server import POD, PODS
 

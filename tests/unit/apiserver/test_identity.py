@@ -12,7 +12,7 @@ import pytest
 from podplane.apiserver import audit
 from podplane.apiserver.audit import AuditLog
 from podplane.apiserver.identity import AUDIENCE, Attributes, Tokens, User, admin
-from podplane.cluster.messages import Request
+from podplane.kubeapi.messages import Request
 from tests.unit.apiserver.test_server import PODS, Api
 
 Object = dict[str, Any]

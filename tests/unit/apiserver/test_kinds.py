@@ -9,7 +9,7 @@ import pytest
 
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.kinds.table import RESOURCES
-from podplane.cluster.messages import Request, Response
+from podplane.kubeapi.messages import Request, Response
 from tests.unit.apiserver.test_server import CONTAINER, Api
 
 Object = dict[str, Any]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from podplane.apiserver.kinds.table import RESOURCES
 from podplane.apiserver.patches import JSON_PATCH, MAX_OPERATIONS, STRATEGIC, merge, patched
 from podplane.apiserver.problems import Problem
-from podplane.cluster.messages import MERGE_PATCH, Request
+from podplane.kubeapi.messages import MERGE_PATCH, Request
 
 Object = dict[str, Any]
 POD = next(row for row in RESOURCES if row.id == "pods")

@@ -13,10 +13,10 @@ import pytest
 from podplane.apiserver import portforward
 from podplane.apiserver.portforward import Channels, Tunnel
 from podplane.apiserver.problems import Problem
-from podplane.cluster import spdy
-from podplane.cluster.messages import Request
-from podplane.cluster.streams import StreamError
-from tests.unit.cluster.test_spdy import Client, control, data
+from podplane.kubeapi import spdy
+from podplane.kubeapi.messages import Request
+from podplane.kubeapi.streams import StreamError
+from tests.unit.kubeapi.test_spdy import Client, control, data
 
 POD = {"metadata": {"namespace": "default", "name": "web", "uid": "u"}, "status": {"phase": "Running"}}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from podplane.apiserver import protobuf
 from podplane.apiserver.protobuf import MAGIC, TYPE, ProtobufError, decode
-from podplane.cluster.messages import Request, Response
+from podplane.kubeapi.messages import Request, Response
 from tests.unit.apiserver.test_server import Api
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from podplane.apiserver import watch
-from podplane.cluster.messages import Request, Response, Stream
+from podplane.kubeapi.messages import Request, Response, Stream
 from tests.unit.apiserver.test_server import Api
 
 Object = dict[str, Any]

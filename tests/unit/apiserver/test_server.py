@@ -19,7 +19,7 @@ from podplane.apiserver.paths import parse
 from podplane.apiserver.registry import Registry
 from podplane.apiserver.server import ApiServer
 from podplane.apiserver.store import Store
-from podplane.cluster.messages import MERGE_PATCH, Request, Response, Stream
+from podplane.kubeapi.messages import MERGE_PATCH, Request, Response, Stream
 
 Object = dict[str, Any]
 CONTAINER = {"name": "main", "image": "podplane/echo"}
@@ -306,7 +306,7 @@ async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
 
 def test_writes_together_are_all_or_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path / "state.db")
-    with pytest.raises(RuntimeError), store.together():
+    with pytest.raises(RuntimeError), store.transaction():
         store.put("nodes", ("", "n1"), {"metadata": {"name": "n1"}})
         raise RuntimeError
     assert Store(tmp_path / "state.db").all("nodes") == []

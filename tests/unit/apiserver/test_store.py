@@ -120,9 +120,9 @@ def test_what_is_sent_is_what_is_stored() -> None:
 
 def test_writes_together_are_one_transaction(path: Path) -> None:
     store, other = Store(path), sqlite3.connect(path)
-    with store.together():
+    with store.transaction():
         store.put("pods", ("a", "x"), named("x"))
-        with store.together():
+        with store.transaction():
             store.put("pods", ("a", "y"), named("y"))
         assert other.execute("SELECT count(*) FROM objects").fetchone() == (0,)
     assert other.execute("SELECT count(*) FROM objects").fetchone() == (2,)
@@ -138,7 +138,7 @@ def say(word):
 for i in range(10**6):
     key = ("a", f"p{i % 7}")
     if i % 3 == 2:
-        with store.together():
+        with store.transaction():
             store.put("pods", ("pair", "left"), {"metadata": {"name": "left"}, "turn": i})
             store.put("pods", ("pair", "right"), {"metadata": {"name": "right"}, "turn": i})
         say("pair")

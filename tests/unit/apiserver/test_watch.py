@@ -21,7 +21,7 @@ from podplane.apiserver.representation import Whole
 from podplane.apiserver.selectors import Predicate, labels
 from podplane.apiserver.store import Stored
 from podplane.apiserver.watch import Change, Hub, Watcher
-from podplane.cluster.messages import Stream
+from podplane.kubeapi.messages import Stream
 from tests.unit.apiserver.test_server import PODS, Api
 
 Object = dict[str, Any]

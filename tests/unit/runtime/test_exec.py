@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 
-from podplane.cluster.channels import STDERR, STDOUT
+from podplane.kubeapi.channels import STDERR, STDOUT
 from podplane.runtime.exec import CommandExecution
 from tests.unit.runtime.fakes import FakeProcesses
 

@@ -109,7 +109,7 @@ def test_whoever_is_chosen_serves_and_nobody_is_left_without_need(seen: list[tup
     endpoints = [endpoint(number, *own) for number, own in enumerate(seen, 1)]
     chosen = numbers(found(*endpoints).everywhere(HERE))
     by_number = dict(enumerate(endpoints, 1))
-    assert all(by_number[n].is_ready or by_number[n].serves_last for n in chosen)
-    assert bool(chosen) == any(e.is_ready or e.serves_last for e in endpoints)
+    assert all(by_number[n].is_ready or by_number[n].is_serving_terminating for n in chosen)
+    assert bool(chosen) == any(e.is_ready or e.is_serving_terminating for e in endpoints)
     assert len({by_number[n].is_ready for n in chosen}) <= 1
     assert set(numbers(found(*endpoints).local(HERE))) <= {n for n, e in by_number.items() if e.node_name == "node1"}

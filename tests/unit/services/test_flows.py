@@ -21,9 +21,9 @@ from podplane.model.service import (
 from podplane.services import flows
 from podplane.services.endpoints import Place, Target
 from podplane.services.numbers import Numbers
-from podplane.services.plan import Here, plan
+from podplane.services.plan import NodeContext, plan
 
-HERE = Here(Place("node1", "a"), (4,), (ipaddress.ip_address("192.168.1.10"),))
+HERE = NodeContext(Place("node1", "a"), (4,), (ipaddress.ip_address("192.168.1.10"),))
 VIP = "10.96.0.10"
 NOTHING_SAID, ENDING = Conditions(), Conditions(ready=False, serving=True, terminating=True)
 

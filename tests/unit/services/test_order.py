@@ -22,14 +22,14 @@ from podplane.model.service import (
 )
 from podplane.services.endpoints import Place
 from podplane.services.numbers import Numbers
-from podplane.services.plan import Here, plan
+from podplane.services.plan import NodeContext, plan
 from podplane.services.rules import CHOICE_BITS, CHOICE_MASK
 from podplane.services.tables import RANK
 from podplane.state.nft import Element, Verdict
 from podplane.state.operations import Operation, diff, patch
 from podplane.state.value import Identity, Value
 
-HERE = Here(Place("node1"), (4,), (ipaddress.ip_address("192.168.1.10"),))
+HERE = NodeContext(Place("node1"), (4,), (ipaddress.ip_address("192.168.1.10"),))
 Kinds = Mapping[str, Mapping[tuple[object, ...], Element]]
 
 

@@ -12,8 +12,8 @@ from podplane.apiserver.controllers.stored import StoredView
 from podplane.apiserver.controllers.table import controllers
 from podplane.apiserver.identity import controller
 from podplane.apiserver.server import utc_now
-from podplane.cluster.client import Client
-from podplane.cluster.events import Recorder
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.events import Recorder
 from podplane.model.objects import Node
 from podplane.runtime.heartbeat import Heartbeat
 from tests.unit.apiserver.test_server import PODS, Api, Object
@@ -42,7 +42,7 @@ class Cluster(Api):
             self.tokens.add(one.name, controller(one.name))
             client = Client(self.server.call, one.name)
             clients[one.name] = (client, Recorder(client, one.name, self.now))
-        self.manager = Manager(table, view, clients, self.server.together)
+        self.manager = Manager(table, view, clients, self.server.transaction)
         self.server.observe(view.observe)
         self.server.observe(self.manager.observe)
         self.manager.begin()

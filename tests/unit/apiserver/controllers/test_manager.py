@@ -15,9 +15,9 @@ from podplane.apiserver.controllers.manager import LAST_RETRY_SECONDS, Manager
 from podplane.apiserver.controllers.stored import StoredView
 from podplane.apiserver.identity import controller
 from podplane.apiserver.server import utc_now
-from podplane.cluster.client import Client
-from podplane.cluster.errors import ApiError
-from podplane.cluster.events import Recorder
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import ApiError
+from podplane.kubeapi.events import Recorder
 from tests.unit.apiserver.test_server import Api
 
 CONFIGS = "/api/v1/namespaces/default/configmaps"
@@ -34,7 +34,7 @@ class Bench(Api):
             self.tokens.add(one.name, controller(one.name))
             client = Client(self.server.call, one.name)
             clients[one.name] = (client, Recorder(client, one.name, utc_now))
-        self.manager = Manager(table, view, clients, self.server.together)
+        self.manager = Manager(table, view, clients, self.server.transaction)
         self.server.observe(view.observe)
         self.server.observe(self.manager.observe)
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podplane.cluster import spdy
+from podplane.kubeapi import spdy
 
 
 class Client:

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from podplane.cluster import requests
-from podplane.cluster.errors import ApiError, checked
-from podplane.cluster.messages import Handler, Request, Response, Stream
+from podplane.kubeapi import requests
+from podplane.kubeapi.errors import ApiError, checked
+from podplane.kubeapi.messages import Handler, Request, Response, Stream
 
 
 class Client:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podplane.cluster import channels as ch
+from podplane.kubeapi import channels as ch
 
 MESSAGES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 

@@ -14,8 +14,8 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from podplane.cluster.client import Client
-from podplane.cluster.errors import ApiError, Gone, Status, error_of
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import ApiError, Gone, Status, error_of
 from podplane.model.objects import Metadata
 
 log = logging.getLogger(__name__)

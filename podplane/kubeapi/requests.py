@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from podplane.cluster.messages import JSON, MERGE_PATCH, Request
+from podplane.kubeapi.messages import JSON, MERGE_PATCH, Request
 
 CORE = "/api/v1"
 APPS, NETWORKING = "/apis/apps/v1", "/apis/networking.k8s.io/v1"

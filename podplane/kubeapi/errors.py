@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from podplane.cluster.messages import Response
+from podplane.kubeapi.messages import Response
 
 
 class Status(msgspec.Struct):

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from podplane.cluster.client import Client
-from podplane.cluster.errors import ApiError, NotFound
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import ApiError, NotFound
 
 BURST, REFILL_SECONDS = 25, 300.0
 REMEMBERED = 4096

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from podplane.apiserver import paths
 from podplane.apiserver.registry import Registry
 from podplane.apiserver.store import Store
-from podplane.cluster import requests
-from podplane.cluster.messages import MERGE_PATCH, Request
+from podplane.kubeapi import requests
+from podplane.kubeapi.messages import MERGE_PATCH, Request
 
 NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?(\.[a-z0-9])?", fullmatch=True)
 REGISTRY = Registry(Store(":memory:"))

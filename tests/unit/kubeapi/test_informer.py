@@ -11,10 +11,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podplane.cluster import channels
-from podplane.cluster.client import Client
-from podplane.cluster.informer import Informer
-from podplane.cluster.messages import Answer, Request, Response, Stream
+from podplane.kubeapi import channels
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.informer import Informer
+from podplane.kubeapi.messages import Answer, Request, Response, Stream
 from podplane.model.objects import Node
 from tests.unit.apiserver.test_server import Api
 

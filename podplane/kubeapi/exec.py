@@ -21,12 +21,12 @@ from wsproto.events import (
 from wsproto.events import Request as Opening
 from wsproto.utilities import ProtocolError
 
-from podplane.cluster import channels as ch
-from podplane.cluster.access import Access
-from podplane.cluster.errors import ApiError, checked
-from podplane.cluster.http import TIMEOUT_SECONDS
-from podplane.cluster.messages import Request, Response
-from podplane.cluster.requests import target
+from podplane.kubeapi import channels as ch
+from podplane.kubeapi.access import Access
+from podplane.kubeapi.errors import ApiError, checked
+from podplane.kubeapi.http import TIMEOUT_SECONDS
+from podplane.kubeapi.messages import Request, Response
+from podplane.kubeapi.requests import target
 
 RECEIVE_BYTES = 64 * 1024
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from podplane.cluster.access import Access, AccessError
-from podplane.cluster.errors import ApiError
-from podplane.cluster.messages import Answer, Request, Response, Stream
-from podplane.cluster.requests import target
+from podplane.kubeapi.access import Access, AccessError
+from podplane.kubeapi.errors import ApiError
+from podplane.kubeapi.messages import Answer, Request, Response, Stream
+from podplane.kubeapi.requests import target
 
 CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 60.0
 QUIET_SECONDS = 180.0

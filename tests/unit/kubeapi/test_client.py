@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from podplane.cluster.client import Client
-from podplane.cluster.errors import AlreadyExists, ApiError, Conflict, Gone, NotFound, checked
-from podplane.cluster.informer import Informer
-from podplane.cluster.messages import Answer, Request, Response, Stream
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, Gone, NotFound, checked
+from podplane.kubeapi.informer import Informer
+from podplane.kubeapi.messages import Answer, Request, Response, Stream
 from podplane.model.pod import Pod
 from tests.unit.apiserver.test_server import PODS, Api
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from podplane.cluster.access import Access, AccessError, from_kubeconfig, in_cluster
+from podplane.kubeapi.access import Access, AccessError, from_kubeconfig, in_cluster
 from tests.unit.apiserver.live import certificates
 
 

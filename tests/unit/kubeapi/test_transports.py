@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from podplane.apiserver import watch
-from podplane.cluster import transport as transports
-from podplane.cluster.client import Client
-from podplane.cluster.errors import AlreadyExists, ApiError, Conflict, Gone, NotFound
-from podplane.cluster.informer import Informer
-from podplane.cluster.messages import Answer, Request, Stream
-from podplane.cluster.transport import HttpTransport
+from podplane.kubeapi import transport as transports
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, Gone, NotFound
+from podplane.kubeapi.informer import Informer
+from podplane.kubeapi.messages import Answer, Request, Stream
+from podplane.kubeapi.transport import HttpTransport
 from podplane.model.pod import Pod
 from tests.unit.apiserver.live import access_to, served
 from tests.unit.apiserver.test_server import POD, PODS, Api
@@ -174,7 +174,7 @@ async def test_a_token_in_a_file_is_read_again(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(ApiError, match="Unauthorized"):
             await client.list("pods")
         file.write_text("secret\n")
-        monkeypatch.setattr("podplane.cluster.access.TOKEN_SECONDS", 0.0)
+        monkeypatch.setattr("podplane.kubeapi.access.TOKEN_SECONDS", 0.0)
         assert json.loads(await client.list("pods"))["items"] == []
         file.unlink()
         with pytest.raises(ApiError, match="can't be read"):

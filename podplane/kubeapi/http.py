@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from podplane.cluster import requests
-from podplane.cluster.access import Access
-from podplane.cluster.errors import ApiError, checked
-from podplane.cluster.messages import Request, Response
+from podplane.kubeapi import requests
+from podplane.kubeapi.access import Access
+from podplane.kubeapi.errors import ApiError, checked
+from podplane.kubeapi.messages import Request, Response
 
 TIMEOUT_SECONDS = 30.0
 POLL_SECONDS = 0.02
