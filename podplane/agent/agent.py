@@ -27,8 +27,8 @@ from podplane.model.view import Sandbox, View
 from podplane.nodes.plan import TABLE
 from podplane.pods.plan import VETH_PREFIX
 from podplane.services.announce import announced_ips
-from podplane.services.report import Flow
 from podplane.services.tables import TABLE as SERVICES_TABLE
+from podplane.state.conntrack import Connection
 from podplane.state.desired import compose
 from podplane.state.mac import mac_of
 from podplane.state.operations import Failure, Report
@@ -215,7 +215,7 @@ class Agent:
         """How long ago the last change was seen to."""
         return self._clock() - self._reconciled_at
 
-    def connections(self) -> list[Flow]:
+    def connections(self) -> list[Connection]:
         """The tracked connections of this node through Services; blocks, and may be called from any thread."""
         return self._kernel.connections()
 

@@ -19,9 +19,9 @@ from podplane.routes import host_gw
 from podplane.services import announce, flows, tables
 from podplane.services import plan as services
 from podplane.services.endpoints import Place
-from podplane.services.flows import Ways
 from podplane.services.numbers import Numbers
 from podplane.services.plan import NodeContext
+from podplane.state.conntrack import Allowed
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value
 
 NODE, PEER, POD, SERVICE, ANNOUNCE = "node", "peer", "pod", "service", "announce"
@@ -96,7 +96,7 @@ def _service(path: str, view: View, config: NetworkConfig, numbers: Numbers) -> 
     return services.plan(service, view.slices_of(path), context, numbers) if service and context else {}
 
 
-def ways(path: str, view: View, config: NetworkConfig, planned: Fragment) -> Ways:
+def ways(path: str, view: View, config: NetworkConfig, planned: Fragment) -> Allowed:
     """Where UDP and SCTP connections to a Service may go, that is planned so."""
     service = view.services.get(path)
     context = _context(view, config) if service and flows.has_any(service) else None

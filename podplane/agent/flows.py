@@ -10,8 +10,8 @@ import logging
 from collections.abc import Collection
 from typing import Protocol
 
-from podplane.services.endpoints import Target
-from podplane.services.flows import NOWHERE, End, Ways, changed
+from podplane.services.flows import NOWHERE, changed
+from podplane.state.conntrack import Allowed, Frontend, Target
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 class Tracking(Protocol):
     """The part of the kernel that this is about."""
 
-    def forget(self, ways: Ways) -> int:
+    def flush_conntrack(self, allowed: Allowed) -> int:
         """Delete the connections to these frontends that do not go where they may."""
 
 
@@ -29,10 +29,10 @@ class Flows:
     def __init__(self, node_name: str, kernel: Tracking) -> None:
         self._node_name = node_name
         self._kernel = kernel
-        self._ways: dict[str, Ways] = {}
-        self._stale: set[End] = set()
+        self._ways: dict[str, Allowed] = {}
+        self._stale: set[Frontend] = set()
 
-    def planned(self, path: str, ways: Ways) -> None:
+    def planned(self, path: str, ways: Allowed) -> None:
         """A Service was planned anew."""
         self._stale |= changed(self._ways.pop(path, {}), ways)
         if ways:
@@ -45,21 +45,21 @@ class Flows:
     async def flush_stale(self) -> None:
         """Delete what may not go on, if there can be anything."""
         if self._stale:
-            await asyncio.to_thread(self._forget, self._take())
+            await asyncio.to_thread(self._flush, self._take())
 
     def flush_stale_blocking(self) -> None:
         """The same, where there is no loop yet."""
         if self._stale:
-            self._forget(self._take())
+            self._flush(self._take())
 
-    def _take(self) -> Ways:
+    def _take(self) -> Allowed:
         stale, self._stale = self._stale, set()
-        ways: dict[End, Collection[Target]] = dict.fromkeys(stale, NOWHERE)
+        ways: dict[Frontend, Collection[Target]] = dict.fromkeys(stale, NOWHERE)
         ways |= {end: targets for own in self._ways.values() for end, targets in own.items() if end in stale}
         return ways
 
-    def _forget(self, ways: Ways) -> None:
+    def _flush(self, ways: Allowed) -> None:
         try:
-            self._kernel.forget(ways)
+            self._kernel.flush_conntrack(ways)
         except OSError as error:
             log.warning("conntrack node=%s error=%s", self._node_name, error)

@@ -14,8 +14,7 @@ from typing import Protocol
 import msgspec
 
 from podplane.kernel.namespace import Namespace
-from podplane.services.flows import Ways
-from podplane.services.report import Flow
+from podplane.state.conntrack import Allowed, Connection
 from podplane.state.desired import Desired, compose
 from podplane.state.network import Link, Sysctl
 from podplane.state.nft import NftValue, Set, Table
@@ -64,13 +63,13 @@ class Kernel(Protocol):
     def announce(self, link: str, ips: Iterable[IPAddress]) -> None:
         """Tell the neighbours on a link that these addresses are here."""
 
-    def has_foreign_commit(self) -> bool:
+    def foreign_commit(self) -> bool:
         """Did anybody else change the node's nf_tables since this was asked last?"""
 
-    def forget(self, ways: Ways) -> int:
+    def flush_conntrack(self, allowed: Allowed) -> int:
         """Delete the connections to these frontends that do not go where they may."""
 
-    def connections(self) -> list[Flow]:
+    def connections(self) -> list[Connection]:
         """The node's tracked connections that were translated to another destination."""
 
     def matches(self, wanted: Value, found: Value) -> bool:
@@ -105,7 +104,7 @@ class Reconciler:
 
     def read(self) -> dict[Identity, Value]:
         """All that is this owner's in the kernel."""
-        self._foreign_commit |= self._kernel.has_foreign_commit()  # whatever comes from now on is news
+        self._foreign_commit |= self._kernel.foreign_commit()  # whatever comes from now on is news
         return self._kernel.read(self.ownership)
 
     async def settled(self) -> dict[Identity, Value]:
@@ -124,7 +123,7 @@ class Reconciler:
             await asyncio.wait([self._sending], timeout=RETRY_INTERVAL)
         async with self._busy:
             began = self._clock()
-            self._foreign_commit |= self._kernel.has_foreign_commit()
+            self._foreign_commit |= self._kernel.foreign_commit()
             if began < self._audit_at and not (self._foreign_commit and began >= self._patience_until):
                 return False
             tables, others = self._foreign_commit or self._is_suspect, self._foreign_commit
@@ -256,7 +255,11 @@ class Reconciler:
 
         The kernel can't change a set's shape, nor delete one that rules look into.
         """
-        sets = [value for value in found.values() if isinstance(value, Set) and wanted.get(value.identity, value) != value]
+        sets = [
+            value
+            for identity, value in found.items()
+            if isinstance(value, Set) and identity in wanted and not self._kernel.matches(wanted[identity], value)
+        ]
         outgrown = {(value.family, value.table) for value in sets}
         if not outgrown:
             return found

@@ -15,9 +15,7 @@ from collections.abc import Mapping
 
 from podplane.kernel.netlink import Message, Socket, attribute, parse_attributes
 from podplane.kernel.rtnl.decode import ip_from
-from podplane.services.endpoints import Target
-from podplane.services.flows import End, Ways
-from podplane.services.report import Flow
+from podplane.state.conntrack import Allowed, Connection, Frontend, Target
 
 NETLINK_NETFILTER = 12
 CTNETLINK = 1 << 8
@@ -50,21 +48,21 @@ class Conntrack:
         """Close the socket."""
         self._socket.close()
 
-    def translated(self) -> list[Flow]:
+    def translated(self) -> list[Connection]:
         """The connections that were translated to another destination."""
         bit = struct.pack(">I", TRANSLATED)
         query = GENERIC.pack(AF_UNSPEC, 0, 0) + attribute(STATUS, bit) + attribute(STATUS_MASK, bit)
-        found = (_flow(parse_attributes(content, GENERIC.size)) for _, content in self._socket.dump(GET, query))
-        return [flow for flow in found if flow is not None]
+        found = (_connection(parse_attributes(content, GENERIC.size)) for _, content in self._socket.dump(GET, query))
+        return [connection for connection in found if connection is not None]
 
-    def forget(self, ways: Ways) -> int:
+    def flush(self, allowed: Allowed) -> int:
         """Delete the connections to these frontends that do not go where they may; how many those were."""
-        kinds = {(AF_INET if ip.version == 4 else AF_INET6, protocol) for protocol, ip, _ in ways}
+        kinds = {(AF_INET if ip.version == 4 else AF_INET6, protocol) for protocol, ip, _ in allowed}
         messages = []
         for family, protocol in sorted(kinds):
             for _, content in self._socket.dump(GET, _query(family, protocol)):
                 parts = parse_attributes(content, GENERIC.size)
-                if _is_stale(parts, ways):
+                if _is_stale(parts, allowed):
                     body = GENERIC.pack(content[0], 0, 0) + attribute(ORIGINAL | NESTED, parts[ORIGINAL])
                     messages.append(Message(DELETE, 0, body, "delete a tracked connection"))
         refused = self._socket.request(messages)  # one that ended by itself meanwhile
@@ -78,30 +76,30 @@ def _query(family: int, protocol: str) -> bytes:
     return GENERIC.pack(family, 0, 0) + attribute(REPLY | NESTED, number) + by_protocol
 
 
-def _is_stale(parts: Mapping[int, bytes], ways: Ways) -> bool:
+def _is_stale(parts: Mapping[int, bytes], allowed: Allowed) -> bool:
     if not {ORIGINAL, REPLY} <= parts.keys():
         return False
     end = _end(parts[ORIGINAL], V4_DESTINATION, V6_DESTINATION, PROTO_DESTINATION_PORT)
     answering = _end(parts[REPLY], V4_SOURCE, V6_SOURCE, PROTO_SOURCE_PORT)
-    return end is not None and end in ways and answering is not None and Target(*answering[1:]) not in ways[end]
+    return end is not None and end in allowed and answering is not None and Target(*answering[1:]) not in allowed[end]
 
 
 def _is_translated(parts: Mapping[int, bytes]) -> bool:
     return bool(int.from_bytes(parts[STATUS], "big") & TRANSLATED)
 
 
-def _end(content: bytes, v4: int, v6: int, port: int) -> End | None:
+def _end(content: bytes, v4: int, v6: int, port: int) -> Frontend | None:
     """One end of a tuple; None when its protocol has no ports, or is none of ours."""
     parts = parse_attributes(content)
     ip, proto = parse_attributes(parts[TUPLE_IP]), parse_attributes(parts[TUPLE_PROTO])
     protocol = PROTOCOLS.get(proto[PROTO_NUMBER][0])
     if protocol is None or port not in proto:
         return None
-    return protocol, ip_from(ip.get(v4) or ip[v6]), int.from_bytes(proto[port], "big")
+    return Frontend(protocol, ip_from(ip.get(v4) or ip[v6]), int.from_bytes(proto[port], "big"))
 
 
-def _flow(parts: Mapping[int, bytes]) -> Flow | None:
-    """A connection as a flow; None for one that goes where it was sent, or has no ports."""
+def _connection(parts: Mapping[int, bytes]) -> Connection | None:
+    """A connection; None for one that goes where it was sent, or has no ports."""
     if not {ORIGINAL, REPLY, STATUS} <= parts.keys() or not _is_translated(parts):
         return None
     asked = _end(parts[ORIGINAL], V4_DESTINATION, V6_DESTINATION, PROTO_DESTINATION_PORT)
@@ -110,4 +108,4 @@ def _flow(parts: Mapping[int, bytes]) -> Flow | None:
         return None
     sums = [parse_attributes(parts[kind]) for kind in (ORIGINAL_COUNTERS, REPLY_COUNTERS) if kind in parts]
     packets, octets = (sum(int.from_bytes(one.get(kind, b""), "big") for one in sums) for kind in (PACKETS, BYTES))
-    return Flow(*asked, *answering[1:], packets, octets)
+    return Connection(*asked, *answering[1:], packets, octets)

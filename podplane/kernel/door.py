@@ -22,17 +22,31 @@ from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import Nft
 from podplane.kernel.rtnl import Rtnl, matches
 from podplane.kernel.sysctl import Sysctls, set_here
-from podplane.services import tables
-from podplane.services.flows import Ways
-from podplane.services.report import Flow
-from podplane.state.network import Sysctl
-from podplane.state.nft import NftValue
+from podplane.state.conntrack import Allowed, Connection
+from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule, Sysctl
+from podplane.state.nft import Chain, Element, Set, Table
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, IPAddress, Value
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 HOST = ""
+SYSCTL, RTNL, NFT = "sysctl", "rtnl", "nft"
+PARTS: Mapping[type[Value], str] = {
+    Sysctl: SYSCTL,
+    Link: RTNL,
+    Address: RTNL,
+    Neighbour: RTNL,
+    Proxy: RTNL,
+    Fdb: RTNL,
+    Route: RTNL,
+    Rule: RTNL,
+    Table: NFT,
+    Chain: NFT,
+    Set: NFT,
+    Element: NFT,
+}
+"""The part of the kernel that holds values of each type."""
 
 
 class Part(Protocol):
@@ -51,17 +65,17 @@ class Part(Protocol):
 class NftPart(Part, Protocol):
     """nf_tables of one namespace."""
 
-    def has_foreign_commit(self) -> bool:
+    def foreign_commit(self) -> bool:
         """Did anybody else commit a change since this was asked last?"""
 
 
 class Tracked(Protocol):
     """The tracked connections of one namespace."""
 
-    def forget(self, ways: Ways) -> int:
+    def flush(self, allowed: Allowed) -> int:
         """Delete the connections to these frontends that do not go where they may; how many those were."""
 
-    def translated(self) -> list[Flow]:
+    def translated(self) -> list[Connection]:
         """The connections that were translated to another destination."""
 
     def close(self) -> None:
@@ -146,7 +160,7 @@ class KernelOpener:
 
     def nft(self, namespace: Namespace) -> NftPart:
         """nf_tables (NETLINK_NETFILTER)."""
-        return Nft(namespace.run(netlink.Socket, NETLINK_NETFILTER), tables.RANK)
+        return Nft(namespace.run(netlink.Socket, NETLINK_NETFILTER))
 
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Connection tracking (ctnetlink)."""
@@ -200,9 +214,11 @@ class Kernel:
             value = operation.value
             if value.netns not in self._namespaces:
                 self._nowhere(operation, report)
-            elif isinstance(value, Sysctl):
+                continue
+            part_name = PARTS[type(value)]
+            if part_name == SYSCTL:
                 sysctls.setdefault(value.netns, []).append(operation)
-            elif isinstance(value, NftValue):
+            elif part_name == NFT:
                 nft.append(operation)
             else:
                 links.setdefault(value.netns, []).append(operation)
@@ -281,19 +297,19 @@ class Kernel:
         self._former_sysctls.update({v.identity: found[v.name] for v in fresh if v.name in found})
         return {v.name: v.value if o.new is not None else self._former_sysctls.pop(v.identity, v.value) for o, v in sysctls}
 
-    def has_foreign_commit(self) -> bool:
+    def foreign_commit(self) -> bool:
         """Did anybody else change the node's nf_tables since this was asked last?"""
-        return self._nft_part().has_foreign_commit()
+        return self._nft_part().foreign_commit()
 
-    def forget(self, ways: Ways) -> int:
+    def flush_conntrack(self, allowed: Allowed) -> int:
         """Delete the node's connections to these frontends that do not go where they may; how many those were."""
         tracked = self._opener.conntrack(self._namespaces[HOST])
         try:
-            return tracked.forget(ways)
+            return tracked.flush(allowed)
         finally:
             tracked.close()
 
-    def connections(self) -> list[Flow]:
+    def connections(self) -> list[Connection]:
         """The node's tracked connections that were translated to another destination."""
         tracked = self._opener.conntrack(self._namespaces[HOST])
         try:

@@ -11,16 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from podplane.model.service import LOCAL, Endpoint, EndpointSlice, ServicePort
+from podplane.state.conntrack import Target
 from podplane.state.value import IPAddress, IPNetwork
 
 VERSION = {"IPv4": 4, "IPv6": 6}
-
-
-class Target(NamedTuple):
-    """Where connections go."""
-
-    ip: IPAddress
-    port: int
 
 
 class Place(NamedTuple):

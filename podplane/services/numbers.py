@@ -14,8 +14,8 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from podplane.services import tables
-from podplane.services.endpoints import Target
 from podplane.services.rules import CHOICE_BITS, CHOICE_MASK
+from podplane.state.conntrack import Target
 from podplane.state.nft import Element, Verdict
 from podplane.state.value import Value
 

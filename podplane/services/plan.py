@@ -14,9 +14,10 @@ from podplane.model.config import NetworkConfig
 from podplane.model.service import CLUSTER, LOCAL, EndpointSlice, Service, ServicePort
 from podplane.model.view import Sandbox, View
 from podplane.services import tables
-from podplane.services.endpoints import Place, Target, candidates
+from podplane.services.endpoints import Place, candidates
 from podplane.services.numbers import MAX_MEMBERS, Numbers
 from podplane.services.rules import CHOICE_BITS, FRONTENDS, INSIDE
+from podplane.state.conntrack import Target
 from podplane.state.nft import GOTO, Element, Verdict, label
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
 

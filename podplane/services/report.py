@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import msgspec
 
 from podplane.services import tables
 from podplane.services.rules import FRONTENDS
 from podplane.services.tables import NAME
+from podplane.state.conntrack import Connection
 from podplane.state.desired import Desired
 from podplane.state.nft import Element
-from podplane.state.value import IPAddress, Value
+from podplane.state.value import Value
 
 FRONTEND_SETS = (FRONTENDS, "refused")
 """Where a Service's frontends are: those with endpoints, and those without."""
-
-
-class Flow(NamedTuple):
-    """A tracked connection that was translated: to where it was sent, and to where it goes; what passed in both directions."""
-
-    protocol: str
-    address: IPAddress
-    port: int
-    target: IPAddress
-    target_port: int
-    packets: int
-    bytes: int
 
 
 class Traffic(msgspec.Struct, gc=False):
@@ -60,26 +48,32 @@ class Description(msgspec.Struct):
     groups: dict[str, list[tuple[str, int]]]
 
 
-def traffic(flows: Iterable[Flow], desired: Desired) -> list[Traffic]:
+def traffic(connections: Iterable[Connection], desired: Desired) -> list[Traffic]:
     """The sums, and whose they are by what the node serves (`desired`)."""
     sums: dict[tuple[object, ...], Traffic] = {}
-    for flow in flows:
-        key = flow[:5]
+    for connection in connections:
+        key = connection[:5]
         if key not in sums:
-            ends = (str(flow.address), flow.port, flow.protocol, str(flow.target), flow.target_port)
-            sums[key] = Traffic(*ends, service=_service_of(flow, desired))
+            ends = (
+                str(connection.address),
+                connection.port,
+                connection.protocol,
+                str(connection.target),
+                connection.target_port,
+            )
+            sums[key] = Traffic(*ends, service=_service_of(connection, desired))
         total = sums[key]
         total.connections += 1
-        total.packets += flow.packets
-        total.bytes += flow.bytes
+        total.packets += connection.packets
+        total.bytes += connection.bytes
     return list(sums.values())
 
 
-def _service_of(flow: Flow, desired: Desired) -> str:
+def _service_of(connection: Connection, desired: Desired) -> str:
     """The Service that has this frontend: an address that was another one's before has connections of then."""
-    key = (flow.address, flow.protocol, flow.port)
+    key = (connection.address, connection.protocol, connection.port)
     for kind in FRONTEND_SETS:
-        for owner in desired.owners(tables.element(kind, flow.address.version, key).identity):
+        for owner in desired.owners(tables.element(kind, connection.address.version, key).identity):
             return owner.partition("/")[2]
     return ""
 

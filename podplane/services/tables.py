@@ -42,6 +42,7 @@ ORDER = (
     *("guarded", "owned", "addresses", "refused", "inside", "frontends"),
 )
 """In this order sets are filled, and emptied in reverse: what leads somewhere comes when that is there, and its guard before it."""
+RANK = {kind: rank for rank, kind in enumerate(ORDER, 1)}
 MAX_CLIENTS = 65535
 """So many are remembered for session affinity, of each family."""
 
@@ -49,6 +50,22 @@ MAX_CLIENTS = 65535
 def name(kind: str, version: int) -> str:
     """A set or a chain of one family."""
     return f"{kind}{version}"
+
+
+def _set(
+    kind: str, version: int, key: tuple[str, ...], data: tuple[str, ...] = (), *, interval: bool = False, size: int = 0
+) -> Set:
+    """One of the sets; those that are filled by rules have no rank."""
+    return Set(
+        family=FAMILY,
+        table=NAME,
+        name=name(kind, version),
+        key=key,
+        data=data,
+        interval=interval,
+        size=size,
+        rank=RANK.get(kind, 0),
+    )
 
 
 def element(kind: str, version: int, key: tuple[object, ...], data: object = None, comment: str = "") -> Element:
@@ -105,19 +122,14 @@ def memory(version: int) -> tuple[Set, ...]:
         "sticky": (("mark",), (), 0),
         "affinity": ((address, "mark"), ("mark",), MAX_CLIENTS),
     }
-    return tuple(
-        Set(family=FAMILY, table=NAME, name=name(kind, version), key=key, data=data, size=size)
-        for kind, (key, data, size) in shapes.items()
-    )
+    return tuple(_set(kind, version, key, data, size=size) for kind, (key, data, size) in shapes.items())
 
 
 @functools.cache
 def guard(version: int) -> tuple[Set | Chain, ...]:
     """What looks at the source of connections to load balancers. It comes with the first Service that says who may come."""
     address = TYPE[version]
-    guarded = Set(
-        family=FAMILY, table=NAME, name=name("guarded", version), key=(address, "inet_proto", "inet_service"), data=("verdict",)
-    )
+    guarded = _set("guarded", version, (address, "inet_proto", "inet_service"), ("verdict",))
     look = rule(family(version), r.is_new(), r.by_frontend(version, guarded.name))
     hooks = ("prerouting", "output")
     chains = (_chain(f"guard{version}-{hook}", (look,), Hook("filter", hook, GUARD_PRIORITY)) for hook in hooks)
@@ -168,8 +180,8 @@ def sets(version: int) -> Iterator[Set]:
         "hairpin": ((address, address), ()),
     }
     for kind, (key, data) in shapes.items():
-        yield Set(family=FAMILY, table=NAME, name=name(kind, version), key=key, data=data)
-    yield Set(family=FAMILY, table=NAME, name=name("local", version), key=(address,), interval=True)
+        yield _set(kind, version, key, data)
+    yield _set("local", version, (address,), interval=True)
 
 
 def _local(version: int, blocks: Iterable[IPNetwork], node: Node) -> Iterator[Element]:
@@ -237,7 +249,3 @@ def _masquerades(versions: Iterable[int], cidrs: Iterable[IPNetwork], config: Ne
 
 def _chain(chain: str, rules: tuple[Rule, ...], hook: Hook | None = None) -> Chain:
     return Chain(family=FAMILY, table=NAME, name=chain, hook=hook, rules=rules)
-
-
-RANK = {name(kind, version): rank for rank, kind in enumerate(ORDER) for version in (4, 6)}
-"""Of each set by its name."""

@@ -257,6 +257,9 @@ class Set(NftValue, frozen=True, gc=False, kw_only=True):
     """A set, or a map when it has `data`: names of nft's types; several for a concatenation. `data` of a verdict map is ("verdict",).
 
     A dynamic one with `size` elements is filled by rules, and its elements are no part of desired state; they expire.
+
+    `rank` (0-65535) orders a change that takes several transactions: sets of a lower rank are filled first and emptied last. It says
+    nothing about packets, so a set that has another rank in the kernel is as wanted (`kernel.door.Kernel.matches`).
     """
 
     name: str
@@ -265,6 +268,7 @@ class Set(NftValue, frozen=True, gc=False, kw_only=True):
     interval: bool = False
     size: int = 0
     comment: str = ""
+    rank: int = 0
 
     @property
     def is_dynamic(self) -> bool:

@@ -290,3 +290,11 @@ def test_the_fake_kernel_holds_what_the_real_one_holds(name: str) -> None:
     real, ours = kernel.read(OWNER), fake.read(OWNER)
     assert set(real) == set(ours)
     assert [i for i in real if not kernel.matches(ours[i], real[i])] == []
+
+
+def test_a_set_tells_its_rank_to_a_new_process_and_nft_lists_it_as_ever() -> None:
+    place = {"family": "inet", "table": "podplane-nodes"}
+    ranked = Set(**place, name="ports", key=("inet_service",), comment="open", rank=513)
+    assert not door().apply(operations(Table(**place), ranked)).failed
+    assert door().read(OWNER)[ranked.identity] == ranked
+    assert _blocks(nft.tables([Table(**place), ranked])) == _blocks(tool("nft", "list", "table", "inet", "podplane-nodes"))

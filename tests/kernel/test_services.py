@@ -34,9 +34,10 @@ from podplane.model.service import (
 )
 from podplane.services import flows, tables
 from podplane.services import plan as services
-from podplane.services.endpoints import Place, Target
+from podplane.services.endpoints import Place
 from podplane.services.numbers import PLAIN_WAYS, Numbers
 from podplane.services.report import traffic
+from podplane.state.conntrack import Target
 from podplane.state.desired import Desired
 from podplane.state.network import Link
 from podplane.state.nft import Element
@@ -183,7 +184,7 @@ def test_a_udp_client_that_goes_on_sending_moves_when_its_endpoint_goes(version:
 
     def want(*own: str) -> None:
         rig.want(one := (service(ports=(ServicePort(53, "dns", "UDP"),)), udp(slices(*own))))
-        rig.kernel.forget(flows.ways(*one, HERE, rig.state))
+        rig.kernel.flush_conntrack(flows.ways(*one, HERE, rig.state))
 
     want(*addresses)
     client.connect((vip, 53))
@@ -547,7 +548,7 @@ def test_a_udp_client_that_talked_to_the_address_before_it_was_a_service_comes_t
         assert not rig.kernel.apply(diff(rig.state, wanted(planned))).failed
         client.send(b"2")
         assert before_it.recv(10) == b"2", "as tracked"
-        assert rig.kernel.forget(flows.ways(*dns, here, planned)) == 1
+        assert rig.kernel.flush_conntrack(flows.ways(*dns, here, planned)) == 1
         client.send(b"3")
         assert behind_it.recv(10) == b"3"
 
@@ -563,7 +564,7 @@ def test_connections_of_others_are_not_forgotten() -> None:
         client.sendto(b"x", ("127.0.0.1", 8080))
         here, there = (Target(ipaddress.ip_address(f"127.0.0.{n}"), 8080) for n in (1, 2))
         for address, port in (("127.0.0.1", 8081), ("127.0.0.2", 8080), ("::1", 8080)):
-            assert rig.kernel.forget({("udp", ipaddress.ip_address(address), port): ()}) == 0
-        assert rig.kernel.forget({("udp", *here): (there, here)}) == 0, "it may go there"
-        assert rig.kernel.forget({("udp", *here): (there,)}) == 1
+            assert rig.kernel.flush_conntrack({("udp", ipaddress.ip_address(address), port): ()}) == 0
+        assert rig.kernel.flush_conntrack({("udp", *here): (there, here)}) == 0, "it may go there"
+        assert rig.kernel.flush_conntrack({("udp", *here): (there,)}) == 1
         assert len(rig.kernel.connections()) == 1

@@ -18,8 +18,9 @@ from podplane.cli.check.services import FROM_OUTSIDE, REFUSED, SERVICES, Vip
 from podplane.model.objects import Node
 from podplane.model.service import LOCAL, EndpointSlice, Service, ServicePort
 from podplane.services.announce import is_ours, may_announce
-from podplane.services.endpoints import Candidates, Place, Target, candidates
+from podplane.services.endpoints import Candidates, Place, candidates
 from podplane.services.plan import NOT_OURS
+from podplane.state.conntrack import Target
 from podplane.state.value import IPNetwork
 
 MOST_PROBES = 1500

@@ -28,7 +28,7 @@ class FakeNft:
     def close(self) -> None:
         """Nothing."""
 
-    def has_foreign_commit(self) -> bool:
+    def foreign_commit(self) -> bool:
         """Did anybody else commit since this was asked last?"""
         before, self._seen = self._seen, self._namespace.foreign_commits
         return before != self._seen

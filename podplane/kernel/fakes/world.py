@@ -13,8 +13,7 @@ from podplane.kernel.fakes.objects import Objects
 from podplane.kernel.fakes.rtnl import FakeRtnl
 from podplane.kernel.fakes.sysctl import FakeSysctls
 from podplane.kernel.namespace import Namespace
-from podplane.services.flows import Ways
-from podplane.services.report import Flow
+from podplane.state.conntrack import Allowed, Connection
 from podplane.state.network import Link
 from podplane.state.value import IPAddress, Value
 
@@ -45,15 +44,15 @@ class FakeNamespace:
 class FakeConntrack:
     """No connections."""
 
-    def __init__(self, forgotten: list[Ways]) -> None:
-        self._forgotten = forgotten
+    def __init__(self, flushed: list[Allowed]) -> None:
+        self._flushed = flushed
 
-    def forget(self, ways: Ways) -> int:
+    def flush(self, allowed: Allowed) -> int:
         """Remember what was asked."""
-        self._forgotten.append(ways)
+        self._flushed.append(allowed)
         return 0
 
-    def translated(self) -> list[Flow]:
+    def translated(self) -> list[Connection]:
         """None."""
         return []
 
@@ -78,7 +77,7 @@ class FakeOpener:
 
     def __init__(self) -> None:
         self._by_fd: dict[int, FakeNamespace] = {}
-        self.forgotten: list[Ways] = []
+        self.flushed: list[Allowed] = []
         self.announced: list[tuple[str, IPAddress]] = []
 
     def namespace(self) -> FakeNamespace:
@@ -108,8 +107,8 @@ class FakeOpener:
         return FakeNft(self._objects(namespace))
 
     def conntrack(self, namespace: Namespace) -> Tracked:
-        """Connection tracking, which only remembers what it was to forget."""
-        return FakeConntrack(self.forgotten)
+        """Connection tracking, which only remembers what it was asked to flush."""
+        return FakeConntrack(self.flushed)
 
     def announcer(self, namespace: Namespace, link: str) -> Announcer:
         """A link, which only remembers what was said on it."""

@@ -131,6 +131,8 @@ def set_(value: Set, delete: bool, number: int) -> Message:
         parts.append(nested(c.SET_DESC, be32(c.SET_DESC_SIZE, value.size)))
     if value.comment:
         user += user_text(c.COMMENT_IN_SET, value.comment)
+    if value.rank:
+        user += bytes((c.SET_RANK, 2)) + value.rank.to_bytes(2, "big")
     parts += [be32(c.SET_FLAGS, flags), be32(c.SET_ID, number), _fields(value), attribute(c.SET_USERDATA, user)]
     label = f"create nft set {value.table} {value.name}"
     return _message(c.NEWSET, value, NLM_F_CREATE, *parts, label=label)
@@ -264,6 +266,7 @@ def set_from(content: bytes) -> Set:
         interval=bool(flags & c.SET_INTERVAL),
         size=_size(found) if flags & c.SET_EVAL else 0,
         comment=_comment_from(found.get(c.SET_USERDATA), c.COMMENT_IN_SET),
+        rank=int.from_bytes(user_data(found.get(c.SET_USERDATA, b"")).get(c.SET_RANK, b""), "big"),
     )
 
 

@@ -2,8 +2,9 @@
 
 A transaction takes effect whole or not at all, and one send without privileges carries some 200 KiB. A larger change becomes several
 transactions, ordered so that each leaves a working data path: tables, sets, chains that are jumped to; elements; base chains; then
-removals, in reverse. Sets are filled in an order that is given, and emptied in reverse, so that nobody is misled who comes by a frontend to
-its endpoint. A chain's rules change in one transaction, and so does an element.
+removals, in reverse. Sets are filled in the order of their ranks and emptied in reverse, so that a frontend never leads to an endpoint that
+is not there. The rank is in the set's user data, where a process that starts anew reads it. A chain's rules change in one transaction, and
+so does an element.
 
 When a transaction is refused, the refused units are left out and the rest is sent again; what can't even be packed is left out before: the
 report is honest for each.
@@ -12,7 +13,7 @@ report is honest for each.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from podplane.kernel.errors import KernelError, NotFound, from_errno
@@ -54,9 +55,8 @@ class Unit:
 class Nft:
     """nf_tables of the namespace in which `socket` was opened."""
 
-    def __init__(self, socket: Socket, order: Mapping[str, int]) -> None:
+    def __init__(self, socket: Socket) -> None:
         self._socket = socket
-        self._order = order
         self._sets: dict[SetKey, Set] = {}
         self._numbers = itertools.count(1)
         self._generation: int | None = None
@@ -73,7 +73,7 @@ class Nft:
             self._commit(transaction, report)
         return report
 
-    def has_foreign_commit(self) -> bool:
+    def foreign_commit(self) -> bool:
         """Did anybody else commit a change of this namespace's nf_tables since this was asked last? Each commit counts one."""
         header = c.GENERIC.pack(0, 0, 0)
         ((_, content),) = self._socket.dump(c.GETGEN, header, flags=0)
@@ -124,9 +124,9 @@ class Nft:
         for operation in operations:
             if isinstance(operation.value, Element):
                 by_set.setdefault((*_place(operation.value), operation.value.set), []).append(operation)
-        for key in sorted(by_set, key=lambda key: self._order.get(key[2], 0), reverse=reverse):
+        owners = {key: self._sets.get(key) or self._find_set(key) for key in by_set}
+        for key, owner in sorted(owners.items(), key=lambda row: row[1].rank if row[1] is not None else 0, reverse=reverse):
             own = by_set[key]
-            owner = self._sets.get(key) or self._find_set(key)
             if owner is None:
                 error = NotFound(f"elements of nft set {key[1]} {key[2]}", "there is no such set")
                 report.failed += [Failure(operation, error) for operation in own]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from podplane.state.network import Link, Route
+from podplane.state.nft import Set
 from podplane.state.value import Value
 
 
@@ -12,6 +15,8 @@ def matches(wanted: Value, found: Value) -> bool:
         return _link_matches(wanted, found)
     if isinstance(wanted, Route) and isinstance(found, Route):
         return _route_matches(wanted, found)
+    if isinstance(wanted, Set) and isinstance(found, Set):
+        return wanted == msgspec.structs.replace(found, rank=wanted.rank)
     return wanted == found
 
 

@@ -153,34 +153,34 @@ async def test_udp_connections_are_looked_at_when_an_endpoint_went_and_only_then
     rig.agent.service_changed(None, service)
     rig.agent.slice_changed(None, two)
     await rig.agent.reconcile()
-    assert rig.opener.forgotten == [{DNS: targets("10.244.1.2", "10.244.1.3")}], "a client may have come before the Service"
+    assert rig.opener.flushed == [{DNS: targets("10.244.1.2", "10.244.1.3")}], "a client may have come before the Service"
     _, three = dns("10.244.1.2", "10.244.1.3", "10.244.1.4")
     rig.agent.slice_changed(two, three)
     await rig.agent.reconcile()
-    assert len(rig.opener.forgotten) == 1
+    assert len(rig.opener.flushed) == 1
     _, one = dns("10.244.1.4")
     rig.agent.slice_changed(three, one)
     await rig.agent.reconcile()
-    assert rig.opener.forgotten[1:] == [{DNS: targets("10.244.1.4")}]
+    assert rig.opener.flushed[1:] == [{DNS: targets("10.244.1.4")}]
     rig.agent.service_changed(service, None)
     await rig.agent.reconcile()
-    assert rig.opener.forgotten[2:] == [{DNS: frozenset()}]
+    assert rig.opener.flushed[2:] == [{DNS: frozenset()}]
 
 
 async def test_udp_connections_are_looked_at_by_a_new_agent_and_after_a_repair() -> None:
     rig = Rig(service_cidrs=("10.96.0.0/16",))
     service, slice_ = dns("10.244.1.2")
     rig.agent.start(cluster(1), services=[service], slices=[slice_])
-    assert rig.opener.forgotten == [{DNS: targets("10.244.1.2")}]
+    assert rig.opener.flushed == [{DNS: targets("10.244.1.2")}]
     now = 0.0
     fresh = Agent("node1", rig.config, Kernel(rig.host, rig.opener), PeerPlans(), lambda: now)
     fresh.start(cluster(1), services=[service], slices=[slice_])
-    assert len(rig.opener.forgotten) == 2, "endpoints may have gone meanwhile"
+    assert len(rig.opener.flushed) == 2, "endpoints may have gone meanwhile"
     rig.host.objects.nft.clear()
     rig.host.objects.foreign_commits += 1
     now = 1.0
     await fresh._turn()
-    assert rig.opener.forgotten[2:] == [{DNS: targets("10.244.1.2")}]
+    assert rig.opener.flushed[2:] == [{DNS: targets("10.244.1.2")}]
     now = 2.0
     await fresh._turn()
-    assert len(rig.opener.forgotten) == 3, "nobody was at work"
+    assert len(rig.opener.flushed) == 3, "nobody was at work"

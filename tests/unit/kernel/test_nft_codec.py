@@ -126,9 +126,9 @@ def test_chains_and_tables(family: str, name: str, hook: Hook | None, comment: s
     assert codec.table_from(codec.table(table, False)[0].payload) == table
 
 
-@given(NAMES, TYPES, st.just(()) | st.just(("verdict",)) | TYPES, st.booleans(), COMMENTS)
-def test_sets(name: str, key: tuple[str, ...], data: tuple[str, ...], interval: bool, comment: str) -> None:
-    value = Set(**PLACE, name=name, key=key, data=data, interval=interval, comment=comment)
+@given(NAMES, TYPES, st.just(()) | st.just(("verdict",)) | TYPES, st.booleans(), COMMENTS, st.integers(0, 65535))
+def test_sets(name: str, key: tuple[str, ...], data: tuple[str, ...], interval: bool, comment: str, rank: int) -> None:
+    value = Set(**PLACE, name=name, key=key, data=data, interval=interval, comment=comment, rank=rank)
     assert codec.set_from(codec.set_(value, False, 1).payload) == value
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podplane.model.service import Conditions, Endpoint, EndpointPort, EndpointSlice, Hints, ServicePort, Zone
-from podplane.services.endpoints import Candidates, Place, Target, candidates
+from podplane.services.endpoints import Candidates, Place, candidates
+from podplane.state.conntrack import Target
 
 HTTP = ServicePort(80, "http")
 HERE = Place("node1", "a")

@@ -19,9 +19,10 @@ from podplane.model.service import (
     Zone,
 )
 from podplane.services import flows
-from podplane.services.endpoints import Place, Target
+from podplane.services.endpoints import Place
 from podplane.services.numbers import Numbers
 from podplane.services.plan import NodeContext, plan
+from podplane.state.conntrack import Allowed, Frontend, Target
 
 HERE = NodeContext(Place("node1", "a"), (4,), (ipaddress.ip_address("192.168.1.10"),))
 VIP = "10.96.0.10"
@@ -41,7 +42,7 @@ def endpoint(number: int, conditions: Conditions = NOTHING_SAID, **more: object)
     return Endpoint((f"10.244.0.{number}",), conditions, **more)  # type: ignore[arg-type]  # by name
 
 
-def ways(one: Service, *slices: EndpointSlice) -> dict[flows.End, frozenset[Target]]:
+def ways(one: Service, *slices: EndpointSlice) -> dict[Frontend, frozenset[Target]]:
     return flows.ways(one, slices, HERE, plan(one, slices, HERE, Numbers()))
 
 
@@ -98,6 +99,6 @@ def test_a_frontend_that_another_service_has_is_not_its_own() -> None:
     ],
 )
 def test_only_where_something_came_or_was_lost_connections_are_looked_at(
-    before: flows.Ways, after: flows.Ways, looked_at: set[flows.End]
+    before: Allowed, after: Allowed, looked_at: set[Frontend]
 ) -> None:
     assert flows.changed(before, after) == looked_at

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podplane.services import tables
-from podplane.services.endpoints import Target
 from podplane.services.numbers import NoNumber, Numbers, Series
 from podplane.services.rules import CHOICE_BITS
+from podplane.state.conntrack import Target
 from podplane.state.nft import Element
 
 

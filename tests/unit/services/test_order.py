@@ -64,7 +64,7 @@ def in_the_kernels_order(operations: Iterable[Operation]) -> list[Operation]:
 def rank(operation: Operation) -> int:
     """Of its element's set."""
     assert isinstance(operation.value, Element)
-    return RANK[operation.value.set]
+    return RANK[operation.value.set.rstrip("46")]
 
 
 def is_whole(state: Iterable[Value]) -> bool:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import ipaddress
 
 from podplane.services import tables
-from podplane.services.report import Flow, traffic
+from podplane.services.report import traffic
+from podplane.state.conntrack import Connection
 from podplane.state.desired import Desired
 from podplane.state.value import fragment
 
 VIP, OLD, TARGET = (ipaddress.ip_address(text) for text in ("10.96.0.5", "10.96.0.6", "10.244.1.2"))
 
 
-def flow(address: object = VIP, port: int = 80, protocol: str = "tcp", octets: int = 10) -> Flow:
-    return Flow(protocol, address, port, TARGET, 8080, 1, octets)  # type: ignore[arg-type]  # an address
+def flow(address: object = VIP, port: int = 80, protocol: str = "tcp", octets: int = 10) -> Connection:
+    return Connection(protocol, address, port, TARGET, 8080, 1, octets)  # type: ignore[arg-type]  # an address
 
 
 def desired() -> Desired:

@@ -1,0 +1,42 @@
+"""Values of connection tracking: where connections are sent, where they may go, and those that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from podplane.state.value import IPAddress
+
+
+class Target(NamedTuple):
+    """The endpoint that a connection goes to."""
+
+    ip: IPAddress
+    port: int
+
+
+class Frontend(NamedTuple):
+    """What a client sends to: `protocol` is tcp, udp or sctp."""
+
+    protocol: str
+    ip: IPAddress
+    port: int
+
+
+class Connection(NamedTuple):
+    """A tracked connection whose destination was translated: the frontend, the endpoint, and what passed in both directions.
+
+    `packets` and `bytes` are 0 where the kernel does not count (net.netfilter.nf_conntrack_acct).
+    """
+
+    protocol: str
+    address: IPAddress
+    port: int
+    target: IPAddress
+    target_port: int
+    packets: int
+    bytes: int
+
+
+Allowed = Mapping[Frontend, Collection[Target]]
+"""The endpoints that connections to each of these frontends may go to."""
