@@ -1,4 +1,7 @@
-"""The API for programs on an event loop: verbs as methods over any handler (in the lab, the API server itself)."""
+"""The API for programs on an event loop: verbs as methods over any handler (in the lab, the API server itself).
+
+Every method raises ApiError when the API refuses, when it does not answer, and when what answers is not the API (a proxy's page).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from typing import Any
 import msgspec
 
 from podplane.kubeapi import requests
-from podplane.kubeapi.errors import ApiError, checked
-from podplane.kubeapi.messages import Handler, Request, Response, Stream
+from podplane.kubeapi.errors import UNDECODABLE, ApiError, checked, not_the_api
+from podplane.kubeapi.messages import JSON, Handler, Request, Response, Stream
+from podplane.kubeapi.requests import ALL, Selection
 
 
 class Client:
@@ -25,24 +29,34 @@ class Client:
             raise ApiError(500, "InternalError", f"{request.method} {request.path} was answered with a stream")
         return checked(answer)
 
+    async def _object(self, request: Request) -> dict[str, Any]:
+        body = await self._whole(request)
+        try:
+            return msgspec.json.decode(body, type=dict[str, Any])
+        except UNDECODABLE:
+            raise not_the_api(body) from None
+
     async def create(self, resource: str, namespace: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object; the object as it was stored."""
-        return _object(await self._whole(requests.create(self._token, resource, namespace, body)))
+        return await self._object(requests.create(self._token, resource, namespace, body))
 
-    async def list(self, resource: str) -> bytes:
-        """All objects of a resource, as the bytes of a List."""
-        return await self._whole(requests.get(self._token, resource))
+    async def list(self, resource: str, selection: Selection = ALL, *, limit: int = 0, continuation: str = "") -> bytes:
+        """The selected objects of a resource, as the bytes of a List; with `limit`, a page of so many.
+
+        `continuation` is `metadata.continue` of the page before. Gone when that is too old: begin again.
+        """
+        return await self._whole(requests.page(self._token, resource, selection, limit, continuation))
 
     async def get(self, resource: str, namespace: str, name: str) -> dict[str, Any]:
         """One object."""
-        return _object(await self._whole(requests.get(self._token, resource, namespace, name)))
+        return await self._object(requests.get(self._token, resource, namespace, name))
 
     async def patch(
         self, resource: str, namespace: str, name: str, body: Mapping[str, Any], *, uid: str, subresource: str = ""
     ) -> dict[str, Any]:
         """Merge into an object, or one of its subresources, if it is still the one with this uid; the object as it is then."""
         body = {**body, "metadata": {**body.get("metadata", {}), "uid": uid}}
-        return _object(await self._whole(requests.patch(self._token, resource, namespace, name, body, subresource)))
+        return await self._object(requests.patch(self._token, resource, namespace, name, body, subresource))
 
     async def patch_status(self, resource: str, namespace: str, name: str, status: Mapping[str, Any], uid: str) -> None:
         """Merge into an object's status, if it is still the one with this uid."""
@@ -55,21 +69,30 @@ class Client:
     async def post(self, resource: str, namespace: str, name: str, subresource: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Ask a subresource of an object for something that it makes (TokenRequest)."""
         path = requests.path_of(resource, namespace, name, subresource)
-        return _object(await self._whole(requests.post(self._token, path, body)))
+        return await self._object(requests.post(self._token, path, body))
 
     async def delete(self, resource: str, namespace: str, name: str, *, grace: int | None = None, uid: str = "") -> None:
         """Delete an object, if it is still the one with this uid."""
         await self._whole(requests.delete(self._token, resource, namespace, name, grace=grace, uid=uid))
 
-    async def watch(self, resource: str, resource_version: str) -> AsyncIterator[bytes]:
-        """The chunks of a watch. ApiError when it is refused (Gone: list again)."""
-        answer = await self._handler(requests.watch(self._token, resource, resource_version))
+    async def watch(self, resource: str, resource_version: str, selection: Selection = ALL) -> AsyncIterator[bytes]:
+        """The chunks of a watch of the selected objects. ApiError when it is refused (Gone: list again).
+
+        Whoever stops reading before the end closes the chunks (`aclose`, where they have it).
+        """
+        answer = await self._handler(requests.watch(self._token, resource, resource_version, selection))
         if isinstance(answer, Response):
             checked(answer)
         if not isinstance(answer, Stream):
             raise ApiError(500, "InternalError", f"the watch of {resource} was not answered with a stream")
+        if answer.content_type.partition(";")[0].strip().lower() != JSON:
+            await close(answer.chunks)
+            raise ApiError(502, "BadGateway", f"the watch of {resource} was answered with {answer.content_type!r}, not {JSON}")
         return answer.chunks
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    return msgspec.json.decode(body, type=dict[str, Any])
+async def close(chunks: AsyncIterator[bytes]) -> None:
+    """End a stream early, so that its connection and the server's part of it go at once; idempotent."""
+    aclose = getattr(chunks, "aclose", None)
+    if aclose is not None:
+        await aclose()

@@ -39,6 +39,9 @@ class Gone(ApiError):
     """The server no longer knows what happened since this version: list again."""
 
 
+GONE = 410
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding JSON from outside raises."""
 KINDS: dict[str, type[ApiError]] = {
     "NotFound": NotFound,
     "AlreadyExists": AlreadyExists,
@@ -49,8 +52,14 @@ KINDS: dict[str, type[ApiError]] = {
 
 
 def error_of(status: Status) -> ApiError:
-    """The exception of a Status."""
-    return KINDS.get(status.reason, ApiError)(status.code, status.reason, status.message)
+    """The exception of a Status. 410 means Gone whatever the reason (client-go, apierrors.IsGone)."""
+    kind = KINDS.get(status.reason, Gone if status.code == GONE else ApiError)
+    return kind(status.code, status.reason, status.message)
+
+
+def not_the_api(body: bytes) -> ApiError:
+    """The exception of a good answer that is none of the API, such as a proxy's login page."""
+    return ApiError(502, "BadGateway", f"the answer is not the API's: {body[:80].decode(errors='replace')!r}")
 
 
 def checked(response: Response) -> bytes:
@@ -59,7 +68,7 @@ def checked(response: Response) -> bytes:
         return response.body
     try:
         status = msgspec.json.decode(response.body, type=Status)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         status = Status(message=response.body.decode(errors="replace").strip())
     status.code = response.status
     raise error_of(status)

@@ -1,38 +1,52 @@
-"""A cache of one resource, kept current by a watch, that tells its subscribers what changed.
+"""A cache of one resource that is kept current by a list and a watch.
 
-It lists once, then watches from the list's version. When the watch ends it begins again where it stopped; when the server has
-forgotten that version (410 Gone), it lists again and tells the difference. Each object is decoded once into a typed
-model, for all subscribers of the process. Models that are equal in what planners read are no change: nobody is told.
+It lists in pages, then watches from the list's version. A watch that ends is opened again at the version of its last event or
+bookmark. When the server has forgotten that version (410 Gone), and after every failure that leaves a doubt about what was missed, it
+lists again and tells the difference. Each object is decoded once, into a typed model, for all subscribers of the process. Models that
+are equal in what their readers read are no change: nobody is told.
+
+    list ──► watch ──► ended ────────────────────► watch (same version)
+               │       no answer, connection lost ► back off, watch (same version)
+               │       410 Gone ─────────────────► list
+               └─────► anything else ────────────► back off, list
+
+Decoding and telling happen in slices of at most `SLICE_SECONDS`, with a turn of the event loop between them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from typing import Generic, Protocol, TypeVar
+import math
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Generic
 
 import msgspec
 
-from podplane.kubeapi.client import Client
-from podplane.kubeapi.errors import ApiError, Gone, Status, error_of
-from podplane.model.objects import Metadata
+from podplane.kubeapi.cache import Cache, Index, Keys, M, Subscriber
+from podplane.kubeapi.client import Client, close
+from podplane.kubeapi.errors import UNDECODABLE, ApiError, Gone, Status, error_of, not_the_api
+from podplane.kubeapi.requests import Selection
+from podplane.kubeapi.retry import RESET_SECONDS, Backoff, FailureLog
 
 log = logging.getLogger(__name__)
-RETRY_SECONDS = 1.0
+PAGE_OBJECTS = 500
+"""Objects of one page of a list, as client-go has it."""
+PAGED_TRIES = 3
+"""A list whose continuation expires so often is read in one piece."""
+SLICE_SECONDS = 0.005
+LINE_BYTES = 32 * 1024 * 1024
+"""No event is as long; what is comes from something that is not the API."""
+SHORT_SECONDS = 1.0
+"""A watch that ends within this time without an event has failed (as in client-go), though nothing says so."""
+RESUMABLE = {408, 429, 503}
+"""HTTP codes of failures after which the version of the watch is as good as before."""
 
 
-class HasMetadata(Protocol):
-    """Every model."""
-
-    @property
-    def metadata(self) -> Metadata:
-        """Its ObjectMeta."""
-
-
-M = TypeVar("M", bound=HasMetadata)
-Subscriber = Callable[[M | None, M | None], None]
-"""(old, new): None as old for an object that came, None as new for one that went."""
+class WatchError(Exception):
+    """What came over a watch is no event of the API."""
 
 
 class _Version(msgspec.Struct, rename="camel"):
@@ -43,9 +57,14 @@ class _Versioned(msgspec.Struct):
     metadata: _Version = msgspec.field(default_factory=_Version)
 
 
+class _ListMetadata(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+    continuation: str = msgspec.field(default="", name="continue")
+
+
 class _List(msgspec.Struct):
-    items: list[msgspec.Raw]
-    metadata: _Version = msgspec.field(default_factory=_Version)
+    metadata: _ListMetadata
+    items: list[msgspec.Raw] | None
 
 
 class _Event(msgspec.Struct):
@@ -53,105 +72,272 @@ class _Event(msgspec.Struct):
     object: msgspec.Raw
 
 
+class _Name(msgspec.Struct):
+    name: str
+    namespace: str = ""
+    uid: str = ""
+
+    @property
+    def path(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+class _Named(msgspec.Struct):
+    metadata: _Name
+
+
+_lists = msgspec.json.Decoder(_List)
 _events = msgspec.json.Decoder(_Event)
 _versions = msgspec.json.Decoder(_Versioned)
+_names = msgspec.json.Decoder(_Named)
+
+
+class Slices:
+    """Cuts a long piece of work on the event loop: call `pause` after each step."""
+
+    def __init__(self, seconds: float = SLICE_SECONDS) -> None:
+        self._seconds = seconds
+        self._end = time.perf_counter() + seconds
+
+    @property
+    def is_over(self) -> bool:
+        """Has this slice lasted its time?"""
+        return time.perf_counter() >= self._end
+
+    async def pause(self) -> None:
+        """Give the loop a turn, and begin the next slice."""
+        await asyncio.sleep(0)
+        self._end = time.perf_counter() + self._seconds
 
 
 class Informer(Generic[M]):
-    """All objects of one resource, by `namespace/name`."""
+    """The objects of one resource, or those that a namespace and selectors select, by `namespace/name`.
 
-    def __init__(self, client: Client, resource: str, model: type[M]) -> None:
-        self.objects: dict[str, M] = {}
+    `model` is a Struct that JSON is decoded into, or a class with its own `from_json(bytes)`. `failures` counts what went wrong, by
+    kind; `lists` and `watches` count requests.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        resource: str,
+        model: type[M],
+        *,
+        namespace: str = "",
+        labels: str = "",
+        fields: str = "",
+        backoff: Backoff | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.cache: Cache[M] = Cache(resource)
+        self.lists = self.watches = 0
         self._client = client
         self._resource = resource
-        self._decode = msgspec.json.Decoder(model).decode
-        self._subscribers: list[Subscriber[M]] = []
+        self._selection = Selection(namespace, labels, fields)
+        self._decode: Callable[[bytes | msgspec.Raw], M] = (
+            getattr(model, "from_json", None) or msgspec.json.Decoder(model).decode
+        )
         self._version = ""
+        self._synced = False
+        self._expired_at = -math.inf
+        self._backoff = backoff or Backoff()
+        self._sleep = sleep
+        self._failures = FailureLog(log, f"informer resource={resource}")
+
+    @property
+    def objects(self) -> Mapping[str, M]:
+        """All objects by path: a view that follows the cache."""
+        return self.cache.objects
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """What went wrong since the start, by kind: failures of lists and watches, exceptions of subscribers."""
+        return Counter(self._failures.counts) + Counter(self.cache.failures)
 
     def subscribe(self, subscriber: Subscriber[M]) -> None:
         """Tell this one of every change from now on."""
-        self._subscribers.append(subscriber)
+        self.cache.subscribe(subscriber)
+
+    def index(self, keys: Keys[M]) -> Index[M]:
+        """An index over the objects (see `Cache.index`)."""
+        return self.cache.index(keys)
+
+    # List.
 
     async def sync(self) -> None:
-        """List, and tell the difference to what is cached."""
-        found = msgspec.json.decode(await self._client.list(self._resource), type=_List)
+        """List, and tell the difference to what is cached. ApiError when the list can't be had; what came of it is cached."""
+        for limit in (*(PAGE_OBJECTS,) * PAGED_TRIES, 0):
+            try:
+                await self._list(limit)
+            except Gone:
+                if not limit:
+                    raise
+            else:
+                return
+
+    async def _list(self, limit: int) -> None:
+        self.lists += 1
+        self._synced = False
         present: set[str] = set()
-        for model in filter(None, map(self._model, found.items)):
-            present.add(model.metadata.path)
-            self._set(model)
+        page, slices = await self._page(limit, ""), Slices()
+        while True:
+            for raw in page.items or ():
+                present.add(self._listed(raw))
+                if slices.is_over:
+                    await slices.pause()
+            if not page.metadata.continuation:
+                break
+            page = await self._page(limit, page.metadata.continuation)
         for path in self.objects.keys() - present:
-            self._remove(path)
-        self._version = found.metadata.resource_version
+            self.cache.remove(path)
+            if slices.is_over:
+                await slices.pause()
+        self._version = page.metadata.resource_version
+        self._synced = True
+
+    async def _page(self, limit: int, continuation: str) -> _List:
+        body = await self._client.list(self._resource, self._selection, limit=limit, continuation=continuation)
+        try:
+            return _lists.decode(body)
+        except UNDECODABLE:
+            raise not_the_api(body) from None
+
+    def _listed(self, raw: msgspec.Raw) -> str:
+        """Cache an object of a list; its path, or "" when it has no name (nothing can be cached of such a one)."""
+        try:
+            return self._set(raw)
+        except (*UNDECODABLE, WatchError) as error:
+            self._note("list", error)
+            return ""
+
+    # Watch.
 
     async def run(self) -> None:
-        """Stay current until cancelled; `sync` first."""
+        """Stay current until cancelled; `sync` first, or the first thing is a list. Nothing that a server sends ends it."""
         while True:
+            phase = "watch" if self._synced else "list"
             try:
-                chunks = await self._client.watch(self._resource, self._version)
-                await self._follow(chunks)
-            except Gone:
-                await self._sync_again()
-            except (ApiError, OSError) as error:
-                log.warning("watch resource=%s error=%s", self._resource, error)
-                await asyncio.sleep(RETRY_SECONDS)
+                await (self._watch() if self._synced else self.sync())
+            except Gone as error:
+                self._synced = False
+                now = asyncio.get_running_loop().time()
+                if now - self._expired_at < RESET_SECONDS:  # a server that does so again and again is not asked without a pause
+                    await self._failed(phase, error)
+                self._expired_at = now
+            except Exception as error:
+                self._synced = self._synced and _is_resumable(error)
+                await self._failed(phase, error)
 
-    async def _sync_again(self) -> None:
+    async def _failed(self, phase: str, error: Exception) -> None:
+        self._note(phase, error)
+        await self._sleep(self._backoff.delay(asyncio.get_running_loop().time()))
+
+    def _note(self, phase: str, error: Exception) -> None:
+        expected = isinstance(error, ApiError | OSError | WatchError | msgspec.MsgspecError)
+        kind = f"{phase} {type(error).__name__}"
+        self._failures.note(kind, str(error) or repr(error), time.monotonic(), None if expected else error)
+
+    async def _watch(self) -> None:
+        """One watch, to its end. Gone when the version is forgotten; any other exception when it failed."""
+        self.watches += 1
+        loop = asyncio.get_running_loop()
+        began, version = loop.time(), self._version
+        chunks = await self._client.watch(self._resource, version, self._selection)
         try:
-            await self.sync()
-        except (ApiError, OSError) as error:
-            log.warning("list resource=%s error=%s", self._resource, error)
-            await asyncio.sleep(RETRY_SECONDS)
+            rest = await self._follow(chunks)
+        finally:
+            await close(chunks)
+        if rest.strip():
+            raise ConnectionError(f"the watch ended within an event: {rest[:80]!r}")
+        if self._version == version and loop.time() - began < SHORT_SECONDS:
+            raise WatchError("the watch ended at once, without an event")
 
-    async def _follow(self, chunks: AsyncIterator[bytes]) -> None:
-        rest = b""
+    async def _follow(self, chunks: AsyncIterator[bytes]) -> bytes:
+        """Take the events of a watch; what is left at its end."""
+        parts: list[bytes] = []
+        length = 0
         async for chunk in chunks:
-            *lines, rest = (rest + chunk).split(b"\n")
-            self.take(lines)
+            parts.append(chunk)
+            length += len(chunk)
+            if b"\n" in chunk:
+                *lines, rest = b"".join(parts).split(b"\n")
+                parts, length = [rest], len(rest)
+                await self._take_in_slices(lines)
+            elif length > LINE_BYTES:
+                raise WatchError(f"an event of more than {LINE_BYTES} bytes")
+        return b"".join(parts)
 
-    def take(self, lines: list[bytes]) -> None:
-        """Events of a watch, a line each. ApiError when the server says that it went wrong."""
-        event: _Event | None = None
+    async def _take_in_slices(self, lines: Sequence[bytes]) -> None:
+        slices, last = Slices(), None
         for line in lines:
-            event = _events.decode(line)
-            self._take(event)
-        if event is not None:  # the version of the last one is that of all
-            self._version = _versions.decode(event.object).metadata.resource_version or self._version
+            last = self._take(line) or last
+            if slices.is_over:
+                self._advance(last)
+                await slices.pause()
+        self._advance(last)
 
-    def _take(self, event: _Event) -> None:
-        if event.type == "ERROR":
-            raise error_of(msgspec.json.decode(event.object, type=Status))
-        if event.type == "BOOKMARK":
-            return
-        model = self._model(event.object)
-        if model is None:
-            return
-        if event.type == "DELETED":
-            self._remove(model.metadata.path)
-        else:
-            self._set(model)
+    def take(self, lines: Sequence[bytes]) -> None:
+        """Events of a watch, a line each, in one turn.
 
-    def _model(self, raw: msgspec.Raw) -> M | None:
-        """The object as a model; one that is none of this kind is left out, so that it stops nothing else."""
-        try:
-            return self._decode(raw)
-        except msgspec.MsgspecError as error:
-            log.warning("object resource=%s error=%s: %.200s", self._resource, error, bytes(raw))
+        ApiError for an ERROR event (Gone when the version is too old); WatchError or an exception of msgspec for what is no event.
+        """
+        last = None
+        for line in lines:
+            last = self._take(line) or last
+        self._advance(last)
+
+    def _take(self, line: bytes) -> msgspec.Raw | None:
+        """Take one event; its object."""
+        if not line or line.isspace():
             return None
+        event = _events.decode(line)
+        if event.type in ("ADDED", "MODIFIED"):
+            self._set(event.object)
+        elif event.type == "DELETED":
+            self.cache.remove(_name(event.object).path)
+        elif event.type == "ERROR":
+            raise error_of(msgspec.json.decode(event.object, type=Status))
+        elif event.type != "BOOKMARK":
+            raise WatchError(f"an event of the unknown type {event.type[:40]!r}")
+        return event.object
 
-    def _set(self, model: M) -> None:
-        old = self.objects.get(model.metadata.path)
-        if old is not None and old.metadata.uid != model.metadata.uid:
-            self._remove(model.metadata.path)  # another object of this name: the old one went unseen
-            old = None
-        if old != model:
-            self.objects[model.metadata.path] = model
-            self._tell(old, model)
+    def _advance(self, last: msgspec.Raw | None) -> None:
+        """The version of the last event is that of all."""
+        version = "" if last is None else _versions.decode(last).metadata.resource_version
+        if version:
+            self._version = version
 
-    def _remove(self, path: str) -> None:
-        old = self.objects.pop(path, None)
-        if old is not None:
-            self._tell(old, None)
+    def _set(self, raw: msgspec.Raw) -> str:
+        """Cache an object; its path. An exception when it has no name.
 
-    def _tell(self, old: M | None, new: M | None) -> None:
-        for subscriber in self._subscribers:
-            subscriber(old, new)
+        One that the model can't hold is logged; what was cached of it before stays, so that its readers go on with what was right.
+        """
+        try:
+            model = self._decode(raw)
+        except Exception as error:
+            name = _name(raw)
+            self._failures.note(f"object {type(error).__name__}", f"{name.path}: {error}", time.monotonic())
+            former = self.objects.get(name.path)
+            if former is not None and former.metadata.uid != name.uid:
+                self.cache.remove(name.path)  # that was another object
+            return name.path
+        path = model.metadata.path
+        if not path:
+            raise WatchError("an object without a name")
+        self.cache.set(model)
+        return path
+
+
+def _name(raw: msgspec.Raw) -> _Name:
+    """Name and uid of an object. An exception when it has none."""
+    name = _names.decode(raw).metadata
+    if not name.name:
+        raise WatchError("an object without a name")
+    return name
+
+
+def _is_resumable(error: Exception) -> bool:
+    """Is nothing lost when the watch goes on at its last version? After a lost connection, or when the server is overloaded."""
+    if isinstance(error, ApiError):
+        return error.code in RESUMABLE
+    return isinstance(error, OSError | TimeoutError)

@@ -39,6 +39,25 @@ RESOURCES: dict[str, tuple[str, bool]] = {
 """What podplane itself asks for, by plural and group: where it is served, and whether it lives in namespaces."""
 
 
+class Selection(msgspec.Struct, frozen=True):
+    """Which objects of a resource a list or a watch is about: a namespace, a label selector, a field selector; "" for all.
+
+    `namespace` is ignored for a cluster-scoped resource. The selectors are texts, as the API takes them (`app=web,tier!=db`).
+    """
+
+    namespace: str = ""
+    labels: str = ""
+    fields: str = ""
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The selectors as query parameters."""
+        return {"labelSelector": self.labels, "fieldSelector": self.fields}
+
+
+ALL = Selection()
+
+
 def path_of(resource: str, namespace: str = "", name: str = "", subresource: str = "") -> str:
     """The path of a collection or an object, or of its subresource. KeyError for a resource that podplane doesn't ask for."""
     base, namespaced = RESOURCES[resource]
@@ -68,10 +87,16 @@ def of_node(token: str, node: str, port: int, path: str) -> Request:
     return Request("GET", f"{CORE}/nodes/{node}:{port}/proxy/{path}", {}, _headers(token))
 
 
-def watch(token: str, resource: str, resource_version: str) -> Request:
-    """Watch all objects of a resource from this version on."""
+def page(token: str, resource: str, selection: Selection, limit: int, continuation: str) -> Request:
+    """Read a page of a list: `limit` objects (0: all), from where the page with the token `continuation` ended."""
+    query = selection.query | {"limit": str(limit) if limit else "", "continue": continuation}
+    return Request("GET", path_of(resource, selection.namespace), _query(query), _headers(token))
+
+
+def watch(token: str, resource: str, resource_version: str, selection: Selection = ALL) -> Request:
+    """Watch objects of a resource from this version on."""
     query = {"watch": "true", "resourceVersion": resource_version, "allowWatchBookmarks": "true"}
-    return Request("GET", path_of(resource), _query(query), _headers(token))
+    return Request("GET", path_of(resource, selection.namespace), _query(query | selection.query), _headers(token))
 
 
 def create(token: str, resource: str, namespace: str, body: Mapping[str, Any]) -> Request:
@@ -110,7 +135,7 @@ def delete(token: str, resource: str, namespace: str, name: str, *, grace: int |
 def execute(
     token: str, namespace: str, pod: str, command: Sequence[str], *, container: str = "", stdin: bool = False, tty: bool = False
 ) -> Request:
-    """Run a command in a container, as a conversation (see `cluster.channels`)."""
+    """Run a command in a container, as a conversation (see `kubeapi.channels`)."""
     query: dict[str, list[str]] = {"command": list(command), "stdout": ["true"], "stderr": ["false" if tty else "true"]}
     if stdin:
         query["stdin"] = ["true"]

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from podplane.kernel.namespace import Namespace
@@ -35,7 +35,7 @@ class Publisher:
 
     client: Client
     origin: Callable[[], Namespace]
-    services: dict[str, Service]
+    services: Mapping[str, Service]
     _servers: dict[Place, asyncio.Server] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 

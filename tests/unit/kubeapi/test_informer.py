@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from podplane.kubeapi import channels
+from podplane.kubeapi import informer as informers
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.informer import Informer
 from podplane.kubeapi.messages import Answer, Request, Response, Stream
@@ -26,19 +29,22 @@ def node(name: str, uid: str = "u", version: int = 1, **labels: str) -> dict[str
 class Script:
     """An API server that plays a script: lists and watches in turn; a watch is chunks, or a refusal."""
 
-    def __init__(self, lists: list[list[dict[str, Any]]], watches: list[list[bytes] | Response]) -> None:
+    def __init__(self, lists: list[list[dict[str, Any]] | Response], watches: list[list[bytes] | Response]) -> None:
         self.lists, self.watches = lists, watches
         self.requests: list[Request] = []
 
     async def __call__(self, request: Request) -> Answer:
         self.requests.append(request)
         if not request.flag("watch"):
-            body = {"items": self.lists.pop(0), "metadata": {"resourceVersion": str(10 * len(self.requests))}}
+            step = self.lists.pop(0)
+            if isinstance(step, Response):
+                return step
+            body = {"items": step, "metadata": {"resourceVersion": str(10 * len(self.requests))}}
             return Response(200, json.dumps(body).encode())
         if not self.watches:
             await asyncio.sleep(3600)
-        step = self.watches.pop(0)
-        return step if isinstance(step, Response) else Stream(self._chunks(step))
+        then = self.watches.pop(0)
+        return then if isinstance(then, Response) else Stream(self._chunks(then))
 
     async def _chunks(self, chunks: list[bytes]) -> AsyncIterator[bytes]:
         for chunk in chunks:
@@ -136,6 +142,111 @@ async def test_it_follows_a_real_api_server() -> None:
     await asyncio.sleep(0.01)
     task.cancel()
     assert {name: n.spec.pod_cidrs[0] for name, n in informer.objects.items()} == {"n2": "10.244.2.0/24"}
+
+
+async def test_it_asks_for_what_it_was_made_for_in_pages_and_watches_the_same() -> None:
+    first = {"items": [node("a")], "metadata": {"resourceVersion": "5", "continue": "more/of it"}}
+    script = Script([Response(200, json.dumps(first).encode()), [node("b")]], [[event("ADDED", node("c"))]])
+    informer = Informer(Client(script, "t"), "pods", Node, namespace="web", labels="app=x", fields="spec.nodeName=n1")
+    await informer.sync()
+    task = asyncio.ensure_future(informer.run())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    assert [r.path for r in script.requests[:3]] == ["/api/v1/namespaces/web/pods"] * 3
+    selectors = {"labelSelector": ["app=x"], "fieldSelector": ["spec.nodeName=n1"]}
+    page, rest, watch = (dict(r.query) for r in script.requests[:3])
+    assert page == selectors | {"limit": ["500"]}
+    assert rest == selectors | {"limit": ["500"], "continue": ["more/of it"]}
+    assert watch == selectors | {"watch": ["true"], "resourceVersion": ["20"], "allowWatchBookmarks": ["true"]}
+    assert set(informer.objects) == {"a", "b", "c"}
+
+
+async def test_a_continuation_that_expires_begins_the_list_anew_and_at_last_in_one_piece() -> None:
+    page = Response(200, json.dumps({"items": [node("old")], "metadata": {"continue": "token"}}).encode())
+    gone = Response(410, b'{"reason":"Expired","code":410}')
+    script = Script([page, gone, page, gone, page, gone, [node("a"), node("b")]], [])
+    informer = Informer(Client(script, "t"), "nodes", Node)
+    await informer.sync()
+    assert set(informer.objects) == {"a", "b"}
+    assert [(r.parameter("limit"), r.parameter("continue")) for r in script.requests] == [
+        *[("500", ""), ("500", "token")] * 3,
+        ("", ""),
+    ]
+
+
+async def test_a_list_in_pages_of_a_real_server_is_the_whole_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(informers, "PAGE_OBJECTS", 2)
+    api = Api()
+    for number in range(1, 6):
+        await api.node(f"n{number}")
+    label = {"metadata": {"labels": {"zone": "a"}}}
+    await api("PATCH", "/api/v1/nodes/n3", label, content_type="application/merge-patch+json")
+    client = Client(api.server.handle, "secret")
+    whole, zone, one = (
+        Informer(client, "nodes", Node),
+        Informer(client, "nodes", Node, labels="zone=a"),
+        Informer(client, "nodes", Node, fields="metadata.name=n5"),
+    )
+    for informer in (whole, zone, one):
+        await informer.sync()
+    assert [set(i.objects) for i in (whole, zone, one)] == [{"n1", "n2", "n3", "n4", "n5"}, {"n3"}, {"n5"}]
+
+
+async def test_what_is_long_is_cut_into_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Telling costs a millisecond here: between two turns of the loop there are no more than a slice's."""
+    clock, turns = [0.0], [0]
+    monkeypatch.setattr(informers.time, "perf_counter", lambda: clock[0])
+    told: list[int] = []
+
+    def tell(_: Node | None, __: Node | None) -> None:
+        clock[0] += 0.001
+        told.append(turns[0])
+
+    async def count() -> None:
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    events = b"".join(event("DELETED", node(f"n{i}")) for i in range(50))
+    script = Script([[node(f"n{i}") for i in range(100)], [node("a")]], [[events], Response(500)])
+    informer = Informer(Client(script, "t"), "nodes", Node, sleep=_soon)
+    informer.subscribe(tell)
+    tasks = [asyncio.ensure_future(count()), asyncio.ensure_future(informer.run())]
+    async with asyncio.timeout(5):
+        while set(informer.objects) != {"a"}:  # noqa: ASYNC110  # the turns of the loop are what is counted
+            await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    assert len(told) == 100 + 50 + 51  # the list, the events of one chunk, the difference of the second list
+    assert max(Counter(told).values()) <= 1000 * informers.SLICE_SECONDS + 1
+
+
+async def _soon(_: float) -> None:
+    await asyncio.sleep(0)
+
+
+async def test_a_watch_that_is_left_is_closed() -> None:
+    closed: list[str] = []
+
+    async def handle(request: Request) -> Answer:
+        async def chunks() -> AsyncIterator[bytes]:
+            try:
+                yield event("ADDED", node("a", version=len(closed) + 2)) + (b"" if closed else b"<html>\n")
+                await asyncio.sleep(3600)
+            finally:
+                closed.append("closed")
+
+        if request.flag("watch"):
+            return Stream(chunks())
+        return Response(200, b'{"items":[],"metadata":{"resourceVersion":"1"}}')
+
+    informer = Informer(Client(handle, "t"), "nodes", Node, sleep=_soon)
+    task = asyncio.ensure_future(informer.run())
+    await asyncio.sleep(0.01)
+    assert (closed, set(informer.objects)) == (["closed"], {"a"})
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert closed == ["closed", "closed"]
 
 
 @given(st.integers(0, 255))
