@@ -24,6 +24,7 @@ from bench import (
     services,
     services_events,
     services_traffic,
+    slim_pods,
     start_stop,
     traffic,
     workloads,
@@ -41,6 +42,7 @@ BENCHES = {
     "services_events": services_events.run,
     "services_traffic": services_traffic.run,
     "kube_proxy": kube_proxy.run,
+    "slim_pods": slim_pods.run,
 }
 RESULTS = Path(__file__).with_name("results.json")
 HEADER = """# How fast podplane is
