@@ -23,7 +23,6 @@ UNDERLAY = {4: "192.168.1.{}", 6: "fd00:192:168:1::{}"}
 OWNER = Ownership(
     links=frozenset({"cbr0"}),
     link_prefixes=(pods.VETH_PREFIX,),
-    neighbour_links=frozenset({"eth0"}),
     route_protocol=ROUTE_PROTOCOL,
     tables=frozenset({nodes.TABLE}),
 )

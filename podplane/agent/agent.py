@@ -61,7 +61,6 @@ class Agent:
         ownership = Ownership(
             links=frozenset({config.bridge}),
             link_prefixes=(VETH_PREFIX,),
-            neighbour_links=frozenset({config.uplink}),
             route_protocol=ROUTE_PROTOCOL,
             tables=frozenset({TABLE, SERVICES_TABLE}),
         )

@@ -168,6 +168,11 @@ class Socket:
             raise
         self._sequence = 0
 
+    @property
+    def port(self) -> int:
+        """The port id of this socket: notifications of what it changed carry it (nlmsg_pid)."""
+        return int(self._socket.getsockname()[0])
+
     def close(self) -> None:
         """Close; idempotent."""
         self._socket.close()

@@ -16,6 +16,7 @@ from podplane.model.view import Sandbox, View
 from podplane.state.mac import mac_of
 from podplane.state.network import Address, Link, Neighbour, Peer, Route, Sysctl
 from podplane.state.nft import label
+from podplane.state.ownership import link_alias
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
 
 VETH_PREFIX = "pp"
@@ -45,10 +46,10 @@ def _node_side(sandbox: Sandbox, ips: list[IPAddress], mac: str, config: Network
         mtu=config.mtu,
         master=config.bridge,
         hairpin=True,
-        alias=label("pod", f"{sandbox.namespace}/{sandbox.name}"),  # the longest names would pass IFALIASZ
+        alias=link_alias(label("pod", f"{sandbox.namespace}/{sandbox.name}")),  # the longest names would pass IFALIASZ
         peer=Peer(netns=sandbox.netns, name=sandbox.ifname, mac=mac, mtu=config.mtu),
     )
-    return [veth, *(Neighbour(link=config.bridge, ip=ip, mac=mac) for ip in ips)]
+    return [veth, *(Neighbour(link=config.bridge, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL) for ip in ips)]
 
 
 def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node, config: NetworkConfig) -> list[Value]:
@@ -63,7 +64,7 @@ def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node, config: Networ
         gateway = gateway_of(block)
         values += [
             Address(netns=netns, link=ifname, ip=ip, prefix_length=block.prefixlen),
-            Neighbour(netns=netns, link=ifname, ip=gateway, mac=gateway_mac),
+            Neighbour(netns=netns, link=ifname, ip=gateway, mac=gateway_mac, protocol=ROUTE_PROTOCOL),
             Route(
                 netns=netns,
                 destination=DEFAULT[ip.version],

@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from podplane.state.network import Link
 from podplane.state.value import Identity, Value
+
+
+class Observation(NamedTuple):
+    """What the kernel said of one object: the value that it holds now, or None when the object is gone."""
+
+    identity: Identity
+    value: Value | None
 
 
 class Operation(NamedTuple):
@@ -41,15 +49,22 @@ class Failure:
 
 @dataclass(slots=True)
 class Report:
-    """What `apply` did: every operation is in exactly one of the two lists."""
+    """What `apply` did: every operation is in exactly one of `applied` and `failed`.
+
+    `recreated` are links that were deleted and made again, because the kernel can't change what was to change. With the old
+    link the kernel deleted its addresses, routes, neighbours, proxies and forwarding entries, except those that a later
+    operation of the same call made; its ports, and devices on top of it, lost it.
+    """
 
     applied: list[Operation] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
+    recreated: list[Link] = field(default_factory=list)
 
     def merge(self, other: Report) -> None:
         """Add another report's lists to this one."""
         self.applied += other.applied
         self.failed += other.failed
+        self.recreated += other.recreated
 
 
 def diff(old: Mapping[Identity, Value], new: Mapping[Identity, Value]) -> list[Operation]:

@@ -17,7 +17,8 @@ LINK = struct.Struct("=BxHiII")
 """struct ifinfomsg: family, type, index, flags, change mask."""
 IFF_UP = 1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
-IFLA_IFALIAS, IFLA_GROUP, IFLA_NET_NS_FD = 20, 27, 28
+IFLA_IFALIAS, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 20, 27, 28, 29
+RTEXT_FILTER_SKIP_STATS = 8
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 VETH_INFO_PEER = 1
 IFLA_BRPORT_MODE = 4
@@ -34,6 +35,7 @@ ROUTE = struct.Struct("=BBBBBBBBI")
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
 RTAX_MTU = 2
 RTN_UNICAST = 1
+RTPROT_KERNEL = 2
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
 RTNH_F_ONLINK = 4
 IP6_DEFAULT_METRIC = 1024
@@ -43,7 +45,7 @@ NEIGHBOUR = struct.Struct("=BxxxiHBB")
 """struct ndmsg: family, index, state, flags, type."""
 NDA_DST, NDA_LLADDR, NDA_PROTOCOL = 1, 2, 12
 NUD_PERMANENT, NUD_NOARP = 0x80, 0x40
-NTF_SELF, NTF_PROXY = 2, 8
+NTF_SELF, NTF_PROXY, NTF_EXT_LEARNED = 2, 8, 0x10
 
 RULE = struct.Struct("=BBBBBBBBI")
 """struct fib_rule_hdr: family, destination length, source length, tos, table, -, -, action, flags."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 
 from podplane.kernel.netlink import (
+    NLM_F_APPEND,
     NLM_F_CREATE,
     NLM_F_EXCL,
     NLM_F_REPLACE,
@@ -25,6 +25,7 @@ Index = Callable[[str], int]
 NamespaceFd = Callable[[str], int]
 CREATE = NLM_F_CREATE | NLM_F_EXCL
 PUT = NLM_F_CREATE | NLM_F_REPLACE
+ADD = NLM_F_CREATE | NLM_F_APPEND
 
 
 def mac_bytes(mac: str) -> bytes:
@@ -174,7 +175,15 @@ def neighbour(value: Neighbour, index: Index, kind: int, flags: int) -> Message:
     """RTM_NEWNEIGH or RTM_DELNEIGH of a permanent entry."""
     header = c.NEIGHBOUR.pack(c.FAMILY[value.ip.version], index(value.link), c.NUD_PERMANENT, 0, 0)
     payload = header + attribute(c.NDA_DST, value.ip.packed) + attribute(c.NDA_LLADDR, mac_bytes(value.mac))
+    if value.protocol and kind == c.RTM_NEWNEIGH:
+        payload += u8(c.NDA_PROTOCOL, value.protocol)
     return Message(kind, flags, payload, lambda: f"neighbour {value.ip} on {value.link}")
+
+
+def get_neighbour(value: Neighbour | Proxy, index: int) -> bytes:
+    """Payload that asks for one neighbour or proxy."""
+    flags = c.NTF_PROXY if isinstance(value, Proxy) else 0
+    return c.NEIGHBOUR.pack(c.FAMILY[value.ip.version], index, 0, flags, 0) + attribute(c.NDA_DST, value.ip.packed)
 
 
 def proxy(value: Proxy, index: Index, kind: int, flags: int) -> Message:
@@ -191,6 +200,12 @@ def fdb(value: Fdb, index: Index, kind: int, flags: int) -> Message:
     if value.remote is not None:
         payload += attribute(c.NDA_DST, value.remote.packed)
     return Message(kind, flags, payload, lambda: f"fdb {value.mac} on {value.link}")
+
+
+def has_many_remotes(value: Fdb) -> bool:
+    """May a VXLAN device have several entries for this MAC? Only for zero and multicast (vxlan_fdb_update), which flood."""
+    mac = mac_bytes(value.mac)
+    return bool(mac[0] & 1) or not any(mac)
 
 
 def rule(value: Rule, kind: int, flags: int) -> Message:
@@ -220,5 +235,15 @@ def _network(kind: int, network: IPNetwork | None) -> bytes:
 
 
 def get_link(name: str) -> bytes:
-    """Payload that asks for one link by name."""
-    return struct.pack("=BxHiII", 0, 0, 0, 0, 0) + text(c.IFLA_IFNAME, name)
+    """Payload that asks for one link by name, without its statistics."""
+    return c.LINK.pack(0, 0, 0, 0, 0) + text(c.IFLA_IFNAME, name) + without_statistics()
+
+
+def without_statistics() -> bytes:
+    """Attribute of a question for links: half of the answer would be counters."""
+    return u32(c.IFLA_EXT_MASK, c.RTEXT_FILTER_SKIP_STATS)
+
+
+def route_table(table: int) -> bytes:
+    """Attribute that narrows a dump of routes to one table."""
+    return u32(c.RTA_TABLE, table)

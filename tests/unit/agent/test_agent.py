@@ -27,7 +27,7 @@ from tests.unit.agent.rig import DUAL, Choosy, Rig, cluster, frontends, served, 
 
 async def is_gone(rig: Rig, pod: str) -> bool:
     """Does the kernel lose the pod's link? It carries nothing from now on, and is taken apart when nobody waits for it."""
-    assert not any(f'alias "{pod}"' in line and " up " in line for line in rig.host.objects.dump().splitlines())
+    assert not any(f'alias "podplane {pod}"' in line and " up " in line for line in rig.host.objects.dump().splitlines())
     for _ in range(1000):
         if pod not in rig.host.objects.dump():
             return True
@@ -43,7 +43,7 @@ async def test_a_pod_gets_the_next_addresses_and_gives_them_back() -> None:
     assert attached.ips == ("10.244.1.2", "fd00:10:244:1::2")
     assert attached.mac == "0a:58:0a:f4:01:02"
     assert "eth0 inet 10.244.1.2/24" in pod.objects.dump()
-    assert 'alias "pod/default/a"' in rig.host.objects.dump()
+    assert 'alias "podplane pod/default/a"' in rig.host.objects.dump()
     before = rig.agent.add(rig.attachment("b"))
     assert (await before).ips[0] == "10.244.1.3"
     await rig.agent.delete(rig.attachment("a", pod))
