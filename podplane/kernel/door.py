@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
 from podplane.kernel import netlink, syscalls
 from podplane.kernel.announce import LinkSocket
 from podplane.kernel.conntrack import Conntrack
@@ -21,13 +23,16 @@ from podplane.kernel.errors import KernelError, NotFound
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import Nft
 from podplane.kernel.rtnl import Rtnl, matches
-from podplane.kernel.sysctl import Sysctls, set_here
+from podplane.kernel.rtnl.monitor import Monitor as RtnlMonitor
+from podplane.kernel.rtnl.monitor import open_socket
+from podplane.kernel.rtnl.reading import list_links
+from podplane.kernel.sysctl import OpenSysctls, Sysctls, set_here
 from podplane.services import tables
 from podplane.services.flows import Ways
 from podplane.services.report import Flow
 from podplane.state.network import Sysctl
 from podplane.state.nft import NftValue
-from podplane.state.operations import Failure, Operation, Report
+from podplane.state.operations import Changes, Failure, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, IPAddress, Value
 
@@ -46,6 +51,30 @@ class Part(Protocol):
 
     def close(self) -> None:
         """Let go of the socket."""
+
+
+class NetworkPart(Part, Protocol):
+    """rtnetlink of one namespace."""
+
+    @property
+    def port(self) -> int:
+        """The port id that notifications of its own changes carry."""
+
+    def read_all(self) -> dict[Identity, Value]:
+        """What it holds, whosever it is, but what the kernel made itself."""
+
+
+class Monitor(Protocol):
+    """A subscription to what changes in a namespace's rtnetlink state; used from one thread at a time."""
+
+    def fileno(self) -> int:
+        """Readable when there are changes."""
+
+    def changes(self) -> Changes:
+        """What changed since the last call; returns at once."""
+
+    def close(self) -> None:
+        """End the subscription."""
 
 
 class NftPart(Part, Protocol):
@@ -85,6 +114,20 @@ class SysctlPart(Protocol):
         """The values of those that exist."""
 
 
+class SysctlWatch(Protocol):
+    """Looks at some sysctls of one namespace again and again, at little cost."""
+
+    def changed(self, expected: Mapping[str, str]) -> dict[str, str]:
+        """Name → value now, of those that have another value than expected; without those that are not watched."""
+
+    @property
+    def unwatched(self) -> frozenset[str]:
+        """Those that do not exist, or do not any more."""
+
+    def close(self) -> None:
+        """End the watch."""
+
+
 PodNamespace = tuple[Namespace, Mapping[str, str]]
 """A namespace, and sysctls to set there."""
 
@@ -92,8 +135,11 @@ PodNamespace = tuple[Namespace, Mapping[str, str]]
 class Opener(Protocol):
     """Opens the parts of the kernel in a namespace."""
 
-    def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> Part:
+    def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> NetworkPart:
         """rtnetlink; `namespace_fd` finds the namespaces that veth peers are put in."""
+
+    def monitor(self, namespace: Namespace, owner: Ownership, port: Callable[[], int]) -> Monitor:
+        """A subscription to rtnetlink; `port` says whose own changes are left out."""
 
     def pod_namespaces(
         self, wanted: Mapping[str, PodNamespace], namespace_fd: Callable[[str], int]
@@ -112,13 +158,25 @@ class Opener(Protocol):
     def sysctls(self, namespace: Namespace) -> SysctlPart:
         """Its sysctls."""
 
+    def sysctl_watch(self, namespace: Namespace, names: Iterable[str]) -> SysctlWatch:
+        """A watch of some of its sysctls."""
+
 
 class KernelOpener:
     """Opens the real kernel: sockets are opened in the namespace, and may be used from anywhere."""
 
-    def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> Part:
+    def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> NetworkPart:
         """rtnetlink (NETLINK_ROUTE)."""
         return Rtnl(namespace.run(netlink.Socket, NETLINK_ROUTE), namespace_fd)
+
+    def monitor(self, namespace: Namespace, owner: Ownership, port: Callable[[], int]) -> Monitor:
+        """Subscribed to the RTNLGRP_* groups."""
+
+        def links() -> list[bytes]:
+            with namespace.run(netlink.Socket, NETLINK_ROUTE) as socket:
+                return list_links(socket)
+
+        return RtnlMonitor(namespace.run(open_socket), links, owner, port)
 
     def pod_namespaces(
         self, wanted: Mapping[str, PodNamespace], namespace_fd: Callable[[str], int]
@@ -160,6 +218,10 @@ class KernelOpener:
         """/proc/sys/net as seen from the namespace."""
         return Sysctls(namespace)
 
+    def sysctl_watch(self, namespace: Namespace, names: Iterable[str]) -> SysctlWatch:
+        """Descriptors of /proc/sys/net, opened in the namespace."""
+        return OpenSysctls.open(namespace, names)
+
 
 class Kernel:
     """One node's kernel state. Methods block for as long as the kernel works, and are called from one thread at a time."""
@@ -178,6 +240,25 @@ class Kernel:
     def detach(self, name: str) -> None:
         """Forget a namespace: what was in it counts as gone."""
         self._namespaces.pop(name, None)
+
+    def monitor(self, owner: Ownership) -> Monitor:
+        """A subscription to what others change in the rtnetlink state of the node's own namespace."""
+        return self._opener.monitor(self._namespaces[HOST], owner, lambda: self._rtnl.port)
+
+    def read_namespace(self, name: str) -> dict[Identity, Value]:
+        """The rtnetlink state of an attached namespace: all but what the kernel made itself. NotFound when it is not attached."""
+        self._fd(name)
+        part = self._opener.rtnl(self._namespaces[name], self._fd)
+        try:
+            found = part.read_all()
+        finally:
+            part.close()
+        values = (msgspec.structs.replace(value, netns=name) for value in found.values())
+        return {value.identity: value for value in values}
+
+    def sysctl_watch(self, names: Iterable[str]) -> SysctlWatch:
+        """A watch of sysctls of the node's own namespace."""
+        return self._opener.sysctl_watch(self._namespaces[HOST], names)
 
     def close(self) -> None:
         """Let go of the sockets; what the kernel holds stays."""

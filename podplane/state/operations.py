@@ -21,6 +21,18 @@ class Observation(NamedTuple):
     value: Value | None
 
 
+class Changes(NamedTuple):
+    """What the kernel announced since it was asked last.
+
+    `links` are names of links that came, went, went up or down, or gained or lost carrier: what lies on them must be read again.
+    `lost` says that announcements were lost: everything must be read again.
+    """
+
+    observations: list[Observation]
+    links: set[str]
+    lost: bool
+
+
 class Operation(NamedTuple):
     """Make `new` out of `old` (both have one identity); None as `old` creates, None as `new` deletes."""
 

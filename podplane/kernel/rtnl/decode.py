@@ -10,6 +10,8 @@ import ipaddress
 import struct
 from collections.abc import Mapping
 
+import msgspec
+
 from podplane.kernel.netlink import parse_attributes
 from podplane.kernel.rtnl import constants as c
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule, Vxlan
@@ -62,6 +64,11 @@ def link(payload: bytes, names: Names) -> Link:
         alias=_text(found.get(c.IFLA_IFALIAS)),
         vxlan=_vxlan(info.get(c.IFLA_INFO_DATA, b""), names) if kind == "vxlan" else None,
     )
+
+
+def with_hairpin(value: Link, hairpin: bool) -> Link:
+    """The link with its port's hairpin mode as a bridge says it."""
+    return msgspec.structs.replace(value, hairpin=hairpin)
 
 
 def _vxlan(data: bytes, names: Names) -> Vxlan:

@@ -55,9 +55,14 @@ def has_protocol(value: Value, protocol: int) -> bool:
     return bool(protocol) and getattr(value, "protocol", 0) == protocol
 
 
+def list_links(socket: Socket) -> list[bytes]:
+    """All links as the kernel dumps them, without statistics."""
+    return _dump(socket, c.RTM_GETLINK, c.LINK.pack(0, 0, 0, 0, 0) + encode.without_statistics())
+
+
 def _links(socket: Socket) -> tuple[dict[int, str], dict[int, Link]]:
     """Index → name, and index → link, of all links."""
-    rows = _dump(socket, c.RTM_GETLINK, c.LINK.pack(0, 0, 0, 0, 0) + encode.without_statistics())
+    rows = list_links(socket)
     names = dict(decode.link_name(payload) for payload in rows)
     return names, {decode.link_name(payload)[0]: decode.link(payload, names) for payload in rows}
 
