@@ -1,4 +1,4 @@
-"""What one namespace of the fake kernel holds."""
+"""What one namespace of the fake kernel holds, and who is told when that changes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from podplane.kernel.fakes.monitor import FakeMonitor
 from podplane.kernel.text import ip, nft
 from podplane.state.network import Address, Link, Neighbour, Route, Sysctl
+from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
 
 
@@ -23,36 +25,70 @@ class Objects:
     sysctls: dict[str, str] = field(default_factory=dict)
     foreign_commits: int = 0
     peers: dict[str, tuple[Objects, str]] = field(default_factory=dict)
+    monitors: list[FakeMonitor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         loopback = Link(name="lo", up=False)
         self.network[loopback.identity] = loopback
 
-    def on_link(self, name: str) -> list[Value]:
+    def links(self) -> list[Link]:
+        """All links."""
+        return [value for value in self.network.values() if isinstance(value, Link)]
+
+    def own_links(self, owner: Ownership) -> set[str]:
+        """The names of the links that are this owner's."""
+        return {link.name for link in self.links() if owner.owns_link(link.name, link.alias)}
+
+    def monitor(self, owner: Ownership) -> FakeMonitor:
+        """A new subscription."""
+        made = FakeMonitor(owner, lambda: self.own_links(owner))
+        self.monitors.append(made)
+        return made
+
+    def announce(self, value: Value, *, is_there: bool) -> None:
+        """Tell that an object came, changed or went."""
+        for monitor in self.monitors:
+            monitor.observe(value, is_there)
+
+    def put_link(self, link: Link) -> None:
+        """A link came or changed; one that goes down loses what the kernel deletes then, and its peer the carrier."""
+        before = self.network.get(link.identity)
+        self.network[link.identity] = link
+        was_up = isinstance(before, Link) and before.up
+        if was_up and not link.up:
+            self._lose([v for v in self._on_link(link.name) if _goes_with_the_link_state(v)])
+        self.announce(link, is_there=True)
+        if before is None or was_up != link.up:
+            self._report(link.name)
+            there, far = self.peers.get(link.name, (self, ""))
+            there._report(far)
+
+    def delete_link(self, name: str) -> None:
+        """Delete a link, what lies on it, and the other end of a veth pair; its ports lose it."""
+        self._lose(self._on_link(name))
+        link = self.network.pop(Link(name=name).identity)
+        self.announce(link, is_there=False)
+        self._report(name)
+        for port in (link for link in self.links() if link.master == name):
+            self.put_link(msgspec.structs.replace(port, master="", hairpin=False))
+        there, far = self.peers.pop(name, (None, ""))
+        if there is not None and there.peers.pop(far, None) is not None:
+            there.delete_link(far)
+
+    def _report(self, name: str) -> None:
+        for monitor in self.monitors if name else ():
+            monitor.report_link(name)
+
+    def _on_link(self, name: str) -> list[Value]:
         """What lies on a link: addresses, routes, neighbours, proxies, forwarding entries."""
         return [value for value in self.network.values() if getattr(value, "link", "") == name]
 
-    def delete_link(self, name: str) -> list[Value]:
-        """Delete a link, what lies on it, and the other end of a veth pair; its ports lose it. What went in this namespace."""
-        gone = [*self.on_link(name), self.network[Link(name=name).identity]]
-        for value in gone:
+    def _lose(self, values: list[Value]) -> None:
+        """These go with their link, or its state. The kernel is silent about IPv4 routes (fib_sync_down_dev)."""
+        for value in values:
+            if not (isinstance(value, Route) and value.destination.version == 4):
+                self.announce(value, is_there=False)
             del self.network[value.identity]
-        for value in [v for v in self.network.values() if isinstance(v, Link) and v.master == name]:
-            self.network[value.identity] = msgspec.structs.replace(value, master="", hairpin=False)
-        there, far = self.peers.pop(name, (None, ""))
-        if there is not None and there.peers.pop(far, None) is not None:
-            lost = there.delete_link(far)
-            gone += lost if there is self else []
-        return gone
-
-    def flush_link(self, name: str) -> list[Value]:
-        """What the kernel deletes when a link is set down: its routes and neighbours, and its IPv6 addresses. What went."""
-        gone: list[Value] = [
-            v for v in self.on_link(name) if isinstance(v, Route | Neighbour) or (isinstance(v, Address) and v.ip.version == 6)
-        ]
-        for value in gone:
-            del self.network[value.identity]
-        return gone
 
     def dump(self) -> str:
         """Everything, in the syntax of `ip` and `nft list`; what rtnetlink's objects are lines, the tables follow."""
@@ -60,3 +96,8 @@ class Objects:
         lines = ip.lines([*self.network.values(), *sysctls])
         ordered = sorted(self.nft.values(), key=lambda value: str(value.identity))
         return "".join(f"{line}\n" for line in lines) + nft.tables(ordered)
+
+
+def _goes_with_the_link_state(value: Value) -> bool:
+    """Is it deleted when its link is set down? Routes, neighbours, and IPv6 addresses (addrconf_ifdown)."""
+    return isinstance(value, Route | Neighbour) or (isinstance(value, Address) and value.ip.version == 6)

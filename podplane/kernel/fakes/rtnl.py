@@ -40,6 +40,11 @@ class FakeRtnl:
         self._objects = objects
         self._find = find
 
+    @property
+    def port(self) -> int:
+        """No port: a fake monitor is told of nothing that it should leave out."""
+        return 0
+
     def close(self) -> None:
         """Nothing."""
 
@@ -139,16 +144,12 @@ class FakeRtnl:
             "master": link.master if link.kind else before.master,
             "hairpin": link.hairpin if link.master else before.hairpin and not link.kind,
         }
-        self._objects.network[link.identity] = msgspec.structs.replace(link, **changes)
-        if before.up and not link.up:
-            self._objects.flush_link(link.name)
+        self._objects.put_link(msgspec.structs.replace(link, **changes))
 
     def _create(self, link: Link) -> None:
         if link.peer is not None:
             self._make_peer(link)
-        self._objects.network[link.identity] = msgspec.structs.replace(
-            link, peer=None, hairpin=link.hairpin and bool(link.master)
-        )
+        self._objects.put_link(msgspec.structs.replace(link, peer=None, hairpin=link.hairpin and bool(link.master)))
 
     def _make_peer(self, link: Link) -> None:
         assert link.peer is not None
@@ -156,7 +157,7 @@ class FakeRtnl:
         far = Link(name=link.peer.name, kind="veth", up=False, mac=link.peer.mac, mtu=link.peer.mtu)
         if far.identity in there.network or (there is self._objects and far.name == link.name):
             raise from_errno(f"create link {link.name}", errno.EEXIST)
-        there.network[far.identity] = far
+        there.put_link(far)
         there.peers[far.name] = (self._objects, link.name)
         self._objects.peers[link.name] = (there, far.name)
 
@@ -170,10 +171,8 @@ class FakeRtnl:
 
     def read(self, owner: Ownership) -> dict[Identity, Value]:
         """What this namespace holds with the marks of the owner."""
-        network = self._objects.network
-        links = [v for v in network.values() if isinstance(v, Link) and owner.owns_link(v.name, v.alias)]
-        own = {link.name for link in links}
-        return {i: v for i, v in network.items() if _owned(v, own, owner)}
+        own = self._objects.own_links(owner)
+        return {i: v for i, v in self._objects.network.items() if _owned(v, own, owner)}
 
     def read_all(self) -> dict[Identity, Value]:
         """Everything that this namespace holds."""

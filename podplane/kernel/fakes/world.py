@@ -6,16 +6,19 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from podplane.kernel.door import Announcer, NftPart, Part, PodNamespace, SysctlPart, Tracked
+import msgspec
+
+from podplane.kernel.door import Announcer, Monitor, NetworkPart, NftPart, Part, PodNamespace, SysctlPart, SysctlWatch, Tracked
 from podplane.kernel.errors import KernelError
 from podplane.kernel.fakes.nft import FakeNft
 from podplane.kernel.fakes.objects import Objects
 from podplane.kernel.fakes.rtnl import FakeRtnl
-from podplane.kernel.fakes.sysctl import FakeSysctls
+from podplane.kernel.fakes.sysctl import FakeSysctls, FakeSysctlWatch
 from podplane.kernel.namespace import Namespace
 from podplane.services.flows import Ways
 from podplane.services.report import Flow
 from podplane.state.network import Link
+from podplane.state.ownership import Ownership
 from podplane.state.value import IPAddress, Value
 
 T = TypeVar("T")
@@ -40,6 +43,37 @@ class FakeNamespace:
 
     def close(self) -> None:
         """Nothing."""
+
+    # A foreign hand: what somebody else does here, which monitors are told.
+
+    def delete(self, value: Value) -> None:
+        """Somebody deletes an object of rtnetlink. KeyError when there is none."""
+        if isinstance(value, Link):
+            self.objects.delete_link(value.name)
+        else:
+            self.objects.announce(self.objects.network.pop(value.identity), is_there=False)
+
+    def put(self, value: Value) -> None:
+        """Somebody makes an object of rtnetlink, or puts one in the place of another (`ip … replace`)."""
+        if isinstance(value, Link):
+            self.objects.put_link(value)
+        else:
+            self.objects.network[value.identity] = value
+            self.objects.announce(value, is_there=True)
+
+    def set_link(self, name: str, *, up: bool) -> None:
+        """Somebody sets a link up or down."""
+        link = self.objects.network[Link(name=name).identity]
+        self.put(msgspec.structs.replace(link, up=up))
+
+    def set_sysctl(self, name: str, value: str) -> None:
+        """Somebody sets a sysctl."""
+        self.objects.sysctls[name] = value
+
+    def lose_changes(self) -> None:
+        """The buffers of monitors overflow."""
+        for monitor in self.objects.monitors:
+            monitor.lose()
 
 
 class FakeConntrack:
@@ -90,7 +124,7 @@ class FakeOpener:
     def _objects(self, namespace: Namespace) -> Objects:
         return self._by_fd[namespace.fd].objects
 
-    def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> Part:
+    def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> NetworkPart:
         """rtnetlink."""
         return FakeRtnl(self._objects(namespace), lambda name: self._by_fd[namespace_fd(name)].objects)
 
@@ -117,9 +151,16 @@ class FakeOpener:
 
     def sysctls(self, namespace: Namespace) -> SysctlPart:
         """Sysctls."""
+        return self._objects_sysctls(namespace)
+
+    def _objects_sysctls(self, namespace: Namespace) -> FakeSysctls:
         objects = self._objects(namespace)
-        return FakeSysctls(objects.sysctls, lambda: _interfaces(objects.network.values()))
+        return FakeSysctls(objects.sysctls, lambda: {link.name for link in objects.links()})
 
+    def monitor(self, namespace: Namespace, owner: Ownership, port: Callable[[], int]) -> Monitor:
+        """A subscription to what a foreign hand does, and to what becomes of links."""
+        return self._objects(namespace).monitor(owner)
 
-def _interfaces(values: Iterable[Value]) -> set[str]:
-    return {value.name for value in values if isinstance(value, Link)}
+    def sysctl_watch(self, namespace: Namespace, names: Iterable[str]) -> SysctlWatch:
+        """A watch of sysctls."""
+        return FakeSysctlWatch(self._objects_sysctls(namespace), names)
