@@ -13,13 +13,13 @@ import msgspec
 
 from podplane.kernel.errors import KernelError, NotFound, from_errno
 from podplane.kernel.fakes.objects import Objects
-from podplane.kernel.rtnl.conflicts import GONE, creation_error, foreign_error, is_foreign
+from podplane.kernel.rtnl.conflicts import GONE, ForeignObject, blocking_link, creation_error, foreign_error, is_foreign
 from podplane.kernel.rtnl.matching import must_recreate
 from podplane.kernel.rtnl.reading import has_protocol
 from podplane.kernel.rtnl.table import RANK
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule
 from podplane.state.operations import Failure, Operation, Report
-from podplane.state.ownership import Ownership
+from podplane.state.ownership import Ownership, is_marked
 from podplane.state.value import Identity, IPAddress, Value
 
 MISSING: dict[type[Value], int] = {
@@ -39,6 +39,7 @@ class FakeRtnl:
     def __init__(self, objects: Objects, find: Callable[[str], Objects]) -> None:
         self._objects = objects
         self._find = find
+        self._blocked: dict[str, KernelError] = {}
 
     @property
     def port(self) -> int:
@@ -51,6 +52,7 @@ class FakeRtnl:
     def apply(self, operations: Sequence[Operation]) -> Report:
         """Removals first, then what is new or changed, links before the rest; each operation for itself."""
         report = Report()
+        self._blocked = {name: error for name, error in self._blocked.items() if self._is_blocked(name)}
         gone = sorted((o for o in operations if o.new is None), key=lambda o: -RANK[type(o.value)])
         put = sorted((o for o in operations if o.new is not None), key=lambda o: (RANK[type(o.value)], _has_master(o)))
         for operation in (*gone, *put):
@@ -61,12 +63,20 @@ class FakeRtnl:
                     self._put(operation, report)
             except KernelError as error:
                 report.failed.append(Failure(operation, error))
+                if isinstance(error, ForeignObject) and isinstance(operation.value, Link):
+                    self._blocked[operation.value.name] = error
             else:
                 report.applied.append(operation)
         return report
 
+    def _is_blocked(self, name: str) -> bool:
+        present = self._objects.network.get(Link(name=name).identity)
+        return isinstance(present, Link) and not is_marked(present.alias)
+
     def _remove(self, value: Value) -> None:
         """What is gone, or somebody else's, is no error (see `rtnl.conflicts`)."""
+        if blocking_link(value, self._blocked):
+            return
         try:
             self.delete(value)
         except KernelError as error:
@@ -96,6 +106,8 @@ class FakeRtnl:
     def _put(self, operation: Operation, report: Report) -> None:
         value = _local(operation.value)
         network = self._objects.network
+        if name := blocking_link(value, self._blocked):
+            raise self._blocked[name]
         if isinstance(value, Link):
             self._put_link(operation, value, report)
             return

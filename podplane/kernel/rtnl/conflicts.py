@@ -4,6 +4,7 @@ The same rules hold for the real kernel and for the fake:
 
 - Creating what is there already: done when it is podplane's and as wanted, refused otherwise.
 - Changing what somebody else replaced by an object of their own: refused. What is gone is made anew, except for links.
+- What would lie on a link whose creation or change was refused so is refused, too, until that link is gone.
 - Deleting what is gone, or what somebody else replaced by an object of their own: done, and theirs stays.
 
 A link without podplane's mark, a route, rule, neighbour or proxy of another protocol is somebody else's. Addresses and
@@ -13,6 +14,7 @@ forwarding entries have no mark: they are podplane's when they are equal to the 
 from __future__ import annotations
 
 import errno
+from collections.abc import Collection
 
 from podplane.kernel.errors import Exists
 from podplane.kernel.rtnl.matching import matches
@@ -50,9 +52,21 @@ def creation_error(wanted: Value, present: Value) -> Exists | None:
     return Exists(f"create {ip.line(wanted)}", f"another one is there: {ip.line(present)}", errno.EEXIST)
 
 
-def foreign_error(wanted: Value, present: Value) -> Exists:
+class ForeignObject(Exists):
+    """Somebody else's object is in the place of a wanted one."""
+
+
+def blocking_link(value: Value, foreign: Collection[str]) -> str:
+    """Which of these links, which are somebody else's and have names that ours should have, the value would lie on; "" for none."""
+    for name in (getattr(value, "link", ""), getattr(value, "master", "")):
+        if name and name in foreign:
+            return str(name)
+    return ""
+
+
+def foreign_error(wanted: Value, present: Value) -> ForeignObject:
     """The error that names somebody else's object in the place of a wanted one, and what to do about it."""
     command = COMMANDS.get(type(wanted), "delete it")
     hint = f"remove it ({command}), or let podplane use another name" if isinstance(wanted, Link) else f"remove it ({command})"
     what = f"link {wanted.name}" if isinstance(wanted, Link) else ip.line(wanted)
-    return Exists(f"create {what}", f"there is one that podplane did not make: {ip.line(present)}", errno.EEXIST, hint)
+    return ForeignObject(f"create {what}", f"there is one that podplane did not make: {ip.line(present)}", errno.EEXIST, hint)

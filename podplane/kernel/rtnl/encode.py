@@ -134,25 +134,11 @@ def address(value: Address, index: Index, kind: int, flags: int) -> Message:
     return Message(kind, flags, payload, lambda: f"address {value.ip}/{value.prefix_length} on {value.link}")
 
 
-def route(value: Route, index: Index, kind: int, flags: int) -> Message:
-    """RTM_NEWROUTE or RTM_DELROUTE."""
-    destination = value.destination
-    version = destination.version
-    scope = c.RT_SCOPE_LINK if version == 4 and value.gateway is None else c.RT_SCOPE_UNIVERSE
-    if kind == c.RTM_DELROUTE:
-        scope = c.RT_SCOPE_NOWHERE
-    header = c.ROUTE.pack(
-        c.FAMILY[version],
-        destination.prefixlen,
-        0,
-        0,
-        min(value.table, 255) if value.table < 256 else 0,
-        value.protocol,
-        scope,
-        c.RTN_UNICAST,
-        c.RTNH_F_ONLINK if value.onlink else 0,
-    )
-    parts = [header, attribute(c.RTA_DST, destination.network_address.packed), u32(c.RTA_TABLE, value.table)]
+def route(value: Route, index: Index, flags: int) -> Message:
+    """RTM_NEWROUTE."""
+    is_on_link = value.destination.version == 4 and value.gateway is None
+    header = _route_header(value, c.RT_SCOPE_LINK if is_on_link else c.RT_SCOPE_UNIVERSE)
+    parts = [header, *_route_key(value)]
     if value.gateway is not None:
         parts.append(attribute(c.RTA_GATEWAY, value.gateway.packed))
     if value.link:
@@ -163,7 +149,27 @@ def route(value: Route, index: Index, kind: int, flags: int) -> Message:
         parts.append(attribute(c.RTA_PREFSRC, value.source.packed))
     if value.mtu:
         parts.append(nested(c.RTA_METRICS, u32(c.RTAX_MTU, value.mtu)))
-    return Message(kind, flags, b"".join(parts), lambda: f"route {_route_text(value)}")
+    return Message(c.RTM_NEWROUTE, flags, b"".join(parts), lambda: f"route {_route_text(value)}")
+
+
+def delete_route(value: Route) -> Message:
+    """RTM_DELROUTE of the route with this identity and protocol, wherever it leads: the kernel compares what the message says."""
+    metric = value.metric or (c.IP6_DEFAULT_METRIC if value.destination.version == 6 else 0)
+    parts = [_route_header(value, c.RT_SCOPE_NOWHERE), *_route_key(value)]
+    if metric:
+        parts.append(u32(c.RTA_PRIORITY, metric))
+    return Message(c.RTM_DELROUTE, 0, b"".join(parts), lambda: f"route {_route_text(value)}")
+
+
+def _route_header(value: Route, scope: int) -> bytes:
+    table = value.table if value.table < 256 else 0
+    onlink = c.RTNH_F_ONLINK if value.onlink and scope != c.RT_SCOPE_NOWHERE else 0
+    family, length = c.FAMILY[value.destination.version], value.destination.prefixlen
+    return c.ROUTE.pack(family, length, 0, 0, table, value.protocol, scope, c.RTN_UNICAST, onlink)
+
+
+def _route_key(value: Route) -> list[bytes]:
+    return [attribute(c.RTA_DST, value.destination.network_address.packed), u32(c.RTA_TABLE, value.table)]
 
 
 def _route_text(value: Route) -> str:

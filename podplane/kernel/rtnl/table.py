@@ -12,19 +12,19 @@ creation, and before a change or a deletion that would hit whatever is there, th
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from podplane.kernel.errors import KernelError, NotFound, from_errno
 from podplane.kernel.netlink import BATCH_BYTES, BATCH_MESSAGES, Message, Refusal, Socket
 from podplane.kernel.rtnl import constants as c
 from podplane.kernel.rtnl import decode, encode, reading
-from podplane.kernel.rtnl.conflicts import GONE, creation_error, foreign_error, is_foreign
+from podplane.kernel.rtnl.conflicts import GONE, ForeignObject, blocking_link, creation_error, foreign_error, is_foreign
 from podplane.kernel.rtnl.matching import must_recreate
 from podplane.kernel.rtnl.present import Links, Present, local_identity
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule
 from podplane.state.operations import Failure, Operation, Report
-from podplane.state.ownership import Ownership
+from podplane.state.ownership import Ownership, is_marked
 from podplane.state.value import Identity, Value
 
 DELETE_GROUP = 0x7070_0001
@@ -32,8 +32,8 @@ RANK: dict[type[Value], int] = {Link: 0, Address: 1, Neighbour: 2, Fdb: 2, Route
 ASK_BEFORE_CREATION = (Proxy, Rule)
 """The kernel overwrites a proxy in spite of NLM_F_EXCL (neigh_add), and takes two rules that differ in their table only."""
 ASK_BEFORE_CHANGE = (Neighbour, Proxy, Route, Rule)
-ASK_BEFORE_DELETION = (Neighbour, Proxy)
-"""The kernel deletes them whatever their protocol; of routes and rules it deletes only those of the protocol that the message says."""
+ASK_BEFORE_DELETION = (Neighbour, Proxy, Rule)
+"""The kernel deletes neighbours and proxies whatever their protocol, and a rule only when the message says all that it has."""
 
 
 ROUNDS = 3
@@ -73,6 +73,7 @@ class Rtnl:
         self._namespace_fd = namespace_fd
         self._links = Links(socket)
         self._present = Present(socket, self._links)
+        self._blocked: dict[str, KernelError] = {}
 
     @property
     def port(self) -> int:
@@ -94,6 +95,7 @@ class Rtnl:
     def apply(self, operations: Sequence[Operation]) -> Report:
         """Carry out operations of this namespace: removals first, then what is new or changed, links before the rest."""
         self._links.clear()  # a name may stand for another link than the last time
+        self._blocked = {name: error for name, error in self._blocked.items() if self._is_blocked(name)}
         report = Report()
         removals = sorted((o for o in operations if o.new is None), key=lambda o: -RANK[type(o.value)])
         self._report(removals, self._remove(removals), report)
@@ -128,6 +130,24 @@ class Rtnl:
         there = ((o, found.get(local_identity(o.value))) for o in asked)
         return {id(o): value for o, value in there if value is not None}
 
+    def _is_blocked(self, name: str) -> bool:
+        """Is there still somebody else's link of a name that one of ours should have?"""
+        try:
+            return not is_marked(decode.link(self._links.find(name).payload, {}).alias)
+        except NotFound:
+            return False
+
+    def _block(self, operations: Iterable[Operation], errors: Errors) -> None:
+        """Refuse what lies on links that are somebody else's: the first refusal is for the link, the others come with it."""
+        for operation in operations:
+            value, error = operation.value, errors.get(id(operation))
+            if isinstance(value, Link) and isinstance(error, ForeignObject):
+                self._blocked[value.name] = error
+        for operation in operations:
+            name = blocking_link(operation.value, self._blocked)
+            if name:
+                errors[id(operation)] = self._blocked[name]
+
     # Removals.
 
     def _remove(self, operations: list[Operation]) -> Errors:
@@ -137,8 +157,11 @@ class Rtnl:
         steps: list[Step] = []
         for operation in operations:
             present = there.get(id(operation))
+            if blocking_link(operation.value, self._blocked):
+                continue  # it went with our link
             if present is None or not is_foreign(operation.value, present):
-                steps += [Step(operation, message) for message in self._removal(operation.value, group)]
+                value = present if isinstance(present, Rule) else operation.value
+                steps += [Step(operation, message) for message in self._removal(value, group)]
         refused = {key: one for key, one in self._send(steps).items() if one.refusal.errno not in GONE}
         errors = {key: one.error for key, one in refused.items()}
         if group and any(isinstance(step.operation.value, Link) for step in steps):
@@ -169,6 +192,8 @@ class Rtnl:
     def _put(self, operations: list[Operation]) -> Errors:
         errors: Errors = {}
         steps: list[Step] = []
+        self._block(operations, errors)
+        operations, all_operations = [o for o in operations if id(o) not in errors], operations
         created = [o for o in operations if o.old is None]
         there = self._what_is_there(created, ASK_BEFORE_CREATION)
         there |= self._what_is_there([o for o in operations if o.old is not None], ASK_BEFORE_CHANGE)
@@ -176,9 +201,12 @@ class Rtnl:
             try:
                 if not self._is_there(operation, there.get(id(operation))):
                     steps += [Step(operation, message) for message in self._arrival(operation)]
+                    steps += self._removal_of_old_rule(operation, there.get(id(operation)))
             except KernelError as error:
                 errors[id(operation)] = error
-        return errors | self._settle(steps, self._send(steps), ROUNDS)
+        errors |= self._settle(steps, self._send(steps), ROUNDS)
+        self._block(all_operations, errors)
+        return errors
 
     @staticmethod
     def _is_there(operation: Operation, present: Value | None) -> bool:
@@ -193,7 +221,13 @@ class Rtnl:
             return True
         if is_foreign(wanted, present):
             raise foreign_error(wanted, present)
-        return False
+        return isinstance(wanted, Rule) and wanted == present
+
+    def _removal_of_old_rule(self, operation: Operation, present: Value | None) -> list[Step]:
+        """The kernel can't change a rule: the new one is added, then the old one is deleted."""
+        if operation.old is None or not isinstance(present, Rule):
+            return []
+        return [Step(operation, self._message(present, delete=True))]
 
     def _settle(self, steps: list[Step], refused: Refusals, rounds: int) -> Errors:
         """See to what was there already (EEXIST): nothing is wrong when that is podplane's own and as it should be.
@@ -226,8 +260,12 @@ class Rtnl:
                     errors[key] = error
             elif isinstance(operation.value, Neighbour):  # the kernel found it out by itself
                 again.append(Step(operation, self._message(operation.value, replace=True)))
-        names = {o.value.name for key, o in existing.items() if isinstance(o.value, Link) and key not in errors}
-        again += self._on_links(names, [operations[key] for key in errors])
+        names = {
+            o.value.name
+            for key, o in existing.items()
+            if isinstance(o.value, Link) and not isinstance(errors.get(key), ForeignObject)
+        }
+        again += self._on_links(names, [operations[key] for key in errors if key not in existing])
         for key in {id(step.operation) for step in again}:
             errors.pop(key, None)
         return errors | self._settle(again, self._send(again), rounds - 1)
@@ -247,8 +285,6 @@ class Rtnl:
         old, value = operation
         if isinstance(value, Link):
             return self._link(old, value)
-        if isinstance(value, Rule) and old is not None and old != value:
-            return [self._message(value), self._message(old, delete=True)]  # the kernel can't change a rule
         if value is None:
             raise ValueError("a deletion is no arrival")
         return [self._message(value, replace=old is not None)]
@@ -285,11 +321,11 @@ class Rtnl:
             case Proxy():
                 return encode.proxy(value, index, c.RTM_DELNEIGH if delete else c.RTM_NEWNEIGH, flags)
             case Fdb():
-                if flags == encode.CREATE and encode.has_many_remotes(value):
+                if not delete and encode.has_many_remotes(value):
                     flags = encode.ADD
                 return encode.fdb(value, index, c.RTM_DELNEIGH if delete else c.RTM_NEWNEIGH, flags)
             case Route():
-                return encode.route(value, index, c.RTM_DELROUTE if delete else c.RTM_NEWROUTE, flags)
+                return encode.delete_route(value) if delete else encode.route(value, index, flags)
             case Rule():
                 return encode.rule(value, c.RTM_DELRULE if delete else c.RTM_NEWRULE, 0 if delete else encode.CREATE)
         raise KernelError(f"{value}", "rtnetlink knows no such value")
