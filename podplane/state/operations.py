@@ -24,7 +24,8 @@ class Observation(NamedTuple):
 class Changes(NamedTuple):
     """What the kernel announced since it was asked last.
 
-    `links` are names of links that came, went, went up or down, or gained or lost carrier: what lies on them must be read again.
+    `links` are names of links that came, went, went up or down, gained or lost carrier, or lost an IPv4 address: what lies on
+    them must be read again.
     `lost` says that announcements were lost: everything must be read again.
     """
 

@@ -159,6 +159,15 @@ def test_links_that_go_down_lose_carrier_come_and_go_are_named() -> None:
     assert {"eth0", "eth9"} <= changes(monitor).links
 
 
+def test_a_link_that_loses_its_ipv4_address_is_named_since_its_routes_vanish_silently() -> None:
+    kernel, monitor = machine()
+    run("ip address delete 192.168.1.10/24 dev eth0")
+    seen = changes(monitor)
+    assert "eth0" in seen.links
+    assert ROUTE4.identity not in {one.identity for one in seen.observations}
+    assert ROUTE4.identity not in kernel.read(OWNER)
+
+
 def test_a_link_of_ours_that_is_renamed_or_loses_its_mark_is_ours_no_more() -> None:
     _, monitor = machine()
     run("ip link set far1 down\nip link set pp1 down\nip link set pp1 name other1\n")

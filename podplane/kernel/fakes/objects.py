@@ -75,6 +75,20 @@ class Objects:
         if there is not None and there.peers.pop(far, None) is not None:
             there.delete_link(far)
 
+    def delete(self, value: Value) -> None:
+        """Delete what is no link. With the last IPv4 address of a link go its IPv4 routes and neighbours (fib_disable_ip)."""
+        del self.network[value.identity]
+        if not isinstance(value, Address) or value.ip.version == 6:
+            return
+        on_link = self._on_link(value.link)
+        if not any(isinstance(v, Address) and v.ip.version == 4 for v in on_link):
+            self._lose([v for v in on_link if isinstance(v, Route | Neighbour) and _version(v) == 4])
+
+    def report_address_loss(self, value: Value) -> None:
+        """Somebody deleted an address: an IPv4 one may have taken routes with it."""
+        if isinstance(value, Address) and value.ip.version == 4:
+            self._report(value.link)
+
     def _report(self, name: str) -> None:
         for monitor in self.monitors if name else ():
             monitor.report_link(name)
@@ -96,6 +110,10 @@ class Objects:
         lines = ip.lines([*self.network.values(), *sysctls])
         ordered = sorted(self.nft.values(), key=lambda value: str(value.identity))
         return "".join(f"{line}\n" for line in lines) + nft.tables(ordered)
+
+
+def _version(value: Route | Neighbour) -> int:
+    return value.destination.version if isinstance(value, Route) else value.ip.version
 
 
 def _goes_with_the_link_state(value: Value) -> bool:

@@ -95,7 +95,7 @@ class FakeRtnl:
             return
         if present is None or is_foreign(value, present):
             raise from_errno(f"delete {value}", MISSING[type(value)])
-        del self._objects.network[value.identity]
+        self._objects.delete(value)
 
     def _link(self, name: str) -> Link:
         value = self._objects.network.get(Link(name=name).identity)

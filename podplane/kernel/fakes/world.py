@@ -51,7 +51,10 @@ class FakeNamespace:
         if isinstance(value, Link):
             self.objects.delete_link(value.name)
         else:
-            self.objects.announce(self.objects.network.pop(value.identity), is_there=False)
+            present = self.objects.network[value.identity]
+            self.objects.announce(present, is_there=False)
+            self.objects.delete(present)
+            self.objects.report_address_loss(present)
 
     def put(self, value: Value) -> None:
         """Somebody makes an object of rtnetlink, or puts one in the place of another (`ip … replace`)."""

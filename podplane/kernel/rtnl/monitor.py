@@ -4,6 +4,7 @@ The kernel's notifications become observations of single objects, and names of l
 the kernel does not announce everything:
 
 - when a link goes down, the IPv4 routes on it vanish without a notification;
+- when the last IPv4 address of a link is deleted, so do they (fib_disable_ip);
 - when one end of a veth pair goes down, the other one loses its carrier only;
 - proxies (pneigh) are never announced.
 
@@ -133,7 +134,7 @@ class Monitor:
         elif kind == c.RTM_DELLINK:
             self._lose_link(payload)
         elif kind in (c.RTM_NEWADDR, c.RTM_DELADDR):
-            self._observe(decode.address(payload, self._own), kind == c.RTM_NEWADDR)
+            self._take_address(payload, kind == c.RTM_NEWADDR)
         elif kind in (c.RTM_NEWROUTE, c.RTM_DELROUTE):
             self._take_route(payload, kind == c.RTM_NEWROUTE)
         elif kind in (c.RTM_NEWNEIGH, c.RTM_DELNEIGH):
@@ -150,6 +151,12 @@ class Monitor:
         """Of others' objects only what is there counts: it may be in the place of one of ours."""
         if value is not None and (is_there or has_protocol(value, self._owner.route_protocol)):
             self._observe(value, is_there)
+
+    def _take_address(self, payload: bytes, is_there: bool) -> None:
+        family, _, _, _, index = c.ADDRESS.unpack_from(payload)
+        if not is_there and family == c.AF_INET and index in self._names:
+            self._reported.add(self._names[index])
+        self._observe(decode.address(payload, self._own), is_there)
 
     def _take_route(self, payload: bytes, is_there: bool) -> None:
         """A route that is no unicast route any more is gone."""
