@@ -280,6 +280,15 @@ def test_what_the_kernel_cannot_change_is_made_anew_and_said() -> None:
     assert (report.failed, report.recreated) == ([], [])
 
 
+def test_a_bridge_keeps_its_mtu_whatever_its_ports_have() -> None:
+    bridge = Link(name="cbr0", kind="bridge", mtu=1400, alias=link_alias())
+    assert create(bridge) == []
+    run("ip link add p0 mtu 1300 type veth peer name p1\nip link set p0 master cbr0\n")
+    assert door().matches(bridge, door().read(OWNER)[bridge.identity])
+    run("ip link delete p0")
+    assert door().matches(bridge, door().read(OWNER)[bridge.identity])
+
+
 def test_an_uplink_that_was_made_anew_is_used_by_its_new_index() -> None:
     run(MACHINE)
     route = Route(destination=ipaddress.ip_network("10.2.0.0/16"), link="eth0", protocol=ROUTE_PROTOCOL)

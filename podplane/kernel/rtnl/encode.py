@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from podplane.kernel.netlink import (
     NLM_F_APPEND,
     NLM_F_CREATE,
@@ -45,7 +47,8 @@ def new_link(link: Link, own_index: int, index: Index, namespace_fd: NamespaceFd
     if link.vxlan is not None:
         info.append(nested(c.IFLA_INFO_DATA, *_vxlan_attributes(link.vxlan, index)))
     payload = _link_header(own_index, link.up) + text(c.IFLA_IFNAME, link.name)
-    payload += _link_attributes(link, index) + nested(c.IFLA_LINKINFO, *info)
+    at_once = msgspec.structs.replace(link, mtu=0) if link.kind == "bridge" else link
+    payload += _link_attributes(at_once, index) + nested(c.IFLA_LINKINFO, *info)
     return Message(c.RTM_NEWLINK, CREATE, payload, lambda: f"create link {link.name}")
 
 
@@ -95,8 +98,11 @@ def set_link(link: Link, own_index: int, index: Index) -> Message:
 
 
 def set_later(link: Link, own_index: int) -> Message | None:
-    """What only an existing link can have (rtnl_newlink_create passes it over): its alias, and hairpin mode as a bridge port."""
-    payload = b""
+    """What only an existing link can have (rtnl_newlink_create passes it over): its alias, and hairpin mode as a bridge port.
+
+    And the MTU of a bridge: one that it was made with follows the MTUs of its ports (br_mtu_auto_adjust), one that is set does not.
+    """
+    payload = u32(c.IFLA_MTU, link.mtu) if link.kind == "bridge" and link.mtu else b""
     if link.alias:
         payload += attribute(c.IFLA_IFALIAS, link.alias.encode())
     if link.master:
