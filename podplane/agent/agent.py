@@ -27,6 +27,7 @@ from podplane.model.view import Sandbox, View
 from podplane.nodes.plan import TABLE
 from podplane.pods.plan import VETH_PREFIX
 from podplane.services.announce import announced_ips
+from podplane.services.feature import ServicesMemory
 from podplane.services.tables import TABLE as SERVICES_TABLE
 from podplane.state.conntrack import Connection
 from podplane.state.desired import compose
@@ -196,7 +197,7 @@ class Agent:
             pass
         if self._clock() >= self._look_at:
             if await self.reconciler.look():
-                self._flows.mark_all_stale()
+                self._planner.tables_repaired()
                 await self._flows.flush_stale()
             self._look_at = self._clock() + LOOK_INTERVAL
         if self._wake.is_set():
@@ -214,6 +215,11 @@ class Agent:
     def seconds_since_reconcile(self) -> float:
         """How long ago the last change was seen to."""
         return self._clock() - self._reconciled_at
+
+    @property
+    def services(self) -> ServicesMemory:
+        """What this node serves of Services."""
+        return self._planner.services
 
     def connections(self) -> list[Connection]:
         """The tracked connections of this node through Services; blocks, and may be called from any thread."""

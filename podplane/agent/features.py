@@ -16,13 +16,14 @@ from podplane.model.view import View
 from podplane.nodes import plan as nodes
 from podplane.pods import plan as pods
 from podplane.routes import host_gw
-from podplane.services import announce, flows, tables
-from podplane.services import plan as services
+from podplane.services import announce, tables
+from podplane.services import feature as services
+from podplane.services.elements import hairpin
 from podplane.services.endpoints import Place
-from podplane.services.numbers import Numbers
-from podplane.services.plan import NodeContext
-from podplane.state.conntrack import Allowed
-from podplane.state.value import Fragment, IPAddress, IPNetwork, Value
+from podplane.services.feature import NOTHING_CLAIMED, Planned, ServicesMemory
+from podplane.services.model import Claim
+from podplane.services.resolve import NodeContext
+from podplane.state.value import Fragment, IPAddress, IPNetwork
 
 NODE, PEER, POD, SERVICE, ANNOUNCE = "node", "peer", "pod", "service", "announce"
 ZONE = "topology.kubernetes.io/zone"
@@ -72,14 +73,12 @@ class PeerPlans:
         return known[3]
 
 
-def plan(key: str, view: View, config: NetworkConfig, peers: PeerPlans, numbers: Numbers) -> Fragment:
-    """The fragment of one key; empty when what it stands for is gone."""
+def plan(key: str, view: View, config: NetworkConfig, peers: PeerPlans) -> Fragment:
+    """The fragment of one key, but for those of Services; empty when what it stands for is gone."""
     feature, _, name = key.partition("/")
     if feature == POD:
         sandbox = view.sandboxes.get(key)
-        return {**pods.plan(sandbox, view, config), **services.hairpin(sandbox, view, config)} if sandbox else {}
-    if feature == SERVICE:
-        return _service(name, view, config, numbers)
+        return {**pods.plan(sandbox, view, config), **hairpin(sandbox, view, config)} if sandbox else {}
     if feature == ANNOUNCE:
         service = view.services.get(name) if name in view.announced else None
         return announce.plan(service, view.node, config) if service and view.node else {}
@@ -91,28 +90,14 @@ def plan(key: str, view: View, config: NetworkConfig, peers: PeerPlans, numbers:
     return peers.plan(node, view.versions, config)
 
 
-def _service(path: str, view: View, config: NetworkConfig, numbers: Numbers) -> Fragment:
+def plan_service(
+    path: str, view: View, config: NetworkConfig, memory: ServicesMemory, taken: frozenset[Claim] = NOTHING_CLAIMED
+) -> Planned:
+    """One Service without what is `taken`; nothing when it is gone."""
     service, context = view.services.get(path), _context(view, config)
-    return services.plan(service, view.slices_of(path), context, numbers) if service and context else {}
-
-
-def ways(path: str, view: View, config: NetworkConfig, planned: Fragment) -> Allowed:
-    """Where UDP and SCTP connections to a Service may go, that is planned so."""
-    service = view.services.get(path)
-    context = _context(view, config) if service and flows.has_any(service) else None
-    return flows.ways(service, view.slices_of(path), context, planned) if service and context else {}
-
-
-def without(key: str, planned: Fragment, clash: Value) -> Fragment:
-    """A fragment without what another key has already; as it is, when that would be nothing whole."""
-    return services.without(planned, clash) if key.partition("/")[0] == SERVICE else planned
-
-
-def unserved(path: str, view: View, config: NetworkConfig) -> Iterable[str]:
-    """What a Service asks for in vain, in words."""
-    service = view.services.get(path)
-    context = _context(view, config) if service and service.spec.external_ips else None
-    return services.unserved(service, context) if service and context else ()
+    if service is None or context is None:
+        return services.removed(path, memory)
+    return services.plan(service, view.slices_of(path), context, memory, taken)
 
 
 def order(key: str, view: View) -> tuple[str, str, str]:
@@ -132,7 +117,7 @@ def _context(view: View, config: NetworkConfig) -> NodeContext | None:
     return NodeContext(place, view.versions, addresses, _networks(config.service_cidrs))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def _networks(cidrs: tuple[str, ...]) -> tuple[IPNetwork, ...]:
     return tuple(map(ipaddress.ip_network, cidrs))
 

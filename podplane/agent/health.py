@@ -115,10 +115,10 @@ class NodeHealth:
                 return self._health(self._is_current())
             case ["traffic"]:
                 flows = await asyncio.to_thread(self.agent.connections)
-                return Reply(200, msgspec.json.encode(report.traffic(flows, self.agent.reconciler.desired)))
+                return Reply(200, msgspec.json.encode(report.traffic(flows, self.agent.services)))
             case ["services", namespace, name]:
-                fragment = self.agent.reconciler.desired.fragment(f"{SERVICE}/{namespace}/{name}")
-                return Reply(200, msgspec.json.encode(report.described(fragment.values())))
+                table = self.agent.services.table(f"{namespace}/{name}")
+                return Reply(200, msgspec.json.encode(report.described(table)))
         return Reply(404, b"404 page not found\n", "text/plain")
 
     def _health(self, healthy: bool) -> Reply:

@@ -16,9 +16,11 @@ from podplane.agent.flows import Flows
 from podplane.agent.reconciler import Trouble
 from podplane.model.config import NetworkConfig
 from podplane.model.view import View
-from podplane.services.numbers import Numbers
+from podplane.services.feature import NOTHING_CLAIMED, Planned, ServicesMemory, accept, release, repaired
+from podplane.services.model import Claim
+from podplane.state.conntrack import Frontend
 from podplane.state.desired import Conflict, Desired
-from podplane.state.nft import Element
+from podplane.state.effects import Warn
 from podplane.state.operations import Operation
 from podplane.state.value import Fragment, Value
 
@@ -37,13 +39,17 @@ class Planner:
         self._peers = peers
         self._flows = flows
         self._trouble = trouble
-        self._numbers = Numbers()
+        self.services = ServicesMemory()
         self._dirty: set[str] = set()
         self._blocked: set[str] = set()
 
     def recover(self, found: Iterable[Value]) -> None:
         """An agent before this one planned, and this is what the kernel has of it."""
-        self._numbers.recover(found)
+        self.services.recover(found)
+
+    def tables_repaired(self) -> None:
+        """Somebody else had changed the tables: connections may have begun that go where they must not."""
+        self._flows.add(*repaired(self.services))
 
     def touch(self, *keys: str) -> None:
         """These are to be planned anew."""
@@ -60,7 +66,7 @@ class Planner:
 
     def fragment(self, key: str) -> Fragment:
         """What a key wants now."""
-        return features.plan(key, self._view, self._config, self._peers, self._numbers)
+        return features.plan(key, self._view, self._config, self._peers)
 
     def replan(self) -> list[Operation]:
         """Plan what is dirty; what changes."""
@@ -68,26 +74,35 @@ class Planner:
         operations = self._try_all(dirty)
         if self._blocked and any(operation.new is None for operation in operations):
             operations += self._try_all(self._blocked)
-        self._numbers.tidy(self._desired.values())
+        self.services.tidy()
         return operations
 
     def plan(self, key: str) -> list[Operation]:
-        """Plan one key anew, but for what others have; what changes. Conflict when what is left would be nothing whole."""
-        fragment = self.fragment(key)
-        operations: list[Operation] = []
-        while True:
-            try:
-                operations += self._desired.replace(key, fragment)
-                break
-            except Conflict as conflict:
-                loser = max(key, conflict.key, key=lambda one: features.order(one, self._view))
-                rest = self._without(loser, fragment if loser == key else self._desired.fragment(loser), conflict)
-                if loser == key:
-                    fragment = rest
-                else:
-                    operations += self._desired.replace(loser, rest)
-                    self._service_planned(loser, rest)
-        self._service_planned(key, fragment)
+        """Plan one key again; what changes. Conflict when another key wants something else of one kernel object."""
+        feature, _, path = key.partition("/")
+        if feature != features.SERVICE:
+            return self._desired.replace(key, self.fragment(key))
+        operations, taken = [], NOTHING_CLAIMED
+        planned = features.plan_service(path, self._view, self._config, self.services)
+        for claim, other in planned.contested.items():
+            if features.order(key, self._view) < features.order(f"{features.SERVICE}/{other}", self._view):
+                operations += self._accept(release(other, frozenset({claim}), self.services))
+                self._contested(f"{features.SERVICE}/{other}", _named(claim), key)
+            else:
+                taken |= {claim}
+                self._contested(key, _named(claim), f"{features.SERVICE}/{other}")
+        if planned.contested:
+            planned = features.plan_service(path, self._view, self._config, self.services, taken)
+        return operations + self._accept(planned)
+
+    def _accept(self, planned: Planned) -> list[Operation]:
+        key = f"{features.SERVICE}/{planned.table.path}"
+        operations = self._desired.replace(key, planned.fragment)
+        accept(self.services, planned)
+        self._flows.add(*planned.effects)
+        for effect in planned.effects:
+            if isinstance(effect, Warn):
+                self._trouble(key, effect.reason)
         return operations
 
     def _try_all(self, keys: Iterable[str]) -> list[Operation]:
@@ -100,33 +115,18 @@ class Planner:
         try:
             return self.plan(key)
         except Conflict as conflict:
-            self._clashed(key, conflict.value, conflict.key)
+            self._contested(key, str(conflict.value), conflict.key)
         except Exception as error:
             log.exception("plan node=%s key=%s", self._view.node_name, key)
             self._blocked.add(key)
             self._trouble(key, f"it can't be planned: {error}")
         return []
 
-    def _without(self, loser: str, fragment: Fragment, conflict: Conflict) -> Fragment:
-        """What is left to who must do without."""
-        rest = features.without(loser, fragment, conflict.value)
-        if len(rest) == len(fragment):
-            raise conflict
-        self._clashed(loser, conflict.value, ({conflict.key, conflict.wanted_by} - {loser}).pop())
-        return rest
-
-    def _clashed(self, key: str, value: Value, other: str) -> None:
+    def _contested(self, key: str, what: str, other: str) -> None:
         self._blocked.add(key)
-        self._trouble(key, f"{_named(value)} belongs to {other}: choose another one")
-
-    def _service_planned(self, key: str, fragment: Fragment) -> None:
-        feature, _, path = key.partition("/")
-        if feature == features.SERVICE:
-            self._flows.planned(path, features.ways(path, self._view, self._config, fragment))
-            for why in features.unserved(path, self._view, self._config):
-                self._trouble(key, why)
+        self._trouble(key, f"{what} belongs to {other}: choose another one")
 
 
-def _named(value: Value) -> str:
-    """A value in the words of whoever asked for it."""
-    return " ".join(map(str, value.key)) if isinstance(value, Element) else str(value)
+def _named(claim: Claim) -> str:
+    """A claim in the words of whoever asked for it."""
+    return f"{claim.ip} {claim.protocol} {claim.port}" if isinstance(claim, Frontend) else str(claim)

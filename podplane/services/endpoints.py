@@ -6,11 +6,11 @@ KEP-4444 (hints).
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from podplane.model.service import LOCAL, Endpoint, EndpointSlice, ServicePort
+from podplane.services.addresses import parse
 from podplane.state.conntrack import Target
 from podplane.state.value import IPAddress, IPNetwork
 
@@ -65,21 +65,30 @@ def _hinted(rows: Sequence[Row], place: Place) -> list[Row]:
 def candidates(
     slices: Iterable[EndpointSlice], port: ServicePort, version: int, excluded: Sequence[IPNetwork] = ()
 ) -> Candidates:
-    """The endpoints of one port of a Service, without those that lie in `excluded`: there are Services, and a circle is no way."""
+    """The endpoints of one port of a Service, but for those in `excluded`: the Service CIDRs, where a connection would never arrive.
+
+    Of an endpoint that is in several slices, a ready entry counts.
+    """
     spans = [(int(net.network_address), int(net.broadcast_address)) for net in excluded if net.version == version]
-    found: dict[Target, Endpoint] = {}
+    found: dict[tuple[int, int], Row] = {}
     for slice_ in slices:
-        if VERSION.get(slice_.address_type) != version:
-            continue
-        number = _number(slice_, port)
+        number = _number(slice_, port) if VERSION.get(slice_.address_type) == version else None
         for endpoint in slice_.endpoints or () if number else ():
             address = _address(endpoint.addresses, version)
-            if address is not None and number and not any(first <= int(address) <= last for first, last in spans):
-                target = Target(address, number)
-                known = found.setdefault(target, endpoint)
-                if known is not endpoint and endpoint.is_ready and not known.is_ready:
-                    found[target] = endpoint
-    return Candidates(tuple((endpoint, target) for target, endpoint in found.items()))
+            if address is None or number is None:
+                continue
+            key = int(address), number
+            if spans and any(first <= key[0] <= last for first, last in spans):
+                continue
+            known = found.get(key)
+            if known is None or (endpoint.is_ready and not known[0].is_ready):
+                found[key] = endpoint, Target(address, number)
+    return Candidates(tuple(found.values()))
+
+
+def by_number(target: Target) -> tuple[int, int]:
+    """Sort key: the order of targets of one IP version, and faster than comparing addresses."""
+    return int(target.ip), target.port
 
 
 def _number(slice_: EndpointSlice, port: ServicePort) -> int | None:
@@ -88,7 +97,7 @@ def _number(slice_: EndpointSlice, port: ServicePort) -> int | None:
 
 def _address(addresses: Sequence[str], version: int) -> IPAddress | None:
     try:
-        ip = ipaddress.ip_address(addresses[0])
+        ip = parse(addresses[0])
     except (ValueError, IndexError):
         return None
     return ip if ip.version == version else None

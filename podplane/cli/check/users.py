@@ -19,7 +19,7 @@ from podplane.model.objects import Node
 from podplane.model.service import LOCAL, EndpointSlice, Service, ServicePort
 from podplane.services.announce import is_ours, may_announce
 from podplane.services.endpoints import Candidates, Place, candidates
-from podplane.services.plan import NOT_OURS
+from podplane.services.resolve import is_served
 from podplane.state.conntrack import Target
 from podplane.state.value import IPNetwork
 
@@ -62,7 +62,7 @@ def ways(services: Iterable[Service], slices: Iterable[EndpointSlice], site: Sit
     found: list[Way] = []
     for service in services:
         metadata = service.metadata
-        if service.has_addresses and not NOT_OURS & metadata.labels.keys() and metadata.deletion_timestamp is None:
+        if is_served(service) and metadata.deletion_timestamp is None:
             for port in service.spec.ports:
                 for version in (4, 6) if port.protocol == "TCP" else ():
                     behind = candidates(own[metadata.path], port, version, site.service_cidrs)

@@ -12,6 +12,7 @@ from podplane.agent.features import PeerPlans
 from podplane.kernel.door import Kernel
 from podplane.model.objects import Metadata
 from podplane.model.service import EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
+from podplane.state.nft import Element
 from tests.unit.agent.rig import Rig, cluster, frontends, service_of, slice_of, wanting
 
 
@@ -184,3 +185,22 @@ async def test_udp_connections_are_looked_at_by_a_new_agent_and_after_a_repair()
     now = 2.0
     await fresh._turn()
     assert len(rig.opener.flushed) == 3, "nobody was at work"
+
+
+@pytest.mark.parametrize("older_has_endpoints", [True, False])
+async def test_a_service_without_endpoints_keeps_its_frontend_and_so_does_one_with_them(older_has_endpoints: bool) -> None:
+    """A refused frontend and a served one are different objects of the kernel, but only one Service can have it."""
+    rig = Rig(("10.96.0.0/16",))
+    told: list[str] = []
+    rig.agent = Agent("node1", rig.config, rig.kernel, PeerPlans(), lambda: 0.0, lambda key, _why, _reason="": told.append(key))
+    older, younger = wanting("b", "10.96.0.2", "1", "192.0.2.1"), wanting("a", "10.96.0.1", "2", "192.0.2.1")
+    slices = [slice_of("b" if older_has_endpoints else "a", "10.244.1.2")]
+    rig.agent.start(cluster(1), services=[younger, older], slices=slices)
+    refused = [v for v in rig.agent.reconciler.desired.values() if isinstance(v, Element) and v.set == "refused4"]
+    assert frontends(rig).get("192.0.2.1 80") == ("svc/default/b:80" if older_has_endpoints else None)
+    assert {(str(v.key[0]), v.comment) for v in refused} == (
+        {("10.96.0.1", "svc/default/a:80")}
+        if older_has_endpoints
+        else {("10.96.0.2", "svc/default/b:80"), ("192.0.2.1", "svc/default/b:80")}
+    )
+    assert set(told) == {"service/default/a"}

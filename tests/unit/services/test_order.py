@@ -20,10 +20,11 @@ from podplane.model.service import (
     ServiceSpec,
     ServiceStatus,
 )
+from podplane.services.elements import encode
 from podplane.services.endpoints import Place
 from podplane.services.numbers import Numbers
-from podplane.services.plan import NodeContext, plan
-from podplane.services.rules import CHOICE_BITS, CHOICE_MASK
+from podplane.services.resolve import NodeContext, resolve
+from podplane.services.rules import CHAIN_BITS, CHAIN_MASK
 from podplane.services.tables import RANK
 from podplane.state.nft import Element, Verdict
 from podplane.state.operations import Operation, diff, patch
@@ -48,7 +49,9 @@ def wanted(counts: Mapping[int, int], numbers: Numbers) -> dict[Identity, Value]
         status = ServiceStatus(LoadBalancerStatus((Ingress(ip=f"198.51.100.{number}"),)))
         endpoints = tuple(Endpoint((f"10.244.{number}.{k}",)) for k in range(1, count + 1))
         slices = [EndpointSlice(endpoints=endpoints, ports=(EndpointPort(port=8080),))]
-        values |= plan(Service(Metadata(name=f"s{number}", namespace="default"), spec, status), slices, HERE, numbers)
+        values |= encode(
+            resolve(Service(Metadata(name=f"s{number}", namespace="default"), spec, status), slices, HERE), numbers
+        )
     return values
 
 
@@ -79,10 +82,10 @@ def is_whole(state: Iterable[Value]) -> bool:
 def _leads_on(frontend: Element, kinds: Kinds) -> bool:
     mark = frontend.data[0]  # type: ignore[index]  # a mark
     assert isinstance(mark, int)
-    choice = kinds.get("choice4", {}).get((mark & CHOICE_MASK,))
+    choice = kinds.get("choice4", {}).get((mark & CHAIN_MASK,))
     if choice is None or not isinstance(choice.data, Verdict):
         return False
-    count, group = int(choice.data.chain.split("-")[1]), mark >> CHOICE_BITS << CHOICE_BITS
+    count, group = int(choice.data.chain.split("-")[1]), mark >> CHAIN_BITS << CHAIN_BITS
     guarded = str(frontend.key[0]) != "198.51.100.3" or frontend.key in kinds.get("guarded4", {})
     if choice.data.chain.count("-") == 1:
         return guarded and all((group, k) in kinds.get("endpoints4", {}) for k in range(count))
