@@ -50,12 +50,14 @@ def _frontend(frontend: ServiceFrontend, marks: dict[tuple[str, int], int]) -> I
         yield tables.element("addresses", version, (address,), None, "Service address")
 
 
-def _group(group: Group, first: int, numbers: Numbers) -> Iterator[Element]:
+def _group(group: Group, first: int, numbers: Numbers) -> list[Element]:
     """The endpoints of a group, by the group's mark and their slot."""
     name, endpoints = group.name, tables.name("endpoints", group.version)
     family, table = tables.TABLE
-    for slot, target in enumerate(numbers.slots(group)):
-        yield Element(family=family, table=table, set=endpoints, key=(first, slot), data=target, comment=name)
+    return [
+        Element(family=family, table=table, set=endpoints, key=(first, slot), data=target, comment=name)
+        for slot, target in enumerate(numbers.slots(group))
+    ]
 
 
 def _affinity_group(group: Group, first: int, numbers: Numbers) -> Iterator[Value]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from podplane.model.service import LOCAL, Endpoint, EndpointSlice, ServicePort
 from podplane.services.addresses import parse
 from podplane.state.conntrack import Target
-from podplane.state.value import IPAddress, IPNetwork
+from podplane.state.value import IPNetwork
 
 VERSION = {"IPv4": 4, "IPv6": 6}
 
@@ -28,7 +28,7 @@ Row = tuple[Endpoint, Target]
 
 
 class Candidates(NamedTuple):
-    """The endpoints of one port in one family, each target once."""
+    """The endpoints of one port in one IP version, each target once, sorted by address and port."""
 
     rows: tuple[Row, ...]
 
@@ -37,25 +37,27 @@ class Candidates(NamedTuple):
         return self.local(place) if policy == LOCAL else self.everywhere(place)
 
     def everywhere(self, place: Place) -> list[Target]:
-        """For policy Cluster: the ready ones, or those of them that hints say are for this node or its zone; else the last ones."""
-        ready = [row for row in self.rows if row[0].is_ready]
-        rows = _hinted(ready, place) or ready or self._last()
+        """For policy Cluster: ready endpoints, as hints narrow them to this node or zone; else serving-terminating ones."""
+        ready = [row for row in self.rows if row[0].conditions.ready is not False]
+        rows = _hinted(ready, place) or ready or self._serving_terminating()
         return [target for _, target in rows]
 
     def local(self, place: Place) -> list[Target]:
-        """For policy Local: those on this node."""
+        """For policy Local: ready endpoints of this node, else its serving-terminating ones."""
         own = Candidates(tuple(row for row in self.rows if row[0].node_name == place.node))
-        return [target for _, target in [row for row in own.rows if row[0].is_ready] or own._last()]
+        return [target for _, target in [row for row in own.rows if row[0].is_ready] or own._serving_terminating()]
 
-    def _last(self) -> list[Row]:
+    def _serving_terminating(self) -> list[Row]:
         return [row for row in self.rows if row[0].is_serving_terminating]
 
 
 def _hinted(rows: Sequence[Row], place: Place) -> list[Row]:
-    """Those for this node, or for its zone; none unless all have hints and some are for it."""
+    """The rows for this node, or for its zone; none unless all have hints and some are for it."""
+    if any(endpoint.hints is None for endpoint, _ in rows):
+        return []
     for field, name in (("for_nodes", place.node), ("for_zones", place.zone)):
-        hints = [getattr(endpoint.hints, field, ()) for endpoint, _ in rows]
-        if rows and all(hints):
+        hints = [getattr(endpoint.hints, field) for endpoint, _ in rows]
+        if all(hints):
             found = [row for row, own in zip(rows, hints, strict=True) if any(hint.name == name for hint in own)]
             if found:
                 return found
@@ -73,17 +75,23 @@ def candidates(
     found: dict[tuple[int, int], Row] = {}
     for slice_ in slices:
         number = _number(slice_, port) if VERSION.get(slice_.address_type) == version else None
-        for endpoint in slice_.endpoints or () if number else ():
-            address = _address(endpoint.addresses, version)
-            if address is None or number is None:
+        if number is None or number == 0:
+            continue
+        for endpoint in slice_.endpoints or ():
+            try:
+                address = parse(endpoint.addresses[0])
+            except (ValueError, IndexError):
+                continue
+            if address.version != version:
                 continue
             key = int(address), number
-            if spans and any(first <= key[0] <= last for first, last in spans):
-                continue
             known = found.get(key)
             if known is None or (endpoint.is_ready and not known[0].is_ready):
                 found[key] = endpoint, Target(address, number)
-    return Candidates(tuple(found.values()))
+    for first, last in spans:
+        for key in [key for key in found if first <= key[0] <= last]:
+            del found[key]
+    return Candidates(tuple(found[key] for key in sorted(found)))
 
 
 def by_number(target: Target) -> tuple[int, int]:
@@ -93,11 +101,3 @@ def by_number(target: Target) -> tuple[int, int]:
 
 def _number(slice_: EndpointSlice, port: ServicePort) -> int | None:
     return next((p.port for p in slice_.ports or () if (p.name, p.protocol) == (port.name, port.protocol)), None)
-
-
-def _address(addresses: Sequence[str], version: int) -> IPAddress | None:
-    try:
-        ip = parse(addresses[0])
-    except (ValueError, IndexError):
-        return None
-    return ip if ip.version == version else None

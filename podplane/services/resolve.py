@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from podplane.model.service import CLUSTER, LOCAL, EndpointSlice, Service, ServicePort
 from podplane.services.addresses import addresses, network
-from podplane.services.endpoints import Candidates, Place, by_number, candidates
+from podplane.services.endpoints import Candidates, Place, candidates
 from podplane.services.model import (
     CLUSTER_IP,
     CONNECTIONLESS,
@@ -145,7 +145,7 @@ def _add_port(
 
 def _group(service: Service, port: ServicePort, policy: str, version: int, endpoints: Candidates, place: Place) -> Group:
     seconds = service.spec.affinity_seconds
-    targets = sorted(endpoints.chosen(policy, place), key=by_number)
+    targets = endpoints.chosen(policy, place)
     return Group(group_name(service, port, policy), version, tuple(targets[:MAX_MEMBERS] if seconds else targets), seconds)
 
 

@@ -7,7 +7,8 @@ which stays until the last of them lets it go; unequal values for one identity a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 
 from podplane.state.operations import Operation
 from podplane.state.value import Fragment, Identity, Value
@@ -31,7 +32,8 @@ class Desired(Mapping[Identity, Value]):
     def __init__(self) -> None:
         self._fragments: dict[str, Fragment] = {}
         self._values: dict[Identity, Value] = {}
-        self._owners: dict[Identity, dict[str, None]] = {}
+        self._owners: dict[Identity, str | dict[str, None]] = {}
+        """The key that owns an object; of a shared one, all of them."""
 
     def __getitem__(self, identity: Identity) -> Value:
         return self._values[identity]
@@ -53,44 +55,63 @@ class Desired(Mapping[Identity, Value]):
 
     def owners(self, identity: Identity) -> tuple[str, ...]:
         """The keys that asked for this object."""
-        return tuple(self._owners.get(identity, ()))
+        found = self._owners.get(identity, ())
+        return (found,) if isinstance(found, str) else tuple(found)
 
     def replace(self, key: str, fragment: Fragment) -> list[Operation]:
         """Make `fragment` the one of `key` (empty: the key goes) and return what changes. Conflict leaves all as it was."""
         old = self._fragments.get(key, EMPTY)
-        self._refuse_conflicts(key, fragment)
-        operations = [self._release(key, identity) for identity in old if identity not in fragment]
-        operations += [self._claim(key, identity, value) for identity, value in fragment.items()]
+        there: list[Identity] = []
+        new: dict[Identity, Value] = {}
+        for identity, value in fragment.items():
+            if identity in self._values:
+                there.append(identity)
+            else:
+                new[identity] = value
+        changed = self._changed(key, fragment, there)
+        operations = [operation for identity in old if identity not in fragment and (operation := self._release(key, identity))]
+        for identity in there:
+            if identity not in old:
+                self._share(key, identity)
+        self._values.update(new)
+        self._owners.update(dict.fromkeys(new, key))
+        operations += map(Operation, itertools.repeat(None), new.values())
+        for operation in changed:
+            self._values[operation.value.identity] = operation.value
         if fragment:
             self._fragments[key] = fragment
         else:
             self._fragments.pop(key, None)
-        return [operation for operation in operations if operation is not None]
+        return operations + changed
 
-    def _refuse_conflicts(self, key: str, fragment: Fragment) -> None:
-        for identity, value in fragment.items():
-            present = self._values.get(identity)
-            if present is None or present == value:
-                continue
-            other = next((owner for owner in self._owners[identity] if owner != key), None)
-            if other is not None:
-                raise Conflict(key, value, other, present)
+    def _changed(self, key: str, fragment: Fragment, there: Iterable[Identity]) -> list[Operation]:
+        """The changes of objects that are there. Conflict when another key owns one."""
+        changed: list[Operation] = []
+        for identity in there:
+            value, present = fragment[identity], self._values[identity]
+            if present is not value and present != value:
+                other = next((owner for owner in self.owners(identity) if owner != key), None)
+                if other is not None:
+                    raise Conflict(key, value, other, present)
+                changed.append(Operation(present, value))
+        return changed
+
+    def _share(self, key: str, identity: Identity) -> None:
+        """One more key owns this object."""
+        owners = self._owners[identity]
+        if isinstance(owners, str):
+            self._owners[identity] = {owners: None, key: None}
+        else:
+            owners[key] = None
 
     def _release(self, key: str, identity: Identity) -> Operation | None:
         owners = self._owners[identity]
-        del owners[key]
-        if owners:
-            return None
+        if isinstance(owners, dict):
+            del owners[key]
+            if owners:
+                return None
         del self._owners[identity]
         return Operation(self._values.pop(identity), None)
-
-    def _claim(self, key: str, identity: Identity, value: Value) -> Operation | None:
-        self._owners.setdefault(identity, {})[key] = None
-        old = self._values.get(identity)
-        if old == value:
-            return None
-        self._values[identity] = value
-        return Operation(old, value)
 
 
 def compose(operations: list[Operation]) -> list[Operation]:
