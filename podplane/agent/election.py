@@ -136,7 +136,7 @@ class Election:
 
     def changed(self, path: str, service: Service | None) -> None:
         """Something about this Service, its endpoints or this node changed."""
-        if service is not None and announce.is_ours(service):
+        if service is not None and announce.is_own_load_balancer(service):
             self._candidacies.setdefault(path, Candidacy())
         if path in self._candidacies:
             self._look_at(path)
@@ -210,7 +210,7 @@ class Election:
                 self._requests.begin((Work.GIVE_BACK, path), partial(self._writer.give_back, candidacy.lease))
             case Step.WAIT if able:
                 self._due[path] = self._heartbeats.silent_at(candidacy.holder)
-            case Step.WAIT if candidacy.lease is None and not (service and announce.is_ours(service)):
+            case Step.WAIT if candidacy.lease is None and not (service and announce.is_own_load_balancer(service)):
                 del self._candidacies[path]
 
     def _holder(self, path: str, candidacy: Candidacy, now: float) -> Holder:

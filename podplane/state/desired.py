@@ -116,10 +116,10 @@ class Desired(Mapping[Identity, Value]):
 
 def compose(operations: list[Operation]) -> list[Operation]:
     """One operation an object: from the first `old` to the last `new`, those without effect left out."""
-    first: dict[Identity, Value | None] = {}
-    last: dict[Identity, Value | None] = {}
+    composed: dict[Identity, Operation] = {}
     for operation in operations:
-        identity = operation.value.identity
-        first.setdefault(identity, operation.old)
-        last[identity] = operation.new
-    return [Operation(first[i], last[i]) for i in last if first[i] != last[i]]
+        value = operation.new if operation.new is not None else operation.value
+        identity = value.identity
+        earlier = composed.get(identity)
+        composed[identity] = operation if earlier is None else Operation(earlier.old, operation.new)
+    return [operation for operation in composed.values() if operation.old != operation.new]

@@ -17,7 +17,7 @@ from podplane.cli.check.promises import Party, Probe, family, same_family
 from podplane.cli.check.services import FROM_OUTSIDE, REFUSED, SERVICES, Vip
 from podplane.model.objects import Node
 from podplane.model.service import LOCAL, EndpointSlice, Service, ServicePort
-from podplane.services.announce import is_ours, may_announce
+from podplane.services.announce import is_own_load_balancer, may_announce
 from podplane.services.endpoints import Candidates, Place, candidates
 from podplane.services.resolve import is_served
 from podplane.state.conntrack import Target
@@ -96,7 +96,7 @@ def _from_outside(
     path, is_local = service.metadata.path, service.spec.external_traffic_policy == LOCAL
     everywhere = behind.everywhere(ANYWHERE)
     answering = [node for node in site.nodes if node.is_ready and may_announce(service, slices, node)]
-    if is_ours(service) and everywhere and answering and _lets_in(service, outside):
+    if is_own_load_balancer(service) and everywhere and answering and _lets_in(service, outside):
         for ip in _of_family(service.load_balancer_ips, version):
             vip = Vip(path, ip, port.port)
             yield Way(vip, _vips(vip, everywhere), frozenset(), outside=True)
