@@ -18,7 +18,7 @@ VERSION = {"IPv4": 4, "IPv6": 6}
 
 
 class Place(NamedTuple):
-    """The node that chooses, and its zone."""
+    """A node and its zone."""
 
     node: str
     zone: str = ""
@@ -33,7 +33,7 @@ class Candidates(NamedTuple):
     rows: tuple[Row, ...]
 
     def chosen(self, policy: str, place: Place) -> list[Target]:
-        """For a traffic policy."""
+        """The endpoints for new connections, by traffic policy."""
         return self.local(place) if policy == LOCAL else self.everywhere(place)
 
     def everywhere(self, place: Place) -> list[Target]:

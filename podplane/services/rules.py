@@ -1,6 +1,6 @@
-"""Rows of expressions for rules of Services, under names that say what they do.
+"""Expressions for rules of Services, each function named after what its row does.
 
-An address takes a whole register of 16 bytes for IPv6 and four of them for IPv4; what follows it in a key lies in the next ones.
+Registers: an IPv6 address fills one of 16 bytes, an IPv4 address one of 4 bytes; the next part of a key is in the register behind.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ SIZE = {4: 4, 6: 16}
 DYNSET_UPDATE, DYNSET_DELETE = 1, 2
 """NFT_DYNSET_OP_UPDATE, NFT_DYNSET_OP_DELETE."""
 SECOND, THIRD = {4: 9, 6: 2}, {4: 10, 6: 13}
-"""The registers behind an address, and one further."""
+"""The register behind an address, and the next one."""
 
 
 def _address(version: int, offset: int, register: int = FIRST) -> Payload:
@@ -87,12 +87,12 @@ def to_group(version: int, kind: str = FRONTENDS) -> Row:
 
 
 def to_chain(name: str) -> Row:
-    """`meta mark & 0x00003fff vmap @name`: to the chain that chooses as the group wants it."""
+    """`meta mark & 0x00003fff vmap @name`: to the load-balancing chain of the group."""
     return (Meta(key=META_MARK, dreg=FIRST), _masked(CHAIN_MASK), Lookup(set=name, dreg=0))
 
 
 def clear_chain() -> Row:
-    """`meta mark set meta mark & 0xffffc000`: the group alone."""
+    """`meta mark set meta mark & 0xffffc000`: keep the group's number only."""
     return (Meta(key=META_MARK, dreg=FIRST), _masked(~CHAIN_MASK & 0xFFFF_FFFF), Meta(key=META_MARK, sreg=FIRST))
 
 
@@ -114,7 +114,7 @@ def dnat_to_random_endpoint(version: int, protocol_name: str, count: int) -> tup
 
 
 def affinity_key(version: int) -> Row:
-    """`ip saddr . meta mark & 0xffffc000`, in registers: who asks for which group."""
+    """`ip saddr . meta mark & 0xffffc000`, in registers: the key of `affinity4`."""
     mark = SECOND[version]
     return (
         _address(version, SOURCE_OFFSET[version]),
@@ -124,7 +124,7 @@ def affinity_key(version: int) -> Row:
 
 
 def load_affinity(version: int) -> tuple[Row, ...]:
-    """`meta mark set ip saddr . … map @affinity4 meta mark @sticky4`: the endpoint of last time, if it is there."""
+    """`meta mark set ip saddr . … map @affinity4 meta mark @sticky4`: the stored endpoint, while it exists."""
     found = (*affinity_key(version), Lookup(set=f"affinity{version}", dreg=FIRST), Meta(key=META_MARK, sreg=FIRST))
     return (found, (Meta(key=META_MARK, dreg=FIRST), Lookup(set=f"sticky{version}")))
 
@@ -146,7 +146,7 @@ def _affinity(version: int, op: int, milliseconds: int) -> Row:
 
 
 def random_member(version: int, count: int) -> Row:
-    """`meta mark set meta mark . numgen random mod 3 map @ids4`: the number of an endpoint of a group."""
+    """`meta mark set meta mark . numgen random mod 3 map @ids4`: the mark of a random endpoint of the group."""
     return (
         Meta(key=META_MARK, dreg=FIRST),
         Numgen(dreg=9, modulus=count, type=RANDOM),
@@ -156,13 +156,13 @@ def random_member(version: int, count: int) -> Row:
 
 
 def dnat_to_member(version: int, protocol_name: str) -> tuple[Row, ...]:
-    """`meta l4proto tcp dnat ip to meta mark map @targets4`: to the endpoint of this number."""
+    """`meta l4proto tcp dnat ip to meta mark map @targets4`: to the endpoint with this mark."""
     load = (Meta(key=META_MARK, dreg=FIRST), Lookup(set=f"targets{version}", dreg=FIRST), dnat(version))
     return (protocol(protocol_name), load)
 
 
 def dnat(version: int) -> Nat:
-    """`dnat ip to` the address and port in registers, as the kernel tells it back."""
+    """`dnat ip to` the address and port in registers, in the form in which the kernel dumps it."""
     family, port = NFPROTO[version], SECOND[version]
     return Nat(
         type=DESTINATION_NAT, family=family, address=FIRST, address_max=FIRST, port=port, port_max=port, flags=ADDRESS_AND_PORT

@@ -1,16 +1,16 @@
-"""The nf_tables of Services that do not depend on any of them: sets, maps, base chains, and the chains that choose.
+"""The nf_tables objects that Services share: the table, sets and maps, base chains, and load-balancing chains.
 
-    prerouting, output (nat)   frontends4: (address, protocol, port) → mark       that is the group, and how many endpoints it has
-                               choice4:    how many → goto lb4-<n>
+    prerouting, output (nat)   frontends4: (address, protocol, port) → mark       the numbers of the group and of a load-balancing chain
+                               choice4:    number of the chain → goto lb4-<n>
     lb4-<n>                    endpoints4: (group, random number below n) → (address, port)      destination NAT
-    refuse (filter)            what still goes to a Service address goes nowhere: reject
-    postrouting (nat)          masquerade where the answer would not come back this way
+    refuse (filter)            reject what is addressed to a Service still, after translation
+    postrouting (nat)          masquerade where replies would not pass this node otherwise
 
 With session affinity, lb4-<n>-<seconds> looks up the client's endpoint of the group in affinity4, or chooses one (ids4);
 kept4-<seconds> stores it in affinity4 and translates the destination (targets4).
 
-So a new connection costs three lookups, whatever the number of Services, and a Service costs its frontends and its endpoints. Only the
-first packet of a connection gets here; connection tracking does the rest. The mark is used by the first packet only, and cleared.
+So a new connection costs three lookups, whatever the number of Services; a Service costs an element for each frontend and endpoint. Only
+the first packet of a connection passes the nat hooks; connection tracking translates the others. The mark is cleared again.
 
 Sources: nft(8); k8s.io/kubernetes, pkg/proxy/nftables (what is masqueraded, what is refused).
 """
@@ -33,15 +33,16 @@ from podplane.state.value import Fragment, IPNetwork, Value, fragment
 TABLE = ("inet", "podplane-services")
 TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 GUARD_PRIORITY, DNAT_PRIORITY, REFUSE_PRIORITY, SNAT_PRIORITY = -120, -100, -90, 100
-"""Before NF_IP_PRI_NAT_DST, that, after it, NF_IP_PRI_NAT_SRC."""
+"""Before NF_IP_PRI_NAT_DST; that; after it; NF_IP_PRI_NAT_SRC."""
 FAMILY, NAME = TABLE
 COUNTS = "net.netfilter.nf_conntrack_acct"
-"""Packets and bytes of tracked connections are counted: there is one counter a connection, and nothing in the tables."""
+"""With this sysctl the kernel counts packets and bytes of each tracked connection, so the tables need no counters."""
 ORDER = (
     *("endpoints", "targets", "ids", "sticky", "choice", "hairpin", "local"),
     *("guarded", "owned", "addresses", "refused", "inside", "frontends"),
 )
-"""In this order sets are filled, and emptied in reverse: what leads somewhere comes when that is there, and its guard before it."""
+"""The order in which sets are filled; they are emptied in reverse. An element is added after those that it leads to, and a guard before
+the frontend that it protects."""
 RANK = {kind: rank for rank, kind in enumerate(ORDER, 1)}
 MAX_CLIENTS = 65535
 """The most clients of each IP version whose endpoint is stored for session affinity."""
@@ -50,14 +51,14 @@ CACHED = 1024
 
 
 def name(kind: str, version: int) -> str:
-    """A set or a chain of one family."""
+    """The name of a set or chain of one IP version."""
     return f"{kind}{version}"
 
 
 def _set(
     kind: str, version: int, key: tuple[str, ...], data: tuple[str, ...] = (), *, interval: bool = False, size: int = 0
 ) -> Set:
-    """One of the sets; those that are filled by rules have no rank."""
+    """A set of the table, with its rank in ORDER; sets that rules fill have none."""
     return Set(
         family=FAMILY,
         table=NAME,
@@ -71,7 +72,7 @@ def _set(
 
 
 def element(kind: str, version: int, key: tuple[object, ...], data: object = None, comment: str = "") -> Element:
-    """An element of one of the sets."""
+    """An element of a set of the table."""
     return Element(family=FAMILY, table=NAME, set=name(kind, version), key=key, data=data, comment=comment)  # type: ignore[arg-type]  # parts
 
 
@@ -97,8 +98,7 @@ def load_balancing_chains(version: int, count: int, seconds: int = 0) -> tuple[C
 
 
 def _affinity_chains(name: str, version: int, count: int, seconds: int) -> tuple[Chain, ...]:
-    """For each client the mark of its endpoint is stored: the group's number in the upper bits, and the member id. It is valid while
-    `sticky` has it."""
+    """The same with session affinity. A client's mark (group number and member id) is stored, and is valid while `sticky` has it."""
     kept = f"kept{version}-{seconds}"
     go = r.verdict(Verdict(GOTO, kept))
     rules = (
@@ -148,7 +148,7 @@ def source_ranges_chain(version: int, ranges: tuple[IPNetwork, ...]) -> Chain:
 
 
 def plan(node: Node, config: NetworkConfig) -> Fragment:
-    """The table of this node, without any Service; nothing while it has no blocks."""
+    """What the node needs for Services before there is one; nothing while the node has no pod CIDRs."""
     blocks = [ipaddress.ip_network(block) for block in node.spec.pod_cidrs]
     if not blocks or not config.service_cidrs:
         return {}
@@ -161,7 +161,7 @@ def plan(node: Node, config: NetworkConfig) -> Fragment:
 
 
 def _routes(node: Node, versions: Iterable[int], config: NetworkConfig) -> Iterator[Route]:
-    """A way for what the node itself sends to a cluster IP: without any it is refused before it could be translated."""
+    """Routes to the Service CIDRs: without a route, the node's own packets to a cluster IP fail before they can be translated."""
     ips = {ip.version: ip for ip in reversed([ipaddress.ip_address(ip) for ip in node.internal_ips])}
     for cidr in map(ipaddress.ip_network, config.service_cidrs):
         if cidr.version in versions and cidr.version in ips:
@@ -169,7 +169,7 @@ def _routes(node: Node, versions: Iterable[int], config: NetworkConfig) -> Itera
 
 
 def sets(version: int) -> Iterator[Set]:
-    """The sets and maps of a family."""
+    """The sets and maps of an IP version."""
     address = TYPE[version]
     frontend = (address, "inet_proto", "inet_service")
     shapes: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -188,7 +188,7 @@ def sets(version: int) -> Iterator[Set]:
 
 
 def _local(version: int, blocks: Iterable[IPNetwork], node: Node) -> Iterator[Element]:
-    """Whose answers pass this node anyway: its pods and itself."""
+    """The clients whose replies pass this node anyway: its pods and itself."""
     for block in blocks:
         if block.version == version:
             yield element("local", version, (block,), comment="pods of this node")
@@ -223,7 +223,7 @@ def _base_chains(versions: Iterable[int], config: NetworkConfig) -> Iterator[Cha
 
 
 def _shortcuts(versions: Iterable[int], config: NetworkConfig) -> tuple[list[Rule], list[Rule]]:
-    """For pods, and for the node itself, an address from outside that serves this node's endpoints only is one of the whole cluster."""
+    """Rules for clients inside (pods, the node itself): with externalTrafficPolicy Local they still reach all endpoints."""
     versions = list(versions)
     why = "externalTrafficPolicy is for clients from outside"
     rows = {v: (r.to_group(v, r.CLUSTER_FRONTENDS), r.to_chain(name("choice", v))) for v in versions}
@@ -233,12 +233,12 @@ def _shortcuts(versions: Iterable[int], config: NetworkConfig) -> tuple[list[Rul
 
 
 def _rejections(match: tuple[Row, ...], why: str) -> list[Rule]:
-    """A reset for TCP, ICMP's "port unreachable" for the rest."""
+    """Rules that reject: a reset for TCP, ICMP "port unreachable" for other protocols."""
     return [rule(*match, r.protocol("tcp"), r.reject_with_reset(), comment=why), rule(*match, r.reject(), comment=why)]
 
 
 def _masquerades(versions: Iterable[int], cidrs: Iterable[IPNetwork], config: NetworkConfig) -> Iterator[Rule]:
-    """Of what was translated here: a pod that reaches itself, and what comes from elsewhere and goes on to another node."""
+    """Rules that masquerade translated connections: of a pod to itself, and from another machine on to another node."""
     for v in versions:
         itself = (family(v), r.was_translated(), r.pair_in(v, name("hairpin", v)))
         yield rule(*itself, masquerade(), comment="a pod that reaches itself through its Service")
