@@ -13,9 +13,12 @@ from podplane.model.service import (
     EndpointPort,
     EndpointSlice,
     Hints,
+    Ingress,
+    LoadBalancerStatus,
     Service,
     ServicePort,
     ServiceSpec,
+    ServiceStatus,
     Zone,
 )
 from podplane.services.endpoints import Place
@@ -204,3 +207,32 @@ def test_an_external_ip_that_can_not_be_served_is_a_warning_and_two_ports_at_one
     found = plan(own, [], HERE, ServicesMemory())
     assert found.effects == (Warn("node port 192.168.1.10 tcp 53 is not served: the Service has it as external IP already"),)
     assert found.fragment
+
+
+def balanced(name: str, ip: str, port: int) -> Service:
+    """A load balancer at 198.51.100.1 for some clients only."""
+    spec = ServiceSpec("LoadBalancer", ip, (ip,), (), (ServicePort(port),), load_balancer_source_ranges=("192.0.2.0/24",))
+    return Service(
+        Metadata(name=name, namespace="default"), spec, ServiceStatus(LoadBalancerStatus((Ingress(ip="198.51.100.1"),)))
+    )
+
+
+@pytest.mark.parametrize("port", [80, 81])
+def test_the_address_of_a_load_balancer_is_one_services_with_its_frontends_and_guards(port: int) -> None:
+    memory, address = ServicesMemory(), ipaddress.ip_address("198.51.100.1")
+    accept(memory, plan(balanced("one", VIP, 80), [], HERE, memory))
+    two, shared = balanced("two", "10.96.0.11", port), Frontend("tcp", address, 80)
+    found = plan(two, [], HERE, memory)
+    assert set(found.contested) == ({shared, address} if port == 80 else {address})
+    rest = plan(two, [], HERE, memory, frozenset(found.contested)).table
+    assert rest.owned == () and [one.key.port for one in rest.guards] == ([] if port == 80 else [81])
+    assert rest.frontends[0].key.ip == ipaddress.ip_address("10.96.0.11")
+    assert len(rest.frontends) == (1 if port == 80 else 2)
+
+
+def test_the_guard_of_a_frontend_that_is_not_served_is_one_services_too() -> None:
+    context = NodeContext(HERE.place, (4,), (), (ipaddress.ip_network("198.51.100.0/24"),))
+    memory = ServicesMemory()
+    accept(memory, plan(balanced("one", VIP, 80), [], context, memory))
+    key = Frontend("tcp", ipaddress.ip_address("198.51.100.1"), 80)
+    assert key not in [one.key for one in memory.table("default/one").frontends] and memory.holder(key) == "default/one"
