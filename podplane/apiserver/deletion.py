@@ -18,11 +18,12 @@ from typing import Any
 import msgspec
 
 from podplane.apiserver.kinds.resource import Object, Resource
+from podplane.apiserver.ordered import Key
 from podplane.apiserver.paths import Target
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.records import Records
 from podplane.apiserver.registry import CRDS, Registry
-from podplane.apiserver.store import Key, Stored
+from podplane.apiserver.store import Stored
 
 BUILT_IN_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
@@ -294,10 +295,10 @@ class Deleter:
             name = object_["metadata"]["name"]
             for inner in self._registry.stored():
                 if inner.namespaced:
-                    yield from ((inner, key) for key, _ in self._records.store.items(inner.id, name))
+                    yield from ((inner, key) for key, _ in self._records.store.snapshot(inner.id, name))
         elif resource.id == CRDS:
             for inner in self._registry.of_definition(object_["metadata"]["name"])[:1]:
-                yield from ((inner, key) for key, _ in self._records.store.items(inner.id))
+                yield from ((inner, key) for key, _ in self._records.store.snapshot(inner.id))
 
 
 def rfc3339(at: datetime.datetime) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from podplane.apiserver.kinds.resource import Object, Resource
-from podplane.apiserver.store import Key, Store, Stored
+from podplane.apiserver.ordered import Key
+from podplane.apiserver.store import Store, Stored
 from podplane.apiserver.watch import Change, Hub
 
 Observer = Callable[[Resource, Object | None, Object | None], None]
