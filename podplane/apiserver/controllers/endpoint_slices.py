@@ -11,19 +11,8 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from podplane.apiserver.controllers.decision import (
-    Action,
-    Controller,
-    Create,
-    Delete,
-    Key,
-    Object,
-    Patch,
-    View,
-    itself,
-    key_of,
-    owned_by,
-)
+from podplane.apiserver.controllers.decision import Action, Controller, Create, Delete, Patch, View, itself
+from podplane.apiserver.controllers.objects import Key, Object, key_of, owned_by
 from podplane.apiserver.controllers.pods import ENDED, is_ready
 
 SERVICES, SLICES = "services", "endpointslices.discovery.k8s.io"

@@ -16,12 +16,9 @@ from podplane.apiserver.controllers.decision import (
     Controller,
     Create,
     Delete,
-    Key,
     Note,
-    Object,
     Patch,
     View,
-    controller_of,
     its_controller,
     itself,
 )
@@ -34,6 +31,7 @@ from podplane.apiserver.controllers.job_failures import (
     restarted_too_often,
     verdict,
 )
+from podplane.apiserver.controllers.objects import Key, Object, controller_of
 from podplane.apiserver.controllers.pods import ENDED, condition_of, is_ready, made_of, rfc3339
 
 RESOURCE, KIND, API_VERSION = "jobs.batch", "Job", "batch/v1"

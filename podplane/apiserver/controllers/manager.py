@@ -16,21 +16,8 @@ import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from podplane.apiserver.controllers.decision import (
-    Action,
-    Again,
-    Bind,
-    Controller,
-    Create,
-    Delete,
-    Key,
-    Note,
-    Object,
-    Patch,
-    View,
-    controller_of,
-    key_of,
-)
+from podplane.apiserver.controllers.decision import Action, Again, Bind, Controller, Create, Delete, Note, Patch, View
+from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.kinds.resource import Resource
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, NotFound

@@ -12,17 +12,13 @@ from podplane.apiserver.controllers.decision import (
     Controller,
     Create,
     Delete,
-    Key,
     Note,
-    Object,
     Patch,
     View,
-    controller_of,
     its_controller,
     itself,
-    key_of,
-    owned_by,
 )
+from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of, owned_by
 from podplane.apiserver.controllers.pods import available_in, condition_of, is_active, is_ready, made_of, rfc3339, set_condition
 from podplane.apiserver.kinds.names import matches
 from podplane.kubeapi.errors import ApiError

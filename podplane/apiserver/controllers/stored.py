@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import TypeVar
 
 from podplane.apiserver.controllers.balanced import Balanced
-from podplane.apiserver.controllers.decision import Key, Object, controller_of, key_of
+from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.controllers.pods import ENDED, condition_of
 from podplane.apiserver.controllers.usage import NodeUsage, Usage
 from podplane.apiserver.kinds.resource import Resource
