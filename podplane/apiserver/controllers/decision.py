@@ -37,6 +37,15 @@ class View(Protocol):
     def controlled(self, resource: str, owner: Object) -> list[Object]:
         """The objects whose controller this one is (`ownerReferences` with `controller: true`), by name."""
 
+    def controlled_by_name(self, resource: str, kind: str, key: Key) -> list[Object]:
+        """The objects of a namespace whose controller has this kind and name, whichever its uid, by name."""
+
+    def may_select(self, resource: str, namespace: str, labels: Mapping[str, str]) -> list[Object]:
+        """The Services or ReplicaSets of a namespace whose selectors may choose a pod with these labels, by name.
+
+        All that do are among them; the others are those that have only a part of their selector in common with the labels.
+        """
+
     def orphans(self, resource: str, namespace: str) -> list[Object]:
         """The pods, ReplicaSets or ControllerRevisions of a namespace that have no controller, by name."""
 

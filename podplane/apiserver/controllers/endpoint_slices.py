@@ -32,7 +32,7 @@ def of_pod(view: View, pod: Object) -> Iterable[Key]:
     """A pod concerns the Services of its namespace that choose it."""
     labels = pod["metadata"].get("labels")
     if labels:
-        for service in view.all(SERVICES, pod["metadata"]["namespace"]):
+        for service in view.may_select(SERVICES, pod["metadata"]["namespace"], labels):
             selector = service["spec"].get("selector")
             if selector and selector.items() <= labels.items():
                 yield key_of(service)

@@ -58,9 +58,9 @@ def _decide(view: View, key: Key) -> Iterator[Action]:
 def _let_go(view: View, key: Key, job: Object | None) -> Iterator[Action]:
     """Pods of a job that is gone are held by nobody."""
     uid = job["metadata"]["uid"] if job is not None else ""
-    for pod in view.all("pods", key[0]):
+    for pod in view.controlled_by_name("pods", KIND, key):
         owner = controller_of(pod)
-        if owner is not None and (owner["kind"], owner["name"]) == (KIND, key[1]) and owner["uid"] != uid:
+        if owner is not None and owner["uid"] != uid:
             yield from _release(pod)
 
 
