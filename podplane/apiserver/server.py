@@ -80,7 +80,8 @@ class ApiServer:
         self._reviews = Reviews(tokens, authorize, now)
 
     def bootstrap(self) -> None:
-        """Make the namespaces that every cluster has."""
+        """Make the namespaces that every cluster has, and go on with what the last process was deleting."""
+        self._deleter.go_on()
         for name in BUILT_IN_NAMESPACES:
             self.ensure("/api/v1/namespaces", {"metadata": {"name": name}})
 
