@@ -98,7 +98,7 @@ class ApiServer:
         self._records.observe(observer)
 
     def transaction(self) -> contextlib.AbstractContextManager[None]:
-        """One transaction around many writes by direct calls."""
+        """A transaction: all writes by direct calls within it are stored together, or none is. Nothing may wait for the loop within it."""
         return self._records.transaction()
 
     async def call(self, request: Request) -> Answer:
