@@ -22,6 +22,7 @@ import socket
 import time
 from pathlib import Path
 
+from podplane import loop_turns
 from podplane.agent.election import LEASES
 from podplane.agent.features import PeerPlans
 from podplane.apiserver import identity
@@ -401,4 +402,5 @@ def body(
         await lab.start(pods_per_node)
         await lab.run()
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=loop_turns.loop_factory(os.environ)) as runner:
+        runner.run(main())
