@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from bench.common import Lab, Row, lab
+from bench.judging import PYTHON
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.http import HttpClient
@@ -64,7 +65,13 @@ def creates(access: Access, rounds: int, seconds: float) -> Row:
     """ConfigMaps of some 300 bytes, from clients that each wait for the answer."""
     samples = [_child(create_for, access, CLIENTS, seconds) for _ in range(rounds)]
     return Row(
-        f"creates a second over HTTPS, {CLIENTS} clients", samples, "/s", CREATES, True, "each on disk before its answer"
+        f"creates a second over HTTPS, {CLIENTS} clients",
+        samples,
+        "/s",
+        CREATES,
+        True,
+        "each on disk before its answer",
+        work=PYTHON,
     )
 
 
@@ -104,7 +111,7 @@ def listed(one: Lab, access: Access, pods: int, rounds: int) -> Row:
         began = time.monotonic()
         size = len(api.raw("pods"))
         samples.append(time.monotonic() - began)
-    return Row(f"list of {pods} pods as JSON, one client", samples, must=LISTED, note=f"{size / 1e6:.1f} MB")
+    return Row(f"list of {pods} pods as JSON, one client", samples, must=LISTED, note=f"{size / 1e6:.1f} MB", work=PYTHON)
 
 
 def pod(number: int) -> dict[str, Any]:
@@ -139,7 +146,7 @@ def changed(access: Access, watchers: int, rounds: int) -> Row:
     api = HttpClient(access)
     api.create("configmaps", "default", {"metadata": {"name": "watched"}, "data": {}})
     samples = _child(change_for, access, watchers, rounds)
-    return Row(f"one change to {watchers} watchers, until the last has it", samples, "ms", CHANGED)
+    return Row(f"one change to {watchers} watchers, until the last has it", samples, "ms", CHANGED, work=PYTHON)
 
 
 def change_for(access: Access, watchers: int, rounds: int) -> list[float]:
@@ -210,7 +217,7 @@ def decoded(rounds: int) -> Row:
         samples.append(len(lines) / (time.monotonic() - began))
     gc.set_threshold(*former)
     gc.unfreeze()
-    return Row(f"watch events of {len(lines[0])} bytes decoded and cached", samples, "/s", DECODED, True)
+    return Row(f"watch events of {len(lines[0])} bytes decoded and cached", samples, "/s", DECODED, True, work=PYTHON)
 
 
 async def _nobody(_: Any) -> Any:
