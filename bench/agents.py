@@ -109,7 +109,7 @@ def make_uplink() -> None:
     """Make the node's uplink here. Nothing is touched where there are links already: that is no namespace of a bench's."""
     if [name for _, name in socket.if_nameindex()] != ["lo"]:
         raise SystemExit("this part of a bench runs in a network namespace of its own: python -m bench.run services")
-    for words in ("link set lo up", "link add eth0 type bridge", "addr add 192.168.1.10/24 dev eth0", "link set eth0 up"):
+    for words in ("link set lo up", "link add eth0 type bridge", "addr add 192.168.1.10/16 dev eth0", "link set eth0 up"):
         subprocess.run(["ip", *words.split()], check=True)
 
 

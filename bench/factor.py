@@ -186,18 +186,31 @@ def map_of_ports(table: str, name: str) -> bytes:
     return transaction((NEWTABLE, CREATE, header), (NEWSET, CREATE, body + _be32(6, types) + _be32(7, 8) + _be32(10, 1)))
 
 
+def _of_set(table: str, name: str) -> bytes:
+    return attribute(1, table.encode() + b"\0") + attribute(2, name.encode() + b"\0")
+
+
+def _element(number: int) -> bytes:
+    key = struct.pack(">IHH", 0x0A60_0000 + number, 80, 0)
+    data = struct.pack(">IHH", 0x0A80_0000 + number, 8080, 0)
+    comment = f"svc/default/s{number}\0".encode()
+    user = attribute(6, bytes((0, len(comment))) + comment)
+    return nested(1, nested(1, attribute(1, key)), nested(2, attribute(1, data)), user)
+
+
+def one_element(table: str, name: str, number: int) -> bytes:
+    """A transaction that adds one element to the map."""
+    return transaction((NEWSETELEM, CREATE | EXCL, _of_set(table, name) + nested(3, _element(number))))
+
+
 def elements(table: str, name: str, count: int) -> Iterator[bytes]:
     """Transactions that fill the map, each as large as one send may be without privileges."""
-    header = attribute(1, table.encode() + b"\0") + attribute(2, name.encode() + b"\0")
+    header = _of_set(table, name)
     batch: list[tuple[int, int, bytes]] = []
     pieces: list[bytes] = []
     size = total = 0
     for number in range(count):
-        key = struct.pack(">IHH", 0x0A60_0000 + number, 80, 0)
-        data = struct.pack(">IHH", 0x0A80_0000 + number, 8080, 0)
-        comment = f"svc/default/s{number}\0".encode()
-        user = attribute(6, bytes((0, len(comment))) + comment)
-        pieces.append(nested(1, nested(1, attribute(1, key)), nested(2, attribute(1, data)), user))
+        pieces.append(_element(number))
         size += len(pieces[-1])
         if size > MESSAGE_BYTES or number == count - 1:
             batch.append((NEWSETELEM, CREATE | EXCL, header + nested(3, *pieces)))

@@ -41,13 +41,13 @@ def lab_seconds(nodes: int, pods: int) -> float:
 # In the namespace, which stands for the lab's underlay.
 
 
-def build(nodes: int, pods: int) -> float:
-    """Make it all; the seconds that it took. An OSError names what the kernel refuses."""
+def build(nodes: int, pods: int) -> tuple[float, list[int]]:
+    """Make it all: the seconds that it took, and the descriptors that hold the namespaces. OSError for what the kernel refuses."""
     of_nodes = [_of_node(number) for number in range(nodes)]
     of_pods = [[_of_pod(number, pod) for pod in range(pods)] for number in range(nodes)]
     began = time.perf_counter()
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    kept = [home]
+    kept: list[int] = []
     with _netlink() as underlay:
         _send(underlay, [_bridge("switch0", BRIDGE_INDEX)])
         for number in range(nodes):
@@ -62,10 +62,7 @@ def build(nodes: int, pods: int) -> float:
                     with _netlink() as inside:
                         _send(node, [factor.veth(f"pod{pod}", theirs, "eth0", PORT_INDEX + pod, BRIDGE_INDEX)])
                         _send(inside, of_pods[number][pod])
-    seconds = time.perf_counter() - began
-    for fd in kept:
-        os.close(fd)
-    return seconds
+    return time.perf_counter() - began, kept
 
 
 def _netlink() -> socket.socket:
@@ -142,7 +139,8 @@ def main(words: list[str]) -> None:
     """In the namespace: the seconds."""
     if [name for _, name in socket.if_nameindex()] != ["lo"]:
         raise SystemExit("this part of a bench runs in a network namespace of its own: python -m bench.run start_stop")
-    print(json.dumps(build(int(words[0]), int(words[1]))))
+    seconds, _ = build(int(words[0]), int(words[1]))
+    print(json.dumps(seconds))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ Beside the figures of Services: kube-proxy 1.36 in its nftables mode, measured e
 `kube-proxy` on the PATH, and as root, `make bench` runs it too: side by side, on a slower machine (AMD EPYC, 2026-11-25), it took 77 s, 16
 times as long as podplane, and 7.8 s for one endpoint, 9,900 times as long.
 """
-WHOLE = ("MB", "KB", "/s")
+WHOLE = ("MB", "KB", "/s", "ADDs")
 """Units whose figures have no decimals."""
 
 

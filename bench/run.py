@@ -18,9 +18,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from bench import (
+    agent_start,
     api,
     commands,
     factor,
+    foreign_commits,
     judging,
     kube_proxy,
     one_more_pod,
@@ -45,6 +47,8 @@ BENCHES = {
     "services": services.run,
     "services_events": services_events.run,
     "services_traffic": services_traffic.run,
+    "agent_start": agent_start.run,
+    "foreign_commits": foreign_commits.run,
     "kube_proxy": kube_proxy.run,
 }
 RESULTS = Path(__file__).with_name("results.json")
