@@ -25,9 +25,9 @@ QUIET_MILLISECONDS, QUIET_TRIES = 15.0, 60
 class Row:
     """One line of the result: what was measured, what it must be on the reference machine, and every sample. `unit` goes with both.
 
-    `work` says which machine factor fits the must (see `judging`), and `factor` is that one, measured in the same run. `floor` is what the
-    kernel alone takes for the same, where that can be measured, a sample for each of the row's, and `floor_must` the most that the
-    figure may be of it.
+    `work` says which machine factor fits the must (see `judging`). `factor` is that one, measured in the same run, and `steady` says
+    whether it stayed the same meanwhile. `floor` is what the kernel alone takes for the same, where that can be measured, and
+    `floor_must` the most that the figure may be of it.
     """
 
     what: str
@@ -39,6 +39,7 @@ class Row:
     extra: dict[str, list[float]] = field(default_factory=dict)
     work: str = ABSOLUTE
     factor: float = 1.0
+    steady: bool = True
     floor: list[float] = field(default_factory=list)
     floor_must: float | None = None
 
@@ -59,11 +60,15 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """Whether it is all that it must be; nothing where nothing is promised."""
+        """Whether it is all that it must be; "unsure" when it is by a factor that changed meanwhile; nothing where nothing is promised."""
         kept = [] if self.must is None else [is_kept(self.value, self.must, self.factor, self.at_least)]
         if self.floor_must is not None:
             kept.append(self.floor_ratio is not None and self.floor_ratio <= self.floor_must)
-        return ("yes" if all(kept) else "no") if kept else ""
+        if not kept:
+            return ""
+        if not all(kept):
+            return "no"
+        return "yes" if self.steady or self.work == ABSOLUTE else "unsure"
 
 
 class Lab:

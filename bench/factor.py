@@ -259,14 +259,23 @@ PYTHON_ROUNDS, KERNEL_ROUNDS = 5, 3
 
 REFERENCE = {"python": 0.085, "kernel": 0.12}
 """Seconds of the two pieces on the reference machine; CALIBRATION says how they were found."""
-CALIBRATION = """The reference machine is not at hand any more, so what the two pieces take there is derived, not measured: python
-85 ms, kernel 120 ms. On 2026-11-26 the code whose figures stand from the Xeon (of 2026-11-24) ran on an AMD EPYC, in turns with the pieces.
-Rows of Python there, on the Xeon → on the EPYC: filling 1.75 → 2.17 to 2.31 s, one endpoint 0.190 → 0.221 ms, a thousand endpoints
-23.0 → 28 ms, a restart 2.52 → 2.93 to 3.3 s: 1.16 to 1.32 times as long, 1.2 in the middle, while the piece took 98 to 107 ms. The
-start of 100 nodes × 10 sandboxes, a mixed row: 3.91 → 5.8 to 6.0 s, 1.5 times as long, so the kernel's half took some 1.75 times as
-long, while its piece took 184 to 246 ms. Between packets of two paths by hand the EPYC's kernel took 1.2 to 1.5 times as long for a round
-trip and 1.8 to 2.5 times for a connection, which agrees. So a factor is good to about 15 %. Rows of one machine on two days differ by
-more: on 2026-11-25 such an EPYC took 4.2 to 5.8 s to fill."""
+CALIBRATION = """What the two pieces take on the reference machine is derived, not measured: it is not at hand any more. On 2026-11-26 the
+code whose figures stand from it (of 2026-11-24) ran on an AMD EPYC that other programs used at the same time, each row between two
+measurements of the pieces; a piece on the reference machine takes what it took there, divided by how many times as long the row took.
+
+- python, 85 ms. Nine rounds, none left out: filling gives a median of 81 ms (65 to 152), a thousand endpoints 81 (60 to 182), a restart
+  85 (54 to 150); together 84, half of the values between 77 and 94. One endpoint, p50, gives 115 (86 to 761) and is not counted: the
+  median of samples of 0.2 ms does not grow with the load, and the piece does. Had it been counted, the median would be 87.
+- kernel, 120 ms: **provisional**. The only row was the start of 100 nodes × 10 sandboxes, taken for half Python and half kernel, which is
+  assumed. Six rounds gave 96, 116, 338, 901, 411 and 1,236 ms. 120 follows from the first two, which had the least load (1.4 to 2.5); they
+  were chosen when the values were known. The row took 5.8 s in the quietest round, 3.91 s on the reference machine.
+  TCP between two paths by hand was to be a check and is none: in three rounds the EPYC took 1.3 to 3.7 times as long for a round
+  trip and 1.9 to 7.8 times for a connection.
+
+So the reference for Python is known to some 12 %, as far as half of the values go, and the one for the kernel to no better than a factor of
+two or three: verdicts of "kernel" and "mixed" rows are provisional with it, until the pieces run on the reference machine. The pieces also
+take longer where other programs use the machine, and not by as much as each row does: judge on a machine that does nothing else.
+Where a factor changed by more than a quarter during a bench, its rows say "unsure" instead of "yes"."""
 
 
 def measure() -> Factors:

@@ -29,6 +29,16 @@ def mean(several: Sequence[Factors]) -> Factors:
     return Factors(sum(one.python for one in several) / len(several), sum(one.kernel for one in several) / len(several))
 
 
+STEADY = 1.25
+"""A factor that changes by more than this while something is measured says little about it."""
+
+
+def is_steady(before: Factors, after: Factors) -> bool:
+    """Did the machine stay as fast as it was?"""
+    pairs = ((before.python, after.python), (before.kernel, after.kernel))
+    return all(max(pair) <= STEADY * min(pair) for pair in pairs)
+
+
 def factor_of(work: str, factors: Factors) -> float:
     """The machine factor of one kind of work; 1 for what does not depend on a machine's speed. KeyError for an unknown kind."""
     if work == ABSOLUTE:

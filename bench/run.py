@@ -93,7 +93,7 @@ def main() -> None:
     for name in options.which or BENCHES:
         rows = BENCHES[name](options.quick)
         after = factor.measure()
-        figures[name] = with_factors(rows, judging.mean([before, after]))
+        figures[name] = with_factors(rows, before, after)
         before = after
         print(report.table(figures[name]), flush=True)
         benches = {name: [asdict(row) for row in rows] for name, rows in figures.items()}
@@ -103,9 +103,10 @@ def main() -> None:
         options.markdown.write_text(report.page(facts, every, factor.CALIBRATION))
 
 
-def with_factors(rows: Sequence[Row], factors: Factors) -> list[Row]:
-    """The rows, each with the factor of its kind of work."""
-    return [replace(row, factor=judging.factor_of(row.work, factors)) for row in rows]
+def with_factors(rows: Sequence[Row], before: Factors, after: Factors) -> list[Row]:
+    """The rows, each with the factor of its kind of work, of the factors before and after they were measured."""
+    factors, steady = judging.mean([before, after]), judging.is_steady(before, after)
+    return [replace(row, factor=judging.factor_of(row.work, factors), steady=steady) for row in rows]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.common import Row
-from bench.judging import ABSOLUTE, KERNEL, MIXED, PYTHON, Factors, factor_of, is_kept, mean, must_here
+from bench.judging import ABSOLUTE, KERNEL, MIXED, PYTHON, Factors, factor_of, is_kept, is_steady, mean, must_here
 from bench.run import with_factors
 
 POSITIVE = st.floats(0.01, 1000)
@@ -87,7 +87,29 @@ def test_medians_are_judged() -> None:
 
 def test_each_row_gets_the_factor_of_its_work() -> None:
     rows = [Row(work or "none", [3.0], must=2.0, work=work) for work in (PYTHON, KERNEL, MIXED, ABSOLUTE)]
-    judged = with_factors(rows, Factors(2.0, 1.0))
+    judged = with_factors(rows, Factors(1.9, 1.0), Factors(2.1, 1.0))
     assert [row.factor for row in judged] == [2.0, 1.0, 1.5, 1.0]
     assert [row.verdict for row in judged] == ["yes", "no", "yes", "no"]
     assert [row.factor for row in rows] == [1.0] * 4
+
+
+@given(FACTORS, FACTORS)
+def test_steady_is_the_same_in_both_directions_and_holds_for_what_did_not_change(one: Factors, other: Factors) -> None:
+    assert is_steady(one, other) == is_steady(other, one)
+    assert is_steady(one, one)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "steady"),
+    [
+        (Factors(1.0, 1.0), Factors(1.2, 0.85), True),
+        (Factors(1.0, 1.0), Factors(1.3, 1.0), False),
+        (Factors(1.0, 1.0), Factors(1.0, 0.7), False),
+    ],
+)
+def test_a_must_is_not_called_kept_by_a_factor_that_changed(before: Factors, after: Factors, steady: bool) -> None:
+    rows = [Row("slow", [9.0], must=1.0, work=MIXED), Row("quick", [0.1], must=1.0, work=MIXED), Row("bytes", [1.0], must=2.0)]
+    slow, quick, size = with_factors([*rows], before, after)
+    assert is_steady(before, after) == steady
+    assert (slow.verdict, quick.verdict, size.verdict) == ("no", "yes" if steady else "unsure", "yes")
+    assert with_factors([Row("none", [1.0], work=MIXED)], before, after)[0].verdict == ""
