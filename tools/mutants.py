@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -88,14 +90,23 @@ def copy(folder: Path, packages: Sequence[str]) -> None:
 class Mutmut:
     """mutmut in a copy of the tree."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: Sequence[str] = (sys.executable, "-m", "mutmut")) -> None:
         self._folder = folder
+        self._program = program
 
     def __call__(self, *words: str) -> str:
         """Run a command of mutmut; its output."""
-        command = [sys.executable, "-m", "mutmut", *words]
-        done = subprocess.run(command, cwd=self._folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        return done.stdout
+        command = [*self._program, *words]
+        out = subprocess.PIPE
+        process = subprocess.Popen(
+            command, cwd=self._folder, stdout=out, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        try:
+            return process.communicate()[0]
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)  # its children too: they run the tests
+            process.wait()
+            raise
 
     def make(self) -> dict[str, str]:
         """Make all mutants, and run the tests once to learn which reach what. RuntimeError when the tests fail as they are."""
@@ -125,6 +136,7 @@ def main() -> int:
     if importlib.util.find_spec("mutmut") is None:
         print("mutmut is missing: .venv/bin/pip install mutmut", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the copy goes and mutmut ends
     with tempfile.TemporaryDirectory(prefix="podplane-mutants-") as folder:
         copy(Path(folder), options.packages or PACKAGES)
         mutmut = Mutmut(Path(folder))

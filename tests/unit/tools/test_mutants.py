@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -107,3 +109,22 @@ def test_only_the_chosen_are_run_and_none_is_left_out(tmp_path: Path) -> None:
     assert mutmut.asked[0] == ("run", "--max-children", "2", "a")
     with pytest.raises(RuntimeError, match="did not try"):
         mutmut.run(["a", "b"], 2)
+
+
+def test_what_mutmut_says_is_read_from_both_outputs_in_its_folder(tmp_path: Path) -> None:
+    mutmut = mutants.Mutmut(tmp_path, ("sh", "-c", 'pwd; echo "$0 $1" >&2'))
+    assert mutmut("run", "a") == f"{tmp_path}\nrun a\n"
+
+
+def test_an_interrupt_ends_mutmut_and_its_children(tmp_path: Path) -> None:
+    """The stand-in interrupts the caller once its own child holds the pipe; the pipe ends when that child is gone."""
+    read, write = os.pipe()
+    script = 'import os, signal, subprocess; child = subprocess.Popen(["sleep", "1000"], pass_fds=[WRITE]); '
+    script += "os.kill(os.getppid(), signal.SIGINT); child.wait()"
+    os.set_inheritable(write, True)
+    program = (sys.executable, "-c", f"import os; WRITE = os.open('/proc/%d/fd/{write}' % os.getppid(), os.O_WRONLY); {script}")
+    with pytest.raises(KeyboardInterrupt):
+        mutants.Mutmut(tmp_path, program)("run")
+    os.close(write)
+    assert os.read(read, 1) == b""
+    os.close(read)
