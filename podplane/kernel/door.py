@@ -19,12 +19,12 @@ from podplane.kernel.announce import LinkSocket
 from podplane.kernel.conntrack import Conntrack
 from podplane.kernel.errors import KernelError, NotFound
 from podplane.kernel.namespace import Namespace
-from podplane.kernel.nft import Nft
+from podplane.kernel.nft import KernelTables, Nft
 from podplane.kernel.rtnl import Rtnl, matches
 from podplane.kernel.sysctl import Sysctls, set_here
 from podplane.state.conntrack import Allowed, Connection
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule, Sysctl
-from podplane.state.nft import Chain, Element, Set, Table
+from podplane.state.nft import Chain, Element, OpaqueElement, OpaqueObject, Set, Table
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, IPAddress, Value
@@ -45,6 +45,8 @@ PARTS: Mapping[type[Value], str] = {
     Chain: NFT,
     Set: NFT,
     Element: NFT,
+    OpaqueElement: NFT,
+    OpaqueObject: NFT,
 }
 """The part of the kernel that holds values of each type."""
 
@@ -160,7 +162,7 @@ class KernelOpener:
 
     def nft(self, namespace: Namespace) -> NftPart:
         """nf_tables (NETLINK_NETFILTER)."""
-        return Nft(namespace.run(netlink.Socket, NETLINK_NETFILTER))
+        return Nft(KernelTables(lambda: namespace.run(netlink.Socket, NETLINK_NETFILTER)))
 
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Connection tracking (ctnetlink)."""

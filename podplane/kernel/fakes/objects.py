@@ -13,12 +13,13 @@ from podplane.state.value import Identity, Value
 class Objects:
     """One network namespace: rtnetlink's and nf_tables' objects by identity, and sysctls that were set.
 
-    `foreign_commits` counts the changes of nf_tables that somebody else made.
+    `commits` counts our own changes of nf_tables, `foreign_commits` those that somebody else made.
     """
 
     network: dict[Identity, Value] = field(default_factory=dict)
     nft: dict[Identity, Value] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
+    commits: int = 0
     foreign_commits: int = 0
     peers: dict[str, tuple[Objects, str]] = field(default_factory=dict)
 

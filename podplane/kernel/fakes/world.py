@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 from podplane.kernel.door import Announcer, NftPart, Part, PodNamespace, SysctlPart, Tracked
 from podplane.kernel.errors import KernelError
-from podplane.kernel.fakes.nft import FakeNft
+from podplane.kernel.fakes.nft import FakeTables
 from podplane.kernel.fakes.objects import Objects
 from podplane.kernel.fakes.rtnl import FakeRtnl
 from podplane.kernel.fakes.sysctl import FakeSysctls
 from podplane.kernel.namespace import Namespace
+from podplane.kernel.nft import Nft
 from podplane.state.conntrack import Allowed, Connection
 from podplane.state.network import Link
 from podplane.state.value import IPAddress, Value
@@ -104,7 +105,7 @@ class FakeOpener:
 
     def nft(self, namespace: Namespace) -> NftPart:
         """nf_tables."""
-        return FakeNft(self._objects(namespace))
+        return Nft(FakeTables(self._objects(namespace)))
 
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Connection tracking, which only remembers what it was asked to flush."""
