@@ -11,7 +11,8 @@ The parts are opened by an `Opener`, so that the fakes share this code with the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from podplane.kernel import netlink, syscalls
@@ -21,6 +22,7 @@ from podplane.kernel.errors import KernelError, NotFound
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import KernelTables, Nft
 from podplane.kernel.rtnl import Rtnl, matches
+from podplane.kernel.slices import result, slices
 from podplane.kernel.sysctl import Sysctls, set_here
 from podplane.state.conntrack import Allowed, Connection
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule, Sysctl
@@ -66,6 +68,12 @@ class Part(Protocol):
 
 class NftPart(Part, Protocol):
     """nf_tables of one namespace."""
+
+    def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
+        """Carry out the operations in slices."""
+
+    def read_steps(self, owner: Ownership) -> Generator[None, None, dict[Identity, Value]]:
+        """What it holds of this owner, read in slices."""
 
     def foreign_commit(self) -> bool:
         """Did anybody else commit a change since this was asked last?"""
@@ -177,6 +185,21 @@ class KernelOpener:
         return Sysctls(namespace)
 
 
+SORTED_AT_ONCE = 10_000
+"""So many operations are sorted in one slice: some 5 ms."""
+PODS_AT_ONCE = 16
+"""The namespaces of so many pods are opened in one slice."""
+
+
+@dataclass(slots=True)
+class Work:
+    """Operations by the part of the kernel that they are for, and by the name of their namespace: the node's own comes first."""
+
+    sysctls: dict[str, list[Operation]] = field(default_factory=dict)
+    network: dict[str, list[Operation]] = field(default_factory=lambda: {HOST: []})
+    nft: list[Operation] = field(default_factory=list)
+
+
 class Kernel:
     """One node's kernel state. Methods block for as long as the kernel works, and are called from one thread at a time."""
 
@@ -209,37 +232,62 @@ class Kernel:
     def apply(self, operations: Sequence[Operation]) -> Report:
         """Carry out the operations; each is in the report."""
         report = Report()
-        sysctls: dict[str, list[Operation]] = {}
-        links: dict[str, list[Operation]] = {HOST: []}
-        nft: list[Operation] = []
+        for step in self.steps(operations):
+            report.merge(step)
+        return report
+
+    def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
+        """The same in slices of some milliseconds, each with a report of what it did, which may be nothing; removing links takes longer.
+
+        The data path is correct between any two. A caller that stops in between leaves the rest undone.
+        """
+        work = Work()
+        for start in range(0, len(operations), SORTED_AT_ONCE):
+            report = Report()
+            self._sort(operations[start : start + SORTED_AT_ONCE], work, report)
+            yield report
+        late: dict[str, list[Operation]] = {}
+        opened: dict[str, Part] = {}
+        try:
+            yield from self._open_pods(work, late, opened)
+            yield from self._sysctl_steps(work.sysctls, late)
+            for name, own in work.network.items():
+                part = self._rtnl if name == HOST else opened[name]
+                yield from map(part.apply, slices(own))
+        finally:
+            for part in opened.values():
+                part.close()
+        if work.nft:
+            yield from self._nft_part().steps(work.nft)
+        yield from self._sysctl_steps(late, None)
+
+    def _sort(self, operations: Sequence[Operation], work: Work, report: Report) -> None:
         for operation in operations:
             value = operation.value
             if value.netns not in self._namespaces:
                 self._nowhere(operation, report)
                 continue
-            part_name = PARTS[type(value)]
-            if part_name == SYSCTL:
-                sysctls.setdefault(value.netns, []).append(operation)
-            elif part_name == NFT:
-                nft.append(operation)
+            part = PARTS[type(value)]
+            if part == NFT:
+                work.nft.append(operation)
             else:
-                links.setdefault(value.netns, []).append(operation)
-        late: dict[str, list[Operation]] = {}
-        pod_namespaces = self._visit(links.keys() - {HOST}, sysctls, late, report)
-        for name, part in sysctls.items():
-            self._apply_sysctls(name, part, late, report)
-        try:
-            for name, part in links.items():
-                if part:
-                    report.merge((self._rtnl if name == HOST else pod_namespaces[name]).apply(part))
-        finally:
-            for guest in pod_namespaces.values():
-                guest.close()
-        if nft:
-            report.merge(self._nft_part().apply(nft))
-        for name, part in late.items():
-            self._apply_sysctls(name, part, None, report)
-        return report
+                (work.sysctls if part == SYSCTL else work.network).setdefault(value.netns, []).append(operation)
+
+    def _open_pods(self, work: Work, late: dict[str, list[Operation]], opened: dict[str, Part]) -> Iterator[Report]:
+        """Open rtnetlink of the pods' namespaces, and set their sysctls before their links come."""
+        names = [name for name in work.network if name != HOST]
+        for start in range(0, len(names), PODS_AT_ONCE):
+            report = Report()
+            opened.update(self._visit(names[start : start + PODS_AT_ONCE], work.sysctls, late, report))
+            yield report
+
+    def _sysctl_steps(
+        self, by_namespace: Mapping[str, list[Operation]], late: dict[str, list[Operation]] | None
+    ) -> Iterator[Report]:
+        for name, own in by_namespace.items():
+            report = Report()
+            self._apply_sysctls(name, own, late, report)
+            yield report
 
     def _nowhere(self, operation: Operation, report: Report) -> None:
         if operation.new is None:
@@ -300,7 +348,7 @@ class Kernel:
         return {v.name: v.value if o.new is not None else self._former_sysctls.pop(v.identity, v.value) for o, v in sysctls}
 
     def foreign_commit(self) -> bool:
-        """Did anybody else change the node's nf_tables since this was asked last?"""
+        """Did anybody else change the node's nf_tables since this was asked last? A poll of the generation: see `kernel.nft.table`."""
         return self._nft_part().foreign_commit()
 
     def flush_conntrack(self, allowed: Allowed) -> int:
@@ -330,8 +378,17 @@ class Kernel:
 
     def read(self, owner: Ownership, sysctls: Iterable[str] = ()) -> dict[Identity, Value]:
         """What the node's own namespace holds of this owner, and the values of these sysctls."""
-        found = self._rtnl.read(owner)
-        found.update(self._nft_part().read(owner))
+        return result(self.read_steps(owner, sysctls))
+
+    def read_steps(self, owner: Ownership, sysctls: Iterable[str] = ()) -> Generator[None, None, dict[Identity, Value]]:
+        """The same in slices of some milliseconds, as the generator's value.
+
+        What is applied in between may be in it or not, and makes the kernel interrupt the dump of a large set, which then is read again.
+        """
+        found = yield from self._nft_part().read_steps(owner)
+        yield
+        found.update(self._rtnl.read(owner))
+        yield
         names = list(sysctls)
         values = self._opener.sysctls(self._namespaces[HOST]).read(names) if names else {}
         for name, value in values.items():

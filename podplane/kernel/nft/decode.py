@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -184,10 +185,10 @@ def flowtable_from(content: bytes) -> OpaqueObject:
     return OpaqueObject(family=place[0], table=place[1], kind="flowtable", name=place[2], content=content)
 
 
-def elements_from(owner: Set, content: bytes) -> list[Row]:
+def elements_from(owner: Set, content: bytes) -> Iterator[Row]:
     """Each element in a dumped list; networks are found by `join_intervals`."""
     found = parse_attributes(content, c.GENERIC.size)
-    return [_row(owner, piece) for _, piece in attributes(found.get(c.ELEM_LIST_ELEMENTS, b""))]
+    return (_row(owner, piece) for _, piece in attributes(found.get(c.ELEM_LIST_ELEMENTS, b"")))
 
 
 def _row(owner: Set, piece: bytes) -> Row:
@@ -254,7 +255,7 @@ def _span(low: Part, high: Part) -> Part:
     return low
 
 
-def join_intervals(owner: Set, found: list[Row]) -> list[FoundElement]:
+def join_intervals(owner: Set, found: Iterable[Row]) -> list[FoundElement]:
     """Elements of a plain interval set: each start, and the end behind it, make one."""
     if not owner.interval or len(owner.key) > 1:
         return [element for _, end, element in found if not end]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podplane.kernel.nft.units import units
 from podplane.model.objects import Metadata
 from podplane.model.service import (
     Endpoint,
@@ -24,9 +25,9 @@ from podplane.services.endpoints import Place
 from podplane.services.numbers import Numbers
 from podplane.services.plan import NodeContext, plan
 from podplane.services.rules import CHOICE_BITS, CHOICE_MASK
-from podplane.services.tables import RANK
-from podplane.state.nft import Element, Verdict
-from podplane.state.operations import Operation, diff, patch
+from podplane.services.tables import guard, memory, sets
+from podplane.state.nft import Element, Set, Verdict
+from podplane.state.operations import Operation, Report, diff, patch
 from podplane.state.value import Identity, Value
 
 HERE = NodeContext(Place("node1"), (4,), (ipaddress.ip_address("192.168.1.10"),))
@@ -52,19 +53,15 @@ def wanted(counts: Mapping[int, int], numbers: Numbers) -> dict[Identity, Value]
     return values
 
 
-def in_the_kernels_order(operations: Iterable[Operation]) -> list[Operation]:
-    """Sets are filled one after the other, then emptied in reverse (`kernel.nft.table`)."""
-    all_ = list(operations)
-    first = [o for o in all_ if o.new is not None and not isinstance(o.new, Element)]
-    new = [o for o in all_ if isinstance(o.new, Element)]
-    gone = [o for o in all_ if o.new is None and isinstance(o.old, Element)]
-    return [*first, *sorted(new, key=rank), *sorted(gone, key=rank, reverse=True)]
+SETS = {(one.family, one.table, one.name): one for one in (*sets(4), *memory(4), *guard(4)) if isinstance(one, Set)}
 
 
-def rank(operation: Operation) -> int:
-    """Of its element's set."""
-    assert isinstance(operation.value, Element)
-    return RANK[operation.value.set.rstrip("46")]
+def in_the_kernels_order(operations: Sequence[Operation]) -> list[Operation]:
+    """As the kernel door sends them."""
+    report = Report()
+    found = [o for unit in units(operations, dict(SETS), lambda _: None, report) if unit for o in unit.operations]
+    assert len(found) == len(operations) and not report.failed
+    return found
 
 
 def is_whole(state: Iterable[Value]) -> bool:
