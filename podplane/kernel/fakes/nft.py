@@ -8,7 +8,7 @@ own code (`kernel.nft.table`); messages are packed as for the kernel, so that wh
 from __future__ import annotations
 
 import errno
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 from podplane.kernel.fakes.objects import Objects
 from podplane.kernel.nft.table import Refused
@@ -115,8 +115,7 @@ class FakeTables:
         recreated = new is None or isinstance(old, OpaqueObject)
         if isinstance(old, Chain) and isinstance(new, Chain):
             recreated = (old.hook, old.comment) != (new.hook, new.comment)
-        kind = old.identity[0]
-        if recreated and kind in ("nft chain", "nft set") and any(_refers(v, old.identity) for v in self._values.values()):
+        if recreated and any(_refers(v, old.identity) for i, v in self._values.items() if i != old.identity):
             raise Refusal(errno.EBUSY)
 
     def _check_arrival(self, old: Value | None, new: Value) -> None:
@@ -124,7 +123,7 @@ class FakeTables:
         assert isinstance(new, NftValue)
         if not isinstance(new, Table) and Table(family=new.family, table=new.table).identity not in self._values:
             raise Refusal(errno.ENOENT)
-        if old is None and new.identity in self._values:
+        if old is None and new.identity in self._values and not isinstance(new, Element):
             raise Refusal(errno.EEXIST)
         if isinstance(new, Element):
             owner = self.find_set((new.family, new.table, new.set))
@@ -133,26 +132,32 @@ class FakeTables:
             if bool(owner.data) != (new.data is not None):
                 raise Refusal(errno.EINVAL)
         for needed in _needs(new):
-            found = self._values.get(needed)
-            if found is None and needed != new.identity:
+            found = new if needed == new.identity else self._values.get(needed)
+            if found is None:
                 raise Refusal(errno.ENOENT)
             if getattr(found, "hook", None) is not None:  # nobody jumps to a base chain
                 raise Refusal(errno.EOPNOTSUPP)
-        if isinstance(new, Chain) and self._reaches(new, new):
-            raise Refusal(errno.ELOOP)
+        if old is None and new.identity in self._values:
+            raise Refusal(errno.EEXIST)
+        if _jumps(new):
+            self._check_circles(new)
 
-    def _reaches(self, start: Chain, goal: Chain) -> bool:
-        """Do jumps lead from one chain to another?"""
-        seen: set[Identity] = set()
-        ahead: list[Value] = [start]
-        while ahead:
-            for identity in _jumps(ahead.pop()) - seen:
-                if identity == goal.identity:
-                    return True
-                seen.add(identity)
-                found = self._values.get(identity)
-                ahead += [found] if found is not None else []
-        return False
+    def _check_circles(self, new: NftValue) -> None:
+        """ELOOP when a base chain leads into a circle; one that no base chain leads to stands (nft_chain_validate)."""
+        values = {**self._values, new.identity: new}
+        done: set[Identity] = set()
+
+        def walk(identity: Identity, path: tuple[Identity, ...]) -> None:
+            if identity in path:
+                raise Refusal(errno.ELOOP)
+            if identity not in done:
+                for ahead in _leads_to(values[identity], values):
+                    walk(ahead, (*path, identity))
+                done.add(identity)
+
+        for identity, value in values.items():
+            if isinstance(value, Chain) and value.hook is not None:
+                walk(identity, ())
 
     def _inside(self, old: Value) -> list[Identity]:
         """What goes with a set or a table."""
@@ -199,6 +204,17 @@ def _jumps(value: Value) -> set[Identity]:
         for verdict in found
         if verdict.code in (JUMP, GOTO) and isinstance(value, NftValue)
     }
+
+
+def _leads_to(value: Value, values: Mapping[Identity, Value]) -> set[Identity]:
+    """The chains that packets get to from a chain: by its rules, and by the verdict maps that they look into."""
+    maps = {e.set for r in value.rules for e in r.expressions if isinstance(e, Lookup)} if isinstance(value, Chain) else set()
+    own = [v for v in values.values() if isinstance(v, Element) and v.set in maps and _same_table(v, value)]
+    return {ahead for one in (value, *own) for ahead in _jumps(one) if ahead in values}
+
+
+def _same_table(one: NftValue, other: Value) -> bool:
+    return isinstance(other, NftValue) and (one.family, one.table) == (other.family, other.table)
 
 
 def _lookups(value: Value) -> set[Identity]:

@@ -168,7 +168,7 @@ class Nft:
             return []
         if any(one.unit == WHOLE for one in refused):
             return _halves(batch, refused[0], report)
-        by_unit = {one.unit: one for one in reversed(refused)}
+        by_unit = _blamed(batch, refused)
         again: list[Unit] = []
         for position, unit in enumerate(batch):
             again += _without(unit, by_unit[position], report) if position in by_unit else [unit]
@@ -178,6 +178,10 @@ class Nft:
         """Did anybody else commit a change of this namespace's nf_tables since this was asked last? Each commit counts one.
 
         True also after a transaction of our own whose outcome is unknown: what the kernel holds must be read.
+
+        A poll costs 12 µs: every 80 ms, that is 0.02 % of a core, however much is committed. A subscription (NFNLGRP_NFTABLES)
+        would say who it was, but has the kernel notify of each element that we commit ourselves: 2-3 µs more for one of 44 µs,
+        before anybody reads it, and an overflow with every large change, after which the generation must be asked all the same.
         """
         now = self._tables.generation()
         before, own, lost = self._generation, self._commits, self._is_lost
@@ -213,6 +217,16 @@ def _fail_all(batch: Sequence[Unit], error: OSError, report: Report) -> None:
     for unit in batch:
         why = from_errno(unit.messages[0].name, error.errno or 0, error.strerror or "")
         report.failed += [Failure(operation, why) for operation in unit.operations]
+
+
+def _blamed(batch: Sequence[Unit], refused: Iterable[Refused]) -> dict[int, Refused]:
+    """The first refusal of each unit, up to the first of a chain, a set or a table: what is refused behind that may be so because of it."""
+    found: dict[int, Refused] = {}
+    for one in sorted(refused, key=lambda one: one.unit):
+        found.setdefault(one.unit, one)
+        if batch[one.unit].owner is None:
+            break
+    return found
 
 
 def _without(unit: Unit, refused: Refused, report: Report) -> list[Unit]:
