@@ -19,7 +19,8 @@ from podplane.kernel.netlink import (
     text,
 )
 from podplane.kernel.nft import constants as c
-from podplane.kernel.nft import expressions, types
+from podplane.kernel.nft import expressions
+from podplane.state import nft_types as types
 from podplane.state.nft import Chain, Element, Hook, NftValue, Part, Rule, Set, Table, Verdict
 
 ELEMENTS_BYTES = 48 * 1024

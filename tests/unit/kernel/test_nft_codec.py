@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podplane.kernel.netlink import Message
-from podplane.kernel.nft import codec, expressions, types
+from podplane.kernel.nft import codec, expressions
 from podplane.state import nft
+from podplane.state import nft_types as types
 from podplane.state.nft import (
     Chain,
     Element,
