@@ -357,6 +357,8 @@ def _lookup(e: nft.Lookup, scope: Scope) -> Step:
         added = context.memory.elements.get(name, {}).get(key) if index.value.is_dynamic else None
         element = None if added is not None else index.find(key)
         is_there = added is not None or element is not None
+        if index.is_opaque and not is_there:
+            raise Undecided(f"set {e.set} of table {scope.family} {scope.table} has elements that are not known")
         if is_there == bool(e.flags & INVERTED):
             return BREAK
         if element is not None:

@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from podplane.state.nft import ACCEPT, CONTINUE, DROP, GOTO, JUMP, RETURN, Chain, Element, Hook, Rule, Set, Table
+from podplane.state.nft import ACCEPT, CONTINUE, DROP, GOTO, JUMP, RETURN, Chain, Element, Hook, NftValue, Rule, Set, Table
 from podplane.state.value import Value
 from podplane.trace.expressions import Context, Scope, Step, Undecided, compile_expression
 from podplane.trace.sets import Index
@@ -136,6 +136,17 @@ class BaseChain(NamedTuple):
         return hook is not None and hook.type == "route"
 
 
+HARMLESS = ("nft element", "nft set", "nft object")
+"""What counts only where a rule refers to it."""
+
+
+def opaque_tables(values: Iterable[Value]) -> dict[str, NftValue]:
+    """By family, a chain or table of which not all is known: every packet that its family sees is undecided."""
+    known = (Table, Chain, Set, Element)
+    others = (value for value in values if isinstance(value, NftValue) and not isinstance(value, known))
+    return {value.family: value for value in others if value.identity[0] not in HARMLESS}
+
+
 def programs(netns: str, values: Iterable[Value]) -> dict[tuple[int | str, str], list[BaseChain]]:
     """(4, 6 or "bridge", hook) → base chains in the order in which packets pass them.
 
@@ -145,6 +156,7 @@ def programs(netns: str, values: Iterable[Value]) -> dict[tuple[int | str, str],
     indices: dict[tuple[str, str], dict[str, Index]] = {}
     chains: dict[tuple[str, str], list[Chain]] = {}
     elements: list[Element] = []
+    opaque: list[tuple[str, str, str]] = []
     for value in values:
         match value:
             case Table():
@@ -155,6 +167,12 @@ def programs(netns: str, values: Iterable[Value]) -> dict[tuple[int | str, str],
                 chains.setdefault((value.family, value.table), []).append(value)
             case Element():
                 elements.append(value)
+            case NftValue():
+                if value.identity[0] == "nft element":
+                    opaque.append((value.family, value.table, value.identity[4]))
+    for family, table_name, set_name in opaque:
+        if set_name in indices.get((family, table_name), {}):
+            indices[family, table_name][set_name].is_opaque = True
     for element in elements:
         index = indices.get((element.family, element.table), {}).get(element.set)
         if index is not None:

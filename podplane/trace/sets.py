@@ -19,6 +19,8 @@ class Index:
         self.value = value
         self.key_size = types.size(value.key)
         self.data_size = 0 if value.data in ((), ("verdict",)) else types.size(value.data)
+        self.is_opaque = False
+        """Are there elements that no value describes?"""
         self._elements = list(elements)
         self._exact: dict[bytes, Element] | None = None
         self._masked: dict[bytes, dict[bytes, Element]] = {}

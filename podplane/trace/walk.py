@@ -16,7 +16,7 @@ from podplane.trace.conntrack import DESTINATION, SOURCE, Range, Track
 from podplane.trace.expressions import Context, Undecided
 from podplane.trace.memory import Memory
 from podplane.trace.packet import Packet
-from podplane.trace.program import BaseChain, Hit, Outcome
+from podplane.trace.program import SEEN_BY, BaseChain, Hit, Outcome
 from podplane.trace.routing import LOCAL, UNICAST, NextHop
 from podplane.trace.trace import Dropped, Ending, Hop, Rejected
 from podplane.trace.world import End, Namespace, World
@@ -109,6 +109,7 @@ class Walk:
 
     def pass_hook(self, hook: str) -> Ending | None:
         """Pass IP's hook: base chains, connection tracking and translation in the order of their priorities."""
+        self._refuse_opaque(self.packet.version)
         chains = self.namespace.hooks.get((self.packet.version, hook), [])
         nat = [chain for chain in chains if chain.is_nat]
         steps: list[tuple[int, Callable[[], Ending | None]]] = [
@@ -131,12 +132,19 @@ class Walk:
 
     def pass_bridge_hook(self, hook: str, priorities: range) -> Ending | None:
         """Pass base chains of the bridge family, of these priorities."""
+        self._refuse_opaque("bridge")
         for chain in self.namespace.hooks.get(("bridge", hook), ()):
             if chain.priority in priorities:
                 ending = self._pass_chain(chain, hook, is_bridge=True)
                 if ending is not None:
                     return ending
         return None
+
+    def _refuse_opaque(self, seen: int | str) -> None:
+        """Undecided when a table that sees the packet has a chain of which not all is known."""
+        for family in SEEN_BY[seen]:
+            if family in self.namespace.opaque:
+                raise Undecided(f"not all is known of {self.namespace.opaque[family]}")
 
     def _context(self, hook: str, is_bridge: bool) -> Context:
         return Context(

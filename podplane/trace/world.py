@@ -16,7 +16,7 @@ import msgspec
 from podplane.state.network import Fdb, Link, Peer, Sysctl
 from podplane.state.value import IPAddress, Value
 from podplane.trace.packet import NO_MAC
-from podplane.trace.program import BaseChain, programs
+from podplane.trace.program import BaseChain, opaque_tables, programs
 from podplane.trace.routing import Routing
 
 
@@ -46,6 +46,11 @@ class Namespace:
     def hooks(self) -> Mapping[tuple[int | str, str], list[BaseChain]]:
         """Base chains by family and hook."""
         return programs(self.name, self.values)
+
+    @functools.cached_property
+    def opaque(self) -> Mapping[str, Value]:
+        """Families of nf_tables of which not all is known, with what is not."""
+        return opaque_tables(self.values)
 
     @functools.cached_property
     def ports(self) -> Mapping[str, list[Link]]:

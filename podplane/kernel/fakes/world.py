@@ -12,22 +12,33 @@ from podplane.kernel.fakes.nft import FakeNft
 from podplane.kernel.fakes.objects import Objects
 from podplane.kernel.fakes.rtnl import FakeRtnl
 from podplane.kernel.fakes.sysctl import FakeSysctls
+from podplane.kernel.fakes.traffic import Traffic
 from podplane.kernel.namespace import Namespace
 from podplane.services.flows import Ways
 from podplane.services.report import Flow
 from podplane.state.network import Link
 from podplane.state.value import IPAddress, Value
+from podplane.trace.evaluator import first
+from podplane.trace.packet import Packet
+from podplane.trace.trace import Trace
 
 T = TypeVar("T")
 _descriptors = itertools.count(1000)
 
 
 class FakeNamespace:
-    """A network namespace of the fake kernel. Nothing real can run in it."""
+    """A network namespace of the fake kernel. Nothing real can run in it; packets are evaluated (`send`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, traffic: Traffic | None = None, name: str = "") -> None:
         self.objects = Objects()
         self._fd = next(_descriptors)
+        self.name = name or f"netns-{self._fd}"
+        self._traffic = traffic if traffic is not None else Traffic()
+        self._traffic.namespaces[self.name] = self.objects
+
+    def send(self, packet: Packet, choose: Callable[[int], int] = first) -> Trace:
+        """Where a packet goes that this namespace sends, or that comes to it by `packet.link`. The fake kernel remembers connections."""
+        return self._traffic.send(self.name, packet, choose)
 
     @property
     def fd(self) -> int:
@@ -78,12 +89,13 @@ class FakeOpener:
 
     def __init__(self) -> None:
         self._by_fd: dict[int, FakeNamespace] = {}
+        self.traffic = Traffic()
         self.forgotten: list[Ways] = []
         self.announced: list[tuple[str, IPAddress]] = []
 
-    def namespace(self) -> FakeNamespace:
-        """A new, empty namespace."""
-        made = FakeNamespace()
+    def namespace(self, name: str = "") -> FakeNamespace:
+        """A new, empty namespace; traces call it by this name."""
+        made = FakeNamespace(self.traffic, name)
         self._by_fd[made.fd] = made
         return made
 

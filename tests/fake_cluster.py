@@ -1,0 +1,146 @@
+"""A cluster of two nodes on the fake kernel, with a machine outside, to ask where packets go.
+
+Each node has an agent, two pods and an uplink on one network; the machine outside sends what it has no address of to node1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from podplane.agent.agent import Agent
+from podplane.agent.features import PeerPlans
+from podplane.cni.network import Attachment
+from podplane.kernel.door import Kernel
+from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
+from podplane.model.objects import Metadata
+from podplane.model.service import SERVICE_NAME, Endpoint, EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
+from podplane.state.network import Address, Link, Route
+from podplane.state.operations import Operation
+from podplane.state.value import IPAddress, Value
+from podplane.trace.packet import Packet
+from podplane.trace.trace import Trace
+from podplane.trace.world import End
+from tests.plans import UNDERLAY, config, node
+
+BOTH = (4, 6)
+SERVICE_CIDRS = ("10.96.0.0/16", "fd00:10:96::/112")
+LENGTH = {4: 24, 6: 64}
+DEFAULT = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
+POD = {4: "10.244.{}.{}", 6: "fd00:10:244:{}::{}"}
+
+
+def ip(text: str) -> IPAddress:
+    return ipaddress.ip_address(text)
+
+
+def pod_ip(number: int, pod: int, version: int = 4) -> IPAddress:
+    """The address of a pod: 1 or 2 of node 1 or 2."""
+    return ip(POD[version].format(number, pod + 1))
+
+
+def node_ip(number: int, version: int = 4) -> IPAddress:
+    """The address of a node."""
+    return ip(UNDERLAY[version].format(9 + number))
+
+
+def outside_ip(version: int = 4) -> IPAddress:
+    """The address of the machine outside."""
+    return ip(UNDERLAY[version].format(99))
+
+
+def service(name: str = "web", cluster_ips: Sequence[str] = ("10.96.0.10", "fd00:10:96::10"), **spec: object) -> Service:
+    """A Service with port 80, node port 30080."""
+    fields = {"cluster_ip": cluster_ips[0], "cluster_ips": tuple(cluster_ips), "ports": (ServicePort(80, node_port=30080),)}
+    return Service(Metadata(name=name, namespace="default"), ServiceSpec(type="NodePort", **{**fields, **spec}))  # type: ignore[arg-type]  # by name
+
+
+def endpoints(name: str, *pods: tuple[int, int]) -> list[EndpointSlice]:
+    """Its slices: pods by node and number, port 8080."""
+    return [
+        EndpointSlice(
+            Metadata(name=f"{name}-{version}", namespace="default", labels={SERVICE_NAME: name}),
+            address_type=f"IPv{version}",
+            endpoints=tuple(Endpoint((str(pod_ip(n, k, version)),), node_name=f"node{n}") for n, k in pods),
+            ports=(EndpointPort(port=8080),),
+        )
+        for version in BOTH
+    ]
+
+
+def uplink(number: int) -> list[Value]:
+    """What is on a machine before podplane comes."""
+    values: list[Value] = [Link(name="lo"), Link(name="eth0", kind="bridge", mac=f"0a:58:c0:a8:01:{9 + number:02x}")]
+    for version in BOTH:
+        address = ip(UNDERLAY[version].format(9 + number))
+        values.append(Address(link="eth0", ip=address, prefix_length=LENGTH[version]))
+    return values
+
+
+class FakeCluster:
+    """node1 and node2, each with pods 1 and 2, and `outside`."""
+
+    def __init__(self, services: Sequence[Service] = (), slices: Sequence[EndpointSlice] = ()) -> None:
+        self.opener = FakeOpener()
+        self.settings = msgspec.structs.replace(config(BOTH), service_cidrs=SERVICE_CIDRS)
+        self.nodes = {f"node{n}": node(n, BOTH) for n in (1, 2)}
+        self.namespaces: dict[str, FakeNamespace] = {}
+        self.agents = {number: self._machine(number, services, slices) for number in (1, 2)}
+        self._outside()
+        self.opener.traffic.segments.append(tuple(End(name, "eth0") for name in ("node1", "node2", "outside")))
+
+    def _namespace(self, name: str) -> FakeNamespace:
+        self.namespaces[name] = self.opener.namespace(name)
+        return self.namespaces[name]
+
+    def _machine(self, number: int, services: Sequence[Service], slices: Sequence[EndpointSlice]) -> Agent:
+        host = self._namespace(f"node{number}")
+        kernel = Kernel(host, self.opener)
+        kernel.apply([Operation(None, value) for value in uplink(number)])
+        agent = Agent(f"node{number}", self.settings, kernel, PeerPlans(), lambda: 0.0)
+        report = agent.start(self.nodes, (), services, slices)
+        assert not report.failed, [str(failure) for failure in report.failed]
+        asyncio.run(self._add_pods(agent, number))
+        return agent
+
+    async def _add_pods(self, agent: Agent, number: int) -> None:
+        for pod in (1, 2):
+            name = f"node{number}-pod{pod}"
+            ips = tuple(str(pod_ip(number, pod, version)) for version in BOTH)
+            attached = await agent.add(Attachment(name, "default", name, self._namespace(name), requested_ips=ips))
+            assert attached.ips == ips
+
+    def _outside(self) -> None:
+        values: list[Value] = [*uplink(90)]
+        for version in BOTH:
+            gateway = node_ip(1, version)
+            values.append(Route(destination=DEFAULT[version], gateway=gateway, link="eth0", protocol=4))
+        Kernel(self._namespace("outside"), self.opener).apply([Operation(None, value) for value in values])
+
+    def send(
+        self,
+        netns: str,
+        source: IPAddress,
+        destination: IPAddress,
+        port: int = 80,
+        choose: Callable[[int], int] | None = None,
+        **more: object,
+    ) -> Trace:
+        """A packet of a namespace by its name (`node1`, `node1-pod2`, `outside`)."""
+        packet = msgspec.structs.replace(Packet(source=source, destination=destination, destination_port=port), **more)
+        return self.namespaces[netns].send(packet, *([choose] if choose else []))
+
+    def from_pod(self, number: int, pod: int, destination: IPAddress, port: int = 80, **more: object) -> Trace:
+        """A packet of a pod with its own address."""
+        return self.send(f"node{number}-pod{pod}", pod_ip(number, pod, destination.version), destination, port, **more)  # type: ignore[arg-type]  # by name
+
+    def from_outside(self, destination: IPAddress, port: int = 80, **more: object) -> Trace:
+        """A packet of the machine outside."""
+        return self.send("outside", outside_ip(destination.version), destination, port, **more)  # type: ignore[arg-type]  # by name
+
+    def reply(self, trace: Trace) -> Trace:
+        """The answer to a packet that was delivered."""
+        return self.opener.traffic.reply(trace)
