@@ -1,4 +1,4 @@
-"""A cluster of two nodes on the fake kernel, with a machine outside, to ask where packets go.
+"""A cluster of two nodes, on the fake kernel or a real one, with a machine outside, to ask where packets go.
 
 Each node has an agent, two pods and an uplink on one network; the machine outside sends what it has no address of to node1.
 """
@@ -14,8 +14,9 @@ import msgspec
 from podplane.agent.agent import Agent
 from podplane.agent.features import PeerPlans
 from podplane.cni.network import Attachment
-from podplane.kernel.door import Kernel
+from podplane.kernel.door import Kernel, Opener
 from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
+from podplane.kernel.namespace import Namespace
 from podplane.model.objects import Metadata
 from podplane.model.service import SERVICE_NAME, Endpoint, EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
 from podplane.state.network import Address, Link, Route
@@ -71,35 +72,42 @@ def endpoints(name: str, *pods: tuple[int, int]) -> list[EndpointSlice]:
     ]
 
 
+def uplink_mac(number: int) -> str:
+    """Of the machine with this number."""
+    return f"0a:58:c0:a8:01:{9 + number:02x}"
+
+
 def uplink(number: int) -> list[Value]:
     """What is on a machine before podplane comes."""
-    values: list[Value] = [Link(name="lo"), Link(name="eth0", kind="bridge", mac=f"0a:58:c0:a8:01:{9 + number:02x}")]
+    values: list[Value] = [Link(name="lo"), Link(name="eth0", kind="bridge", mac=uplink_mac(number))]
     for version in BOTH:
         address = ip(UNDERLAY[version].format(9 + number))
         values.append(Address(link="eth0", ip=address, prefix_length=LENGTH[version]))
     return values
 
 
-class FakeCluster:
-    """node1 and node2, each with pods 1 and 2, and `outside`."""
+class Cluster:
+    """node1 and node2, each with pods 1 and 2, and `outside`, on whatever kernel `opener` opens."""
+
+    opener: Opener
 
     def __init__(self, services: Sequence[Service] = (), slices: Sequence[EndpointSlice] = ()) -> None:
-        self.opener = FakeOpener()
         self.settings = msgspec.structs.replace(config(BOTH), service_cidrs=SERVICE_CIDRS)
         self.nodes = {f"node{n}": node(n, BOTH) for n in (1, 2)}
-        self.namespaces: dict[str, FakeNamespace] = {}
         self.agents = {number: self._machine(number, services, slices) for number in (1, 2)}
         self._outside()
-        self.opener.traffic.segments.append(tuple(End(name, "eth0") for name in ("node1", "node2", "outside")))
 
-    def _namespace(self, name: str) -> FakeNamespace:
-        self.namespaces[name] = self.opener.namespace(name)
-        return self.namespaces[name]
+    def namespace(self, name: str) -> Namespace:
+        """A new namespace."""
+        raise NotImplementedError
+
+    def connect(self, name: str, kernel: Kernel, number: int) -> None:
+        """Give a machine its uplink, with the last byte of its addresses less nine."""
+        kernel.apply([Operation(None, value) for value in uplink(number)])
 
     def _machine(self, number: int, services: Sequence[Service], slices: Sequence[EndpointSlice]) -> Agent:
-        host = self._namespace(f"node{number}")
-        kernel = Kernel(host, self.opener)
-        kernel.apply([Operation(None, value) for value in uplink(number)])
+        kernel = Kernel(self.namespace(f"node{number}"), self.opener)
+        self.connect(f"node{number}", kernel, number)
         agent = Agent(f"node{number}", self.settings, kernel, PeerPlans(), lambda: 0.0)
         report = agent.start(self.nodes, (), services, slices)
         assert not report.failed, [str(failure) for failure in report.failed]
@@ -110,15 +118,34 @@ class FakeCluster:
         for pod in (1, 2):
             name = f"node{number}-pod{pod}"
             ips = tuple(str(pod_ip(number, pod, version)) for version in BOTH)
-            attached = await agent.add(Attachment(name, "default", name, self._namespace(name), requested_ips=ips))
+            attached = await agent.add(Attachment(name, "default", name, self.namespace(name), requested_ips=ips))
             assert attached.ips == ips
 
     def _outside(self) -> None:
-        values: list[Value] = [*uplink(90)]
+        values: list[Value] = []
         for version in BOTH:
             gateway = node_ip(1, version)
             values.append(Route(destination=DEFAULT[version], gateway=gateway, link="eth0", protocol=4))
-        Kernel(self._namespace("outside"), self.opener).apply([Operation(None, value) for value in values])
+        kernel = Kernel(self.namespace("outside"), self.opener)
+        self.connect("outside", kernel, 90)
+        kernel.apply([Operation(None, value) for value in values])
+
+
+class FakeCluster(Cluster):
+    """On the fake kernel."""
+
+    opener: FakeOpener
+
+    def __init__(self, services: Sequence[Service] = (), slices: Sequence[EndpointSlice] = ()) -> None:
+        self.opener = FakeOpener()
+        self.namespaces: dict[str, FakeNamespace] = {}
+        super().__init__(services, slices)
+        self.opener.traffic.segments.append(tuple(End(name, "eth0") for name in ("node1", "node2", "outside")))
+
+    def namespace(self, name: str) -> Namespace:
+        """A fake one."""
+        self.namespaces[name] = self.opener.namespace(name)
+        return self.namespaces[name]
 
     def send(
         self,

@@ -20,7 +20,7 @@ from podplane.state.value import IPAddress
 from podplane.trace.packet import Packet
 from podplane.trace.trace import Delivered, Rejected, Trace
 
-PORTS = (80, 81, 8080)
+PORTS = (80, 81, 8080, 30080)
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 IP_PKTINFO, IP_RECVERR, IPV6_RECVERR = 8, 11, 25
