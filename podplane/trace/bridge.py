@@ -34,6 +34,9 @@ class Port(NamedTuple):
 def hosts(world: World, end: End, seen: set[End] | None = None) -> Iterator[End]:
     """The interfaces with IP that a frame that leaves by a link may reach; bridges pass it on."""
     seen = {end} if seen is None else seen
+    link = world.link(end)
+    if link is None or not link.up:
+        return
     peer = world.peer(end)
     for other in (*world.segment(end), *((peer,) if peer is not None else ())):
         if other not in seen:
