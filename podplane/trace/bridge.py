@@ -8,7 +8,7 @@ Sources: net/bridge/{br_input,br_forward,br_fdb}.c, net/ipv4/arp.c (arp_process)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from podplane.state.network import Link
@@ -104,31 +104,35 @@ def _answers(namespace: Namespace, link: str, ip: IPAddress) -> Value | None:
 
 def is_local_mac(world: World, bridge: End, mac: str) -> bool:
     """Is it a MAC of the bridge or of one of its ports? Frames to those go up to IP."""
-    if world.mac(bridge) == mac:
-        return True
-    ports = world.namespaces[bridge.netns].ports.get(bridge.link, ())
-    return any(world.mac(End(bridge.netns, port.name)) == mac for port in ports)
+    return world.mac(bridge) == mac or any(is_own for is_own, _ in learned(world, bridge).get(mac, ()))
 
 
 def port_to(world: World, bridge: End, mac: str, port_in: str) -> Port | None:
     """The port to which a frame goes: that of a static entry, else one behind which the MAC is. It goes back by hairpin only."""
     namespace = world.namespaces[bridge.netns]
-    ports = {port.name: port for port in namespace.ports.get(bridge.link, ())}
     static = namespace.fdb.get(mac)
-    if static is not None and static.link in ports:
-        port = ports[static.link]
-        return Port(port, static) if _may_leave(port, port_in) else None
-    for port in ports.values():
+    own = namespace.links.get(static.link) if static is not None else None
+    if static is not None and own is not None and own.master == bridge.link:
+        return Port(own, static) if _may_leave(own, port_in) else None
+    for is_own, port in learned(world, bridge).get(mac, ()):
         is_open = getattr(port, "learning", True) or getattr(port, "flood", True)
-        if is_open and _may_leave(port, port_in) and _has(world, End(bridge.netns, port.name), mac):
+        if not is_own and is_open and _may_leave(port, port_in):
             return Port(port, port)
     return None
 
 
+def learned(world: World, bridge: End) -> Mapping[str, Sequence[tuple[bool, Link]]]:
+    """By MAC, the ports of a bridge that have it themselves (True) or behind them (False); found once for each bridge of a world."""
+    found = world.ports_by_mac.get(bridge)
+    if found is None:
+        found = world.ports_by_mac[bridge] = {}
+        for port in world.namespaces[bridge.netns].ports.get(bridge.link, ()):
+            end = End(bridge.netns, port.name)
+            found.setdefault(world.mac(end), []).append((True, port))
+            for other in hosts(world, end, {end, bridge}):
+                found.setdefault(world.mac(other), []).append((False, port))
+    return found
+
+
 def _may_leave(port: Link, port_in: str) -> bool:
     return port.up and (port.name != port_in or port.hairpin)
-
-
-def _has(world: World, port: End, mac: str) -> bool:
-    bridge = End(port.netns, world.namespaces[port.netns].links[port.link].master)
-    return any(world.mac(other) == mac for other in hosts(world, port, {port, bridge}))

@@ -94,6 +94,9 @@ class World:
         self.namespaces = {name: Namespace(name, values) for name, values in namespaces.items()}
         self._peers: dict[End, End] = {}
         self._macs: dict[End, str] = {}
+        self.known_macs: dict[End, str] = {}
+        self.ports_by_mac: dict[End, dict[str, list[tuple[bool, Link]]]] = {}
+        """Of each bridge that a frame crossed: behind which ports a MAC is (`bridge.learned`)."""
         self._segments = {end: tuple(segment) for segment in segments for end in segment}
         for one, other in cables:
             self._join(one, other)
@@ -138,6 +141,12 @@ class World:
 
     def mac(self, end: End) -> str:
         """The MAC of a link. Where no value says it, one that no other link has; loopback has none."""
+        found = self.known_macs.get(end)
+        if found is None:
+            found = self.known_macs[end] = self._mac(end)
+        return found
+
+    def _mac(self, end: End) -> str:
         link = self.link(end)
         if end.link == "lo":
             return NO_MAC

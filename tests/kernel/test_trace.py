@@ -29,7 +29,7 @@ from tests.rulesets import LEFT, NOWHERE, PLACE, RIGHT, packets, rulesets
 pytestmark = pytest.mark.kernel
 LENGTH = {4: 24, 6: 64}
 GENERATED = settings(
-    max_examples=80,
+    max_examples=40,
     derandomize=True,
     database=None,
     deadline=None,
