@@ -160,3 +160,17 @@ def test_a_client_keeps_its_endpoint(version: int) -> None:
 def test_an_address_that_no_pod_has_is_refused(version: int) -> None:
     trace = FakeCluster().from_pod(1, 1, pod_ip(1, 9, version), tcp_flags=SYN)
     assert isinstance(trace.end, Rejected)
+
+
+@BOTH
+def test_without_netfilter_on_the_bridge_the_answer_of_a_neighbour_would_come_from_the_wrong_address(version: int) -> None:
+    """Why `nodes.plan` sets bridge-nf-call: the fake says what goes wrong without it."""
+    cluster = web((1, 2))
+    sysctls = cluster.namespaces["node1"].objects.sysctls
+    for name in ("iptables", "ip6tables"):
+        assert sysctls[f"net.bridge.bridge-nf-call-{name}"] == "1"
+    trace = cluster.from_pod(1, 1, VIP[version])
+    for name in ("iptables", "ip6tables"):
+        sysctls[f"net.bridge.bridge-nf-call-{name}"] = "0"
+    answer = cluster.reply(trace)
+    assert answer.packet.source == pod_ip(1, 2, version) != VIP[version]
