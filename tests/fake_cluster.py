@@ -1,6 +1,7 @@
 """A cluster of two nodes, on the fake kernel or a real one, with a machine outside, to ask where packets go.
 
-Each node has an agent, two pods and an uplink on one network; the machine outside sends what it has no address of to node1.
+Each node has an agent, two pods and an uplink on one network. Nodes send what they have no route to to the machine outside, which sends
+what it has no route to to node1, and forwards nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from tests.plans import UNDERLAY, config, node
 BOTH = (4, 6)
 SERVICE_CIDRS = ("10.96.0.0/16", "fd00:10:96::/112")
 LENGTH = {4: 24, 6: 64}
+OUTSIDE = 90
+"""The number of the machine outside, where nodes have 1 and 2."""
 DEFAULT = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
 POD = {4: "10.244.{}.{}", 6: "fd00:10:244:{}::{}"}
 
@@ -50,7 +53,7 @@ def node_ip(number: int, version: int = 4) -> IPAddress:
 
 def outside_ip(version: int = 4) -> IPAddress:
     """The address of the machine outside."""
-    return ip(UNDERLAY[version].format(99))
+    return ip(UNDERLAY[version].format(9 + OUTSIDE))
 
 
 def service(name: str = "web", cluster_ips: Sequence[str] = ("10.96.0.10", "fd00:10:96::10"), **spec: object) -> Service:
@@ -78,11 +81,13 @@ def uplink_mac(number: int) -> str:
 
 
 def uplink(number: int) -> list[Value]:
-    """What is on a machine before podplane comes."""
+    """What is on a machine before podplane comes. It has a default route: of what has none the kernel tells only one client a second."""
     values: list[Value] = [Link(name="lo"), Link(name="eth0", kind="bridge", mac=uplink_mac(number))]
     for version in BOTH:
         address = ip(UNDERLAY[version].format(9 + number))
         values.append(Address(link="eth0", ip=address, prefix_length=LENGTH[version]))
+        gateway = node_ip(1, version) if number == OUTSIDE else outside_ip(version)
+        values.append(Route(destination=DEFAULT[version], gateway=gateway, link="eth0", protocol=4))
     return values
 
 
@@ -122,13 +127,7 @@ class Cluster:
             assert attached.ips == ips
 
     def _outside(self) -> None:
-        values: list[Value] = []
-        for version in BOTH:
-            gateway = node_ip(1, version)
-            values.append(Route(destination=DEFAULT[version], gateway=gateway, link="eth0", protocol=4))
-        kernel = Kernel(self.namespace("outside"), self.opener)
-        self.connect("outside", kernel, 90)
-        kernel.apply([Operation(None, value) for value in values])
+        self.connect("outside", Kernel(self.namespace("outside"), self.opener), OUTSIDE)
 
 
 class FakeCluster(Cluster):
