@@ -15,11 +15,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import msgspec
 
 from bench.common import Lab, Row, lab
+from bench.judging import PYTHON
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.http import HttpClient
@@ -32,8 +34,12 @@ PODS, WATCHERS, IDLE = 10_000, 200, 1_000
 EVENTS, EVENT_BYTES, CHUNK_LINES = 20_000, 2_000, 50
 GHOST = "ghost"
 """A node that no machine stands behind: its pods are objects only."""
+FEW, OTHERS, OPENED = 100, 70_000, 1_000
+"""ConfigMaps that a request is not about, and watches of one name each."""
 CREATES, LISTED, CHANGED, HELD, DECODED = 1_000, 0.3, 40.0, 400.0, 50_000
 """What must be: creates a second, seconds, milliseconds, kilobytes, events a second."""
+RATIO = 1.5
+"""So much longer a request may take beside `OTHERS` objects than beside `FEW`; what differs is noise."""
 
 
 def run(short: bool) -> list[Row]:
@@ -46,6 +52,7 @@ def run(short: bool) -> list[Row]:
             creates(access, rounds, 1.0 if short else SECONDS),
             listed(one, access, 500 if short else PODS, rounds),
             changed(access, 20 if short else WATCHERS, 5 if short else 30),
+            *beside_others(access, 1_000 if short else OTHERS, rounds),
             held(one, access, 50 if short else IDLE),
         ]
     return [*rows, decoded(rounds)]
@@ -64,7 +71,13 @@ def creates(access: Access, rounds: int, seconds: float) -> Row:
     """ConfigMaps of some 300 bytes, from clients that each wait for the answer."""
     samples = [_child(create_for, access, CLIENTS, seconds) for _ in range(rounds)]
     return Row(
-        f"creates a second over HTTPS, {CLIENTS} clients", samples, "/s", CREATES, True, "each on disk before its answer"
+        f"creates a second over HTTPS, {CLIENTS} clients",
+        samples,
+        "/s",
+        CREATES,
+        True,
+        "each on disk before its answer",
+        work=PYTHON,
     )
 
 
@@ -104,7 +117,7 @@ def listed(one: Lab, access: Access, pods: int, rounds: int) -> Row:
         began = time.monotonic()
         size = len(api.raw("pods"))
         samples.append(time.monotonic() - began)
-    return Row(f"list of {pods} pods as JSON, one client", samples, must=LISTED, note=f"{size / 1e6:.1f} MB")
+    return Row(f"list of {pods} pods as JSON, one client", samples, must=LISTED, note=f"{size / 1e6:.1f} MB", work=PYTHON)
 
 
 def pod(number: int) -> dict[str, Any]:
@@ -139,7 +152,7 @@ def changed(access: Access, watchers: int, rounds: int) -> Row:
     api = HttpClient(access)
     api.create("configmaps", "default", {"metadata": {"name": "watched"}, "data": {}})
     samples = _child(change_for, access, watchers, rounds)
-    return Row(f"one change to {watchers} watchers, until the last has it", samples, "ms", CHANGED)
+    return Row(f"one change to {watchers} watchers, until the last has it", samples, "ms", CHANGED, work=PYTHON)
 
 
 def change_for(access: Access, watchers: int, rounds: int) -> list[float]:
@@ -157,6 +170,91 @@ def change_for(access: Access, watchers: int, rounds: int) -> list[float]:
             await asyncio.gather(change, *(reader.readuntil(mark) for reader, _ in streams))
             samples.append((time.monotonic() - began) * 1000)
         return samples
+
+    return asyncio.run(main())
+
+
+# Beside many other objects.
+
+
+REQUESTS: dict[str, Callable[[HttpClient, int], Any]] = {
+    "create": lambda api, number: api.create("configmaps", "beside", {"metadata": {"name": f"c-{uuid.uuid4().hex}"}}),
+    "patch": lambda api, number: api.patch("configmaps", "beside", "one", {"data": {"mark": str(number)}}),
+    "list of a namespace": lambda api, number: api.raw("configmaps", "aside"),
+    "list of a name": lambda api, number: api.raw("configmaps", fieldSelector="metadata.name=one"),
+}
+
+
+def beside_others(access: Access, others: int, rounds: int) -> list[Row]:
+    """Requests about one object or a small namespace, and watches of one name each, with few and with many other ConfigMaps there."""
+    api = HttpClient(access)
+    for namespace in ("beside", "aside"):
+        api.create("namespaces", "", {"metadata": {"name": namespace}})
+        api.create("configmaps", namespace, {"metadata": {"name": "one"}, "data": {}})
+    _child(fill, access, FEW)
+    few = [_child(ask, access, rounds * 20) for _ in range(rounds)]
+    opened_few = [_child(open_watches, access, OPENED) for _ in range(rounds)]
+    _child(fill, access, others - FEW)
+    many = [_child(ask, access, rounds * 20) for _ in range(rounds)]
+    opened_many = [_child(open_watches, access, OPENED) for _ in range(rounds)]
+    api.close()
+    words = f"beside {others} other ConfigMaps, ratio to {FEW}"
+    rows = [
+        Row(f"{name} {words}", [b[name] / a[name] for a, b in zip(few, many, strict=True)], "×", RATIO) for name in REQUESTS
+    ]
+    opened = [b / a for a, b in zip(opened_few, opened_many, strict=True)]
+    note = f"{median(opened_many):.2f} s"
+    return [*rows, Row(f"{OPENED} watches of one name each opened, {words}", opened, "×", RATIO, note=note)]
+
+
+def fill(access: Access, count: int) -> None:
+    """Create so many ConfigMaps, from some clients at once."""
+
+    def client(own: int) -> None:
+        api = HttpClient(access)
+        for _ in range(own):
+            api.create("configmaps", "default", {"metadata": {"name": f"o-{uuid.uuid4().hex}"}, "data": {"key": "x" * 200}})
+        api.close()
+
+    threads = [threading.Thread(target=client, args=(count // CLIENTS + (n < count % CLIENTS),)) for n in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def ask(access: Access, times: int) -> dict[str, float]:
+    """The median seconds of each request."""
+    api, found = HttpClient(access), {}
+    for name, request in REQUESTS.items():
+        samples = []
+        for number in range(times):
+            began = time.monotonic()
+            request(api, number)
+            samples.append(time.monotonic() - began)
+        found[name] = median(samples)
+    api.close()
+    return found
+
+
+def open_watches(access: Access, count: int) -> float:
+    """Seconds until so many watches of one name each have begun, and sent what is there."""
+
+    async def main() -> float:
+        context, waiting = access.context(), asyncio.Semaphore(CLIENTS)
+
+        async def one() -> asyncio.StreamWriter:
+            async with waiting:
+                reader, writer = await _watch(access, context)
+                await reader.readuntil(b"\n")
+                return writer
+
+        began = time.monotonic()
+        writers = await asyncio.gather(*(one() for _ in range(count)))
+        took = time.monotonic() - began
+        for writer in writers:
+            writer.transport.abort()
+        return took
 
     return asyncio.run(main())
 
@@ -210,7 +308,7 @@ def decoded(rounds: int) -> Row:
         samples.append(len(lines) / (time.monotonic() - began))
     gc.set_threshold(*former)
     gc.unfreeze()
-    return Row(f"watch events of {len(lines[0])} bytes decoded and cached", samples, "/s", DECODED, True)
+    return Row(f"watch events of {len(lines[0])} bytes decoded and cached", samples, "/s", DECODED, True, work=PYTHON)
 
 
 async def _nobody(_: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.common import Row, lab
+from bench.judging import PYTHON
 
 MUST_SECONDS = 0.15
 ROUNDS = 21
@@ -14,6 +15,6 @@ def run(short: bool) -> list[Row]:
     with lab() as one:
         one("up", "--pods-per-node", "2")
         return [
-            Row(f"podplane {word}", [one.timed(word) for _ in range(rounds)], must=MUST_SECONDS)
+            Row(f"podplane {word}", [one.timed(word) for _ in range(rounds)], must=MUST_SECONDS, work=PYTHON)
             for word in ("--help", "status")
         ]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from bench.judging import ABSOLUTE, is_kept, must_here
 from podplane.kubeapi.http import HttpClient
 from podplane.lab.folder import Folder
 
@@ -22,7 +23,12 @@ QUIET_MILLISECONDS, QUIET_TRIES = 15.0, 60
 
 @dataclass
 class Row:
-    """One line of the result: what was measured, what it must be, and every sample. `unit` goes with both."""
+    """One line of the result: what was measured, what it must be on the reference machine, and every sample. `unit` goes with both.
+
+    `work` says which machine factor fits the must (see `judging`). `factor` is that one, measured in the same run, and `steady` says
+    whether it stayed the same meanwhile. `floor` is what the kernel alone takes for the same, where that can be measured, and
+    `floor_must` the most that the figure may be of it.
+    """
 
     what: str
     samples: list[float]
@@ -31,6 +37,11 @@ class Row:
     at_least: bool = False
     note: str = ""
     extra: dict[str, list[float]] = field(default_factory=dict)
+    work: str = ABSOLUTE
+    factor: float = 1.0
+    steady: bool = True
+    floor: list[float] = field(default_factory=list)
+    floor_must: float | None = None
 
     @property
     def value(self) -> float:
@@ -38,12 +49,26 @@ class Row:
         return median(self.samples)
 
     @property
+    def must_here(self) -> float | None:
+        """What it must be on this machine."""
+        return None if self.must is None else must_here(self.must, self.factor, self.at_least)
+
+    @property
+    def floor_ratio(self) -> float | None:
+        """How many times as long as the kernel alone, by medians."""
+        return self.value / median(self.floor) if self.floor else None
+
+    @property
     def verdict(self) -> str:
-        """Whether it is what it must be."""
-        if self.must is None:
+        """Whether it is all that it must be; "unsure" when it is by a factor that changed meanwhile; nothing where nothing is promised."""
+        kept = [] if self.must is None else [is_kept(self.value, self.must, self.factor, self.at_least)]
+        if self.floor_must is not None:
+            kept.append(self.floor_ratio is not None and self.floor_ratio <= self.floor_must)
+        if not kept:
             return ""
-        good = self.value >= self.must if self.at_least else self.value <= self.must
-        return "yes" if good else "no"
+        if not all(kept):
+            return "no"
+        return "yes" if self.steady or self.work == ABSOLUTE else "unsure"
 
 
 class Lab:

@@ -1,4 +1,4 @@
-"""Run the benches: `python -m bench.run [--quick] [--markdown FILE] [start_stop|traffic|one_more_pod|commands|api|workloads|services …]`.
+"""Run the benches: `python -m bench.run [--quick] [--markdown FILE] [BENCH …]`.
 
 Prints a table and writes all samples, with the machine they were measured on, to bench/results.json. Benches that are not run
 again keep their figures there, if they are of this machine.
@@ -13,22 +13,30 @@ import os
 import platform
 import signal
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from bench import (
+    agent_start,
     api,
     commands,
+    factor,
+    foreign_commits,
+    judging,
     kube_proxy,
     one_more_pod,
+    report,
     services,
     services_events,
     services_traffic,
+    slim_pods,
     start_stop,
     traffic,
     workloads,
 )
 from bench.common import Row
+from bench.judging import Factors
 
 BENCHES = {
     "commands": commands.run,
@@ -40,20 +48,12 @@ BENCHES = {
     "services": services.run,
     "services_events": services_events.run,
     "services_traffic": services_traffic.run,
+    "agent_start": agent_start.run,
+    "foreign_commits": foreign_commits.run,
     "kube_proxy": kube_proxy.run,
+    "slim_pods": slim_pods.run,
 }
 RESULTS = Path(__file__).with_name("results.json")
-HEADER = """# How fast podplane is
-
-Measured by `make bench`, which writes this page. Every figure is the median of several runs; ratios are of paired runs, one right
-after the other on the same machine. "By hand" is the same path built with `ip`, `sysctl` and `nft` commands. Where the word is
-"no", the figure misses what podplane promises itself.
-
-Beside the figures of Services: kube-proxy 1.36 in its nftables mode, measured elsewhere on this kind of machine, took 51 s and
-378 MB for 10,000 Services with 10 endpoints each into an empty kernel, and 6.2 s for one endpoint that changed among them. With a
-`kube-proxy` on the PATH, and as root, `make bench` runs it too: side by side, on a slower machine (AMD EPYC, 2026-11-25), it took 77 s, 16
-times as long as podplane, and 7.8 s for one endpoint, 9,900 times as long.
-"""
 
 
 def machine() -> dict[str, str]:
@@ -70,33 +70,6 @@ def machine() -> dict[str, str]:
         "date": datetime.date.today().isoformat(),
         "user": "root" if os.getuid() == 0 else "an ordinary user",
     }
-
-
-def figure(value: float, unit: str) -> str:
-    """A figure with its unit."""
-    return (
-        f"{value:,.0f} {unit}"
-        if unit in ("MB", "KB", "/s")
-        else f"{value:.1f} {unit}"
-        if unit == "ms"
-        else f"{value:.3f} {unit}"
-    )
-
-
-def must(row: Row) -> str:
-    """What a figure must be."""
-    if row.must is None:
-        return ""
-    return f"{'≥' if row.at_least else '≤'} {row.must:g} {row.unit}"
-
-
-def table(rows: list[Row]) -> str:
-    """Rows as a table in Markdown."""
-    lines = ["| what | median | lowest … highest | must | kept | |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        spread = f"{min(row.samples):.3g} … {max(row.samples):.3g} ({len(row.samples)})"
-        lines.append(f"| {row.what} | {figure(row.value, row.unit)} | {spread} | {must(row)} | {row.verdict} | {row.note} |")
-    return "\n".join(lines)
 
 
 def measured_before(facts: dict[str, str]) -> dict[str, list[Row]]:
@@ -118,15 +91,24 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that labs are stopped on the way out
     facts = machine() | {"sizes": "quick" if options.quick else "full"}
     figures = measured_before(facts)
+    before = factor.measure()
     for name in options.which or BENCHES:
-        figures[name] = BENCHES[name](options.quick)
-        print(table(figures[name]), flush=True)
+        rows = BENCHES[name](options.quick)
+        after = factor.measure()
+        figures[name] = with_factors(rows, before, after)
+        before = after
+        print(report.table(figures[name]), flush=True)
         benches = {name: [asdict(row) for row in rows] for name, rows in figures.items()}
         RESULTS.write_text(json.dumps({"machine": facts, "benches": benches}, indent=2, ensure_ascii=False))
     if options.markdown:
-        rows = [row for name in BENCHES for row in figures.get(name, ())]
-        lines = "".join(f"- {name}: {value}\n" for name, value in facts.items())
-        options.markdown.write_text(f"{HEADER}\n## The machine\n\n{lines}\n## Figures\n\n{table(rows)}\n")
+        every = [row for name in BENCHES for row in figures.get(name, ())]
+        options.markdown.write_text(report.page(facts, every, factor.CALIBRATION))
+
+
+def with_factors(rows: Sequence[Row], before: Factors, after: Factors) -> list[Row]:
+    """The rows, each with the factor of its kind of work, of the factors before and after they were measured."""
+    factors, steady = judging.mean([before, after]), judging.is_steady(before, after)
+    return [replace(row, factor=judging.factor_of(row.work, factors), steady=steady) for row in rows]
 
 
 if __name__ == "__main__":

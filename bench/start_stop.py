@@ -8,7 +8,9 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
+from bench import floors
 from bench.common import Row, lab, quiet
+from bench.judging import MIXED
 
 MININET = """
 import time
@@ -47,8 +49,8 @@ class Size:
     sandbox_up: float | None = None
 
 
-FULL = (Size(3, 2, 1.0, 0.3), Size(3, 10), Size(10, 10), Size(100, 10, 8.0, 1.0, 4.0))
-QUICK = (Size(3, 2, 1.0, 0.3), Size(3, 10))
+FULL = (Size(3, 2, 0.4, 0.3), Size(3, 10), Size(10, 10), Size(100, 10, 5.0, 1.0, 4.0))
+QUICK = (Size(3, 2, 0.4, 0.3), Size(3, 10))
 MEMORY_MEGABYTES = 200.0
 
 
@@ -67,6 +69,7 @@ def _podplane(size: Size, rounds: int, *, sandbox_only: bool) -> list[Row]:
     ups: list[float] = []
     downs: list[float] = []
     memory: list[float] = []
+    floor: list[float] = []
     words = ["up", "--nodes", str(size.nodes), "--pods-per-node", str(size.pods)]
     words += ["--sandbox-only"] if sandbox_only else []
     for _ in range(rounds):
@@ -75,12 +78,14 @@ def _podplane(size: Size, rounds: int, *, sandbox_only: bool) -> list[Row]:
             ups.append(one.timed(*words))
             memory.append(one.peak_megabytes)
             downs.append(one.timed("down"))
+        quiet()
+        floor.append(floors.lab_seconds(size.nodes, size.pods))
     kind = "sandboxes only" if sandbox_only else "with processes"
     what = f"{size.nodes} nodes × {size.pods} pods, {kind}"
     wanted = size.sandbox_up if sandbox_only else size.up
     return [
-        Row(f"up: {what}", ups, must=wanted),
-        Row(f"down: {what}", downs, must=size.down),
+        Row(f"up: {what}", ups, must=wanted, work=MIXED, floor=floor),
+        Row(f"down: {what}", downs, must=size.down, work=MIXED),
         Row(f"memory of the lab process: {what}", memory, "MB", MEMORY_MEGABYTES if size.nodes == 100 else None),
     ]
 

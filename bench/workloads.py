@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import Lab, Row, lab, quiet
+from bench.judging import MIXED, PYTHON
 from bench.watching import Watch
 from podplane.lab.folder import Folder
 
@@ -49,7 +50,9 @@ def ready(pods: int, nodes: int, must: float | None, rounds: int) -> Row:
             kubectl(one, "create", "deployment", "web", "--image=podplane/echo", f"--replicas={pods}")
             done = watch.until(lambda _, found: found.get("status", {}).get("readyReplicas") == pods, seconds=120)
             samples.append(done - began)
-    return Row(f"`kubectl create deployment --replicas={pods}` on {nodes} nodes until all are Ready", samples, must=must)
+    return Row(
+        f"`kubectl create deployment --replicas={pods}` on {nodes} nodes until all are Ready", samples, must=must, work=MIXED
+    )
 
 
 def kubectl(one: Lab, *words: str) -> None:
@@ -73,9 +76,16 @@ def single(nodes: int, per_node: int, rounds: int, seconds: float) -> list[Row]:
         busy = idle(one, seconds)
     on = f"{nodes} nodes, {nodes * per_node} pods"
     return [
-        Row("a process dies → container restarted, endpoints updated", restarts, "ms", RESTARTED, note=on),
-        Row("a pod is deleted → process, address, endpoints and object gone, beyond its grace", gone, "ms", GONE, note=on),
-        Row(f"CPU of an idle lab: {on}", busy, "% of a core", IDLE),
+        Row("a process dies → container restarted, endpoints updated", restarts, "ms", RESTARTED, note=on, work=MIXED),
+        Row(
+            "a pod is deleted → process, address, endpoints and object gone, beyond its grace",
+            gone,
+            "ms",
+            GONE,
+            note=on,
+            work=MIXED,
+        ),
+        Row(f"CPU of an idle lab: {on}", busy, "% of a core", IDLE, work=PYTHON),
     ]
 
 
@@ -100,7 +110,7 @@ def process_of(argument: str) -> int:
 def is_ready(pod: Object, name: str, restarts: int = 0) -> bool:
     """Is it this pod, ready, after so many restarts?"""
     statuses = pod["status"].get("containerStatuses", [{}])
-    return pod["metadata"]["name"] == name and statuses[0].get("ready", False) and statuses[0]["restartCount"] == restarts
+    return bool(pod["metadata"]["name"] == name and statuses[0].get("ready", False) and statuses[0]["restartCount"] == restarts)
 
 
 def is_about(found: Object, name: str, *conditions: str) -> bool:

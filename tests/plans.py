@@ -23,7 +23,6 @@ UNDERLAY = {4: "192.168.1.{}", 6: "fd00:192:168:1::{}"}
 OWNER = Ownership(
     links=frozenset({"cbr0"}),
     link_prefixes=(pods.VETH_PREFIX,),
-    neighbour_links=frozenset({"eth0"}),
     route_protocol=ROUTE_PROTOCOL,
     tables=frozenset({nodes.TABLE}),
 )
@@ -47,7 +46,7 @@ def config(versions: tuple[int, ...]) -> NetworkConfig:
 def sandbox(number: int, versions: tuple[int, ...]) -> Sandbox:
     """Pod `number` of node1."""
     ips = tuple(POD[v].format(number + 1) for v in versions)
-    return Sandbox("default", f"pod{number}", f"uid-{number}", f"pod/uid-{number}", ips)
+    return Sandbox("default", f"pod{number}", f"uid-{number}", f"uid-{number}", f"pod/uid-{number}", ips)
 
 
 def uplink(versions: tuple[int, ...]) -> dict[Identity, Value]:

@@ -48,7 +48,7 @@ class Advertiser(Protocol):
     def view(self) -> View:
         """What it knows."""
 
-    async def announce(self, path: str) -> None:
+    async def advertise(self, path: str) -> None:
         """Answer for the addresses of this Service."""
 
     async def withdraw(self, path: str) -> None:
@@ -132,21 +132,21 @@ class Election:
         elif not is_gone and (known is None or lease.is_newer(known)):
             candidacy.lease = lease
         if known is None or candidacy.lease is None or candidacy.holder != holder:
-            self._look_at(path)
+            self._reconsider(path)
 
     def changed(self, path: str, service: Service | None) -> None:
         """Something about this Service, its endpoints or this node changed."""
-        if service is not None and announce.is_ours(service):
+        if service is not None and announce.is_own_load_balancer(service):
             self._candidacies.setdefault(path, Candidacy())
         if path in self._candidacies:
-            self._look_at(path)
+            self._reconsider(path)
 
     def node_changed(self, old: Node | None, new: Node | None) -> None:
         """A node came, changed or went; only this one's own matters."""
         if any(node is not None and node.metadata.name == self.node for node in (old, new)):
-            self._look_at(*self._candidacies)
+            self._reconsider(*self._candidacies)
 
-    def _look_at(self, *paths: str) -> None:
+    def _reconsider(self, *paths: str) -> None:
         if paths:
             self._due.update(dict.fromkeys(paths, 0.0))
             self._wake.set()
@@ -180,17 +180,17 @@ class Election:
         now = self.clock()
         for path in [path for path, at in self._due.items() if at <= now]:
             del self._due[path]
-            self._see_to(path, now)
+            self._decide(path, now)
         await self._speak()
         return self._renew()
 
-    def _see_to(self, path: str, now: float) -> None:
+    def _decide(self, path: str, now: float) -> None:
         """Decide about one Service, unless that has to wait for an answer."""
         candidacy, view = self._candidacies[path], self.advertiser.view
         if (Work.TAKE, path) in self._requests or (Work.GIVE_BACK, path) in self._requests:
             return
         service, node = view.services.get(path), view.node
-        able = bool(service and node and announce.may_announce(service, view.slices.get(path, {}).values(), node))
+        able = bool(service and node and announce.may_announce(service, view.slices_of(path), node))
         holder = self._holder(path, candidacy, now)
         step = decide(holder, able=able)
         if step is not Step.ANSWER:
@@ -205,12 +205,12 @@ class Election:
             case Step.ASK:
                 self._requests.begin((Work.ASK, candidacy.holder), partial(self._writer.read, candidacy.holder))
             case Step.GIVE_BACK if path in self._speech:
-                self._look_at(path)  # once it is silent
+                self._reconsider(path)  # once it is silent
             case Step.GIVE_BACK if candidacy.lease:
                 self._requests.begin((Work.GIVE_BACK, path), partial(self._writer.give_back, candidacy.lease))
             case Step.WAIT if able:
                 self._due[path] = self._heartbeats.silent_at(candidacy.holder)
-            case Step.WAIT if candidacy.lease is None and not (service and announce.is_ours(service)):
+            case Step.WAIT if candidacy.lease is None and not (service and announce.is_own_load_balancer(service)):
                 del self._candidacies[path]
 
     def _holder(self, path: str, candidacy: Candidacy, now: float) -> Holder:
@@ -270,8 +270,8 @@ class Election:
         for kind, path in self._requests:
             if kind is Work.TAKE:
                 self._requests.abandon((kind, path))
-                self._look_at(path)
-        self._look_at(*self._mine)
+                self._reconsider(path)
+        self._reconsider(*self._mine)
         for path in list(self._mine):
             self._lose(path)
 
@@ -279,7 +279,7 @@ class Election:
         """Answer, and fall silent, as was decided."""
         speech, self._speech = self._speech, {}
         advertiser = self.advertiser
-        said = [advertiser.announce(path) if answers else advertiser.withdraw(path) for path, answers in speech.items()]
+        said = [advertiser.advertise(path) if answers else advertiser.withdraw(path) for path, answers in speech.items()]
         for path, error in zip(speech, await asyncio.gather(*said, return_exceptions=True), strict=True):
             if isinstance(error, Exception):
                 log.warning("announce node=%s service=%s error=%s", self.node, path, error)
@@ -306,10 +306,10 @@ class Election:
         if kind is Work.RENEW and lease is not None:
             self._heartbeats.seen(name, lease)
             if self._term.renewed(now):
-                self._look_at(*self._eager)
+                self._reconsider(*self._eager)
         elif kind is Work.ASK:
             self._heartbeats.asked(name, lease)
-            self._look_at(*self._held_by(name))
+            self._reconsider(*self._held_by(name))
         elif kind in (Work.TAKE, Work.GIVE_BACK):
             self._calm(name, self._candidacies[name])
             if lease is None:
@@ -322,7 +322,7 @@ class Election:
         self._note(path, lease)
         if kind is Work.TAKE and self._candidacies[path].lease == lease:
             self._mine.add(path)
-        self._look_at(path)
+        self._reconsider(path)
 
     def _failed(self, kind: Work, name: str) -> None:
         """There was no answer, or one that nobody foresaw."""

@@ -1,144 +1,178 @@
-"""The features of a node and what each plans: a literal list, in place of any discovery.
+"""The features of a node's agent: a literal table, in place of any discovery. A new feature is a folder, a key and a row here.
 
-A feature has keys. `affected` says which of them a changed node object touches; `plan` turns one key into its fragment.
-Pod sandboxes are planned under the sandbox's own key whenever they are attached or detached.
+See docs/adding-a-feature.md.
 """
 
 from __future__ import annotations
 
-import functools
-import ipaddress
 from collections.abc import Iterable
+from typing import Any
 
+from podplane.agent import service_plans
+from podplane.agent.feature import Feature, Taken, Watch
+from podplane.agent.keys import AdvertisementKey, AttachmentKey, Key, NodeKey, PeerKey, ServiceKey
+from podplane.agent.peer_plans import PeerPlans
 from podplane.model.config import UNDERLAY_MAC, NetworkConfig
 from podplane.model.objects import Node
-from podplane.model.view import View
+from podplane.model.service import EndpointSlice, Service
+from podplane.model.view import Sandbox, View
 from podplane.nodes import plan as nodes
 from podplane.pods import plan as pods
-from podplane.routes import host_gw
-from podplane.services import announce, flows, tables
-from podplane.services import plan as services
-from podplane.services.endpoints import Place
-from podplane.services.numbers import Numbers
-from podplane.services.plan import NodeContext
-from podplane.state.conntrack import Allowed
-from podplane.state.value import Fragment, IPAddress, IPNetwork, Value
+from podplane.services import announce, tables
+from podplane.services.elements import hairpin
+from podplane.services.feature import ServicesMemory
+from podplane.state.effects import NOTHING, Announce, Plan
 
-NODE, PEER, POD, SERVICE, ANNOUNCE = "node", "peer", "pod", "service", "announce"
 ZONE = "topology.kubernetes.io/zone"
 
 
-def affected(old: Node | None, new: Node | None, view: View) -> Iterable[str]:
-    """The keys whose fragments may differ after this change of a node object."""
-    node = new or old
-    if node is None or _planned_of(old) == _planned_of(new):
-        return ()
-    if node.metadata.name != view.node_name:
-        return (f"{PEER}/{node.metadata.name}",)
-    peers = (f"{PEER}/{name}" for name in view.nodes if name != view.node_name)
-    paths = (*(f"{SERVICE}/{path}" for path in view.services), *(f"{ANNOUNCE}/{path}" for path in view.announced))
-    return (f"{NODE}/{node.metadata.name}", *peers, *view.sandboxes, *paths)
+# Which keys a change concerns.
 
 
 def _planned_of(node: Node | None) -> object:
     """What plans read of a node: a change of anything else touches no key."""
-    metadata = node.metadata if node else None
+    if node is None:
+        return None
+    metadata = node.metadata
     return (
-        node
-        and metadata
-        and (
-            node.spec.pod_cidrs,
-            node.internal_ips,
-            metadata.annotations.get(UNDERLAY_MAC),
-            metadata.uid,
-            metadata.labels.get(ZONE),
-        )
+        node.spec.pod_cidrs,
+        node.internal_ips,
+        metadata.annotations.get(UNDERLAY_MAC),
+        metadata.uid,
+        metadata.labels.get(ZONE),
     )
 
 
-class PeerPlans:
-    """What other nodes add to a node: the same on every node, so all agents of a process share one plan of each peer."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[Node, NetworkConfig, tuple[int, ...], Fragment]] = {}
-
-    def plan(self, peer: Node, versions: tuple[int, ...], config: NetworkConfig) -> Fragment:
-        """Routes to the peer's pods, and its addresses as those of a node."""
-        name = peer.metadata.name
-        known = self._known.get(name)
-        if known is None or known[0] is not peer or known[1] is not config or known[2] != versions:
-            planned = {**host_gw.plan(peer, config), **nodes.peer_plan(peer, versions, config)}
-            known = self._known[name] = (peer, config, versions, planned)
-        return known[3]
+def _concerns(old: Node | None, new: Node | None) -> str:
+    """The name of a node of which something changed that plans read, or ""."""
+    node = new or old
+    return "" if node is None or _planned_of(old) == _planned_of(new) else node.metadata.name
 
 
-def plan(key: str, view: View, config: NetworkConfig, peers: PeerPlans, numbers: Numbers) -> Fragment:
-    """The fragment of one key; empty when what it stands for is gone."""
-    feature, _, name = key.partition("/")
-    if feature == POD:
-        sandbox = view.sandboxes.get(key)
-        return {**pods.plan(sandbox, view, config), **services.hairpin(sandbox, view, config)} if sandbox else {}
-    if feature == SERVICE:
-        return _service(name, view, config, numbers)
-    if feature == ANNOUNCE:
-        service = view.services.get(name) if name in view.announced else None
-        return announce.plan(service, view.node, config) if service and view.node else {}
-    node = view.nodes.get(name)
-    if node is None or view.node is None:
-        return {}
-    if feature == NODE:
-        return {**nodes.plan(node, config), **tables.plan(node, config)}
-    return peers.plan(node, view.versions, config)
+def _own_node(old: Node | None, new: Node | None, view: View) -> bool:
+    return _concerns(old, new) == view.node_name
 
 
-def _service(path: str, view: View, config: NetworkConfig, numbers: Numbers) -> Fragment:
-    service, context = view.services.get(path), _context(view, config)
-    return services.plan(service, view.slices_of(path), context, numbers) if service and context else {}
+def _node(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
+    return (NodeKey(view.node_name),) if _own_node(old, new, view) else ()
 
 
-def ways(path: str, view: View, config: NetworkConfig, planned: Fragment) -> Allowed:
-    """Where UDP and SCTP connections to a Service may go, that is planned so."""
-    service = view.services.get(path)
-    context = _context(view, config) if service and flows.has_any(service) else None
-    return flows.ways(service, view.slices_of(path), context, planned) if service and context else {}
+def _peers(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
+    if _own_node(old, new, view):
+        return (PeerKey(name) for name in view.nodes if name != view.node_name)
+    name = _concerns(old, new)
+    return (PeerKey(name),) if name else ()
 
 
-def without(key: str, planned: Fragment, clash: Value) -> Fragment:
-    """A fragment without what another key has already; as it is, when that would be nothing whole."""
-    return services.without(planned, clash) if key.partition("/")[0] == SERVICE else planned
+def _all_attachments(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
+    return map(attachment_key, view.sandboxes.values()) if _own_node(old, new, view) else ()
 
 
-def unserved(path: str, view: View, config: NetworkConfig) -> Iterable[str]:
-    """What a Service asks for in vain, in words."""
-    service = view.services.get(path)
-    context = _context(view, config) if service and service.spec.external_ips else None
-    return services.unserved(service, context) if service and context else ()
+def _attachment(old: Sandbox | None, new: Sandbox | None, view: View) -> Iterable[Key]:
+    """Its own key, and those of the pod's other interfaces: one of them has the default routes."""
+    sandbox = new or old
+    if sandbox is None:
+        return ()
+    others = (one for one in view.sandboxes.values() if one.netns == sandbox.netns and one.ifname != sandbox.ifname)
+    return map(attachment_key, (sandbox, *others))
 
 
-def order(key: str, view: View) -> tuple[str, str, str]:
-    """Of two keys that want the same, the one that comes first here has it: of Services the older one, on every node."""
-    feature, _, path = key.partition("/")
-    service = view.services.get(path) if feature == SERVICE else None
-    return feature, service.metadata.creation_timestamp if service else "", path
+def attachment_key(sandbox: Sandbox) -> AttachmentKey:
+    """The key of an attachment."""
+    return AttachmentKey(f"{sandbox.namespace}/{sandbox.name}", sandbox.container_id, sandbox.ifname, sandbox.uid)
 
 
-def _context(view: View, config: NetworkConfig) -> NodeContext | None:
-    """The node as Services see it; None while there is nothing to serve with."""
+def _all_services(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
+    return map(ServiceKey, view.services) if _own_node(old, new, view) else ()
+
+
+def _service(old: Service | None, new: Service | None, view: View) -> Iterable[Key]:
+    service = new or old
+    return (ServiceKey(service.metadata.path),) if service else ()
+
+
+def _slice(old: EndpointSlice | None, new: EndpointSlice | None, view: View) -> Iterable[Key]:
+    return (ServiceKey(path) for path in {slice_.service for slice_ in (old, new) if slice_} if path)
+
+
+def _all_advertised(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
+    return map(AdvertisementKey, view.advertised) if _own_node(old, new, view) else ()
+
+
+def _advertised(old: Service | None, new: Service | None, view: View) -> Iterable[Key]:
+    service = new or old
+    return (AdvertisementKey(service.metadata.path),) if service and service.metadata.path in view.advertised else ()
+
+
+# What a key plans.
+
+
+def _plan_node(view: View, key: NodeKey, config: NetworkConfig, memory: None, taken: Taken) -> Plan:
     node = view.node
-    if node is None or not view.versions or not config.service_cidrs:
-        return None
-    place = Place(node.metadata.name, node.metadata.labels.get(ZONE, ""))
-    addresses = _node_port_addresses(node.internal_ips, config.node_port_addresses)
-    return NodeContext(place, view.versions, addresses, _networks(config.service_cidrs))
+    return Plan(fragment={**nodes.plan(node, config), **tables.plan(node, config)}) if node else NOTHING
 
 
-@functools.cache
-def _networks(cidrs: tuple[str, ...]) -> tuple[IPNetwork, ...]:
-    return tuple(map(ipaddress.ip_network, cidrs))
+def _plan_peer(view: View, key: PeerKey, config: NetworkConfig, memory: PeerPlans, taken: Taken) -> Plan:
+    peer = view.nodes.get(key.path)
+    if peer is None:
+        memory.forget(key.path)
+    if peer is None or view.node is None or key.path == view.node_name:
+        return NOTHING
+    return Plan(fragment=memory.plan(peer, view.versions, config))
 
 
-@functools.lru_cache(maxsize=2048)
-def _node_port_addresses(ips: tuple[str, ...], cidrs: tuple[str, ...]) -> tuple[IPAddress, ...]:
-    """The addresses of a node that serve node ports: those in these CIDRs, or all."""
-    own = map(ipaddress.ip_address, ips)
-    return tuple(ip for ip in own if not cidrs or any(ip in network for network in _networks(cidrs)))
+def _plan_attachment(view: View, key: AttachmentKey, config: NetworkConfig, memory: None, taken: Taken) -> Plan:
+    sandbox = view.sandboxes.get((key.container_id, key.ifname))
+    return Plan(fragment={**pods.plan(sandbox, view, config), **hairpin(sandbox, view, config)}) if sandbox else NOTHING
+
+
+def _plan_advertisement(view: View, key: AdvertisementKey, config: NetworkConfig, memory: None, taken: Taken) -> Plan:
+    service = view.services.get(key.path) if key.path in view.advertised else None
+    if service is None or view.node is None:
+        return NOTHING
+    ips = tuple(announce.announced_ips(service, view.versions))
+    effects = (Announce(config.uplink, ips),) if ips else ()
+    return Plan(fragment=announce.plan(service, view.node, config), effects=effects)
+
+
+FEATURES: tuple[Feature[Any], ...] = (
+    Feature(
+        name="nodes",
+        key=NodeKey,
+        watches=(Watch(Node, _node),),
+        plan=_plan_node,
+        tables=frozenset({nodes.TABLE}),
+    ),
+    Feature(
+        name="routes",
+        key=PeerKey,
+        watches=(Watch(Node, _peers),),
+        plan=_plan_peer,
+        memory=lambda shared: shared,
+    ),
+    Feature(
+        name="pods",
+        key=AttachmentKey,
+        watches=(Watch(Node, _all_attachments), Watch(Sandbox, _attachment)),
+        plan=_plan_attachment,
+    ),
+    Feature(
+        name="services",
+        key=ServiceKey,
+        watches=(Watch(Node, _all_services), Watch(Service, _service), Watch(EndpointSlice, _slice)),
+        plan=service_plans.plan_service,
+        tables=frozenset({tables.TABLE}),
+        memory=lambda shared: ServicesMemory(),
+        accept=service_plans.accept,
+        recover=ServicesMemory.recover,
+        tidy=ServicesMemory.tidy,
+        after_repair=service_plans.after_repair,
+        precedence=service_plans.precedence,
+    ),
+    Feature(
+        name="advertisements",
+        key=AdvertisementKey,
+        watches=(Watch(Node, _all_advertised), Watch(Service, _advertised)),
+        plan=_plan_advertisement,
+    ),
+)

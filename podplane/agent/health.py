@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from podplane.agent.agent import Agent
-from podplane.agent.features import SERVICE
-from podplane.agent.reconciler import Trouble
+from podplane.agent.keys import NodeKey, ServiceKey
+from podplane.agent.planner import RecordEvent
 from podplane.kernel.namespace import Namespace
 from podplane.model.service import LOCAL, Service
 from podplane.servers.http import Handler, HttpServer, Reply, listeners
@@ -42,7 +42,7 @@ class NodeHealth:
     agent: Agent
     namespace: Namespace
     now: Callable[[], datetime.datetime]
-    trouble: Trouble
+    record_event: RecordEvent
     _ports: dict[int, str] = field(default_factory=dict)
     _servers: dict[int, HttpServer] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -86,9 +86,9 @@ class NodeHealth:
             sockets = self.namespace.run(listeners, port, self.agent.view.versions)
         except OSError as error:
             path = self._ports.get(port)
-            key = f"{SERVICE}/{path}" if path else f"node/{self.agent.view.node_name}"
+            key = ServiceKey(path) if path else NodeKey(self.agent.view.node_name)
             why = os.strerror(error.errno) if error.errno else str(error)
-            self.trouble(key, f"health checks can't be answered at port {port} of {self.agent.view.node_name}: {why}")
+            self.record_event(key, f"health checks can't be answered at port {port} of {self.agent.view.node_name}: {why}")
             return False
         self._servers[port] = server = HttpServer(handler)
         await server.listen(sockets)
@@ -98,7 +98,7 @@ class NodeHealth:
         """As kube-proxy answers a load balancer."""
         service = self._ports.get(port, "")
         namespace, _, name = service.partition("/")
-        count = ready_here(self.agent.view.slices.get(service, {}).values(), self.agent.view.node_name)
+        count = ready_here(self.agent.view.slices_of(service), self.agent.view.node_name)
         body = {
             "service": {"namespace": namespace, "name": name},
             "localEndpoints": count,
@@ -115,10 +115,10 @@ class NodeHealth:
                 return self._health(self._is_current())
             case ["traffic"]:
                 flows = await asyncio.to_thread(self.agent.connections)
-                return Reply(200, msgspec.json.encode(report.traffic(flows, self.agent.reconciler.desired)))
+                return Reply(200, msgspec.json.encode(report.traffic(flows, self.agent.services)))
             case ["services", namespace, name]:
-                fragment = self.agent.reconciler.desired.fragment(f"{SERVICE}/{namespace}/{name}")
-                return Reply(200, msgspec.json.encode(report.described(fragment.values())))
+                table = self.agent.services.table(f"{namespace}/{name}")
+                return Reply(200, msgspec.json.encode(report.described(table)))
         return Reply(404, b"404 page not found\n", "text/plain")
 
     def _health(self, healthy: bool) -> Reply:

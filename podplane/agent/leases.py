@@ -23,6 +23,9 @@ from podplane.model.service import Service
 
 LEASES, LABEL, PREFIX = "leases.coordination.k8s.io", "podplane.dev/load-balancer", "load-balancer-"
 """The label of a Service's Lease says the name of the Service, in whose namespace it is."""
+MANAGED = "app.kubernetes.io/managed-by=podplane"
+"""The label of all these Leases, by which they are watched: each kubelet renews a Lease of its own, which nobody here reads."""
+LABELS = dict((MANAGED.split("="),))
 LIFE = "podplane.dev/life"
 """The annotation of a Service's Lease that says in which life its holder took it: `acquireTime` of the holder's own Lease."""
 NODE_NAMESPACE, NODE_PREFIX = "kube-node-lease", "load-balancers-"
@@ -58,7 +61,7 @@ class Writer:
         try:
             if lease is not None:
                 return await self._patch(lease, spec, noted)
-            metadata = {"name": PREFIX + about.name, "labels": {LABEL: about.name}, **noted}
+            metadata = {"name": PREFIX + about.name, "labels": {**LABELS, LABEL: about.name}, **noted}
             return await self._create(about.namespace, metadata, spec, ("v1", "Service", about.name, about.uid))
         except (AlreadyExists, Conflict, NotFound):
             return None
@@ -87,7 +90,7 @@ class Writer:
         if (found := await self.read(about.name)) is not None:
             return await self._patch(found, spec)
         return await self._create(
-            NODE_NAMESPACE, {"name": NODE_PREFIX + about.name}, spec, ("v1", "Node", about.name, about.uid)
+            NODE_NAMESPACE, {"name": NODE_PREFIX + about.name, "labels": LABELS}, spec, ("v1", "Node", about.name, about.uid)
         )
 
     async def read(self, node: str) -> Lease | None:
@@ -100,7 +103,7 @@ class Writer:
     async def _patch(self, lease: Lease, spec: Mapping[str, Any], noted: Mapping[str, Any] | None = None) -> Lease:
         """Merge into a Lease that is as it was seen last. Conflict or NotFound when it isn't."""
         metadata = lease.metadata
-        body = {"metadata": {"resourceVersion": metadata.resource_version, **(noted or {})}, "spec": spec}
+        body = {"metadata": {"resourceVersion": metadata.resource_version, "labels": LABELS, **(noted or {})}, "spec": spec}
         written = await self.client.patch(LEASES, metadata.namespace, metadata.name, body, uid=metadata.uid)
         return msgspec.convert(written, Lease)
 

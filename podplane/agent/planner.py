@@ -1,132 +1,189 @@
-"""From what changed to operations: which keys are dirty, and what of them can be had.
+"""From changes to desired state: which keys are dirty, and what of them can be had.
 
-A key that can't be planned, because it makes no sense, is set aside: its last fragment stays, somebody is told, and it is tried again when
-another key lets something go. Of two Services that want the same, the one that comes first has it (`features.order`), and the other one
-the rest of what it wants.
+A key that can't be planned is *blocked*: its last fragment stays, an event says why, and it is planned again when another key
+releases something. Of two keys that want unequal values for one kernel object the one with precedence has it, and the
+other one is planned without it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from typing import Any, Protocol
 
-from podplane.agent import features
-from podplane.agent.features import PeerPlans
-from podplane.agent.flows import Flows
-from podplane.agent.reconciler import Trouble
+from podplane.agent.features import FEATURES
+from podplane.agent.keys import Key
+from podplane.agent.pause import Pause
+from podplane.agent.peer_plans import PeerPlans
 from podplane.model.config import NetworkConfig
-from podplane.model.view import View
-from podplane.services.numbers import Numbers
-from podplane.state.desired import Conflict, Desired
-from podplane.state.nft import Element
-from podplane.state.operations import Operation
-from podplane.state.value import Fragment, Value
+from podplane.model.objects import Model
+from podplane.model.view import Sandbox, View
+from podplane.state.desired import Conflict
+from podplane.state.effects import Effect, Plan, Warn
+from podplane.state.ledger import Ledger
+from podplane.state.value import Identity, Value
 
 log = logging.getLogger(__name__)
 
+NOT_APPLIED, REPAIRED = "NotApplied", "Repaired"
+"""Reasons of events."""
+
+
+class RecordEvent(Protocol):
+    """Writes an event about the object of a key; `reason` is one word in CamelCase."""
+
+    def __call__(self, key: Key, message: str, reason: str = NOT_APPLIED) -> None:
+        """Write it, soon."""
+
 
 class Planner:
-    """Keeps the desired state of one node as its view says."""
+    """Keeps the desired state of one node as its view says; `effects` is given the effects of each plan."""
 
     def __init__(
-        self, view: View, config: NetworkConfig, desired: Desired, peers: PeerPlans, flows: Flows, trouble: Trouble
+        self,
+        view: View,
+        config: NetworkConfig,
+        ledger: Ledger,
+        peers: PeerPlans,
+        record_event: RecordEvent,
+        effects: Callable[[Iterable[Effect]], None],
     ) -> None:
         self._view = view
         self._config = config
-        self._desired = desired
-        self._peers = peers
-        self._flows = flows
-        self._trouble = trouble
-        self._numbers = Numbers()
-        self._dirty: set[str] = set()
-        self._blocked: set[str] = set()
+        self._ledger = ledger
+        self._record_event = record_event
+        self._effects = effects
+        self._rows = {feature.key: (rank, feature, feature.memory(peers)) for rank, feature in enumerate(FEATURES)}
+        self._dirty: dict[type[Key], dict[Key, None]] = {feature.key: {} for feature in FEATURES}
+        self._blocked: dict[Key, None] = {}
+        self._taken: dict[Key, set[Hashable]] = {}
 
-    def recover(self, found: Iterable[Value]) -> None:
-        """An agent before this one planned, and this is what the kernel has of it."""
-        self._numbers.recover(found)
+    # What changed.
 
-    def touch(self, *keys: str) -> None:
-        """These are to be planned anew."""
-        self._dirty.update(keys)
+    def recover(self, found: Collection[Value]) -> None:
+        """An agent before this one planned, and this is what the kernel holds of it."""
+        for _, feature, memory in self._rows.values():
+            feature.recover(memory, found)
 
-    def settle(self, key: str) -> None:
-        """This one was just seen to."""
-        self._dirty.discard(key)
+    def changed(self, kind: type[Model] | type[Sandbox], old: Any, new: Any) -> bool:
+        """An object of this kind came (no old), changed or went (no new); does that concern any key?"""
+        found = False
+        for key in self.keys_of(kind, old, new):
+            self._dirty[type(key)][key] = None
+            found = True
+        return found
+
+    def keys_of(self, kind: type[Model] | type[Sandbox], old: Any, new: Any) -> Iterator[Key]:
+        """The keys that this change concerns, in the order of features."""
+        for feature in FEATURES:
+            for watch in feature.watches:
+                if watch.kind is kind:
+                    yield from watch.keys(old, new, self._view)
+
+    def mark(self, key: Key) -> None:
+        """Plan this key anew."""
+        self._dirty[type(key)][key] = None
 
     @property
     def is_behind(self) -> bool:
         """Does a change wait to be planned?"""
-        return bool(self._dirty)
+        return any(self._dirty.values())
 
-    def fragment(self, key: str) -> Fragment:
-        """What a key wants now."""
-        return features.plan(key, self._view, self._config, self._peers, self._numbers)
+    def memory(self, key: type[Key]) -> Any:
+        """What the feature with this type of key remembers."""
+        return self._rows[key][2]
 
-    def replan(self) -> list[Operation]:
-        """Plan what is dirty; what changes."""
-        dirty, self._dirty = self._dirty, set()
-        operations = self._try_all(dirty)
-        if self._blocked and any(operation.new is None for operation in operations):
-            operations += self._try_all(self._blocked)
-        self._numbers.tidy(self._desired.values())
-        return operations
+    @property
+    def blocked(self) -> Collection[Key]:
+        """The keys that can't be planned, or not as they are wanted."""
+        return self._blocked.keys()
 
-    def plan(self, key: str) -> list[Operation]:
-        """Plan one key anew, but for what others have; what changes. Conflict when what is left would be nothing whole."""
-        fragment = self.fragment(key)
-        operations: list[Operation] = []
-        while True:
-            try:
-                operations += self._desired.replace(key, fragment)
-                break
-            except Conflict as conflict:
-                loser = max(key, conflict.key, key=lambda one: features.order(one, self._view))
-                rest = self._without(loser, fragment if loser == key else self._desired.fragment(loser), conflict)
-                if loser == key:
-                    fragment = rest
-                else:
-                    operations += self._desired.replace(loser, rest)
-                    self._service_planned(loser, rest)
-        self._service_planned(key, fragment)
-        return operations
+    def after_repair(self) -> None:
+        """Tables were repaired, or an agent started: hand out the effects that this has."""
+        for _, feature, memory in self._rows.values():
+            self._effects(feature.after_repair(memory))
 
-    def _try_all(self, keys: Iterable[str]) -> list[Operation]:
-        ordered = sorted(keys, key=lambda key: features.order(key, self._view))
-        return [operation for key in ordered for operation in self._try(key)]
+    # Plans.
 
-    def _try(self, key: str) -> list[Operation]:
-        """Plan one key anew; nothing, when that can't be."""
-        self._blocked.discard(key)
+    async def replan(self, pause: Pause) -> None:
+        """Plan what is dirty, feature by feature, with pauses between keys."""
+        released = False
+        for dirty in self._dirty.values():
+            while dirty:
+                key = next(iter(dirty))
+                released |= self.try_plan(key)
+                await pause()
+        if released:
+            for key in list(self._blocked):
+                self.try_plan(key)
+                await pause()
+        for _, feature, memory in self._rows.values():
+            feature.tidy(memory)
+
+    def try_plan(self, key: Key) -> bool:
+        """Plan one key anew; a key that can't be planned is blocked. Was something released that other keys may want?"""
         try:
-            return self.plan(key)
+            changed = self.plan(key)
         except Conflict as conflict:
-            self._clashed(key, conflict.value, conflict.key)
+            self._block(key, f"{conflict.value} belongs to {conflict.owner}")
         except Exception as error:
             log.exception("plan node=%s key=%s", self._view.node_name, key)
-            self._blocked.add(key)
-            self._trouble(key, f"it can't be planned: {error}")
-        return []
+            self._block(key, f"it can't be planned: {error}")
+        else:
+            return any(identity not in self._ledger.desired for identity in changed)
+        return False
 
-    def _without(self, loser: str, fragment: Fragment, conflict: Conflict) -> Fragment:
-        """What is left to who must do without."""
-        rest = features.without(loser, fragment, conflict.value)
-        if len(rest) == len(fragment):
-            raise conflict
-        self._clashed(loser, conflict.value, ({conflict.key, conflict.wanted_by} - {loser}).pop())
-        return rest
+    def plan(self, key: Key) -> list[Identity]:
+        """Plan one key anew, without what others have; the identities for which that changes what is wanted.
 
-    def _clashed(self, key: str, value: Value, other: str) -> None:
-        self._blocked.add(key)
-        self._trouble(key, f"{_named(value)} belongs to {other}: choose another one")
+        Conflict when the fragment has an object that another key wants otherwise.
+        """
+        self._dirty[type(key)].pop(key, None)
+        self._blocked.pop(key, None)
+        self._taken.pop(key, None)
+        return self._replace(key)
 
-    def _service_planned(self, key: str, fragment: Fragment) -> None:
-        feature, _, path = key.partition("/")
-        if feature == features.SERVICE:
-            self._flows.planned(path, features.ways(path, self._view, self._config, fragment))
-            for why in features.unserved(path, self._view, self._config):
-                self._trouble(key, why)
+    def _replace(self, key: Key) -> list[Identity]:
+        _, feature, memory = self._rows[type(key)]
+        changed: list[Identity] = []
+        plan = self._make(key)
+        while contested := plan.contested:
+            for claim, holder in contested.items():
+                changed += self._settle(key, claim, holder)
+            plan = self._make(key)
+        changed += self._ledger.replace(key, plan.fragment)
+        feature.accept(memory, plan)
+        for effect in plan.effects:
+            if isinstance(effect, Warn):
+                self._record_event(key, effect.reason)
+            else:
+                self._effects((effect,))
+        return changed
+
+    def _make(self, key: Key) -> Plan:
+        _, feature, memory = self._rows[type(key)]
+        return feature.plan(self._view, key, self._config, memory, frozenset(self._taken.get(key, ())))
+
+    def _settle(self, key: Key, claim: Hashable, holder: Hashable) -> list[Identity]:
+        """Two keys claim the same: the one without precedence does without it, `key` when it is planned again, `holder` at once."""
+        assert isinstance(holder, Key)
+        loser, winner = (key, holder) if self._precedence(key) > self._precedence(holder) else (holder, key)
+        taken = self._taken.setdefault(loser, set())
+        if claim in taken:
+            raise RuntimeError(f"{loser} does not do without {_named(claim)}")
+        taken.add(claim)
+        self._block(loser, f"{_named(claim)} belongs to {winner}: choose another one")
+        return self._replace(loser) if loser == holder else []
+
+    def _precedence(self, key: Key) -> tuple[Any, ...]:
+        rank, feature, _ = self._rows[type(key)]
+        return (rank, *feature.precedence(key, self._view))
+
+    def _block(self, key: Key, why: str) -> None:
+        self._blocked[key] = None
+        self._record_event(key, why)
 
 
-def _named(value: Value) -> str:
-    """A value in the words of whoever asked for it."""
-    return " ".join(map(str, value.key)) if isinstance(value, Element) else str(value)
+def _named(claim: Hashable) -> str:
+    """A claim in the words of whoever asked for it."""
+    return " ".join(map(str, claim)) if isinstance(claim, tuple) else str(claim)

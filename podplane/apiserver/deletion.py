@@ -1,7 +1,9 @@
 """Deleting: grace, finalizers, propagation to dependents, and what lives in a namespace or of a definition.
 
-The decisions of the registry, the garbage collector and the namespace controller, in one transaction: after it, everything that had to
-go is gone or says that it is going. Nothing here recurses: what a removal entails is queued.
+The decisions of the registry, the garbage collector and the namespace controller. Nothing here recurses: what a removal entails is
+queued, as iterators of steps. `STEPS` of them are done in the transaction of the request; what is left is done in turns of the event
+loop of their own, a transaction each, so that others are served while a large namespace goes. All of it follows from what is stored (an
+object that is marked, an owner that is gone), so what a restart or a failed transaction interrupts is found again (`Kin`).
 
     delete ─ waits for something? ── no ──> removed ─> its dependents are deleted or let go of
                 │ yes                                ─> whoever waited for it is looked at again
@@ -10,20 +12,27 @@ go is gone or says that it is going. Nothing here recurses: what a removal entai
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from podplane.apiserver.kinds.resource import Object, Resource
+from podplane.apiserver.ordered import Key
 from podplane.apiserver.paths import Target
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.records import Records
 from podplane.apiserver.registry import CRDS, Registry
-from podplane.apiserver.store import Key, Stored
+from podplane.apiserver.store import Stored
 
+log = logging.getLogger(__name__)
+STEPS = 50
+"""So many objects at most are deleted, let go of or looked at in one turn of the event loop, beside the one that a request deletes."""
+RETRY_SECONDS = 1.0
 BUILT_IN_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 """Finalizers of the garbage collector."""
@@ -75,6 +84,8 @@ class Kin:
     def __init__(self) -> None:
         self.by_uid: dict[str, Place] = {}
         self.dependents: dict[str, dict[tuple[str, Key], Resource]] = {}
+        self.marked: dict[str, Place] = {}
+        """By uid, the objects that are being deleted."""
 
     def observe(self, resource: Resource, old: Object | None, new: Object | None) -> None:
         """A write."""
@@ -85,13 +96,17 @@ class Kin:
 
     def _learn(self, resource: Resource, object_: Object) -> None:
         key = key_of(object_)
-        self.by_uid[object_["metadata"]["uid"]] = (resource, key)
+        uid = object_["metadata"]["uid"]
+        self.by_uid[uid] = (resource, key)
+        if "deletionTimestamp" in object_["metadata"]:
+            self.marked[uid] = (resource, key)
         for owner in object_["metadata"].get("ownerReferences", ()):
             self.dependents.setdefault(owner["uid"], {})[resource.id, key] = resource
 
     def _forget(self, resource: Resource, object_: Object) -> None:
         key = key_of(object_)
         self.by_uid.pop(object_["metadata"]["uid"], None)
+        self.marked.pop(object_["metadata"]["uid"], None)
         for owner in object_["metadata"].get("ownerReferences", ()):
             there = self.dependents.get(owner["uid"], {})
             there.pop((resource.id, key), None)
@@ -101,6 +116,14 @@ class Kin:
     def of(self, uid: str) -> list[Place]:
         """The dependents of an owner."""
         return [(resource, key) for (_, key), resource in self.dependents.get(uid, {}).items()]
+
+    def lost_owners(self) -> list[str]:
+        """Owners that are gone, and still have dependents."""
+        return [uid for uid in self.dependents if uid not in self.by_uid]
+
+    def is_leaving(self, uid: str) -> bool:
+        """Is this object gone, or being deleted?"""
+        return uid not in self.by_uid or uid in self.marked
 
 
 def key_of(object_: Object) -> Key:
@@ -115,12 +138,23 @@ class Deleter:
         self._records = records
         self._registry = registry
         self._now = now
-        self._todo: deque[Callable[[], None]] = deque()
+        self._todo: deque[Iterator[None]] = deque()
+        self._settling: set[tuple[str, Key]] = set()
+        self._is_behind = False
+        """Is there something left to do of a transaction that is over?"""
+        self._is_scheduled = False
         self._kin = Kin()
         for resource in registry.stored():
             for stored in records.store.all(resource.id):
                 self._kin.observe(resource, None, stored.object)
         records.observe(self._kin.observe)
+        records.on_rollback(self._rolled_back)
+
+    def go_on(self) -> None:
+        """Do what was left undone when the last process ended."""
+        self._find_all()
+        with self._records.transaction():
+            self._work()
 
     def delete(self, target: Target, stored: Stored, wish: Wish, *, dry_run: bool = False) -> tuple[Stored, bool]:
         """Delete an object: as it was last, and whether it is gone. Problem when it may not be."""
@@ -142,9 +176,59 @@ class Deleter:
             self._settle(resource, key)
             self._work()
 
+    # The queue.
+
     def _work(self) -> None:
-        while self._todo:
-            self._todo.popleft()()
+        """Do some of what is queued, and see to it that the rest is done later; all of it where there is no event loop."""
+        for _ in range(STEPS):
+            if not self._step():
+                return
+        if self._is_scheduled:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            while self._step():
+                pass
+            return
+        self._is_behind = self._is_scheduled = True
+        loop.call_soon(self._continue)
+
+    def _step(self) -> bool:
+        """Do one step of the first that is queued; False when nothing is. What a step queues comes last."""
+        if not self._todo:
+            return False
+        task = self._todo[0]
+        try:
+            next(task)
+        except StopIteration:
+            self._todo.remove(task)
+        return True
+
+    def _continue(self) -> None:
+        """A turn of its own."""
+        self._is_scheduled = False
+        try:
+            with self._records.transaction():
+                self._work()
+            self._is_behind = bool(self._todo)
+        except Exception:
+            log.exception("deletions queued=%d", len(self._todo))
+
+    def _rolled_back(self) -> None:
+        """What the steps of a transaction did is undone, so they are to be done again: those that others wait for."""
+        self._todo.clear()
+        self._settling.clear()
+        if self._is_behind and not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._continue)
+        if self._is_behind:
+            self._find_all()
+
+    def _find_all(self) -> None:
+        """Queue all that follows from what is stored."""
+        self._todo.extend(self._entailed(*place) for place in list(self._kin.marked.values()))
+        self._todo.extend(self._bereave_all(uid) for uid in self._kin.lost_owners())
 
     # One object.
 
@@ -178,25 +262,32 @@ class Deleter:
         if not self._waits(resource, stored.object, wish):
             self._remove(resource, key)
             return
-        marked = self._mark(resource, key, stored.object, wish)
-        finalizers = marked["metadata"].get("finalizers", [])
-        if FOREGROUND in finalizers:
-            for place in self._kin.of(marked["metadata"]["uid"]):
-                self._later(*place, Wish(propagation_policy="Foreground"))
-        if ORPHAN in finalizers:
-            for place in self._kin.of(marked["metadata"]["uid"]):
-                self._disown(*place, marked["metadata"]["uid"])
-        for place in list(self._contents(resource, marked)):
-            self._later(*place, Wish())
-        self._todo.append(lambda: self._settle(resource, key))
+        self._mark(resource, key, stored.object, wish)
+        self._todo.append(self._entailed(resource, key))
 
-    def _later(self, resource: Resource, key: Key, wish: Wish) -> None:
-        self._todo.append(lambda: self._delete_once(resource, key, wish))
-
-    def _delete_once(self, resource: Resource, key: Key, wish: Wish) -> None:
-        """Delete what isn't being deleted already."""
+    def _entailed(self, resource: Resource, key: Key) -> Iterator[None]:
+        """What follows from the mark of an object: its dependents and contents go first, then itself if nothing holds it."""
         stored = self._records.store.get(resource.id, key)
-        if stored is not None and "deletionTimestamp" not in stored.object["metadata"]:
+        metadata = stored.object["metadata"] if stored is not None else {}
+        if stored is None or "deletionTimestamp" not in metadata:
+            return
+        uid, finalizers = metadata["uid"], metadata.get("finalizers", [])
+        if FOREGROUND in finalizers:
+            for place in self._kin.of(uid):
+                self._delete_for(uid, *place, Wish(propagation_policy="Foreground"))
+                yield
+        if ORPHAN in finalizers:
+            yield from self._disown_all(uid)
+        for place in self._contents(resource, stored.object):
+            self._delete_for(uid, *place, Wish())
+            yield
+        self._settle(resource, key)
+        yield
+
+    def _delete_for(self, cause: str, resource: Resource, key: Key, wish: Wish) -> None:
+        """Delete what isn't being deleted already, because the object with the uid `cause` is gone or going, if that is still so."""
+        stored = self._records.store.get(resource.id, key)
+        if stored is not None and "deletionTimestamp" not in stored.object["metadata"] and self._kin.is_leaving(cause):
             self._delete(resource, key, wish)
 
     def _mark(self, resource: Resource, key: Key, old: Object, wish: Wish) -> Object:
@@ -231,6 +322,8 @@ class Deleter:
                 del new["metadata"]["finalizers"]
             if finalizers or metadata.get("deletionGracePeriodSeconds"):
                 self._records.put(resource, key, new, stored.object)
+        if ORPHAN in finalizers:
+            self._todo.append(self._entailed(resource, key))  # it has dependents again, or still
         if finalizers or metadata.get("deletionGracePeriodSeconds"):
             return
         if next(iter(self._contents(resource, stored.object)), None) is None:
@@ -239,7 +332,7 @@ class Deleter:
     def _is_done(self, finalizer: str, uid: str) -> bool:
         """Has the garbage collector done what its finalizer stands for?"""
         if finalizer == ORPHAN:
-            return True  # they were let go of when it was marked
+            return not self._kin.of(uid)
         return finalizer == FOREGROUND and not any(self._blocks(place, uid) for place in self._kin.of(uid))
 
     def _blocks(self, place: Place, uid: str) -> bool:
@@ -252,8 +345,8 @@ class Deleter:
     def _remove(self, resource: Resource, key: Key) -> None:
         gone = self._records.remove(resource, key).object
         metadata = gone["metadata"]
-        for place in self._kin.of(metadata["uid"]):
-            self._bereave(*place, metadata["uid"])
+        if metadata["uid"] in self._kin.dependents:
+            self._todo.append(self._bereave_all(metadata["uid"]))
         for owner in metadata.get("ownerReferences", ()):
             if owner["uid"] in self._kin.by_uid:
                 self._settle_later(*self._kin.by_uid[owner["uid"]])
@@ -264,9 +357,30 @@ class Deleter:
                 self._settle_later(row, ("", name))
 
     def _settle_later(self, resource: Resource, key: Key) -> None:
-        self._todo.append(lambda: self._settle(resource, key))
+        if (resource.id, key) not in self._settling:
+            self._settling.add((resource.id, key))
+            self._todo.append(self._settle_once(resource, key))
+
+    def _settle_once(self, resource: Resource, key: Key) -> Iterator[None]:
+        self._settling.discard((resource.id, key))
+        self._settle(resource, key)
+        yield
 
     # Others.
+
+    def _bereave_all(self, uid: str) -> Iterator[None]:
+        """An owner is gone: its dependents are deleted, or let go of."""
+        for place in self._kin.of(uid):
+            if uid not in self._kin.by_uid:
+                self._bereave(*place, uid)
+            yield
+
+    def _disown_all(self, uid: str) -> Iterator[None]:
+        """Let the dependents of an object that is going go."""
+        for place in self._kin.of(uid):
+            if self._kin.is_leaving(uid):
+                self._disown(*place, uid)
+            yield
 
     def _bereave(self, resource: Resource, key: Key, uid: str) -> None:
         """An owner is gone: what belongs to nobody else goes too."""
@@ -275,7 +389,7 @@ class Deleter:
         if any(owner["uid"] != uid and owner["uid"] in self._kin.by_uid for owner in owners):
             self._disown(resource, key, uid)
         else:
-            self._later(resource, key, Wish(propagation_policy="Background"))
+            self._delete_for(uid, resource, key, Wish(propagation_policy="Background"))
 
     def _disown(self, resource: Resource, key: Key, uid: str) -> None:
         """Remove the reference to this owner."""
@@ -283,7 +397,7 @@ class Deleter:
         if stored is None:
             return
         metadata = dict(stored.object["metadata"])
-        metadata["ownerReferences"] = [owner for owner in metadata["ownerReferences"] if owner["uid"] != uid]
+        metadata["ownerReferences"] = [owner for owner in metadata.get("ownerReferences", ()) if owner["uid"] != uid]
         if not metadata["ownerReferences"]:
             del metadata["ownerReferences"]
         self._records.put(resource, key, {**stored.object, "metadata": metadata}, stored.object)
@@ -294,10 +408,10 @@ class Deleter:
             name = object_["metadata"]["name"]
             for inner in self._registry.stored():
                 if inner.namespaced:
-                    yield from ((inner, key) for key, _ in self._records.store.items(inner.id, name))
+                    yield from ((inner, key) for key, _ in self._records.store.snapshot(inner.id, name))
         elif resource.id == CRDS:
             for inner in self._registry.of_definition(object_["metadata"]["name"])[:1]:
-                yield from ((inner, key) for key, _ in self._records.store.items(inner.id))
+                yield from ((inner, key) for key, _ in self._records.store.snapshot(inner.id))
 
 
 def rfc3339(at: datetime.datetime) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from podplane.apiserver.kinds.resource import Resource
+from podplane.apiserver.ordered import Key
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.registry import Registry
-from podplane.apiserver.store import Key
 
 OF_NAMESPACES = ("status", "finalize")
 """Subresources of a namespace; anything else below one is a resource in it."""

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import contextlib
 import datetime
+import itertools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import msgspec
 
 from podplane.apiserver import selectors
 from podplane.apiserver.decoding import MAX_DIGITS, whole_number
 from podplane.apiserver.kinds.resource import Object
+from podplane.apiserver.ordered import Key
 from podplane.apiserver.paths import Target
 from podplane.apiserver.problems import Problem, not_found
 from podplane.apiserver.records import Records
 from podplane.apiserver.representation import Whole, negotiate
-from podplane.apiserver.store import Key, Stored
-from podplane.apiserver.watch import INITIAL_END
+from podplane.apiserver.selectors import Selection
+from podplane.apiserver.slices import chunks, sliced
+from podplane.apiserver.store import Stored
+from podplane.apiserver.watch import INITIAL_END, overlaid
 from podplane.kubeapi.messages import Request, Response, Stream
 
 MATCHES = ("", "Exact", "NotOlderThan")
+WHOLE_BYTES = 1024 * 1024
+"""A longer list is sent while it is made."""
 
 
 class _Continue(msgspec.Struct):
@@ -31,6 +38,18 @@ class _Continue(msgspec.Struct):
 
     v: int
     after: tuple[str, str]
+
+
+class LongList(Stream, frozen=True):
+    """A list that is sent while it is made: a stream that ends by itself, one JSON document in all."""
+
+
+class _Page(NamedTuple):
+    """What a list is made of: the objects of the selection's namespace and name, their number, and their version."""
+
+    found: Iterable[tuple[Key, Stored]]
+    total: int
+    version: int
 
 
 class Reader:
@@ -54,56 +73,58 @@ class Reader:
         """One object."""
         return Response(200, self.form(target, request).one(self.stored(target)))
 
-    def selected(self, target: Target, request: Request) -> list[tuple[Key, Stored]]:
-        """The objects of a collection that the selectors choose, in the order of their keys."""
-        wanted = selection(target, request)
-        return [(k, s) for k, s in self._all(target) if wanted is None or wanted(s.object)]
+    def selected(self, target: Target, request: Request) -> Iterator[Stored | None]:
+        """The objects of a collection as they are now, one after the other; None for each that the selectors leave out."""
+        selection = selection_of(target, request)
+        found = self._records.store.snapshot(target.resource.id, selection.namespace, selection.name)
+        return (stored if selection.wanted is None or selection.wanted(stored.object) else None for _, stored in found)
 
-    def _all(self, target: Target) -> list[tuple[Key, Stored]]:
-        return self._records.store.items(target.resource.id, target.namespace)
+    async def collection(self, target: Target, request: Request) -> Response | LongList:
+        """A collection, or a page of it. Pages after the first show what was there when the first was made.
 
-    def collection(self, target: Target, request: Request) -> Response:
-        """A collection, or a page of it. Pages after the first show what was there when the first was made."""
-        form, wanted = self.form(target, request), selection(target, request)
+        What is walked is a snapshot, so the list is of one version although others write between the slices.
+        """
+        form, selection = self.form(target, request), selection_of(target, request)
         limit = whole_number("limit", request.parameter("limit") or "0")
-        found, version, after = self._version(target, request)
-        if after is not None:
-            found = [(key, stored) for key, stored in found if key > after]
-        if wanted is not None:
-            found = [(key, stored) for key, stored in found if wanted(stored.object)]
+        found, total, version = self._page(target, selection, request)
         metadata: Object = {"resourceVersion": str(version)}
-        if limit and len(found) > limit:
-            metadata["continue"] = _token(version, found[limit - 1][0])
+        wanted = selection.wanted
+        if not limit:
+            items = (stored if wanted is None or wanted(stored.object) else None for _, stored in found)
+            return await answer(form.many(items, metadata))
+        page = await _first(found, wanted, limit + 1)
+        if len(page) > limit:
+            metadata["continue"] = _token(version, page[limit - 1][0])
             if wanted is None:
-                metadata["remainingItemCount"] = len(found) - limit
-            found = found[:limit]
-        return Response(200, form.many((stored for _, stored in found), metadata))
+                metadata["remainingItemCount"] = total - limit
+        return await answer(form.many((stored for _, stored in page[:limit]), metadata))
 
-    def _version(self, target: Target, request: Request) -> tuple[list[tuple[Key, Stored]], int, Key | None]:
-        """What the list is made of: objects, their version, and the key after which it goes on."""
-        hub, now = self._records.hub, self._all(target)
+    def _page(self, target: Target, selection: Selection, request: Request) -> _Page:
+        """What the list is made of, as the versions and the token of the request say."""
+        hub = self._records.hub
         version, match = request.parameter("resourceVersion"), request.parameter("resourceVersionMatch")
         _check_match(version, match)
         if token := request.parameter("continue"):
             if version not in ("", "0"):
                 raise Problem("BadRequest", "specifying resource version is not allowed when using continue")
-            page = _page(token)
-            return self._as_of(target, now, page.v), page.v, page.after
-        if version in ("", "0"):
-            return now, hub.version, None
-        number = whole_number("resourceVersion", version)
-        if match == "Exact":
-            return self._as_of(target, now, number), number, None
-        if number > hub.version:
-            hub.check(number)
-        return now, hub.version, None
+            page = _read(token)
+            return self._as_of(target, selection, page.v, page.after)
+        if version not in ("", "0"):
+            number = whole_number("resourceVersion", version)
+            if match == "Exact":
+                return self._as_of(target, selection, number)
+            if number > hub.version:
+                hub.check(number)
+        return self._as_of(target, selection, hub.version)
 
-    def _as_of(self, target: Target, now: list[tuple[Key, Stored]], version: int) -> list[tuple[Key, Stored]]:
-        hub = self._records.hub
+    def _as_of(self, target: Target, selection: Selection, version: int, after: Key | None = None) -> _Page:
+        """The objects as they were at a version, after a key. It costs what has changed of them since."""
+        hub, store, resource = self._records.hub, self._records.store, target.resource.id
+        found = store.snapshot(resource, selection.namespace, selection.name, after)
         if version == hub.version:
-            return now
+            return _Page(found, len(found), version)
         try:
-            then = hub.as_of(target.resource.id, now, version)
+            before = hub.before((resource, selection.namespace, selection.name), version)
         except Problem as problem:
             if problem.reason != "Expired":
                 raise
@@ -111,39 +132,77 @@ class Reader:
                 "The provided continue parameter is too old to display a consistent list result: start a new list without it"
             )
             raise Problem("Expired", message) from None
-        return [(key, stored) for key, stored in then if not target.namespace or key[0] == target.namespace]
+        before = {key: stored for key, stored in before.items() if after is None or key > after}
+        more = sum((old is not None) - (store.get(resource, key) is not None) for key, old in before.items())
+        return _Page(overlaid(found, before), len(found) + more, version)
 
     def watch(self, target: Target, request: Request) -> Stream:
         """Changes as they come; from the beginning, with `sendInitialEvents` or without a version, what is there goes first."""
-        form, wanted, hub = self.form(target, request), selection(target, request), self._records.hub
+        form, selection, hub = self.form(target, request), selection_of(target, request), self._records.hub
         version, match = request.parameter("resourceVersion"), request.parameter("resourceVersionMatch")
         number = whole_number("resourceVersion", version or "0")
         bookmarks = request.flag("allowWatchBookmarks")
         initial = request.flag("sendInitialEvents")
         _check_initial(request, match)
-        first = b""
+        first: Iterable[bytes] = ()
         if initial or ("sendInitialEvents" not in request.query and version in ("", "0")):
             if number > hub.version:
                 hub.check(number)
-            first = b"".join(form.event("ADDED", s) for _, s in self._all(target) if wanted is None or wanted(s.object))
+            first = (form.event("ADDED", stored) if stored else b"" for stored in self.selected(target, request))
             if initial and bookmarks:
-                first += form.bookmark({"resourceVersion": str(hub.version), "annotations": INITIAL_END})
+                mark = {"resourceVersion": str(hub.version), "annotations": INITIAL_END}
+                first = itertools.chain(first, (form.bookmark(mark),))
             number = hub.version
         elif version in ("", "0"):
             number = hub.version
         seconds = _seconds(request.parameter("timeoutSeconds") or "0") or None
-        return Stream(hub.open(form, target.namespace, wanted, number, seconds, bookmarks=bookmarks, first=first))
+        return Stream(hub.open(form, selection, number, seconds, bookmarks=bookmarks, first=first))
 
 
-def selection(target: Target, request: Request) -> selectors.Predicate | None:
-    """The selectors of a request, and the name that the path says."""
+async def answer(parts: Iterable[bytes]) -> Response | LongList:
+    """A list in parts as an answer: whole if it is short, else sent while it is made."""
+    made, size, rest = [], 0, chunks(parts)
+    async for chunk in rest:
+        made.append(chunk)
+        size += len(chunk)
+        if size > WHOLE_BYTES:
+            return LongList(_chain(made, rest))
+    return Response(200, b"".join(made))
+
+
+async def whole(answer: LongList) -> Response:
+    """A long list for a caller in this process, who needs all of it at once."""
+    return Response(answer.status, b"".join([chunk async for chunk in answer.chunks]))
+
+
+async def _chain(made: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    for chunk in made:
+        yield chunk
+    async for chunk in rest:
+        yield chunk
+
+
+async def _first(
+    found: Iterable[tuple[Key, Stored]], wanted: selectors.Predicate | None, count: int
+) -> list[tuple[Key, Stored]]:
+    """The first objects of which `wanted` is true, so many at most."""
+    if wanted is None:
+        return list(itertools.islice(found, count))
+    page: list[tuple[Key, Stored]] = []
+    matching = (entry if wanted(entry[1].object) else None for entry in found)
+    for number, entries in enumerate(sliced(matching)):
+        if number:
+            await asyncio.sleep(0)
+        page += filter(None, entries)
+        if len(page) >= count:
+            break
+    return page[:count]
+
+
+def selection_of(target: Target, request: Request) -> Selection:
+    """What a request is about: the namespace and the name that the path says, and the selectors."""
     label, field = request.parameter("labelSelector"), request.parameter("fieldSelector")
-    if target.name:
-        field = ",".join(filter(None, (f"metadata.name={target.name}", field)))
-    return selectors.both(
-        selectors.labels(label) if label else None,
-        selectors.fields(field, target.resource.fields) if field else None,
-    )
+    return Selection.of(target.namespace, target.name, label, field, target.resource.fields)
 
 
 def _check_match(version: str, match: str) -> None:
@@ -167,7 +226,7 @@ def _token(version: int, after: Key) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(_Continue(version, after))).decode().rstrip("=")
 
 
-def _page(token: str) -> _Continue:
+def _read(token: str) -> _Continue:
     try:
         padded = token + "=" * (-len(token) % 4)
         return msgspec.json.decode(base64.urlsafe_b64decode(padded), type=_Continue)

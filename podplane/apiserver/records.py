@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from podplane.apiserver.kinds.resource import Object, Resource
-from podplane.apiserver.store import Key, Store, Stored
+from podplane.apiserver.ordered import Key
+from podplane.apiserver.store import Store, Stored
 from podplane.apiserver.watch import Change, Hub
 
 Observer = Callable[[Resource, Object | None, Object | None], None]
@@ -21,6 +22,7 @@ class Records:
         self.store = store
         self.hub = hub
         self._observers: list[Observer] = []
+        self._undone: list[Callable[[], None]] = []
         self._done: list[tuple[Resource, Object | None, Object | None]] = []
         self._changes: list[Change] = []
         self._open = False
@@ -28,6 +30,10 @@ class Records:
     def observe(self, observer: Observer) -> None:
         """Tell this one of every write."""
         self._observers.append(observer)
+
+    def on_rollback(self, listener: Callable[[], None]) -> None:
+        """Call this after a transaction that failed, when everything is as it was before it."""
+        self._undone.append(listener)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -43,6 +49,8 @@ class Records:
             for resource, old, new in reversed(self._done):
                 self._tell(resource, new, old)
             self._changes.clear()
+            for listener in self._undone:
+                listener()
             raise
         finally:
             self._open = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 
 import msgspec
 
@@ -32,10 +32,15 @@ class Whole:
     def _converted(self, object_: Object) -> Object:
         return {**object_, "apiVersion": self.resource.group_version}
 
-    def many(self, items: Iterable[Stored], metadata: Object) -> bytes:
-        """A list."""
+    @property
+    def shared(self) -> Hashable:
+        """Representations of a resource for which this is equal make the same line of an event; None is equal to no other."""
+        return self.resource.group_version
+
+    def many(self, items: Iterable[Stored | None], metadata: Object) -> Iterator[bytes]:
+        """A list, in parts: one for each item, an empty one for None (which a selector left out)."""
         head = {"kind": self.resource.list_kind, "apiVersion": self.resource.group_version, "metadata": metadata}
-        return encode(head)[:-1] + b',"items":[' + b",".join(map(self.one, items)) + b"]}"
+        return _list(head, "items", self.one, items)
 
     def event(self, kind: str, stored: Stored) -> bytes:
         """One line of a watch."""
@@ -58,10 +63,13 @@ class Partial(Whole):
     def _converted(self, object_: Object) -> Object:
         return {"kind": "PartialObjectMetadata", "apiVersion": self._version, "metadata": object_["metadata"]}
 
-    def many(self, items: Iterable[Stored], metadata: Object) -> bytes:
-        rows = [self._converted(stored.object) for stored in items]
+    @property
+    def shared(self) -> Hashable:
+        return "PartialObjectMetadata", self._version
+
+    def many(self, items: Iterable[Stored | None], metadata: Object) -> Iterator[bytes]:
         head = {"kind": "PartialObjectMetadataList", "apiVersion": self._version, "metadata": metadata}
-        return encode(head | {"items": rows})
+        return _list(head, "items", self.one, items)
 
     def bookmark(self, metadata: Object) -> bytes:
         return encode({"type": "BOOKMARK", "object": self._converted({"metadata": metadata})}) + b"\n"
@@ -99,9 +107,14 @@ class Table(Whole):
         version = {"resourceVersion": stored.object["metadata"].get("resourceVersion", "")}
         return encode(self._table([self._row(stored.object, self._now())], version))
 
-    def many(self, items: Iterable[Stored], metadata: Object) -> bytes:
-        now = self._now()
-        return encode(self._table([self._row(stored.object, now) for stored in items], metadata))
+    @property
+    def shared(self) -> Hashable:
+        return ("Table", self._version, self._include, self.resource.group_version) if self._described else None
+
+    def many(self, items: Iterable[Stored | None], metadata: Object) -> Iterator[bytes]:
+        now, head = self._now(), self._table([], metadata)
+        del head["rows"]
+        return _list(head, "rows", lambda stored: encode(self._row(stored.object, now)), items)
 
     def event(self, kind: str, stored: Stored) -> bytes:
         """A table of one row; only the first of a watch describes the columns."""
@@ -114,6 +127,19 @@ class Table(Whole):
         object_ = {"kind": self.resource.kind, "apiVersion": self.resource.group_version, "metadata": metadata}
         row = {"cells": [], "object": object_} if self._include != "None" else {"cells": []}
         return encode({"type": "BOOKMARK", "object": self._table([row], metadata, described=False)}) + b"\n"
+
+
+def _list(head: Object, field: str, encoded: Callable[[Stored], bytes], items: Iterable[Stored | None]) -> Iterator[bytes]:
+    """A list as JSON, in parts: `head` with one more field, which holds the items."""
+    yield encode(head)[:-1] + b',"%s":[' % field.encode()
+    comma = b""
+    for stored in items:
+        if stored is None:
+            yield b""
+            continue
+        yield comma + encoded(stored)
+        comma = b","
+    yield b"]}"
 
 
 def media_ranges(request: Request) -> list[tuple[str, dict[str, str]]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 from podplane.apiserver.problems import Problem
@@ -59,20 +60,57 @@ def _comparison(key: str, how: str, than: int) -> Callable[[dict[str, str]], boo
     return test
 
 
-def fields(text: str, known: Collection[str]) -> Predicate:
-    """The predicate of a field selector over the fields that the resource offers. Problem for any other."""
-    tests = [_field_term(term.strip(), known) for term in text.split(",") if term.strip()]
-    return lambda object_: all(test(object_) for test in tests)
+@dataclass(frozen=True, slots=True)
+class FieldTerm:
+    """One term of a field selector: the field at `path` has this value, or hasn't (`equal`)."""
+
+    path: str
+    value: str
+    equal: bool
+
+    def predicate(self) -> Predicate:
+        """The term as a predicate."""
+        path, value, equal = self.path.split("."), self.value, self.equal
+        return lambda object_: (str(_at(object_, path)) == value) is equal
 
 
-def _field_term(term: str, known: Collection[str]) -> Predicate:
+def field_terms(text: str, known: Collection[str]) -> list[FieldTerm]:
+    """The terms of a field selector over the fields that the resource offers. Problem for any other."""
+    return [_field_term(term.strip(), known) for term in text.split(",") if term.strip()]
+
+
+def _field_term(term: str, known: Collection[str]) -> FieldTerm:
     found = FIELD_TERM.fullmatch(term)
     if found is None:
         raise Problem("BadRequest", f"unable to parse the field selector term {term!r}: write field=value or field!=value")
     if found["key"] not in known:
         raise Problem("BadRequest", f"field selector {found['key']}: supported here are {', '.join(sorted(known))}")
-    path, value, wanted = found["key"].split("."), found["value"], found["how"] != "!="
-    return lambda object_: (str(_at(object_, path)) == value) is wanted
+    return FieldTerm(found["key"], found["value"], found["how"] != "!=")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a list or a watch is of: the objects of a namespace and of a name ("" is any), of those the ones that `wanted` is true of.
+
+    The first two are looked up in indices; `wanted` costs a call for each object that is left, None is all of them.
+    """
+
+    namespace: str = ""
+    name: str = ""
+    wanted: Predicate | None = None
+
+    @classmethod
+    def of(cls, namespace: str, name: str, label: str, field: str, known: Collection[str]) -> Selection:
+        """That of a path with a namespace and a name, and selectors. Problem when these can't be read."""
+        predicates = [labels(label)] if label else []
+        for term in field_terms(field, known):
+            if term.equal and term.value and term.path == "metadata.name" and not name:
+                name = term.value
+            elif term.equal and term.value and term.path == "metadata.namespace" and not namespace:
+                namespace = term.value
+            else:
+                predicates.append(term.predicate())
+        return cls(namespace, name, both(*predicates))
 
 
 def _at(object_: Any, path: list[str]) -> Any:

@@ -26,7 +26,7 @@ from podplane.apiserver.deletion import BUILT_IN_NAMESPACES, Deleter
 from podplane.apiserver.identity import ANONYMOUS, Attributes, Authorize, Tokens, User, allow_known
 from podplane.apiserver.paths import Target, parse, unknown
 from podplane.apiserver.problems import Problem
-from podplane.apiserver.reading import Reader
+from podplane.apiserver.reading import LongList, Reader, whole
 from podplane.apiserver.records import Observer, Records
 from podplane.apiserver.registry import Registry
 from podplane.apiserver.reviews import Reviews
@@ -80,7 +80,8 @@ class ApiServer:
         self._reviews = Reviews(tokens, authorize, now)
 
     def bootstrap(self) -> None:
-        """Make the namespaces that every cluster has."""
+        """Make the namespaces that every cluster has, and go on with what the last process was deleting."""
+        self._deleter.go_on()
         for name in BUILT_IN_NAMESPACES:
             self.ensure("/api/v1/namespaces", {"metadata": {"name": name}})
 
@@ -97,14 +98,15 @@ class ApiServer:
         self._records.observe(observer)
 
     def transaction(self) -> contextlib.AbstractContextManager[None]:
-        """One transaction around many writes by direct calls."""
+        """A transaction: all writes by direct calls within it are stored together, or none is. Nothing may wait for the loop within it."""
         return self._records.transaction()
 
     async def call(self, request: Request) -> Answer:
         """Answer a request of this process, whose path is as `cluster.requests` makes it: with what HTTP would have decoded."""
         if "%" in request.path:
             request = msgspec.structs.replace(request, path=unquote(request.path))
-        return await self.handle(request)
+        answer = await self.handle(request)
+        return await whole(answer) if isinstance(answer, LongList) else answer
 
     async def handle(self, request: Request) -> Answer:
         """Answer a request; refusals are Status objects."""
@@ -122,7 +124,7 @@ class ApiServer:
                 node = self._reader.stored(parse(f"/api/v1/nodes/{wish.node}", self._registry)).object
                 answer = await node_proxy.forward(wish, node, self.streams, request)
             else:
-                answer = self._answer(user, target, request)
+                answer = await self._answer(user, target, request)
         except Problem as problem:
             answer = problem.response()
         except Exception:
@@ -150,7 +152,7 @@ class ApiServer:
         except Problem:
             return None
 
-    def _answer(self, user: User, target: Target | None, request: Request) -> Answer:
+    async def _answer(self, user: User, target: Target | None, request: Request) -> Answer:
         if target is None:
             return self._describe(request)
         options = Options.of(request)
@@ -162,7 +164,7 @@ class ApiServer:
             case "GET", _ if request.flag("watch") and not target.subresource:
                 return self._reader.watch(target, request)
             case "GET", False:
-                return self._reader.collection(target, request)
+                return await self._reader.collection(target, request)
             case "GET", True if target.subresource == "scale":
                 return _json(200, self._writer.scale(target, self._reader.stored(target)))
             case "GET", True:
@@ -178,7 +180,7 @@ class ApiServer:
             case "DELETE", True if not target.subresource:
                 return self._deleted(target, request, options)
             case "DELETE", False if target.namespace or not target.resource.namespaced:
-                return self._writer.delete_all(target, request, options)
+                return await self._writer.delete_all(target, request, options)
         raise not_allowed(request)
 
     def _stored(self, code: int, target: Target, request: Request, stored: Stored, options: Options) -> Response:

@@ -1,4 +1,4 @@
-"""Objects on disk and in memory: SQLite in WAL mode is the record, dictionaries answer.
+"""Objects on disk and in memory: SQLite in WAL mode is the record, sorted maps of the same keys answer.
 
 One transaction a write: what was acknowledged survives SIGKILL at any point, since a committed page is in the kernel's
 hands (synchronous=OFF would lose it only with the machine; NORMAL also keeps the file itself sound then). The resource version is
@@ -16,8 +16,7 @@ from typing import Any
 
 import msgspec
 
-Key = tuple[str, str]
-"""(namespace, name); the namespace of a cluster-scoped object is ""."""
+from podplane.apiserver.ordered import Key, Ordered, Snapshot
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -44,6 +43,30 @@ class Stored:
     raw: bytes
 
 
+class _Objects:
+    """The objects of one resource, in the order of (namespace, name) and, where there are namespaces, of (name, namespace)."""
+
+    def __init__(self) -> None:
+        self.by_key: Ordered[Stored] = Ordered()
+        self.by_name: Ordered[Stored] = Ordered()
+
+    def change(self, key: Key, stored: Stored | None) -> None:
+        """Store a version of an object; None removes it."""
+        indices = ((self.by_key, key), (self.by_name, key[::-1])) if key[0] else ((self.by_key, key),)
+        for index, at in indices:
+            if stored is None:
+                index.discard(at)
+            else:
+                index.set(at, stored)
+
+    def named(self, namespace: str, name: str) -> list[tuple[Key, Stored]]:
+        """The object of this name in a namespace; without a namespace, in all of them or (of a cluster-scoped resource) in none."""
+        found = self.by_key.get((namespace, name))
+        if namespace or found is not None:
+            return [((namespace, name), found)] if found is not None else []
+        return [((at[1], at[0]), stored) for at, stored in self.by_name.snapshot(name)]
+
+
 class Store:
     """All objects, by resource and key. Not for two threads at once."""
 
@@ -55,11 +78,11 @@ class Store:
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.executescript(SCHEMA)
             self.version: int = self._database.execute("SELECT version FROM counter").fetchone()[0]
-            self._objects: dict[str, dict[Key, Stored]] = {}
-            self._undo: list[tuple[dict[Key, Stored], Key, Stored | None]] = []
+            self._objects: dict[str, _Objects] = {}
+            self._undo: list[tuple[_Objects, Key, Stored | None]] = []
             for resource, namespace, name, raw in self._database.execute("SELECT * FROM objects"):
                 stored = Stored(msgspec.json.decode(raw, type=dict[str, Any]), raw)
-                self._objects.setdefault(resource, {})[namespace, name] = stored
+                self._of(resource).change((namespace, name), stored)
         except (sqlite3.Error, msgspec.MsgspecError) as error:
             raise StoreError(f"{path} can't be used: {error}") from None
 
@@ -75,19 +98,33 @@ class Store:
         """Close the file; idempotent."""
         self._database.close()
 
+    def _of(self, resource: str) -> _Objects:
+        found = self._objects.get(resource)
+        if found is None:
+            found = self._objects[resource] = _Objects()
+        return found
+
     def get(self, resource: str, key: Key) -> Stored | None:
         """One object."""
-        return self._objects.get(resource, {}).get(key)
+        found = self._objects.get(resource)
+        return found.by_key.get(key) if found is not None else None
 
-    def items(self, resource: str, namespace: str = "") -> list[tuple[Key, Stored]]:
-        """All objects of a resource, or of one namespace, with their keys and in the order of those."""
-        found = self._objects.get(resource, {})
-        keys = sorted(key for key in found if not namespace or key[0] == namespace)
-        return [(key, found[key]) for key in keys]
+    def snapshot(self, resource: str, namespace: str = "", name: str = "", after: Key | None = None) -> Snapshot[Stored]:
+        """The objects of a resource as they are now, with their keys and in the order of those.
+
+        With a namespace or a name, those that have it; with `after`, those of greater keys. It costs what it holds. Whoever walks it
+        may let others write meanwhile: it stays as it is.
+        """
+        found = self._objects.get(resource)
+        if found is None:
+            return Snapshot([])
+        if not name:
+            return found.by_key.snapshot(namespace, after)
+        return Snapshot([[entry for entry in found.named(namespace, name) if after is None or entry[0] > after]])
 
     def all(self, resource: str, namespace: str = "") -> list[Stored]:
         """All objects of a resource, or of one namespace, in the order of their keys."""
-        return [stored for _, stored in self.items(resource, namespace)]
+        return [stored for _, stored in self.snapshot(resource, namespace)]
 
     def resources(self) -> list[str]:
         """Names of the resources of which there was ever one here."""
@@ -105,7 +142,10 @@ class Store:
 
     def remove(self, resource: str, key: Key) -> Stored:
         """Remove an object; its last version carries the resource version of the removal. KeyError when it isn't there."""
-        last = self._objects[resource][key].object
+        stored = self.get(resource, key)
+        if stored is None:
+            raise KeyError(key)
+        last = stored.object
         self.version += 1
         gone = {**last, "metadata": {**last["metadata"], "resourceVersion": str(self.version)}}
         with self.transaction():
@@ -115,12 +155,9 @@ class Store:
 
     def _set(self, resource: str, key: Key, stored: Stored | None) -> None:
         """Change what is in memory, and remember how it was."""
-        objects = self._objects.setdefault(resource, {})
-        self._undo.append((objects, key, objects.get(key)))
-        if stored is None:
-            objects.pop(key, None)
-        else:
-            objects[key] = stored
+        objects = self._of(resource)
+        self._undo.append((objects, key, objects.by_key.get(key)))
+        objects.change(key, stored)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -135,10 +172,7 @@ class Store:
             self._database.execute("COMMIT")
         except BaseException:
             for objects, key, before in reversed(self._undo):
-                if before is None:
-                    objects.pop(key, None)
-                else:
-                    objects[key] = before
+                objects.change(key, before)
             with contextlib.suppress(sqlite3.OperationalError):  # a failed COMMIT may have ended it already
                 self._database.execute("ROLLBACK")
             raise

@@ -1,34 +1,57 @@
 """Watches: every change is published once, and handed to each watcher that it concerns, as the line that goes out to it.
 
-A short history lets a watch begin in the past, and a list go on as it was; a version from before it is answered with 410 Gone and the
-client lists again. A watcher that doesn't read is cut off after a bounded number of bytes rather than filling the memory; it resumes
-by itself.
+A watch is of a topic: a resource, and a namespace and a name or any. A change is published to the topics of its object, which are four
+at most, so it costs nothing to watchers of other names and namespaces. A line is made once for all watchers that see the same event in
+the same form.
+
+A short history, kept by topic, lets a watch begin in the past, and a list go on as it was; a version from before it is answered with 410
+Gone and the client lists again. A watcher that doesn't read is cut off after a bounded number of bytes rather than filling the memory; it
+resumes by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
+from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import msgspec
 
+from podplane.apiserver.ordered import Key
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.representation import Whole
-from podplane.apiserver.selectors import Predicate
-from podplane.apiserver.store import Key, Stored
+from podplane.apiserver.selectors import Predicate, Selection
+from podplane.apiserver.slices import chunks
+from podplane.apiserver.store import Stored
 
 HISTORY, HISTORY_BYTES = 5_000, 64 * 1024 * 1024
 """So many changes are remembered, or fewer large ones."""
 BACKLOG_BYTES = 16 * 1024 * 1024
 """A watch that leaves so much unread is closed; the client begins again where it was."""
-REPLAY_BYTES = 64 * 1024
 BOOKMARK_SECONDS = 60.0
 INITIAL_END = {"k8s.io/initial-events-end": "true"}
 """Annotation of the bookmark that ends the initial events (KEP-3157)."""
+
+
+Topic = tuple[str, str, str]
+"""(resource, namespace, name); "" is any namespace, any name."""
+Lines = dict[Hashable, bytes]
+"""The lines that one change has made so far, by event and form."""
+LEFT = "LEFT"
+"""A change that takes an object out of a selection: the watcher is told DELETED."""
+
+
+def topics(resource: str, key: Key) -> tuple[Topic, ...]:
+    """Those that a change of this object is published to."""
+    namespace, name = key
+    every = (resource, "", ""), (resource, "", name)
+    return (*every, (resource, namespace, ""), (resource, namespace, name)) if namespace else every
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,64 +64,63 @@ class Change:
     new: Stored
     old: dict[str, Any] | None
 
-    def seen(self, wanted: Predicate | None) -> tuple[str, Stored] | None:
-        """The event as this selector sees it: an object that enters its view is added, one that leaves it deleted."""
+    @property
+    def key(self) -> Key:
+        """Where the object is, or was."""
+        metadata = self.new.object["metadata"]
+        return metadata.get("namespace", ""), metadata["name"]
+
+    def seen(self, wanted: Predicate | None) -> str | None:
+        """The event as this selector sees it: an object that enters its view is added, one that leaves it `LEFT`."""
         if wanted is None:
-            return self.type, self.new
+            return self.type
         before = self.old is not None and wanted(self.old)
         after = self.type != "DELETED" and wanted(self.new.object)
         if after:
-            return ("MODIFIED" if before else "ADDED"), self.new
-        if before and self.old is not None:
-            return "DELETED", self.new if self.type == "DELETED" else self._as_it_left(self.old)
+            return "MODIFIED" if before else "ADDED"
+        if before:
+            return self.type if self.type == "DELETED" else LEFT
         return None
 
-    def _as_it_left(self, old: dict[str, Any]) -> Stored:
-        """The object as it was last in the view, at the version of this change."""
-        left = {**old, "metadata": {**old["metadata"], "resourceVersion": str(self.version)}}
-        return Stored(left, msgspec.json.encode(left))
+    def line(self, event: str, form: Whole) -> bytes:
+        """What goes out for an event that `seen` said."""
+        if event != LEFT or self.old is None:
+            return form.event(event, self.new)
+        # As it was last in the view, at the version of this change.
+        left = {**self.old, "metadata": {**self.old["metadata"], "resourceVersion": str(self.version)}}
+        return form.event("DELETED", Stored(left, msgspec.json.encode(left)))
 
 
 @dataclass(slots=True, eq=False)
 class Watcher:
-    """One open watch: what it wants, how it wants it, and the lines that wait for it to read."""
+    """One open watch: what it wants of its topic, how it wants it, and the lines that wait for it to read."""
 
-    resource: str
-    namespace: str
+    topic: Topic
     wanted: Predicate | None
     form: Whole
-    lines: deque[bytes]
+    lines: deque[bytes] = field(default_factory=deque)
     waiting: int = 0
     overrun: bool = False
     sleeper: asyncio.Future[None] | None = None
 
-    def offer(self, change: Change, line: bytes | None = None) -> bytes | None:
-        """Queue the change if it concerns this watch; `line` is what another watch of the same form made of it, if any did."""
-        if not self._concerns(change):
-            return line
-        if self.wanted is None and self.form.is_stored_form:
-            line = line or self.form.event(change.type, change.new)
-            self._queue(line)
-            return line
-        seen = change.seen(self.wanted)
-        if seen is not None:
-            self._queue(self.form.event(*seen))
-        return line
+    def offer(self, change: Change, lines: Lines) -> None:
+        """Queue the change if it concerns this watch; `lines` are what other watches made of it, and then this one too."""
+        event = change.seen(self.wanted)
+        if event is None:
+            return
+        shared = self.form.shared
+        line = lines.get((event, shared)) if shared is not None else None
+        if line is None:
+            line = change.line(event, self.form)
+            if shared is not None:
+                lines[event, shared] = line
+        self._queue(line)
 
     def replay(self, changes: Iterable[Change]) -> Iterator[bytes]:
-        """The lines of changes that were before this watch, in chunks as they are read: however many there are, none waits."""
-        chunk = b""
+        """The lines of changes that were before this watch, as they are asked for; an empty one for what does not concern it."""
         for change in changes:
-            seen = change.seen(self.wanted) if self._concerns(change) else None
-            chunk += self.form.event(*seen) if seen is not None else b""
-            if len(chunk) > REPLAY_BYTES:
-                yield chunk
-                chunk = b""
-        if chunk:
-            yield chunk
-
-    def _concerns(self, change: Change) -> bool:
-        return not self.namespace or change.new.object["metadata"].get("namespace") == self.namespace
+            event = change.seen(self.wanted)
+            yield change.line(event, self.form) if event is not None else b""
 
     def _queue(self, line: bytes) -> None:
         if self.waiting > BACKLOG_BYTES:
@@ -139,24 +161,41 @@ class Hub:
 
     def __init__(self, version: int) -> None:
         self._history: deque[Change] = deque()
+        self._of_topic: dict[Topic, list[Change]] = {}
         self._history_bytes = 0
         self._oldest = version
         self.version = version
         """Of the last published change."""
-        self._watchers: dict[str, set[Watcher]] = {}
+        self._watchers: dict[Topic, set[Watcher]] = {}
 
     def publish(self, change: Change) -> None:
-        """Tell all watchers."""
+        """Tell the watchers of the object's topics."""
         self._history.append(change)
         self._history_bytes += len(change.new.raw)
         while len(self._history) > HISTORY or self._history_bytes > HISTORY_BYTES:
-            forgotten = self._history.popleft()
-            self._history_bytes -= len(forgotten.new.raw)
-            self._oldest = forgotten.version
+            self._forget_oldest()
         self.version = change.version
-        line: bytes | None = None
-        for watcher in self._watchers.get(change.resource, ()):
-            line = watcher.offer(change, line)
+        lines: Lines = {}
+        for topic in topics(change.resource, change.key):
+            if change.version > self._oldest:
+                self._of_topic.setdefault(topic, []).append(change)
+            for watcher in self._watchers.get(topic, ()):
+                watcher.offer(change, lines)
+
+    def _forget_oldest(self) -> None:
+        change = self._history.popleft()
+        self._history_bytes -= len(change.new.raw)
+        self._oldest = change.version
+        for topic in topics(change.resource, change.key):
+            if kept := self._of_topic.get(topic):  # the oldest of all is the first of its topics
+                del kept[0]
+                if not kept:
+                    del self._of_topic[topic]
+
+    def _since(self, topic: Topic, version: int) -> list[Change]:
+        """The changes of a topic after a version, the oldest first."""
+        history = self._of_topic.get(topic, [])
+        return history[bisect_right(history, version, key=attrgetter("version")) :]
 
     def check(self, since: int) -> None:
         """Problem when this version is too long ago, or yet to come."""
@@ -169,57 +208,49 @@ class Hub:
             }
             raise Problem("Timeout", f"Too large resource version: {since}, current: {self.version}", details)
 
-    def as_of(self, resource: str, found: Iterable[tuple[Key, Stored]], version: int) -> list[tuple[Key, Stored]]:
-        """The objects of a resource as they were at a version, made of those that are there now. Problem when it is too long ago."""
+    def before(self, topic: Topic, version: int) -> dict[Key, Stored | None]:
+        """The objects of a topic that changed since a version, as they were then; None for one that was not there.
+
+        Problem when that is too long ago, or yet to come.
+        """
         self.check(version)
-        then: dict[Key, Stored] = dict(found)
-        for change in reversed(self._history):
-            if change.version <= version:
-                break
-            if change.resource == resource:
-                metadata = change.new.object["metadata"]
-                key = (metadata.get("namespace", ""), metadata["name"])
-                if change.old is None:
-                    then.pop(key, None)
-                else:
-                    then[key] = Stored(change.old, msgspec.json.encode(change.old))
-        return sorted(then.items())
+        found: dict[Key, dict[str, Any] | None] = {}
+        for change in self._since(topic, version):
+            found.setdefault(change.key, change.old)
+        return {key: Stored(old, msgspec.json.encode(old)) if old is not None else None for key, old in found.items()}
 
     def open(
         self,
         form: Whole,
-        namespace: str,
-        wanted: Predicate | None,
+        selection: Selection,
         since: int,
         seconds: float | None = None,
         *,
         bookmarks: bool = False,
-        first: bytes = b"",
+        first: Iterable[bytes] = (),
     ) -> AsyncIterator[bytes]:
         """A watch of all changes after version `since`; ends after `seconds`. Problem when that is too long ago, or yet to come.
 
-        `first` is sent before all else. With `bookmarks`, it says how far it is when nothing else does. Nothing is kept for a watch
-        before it is first read.
+        `first` are parts that are sent before all else, made as they are sent. With `bookmarks`, it says how far it is when nothing
+        else does. Nothing is kept for a watch before it is first read.
         """
         self.check(since)
-        watcher = Watcher(form.resource.id, namespace, wanted, form, deque())
+        watcher = Watcher((form.resource.id, selection.namespace, selection.name), selection.wanted, form)
         return self._lines(watcher, since, seconds, bookmarks, first)
 
     async def _lines(
-        self, watcher: Watcher, since: int, seconds: float | None, bookmarks: bool, first: bytes
+        self, watcher: Watcher, since: int, seconds: float | None, bookmarks: bool, first: Iterable[bytes]
     ) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         end = loop.time() + (math.inf if seconds is None else seconds)
         if since < self._oldest:
             return  # so much happened before the first read
-        watchers = self._watchers.setdefault(watcher.resource, set())
-        watchers.add(watcher)
+        self._watchers.setdefault(watcher.topic, set()).add(watcher)
         try:
-            missed = [change for change in self._history if change.version > since and change.resource == watcher.resource]
-            if first:
-                yield first
-            for chunk in watcher.replay(missed):
-                yield chunk
+            missed = self._since(watcher.topic, since)
+            for parts in (first, watcher.replay(missed)):
+                async for chunk in chunks(parts):
+                    yield chunk
             while not watcher.overrun:
                 if watcher.lines:
                     yield watcher.take()
@@ -231,4 +262,17 @@ class Hub:
                 if not await watcher.sleep(patience) and bookmarks:
                     yield watcher.form.bookmark({"resourceVersion": str(self.version)})
         finally:
-            watchers.discard(watcher)
+            self._close(watcher)
+
+    def _close(self, watcher: Watcher) -> None:
+        watchers = self._watchers[watcher.topic]
+        watchers.discard(watcher)
+        if not watchers:
+            del self._watchers[watcher.topic]
+
+
+def overlaid(now: Iterable[tuple[Key, Stored]], before: dict[Key, Stored | None]) -> Iterator[tuple[Key, Stored]]:
+    """Objects in the order of their keys, with those that changed since (`Hub.before`) as they were."""
+    unchanged = ((key, stored) for key, stored in now if key not in before)
+    changed = sorted((key, stored) for key, stored in before.items() if stored is not None)
+    return heapq.merge(unchanged, changed, key=itemgetter(0))

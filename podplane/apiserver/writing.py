@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -19,8 +20,9 @@ from podplane.apiserver.kinds.table import row
 from podplane.apiserver.patches import check_type, patched
 from podplane.apiserver.paths import Target
 from podplane.apiserver.problems import Cause, Problem, invalid
-from podplane.apiserver.reading import Reader, plain
+from podplane.apiserver.reading import LongList, Reader, answer, plain
 from podplane.apiserver.records import Records
+from podplane.apiserver.slices import sliced
 from podplane.apiserver.store import Stored
 from podplane.kubeapi.messages import Request, Response
 
@@ -255,18 +257,37 @@ class Writer:
         wish = read_wish(request, options)
         return self._deleter.delete(target, self._reader.stored(target), wish, dry_run=options.dry_run)
 
-    def delete_all(self, target: Target, request: Request, options: Options) -> Response:
-        """Delete what the selectors choose of a collection; answers with the list of it."""
+    async def delete_all(self, target: Target, request: Request, options: Options) -> Response | LongList:
+        """Delete what the selectors choose of a collection; answers with the list of it.
+
+        Each slice is a transaction of its own, as Kubernetes deletes one object after the other: what was deleted before a refusal
+        stays so.
+        """
         wish = read_wish(request, options)
         form, found = self._reader.form(target, request), self._reader.selected(target, request)
-        with self._records.transaction():
-            for (namespace, name), _ in found:
-                one = Target(target.resource, namespace, name)
-                stored = self._records.store.get(target.resource.id, one.key)
-                if stored is not None:  # else it went with another one
-                    self._deleter.delete(one, stored, wish, dry_run=options.dry_run)
-        metadata = {"resourceVersion": str(self._records.hub.version)}
-        return Response(200, form.many((stored for _, stored in found), metadata))
+        items: list[Stored] = []
+        slices = sliced(self._delete_each(target, found, wish, options))
+        more = True
+        while more:
+            with self._records.transaction():
+                done = next(slices, None)
+            items += filter(None, done or ())
+            if more := done is not None:
+                await asyncio.sleep(0)
+        return await answer(form.many(items, {"resourceVersion": str(self._records.hub.version)}))
+
+    def _delete_each(
+        self, target: Target, found: Iterable[Stored | None], wish: Wish, options: Options
+    ) -> Iterator[Stored | None]:
+        """Delete these objects one by one, as the caller takes them; nothing happens to one that is gone, or another one of its name."""
+        for stored in found:
+            if stored is not None:
+                metadata = stored.object["metadata"]
+                one = Target(target.resource, metadata.get("namespace", ""), metadata["name"])
+                now = self._records.store.get(target.resource.id, one.key)
+                if now is not None and now.object["metadata"]["uid"] == metadata["uid"]:
+                    self._deleter.delete(one, now, wish, dry_run=options.dry_run)
+            yield stored
 
 
 def read_wish(request: Request, options: Options) -> Wish:

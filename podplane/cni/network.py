@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from podplane.kernel.namespace import Namespace
+from podplane.model.view import HostPort
 
 
 class NetworkError(Exception):
@@ -18,14 +19,24 @@ class NetworkError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One interface of one pod: `netns` is the pod's network namespace, `requested_ips` those that it had before."""
+    """One interface of one pod sandbox: `netns` is its network namespace, `requested_ips` addresses that it had before.
 
+    (container_id, ifname) tells attachments apart, as in the specification; `pod_uid` is the Kubernetes pod's.
+    """
+
+    container_id: str
     pod_uid: str
     namespace: str
     name: str
     netns: Namespace
     ifname: str = "eth0"
     requested_ips: tuple[str, ...] = ()
+    host_ports: tuple[HostPort, ...] = ()
+
+    @property
+    def id(self) -> tuple[str, str]:
+        """(container id, interface name)."""
+        return (self.container_id, self.ifname)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,21 +11,28 @@ The parts are opened by an `Opener`, so that the fakes share this code with the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from podplane.kernel import netlink, syscalls
 from podplane.kernel.announce import LinkSocket
 from podplane.kernel.conntrack import Conntrack
 from podplane.kernel.errors import KernelError, NotFound
 from podplane.kernel.namespace import Namespace
-from podplane.kernel.nft import Nft
+from podplane.kernel.nft import KernelTables, Nft
 from podplane.kernel.rtnl import Rtnl, matches
-from podplane.kernel.sysctl import Sysctls, set_here
+from podplane.kernel.rtnl.monitor import Monitor as RtnlMonitor
+from podplane.kernel.rtnl.monitor import open_socket
+from podplane.kernel.rtnl.reading import list_links
+from podplane.kernel.slices import result, slices
+from podplane.kernel.sysctl import OpenSysctls, Sysctls, set_here
 from podplane.state.conntrack import Allowed, Connection
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule, Sysctl
-from podplane.state.nft import Chain, Element, Set, Table
-from podplane.state.operations import Failure, Operation, Report
+from podplane.state.nft import Chain, Element, OpaqueElement, OpaqueObject, Set, Table
+from podplane.state.operations import Changes, Failure, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, IPAddress, Value
 
@@ -45,6 +52,8 @@ PARTS: Mapping[type[Value], str] = {
     Chain: NFT,
     Set: NFT,
     Element: NFT,
+    OpaqueElement: NFT,
+    OpaqueObject: NFT,
 }
 """The part of the kernel that holds values of each type."""
 
@@ -62,8 +71,38 @@ class Part(Protocol):
         """Let go of the socket."""
 
 
+class NetworkPart(Part, Protocol):
+    """rtnetlink of one namespace."""
+
+    @property
+    def port(self) -> int:
+        """The port id that notifications of its own changes carry."""
+
+    def read_all(self) -> dict[Identity, Value]:
+        """What it holds, whosever it is, but what the kernel made itself."""
+
+
+class Monitor(Protocol):
+    """A subscription to what changes in a namespace's rtnetlink state; used from one thread at a time."""
+
+    def fileno(self) -> int:
+        """Readable when there are changes."""
+
+    def changes(self) -> Changes:
+        """What changed since the last call; returns at once."""
+
+    def close(self) -> None:
+        """End the subscription."""
+
+
 class NftPart(Part, Protocol):
     """nf_tables of one namespace."""
+
+    def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
+        """Carry out the operations in slices."""
+
+    def read_steps(self, owner: Ownership) -> Generator[None, None, dict[Identity, Value]]:
+        """What it holds of this owner, read in slices."""
 
     def foreign_commit(self) -> bool:
         """Did anybody else commit a change since this was asked last?"""
@@ -99,6 +138,20 @@ class SysctlPart(Protocol):
         """The values of those that exist."""
 
 
+class SysctlWatch(Protocol):
+    """Looks at some sysctls of one namespace again and again, at little cost."""
+
+    def changed(self, expected: Mapping[str, str]) -> dict[str, str]:
+        """Name → value now, of those that have another value than expected; without those that are not watched."""
+
+    @property
+    def unwatched(self) -> frozenset[str]:
+        """Those that do not exist, or do not any more."""
+
+    def close(self) -> None:
+        """End the watch."""
+
+
 PodNamespace = tuple[Namespace, Mapping[str, str]]
 """A namespace, and sysctls to set there."""
 
@@ -106,8 +159,11 @@ PodNamespace = tuple[Namespace, Mapping[str, str]]
 class Opener(Protocol):
     """Opens the parts of the kernel in a namespace."""
 
-    def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> Part:
+    def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> NetworkPart:
         """rtnetlink; `namespace_fd` finds the namespaces that veth peers are put in."""
+
+    def monitor(self, namespace: Namespace, owner: Ownership, port: Callable[[], int]) -> Monitor:
+        """A subscription to rtnetlink; `port` says whose own changes are left out."""
 
     def pod_namespaces(
         self, wanted: Mapping[str, PodNamespace], namespace_fd: Callable[[str], int]
@@ -126,13 +182,25 @@ class Opener(Protocol):
     def sysctls(self, namespace: Namespace) -> SysctlPart:
         """Its sysctls."""
 
+    def sysctl_watch(self, namespace: Namespace, names: Iterable[str]) -> SysctlWatch:
+        """A watch of some of its sysctls."""
+
 
 class KernelOpener:
     """Opens the real kernel: sockets are opened in the namespace, and may be used from anywhere."""
 
-    def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> Part:
+    def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> NetworkPart:
         """rtnetlink (NETLINK_ROUTE)."""
         return Rtnl(namespace.run(netlink.Socket, NETLINK_ROUTE), namespace_fd)
+
+    def monitor(self, namespace: Namespace, owner: Ownership, port: Callable[[], int]) -> Monitor:
+        """Subscribed to the RTNLGRP_* groups."""
+
+        def links() -> list[bytes]:
+            with namespace.run(netlink.Socket, NETLINK_ROUTE) as socket:
+                return list_links(socket)
+
+        return RtnlMonitor(namespace.run(open_socket), links, owner, port)
 
     def pod_namespaces(
         self, wanted: Mapping[str, PodNamespace], namespace_fd: Callable[[str], int]
@@ -160,7 +228,7 @@ class KernelOpener:
 
     def nft(self, namespace: Namespace) -> NftPart:
         """nf_tables (NETLINK_NETFILTER)."""
-        return Nft(namespace.run(netlink.Socket, NETLINK_NETFILTER))
+        return Nft(KernelTables(lambda: namespace.run(netlink.Socket, NETLINK_NETFILTER)))
 
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Connection tracking (ctnetlink)."""
@@ -173,6 +241,25 @@ class KernelOpener:
     def sysctls(self, namespace: Namespace) -> SysctlPart:
         """/proc/sys/net as seen from the namespace."""
         return Sysctls(namespace)
+
+    def sysctl_watch(self, namespace: Namespace, names: Iterable[str]) -> SysctlWatch:
+        """Descriptors of /proc/sys/net, opened in the namespace."""
+        return OpenSysctls.open(namespace, names)
+
+
+SORTED_AT_ONCE = 10_000
+"""So many operations are sorted in one slice: some 5 ms."""
+PODS_AT_ONCE = 16
+"""The namespaces of so many pods are opened in one slice."""
+
+
+@dataclass(slots=True)
+class Work:
+    """Operations by the part of the kernel that they are for, and by the name of their namespace: the node's own comes first."""
+
+    sysctls: dict[str, list[Operation]] = field(default_factory=dict)
+    network: dict[str, list[Operation]] = field(default_factory=lambda: {HOST: []})
+    nft: list[Operation] = field(default_factory=list)
 
 
 class Kernel:
@@ -193,6 +280,25 @@ class Kernel:
         """Forget a namespace: what was in it counts as gone."""
         self._namespaces.pop(name, None)
 
+    def monitor(self, owner: Ownership) -> Monitor:
+        """A subscription to what others change in the rtnetlink state of the node's own namespace."""
+        return self._opener.monitor(self._namespaces[HOST], owner, lambda: self._rtnl.port)
+
+    def read_namespace(self, name: str) -> dict[Identity, Value]:
+        """The rtnetlink state of an attached namespace: all but what the kernel made itself. NotFound when it is not attached."""
+        self._fd(name)
+        part = self._opener.rtnl(self._namespaces[name], self._fd)
+        try:
+            found = part.read_all()
+        finally:
+            part.close()
+        values = (msgspec.structs.replace(value, netns=name) for value in found.values())
+        return {value.identity: value for value in values}
+
+    def sysctl_watch(self, names: Iterable[str]) -> SysctlWatch:
+        """A watch of sysctls of the node's own namespace."""
+        return self._opener.sysctl_watch(self._namespaces[HOST], names)
+
     def close(self) -> None:
         """Let go of the sockets; what the kernel holds stays."""
         self._rtnl.close()
@@ -207,37 +313,62 @@ class Kernel:
     def apply(self, operations: Sequence[Operation]) -> Report:
         """Carry out the operations; each is in the report."""
         report = Report()
-        sysctls: dict[str, list[Operation]] = {}
-        links: dict[str, list[Operation]] = {HOST: []}
-        nft: list[Operation] = []
+        for step in self.steps(operations):
+            report.merge(step)
+        return report
+
+    def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
+        """The same in slices of some milliseconds, each with a report of what it did, which may be nothing; removing links takes longer.
+
+        The data path is correct between any two. A caller that stops in between leaves the rest undone.
+        """
+        work = Work()
+        for start in range(0, len(operations), SORTED_AT_ONCE):
+            report = Report()
+            self._sort(operations[start : start + SORTED_AT_ONCE], work, report)
+            yield report
+        late: dict[str, list[Operation]] = {}
+        opened: dict[str, Part] = {}
+        try:
+            yield from self._open_pods(work, late, opened)
+            yield from self._sysctl_steps(work.sysctls, late)
+            for name, own in work.network.items():
+                part = self._rtnl if name == HOST else opened[name]
+                yield from map(part.apply, slices(own))
+        finally:
+            for part in opened.values():
+                part.close()
+        if work.nft:
+            yield from self._nft_part().steps(work.nft)
+        yield from self._sysctl_steps(late, None)
+
+    def _sort(self, operations: Sequence[Operation], work: Work, report: Report) -> None:
         for operation in operations:
             value = operation.value
             if value.netns not in self._namespaces:
                 self._nowhere(operation, report)
                 continue
-            part_name = PARTS[type(value)]
-            if part_name == SYSCTL:
-                sysctls.setdefault(value.netns, []).append(operation)
-            elif part_name == NFT:
-                nft.append(operation)
+            part = PARTS[type(value)]
+            if part == NFT:
+                work.nft.append(operation)
             else:
-                links.setdefault(value.netns, []).append(operation)
-        late: dict[str, list[Operation]] = {}
-        pod_namespaces = self._visit(links.keys() - {HOST}, sysctls, late, report)
-        for name, part in sysctls.items():
-            self._apply_sysctls(name, part, late, report)
-        try:
-            for name, part in links.items():
-                if part:
-                    report.merge((self._rtnl if name == HOST else pod_namespaces[name]).apply(part))
-        finally:
-            for guest in pod_namespaces.values():
-                guest.close()
-        if nft:
-            report.merge(self._nft_part().apply(nft))
-        for name, part in late.items():
-            self._apply_sysctls(name, part, None, report)
-        return report
+                (work.sysctls if part == SYSCTL else work.network).setdefault(value.netns, []).append(operation)
+
+    def _open_pods(self, work: Work, late: dict[str, list[Operation]], opened: dict[str, Part]) -> Iterator[Report]:
+        """Open rtnetlink of the pods' namespaces, and set their sysctls before their links come."""
+        names = [name for name in work.network if name != HOST]
+        for start in range(0, len(names), PODS_AT_ONCE):
+            report = Report()
+            opened.update(self._visit(names[start : start + PODS_AT_ONCE], work.sysctls, late, report))
+            yield report
+
+    def _sysctl_steps(
+        self, by_namespace: Mapping[str, list[Operation]], late: dict[str, list[Operation]] | None
+    ) -> Iterator[Report]:
+        for name, own in by_namespace.items():
+            report = Report()
+            self._apply_sysctls(name, own, late, report)
+            yield report
 
     def _nowhere(self, operation: Operation, report: Report) -> None:
         if operation.new is None:
@@ -298,7 +429,7 @@ class Kernel:
         return {v.name: v.value if o.new is not None else self._former_sysctls.pop(v.identity, v.value) for o, v in sysctls}
 
     def foreign_commit(self) -> bool:
-        """Did anybody else change the node's nf_tables since this was asked last?"""
+        """Did anybody else change the node's nf_tables since this was asked last? A poll of the generation: see `kernel.nft.table`."""
         return self._nft_part().foreign_commit()
 
     def flush_conntrack(self, allowed: Allowed) -> int:
@@ -328,8 +459,17 @@ class Kernel:
 
     def read(self, owner: Ownership, sysctls: Iterable[str] = ()) -> dict[Identity, Value]:
         """What the node's own namespace holds of this owner, and the values of these sysctls."""
-        found = self._rtnl.read(owner)
-        found.update(self._nft_part().read(owner))
+        return result(self.read_steps(owner, sysctls))
+
+    def read_steps(self, owner: Ownership, sysctls: Iterable[str] = ()) -> Generator[None, None, dict[Identity, Value]]:
+        """The same in slices of some milliseconds, as the generator's value.
+
+        What is applied in between may be in it or not, and makes the kernel interrupt the dump of a large set, which then is read again.
+        """
+        found = yield from self._nft_part().read_steps(owner)
+        yield
+        found.update(self._rtnl.read(owner))
+        yield
         names = list(sysctls)
         values = self._opener.sysctls(self._namespaces[HOST]).read(names) if names else {}
         for name, value in values.items():

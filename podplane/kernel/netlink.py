@@ -7,7 +7,11 @@ attributes (`struct nlattr`: length, type, value, padded to four bytes; nested o
 which it always answers, with the sequence number, an errno and, with NETLINK_EXT_ACK, its own text; only the last message
 asks for an acknowledgement (NLM_F_ACK), and that says that all are done. So one system call carries hundreds of changes
 and every refused one is known by name. Answers queue in the receive buffer while the kernel works: a batch is bounded so
-that they fit there even if every message is refused.
+that they fit there even if every message is refused. Should the buffer overflow all the same (ENOBUFS), the answers that are missing
+are reported as unknown (`Overrun`).
+
+Sequence numbers never repeat within a socket. An answer to an earlier request, left over after an overflow, is told by its number and
+dropped.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +30,7 @@ NLM_F_DUMP = 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x800
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
-NLMSGERR_ATTR_MSG = 1
+NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS = 1, 2
 SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK, NETLINK_CAP_ACK = 270, 11, 12, 10
 
 HEADER = struct.Struct("=IHHII")
@@ -37,8 +42,13 @@ BATCH_MESSAGES = 256
 BATCH_BYTES = 160 * 1024
 """Below the 208 KiB that one send may have without privileges (net.core.wmem_max)."""
 RECEIVE_BYTES = 64 * 1024
+BUFFER_BYTES = 208 * 1024
+"""SO_RCVBUF: net.core.rmem_max, which the kernel doubles; without it a socket gets net.core.rmem_default, half of that."""
 MSG_TRUNC = int(socket.MSG_TRUNC)
 DUMP_TRIES = 5
+MAX_SEQUENCE = (1 << 32) - 1
+MAX_DRAINED = 10_000
+"""More datagrams than any receive buffer holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +68,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The kernel refused the message at `index` of a request: its errno and the extended ACK's text, if it gave one."""
+    """The kernel refused the message at `index` of a request: its errno and the extended ACK's text, if it gave one.
+
+    `offset` is where in the message, counted from its header, the attribute to blame begins; 0 when the kernel names none.
+    """
 
     index: int
     errno: int
     text: str
+    offset: int = 0
 
     def __str__(self) -> str:
         return self.text or os.strerror(self.errno)
@@ -79,8 +93,8 @@ def nested(kind: int, *attributes: bytes) -> bytes:
 
 
 def text(kind: int, value: str) -> bytes:
-    """A zero-terminated string."""
-    return attribute(kind, value.encode() + b"\0")
+    """A zero-terminated string; bytes that are no UTF-8 came as surrogates (PEP 383)."""
+    return attribute(kind, value.encode(errors="surrogateescape") + b"\0")
 
 
 def u8(kind: int, value: int) -> bytes:
@@ -140,13 +154,22 @@ def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         offset += (length + 3) & ~3
 
 
-def refusal_text(flags: int, payload: bytes) -> str:
-    """The kernel's own words in an NLMSG_ERROR payload (extended ACK), or ""."""
+def extended_ack(flags: int, payload: bytes) -> tuple[str, int]:
+    """Of an NLMSG_ERROR payload: the kernel's own words, or ""; and the offset of the attribute to blame, or 0."""
     if not flags & NLM_F_ACK_TLVS:
-        return ""
+        return "", 0
     length = HEADER.unpack_from(payload, 4)[0]
     start = 4 + (16 if flags & NLM_F_CAPPED else (length + 3) & ~3)
-    return parse_attributes(payload, start).get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode(errors="replace")
+    found = parse_attributes(payload, start)
+    words = found.get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode(errors="replace")
+    return words, int.from_bytes(found.get(NLMSGERR_ATTR_OFFS, b""), sys.byteorder)
+
+
+class Overrun(OSError):
+    """The receive buffer overflowed, and answers are missing: what became of the request must be read back."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ENOBUFS, "the socket's receive buffer overflowed: the kernel's answer is lost")
 
 
 class DumpInterrupted(Exception):
@@ -162,11 +185,17 @@ class Socket:
             self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
             self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
             self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
             self._socket.bind((0, 0))
         except OSError:
             self._socket.close()
             raise
         self._sequence = 0
+
+    @property
+    def port(self) -> int:
+        """The port id of this socket: notifications of what it changed carry it (nlmsg_pid)."""
+        return int(self._socket.getsockname()[0])
 
     def close(self) -> None:
         """Close; idempotent."""
@@ -188,8 +217,7 @@ class Socket:
         return refused
 
     def _send(self, part: Sequence[Message]) -> list[Refusal]:
-        first = self._sequence + 1
-        self._sequence += len(part)
+        first = self._begin(len(part))
         last = self._sequence
         pieces = [encode(m, first + i, NLM_F_REQUEST) for i, m in enumerate(part[:-1])]
         pieces.append(encode(part[-1], last, NLM_F_REQUEST | NLM_F_ACK))
@@ -203,59 +231,106 @@ class Socket:
                 done |= sequence == last
                 code = -ERROR.unpack_from(payload)[0]
                 if code:
-                    refused.append(Refusal(sequence - first, code, refusal_text(flags, payload)))
+                    refused.append(Refusal(sequence - first, code, *extended_ack(flags, payload)))
         return refused
 
-    def transaction(self, data: bytes) -> list[Refusal]:
-        """Send a batch of nf_tables, made by the caller; `index` of a refusal is the sequence number of its message.
+    def _begin(self, count: int) -> int:
+        """The first of `count` sequence numbers that nobody had; they begin anew at 1 before they leave 32 bits."""
+        if self._sequence + count > MAX_SEQUENCE:
+            self._drain()
+            self._sequence = 0
+        first = self._sequence + 1
+        self._sequence += count
+        return first
 
-        An empty list means that all took effect; else nothing did. The kernel works and answers within the send
-        (netlink_unicast_kernel), so what is to be read is there when it returns.
+    def _drain(self) -> None:
+        """Drop all that waits to be received."""
+        for _ in range(MAX_DRAINED):
+            try:
+                self._receive(socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except Overrun:
+                continue
+
+    def transaction(self, batch: Sequence[Message]) -> list[Refusal]:
+        """Send a batch of nf_tables, begin and end among its messages. An empty list means that all took effect; else nothing did.
+
+        A refusal of the first message is one of the whole (the commit failed). The kernel works and answers within the send
+        (netlink_unicast_kernel), so what is to be read is there when it returns. Overrun when it is not known what became of it;
+        OSError (EMSGSIZE) when it is larger than one send may be.
         """
-        self._socket.send(data)
+        first = self._begin(len(batch))
+        last = first + len(batch) - 2
+        self._socket.send(
+            b"".join(
+                [encode(m, first + i, NLM_F_REQUEST | (NLM_F_ACK if first + i == last else 0)) for i, m in enumerate(batch)]
+            )
+        )
         refused: list[Refusal] = []
-        while True:
+        acknowledged = False
+        for kind, flags, sequence, payload in self._waiting():
+            if kind == NLMSG_ERROR and first <= sequence <= first + len(batch):
+                code = -ERROR.unpack_from(payload)[0]
+                acknowledged |= not code and sequence == last
+                if code:
+                    refused.append(Refusal(sequence - first, code, *extended_ack(flags, payload)))
+        if not refused and not acknowledged:
+            raise Overrun
+        return refused
+
+    def _waiting(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """The messages that wait to be received, those that overflowed the buffer left out."""
+        for _ in range(MAX_DRAINED):
             try:
                 answer = self._receive(socket.MSG_DONTWAIT)
             except BlockingIOError:
-                return refused
-            for kind, flags, sequence, payload in messages(answer):
-                code = -ERROR.unpack_from(payload)[0] if kind == NLMSG_ERROR else 0
+                return
+            except Overrun:
+                continue
+            yield from messages(answer)
+
+    def dump_steps(self, kind: int, payload: bytes, flags: int = NLM_F_DUMP) -> Iterator[list[tuple[int, bytes]]]:
+        """A dump in slices of (type, payload), a datagram each (at most 32 KiB); the socket serves nothing else until the last one.
+
+        OSError when the kernel refuses it; DumpInterrupted at its end when the table changed meanwhile (NLM_F_DUMP_INTR).
+        """
+        wanted = self._begin(1)
+        self._socket.send(encode(Message(kind, flags, payload), wanted, NLM_F_REQUEST))
+        interrupted = done = False
+        while not done:
+            rows: list[tuple[int, bytes]] = []
+            for found, found_flags, sequence, content in messages(self._receive()):
+                if sequence != wanted:
+                    continue
+                interrupted |= bool(found_flags & NLM_F_DUMP_INTR)
+                done = found in (NLMSG_DONE, NLMSG_ERROR) or not found_flags & NLM_F_MULTI
+                code = -ERROR.unpack_from(content)[0] if found in (NLMSG_DONE, NLMSG_ERROR) and len(content) >= 4 else 0
                 if code:
-                    refused.append(Refusal(sequence, code, refusal_text(flags, payload)))
+                    raise OSError(code, extended_ack(found_flags, content)[0] or os.strerror(code))
+                if found not in (NLMSG_DONE, NLMSG_ERROR):
+                    rows.append((found, content))
+            yield rows
+        if interrupted:
+            raise DumpInterrupted(f"message type {kind}: the table changed during the dump")
 
     def dump(self, kind: int, payload: bytes, flags: int = NLM_F_DUMP) -> list[tuple[int, bytes]]:
-        """(type, payload) of every message of a dump, read anew when the table changed meanwhile (NLM_F_DUMP_INTR).
+        """(type, payload) of every message of a dump, read anew when the table changed meanwhile.
 
         OSError when the kernel refuses it, DumpInterrupted after several tries.
         """
         for _ in range(DUMP_TRIES):
-            self._sequence += 1
-            self._socket.send(encode(Message(kind, flags, payload), self._sequence, NLM_F_REQUEST))
-            rows, interrupted = self._collect(self._sequence)
-            if not interrupted:
-                return rows
+            try:
+                return [row for rows in self.dump_steps(kind, payload, flags) for row in rows]
+            except DumpInterrupted:
+                continue
         raise DumpInterrupted(f"message type {kind}: the table changed during each of {DUMP_TRIES} dumps")
 
-    def _collect(self, wanted: int) -> tuple[list[tuple[int, bytes]], bool]:
-        rows: list[tuple[int, bytes]] = []
-        interrupted = False
-        while True:
-            for kind, flags, sequence, payload in messages(self._receive()):
-                if sequence != wanted:
-                    continue
-                interrupted |= bool(flags & NLM_F_DUMP_INTR)
-                if kind in (NLMSG_DONE, NLMSG_ERROR):
-                    code = -ERROR.unpack_from(payload)[0] if len(payload) >= 4 else 0
-                    if code:
-                        raise OSError(code, refusal_text(flags, payload) or os.strerror(code))
-                    return rows, interrupted
-                rows.append((kind, payload))
-                if not flags & NLM_F_MULTI:
-                    return rows, interrupted
-
     def _receive(self, how: int = 0) -> bytes:
-        data, _, flags, _ = self._socket.recvmsg(RECEIVE_BYTES, 0, how)
+        try:
+            data, _, flags, _ = self._socket.recvmsg(RECEIVE_BYTES, 0, how)
+        except OSError as error:
+            raise Overrun() if error.errno == errno.ENOBUFS else error from None
         if flags & MSG_TRUNC:
             raise OSError(errno.EMSGSIZE, "a netlink message was larger than the receive buffer")
         return data

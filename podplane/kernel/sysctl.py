@@ -86,3 +86,71 @@ class Sysctls:
     def read(self, names: Iterable[str]) -> dict[str, str]:
         """The values of those that exist."""
         return self._namespace.run(read_here, list(names))
+
+
+class OpenSysctls:
+    """Sysctls of one namespace whose files stay open, so that looking at them again costs a read each and no visit to the namespace.
+
+    A file of /proc/sys/net shows the namespace of the thread that opened it, whoever reads it. One that goes with its interface
+    is not watched any more.
+    """
+
+    def __init__(self, files: dict[str, int], unwatched: Iterable[str]) -> None:
+        self._files = files
+        self._unwatched = set(unwatched)
+
+    @classmethod
+    def open(cls, namespace: Namespace, names: Iterable[str]) -> OpenSysctls:
+        """Open the files of these sysctls in a namespace; those that do not exist are `unwatched`."""
+        wanted = list(names)
+        files = namespace.run(_open_here, wanted)
+        return cls(files, set(wanted) - files.keys())
+
+    @property
+    def unwatched(self) -> frozenset[str]:
+        """Those that do not exist, or do not any more."""
+        return frozenset(self._unwatched)
+
+    def changed(self, expected: Mapping[str, str]) -> dict[str, str]:
+        """Name → value now (words separated by one space), of those that have another value than expected."""
+        changed = {}
+        for name, value in expected.items():
+            fd = self._files.get(name)
+            if fd is None:
+                self._unwatched.add(name)
+                continue
+            try:
+                found = os.pread(fd, VALUE_BYTES, 0)
+            except OSError:  # its interface is gone
+                self._drop(name)
+                continue
+            text = found.decode().rstrip("\n")
+            if text != value and text.split() != value.split():
+                changed[name] = " ".join(text.split())
+        return changed
+
+    def _drop(self, name: str) -> None:
+        os.close(self._files.pop(name))
+        self._unwatched.add(name)
+
+    def close(self) -> None:
+        """Close the files; idempotent."""
+        for fd in self._files.values():
+            os.close(fd)
+        self._files = {}
+
+
+def _open_here(names: Iterable[str]) -> dict[str, int]:
+    """Descriptors of those that exist, in the calling thread's namespace."""
+    files: dict[str, int] = {}
+    try:
+        for name in names:
+            try:
+                files[name] = os.open(path_of(name), os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+    except OSError as error:
+        for fd in files.values():
+            os.close(fd)
+        raise from_errno("open a sysctl", error.errno or 0) from None
+    return files

@@ -1,4 +1,4 @@
-"""How to reach an API server, and as whom: from the lab's folder, from a kubeconfig, or from inside a pod.
+"""Address and credentials of an API server: from the lab's folder, from a kubeconfig, or from inside a pod.
 
 An `Access` is only a description; it opens nothing. Certificates come as PEM texts, so that it can be kept in one file.
 """
@@ -25,12 +25,12 @@ TOKEN_SECONDS = 60.0
 
 
 class AccessError(Exception):
-    """There is no way described here, or it can't be read; one line that says why."""
+    """No usable address or credentials; one line that says why."""
 
 
 @dataclass(slots=True)
 class Access:
-    """One user's way to one API server. `ca` empty means the machine's own certificate authorities."""
+    """Address of an API server and credentials of one user. `ca` empty means the machine's own certificate authorities."""
 
     host: str
     port: int

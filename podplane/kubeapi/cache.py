@@ -46,33 +46,54 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class Index(Generic[M]):
-    """The objects of a cache by keys of their own; an object may have any number of keys."""
+    """The objects of a cache by keys of their own; an object may have any number of keys.
+
+    A key that one object has costs no container: an index by address has a key for each pod.
+    """
 
     def __init__(self, keys: Keys[M], failures: FailureLog) -> None:
         self._keys = keys
         self._failures = failures
-        self._found: dict[Hashable, dict[str, M]] = {}
+        self._one: dict[Hashable, M] = {}
+        self._many: dict[Hashable, dict[str, M]] = {}
 
     def get(self, key: Hashable) -> Mapping[str, M]:
         """The objects with this key, by path: a view that is right until the next change."""
-        found = self._found.get(key)
-        return EMPTY if found is None else MappingProxyType(found)
+        if (many := self._many.get(key)) is not None:
+            return MappingProxyType(many)
+        one = self._one.get(key)
+        return EMPTY if one is None else MappingProxyType({one.metadata.path: one})
 
     def __len__(self) -> int:
         """The number of keys that any object has."""
-        return len(self._found)
+        return len(self._one) + len(self._many)
 
     def update(self, path: str, old: M | None, new: M | None) -> None:
         """Called by the cache with each change."""
         before, after = self._keys_of(old), self._keys_of(new)
         for key in before - after:
-            objects = self._found.get(key, {})
-            objects.pop(path, None)
-            if not objects:
-                self._found.pop(key, None)
+            self._discard(key, path)
         if new is not None:
             for key in after:
-                self._found.setdefault(key, {})[path] = new
+                self._put(key, path, new)
+
+    def _put(self, key: Hashable, path: str, model: M) -> None:
+        if (many := self._many.get(key)) is not None:
+            many[path] = model
+        elif (one := self._one.get(key)) is None or one.metadata.path == path:
+            self._one[key] = model
+        else:
+            self._many[key] = {one.metadata.path: one, path: model}
+            del self._one[key]
+
+    def _discard(self, key: Hashable, path: str) -> None:
+        many = self._many.get(key)
+        if many is None:
+            self._one.pop(key, None)
+            return
+        many.pop(path, None)
+        if len(many) == 1:
+            (self._one[key],) = self._many.pop(key).values()
 
     def _keys_of(self, model: M | None) -> frozenset[Hashable]:
         """An object whose keys can't be had (the function raises) is under no key."""

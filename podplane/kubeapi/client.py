@@ -17,7 +17,7 @@ from podplane.kubeapi.requests import ALL, Selection
 
 
 class Client:
-    """One user's way to the API: `handler` is the API server's own, or a transport to it."""
+    """A client with one user's token; `handler` is the API server's own function, or a transport to a remote server."""
 
     def __init__(self, handler: Handler, token: str) -> None:
         self._handler = handler
@@ -67,7 +67,7 @@ class Client:
         await self._whole(requests.bind(self._token, namespace, pod, uid, node))
 
     async def post(self, resource: str, namespace: str, name: str, subresource: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask a subresource of an object for something that it makes (TokenRequest)."""
+        """Create something through a subresource of an object (TokenRequest)."""
         path = requests.path_of(resource, namespace, name, subresource)
         return await self._object(requests.post(self._token, path, body))
 

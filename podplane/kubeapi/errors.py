@@ -1,4 +1,4 @@
-"""Refusals of the API as exceptions, by the decision that a caller takes on them."""
+"""Errors of the API as exceptions, one class for each decision that a caller takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Status(msgspec.Struct):
 
 
 class ApiError(Exception):
-    """The API refused a request: HTTP `code`, the machine-readable `reason`, and the server's own words."""
+    """The API refused a request: HTTP `code`, the machine-readable `reason`, and the server's message."""
 
     def __init__(self, code: int, reason: str, message: str) -> None:
         super().__init__(message or f"the API answered {code}")
@@ -32,11 +32,11 @@ class AlreadyExists(ApiError):
 
 
 class Conflict(ApiError):
-    """Somebody else changed the object meanwhile, or it is another one now."""
+    """The object was changed meanwhile, or replaced by another one of its name."""
 
 
 class Gone(ApiError):
-    """The server no longer knows what happened since this version: list again."""
+    """The server has no history since this version any more: list again."""
 
 
 GONE = 410

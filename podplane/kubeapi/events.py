@@ -1,7 +1,7 @@
-"""Events: what happened to an object, in words for users (core/v1 Event). Repeated ones are counted, floods are held back.
+"""The event recorder: writes core/v1 Events about objects, aggregates repeated ones and limits their rate.
 
-As client-go's correlator has it: an event that says the same again raises the count of the first; of one object, 25 events may
-come at once, and then one every five minutes.
+As client-go's EventCorrelator does it: an event that is equal to an earlier one raises the count of that one, and a token bucket for
+each object allows 25 new events at once and then one every five minutes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from podplane.kubeapi.errors import ApiError, NotFound
 
 BURST, REFILL_SECONDS = 25, 300.0
 REMEMBERED = 4096
-"""Objects and events that are remembered for counting."""
+"""Events (and token buckets) that are kept; the oldest is dropped first."""
 NORMAL, WARNING = "Normal", "Warning"
 
 
 @dataclass(slots=True)
-class _Seen:
-    """An event that was written."""
+class _Written:
+    """An event that was written, and how often it happened."""
 
     name: str
     uid: str
@@ -31,8 +31,8 @@ class _Seen:
 
 
 @dataclass(slots=True)
-class _Bucket:
-    """What an object may say: tokens, and when that was."""
+class _TokenBucket:
+    """The rate limit of one object: `tokens` new events were allowed at the time `at`."""
 
     tokens: float
     at: float
@@ -40,22 +40,23 @@ class _Bucket:
 
 @dataclass(slots=True)
 class Recorder:
-    """Writes events of one component, on one node if it lives on one."""
+    """Event recorder of one component; `host` is its node, if it runs on one. `now` is the wall clock."""
 
     client: Client
     component: str
     now: Callable[[], datetime.datetime]
     host: str = ""
-    _seen: OrderedDict[tuple[str, ...], _Seen] = field(default_factory=OrderedDict)
-    _buckets: OrderedDict[str, _Bucket] = field(default_factory=OrderedDict)
+    _written: OrderedDict[tuple[str, ...], _Written] = field(default_factory=OrderedDict)
+    _buckets: OrderedDict[str, _TokenBucket] = field(default_factory=OrderedDict)
     _number: int = 0
 
     async def record(
         self, kind: str, about: Mapping[str, Any], reason: str, message: str, type_: str = NORMAL, part: str = ""
     ) -> None:
-        """Tell it; `about` is the object's metadata, `kind` its apiVersion and kind, `part` the field of it that is meant.
+        """Record an event about the object with the metadata `about` and the apiVersion and kind `kind` ("v1/Pod").
 
-        That the event can't be written stops nobody.
+        `part` is the path of the field that it is about ("" for the object). An event that the API refuses is dropped: no caller
+        depends on it.
         """
         api_version, _, name = kind.rpartition("/")
         reference = {"apiVersion": api_version, "kind": name, "name": about["name"], "uid": about.get("uid", "")}
@@ -65,24 +66,24 @@ class Recorder:
             reference["fieldPath"] = part
         key = (reference["uid"] or reference["name"], part, reason, message, type_)
         try:
-            if (key not in self._seen or not await self._again(key, reference)) and self._may_say(key[0]):
-                await self._first(key, reference, reason, message, type_)
+            if (key not in self._written or not await self._count_up(key, reference)) and self._take_token(key[0]):
+                await self._create(key, reference, reason, message, type_)
         except ApiError:
             pass
 
-    async def _again(self, key: tuple[str, ...], reference: Mapping[str, Any]) -> bool:
-        """Count one that was told before; False when it is there no longer."""
-        seen = self._seen[key]
-        body = {"count": seen.count + 1, "lastTimestamp": self._time()}
+    async def _count_up(self, key: tuple[str, ...], reference: Mapping[str, Any]) -> bool:
+        """Raise the count of an event that was written before; False when that has expired."""
+        written = self._written[key]
+        body = {"count": written.count + 1, "lastTimestamp": self._time()}
         try:
-            await self.client.patch("events", _namespace(reference), seen.name, body, uid=seen.uid)
+            await self.client.patch("events", _namespace(reference), written.name, body, uid=written.uid)
         except NotFound:
-            del self._seen[key]
+            self._written.pop(key, None)  # another call may have found out, too
             return False
-        seen.count += 1
+        written.count += 1
         return True
 
-    async def _first(self, key: tuple[str, ...], reference: Mapping[str, Any], reason: str, message: str, type_: str) -> None:
+    async def _create(self, key: tuple[str, ...], reference: Mapping[str, Any], reason: str, message: str, type_: str) -> None:
         self._number += 1
         now, namespace = self._time(), _namespace(reference)
         stamp = f"{int(self.now().timestamp() * 1e6):x}{self._number & 0xFFFF:04x}"
@@ -101,14 +102,15 @@ class Recorder:
             "reportingInstance": self.host,
         }
         made = await self.client.create("events", namespace, event)
-        _remember(self._seen, key, _Seen(made["metadata"]["name"], made["metadata"]["uid"]))
+        _keep(self._written, key, _Written(made["metadata"]["name"], made["metadata"]["uid"]))
 
-    def _may_say(self, about: str) -> bool:
+    def _take_token(self, about: str) -> bool:
+        """Does the rate limit of this object allow another event? It is charged for one."""
         now = self.now().timestamp()
         bucket = self._buckets.get(about)
         if bucket is None:
-            bucket = _Bucket(BURST, now)
-            _remember(self._buckets, about, bucket)
+            bucket = _TokenBucket(BURST, now)
+            _keep(self._buckets, about, bucket)
         bucket.tokens = min(BURST, bucket.tokens + (now - bucket.at) / REFILL_SECONDS)
         bucket.at = now
         if bucket.tokens < 1:
@@ -120,13 +122,13 @@ class Recorder:
         return self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _remember(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+def _keep(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:
     memory[key] = value
     if len(memory) > REMEMBERED:
         memory.popitem(last=False)
 
 
 def _namespace(reference: Mapping[str, Any]) -> str:
-    """Events of cluster-scoped objects are in `default`."""
+    """The namespace of an event: that of its object, `default` for a cluster-scoped one."""
     namespace: str = reference.get("namespace", "default")
     return namespace

@@ -19,7 +19,7 @@ POLL_SECONDS = 0.02
 
 
 class HttpClient:
-    """One user's way to an API server that is addressed directly, as a lab's is."""
+    """A blocking client with one user's credentials. It ignores the path prefix of an `Access`, which a lab's has not."""
 
     def __init__(self, access: Access) -> None:
         self.access = access
@@ -37,7 +37,7 @@ class HttpClient:
         self._connection.close()
 
     def _whole(self, request: Request) -> bytes:
-        """The body of the answer. ApiError when it is a refusal, or when nobody answers."""
+        """The body of the answer. ApiError when the API refuses, or does not answer."""
         try:
             headers = dict(request.headers)
             self._connection.request(request.method, requests.target(request), request.body or None, headers)
@@ -83,7 +83,7 @@ class HttpClient:
     def poll(
         self, resource: str, namespace: str, done: Callable[[list[dict[str, Any]]], bool], seconds: float
     ) -> Iterator[list[dict[str, Any]]]:
-        """The objects again and again until `done` says so of them; ends also after so many seconds."""
+        """Read the objects repeatedly, until `done` is true of them or `seconds` have passed."""
         end = time.monotonic() + seconds
         while True:
             objects = self.objects(resource, namespace)

@@ -1,11 +1,12 @@
 """The API over HTTPS for programs on an event loop: a handler as the API server's own, so that `Client` takes either.
 
-httpx2 does HTTP; it is imported when a transport is made, which a lab's process never does.
+httpx2 does HTTP; it is imported when the first transport is made. Each open watch has a connection of its own (HTTP/1.1), and there is
+no limit to them; other requests share a few that are kept open. On one event loop a TLS handshake costs some milliseconds on either side.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from podplane.kubeapi.access import Access, AccessError
@@ -13,13 +14,16 @@ from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.messages import Answer, Request, Response, Stream
 from podplane.kubeapi.requests import target
 
-CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 60.0
+CONNECT_SECONDS, ANSWER_SECONDS = 30.0, 60.0
+"""To connect, as client-go has it: many watches that begin at once wait for each other's handshakes."""
+KEPT_CONNECTIONS, KEPT_SECONDS = 20, 30.0
+"""So many idle connections are kept for so long: API servers close them later (90 s; a lab's, 60 s), so no request meets a closed one."""
 QUIET_SECONDS = 180.0
-"""A watch from which nothing comes for so long (bookmarks come each minute) has lost its server."""
+"""A watch from which nothing comes for so long (bookmarks come each minute) is taken for lost."""
 
 
 class HttpTransport:
-    """A `Handler` over HTTPS. ApiError with code 503 when the server doesn't answer."""
+    """A `Handler` over HTTPS. ApiError with code 503 when the server does not answer, and when the transport is closed."""
 
     def __init__(self, access: Access) -> None:
         import httpx2
@@ -32,12 +36,14 @@ class HttpTransport:
         self._client = httpx2.AsyncClient(
             base_url=f"https://{access.address}{access.prefix}",
             verify=access.context(),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20),
+            limits=httpx2.Limits(
+                max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS, keepalive_expiry=KEPT_SECONDS
+            ),
             trust_env=False,
         )
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; watches that are read end with ApiError."""
         await self._client.aclose()
 
     async def __call__(self, request: Request) -> Answer:
@@ -57,26 +63,47 @@ class HttpTransport:
             timeout=self._quiet if streams else self._timeout,
             extensions=self._extensions,
         )
+        if self._client.is_closed:
+            raise ApiError(503, "ServiceUnavailable", f"the connections to the API at {self._access.address} were closed")
         try:
             answer = await self._client.send(call, stream=True)
+            content_type = answer.headers.get("content-type", "")
             if streams and answer.status_code < 400:
-                return Stream(self._chunks(answer), answer.status_code)
+                return Stream(_Chunks(answer, self._errors, self._no_answer), answer.status_code, content_type)
             try:
-                return Response(answer.status_code, await answer.aread(), answer.headers.get("content-type", ""))
+                return Response(answer.status_code, await answer.aread(), content_type)
             finally:
                 await answer.aclose()
         except self._errors as error:
-            raise self._lost(error) from None
+            raise self._no_answer(error) from None
 
-    async def _chunks(self, answer: Any) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in answer.aiter_bytes():
-                yield chunk
-        except self._errors as error:
-            raise self._lost(error) from None
-        finally:
-            await answer.aclose()
-
-    def _lost(self, error: BaseException) -> ApiError:
+    def _no_answer(self, error: BaseException) -> ApiError:
         why = str(error) or type(error).__name__
         return ApiError(503, "ServiceUnavailable", f"the API at {self._access.address} does not answer: {why}")
+
+
+class _Chunks(AsyncIterator[bytes]):
+    """The body of a watch as it comes. No generator: closing one that was never read would leave its connection open."""
+
+    def __init__(
+        self, answer: Any, errors: tuple[type[BaseException], ...], no_answer: Callable[[BaseException], ApiError]
+    ) -> None:
+        self._answer, self._errors, self._no_answer = answer, errors, no_answer
+        self._body: AsyncIterator[bytes] = answer.aiter_bytes()
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._body)
+        except StopAsyncIteration:
+            await self.aclose()
+            raise
+        except self._errors as error:
+            await self.aclose()
+            raise self._no_answer(error) from None
+        except BaseException:  # cancelled
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Close the connection; idempotent."""
+        await self._answer.aclose()

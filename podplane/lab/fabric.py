@@ -6,6 +6,8 @@ agents use, and never reconciled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from podplane.ipam.plan import Plan
 from podplane.kernel.door import Kernel, KernelOpener
 from podplane.kernel.namespace import NetworkNamespace, Workers
@@ -17,17 +19,27 @@ from podplane.state.value import Value, fragment
 
 
 class Machine:
-    """One namespace that stands for a machine, and the door to its kernel state."""
+    """One namespace that stands for a machine, and the door to its kernel state. `uplink` is its own network configuration."""
 
-    def __init__(self, workers: Workers, opener: KernelOpener) -> None:
+    def __init__(self, workers: Workers, opener: KernelOpener, uplink: Sequence[Value] = ()) -> None:
         self.namespace = NetworkNamespace.create(workers)
         self._opener = opener
+        self._uplink = uplink
         self.kernel = Kernel(self.namespace, opener)
 
-    def open_kernel(self) -> None:
+    def open_kernel(self) -> Kernel:
         """Another door, which knows nothing of what went through the former one."""
         self.kernel.close()
         self.kernel = Kernel(self.namespace, self._opener)
+        return self.kernel
+
+    def configure_uplink(self) -> None:
+        """What a machine's own network configuration does when its uplink comes up; what is there already is left as it is."""
+        kernel = Kernel(self.namespace, self._opener)
+        try:
+            kernel.apply(diff({}, fragment(self._uplink)))
+        finally:
+            kernel.close()
 
     def close(self) -> None:
         """Let go of the namespace and its sockets."""
@@ -42,7 +54,7 @@ class Fabric:
         opener = KernelOpener()
         self.underlay = Machine(workers, opener)
         self.outside = NetworkNamespace.create(workers)
-        self.nodes = {node_name(n): Machine(workers, opener) for n in range(1, nodes + 1)}
+        self.nodes = {node_name(n): Machine(workers, opener, underlay.uplink(plan, n)) for n in range(1, nodes + 1)}
         self._cable(plan)
 
     def _cable(self, plan: Plan) -> None:

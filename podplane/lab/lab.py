@@ -21,9 +21,12 @@ import secrets
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
-from podplane.agent.election import LEASES
-from podplane.agent.features import PeerPlans
+from podplane import loop_turns
+from podplane.agent.caches import Informers
+from podplane.agent.object_events import ObjectEvents
+from podplane.agent.peer_plans import PeerPlans
 from podplane.apiserver import identity
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.asgi import serve
@@ -43,22 +46,21 @@ from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import AlreadyExists, ApiError
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.informer import Informer
+from podplane.kubeapi.supervise import Supervisor
 from podplane.lab import certificates, control_plane, keys, kubeconfig, manifests, preflight, underlay
 from podplane.lab.errors import LabError
 from podplane.lab.fabric import Fabric, Machine
 from podplane.lab.folder import Endpoint, Folder
 from podplane.lab.keys import TOKEN_BYTES
 from podplane.lab.launch import Progress, Reporter
-from podplane.lab.node import Caches, LabNode
+from podplane.lab.node import LabNode
 from podplane.lab.outside import NoPodNetwork
 from podplane.lab.publish import Publisher
 from podplane.lab.spec import DEFAULT_PORT, LabSpec
-from podplane.lab.trouble import ObjectEvents
 from podplane.model.config import NetworkConfig
-from podplane.model.lease import Lease
-from podplane.model.objects import Node
+from podplane.model.objects import Model, Node
 from podplane.model.pod import Pod
-from podplane.model.service import EndpointSlice, Service
+from podplane.model.service import Service
 from podplane.runtime.kubelet import Kubelet, open_null
 from podplane.runtime.network_files import Resolver, read_resolver
 from podplane.runtime.pod import PATH, PodWorker
@@ -101,12 +103,13 @@ class Lab:
         self._peers = PeerPlans()
         self._kubelets: dict[str, Kubelet] = {}
         self._nodes: dict[str, LabNode] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._supervisor: Supervisor
         self._registrations: set[asyncio.Task[None]] = set()
 
     async def start(self, pods_per_node: int) -> None:
         """Build everything and wait until all pods had their first start. LabError when it can't be."""
         asyncio.get_running_loop().add_reader(self._reporter.connection, self._abandoned)
+        self._supervisor = Supervisor()
         self._reporter.step("network", total=self.spec.nodes)
         try:
             fabric = Fabric(self.plan, self.spec.nodes, self._workers)
@@ -120,45 +123,30 @@ class Lab:
         client = self._control = self._client(identity.component("podplane"))
         with api.transaction():
             await self._register_nodes(client)
-        nodes, pods = Informer(client, "nodes", Node), Informer(client, "pods", Pod)
-        self._services = Informer(client, "services", Service)
-        slices = Informer(client, "endpointslices.discovery.k8s.io", EndpointSlice)
-        leases = Informer(client, LEASES, Lease)
-        await nodes.sync()
-        await self._services.sync()
-        await slices.sync()
-        await leases.sync()
-        picture = Caches(nodes.objects, self._services.objects, slices.objects, leases.objects)
-        self._trouble = ObjectEvents(Recorder(client, "podplane", utc_now), picture)
-        self._publisher = Publisher(client, self._origin, self._services.objects)
+        self._informers = Informers(client)
+        self._caches = caches = self._informers.caches
+        pods = Informer(client, "pods", Pod)
+        await self._informers.sync()
+        self._record_event = ObjectEvents(Recorder(client, "podplane", utc_now), caches)
+        self._publisher = Publisher(client, self._origin, caches.services.objects)
         rootfs.prepare(str(self._folder.run))
         self._reporter.step("nodes", total=self.spec.nodes)
         for name, machine in fabric.nodes.items():
-            self._start_node(name, machine, picture)
+            await self._start_node(name, machine)
         self._start_outside(fabric.outside)
-        nodes.subscribe(self._node_changed)
-        self._services.subscribe(self._service_changed)
-        slices.subscribe(self._slice_changed)
-        leases.subscribe(self._lease_changed)
+        caches.subscribe(self._changed)
         self._reserve_addresses(pods, await self._synced(pods))
         pods.subscribe(self._pod_changed)
         for pod in list(pods.objects.values()):
             self._pod_changed(None, pod)
-        self._tasks += [
-            asyncio.create_task(task)
-            for task in (
-                nodes.run(),
-                pods.run(),
-                self._services.run(),
-                slices.run(),
-                leases.run(),
-                manager.run(),
-                self._publisher.run(),
-            )
-        ]
-        self._tasks.append(asyncio.create_task(self._serve_https(fabric.underlay)))
+        for task, work in self._informers.watches.items():
+            self._supervisor.add(task, work)
+        self._supervisor.add("watch of pods", pods.run)
+        self._supervisor.add("controllers", manager.run)
+        self._supervisor.add("publisher", self._publisher.run)
+        self._supervisor.add("API over HTTPS", lambda: self._serve_https(fabric.underlay))
         server = await self._serve_outside(fabric.outside)
-        self._tasks.append(asyncio.create_task(self._keep_outside(fabric.outside, server)))
+        self._supervisor.add("host outside", lambda: self._keep_outside(fabric.outside, server))
         with api.transaction():
             await self._create_pods(client, pods_per_node)
         await self._settle(pods, pods_per_node)
@@ -182,9 +170,7 @@ class Lab:
         gc.freeze()
         gc.enable()
         gc.set_threshold(50_000, 20, 50)
-        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        await self._supervisor.run()
 
     def _abandoned(self) -> None:
         """`up` was ended before the lab was ready: so does the lab."""
@@ -235,15 +221,15 @@ class Lab:
             except ApiError as error:
                 raise LabError(f"{manifests.node_name(number)} can't be registered: {error}") from None
 
-    def _start_node(self, name: str, machine: Machine, picture: Caches) -> None:
+    async def _start_node(self, name: str, machine: Machine) -> None:
         client = self._client(identity.node(name))
-        node = self._nodes[name] = LabNode(name, machine, self._config, self._peers, client, picture, self._trouble.tell)
-        report = node.begin()
-        if report.failed:
-            raise LabError(f"{name} can't be set up: {report.failed[0].error}")
-        ips = picture.nodes[name].internal_ips
-        node.kubelet = self._kubelets[name] = self._kubelet(name, ips, machine.namespace, node.agent, client)
-        self._tasks += [asyncio.create_task(work) for work in (node.run(), node.heartbeat.run())]
+        node = self._nodes[name] = LabNode(name, machine, self._config, self._peers, client, self._caches, self._record_event)
+        started = await node.network.start()
+        if started.refused:
+            raise LabError(f"{name} can't be set up: {started.refused[0]}")
+        ips = self._caches.nodes.objects[name].internal_ips
+        node.kubelet = self._kubelets[name] = self._kubelet(name, ips, machine.namespace, node.network, client)
+        node.run()
 
     def _kubelet(self, name: str, ips: tuple[str, ...], namespace: Namespace, network: Network, client: Client) -> Kubelet:
         return Kubelet(
@@ -257,7 +243,7 @@ class Lab:
             make_namespace=self._nursery.create,
             null=self._null,
             logs=self._folder.logs,
-            services=self._services.objects,
+            services=self._caches.services.objects,
             allocatable=control_plane.capacity(),
             folder=self._folder.run,
             cluster_dns=[str(ip) for ip in control_plane.dns_ips(self.plan)],
@@ -275,26 +261,16 @@ class Lab:
         """Where connections from the host enter the cluster: the first node's network."""
         return next(iter(self._nodes.values())).machine.namespace
 
-    def _node_changed(self, old: Node | None, new: Node | None) -> None:
-        if new is None and old is not None and old.metadata.name in self._nodes:
+    def _changed(self, kind: type[Model], old: Any, new: Any) -> None:
+        """An object came (no old), changed or went (no new): all agents are told."""
+        if kind is Node and new is None and old is not None and old.metadata.name in self._nodes:
             task = asyncio.create_task(self._register_again(old))
             self._registrations.add(task)
             task.add_done_callback(self._registrations.discard)
         for node in self._nodes.values():
-            node.node_changed(old, new)
-
-    def _service_changed(self, old: Service | None, new: Service | None) -> None:
-        for node in self._nodes.values():
-            node.service_changed(old, new)
-        self._publisher.service_changed(old, new)
-
-    def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
-        for node in self._nodes.values():
-            node.slice_changed(old, new)
-
-    def _lease_changed(self, old: Lease | None, new: Lease | None) -> None:
-        for node in self._nodes.values():
-            node.lease_changed(old, new)
+            node.changed(kind, old, new)
+        if kind is Service:
+            self._publisher.service_changed(old, new)
 
     async def _register_again(self, node: Node) -> None:
         """The machine is there still: as a kubelet does, it registers again, and its pods keep their addresses."""
@@ -318,13 +294,15 @@ class Lab:
         for pod in pods:
             node = self._nodes.get(pod.spec.node_name)
             if node is not None and not pod.spec.host_network and pod.ips and pod.status.phase not in OVER:
-                node.agent.reserve(pod.metadata.uid, pod.ips)
+                node.network.agent.network.reserve(pod.metadata.uid, pod.ips)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         pod = new or old
         kubelet = self._kubelets.get(pod.spec.node_name) if pod else None
         if kubelet is not None:
             kubelet.pod_changed(old, new)
+        if new is None and pod is not None and (node := self._nodes.get(pod.spec.node_name)) is not None:
+            node.network.agent.network.cancel_reservation(pod.metadata.uid)
 
     def _worker(self, namespace: str, name: str) -> PodWorker | None:
         found = (kubelet.worker(namespace, name) for kubelet in self._kubelets.values())
@@ -401,4 +379,5 @@ def body(
         await lab.start(pods_per_node)
         await lab.run()
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=loop_turns.loop_factory(os.environ)) as runner:
+        runner.run(main())

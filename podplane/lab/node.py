@@ -1,53 +1,41 @@
-"""A machine of the lab as a node of the cluster: its agent, its part in elections, its heartbeat.
+"""A machine of the lab as a node of the cluster: `agent.NodeAgent` with a kubelet beside it, and what a lab knows of its
+machines.
 
-The agent can be started again as on a real node, where its process ends and another one begins: what the new one knows comes from the
-API, from the kernel, and from the runtime, which knows what is attached. Who wants that writes the node's annotation `restart-agent`;
-the answer stands in `agent-restarted`.
+The agent can be started again as on a real node, where its process ends and another one begins. Who wants that writes the
+node's annotation
+`restart-agent`; the answer stands in `agent-restarted`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import Any
 
-from podplane.agent.agent import Agent
-from podplane.agent.election import Election
-from podplane.agent.features import PeerPlans
-from podplane.agent.health import NodeHealth
-from podplane.agent.reconciler import Trouble
+from podplane.agent.attachments import AttachedPod
+from podplane.agent.caches import Caches
+from podplane.agent.kernel import Kernel
+from podplane.agent.node import NodeAgent
+from podplane.agent.peer_plans import PeerPlans
+from podplane.agent.planner import RecordEvent
 from podplane.apiserver.server import utc_now
-from podplane.cni.network import Attachment
+from podplane.kernel.namespace import Namespace
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
-from podplane.kubeapi.events import Recorder
 from podplane.lab.fabric import Machine
+from podplane.lab.underlay import UPLINK
 from podplane.model.config import RESTART, RESTARTED, NetworkConfig
-from podplane.model.lease import Lease
-from podplane.model.objects import Node
-from podplane.model.service import EndpointSlice, Service
+from podplane.model.objects import Model, Node
 from podplane.runtime.heartbeat import Heartbeat
 from podplane.runtime.kubelet import Kubelet
-from podplane.state.operations import Report
+from podplane.state.operations import LinkEvent
 
 log = logging.getLogger(__name__)
-Attached = tuple[Attachment, tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Caches:
-    """The caches of the process, by path."""
-
-    nodes: Mapping[str, Node]
-    services: Mapping[str, Service]
-    slices: Mapping[str, EndpointSlice]
-    leases: Mapping[str, Lease]
 
 
 class LabNode:
-    """One node; its methods run on one event loop."""
+    """One node, and the `Host` of its agent; its methods run on one event loop."""
 
     kubelet: Kubelet
 
@@ -58,65 +46,41 @@ class LabNode:
         config: NetworkConfig,
         peers: PeerPlans,
         client: Client,
-        picture: Caches,
-        trouble: Trouble,
+        caches: Caches,
+        record_event: RecordEvent,
     ) -> None:
         self.name = name
         self.machine = machine
         self.client = client
-        self.heartbeat = Heartbeat(client, picture.nodes[name], utc_now)
-        self._config = config
-        self._peers = peers
-        self._picture = picture
-        self._trouble = trouble
-        self._recorder = Recorder(client, "podplane", utc_now, name)
-        self._wish = picture.nodes[name].metadata.annotations.get(RESTART, "")
-        self._restart = asyncio.Event()
-        self.agent: Agent
-        self.election: Election
-        self.health: NodeHealth
+        self.network = NodeAgent(name, self, config, client, caches, peers, record_event, utc_now)
+        self.heartbeat = Heartbeat(client, caches.nodes.objects[name], utc_now)
+        self._caches = caches
+        self._restart_id = caches.nodes.objects[name].metadata.annotations.get(RESTART, "")
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, attached: Iterable[Attached] = ()) -> Report:
-        """Start the agent: with the cluster as it is, and pods that are attached already. What it wrote to the kernel."""
-        self.agent = Agent(self.name, self._config, self.machine.kernel, self._peers, trouble=self._trouble)
-        self.election = Election(self.agent, self.client, self._recorder, utc_now)
-        self.health = NodeHealth(self.agent, self.machine.namespace, utc_now, self._trouble)
-        picture = self._picture
-        answers = self.election.resume(picture.leases.values())
-        report = self.agent.start(picture.nodes, attached, picture.services.values(), picture.slices.values(), answers)
-        for path, service in picture.services.items():
-            self.election.changed(path, service)
-            self.health.service_changed(None, service)
-        return report
+    def run(self) -> None:
+        """Keep agent and heartbeat running, in tasks of their own."""
+        self.network.run()
+        self.network.supervisor.add("heartbeat", self.heartbeat.run)
 
-    async def run(self) -> None:
-        """Run until cancelled; start the agent again when that is wished."""
-        while True:
-            parts = (self.agent.run(), self.election.run(), self.health.run(), self._restart.wait())
-            work = [asyncio.create_task(part) for part in parts]
-            try:
-                await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in work:
-                    task.cancel()
-            *ended, _ = await asyncio.gather(*work, return_exceptions=True)
-            for error in ended:
-                if isinstance(error, Exception):
-                    raise error
-            self._restart.clear()
-            await self._begin_again()
+    def changed(self, kind: type[Model], old: Any, new: Any) -> None:
+        """An object came (no old), changed or went (no new)."""
+        if kind is Node and new is not None and new.metadata.name == self.name:
+            self.heartbeat.node_changed(new)
+            wanted = new.metadata.annotations.get(RESTART, "")
+            if wanted not in ("", self._restart_id):
+                self._restart_id = wanted
+                task = asyncio.get_running_loop().create_task(self._restart_agent(wanted))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        self.network.changed(kind, old, new)
 
-    async def _begin_again(self) -> None:
-        await self.agent.reconciler.idle()
-        attached = list(self.agent.attached)
-        began = time.monotonic()
-        self.machine.open_kernel()
-        report = self.begin(attached)
-        self.kubelet.network = self.agent
-        milliseconds = (time.monotonic() - began) * 1000
-        changes = len(report.applied) + len(report.failed)
-        answer = f"{self._wish} changes={changes} milliseconds={milliseconds:.0f}"
-        node = self._picture.nodes.get(self.name)
+    async def _restart_agent(self, request: str) -> None:
+        started = await self.network.restart()
+        self.network.supervisor.add("heartbeat", self.heartbeat.run)
+        changes = started.changes + len(started.refused)
+        answer = f"{request} changes={changes} milliseconds={started.seconds * 1000:.0f}"
+        node = self._caches.nodes.objects.get(self.name)
         if node is not None:
             body = {"metadata": {"annotations": {RESTARTED: answer}}}
             try:
@@ -124,33 +88,23 @@ class LabNode:
             except ApiError as error:
                 log.warning("restart node=%s error=%s", self.name, error)
 
-    # What changed in the cluster.
+    # `Host`.
 
-    def node_changed(self, old: Node | None, new: Node | None) -> None:
-        """A node came, changed or went."""
-        if new is not None and new.metadata.name == self.name:
-            self.heartbeat.node_changed(new)
-            wish = new.metadata.annotations.get(RESTART, "")
-            if wish not in ("", self._wish):
-                self._wish = wish
-                self._restart.set()
-        self.agent.node_changed(old, new)
-        self.election.node_changed(old, new)
+    @property
+    def namespace(self) -> Namespace:
+        """The machine's network namespace."""
+        return self.machine.namespace
 
-    def service_changed(self, old: Service | None, new: Service | None) -> None:
-        """A Service came, changed or went."""
-        self.agent.service_changed(old, new)
-        self.health.service_changed(old, new)
-        if (service := new or old) is not None:
-            self.election.changed(service.metadata.path, new)
+    def open_kernel(self) -> Kernel:
+        """A door to the machine's kernel state that knows nothing of what went through the former one."""
+        return self.machine.open_kernel()
 
-    def slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
-        """An EndpointSlice came, changed or went."""
-        self.agent.slice_changed(old, new)
-        for slice_ in (old, new):
-            if slice_ is not None:
-                self.election.changed(slice_.service, None)
+    def attached(self) -> Iterable[AttachedPod]:
+        """The pods whose network is there: the lab's process lives on when an agent ends, and remembers them."""
+        return self.network.agent.network.attached if self.network.has_agent else ()
 
-    def lease_changed(self, old: Lease | None, new: Lease | None) -> None:
-        """A Lease came, changed or went."""
-        self.election.lease_changed(old, new)
+    def link_changed(self, name: str, event: LinkEvent) -> None:
+        """The uplink came up, after it was down or made anew: the machine's own network configuration is applied again, as
+        on a real machine."""
+        if name == UPLINK and event.is_present and event.is_up:
+            self.machine.configure_uplink()

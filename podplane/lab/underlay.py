@@ -59,9 +59,9 @@ def switch(plan: Plan) -> list[Value]:
     for network, router, host in zip(_families(plan, plan.outside), near, far, strict=True):
         values += [
             Address(link=OUT, ip=router, prefix_length=network.prefixlen),
-            Neighbour(link=OUT, ip=host, mac=mac_of(far[0])),
+            Neighbour(link=OUT, ip=host, mac=mac_of(far[0]), protocol=BOOT_PROTOCOL),
             Address(netns=OUTSIDE, link=UPLINK, ip=host, prefix_length=network.prefixlen),
-            Neighbour(netns=OUTSIDE, link=UPLINK, ip=router, mac=mac_of(near[0])),
+            Neighbour(netns=OUTSIDE, link=UPLINK, ip=router, mac=mac_of(near[0]), protocol=BOOT_PROTOCOL),
             Route(
                 netns=OUTSIDE,
                 destination=DEFAULT[host.version],
@@ -88,7 +88,7 @@ def port(plan: Plan, number: int, netns: str) -> list[Value]:
         alias=f"node/node{number}",
         peer=Peer(netns=netns, name=UPLINK, mac=mac),
     )
-    return [cable, *(Neighbour(link=SWITCH, ip=ip, mac=mac) for ip in ips)]
+    return [cable, *(Neighbour(link=SWITCH, ip=ip, mac=mac, protocol=BOOT_PROTOCOL) for ip in ips)]
 
 
 def uplink(plan: Plan, number: int) -> list[Value]:
@@ -98,7 +98,7 @@ def uplink(plan: Plan, number: int) -> list[Value]:
     for network, ip, gateway in zip(_families(plan, plan.node), plan.node_ips(number), gateways, strict=True):
         values += [
             Address(link=UPLINK, ip=ip, prefix_length=network.prefixlen),
-            Neighbour(link=UPLINK, ip=gateway, mac=mac_of(gateways[0])),
+            Neighbour(link=UPLINK, ip=gateway, mac=mac_of(gateways[0]), protocol=BOOT_PROTOCOL),
             Route(destination=DEFAULT[ip.version], gateway=gateway, link=UPLINK, protocol=BOOT_PROTOCOL),
         ]
     return values
@@ -110,4 +110,4 @@ def quiet_machine() -> list[Value]:
 
 
 BOOT_PROTOCOL = 3
-"""RTPROT_BOOT: routes of the machine itself, which the agent leaves alone."""
+"""RTPROT_BOOT: routes and neighbours of the machine itself, which the agent leaves alone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import msgspec
 
@@ -11,34 +12,53 @@ from podplane.model.objects import Node
 from podplane.model.service import EndpointSlice, Service
 
 
+class HostPort(msgspec.Struct, frozen=True):
+    """A port of the node that leads to a port of a pod; `host_ip` "" means every address of the node."""
+
+    host_port: int
+    container_port: int
+    protocol: str = "TCP"
+    host_ip: str = ""
+
+
 class Sandbox(msgspec.Struct, frozen=True):
-    """A pod's network as it was asked for: `netns` is the name under which the kernel door knows its namespace."""
+    """One interface of one pod sandbox as it was asked for: `netns` is the name under which the kernel door knows its
+    network namespace.
+
+    (container_id, ifname) tells attachments apart, as in the CNI specification: a pod may have several sandboxes in time,
+    and several interfaces.
+    """
 
     namespace: str
     name: str
     uid: str
+    container_id: str
     netns: str
     ips: tuple[str, ...]
     ifname: str = "eth0"
+    host_ports: tuple[HostPort, ...] = ()
 
-    @property
-    def key(self) -> str:
-        """`pod/namespace/name/uid`: what owns the pod's fragment (two pods of one name may overlap in time)."""
-        return f"pod/{self.namespace}/{self.name}/{self.uid}"
+
+class SlicesByService(Protocol):
+    """EndpointSlices by the path of their Service."""
+
+    def get(self, key: str, /) -> Mapping[str, EndpointSlice] | None:
+        """Those of one Service, by path; empty or None when it has none."""
 
 
 @dataclass(slots=True)
 class View:
-    """The agent's picture, kept current by it; planners only read."""
+    """A façade over the caches of the process and what is attached to this node; kept current by the agent, only read by
+    planners."""
 
     node_name: str
     nodes: Mapping[str, Node] = field(default_factory=dict)
-    sandboxes: Mapping[str, Sandbox] = field(default_factory=dict)
     services: Mapping[str, Service] = field(default_factory=dict)
-    slices: Mapping[str, Mapping[str, EndpointSlice]] = field(default_factory=dict)
-    """By the path of their Service, and their own name."""
-    announced: Collection[str] = ()
-    """Paths of the Services for whose load balancer addresses this node answers."""
+    slices: SlicesByService = field(default_factory=dict[str, Mapping[str, EndpointSlice]])
+    sandboxes: Mapping[tuple[str, str], Sandbox] = field(default_factory=dict)
+    """By container id and interface name."""
+    advertised: Collection[str] = ()
+    """Paths of the Services whose load balancer addresses this node advertises."""
 
     @property
     def node(self) -> Node | None:
@@ -52,4 +72,4 @@ class View:
 
     def slices_of(self, path: str) -> list[EndpointSlice]:
         """The slices of a Service, by name."""
-        return [slice_ for _, slice_ in sorted(self.slices.get(path, {}).items())]
+        return [slice_ for _, slice_ in sorted((self.slices.get(path) or {}).items())]

@@ -18,6 +18,7 @@ from podplane.state.mac import mac_of
 from podplane.state.network import Address, Link, Sysctl
 from podplane.state.nft import Chain, Element, Hook, Set, Table, label
 from podplane.state.nft_rules import counter, destination_not_in_set, family, masquerade, rule, source_in
+from podplane.state.ownership import link_alias
 from podplane.state.value import Fragment, IPNetwork, Value, fragment
 
 TABLE = ("inet", "podplane-nodes")
@@ -50,7 +51,7 @@ def plan(node: Node, config: NetworkConfig) -> Fragment:
 
 def _bridge(blocks: list[IPNetwork], config: NetworkConfig) -> list[Value]:
     gateways = [block.network_address + 1 for block in blocks]
-    bridge = Link(name=config.bridge, kind="bridge", mtu=config.mtu, mac=mac_of(gateways[0]), alias="podplane")
+    bridge = Link(name=config.bridge, kind="bridge", mtu=config.mtu, mac=mac_of(gateways[0]), alias=link_alias())
     addresses = zip(gateways, blocks, strict=True)
     return [bridge, *(Address(link=config.bridge, ip=ip, prefix_length=block.prefixlen) for ip, block in addresses)]
 

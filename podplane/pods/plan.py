@@ -16,6 +16,7 @@ from podplane.model.view import Sandbox, View
 from podplane.state.mac import mac_of
 from podplane.state.network import Address, Link, Neighbour, Peer, Route, Sysctl
 from podplane.state.nft import label
+from podplane.state.ownership import link_alias
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
 
 VETH_PREFIX = "pp"
@@ -24,9 +25,9 @@ QUIET_IPV6 = {"accept_dad": "0", "accept_ra": "0"}
 """No duplicate address detection and no router advertisements: addresses are unique by allocation, and usable at once."""
 
 
-def veth_name(uid: str, ifname: str) -> str:
-    """The near end's name: the same for the same pod and interface, at most 15 bytes (IFNAMSIZ)."""
-    return VETH_PREFIX + hashlib.sha256(f"{uid}/{ifname}".encode()).hexdigest()[:12]
+def veth_name(container_id: str, ifname: str) -> str:
+    """The near end's name: the same for the same attachment, at most 15 bytes (IFNAMSIZ)."""
+    return VETH_PREFIX + hashlib.sha256(f"{container_id}/{ifname}".encode()).hexdigest()[:12]
 
 
 def plan(sandbox: Sandbox, view: View, config: NetworkConfig) -> Fragment:
@@ -40,15 +41,15 @@ def plan(sandbox: Sandbox, view: View, config: NetworkConfig) -> Fragment:
 
 def _node_side(sandbox: Sandbox, ips: list[IPAddress], mac: str, config: NetworkConfig) -> list[Value]:
     veth = Link(
-        name=veth_name(sandbox.uid, sandbox.ifname),
+        name=veth_name(sandbox.container_id, sandbox.ifname),
         kind="veth",
         mtu=config.mtu,
         master=config.bridge,
         hairpin=True,
-        alias=label("pod", f"{sandbox.namespace}/{sandbox.name}"),  # the longest names would pass IFALIASZ
+        alias=link_alias(label("pod", f"{sandbox.namespace}/{sandbox.name}")),  # the longest names would pass IFALIASZ
         peer=Peer(netns=sandbox.netns, name=sandbox.ifname, mac=mac, mtu=config.mtu),
     )
-    return [veth, *(Neighbour(link=config.bridge, ip=ip, mac=mac) for ip in ips)]
+    return [veth, *(Neighbour(link=config.bridge, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL) for ip in ips)]
 
 
 def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node, config: NetworkConfig) -> list[Value]:
@@ -63,7 +64,7 @@ def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node, config: Networ
         gateway = gateway_of(block)
         values += [
             Address(netns=netns, link=ifname, ip=ip, prefix_length=block.prefixlen),
-            Neighbour(netns=netns, link=ifname, ip=gateway, mac=gateway_mac),
+            Neighbour(netns=netns, link=ifname, ip=gateway, mac=gateway_mac, protocol=ROUTE_PROTOCOL),
             Route(
                 netns=netns,
                 destination=DEFAULT[ip.version],

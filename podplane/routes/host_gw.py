@@ -24,5 +24,5 @@ def plan(peer: Node, config: NetworkConfig) -> Fragment:
     ]
     mac = peer.metadata.annotations.get(UNDERLAY_MAC)
     if mac:
-        values += [Neighbour(link=config.uplink, ip=ip, mac=mac) for ip in gateways.values()]
+        values += [Neighbour(link=config.uplink, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL) for ip in gateways.values()]
     return fragment(values)

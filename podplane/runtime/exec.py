@@ -7,22 +7,48 @@ import os
 import signal
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from podplane.kernel.process import Process
+from podplane.kernel.namespace import Namespace
+from podplane.kernel.process import Process, Processes
 from podplane.kernel.zygote import NOT_EXECUTABLE
 from podplane.kubeapi.channels import STDERR, STDOUT
 from podplane.kubeapi.streams import ExecRequest
+from podplane.model.pod import Container, Pod
+from podplane.runtime.container import ContainerRun
 from podplane.runtime.descriptors import ready, set_size, write_all
-
-if TYPE_CHECKING:
-    from podplane.runtime.container import ContainerRun
-    from podplane.runtime.pod import PodWorker
 
 CHUNK_BYTES = 32 * 1024
 OUTPUT_BYTES = 10 * 1024
 LAST_WORDS_SECONDS = 1.0
 """How long output is awaited after the command ended: something it left behind may hold its output open for ever."""
+
+
+class RunningPod(Protocol):
+    """What a command needs of the pod in which it runs (`pod.PodWorker`)."""
+
+    @property
+    def pod(self) -> Pod:
+        """The object."""
+
+    @property
+    def netns(self) -> Namespace | None:
+        """Its network namespace, once it has one."""
+
+    @property
+    def null(self) -> int:
+        """A descriptor of /dev/null."""
+
+    @property
+    def processes(self) -> Processes:
+        """What starts processes."""
+
+    @property
+    def hostname(self) -> str:
+        """What its processes call their machine."""
+
+    def environment(self, container: Container) -> dict[str, str]:
+        """The environment of a container's processes. ConfigError when a variable can't be had."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,11 +62,11 @@ class CommandExecution:
     _open: set[int]
 
     @classmethod
-    def start(cls, worker: PodWorker, container: ContainerRun, request: ExecRequest, null: int) -> CommandExecution:
+    def start(cls, pod: RunningPod, container: ContainerRun, request: ExecRequest, null: int) -> CommandExecution:
         """Start it: with a terminal of its own, or with pipes. In a pod without processes it gets namespaces of its own."""
-        assert worker.netns is not None
+        assert pod.netns is not None
         # What the container was started with, whatever has become of its ConfigMaps since; a sandbox was started with nothing.
-        environment = dict(container.environment) if container.is_alive else worker.environment(container.spec)
+        environment = dict(container.environment) if container.is_alive else pod.environment(container.spec)
         if request.tty:
             environment["TERM"] = "xterm-256color"
             terminal, far = os.openpty()
@@ -52,13 +78,13 @@ class CommandExecution:
             their_in, own_input = os.pipe2(os.O_CLOEXEC) if request.stdin else (null, -1)
             stdio, theirs = (their_in, their_out, their_err), [their_out, their_err, *([their_in] if request.stdin else [])]
             outputs, terminal = [(STDOUT, out), (STDERR, err)], -1
-        process = worker.processes.spawn(
+        process = pod.processes.spawn(
             request.command,
             stdio,
-            netns=worker.netns.fd,
+            netns=pod.netns.fd,
             join=container.process.id if container.process is not None else 0,
             env=environment,
-            hostname=worker.hostname,
+            hostname=pod.hostname,
             directory=container.spec.working_dir,
             tty=request.tty,
         )
@@ -147,13 +173,13 @@ class CommandExecution:
             os.close(fd)
 
 
-async def run_to_end(worker: PodWorker, container: ContainerRun, command: Sequence[str], seconds: float) -> tuple[int, str]:
+async def run_to_end(pod: RunningPod, container: ContainerRun, command: Sequence[str], seconds: float) -> tuple[int, str]:
     """Run a command of a probe or a hook: (exit code, the beginning of its output). TimeoutError when it takes longer."""
     if not container.is_alive:
         return NOT_EXECUTABLE, "the container does not run"
-    meta = worker.pod.metadata
+    meta = pod.pod.metadata
     request = ExecRequest(meta.namespace, meta.name, container.spec.name, command)
-    execution = CommandExecution.start(worker, container, request, worker.null)
+    execution = CommandExecution.start(pod, container, request, pod.null)
     output = b""
     try:
         async with asyncio.timeout(seconds):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import shutil
 import signal
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +28,7 @@ from podplane.kernel.rootfs import Bind, Root
 from podplane.kubeapi.errors import ApiError, Conflict, NotFound
 from podplane.kubeapi.events import NORMAL, WARNING
 from podplane.model.pod import Container, Pod
+from podplane.model.view import HostPort
 from podplane.runtime import network_files
 from podplane.runtime.container import ContainerRun, Launch, after_restart_of_node, timestamp
 from podplane.runtime.environment import ConfigError, Facts, expand_all, variables
@@ -67,6 +69,8 @@ class PodWorker:
     null: int
     clock: Callable[[], float]
     netns: Namespace | None = None
+    sandbox_id: str = ""
+    """Tells the pod's sandbox from any other, as a container engine's ids do (64 hexadecimal digits)."""
     ips: tuple[str, ...] = ()
     runs: list[ContainerRun] = field(default_factory=list)
     started_at: str = ""
@@ -367,7 +371,15 @@ class PodWorker:
         """The pod as its network knows it."""
         assert self.netns is not None
         meta = self.pod.metadata
-        return Attachment(meta.uid, meta.namespace, meta.name, self.netns, requested_ips=self.pod.ips)
+        return Attachment(
+            container_id=self.sandbox_id,
+            pod_uid=meta.uid,
+            namespace=meta.namespace,
+            name=meta.name,
+            netns=self.netns,
+            requested_ips=self.pod.ips,
+            host_ports=host_ports(self.pod),
+        )
 
     async def _attach(self) -> None:
         """A network namespace with addresses. NetworkError or OSError when that can't be had."""
@@ -378,6 +390,7 @@ class PodWorker:
             return
         if self.netns is None:
             self.netns = await self.node.new_namespace()
+            self.sandbox_id = secrets.token_hex(32)
         self.ips = (await self.node.network.add(self.attachment)).ips
 
     async def _detach(self) -> None:
@@ -516,3 +529,14 @@ def _roles(pod: Pod) -> list[tuple[Container, str]]:
 
 def _no_namespace(error: OSError) -> str:
     return f"no network namespace can be made ({error.strerror}): raise the sysctl user.max_net_namespaces, or open files"
+
+
+def host_ports(pod: Pod) -> tuple[HostPort, ...]:
+    """The ports of the node that lead to the pod's containers."""
+    containers = (*pod.spec.init_containers, *pod.spec.containers)
+    return tuple(
+        HostPort(port.host_port, port.container_port, port.protocol, port.host_ip)
+        for container in containers
+        for port in container.ports
+        if port.host_port
+    )

@@ -1,7 +1,7 @@
 """Which node answers for a load balancer's addresses on the nodes' network, and what its kernel needs for that. Pure.
 
-The address stays nobody's own: no socket of a node listens on it by accident. The elected node answers ARP and neighbour
-solicitations for it as a proxy; its route leads to the pods' bridge, so what is not translated ends there.
+The address is on no interface, so no socket of a node listens on it by accident. The elected node answers ARP and neighbour
+solicitations for it as a proxy; its route leads to the pods' bridge, where packets end that were not translated.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.service import LOCAL, EndpointSlice, Service
 from podplane.services.pools import CLASS
+from podplane.state.effects import Announce
 from podplane.state.network import Proxy, Route, Sysctl
 from podplane.state.value import Fragment, IPAddress, Value, fragment
 
@@ -21,17 +22,17 @@ EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
 """Label of nodes that never answer."""
 
 
-def is_ours(service: Service) -> bool:
-    """Is it a load balancer of podplane, with addresses?"""
+def is_own_load_balancer(service: Service) -> bool:
+    """Is it a load balancer that podplane answers for (its class is podplane's or none), with addresses?"""
     spec = service.spec
     return spec.type == "LoadBalancer" and spec.load_balancer_class in ("", CLASS) and bool(service.load_balancer_ips)
 
 
 def may_announce(service: Service, slices: Iterable[EndpointSlice], node: Node) -> bool:
-    """Can this node take its connections? With externalTrafficPolicy Local only one that has endpoints of its own for them."""
+    """May this node answer for the Service? With externalTrafficPolicy Local, only a node with endpoints of its own."""
     metadata = node.metadata
     if (
-        not is_ours(service)
+        not is_own_load_balancer(service)
         or EXCLUDED in metadata.labels
         or metadata.deletion_timestamp is not None
         or not node.spec.pod_cidrs
@@ -43,14 +44,14 @@ def may_announce(service: Service, slices: Iterable[EndpointSlice], node: Node) 
 
 
 def serving_nodes(slices: Iterable[EndpointSlice]) -> set[str]:
-    """The nodes with ready endpoints; when there is none, those with endpoints that end and serve still (KEP-1669)."""
+    """The nodes with ready endpoints; when there is none, those with serving-terminating endpoints (KEP-1669)."""
     endpoints = [endpoint for slice_ in slices for endpoint in slice_.endpoints or () if endpoint.node_name]
     ready = {endpoint.node_name for endpoint in endpoints if endpoint.is_ready}
     return ready or {endpoint.node_name for endpoint in endpoints if endpoint.is_serving_terminating}
 
 
 def ready_here(slices: Iterable[EndpointSlice], node: str) -> int:
-    """How many ready endpoints a node has; those that end don't count (KEP-1669). One with an address of each family counts once."""
+    """The number of ready endpoints of a node. One with an address of each IP version counts once."""
     found: dict[str, set[str]] = {}
     for slice_ in slices:
         own = (e.addresses[0] for e in slice_.endpoints or () if e.is_ready and e.node_name == node and e.addresses)
@@ -69,12 +70,18 @@ def announced_ips(service: Service, versions: Collection[int]) -> Iterator[IPAdd
     return (ip for ip in map(ipaddress.ip_address, service.load_balancer_ips) if ip.version in versions)
 
 
+def effects(service: Service, versions: Collection[int], config: NetworkConfig) -> tuple[Announce, ...]:
+    """Tell the neighbours that this node answers: when it begins to, and whenever the election says so again."""
+    ips = tuple(announced_ips(service, versions)) if is_own_load_balancer(service) else ()
+    return (Announce(config.uplink, ips),) if ips else ()
+
+
 def plan(service: Service, node: Node, config: NetworkConfig) -> Fragment:
-    """What the kernel of the node that answers needs. What the node itself sends there has its own address as the source."""
+    """The kernel state of the node that answers. What the node itself sends to the address has the node's own address as its source."""
     values: list[Value] = []
     versions = [ipaddress.ip_network(block).version for block in node.spec.pod_cidrs]
     sources = {ip.version: ip for ip in reversed([ipaddress.ip_address(ip) for ip in node.internal_ips])}
-    for ip in announced_ips(service, versions) if is_ours(service) else ():
+    for ip in announced_ips(service, versions) if is_own_load_balancer(service) else ():
         network, family = ipaddress.ip_network(ip), f"ipv{ip.version}"
         values += [
             Sysctl(name=f"net.{family}.neigh.{config.uplink}.proxy_delay", value="0"),

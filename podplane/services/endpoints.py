@@ -6,19 +6,19 @@ KEP-4444 (hints).
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from podplane.model.service import LOCAL, Endpoint, EndpointSlice, ServicePort
+from podplane.services.addresses import parse
 from podplane.state.conntrack import Target
-from podplane.state.value import IPAddress, IPNetwork
+from podplane.state.value import IPNetwork
 
 VERSION = {"IPv4": 4, "IPv6": 6}
 
 
 class Place(NamedTuple):
-    """The node that chooses, and its zone."""
+    """A node and its zone."""
 
     node: str
     zone: str = ""
@@ -28,34 +28,36 @@ Row = tuple[Endpoint, Target]
 
 
 class Candidates(NamedTuple):
-    """The endpoints of one port in one family, each target once."""
+    """The endpoints of one port in one IP version, each target once, sorted by address and port."""
 
     rows: tuple[Row, ...]
 
     def chosen(self, policy: str, place: Place) -> list[Target]:
-        """For a traffic policy."""
+        """The endpoints for new connections, by traffic policy."""
         return self.local(place) if policy == LOCAL else self.everywhere(place)
 
     def everywhere(self, place: Place) -> list[Target]:
-        """For policy Cluster: the ready ones, or those of them that hints say are for this node or its zone; else the last ones."""
-        ready = [row for row in self.rows if row[0].is_ready]
-        rows = _hinted(ready, place) or ready or self._last()
+        """For policy Cluster: ready endpoints, as hints narrow them to this node or zone; else serving-terminating ones."""
+        ready = [row for row in self.rows if row[0].conditions.ready is not False]
+        rows = _hinted(ready, place) or ready or self._serving_terminating()
         return [target for _, target in rows]
 
     def local(self, place: Place) -> list[Target]:
-        """For policy Local: those on this node."""
+        """For policy Local: ready endpoints of this node, else its serving-terminating ones."""
         own = Candidates(tuple(row for row in self.rows if row[0].node_name == place.node))
-        return [target for _, target in [row for row in own.rows if row[0].is_ready] or own._last()]
+        return [target for _, target in [row for row in own.rows if row[0].is_ready] or own._serving_terminating()]
 
-    def _last(self) -> list[Row]:
+    def _serving_terminating(self) -> list[Row]:
         return [row for row in self.rows if row[0].is_serving_terminating]
 
 
 def _hinted(rows: Sequence[Row], place: Place) -> list[Row]:
-    """Those for this node, or for its zone; none unless all have hints and some are for it."""
+    """The rows for this node, or for its zone; none unless all have hints and some are for it."""
+    if any(endpoint.hints is None for endpoint, _ in rows):
+        return []
     for field, name in (("for_nodes", place.node), ("for_zones", place.zone)):
-        hints = [getattr(endpoint.hints, field, ()) for endpoint, _ in rows]
-        if rows and all(hints):
+        hints = [getattr(endpoint.hints, field) for endpoint, _ in rows]
+        if all(hints):
             found = [row for row, own in zip(rows, hints, strict=True) if any(hint.name == name for hint in own)]
             if found:
                 return found
@@ -65,30 +67,37 @@ def _hinted(rows: Sequence[Row], place: Place) -> list[Row]:
 def candidates(
     slices: Iterable[EndpointSlice], port: ServicePort, version: int, excluded: Sequence[IPNetwork] = ()
 ) -> Candidates:
-    """The endpoints of one port of a Service, without those that lie in `excluded`: there are Services, and a circle is no way."""
+    """The endpoints of one port of a Service, but for those in `excluded`: the Service CIDRs, where a connection would never arrive.
+
+    Of an endpoint that is in several slices, a ready entry counts.
+    """
     spans = [(int(net.network_address), int(net.broadcast_address)) for net in excluded if net.version == version]
-    found: dict[Target, Endpoint] = {}
+    found: dict[tuple[int, int], Row] = {}
     for slice_ in slices:
-        if VERSION.get(slice_.address_type) != version:
+        number = _number(slice_, port) if VERSION.get(slice_.address_type) == version else None
+        if number is None or number == 0:
             continue
-        number = _number(slice_, port)
-        for endpoint in slice_.endpoints or () if number else ():
-            address = _address(endpoint.addresses, version)
-            if address is not None and number and not any(first <= int(address) <= last for first, last in spans):
-                target = Target(address, number)
-                known = found.setdefault(target, endpoint)
-                if known is not endpoint and endpoint.is_ready and not known.is_ready:
-                    found[target] = endpoint
-    return Candidates(tuple((endpoint, target) for target, endpoint in found.items()))
+        for endpoint in slice_.endpoints or ():
+            try:
+                address = parse(endpoint.addresses[0])
+            except (ValueError, IndexError):
+                continue
+            if address.version != version:
+                continue
+            key = int(address), number
+            known = found.get(key)
+            if known is None or (endpoint.is_ready and not known[0].is_ready):
+                found[key] = endpoint, Target(address, number)
+    for first, last in spans:
+        for key in [key for key in found if first <= key[0] <= last]:
+            del found[key]
+    return Candidates(tuple(found[key] for key in sorted(found)))
+
+
+def by_number(target: Target) -> tuple[int, int]:
+    """Sort key: the order of targets of one IP version, and faster than comparing addresses."""
+    return int(target.ip), target.port
 
 
 def _number(slice_: EndpointSlice, port: ServicePort) -> int | None:
     return next((p.port for p in slice_.ports or () if (p.name, p.protocol) == (port.name, port.protocol)), None)
-
-
-def _address(addresses: Sequence[str], version: int) -> IPAddress | None:
-    try:
-        ip = ipaddress.ip_address(addresses[0])
-    except (ValueError, IndexError):
-        return None
-    return ip if ip.version == version else None

@@ -1,11 +1,11 @@
-"""Numbers for what has only a number in the kernel: groups of endpoints, their members, ways to choose.
+"""Numbers of what the kernel knows by a number only: groups, members of groups, load-balancing chains; and the slots of endpoints.
 
-They are given by name, and one that is free again is given last of all. An agent that starts takes over those that are in the kernel,
-and so writes nothing. What is remembered of a client is the number of a group and that of a member: whatever numbers are given again, no
-client is led to another Service.
+Numbers are assigned by name. One that is free again is assigned again after all others. An agent that starts recovers the numbers that are
+in the kernel, so that it writes nothing. The kernel stores a group's number and a member id for each client with session affinity: a member
+id that is assigned again can't lead a client to another Service.
 
-The endpoints of a group have places from 0 on, of which a packet takes one by chance. Whoever stays keeps its place: where one endpoint
-comes or goes, one or two places change, however many there are.
+The endpoints of a group have slots 0, 1, 2, …; each connection takes a random one. An endpoint that stays keeps its slot, so that one
+endpoint that comes or goes changes one or two slots, whatever the size of the group.
 """
 
 from __future__ import annotations
@@ -14,17 +14,15 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from podplane.services import tables
-from podplane.services.rules import CHOICE_BITS, CHOICE_MASK
+from podplane.services.endpoints import by_number
+from podplane.services.model import Group
+from podplane.services.rules import CHAIN_BITS, CHAIN_MASK, MAX_MEMBERS, PLAIN_COUNTS
 from podplane.state.conntrack import Target
 from podplane.state.nft import Element, Verdict
 from podplane.state.value import Value
 
-PLAIN_WAYS = 1 << CHOICE_BITS - 1
-"""Up to here, the way to choose among so many endpoints is their number."""
-MAX_MEMBERS = CHOICE_MASK
-"""So many endpoints of a group are used when clients keep to theirs."""
 SPARE = 1000
-"""So many names that are in use no more are remembered at least."""
+"""Names that are no longer used are remembered up to this many."""
 
 
 class NoNumber(Exception):
@@ -33,7 +31,7 @@ class NoNumber(Exception):
 
 @dataclass(slots=True)
 class Series:
-    """The numbers from `first` to `last`, by name."""
+    """The numbers from `first` to `last`, assigned to names. `what` names them in errors."""
 
     first: int
     last: int
@@ -44,7 +42,7 @@ class Series:
     _kept: int = 0
 
     def of(self, name: Hashable) -> int:
-        """The number of a name; NoNumber when there is none left for a new one."""
+        """The number of a name, a new one when it has none. NoNumber when all are in use."""
         number = self._by_name.get(name)
         if number is None:
             number = self._by_name[name] = self._free()
@@ -61,92 +59,97 @@ class Series:
         return number
 
     def take(self, name: Hashable, number: int) -> None:
-        """This name has this number already; the first one that says so has it."""
+        """Assign this very number, unless the name has one or the number is taken or out of range."""
         if name not in self._by_name and number not in self._used and self.first <= number <= self.last:
             self._by_name[name] = number
             self._used.add(number)
             self._latest = max(self._latest, number)
 
     def keep(self, names: Collection[Hashable]) -> None:
-        """Forget all others."""
+        """Free the numbers of all other names."""
         for name in [name for name in self._by_name if name not in names]:
             self._used.discard(self._by_name.pop(name))
 
     def is_crowded(self, most: int) -> bool:
-        """Are there many more names than can be in use (`most`), or were so many given that half of the room is gone?"""
+        """Are there far more names than the `most` that are in use, or do unused ones take half of the free numbers?"""
         room = self.last - self.first + 1 - self._kept
         return len(self._by_name) > min(most + SPARE, self._kept + room // 2)
 
-    def settle(self) -> None:
-        """The names that there are now are those in use."""
+    def mark_used(self) -> None:
+        """All names that there are now are in use (`is_crowded` counts from here)."""
         self._kept = len(self._by_name)
 
 
 @dataclass(slots=True)
 class Numbers:
-    """All of one node."""
+    """The numbers and slots of one node."""
 
-    groups: Series = field(default_factory=lambda: Series(1, (1 << 32 - CHOICE_BITS) - 1, "groups of endpoints"))
-    ways: Series = field(default_factory=lambda: Series(PLAIN_WAYS + 1, CHOICE_MASK, "ways to choose an endpoint"))
+    groups: Series = field(default_factory=lambda: Series(1, (1 << 32 - CHAIN_BITS) - 1, "groups of endpoints"))
+    chains: Series = field(default_factory=lambda: Series(PLAIN_COUNTS + 1, CHAIN_MASK, "load-balancing chains"))
     _members: dict[tuple[str, int], Series] = field(default_factory=dict)
-    _places: dict[tuple[str, int], list[Target]] = field(default_factory=dict)
+    _slots: dict[tuple[str, int], Sequence[Target]] = field(default_factory=dict)
 
-    def places(self, group: str, version: int, targets: Collection[Target]) -> list[Target]:
-        """These endpoints, that are all of a group and IP version, each at its place."""
-        before = self._places.get((group, version))
-        after = self._places[group, version] = arranged(before, set(targets)) if before else sorted(targets)
+    def slots(self, group: Group) -> Sequence[Target]:
+        """The targets of a group by slot."""
+        key = group.name, group.version
+        before = self._slots.get(key)
+        after = self._slots[key] = arranged(before, group.targets) if before else group.targets
         return after
 
-    def members(self, group: str, version: int, targets: Sequence[Target]) -> list[int]:
-        """A number of each of these endpoints, that are all of a group and IP version."""
-        series = self._members_of(group, version)
+    def member_ids(self, group: Group, targets: Sequence[Target]) -> list[int]:
+        """The id of each target of a group (`targets` are all of them, in any order); the ids of other targets are free again."""
+        series = self._members_of(group.name, group.version)
         series.keep(set(targets))
         return [series.of(target) for target in targets]
 
     def _members_of(self, group: str, version: int) -> Series:
         return self._members.setdefault((group, version), Series(1, MAX_MEMBERS, f"endpoints of {group}"))
 
-    def way(self, count: int, seconds: int) -> int:
-        """The number of a way to choose: among so many endpoints, for clients that keep theirs for so long."""
-        return count if count <= PLAIN_WAYS and not seconds else self.ways.of(tables.way(count, seconds))
+    def chain(self, count: int, seconds: int) -> int:
+        """The number of the chain that chooses among `count` endpoints, for clients that keep theirs for `seconds`."""
+        return count if count <= PLAIN_COUNTS and not seconds else self.chains.of(tables.chain_suffix(count, seconds))
 
     def recover(self, found: Iterable[Value]) -> None:
-        """Take over the numbers and places that are in the kernel."""
+        """Take over the numbers and slots that are in the kernel."""
         elements: dict[str, list[Element]] = {}
         for value in found:
             if isinstance(value, Element) and value.table == tables.NAME:
                 elements.setdefault(value.set, []).append(value)
         for version in (4, 6):
             for element in (*elements.get(f"frontends{version}", ()), *elements.get(f"inside{version}", ())):
-                self.groups.take(element.comment, _number(element.data) >> CHOICE_BITS)
+                self.groups.take(element.comment, _number(element.data) >> CHAIN_BITS)
             for element in elements.get(f"choice{version}", ()):
                 if isinstance(element.data, Verdict):
-                    self.ways.take(element.data.chain.partition("-")[2], _number(element.key))
+                    self.chains.take(element.data.chain.partition("-")[2], _number(element.key))
             self._recover_endpoints(elements, version)
 
     def _recover_endpoints(self, elements: Mapping[str, list[Element]], version: int) -> None:
-        places: dict[str, dict[int, Target]] = {}
+        slots: dict[str, dict[int, Target]] = {}
         members: dict[int, Target] = {}
         for element in elements.get(f"endpoints{version}", ()):
-            places.setdefault(element.comment, {})[element.key[1]] = _target(element)  # type: ignore[index]  # a number
+            slots.setdefault(element.comment, {})[element.key[1]] = _target(element)  # type: ignore[index]  # a number
         for element in elements.get(f"targets{version}", ()):
             mark = _number(element.key)
             members[mark] = target = _target(element)
-            self._members_of(element.comment, version).take(target, mark & CHOICE_MASK)
+            self._members_of(element.comment, version).take(target, mark & CHAIN_MASK)
         for element in elements.get(f"ids{version}", ()):
             if (mark := _number(element.data)) in members:
-                places.setdefault(element.comment, {})[element.key[1]] = members[mark]  # type: ignore[index]  # a number
-        self._places |= {(group, version): [own[place] for place in sorted(own)] for group, own in places.items()}
+                slots.setdefault(element.comment, {})[element.key[1]] = members[mark]  # type: ignore[index]  # a number
+        self._slots |= {(group, version): [own[slot] for slot in sorted(own)] for group, own in slots.items()}
 
-    def tidy(self, wanted: Collection[Value]) -> None:
-        """Forget the names that nobody uses any more, once there are many; `wanted` is all that the kernel shall hold."""
-        if self.groups.is_crowded(len(wanted)) or self.ways.is_crowded(len(wanted)):
-            for series in (self.groups, self.ways):
-                series.keep(())
-            self._members, self._places = {}, {}
-            self.recover(wanted)
-            for series in (self.groups, self.ways):
-                series.settle()
+    def is_crowded(self, groups: int) -> bool:
+        """Are there far more names than the `groups` in use need, so that `keep` is due?"""
+        return self.groups.is_crowded(groups) or self.chains.is_crowded(groups)
+
+    def keep(self, groups: Collection[Group]) -> None:
+        """Free all numbers and slots but for those of these groups, which are all in use."""
+        used = {(group.name, group.version) for group in groups}
+        self.groups.keep({name for name, _ in used})
+        self.chains.keep({tables.chain_suffix(len(group.targets), group.affinity_seconds) for group in groups})
+        self._members = {key: series for key, series in self._members.items() if key in used}
+        self._slots = {key: targets for key, targets in self._slots.items() if key in used}
+        for series in (self.groups, self.chains):
+            series.mark_used()
 
 
 def _number(parts: object) -> int:
@@ -155,16 +158,15 @@ def _number(parts: object) -> int:
 
 
 def _target(element: Element) -> Target:
-    return element.data  # type: ignore[return-value]  # as these maps have it
+    return Target(*element.data)  # type: ignore[misc]  # as these maps have it
 
 
-def arranged(before: Sequence[Target], targets: set[Target]) -> list[Target]:
-    """`targets` at places from 0 on: those that are within keep theirs, the others fill what is free."""
-    count = len(targets)
-    within = before[:count]
-    staying = targets.intersection(within)
-    if len(staying) == count:
+def arranged(before: Sequence[Target], targets: Collection[Target]) -> list[Target]:
+    """`targets` in slots from 0 on: those that have a slot within keep it, the others fill the rest in order."""
+    within = before[: len(targets)]
+    staying = set(targets).intersection(within)
+    if len(staying) == len(targets):
         return list(within)
-    others = iter(sorted(targets - staying))
+    others = iter(sorted((target for target in targets if target not in staying), key=by_number))
     kept = [target if target in staying else next(others) for target in within]
     return [*kept, *others]

@@ -1,6 +1,6 @@
-"""Rows of expressions for rules of Services, under names that say what they do.
+"""Expressions for rules of Services, each function named after what its row does.
 
-An address takes a whole register of 16 bytes for IPv6 and four of them for IPv4; what follows it in a key lies in the next ones.
+Registers: an IPv6 address fills one of 16 bytes, an IPv4 address one of 4 bytes; the next part of a key is in the register behind.
 """
 
 from __future__ import annotations
@@ -45,18 +45,22 @@ ADDRESS_AND_PORT = 1 | 2
 """NF_NAT_RANGE_MAP_IPS, NF_NAT_RANGE_PROTO_SPECIFIED."""
 TCP_RESET, ICMPX, PORT_UNREACHABLE = 1, 2, 1
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
-CHOICE_BITS = 14
-CHOICE_MASK = (1 << CHOICE_BITS) - 1
-"""The lower bits of a mark say how is chosen, those above which group it is."""
-FRONTENDS, INSIDE = "frontends", "inside"
-"""Maps that lead to a group: of all frontends, and of those that lead elsewhere for clients inside the cluster."""
+CHAIN_BITS = 14
+CHAIN_MASK = (1 << CHAIN_BITS) - 1
+"""The lower bits of a mark are the number of the load-balancing chain, or of a member; those above are the group's number."""
+MAX_MEMBERS = CHAIN_MASK
+"""The most endpoints of a group with session affinity that are used."""
+PLAIN_COUNTS = 1 << CHAIN_BITS - 1
+"""Up to this many endpoints, the number of a chain without affinity is their count."""
+FRONTENDS, CLUSTER_FRONTENDS = "frontends", "inside"
+"""Maps from a frontend to its group: of all, and for clients inside the cluster where theirs is another group."""
 FIRST = 1
 """The first register."""
 SIZE = {4: 4, 6: 16}
 DYNSET_UPDATE, DYNSET_DELETE = 1, 2
 """NFT_DYNSET_OP_UPDATE, NFT_DYNSET_OP_DELETE."""
 SECOND, THIRD = {4: 9, 6: 2}, {4: 10, 6: 13}
-"""The registers behind an address, and one further."""
+"""The register behind an address, and the next one."""
 
 
 def _address(version: int, offset: int, register: int = FIRST) -> Payload:
@@ -82,21 +86,21 @@ def to_group(version: int, kind: str = FRONTENDS) -> Row:
     return (*frontend(version), Lookup(set=f"{kind}{version}", dreg=FIRST), Meta(key=META_MARK, sreg=FIRST))
 
 
-def by_choice(name: str) -> Row:
-    """`meta mark & 0x00003fff vmap @name`: to the chain that chooses as the group wants it."""
-    return (Meta(key=META_MARK, dreg=FIRST), _masked(CHOICE_MASK), Lookup(set=name, dreg=0))
+def to_chain(name: str) -> Row:
+    """`meta mark & 0x00003fff vmap @name`: to the load-balancing chain of the group."""
+    return (Meta(key=META_MARK, dreg=FIRST), _masked(CHAIN_MASK), Lookup(set=name, dreg=0))
 
 
-def drop_choice() -> Row:
-    """`meta mark set meta mark & 0xffffc000`: the group alone."""
-    return (Meta(key=META_MARK, dreg=FIRST), _masked(~CHOICE_MASK & 0xFFFF_FFFF), Meta(key=META_MARK, sreg=FIRST))
+def clear_chain() -> Row:
+    """`meta mark set meta mark & 0xffffc000`: keep the group's number only."""
+    return (Meta(key=META_MARK, dreg=FIRST), _masked(~CHAIN_MASK & 0xFFFF_FFFF), Meta(key=META_MARK, sreg=FIRST))
 
 
 def _masked(mask: int) -> Bitwise:
     return Bitwise(length=4, mask=mask.to_bytes(4, "little"), xor=bytes(4))
 
 
-def choose(version: int, protocol_name: str, count: int) -> tuple[Row, ...]:
+def dnat_to_random_endpoint(version: int, protocol_name: str, count: int) -> tuple[Row, ...]:
     """`meta l4proto tcp dnat ip to meta mark . numgen random mod 3 map @endpoints4`."""
     return (
         protocol(protocol_name),
@@ -104,33 +108,33 @@ def choose(version: int, protocol_name: str, count: int) -> tuple[Row, ...]:
             Meta(key=META_MARK, dreg=FIRST),
             Numgen(dreg=9, modulus=count, type=RANDOM),
             Lookup(set=f"endpoints{version}", dreg=FIRST),
-            to_target(version),
+            dnat(version),
         ),
     )
 
 
-def client(version: int) -> Row:
-    """`ip saddr . meta mark & 0xffffc000`, in registers: who asks for which group."""
+def affinity_key(version: int) -> Row:
+    """`ip saddr . meta mark & 0xffffc000`, in registers: the key of `affinity4`."""
     mark = SECOND[version]
     return (
         _address(version, SOURCE_OFFSET[version]),
         Meta(key=META_MARK, dreg=mark),
-        Bitwise(sreg=mark, dreg=mark, length=4, mask=(~CHOICE_MASK & 0xFFFF_FFFF).to_bytes(4, "little"), xor=bytes(4)),
+        Bitwise(sreg=mark, dreg=mark, length=4, mask=(~CHAIN_MASK & 0xFFFF_FFFF).to_bytes(4, "little"), xor=bytes(4)),
     )
 
 
-def recall(version: int) -> tuple[Row, ...]:
-    """`meta mark set ip saddr . … map @affinity4 meta mark @sticky4`: the endpoint of last time, if it is there."""
-    found = (*client(version), Lookup(set=f"affinity{version}", dreg=FIRST), Meta(key=META_MARK, sreg=FIRST))
+def load_affinity(version: int) -> tuple[Row, ...]:
+    """`meta mark set ip saddr . … map @affinity4 meta mark @sticky4`: the stored endpoint, while it exists."""
+    found = (*affinity_key(version), Lookup(set=f"affinity{version}", dreg=FIRST), Meta(key=META_MARK, sreg=FIRST))
     return (found, (Meta(key=META_MARK, dreg=FIRST), Lookup(set=f"sticky{version}")))
 
 
-def forget(version: int) -> Row:
+def delete_affinity(version: int) -> Row:
     """`delete @affinity4 { ip saddr . … : meta mark }`."""
     return _affinity(version, DYNSET_DELETE, 0)
 
 
-def remember(version: int, seconds: int) -> Row:
+def update_affinity(version: int, seconds: int) -> Row:
     """`update @affinity4 { ip saddr . … timeout 3h : meta mark }`."""
     return _affinity(version, DYNSET_UPDATE, seconds * 1000)
 
@@ -138,11 +142,11 @@ def remember(version: int, seconds: int) -> Row:
 def _affinity(version: int, op: int, milliseconds: int) -> Row:
     data = THIRD[version]
     update = Dynset(set=f"affinity{version}", op=op, data=data, timeout=milliseconds)
-    return (*client(version), Meta(key=META_MARK, dreg=data), update)
+    return (*affinity_key(version), Meta(key=META_MARK, dreg=data), update)
 
 
-def pick(version: int, count: int) -> Row:
-    """`meta mark set meta mark . numgen random mod 3 map @ids4`: the number of an endpoint of a group."""
+def random_member(version: int, count: int) -> Row:
+    """`meta mark set meta mark . numgen random mod 3 map @ids4`: the mark of a random endpoint of the group."""
     return (
         Meta(key=META_MARK, dreg=FIRST),
         Numgen(dreg=9, modulus=count, type=RANDOM),
@@ -151,14 +155,14 @@ def pick(version: int, count: int) -> Row:
     )
 
 
-def to_endpoint(version: int, protocol_name: str) -> tuple[Row, ...]:
-    """`meta l4proto tcp dnat ip to meta mark map @targets4`: to the endpoint of this number."""
-    load = (Meta(key=META_MARK, dreg=FIRST), Lookup(set=f"targets{version}", dreg=FIRST), to_target(version))
+def dnat_to_member(version: int, protocol_name: str) -> tuple[Row, ...]:
+    """`meta l4proto tcp dnat ip to meta mark map @targets4`: to the endpoint with this mark."""
+    load = (Meta(key=META_MARK, dreg=FIRST), Lookup(set=f"targets{version}", dreg=FIRST), dnat(version))
     return (protocol(protocol_name), load)
 
 
-def to_target(version: int) -> Nat:
-    """`dnat ip to` the address and port in registers, as the kernel tells it back."""
+def dnat(version: int) -> Nat:
+    """`dnat ip to` the address and port in registers, in the form in which the kernel dumps it."""
     family, port = NFPROTO[version], SECOND[version]
     return Nat(
         type=DESTINATION_NAT, family=family, address=FIRST, address_max=FIRST, port=port, port_max=port, flags=ADDRESS_AND_PORT

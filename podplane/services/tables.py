@@ -1,16 +1,16 @@
-"""The nf_tables of Services that do not depend on any of them: sets, maps, base chains, and the chains that choose.
+"""The nf_tables objects that Services share: the table, sets and maps, base chains, and load-balancing chains.
 
-    prerouting, output (nat)   frontends4: (address, protocol, port) → mark       that is the group, and how many endpoints it has
-                               choice4:    how many → goto lb4-<n>
+    prerouting, output (nat)   frontends4: (address, protocol, port) → mark       the numbers of the group and of a load-balancing chain
+                               choice4:    number of the chain → goto lb4-<n>
     lb4-<n>                    endpoints4: (group, random number below n) → (address, port)      destination NAT
-    refuse (filter)            what still goes to a Service address goes nowhere: reject
-    postrouting (nat)          masquerade where the answer would not come back this way
+    refuse (filter)            reject what is addressed to a Service still, after translation
+    postrouting (nat)          masquerade where replies would not pass this node otherwise
 
-With session affinity, lb4-<n>-<seconds> first looks whether affinity4 remembers this client's endpoint of the group, and else chooses one
-(ids4); kept4-<seconds> remembers it and goes there (targets4).
+With session affinity, lb4-<n>-<seconds> looks up the client's endpoint of the group in affinity4, or chooses one (ids4);
+kept4-<seconds> stores it in affinity4 and translates the destination (targets4).
 
-So a new connection costs three lookups, whatever the number of Services, and a Service costs its frontends and its endpoints. Only the
-first packet of a connection gets here; connection tracking does the rest. The mark is used by the first packet only, and cleared.
+So a new connection costs three lookups, whatever the number of Services; a Service costs an element for each frontend and endpoint. Only
+the first packet of a connection passes the nat hooks; connection tracking translates the others. The mark is cleared again.
 
 Sources: nft(8); k8s.io/kubernetes, pkg/proxy/nftables (what is masqueraded, what is refused).
 """
@@ -33,29 +33,32 @@ from podplane.state.value import Fragment, IPNetwork, Value, fragment
 TABLE = ("inet", "podplane-services")
 TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 GUARD_PRIORITY, DNAT_PRIORITY, REFUSE_PRIORITY, SNAT_PRIORITY = -120, -100, -90, 100
-"""Before NF_IP_PRI_NAT_DST, that, after it, NF_IP_PRI_NAT_SRC."""
+"""Before NF_IP_PRI_NAT_DST; that; after it; NF_IP_PRI_NAT_SRC."""
 FAMILY, NAME = TABLE
 COUNTS = "net.netfilter.nf_conntrack_acct"
-"""Packets and bytes of tracked connections are counted: there is one counter a connection, and nothing in the tables."""
+"""With this sysctl the kernel counts packets and bytes of each tracked connection, so the tables need no counters."""
 ORDER = (
     *("endpoints", "targets", "ids", "sticky", "choice", "hairpin", "local"),
     *("guarded", "owned", "addresses", "refused", "inside", "frontends"),
 )
-"""In this order sets are filled, and emptied in reverse: what leads somewhere comes when that is there, and its guard before it."""
+"""The order in which sets are filled; they are emptied in reverse. An element is added after those that it leads to, and a guard before
+the frontend that it protects."""
 RANK = {kind: rank for rank, kind in enumerate(ORDER, 1)}
 MAX_CLIENTS = 65535
-"""So many are remembered for session affinity, of each family."""
+"""The most clients of each IP version whose endpoint is stored for session affinity."""
+CACHED = 1024
+"""The most chains and elements of each kind that are kept to be shared: they depend on what users write."""
 
 
 def name(kind: str, version: int) -> str:
-    """A set or a chain of one family."""
+    """The name of a set or chain of one IP version."""
     return f"{kind}{version}"
 
 
 def _set(
     kind: str, version: int, key: tuple[str, ...], data: tuple[str, ...] = (), *, interval: bool = False, size: int = 0
 ) -> Set:
-    """One of the sets; those that are filled by rules have no rank."""
+    """A set of the table, with its rank in ORDER; sets that rules fill have none."""
     return Set(
         family=FAMILY,
         table=NAME,
@@ -69,52 +72,52 @@ def _set(
 
 
 def element(kind: str, version: int, key: tuple[object, ...], data: object = None, comment: str = "") -> Element:
-    """An element of one of the sets."""
+    """An element of a set of the table."""
     return Element(family=FAMILY, table=NAME, set=name(kind, version), key=key, data=data, comment=comment)  # type: ignore[arg-type]  # parts
 
 
-def way(count: int, seconds: int) -> str:
-    """A way to choose, as the chain is called that does it: among so many endpoints, for clients that keep theirs for so long."""
+def chain_suffix(count: int, seconds: int) -> str:
+    """What follows `lb4-` in the name of the chain that chooses among `count` endpoints, with session affinity for `seconds`."""
     return f"{count}-{seconds}" if seconds else str(count)
 
 
-@functools.cache
-def choice(version: int, number: int, count: int, seconds: int = 0) -> Element:
-    """How a way to choose is found by its number: all groups that are chosen from like this share it."""
-    return element("choice", version, (number,), Verdict(GOTO, f"lb{version}-{way(count, seconds)}"), f"among {count}")
+@functools.lru_cache(maxsize=CACHED)
+def chain_element(version: int, number: int, count: int, seconds: int = 0) -> Element:
+    """The element that leads from a chain's number to the chain; all groups with this count and affinity share it."""
+    return element("choice", version, (number,), Verdict(GOTO, f"lb{version}-{chain_suffix(count, seconds)}"), f"among {count}")
 
 
-@functools.cache
-def chooser(version: int, count: int, seconds: int = 0) -> tuple[Chain, ...]:
-    """The chains that choose among so many endpoints, each with the same chance; with session affinity, for a client that has none yet."""
-    name, why = f"lb{version}-{way(count, seconds)}", f"one of {count}"
+@functools.lru_cache(maxsize=CACHED)
+def load_balancing_chains(version: int, count: int, seconds: int = 0) -> tuple[Chain, ...]:
+    """The chains that choose one of `count` endpoints at random; with session affinity, for clients without a stored endpoint."""
+    name, why = f"lb{version}-{chain_suffix(count, seconds)}", f"one of {count}"
     if seconds:
-        return _recaller(name, version, count, seconds)
-    choices = (rule(*r.choose(version, protocol, count), comment=why) for protocol in r.PROTOCOLS)
-    return (_chain(name, (rule(r.drop_choice()), *choices)),)
+        return _affinity_chains(name, version, count, seconds)
+    choices = (rule(*r.dnat_to_random_endpoint(version, protocol, count), comment=why) for protocol in r.PROTOCOLS)
+    return (_chain(name, (rule(r.clear_chain()), *choices)),)
 
 
-def _recaller(name: str, version: int, count: int, seconds: int) -> tuple[Chain, ...]:
-    """What is remembered of a client is its endpoint's number, with the group's in its upper bits. When that is gone, it leads nowhere."""
+def _affinity_chains(name: str, version: int, count: int, seconds: int) -> tuple[Chain, ...]:
+    """The same with session affinity. A client's mark (group number and member id) is stored, and is valid while `sticky` has it."""
     kept = f"kept{version}-{seconds}"
     go = r.verdict(Verdict(GOTO, kept))
     rules = (
-        rule(r.drop_choice()),
-        rule(family(version), *r.recall(version), go, comment="the endpoint that the client had"),
-        rule(r.drop_choice()),
-        rule(family(version), r.forget(version), comment="that is gone"),
-        rule(family(version), r.pick(version, count), go, comment=f"one of {count}"),
+        rule(r.clear_chain()),
+        rule(family(version), *r.load_affinity(version), go, comment="the endpoint that the client had"),
+        rule(r.clear_chain()),
+        rule(family(version), r.delete_affinity(version), comment="that is gone"),
+        rule(family(version), r.random_member(version, count), go, comment=f"one of {count}"),
     )
     keep = (
-        rule(family(version), r.remember(version, seconds), comment=f"the client keeps its endpoint for {seconds} s"),
-        *(rule(*r.to_endpoint(version, protocol)) for protocol in r.PROTOCOLS),
+        rule(family(version), r.update_affinity(version, seconds), comment=f"the client keeps its endpoint for {seconds} s"),
+        *(rule(*r.dnat_to_member(version, protocol)) for protocol in r.PROTOCOLS),
     )
     return _chain(kept, keep), _chain(name, rules)
 
 
-@functools.cache
-def memory(version: int) -> tuple[Set, ...]:
-    """The sets of session affinity. They come with the first Service that wants it: the kernel makes room for all clients at once."""
+@functools.lru_cache(maxsize=CACHED)
+def affinity_sets(version: int) -> tuple[Set, ...]:
+    """The sets of session affinity. They come with the first Service that needs them: the kernel allocates `affinity` at once."""
     address = TYPE[version]
     shapes: dict[str, tuple[tuple[str, ...], tuple[str, ...], int]] = {
         "targets": (("mark",), (address, "inet_service"), 0),
@@ -125,9 +128,9 @@ def memory(version: int) -> tuple[Set, ...]:
     return tuple(_set(kind, version, key, data, size=size) for kind, (key, data, size) in shapes.items())
 
 
-@functools.cache
-def guard(version: int) -> tuple[Set | Chain, ...]:
-    """What looks at the source of connections to load balancers. It comes with the first Service that says who may come."""
+@functools.lru_cache(maxsize=CACHED)
+def guard_chains(version: int) -> tuple[Set | Chain, ...]:
+    """The set and chains that check the source of connections to load balancers. They come with the first Service that has ranges."""
     address = TYPE[version]
     guarded = _set("guarded", version, (address, "inet_proto", "inet_service"), ("verdict",))
     look = rule(family(version), r.is_new(), r.by_frontend(version, guarded.name))
@@ -136,16 +139,16 @@ def guard(version: int) -> tuple[Set | Chain, ...]:
     return guarded, *chains
 
 
-@functools.cache
-def sources(version: int, ranges: tuple[IPNetwork, ...]) -> Chain:
-    """The chain that lets these in and nobody else. Services that say the same share it."""
+@functools.lru_cache(maxsize=CACHED)
+def source_ranges_chain(version: int, ranges: tuple[IPNetwork, ...]) -> Chain:
+    """The chain that accepts connections from these networks only. Services with the same ranges share it."""
     rules = [rule(family(version), source_in(network), r.accept()) for network in ranges]
     digest = hashlib.blake2s(" ".join(map(str, ranges)).encode(), digest_size=6).hexdigest()
     return _chain(f"from{version}-{digest}", (*rules, rule(counter(), r.drop(), comment="not in loadBalancerSourceRanges")))
 
 
 def plan(node: Node, config: NetworkConfig) -> Fragment:
-    """The table of this node, without any Service; nothing while it has no blocks."""
+    """What the node needs for Services before there is one; nothing while the node has no pod CIDRs."""
     blocks = [ipaddress.ip_network(block) for block in node.spec.pod_cidrs]
     if not blocks or not config.service_cidrs:
         return {}
@@ -158,7 +161,7 @@ def plan(node: Node, config: NetworkConfig) -> Fragment:
 
 
 def _routes(node: Node, versions: Iterable[int], config: NetworkConfig) -> Iterator[Route]:
-    """A way for what the node itself sends to a cluster IP: without any it is refused before it could be translated."""
+    """Routes to the Service CIDRs: without a route, the node's own packets to a cluster IP fail before they can be translated."""
     ips = {ip.version: ip for ip in reversed([ipaddress.ip_address(ip) for ip in node.internal_ips])}
     for cidr in map(ipaddress.ip_network, config.service_cidrs):
         if cidr.version in versions and cidr.version in ips:
@@ -166,7 +169,7 @@ def _routes(node: Node, versions: Iterable[int], config: NetworkConfig) -> Itera
 
 
 def sets(version: int) -> Iterator[Set]:
-    """The sets and maps of a family."""
+    """The sets and maps of an IP version."""
     address = TYPE[version]
     frontend = (address, "inet_proto", "inet_service")
     shapes: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -185,7 +188,7 @@ def sets(version: int) -> Iterator[Set]:
 
 
 def _local(version: int, blocks: Iterable[IPNetwork], node: Node) -> Iterator[Element]:
-    """Whose answers pass this node anyway: its pods and itself."""
+    """The clients whose replies pass this node anyway: its pods and itself."""
     for block in blocks:
         if block.version == version:
             yield element("local", version, (block,), comment="pods of this node")
@@ -197,7 +200,7 @@ def _local(version: int, blocks: Iterable[IPNetwork], node: Node) -> Iterator[El
 def _base_chains(versions: Iterable[int], config: NetworkConfig) -> Iterator[Chain]:
     versions = list(versions)
     cidrs = [cidr for cidr in map(ipaddress.ip_network, config.service_cidrs) if cidr.version in versions]
-    translate = [rule(family(v), r.to_group(v), r.by_choice(name("choice", v)), comment="to Services") for v in versions]
+    translate = [rule(family(v), r.to_group(v), r.to_chain(name("choice", v)), comment="to Services") for v in versions]
     from_pods, from_here = _shortcuts(versions, config)
     refuse = [rule(r.is_established(), r.accept())]
     refuse += [
@@ -220,22 +223,22 @@ def _base_chains(versions: Iterable[int], config: NetworkConfig) -> Iterator[Cha
 
 
 def _shortcuts(versions: Iterable[int], config: NetworkConfig) -> tuple[list[Rule], list[Rule]]:
-    """For pods, and for the node itself, an address from outside that serves this node's endpoints only is one of the whole cluster."""
+    """Rules for clients inside (pods, the node itself): with externalTrafficPolicy Local they still reach all endpoints."""
     versions = list(versions)
     why = "externalTrafficPolicy is for clients from outside"
-    rows = {v: (r.to_group(v, r.INSIDE), r.by_choice(name("choice", v))) for v in versions}
+    rows = {v: (r.to_group(v, r.CLUSTER_FRONTENDS), r.to_chain(name("choice", v))) for v in versions}
     cidrs = [cidr for cidr in map(ipaddress.ip_network, config.cluster_cidrs) if cidr.version in versions]
     from_pods = [rule(family(c.version), source_in(c), *rows[c.version], comment=why) for c in cidrs]
     return from_pods, [rule(family(v), *rows[v], comment=why) for v in versions]
 
 
 def _rejections(match: tuple[Row, ...], why: str) -> list[Rule]:
-    """A reset for TCP, ICMP's "port unreachable" for the rest."""
+    """Rules that reject: a reset for TCP, ICMP "port unreachable" for other protocols."""
     return [rule(*match, r.protocol("tcp"), r.reject_with_reset(), comment=why), rule(*match, r.reject(), comment=why)]
 
 
 def _masquerades(versions: Iterable[int], cidrs: Iterable[IPNetwork], config: NetworkConfig) -> Iterator[Rule]:
-    """Of what was translated here: a pod that reaches itself, and what comes from elsewhere and goes on to another node."""
+    """Rules that masquerade translated connections: of a pod to itself, and from another machine on to another node."""
     for v in versions:
         itself = (family(v), r.was_translated(), r.pair_in(v, name("hairpin", v)))
         yield rule(*itself, masquerade(), comment="a pod that reaches itself through its Service")

@@ -1,27 +1,26 @@
 """Desired state of one node: the reference-counted union of the fragments of all keys.
 
-Each key (`pod/default/web`, `node/node2`, …) owns one fragment. Equal values of several fragments are one kernel object,
-which stays until the last of them lets it go; unequal values for one identity are a conflict that names both keys.
+Each key (a pod, a node, a Service, …) owns one fragment. Equal values of several fragments are one kernel object, which
+stays until the last
+of them releases it; unequal values for one identity are a conflict that names both keys.
 `replace` costs what the two versions of the one fragment cost, whatever the size of the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 
-from podplane.state.operations import Operation
 from podplane.state.value import Fragment, Identity, Value
 
 EMPTY: Fragment = {}
 
 
 class Conflict(Exception):
-    """Two keys want different things of one kernel object."""
+    """Two keys want unequal values for one kernel object: `claimant` asks for `value`, `owner` has it already."""
 
-    def __init__(self, key: str, value: Value, other_key: str, other: Value) -> None:
-        super().__init__(f"{key} wants {value}, but {other_key} wants {other}")
-        self.wanted_by, self.key = key, other_key
-        """Who wants it, and who has it."""
+    def __init__(self, claimant: Hashable, value: Value, owner: Hashable, present: Value) -> None:
+        super().__init__(f"{claimant} wants {value}, but {owner} wants {present}")
+        self.claimant, self.owner = claimant, owner
         self.value = value
 
 
@@ -29,12 +28,16 @@ class Desired(Mapping[Identity, Value]):
     """The union of all fragments, as a mapping; changed by `replace` only."""
 
     def __init__(self) -> None:
-        self._fragments: dict[str, Fragment] = {}
+        self._fragments: dict[Hashable, Fragment] = {}
         self._values: dict[Identity, Value] = {}
-        self._owners: dict[Identity, dict[str, None]] = {}
+        self._owners: dict[Identity, Hashable | dict[Hashable, None]] = {}
+        """The key that owns an object; of a shared one, all of them. Nearly all objects have one owner."""
 
     def __getitem__(self, identity: Identity) -> Value:
         return self._values[identity]
+
+    def __contains__(self, identity: object) -> bool:
+        return identity in self._values
 
     def __iter__(self) -> Iterator[Identity]:
         return iter(self._values)
@@ -43,62 +46,76 @@ class Desired(Mapping[Identity, Value]):
         return len(self._values)
 
     @property
-    def keys_planned(self) -> frozenset[str]:
+    def keys_planned(self) -> frozenset[Hashable]:
         """The keys that own a fragment."""
         return frozenset(self._fragments)
 
-    def fragment(self, key: str) -> Fragment:
+    def fragment(self, key: Hashable) -> Fragment:
         """What a key asked for; empty when it asks for nothing."""
         return self._fragments.get(key, EMPTY)
 
-    def owners(self, identity: Identity) -> tuple[str, ...]:
+    def owners(self, identity: Identity) -> tuple[Hashable, ...]:
         """The keys that asked for this object."""
-        return tuple(self._owners.get(identity, ()))
+        found = self._owners.get(identity, {})
+        return tuple(found) if isinstance(found, dict) else (found,)
 
-    def replace(self, key: str, fragment: Fragment) -> list[Operation]:
-        """Make `fragment` the one of `key` (empty: the key goes) and return what changes. Conflict leaves all as it was."""
+    def replace(self, key: Hashable, fragment: Fragment) -> list[tuple[Identity, Value | None]]:
+        """Make `fragment` the one of `key` (empty: the key goes).
+
+        Returns (identity, value wanted before) of each object for which that changes what is wanted. Conflict leaves everything as it was.
+        """
         old = self._fragments.get(key, EMPTY)
-        self._refuse_conflicts(key, fragment)
-        operations = [self._release(key, identity) for identity in old if identity not in fragment]
-        operations += [self._claim(key, identity, value) for identity, value in fragment.items()]
+        there: list[Identity] = []
+        new: dict[Identity, Value] = {}
+        for identity, value in fragment.items():
+            if identity in self._values:
+                there.append(identity)
+            else:
+                new[identity] = value
+        changed = self._changed(key, fragment, there)
+        gone = [identity for identity in old if identity not in fragment and self._release(key, identity)]
+        changes: list[tuple[Identity, Value | None]] = [(identity, self._values.pop(identity)) for identity in gone]
+        for identity in there:
+            if identity not in old:
+                self._share(key, identity)
+        self._values.update(new)
+        self._owners.update(dict.fromkeys(new, key))
+        changes += [(identity, None) for identity in new]
+        for identity, before in changed:
+            self._values[identity] = fragment[identity]
+            changes.append((identity, before))
         if fragment:
             self._fragments[key] = fragment
         else:
             self._fragments.pop(key, None)
-        return [operation for operation in operations if operation is not None]
+        return changes
 
-    def _refuse_conflicts(self, key: str, fragment: Fragment) -> None:
-        for identity, value in fragment.items():
-            present = self._values.get(identity)
-            if present is None or present == value:
-                continue
-            other = next((owner for owner in self._owners[identity] if owner != key), None)
-            if other is not None:
-                raise Conflict(key, value, other, present)
+    def _changed(self, key: Hashable, fragment: Fragment, there: Iterable[Identity]) -> list[tuple[Identity, Value]]:
+        """The changes of objects that are there. Conflict when another key owns one."""
+        changed: list[tuple[Identity, Value]] = []
+        for identity in there:
+            value, present = fragment[identity], self._values[identity]
+            if present is not value and present != value:
+                other = next((owner for owner in self.owners(identity) if owner != key), None)
+                if other is not None:
+                    raise Conflict(key, value, other, present)
+                changed.append((identity, present))
+        return changed
 
-    def _release(self, key: str, identity: Identity) -> Operation | None:
+    def _share(self, key: Hashable, identity: Identity) -> None:
+        """One more key owns this object."""
         owners = self._owners[identity]
-        del owners[key]
-        if owners:
-            return None
+        if isinstance(owners, dict):
+            owners[key] = None
+        else:
+            self._owners[identity] = {owners: None, key: None}
+
+    def _release(self, key: Hashable, identity: Identity) -> bool:
+        """Does nobody want it any more?"""
+        owners = self._owners[identity]
+        if isinstance(owners, dict):
+            del owners[key]
+            if owners:
+                return False
         del self._owners[identity]
-        return Operation(self._values.pop(identity), None)
-
-    def _claim(self, key: str, identity: Identity, value: Value) -> Operation | None:
-        self._owners.setdefault(identity, {})[key] = None
-        old = self._values.get(identity)
-        if old == value:
-            return None
-        self._values[identity] = value
-        return Operation(old, value)
-
-
-def compose(operations: list[Operation]) -> list[Operation]:
-    """One operation an object: from the first `old` to the last `new`, those without effect left out."""
-    first: dict[Identity, Value | None] = {}
-    last: dict[Identity, Value | None] = {}
-    for operation in operations:
-        identity = operation.value.identity
-        first.setdefault(identity, operation.old)
-        last[identity] = operation.new
-    return [Operation(first[i], last[i]) for i in last if first[i] != last[i]]
+        return True

@@ -34,7 +34,8 @@ class Link(Value, frozen=True, gc=False, kw_only=True):
     """A network interface.
 
     `kind` is IFLA_INFO_KIND ("bridge", "veth", "vxlan"), or "" for an interface that is there already (lo, eth0) and is
-    only configured: such a link is never created or deleted. `alias` (IFLA_IFALIAS) names the API object that asked for it.
+    only configured: such a link is never created or deleted. `alias` (IFLA_IFALIAS) marks a link as podplane's and names the
+    API object that asked for it (`state.ownership`).
     """
 
     name: str
@@ -89,11 +90,15 @@ class Route(Value, frozen=True, gc=False, kw_only=True):
 
 
 class Neighbour(Value, frozen=True, gc=False, kw_only=True):
-    """A permanent neighbour: `ip` on `link` has `mac` (arp_tbl, nd_tbl). Permanent entries don't count against gc_thresh3."""
+    """A permanent neighbour: `ip` on `link` has `mac` (arp_tbl, nd_tbl). Permanent entries don't count against gc_thresh3.
+
+    `protocol` (NDA_PROTOCOL) is the number of its owner, by which it is read back; 0: it has none.
+    """
 
     link: str
     ip: IPAddress
     mac: str
+    protocol: int = 0
 
     @property
     def identity(self) -> Identity:

@@ -207,6 +207,13 @@ class Notrack(Expression, frozen=True, kw_only=True):
     """Leave the packet out of connection tracking."""
 
 
+class Opaque(Expression, frozen=True, kw_only=True):
+    """An expression in the kernel that has no type here: its name, and its attributes as the kernel dumps them. Nothing plans one."""
+
+    name: str
+    content: bytes
+
+
 class Rule(msgspec.Struct, frozen=True):
     """Expressions from left to right, and the API object that asked for them."""
 
@@ -295,3 +302,36 @@ class Element(NftValue, frozen=True, gc=False, kw_only=True):
     @property
     def identity(self) -> Identity:
         return ("nft element", self.netns, self.family, self.table, self.set, self.key)
+
+
+class OpaqueElement(NftValue, frozen=True, gc=False, kw_only=True):
+    """An element in the kernel that `Element` can't describe (a range, a timeout, an expression). Nothing plans one; it may be deleted.
+
+    It has the identity of the element that it stands in the place of; `content` is the list of elements that names it to the kernel.
+    """
+
+    set: str
+    key: tuple[Part | bytes, ...]
+    content: bytes
+
+    @property
+    def identity(self) -> Identity:
+        return ("nft element", self.netns, self.family, self.table, self.set, self.key)
+
+
+class OpaqueObject(NftValue, frozen=True, gc=False, kw_only=True):
+    """An object in one of our tables that has no type here, or one of a type that has, with attributes that it has no field for.
+
+    Nothing plans one; it may be deleted, or replaced by the value of the same identity. `kind` is table, chain, set, object (a
+    counter, a quota, a limit, … that rules refer to; `number` is its NFT_OBJECT_ type) or flowtable.
+    """
+
+    kind: str
+    name: str = ""
+    number: int = 0
+    content: bytes
+
+    @property
+    def identity(self) -> Identity:
+        place = (f"nft {self.kind}", self.netns, self.family, self.table)
+        return {"table": place, "object": (*place, self.number, self.name)}.get(self.kind, (*place, self.name))

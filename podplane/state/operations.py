@@ -10,11 +10,52 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from podplane.state.network import Link
 from podplane.state.value import Identity, Value
 
 
+class Observation(NamedTuple):
+    """What the kernel said of one object: the value that it holds now, or None when the object is gone."""
+
+    identity: Identity
+    value: Value | None
+
+
+class LinkEvent(NamedTuple):
+    """What happened to a link since it was asked last: how it is now, and what came between.
+
+    `is_uncertain`: it came, went, was set up or down, or lost an IPv4 address: what lies on it must be read again.
+    `lost_carrier`: it had a carrier, and lost it (for a moment, maybe).
+    """
+
+    is_present: bool
+    is_up: bool = False
+    is_uncertain: bool = False
+    lost_carrier: bool = False
+
+    def after(self, former: LinkEvent | None) -> LinkEvent:
+        """This event after a former one."""
+        if former is None:
+            return self
+        return LinkEvent(
+            self.is_present, self.is_up, self.is_uncertain or former.is_uncertain, self.lost_carrier or former.lost_carrier
+        )
+
+
+@dataclass(slots=True)
+class Changes:
+    """What the kernel notified: observations of owned objects, links that came, went or changed up, down or carrier, by name.
+
+    `lost` says that notifications were lost: everything has to be read again.
+    """
+
+    observations: list[Observation] = field(default_factory=list)
+    links: dict[str, LinkEvent] = field(default_factory=dict)
+    lost: bool = False
+
+
 class Operation(NamedTuple):
-    """Make `new` out of `old` (both have one identity); None as `old` creates, None as `new` deletes."""
+    """Make `new` out of `old` (both have one identity): `old` is what the kernel is known to hold; None creates, or deletes."""
 
     old: Value | None
     new: Value | None
@@ -41,15 +82,22 @@ class Failure:
 
 @dataclass(slots=True)
 class Report:
-    """What `apply` did: every operation is in exactly one of the two lists."""
+    """What `apply` did: every operation is in exactly one of `applied` and `failed`.
+
+    `recreated` are links that were deleted and made again, because the kernel can't change what was to change. With the old
+    link the kernel deleted its addresses, routes, neighbours, proxies and forwarding entries, except those that a later
+    operation of the same call made; its ports, and devices on top of it, lost it.
+    """
 
     applied: list[Operation] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
+    recreated: list[Link] = field(default_factory=list)
 
     def merge(self, other: Report) -> None:
         """Add another report's lists to this one."""
         self.applied += other.applied
         self.failed += other.failed
+        self.recreated += other.recreated
 
 
 def diff(old: Mapping[Identity, Value], new: Mapping[Identity, Value]) -> list[Operation]:

@@ -40,6 +40,6 @@ def fragment(values: Iterable[Value]) -> Fragment:
     result: dict[Identity, Value] = {}
     for value in values:
         other = result.setdefault(value.identity, value)
-        if other != value:
+        if other is not value and other != value:
             raise ValueError(f"two values for one kernel object: {other} and {value}")
     return result

@@ -105,13 +105,13 @@ def test_a_pod_of_the_longest_name_has_a_link_that_names_it() -> None:
     kernel, _ = built("dual")
     workers = Workers(1)
     kernel.attach("pod/long", NetworkNamespace.create(workers))
-    longest = Sandbox("n" * 63, "p" * 253, "long", "pod/long", ("10.244.1.9",))
+    longest = Sandbox("n" * 63, "p" * 253, "long", "long", "pod/long", ("10.244.1.9",))
     plan = pods.plan(longest, View("node1", {"node1": node(1, (4, 6))}), config((4, 6)))
     report = kernel.apply(diff({}, plan))
     assert not report.failed, [str(f) for f in report.failed]
     (link,) = (value for value in plan.values() if isinstance(value, Link) and not value.netns)
     assert kernel.matches(link, kernel.read(OWNER)[link.identity])
-    assert link.alias.startswith(f"pod/{'n' * 63}/pppp")
+    assert link.alias.startswith(f"podplane pod/{'n' * 63}/pppp")
 
 
 def test_ip_sees_links_with_alias_and_hairpin() -> None:
@@ -215,7 +215,7 @@ def test_policy_rules_and_vxlan_are_read_back() -> None:
     kernel = door()
     values: list[Value] = [
         Link(name="eth0", kind="bridge"),
-        Link(name="ppvx", kind="vxlan", vxlan=Vxlan(vni=7, device="eth0"), mtu=1450, mac="0a:58:01:02:03:04"),
+        Link(name="ppvx", kind="vxlan", alias="podplane", vxlan=Vxlan(vni=7, device="eth0"), mtu=1450, mac="0a:58:01:02:03:04"),
         PolicyRule(priority=100, family=4, table=77, source=ipaddress.ip_network("10.0.0.0/8"), protocol=ROUTE_PROTOCOL),
         PolicyRule(priority=101, family=6, table=77, mark=16, mark_mask=240, protocol=ROUTE_PROTOCOL),
     ]

@@ -32,18 +32,20 @@ from podplane.model.service import (
     ServiceStatus,
     SessionAffinityConfig,
 )
-from podplane.services import flows, tables
-from podplane.services import plan as services
+from podplane.services import tables
+from podplane.services.elements import encode
 from podplane.services.endpoints import Place
-from podplane.services.numbers import PLAIN_WAYS, Numbers
+from podplane.services.feature import ServicesMemory
+from podplane.services.numbers import Numbers
 from podplane.services.report import traffic
+from podplane.services.resolve import NodeContext, resolve
+from podplane.services.rules import PLAIN_COUNTS
 from podplane.state.conntrack import Target
-from podplane.state.desired import Desired
 from podplane.state.network import Link
 from podplane.state.nft import Element
 from podplane.state.operations import diff
 from podplane.state.ownership import Ownership
-from podplane.state.value import Identity, Value, fragment
+from podplane.state.value import Fragment, Identity, Value, fragment
 from tests.plans import CLUSTER, node
 
 pytestmark = pytest.mark.kernel
@@ -52,7 +54,7 @@ CONFIG = NetworkConfig(
     cluster_cidrs=tuple(CLUSTER[v] for v in BOTH), service_cidrs=("10.96.0.0/16", "fd00:10:96::/112"), bridge="lo"
 )
 OWNER = Ownership(tables=frozenset({tables.TABLE}), route_protocol=80)
-HERE = services.NodeContext(Place("node1"), BOTH, (ipaddress.ip_address("127.0.0.9"),))
+HERE = NodeContext(Place("node1"), BOTH, (ipaddress.ip_address("127.0.0.9"),))
 VIPS = ("10.96.0.10", "fd00:10:96::10")
 LOOPBACK: dict[Identity, Value] = dict(fragment([Link(name="lo")]))
 
@@ -68,6 +70,10 @@ def slices(*addresses: str, port: int = 8080) -> list[EndpointSlice]:
     for address in addresses:
         endpoints["IPv6" if ":" in address else "IPv4"].append(Endpoint(addresses=(address,)))
     return [EndpointSlice(address_type=family, endpoints=tuple(own), ports=ports) for family, own in endpoints.items()]
+
+
+def plan(service: Service, slices: list[EndpointSlice], context: NodeContext, numbers: Numbers) -> Fragment:
+    return encode(resolve(service, slices, context), numbers)
 
 
 def wanted(*fragments: object) -> dict[Identity, Value]:
@@ -91,7 +97,7 @@ class Rig:
         self.servers: dict[str, socket.socket] = {}
 
     def want(self, *planned: tuple[Service, list[EndpointSlice]]) -> None:
-        new = wanted(*(services.plan(one, own, HERE, self.numbers) for one, own in planned))
+        new = wanted(*(plan(one, own, HERE, self.numbers) for one, own in planned))
         report = self.kernel.apply(diff(self.state, new))
         assert not report.failed, [str(f) for f in report.failed]
         self.state = new
@@ -184,7 +190,7 @@ def test_a_udp_client_that_goes_on_sending_moves_when_its_endpoint_goes(version:
 
     def want(*own: str) -> None:
         rig.want(one := (service(ports=(ServicePort(53, "dns", "UDP"),)), udp(slices(*own))))
-        rig.kernel.flush_conntrack(flows.ways(*one, HERE, rig.state))
+        rig.kernel.flush_conntrack(resolve(*one, HERE).allowed())
 
     want(*addresses)
     client.connect((vip, 53))
@@ -230,7 +236,7 @@ def test_from_outside_only_local_endpoints_are_reached_and_from_inside_all() -> 
 @pytest.mark.parametrize("label", ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"])
 def test_a_service_of_somebody_else_is_left_alone(label: str) -> None:
     theirs = Service(metadata=Metadata(name="x", namespace="y", labels={label: "z"}), spec=service().spec)
-    assert services.plan(theirs, slices("127.0.0.1"), HERE, Numbers()) == {}
+    assert plan(theirs, slices("127.0.0.1"), HERE, Numbers()) == {}
 
 
 STICKY = {"session_affinity": "ClientIP", "session_affinity_config": None}
@@ -335,8 +341,8 @@ def test_names_longer_than_a_comment_are_read_back_as_they_were_wanted() -> None
     again = Numbers()
     again.recover(found.values())
     assert {
-        **services.plan(long[0], own[0], HERE, again),
-        **services.plan(long[1], own[1], HERE, again),
+        **plan(long[0], own[0], HERE, again),
+        **plan(long[1], own[1], HERE, again),
     }.items() <= rig.state.items()
 
 
@@ -438,7 +444,7 @@ def test_the_connections_through_a_service_are_known_with_what_passed() -> None:
         rig.reached(vip)
         rig.reached(vip)
     socket.create_connection(("127.0.0.1", 8080), timeout=2).close()
-    found = traffic(rig.kernel.connections(), Desired())
+    found = traffic(rig.kernel.connections(), ServicesMemory())
     assert {(one.address, one.port, one.protocol, one.endpoint, one.endpoint_port, one.connections) for one in found} == {
         (VIPS[0], 80, "tcp", "127.0.0.1", 8080, 2),
         (VIPS[1], 80, "tcp", "::1", 8080, 2),
@@ -446,7 +452,7 @@ def test_the_connections_through_a_service_are_known_with_what_passed() -> None:
     assert all(one.packets >= 6 and one.bytes >= 6 * 40 for one in found)
 
 
-@pytest.mark.parametrize("count", [5000, PLAIN_WAYS + 1])
+@pytest.mark.parametrize("count", [5000, PLAIN_COUNTS + 1])
 def test_thousands_of_endpoints_are_all_reached_and_all_go(count: int) -> None:
     rig = Rig()
     (slice_, _) = slices(*(f"127.1.{n >> 8}.{n & 255}" for n in range(count)))
@@ -472,7 +478,7 @@ def test_thousands_of_endpoints_are_all_reached_and_all_go(count: int) -> None:
 def test_an_endpoint_in_two_slices_is_one_and_one_in_the_service_range_is_none() -> None:
     here = dataclasses.replace(HERE, service_cidrs=(ipaddress.ip_network(CONFIG.service_cidrs[0]),))
     both = [*slices("127.0.0.1", "127.0.0.2", "10.96.0.77"), *slices("127.0.0.2", "10.96.255.255")]
-    planned = services.plan(service(), both, here, Numbers())
+    planned = plan(service(), both, here, Numbers())
     targets = [v.data for v in planned.values() if isinstance(v, Element) and v.set == "endpoints4"]
     assert targets == [(ipaddress.ip_address(f"127.0.0.{n}"), 8080) for n in (1, 2)]
 
@@ -544,11 +550,11 @@ def test_a_udp_client_that_talked_to_the_address_before_it_was_a_service_comes_t
         assert before_it.recv(10) == b"1"
         dns = service(ports=(ServicePort(53, "dns", "UDP", node_port=30053),), type="NodePort"), udp(slices(endpoint))
         here = dataclasses.replace(HERE, addresses=(ipaddress.ip_address(address),))
-        planned = services.plan(*dns, here, rig.numbers)
+        planned = plan(*dns, here, rig.numbers)
         assert not rig.kernel.apply(diff(rig.state, wanted(planned))).failed
         client.send(b"2")
         assert before_it.recv(10) == b"2", "as tracked"
-        assert rig.kernel.flush_conntrack(flows.ways(*dns, here, planned)) == 1
+        assert rig.kernel.flush_conntrack(resolve(*dns, here).allowed()) == 1
         client.send(b"3")
         assert behind_it.recv(10) == b"3"
 

@@ -9,7 +9,7 @@ import contextlib
 import ipaddress
 from collections.abc import Iterator
 
-from podplane.apiserver.controllers.decision import Key, Object, key_of
+from podplane.apiserver.controllers.objects import Key, Object, key_of
 from podplane.apiserver.kinds import names
 from podplane.apiserver.service_ips import RANGES, SERVICES
 from podplane.services.pools import CLASS, POOLS, WANTED_IPS, Claim, Pool, is_lacking, pool_of

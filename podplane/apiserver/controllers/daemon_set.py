@@ -12,16 +12,13 @@ from podplane.apiserver.controllers.decision import (
     Controller,
     Create,
     Delete,
-    Key,
     Note,
-    Object,
     Patch,
     View,
-    controller_of,
     its_controller,
     itself,
-    key_of,
 )
+from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.controllers.placement import REFUSING, REQUIRED, is_chosen, taints_of, tolerates
 from podplane.apiserver.controllers.pods import ENDED, available_in, is_active, is_ready, made_of, share
 from podplane.apiserver.controllers.replica_set import adopt, release

@@ -10,15 +10,11 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from podplane.apiserver.controllers.balanced import Balanced
-    from podplane.apiserver.controllers.usage import NodeUsage
-
-Object = dict[str, Any]
-Key = tuple[str, str]
-"""(namespace, name) of what is decided about; the namespace of a cluster-scoped object is ""."""
+from podplane.apiserver.controllers.balanced import Balanced
+from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
+from podplane.apiserver.controllers.usage import NodeUsage
 
 
 class View(Protocol):
@@ -40,6 +36,15 @@ class View(Protocol):
 
     def controlled(self, resource: str, owner: Object) -> list[Object]:
         """The objects whose controller this one is (`ownerReferences` with `controller: true`), by name."""
+
+    def controlled_by_name(self, resource: str, kind: str, key: Key) -> list[Object]:
+        """The objects of a namespace whose controller has this kind and name, whichever its uid, by name."""
+
+    def may_select(self, resource: str, namespace: str, labels: Mapping[str, str]) -> list[Object]:
+        """The Services or ReplicaSets of a namespace whose selectors may choose a pod with these labels, by name.
+
+        All that do are among them; the others are those that have only a part of their selector in common with the labels.
+        """
 
     def orphans(self, resource: str, namespace: str) -> list[Object]:
         """The pods, ReplicaSets or ControllerRevisions of a namespace that have no controller, by name."""
@@ -134,19 +139,9 @@ class Controller:
     matters: Mapping[str, Callable[[Object], object]] = field(default_factory=dict)
 
 
-def key_of(object_: Object) -> Key:
-    """Where an object is."""
-    return object_["metadata"].get("namespace", ""), object_["metadata"]["name"]
-
-
 def itself(_: View, object_: Object) -> Iterable[Key]:
     """A change concerns the object that changed."""
     return (key_of(object_),)
-
-
-def controller_of(object_: Object) -> Object | None:
-    """The owner reference of the object's controller."""
-    return next((owner for owner in object_["metadata"].get("ownerReferences", ()) if owner.get("controller")), None)
 
 
 def its_controller(kind: str) -> Concerns:
@@ -158,10 +153,3 @@ def its_controller(kind: str) -> Concerns:
             yield object_["metadata"]["namespace"], owner["name"]
 
     return concerns
-
-
-def owned_by(owner: Object, kind: str, api_version: str) -> Object:
-    """The owner reference that makes `owner` a controller."""
-    metadata = owner["metadata"]
-    reference = {"apiVersion": api_version, "kind": kind, "name": metadata["name"], "uid": metadata["uid"]}
-    return {**reference, "controller": True, "blockOwnerDeletion": True}

@@ -16,15 +16,13 @@ from podplane.apiserver.controllers.decision import (
     Controller,
     Create,
     Delete,
-    Key,
     Note,
-    Object,
     Patch,
     View,
     its_controller,
     itself,
-    owned_by,
 )
+from podplane.apiserver.controllers.objects import Key, Object, owned_by
 from podplane.apiserver.controllers.pods import condition_of, hash_of, rfc3339, set_condition, share
 from podplane.apiserver.controllers.replica_set import FAILURE
 from podplane.apiserver.kinds.names import matches

@@ -11,19 +11,8 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from podplane.apiserver.controllers.decision import (
-    Action,
-    Controller,
-    Create,
-    Delete,
-    Key,
-    Object,
-    Patch,
-    View,
-    itself,
-    key_of,
-    owned_by,
-)
+from podplane.apiserver.controllers.decision import Action, Controller, Create, Delete, Patch, View, itself
+from podplane.apiserver.controllers.objects import Key, Object, key_of, owned_by
 from podplane.apiserver.controllers.pods import ENDED, is_ready
 
 SERVICES, SLICES = "services", "endpointslices.discovery.k8s.io"
@@ -43,7 +32,7 @@ def of_pod(view: View, pod: Object) -> Iterable[Key]:
     """A pod concerns the Services of its namespace that choose it."""
     labels = pod["metadata"].get("labels")
     if labels:
-        for service in view.all(SERVICES, pod["metadata"]["namespace"]):
+        for service in view.may_select(SERVICES, pod["metadata"]["namespace"], labels):
             selector = service["spec"].get("selector")
             if selector and selector.items() <= labels.items():
                 yield key_of(service)

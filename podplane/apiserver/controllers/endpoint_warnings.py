@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 
-from podplane.apiserver.controllers.decision import Action, Controller, Key, Note, Object, View, itself
+from podplane.apiserver.controllers.decision import Action, Controller, Note, View, itself
+from podplane.apiserver.controllers.objects import Key, Object
 from podplane.apiserver.service_ips import RANGES, SERVICES
 from podplane.model.service import SERVICE_NAME
 

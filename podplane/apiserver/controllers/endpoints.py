@@ -8,18 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from podplane.apiserver.controllers.decision import (
-    Action,
-    Controller,
-    Create,
-    Delete,
-    Key,
-    Object,
-    Patch,
-    View,
-    itself,
-    owned_by,
-)
+from podplane.apiserver.controllers.decision import Action, Controller, Create, Delete, Patch, View, itself
 from podplane.apiserver.controllers.endpoint_slices import (
     MANAGED_BY,
     MAX_ENDPOINTS,
@@ -29,6 +18,7 @@ from podplane.apiserver.controllers.endpoint_slices import (
     endpoints_of,
     of_pod,
 )
+from podplane.apiserver.controllers.objects import Key, Object, owned_by
 
 ENDPOINTS = "endpoints"
 OWN_LABEL, OWN_NAME = "endpoints.kubernetes.io/managed-by", "endpoint-controller"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable
 
-from podplane.apiserver.controllers.decision import Action, Again, Controller, Delete, Key, View, itself
+from podplane.apiserver.controllers.decision import Action, Again, Controller, Delete, View, itself
+from podplane.apiserver.controllers.objects import Key
 
 TTL_SECONDS = 3600.0
 

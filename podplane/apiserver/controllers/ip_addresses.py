@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 
-from podplane.apiserver.controllers.decision import Action, Controller, Create, Delete, Key, Object, Patch, View, itself, key_of
+from podplane.apiserver.controllers.decision import Action, Controller, Create, Delete, Patch, View, itself
+from podplane.apiserver.controllers.objects import Key, Object, key_of
 from podplane.apiserver.controllers.pods import condition_of, rfc3339
 from podplane.apiserver.service_ips import ADDRESSES, RANGES, SERVICES, ips_of
 

@@ -16,12 +16,9 @@ from podplane.apiserver.controllers.decision import (
     Controller,
     Create,
     Delete,
-    Key,
     Note,
-    Object,
     Patch,
     View,
-    controller_of,
     its_controller,
     itself,
 )
@@ -34,6 +31,7 @@ from podplane.apiserver.controllers.job_failures import (
     restarted_too_often,
     verdict,
 )
+from podplane.apiserver.controllers.objects import Key, Object, controller_of
 from podplane.apiserver.controllers.pods import ENDED, condition_of, is_ready, made_of, rfc3339
 
 RESOURCE, KIND, API_VERSION = "jobs.batch", "Job", "batch/v1"
@@ -60,9 +58,9 @@ def _decide(view: View, key: Key) -> Iterator[Action]:
 def _let_go(view: View, key: Key, job: Object | None) -> Iterator[Action]:
     """Pods of a job that is gone are held by nobody."""
     uid = job["metadata"]["uid"] if job is not None else ""
-    for pod in view.all("pods", key[0]):
+    for pod in view.controlled_by_name("pods", KIND, key):
         owner = controller_of(pod)
-        if owner is not None and (owner["kind"], owner["name"]) == (KIND, key[1]) and owner["uid"] != uid:
+        if owner is not None and owner["uid"] != uid:
             yield from _release(pod)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Sequence
 
-from podplane.apiserver.controllers.decision import Object, key_of
+from podplane.apiserver.controllers.objects import Object, key_of
 from podplane.apiserver.controllers.pods import ENDED
 
 FIRST_BACKOFF, LAST_BACKOFF = 10.0, 600.0

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from podplane.apiserver.controllers.balanced import NODES, SLICES, claim_of, ips_of, is_balanced, machines_of, networks_of
-from podplane.apiserver.controllers.decision import Action, Concerns, Controller, Key, Note, Object, Patch, View, itself, key_of
+from podplane.apiserver.controllers.decision import Action, Concerns, Controller, Note, Patch, View, itself
+from podplane.apiserver.controllers.objects import Key, Object, key_of
 from podplane.apiserver.service_ips import RANGES, SERVICES
 from podplane.services import pools
 from podplane.services.pools import POOLS, WANTED_IPS

@@ -16,21 +16,8 @@ import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from podplane.apiserver.controllers.decision import (
-    Action,
-    Again,
-    Bind,
-    Controller,
-    Create,
-    Delete,
-    Key,
-    Note,
-    Object,
-    Patch,
-    View,
-    controller_of,
-    key_of,
-)
+from podplane.apiserver.controllers.decision import Action, Again, Bind, Controller, Create, Delete, Note, Patch, View
+from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.kinds.resource import Resource
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, NotFound
@@ -52,7 +39,7 @@ class Manager:
         controllers: Sequence[Controller],
         view: View,
         clients: Mapping[str, tuple[Client, Recorder]],
-        together: Callable[[], AbstractContextManager[None]],
+        transaction: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._controllers = {controller.name: controller for controller in controllers}
         self._watching: dict[str, list[Controller]] = {}
@@ -61,7 +48,7 @@ class Manager:
                 self._watching.setdefault(resource, []).append(controller)
         self._view = view
         self._clients = clients
-        self._together = together
+        self._transaction = transaction
         self._queue: dict[Task, None] = {}
         self._later: list[tuple[float, Task]] = []
         self._due: dict[Task, float] = {}
@@ -120,7 +107,7 @@ class Manager:
 
     async def _turn(self) -> None:
         end = _clock() + TURN_SECONDS
-        with self._together():
+        with self._transaction():
             while self._queue and _clock() < end:
                 task = next(iter(self._queue))
                 del self._queue[task]

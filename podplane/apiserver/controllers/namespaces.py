@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from podplane.apiserver.controllers.decision import Action, Concerns, Controller, Create, Key, Object, Patch, View, key_of
+from podplane.apiserver.controllers.decision import Action, Concerns, Controller, Create, Patch, View
+from podplane.apiserver.controllers.objects import Key, Object, key_of
 
 SERVICE_ACCOUNT, ROOT_CA = "default", "kube-root-ca.crt"
 ANNOTATION = {

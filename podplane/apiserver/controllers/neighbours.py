@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from podplane.apiserver.controllers.decision import Object, View
+from podplane.apiserver.controllers.decision import View
+from podplane.apiserver.controllers.objects import Object
 from podplane.apiserver.controllers.placement import REFUSING, REQUIRED, is_chosen, taints_of, tolerates
 from podplane.apiserver.controllers.pods import ENDED
 from podplane.apiserver.kinds.names import matches

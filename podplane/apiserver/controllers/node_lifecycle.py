@@ -11,7 +11,8 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Iterator
 
-from podplane.apiserver.controllers.decision import Action, Again, Controller, Key, Note, Object, Patch, View, key_of
+from podplane.apiserver.controllers.decision import Action, Again, Controller, Note, Patch, View
+from podplane.apiserver.controllers.objects import Key, Object, key_of
 from podplane.apiserver.controllers.pods import condition_of
 
 LEASES, LEASE_NAMESPACE = "leases.coordination.k8s.io", "kube-node-lease"

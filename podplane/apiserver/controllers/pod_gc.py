@@ -8,7 +8,8 @@ from __future__ import annotations
 import datetime
 from collections.abc import Collection, Iterable
 
-from podplane.apiserver.controllers.decision import Action, Again, Controller, Delete, Key, Object, View, key_of
+from podplane.apiserver.controllers.decision import Action, Again, Controller, Delete, View
+from podplane.apiserver.controllers.objects import Key, Object, key_of
 
 QUARANTINE_SECONDS = 40.0
 """So long a node may be away: it may register again."""

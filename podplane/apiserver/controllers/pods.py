@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from podplane.apiserver.controllers.decision import Object, owned_by
+from podplane.apiserver.controllers.objects import Object, owned_by
 from podplane.apiserver.kinds.names import ALPHABET
 
 ENDED = ("Succeeded", "Failed")

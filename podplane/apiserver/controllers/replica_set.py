@@ -12,17 +12,13 @@ from podplane.apiserver.controllers.decision import (
     Controller,
     Create,
     Delete,
-    Key,
     Note,
-    Object,
     Patch,
     View,
-    controller_of,
     its_controller,
     itself,
-    key_of,
-    owned_by,
 )
+from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of, owned_by
 from podplane.apiserver.controllers.pods import available_in, condition_of, is_active, is_ready, made_of, rfc3339, set_condition
 from podplane.apiserver.kinds.names import matches
 from podplane.kubeapi.errors import ApiError
@@ -39,7 +35,7 @@ def _of_orphans(view: View, pod: Object) -> Iterable[Key]:
     """A pod concerns its ReplicaSet; one without a controller concerns those that may adopt it."""
     yield from its_controller(KIND)(view, pod)
     if controller_of(pod) is None and pod["metadata"].get("labels"):
-        for replica_set in view.all(RESOURCE, pod["metadata"]["namespace"]):
+        for replica_set in view.may_select(RESOURCE, pod["metadata"]["namespace"], pod["metadata"]["labels"]):
             if matches(replica_set["spec"]["selector"], pod["metadata"]["labels"]):
                 yield key_of(replica_set)
 
@@ -98,7 +94,10 @@ def _active(view: View, replica_set: Object) -> list[Object]:
 def _siblings(view: View, replica_set: Object) -> list[Object]:
     """The ReplicaSets of the same Deployment, this one among them: in a rollout, the crowd on a node is of all of them."""
     owner = controller_of(replica_set)
-    return view.controlled(RESOURCE, {"metadata": owner}) if owner is not None else [replica_set]
+    if owner is None:
+        return [replica_set]
+    place = {"namespace": replica_set["metadata"]["namespace"], "name": owner["name"], "uid": owner["uid"]}
+    return view.controlled(RESOURCE, {"kind": owner["kind"], "metadata": place})
 
 
 def _keep(pod: Object, crowd: Mapping[str, int]) -> tuple[object, ...]:

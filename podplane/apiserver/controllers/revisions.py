@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from podplane.apiserver.controllers.decision import Action, Create, Delete, Object, Patch, View, owned_by
+from podplane.apiserver.controllers.decision import Action, Create, Delete, Patch, View
+from podplane.apiserver.controllers.objects import Object, owned_by
 from podplane.apiserver.controllers.pods import hash_of
 
 RESOURCE = "controllerrevisions.apps"

@@ -11,19 +11,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from podplane.apiserver.controllers.decision import (
-    Action,
-    Bind,
-    Controller,
-    Key,
-    Note,
-    Object,
-    Patch,
-    View,
-    controller_of,
-    key_of,
-)
+from podplane.apiserver.controllers.decision import Action, Bind, Controller, Note, Patch, View
 from podplane.apiserver.controllers.neighbours import Neighbours
+from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.controllers.placement import fits_node, matches_term, taints_of, tolerates, untolerated
 from podplane.apiserver.controllers.pods import ENDED, condition_of, rfc3339, set_condition
 from podplane.apiserver.controllers.usage import PODS, collides, host_ports, requests_of, thousandths

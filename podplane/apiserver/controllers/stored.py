@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import TypeVar
 
 from podplane.apiserver.controllers.balanced import Balanced
-from podplane.apiserver.controllers.decision import Key, Object, controller_of, key_of
+from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.controllers.pods import ENDED, condition_of
 from podplane.apiserver.controllers.usage import NodeUsage, Usage
 from podplane.apiserver.kinds.resource import Resource
@@ -17,6 +17,11 @@ from podplane.apiserver.store import Store
 At = TypeVar("At")
 ADOPTED = ("pods", "replicasets.apps", "controllerrevisions.apps")
 """What controllers adopt when it has no controller."""
+SERVICES = "services"
+SELECTING = (SERVICES, "replicasets.apps")
+"""Whose selectors are indexed: of these, a change of any pod asks which choose it."""
+ANY_LABELS = ("", "")
+"""Stands for a selector of expressions only."""
 NONE: frozenset[Key] = frozenset()
 BREAK_SECONDS = 5.0
 """A clock that leaps so far ahead tells of a suspension."""
@@ -32,7 +37,8 @@ class StoredView:
         self._clock = clock
         self._elapsed = elapsed
         self._awake_since, self._woke = clock(), elapsed()
-        self._controlled: dict[tuple[str, str], set[Key]] = {}
+        self._controlled: dict[tuple[str, Key, str], set[Key]] = {}
+        self._selecting: dict[tuple[str, str, tuple[str, str]], set[Key]] = {}
         self._orphans: dict[tuple[str, str], set[Key]] = {}
         self._labelled: dict[tuple[str, str, str], set[Key]] = {}
         self._on_node: dict[str, set[Key]] = {}
@@ -68,7 +74,17 @@ class StoredView:
 
     def controlled(self, resource: str, owner: Object) -> list[Object]:
         """The objects whose controller this one is, by name."""
-        return self._these(resource, self._controlled.get((resource, owner["metadata"]["uid"]), ()))
+        found = self.controlled_by_name(resource, owner["kind"], key_of(owner))
+        return [object_ for object_ in found if _controller_uid(object_) == owner["metadata"]["uid"]]
+
+    def controlled_by_name(self, resource: str, kind: str, key: Key) -> list[Object]:
+        """The objects of a namespace whose controller has this kind and name, whichever its uid, by name."""
+        return self._these(resource, self._controlled.get((resource, key, kind), ()))
+
+    def may_select(self, resource: str, namespace: str, labels: Mapping[str, str]) -> list[Object]:
+        """The Services or ReplicaSets of a namespace whose selectors may choose a pod with these labels, by name."""
+        found = (self._selecting.get((resource, namespace, pair), NONE) for pair in (*labels.items(), ANY_LABELS))
+        return self._these(resource, NONE.union(*found))
 
     def orphans(self, resource: str, namespace: str) -> list[Object]:
         """The objects of a namespace that have no controller, of the resources that are adopted."""
@@ -115,9 +131,12 @@ class StoredView:
     def _index(self, resource: str, object_: Object, *, add: bool) -> None:
         owner = controller_of(object_)
         if owner is not None:
-            _change(self._controlled, (resource, owner["uid"]), key_of(object_), add=add)
+            controller = (object_["metadata"].get("namespace", ""), owner["name"])
+            _change(self._controlled, (resource, controller, owner["kind"]), key_of(object_), add=add)
         elif resource in ADOPTED:
             _change(self._orphans, (resource, object_["metadata"]["namespace"]), key_of(object_), add=add)
+        if (pair := indexed_label(resource, object_)) is not None:
+            _change(self._selecting, (resource, object_["metadata"]["namespace"], pair), key_of(object_), add=add)
         self._balanced.observe(resource, object_, add=add)
         if resource == "pods":
             self._usage.observe(None if add else object_, object_ if add else None)
@@ -128,6 +147,22 @@ class StoredView:
             for pair in object_["metadata"].get("labels", {}).items():
                 _change(self._labelled, (object_["metadata"]["namespace"], *pair), key_of(object_), add=add)
             _change(self._on_node, object_["spec"].get("nodeName", ""), key_of(object_), add=add)
+
+
+def indexed_label(resource: str, object_: Object) -> tuple[str, str] | None:
+    """The label under which a selector is found: one of those that each pod that it chooses has, or `ANY_LABELS`; None without one."""
+    if resource not in SELECTING:
+        return None
+    selector = object_["spec"].get("selector") or {}
+    pairs: dict[str, str] = selector if resource == SERVICES else selector.get("matchLabels", {})
+    if pairs:
+        return min(pairs.items())
+    return None if resource == SERVICES else ANY_LABELS  # a Service without a selector chooses nothing
+
+
+def _controller_uid(object_: Object) -> str | None:
+    owner = controller_of(object_)
+    return owner["uid"] if owner is not None else None
 
 
 def is_unschedulable(pod: Object) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Sequence
 
-from podplane.apiserver.controllers.decision import Action, Again, Controller, Delete, Key, Note, Object, View, key_of
+from podplane.apiserver.controllers.decision import Action, Again, Controller, Delete, Note, View
+from podplane.apiserver.controllers.objects import Key, Object, key_of
 from podplane.apiserver.controllers.placement import covers, taints_of
 from podplane.apiserver.controllers.pods import is_active
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from podplane.apiserver.controllers.decision import Object, controller_of
+from podplane.apiserver.controllers.objects import Object, controller_of
 from podplane.apiserver.controllers.pods import ENDED
 from podplane.model import quantity
 

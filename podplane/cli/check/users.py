@@ -17,9 +17,9 @@ from podplane.cli.check.promises import Party, Probe, family, same_family
 from podplane.cli.check.services import FROM_OUTSIDE, REFUSED, SERVICES, Vip
 from podplane.model.objects import Node
 from podplane.model.service import LOCAL, EndpointSlice, Service, ServicePort
-from podplane.services.announce import is_ours, may_announce
+from podplane.services.announce import is_own_load_balancer, may_announce
 from podplane.services.endpoints import Candidates, Place, candidates
-from podplane.services.plan import NOT_OURS
+from podplane.services.resolve import is_served
 from podplane.state.conntrack import Target
 from podplane.state.value import IPNetwork
 
@@ -62,7 +62,7 @@ def ways(services: Iterable[Service], slices: Iterable[EndpointSlice], site: Sit
     found: list[Way] = []
     for service in services:
         metadata = service.metadata
-        if service.has_addresses and not NOT_OURS & metadata.labels.keys() and metadata.deletion_timestamp is None:
+        if is_served(service) and metadata.deletion_timestamp is None:
             for port in service.spec.ports:
                 for version in (4, 6) if port.protocol == "TCP" else ():
                     behind = candidates(own[metadata.path], port, version, site.service_cidrs)
@@ -96,7 +96,7 @@ def _from_outside(
     path, is_local = service.metadata.path, service.spec.external_traffic_policy == LOCAL
     everywhere = behind.everywhere(ANYWHERE)
     answering = [node for node in site.nodes if node.is_ready and may_announce(service, slices, node)]
-    if is_ours(service) and everywhere and answering and _lets_in(service, outside):
+    if is_own_load_balancer(service) and everywhere and answering and _lets_in(service, outside):
         for ip in _of_family(service.load_balancer_ips, version):
             vip = Vip(path, ip, port.port)
             yield Way(vip, _vips(vip, everywhere), frozenset(), outside=True)

@@ -1,123 +1,224 @@
-"""nf_tables of a fake namespace: nothing without its table, no element without its set, nothing removed that is used."""
+"""nf_tables of a fake namespace, as strict as the kernel's.
+
+What is created must not be there, what is deleted must be, with nothing that refers to it; what a rule or an element refers to must be
+there. A transaction takes effect whole or not at all. Transactions, their order and what is sent again after a refusal are the real door's
+own code (`kernel.nft.table`); messages are packed as for the kernel, so that what can't be packed fails here too.
+"""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
-import msgspec
-
-from podplane.kernel.errors import KernelError, NotFound, from_errno
 from podplane.kernel.fakes.objects import Objects
-from podplane.state.nft import GOTO, JUMP, Chain, Element, Immediate, Lookup, NftValue, Set, Table, Verdict
-from podplane.state.operations import Failure, Operation, Report
+from podplane.kernel.nft.table import Refused
+from podplane.kernel.nft.units import SetKey, Unit
+from podplane.state.nft import (
+    GOTO,
+    JUMP,
+    Chain,
+    Dynset,
+    Element,
+    Immediate,
+    Lookup,
+    NftValue,
+    OpaqueElement,
+    OpaqueObject,
+    Set,
+    Table,
+    Verdict,
+)
+from podplane.state.operations import Operation
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
 
-RANK: dict[type[Value], int] = {Table: 0, Set: 1, Chain: 2, Element: 3}
+
+class Refusal(Exception):
+    """What the kernel would answer."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.errno = number
 
 
-class FakeNft:
-    """One namespace's tables."""
+class FakeTables:
+    """`kernel.nft.table.Tables` over the objects of a fake namespace."""
 
     def __init__(self, objects: Objects) -> None:
-        self._objects = objects.nft
         self._namespace = objects
-        self._seen = objects.foreign_commits
+        self._values = objects.nft
 
     def close(self) -> None:
         """Nothing."""
 
-    def foreign_commit(self) -> bool:
-        """Did anybody else commit since this was asked last?"""
-        before, self._seen = self._seen, self._namespace.foreign_commits
-        return before != self._seen
+    def generation(self) -> int:
+        """Commits of everybody."""
+        return self._namespace.commits + self._namespace.foreign_commits
 
-    def apply(self, operations: Sequence[Operation]) -> Report:
-        """Additions from tables to elements, then removals in reverse; each operation for itself."""
-        report = Report()
-        put = sorted((o for o in operations if o.new is not None), key=lambda o: (RANK[type(o.value)], _is_base(o)))
-        gone = sorted((o for o in operations if o.new is None), key=lambda o: (-_gone_rank(o), not _is_base(o)))
-        for operation in (*put, *gone):
-            if operation.new is None and isinstance(operation.old, Chain):
-                self._flush(o.old for o in gone if isinstance(o.old, Chain))
-            try:
-                self._put(operation.value) if operation.new is not None else self._remove(operation.value)
-            except KernelError as error:
-                report.failed.append(Failure(operation, error))
-            else:
-                report.applied.append(operation)
-        return report
+    def find_set(self, key: SetKey) -> Set | None:
+        """A set of this name."""
+        found = self._values.get(Set(family=key[0], table=key[1], name=key[2], key=("mark",)).identity)
+        return found if isinstance(found, Set) else None
 
-    def _flush(self, chains: Iterable[Value]) -> None:
-        """Chains that go lose their rules first, all of them."""
-        for chain in chains:
-            if chain.identity in self._objects:
-                self._objects[chain.identity] = msgspec.structs.replace(chain, rules=())
-
-    def _values(self, value: NftValue) -> list[NftValue]:
-        """All of the value's table."""
-        same = (value.family, value.table)
-        return [v for v in self._objects.values() if isinstance(v, NftValue) and (v.family, v.table) == same]
-
-    def _put(self, value: Value) -> None:
-        assert isinstance(value, NftValue)
-        own = self._values(value)
-        if not isinstance(value, Table) and not any(isinstance(v, Table) for v in own):
-            raise from_errno(f"nft table {value.family} {value.table}", errno.ENOENT)
-        sets = {v.name for v in own if isinstance(v, Set)}
-        if isinstance(value, Element) and value.set not in sets:
-            raise NotFound(f"elements of nft set {value.table} {value.set}", "there is no such set")
-        if isinstance(value, Chain):
-            missing = [name for name in _sets_of(value) if name not in sets]
-            if missing:
-                raise from_errno(f"nft rule in {value.table} {value.name}", errno.ENOENT)
-        self._objects[value.identity] = value
-
-    def _remove(self, value: Value) -> None:
-        assert isinstance(value, NftValue)
-        own = self._values(value)
-        if isinstance(value, Table):
-            for inside in own:
-                del self._objects[inside.identity]
-            return
-        if isinstance(value, Set) and any(value.name in _sets_of(v) for v in own if isinstance(v, Chain)):
-            raise from_errno(f"delete nft set {value.table} {value.name}", errno.EBUSY)
-        if isinstance(value, Chain) and any(value.name in _chains_of(v) for v in own):
-            raise from_errno(f"delete nft chain {value.table} {value.name}", errno.EBUSY)
-        self._objects.pop(value.identity, None)
-        if isinstance(value, Set):
-            for element in own:
-                if isinstance(element, Element) and element.set == value.name:
-                    self._objects.pop(element.identity, None)
-
-    def read(self, owner: Ownership) -> dict[Identity, Value]:
-        """All objects of the owner's tables."""
+    def read_steps(self, owner: Ownership) -> Generator[None, None, dict[Identity, Value]]:
+        """All objects of the owner's tables, in one slice."""
+        yield
         return {
             identity: value
-            for identity, value in self._objects.items()
+            for identity, value in self._values.items()
             if isinstance(value, NftValue) and (value.family, value.table) in owner.tables
         }
 
+    def commit(self, batch: Sequence[Unit]) -> list[Refused]:
+        """All units or, when one is refused, none."""
+        before: list[tuple[Identity, Value | None]] = []
+        refused: list[Refused] = []
+        for number, unit in enumerate(batch):
+            for position, operation in _in_order(unit):
+                try:
+                    self._carry_out(operation, before)
+                except Refusal as error:
+                    refused.append(Refused(number, 0, position, error.errno, ""))
+                    break
+        if refused:
+            for identity, value in reversed(before):
+                self._set(identity, value)
+        else:
+            self._namespace.commits += 1
+        return refused
 
-def _is_base(operation: Operation) -> bool:
-    return getattr(operation.value, "hook", None) is not None
+    def _set(self, identity: Identity, value: Value | None) -> None:
+        if value is None:
+            self._values.pop(identity, None)
+        else:
+            self._values[identity] = value
+
+    def _change(self, identity: Identity, value: Value | None, before: list[tuple[Identity, Value | None]]) -> None:
+        before.append((identity, self._values.get(identity)))
+        self._set(identity, value)
+
+    def _carry_out(self, operation: Operation, before: list[tuple[Identity, Value | None]]) -> None:
+        old, new = operation
+        if old is not None:
+            self._check_removal(old, new)
+        if new is not None:
+            self._check_arrival(old, new)
+        if old is not None and new is None:
+            for identity in self._inside(old):
+                self._change(identity, None, before)
+        self._change(operation.value.identity, new, before)
+
+    def _check_removal(self, old: Value, new: Value | None) -> None:
+        """ENOENT when it is not there, EBUSY when something refers to it."""
+        if old.identity not in self._values:
+            raise Refusal(errno.ENOENT)
+        recreated = new is None or isinstance(old, OpaqueObject)
+        if isinstance(old, Chain) and isinstance(new, Chain):
+            recreated = (old.hook, old.comment) != (new.hook, new.comment)
+        if recreated and any(_refers(v, old.identity) for i, v in self._values.items() if i != old.identity):
+            raise Refusal(errno.EBUSY)
+
+    def _check_arrival(self, old: Value | None, new: Value) -> None:
+        """EEXIST when it is there already, ENOENT when something that it needs is not."""
+        assert isinstance(new, NftValue)
+        if not isinstance(new, Table) and Table(family=new.family, table=new.table).identity not in self._values:
+            raise Refusal(errno.ENOENT)
+        if old is None and new.identity in self._values and not isinstance(new, Element):
+            raise Refusal(errno.EEXIST)
+        if isinstance(new, Element):
+            owner = self.find_set((new.family, new.table, new.set))
+            if owner is None:
+                raise Refusal(errno.ENOENT)
+            if bool(owner.data) != (new.data is not None):
+                raise Refusal(errno.EINVAL)
+        for needed in _needs(new):
+            found = new if needed == new.identity else self._values.get(needed)
+            if found is None:
+                raise Refusal(errno.ENOENT)
+            if getattr(found, "hook", None) is not None:  # nobody jumps to a base chain
+                raise Refusal(errno.EOPNOTSUPP)
+        if old is None and new.identity in self._values:
+            raise Refusal(errno.EEXIST)
+        if _jumps(new):
+            self._check_circles(new)
+
+    def _check_circles(self, new: NftValue) -> None:
+        """ELOOP when a base chain leads into a circle; one that no base chain leads to stands (nft_chain_validate)."""
+        values = {**self._values, new.identity: new}
+        done: set[Identity] = set()
+
+        def walk(identity: Identity, path: tuple[Identity, ...]) -> None:
+            if identity in path:
+                raise Refusal(errno.ELOOP)
+            if identity not in done:
+                for ahead in _leads_to(values[identity], values):
+                    walk(ahead, (*path, identity))
+                done.add(identity)
+
+        for identity, value in values.items():
+            if isinstance(value, Chain) and value.hook is not None:
+                walk(identity, ())
+
+    def _inside(self, old: Value) -> list[Identity]:
+        """What goes with a set or a table."""
+        match old:
+            case Table(family=family, table=table) | OpaqueObject(kind="table", family=family, table=table):
+                return [
+                    i for i, v in self._values.items() if isinstance(v, NftValue) and (v.family, v.table) == (family, table)
+                ]
+            case Set(name=name) | OpaqueObject(kind="set", name=name):
+                return [
+                    i
+                    for i, v in self._values.items()
+                    if isinstance(v, Element | OpaqueElement) and (v.family, v.table, v.set) == (old.family, old.table, name)
+                ]
+        return []
 
 
-def _gone_rank(operation: Operation) -> int:
-    """As the real door does: elements, that may lead to chains; chains, that use sets; sets."""
-    return {Element: 3, Chain: 2, Set: 1, Table: 0}[type(operation.value)]
+def _in_order(unit: Unit) -> list[tuple[int, Operation]]:
+    """The operations as the messages have them, with their places: elements that change are deleted first, then added."""
+    rows = list(enumerate(unit.operations))
+    if unit.owner is None:
+        return rows[:1]  # what else is in the unit goes with its table
+    deleted = [(i, Operation(o.old, None)) for i, o in rows if o.old is not None]
+    return [*deleted, *((i, Operation(None, o.new)) for i, o in rows if o.new is not None)]
 
 
-def _sets_of(chain: Chain) -> set[str]:
-    return {e.set for rule in chain.rules for e in rule.expressions if isinstance(e, Lookup)}
+def _needs(value: Value) -> set[Identity]:
+    """The sets and chains that must be there."""
+    return _jumps(value) | _lookups(value)
 
 
-def _chains_of(value: NftValue) -> set[str]:
-    """Chains that a chain's rules, or an element of a verdict map, jump to."""
+def _refers(value: Value, identity: Identity) -> bool:
+    return identity in _needs(value)
+
+
+def _jumps(value: Value) -> set[Identity]:
     found: list[Verdict] = []
     if isinstance(value, Chain):
         found = [e.data for r in value.rules for e in r.expressions if isinstance(e, Immediate) and isinstance(e.data, Verdict)]
     elif isinstance(value, Element) and isinstance(value.data, Verdict):
         found = [value.data]
-    return {verdict.chain for verdict in found if verdict.code in (JUMP, GOTO)}
+    return {
+        ("nft chain", value.netns, value.family, value.table, verdict.chain)
+        for verdict in found
+        if verdict.code in (JUMP, GOTO) and isinstance(value, NftValue)
+    }
+
+
+def _leads_to(value: Value, values: Mapping[Identity, Value]) -> set[Identity]:
+    """The chains that packets get to from a chain: by its rules, and by the verdict maps that they look into."""
+    maps = {e.set for r in value.rules for e in r.expressions if isinstance(e, Lookup)} if isinstance(value, Chain) else set()
+    own = [v for v in values.values() if isinstance(v, Element) and v.set in maps and _same_table(v, value)]
+    return {ahead for one in (value, *own) for ahead in _jumps(one) if ahead in values}
+
+
+def _same_table(one: NftValue, other: Value) -> bool:
+    return isinstance(other, NftValue) and (one.family, one.table) == (other.family, other.table)
+
+
+def _lookups(value: Value) -> set[Identity]:
+    if not isinstance(value, Chain):
+        return set()
+    names = {e.set for r in value.rules for e in r.expressions if isinstance(e, Lookup | Dynset)}
+    return {("nft set", value.netns, value.family, value.table, name) for name in names}

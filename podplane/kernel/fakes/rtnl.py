@@ -1,4 +1,8 @@
-"""rtnetlink of a fake namespace: links with their peers, and what depends on what, as the kernel has it."""
+"""rtnetlink of a fake namespace: links with their peers, and what depends on what, as the kernel has it.
+
+It refuses what the kernel refuses: creating what is there (EEXIST), deleting what is not (ENODEV, ESRCH, ENOENT, EADDRNOTAVAIL).
+What podplane makes of such refusals is the same as for the real kernel (`rtnl.conflicts`).
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,24 @@ import msgspec
 
 from podplane.kernel.errors import KernelError, NotFound, from_errno
 from podplane.kernel.fakes.objects import Objects
+from podplane.kernel.rtnl.conflicts import GONE, ForeignObject, blocking_link, creation_error, foreign_error, is_foreign
+from podplane.kernel.rtnl.matching import must_recreate
+from podplane.kernel.rtnl.reading import has_protocol
 from podplane.kernel.rtnl.table import RANK
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule
 from podplane.state.operations import Failure, Operation, Report
-from podplane.state.ownership import Ownership
+from podplane.state.ownership import Ownership, is_marked
 from podplane.state.value import Identity, IPAddress, Value
+
+MISSING: dict[type[Value], int] = {
+    Address: errno.EADDRNOTAVAIL,
+    Route: errno.ESRCH,
+    Neighbour: errno.ENOENT,
+    Proxy: errno.ENOENT,
+    Fdb: errno.ENOENT,
+    Rule: errno.ENOENT,
+}
+"""How the kernel refuses to delete what is not there."""
 
 
 class FakeRtnl:
@@ -22,6 +39,12 @@ class FakeRtnl:
     def __init__(self, objects: Objects, find: Callable[[str], Objects]) -> None:
         self._objects = objects
         self._find = find
+        self._blocked: dict[str, KernelError] = {}
+
+    @property
+    def port(self) -> int:
+        """No port: a fake monitor is told of nothing that it should leave out."""
+        return 0
 
     def close(self) -> None:
         """Nothing."""
@@ -29,6 +52,7 @@ class FakeRtnl:
     def apply(self, operations: Sequence[Operation]) -> Report:
         """Removals first, then what is new or changed, links before the rest; each operation for itself."""
         report = Report()
+        self._blocked = {name: error for name, error in self._blocked.items() if self._is_blocked(name)}
         gone = sorted((o for o in operations if o.new is None), key=lambda o: -RANK[type(o.value)])
         put = sorted((o for o in operations if o.new is not None), key=lambda o: (RANK[type(o.value)], _has_master(o)))
         for operation in (*gone, *put):
@@ -36,64 +60,116 @@ class FakeRtnl:
                 if operation.new is None:
                     self._remove(_local(operation.value))
                 else:
-                    self._put(operation.old, _local(operation.new))
+                    self._put(operation, report)
             except KernelError as error:
                 report.failed.append(Failure(operation, error))
+                if isinstance(error, ForeignObject) and isinstance(operation.value, Link):
+                    self._blocked[operation.value.name] = error
             else:
                 report.applied.append(operation)
         return report
 
+    def _is_blocked(self, name: str) -> bool:
+        present = self._objects.network.get(Link(name=name).identity)
+        return isinstance(present, Link) and not is_marked(present.alias)
+
     def _remove(self, value: Value) -> None:
+        """What is gone, or somebody else's, is no error (see `rtnl.conflicts`)."""
+        if blocking_link(value, self._blocked):
+            return
+        try:
+            self.delete(value)
+        except KernelError as error:
+            if error.errno not in GONE:
+                raise
+
+    def delete(self, value: Value) -> None:
+        """Delete as the kernel does: NotFound when there is no such object."""
+        present = self._objects.network.get(value.identity)
         if isinstance(value, Link):
-            if value.kind:
-                _delete_link(self._objects, value.name)
-        else:
-            self._objects.network.pop(value.identity, None)
+            if not value.kind:
+                return
+            if present is None or is_foreign(value, present):
+                raise from_errno(f"delete link {value.name}", errno.ENODEV)
+            self._objects.delete_link(value.name)
+            return
+        if present is None or is_foreign(value, present):
+            raise from_errno(f"delete {value}", MISSING[type(value)])
+        self._objects.delete(value)
 
     def _link(self, name: str) -> Link:
-        for value in self._objects.network.values():
-            if isinstance(value, Link) and value.name == name:
-                return value
-        raise NotFound(f"link {name}", "No such device", errno.ENODEV)
+        value = self._objects.network.get(Link(name=name).identity)
+        if not isinstance(value, Link):
+            raise NotFound(f"link {name}", "No such device", errno.ENODEV)
+        return value
 
-    def _put(self, old: Value | None, value: Value) -> None:
+    def _put(self, operation: Operation, report: Report) -> None:
+        value = _local(operation.value)
         network = self._objects.network
-        match value:
-            case Link():
-                self._put_link(value)
+        if name := blocking_link(value, self._blocked):
+            raise self._blocked[name]
+        if isinstance(value, Link):
+            self._put_link(operation, value, report)
+            return
+        if isinstance(value, Address | Neighbour | Fdb | Proxy):
+            self._link(value.link)
+        if isinstance(value, Route):
+            self._check_route(value)
+        present = network.get(value.identity)
+        if present is not None:
+            if operation.old is None:
+                error = creation_error(value, present)
+                if error is not None:
+                    raise error
                 return
-            case Address() | Neighbour() | Fdb() | Proxy():
-                self._link(value.link)
-            case Route():
-                self._check_route(value)
-                if old is None and value.identity in network:
-                    raise from_errno(f"route {value.destination}", errno.EEXIST)
-            case Rule():
-                if old is None and value.identity in network:
-                    raise from_errno(f"rule {value.priority}", errno.EEXIST)
+            if is_foreign(value, present):
+                raise foreign_error(value, present)
         network[value.identity] = value
 
-    def _put_link(self, link: Link) -> None:
-        network = self._objects.network
+    def _put_link(self, operation: Operation, link: Link, report: Report) -> None:
         if link.master:
             self._link(link.master)
-        present = network.get(link.identity)
-        if not link.kind:
+        old, present = operation.old, self._objects.network.get(link.identity)
+        if not link.kind or old is not None:
             before = self._link(link.name)
-            kept = {"kind": before.kind, "mac": link.mac or before.mac, "mtu": link.mtu or before.mtu}
-            network[link.identity] = msgspec.structs.replace(link, peer=None, **kept)
-            return
-        if present is None and link.peer is not None:
+            if link.kind and is_foreign(link, before):
+                raise foreign_error(link, before)
+            if isinstance(old, Link) and must_recreate(old, link):
+                self._objects.delete_link(link.name)
+                report.recreated.append(link)
+                self._create(link)
+            else:
+                self._set(link, before)
+        elif present is None:
+            self._create(link)
+        elif (error := creation_error(link, present)) is not None:
+            raise error
+
+    def _set(self, link: Link, before: Link) -> None:
+        changes = {
+            "kind": before.kind,
+            "mac": link.mac or before.mac,
+            "mtu": link.mtu or before.mtu,
+            "alias": link.alias or before.alias,
+            "vxlan": before.vxlan,
+            "peer": None,
+            "master": link.master if link.kind else before.master,
+            "hairpin": link.hairpin if link.master else before.hairpin and not link.kind,
+        }
+        self._objects.put_link(msgspec.structs.replace(link, **changes))
+
+    def _create(self, link: Link) -> None:
+        if link.peer is not None:
             self._make_peer(link)
-        network[link.identity] = msgspec.structs.replace(link, peer=None)
+        self._objects.put_link(msgspec.structs.replace(link, peer=None, hairpin=link.hairpin and bool(link.master)))
 
     def _make_peer(self, link: Link) -> None:
         assert link.peer is not None
         there = self._find(link.peer.netns) if link.peer.netns else self._objects
         far = Link(name=link.peer.name, kind="veth", up=False, mac=link.peer.mac, mtu=link.peer.mtu)
-        if far.identity in there.network:
+        if far.identity in there.network or (there is self._objects and far.name == link.name):
             raise from_errno(f"create link {link.name}", errno.EEXIST)
-        there.network[far.identity] = far
+        there.put_link(far)
         there.peers[far.name] = (self._objects, link.name)
         self._objects.peers[link.name] = (there, far.name)
 
@@ -107,7 +183,12 @@ class FakeRtnl:
 
     def read(self, owner: Ownership) -> dict[Identity, Value]:
         """What this namespace holds with the marks of the owner."""
-        return {identity: value for identity, value in self._objects.network.items() if _owned(value, owner)}
+        own = self._objects.own_links(owner)
+        return {i: v for i, v in self._objects.network.items() if _owned(v, own, owner)}
+
+    def read_all(self) -> dict[Identity, Value]:
+        """Everything that this namespace holds."""
+        return dict(self._objects.network)
 
 
 def _has_master(operation: Operation) -> bool:
@@ -116,7 +197,7 @@ def _has_master(operation: Operation) -> bool:
 
 def _local(value: Value) -> Value:
     """The value as its own namespace knows it."""
-    return msgspec.structs.replace(value, netns="")
+    return msgspec.structs.replace(value, netns="") if value.netns else value
 
 
 def _reaches(value: Value, gateway: IPAddress) -> bool:
@@ -126,25 +207,10 @@ def _reaches(value: Value, gateway: IPAddress) -> bool:
     return int(value.ip) >> shift == int(gateway) >> shift
 
 
-def _delete_link(objects: Objects, name: str) -> None:
-    """The link, what lies on it, and the other end of a veth pair."""
-    for identity, value in list(objects.network.items()):
-        if name in (getattr(value, "link", ""), value.name if isinstance(value, Link) else ""):
-            del objects.network[identity]
-    there, far = objects.peers.pop(name, (None, ""))
-    if there is not None and there.peers.pop(far, None) is not None:
-        _delete_link(there, far)
-
-
-def _owned(value: Value, owner: Ownership) -> bool:
+def _owned(value: Value, own: set[str], owner: Ownership) -> bool:
     match value:
         case Link():
-            return value.name in owner.links or value.name.startswith(owner.link_prefixes or ("\0",))
+            return value.name in own
         case Address() | Fdb():
-            return value.link in owner.links or value.link.startswith(owner.link_prefixes or ("\0",))
-        case Neighbour():
-            links = owner.links | owner.neighbour_links
-            return value.link in links or value.link.startswith(owner.link_prefixes or ("\0",))
-        case Route() | Rule() | Proxy():
-            return value.protocol == owner.route_protocol
-    return False
+            return value.link in own
+    return has_protocol(value, owner.route_protocol)

@@ -52,7 +52,38 @@ class FakeSysctls:
                 self._values[name] = value
         return refused
 
+    def exists(self, name: str) -> bool:
+        """Is there such a sysctl?"""
+        return self._default(name) is not None
+
     def read(self, names: Iterable[str]) -> dict[str, str]:
         """The values of those that exist."""
         found = {name: self._values.get(name, self._default(name)) for name in names}
         return {name: value for name, value in found.items() if value is not None}
+
+
+class FakeSysctlWatch:
+    """Looks at sysctls; those of an interface that goes are not watched any more."""
+
+    def __init__(self, sysctls: FakeSysctls, names: Iterable[str]) -> None:
+        self._sysctls = sysctls
+        wanted = set(names)
+        self._names = {name for name in wanted if sysctls.exists(name)}
+        self._unwatched = wanted - self._names
+
+    @property
+    def unwatched(self) -> frozenset[str]:
+        """Those that do not exist, or do not any more."""
+        return frozenset(self._unwatched)
+
+    def changed(self, expected: Mapping[str, str]) -> dict[str, str]:
+        """Name → value now, of those that have another value than expected."""
+        lost = {name for name in expected if name not in self._names or not self._sysctls.exists(name)}
+        self._unwatched |= lost
+        self._names -= lost
+        found = self._sysctls.read(expected.keys() - lost)
+        return {name: found[name] for name, value in expected.items() if name in found and found[name] != value}
+
+    def close(self) -> None:
+        """Nothing."""
+        self._names = set()

@@ -6,27 +6,42 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from podplane.kernel.door import Announcer, NftPart, Part, PodNamespace, SysctlPart, Tracked
+import msgspec
+
+from podplane.kernel.door import Announcer, Monitor, NetworkPart, NftPart, Part, PodNamespace, SysctlPart, SysctlWatch, Tracked
 from podplane.kernel.errors import KernelError
-from podplane.kernel.fakes.nft import FakeNft
+from podplane.kernel.fakes.nft import FakeTables
 from podplane.kernel.fakes.objects import Objects
 from podplane.kernel.fakes.rtnl import FakeRtnl
-from podplane.kernel.fakes.sysctl import FakeSysctls
+from podplane.kernel.fakes.sysctl import FakeSysctls, FakeSysctlWatch
+from podplane.kernel.fakes.traffic import Traffic
 from podplane.kernel.namespace import Namespace
+from podplane.kernel.nft import Nft
 from podplane.state.conntrack import Allowed, Connection
 from podplane.state.network import Link
+from podplane.state.ownership import Ownership
 from podplane.state.value import IPAddress, Value
+from podplane.trace.evaluator import first
+from podplane.trace.packet import Packet
+from podplane.trace.trace import Trace
 
 T = TypeVar("T")
 _descriptors = itertools.count(1000)
 
 
 class FakeNamespace:
-    """A network namespace of the fake kernel. Nothing real can run in it."""
+    """A network namespace of the fake kernel. Nothing real can run in it; packets are evaluated (`send`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, traffic: Traffic | None = None, name: str = "") -> None:
         self.objects = Objects()
         self._fd = next(_descriptors)
+        self.name = name or f"netns-{self._fd}"
+        self._traffic = traffic if traffic is not None else Traffic()
+        self._traffic.namespaces[self.name] = self.objects
+
+    def send(self, packet: Packet, choose: Callable[[int], int] = first) -> Trace:
+        """Where a packet goes that this namespace sends, or that comes to it by `packet.link`. The fake kernel remembers connections."""
+        return self._traffic.send(self.name, packet, choose)
 
     @property
     def fd(self) -> int:
@@ -39,6 +54,40 @@ class FakeNamespace:
 
     def close(self) -> None:
         """Nothing."""
+
+    # A foreign hand: what somebody else does here, which monitors are told.
+
+    def delete(self, value: Value) -> None:
+        """Somebody deletes an object of rtnetlink. KeyError when there is none."""
+        if isinstance(value, Link):
+            self.objects.delete_link(value.name)
+        else:
+            present = self.objects.network[value.identity]
+            self.objects.announce(present, is_there=False)
+            self.objects.delete(present)
+            self.objects.report_address_loss(present)
+
+    def put(self, value: Value) -> None:
+        """Somebody makes an object of rtnetlink, or puts one in the place of another (`ip … replace`)."""
+        if isinstance(value, Link):
+            self.objects.put_link(value)
+        else:
+            self.objects.network[value.identity] = value
+            self.objects.announce(value, is_there=True)
+
+    def set_link(self, name: str, *, up: bool) -> None:
+        """Somebody sets a link up or down."""
+        link = self.objects.network[Link(name=name).identity]
+        self.put(msgspec.structs.replace(link, up=up))
+
+    def set_sysctl(self, name: str, value: str) -> None:
+        """Somebody sets a sysctl."""
+        self.objects.sysctls[name] = value
+
+    def lose_changes(self) -> None:
+        """The buffers of monitors overflow."""
+        for monitor in self.objects.monitors:
+            monitor.lose()
 
 
 class FakeConntrack:
@@ -77,19 +126,20 @@ class FakeOpener:
 
     def __init__(self) -> None:
         self._by_fd: dict[int, FakeNamespace] = {}
+        self.traffic = Traffic()
         self.flushed: list[Allowed] = []
         self.announced: list[tuple[str, IPAddress]] = []
 
-    def namespace(self) -> FakeNamespace:
-        """A new, empty namespace."""
-        made = FakeNamespace()
+    def namespace(self, name: str = "") -> FakeNamespace:
+        """A new, empty namespace; traces call it by this name."""
+        made = FakeNamespace(self.traffic, name)
         self._by_fd[made.fd] = made
         return made
 
     def _objects(self, namespace: Namespace) -> Objects:
         return self._by_fd[namespace.fd].objects
 
-    def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> Part:
+    def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> NetworkPart:
         """rtnetlink."""
         return FakeRtnl(self._objects(namespace), lambda name: self._by_fd[namespace_fd(name)].objects)
 
@@ -104,7 +154,7 @@ class FakeOpener:
 
     def nft(self, namespace: Namespace) -> NftPart:
         """nf_tables."""
-        return FakeNft(self._objects(namespace))
+        return Nft(FakeTables(self._objects(namespace)))
 
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Connection tracking, which only remembers what it was asked to flush."""
@@ -116,9 +166,16 @@ class FakeOpener:
 
     def sysctls(self, namespace: Namespace) -> SysctlPart:
         """Sysctls."""
+        return self._objects_sysctls(namespace)
+
+    def _objects_sysctls(self, namespace: Namespace) -> FakeSysctls:
         objects = self._objects(namespace)
-        return FakeSysctls(objects.sysctls, lambda: _interfaces(objects.network.values()))
+        return FakeSysctls(objects.sysctls, lambda: {link.name for link in objects.links()})
 
+    def monitor(self, namespace: Namespace, owner: Ownership, port: Callable[[], int]) -> Monitor:
+        """A subscription to what a foreign hand does, and to what becomes of links."""
+        return self._objects(namespace).monitor(owner)
 
-def _interfaces(values: Iterable[Value]) -> set[str]:
-    return {value.name for value in values if isinstance(value, Link)}
+    def sysctl_watch(self, namespace: Namespace, names: Iterable[str]) -> SysctlWatch:
+        """A watch of sysctls."""
+        return FakeSysctlWatch(self._objects_sysctls(namespace), names)

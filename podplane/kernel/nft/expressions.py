@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from podplane.kernel.netlink import attribute, attributes, be16, be32, be64, nested, parse_attributes, text, u8
+from podplane.kernel.netlink import NLA_F_NESTED, attribute, attributes, be16, be32, be64, nested, parse_attributes, text, u8
 from podplane.state import nft
 
 NFTA_LIST_ELEM, NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 1, 2
@@ -84,6 +84,13 @@ UNSENT: dict[type[nft.Expression], dict[str, Any]] = {
     nft.Dynset: {"timeout": 0},
 }
 """The values that say "none" to us; the kernel hears that from an attribute that is not there."""
+ADDED: dict[str, dict[int, int | None]] = {
+    "counter": {1: None, 2: None},
+    "bitwise": {6: 0},
+    "log": {3: 0, 4: None, 5: 4, 6: 0},
+    "dynset": {9: 0},
+}
+"""Attributes that the kernel dumps though we never send them, and the value that they have then; None for any."""
 BY_NAME = {name: (kind, fields) for kind, (name, fields) in TABLE.items()}
 ENCODERS: dict[str, Callable[[int, Any], bytes]] = {
     NUMBER: be32,
@@ -113,11 +120,14 @@ def data_from(content: bytes) -> bytes | nft.Verdict:
         return value
     verdict = parse_attributes(value)
     code = struct.unpack(">i", verdict[NFTA_VERDICT_CODE])[0]
-    return nft.Verdict(code, verdict.get(NFTA_VERDICT_CHAIN, b"").rstrip(b"\0").decode())
+    return nft.Verdict(code, verdict.get(NFTA_VERDICT_CHAIN, b"").rstrip(b"\0").decode(errors="surrogateescape"))
 
 
 def encode(expression: nft.Expression) -> bytes:
     """One NFTA_LIST_ELEM."""
+    if isinstance(expression, nft.Opaque):
+        inside = attribute(NFTA_EXPR_DATA | NLA_F_NESTED, expression.content)
+        return nested(NFTA_LIST_ELEM, text(NFTA_EXPR_NAME, expression.name), inside)
     kind = type(expression)
     name, fields = TABLE[kind]
     unsent = UNSENT.get(kind, {})
@@ -127,24 +137,34 @@ def encode(expression: nft.Expression) -> bytes:
 
 
 def decode_list(content: bytes) -> tuple[nft.Expression, ...]:
-    """All expressions of a rule. ValueError for one that podplane does not make."""
+    """All expressions of a rule; opaque ones for what has no type here, or attributes that its type has no field for."""
     return tuple(_decode(element) for _, element in attributes(content))
 
 
 def _decode(element: bytes) -> nft.Expression:
     found = parse_attributes(element)
-    name = found[NFTA_EXPR_NAME].rstrip(b"\0").decode()
-    if name not in BY_NAME:
-        raise ValueError(f"an expression {name!r} of somebody else's making")
-    kind, fields = BY_NAME[name]
-    content = parse_attributes(found.get(NFTA_EXPR_DATA, b""))
-    values = {field: _value(content[number], how) for number, field, how in fields if number in content}
-    return kind(**values)
+    name = found[NFTA_EXPR_NAME].rstrip(b"\0").decode(errors="surrogateescape")
+    content = found.get(NFTA_EXPR_DATA, b"")
+    try:
+        kind, fields = BY_NAME[name]
+        given = parse_attributes(content)
+        if _is_described(name, given, fields):
+            return kind(**{field: _value(given[number], how) for number, field, how in fields if number in given})
+    except (ValueError, LookupError, TypeError, StopIteration, struct.error):
+        pass
+    return nft.Opaque(name=name, content=content)
+
+
+def _is_described(name: str, given: dict[int, bytes], fields: tuple[Field, ...]) -> bool:
+    """Do the fields say all that the kernel dumps of an expression? Some attributes it adds of itself, with one value or any."""
+    added = ADDED.get(name, {})
+    others = given.keys() - {number for number, _, _ in fields}
+    return all(number in added and added[number] in (None, int.from_bytes(given[number], "big")) for number in others)
 
 
 def _value(content: bytes, how: str) -> Any:
     if how == DATA:
         return data_from(content)
     if how == TEXT:
-        return content.rstrip(b"\0").decode()
+        return content.rstrip(b"\0").decode(errors="surrogateescape")
     return NUMBERS[how].unpack(content)[0]

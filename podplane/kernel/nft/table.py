@@ -1,308 +1,273 @@
-"""Operations on nf_tables as transactions, and reading tables back.
+"""nf_tables of one network namespace: operations as transactions, and reading tables back.
 
-A transaction takes effect whole or not at all, and one send without privileges carries some 200 KiB. A larger change becomes several
-transactions, ordered so that each leaves a working data path: tables, sets, chains that are jumped to; elements; base chains; then
-removals, in reverse. Sets are filled in the order of their ranks and emptied in reverse, so that a frontend never leads to an endpoint that
-is not there. The rank is in the set's user data, where a process that starts anew reads it. A chain's rules change in one transaction, and
-so does an element.
+A transaction takes effect whole or not at all. A change is cut into transactions of a few milliseconds each, in the order of `units`,
+which leaves a working data path after each of them: a caller on an event loop may do something else in between (`steps`).
 
-When a transaction is refused, the refused units are left out and the rest is sent again; what can't even be packed is left out before: the
-report is honest for each.
+When a transaction is refused, the refused units are left out and the rest is sent again; what can't even be packed is left out
+before. Of many elements in one message the kernel names the first that it refuses (NLMSGERR_ATTR_OFFS): this one is left out, the
+others are sent again in several messages, so that each round finds more of them. When the kernel blames the transaction and none of
+its messages, halves of it are tried. So the report is exact for each operation.
 """
 
 from __future__ import annotations
 
+import errno
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
-from podplane.kernel.errors import KernelError, NotFound, from_errno
-from podplane.kernel.netlink import (
-    BATCH_BYTES,
-    NLM_F_ACK,
-    NLM_F_REQUEST,
-    Message,
-    Refusal,
-    Socket,
-    encode,
-    parse_attributes,
-    text,
-)
-from podplane.kernel.nft import codec
+import msgspec
+
+from podplane.kernel.errors import from_errno
+from podplane.kernel.netlink import BATCH_MESSAGES, Message, Overrun, Socket, parse_attributes
 from podplane.kernel.nft import constants as c
-from podplane.state.nft import Chain, Element, NftValue, Rule, Set, Table
+from podplane.kernel.nft.reading import Found, Reader
+from podplane.kernel.nft.units import SetKey, Unit, element_unit, units
+from podplane.kernel.slices import result
+from podplane.state.nft import Set
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
-from podplane.state.value import Identity, Value
 
-SetKey = tuple[str, str, str]
-ELEMENTS_PER_UNIT = 500
-
-
-@dataclass(slots=True)
-class Unit:
-    """Messages that belong together, and the operations that they carry out."""
-
-    operations: list[Operation]
-    messages: list[Message]
-
-    @property
-    def size(self) -> int:
-        """Bytes, with headers."""
-        return sum(20 + len(m.payload) for m in self.messages)
+SLICE_BYTES = 48 * 1024
+"""A transaction of some 600 elements, 3-5 ms to encode and commit; larger ones are no quicker in all."""
+PARTS = 4
+"""A unit of elements, one of which was refused, is sent again in so many."""
+WHOLE = -1
 
 
-class Nft:
-    """nf_tables of the namespace in which `socket` was opened."""
+class Refused(NamedTuple):
+    """What a transaction was refused for: a unit (WHOLE: it can't be told which), its message, and the operation if it is known."""
 
-    def __init__(self, socket: Socket) -> None:
-        self._socket = socket
-        self._sets: dict[SetKey, Set] = {}
-        self._numbers = itertools.count(1)
-        self._generation: int | None = None
-        self._commits = 0
+    unit: int
+    message: int
+    operation: int | None
+    errno: int
+    text: str
+
+
+class Tables(Protocol):
+    """What holds the tables: the kernel, or a fake."""
+
+    def commit(self, batch: Sequence[Unit]) -> list[Refused]:
+        """Carry out all units, or none and say what was refused. Overrun when it is not known what became of it."""
+
+    def generation(self) -> int:
+        """The number of commits so far, of all processes."""
+
+    def find_set(self, key: SetKey) -> Set | None:
+        """A set of this name."""
+
+    def read_steps(self, owner: Ownership) -> Generator[None, None, Found]:
+        """All objects of the owner's tables."""
+
+    def close(self) -> None:
+        """Let go of the sockets."""
+
+
+class KernelTables:
+    """nf_tables of the namespace in which `open_socket` opens sockets (NETLINK_NETFILTER)."""
+
+    def __init__(self, open_socket: Callable[[], Socket]) -> None:
+        self._open_socket = open_socket
+        self._socket = open_socket()
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
 
+    def commit(self, batch: Sequence[Unit]) -> list[Refused]:
+        """One transaction. OSError when it is too large for one send."""
+        edge = c.GENERIC.pack(0, 0, c.NFNL_SUBSYS_NFTABLES)
+        begin, end = Message(c.BATCH_BEGIN, 0, edge), Message(c.BATCH_END, 0, edge)
+        refusals = self._socket.transaction([begin, *(m for unit in batch for m in unit.messages), end])
+        if not refusals:
+            return []
+        starts = list(itertools.accumulate((len(unit.messages) for unit in batch), initial=1))
+        refused = []
+        for refusal in refusals:
+            unit = next((i for i in range(len(batch)) if starts[i] <= refusal.index < starts[i + 1]), WHOLE)
+            message = refusal.index - starts[unit] if unit != WHOLE else 0
+            operation = batch[unit].operation_at(message, refusal.offset) if unit != WHOLE else None
+            refused.append(Refused(unit, message, operation, refusal.errno, refusal.text))
+        return refused
+
+    def generation(self) -> int:
+        """The kernel's own count (NFT_MSG_GETGEN); it wraps at 32 bits."""
+        ((_, content),) = self._socket.dump(c.GETGEN, c.GENERIC.pack(0, 0, 0), flags=0)
+        return int.from_bytes(parse_attributes(content, c.GENERIC.size)[c.GEN_ID], "big")
+
+    def find_set(self, key: SetKey) -> Set | None:
+        """A set that was there before this process."""
+        found = Reader(self._socket).sets(*key[:2])
+        return next((one for one in found if isinstance(one, Set) and one.name == key[2]), None)
+
+    def read_steps(self, owner: Ownership) -> Generator[None, None, Found]:
+        """Over a socket of its own, so that transactions may come in between."""
+        with self._open_socket() as socket:
+            return (yield from Reader(socket).tables(owner.tables))
+
+
+class Nft:
+    """One namespace's nf_tables. Its methods, and the steps of its generators, are called from one thread at a time."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._sets: dict[SetKey, Set] = {}
+        self._generation: int | None = None
+        self._commits = 0
+        self._is_lost = False
+
+    def close(self) -> None:
+        """Let go of the sockets."""
+        self._tables.close()
+
     def apply(self, operations: Sequence[Operation]) -> Report:
-        """Carry out the operations in as few transactions as fit; each operation is in the report."""
+        """Carry out the operations; each is in the report."""
         report = Report()
-        for transaction in _transactions(self._units(operations, report)):
-            self._commit(transaction, report)
+        for step in self.steps(operations):
+            report.merge(step)
         return report
 
-    def foreign_commit(self) -> bool:
-        """Did anybody else commit a change of this namespace's nf_tables since this was asked last? Each commit counts one."""
-        header = c.GENERIC.pack(0, 0, 0)
-        ((_, content),) = self._socket.dump(c.GETGEN, header, flags=0)
-        now = int.from_bytes(parse_attributes(content, c.GENERIC.size)[c.GEN_ID], "big")
-        before, own = self._generation, self._commits
-        self._generation, self._commits = now, 0
-        return before is not None and now - before != own
+    def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
+        """The same in slices; each reports what it did, which may be nothing."""
+        report = Report()
+        batch: list[Unit] = []
+        size = count = 0
+        for unit in units(operations, self._sets, self._tables.find_set, report):
+            if unit is None or (batch and (size + unit.size > SLICE_BYTES or count + len(unit.messages) > BATCH_MESSAGES)):
+                yield from self._carry_out(batch, report)
+                batch, size, count, report.applied, report.failed = [], 0, 0, [], []
+            if unit is not None:
+                batch.append(unit)
+                size += unit.size
+                count += len(unit.messages)
+        yield from self._carry_out(batch, report)
 
-    # From operations to units of messages, in an order in which each finds what it needs.
+    def _carry_out(self, batch: list[Unit], before: Report) -> Iterator[Report]:
+        report = Report(before.applied, before.failed)
+        waiting = deque([batch] if batch else [])
+        while waiting:
+            waiting.extendleft(reversed(self._commit(waiting.popleft(), report)))
+            yield report
+            report = Report()
+        if not batch:
+            yield report
 
-    def _units(self, operations: Sequence[Operation], report: Report) -> Iterator[Unit]:
-        new = [o for o in operations if o.new is not None]
-        gone_tables = {_place(o.value) for o in operations if o.new is None and isinstance(o.value, Table)}
-        covered = [o for o in operations if o.new is None and not isinstance(o.value, Table) and _place(o.value) in gone_tables]
-        report.applied += covered  # the table takes them along
-        skip = set(map(id, covered))
-        gone = [o for o in operations if o.new is None and id(o) not in skip]
-        chains = [o for o in new if isinstance(o.value, Chain)]
-        yield from (Unit([o], codec.table(o.value, False)) for o in new if isinstance(o.value, Table))
-        yield from self._new_sets(new)
-        yield from (Unit([], [codec.chain(o.value)]) for o in chains if isinstance(o.value, Chain))
-        yield from self._rules((o for o in chains if not _is_base(o)), report)
-        yield from self._elements(new, report)
-        yield from self._rules((o for o in chains if _is_base(o)), report)
-        yield from self._removals(gone, report)
-
-    def _new_sets(self, new: list[Operation]) -> Iterator[Unit]:
-        for operation in new:
-            value = operation.value
-            if isinstance(value, Set):
-                self._sets[(*_place(value), value.name)] = value
-                yield Unit([operation], [codec.set_(value, False, next(self._numbers))])
-
-    @staticmethod
-    def _rules(operations: Iterable[Operation], report: Report) -> Iterator[Unit]:
-        for operation in operations:
-            chain = operation.value
-            assert isinstance(chain, Chain)
-            flush = [codec.flush_chain(chain)] if operation.old is not None else []
-            try:
-                yield Unit([operation], flush + codec.rules(chain))
-            except ValueError as error:
-                report.failed.append(Failure(operation, KernelError(f"nft chain {chain.table} {chain.name}", str(error))))
-
-    def _elements(self, operations: Iterable[Operation], report: Report, *, reverse: bool = False) -> Iterator[Unit]:
-        """Elements that come, change or go, set by set; many in a unit."""
-        by_set: dict[SetKey, list[Operation]] = {}
-        for operation in operations:
-            if isinstance(operation.value, Element):
-                by_set.setdefault((*_place(operation.value), operation.value.set), []).append(operation)
-        owners = {key: self._sets.get(key) or self._find_set(key) for key in by_set}
-        for key, owner in sorted(owners.items(), key=lambda row: row[1].rank if row[1] is not None else 0, reverse=reverse):
-            own = by_set[key]
-            if owner is None:
-                error = NotFound(f"elements of nft set {key[1]} {key[2]}", "there is no such set")
-                report.failed += [Failure(operation, error) for operation in own]
-                continue
-            for start in range(0, len(own), ELEMENTS_PER_UNIT):
-                yield from self._element_units(owner, own[start : start + ELEMENTS_PER_UNIT], report)
-
-    def _element_units(self, owner: Set, operations: list[Operation], report: Report) -> Iterator[Unit]:
-        """One unit; but what is no element of this set is left out, and the others are units of their own."""
+    def _commit(self, batch: list[Unit], report: Report) -> list[list[Unit]]:
+        """Send one transaction; what of it is to be sent again, in order."""
         try:
-            unit = _element_unit(owner, operations)
-        except ValueError as error:
-            if len(operations) > 1:
-                for operation in operations:
-                    yield from self._element_units(owner, [operation], report)
-            else:
-                label = f"an element of nft set {owner.table} {owner.name}"
-                report.failed.append(Failure(operations[0], KernelError(label, str(error))))
-        else:
-            yield unit
+            refused = self._tables.commit(batch)
+        except OSError as error:
+            self._is_lost |= isinstance(error, Overrun)
+            _fail_all(batch, error, report)
+            return []
+        if not refused:
+            self._commits += 1
+            report.applied += [o for unit in batch for o in unit.operations]
+            return []
+        if any(one.unit == WHOLE for one in refused):
+            return _halves(batch, refused[0], report)
+        by_unit = _blamed(batch, refused)
+        again: list[Unit] = []
+        for position, unit in enumerate(batch):
+            again += _without(unit, by_unit[position], report) if position in by_unit else [unit]
+        return list(_transactions(again))
 
-    def _removals(self, gone: list[Operation], report: Report) -> Iterator[Unit]:
-        """First what is asked first: elements in reverse, base chains before those that they jump to, then sets and tables."""
-        yield from self._elements(gone, report, reverse=True)
-        chains = [o.value for o in gone if isinstance(o.value, Chain)]
-        chains.sort(key=lambda chain: chain.hook is None)
-        yield from (Unit([], [codec.flush_chain(chain)]) for chain in chains)
-        by_chain = {o.value.identity: o for o in gone}
-        yield from (Unit([by_chain[chain.identity]], [codec.delete_chain(chain)]) for chain in chains)
-        for operation in gone:
-            if isinstance(operation.value, Set):
-                self._sets.pop((*_place(operation.value), operation.value.name), None)
-                yield Unit([operation], [codec.set_(operation.value, True, 0)])
-        yield from (Unit([o], codec.table(o.value, True)) for o in gone if isinstance(o.value, Table))
+    def foreign_commit(self) -> bool:
+        """Did anybody else commit a change of this namespace's nf_tables since this was asked last? Each commit counts one.
 
-    # Transactions.
+        True also after a transaction of our own whose outcome is unknown: what the kernel holds must be read.
 
-    def _commit(self, units: list[Unit], report: Report) -> None:
-        """Send one transaction; leave out what is refused, and send the rest again."""
-        while units:
-            starts = list(itertools.accumulate((len(unit.messages) for unit in units), initial=2))
-            refused = self._socket.transaction(_batch([m for unit in units for m in unit.messages]))
-            if not refused:
-                self._commits += 1
-                report.applied += [o for unit in units for o in unit.operations]
-                return
-            bad = {_unit_of(refusal, starts): refusal for refusal in reversed(refused)}
-            if None in bad:  # the commit itself: no single message is to blame
-                bad = dict.fromkeys(range(len(units)), bad[None])
-            again: list[Unit] = []
-            for position, unit in enumerate(units):
-                refusal = bad.get(position)
-                if refusal is None:
-                    again.append(unit)
-                elif len(unit.operations) > 1 and len(bad) < len(units):
-                    again += self._singly(unit)
-                else:
-                    self._fail(unit, refusal, refusal.index - starts[position], report)
-            units = again
+        A poll costs 12 µs: every 80 ms, that is 0.02 % of a core, however much is committed. A subscription (NFNLGRP_NFTABLES)
+        would say who it was, but has the kernel notify of each element that we commit ourselves: 2-3 µs more for one of 44 µs,
+        before anybody reads it, and an overflow with every large change, after which the generation must be asked all the same.
+        """
+        now = self._tables.generation()
+        before, own, lost = self._generation, self._commits, self._is_lost
+        self._generation, self._commits, self._is_lost = now, 0, False
+        return lost or (before is not None and (now - before) % (1 << 32) != own)
 
-    def _singly(self, unit: Unit) -> list[Unit]:
-        """A refused unit of many elements as units of one, to find the one to blame."""
-        result = []
-        for operation in unit.operations:
-            element = operation.value
-            assert isinstance(element, Element)
-            owner = self._sets.get((*_place(element), element.set)) or self._find_set((*_place(element), element.set))
-            if owner is not None:
-                result.append(_element_unit(owner, [operation]))
-        return result
+    def read(self, owner: Ownership) -> Found:
+        """All objects of the owner's tables."""
+        return result(self.read_steps(owner))
 
-    @staticmethod
-    def _fail(unit: Unit, refusal: Refusal, position: int, report: Report) -> None:
-        label = unit.messages[position if 0 <= position < len(unit.messages) else 0].name
-        error = from_errno(label, refusal.errno, refusal.text)
-        report.failed += [Failure(operation, error) for operation in unit.operations]
-
-    # Reading.
-
-    def _find_set(self, key: SetKey) -> Set | None:
-        """A set that was there before this process."""
-        for found in self._dump_sets([key[:2]]):
-            self._sets[(*_place(found), found.name)] = found
-        return self._sets.get(key)
-
-    def _dump(self, kind: int, family: str, payload: bytes = b"") -> list[bytes]:
-        header = c.GENERIC.pack(c.FAMILIES[family], 0, 0)
-        return [content for _, content in self._socket.dump(kind, header + payload)]
-
-    def _dump_sets(self, tables: Collection[tuple[str, str]]) -> list[Set]:
-        found = []
-        for family, name in tables:
-            try:
-                rows = self._dump(c.GETSET, family, text(c.SET_TABLE, name))
-            except FileNotFoundError:
-                continue  # there is no such table
-            found += [codec.set_from(row) for row in rows]
+    def read_steps(self, owner: Ownership) -> Generator[None, None, Found]:
+        """The same in slices, as the generator's value. What is committed while it is read may be seen or not."""
+        found = yield from self._tables.read_steps(owner)
+        for value in found.values():
+            if isinstance(value, Set):
+                key = value.family, value.table, value.name
+                known = self._sets.get(key)
+                self._sets[key] = value if known is None or value.rank else _with_rank(value, known.rank)
         return found
 
-    def read(self, owner: Ownership) -> dict[Identity, Value]:
-        """All objects of the owner's tables."""
-        values: list[Value] = []
-        for family, name in sorted(owner.tables):
-            tables = [codec.table_from(row) for row in self._dump(c.GETTABLE, family)]
-            present = [t for t in tables if (t.family, t.table) == (family, name)]
-            if present:
-                values += [*present, *self._read_chains(family, name), *self._read_sets(family, name)]
-        return {value.identity: value for value in values}
 
-    def _read_chains(self, family: str, name: str) -> list[Chain]:
-        rules: dict[tuple[str, str], list[Rule]] = {}
-        for row in self._dump(c.GETRULE, family, text(c.RULE_TABLE, name)):
-            place, rule = codec.rule_from(row)
-            rules.setdefault(place, []).append(rule)
-        chains = [codec.chain_from(row, ()) for row in self._dump(c.GETCHAIN, family)]
-        own = [chain for chain in chains if chain.table == name and chain.family == family]
-        return [_with_rules(chain, tuple(rules.get((name, chain.name), ()))) for chain in own]
-
-    def _read_sets(self, family: str, name: str) -> list[Set | Element]:
-        result: list[Set | Element] = []
-        for owner in self._dump_sets([(family, name)]):
-            self._sets[(*_place(owner), owner.name)] = owner
-            result += [owner] if owner.is_dynamic else [owner, *self._read_elements(owner)]
-        return result
-
-    def _read_elements(self, owner: Set) -> list[Element]:
-        query = text(c.ELEM_LIST_TABLE, owner.table) + text(c.ELEM_LIST_SET, owner.name)
-        found = [e for row in self._dump(c.GETSETELEM, owner.family, query) for e in codec.elements_from(owner, row)]
-        return codec.join_intervals(owner, found)
+def _with_rank(value: Set, rank: int) -> Set:
+    return msgspec.structs.replace(value, rank=rank)
 
 
-def _with_rules(chain: Chain, rules: tuple[Rule, ...]) -> Chain:
-    return Chain(family=chain.family, table=chain.table, name=chain.name, hook=chain.hook, rules=rules, comment=chain.comment)
+def _fail(unit: Unit, refused: Refused, report: Report) -> None:
+    label = unit.messages[refused.message].name
+    error = from_errno(label, refused.errno, refused.text)
+    report.failed += [Failure(operation, error) for operation in unit.operations]
 
 
-def _place(value: Value) -> tuple[str, str]:
-    assert isinstance(value, NftValue)
-    return value.family, value.table
+def _fail_all(batch: Sequence[Unit], error: OSError, report: Report) -> None:
+    for unit in batch:
+        why = from_errno(unit.messages[0].name, error.errno or 0, error.strerror or "")
+        report.failed += [Failure(operation, why) for operation in unit.operations]
 
 
-def _unit_of(refusal: Refusal, starts: list[int]) -> int | None:
-    """Which unit a refused sequence number belongs to; None for the batch as a whole."""
-    return next((i for i in range(len(starts) - 1) if starts[i] <= refusal.index < starts[i + 1]), None)
+def _blamed(batch: Sequence[Unit], refused: Iterable[Refused]) -> dict[int, Refused]:
+    """The first refusal of each unit, up to the first of a chain, a set or a table: what is refused behind that may be so because of it."""
+    found: dict[int, Refused] = {}
+    for one in sorted(refused, key=lambda one: one.unit):
+        found.setdefault(one.unit, one)
+        if batch[one.unit].owner is None:
+            break
+    return found
 
 
-def _is_base(operation: Operation) -> bool:
-    return getattr(operation.value, "hook", None) is not None
+def _without(unit: Unit, refused: Refused, report: Report) -> list[Unit]:
+    """What of a refused unit is to be sent again."""
+    operations, position = unit.operations, refused.operation
+    if unit.owner is None or len(operations) == 1:
+        _fail(unit, refused, report)
+        return []
+    if position is None:
+        return unit.parts(operations, 2)
+    before, one, after = operations[:position], operations[position : position + 1], operations[position + 1 :]
+    _fail(element_unit(unit.owner, one), refused._replace(message=0), report)
+    return [*(unit.parts(before, 1) if before else []), *(unit.parts(after, PARTS) if after else [])]
 
 
-def _element_unit(owner: Set, operations: list[Operation]) -> Unit:
-    """Elements of one set: what changes is deleted and added again in the same transaction, so nobody ever misses it."""
-    old = [o.old for o in operations if isinstance(o.old, Element)]
-    new = [o.new for o in operations if isinstance(o.new, Element)]
-    return Unit(operations, [*codec.elements(owner, old, delete=True), *codec.elements(owner, new, delete=False)])
+def _halves(batch: list[Unit], refused: Refused, report: Report) -> list[list[Unit]]:
+    """A transaction without a message to blame, in two; the last one that can't be divided is to blame itself."""
+    if refused.errno == errno.EPERM:
+        refused = refused._replace(message=0)
+        for unit in batch:
+            _fail(unit, refused, report)
+        return []
+    if len(batch) > 1:
+        return [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+    (unit,) = batch
+    if unit.owner is None or len(unit.operations) == 1:
+        _fail(unit, refused, report)
+        return []
+    return [[part] for part in unit.parts(unit.operations, 2)]
 
 
-def _transactions(units: Iterable[Unit]) -> Iterator[list[Unit]]:
-    """Units in order, as many in a transaction as one send carries."""
+def _transactions(again: Iterable[Unit]) -> Iterator[list[Unit]]:
+    """Units in order, as many in a transaction as one may have."""
     batch: list[Unit] = []
-    size = 0
-    for unit in units:
-        if batch and size + unit.size > BATCH_BYTES:
+    size = count = 0
+    for unit in again:
+        if batch and (size + unit.size > SLICE_BYTES or count + len(unit.messages) > BATCH_MESSAGES):
             yield batch
-            batch, size = [], 0
+            batch, size, count = [], 0, 0
         batch.append(unit)
         size += unit.size
+        count += len(unit.messages)
     if batch:
         yield batch
-
-
-def _batch(messages: list[Message]) -> bytes:
-    """The bytes of a transaction: begin (sequence 1), the messages (from 2 on), end."""
-    edge = c.GENERIC.pack(0, 0, c.NFNL_SUBSYS_NFTABLES)
-    last = len(messages) - 1
-    pieces = [encode(Message(c.BATCH_BEGIN, 0, edge), 1, NLM_F_REQUEST)]
-    for i, message in enumerate(messages):
-        pieces.append(encode(message, i + 2, NLM_F_REQUEST | (NLM_F_ACK if i == last else 0)))
-    pieces.append(encode(Message(c.BATCH_END, 0, edge), last + 3, NLM_F_REQUEST))
-    return b"".join(pieces)

@@ -10,9 +10,11 @@ import ipaddress
 import struct
 from collections.abc import Mapping
 
+import msgspec
+
 from podplane.kernel.netlink import parse_attributes
 from podplane.kernel.rtnl import constants as c
-from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule
+from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule, Vxlan
 from podplane.state.value import IPAddress, IPNetwork
 
 Names = Mapping[int, str]
@@ -45,20 +47,39 @@ def link_name(payload: bytes) -> tuple[int, str]:
 
 
 def link(payload: bytes, names: Names) -> Link:
-    """A link as it is; its peer and VXLAN options are not read back."""
+    """A link as it is; a veth's peer is not read back, as it may be in another namespace."""
     _, _, _, flags, _ = c.LINK.unpack_from(payload)
     found = parse_attributes(payload, c.LINK.size)
     info = parse_attributes(found.get(c.IFLA_LINKINFO, b""))
     slave = info.get(c.IFLA_INFO_SLAVE_DATA, b"") if _text(info.get(c.IFLA_INFO_SLAVE_KIND)) == "bridge" else b""
+    kind = _text(info.get(c.IFLA_INFO_KIND))
     return Link(
         name=_text(found.get(c.IFLA_IFNAME)),
-        kind=_text(info.get(c.IFLA_INFO_KIND)),
+        kind=kind,
         up=bool(flags & c.IFF_UP),
         mtu=_u32(found.get(c.IFLA_MTU)),
         mac=found.get(c.IFLA_ADDRESS, b"").hex(":"),
         master=names.get(_u32(found.get(c.IFLA_MASTER)), ""),
         hairpin=parse_attributes(slave).get(c.IFLA_BRPORT_MODE, b"\0") != b"\0",
         alias=_text(found.get(c.IFLA_IFALIAS)),
+        vxlan=_vxlan(info.get(c.IFLA_INFO_DATA, b""), names) if kind == "vxlan" else None,
+    )
+
+
+def with_hairpin(value: Link, hairpin: bool) -> Link:
+    """The link with its port's hairpin mode as a bridge says it."""
+    return msgspec.structs.replace(value, hairpin=hairpin)
+
+
+def _vxlan(data: bytes, names: Names) -> Vxlan:
+    found = parse_attributes(data)
+    local = found.get(c.IFLA_VXLAN_LOCAL) or found.get(c.IFLA_VXLAN_LOCAL6)
+    return Vxlan(
+        vni=_u32(found.get(c.IFLA_VXLAN_ID)),
+        local=ip_from(local) if local else None,
+        port=int.from_bytes(found.get(c.IFLA_VXLAN_PORT, b""), "big"),
+        device=names.get(_u32(found.get(c.IFLA_VXLAN_LINK)), ""),
+        learning=found.get(c.IFLA_VXLAN_LEARNING, b"\0") != b"\0",
     )
 
 
@@ -75,8 +96,14 @@ def address(payload: bytes, names: Names) -> Address | None:
 
 def route(payload: bytes, names: Names) -> Route | None:
     """A unicast route with at most one next hop."""
-    family, length, _, _, table, protocol, _, kind, flags = c.ROUTE.unpack_from(payload)
-    if kind != c.RTN_UNICAST or family not in (c.AF_INET, c.AF_INET6):
+    kind = c.ROUTE.unpack_from(payload)[7]
+    return any_route(payload, names) if kind == c.RTN_UNICAST else None
+
+
+def any_route(payload: bytes, names: Names) -> Route | None:
+    """A route of whatever type, of which only what a unicast route has is said."""
+    family, length, _, _, table, protocol, _, _, flags = c.ROUTE.unpack_from(payload)
+    if family not in (c.AF_INET, c.AF_INET6):
         return None
     found = parse_attributes(payload, c.ROUTE.size)
     metric = _u32(found.get(c.RTA_PRIORITY))
@@ -96,12 +123,22 @@ def route(payload: bytes, names: Names) -> Route | None:
 
 def neighbour(payload: bytes, names: Names) -> Neighbour | None:
     """A permanent neighbour."""
-    _, index, state, _, _ = c.NEIGHBOUR.unpack_from(payload)
+    _, _, state, _, _ = c.NEIGHBOUR.unpack_from(payload)
+    return any_neighbour(payload, names) if state & c.NUD_PERMANENT else None
+
+
+def any_neighbour(payload: bytes, names: Names) -> Neighbour | None:
+    """A neighbour in whatever state; its MAC is "" when none is known."""
+    _, index, _, _, _ = c.NEIGHBOUR.unpack_from(payload)
     found = parse_attributes(payload, c.NEIGHBOUR.size)
-    mac = found.get(c.NDA_LLADDR, b"")
-    if not state & c.NUD_PERMANENT or index not in names or len(mac) != 6 or c.NDA_DST not in found:
+    if index not in names or c.NDA_DST not in found:
         return None
-    return Neighbour(link=names[index], ip=ip_from(found[c.NDA_DST]), mac=mac.hex(":"))
+    return Neighbour(
+        link=names[index],
+        ip=ip_from(found[c.NDA_DST]),
+        mac=found.get(c.NDA_LLADDR, b"").hex(":"),
+        protocol=found.get(c.NDA_PROTOCOL, b"\0")[0],
+    )
 
 
 def proxy(payload: bytes, names: Names) -> Proxy | None:

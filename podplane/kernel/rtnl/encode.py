@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 
+import msgspec
+
 from podplane.kernel.netlink import (
+    NLM_F_APPEND,
     NLM_F_CREATE,
     NLM_F_EXCL,
     NLM_F_REPLACE,
@@ -25,6 +27,7 @@ Index = Callable[[str], int]
 NamespaceFd = Callable[[str], int]
 CREATE = NLM_F_CREATE | NLM_F_EXCL
 PUT = NLM_F_CREATE | NLM_F_REPLACE
+ADD = NLM_F_CREATE | NLM_F_APPEND
 
 
 def mac_bytes(mac: str) -> bytes:
@@ -44,7 +47,8 @@ def new_link(link: Link, own_index: int, index: Index, namespace_fd: NamespaceFd
     if link.vxlan is not None:
         info.append(nested(c.IFLA_INFO_DATA, *_vxlan_attributes(link.vxlan, index)))
     payload = _link_header(own_index, link.up) + text(c.IFLA_IFNAME, link.name)
-    payload += _link_attributes(link, index) + nested(c.IFLA_LINKINFO, *info)
+    at_once = msgspec.structs.replace(link, mtu=0) if link.kind == "bridge" else link
+    payload += _link_attributes(at_once, index) + nested(c.IFLA_LINKINFO, *info)
     return Message(c.RTM_NEWLINK, CREATE, payload, lambda: f"create link {link.name}")
 
 
@@ -94,8 +98,11 @@ def set_link(link: Link, own_index: int, index: Index) -> Message:
 
 
 def set_later(link: Link, own_index: int) -> Message | None:
-    """What only an existing link can have (rtnl_newlink_create passes it over): its alias, and hairpin mode as a bridge port."""
-    payload = b""
+    """What only an existing link can have (rtnl_newlink_create passes it over): its alias, and hairpin mode as a bridge port.
+
+    And the MTU of a bridge: one that it was made with follows the MTUs of its ports (br_mtu_auto_adjust), one that is set does not.
+    """
+    payload = u32(c.IFLA_MTU, link.mtu) if link.kind == "bridge" and link.mtu else b""
     if link.alias:
         payload += attribute(c.IFLA_IFALIAS, link.alias.encode())
     if link.master:
@@ -133,25 +140,11 @@ def address(value: Address, index: Index, kind: int, flags: int) -> Message:
     return Message(kind, flags, payload, lambda: f"address {value.ip}/{value.prefix_length} on {value.link}")
 
 
-def route(value: Route, index: Index, kind: int, flags: int) -> Message:
-    """RTM_NEWROUTE or RTM_DELROUTE."""
-    destination = value.destination
-    version = destination.version
-    scope = c.RT_SCOPE_LINK if version == 4 and value.gateway is None else c.RT_SCOPE_UNIVERSE
-    if kind == c.RTM_DELROUTE:
-        scope = c.RT_SCOPE_NOWHERE
-    header = c.ROUTE.pack(
-        c.FAMILY[version],
-        destination.prefixlen,
-        0,
-        0,
-        min(value.table, 255) if value.table < 256 else 0,
-        value.protocol,
-        scope,
-        c.RTN_UNICAST,
-        c.RTNH_F_ONLINK if value.onlink else 0,
-    )
-    parts = [header, attribute(c.RTA_DST, destination.network_address.packed), u32(c.RTA_TABLE, value.table)]
+def route(value: Route, index: Index, flags: int) -> Message:
+    """RTM_NEWROUTE."""
+    is_on_link = value.destination.version == 4 and value.gateway is None
+    header = _route_header(value, c.RT_SCOPE_LINK if is_on_link else c.RT_SCOPE_UNIVERSE)
+    parts = [header, *_route_key(value)]
     if value.gateway is not None:
         parts.append(attribute(c.RTA_GATEWAY, value.gateway.packed))
     if value.link:
@@ -162,7 +155,27 @@ def route(value: Route, index: Index, kind: int, flags: int) -> Message:
         parts.append(attribute(c.RTA_PREFSRC, value.source.packed))
     if value.mtu:
         parts.append(nested(c.RTA_METRICS, u32(c.RTAX_MTU, value.mtu)))
-    return Message(kind, flags, b"".join(parts), lambda: f"route {_route_text(value)}")
+    return Message(c.RTM_NEWROUTE, flags, b"".join(parts), lambda: f"route {_route_text(value)}")
+
+
+def delete_route(value: Route) -> Message:
+    """RTM_DELROUTE of the route with this identity and protocol, wherever it leads: the kernel compares what the message says."""
+    metric = value.metric or (c.IP6_DEFAULT_METRIC if value.destination.version == 6 else 0)
+    parts = [_route_header(value, c.RT_SCOPE_NOWHERE), *_route_key(value)]
+    if metric:
+        parts.append(u32(c.RTA_PRIORITY, metric))
+    return Message(c.RTM_DELROUTE, 0, b"".join(parts), lambda: f"route {_route_text(value)}")
+
+
+def _route_header(value: Route, scope: int) -> bytes:
+    table = value.table if value.table < 256 else 0
+    onlink = c.RTNH_F_ONLINK if value.onlink and scope != c.RT_SCOPE_NOWHERE else 0
+    family, length = c.FAMILY[value.destination.version], value.destination.prefixlen
+    return c.ROUTE.pack(family, length, 0, 0, table, value.protocol, scope, c.RTN_UNICAST, onlink)
+
+
+def _route_key(value: Route) -> list[bytes]:
+    return [attribute(c.RTA_DST, value.destination.network_address.packed), u32(c.RTA_TABLE, value.table)]
 
 
 def _route_text(value: Route) -> str:
@@ -174,7 +187,15 @@ def neighbour(value: Neighbour, index: Index, kind: int, flags: int) -> Message:
     """RTM_NEWNEIGH or RTM_DELNEIGH of a permanent entry."""
     header = c.NEIGHBOUR.pack(c.FAMILY[value.ip.version], index(value.link), c.NUD_PERMANENT, 0, 0)
     payload = header + attribute(c.NDA_DST, value.ip.packed) + attribute(c.NDA_LLADDR, mac_bytes(value.mac))
+    if value.protocol and kind == c.RTM_NEWNEIGH:
+        payload += u8(c.NDA_PROTOCOL, value.protocol)
     return Message(kind, flags, payload, lambda: f"neighbour {value.ip} on {value.link}")
+
+
+def get_neighbour(value: Neighbour | Proxy, index: int) -> bytes:
+    """Payload that asks for one neighbour or proxy."""
+    flags = c.NTF_PROXY if isinstance(value, Proxy) else 0
+    return c.NEIGHBOUR.pack(c.FAMILY[value.ip.version], index, 0, flags, 0) + attribute(c.NDA_DST, value.ip.packed)
 
 
 def proxy(value: Proxy, index: Index, kind: int, flags: int) -> Message:
@@ -191,6 +212,12 @@ def fdb(value: Fdb, index: Index, kind: int, flags: int) -> Message:
     if value.remote is not None:
         payload += attribute(c.NDA_DST, value.remote.packed)
     return Message(kind, flags, payload, lambda: f"fdb {value.mac} on {value.link}")
+
+
+def has_many_remotes(value: Fdb) -> bool:
+    """May a VXLAN device have several entries for this MAC? Only for zero and multicast (vxlan_fdb_update), which flood."""
+    mac = mac_bytes(value.mac)
+    return bool(mac[0] & 1) or not any(mac)
 
 
 def rule(value: Rule, kind: int, flags: int) -> Message:
@@ -220,5 +247,15 @@ def _network(kind: int, network: IPNetwork | None) -> bytes:
 
 
 def get_link(name: str) -> bytes:
-    """Payload that asks for one link by name."""
-    return struct.pack("=BxHiII", 0, 0, 0, 0, 0) + text(c.IFLA_IFNAME, name)
+    """Payload that asks for one link by name, without its statistics."""
+    return c.LINK.pack(0, 0, 0, 0, 0) + text(c.IFLA_IFNAME, name) + without_statistics()
+
+
+def without_statistics() -> bytes:
+    """Attribute of a question for links: half of the answer would be counters."""
+    return u32(c.IFLA_EXT_MASK, c.RTEXT_FILTER_SKIP_STATS)
+
+
+def route_table(table: int) -> bytes:
+    """Attribute that narrows a dump of routes to one table."""
+    return u32(c.RTA_TABLE, table)

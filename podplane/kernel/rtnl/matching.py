@@ -1,23 +1,58 @@
-"""Does the kernel hold what is wanted? Fields that a value leaves to the kernel may have come out as anything."""
+"""Does the kernel hold what is wanted? Fields that a value leaves to the kernel may have come out as anything.
+
+`FIXED` names the attributes of each kind of link that only its creation can set. A change of one of them makes the link anew.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import msgspec
 
-from podplane.state.network import Link, Route
+from podplane.state.network import Link, Peer, Route, Vxlan
 from podplane.state.nft import Set
 from podplane.state.value import Value
+
+Options = Peer | Vxlan
+FIXED: Mapping[str, tuple[Callable[[Link], Options | None], tuple[str, ...]]] = {
+    "veth": (lambda link: link.peer, ("netns", "name", "mac", "mtu")),
+    "vxlan": (lambda link: link.vxlan, ("vni", "local", "port", "device", "learning")),
+}
+"""Kind of link → where its options are, and which of them are set when it is created and never later.
+
+veth_changelink does not exist; vxlan_changelink refuses VNI and port, and the others are not worth a second way to set them.
+"""
 
 
 def matches(wanted: Value, found: Value) -> bool:
     """True when `found`, as read from the kernel, fulfils `wanted`."""
     if isinstance(wanted, Link) and isinstance(found, Link):
-        return _link_matches(wanted, found)
+        return _link_matches(wanted, found) and not must_recreate(found, wanted)
     if isinstance(wanted, Route) and isinstance(found, Route):
         return _route_matches(wanted, found)
     if isinstance(wanted, Set) and isinstance(found, Set):
         return wanted == msgspec.structs.replace(found, rank=wanted.rank)
     return wanted == found
+
+
+def must_recreate(present: Link, wanted: Link) -> bool:
+    """Does the link differ in something that the kernel can't change? What `present` does not know is not compared."""
+    if not wanted.kind:
+        return False
+    if present.kind != wanted.kind:
+        return bool(present.kind)
+    if wanted.kind not in FIXED:
+        return False
+    options, names = FIXED[wanted.kind]
+    old, new = options(present), options(wanted)
+    if old is None or new is None:
+        return False
+    return any(_differs(getattr(old, name), getattr(new, name)) for name in names)
+
+
+def _differs(old: object, new: object) -> bool:
+    left_to_the_kernel = new is None or new == "" or (new == 0 and new is not False)
+    return not left_to_the_kernel and old != new
 
 
 def _link_matches(wanted: Link, found: Link) -> bool:

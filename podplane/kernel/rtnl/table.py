@@ -1,34 +1,68 @@
-"""Operations on one network namespace as batches of messages, and reading back what is podplane's there.
+"""Operations on one network namespace as batches of messages.
 
 An apply is two sends at most in the ordinary case: removals, from what stands on links down to the links, then
 everything new, from links up. New links get their index from us (`ifi_index` of the request), so what lies on them goes
-in the same send, without a look-up in between.
+in the same send, without a look-up in between. The messages of one operation are never split over two sends: a link
+and its mark come together.
+
+Creations are exclusive (NLM_F_EXCL), so that nothing of somebody else is overwritten. Where the kernel knows no exclusive
+creation, and before a change or a deletion that would hit whatever is there, the kernel is asked first (`conflicts`).
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from podplane.kernel.errors import KernelError, NotFound, from_errno
-from podplane.kernel.netlink import Message, Refusal, Socket
+from podplane.kernel.netlink import BATCH_BYTES, BATCH_MESSAGES, Message, Refusal, Socket
 from podplane.kernel.rtnl import constants as c
-from podplane.kernel.rtnl import decode, encode
+from podplane.kernel.rtnl import decode, encode, reading
+from podplane.kernel.rtnl.conflicts import GONE, ForeignObject, blocking_link, creation_error, foreign_error, is_foreign
+from podplane.kernel.rtnl.matching import must_recreate
+from podplane.kernel.rtnl.present import Links, Present, local_identity
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule
 from podplane.state.operations import Failure, Operation, Report
-from podplane.state.ownership import Ownership
+from podplane.state.ownership import Ownership, is_marked
 from podplane.state.value import Identity, Value
 
-T = TypeVar("T", bound=Value)
-FIRST_INDEX = 1000
-"""Indexes that we give begin here, far from those that the kernel counts up from 1."""
-LOOPBACK_INDEX = 1
-"""LOOPBACK_IFINDEX: the same in every network namespace."""
 DELETE_GROUP = 0x7070_0001
-GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO, errno.ENETUNREACH})
-"""A deletion that is refused so has nothing left to delete."""
 RANK: dict[type[Value], int] = {Link: 0, Address: 1, Neighbour: 2, Fdb: 2, Route: 3, Proxy: 3, Rule: 4}
+ASK_BEFORE_CREATION = (Proxy, Rule)
+"""The kernel overwrites a proxy in spite of NLM_F_EXCL (neigh_add), and takes two rules that differ in their table only."""
+ASK_BEFORE_CHANGE = (Neighbour, Proxy, Route, Rule)
+ASK_BEFORE_DELETION = (Neighbour, Proxy, Rule)
+"""The kernel deletes neighbours and proxies whatever their protocol, and a rule only when the message says all that it has."""
+
+
+ROUNDS = 3
+"""A bridge, a port of it, and what lies on that: so deep can things stand on links that were there already."""
+
+
+class Step(NamedTuple):
+    """One message of an operation."""
+
+    operation: Operation
+    message: Message
+
+
+class Refused(NamedTuple):
+    """The first message of an operation that the kernel refused, and how."""
+
+    message: Message
+    refusal: Refusal
+
+    @property
+    def error(self) -> KernelError:
+        """The refusal as an error."""
+        return from_errno(self.message.name, self.refusal.errno, self.refusal.text)
+
+
+Refusals = dict[int, Refused]
+"""By id() of the operation."""
+Errors = dict[int, KernelError]
+"""Why operations failed, by id() of the operation."""
 
 
 class Rtnl:
@@ -37,179 +71,285 @@ class Rtnl:
     def __init__(self, socket: Socket, namespace_fd: Callable[[str], int]) -> None:
         self._socket = socket
         self._namespace_fd = namespace_fd
-        self._indexes: dict[str, int] = {"lo": LOOPBACK_INDEX}
-        self._next_index = 0
+        self._links = Links(socket)
+        self._present = Present(socket, self._links)
+        self._blocked: dict[str, KernelError] = {}
+
+    @property
+    def port(self) -> int:
+        """The port id that notifications of our own changes carry (nlmsg_pid)."""
+        return self._socket.port
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
 
-    def index(self, name: str) -> int:
-        """The index of a link. NotFound when there is none of this name."""
-        if name not in self._indexes:
-            try:
-                rows = self._socket.dump(c.RTM_GETLINK, encode.get_link(name), flags=0)
-            except OSError as error:
-                raise NotFound(f"link {name}", error.strerror or "", error.errno or errno.ENODEV) from None
-            self._indexes[name] = decode.link_name(rows[0][1])[0]
-        return self._indexes[name]
+    def read(self, owner: Ownership) -> dict[Identity, Value]:
+        """What the kernel holds in this namespace with the marks of this owner."""
+        return reading.owned(self._socket, owner)
 
-    def _new_index(self) -> int:
-        """An index that nobody has: one more than the greatest, which is asked for once."""
-        if not self._next_index:
-            rows = self._socket.dump(c.RTM_GETLINK, c.LINK.pack(0, 0, 0, 0, 0))
-            self._next_index = max([FIRST_INDEX - 1, *(decode.link_name(p)[0] for _, p in rows)])
-        self._next_index += 1
-        return self._next_index
+    def read_all(self) -> dict[Identity, Value]:
+        """All links, addresses, routes and permanent neighbours of this namespace but those that the kernel made itself."""
+        return reading.everything(self._socket)
 
     def apply(self, operations: Sequence[Operation]) -> Report:
         """Carry out operations of this namespace: removals first, then what is new or changed, links before the rest."""
+        self._links.clear()  # a name may stand for another link than the last time
+        self._blocked = {name: error for name, error in self._blocked.items() if self._is_blocked(name)}
         report = Report()
-        self._remove([o for o in operations if o.new is None], report)
-        put = [o for o in operations if o.new is not None]
-        put.sort(key=lambda o: (RANK[type(o.value)], bool(getattr(o.value, "master", ""))))
-        self._put(put, report)
+        removals = sorted((o for o in operations if o.new is None), key=lambda o: -RANK[type(o.value)])
+        self._report(removals, self._remove(removals), report)
+        puts = [o for o in operations if o.new is not None]
+        puts.sort(key=lambda o: (RANK[type(o.value)], bool(getattr(o.value, "master", ""))))
+        errors = self._put(puts)
+        self._report(puts, errors, report)
+        report.recreated += [
+            o.new for o in puts if isinstance(o.new, Link) and id(o) not in errors and self._is_recreated(o.old, o.new)
+        ]
         return report
 
-    def _remove(self, operations: list[Operation], report: Report) -> None:
-        operations.sort(key=lambda o: -RANK[type(o.value)])
-        links = [o.value for o in operations if isinstance(o.value, Link) and o.value.kind]
-        grouped = DELETE_GROUP if len(links) > 1 else 0
-        batch: list[tuple[Operation, Message]] = []
-        for operation in operations:
-            try:
-                batch += [(operation, message) for message in self._removal(operation.value, grouped)]
-            except NotFound:
-                continue  # its link is gone, and so is it
-        refused = self._socket.request([message for _, message in batch])
-        if grouped:
-            refused += [r for r in self._socket.request([encode.delete_group(grouped)]) if r.errno not in GONE]
-        for link in links:
-            self._indexes.pop(link.name, None)
-        self._report(operations, batch, [r for r in refused if r.errno not in GONE], report)
+    @staticmethod
+    def _report(operations: list[Operation], errors: Errors, report: Report) -> None:
+        report.failed += [Failure(o, errors[id(o)]) for o in operations if id(o) in errors]
+        report.applied += [o for o in operations if id(o) not in errors]
 
-    def _removal(self, value: Value, grouped: int) -> list[Message]:
-        if isinstance(value, Link):
+    def _send(self, steps: Sequence[Step]) -> Refusals:
+        refused: Refusals = {}
+        for part in _sends(steps):
+            for refusal in self._socket.request([step.message for step in part]):
+                operation, message = part[refusal.index]
+                refused.setdefault(id(operation), Refused(message, refusal))
+        return refused
+
+    def _what_is_there(self, operations: list[Operation], kinds: tuple[type[Value], ...]) -> dict[int, Value]:
+        """What the kernel holds at the identities of the operations with such values, by id() of the operation."""
+        asked = [o for o in operations if isinstance(o.value, kinds) and _protocol(o.value)]
+        if not asked:
+            return {}
+        found = self._present.of([o.value for o in asked])
+        there = ((o, found.get(local_identity(o.value))) for o in asked)
+        return {id(o): value for o, value in there if value is not None}
+
+    def _is_blocked(self, name: str) -> bool:
+        """Is there still somebody else's link of a name that one of ours should have?"""
+        try:
+            return not is_marked(decode.link(self._links.find(name).payload, {}).alias)
+        except NotFound:
+            return False
+
+    def _block(self, operations: Iterable[Operation], errors: Errors) -> None:
+        """Refuse what lies on links that are somebody else's: the first refusal is for the link, the others come with it."""
+        for operation in operations:
+            value, error = operation.value, errors.get(id(operation))
+            if isinstance(value, Link) and isinstance(error, ForeignObject):
+                self._blocked[value.name] = error
+        for operation in operations:
+            name = blocking_link(operation.value, self._blocked)
+            if name:
+                errors[id(operation)] = self._blocked[name]
+
+    # Removals.
+
+    def _remove(self, operations: list[Operation]) -> Errors:
+        there = self._what_is_there(operations, ASK_BEFORE_DELETION)
+        links = [o for o in operations if isinstance(o.value, Link) and o.value.kind]
+        group = DELETE_GROUP if len(links) > 1 else 0
+        steps: list[Step] = []
+        for operation in operations:
+            present = there.get(id(operation))
+            if blocking_link(operation.value, self._blocked):
+                continue  # it went with our link
+            if present is None or not is_foreign(operation.value, present):
+                value = present if isinstance(present, Rule) else operation.value
+                steps += [Step(operation, message) for message in self._removal(value, group)]
+        refused = {key: one for key, one in self._send(steps).items() if one.refusal.errno not in GONE}
+        errors = {key: one.error for key, one in refused.items()}
+        if group and any(isinstance(step.operation.value, Link) for step in steps):
+            message = encode.delete_group(group)
+            for refusal in self._socket.request([message]):
+                if refusal.errno not in GONE:
+                    errors |= {id(o): Refused(message, refusal).error for o in links}
+        for operation in links:
+            self._links.take_back(operation.value.name)  # type: ignore[attr-defined]  # a link
+        return errors
+
+    def _removal(self, value: Value, group: int) -> list[Message]:
+        """Nothing, where the object is gone: with its link, or because the link of its name is somebody else's."""
+        try:
+            if not isinstance(value, Link):
+                return [self._message(value, delete=True)]
             if not value.kind:
                 return []
-            index = self.index(value.name)
-            return [encode.set_group(index, value.name, grouped) if grouped else encode.delete_link(index, value.name)]
-        return [self._message(value, delete=True)]
+            found = self._links.find(value.name)
+        except NotFound:
+            return []
+        if is_foreign(value, decode.link(found.payload, {})):
+            return []
+        return [encode.set_group(found.number, value.name, group) if group else encode.delete_link(found.number, value.name)]
 
-    def _put(self, operations: list[Operation], report: Report) -> None:
-        batch: list[tuple[Operation, Message]] = []
-        failed: list[Failure] = []
+    # Creations and changes.
+
+    def _put(self, operations: list[Operation]) -> Errors:
+        errors: Errors = {}
+        steps: list[Step] = []
+        self._block(operations, errors)
+        operations, all_operations = [o for o in operations if id(o) not in errors], operations
+        created = [o for o in operations if o.old is None]
+        there = self._what_is_there(created, ASK_BEFORE_CREATION)
+        there |= self._what_is_there([o for o in operations if o.old is not None], ASK_BEFORE_CHANGE)
         for operation in operations:
             try:
-                batch += [(operation, message) for message in self._arrival(operation)]
+                if not self._is_there(operation, there.get(id(operation))):
+                    steps += [Step(operation, message) for message in self._arrival(operation)]
+                    steps += self._removal_of_old_rule(operation, there.get(id(operation)))
             except KernelError as error:
-                failed.append(Failure(operation, error))
-        refused = self._socket.request([message for _, message in batch])
-        refused = self._settle_existing_links(batch, refused)
-        gone = {id(f.operation) for f in failed}
-        self._report([o for o in operations if id(o) not in gone], batch, refused, report)
-        report.failed += failed
+                errors[id(operation)] = error
+        errors |= self._settle(steps, self._send(steps), ROUNDS)
+        self._block(all_operations, errors)
+        return errors
 
-    def _settle_existing_links(self, batch: list[tuple[Operation, Message]], refused: list[Refusal]) -> list[Refusal]:
-        """A link that was there already is set as wanted; what was said about its supposed index is said again."""
-        names = {
-            batch[r.index][0].value.name  # type: ignore[attr-defined]  # a link, by the message's kind
-            for r in refused
-            if r.errno == errno.EEXIST and batch[r.index][1].type == c.RTM_NEWLINK
+    @staticmethod
+    def _is_there(operation: Operation, present: Value | None) -> bool:
+        """Is there nothing to do? The error when somebody else's object is in the way."""
+        wanted = operation.value
+        if present is None:
+            return False
+        if operation.old is None:
+            error = creation_error(wanted, present)
+            if error is not None:
+                raise error
+            return True
+        if is_foreign(wanted, present):
+            raise foreign_error(wanted, present)
+        return isinstance(wanted, Rule) and wanted == present
+
+    def _removal_of_old_rule(self, operation: Operation, present: Value | None) -> list[Step]:
+        """The kernel can't change a rule: the new one is added, then the old one is deleted."""
+        if operation.old is None or not isinstance(present, Rule):
+            return []
+        return [Step(operation, self._message(present, delete=True))]
+
+    def _settle(self, steps: list[Step], refused: Refusals, rounds: int) -> Errors:
+        """See to what was there already (EEXIST): nothing is wrong when that is podplane's own and as it should be.
+
+        What lies on such a link named an index that it does not have, and is sent once more, at most `rounds` times.
+        """
+        if any(one.refusal.errno == errno.EBUSY and one.message.type == c.RTM_NEWLINK for one in refused.values()):
+            self._links.recount()
+        operations = {id(step.operation): step.operation for step in steps}
+        existing = {
+            key: operations[key]
+            for key, one in refused.items()
+            if one.refusal.errno == errno.EEXIST and operations[key].old is None
         }
-        if not names:
-            return refused
-        for name in names:
-            self._indexes.pop(name, None)
-        operations = dict.fromkeys(o for o, _ in batch)
-        again = [o for o in operations if names & {getattr(o.value, "name", ""), getattr(o.value, "link", "")}]
-        redo = set(map(id, again))
-        rest = [r for r in refused if id(batch[r.index][0]) not in redo]
-        try:
-            second = [(o, m) for o in again for m in self._arrival(Operation(o.new, o.new))]
-        except KernelError:  # no link of that name: the one that was there already is the far end's
-            return refused
-        offset = len(batch)
-        batch += [(next(o for o in again if o.new is n.new), m) for n, m in second]
-        return rest + [Refusal(offset + r.index, r.errno, r.text) for r in self._socket.request([m for _, m in second])]
+        errors = {key: one.error for key, one in refused.items()}
+        if not existing or not rounds:
+            return errors
+        for operation in existing.values():
+            if isinstance(operation.value, Link):
+                self._links.take_back(operation.value.name)
+        found = self._present.of([o.value for o in existing.values()])
+        again: list[Step] = []
+        for key, operation in existing.items():
+            present = found.get(local_identity(operation.value))
+            if present is not None:
+                error = creation_error(operation.value, present)
+                if error is None:
+                    del errors[key]
+                else:
+                    errors[key] = error
+            elif isinstance(operation.value, Neighbour):  # the kernel found it out by itself
+                again.append(Step(operation, self._message(operation.value, replace=True)))
+        names = {
+            o.value.name
+            for key, o in existing.items()
+            if isinstance(o.value, Link) and not isinstance(errors.get(key), ForeignObject)
+        }
+        again += self._on_links(names, [operations[key] for key in errors if key not in existing])
+        for key in {id(step.operation) for step in again}:
+            errors.pop(key, None)
+        return errors | self._settle(again, self._send(again), rounds - 1)
+
+    def _on_links(self, names: set[str], operations: list[Operation]) -> list[Step]:
+        """The messages of operations on these links anew: their first ones named an index that the links do not have."""
+        steps: list[Step] = []
+        for operation in operations:
+            if names & {getattr(operation.value, "link", ""), getattr(operation.value, "master", "")}:
+                try:
+                    steps += [Step(operation, message) for message in self._arrival(operation)]
+                except KernelError:  # another link that it needs is not there: its first error stands
+                    continue
+        return steps
 
     def _arrival(self, operation: Operation) -> list[Message]:
-        value = operation.value
+        old, value = operation
         if isinstance(value, Link):
-            return self._link(operation.old, value)
-        return [self._message(value, replace=operation.old is not None)]
+            return self._link(old, value)
+        if value is None:
+            raise ValueError("a deletion is no arrival")
+        return [self._message(value, replace=old is not None)]
 
     def _link(self, old: Value | None, link: Link) -> list[Message]:
         messages = []
-        if link.kind and isinstance(old, Link) and old.kind not in ("", link.kind):
-            messages.append(encode.delete_link(self.index(link.name), link.name))
-            old = None
+        if link.kind and old is not None:
+            found = self._links.find(link.name)
+            present = decode.link(found.payload, {})
+            if is_foreign(link, present):
+                raise foreign_error(link, present)
+            if self._is_recreated(old, link):
+                messages.append(encode.delete_link(found.number, link.name))
+                old = None
         if link.kind and old is None:
-            self._indexes[link.name] = own = self._new_index()
-            messages.append(encode.new_link(link, own, self.index, self._namespace_fd))
+            messages.append(encode.new_link(link, self._links.give(link.name), self._links.index, self._namespace_fd))
         else:
-            messages.append(encode.set_link(link, self.index(link.name), self.index))
-        later = encode.set_later(link, self.index(link.name))
+            messages.append(encode.set_link(link, self._links.index(link.name), self._links.index))
+        later = encode.set_later(link, self._links.index(link.name))
         return messages if later is None else [*messages, later]
 
+    @staticmethod
+    def _is_recreated(old: Value | None, new: Link) -> bool:
+        return isinstance(old, Link) and must_recreate(old, new)
+
     def _message(self, value: Value, *, delete: bool = False, replace: bool = False) -> Message:
-        flags = 0 if delete else encode.PUT
+        flags = 0 if delete else encode.PUT if replace else encode.CREATE
+        index = self._links.index
         match value:
             case Address():
-                return encode.address(value, self.index, c.RTM_DELADDR if delete else c.RTM_NEWADDR, flags)
+                return encode.address(value, index, c.RTM_DELADDR if delete else c.RTM_NEWADDR, flags)
             case Neighbour():
-                return encode.neighbour(value, self.index, c.RTM_DELNEIGH if delete else c.RTM_NEWNEIGH, flags)
+                return encode.neighbour(value, index, c.RTM_DELNEIGH if delete else c.RTM_NEWNEIGH, flags)
             case Proxy():
-                return encode.proxy(value, self.index, c.RTM_DELNEIGH if delete else c.RTM_NEWNEIGH, flags)
+                return encode.proxy(value, index, c.RTM_DELNEIGH if delete else c.RTM_NEWNEIGH, flags)
             case Fdb():
-                return encode.fdb(value, self.index, c.RTM_DELNEIGH if delete else c.RTM_NEWNEIGH, flags)
+                if not delete and encode.has_many_remotes(value):
+                    flags = encode.ADD
+                return encode.fdb(value, index, c.RTM_DELNEIGH if delete else c.RTM_NEWNEIGH, flags)
             case Route():
-                kind = c.RTM_DELROUTE if delete else c.RTM_NEWROUTE
-                return encode.route(value, self.index, kind, flags if replace or delete else encode.CREATE)
+                return encode.delete_route(value) if delete else encode.route(value, index, flags)
             case Rule():
                 return encode.rule(value, c.RTM_DELRULE if delete else c.RTM_NEWRULE, 0 if delete else encode.CREATE)
         raise KernelError(f"{value}", "rtnetlink knows no such value")
 
-    @staticmethod
-    def _report(
-        operations: list[Operation], batch: list[tuple[Operation, Message]], refused: list[Refusal], report: Report
-    ) -> None:
-        """Every operation is applied, or failed with the reason of its first refused message."""
-        reasons: dict[int, Failure] = {}
-        for refusal in refused:
-            operation, message = batch[refusal.index]
-            error = from_errno(message.name, refusal.errno, refusal.text)
-            reasons.setdefault(id(operation), Failure(operation, error))
-        report.failed += reasons.values()
-        report.applied += [o for o in operations if id(o) not in reasons]
 
-    def read(self, owner: Ownership) -> dict[Identity, Value]:
-        """What the kernel holds in this namespace with the marks of this owner."""
-        rows = [payload for _, payload in self._socket.dump(c.RTM_GETLINK, c.LINK.pack(0, 0, 0, 0, 0))]
-        names = dict(decode.link_name(payload) for payload in rows)
-        own = {i: name for i, name in names.items() if name in owner.links or name.startswith(owner.link_prefixes or ("\0",))}
-        near = own | {i: name for i, name in names.items() if name in owner.neighbour_links}
-        found: list[Value | None] = [decode.link(p, names) for p in rows if decode.link_name(p)[0] in own]
-        found += [decode.address(p, own) for p in self._dump(c.RTM_GETADDR, c.ADDRESS.pack(0, 0, 0, 0, 0))]
-        for family in (c.AF_INET, c.AF_INET6):
-            query = c.ROUTE.pack(family, 0, 0, 0, 0, owner.route_protocol, 0, 0, 0)
-            found += [decode.route(p, names) for p in self._dump(c.RTM_GETROUTE, query)]
-            query = c.NEIGHBOUR.pack(family, 0, 0, 0, 0)
-            found += [decode.neighbour(p, near) for p in self._dump(c.RTM_GETNEIGH, query)]
-            query = c.NEIGHBOUR.pack(family, 0, 0, c.NTF_PROXY, 0)
-            found += [decode.proxy(p, names) for p in self._dump(c.RTM_GETNEIGH, query)]
-        vxlans = {v.name for v in found if isinstance(v, Link) and v.kind == "vxlan"}
-        for index in (i for i, name in own.items() if name in vxlans):
-            query = c.NEIGHBOUR.pack(c.AF_BRIDGE, index, 0, 0, 0)
-            found += [decode.fdb(p, own) for p in self._dump(c.RTM_GETNEIGH, query)]
-        found += [decode.rule(p) for p in self._dump(c.RTM_GETRULE, c.RULE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0))]
-        return {v.identity: v for v in found if v is not None and self._owned(v, owner)}
+def _protocol(value: Value) -> int:
+    return value.protocol if isinstance(value, Neighbour | Proxy | Route | Rule) else 0
 
-    @staticmethod
-    def _owned(value: Value, owner: Ownership) -> bool:
-        if isinstance(value, Route | Rule | Proxy):
-            return value.protocol == owner.route_protocol
-        return True
 
-    def _dump(self, kind: int, query: bytes) -> list[bytes]:
-        return [payload for _, payload in self._socket.dump(kind, query)]
+def _sends(steps: Sequence[Step]) -> Iterator[list[Step]]:
+    """Parts that each fit one send; the messages of one operation stay together."""
+    part: list[Step] = []
+    size = start = 0
+    while start < len(steps):
+        end = start + 1
+        while end < len(steps) and steps[end].operation is steps[start].operation:
+            end += 1
+        group = list(steps[start:end])
+        length = sum(20 + len(step.message.payload) for step in group)
+        if part and (len(part) + len(group) > BATCH_MESSAGES or size + length > BATCH_BYTES):
+            yield part
+            part, size = [], 0
+        part += group
+        size += length
+        start = end
+    if part:
+        yield part

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from podplane.state.network import MAIN_TABLE, Address, Fdb, Link, Neighbour, Proxy, Route, Rule, Sysctl
+from podplane.state.network import MAIN_TABLE, Address, Fdb, Link, Neighbour, Proxy, Route, Rule, Sysctl, Vxlan
 from podplane.state.value import Value
 
 ORDER: tuple[type[Value], ...] = (Sysctl, Link, Address, Neighbour, Proxy, Fdb, Route, Rule)
@@ -34,7 +34,8 @@ def line(value: Value) -> str:
         case Address():
             return address(value)
         case Neighbour():
-            return f"{value.ip} dev {value.link} lladdr {value.mac} PERMANENT"
+            marked = f" proto {value.protocol}" if value.protocol else ""
+            return f"{value.ip} dev {value.link} lladdr {value.mac} PERMANENT{marked}"
         case Proxy():
             return f"{value.ip} dev {value.link} proxy proto {value.protocol}"
         case Fdb():
@@ -58,9 +59,16 @@ def link(value: Link) -> str:
     if value.peer is not None:
         words.append(f"peer name {value.peer.name}" + (f" address {value.peer.mac}" if value.peer.mac else ""))
     if value.vxlan is not None:
-        words.append(f"id {value.vxlan.vni} dstport {value.vxlan.port} {'' if value.vxlan.learning else 'no'}learning")
+        words += _vxlan(value.vxlan)
     words += ["hairpin on"] if value.hairpin else []
     return " ".join(words)
+
+
+def _vxlan(value: Vxlan) -> list[str]:
+    words = [f"id {value.vni}"]
+    words += [f"local {value.local}"] if value.local else []
+    words += [f"dev {value.device}"] if value.device else []
+    return [*words, f"dstport {value.port}", "learning" if value.learning else "nolearning"]
 
 
 def address(value: Address) -> str:

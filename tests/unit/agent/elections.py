@@ -67,7 +67,7 @@ class Advertiser:
         self.answers: dict[str, str] = {}
         self.said: Counter[str] = Counter()
 
-    async def announce(self, path: str) -> None:
+    async def advertise(self, path: str) -> None:
         if service := self.view.services.get(path):
             self.answers[path] = service.metadata.uid
         self.said[path] += 1
@@ -89,7 +89,7 @@ class Machine:
         self.leases: dict[str, Lease] = {}
         self.news: list[Callable[[], None]] = []
         self.node = Node(Metadata(name=name, uid=name), NodeSpec(pod_cidrs=("10.244.0.0/24",)))
-        self.view = View(name, {name: self.node}, services={}, slices={})
+        self.view = View(name, {name: self.node}, {}, {})
         self.advertiser = Advertiser(cluster, self.view)
         self.late: set[asyncio.Task[Answer]] = set()
 

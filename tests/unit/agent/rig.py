@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from podplane.agent.agent import Agent
-from podplane.agent.features import PeerPlans
+from podplane.agent.attachments import AttachedPod
+from podplane.agent.caches import Caches
+from podplane.agent.keys import Key
+from podplane.agent.planner import NOT_APPLIED
 from podplane.cni.network import Attachment
 from podplane.kernel.door import Kernel
 from podplane.kernel.errors import KernelError
 from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
+from podplane.kubeapi.cache import Cache
 from podplane.model.objects import Metadata, Node
 from podplane.model.service import SERVICE_NAME, Endpoint, EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
 from podplane.state.nft import Element
@@ -22,26 +26,96 @@ from tests.plans import config, node, uplink
 DUAL = (4, 6)
 
 
-class Rig:
-    """An agent of node1 on a fake machine with an uplink."""
+Object = Node | Service | EndpointSlice
 
-    def __init__(self, service_cidrs: tuple[str, ...] = ()) -> None:
+
+def caches_of(*objects: Object) -> Caches:
+    """Caches with these objects."""
+    caches = Caches()
+    for one in objects:
+        cache_of(caches, one).set(one)
+    return caches
+
+
+def cache_of(caches: Caches, one: Object) -> Cache[Any]:
+    """The cache for objects of this kind."""
+    return dict(caches.by_kind())[type(one)]
+
+
+class Rig:
+    """An agent of node1 on a fake machine with an uplink, and the caches that it reads."""
+
+    def __init__(self, service_cidrs: tuple[str, ...] = (), kernel: type[Kernel] = Kernel) -> None:
         self.config = msgspec.structs.replace(config(DUAL), service_cidrs=service_cidrs)
         self.opener = FakeOpener()
         self.host = self.opener.namespace()
-        self.kernel = Kernel(self.host, self.opener)
+        self.caches = Caches()
+        self.now = 0.0
+        self.events: list[tuple[str, str, str]] = []
+        self.subscribed: Agent | None = None
+        self.caches.subscribe(lambda kind, old, new: self.subscribed.changed(kind, old, new) if self.subscribed else None)
+        self.kernel = kernel(self.host, self.opener)
         self.kernel.apply([Operation(None, value) for value in uplink(DUAL).values()])
-        self.agent = self.new_agent()
+        self.agent = self.new_agent(kernel)
 
-    def new_agent(self) -> Agent:
-        return Agent("node1", self.config, Kernel(self.host, self.opener), PeerPlans(), lambda: 0.0)
+    def new_agent(self, kernel: type[Kernel] = Kernel) -> Agent:
+        """Another agent on the same machine, which changes are told from now on once it has started."""
+        self.agent = Agent(
+            "node1",
+            self.config,
+            kernel(self.host, self.opener),
+            self.caches,
+            clock=lambda: self.now,
+            record_event=self._record,
+        )
+        return self.agent
 
-    def attachment(self, uid: str, namespace: FakeNamespace | None = None, ips: tuple[str, ...] = ()) -> Attachment:
-        return Attachment(uid, "default", uid, namespace or self.opener.namespace(), requested_ips=ips)
+    def _record(self, key: Key, message: str, reason: str = NOT_APPLIED) -> None:
+        self.events.append((str(key), reason, message))
+
+    async def start(self, *objects: Object, attached: Iterable[AttachedPod] = (), advertised: Iterable[str] = ()) -> Agent:
+        """Start the agent in a cluster with these objects (besides those that there are)."""
+        self.subscribed = None
+        self.put(*objects)
+        await self.agent.start(attached, advertised)
+        self.subscribed = self.agent
+        return self.agent
+
+    def put(self, *objects: Object) -> None:
+        """These came, or changed."""
+        for one in objects:
+            cache_of(self.caches, one).set(one)
+
+    def remove(self, *objects: Object) -> None:
+        """These went."""
+        for one in objects:
+            cache_of(self.caches, one).remove(one.metadata.path)
+
+    def attachment(
+        self, uid: str, namespace: FakeNamespace | None = None, ips: tuple[str, ...] = (), **more: Any
+    ) -> Attachment:
+        """A pod; its sandbox has the id of the pod unless it is said."""
+        fields = {"container_id": uid, "pod_uid": uid, "namespace": "default", "name": uid, "requested_ips": ips} | more
+        return Attachment(netns=namespace or self.opener.namespace(), **fields)
+
+    @property
+    def written(self) -> int:
+        """How many operations of the present agent took effect."""
+        return self.agent.writer.operations_applied
+
+    async def poll(self, at: float) -> None:
+        """At this time, look at what others did, and send what is due."""
+        self.now = at
+        await self.agent.poll()
+
+    async def settle(self) -> None:
+        """Plan what is dirty, and wait until the kernel has it and links are removed."""
+        await self.agent.reconcile()
+        await self.agent.writer.idle()
 
 
-def cluster(*numbers: int) -> dict[str, Node]:
-    return {f"node{n}": node(n, DUAL) for n in numbers}
+def cluster(*numbers: int) -> list[Node]:
+    return [node(n, DUAL) for n in numbers]
 
 
 def service_of(name: str, ip: str, affinity: str = "None") -> Service:
@@ -92,8 +166,7 @@ class Choosy(Kernel):
 
     refused = ""
 
-    def apply(self, operations: Sequence[Operation]) -> Report:
+    def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
         bad = [o for o in operations if self.refused and self.refused in str(o.value)]
-        report = super().apply([o for o in operations if o not in bad])
-        report.failed += [Failure(o, KernelError("nft element", "Invalid argument")) for o in bad]
-        return report
+        yield from super().steps([o for o in operations if o not in bad])
+        yield Report(failed=[Failure(o, KernelError("nft element", "Invalid argument")) for o in bad])

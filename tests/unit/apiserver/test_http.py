@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from podplane.apiserver import watch
-from podplane.apiserver.asgi import Adapter
+from podplane.apiserver.asgi import Adapter, serve
 from podplane.apiserver.server import MAX_BODY_BYTES
 from podplane.kubeapi import http as cluster_http
 from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, NotFound
 from podplane.kubeapi.http import HttpClient
 from podplane.kubeapi.messages import Answer, Request, Response, Stream
-from tests.unit.apiserver.live import Live, access_to, connection, live, served
+from tests.unit.apiserver.live import Live, access_to, certificates, connection, live, served
 from tests.unit.apiserver.test_server import POD, PODS
 
 Object = dict[str, Any]
@@ -106,6 +106,21 @@ async def test_without_the_token_nothing_is_said(lab: Live, token: str) -> None:
             assert (refused.value.code, refused.value.reason) == (401, "Unauthorized")
 
     await lab.call(use, token)
+
+
+async def test_no_part_of_an_answer_waits_for_an_acknowledgement() -> None:
+    """Connections that the server accepts have TCP_NODELAY (a client that delays acknowledgements would wait 40 ms)."""
+
+    async def handle(_: Request) -> Answer:
+        return Response(200)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        task = asyncio.ensure_future(serve(handle, [listener.dup()], certificates().certificate, certificates().key))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        with socket.create_connection(listener.getsockname()[:2]), listener.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_nobody_at_home_is_an_api_error() -> None:

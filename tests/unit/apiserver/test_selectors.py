@@ -9,12 +9,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from podplane.apiserver.problems import Problem
-from podplane.apiserver.selectors import both, fields, labels
+from podplane.apiserver.selectors import Predicate, Selection, both, field_terms, labels
 from tests.unit.apiserver.test_server import PODS, Api
 
 
 def labelled(own: dict[str, str] | None) -> dict[str, Any]:
     return {"metadata": {"name": "x", "labels": own}}
+
+
+def fields(text: str, known: set[str]) -> Predicate:
+    """A field selector, without the indices."""
+    tests = [term.predicate() for term in field_terms(text, known)]
+    return lambda object_: all(test(object_) for test in tests)
 
 
 # Each requirement is (key, operator, values); `KEYS` has what is hard to read: operators' names, dots, slashes.
@@ -147,6 +153,18 @@ async def test_what_go_refuses_is_a_bad_request(selector: str) -> None:
 
 
 POD = {"metadata": {"name": "web", "namespace": "a"}, "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}}
+
+
+def chosen(selection: Selection, object_: dict[str, Any]) -> bool:
+    """Is an object part of a selection?"""
+    metadata = object_["metadata"]
+    return (
+        selection.namespace in ("", metadata.get("namespace", ""))
+        and selection.name in ("", metadata["name"])
+        and (selection.wanted is None or selection.wanted(object_))
+    )
+
+
 KNOWN = {"metadata.name", "metadata.namespace", "spec.nodeName", "status.phase", "status.podIP"}
 
 
@@ -166,6 +184,7 @@ KNOWN = {"metadata.name", "metadata.namespace", "spec.nodeName", "status.phase",
 )
 def test_field_selectors(selector: str, expected: bool) -> None:
     assert fields(selector, KNOWN)(POD) is expected
+    assert chosen(Selection.of("", "", "", selector, KNOWN), POD) is expected
 
 
 @pytest.mark.parametrize("selector", ["metadata.name", "metadata.name=a=b", "spec.color=red", "=a", "metadata.name in (a)"])

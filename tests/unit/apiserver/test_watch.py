@@ -18,7 +18,7 @@ from podplane.apiserver import watch
 from podplane.apiserver.kinds.table import RESOURCES
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.representation import Whole
-from podplane.apiserver.selectors import Predicate, labels
+from podplane.apiserver.selectors import Predicate, Selection, labels
 from podplane.apiserver.store import Stored
 from podplane.apiserver.watch import Change, Hub, Watcher
 from podplane.kubeapi.messages import Stream
@@ -57,11 +57,12 @@ class Cluster:
         wanted: Predicate | None = None,
         *,
         namespace: str = "",
+        name: str = "",
         seconds: float = 0.01,
         bookmarks: bool = False,
     ) -> AsyncIterator[bytes]:
         since = self.version if since is None else since
-        return self.hub.open(Whole(POD), namespace, wanted, since, seconds, bookmarks=bookmarks)
+        return self.hub.open(Whole(POD), Selection(namespace, name, wanted), since, seconds, bookmarks=bookmarks)
 
 
 @pytest.fixture
@@ -209,11 +210,12 @@ async def test_many_watchers_get_the_same_line(cluster: Cluster) -> None:
 
 
 def test_a_line_is_encoded_once_for_all() -> None:
-    watchers = [Watcher("pods", "", None, Whole(POD), watch.deque()) for _ in range(3)]
+    watchers = [Watcher(("pods", "", ""), None, Whole(POD)) for _ in range(3)]
     stored = Stored({"metadata": {"name": "a"}}, b'{"kept": "as it was encoded"}')
-    line: bytes | None = None
+    lines: watch.Lines = {}
     for watcher in watchers:
-        line = watcher.offer(Change(1, "pods", "ADDED", stored, None), line)
+        watcher.offer(Change(1, "pods", "ADDED", stored, None), lines)
+    (line,) = lines.values()
     assert line == b'{"type":"ADDED","object":{"kept": "as it was encoded"}}\n'
     assert all(watcher.lines[0] is line for watcher in watchers)
 

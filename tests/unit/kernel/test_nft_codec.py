@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podplane.kernel import netlink
 from podplane.kernel.netlink import Message
-from podplane.kernel.nft import codec, expressions, types
+from podplane.kernel.nft import codec, decode, expressions
 from podplane.state import nft
+from podplane.state import nft_types as types
 from podplane.state.nft import (
     Chain,
     Element,
@@ -88,10 +90,33 @@ def test_a_load_from_the_beginning_of_a_header() -> None:
     assert expressions.decode_list(expressions.encode(source_port)) == (source_port,)
 
 
-def test_an_expression_of_somebody_else_is_refused() -> None:
+def test_an_expression_of_somebody_else_is_opaque() -> None:
     foreign = expressions.encode(nft.Notrack()).replace(b"notrack\0", b"synprox\0")
-    with pytest.raises(ValueError, match="somebody else"):
-        expressions.decode_list(foreign)
+    assert expressions.decode_list(foreign) == (nft.Opaque(name="synprox", content=b""),)
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        netlink.nested(2, netlink.be32(1, 1), netlink.be32(2, 3), netlink.be32(77, 1)),
+        netlink.nested(2, netlink.be32(1, 1), netlink.u8(2, 1)[:5]),
+        netlink.nested(2),
+        b"",
+    ],
+    ids=["an attribute that nobody knows", "a number that is cut off", "nothing that it needs", "no attributes at all"],
+)
+def test_attributes_that_an_expression_has_no_field_for_make_it_opaque(strange: bytes) -> None:
+    content = netlink.nested(1, netlink.text(1, "meta"), strange)
+    (found,) = expressions.decode_list(content)
+    assert isinstance(found, nft.Opaque) and found.name == "meta"
+    assert expressions.decode_list(expressions.encode(found)) == (found,), "it may be sent as it was read"
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_of_an_expression_are_an_error(content: bytes) -> None:
+    for name in ("payload", "immediate", "lookup", "nat", "whatever"):
+        element = netlink.nested(1, netlink.text(1, name), netlink.attribute(2, content))
+        assert len(expressions.decode_list(element)) == 1
 
 
 @given(VERDICTS | st.binary(min_size=1, max_size=64))
@@ -105,7 +130,7 @@ EXPRESSIONS = st.lists(st.sampled_from(sorted(expressions.TABLE, key=str)).flatm
 @given(st.lists(st.tuples(EXPRESSIONS, COMMENTS), max_size=4), NAMES)
 def test_rules(rows: list[tuple[list[Expression], str]], name: str) -> None:
     chain = Chain(**PLACE, name=name, rules=tuple(Rule(tuple(row), comment) for row, comment in rows))
-    found = [codec.rule_from(message.payload) for message in codec.rules(chain)]
+    found = [decode.rule_from(message.payload) for message in codec.rules(chain)]
     assert found == [((PLACE["table"], name), rule) for rule in chain.rules]
 
 
@@ -121,20 +146,20 @@ HOOKS = st.builds(
 @given(st.sampled_from(("inet", "ip", "ip6", "bridge")), NAMES, st.none() | HOOKS, COMMENTS)
 def test_chains_and_tables(family: str, name: str, hook: Hook | None, comment: str) -> None:
     chain = Chain(family=family, table="t", name=name, hook=hook, comment=comment)
-    assert codec.chain_from(codec.chain(chain).payload, ()) == chain
+    assert decode.chain_from(codec.chain(chain).payload, ()) == chain
     table = Table(family=family, table=name, comment=comment)
-    assert codec.table_from(codec.table(table, False)[0].payload) == table
+    assert decode.table_from(codec.table(table).payload) == table
 
 
 @given(NAMES, TYPES, st.just(()) | st.just(("verdict",)) | TYPES, st.booleans(), COMMENTS, st.integers(0, 65535))
 def test_sets(name: str, key: tuple[str, ...], data: tuple[str, ...], interval: bool, comment: str, rank: int) -> None:
     value = Set(**PLACE, name=name, key=key, data=data, interval=interval, comment=comment, rank=rank)
-    assert codec.set_from(codec.set_(value, False, 1).payload) == value
+    assert decode.set_from(codec.set_(value, 1).payload) == value
 
 
-def read(owner: Set, messages: list[Message]) -> list[Element]:
-    """The elements of these messages."""
-    return codec.join_intervals(owner, [row for m in messages for row in codec.elements_from(owner, m.payload)])
+def read(owner: Set, message: Message) -> list[decode.FoundElement]:
+    """The elements of this message."""
+    return decode.join_intervals(owner, decode.elements_from(owner, message.payload))
 
 
 @given(st.data(), TYPES, st.just(()) | st.just(("verdict",)) | TYPES)
@@ -175,13 +200,31 @@ def test_networks_of_a_concatenation(data: st.DataObject) -> None:
     assert read(owner, codec.elements(owner, values, delete=False)) == values
 
 
-def test_many_elements_become_messages_that_an_attribute_can_hold() -> None:
-    owner = Set(**PLACE, name="s", key=("inet_service",))
-    values = [Element(**PLACE, set="s", key=(i,), comment=f"svc/default/s{i}:http") for i in range(3000)]
-    messages = codec.elements(owner, values, delete=False)
-    assert len(messages) > 1
-    assert all(len(m.payload) < 64 * 1024 for m in messages)
-    assert read(owner, messages) == values
+def test_as_many_elements_as_a_message_may_have_are_no_longer_than_an_attribute_may_be() -> None:
+    names = ("ipv6_addr",) * 4
+    owner = Set(**PLACE, name="s", key=names, data=("ipv6_addr",), interval=True)
+    address = ipaddress.ip_address("fd00::1")
+    key = tuple(ipaddress.ip_network(address) for _ in names)
+    value = Element(**PLACE, set="s", key=key, data=(address,), comment="c" * 127)
+    message = codec.elements(owner, [value] * codec.ELEMENTS_PER_MESSAGE, delete=False)
+    assert len(message.payload) < 64 * 1024
+
+
+@given(st.data(), st.sampled_from((False, True)))
+def test_an_element_is_found_by_the_place_of_its_attributes(data: st.DataObject, interval: bool) -> None:
+    owner = Set(**PLACE, name="s", key=("ipv4_addr",), interval=interval)
+    ips = data.draw(st.lists(g.networks(4) if interval else g.addresses(4), min_size=1, max_size=6))
+    values = [Element(**PLACE, set="s", key=(ip,), comment="c" * data.draw(st.integers(0, 5))) for ip in ips]
+    message = codec.elements(owner, values, delete=False)
+    whole = netlink.encode(message, 1, 0)
+    offsets = [i for i in range(0, len(whole), 4) if codec.element_at(owner, values, False, i) is not None]
+    assert offsets == list(range(offsets[0], len(whole), 4)), "from the first element to the end of the message"
+    found = [codec.element_at(owner, values, False, offset) for offset in offsets]
+    assert sorted(found) == found and set(found) == set(range(len(values)))  # type: ignore[type-var]
+    for position, value in enumerate(values):
+        start = offsets[found.index(position)]
+        assert whole[start:].startswith(codec._element(owner, value, False))
+    assert codec.element_at(owner, values, False, len(whole)) is None
 
 
 @pytest.mark.parametrize(

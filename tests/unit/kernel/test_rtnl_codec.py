@@ -45,14 +45,14 @@ def routes(draw: st.DrawFn) -> Route:
 
 @given(routes())
 def test_route(value: Route) -> None:
-    message = encode.route(value, index, c.RTM_NEWROUTE, encode.CREATE)
+    message = encode.route(value, index, encode.CREATE)
     assert decode.route(message.payload, NAMES) == value
     assert message.name.startswith(f"route {value.destination}")
 
 
 @given(routes())
 def test_a_route_is_deleted_whatever_its_scope(value: Route) -> None:
-    message = encode.route(value, index, c.RTM_DELROUTE, 0)
+    message = encode.delete_route(value)
     assert c.ROUTE.unpack_from(message.payload)[6] == c.RT_SCOPE_NOWHERE
 
 

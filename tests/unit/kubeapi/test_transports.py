@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import datetime
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 
 from podplane.apiserver import watch
 from podplane.kubeapi import transport as transports
-from podplane.kubeapi.client import Client
+from podplane.kubeapi.client import Client, close
 from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, Gone, NotFound
+from podplane.kubeapi.events import WARNING, Recorder
 from podplane.kubeapi.informer import Informer
-from podplane.kubeapi.messages import Answer, Request, Stream
+from podplane.kubeapi.messages import Answer, Request, Response, Stream
+from podplane.kubeapi.retry import Backoff
 from podplane.kubeapi.transport import HttpTransport
 from podplane.model.pod import Pod
 from tests.unit.apiserver.live import access_to, served
@@ -126,6 +129,151 @@ async def test_a_cache_lists_again_when_its_version_was_forgotten(way: Way) -> N
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_events_are_written_and_counted(way: Way) -> None:
+    pod = await way.api.pod("web")
+    recorder = Recorder(way.client, "agent", lambda: datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), "n1")
+    for _ in range(3):
+        await recorder.record("v1/Pod", pod["metadata"], "Refused", "no such port", WARNING)
+    (event,) = json.loads(await way.client.list("events"))["items"]
+    assert (event["count"], event["reason"], event["source"]) == (3, "Refused", {"component": "agent", "host": "n1"})
+
+
+def watchers(api: Api) -> int:
+    """The open watches of pods at the server."""
+    return sum(len(own) for (resource, _, _), own in api.server._records.hub._watchers.items() if resource == "pods")
+
+
+def connections(transport: HttpTransport) -> int:
+    """The open connections of a transport."""
+    return len(transport._client._transport._pool.connections)  # type: ignore[attr-defined]  # nothing public tells
+
+
+async def test_many_watches_of_one_transport_leave_room_for_requests_and_go_with_their_readers() -> None:
+    api, many = Api(), 30
+    async with served(api.server.handle) as port:
+        transport = HttpTransport(access_to(port))
+        client = Client(transport, "")
+        informers = [Informer(client, "pods", Pod) for _ in range(many)]
+        tasks = [asyncio.ensure_future(informer.run()) for informer in informers]
+        await until(lambda: watchers(api) == many)
+        await client.create("pods", "default", {"metadata": {"name": "web"}, **POD})
+        await until(lambda: all(set(informer.objects) == {"default/web"} for informer in informers))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await until(lambda: watchers(api) == 0)
+        assert connections(transport) == 1, "the one of the create"
+        assert not any(informer.failures for informer in informers)
+        await transport.close()
+
+
+async def test_a_watch_that_is_never_read_is_closed_too() -> None:
+    api = Api()
+    async with served(api.server.handle) as port:
+        transport = HttpTransport(access_to(port))
+        chunks = await Client(transport, "").watch("pods", str(api.store.version))
+        await until(lambda: watchers(api) == 1)
+        await close(chunks)
+        await close(chunks)
+        assert connections(transport) == 0
+        await until(lambda: watchers(api) == 0)
+        await transport.close()
+
+
+async def test_a_closed_transport_ends_its_watches_and_takes_no_requests() -> None:
+    api = Api()
+    async with served(api.server.handle) as port:
+        transport = HttpTransport(access_to(port))
+        client = Client(transport, "")
+        chunks = await client.watch("pods", str(api.store.version))
+        reading = asyncio.ensure_future(anext(chunks))
+        await until(lambda: watchers(api) == 1)
+        await transport.close()
+        with pytest.raises(ApiError) as ended:
+            await asyncio.wait_for(reading, 5)
+        assert ended.value.code == 503
+        with pytest.raises(ApiError, match="were closed"):
+            await client.list("pods")
+        await until(lambda: watchers(api) == 0)
+
+
+class Relay:
+    """Passes connections on to a port, until they are cut: as a load balancer, or a network, that fails."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writers: list[asyncio.StreamWriter] = []
+        self.passes = True
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        if not self.passes:
+            writer.transport.abort()
+            return
+        inner_reader, inner = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers += (writer, inner)
+        await asyncio.gather(self._pass(reader, inner), self._pass(inner_reader, writer))
+
+    @staticmethod
+    async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+        except OSError:
+            pass
+        writer.close()
+
+    def cut(self) -> None:
+        """Reset all connections."""
+        self.passes = False
+        for writer in self._writers:
+            writer.transport.abort()
+
+
+async def test_a_connection_that_is_reset_is_opened_again_and_the_watch_goes_on_where_it_was() -> None:
+    api = Api()
+    async with served(api.server.handle) as port:
+        relay = Relay(port)
+        front = await asyncio.start_server(relay.serve, "127.0.0.1", 0)
+        transport = HttpTransport(access_to(front.sockets[0].getsockname()[1]))
+        informer = Informer(Client(transport, ""), "pods", Pod, backoff=Backoff(0.01, 0.05))
+        task = asyncio.ensure_future(informer.run())
+        await until(lambda: watchers(api) == 1)
+        relay.cut()
+        await until(lambda: watchers(api) == 0 and sum(informer.failures.values()) > 2)
+        await api.pod("web")
+        relay.passes = True
+        await until(lambda: set(informer.objects) == {"default/web"})
+        assert informer.lists == 1
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await transport.close()
+        relay.cut()
+        front.close()
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "", "application/vnd.kubernetes.protobuf"])
+async def test_a_watch_of_another_content_type_is_refused_and_its_connection_closed(content_type: str) -> None:
+    async def handle(request: Request) -> Answer:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"<html>"
+            await asyncio.sleep(30)
+
+        return Stream(chunks(), content_type=content_type) if request.flag("watch") else Response(200, b"<html>", "text/html")
+
+    async with served(handle) as port:
+        transport = HttpTransport(access_to(port))
+        client = Client(transport, "")
+        with pytest.raises(ApiError, match="was answered with"):
+            await client.watch("pods", "1")
+        assert connections(transport) == 0
+        with pytest.raises(ApiError, match="not the API's"):
+            await client.get("pods", "default", "web")
+        with pytest.raises(ApiError, match="not the API's"):
+            await Informer(client, "pods", Pod).sync()
+        await transport.close()
 
 
 async def test_nobody_at_home_and_a_stranger_at_home() -> None:

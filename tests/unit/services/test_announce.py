@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+
+import msgspec
 import pytest
 
+from podplane.model.config import NetworkConfig
 from podplane.model.objects import Metadata, Node, NodeSpec
 from podplane.model.service import (
     Conditions,
@@ -15,7 +19,8 @@ from podplane.model.service import (
     ServiceSpec,
     ServiceStatus,
 )
-from podplane.services.announce import EXCLUDED, may_announce, ready_here
+from podplane.services.announce import EXCLUDED, effects, may_announce, ready_here
+from podplane.state.effects import Announce
 
 STATUS = ServiceStatus(LoadBalancerStatus((Ingress(ip="192.0.2.1"),)))
 EVERYWHERE = Service(spec=ServiceSpec(type="LoadBalancer"), status=STATUS)
@@ -67,3 +72,11 @@ def test_an_endpoint_with_an_address_of_each_family_counts_once() -> None:
     assert ready_here([four, six, slice_(("10.0.0.1", "node1", READY), ("10.0.0.4", "node1", READY))], "node1") == 2
     assert ready_here([six], "node2") == 1
     assert ready_here([four, six], "node3") == ready_here([], "node1") == 0
+
+
+def test_neighbours_are_told_of_addresses_that_this_node_has_and_of_no_others() -> None:
+    config = NetworkConfig(cluster_cidrs=("10.244.0.0/16",), uplink="eth7")
+    assert effects(EVERYWHERE, (4,), config) == (Announce("eth7", (ipaddress.ip_address("192.0.2.1"),)),)
+    assert effects(EVERYWHERE, (6,), config) == ()
+    other_class = msgspec.structs.replace(EVERYWHERE.spec, load_balancer_class="example.com/other")
+    assert effects(msgspec.structs.replace(EVERYWHERE, spec=other_class), (4,), config) == ()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podplane.kernel.nft.units import units
 from podplane.model.objects import Metadata
 from podplane.model.service import (
     Endpoint,
@@ -20,13 +21,14 @@ from podplane.model.service import (
     ServiceSpec,
     ServiceStatus,
 )
+from podplane.services.elements import encode
 from podplane.services.endpoints import Place
 from podplane.services.numbers import Numbers
-from podplane.services.plan import NodeContext, plan
-from podplane.services.rules import CHOICE_BITS, CHOICE_MASK
-from podplane.services.tables import RANK
-from podplane.state.nft import Element, Verdict
-from podplane.state.operations import Operation, diff, patch
+from podplane.services.resolve import NodeContext, resolve
+from podplane.services.rules import CHAIN_BITS, CHAIN_MASK
+from podplane.services.tables import affinity_sets, guard_chains, sets
+from podplane.state.nft import Element, Set, Verdict
+from podplane.state.operations import Operation, Report, diff, patch
 from podplane.state.value import Identity, Value
 
 HERE = NodeContext(Place("node1"), (4,), (ipaddress.ip_address("192.168.1.10"),))
@@ -48,23 +50,23 @@ def wanted(counts: Mapping[int, int], numbers: Numbers) -> dict[Identity, Value]
         status = ServiceStatus(LoadBalancerStatus((Ingress(ip=f"198.51.100.{number}"),)))
         endpoints = tuple(Endpoint((f"10.244.{number}.{k}",)) for k in range(1, count + 1))
         slices = [EndpointSlice(endpoints=endpoints, ports=(EndpointPort(port=8080),))]
-        values |= plan(Service(Metadata(name=f"s{number}", namespace="default"), spec, status), slices, HERE, numbers)
+        values |= encode(
+            resolve(Service(Metadata(name=f"s{number}", namespace="default"), spec, status), slices, HERE), numbers
+        )
     return values
 
 
-def in_the_kernels_order(operations: Iterable[Operation]) -> list[Operation]:
-    """Sets are filled one after the other, then emptied in reverse (`kernel.nft.table`)."""
-    all_ = list(operations)
-    first = [o for o in all_ if o.new is not None and not isinstance(o.new, Element)]
-    new = [o for o in all_ if isinstance(o.new, Element)]
-    gone = [o for o in all_ if o.new is None and isinstance(o.old, Element)]
-    return [*first, *sorted(new, key=rank), *sorted(gone, key=rank, reverse=True)]
+SETS = {
+    (one.family, one.table, one.name): one for one in (*sets(4), *affinity_sets(4), *guard_chains(4)) if isinstance(one, Set)
+}
 
 
-def rank(operation: Operation) -> int:
-    """Of its element's set."""
-    assert isinstance(operation.value, Element)
-    return RANK[operation.value.set.rstrip("46")]
+def in_the_kernels_order(operations: Sequence[Operation]) -> list[Operation]:
+    """As the kernel door sends them."""
+    report = Report()
+    found = [o for unit in units(operations, dict(SETS), lambda _: None, report) if unit for o in unit.operations]
+    assert len(found) == len(operations) and not report.failed
+    return found
 
 
 def is_whole(state: Iterable[Value]) -> bool:
@@ -79,10 +81,10 @@ def is_whole(state: Iterable[Value]) -> bool:
 def _leads_on(frontend: Element, kinds: Kinds) -> bool:
     mark = frontend.data[0]  # type: ignore[index]  # a mark
     assert isinstance(mark, int)
-    choice = kinds.get("choice4", {}).get((mark & CHOICE_MASK,))
+    choice = kinds.get("choice4", {}).get((mark & CHAIN_MASK,))
     if choice is None or not isinstance(choice.data, Verdict):
         return False
-    count, group = int(choice.data.chain.split("-")[1]), mark >> CHOICE_BITS << CHOICE_BITS
+    count, group = int(choice.data.chain.split("-")[1]), mark >> CHAIN_BITS << CHAIN_BITS
     guarded = str(frontend.key[0]) != "198.51.100.3" or frontend.key in kinds.get("guarded4", {})
     if choice.data.chain.count("-") == 1:
         return guarded and all((group, k) in kinds.get("endpoints4", {}) for k in range(count))

@@ -10,8 +10,9 @@ from contextlib import suppress
 
 import pytest
 
-from podplane.apiserver.controllers.decision import Action, Again, Controller, Create, Key, Note, Object, Patch, View, itself
+from podplane.apiserver.controllers.decision import Action, Again, Controller, Create, Note, Patch, View, itself
 from podplane.apiserver.controllers.manager import LAST_RETRY_SECONDS, Manager
+from podplane.apiserver.controllers.objects import Key, Object
 from podplane.apiserver.controllers.stored import StoredView
 from podplane.apiserver.identity import controller
 from podplane.apiserver.server import utc_now

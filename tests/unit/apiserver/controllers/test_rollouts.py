@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podplane.apiserver.controllers.decision import owned_by
+from podplane.apiserver.controllers.objects import owned_by
 from podplane.apiserver.controllers.pods import share
 from podplane.apiserver.controllers.replica_set import _keep
 from tests.unit.apiserver.controllers.cluster import APPS, Cluster, image, workload

@@ -1,0 +1,164 @@
+"""The one place where benches touch podplane's agent: one on the real kernel of the namespace that this process is in.
+
+What a bench needs of an agent is here, and no more: start it on a picture of the cluster, change objects, wait until the kernel has what
+follows, attach and detach pods. So an agent that is used otherwise changes this module only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from podplane.agent.agent import Agent
+from podplane.agent.caches import Caches
+from podplane.cni.network import Attachment
+from podplane.kernel import netlink
+from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
+from podplane.kubeapi.cache import Cache
+from podplane.model.config import NetworkConfig
+from podplane.model.objects import Metadata, Node, NodeAddress, NodeSpec, NodeStatus
+from podplane.model.service import EndpointSlice, Service
+
+NAME = "node1"
+CONFIG = NetworkConfig(cluster_cidrs=("10.128.0.0/9",), service_cidrs=("10.96.0.0/12",))
+Attached = tuple[Attachment, tuple[str, ...]]
+
+
+def node(name: str = NAME, block: str = "10.128.0.0/24", ip: str = "192.168.1.10") -> Node:
+    """A node with a block of addresses for its pods."""
+    return Node(
+        metadata=Metadata(name=name),
+        spec=NodeSpec(pod_cidrs=(block,)),
+        status=NodeStatus(addresses=(NodeAddress("InternalIP", ip),)),
+    )
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What an agent is started with."""
+
+    nodes: Mapping[str, Node] = field(default_factory=lambda: {NAME: node()})
+    services: Iterable[Service] = ()
+    slices: Iterable[EndpointSlice] = ()
+    attached: Iterable[Attached] = ()
+
+
+class OneAgent:
+    """An agent of node1; its methods run on one event loop. RuntimeError when the kernel refuses anything."""
+
+    def __init__(self, kernel: Kernel | None = None) -> None:
+        self.kernel = kernel or real_kernel()
+        self._caches = Caches()
+        self._agent = Agent(NAME, CONFIG, self.kernel, self._caches)
+
+    async def start(self, cluster: Cluster) -> bool:
+        """Make the kernel agree with the cluster; was there anything to write?"""
+        self.cache(cluster)
+        return await self.begin(cluster.attached)
+
+    def cache(self, cluster: Cluster) -> None:
+        """Fill the caches, as a process does before its agent starts."""
+        for one in cluster.nodes.values():
+            self._caches.nodes.set(one)
+        for service in cluster.services:
+            self._caches.services.set(service)
+        for slice_ in cluster.slices:
+            self._caches.slices.set(slice_)
+
+    async def begin(self, attached: Iterable[Attached] = ()) -> bool:
+        """Start on what is cached; was there anything to write?"""
+        await self._agent.start(attached)
+        self._caches.subscribe(self._agent.changed)
+        self._check()
+        return self._agent.writer.operations_applied > 0
+
+    async def run(self) -> None:
+        """Reconcile until cancelled, as in production."""
+        await self._agent.run()
+
+    def service_changed(self, old: Service | None, new: Service | None) -> None:
+        """A Service came, changed or went."""
+        _changed(self._caches.services, old, new)
+
+    def slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        """An EndpointSlice came, changed or went."""
+        _changed(self._caches.slices, old, new)
+
+    async def settle(self) -> None:
+        """Bring all changes so far to the kernel."""
+        await self._agent.reconcile()
+        self._check()
+
+    async def add(self, request: Attachment) -> tuple[str, ...]:
+        """Attach a pod; its addresses. NetworkError when it can't be."""
+        return (await self._agent.network.add(request)).ips
+
+    async def delete(self, request: Attachment) -> None:
+        """Detach a pod."""
+        await self._agent.network.delete(request)
+
+    @property
+    def attached(self) -> list[Attached]:
+        """The pods that are attached, each with its addresses: what the next agent is started with."""
+        return list(self._agent.network.attached)
+
+    def _check(self) -> None:
+        refused = self._agent.ledger.refused
+        if refused:
+            identity, refusal = next(iter(refused.items()))
+            raise RuntimeError(f"{identity}: {refusal.error}")
+
+
+def _changed(cache: Cache[Any], old: Any, new: Any) -> None:
+    if new is not None:
+        cache.set(new)
+    elif old is not None:
+        cache.remove(old.metadata.path)
+
+
+def real_kernel() -> Kernel:
+    """The kernel of the namespace that this process is in."""
+    return Kernel(CurrentNamespace(), KernelOpener())
+
+
+def pod(number: int, workers: Workers) -> Attachment:
+    """A pod to attach, with a network namespace of its own."""
+    return Attachment(f"sandbox-{number}", f"uid-{number}", "default", f"pod-{number}", NetworkNamespace.create(workers))
+
+
+def make_uplink() -> None:
+    """Make the node's uplink here. Nothing is touched where there are links already: that is no namespace of a bench's."""
+    if [name for _, name in socket.if_nameindex()] != ["lo"]:
+        raise SystemExit("this part of a bench runs in a network namespace of its own: python -m bench.run services")
+    for words in ("link set lo up", "link add eth0 type bridge", "addr add 192.168.1.10/16 dev eth0", "link set eth0 up"):
+        subprocess.run(["ip", *words.split()], check=True)
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[list[bytes]]:
+    """The nf_tables transactions that agents send meanwhile, as bytes."""
+    sent: list[bytes] = []
+    send = netlink.Socket.transaction
+
+    def send_and_keep(self: netlink.Socket, messages: Sequence[netlink.Message]) -> list[netlink.Refusal]:
+        sent.append(b"".join(netlink.encode(m, n, m.flags | netlink.NLM_F_REQUEST) for n, m in enumerate(messages, 1)))
+        return send(self, messages)
+
+    netlink.Socket.transaction = send_and_keep  # type: ignore[method-assign]  # for this process of a bench only
+    try:
+        yield sent
+    finally:
+        netlink.Socket.transaction = send  # type: ignore[method-assign]  # as it was
+
+
+async def cancelled(task: asyncio.Task[None]) -> None:
+    """End a task that runs until it is cancelled; what it raised before goes on."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

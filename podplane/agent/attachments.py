@@ -1,0 +1,185 @@
+"""The pods of one node: `cni.Network` over the planner, the ledger and the writer.
+
+Attaching a pod does not wait for the reconcile loop: its key is planned at once, and the call returns when nothing of it is pending.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterable
+
+from podplane.agent.addresses import NodeAddresses
+from podplane.agent.features import attachment_key
+from podplane.agent.kernel import Kernel
+from podplane.agent.planner import Planner
+from podplane.agent.watcher import Watcher
+from podplane.agent.writer import Writer
+from podplane.cni.network import Attached, Attachment, NetworkError
+from podplane.ipam.pool import Exhausted
+from podplane.model.view import Sandbox, View
+from podplane.pods.plan import veth_name
+from podplane.state.ledger import Ledger
+from podplane.state.mac import mac_of
+from podplane.state.operations import Failure
+from podplane.state.value import Identity
+
+AttachedPod = tuple[Attachment, tuple[str, ...]]
+"""An attachment and its addresses."""
+
+
+class Attachments:
+    """`Network` of one node; its methods run on one event loop."""
+
+    def __init__(self, view: View, kernel: Kernel, ledger: Ledger, planner: Planner, writer: Writer, watcher: Watcher) -> None:
+        self._view = view
+        self._kernel = kernel
+        self._ledger = ledger
+        self._planner = planner
+        self._writer = writer
+        self._watcher = watcher
+        self._sandboxes: dict[tuple[str, str], Sandbox] = {}
+        self._attached: dict[tuple[str, str], AttachedPod] = {}
+        self._namespaces: dict[str, int] = {}
+        self._addresses = NodeAddresses(())
+        view.sandboxes = self._sandboxes
+
+    @property
+    def attached(self) -> Collection[AttachedPod]:
+        """The attachments that there are, each with its addresses."""
+        return tuple(self._attached.values())
+
+    @property
+    def addresses(self) -> NodeAddresses:
+        """Who has which address."""
+        return self._addresses
+
+    def blocks_changed(self, blocks: Iterable[str]) -> None:
+        """The node has these blocks now. Who is attached keeps its addresses."""
+        blocks = tuple(blocks)
+        if blocks == self._addresses.blocks:
+            return
+        reserved = self._addresses.reservations
+        self._addresses = NodeAddresses(blocks)
+        for id_, sandbox in self._sandboxes.items():
+            self._addresses.keep(id_, sandbox.ips)
+        for uid, ips in reserved.items():
+            self._addresses.reserve(uid, ips)
+
+    def reserve(self, pod_uid: str, ips: tuple[str, ...]) -> None:
+        """Keep the addresses of a pod that is not attached yet but had them before the node restarted."""
+        self._addresses.reserve(pod_uid, ips)
+
+    def cancel_reservation(self, pod_uid: str) -> None:
+        """The pod will not come."""
+        self._addresses.cancel_reservation(pod_uid)
+
+    def resume(self, attached: Iterable[AttachedPod]) -> None:
+        """An agent before this one attached these: their network is as it was planned, and stays so."""
+        for request, ips in attached:
+            self._addresses.keep(request.id, ips)
+            sandbox = self._admit(request, ips)
+            self._planner.try_plan(attachment_key(sandbox))
+            fragment = self._ledger.desired.fragment(attachment_key(sandbox))
+            self._ledger.trust(identity for identity, value in fragment.items() if value.netns)
+
+    async def add(self, request: Attachment) -> Attached:
+        """Attach a pod: addresses, links and routes are in place when this returns. NetworkError says why not.
+
+        What is attached already is attached once more: the kernel's objects are as planned when this returns.
+        """
+        node = self._view.node
+        if node is None or not node.spec.pod_cidrs:
+            raise NetworkError(f"node {self._view.node_name} has no pod block yet: it gets one when the cluster has room")
+        try:
+            ips = self._addresses.allocate(request.id, request.requested_ips, request.pod_uid)
+        except Exhausted as error:
+            raise NetworkError(f"{error}: delete pods of {self._view.node_name}, or run them on another node") from None
+        pod = f"pod {request.namespace}/{request.name}"
+        try:
+            sandbox = self._admit(request, ips)
+            failed = await self._apply(sandbox)
+        except Exception as error:
+            await self.delete(request)
+            raise NetworkError(f"{pod}: {error}") from error
+        if failed:
+            await self.delete(request)
+            raise NetworkError(f"{pod}: {_first(failed)}")
+        if self._sandboxes.get(request.id) is not sandbox:
+            raise NetworkError(f"{pod} was detached, or attached once more, while it was attached")
+        return Attached(ips=ips, interface=request.ifname, mac=mac_of_first(ips))
+
+    def _admit(self, request: Attachment, ips: tuple[str, ...]) -> Sandbox:
+        sandbox = Sandbox(
+            namespace=request.namespace,
+            name=request.name,
+            uid=request.pod_uid,
+            container_id=request.container_id,
+            netns=f"pod/{request.container_id}",
+            ips=ips,
+            ifname=request.ifname,
+            host_ports=request.host_ports,
+        )
+        if request.id not in self._sandboxes:
+            self._namespaces[sandbox.netns] = self._namespaces.get(sandbox.netns, 0) + 1
+        self._kernel.attach(sandbox.netns, request.netns)
+        self._watcher.attach(veth_name(sandbox.container_id, sandbox.ifname), sandbox.netns)
+        self._sandboxes[request.id] = sandbox
+        self._attached[request.id] = (request, ips)
+        return sandbox
+
+    async def _apply(self, sandbox: Sandbox) -> list[Failure]:
+        concerned: dict[Identity, None] = {}
+        for key in self._planner.keys_of(Sandbox, None, sandbox):
+            changed = self._planner.plan(key)
+            concerned |= dict.fromkeys((*self._ledger.desired.fragment(key), *changed))
+        return await self._writer.settled(concerned)
+
+    async def delete(self, request: Attachment) -> None:
+        """Detach a pod; of one that isn't attached, nothing happens. No packet passes any more when this returns; the link may go later."""
+        sandbox = self._sandboxes.pop(request.id, None)
+        if sandbox is not None:
+            del self._attached[request.id]
+            self._watcher.detach(veth_name(sandbox.container_id, sandbox.ifname))
+            self._namespaces[sandbox.netns] -= 1
+            if not self._namespaces[sandbox.netns]:
+                del self._namespaces[sandbox.netns]
+                self._writer.detach(sandbox.netns)
+            await self._apply(sandbox)
+        if request.id not in self._sandboxes:
+            self._addresses.release(request.id)
+
+    async def check(self, request: Attachment) -> None:
+        """NetworkError unless the pod's kernel objects are as planned (CNI CHECK): the kernel is asked."""
+        pod = f"pod {request.namespace}/{request.name}"
+        sandbox = self._sandboxes.get(request.id)
+        if sandbox is None:
+            raise NetworkError(f"{pod} is not attached")
+        await self._writer.idle()
+        found = {**self._kernel.read(self._watcher.ownership), **self._kernel.read_namespace(sandbox.netns)}
+        for key in self._planner.keys_of(Sandbox, None, sandbox):
+            for identity, value in self._ledger.desired.fragment(key).items():
+                if identity[0] == "Sysctl":
+                    continue
+                if identity not in found or not self._kernel.matches(value, found[identity]):
+                    raise NetworkError(f"{pod}: {value} is not in the kernel as planned")
+
+    async def gc(self, keep: Collection[Attachment]) -> None:
+        """Detach every pod that is not in `keep` (CNI GC). What is attached while this runs stays."""
+        kept = {request.id for request in keep}
+        surplus = [request for request, _ in self._attached.values() if request.id not in kept]
+        leaked = self._addresses.owners - kept - self._attached.keys()
+        for request in surplus:
+            await self.delete(request)
+        for owner in leaked - self._attached.keys():
+            self._addresses.release(owner)
+
+
+def _first(failed: list[Failure]) -> str:
+    """The first failure in words, and how many more there are."""
+    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    return f"{failed[0].error}{more}"
+
+
+def mac_of_first(ips: tuple[str, ...]) -> str:
+    """The MAC of a pod's interface, made of its first address."""
+    return mac_of(ipaddress.ip_address(ips[0]))

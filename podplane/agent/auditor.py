@@ -1,0 +1,139 @@
+"""Readings of the kernel: what is known of it is corrected by what it holds, and what deviates unexpectedly is noted as a
+foreign change.
+
+Everything is read at the start, after a refusal that contradicts what is known, and every 60 seconds; tables after a
+foreign commit; the network of the
+node after link events that a notification can't describe in full; a pod's namespace when its link loses the carrier (see `watcher`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+
+from podplane.agent.kernel import Kernel
+from podplane.agent.pause import Pause
+from podplane.state.ledger import Ledger, Reading
+from podplane.state.nft import NftValue, Set, Table
+from podplane.state.operations import Operation
+from podplane.state.ownership import Ownership
+from podplane.state.value import Identity, Value
+
+log = logging.getLogger(__name__)
+LARGE = 5000
+"""So many values take long to read: that happens in a thread."""
+
+
+class Part(enum.Enum):
+    """What can be read by itself: links and what rtnetlink knows, or nf_tables."""
+
+    NETWORK, TABLES = "network", "tables"
+
+
+EVERYTHING = frozenset(Part)
+
+
+def part_of(identity: Identity) -> Part:
+    """The part that an object is read with."""
+    return Part.TABLES if str(identity[0]).startswith("nft ") else Part.NETWORK
+
+
+class Auditor:
+    """Reads one node's kernel; its methods run on one event loop, and one reading at a time."""
+
+    def __init__(
+        self,
+        node_name: str,
+        ledger: Ledger,
+        kernel: Kernel,
+        ownership: Ownership,
+        foreign_change: Callable[[Iterable[Identity]], None],
+    ) -> None:
+        """`foreign_change` is told what deviates and was not known to."""
+        self._node_name = node_name
+        self._ledger = ledger
+        self._kernel = kernel
+        self._ownership = ownership
+        self._foreign_change = foreign_change
+        self._reading = asyncio.Lock()
+
+    async def read_all(self) -> Mapping[Identity, Value]:
+        """All that is the owner's in the node's own namespace."""
+        return await asyncio.to_thread(self._kernel.read, self._ownership)
+
+    def rebuild_outgrown(self, found: Mapping[Identity, Value]) -> None:
+        """Of what was found before it was known what is wanted: delete tables whose sets have another shape, and know of it."""
+        left = self._without_outgrown(found)
+        for identity in found:
+            if identity not in left:
+                self._ledger.observe(identity, None)
+
+    def read_sysctls(self) -> None:
+        """Read the sysctls of the node that are wanted, and correct what is known of them."""
+        for identity, value in self._kernel.read(Ownership(), list(self._ledger.sysctls)).items():
+            if identity[0] == "Sysctl":
+                self._ledger.observe(identity, value)
+
+    async def audit(self, parts: frozenset[Part] = EVERYTHING) -> bool:
+        """Read these parts and correct what is known of them; does anything deviate that was not known to?"""
+
+        def in_scope(identity: Identity) -> bool:
+            return not identity[1] and identity[0] != "Sysctl" and part_of(identity) in parts
+
+        async with self._reading:
+            reading = self._ledger.begin_reading()
+            try:
+                found = await self._read(parts)
+            except BaseException:
+                self._ledger.cancel_reading(reading)
+                raise
+            return await self._compare(reading, found, in_scope)
+
+    async def audit_pod(self, netns: str) -> bool:
+        """Read a pod's namespace and correct what is known of it; does anything deviate that was not known to?"""
+        async with self._reading:
+            wanted = self._ledger.desired
+            found = {
+                i: value for i, value in self._kernel.read_namespace(netns).items() if i in wanted
+            }  # the rest is the pod's own
+            reading = self._ledger.begin_reading()
+            return await self._compare(reading, found, lambda identity: identity[1] == netns and identity[0] != "Sysctl")
+
+    async def _compare(self, reading: Reading, found: Mapping[Identity, Value], in_scope: Callable[[Identity], bool]) -> bool:
+        deviates, pause = False, Pause()
+        for slice_ in self._ledger.end_reading(reading, found, in_scope):
+            self._foreign_change(slice_)
+            deviates |= bool(slice_)
+            await pause()
+        return deviates
+
+    async def _read(self, parts: frozenset[Part]) -> Mapping[Identity, Value]:
+        tables = self._ownership.tables if Part.TABLES in parts else frozenset()
+        owner = msgspec.structs.replace(self._ownership, tables=tables)
+        if len(self._ledger.desired) >= LARGE:
+            found: Mapping[Identity, Value] = await asyncio.to_thread(self._kernel.read, owner)
+        else:
+            found = self._kernel.read(owner)
+        found = {identity: value for identity, value in found.items() if part_of(identity) in parts}
+        return self._without_outgrown(found)
+
+    def _without_outgrown(self, found: Mapping[Identity, Value]) -> Mapping[Identity, Value]:
+        """Without tables that have a set of another shape than is wanted, as of another version of this program: those are
+        made anew.
+
+        The kernel can't change a set's shape, nor delete one that rules look into.
+        """
+        wanted = self._ledger.desired
+        sets = [one for i, value in found.items() if i[0] == "nft set" and isinstance(one := wanted.get(i, value), Set)]
+        outgrown = [one for one in sets if not self._kernel.matches(one, found[one.identity])]
+        if not outgrown:
+            return found
+        tables = {(one.family, one.table) for one in outgrown}
+        names = ", ".join(f"{one.table} {one.name}" for one in outgrown)
+        log.warning("audit node=%s tables are made anew because these sets changed their shape: %s", self._node_name, names)
+        self._kernel.apply([Operation(Table(family=family, table=table), None) for family, table in sorted(tables)])
+        return {i: v for i, v in found.items() if not (isinstance(v, NftValue) and (v.family, v.table) in tables)}

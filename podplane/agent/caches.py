@@ -1,0 +1,81 @@
+"""The caches of one process: each object of the API is decoded once, for all agents of the process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from podplane.agent.leases import LEASES, MANAGED
+from podplane.kubeapi.cache import Cache
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.informer import Informer
+from podplane.model.lease import Lease
+from podplane.model.objects import Model, Node
+from podplane.model.service import EndpointSlice, Service
+
+Changed = Callable[[type[Model], Any, Any], None]
+"""(kind, old, new): None as old for an object that came, None as new for one that went."""
+
+
+class Caches:
+    """Objects by path, and indices over them. Made by `watching` for a cluster, or of objects for a test."""
+
+    def __init__(
+        self,
+        nodes: Cache[Node] | None = None,
+        services: Cache[Service] | None = None,
+        slices: Cache[EndpointSlice] | None = None,
+        leases: Cache[Lease] | None = None,
+    ) -> None:
+        self.nodes = nodes or Cache[Node]("nodes")
+        self.services = services or Cache[Service]("services")
+        self.slices = slices or Cache[EndpointSlice]("endpointslices")
+        self.leases = leases or Cache[Lease]("leases")
+        self.slices_by_service = self.slices.index(_service_of)
+        """`get(path of a Service)` → its slices, by path."""
+
+    def subscribe(self, changed: Changed) -> None:
+        """Tell of every change from now on."""
+        for kind, cache in self.by_kind():
+            _subscribe(cache, kind, changed)
+
+    def by_kind(self) -> Iterable[tuple[type[Model], Cache[Any]]]:
+        """The caches, each with the kind of its objects."""
+        return ((Node, self.nodes), (Service, self.services), (EndpointSlice, self.slices), (Lease, self.leases))
+
+
+def _service_of(slice_: EndpointSlice) -> Iterable[str]:
+    return (slice_.service,) if slice_.service else ()
+
+
+def _subscribe(cache: Cache[Any], kind: type[Model], changed: Changed) -> None:
+    cache.subscribe(lambda old, new: changed(kind, old, new))
+
+
+class Informers:
+    """What an agent's process watches: lists first (`sync`), then the tasks of `watches` keep the caches current.
+
+    Of Leases only those of load balancers are watched: each kubelet of the cluster renews another one every ten seconds.
+    """
+
+    def __init__(self, client: Client) -> None:
+        nodes, services = Informer(client, "nodes", Node), Informer(client, "services", Service)
+        slices = Informer(client, "endpointslices.discovery.k8s.io", EndpointSlice)
+        leases = Informer(client, LEASES, Lease, labels=MANAGED)
+        self._informers: dict[str, Informer[Any]] = {
+            "watch of nodes": nodes,
+            "watch of services": services,
+            "watch of endpointslices": slices,
+            "watch of leases": leases,
+        }
+        self.caches = Caches(nodes.cache, services.cache, slices.cache, leases.cache)
+
+    async def sync(self) -> None:
+        """List all of them. ApiError when that can't be had."""
+        await asyncio.gather(*(informer.sync() for informer in self._informers.values()))
+
+    @property
+    def watches(self) -> dict[str, Callable[[], Awaitable[object]]]:
+        """What keeps the caches current, by name: to be run by a supervisor."""
+        return {name: informer.run for name, informer in self._informers.items()}

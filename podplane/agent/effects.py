@@ -1,0 +1,66 @@
+"""Carries out the effects that plans return, once their objects are in the kernel: connection tracking is flushed,
+addresses are announced."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable
+from typing import Protocol
+
+from podplane.state.conntrack import Allowed, Frontend, Target
+from podplane.state.effects import Announce, Effect, FlushConntrack
+from podplane.state.value import IPAddress
+
+log = logging.getLogger(__name__)
+
+
+class Actor(Protocol):
+    """The part of the kernel door that effects need."""
+
+    def announce(self, link: str, ips: Iterable[IPAddress]) -> None:
+        """Tell the neighbours on a link that these addresses are here. OSError when that can't be."""
+
+    def flush_conntrack(self, allowed: Allowed) -> int:
+        """Delete the tracked connections to these frontends that go elsewhere than allowed."""
+
+
+class Effects:
+    """What waits to be carried out on one node."""
+
+    def __init__(self, node_name: str, kernel: Actor) -> None:
+        self._node_name = node_name
+        self._kernel = kernel
+        self._stale: dict[Frontend, Collection[Target]] = {}
+        self._announcements: list[Announce] = []
+        self._busy = asyncio.Lock()
+
+    def add(self, effects: Iterable[Effect]) -> None:
+        """Carry these out at the next `run`."""
+        for effect in effects:
+            match effect:
+                case FlushConntrack(allowed=allowed):
+                    for frontend, targets in allowed.items():
+                        if targets or frontend not in self._stale:  # one Service may have lost what another one has now
+                            self._stale[frontend] = targets
+                case Announce():
+                    self._announcements.append(effect)
+
+    async def run(self) -> None:
+        """Carry out what waits. The kernel may have a long list of connections to go through: that happens in a thread."""
+        announcements, self._announcements = self._announcements, []
+        for announcement in announcements:
+            try:
+                self._kernel.announce(announcement.link, announcement.ips)
+            except OSError as error:
+                log.warning("announce node=%s link=%s error=%s", self._node_name, announcement.link, error)
+        async with self._busy:
+            if self._stale:
+                stale, self._stale = self._stale, {}
+                await asyncio.to_thread(self._flush, stale)
+
+    def _flush(self, stale: Allowed) -> None:
+        try:
+            self._kernel.flush_conntrack(stale)
+        except OSError as error:
+            log.warning("conntrack node=%s error=%s", self._node_name, error)

@@ -1,0 +1,58 @@
+"""What a feature of an agent is: a row that says what it owns, what it watches, and how it plans.
+
+`plan` is pure but for its memory, which belongs to the feature and to one agent: what it has to remember between two plans (numbers that
+are given to groups of endpoints, say). Memory is recovered from the kernel when an agent starts, so a restart plans the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from podplane.agent.keys import Key
+from podplane.agent.peer_plans import PeerPlans
+from podplane.model.config import NetworkConfig
+from podplane.model.objects import Model
+from podplane.model.view import Sandbox, View
+from podplane.state.effects import Effect, Plan
+from podplane.state.value import Value
+
+K = TypeVar("K", bound=Key)
+Taken = frozenset[Hashable]
+Changed = Callable[[Any, Any, View], Iterable[Key]]
+"""(old, new, view) → the keys whose plans may differ after this change; None as old or new for an object that came or went."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A kind of object that a feature reads, and which keys a change of one concerns. `kind` is a model, or `Sandbox`."""
+
+    kind: type[Model] | type[Sandbox]
+    keys: Changed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature(Generic[K]):
+    """One row of `features.FEATURES`. The order of rows is that in which dirty keys are planned."""
+
+    name: str
+    key: type[K]
+    watches: tuple[Watch, ...]
+    plan: Callable[[View, K, NetworkConfig, Any, Taken], Plan]
+    """(view, key, settings, memory, taken): the plan does without the claims in `taken`, which other keys have. It changes nothing in
+    memory (but for numbers, of which planning again assigns the same ones): a plan may be given up."""
+    accept: Callable[[Any, Any], None] = lambda memory, plan: None
+    """(memory, plan): the plan is part of the desired state now."""
+    tables: frozenset[tuple[str, str]] = frozenset()
+    """Tables of nf_tables (family, name) that are this feature's own, with all that is in them."""
+    memory: Callable[[PeerPlans], Any] = lambda shared: None
+    """Makes the memory that `plan` gets; `shared` is the part of it that all agents of the process have in common."""
+    recover: Callable[[Any, Collection[Value]], None] = lambda memory, found: None
+    """An agent before this one planned, and this is what the kernel holds of it."""
+    tidy: Callable[[Any], None] = lambda memory: None
+    """After plans: drop from memory what is not in use any more."""
+    after_repair: Callable[[Any], Iterable[Effect]] = lambda memory: ()
+    """What is to be done after somebody else had changed the feature's tables and they were repaired, or after a start."""
+    precedence: Callable[[K, View], tuple[Any, ...]] = lambda key, view: (key.path,)
+    """Of two keys of this feature that claim the same, the one with the lesser precedence has it."""

@@ -1,0 +1,28 @@
+"""The machine that an agent runs on, as far as the kernel and the API do not say it: the seam between a lab and a real node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from podplane.agent.attachments import AttachedPod
+from podplane.agent.kernel import Kernel
+from podplane.kernel.namespace import Namespace
+from podplane.state.operations import LinkEvent
+
+
+class Host(Protocol):
+    """One machine."""
+
+    @property
+    def namespace(self) -> Namespace:
+        """The node's own network namespace."""
+
+    def open_kernel(self) -> Kernel:
+        """A door to its kernel state that knows nothing of what went through another one."""
+
+    def attached(self) -> Iterable[AttachedPod]:
+        """The pods that a runtime attached through an agent before this one, with their addresses."""
+
+    def link_changed(self, name: str, event: LinkEvent) -> None:
+        """A link of the machine that is not podplane's came, went or changed: who configures the machine's own network may want to know."""

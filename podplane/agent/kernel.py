@@ -1,0 +1,82 @@
+"""What an agent needs of the kernel door (`kernel.door`, and its fake)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from podplane.kernel.namespace import Namespace
+from podplane.state.conntrack import Allowed, Connection
+from podplane.state.operations import Changes, Operation, Report
+from podplane.state.ownership import Ownership
+from podplane.state.value import Identity, IPAddress, Value
+
+
+class Monitor(Protocol):
+    """A subscription to the rtnetlink notifications of a node's own namespace."""
+
+    def fileno(self) -> int:
+        """Readable when there are notifications; negative when it can't be polled."""
+
+    def changes(self) -> Changes:
+        """What was notified since this was asked last."""
+
+    def close(self) -> None:
+        """End the subscription."""
+
+
+class SysctlWatch(Protocol):
+    """Sysctls of a node's own namespace whose files stay open."""
+
+    @property
+    def unwatched(self) -> frozenset[str]:
+        """Those that do not exist, or do not any more."""
+
+    def changed(self, expected: Mapping[str, str]) -> Mapping[str, str]:
+        """The values of those that are not as expected."""
+
+    def close(self) -> None:
+        """Close the files."""
+
+
+class Kernel(Protocol):
+    """The door to one node's kernel state."""
+
+    def attach(self, name: str, namespace: Namespace) -> None:
+        """Give a network namespace the name by which values speak of it."""
+
+    def detach(self, name: str) -> None:
+        """Forget a namespace: what was in it counts as gone."""
+
+    def apply(self, operations: Sequence[Operation]) -> Report:
+        """Carry out operations at once; each is in the report."""
+
+    def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
+        """Carry out the operations in slices of some milliseconds; each is in one report."""
+
+    def read(self, owner: Ownership, sysctls: Iterable[str] = ()) -> dict[Identity, Value]:
+        """What the kernel holds of this owner in the node's own namespace, and the values of these sysctls."""
+
+    def read_namespace(self, name: str) -> dict[Identity, Value]:
+        """The links, addresses, routes and neighbours in an attached namespace."""
+
+    def monitor(self, owner: Ownership) -> Monitor:
+        """Subscribe to changes of links, addresses, routes, neighbours and rules in the node's own namespace."""
+
+    def sysctl_watch(self, names: Iterable[str]) -> SysctlWatch:
+        """These sysctls of the node's own namespace, cheap to read again and again."""
+
+    def foreign_commit(self) -> bool:
+        """Did anybody else commit a change of the node's nf_tables since this was asked last?"""
+
+    def announce(self, link: str, ips: Iterable[IPAddress]) -> None:
+        """Tell the neighbours on a link that these addresses are here. OSError when that can't be."""
+
+    def flush_conntrack(self, allowed: Allowed) -> int:
+        """Delete the tracked connections to these frontends that go elsewhere than allowed; how many those were."""
+
+    def connections(self) -> list[Connection]:
+        """The tracked connections that were translated to another destination."""
+
+    def matches(self, wanted: Value, found: Value) -> bool:
+        """Does what was found fulfil what is wanted (fields left to the kernel may have any value)?"""

@@ -1,0 +1,53 @@
+"""What agents plan by: each key owns one fragment of the desired state. Keys of different types are never equal.
+
+A key names the API object that it is about, so that events can be written about it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+
+class Key(msgspec.Struct, frozen=True):
+    """Base of all keys: `kind` is apiVersion and kind of the object that the key is about, `path` its `namespace/name`, or name."""
+
+    kind: ClassVar[str] = ""
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.rpartition('/')[2].lower()}/{self.path}"
+
+
+class NodeKey(Key, frozen=True):
+    """This node's own network."""
+
+    kind: ClassVar[str] = "v1/Node"
+
+
+class PeerKey(Key, frozen=True):
+    """Another node, as this one reaches it."""
+
+    kind: ClassVar[str] = "v1/Node"
+
+
+class ServiceKey(Key, frozen=True):
+    """A Service."""
+
+    kind: ClassVar[str] = "v1/Service"
+
+
+class AdvertisementKey(Key, frozen=True):
+    """The load balancer addresses of a Service, which this node advertises."""
+
+    kind: ClassVar[str] = "v1/Service"
+
+
+class AttachmentKey(Key, frozen=True):
+    """One interface of one pod sandbox (CNI: CNI_CONTAINERID, CNI_IFNAME)."""
+
+    kind: ClassVar[str] = "v1/Pod"
+    container_id: str
+    ifname: str
+    pod_uid: str

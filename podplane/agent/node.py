@@ -1,0 +1,165 @@
+"""One node of a cluster: its agent, its part in elections, its health servers. The same in a lab and in a process of its own.
+
+    caches of the process ──► changed ──► agent, election, health
+    host (lab or machine) ──► namespace, kernel door, who is attached
+    supervisor            ──► agent, election, health: what ends unforeseen is started again, and the others go on
+
+`restart` ends all of that and begins anew, as the end of a process and the start of another one would: what the new agent
+knows comes from the
+API, from the kernel, and from the host, which knows what is attached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from podplane.agent.agent import Agent
+from podplane.agent.caches import Caches
+from podplane.agent.election import Election
+from podplane.agent.health import NodeHealth
+from podplane.agent.host import Host
+from podplane.agent.peer_plans import PeerPlans
+from podplane.agent.planner import RecordEvent
+from podplane.cni.network import Attached, Attachment
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.events import Recorder
+from podplane.kubeapi.supervise import Supervisor
+from podplane.model.config import NetworkConfig
+from podplane.model.lease import Lease
+from podplane.model.objects import Model, Node
+from podplane.model.service import EndpointSlice, Service
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a start did: the objects that it changed in the kernel, those that the kernel refused, and how long it took."""
+
+    changes: int
+    refused: tuple[str, ...]
+    seconds: float
+
+
+class NodeAgent:
+    """One node; also its `cni.Network`, whichever agent is the present one. All methods run on one event loop."""
+
+    agent: Agent
+    election: Election
+    health: NodeHealth
+
+    def __init__(
+        self,
+        name: str,
+        host: Host,
+        config: NetworkConfig,
+        client: Client,
+        caches: Caches,
+        peers: PeerPlans,
+        record_event: RecordEvent,
+        now: Callable[[], datetime.datetime],
+    ) -> None:
+        self.name = name
+        self._host = host
+        self._config = config
+        self._client = client
+        self._caches = caches
+        self._peers = peers
+        self._record_event = record_event
+        self._now = now
+        self._recorder = Recorder(client, "podplane", now, name)
+        self.supervisor = Supervisor()
+        self._restart = asyncio.Lock()
+        self._ready = asyncio.Event()
+
+    async def start(self) -> Started:
+        """Begin with the cluster as the caches have it. The network is in place when this returns; `run` keeps it so."""
+        began = time.monotonic()
+        attached = tuple(self._host.attached())
+        self.agent = Agent(
+            self.name,
+            self._config,
+            self._host.open_kernel(),
+            self._caches,
+            peers=self._peers,
+            record_event=self._record_event,
+            link_changed=self._host.link_changed,
+        )
+        self.election = Election(self.agent, self._client, self._recorder, self._now)
+        self.health = NodeHealth(self.agent, self._host.namespace, self._now, self._record_event)
+        advertised = self.election.resume(self._caches.leases.objects.values())
+        await self.agent.start(attached, advertised)
+        for path, service in self._caches.services.objects.items():
+            self.election.changed(path, service)
+            self.health.service_changed(None, service)
+        self._ready.set()
+        refused = tuple(str(one.error) for one in self.agent.ledger.refused.values())
+        return Started(self.agent.writer.operations_applied, refused, time.monotonic() - began)
+
+    def run(self) -> None:
+        """Keep everything running, in tasks of the supervisor, until `close`."""
+        self.supervisor.add("agent", lambda: self.agent.run())
+        self.supervisor.add("election", lambda: self.election.run())
+        self.supervisor.add("health", lambda: self.health.run())
+
+    async def close(self) -> None:
+        """End: what the kernel holds stays as it is."""
+        await self.supervisor.close()
+        await self.agent.stop()
+
+    async def restart(self) -> Started:
+        """End the agent and begin with a new one."""
+        async with self._restart:
+            self._ready.clear()
+            await self.close()
+            started = await self.start()
+            self.run()
+            return started
+
+    def changed(self, kind: type[Model], old: Any, new: Any) -> None:
+        """An object came (no old), changed or went (no new)."""
+        self.agent.changed(kind, old, new)
+        if kind is Node:
+            self.election.node_changed(old, new)
+        elif kind is Service:
+            self.health.service_changed(old, new)
+            self.election.changed((new or old).metadata.path, new)
+        elif kind is EndpointSlice:
+            for slice_ in (old, new):
+                if slice_ is not None and slice_.service:
+                    self.election.changed(slice_.service, None)
+        elif kind is Lease:
+            self.election.lease_changed(old, new)
+
+    @property
+    def has_agent(self) -> bool:
+        """Was it started?"""
+        return hasattr(self, "agent")
+
+    # `cni.Network`; while no agent is ready, callers wait.
+
+    async def add(self, request: Attachment) -> Attached:
+        """Attach a pod."""
+        await self._ready.wait()
+        return await self.agent.network.add(request)
+
+    async def delete(self, request: Attachment) -> None:
+        """Detach a pod."""
+        await self._ready.wait()
+        await self.agent.network.delete(request)
+
+    async def check(self, request: Attachment) -> None:
+        """Is the network of a pod as planned?"""
+        await self._ready.wait()
+        await self.agent.network.check(request)
+
+    async def gc(self, keep: Collection[Attachment]) -> None:
+        """Detach what is not kept."""
+        await self._ready.wait()
+        await self.agent.network.gc(keep)

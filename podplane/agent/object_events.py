@@ -1,0 +1,63 @@
+"""What agents can't do is told to users by events about the objects, once for all nodes of a process: they all see the same objects."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from podplane.agent.caches import Caches
+from podplane.agent.keys import AttachmentKey, Key, NodeKey, PeerKey
+from podplane.agent.planner import NOT_APPLIED
+from podplane.kubeapi.errors import ApiError
+from podplane.kubeapi.events import WARNING, Recorder
+
+log = logging.getLogger(__name__)
+QUIET_SECONDS, REMEMBERED = 60.0, 1000
+"""The same is not written again for so long; so many events are remembered for that."""
+
+
+@dataclass(slots=True, eq=False)
+class ObjectEvents:
+    """`planner.RecordEvent`: writes events about the objects of keys."""
+
+    recorder: Recorder
+    caches: Caches
+    clock: Callable[[], float] = time.monotonic
+    _written: OrderedDict[tuple[str, str, str], float] = field(default_factory=OrderedDict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __call__(self, key: Key, message: str, reason: str = NOT_APPLIED) -> None:
+        """Write it, soon; nothing when there is no such object."""
+        name = (key.kind, key.path, message)
+        now, reference = self.clock(), self._reference(key)
+        if reference is None or now - self._written.get(name, -QUIET_SECONDS) < QUIET_SECONDS:
+            return
+        self._written[name] = now
+        self._written.move_to_end(name)
+        if len(self._written) > REMEMBERED:
+            self._written.popitem(last=False)
+        task = asyncio.get_running_loop().create_task(self._write(key.kind, reference, reason, message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _reference(self, key: Key) -> dict[str, str] | None:
+        """The metadata of the key's object."""
+        if isinstance(key, AttachmentKey):
+            namespace, _, name = key.path.partition("/")
+            return {"name": name, "namespace": namespace, "uid": key.pod_uid}
+        cache = self.caches.nodes.objects if isinstance(key, NodeKey | PeerKey) else self.caches.services.objects
+        found = cache.get(key.path)
+        if found is None:
+            return None
+        metadata = found.metadata
+        return {"name": metadata.name, "uid": metadata.uid, **({"namespace": metadata.namespace} if metadata.namespace else {})}
+
+    async def _write(self, kind: str, reference: dict[str, str], reason: str, message: str) -> None:
+        try:
+            await self.recorder.record(kind, reference, reason, message, WARNING)
+        except ApiError as error:
+            log.warning("event about=%s error=%s", reference["name"], error)

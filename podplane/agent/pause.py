@@ -1,0 +1,24 @@
+"""Long work on an event loop in short turns: nobody else waits longer than some milliseconds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+TURN_SECONDS = 0.008
+"""So long may work go on in one turn: well below the 20 ms that a turn may take in all, for one step of the work is not interrupted."""
+
+
+class Pause:
+    """Awaited between the steps of long work: gives other tasks a turn when this one has lasted long enough."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._began = clock()
+
+    async def __call__(self) -> None:
+        """Go on at once, or after other tasks had a turn."""
+        if self._clock() - self._began >= TURN_SECONDS:
+            await asyncio.sleep(0)
+            self._began = self._clock()

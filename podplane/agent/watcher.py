@@ -1,0 +1,213 @@
+"""How an agent notices what others do to its kernel objects, within 100 ms.
+
+    links, addresses, routes, neighbours   the kernel notifies (RTNLGRP_*); what a notification can't say (IPv4 routes
+    vanish silently when their link
+                                           goes down) is read again
+    nf_tables                              the generation of the namespace is polled: one that podplane's own commits do
+    not explain is a foreign commit
+    sysctls                                polled, by descriptors that stay open
+
+Own changes come back as notifications too: they confirm what is known. What deviates unexpectedly is a foreign change: the
+writer repairs it, and
+an event on the Node says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from podplane.agent.auditor import EVERYTHING, Auditor, Part, part_of
+from podplane.agent.kernel import Kernel, Monitor, SysctlWatch
+from podplane.kernel.errors import Exists, NotFound, Retry
+from podplane.state.ledger import Ledger, Status
+from podplane.state.network import Sysctl
+from podplane.state.operations import LinkEvent, Report
+from podplane.state.ownership import Ownership
+from podplane.state.value import Identity
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS, AUDIT_SECONDS = 0.08, 60.0
+"""Between two polls; between two readings of everything that nothing in particular asks for."""
+RETRY_SECONDS = 0.1
+"""After a refusal that contradicts what is known, the kernel is read so soon; each time that this does not help, after
+twice the time."""
+AUDIT_SHARE = 10
+"""After a reading that a foreign commit asked for in vain, the next such one waits so many times as long as it took."""
+OPEN_AGAIN_SECONDS = 1.0
+"""A sysctl whose file is not there is looked for so often."""
+CONTRADICTIONS = (Exists, NotFound, Retry)
+"""Refusals that mean that the kernel holds something else than is known."""
+
+
+class Watcher:
+    """One node's; its methods run on one event loop. `start` before the others."""
+
+    def __init__(
+        self,
+        node_name: str,
+        ledger: Ledger,
+        kernel: Kernel,
+        ownership: Ownership,
+        clock: Callable[[], float],
+        repaired: Callable[[str, bool], None],
+        link_changed: Callable[[str, LinkEvent], None] = lambda name, event: None,
+    ) -> None:
+        """`repaired` is called with what was repaired, in words, and whether tables were among it; `link_changed` with
+        events of others' links."""
+        self.auditor = Auditor(node_name, ledger, kernel, ownership, self._foreign_change)
+        self._node_name = node_name
+        self._ledger = ledger
+        self._kernel = kernel
+        self.ownership = ownership
+        self._clock = clock
+        self._tell = repaired
+        self._tell_link_changed = link_changed
+        self._monitor: Monitor | None = None
+        self._sysctls: SysctlWatch | None = None
+        self._watched: set[str] = set()
+        self._open_again_at = 0.0
+        self._pods: dict[str, str] = {}
+        self._pods_to_read: dict[str, None] = {}
+        self._audit_at = dict.fromkeys(Part, 0.0)
+        self._retry_seconds = RETRY_SECONDS
+        self._foreign_commit = False
+        self._patience_until = 0.0
+        self._foreign: dict[Identity, None] = {}
+        self._repairs: Counter[str] = Counter()
+
+    def start(self) -> Monitor:
+        """Subscribe to what changes from now on."""
+        self.close()
+        self._monitor = self._kernel.monitor(self.ownership)
+        self._kernel.foreign_commit()  # what is committed from now on is news
+        self._audit_at = dict.fromkeys(Part, self._clock() + AUDIT_SECONDS)
+        return self._monitor
+
+    def close(self) -> None:
+        """End the subscriptions."""
+        for part in (self._monitor, self._sysctls):
+            if part is not None:
+                part.close()
+        self._monitor = self._sysctls = None
+
+    def fileno(self) -> int:
+        """Readable when there are notifications; negative when there is nothing to wait for."""
+        return self._monitor.fileno() if self._monitor is not None else -1
+
+    def attach(self, link: str, netns: str) -> None:
+        """The far end of this link of the node is in a pod's namespace: that is read when the link loses its carrier."""
+        self._pods[link] = netns
+
+    def detach(self, link: str) -> None:
+        """The link goes."""
+        self._pods.pop(link, None)
+
+    # Notifications.
+
+    def take_notifications(self) -> None:
+        """Correct what is known by the notifications that there are."""
+        if self._monitor is None:
+            return
+        changes = self._monitor.changes()
+        self._foreign_change(o.identity for o in changes.observations if self._ledger.observe(o.identity, o.value))
+        if changes.lost:
+            self._audit_at[Part.NETWORK] = self._clock()
+        for name, event in changes.links.items():
+            self._link_changed(name, event)
+
+    def _link_changed(self, name: str, event: LinkEvent) -> None:
+        if (netns := self._pods.get(name)) is not None:
+            if event.lost_carrier or not event.is_present:
+                self._pods_to_read[netns] = None
+        elif event.is_uncertain and not name.startswith(self.ownership.link_prefixes or ("\0",)):
+            self._audit_at[Part.NETWORK] = self._clock()
+            self._ledger.release_retries(self._clock(), every=True)
+            self._tell_link_changed(name, event)
+
+    # Polls.
+
+    async def poll(self) -> None:
+        """Look at what the kernel does not notify, and read what is due to be read."""
+        now = self._clock()
+        self._ledger.release_retries(now)
+        self._look_at_sysctls()
+        self._foreign_commit |= self._kernel.foreign_commit()
+        for netns in list(self._pods_to_read):
+            del self._pods_to_read[netns]
+            await self.auditor.audit_pod(netns)
+        if self._foreign_commit and now >= self._patience_until:
+            await self._audit_foreign_commit()
+        if due := frozenset(part for part, at in self._audit_at.items() if now >= at):
+            await self._audit(due)
+        self._report_repairs()
+
+    def _look_at_sysctls(self) -> None:
+        for name, value in self._watch_sysctls().changed(self._ledger.sysctls).items():
+            sysctl = Sysctl(name=name, value=value)
+            if self._ledger.observe(sysctl.identity, sysctl):
+                self._foreign_change((sysctl.identity,))
+
+    def _watch_sysctls(self) -> SysctlWatch:
+        """The sysctls that are wanted, with open files; opened anew when others are wanted, or those of a link came back."""
+        wanted, now = self._ledger.sysctls.keys(), self._clock()
+        if self._sysctls is None or wanted != self._watched or (self._sysctls.unwatched and now >= self._open_again_at):
+            if self._sysctls is not None:
+                self._sysctls.close()
+            self._watched, self._open_again_at = set(wanted), now + OPEN_AGAIN_SECONDS
+            self._sysctls = self._kernel.sysctl_watch(self._watched)
+        return self._sysctls
+
+    async def _audit_foreign_commit(self) -> None:
+        self._foreign_commit = False
+        began = self._clock()
+        deviates = await self._audit(frozenset({Part.TABLES}))
+        ended = self._clock()
+        self._patience_until = ended + (0 if deviates else AUDIT_SHARE) * (ended - began)
+
+    async def _audit(self, parts: frozenset[Part] = EVERYTHING) -> bool:
+        try:
+            deviates = await self.auditor.audit(parts)
+        except Exception as error:
+            log.warning("audit node=%s error=%s", self._node_name, error)
+            self._again_later(parts)
+            return False
+        self._audit_at |= dict.fromkeys(parts, self._clock() + AUDIT_SECONDS)
+        return deviates
+
+    def _again_later(self, parts: Iterable[Part]) -> None:
+        at = self._clock() + self._retry_seconds
+        self._retry_seconds = min(AUDIT_SECONDS, 2 * self._retry_seconds)
+        self._audit_at |= dict.fromkeys(parts, at)
+
+    # What was sent.
+
+    def sent(self, report: Report) -> None:
+        """What the writer sent: repairs among it, and refusals that contradict what is known."""
+        for operation in report.applied if self._foreign else ():
+            identity = operation.value.identity
+            if identity in self._foreign:
+                del self._foreign[identity]
+                self._repairs[str(identity[0]).lower()] += 1
+        if report.recreated:  # the kernel removed what lay on the former link
+            self._audit_at[Part.NETWORK] = self._clock()
+        contradicted = {part_of(f.operation.value.identity) for f in report.failed if isinstance(f.error, CONTRADICTIONS)}
+        if contradicted:
+            soon = {part: at for part, at in self._audit_at.items() if part in contradicted}
+            self._again_later(part for part, at in soon.items() if at > self._clock() + self._retry_seconds)
+        elif report.applied:
+            self._retry_seconds = RETRY_SECONDS
+
+    def _foreign_change(self, identities: Iterable[Identity]) -> None:
+        self._foreign.update(dict.fromkeys(identities))
+
+    def _report_repairs(self) -> None:
+        self._foreign = {identity: None for identity in self._foreign if self._ledger.is_deviating(identity)}
+        if not self._repairs or any(self._ledger.status(identity) is Status.PENDING for identity in self._foreign):
+            return
+        repairs, self._repairs = self._repairs, Counter()
+        what = ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in sorted(repairs.items()))
+        has_tables = any(kind.startswith("nft ") for kind in repairs)
+        self._tell(f"somebody else changed podplane's objects in the kernel; repaired: {what}", has_tables)

@@ -1,0 +1,194 @@
+"""The one writer of a node's kernel state: takes what is due from the ledger, sends it in slices, and brings back what
+became of it.
+
+Operations are computed by the ledger when they are sent. A large change is sent in slices, with a turn for other tasks
+between them; what somebody waits for
+(`settled`) and nothing in flight concerns goes in between. Removing links makes the kernel wait for its readers, some 20
+ms, so that happens in
+a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Protocol
+
+from podplane.state.ledger import Ledger
+from podplane.state.network import Link
+from podplane.state.operations import Failure, Operation, Report
+from podplane.state.value import Identity
+
+log = logging.getLogger(__name__)
+
+
+class Sink(Protocol):
+    """The part of the kernel door that takes changes."""
+
+    def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
+        """Carry out the operations in slices; each is in one report."""
+
+    def detach(self, name: str) -> None:
+        """Forget a network namespace: what was in it counts as gone."""
+
+
+class Writer:
+    """All methods run on one event loop."""
+
+    def __init__(
+        self,
+        node_name: str,
+        ledger: Ledger,
+        kernel: Sink,
+        clock: Callable[[], float],
+        before_send: Callable[[], None],
+        sent: Callable[[Report], None],
+    ) -> None:
+        """`before_send` is called before operations are computed, `sent` with each report."""
+        self._node_name = node_name
+        self._ledger = ledger
+        self._kernel = kernel
+        self._clock = clock
+        self._before_send = before_send
+        self._sent = sent
+        self._waiters: dict[Identity, list[_Waiter]] = {}
+        self._urgent: dict[Identity, None] = {}
+        self._detached: list[str] = []
+        self._task: asyncio.Task[None] | None = None
+        self.operations_applied = 0
+        """So many operations took effect, since the beginning."""
+
+    def wake(self) -> None:
+        """Send what is due, soon."""
+        if self._task is None and (self._ledger.has_due or self._detached):
+            self._task = asyncio.get_running_loop().create_task(self._drain(), name=f"writer {self._node_name}")
+
+    async def settled(self, identities: Collection[Identity]) -> list[Failure]:
+        """Wait until nothing of these is pending; what the kernel refused of them."""
+        waiter = _Waiter(self._ledger.unsettled(identities))
+        if waiter.remaining:
+            for identity in waiter.remaining:
+                self._waiters.setdefault(identity, []).append(waiter)
+                self._urgent[identity] = None
+            self.wake()
+            await waiter.done.wait()
+        return [failure for identity in identities if (failure := self._failure(identity)) is not None]
+
+    def _failure(self, identity: Identity) -> Failure | None:
+        refusal = self._ledger.refusal(identity)
+        if refusal is None:
+            return None
+        return Failure(Operation(None, self._ledger.desired.get(identity)), refusal.error)
+
+    def detach(self, netns: str) -> None:
+        """A network namespace goes; the kernel door forgets it when nothing is in flight."""
+        self._detached.append(netns)
+        self.wake()
+
+    async def idle(self) -> None:
+        """Wait until nothing is due or in flight (what was refused may be due again later)."""
+        while self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _drain(self) -> None:
+        try:
+            while True:
+                self._forget_detached()
+                if not self._ledger.has_due:
+                    break
+                self._before_send()
+                await self._send(self._ledger.take())
+        finally:
+            self._task = None
+            for waiter in {id(one): one for row in self._waiters.values() for one in row}.values():
+                waiter.done.set()
+            self._waiters.clear()
+            self._urgent.clear()
+
+    def _forget_detached(self) -> None:
+        detached, self._detached = self._detached, []
+        for netns in detached:
+            self._kernel.detach(netns)
+            self._notify(self._ledger.vanish(netns))
+
+    async def _send(self, operations: list[Operation]) -> None:
+        removals = [operation for operation in operations if _takes_long(operation)]
+        if removals:
+            quick = [operation for operation in operations if not _takes_long(operation)]
+            await self._send_slices(quick)
+            reports = await asyncio.to_thread(self._all_steps, removals)
+            self._acknowledge(reports)
+        else:
+            await self._send_slices(operations)
+
+    def _all_steps(self, operations: list[Operation]) -> Report:
+        report = Report()
+        for step in self._guarded_steps(operations):
+            report.merge(step)
+        return report
+
+    async def _send_slices(self, operations: list[Operation]) -> None:
+        left = len(operations)
+        for report in self._guarded_steps(operations) if operations else ():
+            self._acknowledge(report)
+            left -= len(report.applied) + len(report.failed)
+            if left:
+                await asyncio.sleep(0)
+                self._send_urgent()
+
+    def _send_urgent(self) -> None:
+        """What somebody waits for goes between two slices, unless it waits for one of them."""
+        urgent, self._urgent = list(self._urgent), {}
+        operations = self._ledger.take(urgent)
+        for report in self._guarded_steps(operations) if operations else ():
+            self._acknowledge(report)
+
+    def _guarded_steps(self, operations: list[Operation]) -> Iterator[Report]:
+        """The door's steps; a failure that is no refusal (too many open files, say) is a report of what was not carried
+        out yet."""
+        left = {id(operation): operation for operation in operations}
+        try:
+            for report in self._kernel.steps(operations):
+                for operation in (*report.applied, *(failure.operation for failure in report.failed)):
+                    left.pop(id(operation), None)
+                yield report
+        except Exception as error:
+            log.exception("apply node=%s", self._node_name)
+            yield Report(failed=[Failure(operation, error) for operation in left.values()])
+
+    def _acknowledge(self, report: Report) -> None:
+        self.operations_applied += len(report.applied)
+        settled = self._ledger.acknowledge(report, self._clock())
+        self._notify(settled)
+        if report.failed:
+            reasons = "; ".join(map(str, report.failed[:3]))
+            log.warning(
+                "apply node=%s applied=%d refused=%d %s", self._node_name, len(report.applied), len(report.failed), reasons
+            )
+        try:
+            self._sent(report)
+        except Exception:
+            log.exception("apply node=%s", self._node_name)
+
+    def _notify(self, settled: Iterable[Identity]) -> None:
+        if not self._waiters:
+            return
+        for identity in settled:
+            for waiter in self._waiters.pop(identity, ()):
+                waiter.remaining.discard(identity)
+                if not waiter.remaining:
+                    waiter.done.set()
+
+
+class _Waiter:
+    """Somebody who waits until these are settled."""
+
+    def __init__(self, remaining: set[Identity]) -> None:
+        self.remaining = remaining
+        self.done = asyncio.Event()
+
+
+def _takes_long(operation: Operation) -> bool:
+    """Removing a link makes the kernel wait for all its readers (synchronize_net): some 20 ms."""
+    return operation.new is None and isinstance(operation.old, Link) and bool(operation.old.kind)

@@ -1,0 +1,26 @@
+"""What all controllers know of an object: where it is, and whose it is. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Object = dict[str, Any]
+Key = tuple[str, str]
+"""(namespace, name) of what is decided about; the namespace of a cluster-scoped object is ""."""
+
+
+def key_of(object_: Object) -> Key:
+    """Where an object is."""
+    return object_["metadata"].get("namespace", ""), object_["metadata"]["name"]
+
+
+def controller_of(object_: Object) -> Object | None:
+    """The owner reference of the object's controller."""
+    return next((owner for owner in object_["metadata"].get("ownerReferences", ()) if owner.get("controller")), None)
+
+
+def owned_by(owner: Object, kind: str, api_version: str) -> Object:
+    """The owner reference that makes `owner` a controller."""
+    metadata = owner["metadata"]
+    reference = {"apiVersion": api_version, "kind": kind, "name": metadata["name"], "uid": metadata["uid"]}
+    return {**reference, "controller": True, "blockOwnerDeletion": True}

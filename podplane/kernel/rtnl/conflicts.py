@@ -1,0 +1,72 @@
+"""Whose is an object that stands where one of podplane's is to be made, changed or deleted?
+
+The same rules hold for the real kernel and for the fake:
+
+- Creating what is there already: done when it is podplane's and as wanted, refused otherwise.
+- Changing what somebody else replaced by an object of their own: refused. What is gone is made anew, except for links.
+- What would lie on a link whose creation or change was refused so is refused, too, until that link is gone.
+- Deleting what is gone, or what somebody else replaced by an object of their own: done, and theirs stays.
+
+A link without podplane's mark, a route, rule, neighbour or proxy of another protocol is somebody else's. Addresses and
+forwarding entries have no mark: they are podplane's when they are equal to the wanted one.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Collection
+
+from podplane.kernel.errors import Exists
+from podplane.kernel.rtnl.matching import matches
+from podplane.kernel.text import ip
+from podplane.state.network import Link, Neighbour, Proxy, Route, Rule
+from podplane.state.ownership import is_marked
+from podplane.state.value import Value
+
+GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO, errno.ENETUNREACH})
+"""A deletion that is refused so has nothing left to delete."""
+COMMANDS: dict[type[Value], str] = {
+    Link: "ip link delete",
+    Route: "ip route delete",
+    Neighbour: "ip neigh delete",
+    Proxy: "ip neigh delete proxy",
+    Rule: "ip rule delete",
+}
+
+
+def is_foreign(wanted: Value, present: Value) -> bool:
+    """Is what is there somebody else's? `wanted` tells the mark that one of podplane's would have; without a mark, nothing is foreign."""
+    if isinstance(wanted, Link) and isinstance(present, Link):
+        return is_marked(wanted.alias) and not is_marked(present.alias)
+    if isinstance(wanted, Route | Neighbour | Proxy | Rule) and isinstance(present, Route | Neighbour | Proxy | Rule):
+        return wanted.protocol not in (0, present.protocol)
+    return False
+
+
+def creation_error(wanted: Value, present: Value) -> Exists | None:
+    """Why `wanted` can't be created where `present` is; None when `present` does as well."""
+    if is_foreign(wanted, present):
+        return foreign_error(wanted, present)
+    if matches(wanted, present):
+        return None
+    return Exists(f"create {ip.line(wanted)}", f"another one is there: {ip.line(present)}", errno.EEXIST)
+
+
+class ForeignObject(Exists):
+    """Somebody else's object is in the place of a wanted one."""
+
+
+def blocking_link(value: Value, foreign: Collection[str]) -> str:
+    """Which of these links, which are somebody else's and have names that ours should have, the value would lie on; "" for none."""
+    for name in (getattr(value, "link", ""), getattr(value, "master", "")):
+        if name and name in foreign:
+            return str(name)
+    return ""
+
+
+def foreign_error(wanted: Value, present: Value) -> ForeignObject:
+    """The error that names somebody else's object in the place of a wanted one, and what to do about it."""
+    command = COMMANDS.get(type(wanted), "delete it")
+    hint = f"remove it ({command}), or let podplane use another name" if isinstance(wanted, Link) else f"remove it ({command})"
+    what = f"link {wanted.name}" if isinstance(wanted, Link) else ip.line(wanted)
+    return ForeignObject(f"create {what}", f"there is one that podplane did not make: {ip.line(present)}", errno.EEXIST, hint)

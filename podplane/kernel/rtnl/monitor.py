@@ -1,0 +1,248 @@
+"""What changes in the rtnetlink state of a network namespace while podplane looks on (rtnetlink(7), groups RTNLGRP_*).
+
+The kernel's notifications become observations of single objects, and names of links on which things must be read again, since
+the kernel does not announce everything:
+
+- when a link goes down, the IPv4 routes on it vanish without a notification;
+- when the last IPv4 address of a link is deleted, so do they (fib_disable_ip);
+- when one end of a veth pair goes down, the other one loses its carrier only;
+- proxies (pneigh) are never announced.
+
+Podplane's own changes are filtered out by their port id (see `filter`), except those of links, whose notifications do not say who
+asked. A notification of a link may show a state that a batch of ours has passed already: read `changes` when no batch is under way.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from podplane.kernel.netlink import ATTRIBUTE, messages, parse_attributes
+from podplane.kernel.rtnl import constants as c
+from podplane.kernel.rtnl import decode, filter
+from podplane.kernel.rtnl.reading import has_protocol
+from podplane.state.network import Link, Neighbour, Route, Rule
+from podplane.state.operations import Changes, LinkEvent, Observation
+from podplane.state.ownership import Ownership
+from podplane.state.value import Identity, Value
+
+NETLINK_ROUTE = 0
+GROUPS = (1, 3, 5, 7, 8, 9, 11, 19)
+"""RTNLGRP_ LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE."""
+BUFFER_BYTES = 4 << 20
+"""Wanted receive buffer; without privileges on the machine it is net.core.rmem_max."""
+DATAGRAM_BYTES = 32 * 1024
+MOST_DATAGRAMS = 400
+"""Read in one call: some 10 ms of work. The descriptor stays readable when there is more."""
+SO_RCVBUFFORCE = 33
+
+
+def open_socket() -> socket.socket:
+    """A socket in the calling thread's network namespace that nothing is subscribed to yet."""
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETLINK_ROUTE)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+    except OSError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+    return sock
+
+
+class _State(NamedTuple):
+    """What of a link decides whether what lies on it is still there."""
+
+    name: str
+    is_up: bool
+    has_carrier: bool
+
+
+class Monitor:
+    """A subscription; `fileno` becomes readable when there are changes. Used from one thread at a time."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        list_links: Callable[[], Iterable[bytes]],
+        owner: Ownership,
+        port: Callable[[], int],
+    ) -> None:
+        """`sock` is from `open_socket`; `list_links` dumps the links; `port` is the port id of the socket of our own requests."""
+        self._socket, self._list_links, self._owner, self._port = sock, list_links, owner, port
+        self._filtered_port = port()
+        filter.attach(sock, owner.route_protocol, self._filtered_port)
+        sock.bind((0, sum(1 << (group - 1) for group in GROUPS)))
+        self._names: dict[int, str] = {}
+        self._states: dict[int, _State] = {}
+        self._links: dict[int, Link] = {}
+        self._own: dict[int, str] = {}
+        self._changed_links: dict[int, bytes] = {}
+        self._reported: dict[str, LinkEvent] = {}
+        self._observed: dict[Identity, Value | None] = {}
+        self._begin()
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """End the subscription; idempotent."""
+        self._socket.close()
+
+    def changes(self) -> Changes:
+        """What changed since the last call; returns at once. When something was lost, everything must be read again."""
+        port = self._port()
+        if port != self._filtered_port:
+            filter.attach(self._socket, self._owner.route_protocol, port)
+            self._filtered_port = port
+        lost = False
+        for _ in range(MOST_DATAGRAMS):
+            try:
+                data = self._socket.recv(DATAGRAM_BYTES)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                lost = True
+                continue
+            for kind, _, _, payload in messages(data):
+                self._take(kind, payload)
+        if lost:
+            self._begin()
+        self._observe_links()
+        observations = [Observation(identity, value) for identity, value in self._observed.items()]
+        changes = Changes([] if lost else observations, {} if lost else self._reported, lost)
+        self._observed, self._reported = {}, {}
+        return changes
+
+    def _begin(self) -> None:
+        """Know the links as they are."""
+        self._names.clear()
+        self._states.clear()
+        self._links.clear()
+        self._own.clear()
+        self._changed_links.clear()
+        for payload in self._list_links():
+            self._take_link(payload)
+        self._observe_links()
+        self._observed, self._reported = {}, {}
+
+    def _take(self, kind: int, payload: bytes) -> None:
+        if kind == c.RTM_NEWLINK:
+            self._take_link(payload)
+        elif kind == c.RTM_DELLINK:
+            self._lose_link(payload)
+        elif kind in (c.RTM_NEWADDR, c.RTM_DELADDR):
+            self._take_address(payload, kind == c.RTM_NEWADDR)
+        elif kind in (c.RTM_NEWROUTE, c.RTM_DELROUTE):
+            self._take_route(payload, kind == c.RTM_NEWROUTE)
+        elif kind in (c.RTM_NEWNEIGH, c.RTM_DELNEIGH):
+            self._take_neighbour(payload, kind == c.RTM_NEWNEIGH)
+        elif kind in (c.RTM_NEWRULE, c.RTM_DELRULE):
+            self._observe_marked(decode.rule(payload), kind == c.RTM_NEWRULE)
+
+    def _observe(self, value: Value | None, is_there: bool) -> None:
+        if value is not None:
+            self._observed.pop(value.identity, None)
+            self._observed[value.identity] = value if is_there else None
+
+    def _observe_marked(self, value: Route | Neighbour | Rule | None, is_there: bool) -> None:
+        """Of others' objects only what is there counts: it may be in the place of one of ours."""
+        if value is not None and (is_there or has_protocol(value, self._owner.route_protocol)):
+            self._observe(value, is_there)
+
+    def _take_address(self, payload: bytes, is_there: bool) -> None:
+        family, _, _, _, index = c.ADDRESS.unpack_from(payload)
+        if not is_there and family == c.AF_INET and index in self._names:
+            state = self._states.get(index)
+            self._report(self._names[index], LinkEvent(True, state is not None and state.is_up, is_uncertain=True))
+        self._observe(decode.address(payload, self._own), is_there)
+
+    def _take_route(self, payload: bytes, is_there: bool) -> None:
+        """A route that is no unicast route any more is gone."""
+        is_unicast = c.ROUTE.unpack_from(payload)[7] == c.RTN_UNICAST
+        value = decode.any_route(payload, self._names)
+        if value is not None and is_there and not is_unicast:
+            self._observe(value, False)
+        else:
+            self._observe_marked(value, is_there)
+
+    def _take_neighbour(self, payload: bytes, is_there: bool) -> None:
+        family, _, state, flags, _ = c.NEIGHBOUR.unpack_from(payload)
+        if family == c.AF_BRIDGE:
+            self._observe(decode.fdb(payload, self._own), is_there)
+        elif not flags & c.NTF_PROXY:
+            self._observe_marked(decode.any_neighbour(payload, self._names), is_there and bool(state & c.NUD_PERMANENT))
+
+    def _take_link(self, payload: bytes) -> None:
+        family, _, index, flags, _ = c.LINK.unpack_from(payload)
+        if family == c.AF_BRIDGE:
+            self._take_port(index, payload)
+            return
+        name = _name(payload)
+        state = _State(name, bool(flags & c.IFF_UP), bool(flags & c.IFF_LOWER_UP))
+        before = self._states.get(index)
+        if state != before:
+            self._states[index], self._names[index] = state, name
+            is_uncertain = before is None or (before.name, before.is_up) != (name, state.is_up)
+            lost_carrier = before is not None and before.has_carrier and not state.has_carrier
+            self._report(name, LinkEvent(True, state.is_up, is_uncertain, lost_carrier))
+            if before is not None and before.name != name:
+                self._forget(index, before.name)
+        if self._owner.may_name(name):
+            self._changed_links[index] = payload
+
+    def _take_port(self, index: int, payload: bytes) -> None:
+        """A bridge says how one of its ports is (br_ifinfo_notify); `bridge link set` announces nothing else."""
+        link = self._links.get(index)
+        if link is None or index in self._changed_links:
+            return
+        info = parse_attributes(parse_attributes(payload, c.LINK.size).get(c.IFLA_PROTINFO, b""))
+        if c.IFLA_BRPORT_MODE in info:
+            self._set_link(index, decode.with_hairpin(link, info[c.IFLA_BRPORT_MODE] != b"\0"))
+
+    def _lose_link(self, payload: bytes) -> None:
+        family, _, index, _, _ = c.LINK.unpack_from(payload)
+        if family == c.AF_BRIDGE:
+            return  # a bridge lost a port, and the port's own notification says that, too
+        state = self._states.pop(index, None)
+        name = state.name if state is not None else _name(payload)
+        self._names.pop(index, None)
+        self._forget(index, name)
+
+    def _forget(self, index: int, name: str) -> None:
+        """There is no link of this name and index any more."""
+        self._report(name, LinkEvent(False, is_uncertain=True))
+        self._changed_links.pop(index, None)
+        self._own.pop(index, None)
+        self._links.pop(index, None)
+        if self._owner.may_name(name):
+            self._observe(Link(name=name), False)
+
+    def _report(self, name: str, event: LinkEvent) -> None:
+        self._reported[name] = event.after(self._reported.get(name))
+
+    def _observe_links(self) -> None:
+        for index, payload in self._changed_links.items():
+            self._set_link(index, decode.link(payload, self._names))
+        self._changed_links.clear()
+
+    def _set_link(self, index: int, link: Link) -> None:
+        if self._links.get(index) == link:
+            return
+        self._links[index] = link
+        if self._owner.owns_link(link.name, link.alias):
+            self._own[index] = link.name
+        else:
+            self._own.pop(index, None)
+        self._observe(link, True)
+
+
+def _name(payload: bytes) -> str:
+    """IFLA_IFNAME is the first attribute (rtnl_fill_ifinfo), and most notifications need no other one."""
+    start = c.LINK.size
+    length, kind = ATTRIBUTE.unpack_from(payload, start)
+    if kind == c.IFLA_IFNAME:
+        return payload[start + 4 : start + length - 1].decode(errors="replace")
+    return decode.link_name(payload)[1]

@@ -1,0 +1,81 @@
+"""Reading back what one network namespace holds: dumps of rtnetlink as values, those of an owner or all."""
+
+from __future__ import annotations
+
+from podplane.kernel.netlink import Socket
+from podplane.kernel.rtnl import constants as c
+from podplane.kernel.rtnl import decode, encode
+from podplane.state.network import Link, Route
+from podplane.state.ownership import Ownership
+from podplane.state.value import Identity, Value
+
+ADDRESSES = c.ADDRESS.pack(0, 0, 0, 0, 0)
+RULES = c.RULE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)
+FAMILIES = (c.AF_INET, c.AF_INET6)
+
+
+def owned(socket: Socket, owner: Ownership) -> dict[Identity, Value]:
+    """What carries the marks of this owner (see `state.ownership`)."""
+    names, links = _links(socket)
+    mine = {index: link for index, link in links.items() if owner.owns_link(link.name, link.alias)}
+    own = {index: link.name for index, link in mine.items()}
+    found: list[Value | None] = [*mine.values()]
+    found += [decode.address(p, own) for p in _dump(socket, c.RTM_GETADDR, ADDRESSES)]
+    marked: list[Value | None] = []
+    for family in FAMILIES:
+        marked += _routes(socket, family, owner.route_protocol, names)
+        marked += _neighbours(socket, family, names)
+        query = c.NEIGHBOUR.pack(family, 0, 0, c.NTF_PROXY, 0)
+        marked += [decode.proxy(p, names) for p in _dump(socket, c.RTM_GETNEIGH, query)]
+    marked += [decode.rule(p) for p in _dump(socket, c.RTM_GETRULE, RULES)]
+    found += [value for value in marked if value is not None and has_protocol(value, owner.route_protocol)]
+    for index in (i for i, link in mine.items() if link.kind == "vxlan"):
+        query = c.NEIGHBOUR.pack(c.AF_BRIDGE, index, 0, 0, 0)
+        found += [decode.fdb(p, own) for p in _dump(socket, c.RTM_GETNEIGH, query)]
+    return {value.identity: value for value in found if value is not None}
+
+
+def everything(socket: Socket) -> dict[Identity, Value]:
+    """All links, addresses, routes, permanent neighbours, proxies and rules but those that the kernel made itself."""
+    names, links = _links(socket)
+    found: list[Value | None] = [*links.values()]
+    found += [decode.address(p, names) for p in _dump(socket, c.RTM_GETADDR, ADDRESSES)]
+    for family in FAMILIES:
+        found += [route for route in _routes(socket, family, 0, names) if route is None or route.protocol != c.RTPROT_KERNEL]
+        found += _neighbours(socket, family, names)
+        query = c.NEIGHBOUR.pack(family, 0, 0, c.NTF_PROXY, 0)
+        found += [decode.proxy(p, names) for p in _dump(socket, c.RTM_GETNEIGH, query)]
+    rules = [decode.rule(p) for p in _dump(socket, c.RTM_GETRULE, RULES)]
+    found += [rule for rule in rules if rule is None or rule.protocol != c.RTPROT_KERNEL]
+    return {value.identity: value for value in found if value is not None}
+
+
+def has_protocol(value: Value, protocol: int) -> bool:
+    """Is this the protocol of a value that has one?"""
+    return bool(protocol) and getattr(value, "protocol", 0) == protocol
+
+
+def list_links(socket: Socket) -> list[bytes]:
+    """All links as the kernel dumps them, without statistics."""
+    return _dump(socket, c.RTM_GETLINK, c.LINK.pack(0, 0, 0, 0, 0) + encode.without_statistics())
+
+
+def _links(socket: Socket) -> tuple[dict[int, str], dict[int, Link]]:
+    """Index → name, and index → link, of all links."""
+    rows = list_links(socket)
+    names = dict(decode.link_name(payload) for payload in rows)
+    return names, {decode.link_name(payload)[0]: decode.link(payload, names) for payload in rows}
+
+
+def _routes(socket: Socket, family: int, protocol: int, names: dict[int, str]) -> list[Route | None]:
+    query = c.ROUTE.pack(family, 0, 0, 0, 0, protocol, 0, 0, 0)
+    return [decode.route(p, names) for p in _dump(socket, c.RTM_GETROUTE, query)]
+
+
+def _neighbours(socket: Socket, family: int, names: dict[int, str]) -> list[Value | None]:
+    query = c.NEIGHBOUR.pack(family, 0, 0, 0, 0)
+    return [decode.neighbour(p, names) for p in _dump(socket, c.RTM_GETNEIGH, query)]
+
+
+def _dump(socket: Socket, kind: int, query: bytes) -> list[bytes]:
+    return [payload for _, payload in socket.dump(kind, query)]

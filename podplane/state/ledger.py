@@ -1,0 +1,282 @@
+"""The ledger of one node: what is desired, and where the kernel deviates from it.
+
+    desired      the union of all fragments (see `desired`)
+    deviations   identity → what the kernel is known to hold instead (None: nothing), by acknowledgement or by reading
+
+An object is *done* when the kernel is known to hold it as desired: that costs no memory beside the desired value itself,
+so a set with a million
+elements has no million status objects. An object that deviates is *pending* (to be sent, or sent and not acknowledged yet)
+or *refused* (the kernel said no:
+why, since when, how often, and when it is tried again). What the kernel holds of ours that nobody wants is a deviation too.
+
+Operations are computed by `take`, when they are sent, against what is known at that moment. One writer sends them and
+brings the report back
+(`acknowledge`). Readers of the kernel correct what is known (`observe`, `Reading`). Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+
+from podplane.state.desired import Desired
+from podplane.state.network import Link, Sysctl
+from podplane.state.operations import Operation, Report
+from podplane.state.value import Fragment, Identity, Value
+
+T = TypeVar("T")
+SLICE = 1000
+"""So many objects are compared between two pauses: some milliseconds."""
+RETRY_SECONDS, MAX_RETRY_SECONDS = 0.25, 60.0
+"""After the first refusal an object is tried again so soon; each further refusal doubles the time, up to the second figure."""
+
+
+class Status(enum.Enum):
+    """Of one object."""
+
+    DONE, PENDING, REFUSED, UNKNOWN = "done", "pending", "refused", "unknown"
+
+
+@dataclass(slots=True)
+class Refused:
+    """The kernel refused an object: the last reason, and times in seconds of the agent's clock."""
+
+    error: Exception
+    since: float
+    tries: int
+    next_try: float
+
+
+@dataclass(slots=True, eq=False)
+class Reading:
+    """One reading of the kernel, from before the first dump to after the last: what was written meanwhile is not judged by
+    it."""
+
+    written: set[Identity] = field(default_factory=set)
+
+
+_AS_DESIRED = object()
+
+
+class Ledger:
+    """All methods run on one event loop. `matches(wanted, found)`: does what was found fulfil what is wanted?"""
+
+    def __init__(self, matches: Callable[[Value, Value], bool]) -> None:
+        self.desired = Desired()
+        self._matches = matches
+        self._deviations: dict[Identity, Value | None] = {}
+        self._due: dict[Identity, None] = {}
+        self._sent: set[Identity] = set()
+        self._refused: dict[Identity, Refused] = {}
+        self._readings: list[Reading] = []
+        self.sysctls: dict[str, str] = {}
+        """The desired sysctls of the node's own namespace: name → value."""
+
+    # What is wanted.
+
+    def replace(self, key: Hashable, fragment: Fragment) -> list[Identity]:
+        """Make `fragment` the one of `key`; the identities for which that changes what is wanted. Conflict leaves
+        everything as it was."""
+        changes = self.desired.replace(key, fragment)
+        for identity, before in changes:
+            known = self._deviations.get(identity, _AS_DESIRED)
+            self._note(identity, before if known is _AS_DESIRED else known)  # type: ignore[arg-type]  # the sentinel is excluded
+            if identity[0] == "Sysctl" and not identity[1]:
+                self._note_sysctl(identity)
+        return [identity for identity, _ in changes]
+
+    def _note_sysctl(self, identity: Identity) -> None:
+        wanted = self.desired.get(identity)
+        if isinstance(wanted, Sysctl):
+            self.sysctls[wanted.name] = wanted.value
+        else:
+            self.sysctls.pop(identity[2], None)
+
+    def _note(self, identity: Identity, known: Value | None) -> bool:
+        """The kernel holds `known`; does that deviate from what is wanted?"""
+        wanted = self.desired.get(identity)
+        self._refused.pop(identity, None)
+        if (known is None and wanted is None) or (known is not None and wanted is not None and self._fulfils(wanted, known)):
+            self._deviations.pop(identity, None)
+            self._due.pop(identity, None)
+            return False
+        self._deviations[identity] = known
+        if identity not in self._sent:
+            self._due[identity] = None
+        return True
+
+    def _fulfils(self, wanted: Value, known: Value) -> bool:
+        return wanted is known or wanted == known or self._matches(wanted, known)
+
+    # What is sent.
+
+    @property
+    def has_due(self) -> bool:
+        """Is there anything to send?"""
+        return bool(self._due)
+
+    def take(self, only: Iterable[Identity] | None = None, limit: int | None = None) -> list[Operation]:
+        """The operations that are due (of `only` these identities), computed now; they count as sent until `acknowledge`.
+
+        A link that goes is set down first, which ends its traffic at once; its removal, for which the kernel waits some 20
+        ms, is due after that.
+        """
+        identities = list(self._due) if only is None else [identity for identity in only if identity in self._due]
+        operations = []
+        for identity in identities[:limit]:
+            del self._due[identity]
+            self._sent.add(identity)
+            known, wanted = self._deviations[identity], self.desired.get(identity)
+            if wanted is None and _goes_down_first(known):
+                wanted = msgspec.structs.replace(known, up=False)  # type: ignore[type-var]  # a link
+            operations.append(Operation(known, wanted))
+        return operations
+
+    def acknowledge(self, report: Report, now: float) -> list[Identity]:
+        """What became of operations that were taken; the identities that are settled by it, done or refused."""
+        settled = []
+        for operation in report.applied:
+            identity = operation.value.identity
+            self._sent.discard(identity)
+            self._written(identity)
+            self._note(identity, operation.new)
+            if identity not in self._due or identity not in self.desired:
+                settled.append(identity)
+        for failure in report.failed:
+            identity = failure.operation.value.identity
+            before = self._refused.get(identity)
+            self._sent.discard(identity)
+            self._written(identity)
+            if identity not in self._deviations:
+                continue
+            if failure.operation.new != self.desired.get(identity):
+                self._due[identity] = None  # something else is wanted by now
+                continue
+            tries = before.tries + 1 if before else 1
+            wait = min(MAX_RETRY_SECONDS, RETRY_SECONDS * 2 ** min(tries - 1, 16))
+            self._refused[identity] = Refused(failure.error, before.since if before else now, tries, now + wait)
+            settled.append(identity)
+        return settled
+
+    def _written(self, identity: Identity) -> None:
+        for reading in self._readings:
+            reading.written.add(identity)
+
+    # What was refused.
+
+    def release_retries(self, now: float, *, every: bool = False) -> None:
+        """Make due what was refused and may be tried again by now, or `every` refused object (the world changed)."""
+        for identity, refused in self._refused.items():
+            if (every or refused.next_try <= now) and identity not in self._sent and identity in self._deviations:
+                self._due[identity] = None
+
+    def next_retry(self) -> float | None:
+        """When the first refused object that is not on its way is to be tried again; None when there is none."""
+        waiting = (i for i in self._refused if i not in self._due and i not in self._sent)
+        times = [self._refused[identity].next_try for identity in waiting]
+        return min(times, default=None)
+
+    def refusal(self, identity: Identity) -> Refused | None:
+        """Why the kernel does not hold an object as desired, if it refused it."""
+        return self._refused.get(identity)
+
+    @property
+    def refused(self) -> Mapping[Identity, Refused]:
+        """All that the kernel refuses."""
+        return self._refused
+
+    # What the kernel is seen to hold.
+
+    def observe(self, identity: Identity, found: Value | None) -> bool:
+        """The kernel holds `found`, whoever made it; does that deviate from what is wanted, and was not known before?
+
+        Of an object that is being sent the report is awaited: the observation may be older than that.
+        """
+        if identity in self._sent:
+            return False
+        known = self._deviations.get(identity, _AS_DESIRED)
+        if known is not _AS_DESIRED and known == found:
+            return False
+        if known is _AS_DESIRED and found is None and identity not in self.desired:
+            return False
+        return self._note(identity, found)
+
+    def trust(self, identities: Iterable[Identity]) -> None:
+        """The kernel holds these as desired: who told is believed."""
+        for identity in identities:
+            if identity in self.desired:
+                self._note(identity, self.desired[identity])
+
+    def vanish(self, netns: str) -> list[Identity]:
+        """A network namespace is gone, and what the kernel held in it: nothing of it is to be deleted. The identities that
+        this settles."""
+        gone = [identity for identity in self._deviations if identity[1] == netns]
+        return [identity for identity in gone if not self._note(identity, None)]
+
+    def begin_reading(self) -> Reading:
+        """The kernel is about to be read."""
+        reading = Reading()
+        reading.written.update(self._sent)
+        self._readings.append(reading)
+        return reading
+
+    def cancel_reading(self, reading: Reading) -> None:
+        """The reading failed."""
+        self._readings.remove(reading)
+
+    def end_reading(
+        self, reading: Reading, found: Mapping[Identity, Value], in_scope: Callable[[Identity], bool]
+    ) -> Iterator[list[Identity]]:
+        """Correct what is known by what was read of everything in scope. What was written meanwhile is left out.
+
+        Works in slices: yields, after each of them, the identities in it that deviate and were not known to. Iterate it to
+        its end; pause between.
+        """
+        try:
+            for slice_ in _sliced(found.items()):
+                yield [i for i, value in slice_ if i not in reading.written and self.observe(i, value)]
+            for part in _sliced((*self.desired, *self._deviations)):
+                missing = (i for i in part if i not in found and i not in reading.written and in_scope(i))
+                yield [identity for identity in missing if self.observe(identity, None)]
+        finally:
+            self._readings.remove(reading)
+
+    # What there is to say.
+
+    def status(self, identity: Identity) -> Status:
+        """Of one object."""
+        if identity in self._refused and identity not in self._due and identity not in self._sent:
+            return Status.REFUSED
+        if identity in self._deviations:
+            return Status.PENDING
+        return Status.DONE if identity in self.desired else Status.UNKNOWN
+
+    def is_deviating(self, identity: Identity) -> bool:
+        """Is the kernel known to hold it otherwise than desired?"""
+        return identity in self._deviations
+
+    def unsettled(self, identities: Iterable[Identity]) -> set[Identity]:
+        """Those that are to be sent, or sent and not acknowledged."""
+        return {identity for identity in identities if identity in self._due or identity in self._sent}
+
+    def counts(self) -> dict[Status, int]:
+        """How many objects there are of each status."""
+        refused = sum(self.status(identity) is Status.REFUSED for identity in self._refused)
+        pending = len(self._deviations) - refused
+        wanted = sum(identity in self.desired for identity in self._deviations)
+        return {Status.DONE: len(self.desired) - wanted, Status.PENDING: pending, Status.REFUSED: refused}
+
+
+def _sliced(items: Collection[T]) -> Iterator[list[T]]:
+    iterator = iter(tuple(items))
+    while slice_ := list(itertools.islice(iterator, SLICE)):
+        yield slice_
+
+
+def _goes_down_first(value: Value | None) -> bool:
+    return isinstance(value, Link) and bool(value.kind) and value.up and not value.netns

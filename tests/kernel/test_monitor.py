@@ -1,0 +1,254 @@
+"""What the kernel announces of others' changes, as observations; and that our own changes are not announced to us."""
+
+from __future__ import annotations
+
+import ipaddress
+import select
+import subprocess
+from collections.abc import Iterable
+
+import msgspec
+import pytest
+
+from podplane.kernel.door import Kernel, KernelOpener, Monitor
+from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
+from podplane.model.config import ROUTE_PROTOCOL
+from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Proxy, Route, Rule, Vxlan
+from podplane.state.operations import Changes, LinkEvent, Observation, Operation
+from podplane.state.ownership import link_alias
+from podplane.state.value import Identity, Value
+from tests.plans import OWNER
+
+pytestmark = pytest.mark.kernel
+MAC = "02:00:00:00:00:01"
+ip, network = ipaddress.ip_address, ipaddress.ip_network
+
+ROUTE4 = Route(destination=network("10.244.2.0/24"), gateway=ip("192.168.1.11"), link="eth0", protocol=ROUTE_PROTOCOL)
+ROUTE6 = Route(destination=network("fd00:2::/64"), gateway=ip("fd00::11"), link="eth0", protocol=ROUTE_PROTOCOL)
+NEIGHBOUR4 = Neighbour(link="eth0", ip=ip("192.168.1.11"), mac=MAC, protocol=ROUTE_PROTOCOL)
+NEIGHBOUR6 = Neighbour(link="eth0", ip=ip("fd00::11"), mac=MAC, protocol=ROUTE_PROTOCOL)
+ADDRESS4 = Address(link="cbr0", ip=ip("10.244.1.1"), prefix_length=24)
+ADDRESS6 = Address(link="cbr0", ip=ip("fd00:1::1"), prefix_length=64)
+RULE = Rule(priority=100, family=4, table=77, protocol=ROUTE_PROTOCOL)
+FDB = Fdb(link="ppvx", mac=MAC, remote=ip("192.168.1.12"))
+BRIDGE = Link(name="cbr0", kind="bridge", alias=link_alias(), mtu=1400)
+PORT = Link(
+    name="pp1",
+    kind="veth",
+    master="cbr0",
+    hairpin=True,
+    alias=link_alias("pod/default/web"),
+    peer=Peer(name="far1"),
+)
+TUNNEL = Link(name="ppvx", kind="vxlan", alias=link_alias(), vxlan=Vxlan(vni=7))
+UNSIGNED = (ADDRESS6, FDB)
+"""Notifications of these don't say who asked for the change (inet6_ifa_notify, vxlan_fdb_notify)."""
+THINGS: list[Value] = [BRIDGE, PORT, TUNNEL, ADDRESS4, ADDRESS6, NEIGHBOUR4, NEIGHBOUR6, ROUTE4, ROUTE6, RULE, FDB]
+
+
+def run(script: str) -> None:
+    """Commands, a line each."""
+    done = subprocess.run(["sh", "-ec", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def put(kernel: Kernel, values: Iterable[Value]) -> None:
+    """All these are there."""
+    report = kernel.apply([Operation(None, value) for value in values])
+    assert not report.failed, [str(f) for f in report.failed]
+
+
+def machine() -> tuple[Kernel, Monitor]:
+    """A node with a thing of each kind, and nothing announced yet."""
+    run("""
+ip link set lo up
+ip link add eth0 type bridge
+ip address add 192.168.1.10/24 dev eth0
+ip address add fd00::10/64 dev eth0 nodad
+ip link set eth0 up
+""")
+    kernel = Kernel(CurrentNamespace(), KernelOpener())
+    put(kernel, THINGS)
+    monitor = kernel.monitor(OWNER)
+    changes(monitor)
+    return kernel, monitor
+
+
+def changes(monitor: Monitor) -> Changes:
+    """All that is announced until nothing more comes."""
+    observed: dict[Identity, Value | None] = {}
+    links: dict[str, LinkEvent] = {}
+    lost = False
+    while select.select([monitor.fileno()], [], [], 0.05)[0]:
+        some = monitor.changes()
+        observed |= {one.identity: one.value for one in some.observations}
+        links |= {name: event.after(links.get(name)) for name, event in some.links.items()}
+        lost |= some.lost
+    return Changes([Observation(identity, value) for identity, value in observed.items()], links, lost)
+
+
+@pytest.mark.parametrize(
+    ("command", "value"),
+    [
+        ("ip route delete 10.244.2.0/24", ROUTE4),
+        ("ip -6 route delete fd00:2::/64", ROUTE6),
+        ("ip neigh delete 192.168.1.11 dev eth0", NEIGHBOUR4),
+        ("ip neigh delete fd00::11 dev eth0", NEIGHBOUR6),
+        ("ip neigh change 192.168.1.11 dev eth0 nud reachable", NEIGHBOUR4),
+        ("ip address delete 10.244.1.1/24 dev cbr0", ADDRESS4),
+        ("ip address delete fd00:1::1/64 dev cbr0", ADDRESS6),
+        ("ip rule delete priority 100", RULE),
+        (f"bridge fdb delete {MAC} dev ppvx dst 192.168.1.12", FDB),
+        ("ip route replace blackhole 10.244.2.0/24", ROUTE4),
+    ],
+)
+def test_what_somebody_deletes_is_observed_as_gone_and_what_we_put_back_is_not(command: str, value: Value) -> None:
+    kernel, monitor = machine()
+    run(command)
+    assert changes(monitor).observations == [Observation(value.identity, None)]
+    if "blackhole" in command:
+        run("ip route delete blackhole 10.244.2.0/24")
+    put(kernel, [value])
+    assert changes(monitor).observations == ([Observation(value.identity, value)] if value in UNSIGNED else [])
+
+
+@pytest.mark.parametrize(
+    ("command", "value", "fields"),
+    [
+        ("ip route replace 10.244.2.0/24 via 192.168.1.12", ROUTE4, {"gateway": ip("192.168.1.12"), "protocol": 3}),
+        ("ip -6 route replace fd00:2::/64 via fd00::12", ROUTE6, {"gateway": ip("fd00::12"), "protocol": 3}),
+        ("ip neigh replace 192.168.1.11 lladdr 02:00:00:00:00:09 dev eth0 nud permanent", NEIGHBOUR4, {"mac": MAC[:-1] + "9"}),
+    ],
+)
+def test_what_somebody_puts_in_our_place_is_observed(command: str, value: Value, fields: dict[str, object]) -> None:
+    _, monitor = machine()
+    run(command)
+    theirs = msgspec.structs.replace(value, **fields)
+    assert changes(monitor).observations == [Observation(value.identity, theirs)]
+
+
+def test_changes_of_our_links_are_observed() -> None:
+    kernel, monitor = machine()
+    run("ip link set cbr0 mtu 1300\nbridge link set dev pp1 hairpin off\n")
+    observed = {one.identity: one.value for one in changes(monitor).observations}
+    bridge, port = observed[BRIDGE.identity], observed[PORT.identity]
+    assert isinstance(bridge, Link) and (bridge.mtu, bridge.alias) == (1300, BRIDGE.alias)
+    assert isinstance(port, Link) and (port.hairpin, port.alias) == (False, PORT.alias)
+    run("ip link delete pp1\nip link add pp1 type bridge\n")
+    observed = {one.identity: one.value for one in changes(monitor).observations}
+    theirs = observed[PORT.identity]
+    assert isinstance(theirs, Link) and (theirs.kind, theirs.alias) == ("bridge", "")
+    assert PORT.identity not in kernel.read(OWNER)
+
+
+def test_links_that_go_down_lose_carrier_come_and_go_are_named() -> None:
+    _, monitor = machine()
+    run("ip link set far1 up")
+    assert {"far1", "pp1"} <= changes(monitor).links.keys()
+    run("ip link set far1 down")
+    assert {"far1", "pp1"} <= changes(monitor).links.keys()
+    run("ip link set eth0 down")
+    down = changes(monitor)
+    assert "eth0" in down.links
+    gone = {one.identity for one in down.observations if one.value is None}
+    assert {NEIGHBOUR4.identity, NEIGHBOUR6.identity, ROUTE6.identity} <= gone
+    assert ROUTE4.identity not in gone  # the kernel announces nothing of it: so the link is named
+    run("ip link delete eth0\nip link add eth0 type bridge\n")
+    assert "eth0" in changes(monitor).links
+    run("ip link set eth0 name eth9")
+    assert {"eth0", "eth9"} <= changes(monitor).links.keys()
+
+
+def test_a_link_that_loses_its_ipv4_address_is_named_since_its_routes_vanish_silently() -> None:
+    kernel, monitor = machine()
+    run("ip address delete 192.168.1.10/24 dev eth0")
+    seen = changes(monitor)
+    assert "eth0" in seen.links
+    assert ROUTE4.identity not in {one.identity for one in seen.observations}
+    assert ROUTE4.identity not in kernel.read(OWNER)
+
+
+def test_a_link_of_ours_that_is_renamed_or_loses_its_mark_is_ours_no_more() -> None:
+    _, monitor = machine()
+    run("ip link set far1 down\nip link set pp1 down\nip link set pp1 name other1\n")
+    assert Observation(PORT.identity, None) in changes(monitor).observations
+    run("ip link set ppvx alias theirs")
+    changes(monitor)
+    run("ip address add 10.50.0.1/24 dev ppvx")
+    assert changes(monitor).observations == []
+
+
+def test_nothing_comes_of_dynamic_neighbours_foreign_routes_and_learned_forwarding_entries() -> None:
+    _, monitor = machine()
+    run("""
+ip neigh add 192.168.1.70 lladdr 02:00:00:00:00:70 dev eth0 nud reachable
+ip neigh change 192.168.1.70 lladdr 02:00:00:00:00:71 dev eth0 nud stale
+ip neigh delete 192.168.1.70 dev eth0
+ip route add 10.70.0.0/16 via 192.168.1.1
+ip route delete 10.70.0.0/16
+bridge fdb add 02:00:00:00:00:72 dev pp1 master dynamic
+bridge fdb delete 02:00:00:00:00:72 dev pp1 master
+ip address add 192.168.1.70/24 dev eth0
+""")
+    assert changes(monitor).observations == []
+
+
+def test_our_own_changes_are_announced_of_links_only() -> None:
+    kernel, monitor = machine()
+    others = [value for value in THINGS if not isinstance(value, Link) and value not in UNSIGNED]
+    assert not kernel.apply([Operation(value, None) for value in others]).failed
+    put(kernel, others)
+    assert changes(monitor).observations == []
+    second = msgspec.structs.replace(PORT, name="pp2", peer=Peer(name="far2"))
+    put(kernel, [second])
+    seen = changes(monitor)
+    assert "pp2" in seen.links
+    observed = {one.identity: one.value for one in seen.observations}[second.identity]
+    assert observed is not None and kernel.matches(second, observed)
+
+
+def test_another_kernel_door_is_somebody_else() -> None:
+    kernel, monitor = machine()
+    Kernel(CurrentNamespace(), KernelOpener()).apply([Operation(ROUTE4, None)])
+    assert changes(monitor).observations == [Observation(ROUTE4.identity, None)]
+    put(kernel, [ROUTE4])
+
+
+def test_an_overflow_is_said_once_and_the_monitor_goes_on() -> None:
+    kernel, monitor = machine()
+    other = Kernel(CurrentNamespace(), KernelOpener())
+    many = [msgspec.structs.replace(ROUTE4, destination=network(f"10.{100 + i // 250}.{i % 250}.0/24")) for i in range(12_000)]
+    put(other, many)
+    assert changes(monitor).lost
+    run("ip link add late0 type bridge\nip link set eth0 down\n")
+    assert {"late0", "eth0"} <= changes(monitor).links.keys()
+    run("ip rule delete priority 100")
+    after = changes(monitor)
+    assert (after.observations, after.lost) == ([Observation(RULE.identity, None)], False)
+    assert kernel.read(OWNER)
+
+
+def test_a_pods_namespace_is_read_as_it_is() -> None:
+    kernel = Kernel(CurrentNamespace(), KernelOpener())
+    pod = NetworkNamespace.create(Workers(1))
+    kernel.attach("pod/1", pod)
+    inside: list[Value] = [
+        Link(netns="pod/1", name="lo"),
+        Link(netns="pod/1", name="eth0"),
+        Address(netns="pod/1", link="eth0", ip=ip("10.244.1.2"), prefix_length=24),
+        Address(netns="pod/1", link="eth0", ip=ip("fd00:1::2"), prefix_length=64),
+        Neighbour(netns="pod/1", link="eth0", ip=ip("10.244.1.1"), mac=MAC, protocol=ROUTE_PROTOCOL),
+        Route(netns="pod/1", destination=network("0.0.0.0/0"), gateway=ip("10.244.1.1"), link="eth0", protocol=ROUTE_PROTOCOL),
+        Route(netns="pod/1", destination=network("::/0"), gateway=ip("fd00:1::1"), link="eth0", protocol=ROUTE_PROTOCOL),
+        Proxy(netns="pod/1", link="eth0", ip=ip("10.244.1.9"), protocol=ROUTE_PROTOCOL),
+    ]
+    veth = Link(name="pp1", kind="veth", alias=link_alias("pod/default/web"), peer=Peer(netns="pod/1", name="eth0"))
+    put(kernel, [veth, *inside])
+    found = kernel.read_namespace("pod/1")
+    assert {value.identity for value in inside} <= found.keys()
+    assert [value for value in inside if not kernel.matches(value, found[value.identity])] == []
+    assert found.keys() - {value.identity for value in inside} <= {
+        Address(netns="pod/1", link="lo", ip=ip("127.0.0.1"), prefix_length=8).identity,
+        Address(netns="pod/1", link="lo", ip=ip("::1"), prefix_length=128).identity,
+    }
+    assert not any(identity[1] for identity in kernel.read(OWNER))

@@ -1,0 +1,300 @@
+"""The ledger: what is known of the kernel is what the kernel holds, whatever happens in whatever order, and operations are
+computed against it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from podplane.kernel.errors import Denied, Exists, NotFound
+from podplane.state.ledger import MAX_RETRY_SECONDS, RETRY_SECONDS, Ledger, Status
+from podplane.state.network import Link, Sysctl
+from podplane.state.operations import Failure, Operation, Report
+from podplane.state.value import Identity, Value, fragment
+
+
+def value(name: str, content: str, netns: str = "") -> Link:
+    """A version of an object."""
+    return Link(netns=netns, name=name, alias=content, up=False)
+
+
+def same(wanted: Value, found: Value) -> bool:
+    """Fields that are left to the kernel may have any value."""
+    left = {f: getattr(found, f) for f in ("mtu",) if getattr(wanted, f, None) == 0}
+    return msgspec.structs.replace(wanted, **left) == found
+
+
+def ledger() -> Ledger:
+    return Ledger(same)
+
+
+class FakeKernel:
+    """Holds values, is as strict as the real one, and refuses what it is told to."""
+
+    def __init__(self) -> None:
+        self.values: dict[Identity, Value] = {}
+        self.refuses: set[Identity] = set()
+
+    def carry_out(self, operations: list[Operation]) -> Report:
+        report = Report()
+        for operation in operations:
+            identity = operation.value.identity
+            error: Exception | None = None
+            if identity in self.refuses:
+                error = Denied("it", "Operation not permitted")
+            elif operation.new is None and identity not in self.values:
+                error = NotFound("it", "No such device")
+            elif operation.old is None and operation.new is not None and identity in self.values:
+                error = Exists("it", "File exists")
+            if error is not None:
+                report.failed.append(Failure(operation, error))
+                continue
+            if operation.new is None:
+                del self.values[identity]
+            else:
+                self.values[identity] = operation.new
+            report.applied.append(operation)
+        return report
+
+
+def drain(book: Ledger, kernel: FakeKernel, now: float = 0.0) -> None:
+    while book.has_due:
+        book.acknowledge(kernel.carry_out(book.take()), now)
+
+
+NAMES = st.sampled_from("abcd")
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("want"), st.sampled_from("xyz"), st.dictionaries(NAMES, st.sampled_from("123"), max_size=4)),
+        st.tuples(st.just("send"), st.integers(0, 3), st.none()),
+        st.tuples(st.just("answer"), st.integers(0, 3), st.none()),
+        st.tuples(st.just("foreign"), NAMES, st.sampled_from([None, "1", "2", "9"])),
+        st.tuples(st.just("refuse"), NAMES, st.booleans()),
+        st.tuples(st.just("read"), st.none(), st.none()),
+    ),
+    max_size=25,
+)
+
+
+@given(EVENTS)
+@settings(max_examples=300, deadline=None)
+def test_whatever_happens_the_kernel_ends_as_desired(events: list[tuple[str, Any, Any]]) -> None:
+    """Changes come while batches are under way, the kernel refuses, and others change objects: nothing is lost and nothing
+    is written twice."""
+    book, kernel = ledger(), FakeKernel()
+    batches: list[list[Operation]] = []
+    for kind, one, other in events:
+        if kind == "want":
+            # keys want different objects, so that they never conflict
+            book.replace(one, fragment(value(f"{one}{name}", content) for name, content in other.items()))
+        elif kind == "send" and book.has_due:
+            batches.append(book.take(limit=one + 1))
+        elif kind == "answer" and batches:
+            book.acknowledge(kernel.carry_out(batches.pop(min(one, len(batches) - 1))), 0.0)
+        elif kind == "foreign":
+            identity = value(f"x{one}", "").identity
+            if other is None:
+                kernel.values.pop(identity, None)
+            else:
+                kernel.values[identity] = value(f"x{one}", other)
+            book.observe(identity, kernel.values.get(identity))
+        elif kind == "refuse":
+            identity = value(f"y{one}", "").identity
+            kernel.refuses.add(identity) if other else kernel.refuses.discard(identity)
+        elif kind == "read" and not batches:
+            for _ in book.end_reading(book.begin_reading(), dict(kernel.values), lambda identity: True):
+                pass
+    for batch in batches:
+        book.acknowledge(kernel.carry_out(batch), 0.0)
+    kernel.refuses.clear()
+    for _ in range(3):  # an observation during a batch is left out: a reading brings it
+        for _ in book.end_reading(book.begin_reading(), dict(kernel.values), lambda identity: True):
+            pass
+        book.release_retries(0.0, every=True)
+        drain(book, kernel)
+    assert kernel.values == dict(book.desired)
+    assert not book.refused
+    assert book.counts() == {Status.DONE: len(book.desired), Status.PENDING: 0, Status.REFUSED: 0}
+
+
+@given(EVENTS)
+@settings(max_examples=100, deadline=None)
+def test_what_is_done_is_not_sent_again(events: list[tuple[str, Any, Any]]) -> None:
+    book, kernel = ledger(), FakeKernel()
+    for kind, one, other in events:
+        if kind == "want":
+            book.replace(one, fragment(value(f"{one}{name}", content) for name, content in other.items()))
+            drain(book, kernel)
+            assert not book.has_due
+            book.replace(one, dict(book.desired.fragment(one)))
+            assert not book.has_due
+            assert kernel.values == dict(book.desired)
+
+
+def test_an_operation_is_computed_when_it_is_sent() -> None:
+    """What was wanted for a moment only is never sent; what changes while it is under way is sent after that, against what
+    the kernel has then."""
+    book, kernel = ledger(), FakeKernel()
+    one, two, three = (value("a", content) for content in "123")
+    book.replace("x", fragment([one]))
+    book.replace("x", fragment([two]))
+    batch = book.take()
+    assert batch == [Operation(None, two)]
+    book.replace("x", fragment([three]))
+    assert not book.has_due, "it is under way"
+    book.acknowledge(kernel.carry_out(batch), 0.0)
+    assert book.take() == [Operation(two, three)]
+
+
+def test_after_a_refusal_the_next_change_is_against_what_the_kernel_has() -> None:
+    """A value that was refused was never there: a change must not remove it (the next one would be refused too)."""
+    book, kernel = ledger(), FakeKernel()
+    good, bad, better = (value("a", content) for content in "123")
+    book.replace("x", fragment([good]))
+    drain(book, kernel)
+    kernel.refuses.add(good.identity)
+    book.replace("x", fragment([bad]))
+    drain(book, kernel)
+    assert book.status(bad.identity) is Status.REFUSED
+    kernel.refuses.clear()
+    book.replace("x", fragment([better]))
+    assert book.take() == [Operation(good, better)]
+
+
+def test_a_change_and_its_reversal_before_it_is_sent_is_no_change() -> None:
+    book, kernel = ledger(), FakeKernel()
+    book.replace("x", fragment([value("a", "1")]))
+    drain(book, kernel)
+    book.replace("x", {})
+    book.replace("x", fragment([value("a", "1")]))
+    assert not book.has_due
+
+
+def test_a_refusal_has_a_reason_and_is_tried_again_later_and_later() -> None:
+    book, kernel = ledger(), FakeKernel()
+    wanted = value("a", "1")
+    kernel.refuses.add(wanted.identity)
+    book.replace("x", fragment([wanted]))
+    now, waits = 0.0, []
+    for _ in range(12):
+        drain(book, kernel, now)
+        refusal = book.refusal(wanted.identity)
+        assert refusal is not None and str(refusal.error) == "it: Operation not permitted" and refusal.since == 0.0
+        waits.append(refusal.next_try - now)
+        assert book.next_retry() == refusal.next_try
+        book.release_retries(refusal.next_try - 0.01)
+        assert not book.has_due
+        now = refusal.next_try
+        book.release_retries(now)
+        assert book.has_due and book.next_retry() is None
+    assert waits[:3] == [RETRY_SECONDS, 2 * RETRY_SECONDS, 4 * RETRY_SECONDS]
+    assert waits[-1] == MAX_RETRY_SECONDS
+    kernel.refuses.clear()
+    drain(book, kernel, now)
+    assert book.status(wanted.identity) is Status.DONE and not book.refused
+
+
+def test_a_refused_object_costs_the_others_nothing() -> None:
+    book, kernel = ledger(), FakeKernel()
+    kernel.refuses.add(value("a", "").identity)
+    book.replace("x", fragment(value(name, "1") for name in "abc"))
+    drain(book, kernel)
+    assert book.counts() == {Status.DONE: 2, Status.PENDING: 0, Status.REFUSED: 1}
+
+
+def test_what_the_kernel_may_choose_is_no_deviation() -> None:
+    book = ledger()
+    wanted = value("a", "1")
+    book.replace("x", fragment([wanted]))
+    book.acknowledge(Report(applied=book.take()), 0.0)
+    assert not book.observe(wanted.identity, msgspec.structs.replace(wanted, mtu=1500))
+    assert book.observe(wanted.identity, msgspec.structs.replace(wanted, alias="2"))
+    assert not book.observe(wanted.identity, msgspec.structs.replace(wanted, alias="2")), "that is known"
+
+
+def test_what_nobody_wants_is_removed() -> None:
+    book = ledger()
+    surplus = value("z", "1")
+    assert book.observe(surplus.identity, surplus)
+    assert book.take() == [Operation(surplus, None)]
+
+
+def test_an_observation_of_what_is_under_way_waits_for_the_answer() -> None:
+    book = ledger()
+    wanted = value("a", "1")
+    book.replace("x", fragment([wanted]))
+    batch = book.take()
+    assert not book.observe(wanted.identity, None), "it may be older than the batch"
+    book.acknowledge(Report(applied=batch), 0.0)
+    assert book.status(wanted.identity) is Status.DONE
+
+
+def test_a_reading_does_not_judge_what_was_written_meanwhile() -> None:
+    book = ledger()
+    before, during = value("a", "1"), value("b", "1")
+    book.replace("x", fragment([before]))
+    book.acknowledge(Report(applied=book.take()), 0.0)
+    reading = book.begin_reading()
+    found: dict[Identity, Value] = {}  # somebody removed a, and b is not there yet
+    book.replace("y", fragment([during]))
+    book.acknowledge(Report(applied=book.take()), 0.0)
+    deviating = [identity for slice_ in book.end_reading(reading, found, lambda identity: True) for identity in slice_]
+    assert deviating == [before.identity]
+    assert book.status(during.identity) is Status.DONE
+
+
+def test_a_link_that_goes_is_set_down_first_and_settled_by_that() -> None:
+    book, kernel = ledger(), FakeKernel()
+    veth = Link(name="pp1", kind="veth")
+    book.replace("x", fragment([veth]))
+    drain(book, kernel)
+    changed = book.replace("x", {})
+    down = msgspec.structs.replace(veth, up=False)
+    assert book.take() == [Operation(veth, down)]
+    assert book.unsettled(changed)
+    assert book.acknowledge(Report(applied=[Operation(veth, down)]), 0.0) == [veth.identity]
+    assert book.take() == [Operation(down, None)]
+
+
+def test_a_namespace_that_goes_takes_along_what_is_in_it() -> None:
+    book, kernel = ledger(), FakeKernel()
+    inside, outside = value("eth0", "1", "pod/a"), value("cbr0", "1")
+    book.replace("x", fragment([inside, outside]))
+    drain(book, kernel)
+    book.replace("x", {})
+    assert book.vanish("pod/a") == [inside.identity]
+    assert [operation.value for operation in book.take()] == [outside]
+
+
+def test_the_sysctls_of_the_node_are_known_by_name() -> None:
+    book = ledger()
+    forwarding = Sysctl(name="net.ipv4.ip_forward", value="1")
+    book.replace("x", fragment([forwarding, Sysctl(netns="pod/a", name="net.ipv4.ip_forward", value="0")]))
+    assert book.sysctls == {"net.ipv4.ip_forward": "1"}
+    book.replace("x", {})
+    assert book.sysctls == {}
+
+
+def test_a_million_objects_have_no_status_objects() -> None:
+    """What is done is in `desired` alone: neither deviations, nor what is due or sent, nor refusals grow with it."""
+    book = ledger()
+    rng = random.Random(0)
+    book.replace("x", fragment(value(f"n{n}", str(rng.random())) for n in range(2000)))
+    book.acknowledge(Report(applied=book.take()), 0.0)
+    held = [getattr(book, name) for name in vars(book) if name not in ("desired",)]
+    assert not any(isinstance(one, dict | set | list) and one for one in held)
+    assert book.counts()[Status.DONE] == 2000
+
+
+@pytest.mark.parametrize("netns", ["", "pod/a"])
+def test_who_told_is_believed(netns: str) -> None:
+    book = ledger()
+    wanted = value("a", "1", netns)
+    book.replace("x", fragment([wanted]))
+    book.trust([wanted.identity])
+    assert not book.has_due and book.status(wanted.identity) is Status.DONE
