@@ -25,7 +25,7 @@ from typing import TypeVar
 import msgspec
 
 from podplane.state.desired import Desired
-from podplane.state.network import Link, Sysctl
+from podplane.state.network import Link, Proxy, Sysctl
 from podplane.state.operations import Operation, Report
 from podplane.state.value import Fragment, Identity, Value
 
@@ -76,6 +76,8 @@ class Ledger:
         self._readings: list[Reading] = []
         self.sysctls: dict[str, str] = {}
         """The desired sysctls of the node's own namespace: name → value."""
+        self.proxies: dict[Identity, None] = {}
+        """The identities of the desired proxies."""
 
     # What is wanted.
 
@@ -86,16 +88,21 @@ class Ledger:
         for identity, before in changes:
             known = self._deviations.get(identity, _AS_DESIRED)
             self._note(identity, before if known is _AS_DESIRED else known)  # type: ignore[arg-type]  # the sentinel is excluded
-            if identity[0] == "Sysctl" and not identity[1]:
-                self._note_sysctl(identity)
+            if identity[0] in ("Sysctl", "Proxy") and not identity[1]:
+                self._note_unannounced(identity)
         return [identity for identity, _ in changes]
 
-    def _note_sysctl(self, identity: Identity) -> None:
+    def _note_unannounced(self, identity: Identity) -> None:
+        """Keep the lists of objects whose changes the kernel does not notify, and which are therefore polled."""
         wanted = self.desired.get(identity)
         if isinstance(wanted, Sysctl):
             self.sysctls[wanted.name] = wanted.value
-        else:
+        elif isinstance(wanted, Proxy):
+            self.proxies[identity] = None
+        elif identity[0] == "Sysctl":
             self.sysctls.pop(identity[2], None)
+        else:
+            self.proxies.pop(identity, None)
 
     def _note(self, identity: Identity, known: Value | None) -> bool:
         """The kernel holds `known`; does that deviate from what is wanted?"""
