@@ -20,6 +20,7 @@ from podplane.agent.peer_plans import PeerPlans
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Model
 from podplane.model.view import Sandbox, View
+from podplane.state.conntrack import Frontend
 from podplane.state.desired import Conflict
 from podplane.state.effects import Effect, Plan, Warn
 from podplane.state.ledger import Ledger
@@ -83,7 +84,9 @@ class Planner:
 
     def keys_of(self, kind: type[Model] | type[Sandbox], old: Any, new: Any) -> Iterator[Key]:
         """The keys that this change concerns, in the order of features. The view is read now; the keys may be iterated later."""
-        concerned = [watch.keys(old, new, self._view) for feature in FEATURES for watch in feature.watches if watch.kind is kind]
+        concerned = [
+            watch.keys(old, new, self._view) for feature in FEATURES for watch in feature.watches if watch.kind is kind
+        ]
         return itertools.chain.from_iterable(concerned)
 
     def mark(self, key: Key) -> None:
@@ -197,4 +200,4 @@ class Planner:
 
 def _named(claim: Hashable) -> str:
     """A claim in the words of whoever asked for it."""
-    return " ".join(map(str, claim)) if isinstance(claim, tuple) else str(claim)
+    return f"{claim.ip} {claim.protocol} {claim.port}" if isinstance(claim, Frontend) else str(claim)
