@@ -206,9 +206,10 @@ class Ledger:
     # What the kernel is seen to hold.
 
     def observe(self, identity: Identity, found: Value | None) -> bool:
-        """The kernel holds `found`, whoever made it; does that deviate from what is wanted, and was not known before?
+        """The kernel holds `found`, whoever made it; does that deviate from what is wanted, though the object was as desired?
 
-        Of an object that is being sent the report is awaited: the observation may be older than that.
+        Of an object that deviated already, this corrects what is known, and is no news: it is to be changed anyway. Of
+        an object that is being sent the report is awaited: the observation may be older than that.
         """
         if identity in self._sent:
             return False
@@ -217,7 +218,7 @@ class Ledger:
             return False
         if known is _AS_DESIRED and found is None and identity not in self.desired:
             return False
-        return self._note(identity, found)
+        return self._note(identity, found) and known is _AS_DESIRED
 
     def trust(self, identities: Iterable[Identity]) -> None:
         """The kernel holds these as desired: who told is believed."""
