@@ -16,6 +16,7 @@ writer repairs it, and an event on the Node says so.
 from __future__ import annotations
 
 import logging
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -85,7 +86,9 @@ class Watcher:
         self.close()
         self._monitor = self._kernel.monitor(self.ownership)
         self._kernel.foreign_commit()  # what is committed from now on is news
-        self._audit_at = dict.fromkeys(Part, self._clock() + AUDIT_SECONDS)
+        phase = zlib.crc32(self._node_name.encode()) % 1000 / 1000  # nodes of one process do not read at one moment
+        self._audit_at = dict.fromkeys(Part, self._clock() + AUDIT_SECONDS * (1 + phase) / 2)
+        self._next_pod_at = self._clock() + AUDIT_SECONDS * (1 + phase) / 4
         return self._monitor
 
     def close(self) -> None:
