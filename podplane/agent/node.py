@@ -28,6 +28,7 @@ from podplane.agent.host import Host
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import RecordEvent
 from podplane.agent.reports import Reports
+from podplane.agent.status import Sources
 from podplane.cni.network import Attached, Attachment
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
@@ -94,7 +95,8 @@ class NodeAgent:
             link_changed=self._host.link_changed,
         )
         self.election = Election(self.agent, self._client, self._recorder, self._now)
-        reports = Reports(self.agent, Authorizer(self._client, self.name))
+        sources = Sources(self.agent, self._caches, self.supervisor.report, lambda: self._client.contact)
+        reports = Reports(sources, Authorizer(self._client, self.name))
         self.health = NodeHealth(self.agent, reports, self._host.namespace, self._now, self._record_event)
         advertised = self.election.resume(self._caches.leases.objects.values())
         await self.agent.start(attached, advertised)

@@ -17,9 +17,11 @@ from podplane.agent.authorization import Authorizer
 from podplane.agent.health import NodeHealth
 from podplane.agent.report_thread import LIMIT
 from podplane.agent.reports import Reports
+from podplane.agent.status import Sources
 from podplane.apiserver import identity
 from podplane.kernel.namespace import Namespace
 from podplane.kubeapi.client import Client
+from podplane.kubeapi.supervise import TaskReport
 from podplane.model.config import AGENT_PORT
 from podplane.servers.http import Call
 from podplane.state.conntrack import Connection
@@ -42,12 +44,15 @@ class Node(Rig):
         self.gate = threading.Event()
         self.gate.set()
         self.dumps = 0
+        self.tasks: dict[str, TaskReport] = {"agent": TaskReport(True, 0, "", 0.0)}
 
     async def serve(self) -> Reports:
         """Start, and make what answers."""
         await self.start(*cluster(1, 2), service_of("web", "10.96.0.1"), slice_of("web", "10.244.1.5"))
         self.kernel_of_agent.connections = self._connections  # type: ignore[method-assign]  # a slow kernel
-        self.reports = Reports(self.agent, Authorizer(Client(self.api.server.call, "agent"), "node1"))
+        self.client = Client(self.api.server.call, "agent")
+        self.sources = Sources(self.agent, self.caches, lambda: self.tasks, lambda: self.client.contact)
+        self.reports = Reports(self.sources, Authorizer(self.client, "node1"))
         return self.reports
 
     @property
