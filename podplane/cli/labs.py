@@ -21,6 +21,11 @@ from podplane.lab.folder import Folder, labs
 @click.option("--nodes", type=int, help="How many nodes.  [default: 3]")
 @click.option("--pods-per-node", type=int, default=0, help="Echo pods on each node.")
 @click.option("--sandbox-only/--with-processes", default=None, help="Pods are networks without processes.")
+@click.option(
+    "--agents-over-https/--agents-direct",
+    default=None,
+    help="Agents and kubelets reach the API over HTTPS, as on a real cluster, or by direct calls.  [default: direct]",
+)
 @click.option("--cluster-cidr", help="Pod addresses: one CIDR for each IP family.  [default: 10.244.0.0/16,fd00:10:244::/48]")
 @click.option("--service-cidr", help="Service addresses.  [default: 10.96.0.0/16,fd00:10:96::/112]")
 @click.option("--node-cidr", help="Node addresses.  [default: 192.168.1.0/24,fd00:192:168:1::/64]")
