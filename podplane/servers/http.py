@@ -1,7 +1,7 @@
 """A small HTTP/1.1 server for what a node's agent says of itself: GET and HEAD, one answer a connection, by h11.
 
-A client that is slow or sends nonsense costs a few seconds of one task and never an exception. At most `MAX_CONNECTIONS` are open at
-once; more are closed unanswered.
+A client that is slow or sends nonsense costs a few seconds of one task and never an exception. Connections beyond `MAX_CONNECTIONS`, or
+beyond `MAX_FROM_ONE` of one address, are closed unanswered: no client alone can take the port from the others.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ import h11
 log = logging.getLogger(__name__)
 PATIENCE_SECONDS, ANSWER_SECONDS = 5.0, 8.0
 """For a client to send its request, and then to take its answer; for a handler to make one."""
-MAX_CONNECTIONS = 100
+MAX_CONNECTIONS, MAX_FROM_ONE = 512, 64
 MAX_HEAD_BYTES = 8 * 1024
 READ_BYTES = 4096
 
@@ -52,7 +53,8 @@ class HttpServer:
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self._servers: list[asyncio.Server] = []
-        self._open_connections = 0
+        self._connections: Counter[str] = Counter()
+        """Open ones, by the client's address."""
 
     async def listen(self, listeners: Iterable[socket.socket]) -> None:
         """Take connections from these sockets, which are closed with the server."""
@@ -66,15 +68,18 @@ class HttpServer:
         self._servers = []
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._open_connections >= MAX_CONNECTIONS:
+        client = str((writer.get_extra_info("peername") or ("",))[0])
+        if self._connections[client] >= MAX_FROM_ONE or self._connections.total() >= MAX_CONNECTIONS:
             writer.close()
             return
-        self._open_connections += 1
+        self._connections[client] += 1
         try:
             with contextlib.closing(writer), contextlib.suppress(OSError, TimeoutError):
                 await self._converse(reader, writer)
         finally:
-            self._open_connections -= 1
+            self._connections[client] -= 1
+            if not self._connections[client]:
+                del self._connections[client]
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)

@@ -122,8 +122,9 @@ async def test_a_handler_that_fails_is_answered_for(caplog: pytest.LogCaptureFix
     assert "request path=/x" in caplog.text
 
 
-async def test_connections_beyond_the_limit_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_CONNECTIONS", 2)
+@pytest.mark.parametrize("limit", ["MAX_CONNECTIONS", "MAX_FROM_ONE"])
+async def test_connections_beyond_the_limit_are_closed(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, limit, 2)
     listener = socket.create_server(("127.0.0.1", 0))
     server = HttpServer(answer)
     await server.listen([listener])
@@ -139,6 +140,19 @@ async def test_connections_beyond_the_limit_are_closed(monkeypatch: pytest.Monke
     for writer in (third, *(writer for _, writer in held)):
         writer.close()
     assert (await asyncio.wait_for(_once(listener), 20)).startswith(b"HTTP/1.1 200")
+    server.close()
+
+
+async def test_one_client_can_not_take_the_port_from_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MAX_FROM_ONE", 1)
+    listener = socket.create_server(("0.0.0.0", 0))
+    server, port = HttpServer(answer), listener.getsockname()[1]
+    await server.listen([listener])
+    held, other = [await asyncio.open_connection("127.0.0.1", port, local_addr=(f"127.0.0.{n}", 0)) for n in (1, 2)]
+    other[1].write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert (await asyncio.wait_for(other[0].read(), 20)).startswith(b"HTTP/1.1 200")
+    for _, writer in (held, other):
+        writer.close()
     server.close()
 
 
