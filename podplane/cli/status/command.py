@@ -15,7 +15,8 @@ from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder, labs
 
 NOT_RUNNING, NOT_AS_WANTED = 3, 1
-"""Exit status for a lab that doesn't run, as init scripts have it (LSB); for a node on which something is refused or blocked."""
+"""Exit status for a lab that doesn't run, as init scripts have it (LSB); for a node that does not answer, or with something refused or
+blocked."""
 SUMMARY_SECONDS = 2.0
 """Nodes of a large lab are asked for no longer than this, where one line is what comes of it."""
 ALL = "all"
@@ -28,7 +29,8 @@ ALL = "all"
 def status(folder: Folder, node: str | None, output: str | None) -> None:
     """Say whether a lab runs, and what is in it. Exit status 3 when it doesn't.
 
-    With --node: the state of the node's agent. Exit status 1 when something on it is refused or blocked.
+    With --node: the state of the node's agent. Exit status 1 when it does not answer, and when something
+    on it is refused or blocked.
     """
     if output and not node:
         raise LabError("-o is for --node: say which node, or all")
@@ -71,7 +73,7 @@ def _of_nodes(folder: Folder, node: str, output: str | None) -> None:
         click.echo(tables.document_text({"nodes": found} if node == ALL else found[0], output))
     else:
         click.echo("\n\n".join(map(show.node, found)))
-    if any(one["refused"] or one["blocked"] for one in found):
+    if not all(map(gather.is_as_wanted, found)):
         sys.exit(NOT_AS_WANTED)
 
 

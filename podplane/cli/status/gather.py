@@ -13,9 +13,17 @@ Object = dict[str, Any]
 
 
 def node_status(client: Any, node: str) -> Object:
-    """The state of a node's agent. ApiError when it does not answer."""
-    found: Object = client.of_node(node, AGENT_PORT, "status")
+    """The state of a node's agent; when it does not give it, only the node's name and `error`: why."""
+    try:
+        found: Object = client.of_node(node, AGENT_PORT, "status")
+    except ApiError as error:
+        return {"node": node, "error": str(error)}
     return found
+
+
+def is_as_wanted(status: Object) -> bool:
+    """Does the node answer, and is nothing refused or blocked?"""
+    return not (status.get("error") or status["refused"] or status["blocked"])
 
 
 def summaries(

@@ -31,6 +31,8 @@ def _problem(name: str, found: Object | None) -> str:
 
 def node(status: Object) -> str:
     """The state of one node."""
+    if "error" in status:
+        return f"Node {status['node']} does not tell its state: {status['error']}"
     wrong = [f"{status[key]} {key}" for key in ("refused", "blocked") if status[key]]
     lines = [f"Node {status['node']}: {', '.join(wrong) if wrong else 'everything is as wanted'}"]
     lines += _refused(status) + _blocked(status) + _objects(status["objects"])

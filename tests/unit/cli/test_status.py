@@ -120,6 +120,15 @@ def test_nodes_are_asked_until_the_time_is_over() -> None:
     nodes = [f"node{n}" for n in range(1, 9)]
     found = gather.summaries(Client(), nodes, 3.0, lambda: float(next(ticks)))
     assert list(found) == ["node1", "node2", "node3"] and found["node2"] is None
+
+
+def test_a_node_that_does_not_answer_is_told_among_the_others() -> None:
     assert gather.node_status(Client(), "node1")["path"] == "status"
-    with pytest.raises(ApiError):
-        gather.node_status(Client(), "node2")
+    silent = gather.node_status(Client(), "node2")
+    assert show.node(silent) == "Node node2 does not tell its state: no answer"
+    assert [gather.is_as_wanted(one) for one in (silent, STATUS, STATUS | {"refused": 1}, STATUS | {"blocked": 1})] == [
+        False,
+        True,
+        False,
+        False,
+    ]
