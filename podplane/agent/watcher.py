@@ -19,6 +19,7 @@ import logging
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from podplane.agent.auditor import EVERYTHING, Auditor, Part, part_of
 from podplane.agent.kernel import Kernel, Monitor, SysctlWatch
@@ -42,6 +43,17 @@ OPEN_AGAIN_SECONDS = 1.0
 """A sysctl whose file is not there is looked for so often."""
 CONTRADICTIONS = (Exists, NotFound, Retry)
 """Refusals that mean that the kernel holds something else than is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """The audits of one part: how many, when the last one ended (seconds of the agent's clock), how long it took, and whether it found,
+    in this part or in one that was read with it, a deviation that was not known."""
+
+    count: int
+    ended: float
+    seconds: float
+    deviates: bool
 
 
 class Watcher:
@@ -80,6 +92,10 @@ class Watcher:
         self._patience_until = 0.0
         self._foreign: dict[Identity, None] = {}
         self._repairs: Counter[str] = Counter()
+        self.repaired: Counter[str] = Counter()
+        """Objects that were repaired since the start, by kind."""
+        self.audits: dict[Part, Audit] = {}
+        """What is known of the audits of each part."""
 
     def start(self) -> Monitor:
         """Subscribe to what changes from now on."""
@@ -217,13 +233,18 @@ class Watcher:
         self._patience_until = ended + (0 if deviates else AUDIT_SHARE) * (ended - began)
 
     async def _audit(self, parts: frozenset[Part] = EVERYTHING) -> bool:
+        began = self._clock()
         try:
             deviates = await self.auditor.audit(parts)
         except Exception as error:
             log.warning("audit node=%s error=%s", self._node_name, error)
             self._again_later(parts)
             return False
-        self._audit_at |= dict.fromkeys(parts, self._clock() + AUDIT_SECONDS)
+        ended = self._clock()
+        self._audit_at |= dict.fromkeys(parts, ended + AUDIT_SECONDS)
+        for part in parts:
+            count = self.audits[part].count if part in self.audits else 0
+            self.audits[part] = Audit(count + 1, ended, ended - began, deviates)
         return deviates
 
     def _again_later(self, parts: Iterable[Part]) -> None:
@@ -240,6 +261,7 @@ class Watcher:
             if identity in self._foreign:
                 del self._foreign[identity]
                 self._repairs[str(identity[0]).lower()] += 1
+                self.repaired[str(identity[0]).lower()] += 1
         if report.recreated:  # the kernel removed what lay on the former link
             self._audit_at[Part.NETWORK] = self._clock()
         contradicted = {part_of(f.operation.value.identity) for f in report.failed if isinstance(f.error, CONTRADICTIONS)}

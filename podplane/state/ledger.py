@@ -270,6 +270,11 @@ class Ledger:
             return Status.PENDING
         return Status.DONE if identity in self.desired else Status.UNKNOWN
 
+    @property
+    def deviations(self) -> Mapping[Identity, Value | None]:
+        """What the kernel is known to hold otherwise than desired, with what it holds instead (None: nothing)."""
+        return self._deviations
+
     def is_deviating(self, identity: Identity) -> bool:
         """Is the kernel known to hold it otherwise than desired?"""
         return identity in self._deviations
