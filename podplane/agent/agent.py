@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 MIN_INTERVAL, RETRY_SECONDS = 0.005, 1.0
 """Seconds: from one reconcile to the next one, so that many changes of one moment are planned together; from an unforeseen
 failure to the next try."""
+EVENTS_A_REPORT = 10
+"""Of so many keys events are written when the kernel refuses objects of theirs at once; the log says how many objects those were."""
 
 
 def _no_events(key: Key, message: str, reason: str = NOT_APPLIED) -> None:
@@ -196,12 +198,17 @@ class Agent:
 
     def _sent(self, report: Report) -> None:
         self.watcher.sent(report)
+        refused: dict[Any, Exception] = {}
         for failure in report.failed:
+            if len(refused) >= EVENTS_A_REPORT:  # a whole table may be refused, with all Services in it
+                break
             identity = failure.operation.value.identity
             refusal = self.ledger.refusal(identity)
             if refusal is not None and (refusal.tries > 1 or not isinstance(failure.error, CONTRADICTIONS)):
                 for key in self.ledger.desired.owners(identity):
-                    self._record_event(key, f"the kernel refuses it: {failure.error}")  # type: ignore[arg-type]  # owners are keys
+                    refused.setdefault(key, failure.error)
+        for key, error in refused.items():
+            self._record_event(key, f"the kernel refuses it: {error}")
 
     def _notified(self) -> None:
         self.watcher.take_notifications()

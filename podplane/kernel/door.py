@@ -458,7 +458,10 @@ class Kernel:
         return self._nft
 
     def read(self, owner: Ownership, sysctls: Iterable[str] = ()) -> dict[Identity, Value]:
-        """What the node's own namespace holds of this owner, and the values of these sysctls."""
+        """What the node's own namespace holds of this owner, and the values of these sysctls.
+
+        May be called in a thread while another one applies changes: it reads over sockets of its own.
+        """
         return result(self.read_steps(owner, sysctls))
 
     def read_steps(self, owner: Ownership, sysctls: Iterable[str] = ()) -> Generator[None, None, dict[Identity, Value]]:
@@ -468,7 +471,11 @@ class Kernel:
         """
         found = yield from self._nft_part().read_steps(owner)
         yield
-        found.update(self._rtnl.read(owner))
+        part = self._opener.rtnl(self._namespaces[HOST], self._fd)
+        try:
+            found.update(part.read(owner))
+        finally:
+            part.close()
         yield
         names = list(sysctls)
         values = self._opener.sysctls(self._namespaces[HOST]).read(names) if names else {}
