@@ -136,6 +136,7 @@ class Attachments:
         for key in self._planner.keys_of(Sandbox, None, sandbox):
             changed = self._planner.plan(key)
             concerned |= dict.fromkeys((*self._ledger.desired.fragment(key), *changed))
+        self._ledger.retry(concerned)
         return await self._writer.settled(concerned)
 
     async def _try_again(self, sandbox: Sandbox, failed: list[Failure]) -> list[Failure]:
