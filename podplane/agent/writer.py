@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
+from podplane.agent.pause import Pause
 from podplane.kernel.errors import Retry
 from podplane.state.ledger import Ledger
 from podplane.state.network import Link
@@ -24,6 +25,8 @@ from podplane.state.value import Identity
 log = logging.getLogger(__name__)
 REFUSALS_LOGGED = 3
 """Of all that the kernel refuses of one take, so many reasons are logged."""
+TAKEN_AT_ONCE = 2000
+"""So many operations are computed in some milliseconds."""
 
 
 class Sink(Protocol):
@@ -108,7 +111,7 @@ class Writer:
                 if not self._ledger.has_due:
                     break
                 self._prepare()
-                await self._send(self._ledger.take())
+                await self._send(await self._take())
                 self._log_refusals()
         finally:
             self._task = None
@@ -122,6 +125,14 @@ class Writer:
             self._before_send()
         except Exception:
             log.exception("apply node=%s", self._node_name)
+
+    async def _take(self) -> list[Operation]:
+        """All that is due now, computed in slices."""
+        due, operations, pause = self._ledger.due, list[Operation](), Pause()
+        for start in range(0, len(due), TAKEN_AT_ONCE):
+            operations += self._ledger.take(due[start : start + TAKEN_AT_ONCE])
+            await pause()
+        return operations
 
     def _forget_detached(self) -> None:
         detached, self._detached = self._detached, {}

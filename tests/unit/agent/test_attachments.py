@@ -14,7 +14,7 @@ from podplane.kernel.errors import Exists, Retry
 from podplane.kernel.fakes.world import FakeNamespace
 from podplane.pods.plan import veth_name
 from podplane.state.ledger import Status
-from podplane.state.network import Address, Link
+from podplane.state.network import Address, Link, Route
 from podplane.state.nft import Element
 from podplane.state.operations import Failure, Operation, Report
 from tests.plans import node
@@ -78,6 +78,16 @@ def assert_nothing_is_left(rig: Rig) -> None:
     assert not [link for link in rig.host.objects.links() if link.name.startswith("pp")]
 
 
+IPS = (("10.244.1.2", "fd00:10:244:1::2"), ("10.244.1.3", "fd00:10:244:1::3"))
+
+
+def default_routes(namespace: FakeNamespace) -> set[str]:
+    """Their links."""
+    routes = [v for v in namespace.objects.network.values() if isinstance(v, Route) and not v.destination.prefixlen]
+    assert len(routes) == 2
+    return {route.link for route in routes}
+
+
 def addresses(namespace: FakeNamespace, link: str = "eth0") -> set[str]:
     return {str(v.ip) for v in namespace.objects.network.values() if isinstance(v, Address) and v.link == link}
 
@@ -97,6 +107,22 @@ async def test_a_second_interface_of_a_pod_is_an_attachment_of_its_own() -> None
     await rig.settle()
     assert clean(rig) == before
     assert_nothing_is_left(rig)
+
+
+async def test_the_default_routes_of_a_pod_are_those_of_the_interface_that_came_first_and_is_still_there() -> None:
+    rig = await started()
+    pod = rig.opener.namespace()
+    first, second = rig.attachment("a", pod, ifname="net1"), rig.attachment("a", pod)
+    for request in (first, second):
+        await rig.agent.network.add(request)
+    assert default_routes(pod) == {"net1"}
+    rig.new_agent()
+    await rig.start(attached=[(request, tuple(ips)) for request, ips in ((first, IPS[0]), (second, IPS[1]))])
+    assert rig.written == 0
+    await rig.agent.network.delete(first)
+    await rig.settle()
+    assert default_routes(pod) == {"eth0"}
+    await rig.agent.network.check(second)
 
 
 async def test_a_new_sandbox_of_a_pod_is_not_detached_with_the_old_one() -> None:

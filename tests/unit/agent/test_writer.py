@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podplane.agent import writer as writer_module
 from podplane.agent.writer import Writer
 from podplane.kernel.errors import Denied, Exists, NotFound
 from podplane.state.ledger import Ledger, Status
@@ -143,7 +142,7 @@ async def test_when_no_thread_can_be_started_a_removal_is_refused_and_tried_agai
 
     rig.want("x")
     with monkeypatch.context() as patch:
-        patch.setattr(writer_module.asyncio, "to_thread", no_thread)
+        patch.setattr("asyncio.to_thread", no_thread)
         (failure,) = await rig.settled([veth.identity])
     assert failure.operation == Operation(veth, None) and "new thread" in str(failure)
     rig.ledger.release_retries(1.0)
@@ -229,7 +228,12 @@ async def test_who_waits_for_what_is_not_wanted_any_more_waits_no_longer() -> No
     wanted = value("a", "1")
     rig.want("large", *(value(f"n{n}", "1") for n in range(100)))
     changed = rig.want("x", wanted)
-    rig.kernel.in_step = lambda operation: rig.want("x") if operation.value == wanted else None  # type: ignore[func-returns-value]
+
+    def want_it_no_more(operation: Operation) -> None:
+        if operation.value == wanted:
+            rig.want("x")
+
+    rig.kernel.in_step = want_it_no_more
     assert await rig.settled(changed) == []
     assert wanted.identity not in rig.kernel.values
 
