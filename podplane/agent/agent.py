@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from podplane.agent.attachments import AttachedPod, Attachments
@@ -199,16 +199,20 @@ class Agent:
     def _sent(self, report: Report) -> None:
         self.watcher.sent(report)
         refused: dict[Any, Exception] = {}
-        for failure in report.failed:
+        for key, error in self._refused_keys(report):
+            refused.setdefault(key, error)
             if len(refused) >= EVENTS_A_REPORT:  # a whole table may be refused, with all Services in it
                 break
+        for key, error in refused.items():
+            self._record_event(key, f"the kernel refuses it: {error}")
+
+    def _refused_keys(self, report: Report) -> Iterator[tuple[Any, Exception]]:
+        """The keys whose objects were refused for a reason that no reading explains, each with the error."""
+        for failure in report.failed:
             identity = failure.operation.value.identity
             refusal = self.ledger.refusal(identity)
             if refusal is not None and (refusal.tries > 1 or not isinstance(failure.error, CONTRADICTIONS)):
-                for key in self.ledger.desired.owners(identity):
-                    refused.setdefault(key, failure.error)
-        for key, error in refused.items():
-            self._record_event(key, f"the kernel refuses it: {error}")
+                yield from ((key, failure.error) for key in self.ledger.desired.owners(identity))
 
     def _notified(self) -> None:
         self.watcher.take_notifications()
