@@ -20,6 +20,7 @@ from podplane.agent.peer_plans import PeerPlans
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Model
 from podplane.model.view import Sandbox, View
+from podplane.state.conntrack import Frontend
 from podplane.state.desired import Conflict
 from podplane.state.effects import Effect, Plan, Warn
 from podplane.state.ledger import Ledger
@@ -199,4 +200,4 @@ class Planner:
 
 def _named(claim: Hashable) -> str:
     """A claim in the words of whoever asked for it."""
-    return " ".join(map(str, claim)) if isinstance(claim, tuple) else str(claim)
+    return f"{claim.ip} {claim.protocol} {claim.port}" if isinstance(claim, Frontend) else str(claim)
