@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from podplane.agent.attachments import AttachedPod, Attachments
@@ -44,6 +44,8 @@ MIN_INTERVAL, RETRY_SECONDS = 0.005, 1.0
 """Seconds: from one reconcile to the next one, so that many changes of one moment are planned together; from an unforeseen
 failure to the next try."""
 REPAIRS_KEPT = 10
+EVENTS_A_REPORT = 10
+"""Of so many keys events are written when the kernel refuses objects of theirs at once; the log says how many objects those were."""
 
 
 def _no_events(key: Key, message: str, reason: str = NOT_APPLIED) -> None:
@@ -204,12 +206,21 @@ class Agent:
 
     def _sent(self, report: Report) -> None:
         self.watcher.sent(report)
+        refused: dict[Any, Exception] = {}
+        for key, error in self._refused_keys(report):
+            refused.setdefault(key, error)
+            if len(refused) >= EVENTS_A_REPORT:  # a whole table may be refused, with all Services in it
+                break
+        for key, error in refused.items():
+            self._record_event(key, f"the kernel refuses it: {error}")
+
+    def _refused_keys(self, report: Report) -> Iterator[tuple[Any, Exception]]:
+        """The keys whose objects were refused for a reason that no reading explains, each with the error."""
         for failure in report.failed:
             identity = failure.operation.value.identity
             refusal = self.ledger.refusal(identity)
             if refusal is not None and (refusal.tries > 1 or not isinstance(failure.error, CONTRADICTIONS)):
-                for key in self.ledger.desired.owners(identity):
-                    self._record_event(key, f"the kernel refuses it: {failure.error}")  # type: ignore[arg-type]  # owners are keys
+                yield from ((key, failure.error) for key in self.ledger.desired.owners(identity))
 
     def _notified(self) -> None:
         self.watcher.take_notifications()
