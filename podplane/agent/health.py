@@ -1,12 +1,12 @@
-"""What a node's agent says of itself over HTTP, in the node's network.
+"""The HTTP servers of a node's agent, in the node's network: its health and its state.
 
     :10256/healthz                 is the node's network kept current, and is it a node for new connections? (KEP-3836)
     :10256/livez                   the first half of that
     :10256/services/default/web    frontends and endpoints of a Service as they are in this node's tables
-    :10256/traffic                 the tracked connections through Services: how many, packets, bytes
+    :10256/traffic                 the tracked connections through Services: their number, packets and bytes
     :<healthCheckNodePort>         has this Service ready endpoints here? Asked by load balancers (externalTrafficPolicy Local)
 
-A port that somebody has is tried again, and said once. Source: k8s.io/kubernetes, pkg/proxy/healthcheck.
+A port that is in use is tried again every few seconds, and an event says so. Source: k8s.io/kubernetes, pkg/proxy/healthcheck.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from podplane.services import report
 from podplane.services.announce import ready_here
 
 PORT = 10256
-PATIENCE_SECONDS, RETRY_SECONDS = 120.0, 5.0
-"""So long may changes wait before the node counts as ill; when a port that was taken is tried again."""
-LEAVING = "ToBeDeletedByClusterAutoscaler"
+MAX_BEHIND_SECONDS, RETRY_SECONDS = 120.0, 5.0
+"""When changes wait longer than this to be planned, the node is unhealthy; from one try to open a port in use to the next."""
+DELETION_TAINT = "ToBeDeletedByClusterAutoscaler"
 
 
 @dataclass(slots=True, eq=False)
@@ -62,9 +62,9 @@ class NodeHealth:
         try:
             while True:
                 self._wake.clear()
-                all_there = await self._serve_all()
+                all_open = await self._serve_all()
                 try:
-                    async with asyncio.timeout(None if all_there else RETRY_SECONDS):
+                    async with asyncio.timeout(None if all_open else RETRY_SECONDS):
                         await self._wake.wait()
                 except TimeoutError:
                     pass
@@ -74,7 +74,7 @@ class NodeHealth:
             self._servers = {}
 
     async def _serve_all(self) -> bool:
-        """Open what is missing, close what is not wanted any more; False when a port can't be had."""
+        """Open the ports that are missing and close those that are not needed any more; False when a port is in use."""
         for port in self._servers.keys() - self._ports.keys() - {PORT}:
             self._servers.pop(port).close()
         done = [await self._serve(port) for port in (PORT, *self._ports) if port not in self._servers]
@@ -129,12 +129,12 @@ class NodeHealth:
 
     def _is_current(self) -> bool:
         """Does no change wait for long?"""
-        return not self.agent.is_behind or self.agent.seconds_since_reconcile < PATIENCE_SECONDS
+        return not self.agent.is_behind or self.agent.seconds_since_reconcile < MAX_BEHIND_SECONDS
 
     def _is_eligible(self) -> bool:
         """May load balancers send new connections to this node?"""
         node = self.agent.view.node
-        return node is not None and node.metadata.deletion_timestamp is None and LEAVING not in node.spec.taint_keys
+        return node is not None and node.metadata.deletion_timestamp is None and DELETION_TAINT not in node.spec.taint_keys
 
 
 def health_port(service: Service) -> int:
