@@ -1,13 +1,13 @@
 """Addresses for Services of type LoadBalancer, from the cluster's pools; how they are reached is the nodes' part (see `agent.election`).
 
-A change concerns those only whom it can give or take an address: what many have is no reason to decide about all of them.
+A change concerns only the Services that it can give an address or take one from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from podplane.apiserver.controllers.balanced import NODES, SLICES, claim_of, ips_of, is_balanced, machines_of, networks_of
+from podplane.apiserver.controllers.balanced import NODES, SLICES, ips_of, is_balanced, machines_of, networks_of, request_of
 from podplane.apiserver.controllers.decision import Action, Concerns, Controller, Note, Patch, View, itself
 from podplane.apiserver.controllers.objects import Key, Object, key_of
 from podplane.apiserver.service_ips import RANGES, SERVICES
@@ -27,29 +27,29 @@ def _decide(view: View, key: Key) -> Iterator[Action]:
             yield Patch(SERVICES, service, {"status": {"loadBalancer": {"ingress": None}}}, "status")
         return
     try:
-        claim = claim_of(service)
+        request = request_of(service)
     except ValueError as error:
         yield Note(service, "NoLoadBalancerAddress", f"the address that it asks for: {error}", WARNING)
         return
     balanced = view.balanced()
     own_pools = balanced.pools_for(service)
-    if pools.is_settled(claim, own_pools, balanced.taken):
+    if pools.is_settled(request, own_pools, balanced.allocated):
         return
-    ips, problems = pools.grant(claim, own_pools, balanced.taken)
-    if ips != claim.has:
+    ips, problems = pools.allocate(request, own_pools, balanced.allocated)
+    if ips != request.current:
         ingress = [{"ip": ip, "ipMode": "VIP"} for ip in pools.texts(ips)] or None
         yield Patch(SERVICES, service, {"status": {"loadBalancer": {"ingress": ingress}}}, "status")
-    if ips and ips != claim.has:
+    if ips and ips != request.current:
         yield Note(service, "AddressAssigned", f"it is reached at {', '.join(pools.texts(ips))}")
     for problem in problems:
         yield Note(service, "NoLoadBalancerAddress", problem, WARNING)
 
 
 def _itself_and_waiting(view: View, service: Object) -> Iterable[Key]:
-    """Who gives an address back concerns those that wait for one."""
+    """A Service that releases an address concerns those that wait for one."""
     yield key_of(service)
     balanced = view.balanced()
-    if any(not balanced.taken.who(ip) for ip in ips_of(service)):
+    if any(not balanced.allocated.owners(ip) for ip in ips_of(service)):
         yield from balanced.waiting
 
 
@@ -63,10 +63,10 @@ def _in_the_way(resource: str) -> Concerns:
     def concerns(view: View, object_: Object) -> Iterable[Key]:
         balanced, machines, networks = view.balanced(), machines_of(resource, object_), networks_of(resource, object_)
         for ip in machines:
-            yield from balanced.given.who(ip)
+            yield from balanced.own.owners(ip)
         for network in networks:
-            for ip in balanced.given.within(of_network(network)):
-                yield from balanced.given.who(ip)
+            for ip in balanced.own.within(of_network(network)):
+                yield from balanced.own.owners(ip)
         if machines or networks:
             yield from balanced.waiting
 
@@ -105,7 +105,7 @@ def _count(view: View, key: Key) -> Iterator[Action]:
     pool = balanced.pool(key[1])
     if object_ is None or pool is None:
         return
-    status = {"addresses": str(pool.size), "inUse": pool.in_use(balanced.given), "problems": list(pool.problems)}
+    status = {"addresses": str(pool.size), "inUse": pool.in_use(balanced.own), "problems": list(pool.problems)}
     before = object_.get("status", {})
     if before == status:
         return
