@@ -21,7 +21,7 @@ WHOSE = {RANGES: "Services", NODES: "pods"}
 API_SERVER, NAME_LABEL = ("default", "kubernetes"), "kubernetes.io/service-name"
 
 
-def is_balanced(service: Object) -> bool:
+def is_own_load_balancer(service: Object) -> bool:
     """Is it a load balancer that podplane advertises?"""
     spec = service["spec"]
     return bool(spec["type"] == "LoadBalancer" and spec.get("loadBalancerClass", CLASS) == CLASS)
@@ -65,7 +65,7 @@ def networks_of(resource: str, object_: Object) -> list[IPNetwork]:
     return [ipaddress.ip_network(text) for text in texts]
 
 
-class Balanced:
+class LoadBalancers:
     """The load balancers of a cluster."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class Balanced:
             self._network(resource, object_, add=add)
 
     def _service(self, service: Object, *, add: bool) -> None:
-        key, ours = key_of(service), is_balanced(service)
+        key, ours = key_of(service), is_own_load_balancer(service)
         for ip in ips_of(service):
             (self.allocated.add if add else self.allocated.remove)(ip, (SERVICES, key))
             if ours:
