@@ -211,23 +211,23 @@ class KernelOpener:
     ) -> Mapping[str, tuple[Part, Mapping[str, KernelError]]]:
         """rtnetlink of pods' namespaces after sysctls were set there, and which of those were refused: one job for all."""
 
-        def visit_all() -> dict[str, tuple[Mapping[str, KernelError], netlink.Socket]]:
+        def open_all() -> dict[str, tuple[Mapping[str, KernelError], netlink.Socket]]:
             done: dict[str, tuple[Mapping[str, KernelError], netlink.Socket]] = {}
             try:
                 for name, (place, sysctls) in wanted.items():
-                    done[name] = visit(place.fd, sysctls)
+                    done[name] = open_one(place.fd, sysctls)
             except BaseException:
                 for _, socket in done.values():
                     socket.close()
                 raise
             return done
 
-        def visit(fd: int, sysctls: Mapping[str, str]) -> tuple[Mapping[str, KernelError], netlink.Socket]:
+        def open_one(fd: int, sysctls: Mapping[str, str]) -> tuple[Mapping[str, KernelError], netlink.Socket]:
             syscalls.setns(fd, syscalls.CLONE_NEWNET)
             return set_here(sysctls), netlink.Socket(NETLINK_ROUTE)
 
         first, _ = next(iter(wanted.values()))
-        opened = first.run(visit_all)
+        opened = first.run(open_all)
         return {name: (Rtnl(socket, namespace_fd), refused) for name, (refused, socket) in opened.items()}
 
     def nft(self, namespace: Namespace) -> NftPart:
@@ -397,7 +397,7 @@ class Kernel:
         names = [name for name in work.network if name != HOST]
         for start in range(0, len(names), PODS_AT_ONCE):
             report = Report()
-            opened.update(self._visit(names[start : start + PODS_AT_ONCE], work.sysctls, late, report))
+            opened.update(self._open_namespaces(names[start : start + PODS_AT_ONCE], work.sysctls, late, report))
             yield report
 
     def _sysctl_steps(
@@ -415,7 +415,7 @@ class Kernel:
             error = NotFound(f"network namespace {operation.value.netns}", "it is not attached")
             report.failed.append(Failure(operation, error))
 
-    def _visit(
+    def _open_namespaces(
         self, names: Collection[str], sysctls: dict[str, list[Operation]], late: dict[str, list[Operation]], report: Report
     ) -> dict[str, Part]:
         """rtnetlink of these pods' namespaces, with their sysctls set and taken out of `sysctls`."""
@@ -429,7 +429,7 @@ class Kernel:
         opened = self._open(wanted)
         for name, (_, refused) in opened.items():
             self._report_sysctls(name, operations[name], refused, late, report)
-        return {name: guest for name, (guest, _) in opened.items()}
+        return {name: part for name, (part, _) in opened.items()}
 
     def _open(self, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[Part, Mapping[str, KernelError]]]:
         """All in one job, which is quick; one by one when that fails, so that a namespace that can't be entered harms no other one."""
