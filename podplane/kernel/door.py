@@ -3,8 +3,8 @@
 A node's values live in its own network namespace (netns "") and in those of its pods, which the agent names by `attach`.
 Order makes a change work at once, and keeps traffic flowing while it is made: sysctls first, as new links inherit
 them; then links and what lies on them on the node; then what lies in the pods, whose links came with the node's; then
-nf_tables; last, sysctls that were not there at first. Values of a namespace that was detached are gone with it: deleting them
-is done.
+nf_tables. Sysctls of links are set behind the links of their namespace. Values of a namespace that was detached are gone with it:
+deleting them is done.
 
 The parts are opened by an `Opener`, so that the fakes share this code with the real kernel.
 """
@@ -53,6 +53,9 @@ class NftPart(Part, Protocol):
 
     def has_foreign_commit(self) -> bool:
         """Did anybody else commit a change since this was asked last?"""
+
+    def has_family(self, family: str) -> bool:
+        """Does it have tables of this family?"""
 
 
 class Tracked(Protocol):
@@ -196,17 +199,22 @@ class Kernel:
         sysctls: dict[str, list[Operation]] = {}
         links: dict[str, list[Operation]] = {HOST: []}
         nft: list[Operation] = []
+        late: dict[str, list[Operation]] = {}
         for operation in operations:
             value = operation.value
             if value.netns not in self._namespaces:
                 self._nowhere(operation, report)
+            elif isinstance(value, Sysctl) and value.link:
+                if operation.new is None:
+                    report.applied.append(operation)  # it is removed together with its link
+                else:
+                    late.setdefault(value.netns, []).append(operation)
             elif isinstance(value, Sysctl):
                 sysctls.setdefault(value.netns, []).append(operation)
             elif isinstance(value, NftValue):
                 nft.append(operation)
             else:
                 links.setdefault(value.netns, []).append(operation)
-        late: dict[str, list[Operation]] = {}
         pod_namespaces = self._visit(links.keys() - {HOST}, sysctls, late, report)
         for name, part in sysctls.items():
             self._apply_sysctls(name, part, late, report)
@@ -214,6 +222,8 @@ class Kernel:
             for name, part in links.items():
                 if part:
                     report.merge((self._rtnl if name == HOST else pod_namespaces[name]).apply(part))
+                if name in late:
+                    self._apply_sysctls(name, late.pop(name), None, report)
         finally:
             for guest in pod_namespaces.values():
                 guest.close()
@@ -273,10 +283,11 @@ class Kernel:
     def _wanted(self, part: SysctlPart, operations: list[Operation]) -> dict[str, str]:
         """Name → value: the wanted one, or, where none is wanted any more, the one that was there before podplane came.
 
-        Only the node's own are remembered: a pod's namespace goes with the pod.
+        Those of pods and of podplane's own links are not remembered: they are removed together with the pod or the link.
         """
         sysctls = [(o, o.value) for o in operations if isinstance(o.value, Sysctl)]
-        fresh = [v for o, v in sysctls if o.old is None and not v.netns and v.identity not in self._former_sysctls]
+        own = [v for o, v in sysctls if o.old is None and not v.netns and not v.link]
+        fresh = [v for v in own if v.identity not in self._former_sysctls]
         found = part.read([v.name for v in fresh]) if fresh else {}
         self._former_sysctls.update({v.identity: found[v.name] for v in fresh if v.name in found})
         return {v.name: v.value if o.new is not None else self._former_sysctls.pop(v.identity, v.value) for o, v in sysctls}
@@ -284,6 +295,10 @@ class Kernel:
     def has_foreign_commit(self) -> bool:
         """Did anybody else change the node's nf_tables since this was asked last?"""
         return self._nft_part().has_foreign_commit()
+
+    def has_bridge_family(self) -> bool:
+        """Does the kernel have nf_tables of the bridge family (CONFIG_NF_TABLES_BRIDGE)?"""
+        return self._nft_part().has_family("bridge")
 
     def forget(self, ways: Ways) -> int:
         """Delete the node's connections to these frontends that do not go where they may; how many those were."""

@@ -33,6 +33,10 @@ class FakeNft:
         before, self._seen = self._seen, self._namespace.foreign_commits
         return before != self._seen
 
+    def has_family(self, family: str) -> bool:
+        """Does it have tables of this family?"""
+        return family in self._namespace.nft_families
+
     def apply(self, operations: Sequence[Operation]) -> Report:
         """Additions from tables to elements, then removals in reverse; each operation for itself."""
         report = Report()
@@ -63,6 +67,8 @@ class FakeNft:
     def _put(self, value: Value) -> None:
         assert isinstance(value, NftValue)
         own = self._values(value)
+        if isinstance(value, Table) and not self.has_family(value.family):
+            raise from_errno(f"nft table {value.family} {value.table}", errno.EOPNOTSUPP)
         if not isinstance(value, Table) and not any(isinstance(v, Table) for v in own):
             raise from_errno(f"nft table {value.family} {value.table}", errno.ENOENT)
         sets = {v.name for v in own if isinstance(v, Set)}

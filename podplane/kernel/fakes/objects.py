@@ -13,13 +13,14 @@ from podplane.state.value import Identity, Value
 class Objects:
     """One network namespace: rtnetlink's and nf_tables' objects by identity, and sysctls that were set.
 
-    `foreign_commits` counts the changes of nf_tables that somebody else made.
+    `foreign_commits` counts the changes of nf_tables that somebody else made. `nft_families` are those that it has.
     """
 
     network: dict[Identity, Value] = field(default_factory=dict)
     nft: dict[Identity, Value] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
     foreign_commits: int = 0
+    nft_families: frozenset[str] = frozenset({"inet", "ip", "ip6", "bridge"})
     peers: dict[str, tuple[Objects, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

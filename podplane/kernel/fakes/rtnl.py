@@ -127,10 +127,12 @@ def _reaches(value: Value, gateway: IPAddress) -> bool:
 
 
 def _delete_link(objects: Objects, name: str) -> None:
-    """The link, what lies on it, and the other end of a veth pair."""
+    """The link, what lies on it, its sysctls, and the other end of a veth pair."""
     for identity, value in list(objects.network.items()):
         if name in (getattr(value, "link", ""), value.name if isinstance(value, Link) else ""):
             del objects.network[identity]
+    for sysctl in [sysctl for sysctl in objects.sysctls if f".{name.replace('.', '/')}." in sysctl]:
+        del objects.sysctls[sysctl]
     there, far = objects.peers.pop(name, (None, ""))
     if there is not None and there.peers.pop(far, None) is not None:
         _delete_link(there, far)

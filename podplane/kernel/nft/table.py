@@ -11,6 +11,7 @@ report is honest for each.
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from podplane.kernel.errors import KernelError, NotFound, from_errno
 from podplane.kernel.netlink import (
     BATCH_BYTES,
     NLM_F_ACK,
+    NLM_F_EXCL,
     NLM_F_REQUEST,
     Message,
     Refusal,
@@ -36,6 +38,7 @@ from podplane.state.value import Identity, Value
 
 SetKey = tuple[str, str, str]
 ELEMENTS_PER_UNIT = 500
+PROBE = "podplane-probe"
 
 
 @dataclass(slots=True)
@@ -81,6 +84,17 @@ class Nft:
         before, own = self._generation, self._commits
         self._generation, self._commits = now, 0
         return before is not None and now - before != own
+
+    def has_family(self, family: str) -> bool:
+        """Does the kernel have tables of this family? A transaction that adds a table and deletes it again says so, and changes nothing.
+
+        A table of that name that is there already is left alone (NLM_F_EXCL), and is an answer too.
+        """
+        probe = Table(family=family, table=PROBE)
+        add = [Message(m.type, m.flags | NLM_F_EXCL, m.payload, m.label) for m in codec.table(probe, False)]
+        refused = self._socket.transaction(_batch([*add, *codec.table(probe, True)]))
+        self._commits += not refused
+        return all(refusal.errno == errno.EEXIST for refusal in refused)
 
     # From operations to units of messages, in an order in which each finds what it needs.
 

@@ -20,7 +20,7 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 1
 IFLA_IFALIAS, IFLA_GROUP, IFLA_NET_NS_FD = 20, 27, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 VETH_INFO_PEER = 1
-IFLA_BRPORT_MODE = 4
+IFLA_BRPORT_MODE, IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD = 4, 8, 9
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING = 1, 3, 4, 7
 IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = 15, 17
 
@@ -33,7 +33,9 @@ ROUTE = struct.Struct("=BBBBBBBBI")
 """struct rtmsg: family, destination length, source length, tos, table, protocol, scope, type, flags."""
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
 RTAX_MTU = 2
-RTN_UNICAST = 1
+ROUTE_TYPES = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
+"""RTN_*."""
+ROUTE_TYPE_NAMES = {number: name for name, number in ROUTE_TYPES.items()}
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
 RTNH_F_ONLINK = 4
 IP6_DEFAULT_METRIC = 1024
@@ -41,9 +43,9 @@ IP6_DEFAULT_METRIC = 1024
 
 NEIGHBOUR = struct.Struct("=BxxxiHBB")
 """struct ndmsg: family, index, state, flags, type."""
-NDA_DST, NDA_LLADDR, NDA_PROTOCOL = 1, 2, 12
+NDA_DST, NDA_LLADDR, NDA_VLAN, NDA_MASTER, NDA_PROTOCOL = 1, 2, 5, 9, 12
 NUD_PERMANENT, NUD_NOARP = 0x80, 0x40
-NTF_SELF, NTF_PROXY = 2, 8
+NTF_SELF, NTF_MASTER, NTF_PROXY = 2, 4, 8
 
 RULE = struct.Struct("=BBBBBBBBI")
 """struct fib_rule_hdr: family, destination length, source length, tos, table, -, -, action, flags."""

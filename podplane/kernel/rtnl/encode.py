@@ -94,12 +94,17 @@ def set_link(link: Link, own_index: int, index: Index) -> Message:
 
 
 def set_later(link: Link, own_index: int) -> Message | None:
-    """What only an existing link can have (rtnl_newlink_create passes it over): its alias, and hairpin mode as a bridge port."""
+    """What only an existing link can have (rtnl_newlink_create passes it over): its alias, and its modes as a bridge port."""
     payload = b""
     if link.alias:
         payload += attribute(c.IFLA_IFALIAS, link.alias.encode())
     if link.master:
-        slave = nested(c.IFLA_INFO_SLAVE_DATA, u8(c.IFLA_BRPORT_MODE, int(link.hairpin)))
+        modes = [
+            u8(c.IFLA_BRPORT_MODE, int(link.hairpin)),
+            u8(c.IFLA_BRPORT_LEARNING, int(link.learning)),
+            u8(c.IFLA_BRPORT_UNICAST_FLOOD, int(link.flood)),
+        ]
+        slave = nested(c.IFLA_INFO_SLAVE_DATA, *modes)
         payload += nested(c.IFLA_LINKINFO, text(c.IFLA_INFO_SLAVE_KIND, "bridge"), slave)
     if not payload:
         return None
@@ -137,7 +142,8 @@ def route(value: Route, index: Index, kind: int, flags: int) -> Message:
     """RTM_NEWROUTE or RTM_DELROUTE."""
     destination = value.destination
     version = destination.version
-    scope = c.RT_SCOPE_LINK if version == 4 and value.gateway is None else c.RT_SCOPE_UNIVERSE
+    on_link = version == 4 and value.gateway is None and value.kind == "unicast"
+    scope = c.RT_SCOPE_LINK if on_link else c.RT_SCOPE_UNIVERSE
     if kind == c.RTM_DELROUTE:
         scope = c.RT_SCOPE_NOWHERE
     header = c.ROUTE.pack(
@@ -148,7 +154,7 @@ def route(value: Route, index: Index, kind: int, flags: int) -> Message:
         min(value.table, 255) if value.table < 256 else 0,
         value.protocol,
         scope,
-        c.RTN_UNICAST,
+        c.ROUTE_TYPES[value.kind],
         c.RTNH_F_ONLINK if value.onlink else 0,
     )
     parts = [header, attribute(c.RTA_DST, destination.network_address.packed), u32(c.RTA_TABLE, value.table)]
@@ -167,7 +173,8 @@ def route(value: Route, index: Index, kind: int, flags: int) -> Message:
 
 def _route_text(value: Route) -> str:
     via = f" via {value.gateway}" if value.gateway is not None else ""
-    return f"{value.destination}{via}" + (f" dev {value.link}" if value.link else "")
+    kind = "" if value.kind == "unicast" else f"{value.kind} "
+    return f"{kind}{value.destination}{via}" + (f" dev {value.link}" if value.link else "")
 
 
 def neighbour(value: Neighbour, index: Index, kind: int, flags: int) -> Message:
@@ -185,8 +192,9 @@ def proxy(value: Proxy, index: Index, kind: int, flags: int) -> Message:
 
 
 def fdb(value: Fdb, index: Index, kind: int, flags: int) -> Message:
-    """A forwarding entry of the device itself (NTF_SELF), as VXLAN has them."""
-    header = c.NEIGHBOUR.pack(c.AF_BRIDGE, index(value.link), c.NUD_PERMANENT | c.NUD_NOARP, c.NTF_SELF, 0)
+    """A permanent entry of the device itself (NTF_SELF), as VXLAN has them, or a static one of the port's bridge (NTF_MASTER)."""
+    state, flags_ = (c.NUD_NOARP, c.NTF_MASTER) if value.master else (c.NUD_PERMANENT | c.NUD_NOARP, c.NTF_SELF)
+    header = c.NEIGHBOUR.pack(c.AF_BRIDGE, index(value.link), state, flags_, 0)
     payload = header + attribute(c.NDA_LLADDR, mac_bytes(value.mac))
     if value.remote is not None:
         payload += attribute(c.NDA_DST, value.remote.packed)

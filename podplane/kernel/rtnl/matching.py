@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from podplane.state.network import Link, Route
+from podplane.state.network import Link, Route, Sysctl
 from podplane.state.value import Value
 
 
@@ -12,6 +12,8 @@ def matches(wanted: Value, found: Value) -> bool:
         return _link_matches(wanted, found)
     if isinstance(wanted, Route) and isinstance(found, Route):
         return _route_matches(wanted, found)
+    if isinstance(wanted, Sysctl) and isinstance(found, Sysctl):
+        return wanted.value == found.value
     return wanted == found
 
 
@@ -22,15 +24,15 @@ def _link_matches(wanted: Link, found: Link) -> bool:
         and wanted.mtu in (0, found.mtu)
         and wanted.mac in ("", found.mac)
         and (not wanted.kind or wanted.master == found.master)
-        and wanted.hairpin == found.hairpin
+        and (wanted.hairpin, wanted.learning, wanted.flood) == (found.hairpin, found.learning, found.flood)
         and wanted.alias in ("", found.alias)
     )
 
 
 def _route_matches(wanted: Route, found: Route) -> bool:
     return (
-        (wanted.destination, wanted.gateway, wanted.metric, wanted.table, wanted.protocol, wanted.mtu)
-        == (found.destination, found.gateway, found.metric, found.table, found.protocol, found.mtu)
+        (wanted.destination, wanted.kind, wanted.gateway, wanted.metric, wanted.table, wanted.protocol, wanted.mtu)
+        == (found.destination, found.kind, found.gateway, found.metric, found.table, found.protocol, found.mtu)
         and wanted.link in ("", found.link)
         and wanted.source in (None, found.source)
         and (found.onlink or not wanted.onlink)

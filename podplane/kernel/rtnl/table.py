@@ -8,11 +8,11 @@ in the same send, without a look-up in between.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from podplane.kernel.errors import KernelError, NotFound, from_errno
-from podplane.kernel.netlink import Message, Refusal, Socket
+from podplane.kernel.netlink import Message, Refusal, Socket, u32
 from podplane.kernel.rtnl import constants as c
 from podplane.kernel.rtnl import decode, encode
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule
@@ -198,12 +198,23 @@ class Rtnl:
             found += [decode.neighbour(p, near) for p in self._dump(c.RTM_GETNEIGH, query)]
             query = c.NEIGHBOUR.pack(family, 0, 0, c.NTF_PROXY, 0)
             found += [decode.proxy(p, names) for p in self._dump(c.RTM_GETNEIGH, query)]
-        vxlans = {v.name for v in found if isinstance(v, Link) and v.kind == "vxlan"}
-        for index in (i for i, name in own.items() if name in vxlans):
-            query = c.NEIGHBOUR.pack(c.AF_BRIDGE, index, 0, 0, 0)
-            found += [decode.fdb(p, own) for p in self._dump(c.RTM_GETNEIGH, query)]
+        found += self._forwarding_entries([v for v in found if isinstance(v, Link)], own)
         found += [decode.rule(p) for p in self._dump(c.RTM_GETRULE, c.RULE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0))]
         return {v.identity: v for v in found if v is not None and self._owned(v, owner)}
+
+    def _forwarding_entries(self, links: Sequence[Link], own: Mapping[int, str]) -> list[Fdb | None]:
+        """Those of owned VXLAN devices, and those of owned ports in each owned bridge."""
+        kinds = {link.name: link.kind for link in links}
+        found: list[Fdb | None] = []
+        for index, name in own.items():
+            if kinds.get(name) == "vxlan":
+                query = c.NEIGHBOUR.pack(c.AF_BRIDGE, index, 0, 0, 0)
+            elif kinds.get(name) == "bridge":
+                query = c.NEIGHBOUR.pack(c.AF_BRIDGE, 0, 0, 0, 0) + u32(c.NDA_MASTER, index)
+            else:
+                continue
+            found += [decode.fdb(p, own) for p in self._dump(c.RTM_GETNEIGH, query)]
+        return found
 
     @staticmethod
     def _owned(value: Value, owner: Ownership) -> bool:
