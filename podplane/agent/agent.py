@@ -12,6 +12,8 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+import msgspec
+
 from podplane.agent import features
 from podplane.agent.addresses import NodeAddresses
 from podplane.agent.features import PeerPlans
@@ -25,12 +27,14 @@ from podplane.model.objects import Node
 from podplane.model.service import EndpointSlice, Service
 from podplane.model.view import Sandbox, View
 from podplane.nodes.plan import TABLE
+from podplane.pods import bridge
 from podplane.pods.plan import VETH_PREFIX
 from podplane.services.announce import announced_ips
 from podplane.services.report import Flow
 from podplane.services.tables import TABLE as SERVICES_TABLE
 from podplane.state.desired import compose
 from podplane.state.mac import mac_of
+from podplane.state.network import Sysctl
 from podplane.state.operations import Failure, Report
 from podplane.state.ownership import Ownership
 
@@ -57,13 +61,15 @@ class Agent:
         trouble: Trouble = _tell_nobody,
     ) -> None:
         self.view = View(node_name, {}, {})
+        if config.bridge_family and not kernel.has_bridge_family():
+            config = msgspec.structs.replace(config, bridge_family=False)
         self.config = config
         ownership = Ownership(
             links=frozenset({config.bridge}),
             link_prefixes=(VETH_PREFIX,),
             neighbour_links=frozenset({config.uplink}),
             route_protocol=ROUTE_PROTOCOL,
-            tables=frozenset({TABLE, SERVICES_TABLE}),
+            tables=frozenset({TABLE, SERVICES_TABLE, bridge.TABLE}),
         )
         self.reconciler = Reconciler(node_name, kernel, ownership, clock, trouble)
         self._kernel = kernel
@@ -279,8 +285,10 @@ class Agent:
         key = self._sandbox(request, ()).key
         if key not in self._sandboxes:
             raise NetworkError(f"pod {request.namespace}/{request.name} is not attached")
-        found = await self.reconciler.settled()
-        for identity, value in self._planner.fragment(key).items():
+        fragment = self._planner.fragment(key)
+        sysctls = [value.name for value in fragment.values() if isinstance(value, Sysctl) and not value.netns]
+        found = {**await self.reconciler.settled(), **self._kernel.read(Ownership(), sysctls)}
+        for identity, value in fragment.items():
             if not value.netns and (identity not in found or not self._kernel.matches(value, found[identity])):
                 raise NetworkError(f"pod {request.namespace}/{request.name}: {value} is not in the kernel as planned")
 

@@ -14,6 +14,7 @@ from podplane.model.config import UNDERLAY_MAC, NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.view import View
 from podplane.nodes import plan as nodes
+from podplane.pods import bridge
 from podplane.pods import plan as pods
 from podplane.routes import host_gw
 from podplane.services import announce, flows, tables
@@ -87,7 +88,7 @@ def plan(key: str, view: View, config: NetworkConfig, peers: PeerPlans, numbers:
     if node is None or view.node is None:
         return {}
     if feature == NODE:
-        return {**nodes.plan(node, config), **tables.plan(node, config)}
+        return {**nodes.plan(node, config), **bridge.plan(node, config), **tables.plan(node, config)}
     return peers.plan(node, view.versions, config)
 
 

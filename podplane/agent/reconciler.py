@@ -67,6 +67,9 @@ class Kernel(Protocol):
     def has_foreign_commit(self) -> bool:
         """Did anybody else change the node's nf_tables since this was asked last?"""
 
+    def has_bridge_family(self) -> bool:
+        """Does the kernel have nf_tables of the bridge family?"""
+
     def forget(self, ways: Ways) -> int:
         """Delete the connections to these frontends that do not go where they may."""
 

@@ -1,8 +1,11 @@
 """A pod's network: one veth pair, its far end in the pod as eth0, its near end on the node's bridge.
 
 The veth is made with its far end straight in the pod's namespace. Pod and gateway know each other's MAC as
-permanent neighbours, so that no pod depends on room in the machine's one neighbour table. Within the node's block pods
-reach each other over the bridge (L2); everything else goes to the gateway, which is the bridge's own address.
+permanent neighbours, so that no pod depends on room in the machine's one neighbour table. A pod sends everything to the gateway, which
+is the bridge's own address; what goes to another pod of the node is bridged to it at L2 (`pods.bridge`).
+
+The bridge knows the pod's MAC from a static entry: it neither learns from the port nor floods to it. The node's end of the veth has no
+IPv6, whose multicast reports would each take room in the neighbour table.
 """
 
 from __future__ import annotations
@@ -13,15 +16,23 @@ import ipaddress
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.view import Sandbox, View
+from podplane.pods import bridge
+from podplane.pods.bridge import gateway_of
 from podplane.state.mac import mac_of
-from podplane.state.network import Address, Link, Neighbour, Peer, Route, Sysctl
+from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Route, Sysctl
 from podplane.state.nft import label
-from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
+from podplane.state.value import Fragment, IPAddress, Value, fragment
 
 VETH_PREFIX = "pp"
 DEFAULT = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
 QUIET_IPV6 = {"accept_dad": "0", "accept_ra": "0"}
 """No duplicate address detection and no router advertisements: addresses are unique by allocation, and usable at once."""
+NO_REDIRECTS = (
+    "net.ipv4.conf.all.accept_redirects",
+    "net.ipv4.conf.default.accept_redirects",
+    "net.ipv6.conf.default.accept_redirects",
+)
+"""A pod that followed a redirect would resolve other pods. IPv4 takes one where `all` or the device does (IN_DEV_RX_REDIRECTS)."""
 
 
 def veth_name(uid: str, ifname: str) -> str:
@@ -29,52 +40,63 @@ def veth_name(uid: str, ifname: str) -> str:
     return VETH_PREFIX + hashlib.sha256(f"{uid}/{ifname}".encode()).hexdigest()[:12]
 
 
-def plan(sandbox: Sandbox, view: View, config: NetworkConfig) -> Fragment:
-    """All kernel objects of one sandbox, on the node and in the pod; nothing while the node has no blocks."""
+def plan(sandbox: Sandbox, view: View, config: NetworkConfig, mtu: int = 0) -> Fragment:
+    """All kernel objects of one sandbox, on the node and in the pod; nothing while the node has no blocks.
+
+    `mtu` is that of pods, in bytes; 0: the uplink's.
+    """
     if view.node is None or not view.node.spec.pod_cidrs or not sandbox.ips:
         return {}
     ips = [ipaddress.ip_address(ip) for ip in sandbox.ips]
     mac = mac_of(ips[0])
-    return fragment([*_node_side(sandbox, ips, mac, config), *_pod_side(sandbox, ips, view.node, config)])
+    return fragment([*_node_side(sandbox, ips, mac, config, mtu or config.mtu), *_pod_side(sandbox, ips, view.node)])
 
 
-def _node_side(sandbox: Sandbox, ips: list[IPAddress], mac: str, config: NetworkConfig) -> list[Value]:
-    veth = Link(
-        name=veth_name(sandbox.uid, sandbox.ifname),
-        kind="veth",
-        mtu=config.mtu,
-        master=config.bridge,
-        hairpin=True,
-        alias=label("pod", f"{sandbox.namespace}/{sandbox.name}"),  # the longest names would pass IFALIASZ
-        peer=Peer(netns=sandbox.netns, name=sandbox.ifname, mac=mac, mtu=config.mtu),
-    )
-    return [veth, *(Neighbour(link=config.bridge, ip=ip, mac=mac) for ip in ips)]
+def _node_side(sandbox: Sandbox, ips: list[IPAddress], mac: str, config: NetworkConfig, mtu: int) -> list[Value]:
+    name = veth_name(sandbox.uid, sandbox.ifname)
+    alias = label("pod", f"{sandbox.namespace}/{sandbox.name}")  # the longest names would pass IFALIASZ
+    networks = map(ipaddress.ip_network, ips)
+    return [
+        Link(
+            name=name,
+            kind="veth",
+            mtu=mtu,
+            master=config.bridge,
+            hairpin=True,
+            learning=False,
+            flood=False,
+            alias=alias,
+            peer=Peer(netns=sandbox.netns, name=sandbox.ifname, mac=mac, mtu=mtu),
+        ),
+        Sysctl(name=f"net.ipv6.conf.{name}.disable_ipv6", value="1", link=name),
+        Fdb(link=name, mac=mac, master=True),
+        *(Neighbour(link=config.bridge, ip=ip, mac=mac) for ip in ips),
+        *(Route(destination=network, link=config.bridge, protocol=ROUTE_PROTOCOL) for network in networks),
+        *bridge.elements(ips, mac, alias, config),
+    ]
 
 
-def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node, config: NetworkConfig) -> list[Value]:
+def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node) -> list[Value]:
     netns, ifname = sandbox.netns, sandbox.ifname
     values: list[Value] = [
         Sysctl(netns=netns, name=f"net.ipv6.conf.default.{name}", value=value) for name, value in QUIET_IPV6.items()
     ]
+    values += [Sysctl(netns=netns, name=name, value="0") for name in NO_REDIRECTS]
     values += [Link(netns=netns, name="lo"), Link(netns=netns, name=ifname)]
     gateway_mac = mac_of(gateway_of(ipaddress.ip_network(node.spec.pod_cidrs[0])))
     blocks = [ipaddress.ip_network(block) for block in node.spec.pod_cidrs]
     for ip, block in ((ip, block) for ip in ips for block in blocks if ip in block):
         gateway = gateway_of(block)
         values += [
-            Address(netns=netns, link=ifname, ip=ip, prefix_length=block.prefixlen),
+            Address(netns=netns, link=ifname, ip=ip, prefix_length=ip.max_prefixlen),
             Neighbour(netns=netns, link=ifname, ip=gateway, mac=gateway_mac),
             Route(
                 netns=netns,
                 destination=DEFAULT[ip.version],
                 gateway=gateway,
                 link=ifname,
+                onlink=True,
                 protocol=ROUTE_PROTOCOL,
             ),
         ]
     return values
-
-
-def gateway_of(block: IPNetwork) -> IPAddress:
-    """The bridge's address in a node block: the first one."""
-    return block.network_address + 1
