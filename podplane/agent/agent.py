@@ -29,6 +29,7 @@ from podplane.model.view import Sandbox, View
 from podplane.nodes.plan import TABLE
 from podplane.pods import bridge
 from podplane.pods.plan import VETH_PREFIX
+from podplane.routes.table import backend
 from podplane.services.announce import announced_ips
 from podplane.services.report import Flow
 from podplane.services.tables import TABLE as SERVICES_TABLE
@@ -64,12 +65,14 @@ class Agent:
         if config.bridge_family and not kernel.has_bridge_family():
             config = msgspec.structs.replace(config, bridge_family=False)
         self.config = config
+        routes = backend(config.backend)
+        owned = routes.owns(config)
         ownership = Ownership(
-            links=frozenset({config.bridge}),
+            links=frozenset({config.bridge, *routes.devices}),
             link_prefixes=(VETH_PREFIX,),
-            neighbour_links=frozenset({config.uplink}),
+            neighbour_links=owned.neighbour_links,
             route_protocol=ROUTE_PROTOCOL,
-            tables=frozenset({TABLE, SERVICES_TABLE, bridge.TABLE}),
+            tables=frozenset({TABLE, SERVICES_TABLE, bridge.TABLE}) | owned.tables,
         )
         self.reconciler = Reconciler(node_name, kernel, ownership, clock, trouble)
         self._kernel = kernel

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from podplane.model.config import UNDERLAY_MAC, NetworkConfig
 from podplane.model.objects import Node
-from podplane.model.view import View
+from podplane.model.view import Sandbox, View
 from podplane.nodes import plan as nodes
 from podplane.pods import bridge
 from podplane.pods import plan as pods
-from podplane.routes import host_gw
+from podplane.routes.table import backend
 from podplane.services import announce, flows, tables
 from podplane.services import plan as services
 from podplane.services.endpoints import Place
@@ -58,18 +58,19 @@ def _planned_of(node: Node | None) -> object:
 
 
 class PeerPlans:
-    """What other nodes add to a node: the same on every node, so all agents of a process share one plan of each peer."""
+    """What other nodes add to a node: mostly the same on every node, so all agents of a process share one plan of each peer."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Node, NetworkConfig, tuple[int, ...], Fragment]] = {}
+        self._known: dict[str, tuple[Node, NetworkConfig, Hashable, Fragment]] = {}
 
-    def plan(self, peer: Node, versions: tuple[int, ...], config: NetworkConfig) -> Fragment:
-        """Routes to the peer's pods, and its addresses as those of a node."""
-        name = peer.metadata.name
+    def plan(self, peer: Node, node: Node, versions: tuple[int, ...], config: NetworkConfig) -> Fragment:
+        """The way from `node` to the peer's pods, and the peer's addresses as those of a node."""
+        name, routes = peer.metadata.name, backend(config.backend)
+        read = (versions, routes.depends_on(node))
         known = self._known.get(name)
-        if known is None or known[0] is not peer or known[1] is not config or known[2] != versions:
-            planned = {**host_gw.plan(peer, config), **nodes.peer_plan(peer, versions, config)}
-            known = self._known[name] = (peer, config, versions, planned)
+        if known is None or known[0] is not peer or known[1] is not config or known[2] != read:
+            planned = {**routes.plan_peer(peer, node, config), **nodes.peer_plan(peer, versions, config)}
+            known = self._known[name] = (peer, config, read, planned)
         return known[3]
 
 
@@ -78,7 +79,7 @@ def plan(key: str, view: View, config: NetworkConfig, peers: PeerPlans, numbers:
     feature, _, name = key.partition("/")
     if feature == POD:
         sandbox = view.sandboxes.get(key)
-        return {**pods.plan(sandbox, view, config), **services.hairpin(sandbox, view, config)} if sandbox else {}
+        return _pod(sandbox, view, config) if sandbox else {}
     if feature == SERVICE:
         return _service(name, view, config, numbers)
     if feature == ANNOUNCE:
@@ -88,8 +89,19 @@ def plan(key: str, view: View, config: NetworkConfig, peers: PeerPlans, numbers:
     if node is None or view.node is None:
         return {}
     if feature == NODE:
-        return {**nodes.plan(node, config), **bridge.plan(node, config), **tables.plan(node, config)}
-    return peers.plan(node, view.versions, config)
+        return _node(node, config)
+    return peers.plan(node, view.node, view.versions, config)
+
+
+def _node(node: Node, config: NetworkConfig) -> Fragment:
+    routes = backend(config.backend)
+    own = {**nodes.plan(node, config, routes.pod_mtu(node, config)), **bridge.plan(node, config)}
+    return {**own, **tables.plan(node, config), **routes.plan_node(node, config)}
+
+
+def _pod(sandbox: Sandbox, view: View, config: NetworkConfig) -> Fragment:
+    mtu = backend(config.backend).pod_mtu(view.node, config) if view.node else 0
+    return {**pods.plan(sandbox, view, config, mtu), **services.hairpin(sandbox, view, config)}
 
 
 def _service(path: str, view: View, config: NetworkConfig, numbers: Numbers) -> Fragment:
