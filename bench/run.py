@@ -20,6 +20,7 @@ from bench import (
     api,
     commands,
     kube_proxy,
+    neighbours,
     one_more_pod,
     services,
     services_events,
@@ -33,6 +34,7 @@ from bench.common import Row
 BENCHES = {
     "commands": commands.run,
     "traffic": traffic.run,
+    "neighbours": neighbours.run,
     "one_more_pod": one_more_pod.run,
     "start_stop": start_stop.run,
     "api": api.run,

@@ -159,22 +159,22 @@ def _slices(pod: Pod) -> list[EndpointSlice]:
     ]
 
 
-def dynamic_neighbours(namespaces: Iterable[Namespace]) -> list[tuple[str, IPAddress]]:
-    """(link's index, address) of all unicast neighbours there that are not permanent; those of loopback are left out."""
+def dynamic_neighbours(namespaces: Iterable[Namespace], *, multicast: bool = False) -> list[tuple[str, IPAddress]]:
+    """(link's index, address) of all neighbours there that are not permanent; those of loopback, and by default multicast, are left out."""
     found = []
     for namespace in namespaces:
         own = namespace.run(Socket, NETLINK_ROUTE)
         with contextlib.closing(own):
             for family in (c.AF_INET, c.AF_INET6):
                 rows = own.dump(c.RTM_GETNEIGH, c.NEIGHBOUR.pack(family, 0, 0, 0, 0))
-                found += [entry for _, payload in rows for entry in _dynamic(payload)]
+                found += [entry for _, payload in rows for entry in _dynamic(payload, multicast)]
     return found
 
 
-def _dynamic(payload: bytes) -> Iterator[tuple[str, IPAddress]]:
+def _dynamic(payload: bytes, multicast: bool) -> Iterator[tuple[str, IPAddress]]:
     _, index, state, _, _ = c.NEIGHBOUR.unpack_from(payload)
     ip = ip_from(parse_attributes(payload, c.NEIGHBOUR.size)[c.NDA_DST])
-    if not state & c.NUD_PERMANENT and not ip.is_multicast and index != 1:
+    if not state & c.NUD_PERMANENT and (multicast or not ip.is_multicast) and index != 1:
         yield f"link {index}", ipaddress.ip_address(ip)
 
 

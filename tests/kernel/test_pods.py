@@ -70,6 +70,25 @@ def test_services_and_hairpin_resolve_nobody(name: str) -> None:
     assert dynamic_neighbours(namespaces(world)) == []
 
 
+def test_pods_report_their_multicast_groups_without_an_entry_that_counts() -> None:
+    """A report goes out when a group is joined, and again within a second; the node's end of a veth, without IPv6, has none."""
+    world = World(BOTH, 2)
+    for pod in world.pods:
+        group = socket.inet_pton(socket.AF_INET6, "ff02::1234") + pod.namespace.run(socket.if_nametoindex, "eth0").to_bytes(
+            4, "little"
+        )
+        pod.sockets[6].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group)
+    for pod in world.pods:
+        with capture(pod) as seen:
+            seen.settimeout(5)
+            while b"\xff\x02" + bytes(13) + b"\x16" not in seen.recv(2000):
+                pass
+    assert dynamic_neighbours([pod.namespace for pod in world.pods], multicast=True) == []
+    veths = [index for index, name in socket.if_nameindex() if name.startswith("pp")]
+    found = dynamic_neighbours([CurrentNamespace()], multicast=True)
+    assert len(veths) == 2 and not {f"link {index}" for index in veths} & {link for link, _ in found}
+
+
 @pytest.fixture
 def nft() -> None:
     """The tool `nft`."""
