@@ -27,15 +27,12 @@ VETH_PREFIX = "pp"
 DEFAULT = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
 QUIET_IPV6 = {"accept_dad": "0", "accept_ra": "0"}
 """No duplicate address detection and no router advertisements: addresses are unique by allocation, and usable at once."""
+NO_REDIRECTS = "net.ipv6.conf.default.accept_redirects"
+"""A pod that followed a redirect would resolve other pods by itself. For IPv4 it is enough that the node sends none (`nodes.plan`); for
+IPv6 the kernel has no such switch. Each further folder of sysctls takes long to look up on a machine with thousands of namespaces."""
 MULTICAST_REPORTS = ipaddress.IPv6Address("ff02::16"), "33:33:00:00:00:16"
 """Where the kernel reports the multicast groups of an IPv6 link (RFC 3810), and its MAC (RFC 2464). It makes a neighbour of it, which
 counts against gc_thresh3, on every link; a permanent one does not count."""
-NO_REDIRECTS = (
-    "net.ipv4.conf.all.accept_redirects",
-    "net.ipv4.conf.default.accept_redirects",
-    "net.ipv6.conf.default.accept_redirects",
-)
-"""A pod that followed a redirect would resolve other pods. IPv4 takes one where `all` or the device does (IN_DEV_RX_REDIRECTS)."""
 
 
 def veth_name(uid: str, ifname: str) -> str:
@@ -84,7 +81,7 @@ def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node) -> list[Value]
     values: list[Value] = [
         Sysctl(netns=netns, name=f"net.ipv6.conf.default.{name}", value=value) for name, value in QUIET_IPV6.items()
     ]
-    values += [Sysctl(netns=netns, name=name, value="0") for name in NO_REDIRECTS]
+    values.append(Sysctl(netns=netns, name=NO_REDIRECTS, value="0"))
     reports, reports_mac = MULTICAST_REPORTS
     values += [Link(netns=netns, name="lo"), Link(netns=netns, name=ifname)]
     values.append(Neighbour(netns=netns, link=ifname, ip=reports, mac=reports_mac))
