@@ -20,6 +20,7 @@ from podplane.model.view import Sandbox, View
 from podplane.pods.plan import veth_name
 from podplane.state.ledger import Ledger
 from podplane.state.mac import mac_of
+from podplane.state.network import Sysctl
 from podplane.state.operations import Failure
 from podplane.state.value import Identity
 
@@ -155,13 +156,17 @@ class Attachments:
         if sandbox is None:
             raise NetworkError(f"{pod} is not attached")
         await self._writer.idle()
-        found = {**self._kernel.read(self._watcher.ownership), **self._kernel.read_namespace(sandbox.netns)}
-        for key in self._planner.keys_of(Sandbox, None, sandbox):
-            for identity, value in self._ledger.desired.fragment(key).items():
-                if identity[0] == "Sysctl":
-                    continue
-                if identity not in found or not self._kernel.matches(value, found[identity]):
-                    raise NetworkError(f"{pod}: {value} is not in the kernel as planned")
+        wanted = {
+            identity: value
+            for key in self._planner.keys_of(Sandbox, None, sandbox)
+            for identity, value in self._ledger.desired.fragment(key).items()
+            if not (isinstance(value, Sysctl) and value.netns)
+        }
+        sysctls = [value.name for value in wanted.values() if isinstance(value, Sysctl)]
+        found = {**self._kernel.read(self._watcher.ownership, sysctls), **self._kernel.read_namespace(sandbox.netns)}
+        for identity, value in wanted.items():
+            if identity not in found or not self._kernel.matches(value, found[identity]):
+                raise NetworkError(f"{pod}: {value} is not in the kernel as planned")
 
     async def gc(self, keep: Collection[Attachment]) -> None:
         """Detach every pod that is not in `keep` (CNI GC). What is attached while this runs stays."""
