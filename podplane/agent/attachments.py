@@ -40,9 +40,9 @@ class Attachments:
         self._watcher = watcher
         self._sandboxes: dict[tuple[str, str], Sandbox] = {}
         self._attached: dict[tuple[str, str], AttachedPod] = {}
-        self._namespaces: dict[str, int] = {}
+        self._interfaces: dict[str, dict[str, Sandbox]] = {}
         self._addresses = NodeAddresses(())
-        view.sandboxes = self._sandboxes
+        view.sandboxes, view.interfaces = self._sandboxes, self._interfaces
 
     @property
     def attached(self) -> Collection[AttachedPod]:
@@ -98,7 +98,7 @@ class Attachments:
         pod = f"pod {request.namespace}/{request.name}"
         try:
             sandbox = self._admit(request, ips)
-            failed = await self._apply(sandbox)
+            failed = await self._apply(None, sandbox)
         except Exception as error:
             await self.delete(request)
             raise NetworkError(f"{pod}: {error}") from error
@@ -120,17 +120,17 @@ class Attachments:
             ifname=request.ifname,
             host_ports=request.host_ports,
         )
-        if request.id not in self._sandboxes:
-            self._namespaces[sandbox.netns] = self._namespaces.get(sandbox.netns, 0) + 1
+        self._interfaces.setdefault(sandbox.netns, {})[sandbox.ifname] = sandbox
         self._kernel.attach(sandbox.netns, request.netns)
         self._watcher.attach(veth_name(sandbox.container_id, sandbox.ifname), sandbox.netns)
         self._sandboxes[request.id] = sandbox
         self._attached[request.id] = (request, ips)
         return sandbox
 
-    async def _apply(self, sandbox: Sandbox) -> list[Failure]:
+    async def _apply(self, old: Sandbox | None, new: Sandbox | None) -> list[Failure]:
+        """Plan what depends on an attachment that came (no old) or went (no new), and wait until it is settled."""
         concerned: dict[Identity, None] = {}
-        for key in self._planner.keys_of(Sandbox, None, sandbox):
+        for key in self._planner.keys_of(Sandbox, old, new):
             changed = self._planner.plan(key)
             concerned |= dict.fromkeys((*self._ledger.desired.fragment(key), *changed))
         return await self._writer.settled(concerned)
@@ -141,11 +141,11 @@ class Attachments:
         if sandbox is not None:
             del self._attached[request.id]
             self._watcher.detach(veth_name(sandbox.container_id, sandbox.ifname))
-            self._namespaces[sandbox.netns] -= 1
-            if not self._namespaces[sandbox.netns]:
-                del self._namespaces[sandbox.netns]
+            del self._interfaces[sandbox.netns][sandbox.ifname]
+            if not self._interfaces[sandbox.netns]:
+                del self._interfaces[sandbox.netns]
                 self._writer.detach(sandbox.netns)
-            await self._apply(sandbox)
+            await self._apply(sandbox, None)
         if request.id not in self._sandboxes:
             self._addresses.release(request.id)
 

@@ -71,12 +71,12 @@ def _all_attachments(old: Node | None, new: Node | None, view: View) -> Iterable
 
 
 def _attachment(old: Sandbox | None, new: Sandbox | None, view: View) -> Iterable[Key]:
-    """Its own key, and those of the pod's other interfaces: one of them has the default routes."""
+    """Its own key, and those of the pod's other interfaces: one has the default routes, and gives them up before another gets them."""
     sandbox = new or old
     if sandbox is None:
         return ()
-    others = (one for one in view.sandboxes.values() if one.netns == sandbox.netns and one.ifname != sandbox.ifname)
-    return map(attachment_key, (sandbox, *others))
+    others = [one for one in view.interfaces.get(sandbox.netns, {}).values() if one.ifname != sandbox.ifname]
+    return map(attachment_key, (sandbox, *others) if new is None else (*others, sandbox))
 
 
 def attachment_key(sandbox: Sandbox) -> AttachmentKey:

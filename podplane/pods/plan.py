@@ -50,7 +50,12 @@ def plan(sandbox: Sandbox, view: View, config: NetworkConfig, mtu: int = 0) -> F
         return {}
     ips = [ipaddress.ip_address(ip) for ip in sandbox.ips]
     mac = mac_of(ips[0])
-    return fragment([*_node_side(sandbox, ips, mac, config, mtu or config.mtu), *_pod_side(sandbox, ips, view.node)])
+    return fragment(
+        [
+            *_node_side(sandbox, ips, mac, config, mtu or config.mtu),
+            *_pod_side(sandbox, ips, view.node, view.has_default_routes(sandbox)),
+        ]
+    )
 
 
 def _node_side(sandbox: Sandbox, ips: list[IPAddress], mac: str, config: NetworkConfig, mtu: int) -> list[Value]:
@@ -77,7 +82,7 @@ def _node_side(sandbox: Sandbox, ips: list[IPAddress], mac: str, config: Network
     ]
 
 
-def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node) -> list[Value]:
+def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node, has_default_routes: bool) -> list[Value]:
     netns, ifname = sandbox.netns, sandbox.ifname
     values: list[Value] = [
         Sysctl(netns=netns, name=f"net.ipv6.conf.default.{name}", value=value) for name, value in QUIET_IPV6.items()
@@ -93,13 +98,15 @@ def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node) -> list[Value]
         values += [
             Address(netns=netns, link=ifname, ip=ip, prefix_length=ip.max_prefixlen),
             Neighbour(netns=netns, link=ifname, ip=gateway, mac=gateway_mac, protocol=ROUTE_PROTOCOL),
-            Route(
+        ]
+        if has_default_routes:
+            to_gateway = Route(
                 netns=netns,
                 destination=DEFAULT[ip.version],
                 gateway=gateway,
                 link=ifname,
                 onlink=True,
                 protocol=ROUTE_PROTOCOL,
-            ),
-        ]
+            )
+            values.append(to_gateway)
     return values
