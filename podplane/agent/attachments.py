@@ -79,11 +79,14 @@ class Attachments:
 
     async def resume(self, attached: Iterable[AttachedPod], pause: Pause) -> None:
         """An agent before this one attached these: their network is as it was planned, and stays so."""
+        sandboxes = []
         for request, ips in attached:
             self._addresses.keep(request.id, ips)
-            sandbox = self._admit(request, ips)
-            self._planner.try_plan(attachment_key(sandbox))
-            fragment = self._ledger.desired.fragment(attachment_key(sandbox))
+            sandboxes.append(self._admit(request, ips))
+        for sandbox in sandboxes:
+            key = attachment_key(sandbox)
+            self._planner.try_plan(key)
+            fragment = self._ledger.desired.fragment(key)
             self._ledger.trust(identity for identity, value in fragment.items() if value.netns)
             await pause()
 

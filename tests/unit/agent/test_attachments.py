@@ -70,7 +70,7 @@ def assert_nothing_is_left(rig: Rig) -> None:
     """Of any attachment, anywhere."""
     network = rig.agent.network
     assert not network.attached and not network.addresses.owners
-    assert not network._namespaces and not network._sandboxes
+    assert not network._interfaces and not network._sandboxes
     assert not rig.agent.watcher._pods and not rig.agent.writer._detached
     assert set(rig.agent._kernel._namespaces) == {""}  # type: ignore[attr-defined]  # the door's
     assert not any(i[1] for i in rig.agent.ledger.desired)
@@ -109,20 +109,20 @@ async def test_a_second_interface_of_a_pod_is_an_attachment_of_its_own() -> None
     assert_nothing_is_left(rig)
 
 
-async def test_the_default_routes_of_a_pod_are_those_of_the_interface_that_came_first_and_is_still_there() -> None:
+async def test_the_default_routes_of_a_pod_are_those_of_the_interface_with_the_least_name() -> None:
     rig = await started()
     pod = rig.opener.namespace()
     first, second = rig.attachment("a", pod, ifname="net1"), rig.attachment("a", pod)
     for request in (first, second):
         await rig.agent.network.add(request)
-    assert default_routes(pod) == {"net1"}
+    assert default_routes(pod) == {"eth0"}
     rig.new_agent()
     await rig.start(attached=[(request, tuple(ips)) for request, ips in ((first, IPS[0]), (second, IPS[1]))])
     assert rig.written == 0
-    await rig.agent.network.delete(first)
+    await rig.agent.network.delete(second)
     await rig.settle()
-    assert default_routes(pod) == {"eth0"}
-    await rig.agent.network.check(second)
+    assert default_routes(pod) == {"net1"}
+    await rig.agent.network.check(first)
 
 
 async def test_a_new_sandbox_of_a_pod_is_not_detached_with_the_old_one() -> None:

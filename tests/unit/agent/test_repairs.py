@@ -11,7 +11,7 @@ from podplane.agent.watcher import AUDIT_SECONDS, POLL_SECONDS
 from podplane.kernel.errors import NotFound
 from podplane.kernel.fakes.world import FakeNamespace
 from podplane.model.config import ROUTE_PROTOCOL
-from podplane.state.network import Proxy
+from podplane.state.network import Link, Proxy
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
 from tests.unit.agent.rig import Object, Rig, cluster, service_of, slice_of
@@ -102,7 +102,7 @@ async def test_a_veth_that_somebody_deleted_comes_back_with_both_ends() -> None:
     namespace = rig.opener.namespace()
     await agent.network.add(rig.attachment("p1", namespace))
     inside, outside = dict(namespace.objects.network), dict(rig.host.objects.network)
-    (link,) = (value for value in outside.values() if getattr(value, "peer", None) or str(value.identity[2]).startswith("pp"))
+    (link,) = (value for value in outside.values() if isinstance(value, Link) and value.name.startswith("pp"))
     rig.host.delete(link)
     agent._notified()
     await agent.writer.idle()
