@@ -12,8 +12,10 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+import msgspec
 
 from podplane.agent.attachments import AttachedPod, Attachments
 from podplane.agent.caches import Caches
@@ -32,6 +34,7 @@ from podplane.model.objects import Model, Node
 from podplane.model.service import Service
 from podplane.model.view import Sandbox, View
 from podplane.pods.plan import VETH_PREFIX
+from podplane.routes.table import backend
 from podplane.services.feature import ServicesMemory
 from podplane.state.conntrack import Connection
 from podplane.state.ledger import Ledger
@@ -44,6 +47,8 @@ MIN_INTERVAL, RETRY_SECONDS = 0.005, 1.0
 """Seconds: from one reconcile to the next one, so that many changes of one moment are planned together; from an unforeseen
 failure to the next try."""
 REPAIRS_KEPT = 10
+EVENTS_A_REPORT = 10
+"""Of so many keys events are written when the kernel refuses objects of theirs at once; the log says how many objects those were."""
 
 
 def _no_events(key: Key, message: str, reason: str = NOT_APPLIED) -> None:
@@ -52,11 +57,13 @@ def _no_events(key: Key, message: str, reason: str = NOT_APPLIED) -> None:
 
 def ownership(config: NetworkConfig) -> Ownership:
     """The marks of all that an agent makes."""
+    way = backend(config.backend)
+    routes = way.owns(config)
     return Ownership(
-        links=frozenset({config.bridge}),
-        link_prefixes=(VETH_PREFIX,),
+        links=frozenset({config.bridge, *way.devices}) | routes.links,
+        link_prefixes=(VETH_PREFIX, *routes.link_prefixes),
         route_protocol=ROUTE_PROTOCOL,
-        tables=frozenset(table for feature in FEATURES for table in feature.tables),
+        tables=frozenset(table for feature in FEATURES for table in feature.tables) | routes.tables,
     )
 
 
@@ -75,6 +82,8 @@ class Agent:
         record_event: RecordEvent = _no_events,
         link_changed: Callable[[str, LinkEvent], None] = lambda name, event: None,
     ) -> None:
+        if config.bridge_family and not kernel.has_bridge_family():
+            config = msgspec.structs.replace(config, bridge_family=False)
         self.config = config
         self.view = View(node_name, caches.nodes.objects, caches.services.objects, caches.slices_by_service)
         self._advertised: set[str] = set()
@@ -204,12 +213,21 @@ class Agent:
 
     def _sent(self, report: Report) -> None:
         self.watcher.sent(report)
+        refused: dict[Any, Exception] = {}
+        for key, error in self._refused_keys(report):
+            refused.setdefault(key, error)
+            if len(refused) >= EVENTS_A_REPORT:  # a whole table may be refused, with all Services in it
+                break
+        for key, error in refused.items():
+            self._record_event(key, f"the kernel refuses it: {error}")
+
+    def _refused_keys(self, report: Report) -> Iterator[tuple[Any, Exception]]:
+        """The keys whose objects were refused for a reason that no reading explains, each with the error."""
         for failure in report.failed:
             identity = failure.operation.value.identity
             refusal = self.ledger.refusal(identity)
             if refusal is not None and (refusal.tries > 1 or not isinstance(failure.error, CONTRADICTIONS)):
-                for key in self.ledger.desired.owners(identity):
-                    self._record_event(key, f"the kernel refuses it: {failure.error}")  # type: ignore[arg-type]  # owners are keys
+                yield from ((key, failure.error) for key in self.ledger.desired.owners(identity))
 
     def _notified(self) -> None:
         self.watcher.take_notifications()

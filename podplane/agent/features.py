@@ -17,7 +17,9 @@ from podplane.model.objects import Node
 from podplane.model.service import EndpointSlice, Service
 from podplane.model.view import Sandbox, View
 from podplane.nodes import plan as nodes
+from podplane.pods import bridge
 from podplane.pods import plan as pods
+from podplane.routes.table import backend
 from podplane.services import announce, tables
 from podplane.services.elements import hairpin
 from podplane.services.feature import ServicesMemory
@@ -69,12 +71,12 @@ def _all_attachments(old: Node | None, new: Node | None, view: View) -> Iterable
 
 
 def _attachment(old: Sandbox | None, new: Sandbox | None, view: View) -> Iterable[Key]:
-    """Its own key, and those of the pod's other interfaces: one of them has the default routes."""
+    """Its own key, and those of the pod's other interfaces: one has the default routes, and gives them up before another gets them."""
     sandbox = new or old
     if sandbox is None:
         return ()
-    others = [one for one in view.sandboxes.values() if one.netns == sandbox.netns and one.ifname != sandbox.ifname]
-    return map(attachment_key, (sandbox, *others))
+    others = [one for one in view.interfaces.get(sandbox.netns, {}).values() if one.ifname != sandbox.ifname]
+    return map(attachment_key, (sandbox, *others) if new is None else (*others, sandbox))
 
 
 def attachment_key(sandbox: Sandbox) -> AttachmentKey:
@@ -108,8 +110,11 @@ def _advertised(old: Service | None, new: Service | None, view: View) -> Iterabl
 
 
 def _plan_node(view: View, key: NodeKey, config: NetworkConfig, memory: None, taken: Taken) -> Plan:
-    node = view.node
-    return Plan(fragment={**nodes.plan(node, config), **tables.plan(node, config)}) if node else NOTHING
+    node, routes = view.node, backend(config.backend)
+    if node is None:
+        return NOTHING
+    own = {**nodes.plan(node, config, routes.pod_mtu(node, config)), **bridge.plan(node, config)}
+    return Plan(fragment={**own, **tables.plan(node, config), **routes.plan_node(node, config)})
 
 
 def _plan_peer(view: View, key: PeerKey, config: NetworkConfig, memory: PeerPlans, taken: Taken) -> Plan:
@@ -118,12 +123,15 @@ def _plan_peer(view: View, key: PeerKey, config: NetworkConfig, memory: PeerPlan
         memory.forget(key.path)
     if peer is None or view.node is None or key.path == view.node_name:
         return NOTHING
-    return Plan(fragment=memory.plan(peer, view.versions, config))
+    return Plan(fragment=memory.plan(peer, view.node, view.versions, config))
 
 
 def _plan_attachment(view: View, key: AttachmentKey, config: NetworkConfig, memory: None, taken: Taken) -> Plan:
     sandbox = view.sandboxes.get((key.container_id, key.ifname))
-    return Plan(fragment={**pods.plan(sandbox, view, config), **hairpin(sandbox, view, config)}) if sandbox else NOTHING
+    if sandbox is None or view.node is None:
+        return NOTHING
+    mtu = backend(config.backend).pod_mtu(view.node, config)
+    return Plan(fragment={**pods.plan(sandbox, view, config, mtu), **hairpin(sandbox, view, config)})
 
 
 def _plan_advertisement(view: View, key: AdvertisementKey, config: NetworkConfig, memory: None, taken: Taken) -> Plan:
@@ -141,7 +149,7 @@ FEATURES: tuple[Feature[Any], ...] = (
         key=NodeKey,
         watches=(Watch(Node, _node),),
         plan=_plan_node,
-        tables=frozenset({nodes.TABLE}),
+        tables=frozenset({nodes.TABLE, bridge.TABLE}),
     ),
     Feature(
         name="routes",

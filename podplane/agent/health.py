@@ -29,9 +29,9 @@ from podplane.model.service import LOCAL, Service
 from podplane.servers.http import Call, Handler, HttpServer, Reply, listeners
 from podplane.services.announce import ready_here
 
-PATIENCE_SECONDS, RETRY_SECONDS = 120.0, 5.0
-"""So long may changes wait before the node counts as ill; when a port that was taken is tried again."""
-LEAVING = "ToBeDeletedByClusterAutoscaler"
+MAX_BEHIND_SECONDS, RETRY_SECONDS = 120.0, 5.0
+"""When changes wait longer than this to be planned, the node is unhealthy; from one try to open a port in use to the next."""
+DELETION_TAINT = "ToBeDeletedByClusterAutoscaler"
 
 
 @dataclass(slots=True, eq=False)
@@ -126,12 +126,12 @@ class NodeHealth:
 
     def _is_current(self) -> bool:
         """Does no change wait for long?"""
-        return not self.agent.is_behind or self.agent.seconds_since_reconcile < PATIENCE_SECONDS
+        return not self.agent.is_behind or self.agent.seconds_since_reconcile < MAX_BEHIND_SECONDS
 
     def _is_eligible(self) -> bool:
         """May load balancers send new connections to this node?"""
         node = self.agent.view.node
-        return node is not None and node.metadata.deletion_timestamp is None and LEAVING not in node.spec.taint_keys
+        return node is not None and node.metadata.deletion_timestamp is None and DELETION_TAINT not in node.spec.taint_keys
 
 
 def health_port(service: Service) -> int:

@@ -26,7 +26,7 @@ from podplane.agent.kernel import Kernel, Monitor, SysctlWatch
 from podplane.kernel.errors import Exists, NotFound, Retry
 from podplane.state.ledger import Ledger, Status
 from podplane.state.network import Sysctl
-from podplane.state.operations import LinkEvent, Report
+from podplane.state.operations import Failure, LinkEvent, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity
 
@@ -41,8 +41,9 @@ AUDIT_SHARE = 10
 """After a reading that a foreign commit asked for in vain, the next such one waits so many times as long as it took."""
 OPEN_AGAIN_SECONDS = 1.0
 """A sysctl whose file is not there is looked for so often."""
-CONTRADICTIONS = (Exists, NotFound, Retry)
-"""Refusals that mean that the kernel holds something else than is known."""
+CONTRADICTIONS = (Exists, NotFound, Retry, OSError)
+"""Refusals that mean that the kernel holds, or may hold, something else than is known. After an OSError (an answer was lost, say) it is
+not known what took effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +252,14 @@ class Watcher:
         at = self._clock() + self._retry_seconds
         self._retry_seconds = min(AUDIT_SECONDS, 2 * self._retry_seconds)
         self._audit_at |= dict.fromkeys(parts, at)
+
+    async def read_again(self, refused: Iterable[Failure]) -> bool:
+        """Read what these refusals contradict, and have them tried again at once; False when they contradict nothing."""
+        identities = [failure.operation.value.identity for failure in refused if isinstance(failure.error, CONTRADICTIONS)]
+        if identities:
+            await self._audit(frozenset(map(part_of, identities)))
+            self._ledger.retry(identities)
+        return bool(identities)
 
     # What was sent.
 

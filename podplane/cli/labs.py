@@ -51,7 +51,7 @@ def up(folder: Folder, pods_per_node: int, **given: Any) -> None:
                 _show(operations.up(folder, given, pods_per_node))
     except LabError:
         if not existed and not folder.spec.exists():
-            folder.forget()
+            folder.delete()
         raise
     _next_steps(folder, "runs already" if running else f"is up after {time.monotonic() - began:.2f} s")
 
@@ -124,9 +124,9 @@ def down(folder: Folder, everything: bool, purge: bool) -> None:
             ran = operations.stop(one)
             if purge:
                 _leave_users_kubeconfig(one)
-                one.forget()
+                one.delete()
         done = "stopped" if ran else "not running"
-        state = "forgotten" if purge else f"`{one.command('up')}` brings it back"
+        state = "deleted" if purge else f"`{one.command('up')}` brings it back"
         click.echo(f"Lab {one.name!r}: {done}; {state}.")
 
 

@@ -3,14 +3,15 @@
 A node's values live in its own network namespace (netns "") and in those of its pods, which the agent names by `attach`.
 Order makes a change work at once, and keeps traffic flowing while it is made: sysctls first, as new links inherit
 them; then links and what lies on them on the node; then what lies in the pods, whose links came with the node's; then
-nf_tables; last, sysctls that were not there at first. Values of a namespace that was detached are gone with it: deleting them
-is done.
+nf_tables; last, sysctls that were not there at first. Sysctls of podplane's own links are set behind the links of their namespace, and
+are removed together with them. Values of a namespace that was detached are gone with it: deleting them is done.
 
 The parts are opened by an `Opener`, so that the fakes share this code with the real kernel.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -20,7 +21,7 @@ import msgspec
 from podplane.kernel import netlink, syscalls
 from podplane.kernel.announce import LinkSocket
 from podplane.kernel.conntrack import Conntrack
-from podplane.kernel.errors import KernelError, NotFound
+from podplane.kernel.errors import KernelError, NotFound, Retry
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import KernelTables, Nft
 from podplane.kernel.rtnl import Rtnl, matches
@@ -109,6 +110,9 @@ class NftPart(Part, Protocol):
 
     def foreign_commit(self) -> bool:
         """Did anybody else commit a change since this was asked last?"""
+
+    def has_family(self, family: str) -> bool:
+        """Does it have tables of this family?"""
 
 
 class Tracked(Protocol):
@@ -210,23 +214,23 @@ class KernelOpener:
     ) -> Mapping[str, tuple[Part, Mapping[str, KernelError]]]:
         """rtnetlink of pods' namespaces after sysctls were set there, and which of those were refused: one job for all."""
 
-        def visit_all() -> dict[str, tuple[Mapping[str, KernelError], netlink.Socket]]:
+        def open_all() -> dict[str, tuple[Mapping[str, KernelError], netlink.Socket]]:
             done: dict[str, tuple[Mapping[str, KernelError], netlink.Socket]] = {}
             try:
                 for name, (place, sysctls) in wanted.items():
-                    done[name] = visit(place.fd, sysctls)
+                    done[name] = open_one(place.fd, sysctls)
             except BaseException:
                 for _, socket in done.values():
                     socket.close()
                 raise
             return done
 
-        def visit(fd: int, sysctls: Mapping[str, str]) -> tuple[Mapping[str, KernelError], netlink.Socket]:
+        def open_one(fd: int, sysctls: Mapping[str, str]) -> tuple[Mapping[str, KernelError], netlink.Socket]:
             syscalls.setns(fd, syscalls.CLONE_NEWNET)
             return set_here(sysctls), netlink.Socket(NETLINK_ROUTE)
 
         first, _ = next(iter(wanted.values()))
-        opened = first.run(visit_all)
+        opened = first.run(open_all)
         return {name: (Rtnl(socket, namespace_fd), refused) for name, (refused, socket) in opened.items()}
 
     def nft(self, namespace: Namespace) -> NftPart:
@@ -250,6 +254,33 @@ class KernelOpener:
         return OpenSysctls.open(namespace, names)
 
 
+class Unreachable:
+    """A `Part` of a namespace that can't be entered: nothing can be made there, and what was there is gone."""
+
+    def __init__(self, error: KernelError) -> None:
+        self._error = error
+
+    def apply(self, operations: Sequence[Operation]) -> Report:
+        """Refuse what is to be made."""
+        gone = [operation for operation in operations if operation.new is None]
+        return Report(gone, [Failure(operation, self._error) for operation in operations if operation.new is not None])
+
+    def read(self, owner: Ownership) -> dict[Identity, Value]:
+        """Nothing."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def _not_entered(name: str, error: Exception) -> KernelError:
+    """Why nothing can be done in a pod's namespace."""
+    number = error.errno if isinstance(error, OSError) and error.errno else 0
+    if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        return Retry(f"network namespace {name}", str(error), number)
+    return KernelError(f"network namespace {name}", str(error), number)
+
+
 SORTED_AT_ONCE = 2_000
 """So many operations are sorted in one slice: some 5 ms."""
 PODS_AT_ONCE = 16
@@ -258,9 +289,13 @@ PODS_AT_ONCE = 16
 
 @dataclass(slots=True)
 class Work:
-    """Operations by the part of the kernel that they are for, and by the name of their namespace: the node's own comes first."""
+    """Operations by the part of the kernel that they are for, and by the name of their namespace: the node's own comes first.
+
+    `link_sysctls` are those of podplane's own links.
+    """
 
     sysctls: dict[str, list[Operation]] = field(default_factory=dict)
+    link_sysctls: dict[str, list[Operation]] = field(default_factory=dict)
     network: dict[str, list[Operation]] = field(default_factory=lambda: {HOST: []})
     nft: list[Operation] = field(default_factory=list)
 
@@ -315,7 +350,10 @@ class Kernel:
     def _fd(self, name: str) -> int:
         if name not in self._namespaces:
             raise NotFound(f"network namespace {name}", "it is not attached")
-        return self._namespaces[name].fd
+        try:
+            return self._namespaces[name].fd
+        except (OSError, ValueError) as error:
+            raise _not_entered(name, error) from None
 
     def apply(self, operations: Sequence[Operation]) -> Report:
         """Carry out the operations; each is in the report."""
@@ -342,9 +380,11 @@ class Kernel:
             for name, own in work.network.items():
                 part = self._rtnl if name == HOST else opened[name]
                 yield from map(part.apply, slices(own))
+                yield from self._sysctl_steps({name: work.link_sysctls.pop(name, [])}, None)
         finally:
             for part in opened.values():
                 part.close()
+        yield from self._sysctl_steps(work.link_sysctls, None)
         if work.nft:
             yield from self._nft_part().steps(work.nft)
         yield from self._sysctl_steps(late, None)
@@ -358,6 +398,11 @@ class Kernel:
             part = PARTS[type(value)]
             if part == NFT:
                 work.nft.append(operation)
+            elif isinstance(value, Sysctl) and value.link:
+                if operation.new is None:
+                    report.applied.append(operation)  # it is removed together with its link
+                else:
+                    work.link_sysctls.setdefault(value.netns, []).append(operation)
             else:
                 (work.sysctls if part == SYSCTL else work.network).setdefault(value.netns, []).append(operation)
 
@@ -366,13 +411,15 @@ class Kernel:
         names = [name for name in work.network if name != HOST]
         for start in range(0, len(names), PODS_AT_ONCE):
             report = Report()
-            opened.update(self._visit(names[start : start + PODS_AT_ONCE], work.sysctls, late, report))
+            opened.update(self._open_namespaces(names[start : start + PODS_AT_ONCE], work.sysctls, late, report))
             yield report
 
     def _sysctl_steps(
         self, by_namespace: Mapping[str, list[Operation]], late: dict[str, list[Operation]] | None
     ) -> Iterator[Report]:
         for name, own in by_namespace.items():
+            if not own:
+                continue
             report = Report()
             self._apply_sysctls(name, own, late, report)
             yield report
@@ -384,7 +431,7 @@ class Kernel:
             error = NotFound(f"network namespace {operation.value.netns}", "it is not attached")
             report.failed.append(Failure(operation, error))
 
-    def _visit(
+    def _open_namespaces(
         self, names: Collection[str], sysctls: dict[str, list[Operation]], late: dict[str, list[Operation]], report: Report
     ) -> dict[str, Part]:
         """rtnetlink of these pods' namespaces, with their sysctls set and taken out of `sysctls`."""
@@ -395,10 +442,21 @@ class Kernel:
         }
         if not wanted:
             return {}
-        opened = self._opener.pod_namespaces({name: (self._namespaces[name], own) for name, own in wanted.items()}, self._fd)
+        opened = self._open(wanted)
         for name, (_, refused) in opened.items():
             self._report_sysctls(name, operations[name], refused, late, report)
-        return {name: guest for name, (guest, _) in opened.items()}
+        return {name: part for name, (part, _) in opened.items()}
+
+    def _open(self, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[Part, Mapping[str, KernelError]]]:
+        """All in one job, which is quick; one by one when that fails, so that a namespace that can't be entered harms no other one."""
+        try:
+            return dict(self._opener.pod_namespaces({n: (self._namespaces[n], own) for n, own in wanted.items()}, self._fd))
+        except (OSError, ValueError) as error:
+            if len(wanted) > 1:
+                return {n: part for name, own in wanted.items() for n, part in self._open({name: own}).items()}
+            ((name, own),) = wanted.items()
+            why = _not_entered(name, error)
+            return {name: (Unreachable(why), dict.fromkeys(own, why))}
 
     def _apply_sysctls(
         self, name: str, operations: list[Operation], late: dict[str, list[Operation]] | None, report: Report
@@ -417,7 +475,7 @@ class Kernel:
         """Each is applied or failed; those of links that are not there yet go to `late`, to be set when the links are."""
         for operation in operations:
             error = refused.get(getattr(operation.value, "name", ""))
-            if error is None:
+            if error is None or (isinstance(error, NotFound) and operation.new is None):
                 report.applied.append(operation)
             elif isinstance(error, NotFound) and late is not None and operation.new is not None:
                 late.setdefault(name, []).append(operation)
@@ -427,10 +485,11 @@ class Kernel:
     def _wanted(self, part: SysctlPart, operations: list[Operation]) -> dict[str, str]:
         """Name → value: the wanted one, or, where none is wanted any more, the one that was there before podplane came.
 
-        Only the node's own are remembered: a pod's namespace goes with the pod.
+        Those of pods and of podplane's own links are not remembered: they are removed together with the pod or the link.
         """
         sysctls = [(o, o.value) for o in operations if isinstance(o.value, Sysctl)]
-        fresh = [(o, v) for o, v in sysctls if o.new is not None and not v.netns and v.identity not in self._former_sysctls]
+        own = [(o, v) for o, v in sysctls if o.new is not None and not v.netns and not v.link]
+        fresh = [(o, v) for o, v in own if v.identity not in self._former_sysctls]
         known = {v.name: o.old.value for o, v in fresh if isinstance(o.old, Sysctl)}
         known |= part.read(unknown) if (unknown := [v.name for _, v in fresh if v.name not in known]) else {}
         self._former_sysctls.update({v.identity: known[v.name] for _, v in fresh if v.name in known})
@@ -439,6 +498,10 @@ class Kernel:
     def foreign_commit(self) -> bool:
         """Did anybody else change the node's nf_tables since this was asked last? A poll of the generation: see `kernel.nft.table`."""
         return self._nft_part().foreign_commit()
+
+    def has_bridge_family(self) -> bool:
+        """Does the kernel have nf_tables of the bridge family (CONFIG_NF_TABLES_BRIDGE)?"""
+        return self._nft_part().has_family("bridge")
 
     def flush_conntrack(self, allowed: Allowed) -> int:
         """Delete the node's connections to these frontends that do not go where they may; how many those were."""
@@ -466,7 +529,10 @@ class Kernel:
         return self._nft
 
     def read(self, owner: Ownership, sysctls: Iterable[str] = ()) -> dict[Identity, Value]:
-        """What the node's own namespace holds of this owner, and the values of these sysctls."""
+        """What the node's own namespace holds of this owner, and the values of these sysctls.
+
+        May be called in a thread while another one applies changes: it reads over sockets of its own.
+        """
         return result(self.read_steps(owner, sysctls))
 
     def read_steps(self, owner: Ownership, sysctls: Iterable[str] = ()) -> Generator[None, None, dict[Identity, Value]]:
@@ -476,7 +542,11 @@ class Kernel:
         """
         found = yield from self._nft_part().read_steps(owner)
         yield
-        found.update(self._rtnl.read(owner))
+        part = self._opener.rtnl(self._namespaces[HOST], self._fd)
+        try:
+            found.update(part.read(owner))
+        finally:
+            part.close()
         yield
         names = list(sysctls)
         values = self._opener.sysctls(self._namespaces[HOST]).read(names) if names else {}

@@ -190,14 +190,14 @@ class Lab:
         await self._supervisor.run()
 
     def _abandoned(self) -> None:
-        """`up` was ended before the lab was ready: so does the lab."""
+        """`up` ended before the lab was ready: end the lab too."""
         os._exit(1)
 
     def _api(self, gateway: Namespace) -> ApiServer:
         try:
             self._store = store = Store(self._folder.store)
         except StoreError as error:
-            raise LabError(f"{error}: `{self._folder.command('down')} --purge` forgets this lab's state") from None
+            raise LabError(f"{error}: `{self._folder.command('down')} --purge` deletes this lab's state") from None
         self._tokens = Tokens({self._keys.admin: identity.admin()}, self._keys.signing, store)
         is_first = not store.all("namespaces")
         admission = Admission(store, self.plan.cluster)
@@ -291,7 +291,7 @@ class Lab:
         self._kubelets[underlay.OUTSIDE] = self._kubelet(underlay.OUTSIDE, ips, outside, network, client)
 
     def _origin(self) -> Namespace:
-        """Where connections from the host enter the cluster: the first node's network."""
+        """The namespace from which connections of the host enter the cluster: the first node's."""
         return next(iter(self._nodes.values())).machine.namespace
 
     def _changed(self, kind: type[Model], old: Any, new: Any) -> None:
@@ -306,7 +306,7 @@ class Lab:
             self._publisher.service_changed(old, new)
 
     async def _register_again(self, node: Node) -> None:
-        """The machine is there still: as a kubelet does, it registers again, and its pods keep their addresses."""
+        """A node was deleted, and its machine still runs: it registers again as a kubelet does, and its pods keep their addresses."""
         number = list(self._nodes).index(node.metadata.name) + 1
         manifest = control_plane.node(number, self.plan)
         manifest["spec"]["podCIDRs"] = list(node.spec.pod_cidrs)
@@ -323,7 +323,7 @@ class Lab:
         return list(pods.objects.values())
 
     def _reserve_addresses(self, _: Informer[Pod], pods: list[Pod]) -> None:
-        """Pods of the last run keep their addresses, whichever of them asks first."""
+        """Reserve the addresses of pods of the last run, whichever of them is attached first."""
         for pod in pods:
             node = self._nodes.get(pod.spec.node_name)
             if node is not None and not pod.spec.host_network and pod.ips and pod.status.phase not in OVER:
@@ -371,7 +371,7 @@ class Lab:
             process = await self._serve_outside(outside)
 
     async def _serve_outside(self, outside: Namespace) -> Process:
-        """The host outside serves too, so that pods have somebody to talk to there."""
+        """Start an echo server on the host outside, as a destination for pods."""
         process = self._processes.spawn(
             [ECHO_IMAGE], (self._null,) * 3, netns=outside.fd, env={"PATH": PATH}, hostname=underlay.OUTSIDE
         )
@@ -407,7 +407,7 @@ def body(
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
     async def main() -> None:
-        gc.disable()  # a start makes objects that stay: looking for garbage among them is for nothing
+        gc.disable()  # a start makes objects that stay: a garbage collection among them frees nothing
         lab = Lab(spec, folder, zygote, listener, reporter)
         await lab.start(pods_per_node)
         await lab.run()

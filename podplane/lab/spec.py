@@ -68,7 +68,7 @@ def load(path: Path) -> LabSpec | None:
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
-        raise LabError(f"{path} can't be read ({error}): remove the folder {path.parent} to forget this lab") from None
+        raise LabError(f"{path} can't be read ({error}): remove the folder {path.parent} to delete this lab") from None
 
 
 def save(path: Path, spec: LabSpec) -> None:

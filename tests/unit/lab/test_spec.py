@@ -82,7 +82,7 @@ def test_settings_that_objects_were_made_with_stay(folder: Folder) -> None:
 def test_the_port_that_was_asked_for_or_any() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(LabError, match=f"port {port} of 127.0.0.1 can't be had .*choose another --port"):
+        with pytest.raises(LabError, match=f"port {port} of 127.0.0.1 is not available .*choose another --port"):
             preflight.listen(LabSpec(port=port))
     with preflight.listen(LabSpec(port=port)) as own, preflight.listen(LabSpec()) as other:
         assert own.getsockname() == ("127.0.0.1", port)
