@@ -20,12 +20,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from podplane.agent.agent import Agent
+from podplane.agent.authorization import Authorizer
 from podplane.agent.caches import Caches
 from podplane.agent.election import Election
 from podplane.agent.health import NodeHealth
 from podplane.agent.host import Host
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import RecordEvent
+from podplane.agent.reports import Reports
+from podplane.agent.status import Sources
 from podplane.cni.network import Attached, Attachment
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
@@ -92,7 +95,9 @@ class NodeAgent:
             link_changed=self._host.link_changed,
         )
         self.election = Election(self.agent, self._client, self._recorder, self._now)
-        self.health = NodeHealth(self.agent, self._host.namespace, self._now, self._record_event)
+        sources = Sources(self.agent, self._caches, self.supervisor.report, lambda: self._client.contact)
+        reports = Reports(sources, Authorizer(self._client, self.name))
+        self.health = NodeHealth(self.agent, reports, self._host.namespace, self._now, self._record_event)
         advertised = self.election.resume(self._caches.leases.objects.values())
         await self.agent.start(attached, advertised)
         for path, service in self._caches.services.objects.items():
@@ -121,6 +126,12 @@ class NodeAgent:
             started = await self.start()
             self.run()
             return started
+
+    def read_from(self, caches: Caches) -> None:
+        """Read the cluster from these caches from now on. `changed` tells what differs in them."""
+        self._caches = caches
+        view = self.agent.view
+        view.nodes, view.services, view.slices = caches.nodes.objects, caches.services.objects, caches.slices_by_service
 
     def changed(self, kind: type[Model], old: Any, new: Any) -> None:
         """An object came (no old), changed or went (no new)."""

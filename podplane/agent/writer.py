@@ -59,8 +59,8 @@ class Writer:
         self._urgent: dict[Identity, None] = {}
         self._detached: list[str] = []
         self._task: asyncio.Task[None] | None = None
-        self.operations_applied = 0
-        """So many operations took effect, since the beginning."""
+        self.operations_applied = self.operations_refused = 0
+        """So many operations took effect, and were refused, since the beginning."""
 
     def wake(self) -> None:
         """Send what is due, soon."""
@@ -170,6 +170,7 @@ class Writer:
 
     def _acknowledge(self, report: Report) -> None:
         self.operations_applied += len(report.applied)
+        self.operations_refused += len(report.failed)
         settled = self._ledger.acknowledge(report, self._clock())
         self._notify(settled)
         if report.failed:

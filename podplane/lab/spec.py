@@ -18,7 +18,10 @@ OUTSIDE = "203.0.113.0/24,2001:db8:113::/64"
 
 
 class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Settings of one lab. CIDRs are comma-separated, one a family; `port` 0 means the usual one or any free one."""
+    """Settings of one lab. CIDRs are comma-separated, one a family; `port` 0 means the usual one or any free one.
+
+    `agents_over_https`: agents and kubelets reach the API over HTTPS, as on a real cluster, and not by direct calls.
+    """
 
     name: str = DEFAULT_NAME
     nodes: int = 3
@@ -28,6 +31,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     masquerade_exclude: str = ""
     node_port_addresses: str = ""
     sandbox_only: bool = False
+    agents_over_https: bool = False
     port: int = 0
 
     def plan(self) -> Plan:

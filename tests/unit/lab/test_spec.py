@@ -27,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
 
 def test_what_is_saved_is_loaded(folder: Folder) -> None:
     assert spec.load(folder.spec) is None
-    wanted = LabSpec(name="one", nodes=7, sandbox_only=True, masquerade_exclude="10.0.0.0/8")
+    wanted = LabSpec(name="one", nodes=7, sandbox_only=True, agents_over_https=True, masquerade_exclude="10.0.0.0/8")
     spec.save(folder.spec, wanted)
     assert spec.load(folder.spec) == wanted
     assert [p.name for p in folder.path.iterdir() if p.suffix == ".new"] == []
