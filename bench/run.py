@@ -26,6 +26,7 @@ from bench import (
     judging,
     kube_proxy,
     one_more_pod,
+    repairs,
     report,
     services,
     services_events,
@@ -50,6 +51,7 @@ BENCHES = {
     "services_traffic": services_traffic.run,
     "agent_start": agent_start.run,
     "foreign_commits": foreign_commits.run,
+    "repairs": repairs.run,
     "kube_proxy": kube_proxy.run,
     "slim_pods": slim_pods.run,
 }
