@@ -25,10 +25,10 @@ from podplane.agent.auditor import EVERYTHING, Auditor, Part, part_of
 from podplane.agent.kernel import Kernel, Monitor, SysctlWatch
 from podplane.kernel.errors import Exists, NotFound, Retry
 from podplane.state.ledger import Ledger, Status
-from podplane.state.network import Sysctl
+from podplane.state.network import Link, Neighbour, Route, Rule, Sysctl
 from podplane.state.operations import Failure, LinkEvent, Report
 from podplane.state.ownership import Ownership
-from podplane.state.value import Identity
+from podplane.state.value import Identity, Value
 
 log = logging.getLogger(__name__)
 
@@ -134,11 +134,22 @@ class Watcher:
         if self._monitor is None:
             return
         changes = self._monitor.changes()
-        self._foreign_change(o.identity for o in changes.observations if self._ledger.observe(o.identity, o.value))
+        observed = ((o.identity, self._unless_foreign(o.identity, o.value)) for o in changes.observations)
+        self._foreign_change(identity for identity, value in observed if self._ledger.observe(identity, value))
         if changes.lost:
             self._audit_at[Part.NETWORK] = self._clock()
         for name, event in changes.links.items():
             self._link_changed(name, event)
+
+    def _unless_foreign(self, identity: Identity, value: Value | None) -> Value | None:
+        """What is known to be there of podplane's: an object of somebody else in the place of ours means that ours is not there, and
+        one where none is wanted is left alone. (Of a wanted link the door decides, when it is to be changed.)"""
+        match value:
+            case Route() | Neighbour() | Rule() if value.protocol != self.ownership.route_protocol:
+                return None
+            case Link() if identity not in self._ledger.desired and not self.ownership.owns_link(value.name, value.alias):
+                return None
+        return value
 
     def _link_changed(self, name: str, event: LinkEvent) -> None:
         if (netns := self._pods.get(name)) is not None:
