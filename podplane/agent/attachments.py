@@ -78,6 +78,7 @@ class Attachments:
         for request, ips in attached:
             self._addresses.keep(request.id, ips)
             sandbox = self._admit(request, ips)
+            self._planner.changed(Sandbox, None, sandbox)
             self._planner.try_plan(attachment_key(sandbox))
             fragment = self._ledger.desired.fragment(attachment_key(sandbox))
             self._ledger.trust(identity for identity, value in fragment.items() if value.netns)
@@ -130,7 +131,7 @@ class Attachments:
     async def _apply(self, sandbox: Sandbox) -> list[Failure]:
         concerned: dict[Identity, None] = {}
         for key in self._planner.keys_of(Sandbox, None, sandbox):
-            changed = self._planner.plan(key)
+            changed = self._planner.plan_now(key)
             concerned |= dict.fromkeys((*self._ledger.desired.fragment(key), *changed))
         return await self._writer.settled(concerned)
 
