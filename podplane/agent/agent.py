@@ -99,7 +99,7 @@ class Agent:
         """
         self.watcher.start()
         found = await self.watcher.auditor.read_all()
-        self.planner.recover(found.values())
+        await asyncio.to_thread(self.planner.recover, found.values())
         pause = Pause()
         for slice_ in self.ledger.end_reading(self.ledger.begin_reading(), found, lambda identity: False):
             del slice_
@@ -111,11 +111,11 @@ class Agent:
                 await pause()
         for path in self._advertised:
             self.planner.mark(AdvertisementKey(path))
-        self.network.resume(attached)
+        await self.network.resume(attached, pause)
         self.planner.after_repair()
         await self.planner.replan(pause)
         self.watcher.auditor.rebuild_outgrown(found)
-        self.watcher.auditor.read_sysctls()
+        self.watcher.read_sysctls()
         await self.reconcile()
 
     def changed(self, kind: type[Model] | type[Sandbox], old: Any, new: Any) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from podplane.agent.addresses import NodeAddresses
 from podplane.agent.features import attachment_key
 from podplane.agent.kernel import Kernel
+from podplane.agent.pause import Pause
 from podplane.agent.planner import Planner
 from podplane.agent.watcher import Watcher
 from podplane.agent.writer import Writer
@@ -73,7 +74,7 @@ class Attachments:
         """The pod will not come."""
         self._addresses.cancel_reservation(pod_uid)
 
-    def resume(self, attached: Iterable[AttachedPod]) -> None:
+    async def resume(self, attached: Iterable[AttachedPod], pause: Pause) -> None:
         """An agent before this one attached these: their network is as it was planned, and stays so."""
         for request, ips in attached:
             self._addresses.keep(request.id, ips)
@@ -82,6 +83,7 @@ class Attachments:
             self._planner.try_plan(attachment_key(sandbox))
             fragment = self._ledger.desired.fragment(attachment_key(sandbox))
             self._ledger.trust(identity for identity, value in fragment.items() if value.netns)
+            await pause()
 
     async def add(self, request: Attachment) -> Attached:
         """Attach a pod: addresses, links and routes are in place when this returns. NetworkError says why not.

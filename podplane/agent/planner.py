@@ -7,7 +7,9 @@ other one is planned without it.
 
 from __future__ import annotations
 
+import itertools
 import logging
+from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from typing import Any, Protocol
 
@@ -18,6 +20,7 @@ from podplane.agent.peer_plans import PeerPlans
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Model
 from podplane.model.view import Sandbox, View
+from podplane.state.conntrack import Frontend
 from podplane.state.desired import Conflict
 from podplane.state.effects import Effect, Plan, Warn
 from podplane.state.ledger import Ledger
@@ -55,6 +58,7 @@ class Planner:
         self._effects = effects
         self._rows = {feature.key: (rank, feature, feature.memory(peers)) for rank, feature in enumerate(FEATURES)}
         self._dirty: dict[type[Key], dict[Key, None]] = {feature.key: {} for feature in FEATURES}
+        self._unmarked: deque[Iterator[Key]] = deque()
         self._blocked: dict[Key, None] = {}
         self._taken: dict[Key, set[Hashable]] = {}
 
@@ -66,19 +70,24 @@ class Planner:
             feature.recover(memory, found)
 
     def changed(self, kind: type[Model] | type[Sandbox], old: Any, new: Any) -> bool:
-        """An object of this kind came (no old), changed or went (no new); does that concern any key?"""
-        found = False
-        for key in self.keys_of(kind, old, new):
-            self._dirty[type(key)][key] = None
-            found = True
-        return found
+        """An object of this kind came (no old), changed or went (no new); does that concern any key?
+
+        A change may concern thousands of keys (a label of the own node): all but the first one are marked when it is planned.
+        """
+        keys = self.keys_of(kind, old, new)
+        first = next(keys, None)
+        if first is None:
+            return False
+        self.mark(first)
+        self._unmarked.append(keys)
+        return True
 
     def keys_of(self, kind: type[Model] | type[Sandbox], old: Any, new: Any) -> Iterator[Key]:
-        """The keys that this change concerns, in the order of features."""
-        for feature in FEATURES:
-            for watch in feature.watches:
-                if watch.kind is kind:
-                    yield from watch.keys(old, new, self._view)
+        """The keys that this change concerns, in the order of features. The view is read now; the keys may be iterated later."""
+        concerned = [
+            watch.keys(old, new, self._view) for feature in FEATURES for watch in feature.watches if watch.kind is kind
+        ]
+        return itertools.chain.from_iterable(concerned)
 
     def mark(self, key: Key) -> None:
         """Plan this key anew."""
@@ -87,7 +96,7 @@ class Planner:
     @property
     def is_behind(self) -> bool:
         """Does a change wait to be planned?"""
-        return any(self._dirty.values())
+        return bool(self._unmarked) or any(self._dirty.values())
 
     def memory(self, key: type[Key]) -> Any:
         """What the feature with this type of key remembers."""
@@ -108,11 +117,16 @@ class Planner:
     async def replan(self, pause: Pause) -> None:
         """Plan what is dirty, feature by feature, with pauses between keys."""
         released = False
-        for dirty in self._dirty.values():
-            while dirty:
-                key = next(iter(dirty))
-                released |= self.try_plan(key)
+        while self._unmarked:
+            for key in self._unmarked.popleft():
+                self.mark(key)
                 await pause()
+        for dirty in self._dirty.values():
+            while keys := list(dirty):
+                for key in keys:
+                    if key in dirty:
+                        released |= self.try_plan(key)
+                        await pause()
         if released:
             for key in list(self._blocked):
                 self.try_plan(key)
@@ -197,4 +211,4 @@ class Planner:
 
 def _named(claim: Hashable) -> str:
     """A claim in the words of whoever asked for it."""
-    return " ".join(map(str, claim)) if isinstance(claim, tuple) else str(claim)
+    return f"{claim.ip} {claim.protocol} {claim.port}" if isinstance(claim, Frontend) else str(claim)

@@ -144,6 +144,15 @@ class Watcher:
             await self._audit(due)
         self._report_repairs()
 
+    def read_sysctls(self) -> None:
+        """Correct what is known of the sysctls of the node that are wanted: those that are there and have no other value are as desired."""
+        watch, wanted = self._watch_sysctls(), self._ledger.sysctls
+        changed = watch.changed(wanted)
+        for name, value in wanted.items():
+            if name not in watch.unwatched:
+                sysctl = Sysctl(name=name, value=changed.get(name, value))
+                self._ledger.observe(sysctl.identity, sysctl)
+
     def _look_at_sysctls(self) -> None:
         for name, value in self._watch_sysctls().changed(self._ledger.sysctls).items():
             sysctl = Sysctl(name=name, value=value)

@@ -15,12 +15,15 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
+from podplane.agent.pause import Pause
 from podplane.state.ledger import Ledger
 from podplane.state.network import Link
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.value import Identity
 
 log = logging.getLogger(__name__)
+TAKEN_AT_ONCE = 2000
+"""So many operations are computed in some milliseconds."""
 
 
 class Sink(Protocol):
@@ -98,13 +101,21 @@ class Writer:
                 if not self._ledger.has_due:
                     break
                 self._before_send()
-                await self._send(self._ledger.take())
+                await self._send(await self._take())
         finally:
             self._task = None
             for waiter in {id(one): one for row in self._waiters.values() for one in row}.values():
                 waiter.done.set()
             self._waiters.clear()
             self._urgent.clear()
+
+    async def _take(self) -> list[Operation]:
+        """All that is due now, computed in slices."""
+        due, operations, pause = self._ledger.due, list[Operation](), Pause()
+        for start in range(0, len(due), TAKEN_AT_ONCE):
+            operations += self._ledger.take(due[start : start + TAKEN_AT_ONCE])
+            await pause()
+        return operations
 
     def _forget_detached(self) -> None:
         detached, self._detached = self._detached, []

@@ -247,7 +247,7 @@ class KernelOpener:
         return OpenSysctls.open(namespace, names)
 
 
-SORTED_AT_ONCE = 10_000
+SORTED_AT_ONCE = 2_000
 """So many operations are sorted in one slice: some 5 ms."""
 PODS_AT_ONCE = 16
 """The namespaces of so many pods are opened in one slice."""
@@ -423,9 +423,10 @@ class Kernel:
         Only the node's own are remembered: a pod's namespace goes with the pod.
         """
         sysctls = [(o, o.value) for o in operations if isinstance(o.value, Sysctl)]
-        fresh = [v for o, v in sysctls if o.old is None and not v.netns and v.identity not in self._former_sysctls]
-        found = part.read([v.name for v in fresh]) if fresh else {}
-        self._former_sysctls.update({v.identity: found[v.name] for v in fresh if v.name in found})
+        fresh = [(o, v) for o, v in sysctls if o.new is not None and not v.netns and v.identity not in self._former_sysctls]
+        known = {v.name: o.old.value for o, v in fresh if isinstance(o.old, Sysctl)}
+        known |= part.read(unknown) if (unknown := [v.name for _, v in fresh if v.name not in known]) else {}
+        self._former_sysctls.update({v.identity: known[v.name] for _, v in fresh if v.name in known})
         return {v.name: v.value if o.new is not None else self._former_sysctls.pop(v.identity, v.value) for o, v in sysctls}
 
     def foreign_commit(self) -> bool:

@@ -120,15 +120,21 @@ class Ledger:
         """Is there anything to send?"""
         return bool(self._due)
 
-    def take(self, only: Iterable[Identity] | None = None, limit: int | None = None) -> list[Operation]:
-        """The operations that are due (of `only` these identities), computed now; they count as sent until `acknowledge`.
+    @property
+    def due(self) -> list[Identity]:
+        """What is to be sent."""
+        return list(self._due)
+
+    def take(self, identities: Iterable[Identity]) -> list[Operation]:
+        """The operations that are due of these identities, computed now; they count as sent until `acknowledge`.
 
         A link that goes is set down first, which ends its traffic at once; its removal, for which the kernel waits some 20
         ms, is due after that.
         """
-        identities = list(self._due) if only is None else [identity for identity in only if identity in self._due]
         operations = []
-        for identity in identities[:limit]:
+        for identity in identities:
+            if identity not in self._due:
+                continue
             del self._due[identity]
             self._sent.add(identity)
             known, wanted = self._deviations[identity], self.desired.get(identity)

@@ -11,7 +11,7 @@ import pytest
 from podplane.kernel.door import Kernel, Monitor
 from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
 from podplane.state.network import Address, Link, Neighbour, Peer, Proxy, Route, Rule
-from podplane.state.operations import Changes, Observation, Operation
+from podplane.state.operations import Changes, LinkEvent, Observation, Operation
 from podplane.state.ownership import link_alias
 from podplane.state.value import Value
 from tests.plans import OWNER
@@ -27,7 +27,7 @@ NEIGHBOUR = Neighbour(link="cbr0", ip=ip("10.1.0.2"), mac="02:00:00:00:00:01", p
 RULE = Rule(priority=1, family=4, table=7, protocol=80)
 PROXY = Proxy(link="cbr0", ip=ip("10.1.0.9"), protocol=80)
 THINGS: list[Value] = [BRIDGE, PORT, ADDRESS4, ADDRESS6, ROUTE4, ROUTE6, NEIGHBOUR, RULE, PROXY]
-NOTHING = Changes([], set(), False)
+NOTHING = Changes([], {}, False)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_deletion_is_observed_once_and_what_we_put_back_is_not(machine: Machin
     assert not is_readable(monitor)
     host.delete(value)
     assert is_readable(monitor)
-    assert monitor.changes() == Changes([Observation(value.identity, None)], set(), False)
+    assert monitor.changes() == Changes([Observation(value.identity, None)], {}, False)
     assert not kernel.apply([Operation(None, value)]).failed
     assert not is_readable(monitor) and monitor.changes() == NOTHING
 
@@ -65,7 +65,7 @@ def test_the_last_ipv4_address_of_a_link_takes_its_routes_silently(machine: Mach
     host, kernel, monitor = machine
     host.delete(ADDRESS4)
     gone = [Observation(ADDRESS4.identity, None), Observation(NEIGHBOUR.identity, None)]
-    assert monitor.changes() == Changes(gone, {"cbr0"}, False)
+    assert monitor.changes() == Changes(gone, {"cbr0": LinkEvent(True, True, is_uncertain=True)}, False)
     left = kernel.read(OWNER)
     assert ROUTE4.identity not in left and ROUTE6.identity in left
 
@@ -89,7 +89,7 @@ def test_a_link_that_goes_down_is_named_and_its_ipv4_routes_vanish_silently(mach
     host, kernel, monitor = machine
     host.set_link("cbr0", up=False)
     seen = monitor.changes()
-    assert seen.links == {"cbr0"}
+    assert seen.links.keys() == {"cbr0"}
     gone = {one.identity for one in seen.observations if one.value is None}
     assert gone == {ROUTE6.identity, NEIGHBOUR.identity, ADDRESS6.identity}
     left = kernel.read(OWNER)
@@ -116,14 +116,14 @@ def test_a_peer_that_goes_down_takes_the_carrier(machine: Machine) -> None:
     kernel.apply([Operation(None, Link(netns="pod/1", name="eth0"))])
     monitor.changes()
     kernel.apply([Operation(None, Link(netns="pod/1", name="eth0", up=False))])
-    assert monitor.changes().links == {"pp1"}
+    assert monitor.changes().links.keys() == {"pp1"}
 
 
 def test_our_own_links_are_announced(machine: Machine) -> None:
     _, kernel, monitor = machine
     changed = msgspec.structs.replace(BRIDGE, mtu=1300)
     kernel.apply([Operation(BRIDGE, changed)])
-    assert monitor.changes() == Changes([Observation(BRIDGE.identity, changed)], set(), False)
+    assert monitor.changes() == Changes([Observation(BRIDGE.identity, changed)], {}, False)
 
 
 def test_an_overflow_is_said_once(machine: Machine) -> None:
@@ -131,7 +131,7 @@ def test_an_overflow_is_said_once(machine: Machine) -> None:
     host.delete(RULE)
     host.lose_changes()
     assert is_readable(monitor)
-    assert monitor.changes() == Changes([], set(), True)
+    assert monitor.changes() == Changes([], {}, True)
     assert monitor.changes() == NOTHING
     monitor.close()
     monitor.close()
