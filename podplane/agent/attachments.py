@@ -79,7 +79,10 @@ class Attachments:
         for request, ips in attached:
             self._addresses.keep(request.id, ips)
             sandbox = self._admit(request, ips)
-            self._planner.changed(Sandbox, None, sandbox)
+            for key in self._planner.keys_of(Sandbox, None, sandbox):
+                self._planner.mark(key)
+            for key in self._planner.keys_of(Sandbox, None, sandbox):
+                self._planner.mark(key)
             self._planner.try_plan(attachment_key(sandbox))
             fragment = self._ledger.desired.fragment(attachment_key(sandbox))
             self._ledger.trust(identity for identity, value in fragment.items() if value.netns)

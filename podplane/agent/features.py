@@ -89,7 +89,7 @@ def attachment_key(sandbox: Sandbox) -> AttachmentKey:
 def _all_host_ports(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
     if not _own_node(old, new, view):
         return ()
-    return (host_port_key(sandbox) for sandbox in view.sandboxes.values() if sandbox.host_ports)
+    return [host_port_key(sandbox) for sandbox in view.sandboxes.values() if sandbox.host_ports]
 
 
 def _host_ports(old: Sandbox | None, new: Sandbox | None, view: View) -> Iterable[Key]:
