@@ -164,3 +164,11 @@ def test_services_and_host_ports_do_not_disturb_each_other(version: int) -> None
 def test_a_node_port_keeps_its_port(version: int) -> None:
     cluster = web(HostPort(30080, 80), services=[service()], slices=endpoints("web", (2, 1)))
     assert cluster.from_outside(node_ip(1, version), 30080).end == to_pod(2, 1, version, 8080)
+
+
+def test_without_route_localnet_nothing_of_a_loopback_address_leaves_the_node() -> None:
+    cluster = web()
+    cluster.namespaces["node1"].set_sysctl("net.ipv4.conf.cbr0.route_localnet", "0")
+    trace = cluster.send("node1", LOOPBACK[4], LOOPBACK[4], 8080)
+    assert isinstance(trace.end, Dropped) and "may not leave by cbr0" in str(trace.end)
+    assert cluster.send("node1", node_ip(1), node_ip(1), 8080).end == to_pod(1, 1, 4)
