@@ -122,6 +122,12 @@ class NodeAgent:
             self.run()
             return started
 
+    def read_from(self, caches: Caches) -> None:
+        """Read the cluster from these caches from now on. `changed` tells what differs in them."""
+        self._caches = caches
+        view = self.agent.view
+        view.nodes, view.services, view.slices = caches.nodes.objects, caches.services.objects, caches.slices_by_service
+
     def changed(self, kind: type[Model], old: Any, new: Any) -> None:
         """An object came (no old), changed or went (no new)."""
         self.agent.changed(kind, old, new)

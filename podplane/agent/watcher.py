@@ -1,15 +1,16 @@
-"""How an agent notices what others do to its kernel objects, within 100 ms.
+"""How an agent notices what others do to its kernel objects: in the node's own namespace within 100 ms.
 
     links, addresses, routes, neighbours   the kernel notifies (RTNLGRP_*); what a notification can't say (IPv4 routes
-    vanish silently when their link
-                                           goes down) is read again
+                                           vanish silently when their link goes down) is read again
     nf_tables                              the generation of the namespace is polled: one that podplane's own commits do
-    not explain is a foreign commit
+                                           not explain is a foreign commit
     sysctls                                polled, by descriptors that stay open
+    proxies                                polled by a dump, while any is desired: the kernel notifies nothing of them
+    a pod's namespace                      read when the pod's link loses its carrier or is gone; and each in turn, once a
+                                           minute, as a subscription in each namespace would cost a socket for each pod
 
 Own changes come back as notifications too: they confirm what is known. What deviates unexpectedly is a foreign change: the
-writer repairs it, and
-an event on the Node says so.
+writer repairs it, and an event on the Node says so.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Watcher:
         self._open_again_at = 0.0
         self._pods: dict[str, str] = {}
         self._pods_to_read: dict[str, None] = {}
+        self._next_pod_at = 0.0
         self._audit_at = dict.fromkeys(Part, 0.0)
         self._retry_seconds = RETRY_SECONDS
         self._foreign_commit = False
@@ -123,6 +125,7 @@ class Watcher:
             if event.lost_carrier or not event.is_present:
                 self._pods_to_read[netns] = None
         elif event.is_uncertain and not name.startswith(self.ownership.link_prefixes or ("\0",)):
+            self._open_again_at = 0.0  # the link may be a new one of that name, with sysctls of its own
             self._audit_at[Part.NETWORK] = self._clock()
             self._ledger.release_retries(self._clock(), every=True)
             self._tell_link_changed(name, event)
@@ -134,10 +137,12 @@ class Watcher:
         now = self._clock()
         self._ledger.release_retries(now)
         self._look_at_sysctls()
+        self._look_at_proxies()
         self._foreign_commit |= self._kernel.foreign_commit()
+        self._choose_pod(now)
         for netns in list(self._pods_to_read):
             del self._pods_to_read[netns]
-            await self.auditor.audit_pod(netns)
+            await self._audit_pod(netns)
         if self._foreign_commit and now >= self._patience_until:
             await self._audit_foreign_commit()
         if due := frozenset(part for part, at in self._audit_at.items() if now >= at):
@@ -158,6 +163,36 @@ class Watcher:
             sysctl = Sysctl(name=name, value=value)
             if self._ledger.observe(sysctl.identity, sysctl):
                 self._foreign_change((sysctl.identity,))
+
+    def _look_at_proxies(self) -> None:
+        if not self._ledger.proxies:
+            return
+        found = self._kernel.read_proxies(self.ownership)
+        for identity in (*self._ledger.proxies, *(identity for identity in found if identity not in self._ledger.proxies)):
+            if self._ledger.observe(identity, found.get(identity)):
+                self._foreign_change((identity,))
+
+    def _choose_pod(self, now: float) -> None:
+        """Have one pod's namespace read, so that each is read once in AUDIT_SECONDS (with very many pods: one a poll)."""
+        if not self._pods or now < self._next_pod_at:
+            return
+        link = next(iter(self._pods))
+        netns = self._pods[link] = self._pods.pop(link)  # it is the last one now
+        self._pods_to_read[netns] = None
+        self._next_pod_at = now + AUDIT_SECONDS / len(self._pods)
+
+    async def _audit_pod(self, netns: str) -> None:
+        """Read a pod's namespace. It may go meanwhile, and one that can't be read keeps nothing else from being read."""
+        try:
+            await self.auditor.audit_pod(netns)
+        except Exception as error:
+            log.log(
+                logging.WARNING if netns in self._pods.values() else logging.DEBUG,
+                "audit node=%s namespace=%s error=%s",
+                self._node_name,
+                netns,
+                error,
+            )
 
     def _watch_sysctls(self) -> SysctlWatch:
         """The sysctls that are wanted, with open files; opened anew when others are wanted, or those of a link came back."""
@@ -217,6 +252,11 @@ class Watcher:
         if not self._repairs or any(self._ledger.status(identity) is Status.PENDING for identity in self._foreign):
             return
         repairs, self._repairs = self._repairs, Counter()
-        what = ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in sorted(repairs.items()))
+        what = ", ".join(f"{count} {kind if count == 1 else _plural(kind)}" for kind, count in sorted(repairs.items()))
         has_tables = any(kind.startswith("nft ") for kind in repairs)
         self._tell(f"somebody else changed podplane's objects in the kernel; repaired: {what}", has_tables)
+
+
+def _plural(kind: str) -> str:
+    """Of a kind of object: routes, addresses, proxies."""
+    return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}es" if kind.endswith("s") else f"{kind}s"

@@ -29,7 +29,7 @@ COMMANDS = {
         "Show Services: frontends, endpoints, traffic, and what is wrong.",
     ),
     "publish": ("podplane.cli.publish", "publish", "Bring Services to the localhost of this machine."),
-    "fault": ("podplane.cli.fault", "fault", "Let something go wrong: an agent starts again."),
+    "fault": ("podplane.cli.fault", "fault", "Let something go wrong on a node, and undo it."),
     "check": ("podplane.cli.check.command", "check", "Prove the promises of the network model with packets."),
 }
 """Name → module, function, one line of help."""

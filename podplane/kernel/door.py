@@ -78,6 +78,9 @@ class NetworkPart(Part, Protocol):
     def port(self) -> int:
         """The port id that notifications of its own changes carry."""
 
+    def read_proxies(self, owner: Ownership) -> dict[Identity, Value]:
+        """The proxies of this owner, of which the kernel notifies nothing."""
+
     def read_all(self) -> dict[Identity, Value]:
         """What it holds, whosever it is, but what the kernel made itself."""
 
@@ -294,6 +297,10 @@ class Kernel:
             part.close()
         values = (msgspec.structs.replace(value, netns=name) for value in found.values())
         return {value.identity: value for value in values}
+
+    def read_proxies(self, owner: Ownership) -> dict[Identity, Value]:
+        """The proxies of this owner in the node's own namespace: cheap enough to be polled."""
+        return self._rtnl.read_proxies(owner)
 
     def sysctl_watch(self, names: Iterable[str]) -> SysctlWatch:
         """A watch of sysctls of the node's own namespace."""

@@ -14,7 +14,7 @@ from podplane.kernel.namespace import NetworkNamespace, Workers
 from podplane.lab import underlay
 from podplane.lab.errors import LabError
 from podplane.lab.manifests import node_name
-from podplane.state.operations import Report, diff
+from podplane.state.operations import Operation, Report, diff
 from podplane.state.value import Value, fragment
 
 
@@ -52,6 +52,7 @@ class Fabric:
 
     def __init__(self, plan: Plan, nodes: int, workers: Workers) -> None:
         opener = KernelOpener()
+        self._plan = plan
         self.underlay = Machine(workers, opener)
         self.outside = NetworkNamespace.create(workers)
         self.nodes = {node_name(n): Machine(workers, opener, underlay.uplink(plan, n)) for n in range(1, nodes + 1)}
@@ -68,6 +69,19 @@ class Fabric:
         _build(switch, [*underlay.switch(plan), *ports])
         for number, machine in enumerate(self.nodes.values(), 1):
             _build(machine.kernel, underlay.uplink(plan, number))
+
+    def remake_uplink(self, name: str) -> None:
+        """Delete a node's uplink and its port at the switch, and make them again; the machine configures it as at its start.
+
+        LabError when that can't be.
+        """
+        number = list(self.nodes).index(name) + 1
+        cable, *_ = underlay.port(self._plan, number, name)
+        gone = self.underlay.kernel.apply([Operation(cable, None)])
+        if gone.failed:
+            raise LabError(f"the uplink of {name} can't be deleted: {gone.failed[0].error}")
+        _build(self.underlay.kernel, [cable])
+        self.nodes[name].configure_uplink()
 
     def close(self) -> None:
         """Let go of everything; the kernel removes what was in the namespaces."""

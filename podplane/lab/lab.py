@@ -20,6 +20,8 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +48,10 @@ from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import AlreadyExists, ApiError
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.informer import Informer
+from podplane.kubeapi.messages import Handler
 from podplane.kubeapi.supervise import Supervisor
 from podplane.lab import certificates, control_plane, keys, kubeconfig, manifests, preflight, underlay
+from podplane.lab.api_connection import ApiConnection
 from podplane.lab.errors import LabError
 from podplane.lab.fabric import Fabric, Machine
 from podplane.lab.folder import Endpoint, Folder
@@ -132,7 +136,7 @@ class Lab:
         rootfs.prepare(str(self._folder.run))
         self._reporter.step("nodes", total=self.spec.nodes)
         for name, machine in fabric.nodes.items():
-            await self._start_node(name, machine)
+            await self._start_node(name, machine, pods.objects, fabric)
         self._start_outside(fabric.outside)
         caches.subscribe(self._changed)
         self._reserve_addresses(pods, await self._synced(pods))
@@ -144,6 +148,8 @@ class Lab:
         self._supervisor.add("watch of pods", pods.run)
         self._supervisor.add("controllers", manager.run)
         self._supervisor.add("publisher", self._publisher.run)
+        for name, node in self._nodes.items():
+            self._supervisor.add(f"faults of {name}", node.faults.run)
         self._supervisor.add("API over HTTPS", lambda: self._serve_https(fabric.underlay))
         server = await self._serve_outside(fabric.outside)
         self._supervisor.add("host outside", lambda: self._keep_outside(fabric.outside, server))
@@ -204,11 +210,11 @@ class Lab:
         manager.begin()
         return manager
 
-    def _client(self, user: User) -> Client:
-        """A client of the API for a part of the lab, with a token of its own."""
+    def _client(self, user: User, handler: Handler | None = None) -> Client:
+        """A client of the API for a part of the lab, with a token of its own; `handler` is what its requests go to."""
         token = secrets.token_urlsafe(TOKEN_BYTES)
         self._tokens.add(token, user)
-        return Client(self._call, token)
+        return Client(handler or self._call, token)
 
     # Nodes.
 
@@ -221,9 +227,22 @@ class Lab:
             except ApiError as error:
                 raise LabError(f"{manifests.node_name(number)} can't be registered: {error}") from None
 
-    async def _start_node(self, name: str, machine: Machine) -> None:
-        client = self._client(identity.node(name))
-        node = self._nodes[name] = LabNode(name, machine, self._config, self._peers, client, self._caches, self._record_event)
+    async def _start_node(self, name: str, machine: Machine, pods: Mapping[str, Pod], fabric: Fabric) -> None:
+        connection = ApiConnection(name, self._call)
+        client = self._client(identity.node(name), connection)
+        node = self._nodes[name] = LabNode(
+            name,
+            machine,
+            self._config,
+            self._peers,
+            connection,
+            client,
+            self._control,
+            self._caches,
+            pods,
+            self._record_event,
+            partial(fabric.remake_uplink, name),
+        )
         started = await node.network.start()
         if started.refused:
             raise LabError(f"{name} can't be set up: {started.refused[0]}")
@@ -298,11 +317,11 @@ class Lab:
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         pod = new or old
-        kubelet = self._kubelets.get(pod.spec.node_name) if pod else None
-        if kubelet is not None:
+        place = pod.spec.node_name if pod else ""
+        if (node := self._nodes.get(place)) is not None:
+            node.pod_changed(old, new)
+        elif (kubelet := self._kubelets.get(place)) is not None:
             kubelet.pod_changed(old, new)
-        if new is None and pod is not None and (node := self._nodes.get(pod.spec.node_name)) is not None:
-            node.network.agent.network.cancel_reservation(pod.metadata.uid)
 
     def _worker(self, namespace: str, name: str) -> PodWorker | None:
         found = (kubelet.worker(namespace, name) for kubelet in self._kubelets.values())

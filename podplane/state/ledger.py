@@ -25,7 +25,7 @@ from typing import TypeVar
 import msgspec
 
 from podplane.state.desired import Desired
-from podplane.state.network import Link, Sysctl
+from podplane.state.network import Link, Proxy, Sysctl
 from podplane.state.operations import Operation, Report
 from podplane.state.value import Fragment, Identity, Value
 
@@ -76,6 +76,8 @@ class Ledger:
         self._readings: list[Reading] = []
         self.sysctls: dict[str, str] = {}
         """The desired sysctls of the node's own namespace: name → value."""
+        self.proxies: dict[Identity, None] = {}
+        """The identities of the desired proxies."""
 
     # What is wanted.
 
@@ -86,16 +88,21 @@ class Ledger:
         for identity, before in changes:
             known = self._deviations.get(identity, _AS_DESIRED)
             self._note(identity, before if known is _AS_DESIRED else known)  # type: ignore[arg-type]  # the sentinel is excluded
-            if identity[0] == "Sysctl" and not identity[1]:
-                self._note_sysctl(identity)
+            if identity[0] in ("Sysctl", "Proxy") and not identity[1]:
+                self._note_unannounced(identity)
         return [identity for identity, _ in changes]
 
-    def _note_sysctl(self, identity: Identity) -> None:
+    def _note_unannounced(self, identity: Identity) -> None:
+        """Keep the lists of objects whose changes the kernel does not notify, and which are therefore polled."""
         wanted = self.desired.get(identity)
         if isinstance(wanted, Sysctl):
             self.sysctls[wanted.name] = wanted.value
-        else:
+        elif isinstance(wanted, Proxy):
+            self.proxies[identity] = None
+        elif identity[0] == "Sysctl":
             self.sysctls.pop(identity[2], None)
+        else:
+            self.proxies.pop(identity, None)
 
     def _note(self, identity: Identity, known: Value | None) -> bool:
         """The kernel holds `known`; does that deviate from what is wanted?"""
@@ -199,9 +206,10 @@ class Ledger:
     # What the kernel is seen to hold.
 
     def observe(self, identity: Identity, found: Value | None) -> bool:
-        """The kernel holds `found`, whoever made it; does that deviate from what is wanted, and was not known before?
+        """The kernel holds `found`, whoever made it; does that deviate from what is wanted, though the object was as desired?
 
-        Of an object that is being sent the report is awaited: the observation may be older than that.
+        Of an object that deviated already, this corrects what is known, and is no news: it is to be changed anyway. Of
+        an object that is being sent the report is awaited: the observation may be older than that.
         """
         if identity in self._sent:
             return False
@@ -210,7 +218,7 @@ class Ledger:
             return False
         if known is _AS_DESIRED and found is None and identity not in self.desired:
             return False
-        return self._note(identity, found)
+        return self._note(identity, found) and known is _AS_DESIRED
 
     def trust(self, identities: Iterable[Identity]) -> None:
         """The kernel holds these as desired: who told is believed."""

@@ -3,6 +3,7 @@ computed against it."""
 
 from __future__ import annotations
 
+import ipaddress
 import random
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from podplane.kernel.errors import Denied, Exists, NotFound
 from podplane.state.ledger import MAX_RETRY_SECONDS, RETRY_SECONDS, Ledger, Status
-from podplane.state.network import Link, Sysctl
+from podplane.state.network import Link, Proxy, Sysctl
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.value import Identity, Value, fragment
 
@@ -259,6 +260,30 @@ def test_a_link_that_goes_is_set_down_first_and_settled_by_that() -> None:
     assert book.unsettled(changed)
     assert book.acknowledge(Report(applied=[Operation(veth, down)]), 0.0) == [veth.identity]
     assert book.take(book.due) == [Operation(down, None)]
+
+
+def test_what_is_about_to_be_deleted_is_no_foreign_change_when_it_is_seen_once_more() -> None:
+    """The kernel notifies that a link was set down with all that it knows of the link, which is more than was asked for."""
+    book, kernel = ledger(), FakeKernel()
+    veth = Link(name="pp1", kind="veth")
+    book.replace("x", fragment([veth]))
+    drain(book, kernel)
+    book.replace("x", {})
+    down = msgspec.structs.replace(veth, up=False)
+    assert book.take(book.due) == [Operation(veth, down)]
+    book.acknowledge(Report(applied=[Operation(veth, down)]), 0.0)
+    seen = msgspec.structs.replace(down, mtu=1500, mac="02:00:00:00:00:01")
+    assert not book.observe(seen.identity, seen)
+    assert book.take(book.due) == [Operation(seen, None)]
+
+
+def test_the_proxies_of_the_node_are_known() -> None:
+    book = ledger()
+    proxy = Proxy(link="eth0", ip=ipaddress.ip_address("192.168.1.250"), protocol=80)
+    book.replace("x", fragment([proxy, msgspec.structs.replace(proxy, netns="pod/a")]))
+    assert list(book.proxies) == [proxy.identity]
+    book.replace("x", {})
+    assert not book.proxies
 
 
 def test_a_namespace_that_goes_takes_along_what_is_in_it() -> None:
