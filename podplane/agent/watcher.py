@@ -124,11 +124,13 @@ class Watcher:
         if (netns := self._pods.get(name)) is not None:
             if event.lost_carrier or not event.is_present:
                 self._pods_to_read[netns] = None
-        elif event.is_uncertain and not name.startswith(self.ownership.link_prefixes or ("\0",)):
-            self._open_again_at = 0.0  # the link may be a new one of that name, with sysctls of its own
-            self._audit_at[Part.NETWORK] = self._clock()
-            self._ledger.release_retries(self._clock(), every=True)
-            self._tell_link_changed(name, event)
+        elif not name.startswith(self.ownership.link_prefixes or ("\0",)):
+            if event.may_have_lost:
+                self._audit_at[Part.NETWORK] = self._clock()
+            if event.came and name not in self.ownership.links:
+                self._open_again_at = 0.0  # the link may be a new one of that name, with sysctls of its own
+                self._ledger.release_retries(self._clock(), every=True)
+                self._tell_link_changed(name, event)
 
     # Polls.
 
