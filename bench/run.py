@@ -25,6 +25,7 @@ from bench import (
     foreign_commits,
     judging,
     kube_proxy,
+    neighbours,
     one_more_pod,
     report,
     services,
@@ -41,6 +42,7 @@ from bench.judging import Factors
 BENCHES = {
     "commands": commands.run,
     "traffic": traffic.run,
+    "neighbours": neighbours.run,
     "one_more_pod": one_more_pod.run,
     "start_stop": start_stop.run,
     "api": api.run,

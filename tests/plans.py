@@ -8,6 +8,7 @@ from podplane.model.config import ROUTE_PROTOCOL, UNDERLAY_MAC, NetworkConfig
 from podplane.model.objects import Metadata, Node, NodeAddress, NodeSpec, NodeStatus
 from podplane.model.view import Sandbox, View
 from podplane.nodes import plan as nodes
+from podplane.pods import bridge
 from podplane.pods import plan as pods
 from podplane.routes import host_gw
 from podplane.state.network import Address, Link
@@ -24,7 +25,7 @@ OWNER = Ownership(
     links=frozenset({"cbr0"}),
     link_prefixes=(pods.VETH_PREFIX,),
     route_protocol=ROUTE_PROTOCOL,
-    tables=frozenset({nodes.TABLE}),
+    tables=frozenset({nodes.TABLE, bridge.TABLE}),
 )
 
 
@@ -63,7 +64,8 @@ def wanted(versions: tuple[int, ...], pod_count: int = 2) -> dict[Identity, Valu
     """Everything that node1 wants."""
     own, peer, settings = node(1, versions), node(2, versions), config(versions)
     view = View("node1", {"node1": own, "node2": peer})
-    result = {**nodes.plan(own, settings), **nodes.peer_plan(peer, versions, settings), **host_gw.plan(peer, settings)}
+    result = {**nodes.plan(own, settings), **bridge.plan(own, settings)}
+    result |= {**nodes.peer_plan(peer, versions, settings), **host_gw.plan(peer, settings)}
     for number in range(1, pod_count + 1):
         result |= pods.plan(sandbox(number, versions), view, settings)
     return result

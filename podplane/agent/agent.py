@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import msgspec
+
 from podplane.agent.attachments import AttachedPod, Attachments
 from podplane.agent.caches import Caches
 from podplane.agent.durations import Durations
@@ -32,6 +34,7 @@ from podplane.model.objects import Model, Node
 from podplane.model.service import Service
 from podplane.model.view import Sandbox, View
 from podplane.pods.plan import VETH_PREFIX
+from podplane.routes.table import backend
 from podplane.services.feature import ServicesMemory
 from podplane.state.conntrack import Connection
 from podplane.state.ledger import Ledger
@@ -54,11 +57,13 @@ def _no_events(key: Key, message: str, reason: str = NOT_APPLIED) -> None:
 
 def ownership(config: NetworkConfig) -> Ownership:
     """The marks of all that an agent makes."""
+    way = backend(config.backend)
+    routes = way.owns(config)
     return Ownership(
-        links=frozenset({config.bridge}),
-        link_prefixes=(VETH_PREFIX,),
+        links=frozenset({config.bridge, *way.devices}) | routes.links,
+        link_prefixes=(VETH_PREFIX, *routes.link_prefixes),
         route_protocol=ROUTE_PROTOCOL,
-        tables=frozenset(table for feature in FEATURES for table in feature.tables),
+        tables=frozenset(table for feature in FEATURES for table in feature.tables) | routes.tables,
     )
 
 
@@ -77,6 +82,8 @@ class Agent:
         record_event: RecordEvent = _no_events,
         link_changed: Callable[[str, LinkEvent], None] = lambda name, event: None,
     ) -> None:
+        if config.bridge_family and not kernel.has_bridge_family():
+            config = msgspec.structs.replace(config, bridge_family=False)
         self.config = config
         self.view = View(node_name, caches.nodes.objects, caches.services.objects, caches.slices_by_service)
         self._advertised: set[str] = set()

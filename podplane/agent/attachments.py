@@ -21,6 +21,7 @@ from podplane.model.view import Sandbox, View
 from podplane.pods.plan import veth_name
 from podplane.state.ledger import Ledger
 from podplane.state.mac import mac_of
+from podplane.state.network import Sysctl
 from podplane.state.operations import Failure
 from podplane.state.value import Identity
 
@@ -42,9 +43,9 @@ class Attachments:
         self._watcher = watcher
         self._sandboxes: dict[tuple[str, str], Sandbox] = {}
         self._attached: dict[tuple[str, str], AttachedPod] = {}
-        self._namespaces: dict[str, int] = {}
+        self._interfaces: dict[str, dict[str, Sandbox]] = {}
         self._addresses = NodeAddresses(())
-        view.sandboxes = self._sandboxes
+        view.sandboxes, view.interfaces = self._sandboxes, self._interfaces
 
     @property
     def attached(self) -> Collection[AttachedPod]:
@@ -106,7 +107,7 @@ class Attachments:
         pod = f"pod {request.namespace}/{request.name}"
         sandbox = self._admit(request, ips)
         try:
-            failed = await self._apply(sandbox)
+            failed = await self._apply(None, sandbox)
             failed = await self._try_again(sandbox, failed)
         except Exception as error:
             await self._give_up(sandbox, request)
@@ -129,17 +130,17 @@ class Attachments:
             ifname=request.ifname,
             host_ports=request.host_ports,
         )
-        if request.id not in self._sandboxes:
-            self._namespaces[sandbox.netns] = self._namespaces.get(sandbox.netns, 0) + 1
+        self._interfaces.setdefault(sandbox.netns, {})[sandbox.ifname] = sandbox
         self._kernel.attach(sandbox.netns, request.netns)
         self._watcher.attach(veth_name(sandbox.container_id, sandbox.ifname), sandbox.netns)
         self._sandboxes[request.id] = sandbox
         self._attached[request.id] = (request, ips)
         return sandbox
 
-    async def _apply(self, sandbox: Sandbox) -> list[Failure]:
+    async def _apply(self, old: Sandbox | None, new: Sandbox | None) -> list[Failure]:
+        """Plan what depends on an attachment that came (no old) or went (no new), and wait until it is settled."""
         concerned: dict[Identity, None] = {}
-        for key in self._planner.keys_of(Sandbox, None, sandbox):
+        for key in self._planner.keys_of(Sandbox, old, new):
             changed = self._planner.plan_now(key)
             concerned |= dict.fromkeys((*self._ledger.desired.fragment(key), *changed))
         self._ledger.retry(concerned)
@@ -156,7 +157,7 @@ class Attachments:
                 break
             self._writer.wake()
             await self._writer.idle()
-            failed = await self._apply(sandbox)
+            failed = await self._apply(None, sandbox)
         return failed
 
     async def _give_up(self, sandbox: Sandbox, request: Attachment) -> None:
@@ -170,11 +171,11 @@ class Attachments:
         if sandbox is not None:
             del self._attached[request.id]
             self._watcher.detach(veth_name(sandbox.container_id, sandbox.ifname))
-            self._namespaces[sandbox.netns] -= 1
-            if not self._namespaces[sandbox.netns]:
-                del self._namespaces[sandbox.netns]
+            del self._interfaces[sandbox.netns][sandbox.ifname]
+            if not self._interfaces[sandbox.netns]:
+                del self._interfaces[sandbox.netns]
                 self._writer.detach(sandbox.netns)
-            await self._apply(sandbox)
+            await self._apply(sandbox, None)
         if request.id not in self._sandboxes:
             self._addresses.release(request.id)
 
@@ -185,13 +186,17 @@ class Attachments:
         if sandbox is None:
             raise NetworkError(f"{pod} is not attached")
         await self._writer.idle()
-        found = {**self._kernel.read(self._watcher.ownership), **self._kernel.read_namespace(sandbox.netns)}
-        for key in self._planner.keys_of(Sandbox, None, sandbox):
-            for identity, value in self._ledger.desired.fragment(key).items():
-                if identity[0] == "Sysctl":
-                    continue
-                if identity not in found or not self._kernel.matches(value, found[identity]):
-                    raise NetworkError(f"{pod}: {value} is not in the kernel as planned")
+        wanted = {
+            identity: value
+            for key in self._planner.keys_of(Sandbox, None, sandbox)
+            for identity, value in self._ledger.desired.fragment(key).items()
+            if not (isinstance(value, Sysctl) and value.netns)
+        }
+        sysctls = [value.name for value in wanted.values() if isinstance(value, Sysctl)]
+        found = {**self._kernel.read(self._watcher.ownership, sysctls), **self._kernel.read_namespace(sandbox.netns)}
+        for identity, value in wanted.items():
+            if identity not in found or not self._kernel.matches(value, found[identity]):
+                raise NetworkError(f"{pod}: {value} is not in the kernel as planned")
 
     async def gc(self, keep: Collection[Attachment]) -> None:
         """Detach every pod that is not in `keep` (CNI GC). What is attached while this runs stays."""

@@ -20,7 +20,9 @@ from podplane.model.objects import Node
 from podplane.model.service import EndpointSlice, Service
 from podplane.model.view import Sandbox, View
 from podplane.nodes import plan as nodes
+from podplane.pods import bridge
 from podplane.pods import plan as pods
+from podplane.routes.table import backend
 from podplane.services import announce, tables
 from podplane.services.elements import hairpin
 from podplane.services.feature import ServicesMemory
@@ -73,12 +75,12 @@ def _all_attachments(old: Node | None, new: Node | None, view: View) -> Iterable
 
 
 def _attachment(old: Sandbox | None, new: Sandbox | None, view: View) -> Iterable[Key]:
-    """Its own key, and those of the pod's other interfaces: one of them has the default routes."""
+    """Its own key, and those of the pod's other interfaces: one has the default routes, and gives them up before another gets them."""
     sandbox = new or old
     if sandbox is None:
         return ()
-    others = [one for one in view.sandboxes.values() if one.netns == sandbox.netns and one.ifname != sandbox.ifname]
-    return map(attachment_key, (sandbox, *others))
+    others = [one for one in view.interfaces.get(sandbox.netns, {}).values() if one.ifname != sandbox.ifname]
+    return map(attachment_key, (sandbox, *others) if new is None else (*others, sandbox))
 
 
 def attachment_key(sandbox: Sandbox) -> AttachmentKey:
@@ -143,6 +145,10 @@ def _plan_node(view: View, key: NodeKey, config: NetworkConfig, memory: None, ta
     return Plan(fragment={identity: value for part in parts for identity, value in part.items()})
 
 
+def _own_network(view: View, node: Node, config: NetworkConfig) -> Fragment:
+    return nodes.plan(node, config, backend(config.backend).pod_mtu(node, config))
+
+
 def _host_ports_on_node(view: View, node: Node, config: NetworkConfig) -> Fragment:
     is_used = any(sandbox.host_ports for sandbox in view.sandboxes.values())
     return hostport_tables.on_node(view.versions, config, is_used=is_used)
@@ -158,12 +164,15 @@ def _plan_peer(view: View, key: PeerKey, config: NetworkConfig, memory: PeerPlan
         memory.forget(key.path)
     if peer is None or view.node is None or key.path == view.node_name:
         return NOTHING
-    return Plan(fragment=memory.plan(peer, view.versions, config))
+    return Plan(fragment=memory.plan(peer, view.node, view.versions, config))
 
 
 def _plan_attachment(view: View, key: AttachmentKey, config: NetworkConfig, memory: None, taken: Taken) -> Plan:
     sandbox = view.sandboxes.get((key.container_id, key.ifname))
-    return Plan(fragment={**pods.plan(sandbox, view, config), **hairpin(sandbox, view, config)}) if sandbox else NOTHING
+    if sandbox is None or view.node is None:
+        return NOTHING
+    mtu = backend(config.backend).pod_mtu(view.node, config)
+    return Plan(fragment={**pods.plan(sandbox, view, config, mtu), **hairpin(sandbox, view, config)})
 
 
 def _plan_advertisement(view: View, key: AdvertisementKey, config: NetworkConfig, memory: None, taken: Taken) -> Plan:
@@ -181,7 +190,7 @@ FEATURES: tuple[Feature[Any], ...] = (
         key=NodeKey,
         watches=(Watch(Node, _node),),
         plan=_plan_node,
-        on_node=lambda view, node, config: nodes.plan(node, config),
+        on_node=_own_network,
         tables=frozenset({nodes.TABLE}),
     ),
     Feature(
@@ -189,6 +198,7 @@ FEATURES: tuple[Feature[Any], ...] = (
         key=PeerKey,
         watches=(Watch(Node, _peers),),
         plan=_plan_peer,
+        on_node=lambda view, node, config: backend(config.backend).plan_node(node, config),
         memory=lambda shared: shared,
     ),
     Feature(
@@ -196,6 +206,8 @@ FEATURES: tuple[Feature[Any], ...] = (
         key=AttachmentKey,
         watches=(Watch(Node, _all_attachments), Watch(Sandbox, _attachment)),
         plan=_plan_attachment,
+        on_node=lambda view, node, config: bridge.plan(node, config),
+        tables=frozenset({bridge.TABLE}),
     ),
     Feature(
         name="host ports",

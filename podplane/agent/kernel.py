@@ -72,6 +72,9 @@ class Kernel(Protocol):
     def foreign_commit(self) -> bool:
         """Did anybody else commit a change of the node's nf_tables since this was asked last?"""
 
+    def has_bridge_family(self) -> bool:
+        """Does the kernel have nf_tables of the bridge family?"""
+
     def announce(self, link: str, ips: Iterable[IPAddress]) -> None:
         """Tell the neighbours on a link that these addresses are here. OSError when that can't be."""
 

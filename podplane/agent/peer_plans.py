@@ -1,31 +1,37 @@
-"""What other nodes add to a node: the same on every node, so all agents of a process share one plan of each peer."""
+"""What other nodes add to a node: mostly the same on every node, so all agents of a process share one plan of each peer."""
 
 from __future__ import annotations
+
+from collections.abc import Hashable
 
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
 from podplane.nodes import plan as nodes
-from podplane.routes import host_gw
+from podplane.routes.table import backend
 from podplane.state.value import Fragment
+
+Read = tuple[tuple[int, ...], Hashable, NetworkConfig]
+"""What a plan reads besides the peer: IP versions, what the backend reads of the planning node, settings."""
 
 
 class PeerPlans:
-    """The last plan of each peer; of peers that are gone, none."""
+    """The last plan of each peer, one for each; of peers that are gone, none."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Node, NetworkConfig, tuple[int, ...], Fragment]] = {}
+        self._known: dict[str, tuple[Node, Read, Fragment]] = {}
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def plan(self, peer: Node, versions: tuple[int, ...], config: NetworkConfig) -> Fragment:
-        """Routes to the peer's pods, and its addresses as those of a node."""
-        name = peer.metadata.name
+    def plan(self, peer: Node, node: Node, versions: tuple[int, ...], config: NetworkConfig) -> Fragment:
+        """The way from `node` to the peer's pods, and the peer's addresses as those of a node."""
+        name, routes = peer.metadata.name, backend(config.backend)
+        read = (versions, routes.depends_on(node), config)
         known = self._known.get(name)
-        if known is None or known[0] is not peer or known[1] is not config or known[2] != versions:
-            planned = {**host_gw.plan(peer, config), **nodes.peer_plan(peer, versions, config)}
-            known = self._known[name] = (peer, config, versions, planned)
-        return known[3]
+        if known is None or known[0] is not peer or known[1] != read:
+            planned = {**routes.plan_peer(peer, node, config), **nodes.peer_plan(peer, versions, config)}
+            known = self._known[name] = (peer, read, planned)
+        return known[2]
 
     def forget(self, name: str) -> None:
         """A peer is gone."""

@@ -53,7 +53,7 @@ def on_node(versions: Iterable[int], config: NetworkConfig, *, is_used: bool) ->
     if not versions:
         return {}
     name = f"net.ipv4.conf.{config.bridge}.route_localnet"
-    values: list[Value] = [Sysctl(name=name, value="1" if is_used and 4 in versions else "0")]
+    values: list[Value] = [Sysctl(name=name, value="1" if is_used and 4 in versions else "0", link=config.bridge)]
     if is_used:
         values += [Table(family=FAMILY, table=NAME), *_base_chains(versions, config.bridge)]
         for version in versions:

@@ -3,8 +3,8 @@
 A node's values live in its own network namespace (netns "") and in those of its pods, which the agent names by `attach`.
 Order makes a change work at once, and keeps traffic flowing while it is made: sysctls first, as new links inherit
 them; then links and what lies on them on the node; then what lies in the pods, whose links came with the node's; then
-nf_tables; last, sysctls that were not there at first. Values of a namespace that was detached are gone with it: deleting them
-is done.
+nf_tables; last, sysctls that were not there at first. Sysctls of podplane's own links are set behind the links of their namespace, and
+are removed together with them. Values of a namespace that was detached are gone with it: deleting them is done.
 
 The parts are opened by an `Opener`, so that the fakes share this code with the real kernel.
 """
@@ -110,6 +110,9 @@ class NftPart(Part, Protocol):
 
     def foreign_commit(self) -> bool:
         """Did anybody else commit a change since this was asked last?"""
+
+    def has_family(self, family: str) -> bool:
+        """Does it have tables of this family?"""
 
 
 class Tracked(Protocol):
@@ -286,9 +289,13 @@ PODS_AT_ONCE = 16
 
 @dataclass(slots=True)
 class Work:
-    """Operations by the part of the kernel that they are for, and by the name of their namespace: the node's own comes first."""
+    """Operations by the part of the kernel that they are for, and by the name of their namespace: the node's own comes first.
+
+    `link_sysctls` are those of podplane's own links.
+    """
 
     sysctls: dict[str, list[Operation]] = field(default_factory=dict)
+    link_sysctls: dict[str, list[Operation]] = field(default_factory=dict)
     network: dict[str, list[Operation]] = field(default_factory=lambda: {HOST: []})
     nft: list[Operation] = field(default_factory=list)
 
@@ -373,9 +380,11 @@ class Kernel:
             for name, own in work.network.items():
                 part = self._rtnl if name == HOST else opened[name]
                 yield from map(part.apply, slices(own))
+                yield from self._sysctl_steps({name: work.link_sysctls.pop(name, [])}, None)
         finally:
             for part in opened.values():
                 part.close()
+        yield from self._sysctl_steps(work.link_sysctls, None)
         if work.nft:
             yield from self._nft_part().steps(work.nft)
         yield from self._sysctl_steps(late, None)
@@ -389,6 +398,11 @@ class Kernel:
             part = PARTS[type(value)]
             if part == NFT:
                 work.nft.append(operation)
+            elif isinstance(value, Sysctl) and value.link:
+                if operation.new is None:
+                    report.applied.append(operation)  # it is removed together with its link
+                else:
+                    work.link_sysctls.setdefault(value.netns, []).append(operation)
             else:
                 (work.sysctls if part == SYSCTL else work.network).setdefault(value.netns, []).append(operation)
 
@@ -404,6 +418,8 @@ class Kernel:
         self, by_namespace: Mapping[str, list[Operation]], late: dict[str, list[Operation]] | None
     ) -> Iterator[Report]:
         for name, own in by_namespace.items():
+            if not own:
+                continue
             report = Report()
             self._apply_sysctls(name, own, late, report)
             yield report
@@ -459,7 +475,7 @@ class Kernel:
         """Each is applied or failed; those of links that are not there yet go to `late`, to be set when the links are."""
         for operation in operations:
             error = refused.get(getattr(operation.value, "name", ""))
-            if error is None:
+            if error is None or (isinstance(error, NotFound) and operation.new is None):
                 report.applied.append(operation)
             elif isinstance(error, NotFound) and late is not None and operation.new is not None:
                 late.setdefault(name, []).append(operation)
@@ -469,10 +485,11 @@ class Kernel:
     def _wanted(self, part: SysctlPart, operations: list[Operation]) -> dict[str, str]:
         """Name → value: the wanted one, or, where none is wanted any more, the one that was there before podplane came.
 
-        Only the node's own are remembered: a pod's namespace goes with the pod.
+        Those of pods and of podplane's own links are not remembered: they are removed together with the pod or the link.
         """
         sysctls = [(o, o.value) for o in operations if isinstance(o.value, Sysctl)]
-        fresh = [(o, v) for o, v in sysctls if o.new is not None and not v.netns and v.identity not in self._former_sysctls]
+        own = [(o, v) for o, v in sysctls if o.new is not None and not v.netns and not v.link]
+        fresh = [(o, v) for o, v in own if v.identity not in self._former_sysctls]
         known = {v.name: o.old.value for o, v in fresh if isinstance(o.old, Sysctl)}
         known |= part.read(unknown) if (unknown := [v.name for _, v in fresh if v.name not in known]) else {}
         self._former_sysctls.update({v.identity: known[v.name] for _, v in fresh if v.name in known})
@@ -481,6 +498,10 @@ class Kernel:
     def foreign_commit(self) -> bool:
         """Did anybody else change the node's nf_tables since this was asked last? A poll of the generation: see `kernel.nft.table`."""
         return self._nft_part().foreign_commit()
+
+    def has_bridge_family(self) -> bool:
+        """Does the kernel have nf_tables of the bridge family (CONFIG_NF_TABLES_BRIDGE)?"""
+        return self._nft_part().has_family("bridge")
 
     def flush_conntrack(self, allowed: Allowed) -> int:
         """Delete the node's connections to these frontends that do not go where they may; how many those were."""

@@ -19,7 +19,9 @@ AGENT_PORT = 10256
 class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How pods are attached to a node and the node to its peers.
 
-    `mtu` is the uplink's, in bytes; backends that encapsulate take their overhead from it. `masquerade_exclude` are CIDRs that
+    `mtu` is the uplink's, in bytes, from which a backend that encapsulates takes its overhead; `backend` names the one that carries
+    packets between nodes (`podplane.routes.table`). `bridge_family` says whether the kernel has nf_tables of the bridge family: without,
+    pods of one node reach each other through the bridge's own interface (`podplane.pods.bridge`). `masquerade_exclude` are CIDRs that
     pods reach with their own address, beside the cluster's CIDRs and its nodes. `node_port_addresses` are CIDRs: node ports are served
     on the nodes' addresses in them, or, when there are none, on all.
     """
@@ -29,6 +31,8 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bridge: str = "cbr0"
     uplink: str = "eth0"
     mtu: int = 1500
+    backend: str = "host-gw"
+    bridge_family: bool = True
     masquerade: bool = True
     masquerade_exclude: tuple[str, ...] = ()
     node_port_addresses: tuple[str, ...] = ()

@@ -57,6 +57,8 @@ class View:
     slices: SlicesByService = field(default_factory=dict[str, Mapping[str, EndpointSlice]])
     sandboxes: Mapping[tuple[str, str], Sandbox] = field(default_factory=dict)
     """By container id and interface name."""
+    interfaces: Mapping[str, Mapping[str, Sandbox]] = field(default_factory=dict)
+    """The same by network namespace and interface name."""
     advertised: Collection[str] = ()
     """Paths of the Services whose load balancer addresses this node advertises."""
 
@@ -64,6 +66,10 @@ class View:
     def node(self) -> Node | None:
         """This node's own object, once it is known."""
         return self.nodes.get(self.node_name)
+
+    def has_default_routes(self, sandbox: Sandbox) -> bool:
+        """Is this the interface of its pod sandbox with the least name? What a pod can have once only is planned with that one."""
+        return sandbox.ifname <= min(self.interfaces.get(sandbox.netns, (sandbox.ifname,)))
 
     @property
     def versions(self) -> tuple[int, ...]:

@@ -3,6 +3,10 @@
 The bridge cbr0 has the first address of each block and is the pods' gateway. Packets between two of its ports pass
 netfilter too (bridge-nf-call): without it the reply of a pod on the same bridge would go past address translation and policy.
 
+Nothing but the addresses of pods is on the bridge's link: each pod brings a route of its own, and the rest of the block is unreachable.
+So an address that no pod has is refused at once, and nobody can fill the machine's neighbour table by asking for all of them. The bridge
+sends no ICMP redirects: a pod that followed one would resolve the other pod by itself.
+
 What a pod sends out of the cluster gets the node's address: nobody outside knows a way back to a pod. Pods, nodes
 and excluded CIDRs see the pod's own address. Each node's addresses are elements that the node's own key brings.
 """
@@ -12,10 +16,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from podplane.model.config import NetworkConfig
+from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.state.mac import mac_of
-from podplane.state.network import Address, Link, Sysctl
+from podplane.state.network import Address, Link, Route, Sysctl
 from podplane.state.nft import Chain, Element, Hook, Set, Table, label
 from podplane.state.nft_rules import counter, destination_not_in_set, family, masquerade, rule, source_in
 from podplane.state.ownership import link_alias
@@ -29,6 +33,8 @@ MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 SYSCTLS: dict[str, str] = {
     "net.ipv6.conf.default.accept_dad": "0",
     "net.ipv6.conf.default.accept_ra": "0",
+    "net.ipv4.conf.all.send_redirects": "0",
+    "net.ipv4.conf.default.send_redirects": "0",
     "net.ipv4.ip_forward": "1",
     "net.ipv6.conf.all.forwarding": "1",
     "net.bridge.bridge-nf-call-iptables": "1",
@@ -36,24 +42,32 @@ SYSCTLS: dict[str, str] = {
 }
 
 
-def plan(node: Node, config: NetworkConfig) -> Fragment:
-    """All kernel objects that this node needs whatever pods it has; nothing while it has no blocks."""
+def plan(node: Node, config: NetworkConfig, mtu: int = 0) -> Fragment:
+    """All kernel objects that this node needs whatever pods it has; nothing while it has no blocks.
+
+    `mtu` is that of pods, in bytes; 0: the uplink's.
+    """
     blocks = [ipaddress.ip_network(block) for block in node.spec.pod_cidrs]
     if not blocks:
         return {}
     values: list[Value] = [Sysctl(name=name, value=value) for name, value in SYSCTLS.items()]
-    values += _bridge(blocks, config)
+    values += _bridge(blocks, config, mtu or config.mtu)
     if config.masquerade:
         values += _masquerade(blocks, config)
         values += node_elements(node, (block.version for block in blocks))
     return fragment(values)
 
 
-def _bridge(blocks: list[IPNetwork], config: NetworkConfig) -> list[Value]:
+def _bridge(blocks: list[IPNetwork], config: NetworkConfig, mtu: int) -> list[Value]:
     gateways = [block.network_address + 1 for block in blocks]
-    bridge = Link(name=config.bridge, kind="bridge", mtu=config.mtu, mac=mac_of(gateways[0]), alias=link_alias())
-    addresses = zip(gateways, blocks, strict=True)
-    return [bridge, *(Address(link=config.bridge, ip=ip, prefix_length=block.prefixlen) for ip, block in addresses)]
+    bridge = config.bridge
+    return [
+        Link(name=bridge, kind="bridge", mtu=mtu, mac=mac_of(gateways[0]), alias=link_alias()),
+        # The kernel sends redirects where `all` or the device allows it (IN_DEV_TX_REDIRECTS).
+        Sysctl(name=f"net.ipv4.conf.{bridge}.send_redirects", value="0", link=bridge),
+        *(Address(link=bridge, ip=ip, prefix_length=ip.max_prefixlen) for ip in gateways),
+        *(Route(destination=block, kind="unreachable", protocol=ROUTE_PROTOCOL) for block in blocks),
+    ]
 
 
 def _masquerade(blocks: list[IPNetwork], config: NetworkConfig) -> list[Value]:

@@ -1,8 +1,11 @@
 """A pod's network: one veth pair, its far end in the pod as eth0, its near end on the node's bridge.
 
 The veth is made with its far end straight in the pod's namespace. Pod and gateway know each other's MAC as
-permanent neighbours, so that no pod depends on room in the machine's one neighbour table. Within the node's block pods
-reach each other over the bridge (L2); everything else goes to the gateway, which is the bridge's own address.
+permanent neighbours, so that no pod depends on room in the machine's one neighbour table. A pod sends everything to the gateway, which
+is the bridge's own address; what goes to another pod of the node is bridged to it at L2 (`pods.bridge`).
+
+The bridge knows the pod's MAC from a static entry: it neither learns from the port nor floods to it. The node's end of the veth has no
+IPv6, whose multicast reports would each take room in the neighbour table.
 """
 
 from __future__ import annotations
@@ -13,16 +16,24 @@ import ipaddress
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.view import Sandbox, View
+from podplane.pods import bridge
+from podplane.pods.bridge import gateway_of
 from podplane.state.mac import mac_of
-from podplane.state.network import Address, Link, Neighbour, Peer, Route, Sysctl
+from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Route, Sysctl
 from podplane.state.nft import label
 from podplane.state.ownership import link_alias
-from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
+from podplane.state.value import Fragment, IPAddress, Value, fragment
 
 VETH_PREFIX = "pp"
 DEFAULT = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
 QUIET_IPV6 = {"accept_dad": "0", "accept_ra": "0"}
 """No duplicate address detection and no router advertisements: addresses are unique by allocation, and usable at once."""
+NO_REDIRECTS = "net.ipv6.conf.default.accept_redirects"
+"""A pod that followed a redirect would resolve other pods by itself. For IPv4 it is enough that the node sends none (`nodes.plan`); for
+IPv6 the kernel has no such switch. Each further folder of sysctls takes long to look up on a machine with thousands of namespaces."""
+MULTICAST_REPORTS = ipaddress.IPv6Address("ff02::16"), "33:33:00:00:00:16"
+"""Where the kernel reports the multicast groups of an IPv6 link (RFC 3810), and its MAC (RFC 2464). It makes a neighbour of it, which
+counts against gc_thresh3, on every link; a permanent one does not count."""
 
 
 def veth_name(container_id: str, ifname: str) -> str:
@@ -30,33 +41,45 @@ def veth_name(container_id: str, ifname: str) -> str:
     return VETH_PREFIX + hashlib.sha256(f"{container_id}/{ifname}".encode()).hexdigest()[:12]
 
 
-def plan(sandbox: Sandbox, view: View, config: NetworkConfig) -> Fragment:
-    """All kernel objects of one sandbox, on the node and in the pod; nothing while the node has no blocks."""
+def plan(sandbox: Sandbox, view: View, config: NetworkConfig, mtu: int = 0) -> Fragment:
+    """All kernel objects of one sandbox, on the node and in the pod; nothing while the node has no blocks.
+
+    `mtu` is that of pods, in bytes; 0: the uplink's.
+    """
     if view.node is None or not view.node.spec.pod_cidrs or not sandbox.ips:
         return {}
     ips = [ipaddress.ip_address(ip) for ip in sandbox.ips]
     mac = mac_of(ips[0])
     return fragment(
-        [*_node_side(sandbox, ips, mac, config), *_pod_side(sandbox, ips, view.node, _has_default_routes(sandbox, view))]
+        [
+            *_node_side(sandbox, ips, mac, config, mtu or config.mtu),
+            *_pod_side(sandbox, ips, view.node, view.has_default_routes(sandbox)),
+        ]
     )
 
 
-def _node_side(sandbox: Sandbox, ips: list[IPAddress], mac: str, config: NetworkConfig) -> list[Value]:
-    veth = Link(
-        name=veth_name(sandbox.container_id, sandbox.ifname),
-        kind="veth",
-        mtu=config.mtu,
-        master=config.bridge,
-        hairpin=True,
-        alias=link_alias(label("pod", f"{sandbox.namespace}/{sandbox.name}")),  # the longest names would pass IFALIASZ
-        peer=Peer(netns=sandbox.netns, name=sandbox.ifname, mac=mac, mtu=config.mtu),
-    )
-    return [veth, *(Neighbour(link=config.bridge, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL) for ip in ips)]
-
-
-def _has_default_routes(sandbox: Sandbox, view: View) -> bool:
-    """Of the interfaces of a pod the one that was attached first."""
-    return next((one.ifname for one in view.sandboxes.values() if one.netns == sandbox.netns), sandbox.ifname) == sandbox.ifname
+def _node_side(sandbox: Sandbox, ips: list[IPAddress], mac: str, config: NetworkConfig, mtu: int) -> list[Value]:
+    name = veth_name(sandbox.container_id, sandbox.ifname)
+    comment = label("pod", f"{sandbox.namespace}/{sandbox.name}")  # the longest names would pass IFALIASZ
+    networks = map(ipaddress.ip_network, ips)
+    return [
+        Link(
+            name=name,
+            kind="veth",
+            mtu=mtu,
+            master=config.bridge,
+            hairpin=True,
+            learning=False,
+            flood=False,
+            alias=link_alias(comment),
+            peer=Peer(netns=sandbox.netns, name=sandbox.ifname, mac=mac, mtu=mtu),
+        ),
+        Sysctl(name=f"net.ipv6.conf.{name}.disable_ipv6", value="1", link=name),
+        Fdb(link=name, mac=mac, master=True),
+        *(Neighbour(link=config.bridge, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL) for ip in ips),
+        *(Route(destination=network, link=config.bridge, protocol=ROUTE_PROTOCOL) for network in networks),
+        *bridge.elements(ips, mac, comment, config),
+    ]
 
 
 def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node, has_default_routes: bool) -> list[Value]:
@@ -64,21 +87,26 @@ def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node, has_default_ro
     values: list[Value] = [
         Sysctl(netns=netns, name=f"net.ipv6.conf.default.{name}", value=value) for name, value in QUIET_IPV6.items()
     ]
+    values.append(Sysctl(netns=netns, name=NO_REDIRECTS, value="0"))
+    reports, reports_mac = MULTICAST_REPORTS
     values += [Link(netns=netns, name="lo"), Link(netns=netns, name=ifname)]
+    values.append(Neighbour(netns=netns, link=ifname, ip=reports, mac=reports_mac, protocol=ROUTE_PROTOCOL))
     gateway_mac = mac_of(gateway_of(ipaddress.ip_network(node.spec.pod_cidrs[0])))
     blocks = [ipaddress.ip_network(block) for block in node.spec.pod_cidrs]
     for ip, block in ((ip, block) for ip in ips for block in blocks if ip in block):
         gateway = gateway_of(block)
         values += [
-            Address(netns=netns, link=ifname, ip=ip, prefix_length=block.prefixlen),
+            Address(netns=netns, link=ifname, ip=ip, prefix_length=ip.max_prefixlen),
             Neighbour(netns=netns, link=ifname, ip=gateway, mac=gateway_mac, protocol=ROUTE_PROTOCOL),
         ]
         if has_default_routes:
-            destination = DEFAULT[ip.version]
-            values.append(Route(netns=netns, destination=destination, gateway=gateway, link=ifname, protocol=ROUTE_PROTOCOL))
+            to_gateway = Route(
+                netns=netns,
+                destination=DEFAULT[ip.version],
+                gateway=gateway,
+                link=ifname,
+                onlink=True,
+                protocol=ROUTE_PROTOCOL,
+            )
+            values.append(to_gateway)
     return values
-
-
-def gateway_of(block: IPNetwork) -> IPAddress:
-    """The bridge's address in a node block: the first one."""
-    return block.network_address + 1

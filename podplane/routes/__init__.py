@@ -1,1 +1,1 @@
-"""Routes between nodes, one file a backend (mission A4)."""
+"""Routes between nodes: one file a backend, one row each in `table.BACKENDS`."""

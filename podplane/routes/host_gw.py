@@ -1,7 +1,7 @@
 """host-gw: each node's blocks are routed to that node's own address, which is reachable on the same network (direct L3).
 
 The peer's MAC, which its agent publishes as an annotation, becomes a permanent neighbour: with hundreds of nodes
-dynamic entries would overflow the machine's one neighbour table.
+dynamic entries would overflow the machine's one neighbour table. Packets are sent as they are, and there is no device.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import ipaddress
 
 from podplane.model.config import ROUTE_PROTOCOL, UNDERLAY_MAC, NetworkConfig
 from podplane.model.objects import Node
+from podplane.routes.backend import Backend
 from podplane.state.network import Neighbour, Route
+from podplane.state.ownership import Ownership
 from podplane.state.value import Fragment, Value, fragment
 
 
@@ -26,3 +28,28 @@ def plan(peer: Node, config: NetworkConfig) -> Fragment:
     if mac:
         values += [Neighbour(link=config.uplink, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL) for ip in gateways.values()]
     return fragment(values)
+
+
+def _plan_node(node: Node, settings: NetworkConfig) -> Fragment:
+    """Nothing: the uplink is there."""
+    return {}
+
+
+def _plan_peer(peer: Node, node: Node, settings: NetworkConfig) -> Fragment:
+    """The same on every node."""
+    return plan(peer, settings)
+
+
+def _owns(settings: NetworkConfig) -> Ownership:
+    """Routes and permanent neighbours, by their protocol."""
+    return Ownership(route_protocol=ROUTE_PROTOCOL)
+
+
+BACKEND = Backend(
+    name="host-gw",
+    overhead={4: 0, 6: 0},
+    plan_node=_plan_node,
+    plan_peer=_plan_peer,
+    depends_on=lambda node: None,
+    owns=_owns,
+)

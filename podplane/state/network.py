@@ -36,6 +36,8 @@ class Link(Value, frozen=True, gc=False, kw_only=True):
     `kind` is IFLA_INFO_KIND ("bridge", "veth", "vxlan"), or "" for an interface that is there already (lo, eth0) and is
     only configured: such a link is never created or deleted. `alias` (IFLA_IFALIAS) marks a link as podplane's and names the
     API object that asked for it (`state.ownership`).
+    `hairpin`, `learning` and `flood` are modes of a bridge port (bridge(8)): whether a frame may leave by the port it came from, whether
+    source addresses are learned from it, and whether frames to unknown unicast addresses are sent to it.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Link(Value, frozen=True, gc=False, kw_only=True):
     mac: str = ""
     master: str = ""
     hairpin: bool = False
+    learning: bool = True
+    flood: bool = True
     alias: str = ""
     peer: Peer | None = None
     vxlan: Vxlan | None = None
@@ -67,13 +71,16 @@ class Address(Value, frozen=True, gc=False, kw_only=True):
 
 
 class Route(Value, frozen=True, gc=False, kw_only=True):
-    """A unicast route. `protocol` is the number of its owner (rtm_protocol), by which it is read back and removed.
+    """A route. `protocol` is the number of its owner (rtm_protocol), by which it is read back and removed.
+
+    `kind` is its type (rtm_type): "unicast", or "unreachable", "blackhole", "prohibit", which have neither gateway nor link.
 
     Without `gateway` the destination is on the link (scope link for IPv4). `onlink` says that the gateway is reachable
     on `link` though no route says so.
     """
 
     destination: IPNetwork
+    kind: str = "unicast"
     gateway: IPAddress | None = None
     link: str = ""
     source: IPAddress | None = None
@@ -121,15 +128,20 @@ class Proxy(Value, frozen=True, gc=False, kw_only=True):
 
 
 class Fdb(Value, frozen=True, gc=False, kw_only=True):
-    """A forwarding entry of a bridge port or VXLAN device: frames to `mac` go to `link` (and there to `remote`)."""
+    """A forwarding entry (bridge(8), fdb): frames to `mac` go to `link`.
+
+    By default it is an entry of a VXLAN device itself ("self permanent"), which sends them to `remote`. With `master` it is a static
+    entry of the bridge that `link` is a port of ("master static"); it is removed together with the port.
+    """
 
     link: str
     mac: str
     remote: IPAddress | None = None
+    master: bool = False
 
     @property
     def identity(self) -> Identity:
-        return ("Fdb", self.netns, self.link, self.mac, str(self.remote or ""))
+        return ("Fdb", self.netns, self.link, self.mac, "master" if self.master else str(self.remote or ""))
 
 
 class Rule(Value, frozen=True, gc=False, kw_only=True):
@@ -159,10 +171,15 @@ class Rule(Value, frozen=True, gc=False, kw_only=True):
 
 
 class Sysctl(Value, frozen=True, gc=False, kw_only=True):
-    """A sysctl of a network namespace, in the notation of sysctl(8): `net.ipv4.ip_forward`; a dot within an interface name is `/`."""
+    """A sysctl of a network namespace, in the notation of sysctl(8): `net.ipv4.ip_forward`; a dot within an interface name is `/`.
+
+    With `link` it is a sysctl of an interface that podplane makes: it is set once the interface is there, and is removed together
+    with the interface, so its former value is never restored. Without, the value of before is restored when it is deleted.
+    """
 
     name: str
     value: str
+    link: str = ""
 
     @property
     def identity(self) -> Identity:

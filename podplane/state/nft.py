@@ -42,12 +42,20 @@ class Expression(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Payload(Expression, frozen=True, kw_only=True):
-    """Load packet bytes; base 1 is the network header, 2 the transport header."""
+    """Load packet bytes, or, with `sreg` and no `dreg`, overwrite them with a register's.
+
+    Base 0 is the link layer header, 1 the network header, 2 the transport header. What is overwritten may be covered by a checksum:
+    its type (NFT_PAYLOAD_CSUM_*; 0 is none), offset and flags.
+    """
 
     dreg: int = REGISTER_1
     base: int
     offset: int
     length: int
+    sreg: int = 0
+    checksum: int = 0
+    checksum_offset: int = 0
+    checksum_flags: int = 0
 
 
 class Meta(Expression, frozen=True, kw_only=True):

@@ -23,8 +23,10 @@ from podplane.state.nft import (
 from podplane.state.value import IPNetwork
 
 Row = tuple[Expression, ...]
-NETWORK_HEADER = 1
-META_NFPROTO, META_OIFNAME, META_IIFNAME = 15, 7, 6
+LINK_HEADER, NETWORK_HEADER = 0, 1
+META_NFPROTO, META_OIFNAME, META_IIFNAME, META_PROTOCOL, META_PKTTYPE = 15, 7, 6, 1, 19
+ETHERTYPE = {4: b"\x08\x00", 6: b"\x86\xdd"}
+PACKET_OTHERHOST = 3
 NFPROTO = {4: 2, 6: 10}
 SOURCE_OFFSET, DESTINATION_OFFSET = {4: 12, 6: 8}, {4: 16, 6: 24}
 FULLY_RANDOM = 1 << 4
@@ -42,6 +44,31 @@ def rule(*rows: Row, comment: str = "") -> Rule:
 def family(version: int) -> Row:
     """`meta nfproto`: only IPv4, or only IPv6; a match of addresses in an inet table begins so."""
     return (Meta(key=META_NFPROTO, dreg=1), Cmp(data=bytes((NFPROTO[version],))))
+
+
+def ethertype(version: int) -> Row:
+    """`meta protocol ip`, or `ip6`: in a table of the bridge family, a match of addresses begins so."""
+    return (Meta(key=META_PROTOCOL, dreg=1), Cmp(data=ETHERTYPE[version]))
+
+
+def ether_destination_is(mac: str) -> Row:
+    """`ether daddr 0a:58:0a:f4:01:01`."""
+    return (Payload(base=LINK_HEADER, offset=0, length=6), Cmp(data=bytes.fromhex(mac.replace(":", ""))))
+
+
+def set_ether_destination_from(version: int, name: str) -> Row:
+    """`ether daddr set ip daddr map @name`; after `ethertype`. A packet to an address that is not in the map goes on to the next rule."""
+    found = Lookup(set=name, dreg=1)
+    return (
+        _address(version, DESTINATION_OFFSET[version]),
+        found,
+        Payload(dreg=0, sreg=1, base=LINK_HEADER, offset=0, length=6),
+    )
+
+
+def set_other_host() -> Row:
+    """`meta pkttype set other`: the packet is addressed to somebody else, so this host doesn't take it as its own."""
+    return (Immediate(dreg=1, data=bytes((PACKET_OTHERHOST,))), Meta(key=META_PKTTYPE, sreg=1))
 
 
 def _address(version: int, offset: int) -> Payload:

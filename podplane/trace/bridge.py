@@ -115,7 +115,7 @@ def port_to(world: World, bridge: End, mac: str, port_in: str) -> Port | None:
     if static is not None and own is not None and own.master == bridge.link:
         return Port(own, static) if _may_leave(own, port_in) else None
     for is_own, port in learned(world, bridge).get(mac, ()):
-        is_open = getattr(port, "learning", True) or getattr(port, "flood", True)
+        is_open = port.learning or port.flood
         if not is_own and is_open and _may_leave(port, port_in):
             return Port(port, port)
     return None

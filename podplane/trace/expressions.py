@@ -157,7 +157,7 @@ def _address_load(base: int, offset: int, length: int) -> Callable[[Packet], byt
 
 
 def _payload(e: nft.Payload, _: Scope) -> Step:
-    source = getattr(e, "sreg", 0)
+    source = e.sreg
     if source:
         return lambda context: write_payload(context, e.base, e.offset, context.read(source, e.length))
     quick, end = _address_load(e.base, e.offset, e.length), e.offset + e.length

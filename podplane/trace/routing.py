@@ -127,7 +127,7 @@ class Routing:
             local.add(last, 0, NextHop(BROADCAST, link, None, address, ip))
 
     def _add_route(self, route: Route) -> None:
-        kind = getattr(route, "kind", UNICAST)
+        kind = route.kind
         if kind == UNICAST:
             link = route.link or self._link_of(route.gateway)
             if not self._is_up(link):

@@ -64,7 +64,7 @@ class Namespace:
     @functools.cached_property
     def fdb(self) -> Mapping[str, Fdb]:
         """Static forwarding entries of bridge ports, by MAC."""
-        return {value.mac: value for value in self.values if isinstance(value, Fdb) and value.remote is None}
+        return {value.mac: value for value in self.values if isinstance(value, Fdb) and value.master}
 
     def is_set(self, name: str) -> bool:
         """Is a sysctl other than 0? One that no value names is 0."""

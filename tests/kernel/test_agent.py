@@ -9,11 +9,14 @@ import msgspec
 import pytest
 
 from podplane.agent.agent import Agent
+from podplane.cni.network import Attachment
 from podplane.kernel.door import Kernel, KernelOpener
-from podplane.kernel.namespace import CurrentNamespace
+from podplane.kernel.namespace import CurrentNamespace, Workers
+from podplane.pods import bridge
 from podplane.services import tables
 from podplane.state.nft import Set, Table
 from podplane.state.operations import Operation
+from tests.kernel.pods import Pod, wait_for_links
 from tests.plans import config, node
 from tests.unit.agent.rig import Object, caches_of, served
 
@@ -32,6 +35,36 @@ def started(*objects: Object) -> Agent:
 def uplink() -> None:
     for words in ("link set lo up", "link add eth0 type bridge", "addr add 192.168.1.10/24 dev eth0", "link set eth0 up"):
         subprocess.run(["ip", *words.split()], check=True)
+
+
+async def interrupted() -> list[int]:
+    """TTLs of datagrams from one pod to another: before and after somebody deletes the bridge's table, and after an audit."""
+    own = Agent("node1", config((4,)), Kernel(CurrentNamespace(), KernelOpener()), caches_of(node(1, (4,))))
+    await own.start()
+    first, second = (Pod(number, (4,), Workers(1)) for number in (1, 2))
+    for pod in (first, second):
+        uid, name = f"uid-{pod.number}", f"pod{pod.number}"
+        attached = await own.network.add(Attachment(uid, uid, "default", name, pod.namespace))
+        assert attached.ips == (pod.ip(4),)
+        pod.open()
+    wait_for_links([first, second])
+    await own.poll()
+    ttls = [ttl_between(first, second)]
+    family, table = bridge.TABLE
+    Kernel(CurrentNamespace(), KernelOpener()).apply([Operation(Table(family=family, table=table), None)])
+    ttls += [ttl_between(first, second) for _ in range(5)]
+    await own.poll()
+    return [*ttls, ttl_between(first, second)]
+
+
+def ttl_between(source: Pod, target: Pod) -> int:
+    source.send(4, target.ip(4), b"x")
+    return target.receive(4)[1]
+
+
+def test_a_bridge_table_that_somebody_deleted_interrupts_nothing_and_comes_back() -> None:
+    uplink()
+    assert asyncio.run(interrupted()) == [64, *[63] * 5, 64]
 
 
 def test_tables_of_another_version_are_made_anew() -> None:

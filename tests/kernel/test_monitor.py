@@ -99,15 +99,12 @@ def changes(monitor: Monitor) -> Changes:
         ("ip address delete fd00:1::1/64 dev cbr0", ADDRESS6),
         ("ip rule delete priority 100", RULE),
         (f"bridge fdb delete {MAC} dev ppvx dst 192.168.1.12", FDB),
-        ("ip route replace blackhole 10.244.2.0/24", ROUTE4),
     ],
 )
 def test_what_somebody_deletes_is_observed_as_gone_and_what_we_put_back_is_not(command: str, value: Value) -> None:
     kernel, monitor = machine()
     run(command)
     assert changes(monitor).observations == [Observation(value.identity, None)]
-    if "blackhole" in command:
-        run("ip route delete blackhole 10.244.2.0/24")
     put(kernel, [value])
     assert changes(monitor).observations == ([Observation(value.identity, value)] if value in UNSIGNED else [])
 
@@ -178,8 +175,42 @@ def test_a_link_of_ours_that_is_renamed_or_loses_its_mark_is_ours_no_more() -> N
     assert changes(monitor).observations == []
 
 
+def test_a_route_that_somebody_replaced_by_one_of_another_type_is_observed_as_it_is() -> None:
+    _, monitor = machine()
+    run("ip route replace blackhole 10.244.2.0/24 proto 80")
+    seen = msgspec.structs.replace(ROUTE4, kind="blackhole", gateway=None, link="")
+    assert changes(monitor).observations == [Observation(ROUTE4.identity, seen)]
+
+
+def test_a_static_entry_of_a_bridge_is_observed_as_it_comes_and_goes() -> None:
+    _, monitor = machine()
+    entry = Fdb(link="pp1", mac=MAC, master=True)
+    run(f"bridge fdb add {MAC} dev pp1 master static")
+    assert changes(monitor).observations == [Observation(entry.identity, entry)]
+    run(f"bridge fdb delete {MAC} dev pp1 master")
+    assert changes(monitor).observations == [Observation(entry.identity, None)]
+
+
+@pytest.mark.parametrize("mode", ["learning", "flood", "hairpin"])
+def test_the_modes_of_a_port_that_somebody_changed_are_observed(mode: str) -> None:
+    kernel, monitor = machine()
+    before = kernel.read(OWNER)[Link(name="pp1").identity]
+    for word, value in (("off", False), ("on", True)):
+        run(f"bridge link set dev pp1 {mode} {word}")
+        expected = msgspec.structs.replace(before, **{mode: value})
+        observed = changes(monitor).observations
+        assert [one for one in observed if one.value != expected] == []
+        before = expected
+    run(f"bridge link set dev pp1 {mode} off")
+    assert getattr(changes(monitor).observations[-1].value, mode) is False
+
+
 def test_nothing_comes_of_dynamic_neighbours_foreign_routes_and_learned_forwarding_entries() -> None:
     _, monitor = machine()
+    run(
+        "ip link set far1 up; for i in $(seq 500); do bridge link show dev pp1 | grep -q forwarding && exit; sleep 0.01; done; exit 1"
+    )
+    changes(monitor)
     run("""
 ip neigh add 192.168.1.70 lladdr 02:00:00:00:00:70 dev eth0 nud reachable
 ip neigh change 192.168.1.70 lladdr 02:00:00:00:00:71 dev eth0 nud stale

@@ -55,6 +55,15 @@ class FakeTables:
         """Commits of everybody."""
         return self._namespace.commits + self._namespace.foreign_commits
 
+    def try_table(self, value: Table) -> int:
+        """0, EEXIST, or EOPNOTSUPP for a family that this kernel does not have."""
+        try:
+            self._check_arrival(None, value)
+        except Refusal as refused:
+            return refused.errno
+        self._namespace.commits += 1
+        return 0
+
     def find_set(self, key: SetKey) -> Set | None:
         """A set of this name."""
         found = self._values.get(Set(family=key[0], table=key[1], name=key[2], key=("mark",)).identity)
@@ -121,6 +130,8 @@ class FakeTables:
     def _check_arrival(self, old: Value | None, new: Value) -> None:
         """EEXIST when it is there already, ENOENT when something that it needs is not."""
         assert isinstance(new, NftValue)
+        if new.family not in self._namespace.nft_families:
+            raise Refusal(errno.EOPNOTSUPP)
         if not isinstance(new, Table) and Table(family=new.family, table=new.table).identity not in self._values:
             raise Refusal(errno.ENOENT)
         if old is None and new.identity in self._values and not isinstance(new, Element):

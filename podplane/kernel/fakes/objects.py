@@ -18,7 +18,7 @@ from podplane.state.value import Identity, Value
 class Objects:
     """One network namespace: rtnetlink's and nf_tables' objects by identity, and sysctls that were set.
 
-    `commits` counts our own changes of nf_tables, `foreign_commits` those that somebody else made.
+    `commits` counts our own changes of nf_tables, `foreign_commits` those that somebody else made. `nft_families` are those that it has.
     """
 
     network: dict[Identity, Value] = field(default_factory=dict)
@@ -26,6 +26,7 @@ class Objects:
     sysctls: dict[str, str] = field(default_factory=dict)
     commits: int = 0
     foreign_commits: int = 0
+    nft_families: frozenset[str] = frozenset({"inet", "ip", "ip6", "bridge"})
     peers: dict[str, tuple[Objects, str]] = field(default_factory=dict)
     monitors: list[FakeMonitor] = field(default_factory=list)
 
@@ -70,13 +71,15 @@ class Objects:
             there._report(far, LinkEvent(True, isinstance(peer, Link) and peer.up, lost_carrier=was_up))
 
     def delete_link(self, name: str) -> None:
-        """Delete a link, what lies on it, and the other end of a veth pair; its ports lose it."""
+        """Delete a link, what lies on it, its sysctls, and the other end of a veth pair; its ports lose it."""
         self._lose(self._on_link(name))
+        for sysctl in [sysctl for sysctl in self.sysctls if f".{name.replace('.', '/')}." in sysctl]:
+            del self.sysctls[sysctl]
         link = self.network.pop(Link(name=name).identity)
         self.announce(link, is_there=False)
         self._report(name, LinkEvent(False, may_have_lost=True))
         for port in (link for link in self.links() if link.master == name):
-            self.put_link(msgspec.structs.replace(port, master="", hairpin=False))
+            self.put_link(msgspec.structs.replace(port, master="", hairpin=False, learning=True, flood=True))
         there, far = self.peers.pop(name, (None, ""))
         if there is not None and there.peers.pop(far, None) is not None:
             there.delete_link(far)

@@ -31,6 +31,8 @@ MISSING: dict[type[Value], int] = {
     Rule: errno.ENOENT,
 }
 """How the kernel refuses to delete what is not there."""
+PORT_MODES: dict[str, bool] = {"hairpin": False, "learning": True, "flood": True}
+"""Modes that a link has as a port of a bridge only, and their defaults."""
 
 
 class FakeRtnl:
@@ -146,7 +148,7 @@ class FakeRtnl:
             raise error
 
     def _set(self, link: Link, before: Link) -> None:
-        changes = {
+        changes: dict[str, object] = {
             "kind": before.kind,
             "mac": link.mac or before.mac,
             "mtu": link.mtu or before.mtu,
@@ -154,14 +156,17 @@ class FakeRtnl:
             "vxlan": before.vxlan,
             "peer": None,
             "master": link.master if link.kind else before.master,
-            "hairpin": link.hairpin if link.master else before.hairpin and not link.kind,
         }
+        for mode, default in PORT_MODES.items():
+            if not link.master:
+                changes[mode] = default if link.kind else getattr(before, mode)
         self._objects.put_link(msgspec.structs.replace(link, **changes))
 
     def _create(self, link: Link) -> None:
         if link.peer is not None:
             self._make_peer(link)
-        self._objects.put_link(msgspec.structs.replace(link, peer=None, hairpin=link.hairpin and bool(link.master)))
+        modes = {} if link.master else PORT_MODES
+        self._objects.put_link(msgspec.structs.replace(link, peer=None, **modes))
 
     def _make_peer(self, link: Link) -> None:
         assert link.peer is not None

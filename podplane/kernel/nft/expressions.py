@@ -20,7 +20,19 @@ NUMBER, BYTE, SHORT, LONG, TEXT, DATA = "u32", "u8", "u16", "u64", "text", "data
 
 Field = tuple[int, str, str]
 TABLE: dict[type[nft.Expression], tuple[str, tuple[Field, ...]]] = {
-    nft.Payload: ("payload", ((1, "dreg", NUMBER), (2, "base", NUMBER), (3, "offset", NUMBER), (4, "length", NUMBER))),
+    nft.Payload: (
+        "payload",
+        (
+            (1, "dreg", NUMBER),
+            (2, "base", NUMBER),
+            (3, "offset", NUMBER),
+            (4, "length", NUMBER),
+            (5, "sreg", NUMBER),
+            (6, "checksum", NUMBER),
+            (7, "checksum_offset", NUMBER),
+            (8, "checksum_flags", NUMBER),
+        ),
+    ),
     nft.Meta: ("meta", ((1, "dreg", NUMBER), (2, "key", NUMBER), (3, "sreg", NUMBER))),
     nft.Ct: ("ct", ((1, "dreg", NUMBER), (2, "key", NUMBER), (3, "direction", BYTE), (4, "sreg", NUMBER))),
     nft.Cmp: ("cmp", ((1, "sreg", NUMBER), (2, "op", NUMBER), (3, "data", DATA))),
@@ -72,13 +84,15 @@ TABLE: dict[type[nft.Expression], tuple[str, tuple[Field, ...]]] = {
         ((1, "set", TEXT), (3, "op", NUMBER), (4, "key", NUMBER), (5, "data", NUMBER), (6, "timeout", LONG)),
     ),
 }
-NO_REGISTERS = dict.fromkeys(("address", "address_max", "port", "port_max"), 0)
+NO_PORTS = {"port": 0, "port_max": 0}
+NO_REGISTERS = {"address": 0, "address_max": 0, **NO_PORTS}
 UNSENT: dict[type[nft.Expression], dict[str, Any]] = {
+    nft.Payload: {"dreg": 0, "sreg": 0, "checksum": 0, "checksum_offset": 0, "checksum_flags": 0},
     nft.Meta: {"dreg": 0, "sreg": 0},
     nft.Ct: {"dreg": 0, "sreg": 0, "direction": -1},
     nft.Lookup: {"dreg": -1},
     nft.Nat: NO_REGISTERS,
-    nft.Redirect: NO_REGISTERS,
+    nft.Redirect: NO_PORTS,
     nft.Hash: {"seed": 0},
     nft.Log: {"prefix": ""},
     nft.Dynset: {"timeout": 0},
@@ -149,7 +163,8 @@ def _decode(element: bytes) -> nft.Expression:
         kind, fields = BY_NAME[name]
         given = parse_attributes(content)
         if _is_described(name, given, fields):
-            return kind(**{field: _value(given[number], how) for number, field, how in fields if number in given})
+            values = {field: _value(given[number], how) for number, field, how in fields if number in given}
+            return kind(**UNSENT.get(kind, {}) | values)
     except (ValueError, LookupError, TypeError, StopIteration, struct.error):
         pass
     return nft.Opaque(name=name, content=content)

@@ -21,16 +21,19 @@ import msgspec
 
 from podplane.kernel.errors import from_errno
 from podplane.kernel.netlink import BATCH_MESSAGES, Message, Overrun, Socket, parse_attributes
+from podplane.kernel.nft import codec
 from podplane.kernel.nft import constants as c
 from podplane.kernel.nft.reading import Found, Reader
 from podplane.kernel.nft.units import SetKey, Unit, element_unit, units
 from podplane.kernel.slices import result
-from podplane.state.nft import Set
+from podplane.state.nft import Set, Table
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
 
 SLICE_BYTES = 48 * 1024
 """A transaction of some 600 elements, 3-5 ms to encode and commit; larger ones are no quicker in all."""
+PROBE = "podplane-probe"
+"""A table that is made and deleted in one transaction, to see whether the kernel would have it."""
 PARTS = 4
 """A unit of elements, one of which was refused, is sent again in so many."""
 WHOLE = -1
@@ -54,6 +57,9 @@ class Tables(Protocol):
 
     def generation(self) -> int:
         """The number of commits so far, of all processes."""
+
+    def try_table(self, value: Table) -> int:
+        """Create a table and delete it again, in one transaction: 0, or the error number of the refusal."""
 
     def find_set(self, key: SetKey) -> Set | None:
         """A set of this name."""
@@ -91,6 +97,11 @@ class KernelTables:
             operation = batch[unit].operation_at(message, refusal.offset) if unit != WHOLE else None
             refused.append(Refused(unit, message, operation, refusal.errno, refusal.text))
         return refused
+
+    def try_table(self, value: Table) -> int:
+        """The creation is exclusive: a table of this name that is there already is left alone (EEXIST)."""
+        refused = self.commit([Unit([], [codec.table(value), codec.delete_table(value)])])
+        return refused[0].errno if refused else 0
 
     def generation(self) -> int:
         """The kernel's own count (NFT_MSG_GETGEN); it wraps at 32 bits."""
@@ -187,6 +198,12 @@ class Nft:
         before, own, lost = self._generation, self._commits, self._is_lost
         self._generation, self._commits, self._is_lost = now, 0, False
         return lost or (before is not None and (now - before) % (1 << 32) != own)
+
+    def has_family(self, family: str) -> bool:
+        """Does the kernel have tables of this family? It is tried, which changes nothing."""
+        refusal = self._tables.try_table(Table(family=family, table=PROBE))
+        self._commits += not refusal
+        return refusal in (0, errno.EEXIST)
 
     def read(self, owner: Ownership) -> Found:
         """All objects of the owner's tables."""

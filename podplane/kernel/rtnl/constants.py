@@ -21,7 +21,7 @@ IFLA_IFALIAS, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 20, 27, 28, 29
 RTEXT_FILTER_SKIP_STATS = 8
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 VETH_INFO_PEER = 1
-IFLA_BRPORT_MODE = 4
+IFLA_BRPORT_MODE, IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD = 4, 8, 9
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING = 1, 3, 4, 7
 IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = 15, 17
 
@@ -34,7 +34,10 @@ ROUTE = struct.Struct("=BBBBBBBBI")
 """struct rtmsg: family, destination length, source length, tos, table, protocol, scope, type, flags."""
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
 RTAX_MTU = 2
-RTN_UNICAST = 1
+ROUTE_TYPES = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
+"""RTN_* that podplane makes."""
+ROUTE_TYPE_NAMES = {number: name for name, number in ROUTE_TYPES.items()}
+OTHER_ROUTE_TYPE_NAMES = {2: "local", 3: "broadcast", 4: "anycast", 5: "multicast", 9: "throw", 10: "nat"}
 RTPROT_KERNEL = 2
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
 RTNH_F_ONLINK = 4
@@ -43,9 +46,9 @@ IP6_DEFAULT_METRIC = 1024
 
 NEIGHBOUR = struct.Struct("=BxxxiHBB")
 """struct ndmsg: family, index, state, flags, type."""
-NDA_DST, NDA_LLADDR, NDA_PROTOCOL = 1, 2, 12
+NDA_DST, NDA_LLADDR, NDA_VLAN, NDA_MASTER, NDA_PROTOCOL = 1, 2, 5, 9, 12
 NUD_PERMANENT, NUD_NOARP, NUD_FAILED = 0x80, 0x40, 0x20
-NTF_SELF, NTF_PROXY, NTF_EXT_LEARNED = 2, 8, 0x10
+NTF_SELF, NTF_MASTER, NTF_PROXY, NTF_EXT_LEARNED = 2, 4, 8, 0x10
 
 RULE = struct.Struct("=BBBBBBBBI")
 """struct fib_rule_hdr: family, destination length, source length, tos, table, -, -, action, flags."""

@@ -52,6 +52,7 @@ def link(payload: bytes, names: Names) -> Link:
     found = parse_attributes(payload, c.LINK.size)
     info = parse_attributes(found.get(c.IFLA_LINKINFO, b""))
     slave = info.get(c.IFLA_INFO_SLAVE_DATA, b"") if _text(info.get(c.IFLA_INFO_SLAVE_KIND)) == "bridge" else b""
+    hairpin, learning, flood = _port_modes(parse_attributes(slave))
     kind = _text(info.get(c.IFLA_INFO_KIND))
     return Link(
         name=_text(found.get(c.IFLA_IFNAME)),
@@ -60,15 +61,32 @@ def link(payload: bytes, names: Names) -> Link:
         mtu=_u32(found.get(c.IFLA_MTU)),
         mac=found.get(c.IFLA_ADDRESS, b"").hex(":"),
         master=names.get(_u32(found.get(c.IFLA_MASTER)), ""),
-        hairpin=parse_attributes(slave).get(c.IFLA_BRPORT_MODE, b"\0") != b"\0",
+        hairpin=hairpin,
+        learning=learning,
+        flood=flood,
         alias=_text(found.get(c.IFLA_IFALIAS)),
         vxlan=_vxlan(info.get(c.IFLA_INFO_DATA, b""), names) if kind == "vxlan" else None,
     )
 
 
-def with_hairpin(value: Link, hairpin: bool) -> Link:
-    """The link with its port's hairpin mode as a bridge says it."""
-    return msgspec.structs.replace(value, hairpin=hairpin)
+def master_index(payload: bytes) -> int:
+    """The index of a link's master; 0 when it has none."""
+    return _u32(parse_attributes(payload, c.LINK.size).get(c.IFLA_MASTER))
+
+
+def with_port_modes(value: Link, modes: Mapping[int, bytes]) -> Link:
+    """The link with its modes as a port as a bridge says them (IFLA_BRPORT_*)."""
+    hairpin, learning, flood = _port_modes(modes)
+    return msgspec.structs.replace(value, hairpin=hairpin, learning=learning, flood=flood)
+
+
+def _port_modes(modes: Mapping[int, bytes]) -> tuple[bool, bool, bool]:
+    """Hairpin, learning and flood; of what is no port, their defaults."""
+    return (
+        modes.get(c.IFLA_BRPORT_MODE, b"\0") != b"\0",
+        modes.get(c.IFLA_BRPORT_LEARNING, b"\1") != b"\0",
+        modes.get(c.IFLA_BRPORT_UNICAST_FLOOD, b"\1") != b"\0",
+    )
 
 
 def _vxlan(data: bytes, names: Names) -> Vxlan:
@@ -95,14 +113,14 @@ def address(payload: bytes, names: Names) -> Address | None:
 
 
 def route(payload: bytes, names: Names) -> Route | None:
-    """A unicast route with at most one next hop."""
+    """A route with at most one next hop; None for types that podplane doesn't make."""
     kind = c.ROUTE.unpack_from(payload)[7]
-    return any_route(payload, names) if kind == c.RTN_UNICAST else None
+    return any_route(payload, names) if kind in c.ROUTE_TYPE_NAMES else None
 
 
 def any_route(payload: bytes, names: Names) -> Route | None:
-    """A route of whatever type, of which only what a unicast route has is said."""
-    family, length, _, _, table, protocol, _, _, flags = c.ROUTE.unpack_from(payload)
+    """A route of whatever type with at most one next hop. IPv6 names `lo` as the device of an unreachable one."""
+    family, length, _, _, table, protocol, _, kind, flags = c.ROUTE.unpack_from(payload)
     if family not in (c.AF_INET, c.AF_INET6):
         return None
     found = parse_attributes(payload, c.ROUTE.size)
@@ -110,8 +128,9 @@ def any_route(payload: bytes, names: Names) -> Route | None:
     gateway, source = found.get(c.RTA_GATEWAY), found.get(c.RTA_PREFSRC)
     return Route(
         destination=network_from(family, found.get(c.RTA_DST), length),
+        kind=c.ROUTE_TYPE_NAMES.get(kind) or c.OTHER_ROUTE_TYPE_NAMES.get(kind, str(kind)),
         gateway=ip_from(gateway) if gateway else None,
-        link=names.get(_u32(found.get(c.RTA_OIF)), ""),
+        link=names.get(_u32(found.get(c.RTA_OIF)), "") if kind == c.ROUTE_TYPES["unicast"] else "",
         source=ip_from(source) if source else None,
         onlink=bool(flags & c.RTNH_F_ONLINK),
         mtu=_u32(parse_attributes(found.get(c.RTA_METRICS, b"")).get(c.RTAX_MTU)),
@@ -151,11 +170,16 @@ def proxy(payload: bytes, names: Names) -> Proxy | None:
 
 
 def fdb(payload: bytes, names: Names) -> Fdb | None:
-    """A permanent forwarding entry of a device itself."""
+    """A permanent forwarding entry of a device itself, or a static one of the bridge that a port belongs to."""
     _, index, state, flags, _ = c.NEIGHBOUR.unpack_from(payload)
     found = parse_attributes(payload, c.NEIGHBOUR.size)
     mac, remote = found.get(c.NDA_LLADDR, b""), found.get(c.NDA_DST)
-    if not state & c.NUD_PERMANENT or not flags & c.NTF_SELF or index not in names or remote is None:
+    if index not in names:
+        return None
+    if c.NDA_MASTER in found:
+        is_static = state & c.NUD_NOARP and not state & c.NUD_PERMANENT  # permanent ones are the port's own addresses
+        return Fdb(link=names[index], mac=mac.hex(":"), master=True) if is_static and c.NDA_VLAN not in found else None
+    if not state & c.NUD_PERMANENT or not flags & c.NTF_SELF or remote is None:
         return None
     return Fdb(link=names[index], mac=mac.hex(":"), remote=ip_from(remote))
 

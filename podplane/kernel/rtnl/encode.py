@@ -98,7 +98,7 @@ def set_link(link: Link, own_index: int, index: Index) -> Message:
 
 
 def set_later(link: Link, own_index: int) -> Message | None:
-    """What only an existing link can have (rtnl_newlink_create passes it over): its alias, and hairpin mode as a bridge port.
+    """What only an existing link can have (rtnl_newlink_create passes it over): its alias, and its modes as a bridge port.
 
     And the MTU of a bridge: one that it was made with follows the MTUs of its ports (br_mtu_auto_adjust), one that is set does not.
     """
@@ -106,7 +106,12 @@ def set_later(link: Link, own_index: int) -> Message | None:
     if link.alias:
         payload += attribute(c.IFLA_IFALIAS, link.alias.encode())
     if link.master:
-        slave = nested(c.IFLA_INFO_SLAVE_DATA, u8(c.IFLA_BRPORT_MODE, int(link.hairpin)))
+        modes = [
+            u8(c.IFLA_BRPORT_MODE, int(link.hairpin)),
+            u8(c.IFLA_BRPORT_LEARNING, int(link.learning)),
+            u8(c.IFLA_BRPORT_UNICAST_FLOOD, int(link.flood)),
+        ]
+        slave = nested(c.IFLA_INFO_SLAVE_DATA, *modes)
         payload += nested(c.IFLA_LINKINFO, text(c.IFLA_INFO_SLAVE_KIND, "bridge"), slave)
     if not payload:
         return None
@@ -142,7 +147,7 @@ def address(value: Address, index: Index, kind: int, flags: int) -> Message:
 
 def route(value: Route, index: Index, flags: int) -> Message:
     """RTM_NEWROUTE."""
-    is_on_link = value.destination.version == 4 and value.gateway is None
+    is_on_link = value.destination.version == 4 and value.gateway is None and value.kind == "unicast"
     header = _route_header(value, c.RT_SCOPE_LINK if is_on_link else c.RT_SCOPE_UNIVERSE)
     parts = [header, *_route_key(value)]
     if value.gateway is not None:
@@ -171,7 +176,7 @@ def _route_header(value: Route, scope: int) -> bytes:
     table = value.table if value.table < 256 else 0
     onlink = c.RTNH_F_ONLINK if value.onlink and scope != c.RT_SCOPE_NOWHERE else 0
     family, length = c.FAMILY[value.destination.version], value.destination.prefixlen
-    return c.ROUTE.pack(family, length, 0, 0, table, value.protocol, scope, c.RTN_UNICAST, onlink)
+    return c.ROUTE.pack(family, length, 0, 0, table, value.protocol, scope, c.ROUTE_TYPES[value.kind], onlink)
 
 
 def _route_key(value: Route) -> list[bytes]:
@@ -180,7 +185,8 @@ def _route_key(value: Route) -> list[bytes]:
 
 def _route_text(value: Route) -> str:
     via = f" via {value.gateway}" if value.gateway is not None else ""
-    return f"{value.destination}{via}" + (f" dev {value.link}" if value.link else "")
+    kind = "" if value.kind == "unicast" else f"{value.kind} "
+    return f"{kind}{value.destination}{via}" + (f" dev {value.link}" if value.link else "")
 
 
 def neighbour(value: Neighbour, index: Index, kind: int, flags: int) -> Message:
@@ -206,12 +212,20 @@ def proxy(value: Proxy, index: Index, kind: int, flags: int) -> Message:
 
 
 def fdb(value: Fdb, index: Index, kind: int, flags: int) -> Message:
-    """A forwarding entry of the device itself (NTF_SELF), as VXLAN has them."""
-    header = c.NEIGHBOUR.pack(c.AF_BRIDGE, index(value.link), c.NUD_PERMANENT | c.NUD_NOARP, c.NTF_SELF, 0)
+    """A permanent entry of the device itself (NTF_SELF), as VXLAN has them, or a static one of the port's bridge (NTF_MASTER)."""
+    state, flags_ = (c.NUD_NOARP, c.NTF_MASTER) if value.master else (c.NUD_PERMANENT | c.NUD_NOARP, c.NTF_SELF)
+    header = c.NEIGHBOUR.pack(c.AF_BRIDGE, index(value.link), state, flags_, 0)
     payload = header + attribute(c.NDA_LLADDR, mac_bytes(value.mac))
     if value.remote is not None:
         payload += attribute(c.NDA_DST, value.remote.packed)
     return Message(kind, flags, payload, lambda: f"fdb {value.mac} on {value.link}")
+
+
+def forwarding_entries(index: int, *, of_bridge: bool) -> bytes:
+    """Payload that asks for the forwarding entries of a device itself, or of a bridge, with all its ports."""
+    if of_bridge:
+        return c.NEIGHBOUR.pack(c.AF_BRIDGE, 0, 0, 0, 0) + u32(c.NDA_MASTER, index)
+    return c.NEIGHBOUR.pack(c.AF_BRIDGE, index, 0, 0, 0)
 
 
 def has_many_remotes(value: Fdb) -> bool:

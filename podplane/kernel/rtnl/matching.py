@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from podplane.state.network import Link, Peer, Route, Vxlan
+from podplane.state.network import Link, Peer, Route, Sysctl, Vxlan
 from podplane.state.nft import Set
 from podplane.state.value import Value
 
@@ -32,6 +32,8 @@ def matches(wanted: Value, found: Value) -> bool:
         return _route_matches(wanted, found)
     if isinstance(wanted, Set) and isinstance(found, Set):
         return wanted == msgspec.structs.replace(found, rank=wanted.rank)
+    if isinstance(wanted, Sysctl) and isinstance(found, Sysctl):
+        return wanted.value == found.value
     return wanted == found
 
 
@@ -62,15 +64,15 @@ def _link_matches(wanted: Link, found: Link) -> bool:
         and wanted.mtu in (0, found.mtu)
         and wanted.mac in ("", found.mac)
         and (not wanted.kind or wanted.master == found.master)
-        and wanted.hairpin == found.hairpin
+        and (wanted.hairpin, wanted.learning, wanted.flood) == (found.hairpin, found.learning, found.flood)
         and wanted.alias in ("", found.alias)
     )
 
 
 def _route_matches(wanted: Route, found: Route) -> bool:
     return (
-        (wanted.destination, wanted.gateway, wanted.metric, wanted.table, wanted.protocol, wanted.mtu)
-        == (found.destination, found.gateway, found.metric, found.table, found.protocol, found.mtu)
+        (wanted.destination, wanted.kind, wanted.gateway, wanted.metric, wanted.table, wanted.protocol, wanted.mtu)
+        == (found.destination, found.kind, found.gateway, found.metric, found.table, found.protocol, found.mtu)
         and wanted.link in ("", found.link)
         and wanted.source in (None, found.source)
         and (found.onlink or not wanted.onlink)

@@ -160,13 +160,7 @@ class Monitor:
         self._observe(decode.address(payload, self._own), is_there)
 
     def _take_route(self, payload: bytes, is_there: bool) -> None:
-        """A route that is no unicast route any more is gone."""
-        is_unicast = c.ROUTE.unpack_from(payload)[7] == c.RTN_UNICAST
-        value = decode.any_route(payload, self._names)
-        if value is not None and is_there and not is_unicast:
-            self._observe(value, False)
-        else:
-            self._observe_marked(value, is_there)
+        self._observe_marked(decode.any_route(payload, self._names), is_there)
 
     def _take_neighbour(self, payload: bytes, is_there: bool) -> None:
         family, _, state, flags, _ = c.NEIGHBOUR.unpack_from(payload)
@@ -204,7 +198,7 @@ class Monitor:
             return
         info = parse_attributes(parse_attributes(payload, c.LINK.size).get(c.IFLA_PROTINFO, b""))
         if c.IFLA_BRPORT_MODE in info:
-            self._set_link(index, decode.with_hairpin(link, info[c.IFLA_BRPORT_MODE] != b"\0"))
+            self._set_link(index, decode.with_port_modes(link, info))
 
     def _lose_link(self, payload: bytes) -> None:
         family, _, index, _, _ = c.LINK.unpack_from(payload)

@@ -6,6 +6,7 @@ where it matters (see `conflicts`): one by one where the kernel can say one, as 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
@@ -169,13 +170,19 @@ class Present:
             return []
 
     def _read_fdb(self, wanted: list[Value], names: Mapping[int, str]) -> list[Value | None]:
-        own = {value.link for value in wanted if isinstance(value, Fdb)}
-        indexes = [index for index, name in names.items() if name in own]
-        return [
-            decode.fdb(payload, names)
-            for index in indexes
-            for payload in self._dump(c.RTM_GETNEIGH, c.NEIGHBOUR.pack(c.AF_BRIDGE, index, 0, 0, 0))
-        ]
+        own = {value.link for value in wanted if isinstance(value, Fdb) and not value.master}
+        ports = {value.link for value in wanted if isinstance(value, Fdb) and value.master}
+        queries = [encode.forwarding_entries(index, of_bridge=False) for index, name in names.items() if name in own]
+        queries += [encode.forwarding_entries(index, of_bridge=True) for index in self._bridges_of(ports)]
+        return [decode.fdb(payload, names) for query in queries for payload in self._dump(c.RTM_GETNEIGH, query)]
+
+    def _bridges_of(self, ports: Iterable[str]) -> set[int]:
+        """The indexes of the bridges that these links are ports of."""
+        found = set()
+        for name in ports:
+            with contextlib.suppress(NotFound):
+                found.add(decode.master_index(self._links.find(name).payload))
+        return found - {0}
 
 
 def local_identity(value: Value) -> Identity:
@@ -196,5 +203,7 @@ def _at(rows: Iterable[Value], wanted: Mapping[Identity, Value]) -> dict[Identit
 
 def _occupant(payload: bytes, names: Mapping[int, str]) -> Neighbour | None:
     _, _, state, flags, _ = c.NEIGHBOUR.unpack_from(payload)
-    is_set = state & OCCUPIED or flags & c.NTF_EXT_LEARNED
-    return decode.any_neighbour(payload, names) if is_set else None
+    found = decode.any_neighbour(payload, names)
+    if found is not None and found.ip.is_multicast and not state & c.NUD_PERMANENT:
+        return None  # the kernel makes it of the address, and gives it the state NOARP (arp_constructor, ndisc_constructor)
+    return found if state & OCCUPIED or flags & c.NTF_EXT_LEARNED else None

@@ -12,6 +12,8 @@ from podplane.state.value import Identity, Value
 ADDRESSES = c.ADDRESS.pack(0, 0, 0, 0, 0)
 RULES = c.RULE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)
 FAMILIES = (c.AF_INET, c.AF_INET6)
+FORWARDING_KINDS = ("bridge", "vxlan")
+"""Kinds of links that have forwarding entries."""
 
 
 def owned(socket: Socket, owner: Ownership) -> dict[Identity, Value]:
@@ -28,9 +30,10 @@ def owned(socket: Socket, owner: Ownership) -> dict[Identity, Value]:
         marked += _proxies(socket, family, names)
     marked += [decode.rule(p) for p in _dump(socket, c.RTM_GETRULE, RULES)]
     found += [value for value in marked if value is not None and has_protocol(value, owner.route_protocol)]
-    for index in (i for i, link in mine.items() if link.kind == "vxlan"):
-        query = c.NEIGHBOUR.pack(c.AF_BRIDGE, index, 0, 0, 0)
-        found += [decode.fdb(p, own) for p in _dump(socket, c.RTM_GETNEIGH, query)]
+    for index, link in mine.items():
+        if link.kind in FORWARDING_KINDS:
+            query = encode.forwarding_entries(index, of_bridge=link.kind == "bridge")
+            found += [decode.fdb(p, own) for p in _dump(socket, c.RTM_GETNEIGH, query)]
     return {value.identity: value for value in found if value is not None}
 
 

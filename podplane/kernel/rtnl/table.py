@@ -262,7 +262,7 @@ class Rtnl:
                     del errors[key]
                 else:
                     errors[key] = error
-            elif isinstance(operation.value, Neighbour):  # the kernel found it out by itself
+            elif isinstance(operation.value, Neighbour) or getattr(operation.value, "master", False):  # learned
                 again.append(Step(operation, self._message(operation.value, replace=True)))
         names = {
             o.value.name

@@ -39,7 +39,7 @@ def line(value: Value) -> str:
         case Proxy():
             return f"{value.ip} dev {value.link} proxy proto {value.protocol}"
         case Fdb():
-            return f"{value.mac} dev {value.link}" + (f" dst {value.remote}" if value.remote else "") + " self permanent"
+            return fdb(value)
         case Route():
             return route(value)
         case Rule():
@@ -61,6 +61,8 @@ def link(value: Link) -> str:
     if value.vxlan is not None:
         words += _vxlan(value.vxlan)
     words += ["hairpin on"] if value.hairpin else []
+    words += ["learning off"] if value.master and not value.learning else []
+    words += ["flood off"] if value.master and not value.flood else []
     return " ".join(words)
 
 
@@ -69,6 +71,13 @@ def _vxlan(value: Vxlan) -> list[str]:
     words += [f"local {value.local}"] if value.local else []
     words += [f"dev {value.device}"] if value.device else []
     return [*words, f"dstport {value.port}", "learning" if value.learning else "nolearning"]
+
+
+def fdb(value: Fdb) -> str:
+    """A line of `bridge fdb show`; that of a bridge's entry as one types it, since what is shown names the bridge."""
+    if value.master:
+        return f"{value.mac} dev {value.link} master static"
+    return f"{value.mac} dev {value.link}" + (f" dst {value.remote}" if value.remote else "") + " self permanent"
 
 
 def address(value: Address) -> str:
@@ -81,18 +90,21 @@ def address(value: Address) -> str:
 
 def route(value: Route) -> str:
     """A line of `ip route show`, or `ip -6 route show`."""
-    words = ["default" if value.destination.prefixlen == 0 else _network(value)]
+    is_unicast, version = value.kind == "unicast", value.destination.version
+    words = [] if is_unicast else [value.kind]
+    words += ["default" if value.destination.prefixlen == 0 else _network(value)]
     words += [f"via {value.gateway}"] if value.gateway else []
     words += [f"dev {value.link}"] if value.link else []
+    words += ["dev lo"] if version == 6 and not is_unicast else []
     words += [f"table {value.table}"] if value.table != MAIN_TABLE else []
     words += [f"proto {value.protocol}"]
-    words += ["scope link"] if value.gateway is None and value.destination.version == 4 else []
+    words += ["scope link"] if is_unicast and value.gateway is None and version == 4 else []
     words += [f"src {value.source}"] if value.source else []
-    metric = value.metric or (1024 if value.destination.version == 6 else 0)
+    metric = value.metric or (1024 if version == 6 else 0)
     words += [f"metric {metric}"] if metric else []
     words += ["onlink"] if value.onlink else []
     words += [f"mtu {value.mtu}"] if value.mtu else []
-    words += ["pref medium"] if value.destination.version == 6 else []
+    words += ["pref medium"] if version == 6 else []
     return " ".join(words)
 
 

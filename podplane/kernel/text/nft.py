@@ -17,14 +17,18 @@ PRIORITIES = {
     ("nat", "postrouting", 100): "srcnat",
     ("nat", "prerouting", -100): "dstnat",
     ("filter", "prerouting", -90): "dstnat + 10",
+    ("filter", "prerouting", -310): "dstnat - 10",  # in the bridge family, where dstnat is -300
     **{("filter", hook, 0): "filter" for hook in ("prerouting", "input", "forward", "output", "postrouting")},
 }
 NETWORK_FIELDS = {(12, 4): "ip saddr", (16, 4): "ip daddr", (8, 16): "ip6 saddr", (24, 16): "ip6 daddr"}
-META = {3: "meta mark", 6: "iifname", 7: "oifname", 15: "meta nfproto", 16: "meta l4proto"}
+META = {3: "meta mark", 19: "meta pkttype", 6: "iifname", 7: "oifname", 15: "meta nfproto", 16: "meta l4proto"}
 CT = {0: "ct state", 2: "ct status", 20: "ct original ip daddr", 22: "ct original ip6 daddr"}
 BITS = {0: {2: "established", 4: "related", 8: "new"}, 2: {32: "dnat"}}
 L4_NAMES = {6: "tcp", 17: "udp", 132: "sctp"}
 DYNSET = {0: "add", 1: "update", 2: "delete"}
+LINK_FIELDS = {0: "ether daddr", 6: "ether saddr"}
+ETHERTYPES = {b"\x08\x00": (4, "ip"), b"\x86\xdd": (6, "ip6")}
+PACKET_TYPES = {0: "host", 1: "broadcast", 2: "multicast", 3: "other"}
 REJECTIONS = {(1, 0): "reject with tcp reset", (2, 1): "reject"}
 VERDICTS = {nft.ACCEPT: "accept", nft.DROP: "drop", nft.CONTINUE: "continue", nft.RETURN: "return"}
 TARGETS = {nft.JUMP: "jump", nft.GOTO: "goto"}
@@ -130,12 +134,16 @@ class Reader:
 
     def _one(self, expression: Expression) -> None:
         match expression:
-            case nft.Payload() | nft.Meta(sreg=0) | nft.Ct(sreg=0):
+            case nft.Payload(sreg=0) | nft.Meta(sreg=0) | nft.Ct(sreg=0):
                 self._load, self._mask = expression, None
                 self._hold(expression.dreg, self._source(expression))
             case nft.Numgen():
                 how = "random" if expression.type else "inc"
                 self._hold(expression.dreg, f"numgen {how} mod {expression.modulus}")
+            case nft.Payload():
+                self._words.append(f"{self._source(expression)} set {self._held[_place(expression.sreg)]}")
+            case nft.Immediate(data=bytes() as data) if len(data) == 1:
+                self._hold(expression.dreg, PACKET_TYPES.get(data[0], str(data[0])))
             case nft.Immediate(data=bytes() as data):
                 self._hold(expression.dreg, f"0x{int.from_bytes(data, 'little'):08x}")
             case nft.Bitwise() if isinstance(self._load, nft.Meta) and self._load.key == 3:
@@ -188,6 +196,8 @@ class Reader:
 
     def _source(self, load: Expression) -> str:
         match load:
+            case nft.Payload(base=0, length=6):
+                return LINK_FIELDS.get(load.offset, f"[ {load} ]")
             case nft.Payload(base=1):
                 return NETWORK_FIELDS.get((load.offset, 4 if self._version == 4 else 16), f"[ {load} ]")
             case nft.Payload(base=2, offset=2, length=2):
@@ -200,7 +210,9 @@ class Reader:
 
     def _compare(self, expression: nft.Cmp) -> None:
         unequal = "!= " if expression.op == 1 else ""
-        if isinstance(self._load, nft.Meta):
+        if isinstance(self._load, nft.Payload) and self._load.base == 0:
+            self._words.append(f"{self._held[_place(expression.sreg)]} {unequal}{expression.data.hex(':')}")
+        elif isinstance(self._load, nft.Meta):
             self._compare_meta(self._load, expression, unequal)
         elif isinstance(self._load, nft.Ct) and self._load.key in BITS and self._mask is not None:
             names = [name for bit, name in BITS[self._load.key].items() if self._mask.mask[0] & bit]
@@ -213,6 +225,10 @@ class Reader:
             self._version = 4 if expression.data == b"\2" else 6
             if not self._implied:
                 self._words.append(f"meta nfproto ipv{self._version}")
+            return
+        if load.key == 1 and not unequal and expression.data in ETHERTYPES:
+            self._version, name = ETHERTYPES[expression.data]
+            self._words += [] if self._implied else [f"meta protocol {name}"]
             return
         if load.key == 16:
             self._words.append(f"meta l4proto {unequal}{L4_NAMES[expression.data[0]]}")

@@ -41,13 +41,35 @@ async def test_a_pod_gets_the_next_addresses_and_gives_them_back() -> None:
     attached = await rig.agent.network.add(rig.attachment("a", pod))
     assert attached.ips == ("10.244.1.2", "fd00:10:244:1::2")
     assert attached.mac == "0a:58:0a:f4:01:02"
-    assert "eth0 inet 10.244.1.2/24" in pod.objects.dump()
+    assert "eth0 inet 10.244.1.2/32" in pod.objects.dump()
     assert 'alias "podplane pod/default/a"' in rig.host.objects.dump()
     before = rig.agent.network.add(rig.attachment("b"))
     assert (await before).ips[0] == "10.244.1.3"
     await rig.agent.network.delete(rig.attachment("a", pod))
     assert await is_gone(rig, "pod/default/a")
     assert (await rig.agent.network.add(rig.attachment("c"))).ips[0] == "10.244.1.4"
+
+
+async def test_on_a_kernel_without_the_bridge_family_pods_are_attached_without_its_table() -> None:
+    rig = Rig()
+    rig.host.objects.nft_families -= {"bridge"}
+    rig.new_agent()
+    await rig.start(*cluster(1, 2))
+    await rig.agent.network.add(rig.attachment("a"))
+    await rig.agent.network.check(rig.attachment("a"))
+    assert not rig.agent.ledger.refused
+    assert "table bridge" not in rig.host.objects.dump() and "10.244.1.2 dev cbr0 proto 80" in rig.host.objects.dump()
+
+
+async def test_check_names_a_sysctl_of_a_pods_link_that_somebody_changed() -> None:
+    rig = Rig()
+    await rig.start(*cluster(1))
+    await rig.agent.network.add(rig.attachment("a"))
+    await rig.agent.network.check(rig.attachment("a"))
+    (name,) = (name for name in rig.host.objects.sysctls if name.endswith("disable_ipv6"))
+    rig.host.set_sysctl(name, "0")
+    with pytest.raises(NetworkError, match=name):
+        await rig.agent.network.check(rig.attachment("a"))
 
 
 async def test_pods_that_come_at_once_are_one_change(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,7 +196,7 @@ def test_the_table_is_there_while_a_port_is_used(versions: tuple[int, ...]) -> N
     unused, used = (on_node(versions, config(versions), is_used=one) for one in (False, True))
     assert {type(value) for value in unused.values()} == {Sysctl}
     route_localnet = next(value for value in used.values() if isinstance(value, Sysctl))
-    assert route_localnet == Sysctl(name="net.ipv4.conf.cbr0.route_localnet", value="1" if 4 in versions else "0")
+    assert route_localnet == Sysctl(name="net.ipv4.conf.cbr0.route_localnet", value="1" if 4 in versions else "0", link="cbr0")
     guards = [value for value in used.values() if isinstance(value, Chain) and value.name == "localnet"]
     assert len(guards) == (route_localnet.value == "1"), "the sysctl never comes without the rules that guard it"
     assert {(v.family, v.table) for v in used.values() if isinstance(v, Chain)} == {TABLE}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podplane.kernel import netlink
-from podplane.kernel.netlink import Message
+from podplane.kernel.netlink import Message, parse_attributes
 from podplane.kernel.nft import codec, decode, expressions
 from podplane.state import nft
 from podplane.state import nft_types as types
@@ -88,6 +88,15 @@ def test_every_expression(kind: type[Expression], data: st.DataObject) -> None:
 def test_a_load_from_the_beginning_of_a_header() -> None:
     source_port = Payload(base=2, offset=0, length=2)
     assert expressions.decode_list(expressions.encode(source_port)) == (source_port,)
+
+
+def test_what_overwrites_a_header_loads_nothing() -> None:
+    """The kernel takes a `payload` with a destination register for a load (nft_payload_select_ops)."""
+    write = Payload(dreg=0, sreg=1, base=0, offset=0, length=6)
+    packed = expressions.encode(write)
+    found = parse_attributes(parse_attributes(packed[4:])[expressions.NFTA_EXPR_DATA])
+    assert 1 not in found and found[5] == b"\0\0\0\1"
+    assert expressions.decode_list(packed) == (write,)
 
 
 def test_an_expression_of_somebody_else_is_opaque() -> None:

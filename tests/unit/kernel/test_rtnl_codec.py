@@ -5,13 +5,14 @@ from __future__ import annotations
 import ipaddress
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podplane.kernel.netlink import parse_attributes
+from podplane.kernel.netlink import attribute, parse_attributes, u16, u32
 from podplane.kernel.rtnl import constants as c
 from podplane.kernel.rtnl import decode, encode, matches
-from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Route, Rule
+from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Route, Rule, Sysctl
 from podplane.state.value import IPAddress, IPNetwork
 from tests.unit.kernel import generated as g
 
@@ -27,13 +28,16 @@ def index(name: str) -> int:
 
 @st.composite
 def routes(draw: st.DrawFn) -> Route:
-    """A route whose addresses are of one family."""
+    """A route whose addresses are of one family; one that leads nowhere has neither gateway nor link."""
     version = draw(g.VERSIONS)
+    kind = draw(st.sampled_from(("unicast", "unicast", "unreachable", "blackhole", "prohibit")))
+    leads = kind == "unicast"
     metric = st.integers(0, 0xFFFF_FFFF).filter(lambda m: version == 4 or m != c.IP6_DEFAULT_METRIC)
     return Route(
         destination=draw(g.networks(version)),
-        gateway=draw(st.none() | g.addresses(version)),
-        link=draw(st.just("") | LINKS),
+        kind=kind,
+        gateway=draw(st.none() | g.addresses(version)) if leads else None,
+        link=draw(st.just("") | LINKS) if leads else "",
         source=draw(st.none() | g.addresses(version)),
         onlink=draw(st.booleans()),
         mtu=draw(st.sampled_from((0, 1280, 1500, 9000))),
@@ -47,7 +51,26 @@ def routes(draw: st.DrawFn) -> Route:
 def test_route(value: Route) -> None:
     message = encode.route(value, index, encode.CREATE)
     assert decode.route(message.payload, NAMES) == value
-    assert message.name.startswith(f"route {value.destination}")
+    kind = "" if value.kind == "unicast" else f"{value.kind} "
+    assert message.name.startswith(f"route {kind}{value.destination}")
+
+
+@given(g.VERSIONS.flatmap(g.networks), st.sampled_from(("unreachable", "blackhole", "prohibit")))
+def test_the_device_that_ipv6_gives_to_a_route_that_leads_nowhere_is_no_part_of_it(network: IPNetwork, kind: str) -> None:
+    value = Route(destination=network, kind=kind, protocol=80)
+    shown = encode.route(msgspec.structs.replace(value, link="lo"), index, encode.CREATE)
+    assert decode.route(shown.payload, NAMES) == value
+
+
+def test_a_route_of_a_type_that_is_never_planned_is_no_value() -> None:
+    broadcast = 3
+    assert decode.route(c.ROUTE.pack(c.AF_INET, 0, 0, 0, 254, 80, 0, broadcast, 0), NAMES) is None
+
+
+def test_routes_of_different_types_do_not_match() -> None:
+    network = ipaddress.ip_network("10.0.0.0/8")
+    unreachable, blackhole = (Route(destination=network, kind=kind, protocol=80) for kind in ("unreachable", "blackhole"))
+    assert matches(unreachable, unreachable) and not matches(unreachable, blackhole)
 
 
 @given(routes())
@@ -82,6 +105,28 @@ def test_neighbour(ip: IPAddress, mac: str, link: str) -> None:
 def test_fdb(ip: IPAddress, mac: str, link: str) -> None:
     value = Fdb(link=link, mac=mac, remote=ip)
     assert decode.fdb(encode.fdb(value, index, c.RTM_NEWNEIGH, encode.PUT).payload, NAMES) == value
+
+
+def shown_in_bridge(mac: str, link: str, state: int, *more: bytes) -> bytes:
+    """An entry as the kernel dumps it of a bridge (fdb_fill_info): without NTF_MASTER, but with the bridge's index."""
+    header = c.NEIGHBOUR.pack(c.AF_BRIDGE, index(link), state, 0, 0)
+    return header + attribute(c.NDA_LLADDR, encode.mac_bytes(mac)) + u32(c.NDA_MASTER, INDEXES["cbr0"]) + b"".join(more)
+
+
+@given(g.MACS, LINKS)
+def test_a_static_entry_of_a_bridge(mac: str, link: str) -> None:
+    value = Fdb(link=link, mac=mac, master=True)
+    sent = encode.fdb(value, index, c.RTM_NEWNEIGH, encode.PUT).payload
+    assert c.NEIGHBOUR.unpack_from(sent)[2:4] == (c.NUD_NOARP, c.NTF_MASTER)
+    assert decode.fdb(shown_in_bridge(mac, link, c.NUD_NOARP), NAMES) == value
+    assert value.identity != Fdb(link=link, mac=mac).identity
+
+
+def test_entries_of_a_bridge_that_nobody_planned_are_no_values() -> None:
+    reachable, mac = 2, "0a:58:00:00:00:01"
+    for state, more in ((reachable, ()), (c.NUD_PERMANENT, ()), (c.NUD_NOARP, (u16(c.NDA_VLAN, 1),))):
+        assert decode.fdb(shown_in_bridge(mac, "eth0", state, *more), NAMES) is None
+    assert decode.fdb(shown_in_bridge(mac, "eth0", c.NUD_NOARP), {}) is None
 
 
 @st.composite
@@ -127,12 +172,28 @@ def test_a_peer_is_made_in_its_own_namespace_and_never_up() -> None:
     assert attributes[c.IFLA_IFNAME] == b"eth0\0"
 
 
-@given(st.booleans(), st.text("abc/-", max_size=20), st.sampled_from(("", "cbr0")))
-def test_what_only_an_existing_link_can_have(hairpin: bool, alias: str, master: str) -> None:
-    message = encode.set_later(Link(name="eth0", hairpin=hairpin, alias=alias, master=master), 2)
+@given(st.tuples(*[st.booleans()] * 3), st.text("abc/-", max_size=20), st.sampled_from(("", "cbr0")))
+def test_what_only_an_existing_link_can_have(modes: tuple[bool, bool, bool], alias: str, master: str) -> None:
+    hairpin, learning, flood = modes
+    value = Link(name="eth0", hairpin=hairpin, learning=learning, flood=flood, alias=alias, master=master)
+    message = encode.set_later(value, 2)
     if not alias and not master:
         assert message is None
         return
     assert message is not None
     found = decode.link(message.payload, NAMES)
-    assert (found.alias, found.hairpin) == (alias, hairpin and bool(master))
+    assert found.alias == alias
+    assert (found.hairpin, found.learning, found.flood) == (modes if master else (False, True, True))
+
+
+@pytest.mark.parametrize("mode", ["hairpin", "learning", "flood"])
+def test_a_port_of_another_mode_does_not_match(mode: str) -> None:
+    value = Link(name="pp1", kind="veth", master="cbr0")
+    other = msgspec.structs.replace(value, **{mode: not getattr(value, mode)})
+    assert matches(value, value) and not matches(value, other)
+
+
+def test_the_link_that_a_sysctl_lives_on_is_not_compared() -> None:
+    name = "net.ipv6.conf.pp1.disable_ipv6"
+    assert matches(Sysctl(name=name, value="1", link="pp1"), Sysctl(name=name, value="1"))
+    assert not matches(Sysctl(name=name, value="1", link="pp1"), Sysctl(name=name, value="0"))

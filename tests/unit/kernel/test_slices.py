@@ -79,7 +79,12 @@ def test_steps_do_what_apply_does_and_report_each_operation_once() -> None:
     want = {i: v for i, v in wanted(FAMILIES["dual"]).items() if not v.netns}
     one, _ = fake()
     other, _ = fake()
-    operations = [o for o in diff({}, want) if not getattr(o.value, "peer", None)]
+    peers = [value.name for value in want.values() if isinstance(value, Link) and value.peer]
+    on_peers = {
+        name for value in want.values() for name in peers if name in (getattr(value, "link", ""), getattr(value, "name", ""))
+    }
+    assert on_peers == set(peers)
+    operations = [o for o in diff({}, want) if not {getattr(o.value, "link", ""), getattr(o.value, "name", "")} & on_peers]
     steps = list(one.steps(operations))
     whole = other.apply(operations)
     merged = Report()

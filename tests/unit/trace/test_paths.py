@@ -88,7 +88,7 @@ def test_a_bridge_sends_a_frame_back_where_it_came_from_by_hairpin_only() -> Non
 
 def test_a_static_entry_wins_over_where_a_mac_is() -> None:
     world = of(bridged())
-    wrong = Fdb(link="v2", mac=world.mac(End("one", "eth0")))
+    wrong = Fdb(link="v2", mac=world.mac(End("one", "eth0")), master=True)
     frame = Packet(source=ip("10.0.0.3"), destination=ip("10.0.0.2"))
     assert isinstance(evaluate(of([*bridged(), wrong]), frame, "two").end, Dropped), "v2 is where it came from"
     assert isinstance(evaluate(world, frame, "two").end, Delivered)

@@ -1,0 +1,43 @@
+"""What a backend is: how packets of pods get from one node to another.
+
+A backend is a row, as a controller is in `apiserver.controllers.table`. What it adds to each packet, which devices it makes on a node,
+and what it plans for a node and for each of the node's peers are all that the rest needs to know of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+
+from podplane.model.config import NetworkConfig
+from podplane.model.objects import Node
+from podplane.state.ownership import Ownership
+from podplane.state.value import Fragment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """A way between nodes.
+
+    `overhead` is what it adds to a packet, in bytes, by the IP version of the underlay. `devices` are the names of the links that it
+    makes on each node. `plan_node(node, settings)` is what a node needs whatever peers it has; `plan_peer(peer, node, settings)` is what
+    `node` needs to reach the pods of `peer`. `depends_on(node)` is what that plan reads of `node`: nodes for which it is equal have equal
+    plans of a peer, and may share one. `owns(settings)` are the marks of all that these plans put into the kernel.
+    """
+
+    name: str
+    overhead: Mapping[int, int]
+    devices: tuple[str, ...] = ()
+    plan_node: Callable[[Node, NetworkConfig], Fragment]
+    plan_peer: Callable[[Node, Node, NetworkConfig], Fragment]
+    depends_on: Callable[[Node], Hashable]
+    owns: Callable[[NetworkConfig], Ownership]
+
+    def pod_mtu(self, node: Node, settings: NetworkConfig) -> int:
+        """The MTU of a node's pods and of their bridge, in bytes: what the uplink carries, without the overhead on it.
+
+        The node's first address says which IP version its packets to peers have; where it has none yet, the greatest overhead counts.
+        """
+        first = node.internal_ips[:1]
+        overhead = self.overhead[6 if ":" in first[0] else 4] if first else max(self.overhead.values())
+        return settings.mtu - overhead

@@ -1,0 +1,126 @@
+"""Backends: the one of the settings plans the ways between nodes, and says what is left for pods' packets."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import msgspec
+import pytest
+
+from podplane.agent.agent import Agent, ownership
+from podplane.agent.peer_plans import PeerPlans
+from podplane.kernel.door import Kernel
+from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
+from podplane.model.objects import Node, NodeStatus
+from podplane.routes import host_gw, table
+from podplane.routes.backend import Backend
+from podplane.state.network import Link, Route, Vxlan
+from podplane.state.ownership import Ownership
+from podplane.state.value import Fragment, fragment
+from tests.plans import FAMILIES, config, node
+from tests.unit.agent.rig import DUAL, Rig, caches_of, cluster
+
+
+def tunnel_node(node: Node, settings: NetworkConfig) -> Fragment:
+    """A device."""
+    return fragment([Link(name="tunnel0", kind="vxlan", vxlan=Vxlan(vni=1), alias="podplane")])
+
+
+def tunnel_peer(peer: Node, node: Node, settings: NetworkConfig) -> Fragment:
+    """Routes whose metric says between which nodes they are."""
+    metric = int(node.metadata.name[4:]) * 100 + int(peer.metadata.name[4:])
+    blocks = map(ipaddress.ip_network, peer.spec.pod_cidrs)
+    return fragment(Route(destination=b, link="tunnel0", metric=metric, protocol=ROUTE_PROTOCOL) for b in blocks)
+
+
+TUNNEL = Backend(
+    name="tunnel",
+    overhead={4: 50, 6: 70},
+    devices=("tunnel0",),
+    plan_node=tunnel_node,
+    plan_peer=tunnel_peer,
+    depends_on=lambda node: node.metadata.name,
+    owns=lambda settings: Ownership(links=frozenset({"tunnel0"}), route_protocol=ROUTE_PROTOCOL),
+)
+
+
+def test_the_names_of_all_backends_differ_and_each_is_found_by_its_own() -> None:
+    assert len(table.BY_NAME) == len(table.BACKENDS)
+    assert all(table.backend(one.name) is one for one in table.BACKENDS)
+    assert table.backend(config((4,)).backend) is host_gw.BACKEND
+
+
+def test_a_backend_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with pytest.raises(ValueError, match="no backend 'vxlam': choose one of host-gw"):
+        table.backend("vxlam")
+    rig = Rig()
+    wrong = msgspec.structs.replace(rig.config, backend="vxlam")
+    with pytest.raises(ValueError, match="vxlam"):
+        Agent("node1", wrong, Kernel(rig.host, rig.opener), rig.caches)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_mtu_of_pods_is_the_uplinks_without_the_overhead_on_it(name: str) -> None:
+    versions = FAMILIES[name]
+    own, settings = node(1, versions), msgspec.structs.replace(config(versions), mtu=9000)
+    assert host_gw.BACKEND.pod_mtu(own, settings) == 9000
+    assert TUNNEL.pod_mtu(own, settings) == (8950 if versions[0] == 4 else 8930)
+    without = msgspec.structs.replace(own, status=NodeStatus())
+    assert TUNNEL.pod_mtu(without, settings) == 8930, "it may turn out to be IPv6"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_host_gw_routes_a_block_to_its_node_and_asks_for_no_device(name: str) -> None:
+    versions = FAMILIES[name]
+    own, peer, settings = node(1, versions), node(2, versions), config(versions)
+    planned = host_gw.BACKEND.plan_peer(peer, own, settings)
+    routes = {str(v.destination): str(v.gateway) for v in planned.values() if isinstance(v, Route)}
+    assert routes == dict(zip(peer.spec.pod_cidrs, peer.internal_ips, strict=True))
+    assert host_gw.BACKEND.plan_node(own, settings) == {} and host_gw.BACKEND.devices == ()
+    assert host_gw.BACKEND.depends_on(own) == host_gw.BACKEND.depends_on(peer)
+    assert planned == host_gw.BACKEND.plan_peer(peer, node(3, versions), settings)
+    marks = host_gw.BACKEND.owns(settings)
+    assert marks == Ownership(route_protocol=ROUTE_PROTOCOL)
+
+
+def test_a_family_that_a_peer_has_no_address_of_is_left_out() -> None:
+    peer = node(2, DUAL)
+    only_v6 = msgspec.structs.replace(peer, status=NodeStatus(addresses=peer.status.addresses[1:]))
+    planned = host_gw.BACKEND.plan_peer(only_v6, node(1, DUAL), config(DUAL))
+    assert {v.destination.version for v in planned.values() if isinstance(v, Route)} == {6}
+
+
+async def test_an_agent_uses_the_backend_of_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(table.BY_NAME, "tunnel", TUNNEL)
+    rig, shared = Rig(), PeerPlans()
+    settings = msgspec.structs.replace(rig.config, backend="tunnel")
+    agent = Agent("node1", settings, Kernel(rig.host, rig.opener), caches_of(*cluster(1, 2)), peers=shared)
+    await agent.start()
+    await agent.network.add(rig.attachment("a"))
+    assert not agent.ledger.refused
+    dump = rig.host.objects.dump()
+    assert "ip link add cbr0 up mtu 1450" in dump and dump.count("mtu 1450") == 2
+    assert "10.244.2.0/24 dev tunnel0 proto 80 scope link metric 102" in dump
+    other = Rig()
+    theirs = Agent("node3", settings, Kernel(other.host, other.opener), caches_of(*cluster(2, 3)), peers=shared)
+    await theirs.start()
+    assert "10.244.2.0/24 dev tunnel0 proto 80 scope link metric 302" in other.host.objects.dump()
+    found = Kernel(rig.host, rig.opener).read(agent.watcher.ownership).values()
+    assert "tunnel0" in {value.name for value in found if isinstance(value, Link)}
+    assert "tunnel0" not in ownership(rig.config).links
+
+
+def test_one_plan_of_a_peer_is_shared_by_all_nodes_for_which_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(table.BY_NAME, "tunnel", TUNNEL)
+    plans, settings = PeerPlans(), config(DUAL)
+    equal = msgspec.structs.replace(settings)
+    peer, first, second = (node(number, DUAL) for number in (1, 2, 3))
+    assert plans.plan(peer, first, DUAL, settings) is plans.plan(peer, second, DUAL, equal)
+    assert plans.plan(peer, first, (4,), settings) != plans.plan(peer, first, DUAL, settings)
+    tunnelled = msgspec.structs.replace(settings, backend="tunnel")
+    metrics = {route.metric for route in plans.plan(peer, first, DUAL, tunnelled).values() if isinstance(route, Route)}
+    others = {route.metric for route in plans.plan(peer, second, DUAL, tunnelled).values() if isinstance(route, Route)}
+    assert (metrics, others) == ({201}, {301})
+    assert len(plans) == 1, "one of each peer, whoever asks"
+    plans.forget("node1")
+    assert len(plans) == 0
