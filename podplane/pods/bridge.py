@@ -6,8 +6,8 @@ arrives at the bridge with the gateway's MAC as its destination; this table repl
 at it. The packet is forwarded at L2 then (TTL unchanged), and passes netfilter's forward hook once (bridge-nf-call).
 
 The bridge has marked such a packet as one for this host already (br_handle_frame), and so would a bridge in promiscuous mode deliver a
-copy to the host's IP layer, which forwards it a second time. So it is marked as one for somebody else; and so are packets to Services,
-which br_netfilter bridges or routes by their translated destination.
+copy to the host's IP layer, which forwards it a second time. So it is marked as one for somebody else. The same is done behind
+br_netfilter, where the destination of a packet may have been translated to a pod (from an address of a Service, or a host port).
 
 Without this table the same packets are routed through the bridge's own interface: that is what happens while an element is missing, and
 on kernels without nf_tables of the bridge family. Each pod brings its own elements.
@@ -23,10 +23,8 @@ from podplane.model.objects import Node
 from podplane.state.mac import mac_of
 from podplane.state.nft import Chain, Element, Hook, Rule, Set, Table
 from podplane.state.nft_rules import (
-    DESTINATION_OFFSET,
     ether_destination_is,
     ethertype,
-    in_network,
     rule,
     set_ether_destination_from,
     set_other_host,
@@ -34,8 +32,9 @@ from podplane.state.nft_rules import (
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
 
 TABLE = ("bridge", "podplane-pods")
-PRIORITY = -310
-"""Before NF_BR_PRI_BRNF (0), where br_netfilter takes the packet, and before NF_BR_PRI_NAT_DST_BRIDGED (-300)."""
+PRIORITIES = {"prerouting": -310, "translated": 10}
+"""Name of a chain → its priority: before NF_BR_PRI_BRNF (0), where br_netfilter takes the packet, and before NF_BR_PRI_NAT_DST_BRIDGED
+(-300); and behind br_netfilter."""
 TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 
 
@@ -51,25 +50,20 @@ def plan(node: Node, config: NetworkConfig) -> Fragment:
         return {}
     versions = [block.version for block in blocks]
     family, table = TABLE
-    rules = tuple(_rules(mac_of(gateway_of(blocks[0])), versions, config))
+    rules = tuple(_rules(mac_of(gateway_of(blocks[0])), versions))
     values: list[Value] = [Table(family=family, table=table)]
     values += [Set(family=family, table=table, name=_macs(v), key=(TYPE[v],), data=("ether_addr",)) for v in versions]
-    values.append(
-        Chain(family=family, table=table, name="prerouting", hook=Hook("filter", "prerouting", PRIORITY), rules=rules)
-    )
+    for name, priority in PRIORITIES.items():
+        hook = Hook("filter", "prerouting", priority)
+        values.append(Chain(family=family, table=table, name=name, hook=hook, rules=rules))
     return fragment(values)
 
 
-def _rules(gateway_mac: str, versions: Iterable[int], config: NetworkConfig) -> Iterator[Rule]:
-    versions = list(versions)
+def _rules(gateway_mac: str, versions: Iterable[int]) -> Iterator[Rule]:
     to_gateway = ether_destination_is(gateway_mac)
     for version in versions:
         to_pod = set_ether_destination_from(version, _macs(version))
         yield rule(to_gateway, ethertype(version), to_pod, set_other_host(), comment="between pods of this node")
-    for cidr in map(ipaddress.ip_network, config.service_cidrs):
-        if cidr.version in versions:
-            to_service = in_network(cidr.version, DESTINATION_OFFSET[cidr.version], cidr)
-            yield rule(to_gateway, ethertype(cidr.version), to_service, set_other_host(), comment="to Services")
 
 
 def elements(ips: Iterable[IPAddress], mac: str, comment: str, config: NetworkConfig) -> list[Element]:

@@ -35,6 +35,7 @@ from tests.plans import CLUSTER, POD, node, sandbox
 
 SERVICE_CIDRS = {4: "10.96.0.0/16", 6: "fd00:10:96::/112"}
 VIP = {4: "10.96.0.{}", 6: "fd00:10:96::{}"}
+EXTERNAL = {4: "192.0.2.{}", 6: "2001:db8::{}"}
 PORT, SERVICE_PORT = 9000, 53
 NETLINK_ROUTE = 0
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -151,7 +152,9 @@ def wait_for_links(pods: Sequence[Pod]) -> None:
 
 def _service(pod: Pod) -> Service:
     ips = tuple(VIP[v].format(pod.number) for v in pod.versions)
-    spec = ServiceSpec(cluster_ip=ips[0], cluster_ips=ips, ports=(ServicePort(SERVICE_PORT, "u", protocol="UDP"),))
+    ports = (ServicePort(SERVICE_PORT, "u", protocol="UDP"),)
+    external = tuple(EXTERNAL[v].format(pod.number) for v in pod.versions)
+    spec = ServiceSpec(cluster_ip=ips[0], cluster_ips=ips, ports=ports, external_ips=external)
     return Service(metadata=Metadata(name=f"s{pod.number}", namespace="default"), spec=spec)
 
 

@@ -16,7 +16,7 @@ from podplane.kernel.namespace import CurrentNamespace, Namespace
 from podplane.pods.bridge import TABLE
 from podplane.state.nft import Table
 from podplane.state.operations import Operation
-from tests.kernel.pods import LAST, PORT, SERVICE_PORT, VIP, Pod, World, command, dynamic_neighbours
+from tests.kernel.pods import EXTERNAL, LAST, PORT, SERVICE_PORT, VIP, Pod, World, command, dynamic_neighbours
 from tests.plans import FAMILIES
 
 pytestmark = pytest.mark.kernel
@@ -124,6 +124,8 @@ def test_a_packet_that_the_node_could_take_as_its_own_arrives_once(version: int)
         ("pod", second, second.ip(version), PORT),
         ("Service", second, VIP[version].format(second.number), SERVICE_PORT),
         ("hairpin", first, VIP[version].format(first.number), SERVICE_PORT),
+        ("external IP", second, EXTERNAL[version].format(second.number), SERVICE_PORT),
+        ("hairpin by an external IP", first, EXTERNAL[version].format(first.number), SERVICE_PORT),
     ]
     for way, target, address, port in ways:
         for number in range(10):

@@ -72,13 +72,14 @@ def test_without_the_bridge_family_there_is_no_table() -> None:
     assert not [v for v in pod(1, both, bridge_family=False).values() if isinstance(v, Element)]
 
 
-def test_packets_to_services_of_the_nodes_families_are_marked() -> None:
-    services = ("10.96.0.0/16", "fd00:10:96::/112")
-    for versions, more in (((4,), 1), ((6,), 1), ((4, 6), 2)):
-        settings = msgspec.structs.replace(config(versions), service_cidrs=services)
-        (chain,) = (v for v in bridge.plan(node(1, versions), settings).values() if isinstance(v, Chain))
-        assert [rule.comment for rule in chain.rules].count("to Services") == more
-        assert len(chain.rules) == len(versions) + more
+@pytest.mark.parametrize("name", FAMILIES)
+def test_packets_are_marked_before_and_behind_br_netfilter_whatever_services_there_are(name: str) -> None:
+    versions = FAMILIES[name]
+    settings = msgspec.structs.replace(config(versions), service_cidrs=("10.96.0.0/16", "fd00:10:96::/112"))
+    chains = [v for v in bridge.plan(node(1, versions), settings).values() if isinstance(v, Chain)]
+    before, behind = sorted(chain.hook.priority for chain in chains if chain.hook)
+    assert before < -300 and behind > 0
+    assert [len(chain.rules) for chain in chains] == 2 * [len(versions)]
 
 
 def test_the_mtu_of_pods_may_be_smaller_than_that_of_the_uplink() -> None:
