@@ -5,6 +5,7 @@ from __future__ import annotations
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
 from podplane.nodes import plan as nodes
+from podplane.nodes.settings import NodeSettings
 from podplane.routes import host_gw
 from podplane.state.value import Fragment
 
@@ -13,19 +14,19 @@ class PeerPlans:
     """The last plan of each peer; of peers that are gone, none."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Node, NetworkConfig, tuple[int, ...], Fragment]] = {}
+        self._known: dict[str, tuple[Node, NetworkConfig, NodeSettings, tuple[int, ...], Fragment]] = {}
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def plan(self, peer: Node, versions: tuple[int, ...], config: NetworkConfig) -> Fragment:
+    def plan(self, peer: Node, versions: tuple[int, ...], config: NetworkConfig, own: NodeSettings) -> Fragment:
         """Routes to the peer's pods, and its addresses as those of a node."""
         name = peer.metadata.name
         known = self._known.get(name)
-        if known is None or known[0] is not peer or known[1] is not config or known[2] != versions:
-            planned = {**host_gw.plan(peer, config), **nodes.peer_plan(peer, versions, config)}
-            known = self._known[name] = (peer, config, versions, planned)
-        return known[3]
+        if known is None or known[0] is not peer or known[1:4] != (config, own, versions):
+            planned = {**host_gw.plan(peer, config), **nodes.peer_plan(peer, versions, own)}
+            known = self._known[name] = (peer, config, own, versions, planned)
+        return known[4]
 
     def forget(self, name: str) -> None:
         """A peer is gone."""

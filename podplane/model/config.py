@@ -1,4 +1,4 @@
-"""Settings of a node's network that several planners read; each comes from the lab or the agent's configuration."""
+"""Settings of a node's network that several features read; each comes from the lab or the agent's configuration."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ ROUTE_PROTOCOL = 80
 class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How pods are attached to a node and the node to its peers.
 
-    `mtu` is the uplink's, in bytes; backends that encapsulate take their overhead from it. `masquerade_exclude` are CIDRs that
-    pods reach with their own address, beside the cluster's CIDRs and its nodes. `node_port_addresses` are CIDRs: node ports are served
-    on the nodes' addresses in them, or, when there are none, on all.
+    `mtu` is the uplink's, in bytes; backends that encapsulate take their overhead from it.
     """
 
     cluster_cidrs: tuple[str, ...]
@@ -27,6 +25,3 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bridge: str = "cbr0"
     uplink: str = "eth0"
     mtu: int = 1500
-    masquerade: bool = True
-    masquerade_exclude: tuple[str, ...] = ()
-    node_port_addresses: tuple[str, ...] = ()

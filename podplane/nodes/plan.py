@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
+from podplane.nodes.settings import NodeSettings
 from podplane.state.mac import mac_of
 from podplane.state.network import Address, Link, Sysctl
 from podplane.state.nft import Chain, Element, Hook, Set, Table, label
@@ -36,15 +37,15 @@ SYSCTLS: dict[str, str] = {
 }
 
 
-def plan(node: Node, config: NetworkConfig) -> Fragment:
+def plan(node: Node, config: NetworkConfig, own: NodeSettings) -> Fragment:
     """All kernel objects that this node needs whatever pods it has; nothing while it has no blocks."""
     blocks = [ipaddress.ip_network(block) for block in node.spec.pod_cidrs]
     if not blocks:
         return {}
     values: list[Value] = [Sysctl(name=name, value=value) for name, value in SYSCTLS.items()]
     values += _bridge(blocks, config)
-    if config.masquerade:
-        values += _masquerade(blocks, config)
+    if own.masquerade:
+        values += _masquerade(blocks, config, own)
         values += node_elements(node, (block.version for block in blocks))
     return fragment(values)
 
@@ -56,7 +57,7 @@ def _bridge(blocks: list[IPNetwork], config: NetworkConfig) -> list[Value]:
     return [bridge, *(Address(link=config.bridge, ip=ip, prefix_length=block.prefixlen) for ip, block in addresses)]
 
 
-def _masquerade(blocks: list[IPNetwork], config: NetworkConfig) -> list[Value]:
+def _masquerade(blocks: list[IPNetwork], config: NetworkConfig, own: NodeSettings) -> list[Value]:
     family_name, table = TABLE
     hook = Hook("nat", "postrouting", SOURCE_NAT_PRIORITY)
     rules = tuple(
@@ -80,14 +81,14 @@ def _masquerade(blocks: list[IPNetwork], config: NetworkConfig) -> list[Value]:
         values += [
             Set(family=family_name, table=table, name=_inside(version), key=key, interval=True),
             Set(family=family_name, table=table, name=_nodes(version), key=key),
-            *_inside_elements(version, config),
+            *_inside_elements(version, config, own),
         ]
     return values
 
 
-def _inside_elements(version: int, config: NetworkConfig) -> list[Value]:
+def _inside_elements(version: int, config: NetworkConfig, own: NodeSettings) -> list[Value]:
     named = [(cidr, "cluster CIDR") for cidr in config.cluster_cidrs]
-    named += [(cidr, "excluded") for cidr in config.masquerade_exclude] + [(MULTICAST[version], "multicast")]
+    named += [(cidr, "excluded") for cidr in own.masquerade_exclude] + [(MULTICAST[version], "multicast")]
     family_name, table = TABLE
     networks = {ipaddress.ip_network(cidr): comment for cidr, comment in reversed(named)}
     collapsed = ipaddress.collapse_addresses(n for n in networks if n.version == version)  # type: ignore[type-var]  # one version
@@ -114,9 +115,9 @@ def node_elements(node: Node, versions: Iterable[int]) -> list[Value]:
     ]
 
 
-def peer_plan(peer: Node, versions: Iterable[int], config: NetworkConfig) -> Fragment:
+def peer_plan(peer: Node, versions: Iterable[int], own: NodeSettings) -> Fragment:
     """What another node adds to one with blocks of these IP versions: its addresses are reached without masquerade."""
-    return fragment(node_elements(peer, versions)) if config.masquerade else {}
+    return fragment(node_elements(peer, versions)) if own.masquerade else {}
 
 
 def _inside(version: int) -> str:

@@ -14,7 +14,7 @@ from podplane.kernel.namespace import CurrentNamespace
 from podplane.services import tables
 from podplane.state.nft import Set, Table
 from podplane.state.operations import Operation
-from tests.plans import config, node
+from tests.plans import agent_settings, node
 from tests.unit.agent.rig import Object, caches_of, served
 
 pytestmark = pytest.mark.kernel
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.kernel
 
 def started(*objects: Object) -> Agent:
     """An agent of node1, which is this namespace, that has started in a cluster with these objects."""
-    own = msgspec.structs.replace(config((4,)), service_cidrs=("10.96.0.0/16",))
+    own = agent_settings((4,), service_cidrs=("10.96.0.0/16",))
     agent = Agent("node1", own, Kernel(CurrentNamespace(), KernelOpener()), caches_of(*objects))
     asyncio.run(agent.start())
     assert not agent.ledger.refused, [str(one.error) for one in agent.ledger.refused.values()]
