@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from podplane.agent.features import FEATURES
@@ -59,7 +59,7 @@ class Planner:
         self._rows = {feature.key: (rank, feature, feature.memory(peers)) for rank, feature in enumerate(FEATURES)}
         self._dirty: dict[type[Key], dict[Key, None]] = {feature.key: {} for feature in FEATURES}
         self._unmarked: deque[Iterator[Key]] = deque()
-        self._blocked: dict[Key, None] = {}
+        self._blocked: dict[Key, str] = {}
         self._taken: dict[Key, set[Hashable]] = {}
 
     # What changed.
@@ -103,9 +103,17 @@ class Planner:
         return self._rows[key][2]
 
     @property
-    def blocked(self) -> Collection[Key]:
-        """The keys that can't be planned, or not as they are wanted."""
-        return self._blocked.keys()
+    def blocked(self) -> Mapping[Key, str]:
+        """The keys that can't be planned, or not as they are wanted, and why."""
+        return self._blocked
+
+    def feature_of(self, key: type[Key]) -> str:
+        """The name of the feature that plans keys of this type."""
+        return self._rows[key][1].name
+
+    def dirty_keys(self) -> dict[str, int]:
+        """How many keys of each feature wait to be planned."""
+        return {self.feature_of(key): len(dirty) for key, dirty in self._dirty.items()}
 
     def after_repair(self) -> None:
         """Tables were repaired, or an agent started: hand out the effects that this has."""
@@ -205,7 +213,7 @@ class Planner:
         return (rank, *feature.precedence(key, self._view))
 
     def _block(self, key: Key, why: str) -> None:
-        self._blocked[key] = None
+        self._blocked[key] = why
         self._record_event(key, why)
 
 

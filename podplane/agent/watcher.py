@@ -16,15 +16,17 @@ writer repairs it, and an event on the Node says so.
 from __future__ import annotations
 
 import logging
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from podplane.agent.auditor import EVERYTHING, Auditor, Part, part_of
 from podplane.agent.kernel import Kernel, Monitor, SysctlWatch
 from podplane.kernel.errors import Exists, NotFound, Retry
 from podplane.state.ledger import Ledger, Status
 from podplane.state.network import Sysctl
-from podplane.state.operations import LinkEvent, Report
+from podplane.state.operations import Failure, LinkEvent, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity
 
@@ -39,8 +41,20 @@ AUDIT_SHARE = 10
 """After a reading that a foreign commit asked for in vain, the next such one waits so many times as long as it took."""
 OPEN_AGAIN_SECONDS = 1.0
 """A sysctl whose file is not there is looked for so often."""
-CONTRADICTIONS = (Exists, NotFound, Retry)
-"""Refusals that mean that the kernel holds something else than is known."""
+CONTRADICTIONS = (Exists, NotFound, Retry, OSError)
+"""Refusals that mean that the kernel holds, or may hold, something else than is known. After an OSError (an answer was lost, say) it is
+not known what took effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """The audits of one part: how many, when the last one ended (seconds of the agent's clock), how long it took, and whether it found,
+    in this part or in one that was read with it, a deviation that was not known."""
+
+    count: int
+    ended: float
+    seconds: float
+    deviates: bool
 
 
 class Watcher:
@@ -79,13 +93,19 @@ class Watcher:
         self._patience_until = 0.0
         self._foreign: dict[Identity, None] = {}
         self._repairs: Counter[str] = Counter()
+        self.repaired: Counter[str] = Counter()
+        """Objects that were repaired since the start, by kind."""
+        self.audits: dict[Part, Audit] = {}
+        """What is known of the audits of each part."""
 
     def start(self) -> Monitor:
         """Subscribe to what changes from now on."""
         self.close()
         self._monitor = self._kernel.monitor(self.ownership)
         self._kernel.foreign_commit()  # what is committed from now on is news
-        self._audit_at = dict.fromkeys(Part, self._clock() + AUDIT_SECONDS)
+        phase = zlib.crc32(self._node_name.encode()) % 1000 / 1000  # nodes of one process do not read at one moment
+        self._audit_at = dict.fromkeys(Part, self._clock() + AUDIT_SECONDS * (1 + phase) / 2)
+        self._next_pod_at = self._clock() + AUDIT_SECONDS * (1 + phase) / 4
         return self._monitor
 
     def close(self) -> None:
@@ -124,11 +144,13 @@ class Watcher:
         if (netns := self._pods.get(name)) is not None:
             if event.lost_carrier or not event.is_present:
                 self._pods_to_read[netns] = None
-        elif event.is_uncertain and not name.startswith(self.ownership.link_prefixes or ("\0",)):
-            self._open_again_at = 0.0  # the link may be a new one of that name, with sysctls of its own
-            self._audit_at[Part.NETWORK] = self._clock()
-            self._ledger.release_retries(self._clock(), every=True)
-            self._tell_link_changed(name, event)
+        elif not name.startswith(self.ownership.link_prefixes or ("\0",)):
+            if event.may_have_lost:
+                self._audit_at[Part.NETWORK] = self._clock()
+            if event.came and name not in self.ownership.links:
+                self._open_again_at = 0.0  # the link may be a new one of that name, with sysctls of its own
+                self._ledger.release_retries(self._clock(), every=True)
+                self._tell_link_changed(name, event)
 
     # Polls.
 
@@ -212,19 +234,32 @@ class Watcher:
         self._patience_until = ended + (0 if deviates else AUDIT_SHARE) * (ended - began)
 
     async def _audit(self, parts: frozenset[Part] = EVERYTHING) -> bool:
+        began = self._clock()
         try:
             deviates = await self.auditor.audit(parts)
         except Exception as error:
             log.warning("audit node=%s error=%s", self._node_name, error)
             self._again_later(parts)
             return False
-        self._audit_at |= dict.fromkeys(parts, self._clock() + AUDIT_SECONDS)
+        ended = self._clock()
+        self._audit_at |= dict.fromkeys(parts, ended + AUDIT_SECONDS)
+        for part in parts:
+            count = self.audits[part].count if part in self.audits else 0
+            self.audits[part] = Audit(count + 1, ended, ended - began, deviates)
         return deviates
 
     def _again_later(self, parts: Iterable[Part]) -> None:
         at = self._clock() + self._retry_seconds
         self._retry_seconds = min(AUDIT_SECONDS, 2 * self._retry_seconds)
         self._audit_at |= dict.fromkeys(parts, at)
+
+    async def read_again(self, refused: Iterable[Failure]) -> bool:
+        """Read what these refusals contradict, and have them tried again at once; False when they contradict nothing."""
+        identities = [failure.operation.value.identity for failure in refused if isinstance(failure.error, CONTRADICTIONS)]
+        if identities:
+            await self._audit(frozenset(map(part_of, identities)))
+            self._ledger.retry(identities)
+        return bool(identities)
 
     # What was sent.
 
@@ -235,6 +270,7 @@ class Watcher:
             if identity in self._foreign:
                 del self._foreign[identity]
                 self._repairs[str(identity[0]).lower()] += 1
+                self.repaired[str(identity[0]).lower()] += 1
         if report.recreated:  # the kernel removed what lay on the former link
             self._audit_at[Part.NETWORK] = self._clock()
         contradicted = {part_of(f.operation.value.identity) for f in report.failed if isinstance(f.error, CONTRADICTIONS)}

@@ -1,6 +1,6 @@
 """The lab's namespaces and cables: underlay, outside, and a namespace for each node with its uplink.
 
-Everything here is what would be metal and machines elsewhere; it is made once, through the same kernel door as the
+Everything here stands for hardware and machines; it is made once, through the same kernel door as the
 agents use, and never reconciled.
 """
 
@@ -34,7 +34,7 @@ class Machine:
         return self.kernel
 
     def configure_uplink(self) -> None:
-        """What a machine's own network configuration does when its uplink comes up; what is there already is left as it is."""
+        """Apply the machine's own network configuration, as when its uplink comes up; objects that exist stay as they are."""
         kernel = Kernel(self.namespace, self._opener)
         try:
             kernel.apply(diff({}, fragment(self._uplink)))
@@ -63,7 +63,7 @@ class Fabric:
         switch.attach(underlay.OUTSIDE, self.outside)
         ports: list[Value] = []
         for number, (name, machine) in enumerate(self.nodes.items(), 1):
-            _build(machine.kernel, underlay.quiet_machine())
+            _build(machine.kernel, underlay.boot_sysctls())
             switch.attach(name, machine.namespace)
             ports += underlay.port(plan, number, name)
         _build(switch, [*underlay.switch(plan), *ports])

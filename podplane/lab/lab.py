@@ -45,12 +45,14 @@ from podplane.ipam.plan import Plan
 from podplane.kernel import rootfs
 from podplane.kernel.namespace import Namespace, Nursery, Workers
 from podplane.kernel.process import Process, ProcessError, ZygoteProcesses
+from podplane.kubeapi.access import Access
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import AlreadyExists, ApiError
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.informer import Informer
 from podplane.kubeapi.messages import Handler
 from podplane.kubeapi.supervise import Supervisor
+from podplane.kubeapi.transport import HttpTransport
 from podplane.lab import certificates, control_plane, keys, kubeconfig, manifests, preflight, underlay
 from podplane.lab.api_connection import ApiConnection
 from podplane.lab.errors import LabError
@@ -127,14 +129,17 @@ class Lab:
         api = self._api(fabric.underlay.namespace)
         self._serve, self._call = api.handle, api.call
         manager = self._manager(api)
-        client = self._control = self._client(identity.component("podplane"))
+        self._supervisor.add("API over HTTPS", lambda: self._serve_https(fabric.underlay))
+        self._agents_call = self._agents_way()
+        client = self._control = self._client(identity.component("podplane"), self._call)
+        watcher = self._client(identity.component("podplane"), self._agents_call)
         with api.transaction():
             await self._register_nodes(client)
-        self._informers = Informers(client)
+        self._informers = Informers(watcher)
         self._caches = caches = self._informers.caches
-        pods = Informer(client, "pods", Pod)
+        pods = Informer(watcher, "pods", Pod)
         await self._informers.sync()
-        self._record_event = ObjectEvents(Recorder(client, "podplane", utc_now), caches)
+        self._record_event = ObjectEvents(Recorder(watcher, "podplane", utc_now), caches)
         self._publisher = Publisher(client, self._origin, caches.services.objects)
         rootfs.prepare(str(self._folder.run))
         self._reporter.step("nodes", total=self.spec.nodes)
@@ -153,12 +158,18 @@ class Lab:
         self._supervisor.add("publisher", self._publisher.run)
         for name, node in self._nodes.items():
             self._supervisor.add(f"faults of {name}", node.faults.run)
-        self._supervisor.add("API over HTTPS", lambda: self._serve_https(fabric.underlay))
         server = await self._serve_outside(fabric.outside)
         self._supervisor.add("host outside", lambda: self._keep_outside(fabric.outside, server))
         with api.transaction():
             await self._create_pods(client, pods_per_node)
         await self._settle(pods, pods_per_node)
+
+    def _agents_way(self) -> Handler:
+        """How agents and kubelets reach the API: as on a real cluster, or by direct calls, which is quicker."""
+        if not self.spec.agents_over_https:
+            return self._call
+        host, port = self._listener.getsockname()
+        return HttpTransport(Access(host, port, ca=self._certificates.authority))  # each client sends a token of its own
 
     async def _serve_https(self, underlay_machine: Machine) -> None:
         """Serve the API on the host's localhost, and on the underlay, where nodes and pods reach it."""
@@ -182,14 +193,14 @@ class Lab:
         await self._supervisor.run()
 
     def _abandoned(self) -> None:
-        """`up` was ended before the lab was ready: so does the lab."""
+        """`up` ended before the lab was ready: end the lab too."""
         os._exit(1)
 
     def _api(self, gateway: Namespace) -> ApiServer:
         try:
             self._store = store = Store(self._folder.store)
         except StoreError as error:
-            raise LabError(f"{error}: `{self._folder.command('down')} --purge` forgets this lab's state") from None
+            raise LabError(f"{error}: `{self._folder.command('down')} --purge` deletes this lab's state") from None
         self._tokens = Tokens({self._keys.admin: identity.admin()}, self._keys.signing, store)
         is_first = not store.all("namespaces")
         admission = Admission(store, self.plan.cluster)
@@ -205,7 +216,7 @@ class Lab:
         """The controllers, each with an identity of its own."""
         view = StoredView(self._store, utc_now)
         table = controllers(self._certificates.authority, machines={underlay.OUTSIDE})
-        clients = {c.name: self._client(identity.controller(c.name)) for c in table}
+        clients = {c.name: self._client(identity.controller(c.name), self._call) for c in table}
         recorders = {name: (client, Recorder(client, name, utc_now)) for name, client in clients.items()}
         manager = Manager(table, view, recorders, api.transaction)
         api.observe(view.observe)
@@ -213,11 +224,11 @@ class Lab:
         manager.begin()
         return manager
 
-    def _client(self, user: User, handler: Handler | None = None) -> Client:
-        """A client of the API for a part of the lab, with a token of its own; `handler` is what its requests go to."""
+    def _client(self, user: User, handler: Handler) -> Client:
+        """A client of the API for a part of the lab, with a token of its own; `handler` takes its requests."""
         token = secrets.token_urlsafe(TOKEN_BYTES)
         self._tokens.add(token, user)
-        return Client(handler or self._call, token)
+        return Client(handler, token)
 
     # Nodes.
 
@@ -231,7 +242,7 @@ class Lab:
                 raise LabError(f"{manifests.node_name(number)} can't be registered: {error}") from None
 
     async def _start_node(self, name: str, machine: Machine, pods: Mapping[str, Pod], fabric: Fabric) -> None:
-        connection = ApiConnection(name, self._call)
+        connection = ApiConnection(name, self._agents_call)
         client = self._client(identity.node(name), connection)
         node = self._nodes[name] = LabNode(
             name,
@@ -275,12 +286,15 @@ class Lab:
 
     def _start_outside(self, outside: Namespace) -> None:
         """The host outside runs the pods that are given to it by name, in its own network."""
-        client, ips = self._client(identity.node(underlay.OUTSIDE)), tuple(map(str, underlay.outside_ips(self.plan)))
+        client, ips = (
+            self._client(identity.node(underlay.OUTSIDE), self._agents_call),
+            tuple(map(str, underlay.outside_ips(self.plan))),
+        )
         network = NoPodNetwork(underlay.OUTSIDE)
         self._kubelets[underlay.OUTSIDE] = self._kubelet(underlay.OUTSIDE, ips, outside, network, client)
 
     def _origin(self) -> Namespace:
-        """Where connections from the host enter the cluster: the first node's network."""
+        """The namespace from which connections of the host enter the cluster: the first node's."""
         return next(iter(self._nodes.values())).machine.namespace
 
     def _changed(self, kind: type[Model], old: Any, new: Any) -> None:
@@ -295,7 +309,7 @@ class Lab:
             self._publisher.service_changed(old, new)
 
     async def _register_again(self, node: Node) -> None:
-        """The machine is there still: as a kubelet does, it registers again, and its pods keep their addresses."""
+        """A node was deleted, and its machine still runs: it registers again as a kubelet does, and its pods keep their addresses."""
         number = list(self._nodes).index(node.metadata.name) + 1
         manifest = control_plane.node(number, self.plan)
         manifest["spec"]["podCIDRs"] = list(node.spec.pod_cidrs)
@@ -312,7 +326,7 @@ class Lab:
         return list(pods.objects.values())
 
     def _reserve_addresses(self, _: Informer[Pod], pods: list[Pod]) -> None:
-        """Pods of the last run keep their addresses, whichever of them asks first."""
+        """Reserve the addresses of pods of the last run, whichever of them is attached first."""
         for pod in pods:
             node = self._nodes.get(pod.spec.node_name)
             if node is not None and not pod.spec.host_network and pod.ips and pod.status.phase not in OVER:
@@ -360,7 +374,7 @@ class Lab:
             process = await self._serve_outside(outside)
 
     async def _serve_outside(self, outside: Namespace) -> Process:
-        """The host outside serves too, so that pods have somebody to talk to there."""
+        """Start an echo server on the host outside, as a destination for pods."""
         process = self._processes.spawn(
             [ECHO_IMAGE], (self._null,) * 3, netns=outside.fd, env={"PATH": PATH}, hostname=underlay.OUTSIDE
         )
@@ -397,7 +411,7 @@ def body(
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
     async def main() -> None:
-        gc.disable()  # a start makes objects that stay: looking for garbage among them is for nothing
+        gc.disable()  # a start makes objects that stay: a garbage collection among them frees nothing
         lab = Lab(spec, folder, zygote, listener, reporter)
         await lab.start(pods_per_node)
         await lab.run()

@@ -12,6 +12,8 @@ PUBLISH, PUBLISHED = "podplane.dev/publish", "podplane.dev/published"
 """Service annotations: which of its ports are wished for on the localhost of a lab's host (`8080:80,…`); which are there, or why not."""
 ROUTE_PROTOCOL = 80
 """rtm_protocol of every route and rule that podplane owns (not in iproute2's rt_protos, so shown as a number)."""
+AGENT_PORT = 10256
+"""Where a node's agent answers over HTTP, on all of the node's addresses: kube-proxy's health port."""
 
 
 class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -36,7 +36,9 @@ def plan(sandbox: Sandbox, view: View, config: NetworkConfig) -> Fragment:
         return {}
     ips = [ipaddress.ip_address(ip) for ip in sandbox.ips]
     mac = mac_of(ips[0])
-    return fragment([*_node_side(sandbox, ips, mac, config), *_pod_side(sandbox, ips, view.node, config)])
+    return fragment(
+        [*_node_side(sandbox, ips, mac, config), *_pod_side(sandbox, ips, view.node, _has_default_routes(sandbox, view))]
+    )
 
 
 def _node_side(sandbox: Sandbox, ips: list[IPAddress], mac: str, config: NetworkConfig) -> list[Value]:
@@ -52,7 +54,12 @@ def _node_side(sandbox: Sandbox, ips: list[IPAddress], mac: str, config: Network
     return [veth, *(Neighbour(link=config.bridge, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL) for ip in ips)]
 
 
-def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node, config: NetworkConfig) -> list[Value]:
+def _has_default_routes(sandbox: Sandbox, view: View) -> bool:
+    """Of the interfaces of a pod the one that was attached first."""
+    return next((one.ifname for one in view.sandboxes.values() if one.netns == sandbox.netns), sandbox.ifname) == sandbox.ifname
+
+
+def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node, has_default_routes: bool) -> list[Value]:
     netns, ifname = sandbox.netns, sandbox.ifname
     values: list[Value] = [
         Sysctl(netns=netns, name=f"net.ipv6.conf.default.{name}", value=value) for name, value in QUIET_IPV6.items()
@@ -65,14 +72,10 @@ def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node, config: Networ
         values += [
             Address(netns=netns, link=ifname, ip=ip, prefix_length=block.prefixlen),
             Neighbour(netns=netns, link=ifname, ip=gateway, mac=gateway_mac, protocol=ROUTE_PROTOCOL),
-            Route(
-                netns=netns,
-                destination=DEFAULT[ip.version],
-                gateway=gateway,
-                link=ifname,
-                protocol=ROUTE_PROTOCOL,
-            ),
         ]
+        if has_default_routes:
+            destination = DEFAULT[ip.version]
+            values.append(Route(netns=netns, destination=destination, gateway=gateway, link=ifname, protocol=ROUTE_PROTOCOL))
     return values
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+import math
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -73,6 +74,7 @@ class Ledger:
         self._due: dict[Identity, None] = {}
         self._sent: set[Identity] = set()
         self._refused: dict[Identity, Refused] = {}
+        self._no_retry_before = math.inf
         self._readings: list[Reading] = []
         self.sysctls: dict[str, str] = {}
         """The desired sysctls of the node's own namespace: name → value."""
@@ -165,7 +167,8 @@ class Ledger:
             before = self._refused.get(identity)
             self._sent.discard(identity)
             self._written(identity)
-            if identity not in self._deviations:
+            if identity not in self._deviations:  # it is not wanted any more, and was never there
+                settled.append(identity)
                 continue
             if failure.operation.new != self.desired.get(identity):
                 self._due[identity] = None  # something else is wanted by now
@@ -173,6 +176,7 @@ class Ledger:
             tries = before.tries + 1 if before else 1
             wait = min(MAX_RETRY_SECONDS, RETRY_SECONDS * 2 ** min(tries - 1, 16))
             self._refused[identity] = Refused(failure.error, before.since if before else now, tries, now + wait)
+            self._no_retry_before = min(self._no_retry_before, now + wait)
             settled.append(identity)
         return settled
 
@@ -183,9 +187,20 @@ class Ledger:
     # What was refused.
 
     def release_retries(self, now: float, *, every: bool = False) -> None:
-        """Make due what was refused and may be tried again by now, or `every` refused object (the world changed)."""
-        for identity, refused in self._refused.items():
-            if (every or refused.next_try <= now) and identity not in self._sent and identity in self._deviations:
+        """Make due what was refused and may be tried again by now, or `every` refused object (the world changed).
+
+        Costs nothing while no refused object may be tried again: thousands may be refused, and this is called all the time.
+        """
+        if not every and now < self._no_retry_before:
+            return
+        self.retry(identity for identity, refused in self._refused.items() if every or refused.next_try <= now)
+        first = self.next_retry()
+        self._no_retry_before = math.inf if first is None else first
+
+    def retry(self, identities: Iterable[Identity]) -> None:
+        """Make due what was refused of these, without waiting for the time of the next try."""
+        for identity in identities:
+            if identity in self._refused and identity not in self._sent and identity in self._deviations:
                 self._due[identity] = None
 
     def next_retry(self) -> float | None:
@@ -197,6 +212,10 @@ class Ledger:
     def refusal(self, identity: Identity) -> Refused | None:
         """Why the kernel does not hold an object as desired, if it refused it."""
         return self._refused.get(identity)
+
+    def refused_operation(self, identity: Identity) -> Operation:
+        """What the kernel would have to do for an object that it refused."""
+        return Operation(self._deviations[identity], self.desired.get(identity))
 
     @property
     def refused(self) -> Mapping[Identity, Refused]:
@@ -269,6 +288,11 @@ class Ledger:
         if identity in self._deviations:
             return Status.PENDING
         return Status.DONE if identity in self.desired else Status.UNKNOWN
+
+    @property
+    def deviations(self) -> Mapping[Identity, Value | None]:
+        """What the kernel is known to hold otherwise than desired, with what it holds instead (None: nothing)."""
+        return self._deviations
 
     def is_deviating(self, identity: Identity) -> bool:
         """Is the kernel known to hold it otherwise than desired?"""

@@ -65,7 +65,7 @@ def test_the_last_ipv4_address_of_a_link_takes_its_routes_silently(machine: Mach
     host, kernel, monitor = machine
     host.delete(ADDRESS4)
     gone = [Observation(ADDRESS4.identity, None), Observation(NEIGHBOUR.identity, None)]
-    assert monitor.changes() == Changes(gone, {"cbr0": LinkEvent(True, True, is_uncertain=True)}, False)
+    assert monitor.changes() == Changes(gone, {"cbr0": LinkEvent(True, True, may_have_lost=True)}, False)
     left = kernel.read(OWNER)
     assert ROUTE4.identity not in left and ROUTE6.identity in left
 
