@@ -111,8 +111,7 @@ class Agent:
         """Take the cluster as the caches have it, and make the kernel agree with it.
 
         `attached` are the pods that an agent before this one attached, with their addresses, and `advertised` the Services
-        whose addresses
-        it advertised: their network stays as it is.
+        whose addresses it advertised: their network stays as it is.
         """
         self.watcher.start()
         found = await self.watcher.auditor.read_all()
@@ -145,19 +144,21 @@ class Agent:
 
     async def advertise(self, path: str) -> None:
         """Answer on the uplink for the load balancer addresses of a Service, and tell the neighbours; called again, it
-        tells them again."""
+        tells them again. Raises the kernel's error when it refuses that."""
         self._advertised.add(path)
         await self._apply(AdvertisementKey(path))
         await self._effects.run()
 
     async def withdraw(self, path: str) -> None:
-        """Answer for them no more."""
+        """Answer for them no more. Raises the kernel's error when it still answers, or may."""
         self._advertised.discard(path)
         await self._apply(AdvertisementKey(path))
 
     async def _apply(self, key: Key) -> None:
         changed = self.planner.plan(key)
-        await self.writer.settled([*changed, *self.ledger.desired.fragment(key)])
+        failed = await self.writer.settled([*changed, *self.ledger.desired.fragment(key)])
+        if failed:
+            raise failed[0].error
 
     # What it does.
 
@@ -197,7 +198,7 @@ class Agent:
         began = self._clock()
         await self.planner.replan(Pause())
         self.writer.wake()
-        await self.writer.idle()
+        await self.writer.caught_up()
         await self._effects.run()
         self._reconciled_at = self._clock()
         self.reconciles.add(self._reconciled_at - began)
@@ -210,7 +211,7 @@ class Agent:
         """Look at what the kernel does not notify, read what is due to be read, and wait until what comes of it is sent."""
         await self.watcher.poll()
         self.writer.wake()
-        await self.writer.idle()
+        await self.writer.caught_up()
         await self._effects.run()
 
     def _sent(self, report: Report) -> None:
@@ -232,7 +233,10 @@ class Agent:
                 yield from ((key, failure.error) for key in self.ledger.desired.owners(identity))
 
     def _notified(self) -> None:
-        self.watcher.take_notifications()
+        try:
+            self.watcher.take_notifications()
+        except Exception:
+            log.exception("notifications node=%s", self.view.node_name)
         self.writer.wake()
 
     def _repaired(self, message: str, has_tables: bool) -> None:

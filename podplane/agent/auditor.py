@@ -2,8 +2,8 @@
 foreign change.
 
 Everything is read at the start, after a refusal that contradicts what is known, and every 60 seconds; tables after a
-foreign commit; the network of the
-node after link events that a notification can't describe in full; a pod's namespace when its link loses the carrier (see `watcher`).
+foreign commit; the network of the node after link events that a notification can't describe in full; a pod's namespace
+when its link loses the carrier (see `watcher`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from podplane.agent.pause import Pause
 from podplane.state.ledger import Ledger, Reading
 from podplane.state.nft import NftValue, Set, Table
 from podplane.state.operations import Operation
-from podplane.state.ownership import Ownership
+from podplane.state.ownership import Ownership, is_foreign
 from podplane.state.value import Identity, Value
 
 log = logging.getLogger(__name__)
-LARGE = 5000
+LARGE = 500
 """So many values take long to read: that happens in a thread."""
 
 
@@ -67,7 +67,7 @@ class Auditor:
 
     def rebuild_outgrown(self, found: Mapping[Identity, Value]) -> None:
         """Of what was found before it was known what is wanted: delete tables whose sets have another shape, and know of it."""
-        left = self._without_outgrown(found)
+        left = self._without(found, self._outgrown(found))
         for identity in found if left is not found else ():
             if identity not in left:
                 self._ledger.observe(identity, None)
@@ -91,9 +91,11 @@ class Auditor:
         """Read a pod's namespace and correct what is known of it; does anything deviate that was not known to?"""
         async with self._reading:
             wanted = self._ledger.desired
-            found = {
-                i: value for i, value in self._kernel.read_namespace(netns).items() if i in wanted
-            }  # the rest is the pod's own
+            found = {  # the rest is the pod's own
+                identity: value
+                for identity, value in self._kernel.read_namespace(netns).items()
+                if identity in wanted and not is_foreign(wanted[identity], value)
+            }
             reading = self._ledger.begin_reading()
             return await self._compare(reading, found, lambda identity: identity[1] == netns and identity[0] != "Sysctl")
 
@@ -106,27 +108,32 @@ class Auditor:
         return deviates
 
     async def _read(self, parts: frozenset[Part]) -> Mapping[Identity, Value]:
-        tables = self._ownership.tables if Part.TABLES in parts else frozenset()
-        owner = msgspec.structs.replace(self._ownership, tables=tables)
         if len(self._ledger.desired) >= LARGE:
-            found: Mapping[Identity, Value] = await asyncio.to_thread(self._kernel.read, owner)
+            found, outgrown = await asyncio.to_thread(self._read_parts, parts)
         else:
-            found = self._kernel.read(owner)
-        found = {identity: value for identity, value in found.items() if part_of(identity) in parts}
-        return self._without_outgrown(found)
+            found, outgrown = self._read_parts(parts)
+        return self._without(found, outgrown)
 
-    def _without_outgrown(self, found: Mapping[Identity, Value]) -> Mapping[Identity, Value]:
-        """Without tables that have a set of another shape than is wanted, as of another version of this program: those are
-        made anew.
+    def _read_parts(self, parts: frozenset[Part]) -> tuple[Mapping[Identity, Value], list[Set]]:
+        """What is there of these parts, and the sets that have outgrown their shape; may be called in any thread."""
+        tables = self._ownership.tables if Part.TABLES in parts else frozenset()
+        found = self._kernel.read(msgspec.structs.replace(self._ownership, tables=tables))
+        if parts != EVERYTHING:
+            found = {identity: value for identity, value in found.items() if part_of(identity) in parts}
+        return found, self._outgrown(found)
 
-        The kernel can't change a set's shape, nor delete one that rules look into.
-        """
+    def _outgrown(self, found: Mapping[Identity, Value]) -> list[Set]:
+        """The sets that are wanted in another shape than they have, as of another version of this program."""
         wanted = self._ledger.desired
         sets = [one for i, value in found.items() if i[0] == "nft set" and isinstance(one := wanted.get(i, value), Set)]
-        outgrown = [one for one in sets if not self._kernel.matches(one, found[one.identity])]
-        if not outgrown:
-            return found
+        return [one for one in sets if not self._kernel.matches(one, found[one.identity])]
+
+    def _without(self, found: Mapping[Identity, Value], outgrown: Iterable[Set]) -> Mapping[Identity, Value]:
+        """Without the tables of these sets: those are made anew. The kernel can't change a set's shape, nor delete a set that
+        rules look into."""
         tables = {(one.family, one.table) for one in outgrown}
+        if not tables:
+            return found
         names = ", ".join(f"{one.table} {one.name}" for one in outgrown)
         log.warning("audit node=%s tables are made anew because these sets changed their shape: %s", self._node_name, names)
         self._kernel.apply([Operation(Table(family=family, table=table), None) for family, table in sorted(tables)])

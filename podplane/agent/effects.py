@@ -8,6 +8,7 @@ import logging
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
+from podplane.kernel.netlink import DumpInterrupted
 from podplane.state.conntrack import Allowed, Frontend, Target
 from podplane.state.effects import Announce, Effect, FlushConntrack
 from podplane.state.value import IPAddress
@@ -57,10 +58,14 @@ class Effects:
         async with self._busy:
             if self._stale:
                 stale, self._stale = self._stale, {}
-                await asyncio.to_thread(self._flush, stale)
+                if not await asyncio.to_thread(self._flush, stale):
+                    self._stale = stale | self._stale  # at the next run; what was added meanwhile is newer
 
-    def _flush(self, stale: Allowed) -> None:
+    def _flush(self, stale: Allowed) -> bool:
+        """Was that done?"""
         try:
             self._kernel.flush_conntrack(stale)
-        except OSError as error:
+        except (OSError, DumpInterrupted) as error:
             log.warning("conntrack node=%s error=%s", self._node_name, error)
+            return False
+        return True

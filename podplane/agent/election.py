@@ -35,6 +35,7 @@ from podplane.model.view import View
 from podplane.services import announce
 
 log = logging.getLogger(__name__)
+WITHDRAWAL_RETRY_SECONDS = 1.0
 CONFLICT_RETRY_SECONDS, REQUEST_TIMEOUT_SECONDS = 0.1, 1.25
 """From a write that was refused to the next try; how long an answer of the API is waited for."""
 MAX_REQUESTS = 8
@@ -52,7 +53,7 @@ class Advertiser(Protocol):
         """Answer ARP and neighbour solicitations for the addresses of this Service, and announce them; again: announce them again."""
 
     async def withdraw(self, path: str) -> None:
-        """Stop advertising them."""
+        """Stop advertising them. Raises when this node may still answer for them."""
 
 
 class RequestKind(enum.Enum):
@@ -84,6 +85,8 @@ class Election:
     _advertised: set[str] = field(default_factory=set)
     """The Services that it advertises, all of which it holds."""
     _advertiser_calls: dict[str, bool] = field(default_factory=dict)
+    _still_answering: set[str] = field(default_factory=set)
+    """Services whose addresses could not be withdrawn: their Leases are kept until they are."""
     """The Services to advertise (True) or to withdraw (False) at the end of this turn."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -206,6 +209,10 @@ class Election:
                 self._requests.begin(
                     (RequestKind.READ_HEARTBEAT, candidacy.holder), partial(self._writer.read, candidacy.holder)
                 )
+            case Step.RELEASE if path in self._still_answering:
+                self._still_answering.remove(path)
+                self._advertiser_calls[path] = False
+                self._mark_due(path)
             case Step.RELEASE if path in self._advertiser_calls:
                 self._mark_due(path)  # once it has withdrawn the addresses
             case Step.RELEASE if candidacy.lease:
@@ -231,6 +238,7 @@ class Election:
         """Advertise a Service, and announce its addresses when that is due."""
         if path not in self._advertised:
             self._advertised.add(path)
+            self._still_answering.discard(path)
             candidacy.announced_ips = ()
             self._requests.begin((RequestKind.RECORD_EVENT, path), partial(self._record_event, service))
         if candidacy.take_announcement(service.load_balancer_ips, now):
@@ -284,13 +292,16 @@ class Election:
             self._lose(path)
 
     async def _call_advertiser(self) -> None:
-        """Advertise and withdraw what was decided in this turn."""
+        """Advertise and withdraw what was decided in this turn. A withdrawal that fails is tried again."""
         calls, self._advertiser_calls = self._advertiser_calls, {}
         advertiser = self.advertiser
         work = [advertiser.advertise(path) if wanted else advertiser.withdraw(path) for path, wanted in calls.items()]
         for path, error in zip(calls, await asyncio.gather(*work, return_exceptions=True), strict=True):
             if isinstance(error, Exception):
                 log.warning("announce node=%s service=%s error=%s", self.node, path, error)
+                if not calls[path]:
+                    self._still_answering.add(path)
+                    self._due[path] = self.clock() + WITHDRAWAL_RETRY_SECONDS
 
     def _renew(self) -> float | None:
         """Renew the heartbeat Lease when that is due and needed; the seconds until the next turn, None when none is needed."""

@@ -27,7 +27,7 @@ from podplane.kernel.errors import Exists, NotFound, Retry
 from podplane.state.ledger import Ledger, Status
 from podplane.state.network import Link, Neighbour, Route, Rule, Sysctl
 from podplane.state.operations import Failure, LinkEvent, Report
-from podplane.state.ownership import Ownership
+from podplane.state.ownership import Ownership, is_foreign
 from podplane.state.value import Identity, Value
 
 log = logging.getLogger(__name__)
@@ -142,12 +142,15 @@ class Watcher:
             self._link_changed(name, event)
 
     def _unless_foreign(self, identity: Identity, value: Value | None) -> Value | None:
-        """What is known to be there of podplane's: an object of somebody else in the place of ours means that ours is not there, and
-        one where none is wanted is left alone. (Of a wanted link the door decides, when it is to be changed.)"""
+        """What is known to be there of podplane's: an object of somebody else in the place of ours means that ours is not there,
+        and one where none is wanted is left alone."""
+        wanted = self._ledger.desired.get(identity)
+        if value is not None and wanted is not None:
+            return None if is_foreign(wanted, value) else value
         match value:
             case Route() | Neighbour() | Rule() if value.protocol != self.ownership.route_protocol:
                 return None
-            case Link() if identity not in self._ledger.desired and not self.ownership.owns_link(value.name, value.alias):
+            case Link() if not self.ownership.owns_link(value.name, value.alias):
                 return None
         return value
 
@@ -169,9 +172,11 @@ class Watcher:
         """Look at what the kernel does not notify, and read what is due to be read."""
         now = self._clock()
         self._ledger.release_retries(now)
-        self._look_at_sysctls()
-        self._look_at_proxies()
-        self._foreign_commit |= self._kernel.foreign_commit()
+        for poll in (self._poll_sysctls, self._poll_proxies, self._poll_generation):
+            try:
+                poll()
+            except Exception as error:  # the next poll comes soon, and the others go on
+                log.warning("poll node=%s error=%s", self._node_name, error)
         self._choose_pod(now)
         for netns in list(self._pods_to_read):
             del self._pods_to_read[netns]
@@ -191,19 +196,22 @@ class Watcher:
                 sysctl = Sysctl(name=name, value=changed.get(name, value))
                 self._ledger.observe(sysctl.identity, sysctl)
 
-    def _look_at_sysctls(self) -> None:
+    def _poll_sysctls(self) -> None:
         for name, value in self._watch_sysctls().changed(self._ledger.sysctls).items():
             sysctl = Sysctl(name=name, value=value)
             if self._ledger.observe(sysctl.identity, sysctl):
                 self._foreign_change((sysctl.identity,))
 
-    def _look_at_proxies(self) -> None:
+    def _poll_proxies(self) -> None:
         if not self._ledger.proxies:
             return
         found = self._kernel.read_proxies(self.ownership)
         for identity in (*self._ledger.proxies, *(identity for identity in found if identity not in self._ledger.proxies)):
             if self._ledger.observe(identity, found.get(identity)):
                 self._foreign_change((identity,))
+
+    def _poll_generation(self) -> None:
+        self._foreign_commit |= self._kernel.foreign_commit()
 
     def _choose_pod(self, now: float) -> None:
         """Have one pod's namespace read, so that each is read once in AUDIT_SECONDS (with very many pods: one a poll)."""

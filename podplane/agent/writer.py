@@ -1,16 +1,15 @@
 """The one writer of a node's kernel state: takes what is due from the ledger, sends it in slices, and brings back what
 became of it.
 
-Operations are computed by the ledger when they are sent. A large change is sent in slices, with a turn for other tasks
-between them; what somebody waits for
-(`settled`) and nothing in flight concerns goes in between. Removing links makes the kernel wait for its readers, some 20
-ms, so that happens in
-a thread.
+Operations are computed by the ledger when they are sent. A large change is sent in slices, with turns for other tasks
+between them; what somebody waits for (`settled`) and nothing in flight concerns goes in between. Removing links makes the
+kernel wait for its readers, some 20 ms, so that happens in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol
@@ -27,6 +26,10 @@ REFUSALS_LOGGED = 3
 """Of all that the kernel refuses of one take, so many reasons are logged."""
 TAKEN_AT_ONCE = 2000
 """So many operations are computed in some milliseconds."""
+
+
+class Interrupted(Exception):
+    """What was to be sent was not: it is still due."""
 
 
 class Sink(Protocol):
@@ -62,6 +65,7 @@ class Writer:
         self._urgent: dict[Identity, None] = {}
         self._detached: dict[str, asyncio.Event] = {}
         self._task: asyncio.Task[None] | None = None
+        self._round = asyncio.Event()
         self._refused = 0
         self._refusals: list[Failure] = []
         self.operations_applied = self.operations_refused = 0
@@ -73,7 +77,7 @@ class Writer:
             self._task = asyncio.get_running_loop().create_task(self._drain(), name=f"writer {self._node_name}")
 
     async def settled(self, identities: Collection[Identity]) -> list[Failure]:
-        """Wait until nothing of these is pending; what the kernel refused of them."""
+        """Wait until nothing of these is pending; what the kernel refused of them. Interrupted when the writer ended early."""
         waiter = _Waiter(self._ledger.unsettled(identities))
         if waiter.remaining:
             for identity in waiter.remaining:
@@ -81,6 +85,8 @@ class Writer:
                 self._urgent[identity] = None
             self.wake()
             await waiter.done.wait()
+            if waiter.is_interrupted:
+                raise Interrupted("the writer ended before this was sent")
         return [failure for identity in identities if (failure := self._failure(identity)) is not None]
 
     def _failure(self, identity: Identity) -> Failure | None:
@@ -104,6 +110,12 @@ class Writer:
         while self._task is not None:
             await asyncio.wait([self._task])
 
+    async def caught_up(self) -> None:
+        """Wait until what is due or in flight now was sent, whatever comes meanwhile."""
+        for _ in range(2):  # the round that is under way may have taken what is due already
+            if self._task is not None:
+                await self._round.wait()
+
     async def _drain(self) -> None:
         try:
             while True:
@@ -111,10 +123,22 @@ class Writer:
                 if not self._ledger.has_due:
                     break
                 self._prepare()
+                applied = self.operations_applied
                 await self._send(await self._take())
                 self._log_refusals()
+                ended, self._round = self._round, asyncio.Event()
+                ended.set()
+                if self.operations_applied == applied:
+                    await asyncio.sleep(0)  # nothing was achieved: others have a turn, whatever comes next
+        except Exception:
+            log.exception("apply node=%s", self._node_name)
+            self._ledger.interrupt()
+            for waiter in itertools.chain(*self._waiters.values()):
+                waiter.is_interrupted = True
         finally:
             self._task = None
+            self._round.set()
+            self._round = asyncio.Event()
             for waiter in {id(one): one for row in self._waiters.values() for one in row}.values():
                 waiter.done.set()
             self._waiters.clear()
@@ -137,9 +161,11 @@ class Writer:
     def _forget_detached(self) -> None:
         detached, self._detached = self._detached, {}
         for netns, is_forgotten in detached.items():
-            self._kernel.detach(netns)
-            self._notify(self._ledger.vanish(netns))
-            is_forgotten.set()
+            try:
+                self._kernel.detach(netns)
+                self._notify(self._ledger.vanish(netns))
+            finally:
+                is_forgotten.set()
 
     async def _send(self, operations: list[Operation]) -> None:
         removals = [operation for operation in operations if _takes_long(operation)]
@@ -164,16 +190,18 @@ class Writer:
         return report
 
     async def _send_slices(self, operations: list[Operation]) -> None:
-        left = len(operations)
+        left, pause = len(operations), Pause()
         for report in self._guarded_steps(operations) if operations else ():
             self._acknowledge(report)
             left -= len(report.applied) + len(report.failed)
             if left:
-                await asyncio.sleep(0)
+                await pause()
                 self._send_urgent()
 
     def _send_urgent(self) -> None:
         """What somebody waits for goes between two slices, unless it waits for one of them."""
+        if not self._urgent:
+            return
         urgent, self._urgent = list(self._urgent), {}
         operations = self._ledger.take(urgent)
         for report in self._guarded_steps(operations) if operations else ():
@@ -231,6 +259,7 @@ class _Waiter:
     def __init__(self, remaining: set[Identity]) -> None:
         self.remaining = remaining
         self.done = asyncio.Event()
+        self.is_interrupted = False
 
 
 def _takes_long(operation: Operation) -> bool:

@@ -307,6 +307,7 @@ class Kernel:
         self._opener = opener
         self._namespaces: dict[str, Namespace] = {HOST: namespace}
         self._rtnl = opener.rtnl(namespace, self._fd)
+        self._polled: NetworkPart | None = None
         self._nft: NftPart | None = None
         self._former_sysctls: dict[Identity, str] = {}
 
@@ -334,8 +335,13 @@ class Kernel:
         return {value.identity: value for value in values}
 
     def read_proxies(self, owner: Ownership) -> dict[Identity, Value]:
-        """The proxies of this owner in the node's own namespace: cheap enough to be polled."""
-        return self._rtnl.read_proxies(owner)
+        """The proxies of this owner in the node's own namespace: cheap enough to be polled.
+
+        May be called while another thread applies changes: it reads over a socket of its own.
+        """
+        if self._polled is None:
+            self._polled = self._opener.rtnl(self._namespaces[HOST], self._fd)
+        return self._polled.read_proxies(owner)
 
     def sysctl_watch(self, names: Iterable[str]) -> SysctlWatch:
         """A watch of sysctls of the node's own namespace."""
@@ -344,6 +350,8 @@ class Kernel:
     def close(self) -> None:
         """Let go of the sockets; what the kernel holds stays."""
         self._rtnl.close()
+        if self._polled is not None:
+            self._polled.close()
         if self._nft is not None:
             self._nft.close()
 
@@ -371,7 +379,8 @@ class Kernel:
         for start in range(0, len(operations), SORTED_AT_ONCE):
             report = Report()
             self._sort(operations[start : start + SORTED_AT_ONCE], work, report)
-            yield report
+            if len(operations) > SORTED_AT_ONCE or report.applied or report.failed:
+                yield report
         late: dict[str, list[Operation]] = {}
         opened: dict[str, Part] = {}
         try:

@@ -4,14 +4,13 @@
     deviations   identity → what the kernel is known to hold instead (None: nothing), by acknowledgement or by reading
 
 An object is *done* when the kernel is known to hold it as desired: that costs no memory beside the desired value itself,
-so a set with a million
-elements has no million status objects. An object that deviates is *pending* (to be sent, or sent and not acknowledged yet)
-or *refused* (the kernel said no:
-why, since when, how often, and when it is tried again). What the kernel holds of ours that nobody wants is a deviation too.
+so a set with a million elements has no million status objects. An object that deviates is *pending* (to be sent, or sent
+and not acknowledged yet) or *refused* (the kernel said no: why, since when, how often, and when it is tried again). What
+the kernel holds of ours that nobody wants is a deviation too.
 
 Operations are computed by `take`, when they are sent, against what is known at that moment. One writer sends them and
-brings the report back
-(`acknowledge`). Readers of the kernel correct what is known (`observe`, `Reading`). Nothing here does I/O.
+brings the report back (`acknowledge`). Readers of the kernel correct what is known (`observe`, `Reading`). Nothing here
+does I/O.
 """
 
 from __future__ import annotations
@@ -55,13 +54,13 @@ class Refused:
 
 @dataclass(slots=True, eq=False)
 class Reading:
-    """One reading of the kernel, from before the first dump to after the last: what was written meanwhile is not judged by
-    it."""
+    """One reading of the kernel, from before the first dump to after the last: what was written meanwhile, or notified, is
+    not judged by it."""
 
     written: set[Identity] = field(default_factory=set)
 
 
-_AS_DESIRED = object()
+_AS_DESIRED, _NOTHING = object(), object()
 
 
 class Ledger:
@@ -73,6 +72,8 @@ class Ledger:
         self._deviations: dict[Identity, Value | None] = {}
         self._due: dict[Identity, None] = {}
         self._sent: set[Identity] = set()
+        self._seen_meanwhile: dict[Identity, Value | None] = {}
+        """What was last observed of an object that is being sent."""
         self._refused: dict[Identity, Refused] = {}
         self._no_retry_before = math.inf
         self._readings: list[Reading] = []
@@ -146,31 +147,40 @@ class Ledger:
                 continue
             del self._due[identity]
             self._sent.add(identity)
-            known, wanted = self._deviations[identity], self.desired.get(identity)
-            if wanted is None and _goes_down_first(known):
-                wanted = msgspec.structs.replace(known, up=False)  # type: ignore[type-var]  # a link
-            operations.append(Operation(known, wanted))
+            operations.append(self._operation(identity))
+        if not self._due:
+            self._due.clear()  # a dict from which all was deleted keeps its size, and costs that when it is iterated
         return operations
+
+    def _operation(self, identity: Identity) -> Operation:
+        """What is to be done next about an object that deviates."""
+        known, wanted = self._deviations[identity], self.desired.get(identity)
+        if wanted is None and _goes_down_first(known):
+            wanted = msgspec.structs.replace(known, up=False)  # type: ignore[type-var]  # a link
+        return Operation(known, wanted)
 
     def acknowledge(self, report: Report, now: float) -> list[Identity]:
         """What became of operations that were taken; the identities that are settled by it, done or refused."""
         settled = []
         for operation in report.applied:
             identity = operation.value.identity
-            self._sent.discard(identity)
-            self._written(identity)
+            self._not_on_its_way(identity)
             self._note(identity, operation.new)
             if identity not in self._due or identity not in self.desired:
                 settled.append(identity)
         for failure in report.failed:
             identity = failure.operation.value.identity
             before = self._refused.get(identity)
-            self._sent.discard(identity)
-            self._written(identity)
+            seen = self._not_on_its_way(identity)
+            if seen is not _NOTHING and seen != failure.operation.old:  # the kernel holds something else by now
+                self._note(identity, seen)  # type: ignore[arg-type]  # the sentinel is excluded
+                if identity not in self._deviations:
+                    settled.append(identity)
+                continue
             if identity not in self._deviations:  # it is not wanted any more, and was never there
                 settled.append(identity)
                 continue
-            if failure.operation.new != self.desired.get(identity):
+            if failure.operation.new != self._operation(identity).new:
                 self._due[identity] = None  # something else is wanted by now
                 continue
             tries = before.tries + 1 if before else 1
@@ -179,6 +189,19 @@ class Ledger:
             self._no_retry_before = min(self._no_retry_before, now + wait)
             settled.append(identity)
         return settled
+
+    def interrupt(self) -> None:
+        """Nobody sends any more: what was taken and not acknowledged is due again."""
+        for identity in self._sent & self._deviations.keys():
+            self._due[identity] = None
+        self._sent.clear()
+        self._seen_meanwhile.clear()
+
+    def _not_on_its_way(self, identity: Identity) -> object:
+        """The kernel answered about an object that was sent; what was observed of it meanwhile."""
+        self._sent.discard(identity)
+        self._written(identity)
+        return self._seen_meanwhile.pop(identity, _NOTHING)
 
     def _written(self, identity: Identity) -> None:
         for reading in self._readings:
@@ -228,10 +251,16 @@ class Ledger:
         """The kernel holds `found`, whoever made it; does that deviate from what is wanted, though the object was as desired?
 
         Of an object that deviated already, this corrects what is known, and is no news: it is to be changed anyway. Of
-        an object that is being sent the report is awaited: the observation may be older than that.
+        an object that is being sent the report is awaited: the observation may be older than that, and counts only when
+        the operation failed. Readings that are under way began before, and do not judge the object.
         """
+        self._written(identity)
         if identity in self._sent:
+            self._seen_meanwhile[identity] = found
             return False
+        return self._correct(identity, found)
+
+    def _correct(self, identity: Identity, found: Value | None) -> bool:
         known = self._deviations.get(identity, _AS_DESIRED)
         if known is not _AS_DESIRED and known == found:
             return False
@@ -272,10 +301,10 @@ class Ledger:
         """
         try:
             for slice_ in _sliced(found.items()):
-                yield [i for i, value in slice_ if i not in reading.written and self.observe(i, value)]
+                yield [i for i, value in slice_ if i not in reading.written and self._correct(i, value)]
             for part in _sliced((*self.desired, *self._deviations)):
                 missing = (i for i in part if i not in found and i not in reading.written and in_scope(i))
-                yield [identity for identity in missing if self.observe(identity, None)]
+                yield [identity for identity in missing if self._correct(identity, None)]
         finally:
             self._readings.remove(reading)
 

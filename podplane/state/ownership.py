@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import msgspec
 
+from podplane.state.network import Link, Neighbour, Proxy, Route, Rule
+from podplane.state.value import Value
+
 MARK = "podplane"
 """First word of the alias of each link that podplane made."""
 
@@ -26,6 +29,15 @@ def link_alias(name: str = "") -> str:
 def is_marked(alias: str) -> bool:
     """Is this the alias of a link that podplane made?"""
     return alias == MARK or alias.startswith(MARK + " ")
+
+
+def is_foreign(wanted: Value, present: Value) -> bool:
+    """Is what is there somebody else's? `wanted` tells the mark that one of podplane's would have; without a mark, nothing is foreign."""
+    if isinstance(wanted, Link) and isinstance(present, Link):
+        return is_marked(wanted.alias) and not is_marked(present.alias)
+    if isinstance(wanted, Route | Neighbour | Proxy | Rule) and isinstance(present, Route | Neighbour | Proxy | Rule):
+        return wanted.protocol not in (0, present.protocol)
+    return False
 
 
 class Ownership(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,13 +13,13 @@ import msgspec
 
 from podplane.kernel.errors import KernelError, NotFound, from_errno
 from podplane.kernel.fakes.objects import Objects
-from podplane.kernel.rtnl.conflicts import GONE, ForeignObject, blocking_link, creation_error, foreign_error, is_foreign
+from podplane.kernel.rtnl.conflicts import GONE, ForeignObject, blocking_link, creation_error, foreign_error
 from podplane.kernel.rtnl.matching import must_recreate
 from podplane.kernel.rtnl.reading import has_protocol
 from podplane.kernel.rtnl.table import RANK
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule
 from podplane.state.operations import Failure, Operation, Report
-from podplane.state.ownership import Ownership, is_marked
+from podplane.state.ownership import Ownership, is_foreign, is_marked
 from podplane.state.value import Identity, IPAddress, Value
 
 MISSING: dict[type[Value], int] = {

@@ -131,7 +131,8 @@ def units(operations: Sequence[Operation], sets: dict[SetKey, Set], find: Find, 
     by_kind = Sorted()
     for start in range(0, len(operations), OPERATIONS_AT_ONCE):
         by_kind.add(operations[start : start + OPERATIONS_AT_ONCE])
-        yield None
+        if len(operations) > OPERATIONS_AT_ONCE:
+            yield None
     for operation in by_kind.tables:
         yield from _table(operation, report)
     for operation in by_kind.sets:

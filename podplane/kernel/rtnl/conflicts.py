@@ -20,7 +20,7 @@ from podplane.kernel.errors import Exists
 from podplane.kernel.rtnl.matching import matches
 from podplane.kernel.text import ip
 from podplane.state.network import Link, Neighbour, Proxy, Route, Rule
-from podplane.state.ownership import is_marked
+from podplane.state.ownership import is_foreign
 from podplane.state.value import Value
 
 GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO, errno.ENETUNREACH})
@@ -32,15 +32,6 @@ COMMANDS: dict[type[Value], str] = {
     Proxy: "ip neigh delete proxy",
     Rule: "ip rule delete",
 }
-
-
-def is_foreign(wanted: Value, present: Value) -> bool:
-    """Is what is there somebody else's? `wanted` tells the mark that one of podplane's would have; without a mark, nothing is foreign."""
-    if isinstance(wanted, Link) and isinstance(present, Link):
-        return is_marked(wanted.alias) and not is_marked(present.alias)
-    if isinstance(wanted, Route | Neighbour | Proxy | Rule) and isinstance(present, Route | Neighbour | Proxy | Rule):
-        return wanted.protocol not in (0, present.protocol)
-    return False
 
 
 def creation_error(wanted: Value, present: Value) -> Exists | None:

@@ -79,6 +79,7 @@ class Monitor:
         self._changed_links: dict[int, bytes] = {}
         self._reported: dict[str, LinkEvent] = {}
         self._observed: dict[Identity, Value | None] = {}
+        self._is_lost = False
         self._begin()
 
     def fileno(self) -> int:
@@ -95,7 +96,22 @@ class Monitor:
         if port != self._filtered_port:
             filter.attach(self._socket, self._owner.route_protocol, port)
             self._filtered_port = port
-        lost = False
+        try:
+            self._take_datagrams()
+        except BaseException:
+            self._is_lost = True  # what was in them is not known; until the links are known again, the loss is not forgotten
+            raise
+        lost = self._is_lost
+        if lost:
+            self._begin()
+            self._is_lost = False
+        self._observe_links()
+        observations = [Observation(identity, value) for identity, value in self._observed.items()]
+        changes = Changes([] if lost else observations, {} if lost else self._reported, lost)
+        self._observed, self._reported = {}, {}
+        return changes
+
+    def _take_datagrams(self) -> None:
         for _ in range(MOST_DATAGRAMS):
             try:
                 data = self._socket.recv(DATAGRAM_BYTES)
@@ -104,17 +120,10 @@ class Monitor:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                lost = True
+                self._is_lost = True
                 continue
             for kind, _, _, payload in messages(data):
                 self._take(kind, payload)
-        if lost:
-            self._begin()
-        self._observe_links()
-        observations = [Observation(identity, value) for identity, value in self._observed.items()]
-        changes = Changes([] if lost else observations, {} if lost else self._reported, lost)
-        self._observed, self._reported = {}, {}
-        return changes
 
     def _begin(self) -> None:
         """Know the links as they are."""

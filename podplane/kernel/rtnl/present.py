@@ -15,8 +15,8 @@ from podplane.kernel.errors import NotFound
 from podplane.kernel.netlink import Socket
 from podplane.kernel.rtnl import constants as c
 from podplane.kernel.rtnl import decode, encode
-from podplane.kernel.rtnl.conflicts import is_foreign
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule
+from podplane.state.ownership import is_foreign
 from podplane.state.value import Identity, Value
 
 FIRST_INDEX = 1000

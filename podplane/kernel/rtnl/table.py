@@ -19,12 +19,12 @@ from podplane.kernel.errors import KernelError, NotFound, from_errno
 from podplane.kernel.netlink import BATCH_BYTES, BATCH_MESSAGES, Message, Refusal, Socket
 from podplane.kernel.rtnl import constants as c
 from podplane.kernel.rtnl import decode, encode, reading
-from podplane.kernel.rtnl.conflicts import GONE, ForeignObject, blocking_link, creation_error, foreign_error, is_foreign
+from podplane.kernel.rtnl.conflicts import GONE, ForeignObject, blocking_link, creation_error, foreign_error
 from podplane.kernel.rtnl.matching import must_recreate
 from podplane.kernel.rtnl.present import Links, Present, local_identity
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule
 from podplane.state.operations import Failure, Operation, Report
-from podplane.state.ownership import Ownership, is_marked
+from podplane.state.ownership import Ownership, is_foreign, is_marked
 from podplane.state.value import Identity, Value
 
 DELETE_GROUP = 0x7070_0001

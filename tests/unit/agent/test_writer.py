@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from podplane.agent import pause
 from podplane.agent.writer import Writer
 from podplane.kernel.errors import Denied, Exists, NotFound
 from podplane.state.ledger import Ledger, Status
@@ -150,7 +151,8 @@ async def test_when_no_thread_can_be_started_a_removal_is_refused_and_tried_agai
     assert not rig.kernel.values
 
 
-async def test_what_somebody_waits_for_overtakes_a_large_change() -> None:
+async def test_what_somebody_waits_for_overtakes_a_large_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pause, "TURN_SECONDS", 0)  # each slice counts as a long one
     rig = Rig()
     rig.want("large", *(value(f"n{n}", "1") for n in range(100)))
     rig.writer.wake()
@@ -163,8 +165,9 @@ async def test_what_somebody_waits_for_overtakes_a_large_change() -> None:
     assert len(rig.kernel.values) == 101
 
 
-async def test_other_tasks_have_a_turn_between_the_slices_of_a_large_change() -> None:
+async def test_other_tasks_have_a_turn_between_the_slices_of_a_large_change(monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of turns grows with the size of the change: no turn is longer than a slice of the door."""
+    monkeypatch.setattr(pause, "TURN_SECONDS", 0)  # each slice counts as a long one
 
     async def turns(count: int) -> int:
         rig = Rig()
@@ -221,8 +224,9 @@ async def test_of_thousands_of_refusals_one_line_is_logged(caplog: pytest.LogCap
     assert "refused=2000" in record.getMessage() and record.getMessage().count("Operation not permitted") == 3
 
 
-async def test_who_waits_for_what_is_not_wanted_any_more_waits_no_longer() -> None:
+async def test_who_waits_for_what_is_not_wanted_any_more_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its creation was refused, and meanwhile nobody wants it: it is settled at once, not when all else is sent."""
+    monkeypatch.setattr(pause, "TURN_SECONDS", 0)  # each slice counts as a long one
     rig = Rig()
     rig.kernel.refused = {"a"}
     wanted = value("a", "1")

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from podplane.kernel.rtnl import constants as c
 from podplane.kernel.rtnl import decode, encode, matches
-from podplane.kernel.rtnl.conflicts import ForeignObject, creation_error, is_foreign
+from podplane.kernel.rtnl.conflicts import ForeignObject, creation_error
 from podplane.kernel.rtnl.matching import must_recreate
 from podplane.state.network import Address, Link, Neighbour, Peer, Proxy, Route, Rule, Vxlan
-from podplane.state.ownership import MARK, Ownership, is_marked, link_alias
+from podplane.state.ownership import MARK, Ownership, is_foreign, is_marked, link_alias
 from podplane.state.value import Value
 from tests.unit.kernel import generated as g
 

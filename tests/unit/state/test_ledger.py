@@ -323,3 +323,15 @@ def test_who_told_is_believed(netns: str) -> None:
     book.replace("x", fragment([wanted]))
     book.trust([wanted.identity])
     assert not book.has_due and book.status(wanted.identity) is Status.DONE
+
+
+def test_a_reading_does_not_judge_what_was_notified_after_it_began() -> None:
+    book = ledger()
+    link = Link(name="pp1", kind="veth")
+    book.replace("x", fragment([link]))
+    book.acknowledge(Report(applied=book.take(book.due)), 0.0)
+    reading = book.begin_reading()
+    assert book.observe(link.identity, None)
+    for _ in book.end_reading(reading, {link.identity: link}, lambda identity: True):
+        pass
+    assert book.status(link.identity) is Status.PENDING
