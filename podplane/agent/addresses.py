@@ -13,7 +13,7 @@ Owner = tuple[str, str]
 
 
 class NodeAddresses:
-    """Addresses by owner, and addresses that are kept for pods that had them before. Methods are idempotent for one owner."""
+    """Addresses by owner, and addresses reserved for pods that had them before. Methods are idempotent for one owner."""
 
     def __init__(self, blocks: Iterable[str]) -> None:
         self.blocks = tuple(blocks)
@@ -39,7 +39,7 @@ class NodeAddresses:
                 address = next((ip for ip in wanted if pool.take(ip)), None)
                 taken.append(address or pool.next())
         except Exhausted:
-            self._give_back(taken)
+            self._free(taken)
             raise
         return tuple(taken)
 
@@ -58,16 +58,16 @@ class NodeAddresses:
         taken = tuple(ip for ip in map(ipaddress.ip_address, ips) if any(pool.take(ip) for pool in self._pools))
         if len(taken) == len(self._pools):
             return taken
-        self._give_back(taken)
+        self._free(taken)
         return ()
 
     def release(self, owner: Owner) -> None:
-        """Give the owner's addresses back; they are not used again before all others were."""
-        self._give_back(self._owned.pop(owner, ()))
+        """Free the owner's addresses; they are not used again before all others were."""
+        self._free(self._owned.pop(owner, ()))
 
     def cancel_reservation(self, pod_uid: str) -> None:
         """The pod will not come."""
-        self._give_back(self._reserved.pop(pod_uid, ()))
+        self._free(self._reserved.pop(pod_uid, ()))
 
     @property
     def owners(self) -> frozenset[Owner]:
@@ -79,7 +79,7 @@ class NodeAddresses:
         """Addresses by the uid of the pod that they are reserved for."""
         return {uid: tuple(map(str, ips)) for uid, ips in self._reserved.items()}
 
-    def _give_back(self, ips: Iterable[IPAddress]) -> None:
+    def _free(self, ips: Iterable[IPAddress]) -> None:
         for ip in ips:
             for pool in self._pools:
                 pool.release(ip)

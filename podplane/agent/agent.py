@@ -11,13 +11,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from podplane.agent.attachments import AttachedPod, Attachments
 from podplane.agent.caches import Caches
+from podplane.agent.durations import Durations
 from podplane.agent.effects import Effects
 from podplane.agent.features import FEATURES
 from podplane.agent.kernel import Kernel
@@ -44,6 +46,9 @@ log = logging.getLogger(__name__)
 MIN_INTERVAL, RETRY_SECONDS = 0.005, 1.0
 """Seconds: from one reconcile to the next one, so that many changes of one moment are planned together; from an unforeseen
 failure to the next try."""
+REPAIRS_KEPT = 10
+EVENTS_A_REPORT = 10
+"""Of so many keys events are written when the kernel refuses objects of theirs at once; the log says how many objects those were."""
 
 
 def _no_events(key: Key, message: str, reason: str = NOT_APPLIED) -> None:
@@ -92,6 +97,9 @@ class Agent:
         self.watcher = Watcher(node_name, self.ledger, kernel, ownership(config), clock, self._repaired, link_changed)
         self.writer = Writer(node_name, self.ledger, kernel, clock, self.watcher.take_notifications, self._sent)
         self.network = Attachments(self.view, kernel, self.ledger, self.planner, self.writer, self.watcher)
+        self.reconciles = Durations()
+        self.repairs: deque[tuple[float, str]] = deque(maxlen=REPAIRS_KEPT)
+        """The last repairs: when (seconds of the clock), and what."""
         self._wake = asyncio.Event()
         self._reconciled_at = clock()
 
@@ -106,7 +114,7 @@ class Agent:
         """
         self.watcher.start()
         found = await self.watcher.auditor.read_all()
-        self.planner.recover(found.values())
+        await asyncio.to_thread(self.planner.recover, found.values())
         pause = Pause()
         for slice_ in self.ledger.end_reading(self.ledger.begin_reading(), found, lambda identity: False):
             del slice_
@@ -118,11 +126,11 @@ class Agent:
                 await pause()
         for path in self._advertised:
             self.planner.mark(AdvertisementKey(path))
-        self.network.resume(attached)
+        await self.network.resume(attached, pause)
         self.planner.after_repair()
         await self.planner.replan(pause)
         self.watcher.auditor.rebuild_outgrown(found)
-        self.watcher.auditor.read_sysctls()
+        self.watcher.read_sysctls()
         await self.reconcile()
 
     def changed(self, kind: type[Model] | type[Sandbox], old: Any, new: Any) -> None:
@@ -184,11 +192,13 @@ class Agent:
 
     async def reconcile(self) -> None:
         """Plan what is dirty, and wait until the kernel has it, or has refused it."""
+        began = self._clock()
         await self.planner.replan(Pause())
         self.writer.wake()
         await self.writer.idle()
         await self._effects.run()
         self._reconciled_at = self._clock()
+        self.reconciles.add(self._reconciled_at - began)
 
     async def _keep_polling(self) -> None:
         await asyncio.sleep(POLL_SECONDS)
@@ -203,12 +213,21 @@ class Agent:
 
     def _sent(self, report: Report) -> None:
         self.watcher.sent(report)
+        refused: dict[Any, Exception] = {}
+        for key, error in self._refused_keys(report):
+            refused.setdefault(key, error)
+            if len(refused) >= EVENTS_A_REPORT:  # a whole table may be refused, with all Services in it
+                break
+        for key, error in refused.items():
+            self._record_event(key, f"the kernel refuses it: {error}")
+
+    def _refused_keys(self, report: Report) -> Iterator[tuple[Any, Exception]]:
+        """The keys whose objects were refused for a reason that no reading explains, each with the error."""
         for failure in report.failed:
             identity = failure.operation.value.identity
             refusal = self.ledger.refusal(identity)
             if refusal is not None and (refusal.tries > 1 or not isinstance(failure.error, CONTRADICTIONS)):
-                for key in self.ledger.desired.owners(identity):
-                    self._record_event(key, f"the kernel refuses it: {failure.error}")  # type: ignore[arg-type]  # owners are keys
+                yield from ((key, failure.error) for key in self.ledger.desired.owners(identity))
 
     def _notified(self) -> None:
         self.watcher.take_notifications()
@@ -216,6 +235,7 @@ class Agent:
 
     def _repaired(self, message: str, has_tables: bool) -> None:
         log.warning("repaired node=%s %s", self.view.node_name, message)
+        self.repairs.append((self._clock(), message))
         self._record_event(NodeKey(self.view.node_name), message, REPAIRED)
         if has_tables:
             self.planner.after_repair()
@@ -226,6 +246,10 @@ class Agent:
         self.watcher.close()
 
     # What there is to say.
+
+    def now(self) -> float:
+        """Seconds of the clock that times in the ledger, in audits and repairs are of."""
+        return self._clock()
 
     @property
     def is_behind(self) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from podplane.agent.addresses import NodeAddresses
 from podplane.agent.features import attachment_key
 from podplane.agent.kernel import Kernel
+from podplane.agent.pause import Pause
 from podplane.agent.planner import Planner
 from podplane.agent.watcher import Watcher
 from podplane.agent.writer import Writer
@@ -24,6 +25,8 @@ from podplane.state.network import Sysctl
 from podplane.state.operations import Failure
 from podplane.state.value import Identity
 
+TRIES = 3
+"""So often an ADD is tried again after refusals that contradict what is known of the kernel."""
 AttachedPod = tuple[Attachment, tuple[str, ...]]
 """An attachment and its addresses."""
 
@@ -74,20 +77,24 @@ class Attachments:
         """The pod will not come."""
         self._addresses.cancel_reservation(pod_uid)
 
-    def resume(self, attached: Iterable[AttachedPod]) -> None:
+    async def resume(self, attached: Iterable[AttachedPod], pause: Pause) -> None:
         """An agent before this one attached these: their network is as it was planned, and stays so."""
+        sandboxes = []
         for request, ips in attached:
             self._addresses.keep(request.id, ips)
-            sandbox = self._admit(request, ips)
+            sandboxes.append(self._admit(request, ips))
+        for sandbox in sandboxes:  # once all are known: interfaces of one pod depend on each other
             self._planner.try_plan(attachment_key(sandbox))
             fragment = self._ledger.desired.fragment(attachment_key(sandbox))
             self._ledger.trust(identity for identity, value in fragment.items() if value.netns)
+            await pause()
 
     async def add(self, request: Attachment) -> Attached:
         """Attach a pod: addresses, links and routes are in place when this returns. NetworkError says why not.
 
         What is attached already is attached once more: the kernel's objects are as planned when this returns.
         """
+        await self._writer.forgotten(_netns(request))
         node = self._view.node
         if node is None or not node.spec.pod_cidrs:
             raise NetworkError(f"node {self._view.node_name} has no pod block yet: it gets one when the cluster has room")
@@ -96,14 +103,15 @@ class Attachments:
         except Exhausted as error:
             raise NetworkError(f"{error}: delete pods of {self._view.node_name}, or run them on another node") from None
         pod = f"pod {request.namespace}/{request.name}"
+        sandbox = self._admit(request, ips)
         try:
-            sandbox = self._admit(request, ips)
             failed = await self._apply(None, sandbox)
+            failed = await self._try_again(sandbox, failed)
         except Exception as error:
-            await self.delete(request)
+            await self._give_up(sandbox, request)
             raise NetworkError(f"{pod}: {error}") from error
         if failed:
-            await self.delete(request)
+            await self._give_up(sandbox, request)
             raise NetworkError(f"{pod}: {_first(failed)}")
         if self._sandboxes.get(request.id) is not sandbox:
             raise NetworkError(f"{pod} was detached, or attached once more, while it was attached")
@@ -115,7 +123,7 @@ class Attachments:
             name=request.name,
             uid=request.pod_uid,
             container_id=request.container_id,
-            netns=f"pod/{request.container_id}",
+            netns=_netns(request),
             ips=ips,
             ifname=request.ifname,
             host_ports=request.host_ports,
@@ -133,7 +141,27 @@ class Attachments:
         for key in self._planner.keys_of(Sandbox, old, new):
             changed = self._planner.plan(key)
             concerned |= dict.fromkeys((*self._ledger.desired.fragment(key), *changed))
+        self._ledger.retry(concerned)
         return await self._writer.settled(concerned)
+
+    async def _try_again(self, sandbox: Sandbox, failed: list[Failure]) -> list[Failure]:
+        """After refusals that contradict what is known of the kernel: somebody else changed it (a table was flushed, say), or the pod's
+        objects overtook those that they depend on. Read it, and send them again."""
+        for _ in range(TRIES):
+            if not failed or self._sandboxes.get((sandbox.container_id, sandbox.ifname)) is not sandbox:
+                break
+            await self._writer.idle()
+            if not await self._watcher.read_again(failed):
+                break
+            self._writer.wake()
+            await self._writer.idle()
+            failed = await self._apply(None, sandbox)
+        return failed
+
+    async def _give_up(self, sandbox: Sandbox, request: Attachment) -> None:
+        """Detach what could not be attached, unless it was detached or attached once more meanwhile."""
+        if self._sandboxes.get(request.id) is sandbox:
+            await self.delete(request)
 
     async def delete(self, request: Attachment) -> None:
         """Detach a pod; of one that isn't attached, nothing happens. No packet passes any more when this returns; the link may go later."""
@@ -171,12 +199,18 @@ class Attachments:
     async def gc(self, keep: Collection[Attachment]) -> None:
         """Detach every pod that is not in `keep` (CNI GC). What is attached while this runs stays."""
         kept = {request.id for request in keep}
-        surplus = [request for request, _ in self._attached.values() if request.id not in kept]
+        surplus = [(id_, attached) for id_, attached in self._attached.items() if id_ not in kept]
         leaked = self._addresses.owners - kept - self._attached.keys()
-        for request in surplus:
-            await self.delete(request)
+        for id_, attached in surplus:
+            if self._attached.get(id_) is attached:  # else it went, or was attached once more, while this waited
+                await self.delete(attached[0])
         for owner in leaked - self._attached.keys():
             self._addresses.release(owner)
+
+
+def _netns(request: Attachment) -> str:
+    """The name by which values speak of the pod's namespace."""
+    return f"pod/{request.container_id}"
 
 
 def _first(failed: list[Failure]) -> str:

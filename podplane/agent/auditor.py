@@ -68,15 +68,9 @@ class Auditor:
     def rebuild_outgrown(self, found: Mapping[Identity, Value]) -> None:
         """Of what was found before it was known what is wanted: delete tables whose sets have another shape, and know of it."""
         left = self._without_outgrown(found)
-        for identity in found:
+        for identity in found if left is not found else ():
             if identity not in left:
                 self._ledger.observe(identity, None)
-
-    def read_sysctls(self) -> None:
-        """Read the sysctls of the node that are wanted, and correct what is known of them."""
-        for identity, value in self._kernel.read(Ownership(), list(self._ledger.sysctls)).items():
-            if identity[0] == "Sysctl":
-                self._ledger.observe(identity, value)
 
     async def audit(self, parts: frozenset[Part] = EVERYTHING) -> bool:
         """Read these parts and correct what is known of them; does anything deviate that was not known to?"""

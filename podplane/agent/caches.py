@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from podplane.agent.leases import LEASES, MANAGED
@@ -32,6 +32,8 @@ class Caches:
         self.services = services or Cache[Service]("services")
         self.slices = slices or Cache[EndpointSlice]("endpointslices")
         self.leases = leases or Cache[Lease]("leases")
+        self.informers: Mapping[str, Informer[Any]] = {}
+        """What keeps them current, by resource; nothing for caches of a test."""
         self.slices_by_service = self.slices.index(_service_of)
         """`get(path of a Service)` → its slices, by path."""
 
@@ -70,6 +72,7 @@ class Informers:
             "watch of leases": leases,
         }
         self.caches = Caches(nodes.cache, services.cache, slices.cache, leases.cache)
+        self.caches.informers = {informer.resource: informer for informer in self._informers.values()}
 
     async def sync(self) -> None:
         """List all of them. ApiError when that can't be had."""

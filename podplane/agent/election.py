@@ -1,13 +1,13 @@
-"""One node of all answers for the addresses of a load balancer: whose name stands in the Lease of the Service, as long as it lives.
+"""Elects the advertiser of each load balancer: the node that is the holder of the Service's Lease, as long as its lease term lasts.
 
-What is done about a Service is a table (`candidacy`); who lives is told by one Lease for each node (`liveness`).
+What a node does about a Service is a table (`candidacy`); lease terms and the heartbeats of peers are in `liveness`.
 
-    a life begins   when this node's own Lease is written; nothing that it held before counts
-    goes on         with each renewal, once a second, while this node holds something or is about to take it; otherwise it writes nothing
-    ends            2.5 s after the last renewal was sent that was written, whatever the API answers, or doesn't: this node is silent
+    a term begins   when this node's heartbeat Lease is written; nothing that the node held before counts
+    continues       with each renewal, once a second, while this node holds a Lease or is about to acquire one; otherwise it writes nothing
+    expires         2.5 s after the last successful renewal was sent, whatever the API answers: this node withdraws all addresses
 
-Each write of a Service's Lease is refused if anybody wrote in between (resourceVersion), so of two that try one has it. Nothing here
-waits for the API: `turn` decides by what is known, and begins requests; what they bring is for a later turn.
+A write of a Service's Lease is refused if anybody wrote in between (resourceVersion), so only one of several candidates acquires it.
+Nothing here waits for the API: `turn` decides by what is known, and begins requests; a later turn handles the answers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Protocol
 from podplane.agent.candidacy import Candidacy, Holder, Step, decide
 from podplane.agent.inflight import InFlight
 from podplane.agent.leases import LEASES as LEASES
-from podplane.agent.leases import Writer, node_of, service_of
+from podplane.agent.leases import LeaseWriter, node_of, service_of
 from podplane.agent.liveness import RENEW_SECONDS, LeaseTerm, PeerHeartbeats, boot_clock
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
@@ -35,80 +35,80 @@ from podplane.model.view import View
 from podplane.services import announce
 
 log = logging.getLogger(__name__)
-AGAIN_SECONDS, ANSWER_SECONDS = 0.1, 1.25
-"""When it tries again after a write that was refused; how long it waits for the API's answer."""
-REQUESTS = 8
-"""So many requests are on their way at once, beside the renewal."""
+CONFLICT_RETRY_SECONDS, REQUEST_TIMEOUT_SECONDS = 0.1, 1.25
+"""From a write that was refused to the next try; how long an answer of the API is waited for."""
+MAX_REQUESTS = 8
+"""The most requests in flight at once, beside the renewal."""
 
 
 class Advertiser(Protocol):
-    """What answers for addresses: the node's agent."""
+    """What advertises the addresses of a Service on the node's network: the node's agent."""
 
     @property
     def view(self) -> View:
-        """What it knows."""
+        """The cluster as this node knows it."""
 
     async def advertise(self, path: str) -> None:
-        """Answer for the addresses of this Service."""
+        """Answer ARP and neighbour solicitations for the addresses of this Service, and announce them; again: announce them again."""
 
     async def withdraw(self, path: str) -> None:
-        """Answer for them no more."""
+        """Stop advertising them."""
 
 
-class Work(enum.Enum):
-    """What the API is asked for: about this node, another one, or a Service."""
+class RequestKind(enum.Enum):
+    """Requests to the API: about this node, a peer, or a Service."""
 
-    RENEW, ASK, TAKE, GIVE_BACK, TELL = range(5)
+    RENEW, READ_HEARTBEAT, ACQUIRE, RELEASE, RECORD_EVENT = range(5)
 
 
 @dataclass(slots=True, eq=False)
 class Election:
-    """One node's part in the elections of all Services; its methods run on one event loop."""
+    """The candidate of one node in the elections of all Services; its methods run on one event loop."""
 
     advertiser: Advertiser
     client: Client
     recorder: Recorder
     now: Callable[[], datetime.datetime]
     clock: Callable[[], float] = boot_clock
-    _writer: Writer = field(init=False)
+    _writer: LeaseWriter = field(init=False)
     _heartbeats: PeerHeartbeats = field(init=False)
-    _requests: InFlight[tuple[Work, str], Lease | None] = field(init=False)
+    _requests: InFlight[tuple[RequestKind, str], Lease | None] = field(init=False)
     _term: LeaseTerm = field(default_factory=LeaseTerm)
     _candidacies: dict[str, Candidacy] = field(default_factory=dict)
     _due: dict[str, float] = field(default_factory=dict)
-    """When Services are to be looked at."""
-    _eager: set[str] = field(default_factory=set)
-    """What this node is about to take."""
-    _mine: set[str] = field(default_factory=set)
-    """What it holds, confirmed in its present life."""
-    _answers: set[str] = field(default_factory=set)
-    """For what it answers: of what it holds."""
-    _speech: dict[str, bool] = field(default_factory=dict)
-    """What the advertiser is to be told in this turn: to answer, or to do so no more."""
+    """When each Service is decided about next."""
+    _acquiring: set[str] = field(default_factory=set)
+    """The Services whose Leases this node is about to acquire."""
+    _held: set[str] = field(default_factory=set)
+    """The Services whose Leases this node acquired in its present term."""
+    _advertised: set[str] = field(default_factory=set)
+    """The Services that it advertises, all of which it holds."""
+    _advertiser_calls: dict[str, bool] = field(default_factory=dict)
+    """The Services to advertise (True) or to withdraw (False) at the end of this turn."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self._writer = Writer(self.client, self.node, self.now)
+        self._writer = LeaseWriter(self.client, self.node, self.now)
         self._heartbeats = PeerHeartbeats(self.clock)
-        self._requests = InFlight(REQUESTS, ANSWER_SECONDS, self._wake.set)
+        self._requests = InFlight(MAX_REQUESTS, REQUEST_TIMEOUT_SECONDS, self._wake.set)
 
     @property
     def node(self) -> str:
-        """Who this is."""
+        """The name of this node."""
         return self.advertiser.view.node_name
 
-    # What it is told.
+    # What changed.
 
     def resume(self, leases: Iterable[Lease]) -> list[str]:
-        """Begin with the Leases as they are; the Services for which this node's former agent answered, and it may go on."""
+        """Start with these Leases; the Services that the agent before this one advertised, and whose term this agent continues."""
         for lease in leases:
             self.lease_changed(None, lease)
         own = self._heartbeats.lease(self.node)
         if own is not None and self._term.resume(own, self.clock(), self.now()):
-            own_ones = self._candidacies.items()
-            self._mine = {path for path, one in own_ones if (one.holder, one.life) == (self.node, self._term.name)}
-            self._answers = set(self._mine)
-        return sorted(self._mine)
+            candidacies = self._candidacies.items()
+            self._held = {path for path, one in candidacies if (one.holder, one.term) == (self.node, self._term.name)}
+            self._advertised = set(self._held)
+        return sorted(self._held)
 
     def lease_changed(self, old: Lease | None, new: Lease | None) -> None:
         """A Lease came, changed or went."""
@@ -117,14 +117,14 @@ class Election:
             return
         if node := node_of(lease):
             if new is not None:
-                self._heartbeats.seen(node, new)
+                self._heartbeats.observe(node, new)
             else:
-                self._heartbeats.gone(node, lease)
+                self._heartbeats.deleted(node, lease)
         elif path := service_of(lease):
-            self._note(path, lease, is_gone=new is None)
+            self._observe_lease(path, lease, is_gone=new is None)
 
-    def _note(self, path: str, lease: Lease, *, is_gone: bool = False) -> None:
-        """A Service's Lease as somebody saw it, maybe after one that is newer."""
+    def _observe_lease(self, path: str, lease: Lease, *, is_gone: bool = False) -> None:
+        """A version of a Service's Lease was seen, written or read, which may be older than the known one."""
         candidacy = self._candidacies.setdefault(path, Candidacy())
         known, holder = candidacy.lease, candidacy.holder
         if is_gone and known is not None and known.metadata.uid == lease.metadata.uid:
@@ -132,21 +132,21 @@ class Election:
         elif not is_gone and (known is None or lease.is_newer(known)):
             candidacy.lease = lease
         if known is None or candidacy.lease is None or candidacy.holder != holder:
-            self._reconsider(path)
+            self._mark_due(path)
 
     def changed(self, path: str, service: Service | None) -> None:
-        """Something about this Service, its endpoints or this node changed."""
+        """A Service or its endpoints came, changed or went; `service` is None when only the endpoints did, or when it went."""
         if service is not None and announce.is_own_load_balancer(service):
             self._candidacies.setdefault(path, Candidacy())
         if path in self._candidacies:
-            self._reconsider(path)
+            self._mark_due(path)
 
     def node_changed(self, old: Node | None, new: Node | None) -> None:
-        """A node came, changed or went; only this one's own matters."""
+        """A node came, changed or went; only this node's own object matters."""
         if any(node is not None and node.metadata.name == self.node for node in (old, new)):
-            self._reconsider(*self._candidacies)
+            self._mark_due(*self._candidacies)
 
-    def _reconsider(self, *paths: str) -> None:
+    def _mark_due(self, *paths: str) -> None:
         if paths:
             self._due.update(dict.fromkeys(paths, 0.0))
             self._wake.set()
@@ -154,13 +154,13 @@ class Election:
     # What it does.
 
     async def run(self) -> None:
-        """Take part until cancelled."""
+        """Take part in the elections until cancelled."""
         try:
             while True:
                 self._wake.clear()
-                patience = await self.turn()
+                timeout = await self.turn()
                 try:
-                    async with asyncio.timeout(patience):
+                    async with asyncio.timeout(timeout):
                         await self._wake.wait()
                 except TimeoutError:
                     pass
@@ -168,9 +168,9 @@ class Election:
             self._requests.close()
 
     async def turn(self) -> float | None:
-        """See to all that is due; in how many seconds to do so again, unless something changes before. None when nothing will be."""
-        if self._term.is_over(self.clock()):
-            self._lose_all()
+        """Handle answers and all that is due; the seconds until the next turn, unless something changes before. None: no turn is needed."""
+        if self._term.is_expired(self.clock()):
+            self._expire()
         for (kind, name), answer in self._requests.take_answers():
             if isinstance(answer, Exception):
                 log.warning("election node=%s %s %s: %s", self.node, kind.name.lower(), name, answer)
@@ -181,157 +181,165 @@ class Election:
         for path in [path for path, at in self._due.items() if at <= now]:
             del self._due[path]
             self._decide(path, now)
-        await self._speak()
+        await self._call_advertiser()
         return self._renew()
 
     def _decide(self, path: str, now: float) -> None:
-        """Decide about one Service, unless that has to wait for an answer."""
+        """Decide about one Service, unless a write of its Lease is in flight."""
         candidacy, view = self._candidacies[path], self.advertiser.view
-        if (Work.TAKE, path) in self._requests or (Work.GIVE_BACK, path) in self._requests:
+        if (RequestKind.ACQUIRE, path) in self._requests or (RequestKind.RELEASE, path) in self._requests:
             return
         service, node = view.services.get(path), view.node
-        able = bool(service and node and announce.may_announce(service, view.slices_of(path), node))
+        eligible = bool(service and node and announce.may_announce(service, view.slices_of(path), node))
         holder = self._holder(path, candidacy, now)
-        step = decide(holder, able=able)
-        if step is not Step.ANSWER:
+        step = decide(holder, eligible=eligible)
+        if step is not Step.ADVERTISE:
             self._lose(path)
-        if step is not Step.TAKE:
-            self._calm(path, candidacy)
+        if step is not Step.ACQUIRE:
+            self._stop_acquiring(path, candidacy)
         match step:
-            case Step.ANSWER if service:
-                self._answer(path, candidacy, service, now)
-            case Step.TAKE if service:
-                self._take(path, candidacy, service, now, is_reborn=holder is Holder.REBORN)
-            case Step.ASK:
-                self._requests.begin((Work.ASK, candidacy.holder), partial(self._writer.read, candidacy.holder))
-            case Step.GIVE_BACK if path in self._speech:
-                self._reconsider(path)  # once it is silent
-            case Step.GIVE_BACK if candidacy.lease:
-                self._requests.begin((Work.GIVE_BACK, path), partial(self._writer.give_back, candidacy.lease))
-            case Step.WAIT if able:
-                self._due[path] = self._heartbeats.silent_at(candidacy.holder)
+            case Step.ADVERTISE if service:
+                self._advertise(path, candidacy, service, now)
+            case Step.ACQUIRE if service:
+                self._acquire(path, candidacy, service, now, is_new_term=holder is Holder.NEW_TERM)
+            case Step.READ_HEARTBEAT:
+                self._requests.begin(
+                    (RequestKind.READ_HEARTBEAT, candidacy.holder), partial(self._writer.read, candidacy.holder)
+                )
+            case Step.RELEASE if path in self._advertiser_calls:
+                self._mark_due(path)  # once it has withdrawn the addresses
+            case Step.RELEASE if candidacy.lease:
+                self._requests.begin((RequestKind.RELEASE, path), partial(self._writer.release, candidacy.lease))
+            case Step.WAIT if eligible:
+                self._due[path] = self._heartbeats.suspected_at(candidacy.holder)
             case Step.WAIT if candidacy.lease is None and not (service and announce.is_own_load_balancer(service)):
                 del self._candidacies[path]
 
     def _holder(self, path: str, candidacy: Candidacy, now: float) -> Holder:
-        """How it is with the node that has a Service."""
+        """The holder of a Service's Lease, as this node sees it."""
         name = candidacy.holder
         if name in ("", self.node):
-            return Holder.NOBODY if not name else Holder.CONFIRMED if path in self._mine else Holder.SELF
-        if self._heartbeats.is_dead(name):
-            return Holder.DEAD
-        if now >= self._heartbeats.silent_at(name):
-            return Holder.SILENT
-        sign = self._heartbeats.lease(name)
-        return Holder.REBORN if sign is not None and sign.spec.acquire_time != candidacy.life else Holder.LIVES
+            return Holder.NONE if not name else Holder.SELF if path in self._held else Holder.SELF_FORMER_TERM
+        if self._heartbeats.is_expired(name):
+            return Holder.EXPIRED
+        if now >= self._heartbeats.suspected_at(name):
+            return Holder.SUSPECTED
+        heartbeat = self._heartbeats.lease(name)
+        return Holder.NEW_TERM if heartbeat is not None and heartbeat.spec.acquire_time != candidacy.term else Holder.LIVE
 
-    def _answer(self, path: str, candidacy: Candidacy, service: Service, now: float) -> None:
-        """Answer for a Service, and see that the neighbours know."""
-        if path not in self._answers:
-            self._answers.add(path)
-            candidacy.ips = ()
-            self._requests.begin((Work.TELL, path), partial(self._tell, service))
-        if candidacy.has_news(service.load_balancer_ips, now):
-            self._speech[path] = True
-        if candidacy.reminders:
-            self._due[path] = candidacy.remind_at
+    def _advertise(self, path: str, candidacy: Candidacy, service: Service, now: float) -> None:
+        """Advertise a Service, and announce its addresses when that is due."""
+        if path not in self._advertised:
+            self._advertised.add(path)
+            candidacy.announced_ips = ()
+            self._requests.begin((RequestKind.RECORD_EVENT, path), partial(self._record_event, service))
+        if candidacy.take_announcement(service.load_balancer_ips, now):
+            self._advertiser_calls[path] = True
+        if candidacy.repeats_left:
+            self._due[path] = candidacy.repeat_at
 
-    async def _tell(self, service: Service) -> None:
-        """Let users know by an event."""
+    async def _record_event(self, service: Service) -> None:
+        """Record on the Service that this node advertises it."""
         about = {"name": service.metadata.name, "namespace": service.metadata.namespace, "uid": service.metadata.uid}
         message = f"{', '.join(service.load_balancer_ips)} announced by {self.node}"
         await self.recorder.record("v1/Service", about, "Announced", message)
 
-    def _take(self, path: str, candidacy: Candidacy, service: Service, now: float, *, is_reborn: bool) -> None:
-        """Write this node's name when it is time, and when it lives: it is looked at again when its life begins."""
-        self._eager.add(path)
-        left = candidacy.wait(path, self.node, now, is_reborn=is_reborn)
+    def _acquire(self, path: str, candidacy: Candidacy, service: Service, now: float, *, is_new_term: bool) -> None:
+        """Acquire a Service's Lease after the candidate delay. Without a lease term, this is decided again when a term begins."""
+        self._acquiring.add(path)
+        left = candidacy.seconds_to_acquire(path, self.node, now, is_new_term=is_new_term)
         if left > 0:
             self._due[path] = now + left
-        elif not self._term.is_over(now):
-            self._requests.begin((Work.TAKE, path), partial(self._writer.take, service, candidacy.lease, self._term.name))
+        elif not self._term.is_expired(now):
+            self._requests.begin(
+                (RequestKind.ACQUIRE, path), partial(self._writer.acquire, service, candidacy.lease, self._term.name)
+            )
 
-    def _calm(self, path: str, candidacy: Candidacy) -> None:
-        """It is not about to take this."""
-        self._eager.discard(path)
-        candidacy.attempt_at = None
+    def _stop_acquiring(self, path: str, candidacy: Candidacy) -> None:
+        """This node is not about to acquire the Lease of this Service."""
+        self._acquiring.discard(path)
+        candidacy.acquire_at = None
 
     def _lose(self, path: str) -> None:
-        """It does not hold this."""
-        self._mine.discard(path)
-        if path in self._answers:
-            self._answers.remove(path)
-            self._speech[path] = False
+        """This node does not hold the Lease of this Service, or not any more: withdraw its addresses."""
+        self._held.discard(path)
+        if path in self._advertised:
+            self._advertised.remove(path)
+            self._advertiser_calls[path] = False
 
-    def _lose_all(self) -> None:
-        """Its life is over: others may have what it held, or is just writing itself."""
-        if self._mine:
-            log.warning("election node=%s: no sign of life was written in time, silent for %d", self.node, len(self._mine))
+    def _expire(self) -> None:
+        """The lease term expired: other nodes may acquire what this node held, or is about to acquire."""
+        if self._held:
+            log.warning(
+                "election node=%s: the heartbeat was not renewed in time, withdrawing %d load balancers",
+                self.node,
+                len(self._held),
+            )
         for kind, path in self._requests:
-            if kind is Work.TAKE:
+            if kind is RequestKind.ACQUIRE:
                 self._requests.abandon((kind, path))
-                self._reconsider(path)
-        self._reconsider(*self._mine)
-        for path in list(self._mine):
+                self._mark_due(path)
+        self._mark_due(*self._held)
+        for path in list(self._held):
             self._lose(path)
 
-    async def _speak(self) -> None:
-        """Answer, and fall silent, as was decided."""
-        speech, self._speech = self._speech, {}
+    async def _call_advertiser(self) -> None:
+        """Advertise and withdraw what was decided in this turn."""
+        calls, self._advertiser_calls = self._advertiser_calls, {}
         advertiser = self.advertiser
-        said = [advertiser.advertise(path) if answers else advertiser.withdraw(path) for path, answers in speech.items()]
-        for path, error in zip(speech, await asyncio.gather(*said, return_exceptions=True), strict=True):
+        work = [advertiser.advertise(path) if wanted else advertiser.withdraw(path) for path, wanted in calls.items()]
+        for path, error in zip(calls, await asyncio.gather(*work, return_exceptions=True), strict=True):
             if isinstance(error, Exception):
                 log.warning("announce node=%s service=%s error=%s", self.node, path, error)
 
     def _renew(self) -> float | None:
-        """Give a sign of life when it is time, if one is needed; the seconds until something is to be done by itself."""
-        now, node, key = self.clock(), self.advertiser.view.node, (Work.RENEW, self.node)
+        """Renew the heartbeat Lease when that is due and needed; the seconds until the next turn, None when none is needed."""
+        now, node, key = self.clock(), self.advertiser.view.node, (RequestKind.RENEW, self.node)
         times = list(self._due.values())
-        if self._mine:
-            times.append(self._term.until)
-        if node is not None and (self._mine or self._eager) and key not in self._requests:
+        if self._held:
+            times.append(self._term.expires_at)
+        if node is not None and (self._held or self._acquiring) and key not in self._requests:
             if now >= self._term.renew_at:
-                life = self._term.begin_renewal(now, self._writer.stamp())
-                request = partial(self._writer.renew, node, self._heartbeats.lease(self.node), life)
+                term = self._term.begin_renewal(now, self._writer.timestamp())
+                request = partial(self._writer.renew, node, self._heartbeats.lease(self.node), term)
                 self._requests.begin(key, request, at_once=True)
             else:
                 times.append(self._term.renew_at)
         return max(0.0, min(times) - now) if times else None
 
-    # What the API answers.
+    # Answers of the API.
 
-    def _answered(self, kind: Work, name: str, lease: Lease | None) -> None:
+    def _answered(self, kind: RequestKind, name: str, lease: Lease | None) -> None:
         now = self.clock()
-        if kind is Work.RENEW and lease is not None:
-            self._heartbeats.seen(name, lease)
+        if kind is RequestKind.RENEW and lease is not None:
+            self._heartbeats.observe(name, lease)
             if self._term.renewed(now):
-                self._reconsider(*self._eager)
-        elif kind is Work.ASK:
-            self._heartbeats.asked(name, lease)
-            self._reconsider(*self._held_by(name))
-        elif kind in (Work.TAKE, Work.GIVE_BACK):
-            self._calm(name, self._candidacies[name])
+                self._mark_due(*self._acquiring)
+        elif kind is RequestKind.READ_HEARTBEAT:
+            self._heartbeats.confirm(name, lease)
+            self._mark_due(*self._held_by(name))
+        elif kind in (RequestKind.ACQUIRE, RequestKind.RELEASE):
+            self._stop_acquiring(name, self._candidacies[name])
             if lease is None:
-                self._due[name] = now + AGAIN_SECONDS  # the watch tells what it is
+                self._due[name] = now + CONFLICT_RETRY_SECONDS  # until then the watch has the newer version
             else:
                 self._written(kind, name, lease)
 
-    def _written(self, kind: Work, path: str, lease: Lease) -> None:
-        """A Service's Lease is as this node wrote it, or was so for a moment."""
-        self._note(path, lease)
-        if kind is Work.TAKE and self._candidacies[path].lease == lease:
-            self._mine.add(path)
-        self._reconsider(path)
+    def _written(self, kind: RequestKind, path: str, lease: Lease) -> None:
+        """This node wrote a Service's Lease; others may have written it since."""
+        self._observe_lease(path, lease)
+        if kind is RequestKind.ACQUIRE and self._candidacies[path].lease == lease:
+            self._held.add(path)
+        self._mark_due(path)
 
-    def _failed(self, kind: Work, name: str) -> None:
-        """There was no answer, or one that nobody foresaw."""
+    def _failed(self, kind: RequestKind, name: str) -> None:
+        """A request failed or was not answered in time."""
         now = self.clock()
-        if kind is Work.RENEW:
+        if kind is RequestKind.RENEW:
             self._term.failed(now)
-        elif kind is Work.ASK:
+        elif kind is RequestKind.READ_HEARTBEAT:
             self._due.update(dict.fromkeys(self._held_by(name), now + RENEW_SECONDS / 2))
-        elif kind in (Work.TAKE, Work.GIVE_BACK):
+        elif kind in (RequestKind.ACQUIRE, RequestKind.RELEASE):
             self._due[name] = now + RENEW_SECONDS
 
     def _held_by(self, node: str) -> list[str]:

@@ -21,7 +21,8 @@ from podplane.state.value import Value
 K = TypeVar("K", bound=Key)
 Taken = frozenset[Hashable]
 Changed = Callable[[Any, Any, View], Iterable[Key]]
-"""(old, new, view) → the keys whose plans may differ after this change; None as old or new for an object that came or went."""
+"""(old, new, view) → the keys whose plans may differ after this change; None as old or new for an object that came or went. The view is
+read when this is called, and not when the keys are iterated."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,13 +61,13 @@ def _node(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
 
 def _peers(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
     if _own_node(old, new, view):
-        return (PeerKey(name) for name in view.nodes if name != view.node_name)
+        return map(PeerKey, [name for name in view.nodes if name != view.node_name])
     name = _concerns(old, new)
     return (PeerKey(name),) if name else ()
 
 
 def _all_attachments(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
-    return map(attachment_key, view.sandboxes.values()) if _own_node(old, new, view) else ()
+    return map(attachment_key, tuple(view.sandboxes.values())) if _own_node(old, new, view) else ()
 
 
 def _attachment(old: Sandbox | None, new: Sandbox | None, view: View) -> Iterable[Key]:
@@ -85,7 +85,7 @@ def attachment_key(sandbox: Sandbox) -> AttachmentKey:
 
 
 def _all_services(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
-    return map(ServiceKey, view.services) if _own_node(old, new, view) else ()
+    return map(ServiceKey, tuple(view.services)) if _own_node(old, new, view) else ()
 
 
 def _service(old: Service | None, new: Service | None, view: View) -> Iterable[Key]:
@@ -98,7 +98,7 @@ def _slice(old: EndpointSlice | None, new: EndpointSlice | None, view: View) -> 
 
 
 def _all_advertised(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
-    return map(AdvertisementKey, view.advertised) if _own_node(old, new, view) else ()
+    return map(AdvertisementKey, tuple(view.advertised)) if _own_node(old, new, view) else ()
 
 
 def _advertised(old: Service | None, new: Service | None, view: View) -> Iterable[Key]:

@@ -1,12 +1,11 @@
-"""What a node's agent says of itself over HTTP, in the node's network.
+"""What a node answers over HTTP, in its own network: to load balancers without a question, to others after asking who they are.
 
     :10256/healthz                 is the node's network kept current, and is it a node for new connections? (KEP-3836)
     :10256/livez                   the first half of that
-    :10256/services/default/web    frontends and endpoints of a Service as they are in this node's tables
-    :10256/traffic                 the tracked connections through Services: how many, packets, bytes
+    :10256/…                       what `reports` has, for those who may read it
     :<healthCheckNodePort>         has this Service ready endpoints here? Asked by load balancers (externalTrafficPolicy Local)
 
-A port that somebody has is tried again, and said once. Source: k8s.io/kubernetes, pkg/proxy/healthcheck.
+A port that is in use is tried again, and an event says so once. Source: k8s.io/kubernetes, pkg/proxy/healthcheck.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ import msgspec
 from podplane.agent.agent import Agent
 from podplane.agent.keys import NodeKey, ServiceKey
 from podplane.agent.planner import RecordEvent
+from podplane.agent.reports import Reports
 from podplane.kernel.namespace import Namespace
+from podplane.model.config import AGENT_PORT
 from podplane.model.service import LOCAL, Service
-from podplane.servers.http import Handler, HttpServer, Reply, listeners
-from podplane.services import report
+from podplane.servers.http import Call, Handler, HttpServer, Reply, listeners
 from podplane.services.announce import ready_here
 
-PORT = 10256
-PATIENCE_SECONDS, RETRY_SECONDS = 120.0, 5.0
-"""So long may changes wait before the node counts as ill; when a port that was taken is tried again."""
-LEAVING = "ToBeDeletedByClusterAutoscaler"
+MAX_BEHIND_SECONDS, RETRY_SECONDS = 120.0, 5.0
+"""When changes wait longer than this to be planned, the node is unhealthy; from one try to open a port in use to the next."""
+DELETION_TAINT = "ToBeDeletedByClusterAutoscaler"
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +39,7 @@ class NodeHealth:
     """The servers of one node; its methods run on one event loop."""
 
     agent: Agent
+    reports: Reports
     namespace: Namespace
     now: Callable[[], datetime.datetime]
     record_event: RecordEvent
@@ -54,7 +54,7 @@ class NodeHealth:
                 self._ports.pop(port, None)
         if new is not None and (port := health_port(new)):
             self._ports[port] = new.metadata.path
-        if self._ports.keys() != self._servers.keys() - {PORT}:
+        if self._ports.keys() != self._servers.keys() - {AGENT_PORT}:
             self._wake.set()
 
     async def run(self) -> None:
@@ -75,13 +75,13 @@ class NodeHealth:
 
     async def _serve_all(self) -> bool:
         """Open what is missing, close what is not wanted any more; False when a port can't be had."""
-        for port in self._servers.keys() - self._ports.keys() - {PORT}:
+        for port in self._servers.keys() - self._ports.keys() - {AGENT_PORT}:
             self._servers.pop(port).close()
-        done = [await self._serve(port) for port in (PORT, *self._ports) if port not in self._servers]
+        done = [await self._serve(port) for port in (AGENT_PORT, *self._ports) if port not in self._servers]
         return all(done)
 
     async def _serve(self, port: int) -> bool:
-        handler: Handler = self._about_node if port == PORT else functools.partial(self._about_service, port)
+        handler: Handler = self._about_node if port == AGENT_PORT else functools.partial(self._about_service, port)
         try:
             sockets = self.namespace.run(listeners, port, self.agent.view.versions)
         except OSError as error:
@@ -94,7 +94,7 @@ class NodeHealth:
         await server.listen(sockets)
         return True
 
-    async def _about_service(self, port: int, path: str) -> Reply:
+    async def _about_service(self, port: int, call: Call) -> Reply:
         """As kube-proxy answers a load balancer."""
         service = self._ports.get(port, "")
         namespace, _, name = service.partition("/")
@@ -107,19 +107,16 @@ class NodeHealth:
         headers = (("x-load-balancing-endpoint-weight", str(count)),)
         return Reply(200 if count and self._is_current() else 503, msgspec.json.encode(body), headers=headers)
 
-    async def _about_node(self, path: str) -> Reply:
-        match path.strip("/").split("/"):
-            case ["healthz"]:
-                return self._health(self._is_current() and self._is_eligible())
-            case ["livez"]:
-                return self._health(self._is_current())
-            case ["traffic"]:
-                flows = await asyncio.to_thread(self.agent.connections)
-                return Reply(200, msgspec.json.encode(report.traffic(flows, self.agent.services)))
-            case ["services", namespace, name]:
-                table = self.agent.services.table(f"{namespace}/{name}")
-                return Reply(200, msgspec.json.encode(report.described(table)))
-        return Reply(404, b"404 page not found\n", "text/plain")
+    async def _about_node(self, call: Call) -> Reply:
+        match call.path.strip("/"):
+            case "healthz":
+                reply = self._health(self._is_current() and self._is_eligible())
+            case "livez":
+                reply = self._health(self._is_current())
+            case _:
+                return await self.reports.answer(call)
+        self.reports.count(call, reply)
+        return reply
 
     def _health(self, healthy: bool) -> Reply:
         now = self.now()
@@ -129,12 +126,12 @@ class NodeHealth:
 
     def _is_current(self) -> bool:
         """Does no change wait for long?"""
-        return not self.agent.is_behind or self.agent.seconds_since_reconcile < PATIENCE_SECONDS
+        return not self.agent.is_behind or self.agent.seconds_since_reconcile < MAX_BEHIND_SECONDS
 
     def _is_eligible(self) -> bool:
         """May load balancers send new connections to this node?"""
         node = self.agent.view.node
-        return node is not None and node.metadata.deletion_timestamp is None and LEAVING not in node.spec.taint_keys
+        return node is not None and node.metadata.deletion_timestamp is None and DELETION_TAINT not in node.spec.taint_keys
 
 
 def health_port(service: Service) -> int:

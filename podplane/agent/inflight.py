@@ -1,4 +1,4 @@
-"""Requests to the API that are on their way: begun without waiting, not too many at once, none for ever."""
+"""Requests to the API in flight: begun without waiting for their answers, with a limit at once and a time limit each."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class InFlight(Generic[K, T]):
 
     limit: int
     seconds: float
-    """So long an answer is waited for."""
+    """The time limit of one request."""
     answered: Callable[[], None]
-    """Called whenever an answer came, or will come no more."""
+    """Called when a request is over: answered, failed or timed out."""
     _tasks: dict[K, asyncio.Task[T]] = field(default_factory=dict)
     _slots: asyncio.Semaphore = field(init=False)
 
@@ -33,22 +33,22 @@ class InFlight(Generic[K, T]):
         return iter(list(self._tasks))
 
     def begin(self, key: K, request: Callable[[], Awaitable[T]], *, at_once: bool = False) -> None:
-        """Send a request, when there is room for it or `at_once`; nothing, when one of this key is on its way."""
+        """Send a request when the limit allows it, or `at_once`; nothing happens when one of this key is in flight."""
         if key not in self._tasks:
             task = self._tasks[key] = asyncio.create_task(self._send(request) if at_once else self._queue(request))
             task.add_done_callback(lambda _: self.answered())
 
     def take_answers(self) -> list[tuple[K, T | Exception]]:
-        """The answers that came: a result, or what went wrong."""
+        """The requests that are over since the last call: each with its result or its error."""
         done = [(key, task) for key, task in self._tasks.items() if task.done()]
         return [(key, _outcome(self._tasks.pop(key))) for key, _ in done]
 
     def abandon(self, key: K) -> None:
-        """Its answer is wanted no more; it may have an effect all the same."""
+        """Cancel a request. It may have an effect all the same."""
         self._tasks.pop(key).cancel()
 
     def close(self) -> None:
-        """Abandon all."""
+        """Cancel all."""
         for key in self:
             self.abandon(key)
 

@@ -57,6 +57,9 @@ class Kernel(Protocol):
     def read(self, owner: Ownership, sysctls: Iterable[str] = ()) -> dict[Identity, Value]:
         """What the kernel holds of this owner in the node's own namespace, and the values of these sysctls."""
 
+    def read_proxies(self, owner: Ownership) -> dict[Identity, Value]:
+        """The proxies of this owner in the node's own namespace."""
+
     def read_namespace(self, name: str) -> dict[Identity, Value]:
         """The links, addresses, routes and neighbours in an attached namespace."""
 

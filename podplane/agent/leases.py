@@ -1,7 +1,7 @@
-"""The Leases by which nodes agree who answers for load balancers: what they say, and how a node writes its own word into them.
+"""The Leases by which nodes elect the advertiser of each load balancer: what they say, and how a node writes them.
 
-    load-balancer-<Service>, beside the Service   the node that answers; written when that changes
-    load-balancers-<node>, in kube-node-lease     the node's sign of life, for all that it holds; renewed each second while it needs one
+    load-balancer-<Service>, beside the Service   its holder: the node that advertises it; written when the holder changes
+    load-balancers-<node>, in kube-node-lease     the heartbeat of a node, renewed each second while it holds a Lease
 
 Rights: a node creates, reads, patches and watches both.
 """
@@ -24,13 +24,13 @@ from podplane.model.service import Service
 LEASES, LABEL, PREFIX = "leases.coordination.k8s.io", "podplane.dev/load-balancer", "load-balancer-"
 """The label of a Service's Lease says the name of the Service, in whose namespace it is."""
 MANAGED = "app.kubernetes.io/managed-by=podplane"
-"""The label of all these Leases, by which they are watched: each kubelet renews a Lease of its own, which nobody here reads."""
+"""The label of all these Leases, by which they are watched: the Leases that kubelets renew are not needed here."""
 LABELS = dict((MANAGED.split("="),))
-LIFE = "podplane.dev/life"
-"""The annotation of a Service's Lease that says in which life its holder took it: `acquireTime` of the holder's own Lease."""
+TERM = "podplane.dev/lease-term"
+"""Annotation of a Service's Lease: in which lease term its holder acquired it (`acquireTime` of the holder's heartbeat Lease)."""
 NODE_NAMESPACE, NODE_PREFIX = "kube-node-lease", "load-balancers-"
 DURATION_SECONDS = 3
-"""A node that was not seen to live for so long lost what it held."""
+"""When the last heartbeat of a node is older than this, other nodes may acquire what it held (client-go: LeaseDuration)."""
 
 
 def service_of(lease: Lease) -> str:
@@ -40,53 +40,53 @@ def service_of(lease: Lease) -> str:
 
 
 def node_of(lease: Lease) -> str:
-    """The node whose sign of life a Lease is; "" when it is nobody's."""
+    """The node whose heartbeat a Lease is; "" when it is none."""
     metadata = lease.metadata
-    is_sign = metadata.namespace == NODE_NAMESPACE and metadata.name.startswith(NODE_PREFIX)
-    return metadata.name.removeprefix(NODE_PREFIX) if is_sign else ""
+    is_heartbeat = metadata.namespace == NODE_NAMESPACE and metadata.name.startswith(NODE_PREFIX)
+    return metadata.name.removeprefix(NODE_PREFIX) if is_heartbeat else ""
 
 
 @dataclass(frozen=True, slots=True)
-class Writer:
-    """One node's pen. Each method raises ApiError when the API refuses for another reason than what is written there meanwhile."""
+class LeaseWriter:
+    """Writes Leases for one node. ApiError when the API refuses for another reason than that somebody wrote meanwhile."""
 
     client: Client
     node: str
     now: Callable[[], datetime.datetime]
 
-    async def take(self, service: Service, lease: Lease | None, life: str) -> Lease | None:
-        """Write this node's name, in this life, into a Service's Lease; None when it is not as it was seen last."""
-        spec, noted = {"holderIdentity": self.node, "acquireTime": self.stamp()}, {"annotations": {LIFE: life}}
+    async def acquire(self, service: Service, lease: Lease | None, term: str) -> Lease | None:
+        """Make this node, in this lease term, the holder of a Service's Lease; None when `lease` is not its newest version."""
+        spec, annotations = {"holderIdentity": self.node, "acquireTime": self.timestamp()}, {"annotations": {TERM: term}}
         about = service.metadata
         try:
             if lease is not None:
-                return await self._patch(lease, spec, noted)
-            metadata = {"name": PREFIX + about.name, "labels": {**LABELS, LABEL: about.name}, **noted}
+                return await self._patch(lease, spec, annotations)
+            metadata = {"name": PREFIX + about.name, "labels": {**LABELS, LABEL: about.name}, **annotations}
             return await self._create(about.namespace, metadata, spec, ("v1", "Service", about.name, about.uid))
         except (AlreadyExists, Conflict, NotFound):
             return None
 
-    async def give_back(self, lease: Lease) -> Lease | None:
-        """Take this node's name out of a Service's Lease; None when it is not as it was seen last."""
+    async def release(self, lease: Lease) -> Lease | None:
+        """Leave a Service's Lease without a holder; None when `lease` is not its newest version."""
         try:
             return await self._patch(lease, {"holderIdentity": ""})
         except (Conflict, NotFound):
             return None
 
-    async def renew(self, node: Node, known: Lease | None, life: str) -> Lease:
-        """Give a sign of this life. One that arrives late changes nothing: it is not the next version any more."""
+    async def renew(self, node: Node, known: Lease | None, term: str) -> Lease:
+        """Renew this node's heartbeat Lease in this lease term. A request that arrives late is refused, as its version is old."""
         about = node.metadata
         spec = {
             "holderIdentity": self.node,
             "leaseDurationSeconds": DURATION_SECONDS,
-            "acquireTime": life,
-            "renewTime": self.stamp(),
+            "acquireTime": term,
+            "renewTime": self.timestamp(),
         }
         try:
             if known is not None:
                 return await self._patch(known, spec)
         except (Conflict, NotFound):
-            pass  # another one arrived late, or somebody deleted it
+            pass  # a former renewal arrived late, or somebody deleted the Lease
         if (found := await self.read(about.name)) is not None:
             return await self._patch(found, spec)
         return await self._create(
@@ -94,27 +94,30 @@ class Writer:
         )
 
     async def read(self, node: str) -> Lease | None:
-        """A node's sign of life as it is now, whatever a watch told; None when there is none."""
+        """The heartbeat Lease of a node as the API has it now; None when there is none."""
         try:
             return msgspec.convert(await self.client.get(LEASES, NODE_NAMESPACE, NODE_PREFIX + node), Lease)
         except NotFound:
             return None
 
-    async def _patch(self, lease: Lease, spec: Mapping[str, Any], noted: Mapping[str, Any] | None = None) -> Lease:
-        """Merge into a Lease that is as it was seen last. Conflict or NotFound when it isn't."""
+    async def _patch(self, lease: Lease, spec: Mapping[str, Any], annotations: Mapping[str, Any] | None = None) -> Lease:
+        """Merge into this version of a Lease. Conflict or NotFound when there is a newer one, or none any more."""
         metadata = lease.metadata
-        body = {"metadata": {"resourceVersion": metadata.resource_version, "labels": LABELS, **(noted or {})}, "spec": spec}
+        body = {
+            "metadata": {"resourceVersion": metadata.resource_version, "labels": LABELS, **(annotations or {})},
+            "spec": spec,
+        }
         written = await self.client.patch(LEASES, metadata.namespace, metadata.name, body, uid=metadata.uid)
         return msgspec.convert(written, Lease)
 
     async def _create(
         self, namespace: str, metadata: Mapping[str, Any], spec: Mapping[str, Any], owner: tuple[str, str, str, str]
     ) -> Lease:
-        """A Lease that goes with its owner."""
+        """Create a Lease that the garbage collector deletes with its owner."""
         reference = dict(zip(("apiVersion", "kind", "name", "uid"), owner, strict=True))
         body = {"metadata": {**metadata, "ownerReferences": [reference]}, "spec": spec}
         return msgspec.convert(await self.client.create(LEASES, namespace, body), Lease)
 
-    def stamp(self) -> str:
-        """The time as Leases say it."""
+    def timestamp(self) -> str:
+        """The present time as MicroTime."""
         return self.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")

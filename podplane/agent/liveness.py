@@ -1,8 +1,9 @@
-"""Who lives: this node, as far as it may rely on that itself, and others, as far as they were seen to.
+"""Liveness of nodes: the lease term of this node, and the heartbeats of its peers.
 
-A node counts on its own sign of life for SILENT_SECONDS from before it was sent; others count on it for DURATION_SECONDS from when they saw
-it, and then ask the API whether there is a newer one, for a watch may lag. So a node that can't renew it is silent before anybody
-else may have what it held, whatever becomes of its requests. All times are of the own clock: those of machines differ.
+A node renews a heartbeat Lease of its own. It relies on a renewal for RENEW_DEADLINE_SECONDS from before it was sent; its peers rely on
+it for DURATION_SECONDS from when they saw it, and then ask the API whether there is a newer one, for a watch may lag. So a node that
+can't renew its Lease withdraws before another node may acquire what it held, whatever becomes of its requests. All times are of the
+node's own clock: clocks of machines differ.
 """
 
 from __future__ import annotations
@@ -16,62 +17,68 @@ from dataclasses import dataclass, field
 from podplane.agent.leases import DURATION_SECONDS
 from podplane.model.lease import Lease
 
-RENEW_SECONDS, SILENT_SECONDS = 1.0, 2.5
-FORGET_SECONDS = 60.0
-"""So long it is remembered when a node that has no Lease was seen."""
+RENEW_SECONDS, RENEW_DEADLINE_SECONDS = 1.0, 2.5
+"""From one renewal to the next; from the last successful renewal to the end of the lease term (client-go: RenewDeadline)."""
+KEEP_SECONDS = 60.0
+"""A node without a heartbeat Lease is remembered for so long."""
 
 
 def boot_clock() -> float:
-    """Seconds that pass while the machine sleeps, too."""
+    """Seconds that also pass while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(slots=True)
 class LeaseTerm:
-    """This node's own: until when it may answer, and when it is to be renewed."""
+    """The lease term of this node: a time in which its heartbeat Lease was renewed without a gap. Only in it the node advertises."""
 
-    until: float = -math.inf
+    expires_at: float = -math.inf
     renew_at: float = -math.inf
-    sent: float = -math.inf
-    anew: bool = True
+    sent_at: float = -math.inf
+    """When the last renewal was sent."""
+    begins_new: bool = True
+    """Does that renewal begin a new term?"""
     name: str = ""
-    """What stands in Leases for the present life, or the one that is to begin."""
+    """What identifies the present term in Leases, or the next one before it begins."""
 
-    def is_over(self, now: float) -> bool:
-        """May this node not answer?"""
-        return now >= self.until
+    def is_expired(self, now: float) -> bool:
+        """Must this node not advertise?"""
+        return now >= self.expires_at
 
-    def begin_renewal(self, now: float, stamp: str) -> str:
-        """A renewal is sent now; of which life, which may be a new one."""
-        self.sent, self.anew = now, self.is_over(now)
-        if self.anew:
-            self.name = stamp
+    def begin_renewal(self, now: float, timestamp: str) -> str:
+        """A renewal is sent now; the name of its term: the present one's, or, when that expired, `timestamp`."""
+        self.sent_at, self.begins_new = now, self.is_expired(now)
+        if self.begins_new:
+            self.name = timestamp
         return self.name
 
     def renewed(self, now: float) -> bool:
-        """The renewal was written. Does a life begin by it? One that was to continue a life that is over meanwhile counts for nothing."""
-        was_over = self.is_over(now)
-        if was_over and not self.anew:
+        """The renewal was written. Does a term begin by it? A renewal of a term that expired meanwhile is void."""
+        was_expired = self.is_expired(now)
+        if was_expired and not self.begins_new:
             self.renew_at = now
             return False
-        self.until, self.renew_at = self.sent + SILENT_SECONDS, self.sent + RENEW_SECONDS
-        return was_over
+        self.expires_at, self.renew_at = self.sent_at + RENEW_DEADLINE_SECONDS, self.sent_at + RENEW_SECONDS
+        return was_expired
 
     def failed(self, now: float) -> None:
-        """It may not have been written."""
-        self.renew_at = max(now, self.sent + RENEW_SECONDS / 2)
+        """The renewal failed, or it is not known whether it was written."""
+        self.renew_at = max(now, self.sent_at + RENEW_SECONDS / 2)
 
     def resume(self, lease: Lease, now: float, wall: datetime.datetime) -> bool:
-        """Go on where this node's former agent ended, if it lived: its Lease says when it was renewed by the clock of this machine."""
+        """Continue the term of the agent that ran on this node before, unless it expired.
+
+        The Lease has the time of the last renewal by the wall clock of this machine; `wall` is the present one.
+        """
         age = (wall - datetime.datetime.fromisoformat(lease.spec.renew_time or "1970-01-01T00:00:00Z")).total_seconds()
-        if 0 <= age < SILENT_SECONDS:
-            self.until, self.name = now - age + SILENT_SECONDS, lease.spec.acquire_time or ""
-        return not self.is_over(now)
+        if 0 <= age < RENEW_DEADLINE_SECONDS:
+            self.expires_at, self.name = now - age + RENEW_DEADLINE_SECONDS, lease.spec.acquire_time or ""
+        return not self.is_expired(now)
 
 
 @dataclass(slots=True)
 class Heartbeat:
-    """When a node was seen to live last, by which Lease; and whether the API said since that there is no newer one."""
+    """The newest heartbeat Lease of a node, and when it was seen first; `is_last`: later, the API had no newer one."""
 
     lease: Lease | None
     at: float
@@ -80,49 +87,49 @@ class Heartbeat:
 
 @dataclass(slots=True)
 class PeerHeartbeats:
-    """The signs of life of all nodes."""
+    """The heartbeats of all nodes."""
 
     clock: Callable[[], float]
     _heartbeats: dict[str, Heartbeat] = field(default_factory=dict)
 
     def lease(self, node: str) -> Lease | None:
-        """A node's Lease as far as it is known."""
+        """The heartbeat Lease of a node as far as it is known."""
         return self._heartbeats[node].lease if node in self._heartbeats else None
 
-    def seen(self, node: str, lease: Lease) -> None:
-        """A node's Lease as somebody saw it; an old one is no sign."""
+    def observe(self, node: str, lease: Lease) -> None:
+        """A version of a node's heartbeat Lease was seen, which counts when it is newer than the known one."""
         known = self.lease(node)
         if known is None or lease.is_newer(known):
             self._note(node, lease)
 
-    def gone(self, node: str, lease: Lease) -> None:
-        """A node's Lease was deleted. That is no sign, and no proof of death either: a node that lives makes it again."""
-        sign = self._heartbeats.get(node)
-        if sign is not None and sign.lease is not None and sign.lease.metadata.uid == lease.metadata.uid:
-            sign.lease = None
+    def deleted(self, node: str, lease: Lease) -> None:
+        """A node's heartbeat Lease was deleted: neither a heartbeat nor a proof that the node is down. A live node creates it again."""
+        heartbeat = self._heartbeats.get(node)
+        if heartbeat is not None and heartbeat.lease is not None and heartbeat.lease.metadata.uid == lease.metadata.uid:
+            heartbeat.lease = None
 
-    def asked(self, node: str, found: Lease | None) -> None:
-        """What the API answered when it was asked for a node's Lease: is the last sign really the last one?"""
-        sign = self._heartbeats.get(node)
-        if sign is None or (found is None) != (sign.lease is None) or (found and sign.lease and found.is_newer(sign.lease)):
+    def confirm(self, node: str, found: Lease | None) -> None:
+        """The API was asked for a node's heartbeat Lease, and has `found`: a newer heartbeat, or a proof that there is none."""
+        known = self._heartbeats.get(node)
+        if known is None or (found is None) != (known.lease is None) or (found and known.lease and found.is_newer(known.lease)):
             self._note(node, found)
-        elif found is None or (sign.lease and found.metadata.resource_version == sign.lease.metadata.resource_version):
-            sign.is_last = self.clock() >= sign.at + DURATION_SECONDS
+        elif found is None or (known.lease and found.metadata.resource_version == known.lease.metadata.resource_version):
+            known.is_last = self.clock() >= known.at + DURATION_SECONDS
 
-    def silent_at(self, node: str) -> float:
-        """When a node will have been silent for too long. A node of which nothing was seen yet may have given a sign just now."""
+    def suspected_at(self, node: str) -> float:
+        """When the last heartbeat of a node will be older than the lease duration. One that was never seen may have sent one just now."""
         if node not in self._heartbeats:
             self._note(node, None)
         return self._heartbeats[node].at + DURATION_SECONDS
 
-    def is_dead(self, node: str) -> bool:
-        """Is it certain that the node itself knows that it was silent for too long?"""
+    def is_expired(self, node: str) -> bool:
+        """Is it certain that the lease term of the node expired, by its own clock too?"""
         return node in self._heartbeats and self._heartbeats[node].is_last
 
     def _note(self, node: str, lease: Lease | None) -> None:
         now = self.clock()
         if lease is None:
-            old = [name for name, sign in self._heartbeats.items() if sign.lease is None and now > sign.at + FORGET_SECONDS]
+            old = [name for name, one in self._heartbeats.items() if one.lease is None and now > one.at + KEEP_SECONDS]
             for name in old:
                 del self._heartbeats[name]
         self._heartbeats[node] = Heartbeat(lease, now)

@@ -12,20 +12,25 @@ API, from the kernel, and from the host, which knows what is attached.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from podplane.agent.agent import Agent
+from podplane.agent.attachments import Attachments
+from podplane.agent.authorization import Authorizer
 from podplane.agent.caches import Caches
 from podplane.agent.election import Election
 from podplane.agent.health import NodeHealth
 from podplane.agent.host import Host
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import RecordEvent
+from podplane.agent.reports import Reports
+from podplane.agent.status import Sources
 from podplane.cni.network import Attached, Attachment
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
@@ -77,9 +82,25 @@ class NodeAgent:
         self.supervisor = Supervisor()
         self._restart = asyncio.Lock()
         self._ready = asyncio.Event()
+        self._calls = 0
+        self._no_call = asyncio.Event()
+        self._no_call.set()
 
     async def start(self) -> Started:
-        """Begin with the cluster as the caches have it. The network is in place when this returns; `run` keeps it so."""
+        """Begin with the cluster as the caches have it. The network is in place when this returns; `run` keeps it so.
+
+        When it fails, the former agent stays the present one, so that another start finds what is attached.
+        """
+        former = (self.agent, self.election, self.health) if self.has_agent else None
+        try:
+            return await self._begin()
+        except BaseException:
+            if former is not None:
+                self.agent.watcher.close()
+                self.agent, self.election, self.health = former
+            raise
+
+    async def _begin(self) -> Started:
         began = time.monotonic()
         attached = tuple(self._host.attached())
         self.agent = Agent(
@@ -92,7 +113,9 @@ class NodeAgent:
             link_changed=self._host.link_changed,
         )
         self.election = Election(self.agent, self._client, self._recorder, self._now)
-        self.health = NodeHealth(self.agent, self._host.namespace, self._now, self._record_event)
+        sources = Sources(self.agent, self._caches, self.supervisor.report, lambda: self._client.contact)
+        reports = Reports(sources, Authorizer(self._client, self.name))
+        self.health = NodeHealth(self.agent, reports, self._host.namespace, self._now, self._record_event)
         advertised = self.election.resume(self._caches.leases.objects.values())
         await self.agent.start(attached, advertised)
         for path, service in self._caches.services.objects.items():
@@ -114,13 +137,23 @@ class NodeAgent:
         await self.agent.stop()
 
     async def restart(self) -> Started:
-        """End the agent and begin with a new one."""
+        """End the agent and begin with a new one. What a runtime has asked for is finished before, and what it asks for meanwhile waits.
+
+        A restart that fails may be tried again.
+        """
         async with self._restart:
             self._ready.clear()
+            await self._no_call.wait()
             await self.close()
             started = await self.start()
             self.run()
             return started
+
+    def read_from(self, caches: Caches) -> None:
+        """Read the cluster from these caches from now on. `changed` tells what differs in them."""
+        self._caches = caches
+        view = self.agent.view
+        view.nodes, view.services, view.slices = caches.nodes.objects, caches.services.objects, caches.slices_by_service
 
     def changed(self, kind: type[Model], old: Any, new: Any) -> None:
         """An object came (no old), changed or went (no new)."""
@@ -144,22 +177,36 @@ class NodeAgent:
 
     # `cni.Network`; while no agent is ready, callers wait.
 
+    @contextlib.asynccontextmanager
+    async def _network(self) -> AsyncIterator[Attachments]:
+        """The present agent's, once it is ready; it stays the present one meanwhile."""
+        while not self._ready.is_set():  # it may be cleared again before a task that waits for it goes on
+            await self._ready.wait()
+        self._calls += 1
+        self._no_call.clear()
+        try:
+            yield self.agent.network
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._no_call.set()
+
     async def add(self, request: Attachment) -> Attached:
         """Attach a pod."""
-        await self._ready.wait()
-        return await self.agent.network.add(request)
+        async with self._network() as network:
+            return await network.add(request)
 
     async def delete(self, request: Attachment) -> None:
         """Detach a pod."""
-        await self._ready.wait()
-        await self.agent.network.delete(request)
+        async with self._network() as network:
+            await network.delete(request)
 
     async def check(self, request: Attachment) -> None:
         """Is the network of a pod as planned?"""
-        await self._ready.wait()
-        await self.agent.network.check(request)
+        async with self._network() as network:
+            await network.check(request)
 
     async def gc(self, keep: Collection[Attachment]) -> None:
         """Detach what is not kept."""
-        await self._ready.wait()
-        await self.agent.network.gc(keep)
+        async with self._network() as network:
+            await network.gc(keep)

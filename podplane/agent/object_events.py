@@ -16,8 +16,8 @@ from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.events import WARNING, Recorder
 
 log = logging.getLogger(__name__)
-QUIET_SECONDS, REMEMBERED = 60.0, 1000
-"""The same is not written again for so long; so many events are remembered for that."""
+QUIET_SECONDS, REMEMBERED, AT_ONCE = 60.0, 1000, 100
+"""The same is not written again for so long; so many events are remembered for that; so many may wait for the API, others are dropped."""
 
 
 @dataclass(slots=True, eq=False)
@@ -29,11 +29,17 @@ class ObjectEvents:
     clock: Callable[[], float] = time.monotonic
     _written: OrderedDict[tuple[str, str, str], float] = field(default_factory=OrderedDict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _dropped: int = 0
 
     def __call__(self, key: Key, message: str, reason: str = NOT_APPLIED) -> None:
         """Write it, soon; nothing when there is no such object."""
         name = (key.kind, key.path, message)
         now, reference = self.clock(), self._reference(key)
+        if len(self._tasks) >= AT_ONCE:
+            if not self._dropped:
+                log.warning("events wait for the API: no more are written until some of them are; the first is of %s", key)
+            self._dropped += 1
+            return
         if reference is None or now - self._written.get(name, -QUIET_SECONDS) < QUIET_SECONDS:
             return
         self._written[name] = now
@@ -42,7 +48,13 @@ class ObjectEvents:
             self._written.popitem(last=False)
         task = asyncio.get_running_loop().create_task(self._write(key.kind, reference, reason, message))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._is_written)
+
+    def _is_written(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._dropped:
+            log.warning("events: %d were not written", self._dropped)
+            self._dropped = 0
 
     def _reference(self, key: Key) -> dict[str, str] | None:
         """The metadata of the key's object."""

@@ -7,8 +7,10 @@ other one is planned without it.
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from podplane.agent.features import FEATURES
@@ -18,6 +20,7 @@ from podplane.agent.peer_plans import PeerPlans
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Model
 from podplane.model.view import Sandbox, View
+from podplane.state.conntrack import Frontend
 from podplane.state.desired import Conflict
 from podplane.state.effects import Effect, Plan, Warn
 from podplane.state.ledger import Ledger
@@ -55,7 +58,8 @@ class Planner:
         self._effects = effects
         self._rows = {feature.key: (rank, feature, feature.memory(peers)) for rank, feature in enumerate(FEATURES)}
         self._dirty: dict[type[Key], dict[Key, None]] = {feature.key: {} for feature in FEATURES}
-        self._blocked: dict[Key, None] = {}
+        self._unmarked: deque[Iterator[Key]] = deque()
+        self._blocked: dict[Key, str] = {}
         self._taken: dict[Key, set[Hashable]] = {}
 
     # What changed.
@@ -66,19 +70,24 @@ class Planner:
             feature.recover(memory, found)
 
     def changed(self, kind: type[Model] | type[Sandbox], old: Any, new: Any) -> bool:
-        """An object of this kind came (no old), changed or went (no new); does that concern any key?"""
-        found = False
-        for key in self.keys_of(kind, old, new):
-            self._dirty[type(key)][key] = None
-            found = True
-        return found
+        """An object of this kind came (no old), changed or went (no new); does that concern any key?
+
+        A change may concern thousands of keys (a label of the own node): all but the first one are marked when it is planned.
+        """
+        keys = self.keys_of(kind, old, new)
+        first = next(keys, None)
+        if first is None:
+            return False
+        self.mark(first)
+        self._unmarked.append(keys)
+        return True
 
     def keys_of(self, kind: type[Model] | type[Sandbox], old: Any, new: Any) -> Iterator[Key]:
-        """The keys that this change concerns, in the order of features."""
-        for feature in FEATURES:
-            for watch in feature.watches:
-                if watch.kind is kind:
-                    yield from watch.keys(old, new, self._view)
+        """The keys that this change concerns, in the order of features. The view is read now; the keys may be iterated later."""
+        concerned = [
+            watch.keys(old, new, self._view) for feature in FEATURES for watch in feature.watches if watch.kind is kind
+        ]
+        return itertools.chain.from_iterable(concerned)
 
     def mark(self, key: Key) -> None:
         """Plan this key anew."""
@@ -87,16 +96,24 @@ class Planner:
     @property
     def is_behind(self) -> bool:
         """Does a change wait to be planned?"""
-        return any(self._dirty.values())
+        return bool(self._unmarked) or any(self._dirty.values())
 
     def memory(self, key: type[Key]) -> Any:
         """What the feature with this type of key remembers."""
         return self._rows[key][2]
 
     @property
-    def blocked(self) -> Collection[Key]:
-        """The keys that can't be planned, or not as they are wanted."""
-        return self._blocked.keys()
+    def blocked(self) -> Mapping[Key, str]:
+        """The keys that can't be planned, or not as they are wanted, and why."""
+        return self._blocked
+
+    def feature_of(self, key: type[Key]) -> str:
+        """The name of the feature that plans keys of this type."""
+        return self._rows[key][1].name
+
+    def dirty_keys(self) -> dict[str, int]:
+        """How many keys of each feature wait to be planned."""
+        return {self.feature_of(key): len(dirty) for key, dirty in self._dirty.items()}
 
     def after_repair(self) -> None:
         """Tables were repaired, or an agent started: hand out the effects that this has."""
@@ -108,11 +125,16 @@ class Planner:
     async def replan(self, pause: Pause) -> None:
         """Plan what is dirty, feature by feature, with pauses between keys."""
         released = False
-        for dirty in self._dirty.values():
-            while dirty:
-                key = next(iter(dirty))
-                released |= self.try_plan(key)
+        while self._unmarked:
+            for key in self._unmarked.popleft():
+                self.mark(key)
                 await pause()
+        for dirty in self._dirty.values():
+            while keys := list(dirty):
+                for key in keys:
+                    if key in dirty:
+                        released |= self.try_plan(key)
+                        await pause()
         if released:
             for key in list(self._blocked):
                 self.try_plan(key)
@@ -180,10 +202,10 @@ class Planner:
         return (rank, *feature.precedence(key, self._view))
 
     def _block(self, key: Key, why: str) -> None:
-        self._blocked[key] = None
+        self._blocked[key] = why
         self._record_event(key, why)
 
 
 def _named(claim: Hashable) -> str:
     """A claim in the words of whoever asked for it."""
-    return " ".join(map(str, claim)) if isinstance(claim, tuple) else str(claim)
+    return f"{claim.ip} {claim.protocol} {claim.port}" if isinstance(claim, Frontend) else str(claim)

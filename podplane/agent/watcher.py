@@ -1,29 +1,32 @@
-"""How an agent notices what others do to its kernel objects, within 100 ms.
+"""How an agent notices what others do to its kernel objects: in the node's own namespace within 100 ms.
 
     links, addresses, routes, neighbours   the kernel notifies (RTNLGRP_*); what a notification can't say (IPv4 routes
-    vanish silently when their link
-                                           goes down) is read again
+                                           vanish silently when their link goes down) is read again
     nf_tables                              the generation of the namespace is polled: one that podplane's own commits do
-    not explain is a foreign commit
+                                           not explain is a foreign commit
     sysctls                                polled, by descriptors that stay open
+    proxies                                polled by a dump, while any is desired: the kernel notifies nothing of them
+    a pod's namespace                      read when the pod's link loses its carrier or is gone; and each in turn, once a
+                                           minute, as a subscription in each namespace would cost a socket for each pod
 
 Own changes come back as notifications too: they confirm what is known. What deviates unexpectedly is a foreign change: the
-writer repairs it, and
-an event on the Node says so.
+writer repairs it, and an event on the Node says so.
 """
 
 from __future__ import annotations
 
 import logging
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from podplane.agent.auditor import EVERYTHING, Auditor, Part, part_of
 from podplane.agent.kernel import Kernel, Monitor, SysctlWatch
 from podplane.kernel.errors import Exists, NotFound, Retry
 from podplane.state.ledger import Ledger, Status
 from podplane.state.network import Sysctl
-from podplane.state.operations import LinkEvent, Report
+from podplane.state.operations import Failure, LinkEvent, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity
 
@@ -38,8 +41,20 @@ AUDIT_SHARE = 10
 """After a reading that a foreign commit asked for in vain, the next such one waits so many times as long as it took."""
 OPEN_AGAIN_SECONDS = 1.0
 """A sysctl whose file is not there is looked for so often."""
-CONTRADICTIONS = (Exists, NotFound, Retry)
-"""Refusals that mean that the kernel holds something else than is known."""
+CONTRADICTIONS = (Exists, NotFound, Retry, OSError)
+"""Refusals that mean that the kernel holds, or may hold, something else than is known. After an OSError (an answer was lost, say) it is
+not known what took effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """The audits of one part: how many, when the last one ended (seconds of the agent's clock), how long it took, and whether it found,
+    in this part or in one that was read with it, a deviation that was not known."""
+
+    count: int
+    ended: float
+    seconds: float
+    deviates: bool
 
 
 class Watcher:
@@ -71,19 +86,26 @@ class Watcher:
         self._open_again_at = 0.0
         self._pods: dict[str, str] = {}
         self._pods_to_read: dict[str, None] = {}
+        self._next_pod_at = 0.0
         self._audit_at = dict.fromkeys(Part, 0.0)
         self._retry_seconds = RETRY_SECONDS
         self._foreign_commit = False
         self._patience_until = 0.0
         self._foreign: dict[Identity, None] = {}
         self._repairs: Counter[str] = Counter()
+        self.repaired: Counter[str] = Counter()
+        """Objects that were repaired since the start, by kind."""
+        self.audits: dict[Part, Audit] = {}
+        """What is known of the audits of each part."""
 
     def start(self) -> Monitor:
         """Subscribe to what changes from now on."""
         self.close()
         self._monitor = self._kernel.monitor(self.ownership)
         self._kernel.foreign_commit()  # what is committed from now on is news
-        self._audit_at = dict.fromkeys(Part, self._clock() + AUDIT_SECONDS)
+        phase = zlib.crc32(self._node_name.encode()) % 1000 / 1000  # nodes of one process do not read at one moment
+        self._audit_at = dict.fromkeys(Part, self._clock() + AUDIT_SECONDS * (1 + phase) / 2)
+        self._next_pod_at = self._clock() + AUDIT_SECONDS * (1 + phase) / 4
         return self._monitor
 
     def close(self) -> None:
@@ -122,10 +144,13 @@ class Watcher:
         if (netns := self._pods.get(name)) is not None:
             if event.lost_carrier or not event.is_present:
                 self._pods_to_read[netns] = None
-        elif event.is_uncertain and not name.startswith(self.ownership.link_prefixes or ("\0",)):
-            self._audit_at[Part.NETWORK] = self._clock()
-            self._ledger.release_retries(self._clock(), every=True)
-            self._tell_link_changed(name, event)
+        elif not name.startswith(self.ownership.link_prefixes or ("\0",)):
+            if event.may_have_lost:
+                self._audit_at[Part.NETWORK] = self._clock()
+            if event.came and name not in self.ownership.links:
+                self._open_again_at = 0.0  # the link may be a new one of that name, with sysctls of its own
+                self._ledger.release_retries(self._clock(), every=True)
+                self._tell_link_changed(name, event)
 
     # Polls.
 
@@ -134,21 +159,62 @@ class Watcher:
         now = self._clock()
         self._ledger.release_retries(now)
         self._look_at_sysctls()
+        self._look_at_proxies()
         self._foreign_commit |= self._kernel.foreign_commit()
+        self._choose_pod(now)
         for netns in list(self._pods_to_read):
             del self._pods_to_read[netns]
-            await self.auditor.audit_pod(netns)
+            await self._audit_pod(netns)
         if self._foreign_commit and now >= self._patience_until:
             await self._audit_foreign_commit()
         if due := frozenset(part for part, at in self._audit_at.items() if now >= at):
             await self._audit(due)
         self._report_repairs()
 
+    def read_sysctls(self) -> None:
+        """Correct what is known of the sysctls of the node that are wanted: those that are there and have no other value are as desired."""
+        watch, wanted = self._watch_sysctls(), self._ledger.sysctls
+        changed = watch.changed(wanted)
+        for name, value in wanted.items():
+            if name not in watch.unwatched:
+                sysctl = Sysctl(name=name, value=changed.get(name, value))
+                self._ledger.observe(sysctl.identity, sysctl)
+
     def _look_at_sysctls(self) -> None:
         for name, value in self._watch_sysctls().changed(self._ledger.sysctls).items():
             sysctl = Sysctl(name=name, value=value)
             if self._ledger.observe(sysctl.identity, sysctl):
                 self._foreign_change((sysctl.identity,))
+
+    def _look_at_proxies(self) -> None:
+        if not self._ledger.proxies:
+            return
+        found = self._kernel.read_proxies(self.ownership)
+        for identity in (*self._ledger.proxies, *(identity for identity in found if identity not in self._ledger.proxies)):
+            if self._ledger.observe(identity, found.get(identity)):
+                self._foreign_change((identity,))
+
+    def _choose_pod(self, now: float) -> None:
+        """Have one pod's namespace read, so that each is read once in AUDIT_SECONDS (with very many pods: one a poll)."""
+        if not self._pods or now < self._next_pod_at:
+            return
+        link = next(iter(self._pods))
+        netns = self._pods[link] = self._pods.pop(link)  # it is the last one now
+        self._pods_to_read[netns] = None
+        self._next_pod_at = now + AUDIT_SECONDS / len(self._pods)
+
+    async def _audit_pod(self, netns: str) -> None:
+        """Read a pod's namespace. It may go meanwhile, and one that can't be read keeps nothing else from being read."""
+        try:
+            await self.auditor.audit_pod(netns)
+        except Exception as error:
+            log.log(
+                logging.WARNING if netns in self._pods.values() else logging.DEBUG,
+                "audit node=%s namespace=%s error=%s",
+                self._node_name,
+                netns,
+                error,
+            )
 
     def _watch_sysctls(self) -> SysctlWatch:
         """The sysctls that are wanted, with open files; opened anew when others are wanted, or those of a link came back."""
@@ -168,19 +234,32 @@ class Watcher:
         self._patience_until = ended + (0 if deviates else AUDIT_SHARE) * (ended - began)
 
     async def _audit(self, parts: frozenset[Part] = EVERYTHING) -> bool:
+        began = self._clock()
         try:
             deviates = await self.auditor.audit(parts)
         except Exception as error:
             log.warning("audit node=%s error=%s", self._node_name, error)
             self._again_later(parts)
             return False
-        self._audit_at |= dict.fromkeys(parts, self._clock() + AUDIT_SECONDS)
+        ended = self._clock()
+        self._audit_at |= dict.fromkeys(parts, ended + AUDIT_SECONDS)
+        for part in parts:
+            count = self.audits[part].count if part in self.audits else 0
+            self.audits[part] = Audit(count + 1, ended, ended - began, deviates)
         return deviates
 
     def _again_later(self, parts: Iterable[Part]) -> None:
         at = self._clock() + self._retry_seconds
         self._retry_seconds = min(AUDIT_SECONDS, 2 * self._retry_seconds)
         self._audit_at |= dict.fromkeys(parts, at)
+
+    async def read_again(self, refused: Iterable[Failure]) -> bool:
+        """Read what these refusals contradict, and have them tried again at once; False when they contradict nothing."""
+        identities = [failure.operation.value.identity for failure in refused if isinstance(failure.error, CONTRADICTIONS)]
+        if identities:
+            await self._audit(frozenset(map(part_of, identities)))
+            self._ledger.retry(identities)
+        return bool(identities)
 
     # What was sent.
 
@@ -191,6 +270,7 @@ class Watcher:
             if identity in self._foreign:
                 del self._foreign[identity]
                 self._repairs[str(identity[0]).lower()] += 1
+                self.repaired[str(identity[0]).lower()] += 1
         if report.recreated:  # the kernel removed what lay on the former link
             self._audit_at[Part.NETWORK] = self._clock()
         contradicted = {part_of(f.operation.value.identity) for f in report.failed if isinstance(f.error, CONTRADICTIONS)}
@@ -208,6 +288,11 @@ class Watcher:
         if not self._repairs or any(self._ledger.status(identity) is Status.PENDING for identity in self._foreign):
             return
         repairs, self._repairs = self._repairs, Counter()
-        what = ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in sorted(repairs.items()))
+        what = ", ".join(f"{count} {kind if count == 1 else _plural(kind)}" for kind, count in sorted(repairs.items()))
         has_tables = any(kind.startswith("nft ") for kind in repairs)
         self._tell(f"somebody else changed podplane's objects in the kernel; repaired: {what}", has_tables)
+
+
+def _plural(kind: str) -> str:
+    """Of a kind of object: routes, addresses, proxies."""
+    return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}es" if kind.endswith("s") else f"{kind}s"

@@ -15,12 +15,18 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
+from podplane.agent.pause import Pause
+from podplane.kernel.errors import Retry
 from podplane.state.ledger import Ledger
 from podplane.state.network import Link
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.value import Identity
 
 log = logging.getLogger(__name__)
+REFUSALS_LOGGED = 3
+"""Of all that the kernel refuses of one take, so many reasons are logged."""
+TAKEN_AT_ONCE = 2000
+"""So many operations are computed in some milliseconds."""
 
 
 class Sink(Protocol):
@@ -54,10 +60,12 @@ class Writer:
         self._sent = sent
         self._waiters: dict[Identity, list[_Waiter]] = {}
         self._urgent: dict[Identity, None] = {}
-        self._detached: list[str] = []
+        self._detached: dict[str, asyncio.Event] = {}
         self._task: asyncio.Task[None] | None = None
-        self.operations_applied = 0
-        """So many operations took effect, since the beginning."""
+        self._refused = 0
+        self._refusals: list[Failure] = []
+        self.operations_applied = self.operations_refused = 0
+        """So many operations took effect, and were refused, since the beginning."""
 
     def wake(self) -> None:
         """Send what is due, soon."""
@@ -79,12 +87,17 @@ class Writer:
         refusal = self._ledger.refusal(identity)
         if refusal is None:
             return None
-        return Failure(Operation(None, self._ledger.desired.get(identity)), refusal.error)
+        return Failure(self._ledger.refused_operation(identity), refusal.error)
 
     def detach(self, netns: str) -> None:
         """A network namespace goes; the kernel door forgets it when nothing is in flight."""
-        self._detached.append(netns)
+        self._detached.setdefault(netns, asyncio.Event())
         self.wake()
+
+    async def forgotten(self, netns: str) -> None:
+        """Wait until the kernel door has forgotten a namespace that goes: only then may another one have its name."""
+        if (detached := self._detached.get(netns)) is not None:
+            await detached.wait()
 
     async def idle(self) -> None:
         """Wait until nothing is due or in flight (what was refused may be due again later)."""
@@ -97,8 +110,9 @@ class Writer:
                 self._forget_detached()
                 if not self._ledger.has_due:
                     break
-                self._before_send()
-                await self._send(self._ledger.take())
+                self._prepare()
+                await self._send(await self._take())
+                self._log_refusals()
         finally:
             self._task = None
             for waiter in {id(one): one for row in self._waiters.values() for one in row}.values():
@@ -106,21 +120,42 @@ class Writer:
             self._waiters.clear()
             self._urgent.clear()
 
+    def _prepare(self) -> None:
+        try:
+            self._before_send()
+        except Exception:
+            log.exception("apply node=%s", self._node_name)
+
+    async def _take(self) -> list[Operation]:
+        """All that is due now, computed in slices."""
+        due, operations, pause = self._ledger.due, list[Operation](), Pause()
+        for start in range(0, len(due), TAKEN_AT_ONCE):
+            operations += self._ledger.take(due[start : start + TAKEN_AT_ONCE])
+            await pause()
+        return operations
+
     def _forget_detached(self) -> None:
-        detached, self._detached = self._detached, []
-        for netns in detached:
+        detached, self._detached = self._detached, {}
+        for netns, is_forgotten in detached.items():
             self._kernel.detach(netns)
             self._notify(self._ledger.vanish(netns))
+            is_forgotten.set()
 
     async def _send(self, operations: list[Operation]) -> None:
         removals = [operation for operation in operations if _takes_long(operation)]
         if removals:
             quick = [operation for operation in operations if not _takes_long(operation)]
             await self._send_slices(quick)
-            reports = await asyncio.to_thread(self._all_steps, removals)
-            self._acknowledge(reports)
+            self._acknowledge(await self._in_thread(removals))
         else:
             await self._send_slices(operations)
+
+    async def _in_thread(self, operations: list[Operation]) -> Report:
+        try:
+            return await asyncio.to_thread(self._all_steps, operations)
+        except RuntimeError as error:  # no thread can be started
+            log.warning("apply node=%s error=%s", self._node_name, error)
+            return Report(failed=[Failure(operation, error) for operation in operations])
 
     def _all_steps(self, operations: list[Operation]) -> Report:
         report = Report()
@@ -156,20 +191,29 @@ class Writer:
         except Exception as error:
             log.exception("apply node=%s", self._node_name)
             yield Report(failed=[Failure(operation, error) for operation in left.values()])
+            return
+        if left:
+            unanswered = Retry("apply", "the kernel door said nothing of it")
+            yield Report(failed=[Failure(operation, unanswered) for operation in left.values()])
 
     def _acknowledge(self, report: Report) -> None:
         self.operations_applied += len(report.applied)
+        self.operations_refused += len(report.failed)
         settled = self._ledger.acknowledge(report, self._clock())
         self._notify(settled)
-        if report.failed:
-            reasons = "; ".join(map(str, report.failed[:3]))
-            log.warning(
-                "apply node=%s applied=%d refused=%d %s", self._node_name, len(report.applied), len(report.failed), reasons
-            )
+        self._refused += len(report.failed)
+        self._refusals += report.failed[: REFUSALS_LOGGED - len(self._refusals)]
         try:
             self._sent(report)
         except Exception:
             log.exception("apply node=%s", self._node_name)
+
+    def _log_refusals(self) -> None:
+        """One line for all that was refused of one take, which may be thousands of objects."""
+        if self._refused:
+            reasons = "; ".join(map(str, self._refusals))
+            log.warning("apply node=%s refused=%d %s", self._node_name, self._refused, reasons)
+        self._refused, self._refusals = 0, []
 
     def _notify(self, settled: Iterable[Identity]) -> None:
         if not self._waiters:

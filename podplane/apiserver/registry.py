@@ -41,14 +41,14 @@ class Registry:
         if new is not None:
             self.define(new)
         elif old is not None:
-            self.forget(old["metadata"]["name"])
+            self.remove(old["metadata"]["name"])
 
     def define(self, definition: Object) -> None:
         """Serve what this definition says, instead of what its former version said."""
         self._custom[definition["metadata"]["name"]] = custom.rows(definition)
         self._index()
 
-    def forget(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         """Serve this definition's resources no longer."""
         self._custom.pop(name, None)
         self._index()

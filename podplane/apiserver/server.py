@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import logging
 import platform
+import secrets
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
@@ -23,7 +24,7 @@ from podplane.apiserver.admission import Admission
 from podplane.apiserver.audit import AuditLog
 from podplane.apiserver.decoding import MAX_BODY_BYTES, Options
 from podplane.apiserver.deletion import BUILT_IN_NAMESPACES, Deleter
-from podplane.apiserver.identity import ANONYMOUS, Attributes, Authorize, Tokens, User, allow_known
+from podplane.apiserver.identity import ANONYMOUS, Attributes, Authorize, Tokens, User, allow_known, node_client
 from podplane.apiserver.paths import Target, parse, unknown
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.reading import LongList, Reader, whole
@@ -44,6 +45,7 @@ OPEN_PATHS = (*HEALTH, "/version")
 """What needs no token."""
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 MAX_WARNING = 800
+TOKEN_BYTES = 32
 
 
 def utc_now() -> datetime.datetime:
@@ -66,6 +68,8 @@ class ApiServer:
         now: Callable[[], datetime.datetime] = utc_now,
     ) -> None:
         self._tokens = tokens
+        self._node_token = secrets.token_urlsafe(TOKEN_BYTES)
+        tokens.add_for_nodes(self._node_token, node_client())
         self._authorize = authorize
         self._audit = audit
         self._now = now
@@ -122,7 +126,7 @@ class ApiServer:
                 raise Problem("Forbidden", f"{user.username} may not {what.verb} {request.path}: {why}")
             if target is None and (wish := node_proxy.parse(request.path)) is not None:
                 node = self._reader.stored(parse(f"/api/v1/nodes/{wish.node}", self._registry)).object
-                answer = await node_proxy.forward(wish, node, self.streams, request)
+                answer = await node_proxy.forward(wish, node, self.streams, request, self._node_token)
             else:
                 answer = await self._answer(user, target, request)
         except Problem as problem:

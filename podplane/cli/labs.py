@@ -1,4 +1,4 @@
-"""`up`, `down`, `status`."""
+"""`up`, `down`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from podplane.cli.options import connect, lab_name
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder, labs
 
-NOT_RUNNING = 3
-"""Exit status of `status` for a lab that doesn't run, as init scripts have it (LSB)."""
-
 
 @click.command()
 @lab_name
 @click.option("--nodes", type=int, help="How many nodes.  [default: 3]")
 @click.option("--pods-per-node", type=int, default=0, help="Echo pods on each node.")
 @click.option("--sandbox-only/--with-processes", default=None, help="Pods are networks without processes.")
+@click.option(
+    "--agents-over-https/--agents-direct",
+    default=None,
+    help="Agents and kubelets reach the API over HTTPS, as on a real cluster, or by direct calls.  [default: direct]",
+)
 @click.option("--cluster-cidr", help="Pod addresses: one CIDR for each IP family.  [default: 10.244.0.0/16,fd00:10:244::/48]")
 @click.option("--service-cidr", help="Service addresses.  [default: 10.96.0.0/16,fd00:10:96::/112]")
 @click.option("--node-cidr", help="Node addresses.  [default: 192.168.1.0/24,fd00:192:168:1::/64]")
@@ -49,7 +51,7 @@ def up(folder: Folder, pods_per_node: int, **given: Any) -> None:
                 _show(operations.up(folder, given, pods_per_node))
     except LabError:
         if not existed and not folder.spec.exists():
-            folder.forget()
+            folder.delete()
         raise
     _next_steps(folder, "runs already" if running else f"is up after {time.monotonic() - began:.2f} s")
 
@@ -122,9 +124,9 @@ def down(folder: Folder, everything: bool, purge: bool) -> None:
             ran = operations.stop(one)
             if purge:
                 _leave_users_kubeconfig(one)
-                one.forget()
+                one.delete()
         done = "stopped" if ran else "not running"
-        state = "forgotten" if purge else f"`{one.command('up')}` brings it back"
+        state = "deleted" if purge else f"`{one.command('up')}` brings it back"
         click.echo(f"Lab {one.name!r}: {done}; {state}.")
 
 
@@ -136,23 +138,3 @@ def _leave_users_kubeconfig(folder: Folder) -> None:
     with contextlib.suppress(OSError):  # a file that can't be read has nothing of ours
         if path != folder.kubeconfig and kubeconfig.entry_name(folder).encode() in path.read_bytes():
             kubeconfig.remove(folder, path)
-
-
-@click.command()
-@lab_name
-def status(folder: Folder) -> None:
-    """Say whether a lab runs, and what is in it. Exit status 3 when it doesn't."""
-    if folder.holder() is None:
-        others = [name for name in labs() if Folder.named(name).holder() is not None]
-        hint = f" Running: {', '.join(others)}." if others else ""
-        click.echo(f"Lab {folder.name!r} is not running; `{folder.command('up')}` starts it.{hint}")
-        sys.exit(NOT_RUNNING)
-    client, endpoint = connect(folder), folder.endpoint()
-    nodes, pods = client.objects("nodes"), client.objects("pods")
-    ready = sum(map(tables.is_ready, pods))
-    minutes, seconds = divmod(int(time.time() - endpoint.started), 60)
-    click.echo(f"Lab {folder.name!r} has been running for {minutes} min {seconds} s.")
-    click.echo(f"  nodes   {len(nodes)}")
-    click.echo(f"  pods    {ready} of {len(pods)} ready")
-    click.echo(f"  API     https://{endpoint.host}:{endpoint.port}")
-    click.echo(f"  state   {folder.path}")

@@ -17,7 +17,11 @@ from podplane import __version__
 COMMANDS = {
     "up": ("podplane.cli.labs", "up", "Start a lab."),
     "down": ("podplane.cli.labs", "down", "Stop a lab; its pods and addresses come back with the next up."),
-    "status": ("podplane.cli.labs", "status", "Say whether a lab runs, and what is in it."),
+    "status": (
+        "podplane.cli.status.command",
+        "status",
+        "Say whether a lab runs, and what is in it; or how a node's agent does.",
+    ),
     "run": ("podplane.cli.pods", "run", "Run a pod, or several."),
     "get": ("podplane.cli.pods", "get", "List nodes or pods."),
     "delete": ("podplane.cli.pods", "delete", "Delete pods."),
@@ -29,7 +33,7 @@ COMMANDS = {
         "Show Services: frontends, endpoints, traffic, and what is wrong.",
     ),
     "publish": ("podplane.cli.publish", "publish", "Bring Services to the localhost of this machine."),
-    "fault": ("podplane.cli.fault", "fault", "Let something go wrong: an agent starts again."),
+    "fault": ("podplane.cli.fault", "fault", "Let something go wrong on a node, and undo it."),
     "check": ("podplane.cli.check.command", "check", "Prove the promises of the network model with packets."),
 }
 """Name → module, function, one line of help."""

@@ -1,4 +1,4 @@
-"""The address plan of a cluster: which CIDRs there are, that they don't overlap, and how much fits (mission A1, A7)."""
+"""The address plan of a cluster: its CIDRs, that they do not overlap, and how much fits in them."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class Plan(msgspec.Struct, frozen=True):
         return tuple(n.network_address + FIRST_NODE_OFFSET + number - 1 for n in self._of(self.node))
 
     def load_balancer_addresses(self) -> tuple[str, ...]:
-        """`first-last` of the addresses for load balancers, one a family: the last ones of the node CIDR, and of a large IPv6 one some
-        that are easy to tell.
+        """`first-last` of the addresses for load balancers, one a family: the last ones of the node CIDR, and in a large IPv6 one a range
+        that is easy to recognize.
         """
         found = []
         for network in self._of(self.node):
@@ -94,7 +94,7 @@ class Plan(msgspec.Struct, frozen=True):
         return (by_version[v] for v in self.versions)
 
     def check(self, nodes: int, pods_per_node: int = 0) -> None:
-        """PlanError unless the CIDRs are apart and so many nodes with so many pods fit."""
+        """PlanError unless the CIDRs do not overlap and so many nodes with so many pods fit."""
         self._check_usable()
         self._check_families()
         self._check_overlaps()

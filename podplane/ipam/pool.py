@@ -1,8 +1,8 @@
 """Allocators: numbers of a range, next free first, and on top of them node blocks and pod addresses.
 
-A released number is not handed out again until the cursor has gone around the whole range: what still remembers it (a
-connection, a cache, a name) has the longest possible time to forget. Allocation is the caller's to store: an
-allocator starts from what is in use.
+A released number is not handed out again until the cursor has gone around the whole range: so connections and caches that
+still refer to it have the longest possible time to expire. The caller stores what is allocated: an allocator starts with what
+is in use.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ GATEWAY_OFFSET = 1
 
 
 class Exhausted(Exception):
-    """Nothing is free; the text says what of, and how many there are."""
+    """Nothing is free; the text says of what, and how many there are."""
 
 
 class Ring:
@@ -41,7 +41,7 @@ class Ring:
         return number in self._used
 
     def take(self, number: int) -> bool:
-        """Take this very number; False when it is out of range or in use."""
+        """Take this number; False when it is out of range or in use."""
         if not self._first <= number <= self._last or number in self._used:
             return False
         self._used.add(number)
@@ -60,7 +60,7 @@ class Ring:
         return number
 
     def release(self, number: int) -> None:
-        """Give a number back; of a free one, nothing changes."""
+        """Free a number; idempotent."""
         self._used.discard(number)
 
 
@@ -88,12 +88,12 @@ class BlockPool:
             raise Exhausted(f"{self.cidr} has {self._count} blocks of /{self.block_length}, all in use") from None
 
     def take(self, block: IPNetwork) -> bool:
-        """Take this very block; False when it is none of this pool or in use."""
+        """Take this block; False when it is not of this pool or in use."""
         number = self._number(block)
         return number is not None and self._ring.take(number)
 
     def release(self, block: IPNetwork) -> None:
-        """Give a block back."""
+        """Free a block; idempotent."""
         number = self._number(block)
         if number is not None:
             self._ring.release(number)
@@ -146,10 +146,10 @@ class AddressPool:
             raise Exhausted(f"node block {self.block} has {self.size} pod addresses, all in use") from None
 
     def take(self, ip: IPAddress) -> bool:
-        """Take this very address; False when it is not a pod address of the block or in use."""
+        """Take this address; False when it is not a pod address of the block or in use."""
         return ip in self.block and self._ring.take(int(ip) - self._base)
 
     def release(self, ip: IPAddress) -> None:
-        """Give an address back."""
+        """Free an address; idempotent."""
         if ip in self.block:
             self._ring.release(int(ip) - self._base)

@@ -11,6 +11,7 @@ The parts are opened by an `Opener`, so that the fakes share this code with the 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -20,7 +21,7 @@ import msgspec
 from podplane.kernel import netlink, syscalls
 from podplane.kernel.announce import LinkSocket
 from podplane.kernel.conntrack import Conntrack
-from podplane.kernel.errors import KernelError, NotFound
+from podplane.kernel.errors import KernelError, NotFound, Retry
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import KernelTables, Nft
 from podplane.kernel.rtnl import Rtnl, matches
@@ -77,6 +78,9 @@ class NetworkPart(Part, Protocol):
     @property
     def port(self) -> int:
         """The port id that notifications of its own changes carry."""
+
+    def read_proxies(self, owner: Ownership) -> dict[Identity, Value]:
+        """The proxies of this owner, of which the kernel notifies nothing."""
 
     def read_all(self) -> dict[Identity, Value]:
         """What it holds, whosever it is, but what the kernel made itself."""
@@ -210,23 +214,23 @@ class KernelOpener:
     ) -> Mapping[str, tuple[Part, Mapping[str, KernelError]]]:
         """rtnetlink of pods' namespaces after sysctls were set there, and which of those were refused: one job for all."""
 
-        def visit_all() -> dict[str, tuple[Mapping[str, KernelError], netlink.Socket]]:
+        def open_all() -> dict[str, tuple[Mapping[str, KernelError], netlink.Socket]]:
             done: dict[str, tuple[Mapping[str, KernelError], netlink.Socket]] = {}
             try:
                 for name, (place, sysctls) in wanted.items():
-                    done[name] = visit(place.fd, sysctls)
+                    done[name] = open_one(place.fd, sysctls)
             except BaseException:
                 for _, socket in done.values():
                     socket.close()
                 raise
             return done
 
-        def visit(fd: int, sysctls: Mapping[str, str]) -> tuple[Mapping[str, KernelError], netlink.Socket]:
+        def open_one(fd: int, sysctls: Mapping[str, str]) -> tuple[Mapping[str, KernelError], netlink.Socket]:
             syscalls.setns(fd, syscalls.CLONE_NEWNET)
             return set_here(sysctls), netlink.Socket(NETLINK_ROUTE)
 
         first, _ = next(iter(wanted.values()))
-        opened = first.run(visit_all)
+        opened = first.run(open_all)
         return {name: (Rtnl(socket, namespace_fd), refused) for name, (refused, socket) in opened.items()}
 
     def nft(self, namespace: Namespace) -> NftPart:
@@ -250,7 +254,34 @@ class KernelOpener:
         return OpenSysctls.open(namespace, names)
 
 
-SORTED_AT_ONCE = 10_000
+class Unreachable:
+    """A `Part` of a namespace that can't be entered: nothing can be made there, and what was there is gone."""
+
+    def __init__(self, error: KernelError) -> None:
+        self._error = error
+
+    def apply(self, operations: Sequence[Operation]) -> Report:
+        """Refuse what is to be made."""
+        gone = [operation for operation in operations if operation.new is None]
+        return Report(gone, [Failure(operation, self._error) for operation in operations if operation.new is not None])
+
+    def read(self, owner: Ownership) -> dict[Identity, Value]:
+        """Nothing."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def _not_entered(name: str, error: Exception) -> KernelError:
+    """Why nothing can be done in a pod's namespace."""
+    number = error.errno if isinstance(error, OSError) and error.errno else 0
+    if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        return Retry(f"network namespace {name}", str(error), number)
+    return KernelError(f"network namespace {name}", str(error), number)
+
+
+SORTED_AT_ONCE = 2_000
 """So many operations are sorted in one slice: some 5 ms."""
 PODS_AT_ONCE = 16
 """The namespaces of so many pods are opened in one slice."""
@@ -302,6 +333,10 @@ class Kernel:
         values = (msgspec.structs.replace(value, netns=name) for value in found.values())
         return {value.identity: value for value in values}
 
+    def read_proxies(self, owner: Ownership) -> dict[Identity, Value]:
+        """The proxies of this owner in the node's own namespace: cheap enough to be polled."""
+        return self._rtnl.read_proxies(owner)
+
     def sysctl_watch(self, names: Iterable[str]) -> SysctlWatch:
         """A watch of sysctls of the node's own namespace."""
         return self._opener.sysctl_watch(self._namespaces[HOST], names)
@@ -315,7 +350,10 @@ class Kernel:
     def _fd(self, name: str) -> int:
         if name not in self._namespaces:
             raise NotFound(f"network namespace {name}", "it is not attached")
-        return self._namespaces[name].fd
+        try:
+            return self._namespaces[name].fd
+        except (OSError, ValueError) as error:
+            raise _not_entered(name, error) from None
 
     def apply(self, operations: Sequence[Operation]) -> Report:
         """Carry out the operations; each is in the report."""
@@ -373,7 +411,7 @@ class Kernel:
         names = [name for name in work.network if name != HOST]
         for start in range(0, len(names), PODS_AT_ONCE):
             report = Report()
-            opened.update(self._visit(names[start : start + PODS_AT_ONCE], work.sysctls, late, report))
+            opened.update(self._open_namespaces(names[start : start + PODS_AT_ONCE], work.sysctls, late, report))
             yield report
 
     def _sysctl_steps(
@@ -393,7 +431,7 @@ class Kernel:
             error = NotFound(f"network namespace {operation.value.netns}", "it is not attached")
             report.failed.append(Failure(operation, error))
 
-    def _visit(
+    def _open_namespaces(
         self, names: Collection[str], sysctls: dict[str, list[Operation]], late: dict[str, list[Operation]], report: Report
     ) -> dict[str, Part]:
         """rtnetlink of these pods' namespaces, with their sysctls set and taken out of `sysctls`."""
@@ -404,10 +442,21 @@ class Kernel:
         }
         if not wanted:
             return {}
-        opened = self._opener.pod_namespaces({name: (self._namespaces[name], own) for name, own in wanted.items()}, self._fd)
+        opened = self._open(wanted)
         for name, (_, refused) in opened.items():
             self._report_sysctls(name, operations[name], refused, late, report)
-        return {name: guest for name, (guest, _) in opened.items()}
+        return {name: part for name, (part, _) in opened.items()}
+
+    def _open(self, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[Part, Mapping[str, KernelError]]]:
+        """All in one job, which is quick; one by one when that fails, so that a namespace that can't be entered harms no other one."""
+        try:
+            return dict(self._opener.pod_namespaces({n: (self._namespaces[n], own) for n, own in wanted.items()}, self._fd))
+        except (OSError, ValueError) as error:
+            if len(wanted) > 1:
+                return {n: part for name, own in wanted.items() for n, part in self._open({name: own}).items()}
+            ((name, own),) = wanted.items()
+            why = _not_entered(name, error)
+            return {name: (Unreachable(why), dict.fromkeys(own, why))}
 
     def _apply_sysctls(
         self, name: str, operations: list[Operation], late: dict[str, list[Operation]] | None, report: Report
@@ -439,10 +488,11 @@ class Kernel:
         Those of pods and of podplane's own links are not remembered: they are removed together with the pod or the link.
         """
         sysctls = [(o, o.value) for o in operations if isinstance(o.value, Sysctl)]
-        own = [v for o, v in sysctls if o.old is None and not v.netns and not v.link]
-        fresh = [v for v in own if v.identity not in self._former_sysctls]
-        found = part.read([v.name for v in fresh]) if fresh else {}
-        self._former_sysctls.update({v.identity: found[v.name] for v in fresh if v.name in found})
+        own = [(o, v) for o, v in sysctls if o.new is not None and not v.netns and not v.link]
+        fresh = [(o, v) for o, v in own if v.identity not in self._former_sysctls]
+        known = {v.name: o.old.value for o, v in fresh if isinstance(o.old, Sysctl)}
+        known |= part.read(unknown) if (unknown := [v.name for _, v in fresh if v.name not in known]) else {}
+        self._former_sysctls.update({v.identity: known[v.name] for _, v in fresh if v.name in known})
         return {v.name: v.value if o.new is not None else self._former_sysctls.pop(v.identity, v.value) for o, v in sysctls}
 
     def foreign_commit(self) -> bool:
@@ -479,7 +529,10 @@ class Kernel:
         return self._nft
 
     def read(self, owner: Ownership, sysctls: Iterable[str] = ()) -> dict[Identity, Value]:
-        """What the node's own namespace holds of this owner, and the values of these sysctls."""
+        """What the node's own namespace holds of this owner, and the values of these sysctls.
+
+        May be called in a thread while another one applies changes: it reads over sockets of its own.
+        """
         return result(self.read_steps(owner, sysctls))
 
     def read_steps(self, owner: Ownership, sysctls: Iterable[str] = ()) -> Generator[None, None, dict[Identity, Value]]:
@@ -489,7 +542,11 @@ class Kernel:
         """
         found = yield from self._nft_part().read_steps(owner)
         yield
-        found.update(self._rtnl.read(owner))
+        part = self._opener.rtnl(self._namespaces[HOST], self._fd)
+        try:
+            found.update(part.read(owner))
+        finally:
+            part.close()
         yield
         names = list(sysctls)
         values = self._opener.sysctls(self._namespaces[HOST]).read(names) if names else {}

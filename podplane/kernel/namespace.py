@@ -142,7 +142,7 @@ class Nursery:
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._makers = Workers(1)  # of its own: a visit to a namespace never waits behind a hundred new ones
+        self._makers = Workers(1)  # of its own: entering a namespace never waits behind the creation of a hundred others
         self._waiting: list[asyncio.Future[NetworkNamespace]] = []
         self._task: asyncio.Task[None] | None = None
 

@@ -89,7 +89,7 @@ class Sysctls:
 
 
 class OpenSysctls:
-    """Sysctls of one namespace whose files stay open, so that looking at them again costs a read each and no visit to the namespace.
+    """Sysctls of one namespace whose files stay open, so that reading them again costs one read each, without entering the namespace.
 
     A file of /proc/sys/net shows the namespace of the thread that opened it, whoever reads it. One that goes with its interface
     is not watched any more.

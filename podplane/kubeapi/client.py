@@ -5,15 +5,27 @@ Every method raises ApiError when the API refuses, when it does not answer, and 
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from podplane.kubeapi import requests
 from podplane.kubeapi.errors import UNDECODABLE, ApiError, checked, not_the_api
-from podplane.kubeapi.messages import JSON, Handler, Request, Response, Stream
+from podplane.kubeapi.messages import JSON, Answer, Handler, Request, Response, Stream
 from podplane.kubeapi.requests import ALL, Selection
+
+
+class Contact(NamedTuple):
+    """The last request that the API answered, whatever it said, or did not answer (`error` says why).
+
+    `at` is in seconds of a monotonic clock.
+    """
+
+    is_reached: bool
+    at: float
+    error: str = ""
 
 
 class Client:
@@ -22,9 +34,20 @@ class Client:
     def __init__(self, handler: Handler, token: str) -> None:
         self._handler = handler
         self._token = token
+        self.contact: Contact | None = None
+        """How the last request ended; None before the first one did."""
+
+    async def _send(self, request: Request) -> Answer:
+        try:
+            answer = await self._handler(request)
+        except ApiError as error:
+            self.contact = Contact(False, time.monotonic(), str(error))
+            raise
+        self.contact = Contact(True, time.monotonic())
+        return answer
 
     async def _whole(self, request: Request) -> bytes:
-        answer = await self._handler(request)
+        answer = await self._send(request)
         if not isinstance(answer, Response):
             raise ApiError(500, "InternalError", f"{request.method} {request.path} was answered with a stream")
         return checked(answer)
@@ -80,7 +103,7 @@ class Client:
 
         Whoever stops reading before the end closes the chunks (`aclose`, where they have it).
         """
-        answer = await self._handler(requests.watch(self._token, resource, resource_version, selection))
+        answer = await self._send(requests.watch(self._token, resource, resource_version, selection))
         if isinstance(answer, Response):
             checked(answer)
         if not isinstance(answer, Stream):

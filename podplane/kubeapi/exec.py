@@ -47,7 +47,9 @@ class ExecSession:
         self._over = False
         self._pending: list[tuple[int, bytes]] = []
         extra = [(name.encode(), value.encode()) for name, value in request.headers.items() if name == "authorization"]
-        opening = Opening(host=access.address, target=target(request), subprotocols=[ch.PROTOCOL], extra_headers=extra)
+        opening = Opening(
+            host=access.address, target=access.prefix + target(request), subprotocols=[ch.PROTOCOL], extra_headers=extra
+        )
         self._socket.sendall(self._ws.send(opening))
         while not self._accepted:
             self._pending += list(self._turn())

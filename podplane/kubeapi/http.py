@@ -19,7 +19,7 @@ POLL_SECONDS = 0.02
 
 
 class HttpClient:
-    """A blocking client with one user's credentials. It ignores the path prefix of an `Access`, which a lab's has not."""
+    """A blocking client with one user's credentials."""
 
     def __init__(self, access: Access) -> None:
         self.access = access
@@ -40,7 +40,8 @@ class HttpClient:
         """The body of the answer. ApiError when the API refuses, or does not answer."""
         try:
             headers = dict(request.headers)
-            self._connection.request(request.method, requests.target(request), request.body or None, headers)
+            path = self.access.prefix + requests.target(request)
+            self._connection.request(request.method, path, request.body or None, headers)
             answer = self._connection.getresponse()
             return checked(Response(answer.status, answer.read(), answer.headers.get_content_type()))
         except (OSError, http.client.HTTPException) as error:

@@ -145,6 +145,16 @@ class Informer(Generic[M]):
         self._failures = FailureLog(log, f"informer resource={resource}")
 
     @property
+    def resource(self) -> str:
+        """Plural and group of what is watched."""
+        return self._resource
+
+    @property
+    def is_synced(self) -> bool:
+        """Was everything listed, and nothing missed since then?"""
+        return self._synced
+
+    @property
     def objects(self) -> Mapping[str, M]:
         """All objects by path: a view that follows the cache."""
         return self.cache.objects

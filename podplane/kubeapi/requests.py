@@ -35,6 +35,8 @@ RESOURCES: dict[str, tuple[str, bool]] = {
     "customresourcedefinitions.apiextensions.k8s.io": ("/apis/apiextensions.k8s.io/v1", False),
     "loadbalancerpools.podplane.dev": ("/apis/podplane.dev/v1", False),
     "leases.coordination.k8s.io": ("/apis/coordination.k8s.io/v1", True),
+    "tokenreviews.authentication.k8s.io": ("/apis/authentication.k8s.io/v1", False),
+    "subjectaccessreviews.authorization.k8s.io": ("/apis/authorization.k8s.io/v1", False),
 }
 """What podplane itself asks for, by plural and group: where it is served, and whether it lives in namespaces."""
 

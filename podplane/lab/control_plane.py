@@ -1,4 +1,4 @@
-"""Nodes as their kubelets register them, and what a control plane makes of its own."""
+"""Nodes as their kubelets register them, and the objects that a control plane creates itself."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def node(number: int, plan: Plan) -> dict[str, Any]:
 
 
 def capacity() -> dict[str, str]:
-    """What each node says that it has: all of this machine, which they share."""
+    """The capacity of each node: all of this machine, which they share."""
     kilobytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024
     return {"cpu": str(os.cpu_count() or 1), "memory": f"{kilobytes}Ki", "pods": "110"}
 
@@ -87,9 +87,11 @@ def dns_ips(plan: Plan) -> tuple[IPAddress, ...]:
 
 
 def bootstrap(plan: Plan, *, is_first: bool) -> list[tuple[str, dict[str, Any]]]:
-    """What a cluster's control plane makes of its own: collections, and an object for each. Sources: kube-apiserver's controllers.
+    """The objects that a control plane creates itself: paths of collections, and an object for each.
 
-    At its first start it makes a pool of addresses for load balancers, too; that is the user's to change or delete.
+    Source: kube-apiserver's controllers.
+
+    At its first start it also creates a pool of addresses for load balancers, which users may change or delete.
     """
     ips = [str(ip) for ip in kubernetes_ips(plan)]
     families = ["IPv6" if ":" in ip else "IPv4" for ip in ips]

@@ -1,6 +1,6 @@
 """The lab's namespaces and cables: underlay, outside, and a namespace for each node with its uplink.
 
-Everything here is what would be metal and machines elsewhere; it is made once, through the same kernel door as the
+Everything here stands for hardware and machines; it is made once, through the same kernel door as the
 agents use, and never reconciled.
 """
 
@@ -14,7 +14,7 @@ from podplane.kernel.namespace import NetworkNamespace, Workers
 from podplane.lab import underlay
 from podplane.lab.errors import LabError
 from podplane.lab.manifests import node_name
-from podplane.state.operations import Report, diff
+from podplane.state.operations import Operation, Report, diff
 from podplane.state.value import Value, fragment
 
 
@@ -34,7 +34,7 @@ class Machine:
         return self.kernel
 
     def configure_uplink(self) -> None:
-        """What a machine's own network configuration does when its uplink comes up; what is there already is left as it is."""
+        """Apply the machine's own network configuration, as when its uplink comes up; objects that exist stay as they are."""
         kernel = Kernel(self.namespace, self._opener)
         try:
             kernel.apply(diff({}, fragment(self._uplink)))
@@ -52,6 +52,7 @@ class Fabric:
 
     def __init__(self, plan: Plan, nodes: int, workers: Workers) -> None:
         opener = KernelOpener()
+        self._plan = plan
         self.underlay = Machine(workers, opener)
         self.outside = NetworkNamespace.create(workers)
         self.nodes = {node_name(n): Machine(workers, opener, underlay.uplink(plan, n)) for n in range(1, nodes + 1)}
@@ -62,12 +63,25 @@ class Fabric:
         switch.attach(underlay.OUTSIDE, self.outside)
         ports: list[Value] = []
         for number, (name, machine) in enumerate(self.nodes.items(), 1):
-            _build(machine.kernel, underlay.quiet_machine())
+            _build(machine.kernel, underlay.boot_sysctls())
             switch.attach(name, machine.namespace)
             ports += underlay.port(plan, number, name)
         _build(switch, [*underlay.switch(plan), *ports])
         for number, machine in enumerate(self.nodes.values(), 1):
             _build(machine.kernel, underlay.uplink(plan, number))
+
+    def remake_uplink(self, name: str) -> None:
+        """Delete a node's uplink and its port at the switch, and make them again; the machine configures it as at its start.
+
+        LabError when that can't be.
+        """
+        number = list(self.nodes).index(name) + 1
+        cable, *_ = underlay.port(self._plan, number, name)
+        gone = self.underlay.kernel.apply([Operation(cable, None)])
+        if gone.failed:
+            raise LabError(f"the uplink of {name} can't be deleted: {gone.failed[0].error}")
+        _build(self.underlay.kernel, [cable])
+        self.nodes[name].configure_uplink()
 
     def close(self) -> None:
         """Let go of everything; the kernel removes what was in the namespaces."""

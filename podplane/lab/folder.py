@@ -1,15 +1,15 @@
-"""The folder of a lab, and the truth about whether it runs.
+"""The folder of a lab, and how it is known whether the lab runs.
 
 A running lab holds a POSIX lock on its `lab.json`. The kernel says who holds it (F_GETLK) and drops it when that process ends, however it
 ends: there is no pid file to go stale. Commands that start or stop a lab exclude each other by flock(2) on the folder.
 
-    lab.json    settings; stays until the lab is forgotten
+    lab.json    settings; stays until the lab is deleted
     state.db    the API server's objects; stays too
     pki/        the lab's certificate authority and keys; stay
     kubeconfig  for kubectl and all other clients; its tokens stay good over stops
-    audit.log   who did what, as JSON lines
-    logs/       what containers said
-    run.json    address and token of the running lab; means nothing unless the lock is held
+    audit.log   one JSON line a request
+    logs/       logs of containers
+    run.json    address and token of the running lab; valid only while the lock is held
     run/        where the lab mounts its own tmpfs (in its mount namespace: empty for everybody else)
 """
 
@@ -110,7 +110,7 @@ class Folder:
             if make:
                 self.create()
             elif not self.path.exists():
-                raise LabError(f"lab {self.name!r} was forgotten just now")
+                raise LabError(f"lab {self.name!r} was deleted just now")
             try:
                 fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except FileNotFoundError:
@@ -199,7 +199,7 @@ class Folder:
         with contextlib.suppress(OSError):
             self.run.rmdir()
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         """Remove the lab's state, and the folder of all labs when this was the last one; it must not run."""
         import shutil  # costs a command more than all else here
 

@@ -20,6 +20,8 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +44,16 @@ from podplane.ipam.plan import Plan
 from podplane.kernel import rootfs
 from podplane.kernel.namespace import Namespace, Nursery, Workers
 from podplane.kernel.process import Process, ProcessError, ZygoteProcesses
+from podplane.kubeapi.access import Access
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import AlreadyExists, ApiError
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.informer import Informer
+from podplane.kubeapi.messages import Handler
 from podplane.kubeapi.supervise import Supervisor
+from podplane.kubeapi.transport import HttpTransport
 from podplane.lab import certificates, control_plane, keys, kubeconfig, manifests, preflight, underlay
+from podplane.lab.api_connection import ApiConnection
 from podplane.lab.errors import LabError
 from podplane.lab.fabric import Fabric, Machine
 from podplane.lab.folder import Endpoint, Folder
@@ -120,19 +126,22 @@ class Lab:
         api = self._api(fabric.underlay.namespace)
         self._serve, self._call = api.handle, api.call
         manager = self._manager(api)
-        client = self._control = self._client(identity.component("podplane"))
+        self._supervisor.add("API over HTTPS", lambda: self._serve_https(fabric.underlay))
+        self._agents_call = self._agents_way()
+        client = self._control = self._client(identity.component("podplane"), self._call)
+        watcher = self._client(identity.component("podplane"), self._agents_call)
         with api.transaction():
             await self._register_nodes(client)
-        self._informers = Informers(client)
+        self._informers = Informers(watcher)
         self._caches = caches = self._informers.caches
-        pods = Informer(client, "pods", Pod)
+        pods = Informer(watcher, "pods", Pod)
         await self._informers.sync()
-        self._record_event = ObjectEvents(Recorder(client, "podplane", utc_now), caches)
+        self._record_event = ObjectEvents(Recorder(watcher, "podplane", utc_now), caches)
         self._publisher = Publisher(client, self._origin, caches.services.objects)
         rootfs.prepare(str(self._folder.run))
         self._reporter.step("nodes", total=self.spec.nodes)
         for name, machine in fabric.nodes.items():
-            await self._start_node(name, machine)
+            await self._start_node(name, machine, pods.objects, fabric)
         self._start_outside(fabric.outside)
         caches.subscribe(self._changed)
         self._reserve_addresses(pods, await self._synced(pods))
@@ -144,12 +153,20 @@ class Lab:
         self._supervisor.add("watch of pods", pods.run)
         self._supervisor.add("controllers", manager.run)
         self._supervisor.add("publisher", self._publisher.run)
-        self._supervisor.add("API over HTTPS", lambda: self._serve_https(fabric.underlay))
+        for name, node in self._nodes.items():
+            self._supervisor.add(f"faults of {name}", node.faults.run)
         server = await self._serve_outside(fabric.outside)
         self._supervisor.add("host outside", lambda: self._keep_outside(fabric.outside, server))
         with api.transaction():
             await self._create_pods(client, pods_per_node)
         await self._settle(pods, pods_per_node)
+
+    def _agents_way(self) -> Handler:
+        """How agents and kubelets reach the API: as on a real cluster, or by direct calls, which is quicker."""
+        if not self.spec.agents_over_https:
+            return self._call
+        host, port = self._listener.getsockname()
+        return HttpTransport(Access(host, port, ca=self._certificates.authority))  # each client sends a token of its own
 
     async def _serve_https(self, underlay_machine: Machine) -> None:
         """Serve the API on the host's localhost, and on the underlay, where nodes and pods reach it."""
@@ -173,14 +190,14 @@ class Lab:
         await self._supervisor.run()
 
     def _abandoned(self) -> None:
-        """`up` was ended before the lab was ready: so does the lab."""
+        """`up` ended before the lab was ready: end the lab too."""
         os._exit(1)
 
     def _api(self, gateway: Namespace) -> ApiServer:
         try:
             self._store = store = Store(self._folder.store)
         except StoreError as error:
-            raise LabError(f"{error}: `{self._folder.command('down')} --purge` forgets this lab's state") from None
+            raise LabError(f"{error}: `{self._folder.command('down')} --purge` deletes this lab's state") from None
         self._tokens = Tokens({self._keys.admin: identity.admin()}, self._keys.signing, store)
         is_first = not store.all("namespaces")
         admission = Admission(store, self.plan.cluster)
@@ -196,7 +213,7 @@ class Lab:
         """The controllers, each with an identity of its own."""
         view = StoredView(self._store, utc_now)
         table = controllers(self._certificates.authority, machines={underlay.OUTSIDE})
-        clients = {c.name: self._client(identity.controller(c.name)) for c in table}
+        clients = {c.name: self._client(identity.controller(c.name), self._call) for c in table}
         recorders = {name: (client, Recorder(client, name, utc_now)) for name, client in clients.items()}
         manager = Manager(table, view, recorders, api.transaction)
         api.observe(view.observe)
@@ -204,11 +221,11 @@ class Lab:
         manager.begin()
         return manager
 
-    def _client(self, user: User) -> Client:
-        """A client of the API for a part of the lab, with a token of its own."""
+    def _client(self, user: User, handler: Handler) -> Client:
+        """A client of the API for a part of the lab, with a token of its own; `handler` takes its requests."""
         token = secrets.token_urlsafe(TOKEN_BYTES)
         self._tokens.add(token, user)
-        return Client(self._call, token)
+        return Client(handler, token)
 
     # Nodes.
 
@@ -221,9 +238,22 @@ class Lab:
             except ApiError as error:
                 raise LabError(f"{manifests.node_name(number)} can't be registered: {error}") from None
 
-    async def _start_node(self, name: str, machine: Machine) -> None:
-        client = self._client(identity.node(name))
-        node = self._nodes[name] = LabNode(name, machine, self._config, self._peers, client, self._caches, self._record_event)
+    async def _start_node(self, name: str, machine: Machine, pods: Mapping[str, Pod], fabric: Fabric) -> None:
+        connection = ApiConnection(name, self._agents_call)
+        client = self._client(identity.node(name), connection)
+        node = self._nodes[name] = LabNode(
+            name,
+            machine,
+            self._config,
+            self._peers,
+            connection,
+            client,
+            self._control,
+            self._caches,
+            pods,
+            self._record_event,
+            partial(fabric.remake_uplink, name),
+        )
         started = await node.network.start()
         if started.refused:
             raise LabError(f"{name} can't be set up: {started.refused[0]}")
@@ -253,12 +283,15 @@ class Lab:
 
     def _start_outside(self, outside: Namespace) -> None:
         """The host outside runs the pods that are given to it by name, in its own network."""
-        client, ips = self._client(identity.node(underlay.OUTSIDE)), tuple(map(str, underlay.outside_ips(self.plan)))
+        client, ips = (
+            self._client(identity.node(underlay.OUTSIDE), self._agents_call),
+            tuple(map(str, underlay.outside_ips(self.plan))),
+        )
         network = NoPodNetwork(underlay.OUTSIDE)
         self._kubelets[underlay.OUTSIDE] = self._kubelet(underlay.OUTSIDE, ips, outside, network, client)
 
     def _origin(self) -> Namespace:
-        """Where connections from the host enter the cluster: the first node's network."""
+        """The namespace from which connections of the host enter the cluster: the first node's."""
         return next(iter(self._nodes.values())).machine.namespace
 
     def _changed(self, kind: type[Model], old: Any, new: Any) -> None:
@@ -273,7 +306,7 @@ class Lab:
             self._publisher.service_changed(old, new)
 
     async def _register_again(self, node: Node) -> None:
-        """The machine is there still: as a kubelet does, it registers again, and its pods keep their addresses."""
+        """A node was deleted, and its machine still runs: it registers again as a kubelet does, and its pods keep their addresses."""
         number = list(self._nodes).index(node.metadata.name) + 1
         manifest = control_plane.node(number, self.plan)
         manifest["spec"]["podCIDRs"] = list(node.spec.pod_cidrs)
@@ -290,7 +323,7 @@ class Lab:
         return list(pods.objects.values())
 
     def _reserve_addresses(self, _: Informer[Pod], pods: list[Pod]) -> None:
-        """Pods of the last run keep their addresses, whichever of them asks first."""
+        """Reserve the addresses of pods of the last run, whichever of them is attached first."""
         for pod in pods:
             node = self._nodes.get(pod.spec.node_name)
             if node is not None and not pod.spec.host_network and pod.ips and pod.status.phase not in OVER:
@@ -298,11 +331,11 @@ class Lab:
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         pod = new or old
-        kubelet = self._kubelets.get(pod.spec.node_name) if pod else None
-        if kubelet is not None:
+        place = pod.spec.node_name if pod else ""
+        if (node := self._nodes.get(place)) is not None:
+            node.pod_changed(old, new)
+        elif (kubelet := self._kubelets.get(place)) is not None:
             kubelet.pod_changed(old, new)
-        if new is None and pod is not None and (node := self._nodes.get(pod.spec.node_name)) is not None:
-            node.network.agent.network.cancel_reservation(pod.metadata.uid)
 
     def _worker(self, namespace: str, name: str) -> PodWorker | None:
         found = (kubelet.worker(namespace, name) for kubelet in self._kubelets.values())
@@ -338,7 +371,7 @@ class Lab:
             process = await self._serve_outside(outside)
 
     async def _serve_outside(self, outside: Namespace) -> Process:
-        """The host outside serves too, so that pods have somebody to talk to there."""
+        """Start an echo server on the host outside, as a destination for pods."""
         process = self._processes.spawn(
             [ECHO_IMAGE], (self._null,) * 3, netns=outside.fd, env={"PATH": PATH}, hostname=underlay.OUTSIDE
         )
@@ -374,7 +407,7 @@ def body(
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
     async def main() -> None:
-        gc.disable()  # a start makes objects that stay: looking for garbage among them is for nothing
+        gc.disable()  # a start makes objects that stay: a garbage collection among them frees nothing
         lab = Lab(spec, folder, zygote, listener, reporter)
         await lab.start(pods_per_node)
         await lab.run()

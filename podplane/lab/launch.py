@@ -27,7 +27,7 @@ from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
 
 LOG = "lab.log"
-"""What the lab has to say, in its folder: warnings, and what goes wrong."""
+"""The lab's log in its folder: warnings and errors."""
 
 
 class Progress(msgspec.Struct, omit_defaults=True):
@@ -47,7 +47,7 @@ class Reporter:
         self.connection = connection
 
     def send(self, progress: Progress) -> None:
-        """Tell `up`; when it is gone, nobody listens and nothing is lost."""
+        """Send it to `up`; that `up` has ended is no error."""
         with contextlib.suppress(OSError):
             self.connection.sendall(msgspec.json.encode(progress) + b"\n")
 
@@ -78,10 +78,10 @@ def launch(folder: Folder, body: Callable[[Reporter], None], keep: int) -> Itera
             yield progress
             if progress.ready:
                 return
-    raise LabError(f"the lab ended while it started: {_last_words(folder) or 'somebody killed it'}")
+    raise LabError(f"the lab ended while it started: {_last_log_line(folder) or 'somebody killed it'}")
 
 
-def _last_words(folder: Folder) -> str:
+def _last_log_line(folder: Folder) -> str:
     """The last line of the lab's log, "" when it said nothing."""
     try:
         lines = (folder.path / LOG).read_text(errors="replace").split("\n")

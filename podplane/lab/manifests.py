@@ -9,7 +9,7 @@ from podplane.lab.underlay import OUTSIDE
 
 ECHO_IMAGE, HOST_IMAGE = "podplane/echo", "host/command"
 GRACE_SECONDS = 2
-"""Pods of `podplane run` and `up` hold nothing that is worth a longer farewell."""
+"""The grace period of pods of `podplane run` and `up`, which have nothing to save."""
 
 
 def pod(

@@ -1,41 +1,48 @@
-"""A machine of the lab as a node of the cluster: `agent.NodeAgent` with a kubelet beside it, and what a lab knows of its
-machines.
+"""A machine of the lab as a node of the cluster: `agent.NodeAgent` with a kubelet beside it, what a lab knows of its machines,
+and the faults that it makes on them (`faults`).
 
-The agent can be started again as on a real node, where its process ends and another one begins. Who wants that writes the
-node's annotation
-`restart-agent`; the answer stands in `agent-restarted`.
+While the node is cut from the API, its agent and its kubelet read copies of the caches, and are told of no change.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from podplane.agent.agent import ownership
 from podplane.agent.attachments import AttachedPod
 from podplane.agent.caches import Caches
 from podplane.agent.kernel import Kernel
-from podplane.agent.node import NodeAgent
+from podplane.agent.keys import Key
+from podplane.agent.node import NodeAgent, Started
+from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
-from podplane.agent.planner import RecordEvent
+from podplane.agent.planner import NOT_APPLIED, RecordEvent
 from podplane.apiserver.server import utc_now
 from podplane.kernel.namespace import Namespace
 from podplane.kubeapi.client import Client
-from podplane.kubeapi.errors import ApiError
+from podplane.lab.api_connection import ApiConnection, copy_of, differences
 from podplane.lab.fabric import Machine
+from podplane.lab.faults.control import FaultControl
 from podplane.lab.underlay import UPLINK
-from podplane.model.config import RESTART, RESTARTED, NetworkConfig
+from podplane.model.config import NetworkConfig
 from podplane.model.objects import Model, Node
+from podplane.model.pod import Pod
 from podplane.runtime.heartbeat import Heartbeat
 from podplane.runtime.kubelet import Kubelet
 from podplane.state.operations import LinkEvent
+from podplane.state.ownership import Ownership
 
 log = logging.getLogger(__name__)
 
 
 class LabNode:
-    """One node, and the `Host` of its agent; its methods run on one event loop."""
+    """One node, the `Host` of its agent, and the `Target` of its faults; its methods run on one event loop.
+
+    `client` goes over `connection`; `control` is the lab's own client, which no fault cuts. `pods` are those of the cluster by
+    path. `remake_uplink` deletes the uplink and makes it again; it blocks.
+    """
 
     kubelet: Kubelet
 
@@ -45,18 +52,27 @@ class LabNode:
         machine: Machine,
         config: NetworkConfig,
         peers: PeerPlans,
+        connection: ApiConnection,
         client: Client,
+        control: Client,
         caches: Caches,
+        pods: Mapping[str, Pod],
         record_event: RecordEvent,
+        remake_uplink: Callable[[], None],
     ) -> None:
-        self.name = name
+        self._name = name
         self.machine = machine
-        self.client = client
-        self.network = NodeAgent(name, self, config, client, caches, peers, record_event, utc_now)
+        self._config = config
+        self._connection = connection
+        self._record = record_event
+        self._remake_uplink = remake_uplink
+        self.network = NodeAgent(name, self, config, client, caches, peers, self._record_event, utc_now)
         self.heartbeat = Heartbeat(client, caches.nodes.objects[name], utc_now)
+        self.faults = FaultControl(self, control, utc_now, caches.nodes.objects[name])
         self._caches = caches
-        self._restart_id = caches.nodes.objects[name].metadata.annotations.get(RESTART, "")
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._pods = pods
+        self._known: tuple[Caches, dict[str, Pod]] | None = None
+        """While it is cut from the API: the objects and this node's pods as they were then."""
 
     def run(self) -> None:
         """Keep agent and heartbeat running, in tasks of their own."""
@@ -65,30 +81,40 @@ class LabNode:
 
     def changed(self, kind: type[Model], old: Any, new: Any) -> None:
         """An object came (no old), changed or went (no new)."""
-        if kind is Node and new is not None and new.metadata.name == self.name:
+        if kind is Node and new is not None and new.metadata.name == self._name:
+            self.faults.node_changed(new)
+        if self._known is None:
+            self._changed(kind, old, new)
+
+    def _changed(self, kind: type[Model], old: Any, new: Any) -> None:
+        if kind is Node and new is not None and new.metadata.name == self._name:
             self.heartbeat.node_changed(new)
-            wanted = new.metadata.annotations.get(RESTART, "")
-            if wanted not in ("", self._restart_id):
-                self._restart_id = wanted
-                task = asyncio.get_running_loop().create_task(self._restart_agent(wanted))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
         self.network.changed(kind, old, new)
 
-    async def _restart_agent(self, request: str) -> None:
-        started = await self.network.restart()
-        self.network.supervisor.add("heartbeat", self.heartbeat.run)
-        changes = started.changes + len(started.refused)
-        answer = f"{request} changes={changes} milliseconds={started.seconds * 1000:.0f}"
-        node = self._caches.nodes.objects.get(self.name)
-        if node is not None:
-            body = {"metadata": {"annotations": {RESTARTED: answer}}}
-            try:
-                await self.client.patch("nodes", "", self.name, body, uid=node.metadata.uid)
-            except ApiError as error:
-                log.warning("restart node=%s error=%s", self.name, error)
+    def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        """A pod of this node came (no old), changed or went (no new)."""
+        if self._known is None:
+            self._pod_changed(old, new)
 
-    # `Host`.
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        self.kubelet.pod_changed(old, new)
+        if new is None and old is not None:
+            self.network.agent.network.cancel_reservation(old.metadata.uid)
+
+    def _own_pods(self) -> dict[str, Pod]:
+        return {path: pod for path, pod in self._pods.items() if pod.spec.node_name == self._name}
+
+    def _record_event(self, key: Key, message: str, reason: str = NOT_APPLIED) -> None:
+        """An event about what the agent did; from a node that is cut from the API, none arrives."""
+        if not self._connection.is_cut:
+            self._record(key, message, reason)
+
+    # `Host`, and `Place` of faults.
+
+    @property
+    def name(self) -> str:
+        """Of the node."""
+        return self._name
 
     @property
     def namespace(self) -> Namespace:
@@ -108,3 +134,56 @@ class LabNode:
         on a real machine."""
         if name == UPLINK and event.is_present and event.is_up:
             self.machine.configure_uplink()
+
+    @property
+    def config(self) -> NetworkConfig:
+        """The cluster's."""
+        return self._config
+
+    @property
+    def ownership(self) -> Ownership:
+        """The marks of what the agent makes."""
+        return ownership(self._config)
+
+    @property
+    def sysctls(self) -> Mapping[str, str]:
+        """Those that the agent sets in the node's own namespace."""
+        return self.network.agent.ledger.sysctls
+
+    # `Target` of faults.
+
+    async def restart_agent(self) -> Started:
+        """End the agent and begin with a new one, as on a real node where its process ends and another one starts."""
+        started = await self.network.restart()
+        self.network.supervisor.add("heartbeat", self.heartbeat.run)
+        return started
+
+    def cut_api(self) -> None:
+        """Nothing of the node reaches the API any more, and it is told of no change."""
+        self._connection.is_cut = True
+        caches = copy_of(self._caches)
+        self._known = (caches, self._own_pods())
+        self._read_from(caches)
+
+    async def reconnect_api(self) -> None:
+        """It reaches the API, and is told what is otherwise than it was when it was cut off."""
+        self._connection.is_cut = False
+        if self._known is None:
+            return
+        (caches, pods), self._known = self._known, None
+        self._read_from(self._caches)
+        pause = Pause()
+        for (kind, known), (_, present) in zip(caches.by_kind(), self._caches.by_kind(), strict=True):
+            for old, new in differences(known.objects, present.objects):
+                self._changed(kind, old, new)
+                await pause()
+        for former, now in differences(pods, self._own_pods()):
+            self._pod_changed(former, now)
+
+    def _read_from(self, caches: Caches) -> None:
+        self.network.read_from(caches)
+        self.kubelet.services = caches.services.objects
+
+    def remake_uplink(self) -> None:
+        """Delete the uplink and make it again; blocks."""
+        self._remake_uplink()

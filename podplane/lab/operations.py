@@ -1,7 +1,7 @@
 """Starting and stopping labs, as commands do it: settings, checks, launch; and down, which is a kill.
 
 Starts and stops of one lab exclude each other. A lab runs when a process holds the lock on its settings (see `folder`),
-so nothing here trusts a file that says so.
+so a stale file can not mislead a command.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def settings(folder: Folder, given: Mapping[str, object]) -> LabSpec:
     old = spec.load(folder.spec)
     wanted = msgspec.structs.replace(old or LabSpec(name=folder.name), **given)
     if old is not None and folder.store.exists():
-        purge = f"`{folder.command('down')} --purge` forgets it"
+        purge = f"`{folder.command('down')} --purge` deletes it"
         for name in FIXED:
             if getattr(old, name) != getattr(wanted, name):
                 option = "--" + name.replace("_", "-")
@@ -61,7 +61,7 @@ def up(folder: Folder, given: Mapping[str, object], pods_per_node: int) -> Itera
     except LabError:
         stop(folder)
         if is_new:
-            folder.forget()
+            folder.delete()
         raise
     finally:
         listener.close()

@@ -1,4 +1,4 @@
-"""The network of a machine that is no node: the host outside has pods of its own network only, and no kubelet's promises."""
+"""The network of a machine that is no node: the host outside has no pod network, only pods with hostNetwork."""
 
 from __future__ import annotations
 

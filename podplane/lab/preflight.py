@@ -1,4 +1,4 @@
-"""What can be known before anything is made: does this machine have what a lab of this size needs?"""
+"""Checks before a start: does this machine have what a lab of this size needs?"""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def listen(spec: LabSpec) -> socket.socket:
             return bind(HOST, port)
         except OSError as error:
             reason = error.strerror
-    raise LabError(f"port {spec.port} of {HOST} can't be had ({reason}): choose another --port, or leave it out")
+    raise LabError(f"port {spec.port} of {HOST} is not available ({reason}): choose another --port, or leave it out")
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening TCP socket. OSError when the address can't be had."""
+    """A listening TCP socket. OSError when the address is in use or not the machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With its protocol said, asyncio turns Nagle's algorithm off; an answer in two pieces would wait 40 ms for an ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -1,8 +1,8 @@
 """Services on the host's localhost: `podplane publish 8080:svc/web:80`.
 
-The wish is an annotation of the Service (`8080:80`, several by comma), so it comes back with the lab. Each connection to the host's
-127.0.0.1 goes on from a node to the Service's cluster IP, as any client's in the cluster would; its bytes pass through this process.
-The answer is an annotation too: what is published, and why something isn't.
+The requested ports are an annotation of the Service (`8080:80`, several by comma), so they come back with the lab. Each connection to
+the host's 127.0.0.1 goes on from a node to the cluster IP of the Service, like that of any client in the cluster; its bytes pass through
+this process. The result is an annotation too: what is published, and why something is not.
 """
 
 from __future__ import annotations
@@ -45,25 +45,25 @@ class Publisher:
             self._wake.set()
 
     async def run(self) -> None:
-        """Publish what is wished until cancelled."""
+        """Publish the requested ports until cancelled."""
         while True:
             self._wake.clear()
-            await self._see_to_all()
+            await self._sync()
             await self._wake.wait()
 
-    async def _see_to_all(self) -> None:
+    async def _sync(self) -> None:
         concerned = {path: service for path, service in self.services.items() if _is_concerned(service)}
-        places = {(path, *ports) for path, service in concerned.items() for ports in _wishes(service)}
+        places = {(path, *ports) for path, service in concerned.items() for ports in _requested_ports(service)}
         for place in self._servers.keys() - places:
             self._servers.pop(place).close()
         for path, service in concerned.items():
-            problems = [await self._listen((path, *ports)) for ports in _wishes(service)]
+            problems = [await self._listen((path, *ports)) for ports in _requested_ports(service)]
             answer = "; ".join(filter(None, problems)) or service.metadata.annotations.get(PUBLISH, "")
             if service.metadata.annotations.get(PUBLISHED, "") != answer:
-                await self._tell(service, answer)
+                await self._write_result(service, answer)
 
     async def _listen(self, place: Place) -> str:
-        """Be there for connections; what is wrong, if something is."""
+        """Listen on the host's port; why that is not possible, or ""."""
         if place in self._servers:
             return ""
         try:
@@ -71,11 +71,11 @@ class Publisher:
         except (OSError, OverflowError) as error:
             number = error.errno if isinstance(error, OSError) else None
             why = os.strerror(number) if number else "a port is a number from 1 to 65535"
-            return f"port {place[1]} of the host can't be had: {why}"
+            return f"port {place[1]} of the host is not available: {why}"
         self._servers[place] = await asyncio.start_server(lambda r, w: self._serve(place, r, w), sock=listener)
         return ""
 
-    async def _tell(self, service: Service, answer: str) -> None:
+    async def _write_result(self, service: Service, answer: str) -> None:
         metadata = service.metadata
         body = {"metadata": {"annotations": {PUBLISHED: answer or None}}}
         try:
@@ -84,18 +84,18 @@ class Publisher:
             log.warning("publish service=%s error=%s", metadata.path, error)
 
     async def _serve(self, place: Place, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one connection to the Service and back; of one that can't be reached, nothing comes."""
+        """Copy the bytes of one connection in both directions; without the Service, the connection is reset."""
         service = self.services.get(place[0])
         with contextlib.closing(writer):
             try:
                 address = service.spec.cluster_ip if service is not None else ""
-                there = await asyncio.open_connection(sock=await dial(self.origin(), address, place[2]))
+                upstream = await asyncio.open_connection(sock=await dial(self.origin(), address, place[2]))
             except DialError as error:
                 log.info("publish service=%s error=%s", place[0], error)
                 writer.transport.abort()
                 return
-            with contextlib.closing(there[1]):
-                await asyncio.gather(_copy(reader, there[1]), _copy(there[0], writer))
+            with contextlib.closing(upstream[1]):
+                await asyncio.gather(_copy(reader, upstream[1]), _copy(upstream[0], writer))
 
 
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
@@ -114,8 +114,8 @@ def _is_concerned(service: Service) -> bool:
     return not service.metadata.annotations.keys().isdisjoint((PUBLISH, PUBLISHED))
 
 
-def _wishes(service: Service) -> Iterator[tuple[int, int]]:
-    """(the host's port, the Service's port) of each wish that can be read."""
+def _requested_ports(service: Service) -> Iterator[tuple[int, int]]:
+    """(the host's port, the Service's port) of each entry of the annotation that can be parsed."""
     for part in service.metadata.annotations.get(PUBLISH, "").split(","):
         host, _, port = part.strip().partition(":")
         if host.isdecimal() and port.isdecimal():

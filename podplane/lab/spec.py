@@ -18,7 +18,10 @@ OUTSIDE = "203.0.113.0/24,2001:db8:113::/64"
 
 
 class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Settings of one lab. CIDRs are comma-separated, one a family; `port` 0 means the usual one or any free one."""
+    """Settings of one lab. CIDRs are comma-separated, one a family; `port` 0 means the usual one or any free one.
+
+    `agents_over_https`: agents and kubelets reach the API over HTTPS, as on a real cluster, and not by direct calls.
+    """
 
     name: str = DEFAULT_NAME
     nodes: int = 3
@@ -28,6 +31,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     masquerade_exclude: str = ""
     node_port_addresses: str = ""
     sandbox_only: bool = False
+    agents_over_https: bool = False
     port: int = 0
 
     def plan(self) -> Plan:
@@ -64,7 +68,7 @@ def load(path: Path) -> LabSpec | None:
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
-        raise LabError(f"{path} can't be read ({error}): remove the folder {path.parent} to forget this lab") from None
+        raise LabError(f"{path} can't be read ({error}): remove the folder {path.parent} to delete this lab") from None
 
 
 def save(path: Path, spec: LabSpec) -> None:

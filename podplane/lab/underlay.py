@@ -104,8 +104,8 @@ def uplink(plan: Plan, number: int) -> list[Value]:
     return values
 
 
-def quiet_machine() -> list[Value]:
-    """What must hold in a node's namespace before its uplink appears."""
+def boot_sysctls() -> list[Value]:
+    """The sysctls of a node's namespace, set before its uplink is created."""
     return _quiet()
 
 

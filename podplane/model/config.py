@@ -6,12 +6,14 @@ import msgspec
 
 UNDERLAY_MAC = "podplane.dev/underlay-mac"
 """Node annotation: the MAC of the interface with which the node reaches its peers, for permanent neighbours."""
-RESTART, RESTARTED = "podplane.dev/restart-agent", "podplane.dev/agent-restarted"
-"""Node annotations: an identifier of the wish that the agent starts again; that identifier, and what was done."""
+FAULT, FAULT_ANSWERS, ACTIVE_FAULTS = "podplane.dev/fault", "podplane.dev/fault-answers", "podplane.dev/active-faults"
+"""Node annotations of a lab: the fault that is asked for; answers to the last requests; the faults that are active (`lab.faults`)."""
 PUBLISH, PUBLISHED = "podplane.dev/publish", "podplane.dev/published"
 """Service annotations: which of its ports are wished for on the localhost of a lab's host (`8080:80,…`); which are there, or why not."""
 ROUTE_PROTOCOL = 80
 """rtm_protocol of every route and rule that podplane owns (not in iproute2's rt_protos, so shown as a number)."""
+AGENT_PORT = 10256
+"""Where a node's agent answers over HTTP, on all of the node's addresses: kube-proxy's health port."""
 
 
 class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

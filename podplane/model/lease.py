@@ -1,4 +1,4 @@
-"""Lease (coordination.k8s.io/v1), with the fields that those read who elect by it."""
+"""Lease (coordination.k8s.io/v1), with the fields that elections read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from podplane.model.objects import Metadata, Model
 
 
 class LeaseSpec(Model, frozen=True):
-    """Lease.spec; its times are read as times by nobody but the node that wrote them: clocks differ."""
+    """Lease.spec. Only the node that wrote its times reads them as times: clocks of machines differ."""
 
     holder_identity: str | None = None
     lease_duration_seconds: int | None = None
@@ -15,7 +15,7 @@ class LeaseSpec(Model, frozen=True):
 
 
 class LeaseMetadata(Metadata, frozen=True):
-    """ObjectMeta with the version, on which those who elect insist when they write."""
+    """ObjectMeta with the version, which each write names (optimistic concurrency)."""
 
     resource_version: str = ""
 
@@ -28,10 +28,10 @@ class Lease(Model, frozen=True):
 
     @property
     def holder(self) -> str:
-        """Who has it; "" when nobody does."""
+        """The holder; "" when there is none."""
         return self.spec.holder_identity or ""
 
     def is_newer(self, other: Lease) -> bool:
-        """Was it written later? Versions of one resource are numbers that grow (KEP-5504); what can't be compared is taken for news."""
+        """Was it written later? Versions of one resource are numbers that grow (KEP-5504); what can't be compared counts as newer."""
         versions = self.metadata.resource_version, other.metadata.resource_version
         return not all(map(str.isdecimal, versions)) or int(versions[0]) > int(versions[1])

@@ -1,19 +1,25 @@
 """A small HTTP/1.1 server for what a node's agent says of itself: GET and HEAD, one answer a connection, by h11.
 
-Whoever is slow or sends nonsense costs a few seconds of one task and never an exception.
+A client that is slow or sends nonsense costs a few seconds of one task and never an exception. Connections beyond `MAX_CONNECTIONS`, or
+beyond `MAX_FROM_ONE` of one address, are closed unanswered: no client alone can take the port from the others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 import h11
 
-PATIENCE_SECONDS = 5.0
+log = logging.getLogger(__name__)
+PATIENCE_SECONDS, ANSWER_SECONDS = 5.0, 8.0
+"""For a client to send its request, and then to take its answer; for a handler to make one."""
+MAX_CONNECTIONS, MAX_FROM_ONE = 512, 64
 MAX_HEAD_BYTES = 8 * 1024
 READ_BYTES = 4096
 
@@ -28,8 +34,17 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Handler = Callable[[str], Awaitable[Reply]]
-"""From a path, without its query, to the answer."""
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request: the path without its query, and the bearer token that came with it ("" for none)."""
+
+    path: str
+    bearer: str = ""
+
+
+Handler = Callable[[Call], Awaitable[Reply]]
+TOO_LATE = Reply(503, b"the answer took too long\n", "text/plain")
+FAILED = Reply(500, b"the request failed; the log says how\n", "text/plain")
 
 
 class HttpServer:
@@ -38,6 +53,8 @@ class HttpServer:
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self._servers: list[asyncio.Server] = []
+        self._connections: Counter[str] = Counter()
+        """Open ones, by the client's address."""
 
     async def listen(self, listeners: Iterable[socket.socket]) -> None:
         """Take connections from these sockets, which are closed with the server."""
@@ -51,25 +68,61 @@ class HttpServer:
         self._servers = []
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer), contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                writer.write(await self._conversation(reader))
-                await writer.drain()
-
-    async def _conversation(self, reader: asyncio.StreamReader) -> bytes:
-        """The bytes of the answer to what comes; nothing when it ends before it is a request."""
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        client = str((writer.get_extra_info("peername") or ("",))[0])
+        if self._connections[client] >= MAX_FROM_ONE or self._connections.total() >= MAX_CONNECTIONS:
+            writer.close()
+            return
+        self._connections[client] += 1
         try:
-            while (event := connection.next_event()) is h11.NEED_DATA:
-                connection.receive_data(await reader.read(READ_BYTES))
-        except h11.RemoteProtocolError as error:
-            return _written(connection, Reply(error.error_status_hint, str(error).encode(), "text/plain"))
-        if not isinstance(event, h11.Request):
-            return b""
-        if event.method not in (b"GET", b"HEAD"):
-            return _written(connection, Reply(405, b"GET and HEAD are served", "text/plain", (("allow", "GET, HEAD"),)))
-        reply = await self._handler(event.target.decode("ascii").partition("?")[0])
-        return _written(connection, reply, is_head=event.method == b"HEAD")
+            with contextlib.closing(writer), contextlib.suppress(OSError, TimeoutError):
+                await self._converse(reader, writer)
+        finally:
+            self._connections[client] -= 1
+            if not self._connections[client]:
+                del self._connections[client]
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            found = await _read(connection, reader)
+        if found is None:
+            return
+        is_head = isinstance(found, h11.Request) and found.method == b"HEAD"
+        reply = found if isinstance(found, Reply) else await self._handle(_call(found))
+        writer.write(_written(connection, reply, is_head=is_head))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await writer.drain()
+
+    async def _handle(self, call: Call) -> Reply:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self._handler(call)
+        except TimeoutError:
+            return TOO_LATE
+        except Exception:
+            log.exception("request path=%s", call.path)
+            return FAILED
+
+
+async def _read(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | Reply | None:
+    """The request, or how it is refused; None when the client goes before it is complete."""
+    try:
+        while (event := connection.next_event()) is h11.NEED_DATA:
+            connection.receive_data(await reader.read(READ_BYTES))
+    except h11.RemoteProtocolError as error:
+        return Reply(error.error_status_hint, str(error).encode(), "text/plain")
+    if not isinstance(event, h11.Request):
+        return None
+    if event.method not in (b"GET", b"HEAD"):
+        return Reply(405, b"GET and HEAD are served", "text/plain", (("allow", "GET, HEAD"),))
+    return event
+
+
+def _call(request: h11.Request) -> Call:
+    value = next((value for name, value in request.headers if name == b"authorization"), b"").decode("latin-1")
+    scheme, _, token = value.partition(" ")
+    path = request.target.decode("ascii").partition("?")[0]
+    return Call(path, token.strip() if scheme.lower() == "bearer" else "")
 
 
 def _written(connection: h11.Connection, reply: Reply, *, is_head: bool = False) -> bytes:

@@ -1,4 +1,4 @@
-"""Which node answers for a load balancer's addresses on the nodes' network, and what its kernel needs for that. Pure.
+"""Which nodes may advertise a load balancer's addresses on the nodes' network, and the kernel state of the advertiser. Pure.
 
 The address is on no interface, so no socket of a node listens on it by accident. The elected node answers ARP and neighbour
 solicitations for it as a proxy; its route leads to the pods' bridge, where packets end that were not translated.
@@ -19,17 +19,17 @@ from podplane.state.network import Proxy, Route, Sysctl
 from podplane.state.value import Fragment, IPAddress, Value, fragment
 
 EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
-"""Label of nodes that never answer."""
+"""Label of nodes that never advertise load balancers."""
 
 
 def is_own_load_balancer(service: Service) -> bool:
-    """Is it a load balancer that podplane answers for (its class is podplane's or none), with addresses?"""
+    """Is it a load balancer that podplane advertises (its class is podplane's or none), with addresses?"""
     spec = service.spec
     return spec.type == "LoadBalancer" and spec.load_balancer_class in ("", CLASS) and bool(service.load_balancer_ips)
 
 
 def may_announce(service: Service, slices: Iterable[EndpointSlice], node: Node) -> bool:
-    """May this node answer for the Service? With externalTrafficPolicy Local, only a node with endpoints of its own."""
+    """May this node advertise the Service? With externalTrafficPolicy Local, only a node with endpoints of its own."""
     metadata = node.metadata
     if (
         not is_own_load_balancer(service)
@@ -60,7 +60,7 @@ def ready_here(slices: Iterable[EndpointSlice], node: str) -> int:
 
 
 def preference(path: str, node: str) -> float:
-    """From 0 to 1: the node with the least one is preferred, so that Services spread over nodes (rendezvous hashing)."""
+    """From 0 to 1: the node with the least value is preferred, which spreads Services over nodes (rendezvous hashing)."""
     digest = hashlib.blake2s(f"{path} {node}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") / (1 << 32)
 
@@ -71,13 +71,13 @@ def announced_ips(service: Service, versions: Collection[int]) -> Iterator[IPAdd
 
 
 def effects(service: Service, versions: Collection[int], config: NetworkConfig) -> tuple[Announce, ...]:
-    """Tell the neighbours that this node answers: when it begins to, and whenever the election says so again."""
+    """Announce the addresses to the neighbours: when the node becomes the advertiser, and whenever the election repeats it."""
     ips = tuple(announced_ips(service, versions)) if is_own_load_balancer(service) else ()
     return (Announce(config.uplink, ips),) if ips else ()
 
 
 def plan(service: Service, node: Node, config: NetworkConfig) -> Fragment:
-    """The kernel state of the node that answers. What the node itself sends to the address has the node's own address as its source."""
+    """The kernel state of the advertiser. Packets of the node itself to the address have the node's own address as their source."""
     values: list[Value] = []
     versions = [ipaddress.ip_network(block).version for block in node.spec.pod_cidrs]
     sources = {ip.version: ip for ip in reversed([ipaddress.ip_address(ip) for ip in node.internal_ips])}

@@ -1,4 +1,4 @@
-"""Addresses of load balancers: pools of them, and which one a Service gets. Pure.
+"""Addresses of load balancers: pools, and their allocation to Services. Pure.
 
 A pool is a cluster-scoped object of the cluster's administrator:
 
@@ -17,20 +17,20 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from podplane.services.ranges import Range, Taken, merged, of_network, overlap, parse, without
+from podplane.services.ranges import Allocated, Range, merged, of_network, overlap, parse, without
 from podplane.state.value import IPAddress, IPNetwork
 
 GROUP, VERSION, KIND, PLURAL = "podplane.dev", "v1", "LoadBalancerPool", "loadbalancerpools"
 POOLS = f"{PLURAL}.{GROUP}"
 CLASS = "podplane.dev/load-balancer"
-"""`spec.loadBalancerClass` of Services that are ours, beside those that name none."""
+"""`spec.loadBalancerClass` of the Services that podplane advertises; it also advertises those without a class."""
 WANTED_IPS = "podplane.dev/load-balancer-ips"
-"""Annotation of a Service: the addresses that it asks for, comma-separated."""
+"""Annotation of a Service: the addresses that it requests, comma-separated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A pool by name: the ranges whose addresses can be given, and what is wrong with the others."""
+    """A pool: the ranges whose addresses can be allocated, and why the others can not."""
 
     name: str
     ranges: tuple[Range, ...]
@@ -41,21 +41,21 @@ class Pool:
 
     @property
     def size(self) -> int:
-        """How many addresses it has."""
+        """The number of its addresses."""
         return sum(one.size for one in merged(self.ranges))
 
-    def in_use(self, taken: Taken[Any]) -> int:
-        """How many of them are taken."""
-        return sum(taken.count(one) for one in merged(self.ranges))
+    def in_use(self, allocated: Allocated[Any]) -> int:
+        """How many of its addresses are allocated."""
+        return sum(allocated.count(one) for one in merged(self.ranges))
 
-    def free(self, version: int, taken: Taken[Any]) -> IPAddress | None:
-        """An address of this family that nobody has."""
+    def free(self, version: int, allocated: Allocated[Any]) -> IPAddress | None:
+        """The first free address of this IP version; None when there is none."""
         of_family = (one for one in self.ranges if one.first.version == version)
-        return next((ip for one in of_family if (ip := taken.free(one)) is not None), None)
+        return next((ip for one in of_family if (ip := allocated.free(one)) is not None), None)
 
 
 def pool_of(name: str, addresses: Iterable[str], networks: Mapping[str, Sequence[IPNetwork]] | None = None) -> Pool:
-    """A pool of these texts, without the addresses of `networks`, which are by whose they are ("pods")."""
+    """The pool of these addresses, without those in `networks` (what uses them, "pods" → its networks)."""
     ranges: list[Range] = []
     problems: list[str] = []
     for text in addresses:
@@ -64,11 +64,11 @@ def pool_of(name: str, addresses: Iterable[str], networks: Mapping[str, Sequence
         except ValueError as error:
             problems.append(str(error))
             continue
-        for whose, theirs in (networks or {}).items():
+        for user, theirs in (networks or {}).items():
             others = [network for network in theirs if overlap(whole, of_network(network))]
             left = functools.reduce(_cut, others, left)
             if others:
-                problems.append(f"{text!r} has addresses of {others[0]}, which are those of {whose}: they are not given")
+                problems.append(f"{text!r} has addresses of {others[0]}, which are those of {user}: they are not given")
         ranges += left
     return Pool(name, tuple(ranges), tuple(problems))
 
@@ -78,66 +78,67 @@ def _cut(ranges: list[Range], network: IPNetwork) -> list[Range]:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """What a Service wants: an address of each of these families, those that it asks for by name, and those that it has.
+class AddressRequest:
+    """What a Service needs: an address of each of these IP versions, or the `wanted` ones; `current` are those that it has.
 
-    `who` it is among those who have addresses.
+    `owner` is the Service as an owner of allocated addresses.
     """
 
     versions: tuple[int, ...]
     wanted: tuple[IPAddress, ...] = ()
-    has: tuple[IPAddress, ...] = ()
-    who: Hashable = None
+    current: tuple[IPAddress, ...] = ()
+    owner: Hashable = None
 
 
-class Grant(NamedTuple):
-    """What it gets, and why not all of it."""
+class Allocation(NamedTuple):
+    """The addresses that a Service gets, and why it does not get others."""
 
     ips: tuple[IPAddress, ...]
     problems: tuple[str, ...]
 
 
-def is_settled(claim: Claim, pools: Sequence[Pool], taken: Taken[Any]) -> bool:
-    """Does it have what it wants, all of it from these pools and for itself?"""
-    rightful = all(_why_not(ip, claim, pools, taken) == "" for ip in claim.has)
-    return rightful and not is_lacking(claim)
+def is_settled(request: AddressRequest, pools: Sequence[Pool], allocated: Allocated[Any]) -> bool:
+    """Does the Service have the addresses that it requests, from these pools and shared with no other owner?"""
+    are_valid = all(_rejection(ip, request, pools, allocated) == "" for ip in request.current)
+    return are_valid and not is_lacking(request)
 
 
-def is_lacking(claim: Claim) -> bool:
-    """Has it other addresses than it wants, or less?"""
-    if claim.wanted:
-        return set(claim.has) != set(claim.wanted)
-    return sorted(ip.version for ip in claim.has) != sorted(claim.versions)
+def is_lacking(request: AddressRequest) -> bool:
+    """Does the Service have other addresses than it requests, or too few?"""
+    if request.wanted:
+        return set(request.current) != set(request.wanted)
+    return sorted(ip.version for ip in request.current) != sorted(request.versions)
 
 
-def grant(claim: Claim, pools: Sequence[Pool], taken: Taken[Any]) -> Grant:
-    """Addresses for a Service: those that it asks for, those that it has, else free ones, of the first pool that has one."""
+def allocate(request: AddressRequest, pools: Sequence[Pool], allocated: Allocated[Any]) -> Allocation:
+    """Addresses for a Service: those that it requests, or its current ones, or free ones of the first pool that has one."""
     ips: list[IPAddress] = []
     problems: list[str] = []
-    for version in claim.versions:
-        asked = [ip for ip in claim.wanted if ip.version == version]
-        kept = [ip for ip in claim.has if ip.version == version and not claim.wanted and not _why_not(ip, claim, pools, taken)]
-        for ip in asked:
-            why = _why_not(ip, claim, pools, taken)
+    for version in request.versions:
+        requested = [ip for ip in request.wanted if ip.version == version]
+        current = [ip for ip in request.current if ip.version == version and not request.wanted]
+        kept = [ip for ip in current if not _rejection(ip, request, pools, allocated)]
+        for ip in requested:
+            why = _rejection(ip, request, pools, allocated)
             (problems if why else ips).append(why or ip)  # type: ignore[arg-type]  # each to its own
         if kept:
             ips.append(kept[0])
-        elif not claim.wanted:
-            found = next((free for pool in pools if (free := pool.free(version, taken)) is not None), None)
+        elif not request.wanted:
+            found = next((free for pool in pools if (free := pool.free(version, allocated)) is not None), None)
             if found is not None:
                 ips.append(found)
             else:
-                problems.append(_nothing_left(version, pools))
-    return Grant(tuple(ips), tuple(problems))
+                problems.append(_exhausted(version, pools))
+    return Allocation(tuple(ips), tuple(problems))
 
 
-def _why_not(ip: IPAddress, claim: Claim, pools: Sequence[Pool], taken: Taken[Any]) -> str:
+def _rejection(ip: IPAddress, request: AddressRequest, pools: Sequence[Pool], allocated: Allocated[Any]) -> str:
     if not any(ip in pool for pool in pools):
         return f"{ip} is in no pool for this Service: add it to a {KIND}"
-    return f"{ip} is in use already: ask for another one" if taken.who(ip) - {claim.who} else ""
+    return f"{ip} is in use already: ask for another one" if allocated.owners(ip) - {request.owner} else ""
 
 
-def _nothing_left(version: int, pools: Sequence[Pool]) -> str:
+def _exhausted(version: int, pools: Sequence[Pool]) -> str:
     names = ", ".join(pool.name for pool in pools if any(one.first.version == version for one in pool.ranges))
     if not names:
         return f"there is no {KIND} with IPv{version} addresses for this Service: make one"
@@ -145,7 +146,7 @@ def _nothing_left(version: int, pools: Sequence[Pool]) -> str:
 
 
 def texts(ips: Iterable[IPAddress]) -> Iterator[str]:
-    """Addresses as text."""
+    """The addresses as text."""
     return map(str, ips)
 
 
@@ -163,17 +164,17 @@ def definition() -> dict[str, Any]:
     }
     selector = {
         "type": "object",
-        "description": "Only Services with these labels get addresses of this pool, and rather of it than of one for all.",
+        "description": "Only Services with these labels get addresses of this pool; it comes before pools for all Services.",
         "properties": {"matchLabels": labels, "matchExpressions": {"type": "array", "items": requirement}},
     }
     addresses = {
         "type": "array",
         "minItems": 1,
-        "description": "Addresses that nobody else uses: one, a CIDR, or first-last.",
+        "description": "Addresses that nothing else uses: one, a CIDR, or first-last.",
         "items": {"type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]{1,3}|-[0-9a-fA-F:.]+)?$"},
     }
     spec = {"type": "object", "required": ["addresses"], "properties": {"addresses": addresses, "serviceSelector": selector}}
-    problems = {"type": "array", "description": "Why some addresses are not given.", "items": {"type": "string"}}
+    problems = {"type": "array", "description": "Why some addresses are not allocated.", "items": {"type": "string"}}
     counts = {"addresses": {"type": "string"}, "inUse": {"type": "integer"}, "problems": problems}
     status = {"type": "object", "properties": counts}
     schema = {"type": "object", "required": ["spec"], "properties": {"spec": spec, "status": status}}

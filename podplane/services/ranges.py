@@ -1,4 +1,4 @@
-"""Ranges of addresses, and who has which address of them. Pure."""
+"""Ranges of addresses, and the owners of allocated addresses. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Generic, NamedTuple, TypeVar
 
 from podplane.state.value import IPAddress, IPNetwork
 
-Who = TypeVar("Who", bound=Hashable)
+Owner = TypeVar("Owner", bound=Hashable)
 
 
 class Range(NamedTuple):
-    """All addresses from `first` to `last`, both of them too."""
+    """All addresses from `first` to `last`, both included."""
 
     first: IPAddress
     last: IPAddress
@@ -23,17 +23,17 @@ class Range(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many those are."""
+        """The number of addresses."""
         return int(self.last) - int(self.first) + 1
 
 
 def of_network(network: IPNetwork) -> Range:
-    """The addresses of a network, its first and last one too."""
+    """All addresses of a network, its first and last one included."""
     return Range(network.network_address, network.broadcast_address)
 
 
 def parse(text: str) -> Range:
-    """What `192.168.1.240`, `192.168.1.240/28` or `192.168.1.240-192.168.1.250` stands for. ValueError says what is wrong with it."""
+    """The range that `192.168.1.240`, `192.168.1.240/28` or `192.168.1.240-192.168.1.250` denotes. ValueError when it is none."""
     first, dash, last = (part.strip() for part in text.partition("-"))
     if dash:
         ends = Range(ipaddress.ip_address(first), ipaddress.ip_address(last))
@@ -47,12 +47,12 @@ def parse(text: str) -> Range:
 
 
 def overlap(one: Range, other: Range) -> bool:
-    """Have they an address in common?"""
+    """Do the ranges have an address in common?"""
     return one.first in other or other.first in one
 
 
 def without(range_: Range, other: Range) -> Iterator[Range]:
-    """What is left of a range: nothing, all, or what is before and after the other one."""
+    """`range_` without the addresses of `other`: none, one or two ranges."""
     if not overlap(range_, other):
         yield range_
         return
@@ -63,7 +63,7 @@ def without(range_: Range, other: Range) -> Iterator[Range]:
 
 
 def merged(ranges: Iterable[Range]) -> list[Range]:
-    """The same addresses, each in one range only."""
+    """The union of the ranges, as ranges that do not overlap."""
     found: list[Range] = []
     for one in sorted(ranges, key=lambda range_: (range_.first.version, int(range_.first))):
         if found and one.first in found[-1]:
@@ -73,44 +73,44 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
     return found
 
 
-class Taken(Generic[Who]):
-    """Addresses that somebody has, in their order. What is asked costs about the same, however many there are."""
+class Allocated(Generic[Owner]):
+    """Allocated addresses and their owners, sorted by address: look-ups take logarithmic time."""
 
     def __init__(self) -> None:
-        self._who: dict[IPAddress, set[Who]] = {}
+        self._owners: dict[IPAddress, set[Owner]] = {}
         self._numbers: dict[int, list[int]] = {4: [], 6: []}
 
-    def add(self, ip: IPAddress, who: Who) -> None:
-        """It has this address, maybe others too; idempotent."""
-        if ip not in self._who:
+    def add(self, ip: IPAddress, owner: Owner) -> None:
+        """`owner` has this address; other owners may have it too. Idempotent."""
+        if ip not in self._owners:
             bisect.insort(self._numbers[ip.version], int(ip))
-        self._who.setdefault(ip, set()).add(who)
+        self._owners.setdefault(ip, set()).add(owner)
 
-    def remove(self, ip: IPAddress, who: Who) -> None:
-        """It has this address no more; idempotent."""
-        owners = self._who.get(ip, set())
-        owners.discard(who)
-        if not owners and self._who.pop(ip, None) is not None:
+    def remove(self, ip: IPAddress, owner: Owner) -> None:
+        """`owner` does not have this address any more. Idempotent."""
+        owners = self._owners.get(ip, set())
+        owners.discard(owner)
+        if not owners and self._owners.pop(ip, None) is not None:
             numbers = self._numbers[ip.version]
             del numbers[bisect.bisect_left(numbers, int(ip))]
 
-    def who(self, ip: IPAddress) -> Set[Who]:
-        """Those who have it."""
-        return self._who.get(ip, frozenset())
+    def owners(self, ip: IPAddress) -> Set[Owner]:
+        """The owners of an address; none when it is free."""
+        return self._owners.get(ip, frozenset())
 
     def within(self, range_: Range) -> list[IPAddress]:
-        """The addresses of a range that somebody has."""
+        """The allocated addresses of a range, in order."""
         start, end = self._ends(range_)
         make = type(range_.first)
         return [make(number) for number in self._numbers[range_.first.version][start:end]]
 
     def count(self, range_: Range) -> int:
-        """How many those are."""
+        """The number of allocated addresses of a range."""
         start, end = self._ends(range_)
         return end - start
 
     def free(self, range_: Range) -> IPAddress | None:
-        """The first address of a range that nobody has."""
+        """The first free address of a range; None when all are allocated."""
         numbers, first = self._numbers[range_.first.version], int(range_.first)
         start, end = self._ends(range_)
         # The n-th number from `start` is first + n up to the first gap, and greater behind it.

@@ -133,9 +133,9 @@ def guard_chains(version: int) -> tuple[Set | Chain, ...]:
     """The set and chains that check the source of connections to load balancers. They come with the first Service that has ranges."""
     address = TYPE[version]
     guarded = _set("guarded", version, (address, "inet_proto", "inet_service"), ("verdict",))
-    look = rule(family(version), r.is_new(), r.by_frontend(version, guarded.name))
+    jump = rule(family(version), r.is_new(), r.by_frontend(version, guarded.name))
     hooks = ("prerouting", "output")
-    chains = (_chain(f"guard{version}-{hook}", (look,), Hook("filter", hook, GUARD_PRIORITY)) for hook in hooks)
+    chains = (_chain(f"guard{version}-{hook}", (jump,), Hook("filter", hook, GUARD_PRIORITY)) for hook in hooks)
     return guarded, *chains
 
 

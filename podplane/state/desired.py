@@ -59,6 +59,11 @@ class Desired(Mapping[Identity, Value]):
         found = self._owners.get(identity, {})
         return tuple(found) if isinstance(found, dict) else (found,)
 
+    def owner(self, identity: Identity) -> Hashable | None:
+        """One of the keys that asked for this object, always the same one; None when it is not wanted."""
+        found = self._owners.get(identity)
+        return next(iter(found)) if isinstance(found, dict) else found
+
     def replace(self, key: Hashable, fragment: Fragment) -> list[tuple[Identity, Value | None]]:
         """Make `fragment` the one of `key` (empty: the key goes).
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+import math
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -25,7 +26,7 @@ from typing import TypeVar
 import msgspec
 
 from podplane.state.desired import Desired
-from podplane.state.network import Link, Sysctl
+from podplane.state.network import Link, Proxy, Sysctl
 from podplane.state.operations import Operation, Report
 from podplane.state.value import Fragment, Identity, Value
 
@@ -73,9 +74,12 @@ class Ledger:
         self._due: dict[Identity, None] = {}
         self._sent: set[Identity] = set()
         self._refused: dict[Identity, Refused] = {}
+        self._no_retry_before = math.inf
         self._readings: list[Reading] = []
         self.sysctls: dict[str, str] = {}
         """The desired sysctls of the node's own namespace: name → value."""
+        self.proxies: dict[Identity, None] = {}
+        """The identities of the desired proxies."""
 
     # What is wanted.
 
@@ -86,16 +90,21 @@ class Ledger:
         for identity, before in changes:
             known = self._deviations.get(identity, _AS_DESIRED)
             self._note(identity, before if known is _AS_DESIRED else known)  # type: ignore[arg-type]  # the sentinel is excluded
-            if identity[0] == "Sysctl" and not identity[1]:
-                self._note_sysctl(identity)
+            if identity[0] in ("Sysctl", "Proxy") and not identity[1]:
+                self._note_unannounced(identity)
         return [identity for identity, _ in changes]
 
-    def _note_sysctl(self, identity: Identity) -> None:
+    def _note_unannounced(self, identity: Identity) -> None:
+        """Keep the lists of objects whose changes the kernel does not notify, and which are therefore polled."""
         wanted = self.desired.get(identity)
         if isinstance(wanted, Sysctl):
             self.sysctls[wanted.name] = wanted.value
-        else:
+        elif isinstance(wanted, Proxy):
+            self.proxies[identity] = None
+        elif identity[0] == "Sysctl":
             self.sysctls.pop(identity[2], None)
+        else:
+            self.proxies.pop(identity, None)
 
     def _note(self, identity: Identity, known: Value | None) -> bool:
         """The kernel holds `known`; does that deviate from what is wanted?"""
@@ -120,15 +129,21 @@ class Ledger:
         """Is there anything to send?"""
         return bool(self._due)
 
-    def take(self, only: Iterable[Identity] | None = None, limit: int | None = None) -> list[Operation]:
-        """The operations that are due (of `only` these identities), computed now; they count as sent until `acknowledge`.
+    @property
+    def due(self) -> list[Identity]:
+        """What is to be sent."""
+        return list(self._due)
+
+    def take(self, identities: Iterable[Identity]) -> list[Operation]:
+        """The operations that are due of these identities, computed now; they count as sent until `acknowledge`.
 
         A link that goes is set down first, which ends its traffic at once; its removal, for which the kernel waits some 20
         ms, is due after that.
         """
-        identities = list(self._due) if only is None else [identity for identity in only if identity in self._due]
         operations = []
-        for identity in identities[:limit]:
+        for identity in identities:
+            if identity not in self._due:
+                continue
             del self._due[identity]
             self._sent.add(identity)
             known, wanted = self._deviations[identity], self.desired.get(identity)
@@ -152,14 +167,17 @@ class Ledger:
             before = self._refused.get(identity)
             self._sent.discard(identity)
             self._written(identity)
-            if identity not in self._deviations:
+            if identity not in self._deviations:  # it is not wanted any more, and was never there
+                settled.append(identity)
                 continue
-            if failure.operation.new != self.desired.get(identity):
+            wanted = self.desired.get(identity)
+            if failure.operation.new != wanted and not (wanted is None and _goes_down_first(failure.operation.old)):
                 self._due[identity] = None  # something else is wanted by now
                 continue
             tries = before.tries + 1 if before else 1
             wait = min(MAX_RETRY_SECONDS, RETRY_SECONDS * 2 ** min(tries - 1, 16))
             self._refused[identity] = Refused(failure.error, before.since if before else now, tries, now + wait)
+            self._no_retry_before = min(self._no_retry_before, now + wait)
             settled.append(identity)
         return settled
 
@@ -170,9 +188,20 @@ class Ledger:
     # What was refused.
 
     def release_retries(self, now: float, *, every: bool = False) -> None:
-        """Make due what was refused and may be tried again by now, or `every` refused object (the world changed)."""
-        for identity, refused in self._refused.items():
-            if (every or refused.next_try <= now) and identity not in self._sent and identity in self._deviations:
+        """Make due what was refused and may be tried again by now, or `every` refused object (the world changed).
+
+        Costs nothing while no refused object may be tried again: thousands may be refused, and this is called all the time.
+        """
+        if not every and now < self._no_retry_before:
+            return
+        self.retry(identity for identity, refused in self._refused.items() if every or refused.next_try <= now)
+        first = self.next_retry()
+        self._no_retry_before = math.inf if first is None else first
+
+    def retry(self, identities: Iterable[Identity]) -> None:
+        """Make due what was refused of these, without waiting for the time of the next try."""
+        for identity in identities:
+            if identity in self._refused and identity not in self._sent and identity in self._deviations:
                 self._due[identity] = None
 
     def next_retry(self) -> float | None:
@@ -185,6 +214,10 @@ class Ledger:
         """Why the kernel does not hold an object as desired, if it refused it."""
         return self._refused.get(identity)
 
+    def refused_operation(self, identity: Identity) -> Operation:
+        """What the kernel would have to do for an object that it refused."""
+        return Operation(self._deviations[identity], self.desired.get(identity))
+
     @property
     def refused(self) -> Mapping[Identity, Refused]:
         """All that the kernel refuses."""
@@ -193,9 +226,10 @@ class Ledger:
     # What the kernel is seen to hold.
 
     def observe(self, identity: Identity, found: Value | None) -> bool:
-        """The kernel holds `found`, whoever made it; does that deviate from what is wanted, and was not known before?
+        """The kernel holds `found`, whoever made it; does that deviate from what is wanted, though the object was as desired?
 
-        Of an object that is being sent the report is awaited: the observation may be older than that.
+        Of an object that deviated already, this corrects what is known, and is no news: it is to be changed anyway. Of
+        an object that is being sent the report is awaited: the observation may be older than that.
         """
         if identity in self._sent:
             return False
@@ -204,7 +238,7 @@ class Ledger:
             return False
         if known is _AS_DESIRED and found is None and identity not in self.desired:
             return False
-        return self._note(identity, found)
+        return self._note(identity, found) and known is _AS_DESIRED
 
     def trust(self, identities: Iterable[Identity]) -> None:
         """The kernel holds these as desired: who told is believed."""
@@ -255,6 +289,11 @@ class Ledger:
         if identity in self._deviations:
             return Status.PENDING
         return Status.DONE if identity in self.desired else Status.UNKNOWN
+
+    @property
+    def deviations(self) -> Mapping[Identity, Value | None]:
+        """What the kernel is known to hold otherwise than desired, with what it holds instead (None: nothing)."""
+        return self._deviations
 
     def is_deviating(self, identity: Identity) -> bool:
         """Is the kernel known to hold it otherwise than desired?"""

@@ -24,13 +24,14 @@ class Observation(NamedTuple):
 class LinkEvent(NamedTuple):
     """What happened to a link since it was asked last: how it is now, and what came between.
 
-    `is_uncertain`: it came, went, was set up or down, or lost an IPv4 address: what lies on it must be read again.
-    `lost_carrier`: it had a carrier, and lost it (for a moment, maybe).
+    `may_have_lost`: it went, was set down, or lost an IPv4 address: what lay on it may be gone, and must be read again. `came`: it came,
+    or was set up. `lost_carrier`: it had a carrier, and lost it (for a moment, maybe).
     """
 
     is_present: bool
     is_up: bool = False
-    is_uncertain: bool = False
+    may_have_lost: bool = False
+    came: bool = False
     lost_carrier: bool = False
 
     def after(self, former: LinkEvent | None) -> LinkEvent:
@@ -38,7 +39,11 @@ class LinkEvent(NamedTuple):
         if former is None:
             return self
         return LinkEvent(
-            self.is_present, self.is_up, self.is_uncertain or former.is_uncertain, self.lost_carrier or former.lost_carrier
+            self.is_present,
+            self.is_up,
+            self.may_have_lost or former.may_have_lost,
+            self.came or former.came,
+            self.lost_carrier or former.lost_carrier,
         )
 
 

@@ -351,7 +351,7 @@ def _bitwise(e: nft.Bitwise, _: Scope) -> Step:
 def _lookup(e: nft.Lookup, scope: Scope) -> Step:
     name = scope.key(e.set)
 
-    def look(context: Context) -> bool:
+    def compute(context: Context) -> bool:
         index = scope.index(e.set)
         key = context.read(e.sreg, index.key_size)
         added = context.memory.elements.get(name, {}).get(key) if index.value.is_dynamic else None
@@ -367,7 +367,7 @@ def _lookup(e: nft.Lookup, scope: Scope) -> Step:
             _give(context, e.dreg, index, element, added)
         return GO_ON
 
-    return look
+    return compute
 
 
 def _give(context: Context, register: int, index: Index, element: nft.Element | None, added: bytes | None) -> None:

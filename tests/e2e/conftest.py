@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 from podplane.kubeapi.http import HttpClient
 from podplane.lab.folder import Folder
 
+UP_OPTIONS = shlex.split(os.environ.get("PODPLANE_TEST_UP_OPTIONS", ""))
+"""More options for each `podplane up` of these tests: `--agents-over-https`, say."""
 COMMAND = [sys.executable, "-m", "podplane"]
 _numbers = itertools.count(1)
 
@@ -29,7 +32,9 @@ class Podplane:
 
     def __call__(self, *words: str, code: int | None = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command; its exit status must be `code` (None: whatever it is)."""
-        done = subprocess.run([*COMMAND, *words], env=self.environment, input=stdin, capture_output=True, text=True, timeout=90)
+        done = subprocess.run(
+            [*COMMAND, *_with_options(words)], env=self.environment, input=stdin, capture_output=True, text=True, timeout=90
+        )
         if code is not None:
             assert done.returncode == code, f"podplane {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
@@ -37,7 +42,11 @@ class Podplane:
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Begin a command and don't wait for it."""
         return subprocess.Popen(
-            [*COMMAND, *words], env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
+            [*COMMAND, *_with_options(words)],
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
 
     @property
@@ -62,6 +71,10 @@ class Podplane:
             for _ in self.api.poll("pods", "default", lambda pods: any(_runs(p, pod) for p in pods), 10):
                 pass
         return self("exec", pod, "--", "sh", "-c", command).stdout
+
+
+def _with_options(words: Sequence[str]) -> list[str]:
+    return ["up", *UP_OPTIONS, *words[1:]] if words[0] == "up" else list(words)
 
 
 def _runs(pod: dict[str, Any], name: str) -> bool:

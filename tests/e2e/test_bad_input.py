@@ -78,7 +78,7 @@ def test_a_port_in_use_is_named_and_the_usual_one_gives_way(podplane: Podplane) 
 def test_a_stopped_lab_keeps_its_addresses_or_is_purged(podplane: Podplane) -> None:
     podplane("up", "--nodes", "2")
     podplane("down")
-    assert "--purge` forgets it" in podplane("up", "--cluster-cidr", "10.99.0.0/16", code=2).stderr
+    assert "--purge` deletes it" in podplane("up", "--cluster-cidr", "10.99.0.0/16", code=2).stderr
     assert "can only get more" in podplane("up", "--nodes", "1", code=2).stderr
     podplane("up", "--nodes", "3")
     assert podplane("get", "nodes").stdout.count("Ready") == 3
@@ -114,7 +114,7 @@ def test_state_that_is_broken_is_named(podplane: Podplane) -> None:
         log.unlink()
     podplane.folder.store.write_bytes(b"this is no database, not at all" * 100)
     done = podplane("up", code=2)
-    assert "--purge` forgets this lab's state" in done.stderr
+    assert "--purge` deletes this lab's state" in done.stderr
     assert podplane.folder.store.exists()
     podplane("down", "--purge")
     podplane("up", "--nodes", "1")

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -149,6 +150,36 @@ def test_check_keeps_all_promises_and_cleans_up(lab: Podplane) -> None:
     text = lab("check", "--all").stdout
     assert "All 16 promises are kept" in text
     assert "echo-node3-2" in text
+
+
+def test_status_of_the_agents(lab: Podplane) -> None:
+    text = lab("status", "--node", "node1").stdout
+    assert text.startswith("Node node1: everything is as wanted\n") and "API         answered" in text
+    nodes = json.loads(lab("status", "--node", "all", "-o", "json").stdout)["nodes"]
+    assert [node["node"] for node in nodes] == ["node1", "node2", "node3"]
+    assert all({"agent", "election", "health"} <= {task["name"] for task in node["tasks"]} for node in nodes)
+    assert "there is no node 'node9'" in lab("status", "--node", "node9", code=2).stderr
+    assert "say which node" in lab("status", "-o", "json", code=2).stderr
+
+
+def test_status_says_what_can_not_be_had(podplane: Podplane) -> None:
+    podplane("up", "--nodes", "2")
+    port = {"port": 80, "protocol": "TCP"}
+    for name in ("first", "second"):
+        spec = {"ports": [port], "externalIPs": ["192.0.2.9"]}
+        body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+        podplane.api.create("services", "default", body)
+    end = time.monotonic() + 20
+    while "blocked" not in podplane("status").stdout and time.monotonic() < end:
+        time.sleep(0.1)
+    assert "agents  node1: 1 blocked; node2: 1 blocked: `podplane status --name" in podplane("status").stdout
+    text = podplane("status", "--node", "node2", code=1).stdout
+    assert text.startswith("Node node2: 1 blocked\n  blocked  service/default/") and "192.0.2.9" in text
+
+
+def test_figures_for_prometheus(lab: Podplane) -> None:
+    text = lab.api.of_node_raw("node1", 10256, "metrics").decode()
+    assert 'podplane_objects{feature="services",status="done"}' in text and "podplane_reconcile_duration_seconds_bucket" in text
 
 
 def test_up_again_changes_nothing_and_status_tells(lab: Podplane) -> None:

@@ -62,7 +62,7 @@ def test_a_port_that_somebody_has_is_said_and_not_kept(web: str, lab: Podplane) 
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         done = lab("publish", f"{port}:web", code=2)
-    assert f"port {port} of the host can't be had: Address already in use" in done.stderr
+    assert f"port {port} of the host is not available: Address already in use" in done.stderr
     assert lab("publish").stdout == "Nothing is published in namespace default.\n"
 
 
@@ -96,7 +96,7 @@ def test_what_is_to_stop_is_named_by_the_hosts_port_or_is_all_of_a_namespace(lab
         kubectl("delete", "service", "two")
 
 
-def test_of_several_wishes_the_good_ones_are_done(web: str, lab: Podplane) -> None:
+def test_of_several_requested_ports_the_valid_ones_are_published(web: str, lab: Podplane) -> None:
     port = free_port()
     done = lab("publish", "nobody", f"{port}:web", "svc/", code=2)
     assert done.stderr.count("\n") == 2 and f"127.0.0.1:{port} leads to" in done.stdout

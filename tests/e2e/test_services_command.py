@@ -120,6 +120,17 @@ def test_health_checks_pass_where_a_ready_endpoint_is(web: str, kubectl: Kubectl
     until(lambda: "connection refused" in kubectl("get", "--raw", path.format("node1"), code=None))
 
 
+def test_a_pod_sees_a_nodes_health_and_nothing_more_without_a_login(lab: Podplane, kubectl: Kubectl) -> None:
+    asks = "curl -sS -m 5 -o /dev/null -w '%{{http_code}} ' {} http://192.168.1.10:10256/{}"
+    token = kubectl("create", "token", "default").strip()
+    login = f"-H 'authorization: Bearer {token}'"
+    command = ";".join(
+        asks.format(*what)
+        for what in (("", "healthz"), ("", "traffic"), ("-H 'authorization: Bearer x'", "traffic"), (login, "traffic"))
+    )
+    assert lab("exec", "echo-node2-1", "--", "sh", "-c", command).stdout.split() == ["200", "401", "401", "200"]
+
+
 def test_nodes_answer_healthz_until_they_are_to_be_deleted(kubectl: Kubectl) -> None:
     path = "/api/v1/nodes/node3:10256/proxy/{}"
     assert json.loads(kubectl("get", "--raw", path.format("healthz")))["nodeEligible"] is True

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from podplane.apiserver.controllers.balanced import Balanced
+from podplane.apiserver.controllers.load_balancers import LoadBalancers
 from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.controllers.usage import NodeUsage
 
@@ -58,7 +58,7 @@ class View(Protocol):
     def usage(self, node: str) -> NodeUsage:
         """What the pods of a node use."""
 
-    def balanced(self) -> Balanced:
+    def load_balancers(self) -> LoadBalancers:
         """Load balancers and their pools, and who has which address."""
 
     def shunning(self) -> Iterable[tuple[Object, Object]]:

@@ -1,14 +1,22 @@
 """Addresses for Services of type LoadBalancer, from the cluster's pools; how they are reached is the nodes' part (see `agent.election`).
 
-A change concerns those only whom it can give or take an address: what many have is no reason to decide about all of them.
+A change concerns only the Services that it can give an address or take one from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from podplane.apiserver.controllers.balanced import NODES, SLICES, claim_of, ips_of, is_balanced, machines_of, networks_of
 from podplane.apiserver.controllers.decision import Action, Concerns, Controller, Note, Patch, View, itself
+from podplane.apiserver.controllers.load_balancers import (
+    NODES,
+    SLICES,
+    ips_of,
+    is_own_load_balancer,
+    machines_of,
+    networks_of,
+    request_of,
+)
 from podplane.apiserver.controllers.objects import Key, Object, key_of
 from podplane.apiserver.service_ips import RANGES, SERVICES
 from podplane.services import pools
@@ -22,53 +30,53 @@ def _decide(view: View, key: Key) -> Iterator[Action]:
     service = view.get(SERVICES, key)
     if service is None or "deletionTimestamp" in service["metadata"]:
         return
-    if not is_balanced(service):
+    if not is_own_load_balancer(service):
         if service["spec"]["type"] != "LoadBalancer" and service.get("status", {}).get("loadBalancer", {}).get("ingress"):
             yield Patch(SERVICES, service, {"status": {"loadBalancer": {"ingress": None}}}, "status")
         return
     try:
-        claim = claim_of(service)
+        request = request_of(service)
     except ValueError as error:
         yield Note(service, "NoLoadBalancerAddress", f"the address that it asks for: {error}", WARNING)
         return
-    balanced = view.balanced()
-    own_pools = balanced.pools_for(service)
-    if pools.is_settled(claim, own_pools, balanced.taken):
+    known = view.load_balancers()
+    own_pools = known.pools_for(service)
+    if pools.is_settled(request, own_pools, known.allocated):
         return
-    ips, problems = pools.grant(claim, own_pools, balanced.taken)
-    if ips != claim.has:
+    ips, problems = pools.allocate(request, own_pools, known.allocated)
+    if ips != request.current:
         ingress = [{"ip": ip, "ipMode": "VIP"} for ip in pools.texts(ips)] or None
         yield Patch(SERVICES, service, {"status": {"loadBalancer": {"ingress": ingress}}}, "status")
-    if ips and ips != claim.has:
+    if ips and ips != request.current:
         yield Note(service, "AddressAssigned", f"it is reached at {', '.join(pools.texts(ips))}")
     for problem in problems:
         yield Note(service, "NoLoadBalancerAddress", problem, WARNING)
 
 
 def _itself_and_waiting(view: View, service: Object) -> Iterable[Key]:
-    """Who gives an address back concerns those that wait for one."""
+    """A Service that releases an address concerns those that wait for one."""
     yield key_of(service)
-    balanced = view.balanced()
-    if any(not balanced.taken.who(ip) for ip in ips_of(service)):
-        yield from balanced.waiting
+    known = view.load_balancers()
+    if any(not known.allocated.owners(ip) for ip in ips_of(service)):
+        yield from known.waiting
 
 
 def _all(view: View, _: Object) -> Iterable[Key]:
-    return (key_of(service) for service in view.all(SERVICES) if is_balanced(service))
+    return (key_of(service) for service in view.all(SERVICES) if is_own_load_balancer(service))
 
 
 def _in_the_way(resource: str) -> Concerns:
     """An address or network that is somebody's concerns those that have it, and, once it is gone, those that wait for one."""
 
     def concerns(view: View, object_: Object) -> Iterable[Key]:
-        balanced, machines, networks = view.balanced(), machines_of(resource, object_), networks_of(resource, object_)
+        known, machines, networks = view.load_balancers(), machines_of(resource, object_), networks_of(resource, object_)
         for ip in machines:
-            yield from balanced.given.who(ip)
+            yield from known.own.owners(ip)
         for network in networks:
-            for ip in balanced.given.within(of_network(network)):
-                yield from balanced.given.who(ip)
+            for ip in known.own.within(of_network(network)):
+                yield from known.own.owners(ip)
         if machines or networks:
-            yield from balanced.waiting
+            yield from known.waiting
 
     return concerns
 
@@ -101,11 +109,11 @@ CONTROLLER = Controller(
 
 def _count(view: View, key: Key) -> Iterator[Action]:
     """How many addresses of a pool are in use, and what is wrong with it."""
-    object_, balanced = view.get(POOLS, key), view.balanced()
-    pool = balanced.pool(key[1])
+    object_, known = view.get(POOLS, key), view.load_balancers()
+    pool = known.pool(key[1])
     if object_ is None or pool is None:
         return
-    status = {"addresses": str(pool.size), "inUse": pool.in_use(balanced.given), "problems": list(pool.problems)}
+    status = {"addresses": str(pool.size), "inUse": pool.in_use(known.own), "problems": list(pool.problems)}
     before = object_.get("status", {})
     if before == status:
         return
@@ -117,7 +125,7 @@ def _count(view: View, key: Key) -> Iterator[Action]:
 
 def _pools_with_it(view: View, service: Object) -> Iterable[Key]:
     """A Service concerns the pools whose addresses it has."""
-    return (("", pool.name) for pool in view.balanced().pools() if any(ip in pool for ip in ips_of(service)))
+    return (("", pool.name) for pool in view.load_balancers().pools() if any(ip in pool for ip in ips_of(service)))
 
 
 def _every_pool(resource: str) -> Concerns:
@@ -134,7 +142,7 @@ POOL_CONTROLLER = Controller(
     {POOLS: itself, SERVICES: _pools_with_it, NODES: _every_pool(NODES), RANGES: _every_pool(RANGES)},
     _count,
     {
-        SERVICES: lambda service: (is_balanced(service), ips_of(service)),
+        SERVICES: lambda service: (is_own_load_balancer(service), ips_of(service)),
         NODES: lambda node: networks_of(NODES, node),
         RANGES: lambda range_: networks_of(RANGES, range_),
     },

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import TypeVar
 
-from podplane.apiserver.controllers.balanced import Balanced
+from podplane.apiserver.controllers.load_balancers import LoadBalancers
 from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.controllers.pods import ENDED, condition_of
 from podplane.apiserver.controllers.usage import NodeUsage, Usage
@@ -45,7 +45,7 @@ class StoredView:
         self._shunning: set[Key] = set()
         self._unschedulable: set[Key] = set()
         self._usage = Usage()
-        self._balanced = Balanced()
+        self._load_balancers = LoadBalancers()
         for resource in store.resources():
             for stored in store.all(resource):
                 self._index(resource, stored.object, add=True)
@@ -107,9 +107,9 @@ class StoredView:
         """What the pods of a node use."""
         return self._usage.of(node)
 
-    def balanced(self) -> Balanced:
+    def load_balancers(self) -> LoadBalancers:
         """Load balancers, and who has which address."""
-        return self._balanced
+        return self._load_balancers
 
     def shunning(self) -> Iterator[tuple[Object, Object]]:
         """The required anti-affinities of pods that have a node."""
@@ -137,7 +137,7 @@ class StoredView:
             _change(self._orphans, (resource, object_["metadata"]["namespace"]), key_of(object_), add=add)
         if (pair := indexed_label(resource, object_)) is not None:
             _change(self._selecting, (resource, object_["metadata"]["namespace"], pair), key_of(object_), add=add)
-        self._balanced.observe(resource, object_, add=add)
+        self._load_balancers.observe(resource, object_, add=add)
         if resource == "pods":
             self._usage.observe(None if add else object_, object_ if add else None)
             if object_["spec"].get("nodeName") and terms_of_anti_affinity(object_):

@@ -17,12 +17,12 @@ from podplane.cli.check.users import Site, Way, ways
 from podplane.kubeapi.errors import ApiError
 from podplane.lab import underlay
 from podplane.lab.spec import LabSpec
+from podplane.model.config import AGENT_PORT
 from podplane.model.objects import Node
 from podplane.model.service import EndpointSlice, Service
 
 Object = dict[str, Any]
 SLICES, LEASES = "endpointslices.discovery.k8s.io", "leases.coordination.k8s.io"
-AGENT_PORT = 10256
 WAIT_SECONDS, BALANCER_SECONDS, POLL_SECONDS = 20.0, 4.0, 0.02
 """For all nodes to have them in their tables; for addresses of load balancers, without which it goes on."""
 

@@ -9,9 +9,8 @@ from typing import Any
 
 from podplane.cli.services.facts import SERVICE_NAME, Facts, Object, Warned, path_of
 from podplane.kubeapi.errors import ApiError
+from podplane.model.config import AGENT_PORT
 
-PORT = 10256
-"""Where agents answer."""
 SLICES, LEASES, RANGES = (
     "endpointslices.discovery.k8s.io",
     "leases.coordination.k8s.io",
@@ -39,7 +38,7 @@ def of_service(client: Any, namespace: str, name: str) -> Facts:
     return Facts(
         service,
         _by_service(client.objects(SLICES, namespace))[f"{namespace}/{name}"],
-        {node: _ask(client, node, PORT, f"services/{namespace}/{name}") for node in nodes},
+        {node: _ask(client, node, AGENT_PORT, f"services/{namespace}/{name}") for node in nodes},
         _rows(client)[f"{namespace}/{name}"],
         {node: _ask(client, node, port, "") is not None for node in nodes} if port else {},
         pods,
@@ -71,7 +70,7 @@ def _rows(client: Any) -> defaultdict[str, list[Object]]:
     """The tracked connections of all nodes that answer, by Service."""
     found: defaultdict[str, list[Object]] = defaultdict(list)
     for node in _nodes(client):
-        for row in _ask(client, node["metadata"]["name"], PORT, "traffic") or ():
+        for row in _ask(client, node["metadata"]["name"], AGENT_PORT, "traffic") or ():
             found[row["service"]].append(row)
     return found
 

@@ -62,7 +62,10 @@ class Objects:
             self._lose([v for v in self._on_link(link.name) if _goes_with_the_link_state(v)])
         self.announce(link, is_there=True)
         if before is None or was_up != link.up:
-            self._report(link.name, LinkEvent(True, link.up, is_uncertain=True, lost_carrier=was_up))
+            self._report(
+                link.name,
+                LinkEvent(True, link.up, was_up and not link.up, before is None or link.up > was_up, lost_carrier=was_up),
+            )
             there, far = self.peers.get(link.name, (self, ""))
             peer = there.network.get(Link(name=far).identity)
             there._report(far, LinkEvent(True, isinstance(peer, Link) and peer.up, lost_carrier=was_up))
@@ -74,7 +77,7 @@ class Objects:
             del self.sysctls[sysctl]
         link = self.network.pop(Link(name=name).identity)
         self.announce(link, is_there=False)
-        self._report(name, LinkEvent(False, is_uncertain=True))
+        self._report(name, LinkEvent(False, may_have_lost=True))
         for port in (link for link in self.links() if link.master == name):
             self.put_link(msgspec.structs.replace(port, master="", hairpin=False, learning=True, flood=True))
         there, far = self.peers.pop(name, (None, ""))
@@ -94,7 +97,7 @@ class Objects:
         """Somebody deleted an address: an IPv4 one may have taken routes with it."""
         if isinstance(value, Address) and value.ip.version == 4:
             link = self.network.get(Link(name=value.link).identity)
-            self._report(value.link, LinkEvent(True, isinstance(link, Link) and link.up, is_uncertain=True))
+            self._report(value.link, LinkEvent(True, isinstance(link, Link) and link.up, may_have_lost=True))
 
     def _report(self, name: str, event: LinkEvent) -> None:
         for monitor in self.monitors if name else ():

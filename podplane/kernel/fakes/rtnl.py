@@ -191,6 +191,10 @@ class FakeRtnl:
         own = self._objects.own_links(owner)
         return {i: v for i, v in self._objects.network.items() if _owned(v, own, owner)}
 
+    def read_proxies(self, owner: Ownership) -> dict[Identity, Value]:
+        """The proxies of this owner."""
+        return {identity: value for identity, value in self.read(owner).items() if isinstance(value, Proxy)}
+
     def read_all(self) -> dict[Identity, Value]:
         """Everything that this namespace holds."""
         return dict(self._objects.network)

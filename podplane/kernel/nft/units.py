@@ -34,7 +34,7 @@ from podplane.state.operations import Failure, Operation, Report
 
 SetKey = tuple[str, str, str]
 """Family, table and name."""
-OPERATIONS_AT_ONCE = 4000
+OPERATIONS_AT_ONCE = 2000
 """So many operations are sorted between two pauses: some 3 ms."""
 REMOVAL_ORDER = {"set": 0, "object": 1, "flowtable": 2}
 

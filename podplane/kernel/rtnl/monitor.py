@@ -156,7 +156,7 @@ class Monitor:
         family, _, _, _, index = c.ADDRESS.unpack_from(payload)
         if not is_there and family == c.AF_INET and index in self._names:
             state = self._states.get(index)
-            self._report(self._names[index], LinkEvent(True, state is not None and state.is_up, is_uncertain=True))
+            self._report(self._names[index], LinkEvent(True, state is not None and state.is_up, may_have_lost=True))
         self._observe(decode.address(payload, self._own), is_there)
 
     def _take_route(self, payload: bytes, is_there: bool) -> None:
@@ -179,9 +179,11 @@ class Monitor:
         before = self._states.get(index)
         if state != before:
             self._states[index], self._names[index] = state, name
-            is_uncertain = before is None or (before.name, before.is_up) != (name, state.is_up)
+            is_new = before is None or before.name != name
+            was_up = before is not None and not is_new and before.is_up
             lost_carrier = before is not None and before.has_carrier and not state.has_carrier
-            self._report(name, LinkEvent(True, state.is_up, is_uncertain, lost_carrier))
+            event = LinkEvent(True, state.is_up, was_up and not state.is_up, is_new or state.is_up > was_up, lost_carrier)
+            self._report(name, event)
             if before is not None and before.name != name:
                 self._forget(index, before.name)
         if self._owner.may_name(name):
@@ -189,8 +191,10 @@ class Monitor:
 
     def _take_port(self, index: int, payload: bytes) -> None:
         """A bridge says how one of its ports is (br_ifinfo_notify); `bridge link set` announces nothing else."""
+        if index in self._changed_links:
+            self._set_link(index, decode.link(self._changed_links.pop(index), self._names))
         link = self._links.get(index)
-        if link is None or index in self._changed_links:
+        if link is None:
             return
         info = parse_attributes(parse_attributes(payload, c.LINK.size).get(c.IFLA_PROTINFO, b""))
         if c.IFLA_BRPORT_MODE in info:
@@ -207,7 +211,7 @@ class Monitor:
 
     def _forget(self, index: int, name: str) -> None:
         """There is no link of this name and index any more."""
-        self._report(name, LinkEvent(False, is_uncertain=True))
+        self._report(name, LinkEvent(False, may_have_lost=True))
         self._changed_links.pop(index, None)
         self._own.pop(index, None)
         self._links.pop(index, None)

@@ -27,8 +27,7 @@ def owned(socket: Socket, owner: Ownership) -> dict[Identity, Value]:
     for family in FAMILIES:
         marked += _routes(socket, family, owner.route_protocol, names)
         marked += _neighbours(socket, family, names)
-        query = c.NEIGHBOUR.pack(family, 0, 0, c.NTF_PROXY, 0)
-        marked += [decode.proxy(p, names) for p in _dump(socket, c.RTM_GETNEIGH, query)]
+        marked += _proxies(socket, family, names)
     marked += [decode.rule(p) for p in _dump(socket, c.RTM_GETRULE, RULES)]
     found += [value for value in marked if value is not None and has_protocol(value, owner.route_protocol)]
     for index, link in mine.items():
@@ -46,11 +45,17 @@ def everything(socket: Socket) -> dict[Identity, Value]:
     for family in FAMILIES:
         found += [route for route in _routes(socket, family, 0, names) if route is None or route.protocol != c.RTPROT_KERNEL]
         found += _neighbours(socket, family, names)
-        query = c.NEIGHBOUR.pack(family, 0, 0, c.NTF_PROXY, 0)
-        found += [decode.proxy(p, names) for p in _dump(socket, c.RTM_GETNEIGH, query)]
+        found += _proxies(socket, family, names)
     rules = [decode.rule(p) for p in _dump(socket, c.RTM_GETRULE, RULES)]
     found += [rule for rule in rules if rule is None or rule.protocol != c.RTPROT_KERNEL]
     return {value.identity: value for value in found if value is not None}
+
+
+def owned_proxies(socket: Socket, owner: Ownership) -> dict[Identity, Value]:
+    """The proxies with the protocol of this owner: three small dumps."""
+    names = dict(map(decode.link_name, list_links(socket)))
+    found = (value for family in FAMILIES for value in _proxies(socket, family, names) if value is not None)
+    return {value.identity: value for value in found if has_protocol(value, owner.route_protocol)}
 
 
 def has_protocol(value: Value, protocol: int) -> bool:
@@ -78,6 +83,11 @@ def _routes(socket: Socket, family: int, protocol: int, names: dict[int, str]) -
 def _neighbours(socket: Socket, family: int, names: dict[int, str]) -> list[Value | None]:
     query = c.NEIGHBOUR.pack(family, 0, 0, 0, 0)
     return [decode.neighbour(p, names) for p in _dump(socket, c.RTM_GETNEIGH, query)]
+
+
+def _proxies(socket: Socket, family: int, names: dict[int, str]) -> list[Value | None]:
+    query = c.NEIGHBOUR.pack(family, 0, 0, c.NTF_PROXY, 0)
+    return [decode.proxy(p, names) for p in _dump(socket, c.RTM_GETNEIGH, query)]
 
 
 def _dump(socket: Socket, kind: int, query: bytes) -> list[bytes]:

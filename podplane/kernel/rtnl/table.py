@@ -88,6 +88,10 @@ class Rtnl:
         """What the kernel holds in this namespace with the marks of this owner."""
         return reading.owned(self._socket, owner)
 
+    def read_proxies(self, owner: Ownership) -> dict[Identity, Value]:
+        """The proxies of this owner."""
+        return reading.owned_proxies(self._socket, owner)
+
     def read_all(self) -> dict[Identity, Value]:
         """All links, addresses, routes and permanent neighbours of this namespace but those that the kernel made itself."""
         return reading.everything(self._socket)

@@ -1,4 +1,4 @@
-"""Nodes that elect who answers for a load balancer, in virtual time, with an API and watches that fail as is asked."""
+"""Nodes that elect the advertiser of a load balancer, in virtual time, with an API and watches that fail on request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from podplane.agent.candidacy import HASTE_SECONDS
+from podplane.agent.candidacy import MAX_CANDIDATE_DELAY_SECONDS
 from podplane.agent.election import Election
 from podplane.agent.leases import DURATION_SECONDS, LEASES, NODE_NAMESPACE
 from podplane.apiserver import identity
@@ -49,7 +49,7 @@ FAULTS = ("refused", "lost", "unanswered", "late")
 LATE_SECONDS, WATCH_SECONDS, WITHDRAW_SECONDS = 4.0, 0.02, 0.1
 
 
-TAKE_OVER_SECONDS = DURATION_SECONDS + HASTE_SECONDS + 0.5
+TAKE_OVER_SECONDS = DURATION_SECONDS + MAX_CANDIDATE_DELAY_SECONDS + 0.5
 
 
 SKEW = {"node1": 0, "node2": 3600, "node3": -3600}
@@ -59,35 +59,35 @@ SKEW = {"node1": 0, "node2": 3600, "node3": -3600}
 
 
 class Advertiser:
-    """An agent that only knows for whom it answers, and needs a moment to fall silent."""
+    """An agent that only remembers what it advertises, and takes a moment to withdraw it."""
 
     def __init__(self, cluster: Cluster, view: View) -> None:
         self.cluster = cluster
         self.view = view
-        self.answers: dict[str, str] = {}
-        self.said: Counter[str] = Counter()
+        self.advertised: dict[str, str] = {}
+        self.announced: Counter[str] = Counter()
 
     async def advertise(self, path: str) -> None:
         if service := self.view.services.get(path):
-            self.answers[path] = service.metadata.uid
-        self.said[path] += 1
-        self.cluster.look()
+            self.advertised[path] = service.metadata.uid
+        self.announced[path] += 1
+        self.cluster.check_one_advertiser()
 
     async def withdraw(self, path: str) -> None:
         await asyncio.sleep(WITHDRAW_SECONDS)
-        self.answers.pop(path, None)
+        self.advertised.pop(path, None)
 
 
 class Machine:
-    """A node: its way to the API, what it heard of the cluster, and the agent's election that runs on it."""
+    """A node: its connection to the API, what its watch delivered, and the agent's election that runs on it."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:
         self.cluster, self.name = cluster, name
         self.fault = ""
-        self.is_deaf = False
+        self.watch_is_cut = False
         self.requests: list[Request] = []
         self.leases: dict[str, Lease] = {}
-        self.news: list[Callable[[], None]] = []
+        self.undelivered: list[Callable[[], None]] = []
         self.node = Node(Metadata(name=name, uid=name), NodeSpec(pod_cidrs=("10.244.0.0/24",)))
         self.view = View(name, {name: self.node}, {}, {})
         self.advertiser = Advertiser(cluster, self.view)
@@ -100,7 +100,7 @@ class Machine:
         client = Client(self._handle, self.name)
         self.election = Election(self.advertiser, client, recorder, self.now, cluster.loop.time)
         resumed = self.election.resume(self.leases.values())
-        self.advertiser.answers = {path: uid for path, uid in self.advertiser.answers.items() if path in resumed}
+        self.advertiser.advertised = {path: uid for path, uid in self.advertiser.advertised.items() if path in resumed}
         for path, service in self.view.services.items():
             self.election.changed(path, service)
         self.task = asyncio.create_task(self.election.run())
@@ -118,15 +118,15 @@ class Machine:
     def now(self) -> datetime.datetime:
         return datetime.datetime.fromtimestamp(self.cluster.loop.time() + SKEW[self.name], datetime.UTC)
 
-    def hear(self, news: Callable[[], None]) -> None:
+    def deliver_later(self, change: Callable[[], None]) -> None:
         """Something changed in the cluster."""
-        self.news.append(news)
-        self.cluster.loop.call_later(WATCH_SECONDS, self.listen)
+        self.undelivered.append(change)
+        self.cluster.loop.call_later(WATCH_SECONDS, self.deliver)
 
-    def listen(self) -> None:
-        """Hear what changed, if the API is reached."""
-        while self.news and not self.fault and not self.is_deaf:
-            self.news.pop(0)()
+    def deliver(self) -> None:
+        """Deliver what the watch has, if the API is reached."""
+        while self.undelivered and not self.fault and not self.watch_is_cut:
+            self.undelivered.pop(0)()
 
     def lease_changed(self, old: Lease | None, new: Lease | None) -> None:
         lease = new or old
@@ -147,7 +147,7 @@ class Machine:
         self.election.changed(path, None)
 
     def exclude(self, *, is_excluded: bool = True) -> None:
-        """The node may not answer, or may again."""
+        """The node is not eligible, or is again."""
         labels = {EXCLUDED: ""} if is_excluded else {}
         old, metadata = self.node, msgspec.structs.replace(self.node.metadata, labels=labels)
         self.node = msgspec.structs.replace(old, metadata=metadata)
@@ -158,7 +158,7 @@ class Machine:
         match self.fault:
             case "refused":
                 raise ApiError(503, "ServiceUnavailable", "the API can't be reached")
-            case "only signs" if NODE_NAMESPACE not in request.path:
+            case "only heartbeats" if NODE_NAMESPACE not in request.path:
                 await asyncio.Event().wait()
             case "lost":
                 await asyncio.Event().wait()
@@ -185,7 +185,7 @@ class Cluster:
         self.spec = {"type": "LoadBalancer", **spec}
         self.machines = {name: Machine(self, name) for name in NAMES}
         self.services: dict[str, Service] = {}
-        self.two_answered: list[str] = []
+        self.conflicts: list[str] = []
         self.answer_seconds = 0.0
         self._busy = asyncio.Lock()
 
@@ -200,7 +200,7 @@ class Cluster:
     async def end(self) -> None:
         for machine in self.machines.values():
             await machine.stop()
-        assert not self.two_answered, self.two_answered
+        assert not self.conflicts, self.conflicts
 
     async def add(self, path: str, ip: str = "192.0.2.1") -> None:
         """A load balancer comes."""
@@ -208,32 +208,32 @@ class Cluster:
         made = await self.api("POST", "/api/v1/namespaces/default/services", manifest)
         metadata = Metadata(name=made["metadata"]["name"], namespace="default", uid=made["metadata"]["uid"])
         status = ServiceStatus(LoadBalancerStatus((Ingress(ip=ip),)))
-        self._tell_of_service(path, Service(metadata, ServiceSpec(**self.spec), status))
+        self._publish_service(path, Service(metadata, ServiceSpec(**self.spec), status))
 
     async def remove(self, path: str) -> None:
         """It goes, and its Lease with it."""
         await self.api("DELETE", f"/api/v1/namespaces/default/services/{path.partition('/')[2]}")
-        self._tell_of_service(path, None)
+        self._publish_service(path, None)
 
     def change(self, path: str, ip: str) -> None:
         """It gets another address."""
         status = ServiceStatus(LoadBalancerStatus((Ingress(ip=ip),)))
-        self._tell_of_service(path, msgspec.structs.replace(self.services[path], status=status))
+        self._publish_service(path, msgspec.structs.replace(self.services[path], status=status))
 
-    def _tell_of_service(self, path: str, service: Service | None) -> None:
+    def _publish_service(self, path: str, service: Service | None) -> None:
         if service is None:
             self.services.pop(path, None)
         else:
             self.services[path] = service
         for machine in self.machines.values():
-            machine.hear(lambda machine=machine: machine.service_changed(path, service))  # type: ignore[misc]
+            machine.deliver_later(lambda machine=machine: machine.service_changed(path, service))  # type: ignore[misc]
 
     def _observe(self, resource: Any, old: Any, new: Any) -> None:
         """The watch of Leases."""
         if resource.id == LEASES:
             before, after = (msgspec.convert(copy.deepcopy(one), Lease) if one else None for one in (old, new))
             for machine in self.machines.values():
-                machine.hear(lambda machine=machine: machine.lease_changed(before, after))  # type: ignore[misc]
+                machine.deliver_later(lambda machine=machine: machine.lease_changed(before, after))  # type: ignore[misc]
 
     async def carry_out(self, machine: Machine, request: Request) -> Answer:
         """One request after the other, as a slow API does it."""
@@ -242,18 +242,18 @@ class Cluster:
             machine.requests.append(request)
             return await self.api.server.call(request)
 
-    def look(self) -> None:
-        """At no time two nodes answer for one Service."""
-        answers = Counter(uid for machine in self.machines.values() for uid in machine.advertiser.answers.values())
-        self.two_answered += [f"{uid} at {self.loop.time():.2f}" for uid, count in answers.items() if count > 1]
+    def check_one_advertiser(self) -> None:
+        """Note when two nodes advertise one Service."""
+        counts = Counter(uid for machine in self.machines.values() for uid in machine.advertiser.advertised.values())
+        self.conflicts += [f"{uid} at {self.loop.time():.2f}" for uid, count in counts.items() if count > 1]
 
     def heal(self) -> None:
         for machine in self.machines.values():
-            machine.fault, machine.is_deaf = "", False
-            machine.listen()
+            machine.fault, machine.watch_is_cut = "", False
+            machine.deliver()
 
-    def answering(self, path: str = PATH) -> list[str]:
-        return [name for name, machine in self.machines.items() if path in machine.advertiser.answers]
+    def advertisers(self, path: str = PATH) -> list[str]:
+        return [name for name, machine in self.machines.items() if path in machine.advertiser.advertised]
 
     async def leases(self) -> dict[str, Lease]:
         found = msgspec.json.decode(await Client(self.api.server.call, "secret").list(LEASES))["items"]
@@ -263,7 +263,7 @@ class Cluster:
         found = (await self.leases()).get(path.replace("/", "/load-balancer-"))
         return found.holder if found else ""
 
-    def forget_requests(self) -> None:
+    def clear_requests(self) -> None:
         for machine in self.machines.values():
             machine.requests.clear()
 
@@ -275,21 +275,34 @@ class Cluster:
 
     @property
     def held(self) -> dict[str, str]:
-        return {path: name for name, machine in self.machines.items() for path in machine.advertiser.answers}
+        return {path: name for name, machine in self.machines.items() for path in machine.advertiser.advertised}
 
 
 async def settled(*paths: str, **spec: Any) -> tuple[Cluster, Machine]:
-    """A cluster, and the machine that answers for the first load balancer."""
+    """A cluster, and the machine that advertises the first load balancer."""
     cluster = await Cluster(**spec).begin(*paths or (PATH,))
     await asyncio.sleep(1)
-    (first,) = cluster.answering()
+    (first,) = cluster.advertisers()
     return cluster, cluster.machines[first]
 
 
 moves = st.tuples(
     st.sampled_from(NAMES),
     st.sampled_from(
-        (*FAULTS, "deaf", "heal", "heal", "restart", "exclude", "include", "come", "go", "delete sign", "wait", "wait")
+        (
+            *FAULTS,
+            "cut watch",
+            "heal",
+            "heal",
+            "restart",
+            "exclude",
+            "include",
+            "come",
+            "go",
+            "delete heartbeat",
+            "wait",
+            "wait",
+        )
     ),
     st.sampled_from((0.0, 0.05, 0.3, 1.0, 2.6, 3.1)),
 )

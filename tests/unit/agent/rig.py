@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -170,3 +171,12 @@ class Choosy(Kernel):
         bad = [o for o in operations if self.refused and self.refused in str(o.value)]
         yield from super().steps([o for o in operations if o not in bad])
         yield Report(failed=[Failure(o, KernelError("nft element", "Invalid argument")) for o in bad])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that other threads or tasks bring about."""
+    for _ in range(60_000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it did not happen within a minute")

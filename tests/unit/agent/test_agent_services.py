@@ -61,7 +61,7 @@ async def test_of_two_that_want_one_frontend_the_first_keeps_it_and_the_second_g
         rig.put(slice_of(service.metadata.name, target))
         await rig.settle()
     assert rig.events == [
-        ("service/default/two", "NotApplied", "tcp 10.96.0.9 80 belongs to service/default/one: choose another one")
+        ("service/default/two", "NotApplied", "10.96.0.9 tcp 80 belongs to service/default/one: choose another one")
     ]
     assert frontends(rig) == {"10.96.0.9 80": "svc/default/one:80"}
     rig.remove(both[0])

@@ -1,7 +1,7 @@
-"""Who answers for a load balancer's address: one node and never two, soon another one when that goes silent, and nobody without a Lease.
+"""The advertiser of a load balancer: one node and never two; soon another one when its term expires; none without a Lease.
 
 Time is virtual, so the elections run as they do on nodes. The API may refuse a node's requests, or never answer them, with or without
-carrying them out, at once or late; a node hears of changes only while it reaches the API."""
+carrying them out, at once or late; a node is told of changes only while it reaches the API."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podplane.agent.candidacy import HASTE_SECONDS
-from podplane.agent.election import ANSWER_SECONDS, REQUESTS
+from podplane.agent.candidacy import MAX_CANDIDATE_DELAY_SECONDS
+from podplane.agent.election import MAX_REQUESTS, REQUEST_TIMEOUT_SECONDS
 from podplane.agent.leases import DURATION_SECONDS, NODE_NAMESPACE, node_of
-from podplane.agent.liveness import RENEW_SECONDS, SILENT_SECONDS
+from podplane.agent.liveness import RENEW_DEADLINE_SECONDS, RENEW_SECONDS
 from podplane.model.objects import Metadata
 from podplane.model.service import (
     SERVICE_NAME,
@@ -40,12 +40,12 @@ from tests.unit.virtual_time import virtual
 
 
 @virtual
-async def test_one_of_all_has_it_and_keeps_it() -> None:
+async def test_one_node_becomes_the_holder_and_stays_it() -> None:
     cluster, first = await settled()
     assert await cluster.holder() == first.name
     await asyncio.sleep(30)
-    assert cluster.answering() == [first.name]
-    assert first.advertiser.said[PATH] == 3, "the neighbours are told at once, and twice more"
+    assert cluster.advertisers() == [first.name]
+    assert first.advertiser.announced[PATH] == 3, "announced at once, and twice more"
     await cluster.end()
 
 
@@ -55,124 +55,125 @@ def test_services_spread_over_nodes() -> None:
 
 
 @virtual
-async def test_when_an_agent_ends_another_node_has_it_after_the_leases_duration() -> None:
+async def test_when_an_agent_ends_another_node_acquires_the_lease_after_its_duration() -> None:
     cluster, first = await settled()
     await first.stop()
-    first.advertiser.answers.clear()  # the machine is off
+    first.advertiser.advertised.clear()  # the machine is off
     await asyncio.sleep(DURATION_SECONDS - RENEW_SECONDS - 0.1)
     assert await cluster.holder() == first.name
     await asyncio.sleep(TAKE_OVER_SECONDS - DURATION_SECONDS + RENEW_SECONDS)
-    assert cluster.answering() == [await cluster.holder()] != [first.name]
+    assert cluster.advertisers() == [await cluster.holder()] != [first.name]
     await cluster.end()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @virtual
-async def test_whoever_the_api_does_not_answer_is_silent_before_somebody_else_answers(fault: str) -> None:
+async def test_a_holder_that_cannot_renew_withdraws_before_another_node_advertises(fault: str) -> None:
     cluster, first = await settled(PATH, OTHER)
     first.fault, began = fault, cluster.loop.time()
-    while first.advertiser.answers:  # noqa: ASYNC110
+    while first.advertiser.advertised:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
-    assert await cluster.holder() == first.name, "nobody has it before"
-    assert cluster.loop.time() - began <= SILENT_SECONDS + WITHDRAW_SECONDS + 0.05
-    late = 0.0 if fault in ("refused", "lost") else LATE_SECONDS + ANSWER_SECONDS  # signs may arrive that it doesn't know of
+    assert await cluster.holder() == first.name, "no other node acquired it before"
+    assert cluster.loop.time() - began <= RENEW_DEADLINE_SECONDS + WITHDRAW_SECONDS + 0.05
+    # Renewals may arrive that the node does not know of.
+    late = 0.0 if fault in ("refused", "lost") else LATE_SECONDS + REQUEST_TIMEOUT_SECONDS
     await asyncio.sleep(late + TAKE_OVER_SECONDS)
-    assert first.advertiser.answers == {}
-    assert len(cluster.answering()) == len(cluster.answering(OTHER)) == 1
+    assert first.advertiser.advertised == {}
+    assert len(cluster.advertisers()) == len(cluster.advertisers(OTHER)) == 1
     cluster.heal()
     await asyncio.sleep(TAKE_OVER_SECONDS)
-    assert cluster.answering() == [await cluster.holder()]
+    assert cluster.advertisers() == [await cluster.holder()]
     await cluster.end()
 
 
 @virtual
-async def test_who_comes_back_believes_no_lease_before_it_has_written_it_again() -> None:
+async def test_a_node_that_reconnects_relies_on_no_lease_of_a_former_term() -> None:
     cluster, first = await settled()
     first.fault = "lost"
     await asyncio.sleep(10)
-    (second,) = cluster.answering()
-    first.is_deaf, first.fault = True, ""  # it can write, and doesn't know that the Lease is another node's
+    (second,) = cluster.advertisers()
+    first.watch_is_cut, first.fault = True, ""  # it can write, and does not know that another node is the holder
     await asyncio.sleep(10)
-    assert cluster.answering() == [second]
+    assert cluster.advertisers() == [second]
     cluster.heal()
     await asyncio.sleep(2)
-    assert cluster.answering() == [second]
+    assert cluster.advertisers() == [second]
     await cluster.end()
 
 
 @virtual
-async def test_who_comes_back_before_another_one_took_it_has_it_again() -> None:
+async def test_a_node_that_reconnects_before_another_one_acquired_the_lease_acquires_it_again() -> None:
     cluster, first = await settled()
     for machine in cluster.machines.values():
         machine.fault = "lost"
     await asyncio.sleep(10)
-    assert cluster.answering() == []
+    assert cluster.advertisers() == []
     first.fault = ""
-    first.listen()
-    await asyncio.sleep(ANSWER_SECONDS + RENEW_SECONDS)
-    assert cluster.answering() == [first.name]
+    first.deliver()
+    await asyncio.sleep(REQUEST_TIMEOUT_SECONDS + RENEW_SECONDS)
+    assert cluster.advertisers() == [first.name]
     cluster.heal()
     await asyncio.sleep(10)
-    assert cluster.answering() == [first.name]
+    assert cluster.advertisers() == [first.name]
     await cluster.end()
 
 
 @virtual
-async def test_who_comes_back_and_cannot_have_it_again_leaves_it_to_others_though_it_lives() -> None:
+async def test_a_live_node_that_cannot_write_the_lease_again_loses_it_to_others() -> None:
     cluster, first = await settled()
     for machine in cluster.machines.values():
         machine.fault = "lost"
     await asyncio.sleep(10)
     cluster.heal()
-    first.fault = "only signs"
-    await asyncio.sleep(TAKE_OVER_SECONDS + RENEW_SECONDS + ANSWER_SECONDS)
-    assert cluster.answering() == [await cluster.holder()] != [first.name]
+    first.fault = "only heartbeats"
+    await asyncio.sleep(TAKE_OVER_SECONDS + RENEW_SECONDS + REQUEST_TIMEOUT_SECONDS)
+    assert cluster.advertisers() == [await cluster.holder()] != [first.name]
     await cluster.end()
 
 
 @virtual
-async def test_whose_watch_lags_takes_nothing_from_a_node_that_lives() -> None:
+async def test_a_node_whose_watch_lags_acquires_nothing_from_a_live_holder() -> None:
     cluster, first = await settled()
     others = [machine for machine in cluster.machines.values() if machine is not first]
     for machine in others:
-        machine.is_deaf = True
+        machine.watch_is_cut = True
     await asyncio.sleep(20)
-    assert cluster.answering() == [first.name]
-    assert any(machine.requests for machine in others), "they ask"
+    assert cluster.advertisers() == [first.name]
+    assert any(machine.requests for machine in others), "they read its heartbeat"
     await cluster.end()
 
 
 @virtual
-async def test_a_sign_of_life_that_somebody_deleted_is_made_again_and_costs_nothing() -> None:
+async def test_a_heartbeat_lease_that_somebody_deleted_is_created_again_without_a_gap() -> None:
     cluster, first = await settled()
     for _ in range(5):
         await cluster.api(
             "DELETE", f"/apis/coordination.k8s.io/v1/namespaces/{NODE_NAMESPACE}/leases/load-balancers-{first.name}"
         )
         await asyncio.sleep(2.2)
-        assert cluster.answering() == [first.name]
+        assert cluster.advertisers() == [first.name]
     assert first.name in {node_of(lease) for lease in (await cluster.leases()).values()}
-    assert first.advertiser.said[PATH] == 3
+    assert first.advertiser.announced[PATH] == 3
     await cluster.end()
 
 
 @virtual
-async def test_who_may_not_have_it_any_more_gives_it_back_at_once() -> None:
+async def test_a_holder_that_is_not_eligible_any_more_releases_the_lease_at_once() -> None:
     cluster, first = await settled()
     first.exclude()
-    await asyncio.sleep(WITHDRAW_SECONDS + HASTE_SECONDS + 4 * WATCH_SECONDS)
-    assert cluster.answering() == [await cluster.holder()] != [first.name]
-    cluster.forget_requests()
+    await asyncio.sleep(WITHDRAW_SECONDS + MAX_CANDIDATE_DELAY_SECONDS + 4 * WATCH_SECONDS)
+    assert cluster.advertisers() == [await cluster.holder()] != [first.name]
+    cluster.clear_requests()
     await asyncio.sleep(10)
-    assert not first.requests, "who holds nothing writes nothing"
+    assert not first.requests, "a node that holds nothing writes nothing"
     await cluster.end()
 
 
 @virtual
-async def test_with_policy_local_nodes_with_endpoints_have_it_and_those_that_end_count_last() -> None:
+async def test_with_policy_local_only_nodes_with_endpoints_are_eligible_and_terminating_ones_come_last() -> None:
     cluster = await Cluster(external_traffic_policy="Local").begin(PATH)
     await asyncio.sleep(1)
-    assert cluster.answering() == []
+    assert cluster.advertisers() == []
     ends = Conditions(ready=False, serving=True, terminating=True)
     for endpoints, home in (
         ({"node2": Conditions()}, "node2"),
@@ -184,67 +185,67 @@ async def test_with_policy_local_nodes_with_endpoints_have_it_and_those_that_end
         for machine in cluster.machines.values():
             machine.slices_changed(PATH, EndpointSlice(Metadata(labels={SERVICE_NAME: "web"}), endpoints=rows))
         await asyncio.sleep(1)
-        assert cluster.answering() == [home]
+        assert cluster.advertisers() == [home]
     await cluster.end()
 
 
 @virtual
-async def test_an_agent_that_starts_again_goes_on_and_says_nothing_new_to_the_api() -> None:
+async def test_a_restarted_agent_continues_its_term_without_a_write_of_the_services_lease() -> None:
     cluster, first = await settled()
     await asyncio.sleep(RENEW_SECONDS * 0.9)
     before = (await cluster.leases())["default/load-balancer-web"]
     await first.restart()
-    assert cluster.answering() == [first.name]
+    assert cluster.advertisers() == [first.name]
     await asyncio.sleep(10)
-    assert cluster.answering() == [first.name]
+    assert cluster.advertisers() == [first.name]
     assert (await cluster.leases())["default/load-balancer-web"] == before
     await cluster.end()
 
 
 @virtual
-async def test_an_agent_that_was_away_for_long_does_not_go_on_before_it_wrote_its_name() -> None:
+async def test_an_agent_that_starts_after_its_term_expired_acquires_the_lease_again_first() -> None:
     cluster, first = await settled()
     for machine in cluster.machines.values():
         machine.fault = "lost"
     await first.stop()
-    await asyncio.sleep(SILENT_SECONDS)
+    await asyncio.sleep(RENEW_DEADLINE_SECONDS)
     first.start()
     await asyncio.sleep(5)
-    assert cluster.answering() == []
+    assert cluster.advertisers() == []
     first.fault = ""
-    await asyncio.sleep(ANSWER_SECONDS)
-    assert cluster.answering() == [first.name]
+    await asyncio.sleep(REQUEST_TIMEOUT_SECONDS)
+    assert cluster.advertisers() == [first.name]
     cluster.heal()
     await cluster.end()
 
 
 @virtual
-async def test_an_agent_that_starts_again_while_it_is_cut_off_does_not_go_on() -> None:
+async def test_an_agent_that_restarts_without_the_api_does_not_prolong_its_term() -> None:
     cluster, first = await settled()
     first.fault = "lost"
     await asyncio.sleep(1)
     await first.restart()
     await asyncio.sleep(TAKE_OVER_SECONDS)
-    (second,) = cluster.answering()
+    (second,) = cluster.advertisers()
     await first.restart()
-    assert cluster.answering() == [second] != [first.name]
+    assert cluster.advertisers() == [second] != [first.name]
     await cluster.end()
 
 
 @virtual
-async def test_when_the_service_goes_nobody_answers_and_nothing_is_remembered_or_written() -> None:
+async def test_when_the_service_goes_nothing_is_advertised_remembered_or_written() -> None:
     cluster, _ = await settled(PATH, OTHER)
     for path in (PATH, OTHER):
         await cluster.remove(path)
     await asyncio.sleep(5)
     assert cluster.held == {}
     assert all(node_of(lease) for lease in (await cluster.leases()).values()), "the Leases go with their Services"
-    cluster.forget_requests()
+    cluster.clear_requests()
     await asyncio.sleep(100)
     assert cluster.writes == []
     for machine in cluster.machines.values():
         election = machine.election
-        assert not (election._candidacies or election._due or election._eager or election._mine or election._answers)
+        assert not (election._candidacies or election._due or election._acquiring or election._held or election._advertised)
         assert await election.turn() is None
     await cluster.end()
 
@@ -256,7 +257,7 @@ async def test_a_hundred_idle_load_balancers_cost_no_more_writes_than_one() -> N
         cluster = await Cluster().begin(*(f"default/s{n}" for n in range(count)))
         await asyncio.sleep(5)
         assert len(cluster.held) == count
-        cluster.forget_requests()
+        cluster.clear_requests()
         await asyncio.sleep(20 * RENEW_SECONDS)
         holders = len(set(cluster.held.values()))
         costs.append((len(cluster.writes), holders))
@@ -268,65 +269,65 @@ async def test_a_hundred_idle_load_balancers_cost_no_more_writes_than_one() -> N
 
 
 @virtual
-async def test_with_many_load_balancers_and_a_slow_api_each_stays_where_it_is() -> None:
+async def test_with_many_load_balancers_and_a_slow_api_no_holder_changes() -> None:
     cluster = Cluster()
     cluster.answer_seconds = 0.02
     await cluster.begin(*(f"default/s{n}" for n in range(150)))
     await asyncio.sleep(20)
     before = cluster.held
     assert len(before) == 150
-    said = {name: machine.advertiser.said.copy() for name, machine in cluster.machines.items()}
+    announced = {name: machine.advertiser.announced.copy() for name, machine in cluster.machines.items()}
     await asyncio.sleep(20)
     assert cluster.held == before
-    assert {name: machine.advertiser.said for name, machine in cluster.machines.items()} == said
+    assert {name: machine.advertiser.announced for name, machine in cluster.machines.items()} == announced
     victim = cluster.machines[NAMES[0]]
     victim.fault = "lost"
     await asyncio.sleep(TAKE_OVER_SECONDS + 150 * 2 * cluster.answer_seconds)
-    assert len(cluster.held) == 150 and not victim.advertiser.answers
+    assert len(cluster.held) == 150 and not victim.advertiser.advertised
     stayed = {path: name for path, name in cluster.held.items() if before[path] != victim.name}
     assert stayed.items() <= before.items()
     await cluster.end()
 
 
 @virtual
-async def test_when_its_addresses_change_the_neighbours_are_told_of_the_new_ones() -> None:
+async def test_new_addresses_of_a_service_are_announced() -> None:
     cluster, first = await settled()
     await asyncio.sleep(5)
-    before = first.advertiser.said[PATH]
+    before = first.advertiser.announced[PATH]
     cluster.change(PATH, "192.0.2.9")
     await asyncio.sleep(5)
-    assert cluster.answering() == [first.name]
-    assert first.advertiser.said[PATH] == before + 3
+    assert cluster.advertisers() == [first.name]
+    assert first.advertiser.announced[PATH] == before + 3
     await cluster.end()
 
 
 @virtual
-async def test_what_it_wrote_itself_counts_before_the_watch_tells_it() -> None:
+async def test_a_lease_that_a_node_wrote_counts_before_its_watch_has_it() -> None:
     cluster = Cluster()
     for machine in cluster.machines.values():
-        machine.is_deaf = machine.name != "node2"
+        machine.watch_is_cut = machine.name != "node2"
     await cluster.begin(PATH)
     only = cluster.machines["node2"]
     await asyncio.sleep(0.1)
-    only.is_deaf = True
+    only.watch_is_cut = True
     await asyncio.sleep(10)
-    assert cluster.answering() == ["node2"]
-    assert only.advertiser.said[PATH] == 3, "it never fell silent in between"
-    cluster.heal()  # it hears of old versions now
+    assert cluster.advertisers() == ["node2"]
+    assert only.advertiser.announced[PATH] == 3, "it did not withdraw in between"
+    cluster.heal()  # its watch delivers old versions now
     await asyncio.sleep(5)
-    assert cluster.answering() == ["node2"] and only.advertiser.said[PATH] == 3
+    assert cluster.advertisers() == ["node2"] and only.advertiser.announced[PATH] == 3
     await cluster.end()
 
 
 @virtual
-async def test_two_that_write_at_once_do_not_both_have_it() -> None:
+async def test_of_candidates_that_write_at_once_one_becomes_the_holder() -> None:
     cluster = Cluster()
     cluster.answer_seconds = 0.3
-    await cluster.begin(*(f"default/s{n}" for n in range(2 * REQUESTS)))
+    await cluster.begin(*(f"default/s{n}" for n in range(2 * MAX_REQUESTS)))
     for _ in range(5):
         await asyncio.sleep(10)
         cluster.answer_seconds = 0.3 if cluster.answer_seconds < 0.1 else 0.02
-    assert len(cluster.held) == 2 * REQUESTS
+    assert len(cluster.held) == 2 * MAX_REQUESTS
     await cluster.end()
 
 
@@ -335,10 +336,10 @@ async def move(cluster: Cluster, name: str, what: str) -> None:
     machine = cluster.machines[name]
     match what:
         case "heal":
-            machine.fault, machine.is_deaf = "", False
-            machine.listen()
-        case "deaf":
-            machine.is_deaf = True
+            machine.fault, machine.watch_is_cut = "", False
+            machine.deliver()
+        case "cut watch":
+            machine.watch_is_cut = True
         case "restart":
             await machine.restart()
         case "exclude" | "include":
@@ -347,7 +348,7 @@ async def move(cluster: Cluster, name: str, what: str) -> None:
             await cluster.add(OTHER)
         case "go" if OTHER in cluster.services:
             await cluster.remove(OTHER)
-        case "delete sign":
+        case "delete heartbeat":
             path = f"/apis/coordination.k8s.io/v1/namespaces/{NODE_NAMESPACE}/leases/load-balancers-{name}"
             await cluster.api.answer("DELETE", path)
         case _ if what in FAULTS:
@@ -356,7 +357,7 @@ async def move(cluster: Cluster, name: str, what: str) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(moves, max_size=30))
-def test_whatever_happens_never_two_answer_and_in_the_end_one_does(steps: list[tuple[str, str, float]]) -> None:
+def test_never_two_nodes_advertise_and_in_the_end_one_does(steps: list[tuple[str, str, float]]) -> None:
     @virtual
     async def scenario() -> None:
         cluster = await Cluster().begin(PATH)
@@ -368,8 +369,8 @@ def test_whatever_happens_never_two_answer_and_in_the_end_one_does(steps: list[t
             machine.exclude(is_excluded=False)
         await asyncio.sleep(LATE_SECONDS + 2 * TAKE_OVER_SECONDS)
         for path in cluster.services:
-            assert cluster.answering(path) == [await cluster.holder(path)]
-        assert cluster.answering(OTHER) == [] or OTHER in cluster.services
+            assert cluster.advertisers(path) == [await cluster.holder(path)]
+        assert cluster.advertisers(OTHER) == [] or OTHER in cluster.services
         await cluster.end()
 
     scenario()

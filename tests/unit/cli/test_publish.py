@@ -1,4 +1,4 @@
-"""`podplane publish`: what it says when the host's port can't be had."""
+"""`podplane publish`: what it says when the host's port is not available."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ class Lab:
 
 
 def test_a_port_for_root_comes_with_another_one_to_try() -> None:
-    lab = Lab("port 80 of the host can't be had: Permission denied")
+    lab = Lab("port 80 of the host is not available: Permission denied")
     with pytest.raises(LabError) as refused:
         publish._change(lab, "default", "svc/web:80", stop=False)
     assert str(refused.value) == (
-        "svc/web:80: port 80 of the host can't be had: Permission denied (ports below 1024 are for root: write 8080:svc/web:80)"
+        "svc/web:80: port 80 of the host is not available: Permission denied (ports below 1024 are for root: write 8080:svc/web:80)"
     )
     assert lab.wish == "", "the wish is taken back"
 
 
 def test_a_port_that_somebody_has_comes_without() -> None:
     with pytest.raises(LabError, match=r"Address already in use$"):
-        publish._change(Lab("port 80 of the host can't be had: Address already in use"), "default", "web:80", stop=False)
+        publish._change(Lab("port 80 of the host is not available: Address already in use"), "default", "web:80", stop=False)
 
 
 @pytest.mark.parametrize(("wish", "left"), [("8082:svc/web", "8083:81"), ("8083:svc/web:80", "8082:80")])

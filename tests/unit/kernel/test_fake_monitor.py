@@ -11,7 +11,7 @@ import pytest
 from podplane.kernel.door import Kernel, Monitor
 from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
 from podplane.state.network import Address, Link, Neighbour, Peer, Proxy, Route, Rule
-from podplane.state.operations import Changes, Observation, Operation
+from podplane.state.operations import Changes, LinkEvent, Observation, Operation
 from podplane.state.ownership import link_alias
 from podplane.state.value import Value
 from tests.plans import OWNER
@@ -65,8 +65,7 @@ def test_the_last_ipv4_address_of_a_link_takes_its_routes_silently(machine: Mach
     host, kernel, monitor = machine
     host.delete(ADDRESS4)
     gone = [Observation(ADDRESS4.identity, None), Observation(NEIGHBOUR.identity, None)]
-    changes = monitor.changes()
-    assert (changes.observations, list(changes.links), changes.lost) == (gone, ["cbr0"], False)
+    assert monitor.changes() == Changes(gone, {"cbr0": LinkEvent(True, True, may_have_lost=True)}, False)
     left = kernel.read(OWNER)
     assert ROUTE4.identity not in left and ROUTE6.identity in left
 
@@ -90,7 +89,7 @@ def test_a_link_that_goes_down_is_named_and_its_ipv4_routes_vanish_silently(mach
     host, kernel, monitor = machine
     host.set_link("cbr0", up=False)
     seen = monitor.changes()
-    assert list(seen.links) == ["cbr0"]
+    assert seen.links.keys() == {"cbr0"}
     gone = {one.identity for one in seen.observations if one.value is None}
     assert gone == {ROUTE6.identity, NEIGHBOUR.identity, ADDRESS6.identity}
     left = kernel.read(OWNER)
@@ -117,7 +116,7 @@ def test_a_peer_that_goes_down_takes_the_carrier(machine: Machine) -> None:
     kernel.apply([Operation(None, Link(netns="pod/1", name="eth0"))])
     monitor.changes()
     kernel.apply([Operation(None, Link(netns="pod/1", name="eth0", up=False))])
-    assert list(monitor.changes().links) == ["pp1"]
+    assert monitor.changes().links.keys() == {"pp1"}
 
 
 def test_our_own_links_are_announced(machine: Machine) -> None:

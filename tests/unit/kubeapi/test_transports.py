@@ -17,6 +17,7 @@ from podplane.kubeapi import transport as transports
 from podplane.kubeapi.client import Client, close
 from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, Gone, NotFound
 from podplane.kubeapi.events import WARNING, Recorder
+from podplane.kubeapi.http import HttpClient
 from podplane.kubeapi.informer import Informer
 from podplane.kubeapi.messages import Answer, Request, Response, Stream
 from podplane.kubeapi.retry import Backoff
@@ -328,3 +329,42 @@ async def test_a_token_in_a_file_is_read_again(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(ApiError, match="can't be read"):
             await client.list("pods")
         await transport.close()
+
+
+async def test_the_path_of_a_server_goes_before_every_path() -> None:
+    """As behind a proxy that serves several clusters (a kubeconfig's `server: https://proxy/k8s/x`)."""
+    asked: list[str] = []
+
+    async def handle(request: Request) -> Answer:
+        asked.append(request.path)
+        return Response(200, b'{"items": []}')
+
+    async with served(handle) as port:
+        access = dataclasses.replace(access_to(port), prefix="/k8s/x")
+        transport, blocking = HttpTransport(access), HttpClient(access)
+        await Client(transport, "").list("pods")
+        assert await asyncio.to_thread(blocking.objects, "pods") == []
+        blocking.close()
+        await transport.close()
+    assert asked == ["/k8s/x/api/v1/pods"] * 2
+
+
+async def test_a_client_knows_whether_the_api_answered(way: Way) -> None:
+    assert way.client.contact is None
+    await way.client.list("pods")
+    assert way.client.contact is not None and way.client.contact.is_reached
+    with pytest.raises(ApiError):
+        await way.stranger.list("pods")
+    assert way.stranger.contact is not None and way.stranger.contact.is_reached  # a refusal is an answer
+
+
+async def test_a_client_knows_why_the_api_did_not_answer() -> None:
+    async with served(Api().server.handle) as port:
+        pass
+    transport = HttpTransport(access_to(port))
+    client = Client(transport, "")
+    for call in (client.list("pods"), client.watch("pods", "1")):
+        with pytest.raises(ApiError):
+            await call
+        assert client.contact is not None and not client.contact.is_reached and "does not answer" in client.contact.error
+    await transport.close()

@@ -39,7 +39,7 @@ def holder_process(folder: Folder) -> int:
     return pid
 
 
-def test_the_holder_is_known_and_forgotten_with_its_end(folder: Folder) -> None:
+def test_the_holder_is_known_until_it_ends(folder: Folder) -> None:
     spec.save(folder.spec, LabSpec(name="test"))
     assert folder.holder() is None
     pid = holder_process(folder)
@@ -61,7 +61,7 @@ def test_the_holder_is_known_and_forgotten_with_its_end(folder: Folder) -> None:
 
 def test_forgetting_the_last_lab_leaves_no_folder(folder: Folder, tmp_path: Path) -> None:
     assert labs() == ["test"]
-    folder.forget()
+    folder.delete()
     assert list(tmp_path.iterdir()) == []
     assert labs() == []
 
@@ -126,13 +126,13 @@ def test_only_one_check_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pass
 
 
-def test_who_waited_for_a_folder_that_was_forgotten_has_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_waited_for_a_deleted_folder_has_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     folder = Folder.named("one")
     with folder.exclusive(make=True):
-        folder.forget()
+        folder.delete()
         with folder.exclusive(make=True):
             assert folder.path.exists()
-        folder.forget()
-    with pytest.raises(LabError, match="was forgotten just now"), folder.exclusive():
+        folder.delete()
+    with pytest.raises(LabError, match="was deleted just now"), folder.exclusive():
         pass

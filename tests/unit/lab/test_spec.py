@@ -27,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
 
 def test_what_is_saved_is_loaded(folder: Folder) -> None:
     assert spec.load(folder.spec) is None
-    wanted = LabSpec(name="one", nodes=7, sandbox_only=True, masquerade_exclude="10.0.0.0/8")
+    wanted = LabSpec(name="one", nodes=7, sandbox_only=True, agents_over_https=True, masquerade_exclude="10.0.0.0/8")
     spec.save(folder.spec, wanted)
     assert spec.load(folder.spec) == wanted
     assert [p.name for p in folder.path.iterdir() if p.suffix == ".new"] == []
@@ -82,7 +82,7 @@ def test_settings_that_objects_were_made_with_stay(folder: Folder) -> None:
 def test_the_port_that_was_asked_for_or_any() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(LabError, match=f"port {port} of 127.0.0.1 can't be had .*choose another --port"):
+        with pytest.raises(LabError, match=f"port {port} of 127.0.0.1 is not available .*choose another --port"):
             preflight.listen(LabSpec(port=port))
     with preflight.listen(LabSpec(port=port)) as own, preflight.listen(LabSpec()) as other:
         assert own.getsockname() == ("127.0.0.1", port)

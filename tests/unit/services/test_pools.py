@@ -1,4 +1,4 @@
-"""Pools of addresses for load balancers: what their texts stand for, and who gets which address."""
+"""Pools of addresses for load balancers: what their texts stand for, and their allocation."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podplane.services.pools import Claim, Pool, grant, is_settled, pool_of
-from podplane.services.ranges import Taken, merged, parse
+from podplane.services.pools import AddressRequest, Pool, allocate, is_settled, pool_of
+from podplane.services.ranges import Allocated, merged, parse
 from podplane.state.value import IPAddress
 
 
@@ -17,9 +17,9 @@ def ip(text: str) -> IPAddress:
     return ipaddress.ip_address(text)
 
 
-def taken(*texts: str) -> Taken[str]:
+def taken(*texts: str) -> Allocated[str]:
     """These addresses are others'."""
-    found: Taken[str] = Taken()
+    found: Allocated[str] = Allocated()
     for text in texts:
         found.add(ip(text), "another one")
     return found
@@ -55,63 +55,65 @@ def test_what_is_no_address_is_a_problem_of_the_pool_and_the_rest_of_it_counts(t
 
 
 def test_each_family_that_is_wanted_gets_an_address() -> None:
-    given_ = grant(Claim((4, 6)), [SMALL], taken())
+    given_ = allocate(AddressRequest((4, 6)), [SMALL], taken())
     assert given_.ips == (ip("192.0.2.1"), ip("2001:db8::")) and not given_.problems
 
 
 def test_addresses_that_it_has_are_kept_and_those_of_others_are_not_given() -> None:
-    assert grant(Claim((4,), has=(ip("192.0.2.2"),)), [SMALL], taken("192.0.2.1")).ips == (ip("192.0.2.2"),)
-    assert grant(Claim((4,), has=(ip("192.0.2.2"),)), [SMALL], taken("192.0.2.2")).ips == (ip("192.0.2.1"),)
-    assert grant(Claim((4,), has=(ip("198.51.100.1"),)), [SMALL], taken()).ips == (ip("192.0.2.1"),)
+    assert allocate(AddressRequest((4,), current=(ip("192.0.2.2"),)), [SMALL], taken("192.0.2.1")).ips == (ip("192.0.2.2"),)
+    assert allocate(AddressRequest((4,), current=(ip("192.0.2.2"),)), [SMALL], taken("192.0.2.2")).ips == (ip("192.0.2.1"),)
+    assert allocate(AddressRequest((4,), current=(ip("198.51.100.1"),)), [SMALL], taken()).ips == (ip("192.0.2.1"),)
 
 
 def test_an_address_that_is_asked_for_is_given_or_it_is_said_why_not() -> None:
-    wanted = Claim((4,), wanted=(ip("192.0.2.3"),))
-    assert grant(wanted, [SMALL], taken()).ips == (ip("192.0.2.3"),)
-    assert grant(wanted, [SMALL], taken("192.0.2.3")) == ((), ("192.0.2.3 is in use already: ask for another one",))
-    (problem,) = grant(Claim((4,), wanted=(ip("198.51.100.1"),)), [SMALL], taken()).problems
+    wanted = AddressRequest((4,), wanted=(ip("192.0.2.3"),))
+    assert allocate(wanted, [SMALL], taken()).ips == (ip("192.0.2.3"),)
+    assert allocate(wanted, [SMALL], taken("192.0.2.3")) == ((), ("192.0.2.3 is in use already: ask for another one",))
+    (problem,) = allocate(AddressRequest((4,), wanted=(ip("198.51.100.1"),)), [SMALL], taken()).problems
     assert problem == "198.51.100.1 is in no pool for this Service: add it to a LoadBalancerPool"
 
 
 def test_when_nothing_is_left_it_is_said_of_which_pools() -> None:
-    assert grant(Claim((4, 6)), [SMALL], taken("192.0.2.1", "192.0.2.2", "192.0.2.3")) == (
+    assert allocate(AddressRequest((4, 6)), [SMALL], taken("192.0.2.1", "192.0.2.2", "192.0.2.3")) == (
         (ip("2001:db8::"),),
         ("all IPv4 addresses of small are in use: add some to a LoadBalancerPool",),
     )
-    (problem,) = grant(Claim((4,)), [], taken()).problems
+    (problem,) = allocate(AddressRequest((4,)), [], taken()).problems
     assert problem == "there is no LoadBalancerPool with IPv4 addresses for this Service: make one"
 
 
 @pytest.mark.parametrize(
-    ("claim", "others", "settled"),
+    ("requested", "others", "settled"),
     [
-        (Claim((4,), has=(ip("192.0.2.1"),)), (), True),
-        (Claim((4,)), (), False),
-        (Claim((4, 6), has=(ip("192.0.2.1"),)), (), False),
-        (Claim((4,), has=(ip("192.0.2.1"), ip("2001:db8::"))), (), False),
-        (Claim((4,), has=(ip("192.0.2.1"),)), ("192.0.2.1",), False),
-        (Claim((4,), has=(ip("198.51.100.1"),)), (), False),
-        (Claim((4,), (ip("192.0.2.2"),), (ip("192.0.2.1"),)), (), False),
-        (Claim((4, 6), (ip("192.0.2.2"),), (ip("192.0.2.2"),)), (), True),
+        (AddressRequest((4,), current=(ip("192.0.2.1"),)), (), True),
+        (AddressRequest((4,)), (), False),
+        (AddressRequest((4, 6), current=(ip("192.0.2.1"),)), (), False),
+        (AddressRequest((4,), current=(ip("192.0.2.1"), ip("2001:db8::"))), (), False),
+        (AddressRequest((4,), current=(ip("192.0.2.1"),)), ("192.0.2.1",), False),
+        (AddressRequest((4,), current=(ip("198.51.100.1"),)), (), False),
+        (AddressRequest((4,), (ip("192.0.2.2"),), (ip("192.0.2.1"),)), (), False),
+        (AddressRequest((4, 6), (ip("192.0.2.2"),), (ip("192.0.2.2"),)), (), True),
     ],
 )
-def test_who_has_what_it_wants_is_settled(claim: Claim, others: tuple[str, ...], settled: bool) -> None:
-    assert is_settled(claim, [SMALL], taken(*others)) is settled
+def test_a_service_with_the_addresses_that_it_requests_is_settled(
+    requested: AddressRequest, others: tuple[str, ...], settled: bool
+) -> None:
+    assert is_settled(requested, [SMALL], taken(*others)) is settled
 
 
 last_octets = st.sets(st.integers(0, 15))
 
 
 @given(last_octets, st.lists(st.integers(0, 15), min_size=1, max_size=4), st.sets(st.sampled_from((4, 6)), min_size=1))
-def test_what_is_granted_is_of_a_pool_nobody_elses_and_settles(used: set[int], firsts: list[int], versions: set[int]) -> None:
+def test_allocated_addresses_are_free_and_settle_the_request(used: set[int], firsts: list[int], versions: set[int]) -> None:
     pools: list[Pool] = [pool_of(f"p{n}", [f"192.0.2.{n}-192.0.2.15", f"2001:db8::{n:x}"]) for n in firsts]
     others = taken(*(f"192.0.2.{n}" for n in used), *(f"2001:db8::{n:x}" for n in used))
-    claim = Claim(tuple(sorted(versions)))
-    ips, problems = grant(claim, pools, others)
-    assert all(any(one in pool for pool in pools) and not others.who(one) for one in ips)
+    request = AddressRequest(tuple(sorted(versions)))
+    ips, problems = allocate(request, pools, others)
+    assert all(any(one in pool for pool in pools) and not others.owners(one) for one in ips)
     assert len(ips) + len(problems) == len(versions)
-    again = Claim(claim.versions, has=ips)
-    assert grant(again, pools, others).ips == ips, "granting again changes nothing"
+    again = AddressRequest(request.versions, current=ips)
+    assert allocate(again, pools, others).ips == ips, "allocating again changes nothing"
     assert is_settled(again, pools, others) is (not problems)
 
 
@@ -143,12 +145,12 @@ def test_a_pool_counts_each_address_once(parts: list[list[int]], firsts: list[in
 def test_who_has_which_address_is_what_was_added_and_not_removed(
     steps: list[tuple[bool, int, str]], first: int, last: int
 ) -> None:
-    found: Taken[str] = Taken()
+    found: Allocated[str] = Allocated()
     expected: dict[int, set[str]] = {}
     for add, number, who in steps:
         (found.add if add else found.remove)(ip(f"192.0.2.{number}"), who)
         (expected.setdefault(number, set()).add if add else expected.setdefault(number, set()).discard)(who)
-    assert all(found.who(ip(f"192.0.2.{n}")) == expected.get(n, set()) for n in range(10))
+    assert all(found.owners(ip(f"192.0.2.{n}")) == expected.get(n, set()) for n in range(10))
     first, last = sorted((first, last))
     range_ = parse(f"192.0.2.{first}-192.0.2.{last}")
     held = [n for n in range(first, last + 1) if expected.get(n)]

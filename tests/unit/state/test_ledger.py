@@ -3,6 +3,7 @@ computed against it."""
 
 from __future__ import annotations
 
+import ipaddress
 import random
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from podplane.kernel.errors import Denied, Exists, NotFound
 from podplane.state.ledger import MAX_RETRY_SECONDS, RETRY_SECONDS, Ledger, Status
-from podplane.state.network import Link, Sysctl
+from podplane.state.network import Link, Proxy, Sysctl
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.value import Identity, Value, fragment
 
@@ -64,7 +65,7 @@ class FakeKernel:
 
 def drain(book: Ledger, kernel: FakeKernel, now: float = 0.0) -> None:
     while book.has_due:
-        book.acknowledge(kernel.carry_out(book.take()), now)
+        book.acknowledge(kernel.carry_out(book.take(book.due)), now)
 
 
 NAMES = st.sampled_from("abcd")
@@ -93,7 +94,7 @@ def test_whatever_happens_the_kernel_ends_as_desired(events: list[tuple[str, Any
             # keys want different objects, so that they never conflict
             book.replace(one, fragment(value(f"{one}{name}", content) for name, content in other.items()))
         elif kind == "send" and book.has_due:
-            batches.append(book.take(limit=one + 1))
+            batches.append(book.take(book.due[: one + 1]))
         elif kind == "answer" and batches:
             book.acknowledge(kernel.carry_out(batches.pop(min(one, len(batches) - 1))), 0.0)
         elif kind == "foreign":
@@ -143,12 +144,12 @@ def test_an_operation_is_computed_when_it_is_sent() -> None:
     one, two, three = (value("a", content) for content in "123")
     book.replace("x", fragment([one]))
     book.replace("x", fragment([two]))
-    batch = book.take()
+    batch = book.take(book.due)
     assert batch == [Operation(None, two)]
     book.replace("x", fragment([three]))
     assert not book.has_due, "it is under way"
     book.acknowledge(kernel.carry_out(batch), 0.0)
-    assert book.take() == [Operation(two, three)]
+    assert book.take(book.due) == [Operation(two, three)]
 
 
 def test_after_a_refusal_the_next_change_is_against_what_the_kernel_has() -> None:
@@ -163,7 +164,7 @@ def test_after_a_refusal_the_next_change_is_against_what_the_kernel_has() -> Non
     assert book.status(bad.identity) is Status.REFUSED
     kernel.refuses.clear()
     book.replace("x", fragment([better]))
-    assert book.take() == [Operation(good, better)]
+    assert book.take(book.due) == [Operation(good, better)]
 
 
 def test_a_change_and_its_reversal_before_it_is_sent_is_no_change() -> None:
@@ -211,7 +212,7 @@ def test_what_the_kernel_may_choose_is_no_deviation() -> None:
     book = ledger()
     wanted = value("a", "1")
     book.replace("x", fragment([wanted]))
-    book.acknowledge(Report(applied=book.take()), 0.0)
+    book.acknowledge(Report(applied=book.take(book.due)), 0.0)
     assert not book.observe(wanted.identity, msgspec.structs.replace(wanted, mtu=1500))
     assert book.observe(wanted.identity, msgspec.structs.replace(wanted, alias="2"))
     assert not book.observe(wanted.identity, msgspec.structs.replace(wanted, alias="2")), "that is known"
@@ -221,14 +222,14 @@ def test_what_nobody_wants_is_removed() -> None:
     book = ledger()
     surplus = value("z", "1")
     assert book.observe(surplus.identity, surplus)
-    assert book.take() == [Operation(surplus, None)]
+    assert book.take(book.due) == [Operation(surplus, None)]
 
 
 def test_an_observation_of_what_is_under_way_waits_for_the_answer() -> None:
     book = ledger()
     wanted = value("a", "1")
     book.replace("x", fragment([wanted]))
-    batch = book.take()
+    batch = book.take(book.due)
     assert not book.observe(wanted.identity, None), "it may be older than the batch"
     book.acknowledge(Report(applied=batch), 0.0)
     assert book.status(wanted.identity) is Status.DONE
@@ -238,11 +239,11 @@ def test_a_reading_does_not_judge_what_was_written_meanwhile() -> None:
     book = ledger()
     before, during = value("a", "1"), value("b", "1")
     book.replace("x", fragment([before]))
-    book.acknowledge(Report(applied=book.take()), 0.0)
+    book.acknowledge(Report(applied=book.take(book.due)), 0.0)
     reading = book.begin_reading()
     found: dict[Identity, Value] = {}  # somebody removed a, and b is not there yet
     book.replace("y", fragment([during]))
-    book.acknowledge(Report(applied=book.take()), 0.0)
+    book.acknowledge(Report(applied=book.take(book.due)), 0.0)
     deviating = [identity for slice_ in book.end_reading(reading, found, lambda identity: True) for identity in slice_]
     assert deviating == [before.identity]
     assert book.status(during.identity) is Status.DONE
@@ -255,10 +256,34 @@ def test_a_link_that_goes_is_set_down_first_and_settled_by_that() -> None:
     drain(book, kernel)
     changed = book.replace("x", {})
     down = msgspec.structs.replace(veth, up=False)
-    assert book.take() == [Operation(veth, down)]
+    assert book.take(book.due) == [Operation(veth, down)]
     assert book.unsettled(changed)
     assert book.acknowledge(Report(applied=[Operation(veth, down)]), 0.0) == [veth.identity]
-    assert book.take() == [Operation(down, None)]
+    assert book.take(book.due) == [Operation(down, None)]
+
+
+def test_what_is_about_to_be_deleted_is_no_foreign_change_when_it_is_seen_once_more() -> None:
+    """The kernel notifies that a link was set down with all that it knows of the link, which is more than was asked for."""
+    book, kernel = ledger(), FakeKernel()
+    veth = Link(name="pp1", kind="veth")
+    book.replace("x", fragment([veth]))
+    drain(book, kernel)
+    book.replace("x", {})
+    down = msgspec.structs.replace(veth, up=False)
+    assert book.take(book.due) == [Operation(veth, down)]
+    book.acknowledge(Report(applied=[Operation(veth, down)]), 0.0)
+    seen = msgspec.structs.replace(down, mtu=1500, mac="02:00:00:00:00:01")
+    assert not book.observe(seen.identity, seen)
+    assert book.take(book.due) == [Operation(seen, None)]
+
+
+def test_the_proxies_of_the_node_are_known() -> None:
+    book = ledger()
+    proxy = Proxy(link="eth0", ip=ipaddress.ip_address("192.168.1.250"), protocol=80)
+    book.replace("x", fragment([proxy, msgspec.structs.replace(proxy, netns="pod/a")]))
+    assert list(book.proxies) == [proxy.identity]
+    book.replace("x", {})
+    assert not book.proxies
 
 
 def test_a_namespace_that_goes_takes_along_what_is_in_it() -> None:
@@ -268,7 +293,7 @@ def test_a_namespace_that_goes_takes_along_what_is_in_it() -> None:
     drain(book, kernel)
     book.replace("x", {})
     assert book.vanish("pod/a") == [inside.identity]
-    assert [operation.value for operation in book.take()] == [outside]
+    assert [operation.value for operation in book.take(book.due)] == [outside]
 
 
 def test_the_sysctls_of_the_node_are_known_by_name() -> None:
@@ -285,7 +310,7 @@ def test_a_million_objects_have_no_status_objects() -> None:
     book = ledger()
     rng = random.Random(0)
     book.replace("x", fragment(value(f"n{n}", str(rng.random())) for n in range(2000)))
-    book.acknowledge(Report(applied=book.take()), 0.0)
+    book.acknowledge(Report(applied=book.take(book.due)), 0.0)
     held = [getattr(book, name) for name in vars(book) if name not in ("desired",)]
     assert not any(isinstance(one, dict | set | list) and one for one in held)
     assert book.counts()[Status.DONE] == 2000

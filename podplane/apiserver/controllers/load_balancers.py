@@ -1,6 +1,6 @@
-"""Load balancers, their pools, and who has which address: what is asked when one is to be given. Kept current by observing writes.
+"""Load balancers, their pools and the owners of addresses, as allocation needs them. Kept current by observing writes.
 
-Not given are addresses of machines (nodes, the API server), of Services (ServiceCIDRs) and of pods (the nodes' blocks).
+Never allocated are addresses of machines (nodes, the API server), of Services (ServiceCIDRs) and of pods (the nodes' blocks).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from podplane.apiserver.controllers.objects import Key, Object, key_of
 from podplane.apiserver.kinds import names
 from podplane.apiserver.service_ips import RANGES, SERVICES
-from podplane.services.pools import CLASS, POOLS, WANTED_IPS, Claim, Pool, is_lacking, pool_of
-from podplane.services.ranges import Taken
+from podplane.services.pools import CLASS, POOLS, WANTED_IPS, AddressRequest, Pool, is_lacking, pool_of
+from podplane.services.ranges import Allocated
 from podplane.state.value import IPAddress, IPNetwork
 
 NODES, SLICES = "nodes", "endpointslices.discovery.k8s.io"
@@ -21,8 +21,8 @@ WHOSE = {RANGES: "Services", NODES: "pods"}
 API_SERVER, NAME_LABEL = ("default", "kubernetes"), "kubernetes.io/service-name"
 
 
-def is_balanced(service: Object) -> bool:
-    """Is it a load balancer of ours?"""
+def is_own_load_balancer(service: Object) -> bool:
+    """Is it a load balancer that podplane advertises?"""
     spec = service["spec"]
     return bool(spec["type"] == "LoadBalancer" and spec.get("loadBalancerClass", CLASS) == CLASS)
 
@@ -33,14 +33,14 @@ def ips_of(service: Object) -> list[IPAddress]:
     return [ipaddress.ip_address(one["ip"]) for one in ingress if one.get("ip")]
 
 
-def claim_of(service: Object) -> Claim:
-    """What a Service wants. ValueError when it asks for what is no address."""
+def request_of(service: Object) -> AddressRequest:
+    """The addresses that a Service requests. ValueError when its text is no address."""
     spec = service["spec"]
     text = service["metadata"].get("annotations", {}).get(WANTED_IPS, "") or spec.get("loadBalancerIP", "")
     wanted = dict.fromkeys(ipaddress.ip_address(part.strip()) for part in text.split(",") if part.strip())
     versions = tuple(int(family[-1]) for family in spec.get("ipFamilies", ()))
     of_family = tuple(ip for ip in wanted if ip.version in versions)
-    return Claim(versions, of_family, tuple(ips_of(service)), (SERVICES, key_of(service)))
+    return AddressRequest(versions, of_family, tuple(ips_of(service)), (SERVICES, key_of(service)))
 
 
 def machines_of(resource: str, object_: Object) -> list[IPAddress]:
@@ -65,16 +65,16 @@ def networks_of(resource: str, object_: Object) -> list[IPNetwork]:
     return [ipaddress.ip_network(text) for text in texts]
 
 
-class Balanced:
+class LoadBalancers:
     """The load balancers of a cluster."""
 
     def __init__(self) -> None:
-        self.taken: Taken[tuple[str, Key]] = Taken()
-        """Addresses of Services and machines; who that is, is (resource, key)."""
-        self.given: Taken[Key] = Taken()
-        """Those of our load balancers, by their keys."""
+        self.allocated: Allocated[tuple[str, Key]] = Allocated()
+        """Addresses of Services and machines; an owner is (resource, key)."""
+        self.own: Allocated[Key] = Allocated()
+        """Those of podplane's load balancers; an owner is its key."""
         self.waiting: set[Key] = set()
-        """Our load balancers that lack an address."""
+        """podplane's load balancers that lack an address."""
         self._networks: dict[str, dict[Key, list[IPNetwork]]] = {}
         self._objects: dict[str, Object] = {}
         self._pools: dict[str, Pool] = {}
@@ -90,20 +90,20 @@ class Balanced:
             else:
                 self._objects.pop(object_["metadata"]["name"], None)
         elif resource in (NODES, SLICES, RANGES):
-            change = self.taken.add if add else self.taken.remove
+            change = self.allocated.add if add else self.allocated.remove
             for ip in machines_of(resource, object_):
                 change(ip, (resource, key_of(object_)))
             self._network(resource, object_, add=add)
 
     def _service(self, service: Object, *, add: bool) -> None:
-        key, ours = key_of(service), is_balanced(service)
+        key, ours = key_of(service), is_own_load_balancer(service)
         for ip in ips_of(service):
-            (self.taken.add if add else self.taken.remove)(ip, (SERVICES, key))
+            (self.allocated.add if add else self.allocated.remove)(ip, (SERVICES, key))
             if ours:
-                (self.given.add if add else self.given.remove)(ip, key)
+                (self.own.add if add else self.own.remove)(ip, key)
         self.waiting.discard(key)
         with contextlib.suppress(ValueError):
-            if add and ours and is_lacking(claim_of(service)):
+            if add and ours and is_lacking(request_of(service)):
                 self.waiting.add(key)
 
     def _network(self, resource: str, object_: Object, *, add: bool) -> None:
@@ -117,7 +117,7 @@ class Balanced:
             known.pop(key, None)
 
     def pool(self, name: str) -> Pool | None:
-        """A pool, as far as its addresses can be given."""
+        """A pool, without the addresses that can't be allocated."""
         if name in self._objects and name not in self._pools:
             networks = {
                 whose: [network for key in sorted(known) for network in known[key]]

@@ -1,0 +1,105 @@
+"""Who may read what a node says of itself: a bearer token that the API confirms, of a user who has the right, as for a kubelet's port.
+
+    token → TokenReview → user → SubjectAccessReview (get nodes/metrics or nodes/proxy of this node) → allowed
+
+Answers are kept for some seconds, by a hash of the token, so that a scraper costs the API two requests in that time. An API that does not
+answer is a refusal with 503 and is not remembered. The agent's own user must be allowed to create both reviews: nodes are
+(system:node), ServiceAccounts are by the ClusterRole system:auth-delegator.
+Source: k8s.io/kubernetes, pkg/kubelet/server/auth.go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import ApiError
+
+METRICS, PROXY = "metrics", "proxy"
+"""Subresources of nodes that rights are about."""
+KEPT_SECONDS, KEPT = 10.0, 256
+"""An answer is good for so long; so many are kept."""
+REVIEWS, REVIEW_SECONDS = 8, 5.0
+"""So many tokens are asked about at once; the API has so long to answer."""
+TOKEN_REVIEWS, ACCESS_REVIEWS = "tokenreviews.authentication.k8s.io", "subjectaccessreviews.authorization.k8s.io"
+Decision = tuple[bytes, str]
+"""What a decision is about: the hash of a token, and a subresource."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The HTTP status of a refusal, and why in one line."""
+
+    status: int
+    why: str
+
+
+class Authorizer:
+    """Decides for one node; its methods run on one event loop. `clock` gives seconds of a monotonic clock."""
+
+    def __init__(self, client: Client, node_name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._node_name = node_name
+        self._clock = clock
+        self._known: OrderedDict[Decision, tuple[float, Refusal | None]] = OrderedDict()
+        self._reviews: dict[Decision, asyncio.Task[Refusal | None]] = {}
+
+    async def refusal(self, token: str, subresource: str) -> Refusal | None:
+        """Why the owner of this token may not read that of the node; None when it may."""
+        if not token:
+            return Refusal(401, "a bearer token is needed")
+        decision = (hashlib.sha256(token.encode()).digest(), subresource)
+        until, refusal = self._known.get(decision, (0.0, None))
+        if self._clock() < until:
+            return refusal
+        review = self._reviews.get(decision)
+        if review is None:
+            if len(self._reviews) >= REVIEWS:
+                return Refusal(429, "too many tokens to ask the API about: try again later")
+            review = self._reviews[decision] = asyncio.get_running_loop().create_task(self._review(decision, token))
+            review.add_done_callback(lambda _: self._reviews.pop(decision, None))
+        return await asyncio.shield(review)  # a client that goes does not end the review for others
+
+    async def _review(self, decision: Decision, token: str) -> Refusal | None:
+        try:
+            async with asyncio.timeout(REVIEW_SECONDS):
+                refusal = await self._ask(token, decision[1])
+        except ApiError as error:
+            return Refusal(503, f"the API does not say whose token this is: {error}")
+        except TimeoutError:
+            return Refusal(503, "the API does not say whose token this is: it does not answer")
+        self._known[decision] = (self._clock() + KEPT_SECONDS, refusal)
+        self._known.move_to_end(decision)
+        if len(self._known) > KEPT:
+            self._known.popitem(last=False)
+        return refusal
+
+    async def _ask(self, token: str, subresource: str) -> Refusal | None:
+        status = await self._reviewed(TOKEN_REVIEWS, "authentication.k8s.io/v1", "TokenReview", {"token": token})
+        if status.get("authenticated") is not True:
+            return Refusal(401, "the API does not know this token")
+        user = status.get("user") or {}
+        what = {"verb": "get", "version": "v1", "resource": "nodes", "subresource": subresource, "name": self._node_name}
+        spec = {
+            "user": user.get("username", ""),
+            "uid": user.get("uid", ""),
+            "groups": user.get("groups", []),
+            "extra": user.get("extra", {}),
+            "resourceAttributes": what,
+        }
+        status = await self._reviewed(ACCESS_REVIEWS, "authorization.k8s.io/v1", "SubjectAccessReview", spec)
+        if status.get("allowed") is not True:
+            return Refusal(403, f"{user.get('username')} may not get nodes/{subresource} of {self._node_name}")
+        return None
+
+    async def _reviewed(self, resource: str, version: str, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+        """The status of a review."""
+        answer = await self._client.create(resource, "", {"apiVersion": version, "kind": kind, "metadata": {}, "spec": spec})
+        status = answer.get("status")
+        return status if isinstance(status, dict) else {}

@@ -1,0 +1,99 @@
+"""What a node tells those who may read it (`authorization`), on its health port:
+
+    /status                 the state of the agent (`status`); /status/summary: only how much is wrong
+    /metrics                figures for Prometheus (`metrics`)
+    /traffic                the tracked connections through Services: how many, packets, bytes
+    /services/default/web   frontends and endpoints of a Service as they are in this node's tables
+
+An answer that takes long is made by itself: of more questions some wait, and the others are refused with 429.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+
+from podplane.agent.authorization import METRICS, PROXY, Authorizer
+from podplane.agent.metrics import CONTENT_TYPE, Metrics
+from podplane.agent.report_thread import LIMIT, Busy, ReportThread
+from podplane.agent.status import Sources
+from podplane.servers.http import Call, Reply
+from podplane.services import report
+
+T = TypeVar("T")
+TEXT = "text/plain; charset=utf-8"
+NAMES = frozenset({"healthz", "livez", "metrics", "services", "status", "traffic"})
+"""The first parts of the paths that there are."""
+NOT_FOUND = Reply(404, b"404 page not found\n", TEXT)
+BUSY = Reply(429, b"too many requests: try again later\n", TEXT, (("retry-after", "1"),))
+
+
+class Reports:
+    """Answers for one node; its methods run on one event loop."""
+
+    def __init__(self, sources: Sources, authorizer: Authorizer) -> None:
+        self._sources = sources
+        self._agent = sources.agent
+        self._authorizer = authorizer
+        self._thread = ReportThread()
+        self._counting = asyncio.Lock()
+        self._counts_wanted = 0
+        self.requests: Counter[tuple[str, int]] = Counter()
+        """Requests that were answered, by the first part of the path ("other" for one that there is not) and the status."""
+
+    async def answer(self, call: Call) -> Reply:
+        """The answer to a request that needs a right."""
+        reply = await self._refused(call) or await self._permitted(call)
+        self.count(call, reply)
+        return reply
+
+    def count(self, call: Call, reply: Reply) -> None:
+        """This request was answered so."""
+        name = call.path.strip("/").partition("/")[0]
+        self.requests[name if name in NAMES else "other", reply.status] += 1
+
+    async def _refused(self, call: Call) -> Reply | None:
+        subresource = METRICS if call.path.strip("/") == "metrics" else PROXY
+        refusal = await self._authorizer.refusal(call.bearer, subresource)
+        if refusal is None:
+            return None
+        headers = (("www-authenticate", "Bearer"),) if refusal.status == 401 else ()
+        return Reply(refusal.status, f"{refusal.why}\n".encode(), TEXT, headers)
+
+    async def _permitted(self, call: Call) -> Reply:
+        try:
+            match call.path.strip("/").split("/"):
+                case ["traffic"]:
+                    return Reply(200, await self._thread.run(self._traffic))
+                case ["status"]:
+                    return Reply(200, msgspec.json.encode(await self._counted(self._sources.status)))
+                case ["status", "summary"]:
+                    return Reply(200, msgspec.json.encode(self._sources.summary()))
+                case ["metrics"]:
+                    metrics = Metrics(self._sources, await self._counted(self._sources.counts), self.requests)
+                    return Reply(200, await self._thread.run(metrics.text), CONTENT_TYPE)
+                case ["services", namespace, name]:
+                    table = self._agent.services.table(f"{namespace}/{name}")
+                    return Reply(200, msgspec.json.encode(report.described(table)))
+        except Busy:
+            return BUSY
+        return NOT_FOUND
+
+    async def _counted(self, count: Callable[[], Awaitable[T]]) -> T:
+        """Walk over all objects, after whoever does so now. Busy when many wait."""
+        if self._counts_wanted >= LIMIT:
+            raise Busy
+        self._counts_wanted += 1
+        try:
+            async with self._counting:
+                return await count()
+        finally:
+            self._counts_wanted -= 1
+
+    def _traffic(self) -> bytes:
+        """In the thread: of the agent's memory it only looks up one name after another."""
+        return msgspec.json.encode(report.traffic(self._agent.connections(), self._agent.services))

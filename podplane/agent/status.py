@@ -1,0 +1,252 @@
+"""The state of a node's agent in words and figures, made when somebody asks for it: nothing of it is kept for each kernel object.
+
+Counting walks over all objects that are wanted, with pauses. Lists are cut at `LISTED`; their counts are not. Ages are in seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from podplane.agent.agent import Agent
+from podplane.agent.caches import Caches
+from podplane.agent.keys import Key
+from podplane.agent.pause import Pause
+from podplane.kubeapi.client import Contact
+from podplane.kubeapi.supervise import TaskReport
+from podplane.loop_turns import TurnLoop
+from podplane.state.ledger import Refused, Status
+from podplane.state.value import Identity
+from podplane.state.words import in_words
+
+LISTED = 100
+"""So many refused objects and blocked keys are listed."""
+STEP = 500
+"""So many objects are counted between two looks at the clock."""
+Counts = Mapping[tuple[str, str], Counter[Status]]
+"""(feature, kind of object) → how many of each status."""
+
+
+class ObjectCount(msgspec.Struct, frozen=True):
+    """Kernel objects of one kind that a feature asked for; `feature` is "" for those that are there still though nobody wants them."""
+
+    feature: str
+    kind: str
+    done: int
+    pending: int
+    refused: int
+
+
+class RefusedObject(msgspec.Struct, frozen=True):
+    """An object that the kernel refuses: what, the keys that want it, why, for how long, how often, and when it is tried again."""
+
+    object: str
+    wanted_by: list[str]
+    why: str
+    age: float
+    tries: int
+    next_try_in: float
+
+
+class BlockedKey(msgspec.Struct, frozen=True):
+    """A key that is not planned as its object asks for, and why."""
+
+    key: str
+    feature: str
+    why: str
+
+
+class AuditStatus(msgspec.Struct, frozen=True):
+    """Audits of one part of the kernel's state: how many, how long ago the last one ended and took, did it, or one with it,
+    find anything new?"""
+
+    part: str
+    count: int
+    age: float
+    took: float
+    found_deviation: bool
+
+
+class Repair(msgspec.Struct, frozen=True):
+    """What somebody else had changed and was repaired."""
+
+    age: float
+    what: str
+
+
+class TaskStatus(msgspec.Struct, frozen=True):
+    """A supervised task."""
+
+    name: str
+    is_running: bool
+    restarts: int
+    last_error: str
+
+
+class CacheStatus(msgspec.Struct, frozen=True):
+    """A cache of the process: how many objects, is it current, what went wrong since the start."""
+
+    resource: str
+    objects: int
+    is_synced: bool
+    failures: dict[str, int]
+
+
+class ApiStatus(msgspec.Struct, frozen=True):
+    """How the last request of this node to the API ended: was it answered, how long ago, and if not, why."""
+
+    is_reached: bool
+    age: float
+    error: str
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """How much is wrong on a node."""
+
+    node: str
+    refused: int
+    blocked: int
+    restarts: int
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it; `longest_turn` is of the process's event loop, and None unless it is measured (`podplane.loop_turns`)."""
+
+    node: str
+    objects: list[ObjectCount]
+    refused: int
+    refused_objects: list[RefusedObject]
+    blocked: int
+    blocked_keys: list[BlockedKey]
+    dirty_keys: dict[str, int]
+    operations_applied: int
+    operations_refused: int
+    audits: list[AuditStatus]
+    repaired: dict[str, int]
+    last_repairs: list[Repair]
+    tasks: list[TaskStatus]
+    caches: list[CacheStatus]
+    api: ApiStatus | None
+    reconcile_age: float
+    longest_turn: float | None
+
+
+class Sources:
+    """Where the state of one node is read."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        caches: Caches,
+        tasks: Callable[[], Mapping[str, TaskReport]],
+        contact: Callable[[], Contact | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`tasks` gives the reports of the node's supervised tasks, `contact` that of its client, with times of `clock`."""
+        self.agent = agent
+        self._caches = caches
+        self._tasks = tasks
+        self._contact = contact
+        self._clock = clock
+
+    def summary(self) -> Summary:
+        """How much is wrong: quick, whatever there is."""
+        agent = self.agent
+        restarts = sum(task.restarts for task in self._tasks().values())
+        return Summary(agent.view.node_name, len(agent.ledger.refused), len(agent.planner.blocked), restarts)
+
+    async def status(self) -> NodeStatus:
+        """The whole state. Its parts are of the moment when they were read."""
+        counts = await self.counts()
+        agent, now = self.agent, self.agent.now()
+        loop = asyncio.get_running_loop()
+        return NodeStatus(
+            node=agent.view.node_name,
+            objects=[
+                ObjectCount(feature, kind, row[Status.DONE], row[Status.PENDING], row[Status.REFUSED])
+                for (feature, kind), row in sorted(counts.items())
+            ],
+            refused=len(agent.ledger.refused),
+            refused_objects=self._refused(now),
+            blocked=len(agent.planner.blocked),
+            blocked_keys=self._blocked(),
+            dirty_keys=agent.planner.dirty_keys(),
+            operations_applied=agent.writer.operations_applied,
+            operations_refused=agent.writer.operations_refused,
+            audits=self._audits(now),
+            repaired=dict(agent.watcher.repaired),
+            last_repairs=[Repair(now - at, what) for at, what in agent.repairs],
+            tasks=[TaskStatus(name, task.is_running, task.restarts, task.last_error) for name, task in self.tasks().items()],
+            caches=self.caches(),
+            api=self._api(),
+            reconcile_age=agent.seconds_since_reconcile,
+            longest_turn=loop.turns.longest.seconds if isinstance(loop, TurnLoop) else None,
+        )
+
+    async def counts(self) -> Counts:
+        """Objects by feature, kind and status. One that several keys share counts once."""
+        ledger, pause = self.agent.ledger, Pause()
+        found: dict[tuple[str, str], Counter[Status]] = {}
+        wanted = tuple(ledger.desired)
+        for number, identity in enumerate((*wanted, *ledger.deviations)):
+            if number % STEP == 0:
+                await pause()
+            status = ledger.status(identity)
+            is_counted = number >= len(wanted) and identity in ledger.desired
+            if status is not Status.UNKNOWN and not is_counted:  # unknown: it went meanwhile
+                found.setdefault(self._row(identity), Counter())[status] += 1
+        return found
+
+    def tasks(self) -> Mapping[str, TaskReport]:
+        """The supervised tasks of the node."""
+        return self._tasks()
+
+    def caches(self) -> list[CacheStatus]:
+        """The caches of the process."""
+        informers = self._caches.informers.values()
+        return [CacheStatus(one.resource, len(one.objects), one.is_synced, dict(one.failures)) for one in informers]
+
+    def blocked_by_feature(self) -> Counter[str]:
+        """How many keys of each feature are blocked."""
+        return Counter(self.agent.planner.feature_of(type(key)) for key in self.agent.planner.blocked)
+
+    def _row(self, identity: Identity) -> tuple[str, str]:
+        owner = self.agent.ledger.desired.owner(identity)
+        return (self.agent.planner.feature_of(type(owner)) if isinstance(owner, Key) else "", str(identity[0]))
+
+    def _refused(self, now: float) -> list[RefusedObject]:
+        oldest = heapq.nsmallest(LISTED, self.agent.ledger.refused.items(), key=lambda item: item[1].since)
+        return [self._refused_object(identity, refused, now) for identity, refused in oldest]
+
+    def _refused_object(self, identity: Identity, refused: Refused, now: float) -> RefusedObject:
+        ledger = self.agent.ledger
+        value = ledger.desired.get(identity) or ledger.deviations.get(identity)
+        return RefusedObject(
+            in_words(identity, value),
+            [str(key) for key in ledger.desired.owners(identity)[:LISTED]],
+            str(refused.error),
+            now - refused.since,
+            refused.tries,
+            max(0.0, refused.next_try - now),
+        )
+
+    def _blocked(self) -> list[BlockedKey]:
+        blocked = itertools.islice(self.agent.planner.blocked.items(), LISTED)
+        return [BlockedKey(str(key), self.agent.planner.feature_of(type(key)), why) for key, why in blocked]
+
+    def _audits(self, now: float) -> list[AuditStatus]:
+        audits = self.agent.watcher.audits.items()
+        return [
+            AuditStatus(part.value, one.count, now - one.ended, one.seconds, one.deviates)
+            for part, one in sorted(audits, key=lambda item: item[0].value)
+        ]
+
+    def _api(self) -> ApiStatus | None:
+        contact = self._contact()
+        return None if contact is None else ApiStatus(contact.is_reached, self._clock() - contact.at, contact.error)

@@ -1,0 +1,82 @@
+"""The command `podplane status`: of a lab, or of the agents of its nodes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from podplane.cli import tables
+from podplane.cli.names import some
+from podplane.cli.options import connect, lab_name
+from podplane.lab.errors import LabError
+from podplane.lab.folder import Folder, labs
+
+NOT_RUNNING, NOT_AS_WANTED = 3, 1
+"""Exit status for a lab that doesn't run, as init scripts have it (LSB); for a node that does not answer, or with something refused or
+blocked."""
+SUMMARY_SECONDS = 2.0
+"""Nodes of a large lab are asked for no longer than this, where one line is what comes of it."""
+ALL = "all"
+
+
+@click.command()
+@lab_name
+@click.option("--node", help="The agent of this node, or of all nodes: what is not as wanted, and why.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="With --node: for programs.")
+def status(folder: Folder, node: str | None, output: str | None) -> None:
+    """Say whether a lab runs, and what is in it. Exit status 3 when it doesn't.
+
+    With --node: the state of the node's agent. Exit status 1 when it does not answer, and when something
+    on it is refused or blocked.
+    """
+    if output and not node:
+        raise LabError("-o is for --node: say which node, or all")
+    if folder.holder() is None:
+        others = [name for name in labs() if Folder.named(name).holder() is not None]
+        hint = f" Running: {', '.join(others)}." if others else ""
+        click.echo(f"Lab {folder.name!r} is not running; `{folder.command('up')}` starts it.{hint}")
+        sys.exit(NOT_RUNNING)
+    if node:
+        _of_nodes(folder, node, output)
+    else:
+        _of_lab(folder)
+
+
+def _of_lab(folder: Folder) -> None:
+    client, endpoint = connect(folder), folder.endpoint()
+    nodes, pods = _names(client), client.objects("pods")
+    ready = sum(map(tables.is_ready, pods))
+    minutes, seconds = divmod(int(time.time() - endpoint.started), 60)
+    click.echo(f"Lab {folder.name!r} has been running for {minutes} min {seconds} s.")
+    click.echo(f"  nodes   {len(nodes)}")
+    click.echo(f"  pods    {ready} of {len(pods)} ready")
+    click.echo(f"  API     https://{endpoint.host}:{endpoint.port}")
+    click.echo(f"  state   {folder.path}")
+    from podplane.cli.status import gather, show
+
+    if line := show.summary(gather.summaries(client, nodes, SUMMARY_SECONDS)):
+        click.echo(f"  agents  {line}: `{folder.command('status', '--node all')}`")
+
+
+def _of_nodes(folder: Folder, node: str, output: str | None) -> None:
+    from podplane.cli.status import gather, show
+
+    client = connect(folder)
+    nodes = _names(client)
+    if node != ALL and node not in nodes:
+        raise LabError(f"there is no node {node!r}: this lab has {some(nodes)}")
+    found = [gather.node_status(client, name) for name in (nodes if node == ALL else [node])]
+    if output:
+        click.echo(tables.document_text({"nodes": found} if node == ALL else found[0], output))
+    else:
+        click.echo("\n\n".join(map(show.node, found)))
+    if not all(map(gather.is_as_wanted, found)):
+        sys.exit(NOT_AS_WANTED)
+
+
+def _names(client: Any) -> list[str]:
+    names = [one["metadata"]["name"] for one in client.objects("nodes")]
+    return sorted(names, key=lambda name: (len(name), name))

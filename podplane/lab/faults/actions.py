@@ -1,0 +1,105 @@
+"""How each fault of `table.FAULTS` is made, and undone: a row each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from podplane.agent.node import Started
+from podplane.lab.faults import foreign
+from podplane.lab.faults.foreign import Place
+from podplane.lab.underlay import UPLINK
+
+
+class Target(Place, Protocol):
+    """The node that something happens to."""
+
+    async def restart_agent(self) -> Started:
+        """End the agent and begin with a new one."""
+
+    def cut_api(self) -> None:
+        """Nothing of the node reaches the API, and nothing of the API reaches the node."""
+
+    async def reconnect_api(self) -> None:
+        """They reach each other again, and the node is told what changed."""
+
+    def remake_uplink(self) -> None:
+        """Delete the node's uplink and make it again; blocks."""
+
+
+Make = Callable[[Target, str], Awaitable[str]]
+"""(node, argument) → what was done, in a sentence. FaultError, KernelError or OSError when it can't be."""
+Undo = Callable[[Target], Awaitable[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One fault: `undo` where it has one."""
+
+    make: Make
+    undo: Undo | None = None
+
+
+def by_foreign_hand(function: Callable[[Place, str], str]) -> Action:
+    """In a thread: it blocks."""
+
+    async def make(target: Target, argument: str) -> str:
+        return await asyncio.to_thread(function, target, argument)
+
+    return Action(make)
+
+
+async def restart_agent(target: Target, argument: str) -> str:
+    """The agent ends and starts again."""
+    started = await target.restart_agent()
+    changes = started.changes + len(started.refused)
+    wrote = f"wrote {changes} changes to the kernel" if changes else "wrote nothing to the kernel"
+    return f"The agent of {target.name} started again in {started.seconds * 1000:.0f} ms and {wrote}."
+
+
+async def cut_api(target: Target, argument: str) -> str:
+    """The API is out of reach; whoever made the request undoes that after the time."""
+    target.cut_api()
+    return f"{target.name} can't reach the API, {f'for {argument}' if argument else 'until `--clear`'}."
+
+
+async def reconnect_api(target: Target) -> str:
+    """The API is in reach."""
+    await target.reconnect_api()
+    return f"{target.name} reaches the API again."
+
+
+async def uplink_down(target: Target, argument: str) -> str:
+    """The uplink goes down."""
+    await asyncio.to_thread(lambda: foreign.set_link(target, UPLINK, up=False))
+    return f"On {target.name}, {UPLINK} was set down."
+
+
+async def uplink_up(target: Target) -> str:
+    """The uplink comes up."""
+    await asyncio.to_thread(lambda: foreign.set_link(target, UPLINK, up=True))
+    return f"On {target.name}, {UPLINK} was set up."
+
+
+async def remake_uplink(target: Target, argument: str) -> str:
+    """The uplink is another interface of the same name."""
+    await asyncio.to_thread(target.remake_uplink)
+    return f"On {target.name}, {UPLINK} was deleted and made again."
+
+
+ACTIONS: Mapping[str, Action] = {
+    "restart-agent": Action(restart_agent),
+    "cut-api": Action(cut_api, reconnect_api),
+    "uplink-down": Action(uplink_down, uplink_up),
+    "uplink-remade": Action(remake_uplink),
+    "flush-nftables": by_foreign_hand(foreign.flush_nftables),
+    "add-rule": by_foreign_hand(foreign.add_rule),
+    "delete-route": by_foreign_hand(foreign.delete_route),
+    "delete-link": by_foreign_hand(foreign.delete_link),
+    "delete-neighbour": by_foreign_hand(foreign.delete_neighbour),
+    "delete-address": by_foreign_hand(foreign.delete_address),
+    "change-sysctl": by_foreign_hand(foreign.change_sysctl),
+}
+"""By the name of the fault."""

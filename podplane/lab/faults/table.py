@@ -1,0 +1,129 @@
+"""The faults that a lab can make, a row each: what the command line offers, and what it says about them.
+
+`actions` has for each row the function that makes the fault, and the one that undoes it. They are apart because they import
+the kernel door, and a command must feel instant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+DURATION = re.compile(r"(?P<number>[0-9]{1,6})(?P<unit>s|m|h)")
+UNITS = {"s": 1, "m": 60, "h": 3600}
+CLEAR = "clear"
+"""In a request, in place of a fault: undo all active ones."""
+
+
+class FaultError(Exception):
+    """A fault can't be made: one line for the user."""
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of a duration such as 90s, 2m or 1h. FaultError when it is none, or no time at all."""
+    found = DURATION.fullmatch(text)
+    if found is None or not int(found["number"]):
+        raise FaultError(f"{text!r} is no duration: write 90s, 2m or 1h, after the name of the node")
+    return float(int(found["number"]) * UNITS[found["unit"]])
+
+
+def any_text(text: str) -> object:
+    """An argument that only the node can judge."""
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault. `undo` says what `--clear` does about it; without it the fault is over at once, and is never active.
+
+    `argument` is the placeholder of the option's optional value, and `check` raises FaultError for one that makes no sense.
+    `not_during` names the active faults that must be cleared before.
+    """
+
+    name: str
+    help: str
+    look_at: str
+    undo: str = ""
+    argument: str = ""
+    check: Callable[[str], object] = any_text
+    not_during: tuple[str, ...] = ()
+
+    @property
+    def option(self) -> str:
+        """As it is written on the command line."""
+        return f"--{self.name}"
+
+    @property
+    def usage(self) -> str:
+        """The option with its placeholder."""
+        return f"{self.option} [{self.argument}]" if self.argument else self.option
+
+
+CUT_API, UPLINK_DOWN = "cut-api", "uplink-down"
+REPAIRED = "`kubectl describe node {node}` has a Repaired event"
+FAULTS: tuple[Fault, ...] = (
+    Fault(
+        "restart-agent",
+        "The node's agent ends and starts again; its packets must not notice.",
+        "`podplane check` passes",
+        not_during=(CUT_API,),
+    ),
+    Fault(
+        CUT_API,
+        "Agent and kubelet of the node can't reach the API, for DURATION (90s, 2m) or until --clear.",
+        "`kubectl get node {node}` says NotReady after 40 seconds; packets still pass",
+        undo="they reach it again, and learn what changed meanwhile",
+        argument="DURATION",
+        check=seconds_of,
+    ),
+    Fault(
+        UPLINK_DOWN,
+        "The node's eth0 is set down.",
+        "`podplane check` names the pods that are not reached",
+        undo="eth0 is set up, and the machine configures it again",
+    ),
+    Fault(
+        "uplink-remade",
+        "The node's eth0 is deleted, and made again as another interface.",
+        "`podplane check` passes, once the routes are back",
+        not_during=(UPLINK_DOWN,),
+    ),
+    Fault("flush-nftables", "Another program runs `nft flush ruleset` on the node.", REPAIRED),
+    Fault(
+        "add-rule",
+        "Another program appends a rule with a quota to a chain of podplane's.",
+        REPAIRED,
+    ),
+    Fault(
+        "delete-route",
+        "Another program deletes the route to DESTINATION, or the first of podplane's.",
+        REPAIRED,
+        argument="DESTINATION",
+    ),
+    Fault(
+        "delete-link",
+        "Another program deletes the node's end of POD's veth pair, or of the first pod's.",
+        REPAIRED,
+        argument="POD",
+    ),
+    Fault(
+        "delete-neighbour",
+        "Another program deletes podplane's permanent neighbour with this IP, or the first one.",
+        REPAIRED,
+        argument="IP",
+    ),
+    Fault(
+        "delete-address",
+        "Another program deletes this IP from the pods' bridge, or its first address.",
+        REPAIRED,
+        argument="IP",
+    ),
+    Fault(
+        "change-sysctl",
+        "Another program changes the sysctl NAME, or net.ipv4.ip_forward.",
+        REPAIRED,
+        argument="NAME",
+    ),
+)
+BY_NAME = {fault.name: fault for fault in FAULTS}

@@ -1,0 +1,45 @@
+"""A kernel object in words, short enough for one line: what it is and how the kernel finds it, not all that it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+
+from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Sysctl
+from podplane.state.nft import Element
+from podplane.state.value import Identity, Value
+
+
+def in_words(identity: Identity, value: Value | None = None) -> str:
+    """The object; `value` is how it is wanted or known, where there is one: words come out nicer with it."""
+    netns = f" in {identity[1]}" if identity[1] else ""
+    return (_of_value(value) or _of_identity(identity)) + netns
+
+
+def _of_value(value: Value | None) -> str:
+    match value:
+        case Link():
+            return f"link {value.name}"
+        case Address():
+            return f"address {value.ip}/{value.prefix_length} on {value.link}"
+        case Route():
+            via = f" via {value.gateway}" if value.gateway else ""
+            return f"route {value.destination}{via}" + (f" on {value.link}" if value.link else "")
+        case Neighbour():
+            return f"neighbour {value.ip} on {value.link}"
+        case Proxy():
+            return f"neighbour proxy {value.ip} on {value.link}"
+        case Fdb():
+            return f"fdb entry {value.mac} on {value.link}"
+        case Sysctl():
+            return f"sysctl {value.name} = {value.value}"
+        case Element():
+            return f"nft element {value.family} {value.table} {value.set} {{ {_joined(value.key, ' . ')} }}"
+    return ""
+
+
+def _of_identity(identity: Identity) -> str:
+    return f"{str(identity[0]).lower()} {_joined(identity[2:], ' ')}"
+
+
+def _joined(parts: Iterable[Hashable], separator: str) -> str:
+    return separator.join(str(_joined(part, " . ") if isinstance(part, tuple) else part) for part in parts)

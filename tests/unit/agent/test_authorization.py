@@ -1,0 +1,162 @@
+"""Who may read a node: the API is asked about tokens and rights, not too often, and not by too many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from podplane.agent import authorization
+from podplane.agent.authorization import METRICS, PROXY, Authorizer, Refusal
+from podplane.apiserver import identity
+from podplane.apiserver.identity import Attributes, User
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import ApiError
+from podplane.kubeapi.messages import Answer, Request
+from tests.unit.apiserver.test_server import Api
+
+
+class Reviewed:
+    """An API server that knows a scraper and a stranger, in front of it a node that asks, and what it asked for."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.api = Api()
+        self.asked: list[str] = []
+        self.rights: list[tuple[str, Attributes]] = []
+        self.error: ApiError | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        for token, user in {
+            "agent": identity.node("node1"),
+            "scraper": User("scraper", groups=(identity.AUTHENTICATED,)),
+            "stranger": User("stranger", groups=(identity.AUTHENTICATED,)),
+        }.items():
+            self.api.tokens.add(token, user)
+        self.api.server._reviews._authorize = self._authorize
+        self.authorizer = Authorizer(Client(self._handle, "agent"), "node1", lambda: self.now)
+
+    def _authorize(self, user: User, what: Attributes) -> str:
+        self.rights.append((user.username, what))
+        return "" if user.username == "scraper" else "no role"
+
+    async def _handle(self, request: Request) -> Answer:
+        self.asked.append(request.path.rpartition("/")[2])
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        return await self.api.server.call(request)
+
+    async def status(self, token: str, subresource: str = PROXY) -> int:
+        refusal = await self.authorizer.refusal(token, subresource)
+        return 200 if refusal is None else refusal.status
+
+
+async def test_no_token_a_strange_one_no_right_and_a_right() -> None:
+    at = Reviewed()
+    assert [await at.status(token) for token in ("", "nobody", "stranger", "scraper")] == [401, 401, 403, 200]
+    assert at.asked == ["tokenreviews", *("tokenreviews", "subjectaccessreviews") * 2]
+
+
+async def test_the_right_is_that_of_a_kubelets_port() -> None:
+    at = Reviewed()
+    await at.status("scraper", METRICS)
+    await at.status("scraper")
+    assert at.rights == [
+        ("scraper", Attributes("get", "", "v1", "nodes", subresource, "", "node1")) for subresource in ("metrics", "proxy")
+    ]
+
+
+async def test_answers_are_kept_for_some_seconds_for_each_right() -> None:
+    at = Reviewed()
+    for token, status in (("scraper", 200), ("nobody", 401)):
+        at.asked.clear()
+        assert [await at.status(token) for _ in range(5)] == [status] * 5
+        assert at.asked.count("tokenreviews") == 1
+        await at.status(token, METRICS)
+        assert at.asked.count("tokenreviews") == 2
+    at.asked.clear()
+    at.now = authorization.KEPT_SECONDS
+    await at.status("scraper")
+    assert at.asked == ["tokenreviews", "subjectaccessreviews"]
+
+
+async def test_no_token_is_kept_and_only_so_many_answers_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authorization, "KEPT", 3)
+    at = Reviewed()
+    for number in range(10):
+        await at.status(f"token-{number}")
+    assert len(at.authorizer._known) == 3
+    assert "token-" not in repr(at.authorizer._known)
+    at.asked.clear()
+    await at.status("token-9")
+    assert at.asked == []
+    await at.status("token-0")
+    assert at.asked == ["tokenreviews"]
+
+
+async def test_an_api_that_is_away_is_a_refusal_that_is_not_kept() -> None:
+    at = Reviewed()
+    at.error = ApiError(503, "ServiceUnavailable", "the API does not answer: connection refused")
+    refusal = await at.authorizer.refusal("scraper", PROXY)
+    assert refusal is not None and refusal.status == 503 and "connection refused" in refusal.why
+    at.error = None
+    assert await at.status("scraper") == 200
+
+
+async def test_an_api_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authorization, "REVIEW_SECONDS", 0.01)
+    at = Reviewed()
+    at.gate.clear()
+    assert await at.status("scraper") == 503
+
+
+@contextlib.contextmanager
+def begun(at: Reviewed, tokens: list[str]) -> Iterator[list[asyncio.Task[Refusal | None]]]:
+    """Questions that wait for the API."""
+    at.gate.clear()
+    tasks = [asyncio.ensure_future(at.authorizer.refusal(token, PROXY)) for token in tokens]
+    try:
+        yield tasks
+    finally:
+        at.gate.set()
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_many_questions_about_one_token_are_one() -> None:
+    at = Reviewed()
+    with begun(at, ["scraper"] * 40) as tasks:
+        await turns()
+        assert at.asked == ["tokenreviews"]
+        tasks[0].cancel()  # its client went; the others go on
+        await turns()
+    assert [await task for task in tasks[1:]] == [None] * 39
+    assert at.asked == ["tokenreviews", "subjectaccessreviews"]
+
+
+async def test_of_many_tokens_only_so_many_are_asked_about_at_once() -> None:
+    at = Reviewed()
+    with begun(at, [f"token-{n}" for n in range(authorization.REVIEWS + 5)]) as tasks:
+        await turns()
+        assert len(at.asked) == authorization.REVIEWS
+        assert [task.result().status for task in tasks[authorization.REVIEWS :]] == [429] * 5  # type: ignore[union-attr]  # refused
+    assert [(await task).status for task in tasks[: authorization.REVIEWS]] == [401] * authorization.REVIEWS  # type: ignore[union-attr]
+    assert await at.status("scraper") == 200
+
+
+@pytest.mark.parametrize("answer", [{}, {"status": None}, {"status": {"authenticated": "true"}}, {"status": []}])
+async def test_what_is_no_answer_confirms_nobody(answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    at = Reviewed()
+
+    async def create(*_: Any) -> dict[str, Any]:
+        return answer
+
+    monkeypatch.setattr(at.authorizer._client, "create", create)
+    assert await at.status("scraper") == 401

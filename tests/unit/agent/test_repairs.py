@@ -1,0 +1,113 @@
+"""What somebody else does to objects of which the kernel notifies nothing: it is found by polls, and repaired."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import msgspec
+import pytest
+
+from podplane.agent.watcher import AUDIT_SECONDS, POLL_SECONDS
+from podplane.kernel.errors import NotFound
+from podplane.kernel.fakes.world import FakeNamespace
+from podplane.model.config import ROUTE_PROTOCOL
+from podplane.state.network import Link, Proxy
+from podplane.state.ownership import Ownership
+from podplane.state.value import Identity, Value
+from tests.unit.agent.rig import Object, Rig, cluster, service_of, slice_of
+
+MAIL = "192.168.1.250"
+
+
+def announced() -> list[Object]:
+    """A cluster with a load balancer that has an endpoint."""
+    service = service_of("mail", "10.96.0.9")
+    spec = msgspec.structs.replace(service.spec, type="LoadBalancer")
+    status = {"ingress": [{"ip": MAIL}]}
+    balanced = msgspec.convert(
+        {**msgspec.to_builtins(service), "spec": msgspec.to_builtins(spec), "status": {"loadBalancer": status}}, type(service)
+    )
+    return [*cluster(1, 2), balanced, slice_of("mail", "10.244.1.9")]
+
+
+def proxies(host: FakeNamespace) -> set[str]:
+    return {str(value.ip) for value in host.objects.network.values() if isinstance(value, Proxy)}
+
+
+async def test_a_proxy_that_somebody_took_is_back_after_one_poll_and_one_that_nobody_wants_is_gone() -> None:
+    rig = Rig(("10.96.0.0/16",))
+    agent = await rig.start(*announced())
+    await agent.advertise("default/mail")
+    assert proxies(rig.host) == {MAIL}
+    (ours,) = (value for value in rig.host.objects.network.values() if isinstance(value, Proxy))
+    rig.host.delete(ours)
+    stray = Proxy(link="eth0", ip=ipaddress.ip_address("192.168.1.251"), protocol=ROUTE_PROTOCOL)
+    rig.host.put(stray)
+    await rig.poll(POLL_SECONDS)
+    assert proxies(rig.host) == {MAIL}
+    await rig.poll(2 * POLL_SECONDS)
+    assert [(reason, message.rpartition(": ")[2]) for _, reason, message in rig.events] == [("Repaired", "2 proxies")]
+    await agent.withdraw("default/mail")
+    assert proxies(rig.host) == set()
+
+
+async def test_proxies_are_not_read_while_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    agent = await rig.start(*cluster(1, 2))
+
+    def read(owner: Ownership) -> dict[Identity, Value]:
+        raise AssertionError("nobody asked for proxies")
+
+    monkeypatch.setattr(agent._kernel, "read_proxies", read)
+    await rig.poll(POLL_SECONDS)
+
+
+async def test_the_namespace_of_each_pod_is_read_in_turn_once_a_minute() -> None:
+    rig = Rig()
+    agent = await rig.start(*cluster(1))
+    namespaces = [rig.opener.namespace() for _ in range(3)]
+    for number, namespace in enumerate(namespaces):
+        await agent.network.add(rig.attachment(f"p{number}", namespace))
+    whole = [dict(namespace.objects.network) for namespace in namespaces]
+    for namespace in namespaces:
+        for value in [value for value in namespace.objects.network.values() if "Route" in value.identity]:
+            namespace.delete(value)
+    repaired, began = [], 0.0
+    for third in range(3):
+        began = agent.watcher._next_pod_at if third == 0 else began
+        await rig.poll(began + third * AUDIT_SECONDS / 3)
+        await rig.poll(began + 0.1 + third * AUDIT_SECONDS / 3)
+        repaired.append(sum(dict(one.objects.network) == before for one, before in zip(namespaces, whole, strict=True)))
+    assert repaired == [1, 2, 3]
+    assert {message.rpartition(": ")[2] for _, _, message in rig.events} == {"2 routes"}
+
+
+async def test_a_namespace_that_can_not_be_read_keeps_nothing_else_from_being_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    agent = await rig.start(*cluster(1))
+    await agent.network.add(rig.attachment("p1"))
+
+    def fail(name: str) -> dict[Identity, Value]:
+        raise NotFound(f"network namespace {name}", "it is not attached")
+
+    monkeypatch.setattr(agent._kernel, "read_namespace", fail)
+    rig.host.set_sysctl("net.ipv4.ip_forward", "0")
+    await rig.poll(AUDIT_SECONDS)
+    assert rig.host.objects.sysctls["net.ipv4.ip_forward"] == "1"
+
+
+async def test_a_veth_that_somebody_deleted_comes_back_with_both_ends() -> None:
+    rig = Rig()
+    agent = await rig.start(*cluster(1))
+    namespace = rig.opener.namespace()
+    await agent.network.add(rig.attachment("p1", namespace))
+    inside, outside = dict(namespace.objects.network), dict(rig.host.objects.network)
+    (link,) = (value for value in outside.values() if isinstance(value, Link) and value.name.startswith("pp"))
+    rig.host.delete(link)
+    agent._notified()
+    await agent.writer.idle()
+    await rig.poll(POLL_SECONDS)
+    assert dict(namespace.objects.network) == inside
+    assert dict(rig.host.objects.network) == outside
+    await rig.poll(2 * POLL_SECONDS)
+    assert {reason for _, reason, _ in rig.events} == {"Repaired"}

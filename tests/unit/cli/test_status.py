@@ -1,0 +1,134 @@
+"""`podplane status` of agents: what is printed of their state."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from podplane.cli.status import gather, show
+from podplane.kubeapi.errors import ApiError
+from podplane.model.config import AGENT_PORT
+
+STATUS: dict[str, Any] = {
+    "node": "node1",
+    "objects": [{"feature": "services", "kind": "nft element", "done": 12, "pending": 1, "refused": 2}],
+    "refused": 0,
+    "refused_objects": [],
+    "blocked": 0,
+    "blocked_keys": [],
+    "dirty_keys": {"services": 0},
+    "operations_applied": 40,
+    "operations_refused": 3,
+    "audits": [{"part": "tables", "count": 2, "age": 30.0, "took": 0.004, "found_deviation": False}],
+    "repaired": {},
+    "last_repairs": [],
+    "tasks": [{"name": "agent", "is_running": True, "restarts": 0, "last_error": ""}],
+    "caches": [{"resource": "nodes", "objects": 3, "is_synced": True, "failures": {}}],
+    "api": {"is_reached": True, "age": 2.0, "error": ""},
+    "reconcile_age": 1.0,
+    "longest_turn": None,
+}
+REFUSED = {"object": "route 10.0.0.0/8", "wanted_by": ["node/node1"], "why": "Network is unreachable", "age": 90.0, "tries": 5}
+
+
+def shown(**changes: Any) -> str:
+    return show.node(STATUS | changes)
+
+
+def test_a_node_at_rest() -> None:
+    text = shown()
+    assert text.splitlines()[0] == "Node node1: everything is as wanted"
+    assert "services   nft element   12     1         2" in text
+    assert "operations  40 applied, 3 refused" in text and "wait" not in text
+    assert "audit       tables: 2, the last 30 s ago in 4 ms found nothing new" in text
+    assert "API         answered 2 s ago" in text and "tasks       agent" in text and "event loop" not in text
+
+
+def test_what_is_refused_and_blocked_comes_first_and_is_cut() -> None:
+    refused = [REFUSED | {"next_try_in": 12.0}] * 25
+    blocked = [{"key": "service/default/web", "feature": "services", "why": "192.0.2.1 belongs to service/a/b"}]
+    lines = shown(refused=31, refused_objects=refused, blocked=1, blocked_keys=blocked).splitlines()
+    assert lines[0] == "Node node1: 31 refused, 1 blocked"
+    assert lines[1] == "  refused  route 10.0.0.0/8: Network is unreachable"
+    assert lines[2] == "           wanted by node/node1; for 90 s, 5 tries, next in 12 s"
+    assert sum(line.startswith("  refused  ") for line in lines) == 20
+    assert "           and 11 more refused" in lines
+    assert "  blocked  service/default/web (services): 192.0.2.1 belongs to service/a/b" in lines
+
+
+def test_an_object_that_nobody_wants_says_so() -> None:
+    one = REFUSED | {"wanted_by": [], "tries": 1, "next_try_in": 0.2}
+    assert "wanted by nobody, it is to be removed; for 90 s, 1 try, next in 200 ms" in shown(refused=1, refused_objects=[one])
+
+
+def test_what_went_wrong_with_tasks_caches_and_the_api() -> None:
+    text = shown(
+        dirty_keys={"services": 1, "peers": 0},
+        repaired={"route": 2},
+        last_repairs=[{"age": 7300.0 * n, "what": f"repair {n}"} for n in range(1, 6)],
+        tasks=[
+            {"name": "agent", "is_running": True, "restarts": 1, "last_error": "KeyError('a')"},
+            {"name": "health", "is_running": False, "restarts": 2, "last_error": "it returned"},
+        ],
+        caches=[{"resource": "nodes", "objects": 3, "is_synced": False, "failures": {"watch Gone": 2}}],
+        api={"is_reached": False, "age": 130.0, "error": "connection refused"},
+        longest_turn=0.031,
+    )
+    assert "1 key waits to be planned" in text
+    assert "repaired    2 route" in text and "repair 5" in text and "repair 2" not in text
+    assert "task        agent runs again after 1 restart: KeyError('a')" in text
+    assert "task        health waits to be started again after 2 restarts: it returned" in text
+    assert "cache       nodes: 3, not current; failures: 2 watch Gone" in text
+    assert "API         did not answer (connection refused) 2 min ago" in text and "longest turn 31 ms" in text
+
+
+def summary_of(**counts: int) -> dict[str, Any]:
+    return {"refused": 0, "blocked": 0, "restarts": 0} | counts
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        ({}, ""),
+        ({"node1": summary_of()}, ""),
+        ({"node1": summary_of(refused=2, blocked=1), "node2": None}, "node1: 2 refused, 1 blocked; node2 does not answer"),
+        ({"node1": summary_of(restarts=1)}, "node1: 1 restart of a task"),
+        (
+            {f"node{n}": summary_of(restarts=2) for n in range(1, 6)},
+            "node1: 2 restarts of tasks; node2: 2 restarts of tasks; node3: 2 restarts of tasks; and 2 more nodes",
+        ),
+    ],
+)
+def test_one_line_for_a_lab(found: dict[str, Any], line: str) -> None:
+    assert show.summary(found) == line
+
+
+class Client:
+    """Nodes that answer, but for node2."""
+
+    def of_node(self, node: str, port: int, path: str) -> Any:
+        assert port == AGENT_PORT and path in ("status", "status/summary")
+        if node == "node2":
+            raise ApiError(503, "ServiceUnavailable", "no answer")
+        return {"node": node, "path": path}
+
+
+def test_nodes_are_asked_until_the_time_is_over() -> None:
+    ticks = itertools.count()
+    nodes = [f"node{n}" for n in range(1, 9)]
+    found = gather.summaries(Client(), nodes, 3.0, lambda: float(next(ticks)))
+    assert list(found) == ["node1", "node2", "node3"] and found["node2"] is None
+
+
+def test_a_node_that_does_not_answer_is_told_among_the_others() -> None:
+    assert gather.node_status(Client(), "node1")["path"] == "status"
+    silent = gather.node_status(Client(), "node2")
+    assert show.node(silent) == "Node node2 does not tell its state: no answer"
+    assert [gather.is_as_wanted(one) for one in (silent, STATUS, STATUS | {"refused": 1}, STATUS | {"blocked": 1})] == [
+        False,
+        True,
+        False,
+        False,
+    ]
