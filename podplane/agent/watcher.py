@@ -26,9 +26,9 @@ from podplane.agent.kernel import Kernel, Monitor, SysctlWatch
 from podplane.kernel.errors import Exists, NotFound, Retry
 from podplane.state.ledger import Ledger, Status
 from podplane.state.network import Sysctl
-from podplane.state.operations import Failure, LinkEvent, Report
+from podplane.state.operations import Failure, LinkEvent, Observation, Report
 from podplane.state.ownership import Ownership
-from podplane.state.value import Identity
+from podplane.state.value import Identity, Value
 
 log = logging.getLogger(__name__)
 
@@ -134,11 +134,20 @@ class Watcher:
         if self._monitor is None:
             return
         changes = self._monitor.changes()
-        self._foreign_change(o.identity for o in changes.observations if self._ledger.observe(o.identity, o.value))
+        for one in changes.observations:
+            if self._ledger.observe(one.identity, self._of_ours(one)):
+                self._foreign_change((one.identity,))
+            if one.value is None and one.identity[0] == "Link":
+                self._ledger.lose_sysctls(str(one.identity[2]))
         if changes.lost:
             self._audit_at[Part.NETWORK] = self._clock()
         for name, event in changes.links.items():
             self._link_changed(name, event)
+
+    def _of_ours(self, observation: Observation) -> Value | None:
+        """What was observed, unless it is somebody else's and in nobody's way."""
+        identity, value = observation
+        return value if value is None or identity in self._ledger.desired or self.ownership.owns(value) else None
 
     def _link_changed(self, name: str, event: LinkEvent) -> None:
         if (netns := self._pods.get(name)) is not None:
@@ -271,6 +280,8 @@ class Watcher:
                 del self._foreign[identity]
                 self._repairs[str(identity[0]).lower()] += 1
                 self.repaired[str(identity[0]).lower()] += 1
+        for link in report.recreated:
+            self._ledger.lose_sysctls(link.name)
         if report.recreated:  # the kernel removed what lay on the former link
             self._audit_at[Part.NETWORK] = self._clock()
         contradicted = {part_of(f.operation.value.identity) for f in report.failed if isinstance(f.error, CONTRADICTIONS)}
