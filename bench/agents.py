@@ -24,6 +24,7 @@ from podplane.kubeapi.cache import Cache
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Metadata, Node, NodeAddress, NodeSpec, NodeStatus
 from podplane.model.service import EndpointSlice, Service
+from podplane.state.value import Value, fragment
 
 NAME = "node1"
 CONFIG = NetworkConfig(cluster_cidrs=("10.128.0.0/9",), service_cidrs=("10.96.0.0/12",))
@@ -81,6 +82,15 @@ class OneAgent:
     async def run(self) -> None:
         """Reconcile until cancelled, as in production."""
         await self._agent.run()
+
+    def want(self, values: Iterable[Value]) -> None:
+        """Want these objects too, as a feature would."""
+        self._agent.ledger.replace("bench", fragment(values))
+
+    @property
+    def sysctls(self) -> Mapping[str, str]:
+        """The sysctls that the agent sets."""
+        return self._agent.ledger.sysctls
 
     def service_changed(self, old: Service | None, new: Service | None) -> None:
         """A Service came, changed or went."""

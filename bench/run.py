@@ -27,6 +27,7 @@ from bench import (
     kube_proxy,
     neighbours,
     one_more_pod,
+    repairs,
     report,
     services,
     services_events,
@@ -52,6 +53,7 @@ BENCHES = {
     "services_traffic": services_traffic.run,
     "agent_start": agent_start.run,
     "foreign_commits": foreign_commits.run,
+    "repairs": repairs.run,
     "kube_proxy": kube_proxy.run,
     "slim_pods": slim_pods.run,
 }

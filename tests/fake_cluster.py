@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -19,6 +19,7 @@ from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
 from podplane.kernel.namespace import Namespace
 from podplane.model.objects import Metadata
 from podplane.model.service import SERVICE_NAME, Endpoint, EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
+from podplane.model.view import HostPort
 from podplane.state.network import Address, Link, Route
 from podplane.state.operations import Operation
 from podplane.state.value import IPAddress, Value
@@ -35,6 +36,10 @@ OUTSIDE = 90
 """The number of the machine outside, where nodes have 1 and 2."""
 DEFAULT = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
 POD = {4: "10.244.{}.{}", 6: "fd00:10:244:{}::{}"}
+
+HostPorts = Mapping[tuple[int, int], tuple[HostPort, ...]]
+"""By node and number of the pod."""
+NO_HOST_PORTS: HostPorts = {}
 
 
 def ip(text: str) -> IPAddress:
@@ -96,7 +101,10 @@ class Cluster:
 
     opener: Opener
 
-    def __init__(self, services: Sequence[Service] = (), slices: Sequence[EndpointSlice] = ()) -> None:
+    def __init__(
+        self, services: Sequence[Service] = (), slices: Sequence[EndpointSlice] = (), host_ports: HostPorts = NO_HOST_PORTS
+    ) -> None:
+        self.host_ports = host_ports
         self.settings = msgspec.structs.replace(config(BOTH), service_cidrs=SERVICE_CIDRS)
         self.nodes = {f"node{n}": node(n, BOTH) for n in (1, 2)}
         self.agents = {number: self._machine(number, services, slices) for number in (1, 2)}
@@ -127,7 +135,9 @@ class Cluster:
         for pod in (1, 2):
             name = f"node{number}-pod{pod}"
             ips = tuple(str(pod_ip(number, pod, version)) for version in BOTH)
-            attached = await agent.network.add(Attachment(name, name, "default", name, self.namespace(name), requested_ips=ips))
+            ports = self.host_ports.get((number, pod), ())
+            request = Attachment(name, name, "default", name, self.namespace(name), requested_ips=ips, host_ports=ports)
+            attached = await agent.network.add(request)
             assert attached.ips == ips
 
     def _outside(self) -> None:
@@ -139,10 +149,12 @@ class FakeCluster(Cluster):
 
     opener: FakeOpener
 
-    def __init__(self, services: Sequence[Service] = (), slices: Sequence[EndpointSlice] = ()) -> None:
+    def __init__(
+        self, services: Sequence[Service] = (), slices: Sequence[EndpointSlice] = (), host_ports: HostPorts = NO_HOST_PORTS
+    ) -> None:
         self.opener = FakeOpener()
         self.namespaces: dict[str, FakeNamespace] = {}
-        super().__init__(services, slices)
+        super().__init__(services, slices, host_ports)
         self.opener.traffic.segments.append(tuple(End(name, "eth0") for name in ("node1", "node2", "outside")))
 
     def namespace(self, name: str) -> Namespace:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from podplane.services import rules as r
 from podplane.state import nft
+from podplane.state import nft_nat as nat
 from podplane.state.nft import ACCEPT, DROP, GOTO, JUMP, RETURN, Chain, Element, Hook, Rule, Set, Table, Verdict
 from podplane.state.nft_rules import DESTINATION_OFFSET, INVERT, NFPROTO, SOURCE_OFFSET, Row, counter, family, in_network, rule
 from podplane.state.value import IPAddress, Value
@@ -63,7 +64,7 @@ def addresses_match(draw: st.DrawFn) -> Row:
         network = ipaddress.ip_network((draw(st.sampled_from(places(version))), length), strict=False)
         return (*family(version), *in_network(version, offset, network))
     if which == "frontend":
-        return (*family(version), *r.frontend(version), nft.Lookup(set=f"frontends{version}", flags=invert))
+        return (*family(version), *nat.frontend(version), nft.Lookup(set=f"frontends{version}", flags=invert))
     load = nft.Payload(base=1, offset=offset, length=len(ip(NOWHERE[version]).packed))
     name = f"{'addresses' if which == 'set' else 'networks'}{version}"
     return (*family(version), load, nft.Lookup(set=name, flags=invert))
@@ -90,7 +91,7 @@ def other_match(draw: st.DrawFn) -> Row:
         (nft.Meta(key=draw(st.sampled_from((6, 7))), dreg=1), nft.Cmp(op=op, data=link)),
         (nft.Meta(key=3, dreg=1), masked, nft.Cmp(op=op, data=b"\1\0\0\0")),
         (nft.Ct(key=0, dreg=1), nft.Bitwise(length=4, mask=b"\x0a\0\0\0", xor=bytes(4)), nft.Cmp(op=op, data=b"\x08\0\0\0")),
-        (*family(version), *r.was_translated()),
+        (*family(version), *nat.was_translated()),
         (*family(version), *r.went_to(version, f"addresses{version}")),
         (
             *family(version),
@@ -111,14 +112,14 @@ def _set_mark(number: int) -> Row:
 def _client(version: int) -> Row:
     """`ip saddr . th dport`, in registers."""
     return (
-        nft.Payload(base=1, offset=SOURCE_OFFSET[version], length=r.SIZE[version]),
-        nft.Payload(dreg=r.SECOND[version], base=2, offset=2, length=2),
+        nft.Payload(base=1, offset=SOURCE_OFFSET[version], length=nat.SIZE[version]),
+        nft.Payload(dreg=nat.SECOND[version], base=2, offset=2, length=2),
     )
 
 
 def _remember(version: int) -> Row:
     """`update @seen { ip saddr . th dport : meta mark }`."""
-    data = r.THIRD[version]
+    data = nat.THIRD[version]
     update = nft.Dynset(set=f"seen{version}", op=1, data=data, timeout=3_600_000)
     return (*family(version), *_client(version), nft.Meta(key=3, dreg=data), update)
 
@@ -145,7 +146,7 @@ def plain_action(draw: st.DrawFn, later: Sequence[str]) -> Row:
 def rejection(draw: st.DrawFn) -> Row:
     """Refuse, with a reset for TCP only."""
     code = draw(st.sampled_from((0, 1, 2, 3)))
-    reset = (*r.protocol("tcp"), *r.reject_with_reset())
+    reset = (*nat.protocol("tcp"), *r.reject_with_reset())
     own = draw(st.sampled_from((4, 6)))
     icmp = (*family(own), nft.Reject(type=0, code=3 if own == 4 else 4))
     return draw(st.sampled_from([reset, (nft.Reject(type=2, code=code),), icmp]))
@@ -156,18 +157,18 @@ def destination_nat(draw: st.DrawFn) -> Row:
     """To an address, to an address and port, to what a map says of a frontend, or to this machine."""
     version, port = draw(VERSIONS), draw(st.sampled_from(PORTS))
     load = nft.Immediate(dreg=1, data=draw(st.sampled_from(targets(version))).packed)
-    second = r.SECOND[version]
-    to = r.dnat(version)
+    second = nat.SECOND[version]
+    to = nat.dnat(version)
     only = nft.Nat(type=1, family=NFPROTO[version], address=1, address_max=1, flags=1)
     rows: list[Row] = [
         (*family(version), load, only),
         (*family(version), load, nft.Immediate(dreg=second, data=_port(port)), to),
-        (*family(version), *r.frontend(version), nft.Lookup(set=f"to{version}", dreg=1), to),
+        (*family(version), *nat.frontend(version), nft.Lookup(set=f"to{version}", dreg=1), to),
         (*family(version), nft.Numgen(modulus=2, type=1), nft.Lookup(set=f"any{version}", dreg=1), to),
         (nft.Immediate(dreg=1, data=_port(port)), nft.Redirect(port=1, port_max=1, flags=2)),
     ]
     row = draw(st.sampled_from(rows))
-    return (*draw(st.sampled_from((r.protocol("tcp"), r.protocol("udp")))), *row)
+    return (*draw(st.sampled_from((nat.protocol("tcp"), nat.protocol("udp")))), *row)
 
 
 @st.composite
@@ -193,7 +194,7 @@ PASS_ERRORS = (
     rule((nft.Meta(key=16, dreg=1), nft.Cmp(data=b"\1")), r.accept()),
     rule((nft.Meta(key=16, dreg=1), nft.Cmp(data=b"\x3a")), r.accept()),
     rule(
-        r.protocol("tcp"),
+        nat.protocol("tcp"),
         (nft.Payload(base=2, offset=13, length=1), nft.Bitwise(length=1, mask=b"\4", xor=b"\0"), nft.Cmp(op=1, data=b"\0")),
         r.accept(),
     ),

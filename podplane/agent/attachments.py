@@ -83,9 +83,12 @@ class Attachments:
         for request, ips in attached:
             self._addresses.keep(request.id, ips)
             sandboxes.append(self._admit(request, ips))
-        for sandbox in sandboxes:  # once all are known: interfaces of one pod depend on each other
-            self._planner.try_plan(attachment_key(sandbox))
-            fragment = self._ledger.desired.fragment(attachment_key(sandbox))
+        for sandbox in sandboxes:
+            for other in self._planner.keys_of(Sandbox, None, sandbox):
+                self._planner.mark(other)
+            key = attachment_key(sandbox)
+            self._planner.try_plan(key)
+            fragment = self._ledger.desired.fragment(key)
             self._ledger.trust(identity for identity, value in fragment.items() if value.netns)
             await pause()
 
@@ -139,7 +142,7 @@ class Attachments:
         """Plan what depends on an attachment that came (no old) or went (no new), and wait until it is settled."""
         concerned: dict[Identity, None] = {}
         for key in self._planner.keys_of(Sandbox, old, new):
-            changed = self._planner.plan(key)
+            changed = self._planner.plan_now(key)
             concerned |= dict.fromkeys((*self._ledger.desired.fragment(key), *changed))
         self._ledger.retry(concerned)
         return await self._writer.settled(concerned)

@@ -13,10 +13,10 @@ from typing import Any, Generic, TypeVar
 from podplane.agent.keys import Key
 from podplane.agent.peer_plans import PeerPlans
 from podplane.model.config import NetworkConfig
-from podplane.model.objects import Model
+from podplane.model.objects import Model, Node
 from podplane.model.view import Sandbox, View
 from podplane.state.effects import Effect, Plan
-from podplane.state.value import Value
+from podplane.state.value import Fragment, Value
 
 K = TypeVar("K", bound=Key)
 Taken = frozenset[Hashable]
@@ -43,6 +43,8 @@ class Feature(Generic[K]):
     plan: Callable[[View, K, NetworkConfig, Any, Taken], Plan]
     """(view, key, settings, memory, taken): the plan does without the claims in `taken`, which other keys have. It changes nothing in
     memory (but for numbers, of which planning again assigns the same ones): a plan may be given up."""
+    on_node: Callable[[View, Node, NetworkConfig], Fragment] = lambda view, node, settings: {}
+    """(view, own node, settings) → what the feature needs on the node whatever keys it has; part of the plan of `NodeKey`."""
     accept: Callable[[Any, Any], None] = lambda memory, plan: None
     """(memory, plan): the plan is part of the desired state now."""
     tables: frozenset[tuple[str, str]] = frozenset()

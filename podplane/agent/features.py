@@ -10,8 +10,11 @@ from typing import Any
 
 from podplane.agent import service_plans
 from podplane.agent.feature import Feature, Taken, Watch
-from podplane.agent.keys import AdvertisementKey, AttachmentKey, Key, NodeKey, PeerKey, ServiceKey
+from podplane.agent.keys import AdvertisementKey, AttachmentKey, HostPortKey, Key, NodeKey, PeerKey, ServiceKey
 from podplane.agent.peer_plans import PeerPlans
+from podplane.hostports import feature as hostports
+from podplane.hostports import tables as hostport_tables
+from podplane.hostports.feature import HostPortMemory
 from podplane.model.config import UNDERLAY_MAC, NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.service import EndpointSlice, Service
@@ -24,6 +27,7 @@ from podplane.services import announce, tables
 from podplane.services.elements import hairpin
 from podplane.services.feature import ServicesMemory
 from podplane.state.effects import NOTHING, Announce, Plan
+from podplane.state.value import Fragment
 
 ZONE = "topology.kubernetes.io/zone"
 
@@ -84,6 +88,29 @@ def attachment_key(sandbox: Sandbox) -> AttachmentKey:
     return AttachmentKey(f"{sandbox.namespace}/{sandbox.name}", sandbox.container_id, sandbox.ifname, sandbox.uid)
 
 
+def _all_host_ports(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
+    if not _own_node(old, new, view):
+        return ()
+    return [host_port_key(sandbox) for sandbox in view.sandboxes.values() if sandbox.host_ports]
+
+
+def _host_ports(old: Sandbox | None, new: Sandbox | None, view: View) -> Iterable[Key]:
+    """Its own key, and the node's: the table of host ports is there while a pod has one."""
+    sandbox = new or old
+    return (NodeKey(view.node_name), host_port_key(sandbox)) if sandbox and sandbox.host_ports else ()
+
+
+def host_port_key(sandbox: Sandbox) -> HostPortKey:
+    """The key of the host ports of an attachment."""
+    return HostPortKey(f"{sandbox.namespace}/{sandbox.name}", sandbox.container_id, sandbox.ifname, sandbox.uid)
+
+
+def _age(key: HostPortKey, view: View) -> tuple[int]:
+    """The place of an attachment among those of the node, by age. It is asked for only when two pods claim the same port."""
+    ids = list(view.sandboxes)
+    return (ids.index((key.container_id, key.ifname)) if (key.container_id, key.ifname) in view.sandboxes else len(ids),)
+
+
 def _all_services(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
     return map(ServiceKey, tuple(view.services)) if _own_node(old, new, view) else ()
 
@@ -110,11 +137,25 @@ def _advertised(old: Service | None, new: Service | None, view: View) -> Iterabl
 
 
 def _plan_node(view: View, key: NodeKey, config: NetworkConfig, memory: None, taken: Taken) -> Plan:
-    node, routes = view.node, backend(config.backend)
+    """The node's own network, and what every feature needs on it."""
+    node = view.node
     if node is None:
         return NOTHING
-    own = {**nodes.plan(node, config, routes.pod_mtu(node, config)), **bridge.plan(node, config)}
-    return Plan(fragment={**own, **tables.plan(node, config), **routes.plan_node(node, config)})
+    parts = (feature.on_node(view, node, config) for feature in FEATURES)
+    return Plan(fragment={identity: value for part in parts for identity, value in part.items()})
+
+
+def _own_network(view: View, node: Node, config: NetworkConfig) -> Fragment:
+    return nodes.plan(node, config, backend(config.backend).pod_mtu(node, config))
+
+
+def _host_ports_on_node(view: View, node: Node, config: NetworkConfig) -> Fragment:
+    is_used = any(sandbox.host_ports for sandbox in view.sandboxes.values())
+    return hostport_tables.on_node(view.versions, config, is_used=is_used)
+
+
+def _plan_host_ports(view: View, key: HostPortKey, config: NetworkConfig, memory: HostPortMemory, taken: Taken) -> Plan:
+    return hostports.plan(key, view.sandboxes.get((key.container_id, key.ifname)), view.node, memory, taken)
 
 
 def _plan_peer(view: View, key: PeerKey, config: NetworkConfig, memory: PeerPlans, taken: Taken) -> Plan:
@@ -149,13 +190,15 @@ FEATURES: tuple[Feature[Any], ...] = (
         key=NodeKey,
         watches=(Watch(Node, _node),),
         plan=_plan_node,
-        tables=frozenset({nodes.TABLE, bridge.TABLE}),
+        on_node=_own_network,
+        tables=frozenset({nodes.TABLE}),
     ),
     Feature(
         name="routes",
         key=PeerKey,
         watches=(Watch(Node, _peers),),
         plan=_plan_peer,
+        on_node=lambda view, node, config: backend(config.backend).plan_node(node, config),
         memory=lambda shared: shared,
     ),
     Feature(
@@ -163,12 +206,27 @@ FEATURES: tuple[Feature[Any], ...] = (
         key=AttachmentKey,
         watches=(Watch(Node, _all_attachments), Watch(Sandbox, _attachment)),
         plan=_plan_attachment,
+        on_node=lambda view, node, config: bridge.plan(node, config),
+        tables=frozenset({bridge.TABLE}),
+    ),
+    Feature(
+        name="host ports",
+        key=HostPortKey,
+        watches=(Watch(Node, _all_host_ports), Watch(Sandbox, _host_ports)),
+        plan=_plan_host_ports,
+        on_node=_host_ports_on_node,
+        tables=frozenset({hostport_tables.TABLE}),
+        memory=lambda shared: HostPortMemory(),
+        accept=HostPortMemory.accept,
+        after_repair=HostPortMemory.after_repair,
+        precedence=_age,
     ),
     Feature(
         name="services",
         key=ServiceKey,
         watches=(Watch(Node, _all_services), Watch(Service, _service), Watch(EndpointSlice, _slice)),
         plan=service_plans.plan_service,
+        on_node=lambda view, node, config: tables.plan(node, config),
         tables=frozenset({tables.TABLE}),
         memory=lambda shared: ServicesMemory(),
         accept=service_plans.accept,

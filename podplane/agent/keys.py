@@ -44,10 +44,18 @@ class AdvertisementKey(Key, frozen=True):
     kind: ClassVar[str] = "v1/Service"
 
 
-class AttachmentKey(Key, frozen=True):
-    """One interface of one pod sandbox (CNI: CNI_CONTAINERID, CNI_IFNAME)."""
+class PodKey(Key, frozen=True):
+    """Something about one interface of one pod sandbox (CNI: CNI_CONTAINERID, CNI_IFNAME)."""
 
     kind: ClassVar[str] = "v1/Pod"
     container_id: str
     ifname: str
     pod_uid: str
+
+
+class AttachmentKey(PodKey, frozen=True):
+    """The interface itself."""
+
+
+class HostPortKey(PodKey, frozen=True):
+    """The ports of the node that lead to it."""

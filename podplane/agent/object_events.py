@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from podplane.agent.caches import Caches
-from podplane.agent.keys import AttachmentKey, Key, NodeKey, PeerKey
+from podplane.agent.keys import Key, NodeKey, PeerKey, PodKey
 from podplane.agent.planner import NOT_APPLIED
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.events import WARNING, Recorder
@@ -58,7 +58,7 @@ class ObjectEvents:
 
     def _reference(self, key: Key) -> dict[str, str] | None:
         """The metadata of the key's object."""
-        if isinstance(key, AttachmentKey):
+        if isinstance(key, PodKey):
             namespace, _, name = key.path.partition("/")
             return {"name": name, "namespace": namespace, "uid": key.pod_uid}
         cache = self.caches.nodes.objects if isinstance(key, NodeKey | PeerKey) else self.caches.services.objects

@@ -142,6 +142,17 @@ class Planner:
         for _, feature, memory in self._rows.values():
             feature.tidy(memory)
 
+    def plan_now(self, key: Key) -> list[Identity]:
+        """As `plan`, without waiting for `replan`. When the key released something, blocked keys of its type are planned again."""
+        changed = self.plan(key)
+        if self._has_released(changed):
+            for other in [one for one in self._blocked if type(one) is type(key) and one != key]:
+                self.try_plan(other)
+        return changed
+
+    def _has_released(self, changed: Iterable[Identity]) -> bool:
+        return any(identity not in self._ledger.desired for identity in changed)
+
     def try_plan(self, key: Key) -> bool:
         """Plan one key anew; a key that can't be planned is blocked. Was something released that other keys may want?"""
         try:
@@ -152,7 +163,7 @@ class Planner:
             log.exception("plan node=%s key=%s", self._view.node_name, key)
             self._block(key, f"it can't be planned: {error}")
         else:
-            return any(identity not in self._ledger.desired for identity in changed)
+            return self._has_released(changed)
         return False
 
     def plan(self, key: Key) -> list[Identity]:

@@ -25,8 +25,8 @@ from podplane.agent.auditor import EVERYTHING, Auditor, Part, part_of
 from podplane.agent.kernel import Kernel, Monitor, SysctlWatch
 from podplane.kernel.errors import Exists, NotFound, Retry
 from podplane.state.ledger import Ledger, Status
-from podplane.state.network import Sysctl
-from podplane.state.operations import Failure, LinkEvent, Observation, Report
+from podplane.state.network import Link, Neighbour, Route, Rule, Sysctl
+from podplane.state.operations import Failure, LinkEvent, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
 
@@ -135,7 +135,7 @@ class Watcher:
             return
         changes = self._monitor.changes()
         for one in changes.observations:
-            if self._ledger.observe(one.identity, self._of_ours(one)):
+            if self._ledger.observe(one.identity, self._unless_foreign(one.identity, one.value)):
                 self._foreign_change((one.identity,))
             if one.value is None and one.identity[0] == "Link":
                 self._ledger.lose_sysctls(str(one.identity[2]))
@@ -144,10 +144,15 @@ class Watcher:
         for name, event in changes.links.items():
             self._link_changed(name, event)
 
-    def _of_ours(self, observation: Observation) -> Value | None:
-        """What was observed, unless it is somebody else's and in nobody's way."""
-        identity, value = observation
-        return value if value is None or identity in self._ledger.desired or self.ownership.owns(value) else None
+    def _unless_foreign(self, identity: Identity, value: Value | None) -> Value | None:
+        """What is known to be there of podplane's: an object of somebody else in the place of ours means that ours is not there, and
+        one where none is wanted is left alone. (Of a wanted link the door decides, when it is to be changed.)"""
+        match value:
+            case Route() | Neighbour() | Rule() if value.protocol != self.ownership.route_protocol:
+                return None
+            case Link() if identity not in self._ledger.desired and not self.ownership.owns_link(value.name, value.alias):
+                return None
+        return value
 
     def _link_changed(self, name: str, event: LinkEvent) -> None:
         if (netns := self._pods.get(name)) is not None:

@@ -15,36 +15,29 @@ from podplane.state.nft import (
     Immediate,
     Lookup,
     Meta,
-    Nat,
     Numgen,
-    Payload,
     Reject,
     Verdict,
 )
+from podplane.state.nft_nat import FIRST, SECOND, SIZE, THIRD, address, any_bit, dnat, frontend, protocol
 from podplane.state.nft_rules import (
     DESTINATION_OFFSET,
     INVERT,
     META_OIFNAME,
     NAME_SIZE,
-    NETWORK_HEADER,
-    NFPROTO,
     SOURCE_OFFSET,
     Row,
     in_network,
 )
 from podplane.state.value import IPNetwork
 
-TRANSPORT_HEADER, PORT_OFFSET, PORT_SIZE = 2, 2, 2
-META_MARK, META_L4PROTO = 3, 16
-CT_STATE, CT_STATUS = 0, 2
+META_MARK = 3
+CT_STATE = 0
 CT_DESTINATION = {4: 20, 6: 22}
-ESTABLISHED_OR_RELATED, NEW, TRANSLATED = 2 | 4, 8, 1 << 5
-"""NF_CT_STATE_BIT(IP_CT_ESTABLISHED, IP_CT_RELATED), of IP_CT_NEW; IPS_DST_NAT."""
-ORIGINAL, DESTINATION_NAT, RANDOM = 0, 1, 1
-ADDRESS_AND_PORT = 1 | 2
-"""NF_NAT_RANGE_MAP_IPS, NF_NAT_RANGE_PROTO_SPECIFIED."""
+ESTABLISHED_OR_RELATED, NEW = 2 | 4, 8
+"""NF_CT_STATE_BIT(IP_CT_ESTABLISHED, IP_CT_RELATED), of IP_CT_NEW."""
+ORIGINAL, RANDOM = 0, 1
 TCP_RESET, ICMPX, PORT_UNREACHABLE = 1, 2, 1
-PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 CHAIN_BITS = 14
 CHAIN_MASK = (1 << CHAIN_BITS) - 1
 """The lower bits of a mark are the number of the load-balancing chain, or of a member; those above are the group's number."""
@@ -54,26 +47,8 @@ PLAIN_COUNTS = 1 << CHAIN_BITS - 1
 """Up to this many endpoints, the number of a chain without affinity is their count."""
 FRONTENDS, CLUSTER_FRONTENDS = "frontends", "inside"
 """Maps from a frontend to its group: of all, and for clients inside the cluster where theirs is another group."""
-FIRST = 1
-"""The first register."""
-SIZE = {4: 4, 6: 16}
 DYNSET_UPDATE, DYNSET_DELETE = 1, 2
 """NFT_DYNSET_OP_UPDATE, NFT_DYNSET_OP_DELETE."""
-SECOND, THIRD = {4: 9, 6: 2}, {4: 10, 6: 13}
-"""The register behind an address, and the next one."""
-
-
-def _address(version: int, offset: int, register: int = FIRST) -> Payload:
-    return Payload(dreg=register, base=NETWORK_HEADER, offset=offset, length=SIZE[version])
-
-
-def frontend(version: int) -> Row:
-    """`ip daddr . meta l4proto . th dport`, in registers."""
-    return (
-        _address(version, DESTINATION_OFFSET[version]),
-        Meta(key=META_L4PROTO, dreg=SECOND[version]),
-        Payload(dreg=THIRD[version], base=TRANSPORT_HEADER, offset=PORT_OFFSET, length=PORT_SIZE),
-    )
 
 
 def is_frontend(version: int, name: str) -> Row:
@@ -117,7 +92,7 @@ def affinity_key(version: int) -> Row:
     """`ip saddr . meta mark & 0xffffc000`, in registers: the key of `affinity4`."""
     mark = SECOND[version]
     return (
-        _address(version, SOURCE_OFFSET[version]),
+        address(version, SOURCE_OFFSET[version]),
         Meta(key=META_MARK, dreg=mark),
         Bitwise(sreg=mark, dreg=mark, length=4, mask=(~CHAIN_MASK & 0xFFFF_FFFF).to_bytes(4, "little"), xor=bytes(4)),
     )
@@ -161,19 +136,6 @@ def dnat_to_member(version: int, protocol_name: str) -> tuple[Row, ...]:
     return (protocol(protocol_name), load)
 
 
-def dnat(version: int) -> Nat:
-    """`dnat ip to` the address and port in registers, in the form in which the kernel dumps it."""
-    family, port = NFPROTO[version], SECOND[version]
-    return Nat(
-        type=DESTINATION_NAT, family=family, address=FIRST, address_max=FIRST, port=port, port_max=port, flags=ADDRESS_AND_PORT
-    )
-
-
-def protocol(name: str) -> Row:
-    """`meta l4proto tcp`."""
-    return (Meta(key=META_L4PROTO, dreg=FIRST), Cmp(data=bytes((PROTOCOLS[name],))))
-
-
 def by_frontend(version: int, name: str) -> Row:
     """`ip daddr . meta l4proto . th dport vmap @name`."""
     return (*frontend(version), Lookup(set=name, dreg=0))
@@ -181,26 +143,17 @@ def by_frontend(version: int, name: str) -> Row:
 
 def destination_in_set(version: int, name: str) -> Row:
     """`ip daddr @name`."""
-    return (_address(version, DESTINATION_OFFSET[version]), Lookup(set=name))
+    return (address(version, DESTINATION_OFFSET[version]), Lookup(set=name))
 
 
 def is_new() -> Row:
     """`ct state new`."""
-    return (Ct(key=CT_STATE, dreg=FIRST), *_any_bit(NEW))
+    return (Ct(key=CT_STATE, dreg=FIRST), *any_bit(NEW))
 
 
 def is_established() -> Row:
     """`ct state established,related`."""
-    return (Ct(key=CT_STATE, dreg=FIRST), *_any_bit(ESTABLISHED_OR_RELATED))
-
-
-def was_translated() -> Row:
-    """`ct status dnat`."""
-    return (Ct(key=CT_STATUS, dreg=FIRST), *_any_bit(TRANSLATED))
-
-
-def _any_bit(mask: int) -> Row:
-    return (Bitwise(length=4, mask=mask.to_bytes(4, "little"), xor=bytes(4)), Cmp(op=1, data=bytes(4)))
+    return (Ct(key=CT_STATE, dreg=FIRST), *any_bit(ESTABLISHED_OR_RELATED))
 
 
 def went_to(version: int, name: str) -> Row:
@@ -220,18 +173,9 @@ def goes_into(network: IPNetwork) -> Row:
     return in_network(network.version, DESTINATION_OFFSET[network.version], network)
 
 
-def pair_in(version: int, name: str) -> Row:
-    """`ip saddr . ip daddr @name`."""
-    return (
-        _address(version, SOURCE_OFFSET[version]),
-        _address(version, DESTINATION_OFFSET[version], SECOND[version]),
-        Lookup(set=name),
-    )
-
-
 def source_not_in_set(version: int, name: str) -> Row:
     """`ip saddr != @name`."""
-    return (_address(version, SOURCE_OFFSET[version]), Lookup(set=name, flags=INVERT))
+    return (address(version, SOURCE_OFFSET[version]), Lookup(set=name, flags=INVERT))
 
 
 def leaves_not_by(link: str) -> Row:

@@ -27,6 +27,7 @@ from podplane.model.objects import Node
 from podplane.services import rules as r
 from podplane.state.network import Route, Sysctl
 from podplane.state.nft import GOTO, JUMP, Chain, Element, Hook, Rule, Set, Table, Verdict, label
+from podplane.state.nft_nat import PROTOCOLS, pair_in, protocol, was_translated
 from podplane.state.nft_rules import Row, counter, family, masquerade, rule, source_in
 from podplane.state.value import Fragment, IPNetwork, Value, fragment
 
@@ -93,7 +94,7 @@ def load_balancing_chains(version: int, count: int, seconds: int = 0) -> tuple[C
     name, why = f"lb{version}-{chain_suffix(count, seconds)}", f"one of {count}"
     if seconds:
         return _affinity_chains(name, version, count, seconds)
-    choices = (rule(*r.dnat_to_random_endpoint(version, protocol, count), comment=why) for protocol in r.PROTOCOLS)
+    choices = (rule(*r.dnat_to_random_endpoint(version, one, count), comment=why) for one in PROTOCOLS)
     return (_chain(name, (rule(r.clear_chain()), *choices)),)
 
 
@@ -110,7 +111,7 @@ def _affinity_chains(name: str, version: int, count: int, seconds: int) -> tuple
     )
     keep = (
         rule(family(version), r.update_affinity(version, seconds), comment=f"the client keeps its endpoint for {seconds} s"),
-        *(rule(*r.dnat_to_member(version, protocol)) for protocol in r.PROTOCOLS),
+        *(rule(*r.dnat_to_member(version, one)) for one in PROTOCOLS),
     )
     return _chain(kept, keep), _chain(name, rules)
 
@@ -204,10 +205,10 @@ def _base_chains(versions: Iterable[int], config: NetworkConfig) -> Iterator[Cha
     from_pods, from_here = _shortcuts(versions, config)
     refuse = [rule(r.is_established(), r.accept())]
     refuse += [
-        rule(family(v), r.was_translated(), r.went_to(v, name("addresses", v)), r.clear_mark(), r.accept()) for v in versions
+        rule(family(v), was_translated(), r.went_to(v, name("addresses", v)), r.clear_mark(), r.accept()) for v in versions
     ]
     for cidr in cidrs:
-        went = (family(cidr.version), r.was_translated(), r.went_into(cidr))
+        went = (family(cidr.version), was_translated(), r.went_into(cidr))
         refuse.append(rule(*went, r.clear_mark(), r.accept()))
         goes = (family(cidr.version), r.goes_into(cidr), counter())
         refuse += _rejections(goes, "no endpoint, or no Service, at this address and port")
@@ -234,15 +235,15 @@ def _shortcuts(versions: Iterable[int], config: NetworkConfig) -> tuple[list[Rul
 
 def _rejections(match: tuple[Row, ...], why: str) -> list[Rule]:
     """Rules that reject: a reset for TCP, ICMP "port unreachable" for other protocols."""
-    return [rule(*match, r.protocol("tcp"), r.reject_with_reset(), comment=why), rule(*match, r.reject(), comment=why)]
+    return [rule(*match, protocol("tcp"), r.reject_with_reset(), comment=why), rule(*match, r.reject(), comment=why)]
 
 
 def _masquerades(versions: Iterable[int], cidrs: Iterable[IPNetwork], config: NetworkConfig) -> Iterator[Rule]:
     """Rules that masquerade translated connections: of a pod to itself, and from another machine on to another node."""
     for v in versions:
-        itself = (family(v), r.was_translated(), r.pair_in(v, name("hairpin", v)))
+        itself = (family(v), was_translated(), pair_in(v, name("hairpin", v)))
         yield rule(*itself, masquerade(), comment="a pod that reaches itself through its Service")
-        comes = (family(v), r.was_translated(), r.source_not_in_set(v, name("local", v)), r.leaves_not_by(config.bridge))
+        comes = (family(v), was_translated(), r.source_not_in_set(v, name("local", v)), r.leaves_not_by(config.bridge))
         why = "the answer must come back through this node"
         yield rule(*comes, r.went_to(v, name("addresses", v)), masquerade(), comment=why)
         for cidr in cidrs:

@@ -99,6 +99,16 @@ def destination_not_in_set(version: int, name: str) -> Row:
     return (_address(version, DESTINATION_OFFSET[version]), Lookup(set=name, flags=INVERT))
 
 
+def destination_in(network: IPNetwork) -> Row:
+    """`ip daddr 10.96.0.0/16`; after `family`."""
+    return in_network(network.version, DESTINATION_OFFSET[network.version], network)
+
+
+def input_is(name: str) -> Row:
+    """`iifname "cbr0"`."""
+    return (Meta(key=META_IIFNAME, dreg=1), Cmp(data=name.encode().ljust(NAME_SIZE, b"\0")))
+
+
 def output_is(name: str) -> Row:
     """`oifname "eth0"`."""
     return (Meta(key=META_OIFNAME, dreg=1), Cmp(data=name.encode().ljust(NAME_SIZE, b"\0")))

@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import msgspec
 
-from podplane.state.network import Link, Neighbour, Proxy, Route, Rule
-from podplane.state.value import Value
-
 MARK = "podplane"
 """First word of the alias of each link that podplane made."""
 
@@ -42,12 +39,6 @@ class Ownership(msgspec.Struct, frozen=True, kw_only=True):
     def may_name(self, link: str) -> bool:
         """Is this a name that a link of the owner may have? A link of somebody else may have it, too."""
         return link in self.links or any(map(link.startswith, self.link_prefixes))
-
-    def owns(self, value: Value) -> bool:
-        """Does a value of rtnetlink that lies in the place of one of the owner's, or on an own link, carry the owner's marks?"""
-        if isinstance(value, Link):
-            return self.owns_link(value.name, value.alias)
-        return not isinstance(value, Route | Rule | Neighbour | Proxy) or value.protocol == self.route_protocol
 
     def owns_link(self, name: str, alias: str) -> bool:
         """Is the link with this name and alias the owner's?"""

@@ -64,7 +64,7 @@ def _leads_somewhere(walk: Walk, found: NextHop | None) -> Ending | None:
 def martian(walk: Walk) -> str:
     """Why a received packet's addresses are refused; "" when they are not (fib_validate_source, ip6_rcv_core)."""
     packet, namespace = walk.packet, walk.namespace
-    localnet = packet.version == 4 and _interface_set(walk, "route_localnet")
+    localnet = packet.version == 4 and namespace.routes_localnet(walk.link_in)
     if not localnet and (packet.source.is_loopback or packet.destination.is_loopback):
         return "a loopback address from outside"
     if packet.version == 6:

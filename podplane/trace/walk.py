@@ -215,7 +215,11 @@ class Walk:
         self.route = self.namespace.routing.find(packet.destination, packet.source, packet.mark)
         if self.route is None or self.route.kind not in (UNICAST, LOCAL):
             return self.drop(Stage.ROUTE, f"no route to {packet.destination}", self.route.value if self.route else None)
-        return None
+        link = self.route.link
+        is_inside = not packet.source.is_loopback or self.route.kind == LOCAL
+        if packet.version == 6 or is_inside or self.namespace.routes_localnet(link):
+            return None
+        return self.drop(Stage.ROUTE, f"the loopback address {packet.source} may not leave by {link}", self.route.value)
 
     def _own_address(self, context: Context, link: str) -> IPAddress | None:
         """The address of a link for masquerade and redirect."""

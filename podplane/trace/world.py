@@ -76,6 +76,10 @@ class Namespace:
             return self.is_set("net.ipv4.ip_forward") or self.is_set(f"net.ipv4.conf.{link}.forwarding")
         return self.is_set("net.ipv6.conf.all.forwarding")
 
+    def routes_localnet(self, link: str) -> bool:
+        """May packets from and to 127.0.0.0/8 pass a link (route_localnet)?"""
+        return any(self.is_set(f"net.ipv4.conf.{name}.route_localnet") for name in ("all", link))
+
     def filters_bridged(self, version: int) -> bool:
         """Do packets between ports of a bridge pass the hooks of IP (br_netfilter)?"""
         return self.is_set(f"net.bridge.bridge-nf-call-{'iptables' if version == 4 else 'ip6tables'}")

@@ -271,12 +271,11 @@ def test_a_service_that_flaps_a_hundred_times_a_second_disturbs_no_other(
 
     def flap() -> None:
         end, count = time.monotonic() + 2, 0
-        while time.monotonic() < end:
+        while time.monotonic() < end or count <= 100:  # a busy machine needs longer for as many
             selector = {"app": "web"} if count % 2 else {"app": "nobody"}
             api.patch("services", "default", "restless", {"spec": {"selector": selector}})
             count += 1
             time.sleep(0.005)
-        assert count > 100
         api.patch("services", "default", "restless", {"spec": {"selector": {"app": "web"}}})
 
     try:

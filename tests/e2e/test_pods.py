@@ -302,11 +302,11 @@ def test_a_node_is_drained_and_taken_back(kubectl: Kubectl) -> None:
 def test_a_watch_of_all_pods_shows_a_life(kubectl: Kubectl) -> None:
     with kubectl.start("get", "pods", "-A", "-o", "wide", "--watch", "--request-timeout=30s") as watch:
         try:
+            assert watch.stdout and watch.stdout.readline()  # it has listed: what comes now is watched
             make(kubectl, "Pod", "lives", {"terminationGracePeriodSeconds": 1, "containers": [shell("exec sleep 1000")]})
             kubectl("wait", READY, "pod/lives", "--timeout=20s")
             kubectl("delete", "pod", "lives", "--wait=false")
             states: list[str] = []
-            assert watch.stdout
             while "Terminating" not in states:
                 words = watch.stdout.readline().split()
                 states += [words[3]] if words[1] == "lives" else []

@@ -197,3 +197,24 @@ def test_a_link_is_set_down_and_up() -> None:
             assert (",UP" in (shown := ip("link show eth0"))) is up, shown
 
     play(story)
+
+
+def test_what_others_make_while_an_agent_runs_stays_as_it_is() -> None:
+    """Notifications tell the agent of it, and it is none of podplane's, whatever its name is."""
+    made = {
+        "neighbour add 192.168.1.77 lladdr 02:00:00:00:00:77 dev eth0 nud permanent": "192.168.1.77 dev eth0 lladdr 02:00",
+        "route add 10.9.0.0/16 via 192.168.1.11": "10.9.0.0/16 via 192.168.1.11 dev eth0",
+        "rule add priority 7 to 10.9.0.0/16 lookup main": "7:\tfrom all to 10.9.0.0/16 lookup main",
+        "link add pp0123456789ab type bridge": ": pp0123456789ab: ",
+    }
+
+    async def story(machine: Machine) -> None:
+        for words in made:
+            ip(words)
+        foreign.delete_route(machine, "10.244.2.0/24")  # when that is repaired, the notifications before it have been read
+        await machine.is_repaired_and_told("route")
+        await machine.agent.poll()
+        there = "".join(map(ip, ("neighbour show", "route show", "rule show", "-o link show")))
+        assert not [text for text in made.values() if text not in there], there
+
+    play(story)

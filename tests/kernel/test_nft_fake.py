@@ -119,7 +119,7 @@ def outcome(report: Report) -> dict[object, str]:
     return applied | {i: "refused" if i[0] == "nft chain" else kind for i, kind in refused.items()}
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, derandomize=True, database=None)
 @given(batches())
 def test_the_fake_does_what_the_kernel_does(rows: list[list[Operation]]) -> None:
     real, opener = Kernel(CurrentNamespace(), KernelOpener()), FakeOpener()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from podplane.kernel.door import Kernel, KernelOpener
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
 from podplane.model.service import EndpointSlice, Service, ServicePort
+from podplane.model.view import HostPort
 from podplane.state.network import Address, Link, Peer, Route, Sysctl
 from podplane.state.nft import Table
 from podplane.state.operations import Operation
@@ -22,7 +23,19 @@ from podplane.trace.memory import Memory
 from podplane.trace.packet import ACK, Packet
 from podplane.trace.trace import Delivered, Trace
 from podplane.trace.world import World, of
-from tests.fake_cluster import Cluster, FakeCluster, endpoints, node_ip, outside_ip, pod_ip, service, uplink, uplink_mac
+from tests.fake_cluster import (
+    NO_HOST_PORTS,
+    Cluster,
+    FakeCluster,
+    HostPorts,
+    endpoints,
+    node_ip,
+    outside_ip,
+    pod_ip,
+    service,
+    uplink,
+    uplink_mac,
+)
 from tests.kernel.packets import NOTHING, PORTS, Seen, Sockets, expected, flush_conntrack, next_port
 from tests.rulesets import LEFT, NOWHERE, PLACE, RIGHT, packets, rulesets
 
@@ -146,12 +159,14 @@ class RealCluster(Cluster):
 
     opener = KernelOpener()
 
-    def __init__(self, services: Sequence[Service], slices: Sequence[EndpointSlice]) -> None:
+    def __init__(
+        self, services: Sequence[Service], slices: Sequence[EndpointSlice], host_ports: HostPorts = NO_HOST_PORTS
+    ) -> None:
         self.namespaces: dict[str, Namespace] = {"node1": CurrentNamespace()}
         self._workers = Workers(1)
         self._network = self.namespace("network")
         self._apply(Kernel(self._network, self.opener), [Link(name="br", kind="bridge")])
-        super().__init__(services, slices)
+        super().__init__(services, slices, host_ports)
 
     @staticmethod
     def _apply(kernel: Kernel, values: list[Value]) -> None:
@@ -223,6 +238,61 @@ def test_the_evaluator_and_the_kernel_agree_on_the_plans_of_real_nodes() -> None
 
     @GENERATED
     @given(st.lists(cluster_packets(), min_size=4, max_size=4))
+    def check(sent: list[tuple[str, Packet]]) -> None:
+        nonlocal memory
+        for netns, packet in sent:
+            memory = agrees(sockets, world, netns, packet, memory)
+
+    check()
+
+
+HOST_PORTS: HostPorts = {
+    (1, 1): (HostPort(81, 80), HostPort(81, 80, "UDP"), HostPort(30080, 81)),
+    (1, 2): (
+        HostPort(8080, 80, "TCP", str(node_ip(1, 4))),
+        HostPort(8080, 81, "TCP", "127.0.0.1"),
+        HostPort(8080, 8080, "UDP"),
+    ),
+    (2, 2): (HostPort(80, 8080), HostPort(81, 81, "TCP", str(node_ip(2, 6))), HostPort(81, 80, "UDP", str(outside_ip(4)))),
+}
+LOOPBACK = {4: ipaddress.ip_address("127.0.0.1"), 6: ipaddress.ip_address("::1")}
+GATEWAY = {4: "10.244.{}.1", 6: "fd00:10:244:{}::1"}
+
+
+@st.composite
+def host_port_packets(draw: st.DrawFn) -> tuple[str, Packet]:
+    """Of a pod, a node or the machine outside, to addresses of the nodes; nodes send to their own, loopback's too."""
+    version = draw(st.sampled_from((4, 6)))
+    number, sender = draw(st.integers(1, 2)), draw(st.sampled_from(("node1", "node2", "outside", "pod", "pod")))
+    gateway = ipaddress.ip_address(GATEWAY[version].format(number))
+    destination = draw(st.sampled_from((node_ip(number, version), node_ip(number, version), gateway)))
+    if sender == "pod":
+        n, k = draw(st.sampled_from(((1, 1), (1, 2), (2, 1), (2, 2))))
+        sender, source = f"node{n}-pod{k}", pod_ip(n, k, version)
+    elif sender == "outside":
+        source, destination = outside_ip(version), node_ip(number, version)
+    elif sender == f"node{number}":
+        destination = draw(st.sampled_from((destination, LOOPBACK[version])))
+        source = LOOPBACK[version] if destination == LOOPBACK[version] else node_ip(number, version)
+    else:
+        source, destination = node_ip(3 - number, version), node_ip(number, version)
+    return sender, Packet(
+        source=source,
+        destination=destination,
+        protocol=draw(st.sampled_from(("tcp", "tcp", "udp"))),
+        destination_port=draw(st.sampled_from(PORTS)),
+    )
+
+
+def test_the_evaluator_and_the_kernel_agree_on_host_ports() -> None:
+    """As above, with host ports beside Services."""
+    real, fake = RealCluster(SERVICES, SLICES, HOST_PORTS), FakeCluster(SERVICES, SLICES, HOST_PORTS)
+    world = fake.opener.traffic.world()
+    sockets = Sockets({name: place for name, place in real.namespaces.items() if name != "network"})
+    memory = Memory()
+
+    @GENERATED
+    @given(st.lists(host_port_packets(), min_size=4, max_size=4))
     def check(sent: list[tuple[str, Packet]]) -> None:
         nonlocal memory
         for netns, packet in sent:

@@ -52,10 +52,22 @@ def everything(socket: Socket) -> dict[Identity, Value]:
 
 
 def owned_proxies(socket: Socket, owner: Ownership) -> dict[Identity, Value]:
-    """The proxies with the protocol of this owner: three small dumps."""
-    names = dict(map(decode.link_name, list_links(socket)))
-    found = (value for family in FAMILIES for value in _proxies(socket, family, names) if value is not None)
-    return {value.identity: value for value in found if has_protocol(value, owner.route_protocol)}
+    """The proxies with the protocol of this owner. Two small dumps; of links, only those are asked for that have proxies."""
+    rows = [payload for family in FAMILIES for payload in _proxy_rows(socket, family)]
+    known = {index: _name(socket, index) for index in {c.NEIGHBOUR.unpack_from(payload)[1] for payload in rows}}
+    names = {index: name for index, name in known.items() if name}
+    found = (decode.proxy(payload, names) for payload in rows)
+    return {value.identity: value for value in found if value is not None and has_protocol(value, owner.route_protocol)}
+
+
+def _name(socket: Socket, index: int) -> str:
+    """The name of a link; "" when it is gone."""
+    query = c.LINK.pack(0, 0, index, 0, 0) + encode.without_statistics()
+    try:
+        ((_, payload),) = socket.dump(c.RTM_GETLINK, query, flags=0)
+    except OSError:
+        return ""
+    return decode.link_name(payload)[1]
 
 
 def has_protocol(value: Value, protocol: int) -> bool:
@@ -86,8 +98,11 @@ def _neighbours(socket: Socket, family: int, names: dict[int, str]) -> list[Valu
 
 
 def _proxies(socket: Socket, family: int, names: dict[int, str]) -> list[Value | None]:
-    query = c.NEIGHBOUR.pack(family, 0, 0, c.NTF_PROXY, 0)
-    return [decode.proxy(p, names) for p in _dump(socket, c.RTM_GETNEIGH, query)]
+    return [decode.proxy(p, names) for p in _proxy_rows(socket, family)]
+
+
+def _proxy_rows(socket: Socket, family: int) -> list[bytes]:
+    return _dump(socket, c.RTM_GETNEIGH, c.NEIGHBOUR.pack(family, 0, 0, c.NTF_PROXY, 0))
 
 
 def _dump(socket: Socket, kind: int, query: bytes) -> list[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from podplane.kernel.door import Kernel, KernelOpener
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import foreign
+from podplane.kernel.sysctl import path_of
 from podplane.lab.faults.table import FaultError
 from podplane.model.config import NetworkConfig
 from podplane.state.network import Address, Link, Neighbour, Route
@@ -112,9 +114,7 @@ def change_sysctl(place: Place, argument: str) -> str:
     wanted = dict(sorted(place.sysctls.items()))
     name, value = _chosen(place, "sysctl", wanted, argument or (SYSCTL if SYSCTL in wanted else ""))
     other = "1" if value == "0" else "0"
-    refused = KernelOpener().sysctls(place.namespace).set({name: other})
-    if refused:
-        raise FaultError(str(refused[name]))
+    place.namespace.run(Path(path_of(name)).write_text, other)  # not read back: the agent may have repaired it already
     return f"On {place.name}, the sysctl {name} was changed from {value} to {other}."
 
 

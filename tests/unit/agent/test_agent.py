@@ -17,6 +17,7 @@ from podplane.kernel.door import Kernel
 from podplane.kernel.fakes.world import FakeNamespace
 from podplane.model.objects import NodeSpec
 from podplane.model.service import EndpointSlice, Service
+from podplane.model.view import HostPort
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
 from tests.plans import node
@@ -263,6 +264,13 @@ EVENTS = st.lists(
     max_size=20,
 )
 
+HOST_PORTS = {
+    1: (HostPort(8080, 80), HostPort(53, 53, "UDP")),
+    2: (HostPort(8080, 80), HostPort(8080, 80, "TCP", "127.0.0.1")),
+    3: (HostPort(8080, 80), HostPort(53, 53, "UDP"), HostPort(8083, 80)),
+}
+"""Pods want the same ports: who is attached first has them."""
+
 
 @given(EVENTS)
 @settings(deadline=None, max_examples=60)
@@ -282,7 +290,7 @@ async def _play(events: list[tuple[str, int, tuple[int, ...]]]) -> None:
             rig.remove(node(number, DUAL))
         elif kind == "add" and number not in pods:
             pods[number] = rig.opener.namespace()
-            await rig.agent.network.add(rig.attachment(f"p{number}", pods[number]))
+            await rig.agent.network.add(rig.attachment(f"p{number}", pods[number], host_ports=HOST_PORTS[number]))
         elif kind == "delete" and number in pods:
             await rig.agent.network.delete(rig.attachment(f"p{number}", pods.pop(number)))
         elif kind == "serve":

@@ -109,7 +109,7 @@ async def test_a_second_interface_of_a_pod_is_an_attachment_of_its_own() -> None
     assert_nothing_is_left(rig)
 
 
-async def test_the_default_routes_of_a_pod_are_those_of_the_interface_with_the_least_name_after_a_restart_too() -> None:
+async def test_the_default_routes_of_a_pod_are_those_of_the_interface_with_the_least_name() -> None:
     rig = await started()
     pod = rig.opener.namespace()
     first, second = rig.attachment("a", pod, ifname="net1"), rig.attachment("a", pod)

@@ -1,0 +1,93 @@
+"""The host ports of one pod interface on one node: which ports it claims, and where each of them leads. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from podplane.model.view import HostPort, Sandbox
+from podplane.state.conntrack import Target
+from podplane.state.nft import label
+from podplane.state.nft_nat import PROTOCOLS
+from podplane.state.value import IPAddress
+
+CONNECTIONLESS = ("udp", "sctp")
+"""Protocols whose tracked connections outlive the pod: their end is not seen, or seen late."""
+
+
+class HostPortClaim(msgspec.Struct, frozen=True):
+    """A port of the node that only one pod can have. Without `ip` it is the port of all the node's addresses of an IP version.
+
+    A claim of one address and a claim of all addresses don't exclude each other: the one address leads to the pod that names it.
+    """
+
+    version: int
+    protocol: str
+    port: int
+    ip: IPAddress | None = None
+
+    def __str__(self) -> str:
+        return f"host port {self.port}/{self.protocol} of {self.ip or f'all IPv{self.version} addresses'}"
+
+
+class HostPortTable(msgspec.Struct, frozen=True):
+    """What one pod interface has: where each of its ports leads. `name` is for comments.
+
+    `unserved` says in words what the pod asks for in vain.
+    """
+
+    name: str = ""
+    targets: Mapping[HostPortClaim, Target] = {}
+    unserved: tuple[str, ...] = ()
+
+
+def resolve(sandbox: Sandbox, versions: tuple[int, ...]) -> HostPortTable:
+    """The host ports of a pod interface on a node with these IP versions. Of two equal ports of one pod the first counts."""
+    ips: dict[int, IPAddress] = {}
+    for ip in map(ipaddress.ip_address, sandbox.ips):
+        if ip.version in versions:
+            ips.setdefault(ip.version, ip)
+    targets: dict[HostPortClaim, Target] = {}
+    unserved: list[str] = []
+    for port in sandbox.host_ports:
+        try:
+            claims = list(_claims(port, ips))
+        except ValueError as error:
+            unserved.append(f"host port {port.host_port}/{port.protocol.lower()} is not served: {error}")
+            continue
+        for claim in claims:
+            targets.setdefault(claim, Target(ips[claim.version], port.container_port))
+    return HostPortTable(label("pod", f"{sandbox.namespace}/{sandbox.name}"), targets, tuple(unserved))
+
+
+def _claims(port: HostPort, ips: Mapping[int, IPAddress]) -> Iterator[HostPortClaim]:
+    """A claim for each IP version in which the port is served. ValueError when it can't be served at all."""
+    protocol = port.protocol.lower()
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"{port.protocol} is none of TCP, UDP, SCTP")
+    if not port.host_ip:
+        yield from (HostPortClaim(version, protocol, port.host_port) for version in ips)
+        return
+    ip = _address(port.host_ip)
+    if ip.version not in ips:
+        raise ValueError(f"hostIP is {ip}, and the pod has no IPv{ip.version} address")
+    yield HostPortClaim(ip.version, protocol, port.host_port, None if ip.is_unspecified else ip)
+
+
+def _address(text: str) -> IPAddress:
+    try:
+        ip = ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f"hostIP {text!r} is no IP address") from None
+    if ip.version == 6 and (ip.is_loopback or ip.scope_id):
+        raise ValueError(f"hostIP is {ip}, which is good on one interface only: the kernel can't lead it to a pod")
+    return ip
+
+
+def without(table: HostPortTable, taken: frozenset[object]) -> HostPortTable:
+    """The table without the claims that other pods have; everything else of it is served."""
+    if not taken:
+        return table
+    return msgspec.structs.replace(table, targets={c: t for c, t in table.targets.items() if c not in taken})

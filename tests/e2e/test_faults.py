@@ -1,0 +1,141 @@
+"""`podplane fault`: what goes wrong is seen, repaired where podplane can, and undone with --clear."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Kubectl, Podplane
+from tests.e2e.test_load_balancer import service, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("faults")]
+SECONDS = 60
+NETWORK = "ip -o route; ip -o -6 route; ip -o address show eth0; ip -o address show cbr0; ip -o neighbour show nud permanent"
+
+
+def network(lab: Podplane, node: str) -> list[str]:
+    """Routes, addresses and permanent neighbours of a node, without link-local ones and indexes of links."""
+    lines = lab.on_node(node, NETWORK).splitlines()
+    return sorted(re.sub(r"^\d+: | (expires|metric) \S+", "", line).strip() for line in lines if "fe80" not in line)
+
+
+def node_of(kubectl: Kubectl, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(kubectl("get", "node", name, "-o", "json"))
+    return found
+
+
+def repairs(kubectl: Kubectl, node: str) -> str:
+    """The events about repairs on a node."""
+    selector = f"--field-selector=involvedObject.name={node},reason=Repaired"
+    return kubectl("get", "events", selector, "-o", "jsonpath={.items[*].message}")
+
+
+@pytest.mark.parametrize(
+    ("option", "done", "kind"),
+    [
+        (("--flush-nftables",), "all nf_tables were flushed", r"nft sets, 2 nft tables"),
+        (("--add-rule",), "a rule with a quota was appended to the chain podplane-", r"repaired: 1 nft chain"),
+        (("--delete-route", "10.244.3.0/24"), "the route to 10.244.3.0/24 was deleted", r"repaired: 1 route"),
+        (("--delete-link", "echo-node2-1"), "of pod default/echo-node2-1 was deleted", r"repaired: .*\d links?"),
+        (("--delete-neighbour", "192.168.1.12"), "the neighbour 192.168.1.12 on eth0 was deleted", r"repaired: 1 neighbour"),
+        (("--delete-address",), "of cbr0 was deleted", r"repaired: 1 address"),
+        (("--change-sysctl", "net.ipv4.ip_forward"), "net.ipv4.ip_forward was changed from 1 to 0", r"repaired: 1 sysctl"),
+    ],
+)
+def test_what_a_foreign_hand_does_is_repaired(
+    lab: Podplane, kubectl: Kubectl, option: tuple[str, ...], done: str, kind: str
+) -> None:
+    before = network(lab, "node2")
+    said = lab("fault", "node2", *option).stdout
+    assert said.startswith("On node2, ") and done in said and "kubectl describe node node2" in said
+    until(lambda: re.search(kind, repairs(kubectl, "node2")), SECONDS)
+    until(lambda: network(lab, "node2") == before, SECONDS)
+    assert lab.on_node("node2", "cat /proc/sys/net/ipv4/ip_forward").strip() == "1"
+    peer = kubectl("get", "pod", "echo-node3-1", "-o", "jsonpath={.status.podIP}")
+    until(
+        lambda: lab("exec", "echo-node2-1", "--", "curl", "-sS", "-m", "2", f"http://{peer}:8080/", code=None).stdout, SECONDS
+    )
+
+
+def test_the_uplink_goes_down_and_comes_up(lab: Podplane) -> None:
+    before = network(lab, "node1")
+    assert "eth0 was set down" in lab("fault", "node1", "--uplink-down").stdout
+    assert "Active on node1: uplink-down since " in lab("fault", "node1").stdout
+    assert lab("fault", "node1", "--uplink-down", code=2).stderr == (
+        "podplane: uplink-down is active on node1 already: clear it first\n"
+    )
+    assert (
+        lab("fault", "node1", "--uplink-remade", code=2).stderr == "podplane: uplink-down is active on node1: clear it first\n"
+    )
+    assert not any("dev eth0" in line and "via" in line for line in network(lab, "node1"))
+    assert "eth0 was set up" in lab("fault", "node1", "--clear").stdout
+    until(lambda: network(lab, "node1") == before, SECONDS)
+    assert "Active on node1: none." in lab("fault", "node1").stdout
+    lab("check")
+
+
+def test_the_uplink_is_another_interface(lab: Podplane) -> None:
+    before, index = network(lab, "node1"), lab.on_node("node1", "ip -o link show eth0").partition(":")[0]
+    assert "eth0 was deleted and made again" in lab("fault", "node1", "--uplink-remade").stdout
+    until(lambda: network(lab, "node1") == before, SECONDS)
+    assert lab.on_node("node1", "ip -o link show eth0").partition(":")[0] != index
+    lab("check")
+
+
+def test_a_node_that_is_cut_from_the_api_learns_what_changed_when_it_is_back(lab: Podplane, kubectl: Kubectl) -> None:
+    """Its tables and its pods stay as they were; the other nodes go on."""
+    lab.on_node("node3", "true")  # the pod that this is asked from starts before
+    assert lab("fault", "node3", "--cut-api").stdout.startswith("node3 can't reach the API, until `--clear`.")
+    try:
+        refused = lab("fault", "node3", "--restart-agent", code=2).stderr
+        assert refused == "podplane: cut-api is active on node3: clear it first\n"
+        kubectl("create", "-f", "-", stdin=json.dumps(service("late", selector={"run": "echo"})))
+        kubectl("run", "late", "--image=host/sleep", "--overrides", json.dumps(on("node3")), "--command", "--", "sleep", "100")
+        address = kubectl("get", "service", "late", "-o", "jsonpath={.spec.clusterIP}")
+
+        def serves(node: str) -> bool:
+            """Does the node know the Service?"""
+            return "echo-node" in lab.on_node(node, f"curl -sS -m 2 http://{address}/ 2>&1 || true")
+
+        until(lambda: serves("node1") and serves("node2"), SECONDS)
+        assert not serves("node3")
+        assert json.loads(kubectl("get", "pod", "late", "-o", "json"))["status"]["phase"] == "Pending"
+        peer = kubectl("get", "pod", "echo-node3-1", "-o", "jsonpath={.status.podIP}")
+        assert lab("exec", "echo-node1-1", "--", "curl", "-sS", "-m", "5", f"http://{peer}:8080/").stdout
+        assert lab("fault", "node3", "--clear").stdout == "node3 reaches the API again.\n"
+        until(lambda: serves("node3"), SECONDS)
+        kubectl("wait", "--for=condition=Ready", "pod/late", f"--timeout={SECONDS - 5}s")
+    finally:
+        lab("fault", "node3", "--clear")
+        kubectl("delete", "service,pod", "late", "--ignore-not-found", "--now")
+
+
+def on(node: str) -> dict[str, Any]:
+    """What makes `kubectl run` run a pod on a node."""
+    return {"spec": {"nodeName": node}}
+
+
+def test_faults_are_listed_and_wrong_ones_refused_in_one_line(lab: Podplane) -> None:
+    said = lab("fault", "node1").stdout
+    assert "--cut-api [DURATION]" in said and "--uplink-remade" in said
+    for words, why in (
+        (("node1", "--uplink-down", "--clear"), "one thing at a time: write one option"),
+        (("node1", "--cut-api", "soon"), "'soon' is no duration: write 90s, 2m or 1h, after the name of the node"),
+        (("node9", "--cut-api"), "there is no node 'node9': this lab has node1, node2, node3"),
+        (("node1", "--delete-link", "nobody"), "node1 has no link of pod default/nobody: there is default/echo-node1-"),
+    ):
+        assert lab("fault", *words, code=2).stderr.startswith(f"podplane: {why}")
+    assert lab("fault", "node1", "--clear").stdout == "No fault is active on node1.\n"
+
+
+def test_pods_that_go_are_no_foreign_changes(lab: Podplane, kubectl: Kubectl) -> None:
+    before = repairs(kubectl, "node1")
+    for name in ("goes-1", "goes-2"):
+        lab("run", name, "--node", "node1")
+        lab("delete", "pod", name)
+    lab("fault", "node1", "--change-sysctl")  # whatever there is to tell comes in order
+    until(lambda: "1 sysctl" in repairs(kubectl, "node1"), SECONDS)
+    assert re.findall(r"repaired: .*link", repairs(kubectl, "node1")) == re.findall(r"repaired: .*link", before)
