@@ -16,6 +16,7 @@ from typing import Any
 
 from podplane.agent.agent import Agent
 from podplane.agent.caches import Caches
+from podplane.agent.settings import Settings
 from podplane.cni.network import Attachment
 from podplane.kernel import netlink
 from podplane.kernel.door import Kernel, KernelOpener
@@ -27,7 +28,7 @@ from podplane.model.service import EndpointSlice, Service
 from podplane.state.value import Value, fragment
 
 NAME = "node1"
-CONFIG = NetworkConfig(cluster_cidrs=("10.128.0.0/9",), service_cidrs=("10.96.0.0/12",))
+SETTINGS = Settings(network=NetworkConfig(cluster_cidrs=("10.128.0.0/9",), service_cidrs=("10.96.0.0/12",)))
 Attached = tuple[Attachment, tuple[str, ...]]
 
 
@@ -56,7 +57,7 @@ class OneAgent:
     def __init__(self, kernel: Kernel | None = None) -> None:
         self.kernel = kernel or real_kernel()
         self._caches = Caches()
-        self._agent = Agent(NAME, CONFIG, self.kernel, self._caches)
+        self._agent = Agent(NAME, SETTINGS, self.kernel, self._caches)
 
     async def start(self, cluster: Cluster) -> bool:
         """Make the kernel agree with the cluster; was there anything to write?"""

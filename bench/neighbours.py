@@ -34,6 +34,7 @@ from podplane.model.config import NetworkConfig
 from podplane.model.objects import Metadata, Node, NodeSpec
 from podplane.model.view import Sandbox, View
 from podplane.nodes import plan as nodes
+from podplane.nodes.settings import NodeSettings
 from podplane.pods import bridge
 from podplane.pods import plan as pods
 from podplane.state.operations import diff
@@ -89,7 +90,7 @@ class NodeWorld:
         self._node = Node(metadata=Metadata(name=f"node{number}"), spec=NodeSpec(pod_cidrs=blocks))
         self._namespace = NetworkNamespace.create(workers)
         self._kernel = Kernel(self._namespace, KernelOpener())
-        self._apply({**nodes.plan(self._node, CONFIG), **bridge.plan(self._node, CONFIG)})
+        self._apply({**nodes.plan(self._node, CONFIG, NodeSettings()), **bridge.plan(self._node, CONFIG)})
         self._pods: list[tuple[NetworkNamespace, tuple[str, ...]]] = []
         self.seconds: list[float] = []
         for index in range(pod_count):

@@ -18,7 +18,7 @@ from statistics import median
 
 import msgspec
 
-from bench.agents import CONFIG, NAME, Cluster, OneAgent, cancelled, make_uplink, node, pod
+from bench.agents import NAME, SETTINGS, Cluster, OneAgent, cancelled, make_uplink, node, pod
 from bench.common import Row
 from bench.services import ENDPOINTS, endpoints, measured, service
 from podplane.agent.agent import ownership
@@ -67,8 +67,8 @@ class Here:
     sysctls: Mapping[str, str]
     name: str = NAME
     namespace: Namespace = field(default_factory=CurrentNamespace)
-    ownership: Ownership = field(default_factory=lambda: ownership(CONFIG))
-    config: NetworkConfig = CONFIG
+    ownership: Ownership = field(default_factory=lambda: ownership(SETTINGS.network))
+    config: NetworkConfig = SETTINGS.network
 
     def objects(self, *tables: tuple[str, str]) -> dict[Identity, Value]:
         """What the kernel holds of podplane now: all but nf_tables, and of those these tables."""

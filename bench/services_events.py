@@ -17,7 +17,7 @@ from statistics import quantiles
 
 import msgspec
 
-from bench.agents import CONFIG, Cluster, OneAgent, cancelled, make_uplink
+from bench.agents import SETTINGS, Cluster, OneAgent, cancelled, make_uplink
 from bench.common import Row
 from bench.judging import PYTHON
 from bench.services import ENDPOINTS, SERVICES, endpoints, measured, service
@@ -77,7 +77,7 @@ async def measure(size: int, events: int, idle: int) -> dict[str, float]:
     """All of it, one after the other."""
     store = Store(":memory:")
     tokens = Tokens({TOKEN: identity.admin()}, b"k" * 32, store)
-    cluster = [ipaddress.ip_network(cidr) for cidr in CONFIG.cluster_cidrs]
+    cluster = [ipaddress.ip_network(cidr) for cidr in SETTINGS.network.cluster_cidrs]
     api = ApiServer(store, Admission(store, cluster), tokens)
     api.bootstrap()
     client = Client(api.call, TOKEN)

@@ -26,7 +26,7 @@ from podplane.state.value import IPAddress, Value
 from podplane.trace.packet import Packet
 from podplane.trace.trace import Trace
 from podplane.trace.world import End
-from tests.plans import UNDERLAY, config, node
+from tests.plans import UNDERLAY, agent_settings, node
 from tests.unit.agent.rig import caches_of
 
 BOTH = (4, 6)
@@ -105,7 +105,7 @@ class Cluster:
         self, services: Sequence[Service] = (), slices: Sequence[EndpointSlice] = (), host_ports: HostPorts = NO_HOST_PORTS
     ) -> None:
         self.host_ports = host_ports
-        self.settings = msgspec.structs.replace(config(BOTH), service_cidrs=SERVICE_CIDRS)
+        self.settings = agent_settings(BOTH, service_cidrs=SERVICE_CIDRS)
         self.nodes = {f"node{n}": node(n, BOTH) for n in (1, 2)}
         self.agents = {number: self._machine(number, services, slices) for number in (1, 2)}
         self._outside()

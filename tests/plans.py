@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from podplane.agent.settings import Settings
 from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import Namespace
 from podplane.model.config import ROUTE_PROTOCOL, UNDERLAY_MAC, NetworkConfig
 from podplane.model.objects import Metadata, Node, NodeAddress, NodeSpec, NodeStatus
 from podplane.model.view import Sandbox, View
 from podplane.nodes import plan as nodes
+from podplane.nodes.settings import NodeSettings
 from podplane.pods import bridge
 from podplane.pods import plan as pods
 from podplane.routes import host_gw
@@ -39,9 +43,18 @@ def node(number: int, versions: tuple[int, ...]) -> Node:
 
 
 def config(versions: tuple[int, ...]) -> NetworkConfig:
-    """The settings."""
-    excluded = tuple(c for c in ("198.51.100.0/24",) if 4 in versions)
-    return NetworkConfig(cluster_cidrs=tuple(CLUSTER[v] for v in versions), masquerade_exclude=excluded)
+    """The settings that all features share."""
+    return NetworkConfig(cluster_cidrs=tuple(CLUSTER[v] for v in versions))
+
+
+def node_settings(versions: tuple[int, ...]) -> NodeSettings:
+    """Those of a node's own network."""
+    return NodeSettings(masquerade_exclude=tuple(c for c in ("198.51.100.0/24",) if 4 in versions))
+
+
+def agent_settings(versions: tuple[int, ...], **network: object) -> Settings:
+    """Those of an agent; fields of the shared ones by name."""
+    return Settings(network=msgspec.structs.replace(config(versions), **network), nodes=node_settings(versions))
 
 
 def sandbox(number: int, versions: tuple[int, ...]) -> Sandbox:
@@ -62,10 +75,10 @@ def uplink(versions: tuple[int, ...]) -> dict[Identity, Value]:
 
 def wanted(versions: tuple[int, ...], pod_count: int = 2) -> dict[Identity, Value]:
     """Everything that node1 wants."""
-    own, peer, settings = node(1, versions), node(2, versions), config(versions)
+    own, peer, settings, more = node(1, versions), node(2, versions), config(versions), node_settings(versions)
     view = View("node1", {"node1": own, "node2": peer})
-    result = {**nodes.plan(own, settings), **bridge.plan(own, settings)}
-    result |= {**nodes.peer_plan(peer, versions, settings), **host_gw.plan(peer, settings)}
+    result = {**nodes.plan(own, settings, more), **bridge.plan(own, settings)}
+    result |= {**nodes.peer_plan(peer, versions, more), **host_gw.plan(peer, settings)}
     for number in range(1, pod_count + 1):
         result |= pods.plan(sandbox(number, versions), view, settings)
     return result

@@ -27,6 +27,7 @@ from podplane.agent.keys import AdvertisementKey, Key, NodeKey, ServiceKey
 from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import NOT_APPLIED, REPAIRED, Planner, RecordEvent
+from podplane.agent.settings import Settings
 from podplane.agent.watcher import CONTRADICTIONS, POLL_SECONDS, Watcher
 from podplane.agent.writer import Writer
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
@@ -73,7 +74,7 @@ class Agent:
     def __init__(
         self,
         node_name: str,
-        config: NetworkConfig,
+        settings: Settings,
         kernel: Kernel,
         caches: Caches,
         *,
@@ -82,9 +83,10 @@ class Agent:
         record_event: RecordEvent = _no_events,
         link_changed: Callable[[str, LinkEvent], None] = lambda name, event: None,
     ) -> None:
-        if config.bridge_family and not kernel.has_bridge_family():
-            config = msgspec.structs.replace(config, bridge_family=False)
-        self.config = config
+        if settings.network.bridge_family and not kernel.has_bridge_family():
+            network = msgspec.structs.replace(settings.network, bridge_family=False)
+            settings = msgspec.structs.replace(settings, network=network)
+        self.config = config = settings.network
         self.view = View(node_name, caches.nodes.objects, caches.services.objects, caches.slices_by_service)
         self._advertised: set[str] = set()
         self.view.advertised = self._advertised
@@ -93,7 +95,7 @@ class Agent:
         self._clock = clock
         self._record_event = record_event
         self._effects = Effects(node_name, kernel)
-        self.planner = Planner(self.view, config, self.ledger, peers or PeerPlans(), record_event, self._effects.add)
+        self.planner = Planner(self.view, settings, self.ledger, peers or PeerPlans(), record_event, self._effects.add)
         self.watcher = Watcher(node_name, self.ledger, kernel, ownership(config), clock, self._repaired, link_changed)
         self.writer = Writer(node_name, self.ledger, kernel, clock, self.watcher.take_notifications, self._sent)
         self.network = Attachments(self.view, kernel, self.ledger, self.planner, self.writer, self.watcher)

@@ -12,13 +12,14 @@ from typing import Any, Generic, TypeVar
 
 from podplane.agent.keys import Key
 from podplane.agent.peer_plans import PeerPlans
-from podplane.model.config import NetworkConfig
+from podplane.agent.settings import Settings
 from podplane.model.objects import Model, Node
 from podplane.model.view import Sandbox, View
 from podplane.state.effects import Effect, Plan
 from podplane.state.value import Fragment, Value
 
 K = TypeVar("K", bound=Key)
+S = TypeVar("S")
 Taken = frozenset[Hashable]
 Changed = Callable[[Any, Any, View], Iterable[Key]]
 """(old, new, view) → the keys whose plans may differ after this change; None as old or new for an object that came or went. The view is
@@ -34,16 +35,18 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Feature(Generic[K]):
+class Feature(Generic[K, S]):
     """One row of `features.FEATURES`. The order of rows is that in which dirty keys are planned."""
 
     name: str
     key: type[K]
     watches: tuple[Watch, ...]
-    plan: Callable[[View, K, NetworkConfig, Any, Taken], Plan]
+    settings: Callable[[Settings], S]
+    """Which part of the agent's settings `plan` and `on_node` get."""
+    plan: Callable[[View, K, S, Any, Taken], Plan]
     """(view, key, settings, memory, taken): the plan does without the claims in `taken`, which other keys have. It changes nothing in
     memory (but for numbers, of which planning again assigns the same ones): a plan may be given up."""
-    on_node: Callable[[View, Node, NetworkConfig], Fragment] = lambda view, node, settings: {}
+    on_node: Callable[[View, Node, S], Fragment] = lambda view, node, settings: {}
     """(view, own node, settings) → what the feature needs on the node whatever keys it has; part of the plan of `NodeKey`."""
     accept: Callable[[Any, Any], None] = lambda memory, plan: None
     """(memory, plan): the plan is part of the desired state now."""

@@ -12,14 +12,17 @@ from podplane.agent import service_plans
 from podplane.agent.feature import Feature, Taken, Watch
 from podplane.agent.keys import AdvertisementKey, AttachmentKey, HostPortKey, Key, NodeKey, PeerKey, ServiceKey
 from podplane.agent.peer_plans import PeerPlans
+from podplane.agent.settings import Settings
 from podplane.hostports import feature as hostports
 from podplane.hostports import tables as hostport_tables
 from podplane.hostports.feature import HostPortMemory
+from podplane.hostports.settings import HostPortSettings
 from podplane.model.config import UNDERLAY_MAC, NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.service import EndpointSlice, Service
 from podplane.model.view import Sandbox, View
 from podplane.nodes import plan as nodes
+from podplane.nodes.settings import NodeSettings
 from podplane.pods import bridge
 from podplane.pods import plan as pods
 from podplane.routes.table import backend
@@ -136,35 +139,43 @@ def _advertised(old: Service | None, new: Service | None, view: View) -> Iterabl
 # What a key plans.
 
 
-def _plan_node(view: View, key: NodeKey, config: NetworkConfig, memory: None, taken: Taken) -> Plan:
+def _plan_node(view: View, key: NodeKey, settings: Settings, memory: None, taken: Taken) -> Plan:
     """The node's own network, and what every feature needs on it."""
     node = view.node
     if node is None:
         return NOTHING
-    parts = (feature.on_node(view, node, config) for feature in FEATURES)
+    parts = (feature.on_node(view, node, feature.settings(settings)) for feature in FEATURES)
     return Plan(fragment={identity: value for part in parts for identity, value in part.items()})
 
 
-def _own_network(view: View, node: Node, config: NetworkConfig) -> Fragment:
-    return nodes.plan(node, config, backend(config.backend).pod_mtu(node, config))
+def _own_network(view: View, node: Node, settings: Settings) -> Fragment:
+    network = settings.network
+    return nodes.plan(node, network, settings.nodes, backend(network.backend).pod_mtu(node, network))
 
 
-def _host_ports_on_node(view: View, node: Node, config: NetworkConfig) -> Fragment:
-    is_used = any(sandbox.host_ports for sandbox in view.sandboxes.values())
+def _host_ports_on_node(view: View, node: Node, settings: tuple[NetworkConfig, HostPortSettings]) -> Fragment:
+    config, own = settings
+    is_used = own.enabled and any(sandbox.host_ports for sandbox in view.sandboxes.values())
     return hostport_tables.on_node(view.versions, config, is_used=is_used)
 
 
-def _plan_host_ports(view: View, key: HostPortKey, config: NetworkConfig, memory: HostPortMemory, taken: Taken) -> Plan:
-    return hostports.plan(key, view.sandboxes.get((key.container_id, key.ifname)), view.node, memory, taken)
+def _plan_host_ports(
+    view: View,
+    key: HostPortKey,
+    settings: tuple[NetworkConfig, HostPortSettings],
+    memory: HostPortMemory,
+    taken: Taken,
+) -> Plan:
+    return hostports.plan(key, view.sandboxes.get((key.container_id, key.ifname)), view.node, settings[1], memory, taken)
 
 
-def _plan_peer(view: View, key: PeerKey, config: NetworkConfig, memory: PeerPlans, taken: Taken) -> Plan:
+def _plan_peer(view: View, key: PeerKey, settings: tuple[NetworkConfig, NodeSettings], memory: PeerPlans, taken: Taken) -> Plan:
     peer = view.nodes.get(key.path)
     if peer is None:
         memory.forget(key.path)
     if peer is None or view.node is None or key.path == view.node_name:
         return NOTHING
-    return Plan(fragment=memory.plan(peer, view.node, view.versions, config))
+    return Plan(fragment=memory.plan(peer, view.node, view.versions, *settings))
 
 
 def _plan_attachment(view: View, key: AttachmentKey, config: NetworkConfig, memory: None, taken: Taken) -> Plan:
@@ -184,11 +195,12 @@ def _plan_advertisement(view: View, key: AdvertisementKey, config: NetworkConfig
     return Plan(fragment=announce.plan(service, view.node, config), effects=effects)
 
 
-FEATURES: tuple[Feature[Any], ...] = (
+FEATURES: tuple[Feature[Any, Any], ...] = (
     Feature(
         name="nodes",
         key=NodeKey,
         watches=(Watch(Node, _node),),
+        settings=lambda settings: settings,
         plan=_plan_node,
         on_node=_own_network,
         tables=frozenset({nodes.TABLE}),
@@ -197,14 +209,16 @@ FEATURES: tuple[Feature[Any], ...] = (
         name="routes",
         key=PeerKey,
         watches=(Watch(Node, _peers),),
+        settings=lambda settings: (settings.network, settings.nodes),
         plan=_plan_peer,
-        on_node=lambda view, node, config: backend(config.backend).plan_node(node, config),
+        on_node=lambda view, node, settings: backend(settings[0].backend).plan_node(node, settings[0]),
         memory=lambda shared: shared,
     ),
     Feature(
         name="pods",
         key=AttachmentKey,
         watches=(Watch(Node, _all_attachments), Watch(Sandbox, _attachment)),
+        settings=lambda settings: settings.network,
         plan=_plan_attachment,
         on_node=lambda view, node, config: bridge.plan(node, config),
         tables=frozenset({bridge.TABLE}),
@@ -213,6 +227,7 @@ FEATURES: tuple[Feature[Any], ...] = (
         name="host ports",
         key=HostPortKey,
         watches=(Watch(Node, _all_host_ports), Watch(Sandbox, _host_ports)),
+        settings=lambda settings: (settings.network, settings.hostports),
         plan=_plan_host_ports,
         on_node=_host_ports_on_node,
         tables=frozenset({hostport_tables.TABLE}),
@@ -225,8 +240,9 @@ FEATURES: tuple[Feature[Any], ...] = (
         name="services",
         key=ServiceKey,
         watches=(Watch(Node, _all_services), Watch(Service, _service), Watch(EndpointSlice, _slice)),
+        settings=lambda settings: (settings.network, settings.services),
         plan=service_plans.plan_service,
-        on_node=lambda view, node, config: tables.plan(node, config),
+        on_node=lambda view, node, settings: tables.plan(node, settings[0]),
         tables=frozenset({tables.TABLE}),
         memory=lambda shared: ServicesMemory(),
         accept=service_plans.accept,
@@ -239,6 +255,7 @@ FEATURES: tuple[Feature[Any], ...] = (
         name="advertisements",
         key=AdvertisementKey,
         watches=(Watch(Node, _all_advertised), Watch(Service, _advertised)),
+        settings=lambda settings: settings.network,
         plan=_plan_advertisement,
     ),
 )

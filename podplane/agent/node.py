@@ -30,12 +30,12 @@ from podplane.agent.host import Host
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import RecordEvent
 from podplane.agent.reports import Reports
+from podplane.agent.settings import Settings
 from podplane.agent.status import Sources
 from podplane.cni.network import Attached, Attachment
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.supervise import Supervisor
-from podplane.model.config import NetworkConfig
 from podplane.model.lease import Lease
 from podplane.model.objects import Model, Node
 from podplane.model.service import EndpointSlice, Service
@@ -63,7 +63,7 @@ class NodeAgent:
         self,
         name: str,
         host: Host,
-        config: NetworkConfig,
+        settings: Settings,
         client: Client,
         caches: Caches,
         peers: PeerPlans,
@@ -72,7 +72,7 @@ class NodeAgent:
     ) -> None:
         self.name = name
         self._host = host
-        self._config = config
+        self._settings = settings
         self._client = client
         self._caches = caches
         self._peers = peers
@@ -105,7 +105,7 @@ class NodeAgent:
         attached = tuple(self._host.attached())
         self.agent = Agent(
             self.name,
-            self._config,
+            self._settings,
             self._host.open_kernel(),
             self._caches,
             peers=self._peers,

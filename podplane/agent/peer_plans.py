@@ -7,10 +7,11 @@ from collections.abc import Hashable
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
 from podplane.nodes import plan as nodes
+from podplane.nodes.settings import NodeSettings
 from podplane.routes.table import backend
 from podplane.state.value import Fragment
 
-Read = tuple[tuple[int, ...], Hashable, NetworkConfig]
+Read = tuple[tuple[int, ...], Hashable, NetworkConfig, NodeSettings]
 """What a plan reads besides the peer: IP versions, what the backend reads of the planning node, settings."""
 
 
@@ -23,13 +24,13 @@ class PeerPlans:
     def __len__(self) -> int:
         return len(self._known)
 
-    def plan(self, peer: Node, node: Node, versions: tuple[int, ...], config: NetworkConfig) -> Fragment:
+    def plan(self, peer: Node, node: Node, versions: tuple[int, ...], config: NetworkConfig, own: NodeSettings) -> Fragment:
         """The way from `node` to the peer's pods, and the peer's addresses as those of a node."""
         name, routes = peer.metadata.name, backend(config.backend)
-        read = (versions, routes.depends_on(node), config)
+        read = (versions, routes.depends_on(node), config, own)
         known = self._known.get(name)
         if known is None or known[0] is not peer or known[1] != read:
-            planned = {**routes.plan_peer(peer, node, config), **nodes.peer_plan(peer, versions, config)}
+            planned = {**routes.plan_peer(peer, node, config), **nodes.peer_plan(peer, versions, own)}
             known = self._known[name] = (peer, read, planned)
         return known[2]
 

@@ -17,7 +17,7 @@ from podplane.agent.features import FEATURES
 from podplane.agent.keys import Key
 from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
-from podplane.model.config import NetworkConfig
+from podplane.agent.settings import Settings
 from podplane.model.objects import Model
 from podplane.model.view import Sandbox, View
 from podplane.state.conntrack import Frontend
@@ -45,14 +45,14 @@ class Planner:
     def __init__(
         self,
         view: View,
-        config: NetworkConfig,
+        settings: Settings,
         ledger: Ledger,
         peers: PeerPlans,
         record_event: RecordEvent,
         effects: Callable[[Iterable[Effect]], None],
     ) -> None:
         self._view = view
-        self._config = config
+        self._settings = {feature.key: feature.settings(settings) for feature in FEATURES}
         self._ledger = ledger
         self._record_event = record_event
         self._effects = effects
@@ -195,7 +195,7 @@ class Planner:
 
     def _make(self, key: Key) -> Plan:
         _, feature, memory = self._rows[type(key)]
-        return feature.plan(self._view, key, self._config, memory, frozenset(self._taken.get(key, ())))
+        return feature.plan(self._view, key, self._settings[type(key)], memory, frozenset(self._taken.get(key, ())))
 
     def _settle(self, key: Key, claim: Hashable, holder: Hashable) -> list[Identity]:
         """Two keys claim the same: the one without precedence does without it, `key` when it is planned again, `holder` at once."""

@@ -14,6 +14,7 @@ from podplane.services.endpoints import Place
 from podplane.services.feature import Planned, ServicesMemory
 from podplane.services.model import ServiceTable
 from podplane.services.resolve import NodeContext
+from podplane.services.settings import ServiceSettings
 from podplane.state.effects import Effect, Plan
 from podplane.state.value import IPAddress, IPNetwork
 
@@ -27,10 +28,14 @@ class ServicePlan(Plan, frozen=True, kw_only=True):
 
 
 def plan_service(
-    view: View, key: ServiceKey, config: NetworkConfig, memory: ServicesMemory, taken: frozenset[Hashable]
+    view: View,
+    key: ServiceKey,
+    settings: tuple[NetworkConfig, ServiceSettings],
+    memory: ServicesMemory,
+    taken: frozenset[Hashable],
 ) -> Plan:
     """One Service on this node, without the frontends and addresses that other Services have."""
-    service, context = view.services.get(key.path), node_context(view, config)
+    service, context = view.services.get(key.path), node_context(view, *settings)
     if service is None or context is None:
         return _plan(services.removed(key.path, memory))
     return _plan(services.plan(service, view.slices_of(key.path), context, memory, taken))  # type: ignore[arg-type]  # claims
@@ -57,13 +62,13 @@ def precedence(key: ServiceKey, view: View) -> tuple[str, str]:
     return (service.metadata.creation_timestamp if service else "", key.path)
 
 
-def node_context(view: View, config: NetworkConfig) -> NodeContext | None:
+def node_context(view: View, config: NetworkConfig, own: ServiceSettings) -> NodeContext | None:
     """The node as Services see it; None while there is nothing to serve with."""
     node = view.node
     if node is None or not view.versions or not config.service_cidrs:
         return None
     place = Place(node.metadata.name, node.metadata.labels.get(ZONE, ""))
-    addresses = _node_port_addresses(node.internal_ips, config.node_port_addresses)
+    addresses = _node_port_addresses(node.internal_ips, own.node_port_addresses)
     return NodeContext(place, view.versions, addresses, _networks(config.service_cidrs))
 
 

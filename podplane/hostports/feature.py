@@ -11,7 +11,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Hashable, Iterable, Iterator
 
-from podplane.hostports.model import CONNECTIONLESS, HostPortClaim, HostPortTable, resolve, without
+from podplane.hostports.model import CONNECTIONLESS, HostPortClaim, HostPortTable, resolve, switched_off, without
+from podplane.hostports.settings import HostPortSettings
 from podplane.hostports.tables import elements
 from podplane.model.objects import Node
 from podplane.model.view import Sandbox
@@ -73,6 +74,7 @@ def plan(
     owner: Hashable,
     sandbox: Sandbox | None,
     node: Node | None,
+    settings: HostPortSettings,
     memory: HostPortMemory,
     taken: frozenset[Hashable] = NOTHING_TAKEN,
 ) -> HostPortPlan:
@@ -80,7 +82,8 @@ def plan(
     blocks = [ipaddress.ip_network(block) for block in node.spec.pod_cidrs] if node else []
     table = EMPTY
     if sandbox is not None and blocks:
-        table = without(resolve(sandbox, tuple(block.version for block in blocks)), taken)
+        versions = tuple(block.version for block in blocks)
+        table = without(resolve(sandbox, versions) if settings.enabled else switched_off(sandbox), taken)
     addresses = tuple(node_addresses(node)) if node else ()
     return HostPortPlan(
         owner=owner,

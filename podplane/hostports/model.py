@@ -62,6 +62,12 @@ def resolve(sandbox: Sandbox, versions: tuple[int, ...]) -> HostPortTable:
     return HostPortTable(label("pod", f"{sandbox.namespace}/{sandbox.name}"), targets, tuple(unserved))
 
 
+def switched_off(sandbox: Sandbox) -> HostPortTable:
+    """What a pod interface has where host ports are not enabled: nothing, and it is told so."""
+    asked = ", ".join(f"{port.host_port}/{port.protocol.lower()}" for port in sandbox.host_ports)
+    return HostPortTable(unserved=(f"host ports are switched off in the settings of this network: {asked}",) if asked else ())
+
+
 def _claims(port: HostPort, ips: Mapping[int, IPAddress]) -> Iterator[HostPortClaim]:
     """A claim for each IP version in which the port is served. ValueError when it can't be served at all."""
     protocol = port.protocol.lower()

@@ -29,6 +29,7 @@ from podplane import loop_turns
 from podplane.agent.caches import Informers
 from podplane.agent.object_events import ObjectEvents
 from podplane.agent.peer_plans import PeerPlans
+from podplane.agent.settings import Settings
 from podplane.apiserver import identity
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.asgi import serve
@@ -67,12 +68,14 @@ from podplane.model.config import NetworkConfig
 from podplane.model.objects import Model, Node
 from podplane.model.pod import Pod
 from podplane.model.service import Service
+from podplane.nodes.settings import NodeSettings
 from podplane.runtime.kubelet import Kubelet, open_null
 from podplane.runtime.network_files import Resolver, read_resolver
 from podplane.runtime.pod import PATH, PodWorker
 from podplane.runtime.programs import ECHO_IMAGE
 from podplane.runtime.status import OVER
 from podplane.runtime.streams import Streams
+from podplane.services.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
 NAMESPACE_WORKERS = 2
@@ -105,7 +108,7 @@ class Lab:
         )
         self._null = open_null()
         self._resolver = machine_resolver()
-        self._config = network_config(self.plan, spec)
+        self._settings = agent_settings(self.plan, spec)
         self._peers = PeerPlans()
         self._kubelets: dict[str, Kubelet] = {}
         self._nodes: dict[str, LabNode] = {}
@@ -244,7 +247,7 @@ class Lab:
         node = self._nodes[name] = LabNode(
             name,
             machine,
-            self._config,
+            self._settings,
             self._peers,
             connection,
             client,
@@ -390,13 +393,14 @@ def machine_resolver() -> Resolver:
         return Resolver()
 
 
-def network_config(plan: Plan, spec: LabSpec) -> NetworkConfig:
+def agent_settings(plan: Plan, spec: LabSpec) -> Settings:
     """The agents' settings."""
-    return NetworkConfig(
-        cluster_cidrs=tuple(map(str, plan.cluster)),
-        service_cidrs=tuple(map(str, plan.service)),
-        masquerade_exclude=tuple(filter(None, spec.masquerade_exclude.split(","))),
-        node_port_addresses=tuple(filter(None, spec.node_port_addresses.split(","))),
+    excluded = tuple(filter(None, spec.masquerade_exclude.split(",")))
+    node_ports = tuple(filter(None, spec.node_port_addresses.split(",")))
+    return Settings(
+        network=NetworkConfig(cluster_cidrs=tuple(map(str, plan.cluster)), service_cidrs=tuple(map(str, plan.service))),
+        nodes=NodeSettings(masquerade_exclude=excluded),
+        services=ServiceSettings(node_port_addresses=node_ports),
     )
 
 

@@ -19,6 +19,7 @@ from podplane.agent.node import NodeAgent, Started
 from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import NOT_APPLIED, RecordEvent
+from podplane.agent.settings import Settings
 from podplane.apiserver.server import utc_now
 from podplane.kernel.namespace import Namespace
 from podplane.kubeapi.client import Client
@@ -50,7 +51,7 @@ class LabNode:
         self,
         name: str,
         machine: Machine,
-        config: NetworkConfig,
+        settings: Settings,
         peers: PeerPlans,
         connection: ApiConnection,
         client: Client,
@@ -62,11 +63,11 @@ class LabNode:
     ) -> None:
         self._name = name
         self.machine = machine
-        self._config = config
+        self._config = settings.network
         self._connection = connection
         self._record = record_event
         self._remake_uplink = remake_uplink
-        self.network = NodeAgent(name, self, config, client, caches, peers, self._record_event, utc_now)
+        self.network = NodeAgent(name, self, settings, client, caches, peers, self._record_event, utc_now)
         self.heartbeat = Heartbeat(client, caches.nodes.objects[name], utc_now)
         self.faults = FaultControl(self, control, utc_now, caches.nodes.objects[name])
         self._caches = caches

@@ -1,4 +1,4 @@
-"""Settings of a node's network that several planners read; each comes from the lab or the agent's configuration."""
+"""Settings of a node's network that several features read; each comes from the lab or the agent's configuration."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `mtu` is the uplink's, in bytes, from which a backend that encapsulates takes its overhead; `backend` names the one that carries
     packets between nodes (`podplane.routes.table`). `bridge_family` says whether the kernel has nf_tables of the bridge family: without,
-    pods of one node reach each other through the bridge's own interface (`podplane.pods.bridge`). `masquerade_exclude` are CIDRs that
-    pods reach with their own address, beside the cluster's CIDRs and its nodes. `node_port_addresses` are CIDRs: node ports are served
-    on the nodes' addresses in them, or, when there are none, on all.
+    pods of one node reach each other through the bridge's own interface (`podplane.pods.bridge`).
     """
 
     cluster_cidrs: tuple[str, ...]
@@ -33,6 +31,3 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mtu: int = 1500
     backend: str = "host-gw"
     bridge_family: bool = True
-    masquerade: bool = True
-    masquerade_exclude: tuple[str, ...] = ()
-    node_port_addresses: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
+from podplane.nodes.settings import NodeSettings
 from podplane.state.mac import mac_of
 from podplane.state.network import Address, Link, Route, Sysctl
 from podplane.state.nft import Chain, Element, Hook, Set, Table, label
@@ -42,7 +43,7 @@ SYSCTLS: dict[str, str] = {
 }
 
 
-def plan(node: Node, config: NetworkConfig, mtu: int = 0) -> Fragment:
+def plan(node: Node, config: NetworkConfig, own: NodeSettings, mtu: int = 0) -> Fragment:
     """All kernel objects that this node needs whatever pods it has; nothing while it has no blocks.
 
     `mtu` is that of pods, in bytes; 0: the uplink's.
@@ -52,8 +53,8 @@ def plan(node: Node, config: NetworkConfig, mtu: int = 0) -> Fragment:
         return {}
     values: list[Value] = [Sysctl(name=name, value=value) for name, value in SYSCTLS.items()]
     values += _bridge(blocks, config, mtu or config.mtu)
-    if config.masquerade:
-        values += _masquerade(blocks, config)
+    if own.masquerade:
+        values += _masquerade(blocks, config, own)
         values += node_elements(node, (block.version for block in blocks))
     return fragment(values)
 
@@ -70,7 +71,7 @@ def _bridge(blocks: list[IPNetwork], config: NetworkConfig, mtu: int) -> list[Va
     ]
 
 
-def _masquerade(blocks: list[IPNetwork], config: NetworkConfig) -> list[Value]:
+def _masquerade(blocks: list[IPNetwork], config: NetworkConfig, own: NodeSettings) -> list[Value]:
     family_name, table = TABLE
     hook = Hook("nat", "postrouting", SOURCE_NAT_PRIORITY)
     rules = tuple(
@@ -94,14 +95,14 @@ def _masquerade(blocks: list[IPNetwork], config: NetworkConfig) -> list[Value]:
         values += [
             Set(family=family_name, table=table, name=_inside(version), key=key, interval=True),
             Set(family=family_name, table=table, name=_nodes(version), key=key),
-            *_inside_elements(version, config),
+            *_inside_elements(version, config, own),
         ]
     return values
 
 
-def _inside_elements(version: int, config: NetworkConfig) -> list[Value]:
+def _inside_elements(version: int, config: NetworkConfig, own: NodeSettings) -> list[Value]:
     named = [(cidr, "cluster CIDR") for cidr in config.cluster_cidrs]
-    named += [(cidr, "excluded") for cidr in config.masquerade_exclude] + [(MULTICAST[version], "multicast")]
+    named += [(cidr, "excluded") for cidr in own.masquerade_exclude] + [(MULTICAST[version], "multicast")]
     family_name, table = TABLE
     networks = {ipaddress.ip_network(cidr): comment for cidr, comment in reversed(named)}
     collapsed = ipaddress.collapse_addresses(n for n in networks if n.version == version)  # type: ignore[type-var]  # one version
@@ -128,9 +129,9 @@ def node_elements(node: Node, versions: Iterable[int]) -> list[Value]:
     ]
 
 
-def peer_plan(peer: Node, versions: Iterable[int], config: NetworkConfig) -> Fragment:
+def peer_plan(peer: Node, versions: Iterable[int], own: NodeSettings) -> Fragment:
     """What another node adds to one with blocks of these IP versions: its addresses are reached without masquerade."""
-    return fragment(node_elements(peer, versions)) if config.masquerade else {}
+    return fragment(node_elements(peer, versions)) if own.masquerade else {}
 
 
 def _inside(version: int) -> str:

@@ -53,7 +53,7 @@ def test_a_node_that_translates_addresses_between_pods(small: Podplane) -> None:
 
 
 def test_a_pod_that_lost_its_address(small: Podplane) -> None:
-    small("exec", "echo-node2-1", "--", "sh", "-c", "ip addr add 10.244.2.99/24 dev eth0; ip addr del 10.244.2.2/24 dev eth0")
+    small("exec", "echo-node2-1", "--", "sh", "-c", "ip addr add 10.244.2.99/24 dev eth0; ip addr del 10.244.2.2/32 dev eth0")
     found = broken(small)
     assert any("echo-node2-1: expected address 10.244.2.2 on its interfaces" in f for f in found["unique-addresses"])
 

@@ -21,6 +21,7 @@ from podplane.model.objects import Metadata
 from podplane.model.service import Endpoint, EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
 from podplane.model.view import View
 from podplane.nodes import plan as nodes
+from podplane.nodes.settings import NodeSettings
 from podplane.pods import bridge
 from podplane.pods import plan as pods
 from podplane.services import feature as services
@@ -109,7 +110,10 @@ class World:
         """What the node and its pods want."""
         own = node(1, self.versions)
         view = View("node1", {"node1": own})
-        result = {**fragment([Link(name="lo"), Link(name="eth0", kind="bridge")]), **nodes.plan(own, self.config)}
+        result = {
+            **fragment([Link(name="lo"), Link(name="eth0", kind="bridge")]),
+            **nodes.plan(own, self.config, NodeSettings()),
+        }
         result |= {**bridge.plan(own, self.config), **self._services()}
         for pod in self.pods:
             one = sandbox(pod.number, self.versions)

@@ -17,7 +17,7 @@ from podplane.services import tables
 from podplane.state.nft import Set, Table
 from podplane.state.operations import Operation
 from tests.kernel.pods import Pod, wait_for_links
-from tests.plans import config, node
+from tests.plans import agent_settings, node
 from tests.unit.agent.rig import Object, caches_of, served
 
 pytestmark = pytest.mark.kernel
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.kernel
 
 def started(*objects: Object) -> Agent:
     """An agent of node1, which is this namespace, that has started in a cluster with these objects."""
-    own = msgspec.structs.replace(config((4,)), service_cidrs=("10.96.0.0/16",))
+    own = agent_settings((4,), service_cidrs=("10.96.0.0/16",))
     agent = Agent("node1", own, Kernel(CurrentNamespace(), KernelOpener()), caches_of(*objects))
     asyncio.run(agent.start())
     assert not agent.ledger.refused, [str(one.error) for one in agent.ledger.refused.values()]
@@ -39,7 +39,7 @@ def uplink() -> None:
 
 async def interrupted() -> list[int]:
     """TTLs of datagrams from one pod to another: before and after somebody deletes the bridge's table, and after an audit."""
-    own = Agent("node1", config((4,)), Kernel(CurrentNamespace(), KernelOpener()), caches_of(node(1, (4,))))
+    own = Agent("node1", agent_settings((4,)), Kernel(CurrentNamespace(), KernelOpener()), caches_of(node(1, (4,))))
     await own.start()
     first, second = (Pod(number, (4,), Workers(1)) for number in (1, 2))
     for pod in (first, second):

@@ -23,7 +23,7 @@ from podplane.state.network import Neighbour
 from podplane.state.nft import GOTO, Element, Verdict
 from podplane.state.operations import Failure, Operation
 from podplane.state.value import Fragment
-from tests.plans import OWNER, config, node
+from tests.plans import OWNER, agent_settings, node
 from tests.unit.agent.rig import caches_of, served
 
 pytestmark = pytest.mark.kernel
@@ -63,7 +63,7 @@ async def _add_while_another_program_commits() -> None:
 def test_after_a_refused_element_a_good_change_is_made_at_once() -> None:
     """The value that was refused never was there: it is not deleted before the good one is added, which the kernel would refuse too."""
     make_uplink()
-    own = msgspec.structs.replace(config((4,)), service_cidrs=("10.96.0.0/16",))
+    own = agent_settings((4,), service_cidrs=("10.96.0.0/16",))
     agent = Agent("node1", own, Kernel(CurrentNamespace(), KernelOpener()), caches_of(node(1, (4,)), *served(1, (2,))))
     asyncio.run(_change_after_refusal(agent))
 

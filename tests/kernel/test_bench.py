@@ -9,7 +9,7 @@ import time
 import pytest
 
 from bench import agent_start, factor, floors, foreign_commits, services, services_replay
-from bench.agents import CONFIG, Cluster, OneAgent, make_uplink, recorded
+from bench.agents import SETTINGS, Cluster, OneAgent, make_uplink, recorded
 from podplane.kernel.door import Kernel, KernelOpener
 from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
 from podplane.loop_turns import TurnLoop, Turns
@@ -100,7 +100,7 @@ def test_the_other_program_commits_where_the_agent_is() -> None:
 
 
 def test_a_node_has_room_for_the_pods_of_a_bench() -> None:
-    assert CONFIG.cluster_cidrs == ("10.128.0.0/9",)
+    assert SETTINGS.network.cluster_cidrs == ("10.128.0.0/9",)
     blocks = [one.spec.pod_cidrs for one in agent_start.nodes(agent_start.PEERS).values()]
     assert len(set(blocks)) == agent_start.PEERS + 1
     with NetworkNamespace.create(Workers(1)) as namespace:

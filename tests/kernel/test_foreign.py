@@ -19,7 +19,7 @@ from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, 
 from podplane.state.operations import Operation, diff
 from podplane.state.ownership import link_alias
 from podplane.state.value import Value
-from tests.plans import OWNER, config, node
+from tests.plans import OWNER, agent_settings, node
 from tests.unit.agent.rig import Object, caches_of, served
 
 pytestmark = pytest.mark.kernel
@@ -124,7 +124,7 @@ def door() -> Kernel:
 
 def started(*objects: Object) -> Agent:
     """An agent of node1, which is this namespace, that has started in a cluster with these objects."""
-    own = msgspec.structs.replace(config(VERSIONS), service_cidrs=("10.96.0.0/16",))
+    own = agent_settings(VERSIONS, service_cidrs=("10.96.0.0/16",))
     agent = Agent("node1", own, door(), caches_of(*objects))
     asyncio.run(agent.start())
     assert not agent.ledger.refused, [str(one.error) for one in agent.ledger.refused.values()]

@@ -25,7 +25,7 @@ from podplane.state.network import Proxy
 from podplane.state.operations import Operation
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
-from tests.plans import config, node, uplink
+from tests.plans import agent_settings, node, uplink
 from tests.unit.agent.rig import caches_of, served
 
 pytestmark = pytest.mark.kernel
@@ -84,7 +84,7 @@ class Machine:
 @contextlib.asynccontextmanager
 async def running() -> AsyncIterator[Machine]:
     """An agent of node1 that runs here, with a peer, a Service and a pod."""
-    settings, events = config((4, 6)), list[str]()
+    settings, events = agent_settings((4, 6)), list[str]()
     here, opener = CurrentNamespace(), KernelOpener()
     kernel = Kernel(here, opener)
     kernel.apply([Operation(None, value) for value in uplink((4, 6)).values()])
@@ -101,7 +101,7 @@ async def running() -> AsyncIterator[Machine]:
     assert not agent.ledger.refused, [str(one.error) for one in agent.ledger.refused.values()]
     task = asyncio.create_task(agent.run())
     try:
-        machine = Machine(agent, settings, events, pod)
+        machine = Machine(agent, settings.network, events, pod)
         assert machine.is_whole()
         yield machine
     finally:

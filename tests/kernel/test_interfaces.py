@@ -13,7 +13,7 @@ from podplane.agent.agent import Agent
 from podplane.cni.network import Attachment
 from podplane.kernel.door import Kernel, KernelOpener
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
-from tests.plans import config, node
+from tests.plans import agent_settings, node
 from tests.unit.agent.rig import caches_of
 
 pytestmark = pytest.mark.kernel
@@ -42,7 +42,7 @@ def answers(client: Namespace, pod: Namespace, ip: str) -> bool:
 
 
 async def started() -> Agent:
-    agent = Agent("node1", config((4,)), Kernel(CurrentNamespace(), KernelOpener()), caches_of(node(1, (4,))))
+    agent = Agent("node1", agent_settings((4,)), Kernel(CurrentNamespace(), KernelOpener()), caches_of(node(1, (4,))))
     await agent.start()
     return agent
 

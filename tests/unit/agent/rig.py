@@ -22,7 +22,7 @@ from podplane.model.objects import Metadata, Node
 from podplane.model.service import SERVICE_NAME, Endpoint, EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
 from podplane.state.nft import Element
 from podplane.state.operations import Failure, Operation, Report
-from tests.plans import config, node, uplink
+from tests.plans import agent_settings, node, uplink
 
 DUAL = (4, 6)
 
@@ -47,7 +47,7 @@ class Rig:
     """An agent of node1 on a fake machine with an uplink, and the caches that it reads."""
 
     def __init__(self, service_cidrs: tuple[str, ...] = (), kernel: type[Kernel] = Kernel) -> None:
-        self.config = msgspec.structs.replace(config(DUAL), service_cidrs=service_cidrs)
+        self.settings = agent_settings(DUAL, service_cidrs=service_cidrs)
         self.opener = FakeOpener()
         self.host = self.opener.namespace()
         self.caches = Caches()
@@ -63,7 +63,7 @@ class Rig:
         """Another agent on the same machine, which changes are told from now on once it has started."""
         self.agent = Agent(
             "node1",
-            self.config,
+            self.settings,
             kernel(self.host, self.opener),
             self.caches,
             clock=lambda: self.now,

@@ -9,6 +9,7 @@ import pytest
 
 from podplane.model.objects import Metadata
 from podplane.model.service import EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
+from podplane.services.settings import ServiceSettings
 from podplane.state.nft import Element
 from podplane.trace.packet import Packet
 from podplane.trace.trace import Delivered, Rejected
@@ -40,7 +41,8 @@ async def test_a_new_agent_finds_services_as_they_are_and_writes_nothing() -> No
 async def test_node_ports_are_served_on_the_chosen_addresses_only() -> None:
     for cidrs, wanted in (((), (True, True)), (("192.168.0.0/16",), (True, False)), (("10.0.0.0/8",), (False, False))):
         rig = Rig(("10.96.0.0/16", "fd00:10:96::/112"))
-        rig.config = msgspec.structs.replace(rig.config, node_port_addresses=cidrs)
+        own = ServiceSettings(node_port_addresses=cidrs)
+        rig.settings = msgspec.structs.replace(rig.settings, services=own)
         rig.new_agent()
         ips = ("10.96.0.1", "fd00:10:96::1")
         spec = ServiceSpec(cluster_ip=ips[0], cluster_ips=ips, ports=(ServicePort(80, node_port=30080),), type="NodePort")

@@ -20,7 +20,7 @@ from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
 from podplane.state.operations import LinkEvent, Operation
-from tests.plans import config, node, uplink
+from tests.plans import agent_settings, node, uplink
 from tests.unit.agent.rig import DUAL, caches_of, cluster
 
 
@@ -70,7 +70,9 @@ class Rig:
     def __init__(self) -> None:
         self.host = FakeHost()
         self.caches = caches_of(*cluster(1, 2))
-        self.node = NodeAgent("node1", self.host, config(DUAL), NoApi(), self.caches, PeerPlans(), lambda *_: None, utc_now)
+        self.node = NodeAgent(
+            "node1", self.host, agent_settings(DUAL), NoApi(), self.caches, PeerPlans(), lambda *_: None, utc_now
+        )
         self.caches.subscribe(lambda kind, old, new: self.node.changed(kind, old, new))
         self.host.remembers = lambda: self.node.agent.network.attached if self.node.has_agent else ()
 

@@ -7,6 +7,7 @@ import ipaddress
 import msgspec
 
 from podplane.cni.network import Attachment
+from podplane.hostports.settings import HostPortSettings
 from podplane.hostports.tables import TABLE
 from podplane.model.view import HostPort
 from podplane.state.conntrack import Frontend
@@ -123,3 +124,27 @@ async def test_blocks_of_another_family_change_the_ports() -> None:
     await rig.settle()
     assert {v.set for v in own_values(rig) if isinstance(v, Element)} == {"ports6", "hairpin6"}
     assert rig.host.objects.sysctls[LOCALNET] == "0"
+
+
+async def test_host_ports_that_are_switched_off_lead_nowhere_and_the_pod_is_told() -> None:
+    rig = Rig()
+    rig.settings = msgspec.structs.replace(rig.settings, hostports=HostPortSettings(enabled=False))
+    rig.new_agent()
+    await rig.start(*cluster(1))
+    await attach(rig, "plain")
+    assert not rig.events
+    await attach(rig, "web", *WEB, HostPort(53, 53, "UDP"))
+    assert not own_values(rig) and rig.host.objects.sysctls[LOCALNET] == "0"
+    why = "host ports are switched off in the settings of this network: 8080/tcp, 53/udp"
+    assert rig.events == [("pod/default/web", "NotApplied", why)]
+
+
+async def test_switching_them_off_removes_what_there_is() -> None:
+    rig = Rig()
+    await rig.start(*cluster(1))
+    await attach(rig, "web", *WEB)
+    attached = rig.agent.network.attached
+    rig.settings = msgspec.structs.replace(rig.settings, hostports=HostPortSettings(enabled=False))
+    rig.new_agent()
+    await rig.start(attached=attached)
+    assert not own_values(rig) and rig.host.objects.sysctls[LOCALNET] == "0"

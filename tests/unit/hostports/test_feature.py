@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from podplane.hostports.feature import HostPortMemory, HostPortPlan, plan
 from podplane.hostports.model import HostPortClaim, resolve
+from podplane.hostports.settings import HostPortSettings
 from podplane.hostports.tables import TABLE, on_node
 from podplane.model.view import HostPort, Sandbox
 from podplane.state.conntrack import Frontend, Target
@@ -21,7 +22,7 @@ from podplane.state.nft import Chain, Element, Set
 from tests.plans import FAMILIES, config, node, sandbox
 
 DUAL = (4, 6)
-NODE = node(1, DUAL)
+NODE, ON = node(1, DUAL), HostPortSettings()
 ADDRESSES = ("192.168.1.10", "10.244.1.1", "127.0.0.1")
 """The IPv4 addresses of node1 by which host ports are reached."""
 
@@ -37,13 +38,13 @@ def pod(number: int, *ports: HostPort, versions: tuple[int, ...] = DUAL) -> Sand
 
 def planned(memory: HostPortMemory, one: Sandbox, taken: frozenset[Hashable] = frozenset()) -> HostPortPlan:
     """The plan of a pod, accepted; the pod's name is the owner."""
-    made = plan(one.name, one, NODE, memory, taken)
+    made = plan(one.name, one, NODE, ON, memory, taken)
     memory.accept(made)
     return made
 
 
 def gone(memory: HostPortMemory, one: Sandbox) -> HostPortPlan:
-    made = plan(one.name, None, NODE, memory)
+    made = plan(one.name, None, NODE, ON, memory)
     memory.accept(made)
     return made
 
@@ -124,7 +125,7 @@ def test_a_pod_of_another_one_s_port_contests_it_and_does_without_when_told() ->
     memory = HostPortMemory()
     planned(memory, pod(1, HostPort(8080, 80)))
     second = pod(2, HostPort(8080, 80), HostPort(8081, 80))
-    made = plan("pod2", second, NODE, memory)
+    made = plan("pod2", second, NODE, ON, memory)
     assert made.contested == {HostPortClaim(v, "tcp", 8080): "pod1" for v in DUAL}
     assert str(next(iter(made.contested))) == "host port 8080/tcp of all IPv4 addresses"
     without = planned(memory, second, frozenset(made.contested))
@@ -135,13 +136,13 @@ def test_a_pod_of_another_one_s_port_contests_it_and_does_without_when_told() ->
 def test_ports_of_different_protocols_or_addresses_are_not_contested() -> None:
     memory = HostPortMemory()
     planned(memory, pod(1, HostPort(53, 53, "UDP"), HostPort(80, 80, "TCP", "127.0.0.1")))
-    assert not plan("pod2", pod(2, HostPort(53, 53, "TCP"), HostPort(80, 80)), NODE, memory).contested
+    assert not plan("pod2", pod(2, HostPort(53, 53, "TCP"), HostPort(80, 80)), NODE, ON, memory).contested
 
 
 def test_a_plan_that_is_given_up_claims_nothing() -> None:
     memory = HostPortMemory()
-    plan("pod1", pod(1, HostPort(8080, 80)), NODE, memory)
-    assert not plan("pod2", pod(2, HostPort(8080, 80)), NODE, memory).contested
+    plan("pod1", pod(1, HostPort(8080, 80)), NODE, ON, memory)
+    assert not plan("pod2", pod(2, HostPort(8080, 80)), NODE, ON, memory).contested
 
 
 def test_nothing_is_kept_of_a_pod_that_is_gone() -> None:
@@ -205,7 +206,7 @@ def test_the_table_is_there_while_a_port_is_used(versions: tuple[int, ...]) -> N
 def test_a_node_without_blocks_has_nothing() -> None:
     own = msgspec.structs.replace(NODE, spec=msgspec.structs.replace(NODE.spec, pod_cidrs=()))
     assert not on_node((), config(DUAL), is_used=True)
-    assert not plan("pod1", pod(1, HostPort(8080, 80)), own, HostPortMemory()).fragment
+    assert not plan("pod1", pod(1, HostPort(8080, 80)), own, ON, HostPortMemory()).fragment
 
 
 PORTS = st.builds(
@@ -224,7 +225,7 @@ def test_nobody_shares_a_port_and_every_element_fits_its_set(steps: list[tuple[i
     shapes = {v.name: v for v in on_node(DUAL, config(DUAL), is_used=True).values() if isinstance(v, Set)}
     for number, ports, stays in steps:
         one = pod(number, *ports)
-        made = plan(one.name, one if stays else None, NODE, memory)
+        made = plan(one.name, one if stays else None, NODE, ON, memory)
         made = planned(memory, one, frozenset(made.contested)) if stays else gone(memory, one)
         wanted[number] = made
         for element in (v for v in made.fragment.values() if isinstance(v, Element)):

@@ -10,6 +10,7 @@ import pytest
 
 from podplane.model.view import View
 from podplane.nodes import plan as nodes
+from podplane.nodes.settings import NodeSettings
 from podplane.pods import bridge, plan
 from podplane.state.network import Address, Fdb, Link, Neighbour, Route, Sysctl
 from podplane.state.nft import Chain, Element
@@ -47,7 +48,7 @@ def test_nothing_but_the_gateway_is_a_pods_neighbour(name: str) -> None:
 def test_the_block_of_a_node_is_unreachable_but_for_its_pods(name: str) -> None:
     versions = FAMILIES[name]
     own = node(1, versions)
-    values = nodes.plan(own, config(versions)).values()
+    values = nodes.plan(own, config(versions), NodeSettings()).values()
     blocks = [v for v in values if isinstance(v, Route)]
     assert [(str(v.destination), v.kind) for v in blocks] == [(block, "unreachable") for block in own.spec.pod_cidrs]
     on_bridge = [v for v in values if isinstance(v, Address)]
@@ -83,7 +84,7 @@ def test_the_table_sees_packets_by_their_translated_destination(name: str) -> No
 
 def test_the_mtu_of_pods_may_be_smaller_than_that_of_the_uplink() -> None:
     view = View("node1", {"node1": node(1, (4,))})
-    values = [*nodes.plan(node(1, (4,)), config((4,)), 1450).values()]
+    values = [*nodes.plan(node(1, (4,)), config((4,)), NodeSettings(), 1450).values()]
     values += plan.plan(sandbox(1, (4,)), view, config((4,)), 1450).values()
     links = [v for v in values if isinstance(v, Link) and v.kind]
     assert [v.mtu for v in links] == [1450, 1450] and [v.peer.mtu for v in links if v.peer] == [1450]

@@ -12,12 +12,13 @@ from podplane.agent.peer_plans import PeerPlans
 from podplane.kernel.door import Kernel
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node, NodeStatus
+from podplane.nodes.settings import NodeSettings
 from podplane.routes import host_gw, table
 from podplane.routes.backend import Backend
 from podplane.state.network import Link, Route, Vxlan
 from podplane.state.ownership import Ownership
 from podplane.state.value import Fragment, fragment
-from tests.plans import FAMILIES, config, node
+from tests.plans import FAMILIES, agent_settings, config, node
 from tests.unit.agent.rig import DUAL, Rig, caches_of, cluster
 
 
@@ -54,7 +55,7 @@ def test_a_backend_that_does_not_exist_is_refused_with_those_that_do() -> None:
     with pytest.raises(ValueError, match="no backend 'vxlam': choose one of host-gw"):
         table.backend("vxlam")
     rig = Rig()
-    wrong = msgspec.structs.replace(rig.config, backend="vxlam")
+    wrong = agent_settings(DUAL, backend="vxlam")
     with pytest.raises(ValueError, match="vxlam"):
         Agent("node1", wrong, Kernel(rig.host, rig.opener), rig.caches)
 
@@ -93,7 +94,7 @@ def test_a_family_that_a_peer_has_no_address_of_is_left_out() -> None:
 async def test_an_agent_uses_the_backend_of_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(table.BY_NAME, "tunnel", TUNNEL)
     rig, shared = Rig(), PeerPlans()
-    settings = msgspec.structs.replace(rig.config, backend="tunnel")
+    settings = agent_settings(DUAL, backend="tunnel")
     agent = Agent("node1", settings, Kernel(rig.host, rig.opener), caches_of(*cluster(1, 2)), peers=shared)
     await agent.start()
     await agent.network.add(rig.attachment("a"))
@@ -107,7 +108,7 @@ async def test_an_agent_uses_the_backend_of_its_settings(monkeypatch: pytest.Mon
     assert "10.244.2.0/24 dev tunnel0 proto 80 scope link metric 302" in other.host.objects.dump()
     found = Kernel(rig.host, rig.opener).read(agent.watcher.ownership).values()
     assert "tunnel0" in {value.name for value in found if isinstance(value, Link)}
-    assert "tunnel0" not in ownership(rig.config).links
+    assert "tunnel0" not in ownership(rig.settings.network).links
 
 
 def test_one_plan_of_a_peer_is_shared_by_all_nodes_for_which_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,11 +116,15 @@ def test_one_plan_of_a_peer_is_shared_by_all_nodes_for_which_it_is_the_same(monk
     plans, settings = PeerPlans(), config(DUAL)
     equal = msgspec.structs.replace(settings)
     peer, first, second = (node(number, DUAL) for number in (1, 2, 3))
-    assert plans.plan(peer, first, DUAL, settings) is plans.plan(peer, second, DUAL, equal)
-    assert plans.plan(peer, first, (4,), settings) != plans.plan(peer, first, DUAL, settings)
+    assert plans.plan(peer, first, DUAL, settings, NodeSettings()) is plans.plan(peer, second, DUAL, equal, NodeSettings())
+    assert plans.plan(peer, first, (4,), settings, NodeSettings()) != plans.plan(peer, first, DUAL, settings, NodeSettings())
     tunnelled = msgspec.structs.replace(settings, backend="tunnel")
-    metrics = {route.metric for route in plans.plan(peer, first, DUAL, tunnelled).values() if isinstance(route, Route)}
-    others = {route.metric for route in plans.plan(peer, second, DUAL, tunnelled).values() if isinstance(route, Route)}
+    metrics = {
+        route.metric for route in plans.plan(peer, first, DUAL, tunnelled, NodeSettings()).values() if isinstance(route, Route)
+    }
+    others = {
+        route.metric for route in plans.plan(peer, second, DUAL, tunnelled, NodeSettings()).values() if isinstance(route, Route)
+    }
     assert (metrics, others) == ({201}, {301})
     assert len(plans) == 1, "one of each peer, whoever asks"
     plans.forget("node1")
