@@ -134,8 +134,11 @@ class Watcher:
         if self._monitor is None:
             return
         changes = self._monitor.changes()
-        observed = ((o.identity, self._unless_foreign(o.identity, o.value)) for o in changes.observations)
-        self._foreign_change(identity for identity, value in observed if self._ledger.observe(identity, value))
+        for one in changes.observations:
+            if self._ledger.observe(one.identity, self._unless_foreign(one.identity, one.value)):
+                self._foreign_change((one.identity,))
+            if one.value is None and one.identity[0] == "Link":
+                self._ledger.lose_sysctls(str(one.identity[2]))
         if changes.lost:
             self._audit_at[Part.NETWORK] = self._clock()
         for name, event in changes.links.items():
@@ -290,6 +293,8 @@ class Watcher:
                 del self._foreign[identity]
                 self._repairs[str(identity[0]).lower()] += 1
                 self.repaired[str(identity[0]).lower()] += 1
+        for link in report.recreated:
+            self._ledger.lose_sysctls(link.name)
         if report.recreated:  # the kernel removed what lay on the former link
             self._audit_at[Part.NETWORK] = self._clock()
         contradicted = {part_of(f.operation.value.identity) for f in report.failed if isinstance(f.error, CONTRADICTIONS)}

@@ -5,9 +5,9 @@ machine's one neighbour table (gc_thresh3) doesn't grow with the pairs of pods t
 arrives at the bridge with the gateway's MAC as its destination; this table replaces that by the other pod's MAC before the bridge looks
 at it. The packet is forwarded at L2 then (TTL unchanged), and passes netfilter's forward hook once (bridge-nf-call).
 
-The bridge has marked such a packet as one for this host already (br_handle_frame), and so would a bridge in promiscuous mode deliver a
-copy to the host's IP layer, which forwards it a second time. So it is marked as one for somebody else. The same is done behind
-br_netfilter, where the destination of a packet may have been translated to a pod (from an address of a Service, or a host port).
+The table sees packets behind br_netfilter, so by their translated destination: also those to a Service, an external IP or a host port.
+The bridge has marked a packet with the gateway's MAC as one for this host already (br_handle_frame), and so would a bridge in promiscuous
+mode (`tcpdump -i cbr0`) deliver a copy to the host's IP layer, which forwards it a second time. So it is marked as one for somebody else.
 
 Without this table the same packets are routed through the bridge's own interface: that is what happens while an element is missing, and
 on kernels without nf_tables of the bridge family. Each pod brings its own elements.
@@ -16,14 +16,12 @@ on kernels without nf_tables of the bridge family. Each pod brings its own eleme
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
-from podplane.state.mac import mac_of
 from podplane.state.nft import Chain, Element, Hook, Rule, Set, Table
 from podplane.state.nft_rules import (
-    ether_destination_is,
     ethertype,
     rule,
     set_ether_destination_from,
@@ -32,9 +30,8 @@ from podplane.state.nft_rules import (
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
 
 TABLE = ("bridge", "podplane-pods")
-PRIORITIES = {"prerouting": -310, "translated": 10}
-"""Name of a chain → its priority: before NF_BR_PRI_BRNF (0), where br_netfilter takes the packet, and before NF_BR_PRI_NAT_DST_BRIDGED
-(-300); and behind br_netfilter."""
+PRIORITY = 10
+"""Behind NF_BR_PRI_BRNF (0), where br_netfilter has the packet pass the hooks of IP and translates its destination."""
 TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 
 
@@ -50,20 +47,16 @@ def plan(node: Node, config: NetworkConfig) -> Fragment:
         return {}
     versions = [block.version for block in blocks]
     family, table = TABLE
-    rules = tuple(_rules(mac_of(gateway_of(blocks[0])), versions))
     values: list[Value] = [Table(family=family, table=table)]
     values += [Set(family=family, table=table, name=_macs(v), key=(TYPE[v],), data=("ether_addr",)) for v in versions]
-    for name, priority in PRIORITIES.items():
-        hook = Hook("filter", "prerouting", priority)
-        values.append(Chain(family=family, table=table, name=name, hook=hook, rules=rules))
+    hook, rules = Hook("filter", "prerouting", PRIORITY), tuple(map(_rule, versions))
+    values.append(Chain(family=family, table=table, name="prerouting", hook=hook, rules=rules))
     return fragment(values)
 
 
-def _rules(gateway_mac: str, versions: Iterable[int]) -> Iterator[Rule]:
-    to_gateway = ether_destination_is(gateway_mac)
-    for version in versions:
-        to_pod = set_ether_destination_from(version, _macs(version))
-        yield rule(to_gateway, ethertype(version), to_pod, set_other_host(), comment="between pods of this node")
+def _rule(version: int) -> Rule:
+    to_pod = set_ether_destination_from(version, _macs(version))
+    return rule(ethertype(version), to_pod, set_other_host(), comment="between pods of this node")
 
 
 def elements(ips: Iterable[IPAddress], mac: str, comment: str, config: NetworkConfig) -> list[Element]:

@@ -79,6 +79,7 @@ class Ledger:
         self._readings: list[Reading] = []
         self.sysctls: dict[str, str] = {}
         """The desired sysctls of the node's own namespace: name → value."""
+        self._link_sysctls: dict[str, dict[Identity, None]] = {}
         self.proxies: dict[Identity, None] = {}
         """The identities of the desired proxies."""
 
@@ -92,14 +93,20 @@ class Ledger:
             known = self._deviations.get(identity, _AS_DESIRED)
             self._note(identity, before if known is _AS_DESIRED else known)  # type: ignore[arg-type]  # the sentinel is excluded
             if identity[0] in ("Sysctl", "Proxy") and not identity[1]:
-                self._note_unannounced(identity)
+                self._note_unannounced(identity, before)
         return [identity for identity, _ in changes]
 
-    def _note_unannounced(self, identity: Identity) -> None:
+    def _note_unannounced(self, identity: Identity, before: Value | None) -> None:
         """Keep the lists of objects whose changes the kernel does not notify, and which are therefore polled."""
         wanted = self.desired.get(identity)
+        if isinstance(before, Sysctl) and before.link in self._link_sysctls:
+            self._link_sysctls[before.link].pop(identity, None)
+            if not self._link_sysctls[before.link]:
+                del self._link_sysctls[before.link]
         if isinstance(wanted, Sysctl):
             self.sysctls[wanted.name] = wanted.value
+            if wanted.link:
+                self._link_sysctls.setdefault(wanted.link, {})[identity] = None
         elif isinstance(wanted, Proxy):
             self.proxies[identity] = None
         elif identity[0] == "Sysctl":
@@ -122,6 +129,10 @@ class Ledger:
 
     def _fulfils(self, wanted: Value, known: Value) -> bool:
         return wanted is known or wanted == known or self._matches(wanted, known)
+
+    def lose_sysctls(self, link: str) -> list[Identity]:
+        """A link of the node's own namespace is gone, or was made anew, and so its sysctls have their defaults; those that are wanted."""
+        return [identity for identity in self._link_sysctls.get(link, ()) if self.observe(identity, None)]
 
     # What is sent.
 

@@ -51,11 +51,6 @@ def ethertype(version: int) -> Row:
     return (Meta(key=META_PROTOCOL, dreg=1), Cmp(data=ETHERTYPE[version]))
 
 
-def ether_destination_is(mac: str) -> Row:
-    """`ether daddr 0a:58:0a:f4:01:01`."""
-    return (Payload(base=LINK_HEADER, offset=0, length=6), Cmp(data=bytes.fromhex(mac.replace(":", ""))))
-
-
 def set_ether_destination_from(version: int, name: str) -> Row:
     """`ether daddr set ip daddr map @name`; after `ethertype`. A packet to an address that is not in the map goes on to the next rule."""
     found = Lookup(set=name, dreg=1)

@@ -139,19 +139,23 @@ class World:
 
 
 def wait_for_links(pods: Sequence[Pod]) -> None:
-    """Until each pod reaches the next one: the kernel activates a link a moment after its carrier came (linkwatch)."""
+    """Until each pod reaches the next one: the kernel activates a link a moment after its carrier came (linkwatch), and IPv6 after IPv4."""
     for source, target in zip(pods, [*pods[1:], *pods[:1]], strict=True):
-        version = source.versions[0]
+        for version in source.versions:
+            _wait_until_it_reaches(source, target, version)
+
+
+def _wait_until_it_reaches(source: Pod, target: Pod, version: int) -> None:
+    source.send(version, target.ip(version), FIRST)
+    target.sockets[version].settimeout(0.002)
+    for _ in range(2000):
+        with contextlib.suppress(TimeoutError):
+            target.receive(version)
+            break
         source.send(version, target.ip(version), FIRST)
-        target.sockets[version].settimeout(0.002)
-        for _ in range(2000):
-            with contextlib.suppress(TimeoutError):
-                target.receive(version)
-                break
-            source.send(version, target.ip(version), FIRST)
-        target.sockets[version].settimeout(2)
-        source.send(version, target.ip(version), LAST)
-        target.received(version)
+    target.sockets[version].settimeout(2)
+    source.send(version, target.ip(version), LAST)
+    target.received(version)
 
 
 def _service(pod: Pod) -> Service:

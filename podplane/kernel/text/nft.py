@@ -17,7 +17,6 @@ PRIORITIES = {
     ("nat", "postrouting", 100): "srcnat",
     ("nat", "prerouting", -100): "dstnat",
     ("filter", "prerouting", -90): "dstnat + 10",
-    ("filter", "prerouting", -310): "dstnat - 10",  # in the bridge family, where dstnat is -300
     **{("filter", hook, 0): "filter" for hook in ("prerouting", "input", "forward", "output", "postrouting")},
 }
 NETWORK_FIELDS = {(12, 4): "ip saddr", (16, 4): "ip daddr", (8, 16): "ip6 saddr", (24, 16): "ip6 daddr"}

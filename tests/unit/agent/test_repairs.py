@@ -11,7 +11,8 @@ from podplane.agent.watcher import AUDIT_SECONDS, POLL_SECONDS
 from podplane.kernel.errors import NotFound
 from podplane.kernel.fakes.world import FakeNamespace
 from podplane.model.config import ROUTE_PROTOCOL
-from podplane.state.network import Link, Proxy
+from podplane.state.network import Link, Neighbour, Proxy, Route
+from podplane.state.network import Rule as PolicyRule
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
 from tests.unit.agent.rig import Object, Rig, cluster, service_of, slice_of
@@ -111,3 +112,30 @@ async def test_a_veth_that_somebody_deleted_comes_back_with_both_ends() -> None:
     assert dict(rig.host.objects.network) == outside
     await rig.poll(2 * POLL_SECONDS)
     assert {reason for _, reason, _ in rig.events} == {"Repaired"}
+
+
+async def test_what_others_put_beside_podplanes_objects_stays_and_is_no_repair() -> None:
+    rig = Rig()
+    agent = await rig.start(*cluster(1, 2))
+    neighbour = Neighbour(link="eth0", ip=ipaddress.ip_address("192.168.1.99"), mac="02:00:00:00:00:09")
+    network, gateway = ipaddress.ip_network("10.99.0.0/16"), ipaddress.ip_address("192.168.1.1")
+    route = Route(destination=network, gateway=gateway, link="eth0", protocol=3)
+    theirs = [neighbour, route, PolicyRule(priority=7, family=4, table=90), Link(name="pppoe0", kind="bridge")]
+    for value in theirs:
+        rig.host.put(value)
+    for at in (POLL_SECONDS, 2 * POLL_SECONDS, 2 * AUDIT_SECONDS):
+        agent._notified()
+        await rig.poll(at)
+    assert [value for value in theirs if rig.host.objects.network.get(value.identity) != value] == []
+    assert rig.events == []
+
+
+async def test_a_sysctl_of_a_link_that_somebody_deleted_is_set_again_with_the_link() -> None:
+    rig = Rig()
+    agent = await rig.start(*cluster(1))
+    await agent.network.add(rig.attachment("p1"))
+    (name,) = (name for name in rig.host.objects.sysctls if name.endswith("disable_ipv6"))
+    rig.host.delete(rig.host.objects.network[Link(name=name.split(".")[3]).identity])
+    agent._notified()
+    await rig.poll(POLL_SECONDS)
+    assert rig.host.objects.sysctls[name] == "1"

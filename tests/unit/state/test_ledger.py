@@ -335,3 +335,28 @@ def test_a_reading_does_not_judge_what_was_notified_after_it_began() -> None:
     for _ in book.end_reading(reading, {link.identity: link}, lambda identity: True):
         pass
     assert book.status(link.identity) is Status.PENDING
+
+
+def test_a_link_that_can_not_be_set_down_before_its_removal_is_refused_and_waits() -> None:
+    book = ledger()
+    up = Link(name="pp1", kind="veth")
+    book.replace("pod", fragment([up]))
+    book.acknowledge(Report(applied=book.take(book.due)), 0.0)
+    book.replace("pod", {})
+    (operation,) = book.take(book.due)
+    assert operation.new == msgspec.structs.replace(up, up=False)
+    settled = book.acknowledge(Report(failed=[Failure(operation, Denied("it", "Operation not permitted"))]), 1.0)
+    assert settled == [up.identity] and not book.has_due and book.status(up.identity) is Status.REFUSED
+    book.release_retries(1.0 + RETRY_SECONDS)
+    assert book.has_due
+
+
+def test_sysctls_of_a_link_that_is_gone_are_due_as_long_as_they_are_wanted() -> None:
+    book = ledger()
+    own = Sysctl(name="net.ipv6.conf.pp1.disable_ipv6", value="1", link="pp1")
+    book.replace("pod", fragment([own, Sysctl(name="net.ipv4.ip_forward", value="1")]))
+    book.acknowledge(Report(applied=book.take(book.due)), 0.0)
+    assert book.lose_sysctls("eth0") == [] and book.lose_sysctls("pp1") == [own.identity]
+    assert book.take(book.due) == [Operation(None, own)]
+    book.replace("pod", {})
+    assert book.lose_sysctls("pp1") == [] and not book._link_sysctls
