@@ -23,7 +23,7 @@ from podplane.agent.durations import Durations
 from podplane.agent.effects import Effects
 from podplane.agent.features import FEATURES
 from podplane.agent.kernel import Kernel
-from podplane.agent.keys import AdvertisementKey, Key, NodeKey, ServiceKey
+from podplane.agent.keys import AdvertisementKey, Key, NodeKey, PeerKey, ServiceKey
 from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import NOT_APPLIED, REPAIRED, Planner, RecordEvent
@@ -221,8 +221,12 @@ class Agent:
             refused.setdefault(key, error)
             if len(refused) >= EVENTS_A_REPORT:  # a whole table may be refused, with all Services in it
                 break
+        node = self.view.node_name
         for key, error in refused.items():
-            self._record_event(key, f"the kernel refuses it: {error}")
+            if isinstance(key, PeerKey):
+                self._record_event(NodeKey(node), f"the kernel refuses what leads to {key.path}: {error}")
+            else:
+                self._record_event(key, f"the kernel refuses it: {error}")
 
     def _refused_keys(self, report: Report) -> Iterator[tuple[Any, Exception]]:
         """The keys whose objects were refused for a reason that no reading explains, each with the error."""

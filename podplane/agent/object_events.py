@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 from podplane.agent.caches import Caches
 from podplane.agent.keys import Key, NodeKey, PeerKey, PodKey
-from podplane.agent.planner import NOT_APPLIED
+from podplane.agent.planner import NOT_APPLIED, REPAIRED
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.events import WARNING, Recorder
 
 log = logging.getLogger(__name__)
 QUIET_SECONDS, REMEMBERED, AT_ONCE = 60.0, 1000, 100
-"""The same is not written again for so long; so many events are remembered for that; so many may wait for the API, others are dropped."""
+"""The same failure is not written again for so long; so many events are remembered for that; so many may wait for the API."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +40,7 @@ class ObjectEvents:
                 log.warning("events wait for the API: no more are written until some of them are; the first is of %s", key)
             self._dropped += 1
             return
-        if reference is None or now - self._written.get(name, -QUIET_SECONDS) < QUIET_SECONDS:
+        if reference is None or (reason != REPAIRED and now - self._written.get(name, -QUIET_SECONDS) < QUIET_SECONDS):
             return
         self._written[name] = now
         self._written.move_to_end(name)

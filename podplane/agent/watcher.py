@@ -25,7 +25,7 @@ from podplane.agent.auditor import EVERYTHING, Auditor, Part, part_of
 from podplane.agent.kernel import Kernel, Monitor, SysctlWatch
 from podplane.kernel.errors import Exists, NotFound, Retry
 from podplane.state.ledger import Ledger, Status
-from podplane.state.network import Link, Neighbour, Route, Rule, Sysctl
+from podplane.state.network import Fdb, Link, Neighbour, Route, Rule, Sysctl
 from podplane.state.operations import Failure, LinkEvent, Report
 from podplane.state.ownership import Ownership, is_foreign
 from podplane.state.value import Identity, Value
@@ -39,6 +39,8 @@ RETRY_SECONDS = 0.1
 twice the time."""
 AUDIT_SHARE = 10
 """After a reading that a foreign commit asked for in vain, the next such one waits so many times as long as it took."""
+LINK_EVENT_SECONDS = 0.5
+"""After a reading of the network that found nothing, the next one that others' links ask for waits so long at least."""
 OPEN_AGAIN_SECONDS = 1.0
 """A sysctl whose file is not there is looked for so often."""
 CONTRADICTIONS = (Exists, NotFound, Retry, OSError)
@@ -90,7 +92,7 @@ class Watcher:
         self._audit_at = dict.fromkeys(Part, 0.0)
         self._retry_seconds = RETRY_SECONDS
         self._foreign_commit = False
-        self._patience_until = 0.0
+        self._patience_until = self._link_patience_until = 0.0
         self._foreign: dict[Identity, None] = {}
         self._repairs: Counter[str] = Counter()
         self.repaired: Counter[str] = Counter()
@@ -137,6 +139,10 @@ class Watcher:
         for one in changes.observations:
             if self._ledger.observe(one.identity, self._unless_foreign(one.identity, one.value)):
                 self._foreign_change((one.identity,))
+            if isinstance(one.value, Fdb) and one.identity not in self._ledger.desired:
+                self._audit_at[Part.NETWORK] = (
+                    self._clock()
+                )  # it may have moved here from another port, of which nothing is notified
             if one.value is None and one.identity[0] == "Link":
                 self._ledger.lose_sysctls(str(one.identity[2]))
         if changes.lost:
@@ -163,7 +169,7 @@ class Watcher:
                 self._pods_to_read[netns] = None
         elif not name.startswith(self.ownership.link_prefixes or ("\0",)):
             if event.may_have_lost:
-                self._audit_at[Part.NETWORK] = self._clock()
+                self._audit_at[Part.NETWORK] = min(self._audit_at[Part.NETWORK], max(self._clock(), self._link_patience_until))
             if event.came and name not in self.ownership.links:
                 self._open_again_at = 0.0  # the link may be a new one of that name, with sysctls of its own
                 self._ledger.release_retries(self._clock(), every=True)
@@ -265,6 +271,8 @@ class Watcher:
             return False
         ended = self._clock()
         self._audit_at |= dict.fromkeys(parts, ended + AUDIT_SECONDS)
+        if Part.NETWORK in parts and not deviates:
+            self._link_patience_until = ended + max(LINK_EVENT_SECONDS, AUDIT_SHARE * (ended - began))
         for part in parts:
             count = self.audits[part].count if part in self.audits else 0
             self.audits[part] = Audit(count + 1, ended, ended - began, deviates)
@@ -293,6 +301,8 @@ class Watcher:
                 del self._foreign[identity]
                 self._repairs[str(identity[0]).lower()] += 1
                 self.repaired[str(identity[0]).lower()] += 1
+                if isinstance(operation.new, Link) and (netns := self._pods.get(operation.new.name)) is not None:
+                    self._pods_to_read[netns] = None  # the link was made anew, and so its far end in the pod
         for link in report.recreated:
             self._ledger.lose_sysctls(link.name)
         if report.recreated:  # the kernel removed what lay on the former link

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from podplane.model.config import AGENT_PORT
 from podplane.model.view import HostPort, Sandbox
 from podplane.state.conntrack import Target
 from podplane.state.nft import label
@@ -73,6 +74,8 @@ def _claims(port: HostPort, ips: Mapping[int, IPAddress]) -> Iterator[HostPortCl
     protocol = port.protocol.lower()
     if protocol not in PROTOCOLS:
         raise ValueError(f"{port.protocol} is none of TCP, UDP, SCTP")
+    if (port.host_port, protocol) == (AGENT_PORT, "tcp"):
+        raise ValueError("the node's agent listens on it")
     if not port.host_ip:
         yield from (HostPortClaim(version, protocol, port.host_port) for version in ips)
         return

@@ -66,8 +66,13 @@ class HttpClient:
         return _object(self._whole(requests.get(self.token, resource, namespace, name)))
 
     def of_node(self, node: str, port: int, path: str) -> Any:
-        """What a node answers over HTTP, as JSON."""
-        return msgspec.json.decode(self.of_node_raw(node, port, path))
+        """What a node answers over HTTP, as JSON. ApiError when it is something else."""
+        try:
+            return msgspec.json.decode(self.of_node_raw(node, port, path))
+        except msgspec.DecodeError as error:
+            raise ApiError(
+                502, "BadGateway", f"port {port} of node {node} does not answer {path} as its agent does: {error}"
+            ) from None
 
     def of_node_raw(self, node: str, port: int, path: str) -> bytes:
         """What a node answers over HTTP."""

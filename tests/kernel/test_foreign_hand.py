@@ -21,6 +21,7 @@ from podplane.lab.faults import foreign
 from podplane.lab.faults.actions import ACTIONS
 from podplane.lab.faults.table import FaultError
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
+from podplane.pods.plan import veth_name
 from podplane.state.network import Proxy
 from podplane.state.operations import Operation
 from podplane.state.ownership import Ownership
@@ -218,3 +219,66 @@ def test_what_others_make_while_an_agent_runs_stays_as_it_is() -> None:
         assert not [text for text in made.values() if text not in there], there
 
     play(story)
+
+
+def a_pod(name: str, netns: NetworkNamespace | None = None) -> Attachment:
+    """An attachment of a pod of this name."""
+    netns = netns or NetworkNamespace.create(Workers(1))
+    return Attachment(container_id=name, pod_uid=name, namespace="default", name=name, netns=netns)
+
+
+def test_a_pod_that_can_not_be_attached_harms_no_other_one_of_the_same_moment() -> None:
+    async def story(machine: Machine) -> None:
+        occupied = NetworkNamespace.create(Workers(1))
+        occupied.run(ip, "link add eth0 type bridge")
+        add = machine.agent.network.add
+        requests = [*(a_pod(f"a{n}") for n in range(4)), a_pod("bad", occupied), *(a_pod(f"b{n}") for n in range(4))]
+        done = await asyncio.gather(*map(add, requests), return_exceptions=True)
+        failed = [request.name for request, one in zip(requests, done, strict=True) if isinstance(one, Exception)]
+        assert failed == ["bad"]
+
+    play(story)
+
+
+def test_a_route_of_a_type_that_podplane_does_not_make_harms_no_repair() -> None:
+    async def story(machine: Machine) -> None:
+        ip("route add throw 10.89.2.0/24 proto 80")
+        ip("route delete 10.244.2.0/24")
+        await machine.is_repaired_and_told("route")
+        await machine.until(lambda: "throw" not in ip("route"))
+
+    play(story)
+
+
+def test_the_network_of_a_pod_whose_link_was_moved_away_is_made_anew_as_a_whole() -> None:
+    async def story(machine: Machine) -> None:
+        elsewhere = NetworkNamespace.create(Workers(1))
+        name = veth_name("c1", "eth0")
+        move_link(name, elsewhere)
+        assert not machine.is_whole()
+        elsewhere.run(ip, f"link delete {name}")
+        await machine.is_repaired_and_told("link")
+
+    play(story)
+
+
+def move_link(name: str, netns: NetworkNamespace) -> None:
+    """Put a link in another namespace."""
+    words = ["ip", "link", "set", name, "netns", f"/proc/self/fd/{netns.fd}"]
+    subprocess.run(words, check=True, capture_output=True, pass_fds=[netns.fd])
+
+
+def test_a_forwarding_entry_that_was_moved_to_another_port_is_moved_back() -> None:
+    async def story(machine: Machine) -> None:
+        other = await machine.agent.network.add(a_pod("other"))
+        its_own, another = veth_name("other", "eth0"), veth_name("c1", "eth0")
+        bridge(f"fdb replace {other.mac} dev {another} master static")
+        await machine.until(lambda: f"{other.mac} dev {its_own} master" in bridge("fdb show"))
+        assert f"{other.mac} dev {another} " not in bridge("fdb show")
+
+    play(story)
+
+
+def bridge(words: str) -> str:
+    """What `bridge` says."""
+    return subprocess.run(["bridge", *words.split()], check=True, capture_output=True, text=True).stdout

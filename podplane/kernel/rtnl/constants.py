@@ -38,6 +38,7 @@ ROUTE_TYPES = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 """RTN_* that podplane makes."""
 ROUTE_TYPE_NAMES = {number: name for name, number in ROUTE_TYPES.items()}
 OTHER_ROUTE_TYPE_NAMES = {2: "local", 3: "broadcast", 4: "anycast", 5: "multicast", 9: "throw", 10: "nat"}
+ALL_ROUTE_TYPES = ROUTE_TYPES | {name: number for number, name in OTHER_ROUTE_TYPE_NAMES.items()}
 RTPROT_KERNEL = 2
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
 RTNH_F_ONLINK = 4

@@ -176,7 +176,7 @@ def _route_header(value: Route, scope: int) -> bytes:
     table = value.table if value.table < 256 else 0
     onlink = c.RTNH_F_ONLINK if value.onlink and scope != c.RT_SCOPE_NOWHERE else 0
     family, length = c.FAMILY[value.destination.version], value.destination.prefixlen
-    return c.ROUTE.pack(family, length, 0, 0, table, value.protocol, scope, c.ROUTE_TYPES[value.kind], onlink)
+    return c.ROUTE.pack(family, length, 0, 0, table, value.protocol, scope, c.ALL_ROUTE_TYPES[value.kind], onlink)
 
 
 def _route_key(value: Route) -> list[bytes]:

@@ -12,6 +12,7 @@ creation, and before a change or a deletion that would hit whatever is there, th
 from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from podplane.kernel.rtnl import decode, encode, reading
 from podplane.kernel.rtnl.conflicts import GONE, ForeignObject, blocking_link, creation_error, foreign_error
 from podplane.kernel.rtnl.matching import must_recreate
 from podplane.kernel.rtnl.present import Links, Present, local_identity
+from podplane.kernel.text import ip
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership, is_foreign, is_marked
@@ -38,6 +40,9 @@ ASK_BEFORE_DELETION = (Neighbour, Proxy, Rule)
 
 ROUNDS = 3
 """A bridge, a port of it, and what lies on that: so deep can things stand on links that were there already."""
+
+NOT_ENCODED = (KeyError, ValueError, OverflowError, struct.error)
+"""A value that can't be said in a message, as of another kind than is known here: it is refused, and nothing else with it."""
 
 
 class Step(NamedTuple):
@@ -159,15 +164,18 @@ class Rtnl:
         links = [o for o in operations if isinstance(o.value, Link) and o.value.kind]
         group = DELETE_GROUP if len(links) > 1 else 0
         steps: list[Step] = []
+        errors: Errors = {}
         for operation in operations:
             present = there.get(id(operation))
             if blocking_link(operation.value, self._blocked):
                 continue  # it went with our link
             if present is None or not is_foreign(operation.value, present):
                 value = present if isinstance(present, Rule) else operation.value
-                steps += [Step(operation, message) for message in self._removal(value, group)]
-        refused = {key: one for key, one in self._send(steps).items() if one.refusal.errno not in GONE}
-        errors = {key: one.error for key, one in refused.items()}
+                try:
+                    steps += [Step(operation, message) for message in self._removal(value, group)]
+                except NOT_ENCODED as error:
+                    errors[id(operation)] = _as_kernel_error(operation, error)
+        errors |= {key: one.error for key, one in self._send(steps).items() if one.refusal.errno not in GONE}
         if group and any(isinstance(step.operation.value, Link) for step in steps):
             message = encode.delete_group(group)
             for refusal in self._socket.request([message]):
@@ -206,8 +214,8 @@ class Rtnl:
                 if not self._is_there(operation, there.get(id(operation))):
                     steps += [Step(operation, message) for message in self._arrival(operation)]
                     steps += self._removal_of_old_rule(operation, there.get(id(operation)))
-            except KernelError as error:
-                errors[id(operation)] = error
+            except (KernelError, *NOT_ENCODED) as error:
+                errors[id(operation)] = _as_kernel_error(operation, error)
         errors |= self._settle(steps, self._send(steps), ROUNDS)
         self._block(all_operations, errors)
         return errors
@@ -262,7 +270,9 @@ class Rtnl:
                     del errors[key]
                 else:
                     errors[key] = error
-            elif isinstance(operation.value, Neighbour) or getattr(operation.value, "master", False):  # learned
+            elif isinstance(operation.value, Neighbour) or (
+                isinstance(operation.value, Fdb) and operation.value.master
+            ):  # learned
                 again.append(Step(operation, self._message(operation.value, replace=True)))
         names = {
             o.value.name
@@ -281,7 +291,7 @@ class Rtnl:
             if names & {getattr(operation.value, "link", ""), getattr(operation.value, "master", "")}:
                 try:
                     steps += [Step(operation, message) for message in self._arrival(operation)]
-                except KernelError:  # another link that it needs is not there: its first error stands
+                except (KernelError, *NOT_ENCODED):  # another link that it needs is not there: its first error stands
                     continue
         return steps
 
@@ -357,3 +367,8 @@ def _sends(steps: Sequence[Step]) -> Iterator[list[Step]]:
         start = end
     if part:
         yield part
+
+
+def _as_kernel_error(operation: Operation, error: Exception) -> KernelError:
+    """A refusal of the kernel, or that a value could not be put in a message."""
+    return error if isinstance(error, KernelError) else KernelError(f"encode {ip.line(operation.value)}", str(error))
