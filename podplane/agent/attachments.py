@@ -5,6 +5,7 @@ Attaching a pod does not wait for the reconcile loop: its key is planned at once
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Collection, Iterable
 
@@ -194,7 +195,8 @@ class Attachments:
             if not (isinstance(value, Sysctl) and value.netns)
         }
         sysctls = [value.name for value in wanted.values() if isinstance(value, Sysctl)]
-        found = {**self._kernel.read(self._watcher.ownership, sysctls), **self._kernel.read_namespace(sandbox.netns)}
+        found = dict(await asyncio.to_thread(self._kernel.read, self._watcher.ownership, sysctls))
+        found |= self._kernel.read_namespace(sandbox.netns)
         for identity, value in wanted.items():
             if identity not in found or not self._kernel.matches(value, found[identity]):
                 raise NetworkError(f"{pod}: {value} is not in the kernel as planned")

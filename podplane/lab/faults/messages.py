@@ -8,12 +8,13 @@ ACTIVE_FAULTS   the lab writes what is active
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from podplane.model.config import ACTIVE_FAULTS, FAULT, FAULT_ANSWERS
 
+T = TypeVar("T")
 ANSWERS = 8
 """So many answers are kept: several commands may wait for theirs at once."""
 
@@ -69,10 +70,17 @@ def request_of(annotations: Mapping[str, str]) -> Request | None:
 
 def answer_to(id_: str, annotations: Mapping[str, str]) -> Answer | None:
     """The answer to a request, if it is there."""
-    found = msgspec.json.decode(annotations.get(FAULT_ANSWERS) or "[]", type=list[Answer])
-    return next((answer for answer in found if answer.id == id_), None)
+    return next((answer for answer in _list(annotations, FAULT_ANSWERS, Answer) if answer.id == id_), None)
 
 
 def active_of(annotations: Mapping[str, str]) -> list[Active]:
     """What is active."""
-    return msgspec.json.decode(annotations.get(ACTIVE_FAULTS) or "[]", type=list[Active])
+    return _list(annotations, ACTIVE_FAULTS, Active)
+
+
+def _list(annotations: Mapping[str, str], name: str, item: type[T]) -> list[T]:
+    """What the lab wrote in an annotation; nothing, where somebody else wrote something else there: the lab writes it anew."""
+    try:
+        return msgspec.json.decode(annotations.get(name) or "[]", type=list[item])  # type: ignore[valid-type]
+    except ValueError:
+        return []

@@ -64,6 +64,11 @@ def test_messages_come_back_as_they_were_written() -> None:
     found = messages.answers_body(answers)["metadata"]["annotations"]
     assert messages.answer_to("19", found) == Answer("19", "done 19")
     assert messages.answer_to("1", found) is None, "only the last answers are kept"
+
+
+@pytest.mark.parametrize("text", ["zzz", "{}", '[{"id": 1}]', "[1]"])
+def test_annotations_that_somebody_else_wrote_say_nothing(text: str) -> None:
+    assert messages.answer_to("1", {FAULT_ANSWERS: text}) is None and messages.active_of({ACTIVE_FAULTS: text}) == []
     assert (messages.request_of({}), messages.active_of({}), messages.answer_to("1", {})) == (None, [], None)
 
 
