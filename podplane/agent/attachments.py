@@ -168,7 +168,10 @@ class Attachments:
             await self.delete(request)
 
     async def delete(self, request: Attachment) -> None:
-        """Detach a pod; of one that isn't attached, nothing happens. No packet passes any more when this returns; the link may go later."""
+        """Detach a pod; of one that isn't attached, nothing happens.
+
+        No packet passes any more when this returns, and the link may go later. Should the kernel refuse that, it is logged and tried again.
+        """
         sandbox = self._sandboxes.pop(request.id, None)
         if sandbox is not None:
             del self._attached[request.id]

@@ -5,8 +5,7 @@
     supervisor            ──► agent, election, health: what ends unforeseen is started again, and the others go on
 
 `restart` ends all of that and begins anew, as the end of a process and the start of another one would: what the new agent
-knows comes from the
-API, from the kernel, and from the host, which knows what is attached.
+knows comes from the API, from the kernel, and from the host, which knows what is attached.
 """
 
 from __future__ import annotations

@@ -239,8 +239,9 @@ class Writer:
     def _log_refusals(self) -> None:
         """One line for all that was refused of one take, which may be thousands of objects."""
         if self._refused:
-            reasons = "; ".join(map(str, self._refusals))
-            log.warning("apply node=%s refused=%d %s", self._node_name, self._refused, reasons)
+            reasons = "; ".join(str(failure.error) for failure in self._refusals)
+            more = f"; and {self._refused - len(self._refusals)} more" if self._refused > len(self._refusals) else ""
+            log.warning("apply node=%s refused=%d %s%s", self._node_name, self._refused, reasons, more)
         self._refused, self._refusals = 0, []
 
     def _notify(self, settled: Iterable[Identity]) -> None:

@@ -1,9 +1,8 @@
 """Desired state of one node: the reference-counted union of the fragments of all keys.
 
 Each key (a pod, a node, a Service, …) owns one fragment. Equal values of several fragments are one kernel object, which
-stays until the last
-of them releases it; unequal values for one identity are a conflict that names both keys.
-`replace` costs what the two versions of the one fragment cost, whatever the size of the rest.
+stays until the last of them releases it; unequal values for one identity are a conflict that names both keys. `replace`
+costs what the two versions of the one fragment cost, whatever the size of the rest.
 """
 
 from __future__ import annotations

@@ -282,3 +282,17 @@ def test_a_forwarding_entry_that_was_moved_to_another_port_is_moved_back() -> No
 def bridge(words: str) -> str:
     """What `bridge` says."""
     return subprocess.run(["bridge", *words.split()], check=True, capture_output=True, text=True).stdout
+
+
+def test_a_bridge_that_loses_its_mark_is_refused_and_nothing_is_said_to_be_repaired() -> None:
+    async def story(machine: Machine) -> None:
+        ip("link set cbr0 alias theirs")
+        await machine.until(lambda: bool(machine.agent.ledger.refused))
+        await asyncio.sleep(1)
+        await machine.agent.watcher.auditor.audit()
+        assert not [told for told in machine.events if told.startswith("Repaired")]
+        ip("link set cbr0 alias podplane")
+        await machine.until(lambda: not machine.agent.ledger.refused)
+        assert machine.is_whole()
+
+    play(story)

@@ -30,8 +30,9 @@ def owned(socket: Socket, owner: Ownership) -> dict[Identity, Value]:
         marked += _proxies(socket, family, names)
     marked += [decode.rule(p) for p in _dump(socket, c.RTM_GETRULE, RULES)]
     found += [value for value in marked if value is not None and has_protocol(value, owner.route_protocol)]
-    for index, link in mine.items():
-        if link.kind in FORWARDING_KINDS:
+    masters = {link.master for link in mine.values()}  # a bridge has the entries of its ports, also when it is somebody else's
+    for index, link in links.items():
+        if (index in mine and link.kind in FORWARDING_KINDS) or link.name in masters:
             query = encode.forwarding_entries(index, of_bridge=link.kind == "bridge")
             found += [decode.fdb(p, own) for p in _dump(socket, c.RTM_GETNEIGH, query)]
     return {value.identity: value for value in found if value is not None}
