@@ -4,7 +4,7 @@
                                            vanish silently when their link goes down) is read again
     nf_tables                              the generation of the namespace is polled: one that podplane's own commits do
                                            not explain is a foreign commit
-    sysctls                                polled, by descriptors that stay open
+    sysctls                                polled, by descriptors that stay open; those of a pod's link are read with its namespace
     proxies                                polled by a dump, while any is desired: the kernel notifies nothing of them
     a pod's namespace                      read when the pod's link loses its carrier or is gone; and each in turn, once a
                                            minute, as a subscription in each namespace would cost a socket for each pod
@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from podplane.agent.auditor import EVERYTHING, Auditor, Part, part_of
@@ -198,18 +198,34 @@ class Watcher:
 
     def read_sysctls(self) -> None:
         """Correct what is known of the sysctls of the node that are wanted: those that are there and have no other value are as desired."""
-        watch, wanted = self._watch_sysctls(), self._ledger.sysctls
-        changed = watch.changed(wanted)
-        for name, value in wanted.items():
-            if name not in watch.unwatched:
-                sysctl = Sysctl(name=name, value=changed.get(name, value))
-                self._ledger.observe(sysctl.identity, sysctl)
+        wanted = self._ledger.sysctls
+        watch = self._kernel.sysctl_watch(wanted)
+        try:
+            changed = watch.changed(wanted)
+            for name, value in wanted.items():
+                if name not in watch.unwatched:
+                    sysctl = Sysctl(name=name, value=changed.get(name, value))
+                    self._ledger.observe(sysctl.identity, sysctl)
+        finally:
+            watch.close()
 
     def _poll_sysctls(self) -> None:
-        for name, value in self._watch_sysctls().changed(self._ledger.sysctls).items():
+        self._observe_sysctls(self._watch_sysctls(), self._ledger.polled_sysctls)
+
+    def _observe_sysctls(self, watch: SysctlWatch, wanted: Mapping[str, str]) -> None:
+        for name, value in watch.changed(wanted).items():
             sysctl = Sysctl(name=name, value=value)
             if self._ledger.observe(sysctl.identity, sysctl):
                 self._foreign_change((sysctl.identity,))
+
+    def _read_sysctls_of(self, link: str) -> None:
+        """Correct what is known of the sysctls of a pod's link: there are too many to poll them all."""
+        if wanted := self._ledger.sysctls_of(link):
+            watch = self._kernel.sysctl_watch(wanted)
+            try:
+                self._observe_sysctls(watch, wanted)
+            finally:
+                watch.close()
 
     def _poll_proxies(self) -> None:
         if not self._ledger.proxies:
@@ -234,6 +250,8 @@ class Watcher:
     async def _audit_pod(self, netns: str) -> None:
         """Read a pod's namespace. It may go meanwhile, and one that can't be read keeps nothing else from being read."""
         try:
+            for link in [link for link, place in self._pods.items() if place == netns]:
+                self._read_sysctls_of(link)
             await self.auditor.audit_pod(netns)
         except Exception as error:
             log.log(
@@ -245,8 +263,8 @@ class Watcher:
             )
 
     def _watch_sysctls(self) -> SysctlWatch:
-        """The sysctls that are wanted, with open files; opened anew when others are wanted, or those of a link came back."""
-        wanted, now = self._ledger.sysctls.keys(), self._clock()
+        """The sysctls that are polled, with open files; opened anew when others are wanted, or those of a link came back."""
+        wanted, now = self._ledger.polled_sysctls.keys(), self._clock()
         if self._sysctls is None or wanted != self._watched or (self._sysctls.unwatched and now >= self._open_again_at):
             if self._sysctls is not None:
                 self._sysctls.close()

@@ -79,6 +79,8 @@ class Ledger:
         self._readings: list[Reading] = []
         self.sysctls: dict[str, str] = {}
         """The desired sysctls of the node's own namespace: name → value."""
+        self.polled_sysctls: dict[str, str] = {}
+        """Of these, those that are not of a link of podplane's: name → value."""
         self._link_sysctls: dict[str, dict[Identity, None]] = {}
         self.proxies: dict[Identity, None] = {}
         """The identities of the desired proxies."""
@@ -107,10 +109,13 @@ class Ledger:
             self.sysctls[wanted.name] = wanted.value
             if wanted.link:
                 self._link_sysctls.setdefault(wanted.link, {})[identity] = None
+            else:
+                self.polled_sysctls[wanted.name] = wanted.value
         elif isinstance(wanted, Proxy):
             self.proxies[identity] = None
         elif identity[0] == "Sysctl":
             self.sysctls.pop(identity[2], None)
+            self.polled_sysctls.pop(identity[2], None)
         else:
             self.proxies.pop(identity, None)
 
@@ -129,6 +134,11 @@ class Ledger:
 
     def _fulfils(self, wanted: Value, known: Value) -> bool:
         return wanted is known or wanted == known or self._matches(wanted, known)
+
+    def sysctls_of(self, link: str) -> dict[str, str]:
+        """The desired sysctls of a link of podplane's: name → value."""
+        wanted = (self.desired[identity] for identity in self._link_sysctls.get(link, ()))
+        return {one.name: one.value for one in wanted if isinstance(one, Sysctl)}
 
     def lose_sysctls(self, link: str) -> list[Identity]:
         """A link of the node's own namespace is gone, or was made anew, and so its sysctls have their defaults; those that are wanted."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
 from podplane.agent.effects import Effects
+from podplane.agent.kernel import SysctlWatch
 from podplane.agent.writer import Interrupted
 from podplane.kernel.door import Kernel
 from podplane.kernel.errors import KernelError
@@ -191,3 +192,32 @@ async def test_a_flush_that_fails_is_tried_again(error: Exception) -> None:
     for _ in range(3):
         await effects.run()
     assert len(calls) == 2 and calls[0] == calls[1]
+
+
+async def test_one_more_pod_opens_no_sysctl_of_the_others() -> None:
+    rig = Rig()
+    agent = await rig.start(*cluster(1, 2))
+    for n in range(20):
+        await agent.network.add(rig.attachment(f"p{n}"))
+    await rig.poll(0.08)
+    watch, opened = agent._kernel.sysctl_watch, list[str]()
+
+    def counted(names: Iterable[str]) -> SysctlWatch:
+        opened.extend(names)
+        return watch(names)
+
+    agent._kernel.sysctl_watch = counted  # type: ignore[method-assign]
+    await agent.network.add(rig.attachment("one-more"))
+    await rig.poll(0.16)
+    assert len(opened) <= 1
+
+
+async def test_the_sysctl_of_a_pods_link_is_repaired_when_its_turn_comes() -> None:
+    rig = Rig()
+    agent = await rig.start(*cluster(1, 2))
+    await agent.network.add(rig.attachment("p1"))
+    ((name, value),) = agent.ledger.sysctls_of(veth_name("p1", "eth0")).items()
+    rig.host.objects.sysctls[name] = "0"
+    for n in range(1, 4):
+        await rig.poll(n * 60.0)
+    assert rig.host.objects.sysctls[name] == value
