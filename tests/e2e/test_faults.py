@@ -17,9 +17,9 @@ NETWORK = "ip -o route; ip -o -6 route; ip -o address show eth0; ip -o address s
 
 
 def network(lab: Podplane, node: str) -> list[str]:
-    """Routes, addresses and permanent neighbours of a node, without link-local ones and indexes of links."""
+    """Routes, addresses and permanent neighbours of a node, without link-local ones, and whether links have a carrier yet."""
     lines = lab.on_node(node, NETWORK).splitlines()
-    return sorted(re.sub(r"^\d+: | (expires|metric) \S+", "", line).strip() for line in lines if "fe80" not in line)
+    return sorted(re.sub(r"^\d+: | (expires|metric) \S+| linkdown", "", line).strip() for line in lines if "fe80" not in line)
 
 
 def node_of(kubectl: Kubectl, name: str) -> dict[str, Any]:
