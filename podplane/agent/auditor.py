@@ -136,5 +136,8 @@ class Auditor:
             return found
         names = ", ".join(f"{one.table} {one.name}" for one in outgrown)
         log.warning("audit node=%s tables are made anew because these sets changed their shape: %s", self._node_name, names)
-        self._kernel.apply([Operation(Table(family=family, table=table), None) for family, table in sorted(tables)])
+        done = self._kernel.apply([Operation(Table(family=family, table=table), None) for family, table in sorted(tables)])
+        if done.failed:
+            log.warning("audit node=%s %s", self._node_name, done.failed[0].error)
+            return found
         return {i: v for i, v in found.items() if not (isinstance(v, NftValue) and (v.family, v.table) in tables)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -87,6 +88,20 @@ def _ask(folder: Folder, client: Any, node: str, name: str, argument: str) -> st
     if last.error:
         raise LabError(last.error)
     return last.done
+
+
+def active_faults(folder: Folder, nodes: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What is active on these nodes, and how it is undone: a line a node."""
+    from podplane.lab.faults import messages
+
+    lines = []
+    for node in nodes:
+        name, annotations = node["metadata"]["name"], node["metadata"].get("annotations") or {}
+        if active := messages.active_of(annotations):
+            lines.append(
+                f"{name}: {', '.join(one.fault for one in active)} (`{folder.command('fault', f'{name} --clear')}` undoes it)"
+            )
+    return lines
 
 
 def _listing(node: str, annotations: dict[str, str]) -> str:

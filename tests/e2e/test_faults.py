@@ -102,6 +102,7 @@ def test_a_node_that_is_cut_from_the_api_learns_what_changed_when_it_is_back(lab
 
         until(lambda: serves("node1") and serves("node2"), SECONDS)
         assert not serves("node3")
+        assert re.search(r"fault +node3: cut-api .*podplane fault .*node3 --clear", lab("status").stdout)
         assert json.loads(kubectl("get", "pod", "late", "-o", "json"))["status"]["phase"] == "Pending"
         peer = kubectl("get", "pod", "echo-node3-1", "-o", "jsonpath={.status.podIP}")
         assert lab("exec", "echo-node1-1", "--", "curl", "-sS", "-m", "5", f"http://{peer}:8080/").stdout

@@ -13,6 +13,7 @@ import click
 from podplane.cli.check import promises, report, served, services, sessions, users
 from podplane.cli.check.parties import NAMESPACE, Member, gathered
 from podplane.cli.check.promises import Party, Probe, Verdict
+from podplane.cli.fault import active_faults
 from podplane.cli.options import connect, lab_name
 from podplane.lab import preflight, spec, underlay
 from podplane.lab.errors import LabError
@@ -40,6 +41,8 @@ def check(folder: Folder, as_json: bool, everything: bool) -> None:
         raise LabError(f"lab {folder.name!r} has no settings")
     ips = tuple(map(str, underlay.outside_ips(settings.plan())))
     outside = Party(underlay.OUTSIDE, "outside", "", ips, OUTSIDE_PORT)
+    for line in active_faults(folder, client.objects("nodes")):
+        click.echo(f"A fault is active on {line}: this may take a minute.", err=True)
     began = time.monotonic()
     with folder.checking(), gathered(client) as (members, left_out), sessions.probers(client, members) as (found, refused):
         result = examine(members, found, refused, outside, everything, client, served.site(client, settings))

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from podplane.cli import tables
+from podplane.cli.fault import active_faults
 from podplane.cli.names import some
 from podplane.cli.options import connect, lab_name
 from podplane.lab.errors import LabError
@@ -55,6 +56,8 @@ def _of_lab(folder: Folder) -> None:
     click.echo(f"  pods    {ready} of {len(pods)} ready")
     click.echo(f"  API     https://{endpoint.host}:{endpoint.port}")
     click.echo(f"  state   {folder.path}")
+    for line in active_faults(folder, client.objects("nodes")):
+        click.echo(f"  fault   {line}")
     from podplane.cli.status import gather, show
 
     if line := show.summary(gather.summaries(client, nodes, SUMMARY_SECONDS)):
