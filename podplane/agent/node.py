@@ -34,12 +34,15 @@ from podplane.agent.status import Sources
 from podplane.cni.network import Attached, Attachment
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
+from podplane.kubeapi.retry import Backoff
 from podplane.kubeapi.supervise import Supervisor
 from podplane.model.lease import Lease
 from podplane.model.objects import Model, Node
 from podplane.model.service import EndpointSlice, Service
 
 log = logging.getLogger(__name__)
+TASKS = ("agent", "election", "health")
+"""What a restart ends and begins anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class NodeAgent:
         self._recorder = Recorder(client, "podplane", now, name)
         self.supervisor = Supervisor()
         self._restart = asyncio.Lock()
+        self._starting: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._calls = 0
         self._no_call = asyncio.Event()
@@ -126,27 +130,47 @@ class NodeAgent:
 
     def run(self) -> None:
         """Keep everything running, in tasks of the supervisor, until `close`."""
-        self.supervisor.add("agent", lambda: self.agent.run())
-        self.supervisor.add("election", lambda: self.election.run())
-        self.supervisor.add("health", lambda: self.health.run())
+        for name, run in zip(
+            TASKS, (lambda: self.agent.run(), lambda: self.election.run(), lambda: self.health.run()), strict=True
+        ):
+            self.supervisor.add(name, run)
 
     async def close(self) -> None:
         """End: what the kernel holds stays as it is."""
+        if self._starting is not None:
+            self._starting.cancel()
         await self.supervisor.close()
         await self.agent.stop()
 
     async def restart(self) -> Started:
         """End the agent and begin with a new one. What a runtime has asked for is finished before, and what it asks for meanwhile waits.
 
-        A restart that fails may be tried again.
+        A restart that fails is tried again with back-off until one succeeds, here or by another call.
         """
         async with self._restart:
             self._ready.clear()
             await self._no_call.wait()
-            await self.close()
-            started = await self.start()
+            for name in TASKS:
+                await self.supervisor.remove(name)
+            await self.agent.stop()
+            try:
+                started = await self.start()
+            except Exception:
+                if self._starting is None or self._starting.done():
+                    self._starting = asyncio.get_running_loop().create_task(self._keep_starting(), name=f"start {self.name}")
+                raise
             self.run()
             return started
+
+    async def _keep_starting(self) -> None:
+        backoff, loop = Backoff(), asyncio.get_running_loop()
+        while not self._ready.is_set():
+            await asyncio.sleep(backoff.delay(loop.time()))
+            if not self._ready.is_set():
+                try:
+                    await self.restart()
+                except Exception as error:
+                    log.warning("start node=%s error=%s", self.name, error)
 
     def read_from(self, caches: Caches) -> None:
         """Read the cluster from these caches from now on. `changed` tells what differs in them."""

@@ -155,9 +155,7 @@ class LabNode:
 
     async def restart_agent(self) -> Started:
         """End the agent and begin with a new one, as on a real node where its process ends and another one starts."""
-        started = await self.network.restart()
-        self.network.supervisor.add("heartbeat", self.heartbeat.run)
-        return started
+        return await self.network.restart()
 
     def cut_api(self) -> None:
         """Nothing of the node reaches the API any more, and it is told of no change."""

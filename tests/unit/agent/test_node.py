@@ -210,6 +210,19 @@ async def test_a_restart_that_fails_may_be_tried_again_and_no_pod_loses_its_netw
     await rig.node.close()
 
 
+async def test_a_restart_that_fails_is_tried_again_by_itself(rig: Rig) -> None:
+    request = rig.attachment("a")
+    await rig.node.add(request)
+    rig.host.breaks = OSError(24, "Too many open files")
+    with pytest.raises(OSError, match="Too many open files"):
+        await rig.node.restart()
+    await asyncio.sleep(0.01)
+    rig.host.breaks = None
+    await asyncio.wait_for(rig.node.check(request), 5)
+    assert all(report.is_running for report in rig.node.supervisor.report().values())
+    await rig.node.close()
+
+
 async def nothing_to_read() -> None:
     raise OSError(24, "Too many open files")
 
