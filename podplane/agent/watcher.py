@@ -210,7 +210,10 @@ class Watcher:
             watch.close()
 
     def _poll_sysctls(self) -> None:
-        self._observe_sysctls(self._watch_sysctls(), self._ledger.polled_sysctls)
+        wanted = dict(self._ledger.polled_sysctls)
+        for link in self.ownership.links:  # the bridge; those of pods' links are read in turn
+            wanted |= self._ledger.sysctls_of(link)
+        self._observe_sysctls(self._watch_sysctls(wanted), wanted)
 
     def _observe_sysctls(self, watch: SysctlWatch, wanted: Mapping[str, str]) -> None:
         for name, value in watch.changed(wanted).items():
@@ -262,9 +265,9 @@ class Watcher:
                 error,
             )
 
-    def _watch_sysctls(self) -> SysctlWatch:
+    def _watch_sysctls(self, polled: Mapping[str, str]) -> SysctlWatch:
         """The sysctls that are polled, with open files; opened anew when others are wanted, or those of a link came back."""
-        wanted, now = self._ledger.polled_sysctls.keys(), self._clock()
+        wanted, now = polled.keys(), self._clock()
         if self._sysctls is None or wanted != self._watched or (self._sysctls.unwatched and now >= self._open_again_at):
             if self._sysctls is not None:
                 self._sysctls.close()
