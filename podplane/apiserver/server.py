@@ -19,7 +19,7 @@ from urllib.parse import unquote
 import msgspec
 
 from podplane import __version__
-from podplane.apiserver import decoding, discovery, logs, node_proxy, openapi, portforward, shapes
+from podplane.apiserver import decoding, discovery, health, logs, node_proxy, openapi, portforward, shapes
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.audit import AuditLog
 from podplane.apiserver.decoding import MAX_BODY_BYTES, Options
@@ -40,8 +40,7 @@ from podplane.kubeapi.streams import NodeStreams
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
-HEALTH = ("/healthz", "/livez", "/readyz")
-OPEN_PATHS = (*HEALTH, "/version")
+OPEN_PATHS = (*health.PATHS, "/version")
 """What needs no token."""
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 MAX_WARNING = 800
@@ -74,6 +73,7 @@ class ApiServer:
         self._audit = audit
         self._now = now
         self.streams = streams
+        self._checks = {"ping": health.ping, "etcd": store.failure}
         self._registry = Registry(store)
         self._records = Records(store, Hub(store.version))
         self._records.observe(admission.observe)
@@ -114,8 +114,8 @@ class ApiServer:
 
     async def handle(self, request: Request) -> Answer:
         """Answer a request; refusals are Status objects."""
-        if request.path in OPEN_PATHS and request.method == "GET":
-            return _open(request)
+        if (open_ := self._open(request)) is not None:
+            return open_
         user, what = ANONYMOUS, Attributes(request.method.lower(), path=request.path)
         answer: Answer
         try:
@@ -137,6 +137,12 @@ class ApiServer:
         if self._audit is not None:
             self._audit.record(request, user, what, getattr(answer, "status", 101))
         return answer
+
+    def _open(self, request: Request) -> Response | None:
+        """The answer to what needs no token; None for anything else."""
+        if request.method == "GET" and request.path.rstrip("/") == "/version":
+            return _version()
+        return health.answer(request, self._checks)
 
     def _user(self, request: Request) -> User:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -252,6 +258,7 @@ class ApiServer:
 
     def _paths(self) -> list[str]:
         found = ["/api", "/api/v1", "/apis", *OPEN_PATHS, "/openapi/v2", "/openapi/v3"]
+        found += [f"{path}/{check}" for path in health.PATHS for check in self._checks]
         for group, versions in self._registry.groups().items():
             if group:
                 found += [f"/apis/{group}", *(f"/apis/{group}/{version}" for version in versions)]
@@ -290,9 +297,7 @@ def _json(code: int, value: Any) -> Response:
     return Response(code, msgspec.json.encode(value))
 
 
-def _open(request: Request) -> Response:
-    if request.path in HEALTH:
-        return Response(200, b"ok", "text/plain")
+def _version() -> Response:
     major, minor = shapes.data()["kubernetes"].split(".")
     found = {
         "major": major,

@@ -98,6 +98,14 @@ class Store:
         """Close the file; idempotent."""
         self._database.close()
 
+    def failure(self) -> str:
+        """Why the file can't be read; "" when it can."""
+        try:
+            self._database.execute("SELECT version FROM counter").fetchone()
+        except sqlite3.Error as error:
+            return str(error)
+        return ""
+
     def _of(self, resource: str) -> _Objects:
         found = self._objects.get(resource)
         if found is None:

@@ -161,6 +161,7 @@ async def test_a_body_of_another_kind_is_not_taken(lab: Live) -> None:
 async def test_health_and_version_need_no_token(lab: Live) -> None:
     for path in ("/healthz", "/livez", "/readyz"):
         assert await raw(lab.port, "GET", path, authorization="") == (200, b"ok")
+        assert await raw(lab.port, "GET", f"{path}/", authorization="") == (200, b"ok")
     assert (await raw(lab.port, "GET", "/version", authorization=""))[1]["major"] == "1"
 
 
