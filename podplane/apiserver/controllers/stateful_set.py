@@ -133,16 +133,19 @@ class _Members:
         pod["spec"] |= {"hostname": name, "subdomain": self.spec.get("serviceName", "")}
         if not pod["spec"]["subdomain"]:
             del pod["spec"]["subdomain"]
-        claims = self.spec.get("volumeClaimTemplates", ())
-        if claims:
-            names = {claim["metadata"]["name"] for claim in claims}
-            kept = [volume for volume in pod["spec"].get("volumes", ()) if volume["name"] not in names]
-            pod["spec"]["volumes"] = [*kept, *({"name": each, "emptyDir": {}} for each in sorted(names))]
-            text = (
-                "There is no persistent storage here: volumeClaimTemplates become emptyDir volumes, which end with their pods"
-            )
-            yield Note(self.set, "NoPersistentStorage", text, "Warning")
+        yield from self._add_claims(pod)
         yield Create("pods", metadata["namespace"], pod)
+
+    def _add_claims(self, pod: Object) -> Iterator[Action]:
+        """A volume for each claim template, in the place of one that the template of the pods gives the same name."""
+        claims = self.spec.get("volumeClaimTemplates", ())
+        if not claims:
+            return
+        names = dict.fromkeys(claim.get("metadata", {}).get("name", "") for claim in claims)
+        kept = [volume for volume in pod["spec"].get("volumes", ()) if volume["name"] not in names]
+        pod["spec"]["volumes"] = [*({"name": name, "emptyDir": {}} for name in names), *kept]
+        text = "There is no persistent storage here: volumeClaimTemplates become emptyDir volumes, which end with their pods"
+        yield Note(self.set, "NoPersistentStorage", text, "Warning")
 
     def _is_old(self, number: int) -> bool:
         """Is this member below the partition, so that it keeps the former template?"""

@@ -87,10 +87,14 @@ def _check_pod_change(old: Object, new: Object) -> Iterator[Cause]:
 
 def check_template(template: Object, path: str, policies: tuple[str, ...] = ("Always",)) -> Iterator[Cause]:
     """A PodTemplateSpec, whose pods restart by one of these policies."""
+    yield from check_pod_spec(template.get("spec", {}), f"{path}.spec")
+    yield from check_template_metadata(template, path, policies)
+
+
+def check_template_metadata(template: Object, path: str, policies: tuple[str, ...] = ("Always",)) -> Iterator[Cause]:
+    """Its labels and its restart policy alone."""
     yield from names.check_labels(template.get("metadata", {}).get("labels", {}), f"{path}.metadata.labels")
-    spec = template.get("spec", {})
-    yield from check_pod_spec(spec, f"{path}.spec")
-    policy = spec.get("restartPolicy", "Always")
+    policy = template.get("spec", {}).get("restartPolicy", "Always")
     if policy not in policies:
         yield Cause.unsupported(f"{path}.spec.restartPolicy", policy, policies)
 

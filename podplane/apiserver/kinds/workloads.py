@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from podplane.apiserver.kinds import names
-from podplane.apiserver.kinds.pods import check_template, complete_pod_spec
+from podplane.apiserver.kinds.pods import check_template, check_template_metadata, complete_pod_spec
 from podplane.apiserver.problems import Cause
 
 Object = dict[str, Any]
@@ -72,7 +72,12 @@ def complete_job(job: Object) -> None:
         metadata["labels"] = {**metadata.get("labels", {}), **own}
 
 
-def _check_selected(spec: Object, policies: tuple[str, ...] = ("Always",)) -> Iterator[Cause]:
+TemplateRule = Callable[[Object, str, tuple[str, ...]], Iterator[Cause]]
+
+
+def _check_selected(
+    spec: Object, policies: tuple[str, ...] = ("Always",), check: TemplateRule = check_template
+) -> Iterator[Cause]:
     """A selector that isn't empty and chooses the template's pods; replicas that can be."""
     selector, template = spec.get("selector", {}), spec.get("template", {})
     yield from names.check_selector(selector, "spec.selector")
@@ -82,16 +87,19 @@ def _check_selected(spec: Object, policies: tuple[str, ...] = ("Always",)) -> It
     if "selector" in spec and not names.matches(selector, labels):
         yield Cause.invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
     if "template" in spec:
-        yield from check_template(template, "spec.template", policies)
+        yield from check(template, "spec.template", policies)
     for field in ("replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"):
         if spec.get(field, 0) < 0:
             yield Cause.invalid(f"spec.{field}", spec[field], "must be greater than or equal to 0")
 
 
-def check_workload(object_: Object, old: Object | None) -> Iterator[Cause]:
+def check_workload(object_: Object, old: Object | None, check: TemplateRule = check_template) -> Iterator[Cause]:
     """What all that run pods for ever have in common; the selector stays as it is."""
     spec = object_["spec"]
-    yield from _check_selected(spec)
+    yield from _check_selected(spec, check=check)
+    if "activeDeadlineSeconds" in spec.get("template", {}).get("spec", {}):
+        kind = object_.get("kind", "this kind")
+        yield Cause.forbidden("spec.template.spec.activeDeadlineSeconds", f"activeDeadlineSeconds in {kind} is not Supported")
     if old is not None and old["spec"].get("selector") != spec.get("selector"):
         yield Cause.immutable("spec.selector", spec.get("selector"))
     strategy, path = (
@@ -122,6 +130,7 @@ def _check_share(share: Any, path: str) -> Iterator[Cause]:
         yield Cause.invalid(path, share, "must be greater than or equal to 0")
 
 
+RETENTIONS = ("Retain", "Delete")
 CHANGEABLE = (
     *("replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "minReadySeconds"),
     "persistentVolumeClaimRetentionPolicy",
@@ -129,8 +138,17 @@ CHANGEABLE = (
 
 
 def check_stateful_set(object_: Object, old: Object | None) -> Iterator[Cause]:
-    """StatefulSet: most of its spec stays."""
-    yield from check_workload(object_, old)
+    """StatefulSet: most of its spec stays. What its pods run is looked at when they are made (ValidatePodTemplateSpecForStatefulSet):
+    a pod gets its volumes from the claim templates, too.
+    """
+    yield from check_workload(object_, old, check_template_metadata)
+    start = object_["spec"].get("ordinals", {}).get("start", 0)
+    if start < 0:
+        yield Cause.invalid("spec.ordinals.start", start, "must be greater than or equal to 0")
+    retention = object_["spec"].get("persistentVolumeClaimRetentionPolicy", {})
+    for field in ("whenDeleted", "whenScaled"):
+        if retention.get(field, "Retain") not in RETENTIONS:
+            yield Cause.unsupported(f"spec.persistentVolumeClaimRetentionPolicy.{field}", retention[field], RETENTIONS)
     if old is None:
         return
     before, after = old["spec"], object_["spec"]

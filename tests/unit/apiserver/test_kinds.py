@@ -14,8 +14,9 @@ from tests.unit.apiserver.test_server import CONTAINER, Api
 
 Object = dict[str, Any]
 LABELS = {"app": "x"}
-TEMPLATE = {"metadata": {"labels": LABELS}, "spec": {"containers": [CONTAINER]}}
+TEMPLATE: Object = {"metadata": {"labels": LABELS}, "spec": {"containers": [CONTAINER]}}
 WORKLOAD = {"selector": {"matchLabels": LABELS}, "template": TEMPLATE}
+LIMITED = {**TEMPLATE, "spec": {"containers": [CONTAINER], "activeDeadlineSeconds": 5}}
 ROLE = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r"}
 CRD: Object = {
     "group": "example.org",
@@ -137,6 +138,21 @@ async def test_each_kind_is_shown_as_a_table(row: Resource) -> None:
             "spec.template.metadata.labels",
         ),
         ("statefulsets.apps", {"spec": {"selector": {}, "template": TEMPLATE}}, "spec.selector"),
+        ("statefulsets.apps", {"spec": {**WORKLOAD, "ordinals": {"start": -1}}}, "spec.ordinals.start"),
+        (
+            "statefulsets.apps",
+            {"spec": {**WORKLOAD, "persistentVolumeClaimRetentionPolicy": {"whenScaled": "Keep"}}},
+            "spec.persistentVolumeClaimRetentionPolicy.whenScaled",
+        ),
+        *(
+            (f"{plural}.apps", {"spec": {**WORKLOAD, "template": LIMITED}}, "spec.template.spec.activeDeadlineSeconds")
+            for plural in ("daemonsets", "deployments", "replicasets", "statefulsets")
+        ),
+        (
+            "statefulsets.apps",
+            {"spec": {**WORKLOAD, "template": {**TEMPLATE, "spec": {**TEMPLATE["spec"], "restartPolicy": "Never"}}}},
+            "spec.template.spec.restartPolicy",
+        ),
         ("jobs.batch", {"spec": {"template": TEMPLATE}}, "spec.template.spec.restartPolicy"),
         ("configmaps", {"data": {"a/b": ""}}, "data[a/b]"),
         ("leases.coordination.k8s.io", {"spec": {"leaseDurationSeconds": 0}}, "spec.leaseDurationSeconds"),

@@ -183,3 +183,67 @@ async def test_a_member_that_matches_no_more_is_let_go(cluster: Cluster) -> None
     await cluster("PATCH", f"{PODS}/db-0", {"metadata": {"labels": {"app": "debug"}}})
     await cluster.kubelet()
     assert "ownerReferences" not in (await cluster("GET", f"{PODS}/db-0"))["metadata"]
+
+
+# Claims.
+
+
+def claims(*names: str) -> list[Object]:
+    storage = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    return [{"metadata": {"name": name}, "spec": storage} for name in names]
+
+
+def mounting(*names: str, volumes: tuple[str, ...] = ()) -> Object:
+    """A StatefulSet whose container mounts these, and whose template has these volumes."""
+    made = workload("db", 2, serviceName="db")
+    spec = made["spec"]["template"]["spec"]
+    spec["containers"][0]["volumeMounts"] = [{"name": name, "mountPath": f"/{name}"} for name in names]
+    spec["volumes"] = [{"name": name, "configMap": {"name": name}} for name in volumes]
+    return made
+
+
+async def test_containers_mount_the_volumes_of_claim_templates(cluster: Cluster) -> None:
+    """A claim comes in the place of a volume of its name (stateful_set_utils.go, updateStorage)."""
+    manifest = mounting("data", "log", "settings", volumes=("log", "settings"))
+    manifest["spec"]["volumeClaimTemplates"] = claims("data", "log")
+    await cluster("POST", SETS, manifest)
+    await cluster.kubelet()
+    for pod in await cluster.pods(app="db"):
+        assert pod["status"]["phase"] == "Running"
+        volumes = {volume["name"]: set(volume) - {"name"} for volume in pod["spec"]["volumes"][:3]}
+        assert volumes == {"data": {"emptyDir"}, "log": {"emptyDir"}, "settings": {"configMap"}}
+    assert len(await cluster.pods(app="db")) == 2
+    assert len(set(await cluster.events("NoPersistentStorage"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [((), 'spec.containers[0].volumeMounts[0].name: Not found: "data"'), (("",), "spec.volumes[0].name: Invalid value")],
+)
+async def test_a_pod_that_cannot_be_made_is_told_by_an_event(cluster: Cluster, names: tuple[str, ...], why: str) -> None:
+    """As kube-apiserver, which leaves what the pods run to their creation (ValidatePodTemplateSpecForStatefulSet)."""
+    manifest = mounting("data")
+    manifest["spec"]["volumeClaimTemplates"] = claims(*names)
+    await cluster("POST", SETS, manifest)
+    await cluster.settle()
+    (message,) = await cluster.events("FailedCreate")
+    assert message.startswith("create Pod db-0 in StatefulSet db failed error: ")
+    assert why in message
+    assert await cluster.pods() == []
+
+
+async def test_a_claim_template_without_a_name_breaks_nothing(cluster: Cluster) -> None:
+    manifest = mounting()
+    manifest["spec"]["volumeClaimTemplates"] = [{"spec": claims("data")[0]["spec"]}]
+    await cluster("POST", SETS, manifest)
+    await cluster.settle()
+    assert "spec.volumes[0].name" in (await cluster.events("FailedCreate"))[0]
+
+
+async def test_the_claim_templates_stay_and_their_retention_may_change(cluster: Cluster) -> None:
+    manifest = mounting("data")
+    manifest["spec"]["volumeClaimTemplates"] = claims("data")
+    await cluster("POST", SETS, manifest)
+    await cluster.refused("Invalid", "PATCH", DB, {"spec": {"volumeClaimTemplates": claims("data", "log")}})
+    changed = await cluster("PATCH", DB, {"spec": {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"}}})
+    assert changed["spec"]["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Delete"}
