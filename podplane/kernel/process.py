@@ -65,10 +65,11 @@ class Processes(Protocol):
         directory: str = "/",
         tty: bool = False,
         root: Root | None = None,
+        program: str = "",
     ) -> Process:
         """Ask for a process in new mount, PID and UTS namespaces and the network namespace `netns`, or in those of `join`.
 
-        With a `root` it has a file system of its own.
+        With a `root` it has a file system of its own. `program` is the built-in program to run, if `argv` doesn't begin with its name.
 
         The descriptors may be closed when this returns.
         """
@@ -160,13 +161,14 @@ class ZygoteProcesses:
         directory: str = "/",
         tty: bool = False,
         root: Root | None = None,
+        program: str = "",
     ) -> ZygoteProcess:
         """Ask for a process; see `Processes.spawn`."""
         self._last += 1
         process = ZygoteProcess(self._last, self._signal, self._loop.create_future(), self._loop.create_future())
         self._processes[process.id] = process
         request = msgspec.json.encode(
-            Spawn(process.id, list(argv), dict(env or {}), hostname, directory or "/", join, tty, root)
+            Spawn(process.id, list(argv), dict(env or {}), hostname, directory or "/", join, tty, root, program)
         )
         if len(request) > MESSAGE_BYTES:
             self._settle(Event(process.id, error=f"{argv[0]}: arguments and environment are too long", code=NOT_EXECUTABLE))

@@ -27,7 +27,7 @@ from typing import NoReturn
 
 import msgspec
 
-from podplane.kernel import rootfs, syscalls
+from podplane.kernel import process_title, rootfs, syscalls
 from podplane.kernel.rootfs import Root
 
 MESSAGE_BYTES = 200 * 1024
@@ -50,7 +50,7 @@ class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
     """Start a process. With it come descriptors: the network namespace (not when joining), then stdin, stdout, stderr.
 
     `join` is the id of a container that the process joins (all its namespaces); 0 makes new mount, PID and UTS namespaces, and a file
-    system of its own where `root` says of what.
+    system of its own where `root` says of what. `program` names the built-in program; without it the first word does, or is a command.
     """
 
     id: int
@@ -61,6 +61,7 @@ class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
     join: int = 0
     tty: bool = False
     root: Root | None = None
+    program: str = ""
 
 
 class Signal(msgspec.Struct, tag="signal"):
@@ -236,7 +237,7 @@ class Child:
         self._descriptors = descriptors
         self._container = container
         self._connection = connection
-        self._programs = programs
+        self._program = programs.get(command.program or command.argv[0])
 
     def become(self) -> NoReturn:
         """Enter the namespaces, arrange descriptors, and run the program."""
@@ -286,15 +287,15 @@ class Child:
 
     def _run(self) -> int:
         command = self._command
-        program = self._programs.get(command.argv[0])
-        if program is None:
+        if self._program is None:
             self._check()
             self._ready()
             os.execvpe(command.argv[0], command.argv, command.env)
         keep = self._connection.fileno()
         os.closerange(3, keep)
         os.closerange(keep + 1, 1 << 20)
-        return program(command.argv, command.env, self._ready)
+        process_title.show(command.argv, command.env)
+        return self._program(command.argv, command.env, self._ready)
 
     def _check(self) -> None:
         """NoSuchCommand, or OSError, for what execve(2) is going to refuse, as far as that can be told before."""
@@ -309,7 +310,7 @@ class Child:
     def _ready(self) -> None:
         """The last word: from now on nobody but the zygote holds its end of the socket, so that its death is seen."""
         self._connection.send(msgspec.json.encode(Event(self._command.id, started=True)))
-        if self._command.argv[0] in self._programs:
+        if self._program is not None:
             self._connection.close()
 
     def _fail(self, why: str) -> None:

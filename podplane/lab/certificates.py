@@ -65,6 +65,21 @@ def prepare(folder: Path, names: Sequence[str], addresses: Sequence[IPAddress], 
     return found
 
 
+def of_localhost(now: datetime.datetime) -> tuple[bytes, bytes]:
+    """A certificate for 127.0.0.1, ::1 and example.com, signed by itself, and its key, as PEM: the one that agnhost's image has."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    alternatives: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address(ip)) for ip in ("127.0.0.1", "::1")]
+    alternatives += [x509.DNSName(text) for text in ("localhost", "example.com")]
+    certificate = (
+        _builder("localhost", key.public_key(), name, now, AUTHORITY_DAYS)
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return _pem(certificate), _private(key)
+
+
 def _authority(folder: Path, now: datetime.datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     """The lab's authority; a new one when there is none, or it doesn't last for another server's certificate."""
     try:

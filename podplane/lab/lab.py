@@ -69,6 +69,7 @@ from podplane.model.objects import Model, Node
 from podplane.model.pod import Pod
 from podplane.model.service import Service
 from podplane.nodes.settings import NodeSettings
+from podplane.runtime import image_files
 from podplane.runtime.kubelet import Kubelet, open_null
 from podplane.runtime.network_files import Resolver, read_resolver
 from podplane.runtime.pod import PATH, PodWorker
@@ -142,6 +143,7 @@ class Lab:
         self._record_event = ObjectEvents(Recorder(watcher, "podplane", utc_now), caches)
         self._publisher = Publisher(client, self._origin, caches.services.objects)
         rootfs.prepare(str(self._folder.run))
+        image_files.prepare(self._folder.run, *certificates.of_localhost(utc_now()))
         self._reporter.step("nodes", total=self.spec.nodes)
         for name, machine in fabric.nodes.items():
             await self._start_node(name, machine, pods.objects, fabric)

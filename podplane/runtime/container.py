@@ -11,7 +11,7 @@ import asyncio
 import datetime
 import logging
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from podplane.kernel.rootfs import Root
 from podplane.kubeapi.events import NORMAL, WARNING
 from podplane.model.pod import Container, Handler, Probe
 from podplane.runtime.environment import ConfigError
-from podplane.runtime.images import ImageError
+from podplane.runtime.images import Command, ImageError
 from podplane.runtime.output import LogFile, Output, remove
 from podplane.runtime.probes import ProbeFailed, Prober, watch
 from podplane.runtime.status import EPHEMERAL, MAIN, RUNNING, TERMINATED, WAITING, ContainerState
@@ -47,7 +47,7 @@ STARTUP, READINESS, LIVENESS = "Startup", "Readiness", "Liveness"
 class Launch:
     """What a container's process is made of."""
 
-    command: Sequence[str]
+    command: Command
     environment: Mapping[str, str]
     root: Root | None
     hostname: str
@@ -172,7 +172,7 @@ class ContainerRun:
         log_file = LogFile(self.pod.log_file(self.spec.name, self.state.restarts), utc_now)
         self.output = output = Output.open(log_file, self.pod.null, stdin=self.spec.stdin, tty=self.spec.tty)
         process = self.process = self.pod.processes.spawn(
-            launch.command,
+            launch.command.words,
             output.stdio,
             netns=launch.netns,
             env=launch.environment,
@@ -180,6 +180,7 @@ class ContainerRun:
             directory=self.spec.working_dir,
             tty=self.spec.tty and self.spec.stdin,
             root=launch.root,
+            program=launch.command.program,
         )
         output.begin()
         self.environment = launch.environment

@@ -17,6 +17,7 @@ from podplane.kubeapi.streams import ExecRequest
 from podplane.model.pod import Container, Pod
 from podplane.runtime.container import ContainerRun
 from podplane.runtime.descriptors import ready, set_size, write_all
+from podplane.runtime.images import command_in
 
 CHUNK_BYTES = 32 * 1024
 OUTPUT_BYTES = 10 * 1024
@@ -78,8 +79,9 @@ class CommandExecution:
             their_in, own_input = os.pipe2(os.O_CLOEXEC) if request.stdin else (null, -1)
             stdio, theirs = (their_in, their_out, their_err), [their_out, their_err, *([their_in] if request.stdin else [])]
             outputs, terminal = [(STDOUT, out), (STDERR, err)], -1
+        command = command_in(container.spec.image, request.command)
         process = pod.processes.spawn(
-            request.command,
+            command.words,
             stdio,
             netns=pod.netns.fd,
             join=container.process.id if container.process is not None else 0,
@@ -87,6 +89,7 @@ class CommandExecution:
             hostname=pod.hostname,
             directory=container.spec.working_dir,
             tty=request.tty,
+            program=command.program,
         )
         for fd in theirs:
             os.close(fd)

@@ -138,6 +138,7 @@ class Parser:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._searched = 0
+        self._first_is_fine = False
         self._request: Request | None = None
         self._body_bytes = 0
 
@@ -169,12 +170,20 @@ class Parser:
         if (end.end() if end else len(self._buffer)) > MAX_HEAD_BYTES:
             raise BadRequest(431, f"the head of a request is at most {MAX_HEAD_BYTES} bytes long")
         if end is None:
+            self._check_first_line()
             self._searched = max(0, len(self._buffer) - 3)
             return None
         head = bytes(self._buffer[: end.start()])
         self._take(end.end())
-        self._searched = 0
+        self._searched, self._first_is_fine = 0, False
         return head
+
+    def _check_first_line(self) -> None:
+        """BadRequest as soon as the first line is here and is none: who doesn't speak HTTP may never send the empty line."""
+        end = -1 if self._first_is_fine else self._buffer.find(b"\n", self._searched)
+        if end >= 0:
+            parse_first(self._buffer[:end].decode("latin-1").removesuffix("\r"))
+            self._first_is_fine = True
 
     def _take(self, count: int) -> bytes:
         taken = bytes(self._buffer[:count])
@@ -185,15 +194,21 @@ class Parser:
 def parse_head(head: bytes) -> Request:
     """The request that begins with this head. BadRequest when it is none."""
     first, *rest = (line.removesuffix("\r") for line in head.decode("latin-1").split("\n"))
-    found = _REQUEST_LINE.fullmatch(first)
+    method, target, version = parse_first(first)
+    request = Request(method, target, tuple(_field(line) for line in rest), version=version)
+    if request.version and sum(name.lower() == "host" for name, _ in request.headers) != 1:
+        raise BadRequest(400, "a request has one Host header")
+    return request
+
+
+def parse_first(line: str) -> tuple[str, str, int]:
+    """Method, target, and minor version of HTTP/1 that a request line says. BadRequest when it is none."""
+    found = _REQUEST_LINE.fullmatch(line)
     if found is None:
         raise BadRequest(400, "the first line is not: method target HTTP/1.1")
     if found[3] != "1":
         raise BadRequest(505, f"HTTP/{found[3]}.{found[4]} is not served: use HTTP/1.1")
-    request = Request(found[1], _origin(found[2]), tuple(_field(line) for line in rest), version=int(found[4]))
-    if request.version and sum(name.lower() == "host" for name, _ in request.headers) != 1:
-        raise BadRequest(400, "a request has one Host header")
-    return request
+    return found[1], _origin(found[2]), int(found[4])
 
 
 def _origin(target: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from podplane.model.pod import Container
-from podplane.runtime.programs import AGNHOST_IMAGE, CLIENT_IMAGE, ECHO_IMAGE, HOST_PREFIX, PROBE
+from podplane.runtime.image_files import AGNHOST_FILE, CERTIFICATE_FILE, KEY_FILE, PAUSE_FILE
+from podplane.runtime.programs import AGNHOST_IMAGE, CLIENT_IMAGE, ECHO_IMAGE, HOST_PREFIX, PROBE, PROGRAMS
 
 
 class ImageError(Exception):
@@ -16,20 +17,43 @@ class ImageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A built-in program as an image: its entry point, the words that it gets when the container says none, and other names of it.
+    """A built-in program as an image: what it is called in there, the words that it gets when the container says none, other names of it.
 
-    Where the words `replace` it, arguments are a command of the machine, as with images that have a shell and no entry point.
+    Where the words `replace` it, arguments are a command of the machine, as with images that have a shell and no entry point. Its
+    `files` are (where a container sees it, its name in `image_files`).
     """
 
     program: str
+    entry: str
     default: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     replace: bool = False
+    files: tuple[tuple[str, str], ...] = ()
 
 
-ECHO, CLIENT, PROBER = Image(ECHO_IMAGE), Image(CLIENT_IMAGE, replace=True), Image(PROBE)
-AGNHOST = Image(AGNHOST_IMAGE, ("pause",), ("/agnhost", "agnhost"))
-PAUSE = Image(CLIENT_IMAGE, (), ("/pause", "pause"))
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to execute: its words, and the built-in program that it is, or ""."""
+
+    words: tuple[str, ...]
+    program: str = ""
+
+
+ECHO, PROBER = Image(ECHO_IMAGE, ECHO_IMAGE), Image(PROBE, PROBE)
+CLIENT = Image(CLIENT_IMAGE, CLIENT_IMAGE, replace=True)
+AGNHOST = Image(
+    AGNHOST_IMAGE,
+    "/agnhost",
+    ("pause",),
+    ("/agnhost", "/agnhost-2", "agnhost"),
+    files=(
+        ("/agnhost", AGNHOST_FILE),
+        ("/agnhost-2", AGNHOST_FILE),
+        ("/localhost.crt", CERTIFICATE_FILE),
+        ("/localhost.key", KEY_FILE),
+    ),
+)
+PAUSE = Image(CLIENT_IMAGE, "/pause", commands=("/pause", "pause"), files=(("/pause", PAUSE_FILE),))
 IMAGES = {
     ECHO_IMAGE: ECHO,
     CLIENT_IMAGE: CLIENT,
@@ -50,7 +74,7 @@ def find(name: str) -> Image | None:
     return IMAGES.get(TAG.sub("", name).removeprefix("docker.io/"))
 
 
-def command_of(container: Container) -> list[str]:
+def command_of(container: Container) -> Command:
     """What to run for a container: a built-in program, or a command of the machine. ImageError for any other image."""
     image = find(container.image)
     if image is not None:
@@ -58,16 +82,31 @@ def command_of(container: Container) -> list[str]:
     if not container.image.startswith(HOST_PREFIX):
         known = f"{ECHO_IMAGE}, {AGNHOST_IMAGE}, {CLIENT_IMAGE}, or {HOST_PREFIX}<anything> with a command of this machine"
         raise ImageError(f"image {container.image!r} is not here, a lab has no registry: use {known}")
-    words = [*container.command, *container.args]
+    words = (*container.command, *container.args)
     if not words:
         raise ImageError(f"image {container.image!r} stands for this machine: give a command to run")
-    return words
+    return Command(words)
 
 
-def _built_in(image: Image, command: Sequence[str], args: Sequence[str]) -> list[str]:
+def _built_in(image: Image, command: Sequence[str], args: Sequence[str]) -> Command:
     """The program with the words that it gets, unless the command is one of the machine's."""
-    if (command and command[0] not in image.commands) or (args and image.replace):
-        return [*command, *args]
     if command:
-        return [image.program, *command[1:], *args]
-    return [image.program, *(args or image.default)]
+        return Command((*command, *args), image.program if command[0] in image.commands else "")
+    if args and image.replace:
+        return Command(tuple(args))
+    return Command((image.entry, *(args or image.default)), image.program)
+
+
+def command_in(image_name: str, words: Sequence[str]) -> Command:
+    """What words are that somebody runs in a container of this image (`kubectl exec`): its program by one of its names, any built-in
+    program by its own, or a command of the machine."""
+    image = find(image_name)
+    if image is not None and words[0] in image.commands:
+        return Command(tuple(words), image.program)
+    return Command(tuple(words), words[0] if words[0] in PROGRAMS else "")
+
+
+def files_of(image_name: str) -> Mapping[str, str]:
+    """What a container of this image sees beside the machine's files: where → the name in `image_files`."""
+    image = find(image_name)
+    return dict(image.files) if image is not None else {}

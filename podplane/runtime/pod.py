@@ -15,7 +15,7 @@ import secrets
 import shutil
 import signal
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,11 @@ from podplane.kubeapi.errors import ApiError, Conflict, NotFound
 from podplane.kubeapi.events import NORMAL, WARNING
 from podplane.model.pod import Container, Pod
 from podplane.model.view import HostPort
-from podplane.runtime import network_files
+from podplane.runtime import image_files, network_files
 from podplane.runtime.container import ContainerRun, Launch, after_restart_of_node, timestamp
 from podplane.runtime.environment import ConfigError, Facts, expand_all, variables
 from podplane.runtime.exec import run_to_end
-from podplane.runtime.images import command_of
+from podplane.runtime.images import command_of, files_of
 from podplane.runtime.mounts import PodFolder
 from podplane.runtime.node import Node
 from podplane.runtime.probes import Prober
@@ -165,10 +165,12 @@ class PodWorker:
         """What to start for a container. ImageError or ConfigError when there is something missing."""
         assert self.netns is not None
         environment = self.environment(container)
-        command = expand_all(command_of(container), environment)
+        given = command_of(container)
+        command = replace(given, words=tuple(expand_all(given.words, environment)))
         root, termination = None, None
         if self._files is not None and self.node.folder is not None:
-            binds = self._files.binds(self.pod, container, environment)
+            binds = image_files.binds(self.node.folder, files_of(container.image))
+            binds += self._files.binds(self.pod, container, environment)
             termination = self._files.termination_file(container)
             binds.append(Bind(str(termination), container.termination_message_path))
             root = Root(str(self.node.folder), binds, MAX_PROCESSES)

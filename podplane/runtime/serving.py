@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
-from podplane.runtime.http_server import BadRequest, Parser, Request, Response
+from podplane.runtime.http_server import REASONS, BadRequest, Parser, Request, Response
 from podplane.runtime.loop import READ, WRITE, Loop
 from podplane.runtime.sockets import caller
 
@@ -307,7 +307,7 @@ class Http:
             try:
                 request = self._parser.next()
             except BadRequest as error:
-                connection.send(_whole(Response(f"{error}\n".encode(), error.status), close=True))
+                connection.send(_whole(_refusal(error), close=True))
                 connection.finish(refused=True)
                 return
             if request is None:
@@ -342,6 +342,11 @@ class Http:
             connection.send(_whole(response, close=close), file=response.file, size=response.size)
         if close:
             connection.finish()
+
+
+def _refusal(error: BadRequest) -> Response:
+    """As Go's server words it: the status and its reason, then why."""
+    return Response(f"{error.status} {REASONS[error.status]}: {error}".encode(), error.status)
 
 
 def _whole(response: Response, *, close: bool) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from podplane.kernel import syscalls, zygote
+from podplane.kernel import process_title, syscalls, zygote
 from podplane.kernel.namespace import NetworkNamespace, Workers
 from podplane.kernel.process import ProcessError, ZygoteProcess, ZygoteProcesses
 
@@ -365,6 +365,29 @@ async def test_a_built_in_program_holds_its_own_sockets_only(machine: Machine) -
 
     await until(lambda: len(held()) <= 3)
     assert held() == ["anon_inode", "socket", "socket"]
+
+
+@contained
+async def test_a_built_in_program_is_seen_as_itself(machine: Machine) -> None:
+    words, env = ("/agnhost", "netexec", "--http-port=8080", "a b"), {**PATH, "COLOUR": "blue"}
+    process = machine.start(*words, env=env, program="podplane/client")
+    await process.started()
+    place = Path(f"/proc/{process.pid}")
+    assert (place / "cmdline").read_bytes() == b"".join(word.encode() + b"\0" for word in words)
+    assert set((place / "environ").read_bytes().strip(b"\0").split(b"\0")) == {f"{k}={v}".encode() for k, v in env.items()}
+    assert (place / "comm").read_text() == "agnhost\n"
+
+
+@contained
+async def test_without_the_kernels_help_its_words_are_written_over_the_old_ones(machine: Machine) -> None:
+    pid = os.fork()
+    if not pid:
+        process_title.write_over(b"/agnhost\0pause\0")
+        signal.pause()
+    place = Path(f"/proc/{pid}/cmdline")
+    await until(lambda: place.read_bytes().strip(b"\0") == b"/agnhost\0pause")
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)  # noqa: ASYNC222  # it has been killed
 
 
 @contained

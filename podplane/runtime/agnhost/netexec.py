@@ -51,12 +51,13 @@ def serve(program: Netexec, servers: Servers, context: Context) -> None:
         wrap = tls(servers, flags.text("tls-cert-file"), flags.text("tls-private-key-file"))
     if flags.number("udp-port") != OFF:
         for address in addresses(flags.text("udp-listen-addresses")):
-            servers.add_datagrams(opened(socket.SOCK_DGRAM, flags.number("udp-port"), address), program.message)
+            program.add_datagrams(opened(socket.SOCK_DGRAM, flags.number("udp-port"), address))
             program.serves_messages = True
     if flags.number("sctp-port") != OFF:
         try:
             sock = opened(socket.SOCK_STREAM, flags.number("sctp-port"), protocol=socket.IPPROTO_SCTP)
-            servers.add(sock, lambda: Message(program.message))
+            port = sock.getsockname()[1]
+            servers.add(sock, lambda: Message(lambda data, source: program.message(data, source, port)))
             program.serves_messages = True
         except CannotServe as error:
             complain(f"{error}; the other ports are served")
@@ -101,13 +102,20 @@ class Netexec:
             "/upload": lambda exchange: upload(exchange.request),
         }
 
-    def message(self, data: bytes, source: Address) -> bytes | None:
-        """The answer to a command over UDP or SCTP; an unknown one has none."""
+    def add_datagrams(self, sock: socket.socket) -> None:
+        """Answer commands over UDP on this socket."""
+        port = sock.getsockname()[1]
+        self._servers.add_datagrams(sock, lambda data, source: self.message(data, source, port))
+
+    def message(self, data: bytes, source: Address, port: int) -> bytes | None:
+        """The answer to a command that came to this port over UDP or SCTP; an unknown one has none."""
         command = data.strip().lower()
         if command == b"hostname":
             return self._name
         if command == b"clientip":
             return written(source).encode()
+        if command == b"serverport":
+            return str(port).encode()
         if command.startswith(b"echo "):
             return command.removeprefix(b"echo ")
         log(f"unknown command from {written(source)}: {command[:100]!r}")
@@ -226,6 +234,7 @@ def upload(request: Request, directory: str = "/uploads") -> Response:
     content = form_file(request)
     if content is None:
         return Response(as_json({"error": "Unable to upload file."}))
+    os.makedirs(directory, exist_ok=True)  # the published image has it
     import tempfile  # nobody else needs it
 
     try:

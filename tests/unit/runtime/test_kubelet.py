@@ -15,7 +15,7 @@ import pytest
 from podplane.model.objects import Metadata
 from podplane.model.pod import Container, ContainerStatus, Pod, PodIP, PodSpec, PodStatus
 from podplane.runtime.container import BACKOFF_SECONDS
-from podplane.runtime.images import ImageError, command_of
+from podplane.runtime.images import Command, ImageError, command_of
 from podplane.runtime.kubelet import Kubelet
 from tests.unit.runtime.fakes import FakeClient, FakeNamespace, FakeNetwork, FakeProcesses, FakeRecorder
 
@@ -364,11 +364,13 @@ async def test_sandboxes_have_no_processes(tmp_path: Path) -> None:
 
 
 def test_commands() -> None:
-    assert command_of(Container("a", image="podplane/echo")) == ["podplane/echo"]
-    assert command_of(Container("a", image="host/sh", command=("sleep",), args=("1",))) == ["sleep", "1"]
-    assert command_of(Container("a", image="podplane/client")) == ["podplane/client"]
-    assert command_of(Container("a", image="podplane/client", args=("cat", "x"))) == ["cat", "x"]
-    assert command_of(Container("a", image="registry.k8s.io/pause:3.10", args=("x",))) == ["podplane/client", "x"]
+    assert command_of(Container("a", image="podplane/echo")) == Command(("podplane/echo",), "podplane/echo")
+    assert command_of(Container("a", image="host/sh", command=("sleep",), args=("1",))) == Command(("sleep", "1"))
+    assert command_of(Container("a", image="podplane/client")) == Command(("podplane/client",), "podplane/client")
+    assert command_of(Container("a", image="podplane/client", args=("cat", "x"))) == Command(("cat", "x"))
+    assert command_of(Container("a", image="registry.k8s.io/pause:3.10", args=("x",))) == Command(
+        ("/pause", "x"), "podplane/client"
+    )
     for wrong in (Container("a", image="nginx"), Container("a", image="host/sh")):
         with pytest.raises(ImageError):
             command_of(wrong)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,9 +12,9 @@ import pytest
 
 from podplane.model.pod import Container, Pod
 from podplane.model.service import Service
-from podplane.runtime import network_files
+from podplane.runtime import image_files, network_files
 from podplane.runtime.environment import CONFIG_MAPS, SECRETS, ConfigError, Facts, expand, service_variables, variables
-from podplane.runtime.images import ImageError, command_of
+from podplane.runtime.images import Command, ImageError, command_in, command_of, files_of
 from podplane.runtime.network_files import Resolver, read_resolver, resolver
 
 SOURCES: dict[tuple[str, str], Any] = {
@@ -208,15 +210,52 @@ def test_a_host_name_ends_where_the_kernels_does(name: str, wanted: str) -> None
         ("podplane/echo", (), (), ["podplane/echo"]),
         ("docker.io/podplane/echo:v1", (), ("--port=1",), ["podplane/echo", "--port=1"]),
         ("podplane/echo@sha256:00ff", ("sleep", "1"), (), ["sleep", "1"]),
-        ("registry.k8s.io/e2e-test-images/agnhost:2.53", (), (), ["podplane/agnhost", "pause"]),
-        ("registry.k8s.io/e2e-test-images/agnhost:2.53", (), ("netexec",), ["podplane/agnhost", "netexec"]),
-        ("podplane/agnhost", ("/agnhost", "porter"), ("--x",), ["podplane/agnhost", "porter", "--x"]),
-        ("registry.k8s.io/pause:3.10", (), (), ["podplane/client"]),
+        ("registry.k8s.io/e2e-test-images/agnhost:2.53", (), (), ["/agnhost", "pause"]),
+        ("registry.k8s.io/e2e-test-images/agnhost:2.53", (), ("netexec",), ["/agnhost", "netexec"]),
+        ("podplane/agnhost", ("/agnhost", "porter"), ("--x",), ["/agnhost", "porter", "--x"]),
+        ("podplane/agnhost", ("/agnhost-2",), ("override",), ["/agnhost-2", "override"]),
+        ("registry.k8s.io/pause:3.10", (), (), ["/pause"]),
         ("host/python3", ("python3",), ("-V",), ["python3", "-V"]),
     ],
 )
 def test_an_image_is_a_program(image: str, command: tuple[str, ...], args: tuple[str, ...], wanted: list[str]) -> None:
-    assert list(command_of(Container(name="c", image=image, command=command, args=args))) == wanted
+    found = command_of(Container(name="c", image=image, command=command, args=args))
+    programs = {"podplane/echo": "podplane/echo", "/agnhost": "podplane/agnhost", "/agnhost-2": "podplane/agnhost"}
+    assert list(found.words) == wanted
+    assert found.program == {**programs, "/pause": "podplane/client"}.get(wanted[0], "")
+
+
+@pytest.mark.parametrize(
+    ("image", "word", "program"),
+    [
+        ("podplane/agnhost", "/agnhost", "podplane/agnhost"),
+        ("podplane/agnhost", "sh", ""),
+        ("podplane/echo", "/agnhost", ""),
+        ("podplane/echo", "podplane/probe", "podplane/probe"),
+        ("registry.k8s.io/pause:3.10", "/pause", "podplane/client"),
+        ("host/sh", "/agnhost", ""),
+    ],
+)
+def test_a_command_in_a_container_may_be_the_program_of_its_image(image: str, word: str, program: str) -> None:
+    assert command_in(image, [word, "help"]) == Command((word, "help"), program)
+
+
+def test_every_file_that_an_image_names_is_made(tmp_path: Path) -> None:
+    image_files.prepare(tmp_path, b"certificate", b"key")
+    for name in ("podplane/agnhost", "registry.k8s.io/pause", "podplane/echo"):
+        for bind in image_files.binds(tmp_path, files_of(name)):
+            assert Path(bind.source).is_file()
+            assert bind.read_only
+    assert set(files_of("podplane/agnhost")) == {"/agnhost", "/agnhost-2", "/localhost.crt", "/localhost.key"}
+    assert files_of("host/sh") == {}
+
+
+def test_a_program_is_a_file_for_a_shell(tmp_path: Path) -> None:
+    image_files.prepare(tmp_path, b"", b"")
+    file = tmp_path / "images" / "agnhost"
+    done = subprocess.run(["sh", "-c", f"{file} entrypoint-tester 'a b'"], capture_output=True, text=True, env={})
+    assert done.stdout == f"[{file} entrypoint-tester a b]\n"
+    assert subprocess.run([file, "nonsense"], capture_output=True, env={}).returncode == 1
 
 
 @pytest.mark.parametrize(
