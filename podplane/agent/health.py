@@ -28,6 +28,7 @@ from podplane.model.config import AGENT_PORT
 from podplane.model.service import LOCAL, Service
 from podplane.servers.http import Call, Handler, HttpServer, Reply, listeners
 from podplane.services.announce import ready_here
+from podplane.services.resolve import is_served
 
 MAX_BEHIND_SECONDS, RETRY_SECONDS = 120.0, 5.0
 """When changes wait longer than this to be planned, the node is unhealthy; from one try to open a port in use to the next."""
@@ -135,6 +136,7 @@ class NodeHealth:
 
 
 def health_port(service: Service) -> int:
-    """Where health checks of this Service are answered; 0 for nowhere."""
+    """Where health checks of this Service are answered; 0 for nowhere. One that another proxy serves has its port answered by that."""
     spec = service.spec
-    return spec.health_check_node_port if (spec.type, spec.external_traffic_policy) == ("LoadBalancer", LOCAL) else 0
+    is_checked = is_served(service) and (spec.type, spec.external_traffic_policy) == ("LoadBalancer", LOCAL)
+    return spec.health_check_node_port if is_checked else 0

@@ -10,6 +10,9 @@ CLUSTER, LOCAL = "Cluster", "Local"
 """Traffic policies."""
 SERVICE_NAME = "kubernetes.io/service-name"
 """The label of a slice that names its Service."""
+LEFT_TO_OTHERS = frozenset({"service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"})
+"""Labels of Services and slices that another proxy serves, or none. Source: k8s.io/kubernetes, cmd/kube-proxy (its informers leave
+both out)."""
 
 
 class ServicePort(Model, frozen=True):
@@ -157,6 +160,7 @@ class EndpointSlice(Model, frozen=True):
 
     @property
     def service(self) -> str:
-        """`namespace/name` of its Service; "" when it has none."""
-        name = self.metadata.labels.get(SERVICE_NAME, "")
+        """`namespace/name` of the Service that is served with it; "" when there is none, or when its labels leave it to others."""
+        labels = self.metadata.labels
+        name = labels.get(SERVICE_NAME, "") if LEFT_TO_OTHERS.isdisjoint(labels) else ""
         return f"{self.metadata.namespace}/{name}" if name else ""

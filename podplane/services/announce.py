@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.service import LOCAL, EndpointSlice, Service
+from podplane.services.endpoints import usable
 from podplane.services.pools import CLASS
 from podplane.state.effects import Announce
 from podplane.state.network import Proxy, Route, Sysctl
@@ -45,7 +46,7 @@ def may_announce(service: Service, slices: Iterable[EndpointSlice], node: Node) 
 
 def serving_nodes(slices: Iterable[EndpointSlice]) -> set[str]:
     """The nodes with ready endpoints; when there is none, those with serving-terminating endpoints (KEP-1669)."""
-    endpoints = [endpoint for slice_ in slices for endpoint in slice_.endpoints or () if endpoint.node_name]
+    endpoints = [endpoint for slice_ in slices for endpoint, _ in usable(slice_) if endpoint.node_name]
     ready = {endpoint.node_name for endpoint in endpoints if endpoint.is_ready}
     return ready or {endpoint.node_name for endpoint in endpoints if endpoint.is_serving_terminating}
 
@@ -54,7 +55,7 @@ def ready_here(slices: Iterable[EndpointSlice], node: str) -> int:
     """The number of ready endpoints of a node. One with an address of each IP version counts once."""
     found: dict[str, set[str]] = {}
     for slice_ in slices:
-        own = (e.addresses[0] for e in slice_.endpoints or () if e.is_ready and e.node_name == node and e.addresses)
+        own = (str(address) for e, address in usable(slice_) if e.is_ready and e.node_name == node)
         found.setdefault(slice_.address_type, set()).update(own)
     return max(map(len, found.values()), default=0)
 

@@ -6,13 +6,13 @@ KEP-4444 (hints).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from podplane.model.service import LOCAL, Endpoint, EndpointSlice, ServicePort
 from podplane.services.addresses import parse
 from podplane.state.conntrack import Target
-from podplane.state.value import IPNetwork
+from podplane.state.value import IPAddress, IPNetwork
 
 VERSION = {"IPv4": 4, "IPv6": 6}
 
@@ -69,7 +69,7 @@ def candidates(
 ) -> Candidates:
     """The endpoints of one port of a Service, but for those in `excluded`: the Service CIDRs, where a connection would never arrive.
 
-    Of an endpoint that is in several slices, a ready entry counts.
+    Of an endpoint that is in several slices, a ready entry counts; of ready ones, one that names its node.
     """
     spans = [(int(net.network_address), int(net.broadcast_address)) for net in excluded if net.version == version]
     found: dict[tuple[int, int], Row] = {}
@@ -77,21 +77,31 @@ def candidates(
         number = _number(slice_, port) if VERSION.get(slice_.address_type) == version else None
         if number is None or number == 0:
             continue
-        for endpoint in slice_.endpoints or ():
-            try:
-                address = parse(endpoint.addresses[0])
-            except (ValueError, IndexError):
-                continue
-            if address.version != version:
-                continue
+        for endpoint, address in usable(slice_):
             key = int(address), number
             known = found.get(key)
-            if known is None or (endpoint.is_ready and not known[0].is_ready):
+            if known is None or _counts_more(endpoint, known[0]):
                 found[key] = endpoint, Target(address, number)
     for first, last in spans:
         for key in [key for key in found if first <= key[0] <= last]:
             del found[key]
     return Candidates(tuple(found[key] for key in sorted(found)))
+
+
+def usable(slice_: EndpointSlice) -> Iterator[tuple[Endpoint, IPAddress]]:
+    """Its endpoints with their addresses, but for those without one of the slice's own type (the type FQDN is that of names)."""
+    version = VERSION.get(slice_.address_type)
+    for endpoint in slice_.endpoints or () if version else ():
+        try:
+            address = parse(endpoint.addresses[0])
+        except (ValueError, IndexError):
+            continue
+        if address.version == version:
+            yield endpoint, address
+
+
+def _counts_more(one: Endpoint, known: Endpoint) -> bool:
+    return (one.is_ready, bool(one.node_name)) > (known.is_ready, bool(known.node_name))
 
 
 def by_number(target: Target) -> tuple[int, int]:

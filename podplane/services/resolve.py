@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from podplane.model.service import CLUSTER, LOCAL, EndpointSlice, Service, ServicePort
+from podplane.model.service import CLUSTER, LEFT_TO_OTHERS, LOCAL, EndpointSlice, Service, ServicePort
 from podplane.services.addresses import addresses, network
 from podplane.services.endpoints import Candidates, Place, candidates
 from podplane.services.model import (
@@ -31,8 +31,6 @@ from podplane.state.value import IPAddress, IPNetwork
 
 NAME_SUFFIX_BYTES = len(f":{15 * 'p'}/sctp/local")
 """The longest text that follows a Service's path in the name of a group (a port's name has 15 letters)."""
-PROXY_LABELS = {"service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"}
-"""Labels of Services that another proxy serves, or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Address(NamedTuple):
 
 def is_served(service: Service) -> bool:
     """Does a node serve this Service? Not without addresses, nor when it is labelled for another proxy."""
-    return service.has_addresses and PROXY_LABELS.isdisjoint(service.metadata.labels)
+    return service.has_addresses and LEFT_TO_OTHERS.isdisjoint(service.metadata.labels)
 
 
 def resolve(service: Service, slices: Sequence[EndpointSlice], context: NodeContext) -> ServiceTable:

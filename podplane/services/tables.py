@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
@@ -158,7 +158,7 @@ def plan(node: Node, config: NetworkConfig) -> Fragment:
     for version in versions:
         values += sets(version)
         values += _local(version, blocks, node)
-    return fragment([*values, *_routes(node, versions, config), *_base_chains(versions, config)])
+    return fragment([*values, *_routes(node, versions, config), *_base_chains(blocks, config)])
 
 
 def _routes(node: Node, versions: Iterable[int], config: NetworkConfig) -> Iterator[Route]:
@@ -198,11 +198,11 @@ def _local(version: int, blocks: Iterable[IPNetwork], node: Node) -> Iterator[El
             yield element("local", version, (ipaddress.ip_network(ip),), comment=label("node", node.metadata.name))
 
 
-def _base_chains(versions: Iterable[int], config: NetworkConfig) -> Iterator[Chain]:
-    versions = list(versions)
+def _base_chains(blocks: Sequence[IPNetwork], config: NetworkConfig) -> Iterator[Chain]:
+    versions = [block.version for block in blocks]
     cidrs = [cidr for cidr in map(ipaddress.ip_network, config.service_cidrs) if cidr.version in versions]
     translate = [rule(family(v), r.to_group(v), r.to_chain(name("choice", v)), comment="to Services") for v in versions]
-    from_pods, from_here = _shortcuts(versions, config)
+    from_pods, from_here = _shortcuts(blocks)
     refuse = [rule(r.is_established(), r.accept())]
     refuse += [
         rule(family(v), was_translated(), r.went_to(v, name("addresses", v)), r.clear_mark(), r.accept()) for v in versions
@@ -223,14 +223,17 @@ def _base_chains(versions: Iterable[int], config: NetworkConfig) -> Iterator[Cha
     yield _chain("postrouting", tuple(_masquerades(versions, cidrs, config)), Hook("nat", "postrouting", SNAT_PRIORITY))
 
 
-def _shortcuts(versions: Iterable[int], config: NetworkConfig) -> tuple[list[Rule], list[Rule]]:
-    """Rules for clients inside (pods, the node itself): with externalTrafficPolicy Local they still reach all endpoints."""
-    versions = list(versions)
+def _shortcuts(blocks: Iterable[IPNetwork]) -> tuple[list[Rule], list[Rule]]:
+    """Rules for clients on this node (its pods, itself): with externalTrafficPolicy Local they still reach all endpoints.
+
+    A pod of another node has that at its own node, for the addresses that are served there; at this node's port it comes from outside.
+    """
     why = "externalTrafficPolicy is for clients from outside"
-    rows = {v: (r.to_group(v, r.CLUSTER_FRONTENDS), r.to_chain(name("choice", v))) for v in versions}
-    cidrs = [cidr for cidr in map(ipaddress.ip_network, config.cluster_cidrs) if cidr.version in versions]
-    from_pods = [rule(family(c.version), source_in(c), *rows[c.version], comment=why) for c in cidrs]
-    return from_pods, [rule(family(v), *rows[v], comment=why) for v in versions]
+    rows = {
+        block: (r.to_group(block.version, r.CLUSTER_FRONTENDS), r.to_chain(name("choice", block.version))) for block in blocks
+    }
+    from_pods = [rule(family(block.version), source_in(block), *row, comment=why) for block, row in rows.items()]
+    return from_pods, [rule(family(block.version), *row, comment=why) for block, row in rows.items()]
 
 
 def _rejections(match: tuple[Row, ...], why: str) -> list[Rule]:

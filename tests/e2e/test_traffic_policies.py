@@ -85,6 +85,43 @@ def test_internal_traffic_policy_local_is_for_the_pods_of_the_node(make: Any, ku
     until(lambda: who(kubectl, "client", ip) == {"one"})
 
 
+def test_external_traffic_policy_local_makes_no_exception_for_pods_at_the_ports_of_other_nodes(
+    make: Any, kubectl: Kubectl, lab: Podplane
+) -> None:
+    make("outer", type="NodePort", externalTrafficPolicy="Local", selector={"pod": "two"})
+    found = json.loads(kubectl("get", "service", "outer", "-o", "json"))
+    port = found["spec"]["ports"][0]["nodePort"]
+    of = {name: json.loads(kubectl("get", "node", name, "-o", "json"))["status"]["addresses"] for name in PODS.values()}
+    at = {name: f"{addresses[0]['address']}:{port}" for name, addresses in of.items()}
+    until(lambda: who(kubectl, "client", at["node2"], 3) == {"two"})
+    until(lambda: who(kubectl, "client", at["node1"], 3) == {"two"})  # its own node
+    assert who(kubectl, "client", at["node3"], 3) == {"error"}, "node3 has no endpoint"
+    assert who(kubectl, "visitor", at["node3"], 3) == who(kubectl, "visitor", at["node1"], 3) == {"error"}
+
+
+@pytest.mark.parametrize("label", ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"])
+def test_a_slice_that_is_labelled_for_others_is_not_served(make: Any, kubectl: Kubectl, label: str) -> None:
+    ip = make("labelled", selector=None)
+    (address,) = {kubectl("get", "pod", "one", "-o", "jsonpath={.status.podIP}")}
+    own = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "labelled-1", "labels": {"kubernetes.io/service-name": "labelled"}},
+        "addressType": "IPv4",
+        "ports": [{"port": 8080}],
+        "endpoints": [{"addresses": [address]}],
+    }
+    kubectl("create", "-f", "-", stdin=json.dumps(own))
+    try:
+        until(lambda: who(kubectl, "client", ip, 3) == {"one"})
+        kubectl("label", "endpointslice", "labelled-1", f"{label}=other")
+        until(lambda: who(kubectl, "client", ip, 3) == {"error"})
+        kubectl("label", "endpointslice", "labelled-1", f"{label}-")
+        until(lambda: who(kubectl, "client", ip, 3) == {"one"})
+    finally:
+        kubectl("delete", "endpointslice", "labelled-1")
+
+
 def test_who_is_near_is_preferred_and_when_nobody_is_all_are(make: Any, kubectl: Kubectl) -> None:
     for node, zone in (("node1", "a"), ("node2", "a"), ("node3", "b")):
         kubectl("label", "node", node, f"topology.kubernetes.io/zone={zone}")

@@ -13,18 +13,19 @@ Count = tuple[int, int]
 """Connections, bytes."""
 SERVICE_NAME = "kubernetes.io/service-name"
 LEFT_TO_OTHERS = ("service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless")
-"""Labels of Services that podplane does nothing for."""
+"""Labels of Services that podplane does nothing for, and of EndpointSlices that it does not use."""
 OUR_CLASS = "podplane.dev/load-balancer"
-READY, LAST, ENDING, NOT_READY, IN_RANGE, NO_ADDRESS = (
+READY, LAST, ENDING, NOT_READY, IN_RANGE, NO_ADDRESS, OF_OTHERS = (
     "ready",
     "terminating, serves still",
     "terminating",
     "not ready",
     "not used: in the Service range",
     "not used: a name, no address",
+    "not used: its EndpointSlice is labelled for others",
 )
 """States of endpoints, the best first."""
-STATES = (READY, LAST, ENDING, NOT_READY, IN_RANGE, NO_ADDRESS)
+STATES = (READY, LAST, ENDING, NOT_READY, IN_RANGE, NO_ADDRESS, OF_OTHERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,8 @@ class Facts:
         """Its endpoints, each once: ready ones first, by family and address."""
         networks = [ipaddress.ip_network(cidr) for cidr in self.service_cidrs]
         found: dict[str, Endpoint] = {}
-        for one in (one for slice_ in self.slices for one in _endpoints(slice_, networks)):
+        others = () if is_headless(self.service) else LEFT_TO_OTHERS  # those of a headless Service are labelled so
+        for one in (one for slice_ in self.slices for one in _endpoints(slice_, networks, others)):
             other = found.get(one.address, one)
             state = min(one.state, other.state, key=STATES.index)
             found[one.address] = replace(one, state=state, ports=one.ports | other.ports)
@@ -177,13 +179,15 @@ def same(address: str) -> str:
         return address
 
 
-def _endpoints(slice_: Object, networks: Sequence[Any]) -> Iterator[Endpoint]:
+def _endpoints(slice_: Object, networks: Sequence[Any], others: Iterable[str]) -> Iterator[Endpoint]:
     ports = frozenset((port.get("name", ""), port.get("protocol", "TCP")) for port in slice_.get("ports") or ())
     for endpoint in slice_.get("endpoints") or ():
         reference = endpoint.get("targetRef", {})
         pod = reference.get("name", "") if reference.get("kind") == "Pod" else ""
         address, state = same(endpoint["addresses"][0]), _state(endpoint.get("conditions", {}))
-        if slice_.get("addressType") == "FQDN":
+        if any(label in slice_["metadata"].get("labels", {}) for label in others):
+            state = OF_OTHERS
+        elif slice_.get("addressType") == "FQDN":
             state = NO_ADDRESS
         elif any(ipaddress.ip_address(address) in network for network in networks):
             state = IN_RANGE

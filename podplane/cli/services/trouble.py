@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from podplane.cli.services.facts import (
     IN_RANGE,
     NO_ADDRESS,
+    OF_OTHERS,
     OUR_CLASS,
     Endpoint,
     Facts,
@@ -67,7 +68,7 @@ def _no_endpoint(facts: Facts, endpoints: Sequence[Endpoint]) -> Iterator[str]:
         which = "its only endpoint is not ready" if count == 1 else f"none of its {count:,} endpoints is ready"
         if facts.pods:
             yield f"{which}: {_states(facts.pods)}"
-        elif not all(one.state in (IN_RANGE, NO_ADDRESS) for one in endpoints):
+        elif not all(one.state in (IN_RANGE, NO_ADDRESS, OF_OTHERS) for one in endpoints):
             yield f"{which}: {then}"
     elif not facts.spec.get("selector"):
         yield f"it has no selector and nobody made endpoints for it: {then}"
@@ -90,6 +91,11 @@ def _not_used(endpoints: Iterable[Endpoint]) -> Iterator[str]:
     for state, one_is, they_are in (
         (IN_RANGE, "it lies in the Service range, where no pod is", "they lie in the Service range, where no pod is"),
         (NO_ADDRESS, "it is a name, no address", "they are names, no addresses"),
+        (
+            OF_OTHERS,
+            "the labels of its EndpointSlice leave it to others",
+            "the labels of their EndpointSlices leave them to others",
+        ),
     ):
         found = [one.address for one in endpoints if one.state == state]
         if found:

@@ -175,3 +175,5 @@ async def test_ports_come_and_go_with_services_and_a_taken_one_is_told_of(health
 def test_only_local_load_balancers_have_a_port() -> None:
     assert health_port(local("web", 31000)) == 31000
     assert health_port(service_of("web", "10.96.0.1")) == 0
+    theirs = msgspec.structs.replace(local("web", 31000).metadata, labels={"service.kubernetes.io/service-proxy-name": "x"})
+    assert health_port(msgspec.structs.replace(local("web", 31000), metadata=theirs)) == 0

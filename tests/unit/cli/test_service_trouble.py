@@ -83,7 +83,19 @@ def test_endpoints_that_nodes_do_not_use() -> None:
     ]
 
 
-@pytest.mark.parametrize("label", ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"])
+OTHERS = pytest.mark.parametrize("label", ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"])
+
+
+@OTHERS
+def test_endpoints_of_a_slice_that_is_left_to_others_are_not_used(label: str) -> None:
+    (own,) = slices(endpoint("10.0.0.1"))
+    own["metadata"]["labels"] = {label: "x"}
+    assert wrong(service(selector=None), [own]) == ["10.0.0.1 is not used: the labels of its EndpointSlice leave it to others"]
+    headless = service(selector=None, clusterIPs=["None"])
+    assert [one.state for one in Facts(headless, [own]).endpoints()] == ["ready"]
+
+
+@OTHERS
 def test_a_service_that_is_left_to_others_says_so(label: str) -> None:
     one = service()
     one["metadata"]["labels"] = {label: "x"}

@@ -74,6 +74,13 @@ def test_an_endpoint_with_an_address_of_each_family_counts_once() -> None:
     assert ready_here([four, six], "node3") == ready_here([], "node1") == 0
 
 
+def test_a_name_or_an_address_of_the_other_version_is_no_endpoint_here() -> None:
+    own = slice_(("10.0.0.1", "node1", READY), ("fd00::1", "node2", READY), ("example.com", "node2", READY))
+    names = slice_(("example.com", "node3", READY), family="FQDN")
+    assert those_that_may(LOCAL, own, names) == ["node1"]
+    assert (ready_here([own, names], "node1"), ready_here([own, names], "node2"), ready_here([names], "node3")) == (1, 0, 0)
+
+
 def test_neighbours_are_told_of_addresses_that_this_node_has_and_of_no_others() -> None:
     config = NetworkConfig(cluster_cidrs=("10.244.0.0/16",), uplink="eth7")
     assert effects(EVERYWHERE, (4,), config) == (Announce("eth7", (ipaddress.ip_address("192.0.2.1"),)),)

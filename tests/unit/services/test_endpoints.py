@@ -8,8 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podplane.model.service import Conditions, Endpoint, EndpointPort, EndpointSlice, Hints, ServicePort, Zone
-from podplane.services.endpoints import Candidates, Place, candidates
+from podplane.model.objects import Metadata
+from podplane.model.service import (
+    SERVICE_NAME,
+    Conditions,
+    Endpoint,
+    EndpointPort,
+    EndpointSlice,
+    Hints,
+    ServicePort,
+    Zone,
+)
+from podplane.services.endpoints import Candidates, Place, candidates, usable
 from podplane.state.conntrack import Target
 
 HTTP = ServicePort(80, "http")
@@ -92,6 +102,28 @@ def test_an_endpoint_that_one_slice_says_is_ready_is_ready(order: int) -> None:
     ports = (EndpointPort("http", "TCP", 80),)
     both = [EndpointSlice(endpoints=(endpoint(1, conditions),), ports=ports) for conditions in (READY, UNREADY)]
     assert len(candidates(both[::order], HTTP, 4).everywhere(HERE)) == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_ready_entries_that_counts_that_names_its_node(order: int) -> None:
+    ports = (EndpointPort("http", "TCP", 80),)
+    both = [EndpointSlice(endpoints=(endpoint(1, node=node),), ports=ports) for node in ("node1", "")]
+    assert len(candidates(both[::order], HTTP, 4).local(HERE)) == 1
+
+
+@pytest.mark.parametrize("label", ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"])
+def test_a_slice_that_is_labelled_for_others_is_no_services(label: str) -> None:
+    labels = {SERVICE_NAME: "web"}
+    assert EndpointSlice(Metadata("web-1", "default", labels=labels)).service == "default/web"
+    assert EndpointSlice(Metadata("web-1", "default", labels={**labels, label: ""})).service == ""
+    assert EndpointSlice(Metadata("web-1", "default")).service == ""
+
+
+def test_a_slice_of_names_or_of_the_other_version_has_no_endpoint_that_can_be_used() -> None:
+    four, six, name = (Endpoint(addresses=(text,)) for text in ("10.244.1.1", "fd00::1", "example.com"))
+    for kind, own in (("IPv4", [four]), ("IPv6", [six]), ("FQDN", []), ("", [])):
+        slice_ = EndpointSlice(address_type=kind, endpoints=(four, six, name, Endpoint()))
+        assert [endpoint for endpoint, _ in usable(slice_)] == own
 
 
 def test_what_is_no_endpoint_of_the_port_is_left_out() -> None:

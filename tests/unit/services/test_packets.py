@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from podplane.model.service import Ingress, LoadBalancerStatus, ServiceStatus
 from podplane.trace.packet import RESET, SYN
 from podplane.trace.trace import Delivered, Dropped, Rejected
 from tests.fake_cluster import FakeCluster, endpoints, ip, node_ip, outside_ip, pod_ip, service
@@ -128,6 +130,26 @@ def test_with_policy_local_a_node_without_endpoints_refuses_who_comes_from_outsi
     cluster = web((2, 1), **LOCAL)
     assert isinstance(cluster.from_outside(node_ip(1, version), 30080).end, Rejected)
     assert cluster.from_pod(1, 1, node_ip(1, version), 30080).end == to_pod(2, 1, version)
+
+
+@BOTH
+def test_with_policy_local_the_node_port_of_another_node_is_one_outside_and_other_addresses_are_served_here(
+    version: int,
+) -> None:
+    external, balancer = {4: ("192.0.2.7", "192.0.2.8"), 6: ("2001:db8::7", "2001:db8::8")}[version]
+    own = service(**LOCAL, external_ips=(external,))
+    own = msgspec.structs.replace(own, status=ServiceStatus(LoadBalancerStatus((Ingress(balancer),))))
+    cluster = FakeCluster([own], endpoints("web", (2, 1)))
+    for sender in (
+        cluster.from_pod(2, 2, node_ip(1, version), 30080),
+        cluster.send("node2", node_ip(2, version), node_ip(1, version), 30080),
+    ):
+        assert isinstance(sender.end, Rejected), sender
+    for address in (external, balancer):
+        assert cluster.from_pod(1, 1, ip(address)).end == to_pod(2, 1, version)
+        assert cluster.send("node1", node_ip(1, version), ip(address)).end == to_pod(2, 1, version)
+        assert isinstance(cluster.from_outside(ip(address)).end, Rejected), "node1 has no endpoint of its own"
+    assert cluster.from_pod(1, 1, node_ip(2, version), 30080).end == to_pod(2, 1, version), "node2 has one"
 
 
 @BOTH
