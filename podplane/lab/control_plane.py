@@ -9,6 +9,9 @@ from typing import Any
 
 from podplane import __version__
 from podplane.apiserver import shapes
+from podplane.apiserver.controllers.endpoint_slices import SERVICES, SLICES
+from podplane.apiserver.controllers.endpoints import ENDPOINTS
+from podplane.apiserver.controllers.kubernetes_service import Published
 from podplane.apiserver.server import ARCHITECTURES
 from podplane.ipam.plan import Plan
 from podplane.lab.manifests import node_name
@@ -86,6 +89,19 @@ def dns_ips(plan: Plan) -> tuple[IPAddress, ...]:
     return tuple(ip + 9 for ip in kubernetes_ips(plan))
 
 
+def published(plan: Plan) -> Published:
+    """How pods reach the API: by the cluster's first family, at the lab's gateway."""
+    return Published(kubernetes_ips(plan)[0], plan.underlay_gateways()[0], DEFAULT_PORT)
+
+
+IN_DEFAULT = {
+    SERVICES: "/api/v1/namespaces/default/services",
+    ENDPOINTS: "/api/v1/namespaces/default/endpoints",
+    SLICES: "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+}
+"""Collections of the namespace `default`."""
+
+
 def bootstrap(plan: Plan, *, is_first: bool) -> list[tuple[str, dict[str, Any]]]:
     """The objects that a control plane creates itself: paths of collections, and an object for each.
 
@@ -93,30 +109,6 @@ def bootstrap(plan: Plan, *, is_first: bool) -> list[tuple[str, dict[str, Any]]]
 
     At its first start it also creates a pool of addresses for load balancers, which users may change or delete.
     """
-    ips = [str(ip) for ip in kubernetes_ips(plan)]
-    families = ["IPv6" if ":" in ip else "IPv4" for ip in ips]
-    port = {"name": "https", "protocol": "TCP", "port": DEFAULT_PORT}
-    labels = {"component": "apiserver", "provider": "kubernetes"}
-    service = {
-        "metadata": {"name": "kubernetes", "labels": labels},
-        "spec": {
-            "type": "ClusterIP",
-            "clusterIP": ips[0],
-            "clusterIPs": ips[:1],
-            "ipFamilies": families[:1],
-            "ipFamilyPolicy": "SingleStack",
-            "ports": [{**port, "port": 443, "targetPort": DEFAULT_PORT}],
-        },
-    }
-    slices = [
-        {
-            "metadata": {"name": f"kubernetes-{family.lower()}", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-            "addressType": family,
-            "endpoints": [{"addresses": [str(ip)], "conditions": {"ready": True}}],
-            "ports": [port],
-        }
-        for ip, family in zip(plan.underlay_gateways()[:1], families, strict=False)
-    ]
     balancers = list(plan.load_balancer_addresses())
     pool = {
         "apiVersion": f"{pools.GROUP}/{pools.VERSION}",
@@ -127,8 +119,7 @@ def bootstrap(plan: Plan, *, is_first: bool) -> list[tuple[str, dict[str, Any]]]
     cidrs = [str(network) for version in plan.versions for network in plan.service if network.version == version]
     return [
         ("/apis/networking.k8s.io/v1/servicecidrs", {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}}),
-        ("/api/v1/namespaces/default/services", service),
-        *(("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", one) for one in slices),
+        *((IN_DEFAULT[resource], object_) for resource, object_ in published(plan).objects()),
         ("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", pools.definition()),
         *([(f"/apis/{pools.GROUP}/{pools.VERSION}/{pools.PLURAL}", pool)] if is_first and balancers else ()),
     ]

@@ -217,7 +217,7 @@ class Lab:
     def _manager(self, api: ApiServer) -> Manager:
         """The controllers, each with an identity of its own."""
         view = StoredView(self._store, utc_now)
-        table = controllers(self._certificates.authority, machines={underlay.OUTSIDE})
+        table = controllers(self._certificates.authority, {underlay.OUTSIDE}, control_plane.published(self.plan))
         clients = {c.name: self._client(identity.controller(c.name), self._call) for c in table}
         recorders = {name: (client, Recorder(client, name, utc_now)) for name, client in clients.items()}
         manager = Manager(table, view, recorders, api.transaction)

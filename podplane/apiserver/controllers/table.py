@@ -13,6 +13,7 @@ from podplane.apiserver.controllers import (
     event_ttl,
     ip_addresses,
     job,
+    kubernetes_service,
     load_balancer,
     namespaces,
     node_lifecycle,
@@ -23,11 +24,14 @@ from podplane.apiserver.controllers import (
     taint_eviction,
 )
 from podplane.apiserver.controllers.decision import Controller
+from podplane.apiserver.controllers.kubernetes_service import Published
 
 
-def controllers(authority: str, machines: Collection[str] = ()) -> tuple[Controller, ...]:
-    """The controllers; `authority` (PEM) is what pods are told to trust, `machines` are no nodes and may have pods all the same."""
+def controllers(authority: str, machines: Collection[str] = (), published: Published | None = None) -> tuple[Controller, ...]:
+    """The controllers; `authority` (PEM) is what pods are told to trust, `machines` are no nodes and may have pods all the same,
+    `published` is how pods reach the API, where they do."""
     return (
+        *((kubernetes_service.controller(published),) if published is not None else ()),
         namespaces.service_accounts(),
         namespaces.root_ca(authority),
         scheduler.CONTROLLER,

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from podplane.apiserver.controllers.kubernetes_service import Published
 from podplane.apiserver.controllers.manager import Manager
 from podplane.apiserver.controllers.stored import StoredView
 from podplane.apiserver.controllers.table import controllers
@@ -26,7 +27,7 @@ APPS = "/apis/apps/v1/namespaces/default"
 class Cluster(Api):
     """An API server whose controllers run when the test says so."""
 
-    def __init__(self, nodes: int = 3) -> None:
+    def __init__(self, nodes: int = 3, published: Published | None = None) -> None:
         super().__init__()
         self.nodes = nodes
         self.began, self.ahead = utc_now(), datetime.timedelta()
@@ -36,7 +37,7 @@ class Cluster(Api):
         self.server._writer._now = self.server._deleter._now = self.now
         view = StoredView(self.store, self.now, lambda: self.now().timestamp() - self.asleep)
         self.view = view
-        table = controllers("AUTHORITY")
+        table = controllers("AUTHORITY", published=published)
         clients = {}
         for one in table:
             self.tokens.add(one.name, controller(one.name))
