@@ -310,6 +310,7 @@ class PodSpec(Model, frozen=True):
     active_deadline_seconds: int | None = None
     hostname: str = ""
     subdomain: str = ""
+    hostname_override: str = ""
     set_hostname_as_fqdn: bool = msgspec.field(default=False, name="setHostnameAsFQDN")
     dns_policy: str = "ClusterFirst"
     dns_config: DnsConfig = DnsConfig()

@@ -1,4 +1,4 @@
-"""The files of a pod on its node: its resolv.conf and hosts, its volumes, and where each container sees them."""
+"""The files of a pod on its node: its resolv.conf, hosts and hostname, its volumes, and where each container sees them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ RENEW_AFTER = 0.8
 """A token is renewed when so much of its life is over (kubelet, token_manager.go)."""
 
 
+def machine_hosts() -> str:
+    """The machine's /etc/hosts, which is that of each node; "" without one."""
+    try:
+        return Path("/etc/hosts").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 @dataclass(slots=True)
 class PodFolder:
     """The folder of one pod, on the lab's own tmpfs."""
@@ -27,6 +35,7 @@ class PodFolder:
     path: Path
     client: Client
     _tokens: dict[TokenProjection, tuple[str, float]] = field(default_factory=dict)
+    _etc: tuple[str, ...] = ()
     _written: dict[str, volumes.Files] = field(default_factory=dict)
 
     @staticmethod
@@ -43,12 +52,12 @@ class PodFolder:
                 found[resource, name] = None
         return found
 
-    async def write(self, pod: Pod, facts: Facts, resolver: str, hosts: str) -> None:
-        """Write all files; what is as it was isn't touched. ConfigError when a volume can't be made."""
+    async def write(self, pod: Pod, facts: Facts, etc: Mapping[str, str]) -> None:
+        """Write all files, `etc` for /etc by their names; what is as it was isn't touched. ConfigError when a volume can't be made."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for name, text in (("resolv.conf", resolver), ("hosts", hosts)):
-            if text:
-                (self.path / name).write_text(text)
+        for name, text in etc.items():
+            (self.path / name).write_text(text)
+        self._etc = tuple(etc)
         for volume in pod.spec.volumes:
             if not volumes.is_known(volume):
                 known = "emptyDir, hostPath, configMap, secret, downwardAPI or projected"
@@ -85,9 +94,7 @@ class PodFolder:
 
     def binds(self, pod: Pod, container: Container, variables: Mapping[str, str]) -> list[Bind]:
         """What a container sees of it, and where."""
-        found = [Bind(str(self.path / "resolv.conf"), "/etc/resolv.conf")]
-        if not pod.spec.host_network:
-            found.append(Bind(str(self.path / "hosts"), "/etc/hosts"))
+        found = [Bind(str(self.path / name), f"/etc/{name}") for name in self._etc]
         kinds = {volume.name: volume for volume in pod.spec.volumes}
         for mount in sorted(container.volume_mounts, key=lambda mount: mount.mount_path):
             own = kinds[mount.name].host_path

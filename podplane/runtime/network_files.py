@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from podplane.model.objects import Metadata
 from podplane.model.pod import Pod
 
 CLUSTER_DOMAIN = "cluster.local"
@@ -78,20 +77,22 @@ def _unique(words: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(words))
 
 
-def hostname(metadata: Metadata, wanted: str) -> str:
-    """The pod's host name: as it is wanted, else its own name, cut where the kernel's names end."""
-    return (wanted or metadata.name)[:MAX_HOSTNAME].rstrip("-.")
+def hostname(pod: Pod) -> str:
+    """The pod's host name: as its spec says, else its own name, cut where the kernel's names end."""
+    wanted = pod.spec.hostname_override or pod.spec.hostname or pod.metadata.name
+    return wanted if len(wanted) <= MAX_HOSTNAME else wanted[:MAX_HOSTNAME].rstrip("-.")
 
 
 def domain(pod: Pod) -> str:
-    """The domain of a pod that has a subdomain, else ""."""
-    return f"{pod.spec.subdomain}.{pod.metadata.namespace}.svc.{CLUSTER_DOMAIN}" if pod.spec.subdomain else ""
+    """The domain of a pod that has a subdomain and no name that overrides it (KEP-4762), else ""."""
+    subdomain = "" if pod.spec.hostname_override else pod.spec.subdomain
+    return f"{subdomain}.{pod.metadata.namespace}.svc.{CLUSTER_DOMAIN}" if subdomain else ""
 
 
 def hosts(pod: Pod, ips: Sequence[str], name: str) -> str:
-    """/etc/hosts: localhost, the pod itself, and what its hostAliases say."""
+    """/etc/hosts: localhost, the pod itself, and what its hostAliases say; tests know by its first line who made it."""
     lines = [
-        "# Made by podplane for this pod.",
+        "# Kubernetes-managed hosts file.",
         "127.0.0.1\tlocalhost",
         "::1\tlocalhost ip6-localhost ip6-loopback",
         "fe00::0\tip6-localnet",
@@ -101,7 +102,15 @@ def hosts(pod: Pod, ips: Sequence[str], name: str) -> str:
     ]
     own = f"{name}.{domain(pod)}\t{name}" if domain(pod) else name
     lines += [f"{ip}\t{own}" for ip in ips]
-    if pod.spec.host_aliases:
-        lines += ["", "# Entries added by HostAliases."]
-        lines += [f"{alias.ip}\t" + "\t".join(alias.hostnames) for alias in pod.spec.host_aliases]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_aliases(pod)]) + "\n"
+
+
+def hosts_of_node(pod: Pod, machine: str) -> str:
+    """/etc/hosts of a pod in the host's network: the node's own, `machine`, and what the pod's hostAliases say."""
+    aliases = "".join(f"{line}\n" for line in _aliases(pod))
+    return f"# Kubernetes-managed hosts file (host network).\n{machine}{aliases}"
+
+
+def _aliases(pod: Pod) -> list[str]:
+    aliases = [f"{alias.ip}\t" + "\t".join(alias.hostnames) for alias in pod.spec.host_aliases]
+    return ["", "# Entries added by HostAliases.", *aliases] if aliases else []

@@ -34,7 +34,7 @@ from podplane.runtime.container import ContainerRun, Launch, after_restart_of_no
 from podplane.runtime.environment import ConfigError, Facts, expand_all, variables
 from podplane.runtime.exec import run_to_end
 from podplane.runtime.images import command_of, files_of
-from podplane.runtime.mounts import PodFolder
+from podplane.runtime.mounts import PodFolder, machine_hosts
 from podplane.runtime.node import Node
 from podplane.runtime.probes import Prober
 from podplane.runtime.status import (
@@ -152,7 +152,7 @@ class PodWorker:
         spec = self.pod.spec
         if spec.host_network:
             return self.node.name
-        name = network_files.hostname(self.pod.metadata, spec.hostname)
+        name = network_files.hostname(self.pod)
         domain = network_files.domain(self.pod)
         return f"{name}.{domain}"[:64] if spec.set_hostname_as_fqdn and domain else name
 
@@ -413,11 +413,17 @@ class PodWorker:
         sources = await PodFolder.sources(self.node.client, self.pod)
         self._facts = Facts(self.ips, self.node.host_ips, self.node.allocatable, sources, services)
         if self._files is not None:
-            name = network_files.hostname(metadata, self.pod.spec.hostname)
-            resolver = network_files.resolver(self.pod, self.node.cluster_dns, self.node.resolver)
-            hosts = "" if self.pod.spec.host_network else network_files.hosts(self.pod, self.ips, name)
-            await self._files.write(self.pod, self._facts, resolver.text(), hosts)
+            await self._files.write(self.pod, self._facts, self._etc())
         self._refresh_at = self.clock() + REFRESH_SECONDS
+
+    def _etc(self) -> dict[str, str]:
+        """Its files in /etc, by name."""
+        resolver = network_files.resolver(self.pod, self.node.cluster_dns, self.node.resolver)
+        if self.pod.spec.host_network:
+            hosts = network_files.hosts_of_node(self.pod, machine_hosts())
+        else:
+            hosts = network_files.hosts(self.pod, self.ips, network_files.hostname(self.pod))
+        return {"resolv.conf": resolver.text(), "hosts": hosts, "hostname": f"{self.hostname}\n"}
 
     async def _refresh(self) -> None:
         """Bring volumes up to date; what is missing now stays as it was."""

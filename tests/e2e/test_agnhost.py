@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,3 +61,21 @@ def test_processes_are_seen_as_themselves(kubectl: Kubectl, server: str) -> None
 def test_serverport_in_dial(kubectl: Kubectl, server: str, protocol: str, port: int) -> None:
     target = f"http://127.0.0.1:8080/dial?request=serverport&protocol={protocol}&host=127.0.0.1&port={port}&tries=1"
     assert json.loads(kubectl("exec", server, "--", "curl", "-gs", target)) == {"responses": [str(port)]}
+
+
+def test_the_files_of_etc_are_the_pods(kubectl: Kubectl, server: str) -> None:
+    assert kubectl("exec", server, "--", "cat", "/etc/hostname") == "server\n"
+    hosts = kubectl("exec", server, "--", "/agnhost", "etc-hosts")
+    assert hosts.startswith("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n")
+    assert "\tserver\n" in hosts
+
+
+def test_the_files_of_etc_in_the_nodes_network(kubectl: Kubectl) -> None:
+    one = pod("on-node")
+    one["spec"] |= {"hostNetwork": True, "nodeName": "node2", "hostAliases": [{"ip": "192.0.2.7", "hostnames": ["a", "b"]}]}
+    kubectl("create", "-f", "-", stdin=json.dumps(one))
+    kubectl("wait", "--for=condition=Ready", "--timeout=20s", "pod/on-node")
+    assert kubectl("exec", "on-node", "--", "cat", "/etc/hostname") == "node2\n"
+    hosts = kubectl("exec", "on-node", "--", "cat", "/etc/hosts")
+    assert hosts.startswith("# Kubernetes-managed hosts file (host network).\n" + Path("/etc/hosts").read_text())
+    assert hosts.endswith("# Entries added by HostAliases.\n192.0.2.7\ta\tb\n")

@@ -192,13 +192,28 @@ def test_hosts_name_the_pod_and_its_aliases() -> None:
     lines = network_files.hosts(one, ["10.244.1.2", "fd00::2"], "first").splitlines()
     assert "10.244.1.2\tfirst.db.shop.svc.cluster.local\tfirst" in lines
     assert "fd00::2\tfirst.db.shop.svc.cluster.local\tfirst" in lines
-    assert lines[-1] == "192.0.2.7\ta\tb"
+    assert lines[0] == "# Kubernetes-managed hosts file."
+    assert lines[-3:] == ["", "# Entries added by HostAliases.", "192.0.2.7\ta\tb"]
+
+
+def test_hosts_in_the_nodes_network_are_the_nodes() -> None:
+    machine = "127.0.0.1 localhost\n"
+    first = "# Kubernetes-managed hosts file (host network).\n"
+    assert network_files.hosts_of_node(pod(), machine) == first + machine
+    aliases = [{"ip": "192.0.2.7", "hostnames": ["a", "b"]}]
+    added = "\n# Entries added by HostAliases.\n192.0.2.7\ta\tb\n"
+    assert network_files.hosts_of_node(pod(hostAliases=aliases), machine) == first + machine + added
 
 
 @pytest.mark.parametrize(("name", "wanted"), [("web", "web"), ("x" * 70, "x" * 63), ("y" * 62 + ".z", "y" * 62)])
 def test_a_host_name_ends_where_the_kernels_does(name: str, wanted: str) -> None:
-    assert network_files.hostname(pod().metadata, name) == wanted
-    assert network_files.hostname(pod().metadata, "") == "web-0"
+    assert network_files.hostname(pod(hostname=name)) == wanted
+    assert network_files.hostname(pod()) == "web-0"
+
+
+def test_a_name_that_overrides_has_no_domain() -> None:
+    one = pod(hostname="first", subdomain="db", hostnameOverride="any.name.example")
+    assert (network_files.hostname(one), network_files.domain(one)) == ("any.name.example", "")
 
 
 # Images.
