@@ -38,7 +38,7 @@ A, B, C = ({"name": name, "image": name} for name in "abc")
     ("old", "patch", "new"),
     [
         (pod(A, B), pod({"name": "b", "image": "z"}), pod(A, {"name": "b", "image": "z"})),
-        (pod(A), pod(B), pod(A, B)),
+        (pod(A), pod(B), pod(B, A)),
         (pod(A, B), pod({"name": "a", "$patch": "delete"}), pod(B)),
         (pod(A, B), {"spec": {"containers": [C, {"$patch": "replace"}]}}, pod(C)),
         (pod(A, B), {"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}}, pod(B, A)),
@@ -66,7 +66,7 @@ A, B, C = ({"name": name, "image": name} for name in "abc")
         (
             pod({**A, "env": [{"name": "X", "value": "1"}]}),
             pod({"name": "a", "env": [{"name": "Y", "value": "2"}]}),
-            pod({**A, "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]}),
+            pod({**A, "env": [{"name": "Y", "value": "2"}, {"name": "X", "value": "1"}]}),
         ),
     ],
 )
