@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import platform
+from pathlib import Path
 from typing import Any
 
-from podplane import __version__
-from podplane.apiserver import shapes
 from podplane.apiserver.controllers.endpoint_slices import SERVICES, SLICES
 from podplane.apiserver.controllers.endpoints import ENDPOINTS
 from podplane.apiserver.controllers.kubernetes_service import Published
-from podplane.apiserver.server import ARCHITECTURES
 from podplane.ipam.plan import Plan
+from podplane.lab import node_report
 from podplane.lab.manifests import node_name
 from podplane.lab.spec import DEFAULT_PORT
 from podplane.model.config import UNDERLAY_MAC
@@ -21,60 +17,32 @@ from podplane.services import pools
 from podplane.state.mac import mac_of
 from podplane.state.value import IPAddress
 
+WORKING = (
+    {"type": "NetworkUnavailable", "status": "False", "reason": "PodplaneIsUp", "message": "podplane is running on this node"},
+    {"type": "Ready", "status": "True", "reason": "LabReady", "message": "the agent has its routes"},
+)
+"""Conditions of a node that registers; its kubelet adds the others with its first heartbeat, and says Ready in its own words."""
 
-def node(number: int, plan: Plan) -> dict[str, Any]:
-    """Node `number` as its kubelet registers it; its pod blocks are the API server's to give."""
+
+def node(number: int, plan: Plan, storage: Path, now: str) -> dict[str, Any]:
+    """Node `number` as its kubelet registers it `now`; its pod blocks are the API server's to give.
+
+    `storage` is where files of its pods are.
+    """
     name = node_name(number)
     ips = plan.node_ips(number)
     addresses = [{"type": "InternalIP", "address": str(ip)} for ip in ips]
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {
-            "name": name,
-            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"},
-            "annotations": {UNDERLAY_MAC: mac_of(ips[0])},
-        },
+        "metadata": {"name": name, "labels": node_report.labels(name), "annotations": {UNDERLAY_MAC: mac_of(ips[0])}},
         "spec": {},
         "status": {
-            "nodeInfo": node_info(),
+            **node_report.status(name, storage),
             "addresses": [*addresses, {"type": "Hostname", "address": name}],
-            "conditions": [{"type": "Ready", "status": "True", "reason": "LabReady", "message": "the agent has its routes"}],
-            "capacity": capacity(),
-            "allocatable": capacity(),
+            "conditions": [{**one, "lastHeartbeatTime": now, "lastTransitionTime": now} for one in WORKING],
         },
     }
-
-
-def capacity() -> dict[str, str]:
-    """The capacity of each node: all of this machine, which they share."""
-    kilobytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024
-    return {"cpu": str(os.cpu_count() or 1), "memory": f"{kilobytes}Ki", "pods": "110"}
-
-
-def node_info() -> dict[str, str]:
-    """NodeSystemInfo: all nodes of a lab are this machine."""
-    machine = os.uname()
-    return {
-        "machineID": "",
-        "systemUUID": "",
-        "bootID": "",
-        "kernelVersion": machine.release,
-        "osImage": _os_name(),
-        "containerRuntimeVersion": f"podplane://{__version__}",
-        "kubeletVersion": f"v{shapes.data()['kubernetes']}.0+podplane.{__version__}",
-        "kubeProxyVersion": "",
-        "operatingSystem": "linux",
-        "architecture": ARCHITECTURES.get(machine.machine, machine.machine),
-    }
-
-
-@functools.cache
-def _os_name() -> str:
-    try:
-        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
-    except OSError:
-        return "Linux"
 
 
 def kubernetes_ips(plan: Plan) -> tuple[IPAddress, ...]:

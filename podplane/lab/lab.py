@@ -53,7 +53,7 @@ from podplane.kubeapi.informer import Informer
 from podplane.kubeapi.messages import Handler
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
-from podplane.lab import certificates, control_plane, keys, kubeconfig, manifests, preflight, underlay
+from podplane.lab import certificates, control_plane, keys, kubeconfig, manifests, node_report, preflight, underlay
 from podplane.lab.api_connection import ApiConnection
 from podplane.lab.errors import LabError
 from podplane.lab.fabric import Fabric, Machine
@@ -237,11 +237,25 @@ class Lab:
     async def _register_nodes(self, client: Client) -> None:
         for number in range(1, self.spec.nodes + 1):
             try:
-                await client.create("nodes", "", control_plane.node(number, self.plan))
-            except AlreadyExists:
-                continue
+                await self._register(client, self._manifest(number))
             except ApiError as error:
                 raise LabError(f"{manifests.node_name(number)} can't be registered: {error}") from None
+
+    def _manifest(self, number: int) -> dict[str, Any]:
+        now = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        return control_plane.node(number, self.plan, self._folder.path, now)
+
+    @staticmethod
+    async def _register(client: Client, manifest: Mapping[str, Any]) -> None:
+        """Create a node; one that is there, of a former run, learns what its machine is now, as when a kubelet starts again."""
+        try:
+            await client.create("nodes", "", manifest)
+        except AlreadyExists:
+            name, labels = manifest["metadata"]["name"], manifest["metadata"]["labels"]
+            status = {key: value for key, value in manifest["status"].items() if key != "conditions"}
+            uid = (await client.get("nodes", "", name))["metadata"]["uid"]
+            await client.patch("nodes", "", name, {"metadata": {"labels": labels}}, uid=uid)
+            await client.patch_status("nodes", "", name, status, uid)
 
     async def _start_node(self, name: str, machine: Machine, pods: Mapping[str, Pod], fabric: Fabric) -> None:
         connection = ApiConnection(name, self._agents_call)
@@ -279,7 +293,7 @@ class Lab:
             null=self._null,
             logs=self._folder.logs,
             services=self._caches.services.objects,
-            allocatable=control_plane.capacity(),
+            allocatable=node_report.allocatable(node_report.capacity(self._folder.path)),
             folder=self._folder.run,
             cluster_dns=[str(ip) for ip in control_plane.dns_ips(self.plan)],
             resolver=self._resolver,
@@ -313,7 +327,7 @@ class Lab:
     async def _register_again(self, node: Node) -> None:
         """A node was deleted, and its machine still runs: it registers again as a kubelet does, and its pods keep their addresses."""
         number = list(self._nodes).index(node.metadata.name) + 1
-        manifest = control_plane.node(number, self.plan)
+        manifest = self._manifest(number)
         manifest["spec"]["podCIDRs"] = list(node.spec.pod_cidrs)
         try:
             await self._control.create("nodes", "", manifest)

@@ -69,6 +69,22 @@ class NodeStatus(Model, frozen=True):
 
     addresses: tuple[NodeAddress, ...] = ()
     conditions: tuple[NodeCondition, ...] = ()
+    capacity: dict[str, str] = {}
+    allocatable: dict[str, str] = {}
+
+    @property
+    def extended_capacity(self) -> dict[str, str]:
+        """What others say that the node has: resources with a domain of their own, `example.com/dongle` say."""
+        return _extended(self.capacity)
+
+    @property
+    def extended_allocatable(self) -> dict[str, str]:
+        """What of such resources pods can have."""
+        return _extended(self.allocatable)
+
+
+def _extended(resources: dict[str, str]) -> dict[str, str]:
+    return {name: amount for name, amount in resources.items() if "/" in name and "kubernetes.io/" not in name}
 
 
 class Node(Model, frozen=True):

@@ -24,3 +24,11 @@ def parse(text: str | int | float) -> Fraction:
     if exponent and abs(int(exponent)) > MAX_LENGTH:
         raise ValueError(f"the quantity {text} is out of range")
     return Fraction(text)
+
+
+def binary(number: int) -> str:
+    """A whole number as a quantity of binary suffixes: the largest that leaves it whole, as Kubernetes writes one."""
+    power = 0
+    while number and number % 1024 == 0 and power < len(BINARY):
+        number, power = number // 1024, power + 1
+    return f"{number}{list(BINARY)[power - 1] if power else ''}"

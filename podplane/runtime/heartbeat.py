@@ -1,6 +1,6 @@
-"""A kubelet's sign of life: the Lease of its node, and the node's own conditions.
+"""A kubelet's sign of life: the Lease of its node, the node's own conditions, and what pods can have of what others say it has.
 
-Sources: KEP-589 (node leases); kubelet, nodestatus setters.
+Sources: KEP-589 (node leases); kubelet, nodestatus setters; "Advertise Extended Resources for a Node".
 """
 
 from __future__ import annotations
@@ -40,12 +40,18 @@ class Heartbeat:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def node_changed(self, node: Node) -> None:
-        """The node's object changed: when somebody says that it isn't ready, or it is a new one, beat at once."""
+        """The node's object changed: when its status is not what the kubelet says, or it is a new one, beat at once."""
         if node.metadata.uid != self.node.metadata.uid:
             self._lease = ""
         self.node = node
-        if not self._lease or not node.is_ready:
+        if not self._lease or not self._is_said:
             self._wake.set()
+
+    @property
+    def _is_said(self) -> bool:
+        """Does the status say what the kubelet has to say?"""
+        status = self.node.status
+        return self.node.is_ready and status.extended_allocatable == status.extended_capacity
 
     async def run(self) -> None:
         """Beat until cancelled. Many nodes that begin at once don't go on in step."""
@@ -64,7 +70,7 @@ class Heartbeat:
 
     async def beat(self) -> None:
         """Renew the Lease, and repair the conditions. ApiError when that can't be now."""
-        if not self._lease or not self.node.is_ready:
+        if not self._lease or not self._is_said:
             await self._report()
         name = self.node.metadata.name
         spec = {"renewTime": self.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
@@ -90,7 +96,7 @@ class Heartbeat:
             return await self.client.patch(LEASES, NAMESPACE, name, lease, uid=found["metadata"]["uid"])
 
     async def _report(self) -> None:
-        """Say how the node is; conditions of others stay."""
+        """Say how the node is; conditions of others stay, and what they say that it has can be had."""
         node = await self.client.get("nodes", "", self.node.metadata.name)
         now = self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
         before = {c["type"]: c for c in node.get("status", {}).get("conditions", ())}
@@ -101,4 +107,6 @@ class Heartbeat:
             since = old.get("lastTransitionTime", now) if old.get("status") == status else now
             times = {"lastHeartbeatTime": now, "lastTransitionTime": since}
             found.append({"type": kind, "status": status, "reason": reason, "message": message, **times})
-        await self.client.patch_status("nodes", "", node["metadata"]["name"], {"conditions": found}, node["metadata"]["uid"])
+        had: dict[str, str | None] = dict.fromkeys(self.node.status.extended_allocatable)
+        said = {"conditions": found, "allocatable": had | self.node.status.extended_capacity}
+        await self.client.patch_status("nodes", "", node["metadata"]["name"], said, node["metadata"]["uid"])

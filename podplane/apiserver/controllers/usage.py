@@ -75,13 +75,15 @@ def requests_of(spec: Object) -> dict[str, int]:
             peak[name] = max(peak.get(name, 0), amount)
     total.update(sidecars)
     found = {name: max(total[name], peak.get(name, 0)) for name in {*total, *peak}}
+    found |= _asked(spec)  # what the pod says itself counts instead (KEP-2837)
     for name, amount in spec.get("overhead", {}).items():
         found[name] = found.get(name, 0) + thousandths(amount)
     return {**found, PODS: 1000}
 
 
-def _asked(container: Object) -> dict[str, int]:
-    resources = container.get("resources", {})
+def _asked(asker: Object) -> dict[str, int]:
+    """What a container, or a pod as a whole, asks for itself."""
+    resources = asker.get("resources", {})
     wanted = {**resources.get("limits", {}), **resources.get("requests", {})}
     return {name: thousandths(amount) for name, amount in wanted.items()}
 

@@ -40,3 +40,12 @@ def test_what_is_none(text: str) -> None:
 @given(st.integers(-(10**9), 10**9), st.sampled_from(sorted(quantity.SUFFIXES)))
 def test_a_suffix_is_a_factor(number: int, suffix: str) -> None:
     assert quantity.parse(f"{number}{suffix}") == number * quantity.SUFFIXES[suffix]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (1023, "1023"), (1024, "1Ki"), (1536, "1536"), (1 << 21, "2Mi"), (1 << 30, "1Gi"), (3 << 61, "6Ei")],
+)
+def test_a_whole_number_with_a_binary_suffix(number: int, text: str) -> None:
+    assert quantity.binary(number) == text
+    assert quantity.parse(text) == number

@@ -165,6 +165,7 @@ SIDECAR = {**container(cpu="1"), "name": "side", "restartPolicy": "Always"}
         ({"containers": [container(cpu="1")], "overhead": {"cpu": "250m"}}, 1250),
         ({"containers": [{**CONTAINER, "resources": {"limits": {"cpu": "2"}}}]}, 2000),
         ({"containers": [container(cpu="0.0001")]}, 1),
+        ({"containers": [container(cpu="1")], "resources": {"requests": {"cpu": "3"}}, "overhead": {"cpu": "250m"}}, 3250),
     ],
 )
 def test_what_a_pod_asks_for(spec: Object, cpu: int) -> None:
