@@ -210,19 +210,18 @@ class Writer:
     def _guarded_steps(self, operations: list[Operation]) -> Iterator[Report]:
         """The door's steps; a failure that is no refusal (too many open files, say) is a report of what was not carried
         out yet."""
-        left = {id(operation): operation for operation in operations}
+        reported: list[Report] = []
+        error: Exception = Retry("apply", "the kernel door said nothing of it")
         try:
             for report in self._kernel.steps(operations):
-                for operation in (*report.applied, *(failure.operation for failure in report.failed)):
-                    left.pop(id(operation), None)
+                reported.append(report)
                 yield report
-        except Exception as error:
+        except Exception as raised:
             log.exception("apply node=%s", self._node_name)
-            yield Report(failed=[Failure(operation, error) for operation in left.values()])
-            return
-        if left:
-            unanswered = Retry("apply", "the kernel door said nothing of it")
-            yield Report(failed=[Failure(operation, unanswered) for operation in left.values()])
+            error = raised
+        if sum(len(report.applied) + len(report.failed) for report in reported) != len(operations):
+            answered = {id(operation) for report in reported for operation in _operations(report)}
+            yield Report(failed=[Failure(operation, error) for operation in operations if id(operation) not in answered])
 
     def _acknowledge(self, report: Report) -> None:
         self.operations_applied += len(report.applied)
@@ -252,6 +251,11 @@ class Writer:
                 waiter.remaining.discard(identity)
                 if not waiter.remaining:
                     waiter.done.set()
+
+
+def _operations(report: Report) -> Iterator[Operation]:
+    yield from report.applied
+    yield from (failure.operation for failure in report.failed)
 
 
 class _Waiter:

@@ -31,6 +31,7 @@ class Desired(Mapping[Identity, Value]):
         self._values: dict[Identity, Value] = {}
         self._owners: dict[Identity, Hashable | dict[Hashable, None]] = {}
         """The key that owns an object; of a shared one, all of them. Nearly all objects have one owner."""
+        self.get = self._values.get  # type: ignore[method-assign]  # Mapping.get costs several calls, and is called for each object
 
     def __getitem__(self, identity: Identity) -> Value:
         return self._values[identity]

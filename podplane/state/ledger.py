@@ -93,7 +93,12 @@ class Ledger:
         changes = self.desired.replace(key, fragment)
         for identity, before in changes:
             known = self._deviations.get(identity, _AS_DESIRED)
-            self._note(identity, before if known is _AS_DESIRED else known)  # type: ignore[arg-type]  # the sentinel is excluded
+            if known is not _AS_DESIRED:
+                self._note(identity, known)  # type: ignore[arg-type]  # the sentinel is excluded
+            elif before is None:  # it is wanted now, and the kernel has none
+                self._deviates(identity, None)
+            else:
+                self._note(identity, before)
             if identity[0] in ("Sysctl", "Proxy") and not identity[1]:
                 self._note_unannounced(identity, before)
         return [identity for identity, _ in changes]
@@ -122,15 +127,19 @@ class Ledger:
     def _note(self, identity: Identity, known: Value | None) -> bool:
         """The kernel holds `known`; does that deviate from what is wanted?"""
         wanted = self.desired.get(identity)
-        self._refused.pop(identity, None)
+        if self._refused:
+            self._refused.pop(identity, None)
         if (known is None and wanted is None) or (known is not None and wanted is not None and self._fulfils(wanted, known)):
             self._deviations.pop(identity, None)
             self._due.pop(identity, None)
             return False
+        self._deviates(identity, known)
+        return True
+
+    def _deviates(self, identity: Identity, known: Value | None) -> None:
         self._deviations[identity] = known
         if identity not in self._sent:
             self._due[identity] = None
-        return True
 
     def _fulfils(self, wanted: Value, known: Value) -> bool:
         return wanted is known or wanted == known or self._matches(wanted, known)
@@ -168,7 +177,8 @@ class Ledger:
                 continue
             del self._due[identity]
             self._sent.add(identity)
-            operations.append(self._operation(identity))
+            known, wanted = self._deviations[identity], self.desired.get(identity)
+            operations.append(Operation(known, wanted) if wanted is not None else self._operation(identity))
         if not self._due:
             self._due.clear()  # a dict from which all was deleted keeps its size, and costs that when it is iterated
         return operations
@@ -184,10 +194,10 @@ class Ledger:
         """What became of operations that were taken; the identities that are settled by it, done or refused."""
         settled = []
         for operation in report.applied:
-            identity = operation.value.identity
+            new, identity = operation.new, operation.value.identity
             self._not_on_its_way(identity)
-            self._note(identity, operation.new)
-            if identity not in self._due or identity not in self.desired:
+            is_as_desired = not self._note(identity, new)
+            if is_as_desired or identity not in self._due or identity not in self.desired:
                 settled.append(identity)
         for failure in report.failed:
             identity = failure.operation.value.identity
@@ -221,8 +231,9 @@ class Ledger:
     def _not_on_its_way(self, identity: Identity) -> object:
         """The kernel answered about an object that was sent; what was observed of it meanwhile."""
         self._sent.discard(identity)
-        self._written(identity)
-        return self._seen_meanwhile.pop(identity, _NOTHING)
+        if self._readings:
+            self._written(identity)
+        return self._seen_meanwhile.pop(identity, _NOTHING) if self._seen_meanwhile else _NOTHING
 
     def _written(self, identity: Identity) -> None:
         for reading in self._readings:

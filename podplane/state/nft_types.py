@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import operator
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from podplane.state.nft import Part
 
@@ -57,44 +59,66 @@ def size(names: tuple[str, ...]) -> int:
     return sum((TYPES[name].size + 3) & ~3 for name in names)
 
 
-def _address(part: Any) -> bytes:
-    packed: bytes = part.packed if hasattr(part, "packed") else part.network_address.packed
-    return packed
+def _ipv4(part: Any) -> bytes:
+    if isinstance(part, ipaddress.IPv4Address):
+        return part.packed
+    if isinstance(part, ipaddress.IPv4Network):
+        return part.network_address.packed
+    raise ValueError("not an IPv4 address or network")
 
 
-def _number(size: int, order: Literal["big", "little"]) -> Callable[[Any], bytes]:
-    return lambda part: part.to_bytes(size, order)
+def _ipv6(part: Any) -> bytes:
+    if isinstance(part, ipaddress.IPv6Address):
+        return part.packed
+    if isinstance(part, ipaddress.IPv6Network):
+        return part.network_address.packed
+    raise ValueError("not an IPv6 address or network")
 
 
-PACKERS: dict[str, Callable[[Any], bytes]] = {
-    "mark": _number(4, "little"),
-    "integer": _number(4, "little"),
-    "ipv4_addr": _address,
-    "ipv6_addr": _address,
-    "ether_addr": lambda part: bytes.fromhex(part.replace(":", "")),
-    "inet_proto": lambda part: bytes((part if isinstance(part, int) else PROTOCOLS[part],)),
-    "inet_service": _number(2, "big"),
-    "ifname": lambda part: (part.encode() + b"\0").ljust(16, b"\0"),
-}
-PADDING = {name: bytes(-kind.size & 3) for name, kind in TYPES.items()}
-
-
-def part_bytes(name: str, part: Part) -> bytes:
-    """One part of a key. ValueError when the value is none of this type."""
-    try:
-        content = PACKERS[name](part)
-    except (KeyError, OverflowError, AttributeError) as error:
-        raise ValueError(f"{part!r} is no {name}") from error
-    if len(content) != TYPES[name].size:
-        raise ValueError(f"{part!r} is no {name}")
+def _ether(part: Any) -> bytes:
+    content = bytes.fromhex(part.replace(":", ""))
+    if len(content) != TYPES["ether_addr"].size:
+        raise ValueError("not six bytes")
     return content
 
 
+def _ifname(part: Any) -> bytes:
+    content: bytes = part.encode()
+    if len(content) >= TYPES["ifname"].size:
+        raise ValueError("too long for an interface name")
+    return content
+
+
+PACKERS: dict[str, tuple[str, Callable[[Any], int | bytes]]] = {
+    "mark": ("I", operator.index),
+    "integer": ("I", operator.index),
+    "ipv4_addr": ("4s", _ipv4),
+    "ipv6_addr": ("16s", _ipv6),
+    "ether_addr": ("6s", _ether),
+    "inet_proto": ("B", lambda part: PROTOCOLS.get(part, part)),
+    "inet_service": ("2s", lambda part: part.to_bytes(2, "big")),
+    "ifname": ("16s", _ifname),
+}
+"""How a part is packed: its format (`struct`, little endian), and what makes the value for that."""
+
+
 def key_bytes(names: tuple[str, ...], parts: tuple[Part, ...]) -> bytes:
-    """A whole key; parts of a concatenation padded to registers."""
-    if len(names) == 1:
-        return part_bytes(names[0], parts[0])
-    return b"".join([part_bytes(name, part) + PADDING[name] for name, part in zip(names, parts, strict=True)])
+    """A whole key; parts of a concatenation padded to registers. ValueError when a part is no value of its type."""
+    packer, converters = _packing(names)
+    try:
+        return packer.pack(*[convert(part) for convert, part in zip(converters, parts, strict=True)])
+    except (ValueError, TypeError, AttributeError, OverflowError, struct.error) as error:
+        raise ValueError(f"{', '.join(map(str, parts))} is no {' . '.join(names)}: {error}") from error
+
+
+@functools.cache
+def _packing(names: tuple[str, ...]) -> tuple[struct.Struct, tuple[Callable[[Any], int | bytes], ...]]:
+    """How keys of these types are packed. ValueError for a type whose values are no keys."""
+    if missing := [name for name in names if name not in PACKERS]:
+        raise ValueError(f"no value can be packed as {missing[0]}")
+    padding = ["" if len(names) == 1 else "x" * (-TYPES[name].size & 3) for name in names]
+    formats = "".join(PACKERS[name][0] + pad for name, pad in zip(names, padding, strict=True))
+    return struct.Struct("<" + formats), tuple(PACKERS[name][1] for name in names)
 
 
 def key_parts(names: tuple[str, ...], content: bytes) -> tuple[Part, ...]:

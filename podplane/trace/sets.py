@@ -49,7 +49,7 @@ class Index:
         for name, part in zip(self.value.key, key, strict=True):
             is_network = isinstance(part, IPv4Network | IPv6Network)
             mask = part.netmask.packed if is_network else b"\xff" * types.TYPES[name].size  # type: ignore[union-attr]  # a network
-            masks.append(mask + (b"\xff" * len(types.PADDING[name]) if len(self.value.key) > 1 else b""))
+            masks.append(mask + (b"\xff" * (-types.TYPES[name].size & 3) if len(self.value.key) > 1 else b""))
         return b"".join(masks)
 
     def find(self, key: bytes) -> Element | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import struct
 from collections.abc import Sequence
@@ -25,6 +26,10 @@ ELEMENTS_PER_MESSAGE = 128
 """The list of elements is an attribute of at most 64 KiB; an element with two keys of 64 bytes, data and comment takes some 440."""
 MESSAGE_HEADER = 16
 """struct nlmsghdr."""
+DATA_HEAD = 8
+"""The headers of two attributes."""
+PADDING = {rest: bytes(-rest & 3) for rest in range(4)}
+"""What fills an attribute of so many bytes, modulo 4."""
 
 
 def _message(kind: int, value: NftValue, flags: int, *parts: bytes, label: str) -> Message:
@@ -180,14 +185,16 @@ def _element(owner: Set, value: Element | OpaqueElement, delete: bool) -> bytes:
             raise ValueError("an element that is only known as bytes can't be added")
         return value.content
     key = types.key_bytes(owner.key, value.key)
-    parts = [nested(c.ELEM_KEY, expressions.data(key))]
+    parts = [_data_head(c.ELEM_KEY, len(key)), key, PADDING[len(key) & 3]]
     if owner.interval and len(owner.key) > 1:
         parts.append(nested(c.ELEM_KEY_END, expressions.data(_last(owner, value))))
     if not delete:
-        if value.data is not None:
-            content = value.data if isinstance(value.data, Verdict) else types.key_bytes(owner.data, value.data)
-            parts.append(nested(c.ELEM_DATA, expressions.data(content)))
-        parts.append(_comment(c.ELEM_USERDATA, c.COMMENT_IN_ELEMENT, value.comment))
+        if isinstance(value.data, Verdict):
+            parts.append(nested(c.ELEM_DATA, expressions.data(value.data)))
+        elif value.data is not None:
+            content = types.key_bytes(owner.data, value.data)
+            parts += (_data_head(c.ELEM_DATA, len(content)), content, PADDING[len(content) & 3])
+        parts.append(_element_comment(value.comment))
     start = nested(c.LIST_ELEM, *parts)
     if not owner.interval or len(owner.key) > 1:
         return start
@@ -196,6 +203,18 @@ def _element(owner: Set, value: Element | OpaqueElement, delete: bool) -> bytes:
         return start
     flags = be32(c.ELEM_FLAGS, c.ELEM_INTERVAL_END)
     return start + nested(c.LIST_ELEM, nested(c.ELEM_KEY, expressions.data(end)), flags)
+
+
+@functools.cache
+def _data_head(kind: int, size: int) -> bytes:
+    """What precedes so many bytes of data in an attribute of this kind: its header, and that of the value in it."""
+    return nested(kind, expressions.data(bytes(size)))[:DATA_HEAD]
+
+
+@functools.lru_cache(maxsize=1024)
+def _element_comment(comment: str) -> bytes:
+    """Many elements have one comment."""
+    return _comment(c.ELEM_USERDATA, c.COMMENT_IN_ELEMENT, comment)
 
 
 def _end(key: bytes, part: Part) -> bytes | None:

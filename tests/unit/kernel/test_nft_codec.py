@@ -249,4 +249,4 @@ def test_an_element_is_found_by_the_place_of_its_attributes(data: st.DataObject,
 )
 def test_a_part_that_is_none_of_its_type_is_refused(name: str, part: Part) -> None:
     with pytest.raises(ValueError, match="is no"):
-        types.part_bytes(name, part)
+        types.key_bytes((name,), (part,))
