@@ -104,21 +104,35 @@ PACKERS: dict[str, tuple[str, Callable[[Any], int | bytes]]] = {
 
 def key_bytes(names: tuple[str, ...], parts: tuple[Part, ...]) -> bytes:
     """A whole key; parts of a concatenation padded to registers. ValueError when a part is no value of its type."""
-    packer, converters = _packing(names)
-    try:
-        return packer.pack(*[convert(part) for convert, part in zip(converters, parts, strict=True)])
-    except (ValueError, TypeError, AttributeError, OverflowError, struct.error) as error:
-        raise ValueError(f"{', '.join(map(str, parts))} is no {' . '.join(names)}: {error}") from error
+    return key_packer(names)(parts)
 
 
 @functools.cache
-def _packing(names: tuple[str, ...]) -> tuple[struct.Struct, tuple[Callable[[Any], int | bytes], ...]]:
-    """How keys of these types are packed. ValueError for a type whose values are no keys."""
+def key_packer(names: tuple[str, ...]) -> Callable[[tuple[Part, ...]], bytes]:
+    """`key_bytes` for these types, which whoever packs many keys asks for once. ValueError for a type whose values are no keys."""
     if missing := [name for name in names if name not in PACKERS]:
         raise ValueError(f"no value can be packed as {missing[0]}")
     padding = ["" if len(names) == 1 else "x" * (-TYPES[name].size & 3) for name in names]
-    formats = "".join(PACKERS[name][0] + pad for name, pad in zip(names, padding, strict=True))
-    return struct.Struct("<" + formats), tuple(PACKERS[name][1] for name in names)
+    pack = struct.Struct("<" + "".join(PACKERS[name][0] + pad for name, pad in zip(names, padding, strict=True))).pack
+    converters = [PACKERS[name][1] for name in names]
+
+    def pack_parts(parts: tuple[Part, ...]) -> bytes:
+        return pack(*[convert(part) for convert, part in zip(converters, parts, strict=True)])
+
+    if len(names) == 2:  # as in all large sets
+        first, second = converters
+
+        def pack_parts(parts: tuple[Part, ...]) -> bytes:
+            one, other = parts
+            return pack(first(one), second(other))
+
+    def packed(parts: tuple[Part, ...]) -> bytes:
+        try:
+            return pack_parts(parts)
+        except (ValueError, TypeError, AttributeError, OverflowError, struct.error) as error:
+            raise ValueError(f"{', '.join(map(str, parts))} is no {' . '.join(names)}: {error}") from error
+
+    return packed
 
 
 def key_parts(names: tuple[str, ...], content: bytes) -> tuple[Part, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from podplane.kernel.netlink import (
     NLM_F_APPEND,
@@ -28,8 +28,6 @@ MESSAGE_HEADER = 16
 """struct nlmsghdr."""
 DATA_HEAD = 8
 """The headers of two attributes."""
-PADDING = {rest: bytes(-rest & 3) for rest in range(4)}
-"""What fills an attribute of so many bytes, modulo 4."""
 
 
 def _message(kind: int, value: NftValue, flags: int, *parts: bytes, label: str) -> Message:
@@ -160,7 +158,7 @@ def elements(owner: Set, values: Sequence[Element | OpaqueElement], delete: bool
     parts = [
         text(c.ELEM_LIST_TABLE, owner.table),
         text(c.ELEM_LIST_SET, owner.name),
-        nested(c.ELEM_LIST_ELEMENTS, *(_element(owner, value, delete) for value in values)),
+        nested(c.ELEM_LIST_ELEMENTS, *map(_encoder(owner, delete), values)),
     ]
     verb, kind, flags = ("delete", c.DELSETELEM, 0) if delete else ("add", c.NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL)
     label = f"{verb} elements of nft set {owner.table} {owner.name}"
@@ -172,37 +170,51 @@ def element_at(owner: Set, values: Sequence[Element | OpaqueElement], delete: bo
     end = MESSAGE_HEADER + len(elements(owner, (), delete).payload)
     if offset < end:
         return None
-    for position, value in enumerate(values):
-        end += len(_element(owner, value, delete))
+    for position, element in enumerate(map(_encoder(owner, delete), values)):
+        end += len(element)
         if offset < end:
             return position
     return None
 
 
-def _element(owner: Set, value: Element | OpaqueElement, delete: bool) -> bytes:
-    if isinstance(value, OpaqueElement):
+def _encoder(owner: Set, delete: bool) -> Callable[[Element | OpaqueElement], bytes]:
+    """What makes the bytes of elements of one set. The encoder raises ValueError for what is no element of this set."""
+    pack_key, key_head = types.key_packer(owner.key), _data_head(c.ELEM_KEY, types.size(owner.key))
+    key_padding = bytes(-types.size(owner.key) & 3)
+    plain_data = owner.data if owner.data != ("verdict",) else ()
+    pack_data, data_head = types.key_packer(plain_data), _data_head(c.ELEM_DATA, types.size(plain_data))
+    data_padding = bytes(-types.size(plain_data) & 3)
+
+    def encode(value: Element | OpaqueElement) -> bytes:
+        if isinstance(value, OpaqueElement):
+            return _opaque_element(value, delete)
+        key, data = pack_key(value.key), value.data
+        start = key_head + key + key_padding
+        if owner.interval and len(owner.key) > 1:
+            start += nested(c.ELEM_KEY_END, expressions.data(_last(owner, value)))
         if not delete:
-            raise ValueError("an element that is only known as bytes can't be added")
-        return value.content
-    key = types.key_bytes(owner.key, value.key)
-    parts = [_data_head(c.ELEM_KEY, len(key)), key, PADDING[len(key) & 3]]
-    if owner.interval and len(owner.key) > 1:
-        parts.append(nested(c.ELEM_KEY_END, expressions.data(_last(owner, value))))
+            if isinstance(data, Verdict):
+                start += nested(c.ELEM_DATA, expressions.data(data))
+            elif data is not None:
+                start += data_head + pack_data(data) + data_padding
+            start += _element_comment(value.comment)
+        element = nested(c.LIST_ELEM, start)
+        return element + _interval_end(key, value.key[0]) if owner.interval and len(owner.key) == 1 else element
+
+    return encode
+
+
+def _opaque_element(value: OpaqueElement, delete: bool) -> bytes:
     if not delete:
-        if isinstance(value.data, Verdict):
-            parts.append(nested(c.ELEM_DATA, expressions.data(value.data)))
-        elif value.data is not None:
-            content = types.key_bytes(owner.data, value.data)
-            parts += (_data_head(c.ELEM_DATA, len(content)), content, PADDING[len(content) & 3])
-        parts.append(_element_comment(value.comment))
-    start = nested(c.LIST_ELEM, *parts)
-    if not owner.interval or len(owner.key) > 1:
-        return start
-    end = _end(key, value.key[0])
-    if end is None:  # an interval up to the greatest key needs no end
-        return start
+        raise ValueError("an element that is only known as bytes can't be added")
+    return value.content
+
+
+def _interval_end(key: bytes, part: Part) -> bytes:
+    """The element behind an interval; nothing behind one up to the greatest key."""
+    end = _end(key, part)
     flags = be32(c.ELEM_FLAGS, c.ELEM_INTERVAL_END)
-    return start + nested(c.LIST_ELEM, nested(c.ELEM_KEY, expressions.data(end)), flags)
+    return b"" if end is None else nested(c.LIST_ELEM, nested(c.ELEM_KEY, expressions.data(end)), flags)
 
 
 @functools.cache
