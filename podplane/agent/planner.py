@@ -151,7 +151,7 @@ class Planner:
         return changed
 
     def _has_released(self, changed: Iterable[Identity]) -> bool:
-        return any(identity not in self._ledger.desired for identity in changed)
+        return not self._ledger.desired.has_all(changed)
 
     def try_plan(self, key: Key) -> bool:
         """Plan one key anew; a key that can't be planned is blocked. Was something released that other keys may want?"""

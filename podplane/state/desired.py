@@ -45,6 +45,10 @@ class Desired(Mapping[Identity, Value]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def has_all(self, identities: Iterable[Identity]) -> bool:
+        """Are all of these wanted?"""
+        return all(map(self._values.__contains__, identities))
+
     @property
     def keys_planned(self) -> frozenset[Hashable]:
         """The keys that own a fragment."""

@@ -196,8 +196,10 @@ class Ledger:
         for operation in report.applied:
             new, identity = operation.new, operation.value.identity
             self._not_on_its_way(identity)
-            is_as_desired = not self._note(identity, new)
-            if is_as_desired or identity not in self._due or identity not in self.desired:
+            if new is not None and new is self.desired.get(identity) and not self._refused:  # nearly always
+                self._deviations.pop(identity, None)
+                settled.append(identity)
+            elif not self._note(identity, new) or identity not in self._due or identity not in self.desired:
                 settled.append(identity)
         for failure in report.failed:
             identity = failure.operation.value.identity

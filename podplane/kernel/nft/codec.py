@@ -8,6 +8,8 @@ import struct
 from collections.abc import Callable, Sequence
 
 from podplane.kernel.netlink import (
+    ATTRIBUTE,
+    NLA_F_NESTED,
     NLM_F_APPEND,
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -198,7 +200,7 @@ def _encoder(owner: Set, delete: bool) -> Callable[[Element | OpaqueElement], by
             elif data is not None:
                 start += data_head + pack_data(data) + data_padding
             start += _element_comment(value.comment)
-        element = nested(c.LIST_ELEM, start)
+        element = ATTRIBUTE.pack(ATTRIBUTE.size + len(start), c.LIST_ELEM | NLA_F_NESTED) + start
         return element + _interval_end(key, value.key[0]) if owner.interval and len(owner.key) == 1 else element
 
     return encode
