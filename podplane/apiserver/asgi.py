@@ -40,13 +40,14 @@ class Adapter:
         body = await _body(receive)
         if body is None:
             return  # the client went away in the middle of its request
-        answer = await self._handler(_request(scope, scope["method"], body))
+        request = msgspec.structs.replace(_request(scope, scope["method"], body), gone=lambda: _gone(receive))
+        answer = await self._handler(request)
         if isinstance(answer, Upgrade):
             raise TypeError("an upgrade was answered to a request that has none")
         headers = [(b"content-type", answer.content_type.encode())]
         if isinstance(answer, Response):
             headers.append((b"content-length", str(len(answer.body)).encode()))
-            headers += [(name.encode(), value.encode()) for name, value in answer.headers]
+        headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         if isinstance(answer, Response):
             await send({"type": "http.response.body", "body": answer.body})
@@ -115,9 +116,16 @@ async def _body(receive: Receive) -> bytes | None:
 
 def _request(scope: Scope, method: str, body: bytes, *, upgrade: bool = False) -> Request:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    raw_query = scope["query_string"].decode("latin-1")
+    query = parse_qs(raw_query, keep_blank_values=True)
     source = (scope.get("client") or ("",))[0]
-    return Request(method, scope["path"], query, headers, body, upgrade, source=source)
+    return Request(method, scope["path"], query, headers, body, upgrade, source=source, raw_query=raw_query)
+
+
+async def _gone(receive: Receive) -> None:
+    """Return when the client has closed its connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _stream(answer: Stream, receive: Receive, send: Send) -> None:
@@ -128,11 +136,7 @@ async def _stream(answer: Stream, receive: Receive, send: Send) -> None:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
-    async def gone() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    tasks = [asyncio.ensure_future(forward()), asyncio.ensure_future(gone())]
+    tasks = [asyncio.ensure_future(forward()), asyncio.ensure_future(_gone(receive))]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:

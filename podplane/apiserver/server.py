@@ -19,7 +19,7 @@ from urllib.parse import unquote
 import msgspec
 
 from podplane import __version__
-from podplane.apiserver import decoding, discovery, health, logs, node_proxy, openapi, portforward, shapes
+from podplane.apiserver import decoding, discovery, health, logs, openapi, portforward, proxy, proxy_target, shapes
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.audit import AuditLog
 from podplane.apiserver.decoding import MAX_BODY_BYTES, Options
@@ -124,9 +124,9 @@ class ApiServer:
             what = attributes(request, target)
             if why := self._authorize(user, what):
                 raise Problem("Forbidden", f"{user.username} may not {what.verb} {request.path}: {why}")
-            if target is None and (wish := node_proxy.parse(request.path)) is not None:
-                node = self._reader.stored(parse(f"/api/v1/nodes/{wish.node}", self._registry)).object
-                answer = await node_proxy.forward(wish, node, self.streams, request, self._node_token)
+            if target is None and (wish := proxy_target.parse(request.path)) is not None:
+                at = proxy_target.locate(wish, self._object)
+                answer = await proxy.forward(wish, at, self.streams, request, self._node_token)
             else:
                 answer = await self._answer(user, target, request)
         except Problem as problem:
@@ -155,12 +155,18 @@ class ApiServer:
         """The resource that is meant; None for a path that is none of a resource."""
         if len(request.body) > MAX_BODY_BYTES:
             raise Problem("RequestEntityTooLarge", f"the request is larger than {MAX_BODY_BYTES} bytes")
-        if node_proxy.parse(request.path) is not None:
+        if proxy_target.parse(request.path) is not None:
             return None
         try:
             return parse(request.path, self._registry)
         except Problem:
             return None
+
+    def _object(self, resource: str, namespace: str, name: str) -> Object:
+        """An object of the core group. Problem when there is none."""
+        row = self._registry.find("", "v1", resource)
+        assert row is not None
+        return self._reader.stored(Target(row, namespace, name)).object
 
     async def _answer(self, user: User, target: Target | None, request: Request) -> Answer:
         if target is None:
@@ -267,8 +273,9 @@ class ApiServer:
 
 def attributes(request: Request, target: Target | None) -> Attributes:
     """What a request wants to do."""
-    if target is None and (wish := node_proxy.parse(request.path)) is not None:
-        return Attributes(VERBS.get(request.method, request.method.lower()), "", "v1", "nodes", "proxy", "", wish.node)
+    if target is None and (wish := proxy_target.parse(request.path)) is not None:
+        verb = VERBS.get(request.method, request.method.lower())
+        return Attributes(verb, "", "v1", wish.resource, "proxy", wish.namespace, wish.id)
     if target is None:
         return Attributes(request.method.lower(), path=request.path)
     match request.method, bool(target.name):

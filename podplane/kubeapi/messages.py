@@ -29,6 +29,10 @@ class Request(msgspec.Struct, frozen=True):
     """The sub-protocols that the client offers for that; none are said by a direct call."""
     source: str = ""
     """The address it came from; "" for a direct call."""
+    raw_query: str = ""
+    """The query as it came, for who passes it on."""
+    gone: Callable[[], Awaitable[None]] | None = None
+    """Returns when the client has closed its connection, for an answer that takes its time; None when nobody can tell."""
 
     def parameter(self, name: str, default: str = "") -> str:
         """The first value of a query parameter."""
@@ -54,6 +58,7 @@ class Stream(msgspec.Struct, frozen=True):
     chunks: AsyncIterator[bytes]
     status: int = 200
     content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class Messages(Protocol):

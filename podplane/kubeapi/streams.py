@@ -95,8 +95,11 @@ class NodeStreams(Protocol):
     def attach(self, request: ExecRequest) -> Execution:
         """Listen to a container's main process, and talk to it. StreamError when it doesn't run."""
 
-    async def dial(self, host: str, port: int) -> Connection:
-        """Connect to an address of the nodes' network. StreamError when that can't be."""
+    async def dial(self, host: str, port: int, *, tls: bool = False) -> Connection:
+        """Connect to an address of the nodes' network, whatever its certificate. StreamError when that can't be."""
+
+    async def reach(self, namespace: str, pod: str, host: str, port: int, *, tls: bool = False) -> Connection:
+        """Connect to an address of a pod from its node, whatever its certificate. StreamError when that can't be."""
 
     async def connect(self, namespace: str, pod: str, port: int) -> Connection:
         """Connect to a port of a pod's localhost. StreamError when that can't be."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from dataclasses import dataclass
 
 from podplane.kernel.namespace import Namespace
@@ -45,12 +46,26 @@ class PodConnection:
         self._writer.close()
 
 
-async def dial_from(namespace: Namespace, host: str, port: int) -> PodConnection:
+async def dial_from(namespace: Namespace, host: str, port: int, *, tls: bool = False) -> PodConnection:
     """Connect to an address from a namespace. StreamError says why not."""
     try:
-        return PodConnection(*await asyncio.open_connection(sock=await dial(namespace, host, port)))
+        sock = await dial(namespace, host, port)
     except DialError as error:
         raise StreamError(str(error)) from None
+    if not tls:
+        return PodConnection(*await asyncio.open_connection(sock=sock))
+    try:
+        return PodConnection(*await asyncio.open_connection(sock=sock, ssl=_any_certificate(), server_hostname=""))
+    except OSError as error:  # ssl.SSLError is one
+        raise StreamError(f"tls to {host}:{port}: {error}") from None
+
+
+def _any_certificate() -> ssl.SSLContext:
+    """TLS with whoever answers, as kube-apiserver's proxy transport to pods has it: pods have certificates of their own making."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 async def connect(namespace: Namespace, port: int) -> PodConnection:

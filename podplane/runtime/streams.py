@@ -57,9 +57,14 @@ class Streams:
         live = container.output.log if container.output is not None and not request.previous else None
         return logs.read(worker.log_file(container.spec.name, run), request, live)
 
-    async def dial(self, host: str, port: int) -> portforward.PodConnection:
+    async def dial(self, host: str, port: int, *, tls: bool = False) -> portforward.PodConnection:
         """Connect to an address of the nodes' network. StreamError when that can't be."""
-        return await portforward.dial_from(self.gateway, host, port)
+        return await portforward.dial_from(self.gateway, host, port, tls=tls)
+
+    async def reach(self, namespace: str, pod: str, host: str, port: int, *, tls: bool = False) -> portforward.PodConnection:
+        """Connect to an address of a pod from its node. StreamError when that can't be."""
+        worker = self._worker(namespace, pod)
+        return await portforward.dial_from(worker.node.namespace, host, port, tls=tls)
 
     async def connect(self, namespace: str, pod: str, port: int) -> portforward.PodConnection:
         """Connect to a port of a pod's localhost. StreamError when that can't be."""

@@ -337,6 +337,63 @@ def test_ports_of_pods_deployments_and_services(kubectl: Kubectl, web: str) -> N
             assert fetch(port, "/hostname").decode() in pods
 
 
+PAGE = """
+import http.server, ssl, sys
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"])) + repr(self.headers.get("authorization")).encode()
+        self.answer("text/plain", self.path.encode() + b" " + body)
+    def do_GET(self):
+        self.answer("text/html", b'<a href="/next">')
+    def answer(self, kind, body):
+        self.send_response(200)
+        for header in (("content-type", kind), ("content-length", str(len(body)))):
+            self.send_header(*header)
+        self.end_headers()
+        self.wfile.write(body)
+server = http.server.ThreadingHTTPServer(("", int(sys.argv[1])), Page)
+if len(sys.argv) > 2:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*sys.argv[2:])
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+
+
+def test_what_pods_and_services_serve_is_had_through_the_api(
+    kubectl: Kubectl, core: kubernetes.client.CoreV1Api, web: str
+) -> None:
+    pods = kubectl("get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].metadata.name}").split()
+    place = "/api/v1/namespaces/default"
+    assert [kubectl("get", "--raw", f"{place}/pods/{pod}:8080/proxy/hostname") for pod in pods] == pods
+    found = {kubectl("get", "--raw", f"{place}/services/{web}:80/proxy/hostname") for _ in range(30)}
+    assert found == set(pods)
+    assert kubectl("get", "--raw", f"{place}/pods/{pods[0]}:8080/proxy/echo?msg=a%20b") == "a b"
+    assert core.connect_get_namespaced_pod_proxy_with_path(f"{pods[0]}:8080", "default", "hostname") == pods[0]
+    refused = kubectl("get", "--raw", f"{place}/pods/{pods[0]}:9999/proxy/", code=1)
+    assert refused.endswith(":9999: connection refused\n")
+
+
+def test_a_page_over_https_keeps_its_reader_below_the_api(kubectl: Kubectl, lab: Podplane) -> None:
+    files = [f"--from-file=tls.{kind}={next(lab.folder.path.rglob(f'apiserver.{kind}'))}" for kind in ("crt", "key")]
+    kubectl("create", "configmap", "page", f"--from-literal=page.py={PAGE}", *files)
+    script = "python3 /page/page.py 80 & exec python3 /page/page.py 443 /page/tls.crt /page/tls.key"
+    container = {"name": "main", "image": "host/sh", "command": ["sh", "-c", script]}
+    ready = {"tcpSocket": {"port": 443}, "periodSeconds": 1}
+    mounts = [{"name": "page", "mountPath": "/page"}]
+    spec = {"containers": [{**container, "readinessProbe": ready, "volumeMounts": mounts}], "terminationGracePeriodSeconds": 1}
+    spec["volumes"] = [{"name": "page", "configMap": {"name": "page"}}]
+    kubectl(
+        "apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "page"}, "spec": spec})
+    )
+    kubectl("wait", "--for=condition=Ready", "pod/page", "--timeout=30s")
+    place = "/api/v1/namespaces/default/pods"
+    for name in ("page", "https:page:443"):
+        assert kubectl("get", "--raw", f"{place}/{name}/proxy/") == f'<a href="{place}/{name}/proxy/next">'
+        said = kubectl("create", "--raw", f"{place}/{name}/proxy/a?b=c", "-f", "-", stdin="words")
+        assert said == "/a?b=c wordsNone", "and the server never sees the token of the user"
+
+
 def test_many_connections_at_once(kubectl: Kubectl, web: str) -> None:
     answers: list[bytes] = []
     with forwarded(kubectl, f"deployment/{web}", 8080) as port:
