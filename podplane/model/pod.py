@@ -110,6 +110,13 @@ class TcpSocket(Model, frozen=True):
     host: str = ""
 
 
+class Grpc(Model, frozen=True):
+    """A call of grpc.health.v1.Health/Check; the port is a number."""
+
+    port: int
+    service: str | None = ""
+
+
 class ExecAction(Model, frozen=True):
     """A command in the container."""
 
@@ -137,7 +144,7 @@ class Probe(Model, frozen=True):
     exec: ExecAction | None = None
     http_get: HttpGet | None = None
     tcp_socket: TcpSocket | None = None
-    grpc: dict[str, Any] | None = None
+    grpc: Grpc | None = None
     initial_delay_seconds: int = 0
     timeout_seconds: int = 1
     period_seconds: int = 10

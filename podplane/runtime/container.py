@@ -222,7 +222,10 @@ class ContainerRun:
         async def failed(why: str) -> None:
             await self.pod.tell("Unhealthy", f"{name} probe failed: {why}", WARNING, self.part)
 
-        self._probes[name] = asyncio.ensure_future(watch(self.pod.prober(self), probe, decided, failed))
+        async def warned(what: str) -> None:
+            await self.pod.tell("ProbeWarning", f"{name} probe warning: {what}", WARNING, self.part)
+
+        self._probes[name] = asyncio.ensure_future(watch(self.pod.prober(self), probe, decided, failed, warned))
 
     def _startup_decided(self, succeeded: bool) -> None:
         if not succeeded:

@@ -25,7 +25,7 @@ async def dial(namespace: Namespace, host: str, port: int) -> socket.socket:
         if sock is not None:
             sock.close()
         why = os.strerror(error.errno).lower() if error.errno else str(error)  # asyncio puts its own words into strerror
-        raise DialError(f"dial tcp {at}: {why}") from None
+        raise DialError(f"dial tcp {at}: connect: {why}") from None
     except BaseException:
         if sock is not None:
             sock.close()

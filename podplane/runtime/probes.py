@@ -1,4 +1,5 @@
-"""Probes of containers, run from the node as a kubelet's are: HTTP and TCP from the node's network namespace, commands inside.
+"""Probes of containers, run from the node as a kubelet's are: HTTP, gRPC and TCP from the node's network namespace, commands
+inside.
 
 A probe is asked every period; so many outcomes in a row decide (Container probes, "Configure probes"). Until the startup probe has
 succeeded, the others wait.
@@ -7,25 +8,29 @@ succeeded, the others wait.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import ssl
+import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from podplane.kernel.namespace import Namespace
-from podplane.model.pod import Container, HttpGet, Port, Probe, TcpSocket
+from podplane.model.pod import Container, Grpc, HttpGet, Port, Probe, TcpSocket
+from podplane.runtime import durations, http_probe
 from podplane.runtime.dial import DialError, dial
+from podplane.runtime.http_probe import USER_AGENT, NoAnswer
 
-ANSWER_BYTES = 10 * 1024
-"""So much of an answer is read and shown (kubelet, maxRespBodyLength)."""
-USER_AGENT = "kube-probe/1.36"
+if TYPE_CHECKING:
+    from podplane.runtime import grpc_health
+
+REDIAL_SECONDS = (1.0, 1.6, 2.6, 4.1, 6.6)
+"""Before a gRPC client tries to connect again, as its back-off has it (grpc/grpc, doc/connection-backoff.md)."""
+CHUNK_BYTES = 16 * 1024
 Exec = Callable[[tuple[str, ...], float], Awaitable[tuple[int, str]]]
 """Run a command in the container, at most so many seconds: (exit code, output)."""
 
 
 class ProbeFailed(Exception):
-    """The probe failed; one line that says how."""
+    """The probe failed; one line that says how, in kubelet's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,54 +42,90 @@ class Prober:
     ip: str
     execute: Exec
 
-    async def check(self, probe: Probe) -> None:
-        """Probe once. ProbeFailed says what is wrong."""
+    async def check(self, probe: Probe) -> str:
+        """Probe once; a warning, or nothing. ProbeFailed says what is wrong."""
         seconds = float(probe.timeout_seconds or 1)
-        try:
-            async with asyncio.timeout(seconds):
-                if probe.http_get is not None:
-                    await self.http(probe.http_get)
-                elif probe.tcp_socket is not None:
-                    await self.tcp(probe.tcp_socket)
-                elif probe.exec is not None:
-                    await self.command(probe.exec.command, seconds)
-                else:
-                    raise ProbeFailed("gRPC probes are not supported: use httpGet, tcpSocket or exec")
-        except TimeoutError:
-            raise ProbeFailed(f"timed out after {seconds:g} s") from None
+        if probe.http_get is not None:
+            return await self.http(probe.http_get, seconds)
+        if probe.tcp_socket is not None:
+            await self.tcp(probe.tcp_socket, seconds)
+        elif probe.grpc is not None:
+            await self.grpc(probe.grpc, seconds)
+        elif probe.exec is not None:
+            await self.command(probe.exec.command, seconds)
+        return ""
 
     async def command(self, command: tuple[str, ...], seconds: float) -> None:
         """Run a command. ProbeFailed unless it ends with 0."""
-        code, output = await self.execute(command, seconds)
+        try:
+            code, output = await self.execute(command, seconds)
+        except TimeoutError:
+            raise ProbeFailed(f'command "{" ".join(command)}" timed out after {durations.written(seconds)}') from None
         if code:
             raise ProbeFailed(output.strip() or f"command {list(command)} ended with exit code {code}")
 
-    async def tcp(self, action: TcpSocket) -> None:
+    async def tcp(self, action: TcpSocket, seconds: float | None = None) -> None:
         """Open a connection. ProbeFailed when that can't be."""
-        (await self._connect(action.host or self.ip, self._port(action.port))).close()
-
-    async def http(self, action: HttpGet) -> None:
-        """Send a request. ProbeFailed unless the answer is one of 200 to 399."""
         host, port = action.host or self.ip, self._port(action.port)
-        sock = await self._connect(host, port)
-        secure = _unverified() if action.scheme == "HTTPS" else None
         try:
-            reader, writer = await asyncio.open_connection(sock=sock, ssl=secure, server_hostname="" if secure else None)
-            try:
-                writer.write(_request(action, host, port))
-                status, body = await _answer(reader)
-            finally:
-                writer.close()
-        except OSError as error:
-            raise ProbeFailed(f"GET {host}:{port}{action.path}: {error}") from None
-        if not 200 <= status < 400:
-            raise ProbeFailed(f"HTTP probe failed with statuscode: {status}" + (f", answer: {body}" if body else ""))
-
-    async def _connect(self, host: str, port: int) -> socket.socket:
-        try:
-            return await dial(self.namespace, host, port)
+            async with asyncio.timeout(seconds):
+                (await dial(self.namespace, host, port)).close()
+        except TimeoutError:
+            raise ProbeFailed(f"dial tcp {written(host, port)}: i/o timeout") from None
         except DialError as error:
             raise ProbeFailed(str(error)) from None
+
+    async def http(self, action: HttpGet, seconds: float | None = None) -> str:
+        """Send a request; a warning when the answer leads to another host. ProbeFailed unless the answer is one of 200 to 399."""
+        place = written(action.host or self.ip, self._port(action.port))
+        path = action.path if action.path.startswith("/") else f"/{action.path}"
+        url = f"{action.scheme.lower()}://{place}{path}"
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await http_probe.get(url, action.http_headers, lambda host, port: dial(self.namespace, host, port))
+        except TimeoutError:
+            why = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+            raise ProbeFailed(f'Get "{url}": {why}') from None
+        except (OSError, DialError, NoAnswer) as error:
+            raise ProbeFailed(f'Get "{url}": {error}') from None
+        if not 200 <= answer.status < 400:
+            said = f", answer: {answer.body}" if answer.body else ""
+            raise ProbeFailed(f"HTTP probe failed with statuscode: {answer.status}{said}")
+        return f"Probe terminated redirects, Response body: {answer.body}" if answer.status >= 300 else ""
+
+    async def grpc(self, action: Grpc, seconds: float) -> None:
+        """Ask for the health of a service. ProbeFailed unless it serves."""
+        health = await asyncio.to_thread(_grpc_health)
+        place, within = written(self.ip, action.port), durations.written(seconds)
+        call = health.Check(place, action.service or "", USER_AGENT)
+        try:
+            async with asyncio.timeout(seconds):
+                for pause in itertools.chain(REDIAL_SECONDS, itertools.repeat(REDIAL_SECONDS[-1])):
+                    await self._converse(call, action.port)
+                    if call.connected:
+                        break
+                    await asyncio.sleep(pause)
+                    call = health.Check(place, action.service or "", USER_AGENT)
+        except TimeoutError:
+            if not call.connected:
+                why = "context deadline exceeded"
+                raise ProbeFailed(f'timeout: failed to connect service "{place}" within {within}: {why}') from None
+        if call.outcome is None or call.outcome.code == health.DEADLINE_EXCEEDED:
+            raise ProbeFailed(f"timeout: health rpc did not complete within {within}")
+        if why := health.failure(call.outcome):
+            raise ProbeFailed(why)
+
+    async def _converse(self, call: grpc_health.Check, port: int) -> None:
+        """Carry a call over a connection of its own, to its end."""
+        loop = asyncio.get_running_loop()
+        try:
+            with await dial(self.namespace, self.ip, port) as sock:
+                while call.outcome is None:
+                    if data := call.pending():
+                        await loop.sock_sendall(sock, data)
+                    call.receive(await loop.sock_recv(sock, CHUNK_BYTES))
+        except (OSError, DialError):
+            call.receive(b"")
 
     def _port(self, port: Port) -> int:
         """A number, or the number of the container's port of that name. ProbeFailed when there is none."""
@@ -96,32 +137,16 @@ class Prober:
         return found
 
 
-def _request(action: HttpGet, host: str, port: int) -> bytes:
-    headers = {"Host": f"{host}:{port}", "User-Agent": USER_AGENT, "Accept": "*/*", "Connection": "close"}
-    headers |= {header.name: header.value for header in action.http_headers}
-    lines = [f"GET {action.path or '/'} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join([*lines, "", ""]).encode("utf-8", "replace")
+def _grpc_health() -> Any:
+    """The module, which takes 70 ms to import."""
+    from podplane.runtime import grpc_health
+
+    return grpc_health
 
 
-async def _answer(reader: asyncio.StreamReader) -> tuple[int, str]:
-    """(status, the beginning of the body). ProbeFailed for what is no HTTP."""
-    words = (await reader.readline()).split(None, 2)
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-        raise ProbeFailed("malformed HTTP response")
-    body = b""
-    if int(words[1]) >= 400:
-        with contextlib.suppress(asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            await reader.readuntil(b"\r\n\r\n")
-            body = await reader.read(ANSWER_BYTES)
-    return int(words[1]), body.decode(errors="replace").strip()
-
-
-def _unverified() -> ssl.SSLContext:
-    """As a kubelet does, a probe takes any certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+def written(host: str, port: int) -> str:
+    """host:port, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(slots=True)
@@ -141,15 +166,21 @@ class Streak:
 
 
 async def watch(
-    prober: Prober, probe: Probe, decided: Callable[[bool], None], failed: Callable[[str], Awaitable[None]]
+    prober: Prober,
+    probe: Probe,
+    decided: Callable[[bool], None],
+    failed: Callable[[str], Awaitable[None]],
+    warned: Callable[[str], Awaitable[None]],
 ) -> None:
-    """Probe until cancelled; tell each decision, and each failure in words."""
+    """Probe until cancelled; tell each decision, and each failure and warning in words."""
     streak = Streak(max(1, probe.success_threshold), max(1, probe.failure_threshold))
     await asyncio.sleep(probe.initial_delay_seconds)
     while True:
         try:
-            await prober.check(probe)
+            warning = await prober.check(probe)
             outcome = True
+            if warning:
+                await warned(warning)
         except ProbeFailed as error:
             outcome = False
             await failed(str(error))

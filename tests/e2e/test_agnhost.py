@@ -79,3 +79,53 @@ def test_the_files_of_etc_in_the_nodes_network(kubectl: Kubectl) -> None:
     hosts = kubectl("exec", "on-node", "--", "cat", "/etc/hosts")
     assert hosts.startswith("# Kubernetes-managed hosts file (host network).\n" + Path("/etc/hosts").read_text())
     assert hosts.endswith("# Entries added by HostAliases.\n192.0.2.7\ta\tb\n")
+
+
+def events(kubectl: Kubectl, name: str) -> str:
+    """The messages of a pod's events."""
+    return kubectl("get", "events", f"--field-selector=involvedObject.name={name}", "-o", "jsonpath={.items[*].message}")
+
+
+def test_probes_over_grpc(kubectl: Kubectl) -> None:
+    probe = {"grpc": {"port": 5000, "service": "shop"}, "periodSeconds": 1, "failureThreshold": 1}
+    one = pod("health", "grpc-health-checking", "--service=shop", readinessProbe=probe)
+    kubectl("create", "-f", "-", stdin=json.dumps(one))
+    kubectl("wait", "--for=condition=Ready", "--timeout=20s", "pod/health")
+    kubectl("exec", "health", "--", "curl", "-sf", "http://127.0.0.1:8080/make-not-serving")
+    kubectl("wait", "--for=condition=Ready=False", "--timeout=20s", "pod/health")
+    assert 'Readiness probe failed: service unhealthy (responded with "NOT_SERVING")' in events(kubectl, "health")
+    kubectl("exec", "health", "--", "curl", "-sf", "http://127.0.0.1:8080/make-serving")
+    kubectl("wait", "--for=condition=Ready", "--timeout=20s", "pod/health")
+
+
+def test_a_grpc_probe_that_fails_restarts_the_container(kubectl: Kubectl) -> None:
+    probe = {"grpc": {"port": 2333}, "periodSeconds": 1, "failureThreshold": 1}
+    one = pod("ill", "grpc-health-checking", livenessProbe=probe)
+    one["spec"]["restartPolicy"] = "Always"
+    kubectl("create", "-f", "-", stdin=json.dumps(one))
+    kubectl("wait", "--for=jsonpath={.status.containerStatuses[0].restartCount}=1", "--timeout=30s", "pod/ill")
+    said = events(kubectl, "ill")
+    assert "Liveness probe failed: timeout: failed to connect service" in said
+    assert ':2333" within 1s: context deadline exceeded' in said
+
+
+def test_a_grpc_probe_has_the_number_of_a_port(kubectl: Kubectl) -> None:
+    one = pod("named", "grpc-health-checking", readinessProbe={"grpc": {"port": "grpc"}})
+    assert "port" in kubectl("create", "-f", "-", stdin=json.dumps(one), code=1)
+
+
+def test_redirects_of_probes(kubectl: Kubectl) -> None:
+    probes = {
+        "here": "/redirect?location=/echo%3Fcode%3D500%26msg%3Dill",
+        "away": "/redirect?location=http%3A%2F%2F192.0.2.1%2F",
+    }
+    for name, path in probes.items():
+        probe = {"httpGet": {"path": path, "port": 8080}, "periodSeconds": 1, "failureThreshold": 1}
+        kubectl("create", "-f", "-", stdin=json.dumps(pod(name, "netexec", readinessProbe=probe)))
+    kubectl("wait", "--for=condition=Ready", "--timeout=20s", "pod/away")
+    assert "Readiness probe warning: Probe terminated redirects" in events(kubectl, "away")
+    kubectl("wait", "--for=condition=Ready=False", "--timeout=20s", "pod/here")
+    for _ in range(50):
+        if "HTTP probe failed with statuscode: 500" in events(kubectl, "here"):
+            return
+    raise AssertionError(events(kubectl, "here"))

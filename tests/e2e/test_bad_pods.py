@@ -161,7 +161,7 @@ def test_a_crash_loop_keeps_the_logs_of_two_runs_only(lab: Podplane, kubectl: Ku
 def test_probes_that_hang(kubectl: Kubectl) -> None:
     hangs = {"exec": {"command": ["sleep", "86396"]}, "timeoutSeconds": 1, "periodSeconds": 1}
     make(kubectl, "hangs", "sleep", "1000", readinessProbe=hangs)
-    until(lambda: "Readiness probe failed: timed out after 1 s" in events(kubectl, "hangs"))
+    until(lambda: 'Readiness probe failed: command "sleep 86396" timed out after 1s' in events(kubectl, "hangs"))
     assert kubectl("get", "pod", "hangs", "--no-headers").split()[1:3] == ["0/1", "Running"]
     kubectl("delete", "pod", "hangs", "--now")
     until(lambda: running("86396") == 0)

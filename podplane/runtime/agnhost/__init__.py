@@ -10,7 +10,18 @@ from collections.abc import Mapping
 
 from podplane import __version__
 from podplane.kernel.zygote import Ready
-from podplane.runtime.agnhost import connect, flags, hostname, liveness, netexec, porter, resolver, simple, webserver
+from podplane.runtime.agnhost import (
+    connect,
+    flags,
+    grpc_health_checking,
+    hostname,
+    liveness,
+    netexec,
+    porter,
+    resolver,
+    simple,
+    webserver,
+)
 from podplane.runtime.agnhost.common import CannotServe, Context, Subcommand, complain, say
 
 SUBCOMMANDS: Mapping[str, Subcommand] = {
@@ -19,6 +30,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "dns-suffix": Subcommand(resolver.suffixes, "Print the DNS search list"),
     "entrypoint-tester": Subcommand(simple.entrypoint_tester, "Print the whole command", arguments=None),
     "etc-hosts": Subcommand(resolver.hosts, "Print the hosts file"),
+    "grpc-health-checking": Subcommand(grpc_health_checking.run, "Serve grpc.health.v1.Health", grpc_health_checking.FLAGS),
     "liveness": Subcommand(liveness.run, "Serve /healthz, which is well for 10 seconds"),
     "netexec": Subcommand(netexec.run, "Answer and ask over HTTP, UDP and SCTP", netexec.FLAGS),
     "pause": Subcommand(simple.pause, "Wait to be ended"),

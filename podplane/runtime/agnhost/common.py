@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from podplane.kernel.zygote import Ready
@@ -55,8 +55,11 @@ def opened(kind: socket.SocketKind, port: int, address: str = "", protocol: int 
     return sock
 
 
-def tls(servers: Servers, certificate: str, key: str) -> Wrap:
-    """What puts TLS on a connection, with these PEM files (the key may be in the first). CannotServe when they are no good."""
+def tls(servers: Servers, certificate: str, key: str, protocols: Sequence[str] = ()) -> Wrap:
+    """What puts TLS on a connection, with these PEM files (the key may be in the first) and application protocols (ALPN).
+
+    CannotServe when the files are no good.
+    """
     import ssl  # costs megabytes
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -64,6 +67,8 @@ def tls(servers: Servers, certificate: str, key: str) -> Wrap:
         context.load_cert_chain(certificate, key or None)
     except OSError as error:
         raise CannotServe(f"TLS with certificate {certificate!r} and key {key!r}: {error.strerror or error}") from None
+    if protocols:
+        context.set_alpn_protocols(protocols)
     servers.not_yet = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
     return lambda sock: context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
 

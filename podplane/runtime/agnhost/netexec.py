@@ -9,7 +9,8 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
-from podplane.runtime.agnhost import dial, durations
+from podplane.runtime import durations
+from podplane.runtime.agnhost import dial
 from podplane.runtime.agnhost.common import CannotServe, Context, complain, opened, prepared, tls
 from podplane.runtime.agnhost.flags import UsageError, Value
 from podplane.runtime.http_server import Request, Response, as_json, redirect

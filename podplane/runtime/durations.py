@@ -24,3 +24,23 @@ def parse(text: str) -> float:
     if nanoseconds > MAX_NANOSECONDS:
         raise ValueError(f"{text!r} is too long: a duration is at most 292 years")
     return (-nanoseconds if text.startswith("-") else nanoseconds) / 10**9
+
+
+def written(seconds: float) -> str:
+    """Seconds as Go writes a duration: 1s, 1m30s, 2h0m0s, 1.5s, 300ms."""
+    nanoseconds = round(seconds * 10**9)
+    if abs(nanoseconds) < 10**9:
+        unit = next((name for name in ("ms", "µs") if abs(nanoseconds) >= UNITS[name]), "ns") if nanoseconds else "s"
+        return f"{_short(nanoseconds, UNITS[unit])}{unit}"
+    minutes, rest = divmod(abs(nanoseconds), UNITS["m"])
+    hours, minutes = divmod(minutes, 60)
+    sign, parts = "-" if nanoseconds < 0 else "", f"{_short(rest, UNITS['s'])}s"
+    if hours:
+        return f"{sign}{hours}h{minutes}m{parts}"
+    return f"{sign}{minutes}m{parts}" if minutes else sign + parts
+
+
+def _short(nanoseconds: int, unit: int) -> str:
+    """So many units, without needless digits."""
+    number = Decimal(nanoseconds) / unit
+    return f"{number:f}".rstrip("0").rstrip(".") if number % 1 else str(int(number))

@@ -1,0 +1,136 @@
+"""grpc.health.v1.Health: both sides of a call without a network, and what answers mean."""
+
+from __future__ import annotations
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podplane.runtime import grpc_health as grpc
+from podplane.runtime.grpc_health import Check, Outcome, Serving
+
+STATES = {"": grpc.SERVING, "ill": grpc.NOT_SERVING, "new": 3, "odd": 0, "later": 77}
+
+
+def call(service: str, size: int = 1 << 16) -> Outcome:
+    """A call between the two sides, in pieces of this size."""
+    client, server = Check("10.0.0.1:5000", service, "kube-probe/1.36"), Serving(STATES.get)
+    for _ in range(1000):
+        if client.outcome is not None:
+            return client.outcome
+        for piece in pieces(client.pending(), size):
+            assert server.receive(piece)
+        for piece in pieces(server.pending(), size):
+            client.receive(piece)
+    raise AssertionError("it does not end")
+
+
+def pieces(data: bytes, size: int) -> list[bytes]:
+    """The data, cut."""
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 16])
+@pytest.mark.parametrize(
+    ("service", "failure"),
+    [
+        ("", ""),
+        ("ill", 'service unhealthy (responded with "NOT_SERVING")'),
+        ("new", 'service unhealthy (responded with "SERVICE_UNKNOWN")'),
+        ("odd", 'service unhealthy (responded with "UNKNOWN")'),
+        ("later", 'service unhealthy (responded with "77")'),
+        ("other", "error: health rpc probe failed: rpc error: code = NotFound desc = unknown service"),
+    ],
+)
+def test_a_call(service: str, failure: str, size: int) -> None:
+    assert grpc.failure(call(service, size)) == failure
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=300))
+def test_a_service_may_have_any_name(name: str) -> None:
+    assert grpc.service_of(grpc.unframed(grpc.framed(grpc.request(name)))) == name
+
+
+@given(st.integers(0, 2**31 - 1))
+def test_a_status_survives(status: int) -> None:
+    assert grpc.status_of(grpc.response(status)) == status
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_a_message_or_malformed(data: bytes) -> None:
+    for read in (grpc.service_of, grpc.status_of, grpc.unframed):
+        try:
+            read(data)
+        except grpc.Malformed:
+            pass
+
+
+def test_fields_that_nobody_knows_are_passed_over() -> None:
+    others = b"\x10\x05" + b"\x1a\x02hi" + b"\x21" + b"x" * 8 + b"\x2d" + b"x" * 4
+    assert grpc.service_of(others + grpc.request("a")) == "a"
+
+
+@given(st.binary(min_size=1, max_size=400))
+def test_any_bytes_end_a_call_or_are_waited_for(data: bytes) -> None:
+    client, server = Check("h", "", "x"), Serving(STATES.get)
+    client.receive(data)
+    client.receive(b"")
+    assert client.outcome is not None
+    server.receive(data)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/grpc.health.v1.Health/Watch", "unimplemented"),
+        ("/grpc.health.v1.Health/List", "unknown method List for service grpc.health.v1.Health"),
+        ("/other.Service/Check", "unknown service other.Service"),
+    ],
+)
+def test_what_is_not_served_is_said(path: str, message: str) -> None:
+    outcome = Serving(STATES.get).outcome(path, grpc.framed(b""))
+    assert outcome == Outcome(grpc.UNIMPLEMENTED, message)
+    begin = "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): "
+    assert grpc.failure(outcome) == begin + message
+
+
+def test_a_request_that_is_none_is_refused() -> None:
+    assert Serving(STATES.get).outcome(grpc.CHECK, b"nonsense").code == grpc.INTERNAL
+
+
+@pytest.mark.parametrize(
+    ("said", "data", "failure"),
+    [
+        ({":status": "404", "content-type": "text/plain"}, b"", "error: this server does not implement"),
+        ({":status": "503"}, b"", "rpc error: code = Unavailable desc = unexpected HTTP status code received from server: 503"),
+        ({":status": "200", "grpc-status": "16", "grpc-message": "log%20in"}, b"", "code = Unauthenticated desc = log in"),
+        ({":status": "200", "grpc-status": "99"}, b"", "code = Code(99)"),
+        ({":status": "200", "grpc-status": "0"}, b"\1\0\0\0\0", "code = Internal"),
+        ({}, b"", "code = Unknown"),
+    ],
+)
+def test_what_an_answer_means(said: dict[str, str], data: bytes, failure: str) -> None:
+    assert failure in grpc.failure(grpc.answer(said, data))
+
+
+def test_a_server_that_speaks_http_1_is_never_connected() -> None:
+    client = Check("h", "", "x")
+    client.receive(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+    client.receive(b"")
+    assert not client.connected
+    assert client.outcome is not None
+
+
+def test_a_request_without_the_content_type_of_grpc() -> None:
+    server = Serving(STATES.get)
+    client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+    client.initiate_connection()
+    headers = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "h")]
+    client.send_headers(1, headers, end_stream=True)
+    assert server.receive(client.data_to_send())
+    events = client.receive_data(server.pending())
+    found = next(event for event in events if isinstance(event, h2.events.ResponseReceived))
+    assert dict(found.headers)[":status"] == "415"  # type: ignore[index]  # text, as it was asked for

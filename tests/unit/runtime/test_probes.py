@@ -1,0 +1,174 @@
+"""Probes against servers on the loopback interface, and what they say, as a kubelet says it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from podplane.model.pod import Container, Probe
+from podplane.runtime.probes import ProbeFailed, Prober
+from tests.unit.runtime.agnhost.programs import Agnhost, agnhost, ask, free_port
+
+__all__ = ["agnhost"]
+HOST = "127.0.0.1"
+
+
+class Here:
+    """A namespace that is this process's own."""
+
+    fd = -1
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+
+async def execute(command: tuple[str, ...], seconds: float) -> tuple[int, str]:
+    """Commands of a container that hangs."""
+    raise TimeoutError
+
+
+async def says(container: dict[str, Any] | None = None, ip: str = HOST, **probe: Any) -> str:
+    """What a probe says: a failure, or `warning:` and a warning, or nothing."""
+    prober = Prober(msgspec.convert({"name": "c", **(container or {})}, Container), Here(), ip, execute)  # type: ignore[arg-type]
+    try:
+        warning = await prober.check(msgspec.convert({"timeoutSeconds": 1, **probe}, Probe))
+    except ProbeFailed as error:
+        return str(error)
+    return f"warning: {warning}" if warning else ""
+
+
+@contextlib.asynccontextmanager
+async def serving(answers: dict[str, bytes | None]) -> AsyncIterator[int]:
+    """A server's port: its answers by target; None for one that never comes."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        answer = answers[head.split()[1].decode()]
+        if answer is None:
+            await reader.read()
+        else:
+            writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(talk, HOST, 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+def redirect(place: str) -> bytes:
+    """An answer that leads there."""
+    return f"HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 5\r\n\r\nthere".encode()
+
+
+OK, BAD = b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 500 Internal Server Error\r\n\r\nbroken"
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/ok", ""),
+        ("/bad", "HTTP probe failed with statuscode: 500, answer: broken"),
+        ("/to-ok", ""),
+        ("/to-bad", "HTTP probe failed with statuscode: 500, answer: broken"),
+        ("/away", "warning: Probe terminated redirects, Response body: there"),
+        ("/nowhere", "warning: Probe terminated redirects, Response body: "),
+        ("/round", 'Get "http://127.0.0.1:PORT/round": stopped after 10 redirects'),
+        (
+            "/hangs",
+            'Get "http://127.0.0.1:PORT/hangs": context deadline exceeded (Client.Timeout exceeded while awaiting headers)',
+        ),
+        ("/noise", 'Get "http://127.0.0.1:PORT/noise": malformed HTTP response'),
+        ("/wrong", "Get \"http://127.0.0.1:PORT/wrong\": http://127.0.0.1:x/: Port could not be cast to integer value as 'x'"),
+    ],
+)
+async def test_http(path: str, said: str) -> None:
+    answers: dict[str, bytes | None] = {
+        "/ok": OK,
+        "/bad": BAD,
+        "/to-ok": redirect("ok"),
+        "/to-bad": redirect("/to-bad2"),
+        "/to-bad2": redirect("/bad"),
+        "/away": redirect("http://192.0.2.1/"),
+        "/nowhere": b"HTTP/1.1 304 Not Modified\r\n\r\n",
+        "/round": redirect("/round"),
+        "/hangs": None,
+        "/noise": b"SSH-2.0\r\n\r\n",
+        "/wrong": redirect("http://127.0.0.1:x/"),
+    }
+    async with serving(answers) as port:
+        assert await says(httpGet={"path": path, "port": port}) == said.replace("PORT", str(port))
+
+
+async def test_who_does_not_listen() -> None:
+    port = free_port()
+    refused = f"dial tcp {HOST}:{port}: connect: connection refused"
+    assert await says(tcpSocket={"port": port}) == refused
+    assert await says(httpGet={"path": "healthz", "port": port}) == f'Get "http://{HOST}:{port}/healthz": {refused}'
+    why = f'timeout: failed to connect service "{HOST}:{port}" within 1s: context deadline exceeded'
+    assert await says(grpc={"port": port}) == why
+
+
+async def test_a_command_that_hangs() -> None:
+    assert await says(exec={"command": ["sleep", "9"]}) == 'command "sleep 9" timed out after 1s'
+
+
+async def test_a_port_by_name() -> None:
+    async with serving({"/": OK}) as port:
+        container = {"ports": [{"name": "web", "containerPort": port}]}
+        assert await says(container, httpGet={"port": "web"}) == ""
+        assert await says(container, tcpSocket={"port": "web"}) == ""
+        assert await says(container, tcpSocket={"port": "db"}) == "the container has no port named 'db'"
+    with pytest.raises(msgspec.ValidationError, match="Expected `int`"):
+        await says(grpc={"port": "web"})
+
+
+async def test_grpc(agnhost: Agnhost) -> None:
+    program = agnhost.start("grpc-health-checking", "--port=0", "--http-port=0", "--service=shop")
+    control, port = program.port("TCP"), program.port("TCP")
+    assert await says(grpc={"port": port, "service": "shop"}) == ""
+    unknown = "error: health rpc probe failed: rpc error: code = NotFound desc = unknown service"
+    assert await says(grpc={"port": port, "service": None}) == unknown
+    assert ask(control, "/make-not-serving")[0] == 200
+    assert await says(grpc={"port": port, "service": "shop"}) == 'service unhealthy (responded with "NOT_SERVING")'
+    assert ask(control, "/make-serving")[0] == 200
+    assert await says(grpc={"port": port, "service": "shop"}) == ""
+    assert ask(control, "/")[0] == 404
+
+
+async def test_grpc_that_is_ill_from_the_beginning(agnhost: Agnhost) -> None:
+    program = agnhost.start("grpc-health-checking", "--port=0", "--http-port=0", "--delay-unhealthy-sec=0")
+    program.port("TCP")
+    assert await says(grpc={"port": program.port("TCP")}) == 'service unhealthy (responded with "NOT_SERVING")'
+
+
+async def test_grpc_to_a_server_that_speaks_something_else() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(talk, HOST, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert (await says(grpc={"port": port})).startswith("timeout: failed to connect service")
+
+
+async def test_grpc_that_is_never_answered() -> None:
+    settings = b"\0\0\0\4\0\0\0\0\0"
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(settings)
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(talk, HOST, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await says(grpc={"port": port}) == "timeout: health rpc did not complete within 1s"
+
+
+def test_a_certificate_and_a_key_go_together(agnhost: Agnhost) -> None:
+    done = agnhost.run("grpc-health-checking", "--tls-cert-file=/x")
+    assert (done.returncode, "must be set" in done.stderr) == (1, True)
