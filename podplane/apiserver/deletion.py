@@ -5,6 +5,8 @@ queued, as iterators of steps. `STEPS` of them are done in the transaction of th
 loop of their own, a transaction each, so that others are served while a large namespace goes. All of it follows from what is stored (an
 object that is marked, an owner that is gone), so what a restart or a failed transaction interrupts is found again (`Kin`).
 
+    write ─ an owner that is no owner, or not any more? ──> the dependent is decided about: deleted, or let go of, or left
+
     delete ─ waits for something? ── no ──> removed ─> its dependents are deleted or let go of
                 │ yes                                ─> whoever waited for it is looked at again
                 └─> marked (deletionTimestamp) ─ foreground: dependents first; orphan: they are let go of; contents: deleted
@@ -16,13 +18,26 @@ import asyncio
 import datetime
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Any
 
 import msgspec
 
+from podplane.apiserver.kinds import custom
 from podplane.apiserver.kinds.resource import Object, Resource
 from podplane.apiserver.ordered import Key
+from podplane.apiserver.owners import (
+    FOREGROUND,
+    ORPHAN,
+    Kin,
+    Place,
+    Standing,
+    blocked,
+    is_waiting,
+    key_of,
+    owners_of,
+    standing,
+)
 from podplane.apiserver.paths import Target
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.records import Records
@@ -33,9 +48,9 @@ log = logging.getLogger(__name__)
 STEPS = 50
 """So many objects at most are deleted, let go of or looked at in one turn of the event loop, beside the one that a request deletes."""
 RETRY_SECONDS = 1.0
+NAMESPACES, KUBERNETES = "namespaces", "kubernetes"
+"""Namespaces, and the finalizer in their spec that stands for their contents."""
 BUILT_IN_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
-FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
-"""Finalizers of the garbage collector."""
 POLICIES = {"Foreground": FOREGROUND, "Orphan": ORPHAN, "Background": ""}
 DEFAULT_GRACE_SECONDS, MAX_GRACE_SECONDS = 30, 10 * 365 * 86400
 ENDED = ("Succeeded", "Failed")
@@ -72,63 +87,9 @@ class Wish(msgspec.Struct, rename="camel"):
         """What the garbage collector is to do first; "" is nothing, None is what the object says."""
         if self.propagation_policy is not None:
             return POLICIES[self.propagation_policy]
-        return ORPHAN if self.orphan_dependents else None
-
-
-Place = tuple[Resource, Key]
-
-
-class Kin:
-    """Who there is by uid, and who belongs to whom: kept current by observing the records."""
-
-    def __init__(self) -> None:
-        self.by_uid: dict[str, Place] = {}
-        self.dependents: dict[str, dict[tuple[str, Key], Resource]] = {}
-        self.marked: dict[str, Place] = {}
-        """By uid, the objects that are being deleted."""
-
-    def observe(self, resource: Resource, old: Object | None, new: Object | None) -> None:
-        """A write."""
-        if old is not None:
-            self._forget(resource, old)
-        if new is not None:
-            self._learn(resource, new)
-
-    def _learn(self, resource: Resource, object_: Object) -> None:
-        key = key_of(object_)
-        uid = object_["metadata"]["uid"]
-        self.by_uid[uid] = (resource, key)
-        if "deletionTimestamp" in object_["metadata"]:
-            self.marked[uid] = (resource, key)
-        for owner in object_["metadata"].get("ownerReferences", ()):
-            self.dependents.setdefault(owner["uid"], {})[resource.id, key] = resource
-
-    def _forget(self, resource: Resource, object_: Object) -> None:
-        key = key_of(object_)
-        self.by_uid.pop(object_["metadata"]["uid"], None)
-        self.marked.pop(object_["metadata"]["uid"], None)
-        for owner in object_["metadata"].get("ownerReferences", ()):
-            there = self.dependents.get(owner["uid"], {})
-            there.pop((resource.id, key), None)
-            if not there:
-                self.dependents.pop(owner["uid"], None)
-
-    def of(self, uid: str) -> list[Place]:
-        """The dependents of an owner."""
-        return [(resource, key) for (_, key), resource in self.dependents.get(uid, {}).items()]
-
-    def lost_owners(self) -> list[str]:
-        """Owners that are gone, and still have dependents."""
-        return [uid for uid in self.dependents if uid not in self.by_uid]
-
-    def is_leaving(self, uid: str) -> bool:
-        """Is this object gone, or being deleted?"""
-        return uid not in self.by_uid or uid in self.marked
-
-
-def key_of(object_: Object) -> Key:
-    """Where the store has an object."""
-    return object_["metadata"].get("namespace", ""), object_["metadata"]["name"]
+        if self.orphan_dependents is not None:
+            return ORPHAN if self.orphan_dependents else ""
+        return None
 
 
 class Deleter:
@@ -143,11 +104,15 @@ class Deleter:
         self._is_behind = False
         """Is there something left to do of a transaction that is over?"""
         self._is_scheduled = False
+        self._undecided: dict[str, Place] = {}
+        """By uid, dependents with an owner of which nothing is known: they are decided about when more kinds are served."""
+        self.tell: Callable[[Object, Object], None] = lambda dependent, reference: None
+        """Told of a dependent and its reference to an owner in another namespace."""
         self._kin = Kin()
         for resource in registry.stored():
             for stored in records.store.all(resource.id):
                 self._kin.observe(resource, None, stored.object)
-        records.observe(self._kin.observe)
+        records.observe(self._observe)
         records.on_rollback(self._rolled_back)
 
     def go_on(self) -> None:
@@ -159,7 +124,7 @@ class Deleter:
     def delete(self, target: Target, stored: Stored, wish: Wish, *, dry_run: bool = False) -> tuple[Stored, bool]:
         """Delete an object: as it was last, and whether it is gone. Problem when it may not be."""
         resource = target.resource
-        if resource.id == "namespaces" and target.name in BUILT_IN_NAMESPACES:
+        if resource.id == NAMESPACES and target.name in BUILT_IN_NAMESPACES:
             raise Problem("Forbidden", f'namespaces "{target.name}" is forbidden: this namespace may not be deleted')
         _check_preconditions(target, wish.preconditions, stored.object["metadata"])
         if dry_run:
@@ -176,23 +141,68 @@ class Deleter:
             self._settle(resource, key)
             self._work()
 
+    # What writes mean.
+
+    def _observe(self, resource: Resource, old: Object | None, new: Object | None) -> None:
+        """A write: who waits for this object, and has it the owners that it names?"""
+        self._kin.observe(resource, old, new)
+        if resource.id == CRDS and new is not None and self._undecided:
+            self._todo.extend(self._attempt_once(*place) for place in self._undecided.values())
+        if old is not None and new is None:
+            self._undecided.pop(old["metadata"]["uid"], None)
+        before, after = owners_of(resource, old), owners_of(resource, new)
+        if before != after:
+            self._owners_changed(resource, before, after, new)
+        if self._todo:
+            self._schedule()
+
+    def _owners_changed(self, resource: Resource, before: list[Object], after: list[Object], new: Object | None) -> None:
+        left = {reference["uid"] for reference in before} - {reference["uid"] for reference in after}
+        for uid in left | (blocked(before) - blocked(after)):
+            if uid in self._kin.marked:
+                self._settle_later(*self._kin.marked[uid])
+        if new is None:
+            return
+        key = key_of(new)
+        for reference in after:
+            if reference not in before and self._is_foreign(reference, key[0]):
+                self._todo.append(self._tell_once(new, reference))
+        if any(self._standing(reference, key[0]) is not Standing.SOLID for reference in after):
+            self._todo.append(self._attempt_once(resource, key))
+
+    def _standing(self, reference: Object, namespace: str) -> Standing:
+        return standing(self._records.store, self._registry, reference, namespace)
+
+    def _is_foreign(self, reference: Object, namespace: str) -> bool:
+        """Is this the uid of an object in another namespace?"""
+        owner, (at, _) = self._kin.by_uid.get(reference["uid"], (None, ("", "")))
+        return owner is not None and bool(at) and at != namespace
+
+    def _tell_once(self, dependent: Object, reference: Object) -> Iterator[None]:
+        self.tell(dependent, reference)
+        yield
+
     # The queue.
+
+    def _schedule(self) -> None:
+        """See to it that what is queued is done in a turn of its own, where there is an event loop."""
+        if self._is_scheduled:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        self._is_behind = self._is_scheduled = True
+        loop.call_soon(self._continue)
 
     def _work(self) -> None:
         """Do some of what is queued, and see to it that the rest is done later; all of it where there is no event loop."""
         for _ in range(STEPS):
             if not self._step():
                 return
-        if self._is_scheduled:
-            return
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            while self._step():
-                pass
-            return
-        self._is_behind = self._is_scheduled = True
-        loop.call_soon(self._continue)
+        self._schedule()
+        while not self._is_scheduled and self._step():
+            pass
 
     def _step(self) -> bool:
         """Do one step of the first that is queued; False when nothing is. What a step queues comes last."""
@@ -228,7 +238,7 @@ class Deleter:
     def _find_all(self) -> None:
         """Queue all that follows from what is stored."""
         self._todo.extend(self._entailed(*place) for place in list(self._kin.marked.values()))
-        self._todo.extend(self._bereave_all(uid) for uid in self._kin.lost_owners())
+        self._todo.append(self._attempt_all(self._kin.all()))
 
     # One object.
 
@@ -243,17 +253,20 @@ class Deleter:
             said = object_["spec"].get("terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS)
         return min(max(0, said), MAX_GRACE_SECONDS)
 
-    def _finalizers(self, object_: Object, wish: Wish) -> list[str]:
-        """Those of the object, with what the wish adds or takes away."""
+    def _finalizers(self, resource: Resource, object_: Object, wish: Wish) -> list[str]:
+        """Those of the object, with what the wish adds or takes away; without a wish, what its kind says."""
         own: list[str] = object_["metadata"].get("finalizers", [])
         if wish.finalizer is None:
-            return own
+            says_nothing = FOREGROUND not in own and ORPHAN not in own
+            return [*own, ORPHAN] if resource.orphans and says_nothing else own
         kept = [one for one in own if one not in (FOREGROUND, ORPHAN)]
         return [*kept, wish.finalizer] if wish.finalizer else kept
 
     def _waits(self, resource: Resource, object_: Object, wish: Wish) -> bool:
-        holds = self._finalizers(object_, wish) or self._grace(resource, object_, wish)
-        return bool(holds) or next(iter(self._contents(resource, object_)), None) is not None
+        holds = self._finalizers(resource, object_, wish) or self._grace(resource, object_, wish)
+        if resource.id == NAMESPACES and any(one != KUBERNETES for one in object_.get("spec", {}).get("finalizers", ())):
+            return True
+        return bool(holds) or self._has_contents(resource, object_)
 
     def _delete(self, resource: Resource, key: Key, wish: Wish) -> None:
         stored = self._records.store.get(resource.id, key)
@@ -273,13 +286,12 @@ class Deleter:
             return
         uid, finalizers = metadata["uid"], metadata.get("finalizers", [])
         if FOREGROUND in finalizers:
-            for place in self._kin.of(uid):
-                self._delete_for(uid, *place, Wish(propagation_policy="Foreground"))
-                yield
+            yield from self._attempt_all(self._kin.of(uid))
         if ORPHAN in finalizers:
             yield from self._disown_all(uid)
+        wish = Wish() if resource.id == CRDS else Wish(propagation_policy="Background")
         for place in self._contents(resource, stored.object):
-            self._delete_for(uid, *place, Wish())
+            self._delete_for(uid, *place, wish)
             yield
         self._settle(resource, key)
         yield
@@ -293,7 +305,7 @@ class Deleter:
     def _mark(self, resource: Resource, key: Key, old: Object, wish: Wish) -> Object:
         """Say that it is going: since when, and how long its node has. A second request may only shorten that."""
         seconds, metadata = self._grace(resource, old, wish), dict(old["metadata"])
-        finalizers = self._finalizers(old, wish)
+        finalizers = self._finalizers(resource, old, wish)
         if metadata.get("deletionGracePeriodSeconds", seconds + 1) > seconds or "deletionTimestamp" not in metadata:
             metadata["deletionTimestamp"] = rfc3339(self._now() + datetime.timedelta(seconds=seconds))
             metadata["deletionGracePeriodSeconds"] = seconds
@@ -305,8 +317,10 @@ class Deleter:
         if resource.counts:
             metadata["generation"] = metadata.get("generation", 0) + ("deletionTimestamp" not in old["metadata"])
         new = {**old, "metadata": metadata}
-        if resource.id == "namespaces":
+        if resource.id == NAMESPACES:
             new["status"] = {**old.get("status", {}), "phase": "Terminating"}
+        elif resource.id == CRDS and "deletionTimestamp" not in old["metadata"]:
+            custom.begin_termination(new, rfc3339(self._now()))
         return self._records.put(resource, key, new, old).object
 
     def _settle(self, resource: Resource, key: Key) -> None:
@@ -314,43 +328,53 @@ class Deleter:
         stored = self._records.store.get(resource.id, key)
         if stored is None or "deletionTimestamp" not in stored.object["metadata"]:
             return
-        metadata = stored.object["metadata"]
-        finalizers = [one for one in metadata.get("finalizers", ()) if not self._is_done(one, metadata["uid"])]
-        if len(finalizers) != len(metadata.get("finalizers", ())):
-            new = {**stored.object, "metadata": {**metadata, "finalizers": finalizers}}
-            if not finalizers:
-                del new["metadata"]["finalizers"]
-            if finalizers or metadata.get("deletionGracePeriodSeconds"):
-                self._records.put(resource, key, new, stored.object)
+        old = stored.object
+        finalizers = [one for one in old["metadata"].get("finalizers", ()) if not self._is_done(one, resource, old)]
+        new = self._without_finished(resource, old, finalizers)
+        holds = finalizers or new["metadata"].get("deletionGracePeriodSeconds")
+        if resource.id == NAMESPACES:
+            holds = holds or new.get("spec", {}).get("finalizers")
+        if not holds:
+            self._remove(resource, key)
+            return
+        if new != old:
+            self._records.put(resource, key, new, old)
         if ORPHAN in finalizers:
             self._todo.append(self._entailed(resource, key))  # it has dependents again, or still
-        if finalizers or metadata.get("deletionGracePeriodSeconds"):
-            return
-        if next(iter(self._contents(resource, stored.object)), None) is None:
-            self._remove(resource, key)
 
-    def _is_done(self, finalizer: str, uid: str) -> bool:
-        """Has the garbage collector done what its finalizer stands for?"""
+    def _without_finished(self, resource: Resource, old: Object, finalizers: list[str]) -> Object:
+        """An object that is to go, with these finalizers left; a namespace without contents is finalized by its controller."""
+        metadata = {**old["metadata"], "finalizers": finalizers}
+        if not finalizers:
+            del metadata["finalizers"]
+        new = {**old, "metadata": metadata}
+        own = old.get("spec", {}).get("finalizers", []) if resource.id == NAMESPACES else []
+        if KUBERNETES in own and not self._has_contents(resource, old):
+            new["spec"] = {**old["spec"], "finalizers": [one for one in own if one != KUBERNETES]}
+        return new
+
+    def _is_done(self, finalizer: str, resource: Resource, object_: Object) -> bool:
+        """Has the control plane done what its finalizer stands for?"""
+        uid = object_["metadata"]["uid"]
         if finalizer == ORPHAN:
             return not self._kin.of(uid)
+        if finalizer == custom.CLEANUP and resource.id == CRDS:
+            return not self._has_contents(resource, object_)
         return finalizer == FOREGROUND and not any(self._blocks(place, uid) for place in self._kin.of(uid))
 
     def _blocks(self, place: Place, uid: str) -> bool:
-        """Must this dependent be gone before its owner?"""
-        resource, key = place
-        stored = self._records.store.get(resource.id, key)
-        owners = stored.object["metadata"].get("ownerReferences", ()) if stored else ()
-        return any(owner["uid"] == uid and owner.get("blockOwnerDeletion") for owner in owners)
+        """Must this dependent be gone before its owner? (Nothing waits for itself.)"""
+        stored = self._records.store.get(place[0].id, place[1])
+        if stored is None or stored.object["metadata"]["uid"] == uid:
+            return False
+        return uid in blocked(owners_of(place[0], stored.object))
 
     def _remove(self, resource: Resource, key: Key) -> None:
         gone = self._records.remove(resource, key).object
         metadata = gone["metadata"]
         if metadata["uid"] in self._kin.dependents:
-            self._todo.append(self._bereave_all(metadata["uid"]))
-        for owner in metadata.get("ownerReferences", ()):
-            if owner["uid"] in self._kin.by_uid:
-                self._settle_later(*self._kin.by_uid[owner["uid"]])
-        for holder, name in (("namespaces", key[0]), (CRDS, resource.id if resource.schema is not None else "")):
+            self._todo.append(self._attempt_all(self._kin.of(metadata["uid"])))
+        for holder, name in ((NAMESPACES, key[0]), (CRDS, resource.id if resource.schema is not None else "")):
             there = self._records.store.get(holder, ("", name)) if name else None
             row = self._registry.by_id(holder)
             if there is not None and row is not None and "deletionTimestamp" in there.object["metadata"]:
@@ -368,43 +392,75 @@ class Deleter:
 
     # Others.
 
-    def _bereave_all(self, uid: str) -> Iterator[None]:
-        """An owner is gone: its dependents are deleted, or let go of."""
-        for place in self._kin.of(uid):
-            if uid not in self._kin.by_uid:
-                self._bereave(*place, uid)
-            yield
-
     def _disown_all(self, uid: str) -> Iterator[None]:
         """Let the dependents of an object that is going go."""
         for place in self._kin.of(uid):
             if self._kin.is_leaving(uid):
-                self._disown(*place, uid)
+                self._disown(*place, {uid})
             yield
 
-    def _bereave(self, resource: Resource, key: Key, uid: str) -> None:
-        """An owner is gone: what belongs to nobody else goes too."""
-        stored = self._records.store.get(resource.id, key)
-        owners = stored.object["metadata"].get("ownerReferences", ()) if stored else ()
-        if any(owner["uid"] != uid and owner["uid"] in self._kin.by_uid for owner in owners):
-            self._disown(resource, key, uid)
-        else:
-            self._delete_for(uid, resource, key, Wish(propagation_policy="Background"))
+    def _attempt_all(self, places: Iterable[Place]) -> Iterator[None]:
+        """Decide about dependents, since something became of an owner of theirs."""
+        for place in places:
+            self._attempt(*place)
+            yield
 
-    def _disown(self, resource: Resource, key: Key, uid: str) -> None:
-        """Remove the reference to this owner."""
+    def _attempt_once(self, resource: Resource, key: Key) -> Iterator[None]:
+        self._attempt(resource, key)
+        yield
+
+    def _attempt(self, resource: Resource, key: Key) -> None:
+        """Decide about a dependent by what has become of its owners (attemptToDeleteItem): one that has an owner stays, and lets go of
+        the others; one whose owners all do not exist or wait for it is deleted; where one is not known, nothing happens."""
         stored = self._records.store.get(resource.id, key)
-        if stored is None:
+        owners = owners_of(resource, stored.object if stored is not None else None)
+        if stored is None or not owners or "deletionTimestamp" in stored.object["metadata"]:
             return
-        metadata = dict(stored.object["metadata"])
-        metadata["ownerReferences"] = [owner for owner in metadata.get("ownerReferences", ()) if owner["uid"] != uid]
-        if not metadata["ownerReferences"]:
+        uid, standings = stored.object["metadata"]["uid"], [self._standing(owner, key[0]) for owner in owners]
+        self._undecided.pop(uid, None)
+        if Standing.UNKNOWN in standings:
+            self._undecided[uid] = (resource, key)
+        elif Standing.SOLID in standings:
+            over = {owner["uid"] for owner, now in zip(owners, standings, strict=True) if now is not Standing.SOLID}
+            self._disown(resource, key, over)
+        elif Standing.WAITING in standings and self._kin.of(uid):
+            if any(self._is_waiting(place) for place in self._kin.of(uid)):
+                self._unblock(resource, key)  # else both of a circle would wait for each other
+            self._delete(resource, key, Wish(propagation_policy="Foreground"))
+        else:
+            self._delete(resource, key, Wish(propagation_policy=_policy_of(stored.object)))
+
+    def _is_waiting(self, place: Place) -> bool:
+        stored = self._records.store.get(place[0].id, place[1])
+        return stored is not None and is_waiting(stored.object)
+
+    def _disown(self, resource: Resource, key: Key, uids: Set[str]) -> None:
+        """Remove the references to these owners."""
+        stored = self._records.store.get(resource.id, key)
+        owners = owners_of(resource, stored.object if stored is not None else None)
+        kept = [owner for owner in owners if owner["uid"] not in uids]
+        if stored is not None and kept != owners:
+            self._set_owners(resource, key, stored.object, kept)
+
+    def _unblock(self, resource: Resource, key: Key) -> None:
+        """Let no owner wait for this dependent."""
+        stored = self._records.store.get(resource.id, key)
+        owners = owners_of(resource, stored.object if stored is not None else None)
+        if stored is not None and blocked(owners):
+            self._set_owners(resource, key, stored.object, [{**owner, "blockOwnerDeletion": False} for owner in owners])
+
+    def _set_owners(self, resource: Resource, key: Key, old: Object, owners: list[Object]) -> None:
+        metadata = {**old["metadata"], "ownerReferences": owners}
+        if not owners:
             del metadata["ownerReferences"]
-        self._records.put(resource, key, {**stored.object, "metadata": metadata}, stored.object)
+        self._records.put(resource, key, {**old, "metadata": metadata}, old)
+
+    def _has_contents(self, resource: Resource, object_: Object) -> bool:
+        return next(iter(self._contents(resource, object_)), None) is not None
 
     def _contents(self, resource: Resource, object_: Object) -> Iterable[Place]:
         """What lives in a namespace, or of a definition: it goes first."""
-        if resource.id == "namespaces":
+        if resource.id == NAMESPACES:
             name = object_["metadata"]["name"]
             for inner in self._registry.stored():
                 if inner.namespaced:
@@ -412,6 +468,12 @@ class Deleter:
         elif resource.id == CRDS:
             for inner in self._registry.of_definition(object_["metadata"]["name"])[:1]:
                 yield from ((inner, key) for key, _ in self._records.store.snapshot(inner.id))
+
+
+def _policy_of(object_: Object) -> str:
+    """How an object is deleted whose owners are gone: as its finalizers say."""
+    finalizers = object_["metadata"].get("finalizers", ())
+    return "Orphan" if ORPHAN in finalizers else "Foreground" if FOREGROUND in finalizers else "Background"
 
 
 def rfc3339(at: datetime.datetime) -> str:

@@ -31,6 +31,7 @@ class Registry:
         self._builtin = {(row.group, row.version, row.plural): row for row in RESOURCES}
         self._custom: dict[str, list[Resource]] = {}
         self._rows = dict(self._builtin)
+        self._kinds = {(row.group_version, row.kind): row for row in RESOURCES}
         for stored in store.all(CRDS):
             self.define(stored.object)
 
@@ -56,10 +57,16 @@ class Registry:
     def _index(self) -> None:
         rows = [row for rows in self._custom.values() for row in rows]
         self._rows = {(row.group, row.version, row.plural): row for row in rows} | self._builtin
+        self._kinds = {(row.group_version, row.kind): row for row in self._rows.values()}
 
     def find(self, group: str, version: str, plural: str) -> Resource | None:
         """One row."""
         return self._rows.get((group, version, plural))
+
+    def of_kind(self, api_version: str, kind: str) -> Resource | None:
+        """The row of the objects that say this of themselves."""
+        found = self._kinds.get((api_version, kind))
+        return None if found is None or found.is_review else found
 
     def of_definition(self, name: str) -> list[Resource]:
         """The rows that a definition made."""

@@ -25,6 +25,7 @@ from podplane.apiserver.audit import AuditLog
 from podplane.apiserver.decoding import MAX_BODY_BYTES, Options
 from podplane.apiserver.deletion import BUILT_IN_NAMESPACES, Deleter
 from podplane.apiserver.identity import ANONYMOUS, Attributes, Authorize, Tokens, User, allow_known, node_client
+from podplane.apiserver.owners import foreign_owner_event
 from podplane.apiserver.paths import Target, parse, unknown
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.reading import LongList, Reader, whole
@@ -81,6 +82,7 @@ class ApiServer:
         self._reader = Reader(self._records, now)
         self._deleter = Deleter(self._records, self._registry, now)
         self._writer = Writer(self._records, self._reader, self._deleter, admission, now)
+        self._deleter.tell = self._tell_of_owner
         self._reviews = Reviews(tokens, authorize, now)
 
     def bootstrap(self) -> None:
@@ -96,6 +98,12 @@ class ApiServer:
             there = self._records.store.get(target.resource.id, (target.namespace, object_["metadata"]["name"]))
             if there is None:
                 self._writer.create(target, object_, Options(validation="Strict"))
+
+    def _tell_of_owner(self, dependent: Object, reference: Object) -> None:
+        """An Event about a reference to an owner in another namespace; nothing depends on it."""
+        namespace, event = foreign_owner_event(dependent, reference, self._now())
+        with contextlib.suppress(Problem):
+            self._writer.create(parse(f"/api/v1/namespaces/{namespace}/events", self._registry), event, Options())
 
     def observe(self, observer: Observer) -> None:
         """Tell this one of every write as it is made, and the other way round when it is taken back."""
@@ -202,18 +210,18 @@ class ApiServer:
     def _stored(self, code: int, target: Target, request: Request, stored: Stored, options: Options) -> Response:
         form = self._reader.form(target, request)
         body = stored.raw if target.subresource == "scale" else form.one(stored)
-        return Response(code, body, headers=tuple(("warning", warning(text)) for text in options.warnings))
+        return Response(code, body, headers=_warnings(options))
 
     def _deleted(self, target: Target, request: Request, options: Options) -> Response:
         """The object as long as it is there, or where its kind's deletions return it; else a Status that says that it is gone."""
         stored, gone = self._writer.delete(target, request, options)
         if not gone or target.resource.returns_deleted:
-            return Response(200, self._reader.form(target, request).one(stored))
+            return Response(200, self._reader.form(target, request).one(stored), headers=_warnings(options))
         details = {"name": target.name, "kind": target.resource.plural, "uid": stored.object["metadata"]["uid"]}
         if target.resource.group:
             details["group"] = target.resource.group
         head = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
-        return _json(200, head)
+        return Response(200, msgspec.json.encode(head), headers=_warnings(options))
 
     def _special(self, target: Target, request: Request, options: Options) -> Answer:
         """Subresources with a meaning of their own."""
@@ -298,6 +306,10 @@ def warning(text: str) -> str:
     """The value of a Warning header (RFC 7234, 5.5), which is ASCII."""
     plain = text.encode("ascii", "backslashreplace").decode().replace("\\", "\\\\").replace('"', '\\"')
     return f'299 - "{"".join(c for c in plain if c >= " ")[:MAX_WARNING]}"'
+
+
+def _warnings(options: Options) -> tuple[tuple[str, str], ...]:
+    return tuple(("warning", warning(text)) for text in options.warnings)
 
 
 def _json(code: int, value: Any) -> Response:

@@ -40,6 +40,11 @@ SCALE = row("autoscaling", "io.k8s.api.autoscaling.v1.Scale", "scale")
 BINDING = row("", "io.k8s.api.core.v1.Binding", "bindings")
 EVICTION = row("policy", "io.k8s.api.policy.v1.Eviction", "evictions")
 """Kinds that are the body of a subresource only."""
+ORPHANING = (
+    "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or "
+    "set propagationPolicy=Orphan to suppress this warning"
+)
+"""Of a deletion that does not say what becomes of dependents, where the kind lets go of them (batch/job/storage)."""
 EPHEMERAL = "ephemeralcontainers"
 DEBUGGED = row("", "io.k8s.api.core.v1.Pod", "pods", prepare=pods.complete_pod, check=ephemeral.check_change)
 """A pod whose ephemeral containers change."""
@@ -67,6 +72,10 @@ class Writer:
     def create(self, target: Target, object_: Object, options: Options) -> Stored:
         """Store a new object, completed; it is what `decoding.body` gave, or an equal of it."""
         resource = target.resource
+        if resource.is_terminating:
+            details = {"group": resource.group, "kind": resource.plural}
+            why = "create not allowed while custom resource definition is terminating"
+            raise Problem("MethodNotAllowed", why, details)
         metadata = decoding.fitted(resource, object_, options)["metadata"]
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = names.generated(metadata["generateName"])
@@ -255,6 +264,8 @@ class Writer:
     def delete(self, target: Target, request: Request, options: Options) -> tuple[Stored, bool]:
         """Delete one object: as it was last, and whether it is gone."""
         wish = read_wish(request, options)
+        if target.resource.orphans and wish.finalizer is None:
+            options.warnings.append(ORPHANING)
         return self._deleter.delete(target, self._reader.stored(target), wish, dry_run=options.dry_run)
 
     async def delete_all(self, target: Target, request: Request, options: Options) -> Response | LongList:

@@ -94,9 +94,11 @@ class Client:
         path = requests.path_of(resource, namespace, name, subresource)
         return await self._object(requests.post(self._token, path, body))
 
-    async def delete(self, resource: str, namespace: str, name: str, *, grace: int | None = None, uid: str = "") -> None:
+    async def delete(
+        self, resource: str, namespace: str, name: str, *, grace: int | None = None, uid: str = "", policy: str = ""
+    ) -> None:
         """Delete an object, if it is still the one with this uid."""
-        await self._whole(requests.delete(self._token, resource, namespace, name, grace=grace, uid=uid))
+        await self._whole(requests.delete(self._token, resource, namespace, name, grace=grace, uid=uid, policy=policy))
 
     async def watch(self, resource: str, resource_version: str, selection: Selection = ALL) -> AsyncIterator[bytes]:
         """The chunks of a watch of the selected objects. ApiError when it is refused (Gone: list again).

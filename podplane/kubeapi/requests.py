@@ -123,13 +123,18 @@ def bind(token: str, namespace: str, pod: str, uid: str, node: str) -> Request:
     return post(token, path_of("pods", namespace, pod, "binding"), body)
 
 
-def delete(token: str, resource: str, namespace: str, name: str, *, grace: int | None = None, uid: str = "") -> Request:
-    """Delete an object: `grace` in seconds instead of its own, only if it is still the one with this uid."""
+def delete(
+    token: str, resource: str, namespace: str, name: str, *, grace: int | None = None, uid: str = "", policy: str = ""
+) -> Request:
+    """Delete an object: `grace` in seconds instead of its own, only if it is still the one with this uid; `policy` says what becomes of
+    its dependents (meta/v1 DeletionPropagation), "" what its kind says."""
     options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
     if grace is not None:
         options["gracePeriodSeconds"] = grace
     if uid:
         options["preconditions"] = {"uid": uid}
+    if policy:
+        options["propagationPolicy"] = policy
     path = path_of(resource, namespace, name)
     return Request("DELETE", path, {}, _headers(token, JSON), msgspec.json.encode(options))
 

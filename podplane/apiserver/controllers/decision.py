@@ -89,11 +89,12 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Delete an object, if it is still the one with this uid; `grace` in seconds instead of its own."""
+    """Delete an object, if it is still the one with this uid; `grace` in seconds instead of its own, `policy` of its dependents."""
 
     resource: str
     target: Object
     grace: int | None = None
+    policy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,7 @@ def _after(view: View, job: Object, ended: Object) -> Iterator[Action]:
     if ttl is not None:
         since = datetime.datetime.fromisoformat(ended["lastTransitionTime"])
         left = ttl - (view.now - since).total_seconds()
-        yield Again(left + 0.1) if left > 0 else Delete(RESOURCE, job)
+        yield Again(left + 0.1) if left > 0 else Delete(RESOURCE, job, policy="Foreground")
 
 
 def _stop(view: View, job: Object) -> Iterator[Action]:

@@ -159,8 +159,9 @@ class Manager:
                 case Patch(resource, target, body, subresource):
                     uid = target["metadata"]["uid"]
                     await client.patch(resource, *key_of(target), body, uid=uid, subresource=subresource)
-                case Delete(resource, target, grace):
-                    await client.delete(resource, *key_of(target), grace=grace, uid=target["metadata"]["uid"])
+                case Delete(resource, target, grace, policy):
+                    uid = target["metadata"]["uid"]
+                    await client.delete(resource, *key_of(target), grace=grace, uid=uid, policy=policy)
                 case Bind(pod, node):
                     await client.bind(*key_of(pod), pod["metadata"]["uid"], node)
         except (NotFound, Conflict, AlreadyExists):

@@ -59,6 +59,21 @@ def accept(definition: Object, now: str) -> None:
         ]
 
 
+def begin_termination(definition: Object, now: str) -> None:
+    """Say of a definition that is marked as deleted that its custom resources go first; its status and finalizers are replaced."""
+    metadata, status = definition["metadata"], definition.get("status", {})
+    metadata["finalizers"] = [*dict.fromkeys([*metadata.get("finalizers", ()), CLEANUP])]
+    condition = {
+        "type": "Terminating",
+        "status": "True",
+        "reason": "InstanceDeletionInProgress",
+        "message": "CustomResource deletion is in progress",
+        "lastTransitionTime": now,
+    }
+    kept = [one for one in status.get("conditions", ()) if one["type"] != "Terminating"]
+    definition["status"] = {**status, "conditions": [*kept, condition]}
+
+
 def check_definition(definition: Object, old: Object | None) -> Iterator[Cause]:
     """CustomResourceDefinition: names, versions of which one is stored, and structural schemas."""
     spec = definition["spec"]
@@ -216,10 +231,11 @@ def rows(definition: Object) -> list[Resource]:
     """One row for each version that is served."""
     spec = definition["spec"]
     storage = next(version["name"] for version in spec["versions"] if version["storage"])
-    return [_row(spec, version, storage) for version in spec["versions"] if version.get("served")]
+    is_terminating = "deletionTimestamp" in definition["metadata"]
+    return [_row(spec, version, storage, is_terminating) for version in spec["versions"] if version.get("served")]
 
 
-def _row(spec: Object, version: Object, storage: str) -> Resource:
+def _row(spec: Object, version: Object, storage: str, is_terminating: bool) -> Resource:
     own, schema = spec["names"], version["schema"]["openAPIV3Schema"]
     subresources = version.get("subresources", {})
     scale = subresources.get("scale")
@@ -240,6 +256,7 @@ def _row(spec: Object, version: Object, storage: str) -> Resource:
         counts=True,
         scale=_scale(scale) if scale else None,
         schema=schema,
+        is_terminating=is_terminating,
         storage=f"{spec['group']}/{storage}",
     )
 

@@ -17,6 +17,8 @@ Check = Callable[[Object, Object | None], Iterator[Cause]]
 Prepare = Callable[[Object], None]
 """Completes an object whose types are right: defaults that hang on other fields."""
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+NO_MORE = ("create", "patch", "update")
+"""What discovery does not offer for custom resources whose definition is being deleted (customresource_discovery_controller.go)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,9 @@ class Resource:
 
     `read` makes an object fit its shape and says what it found. `fields` can be selected by; `fixed` are paths that no change may
     touch once they are set. `counts` kinds have a generation that grows with each change of what is wanted. A review is answered and
-    never stored. A deletion answers with the object where it `returns_deleted`, else with a Status. A custom resource has its own
-    `schema`, and the apiVersion in which it is stored.
+    never stored. A deletion answers with the object where it `returns_deleted`, else with a Status; one that does not say what becomes
+    of dependents lets go of them where the kind `orphans` them. A custom resource has its own `schema`, and the apiVersion in which it
+    is stored; while its definition `is_terminating`, none is created.
     """
 
     group: str
@@ -77,6 +80,8 @@ class Resource:
     scale: Scale | None = None
     is_review: bool = False
     returns_deleted: bool = False
+    orphans: bool = False
+    is_terminating: bool = False
     keeps_status: bool = False
     singular: str = ""
     schema: Mapping[str, Any] | None = None
@@ -95,7 +100,9 @@ class Resource:
     @property
     def verbs(self) -> tuple[str, ...]:
         """What can be done with it."""
-        return ("create",) if self.is_review else VERBS
+        if self.is_review:
+            return ("create",)
+        return tuple(verb for verb in VERBS if verb not in NO_MORE) if self.is_terminating else VERBS
 
     @property
     def list_kind(self) -> str:

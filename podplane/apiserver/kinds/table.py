@@ -218,6 +218,7 @@ RESOURCES: tuple[Resource, ...] = (
         columns=printing.JOBS,
         prepare=workloads.complete_job,
         check=workloads.check_job,
+        orphans=True,
         has_status=True,
         counts=True,
     ),
