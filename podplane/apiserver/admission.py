@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from podplane.apiserver import pod_admission, service_ips
+from podplane.apiserver import pod_admission, service_changes, service_ips
 from podplane.apiserver.kinds.custom import accept
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.problems import Cause, Problem, invalid
@@ -50,7 +50,7 @@ class Admission:
     def keep(self, resource: Resource, object_: Object, old: Object) -> None:
         """What the control plane gave an object stays, unless its new version says something else; it is not checked yet."""
         if resource.id == service_ips.SERVICES and isinstance(object_.get("spec"), dict):
-            service_ips.keep_allocated(object_, old)
+            service_changes.keep_allocated(object_, old)
 
     def update(self, resource: Resource, object_: Object, old: Object | None) -> None:
         """Complete an object that makes sense and is about to be stored, new or changed."""

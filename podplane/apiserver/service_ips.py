@@ -10,26 +10,20 @@ from __future__ import annotations
 import ipaddress
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from podplane.apiserver.kinds.resource import Resource
-from podplane.apiserver.kinds.services import EXPOSED, EXTERNAL_NAME, HEADLESS, LOAD_BALANCER, has_health_check, is_exposed
+from podplane.apiserver.kinds.services import EXTERNAL_NAME, HEADLESS, LOAD_BALANCER, has_health_check
 from podplane.apiserver.problems import Cause, Problem, invalid
+from podplane.apiserver.service_changes import SINGLE, check_families
 from podplane.apiserver.store import Store
 from podplane.state.value import IPNetwork
 
 Object = dict[str, Any]
 SERVICES, RANGES, ADDRESSES = "services", "servicecidrs.networking.k8s.io", "ipaddresses.networking.k8s.io"
 FIRST_PORT, LAST_PORT, STATIC_PORTS = 30000, 32767, 86
-SINGLE, PREFER, REQUIRE = "SingleStack", "PreferDualStack", "RequireDualStack"
-NEEDS: tuple[tuple[str, Callable[[Object], bool]], ...] = (
-    ("healthCheckNodePort", has_health_check),
-    ("allocateLoadBalancerNodePorts", lambda spec: spec.get("type") == LOAD_BALANCER),
-    ("loadBalancerClass", lambda spec: spec.get("type") == LOAD_BALANCER),
-    ("externalTrafficPolicy", is_exposed),
-)
-"""Fields, and which Services can have them."""
+REQUIRE = "RequireDualStack"
 
 
 class ServiceAddresses:
@@ -83,6 +77,8 @@ class ServiceAddresses:
             for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
                 spec.pop(field, None)
         elif self._ranges:
+            if old is not None and (causes := [*check_families(spec, old["spec"])]):
+                raise invalid("Service", service["metadata"]["name"], causes)
             self._families(service)
             self._addresses(service, set(ips_of(old)) if old is not None else set())
         self._node_ports(service, old)
@@ -225,50 +221,6 @@ class ServiceAddresses:
                 return number
         name = service["metadata"]["name"]
         raise Problem("Forbidden", f"Service {name!r} gets no node port: all of {FIRST_PORT}-{LAST_PORT} are in use")
-
-
-def keep_allocated(new: Object, old: Object) -> None:
-    """What a new version of a Service doesn't say about its addresses and ports stays as it was, as far as its type allows it
-    (patchAllocatedValues)."""
-    spec, before = new["spec"], old["spec"]
-    kind, kind_before = spec.get("type", "ClusterIP"), before.get("type", "ClusterIP")
-    if kind != EXTERNAL_NAME and kind_before != EXTERNAL_NAME:
-        if not spec.get("clusterIP") and not spec.get("clusterIPs"):
-            for field in ("clusterIP", "clusterIPs"):
-                if before.get(field):
-                    spec[field] = before[field]
-        if "ipFamilyPolicy" not in spec and "ipFamilyPolicy" in before:
-            spec["ipFamilyPolicy"] = before["ipFamilyPolicy"]
-        if not spec.get("ipFamilies") and before.get("ipFamilies"):
-            spec["ipFamilies"] = list(before["ipFamilies"])
-        if spec.get("ipFamilyPolicy") == SINGLE:
-            spec["ipFamilies"], spec["clusterIPs"] = spec.get("ipFamilies", [])[:1], spec.get("clusterIPs", [])[:1]
-            if not spec["clusterIPs"]:
-                del spec["clusterIPs"]
-    elif kind == EXTERNAL_NAME and spec.get("clusterIP") == before.get("clusterIP"):
-        for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
-            spec.pop(field, None)
-    if kind in EXPOSED and kind_before in EXPOSED:
-        known = {(p.get("protocol", "TCP"), p["port"]): p.get("nodePort") for p in before.get("ports", ())}
-        for port in spec.get("ports", ()):
-            number = known.get((port.get("protocol", "TCP"), port.get("port")))
-            if number and not port.get("nodePort"):
-                port["nodePort"] = number
-    elif kind not in EXPOSED and kind_before in EXPOSED:
-        numbers = {p.get("nodePort") for p in before.get("ports", ())}
-        for port in spec.get("ports", ()):
-            if port.get("nodePort") in numbers:
-                port.pop("nodePort", None)
-    if before.get("healthCheckNodePort") and has_health_check(spec) and not spec.get("healthCheckNodePort"):
-        spec["healthCheckNodePort"] = before["healthCheckNodePort"]
-    _drop_what_no_longer_fits(spec, before)
-
-
-def _drop_what_no_longer_fits(spec: Object, before: Object) -> None:
-    """A field that the new type can't have goes with the old one, unless the user changes it too (dropTypeDependentFields)."""
-    gone = [name for name, needs in NEEDS if needs(before) and not needs(spec) and spec.get(name) == before.get(name)]
-    for name in gone:
-        spec.pop(name, None)
 
 
 def ips_of(service: Object) -> Iterator[str]:

@@ -153,7 +153,8 @@ class Writer:
         new = self._with_what_stays(target, old, new)
         if resource.storage:
             new["apiVersion"] = resource.storage
-        self._admission.keep(resource, new, old)
+        if target.subresource != "status":
+            self._admission.keep(resource, new, old)
         admit(DEBUGGED if target.subresource == EPHEMERAL else resource, new, old)
         self._admission.update(resource, new, old)
         _check_finalizers(target, old, new)

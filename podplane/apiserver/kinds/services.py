@@ -1,4 +1,4 @@
-"""Service: defaults and rules (core, validation.go: ValidateService; what a change drops is `service_ips.keep_allocated`'s)."""
+"""Service: defaults and rules (core, validation.go: ValidateService; what a change drops is `service_changes.keep_allocated`'s)."""
 
 from __future__ import annotations
 
@@ -46,8 +46,12 @@ def complete_service(service: Object) -> None:
             port["targetPort"] = port["port"]
     if spec["sessionAffinity"] == CLIENT_IP:
         spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {}).setdefault("timeoutSeconds", 10800)
+    elif spec["sessionAffinity"] == NONE:
+        spec.pop("sessionAffinityConfig", None)
     if kind != EXTERNAL_NAME:
         spec.setdefault("internalTrafficPolicy", "Cluster")
+    else:
+        spec.pop("internalTrafficPolicy", None)
     if is_exposed(spec):
         spec.setdefault("externalTrafficPolicy", "Cluster")
     if kind == LOAD_BALANCER:
@@ -89,8 +93,9 @@ def _check_type(spec: Object) -> Iterator[Cause]:
             yield Cause.required("spec.externalName")
         elif why := names.SUBDOMAIN(spec["externalName"].rstrip(".").lower()):
             yield Cause.invalid("spec.externalName", spec["externalName"], why)
-        if ip and ip != HEADLESS:
-            yield Cause.forbidden("spec.clusterIPs[0]", "may not be set for ExternalName services")
+        for field in ("clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+            if spec.get(field):
+                yield Cause.forbidden(f"spec.{field}", "may not be set for ExternalName services")
     elif not spec.get("ports") and ip != HEADLESS:
         yield Cause.required("spec.ports")
     if ip == HEADLESS and kind in EXPOSED:
@@ -108,11 +113,7 @@ def _check_addresses(spec: Object) -> Iterator[Cause]:
 
 
 def _check_affinity(spec: Object) -> Iterator[Cause]:
-    config = spec.get("sessionAffinityConfig")
-    if config is not None and spec["sessionAffinity"] == NONE:
-        yield Cause.forbidden("spec.sessionAffinityConfig", "must not be set when session affinity is None")
-        return
-    seconds = (config or {}).get("clientIP", {}).get("timeoutSeconds", 1)
+    seconds = spec.get("sessionAffinityConfig", {}).get("clientIP", {}).get("timeoutSeconds", 1)
     if not 0 < seconds <= MAX_AFFINITY_SECONDS:
         path = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
         yield Cause.invalid(path, seconds, f"must be greater than 0 and at most {MAX_AFFINITY_SECONDS}")

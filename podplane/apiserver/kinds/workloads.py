@@ -105,11 +105,9 @@ def check_workload(object_: Object, old: Object | None, check: TemplateRule = ch
     strategy, path = (
         (spec["strategy"], "strategy") if "strategy" in spec else (spec.get("updateStrategy", {}), "updateStrategy")
     )
-    if strategy.get("type") != "RollingUpdate" and strategy.get("rollingUpdate"):
-        yield Cause.forbidden(
-            f"spec.{path}.rollingUpdate", f"may not be specified when strategy `type` is '{strategy.get('type')}'"
-        )
-    rolling = strategy.get("rollingUpdate", {})
+    if strategy.get("type") == "Recreate" and "rollingUpdate" in strategy:
+        yield Cause.forbidden(f"spec.{path}.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'")
+    rolling = strategy.get("rollingUpdate", {}) if strategy.get("type") == "RollingUpdate" else {}
     for field in ("maxUnavailable", "maxSurge"):
         if field in rolling:
             yield from _check_share(rolling[field], f"spec.{path}.rollingUpdate.{field}")
@@ -142,6 +140,10 @@ def check_stateful_set(object_: Object, old: Object | None) -> Iterator[Cause]:
     a pod gets its volumes from the claim templates, too.
     """
     yield from check_workload(object_, old, check_template_metadata)
+    strategy = object_["spec"].get("updateStrategy", {})
+    if strategy.get("type") == "OnDelete" and "rollingUpdate" in strategy:
+        why = "only allowed for updateStrategy 'RollingUpdate'"
+        yield Cause.invalid("spec.updateStrategy.rollingUpdate", strategy["rollingUpdate"], why)
     start = object_["spec"].get("ordinals", {}).get("start", 0)
     if start < 0:
         yield Cause.invalid("spec.ordinals.start", start, "must be greater than or equal to 0")

@@ -77,8 +77,8 @@ async def test_an_address_that_is_no_single_hosts_is_refused(address: str, why: 
         ),
         (balanced(loadBalancerClass="a b"), 'spec.loadBalancerClass: Invalid value: "a b"'),
         (
-            service(sessionAffinityConfig={"clientIP": {"timeoutSeconds": 5}}),
-            "spec.sessionAffinityConfig: Forbidden: must not be set when session affinity is None",
+            service(type="ExternalName", externalName="a.example", ipFamilies=["IPv4"]),
+            "spec.ipFamilies: Forbidden: may not be set for ExternalName services",
         ),
         (service(sessionAffinity="Foo"), 'spec.sessionAffinity: Unsupported value: "Foo"'),
     ],
