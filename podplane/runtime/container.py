@@ -39,6 +39,8 @@ NEVER_BEGAN = ("CreateContainerConfigError", "ErrImagePull", "ImagePullBackOff")
 FIELDS = {MAIN: "containers", EPHEMERAL: "ephemeralContainers"}
 """Where the spec of a pod has the containers of a role; those of others are `initContainers`."""
 MESSAGE_BYTES = 4096
+START_ERROR = 128
+"""The exit code of a container whose command could not be started (containerd, errorStartExitCode)."""
 STARTUP, READINESS, LIVENESS = "Startup", "Readiness", "Liveness"
 """Probes, as events name them."""
 
@@ -316,7 +318,7 @@ class ContainerRun:
         state.message = self._last_words(code)
         state.started = state.ready = False
         if process.error:
-            state.reason, state.message = "StartError", process.error
+            state.reason, state.message, state.exit_code = "StartError", process.error, START_ERROR
         if self.pod.restarts(self, code):
             if self.pod.clock() - self._began > FORGIVEN_AFTER_SECONDS:
                 self.failures = 0

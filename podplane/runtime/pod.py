@@ -48,6 +48,7 @@ from podplane.runtime.status import (
     WAITING,
     ContainerState,
     Known,
+    init_has_failed,
     phase,
     pod_status,
 )
@@ -83,6 +84,8 @@ class PodWorker:
     _failure: tuple[str, str] | None = None
     _over: str = ""
     _began: float = 0.0
+    _stops_since: float | None = None
+    _is_gone: bool = False
     _refresh_at: float = 0.0
     _reported: bytes = b""
 
@@ -90,6 +93,8 @@ class PodWorker:
 
     def end(self, grace: float) -> None:
         """The pod is to end within `grace` seconds."""
+        if not self._ending and self._stops_since is not None:  # its sidecars are being stopped already
+            grace = min(self._grace, self.clock() - self._stops_since + grace)
         self._ending, self._grace = True, grace
         self._wake.set()
 
@@ -206,7 +211,7 @@ class PodWorker:
         if run.role == EPHEMERAL:
             return False
         if run.role == SIDECAR:
-            return not self._mains_are_done()
+            return not self._is_done()
         always = policy == "Always" and run.role == MAIN
         return always or (policy != "Never" and code != 0)
 
@@ -265,8 +270,8 @@ class PodWorker:
             await self._bring_up_all(EPHEMERAL)  # also into a pod whose other containers can't begin
             if await self._initialize():
                 await self._bring_up_all(MAIN)
-        if self._mains_are_done():
-            await self._stop([run for run in reversed(self.runs) if run.role in (SIDECAR, EPHEMERAL)])
+        if self._is_done():
+            await self._stop_all(self.grace)
         if not any(run.is_alive for run in self.runs):
             is_now = phase(self.known(), self.pod.spec.restart_policy)
             if is_now in OVER:
@@ -308,7 +313,10 @@ class PodWorker:
         elif run.state.state == WAITING and run.state.reason in ("ContainerCreating", "PodInitializing"):
             await run.start()
 
-    def _mains_are_done(self) -> bool:
+    def _is_done(self) -> bool:
+        """Is there nothing any more that its sidecars would run for?"""
+        if self.pod.spec.restart_policy == "Never" and init_has_failed(self.known()):
+            return True
         mains = [run for run in self.runs if run.role == MAIN]
         return all(run.state.state == TERMINATED and run.restart_at is None for run in mains)
 
@@ -317,11 +325,21 @@ class PodWorker:
         if self._failure is None:
             self._failure = (reason, message)
             await self.tell(reason, message, WARNING)
-            await self._stop([run for run in self.runs if run.role != SIDECAR])
-            await self._stop([run for run in reversed(self.runs) if run.role == SIDECAR])
+            await self._stop_all(self.grace)
 
-    async def _stop(self, runs: Iterable[ContainerRun]) -> None:
-        await asyncio.gather(*(run.stop(self.grace) for run in runs if run.is_alive))
+    async def _stop_all(self, grace: float) -> None:
+        """Stop what still runs, sidecars last, the last of them first (KEP-753). The status says at once what is not ready any more."""
+        self._stops_since, self._grace = self.clock(), grace
+        if not any(run.is_alive for run in self.runs):
+            return
+        await self.report()
+        for run in self.runs:
+            if run.is_alive and grace:
+                await self.tell("Killing", f"Stopping container {run.spec.name}", part=run.part)
+        await self._end([run for run in self.runs if run.role != SIDECAR])
+        for run in reversed(self.runs):
+            if run.role == SIDECAR:
+                await self._end([run])
 
     def _patience(self) -> float | None:
         """Seconds until something is due by itself."""
@@ -441,19 +459,13 @@ class PodWorker:
     async def _finish(self) -> None:
         """preStop and SIGTERM, the grace, SIGKILL; sidecars last; then the network, then the object."""
         self.settled.set()
-        self._began = self.clock()
-        for run in self.runs:
-            if run.is_alive and self._grace:
-                await self.tell("Killing", f"Stopping container {run.spec.name}", part=run.part)
-        await self._end([run for run in self.runs if run.role != SIDECAR])
-        for run in reversed(self.runs):
-            if run.role == SIDECAR:
-                await self._end([run])
+        await self._stop_all(self._grace)
         await self._detach()
         if self._files is not None:
             self._files.remove()
         shutil.rmtree(self._log_folder, ignore_errors=True)
-        if self.ips:  # it began; a finalizer may keep the object, which then says how it ended
+        self._is_gone = True
+        if not self._over:  # a finalizer may keep the object, which then says how it ended
             await self.report()
         await self._delete()
 
@@ -480,7 +492,7 @@ class PodWorker:
             process.signal(signal.SIGTERM)
 
     def _left(self) -> float:
-        return self._began + self._grace - self.clock()
+        return (self._stops_since or 0.0) + self._grace - self.clock()
 
     async def _delete(self) -> None:
         meta = self.pod.metadata
@@ -502,10 +514,11 @@ class PodWorker:
             ips=self.ips,
             host_ips=self.node.host_ips,
             started_at=self.started_at,
-            has_network=bool(self.ips) and self.netns is not None,
+            has_network=bool(self.ips) and self.netns is not None and not self._over and not self._is_gone,
             failure=self._failure,
             over=self._over,
             gates=gates,
+            is_gone=self._is_gone,
         )
 
     async def report(self) -> None:

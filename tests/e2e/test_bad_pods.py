@@ -82,7 +82,7 @@ def test_a_command_that_does_not_exist(kubectl: Kubectl) -> None:
     make(kubectl, "typo", "nosuch", "--really")
     until(lambda: shown(kubectl, "typo") == "CrashLoopBackOff")
     last = container(kubectl, "typo")["lastState"]["terminated"]
-    assert (last["reason"], last["exitCode"]) == ("StartError", 127)
+    assert (last["reason"], last["exitCode"]) == ("StartError", 128)
     assert last["message"] == "nosuch: no such command on this machine"
     said = events(kubectl, "typo")
     assert "Error: nosuch: no such command on this machine" in said

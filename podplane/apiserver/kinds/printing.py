@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from podplane.apiserver.kinds.pod_summary import summary
 from podplane.apiserver.kinds.resource import Column, at
 
 Object = dict[str, Any]
@@ -119,76 +120,15 @@ SELECTOR = column("Selector", lambda o: selector_text(at(o, ("spec", "selector")
 # Pods.
 
 
-def pod_state(pod: Object) -> str:
-    """The word that says most about a pod."""
-    status = pod.get("status", {})
-    reason = status.get("reason") or status.get("phase") or "Unknown"
-    inits = status.get("initContainerStatuses", ())
-    starting = _init_state(inits, pod)
-    if starting:
-        reason = starting
-    else:
-        running = False
-        for container in reversed(status.get("containerStatuses", ())):
-            state = container.get("state", {})
-            waiting, ended = state.get("waiting") or {}, state.get("terminated")
-            if waiting.get("reason"):
-                reason = waiting["reason"]
-            elif ended is not None:
-                reason = ended.get("reason") or (
-                    f"Signal:{ended['signal']}" if ended.get("signal") else f"ExitCode:{ended.get('exitCode', 0)}"
-                )
-            elif container.get("ready") and "running" in state:
-                running = True
-        if reason == "Completed" and running:
-            ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions", ()))
-            reason = "Running" if ready else "NotReady"
-    if pod["metadata"].get("deletionTimestamp"):
-        return "Unknown" if status.get("reason") == "NodeLost" else reason if status.get("phase") in ENDED else "Terminating"
-    if status.get("phase") == "Pending" and any(
-        c.get("type") == "PodScheduled" and c.get("reason") == "SchedulingGated" for c in status.get("conditions", ())
-    ):
-        return "SchedulingGated"
-    return str(reason)
-
-
-ENDED = ("Succeeded", "Failed")
-
-
-def _init_state(statuses: Iterable[Object], pod: Object) -> str:
-    """What the first init container that isn't done does; "" when all are done."""
-    specs = pod["spec"].get("initContainers", ())
-    sidecars = {c["name"] for c in specs if c.get("restartPolicy") == "Always"}
-    for i, container in enumerate(statuses):
-        state = container.get("state", {})
-        ended, waiting = state.get("terminated"), state.get("waiting") or {}
-        if ended is not None and ended.get("exitCode", 0) == 0:
-            continue
-        if container.get("name") in sidecars and container.get("started"):
-            continue
-        if ended is not None:
-            return f"Init:{ended.get('reason') or 'ExitCode:' + str(ended.get('exitCode'))}"
-        if waiting.get("reason") not in (None, "", "PodInitializing"):
-            return f"Init:{waiting['reason']}"
-        return f"Init:{i}/{len(specs)}"
-    return ""
-
-
 def _pod_ready(pod: Object) -> str:
-    statuses = pod.get("status", {}).get("containerStatuses", ())
-    ready = sum(bool(c.get("ready")) for c in statuses)
-    sidecars = [c for c in pod["spec"].get("initContainers", ()) if c.get("restartPolicy") == "Always"]
-    names = {c["name"] for c in sidecars}
-    ready += sum(bool(c.get("ready")) for c in pod.get("status", {}).get("initContainerStatuses", ()) if c.get("name") in names)
-    return f"{ready}/{len(pod['spec']['containers']) + len(sidecars)}"
+    found = summary(pod)
+    return f"{found.ready}/{found.containers}"
 
 
 def _restarts(pod: Object, now: Now) -> str:
-    count, last = 0, ""
-    for container in pod.get("status", {}).get("containerStatuses", ()):
-        count += container.get("restartCount", 0)
-        last = max(last, (container.get("lastState", {}).get("terminated") or {}).get("finishedAt", ""))
-    return f"{count} ({since(last, now)} ago)" if count and last else str(count)
+    found = summary(pod)
+    ago = f" ({since(found.restarted_at, now)} ago)" if found.restarts and found.restarted_at else ""
+    return f"{found.restarts}{ago}"
 
 
 def _gates(pod: Object) -> str:
@@ -200,7 +140,7 @@ def _gates(pod: Object) -> str:
 PODS = (
     NAME,
     column("Ready", _pod_ready),
-    column("Status", pod_state),
+    column("Status", lambda pod: summary(pod).state),
     Column("Restarts", _restarts),
     AGE,
     column("IP", path("status.podIP"), priority=WIDE),

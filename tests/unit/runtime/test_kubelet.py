@@ -317,6 +317,7 @@ async def test_a_command_that_cannot_start_says_why(rig: Rig) -> None:
     await rig.settle()
     terminated = rig.container["state"]["terminated"]
     assert (terminated["reason"], terminated["message"]) == ("StartError", "nope: no such command on this machine")
+    assert terminated["exitCode"] == 128
 
 
 async def test_an_image_that_is_not_there(rig: Rig) -> None:
