@@ -31,6 +31,8 @@ class ServiceAddresses:
 
     def __init__(self, store: Store) -> None:
         self._ranges: dict[str, list[IPNetwork]] = {}
+        self._closed: set[str] = set()
+        """Ranges that are being deleted: nothing new is given of them."""
         self._ips: Counter[str] = Counter()
         self._ports: Counter[tuple[str, int]] = Counter()
         self._next_ip: dict[IPNetwork, int] = {}
@@ -48,13 +50,16 @@ class ServiceAddresses:
                 self._set_range(new)
             elif old is not None:
                 self._ranges.pop(old["metadata"]["name"], None)
+                self._closed.discard(old["metadata"]["name"])
         elif resource.id in (SERVICES, ADDRESSES):
             for object_, sign in ((old, -1), (new, 1)):
                 if object_ is not None:
                     self._count(resource.id, object_, sign)
 
     def _set_range(self, range_: Object) -> None:
-        self._ranges[range_["metadata"]["name"]] = [ipaddress.ip_network(cidr) for cidr in range_["spec"].get("cidrs", ())]
+        name = range_["metadata"]["name"]
+        (self._closed.add if "deletionTimestamp" in range_["metadata"] else self._closed.discard)(name)
+        self._ranges[name] = [ipaddress.ip_network(cidr) for cidr in range_["spec"].get("cidrs", ())]
 
     def _count(self, resource: str, object_: Object, sign: int) -> None:
         if resource == ADDRESSES:
@@ -138,13 +143,21 @@ class ServiceAddresses:
         spec["clusterIP"], spec["clusterIPs"] = ips[0], ips
 
     def _cidrs(self, family: str) -> list[IPNetwork]:
+        """The ranges of a family, the cluster's first one first."""
+        return [cidr for _, cidr in self._named(family)]
+
+    def _open_cidrs(self, family: str) -> list[IPNetwork]:
+        """Those of which addresses are given."""
+        return [cidr for name, cidr in self._named(family) if name not in self._closed]
+
+    def _named(self, family: str) -> Iterator[tuple[str, IPNetwork]]:
         ordered = sorted(self._ranges.items(), key=lambda item: (item[0] != "kubernetes", item[0]))
-        return [cidr for _, cidrs in ordered for cidr in cidrs if f"IPv{cidr.version}" == family]
+        return ((name, cidr) for name, cidrs in ordered for cidr in cidrs if f"IPv{cidr.version}" == family)
 
     def _check(self, service: Object, text: str) -> None:
         """Problem unless this address can be the Service's."""
         ip = ipaddress.ip_address(text)
-        ranges = self._cidrs(f"IPv{ip.version}")
+        ranges = self._open_cidrs(f"IPv{ip.version}")
         why = ""
         if not any(ip in cidr and _first(cidr) <= int(ip) <= _last(cidr) for cidr in ranges):
             valid = ", ".join(map(str, ranges)) or "none"
@@ -157,7 +170,7 @@ class ServiceAddresses:
 
     def _free(self, service: Object, family: str) -> str:
         """The next free address, from the part that is not left to explicit requests while that has some."""
-        for cidr in self._cidrs(family):
+        for cidr in self._open_cidrs(family):
             first, last = _first(cidr), _last(cidr)
             size = last - first + 1
             dynamic = first + min(max(16, size // 16), 256) if size > 16 else first
@@ -168,9 +181,9 @@ class ServiceAddresses:
                 if self._ips[ip] <= 0:
                     self._next_ip[cidr] = number + 1 if number < last else dynamic
                     return ip
-        ranges = ", ".join(map(str, self._cidrs(family)))
-        name = service["metadata"]["name"]
-        raise Problem("Forbidden", f"Service {name!r} gets no {family} address: all of {ranges} are in use: add a ServiceCIDR")
+        ranges, name = ", ".join(map(str, self._open_cidrs(family))), service["metadata"]["name"]
+        why = f"all of {ranges} are in use" if ranges else "its ServiceCIDRs are being deleted"
+        raise Problem("Forbidden", f"Service {name!r} gets no {family} address: {why}: add a ServiceCIDR")
 
     # Node ports.
 

@@ -59,7 +59,8 @@ def dns_ips(plan: Plan) -> tuple[IPAddress, ...]:
 
 def published(plan: Plan) -> Published:
     """How pods reach the API: by the cluster's first family, at the lab's gateway."""
-    return Published(kubernetes_ips(plan)[0], plan.underlay_gateways()[0], DEFAULT_PORT)
+    cidrs = tuple(str(network) for version in plan.versions for network in plan.service if network.version == version)
+    return Published(kubernetes_ips(plan)[0], plan.underlay_gateways()[0], DEFAULT_PORT, cidrs)
 
 
 IN_DEFAULT = {
@@ -84,10 +85,10 @@ def bootstrap(plan: Plan, *, is_first: bool) -> list[tuple[str, dict[str, Any]]]
         "metadata": {"name": "default"},
         "spec": {"addresses": balancers},
     }
-    cidrs = [str(network) for version in plan.versions for network in plan.service if network.version == version]
+    api = published(plan)
     return [
-        ("/apis/networking.k8s.io/v1/servicecidrs", {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}}),
-        *((IN_DEFAULT[resource], object_) for resource, object_ in published(plan).objects()),
+        ("/apis/networking.k8s.io/v1/servicecidrs", api.range()),
+        *((IN_DEFAULT[resource], object_) for resource, object_ in api.objects()),
         ("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", pools.definition()),
         *([(f"/apis/{pools.GROUP}/{pools.VERSION}/{pools.PLURAL}", pool)] if is_first and balancers else ()),
     ]

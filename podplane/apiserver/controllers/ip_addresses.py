@@ -1,17 +1,21 @@
-"""IPAddress objects: one for each cluster IP, naming its Service (KEP-1880); and ServiceCIDRs are ready at once."""
+"""IPAddress objects: one for each cluster IP, naming its Service; and ServiceCIDRs, which stay while a Service has an address of them.
+
+Sources: KEP-1880; kube-controller-manager, pkg/controller/servicecidrs.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator
 
-from podplane.apiserver.controllers.decision import Action, Controller, Create, Delete, Patch, View, itself
+from podplane.apiserver.controllers.decision import Action, Controller, Create, Delete, Patch, View
 from podplane.apiserver.controllers.objects import Key, Object, key_of
 from podplane.apiserver.controllers.pods import condition_of, rfc3339
 from podplane.apiserver.service_ips import ADDRESSES, RANGES, SERVICES, ips_of
+from podplane.state.value import IPNetwork
 
 FAMILY, MANAGED_BY = "ipaddress.kubernetes.io/ip-family", "ipaddress.kubernetes.io/managed-by"
-ALLOCATOR = "ipallocator.k8s.io"
+ALLOCATOR, PROTECTION = "ipallocator.k8s.io", "networking.k8s.io/service-cidr-finalizer"
 
 
 def _of_service(_: View, service: Object) -> Iterable[Key]:
@@ -55,12 +59,75 @@ def _holds(view: View, path: str, ip: str) -> Object | None:
 CONTROLLER = Controller("service-ip-address-controller", {SERVICES: _of_service, ADDRESSES: _of_address}, _decide)
 
 
-def _ready(view: View, key: Key) -> Iterator[Action]:
+# ServiceCIDRs.
+
+
+def _ranges_about(view: View, address: Object) -> Iterable[Key]:
+    """An address concerns the ranges that wait for it: those that are being deleted and contain it."""
+    ip = ipaddress.ip_address(address["metadata"]["name"])
+    for range_ in view.all(RANGES):
+        if "deletionTimestamp" in range_["metadata"] and any(ip in cidr for cidr in _cidrs(range_)):
+            yield key_of(range_)
+
+
+def _ranges_beside(view: View, range_: Object) -> Iterable[Key]:
+    """A range concerns itself, and those that are being deleted: another one may contain their addresses now."""
+    yield key_of(range_)
+    for other in view.all(RANGES):
+        if "deletionTimestamp" in other["metadata"]:
+            yield key_of(other)
+
+
+def _cidrs(range_: Object) -> list[IPNetwork]:
+    return [ipaddress.ip_network(cidr) for cidr in range_["spec"].get("cidrs", ())]
+
+
+def _is_needed(view: View, range_: Object) -> bool:
+    """Has a Service an address of it that no other range contains? (canDeleteCIDR)"""
+    own = _cidrs(range_)
+    others = [cidr for other in view.all(RANGES) if key_of(other) != key_of(range_) for cidr in _cidrs(other)]
+    if all(any(_contains(other, cidr) for other in others) for cidr in own):
+        return False
+    for address in view.all(ADDRESSES):
+        if address["metadata"].get("labels", {}).get(MANAGED_BY) == ALLOCATOR:
+            ip = ipaddress.ip_address(address["metadata"]["name"])
+            if any(ip in cidr for cidr in own) and not any(ip in cidr for cidr in others):
+                return True
+    return False
+
+
+def _contains(outer: IPNetwork, inner: IPNetwork) -> bool:
+    return outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]  # one family
+
+
+def _protect(view: View, key: Key) -> Iterator[Action]:
     range_ = view.get(RANGES, key)
-    if range_ is not None and condition_of(range_, "Ready") is None:
-        condition = {"type": "Ready", "status": "True", "message": "Kubernetes Service CIDR is ready"}
-        condition |= {"lastTransitionTime": rfc3339(view.now), "reason": ""}
-        yield Patch(RANGES, range_, {"status": {"conditions": [condition]}}, "status")
+    if range_ is None:
+        return
+    finalizers = range_["metadata"].get("finalizers", [])
+    if "deletionTimestamp" not in range_["metadata"]:
+        if PROTECTION not in finalizers:
+            yield Patch(RANGES, range_, {"metadata": {"finalizers": [*finalizers, PROTECTION]}})
+        yield from _say(view, range_, "True", "", "Kubernetes Service CIDR is ready")
+    elif PROTECTION not in finalizers:
+        return
+    elif _is_needed(view, range_):
+        why = "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new ServiceCIDR"
+        yield from _say(view, range_, "False", "Terminating", why)
+    else:
+        yield Patch(RANGES, range_, {"metadata": {"finalizers": [one for one in finalizers if one != PROTECTION]}})
 
 
-RANGE_CONTROLLER = Controller("service-cidrs-controller", {RANGES: itself}, _ready)
+def _say(view: View, range_: Object, status: str, reason: str, message: str) -> Iterator[Action]:
+    """Set the condition Ready, unless it says that already."""
+    old, said = condition_of(range_, "Ready"), {"status": status, "reason": reason, "message": message}
+    if old is not None and all(old.get(field) == value for field, value in said.items()):
+        return
+    changed = old is None or old["status"] != status
+    since = rfc3339(view.now) if changed or old is None else old["lastTransitionTime"]
+    others = [one for one in range_.get("status", {}).get("conditions", ()) if one["type"] != "Ready"]
+    conditions = [*others, {"type": "Ready", **said, "lastTransitionTime": since}]
+    yield Patch(RANGES, range_, {"status": {"conditions": conditions}}, "status")
+
+
+RANGE_CONTROLLER = Controller("service-cidrs-controller", {RANGES: _ranges_beside, ADDRESSES: _ranges_about}, _protect)

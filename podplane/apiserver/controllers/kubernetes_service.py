@@ -1,8 +1,10 @@
 """The Service `kubernetes` of the namespace `default`: how pods reach the API, kept as kube-apiserver keeps it.
 
-The Service is made again when it is gone; what a user changed in one that is there stays. Its Endpoints and its EndpointSlice are repaired,
-at once rather than within kube-apiserver's ten seconds. Both name one address: the one that the API server advertises.
-Sources: kube-apiserver, pkg/controlplane/controller/kubernetesservice and pkg/controlplane/reconcilers (endpointsadapter.go).
+The Service and the cluster's own ServiceCIDR are made again when they are gone; what a user changed in them stays. The Service's
+Endpoints and EndpointSlice are repaired, at once rather than within kube-apiserver's ten seconds. Both name one address: the one that the
+API server advertises.
+Sources: kube-apiserver, pkg/controlplane/controller/kubernetesservice and defaultservicecidr, pkg/controlplane/reconcilers
+(endpointsadapter.go).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from podplane.apiserver.controllers.decision import Action, Controller, Create, 
 from podplane.apiserver.controllers.endpoint_slices import SERVICE_NAME, SERVICES, SLICES
 from podplane.apiserver.controllers.endpoints import ENDPOINTS, SKIP
 from podplane.apiserver.controllers.objects import Key, Object, key_of
+from podplane.apiserver.service_ips import RANGES
 from podplane.state.value import IPAddress
 
 NAMESPACE, NAME = "default", "kubernetes"
@@ -25,11 +28,17 @@ FORMER_SLICES = ("kubernetes-ipv4", "kubernetes-ipv6")
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The API server as pods reach it: the cluster IP of its Service, the address that it advertises, and the port there."""
+    """The API server as pods reach it: the cluster IP of its Service, the address that it advertises, and the port there; and the
+    networks of the cluster's own ServiceCIDR."""
 
     cluster_ip: IPAddress
     address: IPAddress
     port: int
+    cidrs: tuple[str, ...]
+
+    def range(self) -> Object:
+        """The ServiceCIDR of which the cluster IP is."""
+        return {"metadata": {"name": NAME}, "spec": {"cidrs": list(self.cidrs)}}
 
     def service(self) -> Object:
         """The Service, of one family."""
@@ -71,6 +80,11 @@ def _its_own(_: View, object_: Object) -> Iterable[Key]:
         yield KEY
 
 
+def _its_range(_: View, range_: Object) -> Iterable[Key]:
+    if range_["metadata"]["name"] == NAME:
+        yield KEY
+
+
 def _is_former(object_: Object) -> bool:
     return object_["metadata"]["name"] in FORMER_SLICES
 
@@ -91,6 +105,8 @@ def controller(published: Published) -> Controller:
     """The controller of this API server's Service."""
 
     def decide(view: View, _: Key) -> Iterator[Action]:
+        if view.get(RANGES, ("", NAME)) is None:
+            yield Create(RANGES, "", published.range())
         if view.get(SERVICES, KEY) is None:
             yield Create(SERVICES, NAMESPACE, published.service())
         yield from _repair(view, ENDPOINTS, published.endpoints(), ("subsets",))
@@ -103,5 +119,5 @@ def controller(published: Published) -> Controller:
             if former is not None and former["metadata"].get("labels") == {SERVICE_NAME: NAME}:
                 yield Delete(SLICES, former)
 
-    watches = dict.fromkeys((SERVICES, ENDPOINTS, SLICES), _its_own)
+    watches = {**dict.fromkeys((SERVICES, ENDPOINTS, SLICES), _its_own), RANGES: _its_range}
     return Controller("kubernetes-service-controller", watches, decide)

@@ -12,14 +12,16 @@ from tests.unit.apiserver.test_server import Object
 
 SERVICE, ENDPOINTS = "/api/v1/namespaces/default/services/kubernetes", "/api/v1/namespaces/default/endpoints/kubernetes"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+RANGES = "/apis/networking.k8s.io/v1/servicecidrs"
 SLICE = f"{SLICES}/kubernetes"
-FOUR = Published(ipaddress.ip_address("10.96.0.1"), ipaddress.ip_address("192.168.1.1"), 6443)
-SIX = Published(ipaddress.ip_address("fd00:10:96::1"), ipaddress.ip_address("fd00:1::1"), 6443)
+FOUR = Published(ipaddress.ip_address("10.96.0.1"), ipaddress.ip_address("192.168.1.1"), 6443, ("10.96.0.0/16",))
+SIX = Published(ipaddress.ip_address("fd00:10:96::1"), ipaddress.ip_address("fd00:1::1"), 6443, ("fd00:10:96::/112",))
 PORTS = [{"name": "https", "port": 6443, "protocol": "TCP"}]
 
 
 async def running(published: Published) -> Cluster:
     cluster = Cluster(1, published)
+    cluster.server.ensure(RANGES, published.range())
     for path, (_, object_) in zip((SERVICE, ENDPOINTS, SLICE), published.objects(), strict=True):
         cluster.server.ensure(path.rpartition("/")[0], object_)
     return await cluster.begin()
@@ -97,6 +99,20 @@ async def test_slices_of_former_versions_go_and_those_of_others_stay() -> None:
         await cluster("POST", SLICES, {**slice_, "metadata": metadata})
     await cluster.settle()
     assert await cluster.names(SLICES) == ["kubernetes", "kubernetes-ipv6", "other"]
+
+
+async def test_the_cluster_has_its_range() -> None:
+    """It stays while the Service has an address of it, and is made again when a wider one lets it go."""
+    cluster = await running(FOUR)
+    await cluster("DELETE", f"{RANGES}/kubernetes")
+    await cluster.settle()
+    first = await cluster("GET", f"{RANGES}/kubernetes")
+    assert first["metadata"]["deletionTimestamp"]
+    await cluster("POST", RANGES, {"metadata": {"name": "wider"}, "spec": {"cidrs": ["10.0.0.0/8"]}})
+    await cluster.settle()
+    again = await cluster("GET", f"{RANGES}/kubernetes")
+    assert again["metadata"]["uid"] != first["metadata"]["uid"]
+    assert again["spec"] == {"cidrs": ["10.96.0.0/16"]}
 
 
 async def test_what_a_user_changes_in_the_service_stays() -> None:
