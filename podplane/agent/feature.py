@@ -60,5 +60,7 @@ class Feature(Generic[K, S]):
     """After plans: drop from memory what is not in use any more."""
     after_repair: Callable[[Any], Iterable[Effect]] = lambda memory: ()
     """What is to be done after somebody else had changed the feature's tables and they were repaired, or after a start."""
+    holder: Callable[[Any, Any], Key | None] = lambda memory, claim: None
+    """(memory, claim): the key that has what plans call `contested`; None when no key has it."""
     precedence: Callable[[K, View], tuple[Any, ...]] = lambda key, view: (key.path,)
     """Of two keys of this feature that claim the same, the one with the lesser precedence has it."""

@@ -1,8 +1,8 @@
 """From changes to desired state: which keys are dirty, and what of them can be had.
 
 A key that can't be planned is *blocked*: its last fragment stays, an event says why, and it is planned again when another key
-releases something. Of two keys that want unequal values for one kernel object the one with precedence has it, and the
-other one is planned without it.
+releases something. Of two keys that claim the same the one with precedence has it, and the other one is blocked, too: it is planned
+without the claim, and again when the first one has it no more.
 """
 
 from __future__ import annotations
@@ -60,7 +60,14 @@ class Planner:
         self._dirty: dict[type[Key], dict[Key, None]] = {feature.key: {} for feature in FEATURES}
         self._unmarked: deque[Iterator[Key]] = deque()
         self._blocked: dict[Key, str] = {}
-        self._taken: dict[Key, set[Hashable]] = {}
+        self._failed: dict[Key, None] = {}
+        """Those of the blocked keys that could not be planned at all."""
+        self._taken: dict[Key, dict[Hashable, Key]] = {}
+        """Key → the claims that it does without, and the keys that had them when that was decided."""
+        self._waiting: dict[Key, dict[Key, None]] = {}
+        """The same by the key that has a claim: the keys that do without it."""
+        self._freed: dict[Key, None] = {}
+        """Keys that do without a claim that another key has given up since."""
 
     # What changed.
 
@@ -136,18 +143,20 @@ class Planner:
                         released |= self.try_plan(key)
                         await pause()
         if released:
-            for key in list(self._blocked):
-                self.try_plan(key)
-                await pause()
+            self._freed |= self._failed
+        while freed := next(iter(self._freed), None):
+            self.try_plan(freed)
+            await pause()
         for _, feature, memory in self._rows.values():
             feature.tidy(memory)
 
     def plan_now(self, key: Key) -> list[Identity]:
-        """As `plan`, without waiting for `replan`. When the key released something, blocked keys of its type are planned again."""
+        """As `plan`, without waiting for `replan`. When the key released something, blocked keys that this concerns are planned again."""
         changed = self.plan(key)
         if self._has_released(changed):
-            for other in [one for one in self._blocked if type(one) is type(key) and one != key]:
-                self.try_plan(other)
+            self._freed |= {one: None for one in self._failed if type(one) is type(key) and one != key}
+        while other := next(iter(self._freed), None):
+            self.try_plan(other)
         return changed
 
     def _has_released(self, changed: Iterable[Identity]) -> bool:
@@ -158,10 +167,10 @@ class Planner:
         try:
             changed = self.plan(key)
         except Conflict as conflict:
-            self._block(key, f"{conflict.value} belongs to {conflict.owner}")
+            self._fail(key, f"{conflict.value} belongs to {conflict.owner}")
         except Exception as error:
             log.exception("plan node=%s key=%s", self._view.node_name, key)
-            self._block(key, f"it can't be planned: {error}")
+            self._fail(key, f"it can't be planned: {error}")
         else:
             return self._has_released(changed)
         return False
@@ -172,8 +181,10 @@ class Planner:
         Conflict when the fragment has an object that another key wants otherwise.
         """
         self._dirty[type(key)].pop(key, None)
-        self._blocked.pop(key, None)
-        self._taken.pop(key, None)
+        for row in (self._blocked, self._failed, self._freed):
+            row.pop(key, None)
+        for winner in self._taken.pop(key, {}).values():
+            self._waiting.get(winner, {}).pop(key, None)
         return self._replace(key)
 
     def _replace(self, key: Key) -> list[Identity]:
@@ -186,6 +197,7 @@ class Planner:
             plan = self._make(key)
         changed += self._ledger.replace(key, plan.fragment)
         feature.accept(memory, plan)
+        self._free_waiting(key)
         for effect in plan.effects:
             if isinstance(effect, Warn):
                 self._record_event(key, effect.reason)
@@ -197,20 +209,35 @@ class Planner:
         _, feature, memory = self._rows[type(key)]
         return feature.plan(self._view, key, self._settings[type(key)], memory, frozenset(self._taken.get(key, ())))
 
+    def _free_waiting(self, holder: Key) -> None:
+        """Have those planned again that do without a claim which this key has no more: they may get it, or lose it to another one."""
+        waiting = self._waiting.pop(holder, {})
+        _, feature, memory = self._rows[type(holder)]
+        for key in waiting:
+            if all(feature.holder(memory, claim) == holder for claim, one in self._taken[key].items() if one == holder):
+                self._waiting.setdefault(holder, {})[key] = None
+            else:
+                self._freed[key] = None
+
     def _settle(self, key: Key, claim: Hashable, holder: Hashable) -> list[Identity]:
         """Two keys claim the same: the one without precedence does without it, `key` when it is planned again, `holder` at once."""
         assert isinstance(holder, Key)
         loser, winner = (key, holder) if self._precedence(key) > self._precedence(holder) else (holder, key)
-        taken = self._taken.setdefault(loser, set())
+        taken = self._taken.setdefault(loser, {})
         if claim in taken:
             raise RuntimeError(f"{loser} does not do without {_named(claim)}")
-        taken.add(claim)
+        taken[claim] = winner
+        self._waiting.setdefault(winner, {})[loser] = None
         self._block(loser, f"{_named(claim)} belongs to {winner}: choose another one")
         return self._replace(loser) if loser == holder else []
 
     def _precedence(self, key: Key) -> tuple[Any, ...]:
         rank, feature, _ = self._rows[type(key)]
         return (rank, *feature.precedence(key, self._view))
+
+    def _fail(self, key: Key, why: str) -> None:
+        self._failed[key] = None
+        self._block(key, why)
 
     def _block(self, key: Key, why: str) -> None:
         self._blocked[key] = why

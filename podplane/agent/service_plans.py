@@ -12,7 +12,7 @@ from podplane.model.view import View
 from podplane.services import feature as services
 from podplane.services.endpoints import Place
 from podplane.services.feature import Planned, ServicesMemory
-from podplane.services.model import ServiceTable
+from podplane.services.model import Claim, ServiceTable
 from podplane.services.resolve import NodeContext
 from podplane.services.settings import ServiceSettings
 from podplane.state.effects import Effect, Plan
@@ -49,6 +49,12 @@ def _plan(planned: Planned) -> ServicePlan:
 def accept(memory: ServicesMemory, plan: ServicePlan) -> None:
     """The plan is part of the desired state."""
     memory.replace(plan.table)
+
+
+def holder(memory: ServicesMemory, claim: Claim) -> ServiceKey | None:
+    """The Service that has a frontend or address."""
+    path = memory.holder(claim)
+    return ServiceKey(path) if path else None
 
 
 def after_repair(memory: ServicesMemory) -> Iterable[Effect]:
