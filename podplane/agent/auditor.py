@@ -97,11 +97,13 @@ class Auditor:
                 if identity in wanted and not is_foreign(wanted[identity], value)
             }
             reading = self._ledger.begin_reading()
-            return await self._compare(reading, found, lambda identity: identity[1] == netns and identity[0] != "Sysctl")
+            return await self._compare(reading, found, lambda identity: identity[1] == netns and identity[0] != "Sysctl", netns)
 
-    async def _compare(self, reading: Reading, found: Mapping[Identity, Value], in_scope: Callable[[Identity], bool]) -> bool:
+    async def _compare(
+        self, reading: Reading, found: Mapping[Identity, Value], in_scope: Callable[[Identity], bool], netns: str = ""
+    ) -> bool:
         deviates, pause = False, Pause()
-        for slice_ in self._ledger.end_reading(reading, found, in_scope):
+        for slice_ in self._ledger.end_reading(reading, found, in_scope, netns):
             self._foreign_change(slice_)
             deviates |= bool(slice_)
             await pause()

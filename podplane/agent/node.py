@@ -31,7 +31,7 @@ from podplane.agent.planner import RecordEvent
 from podplane.agent.reports import Reports
 from podplane.agent.settings import Settings
 from podplane.agent.status import Sources
-from podplane.cni.network import Attached, Attachment
+from podplane.cni.network import Attached, Attachment, NetworkError
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.retry import Backoff
@@ -43,6 +43,8 @@ from podplane.model.service import EndpointSlice, Service
 log = logging.getLogger(__name__)
 TASKS = ("agent", "election", "health")
 """What a restart ends and begins anew."""
+READY_SECONDS = 30.0
+"""So long an attachment waits for an agent; a kubelet gives a runtime two minutes for a sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class NodeAgent:
         self._restart = asyncio.Lock()
         self._starting: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
+        self._start_error = ""
         self._calls = 0
         self._no_call = asyncio.Event()
         self._no_call.set()
@@ -97,7 +100,8 @@ class NodeAgent:
         former = (self.agent, self.election, self.health) if self.has_agent else None
         try:
             return await self._begin()
-        except BaseException:
+        except BaseException as error:
+            self._start_error = str(error) or type(error).__name__
             if former is not None:
                 self.agent.watcher.close()
                 self.agent, self.election, self.health = former
@@ -125,6 +129,7 @@ class NodeAgent:
             self.election.changed(path, service)
             self.health.service_changed(None, service)
         self._ready.set()
+        self._start_error = ""
         refused = tuple(str(one.error) for one in self.agent.ledger.refused.values())
         return Started(self.agent.writer.operations_applied, refused, time.monotonic() - began)
 
@@ -201,10 +206,16 @@ class NodeAgent:
     # `cni.Network`; while no agent is ready, callers wait.
 
     @contextlib.asynccontextmanager
-    async def _network(self) -> AsyncIterator[Attachments]:
-        """The present agent's, once it is ready; it stays the present one meanwhile."""
-        while not self._ready.is_set():  # it may be cleared again before a task that waits for it goes on
-            await self._ready.wait()
+    async def _network(self, patience: float | None = None) -> AsyncIterator[Attachments]:
+        """The present agent's, once it is ready; it stays the present one meanwhile. NetworkError when it is not ready within `patience`
+        seconds."""
+        try:
+            async with asyncio.timeout(patience):
+                while not self._ready.is_set():  # it may be cleared again before a task that waits for it goes on
+                    await self._ready.wait()
+        except TimeoutError:
+            why = self._start_error or "it is still starting"
+            raise NetworkError(f"the agent of {self.name} is not ready after {patience:g} s: {why}") from None
         self._calls += 1
         self._no_call.clear()
         try:
@@ -215,18 +226,18 @@ class NodeAgent:
                 self._no_call.set()
 
     async def add(self, request: Attachment) -> Attached:
-        """Attach a pod."""
-        async with self._network() as network:
+        """Attach a pod. NetworkError when it can't be."""
+        async with self._network(READY_SECONDS) as network:
             return await network.add(request)
 
     async def delete(self, request: Attachment) -> None:
-        """Detach a pod."""
+        """Detach a pod; waits until an agent is ready to do it."""
         async with self._network() as network:
             await network.delete(request)
 
     async def check(self, request: Attachment) -> None:
         """Is the network of a pod as planned?"""
-        async with self._network() as network:
+        async with self._network(READY_SECONDS) as network:
             await network.check(request)
 
     async def gc(self, keep: Collection[Attachment]) -> None:

@@ -31,6 +31,8 @@ class Desired(Mapping[Identity, Value]):
         self._values: dict[Identity, Value] = {}
         self._owners: dict[Identity, Hashable | dict[Hashable, None]] = {}
         """The key that owns an object; of a shared one, all of them. Nearly all objects have one owner."""
+        self._in_pods: dict[str, dict[Identity, None]] = {}
+        """The objects in each network namespace but the node's own."""
         self.get = self._values.get  # type: ignore[method-assign]  # Mapping.get costs several calls, and is called for each object
 
     def __getitem__(self, identity: Identity) -> Value:
@@ -57,6 +59,10 @@ class Desired(Mapping[Identity, Value]):
     def fragment(self, key: Hashable) -> Fragment:
         """What a key asked for; empty when it asks for nothing."""
         return self._fragments.get(key, EMPTY)
+
+    def in_namespace(self, netns: str) -> tuple[Identity, ...]:
+        """The objects in a network namespace that is not the node's own."""
+        return tuple(self._in_pods.get(netns, ()))
 
     def owners(self, identity: Identity) -> tuple[Hashable, ...]:
         """The keys that asked for this object."""
@@ -88,6 +94,7 @@ class Desired(Mapping[Identity, Value]):
             if identity not in old:
                 self._share(key, identity)
         self._values.update(new)
+        self._note_namespaces(gone, new)
         self._owners.update(dict.fromkeys(new, key))
         changes += [(identity, None) for identity in new]
         for identity, before in changed:
@@ -98,6 +105,16 @@ class Desired(Mapping[Identity, Value]):
         else:
             self._fragments.pop(key, None)
         return changes
+
+    def _note_namespaces(self, gone: Iterable[Identity], new: Iterable[Identity]) -> None:
+        for identity in gone:
+            if netns := identity[1]:
+                del self._in_pods[netns][identity]
+                if not self._in_pods[netns]:
+                    del self._in_pods[netns]
+        for identity in new:
+            if identity[1]:
+                self._in_pods.setdefault(identity[1], {})[identity] = None
 
     def _changed(self, key: Hashable, fragment: Fragment, there: Iterable[Identity]) -> list[tuple[Identity, Value]]:
         """The changes of objects that are there. Conflict when another key owns one."""

@@ -14,7 +14,7 @@ from podplane.agent.kernel import Kernel
 from podplane.agent.node import NodeAgent
 from podplane.agent.peer_plans import PeerPlans
 from podplane.apiserver.server import utc_now
-from podplane.cni.network import Attachment
+from podplane.cni.network import Attachment, NetworkError
 from podplane.kernel import door
 from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
 from podplane.kubeapi.client import Client
@@ -220,6 +220,26 @@ async def test_a_restart_that_fails_is_tried_again_by_itself(rig: Rig) -> None:
     rig.host.breaks = None
     await asyncio.wait_for(rig.node.check(request), 5)
     assert all(report.is_running for report in rig.node.supervisor.report().values())
+    await rig.node.close()
+
+
+async def test_an_attachment_is_refused_with_the_reason_while_no_agent_can_start_and_a_detachment_waits(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("podplane.agent.node.READY_SECONDS", 0.05)
+    goes = rig.attachment("a")
+    await rig.node.add(goes)
+    rig.host.breaks = OSError(24, "Too many open files")
+    with pytest.raises(OSError, match="Too many open files"):
+        await rig.node.restart()
+    deleting = asyncio.create_task(rig.node.delete(goes))
+    for call in (rig.node.add(rig.attachment("b")), rig.node.check(goes)):
+        with pytest.raises(NetworkError, match=r"the agent of node1 is not ready after 0.05 s: .*Too many open files"):
+            await call
+    assert not deleting.done()
+    rig.host.breaks = None
+    await asyncio.wait_for(deleting, 10)
+    assert [request.id[0] for request, _ in rig.node.agent.network.attached] == []
     await rig.node.close()
 
 

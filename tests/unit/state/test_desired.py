@@ -14,7 +14,7 @@ from podplane.state.operations import diff, patch
 from podplane.state.value import Fragment, Identity, Value, fragment
 
 names = st.sampled_from("abcdef")
-shared = st.builds(Sysctl, name=names, value=st.just("1"))
+shared = st.builds(Sysctl, name=names, value=st.just("1"), netns=st.sampled_from(("", "pod/1", "pod/2")))
 
 
 def owned(key: str) -> st.SearchStrategy[Value]:
@@ -35,6 +35,8 @@ def replace(desired: Desired, key: str, part: Fragment) -> None:
     before = dict(desired)
     changes = desired.replace(key, part)
     assert dict(changes) == {i: before.get(i) for i in {*before, *desired} if before.get(i) != desired.get(i)}
+    for netns in ("pod/1", "pod/2"):
+        assert set(desired.in_namespace(netns)) == {i for i in desired if i[1] == netns}
 
 
 @given(events)
