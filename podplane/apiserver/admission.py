@@ -12,6 +12,7 @@ from typing import Any
 
 from podplane.apiserver import pod_admission, service_changes, service_ips
 from podplane.apiserver.kinds.custom import accept
+from podplane.apiserver.kinds.networking import CLASS_ANNOTATION
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.problems import Cause, Problem, invalid
 from podplane.apiserver.registry import CRDS
@@ -22,6 +23,7 @@ from podplane.services import pools, ranges
 from podplane.state.value import IPNetwork
 
 Object = dict[str, Any]
+DEFAULT_CLASS = "ingressclass.kubernetes.io/is-default-class"
 GATED = {"reason": "SchedulingGated", "message": "Scheduling is blocked due to non-empty scheduling gates"}
 
 
@@ -42,6 +44,8 @@ class Admission:
                 self._give_blocks(object_)
             case "pods":
                 self._complete_pod(object_)
+            case "ingresses.networking.k8s.io":
+                self._choose_class(object_)
             case "namespaces":
                 object_.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
                 object_["status"] = {"phase": "Active"}
@@ -119,6 +123,19 @@ class Admission:
         else:
             self._take_given_blocks(node)
         spec["podCIDR"] = spec["podCIDRs"][0]
+
+    # Ingresses.
+
+    def _choose_class(self, ingress: Object) -> None:
+        """The class of an Ingress that says none: the default one, of several the newest (plugin DefaultIngressClass)."""
+        annotations, spec = ingress["metadata"].get("annotations", {}), ingress["spec"]
+        if "ingressClassName" in spec or CLASS_ANNOTATION in annotations:
+            return
+        classes = (stored.object["metadata"] for stored in self._store.all("ingressclasses.networking.k8s.io"))
+        defaults = [one for one in classes if one.get("annotations", {}).get(DEFAULT_CLASS) == "true"]
+        if defaults:
+            newest = max(one["creationTimestamp"] for one in defaults)
+            spec["ingressClassName"] = min(one["name"] for one in defaults if one["creationTimestamp"] == newest)
 
     # Pods.
 

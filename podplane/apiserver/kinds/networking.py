@@ -12,6 +12,8 @@ from podplane.apiserver.kinds.addresses import check_cidr, check_common_ip
 from podplane.apiserver.problems import Cause
 
 Object = dict[str, Any]
+CLASS_ANNOTATION = "kubernetes.io/ingress.class"
+"""The class of an Ingress, as it was said before there was a field for it."""
 MAX_ENDPOINTS, MAX_ADDRESSES, MAX_PORTS = 1000, 100, 20000
 
 
@@ -137,6 +139,12 @@ def _is_strictly_within(inner: str, outer: str) -> bool:
 def check_ingress(ingress: Object, old: Object | None) -> Iterator[Cause]:
     """Ingress."""
     spec = ingress.get("spec", {})
+    class_, said = spec.get("ingressClassName"), ingress["metadata"].get("annotations", {}).get(CLASS_ANNOTATION)
+    if class_ is not None and (why := names.SUBDOMAIN(class_)):
+        yield Cause.invalid("spec.ingressClassName", class_, why)
+    if old is None and None not in (class_, said) and class_ != said:
+        why = "must match `ingressClassName` when both are specified"
+        yield Cause.invalid(f"annotations.{CLASS_ANNOTATION}", said, why)
     if not spec.get("rules") and "defaultBackend" not in spec:
         yield Cause.invalid("spec", spec.get("rules", []), "either `defaultBackend` or `rules` must be specified")
     if "defaultBackend" in spec:
@@ -158,6 +166,11 @@ def check_ingress(ingress: Object, old: Object | None) -> Iterator[Cause]:
 def _check_backend(backend: Object, path: str) -> Iterator[Cause]:
     if ("service" in backend) is ("resource" in backend):
         yield Cause.invalid(path, "", "must specify either a service or a resource backend")
+    name = backend.get("service", {}).get("name", "")
+    if "service" in backend and not name:
+        yield Cause.required(f"{path}.service.name")
+    elif name and (why := names.LABEL(name)):
+        yield Cause.invalid(f"{path}.service.name", name, why)
     port = backend.get("service", {}).get("port", {})
     if "service" in backend and bool(port.get("name")) is bool(port.get("number")):
         yield Cause.required(f"{path}.service.port", "port name or number is required, not both")

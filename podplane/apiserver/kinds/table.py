@@ -144,7 +144,7 @@ RESOURCES: tuple[Resource, ...] = (
         columns=printing.SERVICES,
         prepare=services.complete_service,
         check=services.check_service,
-        name_rule=names.LABEL_1035,
+        name_rule=names.LABEL,
         has_status=True,
         returns_deleted=True,
     ),
