@@ -64,6 +64,9 @@ class View(Protocol):
     def shunning(self) -> Iterable[tuple[Object, Object]]:
         """(pod, term) for each required anti-affinity of a pod that has a node."""
 
+    def hinted(self) -> Iterable[Key]:
+        """The Services that ask for hints by zone (`topology-mode: Auto`)."""
+
     def unschedulable(self) -> Iterable[Key]:
         """The pods that no node was found for."""
 

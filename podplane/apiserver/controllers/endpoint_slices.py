@@ -11,14 +11,15 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from podplane.apiserver.controllers.decision import Action, Controller, Create, Delete, Patch, View, itself
+from podplane.apiserver.controllers import topology_hints
+from podplane.apiserver.controllers.decision import Action, Controller, Create, Delete, Note, Patch, View, itself
 from podplane.apiserver.controllers.objects import Key, Object, key_of, owned_by
 from podplane.apiserver.controllers.pods import ENDED, is_ready
+from podplane.apiserver.controllers.topology_hints import ZONE
 
 SERVICES, SLICES = "services", "endpointslices.discovery.k8s.io"
 SERVICE_NAME, MANAGED_BY = "kubernetes.io/service-name", "endpointslice.kubernetes.io/managed-by"
 NAME, HEADLESS = "endpointslice-controller.k8s.io", "service.kubernetes.io/headless"
-ZONE = "topology.kubernetes.io/zone"
 MAX_ENDPOINTS = 100
 NEAR = {"PreferClose": "forZones", "PreferSameZone": "forZones", "PreferSameNode": "forNodes"}
 
@@ -51,12 +52,31 @@ def _decide(view: View, key: Key) -> Iterator[Action]:
         return  # its slices go with it
     stored = [s for s in view.controlled(SLICES, service) if s["metadata"].get("labels", {}).get(MANAGED_BY) == NAME]
     wanted: dict[Group, list[Object]] = {}
+    hinted = topology_hints.is_wanted(service)
     if service["spec"].get("selector") and service["spec"].get("type") != "ExternalName":
         wanted = endpoints_of(view, service)
         for family in families_of(service):
+            if hinted:
+                yield from _hints(view, service, family, wanted, stored)
             if not any(group[0] == family for group in wanted):
                 wanted[family, NO_PORTS] = []
     yield from _reconcile(service, wanted, stored)
+
+
+def _hints(
+    view: View, service: Object, family: str, wanted: dict[Group, list[Object]], stored: Sequence[Object]
+) -> Iterator[Note]:
+    """Give the endpoints of a family hints by zone, and say when they come, or why there are none."""
+    endpoints = [endpoint for group, inner in wanted.items() if group[0] == family for endpoint in inner]
+    had = any("hints" in endpoint for one in stored if one["addressType"] == family for endpoint in one.get("endpoints") or ())
+    try:
+        topology_hints.assign(endpoints, view.all("nodes"))
+    except topology_hints.Refused as refused:
+        yield Note(service, topology_hints.DISABLED, f"{refused}, addressType: {family}", "Warning")
+    else:
+        if not had:
+            text = "Topology Aware Hints has been enabled"
+            yield Note(service, topology_hints.ENABLED, f"{text}, addressType: {family}")
 
 
 def families_of(service: Object) -> list[str]:
@@ -131,7 +151,8 @@ def _endpoint(view: View, service: Object, pod: Object, address: str) -> Object:
         endpoint["zone"] = zone
     if spec.get("hostname") and spec.get("subdomain") == service["metadata"]["name"]:
         endpoint["hostname"] = spec["hostname"]
-    near = NEAR.get(service["spec"].get("trafficDistribution", ""), "")
+    distribution = "" if topology_hints.is_wanted(service) else service["spec"].get("trafficDistribution", "")
+    near = NEAR.get(distribution, "")  # the annotation counts more
     if near == "forZones" and zone:
         endpoint["hints"] = {"forZones": [{"name": zone}]}
     elif near == "forNodes" and spec.get("nodeName"):
@@ -222,4 +243,14 @@ def _labels(service: Object) -> dict[str, str]:
     return {**labels, SERVICE_NAME: service["metadata"]["name"], MANAGED_BY: NAME}
 
 
-CONTROLLER = Controller("endpointslice-controller", {SERVICES: itself, "pods": of_pod, SLICES: _of_slice}, _decide)
+def _of_node(view: View, _: Object) -> Iterable[Key]:
+    """The CPUs and the zone of a node concern the Services with hints by zone."""
+    return view.hinted()
+
+
+CONTROLLER = Controller(
+    "endpointslice-controller",
+    {SERVICES: itself, "pods": of_pod, SLICES: _of_slice, "nodes": _of_node},
+    _decide,
+    matters={"nodes": topology_hints.what_matters},
+)

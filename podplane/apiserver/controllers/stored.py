@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import TypeVar
 
+from podplane.apiserver.controllers import topology_hints
 from podplane.apiserver.controllers.load_balancers import LoadBalancers
 from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.controllers.pods import ENDED, condition_of
@@ -45,6 +46,7 @@ class StoredView:
         self._shunning: set[Key] = set()
         self._unschedulable: set[Key] = set()
         self._usage = Usage()
+        self._hinted: set[Key] = set()
         self._load_balancers = LoadBalancers()
         for resource in store.resources():
             for stored in store.all(resource):
@@ -103,6 +105,10 @@ class StoredView:
         """The pods that no node was found for."""
         return self._unschedulable
 
+    def hinted(self) -> Iterable[Key]:
+        """The Services that ask for hints by zone."""
+        return sorted(self._hinted)
+
     def usage(self, node: str) -> NodeUsage:
         """What the pods of a node use."""
         return self._usage.of(node)
@@ -138,6 +144,8 @@ class StoredView:
         if (pair := indexed_label(resource, object_)) is not None:
             _change(self._selecting, (resource, object_["metadata"]["namespace"], pair), key_of(object_), add=add)
         self._load_balancers.observe(resource, object_, add=add)
+        if resource == SERVICES and topology_hints.is_wanted(object_):
+            (self._hinted.add if add else self._hinted.discard)(key_of(object_))
         if resource == "pods":
             self._usage.observe(None if add else object_, object_ if add else None)
             if object_["spec"].get("nodeName") and terms_of_anti_affinity(object_):
