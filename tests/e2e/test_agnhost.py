@@ -129,3 +129,24 @@ def test_redirects_of_probes(kubectl: Kubectl) -> None:
         if "HTTP probe failed with statuscode: 500" in events(kubectl, "here"):
             return
     raise AssertionError(events(kubectl, "here"))
+
+
+def test_programs_that_ask_the_api(kubectl: Kubectl) -> None:
+    kubectl("create", "-f", "-", stdin=json.dumps(pod("client", "inclusterclient", "--poll-interval=1")))
+    peer = pod("peer", "nettest", "--peers=1", "--service=peers")
+    peer["metadata"]["labels"] = {"app": "peers"}
+    kubectl("create", "-f", "-", stdin=json.dumps(peer))
+    kubectl("wait", "--for=condition=Ready", "--timeout=20s", "pod/client", "pod/peer")
+    kubectl("expose", "pod", "peer", "--name=peers", "--port=80", "--target-port=8080")
+    script = 'for i in $(seq 40); do [ "$(curl -s localhost:8080/status)" = pass ] && exit 0; sleep 0.5; done; exit 1'
+    kubectl("exec", "peer", "--", "sh", "-c", script)
+    said = kubectl("logs", "client")
+    assert "authz_header=" in said
+    assert "status=failed" not in said
+
+
+def test_the_image_has_a_certificate_for_tls(kubectl: Kubectl) -> None:
+    env = [{"name": "SERVE_TLS_PORT_443", "value": "over TLS"}]
+    kubectl("create", "-f", "-", stdin=json.dumps(pod("tls", "porter", env=env)))
+    kubectl("wait", "--for=condition=Ready", "--timeout=20s", "pod/tls")
+    assert kubectl("exec", "tls", "--", "curl", "-s", "--cacert", "/localhost.crt", "https://localhost/") == "over TLS"

@@ -14,9 +14,16 @@ from podplane.runtime.agnhost import (
     connect,
     flags,
     grpc_health_checking,
+    guestbook,
     hostname,
+    in_cluster,
     liveness,
+    logs_generator,
+    mounttest,
+    net,
     netexec,
+    no_snat,
+    port_forward_tester,
     porter,
     resolver,
     simple,
@@ -31,9 +38,22 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "entrypoint-tester": Subcommand(simple.entrypoint_tester, "Print the whole command", arguments=None),
     "etc-hosts": Subcommand(resolver.hosts, "Print the hosts file"),
     "grpc-health-checking": Subcommand(grpc_health_checking.run, "Serve grpc.health.v1.Health", grpc_health_checking.FLAGS),
+    "guestbook": Subcommand(guestbook.run, "Keep words, with replicas, and a frontend that asks for them", guestbook.FLAGS),
+    "inclusterclient": Subcommand(
+        in_cluster.run_client, "Ask the API server's /healthz again and again", in_cluster.CLIENT_FLAGS
+    ),
     "liveness": Subcommand(liveness.run, "Serve /healthz, which is well for 10 seconds"),
+    "logs-generator": Subcommand(
+        logs_generator.run, "Write lines of a log evenly", logs_generator.FLAGS, short=logs_generator.SHORT
+    ),
+    "mounttest": Subcommand(mounttest.run, "Make files, and say what files are", mounttest.FLAGS),
+    "net": Subcommand(net.run, "Hold connections in a state, or serve that over HTTP", net.FLAGS),
     "netexec": Subcommand(netexec.run, "Answer and ask over HTTP, UDP and SCTP", netexec.FLAGS),
+    "nettest": Subcommand(in_cluster.run_nettest, "Reach all endpoints of a Service", in_cluster.NETTEST_FLAGS),
+    "no-snat-test": Subcommand(no_snat.run, "Say whether other pods see this pod's own address", no_snat.FLAGS),
+    "no-snat-test-proxy": Subcommand(no_snat.run_proxy, "Ask a no-snat-test for others", no_snat.PROXY_FLAGS),
     "pause": Subcommand(simple.pause, "Wait to be ended"),
+    "port-forward-tester": Subcommand(port_forward_tester.run, "Send chunks on one connection"),
     "porter": Subcommand(porter.run, "Serve what SERVE_PORT_<port>=<text> in the environment says", porter.FLAGS),
     "serve-hostname": Subcommand(hostname.run, "Serve the host's name", hostname.FLAGS),
     "tcp-reset": Subcommand(simple.tcp_reset, "Reset TCP connections", simple.RESET_FLAGS),
@@ -62,7 +82,11 @@ def _run(name: str, argv: list[str], environment: Mapping[str, str], ready: Read
         say(_help(name))
         return 0
     try:
-        found = flags.Flags({}) if subcommand.arguments is None else flags.parse(words, subcommand.flags, subcommand.arguments)
+        found = (
+            flags.Flags({})
+            if subcommand.arguments is None
+            else flags.parse(words, subcommand.flags, subcommand.arguments, subcommand.short)
+        )
         return subcommand.run(Context(found, tuple(argv), environment, ready))
     except (flags.UsageError, CannotServe) as error:
         complain(f"agnhost {name}: {error}")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from podplane.kernel.zygote import Ready
 from podplane.runtime.agnhost.flags import Flags, UsageError, Value
-from podplane.runtime.loop import Loop
-from podplane.runtime.serving import Servers, Wrap, ignore_broken_pipes, log
+from podplane.runtime.http_server import Response
+from podplane.runtime.loop import MAX_JOBS, Loop, forked
+from podplane.runtime.serving import Exchange, Servers, Wrap, ignore_broken_pipes, log
 from podplane.runtime.sockets import listener
 
+BUSY = Response(b"too many commands run at once: try again\n", 503)
 KILLED_BY_TERM = 2
 """The exit code of a Go program as process 1 that doesn't handle SIGTERM: the kernel doesn't end it, its runtime does."""
 
@@ -30,12 +34,14 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Subcommand:
-    """One subcommand: what it does, its flags with their defaults, and how many other words it takes (None: whatever comes)."""
+    """One subcommand: what it does, its flags with their defaults, how many other words it takes (None: whatever comes), and letters
+    that stand for flags."""
 
     run: Callable[[Context], int]
     about: str
     flags: Mapping[str, Value] = field(default_factory=dict)
     arguments: int | None = 0
+    short: Mapping[str, str] = field(default_factory=dict)
 
 
 class CannotServe(Exception):
@@ -80,6 +86,52 @@ def prepared() -> tuple[Loop, Servers]:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.on_signal(number, lambda: loop.stop(KILLED_BY_TERM))
     return loop, Servers(loop)
+
+
+def in_fork(loop: Loop, exchange: Exchange, work: Callable[[], Response]) -> Response | None:
+    """Answer with what `work`, which waits, finds in a fork; its content type is that of text."""
+
+    def said() -> bytes:
+        response = work()
+        return f"{response.status} ".encode() + response.body
+
+    def done(output: bytes, status: int) -> None:
+        if status:
+            exchange.answer(Response(b"the answers are too many, or too long: ask for less\n", 500))
+        else:
+            code, _, body = output.partition(b" ")
+            exchange.answer(Response(body, int(code)))
+
+    return None if loop.job(forked(said), done) else BUSY
+
+
+def in_thread(loop: Loop, exchange: Exchange, work: Callable[[], Response]) -> Response | None:
+    """Answer with what `work`, which waits, finds in a thread: what it leaves open stays open."""
+    import threading  # which nobody has who needs none
+
+    if threading.active_count() > MAX_JOBS:
+        return BUSY
+
+    def answer() -> None:
+        response = work()
+        loop.call(lambda: exchange.answer(response))
+
+    threading.Thread(target=answer, daemon=True).start()
+    return None
+
+
+def klog(text: str, level: str = "I") -> None:
+    """One line on standard error, as Kubernetes' components write them."""
+    now = time.time()
+    head = f"{level}{time.strftime('%m%d %H:%M:%S', time.localtime(now))}.{int(now % 1 * 10**6):06} {os.getpid():7} agnhost:1]"
+    complain(f"{head} {text}")
+
+
+def quoted(text: str) -> str:
+    """The text in quotes, as Go has it."""
+    import json
+
+    return json.dumps(text, ensure_ascii=False)
 
 
 def say(text: str) -> None:

@@ -7,8 +7,9 @@ import socket
 from collections.abc import Mapping
 
 from podplane.runtime.agnhost.common import Context, complain
-from podplane.runtime.agnhost.dial import Endpoint, reason, resolve
+from podplane.runtime.agnhost.dial import Endpoint, resolve
 from podplane.runtime.agnhost.flags import Value
+from podplane.runtime.agnhost.reasons import reason
 
 FLAGS: Mapping[str, Value] = {"timeout": 0.0, "protocol": "tcp", "udp-data": "hostname", "sctp-data": "hostname"}
 ANSWER_BYTES = 1024

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from podplane.runtime.http_server import Request, as_json
+from podplane.runtime.agnhost.reasons import reason
+from podplane.runtime.http_server import Request, Response, as_json
 
 SECONDS = 5.0
 """How long one try may take."""
@@ -45,12 +46,12 @@ class Call:
             raise ValueError(f"unsupported protocol {json.dumps(protocol)}: it is one of {', '.join(DIALERS)}")
         return cls(request.parameter("host"), request.parameter("port"), request.parameter("request"), protocol, int(tries))
 
-    def result(self) -> bytes:
-        """The status of the answer and the answer: JSON, with what came back and what went wrong."""
+    def result(self) -> Response:
+        """JSON, with what came back and what went wrong."""
         try:
             endpoint = resolve(self.host, self.port)
         except ValueError as error:
-            return f"400 host and/or port param are invalid: {error}\n".encode()
+            return Response(f"host and/or port param are invalid: {error}\n".encode(), 400)
         found: dict[str, list[str]] = {}
         for _ in range(self.tries):
             try:
@@ -58,7 +59,7 @@ class Call:
                 found.setdefault("responses", []).append(text)
             except OSError as error:
                 found.setdefault("errors", []).append(f"{self.protocol} {self.host}:{self.port}: {reason(error)}")
-        return b"200 " + as_json(found)
+        return Response(as_json(found))
 
 
 def resolve(host: str, port: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> Endpoint:
@@ -71,11 +72,6 @@ def resolve(host: str, port: str, kind: socket.SocketKind = socket.SOCK_STREAM) 
         raise ValueError(f"lookup {host}: {getattr(error, 'strerror', None) or error}") from None
     family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # IPv4 first, as Go
     return family, (str(address[0]), int(address[1]))
-
-
-def reason(error: OSError) -> str:
-    """Why it failed, in one line."""
-    return "timed out" if isinstance(error, TimeoutError) else (error.strerror or str(error)).lower()
 
 
 def _http(call: Call, endpoint: Endpoint) -> bytes:

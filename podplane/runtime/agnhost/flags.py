@@ -47,11 +47,14 @@ class Flags:
         return str(self.values[name])
 
 
-def parse(words: Sequence[str], defaults: Mapping[str, Value], arguments: int = 0) -> Flags:
-    """What the words say; a flag's default tells its type (a float is a duration). UsageError when they say something else."""
+def parse(
+    words: Sequence[str], defaults: Mapping[str, Value], arguments: int = 0, short: Mapping[str, str] | None = None
+) -> Flags:
+    """What the words say; a flag's default tells its type (a float is a duration), `short` has letters for some of them (-n 1, -n1,
+    -n=1). UsageError when they say something else."""
     values, rest, left = dict(defaults), [], list(words)
     while left:
-        word = left.pop(0)
+        word = _long(left.pop(0), short or {})
         if word == "--":
             rest += left
             break
@@ -68,6 +71,15 @@ def parse(words: Sequence[str], defaults: Mapping[str, Value], arguments: int = 
     if len(rest) != arguments:
         raise UsageError(f"{len(rest)} arguments ({' '.join(rest)}), it takes {arguments}")
     return Flags(values, tuple(rest))
+
+
+def _long(word: str, short: Mapping[str, str]) -> str:
+    """A flag of one letter by its name."""
+    name = short.get(word[1:2]) if word.startswith("-") else None
+    if name is None:
+        return word
+    value = word[2:].removeprefix("=")
+    return f"--{name}={value}" if word[2:] else f"--{name}"
 
 
 def _following(flag: str, left: list[str]) -> str:

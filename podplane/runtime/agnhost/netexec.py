@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 
 from podplane.runtime import durations
 from podplane.runtime.agnhost import dial
-from podplane.runtime.agnhost.common import CannotServe, Context, complain, opened, prepared, tls
+from podplane.runtime.agnhost.common import BUSY, CannotServe, Context, complain, in_fork, opened, prepared, tls
 from podplane.runtime.agnhost.flags import UsageError, Value
 from podplane.runtime.http_server import Request, Response, as_json, redirect
-from podplane.runtime.loop import Loop, forked, shell
+from podplane.runtime.loop import Loop, shell
 from podplane.runtime.serving import Address, Exchange, Http, Message, Servers, log
 from podplane.runtime.sockets import written
 
@@ -31,7 +31,6 @@ FLAGS: Mapping[str, Value] = {
 OFF = -1
 """As a port: no such server."""
 MAX_EXIT_CODE = 127
-BUSY = Response(b"too many commands run at once: try again\n", 503)
 
 
 def run(context: Context) -> int:
@@ -187,14 +186,7 @@ class Netexec:
         except ValueError as error:
             return Response(f"{error}\n".encode(), 400)
 
-        def done(said: bytes, status: int) -> None:
-            if status:
-                exchange.answer(Response(b"the answers are too many, or too long: ask for less\n", 500))
-            else:
-                code, _, body = said.partition(b" ")
-                exchange.answer(Response(body, int(code)))
-
-        return None if self._loop.job(forked(call.result), done) else BUSY
+        return in_fork(self._loop, exchange, call.result)
 
 
 def _now(_: Exchange) -> Response:
