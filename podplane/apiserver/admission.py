@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from podplane.apiserver import pod_admission, service_changes, service_ips
+from podplane.apiserver.deletion import KUBERNETES
 from podplane.apiserver.kinds.custom import accept
 from podplane.apiserver.kinds.networking import CLASS_ANNOTATION
 from podplane.apiserver.kinds.resource import Resource
@@ -47,7 +48,8 @@ class Admission:
             case "ingresses.networking.k8s.io":
                 self._choose_class(object_)
             case "namespaces":
-                object_.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
+                finalizers = object_.setdefault("spec", {}).get("finalizers", [])
+                object_["spec"]["finalizers"] = [*finalizers, *(one for one in (KUBERNETES,) if one not in finalizers)]
                 object_["status"] = {"phase": "Active"}
         self.update(resource, object_, None)
 
@@ -78,13 +80,20 @@ class Admission:
         if resource.id == "nodes" and new is None and old is not None:
             self.abandon(resource, old)
 
-    def check_namespace(self, name: str) -> None:
-        """Problem unless things can be created in this namespace."""
+    def check_namespace(self, resource: Resource, name: str, object_name: str) -> None:
+        """Problem unless an object of this name can be created in this namespace."""
         namespace = self._store.get("namespaces", ("", name))
         if namespace is None:
             raise Problem("NotFound", f'namespaces "{name}" not found: create it first')
         if "deletionTimestamp" in namespace.object["metadata"]:
-            raise Problem("Forbidden", f"unable to create new content in namespace {name} because it is being terminated")
+            why = f"unable to create new content in namespace {name} because it is being terminated"
+            cause = {
+                "reason": "NamespaceTerminating",
+                "message": f"namespace {name} is being terminated",
+                "field": "metadata.namespace",
+            }
+            details = {"name": object_name, "group": resource.group, "kind": resource.plural, "causes": [cause]}
+            raise Problem("Forbidden", f'{resource.id} "{object_name}" is forbidden: {why}', details)
 
     # Nodes.
 

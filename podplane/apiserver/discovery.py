@@ -23,6 +23,8 @@ def subresources(row: Resource) -> list[tuple[str, str, str, str, tuple[str, ...
         found.append(("scale", "autoscaling", "v1", "Scale", ("get", "patch", "update")))
     if row.id in ("nodes", "pods", "services"):
         found.append(("proxy", "", "v1", f"{row.kind}ProxyOptions", ("create", "delete", "get", "patch", "update")))
+    if row.id == "namespaces":
+        found.append(("finalize", "", "v1", "Namespace", ("update",)))
     if row.id == "pods":
         found.append(("binding", "", "v1", "Binding", ("create",)))
         found.append(("eviction", "policy", "v1", "Eviction", ("create",)))

@@ -235,6 +235,8 @@ class ApiServer:
                 return portforward.forward(self._reader.stored(target).object, self.streams, request)
             case "GET", "pods", "log":
                 return logs.read(self._reader.stored(target).object, self.streams, request, self._now())
+            case "PUT", "namespaces", "finalize":
+                return self._stored(200, target, request, self._writer.update(target, request, options), options)
             case "POST", "pods", "binding":
                 self._writer.bind(target, decoding.body(request), options)
             case "POST", "pods", "eviction":

@@ -13,7 +13,7 @@ import msgspec
 from podplane.apiserver import decoding
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.decoding import Options
-from podplane.apiserver.deletion import Deleter, Wish, rfc3339
+from podplane.apiserver.deletion import NAMESPACES, Deleter, Wish, rfc3339
 from podplane.apiserver.kinds import ephemeral, names, pods
 from podplane.apiserver.kinds.resource import Object, Resource, Scale, admit, at, check_name
 from podplane.apiserver.kinds.table import row
@@ -45,6 +45,7 @@ ORPHANING = (
     "set propagationPolicy=Orphan to suppress this warning"
 )
 """Of a deletion that does not say what becomes of dependents, where the kind lets go of them (batch/job/storage)."""
+FINALIZE = "finalize"
 EPHEMERAL = "ephemeralcontainers"
 DEBUGGED = row("", "io.k8s.api.core.v1.Pod", "pods", prepare=pods.complete_pod, check=ephemeral.check_change)
 """A pod whose ephemeral containers change."""
@@ -95,7 +96,7 @@ class Writer:
         if resource.storage:
             object_["apiVersion"] = resource.storage
         if resource.namespaced:
-            self._admission.check_namespace(target.namespace)
+            self._admission.check_namespace(resource, target.namespace, name)
         admit(resource, object_, None)
         self._admission.create(resource, object_)
         stored: Stored | None = None
@@ -177,6 +178,8 @@ class Writer:
             return ephemeral.with_containers_of(old, new)
         kept = {field: old["metadata"][field] for field in SERVER_FIELDS if field in old["metadata"]}
         new["metadata"] = {**{k: v for k, v in new["metadata"].items() if k not in SERVER_FIELDS}, **kept}
+        if target.resource.id == NAMESPACES and target.subresource != FINALIZE:
+            new["spec"] = old.get("spec", {})  # finalizers, which have a subresource of their own
         if target.resource.has_status:
             new.pop("status", None)
             if "status" in old:

@@ -49,6 +49,9 @@ class View(Protocol):
     def orphans(self, resource: str, namespace: str) -> list[Object]:
         """The pods, ReplicaSets or ControllerRevisions of a namespace that have no controller, by name."""
 
+    def contents(self, namespace: str) -> Iterable[tuple[str, Object]]:
+        """All that is in a namespace: (resource, object)."""
+
     def labelled(self, namespace: str, selector: Mapping[str, str]) -> list[Object]:
         """The pods of a namespace that have all these labels, by name; none for an empty selector."""
 

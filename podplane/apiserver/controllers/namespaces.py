@@ -1,11 +1,14 @@
-"""What every namespace gets: a ServiceAccount `default`, and the authority that signed the API server's certificate."""
+"""What every namespace gets: a ServiceAccount `default`, and the authority that signed the API server's certificate; and what one that
+is being deleted says of what remains in it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
-from podplane.apiserver.controllers.decision import Action, Concerns, Controller, Create, Patch, View
+from podplane.apiserver.controllers.decision import Action, Again, Concerns, Controller, Create, Patch, View
 from podplane.apiserver.controllers.objects import Key, Object, key_of
+from podplane.apiserver.controllers.pods import condition_of, rfc3339
 
 SERVICE_ACCOUNT, ROOT_CA = "default", "kube-root-ca.crt"
 ANNOTATION = {
@@ -59,3 +62,55 @@ def root_ca(authority: str) -> Controller:
             yield Patch("configmaps", there, {"data": {**stale, **data}})
 
     return Controller("root-ca-cert-publisher", {"namespaces": _itself, "configmaps": _its_namespace(ROOT_CA)}, decide)
+
+
+# What remains of one that is being deleted.
+
+LOOK_AGAIN_SECONDS = 2.0
+REMOVED = ("ContentRemoved", "All content successfully removed")
+FINE = {
+    "NamespaceDeletionDiscoveryFailure": ("ResourcesDiscovered", "All resources successfully discovered"),
+    "NamespaceDeletionGroupVersionParsingFailure": ("ParsedGroupVersions", "All legacy kube types successfully parsed"),
+    "NamespaceDeletionContentFailure": ("ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
+    "NamespaceContentRemaining": REMOVED,
+    "NamespaceFinalizersRemaining": REMOVED,
+}
+"""The conditions of a namespace that is being deleted, and what each says while it is False (namespace/deletion)."""
+
+
+def _tell(view: View, key: Key) -> Iterable[Action]:
+    namespace = view.get("namespaces", key)
+    if namespace is None or "deletionTimestamp" not in namespace["metadata"]:
+        return
+    said = {name: ("False", *fine) for name, fine in FINE.items()} | _remaining(view, key[1])
+    conditions = []
+    for name, (status, reason, message) in said.items():
+        old = condition_of(namespace, name)
+        since = old["lastTransitionTime"] if old is not None and old["status"] == status else rfc3339(view.now)
+        own = {"type": name, "status": status, "reason": reason, "message": message, "lastTransitionTime": since}
+        conditions.append(own)
+    others = [one for one in namespace["status"].get("conditions", ()) if one["type"] not in FINE]
+    if namespace["status"].get("conditions", []) != [*others, *conditions]:
+        yield Patch("namespaces", namespace, {"status": {"conditions": [*others, *conditions]}}, "status")
+    yield Again(LOOK_AGAIN_SECONDS)
+
+
+def _remaining(view: View, name: str) -> dict[str, tuple[str, str, str]]:
+    """What is still there, by resource, and what holds it, by finalizer."""
+    resources: Counter[str] = Counter()
+    finalizers: Counter[str] = Counter()
+    for resource, object_ in view.contents(name):
+        resources[resource if "." in resource else f"{resource}."] += 1
+        finalizers.update(object_["metadata"].get("finalizers", ()))
+    found = {}
+    if resources:
+        text = ", ".join(f"{one} has {count} resource instances" for one, count in sorted(resources.items()))
+        found["NamespaceContentRemaining"] = ("True", "SomeResourcesRemain", f"Some resources are remaining: {text}")
+    if finalizers:
+        text = ", ".join(f"{one} in {count} resource instances" for one, count in sorted(finalizers.items()))
+        held = f"Some content in the namespace has finalizers remaining: {text}"
+        found["NamespaceFinalizersRemaining"] = ("True", "SomeFinalizersRemain", held)
+    return found
+
+
+CONDITIONS = Controller("namespace-controller", {"namespaces": _itself}, _tell)

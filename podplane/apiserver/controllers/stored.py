@@ -92,6 +92,12 @@ class StoredView:
         """The objects of a namespace that have no controller, of the resources that are adopted."""
         return self._these(resource, self._orphans.get((resource, namespace), ()))
 
+    def contents(self, namespace: str) -> Iterator[tuple[str, Object]]:
+        """All that is in a namespace: (resource, object)."""
+        for resource in self._store.resources():
+            for _, stored in self._store.snapshot(resource, namespace):
+                yield resource, stored.object
+
     def labelled(self, namespace: str, selector: Mapping[str, str]) -> list[Object]:
         """The pods of a namespace that have all these labels, by name."""
         sets = sorted((self._labelled.get((namespace, *pair), NONE) for pair in selector.items()), key=len)

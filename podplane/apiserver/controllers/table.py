@@ -34,6 +34,7 @@ def controllers(authority: str, machines: Collection[str] = (), published: Publi
         *((kubernetes_service.controller(published),) if published is not None else ()),
         namespaces.service_accounts(),
         namespaces.root_ca(authority),
+        namespaces.CONDITIONS,
         scheduler.CONTROLLER,
         node_lifecycle.CONTROLLER,
         taint_eviction.CONTROLLER,

@@ -18,6 +18,11 @@ MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 MAX_DATA_BYTES = 1024 * 1024
 
 
+def check_namespace(namespace: Object, old: Object | None) -> Iterator[Cause]:
+    """Namespace: its finalizers (ValidateNamespace)."""
+    yield from names.check_finalizers(namespace.get("spec", {}).get("finalizers", ()), "spec.finalizers")
+
+
 def check_node(node: Object, old: Object | None) -> Iterator[Cause]:
     """Node: blocks are networks, addresses are addresses."""
     mac = node["metadata"].get("annotations", {}).get(UNDERLAY_MAC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from podplane.apiserver.problems import Cause
@@ -50,8 +50,8 @@ def SEGMENT(name: str) -> str:  # a rule like those above
     return "must not be . or .., nor contain / or %" if name in (".", "..") or "/" in name or "%" in name else ""
 
 
-def check_metadata(metadata: Object) -> Iterator[Cause]:
-    """Labels, annotations, finalizers, owners."""
+def check_metadata(metadata: Object, *, any_finalizers: bool = False) -> Iterator[Cause]:
+    """Labels, annotations, finalizers, owners; finalizers of custom resources, and of their definitions, may be any qualified names."""
     yield from check_labels(metadata.get("labels", {}), "metadata.labels")
     size = 0
     for key, value in metadata.get("annotations", {}).items():
@@ -62,9 +62,7 @@ def check_metadata(metadata: Object) -> Iterator[Cause]:
         yield Cause(
             "metadata.annotations", "FieldValueTooLong", f"Too long: may not be more than {MAX_ANNOTATIONS_BYTES} bytes"
         )
-    for i, finalizer in enumerate(metadata.get("finalizers", ())):
-        if not QUALIFIED_PATTERN.fullmatch(finalizer):
-            yield Cause.invalid(f"metadata.finalizers[{i}]", finalizer, NAME_PART)
+    yield from check_finalizers(metadata.get("finalizers", ()), "metadata.finalizers", any_finalizers=any_finalizers)
     controllers = 0
     for i, owner in enumerate(metadata.get("ownerReferences", ())):
         for field in ("apiVersion", "kind", "name", "uid"):
@@ -79,6 +77,19 @@ NAME_PART = (
     "must be a name of at most 63 letters, digits, '-', '_' and '.', that begins and ends with a letter or digit, "
     "with an optional DNS subdomain prefix and '/'"
 )
+
+
+STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
+
+
+def check_finalizers(finalizers: Iterable[str], path: str, *, any_finalizers: bool = False) -> Iterator[Cause]:
+    """Finalizers: of the built-in kinds, one that is not Kubernetes' own says whose it is (core, validateKubeFinalizerName)."""
+    for i, finalizer in enumerate(finalizers):
+        if not QUALIFIED_PATTERN.fullmatch(finalizer):
+            yield Cause.invalid(f"{path}[{i}]", finalizer, NAME_PART)
+        elif not any_finalizers and "/" not in finalizer and finalizer not in STANDARD_FINALIZERS:
+            why = "name is neither a standard finalizer name nor is it fully qualified"
+            yield Cause.invalid(f"{path}[{i}]", finalizer, why)
 
 
 def check_labels(labels: Object, path: str) -> Iterator[Cause]:

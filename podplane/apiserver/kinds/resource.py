@@ -122,7 +122,8 @@ class Resource:
 def admit(resource: Resource, object_: Object, old: Object | None) -> None:
     """Problem unless the object, whose types are right, makes sense; it is completed."""
     resource.prepare(object_)
-    causes = [*names.check_metadata(object_["metadata"]), *resource.check(object_, old)]
+    any_finalizers = resource.schema is not None or resource.group == "apiextensions.k8s.io"
+    causes = [*names.check_metadata(object_["metadata"], any_finalizers=any_finalizers), *resource.check(object_, old)]
     if old is not None:
         causes += _touched(resource, old, object_)
     if causes:

@@ -84,6 +84,7 @@ RESOURCES: tuple[Resource, ...] = (
         ("status.phase",),
         short_names=("ns",),
         columns=printing.NAMESPACES,
+        check=cluster.check_namespace,
         name_rule=names.LABEL,
         has_status=True,
     ),
