@@ -13,6 +13,8 @@ from podplane.apiserver.controllers.objects import Key, Object, key_of
 
 QUARANTINE_SECONDS = 40.0
 """So long a node may be away: it may register again."""
+PERIOD_SECONDS = 20.0
+"""So old a pod is at the least. Kubernetes collects once in this time: an owner that makes pods for a missing node makes one each time."""
 
 
 class PodCollector:
@@ -32,7 +34,8 @@ class PodCollector:
             self._missing.pop(name, None)
             return
         since = self._missing.setdefault(name, view.now)
-        left = QUARANTINE_SECONDS - (view.now - since).total_seconds()
+        made = datetime.datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+        left = max(QUARANTINE_SECONDS - (view.now - since).total_seconds(), PERIOD_SECONDS - (view.now - made).total_seconds())
         yield Again(left) if left > 0 else Delete("pods", pod, 0)
 
     def pods_of(self, view: View, node: Object) -> Iterable[Key]:
