@@ -12,8 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-import msgspec
-
 from podplane.agent.agent import Agent
 from podplane.agent.caches import Caches
 from podplane.agent.keys import Key
@@ -21,6 +19,18 @@ from podplane.agent.pause import Pause
 from podplane.kubeapi.client import Contact
 from podplane.kubeapi.supervise import TaskReport
 from podplane.loop_turns import TurnLoop
+from podplane.model.answers import (
+    ApiStatus,
+    AuditStatus,
+    BlockedKey,
+    CacheStatus,
+    NodeStatus,
+    ObjectCount,
+    RefusedObject,
+    Repair,
+    Summary,
+    TaskStatus,
+)
 from podplane.state.ledger import Refused, Status
 from podplane.state.value import Identity
 from podplane.state.words import in_words
@@ -31,110 +41,6 @@ STEP = 500
 """So many objects are counted between two looks at the clock."""
 Counts = Mapping[tuple[str, str], Counter[Status]]
 """(feature, kind of object) → how many of each status."""
-
-
-class ObjectCount(msgspec.Struct, frozen=True):
-    """Kernel objects of one kind that a feature asked for; `feature` is "" for those that are there still though nobody wants them."""
-
-    feature: str
-    kind: str
-    done: int
-    pending: int
-    refused: int
-
-
-class RefusedObject(msgspec.Struct, frozen=True):
-    """An object that the kernel refuses: what, the keys that want it, why, for how long, how often, and when it is tried again."""
-
-    object: str
-    wanted_by: list[str]
-    why: str
-    age: float
-    tries: int
-    next_try_in: float
-
-
-class BlockedKey(msgspec.Struct, frozen=True):
-    """A key that is not planned as its object asks for, and why."""
-
-    key: str
-    feature: str
-    why: str
-
-
-class AuditStatus(msgspec.Struct, frozen=True):
-    """Audits of one part of the kernel's state: how many, how long ago the last one ended and took, did it, or one with it,
-    find anything new?"""
-
-    part: str
-    count: int
-    age: float
-    took: float
-    found_deviation: bool
-
-
-class Repair(msgspec.Struct, frozen=True):
-    """What somebody else had changed and was repaired."""
-
-    age: float
-    what: str
-
-
-class TaskStatus(msgspec.Struct, frozen=True):
-    """A supervised task."""
-
-    name: str
-    is_running: bool
-    restarts: int
-    last_error: str
-
-
-class CacheStatus(msgspec.Struct, frozen=True):
-    """A cache of the process: how many objects, is it current, what went wrong since the start."""
-
-    resource: str
-    objects: int
-    is_synced: bool
-    failures: dict[str, int]
-
-
-class ApiStatus(msgspec.Struct, frozen=True):
-    """How the last request of this node to the API ended: was it answered, how long ago, and if not, why."""
-
-    is_reached: bool
-    age: float
-    error: str
-
-
-class Summary(msgspec.Struct, frozen=True):
-    """How much is wrong on a node."""
-
-    node: str
-    refused: int
-    blocked: int
-    restarts: int
-
-
-class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it; `longest_turn` is of the process's event loop, and None unless it is measured (`podplane.loop_turns`)."""
-
-    node: str
-    objects: list[ObjectCount]
-    refused: int
-    refused_objects: list[RefusedObject]
-    blocked: int
-    blocked_keys: list[BlockedKey]
-    dirty_keys: dict[str, int]
-    operations_applied: int
-    operations_refused: int
-    audits: list[AuditStatus]
-    repaired: dict[str, int]
-    last_repairs: list[Repair]
-    tasks: list[TaskStatus]
-    caches: list[CacheStatus]
-    api: ApiStatus | None
-    reconcile_age: float
-    longest_turn: float | None
 
 
 class Sources:
@@ -159,7 +65,9 @@ class Sources:
         """How much is wrong: quick, whatever there is."""
         agent = self.agent
         restarts = sum(task.restarts for task in self._tasks().values())
-        return Summary(agent.view.node_name, len(agent.ledger.refused), len(agent.planner.blocked), restarts)
+        contact = self._contact()
+        error = "" if contact is None or contact.is_reached else contact.error
+        return Summary(agent.view.node_name, len(agent.ledger.refused), len(agent.planner.blocked), restarts, error)
 
     async def status(self) -> NodeStatus:
         """The whole state. Its parts are of the moment when they were read."""

@@ -10,6 +10,7 @@ import click
 
 from podplane.cli.names import some
 from podplane.cli.options import connect, lab_name
+from podplane.cli.waiting import telling
 from podplane.lab.errors import LabError
 from podplane.lab.faults.table import BY_NAME, CLEAR, FAULTS, Fault, FaultError
 from podplane.lab.folder import Folder
@@ -81,7 +82,8 @@ def _ask(folder: Folder, client: Any, node: str, name: str, argument: str) -> st
         return messages.answer_to(request.id, found.get("annotations", {}))
 
     last: messages.Answer | None = None
-    for nodes in client.poll("nodes", "", lambda nodes: answer(nodes) is not None, WAIT_SECONDS):
+    tell = telling(lambda _: f"{node} to do so")
+    for nodes in client.poll("nodes", "", lambda nodes: answer(nodes) is not None, WAIT_SECONDS, tell):
         last = answer(nodes)
     if last is None:
         raise LabError(f"{node} did not answer within {WAIT_SECONDS:.0f} s: `{folder.command('status')}`")
@@ -98,9 +100,7 @@ def active_faults(folder: Folder, nodes: Iterable[Mapping[str, Any]]) -> list[st
     for node in nodes:
         name, annotations = node["metadata"]["name"], node["metadata"].get("annotations") or {}
         if active := messages.active_of(annotations):
-            lines.append(
-                f"{name}: {', '.join(one.fault for one in active)} (`{folder.command('fault', f'{name} --clear')}` undoes it)"
-            )
+            lines.append(f"{name}: {', '.join(one.fault for one in active)} (`{folder.undo_faults(name)}` undoes it)")
     return lines
 
 

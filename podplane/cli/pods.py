@@ -12,6 +12,7 @@ import click
 from podplane.cli import tables
 from podplane.cli.names import some
 from podplane.cli.options import connect, lab_name, namespace
+from podplane.cli.waiting import telling
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
 
@@ -78,7 +79,13 @@ def create_and_wait(client: Any, wanted: Sequence[dict[str, Any]], *, existing_o
     uids = {pod["metadata"]["uid"] for pod in created}
     found: list[dict[str, Any]] = []
     space = wanted[0]["metadata"]["namespace"] if wanted else "default"
-    for pods in client.poll("pods", space, lambda pods: _all_began(pods, uids), WAIT_SECONDS):
+
+    def waited_for(pods: list[dict[str, Any]]) -> str:
+        ours = [pod for pod in pods if pod["metadata"]["uid"] in uids and tables.pod_state(pod) == "Pending"]
+        why = next(filter(None, map(tables.trouble, ours)), "")
+        return f"{some([pod['metadata']['name'] for pod in ours])} to run" + (f": {why}" if why else "")
+
+    for pods in client.poll("pods", space, lambda pods: _all_began(pods, uids), WAIT_SECONDS, telling(waited_for)):
         found = [pod for pod in pods if pod["metadata"]["uid"] in uids]
     for pod in found:
         if tables.pod_state(pod) not in ("Running", "Completed"):
@@ -156,7 +163,14 @@ def delete(folder: Folder, namespace: str, resource: str, which: tuple[str, ...]
         client.delete("pods", namespace, pod["metadata"]["name"], grace=1 if now else None)
     uids = {pod["metadata"]["uid"] for pod in doomed}
     left = doomed
-    for pods in client.poll("pods", namespace, lambda ps: not uids & {p["metadata"]["uid"] for p in ps}, WAIT_SECONDS):
+
+    def are_gone(pods: list[dict[str, Any]]) -> bool:
+        return not uids & {pod["metadata"]["uid"] for pod in pods}
+
+    def waited_for(pods: list[dict[str, Any]]) -> str:
+        return f"{some([pod['metadata']['name'] for pod in pods if pod['metadata']['uid'] in uids])} to end"
+
+    for pods in client.poll("pods", namespace, are_gone, WAIT_SECONDS, telling(waited_for)):
         left = [pod for pod in pods if pod["metadata"]["uid"] in uids]
     gone = uids - {pod["metadata"]["uid"] for pod in left}
     for pod in doomed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,11 +22,18 @@ POLL_SECONDS = 0.02
 class HttpClient:
     """A blocking client with one user's credentials."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, seconds: float = TIMEOUT_SECONDS) -> None:
         self.access = access
-        self._connection = http.client.HTTPSConnection(
-            access.host, access.port, timeout=TIMEOUT_SECONDS, context=access.context()
-        )
+        self._connection = http.client.HTTPSConnection(access.host, access.port, timeout=seconds, context=access.context())
+
+    @contextlib.contextmanager
+    def another(self, seconds: float) -> Iterator[HttpClient]:
+        """A client of the same user with a connection of its own, which waits for an answer no longer than this."""
+        other = HttpClient(self.access, seconds)
+        try:
+            yield other
+        finally:
+            other.close()
 
     @property
     def token(self) -> str:
@@ -87,15 +95,21 @@ class HttpClient:
         self._whole(requests.delete(self.token, resource, namespace, name, grace=grace, uid=uid))
 
     def poll(
-        self, resource: str, namespace: str, done: Callable[[list[dict[str, Any]]], bool], seconds: float
+        self,
+        resource: str,
+        namespace: str,
+        done: Callable[[list[dict[str, Any]]], bool],
+        seconds: float,
+        tell: Callable[[list[dict[str, Any]]], None] = lambda _: None,
     ) -> Iterator[list[dict[str, Any]]]:
-        """Read the objects repeatedly, until `done` is true of them or `seconds` have passed."""
+        """Read the objects repeatedly, until `done` is true of them or `seconds` have passed; `tell` what is there while it is not."""
         end = time.monotonic() + seconds
         while True:
             objects = self.objects(resource, namespace)
             yield objects
             if done(objects) or time.monotonic() > end:
                 return
+            tell(objects)
             time.sleep(POLL_SECONDS)
 
 

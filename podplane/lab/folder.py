@@ -191,6 +191,10 @@ class Folder:
         words = ["podplane", verb, *(["--name", self.name] if self.name != DEFAULT_NAME else []), rest]
         return " ".join(filter(None, words))
 
+    def undo_faults(self, node: str) -> str:
+        """The command line that undoes the faults of a node."""
+        return self.command("fault", f"{node} --clear")
+
     def clear(self) -> None:
         """Remove what only a running lab needs; it must not run."""
         self._endpoint.unlink(missing_ok=True)

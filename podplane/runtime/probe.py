@@ -3,7 +3,7 @@
 It reads JSON lines on standard input and writes one JSON line for each on standard output:
 
     {"do": "serve", "name": N}       → {"port": P, "mtu": M, "ips": […]}   from now on a TCP server answers every connection
-                                        with its name and the source address that it saw
+                                        with its name and the source address that it saw; with "anywhere", at any free port
     {"do": "probe", "probes": […]}   → {"answers": […]}                    one answer a probe, in order; "seconds" says how
                                         long to wait for each
 
@@ -38,6 +38,8 @@ USUAL_PORT = 8079
 AT_ONCE = 16
 """Probes that one process has on their way at one time."""
 TIMEOUT_SECONDS = 2.0
+CUT_OFF_SHARE = 0.2
+"""Of the time, where none of the first probes was answered: nobody waits for hundreds one after another."""
 RESEND_SECONDS = 0.4
 """An ICMP or UDP probe is sent again as often as that: a first packet may be lost without anything being wrong."""
 ANSWER_BYTES = 4096
@@ -101,7 +103,8 @@ class Prober:
         for line in lines:
             command = json.loads(line)
             self._patience = command.get("seconds", TIMEOUT_SECONDS)
-            self._say(self._serve(command["name"]) if command["do"] == "serve" else self._probe_all(command["probes"]))
+            is_server = command["do"] == "serve"
+            self._say(self._serve(command) if is_server else self._probe_all(command["probes"]))
 
     def _say(self, answer: dict[str, Any]) -> None:
         data = json.dumps(answer).encode() + b"\n"
@@ -110,10 +113,10 @@ class Prober:
 
     # The server that others connect to.
 
-    def _serve(self, name: str) -> dict[str, Any]:
-        self.name = name
+    def _serve(self, command: dict[str, Any]) -> dict[str, Any]:
+        self.name = command["name"]
         try:
-            sock = listener(socket.SOCK_STREAM, USUAL_PORT)
+            sock = listener(socket.SOCK_STREAM, 0 if command.get("anywhere") else USUAL_PORT)
         except OSError:
             sock = listener(socket.SOCK_STREAM, 0)
         self._selector.register(sock, selectors.EVENT_READ, lambda: self._accept(sock))
@@ -141,7 +144,8 @@ class Prober:
         return {"answers": [self._answers[i] for i in range(len(probes))]}
 
     def _begin(self, number: int, probe: dict[str, Any]) -> None:
-        pending = Pending(probe, number, time.monotonic() + self._patience)
+        is_cut_off = len(self._answers) >= AT_ONCE and not any(answer["ok"] for answer in self._answers.values())
+        pending = Pending(probe, number, time.monotonic() + self._patience * (CUT_OFF_SHARE if is_cut_off else 1))
         self._pending[number] = pending
         try:
             if probe["protocol"] == "icmp":

@@ -4,42 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
-
+from podplane.model.answers import Description, Frontend, Traffic
 from podplane.services.feature import ServicesMemory
 from podplane.services.model import ServiceTable
 from podplane.state.conntrack import Connection
 from podplane.state.conntrack import Frontend as Key
-
-
-class Traffic(msgspec.Struct, gc=False):
-    """All tracked connections from one frontend to one endpoint; `service` has the frontend now ("": no Service has)."""
-
-    address: str
-    port: int
-    protocol: str
-    endpoint: str
-    endpoint_port: int
-    service: str = ""
-    connections: int = 0
-    packets: int = 0
-    bytes: int = 0
-
-
-class Frontend(msgspec.Struct, gc=False):
-    """An address and port that leads to a group of endpoints; with no group, connections are refused."""
-
-    address: str
-    port: int
-    protocol: str
-    group: str
-
-
-class Description(msgspec.Struct):
-    """One Service on one node: its frontends, and the endpoints of each group as `address port`."""
-
-    frontends: list[Frontend]
-    groups: dict[str, list[tuple[str, int]]]
 
 
 def traffic(connections: Iterable[Connection], memory: ServicesMemory) -> list[Traffic]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from podplane.cli.check import promises, report, served, services, sessions, users
-from podplane.cli.check.parties import NAMESPACE, Member, gathered
+from podplane.cli.check import promises, reach, report, served, services, sessions, users
+from podplane.cli.check.parties import NAMESPACE, Gathered, Member, gathered
 from podplane.cli.check.promises import Party, Probe, Verdict
 from podplane.cli.fault import active_faults
 from podplane.cli.options import connect, lab_name
@@ -19,7 +19,10 @@ from podplane.lab import preflight, spec, underlay
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
 
-START_SECONDS = 30.0
+START_SECONDS, STALLED_SECONDS = 30.0, 5.0
+"""For all probers to begin; while none of them does."""
+PROBE_SECONDS, AGAIN_SECONDS = 1.5, 1.2
+"""How long a probe waits for its answer: TCP sends its first packet again after 1 s."""
 SECONDS_A_PROBE = 0.3
 """How long an answer to many probes may take, at the very worst: nobody answers, and 16 wait at one time."""
 OUTSIDE_PORT = 8080
@@ -42,18 +45,22 @@ def check(folder: Folder, as_json: bool, everything: bool) -> None:
     ips = tuple(map(str, underlay.outside_ips(settings.plan())))
     outside = Party(underlay.OUTSIDE, "outside", "", ips, OUTSIDE_PORT)
     for line in active_faults(folder, client.objects("nodes")):
-        click.echo(f"A fault is active on {line}: this may take a minute.", err=True)
+        click.echo(f"A fault is active on {line}.", err=True)
     began = time.monotonic()
-    with folder.checking(), gathered(client) as (members, left_out), sessions.probers(client, members) as (found, refused):
-        result = examine(members, found, refused, outside, everything, client, served.site(client, settings))
-    result.left_out = [*(f"pod {name} (it does not run)" for name in left_out), *result.left_out]
+    with (
+        folder.checking(),
+        gathered(client, folder.undo_faults) as who,
+        sessions.probers(client, who.members) as (found, refused),
+    ):
+        result = examine(who, found, refused, outside, everything, client, served.site(client, settings))
+    result.left_out = [*(f"pod {name} (it does not run)" for name in who.left_out), *result.left_out]
     result.seconds = time.monotonic() - began
     click.echo(report.as_json(result) if as_json else report.as_text(result, sys.stdout.isatty()))
     sys.exit(0 if result.ok else 1)
 
 
 def examine(
-    members: Sequence[Member],
+    who: Gathered,
     found: Mapping[str, sessions.Prober],
     refused: Mapping[str, str],
     outside: Party | None,
@@ -62,46 +69,76 @@ def examine(
     site: users.Site,
 ) -> report.Result:
     """Let the members' servers start, probe from each to the others, and judge the answers."""
-    serving = sessions.ask_all(found, {n: {"do": "serve", "name": n} for n in found}, START_SECONDS)
+    members = who.members
+    # The containers of a pod share its ports: the usual one is for the first, which speaks for the pod.
+    wishes = {m.name: {"do": "serve", "name": m.name, "anywhere": m.kind == "container"} for m in members if m.name in found}
+    serving = sessions.ask_all(found, wishes, START_SECONDS, STALLED_SECONDS)
     parties = {m.name: _party(m, serving[m.name]) for m in members if m.name in serving}
     pods = [p for p in parties.values() if p.kind == "pod"]
     count = sum(m.kind == "pod" and m.namespace != NAMESPACE for m in members)
     everything = everything or count <= promises.EVERY_PAIR_UP_TO
+    node_of = {party.name: party.node for party in parties.values()} | {underlay.OUTSIDE: underlay.OUTSIDE}
     probes = promises.plan(pods, [p for p in parties.values() if p.kind == "node"], outside, everything)
-    probes += _localhost(members, parties)
+    probes = [*reach.thinned(probes, node_of, who.unreached), *_localhost(members, parties)]
     answers = _probe(found, probes)
+    cut_off = reach.cut_off(probes, answers)
+
+    def touches(probe: Probe) -> bool:
+        return not {node_of[probe.source], node_of.get(probe.target)}.isdisjoint(who.unreached)
+
     again = [probe for probe in probes if promises.judge(probe, answers.get(probe))]
-    answers.update(_probe(found, again))  # once more, and alone: a busy machine is no broken promise
+    again = [probe for probe in again if not ({probe.source, probe.target} & cut_off or touches(probe))]
+    answers.update(_probe(found, again, AGAIN_SECONDS))  # once more, and alone: a busy machine is no broken promise
     lost = {m.name: refused.get(m.name) or found[m.name].failure or "no answer" for m in members if m.name not in parties}
-    verdicts = _verdicts(probes, answers, lost, pods, {name: tuple(a["ips"]) for name, a in serving.items()})
-    more = _examine_services(client, found, pods, parties, site)
+    verdicts = _verdicts(probes, answers, {**who.lost, **lost}, pods, {name: tuple(a["ips"]) for name, a in serving.items()})
+    able = {name: p for name, p in parties.items() if name not in cut_off and p.node not in who.silent}
+    more = _examine_services(client, found, able, site.without(who.silent))
+    excluded = {
+        **who.silent,
+        **{n: "nothing reaches it" for n in cut_off & parties.keys() if parties[n].node not in who.silent},
+    }
+    _add(more.verdicts, services.SERVICES, (f"{name} was not asked: {why}" for name, why in excluded.items()))
     return report.Result([*verdicts, *more.verdicts], pods, [*probes, *more.probes], {**answers, **more.answers}, more.left_out)
 
 
 def _examine_services(
-    client: Any, found: Mapping[str, sessions.Prober], pods: Sequence[Party], parties: Mapping[str, Party], site: users.Site
+    client: Any, found: Mapping[str, sessions.Prober], parties: Mapping[str, Party], site: users.Site
 ) -> report.Result:
-    """Services of the check's own, and the users'."""
-    nodes = [p for p in parties.values() if p.kind == "node"]
+    """Services of the check's own, and the users', by parties that reach each other."""
+    pods, nodes = ([p for p in parties.values() if p.kind == kind] for kind in ("pod", "node"))
     endpoints, outside = services.endpoints_of(pods), parties.get(underlay.OUTSIDE)
     if not endpoints or not nodes:
-        return report.Result([], [], [], {})
-    own = served.made(client, endpoints, {node.node: site.node_ips.get(node.node, ()) for node in nodes})
+        return report.Result([Verdict(promise) for promise in services.PROMISES], [], [], {})
+    made = served.made(client, endpoints, {node.node: site.node_ips.get(node.node, ()) for node in nodes})
+    nodes, pods = ([p for p in able if p.node not in made.late] for able in (nodes, pods))
+    site = site.without(made.late)
     ways = served.users(client, site)
-    open_ways = users.listening(ways, _probe(found, users.direct(ways, nodes)))
-    probes = services.plan(own, pods, nodes, outside)
+    ends = _probe(found, users.direct(ways, nodes))
+    open_ways = users.listening(ways, ends)
+    probes = services.plan(made.own, pods, nodes, outside) if pods and nodes else []
     theirs = users.plan(open_ways, pods, nodes, outside)
     answers = _probe(found, [*probes, *theirs])
     again = [probe for probe in (*probes, *theirs) if services.judge_probe(probe, answers.get(probe))]
-    answers.update(_probe(found, again))
-    deaf = {way.vip.service for way in set(ways) - set(open_ways)}
-    left_out = [f"Service {name} (nobody listens at an endpoint)" for name in sorted(deaf)]
+    answers.update(_probe(found, again, AGAIN_SECONDS))
+    left_out = users.deaf(ways, ends)
     if any(services.judge_probe(probe, answers.get(probe)) for probe in theirs):
         moved = users.changed(ways, served.users(client, site))
         theirs = [probe for probe in theirs if probe.target.removeprefix("Service ") not in moved]
         left_out += [f"Service {name} (it changed meanwhile)" for name in sorted(moved)]
     probes += theirs
-    return report.Result(services.verdicts(probes, answers, endpoints), [], probes, answers, left_out)
+    verdicts = services.verdicts(probes, answers, endpoints)
+    late = (f"{node} has not taken the check's Services: {why}" for node, why in made.late.items())
+    _add(verdicts, services.SERVICES, late)
+    elsewhere = (f"Service {name} is announced by {node}, which can't be asked" for name, node in made.elsewhere.items())
+    _add(verdicts, services.FROM_OUTSIDE, elsewhere)
+    return report.Result(verdicts, [], probes, answers, left_out)
+
+
+def _add(verdicts: Iterable[Verdict], promise: str, failures: Iterable[str]) -> None:
+    """Failures that no probe found."""
+    for verdict in verdicts:
+        if verdict.promise == promise:
+            verdict.failures += failures
 
 
 def _party(member: Member, serving: sessions.Answer) -> Party:
@@ -120,15 +157,19 @@ def _localhost(members: Sequence[Member], parties: Mapping[str, Party]) -> list[
     ]
 
 
-def _probe(found: Mapping[str, sessions.Prober], probes: Iterable[Probe]) -> dict[Probe, sessions.Answer]:
-    """What became of each probe; of those whose source gave no answer, nothing."""
+def _probe(
+    found: Mapping[str, sessions.Prober], probes: Iterable[Probe], patience: float = PROBE_SECONDS
+) -> dict[Probe, sessions.Answer]:
+    """What became of each probe, which waits for so many seconds; of those whose source gave no answer, nothing."""
     by_source: dict[str, list[Probe]] = defaultdict(list)
     for probe in probes:
         if not found[probe.source].failure:
             by_source[probe.source].append(probe)
     if not by_source:
         return {}
-    questions = {source: {"do": "probe", "probes": [_question(p) for p in own]} for source, own in by_source.items()}
+    questions = {
+        source: {"do": "probe", "probes": [_question(p) for p in own], "seconds": patience} for source, own in by_source.items()
+    }
     longest = max(len(own) for own in by_source.values())
     answers = sessions.ask_all(found, questions, START_SECONDS + SECONDS_A_PROBE * longest)
     return {

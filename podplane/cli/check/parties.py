@@ -8,21 +8,35 @@ too few of them to show anything.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from podplane.cli.tables import is_ready
-from podplane.kubeapi.errors import AlreadyExists, NotFound
+import click
+
+from podplane.cli.names import some
+from podplane.cli.nodes import Question, active_names, ask, why_silent
+from podplane.cli.tables import is_ready, pod_state, trouble
+from podplane.cli.waiting import telling
+from podplane.kubeapi.errors import AlreadyExists, ApiError, NotFound
 from podplane.lab.errors import LabError
+from podplane.lab.faults.table import CUT_API
 from podplane.lab.underlay import OUTSIDE
+from podplane.model.answers import Summary
+from podplane.model.config import AGENT_PORT
 
 Object = dict[str, Any]
 NAMESPACE = "podplane-check"
 CONTAINERS = ("first", "second")
 SLEEP = ("sleep", "infinity")
-WAIT_SECONDS = 60.0
+WAIT_SECONDS, STALLED_SECONDS, SILENT_SECONDS = 60.0, 10.0, 2.0
+"""For the check's own pods, at the most; while none of them comes to run; and on nodes whose agents don't answer, and for those."""
+GONE_SECONDS = 10.0
+"""For the namespace of the check to go."""
+OUT_OF_REACH = ("Timeout", "ServiceUnavailable")
+"""Reasons of the API, not of a node: nobody answered."""
 NODES_TO_FILL = 3
 
 
@@ -52,17 +66,18 @@ def _pod(name: str, node: str, containers: Sequence[str] = CONTAINERS[:1], *, ho
     }
 
 
-def additions(nodes: Sequence[str], pods: Sequence[Object]) -> list[Object]:
-    """The pods that the check adds to these."""
+def additions(nodes: Sequence[str], pods: Sequence[Object], silent: Collection[str] = ()) -> list[Object]:
+    """The pods that the check adds to these; where it has the choice, on a node that is not silent."""
     on = Counter(pod["spec"].get("nodeName", "") for pod in pods)
     wanted = [_pod(f"in-{node}", node, host_network=True) for node in nodes]
     empty = [node for node in nodes[:NODES_TO_FILL] if not on[node]]
     wanted += [_pod(f"on-{node}", node) for node in empty]
     on.update(empty)
-    busiest = max(nodes, key=lambda node: on[node])
+    able = [node for node in nodes if node not in silent] or nodes
+    busiest = max(able, key=lambda node: on[node])
     if on[busiest] < 2:
         wanted.append(_pod(f"also-on-{busiest}", busiest))
-    return [*wanted, _pod("two-containers", nodes[0], CONTAINERS), _pod(f"at-{OUTSIDE}", OUTSIDE, host_network=True)]
+    return [*wanted, _pod("two-containers", able[0], CONTAINERS), _pod(f"at-{OUTSIDE}", OUTSIDE, host_network=True)]
 
 
 def runs(pod: Object) -> bool:
@@ -70,26 +85,95 @@ def runs(pod: Object) -> bool:
     return is_ready(pod) and bool(pod["status"].get("podIPs")) and "deletionTimestamp" not in pod["metadata"]
 
 
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Who takes part; the pods that don't because they don't run; and what is known of those that should and can't.
+
+    `lost` says of nodes, the host outside and pods of the check's own why nobody speaks for them. `silent` says of nodes why their agents
+    do not answer, or don't reach the API; `unreached` are those of them that no packet seems to reach.
+    """
+
+    members: Sequence[Member]
+    left_out: Sequence[str]
+    lost: Mapping[str, str]
+    silent: Mapping[str, str]
+    unreached: frozenset[str]
+
+
 @contextlib.contextmanager
-def gathered(client: Any) -> Iterator[tuple[list[Member], list[str]]]:
-    """All members, and the pods that were left out because they don't run; what was added goes again in the end."""
-    nodes = sorted((n["metadata"]["name"] for n in client.objects("nodes")), key=lambda name: (len(name), name))
+def gathered(client: Any, undo: Callable[[str], str]) -> Iterator[Gathered]:
+    """All members; what was added goes again in the end. `undo` is the command that ends a node's faults."""
+    objects = {n["metadata"]["name"]: n for n in client.objects("nodes")}
+    nodes = sorted(objects, key=lambda name: (len(name), name))
+    if not nodes:
+        raise LabError("there is nothing to check: this lab has no nodes")
     dismiss(client)
+    answers = ask(client, [Question(node, AGENT_PORT, "status/summary", Summary) for node in nodes], SILENT_SECONDS)
+    errors = {one.node: answer for one, answer in answers.items() if isinstance(answer, ApiError)}
+    said = {one.node: _why_not(objects[one.node], answer) for one, answer in answers.items()}
+    silent = {node: why_silent(objects[node], why, undo(node)) for node, why in said.items() if why}
+    for node, text in silent.items():
+        click.echo(f"{node} can't be asked: {text}.", err=True)
     pods = [pod for pod in client.objects("pods") if not pod["spec"].get("hostNetwork")]
     able, unable = [p for p in pods if runs(p)], [p for p in pods if not runs(p)]
-    wanted = additions(nodes, able)
     try:
         with contextlib.suppress(AlreadyExists):
             client.create("namespaces", "", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        for pod in wanted:
+        for pod in additions(nodes, able, silent):
             client.create("pods", NAMESPACE, pod)
-        *_, added = client.poll("pods", NAMESPACE, lambda found: all(map(runs, found)), WAIT_SECONDS)
-        waiting = [pod["metadata"]["name"] for pod in added if not runs(pod)]
-        if waiting:
-            raise LabError(f"the check's own pods do not run: {', '.join(waiting[:3])}; see `podplane get pods -n {NAMESPACE}`")
-        yield members([*able, *added]), [_name(pod) for pod in unable]
+        added = _started(client, silent)
+        lost = {_speaks_for(pod): _why(pod, silent) for pod in added if not runs(pod)}
+        unreached = frozenset(node for node, error in errors.items() if error.reason in OUT_OF_REACH)
+        running = [pod for pod in added if runs(pod)]
+        yield Gathered(members([*able, *running]), [_name(pod) for pod in unable], lost, silent, unreached)
     finally:
-        dismiss(client)
+        try:
+            dismiss(client)
+        except LabError as error:  # what was found is told all the same
+            click.echo(f"podplane: {error}", err=True)
+
+
+def _why_not(node: Object, answer: Any) -> str:
+    """Why nothing can be started on a node, or asked of its agent; "" when it can."""
+    if isinstance(answer, ApiError):
+        return f"it does not answer: {answer}"
+    if answer.get("api_error"):
+        return f"it does not reach the API: {answer['api_error']}"
+    if CUT_API in active_names(node):
+        return "it does not reach the API"
+    ready: Object = next((c for c in node.get("status", {}).get("conditions", ()) if c.get("type") == "Ready"), {})
+    return "" if ready.get("status") == "True" else f"it is not Ready: {ready.get('message') or 'nobody says why'}"
+
+
+def _started(client: Any, silent: Mapping[str, str]) -> list[Object]:
+    """The check's own pods, when they run or don't seem to come to it: on nodes that don't answer, nobody waits for them long."""
+    began, progress = time.monotonic(), [0, 0.0]
+
+    def done(pods: Sequence[Object]) -> bool:
+        missing = [pod for pod in pods if not runs(pod)]
+        now = time.monotonic() - began
+        if progress[0] != len(pods) - len(missing):
+            progress[:] = [len(pods) - len(missing), now]
+        hopeful = any(pod["spec"].get("nodeName") not in silent for pod in missing)
+        return not missing or now - progress[1] > (STALLED_SECONDS if hopeful else SILENT_SECONDS)
+
+    def waited_for(pods: Sequence[Object]) -> str:
+        return f"the check's own pods: {some([pod['metadata']['name'] for pod in pods if not runs(pod)])}"
+
+    *_, added = client.poll("pods", NAMESPACE, done, WAIT_SECONDS, telling(waited_for))
+    return list(added)
+
+
+def _speaks_for(pod: Object) -> str:
+    """The name under which a pod of the check's own would have taken part."""
+    return str(pod["spec"]["nodeName"]) if pod["spec"].get("hostNetwork") else _name(pod)
+
+
+def _why(pod: Object, silent: Mapping[str, str]) -> str:
+    node = pod["spec"].get("nodeName", "")
+    why = trouble(pod) or f"it is {pod_state(pod)}"
+    about = f", and of {node}: {silent[node]}" if node in silent else ""
+    return f"the check's pod {pod['metadata']['name']} does not run: {why}{about}"
 
 
 def dismiss(client: Any) -> None:
@@ -100,8 +184,17 @@ def dismiss(client: Any) -> None:
         client.delete("namespaces", "", NAMESPACE)
     except NotFound:
         return
-    for _ in client.poll("namespaces", "", lambda found: NAMESPACE not in {n["metadata"]["name"] for n in found}, WAIT_SECONDS):
-        pass
+
+    def is_gone(found: Sequence[Object]) -> bool:
+        return NAMESPACE not in {n["metadata"]["name"] for n in found}
+
+    def waited_for(_: Sequence[Object]) -> str:
+        return f"the namespace {NAMESPACE} of the last check to go"
+
+    for found in client.poll("namespaces", "", is_gone, GONE_SECONDS, telling(waited_for)):
+        gone = is_gone(found)
+    if not gone:
+        raise LabError(f"the namespace {NAMESPACE} does not go: `kubectl get namespace {NAMESPACE} -o yaml` says why")
 
 
 def _name(pod: Object) -> str:

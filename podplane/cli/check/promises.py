@@ -73,15 +73,20 @@ class Probe:
 
 @dataclass(slots=True)
 class Verdict:
-    """One promise: how many probes proved it, and each failure in words."""
+    """One promise: how much proved it (a probe, an address, an even choice), and each failure in words."""
 
     promise: str
     proved: int = 0
     failures: list[str] = field(default_factory=list)
 
     @property
+    def tried(self) -> int:
+        """What was to be proved."""
+        return self.proved + len(self.failures)
+
+    @property
     def ok(self) -> bool:
-        """Kept, and shown by at least one probe."""
+        """Kept, and shown at least once."""
         return not self.failures and self.proved > 0
 
 
@@ -191,17 +196,17 @@ def uniqueness(pods: Iterable[Party], found: Mapping[str, Iterable[str]]) -> Ver
     verdict = Verdict(UNIQUE)
     pods = list(pods)
     claims = Counter(ip for pod in pods for ip in pod.ips)
-    for ip, count in claims.items():
-        if count > 1:
-            verdict.failures.append(f"{ip} belongs to {', '.join(p.name for p in pods if ip in p.ips)}")
     for pod in pods:
         own = set(found.get(pod.name, ()))
         for ip in pod.ips:
-            verdict.proved += 1
-            if ip not in own:
+            if claims[ip] > 1:
+                verdict.failures.append(f"{pod.name}: address {ip} belongs to {', '.join(p.name for p in pods if ip in p.ips)}")
+            elif ip not in own:
                 verdict.failures.append(
                     f"{pod.name}: expected address {ip} on its interfaces, found {', '.join(sorted(own)) or 'none'}"
                 )
+            else:
+                verdict.proved += 1
     return verdict
 
 

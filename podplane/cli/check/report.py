@@ -29,6 +29,11 @@ class Result:
     seconds: float = 0.0
 
     @property
+    def tried(self) -> int:
+        """What was to be proved in all promises."""
+        return sum(verdict.tried for verdict in self.verdicts)
+
+    @property
     def ok(self) -> bool:
         """All promises are kept."""
         return all(verdict.ok for verdict in self.verdicts)
@@ -43,12 +48,17 @@ def as_json(result: Result) -> str:
             "promise": v.promise,
             "text": PROMISES[v.promise],
             "ok": v.ok,
-            "probes": v.proved + len(v.failures),
+            "probes": v.tried,
             "failures": v.failures,
         }
         for v in result.verdicts
     ]
-    counts = {"pods": len(result.pods), "left_out": list(result.left_out), "seconds": round(result.seconds, 2)}
+    counts = {
+        "probes": result.tried,
+        "pods": len(result.pods),
+        "left_out": list(result.left_out),
+        "seconds": round(result.seconds, 2),
+    }
     return json.dumps({"ok": result.ok, "promises": rows, **counts}, indent=2, ensure_ascii=False)
 
 
@@ -66,7 +76,8 @@ def as_text(result: Result, colour: bool) -> str:
     summary = (
         f"{broken} of {len(result.verdicts)} promises are broken" if broken else f"All {len(result.verdicts)} promises are kept"
     )
-    return "\n".join([*lines, "", f"{summary}: {len(result.probes)} probes, {len(result.pods)} pods, {result.seconds:.1f} s."])
+    pods = f"{len(result.pods)} pod{'' if len(result.pods) == 1 else 's'}"
+    return "\n".join([*lines, "", f"{summary}: {result.tried} probes, {pods}, {result.seconds:.1f} s."])
 
 
 def _mark(ok: bool, colour: bool) -> str:
@@ -77,7 +88,7 @@ def _mark(ok: bool, colour: bool) -> str:
 def _count(verdict: Verdict) -> str:
     if not verdict.proved and not verdict.failures:
         return "nothing could prove it"
-    return f"{verdict.proved} of {verdict.proved + len(verdict.failures)}"
+    return f"{verdict.proved} of {verdict.tried}"
 
 
 def matrix(result: Result) -> list[str]:

@@ -203,6 +203,8 @@ def verdicts(probes: Sequence[Probe], answers: Mapping[Probe, Mapping[str, Any]]
         why = _uneven(names, [pod.name for pod in endpoints]) if promise == SPREAD else _moved(names)
         if why:
             made[promise].failures.append(f"{source} → Service {ip}: {why}")
+        else:
+            made[promise].proved += 1
     return list(made.values())
 
 

@@ -10,12 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from podplane.cli.check.parties import Member
+from podplane.cli.names import some
+from podplane.cli.waiting import Waiting
 from podplane.kubeapi import channels as ch
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.exec import ExecSession
 from podplane.kubeapi.requests import execute
 
 PROBE = "podplane/probe"
+NEVER = float("inf")
 Answer = Mapping[str, Any]
 
 
@@ -65,22 +68,26 @@ def probers(client: Any, members: Sequence[Member]) -> Iterator[tuple[dict[str, 
             prober.session.close()
 
 
-def ask_all(found: Mapping[str, Prober], questions: Mapping[str, Mapping[str, Any]], seconds: float) -> dict[str, Answer]:
-    """Ask each its question; the answers of those that gave one in time."""
+def ask_all(
+    found: Mapping[str, Prober], questions: Mapping[str, Mapping[str, Any]], seconds: float, stalled: float = NEVER
+) -> dict[str, Answer]:
+    """Ask each its question; the answers of those that gave one in time, and not so many seconds after the last one."""
     answers: dict[str, Answer] = {}
-    end = time.monotonic() + seconds
+    began = last = time.monotonic()
+    waiting = Waiting()
     with selectors.DefaultSelector() as selector:
         for name, question in questions.items():
             found[name].ask(question)
             selector.register(found[name].session, selectors.EVENT_READ, name)
-        while selector.get_map() and (left := end - time.monotonic()) > 0:
+        while selector.get_map() and (left := min(began + seconds, last + stalled) - time.monotonic()) > 0:
+            waiting.look(lambda: f"the answers of {some([str(key.data) for key in selector.get_map().values()])}")
             early = [key for key in list(selector.get_map().values()) if found[key.data].session.has_pending]
-            for key in early or [key for key, _ in selector.select(left)]:
+            for key in early or [key for key, _ in selector.select(min(left, waiting.silent_for + 0.001))]:
                 prober = found[key.data]
                 for answer in prober.receive():
-                    answers[key.data] = answer
+                    answers[key.data], last = answer, time.monotonic()
                 if key.data in answers or prober.failure:
                     selector.unregister(key.fileobj)
         for key in selector.get_map().values():  # an answer that comes later would be taken for that to the next question
-            found[key.data].failure = f"no answer within {seconds:.0f} s"
+            found[key.data].failure = f"no answer within {time.monotonic() - began:.0f} s"
     return answers

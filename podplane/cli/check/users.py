@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any, NamedTuple, TypeVar
 
@@ -43,6 +43,12 @@ class Site:
     def names(self) -> frozenset[str]:
         """The nodes' names."""
         return frozenset(node.metadata.name for node in self.nodes)
+
+    def without(self, names: Collection[str]) -> Site:
+        """The others, when these nodes are not to be asked, nor to be reached."""
+        nodes = [node for node in self.nodes if node.metadata.name not in names]
+        node_ips = {name: ips for name, ips in self.node_ips.items() if name not in names}
+        return replace(self, nodes=nodes, node_ips=node_ips)
 
 
 class Way(NamedTuple):
@@ -134,8 +140,23 @@ def direct(found: Iterable[Way], nodes: Sequence[Party]) -> list[Probe]:
 
 def listening(found: Sequence[Way], answers: Mapping[Probe, Mapping[str, Any]]) -> list[Way]:
     """The ways whose endpoints all take connections: of the others, a refusal may be the endpoint's own."""
+    return [way for way in found if not _deaf(way, answers)]
+
+
+def deaf(found: Iterable[Way], answers: Mapping[Probe, Mapping[str, Any]]) -> list[str]:
+    """The Services that are left out because endpoints don't take connections, and the first of these."""
+    ends = {way.vip.service: _deaf(way, answers) for way in found if _deaf(way, answers)}
+    return [f"Service {name} (nobody answers at {_at(some[0])})" for name, some in sorted(ends.items())]
+
+
+def _deaf(way: Way, answers: Mapping[Probe, Mapping[str, Any]]) -> list[Vip]:
+    """Its endpoints that took no connection."""
     open_ones = {(probe.ip, probe.port) for probe, answer in answers.items() if answer.get("ok")}
-    return [way for way in found if all((one.ip, one.port) in open_ones for one in way.endpoints)]
+    return [one for one in way.endpoints if (one.ip, one.port) not in open_ones]
+
+
+def _at(end: Vip) -> str:
+    return f"[{end.ip}]:{end.port}" if family(end.ip) == 6 else f"{end.ip}:{end.port}"
 
 
 def plan(found: Iterable[Way], pods: Sequence[Party], nodes: Sequence[Party], outside: Party | None) -> list[Probe]:

@@ -26,7 +26,7 @@ def services(folder: Folder, namespace: str, service: str | None, all_namespaces
     name = None if service is None else service_name(service)
     client = connect(folder)
     if name is not None:
-        facts = gather.of_service(client, namespace, name)
+        facts = gather.of_service(client, namespace, name, undo=folder.undo_faults)
         click.echo(document_text(show.document(facts), output) if output else show.detail(facts))
         return
     found = gather.of_all(client, "" if all_namespaces else namespace)

@@ -56,7 +56,8 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One Service. `nodes` says of each node what it does for it (None: no answer), `rows` are the nodes' tracked connections."""
+    """One Service. `nodes` says of each node what it does for it (None: no answer, `silent` says why), `rows` are the nodes' tracked
+    connections."""
 
     service: Object
     slices: Sequence[Object]
@@ -68,6 +69,7 @@ class Facts:
     warnings: Sequence[Warned] = ()
     service_cidrs: Sequence[str] = ()
     node_ips: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    silent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def path(self) -> str:

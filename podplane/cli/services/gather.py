@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from podplane.cli.nodes import Question, ask, why_silent
 from podplane.cli.services.facts import SERVICE_NAME, Facts, Object, Warned, path_of
 from podplane.kubeapi.errors import ApiError
+from podplane.model.answers import Description, Traffic
 from podplane.model.config import AGENT_PORT
 
 SLICES, LEASES, RANGES = (
@@ -21,57 +23,68 @@ SLICES, LEASES, RANGES = (
 def of_all(client: Any, namespace: str) -> list[Facts]:
     """What an overview needs, of the Services of a namespace, or of all ("")."""
     found = client.objects("services", namespace)
-    slices, rows, cidrs = _by_service(client.objects(SLICES, namespace)), _rows(client), _service_cidrs(client)
+    traffic = [_traffic(_name(node)) for node in _nodes(client)]
+    rows = _rows(ask(client, traffic))
+    slices, cidrs = _by_service(client.objects(SLICES, namespace)), _service_cidrs(client)
     return [Facts(s, slices[path_of(s)], rows=rows[path_of(s)], service_cidrs=cidrs) for s in found]
 
 
-def of_service(client: Any, namespace: str, name: str) -> Facts:
-    """All about one Service. ApiError when there is none."""
+def of_service(client: Any, namespace: str, name: str, undo: Callable[[str], str]) -> Facts:
+    """All about one Service; `undo` is the command that ends a node's faults. ApiError when there is no such Service."""
     service = client.get("services", namespace, name)
-    nodes = {n["metadata"]["name"]: n for n in _nodes(client)}
+    nodes = {_name(n): n for n in _nodes(client)}
     selector = service["spec"].get("selector") or {}
     pods = [
         p for p in client.objects("pods", namespace) if selector and selector.items() <= p["metadata"].get("labels", {}).items()
     ]
     port = service["spec"].get("healthCheckNodePort", 0)
+    described = {node: Question(node, AGENT_PORT, f"services/{namespace}/{name}", Description) for node in nodes}
+    health = {node: Question(node, port, "") for node in nodes if port}
+    answers = ask(client, [*described.values(), *health.values(), *map(_traffic, nodes)])
     leases = [x["spec"] for x in client.objects(LEASES, namespace) if x["metadata"]["name"] == f"load-balancer-{name}"]
     return Facts(
         service,
         _by_service(client.objects(SLICES, namespace))[f"{namespace}/{name}"],
-        {node: _ask(client, node, AGENT_PORT, f"services/{namespace}/{name}") for node in nodes},
-        _rows(client)[f"{namespace}/{name}"],
-        {node: _ask(client, node, port, "") is not None for node in nodes} if port else {},
+        {node: None if isinstance(a := answers[one], ApiError) else a for node, one in described.items()},
+        _rows(answers)[f"{namespace}/{name}"],
+        {node: not isinstance(answers[one], ApiError) for node, one in health.items()},
         pods,
         leases[0].get("holderIdentity", "") if leases else "",
         _warnings(client, service),
         _service_cidrs(client),
         {name: _ips(node) for name, node in nodes.items()},
+        {
+            node: why_silent(nodes[node], error, undo(node))
+            for node, one in described.items()
+            if isinstance(error := answers[one], ApiError)
+        },
     )
+
+
+def _name(node: Object) -> str:
+    return str(node["metadata"]["name"])
 
 
 def _nodes(client: Any) -> list[Object]:
     """The nodes, in the order of their numbers."""
-    return sorted(client.objects("nodes"), key=lambda n: (len(n["metadata"]["name"]), n["metadata"]["name"]))
+    return sorted(client.objects("nodes"), key=lambda n: (len(_name(n)), _name(n)))
 
 
 def _ips(node: Object) -> list[str]:
     return [one["address"] for one in node.get("status", {}).get("addresses", ()) if one["type"] == "InternalIP"]
 
 
-def _ask(client: Any, node: str, port: int, path: str) -> Any:
-    """A node's answer; None when there is none."""
-    try:
-        return client.of_node(node, port, path)
-    except ApiError:
-        return None
+def _traffic(node: str) -> Question:
+    return Question(node, AGENT_PORT, "traffic", list[Traffic])
 
 
-def _rows(client: Any) -> defaultdict[str, list[Object]]:
+def _rows(answers: Mapping[Question, Any]) -> defaultdict[str, list[Object]]:
     """The tracked connections of all nodes that answer, by Service."""
     found: defaultdict[str, list[Object]] = defaultdict(list)
-    for node in _nodes(client):
-        for row in _ask(client, node["metadata"]["name"], AGENT_PORT, "traffic") or ():
-            found[row["service"]].append(row)
+    for question, answer in answers.items():
+        if question.path == "traffic" and not isinstance(answer, ApiError):
+            for row in answer:
+                found[row["service"]].append(row)
     return found
 
 

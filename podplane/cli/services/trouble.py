@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from podplane.cli.services.facts import (
     IN_RANGE,
@@ -40,9 +40,16 @@ def trouble(facts: Facts) -> Iterator[str]:
         yield from _no_address(facts)
     yield from _node_ports(facts)
     yield from _not_applied(facts)
-    silent = [node for node, description in facts.nodes.items() if description is None]
-    if silent:
-        yield f"{names(silent)} {_verb(silent, 'does', 'do')} not answer: the agent there does not run"
+    for why, nodes in _by_reason(facts.silent).items():
+        yield f"{names(nodes)} {_verb(nodes, 'does', 'do')} not answer: {why}"
+
+
+def _by_reason(silent: Mapping[str, str]) -> dict[str, list[str]]:
+    """Nodes with the same reason are named together."""
+    found: dict[str, list[str]] = {}
+    for node, why in silent.items():
+        found.setdefault(why, []).append(node)
+    return found
 
 
 def names(nodes: Sequence[str]) -> str:

@@ -18,8 +18,6 @@ from podplane.lab.folder import Folder, labs
 NOT_RUNNING, NOT_AS_WANTED = 3, 1
 """Exit status for a lab that doesn't run, as init scripts have it (LSB); for a node that does not answer, or with something refused or
 blocked."""
-SUMMARY_SECONDS = 2.0
-"""Nodes of a large lab are asked for no longer than this, where one line is what comes of it."""
 ALL = "all"
 
 
@@ -48,7 +46,7 @@ def status(folder: Folder, node: str | None, output: str | None) -> None:
 
 def _of_lab(folder: Folder) -> None:
     client, endpoint = connect(folder), folder.endpoint()
-    nodes, pods = _names(client), client.objects("pods")
+    nodes, pods = _nodes(client), client.objects("pods")
     ready = sum(map(tables.is_ready, pods))
     minutes, seconds = divmod(int(time.time() - endpoint.started), 60)
     click.echo(f"Lab {folder.name!r} has been running for {minutes} min {seconds} s.")
@@ -56,11 +54,11 @@ def _of_lab(folder: Folder) -> None:
     click.echo(f"  pods    {ready} of {len(pods)} ready")
     click.echo(f"  API     https://{endpoint.host}:{endpoint.port}")
     click.echo(f"  state   {folder.path}")
-    for line in active_faults(folder, client.objects("nodes")):
+    for line in active_faults(folder, nodes.values()):
         click.echo(f"  fault   {line}")
     from podplane.cli.status import gather, show
 
-    if line := show.summary(gather.summaries(client, nodes, SUMMARY_SECONDS)):
+    if line := show.summary(gather.summaries(client, nodes)):
         click.echo(f"  agents  {line}: `{folder.command('status', '--node all')}`")
 
 
@@ -68,10 +66,11 @@ def _of_nodes(folder: Folder, node: str, output: str | None) -> None:
     from podplane.cli.status import gather, show
 
     client = connect(folder)
-    nodes = _names(client)
+    nodes = _nodes(client)
     if node != ALL and node not in nodes:
-        raise LabError(f"there is no node {node!r}: this lab has {some(nodes)}")
-    found = [gather.node_status(client, name) for name in (nodes if node == ALL else [node])]
+        raise LabError(f"there is no node {node!r}: this lab has {some(list(nodes))}")
+    chosen = nodes.values() if node == ALL else [nodes[node]]
+    found = gather.statuses(client, chosen, folder.undo_faults)
     if output:
         click.echo(tables.document_text({"nodes": found} if node == ALL else found[0], output))
     else:
@@ -80,6 +79,7 @@ def _of_nodes(folder: Folder, node: str, output: str | None) -> None:
         sys.exit(NOT_AS_WANTED)
 
 
-def _names(client: Any) -> list[str]:
-    names = [one["metadata"]["name"] for one in client.objects("nodes")]
-    return sorted(names, key=lambda name: (len(name), name))
+def _nodes(client: Any) -> dict[str, Any]:
+    """By name, in the order of their numbers."""
+    found = {one["metadata"]["name"]: one for one in client.objects("nodes")}
+    return {name: found[name] for name in sorted(found, key=lambda name: (len(name), name))}

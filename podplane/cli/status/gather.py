@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from podplane.cli.nodes import PATIENCE_SECONDS, Question, ask, why_silent
 from podplane.kubeapi.errors import ApiError
+from podplane.model.answers import NodeStatus, Summary
 from podplane.model.config import AGENT_PORT
 
 Object = dict[str, Any]
 
 
-def node_status(client: Any, node: str) -> Object:
-    """The state of a node's agent; when it does not give it, only the node's name and `error`: why."""
-    try:
-        found: Object = client.of_node(node, AGENT_PORT, "status")
-    except ApiError as error:
-        return {"node": node, "error": str(error)}
-    return found
+def statuses(client: Any, nodes: Iterable[Object], undo: Callable[[str], str]) -> list[Object]:
+    """The state of each node's agent; of one that does not give it, only the node's name and `error`: why.
+
+    `undo` is the command that ends a node's faults.
+    """
+    by_name = {node["metadata"]["name"]: node for node in nodes}
+    answers = ask(client, [Question(name, AGENT_PORT, "status", NodeStatus) for name in by_name])
+    return [
+        {"node": one.node, "error": why_silent(by_name[one.node], answer, undo(one.node))}
+        if isinstance(answer, ApiError)
+        else answer
+        for one, answer in answers.items()
+    ]
 
 
 def is_as_wanted(status: Object) -> bool:
@@ -26,16 +33,7 @@ def is_as_wanted(status: Object) -> bool:
     return not (status.get("error") or status["refused"] or status["blocked"])
 
 
-def summaries(
-    client: Any, nodes: Iterable[str], seconds: float, clock: Callable[[], float] = time.monotonic
-) -> dict[str, Object | None]:
-    """How much is wrong on each node; None for one that does not answer. Those that `seconds` don't suffice for are left out."""
-    end, found = clock() + seconds, {}
-    for node in nodes:
-        if clock() > end:
-            break
-        try:
-            found[node] = client.of_node(node, AGENT_PORT, "status/summary")
-        except ApiError:
-            found[node] = None
-    return found
+def summaries(client: Any, nodes: Iterable[str], seconds: float = PATIENCE_SECONDS) -> Mapping[str, Object | None]:
+    """How much is wrong on each node; None for one that does not answer."""
+    answers = ask(client, [Question(node, AGENT_PORT, "status/summary", Summary) for node in nodes], seconds)
+    return {one.node: None if isinstance(answer, ApiError) else answer for one, answer in answers.items()}

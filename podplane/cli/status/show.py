@@ -26,6 +26,8 @@ def _problem(name: str, found: Object | None) -> str:
     said = [f"{found[key]} {word}" for key, word in (("refused", "refused"), ("blocked", "blocked")) if found[key]]
     if found["restarts"]:
         said.append(_count(found["restarts"], "restart of a task", "restarts of tasks"))
+    if found.get("api_error"):
+        said.append(f"it does not reach the API ({found['api_error']})")
     return f"{name}: {', '.join(said)}" if said else ""
 
 

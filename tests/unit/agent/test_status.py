@@ -49,7 +49,8 @@ async def test_an_agent_at_rest_has_everything_done() -> None:
     assert sum(one["done"] for one in found["objects"]) == len(node.agent.ledger.desired)
     assert found["refused_objects"] == found["blocked_keys"] == [] and found["dirty_keys"]["services"] == 0
     assert found["operations_applied"] == node.written > 0 and found["operations_refused"] == 0
-    assert await asked(node, "/status/summary") == {"node": "node1", "refused": 0, "blocked": 0, "restarts": 0}
+    summary = {"node": "node1", "refused": 0, "blocked": 0, "restarts": 0, "api_error": ""}
+    assert await asked(node, "/status/summary") == summary
 
 
 async def test_what_several_keys_share_counts_once_and_each_change_is_seen() -> None:
@@ -175,6 +176,7 @@ async def test_an_api_that_does_not_answer_is_told() -> None:
         await node.client.get("nodes", "", "node1")
     found = await asked(node)  # who asks is still known
     assert found["api"]["is_reached"] is False and found["api"]["error"] == "connection refused"
+    assert (await asked(node, "/status/summary"))["api_error"] == "connection refused"
 
 
 async def test_figures_are_in_prometheus_format() -> None:

@@ -96,3 +96,15 @@ def test_node_ports_are_asked_at_the_addresses_that_serve_them_only() -> None:
     chosen = replace(own(), node_ips={"node1": (), "node2": ("192.168.1.2",)})
     ips = {probe.ip for probe in services.plan(chosen, PODS, NODES, OUTSIDE) if probe.port == 30000}
     assert ips == {"192.168.1.2"}
+
+
+def test_what_is_to_be_proved_does_not_depend_on_what_is_found() -> None:
+    """A choice that is even counts as one that is not."""
+    probes = services.plan(own(), PODS, NODES, OUTSIDE)
+    bad: dict[Probe, dict[str, Any]] = {probe: answered(ENDPOINTS[0].name, probe.seen) for probe in probes}
+    totals = [
+        [verdict.tried for verdict in services.verdicts(probes, answers, ENDPOINTS)]
+        for answers in ({probe: good(probe) for probe in probes}, bad)
+    ]
+    assert totals[0] == totals[1]
+    assert sum(totals[0]) == len(probes) + len({(p.promise, p.source, p.ip) for p in probes if p.promise in (SPREAD, STICKY)})

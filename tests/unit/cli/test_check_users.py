@@ -155,6 +155,18 @@ def test_deaf_endpoints_are_nobodys_fault() -> None:
     ], "each endpoint once, by the nodes in turn"
     answers = {probe: {"ok": probe.ip == "10.244.0.1"} for probe in direct}
     assert [way.vip.service for way in users.listening(these, answers)] == ["default/a"]
+    assert users.deaf(these, answers) == ["Service default/b (nobody answers at 10.244.0.2:8080)"]
+    six = found([service("c", "fd00::c")], [slice_(("fd00:1::2", "node1"), name="c", kind="IPv6")])
+    assert users.deaf(six, {}) == ["Service default/c (nobody answers at [fd00:1::2]:8080)"]
+
+
+def test_nodes_that_can_not_be_asked_are_neither_sources_nor_targets() -> None:
+    services = [service(ports=[{"port": 80, "nodePort": 30080}])]
+    whole, less = site(), site().without({"node1"})
+    assert less.names == {"node2"} and whole.names == {"node1", "node2"}
+    probes = users.plan(found(services, [slice_(READY)], less), PODS, NODES, OUTSIDE)
+    assert {probe.source for probe in probes} == {*(p.name for p in PODS if p.node == "node2"), "node2", "outside"}
+    assert {probe.ip for probe in probes if probe.source == "outside"} == {"192.168.1.2"}
 
 
 def test_of_many_services_each_is_asked_from_some() -> None:

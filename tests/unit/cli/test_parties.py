@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from podplane.cli.check import parties
+from podplane.kubeapi.errors import ApiError
+from podplane.lab.errors import LabError
+from podplane.model.config import ACTIVE_FAULTS
 
 
 def pod(name: str, node: str, namespace: str = "default", **status: Any) -> dict[str, Any]:
@@ -57,3 +61,42 @@ def test_members_speak_for_pods_nodes_and_containers() -> None:
         ("podplane-check/two:b", "container", "b"),
         ("n1", "node", "a"),
     ]
+
+
+def test_what_may_be_anywhere_is_not_put_on_a_node_that_is_silent() -> None:
+    nodes = ["node1", "node2", "node3"]
+    added = parties.additions(nodes, [pod(f"p{n}", node) for n, node in enumerate(nodes)], {"node1"})
+    places = {p["metadata"]["name"]: p["spec"]["nodeName"] for p in added}
+    assert places["two-containers"] == "node2"
+    assert "also-on-node1" not in places and "also-on-node2" in places
+    assert places["in-node1"] == "node1", "it is tried there all the same"
+    assert {p["spec"]["nodeName"] for p in parties.additions(["node1"], [], {"node1"})} == {"node1", "outside"}
+
+
+class Nobody:
+    """An API without nodes."""
+
+    def objects(self, resource: str) -> list[Any]:
+        assert resource == "nodes"
+        return []
+
+
+def test_a_lab_without_nodes_is_told_at_once() -> None:
+    with pytest.raises(LabError, match="there is nothing to check: this lab has no nodes"), parties.gathered(Nobody(), str):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("annotations", "conditions", "answer", "why"),
+    [
+        ({}, [{"type": "Ready", "status": "True"}], {"api_error": ""}, ""),
+        ({}, [{"type": "Ready", "status": "True"}], {"api_error": "no route"}, "it does not reach the API: no route"),
+        ({}, [], ApiError(504, "Timeout", "no answer"), "it does not answer: no answer"),
+        ({}, [{"status": "True"}], {}, "it is not Ready: nobody says why"),
+        ({}, [{"type": "Ready", "status": "Unknown", "message": "lost"}], {}, "it is not Ready: lost"),
+        ({ACTIVE_FAULTS: '[{"fault": "cut-api", "since": ""}]'}, [], {}, "it does not reach the API"),
+    ],
+)
+def test_why_a_node_is_not_asked(annotations: dict[str, str], conditions: list[Any], answer: Any, why: str) -> None:
+    node = {"metadata": {"name": "node1", "annotations": annotations}, "status": {"conditions": conditions}}
+    assert parties._why_not(node, answer) == why

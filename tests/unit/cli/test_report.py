@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -52,7 +53,20 @@ def test_the_text_names_failures_and_sums_up() -> None:
     text = report.as_text(result(pods(2, 1), {("p1-0", "p2-0")}), colour=False)
     assert "✗ every pod reaches every other pod directly (ICMP, TCP)  (1 of 2)" in text
     assert "    p1-0 → p2-0 10.2.0.0 icmp: expected an answer, got no answer" in text
-    assert text.endswith("1 of 2 promises are broken: 2 probes, 2 pods, 0.2 s.")
+    assert text.endswith("1 of 2 promises are broken: 3 probes, 2 pods, 0.2 s.")
+
+
+def test_the_counts_of_the_promises_add_up_to_the_total() -> None:
+    found = result(pods(3, 2), {("p1-0", "p2-0"), ("p2-1", "p3-0")})
+    text = report.as_text(found, colour=False)
+    counts = [int(total) for _, total in re.findall(r"\((\d+) of (\d+)\)", text)]
+    assert text.endswith(f": {sum(counts)} probes, 6 pods, 0.2 s.")
+    document = json.loads(report.as_json(found))
+    assert document["probes"] == sum(row["probes"] for row in document["promises"]) == sum(counts)
+
+
+def test_one_pod_is_no_plural() -> None:
+    assert report.as_text(result(pods(1, 1)), colour=False).endswith(", 1 pod, 0.2 s.")
 
 
 def test_many_failures_are_cut_in_text_and_whole_in_json() -> None:

@@ -48,8 +48,11 @@ def test_policy_local_names_the_nodes_that_refuse_and_not_those_that_serve_to_th
 
 
 def test_a_node_that_does_not_answer_is_named() -> None:
-    assert wrong(service(), slices(endpoint("10.0.0.1")), {"node1": does("10.0.0.1"), "node2": None}) == [
-        "node2 does not answer: the agent there does not run"
+    nodes = {"node1": does("10.0.0.1"), "node2": None, "node3": None, "node4": None}
+    silent = {"node2": "no answer within 3 s", "node3": "connection refused", "node4": "no answer within 3 s"}
+    assert wrong(service(), slices(endpoint("10.0.0.1")), nodes, silent=silent) == [
+        "node2, node4 do not answer: no answer within 3 s",
+        "node3 does not answer: connection refused",
     ]
 
 

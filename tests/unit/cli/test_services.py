@@ -182,7 +182,11 @@ def test_connections_to_a_node_port_are_those_of_all_nodes_and_not_those_of_a_cl
 
 def test_programs_get_the_same_facts() -> None:
     facts = Facts(
-        service(), slices(endpoint("10.0.0.1")), {"node1": does("10.0.0.1"), "node2": None}, [flow("10.0.0.1", 2, 20)]
+        service(),
+        slices(endpoint("10.0.0.1")),
+        {"node1": does("10.0.0.1"), "node2": None},
+        [flow("10.0.0.1", 2, 20)],
+        silent={"node2": "connection refused"},
     )
     found = document(facts)
     assert (found["ready"], found["total"], found["connections"]) == (1, 1, 2)
@@ -198,4 +202,4 @@ def test_programs_get_the_same_facts() -> None:
         }
     ]
     assert [(one["address"], one["state"], one["bytes"]) for one in found["endpoints"]] == [("10.0.0.1", "ready", 20)]
-    assert found["problems"] == ["node2 does not answer: the agent there does not run"]
+    assert found["problems"] == ["node2 does not answer: connection refused"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -106,29 +107,35 @@ def test_one_line_for_a_lab(found: dict[str, Any], line: str) -> None:
 
 
 class Client:
-    """Nodes that answer, but for node2."""
+    """Nodes that answer, but for node2; of node3, somebody else does."""
+
+    @contextlib.contextmanager
+    def another(self, seconds: float) -> Iterator[Client]:
+        yield self
 
     def of_node(self, node: str, port: int, path: str) -> Any:
         assert port == AGENT_PORT and path in ("status", "status/summary")
         if node == "node2":
             raise ApiError(503, "ServiceUnavailable", "no answer")
-        return {"node": node, "path": path}
+        answer = {"node": node, "refused": 1, "blocked": 0, "restarts": 0} if path == "status/summary" else STATUS
+        return [] if node == "node3" else answer
 
 
-def test_nodes_are_asked_until_the_time_is_over() -> None:
-    ticks = itertools.count()
-    nodes = [f"node{n}" for n in range(1, 9)]
-    found = gather.summaries(Client(), nodes, 3.0, lambda: float(next(ticks)))
-    assert list(found) == ["node1", "node2", "node3"] and found["node2"] is None
+def test_how_much_is_wrong_on_each_node() -> None:
+    found = gather.summaries(Client(), ["node1", "node2", "node3"])
+    assert show.summary(found) == "node1: 1 refused; node2 does not answer; node3 does not answer"
+
+
+def test_a_node_that_does_not_reach_the_api_says_so() -> None:
+    found = {"node1": summary_of(api_error="connection refused")}
+    assert show.summary(found) == "node1: it does not reach the API (connection refused)"
 
 
 def test_a_node_that_does_not_answer_is_told_among_the_others() -> None:
-    assert gather.node_status(Client(), "node1")["path"] == "status"
-    silent = gather.node_status(Client(), "node2")
+    nodes = [{"metadata": {"name": name}} for name in ("node1", "node2", "node3")]
+    good, silent, other = gather.statuses(Client(), nodes, lambda node: f"undo {node}")
+    assert good == STATUS
     assert show.node(silent) == "Node node2 does not tell its state: no answer"
-    assert [gather.is_as_wanted(one) for one in (silent, STATUS, STATUS | {"refused": 1}, STATUS | {"blocked": 1})] == [
-        False,
-        True,
-        False,
-        False,
-    ]
+    assert "port 10256 of node node3 does not answer status as its agent does" in show.node(other)
+    checked = (good, silent, other, STATUS | {"refused": 1}, STATUS | {"blocked": 1})
+    assert [gather.is_as_wanted(one) for one in checked] == [True, False, False, False, False]

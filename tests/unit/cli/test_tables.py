@@ -102,7 +102,10 @@ def test_verdicts_name_the_pair_the_expected_and_the_seen(answer: dict[str, obje
 def test_addresses_that_are_not_unique() -> None:
     twice = [Party("a", "pod", "n", ("10.0.0.1",)), Party("b", "pod", "n", ("10.0.0.1",))]
     verdict = promises.uniqueness(twice, {"a": ["10.0.0.1"], "b": []})
-    assert verdict.failures == ["10.0.0.1 belongs to a, b", "b: expected address 10.0.0.1 on its interfaces, found none"]
+    assert verdict.failures == ["a: address 10.0.0.1 belongs to a, b", "b: address 10.0.0.1 belongs to a, b"]
+    elsewhere = promises.uniqueness(twice[:1], {"a": ["10.0.0.9"]})
+    assert elsewhere.failures == ["a: expected address 10.0.0.1 on its interfaces, found 10.0.0.9"]
+    assert (verdict.tried, elsewhere.tried) == (2, 1), "each address is counted once"
 
 
 def test_nothing_proved_is_not_kept() -> None:

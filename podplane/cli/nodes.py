@@ -1,0 +1,95 @@
+"""Nodes asked over HTTP, all at once: one that doesn't answer holds up no other, and no command for longer than `PATIENCE_SECONDS`."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from podplane.cli.names import some
+from podplane.cli.waiting import Waiting
+from podplane.kubeapi.errors import ApiError
+
+PATIENCE_SECONDS = 3.0
+AT_ONCE = 16
+"""So many questions are on their way at one time, each on a connection of its own."""
+Object = dict[str, Any]
+Answer = Any
+
+
+class Question(NamedTuple):
+    """A path on a port of a node; `shape` is what its agent answers there."""
+
+    node: str
+    port: int
+    path: str
+    shape: Any = Any
+
+
+def ask(client: Any, questions: Iterable[Question], seconds: float = PATIENCE_SECONDS) -> dict[Question, Answer | ApiError]:
+    """The answer to each question, or why there is none; after so many seconds at the latest."""
+    todo: queue.SimpleQueue[Question] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[Question, Answer | ApiError]] = queue.SimpleQueue()
+    asked, end = list(dict.fromkeys(questions)), time.monotonic() + seconds
+    for question in asked:
+        todo.put(question)
+    for _ in range(min(AT_ONCE, len(asked))):
+        threading.Thread(target=_answer, args=(client, todo, done, end), daemon=True).start()
+    found = _collected(asked, done, end)
+    return {one: found.get(one, ApiError(504, "Timeout", f"no answer within {seconds:.0f} s")) for one in asked}
+
+
+def _collected(
+    asked: Sequence[Question], done: queue.SimpleQueue[tuple[Question, Answer | ApiError]], end: float
+) -> dict[Question, Answer | ApiError]:
+    found: dict[Question, Answer | ApiError] = {}
+    waiting = Waiting()
+    while len(found) < len(asked) and (left := end - time.monotonic()) > 0:
+        with contextlib.suppress(queue.Empty):
+            question, answer = done.get(timeout=min(left, waiting.silent_for + 0.001))
+            found[question] = answer
+        waiting.look(lambda: f"an answer of {some(list(dict.fromkeys(one.node for one in asked if one not in found)))}")
+    return found
+
+
+def _answer(client: Any, todo: queue.SimpleQueue[Question], done: queue.SimpleQueue[Any], end: float) -> None:
+    """In a thread: one question after another, until none is left or the time is over."""
+    with client.another(max(0.1, end - time.monotonic())) as own:
+        while time.monotonic() < end:
+            try:
+                question = todo.get_nowait()
+            except queue.Empty:
+                return
+            done.put((question, _of_one(own, question)))
+
+
+def _of_one(client: Any, question: Question) -> Answer | ApiError:
+    """Anybody may listen at a node's port, and a Service may lead it elsewhere: what has another shape is no answer."""
+    node, port, path, shape = question
+    try:
+        answer = client.of_node(node, port, path)
+        msgspec.convert(answer, shape)
+    except ApiError as error:
+        return error
+    except msgspec.ValidationError as error:
+        why = f"port {port} of node {node} does not answer {path} as its agent does: {error}"
+        return ApiError(502, "BadGateway", why)
+    return answer
+
+
+def active_names(node: Mapping[str, Any]) -> list[str]:
+    """The faults that are active on a node."""
+    from podplane.lab.faults import messages
+
+    return [one.fault for one in messages.active_of(node["metadata"].get("annotations") or {})]
+
+
+def why_silent(node: Mapping[str, Any], error: ApiError | str, command: str) -> str:
+    """Why a node gives no answer: what is known of it beside the error. `command` undoes its active faults."""
+    active = ", ".join(active_names(node))
+    return f"{error} (the fault {active} is active: `{command}` undoes it)" if active else str(error)

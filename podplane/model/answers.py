@@ -1,0 +1,143 @@
+"""What a node's agent answers over HTTP about itself and its Services (`agent.reports`), for those who make it and those who ask.
+
+Ages are in seconds. Lists are cut (`agent.status.LISTED`); their counts are not.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Traffic(msgspec.Struct, gc=False):
+    """All tracked connections from one frontend to one endpoint; `service` has the frontend now ("": no Service has)."""
+
+    address: str
+    port: int
+    protocol: str
+    endpoint: str
+    endpoint_port: int
+    service: str = ""
+    connections: int = 0
+    packets: int = 0
+    bytes: int = 0
+
+
+class Frontend(msgspec.Struct, gc=False):
+    """An address and port that leads to a group of endpoints; with no group, connections are refused."""
+
+    address: str
+    port: int
+    protocol: str
+    group: str
+
+
+class Description(msgspec.Struct):
+    """One Service on one node: its frontends, and the endpoints of each group as `address port`."""
+
+    frontends: list[Frontend]
+    groups: dict[str, list[tuple[str, int]]]
+
+
+class ObjectCount(msgspec.Struct, frozen=True):
+    """Kernel objects of one kind that a feature asked for; `feature` is "" for those that are there still though nobody wants them."""
+
+    feature: str
+    kind: str
+    done: int
+    pending: int
+    refused: int
+
+
+class RefusedObject(msgspec.Struct, frozen=True):
+    """An object that the kernel refuses: what, the keys that want it, why, for how long, how often, and when it is tried again."""
+
+    object: str
+    wanted_by: list[str]
+    why: str
+    age: float
+    tries: int
+    next_try_in: float
+
+
+class BlockedKey(msgspec.Struct, frozen=True):
+    """A key that is not planned as its object asks for, and why."""
+
+    key: str
+    feature: str
+    why: str
+
+
+class AuditStatus(msgspec.Struct, frozen=True):
+    """Audits of one part of the kernel's state: how many, how long ago the last one ended and took, did it, or one with it,
+    find anything new?"""
+
+    part: str
+    count: int
+    age: float
+    took: float
+    found_deviation: bool
+
+
+class Repair(msgspec.Struct, frozen=True):
+    """What somebody else had changed and was repaired."""
+
+    age: float
+    what: str
+
+
+class TaskStatus(msgspec.Struct, frozen=True):
+    """A supervised task."""
+
+    name: str
+    is_running: bool
+    restarts: int
+    last_error: str
+
+
+class CacheStatus(msgspec.Struct, frozen=True):
+    """A cache of the process: how many objects, is it current, what went wrong since the start."""
+
+    resource: str
+    objects: int
+    is_synced: bool
+    failures: dict[str, int]
+
+
+class ApiStatus(msgspec.Struct, frozen=True):
+    """How the last request of this node to the API ended: was it answered, how long ago, and if not, why."""
+
+    is_reached: bool
+    age: float
+    error: str
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """How much is wrong on a node; `api_error` is why it does not reach the API ("": it does)."""
+
+    node: str
+    refused: int
+    blocked: int
+    restarts: int
+    api_error: str = ""
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it; `longest_turn` is of the process's event loop, and None unless it is measured (`podplane.loop_turns`)."""
+
+    node: str
+    objects: list[ObjectCount]
+    refused: int
+    refused_objects: list[RefusedObject]
+    blocked: int
+    blocked_keys: list[BlockedKey]
+    dirty_keys: dict[str, int]
+    operations_applied: int
+    operations_refused: int
+    audits: list[AuditStatus]
+    repaired: dict[str, int]
+    last_repairs: list[Repair]
+    tasks: list[TaskStatus]
+    caches: list[CacheStatus]
+    api: ApiStatus | None
+    reconcile_age: float
+    longest_turn: float | None

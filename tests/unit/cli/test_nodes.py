@@ -1,0 +1,110 @@
+"""Nodes are asked all at once: none holds up another, and what is no answer of an agent is an error that says so."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from podplane.cli import nodes
+from podplane.cli.nodes import Question, ask, why_silent
+from podplane.cli.waiting import Waiting, telling
+from podplane.kubeapi.errors import ApiError
+from podplane.model.answers import Description, Traffic
+from podplane.model.config import ACTIVE_FAULTS
+
+
+class Client:
+    """Nodes that answer by this table; those in `meet` answer when all of them were asked, and without an answer never."""
+
+    def __init__(self, answers: dict[str, Any], meet: int = 0) -> None:
+        self.answers = answers
+        self.barrier = threading.Barrier(meet) if meet else None
+        self.released = threading.Event()
+
+    @contextlib.contextmanager
+    def another(self, seconds: float) -> Iterator[Client]:
+        yield self
+
+    def of_node(self, node: str, port: int, path: str) -> Any:
+        if self.barrier is not None:
+            self.barrier.wait()
+        answer = self.answers.get(node)
+        if answer is None:
+            self.released.wait()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def asked(client: Client, names: list[str], shape: Any = Any, seconds: float = 60.0) -> dict[str, Any]:
+    questions = [Question(name, 10256, "traffic", shape) for name in names]
+    return {one.node: answer for one, answer in ask(client, questions, seconds).items()}
+
+
+def test_all_are_asked_at_once() -> None:
+    """Each waits for the others: one after another, none would answer."""
+    names = [f"node{n}" for n in range(nodes.AT_ONCE)]
+    client = Client(dict.fromkeys(names, ()), meet=len(names))
+    assert asked(client, names) == dict.fromkeys(names, ())
+
+
+def test_more_nodes_than_are_asked_at_once_are_all_asked() -> None:
+    names = [f"node{n}" for n in range(5 * nodes.AT_ONCE)]
+    assert asked(Client(dict.fromkeys(names, ())), names) == dict.fromkeys(names, ())
+
+
+def test_one_that_is_silent_is_an_error_and_the_others_are_told() -> None:
+    client = Client({"node1": [], "node3": ApiError(503, "", "it is not ready")})
+    found = asked(client, ["node1", "node2", "node3"], seconds=0.2)
+    client.released.set()
+    assert found["node1"] == []
+    assert [(str(found[n]), found[n].reason) for n in ("node2", "node3")] == [
+        ("no answer within 0 s", "Timeout"),
+        ("it is not ready", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "answer"),
+    [
+        (list[Traffic], {"name": "echo", "source": "10.0.0.1"}),
+        (list[Traffic], [{"address": "10.0.0.1"}]),
+        (Description, [1]),
+        (Description, {"frontends": [], "groups": {"a": [["10.0.0.1"]]}}),
+        (Description, "text"),
+    ],
+)
+def test_what_is_no_answer_of_an_agent_is_an_error(shape: Any, answer: Any) -> None:
+    """A Service may lead a node's port elsewhere (its external IP is the node's), and a program of the node may have it."""
+    (error,) = asked(Client({"node1": answer}), ["node1"], shape).values()
+    assert isinstance(error, ApiError)
+    assert str(error).startswith("port 10256 of node node1 does not answer traffic as its agent does: ")
+
+
+def test_an_active_fault_is_why() -> None:
+    node = {"metadata": {"name": "node1", "annotations": {ACTIVE_FAULTS: '[{"fault": "uplink-down", "since": "now"}]'}}}
+    why = why_silent(node, "no answer within 3 s", "podplane fault node1 --clear")
+    assert why == "no answer within 3 s (the fault uplink-down is active: `podplane fault node1 --clear` undoes it)"
+    assert why_silent({"metadata": {"name": "node1"}}, "no answer", "") == "no answer"
+
+
+def test_a_wait_is_told_once_and_only_when_it_is_long() -> None:
+    said: list[str] = []
+    now = [0.0]
+    waiting = Waiting(said.append, lambda: now[0])
+    for now[0] in (0.0, 0.9, 1.0, 1.1, 5.0):
+        waiting.look(lambda: f"node1 at {now[0]:g}")
+    assert said == ["Waiting for node1 at 1 …"]
+    assert waiting.silent_for > 1e6
+
+
+def test_a_poll_tells_what_it_waits_for(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("podplane.cli.waiting.SAY_AFTER_SECONDS", 0.0)
+    tell = telling(lambda found: f"{len(found)} pods")
+    tell(["a", "b"])
+    tell(["a"])
+    assert capsys.readouterr().err == "Waiting for 2 pods …\n"
