@@ -63,9 +63,16 @@ class Admission:
         if resource.id == service_ips.SERVICES:
             self._services.complete(object_, old)
         if resource.id == "namespaces":
-            object_["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = object_["metadata"]["name"]
+            _name_namespace(object_)
         elif resource.id == pools.POOLS:
             _check_pool(object_)
+        elif resource.id == CRDS:
+            accept(object_, object_["metadata"]["creationTimestamp"])
+
+    def update_status(self, resource: Resource, object_: Object) -> None:
+        """Complete an object of which the status is about to be stored."""
+        if resource.id == "namespaces":
+            _name_namespace(object_)
         elif resource.id == CRDS:
             accept(object_, object_["metadata"]["creationTimestamp"])
 
@@ -161,6 +168,12 @@ class Admission:
         elif spec.get("schedulingGates"):
             conditions.append({"type": "PodScheduled", "status": "False", "lastTransitionTime": since, **GATED})
         pod["status"] = {"phase": "Pending", "conditions": conditions}
+
+
+def _name_namespace(namespace: Object) -> None:
+    """The label by which selectors of namespaces know it (SetDefaults_Namespace)."""
+    labels = namespace["metadata"].get("labels", {})
+    namespace["metadata"]["labels"] = {**labels, "kubernetes.io/metadata.name": namespace["metadata"]["name"]}
 
 
 def _check_pool(pool: Object) -> None:

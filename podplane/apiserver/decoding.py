@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import Any
 
@@ -143,8 +144,11 @@ def _complain(texts: list[str], options: Options) -> None:
         options.warnings += texts[:MAX_NAMED]
 
 
-def fitted(resource: Resource, object_: Object, options: Options) -> Object:
-    """The object, made to fit its kind's shape in place. Problem when it can't be."""
+def fitted(resource: Resource, object_: Object, options: Options, part: str = "") -> Object:
+    """The object, made to fit its kind's shape in place. Problem when it can't be.
+
+    With a `part`, a path, only that is asked for what is required and allowed: nothing else of the object is wanted.
+    """
     found = (object_.setdefault("kind", resource.kind), object_.setdefault("apiVersion", resource.group_version))
     if found != (resource.kind, resource.group_version):
         kinds = f"{found[1]} {found[0]}, expected {resource.group_version} {resource.kind}"
@@ -162,8 +166,9 @@ def fitted(resource: Resource, object_: Object, options: Options) -> Object:
             _complain([f'unknown field "{path}"' for path in findings.unknown], options)
         except Problem as problem:
             raise unreadable(resource, str(problem)) from None
-    if findings.causes:
-        raise invalid(resource.kind, str(metadata.get("name", "")), findings.causes, resource.group)
+    causes = [cause for cause in findings.causes if not part or re.match(rf"{re.escape(part)}(\W|$)", cause.field)]
+    if causes:
+        raise invalid(resource.kind, str(metadata.get("name", "")), causes, resource.group)
     return object_
 
 

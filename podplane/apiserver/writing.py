@@ -15,7 +15,7 @@ from podplane.apiserver.admission import Admission
 from podplane.apiserver.decoding import Options
 from podplane.apiserver.deletion import NAMESPACES, Deleter, Wish, rfc3339
 from podplane.apiserver.kinds import ephemeral, names, pods
-from podplane.apiserver.kinds.resource import Object, Resource, Scale, admit, at, check_name
+from podplane.apiserver.kinds.resource import Object, Resource, Scale, admit, admit_status, at, check_name, with_status
 from podplane.apiserver.kinds.table import row
 from podplane.apiserver.patches import check_type, patched
 from podplane.apiserver.paths import Target
@@ -47,6 +47,8 @@ ORPHANING = (
 """Of a deletion that does not say what becomes of dependents, where the kind lets go of them (batch/job/storage)."""
 FINALIZE = "finalize"
 EPHEMERAL = "ephemeralcontainers"
+PARTS = {"status": "status", EPHEMERAL: ephemeral.PATH}
+"""The part of an object that a write of a subresource is about: the rest of the body is ignored."""
 DEBUGGED = row("", "io.k8s.api.core.v1.Pod", "pods", prepare=pods.complete_pod, check=ephemeral.check_change)
 """A pod whose ephemeral containers change."""
 
@@ -149,15 +151,9 @@ class Writer:
     def replace(self, target: Target, stored: Stored, new: Object, options: Options) -> Stored:
         """Store a new version, if it is one: an update that changes nothing keeps the version and tells nobody."""
         old, resource = stored.object, target.resource
-        metadata = decoding.fitted(resource, new, options)["metadata"]
+        metadata = decoding.fitted(resource, new, options, PARTS.get(target.subresource, ""))["metadata"]
         _check_same(target, old["metadata"], metadata)
-        new = self._with_what_stays(target, old, new)
-        if resource.storage:
-            new["apiVersion"] = resource.storage
-        if target.subresource != "status":
-            self._admission.keep(resource, new, old)
-        admit(DEBUGGED if target.subresource == EPHEMERAL else resource, new, old)
-        self._admission.update(resource, new, old)
+        new = self._completed(target, old, new)
         _check_finalizers(target, old, new)
         if resource.counts and _wanted(new) != _wanted(old):
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
@@ -168,12 +164,24 @@ class Writer:
             self._deleter.settle(resource, target.key)
         return replaced
 
+    def _completed(self, target: Target, old: Object, new: Object) -> Object:
+        """The new object with all that this request can't change as it was, completed. Problem when it makes no sense."""
+        resource = target.resource
+        if target.subresource == "status":
+            new = with_status(resource, old, new)
+            admit_status(resource, new, old)
+            self._admission.update_status(resource, new)
+            return new
+        new = self._with_what_stays(target, old, new)
+        if resource.storage:
+            new["apiVersion"] = resource.storage
+        self._admission.keep(resource, new, old)
+        admit(DEBUGGED if target.subresource == EPHEMERAL else resource, new, old)
+        self._admission.update(resource, new, old)
+        return new
+
     @staticmethod
     def _with_what_stays(target: Target, old: Object, new: Object) -> Object:
-        """The new object with all that this request can't change as it was."""
-        if target.subresource == "status":
-            metadata = {**old["metadata"], **{k: v for k, v in new["metadata"].items() if k in ("labels", "annotations")}}
-            return {**old, "metadata": metadata, "status": new.get("status", {})}
         if target.subresource == EPHEMERAL:
             return ephemeral.with_containers_of(old, new)
         kept = {field: old["metadata"][field] for field in SERVER_FIELDS if field in old["metadata"]}
@@ -241,20 +249,26 @@ class Writer:
     def bind(self, target: Target, binding: Object, options: Options) -> None:
         """Give a pod its node (core/v1 Binding)."""
         decoding.fitted(BINDING, binding, options)
-        stored = self._reader.stored(target)
-        _check_same(target, stored.object["metadata"], binding["metadata"])
-        node = binding.get("target", {}).get("name", "")
-        if stored.object["spec"].get("nodeName"):
-            why = f"pod {target.name} is already assigned to node {stored.object['spec']['nodeName']!r}"
-            raise Problem("Conflict", f'Operation cannot be fulfilled on pods/binding "{target.name}": {why}')
+        pod = self._reader.stored(target).object
+        _check_same(target, pod["metadata"], binding["metadata"])
+        kind, node = binding.get("target", {}).get("kind", ""), binding.get("target", {}).get("name", "")
+        if kind not in ("", "Node"):
+            raise invalid("Binding", target.name, [Cause.unsupported("target.kind", kind, ("Node", "<empty>"))])
         if not node:
             raise invalid("Binding", target.name, [Cause.required("target.name")])
-        new = plain(stored.object)
+        if why := _unbindable(pod):
+            raise Problem("Conflict", f'Operation cannot be fulfilled on pods/binding "{target.name}": pod {target.name} {why}')
+        new = plain(pod)
         new["spec"]["nodeName"] = node
-        kept = [c for c in new.get("status", {}).get("conditions", ()) if c.get("type") != "PodScheduled"]
+        for field in ("labels", "annotations"):
+            if said := binding["metadata"].get(field):
+                new["metadata"][field] = {**new["metadata"].get(field, {}), **said}
+        status = new.setdefault("status", {})
+        status.pop("nominatedNodeName", None)
+        kept = [c for c in status.get("conditions", ()) if c.get("type") != "PodScheduled"]
         scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": rfc3339(self._now())}
-        new.setdefault("status", {})["conditions"] = [*kept, scheduled]
-        self._put(target, new, stored.object, options)
+        status["conditions"] = [*kept, scheduled]
+        self._put(target, new, pod, options)
 
     def evict(self, target: Target, eviction: Object, options: Options) -> None:
         """Delete a pod as its Eviction says."""
@@ -331,6 +345,15 @@ def wish_of(said: Object, options: Options) -> Wish:
             raise Problem("BadRequest", 'dryRun: the only value is "All"')
         options.dry_run = True
     return wish
+
+
+def _unbindable(pod: Object) -> str:
+    """Why a pod can't get a node; "" when it can."""
+    if "deletionTimestamp" in pod["metadata"]:
+        return "is being deleted, cannot be assigned to a host"
+    if node := pod["spec"].get("nodeName"):
+        return f'is already assigned to node "{node}"'
+    return "has non-empty .spec.schedulingGates" if pod["spec"].get("schedulingGates") else ""
 
 
 def no_subresource(target: Target) -> Problem:

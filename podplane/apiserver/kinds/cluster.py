@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from podplane.apiserver.kinds import names
-from podplane.apiserver.kinds.addresses import check_cidr, check_ip
+from podplane.apiserver.kinds import names, statuses
+from podplane.apiserver.kinds.addresses import check_cidr
 from podplane.apiserver.problems import Cause
 from podplane.model.config import UNDERLAY_MAC
 
@@ -37,9 +37,7 @@ def check_node(node: Object, old: Object | None) -> Iterator[Cause]:
     for i, taint in enumerate(node.get("spec", {}).get("taints", ())):
         if taint.get("key"):
             yield from names.check_labels({taint["key"]: taint.get("value", "")}, f"spec.taints[{i}]")
-    for i, address in enumerate(node.get("status", {}).get("addresses", ())):
-        if address.get("type") in ("InternalIP", "ExternalIP"):
-            yield from check_ip(address.get("address", ""), f"status.addresses[{i}].address")
+    yield from statuses.check_node(node, old)
 
 
 def check_config_map(config_map: Object, old: Object | None) -> Iterator[Cause]:

@@ -54,8 +54,6 @@ def check_pod(pod: Object, old: Object | None) -> Iterator[Cause]:
         yield Cause.forbidden(
             "spec.ephemeralContainers", "cannot be set on create: `kubectl debug` adds them to a pod that is there"
         )
-    for i, entry in enumerate(pod.get("status", {}).get("podIPs", ())):
-        yield from check_ip(entry.get("ip", ""), f"status.podIPs[{i}].ip")
     if old is not None and old.get("spec") != spec:
         yield from _check_pod_change(old["spec"], spec)
 

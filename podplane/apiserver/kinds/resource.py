@@ -16,6 +16,8 @@ Check = Callable[[Object, Object | None], Iterator[Cause]]
 """(an object, its former version or None) → what is wrong with it. Its types are right already."""
 Prepare = Callable[[Object], None]
 """Completes an object whose types are right: defaults that hang on other fields."""
+WITH_STATUS = ("labels", "annotations", "ownerReferences", "finalizers")
+"""Metadata that a write of the status may change."""
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 NO_MORE = ("create", "patch", "update")
 """What discovery does not offer for custom resources whose definition is being deleted (customresource_discovery_controller.go)."""
@@ -53,11 +55,12 @@ def _as_it_is(_: Object) -> None:
 class Resource:
     """One kind in one version.
 
-    `read` makes an object fit its shape and says what it found. `fields` can be selected by; `fixed` are paths that no change may
-    touch once they are set. `counts` kinds have a generation that grows with each change of what is wanted. A review is answered and
-    never stored. A deletion answers with the object where it `returns_deleted`, else with a Status; one that does not say what becomes
-    of dependents lets go of them where the kind `orphans` them. A custom resource has its own `schema`, and the apiVersion in which it
-    is stored; while its definition `is_terminating`, none is created.
+    `read` makes an object fit its shape and says what it found. `fields` can be selected by; `fixed` are paths that no change may touch
+    once they are set. A write of the status leaves the metadata that the kind `status_spares`. `counts` kinds have a generation that
+    grows with each change of what is wanted. A review is answered and never stored. A deletion answers with the object where it
+    `returns_deleted`, else with a Status; one that does not say what becomes of dependents lets go of them where the kind `orphans`
+    them. A custom resource has its own `schema`, and the apiVersion in which it is stored; while its definition `is_terminating`, none
+    is created.
     """
 
     group: str
@@ -71,6 +74,9 @@ class Resource:
     read: Callable[[Object], shapes.Findings] = lambda _: shapes.Findings()
     check: Check = _no_causes
     prepare: Prepare = _as_it_is
+    check_status: Check = _no_causes
+    prepare_status: Prepare = _as_it_is
+    status_spares: frozenset[str] = frozenset()
     columns: tuple[Column, ...] = ()
     fields: frozenset[str] = frozenset({"metadata.name", "metadata.namespace"})
     fixed: tuple[tuple[str, ...], ...] = ()
@@ -128,6 +134,32 @@ def admit(resource: Resource, object_: Object, old: Object | None) -> None:
         causes += _touched(resource, old, object_)
     if causes:
         raise invalid(resource.kind, object_["metadata"].get("name", ""), causes, resource.group)
+
+
+def admit_status(resource: Resource, object_: Object, old: Object) -> None:
+    """As `admit`, of a write of the status: nothing else of the object is looked at."""
+    resource.prepare_status(object_)
+    causes = [*names.check_metadata(object_["metadata"]), *resource.check_status(object_, old)]
+    if causes:
+        raise invalid(resource.kind, object_["metadata"]["name"], causes, resource.group)
+
+
+def with_status(resource: Resource, old: Object, new: Object) -> Object:
+    """What a write of the status makes of an object: its status, and of its metadata what Kubernetes takes there (each kind's status
+    strategy, PrepareForUpdate). Of a custom resource that is the status alone."""
+    metadata = dict(old["metadata"])
+    for field in WITH_STATUS if resource.schema is None else ():
+        if field in resource.status_spares:
+            continue
+        metadata.pop(field, None)
+        if new["metadata"].get(field):
+            metadata[field] = new["metadata"][field]
+    whole = {**old, "metadata": metadata}
+    if resource.schema is not None and "status" not in new:
+        whole.pop("status", None)
+    else:
+        whole["status"] = new.get("status", {})
+    return whole
 
 
 def _touched(resource: Resource, old: Object, new: Object) -> Iterator[Cause]:

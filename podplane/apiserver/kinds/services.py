@@ -7,6 +7,7 @@ from typing import Any
 
 from podplane.apiserver.kinds import names
 from podplane.apiserver.kinds.addresses import check_cidr, check_common_ip, check_ip
+from podplane.apiserver.kinds.statuses import complete_service as complete_status
 from podplane.apiserver.problems import Cause
 
 Object = dict[str, Any]
@@ -19,7 +20,6 @@ ALLOWED = {
     "externalTrafficPolicy": ("Cluster", "Local"),
     "trafficDistribution": ("PreferClose", "PreferSameNode", "PreferSameZone"),
 }
-IP_MODES = ("Proxy", "VIP")
 ONLY_BALANCED = ("loadBalancerSourceRanges", "allocateLoadBalancerNodePorts", "loadBalancerClass")
 """Fields that only load balancers have."""
 MAX_AFFINITY_SECONDS = 86400
@@ -60,10 +60,7 @@ def complete_service(service: Object) -> None:
     if ips:
         spec["clusterIPs"] = ips
         spec.setdefault("clusterIP", ips[0])
-    balancer = service.setdefault("status", {}).setdefault("loadBalancer", {})
-    for one in balancer.get("ingress", ()) if kind == LOAD_BALANCER else ():
-        if one.get("ip"):
-            one.setdefault("ipMode", "VIP")
+    complete_status(service)
 
 
 def check_service(service: Object, old: Object | None) -> Iterator[Cause]:
@@ -78,9 +75,6 @@ def check_service(service: Object, old: Object | None) -> Iterator[Cause]:
             yield Cause.unsupported(f"spec.{field}", spec[field], allowed)
     yield from _check_affinity(spec)
     yield from _check_balancing(spec)
-    status = service["status"]["loadBalancer"]
-    if old is None or old.get("status", {}).get("loadBalancer", {}) != status:
-        yield from _check_status(status, spec["type"])
     if old is not None:
         yield from _check_change(spec, old["spec"])
 
@@ -138,26 +132,6 @@ def _check_balancing(spec: Object) -> Iterator[Cause]:
         yield Cause.invalid("spec.healthCheckNodePort", port, why)
     elif port:
         yield from names.check_port(port, "spec.healthCheckNodePort")
-
-
-def _check_status(balancer: Object, kind: str) -> Iterator[Cause]:
-    """Where a load balancer says that it is reached (ValidateLoadBalancerStatus)."""
-    path, ingress = "status.loadBalancer.ingress", balancer.get("ingress", ())
-    if ingress and kind != LOAD_BALANCER:
-        yield Cause.forbidden(path, "may only be used when `spec.type` is 'LoadBalancer'")
-        return
-    for i, one in enumerate(ingress):
-        where, ip, mode, hostname = f"{path}[{i}]", one.get("ip"), one.get("ipMode"), one.get("hostname")
-        if ip:
-            yield from check_ip(ip, f"{where}.ip")
-        if mode is not None and not ip:
-            yield Cause.forbidden(f"{where}.ipMode", "may not be specified when `ip` is not set")
-        elif mode is not None and mode not in IP_MODES:
-            yield Cause.unsupported(f"{where}.ipMode", mode, IP_MODES)
-        if hostname and (why := names.SUBDOMAIN(hostname)):
-            yield Cause.invalid(f"{where}.hostname", hostname, why)
-        elif hostname and not any(check_ip(hostname, "")):
-            yield Cause.invalid(f"{where}.hostname", hostname, "must be a DNS name, not an IP address")
 
 
 def _check_change(spec: Object, before: Object) -> Iterator[Cause]:

@@ -6,8 +6,8 @@ import functools
 from typing import Any
 
 from podplane.apiserver import shapes
-from podplane.apiserver.kinds import cluster, custom, names, networking, pods, printing, services, workloads
-from podplane.apiserver.kinds.resource import Object, Resource, Scale
+from podplane.apiserver.kinds import cluster, custom, names, networking, pods, printing, services, statuses, workloads
+from podplane.apiserver.kinds.resource import WITH_STATUS, Object, Resource, Scale
 
 API = "io.k8s.api."
 RBAC, NETWORKING = "rbac.authorization.k8s.io", "networking.k8s.io"
@@ -86,6 +86,7 @@ RESOURCES: tuple[Resource, ...] = (
         columns=printing.NAMESPACES,
         check=cluster.check_namespace,
         name_rule=names.LABEL,
+        check_status=statuses.check_namespace,
         has_status=True,
     ),
     row(
@@ -98,6 +99,7 @@ RESOURCES: tuple[Resource, ...] = (
         columns=printing.NODES,
         check=cluster.check_node,
         fixed=(("spec", "podCIDRs"), ("spec", "podCIDR")),
+        check_status=statuses.check_node,
         has_status=True,
         keeps_status=True,
     ),
@@ -112,6 +114,8 @@ RESOURCES: tuple[Resource, ...] = (
         columns=printing.PODS,
         prepare=pods.complete_pod,
         check=pods.check_pod,
+        check_status=statuses.check_pod,
+        status_spares=frozenset({"ownerReferences"}),
         has_status=True,
         counts=True,
         returns_deleted=True,
@@ -146,6 +150,8 @@ RESOURCES: tuple[Resource, ...] = (
         prepare=services.complete_service,
         check=services.check_service,
         name_rule=names.LABEL,
+        check_status=statuses.check_service,
+        prepare_status=statuses.complete_service,
         has_status=True,
         returns_deleted=True,
     ),
@@ -165,6 +171,7 @@ RESOURCES: tuple[Resource, ...] = (
         columns=printing.DAEMON_SETS,
         prepare=workloads.complete_daemon_set,
         check=workloads.check_workload,
+        check_status=statuses.check_daemon_set,
         has_status=True,
         counts=True,
     ),
@@ -177,6 +184,8 @@ RESOURCES: tuple[Resource, ...] = (
         columns=printing.DEPLOYMENTS,
         prepare=workloads.complete_deployment,
         check=workloads.check_workload,
+        check_status=statuses.check_deployment,
+        status_spares=frozenset({"labels"}),
         has_status=True,
         counts=True,
         scale=SCALE,
@@ -192,6 +201,7 @@ RESOURCES: tuple[Resource, ...] = (
         columns=printing.REPLICA_SETS,
         prepare=workloads.complete_replica_set,
         check=workloads.check_workload,
+        check_status=statuses.check_replica_set,
         has_status=True,
         counts=True,
         scale=SCALE,
@@ -205,6 +215,7 @@ RESOURCES: tuple[Resource, ...] = (
         columns=printing.STATEFUL_SETS,
         prepare=workloads.complete_stateful_set,
         check=workloads.check_stateful_set,
+        check_status=statuses.check_stateful_set,
         has_status=True,
         counts=True,
         scale=SCALE,
@@ -220,6 +231,7 @@ RESOURCES: tuple[Resource, ...] = (
         prepare=workloads.complete_job,
         check=workloads.check_job,
         orphans=True,
+        check_status=statuses.check_job,
         has_status=True,
         counts=True,
     ),
@@ -250,6 +262,7 @@ RESOURCES: tuple[Resource, ...] = (
         short_names=("ing",),
         columns=printing.INGRESSES,
         check=networking.check_ingress,
+        check_status=statuses.check_ingress,
         has_status=True,
         counts=True,
     ),
@@ -282,6 +295,7 @@ RESOURCES: tuple[Resource, ...] = (
         columns=printing.SERVICE_CIDRS,
         check=networking.check_service_cidr,
         fixed=(("spec", "cidrs"),),
+        status_spares=frozenset(WITH_STATUS),
         has_status=True,
     ),
     row(
