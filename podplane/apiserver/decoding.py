@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections import Counter
 from typing import Any
 
 import msgspec
 import yaml
 
-from podplane.apiserver import protobuf
+from podplane.apiserver import protobuf, strict
 from podplane.apiserver.kinds.resource import Object, Resource, unreadable
-from podplane.apiserver.problems import Problem, invalid
+from podplane.apiserver.problems import Cause, Problem, invalid
 from podplane.apiserver.protobuf import TYPE as PROTOBUF
 from podplane.kubeapi.messages import JSON, Request
 
-YAML = "application/yaml"
+YAML, JSON_PATCH = "application/yaml", "application/json-patch+json"
 MAX_BODY_BYTES = 3 * 1024 * 1024
 """As the real API server limits a request."""
 MAX_DEPTH = 200
@@ -32,6 +32,9 @@ class Options(msgspec.Struct):
     dry_run: bool = False
     validation: str = "Warn"
     warnings: list[str] = []
+    is_patch: bool = False
+    twice: strict.Twice = msgspec.field(default_factory=strict.Twice)
+    """The fields that the body has twice."""
 
     @classmethod
     def of(cls, request: Request) -> Options:
@@ -109,39 +112,40 @@ class _Loader(yaml.CSafeLoader):
 
 def _yaml(data: bytes) -> Any:
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, Loader=yaml.CSafeLoader)):
-            raise Problem("BadRequest", "the body is YAML with aliases: write them out")
+        strict.in_yaml(data, MAX_DEPTH)
         return parse_json(json.dumps(yaml.load(data, Loader=_Loader)).encode())
+    except (strict.TooDeep, strict.Aliased) as error:
+        raise Problem("BadRequest", str(error)) from None
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise Problem("BadRequest", f"the body is not YAML: {' '.join(str(error).split())}") from None
 
 
-def check_duplicates(request: Request, options: Options) -> None:
-    """Fields that are there twice: a Problem if strict, else a warning (the last one counts)."""
-    if options.validation == "Ignore" or media_type(request) != JSON:
+def note_duplicates(request: Request, options: Options) -> None:
+    """Remember which fields are there twice (the last one counts): `fitted` tells of them."""
+    if options.validation == "Ignore" or len(request.body) > MAX_BODY_BYTES:
         return
-    found: list[str] = []
-
-    def pairs(fields: list[tuple[str, Any]]) -> Object:
-        object_ = dict(fields)
-        if len(object_) != len(fields):
-            found.extend(name for name, count in Counter(name for name, _ in fields).items() if count > 1)
-        return object_
-
-    try:
-        json.loads(request.body, object_pairs_hook=pairs)
-    except (ValueError, RecursionError):
-        return  # it is refused elsewhere, with better words
-    if found:
-        _complain([f'duplicate field "{name}"' for name in found], options)
+    kind = media_type(request)
+    if kind == YAML:
+        with contextlib.suppress(strict.TooDeep, strict.Aliased, yaml.YAMLError):
+            options.twice = strict.in_yaml(request.body, MAX_DEPTH)
+    elif kind.endswith("json"):
+        options.twice = strict.in_json(request.body, is_patch=kind == JSON_PATCH)
 
 
-def _complain(texts: list[str], options: Options) -> None:
-    more = f" and {len(texts) - MAX_NAMED} more" if len(texts) > MAX_NAMED else ""
-    if options.validation == "Strict":
-        raise Problem("BadRequest", "strict decoding error: " + ", ".join(texts[:MAX_NAMED]) + more)
+def _complain(resource: Resource, unknown: list[str], object_: Object, options: Options) -> None:
+    """Tell of fields that are not known, or there twice: a Problem if strict, else warnings."""
+    twice, options.twice = options.twice, strict.Twice()
+    found = twice.complaints(unknown, is_decoded=resource.schema is None and not options.is_patch)
+    if not found or options.validation == "Ignore":
+        return
     if options.validation == "Warn":
-        options.warnings += texts[:MAX_NAMED]
+        options.warnings += found[:MAX_NAMED]
+        return
+    more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
+    text = twice.refusal(found[:MAX_NAMED], more)
+    if options.is_patch:
+        raise invalid("", "", [Cause.invalid("patch", msgspec.json.encode(object_).decode(), text)])
+    raise unreadable(resource, text)
 
 
 def fitted(resource: Resource, object_: Object, options: Options, part: str = "") -> Object:
@@ -161,11 +165,7 @@ def fitted(resource: Resource, object_: Object, options: Options, part: str = ""
     findings = resource.read(object_)
     if findings.wrong:
         raise unreadable(resource, ", ".join(findings.wrong[:MAX_NAMED]))
-    if findings.unknown:
-        try:
-            _complain([f'unknown field "{path}"' for path in findings.unknown], options)
-        except Problem as problem:
-            raise unreadable(resource, str(problem)) from None
+    _complain(resource, findings.unknown, object_, options)
     causes = [cause for cause in findings.causes if not part or re.match(rf"{re.escape(part)}(\W|$)", cause.field)]
     if causes:
         raise invalid(resource.kind, str(metadata.get("name", "")), causes, resource.group)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from podplane.apiserver import strategic
-from podplane.apiserver.decoding import body, media_type, parse_json
+from podplane.apiserver.decoding import JSON_PATCH, body, media_type, parse_json
 from podplane.apiserver.kinds.resource import Object, Resource
 from podplane.apiserver.problems import Problem
 from podplane.kubeapi.messages import MERGE_PATCH, Request
 
-JSON_PATCH, STRATEGIC = "application/json-patch+json", "application/strategic-merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = ("application/apply-patch+yaml", "application/apply-patch+cbor")
 MAX_OPERATIONS = 10_000
 

@@ -194,7 +194,7 @@ class ApiServer:
             case "GET", True:
                 return self._reader.get(target, request)
             case "POST", False if target.namespace or not target.resource.namespaced:
-                decoding.check_duplicates(request, options)
+                decoding.note_duplicates(request, options)
                 stored = self._writer.create(target, decoding.body(request), options)
                 return self._stored(201, target, request, stored, options)
             case "PUT", True:

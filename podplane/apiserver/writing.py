@@ -127,7 +127,7 @@ class Writer:
 
     def update(self, target: Target, request: Request, options: Options) -> Stored:
         """PUT."""
-        decoding.check_duplicates(request, options)
+        decoding.note_duplicates(request, options)
         new = decoding.body(request)
         if target.subresource == "scale":
             return self._set_scale(target, new, options)
@@ -140,6 +140,8 @@ class Writer:
     def patch(self, target: Target, request: Request, options: Options) -> Stored:
         """PATCH."""
         check_type(target.resource, request)
+        decoding.note_duplicates(request, options)
+        options.is_patch = True
         stored = self._reader.stored(target)
         if target.subresource == "scale":
             return self._set_scale(target, patched(SCALE, self.scale(target, stored), request), options)

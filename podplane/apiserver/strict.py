@@ -1,0 +1,165 @@
+"""Fields that a body has twice, said as kube-apiserver says them, and told together with those that its kind does not know.
+
+JSON: `duplicate field "spec.paused"`, in the order of the document. YAML: `line 12: key "paused" already set in map`. Of a built-in kind, a
+field that is not known is that only, twice or not; of a custom resource, what is there twice comes first, then what is not known, sorted.
+Sources: sigs.k8s.io/json (strict errors), apimachinery (serializer/json, runtime.NewStrictDecodingError), apiserver (endpoints/handlers).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+import yaml
+
+Fields = list[tuple[str, Any]]
+MAP_KEY = re.compile(r"\[([^\]]*[^\]\d][^\]]*)\]")
+"""A key of a map as field errors have it; here it is a field like others."""
+YAML_PREFIX = "yaml: unmarshal errors:"
+OPERATION_FIELDS = ("op", "path", "from", "value")
+
+
+class Twice(msgspec.Struct):
+    """The fields that are in a body twice: paths in JSON, whole lines of text in YAML; and the place of each path in the document."""
+
+    paths: list[str] = []
+    lines: list[str] = []
+    places: dict[str, int] = {}
+    prefix: str = ""
+    """Before each complaint: "json patch " of a JSON patch."""
+    unknown: list[str] = []
+    """Paths of what the body itself may not have, whatever its kind: fields of an operation of a JSON patch."""
+
+    def complaints(self, unknown: Sequence[str], *, is_decoded: bool) -> list[str]:
+        """What is wrong, with these fields that the kind does not know, in the order of kube-apiserver.
+
+        `is_decoded`: the body was read as its kind in one go, as those of patches and of custom resources are not.
+        """
+        names = [MAP_KEY.sub(r".\1", path) for path in unknown]
+        if is_decoded and not self.lines:
+            paths = [path for path in self.paths if not any(_is_within(path, name) for name in names)]
+            found = [(self.places[path], f'duplicate field "{path}"') for path in paths]
+            found += [(self.places.get(name, 0), f'unknown field "{name}"') for name in names]
+            return [text for _, text in sorted(found, key=lambda one: one[0])]
+        own = [f'{self.prefix}duplicate field "{path}"' for path in self.paths]
+        own += [f'{self.prefix}unknown field "{path}"' for path in self.unknown]
+        return [*self.lines, *own, *(f'unknown field "{name}"' for name in sorted(names, key=_parts))]
+
+    def refusal(self, complaints: Sequence[str], more: str) -> str:
+        """The words of a refusal for these complaints."""
+        lines = [text for text in complaints if text in self.lines]
+        others = [text for text in complaints if text not in self.lines]
+        said = ["\n  ".join([YAML_PREFIX, *lines])] if lines else []
+        return "strict decoding error: " + ", ".join([*said, *others]) + more
+
+
+def _is_within(path: str, outer: str) -> bool:
+    return path == outer or path.startswith((f"{outer}.", f"{outer}["))
+
+
+def _parts(path: str) -> list[str]:
+    """A sort key: fields in the order of their names, as they are after a turn through a map of Go's."""
+    return re.split(r"[.\[\]]+", path)
+
+
+class _Object(dict[str, Any]):
+    """An object of JSON that has a field twice; the last one counts."""
+
+    def __init__(self, fields: Fields) -> None:
+        super().__init__(fields)
+        self.fields = fields
+
+
+def in_json(data: bytes, *, is_patch: bool = False) -> Twice:
+    """What a body in JSON has twice; nothing for one that is no JSON, which is refused elsewhere, with better words."""
+    found: list[_Object] = []
+
+    def pairs(fields: Fields) -> dict[str, Any]:
+        object_ = dict(fields)
+        if len(object_) != len(fields):
+            found.append(_Object(fields))
+            return found[-1]
+        return object_
+
+    twice = Twice(prefix="json patch " if is_patch else "")
+    try:
+        value = json.loads(data, object_pairs_hook=pairs)
+        if is_patch and isinstance(value, list):
+            twice.unknown = [
+                f"[{i}].{name}"
+                for i, operation in enumerate(value)
+                if isinstance(operation, dict)
+                for name in operation
+                if name not in OPERATION_FIELDS
+            ]
+        if found or twice.unknown:
+            _walk(value, "", twice)
+    except (ValueError, RecursionError):
+        return Twice()
+    return twice
+
+
+def _walk(value: Any, path: str, twice: Twice) -> None:
+    if isinstance(value, list):
+        for i, inner in enumerate(value):
+            _walk(inner, f"{path}[{i}]", twice)
+    elif isinstance(value, dict):
+        seen: set[str] = set()
+        for name, inner in value.fields if isinstance(value, _Object) else value.items():
+            own = f"{path}.{name}" if path else name
+            if name in seen and own not in twice.paths:
+                twice.paths.append(own)
+                twice.places[own] = len(twice.places)
+            seen.add(name)
+            twice.places.setdefault(own, len(twice.places))
+            _walk(inner, own, twice)
+
+
+class TooDeep(ValueError):
+    """A document that is nested deeper than it may be."""
+
+
+class Aliased(ValueError):
+    """A document with aliases."""
+
+
+def in_yaml(data: bytes, depth: int) -> Twice:
+    """What a body in YAML has twice. TooDeep, Aliased or yaml.YAMLError when it can't be read; nothing in it is nested by then."""
+    events = _checked(yaml.parse(data, Loader=yaml.CSafeLoader), depth)
+    return Twice(lines=[f'line {line}: key "{key}" already set in map' for line, key in _keys_twice(events)])
+
+
+def _checked(events: Iterable[Any], depth: int) -> Iterator[Any]:
+    """The events of a document, as long as it can be composed: libyaml's composer recurses, and ends the process where it is too deep."""
+    level = 0
+    for event in events:
+        if isinstance(event, yaml.AliasEvent):
+            raise Aliased("the body is YAML with aliases: write them out")
+        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if level > depth:
+            raise TooDeep(f"the body is nested deeper than {depth} levels")
+        yield event
+
+
+def _keys_twice(events: Iterable[Any]) -> Iterator[tuple[int, str]]:
+    """(line, key) of each key that its mapping has already."""
+    stack: list[set[str] | None] = []
+    awaits_key: list[bool] = []
+    for event in events:
+        if isinstance(event, yaml.CollectionEndEvent):
+            stack.pop()
+            awaits_key.pop()
+        elif not isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
+            continue  # the stream, and the document
+        elif isinstance(event, yaml.ScalarEvent) and stack and (known := stack[-1]) is not None and awaits_key[-1]:
+            if event.value in known:
+                yield (event.start_mark.line if event.start_mark is not None else 0) + 1, event.value
+            known.add(event.value)
+        if isinstance(event, yaml.CollectionStartEvent):
+            stack.append(set() if isinstance(event, yaml.MappingStartEvent) else None)
+            awaits_key.append(True)
+        elif stack and stack[-1] is not None:
+            awaits_key[-1] = not awaits_key[-1]
