@@ -20,7 +20,32 @@ from podplane.lab.folder import Folder
 CHUNK_BYTES = 32 * 1024
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+class WithCommand(click.Command):
+    """POD, then a command of its own words: options stand before POD, or up to a `--` before the command, as kubectl has it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Options after POD are ours only when a `--` says where they end: `exec web ls -l` has none."""
+        ctx.allow_interspersed_args = "--" in args
+        if ctx.allow_interspersed_args:
+            ctx.allow_interspersed_args = self._is_pod_alone(ctx, args[: args.index("--")])
+        rest = super().parse_args(ctx, args)
+        first = (ctx.params.get("command") or ("",))[0]
+        if first.startswith("-") and first != "--" and not ctx.allow_interspersed_args:
+            pod = ctx.params["pod"]
+            hint = f"put `--` between {pod} and the command, or options before {pod}"
+            raise click.UsageError(f"{first!r} is no command, and none of the options of exec: {hint}", ctx)
+        return rest
+
+    def _is_pod_alone(self, ctx: click.Context, args: list[str]) -> bool:
+        """Is there no word of a command yet, and no option but ours?"""
+        try:
+            found = self.make_parser(ctx).parse_args(list(args))[0]
+        except click.UsageError:
+            return False
+        return not isinstance(found.get("command"), tuple)
+
+
+@click.command(cls=WithCommand, context_settings={"allow_interspersed_args": False})
 @lab_name
 @namespace
 @click.option("-c", "--container", default="", help="Which container; otherwise the first.")

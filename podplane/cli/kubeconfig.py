@@ -23,6 +23,7 @@ def kubeconfig(folder: Folder, merge: bool) -> None:
     if not merge:
         click.echo(folder.kubeconfig)
         return
-    path = files.users_file()
-    files.merge(folder, path)
-    click.echo(f"{path} has the context {files.entry_name(folder)} now, and kubectl uses it.")
+    path = files.merge(folder, files.users_files())
+    name, (current, chooser) = files.entry_name(folder), files.current_context()
+    says = "kubectl uses it" if current == name else f"kubectl uses {current}, which {chooser} says: `kubectl --context {name}`"
+    click.echo(f"{path} has the context {name} now, and {says}.")

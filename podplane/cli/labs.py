@@ -134,7 +134,7 @@ def _leave_users_kubeconfig(folder: Folder) -> None:
     """What `kubeconfig --merge` put into the user's file goes with the lab."""
     from podplane.lab import kubeconfig
 
-    path = kubeconfig.users_file()
-    with contextlib.suppress(OSError):  # a file that can't be read has nothing of ours
-        if path != folder.kubeconfig and kubeconfig.entry_name(folder).encode() in path.read_bytes():
-            kubeconfig.remove(folder, path)
+    for path in kubeconfig.users_files():
+        with contextlib.suppress(OSError):  # a file that can't be read has nothing of ours
+            if kubeconfig.entry_name(folder).encode() in path.read_bytes():
+                kubeconfig.remove(folder, path)

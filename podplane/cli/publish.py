@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -13,11 +15,12 @@ from podplane.cli.names import KIND, NAME
 from podplane.cli.options import connect, lab_name, namespace
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
-from podplane.model.config import PUBLISH, PUBLISHED
+from podplane.model.config import NOT_PUBLISHED, PUBLISH, PUBLISHED
 
 WAIT_SECONDS = 10.0
-FREE_FOR_ALL = 1024
-"""Lower ports of the host are for root (ip_unprivileged_port_start)."""
+FIRST_FREE_PORT = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+"""Lower ports are for who has CAP_NET_BIND_SERVICE in the user namespace of the host's network: a lab has it in its own only."""
+HIGHER = 8000
 WISH = re.compile(f"(?:(?P<host>[0-9]+):)?{KIND}(?P<name>{NAME})(?::(?P<port>[-a-z0-9]+))?")
 Object = dict[str, Any]
 
@@ -76,13 +79,22 @@ def _start(client: Any, service: Object, wish: str, host: int, port: int) -> Non
         raise LabError(f"{wish!r}: a port is a number from 1 to 65535")
     rest = [(h, p) for h, p in _places(service, PUBLISH) if h != host]
     text = _set(client, service, [*rest, (host, port)])
-    answer = _answer(client, service, text)
-    if answer != text:
-        _set(client, service, rest)
-        name = service["metadata"]["name"]
-        hint = f" (ports below {FREE_FOR_ALL} are for root: write 8080:svc/{name}:{port})" if host < FREE_FOR_ALL else ""
-        raise LabError(f"{wish}: {answer or 'the lab does not answer'}{hint if 'Permission denied' in answer else ''}")
+    if problem := _problem(client, service, text):
+        _problem(client, service, _set(client, service, rest))
+        hint = _hint(service["metadata"]["name"], port) if os.strerror(errno.EACCES) in problem else ""
+        raise LabError(f"{wish}: {problem}{hint}")
     click.echo(f"127.0.0.1:{host} leads to Service {_path(service)}, port {port}.")
+
+
+def _hint(name: str, port: int) -> str:
+    """Why a low port is not for a lab, and which one to take."""
+    try:
+        with open(FIRST_FREE_PORT) as file:
+            first = int(file.read())
+    except (OSError, ValueError):
+        return ""
+    why = f"ports below {first} are not for a lab, which has no rights in the host's network, whoever starts it"
+    return f" ({why}: write {HIGHER + port if port < first else port}:svc/{name}:{port})"
 
 
 def _stop(client: Any, service: Object, host: str | None, port: str | None) -> None:
@@ -109,10 +121,8 @@ def _stop_all(client: Any, namespace: str) -> None:
 
 
 def _set_and_wait(client: Any, service: Object, places: list[tuple[int, int]]) -> None:
-    text = _set(client, service, places)
-    answer = _answer(client, service, text)
-    if answer != text:
-        raise LabError(f"{_path(service)}: {answer or 'the lab does not answer'}")
+    if problem := _problem(client, service, _set(client, service, places)):
+        raise LabError(f"{_path(service)}: {problem}")
 
 
 def _set(client: Any, service: Object, places: list[tuple[int, int]]) -> str:
@@ -153,21 +163,21 @@ def _port(service: Object, asked: str | None) -> int:
     return int(matching[0]["port"])
 
 
-def _answer(client: Any, service: Object, text: str) -> str:
-    """What the lab says to this wish: the same text when it is done."""
+def _problem(client: Any, service: Object, text: str) -> str:
+    """What the lab says against this wish; "" when it is done."""
     namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
+    answer = ""
 
-    def said(services: list[Object]) -> str:
+    def answers(services: list[Object]) -> bool:
+        nonlocal answer
         own: Object = next((s for s in services if s["metadata"]["name"] == name), {"metadata": {}})
-        answer: str = own["metadata"].get("annotations", {}).get(PUBLISHED, "")
-        return answer
+        answer = own["metadata"].get("annotations", {}).get(PUBLISHED, "")
+        return answer == text or str(answer).startswith(f"{text}{NOT_PUBLISHED}")
 
-    before, answer = said(client.objects("services", namespace)), ""
-    for services in client.poll(
-        "services", namespace, lambda found: said(found) == text or said(found) != before, WAIT_SECONDS
-    ):
-        answer = said(services)
-    return answer
+    for services in client.poll("services", namespace, answers, WAIT_SECONDS):
+        if answers(services):
+            return answer.removeprefix(text).removeprefix(NOT_PUBLISHED)
+    return "the lab does not answer"
 
 
 def _list(client: Any, namespace: str) -> None:

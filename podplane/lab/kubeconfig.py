@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from podplane.lab.errors import LabError
-from podplane.lab.folder import Endpoint, Folder, write_private
+from podplane.lab.folder import Endpoint, Folder, labs, write_private
 
 Document = dict[str, Any]
 KINDS = ("clusters", "contexts", "users")
@@ -42,21 +44,53 @@ def write(folder: Folder, endpoint: Endpoint) -> None:
     write_private(folder.kubeconfig, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
 
 
-def users_file() -> Path:
-    """Where kubectl keeps its settings: the first file of $KUBECONFIG, or ~/.kube/config."""
-    named = [path for path in os.environ.get("KUBECONFIG", "").split(os.pathsep) if path]
-    return Path(named[0]) if named else Path(os.path.expanduser("~"), ".kube", "config")
+def files() -> list[Path]:
+    """Where kubectl reads its settings, what is said first counts: the files of $KUBECONFIG, or ~/.kube/config."""
+    named = [Path(path) for path in os.environ.get("KUBECONFIG", "").split(os.pathsep) if path]
+    return named or [Path(os.path.expanduser("~"), ".kube", "config")]
 
 
-def merge(folder: Folder, path: Path) -> None:
-    """Put the lab into a kubeconfig and make it the current context. LabError when that file can't be changed."""
-    own = document(folder, folder.endpoint())
-    there = _load(path)
+def users_files() -> list[Path]:
+    """Those of them that are the user's own, and no lab's."""
+    own = {Folder.named(name).kubeconfig.resolve() for name in labs()}
+    return [path for path in files() if path.resolve() not in own]
+
+
+def current_context() -> tuple[str, Path | None]:
+    """The context that kubectl uses, and the file that says so. LabError when one can't be read."""
+    return next(((text, path) for path in files() if (text := _current(_load(path)))), ("", None))
+
+
+def _current(found: Document) -> str:
+    return str(found.get("current-context") or "")
+
+
+def merge(folder: Folder, paths: Sequence[Path]) -> Path:
+    """Put the lab into the kubeconfigs and make it the current context; the file that has it now. LabError when that can't be.
+
+    Each change goes where kubectl makes it (clientcmd.ModifyConfig): to the file that has the entry, else to the first one that is there,
+    else to the last; the current context to the first that has one.
+    """
+    if not paths:
+        raise LabError(
+            "KUBECONFIG names a lab's own file and no other, so kubectl uses it already: `unset KUBECONFIG` to merge into yours"
+        )
+    own, name = document(folder, folder.endpoint()), entry_name(folder)
+    there = {path: _load(path) for path in paths}
+    target = next((path for path in paths if _has(there[path], name)), None)
+    target = target or next((path for path in paths if path.exists()), paths[-1])
     for kind in KINDS:
-        entries = [entry for entry in there.get(kind) or [] if entry.get("name") != entry_name(folder)]
-        there[kind] = entries + own[kind]
-    there = {"apiVersion": "v1", "kind": "Config"} | there | {"current-context": own["current-context"]}
-    _save(path, there)
+        entries = [entry for entry in there[target].get(kind) or [] if entry.get("name") != name]
+        there[target][kind] = entries + own[kind]
+    chooser = next((path for path in paths if _current(there[path])), target)
+    there[chooser]["current-context"] = name
+    for path in dict.fromkeys((target, chooser)):
+        _save(path, {"apiVersion": "v1", "kind": "Config"} | there[path])
+    return target
+
+
+def _has(found: Document, name: str) -> bool:
+    return any(entry.get("name") == name for kind in KINDS for entry in found.get(kind) or [])
 
 
 def remove(folder: Folder, path: Path) -> bool:
@@ -83,7 +117,8 @@ def _load(path: Path) -> Document:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LabError(f"the kubeconfig {path} can't be read ({error}): mend it, or set KUBECONFIG to another file") from None
+        why = " ".join(str(error.strerror if isinstance(error, OSError) else error).split())
+        raise LabError(f"the kubeconfig {path} can't be read ({why}): mend it, or set KUBECONFIG to another file") from None
     if found is None:
         return {}
     lists = isinstance(found, dict) and all(isinstance(found.get(kind) or [], list) for kind in KINDS)
@@ -98,6 +133,8 @@ def _save(path: Path, found: Document) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         target = path.resolve()  # a link stays a link
+        if target.exists() and not os.access(target, os.W_OK):  # a rename would not mind
+            raise PermissionError(errno.EACCES, "it is read-only")
         write_private(target, yaml.safe_dump(found, sort_keys=False, allow_unicode=True).encode())
     except OSError as error:
         raise LabError(f"the kubeconfig {path} can't be written ({error.strerror}): set KUBECONFIG to another file") from None

@@ -2,7 +2,8 @@
 
 The requested ports are an annotation of the Service (`8080:80`, several by comma), so they come back with the lab. Each connection to
 the host's 127.0.0.1 goes on from a node to the cluster IP of the Service, like that of any client in the cluster; its bytes pass through
-this process. The result is an annotation too: what is published, and why something is not.
+this process. The result is an annotation too: the same text when that is published, else the text, NOT and why: so who asks can tell the
+answer to this wish from the one to the wish before.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from podplane.kernel.namespace import Namespace
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
+from podplane.model.config import NOT_PUBLISHED as NOT
 from podplane.model.config import PUBLISH, PUBLISHED
 from podplane.model.service import Service
 from podplane.runtime.dial import DialError, dial
@@ -58,7 +60,8 @@ class Publisher:
             self._servers.pop(place).close()
         for path, service in concerned.items():
             problems = [await self._listen((path, *ports)) for ports in _requested_ports(service)]
-            answer = "; ".join(filter(None, problems)) or service.metadata.annotations.get(PUBLISH, "")
+            wish, problem = service.metadata.annotations.get(PUBLISH, ""), "; ".join(filter(None, problems))
+            answer = f"{wish}{NOT}{problem}" if problem else wish
             if service.metadata.annotations.get(PUBLISHED, "") != answer:
                 await self._write_result(service, answer)
 

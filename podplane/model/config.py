@@ -9,6 +9,7 @@ UNDERLAY_MAC = "podplane.dev/underlay-mac"
 FAULT, FAULT_ANSWERS, ACTIVE_FAULTS = "podplane.dev/fault", "podplane.dev/fault-answers", "podplane.dev/active-faults"
 """Node annotations of a lab: the fault that is asked for; answers to the last requests; the faults that are active (`lab.faults`)."""
 PUBLISH, PUBLISHED = "podplane.dev/publish", "podplane.dev/published"
+NOT_PUBLISHED = " not published: "
 """Service annotations: which of its ports are wished for on the localhost of a lab's host (`8080:80,…`); which are there, or why not."""
 ROUTE_PROTOCOL = 80
 """rtm_protocol of every route and rule that podplane owns (not in iproute2's rt_protos, so shown as a number)."""

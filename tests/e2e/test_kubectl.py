@@ -260,6 +260,11 @@ def test_the_way_in_is_merged_and_taken_out_again(podplane: Podplane, tmp_path: 
     found = yaml.safe_load(own.read_text())
     assert found["current-context"] == f"podplane-{podplane.name}"
     assert [user["name"] for user in found["users"]] == ["other", f"podplane-{podplane.name}"]
+    before = path.read_bytes()
+    podplane.environment["KUBECONFIG"] = str(path)
+    assert "`unset KUBECONFIG`" in podplane("kubeconfig", "--merge", code=2).stderr
+    assert path.read_bytes() == before
+    podplane.environment["KUBECONFIG"] = f"{tmp_path / 'none'}:{own}"
     podplane("down", "--purge")
     assert [user["name"] for user in yaml.safe_load(own.read_text())["users"]] == ["other"]
 

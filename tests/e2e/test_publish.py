@@ -6,6 +6,7 @@ import json
 import socket
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +65,17 @@ def test_a_port_that_somebody_has_is_said_and_not_kept(web: str, lab: Podplane) 
         done = lab("publish", f"{port}:web", code=2)
     assert f"port {port} of the host is not available: Address already in use" in done.stderr
     assert lab("publish").stdout == "Nothing is published in namespace default.\n"
+
+
+def test_a_low_port_is_refused_at_once_and_each_time(web: str, lab: Podplane, kubectl: Kubectl) -> None:
+    if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 80:
+        pytest.skip("port 80 is for everybody here")
+    for _ in range(2):
+        done = lab("publish", "svc/web", code=2)
+        assert "port 80 of the host is not available: Permission denied" in done.stderr
+        assert "write 8080:svc/web:80" in done.stderr
+        annotations = kubectl("get", "service", "web", "-o", "jsonpath={.metadata.annotations}")
+        assert "podplane.dev" not in annotations, "the lab has answered that the wish is taken back"
 
 
 @pytest.mark.parametrize(

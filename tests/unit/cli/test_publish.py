@@ -9,7 +9,7 @@ import pytest
 
 from podplane.cli import publish
 from podplane.lab.errors import LabError
-from podplane.model.config import PUBLISH, PUBLISHED
+from podplane.model.config import NOT_PUBLISHED, PUBLISH, PUBLISHED
 
 Object = dict[str, Any]
 
@@ -31,7 +31,7 @@ class Lab:
     def patch(self, resource: str, namespace: str, name: str, body: Mapping[str, Any]) -> None:
         annotations, text = self.service["metadata"]["annotations"], body["metadata"]["annotations"][PUBLISH] or ""
         annotations[PUBLISH] = text
-        annotations[PUBLISHED] = self.problem if text and self.problem else text
+        annotations[PUBLISHED] = f"{text}{NOT_PUBLISHED}{self.problem}" if text and self.problem else text
 
     def poll(
         self, resource: str, namespace: str, done: Callable[[list[Object]], bool], seconds: float
@@ -44,14 +44,23 @@ class Lab:
         return text
 
 
-def test_a_port_for_root_comes_with_another_one_to_try() -> None:
+def test_a_low_port_comes_with_another_one_to_try() -> None:
     lab = Lab("port 80 of the host is not available: Permission denied")
     with pytest.raises(LabError) as refused:
         publish._change(lab, "default", "svc/web:80", stop=False)
-    assert str(refused.value) == (
-        "svc/web:80: port 80 of the host is not available: Permission denied (ports below 1024 are for root: write 8080:svc/web:80)"
+    said = str(refused.value)
+    assert said.startswith("svc/web:80: port 80 of the host is not available: Permission denied (ports below ")
+    assert said.endswith(
+        " are not for a lab, which has no rights in the host's network, whoever starts it: write 8080:svc/web:80)"
     )
     assert lab.wish == "", "the wish is taken back"
+
+
+def test_the_answer_to_another_wish_is_none() -> None:
+    lab = Lab()
+    lab.service["metadata"]["annotations"][PUBLISHED] = f"9:80{NOT_PUBLISHED}it is not available"
+    assert publish._problem(lab, lab.service, "90:80") == "the lab does not answer"
+    assert publish._problem(lab, lab.service, "9:80") == "it is not available"
 
 
 def test_a_port_that_somebody_has_comes_without() -> None:
