@@ -1,30 +1,34 @@
 """Label and field selectors of list and watch: text in, a predicate over stored objects out.
 
 Label selectors: `a=b`, `a==b`, `a!=b`, `a in (b,c)`, `a notin (b,c)`, `a`, `!a`, `a>1`, `a<1` (apimachinery, labels/selector.go). Field
-selectors: `path=value`, `path==value`, `path!=value`, on the fields that a resource names.
+selectors: `path=value`, `path==value`, `path!=value`, on the fields that a resource names, without blanks, a backslash before each
+comma, equals sign and backslash of a value (apimachinery, fields/selector.go).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from podplane.apiserver.kinds.selectable import NAME, NAMESPACE, Fields
 from podplane.apiserver.problems import Problem
 
 Object = dict[str, Any]
 Predicate = Callable[[Object], bool]
 
-NAME = r"[A-Za-z0-9](?:[-\w.]{0,61}[A-Za-z0-9])?"
-KEY = rf"(?P<key>(?:[a-z0-9][-a-z0-9.]*/)?{NAME})"
+LABEL = r"[A-Za-z0-9](?:[-\w.]{0,61}[A-Za-z0-9])?"
+KEY = rf"(?P<key>(?:[a-z0-9][-a-z0-9.]*/)?{LABEL})"
 SET_TERM = re.compile(rf"{KEY}\s+(?P<how>in|notin)\s*\((?P<values>[^()]*)\)")
-TERM = re.compile(rf"{KEY}\s*(?P<how>==|=|!=)\s*(?P<value>{NAME}|)")
+TERM = re.compile(rf"{KEY}\s*(?P<how>==|=|!=)\s*(?P<value>{LABEL}|)")
 COMPARISON = re.compile(rf"{KEY}\s*(?P<how>[<>])\s*(?P<value>-?\d+)")
 EXISTS = re.compile(rf"(?P<absent>!?)\s*{KEY}")
-VALUE = re.compile(f"{NAME}|")
+VALUE = re.compile(f"{LABEL}|")
 NUMBER = re.compile(r"-?\d+")
-FIELD_TERM = re.compile(r"(?P<key>[\w.]+)\s*(?P<how>==|=|!=)\s*(?P<value>[^\s!=(),]*)")
+FIELD_TERM = re.compile(r"(?P<key>.*?)(?P<how>!=|==|=)(?P<value>.*)", re.DOTALL)
+FIELD_COMMA = re.compile(r"(?:[^\\,]|\\.|\\$)*", re.DOTALL)
+ESCAPED = re.compile(r"\\[\\,=]")
 COMMA = re.compile(r",(?![^(]*\))")
 
 
@@ -62,30 +66,44 @@ def _comparison(key: str, how: str, than: int) -> Callable[[dict[str, str]], boo
 
 @dataclass(frozen=True, slots=True)
 class FieldTerm:
-    """One term of a field selector: the field at `path` has this value, or hasn't (`equal`)."""
+    """One term of a field selector: the field of this name has this value, or hasn't (`equal`)."""
 
     path: str
     value: str
     equal: bool
+    read: Callable[[Object], str]
 
     def predicate(self) -> Predicate:
         """The term as a predicate."""
-        path, value, equal = self.path.split("."), self.value, self.equal
-        return lambda object_: (str(_at(object_, path)) == value) is equal
+        read, value, equal = self.read, self.value, self.equal
+        return lambda object_: (read(object_) == value) is equal
 
 
-def field_terms(text: str, known: Collection[str]) -> list[FieldTerm]:
+def field_terms(text: str, known: Fields) -> list[FieldTerm]:
     """The terms of a field selector over the fields that the resource offers. Problem for any other."""
-    return [_field_term(term.strip(), known) for term in text.split(",") if term.strip()]
+    return [_field_term(text, term, known) for term in FIELD_COMMA.findall(text) if term]
 
 
-def _field_term(term: str, known: Collection[str]) -> FieldTerm:
+def _field_term(whole: str, term: str, known: Fields) -> FieldTerm:
     found = FIELD_TERM.fullmatch(term)
     if found is None:
-        raise Problem("BadRequest", f"unable to parse the field selector term {term!r}: write field=value or field!=value")
-    if found["key"] not in known:
-        raise Problem("BadRequest", f"field selector {found['key']}: supported here are {', '.join(sorted(known))}")
-    return FieldTerm(found["key"], found["value"], found["how"] != "!=")
+        raise Problem("BadRequest", f"invalid selector: '{whole}'; can't understand '{term}'")
+    path, value = found["key"], _unescaped(found["value"])
+    read = known.values.get(path)
+    if read is None:
+        raise Problem("BadRequest", known.refusal.format(path))
+    return FieldTerm(path, value, found["how"] != "!=", read)
+
+
+def _unescaped(value: str) -> str:
+    """The value without the backslashes before commas, equals signs and backslashes, which can't be in it otherwise."""
+    rest = ESCAPED.sub("", value)
+    if "\\" in rest:
+        sequence = rest[rest.index("\\") :][:2]
+        raise Problem("BadRequest", f"invalid field selector: invalid escape sequence: {sequence}")
+    if bare := next((char for char in rest if char in ",="), ""):
+        raise Problem("BadRequest", f"invalid field selector: unescaped character in value: {ord(bare)}")
+    return ESCAPED.sub(lambda found: found[0][1], value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +118,20 @@ class Selection:
     wanted: Predicate | None = None
 
     @classmethod
-    def of(cls, namespace: str, name: str, label: str, field: str, known: Collection[str]) -> Selection:
+    def of(cls, namespace: str, name: str, label: str, field: str, known: Fields) -> Selection:
         """That of a path with a namespace and a name, and selectors. Problem when these can't be read."""
         predicates = [labels(label)] if label else []
-        for term in field_terms(field, known):
-            if term.equal and term.value and term.path == "metadata.name" and not name:
+        terms = field_terms(field, known)
+        if name and terms and name != next((term.value for term in terms if term.path == NAME and term.equal), None):
+            raise Problem("BadRequest", f"fieldSelector {NAME} doesn't match requested name")
+        for term in terms:
+            if term.equal and term.value and term.path == NAME and not name:
                 name = term.value
-            elif term.equal and term.value and term.path == "metadata.namespace" and not namespace:
+            elif term.equal and term.value and term.path == NAMESPACE and not namespace:
                 namespace = term.value
             else:
                 predicates.append(term.predicate())
         return cls(namespace, name, both(*predicates))
-
-
-def _at(object_: Any, path: list[str]) -> Any:
-    for part in path:
-        object_ = object_.get(part, "") if isinstance(object_, dict) else ""
-    return object_
 
 
 def both(*predicates: Predicate | None) -> Predicate | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from podplane.apiserver import shapes
-from podplane.apiserver.kinds import names, printing
+from podplane.apiserver.kinds import names, printing, selectable
 from podplane.apiserver.kinds.resource import Column, Resource, Scale
 from podplane.apiserver.problems import Cause
 
@@ -239,7 +239,7 @@ def _row(spec: Object, version: Object, storage: str, is_terminating: bool) -> R
     own, schema = spec["names"], version["schema"]["openAPIV3Schema"]
     subresources = version.get("subresources", {})
     scale = subresources.get("scale")
-    selectable = [field["jsonPath"].lstrip(".") for field in version.get("selectableFields", ())]
+    chosen = [field["jsonPath"].lstrip(".") for field in version.get("selectableFields", ())]
     return Resource(
         group=spec["group"],
         version=version["name"],
@@ -251,7 +251,7 @@ def _row(spec: Object, version: Object, storage: str, is_terminating: bool) -> R
         categories=tuple(own.get("categories", ())),
         read=Reader(schema),
         columns=columns(version.get("additionalPrinterColumns")),
-        fields=frozenset({"metadata.name", "metadata.namespace", *selectable}),
+        fields=selectable.custom(spec["scope"] == "Namespaced", chosen),
         has_status="status" in subresources,
         counts=True,
         scale=_scale(scale) if scale else None,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from podplane.apiserver import shapes
-from podplane.apiserver.kinds import names
+from podplane.apiserver.kinds import names, selectable
 from podplane.apiserver.problems import Cause, Problem, invalid
 
 Object = dict[str, Any]
@@ -78,7 +78,7 @@ class Resource:
     prepare_status: Prepare = _as_it_is
     status_spares: frozenset[str] = frozenset()
     columns: tuple[Column, ...] = ()
-    fields: frozenset[str] = frozenset({"metadata.name", "metadata.namespace"})
+    fields: selectable.Fields = selectable.COMMON
     fixed: tuple[tuple[str, ...], ...] = ()
     name_rule: names.Rule = names.SUBDOMAIN
     has_status: bool = False

@@ -6,12 +6,22 @@ import functools
 from typing import Any
 
 from podplane.apiserver import shapes
-from podplane.apiserver.kinds import cluster, custom, names, networking, pods, printing, services, statuses, workloads
+from podplane.apiserver.kinds import (
+    cluster,
+    custom,
+    names,
+    networking,
+    pods,
+    printing,
+    selectable,
+    services,
+    statuses,
+    workloads,
+)
 from podplane.apiserver.kinds.resource import WITH_STATUS, Object, Resource, Scale
 
 API = "io.k8s.api."
 RBAC, NETWORKING = "rbac.authorization.k8s.io", "networking.k8s.io"
-METADATA = ("metadata.name", "metadata.namespace")
 ALL = ("all",)
 """The category of `kubectl get all`."""
 
@@ -20,33 +30,12 @@ def _read(definition: str, object_: Object) -> shapes.Findings:
     return shapes.fit(shapes.builtin().shape(definition), object_)
 
 
-def row(
-    group: str, definition: str, plural: str, namespaced: bool = True, fields: tuple[str, ...] = (), **more: Any
-) -> Resource:
-    """A row; group, kind and version are said by the definition's name, `fields` can be selected by beside name and namespace."""
+def row(group: str, definition: str, plural: str, namespaced: bool = True, **more: Any) -> Resource:
+    """A row; group, kind and version are said by the definition's name."""
     version, kind = definition.split(".")[-2:]
-    read = functools.partial(_read, definition)
-    fields = (*METADATA, *fields)
-    return Resource(group, version, plural, kind, namespaced, definition, read=read, fields=frozenset(fields), **more)
+    return Resource(group, version, plural, kind, namespaced, definition, read=functools.partial(_read, definition), **more)
 
 
-POD_FIELDS = (
-    "spec.nodeName",
-    "spec.restartPolicy",
-    "spec.schedulerName",
-    "spec.serviceAccountName",
-    "spec.hostNetwork",
-    "status.phase",
-    "status.podIP",
-    "status.nominatedNodeName",
-)
-EVENT_FIELDS = (
-    *(f"involvedObject.{name}" for name in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")),
-    "reason",
-    "reportingComponent",
-    "source",
-    "type",
-)
 SCALE = Scale()
 
 RESOURCES: tuple[Resource, ...] = (
@@ -70,8 +59,7 @@ RESOURCES: tuple[Resource, ...] = (
         "",
         API + "core.v1.Event",
         "events",
-        True,
-        EVENT_FIELDS,
+        fields=selectable.EVENTS,
         short_names=("ev",),
         columns=printing.EVENTS,
         check=cluster.check_event,
@@ -81,7 +69,7 @@ RESOURCES: tuple[Resource, ...] = (
         API + "core.v1.Namespace",
         "namespaces",
         False,
-        ("status.phase",),
+        fields=selectable.NAMESPACES,
         short_names=("ns",),
         columns=printing.NAMESPACES,
         check=cluster.check_namespace,
@@ -94,7 +82,7 @@ RESOURCES: tuple[Resource, ...] = (
         API + "core.v1.Node",
         "nodes",
         False,
-        ("spec.unschedulable",),
+        fields=selectable.NODES,
         short_names=("no",),
         columns=printing.NODES,
         check=cluster.check_node,
@@ -107,8 +95,7 @@ RESOURCES: tuple[Resource, ...] = (
         "",
         API + "core.v1.Pod",
         "pods",
-        True,
-        POD_FIELDS,
+        fields=selectable.PODS,
         short_names=("po",),
         categories=ALL,
         columns=printing.PODS,
@@ -124,8 +111,7 @@ RESOURCES: tuple[Resource, ...] = (
         "",
         API + "core.v1.Secret",
         "secrets",
-        True,
-        ("type",),
+        fields=selectable.SECRETS,
         columns=printing.SECRETS,
         prepare=cluster.complete_secret,
         check=cluster.check_secret,
@@ -142,8 +128,7 @@ RESOURCES: tuple[Resource, ...] = (
         "",
         API + "core.v1.Service",
         "services",
-        True,
-        ("spec.clusterIP", "spec.type"),
+        fields=selectable.SERVICES,
         short_names=("svc",),
         categories=ALL,
         columns=printing.SERVICES,
@@ -194,8 +179,7 @@ RESOURCES: tuple[Resource, ...] = (
         "apps",
         API + "apps.v1.ReplicaSet",
         "replicasets",
-        True,
-        ("status.replicas",),
+        fields=selectable.REPLICA_SETS,
         short_names=("rs",),
         categories=ALL,
         columns=printing.REPLICA_SETS,
@@ -224,8 +208,7 @@ RESOURCES: tuple[Resource, ...] = (
         "batch",
         API + "batch.v1.Job",
         "jobs",
-        True,
-        ("status.successful",),
+        fields=selectable.JOBS,
         categories=ALL,
         columns=printing.JOBS,
         prepare=workloads.complete_job,
@@ -271,7 +254,6 @@ RESOURCES: tuple[Resource, ...] = (
         API + "networking.v1.IPAddress",
         "ipaddresses",
         False,
-        ("spec.parentRef.name",),
         short_names=("ip",),
         columns=printing.IP_ADDRESSES,
         name_rule=networking.ip_name,

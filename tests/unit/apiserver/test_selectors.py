@@ -8,16 +8,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from podplane.apiserver.kinds.resource import Resource
+from podplane.apiserver.kinds.selectable import EVENTS, JOBS, NODES, PODS, REPLICA_SETS, Fields, custom, paths
+from podplane.apiserver.kinds.table import RESOURCES
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.selectors import Predicate, Selection, both, field_terms, labels
-from tests.unit.apiserver.test_server import PODS, Api
+from tests.unit.apiserver.test_server import PODS as PATH
+from tests.unit.apiserver.test_server import Api
 
 
 def labelled(own: dict[str, str] | None) -> dict[str, Any]:
     return {"metadata": {"name": "x", "labels": own}}
 
 
-def fields(text: str, known: set[str]) -> Predicate:
+def fields(text: str, known: Fields) -> Predicate:
     """A field selector, without the indices."""
     tests = [term.predicate() for term in field_terms(text, known)]
     return lambda object_: all(test(object_) for test in tests)
@@ -82,7 +86,7 @@ def test_a_negation_is_the_opposite(key: str, value: str, own: dict[str, str]) -
 @example("(" * 500)
 @example("a," * 500)
 def test_any_text_is_a_selector_or_a_bad_request(text: str) -> None:
-    for parse in (labels, lambda text: fields(text, {"a"})):
+    for parse in (labels, lambda text: fields(text, Fields(paths("a")))):
         try:
             assert parse(text)(labelled({"a": "b"})) in (True, False)
         except Problem as problem:
@@ -148,7 +152,7 @@ def test_what_go_accepts(selector: str, takes: dict[str, str], leaves: dict[str,
     ],
 )
 async def test_what_go_refuses_is_a_bad_request(selector: str) -> None:
-    message = await Api().refused("BadRequest", "GET", PODS, labelSelector=selector)
+    message = await Api().refused("BadRequest", "GET", PATH, labelSelector=selector)
     assert "label selector" in message
 
 
@@ -165,7 +169,7 @@ def chosen(selection: Selection, object_: dict[str, Any]) -> bool:
     )
 
 
-KNOWN = {"metadata.name", "metadata.namespace", "spec.nodeName", "status.phase", "status.podIP"}
+KNOWN = PODS
 
 
 @pytest.mark.parametrize(
@@ -175,7 +179,7 @@ KNOWN = {"metadata.name", "metadata.namespace", "spec.nodeName", "status.phase",
         ("metadata.name==web", True),
         ("metadata.name!=web", False),
         ("metadata.name=web,spec.nodeName=n2", False),
-        ("metadata.name = web , spec.nodeName = n1", True),
+        ("metadata.name=web,spec.host=n1", True),
         ("status.podIP=", True),
         ("status.podIP!=", False),
         ("metadata.name!=db,status.phase!=Failed", True),
@@ -187,18 +191,120 @@ def test_field_selectors(selector: str, expected: bool) -> None:
     assert chosen(Selection.of("", "", "", selector, KNOWN), POD) is expected
 
 
-@pytest.mark.parametrize("selector", ["metadata.name", "metadata.name=a=b", "spec.color=red", "=a", "metadata.name in (a)"])
-async def test_bad_field_selectors_are_refused(selector: str) -> None:
-    message = await Api().refused("BadRequest", "GET", PODS, fieldSelector=selector)
-    assert "field selector" in message
+@pytest.mark.parametrize(
+    ("selector", "why"),
+    [
+        ("metadata.name", "invalid selector: 'metadata.name'; can't understand 'metadata.name'"),
+        ("metadata.name=a=b", "invalid field selector: unescaped character in value: 61"),
+        ("metadata.name=a\\b", "invalid field selector: invalid escape sequence: \\b"),
+        ("metadata.name=a\\", "invalid field selector: invalid escape sequence: \\"),
+        ("spec.color=red", "field label not supported: spec.color"),
+        (" metadata.name=a", "field label not supported:  metadata.name"),
+        ("=a", "field label not supported: "),
+        ("metadata.name in (a)", "invalid selector: 'metadata.name in (a)'; can't understand 'metadata.name in (a)'"),
+    ],
+)
+async def test_bad_field_selectors_are_refused_in_the_words_of_kubernetes(selector: str, why: str) -> None:
+    assert await Api().refused("BadRequest", "GET", PATH, fieldSelector=selector) == why
+
+
+@pytest.mark.parametrize("value", ["a,b", "a=b", "a\\b", "a\\,=", ",", "=", "\\"])
+async def test_values_with_commas_and_equals_signs_are_escaped(value: str) -> None:
+    escaped = value.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=")
+    assert fields(f"reason={escaped},type!=x", EVENTS)({"reason": value})
+    assert not fields(f"reason!={escaped}", EVENTS)({"reason": value})
+
+
+async def test_a_watch_of_one_object_takes_no_other_selector() -> None:
+    api = Api()
+    await api.pod("a")
+    why = "fieldSelector metadata.name doesn't match requested name"
+    for selector in ("metadata.name=b", "status.phase=Running", "metadata.name!=b"):
+        assert await api.refused("BadRequest", "GET", f"{PATH}/a", watch="1", fieldSelector=selector) == why
+    stream = await api.answer("GET", f"{PATH}/a", watch="1", fieldSelector="metadata.name=a", timeoutSeconds="0.01")
+    assert stream.status == 200
+
+
+FACTS = {
+    "configmaps": ["metadata.name", "metadata.namespace"],
+    "events": [
+        *("metadata.name", "metadata.namespace", "reason", "reportingComponent", "source", "type"),
+        *("involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid"),
+        *("involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath"),
+    ],
+    "namespaces": ["metadata.name", "status.phase"],
+    "nodes": ["metadata.name", "spec.unschedulable"],
+    "pods": [
+        *("metadata.name", "metadata.namespace", "spec.nodeName", "spec.host", "spec.restartPolicy", "spec.schedulerName"),
+        *("spec.serviceAccountName", "spec.hostNetwork", "status.phase", "status.podIP", "status.podIPs"),
+        "status.nominatedNodeName",
+    ],
+    "secrets": ["metadata.name", "metadata.namespace", "type"],
+    "services": ["metadata.name", "metadata.namespace", "spec.clusterIP", "spec.type"],
+    "replicasets.apps": ["metadata.name", "metadata.namespace", "status.replicas"],
+    "jobs.batch": ["metadata.name", "metadata.namespace", "status.successful"],
+}
+"""The fields of each kind (pkg/apis/*/v1/conversion.go of Kubernetes 1.36); those of any other are those of ConfigMaps."""
+WORDS = {"jobs.batch": 'field label "spec.x" not supported for Job'}
+OTHERS = '"spec.x" is not a known field selector: only "metadata.name", "metadata.namespace"'
+UNSUPPORTED = "field label not supported: spec.x"
+
+
+@pytest.mark.parametrize("row", [row for row in RESOURCES if not row.is_review], ids=lambda row: row.id)
+async def test_each_kind_takes_the_fields_that_kubernetes_takes_and_no_others(row: Resource) -> None:
+    api = Api()
+    path = f"/apis/{row.group_version}/{row.plural}" if row.group else f"/api/v1/{row.plural}"
+    wanted = FACTS.get(row.id, FACTS["configmaps"])
+    assert sorted(row.fields.values) == sorted(wanted)
+    for field in wanted:
+        await api("GET", path, fieldSelector=f"{field}=x,{field}!=y")
+    words = WORDS.get(row.id, UNSUPPORTED if row.id in FACTS and row.id not in ("configmaps", "replicasets.apps") else OTHERS)
+    assert await api.refused("BadRequest", "GET", path, fieldSelector="spec.x=y") == words
+
+
+@pytest.mark.parametrize(
+    ("fields_", "object_", "selector"),
+    [
+        (NODES, {}, "spec.unschedulable=false"),
+        (NODES, {"spec": {"unschedulable": True}}, "spec.unschedulable=true"),
+        (PODS, {"spec": {}}, "spec.hostNetwork=false"),
+        (PODS, {"spec": {"hostNetwork": True}}, "spec.hostNetwork=true"),
+        (PODS, {"spec": {}}, "spec.nodeName="),
+        (PODS, {"spec": {"nodeName": "n1"}}, "spec.host=n1"),
+        (PODS, {"status": {"podIP": "192.0.2.1"}}, "status.podIP=192.0.2.1"),
+        (
+            PODS,
+            {"status": {"podIP": "192.0.2.1", "podIPs": [{"ip": "192.0.2.1"}, {"ip": "2001:db8::1"}]}},
+            "status.podIP=192.0.2.1",
+        ),
+        (PODS, {"status": {"podIPs": [{"ip": "192.0.2.1"}]}}, "status.podIPs="),
+        (JOBS, {}, "status.successful=0"),
+        (JOBS, {"status": {"succeeded": 3}}, "status.successful=3"),
+        (REPLICA_SETS, {}, "status.replicas=0"),
+        (EVENTS, {"source": {"component": "kubelet"}, "reportingComponent": "other"}, "source=kubelet"),
+        (EVENTS, {"source": {}, "reportingComponent": "other"}, "source=other"),
+        (custom(True, ["spec.on", "spec.count"]), {"spec": {"on": True, "count": 0}}, "spec.on=true,spec.count=0"),
+        (custom(True, ["spec.on"]), {}, "spec.on="),
+    ],
+)
+def test_values_of_fields_are_kubernetes_also_where_nothing_stands(
+    fields_: Fields, object_: dict[str, Any], selector: str
+) -> None:
+    assert fields(selector, fields_)(object_)
+    assert not fields(selector.split(",")[0].replace("=", "!="), fields_)(object_)
+
+
+async def test_a_cluster_scoped_custom_resource_has_no_namespace_to_select_by() -> None:
+    assert sorted(custom(False, []).values) == ["metadata.name"]
+    assert custom(False, []).refusal.format("metadata.namespace") == "field label not supported: metadata.namespace"
 
 
 async def test_label_and_field_selectors_together() -> None:
     api = Api()
     await api.pod("a", labels={"app": "web"})
     await api.pod("b", labels={"app": "web"})
-    assert await api.names(PODS, labelSelector="app=web", fieldSelector="metadata.name=b") == ["b"]
-    assert await api.names(PODS, labelSelector="app=db", fieldSelector="metadata.name=b") == []
+    assert await api.names(PATH, labelSelector="app=web", fieldSelector="metadata.name=b") == ["b"]
+    assert await api.names(PATH, labelSelector="app=db", fieldSelector="metadata.name=b") == []
 
 
 def test_both_of_what_is_there() -> None:
