@@ -13,6 +13,7 @@ import json
 import random
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from statistics import quantiles
 
 import msgspec
@@ -31,6 +32,7 @@ from podplane.kernel.namespace import CurrentNamespace
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.informer import Informer
 from podplane.model.service import EndpointSlice, Service
+from podplane.state.operations import Operation, Report
 
 SLICES, TOKEN = "endpointslices.discovery.k8s.io", "bench"
 SLOWEST_MILLISECONDS, IDLE_PERCENT = 4.0, 0.5
@@ -55,17 +57,16 @@ def run(short: bool) -> list[Row]:
 
 
 class WatchedKernel(Kernel):
-    """Knows when it was last done."""
+    """Knows when a change was last carried out."""
 
     done_at = 0.0
     done = asyncio.Event()
 
-    def apply(self, operations):  # type: ignore[no-untyped-def]  # as its base
+    def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
         """As its base."""
-        report = super().apply(operations)
+        yield from super().steps(operations)
         self.done_at = time.perf_counter()
         self.done.set()
-        return report
 
 
 def _raw(model: Service | EndpointSlice) -> dict[str, object]:
