@@ -13,6 +13,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,8 +45,8 @@ def run(short: bool) -> list[Row]:
     with lab() as one:
         quiet()
         one("up", "--nodes", "2", "--pods-per-node", "2")
-        ruleset = _ruleset(one)
-        with _lab(one) as ours, _by_hand(ruleset) as theirs, _by_hand(ruleset) as again:
+        rulesets = [_ruleset(one, node) for node in ("node1", "node2")]
+        with _lab(one) as ours, _by_hand(rulesets) as theirs, _by_hand(rulesets) as again:
             cases = [(path, 4, kind) for path in LAB_PODS for kind in KINDS] + [(ACROSS, 6, kind) for kind in KINDS]
             return [_compare([ours, theirs, again], *case, rounds) for case in cases]
 
@@ -112,14 +113,14 @@ def _lab(one: Lab) -> Iterator[Start]:
         server.wait()
 
 
-def _ruleset(one: Lab) -> str:
-    """The tables of node1, as `nft` lists them."""
-    spec: dict[str, Any] = {"nodeName": "node1", "hostNetwork": True}
+def _ruleset(one: Lab, node: str) -> str:
+    """The tables of a node, as `nft` lists them."""
+    spec: dict[str, Any] = {"nodeName": node, "hostNetwork": True}
     spec["containers"] = [{"name": "main", "image": "host/sleep", "command": ["sleep", "infinity"]}]
-    one.api.create("pods", "default", {"metadata": {"name": "at-node1"}, "spec": spec})
+    one.api.create("pods", "default", {"metadata": {"name": f"at-{node}"}, "spec": spec})
     for _ in one.api.poll("pods", "default", lambda pods: all(p["status"]["phase"] == "Running" for p in pods), 10):
         pass
-    listed = one("exec", "at-node1", "--", "nft", "list", "ruleset")
+    listed = one("exec", f"at-{node}", "--", "nft", "list", "ruleset")
     for version, address in ((4, "ip"), (6, "ip6")):  # nft takes the number of an endpoint for an integer, and wants to read so
         wanted = f"typeof meta mark . numgen random mod 16384 : {address} daddr . tcp dport"
         listed = listed.replace(f"type mark . mark : ipv{version}_addr . inet_service", wanted)
@@ -155,13 +156,13 @@ def _node(n: int, other: int) -> list[str]:
         f"{here} address add {ip}/24 dev eth0",
         f"{here} address add fd00:192:168:1::{9 + n:x}/64 dev eth0 nodad",
         f"{here} link add cbr0 up mtu 1500 address 0a:58:0a:f4:0{n}:01 type bridge",
-        f"{here} address add 10.244.{n}.1/24 dev cbr0",
-        f"{here} address add fd00:10:244:{n}::1/64 dev cbr0 nodad",
+        f"{here} address add 10.244.{n}.1/32 dev cbr0",
+        f"{here} address add fd00:10:244:{n}::1/128 dev cbr0 nodad",
         f"{here} route add 10.244.{other}.0/24 via {far} dev eth0",
         f"{here} route add fd00:10:244:{other}::/64 via fd00:192:168:1::{9 + other:x} dev eth0",
         f"{here} neigh replace {far} dev eth0 lladdr {far_mac} nud permanent",
         f"{here} neigh replace fd00:192:168:1::{9 + other:x} dev eth0 lladdr {far_mac} nud permanent",
-        f"ip netns exec node{n} nft -f /run/ruleset.nft",
+        f"ip netns exec node{n} nft -f $rulesets/node{n}.nft",
     ]
 
 
@@ -172,35 +173,45 @@ def _pod(n: int, p: int) -> list[str]:
     return [
         f"ip netns exec {name} sysctl -q -w {QUIET}",
         f"ip -n node{n} link add veth{p} up mtu 1500 master cbr0 type veth peer name eth0 netns {name} address {mac} mtu 1500",
-        f"ip -n node{n} link set veth{p} type bridge_slave hairpin on",
+        f"ip -n node{n} link set veth{p} type bridge_slave hairpin on learning off flood off",
+        f"ip netns exec node{n} bridge fdb replace {mac} dev veth{p} master static",
+        f"ip -n node{n} route add {ip} dev cbr0",
+        f"ip -n node{n} route add {ip6} dev cbr0",
         f"ip -n node{n} neigh replace {ip} dev cbr0 lladdr {mac} nud permanent",
         f"ip -n node{n} neigh replace {ip6} dev cbr0 lladdr {mac} nud permanent",
         f"{here} link set lo up",
         f"{here} link set eth0 up",
-        f"{here} address add {ip}/24 dev eth0",
-        f"{here} address add {ip6}/64 dev eth0 nodad",
+        f"{here} address add {ip}/32 dev eth0",
+        f"{here} address add {ip6}/128 dev eth0 nodad",
         f"{here} neigh replace 10.244.{n}.1 dev eth0 lladdr 0a:58:0a:f4:0{n}:01 nud permanent",
         f"{here} neigh replace fd00:10:244:{n}::1 dev eth0 lladdr 0a:58:0a:f4:0{n}:01 nud permanent",
-        f"{here} route add default via 10.244.{n}.1",
-        f"{here} route add default via fd00:10:244:{n}::1",
+        f"{here} route add default via 10.244.{n}.1 dev eth0 onlink",
+        f"{here} route add default via fd00:10:244:{n}::1 dev eth0 onlink",
     ]
 
 
 @contextlib.contextmanager
-def _by_hand(ruleset: str) -> Iterator[Start]:
-    """Measure between namespaces that were built with commands."""
-    first, *rest = _commands()
-    script = "\n".join(["set -e", first, "cat >/run/ruleset.nft", *rest, "echo ready", "exec sleep 1000"])
+def _by_hand(rulesets: list[str]) -> Iterator[Start]:
+    """Measure between namespaces that were built with commands; `rulesets` are those of node1 and node2."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number, ruleset in enumerate(rulesets, 1):
+            Path(folder, f"node{number}.nft").write_text(ruleset)
+        with _world(folder) as start:
+            yield start
+
+
+@contextlib.contextmanager
+def _world(rulesets: str) -> Iterator[Start]:
+    """The same, with a folder of rulesets."""
+    script = "\n".join([f"set -e; rulesets={rulesets}", *_commands(), "echo ready", "exec sleep 1000"])
     world = subprocess.Popen(
         ["unshare", "--user", "--map-root-user", "--net", "--mount", "--fork", "--kill-child", "sh", "-c", script],
-        stdin=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert world.stdin and world.stdout and world.stderr
-    world.stdin.write(ruleset)
-    world.stdin.close()
+    assert world.stdout and world.stderr
     try:
         if world.stdout.readline() != "ready\n":
             raise RuntimeError(f"the path by hand: {world.stderr.read()}")
