@@ -61,7 +61,7 @@ def run(short: bool) -> list[Row]:
 
 
 @dataclass(frozen=True)
-class Here:
+class NodeContext:
     """The node whose machine is this namespace: the `Place` of foreign changes."""
 
     sysctls: Mapping[str, str]
@@ -87,27 +87,27 @@ class Here:
         return KernelOpener().sysctls(self.namespace).read([foreign.SYSCTL])[foreign.SYSCTL] == self.sysctls[foreign.SYSCTL]
 
 
-def changes(here: Here) -> dict[str, tuple[Callable[[], str], Callable[[], bool]]]:
+def changes(node: NodeContext) -> dict[str, tuple[Callable[[], str], Callable[[], bool]]]:
     """What another program does, by name, and how it is seen that this is repaired."""
-    network, chains = here.objects().keys(), here.chains()
+    network, chains = node.objects().keys(), node.chains()
 
     def is_whole() -> bool:
-        return here.objects().keys() >= network
+        return node.objects().keys() >= network
 
     return {
-        "deletes a route": (lambda: foreign.delete_route(here, PEER_BLOCK), is_whole),
-        "deletes a neighbour": (lambda: foreign.delete_neighbour(here, ""), is_whole),
-        "deletes an address": (lambda: foreign.delete_address(here, ""), is_whole),
-        "deletes a pod's link": (lambda: foreign.delete_link(here, "pod-1"), is_whole),
-        "changes a sysctl": (lambda: foreign.change_sysctl(here, foreign.SYSCTL), here.forwards),
-        "deletes a proxy": (lambda: delete_proxy(here), is_whole),
-        NFT: (lambda: foreign.add_rule(here, ""), lambda: here.chains() == chains),
+        "deletes a route": (lambda: foreign.delete_route(node, PEER_BLOCK), is_whole),
+        "deletes a neighbour": (lambda: foreign.delete_neighbour(node, ""), is_whole),
+        "deletes an address": (lambda: foreign.delete_address(node, ""), is_whole),
+        "deletes a pod's link": (lambda: foreign.delete_link(node, "pod-1"), is_whole),
+        "changes a sysctl": (lambda: foreign.change_sysctl(node, foreign.SYSCTL), node.forwards),
+        "deletes a proxy": (lambda: delete_proxy(node), is_whole),
+        NFT: (lambda: foreign.add_rule(node, ""), lambda: node.chains() == chains),
     }
 
 
-def delete_proxy(here: Here) -> str:
+def delete_proxy(node: NodeContext) -> str:
     """What `ip neighbour delete proxy` does."""
-    kernel = Kernel(here.namespace, KernelOpener())
+    kernel = Kernel(node.namespace, KernelOpener())
     try:
         report = kernel.apply([Operation(PROXY, None)])
     finally:
@@ -128,16 +128,16 @@ def milliseconds_of(change: Callable[[], str], is_repaired: Callable[[], bool]) 
     return (time.monotonic() - began) * 1000
 
 
-def measure(here: Here, rounds: int) -> dict[str, float]:
+def measure(node: NodeContext, rounds: int) -> dict[str, float]:
     """All changes, several times; runs beside the loop."""
     found: dict[str, float] = {}
-    for name, (change, is_repaired) in changes(here).items():
+    for name, (change, is_repaired) in changes(node).items():
         for number in range(rounds):
             time.sleep(0.15 + 0.07 * number / rounds)  # at another time between two polls
             found[f"{name} #{number}"] = milliseconds_of(change, is_repaired)
     for number in range(rounds):
         began = time.monotonic()
-        here.objects(*here.ownership.tables)
+        node.objects(*node.ownership.tables)
         found[f"{READING} #{number}"] = (time.monotonic() - began) * 1000
     return found
 
@@ -151,7 +151,7 @@ async def main(rounds: int) -> dict[str, float]:
     agent.want([PROXY, NEIGHBOUR])
     await agent.settle()
     running = asyncio.create_task(agent.run())
-    found = await asyncio.to_thread(measure, Here(agent.sysctls), rounds)
+    found = await asyncio.to_thread(measure, NodeContext(agent.sysctls), rounds)
     await cancelled(running)
     return found
 

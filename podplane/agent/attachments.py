@@ -98,7 +98,7 @@ class Attachments:
 
         What is attached already is attached once more: the kernel's objects are as planned when this returns.
         """
-        await self._writer.forgotten(_netns(request))
+        await self._writer.detached(_netns(request))
         node = self._view.node
         if node is None or not node.spec.pod_cidrs:
             raise NetworkError(f"node {self._view.node_name} has no pod block yet: it gets one when the cluster has room")

@@ -172,7 +172,7 @@ def _plan_host_ports(
 def _plan_peer(view: View, key: PeerKey, settings: tuple[NetworkConfig, NodeSettings], memory: PeerPlans, taken: Taken) -> Plan:
     peer = view.nodes.get(key.path)
     if peer is None:
-        memory.forget(key.path)
+        memory.remove(key.path)
     if peer is None or view.node is None or key.path == view.node_name:
         return NOTHING
     return Plan(fragment=memory.plan(peer, view.node, view.versions, *settings))

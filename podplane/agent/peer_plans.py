@@ -34,6 +34,6 @@ class PeerPlans:
             known = self._known[name] = (peer, read, planned)
         return known[2]
 
-    def forget(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         """A peer is gone."""
         self._known.pop(name, None)

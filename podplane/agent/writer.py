@@ -100,8 +100,8 @@ class Writer:
         self._detached.setdefault(netns, asyncio.Event())
         self.wake()
 
-    async def forgotten(self, netns: str) -> None:
-        """Wait until the kernel door has forgotten a namespace that goes: only then may another one have its name."""
+    async def detached(self, netns: str) -> None:
+        """Wait until the kernel door has detached a namespace that goes: only then may another one have its name."""
         if (detached := self._detached.get(netns)) is not None:
             await detached.wait()
 
@@ -119,7 +119,7 @@ class Writer:
     async def _drain(self) -> None:
         try:
             while True:
-                self._forget_detached()
+                self._detach_namespaces()
                 if not self._ledger.has_due:
                     break
                 self._prepare()
@@ -158,14 +158,14 @@ class Writer:
             await pause()
         return operations
 
-    def _forget_detached(self) -> None:
+    def _detach_namespaces(self) -> None:
         detached, self._detached = self._detached, {}
-        for netns, is_forgotten in detached.items():
+        for netns, is_detached in detached.items():
             try:
                 self._kernel.detach(netns)
                 self._notify(self._ledger.vanish(netns))
             finally:
-                is_forgotten.set()
+                is_detached.set()
 
     async def _send(self, operations: list[Operation]) -> None:
         removals = [operation for operation in operations if _takes_long(operation)]

@@ -227,7 +227,7 @@ def test_a_pool_that_makes_no_sense_is_refused(kubectl: Kubectl) -> None:
     assert '"here"' in kubectl("create", "-f", "-", stdin=json.dumps(pool), code=1)
 
 
-def test_of_two_that_want_one_address_and_port_the_second_is_set_aside(web: list[str], kubectl: Kubectl) -> None:
+def test_of_two_that_want_one_address_and_port_the_second_is_blocked(web: list[str], kubectl: Kubectl) -> None:
     both = {"externalIPs": ["192.168.1.12"], "ports": [{"port": 8899, "targetPort": 8080}]}
     create(kubectl, "one", **both)
     assert "error" not in eventually(kubectl, "visitor", "192.168.1.12:8899")

@@ -194,7 +194,7 @@ class Monitor:
             event = LinkEvent(True, state.is_up, was_up and not state.is_up, is_new or state.is_up > was_up, lost_carrier)
             self._report(name, event)
             if before is not None and before.name != name:
-                self._forget(index, before.name)
+                self._remove(index, before.name)
         if self._owner.may_name(name):
             self._changed_links[index] = payload
 
@@ -216,9 +216,9 @@ class Monitor:
         state = self._states.pop(index, None)
         name = state.name if state is not None else _name(payload)
         self._names.pop(index, None)
-        self._forget(index, name)
+        self._remove(index, name)
 
-    def _forget(self, index: int, name: str) -> None:
+    def _remove(self, index: int, name: str) -> None:
         """There is no link of this name and index any more."""
         self._report(name, LinkEvent(False, may_have_lost=True))
         self._changed_links.pop(index, None)

@@ -201,11 +201,11 @@ async def test_a_namespace_that_goes_while_a_removal_is_in_a_thread_is_forgotten
     rig.kernel.in_step = lambda operation: None
     rig.want("x")
     rig.writer.detach("pod/a")
-    forgotten = asyncio.create_task(rig.writer.forgotten("pod/a"))
+    detached = asyncio.create_task(rig.writer.detached("pod/a"))
     await asyncio.sleep(0)
-    assert rig.kernel.detached == [] and not forgotten.done()
+    assert rig.kernel.detached == [] and not detached.done()
     go_on.set()
-    await asyncio.wait_for(forgotten, 5)
+    await asyncio.wait_for(detached, 5)
     assert rig.kernel.detached == ["pod/a"]
     await rig.writer.idle()
     assert not rig.ledger.refused and rig.ledger.counts()[Status.PENDING] == 0

@@ -127,5 +127,5 @@ def test_one_plan_of_a_peer_is_shared_by_all_nodes_for_which_it_is_the_same(monk
     }
     assert (metrics, others) == ({201}, {301})
     assert len(plans) == 1, "one of each peer, whoever asks"
-    plans.forget("node1")
+    plans.remove("node1")
     assert len(plans) == 0
