@@ -75,7 +75,7 @@ def node_context(view: View, config: NetworkConfig, own: ServiceSettings) -> Nod
         return None
     place = Place(node.metadata.name, node.metadata.labels.get(ZONE, ""))
     addresses = _node_port_addresses(node.internal_ips, own.node_port_addresses)
-    return NodeContext(place, view.versions, addresses, _networks(config.service_cidrs))
+    return NodeContext(place, view.versions, addresses, _networks(config.service_cidrs), _networks(config.cluster_cidrs))
 
 
 @functools.lru_cache(maxsize=64)

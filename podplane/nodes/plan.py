@@ -40,7 +40,10 @@ SYSCTLS: dict[str, str] = {
     "net.ipv6.conf.all.forwarding": "1",
     "net.bridge.bridge-nf-call-iptables": "1",
     "net.bridge.bridge-nf-call-ip6tables": "1",
+    "net.netfilter.nf_conntrack_tcp_be_liberal": "1",
 }
+"""`be_liberal`: a TCP segment outside of the window that connection tracking expects stays part of its connection, so it is translated
+(otherwise it would pass as it is, and the other side would answer with a reset). Source: nf_conntrack_proto_tcp.c, tcp_in_window."""
 
 
 def plan(node: Node, config: NetworkConfig, own: NodeSettings, mtu: int = 0) -> Fragment:

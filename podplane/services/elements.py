@@ -33,6 +33,7 @@ def encode(table: ServiceTable, numbers: Numbers) -> Fragment:
         values.append(tables.element("owned", address.version, (address,), None, label("svc", table.path)))
     for guard in table.guards:
         values += _guard(guard)
+    values += [tables.source_element(one.version, one.protocol, one.port, one.ip) for one in table.sources]
     return fragment(values)
 
 

@@ -62,10 +62,19 @@ class SourceGuard(msgspec.Struct, frozen=True, gc=False):
     name: str
 
 
+class Source(msgspec.Struct, frozen=True, gc=False):
+    """From where answers of endpoints come: a port of any pod of the cluster, or, of an endpoint that is no pod, of its address."""
+
+    version: int
+    protocol: str
+    port: int
+    ip: IPAddress | None = None
+
+
 class ServiceTable(msgspec.Struct, frozen=True, gc=False):
     """One Service on one node. `owned` are load balancer addresses that refuse all ports but the frontends.
 
-    `unserved` says in words what the Service asks for in vain.
+    `unserved` says in words what the Service asks for in vain; `sources` are those of its endpoints' answers.
     """
 
     path: str
@@ -73,6 +82,7 @@ class ServiceTable(msgspec.Struct, frozen=True, gc=False):
     owned: tuple[IPAddress, ...] = ()
     guards: tuple[SourceGuard, ...] = ()
     unserved: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
 
     def groups(self) -> Iterator[Group]:
         """The groups that its frontends lead to, each once."""

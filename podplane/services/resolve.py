@@ -22,6 +22,7 @@ from podplane.services.model import (
     Group,
     ServiceFrontend,
     ServiceTable,
+    Source,
     SourceGuard,
 )
 from podplane.services.rules import MAX_MEMBERS
@@ -35,12 +36,14 @@ NAME_SUFFIX_BYTES = len(f":{15 * 'p'}/sctp/local")
 
 @dataclass(frozen=True, slots=True)
 class NodeContext:
-    """The node: its name and zone, its IP versions, its addresses that serve node ports; and the cluster's Service CIDRs."""
+    """The node: its name and zone, its IP versions, its addresses that serve node ports; and the cluster's Service CIDRs and those of
+    its pods."""
 
     place: Place
     versions: tuple[int, ...]
     addresses: tuple[IPAddress, ...]
     service_cidrs: tuple[IPNetwork, ...] = ()
+    cluster_cidrs: tuple[IPNetwork, ...] = ()
 
 
 class Address(NamedTuple):
@@ -69,7 +72,9 @@ def resolve(service: Service, slices: Sequence[EndpointSlice], context: NodeCont
     unserved = (*_external_ips_not_served(service, context), *found.unserved)
     guards = (guard for version in context.versions for guard in _guards(service, version))
     owned = (ip for version in context.versions for ip in addresses(service.load_balancer_ips, version) if spec.ports)
-    return ServiceTable(metadata.path, tuple(found.frontends.values()), tuple(owned), tuple(guards), unserved)
+    return ServiceTable(
+        metadata.path, tuple(found.frontends.values()), tuple(owned), tuple(guards), unserved, tuple(found.sources)
+    )
 
 
 def group_name(service: Service, port: ServicePort, policy: str) -> str:
@@ -109,6 +114,7 @@ class _Found:
 
     frontends: dict[Frontend, ServiceFrontend] = field(default_factory=dict)
     unserved: list[str] = field(default_factory=list)
+    sources: dict[Source, None] = field(default_factory=dict)
 
     def add(self, frontend: ServiceFrontend) -> None:
         known = self.frontends.setdefault(frontend.key, frontend)
@@ -139,12 +145,22 @@ def _add_port(
     for kind, policy, ip, number in port_addresses(service, port, version, context):
         cluster_group = group_of(CLUSTER) if policy == LOCAL and kind != CLUSTER_IP else None
         found.add(ServiceFrontend(Frontend(protocol, ip, number), kind, policy, group_of(policy), cluster_group, serving))
+    found.sources |= dict.fromkeys(_sources(groups.values(), protocol, context.cluster_cidrs))
 
 
 def _group(service: Service, port: ServicePort, policy: str, version: int, endpoints: Candidates, place: Place) -> Group:
     seconds = service.spec.affinity_seconds
     targets = endpoints.chosen(policy, place)
     return Group(group_name(service, port, policy), version, tuple(targets[:MAX_MEMBERS] if seconds else targets), seconds)
+
+
+def _sources(groups: Iterable[Group], protocol: str, cluster_cidrs: Iterable[IPNetwork]) -> Iterator[Source]:
+    """Of pods, the ports alone: they are few, however many endpoints there are."""
+    for group in groups:
+        spans = [range(int(net[0]), int(net[-1]) + 1) for net in cluster_cidrs if net.version == group.version]
+        for ip, port in group.targets:
+            number = int(ip)
+            yield Source(group.version, protocol, port, None if any(number in span for span in spans) else ip)
 
 
 def _guards(service: Service, version: int) -> Iterator[SourceGuard]:

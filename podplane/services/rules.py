@@ -5,6 +5,8 @@ Registers: an IPv6 address fills one of 16 bytes, an IPv4 address one of 4 bytes
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from podplane.state.nft import (
     ACCEPT,
     DROP,
@@ -16,10 +18,26 @@ from podplane.state.nft import (
     Lookup,
     Meta,
     Numgen,
+    Payload,
     Reject,
     Verdict,
 )
-from podplane.state.nft_nat import FIRST, SECOND, SIZE, THIRD, address, any_bit, dnat, frontend, protocol
+from podplane.state.nft_nat import (
+    CT_STATE,
+    FIRST,
+    META_L4PROTO,
+    PORT_SIZE,
+    SECOND,
+    SIZE,
+    SOURCE_PORT_OFFSET,
+    THIRD,
+    TRANSPORT_HEADER,
+    address,
+    any_bit,
+    dnat,
+    frontend,
+    protocol,
+)
 from podplane.state.nft_rules import (
     DESTINATION_OFFSET,
     INVERT,
@@ -32,7 +50,6 @@ from podplane.state.nft_rules import (
 from podplane.state.value import IPNetwork
 
 META_MARK = 3
-CT_STATE = 0
 CT_DESTINATION = {4: 20, 6: 22}
 ESTABLISHED_OR_RELATED, NEW = 2 | 4, 8
 """NF_CT_STATE_BIT(IP_CT_ESTABLISHED, IP_CT_RELATED), of IP_CT_NEW."""
@@ -47,6 +64,20 @@ PLAIN_COUNTS = 1 << CHAIN_BITS - 1
 """Up to this many endpoints, the number of a chain without affinity is their count."""
 FRONTENDS, CLUSTER_FRONTENDS = "frontends", "inside"
 """Maps from a frontend to its group: of all, and for clients inside the cluster where theirs is another group."""
+ICMP_NUMBER = {4: 1, 6: 58}
+
+
+class Inner(NamedTuple):
+    """Where an ICMP error has fields of the packet that it is about: offsets from its own header, which has 8 bytes."""
+
+    source: int
+    destination: int
+    protocol: int
+    port: int
+
+
+INNER = {4: Inner(8 + 12, 8 + 16, 8 + 9, 8 + 20), 6: Inner(8 + 8, 8 + 24, 8 + 6, 8 + 40)}
+"""Of packets without IP options or extension headers (RFC 791, RFC 8200)."""
 DYNSET_UPDATE, DYNSET_DELETE = 1, 2
 """NFT_DYNSET_OP_UPDATE, NFT_DYNSET_OP_DELETE."""
 
@@ -56,9 +87,9 @@ def is_frontend(version: int, name: str) -> Row:
     return (*frontend(version), Lookup(set=name))
 
 
-def to_group(version: int, kind: str = FRONTENDS) -> Row:
+def to_group(version: int, kind: str = FRONTENDS, key: Row | None = None) -> Row:
     """`meta mark set ip daddr . meta l4proto . th dport map @frontends4`."""
-    return (*frontend(version), Lookup(set=f"{kind}{version}", dreg=FIRST), Meta(key=META_MARK, sreg=FIRST))
+    return (*(key or frontend(version)), Lookup(set=f"{kind}{version}", dreg=FIRST), Meta(key=META_MARK, sreg=FIRST))
 
 
 def to_chain(name: str) -> Row:
@@ -144,6 +175,47 @@ def by_frontend(version: int, name: str) -> Row:
 def destination_in_set(version: int, name: str) -> Row:
     """`ip daddr @name`."""
     return (address(version, DESTINATION_OFFSET[version]), Lookup(set=name))
+
+
+def source_port_served(name: str) -> Row:
+    """`meta l4proto . th sport @name`."""
+    port = Payload(dreg=SECOND[4], base=TRANSPORT_HEADER, offset=SOURCE_PORT_OFFSET, length=PORT_SIZE)
+    return (Meta(key=META_L4PROTO, dreg=FIRST), port, Lookup(set=name))
+
+
+def source_served(version: int, name: str) -> Row:
+    """`ip saddr . meta l4proto . th sport @name`."""
+    port = Payload(dreg=THIRD[version], base=TRANSPORT_HEADER, offset=SOURCE_PORT_OFFSET, length=PORT_SIZE)
+    protocol_number = Meta(key=META_L4PROTO, dreg=SECOND[version])
+    return (address(version, SOURCE_OFFSET[version]), protocol_number, port, Lookup(set=name))
+
+
+def is_icmp(version: int) -> Row:
+    """`meta l4proto icmp`, `meta l4proto ipv6-icmp`."""
+    return (Meta(key=META_L4PROTO, dreg=FIRST), Cmp(data=bytes((ICMP_NUMBER[version],))))
+
+
+def error_about(version: int, end: str) -> Row:
+    """`@th,192,32 . @th,136,8 . @th,240,16`: of the packet that an ICMP error is about, one end ("source", "destination") and its port, as
+    a key of frontends. Its IP header is behind the 8 bytes of ICMP's own (RFC 792, RFC 4443)."""
+    layout = INNER[version]
+    where, port = (layout.source, layout.port) if end == "source" else (layout.destination, layout.port + PORT_SIZE)
+    return (
+        Payload(dreg=FIRST, base=TRANSPORT_HEADER, offset=where, length=SIZE[version]),
+        Payload(dreg=SECOND[version], base=TRANSPORT_HEADER, offset=layout.protocol, length=1),
+        Payload(dreg=THIRD[version], base=TRANSPORT_HEADER, offset=port, length=PORT_SIZE),
+    )
+
+
+def error_about_packet_into(network: IPNetwork, ports: str) -> Row:
+    """`@th,192,16 0x0af4 @th,136,8 . @th,240,16 @ports`: an ICMP error about a packet to one of these ports of a network."""
+    layout = INNER[network.version]
+    return (
+        *in_network(network.version, layout.destination, network, TRANSPORT_HEADER),
+        Payload(dreg=FIRST, base=TRANSPORT_HEADER, offset=layout.protocol, length=1),
+        Payload(dreg=SECOND[4], base=TRANSPORT_HEADER, offset=layout.port + PORT_SIZE, length=PORT_SIZE),
+        Lookup(set=ports),
+    )
 
 
 def is_new() -> Row:

@@ -4,6 +4,7 @@
                                choice4:    number of the chain → goto lb4-<n>
     lb4-<n>                    endpoints4: (group, random number below n) → (address, port)      destination NAT
     refuse (filter)            reject what is addressed to a Service still, after translation
+    invalid                    drop what connection tracking calls invalid and would be translated, to a Service or from an endpoint
     postrouting (nat)          masquerade where replies would not pass this node otherwise
 
 With session affinity, lb4-<n>-<seconds> looks up the client's endpoint of the group in affinity4, or chooses one (ids4);
@@ -26,10 +27,10 @@ from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.services import rules as r
 from podplane.state.network import Route, Sysctl
-from podplane.state.nft import GOTO, JUMP, Chain, Element, Hook, Rule, Set, Table, Verdict, label
-from podplane.state.nft_nat import PROTOCOLS, pair_in, protocol, was_translated
+from podplane.state.nft import GOTO, JUMP, Chain, Element, Hook, Lookup, Rule, Set, Table, Verdict, label
+from podplane.state.nft_nat import PROTOCOLS, is_invalid, pair_in, protocol, was_translated
 from podplane.state.nft_rules import Row, counter, family, masquerade, rule, source_in
-from podplane.state.value import Fragment, IPNetwork, Value, fragment
+from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
 
 TABLE = ("inet", "podplane-services")
 TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
@@ -39,7 +40,7 @@ FAMILY, NAME = TABLE
 COUNTS = "net.netfilter.nf_conntrack_acct"
 """With this sysctl the kernel counts packets and bytes of each tracked connection, so the tables need no counters."""
 ORDER = (
-    *("endpoints", "targets", "ids", "sticky", "choice", "hairpin", "local"),
+    *("ports", "remote", "endpoints", "targets", "ids", "sticky", "choice", "hairpin", "local"),
     *("guarded", "owned", "addresses", "refused", "inside", "frontends"),
 )
 """The order in which sets are filled; they are emptied in reverse. An element is added after those that it leads to, and a guard before
@@ -47,6 +48,7 @@ the frontend that it protects."""
 RANK = {kind: rank for rank, kind in enumerate(ORDER, 1)}
 MAX_CLIENTS = 65535
 """The most clients of each IP version whose endpoint is stored for session affinity."""
+NO_CONNECTION = "of no connection: nothing would translate it"
 CACHED = 1024
 """The most chains and elements of each kind that are kept to be shared: they depend on what users write."""
 
@@ -86,6 +88,14 @@ def chain_suffix(count: int, seconds: int) -> str:
 def chain_element(version: int, number: int, count: int, seconds: int = 0) -> Element:
     """The element that leads from a chain's number to the chain; all groups with this count and affinity share it."""
     return element("choice", version, (number,), Verdict(GOTO, f"lb{version}-{chain_suffix(count, seconds)}"), f"among {count}")
+
+
+@functools.lru_cache(maxsize=CACHED)
+def source_element(version: int, protocol_name: str, port: int, ip: IPAddress | None) -> Element:
+    """The element that says from where answers of endpoints come: a port of pods, or an address and port."""
+    if ip is None:
+        return element("ports", version, (protocol_name, port), None, "pods answer from here")
+    return element("remote", version, (ip, protocol_name, port), None, "an endpoint answers from here")
 
 
 @functools.lru_cache(maxsize=CACHED)
@@ -182,6 +192,8 @@ def sets(version: int) -> Iterator[Set]:
         "owned": ((address,), ()),
         "addresses": ((address,), ()),
         "hairpin": ((address, address), ()),
+        "ports": (("inet_proto", "inet_service"), ()),
+        "remote": (frontend, ()),
     }
     for kind, (key, data) in shapes.items():
         yield _set(kind, version, key, data)
@@ -203,7 +215,8 @@ def _base_chains(blocks: Sequence[IPNetwork], config: NetworkConfig) -> Iterator
     cidrs = [cidr for cidr in map(ipaddress.ip_network, config.service_cidrs) if cidr.version in versions]
     translate = [rule(family(v), r.to_group(v), r.to_chain(name("choice", v)), comment="to Services") for v in versions]
     from_pods, from_here = _shortcuts(blocks)
-    refuse = [rule(r.is_established(), r.accept())]
+    invalid = r.verdict(Verdict(GOTO, "invalid"))
+    refuse = [rule(r.is_established(), r.accept()), rule(is_invalid(), invalid)]
     refuse += [
         rule(family(v), was_translated(), r.went_to(v, name("addresses", v)), r.clear_mark(), r.accept()) for v in versions
     ]
@@ -215,6 +228,7 @@ def _base_chains(blocks: Sequence[IPNetwork], config: NetworkConfig) -> Iterator
     for v in versions:
         refuse += _rejections((family(v), r.is_frontend(v, name("refused", v))), "no endpoint")
         refuse += _rejections((family(v), r.destination_in_set(v, name("owned", v))), "a load balancer serves its ports only")
+    yield _chain("invalid", tuple(_drop_invalid(blocks, cidrs, config)))
     yield _chain("refuse", tuple(refuse))
     for hook, shortcuts in (("prerouting", from_pods), ("output", from_here)):
         yield _chain(hook, (*shortcuts, *translate), Hook("nat", hook, DNAT_PRIORITY))
@@ -234,6 +248,27 @@ def _shortcuts(blocks: Iterable[IPNetwork]) -> tuple[list[Rule], list[Rule]]:
     }
     from_pods = [rule(family(block.version), source_in(block), *row, comment=why) for block, row in rows.items()]
     return from_pods, [rule(family(block.version), *row, comment=why) for block, row in rows.items()]
+
+
+def _drop_invalid(blocks: Iterable[IPNetwork], cidrs: Iterable[IPNetwork], config: NetworkConfig) -> Iterator[Rule]:
+    """Rules that drop what is of no connection, and would be translated if it was: to a frontend, from an endpoint, and errors about
+    such packets. Whoever got it as it is would answer with a reset."""
+    drop = (counter(), r.drop())
+    for v in (block.version for block in blocks):
+        for kind in (r.FRONTENDS, r.CLUSTER_FRONTENDS):
+            yield rule(family(v), r.to_group(v, kind), *drop, comment=NO_CONNECTION)
+            yield rule(r.is_icmp(v), r.to_group(v, kind, r.error_about(v, "source")), *drop, comment=NO_CONNECTION)
+        yield rule(family(v), r.is_frontend(v, name("refused", v)), *drop, comment=NO_CONNECTION)
+        yield rule(family(v), r.destination_in_set(v, name("owned", v)), *drop, comment=NO_CONNECTION)
+        remote = Lookup(set=name("remote", v))
+        yield rule(family(v), r.source_served(v, name("remote", v)), *drop, comment=NO_CONNECTION)
+        yield rule(r.is_icmp(v), (*r.error_about(v, "destination"), remote), *drop, comment=NO_CONNECTION)
+        for pods in (cidr for cidr in map(ipaddress.ip_network, config.cluster_cidrs) if cidr.version == v):
+            ports = name("ports", v)
+            yield rule(family(v), source_in(pods), r.source_port_served(ports), *drop, comment=NO_CONNECTION)
+            yield rule(r.is_icmp(v), r.error_about_packet_into(pods, ports), *drop, comment=NO_CONNECTION)
+    for cidr in cidrs:
+        yield rule(family(cidr.version), r.goes_into(cidr), *drop, comment=NO_CONNECTION)
 
 
 def _rejections(match: tuple[Row, ...], why: str) -> list[Rule]:

@@ -9,8 +9,10 @@ from podplane.state.nft import Bitwise, Cmp, Ct, Fib, Lookup, Meta, Nat, Payload
 from podplane.state.nft_rules import DESTINATION_OFFSET, NETWORK_HEADER, NFPROTO, SOURCE_OFFSET, Row
 from podplane.state.value import IPAddress
 
-TRANSPORT_HEADER, PORT_OFFSET, PORT_SIZE = 2, 2, 2
+TRANSPORT_HEADER, SOURCE_PORT_OFFSET, PORT_OFFSET, PORT_SIZE = 2, 0, 2, 2
 META_L4PROTO = 16
+CT_STATE, INVALID = 0, 1
+"""NFT_CT_STATE, NF_CT_STATE_INVALID_BIT."""
 CT_STATUS, TRANSLATED = 2, 1 << 5
 """NFT_CT_STATUS, IPS_DST_NAT."""
 FIB_ADDRESS_TYPE, FIB_DESTINATION, RTN_LOCAL = 3, 1 << 1, 2
@@ -56,6 +58,11 @@ def protocol(name: str) -> Row:
 def was_translated() -> Row:
     """`ct status dnat`."""
     return (Ct(key=CT_STATUS, dreg=FIRST), *any_bit(TRANSLATED))
+
+
+def is_invalid() -> Row:
+    """`ct state invalid`: the packet is of no connection that is tracked, so nothing translates it."""
+    return (Ct(key=CT_STATE, dreg=FIRST), *any_bit(INVALID))
 
 
 def any_bit(mask: int) -> Row:

@@ -66,19 +66,20 @@ def set_other_host() -> Row:
     return (Immediate(dreg=1, data=bytes((PACKET_OTHERHOST,))), Meta(key=META_PKTTYPE, sreg=1))
 
 
-def _address(version: int, offset: int) -> Payload:
-    return Payload(base=NETWORK_HEADER, offset=offset, length=4 if version == 4 else 16)
+def _address(version: int, offset: int, base: int = NETWORK_HEADER) -> Payload:
+    return Payload(base=base, offset=offset, length=4 if version == 4 else 16)
 
 
-def in_network(version: int, offset: int, network: IPNetwork) -> Row:
+def in_network(version: int, offset: int, network: IPNetwork, base: int = NETWORK_HEADER) -> Row:
+    """The address at this offset of a header is in a network."""
     size = network.max_prefixlen // 8
-    load, compare = _address(version, offset), Cmp(data=network.network_address.packed)
+    load, compare = _address(version, offset, base), Cmp(data=network.network_address.packed)
     if network.prefixlen == network.max_prefixlen:
         return (load, compare)
     if network.prefixlen % 8 == 0:  # nft's own short form: load just the bytes of the prefix
         length = network.prefixlen // 8
         return (
-            Payload(base=NETWORK_HEADER, offset=offset, length=length),
+            Payload(base=base, offset=offset, length=length),
             Cmp(data=network.network_address.packed[:length]),
         )
     return (load, Bitwise(length=size, mask=network.netmask.packed, xor=bytes(size)), compare)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from podplane.kernel.door import Kernel, KernelOpener
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
-from podplane.model.service import EndpointSlice, Service, ServicePort
+from podplane.model.service import ServicePort
 from podplane.model.view import HostPort
 from podplane.state.network import Address, Link, Peer, Route, Sysctl
 from podplane.state.nft import Table
@@ -24,8 +23,6 @@ from podplane.trace.packet import ACK, Packet
 from podplane.trace.trace import Delivered, Trace
 from podplane.trace.world import World, of
 from tests.fake_cluster import (
-    NO_HOST_PORTS,
-    Cluster,
     FakeCluster,
     HostPorts,
     endpoints,
@@ -33,9 +30,8 @@ from tests.fake_cluster import (
     outside_ip,
     pod_ip,
     service,
-    uplink,
-    uplink_mac,
 )
+from tests.kernel.cluster import RealCluster
 from tests.kernel.packets import NOTHING, PORTS, Seen, Sockets, expected, flush_conntrack, next_port
 from tests.rulesets import LEFT, NOWHERE, PLACE, RIGHT, packets, rulesets
 
@@ -152,42 +148,6 @@ def test_the_evaluator_and_the_kernel_agree_on_generated_rulesets() -> None:
             rig.kernel.apply([Operation(Table(**PLACE), None)])
 
     check()
-
-
-class RealCluster(Cluster):
-    """On the real kernel: this namespace is node1, and a bridge in a namespace of its own is the network."""
-
-    opener = KernelOpener()
-
-    def __init__(
-        self, services: Sequence[Service], slices: Sequence[EndpointSlice], host_ports: HostPorts = NO_HOST_PORTS
-    ) -> None:
-        self.namespaces: dict[str, Namespace] = {"node1": CurrentNamespace()}
-        self._workers = Workers(1)
-        self._network = self.namespace("network")
-        self._apply(Kernel(self._network, self.opener), [Link(name="br", kind="bridge")])
-        super().__init__(services, slices, host_ports)
-
-    @staticmethod
-    def _apply(kernel: Kernel, values: list[Value]) -> None:
-        report = kernel.apply([Operation(None, value) for value in values])
-        assert not report.failed, [str(failure) for failure in report.failed]
-
-    def namespace(self, name: str) -> Namespace:
-        """A real one."""
-        if name not in self.namespaces:
-            self.namespaces[name] = NetworkNamespace.create(self._workers)
-        return self.namespaces[name]
-
-    def connect(self, name: str, kernel: Kernel, number: int) -> None:
-        """A veth pair to the network. The kernel's limits of ICMP errors are lifted."""
-        limits = {"net.ipv4.icmp_ratemask": "0", "net.ipv6.icmp.ratelimit": "0", "net.ipv6.conf.default.accept_dad": "0"}
-        self._apply(kernel, [Sysctl(name=name, value=value) for name, value in limits.items()])
-        cable = Link(name=name, kind="veth", master="br", peer=Peer(netns=name, name="eth0", mac=uplink_mac(number)))
-        network = Kernel(self._network, self.opener)
-        network.attach(name, self.namespaces[name])
-        self._apply(network, [cable])
-        self._apply(kernel, [v if not isinstance(v, Link) else Link(name=v.name) for v in uplink(number)])
 
 
 SERVICES = [

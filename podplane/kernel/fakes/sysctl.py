@@ -12,6 +12,7 @@ DEFAULTS: Mapping[str, str] = {
     "net.bridge.bridge-nf-call-iptables": "0",
     "net.bridge.bridge-nf-call-ip6tables": "0",
     "net.netfilter.nf_conntrack_acct": "0",
+    "net.netfilter.nf_conntrack_tcp_be_liberal": "0",
 }
 OF_INTERFACES: Mapping[str, str] = {
     "net.ipv6.conf.{}.accept_dad": "1",

@@ -22,8 +22,8 @@ PRIORITIES = {
 NETWORK_FIELDS = {(12, 4): "ip saddr", (16, 4): "ip daddr", (8, 16): "ip6 saddr", (24, 16): "ip6 daddr"}
 META = {3: "meta mark", 19: "meta pkttype", 6: "iifname", 7: "oifname", 15: "meta nfproto", 16: "meta l4proto"}
 CT = {0: "ct state", 2: "ct status", 20: "ct original ip daddr", 22: "ct original ip6 daddr"}
-BITS = {0: {2: "established", 4: "related", 8: "new"}, 2: {32: "dnat"}}
-L4_NAMES = {6: "tcp", 17: "udp", 132: "sctp"}
+BITS = {0: {1: "invalid", 2: "established", 4: "related", 8: "new"}, 2: {32: "dnat"}}
+L4_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132: "sctp"}
 DYNSET = {0: "add", 1: "update", 2: "delete"}
 LINK_FIELDS = {0: "ether daddr", 6: "ether saddr"}
 ETHERTYPES = {b"\x08\x00": (4, "ip"), b"\x86\xdd": (6, "ip6")}
@@ -199,8 +199,10 @@ class Reader:
                 return LINK_FIELDS.get(load.offset, f"[ {load} ]")
             case nft.Payload(base=1):
                 return NETWORK_FIELDS.get((load.offset, 4 if self._version == 4 else 16), f"[ {load} ]")
-            case nft.Payload(base=2, offset=2, length=2):
-                return "th dport"
+            case nft.Payload(base=2, offset=0 | 2 as offset, length=2):
+                return "th dport" if offset else "th sport"
+            case nft.Payload(base=2):
+                return f"@th,{8 * load.offset},{8 * load.length}"
             case nft.Meta():
                 return META.get(load.key, f"meta {load.key}")
             case nft.Ct():
@@ -211,6 +213,8 @@ class Reader:
         unequal = "!= " if expression.op == 1 else ""
         if isinstance(self._load, nft.Payload) and self._load.base == 0:
             self._words.append(f"{self._held[_place(expression.sreg)]} {unequal}{expression.data.hex(':')}")
+        elif isinstance(self._load, nft.Payload) and self._load.base == 2:
+            self._words.append(f"{self._held[_place(expression.sreg)]} {unequal}{self._number(expression.data)}")
         elif isinstance(self._load, nft.Meta):
             self._compare_meta(self._load, expression, unequal)
         elif isinstance(self._load, nft.Ct) and self._load.key in BITS and self._mask is not None:
@@ -234,6 +238,11 @@ class Reader:
             return
         text = expression.data.split(b"\0")[0].decode(errors="replace")
         self._words.append(f'{META.get(load.key, f"meta {load.key}")} {unequal}"{text}"')
+
+    def _number(self, data: bytes) -> str:
+        """What bytes are compared with that have no name."""
+        value = f"0x{data.hex().lstrip('0') or '0'}"
+        return value if self._mask is None else f"& 0x{self._mask.mask.hex().lstrip('0') or '0'} == {value}"
 
     def _network(self, data: bytes) -> str:
         size = 4 if self._version == 4 else 16

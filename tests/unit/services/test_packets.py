@@ -98,6 +98,22 @@ def test_what_has_no_endpoint_is_refused_at_once(version: int, protocol: str, ho
             assert trace.end.how == how
 
 
+@BOTH
+def test_what_is_of_no_connection_is_dropped_where_a_service_would_translate_it_and_nowhere_else(version: int) -> None:
+    """Asked of packets that arrive at node1: what is invalid there is known to no other machine."""
+    cluster = web((2, 1))
+    endpoint, client, node = pod_ip(2, 1, version), pod_ip(1, 1, version), node_ip(1, version)
+    arrives = {"link": "eth0", "state": "invalid"}
+    for trace in (
+        cluster.send("node1", node, VIP[version], state="invalid"),
+        cluster.send("node1", outside_ip(version), node, 30080, **arrives),
+        cluster.send("node1", endpoint, client, PORT, source_port=8080, **arrives),
+    ):
+        assert isinstance(trace.end, Dropped), trace
+    assert cluster.send("node1", endpoint, client, PORT, source_port=80, **arrives).end == to_pod(1, 1, version, PORT)
+    assert cluster.send("node1", outside_ip(version), client, 8080, **arrives).end == to_pod(1, 1, version)
+
+
 def test_a_reset_is_answered_by_nobody() -> None:
     assert isinstance(web().from_pod(1, 1, VIP[4], tcp_flags=RESET).end, Dropped)
 
