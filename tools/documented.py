@@ -72,7 +72,6 @@ DOCUMENTED: tuple[tuple[str, str, tuple[str, ...], Any], ...] = (
     (APPS + "StatefulSetSpec", "podManagementPolicy", ("OrderedReady", "Parallel"), "OrderedReady"),
     (APPS + "StatefulSetUpdateStrategy", "type", NONE, "RollingUpdate"),
     (APPS + "RollingUpdateStatefulSetStrategy", "partition", NONE, 0),
-    (BATCH + "JobSpec", "backoffLimit", NONE, 6),
     (BATCH + "JobSpec", "suspend", NONE, False),
     (BATCH + "JobSpec", "completionMode", ("NonIndexed", "Indexed"), "NonIndexed"),
     (BATCH + "JobSpec", "podReplacementPolicy", ("TerminatingOrFailed", "Failed"), None),

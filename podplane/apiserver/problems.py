@@ -60,6 +60,11 @@ class Cause:
         return cls(field, "FieldValueDuplicate", f"Duplicate value: {_quoted(value)}")
 
     @classmethod
+    def too_many(cls, field: str, count: int, most: int) -> Cause:
+        """There are more than there may be."""
+        return cls(field, "FieldValueTooMany", f"Too many: {count}: must have at most {most} items")
+
+    @classmethod
     def forbidden(cls, field: str, why: str) -> Cause:
         """Nothing may be said here."""
         return cls(field, "FieldValueForbidden", f"Forbidden: {why}")

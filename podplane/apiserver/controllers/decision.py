@@ -41,7 +41,7 @@ class View(Protocol):
         """The objects of a namespace whose controller has this kind and name, whichever its uid, by name."""
 
     def may_select(self, resource: str, namespace: str, labels: Mapping[str, str]) -> list[Object]:
-        """The Services or ReplicaSets of a namespace whose selectors may choose a pod with these labels, by name.
+        """The Services, ReplicaSets or Jobs of a namespace whose selectors may choose a pod with these labels, by name.
 
         All that do are among them; the others are those that have only a part of their selector in common with the labels.
         """

@@ -1,14 +1,16 @@
-"""Job: pods that end, until so many have succeeded (kube-controller-manager, pkg/controller/job).
+"""Job: pods that end, until so many have succeeded (kube-controller-manager, pkg/controller/job, pkg/controller/ttlafterfinished).
+
+    claim pods → what has ended since → is it decided? ─ yes → stop what runs ──────────────────────┐
+                                              └ no → have as many pods as it needs → is it complete? ┴→ write, and let go of pods
 
 What was counted stands in the status, and each counted pod carries no finalizer more: a pod counts exactly once, also when it is deleted
-as soon as it has ended.
+as soon as it has ended. A job whose end is decided (FailureTarget, SuccessCriteriaMet) has ended (Failed, Complete) when its last pod has.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from podplane.apiserver.controllers.decision import (
     Action,
@@ -22,286 +24,308 @@ from podplane.apiserver.controllers.decision import (
     its_controller,
     itself,
 )
-from podplane.apiserver.controllers.job_failures import (
-    FAIL_JOB,
-    IGNORE,
-    backoff,
-    is_lost,
-    replaces_early,
-    restarted_too_often,
-    verdict,
+from podplane.apiserver.controllers.job_end import (
+    COMPLETE,
+    FAILED,
+    FAILURE,
+    SUSPENDED,
+    End,
+    completed,
+    condition_that_holds,
+    decided,
 )
-from podplane.apiserver.controllers.objects import Key, Object, controller_of
-from podplane.apiserver.controllers.pods import ENDED, condition_of, is_ready, made_of, rfc3339
+from podplane.apiserver.controllers.job_failures import (
+    Backoff,
+    counts,
+    finished,
+    remaining,
+    replaces_early,
+)
+from podplane.apiserver.controllers.job_failures import failures_after as failures_of_next
+from podplane.apiserver.controllers.job_pods import (
+    KIND,
+    RESOURCE,
+    claim,
+    index_of,
+    is_tracked,
+    let_go,
+    pod_of,
+    superfluous,
+    untrack,
+)
+from podplane.apiserver.controllers.job_state import JobState
+from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
+from podplane.apiserver.controllers.pods import ENDED, is_ready, rfc3339
+from podplane.apiserver.kinds.job_indexes import text_of
+from podplane.apiserver.kinds.names import matches
 
-RESOURCE, KIND, API_VERSION = "jobs.batch", "Job", "batch/v1"
-FINALIZER = "batch.kubernetes.io/job-tracking"
-INDEX = "batch.kubernetes.io/job-completion-index"
-DEFAULT_BACKOFF_LIMIT = 6
-
-
-def _decide(view: View, key: Key) -> Iterator[Action]:
-    job = view.get(RESOURCE, key)
-    yield from _let_go(view, key, job)
-    if job is None:
-        return
-    yield from _count(view, job)
-    job = view.get(RESOURCE, key)
-    if job is None or "deletionTimestamp" in job["metadata"]:
-        return
-    if ended := _end_of(job):
-        yield from _after(view, job, ended)
-        return
-    yield from _Progress(view, job).step()
-
-
-def _let_go(view: View, key: Key, job: Object | None) -> Iterator[Action]:
-    """Pods of a job that is gone are held by nobody."""
-    uid = job["metadata"]["uid"] if job is not None else ""
-    for pod in view.controlled_by_name("pods", KIND, key):
-        owner = controller_of(pod)
-        if owner is not None and owner["uid"] != uid:
-            yield from _release(pod)
+CONTROLLER_NAME = "kubernetes.io/job-controller"
+BURST = 500
+"""So many pods at most are made, deleted or counted by one decision."""
 
 
-def _release(pod: Object) -> Iterator[Action]:
-    if FINALIZER in pod["metadata"].get("finalizers", ()):
-        kept = [name for name in pod["metadata"]["finalizers"] if name != FINALIZER]
-        yield Patch("pods", pod, {"metadata": {"finalizers": kept or None}})
+class JobController:
+    """Decides about jobs. How long each waits is remembered here only; whoever starts anew knows it from the pods that are there."""
+
+    def __init__(self) -> None:
+        self._backoffs: dict[Key, tuple[str, Backoff]] = {}
+
+    def decide(self, view: View, key: Key) -> Iterator[Action]:
+        """Bring a job forward."""
+        job = view.get(RESOURCE, key)
+        is_foreign = job is not None and job["spec"].get("managedBy", CONTROLLER_NAME) != CONTROLLER_NAME
+        if not is_foreign:
+            yield from let_go(view, key, job)
+        if job is None or "deletionTimestamp" in job["metadata"]:
+            self._backoffs.pop(key, None)
+            for pod in view.controlled("pods", job) if job is not None and not is_foreign else ():
+                yield from untrack(pod)
+        elif ended := _end_of(job):
+            self._backoffs.pop(key, None)
+            yield from _forget(view, job, ended)
+        elif not is_foreign:
+            yield from claim(view, job)
+            sync = _Sync(view, job, self._backoff(view, key, job))
+            yield from sync.run()
+            self._backoffs[key] = (job["metadata"]["uid"], sync.backoff)
+
+    def _backoff(self, view: View, key: Key, job: Object) -> Backoff:
+        """What was known of its failures before those that are to be counted now."""
+        uid, known = self._backoffs.get(key, ("", Backoff()))
+        if uid == job["metadata"]["uid"]:
+            return known
+        counted = [pod for pod in view.controlled("pods", job) if not is_tracked(pod)]
+        phases = {phase: [pod for pod in counted if pod.get("status", {}).get("phase") == phase] for phase in ENDED}
+        return Backoff().after(phases["Succeeded"], phases["Failed"])
 
 
 def _end_of(job: Object) -> Object | None:
-    """The condition that ended it, if it has ended."""
-    for kind in ("Complete", "Failed"):
-        condition = condition_of(job, kind)
-        if condition is not None and condition["status"] == "True":
-            return condition
-    return None
+    """The condition that says that it has ended, if it has."""
+    return next((c for kind in (COMPLETE, FAILED) if (c := condition_that_holds(job, kind))), None)
 
 
-def _count(view: View, job: Object) -> Iterator[Action]:
-    """Count the pods that have ended: status first, then their finalizers go, so that none is forgotten or counted twice."""
-    status = job.get("status", {})
-    uncounted = status.get("uncountedTerminatedPods") or {}
-    known = {*uncounted.get("succeeded", ()), *uncounted.get("failed", ())}
-    pods = [pod for pod in view.controlled("pods", job) if FINALIZER in pod["metadata"].get("finalizers", ())]
-    ended = [pod for pod in pods if pod.get("status", {}).get("phase") in ENDED or is_lost(job, pod)]
-    fresh = [pod for pod in ended if pod["metadata"]["uid"] not in known]
-    if fresh:
-        won = [pod for pod in fresh if pod.get("status", {}).get("phase") == "Succeeded"]
-        verdicts = {pod["metadata"]["uid"]: verdict(job, pod) for pod in fresh if pod not in won}
-        lost = [pod for pod in fresh if verdicts.get(pod["metadata"]["uid"], (IGNORE,))[0] != IGNORE]
-        new: dict[str, Any] = {
-            "succeeded": status.get("succeeded", 0) + len(won),
-            "failed": status.get("failed", 0) + len(lost),
-            "uncountedTerminatedPods": {
-                "succeeded": [*uncounted.get("succeeded", ()), *(p["metadata"]["uid"] for p in won)],
-                "failed": [*uncounted.get("failed", ()), *(p["metadata"]["uid"] for p in lost)],
-            },
-        }
-        if job["spec"].get("completionMode") == "Indexed":
-            new["completedIndexes"] = text_of(indexes_of(status.get("completedIndexes", "")) | {_index(pod) for pod in won})
-        if fatal := [why for action, why in verdicts.values() if action == FAIL_JOB]:
-            new["conditions"] = _with_condition(status, ("FailureTarget", "True", "PodFailurePolicy", fatal[0]), view.now)
-        yield Patch(RESOURCE, job, {"status": new}, "status")
-    for pod in ended:
-        yield from _release(pod)
-    if fresh or known:
-        yield Patch(RESOURCE, job, {"status": {"uncountedTerminatedPods": {"succeeded": [], "failed": []}}}, "status")
-
-
-def _with_condition(status: Object, change: tuple[str, str, str, str], now: datetime.datetime) -> list[Object]:
-    """The conditions with this one (type, status, reason, message), which stays as it is if its status does."""
-    kind, value, reason, message = change
-    old: list[Object] = status.get("conditions", [])
-    if any(c["type"] == kind and c["status"] == value for c in old):
-        return old
-    made = {"type": kind, "status": value, "reason": reason, "message": message}
-    times = {"lastProbeTime": rfc3339(now), "lastTransitionTime": rfc3339(now)}
-    return [*(c for c in old if c["type"] != kind), made | times]
-
-
-def _index(pod: Object) -> int:
-    return int(pod["metadata"].get("annotations", {}).get(INDEX, "0"))
-
-
-def indexes_of(text: str) -> set[int]:
-    """The numbers of a text such as 0-2,5."""
-    found: set[int] = set()
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        found |= set(range(int(first), int(last or first) + 1))
-    return found
-
-
-def text_of(indexes: set[int]) -> str:
-    """The text of some numbers, as 0-2,5."""
-    runs: list[list[int]] = []
-    for index in sorted(indexes):
-        if runs and index == runs[-1][-1] + 1:
-            runs[-1].append(index)
-        else:
-            runs.append([index])
-    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
-def _after(view: View, job: Object, ended: Object) -> Iterator[Action]:
-    """It has ended: what still runs is stopped, and it is forgotten when its time is over."""
-    yield from _stop(view, job)
+def _forget(view: View, job: Object, ended: Object) -> Iterator[Action]:
+    """It has ended, and is deleted when its time is over."""
     ttl = job["spec"].get("ttlSecondsAfterFinished")
     if ttl is not None:
         since = datetime.datetime.fromisoformat(ended["lastTransitionTime"])
         left = ttl - (view.now - since).total_seconds()
-        yield Again(left + 0.1) if left > 0 else Delete(RESOURCE, job, policy="Foreground")
+        yield Again(left + 0.1) if left > 0 else Delete(RESOURCE, job)
 
 
-def _stop(view: View, job: Object) -> Iterator[Action]:
-    for pod in _living(view, job):
-        if "deletionTimestamp" not in pod["metadata"]:
+class _Sync(JobState):
+    """What follows for a job that has not ended."""
+
+    def run(self) -> Iterator[Action]:
+        """End it, or have as many pods as it needs; then write down what there is."""
+        end = decided(self)
+        changes: list[tuple[str, str, str, str]] = []
+        if end is not None:
+            yield from self._delete(self.active)
+        else:
+            yield from self._manage()
+            self.look()
+            end = completed(self)
+            if end is None:
+                changes = list(self._suspension())
+                yield from (Note(self.job, "Suspended" if s == "True" else "Resumed", text) for _, s, _, text in changes)
+        self.look()
+        yield from self._write(end, changes)
+
+    def _delete(self, pods: Iterable[Object]) -> Iterator[Action]:
+        for pod in pods:
+            yield Note(self.job, "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}")
             yield Delete("pods", pod)
 
+    # Its pods.
 
-def _living(view: View, job: Object) -> list[Object]:
-    """The pods that have not ended, those that are ending among them."""
-    return [p for p in view.controlled("pods", job) if p.get("status", {}).get("phase") not in ENDED]
-
-
-class _Progress:
-    """A job that has not ended."""
-
-    def __init__(self, view: View, job: Object) -> None:
-        self.view, self.job, self.spec, self.status = view, job, job["spec"], job.get("status", {})
-        self.succeeded, self.failed = self.status.get("succeeded", 0), self.status.get("failed", 0)
-        self.living = _living(view, job)
-        self.active = [pod for pod in self.living if "deletionTimestamp" not in pod["metadata"]]
-        self.now = view.now
-
-    def step(self) -> Iterator[Action]:
-        """End it, pause it, or have as many pods as it needs."""
-        if self.spec.get("suspend"):
-            yield from self._suspend()
+    def _manage(self) -> Iterator[Action]:
+        """Take away what is too much, or make what is missing; never both at once."""
+        wanted = self._wanted()
+        removed = superfluous(self.job, self.active, max(0, len(self.active) - wanted))
+        for pod in removed[:BURST]:  # it isn't needed: it has not failed
+            yield from untrack(pod)
+        yield from self._delete(removed[:BURST])
+        if (left := self.left()) is not None:
+            yield Again(left + 0.05)
+        if removed:
             return
-        started = self._started()
-        deadline, limit = self.spec.get("activeDeadlineSeconds"), self.spec.get("backoffLimit", DEFAULT_BACKOFF_LIMIT)
-        if (doomed := condition_of(self.job, "FailureTarget")) is not None:
-            yield from self._fail(doomed["reason"], doomed["message"])
-        elif self.failed > limit or restarted_too_often(self.job, limit, self.active):
-            yield from self._fail("BackoffLimitExceeded", "Job has reached the specified backoff limit")
-        elif deadline is not None and (self.now - started).total_seconds() >= deadline:
-            yield from self._fail("DeadlineExceeded", "Job was active longer than specified deadline")
-        elif self._is_complete():
-            yield from self._complete()
-        else:
-            if deadline is not None:
-                yield Again(deadline - (self.now - started).total_seconds() + 0.05)
-            yield from self._scale()
-            suspended = condition_of(self.job, "Suspended")
-            if suspended is not None and suspended["status"] == "True":
-                yield Note(self.job, "Resumed", "Job resumed")
-            change = ("Suspended", "False", "JobResumed", "Job resumed") if suspended is not None else None
-            yield from _Progress(self.view, self._fresh())._report({"startTime": rfc3339(started)}, change)
+        waits_for = [] if replaces_early(self.job) else self.terminating
+        missing = min(BURST, wanted - len(waits_for) - len(self.active))
+        if missing > 0:
+            yield from self._create(missing)
 
-    def _suspend(self) -> Iterator[Action]:
-        """Pods that run are taken away and don't count."""
-        suspended = condition_of(self.job, "Suspended")
-        for pod in self.active:
-            yield from self._remove(pod)
-        if suspended is None or suspended["status"] != "True":
-            yield Note(self.job, "Suspended", "Job suspended")
-        change = ("Suspended", "True", "JobSuspended", "Job suspended")
-        yield from _Progress(self.view, self._fresh())._report({"startTime": None}, change)
+    def _wanted(self) -> int:
+        """How many pods shall run."""
+        completions, parallelism = self.spec.get("completions"), int(self.spec.get("parallelism", 1))
+        if self.is_suspended:
+            return 0
+        if completions is None:
+            return len(self.active) if self.succeeded else parallelism
+        return max(0, min(parallelism, int(completions) - self.succeeded))
 
-    def _remove(self, pod: Object) -> Iterator[Action]:
-        """Delete a pod that isn't needed: it has not failed."""
-        yield from _release(pod)
-        yield Note(self.job, "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}")
-        yield Delete("pods", pod)
-
-    def _fresh(self) -> Object:
-        metadata = self.job["metadata"]
-        return self.view.get(RESOURCE, (metadata["namespace"], metadata["name"])) or self.job
-
-    def _started(self) -> datetime.datetime:
-        text = self.status.get("startTime")
-        return datetime.datetime.fromisoformat(text) if text else self.now
-
-    def _is_complete(self) -> bool:
-        completions = self.spec.get("completions")
-        if completions is None:  # any success says that the work is done; then the others may end
-            return self.succeeded > 0 and not self.living
-        return bool(self.succeeded >= completions)
-
-    def _scale(self) -> Iterator[Action]:
-        wait = backoff(self.view.controlled("pods", self.job), self.now)
-        if wait > 0:
+    def _create(self, count: int) -> Iterator[Action]:
+        namespace = self.job["metadata"]["namespace"]
+        if not self.per_index and (wait := self.backoff.left(self.now)) > 0:
             yield Again(wait + 0.05)
             return
-        wanted = self.spec.get("parallelism", 1)
-        completions = self.spec.get("completions")
-        if completions is not None:
-            wanted = min(wanted, completions - self.succeeded)
-        elif self.succeeded:
-            wanted = min(wanted, len(self.active))
-        by_worth = sorted(self.active, key=lambda pod: (is_ready(pod), pod["metadata"]["name"]))
-        for pod in by_worth[: max(0, len(self.active) - wanted)]:
-            yield from self._remove(pod)
-        held = self.active if replaces_early(self.job) else self.living
-        missing = wanted - len(held)
-        indexes: Sequence[int | None] = [None] * max(0, missing)
-        if self.spec.get("completionMode") == "Indexed" and completions is not None:
-            taken = indexes_of(self.status.get("completedIndexes", "")) | {_index(pod) for pod in held}
-            indexes = [index for index in range(completions) if index not in taken][: max(0, missing)]
-        for index in indexes:
-            yield Create("pods", self.job["metadata"]["namespace"], self._pod(index))
-
-    def _pod(self, index: int | None) -> Object:
-        pod = made_of(self.spec["template"], self.job, KIND, API_VERSION)
-        pod["metadata"].setdefault("finalizers", []).append(FINALIZER)
-        pod["spec"].setdefault("restartPolicy", "Never")
-        if index is not None:
-            name, text = self.job["metadata"]["name"], str(index)
-            pod["metadata"]["generateName"] = f"{name}-{text}-"
-            for part in ("labels", "annotations"):
-                pod["metadata"][part] = {**pod["metadata"].get(part, {}), INDEX: text}
-            pod["spec"].setdefault("hostname", f"{name}-{text}")
-            for container in (*pod["spec"]["containers"], *pod["spec"].get("initContainers", ())):
-                if not any(variable["name"] == "JOB_COMPLETION_INDEX" for variable in container.get("env", ())):
-                    container.setdefault("env", []).append({"name": "JOB_COMPLETION_INDEX", "value": text})
-        return pod
-
-    def _complete(self) -> Iterator[Action]:
-        reached = ("CompletionsReached", "Reached expected number of succeeded pods")
-        yield from _stop(self.view, self.job)
-        if self.living:
-            yield from self._report({}, ("SuccessCriteriaMet", "True", *reached))
+        if not self.indexed:
+            for _ in range(count):
+                yield Create("pods", namespace, pod_of(self.job, None, None))
             return
-        yield Note(self.job, "Completed", "Job completed")
-        kinds = [("SuccessCriteriaMet", "True", *reached), ("Complete", "True", *reached)]
-        yield from self._report({"completionTime": rfc3339(self.now)}, *kinds)
+        delayed, waits = self.delayed(), []
+        for index in self._pending(count):
+            before = delayed.get(index)
+            if (wait := self._wait_of(before)) > 0:
+                waits.append(wait)
+            else:
+                yield Create("pods", namespace, pod_of(self.job, index, before))
+        if waits:
+            yield Again(min(waits) + 0.05)
 
-    def _fail(self, reason: str, message: str) -> Iterator[Action]:
-        yield from _stop(self.view, self.job)
-        kinds = [("FailureTarget", "True", reason, message)]
-        if not self.living:
-            yield Note(self.job, reason, message, "Warning")
-            kinds.append(("Failed", "True", reason, message))
-        yield from self._report({}, *kinds)
+    def _pending(self, count: int) -> list[int]:
+        """The first indexes that no pod works at, and that are neither done nor given up."""
+        held = self.active if replaces_early(self.job) else [*self.active, *self.terminating]
+        taken = self.done | self.given_up | {index for pod in held if (index := index_of(self.job, pod)) is not None}
+        found: list[int] = []
+        for index in range(self.spec["completions"]):
+            if len(found) == count:
+                break
+            if index not in taken:
+                found.append(index)
+        return found
 
-    def _report(self, more: Object, *changes: tuple[str, str, str, str] | None) -> Iterator[Action]:
-        """Write what the status says now, if it is something else."""
+    def _wait_of(self, before: Object | None) -> float:
+        """Seconds until the pod after this failed one may start, where failures are counted for each index."""
+        if before is None:
+            return 0.0
+        return remaining(sum(failures_of_next(self.job, before)), finished(before), self.now)
+
+    # Its status.
+
+    def _suspension(self) -> Iterator[tuple[str, str, str, str]]:
+        """The condition Suspended, if it changes."""
+        was = condition_that_holds(self.job, SUSPENDED) is not None
+        if self.is_suspended and not was:
+            yield SUSPENDED, "True", "JobSuspended", "Job suspended"
+        elif was and not self.is_suspended:
+            yield SUSPENDED, "False", "JobResumed", "Job resumed"
+
+    def _write(self, end: End | None, changes: list[tuple[str, str, str, str]]) -> Iterator[Action]:
+        """Count what has ended, let go of it, and say so; the job has ended when no pod is left that is ending."""
+        counted = self._countable(end)
+        won = [pod["metadata"]["uid"] for pod, has_won in counted if has_won is True]
+        lost = [pod["metadata"]["uid"] for pod, has_won in counted if has_won is False]
+        if end is not None:
+            changes = [*changes, (end.decided, "True", end.reason, end.message)]
         conditions = self.status.get("conditions", [])
-        for change in filter(None, changes):
-            conditions = _with_condition({"conditions": conditions}, change, self.now)
-        new: Object = {
-            "active": len(self.active),
+        for change in changes:
+            conditions = with_condition(conditions, change, self.now)
+        yield from self._report(
+            {
+                "succeeded": len(self.done) if self.indexed else self.status.get("succeeded", 0) + len(won),
+                "failed": self.status.get("failed", 0) + len(lost),
+                "completedIndexes": text_of(self.done) or None,
+                "failedIndexes": text_of(self.given_up) if self.per_index else None,
+                "startTime": self._start_time(end),
+                "conditions": conditions or None,
+                "uncountedTerminatedPods": _uncounted([] if self.indexed else won, lost),
+            }
+        )
+        for pod, _ in counted:
+            yield from untrack(pod)
+        if len(counted) == BURST:
+            yield Again(0)
+        self.look()
+        final: Object = {"uncountedTerminatedPods": _uncounted([], [])}
+        if end is not None and not self.terminating and len(counted) < BURST:
+            final["conditions"] = with_condition(conditions, (end.ended, "True", end.reason, end.message), self.now)
+            if end.ended == COMPLETE:
+                final["completionTime"] = rfc3339(self.now)
+            yield from self._tell(end)
+        yield from self._report(final)
+
+    def _countable(self, end: End | None) -> list[tuple[Object, bool | None]]:
+        """Pods that are let go of now, and whether each counts as a success or a failure, if it does."""
+        delayed = {pod["metadata"]["uid"] for pod in self.delayed().values()} if end is None else set()
+        fails_all = end is not None and end.decided == FAILURE
+        found: list[tuple[Object, bool | None]] = []
+        for pod in filter(is_tracked, self.pods):
+            has_won, has_lost = pod.get("status", {}).get("phase") == "Succeeded", pod["metadata"]["uid"] in self.dead
+            if end is None and not has_won and (not has_lost or pod["metadata"]["uid"] in delayed):
+                continue
+            if not self.is_new(pod):
+                found.append((pod, None))
+            elif has_won:
+                found.append((pod, True))
+            else:
+                found.append((pod, False if (has_lost or fails_all) and counts(self.job, pod) else None))
+        return found[:BURST]
+
+    def _start_time(self, end: End | None) -> str | None:
+        """Since when it is not suspended; what has ended has begun."""
+        if self.is_suspended and end is None:
+            return None
+        known: str | None = self.status.get("startTime")
+        return known or rfc3339(self.now)
+
+    def _report(self, new: Object) -> Iterator[Action]:
+        """Write what is different; no number is the same as 0."""
+        numbers = {
+            "active": len(self.active) or None,
             "ready": sum(map(is_ready, self.active)),
-            "terminating": len(self.living) - len(self.active),
-            **more,
+            "terminating": len(self.terminating),
         }
-        if conditions:
-            new["conditions"] = conditions
-        if any(self.status.get(field) != value for field, value in new.items()):
-            yield Patch(RESOURCE, self.job, {"status": new}, "status")
+        for field in ("succeeded", "failed"):
+            if field in new:
+                new[field] = new[field] or None
+        changed = {field: value for field, value in {**numbers, **new}.items() if not _is_as(value, self.status.get(field))}
+        if changed:
+            yield Patch(RESOURCE, self.job, {"status": changed}, "status")
+            job = self.view.get(RESOURCE, key_of(self.job))
+            self.status = job.get("status", {}) if job is not None else self.status
+
+    def _tell(self, end: End) -> Iterator[Action]:
+        if end.ended == FAILED:
+            yield Note(self.job, end.reason, end.message, "Warning")
+            return
+        completions = self.spec.get("completions")
+        if completions is not None and self.succeeded > completions:
+            yield Note(
+                self.job, "TooManySucceededPods", "Too many succeeded pods running after completion count reached", "Warning"
+            )
+        yield Note(self.job, "Completed", "Job completed")
 
 
-CONTROLLER = Controller("job-controller", {RESOURCE: itself, "pods": its_controller(KIND)}, _decide)
+def _uncounted(won: list[str], lost: list[str]) -> Object:
+    """UncountedTerminatedPods as a merge patch; an empty list is none."""
+    return {"succeeded": won or None, "failed": lost or None}
+
+
+def _is_as(new: object, old: object) -> bool:
+    """Does a merge patch leave a value as it is?"""
+    return {name: inner for name, inner in new.items() if inner} == old if isinstance(new, dict) else new == old
+
+
+def with_condition(conditions: list[Object], change: tuple[str, str, str, str], now: datetime.datetime) -> list[Object]:
+    """The conditions with this one (type, status, reason, message), which stays as it is if it says the same."""
+    kind, status, reason, message = change
+    made = {"type": kind, "status": status, "reason": reason, "message": message}
+    if any(made.items() <= condition.items() for condition in conditions):
+        return conditions
+    times = {"lastProbeTime": rfc3339(now), "lastTransitionTime": rfc3339(now)}
+    return [*(c for c in conditions if c["type"] != kind), made | times]
+
+
+def _of_pod(view: View, pod: Object) -> Iterable[Key]:
+    """A pod concerns its job; one without a controller those that may take it."""
+    yield from its_controller(KIND)(view, pod)
+    if controller_of(pod) is None and pod["metadata"].get("labels"):
+        for job in view.may_select(RESOURCE, pod["metadata"]["namespace"], pod["metadata"]["labels"]):
+            if matches(job["spec"]["selector"], pod["metadata"]["labels"]):
+                yield key_of(job)
+
+
+def controller() -> Controller:
+    """The controller."""
+    return Controller("job-controller", {RESOURCE: itself, "pods": _of_pod}, JobController().decide)

@@ -82,7 +82,7 @@ def _scale(view: View, replica_set: Object) -> Iterator[Action]:
     if difference > 0:
         related = (pod for one in _siblings(view, replica_set) for pod in _active(view, one))
         crowd = Counter(pod["spec"].get("nodeName", "") for pod in related)
-        for pod in sorted(pods, key=lambda pod: _keep(pod, crowd))[: min(difference, BURST)]:
+        for pod in sorted(pods, key=lambda pod: worth(pod, crowd))[: min(difference, BURST)]:
             yield Note(replica_set, "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}")
             yield Delete("pods", pod)
 
@@ -100,7 +100,7 @@ def _siblings(view: View, replica_set: Object) -> list[Object]:
     return view.controlled(RESOURCE, {"kind": owner["kind"], "metadata": place})
 
 
-def _keep(pod: Object, crowd: Mapping[str, int]) -> tuple[object, ...]:
+def worth(pod: Object, crowd: Mapping[str, int]) -> tuple[object, ...]:
     """A sort key with those first that are least worth keeping (controller_utils.go, ActivePodsWithRanks)."""
     metadata, status = pod["metadata"], pod.get("status", {})
     node = pod["spec"].get("nodeName", "")

@@ -19,7 +19,7 @@ At = TypeVar("At")
 ADOPTED = ("pods", "replicasets.apps", "controllerrevisions.apps")
 """What controllers adopt when it has no controller."""
 SERVICES = "services"
-SELECTING = (SERVICES, "replicasets.apps")
+SELECTING = (SERVICES, "replicasets.apps", "jobs.batch")
 """Whose selectors are indexed: of these, a change of any pod asks which choose it."""
 ANY_LABELS = ("", "")
 """Stands for a selector of expressions only."""

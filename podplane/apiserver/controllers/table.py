@@ -43,7 +43,7 @@ def controllers(authority: str, machines: Collection[str] = (), published: Publi
         deployment.CONTROLLER,
         daemon_set.CONTROLLER,
         stateful_set.CONTROLLER,
-        job.CONTROLLER,
+        job.controller(),
         endpoint_slices.CONTROLLER,
         endpoint_warnings.CONTROLLER,
         endpoints.CONTROLLER,

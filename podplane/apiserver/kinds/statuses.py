@@ -73,25 +73,6 @@ def check_daemon_set(daemon_set: Object, old: Object | None) -> Iterator[Cause]:
     yield from _collisions(status, old)
 
 
-def check_job(job: Object, _: Object | None) -> Iterator[Cause]:
-    """Job."""
-    status = job.get("status", {})
-    yield from _counts(status, "active", "succeeded", "failed", "ready", "terminating")
-    seen: set[str] = set()
-    for field in ("succeeded", "failed"):
-        for i, uid in enumerate(status.get("uncountedTerminatedPods", {}).get(field, ())):
-            where = f"status.uncountedTerminatedPods.{field}[{i}]"
-            if not uid:
-                yield Cause.invalid(where, uid, "must not be empty")
-            elif uid in seen:
-                yield Cause.duplicate(where, uid)
-            seen.add(uid)
-    true = {one.get("type") for one in status.get("conditions", ()) if one.get("status") == "True"}
-    for other in ("Failed", "FailureTarget"):
-        if {"Complete", other} <= true:
-            yield Cause("status.conditions", "FieldValueInvalid", f"cannot set Complete=True and {other}=true conditions")
-
-
 def check_namespace(namespace: Object, _: Object | None) -> Iterator[Cause]:
     """Namespace: its phase is said by its deletion."""
     phase = namespace.get("status", {}).get("phase", "")

@@ -1,4 +1,4 @@
-"""Deployment, ReplicaSet, DaemonSet, StatefulSet, Job: defaults and rules (apps/validation, batch/validation)."""
+"""Deployment, ReplicaSet, DaemonSet, StatefulSet: defaults and rules (apps/validation)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from podplane.apiserver.kinds.pods import check_template, check_template_metadat
 from podplane.apiserver.problems import Cause
 
 Object = dict[str, Any]
-JOB_UID, JOB_NAME = "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name"
 
 
-def _complete_template(object_: Object) -> Object:
+def complete_template(object_: Object) -> Object:
+    """Defaults of the pods that it runs; its spec."""
     spec: Object = object_.setdefault("spec", {})
     inner = spec.get("template", {}).get("spec")
     if inner is not None:
@@ -31,13 +31,13 @@ def _rolling(strategy: Object, **defaults: Any) -> None:
 
 def complete_deployment(deployment: Object) -> None:
     """Defaults."""
-    spec = _complete_template(deployment)
+    spec = complete_template(deployment)
     _rolling(spec.setdefault("strategy", {}), maxUnavailable="25%", maxSurge="25%")
 
 
 def complete_replica_set(replica_set: Object) -> None:
     """Defaults; labels are the template's unless they are said."""
-    spec = _complete_template(replica_set)
+    spec = complete_template(replica_set)
     labels = spec.get("template", {}).get("metadata", {}).get("labels")
     if labels and "labels" not in replica_set["metadata"]:
         replica_set["metadata"]["labels"] = dict(labels)
@@ -45,37 +45,23 @@ def complete_replica_set(replica_set: Object) -> None:
 
 def complete_daemon_set(daemon_set: Object) -> None:
     """Defaults."""
-    spec = _complete_template(daemon_set)
+    spec = complete_template(daemon_set)
     _rolling(spec.setdefault("updateStrategy", {}), maxUnavailable=1, maxSurge=0)
 
 
 def complete_stateful_set(stateful_set: Object) -> None:
     """Defaults."""
-    spec = _complete_template(stateful_set)
+    spec = complete_template(stateful_set)
     _rolling(spec.setdefault("updateStrategy", {}), partition=0)
     retention = spec.setdefault("persistentVolumeClaimRetentionPolicy", {})
     retention.setdefault("whenDeleted", "Retain")
     retention.setdefault("whenScaled", "Retain")
 
 
-def complete_job(job: Object) -> None:
-    """Defaults, and a selector of its own: the uid, which stands in the template's labels too."""
-    spec = _complete_template(job)
-    if "completions" not in spec and "parallelism" not in spec:
-        spec["completions"] = spec["parallelism"] = 1
-    spec.setdefault("parallelism", 1)
-    uid = job["metadata"].get("uid")
-    if uid and not spec.get("manualSelector") and "selector" not in spec:
-        own = {JOB_UID: uid, "controller-uid": uid, JOB_NAME: job["metadata"]["name"], "job-name": job["metadata"]["name"]}
-        spec["selector"] = {"matchLabels": {JOB_UID: uid}}
-        metadata = spec.setdefault("template", {}).setdefault("metadata", {})
-        metadata["labels"] = {**metadata.get("labels", {}), **own}
-
-
 TemplateRule = Callable[[Object, str, tuple[str, ...]], Iterator[Cause]]
 
 
-def _check_selected(
+def check_selected(
     spec: Object, policies: tuple[str, ...] = ("Always",), check: TemplateRule = check_template
 ) -> Iterator[Cause]:
     """A selector that isn't empty and chooses the template's pods; replicas that can be."""
@@ -96,7 +82,7 @@ def _check_selected(
 def check_workload(object_: Object, old: Object | None, check: TemplateRule = check_template) -> Iterator[Cause]:
     """What all that run pods for ever have in common; the selector stays as it is."""
     spec = object_["spec"]
-    yield from _check_selected(spec, check=check)
+    yield from check_selected(spec, check=check)
     if "activeDeadlineSeconds" in spec.get("template", {}).get("spec", {}):
         kind = object_.get("kind", "this kind")
         yield Cause.forbidden("spec.template.spec.activeDeadlineSeconds", f"activeDeadlineSeconds in {kind} is not Supported")
@@ -159,17 +145,3 @@ def check_stateful_set(object_: Object, old: Object | None) -> Iterator[Cause]:
             yield Cause.forbidden(
                 "spec", f"updates to statefulset spec for fields other than {', '.join(CHANGEABLE)} are forbidden: {field}"
             )
-
-
-def check_job(job: Object, old: Object | None) -> Iterator[Cause]:
-    """Job: its pods end; what it runs stays."""
-    spec = job["spec"]
-    yield from _check_selected(spec, ("OnFailure", "Never"))
-    for field in ("parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"):
-        if spec.get(field, 0) < 0:
-            yield Cause.invalid(f"spec.{field}", spec[field], "must be greater than or equal to 0")
-    if spec.get("completionMode") == "Indexed" and "completions" not in spec:
-        yield Cause.required("spec.completions", "when completion mode is Indexed")
-    for field in ("completions", "selector", "template", "completionMode") if old is not None else ():
-        if old is not None and old["spec"].get(field) != spec.get(field):
-            yield Cause.immutable(f"spec.{field}", spec.get(field))

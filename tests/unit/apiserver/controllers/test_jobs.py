@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podplane.apiserver.controllers.job import indexes_of, text_of
-from podplane.apiserver.controllers.job_failures import backoff
+from podplane.apiserver.controllers.job_failures import Backoff, finished
+from podplane.apiserver.kinds.job_indexes import indexes_of
 from tests.unit.apiserver.controllers.cluster import Cluster
 from tests.unit.apiserver.controllers.test_workloads import JOBS, conditions, job
 from tests.unit.apiserver.test_server import PODS, Object
@@ -45,21 +45,16 @@ async def terminate(cluster: Cluster, pod: Object, code: int) -> None:
     await cluster.settle()
 
 
-@given(st.sets(st.integers(0, 40)))
-def test_indexes_are_written_as_ranges(indexes: set[int]) -> None:
-    assert indexes_of(text_of(indexes)) == indexes
-
-
-def test_ranges_are_as_short_as_can_be() -> None:
-    assert text_of({0, 1, 2, 5, 7, 8}) == "0-2,5,7-8"
-
-
 # Failures.
 
 
+def at(second: int) -> str:
+    return (NOW + datetime.timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def ended(phase: str, second: int) -> Object:
-    at = (NOW + datetime.timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"status": {"phase": phase, "containerStatuses": [{"state": {"terminated": {"finishedAt": at}}}]}}
+    status = {"phase": phase, "containerStatuses": [{"name": "main", "state": {"terminated": {"finishedAt": at(second)}}}]}
+    return {"metadata": {}, "spec": {}, "status": status}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +72,52 @@ def ended(phase: str, second: int) -> Object:
     ],
 )
 def test_failures_since_the_last_success_double_the_wait(ends: list[tuple[str, int]], seconds: int) -> None:
-    assert backoff([ended(*each) for each in ends], NOW) == seconds
+    pods = [ended(*each) for each in ends]
+    won, lost = ([pod for pod in pods if pod["status"]["phase"] == phase] for phase in ("Succeeded", "Failed"))
+    assert Backoff().after(won, lost).left(NOW) == seconds
+
+
+def test_a_failure_counts_though_it_was_in_the_second_of_the_success_before() -> None:
+    """Times have seconds only: what is told after a success has failed after it (newBackoffRecord)."""
+    after = Backoff().after([ended("Succeeded", 0)], []).after([], [ended("Failed", 0)]).after([], [ended("Failed", 0)])
+    assert after.left(NOW) == 20
+
+
+@pytest.mark.parametrize(
+    ("pod", "second"),
+    [
+        (ended("Failed", 3), 3),
+        (
+            {
+                "metadata": {},
+                "spec": {},
+                "status": {"conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": at(4)}]},
+            },
+            4,
+        ),
+        (
+            {"metadata": {"deletionTimestamp": at(9), "deletionGracePeriodSeconds": 4, "creationTimestamp": at(0)}, "spec": {}},
+            5,
+        ),
+        ({"metadata": {"creationTimestamp": at(1)}, "spec": {}}, 1),
+        (
+            {
+                "metadata": {},
+                "spec": {"initContainers": [{"name": "setup"}, {"name": "proxy", "restartPolicy": "Always"}]},
+                "status": {
+                    "containerStatuses": [{"name": "main", "state": {"terminated": {"finishedAt": at(3)}}}],
+                    "initContainerStatuses": [
+                        {"name": "setup", "state": {"terminated": {"finishedAt": at(9)}}},
+                        {"name": "proxy", "state": {"terminated": {"finishedAt": at(7)}}},
+                    ],
+                },
+            },
+            7,
+        ),
+    ],
+)
+def test_when_a_pod_has_ended(pod: Object, second: int) -> None:
+    assert finished(pod) == NOW + datetime.timedelta(seconds=second)
 
 
 async def test_the_next_pod_comes_after_the_wait(cluster: Cluster) -> None:
@@ -107,13 +147,16 @@ async def test_restarts_in_place_count_towards_the_limit(cluster: Cluster) -> No
     assert await cluster.pods() == []
 
 
-async def test_a_pod_that_is_deleted_is_replaced_at_once_and_has_failed(cluster: Cluster) -> None:
+async def test_a_pod_that_is_deleted_has_failed_and_is_replaced_though_it_is_still_ending(cluster: Cluster) -> None:
     await cluster("POST", JOBS, job())
     (pod,) = await running(cluster)
     await cluster("DELETE", f"{PODS}/{pod['metadata']['name']}")
     await cluster.settle()
     found = await status(cluster)
-    assert [found[field] for field in ("active", "terminating", "failed")] == [1, 1, 1]
+    assert [found.get(field) for field in ("active", "terminating", "failed")] == [None, 1, 1]
+    await cluster.settle(11)
+    found = await status(cluster)
+    assert [found.get(field) for field in ("active", "terminating", "failed")] == [1, 1, 1]
     await cluster.kubelet()
     assert (await status(cluster))["failed"] == 1
 
@@ -158,7 +201,9 @@ EXIT_42 = {"onExitCodes": {"operator": "In", "values": [42]}}
     ],
 )
 async def test_a_policy_says_what_a_failure_means(cluster: Cluster, rule: Object, code: int, failed: int, message: str) -> None:
-    await cluster("POST", JOBS, job(podFailurePolicy={"rules": [rule]}))
+    manifest = job(podFailurePolicy={"rules": [rule]})
+    manifest["spec"]["template"]["spec"]["initContainers"] = [{"name": "other", "image": "podplane/echo"}]
+    await cluster("POST", JOBS, manifest)
     (pod,) = await running(cluster)
     await terminate(cluster, pod, code)
     await cluster.kubelet()
@@ -221,7 +266,9 @@ async def test_a_member_of_an_indexed_job_knows_its_index(cluster: Cluster) -> N
         assert metadata["name"].startswith(f"work-{index}-")
         assert metadata["labels"][INDEX] == metadata["annotations"][INDEX] == str(index)
         assert spec["hostname"] == f"work-{index}"
-        assert {"name": "JOB_COMPLETION_INDEX", "value": str(index)} in spec["containers"][0]["env"]
+        (variable,) = spec["containers"][0]["env"]
+        assert variable["name"] == "JOB_COMPLETION_INDEX"
+        assert variable["valueFrom"]["fieldRef"]["fieldPath"] == f"metadata.labels['{INDEX}']"
 
 
 STEPS = st.tuples(st.sampled_from(["succeed", "succeed", "fail", "delete", "wait", "suspend", "resume"]), st.integers(0, 9))
@@ -261,7 +308,7 @@ def test_a_job_does_its_work_once_and_never_too_much_at_a_time(
         await cluster.kubelet()
         found = await status(cluster)
         assert (await conditions(cluster))["Complete"] == "CompletionsReached"
-        assert (found["succeeded"], found.get("failed", 0), found["active"]) == (completions, done["fail"], 0)
+        assert (found["succeeded"], found.get("failed", 0), found.get("active", 0)) == (completions, done["fail"], 0)
         assert indexes_of(found.get("completedIndexes", "")) == (set(range(completions)) if indexed else set())
         for pod in await cluster.pods():
             assert "finalizers" not in pod["metadata"]
