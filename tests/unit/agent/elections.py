@@ -93,6 +93,11 @@ class Machine:
         self.advertiser = Advertiser(cluster, self.view)
         self.late: set[asyncio.Task[Answer]] = set()
 
+    def registered(self, uid: str) -> None:
+        """The node is one of the API's: its Lease belongs to it."""
+        self.node = msgspec.structs.replace(self.node, metadata=msgspec.structs.replace(self.node.metadata, uid=uid))
+        self.view.nodes = {self.name: self.node}
+
     def start(self) -> None:
         """The agent starts, or starts again."""
         cluster = self.cluster
@@ -192,6 +197,7 @@ class Cluster:
     async def begin(self, *paths: str) -> Cluster:
         for name in NAMES:
             self.api.tokens.add(name, identity.node(name))
+            self.machines[name].registered((await self.api.node(name))["metadata"]["uid"])
             self.machines[name].start()
         for path in paths:
             await self.add(path)
