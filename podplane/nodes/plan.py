@@ -7,6 +7,9 @@ Nothing but the addresses of pods is on the bridge's link: each pod brings a rou
 So an address that no pod has is refused at once, and nobody can fill the machine's neighbour table by asking for all of them. The bridge
 sends no ICMP redirects: a pod that followed one would resolve the other pod by itself.
 
+Connections that one side has closed are remembered for an hour, and idle ones for a day, as kube-proxy has it (--conntrack-tcp-timeout-*):
+with the kernel's 60 s, what a client sends to the half that is open still would reach its Service as a new connection.
+
 What a pod sends out of the cluster gets the node's address: nobody outside knows a way back to a pod. Pods, nodes
 and excluded CIDRs see the pod's own address. Each node's addresses are elements that the node's own key brings.
 """
@@ -41,6 +44,8 @@ SYSCTLS: dict[str, str] = {
     "net.bridge.bridge-nf-call-iptables": "1",
     "net.bridge.bridge-nf-call-ip6tables": "1",
     "net.netfilter.nf_conntrack_tcp_be_liberal": "1",
+    "net.netfilter.nf_conntrack_tcp_timeout_close_wait": "3600",
+    "net.netfilter.nf_conntrack_tcp_timeout_established": "86400",
 }
 """`be_liberal`: a TCP segment outside of the window that connection tracking expects stays part of its connection, so it is translated
 (otherwise it would pass as it is, and the other side would answer with a reset). Source: nf_conntrack_proto_tcp.c, tcp_in_window."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -82,3 +83,19 @@ def test_tables_of_another_version_are_made_anew() -> None:
     tables_now = {i: v for i, v in found.items() if i[0].startswith("nft")}
     assert tables_now.keys() == wanted.keys()
     assert all(kernel.matches(wanted[i], v) for i, v in tables_now.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [("nf_conntrack_tcp_timeout_close_wait", "3600"), ("nf_conntrack_tcp_timeout_established", "86400")],
+)
+def test_connections_are_remembered_as_kube_proxy_has_it(name: str, seconds: str) -> None:
+    """kube-proxy's defaults of --conntrack-tcp-timeout-close-wait and -established; what somebody else sets is put right."""
+    uplink()
+    path = Path("/proc/sys/net/netfilter") / name
+    assert path.read_text().strip() != seconds
+    agent = started(node(1, (4,)))
+    assert path.read_text().strip() == seconds
+    path.write_text("61")
+    asyncio.run(agent.poll())
+    assert path.read_text().strip() == seconds

@@ -13,6 +13,8 @@ DEFAULTS: Mapping[str, str] = {
     "net.bridge.bridge-nf-call-ip6tables": "0",
     "net.netfilter.nf_conntrack_acct": "0",
     "net.netfilter.nf_conntrack_tcp_be_liberal": "0",
+    "net.netfilter.nf_conntrack_tcp_timeout_close_wait": "60",
+    "net.netfilter.nf_conntrack_tcp_timeout_established": "432000",
 }
 OF_INTERFACES: Mapping[str, str] = {
     "net.ipv6.conf.{}.accept_dad": "1",
