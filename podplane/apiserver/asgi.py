@@ -62,8 +62,8 @@ class Adapter:
         if not isinstance(answer, Upgrade):
             await _refuse(answer if isinstance(answer, Response) else Response(400), send)
             return
-        await send({"type": "websocket.accept", "subprotocol": answer.protocol})
-        connection = _WebSocket(receive, send)
+        await send({"type": "websocket.accept", "subprotocol": answer.protocol or None})
+        connection = _WebSocket(receive, send, answer.text)
         await answer.serve(connection)
         await connection.close()
 
@@ -71,8 +71,8 @@ class Adapter:
 class _WebSocket:
     """`Messages` over ASGI."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self._receive, self._send = receive, send
+    def __init__(self, receive: Receive, send: Send, text: bool) -> None:
+        self._receive, self._send, self._text = receive, send, text
         self._open = True
 
     async def receive(self) -> bytes | None:
@@ -87,7 +87,8 @@ class _WebSocket:
         return data
 
     async def send(self, message: bytes) -> None:
-        await self._quietly({"type": "websocket.send", "bytes": message})
+        content: dict[str, bytes | str] = {"text": message.decode()} if self._text else {"bytes": message}
+        await self._quietly({"type": "websocket.send", **content})
 
     async def close(self) -> None:
         await self._quietly({"type": "websocket.close", "code": CLOSE_NORMAL})

@@ -1,7 +1,8 @@
 """`pods/portforward`: connections to ports of a pod, over either of the two protocols that clients speak.
 
     SPDY/3.1+portforward.k8s.io   SPDY in the messages of a WebSocket: a pair of streams (error, data) for each connection (kubectl)
-    v4.channel.k8s.io             a pair of channels (data, error) for each port of the query, one connection each (Python clients)
+    v4.channel.k8s.io             a pair of channels (data, error) for each port of the query, one connection each (Python clients);
+                                  in base64, and without a sub-protocol, too
 
 Sources: KEP-4006; k8s.io/client-go, tools/portforward; k8s.io/kubelet, cri/streaming/portforward (websocket.go).
 """
@@ -13,12 +14,14 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from podplane.apiserver import websockets
 from podplane.apiserver.problems import Problem
 from podplane.kubeapi import spdy
 from podplane.kubeapi.messages import Messages, Request, Upgrade
 from podplane.kubeapi.streams import Connection, NodeStreams, StreamError
 
-TUNNEL, CHANNELS = "SPDY/3.1+portforward.k8s.io", "v4.channel.k8s.io"
+TUNNEL = "SPDY/3.1+portforward.k8s.io"
+CHANNELS = ("v4.channel.k8s.io", "v4.base64.channel.k8s.io", "")
 MAX_PORTS = 100
 MAX_CONNECTIONS = 1000
 """Of one client at one time."""
@@ -28,9 +31,9 @@ Open = Callable[[int], Awaitable[Connection]]
 
 def forward(pod: dict[str, Any], streams: NodeStreams | None, request: Request) -> Upgrade:
     """Connections into a pod. Problem when that can't be."""
-    protocol = next((p for p in (TUNNEL, CHANNELS) if p in request.protocols), "")
-    if not request.upgrade or not protocol:
-        offered = f"one of the sub-protocols {TUNNEL}, {CHANNELS}"
+    protocol = websockets.choose(request, CHANNELS, TUNNEL)
+    if not request.upgrade or protocol is None:
+        offered = f"one of the sub-protocols {', '.join((TUNNEL, *filter(None, CHANNELS)))}"
         raise Problem("BadRequest", f"port forwarding needs an upgrade to a WebSocket of {offered}")
     if streams is None:
         raise Problem("ServiceUnavailable", "this API server reaches no node")
@@ -48,7 +51,7 @@ def forward(pod: dict[str, Any], streams: NodeStreams | None, request: Request) 
     if protocol == TUNNEL:
         return Upgrade(protocol, lambda messages: Tunnel(messages, open_port).serve())
     ports = _ports(request)
-    return Upgrade(protocol, lambda messages: Channels(messages, open_port, ports).serve())
+    return websockets.upgraded(protocol, lambda messages: Channels(messages, open_port, ports).serve())
 
 
 def _ports(request: Request) -> list[int]:

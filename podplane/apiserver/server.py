@@ -19,7 +19,7 @@ from urllib.parse import unquote
 import msgspec
 
 from podplane import __version__
-from podplane.apiserver import decoding, discovery, health, logs, openapi, portforward, proxy, proxy_target, shapes
+from podplane.apiserver import decoding, discovery, health, logs, openapi, portforward, proxy, proxy_target, shapes, websockets
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.audit import AuditLog
 from podplane.apiserver.decoding import MAX_BODY_BYTES, Options
@@ -36,7 +36,7 @@ from podplane.apiserver.store import Store, Stored
 from podplane.apiserver.streams import attach, execute
 from podplane.apiserver.watch import Hub
 from podplane.apiserver.writing import Writer, is_served, no_subresource
-from podplane.kubeapi.messages import Answer, Request, Response
+from podplane.kubeapi.messages import Answer, Request, Response, Stream
 from podplane.kubeapi.streams import NodeStreams
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,8 @@ class ApiServer:
         user, what = ANONYMOUS, Attributes(request.method.lower(), path=request.path)
         answer: Answer
         try:
-            user = self._user(request)
+            token, request = websockets.bearer(request)
+            user = self._user(request, token)
             target = self._target(request)
             what = attributes(request, target)
             if why := self._authorize(user, what):
@@ -137,6 +138,8 @@ class ApiServer:
                 answer = await proxy.forward(wish, at, self.streams, request, self._node_token)
             else:
                 answer = await self._answer(user, target, request)
+            if request.upgrade and isinstance(answer, Stream):
+                answer = await whole(answer) if isinstance(answer, LongList) else websockets.conversation(answer, request)
         except Problem as problem:
             answer = problem.response()
         except Exception:
@@ -152,9 +155,10 @@ class ApiServer:
             return _version()
         return health.answer(request, self._checks)
 
-    def _user(self, request: Request) -> User:
+    def _user(self, request: Request, offered: str) -> User:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        user = self._tokens.user(token.strip()) if scheme.lower() == "bearer" and token else None
+        token = token.strip() if scheme.lower() == "bearer" else offered
+        user = self._tokens.user(token) if token else None
         if user is None:
             raise Problem("Unauthorized", "Unauthorized: a valid bearer token is needed; `podplane kubeconfig` has one")
         return user

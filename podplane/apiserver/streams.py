@@ -1,4 +1,4 @@
-"""An execution over the channels of `v5.channel.k8s.io`: both directions at once, until either side ends."""
+"""An execution over the channels of a WebSocket: both directions at once, until either side ends."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from podplane.apiserver import websockets
 from podplane.apiserver.logs import container_of
 from podplane.apiserver.problems import Problem
 from podplane.kubeapi import channels as ch
@@ -43,26 +44,28 @@ def _upgrade(
         stdin=request.flag("stdin"),
         tty=request.flag("tty"),
     )
-    protocol = next((p for p in ch.PROTOCOLS if p in request.protocols), "")
+    protocol = websockets.choose(request, ch.PROTOCOLS, ch.PROTOCOL)
     try:
         streams.check(wanted)  # first: kubectl goes on to SPDY whatever the reason, and shows what that was refused for
-        if not request.upgrade or not protocol:
-            offered = f"one of the sub-protocols {', '.join(ch.PROTOCOLS)}"
+        if not request.upgrade or protocol is None:
+            offered = f"one of the sub-protocols {', '.join(filter(None, ch.PROTOCOLS))}"
             raise Problem("BadRequest", f"this request needs an upgrade to a WebSocket of {offered}")
         execution = begin(streams, wanted)
     except StreamError as error:
         raise Problem("BadRequest", str(error)) from None
 
+    spoken = protocol
+
     async def serve(messages: Messages) -> None:
-        await converse(execution, messages)
+        await converse(execution, messages, spoken)
 
-    return Upgrade(protocol, serve)
+    return websockets.upgraded(spoken, serve)
 
 
-async def converse(execution: Execution, messages: Messages) -> None:
+async def converse(execution: Execution, messages: Messages, protocol: str) -> None:
     """Carry an execution over a connection until it ends, on either side."""
-    reader = asyncio.ensure_future(_input(execution, messages))
-    writer = asyncio.ensure_future(_output(execution, messages))
+    reader = asyncio.ensure_future(_input(execution, messages, protocol))
+    writer = asyncio.ensure_future(_output(execution, messages, protocol))
     try:
         await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -72,14 +75,14 @@ async def converse(execution: Execution, messages: Messages) -> None:
         execution.abandon()
 
 
-async def _input(execution: Execution, messages: Messages) -> None:
+async def _input(execution: Execution, messages: Messages, protocol: str) -> None:
     while (message := await messages.receive()) is not None:
         if not message:
             continue
         channel, data = message[0], message[1:]
         if channel == ch.STDIN and data:
             await execution.write(data)
-        elif channel == ch.CLOSE and data[:1] == bytes([ch.STDIN]):
+        elif protocol == ch.PROTOCOL and channel == ch.CLOSE and data == bytes([ch.STDIN]):
             execution.close_input()
         elif channel == ch.RESIZE:
             try:
@@ -89,8 +92,10 @@ async def _input(execution: Execution, messages: Messages) -> None:
             execution.resize(size.width, size.height)
 
 
-async def _output(execution: Execution, messages: Messages) -> None:
+async def _output(execution: Execution, messages: Messages, protocol: str) -> None:
+    await messages.send(bytes([ch.STDOUT]))  # tells the client that the connection stands
     async for channel, data in execution.output():
         await messages.send(bytes([channel]) + data)
     code, error = await execution.outcome()
-    await messages.send(bytes([ch.ERROR]) + ch.outcome_of(code, error))
+    if words := ch.last_words(protocol, code, error):
+        await messages.send(bytes([ch.ERROR]) + words)

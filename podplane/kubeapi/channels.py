@@ -11,8 +11,9 @@ from __future__ import annotations
 import msgspec
 
 PROTOCOL = "v5.channel.k8s.io"
-PROTOCOLS = (PROTOCOL, "v4.channel.k8s.io")
-"""What is spoken here, the best first; the older one can't close a channel."""
+WITH_STATUS = (PROTOCOL, "v4.channel.k8s.io", "v4.base64.channel.k8s.io")
+PROTOCOLS = (*WITH_STATUS, "channel.k8s.io", "base64.channel.k8s.io", "")
+"""What is spoken here, the best first; only the first can close a channel, and those before v4 end with a text instead of a Status."""
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 
 
@@ -56,6 +57,15 @@ def outcome_of(code: int, error: str = "") -> bytes:
         message = f"command terminated with non-zero exit code: exit status {code}"
         return msgspec.json.encode(Outcome("Failure", message, "NonZeroExitCode", Details([Cause("ExitCode", str(code))])))
     return msgspec.json.encode(Outcome("Success"))
+
+
+def last_words(protocol: str, code: int, error: str = "") -> bytes:
+    """What the error channel says at the end, by the protocol; nothing where a protocol before v4 has a success to tell."""
+    outcome = outcome_of(code, error)
+    if protocol in WITH_STATUS:
+        return outcome
+    found = msgspec.json.decode(outcome, type=Outcome)
+    return b"" if found.status == "Success" else found.message.encode()
 
 
 def exit_code(status: bytes) -> tuple[int, str]:

@@ -126,7 +126,7 @@ class ExecSession:
                     self._parts += event.data.encode() if isinstance(event.data, str) else event.data
                     if event.message_finished:
                         message, self._parts = self._parts, b""
-                        if message:
+                        if len(message) > 1:  # an empty one says only that the connection stands
                             yield message[0], message[1:]
                 case Ping():
                     self._socket.sendall(self._ws.send(event.response()))

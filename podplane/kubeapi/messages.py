@@ -72,10 +72,14 @@ class Messages(Protocol):
 
 
 class Upgrade(msgspec.Struct, frozen=True):
-    """An answer that becomes a conversation (exec): `serve` talks until it is over, then the connection is closed."""
+    """An answer that becomes a conversation (exec): `serve` talks until it is over, then the connection is closed.
+
+    Without a `protocol` the client asked for none. Messages go out as `text`, or as bytes.
+    """
 
     protocol: str
     serve: Callable[[Messages], Awaitable[None]]
+    text: bool = False
 
 
 Answer = Response | Stream | Upgrade

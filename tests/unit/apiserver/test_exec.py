@@ -254,7 +254,8 @@ def handshake(port: int, path: str, protocols: str) -> bytes:
 
 async def test_other_sub_protocols_are_refused_and_start_nothing(lab: Live) -> None:
     lab.streams.executions.append(FakeExecution())
-    for protocols in ("", "Sec-WebSocket-Protocol: v3.channel.k8s.io\r\n"):
+    for protocol in ("v3.channel.k8s.io", "chat", "binary.k8s.io"):
+        protocols = f"Sec-WebSocket-Protocol: {protocol}\r\n"
         answer = await asyncio.to_thread(handshake, lab.port, f"{PODS}/web/exec?command=id", protocols)
         assert answer.startswith(b"HTTP/1.1 400")
     assert lab.streams.asked == []
