@@ -15,6 +15,7 @@ from podplane.apiserver.admission import Admission
 from podplane.apiserver.decoding import Options
 from podplane.apiserver.deletion import NAMESPACES, Deleter, Wish, rfc3339
 from podplane.apiserver.kinds import ephemeral, names, pods
+from podplane.apiserver.kinds.disruption import BY_EVICTION, disrupted
 from podplane.apiserver.kinds.resource import Object, Resource, Scale, admit, admit_status, at, check_name, with_status
 from podplane.apiserver.kinds.table import row
 from podplane.apiserver.patches import check_type, patched
@@ -276,8 +277,15 @@ class Writer:
         """Delete a pod as its Eviction says."""
         said = eviction.pop("deleteOptions", None) or {}
         decoding.fitted(EVICTION, eviction, options)
-        wish = wish_of(said, options)
-        self._deleter.delete(target, self._reader.stored(target), wish, dry_run=options.dry_run)
+        wish, stored = wish_of(said, options), self._reader.stored(target)
+        self._deleter.delete(target, stored, wish, dry_run=True)  # what it asks for of the pod as it is now
+        if options.dry_run:
+            return
+        with self._records.transaction():
+            new = plain(stored.object)
+            new.setdefault("status", {})["conditions"] = disrupted(new, BY_EVICTION, rfc3339(self._now()))
+            stored = self._put(target, new, stored.object, options)
+            self._deleter.delete(target, stored, msgspec.structs.replace(wish, preconditions=None))
 
     # Deleting.
 

@@ -6,10 +6,12 @@ Source: Kubernetes' controller-manager (pod-garbage-collector).
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
-from podplane.apiserver.controllers.decision import Action, Again, Controller, Delete, View
+from podplane.apiserver.controllers.decision import Action, Again, Controller, Delete, Patch, View
 from podplane.apiserver.controllers.objects import Key, Object, key_of
+from podplane.apiserver.controllers.pods import ENDED, rfc3339
+from podplane.apiserver.kinds.disruption import BY_POD_GC, disrupted
 
 QUARANTINE_SECONDS = 40.0
 """So long a node may be away: it may register again."""
@@ -36,13 +38,25 @@ class PodCollector:
         since = self._missing.setdefault(name, view.now)
         made = datetime.datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
         left = max(QUARANTINE_SECONDS - (view.now - since).total_seconds(), PERIOD_SECONDS - (view.now - made).total_seconds())
-        yield Again(left) if left > 0 else Delete("pods", pod, 0)
+        if left > 0:
+            yield Again(left)
+        else:
+            yield from _end(pod, view.now)
 
     def pods_of(self, view: View, node: Object) -> Iterable[Key]:
         """A node that goes, or comes back, concerns its pods."""
         name = node["metadata"]["name"]
         moved = name in self._missing or view.get("nodes", ("", name)) is None
         return map(key_of, view.on_node(name)) if moved else ()
+
+
+def _end(pod: Object, now: datetime.datetime) -> Iterator[Action]:
+    """Nobody will say any more how it ended: it has failed. Whoever keeps its object by a finalizer sees that."""
+    status: Object = {"conditions": disrupted(pod, BY_POD_GC, rfc3339(now))}
+    if pod.get("status", {}).get("phase") not in ENDED:
+        status["phase"] = "Failed"
+    yield Patch("pods", pod, {"status": status}, "status")
+    yield Delete("pods", pod, 0)
 
 
 def _itself(view: View, pod: Object) -> Iterable[Key]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Sequence
 
-from podplane.apiserver.controllers.decision import Action, Again, Controller, Delete, Note, View
+from podplane.apiserver.controllers.decision import Action, Again, Controller, Delete, Note, Patch, View
 from podplane.apiserver.controllers.objects import Key, Object, key_of
 from podplane.apiserver.controllers.placement import covers, taints_of
-from podplane.apiserver.controllers.pods import is_active
+from podplane.apiserver.controllers.pods import is_active, rfc3339
+from podplane.apiserver.kinds.disruption import BY_TAINT, disrupted
 
 EFFECT = "NoExecute"
 
@@ -24,6 +25,7 @@ def _decide(view: View, key: Key) -> Iterable[Action]:
     left = seconds_left(pod["spec"], list(taints_of(node, EFFECT)), view.now)
     if left is not None and left <= 0:
         yield Note(pod, "TaintManagerEviction", f"Marking for deletion Pod {'/'.join(key)}")
+        yield Patch("pods", pod, {"status": {"conditions": disrupted(pod, BY_TAINT, rfc3339(view.now))}}, "status")
         yield Delete("pods", pod)
     elif left is not None:
         yield Again(left)

@@ -6,7 +6,7 @@ import datetime
 from typing import Any
 
 from podplane.apiserver.controllers import pod_gc
-from podplane.apiserver.controllers.decision import Again, Delete
+from podplane.apiserver.controllers.decision import Again, Delete, Patch
 from tests.unit.apiserver.controllers.cluster import APPS, Cluster, workload
 
 BEGIN = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -35,7 +35,7 @@ def decided(node: str) -> list[list[Any]]:
 def test_a_pod_of_a_missing_node_is_deleted_after_a_while() -> None:
     at_once, later = decided("gone")
     assert [type(action) for action in at_once] == [Again]
-    assert [type(action) for action in later] == [Delete]
+    assert [type(action) for action in later] == [Patch, Delete]
 
 
 def test_a_machine_outside_may_have_pods() -> None:
