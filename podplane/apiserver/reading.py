@@ -24,7 +24,7 @@ from podplane.apiserver.records import Records
 from podplane.apiserver.representation import Whole, negotiate
 from podplane.apiserver.selectors import Selection
 from podplane.apiserver.slices import chunks, sliced
-from podplane.apiserver.store import Stored
+from podplane.apiserver.store import Stored, current
 from podplane.apiserver.watch import INITIAL_END, overlaid
 from podplane.kubeapi.messages import Request, Response, Stream
 
@@ -62,7 +62,7 @@ class Reader:
     def stored(self, target: Target) -> Stored:
         """The object that is meant. Problem when there is none."""
         if found := self._records.store.get(target.resource.id, target.key):
-            return found
+            return current(target.resource, found)
         raise not_found(target.resource.plural, target.name, target.resource.group)
 
     def form(self, target: Target, request: Request) -> Whole:

@@ -9,7 +9,7 @@ import msgspec
 
 from podplane.apiserver.kinds.resource import Object, Resource
 from podplane.apiserver.problems import Problem
-from podplane.apiserver.store import Stored
+from podplane.apiserver.store import Stored, current
 from podplane.kubeapi.messages import JSON, Request
 
 META = "meta.k8s.io"
@@ -27,6 +27,7 @@ class Whole:
 
     def one(self, stored: Stored) -> bytes:
         """One object."""
+        stored = current(self.resource, stored)
         return stored.raw if self.is_stored_form else encode(self._converted(stored.object))
 
     def _converted(self, object_: Object) -> Object:
@@ -86,7 +87,8 @@ class Table(Whole):
         self._now = now
         self._described = False
 
-    def _row(self, object_: Object, now: datetime.datetime) -> Object:
+    def _row(self, stored: Stored, now: datetime.datetime) -> Object:
+        object_ = current(self.resource, stored).object
         row: Object = {"cells": [column.value(object_, now) for column in self.resource.columns]}
         if self._include == "Object":
             row["object"] = {**object_, "apiVersion": self.resource.group_version}
@@ -105,7 +107,7 @@ class Table(Whole):
 
     def one(self, stored: Stored) -> bytes:
         version = {"resourceVersion": stored.object["metadata"].get("resourceVersion", "")}
-        return encode(self._table([self._row(stored.object, self._now())], version))
+        return encode(self._table([self._row(stored, self._now())], version))
 
     @property
     def shared(self) -> Hashable:
@@ -114,12 +116,12 @@ class Table(Whole):
     def many(self, items: Iterable[Stored | None], metadata: Object) -> Iterator[bytes]:
         now, head = self._now(), self._table([], metadata)
         del head["rows"]
-        return _list(head, "rows", lambda stored: encode(self._row(stored.object, now)), items)
+        return _list(head, "rows", lambda stored: encode(self._row(stored, now)), items)
 
     def event(self, kind: str, stored: Stored) -> bytes:
         """A table of one row; only the first of a watch describes the columns."""
         version = {"resourceVersion": stored.object["metadata"].get("resourceVersion", "")}
-        table = self._table([self._row(stored.object, self._now())], version, described=not self._described)
+        table = self._table([self._row(stored, self._now())], version, described=not self._described)
         self._described = True
         return encode({"type": kind, "object": table}) + b"\n"
 

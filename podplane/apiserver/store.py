@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.ordered import Key, Ordered, Snapshot
 
 SCHEMA = """
@@ -41,6 +42,18 @@ class Stored:
 
     object: dict[str, Any]
     raw: bytes
+
+
+def current(resource: Resource, stored: Stored) -> Stored:
+    """A stored custom resource as its definition, which may have changed since, has it now: with defaults that were added later, and
+    without fields that went (apiextensions, defaulting and pruning of what is read); any other object as it is."""
+    if (
+        resource.complete is None
+        or int(stored.object["metadata"].get("resourceVersion", resource.defined_at)) >= resource.defined_at
+    ):
+        return stored
+    found = resource.complete(stored.object)
+    return stored if found == stored.object else Stored(found, msgspec.json.encode(found))
 
 
 class _Objects:

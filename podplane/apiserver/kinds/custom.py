@@ -6,6 +6,7 @@ combinations), by jsonschema-rs. Rules in CEL (`x-kubernetes-validations`) are s
 
 from __future__ import annotations
 
+import copy
 import datetime
 import functools
 import re
@@ -208,6 +209,12 @@ class Reader:
     def _rest(self) -> Any:
         return _validator(self._schema)
 
+    def complete(self, object_: Object) -> Object:
+        """A stored object as this schema has it: with its defaults, and without what it does not know."""
+        found: Object = copy.deepcopy(object_)
+        shapes.fit(self._shape, found, status_too=True)
+        return found
+
     def __call__(self, object_: Object) -> shapes.Findings:
         """As the shape says; values of a wrong type count as invalid, with the field's path."""
         findings = shapes.fit(self._shape, object_, status_too=True)
@@ -230,12 +237,14 @@ def _dotted(path: list[str | int]) -> str:
 def rows(definition: Object) -> list[Resource]:
     """One row for each version that is served."""
     spec = definition["spec"]
-    storage = next(version["name"] for version in spec["versions"] if version["storage"])
-    is_terminating = "deletionTimestamp" in definition["metadata"]
-    return [_row(spec, version, storage, is_terminating) for version in spec["versions"] if version.get("served")]
+    storage = next(version for version in spec["versions"] if version["storage"])
+    served = [version for version in spec["versions"] if version.get("served")]
+    complete = Reader(storage["schema"]["openAPIV3Schema"]).complete if served else None
+    return [_row(definition, version, storage["name"], complete) for version in served]
 
 
-def _row(spec: Object, version: Object, storage: str, is_terminating: bool) -> Resource:
+def _row(definition: Object, version: Object, storage: str, complete: Callable[[Object], Object] | None) -> Resource:
+    spec, metadata = definition["spec"], definition["metadata"]
     own, schema = spec["names"], version["schema"]["openAPIV3Schema"]
     subresources = version.get("subresources", {})
     scale = subresources.get("scale")
@@ -256,7 +265,9 @@ def _row(spec: Object, version: Object, storage: str, is_terminating: bool) -> R
         counts=True,
         scale=_scale(scale) if scale else None,
         schema=schema,
-        is_terminating=is_terminating,
+        is_terminating="deletionTimestamp" in metadata,
+        complete=complete,
+        defined_at=int(metadata.get("resourceVersion", 0)),
         storage=f"{spec['group']}/{storage}",
     )
 

@@ -60,7 +60,8 @@ class Resource:
     grows with each change of what is wanted. A review is answered and never stored. A deletion answers with the object where it
     `returns_deleted`, else with a Status; one that does not say what becomes of dependents lets go of them where the kind `orphans`
     them. A custom resource has its own `schema`, and the apiVersion in which it is stored; while its definition `is_terminating`, none
-    is created.
+    is created. `complete` makes one that was stored before the resource version `defined_at`, when its definition was written last, fit
+    the schema that it has now.
     """
 
     group: str
@@ -92,6 +93,8 @@ class Resource:
     singular: str = ""
     schema: Mapping[str, Any] | None = None
     storage: str = ""
+    complete: Callable[[Object], Object] | None = None
+    defined_at: int = 0
 
     @property
     def id(self) -> str:
