@@ -25,6 +25,8 @@ LINE_BYTES = 16 * 1024
 ROTATE_BYTES = 10 * 1024 * 1024
 """As kubelet's containerLogMaxSize."""
 ASIDE = ".1"
+MAX_FILE_NAME = 255
+"""In bytes (limits.h, NAME_MAX)."""
 STDOUT, STDERR = "stdout", "stderr"
 Listener = Callable[[str, bytes], None]
 """(stream, data) as it comes; no data when the stream ends."""
@@ -91,6 +93,11 @@ class LogFile:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def log_folder_name(namespace: str, name: str, uid: str) -> str:
+    """The folder of a pod's logs, as a kubelet names it; a pod's name may be as long as a file's, so it is cut where it must be."""
+    return f"{namespace}_{name}"[: MAX_FILE_NAME - len(uid) - 1] + f"_{uid}"
 
 
 def remove(log: Path) -> None:

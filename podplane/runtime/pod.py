@@ -36,6 +36,7 @@ from podplane.runtime.exec import run_to_end
 from podplane.runtime.images import command_of, files_of
 from podplane.runtime.mounts import PodFolder, machine_hosts
 from podplane.runtime.node import Node
+from podplane.runtime.output import log_folder_name
 from podplane.runtime.probes import Prober
 from podplane.runtime.status import (
     EPHEMERAL,
@@ -193,7 +194,7 @@ class PodWorker:
     @property
     def _log_folder(self) -> Path:
         metadata = self.pod.metadata
-        return self.node.logs / f"{metadata.namespace}_{metadata.name}_{metadata.uid}"
+        return self.node.logs / log_folder_name(metadata.namespace, metadata.name, metadata.uid)
 
     def prober(self, run: ContainerRun) -> Prober:
         """What probes a container."""

@@ -30,6 +30,12 @@ def check_endpoints(endpoints: Object, old: Object | None) -> Iterator[Cause]:
                 yield from names.check_port(port["port"], f"subsets[{i}].ports[{j}].port")
 
 
+def complete_endpoint_slice(endpoint_slice: Object) -> None:
+    """A port without a name has an empty one: clients follow that pointer (discovery/v1/defaults.go)."""
+    for port in endpoint_slice.get("ports", ()):
+        port.setdefault("name", "")
+
+
 def check_endpoint_slice(endpoint_slice: Object, old: Object | None) -> Iterator[Cause]:
     """EndpointSlice."""
     family = endpoint_slice.get("addressType")

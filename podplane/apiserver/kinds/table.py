@@ -226,6 +226,7 @@ RESOURCES: tuple[Resource, ...] = (
         API + "discovery.v1.EndpointSlice",
         "endpointslices",
         columns=printing.ENDPOINT_SLICES,
+        prepare=networking.complete_endpoint_slice,
         check=networking.check_endpoint_slice,
         fixed=(("addressType",),),
         counts=True,
