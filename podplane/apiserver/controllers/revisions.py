@@ -6,6 +6,7 @@ Sources: kube-controller-manager, pkg/controller/history and daemon/update.go.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from podplane.apiserver.controllers.decision import Action, Create, Delete, Patch, View
 from podplane.apiserver.controllers.objects import Object, owned_by
@@ -17,8 +18,18 @@ DEFAULT_LIMIT = 10
 
 
 def data_of(owner: Object) -> Object:
-    """What a revision keeps: a patch that puts the template back."""
-    return {"spec": {"template": {**owner["spec"]["template"], "$patch": "replace"}}}
+    """What a revision keeps: a patch that puts the template back.
+
+    Its names are in order, as Go writes a map: by these bytes clients tell which revision the template is of (daemon/update.go, Match).
+    """
+    found: Object = _in_order({"spec": {"template": {**owner["spec"]["template"], "$patch": "replace"}}})
+    return found
+
+
+def _in_order(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _in_order(value[name]) for name in sorted(value)}
+    return [_in_order(item) for item in value] if isinstance(value, list) else value
 
 
 def hash_of_owner(owner: Object) -> str:

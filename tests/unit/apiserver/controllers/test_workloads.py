@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -229,6 +230,10 @@ async def test_a_daemon_set_has_a_pod_on_each_node_that_it_fits(cluster: Cluster
     assert (status["desiredNumberScheduled"], status["numberReady"], status["updatedNumberScheduled"]) == (4, 4, 4)
     revisions = (await cluster("GET", f"{APPS}/controllerrevisions"))["items"]
     assert sorted(r["revision"] for r in revisions) == [1, 2]
+    template = (await cluster("GET", f"{APPS}/daemonsets/agent"))["spec"]["template"]
+    newest = next(r["data"] for r in revisions if r["revision"] == 2)
+    as_go_writes_it = json.dumps({"spec": {"template": {**template, "$patch": "replace"}}}, sort_keys=True)
+    assert json.dumps(newest) == as_go_writes_it, "clients compare the bytes (daemon/update.go, Match)"
 
 
 def daemon() -> Object:
