@@ -112,6 +112,8 @@ def _merged_list(old: list[Any], patch: list[Any], shape: Shape) -> tuple[list[A
     """(the old list without what is deleted, the patch without directives, both together: what is new stands behind)."""
     if len({type(one) for one in [*old, *patch]} - {type(None)}) > 1 or None in old or None in patch:
         raise BadPatch(f"list element types are not identical: {[*old, *patch]}")
+    if isinstance((old or patch)[0], list):
+        raise BadPatch("lists of lists are not supported")
     if not isinstance((old or patch)[0], dict):
         return old, patch, [*dict.fromkeys([*old, *patch])]
     if not shape.merge_key:

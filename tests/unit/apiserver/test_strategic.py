@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from podplane.apiserver import openapi, shapes, strategic
 from podplane.apiserver.kinds.table import RESOURCES
@@ -97,16 +100,99 @@ def test_two_ports_of_one_number_are_one_to_a_merge() -> None:
         {"spec": {"$patch": "jump"}},
         {"spec": {"containers": [{"name": "a", "$patch": "merge"}]}},
         {"metadata": {"$deleteFromPrimitiveList/finalizers": "a"}},
+        {"spec": {"imagePullSecrets": [["a"]]}},
         {"metadata": {"$deleteFromPrimitiveList/ownerReferences": [{"uid": "a"}]}},
     ],
 )
 def test_patches_that_make_no_sense_are_refused(patch: Object) -> None:
     old = {
         "metadata": {"finalizers": ["a"], "ownerReferences": [{"uid": "a"}]},
-        "spec": {"containers": [{"name": "a"}], "tolerations": [{"key": "a"}]},
+        "spec": {"containers": [{"name": "a"}], "tolerations": [{"key": "a"}], "imagePullSecrets": []},
     }
     with pytest.raises(strategic.BadPatch):
         strategic.merged(old, patch, ROWS["pods"].shape())
+
+
+SCALARS = (
+    st.none() | st.booleans() | st.integers(-1, 1) | st.floats(0, 1) | st.sampled_from(["a", "b", "delete", "replace", "merge"])
+)
+NAMES = st.sampled_from(
+    [
+        *(
+            "metadata",
+            "spec",
+            "finalizers",
+            "ownerReferences",
+            "uid",
+            "containers",
+            "name",
+            "ports",
+            "containerPort",
+            "env",
+            "volumes",
+        ),
+        *(
+            "labels",
+            "nodeSelector",
+            "tolerations",
+            "status",
+            "conditions",
+            "type",
+            "$patch",
+            "$retainKeys",
+            "$setElementOrder/ports",
+        ),
+        *(
+            "$setElementOrder/containers",
+            "$setElementOrder/finalizers",
+            "$deleteFromPrimitiveList/finalizers",
+            "$setElementOrder/",
+        ),
+        *("$deleteFromPrimitiveList/containers", "$setElementOrder/nothing", "nothing"),
+    ]
+)
+ANYTHING = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4), max_leaves=12
+)
+OLD: Object = {
+    "metadata": {"finalizers": ["a", "b"], "ownerReferences": [{"uid": "a"}], "labels": {"a": "b"}},
+    "spec": {
+        "containers": [{"name": "a", "ports": [{"containerPort": 1}]}, {"name": "b"}],
+        "volumes": [{"name": "a", "emptyDir": {}}],
+        "tolerations": [{"key": "a"}],
+        "nodeSelector": {"a": "b"},
+    },
+}
+
+
+def part(**inner: Any) -> st.SearchStrategy[Object]:
+    """An object with some of these fields."""
+    return st.fixed_dictionaries({}, optional=inner)
+
+
+PATCHES = part(
+    metadata=st.dictionaries(NAMES, ANYTHING, max_size=4) | ANYTHING,
+    spec=st.dictionaries(NAMES, ANYTHING | st.lists(st.dictionaries(NAMES, ANYTHING, max_size=4), max_size=3), max_size=4),
+    status=ANYTHING,
+)
+
+
+@settings(max_examples=500)
+@given(PATCHES)
+def test_any_patch_is_applied_or_refused(patch: Object) -> None:
+    old, given_ = copy.deepcopy(OLD), copy.deepcopy(patch)
+    with contextlib.suppress(strategic.BadPatch):
+        assert isinstance(strategic.merged(old, patch, ROWS["pods"].shape()), dict)
+    assert (old, repr(patch)) == (OLD, repr(given_))
+
+
+@given(PATCHES)
+def test_a_patch_without_anything_changes_nothing(patch: Object) -> None:
+    once = copy.deepcopy(OLD)
+    assert strategic.merged(once, {}, ROWS["pods"].shape()) == OLD
+    with contextlib.suppress(strategic.BadPatch):
+        again = strategic.merged(once, patch, ROWS["pods"].shape())
+        assert strategic.merged(again, {}, ROWS["pods"].shape()) == again
 
 
 def test_one_and_true_are_two_values() -> None:
