@@ -19,7 +19,6 @@ import msgspec
 
 from podplane.agent.attachments import AttachedPod, Attachments
 from podplane.agent.caches import Caches
-from podplane.agent.durations import Durations
 from podplane.agent.effects import Effects
 from podplane.agent.features import FEATURES
 from podplane.agent.kernel import Kernel
@@ -36,6 +35,7 @@ from podplane.model.service import Service
 from podplane.model.view import Sandbox, View
 from podplane.pods.plan import VETH_PREFIX
 from podplane.routes.table import backend
+from podplane.servers.durations import Durations
 from podplane.services.feature import ServicesMemory
 from podplane.state.conntrack import Connection
 from podplane.state.ledger import Ledger

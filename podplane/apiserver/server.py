@@ -7,6 +7,7 @@ Reads are answered from memory; a write is one transaction, and published to the
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import logging
@@ -19,7 +20,19 @@ from urllib.parse import unquote
 import msgspec
 
 from podplane import __version__
-from podplane.apiserver import decoding, discovery, health, logs, openapi, portforward, proxy, proxy_target, shapes, websockets
+from podplane.apiserver import (
+    decoding,
+    discovery,
+    health,
+    logs,
+    metrics,
+    openapi,
+    portforward,
+    proxy,
+    proxy_target,
+    shapes,
+    websockets,
+)
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.audit import AuditLog
 from podplane.apiserver.decoding import MAX_BODY_BYTES, Options
@@ -75,6 +88,7 @@ class ApiServer:
         self._now = now
         self.streams = streams
         self._checks = {"ping": health.ping, "etcd": store.failure}
+        self._figures = metrics.Figures()
         self._registry = Registry(store)
         self._records = Records(store, Hub(store.version))
         self._records.observe(admission.observe)
@@ -122,9 +136,17 @@ class ApiServer:
 
     async def handle(self, request: Request) -> Answer:
         """Answer a request; refusals are Status objects."""
-        if (open_ := self._open(request)) is not None:
-            return open_
-        user, what = ANONYMOUS, Attributes(request.method.lower(), path=request.path)
+        with self._figures.answering(request) as begun:
+            what = Attributes(request.method.lower(), path=request.path)
+            answer: Answer | None = self._open(request)
+            if answer is None:
+                answer, what = await self._answer_known(request, what)
+            self._figures.record(request, what, answer, begun)
+        return answer
+
+    async def _answer_known(self, request: Request, what: Attributes) -> tuple[Answer, Attributes]:
+        """Answer a request of somebody who has a token, and say what it wanted."""
+        user = ANONYMOUS
         answer: Answer
         try:
             token, request = websockets.bearer(request)
@@ -147,7 +169,7 @@ class ApiServer:
             answer = Problem("InternalError", "the API server failed at this request; its log says how").response()
         if self._audit is not None:
             self._audit.record(request, user, what, getattr(answer, "status", 101))
-        return answer
+        return answer, what
 
     def _open(self, request: Request) -> Response | None:
         """The answer to what needs no token; None for anything else."""
@@ -182,6 +204,8 @@ class ApiServer:
 
     async def _answer(self, user: User, target: Target | None, request: Request) -> Answer:
         if target is None:
+            if request.method == "GET" and request.path.rstrip("/") == metrics.PATH:
+                return await self._measured()
             return self._describe(request)
         options = Options.of(request)
         if target.resource.is_review:
@@ -259,6 +283,12 @@ class ApiServer:
             raise not_allowed(request)
         return _json(201, self._reviews.answer(target.resource, user, decoding.body(request), options))
 
+    async def _measured(self) -> Response:
+        """The figures of this server, as Prometheus reads them."""
+        version = msgspec.json.decode(_version().body)
+        read = metrics.Metrics(self._figures, self._records.store, self._registry, self._records.hub, version)
+        return Response(200, await asyncio.to_thread(read.text), metrics.CONTENT_TYPE)
+
     def _describe(self, request: Request) -> Response:
         """What is served, and in which shapes."""
         if request.method != "GET":
@@ -277,7 +307,7 @@ class ApiServer:
         raise unknown(request.path)
 
     def _paths(self) -> list[str]:
-        found = ["/api", "/api/v1", "/apis", *OPEN_PATHS, "/openapi/v2", "/openapi/v3"]
+        found = ["/api", "/api/v1", "/apis", *OPEN_PATHS, metrics.PATH, "/openapi/v2", "/openapi/v3"]
         found += [f"{path}/{check}" for path in health.PATHS for check in self._checks]
         for group, versions in self._registry.groups().items():
             if group:

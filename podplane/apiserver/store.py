@@ -143,6 +143,11 @@ class Store:
             return found.by_key.snapshot(namespace, after)
         return Snapshot([[entry for entry in found.named(namespace, name) if after is None or entry[0] > after]])
 
+    def count(self, resource: str) -> int:
+        """How many objects of a resource there are."""
+        found = self._objects.get(resource)
+        return len(found.by_key) if found is not None else 0
+
     def all(self, resource: str, namespace: str = "") -> list[Stored]:
         """All objects of a resource, or of one namespace, in the order of their keys."""
         return [stored for _, stored in self.snapshot(resource, namespace)]

@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.ordered import Key
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.representation import Whole
@@ -263,6 +264,12 @@ class Hub:
                     yield watcher.form.bookmark({"resourceVersion": str(self.version)})
         finally:
             self._close(watcher)
+
+    def watched(self) -> Iterator[tuple[Resource, str]]:
+        """The resource of each open watch, and its scope: a resource's, a namespace's or the whole cluster's."""
+        for (_, namespace, name), watchers in self._watchers.items():
+            scope = "resource" if name else "namespace" if namespace else "cluster"
+            yield from ((watcher.form.resource, scope) for watcher in watchers)
 
     def _close(self, watcher: Watcher) -> None:
         watchers = self._watchers[watcher.topic]

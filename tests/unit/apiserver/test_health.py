@@ -34,7 +34,8 @@ async def test_every_path_that_is_listed_answers_with_and_without_a_slash_at_its
         plain, slashed = await api.answer("GET", path), await api.answer("GET", f"{path}/")
         assert isinstance(plain, Response)
         assert plain.status == 200, path
-        assert slashed == plain, path
+        assert slashed == plain or path == "/metrics", path  # which counts both
+        assert slashed.status == plain.status
 
 
 @pytest.mark.parametrize("path", ["/version/", "/readyz/", "/livez/", "/healthz/", "/readyz/etcd/"])

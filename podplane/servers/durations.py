@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import bisect
 import itertools
+from collections.abc import Sequence
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the buckets, in seconds; one more bucket has no bound."""
 
 
 class Durations:
-    """Counts by bucket, and the sum."""
+    """Counts by bucket, and the sum; `bounds` are those of the buckets."""
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Sequence[float] = BOUNDS) -> None:
         self.total = 0.0
-        self._counts = [0] * (len(BOUNDS) + 1)
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
 
     def add(self, seconds: float) -> None:
         """It took so long once more."""
-        self._counts[bisect.bisect_left(BOUNDS, seconds)] += 1
+        self._counts[bisect.bisect_left(self._bounds, seconds)] += 1
         self.total += seconds
 
     @property
@@ -28,4 +30,4 @@ class Durations:
 
     def cumulative(self) -> list[tuple[str, int]]:
         """(bound, how many took so long at most), up to "+Inf"."""
-        return list(zip([*map(str, BOUNDS), "+Inf"], itertools.accumulate(self._counts), strict=True))
+        return list(zip([*map(str, self._bounds), "+Inf"], itertools.accumulate(self._counts), strict=True))
