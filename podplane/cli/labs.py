@@ -14,6 +14,7 @@ from podplane.cli import tables
 from podplane.cli.options import connect, lab_name
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder, labs
+from podplane.model.words import counted
 
 
 @click.command()
@@ -87,9 +88,10 @@ def _add_to_running(folder: Folder, given: dict[str, Any], pods_per_node: int) -
 def _next_steps(folder: Folder, state: str) -> None:
     client = connect(folder)
     nodes = len(client.objects("nodes"))
-    pods = [pod for pod in client.objects("pods") if pod.get("status", {}).get("phase") != "Succeeded"]
+    pods = [pod for pod in client.objects("pods") if not tables.is_completed(pod)]
     ready = sum(map(tables.is_ready, pods))
-    count = f"{nodes} nodes, {ready} pods" if ready == len(pods) else f"{nodes} nodes, {ready} of {len(pods)} pods ready"
+    found = counted(len(pods), "pod") if ready == len(pods) else f"{ready} of {counted(len(pods), 'pod')} ready"
+    count = f"{counted(nodes, 'node')}, {found}"
     click.echo(f"Lab {folder.name!r} {state}: {count}. API: https://{client.access.address}")
     if ready < len(pods):
         waiting = next(pod for pod in pods if not tables.is_ready(pod))

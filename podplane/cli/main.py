@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from podplane import __version__
+from podplane.cli import characters
 
 COMMANDS = {
     "up": ("podplane.cli.labs", "up", "Start a lab."),
@@ -68,6 +69,11 @@ def podplane() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point: every known failure is one line and exit status 2."""
+    characters.prepare()
+    try:
+        arguments = characters.arguments(sys.argv[1:] if arguments is None else arguments)
+    except ValueError as error:
+        _fail(str(error), 2)
     try:
         podplane.main(arguments, prog_name="podplane", standalone_mode=False)
     except SystemExit as done:

@@ -15,6 +15,7 @@ from podplane.cli.options import connect, lab_name, namespace
 from podplane.cli.waiting import telling
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
+from podplane.model.words import counted
 
 WAIT_SECONDS = 30.0
 RESOURCES = {"nodes": "nodes", "node": "nodes", "no": "nodes", "pods": "pods", "pod": "pods", "po": "pods"}
@@ -42,7 +43,7 @@ def run(
     client = connect(folder)
     settings = spec.load(folder.spec)
     if settings is not None and replicas is not None and replicas > (room := settings.nodes * settings.plan().pod_capacity):
-        raise LabError(f"--replicas {replicas}: this lab has room for {room} pods")
+        raise LabError(f"--replicas {replicas}: this lab has room for {counted(room, 'pod')}")
     if node:
         names = [n["metadata"]["name"] for n in client.objects("nodes")]
         if node not in (*names, OUTSIDE):

@@ -1,10 +1,12 @@
-"""Objects as the tables that kubectl users know. Pure."""
+"""Objects as the tables that kubectl users know."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from podplane.cli.characters import are_few, escaped_json
 
 Object = dict[str, Any]
 
@@ -16,14 +18,16 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def document_text(document: Any, output: str) -> str:
-    """A document as JSON or YAML."""
+    """A document as JSON or YAML, with escapes where standard output has not all characters."""
+    ascii_only = are_few()
     if output == "json":
         import msgspec
 
-        return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+        formatted = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+        return escaped_json(formatted) if ascii_only else formatted
     import yaml
 
-    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=not ascii_only)
     return text.rstrip("\n")
 
 
@@ -80,6 +84,18 @@ def pods(objects: Iterable[Object], wide: bool, now: datetime.datetime, namespac
 def is_ready(pod: Object) -> bool:
     """Does the pod serve: does its condition Ready hold?"""
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", ()))
+
+
+def is_completed(pod: Object) -> bool:
+    """Has the pod done its work? It is not to be ready any more."""
+    return bool(pod.get("status", {}).get("phase") == "Succeeded")
+
+
+def readiness(pods: Sequence[Object]) -> str:
+    """How many pods are ready of those that are to be: `2 of 3 ready, 1 completed`."""
+    completed = sum(map(is_completed, pods))
+    text = f"{sum(map(is_ready, pods))} of {len(pods) - completed} ready"
+    return f"{text}, {completed} completed" if completed else text
 
 
 def pod_state(pod: Object) -> str:

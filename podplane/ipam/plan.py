@@ -8,6 +8,7 @@ from itertools import combinations
 
 import msgspec
 
+from podplane.model.words import counted
 from podplane.state.value import IPAddress, IPNetwork
 
 NODE_BLOCK_LENGTH: Mapping[int, int] = {4: 24, 6: 64}
@@ -101,11 +102,10 @@ class Plan(msgspec.Struct, frozen=True):
         if self.pod_capacity < 1:
             raise PlanError(f"cluster CIDR {_join(self.cluster)} has no room for a pod: give a larger CIDR")
         if nodes > self.node_capacity or pods_per_node > self.pod_capacity:
-            raise PlanError(
-                f"{nodes} nodes with {pods_per_node} pods each don't fit: cluster CIDR {_join(self.cluster)} and node CIDR "
-                f"{_join(self.node)} have room for {self.node_capacity} nodes with {self.pod_capacity} pods each; "
-                "give larger CIDRs"
-            )
+            wanted = f"{counted(nodes, 'node')} with {counted(pods_per_node, 'pod')} each"
+            room = f"{counted(self.node_capacity, 'node')} with {counted(self.pod_capacity, 'pod')} each"
+            cidrs = f"cluster CIDR {_join(self.cluster)} and node CIDR {_join(self.node)}"
+            raise PlanError(f"{wanted} don't fit: {cidrs} have room for {room}; give larger CIDRs")
 
     def _check_families(self) -> None:
         for what, networks in (("service CIDR", self.service), ("node CIDR", self.node)):

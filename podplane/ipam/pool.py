@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 
+from podplane.model.words import counted
 from podplane.state.value import IPAddress, IPNetwork
 
 GATEWAY_OFFSET = 1
@@ -85,7 +86,7 @@ class BlockPool:
         try:
             return self._block(self._ring.next())
         except Exhausted:
-            raise Exhausted(f"{self.cidr} has {self._count} blocks of /{self.block_length}, all in use") from None
+            raise Exhausted(f"{self.cidr} has {counted(self._count, 'block')} of /{self.block_length}, all in use") from None
 
     def take(self, block: IPNetwork) -> bool:
         """Take this block; False when it is not of this pool or in use."""
@@ -143,7 +144,9 @@ class AddressPool:
         try:
             return self.block.network_address + self._ring.next()
         except Exhausted:
-            raise Exhausted(f"node block {self.block} has {self.size} pod addresses, all in use") from None
+            raise Exhausted(
+                f"node block {self.block} has {counted(self.size, 'pod address', 'pod addresses')}, all in use"
+            ) from None
 
     def take(self, ip: IPAddress) -> bool:
         """Take this address; False when it is not a pod address of the block or in use."""

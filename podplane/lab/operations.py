@@ -20,6 +20,7 @@ from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
 from podplane.lab.launch import Progress, Reporter, launch
 from podplane.lab.spec import LabSpec
+from podplane.model.words import counted
 
 END_SECONDS = 30.0
 FIXED = ("cluster_cidr", "service_cidr", "node_cidr")
@@ -39,7 +40,7 @@ def settings(folder: Folder, given: Mapping[str, object]) -> LabSpec:
                     f"lab {folder.name!r} was made with {option} {getattr(old, name)}: {purge}, or choose another --name"
                 )
         if wanted.nodes < old.nodes:
-            raise LabError(f"lab {folder.name!r} has {old.nodes} nodes already, it can only get more: {purge}")
+            raise LabError(f"lab {folder.name!r} has {counted(old.nodes, 'node')} already, it can only get more: {purge}")
     return wanted
 
 

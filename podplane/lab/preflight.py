@@ -7,6 +7,7 @@ import socket
 
 from podplane.lab.errors import LabError
 from podplane.lab.spec import DEFAULT_PORT, LabSpec
+from podplane.model.words import counted
 
 FILES_BASE, FILES_PER_NODE, FILES_PER_POD = 200, 8, 8
 """Open files of a lab process, as counted with 100 nodes and 1,000 pods, rounded up."""
@@ -25,7 +26,7 @@ def check_file_limit(nodes: int, pods: int) -> None:
     wanted = FILES_BASE + FILES_PER_NODE * nodes + FILES_PER_POD * pods
     if hard != resource.RLIM_INFINITY and hard < wanted:
         raise LabError(
-            f"{nodes} nodes with {pods} pods need some {wanted} open files, the limit here is {hard}: "
+            f"{counted(nodes, 'node')} with {counted(pods, 'pod')} need some {wanted:,} open files, the limit here is {hard:,}: "
             "raise it (ulimit -Hn, or LimitNOFILE of the service that runs this shell), or take fewer nodes and pods"
         )
 

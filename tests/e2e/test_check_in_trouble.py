@@ -38,7 +38,7 @@ def test_the_readme_shows_what_a_user_sees(lab: Podplane) -> None:
     seen = re.sub(r"[\d.]+ s\.", "N s.", lab("check").stdout).strip()
     assert re.sub(r"[\d.]+ s\.", "N s.", "\n".join(line[4:] for line in sample.splitlines())).strip() == seen
     counts = [int(count) for count in re.findall(r"\((\d+) of \d+\)", seen)]
-    assert f"All {len(counts)} promises are kept: {sum(counts)} probes, 7 pods" in seen
+    assert f"All {len(counts)} promises are kept: {sum(counts):,} probes, 7 pods" in seen
 
 
 def test_an_uplink_that_is_down(active: Podplane) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from podplane.cli.characters import are_few
 from podplane.cli.check import promises, services
 from podplane.cli.check.promises import NO_NAT, REACH, Party, Probe, Verdict, judge
+from podplane.model.words import counted
 
 PROMISES = {**promises.PROMISES, **services.PROMISES}
 
@@ -59,7 +61,7 @@ def as_json(result: Result) -> str:
         "left_out": list(result.left_out),
         "seconds": round(result.seconds, 2),
     }
-    return json.dumps({"ok": result.ok, "promises": rows, **counts}, indent=2, ensure_ascii=False)
+    return json.dumps({"ok": result.ok, "promises": rows, **counts}, indent=2, ensure_ascii=are_few())
 
 
 def as_text(result: Result, colour: bool) -> str:
@@ -72,12 +74,10 @@ def as_text(result: Result, colour: bool) -> str:
             lines.append(f"    … and {len(verdict.failures) - FAILURES_SHOWN} more (--json has all)")
     if result.left_out:
         lines += ["", f"Left out: {', '.join(result.left_out)}"]
-    broken = sum(not verdict.ok for verdict in result.verdicts)
-    summary = (
-        f"{broken} of {len(result.verdicts)} promises are broken" if broken else f"All {len(result.verdicts)} promises are kept"
-    )
-    pods = f"{len(result.pods)} pod{'' if len(result.pods) == 1 else 's'}"
-    return "\n".join([*lines, "", f"{summary}: {result.tried} probes, {pods}, {result.seconds:.1f} s."])
+    broken, promises_ = sum(not verdict.ok for verdict in result.verdicts), counted(len(result.verdicts), "promise")
+    summary = f"{broken} of {promises_} {'is' if broken == 1 else 'are'} broken" if broken else f"All {promises_} are kept"
+    found = f"{counted(result.tried, 'probe')}, {counted(len(result.pods), 'pod')}, {result.seconds:.1f} s"
+    return "\n".join([*lines, "", f"{summary}: {found}."])
 
 
 def _mark(ok: bool, colour: bool) -> str:
@@ -100,7 +100,7 @@ def matrix(result: Result) -> list[str]:
     if len(names) > 2 * MATRIX_UP_TO:
         bad = [pair for pair, good in cells.items() if not good]
         return [
-            f"{len(cells)} pairs of nodes, {len(bad)} with a failure"
+            f"{counted(len(cells), 'pair')} of nodes, {len(bad)} with a failure"
             + "".join(f"\n  {a} → {b}" for a, b in bad[:FAILURES_SHOWN])
         ]
     width, cell = max(map(len, names)), max(len(str(len(names))), 1)

@@ -7,8 +7,9 @@ from typing import Any
 
 from podplane.cli.services.facts import Count, Facts, Object, cluster_ips, load_balancer_ips, ready_of
 from podplane.cli.services.frontends import Frontend, frontends
-from podplane.cli.services.trouble import counted, names, trouble
+from podplane.cli.services.trouble import names, trouble
 from podplane.cli.tables import table
+from podplane.model.words import counted
 
 NONE = "<none>"
 ENDPOINTS_SHOWN = 20

@@ -19,6 +19,7 @@ from podplane.cli.services.facts import (
     same,
 )
 from podplane.cli.tables import is_ready
+from podplane.model.words import counted
 
 RECENT_SECONDS = 150.0
 """A warning that still holds is said again within this time."""
@@ -55,11 +56,6 @@ def _by_reason(silent: Mapping[str, str]) -> dict[str, list[str]]:
 def names(nodes: Sequence[str]) -> str:
     """Names, the first and the last of many."""
     return ", ".join(nodes) if len(nodes) <= 4 else f"{nodes[0]} … {nodes[-1]} ({len(nodes)})"
-
-
-def counted(count: int, what: str) -> str:
-    """`1 endpoint`, `2,000 endpoints`."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _verb(nodes: Sequence[str], one: str, many: str) -> str:

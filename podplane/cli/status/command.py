@@ -14,6 +14,7 @@ from podplane.cli.names import some
 from podplane.cli.options import connect, lab_name
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder, labs
+from podplane.model.words import lasting
 
 NOT_RUNNING, NOT_AS_WANTED = 3, 1
 """Exit status for a lab that doesn't run, as init scripts have it (LSB); for a node that does not answer, or with something refused or
@@ -47,11 +48,9 @@ def status(folder: Folder, node: str | None, output: str | None) -> None:
 def _of_lab(folder: Folder) -> None:
     client, endpoint = connect(folder), folder.endpoint()
     nodes, pods = _nodes(client), client.objects("pods")
-    ready = sum(map(tables.is_ready, pods))
-    minutes, seconds = divmod(int(time.time() - endpoint.started), 60)
-    click.echo(f"Lab {folder.name!r} has been running for {minutes} min {seconds} s.")
+    click.echo(f"Lab {folder.name!r} has been running for {lasting(time.time() - endpoint.started)}.")
     click.echo(f"  nodes   {len(nodes)}")
-    click.echo(f"  pods    {ready} of {len(pods)} ready")
+    click.echo(f"  pods    {tables.readiness(pods)}")
     click.echo(f"  API     https://{endpoint.host}:{endpoint.port}")
     click.echo(f"  state   {folder.path}")
     for line in active_faults(folder, nodes.values()):

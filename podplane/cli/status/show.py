@@ -7,6 +7,7 @@ from typing import Any
 
 from podplane.cli import tables
 from podplane.cli.names import some
+from podplane.model.words import counted
 
 Object = dict[str, Any]
 LISTED = 20
@@ -17,7 +18,7 @@ def summary(found: Mapping[str, Object | None]) -> str:
     """What is wrong on any node, in one line; "" when nothing is."""
     parts = [_problem(name, summary) for name, summary in found.items()]
     bad = [part for part in parts if part]
-    return "; ".join(bad[:3]) + (f"; and {len(bad) - 3} more nodes" if len(bad) > 3 else "")
+    return "; ".join(bad[:3]) + (f"; and {counted(len(bad) - 3, 'more node')}" if len(bad) > 3 else "")
 
 
 def _problem(name: str, found: Object | None) -> str:
@@ -25,7 +26,7 @@ def _problem(name: str, found: Object | None) -> str:
         return f"{name} does not answer"
     said = [f"{found[key]} {word}" for key, word in (("refused", "refused"), ("blocked", "blocked")) if found[key]]
     if found["restarts"]:
-        said.append(_count(found["restarts"], "restart of a task", "restarts of tasks"))
+        said.append(counted(found["restarts"], "restart of a task", "restarts of tasks"))
     if found.get("api_error"):
         said.append(f"it does not reach the API ({found['api_error']})")
     return f"{name}: {', '.join(said)}" if said else ""
@@ -45,7 +46,7 @@ def node(status: Object) -> str:
 def _refused(status: Object) -> list[str]:
     lines = []
     for one in status["refused_objects"][:LISTED]:
-        tried = _count(one["tries"], "try", "tries")
+        tried = counted(one["tries"], "try", "tries")
         lines.append(f"  refused  {one['object']}: {one['why']}")
         wanted = some(one["wanted_by"]) if one["wanted_by"] else "nobody, it is to be removed"
         lines.append(f"           wanted by {wanted}; for {_age(one['age'])}, {tried}, next in {_age(one['next_try_in'])}")
@@ -72,7 +73,7 @@ def _objects(objects: Sequence[Object]) -> list[str]:
 def _facts(status: Object) -> Iterable[str]:
     waiting = sum(status["dirty_keys"].values())
     yield f"  operations  {status['operations_applied']} applied, {status['operations_refused']} refused" + (
-        f"; {_count(waiting, 'key waits', 'keys wait')} to be planned" if waiting else ""
+        f"; {counted(waiting, 'key waits', 'keys wait')} to be planned" if waiting else ""
     )
     for one in status["audits"]:
         found = "found a deviation" if one["found_deviation"] else "found nothing new"
@@ -84,7 +85,7 @@ def _facts(status: Object) -> Iterable[str]:
     for one in status["tasks"]:
         if one["restarts"] or not one["is_running"]:
             state = "runs again" if one["is_running"] else "waits to be started again"
-            restarts = _count(one["restarts"], "restart", "restarts")
+            restarts = counted(one["restarts"], "restart", "restarts")
             yield f"  task        {one['name']} {state} after {restarts}: {one['last_error']}"
     yield f"  tasks       {', '.join(one['name'] for one in status['tasks'] if one['is_running'])}"
     for one in status["caches"]:
@@ -104,7 +105,3 @@ def _age(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"

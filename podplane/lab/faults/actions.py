@@ -11,6 +11,7 @@ from podplane.agent.node import Started
 from podplane.lab.faults import foreign
 from podplane.lab.faults.foreign import Place
 from podplane.lab.underlay import UPLINK
+from podplane.model.words import counted
 
 
 class Target(Place, Protocol):
@@ -55,7 +56,7 @@ async def restart_agent(target: Target, argument: str) -> str:
     """The agent ends and starts again."""
     started = await target.restart_agent()
     changes = started.changes + len(started.refused)
-    wrote = f"wrote {changes} changes to the kernel" if changes else "wrote nothing to the kernel"
+    wrote = f"wrote {counted(changes, 'change')} to the kernel" if changes else "wrote nothing to the kernel"
     return f"The agent of {target.name} started again in {started.seconds * 1000:.0f} ms and {wrote}."
 
 

@@ -46,21 +46,21 @@ def test_many_pods_are_shown_as_nodes_in_natural_order() -> None:
 
 def test_very_many_nodes_are_a_number_and_the_bad_pairs() -> None:
     lines = report.matrix(result(pods(33, 1), {("p1-0", "p33-0")}))
-    assert lines == ["1056 pairs of nodes, 1 with a failure\n  node1 → node33"]
+    assert lines == ["1,056 pairs of nodes, 1 with a failure\n  node1 → node33"]
 
 
 def test_the_text_names_failures_and_sums_up() -> None:
     text = report.as_text(result(pods(2, 1), {("p1-0", "p2-0")}), colour=False)
     assert "✗ every pod reaches every other pod directly (ICMP, TCP)  (1 of 2)" in text
     assert "    p1-0 → p2-0 10.2.0.0 icmp: expected an answer, got no answer" in text
-    assert text.endswith("1 of 2 promises are broken: 3 probes, 2 pods, 0.2 s.")
+    assert text.endswith("1 of 2 promises is broken: 3 probes, 2 pods, 0.2 s.")
 
 
 def test_the_counts_of_the_promises_add_up_to_the_total() -> None:
     found = result(pods(3, 2), {("p1-0", "p2-0"), ("p2-1", "p3-0")})
     text = report.as_text(found, colour=False)
     counts = [int(total) for _, total in re.findall(r"\((\d+) of (\d+)\)", text)]
-    assert text.endswith(f": {sum(counts)} probes, 6 pods, 0.2 s.")
+    assert text.endswith(f": {sum(counts):,} probes, 6 pods, 0.2 s.")
     document = json.loads(report.as_json(found))
     assert document["probes"] == sum(row["probes"] for row in document["promises"]) == sum(counts)
 

@@ -40,7 +40,7 @@ def test_what_does_not_go_together_is_named(cidrs: dict[str, str], words: str) -
 def test_too_small_says_what_fits() -> None:
     with pytest.raises(PlanError, match="room for 4 nodes with 253 pods each"):
         plan("10.244.0.0/22").check(nodes=5)
-    with pytest.raises(PlanError, match="room for 1 nodes with 13 pods each"):
+    with pytest.raises(PlanError, match="room for 1 node with 13 pods each"):
         plan("10.244.0.0/28").check(nodes=1, pods_per_node=14)
     with pytest.raises(PlanError, match="room for 245 nodes"):
         plan().check(nodes=246)

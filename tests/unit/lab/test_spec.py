@@ -92,6 +92,8 @@ def test_the_port_that_was_asked_for_or_any() -> None:
 def test_too_few_open_files_for_a_large_lab(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 512))
     monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
-    with pytest.raises(LabError, match=r"100 nodes with 1000 pods need some \d+ open files, the limit here is 512: raise it"):
+    with pytest.raises(
+        LabError, match=r"100 nodes with 1,000 pods need some [\d,]+ open files, the limit here is 512: raise it"
+    ):
         preflight.check_file_limit(100, 1000)
     preflight.check_file_limit(1, 1)

@@ -1,0 +1,22 @@
+"""Numbers in sentences: `1 node`, `2 nodes`; and how long something lasted."""
+
+from __future__ import annotations
+
+UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """`1 endpoint`, `2,000 endpoints`, `3 tries`."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
+def lasting(seconds: float) -> str:
+    """`12 s`, `3 min 5 s`, `2 h`, `1 d 3 h`: the largest unit that there is, and the next one."""
+    left = max(0, int(seconds))
+    number = next((n for n, (_, size) in enumerate(UNITS) if left >= size), len(UNITS) - 1)
+    parts: list[str] = []
+    for unit, size in UNITS[number : number + 2]:
+        count, left = divmod(left, size)
+        if count or not parts:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts)
