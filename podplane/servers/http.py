@@ -13,6 +13,7 @@ import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from http.client import responses
 
 import h11
 
@@ -133,7 +134,8 @@ def _written(connection: h11.Connection, reply: Reply, *, is_head: bool = False)
         ("connection", "close"),
         *reply.headers,
     ]
-    parts = [connection.send(h11.Response(status_code=reply.status, headers=headers))]
+    reason = responses.get(reply.status, f"status code {reply.status}")  # as Go's net/http writes one that it has no words for
+    parts = [connection.send(h11.Response(status_code=reply.status, headers=headers, reason=reason.encode()))]
     if not is_head:
         parts.append(connection.send(h11.Data(data=reply.body)))
     return b"".join(part for part in parts if part)

@@ -158,6 +158,25 @@ async def test_a_body_of_another_kind_is_not_taken(lab: Live) -> None:
     assert (await raw(lab.port, "POST", "/api/v1/nodes", made, **{"content-type": "application/json; charset=utf-8"}))[0] == 201
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "line"),
+    [
+        ("GET", "/readyz", "200 OK"),
+        ("POST", PODS, "400 Bad Request"),
+        ("GET", f"{PODS}/none", "404 Not Found"),
+        ("PUT", PODS, "405 Method Not Allowed"),
+    ],
+)
+async def test_the_status_has_its_reason(lab: Live, method: str, path: str, line: str) -> None:
+    def ask() -> str:
+        with contextlib.closing(connection(lab.port)) as plain:
+            plain.request(method, path, b"[]", {"authorization": "Bearer secret"})
+            answer = plain.getresponse()
+            return f"{answer.status} {answer.reason}"
+
+    assert await asyncio.to_thread(ask) == line
+
+
 async def test_health_and_version_need_no_token(lab: Live) -> None:
     for path in ("/healthz", "/livez", "/readyz"):
         assert await raw(lab.port, "GET", path, authorization="") == (200, b"ok")

@@ -42,6 +42,22 @@ async def test_get_is_answered_with_headers_and_body() -> None:
     assert {b"x-more: 1", b"x-content-type-options: nosniff", b"content-length: 8"} <= set(head.split(b"\r\n"))
 
 
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        (200, b"HTTP/1.1 200 OK"),
+        (404, b"HTTP/1.1 404 Not Found"),
+        (503, b"HTTP/1.1 503 Service Unavailable"),
+        (599, b"HTTP/1.1 599 status code 599"),
+    ],
+)
+async def test_the_status_has_its_reason(status: int, line: bytes) -> None:
+    async def reply(_: Call) -> Reply:
+        return Reply(status)
+
+    assert (await asked(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", end=False, handler=reply)).split(b"\r\n")[0] == line
+
+
 async def test_a_request_in_pieces_is_one() -> None:
     assert b"/other" in await asked(b"GET /ot", b"her HTTP/1.1\r\nho", b"st: x\r\n\r\n", end=False)
 
