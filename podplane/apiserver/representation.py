@@ -154,10 +154,22 @@ def media_ranges(request: Request) -> list[tuple[str, dict[str, str]]]:
     return found or [("*/*", {})]
 
 
+JSON_RANGES = (JSON, "*/*", "application/*")
+
+
+def check_whole(request: Request) -> None:
+    """For what is an answer and no object that is kept: it can only be had whole. Problem when the client takes nothing but other forms.
+
+    Kubernetes' storage of reviews, bindings and evictions has no TableConvertor either (endpoints/handlers, AllowsMediaTypeTransform).
+    """
+    if not any(kind in JSON_RANGES and not parameters.get("as") for kind, parameters in media_ranges(request)):
+        raise Problem("NotAcceptable", f"only {JSON} can be had here, and whole")
+
+
 def negotiate(resource: Resource, request: Request, now: Callable[[], datetime.datetime]) -> Whole:
     """The representation that the client likes best of those that it can have. Problem when there is none."""
     for kind, parameters in media_ranges(request):
-        if kind not in (JSON, "*/*", "application/*"):
+        if kind not in JSON_RANGES:
             continue
         form, version = parameters.get("as", ""), parameters.get("v", "")
         if not form:

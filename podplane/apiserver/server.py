@@ -44,6 +44,7 @@ from podplane.apiserver.problems import Problem
 from podplane.apiserver.reading import LongList, Reader, whole
 from podplane.apiserver.records import Observer, Records
 from podplane.apiserver.registry import Registry
+from podplane.apiserver.representation import check_whole
 from podplane.apiserver.reviews import Reviews
 from podplane.apiserver.store import Store, Stored
 from podplane.apiserver.streams import attach, execute
@@ -56,6 +57,8 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 OPEN_PATHS = (*health.PATHS, "/version")
 """What needs no token."""
+ANSWERED = ("binding", "eviction", "token")
+"""Subresources whose answers are no objects that are kept."""
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 MAX_WARNING = 800
 TOKEN_BYTES = 32
@@ -254,6 +257,8 @@ class ApiServer:
     def _special(self, target: Target, request: Request, options: Options) -> Answer:
         """Subresources with a meaning of their own."""
         served = {name for name, *_ in discovery.subresources(target.resource)}
+        if request.method == "POST" and target.subresource in ANSWERED:
+            check_whole(request)
         match request.method, target.resource.id, target.subresource:
             case (("GET" | "POST"), "pods", "exec"):
                 return execute(self._reader.stored(target).object, self.streams, request)
@@ -281,6 +286,7 @@ class ApiServer:
     def _review(self, user: User, target: Target, request: Request, options: Options) -> Answer:
         if request.method != "POST" or target.name:
             raise not_allowed(request)
+        check_whole(request)
         return _json(201, self._reviews.answer(target.resource, user, decoding.body(request), options))
 
     async def _measured(self) -> Response:

@@ -156,3 +156,29 @@ async def test_a_thousand_watches_are_told_and_forgotten() -> None:
     for chunks in streams:
         await chunks.aclose()  # type: ignore[attr-defined]  # a generator
     assert not api.server._records.hub._watchers
+
+
+ANSWERS = {
+    "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews": {"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}},
+    "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews": {"spec": {"namespace": "default"}},
+    "/apis/authentication.k8s.io/v1/selfsubjectreviews": {},
+    "/api/v1/namespaces/default/serviceaccounts/a/token": {"spec": {"audiences": []}},
+    "/api/v1/namespaces/default/pods/web/eviction": {"metadata": {"name": "web"}},
+    "/api/v1/namespaces/default/pods/web/binding": {"target": {"name": "n1"}},
+}
+
+
+@pytest.mark.parametrize("path", ANSWERS)
+async def test_what_is_an_answer_and_no_object_is_had_whole_or_not_at_all(path: str) -> None:
+    api = Api()
+    await api.node("n1")
+    await api("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "a"}})
+    await api.pod("web")
+    body, before = json.dumps(ANSWERS[path]).encode(), await api("GET", "/api/v1/namespaces/default/pods/web")
+    for accept in (TABLE, PARTIAL, "text/html"):
+        answer = await api.server.handle(Request("POST", path, {}, {"authorization": "Bearer secret", "accept": accept}, body))
+        assert isinstance(answer, Response) and json.loads(answer.body)["reason"] == "NotAcceptable"
+        assert await api("GET", "/api/v1/namespaces/default/pods/web") == before, "and nothing is done"
+    accepted = {"authorization": "Bearer secret", "accept": f"{TABLE},application/json"}
+    answer = await api.server.handle(Request("POST", path, {}, accepted, body))
+    assert isinstance(answer, Response) and answer.status == 201
