@@ -28,7 +28,8 @@ VALUE = re.compile(f"{LABEL}|")
 NUMBER = re.compile(r"-?\d+")
 FIELD_TERM = re.compile(r"(?P<key>.*?)(?P<how>!=|==|=)(?P<value>.*)", re.DOTALL)
 FIELD_COMMA = re.compile(r"(?:[^\\,]|\\.|\\$)*", re.DOTALL)
-ESCAPED = re.compile(r"\\[\\,=]")
+SPECIAL = re.compile(r"\\.?|[,=]", re.DOTALL)
+"""An escape, or a character that needs one."""
 COMMA = re.compile(r",(?![^(]*\))")
 
 
@@ -81,7 +82,7 @@ class FieldTerm:
 
 def field_terms(text: str, known: Fields) -> list[FieldTerm]:
     """The terms of a field selector over the fields that the resource offers. Problem for any other."""
-    return [_field_term(text, term, known) for term in FIELD_COMMA.findall(text) if term]
+    return [_field_term(text, term, known) for term in sorted(FIELD_COMMA.findall(text)) if term]
 
 
 def _field_term(whole: str, term: str, known: Fields) -> FieldTerm:
@@ -97,13 +98,12 @@ def _field_term(whole: str, term: str, known: Fields) -> FieldTerm:
 
 def _unescaped(value: str) -> str:
     """The value without the backslashes before commas, equals signs and backslashes, which can't be in it otherwise."""
-    rest = ESCAPED.sub("", value)
-    if "\\" in rest:
-        sequence = rest[rest.index("\\") :][:2]
-        raise Problem("BadRequest", f"invalid field selector: invalid escape sequence: {sequence}")
-    if bare := next((char for char in rest if char in ",="), ""):
-        raise Problem("BadRequest", f"invalid field selector: unescaped character in value: {ord(bare)}")
-    return ESCAPED.sub(lambda found: found[0][1], value)
+    for found in SPECIAL.finditer(value):
+        if found[0] in (",", "="):
+            raise Problem("BadRequest", f"invalid field selector: unescaped character in value: {ord(found[0])}")
+        if found[0][1:] not in ("\\", ",", "="):
+            raise Problem("BadRequest", f"invalid field selector: invalid escape sequence: {found[0]}")
+    return SPECIAL.sub(lambda found: found[0][1], value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from podplane.apiserver.kinds.resource import Resource
-from podplane.apiserver.kinds.selectable import EVENTS, JOBS, NODES, PODS, REPLICA_SETS, Fields, custom, paths
+from podplane.apiserver.kinds.selectable import EVENTS, JOBS, NODES, PODS, REPLICA_SETS, Fields, Value, custom, paths
 from podplane.apiserver.kinds.table import RESOURCES
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.selectors import Predicate, Selection, both, field_terms, labels
@@ -223,6 +225,27 @@ async def test_a_watch_of_one_object_takes_no_other_selector() -> None:
         assert await api.refused("BadRequest", "GET", f"{PATH}/a", watch="1", fieldSelector=selector) == why
     stream = await api.answer("GET", f"{PATH}/a", watch="1", fieldSelector="metadata.name=a", timeoutSeconds="0.01")
     assert stream.status == 200
+
+
+class Every(dict[str, Value]):
+    """Any field is one to select by."""
+
+    def get(self, name: str, default: Any = None) -> Value:
+        return lambda _: ""
+
+
+READ = json.loads((Path(__file__).parent / "field_selectors.json").read_text())["cases"]
+
+
+@pytest.mark.parametrize(("selector", "expected"), READ)
+def test_field_selectors_are_read_as_apimachinery_reads_them(selector: str, expected: str | list[list[str]]) -> None:
+    try:
+        terms = field_terms(selector, Fields(Every()))
+    except Problem as problem:
+        assert str(problem) == expected
+    else:
+        found = [[term.path, "=" if term.equal else "!=", term.value] for term in terms if term.path or term.value]
+        assert found == [[path, how.replace("==", "="), value] for path, how, value in expected if path or value]
 
 
 FACTS = {
