@@ -130,8 +130,8 @@ class Agent:
         await self.network.resume(attached, pause)
         self.planner.after_repair()
         await self.planner.replan(pause)
-        self.watcher.auditor.rebuild_outgrown(found)
-        self.watcher.read_sysctls()
+        await self.watcher.auditor.rebuild_outgrown(found)
+        await self.watcher.read_sysctls(pause)
         await self.reconcile()
 
     def changed(self, kind: type[Model] | type[Sandbox], old: Any, new: Any) -> None:

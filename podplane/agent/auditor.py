@@ -65,9 +65,9 @@ class Auditor:
         """All that is the owner's in the node's own namespace."""
         return await asyncio.to_thread(self._kernel.read, self._ownership)
 
-    def rebuild_outgrown(self, found: Mapping[Identity, Value]) -> None:
+    async def rebuild_outgrown(self, found: Mapping[Identity, Value]) -> None:
         """Of what was found before it was known what is wanted: delete tables whose sets have another shape, and know of it."""
-        left = self._without(found, self._outgrown(found))
+        left = self._without(found, await asyncio.to_thread(self._outgrown, found))
         for identity in found if left is not found else ():
             if identity not in left:
                 self._ledger.observe(identity, None)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from podplane.agent.auditor import EVERYTHING, Auditor, Part, part_of
 from podplane.agent.kernel import Kernel, Monitor, SysctlWatch
+from podplane.agent.pause import Pause
 from podplane.kernel.errors import Exists, NotFound, Retry
 from podplane.state.ledger import Ledger, Status
 from podplane.state.network import Fdb, Link, Neighbour, Route, Rule, Sysctl
@@ -41,6 +42,8 @@ AUDIT_SHARE = 10
 """After a reading that a foreign commit asked for in vain, the next such one waits so many times as long as it took."""
 LINK_EVENT_SECONDS = 0.5
 """After a reading of the network that found nothing, the next one that others' links ask for waits so long at least."""
+SYSCTLS_AT_ONCE = 100
+"""So many are read in one turn of the loop at a start: some 3 ms."""
 OPEN_AGAIN_SECONDS = 1.0
 """A sysctl whose file is not there is looked for so often."""
 CONTRADICTIONS = (Exists, NotFound, Retry, OSError)
@@ -196,9 +199,14 @@ class Watcher:
             await self._audit(due)
         self._report_repairs()
 
-    def read_sysctls(self) -> None:
+    async def read_sysctls(self, pause: Pause) -> None:
         """Correct what is known of the sysctls of the node that are wanted: those that are there and have no other value are as desired."""
-        wanted = self._ledger.sysctls
+        every = list(self._ledger.sysctls.items())
+        for start in range(0, len(every), SYSCTLS_AT_ONCE):
+            self._read_sysctls(dict(every[start : start + SYSCTLS_AT_ONCE]))
+            await pause()
+
+    def _read_sysctls(self, wanted: Mapping[str, str]) -> None:
         watch = self._kernel.sysctl_watch(wanted)
         try:
             changed = watch.changed(wanted)
