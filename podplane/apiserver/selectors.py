@@ -19,10 +19,11 @@ Object = dict[str, Any]
 Predicate = Callable[[Object], bool]
 
 LABEL = r"[A-Za-z0-9](?:[-\w.]{0,61}[A-Za-z0-9])?"
-KEY = rf"(?P<key>(?:[a-z0-9][-a-z0-9.]*/)?{LABEL})"
+PREFIX = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+KEY = rf"(?P<key>(?:{PREFIX}(?:\.{PREFIX})*/)?{LABEL})"
 SET_TERM = re.compile(rf"{KEY}\s+(?P<how>in|notin)\s*\((?P<values>[^()]*)\)")
 TERM = re.compile(rf"{KEY}\s*(?P<how>==|=|!=)\s*(?P<value>{LABEL}|)")
-COMPARISON = re.compile(rf"{KEY}\s*(?P<how>[<>])\s*(?P<value>-?\d+)")
+COMPARISON = re.compile(rf"{KEY}\s*(?P<how>[<>])\s*(?P<value>\d+)")
 EXISTS = re.compile(rf"(?P<absent>!?)\s*{KEY}")
 VALUE = re.compile(f"{LABEL}|")
 NUMBER = re.compile(r"-?\d+")
@@ -35,7 +36,7 @@ COMMA = re.compile(r",(?![^(]*\))")
 
 def labels(text: str) -> Predicate:
     """The predicate of a label selector. Problem when it can't be read."""
-    tests = [_label_term(term.strip()) for term in COMMA.split(text)]
+    tests = [_label_term(term.strip()) for term in COMMA.split(text)] if text.strip() else []
     return lambda object_: all(test(object_["metadata"].get("labels") or {}) for test in tests)
 
 

@@ -95,6 +95,11 @@ def test_any_text_is_a_selector_or_a_bad_request(text: str) -> None:
             assert (problem.code, problem.reason, problem.status()["kind"]) == (400, "BadRequest", "Status")
 
 
+def test_blanks_choose_everything() -> None:
+    for text in (" ", "\t ", "\n"):
+        assert labels(text)(labelled({}))
+
+
 def test_no_labels_at_all() -> None:
     nothing: tuple[dict[str, str] | None, ...] = (None, {})
     for own in nothing:
@@ -122,6 +127,7 @@ GO_ACCEPTS = [
         ("x notin(abc)", {}, {"x": "abc"}),
         ("x>1", {"x": "2"}, {"x": "1"}),
         ("x<7", {"x": "6"}, {"x": "7"}),
+        ("e-x.y/x=1", {"e-x.y/x": "1"}, {"e-x.y/x": "2"}),
     ],
 )
 def test_what_go_accepts(selector: str, takes: dict[str, str], leaves: dict[str, str]) -> None:
@@ -151,6 +157,10 @@ def test_what_go_accepts(selector: str, takes: dict[str, str], leaves: dict[str,
         "a=-b",
         "-a",
         "a/b/c=d",
+        "e.x-/a=x",
+        "e-.x/a",
+        "e..x/a",
+        "a>-4",
     ],
 )
 async def test_what_go_refuses_is_a_bad_request(selector: str) -> None:
