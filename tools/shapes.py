@@ -19,8 +19,8 @@ PREFIX = "#/definitions/"
 META, CORE = "io.k8s.apimachinery.pkg.apis.meta.v1.", "io.k8s.api.core.v1."
 GROUPS = {
     "io.k8s.api.core.v1.": (
-        "Binding ConfigMap Endpoints Event Namespace Node Pod Secret Service ServiceAccount "
-        "ConfigMapList EndpointsList EventList NamespaceList NodeList PodList SecretList ServiceList ServiceAccountList"
+        "Binding ConfigMap Endpoints Event Namespace Node Pod PodTemplate Secret Service ServiceAccount "
+        "ConfigMapList EndpointsList EventList NamespaceList NodeList PodList PodTemplateList SecretList ServiceList ServiceAccountList"
     ),
     "io.k8s.api.discovery.v1.": "EndpointSlice EndpointSliceList",
     "io.k8s.api.apps.v1.": (

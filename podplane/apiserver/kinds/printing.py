@@ -208,6 +208,18 @@ DEPLOYMENTS = (
     IMAGES,
     SELECTOR,
 )
+
+
+def _of_template(field: str) -> Callable[[Object], str]:
+    return lambda o: joined(c.get(field, "") for c in at(o, ("template", "spec", "containers")) or ())
+
+
+POD_TEMPLATES = (
+    NAME,
+    column("Containers", _of_template("name")),
+    column("Images", _of_template("image")),
+    column("Pod Labels", lambda o: labels_text(at(o, ("template", "metadata", "labels")))),
+)
 REPLICA_SETS = (
     NAME,
     number("Desired", "spec.replicas"),

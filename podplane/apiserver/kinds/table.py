@@ -111,6 +111,16 @@ RESOURCES: tuple[Resource, ...] = (
     ),
     row(
         "",
+        API + "core.v1.PodTemplate",
+        "podtemplates",
+        columns=printing.POD_TEMPLATES,
+        prepare=workloads.complete_pod_template,
+        check=workloads.check_pod_template,
+        counts=True,
+        returns_deleted=True,
+    ),
+    row(
+        "",
         API + "core.v1.Secret",
         "secrets",
         fields=selectable.SECRETS,

@@ -21,6 +21,17 @@ def complete_template(object_: Object) -> Object:
     return spec
 
 
+def complete_pod_template(pod_template: Object) -> None:
+    """Defaults."""
+    if "spec" in pod_template.get("template", {}):
+        complete_pod_spec(pod_template["template"]["spec"])
+
+
+def check_pod_template(new: Object, _: Object | None) -> Iterator[Cause]:
+    """A template whose pods may restart by any policy."""
+    yield from check_template(new.get("template", {}), "template", ("Always", "OnFailure", "Never"))
+
+
 def _rolling(strategy: Object, **defaults: Any) -> None:
     """What a rolling update does unless it is said."""
     if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":

@@ -31,6 +31,7 @@ LEAST: dict[str, Object] = {
     "namespaces": {},
     "nodes": {},
     "pods": {"spec": {"containers": [CONTAINER]}},
+    "podtemplates": {"template": TEMPLATE},
     "secrets": {"stringData": {"a": "b"}},
     "serviceaccounts": {},
     "services": {"spec": {"ports": [{"port": 80}]}},
@@ -154,6 +155,7 @@ async def test_each_kind_is_shown_as_a_table(row: Resource) -> None:
             "spec.template.spec.restartPolicy",
         ),
         ("jobs.batch", {"spec": {"template": TEMPLATE}}, "spec.template.spec.restartPolicy"),
+        ("podtemplates", {"template": {"spec": {"containers": []}}}, "template.spec.containers"),
         ("configmaps", {"data": {"a/b": ""}}, "data[a/b]"),
         ("leases.coordination.k8s.io", {"spec": {"leaseDurationSeconds": 0}}, "spec.leaseDurationSeconds"),
         ("servicecidrs.networking.k8s.io", {"spec": {"cidrs": ["10.0.0.0/8", "11.0.0.0/8"]}}, "spec.cidrs"),
@@ -224,3 +226,16 @@ async def test_ports_on_the_node_are_said_in_pods_and_not_in_templates() -> None
     made = await api("POST", "/api/v1/namespaces/default/pods", {"metadata": {"name": "x"}, "spec": spec})
     ports = [found["spec"]["containers"][0]["ports"] for found in (daemon_set["spec"]["template"], made)]
     assert [port.get("hostPort") for (port,) in ports] == [None, 80]
+
+
+async def test_a_pod_template_is_kept_with_its_defaults_and_counts_its_changes() -> None:
+    api, path = Api(), "/api/v1/namespaces/default/podtemplates"
+    template = {
+        "metadata": {"labels": {"a": "b"}},
+        "spec": {"containers": [{"name": "c", "image": "x"}], "restartPolicy": "Never"},
+    }
+    made = await api("POST", path, {"metadata": {"name": "t"}, "template": template})
+    assert (made["template"]["spec"]["dnsPolicy"], made["metadata"]["generation"]) == ("ClusterFirst", 1)
+    change = {"template": {"spec": {"restartPolicy": "OnFailure"}}}
+    assert (await api("PATCH", f"{path}/t", change))["metadata"]["generation"] == 2
+    assert (await api("DELETE", f"{path}/t"))["metadata"]["name"] == "t", "its deletion returns it"
