@@ -26,6 +26,7 @@ import msgspec
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.ordered import Key
 from podplane.apiserver.problems import Problem
+from podplane.apiserver.registry import CRDS
 from podplane.apiserver.representation import Whole
 from podplane.apiserver.selectors import Predicate, Selection
 from podplane.apiserver.slices import chunks
@@ -71,6 +72,11 @@ class Change:
         metadata = self.new.object["metadata"]
         return metadata.get("namespace", ""), metadata["name"]
 
+    @property
+    def alters_spec(self) -> bool:
+        """Does it change the spec of an object that was there, or remove it?"""
+        return self.old is not None and (self.type == "DELETED" or self.old.get("spec") != self.new.object.get("spec"))
+
     def seen(self, wanted: Predicate | None) -> str | None:
         """The event as this selector sees it: an object that enters its view is added, one that leaves it `LEFT`."""
         if wanted is None:
@@ -102,6 +108,8 @@ class Watcher:
     lines: deque[bytes] = field(default_factory=deque)
     waiting: int = 0
     overrun: bool = False
+    ended: bool = False
+    """Is there nothing more to come but the lines that wait?"""
     sleeper: asyncio.Future[None] | None = None
 
     def offer(self, change: Change, lines: Lines) -> None:
@@ -132,6 +140,12 @@ class Watcher:
         if self.sleeper is not None and not self.sleeper.done():
             self.sleeper.set_result(None)
 
+    def end(self) -> None:
+        """What is watched is served no longer as it was."""
+        self.ended = True
+        if self.sleeper is not None:
+            _wake(self.sleeper)
+
     def take(self) -> bytes:
         """All lines that wait."""
         chunk = b"".join(self.lines)
@@ -149,7 +163,7 @@ class Watcher:
         finally:
             timer.cancel()
             self.sleeper = None
-        return bool(self.lines) or self.overrun
+        return bool(self.lines) or self.overrun or self.ended
 
 
 def _wake(sleeper: asyncio.Future[None]) -> None:
@@ -182,6 +196,16 @@ class Hub:
                 self._of_topic.setdefault(topic, []).append(change)
             for watcher in self._watchers.get(topic, ()):
                 watcher.offer(change, lines)
+        if change.resource == CRDS and change.alters_spec:
+            self._end_all(change.new.object["metadata"]["name"])
+
+    def _end_all(self, resource: str) -> None:
+        """End the watches of custom resources whose definition, which has their name, went or changed: who watches on asks for what is
+        served now."""
+        for (own, _, _), watchers in self._watchers.items():
+            if own == resource:
+                for watcher in watchers:
+                    watcher.end()
 
     def _forget_oldest(self) -> None:
         change = self._history.popleft()
@@ -257,6 +281,8 @@ class Hub:
                     yield watcher.take()
                     if loop.time() < end:
                         continue
+                if watcher.ended:
+                    return
                 patience = min(BOOKMARK_SECONDS, end - loop.time())
                 if patience <= 0:
                     return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 from pathlib import Path
@@ -119,6 +120,34 @@ async def test_the_next_process_shows_them(tmp_path: Path) -> None:
     api.store.close()
     again = Api(tmp_path / "state.db")
     assert (await again("GET", THING))["spec"] == SEEN
+
+
+@pytest.mark.parametrize("change", ["schema", "deletion"])
+async def test_a_watch_ends_when_its_definition_changes(change: str) -> None:
+    """What happened before is told first; what changes no spec ends nothing."""
+    api = await begin()
+    version = (await api("GET", THINGS))["metadata"]["resourceVersion"]
+    asked = {"watch": ["1"], "resourceVersion": [version]}
+    answer = await api.server.handle(Request("GET", THINGS, asked, {"authorization": "Bearer secret"}))
+    assert isinstance(answer, Stream)
+    task = asyncio.create_task(anext(answer.chunks))
+    await asyncio.sleep(0)
+    await api("PATCH", THING, {"metadata": {"labels": {"a": "b"}}})
+    await api("PATCH", DEFINITION, {"metadata": {"labels": {"a": "b"}}})
+    assert json.loads(await task)["type"] == "MODIFIED"
+    rest = asyncio.create_task(_rest(answer))
+    await asyncio.sleep(0)
+    assert not rest.done()
+    if change == "schema":
+        await api("PATCH", DEFINITION, {"spec": {"versions": versions(SCHEMA)}})
+    else:
+        await api("DELETE", DEFINITION)
+    kinds = [json.loads(line)["type"] for line in (await asyncio.wait_for(rest, 10)).splitlines()]
+    assert kinds == ([] if change == "schema" else ["DELETED"])
+
+
+async def _rest(answer: Stream) -> bytes:
+    return b"".join([chunk async for chunk in answer.chunks])
 
 
 @pytest.mark.parametrize("written", ["before", "after"])
