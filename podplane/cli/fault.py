@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -30,13 +30,15 @@ def _options(command: Any) -> Any:
 
 @click.command()
 @lab_name
-@click.argument("node")
+@click.argument("node", default="")
 @_options
 @click.option("--clear", is_flag=True, help="Undo all active faults of NODE.")
 def fault(folder: Folder, node: str, clear: bool, **given: Any) -> None:
     """Let something go wrong on NODE; without an option, list the faults and say which are active."""
     wanted = [(row, given[row.name.replace("-", "_")]) for row in FAULTS]
     chosen = [(row, "" if value is True else str(value)) for row, value in wanted if value is not None and value is not False]
+    if not node:
+        raise LabError(_no_node(chosen, clear))
     if len(chosen) + clear > 1:
         raise LabError("one thing at a time: write one option")
     for row, argument in chosen:
@@ -51,6 +53,13 @@ def fault(folder: Folder, node: str, clear: bool, **given: Any) -> None:
     if (made := BY_NAME.get(name)) is not None:
         undo = f"; undo: `podplane fault {node} --clear`" if made.undo else ""
         click.echo(f"See: {made.look_at.format(node=node)}{undo}.")
+
+
+def _no_node(chosen: Sequence[tuple[Fault, str]], clear: bool) -> str:
+    """What to write instead: a value that an option may have takes the word after it."""
+    option = f" {chosen[0][0].usage}" if chosen else " --clear" if clear else ""
+    taken = "".join(f"; {text!r} is the value of {row.option}" for row, text in chosen[:1] if text)
+    return f"say on which node, before the option: podplane fault NODE{option}{taken}"
 
 
 def _check(fault: Fault, argument: str) -> None:

@@ -70,18 +70,20 @@ def _show(progress: Iterator[Any]) -> None:
 
 def _add_to_running(folder: Folder, given: dict[str, Any], pods_per_node: int) -> None:
     """A lab that runs stays as it is; pods that are asked for and missing come."""
+    from msgspec.structs import replace
+
     from podplane.cli.pods import create_and_wait
     from podplane.lab import manifests, spec
 
     now = spec.load(folder.spec)
+    if now is not None:
+        now = replace(now, port=now.port or folder.endpoint().port)
+        replace(now, **given).check(pods_per_node)
     for name, value in given.items():
         if now is not None and getattr(now, name) != value:
-            option = "--" + name.replace("_", "-")
-            raise LabError(
-                f"lab {folder.name!r} runs with {option} {getattr(now, name)}: `{folder.command('down')}` first, then up again"
-            )
+            runs = spec.option(name, getattr(now, name))
+            raise LabError(f"lab {folder.name!r} runs with {runs}: `{folder.command('down')}` first, then up again")
     if now is not None and pods_per_node:
-        now.check(pods_per_node)
         create_and_wait(connect(folder), manifests.wanted_pods(now.nodes, pods_per_node), existing_ok=True)
 
 

@@ -35,10 +35,8 @@ def settings(folder: Folder, given: Mapping[str, object]) -> LabSpec:
         purge = f"`{folder.command('down')} --purge` deletes it"
         for name in FIXED:
             if getattr(old, name) != getattr(wanted, name):
-                option = "--" + name.replace("_", "-")
-                raise LabError(
-                    f"lab {folder.name!r} was made with {option} {getattr(old, name)}: {purge}, or choose another --name"
-                )
+                made = spec.option(name, getattr(old, name))
+                raise LabError(f"lab {folder.name!r} was made with {made}: {purge}, or choose another --name")
         if wanted.nodes < old.nodes:
             raise LabError(f"lab {folder.name!r} has {counted(old.nodes, 'node')} already, it can only get more: {purge}")
     return wanted

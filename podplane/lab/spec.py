@@ -61,6 +61,21 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             raise LabError(str(error)) from None
 
 
+SWITCHES = {
+    "sandbox_only": ("--with-processes", "--sandbox-only"),
+    "agents_over_https": ("--agents-direct", "--agents-over-https"),
+}
+"""Settings that are on or off: the options of `up` for off and on."""
+
+
+def option(name: str, value: object) -> str:
+    """How `up` is told this value of a setting."""
+    if name in SWITCHES:
+        return SWITCHES[name][bool(value)]
+    flag = "--" + name.replace("_", "-")
+    return f"{flag} {value}" if value else f"no {flag}"
+
+
 def load(path: Path) -> LabSpec | None:
     """The settings in this file; None when there is none. LabError when it can't be read."""
     try:

@@ -71,4 +71,4 @@ def test_the_setting_is_kept(https_lab: Podplane) -> None:
     assert json.loads(https_lab.folder.spec.read_text())["agents_over_https"] is True
     assert {tuple(entry["sourceIPs"]) for entry in audited(https_lab, "system:node:node")} == {("127.0.0.1",)}
     refused = https_lab("up", "--agents-direct", code=2).stderr
-    assert "runs with --agents-over-https True" in refused
+    assert "runs with --agents-over-https:" in refused

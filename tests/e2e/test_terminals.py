@@ -106,4 +106,20 @@ def test_one_node_is_one(small: Podplane) -> None:
     status = small("status").stdout
     assert " min 0 s" not in status and "0 min" not in status
     assert "  pods    1 of 1 ready, 1 completed\n" in status
+    assert "Left out" not in small("check").stdout, "what has done its work is not missed"
     assert "this lab has room for" in small("run", "x", "--replicas", "99999", code=2).stderr
+
+
+def test_what_a_running_lab_is_asked_to_be(small: Podplane) -> None:
+    port = small.folder.endpoint().port
+    assert "runs already: 1 node" in small("up", "--nodes", "1", "--port", str(port), "--with-processes").stdout
+    for words, why in (
+        (("--nodes", "2"), "runs with --nodes 1: "),
+        (("--nodes", "0"), "0 nodes: a lab has 1 to 1000"),
+        (("--port", "99999"), "--port 99999: give 1 to 65535"),
+        (("--port", "1"), f"runs with --port {port}: "),
+        (("--sandbox-only",), "runs with --with-processes: "),
+        (("--masquerade-exclude", "192.0.2.0/24"), "runs with no --masquerade-exclude: "),
+    ):
+        said = small("up", *words, code=2).stderr
+        assert why in said and said.count("\n") == 1

@@ -18,7 +18,7 @@ import click
 
 from podplane.cli.names import some
 from podplane.cli.nodes import Question, active_names, ask, why_silent
-from podplane.cli.tables import is_ready, pod_state, trouble
+from podplane.cli.tables import is_completed, is_ready, pod_state, trouble
 from podplane.cli.waiting import telling
 from podplane.kubeapi.errors import AlreadyExists, ApiError, NotFound
 from podplane.lab.errors import LabError
@@ -115,7 +115,7 @@ def gathered(client: Any, undo: Callable[[str], str]) -> Iterator[Gathered]:
     for node, text in silent.items():
         click.echo(f"{node} can't be asked: {text}.", err=True)
     pods = [pod for pod in client.objects("pods") if not pod["spec"].get("hostNetwork")]
-    able, unable = [p for p in pods if runs(p)], [p for p in pods if not runs(p)]
+    able, unable = [p for p in pods if runs(p)], [p for p in pods if not runs(p) and not is_completed(p)]
     try:
         with contextlib.suppress(AlreadyExists):
             client.create("namespaces", "", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})

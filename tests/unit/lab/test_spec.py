@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from podplane.ipam.plan import PlanError
@@ -97,3 +98,23 @@ def test_too_few_open_files_for_a_large_lab(monkeypatch: pytest.MonkeyPatch) -> 
     ):
         preflight.check_file_limit(100, 1000)
     preflight.check_file_limit(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("nodes", 3, "--nodes 3"),
+        ("cluster_cidr", "10.0.0.0/8", "--cluster-cidr 10.0.0.0/8"),
+        ("masquerade_exclude", "", "no --masquerade-exclude"),
+        ("sandbox_only", False, "--with-processes"),
+        ("sandbox_only", True, "--sandbox-only"),
+        ("agents_over_https", False, "--agents-direct"),
+    ],
+)
+def test_a_setting_as_an_option(name: str, value: object, text: str) -> None:
+    assert spec.option(name, value) == text
+
+
+def test_every_switch_of_up_is_known() -> None:
+    switches = {field.name for field in msgspec.structs.fields(LabSpec) if field.type is bool}
+    assert switches == spec.SWITCHES.keys()
