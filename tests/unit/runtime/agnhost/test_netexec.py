@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 
 import pytest
@@ -47,6 +48,14 @@ def test_dial_by_udp(agnhost: Agnhost, request_: str) -> None:
     wanted = {"serverport": str(udp), "hostname": socket.gethostname()}[request_]
     _, answer = ask(http, f"/dial?request={request_}&protocol=udp&host=127.0.0.1&port={udp}&tries=2")
     assert json.loads(answer) == {"responses": [wanted, wanted]}
+
+
+def test_the_root_and_what_is_unknown_say_the_time_and_never_the_same_twice(agnhost: Agnhost) -> None:
+    http, _ = netexec(agnhost)
+    answers = [ask(http, path)[1] for path in ("/", "/nothing", "/", "/")]
+    assert len(set(answers)) == 4
+    pattern = r"NOW: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,9})? [+-]\d{4} \w+ m=\+\d+\.\d{9}"
+    assert all(re.fullmatch(pattern, answer) for answer in answers), answers
 
 
 def test_dial_by_http(agnhost: Agnhost) -> None:
