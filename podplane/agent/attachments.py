@@ -28,6 +28,8 @@ from podplane.state.value import Identity
 
 TRIES = 3
 """So often an ADD is tried again after refusals that contradict what is known of the kernel."""
+PACKETS_SECONDS, POLL_SECONDS = 0.5, 0.002
+"""So long an ADD waits until the kernel takes packets for the pod's addresses; between two questions."""
 AttachedPod = tuple[Attachment, tuple[str, ...]]
 """An attachment and its addresses."""
 
@@ -117,6 +119,7 @@ class Attachments:
         if failed:
             await self._give_up(sandbox, request)
             raise NetworkError(f"{pod}: {_first(failed)}")
+        await self._until_it_takes_packets(sandbox)
         if self._sandboxes.get(request.id) is not sandbox:
             raise NetworkError(f"{pod} was detached, or attached once more, while it was attached")
         return Attached(ips=ips, interface=request.ifname, mac=mac_of_first(ips))
@@ -161,6 +164,13 @@ class Attachments:
             await self._writer.idle()
             failed = await self._apply(None, sandbox)
         return failed
+
+    async def _until_it_takes_packets(self, sandbox: Sandbox) -> None:
+        """Wait until no packet to the pod is lost any more, be it the first one; not for ever: a pod may have taken its address away."""
+        for _ in range(round(PACKETS_SECONDS / POLL_SECONDS)):
+            if self._kernel.takes_packets(sandbox.netns):
+                break
+            await asyncio.sleep(POLL_SECONDS)
 
     async def _give_up(self, sandbox: Sandbox, request: Attachment) -> None:
         """Detach what could not be attached, unless it was detached or attached once more meanwhile."""

@@ -60,6 +60,9 @@ class Kernel(Protocol):
     def read_proxies(self, owner: Ownership) -> dict[Identity, Value]:
         """The proxies of this owner in the node's own namespace."""
 
+    def takes_packets(self, name: str) -> bool:
+        """Are packets taken for all addresses of an attached namespace? Some milliseconds after they were added they are."""
+
     def read_namespace(self, name: str) -> dict[Identity, Value]:
         """The links, addresses, routes and neighbours in an attached namespace."""
 

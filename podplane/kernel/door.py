@@ -72,7 +72,14 @@ class Part(Protocol):
         """Let go of the socket."""
 
 
-class NetworkPart(Part, Protocol):
+class PodPart(Part, Protocol):
+    """rtnetlink of a pod's namespace."""
+
+    def not_local(self, ips: Iterable[IPAddress]) -> list[IPAddress]:
+        """Those of these addresses for which packets are not taken yet, though an interface has them."""
+
+
+class NetworkPart(PodPart, Protocol):
     """rtnetlink of one namespace."""
 
     @property
@@ -84,6 +91,9 @@ class NetworkPart(Part, Protocol):
 
     def read_all(self) -> dict[Identity, Value]:
         """What it holds, whosever it is, but what the kernel made itself."""
+
+    def activate(self, links: Iterable[str]) -> None:
+        """Have the kernel send by these links, which got a carrier just now, before this returns."""
 
 
 class Monitor(Protocol):
@@ -174,7 +184,7 @@ class Opener(Protocol):
 
     def pod_namespaces(
         self, wanted: Mapping[str, PodNamespace], namespace_fd: Callable[[str], int]
-    ) -> Mapping[str, tuple[Part, Mapping[str, KernelError]]]:
+    ) -> Mapping[str, tuple[PodPart, Mapping[str, KernelError]]]:
         """rtnetlink of pods' namespaces after sysctls were set there, and which of those were refused: one job for all."""
 
     def nft(self, namespace: Namespace) -> NftPart:
@@ -211,7 +221,7 @@ class KernelOpener:
 
     def pod_namespaces(
         self, wanted: Mapping[str, PodNamespace], namespace_fd: Callable[[str], int]
-    ) -> Mapping[str, tuple[Part, Mapping[str, KernelError]]]:
+    ) -> Mapping[str, tuple[PodPart, Mapping[str, KernelError]]]:
         """rtnetlink of pods' namespaces after sysctls were set there, and which of those were refused: one job for all."""
 
         def open_all() -> dict[str, tuple[Mapping[str, KernelError], netlink.Socket]]:
@@ -269,6 +279,10 @@ class Unreachable:
         """Nothing."""
         return {}
 
+    def not_local(self, ips: Iterable[IPAddress]) -> list[IPAddress]:
+        """None: what can't be entered is not waited for."""
+        return []
+
     def close(self) -> None:
         """Nothing."""
 
@@ -291,13 +305,14 @@ PODS_AT_ONCE = 16
 class Work:
     """Operations by the part of the kernel that they are for, and by the name of their namespace: the node's own comes first.
 
-    `link_sysctls` are those of podplane's own links.
+    `link_sysctls` are those of podplane's own links; `near_ends` are links whose peers are in a namespace.
     """
 
     sysctls: dict[str, list[Operation]] = field(default_factory=dict)
     link_sysctls: dict[str, list[Operation]] = field(default_factory=dict)
     network: dict[str, list[Operation]] = field(default_factory=lambda: {HOST: []})
     nft: list[Operation] = field(default_factory=list)
+    near_ends: dict[str, list[str]] = field(default_factory=dict)
 
 
 class Kernel:
@@ -308,6 +323,8 @@ class Kernel:
         self._namespaces: dict[str, Namespace] = {HOST: namespace}
         self._rtnl = opener.rtnl(namespace, self._fd)
         self._polled: NetworkPart | None = None
+        self._late: dict[str, list[IPAddress]] = {}
+        """By namespace: IPv6 addresses for which packets were not taken yet when they were added."""
         self._nft: NftPart | None = None
         self._former_sysctls: dict[Identity, str] = {}
 
@@ -318,6 +335,7 @@ class Kernel:
     def detach(self, name: str) -> None:
         """Forget a namespace: what was in it counts as gone."""
         self._namespaces.pop(name, None)
+        self._late.pop(name, None)
 
     def monitor(self, owner: Ownership) -> Monitor:
         """A subscription to what others change in the rtnetlink state of the node's own namespace."""
@@ -382,13 +400,17 @@ class Kernel:
             if len(operations) > SORTED_AT_ONCE or report.applied or report.failed:
                 yield report
         late: dict[str, list[Operation]] = {}
-        opened: dict[str, Part] = {}
+        opened: dict[str, PodPart] = {}
         try:
             yield from self._open_pods(work, late, opened)
             yield from self._sysctl_steps(work.sysctls, late)
             for name, own in work.network.items():
                 part = self._rtnl if name == HOST else opened[name]
-                yield from map(part.apply, slices(own))
+                for done in map(part.apply, slices(own)):
+                    if name != HOST:
+                        self._rtnl.activate(work.near_ends.get(name, ()))
+                        self._note_late(name, opened[name], done)
+                    yield done
                 yield from self._sysctl_steps({name: work.link_sysctls.pop(name, [])}, None)
         finally:
             for part in opened.values():
@@ -397,6 +419,29 @@ class Kernel:
         if work.nft:
             yield from self._nft_part().steps(work.nft)
         yield from self._sysctl_steps(late, None)
+
+    def _note_late(self, name: str, part: PodPart, done: Report) -> None:
+        """Remember the IPv6 addresses that `takes_packets` has to ask for again."""
+        added = [o.new.ip for o in done.applied if isinstance(o.new, Address) and o.new.ip.version == 6]
+        if late := part.not_local(added):
+            self._late.setdefault(name, []).extend(late)
+
+    def takes_packets(self, name: str) -> bool:
+        """Are packets taken for all addresses of an attached namespace? For an IPv6 address that is some milliseconds after it was added:
+        its local route comes with the end of duplicate address detection, which the kernel does later even where it does none
+        (net/ipv6/addrconf.c, addrconf_dad_work)."""
+        late = self._late.get(name)
+        if not late or name not in self._namespaces:
+            return True
+        try:
+            part = self._opener.rtnl(self._namespaces[name], self._fd)
+        except OSError:
+            return True  # there is nobody to take them
+        try:
+            self._late[name] = part.not_local(late)
+        finally:
+            part.close()
+        return not self._late[name]
 
     def _sort(self, operations: Sequence[Operation], work: Work, report: Report) -> None:
         for operation in operations:
@@ -414,8 +459,10 @@ class Kernel:
                     work.link_sysctls.setdefault(value.netns, []).append(operation)
             else:
                 (work.sysctls if part == SYSCTL else work.network).setdefault(value.netns, []).append(operation)
+            if isinstance(operation.new, Link) and operation.new.peer is not None:
+                work.near_ends.setdefault(operation.new.peer.netns, []).append(operation.new.name)
 
-    def _open_pods(self, work: Work, late: dict[str, list[Operation]], opened: dict[str, Part]) -> Iterator[Report]:
+    def _open_pods(self, work: Work, late: dict[str, list[Operation]], opened: dict[str, PodPart]) -> Iterator[Report]:
         """Open rtnetlink of the pods' namespaces, and set their sysctls before their links come."""
         names = [name for name in work.network if name != HOST]
         for start in range(0, len(names), PODS_AT_ONCE):
@@ -442,7 +489,7 @@ class Kernel:
 
     def _open_namespaces(
         self, names: Collection[str], sysctls: dict[str, list[Operation]], late: dict[str, list[Operation]], report: Report
-    ) -> dict[str, Part]:
+    ) -> dict[str, PodPart]:
         """rtnetlink of these pods' namespaces, with their sysctls set and taken out of `sysctls`."""
         operations = {name: sysctls.pop(name, []) for name in names}
         wanted = {
@@ -456,7 +503,7 @@ class Kernel:
             self._report_sysctls(name, operations[name], refused, late, report)
         return {name: part for name, (part, _) in opened.items()}
 
-    def _open(self, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[Part, Mapping[str, KernelError]]]:
+    def _open(self, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[PodPart, Mapping[str, KernelError]]]:
         """All in one job, which is quick; one by one when that fails, so that a namespace that can't be entered harms no other one."""
         try:
             return dict(self._opener.pod_namespaces({n: (self._namespaces[n], own) for n, own in wanted.items()}, self._fd))

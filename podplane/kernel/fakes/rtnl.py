@@ -7,7 +7,7 @@ What podplane makes of such refusals is the same as for the real kernel (`rtnl.c
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -194,6 +194,13 @@ class FakeRtnl:
     def read_proxies(self, owner: Ownership) -> dict[Identity, Value]:
         """The proxies of this owner."""
         return {identity: value for identity, value in self.read(owner).items() if isinstance(value, Proxy)}
+
+    def activate(self, links: Iterable[str]) -> None:
+        """Here a link sends as soon as it is up."""
+
+    def not_local(self, ips: Iterable[IPAddress]) -> list[IPAddress]:
+        """None: here an address is there at once."""
+        return []
 
     def read_all(self) -> dict[Identity, Value]:
         """Everything that this namespace holds."""

@@ -8,7 +8,17 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from podplane.kernel.door import Announcer, Monitor, NetworkPart, NftPart, Part, PodNamespace, SysctlPart, SysctlWatch, Tracked
+from podplane.kernel.door import (
+    Announcer,
+    Monitor,
+    NetworkPart,
+    NftPart,
+    PodNamespace,
+    PodPart,
+    SysctlPart,
+    SysctlWatch,
+    Tracked,
+)
 from podplane.kernel.errors import KernelError
 from podplane.kernel.fakes.nft import FakeTables
 from podplane.kernel.fakes.objects import Objects
@@ -145,7 +155,7 @@ class FakeOpener:
 
     def pod_namespaces(
         self, wanted: Mapping[str, PodNamespace], namespace_fd: Callable[[str], int]
-    ) -> Mapping[str, tuple[Part, Mapping[str, KernelError]]]:
+    ) -> Mapping[str, tuple[PodPart, Mapping[str, KernelError]]]:
         """rtnetlink of several namespaces, after their sysctls."""
         return {
             name: (self.rtnl(namespace, namespace_fd), self.sysctls(namespace).set(wanted))

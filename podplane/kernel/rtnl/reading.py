@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from podplane.kernel.netlink import Socket
+from podplane.kernel.netlink import Socket, attribute, parse_attributes
 from podplane.kernel.rtnl import constants as c
 from podplane.kernel.rtnl import decode, encode
 from podplane.state.network import Link, Route
 from podplane.state.ownership import Ownership
-from podplane.state.value import Identity, Value
+from podplane.state.value import Identity, IPAddress, Value
 
 ADDRESSES = c.ADDRESS.pack(0, 0, 0, 0, 0)
 RULES = c.RULE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)
 FAMILIES = (c.AF_INET, c.AF_INET6)
 FORWARDING_KINDS = ("bridge", "vxlan")
 """Kinds of links that have forwarding entries."""
+MOST_QUESTIONS = 50
+TYPE_OF_ROUTE, RTN_LOCAL = 7, 2
+"""The place of rtm_type in struct rtmsg."""
+IS_UP = bytes((6,))
+"""IF_OPER_UP (RFC 2863)."""
 
 
 def owned(socket: Socket, owner: Ownership) -> dict[Identity, Value]:
@@ -69,6 +74,33 @@ def _name(socket: Socket, index: int) -> str:
     except OSError:
         return ""
     return decode.link_name(payload)[1]
+
+
+def await_carrier(socket: Socket, name: str) -> None:
+    """Ask for a link until the kernel has seen that it has a carrier. Until then it drops what is sent by the link.
+
+    One end of a veth pair that is up gets its carrier when the other end is set up, and the kernel acts on that some time later
+    (net/core/link_watch.c). Since Linux 6.8 it does so when one link is asked for (rtnl_getlink, linkwatch_sync_dev); before, asking
+    takes about as long as that takes.
+    """
+    for _ in range(MOST_QUESTIONS):
+        try:
+            ((_, payload),) = socket.dump(c.RTM_GETLINK, encode.get_link(name), flags=0)
+        except OSError:
+            return
+        if parse_attributes(payload, c.LINK.size).get(c.IFLA_OPERSTATE) == IS_UP:
+            return
+
+
+def is_local(socket: Socket, ip: IPAddress) -> bool:
+    """Is a packet to this address one for this machine? The routing table is asked."""
+    family = c.AF_INET6 if ip.version == 6 else c.AF_INET
+    query = c.ROUTE.pack(family, ip.max_prefixlen, 0, 0, 0, 0, 0, 0, 0) + attribute(c.RTA_DST, ip.packed)
+    try:
+        ((_, payload),) = socket.dump(c.RTM_GETROUTE, query, flags=0)
+    except OSError:
+        return False
+    return bool(c.ROUTE.unpack_from(payload)[TYPE_OF_ROUTE] == RTN_LOCAL)
 
 
 def has_protocol(value: Value, protocol: int) -> bool:

@@ -27,7 +27,7 @@ from podplane.kernel.text import ip
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership, is_foreign, is_marked
-from podplane.state.value import Identity, Value
+from podplane.state.value import Identity, IPAddress, Value
 
 DELETE_GROUP = 0x7070_0001
 RANK: dict[type[Value], int] = {Link: 0, Address: 1, Neighbour: 2, Fdb: 2, Route: 3, Proxy: 3, Rule: 4}
@@ -100,6 +100,15 @@ class Rtnl:
     def read_all(self) -> dict[Identity, Value]:
         """All links, addresses, routes and permanent neighbours of this namespace but those that the kernel made itself."""
         return reading.everything(self._socket)
+
+    def activate(self, links: Iterable[str]) -> None:
+        """Have the kernel send by these links, which got a carrier just now, before this returns."""
+        for name in links:
+            reading.await_carrier(self._socket, name)
+
+    def not_local(self, ips: Iterable[IPAddress]) -> list[IPAddress]:
+        """Those of these addresses for which packets are not taken yet, though an interface has them."""
+        return [ip for ip in ips if not reading.is_local(self._socket, ip)]
 
     def apply(self, operations: Sequence[Operation]) -> Report:
         """Carry out operations of this namespace: removals first, then what is new or changed, links before the rest."""

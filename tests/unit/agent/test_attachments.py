@@ -365,3 +365,20 @@ async def test_an_add_that_is_refused_again_and_again_fails_after_a_few_tries() 
         await soon(rig.agent.network.add(rig.attachment("a")))
     await rig.settle()
     assert_nothing_is_left(rig)
+
+
+class Slow(Kernel):
+    """A kernel that takes packets for a new pod only when it was asked for the third time; `asked` counts."""
+
+    asked = 0
+
+    def takes_packets(self, name: str) -> bool:
+        type(self).asked += 1
+        return self.asked % 3 == 0
+
+
+async def test_an_add_returns_when_the_kernel_takes_packets_for_the_pod() -> None:
+    rig = await started(Slow)
+    Slow.asked = 0
+    await soon(rig.agent.network.add(rig.attachment("a", rig.opener.namespace())))
+    assert Slow.asked == 3
