@@ -14,6 +14,7 @@ A hostPath shows what the container sees of the machine anyhow, at one more plac
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 
@@ -35,12 +36,16 @@ ROOT, SCRATCH = "root", "scratch"
 
 
 class Bind(msgspec.Struct, frozen=True):
-    """A folder or file of the lab that a container sees at `target`; or, if it is `inside`, one of the container's own file system."""
+    """A folder or file of the lab that a container sees at `target`; or, if it is `inside`, one of the container's own file system.
+
+    A file that is `copied` is the container's own, as an image's files are: it can be changed, moved and removed.
+    """
 
     source: str
     target: str
     read_only: bool = False
     inside: bool = False
+    copied: bool = False
 
 
 class Root(msgspec.Struct, frozen=True):
@@ -98,9 +103,12 @@ class _Target:
         _make(base + self.path, self.is_folder)
 
     def mount(self, old: str = "") -> None:
-        """Bind it, in the new root; `old` leads to the machine's."""
+        """Bind it, or copy it, in the new root; `old` leads to the machine's."""
         try:
             self.make()
+            if self.bind.copied:
+                shutil.copy(f"{old}{self.bind.source}", self.path)
+                return
             syscalls.mount(f"{old}{self.bind.source}", self.path, None, MS_BIND | MS_REC)
             if self.bind.read_only:
                 syscalls.make_read_only(self.path)

@@ -37,7 +37,7 @@ def prepare(folder: Path, certificate: bytes, key: bytes) -> None:
 
 def binds(folder: Path, files: Mapping[str, str]) -> list[Bind]:
     """What a container sees of these files, and where."""
-    return [Bind(str(folder / FOLDER / name), target, read_only=True) for target, name in files.items()]
+    return [Bind(str(folder / FOLDER / name), target, copied=True) for target, name in files.items()]
 
 
 def script(program: str) -> str:

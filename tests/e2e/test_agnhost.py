@@ -49,6 +49,8 @@ def test_agnhost_is_a_program_for_an_exec_and_for_a_shell(kubectl: Kubectl, serv
     assert "REFUSED" in said
     assert "unknown command" in kubectl("exec", server, "--", "/agnhost", "nonsense", code=1)
     assert kubectl("exec", server, "--", "sh", "-c", "head -1 /localhost.crt") == "-----BEGIN CERTIFICATE-----\n"
+    moved = "mv /localhost.crt /tmp/ && ! [ -e /localhost.crt ] && mv /tmp/localhost.crt / && echo back"
+    assert kubectl("exec", server, "--", "sh", "-c", moved) == "back\n", "tests of StatefulSets break a probe so"
 
 
 def test_processes_are_seen_as_themselves(kubectl: Kubectl, server: str) -> None:

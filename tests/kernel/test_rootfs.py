@@ -59,6 +59,21 @@ async def test_mounts_are_where_they_are_wanted(machine: Machine) -> None:
 
 
 @contained
+async def test_a_file_of_an_image_is_the_containers_own(machine: Machine) -> None:
+    folder = lab_folder()
+    (folder / "program").write_text("#!/bin/sh\necho runs $0\n")
+    (folder / "program").chmod(0o755)
+    targets = ("/program", "/usr/share/deep/er/program")
+    root = Root(FOLDER, [Bind(f"{FOLDER}/program", target, copied=True) for target in targets])
+    script = "; ".join(
+        f"{target}; mv {target} /tmp/p && ! [ -e {target} ] && mv /tmp/p {target} && rm {target}" for target in targets
+    )
+    assert await machine.says(script, root=root) == "runs /program\nruns /usr/share/deep/er/program"
+    assert await machine.says("/program", root=root) == "runs /program", "and the next container has it again"
+    assert exists(f"{FOLDER}/program") and not exists("/program")
+
+
+@contained
 async def test_what_joins_a_container_sees_its_files(machine: Machine) -> None:
     lab_folder()
     container = await machine.running("echo here > /tmp/mine", root=Root(FOLDER))
