@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -21,9 +23,18 @@ MAX_BODY_BYTES = 3 * 1024 * 1024
 """As the real API server limits a request."""
 MAX_DEPTH = 200
 MAX_DIGITS = 18
-MODES = ("Ignore", "Warn", "Strict")
+MODES = ("", "Ignore", "Strict", "Warn")
+META = "meta.k8s.io"
+KINDS = {"PUT": "UpdateOptions", "PATCH": "PatchOptions", "DELETE": "DeleteOptions"}
+"""What the options of a request are called where they are refused."""
 MAX_NAMED = 20
 """Unknown fields that are named; of more, only how many."""
+
+
+OWNERS_TWICE = (
+    ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests "
+    "as early as 1.24; please fix your requests; duplicate UID(s) observed"
+)
 
 
 class Options(msgspec.Struct):
@@ -39,13 +50,19 @@ class Options(msgspec.Struct):
     @classmethod
     def of(cls, request: Request) -> Options:
         """The options in the query. Problem when they are none."""
-        runs = request.query.get("dryRun", [])
-        if any(run not in ("", "All") for run in runs):
-            raise Problem("BadRequest", f'dryRun {runs[0]!r}: the only value is "All"')
-        mode = request.parameter("fieldValidation") or "Warn"
+        runs, mode = request.query.get("dryRun", []), request.parameter("fieldValidation")
+        causes = list(check_dry_run(runs))
         if mode not in MODES:
-            raise Problem("BadRequest", f"fieldValidation {mode!r}: it is one of {', '.join(MODES)}")
-        return cls(any(runs), mode)
+            causes.append(Cause.unsupported("fieldValidation", mode, MODES))
+        if causes:
+            raise invalid(KINDS.get(request.method, "CreateOptions"), "", causes, META)
+        return cls(any(runs), mode or "Warn")
+
+
+def check_dry_run(runs: Iterable[str]) -> Iterator[Cause]:
+    """The values of dryRun (meta/v1, ValidateDryRun)."""
+    if any(run not in ("", "All") for run in runs):
+        yield Cause.unsupported("dryRun", list(runs), ("All",))
 
 
 def media_type(request: Request) -> str:
@@ -169,7 +186,19 @@ def fitted(resource: Resource, object_: Object, options: Options, part: str = ""
     causes = [cause for cause in findings.causes if not part or re.match(rf"{re.escape(part)}(\W|$)", cause.field)]
     if causes:
         raise invalid(resource.kind, str(metadata.get("name", "")), causes, resource.group)
+    _keep_owners_once(metadata, options)
     return object_
+
+
+def _keep_owners_once(metadata: Object, options: Options) -> None:
+    """Owner references that are there twice are there once (endpoints/handlers, dedupOwnerReferences)."""
+    owners = metadata.get("ownerReferences", [])
+    times = Counter(str(owner.get("uid", "")) for owner in owners)
+    if len(times) == len(owners):
+        return
+    metadata["ownerReferences"] = [owner for number, owner in enumerate(owners) if owner not in owners[:number]]
+    uids = ", ".join(uid for uid, count in times.items() if count > 1)
+    options.warnings.append(f"{OWNERS_TWICE}: {uids}")
 
 
 def whole_number(name: str, text: str) -> int:

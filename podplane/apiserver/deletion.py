@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from podplane.apiserver.decoding import META, check_dry_run
 from podplane.apiserver.kinds import custom
 from podplane.apiserver.kinds.resource import Object, Resource
 from podplane.apiserver.ordered import Key
@@ -39,7 +40,7 @@ from podplane.apiserver.owners import (
     standing,
 )
 from podplane.apiserver.paths import Target
-from podplane.apiserver.problems import Problem
+from podplane.apiserver.problems import Cause, Problem, invalid
 from podplane.apiserver.records import Records
 from podplane.apiserver.registry import CRDS, Registry
 from podplane.apiserver.store import Stored
@@ -51,7 +52,7 @@ RETRY_SECONDS = 1.0
 NAMESPACES, KUBERNETES = "namespaces", "kubernetes"
 """Namespaces, and the finalizer in their spec that stands for their contents."""
 BUILT_IN_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
-POLICIES = {"Foreground": FOREGROUND, "Orphan": ORPHAN, "Background": ""}
+POLICIES = {"Foreground": FOREGROUND, "Background": "", "Orphan": ORPHAN}
 DEFAULT_GRACE_SECONDS, MAX_GRACE_SECONDS = 30, 10 * 365 * 86400
 ENDED = ("Succeeded", "Failed")
 
@@ -74,11 +75,15 @@ class Wish(msgspec.Struct, rename="camel"):
 
     def check(self) -> None:
         """Problem when it can't be meant."""
-        if self.propagation_policy is not None and self.propagation_policy not in POLICIES:
-            policies = ", ".join(POLICIES)
-            raise Problem("BadRequest", f"propagationPolicy {self.propagation_policy!r}: it is one of {policies}")
-        if self.propagation_policy is not None and self.orphan_dependents is not None:
-            raise Problem("BadRequest", "orphanDependents and propagationPolicy can't be set at the same time")
+        policy, causes = self.propagation_policy, list(check_dry_run(self.dry_run or ()))
+        if policy is not None and self.orphan_dependents is not None:
+            causes.append(
+                Cause.invalid("propagationPolicy", policy, "orphanDependents and deletionPropagation cannot be both set")
+            )
+        if policy is not None and policy not in POLICIES:
+            causes.append(Cause.unsupported("propagationPolicy", policy, (*POLICIES, "nil")))
+        if causes:
+            raise invalid("DeleteOptions", "", causes, META)
         if self.grace_period_seconds is not None and self.grace_period_seconds < 0:
             raise Problem("BadRequest", f"gracePeriodSeconds {self.grace_period_seconds} must be greater than or equal to 0")
 

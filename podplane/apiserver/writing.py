@@ -350,10 +350,7 @@ def wish_of(said: Object, options: Options) -> Wish:
     except msgspec.ValidationError as error:
         raise Problem("BadRequest", f"DeleteOptions: {error}") from None
     wish.check()
-    if wish.dry_run:
-        if wish.dry_run != ["All"]:
-            raise Problem("BadRequest", 'dryRun: the only value is "All"')
-        options.dry_run = True
+    options.dry_run = options.dry_run or any(wish.dry_run or ())
     return wish
 
 

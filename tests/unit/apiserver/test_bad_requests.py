@@ -108,7 +108,8 @@ async def test_what_is_to_be_tried_only_is_answered_and_not_done(method: str) ->
     assert found["metadata"]["name"] == ("p" if body else "web")
     assert await api.names(PODS) == ["web"]
     assert api.store.version == before
-    await api.refused("BadRequest", method, PODS if body else f"{PODS}/web", body, dryRun="Some")
+    said = await api.refused("Invalid", method, PODS if body else f"{PODS}/web", body, dryRun="Some")
+    assert said.endswith('Options.meta.k8s.io "" is invalid: dryRun: Unsupported value: ["Some"]: supported values: "All"')
 
 
 async def test_a_pod_on_a_node_that_is_not_there_goes_at_once() -> None:

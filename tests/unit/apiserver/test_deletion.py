@@ -103,18 +103,28 @@ async def test_custom_resources_go_before_their_definition() -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "reason", "why"),
     [
-        {"propagationPolicy": "Sideways"},
-        {"propagationPolicy": "Orphan", "orphanDependents": True},
-        {"kind": "Pod"},
-        {"preconditions": {"uid": 5}},
+        (
+            {"propagationPolicy": "Sideways"},
+            "Invalid",
+            'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "Sideways": supported values: '
+            '"Foreground", "Background", "Orphan", "nil"',
+        ),
+        (
+            {"propagationPolicy": "Orphan", "orphanDependents": True},
+            "Invalid",
+            "orphanDependents and deletionPropagation cannot be both set",
+        ),
+        ({"dryRun": ["Some"]}, "Invalid", 'dryRun: Unsupported value: ["Some"]: supported values: "All"'),
+        ({"kind": "Pod"}, "BadRequest", "the body of a deletion is DeleteOptions, not Pod"),
+        ({"preconditions": {"uid": 5}}, "BadRequest", "DeleteOptions: "),
     ],
 )
-async def test_options_that_make_no_sense(options: Object) -> None:
+async def test_options_that_make_no_sense(options: Object, reason: str, why: str) -> None:
     api = Api()
     made = await make(api, "a")
-    await api.refused("BadRequest", "DELETE", f"{MAPS}/a", options)
+    assert why in await api.refused(reason, "DELETE", f"{MAPS}/a", options)
     assert await api("GET", f"{MAPS}/a") == made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,21 @@ async def test_a_standing_is_read_off_the_store(api: Api) -> None:
     await make(api, "child", reference(owner, blockOwnerDeletion=True), finalizers=HOLD)
     await api("DELETE", f"{MAPS}/owner", {"propagationPolicy": "Foreground"})
     assert standing(api.store, registry, reference(owner), "default") is Standing.WAITING
+
+
+async def test_references_that_are_there_twice_are_there_once(api: Api) -> None:
+    owner = await api("GET", f"{MAPS}/owner")
+    same, other = reference(owner), reference(owner, controller=True)
+    answer = await api.answer("POST", MAPS, {"metadata": {"name": "child", "ownerReferences": [same, other, same]}})
+    assert json.loads(answer.body)["metadata"]["ownerReferences"] == [same, other]
+    (warned,) = [value for name, value in answer.headers if name == "warning"]
+    assert f"please fix your requests; duplicate UID(s) observed: {owner['metadata']['uid']}" in warned
+
+
+async def test_an_event_owns_nothing(api: Api) -> None:
+    event = {"apiVersion": "v1", "kind": "Event", "name": "e", "uid": "x"}
+    said = await api.refused("Invalid", "POST", MAPS, {"metadata": {"name": "child", "ownerReferences": [event]}})
+    assert "/v1, Kind=Event is disallowed from being an owner" in said
 
 
 # Foreground deletion.

@@ -222,6 +222,13 @@ async def test_fields_below_the_key_of_a_map_are_named_by_it() -> None:
     assert 'unknown field "spec.versions[0].schema.openAPIV3Schema.properties.spec.wrong"' in refusal["message"]
 
 
+async def test_there_are_three_modes() -> None:
+    status, refusal, _ = await send(Api(), "POST", DEPLOYMENTS, JSON_BODY, "application/json", fieldValidation="Loose")
+    assert (status, refusal["reason"]) == (422, "Invalid")
+    said = 'fieldValidation: Unsupported value: "Loose": supported values: "", "Ignore", "Strict", "Warn"'
+    assert refusal["message"] == f'CreateOptions.meta.k8s.io "" is invalid: {said}'
+
+
 async def test_many_are_counted() -> None:
     spec = {f"u{number:02}": 1 for number in range(30)}
     body = json.dumps({"metadata": {"name": "c"}, "more": 1, **spec}).encode()
