@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, quote, unquote
 
+from podplane.runtime.sniffing import HTML, kind
+
 MAX_HEAD_BYTES = MAX_BODY_BYTES = 64 * 1024
 MAX_DIGITS = 18
-TEXT, FORM = "text/plain; charset=utf-8", "application/x-www-form-urlencoded"
+FORM = "application/x-www-form-urlencoded"
 REASONS = {
     200: "OK",
     201: "Created",
@@ -94,11 +96,14 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """An answer. Its body is `body`, or what `file` holds, `size` bytes of it; whoever sends it closes the file."""
+    """An answer. Its body is `body`, or what `file` holds, `size` bytes of it; whoever sends it closes the file.
+
+    What kind of text the body is can be seen in it, unless it is said.
+    """
 
     body: bytes = b""
     status: int = 200
-    content_type: str = TEXT
+    content_type: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     file: BinaryIO | None = None
     size: int = 0
@@ -113,7 +118,7 @@ class Response:
         fields = [*self.headers, ("Connection", "close")] if close else list(self.headers)
         if self.has_body:
             length = self.size if self.file else len(self.body)
-            fields += [("Content-Type", self.content_type), ("Content-Length", str(length))]
+            fields += [("Content-Type", self.content_type or kind(self.body)), ("Content-Length", str(length))]
         lines = [f"HTTP/1.1 {self.status} {REASONS.get(self.status, f'status code {self.status}')}"]
         lines += [f"{name}: {_CONTROL.sub(' ', value)}" for name, value in fields]
         return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
@@ -129,7 +134,7 @@ def redirect(location: str, status: int = 302) -> Response:
     place = quote(location, safe="!#$%&'()*+,/:;=?@[]~")
     link = place.replace("&", "&amp;")
     body = f'<a href="{link}">{REASONS.get(status, status)}</a>.\n\n'
-    return Response(body.encode(), status, "text/html; charset=utf-8", (("Location", place),))
+    return Response(body.encode(), status, HTML, (("Location", place),))
 
 
 class Parser:

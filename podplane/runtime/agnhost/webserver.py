@@ -14,10 +14,10 @@ from podplane.runtime.agnhost.common import Context, opened, prepared
 from podplane.runtime.agnhost.flags import Value
 from podplane.runtime.http_server import Response
 from podplane.runtime.serving import Exchange, Http
+from podplane.runtime.sniffing import HTML, TEXT
 
 FLAGS: Mapping[str, Value] = {"port": 80}
-HTML = "text/html; charset=utf-8"
-TYPES = {".html": HTML, ".txt": "text/plain; charset=utf-8", ".json": "application/json", ".css": "text/css; charset=utf-8"}
+TYPES = {".html": HTML, ".txt": TEXT, ".json": "application/json", ".css": "text/css; charset=utf-8"}
 HEADERS = (
     ("Cache-Control", "private"),
     ("Access-Control-Allow-Origin", "*"),
