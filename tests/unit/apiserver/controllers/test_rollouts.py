@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from podplane.apiserver.controllers.objects import owned_by
 from podplane.apiserver.controllers.pods import share
-from podplane.apiserver.controllers.replica_set import _keep
+from podplane.apiserver.controllers.replica_set import worth
 from tests.unit.apiserver.controllers.cluster import APPS, Cluster, image, workload
 from tests.unit.apiserver.test_server import PODS, Object
 
@@ -106,7 +106,7 @@ RANKED = [
 def test_pods_are_deleted_in_the_documented_order() -> None:
     crowd = {"full": 5, "n": 1, "": 1}
     for one, other in itertools.combinations(RANKED, 2):
-        assert _keep(one, crowd) < _keep(other, crowd), (one["metadata"]["name"], other["metadata"]["name"])
+        assert worth(one, crowd) < worth(other, crowd), (one["metadata"]["name"], other["metadata"]["name"])
 
 
 @pytest.mark.parametrize("cost", ["--5", "-", "five", "1e3", "+7", "007", "12345678901", "٣"])
