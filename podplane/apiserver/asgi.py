@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import socket
@@ -15,6 +14,7 @@ import msgspec
 import uvicorn
 
 from podplane.apiserver.decoding import MAX_BODY_BYTES
+from podplane.apiserver.together import until_one_ends
 from podplane.kubeapi.messages import Answer, Handler, Request, Response, Stream, Upgrade
 
 Scope = MutableMapping[str, Any]
@@ -137,13 +137,7 @@ async def _stream(answer: Stream, receive: Receive, send: Send) -> None:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
-    tasks = [asyncio.ensure_future(forward()), asyncio.ensure_future(_gone(receive))]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await until_one_ends(forward(), _gone(receive))
 
 
 async def _refuse(answer: Response, send: Send) -> None:

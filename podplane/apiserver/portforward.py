@@ -16,6 +16,7 @@ from typing import Any
 
 from podplane.apiserver import websockets
 from podplane.apiserver.problems import Problem
+from podplane.apiserver.together import until_one_ends
 from podplane.kubeapi import spdy
 from podplane.kubeapi.messages import Messages, Request, Upgrade
 from podplane.kubeapi.streams import Connection, NodeStreams, StreamError
@@ -204,14 +205,9 @@ class Channels:
         for number, port in enumerate(self._ports):
             for channel in (2 * number, 2 * number + 1):
                 await self._messages.send(bytes([channel]) + port.to_bytes(2, "little"))
-        reader = asyncio.ensure_future(self._read())
-        carriers = asyncio.gather(*(self._carry(number, port) for number, port in enumerate(self._ports)))
-        try:
-            await asyncio.wait((reader, carriers), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (reader, carriers):
-                task.cancel()
-            await asyncio.gather(reader, carriers, return_exceptions=True)
+        await until_one_ends(
+            self._read(), asyncio.gather(*(self._carry(number, port) for number, port in enumerate(self._ports)))
+        )
 
     async def _read(self) -> None:
         while (message := await self._messages.receive()) is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import msgspec
 from podplane.apiserver import websockets
 from podplane.apiserver.logs import container_of
 from podplane.apiserver.problems import Problem
+from podplane.apiserver.together import until_one_ends
 from podplane.kubeapi import channels as ch
 from podplane.kubeapi.messages import Messages, Request, Upgrade
 from podplane.kubeapi.streams import ExecRequest, Execution, NodeStreams, StreamError
@@ -64,14 +64,9 @@ def _upgrade(
 
 async def converse(execution: Execution, messages: Messages, protocol: str) -> None:
     """Carry an execution over a connection until it ends, on either side."""
-    reader = asyncio.ensure_future(_input(execution, messages, protocol))
-    writer = asyncio.ensure_future(_output(execution, messages, protocol))
     try:
-        await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+        await until_one_ends(_input(execution, messages, protocol), _output(execution, messages, protocol))
     finally:
-        for task in (reader, writer):
-            task.cancel()
-        await asyncio.gather(reader, writer, return_exceptions=True)
         execution.abandon()
 
 

@@ -12,13 +12,13 @@ portforward (websocket.go); k8s.io/apiserver, endpoints/handlers/watch.go, authe
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import msgspec
 
 from podplane.apiserver.problems import Problem
+from podplane.apiserver.together import until_one_ends
 from podplane.kubeapi.messages import Messages, Request, Stream, Upgrade
 
 BEARER = "base64url.bearer.authorization.k8s.io."
@@ -128,10 +128,4 @@ async def _tell(parts: AsyncIterator[bytes], messages: Messages) -> None:
         while await messages.receive() is not None:
             pass
 
-    tasks = [asyncio.ensure_future(forward()), asyncio.ensure_future(gone())]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await until_one_ends(forward(), gone())
