@@ -8,16 +8,14 @@ that are not known are passed over, as protobuf demands. Answers are JSON, which
 from __future__ import annotations
 
 import base64
-import datetime
 import functools
 import struct
-from collections.abc import Iterator
-from importlib import resources
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
-from podplane.apiserver import shapes
+from podplane.apiserver import scalars, shapes, wire
 from podplane.apiserver.shapes import Shape
 
 Object = dict[str, Any]
@@ -26,22 +24,11 @@ MAGIC = b"k8s\0"
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 EXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1."
-EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
+NUMBERS = (shapes.INTEGER, shapes.BOOLEAN)
 
 
 class ProtobufError(ValueError):
     """The bytes are no such message."""
-
-
-@functools.cache
-def _structs() -> dict[str, dict[int, str]]:
-    """Definition → number → name; see `tools/wire.py` for the marks before a name."""
-    file = resources.files("podplane.apiserver") / "data" / "wire.json"
-    return msgspec.json.decode(file.read_bytes(), type=_Data).structs
-
-
-class _Data(msgspec.Struct):
-    structs: dict[str, dict[int, str]]
 
 
 @functools.cache
@@ -125,32 +112,44 @@ def _signed(value: int | bytes) -> int:
 
 def _message(data: bytes, shape: Shape, struct_name: str = "") -> Object:
     """An object; `struct_name` is that of a struct which is inlined in it."""
-    names = _structs().get(struct_name or shape.definition)
-    if names is None:
+    known = wire.structs().get(struct_name or shape.definition)
+    if known is None:
         raise ProtobufError(f"{shape.definition or 'this object'} is not known")
     found: Object = {}
     for number, value in _fields(data):
-        mark = names.get(number)
-        if mark is None:
+        field = known.get(number)
+        if field is None:
             continue
-        if mark.startswith("="):
-            group = (struct_name or shape.definition).rpartition(".")[0]
-            found |= _message(_bytes(value), shape, f"{group}.{mark[1:]}")
+        if field.inlined:
+            found |= _message(_bytes(value), shape, wire.inlined(struct_name or shape.definition, field))
             continue
-        name = mark.lstrip("*")
-        inner = shape.fields.get(name)
+        name, inner = field.name, shape.fields.get(field.name)
         if inner is None:
             continue
         if inner.kind == shapes.LIST and inner.items is not None:
-            found.setdefault(name, []).append(_value(value, inner.items))
+            found.setdefault(name, []).extend(_elements(value, inner.items))
         elif inner.kind == shapes.MAP and inner.items is not None:
             entry = dict(_fields(_bytes(value)))
-            found.setdefault(name, {})[_text(entry.get(1, b""))] = _value(entry.get(2, b""), inner.items)
+            empty: int | bytes = 0 if inner.items.kind in NUMBERS else b""
+            found.setdefault(name, {})[_text(entry.get(1, b""))] = _value(entry.get(2, empty), inner.items)
         else:
             one = _value(value, inner)
-            if mark.startswith("*") or one not in (0, "", {}, None):
+            if one is not None and (one or not inner.omits):
                 found[name] = one
+    if not struct_name:
+        found |= {name: inner.zero() for name, inner in shape.zeros.items() if name not in found}
     return found
+
+
+def _elements(value: int | bytes, shape: Shape) -> Iterator[Any]:
+    """What one field adds to a list: an element, or several numbers that are packed."""
+    if shape.kind not in NUMBERS or isinstance(value, int):
+        yield _value(value, shape)
+        return
+    at = 0
+    while at < len(value):
+        number, at = _varint(value, at)
+        yield _value(number, shape)
 
 
 def _value(value: int | bytes, shape: Shape) -> Any:
@@ -175,15 +174,13 @@ def _value(value: int | bytes, shape: Shape) -> Any:
 Fields = dict[int, int | bytes]
 
 
-def _time(fields: Fields, _: int | bytes) -> str | None:
+def _time(fields: Fields, _: int | bytes, *, micro: bool = False) -> str | None:
     if not fields:
         return None
-    seconds, nanoseconds = _signed(fields.get(1, 0)), _signed(fields.get(2, 0))
     try:
-        at = EPOCH + datetime.timedelta(seconds=seconds, microseconds=nanoseconds // 1000)
+        return scalars.since_epoch(_signed(fields.get(1, 0)), _signed(fields.get(2, 0)), micro=micro)
     except OverflowError:
         raise ProtobufError("a time is out of range") from None
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ") if not nanoseconds else at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _int_or_string(fields: Fields, _: int | bytes) -> int | str:
@@ -210,7 +207,7 @@ def _schema_or(fields: Fields, whole: int | bytes) -> Any:
 def _schema_or_array(fields: Fields, whole: int | bytes) -> Any:
     if 1 in fields:
         return _schema(fields[1])
-    return [_schema(value) for number, value in _fields(_bytes(whole)) if number == 2]
+    return [_schema(value) for number, value in _fields(_bytes(whole)) if number == 2] or None
 
 
 def _schema_or_texts(fields: Fields, whole: int | bytes) -> Any:
@@ -219,13 +216,13 @@ def _schema_or_texts(fields: Fields, whole: int | bytes) -> Any:
     return [_text(value) for number, value in _fields(_bytes(whole)) if number == 2]
 
 
-SPECIAL = {
+SPECIAL: dict[str, Callable[[Fields, int | bytes], Any]] = {
     META + "Time": _time,
-    META + "MicroTime": _time,
+    META + "MicroTime": functools.partial(_time, micro=True),
     META + "FieldsV1": _json,
     "io.k8s.apimachinery.pkg.runtime.RawExtension": _json,
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString": _int_or_string,
-    "io.k8s.apimachinery.pkg.api.resource.Quantity": lambda fields, _: _text(fields.get(1, b"")),
+    "io.k8s.apimachinery.pkg.api.resource.Quantity": lambda fields, _: _text(fields.get(1, b"0")),
     EXTENSIONS + "JSON": _json,
     EXTENSIONS + "JSONSchemaPropsOrBool": _schema_or,
     EXTENSIONS + "JSONSchemaPropsOrArray": _schema_or_array,

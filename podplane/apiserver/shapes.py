@@ -7,10 +7,7 @@ are resolved, each node knows its own name for its type.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import copy
-import datetime
 import functools
 import re
 from collections.abc import Mapping
@@ -20,7 +17,9 @@ from typing import Any
 
 import msgspec
 
+from podplane.apiserver import scalars, wire
 from podplane.apiserver.problems import Cause
+from podplane.model import quantity
 
 Schema = Mapping[str, Any]
 PREFIX = "#/definitions/"
@@ -39,7 +38,13 @@ ANY, OBJECT, MAP, LIST, STRING, INTEGER, NUMBER, BOOLEAN, INT_OR_STRING, QUANTIT
     "quantity",
     "any object",
 )
-QUANTITY_TEXT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d+)?")
+ZEROS: dict[str, Any] = {STRING: "", INTEGER: 0, NUMBER: 0, BOOLEAN: False, INT_OR_STRING: 0, QUANTITY: "0"}
+STRUCTS = (OBJECT, ANY_OBJECT, INT_OR_STRING, QUANTITY)
+"""Kinds of what is a struct in Go, and so never empty there."""
+STATUS = "status"
+NULLABLE = ("date-time", "byte")
+"""Formats whose zero is null, which means that nothing is said."""
+QUANTITY_TEXT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d+)?", re.ASCII)
 BITS = {"int32": 31, "int64": 63}
 NAMES: dict[type, str] = {
     bool: "a boolean",
@@ -87,6 +92,14 @@ class Shape:
     """The definition's name, of what has one."""
     defaults: tuple[tuple[str, Any], ...] = ()
     """Of the fields that have one: name and default."""
+    omits: bool = False
+    """Of a field: is it left out when it is empty?"""
+    zeros: dict[str, Shape] = field(default_factory=dict)
+    """The fields that are always written; shared with copies of the shape, as `fields` is."""
+
+    def zero(self) -> Any:
+        """What an always written field of this shape has when nothing is said."""
+        return {name: one.zero() for name, one in self.zeros.items()} if self.kind == OBJECT else ZEROS[self.kind]
 
 
 class Library:
@@ -102,7 +115,8 @@ class Library:
         found = self._shapes.get(name)
         if found is None:
             schema = self.definitions[name]
-            found = self._shapes[name] = Shape(_kind(schema), definition=name)
+            kind = OBJECT if wire.structs().get(name) == {} else _kind(schema)  # a struct without fields has no field, not any
+            found = self._shapes[name] = Shape(kind, definition=name)
             self._fill(found, schema)
         return found
 
@@ -135,6 +149,12 @@ class Library:
             shape.fields |= {name: builtin().shape(EMBEDDED).fields[name] for name in ("apiVersion", "kind", "metadata")}
         for name, one in schema.get("properties", {}).items():
             shape.fields[name] = self.compile(one)
+        for written in wire.fields_of(shape.definition):
+            one = shape.fields.get(written.name)
+            if one is not None and not written.is_pointer:
+                one.omits = written.omits and one.kind not in STRUCTS
+                if not one.omits and (one.kind == OBJECT or (one.kind in ZEROS and one.format not in NULLABLE)):
+                    shape.zeros[written.name] = one
         shape.defaults = tuple((name, one.default) for name, one in shape.fields.items() if one.default is not NOTHING)
 
 
@@ -205,6 +225,9 @@ def _object(shape: Shape, value: dict[str, Any], path: str, findings: Findings, 
         one = fields.get(name)
         if one is not None and inner is not None:
             _value(one, inner, value, name, dot + name, findings, complete)
+            if value[name] is None or (one.omits and not value[name]):
+                gone = gone or []
+                gone.append(name)
         elif one is not None or not shape.keeps_unknown:
             gone = gone or []
             gone.append(name)
@@ -222,6 +245,11 @@ def _object(shape: Shape, value: dict[str, Any], path: str, findings: Findings, 
         for name in shape.required:
             if name not in value and fields[name].kind != LIST:
                 findings.causes.append(Cause.required(dot + name))
+    for name, one in shape.zeros.items():
+        if name not in value:
+            value[name] = one.zero()
+            if complete and one.kind == OBJECT and name != STATUS:
+                _object(one, value[name], dot + name, findings, complete)
 
 
 def _value(
@@ -231,7 +259,7 @@ def _value(
     if kind == STRING:
         fits = found is str
         if fits and shape.format:
-            _check_format(shape, value, path, findings)
+            _settle_text(shape, holder, key, path, findings)
     elif kind == OBJECT:
         if fits := found is dict:
             _object(shape, value, path, findings, complete)
@@ -248,7 +276,7 @@ def _value(
     else:
         fits = _fits_rare(kind, value)
         if fits and kind == QUANTITY:
-            holder[key] = str(value)
+            fits = _settle_quantity(holder, key)
     if not fits:
         findings.wrong.append(f"{path}: must be {WANTED[kind]}, not {_said(value, kind)}")
     elif shape.enum and value not in shape.enum:
@@ -317,14 +345,26 @@ def _default_of(shape: Shape | None, key: str) -> Any:
     return None if one is None or one.default is NOTHING else one.default
 
 
-def _check_format(shape: Shape, value: str, path: str, findings: Findings) -> None:
-    if shape.format == "date-time":
-        try:
-            datetime.datetime.fromisoformat(value)
-        except ValueError:
-            findings.wrong.append(f"{path}: {value!r} is not a time (RFC 3339)")
-    elif shape.format == "byte":
-        try:
-            base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError):
-            findings.wrong.append(f"{path}: the value is not base64")
+def _settle_quantity(holder: Any, key: str | int) -> bool:
+    """A quantity, as it is stored; False when it is out of range."""
+    try:
+        holder[key] = quantity.canonical(str(holder[key]))
+    except ValueError:
+        return False
+    return True
+
+
+def _settle_text(shape: Shape, holder: Any, key: str | int, path: str, findings: Findings) -> None:
+    """A text that has a format, as it is stored."""
+    value = holder[key]
+    try:
+        if shape.format == "date-time" and shape.definition:
+            holder[key] = scalars.time(value, micro=shape.definition.endswith("MicroTime"))
+        elif shape.format == "date-time":
+            scalars.check_date_time(value)
+        elif shape.format == "byte":
+            holder[key] = scalars.base64_text(value)
+    except ValueError as error:
+        findings.wrong.append(
+            f"{path}: {error if shape.definition or shape.format == 'byte' else f'{value!r} is not a time (RFC 3339)'}"
+        )

@@ -95,7 +95,7 @@ class Writer:
         if resource.counts:
             metadata["generation"] = 1
         if resource.has_status and not resource.keeps_status:
-            object_.pop("status", None)
+            resource.blank_status(object_)
         if resource.storage:
             object_["apiVersion"] = resource.storage
         if resource.namespaced:

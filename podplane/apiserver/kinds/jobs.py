@@ -43,7 +43,7 @@ def complete_job(job: Object) -> None:
     spec.setdefault("podReplacementPolicy", "TerminatingOrFailed" if policy is None else "Failed")
     for rule in (policy or {}).get("rules", ()):
         for pattern in rule.get("onPodConditions", ()):
-            pattern.setdefault("status", "True")
+            pattern["status"] = pattern.get("status") or "True"
     uid = job["metadata"].get("uid")
     if uid and not spec.get("manualSelector") and "selector" not in spec:
         own = {JOB_UID: uid, "controller-uid": uid, JOB_NAME: job["metadata"]["name"], "job-name": job["metadata"]["name"]}

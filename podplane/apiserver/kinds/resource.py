@@ -127,6 +127,13 @@ class Resource:
         """The shape of a built-in kind; None for a custom resource."""
         return shapes.builtin().shape(self.definition) if self.definition else None
 
+    def blank_status(self, object_: Object) -> None:
+        """Take away what a new object says of its status: that is not its writer's to say."""
+        object_.pop("status", None)
+        shape = self.shape()
+        if shape is not None and "status" in shape.zeros:
+            object_["status"] = shape.zeros["status"].zero()
+
 
 def admit(resource: Resource, object_: Object, old: Object | None) -> None:
     """Problem unless the object, whose types are right, makes sense; it is completed."""

@@ -207,7 +207,7 @@ async def test_what_is_set_for_good_is_not_changed(id_: str, change: Object, fie
 async def test_generation_counts_what_is_wanted_and_status_is_written_apart() -> None:
     api, path = Api(), "/apis/apps/v1/namespaces/default/deployments"
     made = await api("POST", path, {"metadata": {"name": "x"}, "spec": WORKLOAD, "status": {"replicas": 9}})
-    assert (made["metadata"]["generation"], made.get("status")) == (1, None)
+    assert (made["metadata"]["generation"], made.get("status")) == (1, {})
     await api("PATCH", f"{path}/x/status", {"status": {"replicas": 3}, "spec": {"replicas": 7}})
     await api("PATCH", f"{path}/x/scale", {"spec": {"replicas": 2}})
     found = await api("GET", f"{path}/x")

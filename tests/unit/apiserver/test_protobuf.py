@@ -77,7 +77,7 @@ def test_a_number_below_zero_and_one_that_is_said_to_be_zero() -> None:
 
 def test_what_is_not_known_is_passed_over() -> None:
     unknown = field(999, 5) + varint(998 << 3 | 1) + struct.pack("<d", 1.5) + varint(997 << 3 | 5) + b"1234"
-    assert decode(body("v1", "ConfigMap", unknown)) == {"apiVersion": "v1", "kind": "ConfigMap"}
+    assert decode(body("v1", "ConfigMap", unknown)) == {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}}
 
 
 async def test_it_is_stored_like_any_other() -> None:

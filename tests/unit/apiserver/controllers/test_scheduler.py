@@ -487,7 +487,7 @@ def assert_allowed(cluster: Cluster, pod: Object) -> None:
     assert len(ports) <= 1 or pod not in ports
     for term in pod["spec"].get("affinity", {}).get("podAntiAffinity", {}).get(REQUIRED, ()):
         chosen = Neighbours(cluster.view, alone).company(term)[node["metadata"]["labels"][term["topologyKey"]]]
-        itself = pod["metadata"]["labels"].items() >= term["labelSelector"]["matchLabels"].items()
+        itself = pod["metadata"].get("labels", {}).items() >= term["labelSelector"]["matchLabels"].items()
         assert chosen == itself
 
 

@@ -1,0 +1,100 @@
+"""Objects of all served kinds, and what Kubernetes' own types make of them (`tools/facts.py` says how the data file is made)."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from podplane.apiserver import protobuf, shapes, wire
+from podplane.apiserver.kinds.resource import Resource
+from podplane.apiserver.kinds.table import RESOURCES
+from podplane.apiserver.writing import BINDING, EVICTION, SCALE
+
+Object = dict[str, Any]
+KINDS = {(row.group_version, row.kind): row for row in (*RESOURCES, SCALE, BINDING, EVICTION)}
+FACTS = Path(__file__).parent / "data" / "objects.jsonl.gz"
+
+
+def facts() -> Iterator[Object]:
+    with gzip.open(FACTS, "rt", encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
+def row_of(object_: Object) -> Resource:
+    return KINDS[object_["apiVersion"], object_["kind"]]
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
+    """Where two values differ, a line each."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for name in sorted(ours.keys() | theirs.keys()):
+            yield from differences(ours.get(name), theirs.get(name), f"{path}.{name}")
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for one, other in zip(ours, theirs, strict=True):
+            yield from differences(one, other, f"{path}[]")
+    elif ours != theirs or isinstance(ours, bool) is not isinstance(theirs, bool):
+        yield f"{path}: {ours!r}, with Kubernetes {theirs!r}"
+
+
+def report(found: Counter[str]) -> str:
+    return "\n".join(f"{count} × {text}" for text, count in found.most_common(40))
+
+
+def test_the_facts_are_of_every_kind_and_have_every_field() -> None:
+    """What is never there would prove nothing: each field of each definition that a served kind reaches stands in one object at least."""
+    seen: dict[str, set[str]] = {}
+    kinds: Counter[str] = Counter()
+    for fact in facts():
+        row = row_of(fact["object"])
+        kinds[row.kind] += 1
+        note(shapes.builtin().shape(row.definition), fact["object"], seen)
+    assert kinds.keys() == {row.kind for row in KINDS.values()}
+    assert min(kinds.values()) >= 10
+    missing = {
+        f"{definition}.{name}"
+        for definition, names in seen.items()
+        for name in shapes.builtin().shape(definition).fields.keys() - names
+    }
+    assert missing == {f"{META}{name}" for name in ("ObjectMeta.managedFields", "ObjectMeta.selfLink")} | {
+        "io.k8s.api.core.v1.Secret.stringData"
+    }, "what the server takes away"
+
+
+META = "io.k8s.apimachinery.pkg.apis.meta.v1."
+
+
+def note(shape: shapes.Shape, value: Any, seen: dict[str, set[str]]) -> None:
+    """Note which fields of which definitions are there."""
+    if isinstance(value, list):
+        for inner in value:
+            if shape.items is not None:
+                note(shape.items, inner, seen)
+    elif isinstance(value, dict) and shape.kind == shapes.MAP:
+        for inner in value.values():
+            if shape.items is not None:
+                note(shape.items, inner, seen)
+    elif isinstance(value, dict) and shape.kind == shapes.OBJECT:
+        seen.setdefault(shape.definition, set()).update(value)
+        for name, inner in value.items():
+            note(shape.fields[name], inner, seen)
+
+
+def test_fields_and_structs_are_the_same_ones() -> None:
+    """The OpenAPI document and the Go types speak of the same fields, so that none is read from one form and lost from the other."""
+    for name, schema in shapes.builtin().definitions.items():
+        if "properties" in schema:
+            ours = set(schema["properties"]) - {"apiVersion", "kind"}
+            assert ours == {field.name for field in wire.fields_of(name)} - {"apiVersion", "kind"}, name
+
+
+def test_what_typed_clients_send_is_read_as_go_reads_it() -> None:
+    found: Counter[str] = Counter()
+    for fact in facts():
+        ours = protobuf.decode(base64.b64decode(fact["wire"]))
+        found.update(f"{fact['object']['kind']}{line}" for line in differences(ours, fact["plain"]))
+    assert not found, report(found)
