@@ -371,7 +371,7 @@ def test_what_pods_and_services_serve_is_had_through_the_api(
     assert kubectl("get", "--raw", f"{place}/pods/{pods[0]}:8080/proxy/echo?msg=a%20b") == "a b"
     assert core.connect_get_namespaced_pod_proxy_with_path(f"{pods[0]}:8080", "default", "hostname") == pods[0]
     refused = kubectl("get", "--raw", f"{place}/pods/{pods[0]}:9999/proxy/", code=1)
-    assert refused.endswith(":9999: connection refused\n")
+    assert refused.endswith(":9999: connect: connection refused\n")
 
 
 def test_a_page_over_https_keeps_its_reader_below_the_api(kubectl: Kubectl, lab: Podplane) -> None:

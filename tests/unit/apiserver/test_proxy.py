@@ -261,10 +261,13 @@ async def test_no_answer_is_a_service_unavailable(said: bytes, why: str) -> None
 async def test_a_server_that_refuses_is_a_service_unavailable() -> None:
     class Closed(Network):
         async def reach(self, *_: Any, **__: Any) -> Connection:
-            raise StreamError("dial tcp 10.244.1.2:8080: connection refused")
+            raise StreamError("dial tcp 10.244.1.2:8080: connect: connection refused")
 
     answer = await ask(await with_pod(Closed()), f"{PODS}/web/proxy/")
-    assert json.loads(answer.body)["message"] == "error trying to reach service: dial tcp 10.244.1.2:8080: connection refused"
+    assert (
+        json.loads(answer.body)["message"]
+        == "error trying to reach service: dial tcp 10.244.1.2:8080: connect: connection refused"
+    )
 
 
 async def test_what_is_no_method_of_http_and_what_would_be_a_websocket_is_refused() -> None:
