@@ -51,6 +51,7 @@ STEPS = 50
 RETRY_SECONDS = 1.0
 NAMESPACES, KUBERNETES = "namespaces", "kubernetes"
 """Namespaces, and the finalizer in their spec that stands for their contents."""
+PODS = "pods"
 BUILT_IN_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 POLICIES = {"Foreground": FOREGROUND, "Background": "", "Orphan": ORPHAN}
 DEFAULT_GRACE_SECONDS, MAX_GRACE_SECONDS = 30, 10 * 365 * 86400
@@ -249,7 +250,7 @@ class Deleter:
 
     def _grace(self, resource: Resource, object_: Object, wish: Wish) -> int:
         """Seconds that its node has to end a pod; 0 for what nobody has to end."""
-        if resource.id != "pods" or object_.get("status", {}).get("phase") in ENDED:
+        if resource.id != PODS or object_.get("status", {}).get("phase") in ENDED:
             return 0
         if self._records.store.get("nodes", ("", object_["spec"].get("nodeName", ""))) is None:
             return 0
@@ -382,7 +383,11 @@ class Deleter:
         for holder, name in ((NAMESPACES, key[0]), (CRDS, resource.id if resource.schema is not None else "")):
             there = self._records.store.get(holder, ("", name)) if name else None
             row = self._registry.by_id(holder)
-            if there is not None and row is not None and "deletionTimestamp" in there.object["metadata"]:
+            if there is None or row is None or "deletionTimestamp" not in there.object["metadata"]:
+                continue
+            if resource.id == PODS and not self._has_pods(name):
+                self._todo.append(self._entailed(row, ("", name)))
+            else:
                 self._settle_later(row, ("", name))
 
     def _settle_later(self, resource: Resource, key: Key) -> None:
@@ -460,16 +465,26 @@ class Deleter:
             del metadata["ownerReferences"]
         self._records.put(resource, key, {**old, "metadata": metadata}, old)
 
+    def _of_namespace(self, name: str, *, pods: bool) -> Iterator[Place]:
+        """The pods of a namespace, or all else."""
+        for inner in self._registry.stored():
+            if inner.namespaced and (inner.id == PODS) is pods:
+                yield from ((inner, key) for key, _ in self._records.store.snapshot(inner.id, name))
+
+    def _has_pods(self, namespace: str) -> bool:
+        return next(self._of_namespace(namespace, pods=True), None) is not None
+
     def _has_contents(self, resource: Resource, object_: Object) -> bool:
         return next(iter(self._contents(resource, object_)), None) is not None
 
     def _contents(self, resource: Resource, object_: Object) -> Iterable[Place]:
-        """What lives in a namespace, or of a definition: it goes first."""
+        """What lives in a namespace, or of a definition: it goes first. In a namespace, nothing else goes while a pod is there (KEP-5080):
+        policies and Secrets are for the pods."""
         if resource.id == NAMESPACES:
             name = object_["metadata"]["name"]
-            for inner in self._registry.stored():
-                if inner.namespaced:
-                    yield from ((inner, key) for key, _ in self._records.store.snapshot(inner.id, name))
+            yield from self._of_namespace(name, pods=True)
+            if not self._has_pods(name):
+                yield from self._of_namespace(name, pods=False)
         elif resource.id == CRDS:
             for inner in self._registry.of_definition(object_["metadata"]["name"])[:1]:
                 yield from ((inner, key) for key, _ in self._records.store.snapshot(inner.id))

@@ -7,12 +7,25 @@ import msgspec
 from podplane.kubeapi.messages import Response
 
 
+class Cause(msgspec.Struct):
+    """meta/v1 StatusCause, as far as clients read it."""
+
+    reason: str = ""
+
+
+class Details(msgspec.Struct):
+    """meta/v1 StatusDetails, as far as clients read it."""
+
+    causes: list[Cause] = []
+
+
 class Status(msgspec.Struct):
     """meta/v1 Status, as far as clients read it."""
 
     message: str = ""
     reason: str = ""
     code: int = 0
+    details: Details | None = None
 
 
 class ApiError(Exception):
@@ -35,6 +48,10 @@ class Conflict(ApiError):
     """The object was changed meanwhile, or replaced by another one of its name."""
 
 
+class Terminating(ApiError):
+    """The namespace is being deleted: nothing can be created in it any more."""
+
+
 class Gone(ApiError):
     """The server has no history since this version any more: list again."""
 
@@ -54,6 +71,8 @@ KINDS: dict[str, type[ApiError]] = {
 def error_of(status: Status) -> ApiError:
     """The exception of a Status. 410 means Gone whatever the reason (client-go, apierrors.IsGone)."""
     kind = KINDS.get(status.reason, Gone if status.code == GONE else ApiError)
+    if status.details is not None and any(cause.reason == "NamespaceTerminating" for cause in status.details.causes):
+        kind = Terminating
     return kind(status.code, status.reason, status.message)
 
 

@@ -20,7 +20,7 @@ from podplane.apiserver.controllers.decision import Action, Again, Bind, Control
 from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.kinds.resource import Resource
 from podplane.kubeapi.client import Client
-from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, NotFound
+from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, NotFound, Terminating
 from podplane.kubeapi.events import WARNING, Recorder
 
 log = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ class Manager:
                     await client.delete(resource, *key_of(target), grace=grace, uid=uid, policy=policy)
                 case Bind(pod, node):
                     await client.bind(*key_of(pod), pod["metadata"]["uid"], node)
-        except (NotFound, Conflict, AlreadyExists):
+        except (NotFound, Conflict, AlreadyExists, Terminating):
             pass
 
     async def _create(self, client: Client, recorder: Recorder, resource: str, namespace: str, object_: Object) -> None:
@@ -174,7 +174,7 @@ class Manager:
         kind = f"{owner['apiVersion']}/{owner['kind']}" if owner is not None else ""
         try:
             made = await client.create(resource, namespace, object_)
-        except AlreadyExists:
+        except (AlreadyExists, Terminating):  # the owner outlives its pods, when their namespace goes
             return
         except ApiError as error:
             if owner is not None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from podplane.apiserver.kinds.table import RESOURCES
 from tests.unit.apiserver.controllers.cluster import Cluster
 from tests.unit.apiserver.test_server import Api, Object
 
@@ -161,3 +164,84 @@ async def test_finalizers_of_built_in_kinds_say_whose_they_are() -> None:
     body = {"metadata": {"name": "a", "finalizers": ["mine"]}}
     message = await api.refused("Invalid", "POST", "/api/v1/namespaces/default/configmaps", body)
     assert "name is neither a standard finalizer name nor is it fully qualified" in message
+
+
+PODS_OF_IT, SETS_OF_IT = f"{TEAM}/pods", "/apis/apps/v1/namespaces/team/replicasets"
+
+
+async def ordered(cluster: Cluster) -> None:
+    """A namespace with a ReplicaSet, two pods of it and a pod that something holds, and what they use."""
+    await cluster("POST", "/api/v1/namespaces", {"metadata": {"name": "team"}})
+    for path in (MAPS, f"{TEAM}/secrets"):
+        await cluster("POST", path, {"metadata": {"name": "used"}})
+    spec: Object = {"containers": [{"name": "c", "image": "podplane/echo"}]}
+    await cluster("POST", PODS_OF_IT, {"metadata": {"name": "held", "finalizers": [HOLD]}, "spec": spec})
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": spec}
+    selected = {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": template}
+    await cluster("POST", SETS_OF_IT, {"metadata": {"name": "set"}, "spec": selected})
+    await cluster.settle()
+    assert len(await cluster.names(PODS_OF_IT)) == 3
+
+
+async def gone_pods(cluster: Cluster, *names: str) -> None:
+    """Their node has ended these pods."""
+    for name in names:
+        await cluster("DELETE", f"{PODS_OF_IT}/{name}", {"gracePeriodSeconds": 0})
+    await cluster.settle()
+
+
+async def test_its_pods_go_before_all_else() -> None:
+    cluster = await Cluster().begin()
+    await ordered(cluster)
+    await cluster("DELETE", TEAM)
+    await cluster.settle(1)
+    pods = (await cluster("GET", PODS_OF_IT))["items"]
+    assert len(pods) == 3 and all("deletionTimestamp" in pod["metadata"] for pod in pods)
+    others = [o for path in (MAPS, f"{TEAM}/secrets", SETS_OF_IT) for o in (await cluster("GET", path))["items"]]
+    assert len(others) >= 3 and not any("deletionTimestamp" in o["metadata"] for o in others)
+    await gone_pods(cluster, *(pod["metadata"]["name"] for pod in pods if not pod["metadata"].get("finalizers")))
+    assert await cluster.names(PODS_OF_IT) == ["held"], "and nobody makes new ones"
+    assert await cluster.names(SETS_OF_IT) == ["set"]
+    await gone_pods(cluster, "held")
+    assert "used" in await cluster.names(MAPS), "its finalizer is left"
+    await cluster("PATCH", f"{PODS_OF_IT}/held", {"metadata": {"finalizers": None}})
+    await cluster.settle()
+    await cluster.refused("NotFound", "GET", TEAM)
+    assert not any(row.namespaced and cluster.store.all(row.id, "team") for row in RESOURCES if not row.is_review)
+
+
+async def test_a_lab_that_ends_meanwhile_goes_on_with_the_rest(tmp_path: Path) -> None:
+    first = Api(tmp_path / "state")
+    await first("POST", "/api/v1/namespaces", {"metadata": {"name": "team"}})
+    await first("POST", MAPS, {"metadata": {"name": "used"}})
+    spec: Object = {"containers": [{"name": "c", "image": "podplane/echo"}]}
+    await first("POST", PODS_OF_IT, {"metadata": {"name": "held", "finalizers": [HOLD]}, "spec": spec})
+    await first("DELETE", TEAM)
+    assert await first.names(MAPS) == ["used"]
+    first.store.close()
+    second = Api(tmp_path / "state")
+    assert await second.names(MAPS) == ["used"] and await second.names(PODS_OF_IT) == ["held"]
+    await second("PATCH", f"{PODS_OF_IT}/held", {"metadata": {"finalizers": None}})
+    await asyncio.sleep(0)
+    await second.refused("NotFound", "GET", TEAM)
+
+
+async def test_pods_that_no_node_has_hold_nothing_up() -> None:
+    api = Api()
+    await api("POST", "/api/v1/namespaces", {"metadata": {"name": "team"}})
+    await api("POST", MAPS, {"metadata": {"name": "used"}})
+    for number in range(3):
+        spec: Object = {"containers": [{"name": "c", "image": "podplane/echo"}]}
+        await api("POST", PODS_OF_IT, {"metadata": {"name": f"p{number}"}, "spec": spec})
+    await api("DELETE", TEAM)
+    await asyncio.sleep(0)
+    await api.refused("NotFound", "GET", TEAM)
+
+
+async def test_who_makes_pods_gives_up_at_once_when_the_namespace_goes() -> None:
+    cluster = await Cluster().begin()
+    await ordered(cluster)
+    await cluster("DELETE", TEAM)
+    pods = [name for name in await cluster.names(PODS_OF_IT) if name != "held"]
+    await gone_pods(cluster, *pods)
+    assert not cluster.manager._failures, "a creation that can't be any more is no failure"
