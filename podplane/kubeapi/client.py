@@ -13,7 +13,7 @@ import msgspec
 
 from podplane.kubeapi import requests
 from podplane.kubeapi.errors import UNDECODABLE, ApiError, checked, not_the_api
-from podplane.kubeapi.messages import JSON, Answer, Handler, Request, Response, Stream
+from podplane.kubeapi.messages import JSON, STRATEGIC_PATCH, Answer, Handler, Request, Response, Stream
 from podplane.kubeapi.requests import ALL, Selection
 
 
@@ -84,6 +84,11 @@ class Client:
     async def patch_status(self, resource: str, namespace: str, name: str, status: Mapping[str, Any], uid: str) -> None:
         """Merge into an object's status, if it is still the one with this uid."""
         await self.patch(resource, namespace, name, {"status": status}, uid=uid, subresource="status")
+
+    async def patch_own_status(self, resource: str, namespace: str, name: str, status: Mapping[str, Any], uid: str) -> None:
+        """The same by a strategic merge: elements of merged lists that the patch does not name (conditions of others) stay."""
+        body = {"status": status, "metadata": {"uid": uid}}
+        await self._object(requests.patch(self._token, resource, namespace, name, body, "status", STRATEGIC_PATCH))
 
     async def bind(self, namespace: str, pod: str, uid: str, node: str) -> None:
         """Give a pod its node, if it is still the one with this uid."""

@@ -111,10 +111,18 @@ def post(token: str, path: str, body: Mapping[str, Any]) -> Request:
     return Request("POST", path, {}, _headers(token, JSON), msgspec.json.encode(body))
 
 
-def patch(token: str, resource: str, namespace: str, name: str, body: Mapping[str, Any], subresource: str = "") -> Request:
-    """Change an object, or its status, by a merge patch (RFC 7386)."""
+def patch(
+    token: str,
+    resource: str,
+    namespace: str,
+    name: str,
+    body: Mapping[str, Any],
+    subresource: str = "",
+    form: str = MERGE_PATCH,
+) -> Request:
+    """Change an object, or its status, by a merge patch (RFC 7386), or one of another form."""
     path = path_of(resource, namespace, name, subresource)
-    return Request("PATCH", path, {}, _headers(token, MERGE_PATCH), msgspec.json.encode(body))
+    return Request("PATCH", path, {}, _headers(token, form), msgspec.json.encode(body))
 
 
 def bind(token: str, namespace: str, pod: str, uid: str, node: str) -> Request:

@@ -361,11 +361,6 @@ class PodCondition(Model, frozen=True):
     message: str = ""
     last_transition_time: str = ""
 
-    def whole(self) -> dict[str, Any]:
-        """As it is written."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
-        return found
-
 
 class PodStatus(Model, frozen=True):
     """Pod.status, as far as it comes back in: phase, addresses, and how often containers were started."""

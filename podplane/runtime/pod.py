@@ -49,6 +49,7 @@ from podplane.runtime.status import (
     WAITING,
     ContainerState,
     Known,
+    as_patch,
     init_has_failed,
     phase,
     pod_status,
@@ -530,7 +531,7 @@ class PodWorker:
         if encoded == self._reported:
             return
         try:
-            await self.node.client.patch_status("pods", meta.namespace, meta.name, status, meta.uid)
+            await self.node.client.patch_own_status("pods", meta.namespace, meta.name, as_patch(status), meta.uid)
             self._reported = encoded
         except (NotFound, Conflict):
             pass  # its deletion is on its way to us

@@ -166,7 +166,7 @@ def _end_of(known: Known) -> str:
 
 
 def pod_status(pod: Pod, known: Known, now: str) -> dict[str, Any]:
-    """The whole status; conditions of others are kept, and times of those that are as they were.
+    """The kubelet's part of the status; times of conditions that are as they were are kept.
 
     A phase that is an end is told once nothing runs any more; until then the conditions alone say it.
     """
@@ -195,6 +195,14 @@ def pod_status(pod: Pod, known: Known, now: str) -> dict[str, Any]:
     return status
 
 
+def as_patch(status: Mapping[str, Any]) -> dict[str, Any]:
+    """A strategic merge patch that makes the stored status say this, and leaves the conditions of others as they are."""
+    gone = {"reason": None, "message": None}
+    conditions_ = [gone | condition for condition in status["conditions"]]
+    addresses = {name: [{"$patch": "replace"}, *status[name]] for name in ("podIPs", "hostIPs") if name in status}
+    return {**status, **addresses, "conditions": conditions_}
+
+
 def _when_gone(known: Known) -> Known:
     """What has not ended in a pod that is gone, though it was its turn, has ended as nobody knows."""
     if not known.is_gone or known.over:
@@ -212,7 +220,7 @@ def _lost(container: ContainerState) -> ContainerState:
 
 
 def conditions(pod: Pod, known: Known, is_now: str, now: str) -> list[dict[str, Any]]:
-    """The conditions that others have set, and the kubelet's, in its order."""
+    """The kubelet's conditions, in its order."""
     before = {c.type: c for c in pod.status.conditions}
     contained = _containers_ready(known, is_now)
     own = (
@@ -222,8 +230,7 @@ def conditions(pod: Pod, known: Known, is_now: str, now: str) -> list[dict[str, 
         ("ContainersReady", contained),
         ("PodScheduled", (True, "", "")),
     )
-    mine = {kind for kind, _ in own}
-    found = [c.whole() for c in pod.status.conditions if c.type not in mine]
+    found: list[dict[str, Any]] = []
     for kind, (holds, reason, message) in own:
         condition: dict[str, Any] = {"type": kind, "status": "True" if holds else "False"}
         old = before.get(kind)

@@ -107,8 +107,20 @@ class FakeClient:
     statuses: list[Mapping[str, Any]] = field(default_factory=list)
     deleted: list[tuple[str, int | None, str]] = field(default_factory=list)
 
-    async def patch_status(self, resource: str, namespace: str, name: str, status: Mapping[str, Any], uid: str) -> None:
-        self.statuses.append(status)
+    async def patch_own_status(self, resource: str, namespace: str, name: str, status: Mapping[str, Any], uid: str) -> None:
+        self.statuses.append(_stored(status))
 
     async def delete(self, resource: str, namespace: str, name: str, *, grace: int | None = None, uid: str = "") -> None:
         self.deleted.append((name, grace, uid))
+
+
+def _stored(patch: Mapping[str, Any]) -> dict[str, Any]:
+    """What a strategic merge patch of a whole status leaves in an object that had none."""
+    lists = {
+        name: [_plain(one) for one in value if "$patch" not in one] for name, value in patch.items() if isinstance(value, list)
+    }
+    return {**patch, **lists}
+
+
+def _plain(element: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in element.items() if value is not None}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from podplane.apiserver.kinds.pod_summary import Summary, summary
+from podplane.kubeapi.client import Client
 from podplane.model.objects import Metadata
 from podplane.model.pod import Container, Pod, PodCondition, PodSpec, PodStatus
 from podplane.runtime.status import (
@@ -22,9 +23,11 @@ from podplane.runtime.status import (
     WAITING,
     ContainerState,
     Known,
+    as_patch,
     phase,
     pod_status,
 )
+from tests.unit.apiserver.test_server import PODS, Api
 
 THEN, NOW = "2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z"
 LAST = {"exitCode": 1, "reason": "Error", "finishedAt": THEN}
@@ -300,7 +303,6 @@ def test_conditions_are_in_the_order_of_kubelet_and_keep_their_times() -> None:
     old = PodCondition("ContainersReady", "True", last_transition_time=THEN)
     status = pod_status(pod_of(known, "Always", old, PodCondition("other/one", "True")), known, NOW)
     assert [c["type"] for c in status["conditions"]] == [
-        "other/one",
         "PodReadyToStartContainers",
         "Initialized",
         "Ready",
@@ -309,3 +311,28 @@ def test_conditions_are_in_the_order_of_kubelet_and_keep_their_times() -> None:
     ]
     times = {c["type"]: c.get("lastTransitionTime") for c in status["conditions"]}
     assert (times["ContainersReady"], times["Ready"]) == (THEN, NOW)
+
+
+async def test_a_report_leaves_what_others_say_as_it_is() -> None:
+    """Also what was said after the kubelet has looked, and in fields that it does not know; addresses are those of now."""
+    api = Api()
+    await api.pod("web")
+    theirs = {"type": "example.org/lb", "status": "True", "lastProbeTime": THEN, "reason": "Registered"}
+    old = {"type": "Ready", "status": "False", "reason": "ContainersNotReady", "message": "x"}
+    before = {
+        "conditions": [theirs, old],
+        "podIPs": [{"ip": "10.9.9.9"}],
+        "podIP": "10.9.9.9",
+        "hostIPs": [{"ip": "192.0.2.1"}],
+    }
+    await api("PATCH", f"{PODS}/web/status", {"status": {**before, "hostIP": "192.0.2.1"}})
+    known = known_of((MAIN, running()), host_ips=("192.0.2.7", "fd00::7"))
+    status = as_patch(pod_status(pod_of(known), known, NOW))
+    uid = (await api("GET", f"{PODS}/web"))["metadata"]["uid"]
+    await Client(api.server.call, "secret").patch_own_status("pods", "default", "web", status, uid)
+    found = (await api("GET", f"{PODS}/web"))["status"]
+    by_type = {c["type"]: c for c in found["conditions"]}
+    assert by_type["example.org/lb"] == theirs
+    assert by_type["Ready"] == {"type": "Ready", "status": "True", "lastTransitionTime": NOW}
+    assert (found["podIPs"], found["hostIPs"]) == ([{"ip": "10.1.0.2"}], [{"ip": "192.0.2.7"}, {"ip": "fd00::7"}])
+    assert found["phase"] == "Running"
