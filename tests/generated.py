@@ -152,7 +152,13 @@ class Generator:
         shape = row.shape()
         assert shape is not None
         found: Object = self.value(shape.fields["status"], "status")
-        return found
+        return found if self.chance.random() < 0.5 else self._with_gaps(found)
+
+    def _with_gaps(self, value: Any) -> Any:
+        """Without some of the fields: the API asks nothing of a status but types."""
+        if isinstance(value, dict):
+            return {key: self._with_gaps(inner) for key, inner in value.items() if self.chance.random() < 0.8}
+        return [self._with_gaps(inner) for inner in value] if isinstance(value, list) else value
 
     def value(self, shape: Shape, name: str, depth: int = 0) -> Any:
         """What this shape allows; `name` is that of its field."""

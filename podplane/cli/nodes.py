@@ -52,7 +52,7 @@ def _collected(
     while len(found) < len(asked) and (left := end - time.monotonic()) > 0:
         with contextlib.suppress(queue.Empty):
             question, answer = done.get(timeout=min(left, waiting.silent_for + 0.001))
-            found[question] = answer
+            found[question] = _of_its_shape(question, answer)
         waiting.look(lambda: f"an answer of {some(list(dict.fromkeys(one.node for one in asked if one not in found)))}")
     return found
 
@@ -69,16 +69,24 @@ def _answer(client: Any, todo: queue.SimpleQueue[Question], done: queue.SimpleQu
 
 
 def _of_one(client: Any, question: Question) -> Answer | ApiError:
-    """Anybody may listen at a node's port, and a Service may lead it elsewhere: what has another shape is no answer."""
-    node, port, path, shape = question
     try:
-        answer = client.of_node(node, port, path)
-        msgspec.convert(answer, shape)
+        return client.of_node(question.node, question.port, question.path)
     except ApiError as error:
         return error
+
+
+def _of_its_shape(question: Question, answer: Answer | ApiError) -> Answer | ApiError:
+    """Anybody may listen at a node's port, and a Service may lead it elsewhere: what has another shape is no answer.
+
+    Not in the threads: when two of them need msgspec's knowledge of a type for the first time, the process may end in a segmentation fault.
+    """
+    if isinstance(answer, ApiError):
+        return answer
+    try:
+        msgspec.convert(answer, question.shape)
     except msgspec.ValidationError as error:
-        why = f"port {port} of node {node} does not answer {path} as its agent does: {error}"
-        return ApiError(502, "BadGateway", why)
+        where = f"port {question.port} of node {question.node}"
+        return ApiError(502, "BadGateway", f"{where} does not answer {question.path} as its agent does: {error}")
     return answer
 
 

@@ -55,7 +55,7 @@ def run(
     ]
     found = create_and_wait(client, wanted)
     for one in found:
-        ips = ", ".join(ip["ip"] for ip in one.get("status", {}).get("podIPs", ()))
+        ips = ", ".join(tables.pod_ips(one))
         click.echo(f"{one['metadata']['name']} runs on {one['spec'].get('nodeName')} with {ips}")
 
 

@@ -13,8 +13,16 @@ Object = dict[str, Any]
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns, three spaces apart, the first row as their names."""
+    rows = [list(map(plain, row)) for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def plain(text: str) -> str:
+    """Text in one line that does nothing to a terminal: what objects say is anybody's, and control characters are written out."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def document_text(document: Any, output: str) -> str:
@@ -44,17 +52,14 @@ def nodes(objects: Iterable[Object], wide: bool, now: datetime.datetime) -> str:
     """`get nodes`."""
     rows = [["NAME", "STATUS", "AGE", "PODS-IN"] + (["INTERNAL-IP"] if wide else [])]
     for node in objects:
-        conditions = node.get("status", {}).get("conditions", ())
-        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
         row = [
             node["metadata"]["name"],
-            "Ready" if ready else "NotReady",
+            "Ready" if is_ready(node) else "NotReady",
             age(node["metadata"]["creationTimestamp"], now),
-            ",".join(node["spec"].get("podCIDRs", ())) or "<none>",
+            ",".join(node.get("spec", {}).get("podCIDRs", ())) or "<none>",
         ]
         if wide:
-            found = node.get("status", {}).get("addresses", ())
-            row.append(",".join(a["address"] for a in found if a["type"] == "InternalIP") or "<none>")
+            row.append(",".join(internal_ips(node)) or "<none>")
         rows.append(row)
     return table(rows)
 
@@ -75,15 +80,30 @@ def pods(objects: Iterable[Object], wide: bool, now: datetime.datetime, namespac
             age(meta["creationTimestamp"], now),
         ]
         if wide:
-            row.append(",".join(ip["ip"] for ip in status.get("podIPs", ())) or "<none>")
+            row.append(",".join(pod_ips(pod)) or "<none>")
             row.append(pod["spec"].get("nodeName") or "<none>")
         rows.append(row)
     return table(rows)
 
 
-def is_ready(pod: Object) -> bool:
-    """Does the pod serve: does its condition Ready hold?"""
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", ()))
+def is_ready(object_: Object) -> bool:
+    """Does a pod serve, or is a node one for pods: does its condition Ready hold?
+
+    Anybody may write a status, and the API asks less of it than of what is wanted: nothing in one is certain to be there.
+    """
+    conditions = object_.get("status", {}).get("conditions", ())
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
+def pod_ips(pod: Object) -> list[str]:
+    """The addresses of a pod."""
+    return [one["ip"] for one in pod.get("status", {}).get("podIPs", ()) if one.get("ip")]
+
+
+def internal_ips(node: Object) -> list[str]:
+    """The addresses of a node by which others reach it."""
+    found = node.get("status", {}).get("addresses", ())
+    return [one["address"] for one in found if one.get("type") == "InternalIP" and one.get("address")]
 
 
 def is_completed(pod: Object) -> bool:
@@ -127,12 +147,12 @@ def failure(pod: Object) -> str:
             if details.get("message"):
                 return str(details["message"]).strip()
             if details.get("exitCode"):
-                return f"container {container['name']} ended with exit code {details['exitCode']}"
+                return f"container {container.get('name')} ended with exit code {details['exitCode']}"
     return _unmet(pod, "PodScheduled")
 
 
 def _unmet(pod: Object, *kinds: str) -> str:
     """What the first of these conditions says that does not hold."""
     conditions = pod.get("status", {}).get("conditions", ())
-    said = {c["type"]: c["message"] for c in conditions if c.get("message") and c["status"] != "True"}
+    said = {c.get("type"): c["message"] for c in conditions if c.get("message") and c.get("status") != "True"}
     return next((said[kind] for kind in kinds if kind in said), "")

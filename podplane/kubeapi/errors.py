@@ -28,6 +28,10 @@ class Status(msgspec.Struct):
     details: Details | None = None
 
 
+STATUS = msgspec.json.Decoder(Status)
+"""Made here, before there are threads that need it: msgspec learns about a type at its first use, which is not safe among threads."""
+
+
 class ApiError(Exception):
     """The API refused a request: HTTP `code`, the machine-readable `reason`, and the server's message."""
 
@@ -86,7 +90,7 @@ def checked(response: Response) -> bytes:
     if response.status < 400:
         return response.body
     try:
-        status = msgspec.json.decode(response.body, type=Status)
+        status = STATUS.decode(response.body)
     except UNDECODABLE:
         status = Status(message=response.body.decode(errors="replace").strip())
     status.code = response.status

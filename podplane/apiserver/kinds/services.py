@@ -11,6 +11,7 @@ from podplane.apiserver.kinds.statuses import complete_service as complete_statu
 from podplane.apiserver.problems import Cause
 
 Object = dict[str, Any]
+FAMILIES = ("IPv4", "IPv6")
 HEADLESS, EXTERNAL_NAME, CLUSTER_IP, LOAD_BALANCER = "None", "ExternalName", "ClusterIP", "LoadBalancer"
 EXPOSED = ("NodePort", LOAD_BALANCER)
 NONE, CLIENT_IP = "None", "ClientIP"
@@ -102,6 +103,12 @@ def _check_addresses(spec: Object) -> Iterator[Cause]:
             yield from check_ip(one, f"spec.clusterIPs[{i}]")
     if spec.get("clusterIPs") and spec.get("clusterIP", "") != spec["clusterIPs"][0]:
         yield Cause.invalid("spec.clusterIPs", spec["clusterIPs"], "first value must match `clusterIP`")
+    families = spec.get("ipFamilies", ())
+    for i, family in enumerate(families):
+        if family not in FAMILIES:
+            yield Cause.unsupported(f"spec.ipFamilies[{i}]", family, FAMILIES)
+        elif family in families[:i]:
+            yield Cause.duplicate(f"spec.ipFamilies[{i}]", family)
     for i, one in enumerate(spec.get("externalIPs", ())):
         yield from check_common_ip(one, f"spec.externalIPs[{i}]")
 

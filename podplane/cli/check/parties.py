@@ -18,7 +18,7 @@ import click
 
 from podplane.cli.names import some
 from podplane.cli.nodes import Question, active_names, ask, why_silent
-from podplane.cli.tables import is_completed, is_ready, pod_state, trouble
+from podplane.cli.tables import is_completed, is_ready, pod_ips, pod_state, trouble
 from podplane.cli.waiting import telling
 from podplane.kubeapi.errors import AlreadyExists, ApiError, NotFound
 from podplane.lab.errors import LabError
@@ -81,8 +81,13 @@ def additions(nodes: Sequence[str], pods: Sequence[Object], silent: Collection[s
 
 
 def runs(pod: Object) -> bool:
-    """Ready, with addresses, and not about to end."""
-    return is_ready(pod) and bool(pod["status"].get("podIPs")) and "deletionTimestamp" not in pod["metadata"]
+    """On a node, ready, with addresses, and not about to end."""
+    return (
+        bool(pod["spec"].get("nodeName"))
+        and is_ready(pod)
+        and bool(pod_ips(pod))
+        and "deletionTimestamp" not in pod["metadata"]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +211,7 @@ def members(pods: Sequence[Object]) -> list[Member]:
     """Who speaks for what: for a pod its first container, for a node the pod in its network."""
     found: list[Member] = []
     for pod in pods:
-        ips = tuple(ip["ip"] for ip in pod["status"]["podIPs"])
+        ips = tuple(pod_ips(pod))
         place = (pod["metadata"]["namespace"], pod["metadata"]["name"])
         node = pod["spec"]["nodeName"]
         first, *others = [c["name"] for c in pod["spec"]["containers"]]

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from podplane.cli import tables
 from podplane.cli.nodes import Question, ask, why_silent
 from podplane.cli.services.facts import SERVICE_NAME, Facts, Object, Warned, path_of
 from podplane.kubeapi.errors import ApiError
@@ -71,7 +72,7 @@ def _nodes(client: Any) -> list[Object]:
 
 
 def _ips(node: Object) -> list[str]:
-    return [one["address"] for one in node.get("status", {}).get("addresses", ()) if one["type"] == "InternalIP"]
+    return tables.internal_ips(node)
 
 
 def _traffic(node: str) -> Question:
@@ -108,5 +109,6 @@ def _warnings(client: Any, service: Object) -> list[Warned]:
     for event in client.objects("events", metadata["namespace"], fieldSelector=selector):
         last = event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"]
         seconds = max(0.0, (now - datetime.datetime.fromisoformat(last)).total_seconds())
-        found[event["message"]] = Warned(event.get("reason", ""), event["message"], seconds)
+        message = event.get("message", "")
+        found[message] = Warned(event.get("reason", ""), message, seconds)
     return sorted(found.values(), key=lambda one: -one.seconds_ago)

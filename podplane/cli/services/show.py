@@ -8,7 +8,7 @@ from typing import Any
 from podplane.cli.services.facts import Count, Facts, Object, cluster_ips, load_balancer_ips, ready_of
 from podplane.cli.services.frontends import Frontend, frontends
 from podplane.cli.services.trouble import names, trouble
-from podplane.cli.tables import table
+from podplane.cli.tables import plain, table
 from podplane.model.words import counted
 
 NONE = "<none>"
@@ -94,7 +94,7 @@ def detail(facts: Facts) -> str:
     problems = list(trouble(facts))
     if problems:
         lines += ["", "What is wrong", *(f"  {problem}" for problem in problems)]
-    return "\n".join(lines)
+    return "\n".join(map(plain, lines))
 
 
 def _frontend(one: Frontend) -> list[str]:

@@ -240,7 +240,9 @@ async def test_field_selectors(api: Api) -> None:
     await api.pod("b", nodeName="n1")
     assert await api.names("/api/v1/pods", fieldSelector="metadata.name=a") == ["a"]
     assert await api.names("/api/v1/pods", fieldSelector="spec.nodeName=n1,metadata.name!=a") == ["b"]
-    assert "field label not supported: spec.color" in await api.refused("BadRequest", "GET", "/api/v1/pods", fieldSelector="spec.color=red")
+    assert "field label not supported: spec.color" in await api.refused(
+        "BadRequest", "GET", "/api/v1/pods", fieldSelector="spec.color=red"
+    )
 
 
 async def take(stream: Stream, count: int) -> list[tuple[str, str]]:

@@ -177,3 +177,14 @@ async def test_an_external_ip_is_no_cluster_ip() -> None:
     more = {"metadata": {"name": "more"}, "spec": {"cidrs": ["10.97.0.0/24"]}}
     await api("POST", "/apis/networking.k8s.io/v1/servicecidrs", more)
     await api("PATCH", f"{SERVICES}/web", {"metadata": {"labels": {"a": "b"}}})  # what was good before can be changed still
+
+
+@pytest.mark.parametrize(
+    ("families", "why"),
+    [
+        (["IPv5"], 'spec.ipFamilies[0]: Unsupported value: "IPv5": supported values: "IPv4", "IPv6"'),
+        (["IPv6", "IPv6"], 'spec.ipFamilies[1]: Duplicate value: "IPv6"'),
+    ],
+)
+async def test_families_are_ip_families_each_once(families: list[str], why: str) -> None:
+    assert why in await Api().refused("Invalid", "POST", SERVICES, service(ipFamilies=families, clusterIP="None"))
