@@ -110,7 +110,7 @@ def _forget(view: View, job: Object, ended: Object) -> Iterator[Action]:
     if ttl is not None:
         since = datetime.datetime.fromisoformat(ended["lastTransitionTime"])
         left = ttl - (view.now - since).total_seconds()
-        yield Again(left + 0.1) if left > 0 else Delete(RESOURCE, job)
+        yield Again(left + 0.1) if left > 0 else Delete(RESOURCE, job, policy="Foreground")
 
 
 class _Sync(JobState):

@@ -314,3 +314,14 @@ def test_a_job_does_its_work_once_and_never_too_much_at_a_time(
             assert "finalizers" not in pod["metadata"]
 
     asyncio.run(play())
+
+
+async def test_a_job_that_is_over_takes_its_pods_with_it(cluster: Cluster) -> None:
+    """The deletion says so: without a policy, a Job of batch/v1 leaves its pods."""
+    await cluster("POST", JOBS, job(ttlSecondsAfterFinished=30))
+    (pod,) = await running(cluster)
+    await cluster.end(pod["metadata"]["name"], "Succeeded")
+    await cluster.settle(20)
+    assert await cluster.names(JOBS) == ["work"]
+    await cluster.settle(20)
+    assert (await cluster.names(JOBS), await cluster.pods()) == ([], [])
