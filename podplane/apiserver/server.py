@@ -162,7 +162,7 @@ class ApiServer:
                 at = proxy_target.locate(wish, self._object)
                 answer = await proxy.forward(wish, at, self.streams, request, self._node_token)
             else:
-                answer = await self._answer(user, target, request)
+                answer = _warned(await self._answer(user, target, request), target)
             if request.upgrade and isinstance(answer, Stream):
                 answer = await whole(answer) if isinstance(answer, LongList) else websockets.conversation(answer, request)
         except Problem as problem:
@@ -348,6 +348,13 @@ def warning(text: str) -> str:
     """The value of a Warning header (RFC 7234, 5.5), which is ASCII."""
     plain = text.encode("ascii", "backslashreplace").decode().replace("\\", "\\\\").replace('"', '\\"')
     return f'299 - "{"".join(c for c in plain if c >= " ")[:MAX_WARNING]}"'
+
+
+def _warned(answer: Answer, target: Target | None) -> Answer:
+    """An answer with the warning of its kind; one that goes on has none."""
+    if target is None or not target.resource.deprecation or not isinstance(answer, Response):
+        return answer
+    return msgspec.structs.replace(answer, headers=(*answer.headers, ("warning", warning(target.resource.deprecation))))
 
 
 def _warnings(options: Options) -> tuple[tuple[str, str], ...]:

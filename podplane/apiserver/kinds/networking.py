@@ -205,6 +205,9 @@ def check_service_cidr(service_cidr: Object, old: Object | None) -> Iterator[Cau
             yield Cause.invalid(
                 f"spec.cidrs[{i}]", cidr, "must be in canonical form, with no bits set beyond the prefix length"
             )
+    before = old.get("spec", {}).get("cidrs", []) if old is not None else []
+    if before and cidrs != before and not (len(before) == 1 and len(cidrs) == 2 and cidrs[0] == before[0]):
+        yield Cause.immutable("spec.cidrs", cidrs)  # a second family may come (ValidateServiceCIDRUpdate)
     with contextlib.suppress(ValueError):
         versions = [ipaddress.ip_network(cidr, strict=False).version for cidr in cidrs]
         if len(versions) > 2 or len(set(versions)) != len(versions):

@@ -61,7 +61,7 @@ class Resource:
     `returns_deleted`, else with a Status; one that does not say what becomes of dependents lets go of them where the kind `orphans`
     them. A custom resource has its own `schema`, and the apiVersion in which it is stored; while its definition `is_terminating`, none
     is created. `complete` makes one that was stored before the resource version `defined_at`, when its definition was written last, fit
-    the schema that it has now.
+    the schema that it has now. Each answer warns of a `deprecation`.
     """
 
     group: str
@@ -90,6 +90,7 @@ class Resource:
     orphans: bool = False
     is_terminating: bool = False
     keeps_status: bool = False
+    deprecation: str = ""
     singular: str = ""
     schema: Mapping[str, Any] | None = None
     storage: str = ""

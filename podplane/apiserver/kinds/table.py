@@ -56,6 +56,7 @@ RESOURCES: tuple[Resource, ...] = (
         short_names=("ep",),
         columns=printing.ENDPOINTS,
         check=networking.check_endpoints,
+        deprecation="v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
     ),
     row(
         "",
@@ -289,7 +290,6 @@ RESOURCES: tuple[Resource, ...] = (
         False,
         columns=printing.SERVICE_CIDRS,
         check=networking.check_service_cidr,
-        fixed=(("spec", "cidrs"),),
         status_spares=frozenset(WITH_STATUS),
         has_status=True,
     ),

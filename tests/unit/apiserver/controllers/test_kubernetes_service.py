@@ -101,6 +101,14 @@ async def test_slices_of_former_versions_go_and_those_of_others_stay() -> None:
     assert await cluster.names(SLICES) == ["kubernetes", "kubernetes-ipv6", "other"]
 
 
+@pytest.mark.parametrize(("path", "warned"), [(ENDPOINTS, 1), (ENDPOINTS.rpartition("/")[0], 1), (SLICE, 0)])
+async def test_endpoints_warn_that_they_are_deprecated(path: str, warned: int) -> None:
+    """Since 1.33, at each request."""
+    answer = await (await running(FOUR)).answer("GET", path)
+    texts = [value for name, value in answer.headers if name == "warning"]
+    assert texts == ['299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"'] * warned
+
+
 async def test_the_cluster_has_its_range() -> None:
     """It stays while the Service has an address of it, and is made again when a wider one lets it go."""
     cluster = await running(FOUR)

@@ -89,6 +89,16 @@ async def test_of_two_families_each_one_counts() -> None:
     await made.refused("NotFound", "GET", MORE)
 
 
+async def test_a_second_family_may_come_and_nothing_else_changes() -> None:
+    made = await with_more()
+    for cidrs in (["10.98.0.0/16"], ["fd00:97::/112", "10.97.0.0/16"], [], ["10.97.0.0/16", "10.98.0.0/16"]):
+        await made.refused("Invalid", "PATCH", MORE, {"spec": {"cidrs": cidrs}})
+    both = ["10.97.0.0/16", "fd00:97::/112"]
+    assert (await made("PATCH", MORE, {"spec": {"cidrs": both}}))["spec"]["cidrs"] == both
+    await made("POST", SERVICES, service("six", ipFamilies=["IPv6"], clusterIP="fd00:97::9"))
+    await made.refused("Invalid", "PATCH", MORE, {"spec": {"cidrs": both[:1]}})
+
+
 async def test_nothing_is_given_of_one_that_goes() -> None:
     made = await with_more()
     await made("DELETE", MORE)
