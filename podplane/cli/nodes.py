@@ -100,4 +100,8 @@ def active_names(node: Mapping[str, Any]) -> list[str]:
 def why_silent(node: Mapping[str, Any], error: ApiError | str, command: str) -> str:
     """Why a node gives no answer: what is known of it beside the error. `command` undoes its active faults."""
     active = ", ".join(active_names(node))
-    return f"{error} (the fault {active} is active: `{command}` undoes it)" if active else str(error)
+    if active:
+        return f"{error} (the fault {active} is active: `{command}` undoes it)"
+    conditions = node.get("status", {}).get("conditions", ())
+    network = [one.get("message", "") for one in conditions if (one["type"], one["status"]) == ("NetworkUnavailable", "True")]
+    return f"{error} ({network[0]})" if network else str(error)

@@ -16,12 +16,17 @@ from podplane.model.objects import Model
 
 
 class ApiConnection:
-    """A `Handler`: requests go to another one, and while it is cut, nowhere."""
+    """A `Handler`: requests go to another one, and while it is cut, nowhere. `causes` are why it is, in words."""
 
     def __init__(self, node_name: str, handler: Handler) -> None:
         self._node_name = node_name
         self._handler = handler
-        self.is_cut = False
+        self.causes: dict[str, None] = {}
+
+    @property
+    def is_cut(self) -> bool:
+        """Does nothing pass?"""
+        return bool(self.causes)
 
     async def __call__(self, request: Request) -> Answer:
         """Send a request. ApiError with code 503 while the connection is cut; an answer on its way then is lost."""
@@ -32,7 +37,8 @@ class ApiConnection:
 
     def _check(self) -> None:
         if self.is_cut:
-            raise ApiError(503, "ServiceUnavailable", f"{self._node_name} can't reach the API: a fault cuts it off")
+            why = " and ".join(self.causes)
+            raise ApiError(503, "ServiceUnavailable", f"{self._node_name} can't reach the API: {why}")
 
 
 def differences(old: Mapping[str, Model], new: Mapping[str, Model]) -> Iterator[tuple[Any, Any]]:

@@ -14,6 +14,8 @@ from podplane.kernel.namespace import NetworkNamespace, Workers
 from podplane.lab import underlay
 from podplane.lab.errors import LabError
 from podplane.lab.manifests import node_name
+from podplane.lab.underlay import UPLINK
+from podplane.state.network import Link
 from podplane.state.operations import Operation, Report, diff
 from podplane.state.value import Value, fragment
 
@@ -40,6 +42,16 @@ class Machine:
             kernel.apply(diff({}, fragment(self._uplink)))
         finally:
             kernel.close()
+
+    def is_uplink_up(self) -> bool:
+        """Is the uplink there, and set up? Blocks."""
+        kernel = Kernel(self.namespace, self._opener)
+        try:
+            kernel.attach(UPLINK, self.namespace)
+            link = kernel.read_namespace(UPLINK).get(Link(netns=UPLINK, name=UPLINK).identity)
+        finally:
+            kernel.close()
+        return isinstance(link, Link) and link.up
 
     def close(self) -> None:
         """Let go of the namespace and its sockets."""

@@ -6,6 +6,8 @@ While the node is cut from the API, its agent and its kubelet read copies of the
 
 from __future__ import annotations
 
+import asyncio
+import datetime
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -23,7 +25,9 @@ from podplane.agent.settings import Settings
 from podplane.apiserver.server import utc_now
 from podplane.kernel.namespace import Namespace
 from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import ApiError
 from podplane.lab.api_connection import ApiConnection, copy_of, differences
+from podplane.lab.control_plane import WORKING
 from podplane.lab.fabric import Machine
 from podplane.lab.faults.control import FaultControl
 from podplane.lab.underlay import UPLINK
@@ -36,6 +40,10 @@ from podplane.state.operations import LinkEvent
 from podplane.state.ownership import Ownership
 
 log = logging.getLogger(__name__)
+A_FAULT, UPLINK_IS_DOWN = "a fault cuts it off", f"its {UPLINK} is down"
+"""Why a node does not reach the API."""
+LOOK_SECONDS = 1.0
+"""Between two looks whether the uplink is up again."""
 
 
 class LabNode:
@@ -72,6 +80,8 @@ class LabNode:
         self.faults = FaultControl(self, control, utc_now, caches.nodes.objects[name])
         self._caches = caches
         self._pods = pods
+        self._control = control
+        self._uplink_changed, self._uplink_is_told_down = asyncio.Event(), False
         self._known: tuple[Caches, dict[str, Pod]] | None = None
         """While it is cut from the API: the objects and this node's pods as they were then."""
 
@@ -79,6 +89,7 @@ class LabNode:
         """Keep agent and heartbeat running, in tasks of their own."""
         self.network.run()
         self.network.supervisor.add("heartbeat", self.heartbeat.run)
+        self.network.supervisor.add("uplink", self._follow_uplink)
 
     def changed(self, kind: type[Model], old: Any, new: Any) -> None:
         """An object came (no old), changed or went (no new)."""
@@ -131,10 +142,43 @@ class LabNode:
         return self.network.agent.network.attached if self.network.has_agent else ()
 
     def link_changed(self, name: str, event: LinkEvent) -> None:
-        """The uplink came up, after it was down or made anew: the machine's own network configuration is applied again, as
-        on a real machine."""
-        if name == UPLINK and event.is_present and event.is_up:
+        """The uplink came, went or lost an address. While it is up, the machine's own network configuration is applied again, as on a
+        real machine; while it is not, nothing of the node reaches the API."""
+        if name != UPLINK:
+            return
+        if event.is_present and event.is_up:
             self.machine.configure_uplink()
+        else:
+            self._cut(UPLINK_IS_DOWN)
+        self._uplink_changed.set()
+
+    async def _follow_uplink(self) -> None:
+        """Say on the Node whether the uplink is up, and reach the API again when it is. While it is not, look again and again: an agent
+        that starts tells of no change before that."""
+        while True:
+            try:
+                await asyncio.wait_for(self._uplink_changed.wait(), LOOK_SECONDS if self._uplink_is_told_down else None)
+            except TimeoutError:
+                pass
+            self._uplink_changed.clear()
+            is_down = UPLINK_IS_DOWN in self._connection.causes
+            if is_down and await asyncio.to_thread(self.machine.is_uplink_up):
+                await self._join(UPLINK_IS_DOWN)
+                is_down = False
+            if is_down != self._uplink_is_told_down:
+                await self._tell_uplink(is_down=is_down)
+
+    async def _tell_uplink(self, *, is_down: bool) -> None:
+        try:
+            node = await self._control.get("nodes", "", self._name)
+            body = {"conditions": with_uplink(node.get("status", {}).get("conditions", ()), utc_now(), is_down=is_down)}
+            await self._control.patch_status("nodes", "", self._name, body, node["metadata"]["uid"])
+        except ApiError as error:
+            log.warning("uplink node=%s error=%s", self._name, error)
+            await asyncio.sleep(LOOK_SECONDS)
+            self._uplink_changed.set()
+            return
+        self._uplink_is_told_down = is_down
 
     @property
     def config(self) -> NetworkConfig:
@@ -159,15 +203,25 @@ class LabNode:
 
     def cut_api(self) -> None:
         """Nothing of the node reaches the API any more, and it is told of no change."""
-        self._connection.is_cut = True
+        self._cut(A_FAULT)
+
+    def _cut(self, cause: str) -> None:
+        was_cut = self._connection.is_cut
+        self._connection.causes[cause] = None
+        if was_cut:
+            return
         caches = copy_of(self._caches)
         self._known = (caches, self._own_pods())
         self._read_from(caches)
 
     async def reconnect_api(self) -> None:
         """It reaches the API, and is told what is otherwise than it was when it was cut off."""
-        self._connection.is_cut = False
-        if self._known is None:
+        await self._join(A_FAULT)
+
+    async def _join(self, cause: str) -> None:
+        """This cause is over."""
+        self._connection.causes.pop(cause, None)
+        if self._known is None or self._connection.is_cut:
             return
         (caches, pods), self._known = self._known, None
         self._read_from(self._caches)
@@ -186,3 +240,15 @@ class LabNode:
     def remake_uplink(self) -> None:
         """Delete the uplink and make it again; blocks."""
         self._remake_uplink()
+
+
+def with_uplink(conditions: Iterable[Mapping[str, str]], now: datetime.datetime, *, is_down: bool) -> list[dict[str, str]]:
+    """The conditions of a Node, with what its machine says of the network: is the uplink down?"""
+    before = {one["type"]: dict(one) for one in conditions}
+    said = dict(WORKING[0])
+    if is_down:
+        said |= {"status": "True", "reason": "UplinkDown", "message": f"{UPLINK} is down"}
+    time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    old = before.get(said["type"], {})
+    since = old.get("lastTransitionTime", time) if old.get("status") == said["status"] else time
+    return [*(before | {said["type"]: said | {"lastHeartbeatTime": time, "lastTransitionTime": since}}).values()]

@@ -24,7 +24,7 @@ class Observation(NamedTuple):
 class LinkEvent(NamedTuple):
     """What happened to a link since it was asked last: how it is now, and what came between.
 
-    `may_have_lost`: it went, was set down, or lost an IPv4 address: what lay on it may be gone, and must be read again. `came`: it came,
+    `may_have_lost`: it went, was set down, or lost an address: what lay on it may be gone, and must be read again. `came`: it came,
     or was set up. `lost_carrier`: it had a carrier, and lost it (for a moment, maybe).
     """
 

@@ -49,7 +49,9 @@ def test_an_uplink_that_is_down(active: Podplane) -> None:
     assert f"node1 can't be asked: it does not answer: no answer within 2 s {why}." in said
     reach = found["pod-to-pod"]
     assert not reach["ok"] and all("node1" in failure for failure in reach["failures"]), "the others reach each other"
-    assert len(reach["failures"]) <= 4 < reach["probes"], "into and out of the node one probe of each sort is enough"
+    (lost,) = [failure for failure in reach["failures"] if failure.startswith("node1: the check's pod in-node1 does not run: ")]
+    assert len(reach["failures"]) <= 5 < reach["probes"], "into and out of the node one probe of each sort is enough"
+    assert lost.endswith(why), "its kubelet does not reach the API"
     assert found["services"]["failures"] == [f"node1 was not asked: it does not answer: no answer within 2 s {why}"]
     for promise in ("unique-addresses", "same-port", "localhost", "service-spread", "service-affinity", "service-refused"):
         assert found[promise]["ok"], promise

@@ -13,6 +13,8 @@ from tests.e2e.test_load_balancer import service, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("faults")]
 SECONDS = 60
+NOT_READY_SECONDS = 90
+"""For a node to count as not ready, 40 seconds after its last heartbeat."""
 NETWORK = "ip -o route; ip -o -6 route; ip -o address show eth0; ip -o address show cbr0; ip -o neighbour show nud permanent"
 
 
@@ -74,6 +76,47 @@ def test_the_uplink_goes_down_and_comes_up(lab: Podplane) -> None:
     assert "eth0 was set up" in lab("fault", "node1", "--clear").stdout
     until(lambda: network(lab, "node1") == before, SECONDS)
     assert "Active on node1: none." in lab("fault", "node1").stdout
+    lab("check")
+
+
+def test_a_node_whose_uplink_somebody_sets_down_loses_its_load_balancers_and_has_its_network_back_when_it_is_up(
+    lab: Podplane, kubectl: Kubectl
+) -> None:
+    before = {name: network(lab, name) for name in ("node1", "node2", "node3")}
+    body = service("front", selector={"run": "echo"}, type="LoadBalancer")
+    kubectl("create", "-f", "-", stdin=json.dumps(body))
+
+    def holder() -> str:
+        return kubectl("get", "lease", "load-balancer-front", "-o", "jsonpath={.spec.holderIdentity}", code=None)
+
+    def condition(kind: str) -> str:
+        return kubectl("get", "node", node, "-o", f'jsonpath={{.status.conditions[?(@.type=="{kind}")].status}}')
+
+    try:
+        until(lambda: holder().startswith("node"), SECONDS)
+        node = holder()
+        lab.on_node(node, "ip link set eth0 down")
+        until(lambda: condition("NetworkUnavailable") == "True", SECONDS)
+        until(lambda: holder() not in ("", node), SECONDS)
+        assert f"{node} can't be asked: it does not answer: no answer within 2 s (eth0 is down)." in lab("check", code=1).stderr
+        until(lambda: condition("Ready") == "Unknown", NOT_READY_SECONDS)
+        lab.on_node(node, "ip link set eth0 up")
+        until(lambda: condition("Ready") == "True" and condition("NetworkUnavailable") == "False", SECONDS)
+    finally:
+        kubectl("delete", "service", "front")
+    until(lambda: network(lab, node) == before[node], SECONDS)
+    lab("check")
+
+
+def test_addresses_of_the_uplink_that_somebody_takes_away_come_back(lab: Podplane) -> None:
+    before = network(lab, "node1")
+    for command in (
+        "ip addr flush dev eth0",
+        "ip -6 addr flush dev eth0 scope global",
+        "ip link set eth0 down; ip link set eth0 up",
+    ):
+        lab.on_node("node1", command)
+        until(lambda: network(lab, "node1") == before, SECONDS)
     lab("check")
 
 

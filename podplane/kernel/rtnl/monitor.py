@@ -163,7 +163,7 @@ class Monitor:
 
     def _take_address(self, payload: bytes, is_there: bool) -> None:
         family, _, _, _, index = c.ADDRESS.unpack_from(payload)
-        if not is_there and family == c.AF_INET and index in self._names:
+        if not is_there and index in self._names and (family == c.AF_INET or index not in self._own):
             state = self._states.get(index)
             self._report(self._names[index], LinkEvent(True, state is not None and state.is_up, may_have_lost=True))
         self._observe(decode.address(payload, self._own), is_there)

@@ -80,7 +80,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         UPLINK_DOWN,
         "The node's eth0 is set down.",
-        "`podplane check` names the pods that are not reached",
+        "`podplane check` names the pods that are not reached; `kubectl describe node {node}` says why",
         undo="eth0 is set up, and the machine configures it again",
     ),
     Fault(

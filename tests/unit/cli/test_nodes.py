@@ -90,6 +90,13 @@ def test_an_active_fault_is_why() -> None:
     why = why_silent(node, "no answer within 3 s", "podplane fault node1 --clear")
     assert why == "no answer within 3 s (the fault uplink-down is active: `podplane fault node1 --clear` undoes it)"
     assert why_silent({"metadata": {"name": "node1"}}, "no answer", "") == "no answer"
+    down = {"type": "NetworkUnavailable", "status": "True", "message": "eth0 is down"}
+    assert (
+        why_silent({"metadata": {"name": "node1"}, "status": {"conditions": [down]}}, "no answer", "")
+        == "no answer (eth0 is down)"
+    )
+    up = {"metadata": {"name": "node1"}, "status": {"conditions": [down | {"status": "False"}]}}
+    assert why_silent(up, "no answer", "") == "no answer"
 
 
 def test_a_wait_is_told_once_and_only_when_it_is_long() -> None:
