@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from podplane.apiserver.controllers.decision import Action, Again, Bind, Controller, Create, Delete, Note, Patch, View
+from podplane.apiserver.controllers.decision import Action, Again, Bind, Concerns, Controller, Create, Delete, Note, Patch, View
 from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.kinds.resource import Resource
 from podplane.kubeapi.client import Client
@@ -63,19 +63,23 @@ class Manager:
                 continue
             for object_ in (old, new):
                 if object_ is not None:
-                    self._enqueue(controller.name, concerns(self._view, object_))
+                    self._enqueue(controller.name, concerns, object_)
 
     def begin(self) -> None:
         """Queue everything that there is."""
         for controller in self._controllers.values():
             for resource, concerns in controller.watches.items():
                 for object_ in self._view.all(resource):
-                    self._enqueue(controller.name, concerns(self._view, object_))
+                    self._enqueue(controller.name, concerns, object_)
 
-    def _enqueue(self, name: str, keys: Iterable[Key]) -> None:
-        for key in keys:
-            self._queue[name, key] = None
-            self._wake.set()
+    def _enqueue(self, name: str, concerns: Concerns, object_: Object) -> None:
+        """A controller that can't say whom an object concerns keeps nobody from writing it."""
+        try:
+            for key in concerns(self._view, object_):
+                self._queue[name, key] = None
+                self._wake.set()
+        except Exception:
+            log.exception("controller=%s concerned by %s", name, "/".join(key_of(object_)))
 
     async def run(self) -> None:
         """Decide for ever, or until cancelled."""

@@ -56,6 +56,8 @@ def check_job(job: Object, old: Object | None) -> Iterator[Cause]:
     """Job: its pods end; what it runs stays."""
     spec = job["spec"]
     yield from check_selected(spec, ("OnFailure", "Never"))
+    if spec.get("manualSelector") and "selector" not in spec:
+        yield Cause.required("spec.selector")
     for field in NOT_NEGATIVE:
         if spec.get(field, 0) < 0:
             yield Cause.invalid(f"spec.{field}", spec[field], "must be greater than or equal to 0")

@@ -41,6 +41,7 @@ SUCCESS = "spec.successPolicy.rules[0]"
     [
         ({"completionMode": "Indexed"} | {"parallelism": 1}, "spec.completions"),
         ({"parallelism": -1}, "spec.parallelism"),
+        ({"manualSelector": True}, "spec.selector"),
         ({**INDEXED, "backoffLimitPerIndex": -1}, "spec.backoffLimitPerIndex"),
         ({**PER_INDEX, "maxFailedIndexes": -1}, "spec.maxFailedIndexes"),
         ({**PER_INDEX, "maxFailedIndexes": 6}, "spec.maxFailedIndexes"),

@@ -212,3 +212,23 @@ async def test_repeated_notes_are_counted() -> None:
         await bench("PATCH", f"{CONFIGS}/a", {"data": {"n": str(number)}})
     (event,) = (await bench("GET", "/api/v1/namespaces/default/events"))["items"]
     assert (event["count"], event["reason"], event["involvedObject"]["name"]) == (3, "Seen", "a")
+
+
+async def test_a_controller_that_can_not_say_whom_a_write_concerns_keeps_nobody_from_writing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    decided: list[Key] = []
+
+    def fails(_: View, object_: Object) -> Iterable[Key]:
+        yield object_["spec"]["selector"]
+
+    def decides(_: View, key: Key) -> Iterable[Action]:
+        decided.append(key)
+        return ()
+
+    bench = Bench(Controller("odd", {"configmaps": fails}, decides), of_configs(decides, "other"))
+    await bench.config("a")
+    bench.manager.begin()
+    await bench.manager.drain()
+    assert decided == [A], "the other controller decides"
+    assert "controller=odd concerned by default/a" in caplog.text and "KeyError: 'selector'" in caplog.text
