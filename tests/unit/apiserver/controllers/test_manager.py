@@ -231,4 +231,4 @@ async def test_a_controller_that_can_not_say_whom_a_write_concerns_keeps_nobody_
     bench.manager.begin()
     await bench.manager.drain()
     assert decided == [A], "the other controller decides"
-    assert "controller=odd concerned by default/a" in caplog.text and "KeyError: 'selector'" in caplog.text
+    assert "controller=odd concerned by default/a" in caplog.text and "KeyError: 'spec'" in caplog.text
