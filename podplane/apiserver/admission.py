@@ -20,6 +20,7 @@ from podplane.apiserver.registry import CRDS
 from podplane.apiserver.store import Store
 from podplane.ipam.plan import NODE_BLOCK_LENGTH
 from podplane.ipam.pool import BlockPool, Exhausted
+from podplane.model.qos import qos_class
 from podplane.services import pools, ranges
 from podplane.state.value import IPNetwork
 
@@ -167,7 +168,9 @@ class Admission:
             conditions.append({"type": "PodScheduled", "status": "True", "lastTransitionTime": since})
         elif spec.get("schedulingGates"):
             conditions.append({"type": "PodScheduled", "status": "False", "lastTransitionTime": since, **GATED})
-        pod["status"] = {"phase": "Pending", "conditions": conditions}
+        containers = (*spec.get("initContainers", ()), *spec.get("containers", ()))
+        qos = qos_class((container.get("resources", {}) for container in containers), spec.get("resources"))
+        pod["status"] = {"phase": "Pending", "conditions": conditions, "qosClass": qos}
 
 
 def _name_namespace(namespace: Object) -> None:

@@ -6,12 +6,12 @@ TerminatePod), prober/prober_manager.go (UpdatePodStatus).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from podplane.model import quantity
-from podplane.model.pod import Container, Pod, PodCondition
+from podplane.model.pod import Pod, PodCondition
+from podplane.model.qos import qos_class
 
 WAITING, RUNNING, TERMINATED = "waiting", "running", "terminated"
 INIT, SIDECAR, MAIN, EPHEMERAL = "init", "sidecar", "main", "ephemeral"
@@ -181,7 +181,7 @@ def pod_status(pod: Pod, known: Known, now: str) -> dict[str, Any]:
         "hostIP": known.host_ips[0] if known.host_ips else "",
         "hostIPs": [{"ip": ip} for ip in known.host_ips],
         "startTime": known.started_at,
-        "qosClass": qos_class((*pod.spec.init_containers, *pod.spec.containers)),
+        "qosClass": qos_class(c.resources for c in (*pod.spec.init_containers, *pod.spec.containers)),
         "containerStatuses": [c.status() for c in known.of(MAIN)],
         "reason": told[0] if told else None,
         "message": told[1] if told else None,
@@ -273,16 +273,3 @@ def _gates_open(known: Known, before: Mapping[str, PodCondition]) -> Verdict:
 
 def _named(what: str, names: Sequence[str]) -> str:
     return f"{what}: [{' '.join(names)}]"
-
-
-def qos_class(containers: Iterable[Container]) -> str:
-    """Guaranteed when all that is limited is asked for in full, BestEffort when nothing is said, else Burstable (qos.go)."""
-    guaranteed, said = True, False
-    for container in containers:
-        limits, requests = container.resources.get("limits", {}), container.resources.get("requests", {})
-        said = said or any(name in part for part in (limits, requests) for name in ("cpu", "memory"))
-        for name in ("cpu", "memory"):
-            limit = limits.get(name)
-            if limit is None or quantity.parse(requests.get(name, limit)) != quantity.parse(limit):
-                guaranteed = False
-    return "BestEffort" if not said else "Guaranteed" if guaranteed else "Burstable"

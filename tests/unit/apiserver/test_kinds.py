@@ -239,3 +239,16 @@ async def test_a_pod_template_is_kept_with_its_defaults_and_counts_its_changes()
     change = {"template": {"spec": {"restartPolicy": "OnFailure"}}}
     assert (await api("PATCH", f"{path}/t", change))["metadata"]["generation"] == 2
     assert (await api("DELETE", f"{path}/t"))["metadata"]["name"] == "t", "its deletion returns it"
+
+
+async def test_a_new_pod_says_its_class_of_service_at_once() -> None:
+    api, path = Api(), "/api/v1/namespaces/default/pods"
+    for name, resources, expected in (
+        ("a", {}, "BestEffort"),
+        ("b", {"limits": {"cpu": "1", "memory": "1Gi"}}, "Guaranteed"),
+        ("c", {"requests": {"cpu": "1"}}, "Burstable"),
+    ):
+        spec = {"containers": [{"name": "c", "image": "x", "resources": resources}]}
+        assert (await api("POST", path, {"metadata": {"name": name}, "spec": spec}))["status"]["qosClass"] == expected
+    wrong = {"containers": [{"name": "c", "image": "x", "resources": {"requests": {"cpu": "much"}}}]}
+    assert (await api.answer("POST", path, {"metadata": {"name": "d"}, "spec": wrong})).status in (400, 422)
