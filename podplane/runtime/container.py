@@ -290,7 +290,8 @@ class ContainerRun:
         if hook.exec is not None:
             await prober.command(hook.exec.command, HOOK_SECONDS)
         elif hook.http_get is not None:
-            await prober.http(hook.http_get)
+            if warning := await prober.hook(hook.http_get):
+                await self.pod.tell("LifecycleHTTPFallback", warning, WARNING, self.part)
         elif hook.tcp_socket is not None:
             await prober.tcp(hook.tcp_socket)
         elif hook.sleep is not None:

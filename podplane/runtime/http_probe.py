@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from socket import socket
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from podplane.model.pod import HttpHeader
 
@@ -20,8 +20,14 @@ MAX_REDIRECTS = 10
 USER_AGENT = "kube-probe/1.36"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
+PLAIN_ANSWERS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+"""What OpenSSL makes of an answer without TLS."""
 LOCATION = re.compile(rb"\r\nlocation:[ \t]*([^\r\n]*?)[ \t]*\r\n", re.IGNORECASE)
 Connect = Callable[[str, int], Awaitable[socket]]
+
+
+class NoTls(Exception):
+    """What answered doesn't speak TLS."""
 
 
 class NoAnswer(Exception):
@@ -42,18 +48,18 @@ class Answer:
         return self.status in REDIRECTS and bool(self.location)
 
 
-async def get(url: str, headers: tuple[HttpHeader, ...], connect: Connect) -> Answer:
+async def get(url: str, headers: tuple[HttpHeader, ...], connect: Connect, agent: str = USER_AGENT) -> Answer:
     """The last answer on the way that begins at this URL: redirects to other hosts are not followed. NoAnswer or OSError else."""
     first = urlsplit(url).hostname
     for _ in range(MAX_REDIRECTS):
-        answer = await _one(url, headers, connect)
+        answer = await _one(url, {"User-Agent": agent}, headers, connect)
         url = urljoin(url, answer.location)
         if not answer.redirects or urlsplit(url).hostname != first or urlsplit(url).scheme not in DEFAULT_PORTS:
             return answer
     raise NoAnswer(f"stopped after {MAX_REDIRECTS} redirects")
 
 
-async def _one(url: str, headers: tuple[HttpHeader, ...], connect: Connect) -> Answer:
+async def _one(url: str, own: Mapping[str, str], headers: tuple[HttpHeader, ...], connect: Connect) -> Answer:
     try:
         place = urlsplit(url)
         host, port = place.hostname or "", place.port or DEFAULT_PORTS[place.scheme]
@@ -61,18 +67,26 @@ async def _one(url: str, headers: tuple[HttpHeader, ...], connect: Connect) -> A
         raise NoAnswer(f"{url}: {error}") from None
     sock = await connect(host, port)
     secure = _unverified() if place.scheme == "https" else None
-    reader, writer = await asyncio.open_connection(sock=sock, ssl=secure, server_hostname="" if secure else None)
     try:
-        writer.write(_request(place.netloc, place._replace(scheme="", netloc="", fragment="").geturl(), headers))
+        reader, writer = await asyncio.open_connection(sock=sock, ssl=secure, server_hostname="" if secure else None)
+    except ssl.SSLError as error:
+        if error.reason in PLAIN_ANSWERS:
+            raise NoTls from None
+        raise
+    try:
+        writer.write(_request(place, {"Host": place.netloc, **own}, headers))
         return await _answer(reader)
     finally:
         writer.close()
 
 
-def _request(host: str, target: str, headers: tuple[HttpHeader, ...]) -> bytes:
-    fields = {"Host": host, "User-Agent": USER_AGENT, "Accept": "*/*", "Connection": "close"}
-    fields |= {header.name: header.value for header in headers}
-    lines = [f"GET {target or '/'} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+def _request(place: SplitResult, own: Mapping[str, str], headers: tuple[HttpHeader, ...]) -> bytes:
+    """A request with headers of ours, and those that are wanted, several of one name too, in place of ours."""
+    wanted = {header.name.lower() for header in headers}
+    fields = [pair for pair in ({**own, "Accept": "*/*"}).items() if pair[0].lower() not in wanted]
+    fields += [(header.name, header.value) for header in headers if header.value]  # an empty one takes ours away
+    target = place._replace(scheme="", netloc="", fragment="").geturl()
+    lines = [f"GET {target or '/'} HTTP/1.1", *(f"{name}: {value}" for name, value in [*fields, ("Connection", "close")])]
     return "\r\n".join([*lines, "", ""]).encode("utf-8", "replace")
 
 

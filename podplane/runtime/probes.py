@@ -8,6 +8,7 @@ succeeded, the others wait.
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ from podplane.kernel.namespace import Namespace
 from podplane.model.pod import Container, Grpc, HttpGet, Port, Probe, TcpSocket
 from podplane.runtime import durations, http_probe
 from podplane.runtime.dial import DialError, dial
-from podplane.runtime.http_probe import USER_AGENT, NoAnswer
+from podplane.runtime.http_probe import USER_AGENT, Answer, NoAnswer
 
 if TYPE_CHECKING:
     from podplane.runtime import grpc_health
 
+HOOK_AGENT = "kube-lifecycle/1.36"
 REDIAL_SECONDS = (1.0, 1.6, 2.6, 4.1, 6.6)
 """Before a gRPC client tries to connect again, as its back-off has it (grpc/grpc, doc/connection-backoff.md)."""
 CHUNK_BYTES = 16 * 1024
@@ -31,6 +33,10 @@ Exec = Callable[[tuple[str, ...], float], Awaitable[tuple[int, str]]]
 
 class ProbeFailed(Exception):
     """The probe failed; one line that says how, in kubelet's words."""
+
+
+class NoTls(ProbeFailed):
+    """Who was asked over TLS doesn't speak it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +81,41 @@ class Prober:
         except DialError as error:
             raise ProbeFailed(str(error)) from None
 
-    async def http(self, action: HttpGet, seconds: float | None = None) -> str:
+    async def http(self, action: HttpGet, seconds: float) -> str:
         """Send a request; a warning when the answer leads to another host. ProbeFailed unless the answer is one of 200 to 399."""
-        place = written(action.host or self.ip, self._port(action.port))
-        path = action.path if action.path.startswith("/") else f"/{action.path}"
-        url = f"{action.scheme.lower()}://{place}{path}"
-        try:
-            async with asyncio.timeout(seconds):
-                answer = await http_probe.get(url, action.http_headers, lambda host, port: dial(self.namespace, host, port))
-        except TimeoutError:
-            why = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
-            raise ProbeFailed(f'Get "{url}": {why}') from None
-        except (OSError, DialError, NoAnswer) as error:
-            raise ProbeFailed(f'Get "{url}": {error}') from None
+        answer = await self._get(self._url(action), action, USER_AGENT, seconds)
         if not 200 <= answer.status < 400:
             said = f", answer: {answer.body}" if answer.body else ""
             raise ProbeFailed(f"HTTP probe failed with statuscode: {answer.status}{said}")
         return f"Probe terminated redirects, Response body: {answer.body}" if answer.status >= 300 else ""
+
+    async def hook(self, action: HttpGet) -> str:
+        """Send the request of a lifecycle hook: any answer will do, one without TLS too, then with a warning. ProbeFailed without one
+        (kubernetes, pkg/kubelet/lifecycle/handlers.go)."""
+        url = self._url(action)
+        try:
+            await self._get(url, action, HOOK_AGENT, None)
+        except NoTls:
+            await self._get(url.replace("https:", "http:", 1), action, HOOK_AGENT, None)
+            return "request to HTTPS lifecycle hook got HTTP response, retry with HTTP succeeded"
+        return ""
+
+    def _url(self, action: HttpGet) -> str:
+        place = written(action.host or self.ip, self._port(action.port))
+        return f"{action.scheme.lower()}://{place}{action.path if action.path.startswith('/') else f'/{action.path}'}"
+
+    async def _get(self, url: str, action: HttpGet, agent: str, seconds: float | None) -> Answer:
+        try:
+            async with asyncio.timeout(seconds):
+                connect = functools.partial(dial, self.namespace)
+                return await http_probe.get(url, action.http_headers, connect, agent)
+        except TimeoutError:
+            why = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+            raise ProbeFailed(f'Get "{url}": {why}') from None
+        except http_probe.NoTls:
+            raise NoTls(f'Get "{url}": http: server gave HTTP response to HTTPS client') from None
+        except (OSError, DialError, NoAnswer) as error:
+            raise ProbeFailed(f'Get "{url}": {error}') from None
 
     async def grpc(self, action: Grpc, seconds: float) -> None:
         """Ask for the health of a service. ProbeFailed unless it serves."""

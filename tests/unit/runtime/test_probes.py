@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from podplane.model.pod import Container, Probe
+from podplane.model.pod import Container, HttpGet, Probe
 from podplane.runtime.probes import ProbeFailed, Prober
 from tests.unit.runtime.agnhost.programs import Agnhost, agnhost, ask, free_port
 
@@ -102,6 +102,64 @@ async def test_http(path: str, said: str) -> None:
     }
     async with serving(answers) as port:
         assert await says(httpGet={"path": path, "port": port}) == said.replace("PORT", str(port))
+
+
+@pytest.mark.parametrize(("path", "wanted"), [("/ok", ""), ("/bad", "")])
+async def test_any_answer_will_do_for_a_hook(path: str, wanted: str) -> None:
+    async with serving({"/ok": OK, "/bad": BAD}) as port:
+        assert await hooked({"path": path, "port": port}) == wanted
+
+
+async def test_a_hook_over_tls_that_is_answered_without() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(OK)
+        writer.close()
+
+    async with await asyncio.start_server(talk, HOST, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        action = {"path": "/ok", "port": port, "scheme": "HTTPS"}
+        assert "retry with HTTP succeeded" in await hooked(action)
+        why = "http: server gave HTTP response to HTTPS client"
+        assert await says(httpGet=action) == f'Get "https://{HOST}:{port}/ok": {why}'
+
+
+async def test_a_hook_without_an_answer_fails() -> None:
+    with pytest.raises(ProbeFailed, match="connection refused"):
+        await hooked({"path": "/", "port": free_port()})
+
+
+async def hooked(action: dict[str, Any]) -> str:
+    """The warning of a hook."""
+    prober = Prober(Container("c"), Here(), HOST, execute)  # type: ignore[arg-type]
+    return await prober.hook(msgspec.convert(action, HttpGet))
+
+
+@pytest.mark.parametrize(
+    ("headers", "wanted"),
+    [
+        ([], ["Host: PLACE", "User-Agent: kube-probe/1.36", "Accept: */*"]),
+        (
+            [("host", "web.example"), ("user-agent", ""), ("X", "1"), ("X", "2")],
+            ["Accept: */*", "host: web.example", "X: 1", "X: 2"],
+        ),
+    ],
+)
+async def test_headers_of_a_probe(headers: list[tuple[str, str]], wanted: list[str]) -> None:
+    heads: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(OK)
+        writer.close()
+
+    async with await asyncio.start_server(talk, HOST, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        own = [{"name": name, "value": value} for name, value in headers]
+        assert await says(httpGet={"path": "/a?b=c", "port": port, "httpHeaders": own}) == ""
+    lines = heads[0].decode().strip().split("\r\n")
+    place = f"{HOST}:{port}"
+    assert lines == ["GET /a?b=c HTTP/1.1", *(line.replace("PLACE", place) for line in wanted), "Connection: close"]
 
 
 async def test_who_does_not_listen() -> None:
