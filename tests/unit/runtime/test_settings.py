@@ -260,7 +260,7 @@ def test_every_file_that_an_image_names_is_made(tmp_path: Path) -> None:
     for name in ("podplane/agnhost", "registry.k8s.io/pause", "podplane/echo"):
         for bind in image_files.binds(tmp_path, files_of(name)):
             assert Path(bind.source).is_file()
-            assert bind.read_only
+            assert bind.copied
     assert set(files_of("podplane/agnhost")) == {"/agnhost", "/agnhost-2", "/localhost.crt", "/localhost.key"}
     assert files_of("host/sh") == {}
 
