@@ -22,6 +22,7 @@ class Metadata(Model, frozen=True):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     creation_timestamp: str = ""
+    generation: int = 0
     deletion_timestamp: str | None = None
     deletion_grace_period_seconds: int | None = None
 

@@ -186,6 +186,8 @@ def pod_status(pod: Pod, known: Known, now: str) -> dict[str, Any]:
         "reason": told[0] if told else None,
         "message": told[1] if told else None,
     }
+    if pod.metadata.generation:
+        status["observedGeneration"] = pod.metadata.generation
     if inits := known.of(INIT, SIDECAR):
         status["initContainerStatuses"] = [c.status() for c in inits]
     if ephemerals := known.of(EPHEMERAL):
@@ -233,6 +235,8 @@ def conditions(pod: Pod, known: Known, is_now: str, now: str) -> list[dict[str, 
     found: list[dict[str, Any]] = []
     for kind, (holds, reason, message) in own:
         condition: dict[str, Any] = {"type": kind, "status": "True" if holds else "False"}
+        if pod.metadata.generation:  # the spec that it was told of (KEP-5067)
+            condition["observedGeneration"] = pod.metadata.generation
         old = before.get(kind)
         same = old is not None and old.status == condition["status"] and old.last_transition_time
         condition["lastTransitionTime"] = old.last_transition_time if old is not None and same else now

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from typing import Any
 
+import msgspec
 import pytest
 
 from podplane.apiserver.kinds.pod_summary import Summary, summary
@@ -336,3 +337,16 @@ async def test_a_report_leaves_what_others_say_as_it_is() -> None:
     assert by_type["Ready"] == {"type": "Ready", "status": "True", "lastTransitionTime": NOW}
     assert (found["podIPs"], found["hostIPs"]) == ([{"ip": "10.1.0.2"}], [{"ip": "192.0.2.7"}, {"ip": "fd00::7"}])
     assert found["phase"] == "Running"
+
+
+def test_it_says_which_generation_of_the_pod_it_is_of() -> None:
+    known = known_of((MAIN, running()))
+    pod = pod_of(known)
+    assert "observedGeneration" not in pod_status(pod, known, NOW)
+    told = pod_status(of_generation(pod, 3), known, NOW)
+    assert [told["observedGeneration"], *(c["observedGeneration"] for c in told["conditions"])] == [3] * 6
+
+
+def of_generation(pod: Pod, generation: int) -> Pod:
+    """The pod as its spec was changed so often."""
+    return msgspec.structs.replace(pod, metadata=msgspec.structs.replace(pod.metadata, generation=generation))
