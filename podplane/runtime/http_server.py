@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, quote, unquote
 
@@ -15,6 +15,7 @@ from podplane.runtime.sniffing import HTML, kind
 
 MAX_HEAD_BYTES = MAX_BODY_BYTES = 64 * 1024
 MAX_DIGITS = 18
+MAX_CHUNK_LINE = 4096
 FORM = "application/x-www-form-urlencoded"
 REASONS = {
     200: "OK",
@@ -48,6 +49,7 @@ REASONS = {
 _END = re.compile(rb"\r?\n\r?\n")
 _REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])")
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*)")
+_HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -137,6 +139,57 @@ def redirect(location: str, status: int = 302) -> Response:
     return Response(body.encode(), status, HTML, (("Location", place),))
 
 
+class Chunks:
+    """A body in chunks (RFC 9112, 7.1), as far as it is here."""
+
+    def __init__(self) -> None:
+        self.body = bytearray()
+        self._bytes = 0
+        self._is_over = False
+
+    def take(self, buffer: bytearray) -> bool:
+        """Take whole chunks, and what ends them, out of what came; True when the body is whole. BadRequest when it can't be."""
+        while (end := buffer.find(b"\n", 0, MAX_CHUNK_LINE)) >= 0:
+            line = bytes(buffer[:end]).removesuffix(b"\r")
+            if self._is_over:
+                self._drop(buffer, end + 1)
+                if not line:
+                    return True
+                continue
+            size = _chunk_size(line)
+            if len(self.body) + size > MAX_BODY_BYTES:
+                raise BadRequest(413, f"the body of a request is at most {MAX_BODY_BYTES} bytes long")
+            if not size:
+                self._is_over = True
+                self._drop(buffer, end + 1)
+                continue
+            begin = end + 1
+            if len(buffer) < begin + size + 2:
+                return False
+            if buffer[begin + size : begin + size + 2] != b"\r\n":
+                raise BadRequest(400, "a chunk does not end where its size says")
+            self.body += buffer[begin : begin + size]
+            self._drop(buffer, begin + size + 2)
+        if len(buffer) >= MAX_CHUNK_LINE:
+            raise BadRequest(400, "a chunk begins with its size in hexadecimal digits")
+        return False
+
+    def _drop(self, buffer: bytearray, count: int) -> None:
+        """So much has been read; what is beside the body is bounded, too."""
+        del buffer[:count]
+        self._bytes += count
+        if self._bytes - len(self.body) > MAX_HEAD_BYTES:
+            raise BadRequest(431, f"what is beside the chunks of a body is at most {MAX_HEAD_BYTES} bytes long")
+
+
+def _chunk_size(line: bytes) -> int:
+    """The size that begins a chunk; what follows a semicolon extends it, and means nothing here."""
+    digits = line.partition(b";")[0].strip()
+    if not _HEXADECIMAL.fullmatch(digits):
+        raise BadRequest(400, "a chunk begins with its size in hexadecimal digits")
+    return int(digits, 16)
+
+
 class Parser:
     """The bytes of one connection, and the requests in them."""
 
@@ -146,6 +199,7 @@ class Parser:
         self._first_is_fine = False
         self._request: Request | None = None
         self._body_bytes = 0
+        self._chunks: Chunks | None = None
 
     def feed(self, data: bytes) -> None:
         """More bytes came."""
@@ -159,12 +213,23 @@ class Parser:
                 return None
             self._request = parse_head(head)
             self._body_bytes = body_length(self._request)
+            self._chunks = Chunks() if is_chunked(self._request) else None
+        if self._chunks is not None:
+            return self._next_of_chunks(self._chunks)
         if len(self._buffer) < self._body_bytes:
             return None
         request, self._request = self._request, None
         if self._body_bytes:
             request = Request(request.method, request.target, request.headers, self._take(self._body_bytes), request.version)
         return request
+
+    def _next_of_chunks(self, chunks: Chunks) -> Request | None:
+        """The request whose body comes in chunks, once the last is here."""
+        if not chunks.take(self._buffer):
+            return None
+        request, self._request, self._chunks = self._request, None, None
+        assert request is not None
+        return replace(request, body=bytes(chunks.body))
 
     def _head(self) -> bytes | None:
         """The next head without the empty line at its end; an empty line before it is not one (RFC 9112, 2.2)."""
@@ -233,13 +298,21 @@ def _field(line: str) -> tuple[str, str]:
     return found[1], found[2].rstrip(" \t")
 
 
+def is_chunked(request: Request) -> bool:
+    """Does its body come in chunks? BadRequest for any other coding."""
+    codings = [value.strip().lower() for name, value in request.headers if name.lower() == "transfer-encoding"]
+    if codings and codings != ["chunked"]:
+        raise BadRequest(501, f"Transfer-Encoding {', '.join(codings)} is not read here: send chunked, or Content-Length")
+    return bool(codings)
+
+
 def body_length(request: Request) -> int:
     """How many bytes of body follow the head. BadRequest when that can't be told, or they are too many."""
-    if request.header("transfer-encoding"):
-        raise BadRequest(501, "a body with Transfer-Encoding is not read here: send it with Content-Length")
     lengths = {value for name, value in request.headers if name.lower() == "content-length"}
     if not lengths:
         return 0
+    if request.header("transfer-encoding"):
+        raise BadRequest(400, "a request has Content-Length or Transfer-Encoding, not both")
     length = lengths.pop()
     if lengths or not (length.isascii() and length.isdigit()):
         raise BadRequest(400, "Content-Length is not one number")
