@@ -163,10 +163,10 @@ def _target(element: Element) -> Target:
 
 def arranged(before: Sequence[Target], targets: Collection[Target]) -> list[Target]:
     """`targets` in slots from 0 on: those that have a slot within keep it, the others fill the rest in order."""
-    within = before[: len(targets)]
-    staying = set(targets).intersection(within)
-    if len(staying) == len(targets):
-        return list(within)
-    others = iter(sorted((target for target in targets if target not in staying), key=by_number))
-    kept = [target if target in staying else next(others) for target in within]
+    left = {by_number(target): target for target in targets}  # addresses are slow to hash
+    within = [left.pop(by_number(target), None) for target in before[: len(targets)]]
+    if not left:
+        return list(before[: len(targets)])
+    others = iter([left[number] for number in sorted(left)])
+    kept = [target or next(others) for target in within]
     return [*kept, *others]

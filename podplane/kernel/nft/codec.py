@@ -6,6 +6,7 @@ import functools
 import ipaddress
 import struct
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from podplane.kernel.netlink import (
     ATTRIBUTE,
@@ -155,24 +156,37 @@ def _fields(value: Set) -> bytes:
     return nested(c.SET_DESC, nested(c.SET_DESC_CONCAT, *lengths))
 
 
-def elements(owner: Set, values: Sequence[Element | OpaqueElement], delete: bool) -> Message:
-    """Add or delete elements of one set, at most ELEMENTS_PER_MESSAGE."""
-    parts = [
-        text(c.ELEM_LIST_TABLE, owner.table),
-        text(c.ELEM_LIST_SET, owner.name),
-        nested(c.ELEM_LIST_ELEMENTS, *map(_encoder(owner, delete), values)),
-    ]
+class _Elements(NamedTuple):
+    """What all messages that add, or delete, elements of one set have in common."""
+
+    kind: int
+    flags: int
+    head: bytes
+    label: str
+    encode: Callable[[Element | OpaqueElement], bytes]
+
+
+@functools.lru_cache(maxsize=256)
+def _elements_of(owner: Set, delete: bool) -> _Elements:
     verb, kind, flags = ("delete", c.DELSETELEM, 0) if delete else ("add", c.NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL)
-    label = f"{verb} elements of nft set {owner.table} {owner.name}"
-    return Message(kind, flags, c.GENERIC.pack(c.FAMILIES[owner.family], 0, 0) + b"".join(parts), label)
+    head = c.GENERIC.pack(c.FAMILIES[owner.family], 0, 0)
+    head += text(c.ELEM_LIST_TABLE, owner.table) + text(c.ELEM_LIST_SET, owner.name)
+    return _Elements(kind, flags, head, f"{verb} elements of nft set {owner.table} {owner.name}", _encoder(owner, delete))
+
+
+def elements(owner: Set, values: Sequence[Element | OpaqueElement], delete: bool) -> Message:
+    """Add or delete elements of one set, at most ELEMENTS_PER_MESSAGE. ValueError for what is no element of this set."""
+    own = _elements_of(owner, delete)
+    return Message(own.kind, own.flags, own.head + nested(c.ELEM_LIST_ELEMENTS, *map(own.encode, values)), own.label)
 
 
 def element_at(owner: Set, values: Sequence[Element | OpaqueElement], delete: bool, offset: int) -> int | None:
     """Which of the values of the message that `elements` makes lies at this offset from the message's header; None for none."""
-    end = MESSAGE_HEADER + len(elements(owner, (), delete).payload)
+    own = _elements_of(owner, delete)
+    end = MESSAGE_HEADER + len(own.head) + ATTRIBUTE.size
     if offset < end:
         return None
-    for position, element in enumerate(map(_encoder(owner, delete), values)):
+    for position, element in enumerate(map(own.encode, values)):
         end += len(element)
         if offset < end:
             return position

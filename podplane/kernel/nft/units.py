@@ -192,6 +192,8 @@ def _chain_name(operation: Operation) -> tuple[str, str, str]:
 
 def _called_first(operations: list[Operation], old: bool) -> list[Operation]:
     """Chains that are jumped to before those that jump to them; as they come where that is a circle, which the kernel refuses."""
+    if len(operations) < 2:
+        return operations
     by_name = {_chain_name(o): o for o in operations}
     graph = {name: _jumps(o.old if old else o.new) & by_name.keys() for name, o in by_name.items()}
     try:
