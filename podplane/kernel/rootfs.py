@@ -9,6 +9,7 @@ The upper layer's own folders belong to the container, so a mount point can be m
 below: what leads to it is made in the upper layer before the overlay is mounted.
 
 A hostPath shows what the container sees of the machine anyhow, at one more place: writing there changes nothing for others either.
+A file that the pod has in another form (/etc/hosts) is the machine's there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ OWN = {sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(os.path.dirn
 LEFT_OUT = ("boot", "lost+found", "snap")
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "net/tun")
 DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
-OLD = ".old"
+OLD, KEPT = ".old", ".kept"
 ROOT, SCRATCH = "root", "scratch"
 """Mount points in the lab's own folder: that of the new root, and that of the upper layers."""
 
@@ -76,6 +77,10 @@ def enter(root: Root) -> None:
     syscalls.pivot_root(".", OLD)
     os.chdir("/")
     mount_kernel()
+    covered = {target.path for target in targets if not target.bind.inside}
+    for number, target in enumerate(targets):
+        if target.bind.inside and not target.is_folder and os.path.realpath(target.bind.source) in covered:
+            target.keep(f"/{OLD}", f"/{KEPT}{number}")
     for target in targets:
         if not target.bind.inside:
             target.mount(f"/{OLD}")
@@ -97,10 +102,16 @@ class _Target:
         self.path = os.path.realpath(bind.target)
         self.top = self.path.split("/")[1]
         self.is_folder = os.path.isdir(bind.source) or (bind.inside and not os.path.exists(bind.source))
+        self._kept = ""
 
     def make(self, base: str = "") -> None:
         """Make the mount point, and what leads to it."""
         _make(base + self.path, self.is_folder)
+
+    def keep(self, old: str, place: str) -> None:
+        """Have a copy of the machine's file: at its place in the container there is going to be another one."""
+        shutil.copy(old + os.path.realpath(self.bind.source), place)
+        self._kept = place
 
     def mount(self, old: str = "") -> None:
         """Bind it, or copy it, in the new root; `old` leads to the machine's."""
@@ -109,7 +120,9 @@ class _Target:
             if self.bind.copied:
                 shutil.copy(f"{old}{self.bind.source}", self.path)
                 return
-            syscalls.mount(f"{old}{self.bind.source}", self.path, None, MS_BIND | MS_REC)
+            syscalls.mount(self._kept or f"{old}{self.bind.source}", self.path, None, MS_BIND | MS_REC)
+            if self._kept:
+                os.unlink(self._kept)
             if self.bind.read_only:
                 syscalls.make_read_only(self.path)
         except OSError as error:

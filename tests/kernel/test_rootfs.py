@@ -27,6 +27,11 @@ def pid_max() -> str:
     return Path("/proc/sys/kernel/pid_max").read_text()
 
 
+def content(path: str) -> str:
+    """What this process reads there."""
+    return Path(path).read_text()
+
+
 def exists(path: str) -> bool:
     """Is it there, for this process?"""
     return Path(path).exists()
@@ -91,6 +96,20 @@ async def test_a_host_path_shows_what_the_container_sees_anyhow(machine: Machine
         ls -d /host/.old 2>/dev/null"""
     assert (await machine.says(script, root=root)).split() == ["/etc/x", "/var/new/er/y", "refused"]
     assert not list(filter(exists, ("/etc/x", "/var/new")))
+
+
+@contained
+async def test_a_host_path_of_a_file_that_the_pod_has_in_another_form_is_the_machines(machine: Machine) -> None:
+    folder = lab_folder()
+    (folder / "hosts").write_text("10.1.0.2 pod\n")
+    binds = [Bind(f"{FOLDER}/hosts", "/etc/hosts"), Bind("/etc/hosts", "/etc/hosts-original", inside=True)]
+    script = "cat /etc/hosts; cat /etc/hosts-original; ls -d /.kept* 2>/dev/null"
+    own = content("/etc/hosts")
+    assert await machine.says(script, root=Root(FOLDER, binds)) == f"10.1.0.2 pod\n{own}".strip()
+    binds.append(Bind("/etc/hosts", "/etc/hosts", read_only=True, inside=True))
+    script = "cat /etc/hosts; echo x >> /etc/hosts || echo refused; echo x >> /etc/hosts-original; tail -1 /etc/hosts-original"
+    said = await machine.says(f"exec 2>/dev/null; {script}", root=Root(FOLDER, binds))
+    assert said == f"{own}refused\nx".strip() and content("/etc/hosts") == own
 
 
 @contained
