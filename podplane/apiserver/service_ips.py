@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from podplane.apiserver.kinds.resource import Resource
-from podplane.apiserver.kinds.services import EXTERNAL_NAME, HEADLESS, LOAD_BALANCER, has_health_check
+from podplane.apiserver.kinds.services import EXPOSED, EXTERNAL_NAME, HEADLESS, LOAD_BALANCER, has_health_check
 from podplane.apiserver.problems import Cause, Problem, invalid
 from podplane.apiserver.service_changes import SINGLE, check_families
 from podplane.apiserver.store import Store
@@ -189,6 +189,8 @@ class ServiceAddresses:
 
     def _node_ports(self, service: Object, old: Object | None) -> None:
         spec = service["spec"]
+        if spec["type"] not in EXPOSED:
+            return
         own = set(ports_of(old)) if old is not None else set()
         wants = spec["type"] == "NodePort" or (
             spec["type"] == LOAD_BALANCER and spec.get("allocateLoadBalancerNodePorts", True)
@@ -243,7 +245,7 @@ def ips_of(service: Object) -> Iterator[str]:
 
 def ports_of(service: Object) -> Iterator[tuple[str, int]]:
     """(protocol, number) of the node ports of a Service."""
-    for port in service["spec"].get("ports", ()):
+    for port in service["spec"].get("ports", ()) if service["spec"].get("type") in EXPOSED else ():
         if port.get("nodePort"):
             yield port.get("protocol", "TCP"), port["nodePort"]
     if service["spec"].get("healthCheckNodePort"):

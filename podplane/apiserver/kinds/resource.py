@@ -18,6 +18,8 @@ Prepare = Callable[[Object], None]
 """Completes an object whose types are right: defaults that hang on other fields."""
 WITH_STATUS = ("labels", "annotations", "ownerReferences", "finalizers")
 """Metadata that a write of the status may change."""
+PrepareStatus = Callable[[Object, Object | None], None]
+"""Completes the status of an object that had a former version."""
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 NO_MORE = ("create", "patch", "update")
 """What discovery does not offer for custom resources whose definition is being deleted (customresource_discovery_controller.go)."""
@@ -51,6 +53,10 @@ def _as_it_is(_: Object) -> None:
     pass
 
 
+def _as_it_is_after(_: Object, __: Object | None) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
     """One kind in one version.
@@ -76,7 +82,7 @@ class Resource:
     check: Check = _no_causes
     prepare: Prepare = _as_it_is
     check_status: Check = _no_causes
-    prepare_status: Prepare = _as_it_is
+    prepare_status: PrepareStatus = _as_it_is_after
     status_spares: frozenset[str] = frozenset()
     columns: tuple[Column, ...] = ()
     fields: selectable.Fields = selectable.COMMON
@@ -149,7 +155,7 @@ def admit(resource: Resource, object_: Object, old: Object | None) -> None:
 
 def admit_status(resource: Resource, object_: Object, old: Object) -> None:
     """As `admit`, of a write of the status: nothing else of the object is looked at."""
-    resource.prepare_status(object_)
+    resource.prepare_status(object_, old)
     causes = [*names.check_metadata(object_["metadata"]), *resource.check_status(object_, old)]
     if causes:
         raise invalid(resource.kind, object_["metadata"]["name"], causes, resource.group)

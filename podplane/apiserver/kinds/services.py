@@ -171,7 +171,7 @@ def _check_service_ports(ports: list[Object], kind: str) -> Iterator[Cause]:
         if "targetPort" in port:
             yield from names.check_port(port["targetPort"], f"{where}.targetPort", named=True)
         if port.get("nodePort"):
-            if kind in ("ClusterIP", EXTERNAL_NAME):
+            if kind == CLUSTER_IP:
                 yield Cause.forbidden(f"{where}.nodePort", f"may not be used when `type` is '{kind}'")
             yield from names.check_port(port["nodePort"], f"{where}.nodePort")
         identity = (port.get("protocol", "TCP"), port.get("port"))

@@ -9,10 +9,15 @@ from typing import Any
 from podplane.apiserver.kinds import names
 from podplane.apiserver.kinds.addresses import check_ip
 from podplane.apiserver.problems import Cause
+from podplane.model import quantity
 
 Object = dict[str, Any]
 ACTIVE, TERMINATING = "Active", "Terminating"
 IP_MODES = ("Proxy", "VIP")
+COUNTED = frozenset(
+    {"pods", "services", "replicationcontrollers", "secrets", "configmaps", "persistentvolumeclaims", "resourcequotas"}
+)
+"""Resources of which there are only whole ones, beside extended ones."""
 SYSTEM_CONDITIONS = ("PodScheduled", "Ready", "Initialized")
 
 
@@ -73,6 +78,12 @@ def check_daemon_set(daemon_set: Object, old: Object | None) -> Iterator[Cause]:
     yield from _collisions(status, old)
 
 
+def complete_namespace(namespace: Object, _: Object | None) -> None:
+    """Namespace (SetDefaults_NamespaceStatus)."""
+    status = namespace.setdefault("status", {})
+    status["phase"] = status.get("phase") or ACTIVE
+
+
 def check_namespace(namespace: Object, _: Object | None) -> Iterator[Cause]:
     """Namespace: its phase is said by its deletion."""
     phase = namespace.get("status", {}).get("phase", "")
@@ -83,8 +94,28 @@ def check_namespace(namespace: Object, _: Object | None) -> Iterator[Cause]:
         yield Cause.invalid("status.Phase", phase, "may only be 'Terminating' if `deletionTimestamp` is not empty")
 
 
+def complete_node(node: Object, _: Object | None = None) -> None:
+    """Node (SetDefaults_NodeStatus)."""
+    status = node.get("status", {})
+    if "capacity" in status and "allocatable" not in status:
+        status["allocatable"] = dict(status["capacity"])
+
+
+def _resources(amounts: Object, path: str) -> Iterator[Cause]:
+    """Amounts of resources: none is negative, and what is counted is whole (ValidateResourceQuantityValue)."""
+    for name, text in amounts.items():
+        amount = quantity.parse(text)
+        if amount < 0:
+            yield Cause.invalid(f"{path}.{name}", text, "must be greater than or equal to 0")
+        is_counted = name in COUNTED or ("/" in name and "kubernetes.io/" not in name)
+        if is_counted and amount.denominator != 1:
+            yield Cause.invalid(f"{path}.{name}", text, "must be an integer")
+
+
 def check_node(node: Object, _: Object | None) -> Iterator[Cause]:
-    """Node: addresses are addresses, each once."""
+    """Node: amounts of resources; addresses are addresses, each once."""
+    for field in ("capacity", "allocatable"):
+        yield from _resources(node.get("status", {}).get(field, {}), f"status.{field}")
     seen: list[Object] = []
     for i, address in enumerate(node.get("status", {}).get("addresses", ())):
         if address.get("type") in ("InternalIP", "ExternalIP"):
@@ -92,6 +123,31 @@ def check_node(node: Object, _: Object | None) -> Iterator[Cause]:
         if address in seen:
             yield Cause.duplicate(f"status.addresses[{i}]", address)
         seen.append(address)
+
+
+def complete_pod(pod: Object, old: Object | None) -> None:
+    """Pod: `podIP` is the first of `podIPs`, and wins where they differ; its class, and observed generations, that nobody
+    says stay (Convert_v1_PodStatus_To_core_PodStatus; podStatusStrategy, PrepareForUpdate)."""
+    status, before = pod.setdefault("status", {}), (old or {}).get("status", {})
+    ips = status.get("podIPs") or []
+    if status.get("podIP") and (not ips or ips[0].get("ip") != status["podIP"]):
+        status["podIPs"] = [{"ip": status["podIP"]}]
+    elif ips:
+        status["podIP"] = ips[0].get("ip", "")
+    if before.get("qosClass"):
+        status["qosClass"] = status.get("qosClass") or before["qosClass"]
+    _keep_generation(status, before)
+    known: dict[str, list[Object]] = {}
+    for condition in before.get("conditions", ()):
+        known.setdefault(condition.get("type", ""), []).append(condition)
+    for condition in status.get("conditions", ()):
+        if same := known.get(condition.get("type", "")):
+            _keep_generation(condition, same.pop(0))
+
+
+def _keep_generation(new: Object, old: Object) -> None:
+    if not new.get("observedGeneration") and old.get("observedGeneration"):
+        new["observedGeneration"] = old["observedGeneration"]
 
 
 def check_pod(pod: Object, old: Object | None) -> Iterator[Cause]:
@@ -102,6 +158,8 @@ def check_pod(pod: Object, old: Object | None) -> Iterator[Cause]:
         if kind not in SYSTEM_CONDITIONS and not names.QUALIFIED_PATTERN.fullmatch(kind):
             yield Cause.invalid(f"status.conditions[{i}].Type", kind, names.NAME_PART)
     yield from _counts(status, "observedGeneration")
+    if before.get("qosClass") and status.get("qosClass") != before["qosClass"]:
+        yield Cause.immutable("status.qosClass", status.get("qosClass"))
     nominated = status.get("nominatedNodeName")
     if nominated and nominated != before.get("nominatedNodeName"):
         if why := names.SUBDOMAIN(nominated):
@@ -135,7 +193,7 @@ def check_ingress(ingress: Object, old: Object | None) -> Iterator[Cause]:
             yield from check_ingress_point(one, f"{path}[{i}]")
 
 
-def complete_service(service: Object) -> None:
+def complete_service(service: Object, _: Object | None = None) -> None:
     """Service: how an address of a load balancer is reached."""
     balancer = service.setdefault("status", {}).setdefault("loadBalancer", {})
     for one in balancer.get("ingress", ()) if service["spec"].get("type") == "LoadBalancer" else ():

@@ -5,6 +5,8 @@ The empty specs are those that typed Go clients send: `json.Marshal` of an objec
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -213,6 +215,33 @@ async def test_the_object_itself_takes_no_status(kind: str) -> None:
 async def test_a_status_that_makes_no_sense_is_refused(kind: str, status: Object, why: str) -> None:
     api, path, _ = await api_with(kind)
     assert why in await api.refused("Invalid", "PATCH", f"{path}/status", {"status": status})
+
+
+FACTS: list[Object] = json.loads((Path(__file__).parent / "status_writes.json").read_text())["cases"]
+
+
+def said(value: Any) -> Any:
+    """Without what is empty or zero."""
+    if isinstance(value, dict):
+        return {name: inner for name, inner in ((name, said(inner)) for name, inner in value.items()) if inner}
+    return [said(one) for one in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("fact", FACTS)
+async def test_statuses_are_taken_and_refused_as_by_the_strategies_of_kube_apiserver(fact: Object) -> None:
+    api, path, old = await api_with(fact["kind"])
+    old["status"] = fact["before"]
+    api.server._records.store.put(fact["kind"], (old["metadata"].get("namespace", ""), old["metadata"]["name"]), old)
+    answer = await api.answer("PUT", f"{path}/status", {**old, "status": fact["write"]})
+    found = json.loads(answer.body)
+    if "refused" in fact:
+        assert sorted({cause["field"] for cause in found["details"]["causes"]}) == fact["refused"]
+    else:
+        assert said(found["status"]) == fact["becomes"]
+
+
+def test_the_facts_are_of_each_kind() -> None:
+    assert {fact["kind"] for fact in FACTS} == KINDS.keys() - {CRDS, "things.example.org"}
 
 
 async def test_a_number_of_collisions_does_not_fall() -> None:
