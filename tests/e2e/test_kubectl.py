@@ -150,8 +150,8 @@ def test_label_annotate_patch_scale_and_set(kubectl: Kubectl, app: str) -> None:
     found = json.loads(kubectl("get", "svc", app, "-o", "json"))["metadata"]
     assert (found["labels"], found["annotations"]["example.org/by"]) == ({"app": "web"}, "hand")
     kubectl("patch", "svc", app, "-p", '{"spec": {"ports": [{"port": 443, "name": "https"}]}}')
-    assert kubectl("get", "svc", app, "-o", "jsonpath={.spec.ports[*].port}") == "80 443"
-    kubectl("patch", "svc", app, "--type", "json", "-p", '[{"op": "remove", "path": "/spec/ports/1"}]')
+    assert kubectl("get", "svc", app, "-o", "jsonpath={.spec.ports[*].port}") == "443 80"
+    kubectl("patch", "svc", app, "--type", "json", "-p", '[{"op": "remove", "path": "/spec/ports/0"}]')
     kubectl("patch", "svc", app, "--type", "merge", "-p", '{"spec": {"sessionAffinity": "ClientIP"}}')
     assert kubectl("get", "svc", app, "-o", "jsonpath={.spec.ports[*].port} {.spec.sessionAffinity}") == "80 ClientIP"
     kubectl("scale", "deploy", app, "--replicas", "5")

@@ -68,7 +68,10 @@ def check_metadata(metadata: Object, *, any_finalizers: bool = False) -> Iterato
         for field in ("apiVersion", "kind", "name", "uid"):
             if owner.get(field) == "":
                 yield Cause.required(f"metadata.ownerReferences[{i}].{field}")
-        if (owner.get("apiVersion"), owner.get("kind")) == ("v1", "Event"):
+        version = owner.get("apiVersion", "")
+        if version.count("/") > 1 or version.endswith("/"):
+            yield Cause.invalid(f"metadata.ownerReferences[{i}].apiVersion", version, "version must not be empty")
+        if (version, owner.get("kind")) == ("v1", "Event"):
             why = "/v1, Kind=Event is disallowed from being an owner"
             yield Cause.invalid(f"metadata.ownerReferences[{i}]", owner, why)
         controllers += bool(owner.get("controller"))

@@ -194,6 +194,13 @@ async def test_references_that_are_there_twice_are_there_once(api: Api) -> None:
     assert f"please fix your requests; duplicate UID(s) observed: {owner['metadata']['uid']}" in warned
 
 
+@pytest.mark.parametrize("version", ["a/b/c", "apps/", "/"])
+async def test_an_owner_has_a_version(api: Api, version: str) -> None:
+    owner = {"apiVersion": version, "kind": "Deployment", "name": "d", "uid": "x"}
+    said = await api.refused("Invalid", "POST", MAPS, {"metadata": {"name": "child", "ownerReferences": [owner]}})
+    assert "metadata.ownerReferences[0].apiVersion: Invalid value" in said
+
+
 async def test_an_event_owns_nothing(api: Api) -> None:
     event = {"apiVersion": "v1", "kind": "Event", "name": "e", "uid": "x"}
     said = await api.refused("Invalid", "POST", MAPS, {"metadata": {"name": "child", "ownerReferences": [event]}})
