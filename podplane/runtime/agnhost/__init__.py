@@ -87,6 +87,8 @@ def _run(name: str, argv: list[str], environment: Mapping[str, str], ready: Read
             if subcommand.arguments is None
             else flags.parse(words, subcommand.flags, subcommand.arguments, subcommand.short)
         )
+        for flag in found.without_effect:
+            complain(f"agnhost {name}: {flag} changes nothing here: all is logged")
         return subcommand.run(Context(found, tuple(argv), environment, ready))
     except (flags.UsageError, CannotServe) as error:
         complain(f"agnhost {name}: {error}")

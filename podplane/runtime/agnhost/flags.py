@@ -15,16 +15,35 @@ TRUE, FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", 
 """As Go's `strconv.ParseBool`."""
 
 
+LOGGING: Mapping[str, Value] = {
+    "add_dir_header": False,
+    "alsologtostderr": False,
+    "log_backtrace_at": "",
+    "log_dir": "",
+    "log_file": "",
+    "log_file_max_size": "",
+    "logtostderr": True,
+    "one_output": False,
+    "skip_headers": False,
+    "skip_log_headers": False,
+    "stderrthreshold": "",
+    "v": "",
+    "vmodule": "",
+}
+"""Flags of klog, which tests give to any subcommand. There is one level of logging here, so they change nothing, which is said."""
+
+
 class UsageError(Exception):
     """The command line can't be understood; one line that says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """The values of all flags of a subcommand, and the words that are none."""
+    """The values of all flags of a subcommand, the words that are none, and the flags of logging that were given."""
 
     values: Mapping[str, Value]
     words: tuple[str, ...] = ()
+    without_effect: tuple[str, ...] = ()
 
     def on(self, name: str) -> bool:
         """Whether a switch is on."""
@@ -53,8 +72,10 @@ def parse(
     """What the words say; a flag's default tells its type (a float is a duration), `short` has letters for some of them (-n 1, -n1,
     -n=1). UsageError when they say something else."""
     values, rest, left = dict(defaults), [], list(words)
+    known_flags, logging = {**LOGGING, **defaults}, []
+    short = {"v": "v", **(short or {})}
     while left:
-        word = _long(left.pop(0), short or {})
+        word = _long(left.pop(0), short)
         if word == "--":
             rest += left
             break
@@ -62,15 +83,19 @@ def parse(
             rest.append(word)
             continue
         name, equals, text = word[2:].partition("=")
-        if not word.startswith("--") or name not in defaults:
+        if not word.startswith("--") or name not in known_flags:
             known = ", ".join(f"--{flag}" for flag in defaults) or "none"
             raise UsageError(f"unknown flag: {word.partition('=')[0]}: known are {known}")
         if not equals:
-            text = "true" if isinstance(defaults[name], bool) else _following(word, left)
-        values[name] = _value(name, text, defaults[name])
+            text = "true" if isinstance(known_flags[name], bool) else _following(word, left)
+        value = _value(name, text, known_flags[name])
+        if name in defaults:
+            values[name] = value
+        else:
+            logging.append(f"--{name}")
     if len(rest) != arguments:
         raise UsageError(f"{len(rest)} arguments ({' '.join(rest)}), it takes {arguments}")
-    return Flags(values, tuple(rest))
+    return Flags(values, tuple(rest), tuple(logging))
 
 
 def _long(word: str, short: Mapping[str, str]) -> str:

@@ -23,6 +23,12 @@ def test_what_they_say(words: list[str], wanted: dict[str, Value]) -> None:
     assert parse(words, DEFAULTS, short=SHORT).values == DEFAULTS | wanted
 
 
+def test_flags_of_logging_are_taken_and_said() -> None:
+    found = parse(["--v=5", "-v", "4", "-v=3", "--logtostderr", "--total=1"], DEFAULTS)
+    assert found.without_effect == ("--v", "--v", "--v", "--logtostderr")
+    assert found.values == DEFAULTS | {"total": 1}
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [

@@ -21,6 +21,11 @@ def test_help_tells_all(agnhost: Agnhost) -> None:
     assert all(f"  {name} " in said for name in SUBCOMMANDS)
 
 
+def test_flags_of_logging_change_nothing_and_say_so(agnhost: Agnhost) -> None:
+    done = agnhost.run("connect", "-v=5", "127.0.0.1:1")
+    assert done.stderr == "agnhost connect: --v changes nothing here: all is logged\nREFUSED\n"
+
+
 def test_lines_of_a_log(agnhost: Agnhost) -> None:
     done = agnhost.run("logs-generator", "-t", "3", "-d", "30ms")
     lines = done.stderr.splitlines()
