@@ -20,7 +20,7 @@ from tests.e2e.test_load_balancer import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("chaos")]
 SEED = int(os.environ.get("PODPLANE_CHAOS_SEED", "1"))
-STEPS = int(os.environ.get("PODPLANE_CHAOS_STEPS", "60"))
+STEPS = int(os.environ.get("PODPLANE_CHAOS_STEPS", "80"))
 SILENT_SECONDS = float(os.environ.get("PODPLANE_CHAOS_SILENT", "20"))
 """By hand 1.5: a second, and the start of a process; a busy machine needs more."""
 ONLY = [int(number) for number in os.environ.get("PODPLANE_CHAOS_ONLY", "").split(",") if number]
