@@ -74,6 +74,7 @@ def _bridge(blocks: list[IPNetwork], config: NetworkConfig, mtu: int) -> list[Va
         Link(name=bridge, kind="bridge", mtu=mtu, mac=mac_of(gateways[0]), alias=link_alias()),
         # The kernel sends redirects where `all` or the device allows it (IN_DEV_TX_REDIRECTS).
         Sysctl(name=f"net.ipv4.conf.{bridge}.send_redirects", value="0", link=bridge),
+        *(Sysctl(name=f"net.ipv6.conf.{bridge}.disable_ipv6", value="0", link=bridge) for ip in gateways if ip.version == 6),
         *(Address(link=bridge, ip=ip, prefix_length=ip.max_prefixlen) for ip in gateways),
         *(Route(destination=block, kind="unreachable", protocol=ROUTE_PROTOCOL) for block in blocks),
     ]

@@ -36,8 +36,9 @@ class Link(Value, frozen=True, gc=False, kw_only=True):
     `kind` is IFLA_INFO_KIND ("bridge", "veth", "vxlan"), or "" for an interface that is there already (lo, eth0) and is
     only configured: such a link is never created or deleted. `alias` (IFLA_IFALIAS) marks a link as podplane's and names the
     API object that asked for it (`state.ownership`).
-    `hairpin`, `learning` and `flood` are modes of a bridge port (bridge(8)): whether a frame may leave by the port it came from, whether
-    source addresses are learned from it, and whether frames to unknown unicast addresses are sent to it.
+    `hairpin`, `learning`, `flood` and `isolated` are modes of a bridge port (bridge(8)): whether a frame may leave by the port it came
+    from, whether source addresses are learned from it, whether frames to unknown unicast addresses are sent to it, and whether it
+    exchanges no frames with other isolated ports.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Link(Value, frozen=True, gc=False, kw_only=True):
     hairpin: bool = False
     learning: bool = True
     flood: bool = True
+    isolated: bool = False
     alias: str = ""
     peer: Peer | None = None
     vxlan: Vxlan | None = None

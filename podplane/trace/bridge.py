@@ -112,11 +112,12 @@ def port_to(world: World, bridge: End, mac: str, port_in: str) -> Port | None:
     namespace = world.namespaces[bridge.netns]
     static = namespace.fdb.get(mac)
     own = namespace.links.get(static.link) if static is not None else None
+    came_by = namespace.links.get(port_in)
     if static is not None and own is not None and own.master == bridge.link:
-        return Port(own, static) if _may_leave(own, port_in) else None
+        return Port(own, static) if _may_leave(own, port_in, came_by) else None
     for is_own, port in learned(world, bridge).get(mac, ()):
         is_open = port.learning or port.flood
-        if not is_own and is_open and _may_leave(port, port_in):
+        if not is_own and is_open and _may_leave(port, port_in, came_by):
             return Port(port, port)
     return None
 
@@ -134,5 +135,7 @@ def learned(world: World, bridge: End) -> Mapping[str, Sequence[tuple[bool, Link
     return found
 
 
-def _may_leave(port: Link, port_in: str) -> bool:
-    return port.up and (port.name != port_in or port.hairpin)
+def _may_leave(port: Link, port_in: str, came_by: Link | None) -> bool:
+    """should_deliver of net/bridge/br_forward.c."""
+    are_isolated = port.isolated and came_by is not None and came_by.isolated
+    return port.up and (port.name != port_in or port.hairpin) and not are_isolated

@@ -279,6 +279,25 @@ def test_a_forwarding_entry_that_was_moved_to_another_port_is_moved_back() -> No
     play(story)
 
 
+def test_a_port_that_somebody_sets_isolated_is_open_again() -> None:
+    async def story(machine: Machine) -> None:
+        bridge(f"link set dev {veth_name('c1', 'eth0')} isolated on")
+        assert not machine.is_whole()
+        await machine.is_repaired_and_told("link")
+
+    play(story)
+
+
+def test_a_bridge_on_which_somebody_turns_ipv6_off_has_its_addresses_and_routes_back() -> None:
+    async def story(machine: Machine) -> None:
+        foreign.change_sysctl(machine, "net.ipv6.conf.cbr0.disable_ipv6")
+        assert not machine.is_whole()
+        await machine.is_repaired_and_told("sysctl")
+        assert "fd00:10:244:1::1/128" in ip("address show dev cbr0")
+
+    play(story)
+
+
 def bridge(words: str) -> str:
     """What `bridge` says."""
     return subprocess.run(["bridge", *words.split()], check=True, capture_output=True, text=True).stdout

@@ -191,7 +191,7 @@ def test_a_static_entry_of_a_bridge_is_observed_as_it_comes_and_goes() -> None:
     assert changes(monitor).observations == [Observation(entry.identity, None)]
 
 
-@pytest.mark.parametrize("mode", ["learning", "flood", "hairpin"])
+@pytest.mark.parametrize("mode", ["learning", "flood", "hairpin", "isolated"])
 def test_the_modes_of_a_port_that_somebody_changed_are_observed(mode: str) -> None:
     kernel, monitor = machine()
     before = kernel.read(OWNER)[Link(name="pp1").identity]

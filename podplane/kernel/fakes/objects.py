@@ -79,7 +79,7 @@ class Objects:
         self.announce(link, is_there=False)
         self._report(name, LinkEvent(False, may_have_lost=True))
         for port in (link for link in self.links() if link.master == name):
-            self.put_link(msgspec.structs.replace(port, master="", hairpin=False, learning=True, flood=True))
+            self.put_link(msgspec.structs.replace(port, master="", hairpin=False, learning=True, flood=True, isolated=False))
         there, far = self.peers.pop(name, (None, ""))
         if there is not None and there.peers.pop(far, None) is not None:
             there.delete_link(far)

@@ -31,7 +31,7 @@ MISSING: dict[type[Value], int] = {
     Rule: errno.ENOENT,
 }
 """How the kernel refuses to delete what is not there."""
-PORT_MODES: dict[str, bool] = {"hairpin": False, "learning": True, "flood": True}
+PORT_MODES: dict[str, bool] = {"hairpin": False, "learning": True, "flood": True, "isolated": False}
 """Modes that a link has as a port of a bridge only, and their defaults."""
 
 

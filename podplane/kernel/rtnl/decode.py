@@ -52,7 +52,7 @@ def link(payload: bytes, names: Names) -> Link:
     found = parse_attributes(payload, c.LINK.size)
     info = parse_attributes(found.get(c.IFLA_LINKINFO, b""))
     slave = info.get(c.IFLA_INFO_SLAVE_DATA, b"") if _text(info.get(c.IFLA_INFO_SLAVE_KIND)) == "bridge" else b""
-    hairpin, learning, flood = _port_modes(parse_attributes(slave))
+    hairpin, learning, flood, isolated = _port_modes(parse_attributes(slave))
     kind = _text(info.get(c.IFLA_INFO_KIND))
     return Link(
         name=_text(found.get(c.IFLA_IFNAME)),
@@ -64,6 +64,7 @@ def link(payload: bytes, names: Names) -> Link:
         hairpin=hairpin,
         learning=learning,
         flood=flood,
+        isolated=isolated,
         alias=_text(found.get(c.IFLA_IFALIAS)),
         vxlan=_vxlan(info.get(c.IFLA_INFO_DATA, b""), names) if kind == "vxlan" else None,
     )
@@ -76,16 +77,17 @@ def master_index(payload: bytes) -> int:
 
 def with_port_modes(value: Link, modes: Mapping[int, bytes]) -> Link:
     """The link with its modes as a port as a bridge says them (IFLA_BRPORT_*)."""
-    hairpin, learning, flood = _port_modes(modes)
-    return msgspec.structs.replace(value, hairpin=hairpin, learning=learning, flood=flood)
+    hairpin, learning, flood, isolated = _port_modes(modes)
+    return msgspec.structs.replace(value, hairpin=hairpin, learning=learning, flood=flood, isolated=isolated)
 
 
-def _port_modes(modes: Mapping[int, bytes]) -> tuple[bool, bool, bool]:
-    """Hairpin, learning and flood; of what is no port, their defaults."""
+def _port_modes(modes: Mapping[int, bytes]) -> tuple[bool, bool, bool, bool]:
+    """Hairpin, learning, flood and isolated; of what is no port, their defaults."""
     return (
         modes.get(c.IFLA_BRPORT_MODE, b"\0") != b"\0",
         modes.get(c.IFLA_BRPORT_LEARNING, b"\1") != b"\0",
         modes.get(c.IFLA_BRPORT_UNICAST_FLOOD, b"\1") != b"\0",
+        modes.get(c.IFLA_BRPORT_ISOLATED, b"\0") != b"\0",
     )
 
 

@@ -110,6 +110,7 @@ def set_later(link: Link, own_index: int) -> Message | None:
             u8(c.IFLA_BRPORT_MODE, int(link.hairpin)),
             u8(c.IFLA_BRPORT_LEARNING, int(link.learning)),
             u8(c.IFLA_BRPORT_UNICAST_FLOOD, int(link.flood)),
+            u8(c.IFLA_BRPORT_ISOLATED, int(link.isolated)),
         ]
         slave = nested(c.IFLA_INFO_SLAVE_DATA, *modes)
         payload += nested(c.IFLA_LINKINFO, text(c.IFLA_INFO_SLAVE_KIND, "bridge"), slave)

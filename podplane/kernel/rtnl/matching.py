@@ -65,6 +65,7 @@ def _link_matches(wanted: Link, found: Link) -> bool:
         and wanted.mac in ("", found.mac)
         and (not wanted.kind or wanted.master == found.master)
         and (wanted.hairpin, wanted.learning, wanted.flood) == (found.hairpin, found.learning, found.flood)
+        and wanted.isolated == found.isolated
         and wanted.alias in ("", found.alias)
     )
 

@@ -63,6 +63,7 @@ def link(value: Link) -> str:
     words += ["hairpin on"] if value.hairpin else []
     words += ["learning off"] if value.master and not value.learning else []
     words += ["flood off"] if value.master and not value.flood else []
+    words += ["isolated on"] if value.isolated else []
     return " ".join(words)
 
 

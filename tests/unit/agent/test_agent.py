@@ -66,7 +66,7 @@ async def test_check_names_a_sysctl_of_a_pods_link_that_somebody_changed() -> No
     await rig.start(*cluster(1))
     await rig.agent.network.add(rig.attachment("a"))
     await rig.agent.network.check(rig.attachment("a"))
-    (name,) = (name for name in rig.host.objects.sysctls if name.endswith("disable_ipv6"))
+    (name,) = (name for name in rig.host.objects.sysctls if name.endswith("disable_ipv6") and ".pp" in name)
     rig.host.set_sysctl(name, "0")
     with pytest.raises(NetworkError, match=name):
         await rig.agent.network.check(rig.attachment("a"))

@@ -172,10 +172,11 @@ def test_a_peer_is_made_in_its_own_namespace_and_never_up() -> None:
     assert attributes[c.IFLA_IFNAME] == b"eth0\0"
 
 
-@given(st.tuples(*[st.booleans()] * 3), st.text("abc/-", max_size=20), st.sampled_from(("", "cbr0")))
-def test_what_only_an_existing_link_can_have(modes: tuple[bool, bool, bool], alias: str, master: str) -> None:
-    hairpin, learning, flood = modes
-    value = Link(name="eth0", hairpin=hairpin, learning=learning, flood=flood, alias=alias, master=master)
+@given(st.tuples(*[st.booleans()] * 4), st.text("abc/-", max_size=20), st.sampled_from(("", "cbr0")))
+def test_what_only_an_existing_link_can_have(modes: tuple[bool, ...], alias: str, master: str) -> None:
+    hairpin, learning, flood, isolated = modes
+    own = {"hairpin": hairpin, "learning": learning, "flood": flood, "isolated": isolated}
+    value = Link(name="eth0", alias=alias, master=master, **own)
     message = encode.set_later(value, 2)
     if not alias and not master:
         assert message is None
@@ -183,10 +184,10 @@ def test_what_only_an_existing_link_can_have(modes: tuple[bool, bool, bool], ali
     assert message is not None
     found = decode.link(message.payload, NAMES)
     assert found.alias == alias
-    assert (found.hairpin, found.learning, found.flood) == (modes if master else (False, True, True))
+    assert (found.hairpin, found.learning, found.flood, found.isolated) == (modes if master else (False, True, True, False))
 
 
-@pytest.mark.parametrize("mode", ["hairpin", "learning", "flood"])
+@pytest.mark.parametrize("mode", ["hairpin", "learning", "flood", "isolated"])
 def test_a_port_of_another_mode_does_not_match(mode: str) -> None:
     value = Link(name="pp1", kind="veth", master="cbr0")
     other = msgspec.structs.replace(value, **{mode: not getattr(value, mode)})

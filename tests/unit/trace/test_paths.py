@@ -86,6 +86,15 @@ def test_a_bridge_sends_a_frame_back_where_it_came_from_by_hairpin_only() -> Non
         assert isinstance(end, Delivered if hairpin else Dropped), end
 
 
+def test_isolated_ports_exchange_no_frames_and_reach_the_bridge() -> None:
+    packet = Packet(source=ip("10.0.0.2"), destination=ip("10.0.0.3"), destination_mac="")
+    for isolated in (False, True):
+        world = of(bridged(isolated=isolated))
+        frame = msgspec.structs.replace(packet, link="v1", destination_mac=world.mac(End("two", "eth0")))
+        assert isinstance(evaluate(world, frame).end, Dropped if isolated else Delivered)
+        assert isinstance(evaluate(world, Packet(source=ip("10.0.0.2"), destination=ip("10.0.0.1")), "one").end, Delivered)
+
+
 def test_a_static_entry_wins_over_where_a_mac_is() -> None:
     world = of(bridged())
     wrong = Fdb(link="v2", mac=world.mac(End("one", "eth0")), master=True)
