@@ -248,7 +248,7 @@ def _object(shape: Shape, value: dict[str, Any], path: str, findings: Findings, 
     for name, one in shape.zeros.items():
         if name not in value:
             value[name] = one.zero()
-            if complete and one.kind == OBJECT and name != STATUS:
+            if complete and one.kind == OBJECT and (dot or name != STATUS):
                 _object(one, value[name], dot + name, findings, complete)
 
 
@@ -321,6 +321,8 @@ def _map(shape: Shape, value: dict[str, Any], path: str, findings: Findings, com
         del value[name]
     for name, inner in value.items():
         _value(items, inner, value, name, f"{path}[{name}]", findings, complete)
+        if items.kind == QUANTITY and not findings.wrong:
+            value[name] = quantity.rounded(value[name])
 
 
 def _check_unique(shape: Shape, value: list[Any], path: str, findings: Findings) -> None:

@@ -36,6 +36,21 @@ def binary(number: int) -> str:
     return f"{number}{list(BINARY)[power - 1] if power else ''}"
 
 
+@functools.lru_cache(1024)
+def rounded(text: str) -> str:
+    """A canonical quantity of a list of resources, which Kubernetes rounds up to thousandths (SetDefaults_ResourceList)."""
+    value = parse(text) * 1000
+    if value.denominator == 1:
+        return text
+    return like(Fraction((-1 if value < 0 else 1) * -(-abs(value) // 1), 1000), text)
+
+
+def like(value: Fraction, text: str) -> str:
+    """A number as a canonical quantity in the notation of another one."""
+    found = NUMBER.fullmatch(text)
+    return _written(value, found[3] if found else "")
+
+
 NUMBER = re.compile(r"[+-]?0*(\d*)(?:\.(\d*))?(.*)", re.ASCII)
 NANO, MAX = -9, 2**63 - 1
 INT64_DIGITS = 18

@@ -23,6 +23,24 @@ def check_namespace(namespace: Object, old: Object | None) -> Iterator[Cause]:
     yield from names.check_finalizers(namespace.get("spec", {}).get("finalizers", ()), "spec.finalizers")
 
 
+def complete_node(node: Object) -> None:
+    """The first of the blocks is the one block that older clients know, and wins where they differ; and the status."""
+    spec = node.get("spec", {})
+    if block := spec.get("podCIDR"):
+        if spec.get("podCIDRs", [""])[0] != block:
+            spec["podCIDRs"] = [block]
+    elif first := next(iter(spec.get("podCIDRs", ())), ""):
+        spec["podCIDR"] = first
+    statuses.complete_node(node)
+
+
+def complete_namespace(namespace: Object) -> None:
+    """The label that names it, and its phase."""
+    if name := namespace["metadata"].get("name"):
+        namespace["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = name
+    namespace.setdefault("status", {}).setdefault("phase", "Active")
+
+
 def check_node(node: Object, old: Object | None) -> Iterator[Cause]:
     """Node: blocks are networks, addresses are addresses."""
     mac = node["metadata"].get("annotations", {}).get(UNDERLAY_MAC)
@@ -124,9 +142,11 @@ def check_role(role: Object, old: Object | None) -> Iterator[Cause]:
 
 def complete_binding(binding: Object) -> None:
     """API groups of what is bound, and to whom."""
-    binding.get("roleRef", {}).setdefault("apiGroup", RBAC)
+    role = binding.get("roleRef", {})
+    role["apiGroup"] = role.get("apiGroup") or RBAC
     for subject in binding.get("subjects", ()):
-        subject.setdefault("apiGroup", "" if subject.get("kind") == "ServiceAccount" else RBAC)
+        if subject.get("kind") in ("User", "Group"):
+            subject.setdefault("apiGroup", RBAC)
 
 
 RBAC = "rbac.authorization.k8s.io"

@@ -37,7 +37,7 @@ def complete_definition(definition: Object) -> None:
     """Names that follow from others."""
     spec = definition.get("spec", {})
     own = spec.get("names", {})
-    if isinstance(own.get("kind"), str):
+    if own.get("kind"):
         own.setdefault("singular", own["kind"].lower())
         own.setdefault("listKind", own["kind"] + "List")
     spec.setdefault("conversion", {}).setdefault("strategy", "None")

@@ -33,7 +33,7 @@ PREFIXED = re.compile(rf"{names.SUBDOMAIN_PATTERN.pattern}/[A-Za-z0-9/\-._~%!$&'
 
 
 def complete_job(job: Object) -> None:
-    """Defaults, and a selector of its own: the uid, which stands in the template's labels too."""
+    """Defaults, and a selector of its own: the uid, which stands in the template's labels too, and so in the Job's (SetDefaults_Job)."""
     spec = complete_template(job)
     if "completions" not in spec and "parallelism" not in spec:
         spec["completions"] = spec["parallelism"] = 1
@@ -50,6 +50,9 @@ def complete_job(job: Object) -> None:
         spec["selector"] = {"matchLabels": {JOB_UID: uid}}
         metadata = spec.setdefault("template", {}).setdefault("metadata", {})
         metadata["labels"] = {**metadata.get("labels", {}), **own}
+    labels = spec.get("template", {}).get("metadata", {}).get("labels")
+    if labels and not job["metadata"].get("labels"):
+        job["metadata"]["labels"] = dict(labels)
 
 
 def check_job(job: Object, old: Object | None) -> Iterator[Cause]:

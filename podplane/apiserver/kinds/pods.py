@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from podplane.apiserver.kinds import names
 from podplane.apiserver.kinds.addresses import check_ip
+from podplane.apiserver.kinds.pod_resources import complete_pod_requests
 from podplane.apiserver.problems import Cause
 
 Object = dict[str, Any]
@@ -22,28 +24,50 @@ def complete_pod_spec(spec: Object) -> None:
     for container in [*spec.get("initContainers", ()), *spec.get("containers", ()), *spec.get("ephemeralContainers", ())]:
         container.setdefault("imagePullPolicy", pull_policy(container.get("image", "")))
         container.setdefault("resources", {})
-        for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
-            if "httpGet" in container.get(probe, {}):
-                container[probe]["httpGet"].setdefault("path", "/")
+    for volume in spec.get("volumes", ()):
+        if volume.keys() <= {"name"}:
+            volume["emptyDir"] = {}
+        if "image" in volume:
+            volume["image"].setdefault("pullPolicy", pull_policy(volume["image"].get("reference", "")))
+
+
+DOMAIN = r"(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::\d+)?|[A-Za-z0-9-]+:\d+|localhost(?::\d+)?)"
+PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+IMAGE = re.compile(
+    rf"(?:{DOMAIN}/)?{PART}(?:/{PART})*(?::(\w[\w.-]{{0,127}}))?(@[A-Za-z0-9+._-]+:[0-9a-fA-F]{{32,}})?", re.ASCII
+)
+"""The reference of an image: its tag, and its digest (distribution, reference)."""
 
 
 def pull_policy(image: str) -> str:
-    """Always for the tag `latest`, said or not; a digest or another tag stays what it is."""
-    if "@" in image:
-        return "IfNotPresent"
-    tag = image.rpartition("/")[2].partition(":")[2]
-    return "Always" if tag in ("", "latest") else "IfNotPresent"
+    """Always for the tag `latest`, said or not; a digest, another tag, or what is no reference stays what it is."""
+    found = IMAGE.fullmatch(image)
+    latest = found is not None and (found[1] == "latest" or not (found[1] or found[2]))
+    return "Always" if latest else "IfNotPresent"
 
 
 def complete_pod(pod: Object) -> None:
-    """Defaults of a pod."""
-    spec = pod.get("spec", {})
+    """Defaults of a pod, and not of a template, which stays as it was written (SetDefaults_Pod)."""
     if "spec" in pod:
+        spec = pod["spec"]
         complete_pod_spec(spec)
-    if spec.get("hostNetwork"):  # of pods alone: a template stays as it was written (SetDefaults_Pod)
-        for container in (*spec.get("initContainers", ()), *spec.get("containers", ())):
-            for port in container.get("ports", ()):
-                port.setdefault("hostPort", port.get("containerPort"))
+        spec.setdefault("enableServiceLinks", True)
+        if spec.get("terminationGracePeriodSeconds", 0) < 0:
+            spec["terminationGracePeriodSeconds"] = 1
+        containers = (*spec.get("initContainers", ()), *spec.get("containers", ()))
+        for container in containers:
+            complete_requests(container)
+        complete_pod_requests(spec)
+        for port in (port for c in containers for port in c.get("ports", ()) if spec.get("hostNetwork")):
+            if port.get("containerPort"):
+                port.setdefault("hostPort", port["containerPort"])
+
+
+def complete_requests(container: Object) -> None:
+    """What is limited is requested, unless the container says how much of it."""
+    limits = container["resources"].get("limits")
+    if limits:
+        container["resources"]["requests"] = {**limits, **container["resources"].get("requests", {})}
 
 
 def check_pod(pod: Object, old: Object | None) -> Iterator[Cause]:

@@ -34,7 +34,8 @@ def check_pod_template(new: Object, _: Object | None) -> Iterator[Cause]:
 
 def _rolling(strategy: Object, **defaults: Any) -> None:
     """What a rolling update does unless it is said."""
-    if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
+    strategy["type"] = strategy.get("type") or "RollingUpdate"
+    if strategy["type"] == "RollingUpdate":
         rolling = strategy.setdefault("rollingUpdate", {})
         for name, value in defaults.items():
             rolling.setdefault(name, value)
@@ -47,11 +48,8 @@ def complete_deployment(deployment: Object) -> None:
 
 
 def complete_replica_set(replica_set: Object) -> None:
-    """Defaults; labels are the template's unless they are said."""
-    spec = complete_template(replica_set)
-    labels = spec.get("template", {}).get("metadata", {}).get("labels")
-    if labels and "labels" not in replica_set["metadata"]:
-        replica_set["metadata"]["labels"] = dict(labels)
+    """Defaults."""
+    complete_template(replica_set)
 
 
 def complete_daemon_set(daemon_set: Object) -> None:
@@ -63,7 +61,14 @@ def complete_daemon_set(daemon_set: Object) -> None:
 def complete_stateful_set(stateful_set: Object) -> None:
     """Defaults."""
     spec = complete_template(stateful_set)
-    _rolling(spec.setdefault("updateStrategy", {}), partition=0)
+    strategy = spec.setdefault("updateStrategy", {})
+    if not strategy.get("type"):
+        strategy["type"] = "RollingUpdate"
+        strategy.setdefault("rollingUpdate", {})
+    if strategy["type"] == "RollingUpdate" and "rollingUpdate" in strategy:
+        strategy["rollingUpdate"].setdefault("partition", 0)
+    for claim in spec.get("volumeClaimTemplates", ()):
+        claim |= {"apiVersion": "v1", "kind": "PersistentVolumeClaim"}
     retention = spec.setdefault("persistentVolumeClaimRetentionPolicy", {})
     retention.setdefault("whenDeleted", "Retain")
     retention.setdefault("whenScaled", "Retain")

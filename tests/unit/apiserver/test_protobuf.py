@@ -80,6 +80,42 @@ def test_what_is_not_known_is_passed_over() -> None:
     assert decode(body("v1", "ConfigMap", unknown)) == {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}}
 
 
+def test_an_empty_message_is_said() -> None:
+    version = field(1, "v1") + field(2, 1) + field(5, field(1, b""))
+    found = decode(body("apiextensions.k8s.io/v1", "CustomResourceDefinition", field(2, field(7, version))))
+    made = found["spec"]["versions"][0]
+    assert (made["name"], made["served"], made["storage"], made["subresources"]) == ("v1", True, False, {"status": {}})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanoseconds", "time", "micro_time"),
+    [
+        (1_767_225_600, 0, "2026-01-01T00:00:00Z", "2026-01-01T00:00:00.000000Z"),
+        (1_767_225_600, 5_999, "2026-01-01T00:00:00Z", "2026-01-01T00:00:00.000005Z"),
+        (-62_135_596_799, 0, "0001-01-01T00:00:01Z", "0001-01-01T00:00:01.000000Z"),
+        (-62_135_596_800, 0, None, None),
+        (253_402_300_799, 0, "9999-12-31T23:59:59Z", "9999-12-31T23:59:59.000000Z"),
+        (-1, 500_000_000, "1969-12-31T23:59:59Z", "1969-12-31T23:59:59.500000Z"),
+    ],
+)
+def test_times_are_as_go_writes_them(seconds: int, nanoseconds: int, time: str | None, micro_time: str | None) -> None:
+    moment = field(1, seconds) + field(2, nanoseconds)
+    found = decode(body("coordination.k8s.io/v1", "Lease", field(1, field(8, moment)), field(2, field(4, moment))))
+    assert (found["metadata"].get("creationTimestamp"), found["spec"].get("renewTime")) == (time, micro_time)
+
+
+def test_a_time_that_no_year_of_four_digits_has_is_refused() -> None:
+    with pytest.raises(ProtobufError, match="out of range"):
+        decode(body("v1", "ConfigMap", field(1, field(8, field(1, 253_402_300_800)))))
+
+
+def test_numbers_may_be_packed_and_zeros_of_maps_left_out() -> None:
+    groups = varint(1) + varint(2) + varint(-3)
+    found = decode(body("v1", "Pod", field(2, field(14, field(4, groups) + field(4, 7)))))
+    assert found["spec"]["securityContext"]["supplementalGroups"] == [1, 2, -3, 7]
+    assert decode(body("v1", "ConfigMap", field(2, field(1, "a"))))["data"] == {"a": ""}
+
+
 async def test_it_is_stored_like_any_other() -> None:
     api = Api()
     data = body("v1", "Namespace", field(1, field(1, "team")))
