@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -145,12 +146,20 @@ class Resource:
 def admit(resource: Resource, object_: Object, old: Object | None) -> None:
     """Problem unless the object, whose types are right, makes sense; it is completed."""
     resource.prepare(object_)
-    any_finalizers = resource.schema is not None or resource.group == "apiextensions.k8s.io"
-    causes = [*names.check_metadata(object_["metadata"], any_finalizers=any_finalizers), *resource.check(object_, old)]
-    if old is not None:
-        causes += _touched(resource, old, object_)
+    causes = _causes(resource, object_, old)
+    if causes and old is not None:  # it may have been stored before a default was known: as Kubernetes decodes it, it has it
+        former = copy.deepcopy(old)
+        resource.read(former)
+        resource.prepare(former)
+        causes = _causes(resource, object_, former)
     if causes:
         raise invalid(resource.kind, object_["metadata"].get("name", ""), causes, resource.group)
+
+
+def _causes(resource: Resource, object_: Object, old: Object | None) -> list[Cause]:
+    any_finalizers = resource.schema is not None or resource.group == "apiextensions.k8s.io"
+    causes = [*names.check_metadata(object_["metadata"], any_finalizers=any_finalizers), *resource.check(object_, old)]
+    return causes if old is None else [*causes, *_touched(resource, old, object_)]
 
 
 def admit_status(resource: Resource, object_: Object, old: Object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -98,3 +99,18 @@ async def test_a_pod_is_completed_and_a_template_is_not() -> None:
 )
 def test_pull_policies(image: str, policy: str) -> None:
     assert pull_policy(image) == policy
+
+
+async def test_what_was_stored_before_a_default_was_known_can_be_changed() -> None:
+    api = Api()
+    made = await api("POST", "/api/v1/namespaces/default/pods", pod(container("a", limits={"cpu": "0.5"})))
+    old = json.loads(json.dumps(made))
+    del old["spec"]["enableServiceLinks"], old["spec"]["containers"][0]["resources"]["requests"]
+    old["spec"]["containers"][0]["resources"]["limits"] = {"cpu": "0.50"}
+    api.store.put("pods", ("default", "x"), old)
+    changed = await api("PATCH", "/api/v1/namespaces/default/pods/x", {"metadata": {"labels": {"a": "b"}}})
+    assert changed["spec"] == made["spec"]
+    message = await api.refused(
+        "Invalid", "PATCH", "/api/v1/namespaces/default/pods/x", {"spec": {"enableServiceLinks": False}}
+    )
+    assert "pod updates may not change fields other than" in message
