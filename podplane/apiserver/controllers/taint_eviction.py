@@ -15,6 +15,9 @@ from podplane.apiserver.controllers.pods import is_active, rfc3339
 from podplane.apiserver.kinds.disruption import BY_TAINT, disrupted
 
 EFFECT = "NoExecute"
+YOUNG_SECONDS = 1.0
+"""So long a pod stays that came after the taint: its owner makes the next one at once (its template names the node), for ever. What slows
+that down in Kubernetes is how many requests a controller may send in a second."""
 
 
 def _decide(view: View, key: Key) -> Iterable[Action]:
@@ -22,13 +25,23 @@ def _decide(view: View, key: Key) -> Iterable[Action]:
     node = view.get("nodes", ("", pod["spec"].get("nodeName", ""))) if pod is not None and is_active(pod) else None
     if pod is None or node is None:
         return
-    left = seconds_left(pod["spec"], list(taints_of(node, EFFECT)), view.now)
+    taints = list(taints_of(node, EFFECT))
+    left = seconds_left(pod["spec"], taints, view.now)
+    if left is not None:
+        left = max(left, _youth(pod, taints, view.now))
     if left is not None and left <= 0:
         yield Note(pod, "TaintManagerEviction", f"Marking for deletion Pod {'/'.join(key)}")
         yield Patch("pods", pod, {"status": {"conditions": disrupted(pod, BY_TAINT, rfc3339(view.now))}}, "status")
         yield Delete("pods", pod)
     elif left is not None:
         yield Again(left)
+
+
+def _youth(pod: Object, taints: Sequence[Object], now: datetime.datetime) -> float:
+    """How long a pod that came after a taint is young still; 0 for others."""
+    created = datetime.datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+    added = [datetime.datetime.fromisoformat(taint["timeAdded"]) for taint in taints if taint.get("timeAdded")]
+    return max(0.0, YOUNG_SECONDS - (now - created).total_seconds()) if added and min(added) < created else 0.0
 
 
 def seconds_left(spec: Object, taints: Sequence[Object], now: datetime.datetime) -> float | None:
