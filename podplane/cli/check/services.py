@@ -69,9 +69,11 @@ class Own:
 
 
 def endpoints_of(pods: Sequence[Party]) -> list[Party]:
-    """The pods that are endpoints: of as many nodes as there are."""
+    """The pods that are endpoints: of as many nodes as there are, and all of the families that most pods have."""
+    families = Counter(frozenset(map(family, pod.ips)) for pod in pods)
+    usual = max(families, key=lambda found: families[found], default=frozenset())
     by_node: dict[str, list[Party]] = defaultdict(list)
-    for pod in pods:
+    for pod in (pod for pod in pods if frozenset(map(family, pod.ips)) == usual):
         by_node[pod.node].append(pod)
     rounds = (own[i] for i in range(ENDPOINTS) for own in by_node.values() if i < len(own))
     return list(islice(rounds, ENDPOINTS))

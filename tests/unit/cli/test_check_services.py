@@ -108,3 +108,13 @@ def test_what_is_to_be_proved_does_not_depend_on_what_is_found() -> None:
     ]
     assert totals[0] == totals[1]
     assert sum(totals[0]) == len(probes) + len({(p.promise, p.source, p.ip) for p in probes if p.promise in (SPREAD, STICKY)})
+
+
+def test_endpoints_have_the_families_that_most_pods_have() -> None:
+    """Anybody may write another status; and what is asked in a family has endpoints in it."""
+    dual = [Party(f"d{n}", "pod", f"node{n}", (f"10.244.0.{n}", f"fd00::{n}"), 8079) for n in (1, 2)]
+    odd = [Party("odd", "pod", "node1", ("10.244.0.9",), 8079), Party("six", "pod", "node2", ("fd00::9",), 8079)]
+    assert services.endpoints_of([*odd, *dual]) == dual
+    assert services.endpoints_of([]) == []
+    _, slices = services.manifests(dual, "x", (4, 6))
+    assert {slice_["addressType"] for slice_ in slices} == {"IPv4", "IPv6"}
