@@ -24,14 +24,17 @@ from podplane.model.objects import Node
 from podplane.nodes.settings import NodeSettings
 from podplane.state.mac import mac_of
 from podplane.state.network import Address, Link, Route, Sysctl
-from podplane.state.nft import Chain, Element, Hook, Set, Table, label
-from podplane.state.nft_rules import counter, destination_not_in_set, family, masquerade, rule, source_in
+from podplane.state.nft import DROP, Chain, Element, Hook, Set, Table, label
+from podplane.state.nft_nat import is_invalid
+from podplane.state.nft_rules import counter, destination_not_in_set, family, masquerade, rule, source_in, verdict
 from podplane.state.ownership import link_alias
 from podplane.state.value import Fragment, IPNetwork, Value, fragment
 
 TABLE = ("inet", "podplane-nodes")
 SOURCE_NAT_PRIORITY = 100
-"""NF_IP_PRI_NAT_SRC."""
+FILTER_PRIORITY = 0
+"""NF_IP_PRI_NAT_SRC, NF_IP_PRI_FILTER."""
+INVALID = "of no connection: masquerade would not see it"
 TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 SYSCTLS: dict[str, str] = {
@@ -82,22 +85,25 @@ def _bridge(blocks: list[IPNetwork], config: NetworkConfig, mtu: int) -> list[Va
 
 def _masquerade(blocks: list[IPNetwork], config: NetworkConfig, own: NodeSettings) -> list[Value]:
     family_name, table = TABLE
-    hook = Hook("nat", "postrouting", SOURCE_NAT_PRIORITY)
-    rules = tuple(
-        rule(
+    hook, before = Hook("nat", "postrouting", SOURCE_NAT_PRIORITY), Hook("filter", "forward", FILTER_PRIORITY)
+    leaves = {
+        block: (
             family(block.version),
             source_in(block),
             destination_not_in_set(block.version, _inside(block.version)),
             destination_not_in_set(block.version, _nodes(block.version)),
             counter(),
-            masquerade(),
-            comment=f"pods {block}: masquerade what leaves the cluster",
         )
         for block in blocks
+    }
+    translate = tuple(
+        rule(*row, masquerade(), comment=f"pods {block}: masquerade what leaves the cluster") for block, row in leaves.items()
     )
+    drop = tuple(rule(is_invalid(), *row, verdict(DROP), comment=f"pods {block}: {INVALID}") for block, row in leaves.items())
     values: list[Value] = [
         Table(family=family_name, table=table),
-        Chain(family=family_name, table=table, name="postrouting", hook=hook, rules=rules),
+        Chain(family=family_name, table=table, name="invalid", hook=before, rules=drop),
+        Chain(family=family_name, table=table, name="postrouting", hook=hook, rules=translate),
     ]
     for version in (block.version for block in blocks):
         key = (TYPE[version],)

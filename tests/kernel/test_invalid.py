@@ -15,7 +15,7 @@ import pytest
 from podplane.kernel.namespace import Namespace
 from podplane.model.service import Ingress, LoadBalancerStatus, ServicePort, ServiceStatus
 from podplane.trace.packet import checksum
-from tests.fake_cluster import endpoints, node_ip, pod_ip, service
+from tests.fake_cluster import endpoints, node_ip, outside_ip, pod_ip, service
 from tests.kernel.cluster import ACK, FIN, PUSH, RESET, SYN, RealCluster, Talk, seen, send_raw
 
 pytestmark = pytest.mark.kernel
@@ -162,6 +162,19 @@ def test_an_error_about_a_connection_that_is_forgotten_arrives_nowhere(way: Way)
                 refuse(talk.ends[0], *_names(talk.client))
                 _ask(rig, way, version)
             assert not [text for _, _, text in (*eyes.at_client, *eyes.at_server) if text[:2] == UNREACHABLE[version]]
+
+
+def test_what_a_pod_sends_out_of_the_cluster_leaves_translated_or_not_at_all() -> None:
+    rig = cluster((2, 1))
+    for version in (4, 6):
+        own, pod = (str(outside_ip(version)), OTHER), str(pod_ip(1, 1, version))
+        talk = Talk(rig.namespaces["node1-pod1"], own, rig.namespaces["outside"], own)
+        with seen(rig.namespaces["outside"]) as found:
+            for by_client, (flags, offset) in itertools.product((True, False), ((PUSH | ACK, FAR), (0, 0), (RESET, -FAR))):
+                talk.disturb(flags, offset, by_client=by_client, data=b"x")
+                talk.exchange()
+        talk.close()
+        assert found and not [one for one in found if one[0] == pod]
 
 
 @pytest.mark.parametrize("port", [SERVING, OTHER])
