@@ -92,7 +92,7 @@ def talk(session: Any, stdin: int) -> tuple[int, str]:
                 selector.unregister(stdin)
             if not session.has_pending and session.fileno() not in ready:
                 continue
-            for channel, data in session.receive():
+            for channel, data in session.receive_ready():
                 if channel == ch.ERROR:
                     return ch.exit_code(data)
                 _write(outputs[channel], data)

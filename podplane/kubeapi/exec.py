@@ -6,6 +6,7 @@ Blocking, one socket a session, with `fileno`: a caller waits for many sessions 
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator
 
 from wsproto import ConnectionType, WSConnection
@@ -93,18 +94,29 @@ class ExecSession:
 
     def receive(self) -> list[tuple[int, bytes]]:
         """(channel, data) of what has come; waits for at least something. Empty when the conversation is over."""
-        if self._pending:
-            pending, self._pending = self._pending, []
-            return pending
-        while not self._over:
-            if found := list(self._turn()):
-                return found
-        return []
+        found = self._take_pending()
+        while not found and not self._over:
+            found = list(self._turn())
+        return found
 
-    def _turn(self) -> Iterator[tuple[int, bytes]]:
+    def receive_ready(self) -> list[tuple[int, bytes]]:
+        """(channel, data) of what has come, and may be nothing: what makes the socket readable need not be data (a message that says
+        only that the connection stands, a session ticket of TLS)."""
+        found = self._take_pending()
+        if not found and not self._over:
+            found = list(self._turn(waits=False))
+        return found
+
+    def _take_pending(self) -> list[tuple[int, bytes]]:
+        pending, self._pending = self._pending, []
+        return pending
+
+    def _turn(self, *, waits: bool = True) -> Iterator[tuple[int, bytes]]:
         """One receive from the socket, and what it means."""
         try:
-            data = self._socket.recv(RECEIVE_BYTES)
+            data = self._socket.recv(RECEIVE_BYTES) if waits else self._ready_bytes()
+            if data is None:
+                return
             self._ws.receive_data(data or None)
         except (OSError, ProtocolError):
             self._over = True
@@ -132,6 +144,16 @@ class ExecSession:
                     self._socket.sendall(self._ws.send(event.response()))
                 case CloseConnection():
                     self._over = True
+
+    def _ready_bytes(self) -> bytes | None:
+        """What can be received without waiting; None when that is nothing."""
+        self._socket.settimeout(0)
+        try:
+            return self._socket.recv(RECEIVE_BYTES)
+        except (ssl.SSLWantReadError, BlockingIOError):
+            return None
+        finally:
+            self._socket.settimeout(None)
 
     def close(self) -> None:
         """Let go of the connection: the command ends if it still runs."""

@@ -36,8 +36,8 @@ class Prober:
         self.session.send(json.dumps(question).encode() + b"\n")
 
     def receive(self) -> list[Answer]:
-        """The answers that have come whole; waits for something to come."""
-        for channel, data in self.session.receive():
+        """The answers that have come whole."""
+        for channel, data in self.session.receive_ready():
             if channel == ch.STDOUT:
                 self._received += data
             elif channel == ch.STDERR:

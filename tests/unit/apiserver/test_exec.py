@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import select
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -65,6 +66,19 @@ async def test_input_reaches_the_command_until_it_is_closed(lab: Live) -> None:
     said = await lab.exec(execution, talk, stdin=True)
     assert said[ch.STDOUT] == "hello wörld\n".encode()
     assert execution.input_closed
+
+
+async def test_nobody_waits_for_a_command_that_waits_for_input(lab: Live) -> None:
+    def talk(session: ExecSession) -> dict[int, bytes]:
+        for _ in range(20):
+            select.select([session], [], [], 0.01)  # what makes it readable says nothing
+            assert session.receive_ready() == []
+        session.send(b"hello")
+        session.close_input()
+        return hear(session)
+
+    said = await lab.exec(FakeExecution(echo=True), talk, stdin=True)
+    assert said[ch.STDOUT] == b"hello"
 
 
 async def test_much_output_arrives_whole_and_in_order(lab: Live) -> None:
