@@ -15,6 +15,7 @@ from podplane.apiserver.deletion import KUBERNETES
 from podplane.apiserver.kinds.custom import accept
 from podplane.apiserver.kinds.networking import CLASS_ANNOTATION
 from podplane.apiserver.kinds.resource import Resource
+from podplane.apiserver.kinds.workloads import DAEMON_SETS, count_templates
 from podplane.apiserver.problems import Cause, Problem, invalid
 from podplane.apiserver.registry import CRDS
 from podplane.apiserver.store import Store
@@ -65,6 +66,8 @@ class Admission:
             self._services.complete(object_, old)
         if resource.id == "namespaces":
             _name_namespace(object_)
+        elif resource.id == DAEMON_SETS:
+            count_templates(object_, old)
         elif resource.id == pools.POOLS:
             _check_pool(object_)
         elif resource.id == CRDS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from podplane.apiserver.kinds.pods import check_template, check_template_metadat
 from podplane.apiserver.problems import Cause
 
 Object = dict[str, Any]
+DAEMON_SETS, TEMPLATE_GENERATION = "daemonsets.apps", "deprecated.daemonset.template.generation"
 
 
 def complete_template(object_: Object) -> Object:
@@ -56,6 +58,16 @@ def complete_daemon_set(daemon_set: Object) -> None:
     """Defaults."""
     spec = complete_template(daemon_set)
     _rolling(spec.setdefault("updateStrategy", {}), maxUnavailable=1, maxSurge=0)
+
+
+def count_templates(new: Object, old: Object | None) -> None:
+    """The number of a DaemonSet's template, in an annotation that the server alone writes (its strategy, and conversion of apps/v1)."""
+    number = 1
+    if old is not None:
+        before = old["metadata"].get("annotations", {}).get(TEMPLATE_GENERATION, "0")
+        known = int(before) if re.fullmatch("[0-9]{1,18}", before) else 0  # before the server counted, it was anybody's
+        number = known + (old["spec"].get("template") != new["spec"].get("template"))
+    new["metadata"].setdefault("annotations", {})[TEMPLATE_GENERATION] = str(number)
 
 
 def complete_stateful_set(stateful_set: Object) -> None:

@@ -114,3 +114,17 @@ async def test_what_was_stored_before_a_default_was_known_can_be_changed() -> No
         "Invalid", "PATCH", "/api/v1/namespaces/default/pods/x", {"spec": {"enableServiceLinks": False}}
     )
     assert "pod updates may not change fields other than" in message
+
+
+async def test_templates_of_a_daemon_set_are_counted() -> None:
+    api, path = Api(), "/apis/apps/v1/namespaces/default/daemonsets"
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [container("a")]}}
+    body = {"metadata": {"name": "x"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}}
+    counted = [await api("POST", path, body)]
+    changes: tuple[Object, ...] = ({"minReadySeconds": 1}, {"template": {"spec": {"terminationGracePeriodSeconds": 7}}})
+    bodies = [{"spec": change, "metadata": {"annotations": {GENERATION: "x"}}} for change in changes]
+    counted += [await api("PATCH", f"{path}/x", change) for change in bodies]
+    assert [one["metadata"]["annotations"][GENERATION] for one in counted] == ["1", "1", "2"]
+
+
+GENERATION = "deprecated.daemonset.template.generation"

@@ -106,7 +106,7 @@ STRATEGIES = "a strategy that rolls nothing has no numbers: it is refused with t
 UNSENT = ": None, with Kubernetes []"
 """An empty list is nothing in protobuf."""
 LEFT_OUT = {
-    "DaemonSet.metadata.annotations": "the deprecated count of templates is not kept",
+    "DaemonSet.metadata.annotations": "admission counts the templates (test_defaults)",
     "DaemonSet.spec.updateStrategy.rollingUpdate": STRATEGIES,
     "Deployment.spec.strategy.rollingUpdate": STRATEGIES,
     "Service.spec.clusterIP": "allocation gives it, or takes it away (test_service_rules)",
