@@ -3,6 +3,7 @@
     :10256/healthz                 is the node's network kept current, and is it a node for new connections? (KEP-3836)
     :10256/livez                   the first half of that
     :10256/…                       what `reports` has, for those who may read it
+    localhost:10249/proxyMode      how Services are served, as kube-proxy answers who looks for it
     :<healthCheckNodePort>         has this Service ready endpoints here? Asked by load balancers (externalTrafficPolicy Local)
 
 A port that is in use is tried again, and an event says so once. Source: k8s.io/kubernetes, pkg/proxy/healthcheck.
@@ -24,7 +25,7 @@ from podplane.agent.keys import NodeKey, ServiceKey
 from podplane.agent.planner import RecordEvent
 from podplane.agent.reports import Reports
 from podplane.kernel.namespace import Namespace
-from podplane.model.config import AGENT_PORT
+from podplane.model.config import AGENT_PORT, STATUS_PORT
 from podplane.model.service import LOCAL, Service
 from podplane.servers.http import Call, Handler, HttpServer, Reply, listeners
 from podplane.services.announce import ready_here
@@ -32,6 +33,7 @@ from podplane.services.resolve import is_served
 
 MAX_BEHIND_SECONDS, RETRY_SECONDS = 120.0, 5.0
 """When changes wait longer than this to be planned, the node is unhealthy; from one try to open a port in use to the next."""
+OWN_PORTS = {AGENT_PORT, STATUS_PORT}
 DELETION_TAINT = "ToBeDeletedByClusterAutoscaler"
 
 
@@ -55,7 +57,7 @@ class NodeHealth:
                 self._ports.pop(port, None)
         if new is not None and (port := health_port(new)):
             self._ports[port] = new.metadata.path
-        if self._ports.keys() != self._servers.keys() - {AGENT_PORT}:
+        if self._ports.keys() != self._servers.keys() - OWN_PORTS:
             self._wake.set()
 
     async def run(self) -> None:
@@ -76,15 +78,16 @@ class NodeHealth:
 
     async def _serve_all(self) -> bool:
         """Open what is missing, close what is not wanted any more; False when a port can't be had."""
-        for port in self._servers.keys() - self._ports.keys() - {AGENT_PORT}:
+        for port in self._servers.keys() - self._ports.keys() - OWN_PORTS:
             self._servers.pop(port).close()
-        done = [await self._serve(port) for port in (AGENT_PORT, *self._ports) if port not in self._servers]
+        done = [await self._serve(port) for port in (AGENT_PORT, STATUS_PORT, *self._ports) if port not in self._servers]
         return all(done)
 
     async def _serve(self, port: int) -> bool:
-        handler: Handler = self._about_node if port == AGENT_PORT else functools.partial(self._about_service, port)
+        own: dict[int, Handler] = {AGENT_PORT: self._about_node, STATUS_PORT: _about_proxy}
+        handler = own.get(port) or functools.partial(self._about_service, port)
         try:
-            sockets = self.namespace.run(listeners, port, self.agent.view.versions)
+            sockets = self.namespace.run(listeners, port, self.agent.view.versions, port == STATUS_PORT)
         except OSError as error:
             path = self._ports.get(port)
             key = ServiceKey(path) if path else NodeKey(self.agent.view.node_name)
@@ -133,6 +136,13 @@ class NodeHealth:
         """May load balancers send new connections to this node?"""
         node = self.agent.view.node
         return node is not None and node.metadata.deletion_timestamp is None and DELETION_TAINT not in node.spec.taint_keys
+
+
+async def _about_proxy(call: Call) -> Reply:
+    """As kube-proxy's status server answers (pkg/proxy, serveMetrics), as far as tools ask it what a node does with Services."""
+    answers = {"healthz": b"ok", "proxyMode": b"nftables"}
+    found = answers.get(call.path.strip("/"))
+    return Reply(404, b"404 page not found\n", "text/plain") if found is None else Reply(200, found, "text/plain")
 
 
 def health_port(service: Service) -> int:

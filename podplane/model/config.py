@@ -15,6 +15,8 @@ ROUTE_PROTOCOL = 80
 """rtm_protocol of every route and rule that podplane owns (not in iproute2's rt_protos, so shown as a number)."""
 AGENT_PORT = 10256
 """Where a node's agent answers over HTTP, on all of the node's addresses: kube-proxy's health port."""
+STATUS_PORT = 10249
+"""Where it answers on the node's localhost alone: kube-proxy's metrics port."""
 
 
 class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -141,13 +141,23 @@ def _written(connection: h11.Connection, reply: Reply, *, is_head: bool = False)
     return b"".join(part for part in parts if part)
 
 
-def listeners(port: int, versions: Iterable[int]) -> list[socket.socket]:
-    """Listening sockets on all addresses of these IP versions, to be called in the namespace. OSError when the port is taken."""
+HOSTS = {
+    (socket.AF_INET, False): "0.0.0.0",
+    (socket.AF_INET, True): "127.0.0.1",
+    (socket.AF_INET6, False): "::",
+    (socket.AF_INET6, True): "::1",
+}
+"""All addresses of a family, and its localhost."""
+
+
+def listeners(port: int, versions: Iterable[int], local: bool = False) -> list[socket.socket]:
+    """Listening sockets on all addresses of these IP versions, or on localhost alone, to be called in the namespace. OSError when the
+    port is taken."""
     found: list[socket.socket] = []
     try:
         for version in versions:
-            family, host = (socket.AF_INET6, "::") if version == 6 else (socket.AF_INET, "0.0.0.0")
-            found.append(socket.create_server((host, port), family=family))
+            family = socket.AF_INET6 if version == 6 else socket.AF_INET
+            found.append(socket.create_server((HOSTS[family, local], port), family=family))
     except OSError:
         for one in found:
             one.close()

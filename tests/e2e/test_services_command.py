@@ -131,6 +131,13 @@ def test_a_pod_sees_a_nodes_health_and_nothing_more_without_a_login(lab: Podplan
     assert lab("exec", "echo-node2-1", "--", "sh", "-c", command).stdout.split() == ["200", "401", "401", "200"]
 
 
+def test_a_node_says_on_its_localhost_alone_how_it_serves_services(lab: Podplane) -> None:
+    said = [lab.on_node("node2", f"curl -s -m 5 http://{host}:10249/proxyMode") for host in ("localhost", "127.0.0.1", "[::1]")]
+    assert said == ["nftables"] * 3
+    refused = 7
+    lab("exec", "echo-node2-1", "--", "sh", "-c", "curl -sS -m 5 http://192.168.1.11:10249/proxyMode", code=refused)
+
+
 def test_nodes_answer_healthz_until_they_are_to_be_deleted(kubectl: Kubectl) -> None:
     path = "/api/v1/nodes/node3:10256/proxy/{}"
     assert json.loads(kubectl("get", "--raw", path.format("healthz")))["nodeEligible"] is True

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
-from podplane.agent.health import DELETION_TAINT, MAX_BEHIND_SECONDS, NodeHealth, health_port
+from podplane.agent.health import DELETION_TAINT, MAX_BEHIND_SECONDS, NodeHealth, _about_proxy, health_port
 from podplane.agent.keys import NodeKey, ServiceKey
 from podplane.agent.reports import Reports
 from podplane.model.config import AGENT_PORT as PORT
+from podplane.model.config import STATUS_PORT
 from podplane.model.objects import Node, NodeSpec
 from podplane.model.service import Endpoint, Service
 from podplane.servers.http import Call, Reply
@@ -159,17 +160,27 @@ async def test_ports_come_and_go_with_services_and_a_taken_one_is_told_of(health
     assert all("Address already in use" in message for _, message in health.events)
     health.machine.taken = set()
     assert await health.health._serve_all()
-    assert health.health._servers.keys() == {PORT, 31000}
+    assert health.health._servers.keys() == {PORT, STATUS_PORT, 31000}
     moved = local("web", 31001)
     health.health.service_changed(one, moved)
     assert await health.health._serve_all()
-    assert health.health._servers.keys() == {PORT, 31001}
+    assert health.health._servers.keys() == {PORT, STATUS_PORT, 31001}
     health.machine.asked.clear()
     health.health.service_changed(moved, None)
     assert await health.health._serve_all()
-    assert health.health._servers.keys() == {PORT} and health.machine.asked == []
+    assert health.health._servers.keys() == {PORT, STATUS_PORT} and health.machine.asked == []
     for server in health.health._servers.values():
         server.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"), [("/proxyMode", (200, b"nftables")), ("/healthz", (200, b"ok")), ("/x", (404, None))]
+)
+async def test_who_looks_for_kube_proxys_status_finds_how_services_are_served(
+    path: str, expected: tuple[int, bytes | None]
+) -> None:
+    reply = await _about_proxy(Call(path))
+    assert (reply.status, reply.body if reply.status == 200 else None) == expected
 
 
 def test_only_local_load_balancers_have_a_port() -> None:
