@@ -453,8 +453,9 @@ def _nat(e: nft.Nat, _: Scope) -> Step:
 
 
 REJECTIONS = {0: "icmp", 1: "tcp reset", 2: "icmpx"}
-ICMPX = ("no route", "port unreachable", "host unreachable", "admin prohibited")
-"""NFT_REJECT_ICMPX_*."""
+ICMPX = {4: (0, 3, 1, 13), 6: (0, 4, 3, 1)}
+"""NFT_REJECT_ICMPX_* (no route, port unreachable, host unreachable, administratively prohibited) as codes of each IP version
+(net/netfilter/nft_reject.c)."""
 ICMP_CODES = {
     4: {0: "net unreachable", 1: "host unreachable", 2: "protocol unreachable", 3: "port unreachable", 13: "admin prohibited"},
     6: {0: "no route", 1: "admin prohibited", 3: "host unreachable", 4: "port unreachable"},
@@ -467,10 +468,9 @@ def _reject(e: nft.Reject, _: Scope) -> Step:
         if e.type == 1:
             is_answered = context.packet.protocol == "tcp" and not context.packet.tcp_flags & packets.RESET
             context.rejected = "tcp reset" if is_answered else ""
-        elif e.type == 2:
-            context.rejected = f"icmp {ICMPX[e.code]}"
         else:
-            context.rejected = f"icmp {ICMP_CODES[context.packet.version].get(e.code, e.code)}"
+            code = ICMPX[context.packet.version][e.code] if e.type == 2 else e.code
+            context.rejected = f"icmp {ICMP_CODES[context.packet.version].get(code, code)}"
         return GO_ON
 
     return apply
