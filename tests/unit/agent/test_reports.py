@@ -22,7 +22,7 @@ from podplane.apiserver import identity
 from podplane.kernel.namespace import Namespace
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.supervise import TaskReport
-from podplane.model.config import AGENT_PORT
+from podplane.model.config import AGENT_PORT, STATUS_PORT
 from podplane.servers.http import Call
 from podplane.state.conntrack import Connection
 from tests.unit.agent.rig import Rig, cluster, service_of, slice_of, until
@@ -118,7 +118,7 @@ class LocalNamespace:
     def __init__(self) -> None:
         self.ports: dict[int, int] = {}
 
-    def run(self, function: object, port: int, versions: object) -> list[socket.socket]:
+    def run(self, function: object, port: int, versions: object, local: bool) -> list[socket.socket]:
         listener = socket.create_server(("127.0.0.1", 0))
         self.ports[port] = listener.getsockname()[1]
         return [listener]
@@ -134,7 +134,7 @@ async def served(node: Node) -> AsyncIterator[LocalNamespace]:
     server.service_changed(None, msgspec.structs.replace(web, spec=msgspec.structs.replace(web.spec, **spec)))
     task = asyncio.ensure_future(server.run())
     try:
-        await until(lambda: namespace.ports.keys() == {AGENT_PORT, HEALTH_PORT})
+        await until(lambda: namespace.ports.keys() == {AGENT_PORT, STATUS_PORT, HEALTH_PORT})
         yield namespace
     finally:
         task.cancel()
