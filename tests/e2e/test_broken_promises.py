@@ -63,7 +63,7 @@ def test_an_address_given_twice(small: Podplane) -> None:
 
     access = small.folder.access()
     connection = http.client.HTTPSConnection(access.host, access.port, context=access.context())
-    status: dict[str, Any] = {"status": {"podIPs": [{"ip": "10.244.1.2"}]}}
+    status: dict[str, Any] = {"status": {"podIP": "10.244.1.2", "podIPs": [{"ip": "10.244.1.2"}]}}
     headers = {"authorization": f"Bearer {access.token}", "content-type": "application/merge-patch+json"}
     path = "/api/v1/namespaces/default/pods/echo-node1-2/status"
     connection.request("PATCH", path, json.dumps(status), headers)

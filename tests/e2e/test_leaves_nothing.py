@@ -30,14 +30,23 @@ def machine(home: Path) -> dict[str, object]:
 
 
 def _ours(home: Path) -> Iterator[int]:
-    """Processes whose environment has this test's state folder: all that its commands started, whatever became of them."""
+    """Processes whose environment has this test's state folder, and all that they started: all of its commands, whatever became of them."""
     marker = f"XDG_STATE_HOME={home}".encode()
+    parents: dict[int, int] = {}
+    own: set[int] = set()
     for path in Path("/proc").glob("[0-9]*/environ"):
+        pid = int(path.parent.name)
         try:
-            if marker in path.read_bytes().split(b"\0"):
-                yield int(path.parent.name)
+            parents[pid] = int((path.parent / "stat").read_text().rpartition(")")[2].split()[1])
+            own |= {pid} if marker in path.read_bytes().split(b"\0") else set()
         except OSError:
             continue
+    for pid in parents:
+        line = pid
+        while line in parents and line not in own:
+            line = parents[line]
+        if line in own:
+            yield pid
 
 
 def namespaces() -> set[str]:

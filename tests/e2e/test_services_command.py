@@ -99,11 +99,15 @@ def _serve(lab: Podplane, kubectl: Kubectl, name: str, port: int) -> None:
     until(lambda: f"node1, node2, node3   {port} → 6 endpoints" in lab("services", name).stdout)
 
 
-@pytest.mark.parametrize("node", ["", "node9"])
-def test_a_fault_of_no_node_is_refused_in_one_line(lab: Podplane, node: str) -> None:
-    assert lab("fault", node, "--restart-agent", code=2).stderr == (
-        f"podplane: there is no node {node!r}: this lab has node1, node2, node3\n"
-    )
+@pytest.mark.parametrize(
+    ("node", "why"),
+    [
+        ("", "say on which node, before the option: podplane fault NODE --restart-agent"),
+        ("node9", "there is no node 'node9': this lab has node1, node2, node3"),
+    ],
+)
+def test_a_fault_of_no_node_is_refused_in_one_line(lab: Podplane, node: str, why: str) -> None:
+    assert lab("fault", node, "--restart-agent", code=2).stderr == f"podplane: {why}\n"
 
 
 def test_health_checks_pass_where_a_ready_endpoint_is(web: str, kubectl: Kubectl) -> None:

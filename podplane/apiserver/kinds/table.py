@@ -171,6 +171,7 @@ RESOURCES: tuple[Resource, ...] = (
         "daemonsets",
         short_names=("ds",),
         categories=ALL,
+        prepare_status=workloads.count_templates,
         columns=printing.DAEMON_SETS,
         prepare=workloads.complete_daemon_set,
         check=workloads.check_workload,

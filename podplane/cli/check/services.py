@@ -69,11 +69,13 @@ class Own:
 
 
 def endpoints_of(pods: Sequence[Party]) -> list[Party]:
-    """The pods that are endpoints: of as many nodes as there are, and all of the families that most pods have."""
+    """The pods that are endpoints: of as many nodes as there are, and all of the families that most pods have; each address once."""
     families = Counter(frozenset(map(family, pod.ips)) for pod in pods)
     usual = max(families, key=lambda found: families[found], default=frozenset())
     by_node: dict[str, list[Party]] = defaultdict(list)
-    for pod in (pod for pod in pods if frozenset(map(family, pod.ips)) == usual):
+    taken: set[str] = set()
+    for pod in (pod for pod in pods if frozenset(map(family, pod.ips)) == usual and taken.isdisjoint(pod.ips)):
+        taken.update(pod.ips)
         by_node[pod.node].append(pod)
     rounds = (own[i] for i in range(ENDPOINTS) for own in by_node.values() if i < len(own))
     return list(islice(rounds, ENDPOINTS))

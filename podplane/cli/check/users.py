@@ -132,7 +132,9 @@ def _lets_in(service: Service, outside: str) -> bool:
 
 
 def direct(found: Iterable[Way], nodes: Sequence[Party]) -> list[Probe]:
-    """Is anybody there at all? Asked of the endpoints themselves, by the nodes in turn."""
+    """Is anybody there at all? Asked of the endpoints themselves, by the nodes in turn; by nobody when there is no node to ask."""
+    if not nodes:
+        return []
     ends = dict.fromkeys((one.ip, one.port) for way in found for one in way.endpoints)
     turns = cycle(nodes)
     return [_open(SERVICES, next(turns), Vip("endpoint", *end)) for end in ends]

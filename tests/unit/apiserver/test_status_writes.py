@@ -148,6 +148,8 @@ async def test_of_its_metadata_what_kubernetes_takes_is_taken(kind: str) -> None
     expected = {field: old["metadata"].get(field) if field in spared else value for field, value in said.items()}
     if kind == "namespaces":
         expected["labels"] |= {"kubernetes.io/metadata.name": "web"}
+    if kind == "daemonsets.apps":
+        expected["annotations"] |= {"deprecated.daemonset.template.generation": "1"}
     assert {field: new.get(field) for field in said} == expected
     assert (new.get("generation"), new.get("deletionTimestamp")) == (old["metadata"].get("generation"), None)
 

@@ -153,6 +153,7 @@ def test_deaf_endpoints_are_nobodys_fault() -> None:
         ("node1", "10.244.0.1", 8080),
         ("node2", "10.244.0.2", 8080),
     ], "each endpoint once, by the nodes in turn"
+    assert users.direct(these, []) == []
     answers = {probe: {"ok": probe.ip == "10.244.0.1"} for probe in direct}
     assert [way.vip.service for way in users.listening(these, answers)] == ["default/a"]
     assert users.deaf(these, answers) == ["Service default/b (nobody answers at 10.244.0.2:8080)"]
