@@ -116,10 +116,10 @@ def test_endpoints_have_the_families_that_most_pods_have() -> None:
     odd = [Party("odd", "pod", "node1", ("10.244.0.9",), 8079), Party("six", "pod", "node2", ("fd00::9",), 8079)]
     assert services.endpoints_of([*odd, *dual]) == dual
     assert services.endpoints_of([]) == []
+    _, slices = services.manifests(dual, "x", (4, 6))
+    assert {slice_["addressType"] for slice_ in slices} == {"IPv4", "IPv6"}
 
 
 def test_of_pods_with_one_address_one_is_an_endpoint() -> None:
     twin = replace(PODS[1], ips=(PODS[0].ips[0], *PODS[1].ips[1:]))
     assert services.endpoints_of([PODS[0], twin, *PODS[2:]]) == services.endpoints_of([PODS[0], *PODS[2:]])
-    _, slices = services.manifests(dual, "x", (4, 6))
-    assert {slice_["addressType"] for slice_ in slices} == {"IPv4", "IPv6"}
