@@ -158,6 +158,11 @@ def _sources(groups: Iterable[Group], protocol: str, cluster_cidrs: Iterable[IPN
     """Of pods, the ports alone: they are few, however many endpoints there are."""
     for group in groups:
         spans = [range(int(net[0]), int(net[-1]) + 1) for net in cluster_cidrs if net.version == group.version]
+        numbers = [int(target.ip) for target in (*group.targets[:1], *group.targets[-1:])]
+        if any(all(number in span for number in numbers) for span in spans):  # targets are sorted: all of them are pods
+            for port in dict.fromkeys(target.port for target in group.targets):
+                yield Source(group.version, protocol, port)
+            continue
         for ip, port in group.targets:
             number = int(ip)
             yield Source(group.version, protocol, port, None if any(number in span for span in spans) else ip)
