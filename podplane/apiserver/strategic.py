@@ -12,7 +12,6 @@ util/strategicpatch, whose answers `tests/unit/apiserver/strategic_merges.json` 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +29,14 @@ class BadPatch(Exception):
 
 def merged(old: Object, patch: Object, shape: Shape | None) -> Object:
     """The object after the patch; both stay as they are. BadPatch when that can't be."""
-    return _object(copy.deepcopy(old), copy.deepcopy(patch), shape)
+    return _object(_copied(old), _copied(patch), shape)
+
+
+def _copied(value: Any) -> Any:
+    """As copy.deepcopy, of what JSON can say: a fifth of the time."""
+    if isinstance(value, dict):
+        return {name: _copied(one) for name, one in value.items()}
+    return [_copied(one) for one in value] if isinstance(value, list) else value
 
 
 def _object(old: Object, patch: Object, shape: Shape | None) -> Object:

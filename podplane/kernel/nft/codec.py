@@ -23,7 +23,19 @@ from podplane.kernel.netlink import (
 from podplane.kernel.nft import constants as c
 from podplane.kernel.nft import expressions
 from podplane.state import nft_types as types
-from podplane.state.nft import Chain, Element, NftValue, OpaqueElement, OpaqueObject, Part, Rule, Set, Table, Verdict
+from podplane.state.nft import (
+    Chain,
+    Element,
+    Expression,
+    NftValue,
+    OpaqueElement,
+    OpaqueObject,
+    Part,
+    Rule,
+    Set,
+    Table,
+    Verdict,
+)
 
 ELEMENTS_PER_MESSAGE = 128
 """The list of elements is an attribute of at most 64 KiB; an element with two keys of 64 bytes, data and comment takes some 440."""
@@ -99,11 +111,17 @@ def _rule(value: Chain, rule: Rule) -> Message:
     parts = [
         text(c.RULE_TABLE, value.table),
         text(c.RULE_CHAIN, value.name),
-        nested(c.RULE_EXPRESSIONS, *map(expressions.encode, rule.expressions)),
+        _expressions(rule.expressions),
         _comment(c.RULE_USERDATA, c.COMMENT_IN_RULE, rule.comment),
     ]
     label = f"nft rule in {value.table} {value.name}" + (f" ({rule.comment})" if rule.comment else "")
     return _message(c.NEWRULE, value, NLM_F_CREATE | NLM_F_APPEND, *parts, label=label)
+
+
+@functools.lru_cache(maxsize=2048)
+def _expressions(row: tuple[Expression, ...]) -> bytes:
+    """The nodes of a process have nearly the same rules."""
+    return nested(c.RULE_EXPRESSIONS, *map(expressions.encode, row))
 
 
 def delete_set(value: Set | OpaqueObject) -> Message:
