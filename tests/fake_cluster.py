@@ -14,9 +14,10 @@ import msgspec
 
 from podplane.agent.agent import Agent
 from podplane.cni.network import Attachment
-from podplane.kernel.door import Kernel, Opener
+from podplane.kernel.door import Kernel
 from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
 from podplane.kernel.namespace import Namespace
+from podplane.kernel.parts import Opener
 from podplane.model.objects import Metadata
 from podplane.model.service import SERVICE_NAME, Endpoint, EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
 from podplane.model.view import HostPort

@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import msgspec
 
@@ -24,6 +23,18 @@ from podplane.kernel.conntrack import Conntrack
 from podplane.kernel.errors import KernelError, NotFound, Retry
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import KernelTables, Nft
+from podplane.kernel.parts import (
+    Announcer,
+    Monitor,
+    NetworkPart,
+    NftPart,
+    Opener,
+    PodNamespace,
+    PodPart,
+    SysctlPart,
+    SysctlWatch,
+    Tracked,
+)
 from podplane.kernel.rtnl import Rtnl, matches
 from podplane.kernel.rtnl.monitor import Monitor as RtnlMonitor
 from podplane.kernel.rtnl.monitor import open_socket
@@ -33,7 +44,7 @@ from podplane.kernel.sysctl import OpenSysctls, Sysctls, set_here
 from podplane.state.conntrack import Allowed, Connection
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule, Sysctl
 from podplane.state.nft import Chain, Element, OpaqueElement, OpaqueObject, Set, Table
-from podplane.state.operations import Changes, Failure, Operation, Report
+from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, IPAddress, Value
 
@@ -57,150 +68,6 @@ PARTS: Mapping[type[Value], str] = {
     OpaqueObject: NFT,
 }
 """The part of the kernel that holds values of each type."""
-
-
-class Part(Protocol):
-    """One part of the kernel in one namespace."""
-
-    def apply(self, operations: Sequence[Operation]) -> Report:
-        """Carry out the operations."""
-
-    def read(self, owner: Ownership) -> dict[Identity, Value]:
-        """What it holds of this owner."""
-
-    def close(self) -> None:
-        """Let go of the socket."""
-
-
-class PodPart(Part, Protocol):
-    """rtnetlink of a pod's namespace."""
-
-    def not_local(self, ips: Iterable[IPAddress]) -> list[IPAddress]:
-        """Those of these addresses for which packets are not taken yet, though an interface has them."""
-
-
-class NetworkPart(PodPart, Protocol):
-    """rtnetlink of one namespace."""
-
-    @property
-    def port(self) -> int:
-        """The port id that notifications of its own changes carry."""
-
-    def read_proxies(self, owner: Ownership) -> dict[Identity, Value]:
-        """The proxies of this owner, of which the kernel notifies nothing."""
-
-    def read_all(self) -> dict[Identity, Value]:
-        """What it holds, whosever it is, but what the kernel made itself."""
-
-    def activate(self, links: Iterable[str]) -> None:
-        """Have the kernel send by these links, which got a carrier just now, before this returns."""
-
-
-class Monitor(Protocol):
-    """A subscription to what changes in a namespace's rtnetlink state; used from one thread at a time."""
-
-    def fileno(self) -> int:
-        """Readable when there are changes."""
-
-    def changes(self) -> Changes:
-        """What changed since the last call; returns at once."""
-
-    def close(self) -> None:
-        """End the subscription."""
-
-
-class NftPart(Part, Protocol):
-    """nf_tables of one namespace."""
-
-    def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
-        """Carry out the operations in slices."""
-
-    def read_steps(self, owner: Ownership) -> Generator[None, None, dict[Identity, Value]]:
-        """What it holds of this owner, read in slices."""
-
-    def foreign_commit(self) -> bool:
-        """Did anybody else commit a change since this was asked last?"""
-
-    def has_family(self, family: str) -> bool:
-        """Does it have tables of this family?"""
-
-
-class Tracked(Protocol):
-    """The tracked connections of one namespace."""
-
-    def flush(self, allowed: Allowed) -> int:
-        """Delete the connections to these frontends that do not go where they may; how many those were."""
-
-    def translated(self) -> list[Connection]:
-        """The connections that were translated to another destination."""
-
-    def close(self) -> None:
-        """Let go of the socket."""
-
-
-class Announcer(Protocol):
-    """One link, out of which it is said where addresses are."""
-
-    def announce(self, ips: Iterable[IPAddress]) -> None:
-        """Say that these addresses are here; then it is closed."""
-
-
-class SysctlPart(Protocol):
-    """The sysctls of one namespace."""
-
-    def set(self, values: Mapping[str, str]) -> Mapping[str, KernelError]:
-        """Set each and read it back; the refused ones with the reason."""
-
-    def read(self, names: Iterable[str]) -> dict[str, str]:
-        """The values of those that exist."""
-
-
-class SysctlWatch(Protocol):
-    """Looks at some sysctls of one namespace again and again, at little cost."""
-
-    def changed(self, expected: Mapping[str, str]) -> dict[str, str]:
-        """Name → value now, of those that have another value than expected; without those that are not watched."""
-
-    @property
-    def unwatched(self) -> frozenset[str]:
-        """Those that do not exist, or do not any more."""
-
-    def close(self) -> None:
-        """End the watch."""
-
-
-PodNamespace = tuple[Namespace, Mapping[str, str]]
-"""A namespace, and sysctls to set there."""
-
-
-class Opener(Protocol):
-    """Opens the parts of the kernel in a namespace."""
-
-    def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> NetworkPart:
-        """rtnetlink; `namespace_fd` finds the namespaces that veth peers are put in."""
-
-    def monitor(self, namespace: Namespace, owner: Ownership, port: Callable[[], int]) -> Monitor:
-        """A subscription to rtnetlink; `port` says whose own changes are left out."""
-
-    def pod_namespaces(
-        self, wanted: Mapping[str, PodNamespace], namespace_fd: Callable[[str], int]
-    ) -> Mapping[str, tuple[PodPart, Mapping[str, KernelError]]]:
-        """rtnetlink of pods' namespaces after sysctls were set there, and which of those were refused: one job for all."""
-
-    def nft(self, namespace: Namespace) -> NftPart:
-        """nf_tables."""
-
-    def conntrack(self, namespace: Namespace) -> Tracked:
-        """Its connection tracking."""
-
-    def announcer(self, namespace: Namespace, link: str) -> Announcer:
-        """One of its links."""
-
-    def sysctls(self, namespace: Namespace) -> SysctlPart:
-        """Its sysctls."""
-
-    def sysctl_watch(self, namespace: Namespace, names: Iterable[str]) -> SysctlWatch:
-        """A watch of some of its sysctls."""
 
 
 class KernelOpener:

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
-from podplane.kernel.door import Kernel, KernelOpener, Monitor
+from podplane.kernel.door import Kernel, KernelOpener
 from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
+from podplane.kernel.parts import Monitor
 from podplane.model.config import ROUTE_PROTOCOL
 from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Proxy, Route, Rule, Vxlan
 from podplane.state.operations import Changes, LinkEvent, Observation, Operation

@@ -8,7 +8,15 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from podplane.kernel.door import (
+from podplane.kernel.errors import KernelError
+from podplane.kernel.fakes.nft import FakeTables
+from podplane.kernel.fakes.objects import Objects
+from podplane.kernel.fakes.rtnl import FakeRtnl
+from podplane.kernel.fakes.sysctl import FakeSysctls, FakeSysctlWatch
+from podplane.kernel.fakes.traffic import Traffic
+from podplane.kernel.namespace import Namespace
+from podplane.kernel.nft import Nft
+from podplane.kernel.parts import (
     Announcer,
     Monitor,
     NetworkPart,
@@ -19,14 +27,6 @@ from podplane.kernel.door import (
     SysctlWatch,
     Tracked,
 )
-from podplane.kernel.errors import KernelError
-from podplane.kernel.fakes.nft import FakeTables
-from podplane.kernel.fakes.objects import Objects
-from podplane.kernel.fakes.rtnl import FakeRtnl
-from podplane.kernel.fakes.sysctl import FakeSysctls, FakeSysctlWatch
-from podplane.kernel.fakes.traffic import Traffic
-from podplane.kernel.namespace import Namespace
-from podplane.kernel.nft import Nft
 from podplane.state.conntrack import Allowed, Connection
 from podplane.state.network import Link
 from podplane.state.ownership import Ownership

@@ -8,8 +8,9 @@ import select
 import msgspec
 import pytest
 
-from podplane.kernel.door import Kernel, Monitor
+from podplane.kernel.door import Kernel
 from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
+from podplane.kernel.parts import Monitor
 from podplane.state.network import Address, Link, Neighbour, Peer, Proxy, Route, Rule
 from podplane.state.operations import Changes, LinkEvent, Observation, Operation
 from podplane.state.ownership import link_alias
