@@ -84,7 +84,7 @@ class StoredView:
         return self._these(resource, self._controlled.get((resource, key, kind), ()))
 
     def may_select(self, resource: str, namespace: str, labels: Mapping[str, str]) -> list[Object]:
-        """The Services or ReplicaSets of a namespace whose selectors may choose a pod with these labels, by name."""
+        """The objects of a namespace whose selectors may choose a pod with these labels, by name."""
         found = (self._selecting.get((resource, namespace, pair), NONE) for pair in (*labels.items(), ANY_LABELS))
         return self._these(resource, NONE.union(*found))
 
