@@ -139,8 +139,25 @@ def attributes(data: bytes | memoryview, offset: int = 0) -> Iterator[tuple[int,
 
 
 def parse_attributes(data: bytes | memoryview, offset: int = 0) -> dict[int, bytes]:
-    """The attributes as a mapping; of repeated ones the last (use `attributes` for lists)."""
-    return dict(attributes(data, offset))
+    """The attributes as a mapping; of repeated ones the last (use `attributes` for lists). ValueError as there.
+
+    Without the generator of `attributes`, as a link has some fifty, and each start of a pod is notified by several links.
+    """
+    found: dict[int, bytes] = {}
+    unpack, end = ATTRIBUTE.unpack_from, len(data)
+    while offset + 4 <= end:
+        length, kind = unpack(data, offset)
+        after = offset + length
+        if length < 4 or after > end:
+            raise ValueError(f"attribute {kind & NLA_TYPE_MASK} of length {length} at {offset} of {end} bytes")
+        found[kind & NLA_TYPE_MASK] = bytes(data[offset + 4 : after])
+        offset += (length + 3) & ~3
+    return found
+
+
+def find_attribute(data: bytes | memoryview, kind: int, offset: int = 0) -> bytes:
+    """The first attribute of this type; empty when there is none. What comes behind it is not looked at."""
+    return next((value for one, value in attributes(data, offset) if one == kind), b"")
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from podplane.kernel.netlink import parse_attributes
+from podplane.kernel.netlink import find_attribute, parse_attributes
 from podplane.kernel.rtnl import constants as c
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule, Vxlan
 from podplane.state.value import IPAddress, IPNetwork
@@ -43,7 +43,7 @@ def _u32(value: bytes | None) -> int:
 def link_name(payload: bytes) -> tuple[int, str]:
     """(index, name) of a link in a dump."""
     index = c.LINK.unpack_from(payload)[2]
-    return index, _text(parse_attributes(payload, c.LINK.size).get(c.IFLA_IFNAME))
+    return index, _text(find_attribute(payload, c.IFLA_IFNAME, c.LINK.size))
 
 
 def link(payload: bytes, names: Names) -> Link:

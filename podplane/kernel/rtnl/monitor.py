@@ -19,7 +19,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from podplane.kernel.netlink import ATTRIBUTE, messages, parse_attributes
+from podplane.kernel.netlink import ATTRIBUTE, find_attribute, messages, parse_attributes
 from podplane.kernel.rtnl import constants as c
 from podplane.kernel.rtnl import decode, filter
 from podplane.kernel.rtnl.reading import has_protocol
@@ -205,7 +205,7 @@ class Monitor:
         link = self._links.get(index)
         if link is None:
             return
-        info = parse_attributes(parse_attributes(payload, c.LINK.size).get(c.IFLA_PROTINFO, b""))
+        info = parse_attributes(find_attribute(payload, c.IFLA_PROTINFO, c.LINK.size))
         if c.IFLA_BRPORT_MODE in info:
             self._set_link(index, decode.with_port_modes(link, info))
 
