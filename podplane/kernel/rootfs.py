@@ -9,7 +9,7 @@ The upper layer's own folders belong to the container, so a mount point can be m
 below: what leads to it is made in the upper layer before the overlay is mounted.
 
 A hostPath shows what the container sees of the machine anyhow, at one more place: writing there changes nothing for others either.
-A file that the pod has in another form (/etc/hosts) is the machine's there.
+A file that each pod has in another form (/etc/hosts) is the machine's there, and no other is: a pod chooses where it mounts things.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ OWN = {sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(os.path.dirn
 LEFT_OUT = ("boot", "lost+found", "snap")
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "net/tun")
 DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
-OLD, KEPT = ".old", ".kept"
+POD_FILES = {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
+"""What a kubelet makes for each pod: of these alone a hostPath shows the machine's own."""
+KEPT = ".kept"
 ROOT, SCRATCH = "root", "scratch"
 """Mount points in the lab's own folder: that of the new root, and that of the upper layers."""
 
@@ -72,20 +74,21 @@ def enter(root: Root) -> None:
     targets = [_Target(bind) for bind in (*own, *root.binds)]
     for name in os.listdir("/"):
         _place(name, base, scratch, [target for target in targets if target.top == name])
-    os.mkdir(f"{base}/{OLD}")
+    machine = f".{os.urandom(8).hex()}"  # no mount path of a pod, and no link in its volumes, can lead there
+    os.mkdir(f"{base}/{machine}")
     os.chdir(base)
-    syscalls.pivot_root(".", OLD)
+    syscalls.pivot_root(".", machine)
     os.chdir("/")
     mount_kernel()
-    covered = {target.path for target in targets if not target.bind.inside}
+    covered = POD_FILES.intersection(target.path for target in targets if not target.bind.inside)
     for number, target in enumerate(targets):
         if target.bind.inside and not target.is_folder and os.path.realpath(target.bind.source) in covered:
-            target.keep(f"/{OLD}", f"/{KEPT}{number}")
+            target.keep(f"/{machine}", f"/{KEPT}{number}")
     for target in targets:
         if not target.bind.inside:
-            target.mount(f"/{OLD}")
-    syscalls.unmount(f"/{OLD}")
-    os.rmdir(f"/{OLD}")
+            target.mount(f"/{machine}")
+    syscalls.unmount(f"/{machine}")
+    os.rmdir(f"/{machine}")
     for target in targets:
         if target.bind.inside:
             _make(target.bind.source, target.is_folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -43,7 +44,7 @@ async def test_changes_are_the_containers_own(machine: Machine) -> None:
     root = Root(FOLDER)
     script = "mkdir /data /etc/x && echo 1 > /data/a && echo 1 > /tmp/a && echo 1 > /usr/a && cat /data/a /tmp/a /usr/a && ls -A /run /mnt"
     assert (await machine.says(script, root=root)).split() == ["1", "1", "1", "/mnt:", "/run:"]
-    assert await machine.says("ls -d /data /etc/x /usr/a /tmp/a /.old 2>/dev/null", root=root) == ""
+    assert await machine.says("ls -d /data /etc/x /usr/a /tmp/a 2>/dev/null", root=root) == ""
     assert not list(filter(exists, ("/data", "/etc/x", "/usr/a")))
 
 
@@ -82,7 +83,7 @@ async def test_a_file_of_an_image_is_the_containers_own(machine: Machine) -> Non
 async def test_what_joins_a_container_sees_its_files(machine: Machine) -> None:
     lab_folder()
     container = await machine.running("echo here > /tmp/mine", root=Root(FOLDER))
-    assert await machine.says("cat /tmp/mine; ls -d /.old 2>/dev/null", join=container.id, netns=-1) == "here"
+    assert await machine.says("cat /tmp/mine", join=container.id, netns=-1) == "here"
 
 
 @contained
@@ -92,8 +93,7 @@ async def test_a_host_path_shows_what_the_container_sees_anyhow(machine: Machine
     binds.append(Bind("/var/new/er", "/data", inside=True))
     root = Root(FOLDER, binds)
     script = """touch /host/etc/x /data/y && ls /etc/x /var/new/er/y
-        touch /host-etc/z 2>/dev/null || echo refused
-        ls -d /host/.old 2>/dev/null"""
+        touch /host-etc/z 2>/dev/null || echo refused"""
     assert (await machine.says(script, root=root)).split() == ["/etc/x", "/var/new/er/y", "refused"]
     assert not list(filter(exists, ("/etc/x", "/var/new")))
 
@@ -110,6 +110,37 @@ async def test_a_host_path_of_a_file_that_the_pod_has_in_another_form_is_the_mac
     script = "cat /etc/hosts; echo x >> /etc/hosts || echo refused; echo x >> /etc/hosts-original; tail -1 /etc/hosts-original"
     said = await machine.says(f"exec 2>/dev/null; {script}", root=Root(FOLDER, binds))
     assert said == f"{own}refused\nx".strip() and content("/etc/hosts") == own
+
+
+@contained
+async def test_a_host_path_that_the_pod_covers_shows_nothing_that_it_may_not_see(machine: Machine) -> None:
+    folder = lab_folder()
+    syscalls.mount("tmpfs", "/tmp", "tmpfs", 0)
+    secrets = [Path("/tmp/x"), folder / "token"]
+    (folder / "own").write_text("own\n")
+    for secret in secrets:
+        secret.write_text("secret\n")
+        path = str(secret)
+        for target in (path, f"/tmp/../{path}"):
+            binds = [Bind(f"{FOLDER}/own", target, read_only=True), Bind(path, "/seen", inside=True)]
+            assert await machine.says(f"cat /seen {path}", root=Root(FOLDER, binds)) == "own\nown"
+        assert await machine.says("cat /seen", root=Root(FOLDER, binds[1:])) == "", "and nothing without the mount"
+        assert secret.read_text() == "secret\n"
+
+
+@contained
+async def test_no_mount_path_leads_to_the_machines_own_files(machine: Machine) -> None:
+    folder = lab_folder()
+    (folder / "volume").mkdir()
+    syscalls.mount("tmpfs", "/srv", "tmpfs", 0)
+    assert await machine.says("ls -A / | grep '^[.]'", root=Root(FOLDER)) == ""
+    binds = [Bind(f"{FOLDER}/volume", f"/.old{where}") for where in ("", "/srv/made")]
+    assert await machine.says("ls -d /.old/srv/made", root=Root(FOLDER, binds)) == "/.old/srv/made"
+    assert os.listdir("/srv") == []
+    (folder / "volume" / "link").symlink_to("/.old/srv")
+    binds = [Bind(f"{FOLDER}/volume", "/data"), Bind(f"{FOLDER}/volume", "/data/link/made")]
+    await machine.says("true", root=Root(FOLDER, binds))
+    assert os.listdir("/srv") == []
 
 
 @contained
