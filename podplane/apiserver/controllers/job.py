@@ -10,6 +10,7 @@ as soon as it has ended. A job whose end is decided (FailureTarget, SuccessCrite
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Iterable, Iterator
 
 from podplane.apiserver.controllers.decision import (
@@ -46,7 +47,6 @@ from podplane.apiserver.controllers.job_pods import (
     KIND,
     RESOURCE,
     claim,
-    index_of,
     is_tracked,
     let_go,
     pod_of,
@@ -56,7 +56,6 @@ from podplane.apiserver.controllers.job_pods import (
 from podplane.apiserver.controllers.job_state import JobState
 from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.controllers.pods import ENDED, is_ready, rfc3339
-from podplane.apiserver.kinds.job_indexes import text_of
 from podplane.apiserver.kinds.names import matches
 
 CONTROLLER_NAME = "kubernetes.io/job-controller"
@@ -186,14 +185,8 @@ class _Sync(JobState):
     def _pending(self, count: int) -> list[int]:
         """The first indexes that no pod works at, and that are neither done nor given up."""
         held = self.active if replaces_early(self.job) else [*self.active, *self.terminating]
-        taken = self.done | self.given_up | {index for pod in held if (index := index_of(self.job, pod)) is not None}
-        found: list[int] = []
-        for index in range(self.spec["completions"]):
-            if len(found) == count:
-                break
-            if index not in taken:
-                found.append(index)
-        return found
+        taken = self.done | self.given_up | self.indexes_of(held)
+        return list(itertools.islice(taken.missing(self.spec["completions"]), count))
 
     def _wait_of(self, before: Object | None) -> float:
         """Seconds until the pod after this failed one may start, where failures are counted for each index."""
@@ -225,8 +218,8 @@ class _Sync(JobState):
             {
                 "succeeded": len(self.done) if self.indexed else self.status.get("succeeded", 0) + len(won),
                 "failed": self.status.get("failed", 0) + len(lost),
-                "completedIndexes": text_of(self.done) or None,
-                "failedIndexes": text_of(self.given_up) if self.per_index else None,
+                "completedIndexes": str(self.done) or None,
+                "failedIndexes": str(self.given_up) if self.per_index else None,
                 "startTime": self._start_time(end),
                 "conditions": conditions or None,
                 "uncountedTerminatedPods": _uncounted([] if self.indexed else won, lost),

@@ -8,7 +8,7 @@ from podplane.apiserver.controllers.job_failures import FAIL_JOB, restarted_too_
 from podplane.apiserver.controllers.job_state import JobState
 from podplane.apiserver.controllers.objects import Object
 from podplane.apiserver.controllers.pods import condition_of
-from podplane.apiserver.kinds.job_indexes import count_in, ranges_of
+from podplane.apiserver.kinds.job_indexes import Indexes
 
 DEFAULT_BACKOFF_LIMIT = 6
 COMPLETE, FAILED, FAILURE, SUCCESS, SUSPENDED = "Complete", "Failed", "FailureTarget", "SuccessCriteriaMet", "Suspended"
@@ -72,8 +72,8 @@ def _meets(state: JobState, rule: Object) -> bool:
     count, text = rule.get("succeededCount"), rule.get("succeededIndexes")
     if text is None:
         return count is not None and len(state.done) >= count
-    ranges = [range(r.start, min(r.stop, state.spec["completions"])) for r in ranges_of(text)]
-    total, met = sum(map(len, ranges)), count_in(ranges, state.done)
+    named = Indexes.named(text, state.spec["completions"])
+    total, met = len(named), len(named & state.done)
     return total > 0 and met >= min(total, total if count is None else count)
 
 

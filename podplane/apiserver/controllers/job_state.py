@@ -6,13 +6,14 @@ Sources: kube-controller-manager, pkg/controller/job (job_controller.go, indexed
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 
 from podplane.apiserver.controllers.decision import View
 from podplane.apiserver.controllers.job_failures import Backoff, counts, fails_index, has_failed, last_of_index
 from podplane.apiserver.controllers.job_pods import index_of, is_indexed, is_tracked
 from podplane.apiserver.controllers.objects import Object
 from podplane.apiserver.controllers.pods import ENDED
-from podplane.apiserver.kinds.job_indexes import indexes_of
+from podplane.apiserver.kinds.job_indexes import Indexes
 
 
 class JobState:
@@ -32,10 +33,10 @@ class JobState:
         self.lost = [pod for pod in fresh if pod["metadata"]["uid"] in self.dead]
         self.backoff = backoff.after(self.won, self.lost)
         self.failed = self.status.get("failed", 0) + sum(counts(job, pod) for pod in self.lost)
-        self.done = self._indexes("completedIndexes") | {i for pod in self.won if (i := index_of(job, pod)) is not None}
+        self.done = self._indexes("completedIndexes") | self.indexes_of(self.won)
         self.given_up = self._indexes("failedIndexes")
         if self.per_index:
-            self.given_up |= {i for p in self.lost if (i := index_of(job, p)) is not None and fails_index(job, p)}
+            self.given_up |= self.indexes_of(pod for pod in self.lost if fails_index(job, pod))
         self.succeeded = len(self.done) if self.indexed else self.status.get("succeeded", 0) + len(self.won)
 
     def look(self) -> None:
@@ -50,8 +51,12 @@ class JobState:
         is_valid = not self.indexed or index_of(self.job, pod) is not None
         return is_valid and is_tracked(pod) and pod["metadata"]["uid"] not in self.known
 
-    def _indexes(self, field: str) -> set[int]:
-        return indexes_of(self.status.get(field, ""), self.spec.get("completions")) if self.indexed else set()
+    def _indexes(self, field: str) -> Indexes:
+        return Indexes.named(self.status.get(field, ""), self.spec["completions"]) if self.indexed else Indexes()
+
+    def indexes_of(self, pods: Iterable[Object]) -> Indexes:
+        """The indexes of some pods."""
+        return Indexes.of(index for pod in pods if (index := index_of(self.job, pod)) is not None)
 
     @property
     def is_suspended(self) -> bool:
@@ -70,7 +75,7 @@ class JobState:
         """The failed pods that are kept until another comes in their place, which takes over their count, by index."""
         if not self.per_index:
             return {}
-        held = self.done | self.given_up | {index_of(self.job, pod) for pod in self.active}
+        held = self.done | self.given_up | self.indexes_of(self.active)
         by_index: dict[int, list[Object]] = {}
         for pod in self.lost:
             index = index_of(self.job, pod)

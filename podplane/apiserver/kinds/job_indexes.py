@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Iterator
 
 INTERVAL = re.compile(r"([0-9]+)(?:-([0-9]+))?", re.ASCII)
 
@@ -25,25 +25,57 @@ def ranges_of(text: str) -> list[range]:
     return found
 
 
-def indexes_of(text: str, completions: int | None = None) -> set[int]:
-    """The numbers of a text, those below `completions` alone: a Job may have been made smaller."""
-    end = float("inf") if completions is None else completions
-    return {index for part in ranges_of(text) for index in range(part.start, int(min(part.stop, end)))}
+class Indexes:
+    """A set of indexes, kept as ranges in order that do not touch: a Job may have 2**31 - 1 of them, all named by one range."""
 
+    __slots__ = ("_starts", "ranges")
 
-def text_of(indexes: Collection[int]) -> str:
-    """The text of some numbers; a range has three at least."""
-    runs: list[list[int]] = []
-    for index in sorted(indexes):
-        if runs and index == runs[-1][-1] + 1:
-            runs[-1].append(index)
-        else:
-            runs.append([index])
-    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs)
+    def __init__(self, ranges: Iterable[range] = ()) -> None:
+        self.ranges: list[range] = []
+        for part in sorted((part for part in ranges if part), key=lambda part: part.start):
+            if self.ranges and part.start <= self.ranges[-1].stop:
+                self.ranges[-1] = range(self.ranges[-1].start, max(part.stop, self.ranges[-1].stop))
+            else:
+                self.ranges.append(part)
+        self._starts = [part.start for part in self.ranges]
 
+    @classmethod
+    def of(cls, indexes: Iterable[int]) -> Indexes:
+        """Those of single numbers."""
+        return cls(range(index, index + 1) for index in indexes)
 
-def count_in(ranges: Sequence[range], indexes: Collection[int]) -> int:
-    """How many of these numbers are in the ranges, which are in order."""
-    starts = [part.start for part in ranges]
-    places = ((bisect.bisect_right(starts, index) - 1, index) for index in indexes)
-    return sum(place >= 0 and index in ranges[place] for place, index in places)
+    @classmethod
+    def named(cls, text: str, completions: int) -> Indexes:
+        """Those of a text, the ones below `completions` alone: a Job may have been made smaller."""
+        return cls(range(part.start, min(part.stop, completions)) for part in ranges_of(text))
+
+    def __len__(self) -> int:
+        return sum(map(len, self.ranges))
+
+    def __contains__(self, index: int) -> bool:
+        place = bisect.bisect_right(self._starts, index) - 1
+        return place >= 0 and index in self.ranges[place]
+
+    def __or__(self, other: Indexes) -> Indexes:
+        return Indexes((*self.ranges, *other.ranges))
+
+    def __and__(self, other: Indexes) -> Indexes:
+        found: list[range] = []
+        mine, theirs = 0, 0
+        while mine < len(self.ranges) and theirs < len(other.ranges):
+            one, two = self.ranges[mine], other.ranges[theirs]
+            found.append(range(max(one.start, two.start), min(one.stop, two.stop)))
+            mine, theirs = (mine + 1, theirs) if one.stop < two.stop else (mine, theirs + 1)
+        return Indexes(found)
+
+    def missing(self, completions: int) -> Iterator[int]:
+        """Those below `completions` that are not in it, one after the other."""
+        begin = 0
+        for part in self.ranges:
+            yield from range(begin, min(part.start, completions))
+            begin = part.stop
+        yield from range(begin, completions)
+
+    def __str__(self) -> str:
+        """As the status has it: a range has three at least."""
+        return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 2 else ",".join(map(str, part)) for part in self.ranges)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from podplane.apiserver.kinds.job_indexes import count_in, indexes_of, ranges_of
+from podplane.apiserver.kinds.job_indexes import Indexes, ranges_of
 from podplane.apiserver.problems import Cause
 
 Object = dict[str, Any]
@@ -121,7 +121,7 @@ def _indexes(spec: Object, status: Object) -> Iterator[Cause]:
         except ValueError as error:
             yield Cause.invalid(f"status.{field}", text[:80], f"error parsing {field}: {error}")
             return
-    if count_in(ranges["completedIndexes"], indexes_of(failed or "")):
+    if Indexes(ranges["completedIndexes"]) & Indexes(ranges["failedIndexes"]):
         yield Cause.invalid("status.failedIndexes", failed, "failedIndexes and completedIndexes overlap")
 
 

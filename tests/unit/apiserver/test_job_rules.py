@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podplane.apiserver.kinds.job_indexes import count_in, indexes_of, ranges_of, text_of
+from podplane.apiserver.kinds.job_indexes import Indexes, ranges_of
 from tests.unit.apiserver.test_server import CONTAINER, Api, Object
 
 JOBS = "/apis/batch/v1/namespaces/default/jobs"
@@ -204,19 +205,39 @@ async def test_indexes_beyond_those_of_a_job_that_was_made_smaller_may_stay() ->
 # Indexes.
 
 
+def numbers(indexes: Indexes) -> list[int]:
+    """Its numbers, of ranges that grow and do not touch."""
+    assert all(one.stop < two.start for one, two in itertools.pairwise(indexes.ranges))
+    return [index for part in indexes.ranges for index in part]
+
+
 @given(st.sets(st.integers(0, 40)), st.integers(0, 50))
 def test_indexes_are_read_as_they_are_written(indexes: set[int], completions: int) -> None:
-    assert indexes_of(text_of(indexes)) == indexes
-    assert indexes_of(text_of(indexes), completions) == {index for index in indexes if index < completions}
+    named = Indexes.named(str(Indexes.of(indexes)), completions)
+    below = {index for index in indexes if index < completions}
+    assert numbers(named) == sorted(below)
+    assert len(named) == len(below)
+    assert list(named.missing(completions)) == sorted(set(range(completions)) - below)
 
 
 def test_two_neighbours_are_no_range() -> None:
-    assert text_of({0, 1, 2, 5, 7, 8}) == "0-2,5,7,8"
+    assert str(Indexes.of({0, 1, 2, 5, 7, 8})) == "0-2,5,7,8"
 
 
 @given(st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40)))
-def test_the_overlap_with_ranges_is_that_of_the_sets(named: set[int], done: set[int]) -> None:
-    assert count_in(ranges_of(text_of(named)), done) == len(named & done)
+def test_ranges_meet_and_join_as_sets_do(one: set[int], two: set[int]) -> None:
+    assert numbers(Indexes.of(one) & Indexes.of(two)) == sorted(one & two)
+    assert numbers(Indexes.of(one) | Indexes.of(two)) == sorted(one | two)
+    assert {index for index in range(42) if index in Indexes.of(one)} == one
+
+
+async def test_most_indexes_that_a_job_may_have_are_judged_as_ranges() -> None:
+    api, last = Api(), 2**31 - 2
+    many = {"completions": 2**31 - 1, "parallelism": 1, "maxFailedIndexes": 10_000}
+    await api("POST", JOBS, job(**{**PER_INDEX, **many}))
+    overlap = {"completedIndexes": f"0-{2**30}", "failedIndexes": f"{2**30}-{last}"}
+    await api.refused("Invalid", "PATCH", f"{JOBS}/work/status", {"status": overlap})
+    await api("PATCH", f"{JOBS}/work/status", {"status": {**overlap, "failedIndexes": f"{2**30 + 1}-{last}"}})
 
 
 @pytest.mark.parametrize("text", ["a", "1-", "-1", "3,2", "1,1", "2-1", "1-1", "0-2,2", "1,,2", "１"])

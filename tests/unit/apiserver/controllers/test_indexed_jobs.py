@@ -325,3 +325,20 @@ async def test_pods_of_a_job_that_is_being_deleted_are_not_held(cluster: Cluster
     assert "finalizers" not in pod["metadata"]
     await cluster.kubelet()
     await cluster.refused("NotFound", "GET", WORK)
+
+
+# As many indexes as there may be.
+
+
+async def test_a_job_of_two_billion_indexes_ends_by_its_ranges(cluster: Cluster) -> None:
+    last = 2**31 - 2
+    await make(cluster, last + 1, parallelism=1, backoffLimitPerIndex=0, maxFailedIndexes=10_000)
+    await cluster("PATCH", f"{WORK}/status", {"status": {"completedIndexes": f"0-{last - 2}"}})
+    for pod in await cluster.pods():
+        await cluster("DELETE", f"{PODS}/{pod['metadata']['name']}", {"gracePeriodSeconds": 0})
+    await cluster.settle()
+    await end(cluster, **{f"i{last - 1}": 1})
+    assert await numbers(cluster, "completedIndexes", "failedIndexes") == [f"0-{last - 2}", str(last - 1)]
+    await end(cluster, **{f"i{last}": 0})
+    assert (await ended(cluster))[0]["Failed"] == "FailedIndexes"
+    assert await numbers(cluster, "completedIndexes", "succeeded") == [f"0-{last - 2},{last}", last]

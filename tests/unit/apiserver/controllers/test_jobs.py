@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podplane.apiserver.controllers.job_failures import Backoff, finished
-from podplane.apiserver.kinds.job_indexes import indexes_of
+from podplane.apiserver.kinds.job_indexes import Indexes
 from tests.unit.apiserver.controllers.cluster import Cluster
 from tests.unit.apiserver.controllers.test_workloads import JOBS, conditions, job
 from tests.unit.apiserver.test_server import PODS, Object
@@ -309,7 +309,7 @@ def test_a_job_does_its_work_once_and_never_too_much_at_a_time(
         found = await status(cluster)
         assert (await conditions(cluster))["Complete"] == "CompletionsReached"
         assert (found["succeeded"], found.get("failed", 0), found.get("active", 0)) == (completions, done["fail"], 0)
-        assert indexes_of(found.get("completedIndexes", "")) == (set(range(completions)) if indexed else set())
+        assert Indexes.named(found.get("completedIndexes", ""), 99).ranges == ([range(completions)] if indexed else [])
         for pod in await cluster.pods():
             assert "finalizers" not in pod["metadata"]
 
