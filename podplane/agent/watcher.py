@@ -88,6 +88,9 @@ class Watcher:
         self._monitor: Monitor | None = None
         self._sysctls: SysctlWatch | None = None
         self._watched: set[str] = set()
+        self._polled: dict[str, str] = {}
+        """The sysctls that are polled, as they were desired after so many changes (`Ledger.sysctl_changes`):"""
+        self._polled_of = -1
         self._open_again_at = 0.0
         self._pods: dict[str, str] = {}
         self._pods_to_read: dict[str, None] = {}
@@ -219,10 +222,11 @@ class Watcher:
             watch.close()
 
     def _poll_sysctls(self) -> None:
-        wanted = dict(self._ledger.polled_sysctls)
-        for link in self.ownership.links:  # the bridge; those of pods' links are read in turn
-            wanted |= self._ledger.sysctls_of(link)
-        self._observe_sysctls(self._watch_sysctls(wanted), wanted)
+        if self._polled_of != self._ledger.sysctl_changes:
+            self._polled_of, self._polled = self._ledger.sysctl_changes, dict(self._ledger.polled_sysctls)
+            for link in self.ownership.links:  # the bridge; those of pods' links are read in turn
+                self._polled |= self._ledger.sysctls_of(link)
+        self._observe_sysctls(self._watch_sysctls(self._polled), self._polled)
 
     def _observe_sysctls(self, watch: SysctlWatch, wanted: Mapping[str, str]) -> None:
         for name, value in watch.changed(wanted).items():

@@ -98,6 +98,8 @@ class OpenSysctls:
     def __init__(self, files: dict[str, int], unwatched: Iterable[str]) -> None:
         self._files = files
         self._unwatched = set(unwatched)
+        self._matching: dict[str, tuple[str, bytes]] = {}
+        """Name → (expected, found) where what was found last is as expected: the next look compares bytes."""
 
     @classmethod
     def open(cls, namespace: Namespace, names: Iterable[str]) -> OpenSysctls:
@@ -124,8 +126,12 @@ class OpenSysctls:
             except OSError:  # its interface is gone
                 self._drop(name)
                 continue
+            if self._matching.get(name) == (value, found):
+                continue
             text = found.decode().rstrip("\n")
-            if text != value and text.split() != value.split():
+            if text == value or text.split() == value.split():
+                self._matching[name] = value, found
+            else:
                 changed[name] = " ".join(text.split())
         return changed
 

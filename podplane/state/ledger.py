@@ -79,6 +79,8 @@ class Ledger:
         self._readings: list[Reading] = []
         self.sysctls: dict[str, str] = {}
         """The desired sysctls of the node's own namespace: name → value."""
+        self.sysctl_changes = 0
+        """So often it changed which sysctls are desired, or with which value."""
         self.polled_sysctls: dict[str, str] = {}
         """Of these, those that are not of a link of podplane's: name → value."""
         self._link_sysctls: dict[str, dict[Identity, None]] = {}
@@ -106,6 +108,7 @@ class Ledger:
     def _note_unannounced(self, identity: Identity, before: Value | None) -> None:
         """Keep the lists of objects whose changes the kernel does not notify, and which are therefore polled."""
         wanted = self.desired.get(identity)
+        self.sysctl_changes += identity[0] == "Sysctl"
         if isinstance(before, Sysctl) and before.link in self._link_sysctls:
             self._link_sysctls[before.link].pop(identity, None)
             if not self._link_sysctls[before.link]:
