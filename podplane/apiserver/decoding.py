@@ -196,7 +196,10 @@ def _keep_owners_once(metadata: Object, options: Options) -> None:
     times = Counter(str(owner.get("uid", "")) for owner in owners)
     if len(times) == len(owners):
         return
-    metadata["ownerReferences"] = [owner for number, owner in enumerate(owners) if owner not in owners[:number]]
+    once: dict[frozenset[tuple[str, Any]], Object] = {}
+    for owner in owners:
+        once.setdefault(frozenset(owner.items()), owner)
+    metadata["ownerReferences"] = list(once.values())
     uids = ", ".join(uid for uid, count in times.items() if count > 1)
     options.warnings.append(f"{OWNERS_TWICE}: {uids}")
 

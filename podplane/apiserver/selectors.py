@@ -7,6 +7,7 @@ comma, equals sign and backslash of a value (apimachinery, fields/selector.go).
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,13 +32,25 @@ FIELD_TERM = re.compile(r"(?P<key>.*?)(?P<how>!=|==|=)(?P<value>.*)", re.DOTALL)
 FIELD_COMMA = re.compile(r"(?:[^\\,]|\\.|\\$)*", re.DOTALL)
 SPECIAL = re.compile(r"\\.?|[,=]", re.DOTALL)
 """An escape, or a character that needs one."""
-COMMA = re.compile(r",(?![^(]*\))")
+PARENTHESIS = re.compile(r"([()])")
 
 
 def labels(text: str) -> Predicate:
     """The predicate of a label selector. Problem when it can't be read."""
-    tests = [_label_term(term.strip()) for term in COMMA.split(text)] if text.strip() else []
+    tests = [_label_term(term.strip()) for term in _label_terms(text)] if text.strip() else []
     return lambda object_: all(test(object_["metadata"].get("labels") or {}) for test in tests)
+
+
+def _label_terms(text: str) -> list[str]:
+    """The text between the commas, of which those before a `)` separate nothing."""
+    terms: list[list[str]] = [[]]
+    pieces = PARENTHESIS.split(text)
+    for piece, parenthesis in itertools.zip_longest(pieces[::2], pieces[1::2], fillvalue=""):
+        first, *more = [piece] if parenthesis == ")" else piece.split(",")
+        terms[-1].append(first)
+        terms += ([term] for term in more)
+        terms[-1].append(parenthesis)
+    return list(map("".join, terms))
 
 
 def _label_term(term: str) -> Callable[[dict[str, str]], bool]:

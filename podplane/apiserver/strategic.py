@@ -12,6 +12,7 @@ util/strategicpatch, whose answers `tests/unit/apiserver/strategic_merges.json` 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -79,9 +80,10 @@ def _retain(old: Object, patch: Object) -> None:
         return
     retained = patch.pop(RETAIN)
     said = [name for name, value in patch.items() if value is not None and not name.startswith((DELETE_FROM, ORDER))]
-    if not isinstance(retained, list) or not all(name in retained for name in said):
+    kept = {name for name in retained if isinstance(name, str)} if isinstance(retained, list) else None
+    if kept is None or not kept.issuperset(said):
         raise BadPatch("invalid patch format of retainKeys: a list that names all fields of the patch")
-    for name in [name for name in old if name not in retained]:
+    for name in [name for name in old if name not in kept]:
         del old[name]
 
 
@@ -126,11 +128,10 @@ def _merged_list(old: list[Any], patch: list[Any], shape: Shape) -> tuple[list[A
         raise BadPatch("cannot merge lists without merge key")
     old, patch = _with_directives(old, patch, shape.merge_key)
     identity = _identities(shape.merge_key)
-    found = list(old)
+    found, places = list(old), _places(old, identity)
     for one in patch:
-        wanted = identity(one)
-        at = next((i for i, there in enumerate(found) if shape.merge_key in there and identity(there) == wanted), None)
-        if at is None:
+        at = places.setdefault(identity(one), len(found))
+        if at == len(found):
             found.append(one)
         else:
             found[at] = _object(found[at], one, shape.items)
@@ -144,7 +145,7 @@ def _with_directives(old: list[Object], patch: list[Object], key: str) -> tuple[
         directive = one.get(PATCH, DELETE)
         if directive not in (REPLACE, DELETE):
             raise BadPatch(f"unknown patch type: {directive} in map: {one}")
-    gone = [identity(one) for one in patch if one.get(PATCH) == DELETE]
+    gone = {identity(one) for one in patch if one.get(PATCH) == DELETE}
     rest = [one for one in patch if PATCH not in one]
     if any(one.get(PATCH) == REPLACE for one in patch):
         return rest, []
@@ -178,12 +179,12 @@ def _ordered_list(old: Object, patch: Object, name: str, order: Any, shape: Shap
 def _check_order(patch: list[Any], order: list[Any], key: str) -> None:
     """BadPatch unless all that the patch adds or changes is in the order, and in that order."""
     identity = _identities(key)
-    rest = [one for one in patch if not (isinstance(one, dict) and one.get(PATCH) == DELETE)]
+    rest = deque(one for one in patch if not (isinstance(one, dict) and one.get(PATCH) == DELETE))
     for wanted in map(identity, order):
         while rest and isinstance(rest[0], dict) and PATCH in rest[0]:
-            rest.pop(0)
+            rest.popleft()
         if rest and identity(rest[0]) == wanted:
-            rest.pop(0)
+            rest.popleft()
     if rest and order:
         raise BadPatch(f"The order in patch list: {patch} doesn't match $setElementOrder list: {order}")
 
@@ -193,15 +194,15 @@ def _arranged(found: list[Any], order: list[Any], live: list[Any], key: str) -> 
     identity = _identities(key)
     wanted, stood = _places(order, identity), _places(live, identity)
     ours = sorted((one for one in found if identity(one) in wanted), key=lambda one: wanted[identity(one)])
-    others = [one for one in found if identity(one) not in wanted]
-    others.sort(key=lambda one: stood.get(identity(one), len(live)))
+    rest = (one for one in found if identity(one) not in wanted)
+    others = deque(sorted(rest, key=lambda one: stood.get(identity(one), len(live))))
     result: list[Any] = []
     for one in ours:
         place = stood.get(identity(one), -1)
         while others and stood.get(identity(others[0]), len(live)) < place:
-            result.append(others.pop(0))
+            result.append(others.popleft())
         result.append(one)
-    return result + others
+    return [*result, *others]
 
 
 def _places(values: list[Any], identity: Callable[[Any], Any]) -> dict[Any, int]:

@@ -16,8 +16,7 @@ import msgspec
 import yaml
 
 Fields = list[tuple[str, Any]]
-MAP_KEY = re.compile(r"\[([^\]]*[^\]\d][^\]]*)\]")
-"""A key of a map as field errors have it; here it is a field like others."""
+BEGINS_PART = re.compile(r"[.\[]")
 YAML_PREFIX = "yaml: unmarshal errors:"
 OPERATION_FIELDS = ("op", "path", "from", "value")
 
@@ -38,9 +37,10 @@ class Twice(msgspec.Struct):
 
         `is_decoded`: the body was read as its kind in one go, as those of patches and of custom resources are not.
         """
-        names = [MAP_KEY.sub(r".\1", path) for path in unknown]
+        names = [_with_map_keys_as_fields(path) for path in unknown]
         if is_decoded and not self.lines:
-            paths = [path for path in self.paths if not any(_is_within(path, name) for name in names)]
+            outer = _Within(names)
+            paths = [path for path in self.paths if path not in outer]
             found = [(self.places[path], f'duplicate field "{path}"') for path in paths]
             found += [(self.places.get(name, 0), f'unknown field "{name}"') for name in names]
             return [text for _, text in sorted(found, key=lambda one: one[0])]
@@ -50,14 +50,33 @@ class Twice(msgspec.Struct):
 
     def refusal(self, complaints: Sequence[str], more: str) -> str:
         """The words of a refusal for these complaints."""
-        lines = [text for text in complaints if text in self.lines]
-        others = [text for text in complaints if text not in self.lines]
+        of_yaml = set(self.lines)
+        lines = [text for text in complaints if text in of_yaml]
+        others = [text for text in complaints if text not in of_yaml]
         said = ["\n  ".join([YAML_PREFIX, *lines])] if lines else []
         return "strict decoding error: " + ", ".join([*said, *others]) + more
 
 
-def _is_within(path: str, outer: str) -> bool:
-    return path == outer or path.startswith((f"{outer}.", f"{outer}["))
+def _with_map_keys_as_fields(path: str) -> str:
+    """`a[key].b[0]` of field errors as `a.key.b[0]`: a key of a map is a field like others here."""
+    *closed, rest = path.split("]")
+    found = []
+    for text in closed:
+        before, bracket, key = text.partition("[")
+        found.append(f"{before}.{key}" if bracket and key and not key.isdecimal() else f"{text}]")
+    return "".join([*found, rest])
+
+
+class _Within:
+    """The paths that are one of these, or inside of one. Asking costs the length of the path, however many these are."""
+
+    def __init__(self, outer: Iterable[str]) -> None:
+        self._outer = set(outer)
+        self._lengths = set(map(len, self._outer))
+
+    def __contains__(self, path: str) -> bool:
+        ends = (*(found.start() for found in BEGINS_PART.finditer(path)), len(path))
+        return any(end in self._lengths and path[:end] in self._outer for end in ends)
 
 
 def _parts(path: str) -> list[str]:
@@ -96,26 +115,28 @@ def in_json(data: bytes, *, is_patch: bool = False) -> Twice:
                 if name not in OPERATION_FIELDS
             ]
         if found or twice.unknown:
-            _walk(value, "", twice)
+            _walk(value, "", twice, set())
     except (ValueError, RecursionError):
         return Twice()
     return twice
 
 
-def _walk(value: Any, path: str, twice: Twice) -> None:
+def _walk(value: Any, path: str, twice: Twice, again: set[str]) -> None:
+    """Note the place of each path, and what is there twice; `again` has the paths of the latter so far."""
     if isinstance(value, list):
         for i, inner in enumerate(value):
-            _walk(inner, f"{path}[{i}]", twice)
+            _walk(inner, f"{path}[{i}]", twice, again)
     elif isinstance(value, dict):
         seen: set[str] = set()
         for name, inner in value.fields if isinstance(value, _Object) else value.items():
             own = f"{path}.{name}" if path else name
-            if name in seen and own not in twice.paths:
+            if name in seen and own not in again:
+                again.add(own)
                 twice.paths.append(own)
                 twice.places[own] = len(twice.places)
             seen.add(name)
             twice.places.setdefault(own, len(twice.places))
-            _walk(inner, own, twice)
+            _walk(inner, own, twice, again)
 
 
 class TooDeep(ValueError):

@@ -33,8 +33,10 @@ def check_change(pod: Object, old: Object | None) -> Iterator[Cause]:
     """Pod, of which nothing else changes: containers may only be added."""
     spec = pod["spec"]
     taken = {container["name"] for kind in ("containers", "initContainers") for container in spec.get(kind, ())}
+    volumes = {volume.get("name") for volume in spec.get("volumes", ())}
     for i, container in enumerate(spec.get(FIELD, ())):
         where = f"{PATH}[{i}]"
+        yield from check_container(container, where, volumes)
         yield from _check(container, where, spec)
         if container["name"] in taken:
             yield Cause.duplicate(f"{where}.name", container["name"])
@@ -49,7 +51,6 @@ def check_change(pod: Object, old: Object | None) -> Iterator[Cause]:
 
 
 def _check(container: Object, path: str, spec: Object) -> Iterator[Cause]:
-    yield from check_container(container, path, spec.get("volumes", ()))
     for field in REFUSED:
         if container.get(field):
             yield Cause.forbidden(f"{path}.{field}", "cannot be set for an Ephemeral Container")

@@ -124,6 +124,7 @@ def _check_success_policy(rules: list[Object], completions: int) -> Iterator[Cau
         )
     if len(rules) > MOST_RULES:
         yield Cause.too_many("spec.successPolicy.rules", len(rules), MOST_RULES)
+        return
     for i, rule in enumerate(rules):
         path, count, text = f"spec.successPolicy.rules[{i}]", rule.get("succeededCount"), rule.get("succeededIndexes")
         total = completions
@@ -159,6 +160,7 @@ def _check_failure_policy(spec: Object) -> Iterator[Cause]:
     rules, path = spec["podFailurePolicy"].get("rules", []), "spec.podFailurePolicy.rules"
     if len(rules) > MOST_RULES:
         yield Cause.too_many(path, len(rules), MOST_RULES)
+        return
     if spec["podReplacementPolicy"] != "Failed":
         yield Cause.unsupported("spec.podReplacementPolicy", spec["podReplacementPolicy"], ("Failed",))
     inner = spec["template"].get("spec", {})
@@ -193,6 +195,7 @@ def _check_codes(codes: Object, path: str, containers: set[Any]) -> Iterator[Cau
         yield Cause.invalid(f"{path}.values", values, "at least one value is required")
     if len(values) > MOST_VALUES:
         yield Cause.too_many(f"{path}.values", len(values), MOST_VALUES)
+        return
     for i, value in enumerate(values):
         if value == 0 and operator == "In":
             yield Cause.invalid(f"{path}.values[{i}]", value, "must not be 0 for the In operator")
@@ -205,6 +208,7 @@ def _check_codes(codes: Object, path: str, containers: set[Any]) -> Iterator[Cau
 def _check_patterns(patterns: list[Object], path: str) -> Iterator[Cause]:
     if len(patterns) > MOST_PATTERNS:
         yield Cause.too_many(path, len(patterns), MOST_PATTERNS)
+        return
     for i, pattern in enumerate(patterns):
         if not names.QUALIFIED_PATTERN.fullmatch(pattern.get("type", "")):
             yield Cause.invalid(f"{path}[{i}].type", pattern.get("type", ""), "name part must be a qualified name")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 from podplane.apiserver.kinds import names
@@ -127,10 +127,11 @@ def check_pod_spec(spec: Object, path: str) -> Iterator[Cause]:
     if not containers:
         yield Cause.required(f"{path}.containers")
     seen: set[str] = set()
+    all_volumes = {volume.get("name") for volume in spec.get("volumes", ())}
     for kind in ("initContainers", "containers"):
         for i, container in enumerate(spec.get(kind, ())):
             where = f"{path}.{kind}[{i}]"
-            yield from check_container(container, where, spec.get("volumes", ()))
+            yield from check_container(container, where, all_volumes)
             name = container.get("name", "")
             if name in seen:
                 yield Cause.duplicate(f"{where}.name", name)
@@ -161,7 +162,7 @@ def check_pod_spec(spec: Object, path: str) -> Iterator[Cause]:
         )
 
 
-def check_container(container: Object, path: str, volumes: Any) -> Iterator[Cause]:
+def check_container(container: Object, path: str, volumes: Set[Any]) -> Iterator[Cause]:
     name = container.get("name", "")
     if not name:
         if "name" in container:
@@ -190,9 +191,8 @@ def check_container(container: Object, path: str, volumes: Any) -> Iterator[Caus
             )
         if variable.get("value") and variable.get("valueFrom"):
             yield Cause.invalid(f"{path}.env[{i}].valueFrom", "", "may not be specified when `value` is not empty")
-    there = {volume.get("name") for volume in volumes}
     for i, mount in enumerate(container.get("volumeMounts", ())):
-        if mount.get("name") not in there:
+        if mount.get("name") not in volumes:
             yield Cause(f"{path}.volumeMounts[{i}].name", "FieldValueNotFound", f'Not found: "{mount.get("name", "")}"')
     for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
         if probe in container:

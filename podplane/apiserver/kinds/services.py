@@ -103,12 +103,13 @@ def _check_addresses(spec: Object) -> Iterator[Cause]:
             yield from check_ip(one, f"spec.clusterIPs[{i}]")
     if spec.get("clusterIPs") and spec.get("clusterIP", "") != spec["clusterIPs"][0]:
         yield Cause.invalid("spec.clusterIPs", spec["clusterIPs"], "first value must match `clusterIP`")
-    families = spec.get("ipFamilies", ())
-    for i, family in enumerate(families):
+    families: set[str] = set()
+    for i, family in enumerate(spec.get("ipFamilies", ())):
         if family not in FAMILIES:
             yield Cause.unsupported(f"spec.ipFamilies[{i}]", family, FAMILIES)
-        elif family in families[:i]:
+        elif family in families:
             yield Cause.duplicate(f"spec.ipFamilies[{i}]", family)
+        families.add(family)
     for i, one in enumerate(spec.get("externalIPs", ())):
         yield from check_common_ip(one, f"spec.externalIPs[{i}]")
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
+
+import msgspec
 
 from podplane.apiserver.kinds import names
 from podplane.apiserver.kinds.addresses import check_ip
@@ -116,13 +119,14 @@ def check_node(node: Object, _: Object | None) -> Iterator[Cause]:
     """Node: amounts of resources; addresses are addresses, each once."""
     for field in ("capacity", "allocatable"):
         yield from _resources(node.get("status", {}).get(field, {}), f"status.{field}")
-    seen: list[Object] = []
+    seen: set[frozenset[tuple[str, Any]]] = set()
     for i, address in enumerate(node.get("status", {}).get("addresses", ())):
         if address.get("type") in ("InternalIP", "ExternalIP"):
             yield from check_ip(address.get("address", ""), f"status.addresses[{i}].address")
-        if address in seen:
+        fields = frozenset(address.items())
+        if fields in seen:
             yield Cause.duplicate(f"status.addresses[{i}]", address)
-        seen.append(address)
+        seen.add(fields)
 
 
 def complete_pod(pod: Object, old: Object | None) -> None:
@@ -137,12 +141,12 @@ def complete_pod(pod: Object, old: Object | None) -> None:
     if before.get("qosClass"):
         status["qosClass"] = status.get("qosClass") or before["qosClass"]
     _keep_generation(status, before)
-    known: dict[str, list[Object]] = {}
+    known: dict[str, deque[Object]] = {}
     for condition in before.get("conditions", ()):
-        known.setdefault(condition.get("type", ""), []).append(condition)
+        known.setdefault(condition.get("type", ""), deque()).append(condition)
     for condition in status.get("conditions", ()):
         if same := known.get(condition.get("type", "")):
-            _keep_generation(condition, same.pop(0))
+            _keep_generation(condition, same.popleft())
 
 
 def _keep_generation(new: Object, old: Object) -> None:
@@ -176,7 +180,8 @@ def _pod_ips(status: Object, before: Object, field: str) -> Iterator[Cause]:
     """Addresses, one of each family at most; what stood there before may stay."""
     ips = [one.get("ip", "") for one in status.get(field, ())]
     known = [one.get("ip", "") for one in before.get(field, ())]
-    wrong = [cause for i, ip in enumerate(ips) if ip not in known for cause in check_ip(ip, f"status.{field}[{i}]")]
+    stood = set(known)
+    wrong = [cause for i, ip in enumerate(ips) if ip not in stood for cause in check_ip(ip, f"status.{field}[{i}]")]
     yield from wrong
     if len(ips) > 1 and not wrong and ips != known:
         versions = [ipaddress.ip_address(ip).version for ip in ips]
@@ -187,9 +192,10 @@ def _pod_ips(status: Object, before: Object, field: str) -> Iterator[Cause]:
 def check_ingress(ingress: Object, old: Object | None) -> Iterator[Cause]:
     """Ingress: where it is reached."""
     path = "status.loadBalancer.ingress"
-    known = (old or {}).get("status", {}).get("loadBalancer", {}).get("ingress", ())
+    before = (old or {}).get("status", {}).get("loadBalancer", {}).get("ingress", ())
+    known = {msgspec.json.encode(one, order="deterministic") for one in before}
     for i, one in enumerate(ingress.get("status", {}).get("loadBalancer", {}).get("ingress", ())):
-        if one not in known:
+        if msgspec.json.encode(one, order="deterministic") not in known:
             yield from check_ingress_point(one, f"{path}[{i}]")
 
 
