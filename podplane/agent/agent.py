@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 MIN_INTERVAL, RETRY_SECONDS = 0.005, 1.0
 """Seconds: from one reconcile to the next one, so that many changes of one moment are planned together; from an unforeseen
 failure to the next try."""
+GIVE_WAY, MAX_GIVE_WAY_SECONDS = 10, 1.0
+"""A poll that the loop begins late waits so many times as long as it is late, and so long at most."""
 REPAIRS_KEPT = 10
 EVENTS_A_REPORT = 10
 """Of so many keys events are written when the kernel refuses objects of theirs at once; the log says how many objects those were."""
@@ -204,7 +206,13 @@ class Agent:
         self.reconciles.add(self._reconciled_at - began)
 
     async def _keep_polling(self) -> None:
+        """A poll each POLL_SECONDS; on a loop that is behind (a lab that starts, say), polls give way to what is behind."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
         await asyncio.sleep(POLL_SECONDS)
+        late = clock() - began - POLL_SECONDS
+        if late > POLL_SECONDS / 8:
+            await asyncio.sleep(min(late * GIVE_WAY, MAX_GIVE_WAY_SECONDS))
         await self.poll()
 
     async def poll(self) -> None:
