@@ -14,15 +14,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from urllib.parse import quote
 
 import h11
 
+from podplane.apiserver import proxy_pages
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.proxy_links import moved, rewritten
+from podplane.apiserver.proxy_pages import CODINGS, Body
 from podplane.apiserver.proxy_target import Destination, Wish
+from podplane.apiserver.slices import chunks
 from podplane.kubeapi.messages import Answer, Request, Response, Stream
 from podplane.kubeapi.streams import Connection, NodeStreams, StreamError
 from podplane.model.config import AGENT_PORT
@@ -30,8 +33,8 @@ from podplane.model.config import AGENT_PORT
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 PATIENCE_SECONDS = 10.0
 """For a connection."""
-MAX_PAGE_BYTES = 64 << 20
-"""Of a page whose links are changed: nothing of it is sent before it is whole."""
+EVENTS_A_TURN = 64
+"""So many pieces of an answer, which may be of one byte each, are read in one turn of the loop."""
 URL_SAFE = "/$&+,:;=@~"
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding upgrade".split()
@@ -92,12 +95,16 @@ class _Exchange:
             continue  # interim answers
         return event
 
-    async def body(self) -> AsyncIterator[bytes]:
+    async def body(self) -> Body:
         """The rest of the answer, piece by piece; then the connection is closed."""
+        count = 0
         try:
             while not isinstance(event := await self._next(), h11.EndOfMessage | h11.ConnectionClosed):
                 if isinstance(event, h11.Data):
                     yield bytes(event.data)
+                count += 1
+                if count % EVENTS_A_TURN == 0:
+                    await asyncio.sleep(0)
         finally:
             self.connection.close()
 
@@ -154,7 +161,7 @@ def _written(http: h11.Connection, wish: Wish, at: Destination, request: Request
 
 async def _answer(wish: Wish, at: Destination, request: Request, exchange: _Exchange) -> Answer:
     """The server's answer to the client, with its links changed when it has any."""
-    response = await exchange.head()
+    response, body = await exchange.head(), exchange.body()
     headers = dict(response.headers)
     content_type = headers.get(b"content-type", b"application/octet-stream").decode("latin-1")
     hosts = (at.authority, request.headers.get("host", at.authority))
@@ -163,49 +170,16 @@ async def _answer(wish: Wish, at: Destination, request: Request, exchange: _Exch
         new = moved(location.decode("latin-1"), wish.prefix, hosts).encode("latin-1")
         kept = [(name, new if name == b"location" else value) for name, value in kept]
     elif content_type.partition(";")[0].strip().lower() == "text/html" and request.method != "HEAD":
-        coding = CODINGS.get(headers.get(b"content-encoding", b"").lower())
-        if coding is not None:
-            decode, encode = coding
-            page = encode(rewritten(decode(await _whole(exchange)), wish.prefix, hosts))
+        coding = headers.get(b"content-encoding", b"").lower()
+        if coding in CODINGS:
+            came, page = await proxy_pages.read(body, CODINGS[coding])
+            if page is None:
+                return Stream(proxy_pages.unchanged(came, body), response.status_code, content_type, _text(kept))
             kept = [(name, value) for name, value in kept if name != b"content-length"]
-            return Response(response.status_code, page, content_type, _text(kept))
-    return Stream(exchange.body(), response.status_code, content_type, _text(kept))
+            parts = proxy_pages.encoded(rewritten(page, wish.prefix, hosts), CODINGS[coding])
+            return Stream(chunks(parts), response.status_code, content_type, _text(kept))
+    return Stream(body, response.status_code, content_type, _text(kept))
 
 
 def _text(headers: Headers) -> tuple[tuple[str, str], ...]:
     return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
-
-
-async def _whole(exchange: _Exchange) -> bytes:
-    page = bytearray()
-    async for piece in exchange.body():
-        page += piece
-        if len(page) > MAX_PAGE_BYTES:
-            raise StreamError(f"the page is larger than {MAX_PAGE_BYTES} bytes")
-    return bytes(page)
-
-
-def _coding(window: int) -> tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]:
-    """Decoder and encoder of a format of zlib's; a page that grows beyond the limit is refused."""
-
-    def decode(data: bytes) -> bytes:
-        decoder = zlib.decompressobj(window)
-        page = decoder.decompress(data, MAX_PAGE_BYTES)
-        if not decoder.eof:
-            raise StreamError(f"the page is cut off, or larger than {MAX_PAGE_BYTES} bytes")
-        return page
-
-    def encode(data: bytes) -> bytes:
-        encoder = zlib.compressobj(wbits=window)
-        return encoder.compress(data) + encoder.flush()
-
-    return decode, encode
-
-
-CODINGS = {
-    b"": (bytes, bytes),
-    b"identity": (bytes, bytes),
-    b"gzip": _coding(zlib.MAX_WBITS | 16),
-    b"deflate": _coding(zlib.MAX_WBITS),
-}
-"""Content codings whose pages can be read (RFC 9110, 8.4.1); a page in another one passes through as it is."""

@@ -6,9 +6,10 @@ Source: apimachinery, util/proxy/transport.go: which attributes are links, and w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
-from html.parser import HTMLParser
+from collections.abc import Collection, Iterator
 from urllib.parse import urlsplit, urlunsplit
+
+from podplane.apiserver.proxy_markup import links
 
 LINKS: dict[str, frozenset[str]] = {
     tag: frozenset(names.split())
@@ -41,13 +42,17 @@ LINKS: dict[str, frozenset[str]] = {
     }.items()
 }
 """The attributes that hold a link, by element (HTML 4.01, index of attributes, and HTML 5)."""
-ATTRIBUTE = re.compile(
-    r"""(?P<head>(?P<name>[^\s/>"'=]+)\s*=\s*)(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>[^\s>"']+))"""
-)
+NAMES = {tag.encode(): frozenset(name.encode() for name in names) for tag, names in LINKS.items()}
+NO_URL = re.compile(r"^ |[\x00-\x1f\x7f]")
+"""What Go's net/url takes for no URL, or no absolute path; `urlsplit` would drop it."""
+MAX_LINK_CHARS = 16 * 1024
+"""A longer one, such as a picture within the page, is no path of a server."""
 
 
 def moved(link: str, prefix: str, hosts: Collection[str]) -> str:
     """A link that is an absolute path of one of these hosts, below the prefix; any other one as it is."""
+    if len(link) > MAX_LINK_CHARS or NO_URL.search(link):
+        return link
     try:
         parts = urlsplit(link)
     except ValueError:
@@ -58,41 +63,14 @@ def moved(link: str, prefix: str, hosts: Collection[str]) -> str:
     return urlunsplit(("", "", path, parts.query, parts.fragment))
 
 
-def rewritten(page: bytes, prefix: str, hosts: Collection[str]) -> bytes:
-    """An HTML page with its links moved; all else is left byte by byte, whatever its encoding."""
-    text = page.decode("latin-1")
-    tags = _Tags(text)
-    pieces, done = [], 0
-    for start, raw, names in tags.found:
-        new = _tag(raw, names, lambda link: moved(link, prefix, hosts))
-        pieces += [text[done:start], new]
-        done = start + len(raw)
-    return "".join((*pieces, text[done:])).encode("latin-1")
-
-
-def _tag(raw: str, names: Collection[str], move: Callable[[str], str]) -> str:
-    def attribute(found: re.Match[str]) -> str:
-        if found["name"].lower() not in names:
-            return found[0]
-        kind = found.lastgroup or ""
-        quote = {"double": '"', "single": "'"}.get(kind, "")
-        return f"{found['head']}{quote}{move(found[kind])}{quote}"
-
-    return ATTRIBUTE.sub(attribute, raw)
-
-
-class _Tags(HTMLParser):
-    """Where the elements are that can have links: (offset, as it is written, names of the attributes)."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=False)
-        self.found: list[tuple[int, str, frozenset[str]]] = []
-        self._lines = [0, *(match.end() for match in re.finditer("\n", text))]
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Take note of an element; `<br/>` comes here too."""
-        raw, (line, column) = self.get_starttag_text(), self.getpos()
-        if tag in LINKS and raw:
-            self.found.append((self._lines[line - 1] + column, raw, LINKS[tag]))
+def rewritten(page: bytes, prefix: str, hosts: Collection[str]) -> Iterator[bytes]:
+    """An HTML page with its links moved, in parts, an empty one where a step of work made none; all else is left byte by byte."""
+    done = 0
+    for span in links(page, NAMES):
+        if span is None:
+            yield b""
+            continue
+        start, end = span
+        yield page[done:start] + moved(page[start:end].decode("latin-1"), prefix, hosts).encode("latin-1")
+        done = end
+    yield page[done:]

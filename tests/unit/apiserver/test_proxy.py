@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from podplane.apiserver.proxy_pages import MAX_PAGE_BYTES
 from podplane.kubeapi.messages import Request, Response, Stream
 from podplane.kubeapi.streams import StreamError
 from podplane.model.config import AGENT_PORT
@@ -199,6 +200,71 @@ async def test_links_of_a_page_lead_through_the_api(coding: str, encode: Any, de
     answer = await ask(await with_pod(network), f"{PODS}/web/proxy/")
     assert decode(await text(answer)) == f'<a href="{PODS}/web/proxy/x">'.encode()
     assert "content-length" not in dict(answer.headers) and network.connection.is_closed
+
+
+def page_of(head: bytes, page: bytes) -> Network:
+    """A server whose answer is this page, in pieces as a socket has them."""
+    pieces = [page[start : start + 65536] for start in range(0, len(page), 65536)]
+    return Network(
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n" + head + b"content-length: %d\r\n\r\n" % len(page), *pieces
+    )
+
+
+LINK = b'<a href="/x">'
+LARGE = LINK + b" " * MAX_PAGE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("coding", "page"),
+    [
+        (b"", LARGE),
+        (b"gzip", gzip.compress(LARGE)),
+        (b"gzip", gzip.compress(b" " * (256 << 20), 1)),
+        (b"gzip", gzip.compress(LINK) * 2),
+        (b"deflate", zlib.compress(LARGE, 0)),
+    ],
+)
+async def test_a_page_that_is_too_large_passes_as_it_is(coding: bytes, page: bytes) -> None:
+    network = page_of(b"content-encoding: " + coding + b"\r\n" if coding else b"", page)
+    answer = await ask(await with_pod(network), f"{PODS}/web/proxy/")
+    assert len(network.connection.said) >= len(page) // 65536 - MAX_PAGE_BYTES // 65536 - 1  # no more is held than the limit
+    assert await text(answer) == page and network.connection.is_closed
+    assert dict(answer.headers)["content-length"] == str(len(page))
+
+
+@pytest.mark.parametrize("coding", ["", "gzip"])
+async def test_others_run_while_a_pages_links_are_changed(coding: str) -> None:
+    """Half a megabyte of tags that never end took a quarter of an hour, and nothing else ran."""
+    page = LINK + b"<a <a href='/y' " * (MAX_PAGE_BYTES // 32)
+    head = f"content-encoding: {coding}\r\n" if coding else ""
+    network = page_of(head.encode(), gzip.compress(page) if coding else page)
+    api, turns = await with_pod(network), 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    running = asyncio.ensure_future(others())
+    came = await text(await ask(api, f"{PODS}/web/proxy/"))
+    running.cancel()
+    assert (gzip.decompress(came) if coding else came).startswith(b'<a href="' + PODS.encode() + b"/web/proxy/x") and turns > 5
+
+
+async def test_others_run_while_a_server_says_one_byte_at_a_time() -> None:
+    network = Network(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 1000 + b"0\r\n\r\n")
+    answer, turns = await ask(await with_pod(network), f"{PODS}/web/proxy/"), 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    running = asyncio.ensure_future(others())
+    assert await text(answer) == b"x" * 1000 and turns > 10
+    running.cancel()
 
 
 @pytest.mark.parametrize(("coding", "kind"), [("br", "text/html"), ("", "text/plain"), ("", "application/json")])
