@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from podplane.apiserver import health
+from podplane.apiserver import discovery, health
 from podplane.apiserver.identity import Attributes
 from podplane.apiserver.registry import Registry
 from podplane.apiserver.store import Store
@@ -26,7 +26,11 @@ BOUNDS = (
     *(3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0),
 )
 """Of durations, in seconds."""
-VERBS = {"create": "POST", "update": "PUT"}
+VERBS = {"create": "POST", "update": "PUT"} | {
+    verb: verb.upper() for verb in ("get", "list", "watch", "patch", "delete", "deletecollection", "post", "put")
+}
+OTHER_VERB = "other"
+"""Of whatever else a client calls its method."""
 CONNECTIONS = ("exec", "attach", "portforward", "proxy")
 """Subresources of which a request is a connection."""
 KNOWN_PATHS = (*health.PATHS, PATH, "/version", "/api", "/apis", "/openapi/v2", "/openapi/v3")
@@ -38,10 +42,11 @@ Family = tuple[str, str, Sequence[str], dict[Labels, float]]
 """(name, text, labels, figures by the values of the labels)."""
 
 
-def labels_of(request: Request, what: Attributes) -> Labels:
-    """The values of `LABELS` for a request."""
-    verb = "CONNECT" if what.subresource in CONNECTIONS else VERBS.get(what.verb, what.verb.upper())
-    dry_run, subresource, scope = "All" if any(request.query.get("dryRun", ())) else "", what.subresource, ""
+def labels_of(request: Request, what: Attributes, registry: Registry) -> Labels:
+    """The values of `LABELS` for a request: of each label only what is served, since a figure stays for good."""
+    subresource = what.subresource if what.subresource and _is_served(what, registry) else ""
+    verb = "CONNECT" if subresource in CONNECTIONS else VERBS.get(what.verb, OTHER_VERB)
+    dry_run, scope = "All" if any(request.query.get("dryRun", ())) else "", ""
     if what.resource:
         scope = "resource" if what.name or what.verb == "create" else "namespace" if what.namespace else "cluster"
     else:
@@ -50,10 +55,16 @@ def labels_of(request: Request, what: Attributes) -> Labels:
     return verb, dry_run, what.group, what.version, what.resource, subresource, scope, "apiserver"
 
 
+def _is_served(what: Attributes, registry: Registry) -> bool:
+    row = registry.find(what.group, what.version, what.resource)
+    return row is not None and any(name == what.subresource for name, *_ in discovery.subresources(row))
+
+
 class Figures:
     """What is counted of requests as they are answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
         self.requests: Counter[Labels] = Counter()
         """By `LABELS` and the status."""
         self.durations: dict[Labels, Durations] = {}
@@ -72,7 +83,7 @@ class Figures:
 
     def record(self, request: Request, what: Attributes, answer: Answer, begun: float) -> None:
         """A request is answered. An answer that goes on counts when it begins, and has no duration."""
-        labels = labels_of(request, what)
+        labels = labels_of(request, what, self._registry)
         self.requests[(*labels, str(getattr(answer, "status", 101)))] += 1
         if isinstance(answer, Response):
             durations = self.durations.get(labels)

@@ -91,8 +91,8 @@ class ApiServer:
         self._now = now
         self.streams = streams
         self._checks = {"ping": health.ping, "etcd": store.failure}
-        self._figures = metrics.Figures()
         self._registry = Registry(store)
+        self._figures = metrics.Figures(self._registry)
         self._records = Records(store, Hub(store.version))
         self._records.observe(admission.observe)
         self._records.observe(self._registry.observe)

@@ -11,6 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from podplane.apiserver.identity import Attributes
 from podplane.apiserver.metrics import labels_of
+from podplane.apiserver.registry import Registry
+from podplane.apiserver.store import Store
 from podplane.kubeapi.messages import Request, Response, Stream
 from tests.unit.apiserver.test_server import Api
 
@@ -127,11 +129,38 @@ async def test_a_request_that_ends_early_is_not_in_flight() -> None:
         (Attributes("get", path="/healthz/ping"), "GET", "/healthz"),
         (Attributes("get", path="/healthzz"), "GET", ""),
         (Attributes("get", path="/"), "GET", ""),
+        (Attributes("get", "", "v1", "pods", "anything", "default", "a"), "GET", ""),
+        (Attributes("create", "", "v1", "configmaps", "exec", "default", "a"), "POST", ""),
+        (Attributes("update", "", "v1", "configmaps", "status", "default", "a"), "PUT", ""),
+        (Attributes("brew", "", "v1", "pods", "", "default", "a"), "other", ""),
+        (Attributes("brew", path="/"), "other", ""),
     ],
 )
 def test_labels(what: Attributes, verb: str, subresource: str) -> None:
-    labels = labels_of(Request(what.verb.upper(), what.path or "/api/v1/x"), what)
+    labels = labels_of(Request(what.verb.upper(), what.path or "/api/v1/x"), what, Registry(Store(":memory:")))
     assert (labels[0], labels[5]) == (verb, subresource)
+
+
+async def test_what_nobody_serves_adds_no_figures() -> None:
+    api = Api()
+
+    async def ask(number: int) -> None:
+        text = f"anything{number}"
+        for path in (f"pods/a/{text}", f"configmaps/a/{text}", text, f"{text}/a", f"pods/{text}/exec", f"pods/a/exec/{text}"):
+            await api.answer("GET", f"/api/v1/namespaces/default/{path}")
+        for path in (f"/apis/{text}/v1/pods", f"/apis/apps/{text}/deployments", f"/{text}", f"/healthz/{text}"):
+            await api.answer("GET", path)
+        await api.answer(text, f"{MAPS}/a")
+        await api.answer(text, f"/{text}")
+        await api.answer("GET", MAPS, fieldSelector=text, labelSelector=text, dryRun=text)
+
+    figures = api.server._figures
+    await ask(0)
+    before = set(figures.requests), set(figures.durations)
+    for number in range(1, 20):
+        await ask(number)
+    assert (set(figures.requests), set(figures.durations)) == before
+    assert not any("anything" in label for labels in figures.requests for label in labels)
 
 
 def test_the_library_is_not_imported_before_somebody_asks() -> None:
