@@ -275,9 +275,9 @@ class Writer:
 
     def evict(self, target: Target, eviction: Object, options: Options) -> None:
         """Delete a pod as its Eviction says."""
-        said = eviction.pop("deleteOptions", None) or {}
+        said = eviction.pop("deleteOptions", None)
         decoding.fitted(EVICTION, eviction, options)
-        wish, stored = wish_of(said, options), self._reader.stored(target)
+        wish, stored = wish_of({} if said is None else said, options), self._reader.stored(target)
         self._deleter.delete(target, stored, wish, dry_run=True)  # what it asks for of the pod as it is now
         if options.dry_run:
             return
@@ -341,8 +341,10 @@ def read_wish(request: Request, options: Options) -> Wish:
     return wish_of(said, options)
 
 
-def wish_of(said: Object, options: Options) -> Wish:
+def wish_of(said: Any, options: Options) -> Wish:
     """DeleteOptions as an object. Problem when they are none."""
+    if not isinstance(said, dict):
+        raise Problem("BadRequest", "DeleteOptions: must be an object")
     if said.get("kind", "DeleteOptions") != "DeleteOptions":
         raise Problem("BadRequest", f"the body of a deletion is DeleteOptions, not {said['kind']}")
     try:

@@ -51,6 +51,16 @@ async def test_creations(path: str, body: Any, reason: str, words: str) -> None:
     assert api.store.version == before
 
 
+@pytest.mark.parametrize("options", ["x", "", [1], [], 0, False, {"gracePeriodSeconds": "x"}, {"kind": "Pod"}])
+async def test_evictions_whose_options_are_none(options: Any) -> None:
+    api = Api()
+    await api("POST", PODS, {"metadata": {"name": "p"}, **POD})
+    body = {"metadata": {"name": "p"}, "deleteOptions": options}
+    assert "DeleteOptions" in await api.refused("BadRequest", "POST", f"{PODS}/p/eviction", body)
+    assert "deletionTimestamp" not in (await api("GET", f"{PODS}/p"))["metadata"]
+    await api("POST", f"{PODS}/p/eviction", {**body, "deleteOptions": None})
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

@@ -161,6 +161,7 @@ def test_what_go_accepts(selector: str, takes: dict[str, str], leaves: dict[str,
         "e-.x/a",
         "e..x/a",
         "a>-4",
+        "a>" + "1" * 5000,
     ],
 )
 async def test_what_go_refuses_is_a_bad_request(selector: str) -> None:
