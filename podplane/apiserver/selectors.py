@@ -24,7 +24,7 @@ PREFIX = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 KEY = rf"(?P<key>(?:{PREFIX}(?:\.{PREFIX})*/)?{LABEL})"
 SET_TERM = re.compile(rf"{KEY}\s+(?P<how>in|notin)\s*\((?P<values>[^()]*)\)")
 TERM = re.compile(rf"{KEY}\s*(?P<how>==|=|!=)\s*(?P<value>{LABEL}|)")
-COMPARISON = re.compile(rf"{KEY}\s*(?P<how>[<>])\s*(?P<value>[0-9]{1, 18})")
+COMPARISON = re.compile(rf"{KEY}\s*(?P<how>[<>])\s*(?P<value>[0-9]{{1,18}})")
 EXISTS = re.compile(rf"(?P<absent>!?)\s*{KEY}")
 VALUE = re.compile(f"{LABEL}|")
 NUMBER = re.compile(r"-?\d+")
