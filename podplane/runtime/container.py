@@ -23,7 +23,7 @@ from podplane.model.pod import Container, Handler, Probe
 from podplane.runtime.environment import ConfigError
 from podplane.runtime.images import Command, ImageError
 from podplane.runtime.output import LogFile, Output, remove
-from podplane.runtime.probes import ProbeFailed, Prober, watch
+from podplane.runtime.probes import ProbeFailed, Prober, failing, watch
 from podplane.runtime.status import EPHEMERAL, MAIN, RUNNING, TERMINATED, WAITING, ContainerState
 
 log = logging.getLogger(__name__)
@@ -286,7 +286,10 @@ class ContainerRun:
             await self.pod.tell("FailedPreStopHook", f"PreStopHook failed: {why}", WARNING, self.part)
 
     async def _run_hook(self, hook: Handler) -> None:
-        prober = self.pod.prober(self)
+        with failing(f"hook of container={self.spec.name} pod={self.pod.path}"):
+            await self._ask(hook, self.pod.prober(self))
+
+    async def _ask(self, hook: Handler, prober: Prober) -> None:
         if hook.exec is not None:
             await prober.command(hook.exec.command, HOOK_SECONDS)
         elif hook.http_get is not None:

@@ -7,7 +7,8 @@ takes 70 ms: import it when the first gRPC probe runs, and not on an event loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
@@ -46,6 +47,9 @@ OK, UNKNOWN, NOT_FOUND, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 0, 2, 5, 12, 13, 
 DEADLINE_EXCEEDED = 4
 HTTP_CODES = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 """The code for an HTTP status without one of gRPC (doc/http-grpc-status-mapping.md)."""
+INTEGER, INT32 = re.compile("[+-]?[0-9]{1,10}"), 1 << 31
+SHOWN = 80
+"""So much of a text that is no number is shown."""
 MAX_MESSAGE_BYTES = 64 * 1024
 LENGTH_DELIMITED, VARINT = 2, 0
 Headers = Mapping[str, str]
@@ -152,7 +156,7 @@ class Check:
     """One call of Check, on a connection of its own: what came goes into `receive`, what is to be sent comes out of `pending`."""
 
     def __init__(self, authority: str, service: str, user_agent: str) -> None:
-        self._connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+        self._connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
         self._connection.initiate_connection()
         self._headers = [
             (":method", "POST"),
@@ -192,7 +196,7 @@ class Check:
             self._connection.send_headers(1, self._headers)
             self._connection.send_data(1, self._body, end_stream=True)
         elif isinstance(event, (h2.events.ResponseReceived, h2.events.TrailersReceived)):
-            self._said |= {str(name): str(value) for name, value in event.headers or ()}
+            self._said |= _text(event.headers)
         elif isinstance(event, h2.events.DataReceived):
             self._data = (self._data + (event.data or b""))[:MAX_MESSAGE_BYTES]
             self._connection.acknowledge_received_data(event.flow_controlled_length or 0, 1)
@@ -207,22 +211,38 @@ class Check:
         self.outcome = self.outcome or outcome
 
 
+def _text(headers: Iterable[tuple[str | bytes, str | bytes]] | None) -> dict[str, str]:
+    """Headers, of which HTTP says only that they are bytes (RFC 9110, section 5.5)."""
+    return {_decoded(name): _decoded(value) for name, value in headers or ()}
+
+
+def _decoded(part: str | bytes) -> str:
+    return part.decode(errors="replace") if isinstance(part, bytes) else part
+
+
+def _int32(text: str) -> int | None:
+    """A number of 32 bits with a sign, as Go reads one; None for any other text."""
+    number = int(text) if INTEGER.fullmatch(text) else INT32
+    return number if -INT32 <= number < INT32 else None
+
+
 def _error_name(code: object) -> str:
     return code.name if isinstance(code, h2.errors.ErrorCodes) else str(code)
 
 
 def answer(said: Headers, data: bytes) -> Outcome:
     """What an answer means: its headers and trailers, and its body."""
-    code, http = said.get("grpc-status", ""), said.get(":status", "")
-    if not code.isdecimal():
-        content = said.get("content-type", "")
-        status = int(http) if http.isdecimal() else 0
+    http, content = said.get(":status", ""), said.get("content-type", "")
+    if "grpc-status" not in said:
         return Outcome(
-            HTTP_CODES.get(status, UNKNOWN),
+            HTTP_CODES.get(_int32(http) or 0, UNKNOWN),
             f'unexpected HTTP status code received from server: {http}; transport: received unexpected content-type "{content}"',
         )
-    if int(code):
-        return Outcome(int(code), unquote(said.get("grpc-message", "")))
+    code = _int32(said["grpc-status"])
+    if code is None:
+        return Outcome(INTERNAL, f'transport: malformed grpc-status: "{said["grpc-status"][:SHOWN]}"')
+    if code:
+        return Outcome(code & 0xFFFF_FFFF, unquote(said.get("grpc-message", "")))
     try:
         return Outcome(OK, status=status_of(unframed(data)))
     except Malformed as error:
@@ -256,7 +276,7 @@ class Serving:
     _calls: dict[int, _Call] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
+        config = h2.config.H2Configuration(client_side=False, header_encoding=None)
         self._connection = h2.connection.H2Connection(config)
         self._connection.initiate_connection()
 
@@ -275,7 +295,7 @@ class Serving:
 
     def _happened(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.RequestReceived):
-            self._calls[event.stream_id or 0] = _Call({str(name): str(value) for name, value in event.headers or ()})
+            self._calls[event.stream_id or 0] = _Call(_text(event.headers))
         elif isinstance(event, h2.events.DataReceived):
             stream = event.stream_id or 0
             call = self._calls.get(stream)

@@ -14,7 +14,9 @@ from podplane.model.pod import HttpHeader
 
 ANSWER_BYTES = 10 * 1024
 """So much of an answer is read and shown (kubelet, maxRespBodyLength)."""
-MAX_LINES = 1000
+MAX_HEAD_BYTES = 256 * 1024
+"""Go's client takes 10 MiB; here the node's event loop reads it."""
+STATUS_DIGITS = 3
 MAX_REDIRECTS = 10
 """As Go's client has it."""
 USER_AGENT = "kube-probe/1.36"
@@ -22,7 +24,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
 PLAIN_ANSWERS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 """What OpenSSL makes of an answer without TLS."""
-LOCATION = re.compile(rb"\r\nlocation:[ \t]*([^\r\n]*?)[ \t]*\r\n", re.IGNORECASE)
+CONTROL = re.compile("[\x00-\x1f\x7f]")
 Connect = Callable[[str, int], Awaitable[socket]]
 
 
@@ -50,13 +52,24 @@ class Answer:
 
 async def get(url: str, headers: tuple[HttpHeader, ...], connect: Connect, agent: str = USER_AGENT) -> Answer:
     """The last answer on the way that begins at this URL: redirects to other hosts are not followed. NoAnswer or OSError else."""
-    first = urlsplit(url).hostname
+    first = url
     for _ in range(MAX_REDIRECTS):
         answer = await _one(url, {"User-Agent": agent}, headers, connect)
-        url = urljoin(url, answer.location)
-        if not answer.redirects or urlsplit(url).hostname != first or urlsplit(url).scheme not in DEFAULT_PORTS:
+        if not answer.redirects or not (url := _next(first, url, answer.location)):
             return answer
     raise NoAnswer(f"stopped after {MAX_REDIRECTS} redirects")
+
+
+def _next(first: str, url: str, location: str) -> str:
+    """Where an answer leads to; "" when that is another host than the first one. NoAnswer when it is no URL."""
+    try:
+        if CONTROL.search(location):
+            raise ValueError("invalid control character in URL")
+        url = urljoin(url, location)
+        place = urlsplit(url)
+        return url if place.hostname == urlsplit(first).hostname and place.scheme in DEFAULT_PORTS else ""
+    except ValueError as error:
+        raise NoAnswer(f'failed to parse Location header "{location}": {error}') from None
 
 
 async def _one(url: str, own: Mapping[str, str], headers: tuple[HttpHeader, ...], connect: Connect) -> Answer:
@@ -91,26 +104,36 @@ def _request(place: SplitResult, own: Mapping[str, str], headers: tuple[HttpHead
 
 
 async def _answer(reader: asyncio.StreamReader) -> Answer:
-    words = (await reader.readline()).split(None, 2)
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+    words = (await _line(reader, MAX_HEAD_BYTES)).split(None, 2)
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit() or len(words[1]) != STATUS_DIGITS:
         raise NoAnswer("malformed HTTP response")
-    status, head, body = int(words[1]), b"", b""
+    status, location, body = int(words[1]), b"", b""
     if status >= 300:
-        head = await _head(reader)
+        location = await _location(reader)
         body = await reader.read(ANSWER_BYTES)
-    location = LOCATION.search(head)
-    return Answer(status, location[1].decode("latin-1") if location else "", body.decode(errors="replace").strip())
+    return Answer(status, location.decode("latin-1"), body.decode(errors="replace").strip())
 
 
-async def _head(reader: asyncio.StreamReader) -> bytes:
-    """The lines before the empty one. NoAnswer when there are too many, or one is too long."""
-    lines = [b"\r\n"]
+async def _location(reader: asyncio.StreamReader) -> bytes:
+    """The first Location of a head, which is read to its end. NoAnswer when it is too long."""
+    found, room = b"", MAX_HEAD_BYTES
+    while (line := await _line(reader, room)).strip():
+        room -= len(line)
+        name, _, value = line.partition(b":")
+        if not found and name.lower() == b"location":
+            found = value.strip()
+    return found
+
+
+async def _line(reader: asyncio.StreamReader, room: int) -> bytes:
+    """The next line of a head that may have so many bytes more. NoAnswer when it has more, or the line has more than the reader takes."""
     try:
-        while len(lines) <= MAX_LINES and (line := await reader.readline()).strip():
-            lines.append(line)
+        line = await reader.readline()
     except ValueError:
-        raise NoAnswer("server response headers exceeded the limit") from None
-    return b"".join(lines)
+        raise NoAnswer("a line of the server's response headers is too long") from None
+    if len(line) > room:
+        raise NoAnswer(f"server response headers exceeded {MAX_HEAD_BYTES} bytes; aborted")
+    return line
 
 
 def _unverified() -> ssl.SSLContext:

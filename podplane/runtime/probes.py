@@ -8,9 +8,11 @@ succeeded, the others wait.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ from podplane.runtime.http_probe import USER_AGENT, Answer, NoAnswer
 if TYPE_CHECKING:
     from podplane.runtime import grpc_health
 
+log = logging.getLogger(__name__)
 HOOK_AGENT = "kube-lifecycle/1.36"
 REDIAL_SECONDS = (1.0, 1.6, 2.6, 4.1, 6.6)
 """Before a gRPC client tries to connect again, as its back-off has it (grpc/grpc, doc/connection-backoff.md)."""
@@ -37,6 +40,18 @@ class ProbeFailed(Exception):
 
 class NoTls(ProbeFailed):
     """Who was asked over TLS doesn't speak it."""
+
+
+@contextlib.contextmanager
+def failing(what: str) -> Iterator[None]:
+    """Whatever goes wrong within is ProbeFailed: what nobody thought of is logged, and ends neither a probe nor the stop of a container."""
+    try:
+        yield
+    except ProbeFailed:
+        raise
+    except Exception as error:
+        log.exception("%s failed", what)
+        raise ProbeFailed(f"{type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +216,8 @@ async def watch(
     await asyncio.sleep(probe.initial_delay_seconds)
     while True:
         try:
-            warning = await prober.check(probe)
+            with failing(f"probe of container={prober.container.name} ip={prober.ip}"):
+                warning = await prober.check(probe)
             outcome = True
             if warning:
                 await warned(warning)

@@ -110,10 +110,66 @@ def test_a_request_that_is_none_is_refused() -> None:
         ({":status": "200", "grpc-status": "99"}, b"", "code = Code(99)"),
         ({":status": "200", "grpc-status": "0"}, b"\1\0\0\0\0", "code = Internal"),
         ({}, b"", "code = Unknown"),
+        ({":status": "5" * 5000}, b"", "code = Unknown"),
+        ({":status": "200", "grpc-status": "-1"}, b"", "code = Code(4294967295)"),
+        ({":status": "200", "grpc-status": ""}, b"", 'code = Internal desc = transport: malformed grpc-status: ""'),
+        (
+            {":status": "200", "grpc-status": "2147483648"},
+            b"",
+            'code = Internal desc = transport: malformed grpc-status: "2147483648"',
+        ),
+        ({":status": "200", "grpc-status": "5" * 5000}, b"", f'desc = transport: malformed grpc-status: "{"5" * 80}"'),
     ],
 )
 def test_what_an_answer_means(said: dict[str, str], data: bytes, failure: str) -> None:
     assert failure in grpc.failure(grpc.answer(said, data))
+
+
+def answered(headers: list[tuple[bytes, bytes]], data: bytes, trailers: list[tuple[bytes, bytes]]) -> tuple[Check, bytes]:
+    """A call to a server that sends what it likes, and what it sent."""
+    wild = h2.config.H2Configuration(
+        client_side=False, validate_outbound_headers=False, normalize_outbound_headers=False, header_encoding=None
+    )
+    client, server = Check("h", "", "x"), h2.connection.H2Connection(wild)
+    server.initiate_connection()
+    sent = server.data_to_send()
+    server.receive_data(client.pending())
+    client.receive(sent)
+    server.receive_data(client.pending())
+    server.send_headers(1, [(b":status", b"200"), *headers])
+    server.send_data(1, data)
+    server.send_headers(1, trailers or [(b"x", b"y")], end_stream=True)
+    return client, server.data_to_send()
+
+
+def test_a_header_that_is_no_utf_8() -> None:
+    client, sent = answered([(b"x-odd", b"\xff\xfe")], b"", [(b"grpc-status", b"7"), (b"grpc-message", b"\xff")])
+    client.receive(sent)
+    assert client.outcome == Outcome(7, "\ufffd")
+    server = Serving(STATES.get)
+    asking = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+    asking.initiate_connection()
+    headers = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/\xff"), (b":authority", b"h")]
+    asking.send_headers(1, [*headers, (b"content-type", b"application/grpc")], end_stream=True)
+    assert server.receive(asking.data_to_send())
+
+
+NAMES = st.sampled_from([b"grpc-status", b"grpc-message", b"content-type", b"content-length", b":status", b"te"])
+FIELDS = st.lists(st.tuples(NAMES | st.binary(min_size=1, max_size=9), st.binary(max_size=20)), max_size=4)
+
+
+@given(FIELDS, st.binary(max_size=20), FIELDS, st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=3))
+def test_any_answer_ends_a_call(
+    headers: list[tuple[bytes, bytes]], data: bytes, trailers: list[tuple[bytes, bytes]], faults: list[tuple[int, int]]
+) -> None:
+    client, sent = answered(headers, data, trailers)
+    changed = bytearray(sent)
+    for at, byte in faults:
+        changed[at % len(sent)] = byte
+    client.receive(bytes(changed))
+    client.receive(b"")
+    assert client.outcome is not None
+    assert isinstance(grpc.failure(client.outcome), str)
 
 
 def test_a_server_that_speaks_http_1_is_never_connected() -> None:

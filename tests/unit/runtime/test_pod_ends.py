@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from podplane.model.pod import Container, Pod
+from podplane.model.pod import Container, Lifecycle, Pod
 from tests.unit.runtime.test_kubelet import Rig, clean, deleted, pod
 
 
@@ -137,3 +137,39 @@ async def test_a_pod_that_has_ended_has_no_sandbox_any_more(rig: Rig, host: bool
     await rig.settle()
     assert {"type": "PodReadyToStartContainers", "status": "False"}.items() <= rig.status["conditions"][0].items()
     assert rig.status["podIP"] == ("192.168.1.10" if host else "10.244.1.2")
+
+
+HOOKS: list[dict[str, Any]] = [{"tcpSocket": {"port": 80}}, {"httpGet": {"port": 80}}]
+
+
+def with_hooks(**hooks: Any) -> Pod:
+    made = pod()
+    main = msgspec.structs.replace(made.spec.containers[0], lifecycle=msgspec.convert(hooks, Lifecycle))
+    return msgspec.structs.replace(made, spec=msgspec.structs.replace(made.spec, containers=(main,)))
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+async def test_a_hook_that_fails_as_nobody_thought_of_keeps_no_container_from_its_end(
+    rig: Rig, hook: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = with_hooks(preStop=hook)
+    rig.kubelet.pod_changed(None, made)
+    await rig.settle()
+    rig.kubelet.pod_changed(made, deleted(made))
+    await rig.settle()
+    why = "PreStopHook failed: AssertionError: nothing runs in a fake namespace"
+    assert ("FailedPreStopHook", why) in rig.recorder.told
+    assert rig.processes.all[0].signals[0] == 15
+    assert rig.client.deleted == [("web", 0, "u1")]
+    assert [record.message for record in caplog.records] == ["hook of container=main pod=default/web failed"]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+async def test_a_hook_after_the_start_that_fails_as_nobody_thought_of_ends_the_container(
+    rig: Rig, hook: dict[str, Any]
+) -> None:
+    rig.kubelet.pod_changed(None, with_hooks(postStart=hook))
+    await rig.settle()
+    why = "PostStartHook failed: AssertionError: nothing runs in a fake namespace"
+    assert ("FailedPostStartHook", why) in rig.recorder.told
+    assert rig.processes.all[0].signals[0] == 15

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from podplane.model.pod import Container, HttpGet, Probe
-from podplane.runtime.probes import ProbeFailed, Prober
+from podplane.runtime import http_probe
+from podplane.runtime.http_probe import NoAnswer
+from podplane.runtime.probes import ProbeFailed, Prober, watch
 from tests.unit.runtime.agnhost.programs import Agnhost, agnhost, ask, free_port
 
 __all__ = ["agnhost"]
@@ -83,6 +88,13 @@ OK, BAD = b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 500 Internal Server Error\r\n\r
             'Get "http://127.0.0.1:PORT/hangs": context deadline exceeded (Client.Timeout exceeded while awaiting headers)',
         ),
         ("/noise", 'Get "http://127.0.0.1:PORT/noise": malformed HTTP response'),
+        ("/bracket", 'Get "http://127.0.0.1:PORT/bracket": failed to parse Location header "http://[": Invalid IPv6 URL'),
+        ("/bell", 'Get "http://127.0.0.1:PORT/bell": failed to parse Location header "/\a": invalid control character in URL'),
+        ("/long-line", 'Get "http://127.0.0.1:PORT/long-line": a line of the server\'s response headers is too long'),
+        ("/long-field", 'Get "http://127.0.0.1:PORT/long-field": a line of the server\'s response headers is too long'),
+        ("/long-head", 'Get "http://127.0.0.1:PORT/long-head": server response headers exceeded 262144 bytes; aborted'),
+        ("/long-status", 'Get "http://127.0.0.1:PORT/long-status": malformed HTTP response'),
+        ("/two", "HTTP probe failed with statuscode: 500, answer: broken"),
         ("/wrong", "Get \"http://127.0.0.1:PORT/wrong\": http://127.0.0.1:x/: Port could not be cast to integer value as 'x'"),
     ],
 )
@@ -98,10 +110,95 @@ async def test_http(path: str, said: str) -> None:
         "/round": redirect("/round"),
         "/hangs": None,
         "/noise": b"SSH-2.0\r\n\r\n",
+        "/bracket": redirect("http://["),
+        "/bell": redirect("/\a"),
+        "/long-line": b"HTTP/1.1 200 " + b"x" * (1 << 17) + b"\r\n\r\n",
+        "/long-field": b"HTTP/1.1 302 Found\r\nX: " + b"x" * (1 << 17) + b"\r\n\r\n",
+        "/long-head": b"HTTP/1.1 302 Found\r\n" + b"X: y\r\n" * (1 << 16) + b"\r\n",
+        "/long-status": b"HTTP/1.1 " + b"2" * 5000 + b"\r\n\r\n",
+        "/two": b"HTTP/1.1 302 Found\nlocation:/bad\nLocation: /ok\n\n",
         "/wrong": redirect("http://127.0.0.1:x/"),
     }
     async with serving(answers) as port:
         assert await says(httpGet={"path": path, "port": port}) == said.replace("PORT", str(port))
+
+
+class Endless:
+    """What sends a head without an end, in lines as long as may be."""
+
+    lines = 0
+
+    async def readline(self) -> bytes:
+        self.lines += 1
+        return b"HTTP/1.1 302 Found\r\n" if self.lines == 1 else b"X: %s\r\n" % (b"x" * 60000)
+
+
+async def test_a_head_is_read_no_further_than_its_limit() -> None:
+    source = Endless()
+    with pytest.raises(NoAnswer, match="exceeded"):
+        await http_probe._answer(cast(asyncio.StreamReader, source))
+    assert source.lines * 60000 <= http_probe.MAX_HEAD_BYTES + 2 * 60000
+
+
+LINES = st.sampled_from(
+    [b"HTTP/1.1 302", b"HTTP/1.0 99999999", b"Location: http://[::1", b"Location: //\xff:99999/", b"X", b""]
+)
+HEADS = st.lists(LINES | st.binary(max_size=30), max_size=8).map(b"\r\n".join)
+
+
+@given(HEADS | st.binary(max_size=200))
+def test_any_bytes_are_an_answer_or_none(data: bytes) -> None:
+    async def read() -> http_probe.Answer:
+        reader = asyncio.StreamReader(limit=64)
+        reader.feed_data(data)
+        reader.feed_eof()
+        return await http_probe._answer(reader)
+
+    with contextlib.suppress(NoAnswer):
+        assert 0 <= asyncio.run(read()).status <= 999
+
+
+@given(st.text() | st.text("/:[]@?#%.x0\uff0e").map("http://".__add__))
+def test_any_location_leads_to_the_same_host_or_to_none(location: str) -> None:
+    first = "http://10.0.0.1:80/a"
+    with contextlib.suppress(NoAnswer):
+        found = http_probe._next(first, first, location)
+        assert not found or urlsplit(found).hostname == "10.0.0.1"
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'a' * 70}.example"])
+async def test_a_host_that_cannot_be_a_name(host: str) -> None:
+    assert await says(tcpSocket={"port": 80, "host": host}) == f"dial tcp: lookup {host}: no such host"
+
+
+async def test_what_nobody_thought_of_is_a_failure_that_is_logged_and_the_probe_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked: list[str] = []
+    told: list[str] = []
+    decisions: list[bool] = []
+
+    async def breaks(command: tuple[str, ...], seconds: float) -> tuple[int, str]:
+        asked.append(command[0])
+        if len(asked) == 3:
+            return 0, ""
+        raise LookupError("of all things")
+
+    async def tell(text: str) -> None:
+        told.append(text)
+
+    def decided(succeeded: bool) -> None:
+        decisions.append(succeeded)
+        if succeeded:
+            watching.cancel()
+
+    prober = Prober(Container("main"), Here(), HOST, breaks)  # type: ignore[arg-type]
+    probe = msgspec.convert({"exec": {"command": ["x"]}, "failureThreshold": 2}, Probe)
+    watching = asyncio.ensure_future(watch(prober, probe, decided, tell, tell))
+    with pytest.raises(asyncio.CancelledError):
+        await watching
+    assert (told, decisions) == (["LookupError: of all things"] * 2, [False, True])
+    assert [record.message for record in caplog.records] == [f"probe of container=main ip={HOST} failed"] * 2
 
 
 @pytest.mark.parametrize(("path", "wanted"), [("/ok", ""), ("/bad", "")])
