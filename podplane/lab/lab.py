@@ -145,8 +145,8 @@ class Lab:
         rootfs.prepare(str(self._folder.run))
         image_files.prepare(self._folder.run, *certificates.of_localhost(utc_now()))
         self._reporter.step("nodes", total=self.spec.nodes)
-        for name, machine in fabric.nodes.items():
-            await self._start_node(name, machine, pods.objects, fabric)
+        for number, (name, machine) in enumerate(fabric.nodes.items(), 1):
+            await self._start_node(name, machine, pods.objects, fabric, self._machine_status(self._manifest(number)))
         self._start_outside(fabric.outside)
         caches.subscribe(self._changed)
         self._reserve_addresses(pods, await self._synced(pods))
@@ -252,12 +252,19 @@ class Lab:
             await client.create("nodes", "", manifest)
         except AlreadyExists:
             name, labels = manifest["metadata"]["name"], manifest["metadata"]["labels"]
-            status = {key: value for key, value in manifest["status"].items() if key != "conditions"}
+            status = Lab._machine_status(manifest)
             uid = (await client.get("nodes", "", name))["metadata"]["uid"]
             await client.patch("nodes", "", name, {"metadata": {"labels": labels}}, uid=uid)
             await client.patch_status("nodes", "", name, status, uid)
 
-    async def _start_node(self, name: str, machine: Machine, pods: Mapping[str, Pod], fabric: Fabric) -> None:
+    @staticmethod
+    def _machine_status(manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """What a kubelet says of its machine: the status without the conditions."""
+        return {key: value for key, value in manifest["status"].items() if key != "conditions"}
+
+    async def _start_node(
+        self, name: str, machine: Machine, pods: Mapping[str, Pod], fabric: Fabric, status: Mapping[str, Any]
+    ) -> None:
         connection = ApiConnection(name, self._agents_call)
         client = self._client(identity.node(name), connection)
         node = self._nodes[name] = LabNode(
@@ -272,6 +279,7 @@ class Lab:
             pods,
             self._record_event,
             partial(fabric.remake_uplink, name),
+            status,
         )
         started = await node.network.start()
         if started.refused:

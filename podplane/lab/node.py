@@ -50,7 +50,7 @@ class LabNode:
     """One node, the `Host` of its agent, and the `Target` of its faults; its methods run on one event loop.
 
     `client` goes over `connection`; `control` is the lab's own client, which no fault cuts. `pods` are those of the cluster by
-    path. `remake_uplink` deletes the uplink and makes it again; it blocks.
+    path. `remake_uplink` deletes the uplink and makes it again; it blocks. `status` is what its kubelet says of the machine.
     """
 
     kubelet: Kubelet
@@ -68,6 +68,7 @@ class LabNode:
         pods: Mapping[str, Pod],
         record_event: RecordEvent,
         remake_uplink: Callable[[], None],
+        status: Mapping[str, Any],
     ) -> None:
         self._name = name
         self.machine = machine
@@ -76,7 +77,7 @@ class LabNode:
         self._record = record_event
         self._remake_uplink = remake_uplink
         self.network = NodeAgent(name, self, settings, client, caches, peers, self._record_event, utc_now)
-        self.heartbeat = Heartbeat(client, caches.nodes.objects[name], utc_now)
+        self.heartbeat = Heartbeat(client, caches.nodes.objects[name], utc_now, status)
         self.faults = FaultControl(self, control, utc_now, caches.nodes.objects[name])
         self._caches = caches
         self._pods = pods

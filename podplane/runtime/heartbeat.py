@@ -36,6 +36,9 @@ class Heartbeat:
     client: Client
     node: Node
     now: Callable[[], datetime.datetime]
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    """What it says of its machine: the fields of NodeStatus but for the conditions. Whoever writes something else has it corrected with the
+    next beat, as with a kubelet."""
     _lease: str = ""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -53,6 +56,16 @@ class Heartbeat:
         status = self.node.status
         return self.node.is_ready and status.extended_allocatable == status.extended_capacity
 
+    @property
+    def _is_of_machine(self) -> bool:
+        """Does the status have the addresses and resources of the machine?"""
+        status = self.node.status
+        addresses = [{"type": one.type, "address": one.address} for one in status.addresses]
+        return addresses == list(self.machine.get("addresses", addresses)) and all(
+            self.machine.get(name, {}).items() <= had.items()
+            for name, had in (("capacity", status.capacity), ("allocatable", status.allocatable))
+        )
+
     async def run(self) -> None:
         """Beat until cancelled. Many nodes that begin at once don't go on in step."""
         seconds = INTERVAL_SECONDS * random.random()
@@ -69,8 +82,8 @@ class Heartbeat:
             seconds = INTERVAL_SECONDS
 
     async def beat(self) -> None:
-        """Renew the Lease, and repair the conditions. ApiError when that can't be now."""
-        if not self._lease or not self._is_said:
+        """Renew the Lease, and correct the status. ApiError when that can't be now."""
+        if not self._lease or not self._is_said or not self._is_of_machine:
             await self._report()
         name = self.node.metadata.name
         spec = {"renewTime": self.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
@@ -108,5 +121,6 @@ class Heartbeat:
             times = {"lastHeartbeatTime": now, "lastTransitionTime": since}
             found.append({"type": kind, "status": status, "reason": reason, "message": message, **times})
         had: dict[str, str | None] = dict.fromkeys(self.node.status.extended_allocatable)
-        said = {"conditions": found, "allocatable": had | self.node.status.extended_capacity}
+        can_be_had = {**self.machine.get("allocatable", {}), **had, **self.node.status.extended_capacity}
+        said = {**self.machine, "conditions": found, "allocatable": can_be_had}
         await self.client.patch_status("nodes", "", node["metadata"]["name"], said, node["metadata"]["uid"])

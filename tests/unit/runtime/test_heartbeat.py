@@ -1,0 +1,46 @@
+"""A kubelet's heartbeat corrects what others write into the status of its node."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import msgspec
+
+from podplane.apiserver import identity
+from podplane.kubeapi.client import Client
+from podplane.model.objects import Node
+from podplane.runtime.heartbeat import Heartbeat
+from tests.unit.apiserver.test_server import Api
+
+PATH = "/api/v1/nodes/node1"
+MACHINE: dict[str, Any] = {
+    "addresses": [{"type": "InternalIP", "address": "192.168.1.10"}, {"type": "Hostname", "address": "node1"}],
+    "capacity": {"cpu": "2", "pods": "110"},
+    "allocatable": {"cpu": "2", "pods": "110"},
+}
+
+
+async def test_a_status_that_somebody_empties_is_that_of_the_machine_again() -> None:
+    api = Api()
+    api.tokens.add("node1", identity.node("node1"))
+    made = await api("POST", "/api/v1/nodes", {"metadata": {"name": "node1"}})
+    heart = Heartbeat(
+        Client(api.server.call, "node1"), msgspec.convert(made, Node), lambda: datetime.datetime.now(datetime.UTC), MACHINE
+    )
+    for status in ({}, {"addresses": [], "capacity": {"cpu": "0", "pods": "110", "example.com/dongle": "3"}}, None):
+        node = await api("GET", PATH)
+        if status is not None:
+            node = await api("PUT", f"{PATH}/status", {**node, "status": status})
+        heart.node_changed(msgspec.convert(node, Node))
+        await heart.beat()
+        found = (await api("GET", PATH))["status"]
+        assert found["addresses"] == MACHINE["addresses"]
+        assert MACHINE["capacity"].items() <= found["capacity"].items()
+        assert MACHINE["allocatable"].items() <= found["allocatable"].items()
+        assert {one["type"] for one in found["conditions"]} >= {"Ready", "DiskPressure"}
+    assert found["capacity"]["example.com/dongle"] == found["allocatable"]["example.com/dongle"] == "3"
+    version = (await api("GET", PATH))["metadata"]["resourceVersion"]
+    heart.node_changed(msgspec.convert(await api("GET", PATH), Node))
+    await heart.beat()
+    assert (await api("GET", PATH))["metadata"]["resourceVersion"] == version, "what is right is not written"
