@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -30,6 +31,8 @@ class Registry:
     def __init__(self, store: Store) -> None:
         self._builtin = {(row.group, row.version, row.plural): row for row in RESOURCES}
         self._custom: dict[str, list[Resource]] = {}
+        self._specs: dict[str, Object] = {}
+        """Of the definitions, by name."""
         self._rows = dict(self._builtin)
         self._kinds = {(row.group_version, row.kind): row for row in RESOURCES}
         for stored in store.all(CRDS):
@@ -45,13 +48,20 @@ class Registry:
             self.remove(old["metadata"]["name"])
 
     def define(self, definition: Object) -> None:
-        """Serve what this definition says, instead of what its former version said."""
-        self._custom[definition["metadata"]["name"]] = custom.rows(definition)
+        """Serve what this definition says, instead of what its former version said. Rows of which only the metadata or the status
+        is written stay as they are: what was stored since the spec was written fits it."""
+        name = definition["metadata"]["name"]
+        if self._specs.get(name) == definition["spec"]:
+            is_terminating = "deletionTimestamp" in definition["metadata"]
+            self._custom[name] = [dataclasses.replace(row, is_terminating=is_terminating) for row in self._custom[name]]
+        else:
+            self._custom[name], self._specs[name] = custom.rows(definition), definition["spec"]
         self._index()
 
     def remove(self, name: str) -> None:
         """Serve this definition's resources no longer."""
         self._custom.pop(name, None)
+        self._specs.pop(name, None)
         self._index()
 
     def _index(self) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +38,32 @@ class StoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One version of an object: as a mapping (never changed in place) and as the JSON that is sent."""
+    """One version of an object: as a mapping (never changed in place) and as the JSON that is sent.
+
+    `fitted`: what `current` found last: (by which `complete`, the version that came of it or None where nothing changed).
+    """
 
     object: dict[str, Any]
     raw: bytes
+    fitted: tuple[Callable[[dict[str, Any]], dict[str, Any]], Stored | None] | None = field(
+        default=None, compare=False, repr=False
+    )
 
 
 def current(resource: Resource, stored: Stored) -> Stored:
     """A stored custom resource as its definition, which may have changed since, has it now: with defaults that were added later, and
-    without fields that went (apiextensions, defaulting and pruning of what is read); any other object as it is."""
+    without fields that went (apiextensions, defaulting and pruning of what is read); any other object as it is. Of each version of
+    an object that is found out once."""
     if (
         resource.complete is None
         or int(stored.object["metadata"].get("resourceVersion", resource.defined_at)) >= resource.defined_at
     ):
         return stored
-    found = resource.complete(stored.object)
-    return stored if found == stored.object else Stored(found, msgspec.json.encode(found))
+    if stored.fitted is None or stored.fitted[0] is not resource.complete:
+        found = resource.complete(stored.object)
+        other = None if found == stored.object else Stored(found, msgspec.json.encode(found))
+        object.__setattr__(stored, "fitted", (resource.complete, other))
+    return (stored.fitted and stored.fitted[1]) or stored
 
 
 class _Objects:

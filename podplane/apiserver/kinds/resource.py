@@ -67,8 +67,8 @@ class Resource:
     grows with each change of what is wanted. A review is answered and never stored. A deletion answers with the object where it
     `returns_deleted`, else with a Status; one that does not say what becomes of dependents lets go of them where the kind `orphans`
     them. A custom resource has its own `schema`, and the apiVersion in which it is stored; while its definition `is_terminating`, none
-    is created. `complete` makes one that was stored before the resource version `defined_at`, when its definition was written last, fit
-    the schema that it has now. Each answer warns of a `deprecation`.
+    is created. `complete` makes one that was stored before the resource version `defined_at`, when its definition's spec was written
+    last, fit the schema that it has now. Each answer warns of a `deprecation`.
     """
 
     group: str

@@ -150,12 +150,9 @@ async def _rest(answer: Stream) -> bytes:
     return b"".join([chunk async for chunk in answer.chunks])
 
 
-@pytest.mark.parametrize("written", ["before", "after"])
-async def test_what_fits_goes_out_as_it_is_stored(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A read costs no more for what was written after its definition."""
-    api, asked = await begin(), []
-    if written == "after":
-        await api("PATCH", THING, {"metadata": {"labels": {"a": "b"}}})
+def completions(api: Api) -> list[Object]:
+    """The things that are made fit their definition from now on."""
+    asked: list[Object] = []
     row = api.server._registry.find("example.org", "v1", "things")
     assert row is not None
     complete: Any = row.complete
@@ -166,5 +163,62 @@ async def test_what_fits_goes_out_as_it_is_stored(written: str, monkeypatch: pyt
         return found
 
     object.__setattr__(row, "complete", counted)
+    return asked
+
+
+@pytest.mark.parametrize("written", ["before", "after"])
+async def test_what_fits_goes_out_as_it_is_stored(written: str) -> None:
+    """A read costs no more for what was written after its definition."""
+    api = await begin()
+    if written == "after":
+        await api("PATCH", THING, {"metadata": {"labels": {"a": "b"}}})
+    asked = completions(api)
     assert (await api("GET", THING))["spec"] == SEEN
     assert bool(asked) is (written == "before")
+
+
+LABEL: Object = {"metadata": {"labels": {"a": "b"}}}
+
+
+async def test_a_label_of_the_definition_makes_no_read_dearer() -> None:
+    api = await begin()
+    await api("PATCH", THING, {"metadata": {"labels": {"a": "b"}}})
+    before = api.server._registry.find("example.org", "v1", "things")
+    for path, change in ((DEFINITION, LABEL), (f"{DEFINITION}/status", {"status": {"storedVersions": ["v1"]}})):
+        await api("PATCH", path, change)
+        after = api.server._registry.find("example.org", "v1", "things")
+        assert before is not None and after is not None
+        assert (after.defined_at, after.complete) == (before.defined_at, before.complete)
+    asked = completions(api)
+    assert (await api("GET", THING))["spec"] == SEEN
+    assert asked == []
+
+
+async def test_a_definition_that_changes_back_is_one_that_changed() -> None:
+    api = await begin()
+    await api("PATCH", DEFINITION, {"spec": {"versions": versions(SCHEMA)}})
+    assert (await api("GET", THING))["spec"] == STORED["spec"]
+    await api("PATCH", DEFINITION, {"spec": {"versions": versions(later())}})
+    await api("PATCH", DEFINITION, LABEL)
+    assert (await api("GET", THING))["spec"] == SEEN
+
+
+async def test_a_definition_that_goes_takes_no_objects_any_more() -> None:
+    api = await begin()
+    await api("PATCH", THING, {"metadata": {"finalizers": ["example.org/wait"]}})
+    await api("DELETE", DEFINITION)
+    await api.refused("MethodNotAllowed", "POST", THINGS, {"metadata": {"name": "u"}})
+
+
+async def test_what_is_read_again_is_made_fit_once(tmp_path: Path) -> None:
+    """After a start, too, when only the last write of the definition is known, whatever it was of."""
+    api = await begin(tmp_path / "store")
+    await api("PATCH", THING, {"metadata": {"labels": {"a": "b"}}})
+    await api("PATCH", DEFINITION, LABEL)
+    api.store.close()
+    again = Api(tmp_path / "store")
+    asked = completions(again)
+    for _ in range(3):
+        assert (await again("GET", THING))["spec"] == SEEN
+        assert [one["spec"] for one in (await again("GET", THINGS))["items"]] == [SEEN]
+    assert len(asked) == 1
