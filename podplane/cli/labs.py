@@ -90,7 +90,7 @@ def _add_to_running(folder: Folder, given: dict[str, Any], pods_per_node: int) -
 def _next_steps(folder: Folder, state: str) -> None:
     client = connect(folder)
     nodes = len(client.objects("nodes"))
-    pods = [pod for pod in client.objects("pods") if not tables.is_completed(pod)]
+    pods = [pod for pod in client.objects("pods") if not tables.has_ended(pod)]
     ready = sum(map(tables.is_ready, pods))
     found = counted(len(pods), "pod") if ready == len(pods) else f"{ready} of {counted(len(pods), 'pod')} ready"
     count = f"{counted(nodes, 'node')}, {found}"

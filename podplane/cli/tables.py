@@ -107,15 +107,21 @@ def internal_ips(node: Object) -> list[str]:
 
 
 def is_completed(pod: Object) -> bool:
-    """Has the pod done its work? It is not to be ready any more."""
+    """Has the pod done its work?"""
     return bool(pod.get("status", {}).get("phase") == "Succeeded")
 
 
+def has_ended(pod: Object) -> bool:
+    """Has the pod ended, well or not? It is not to be ready any more."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
 def readiness(pods: Sequence[Object]) -> str:
-    """How many pods are ready of those that are to be: `2 of 3 ready, 1 completed`."""
-    completed = sum(map(is_completed, pods))
-    text = f"{sum(map(is_ready, pods))} of {len(pods) - completed} ready"
-    return f"{text}, {completed} completed" if completed else text
+    """How many pods are ready of those that are to be: `2 of 3 ready, 1 completed, 1 failed`."""
+    ended, completed = sum(map(has_ended, pods)), sum(map(is_completed, pods))
+    text = f"{sum(map(is_ready, pods))} of {len(pods) - ended} ready"
+    rest = ((completed, "completed"), (ended - completed, "failed"))
+    return ", ".join([text, *(f"{count} {what}" for count, what in rest if count)])
 
 
 def pod_state(pod: Object) -> str:

@@ -119,9 +119,9 @@ def test_a_pod_is_ready_when_its_condition_says_so(status: str | None, ready: bo
     assert tables.is_ready(pod(phase="Running", conditions=conditions)) is ready
 
 
-def test_pods_that_have_done_their_work_are_not_to_be_ready() -> None:
+def test_pods_that_have_ended_are_not_to_be_ready() -> None:
     ready = {"type": "Ready", "status": "True"}
     pods = [pod(phase="Running", conditions=[ready]), pod(phase="Running"), pod(phase="Failed"), pod(phase="Succeeded")]
-    assert tables.readiness(pods) == "1 of 3 ready, 1 completed"
+    assert tables.readiness(pods) == "1 of 2 ready, 1 completed, 1 failed"
     assert tables.readiness(pods[:1]) == "1 of 1 ready"
     assert tables.readiness([]) == "0 of 0 ready"
