@@ -16,7 +16,9 @@ import uvicorn
 from podplane.apiserver.decoding import MAX_BODY_BYTES
 from podplane.apiserver.together import until_one_ends
 from podplane.kubeapi.messages import Answer, Handler, Request, Response, Stream, Upgrade
+from podplane.kubeapi.streams import StreamError
 
+log = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -44,7 +46,7 @@ class Adapter:
         answer = await self._handler(request)
         if isinstance(answer, Upgrade):
             raise TypeError("an upgrade was answered to a request that has none")
-        headers = [(b"content-type", answer.content_type.encode())]
+        headers = [(b"content-type", answer.content_type.encode("latin-1"))]
         if isinstance(answer, Response):
             headers.append((b"content-length", str(len(answer.body)).encode()))
         headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
@@ -130,11 +132,15 @@ async def _gone(receive: Receive) -> None:
 
 
 async def _stream(answer: Stream, receive: Receive, send: Send) -> None:
-    """Send chunks until they end or the client goes away."""
+    """Send chunks until they end or the client goes away. An answer that breaks off is not ended: uvicorn closes the connection."""
 
     async def forward() -> None:
-        async for chunk in answer.chunks:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        try:
+            async for chunk in answer.chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except StreamError as error:
+            log.warning("answer cut off why=%s", error)
+            return
         await send({"type": "http.response.body", "body": b""})
 
     await until_one_ends(forward(), _gone(receive))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import zlib
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ PATIENCE_SECONDS = 10.0
 EVENTS_A_TURN = 64
 """So many pieces of an answer, which may be of one byte each, are read in one turn of the loop."""
 URL_SAFE = "/$&+,:;=@~"
+QUERY_SAFE = "".join(map(chr, range(0x21, 0x7F)))
+"""A query goes on as it came, but for what no request line can hold (RFC 9112, 3.2): clients send more."""
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding upgrade".split()
 )
@@ -43,6 +46,11 @@ HOP_BY_HOP = frozenset(
 NOT_SENT = frozenset((*HOP_BY_HOP, b"authorization", b"content-length", b"expect"))
 NOT_RETURNED = frozenset((*HOP_BY_HOP, b"date", b"content-type"))
 """What the server of the API says itself."""
+CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""What no value of a header may hold (RFC 9110, 5.5)."""
+STATUSES = range(200, 600)
+"""RFC 9110, 15: a client must take others for a failure of the server."""
+WITHOUT_BODY = (204, 304)
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -53,13 +61,13 @@ async def forward(wish: Wish, at: Destination, streams: NodeStreams | None, requ
     if request.method not in METHODS:
         raise Problem("MethodNotAllowed", f"{request.method} is not served for {request.path}")
     if not wish.path and request.method in ("GET", "HEAD"):  # relative links of a page need the slash
-        location = f"{quote(wish.prefix, URL_SAFE)}/" + (f"?{request.raw_query}" if request.raw_query else "")
+        location = f"{quote(wish.prefix, URL_SAFE)}/{_query(request)}"
         return Response(301, headers=(("location", location),))
     if streams is None:
         raise Problem("ServiceUnavailable", f"this API server has no way to {wish.resource}")
     try:
         return await _unless_gone(request, _exchange(wish, at, streams, request, token))
-    except (StreamError, TimeoutError, h11.RemoteProtocolError, zlib.error) as error:
+    except (StreamError, TimeoutError, zlib.error) as error:
         why = str(error) or f"no connection to {at.authority} within {PATIENCE_SECONDS:.0f} s"
         raise Problem("ServiceUnavailable", f"error trying to reach service: {why}") from None
 
@@ -109,21 +117,30 @@ class _Exchange:
             self.connection.close()
 
     async def _next(self) -> h11.Event:
-        while (event := self.http.next_event()) is h11.NEED_DATA:
-            data = await self.connection.read()
-            if not data and self.http.their_state is h11.SEND_RESPONSE:
-                raise StreamError(f"{self.at.authority} closed the connection without an answer")
-            self.http.receive_data(data)
+        """What comes next. StreamError when that is no HTTP, or cut off."""
+        try:
+            while (event := self.http.next_event()) is h11.NEED_DATA:
+                data = await self.connection.read()
+                if not data and self.http.their_state is h11.SEND_RESPONSE:
+                    raise StreamError(f"{self.at.authority} closed the connection without an answer")
+                self.http.receive_data(data)
+        except h11.RemoteProtocolError as error:
+            raise StreamError(str(error)) from None
         assert not isinstance(event, type)  # PAUSED comes after a message, and none is read after one
         return event
 
 
 async def _exchange(wish: Wish, at: Destination, streams: NodeStreams, request: Request, token: str) -> Answer:
+    http = h11.Connection(h11.CLIENT)
+    try:
+        written = _written(http, wish, at, request, token)
+    except h11.LocalProtocolError as error:
+        raise Problem("BadRequest", f"this request can't be passed on: {error}") from None
     async with asyncio.timeout(PATIENCE_SECONDS):
         connection = await _connect(at, streams)
-    exchange = _Exchange(at, connection, h11.Connection(h11.CLIENT))
+    exchange = _Exchange(at, connection, http)
     try:
-        await connection.write(_written(exchange.http, wish, at, request, token))
+        await connection.write(written)
         return await _answer(wish, at, request, exchange)
     except BaseException:
         connection.close()
@@ -153,10 +170,14 @@ def _written(http: h11.Connection, wish: Wish, at: Destination, request: Request
         headers.append((b"content-length", str(len(request.body)).encode()))
     if token and wish.resource == "nodes" and at.port == AGENT_PORT and not at.tls:
         headers.append((b"authorization", f"Bearer {token}".encode()))
-    target = path + (f"?{request.raw_query}" if request.raw_query else "")
-    head = http.send(h11.Request(method=request.method, target=target, headers=headers)) or b""
+    head = http.send(h11.Request(method=request.method, target=path + _query(request), headers=headers)) or b""
     body = http.send(h11.Data(data=request.body)) if request.body else b""
     return head + (body or b"") + (http.send(h11.EndOfMessage()) or b"")
+
+
+def _query(request: Request) -> str:
+    """With its question mark, "" when there is none."""
+    return "?" + quote(request.raw_query, QUERY_SAFE, encoding="latin-1") if request.raw_query else ""
 
 
 async def _answer(wish: Wish, at: Destination, request: Request, exchange: _Exchange) -> Answer:
@@ -165,7 +186,7 @@ async def _answer(wish: Wish, at: Destination, request: Request, exchange: _Exch
     headers = dict(response.headers)
     content_type = headers.get(b"content-type", b"application/octet-stream").decode("latin-1")
     hosts = (at.authority, request.headers.get("host", at.authority))
-    kept = [(name, value) for name, value in response.headers if name not in NOT_RETURNED]
+    kept = _returned(response)
     if location := headers.get(b"location"):
         new = moved(location.decode("latin-1"), wish.prefix, hosts).encode("latin-1")
         kept = [(name, new if name == b"location" else value) for name, value in kept]
@@ -179,6 +200,18 @@ async def _answer(wish: Wish, at: Destination, request: Request, exchange: _Exch
             parts = proxy_pages.encoded(rewritten(page, wish.prefix, hosts), CODINGS[coding])
             return Stream(chunks(parts), response.status_code, content_type, _text(kept))
     return Stream(body, response.status_code, content_type, _text(kept))
+
+
+def _returned(response: h11.Response) -> Headers:
+    """The headers for the client. StreamError when the server of the API could not say this answer."""
+    if response.status_code not in STATUSES:
+        raise StreamError(f"malformed HTTP status code {response.status_code}")
+    if any(CONTROL.search(value) for _, value in response.headers):
+        raise StreamError("malformed HTTP header: it holds a control character")
+    names = {name for name, _ in response.headers}
+    # RFC 9112, 6.3: chunks say how long a body is, whatever else does; and what has no body has no length of one
+    unsaid = b"transfer-encoding" in names or response.status_code in WITHOUT_BODY
+    return [pair for pair in response.headers if pair[0] not in NOT_RETURNED and not (unsaid and pair[0] == b"content-length")]
 
 
 def _text(headers: Headers) -> tuple[tuple[str, str], ...]:

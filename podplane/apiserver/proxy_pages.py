@@ -17,7 +17,7 @@ CODINGS = {b"": None, b"identity": None, b"gzip": zlib.MAX_WBITS | 16, b"deflate
 
 
 async def read(body: Body, window: int | None) -> tuple[bytes, bytes | None]:
-    """What has come of a page, and all of it decoded: None when it is larger than the limit, or more than one member of gzip.
+    """What has come of a page, and all of it decoded: None when it is empty, larger than the limit, or more than one member of gzip.
 
     StreamError, or zlib.error, when it is cut off or wrong.
     """
@@ -28,7 +28,9 @@ async def read(body: Body, window: int | None) -> tuple[bytes, bytes | None]:
         page += piece if decoder is None else decoder.decompress(piece, MAX_PAGE_BYTES + 1 - len(page))
         if max(len(came), len(page)) > MAX_PAGE_BYTES or (decoder is not None and decoder.unused_data):
             return bytes(came), None
-    if came and decoder is not None and not decoder.eof:
+    if not came:
+        return b"", None  # in a coding even an empty page has bytes, and a 304 must have none
+    if decoder is not None and not decoder.eof:
         raise StreamError("the page is cut off")
     return bytes(came), bytes(page)
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -24,7 +26,7 @@ STEPS = int(os.environ.get("PODPLANE_CHAOS_STEPS", "80"))
 SILENT_SECONDS = float(os.environ.get("PODPLANE_CHAOS_SILENT", "20"))
 """By hand 1.5: a second, and the start of a process; a busy machine needs more."""
 ONLY = [int(number) for number in os.environ.get("PODPLANE_CHAOS_ONLY", "").split(",") if number]
-NODES_PROXY = "/proxy"
+PROXY, NOT_REACHED = "/proxy", (502, 503, 504)
 
 
 def failures_of_the_server(lab: Podplane) -> list[str]:
@@ -34,7 +36,8 @@ def failures_of_the_server(lab: Podplane) -> list[str]:
         path = lab.folder.path / name
         for line in path.read_text().splitlines() if path.exists() else ():
             event = json.loads(line)
-            if event["responseStatus"]["code"] >= 500 and NODES_PROXY not in event["requestURI"]:
+            code = event["responseStatus"]["code"]
+            if code >= 500 and not (PROXY in event["requestURI"] and code in NOT_REACHED):
                 found.append(line)
     return found
 
@@ -51,6 +54,17 @@ def restarts(lab: Podplane) -> list[str]:
     nodes = json.loads(lab("status", "--node", "all", "-o", "json", code=None).stdout)["nodes"]
     tasks = [(node["node"], task) for node in nodes for task in node.get("tasks", ())]
     return [f"{node} {task['name']}: {task['last_error']}" for node, task in tasks if task["restarts"]]
+
+
+def test_what_a_proxy_does_not_reach_is_no_failure_but_its_own_are(tmp_path: Path) -> None:
+    codes = (200, 404, 500, 502, 503, 504)
+    for path in ("/api/v1/nodes/a:1/proxy/", "/api/v1/nodes"):
+        lines = (json.dumps({"requestURI": path, "responseStatus": {"code": code}}) for code in codes)
+        with (tmp_path / "audit.log").open("a") as log:
+            log.writelines(f"{line}\n" for line in lines)
+    lab = cast(Podplane, SimpleNamespace(folder=SimpleNamespace(path=tmp_path)))
+    found = [json.loads(line)["responseStatus"]["code"] for line in failures_of_the_server(lab)]
+    assert found == [500, 500, 502, 503, 504]
 
 
 @pytest.mark.timeout(120 + 20 * STEPS)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
+import http.client
 import json
+import logging
 import zlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,6 +18,7 @@ from podplane.apiserver.proxy_pages import MAX_PAGE_BYTES
 from podplane.kubeapi.messages import Request, Response, Stream
 from podplane.kubeapi.streams import StreamError
 from podplane.model.config import AGENT_PORT
+from tests.unit.apiserver.live import connection, served
 from tests.unit.apiserver.test_server import PODS, Api
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: text/plain\r\nset-cookie: a\r\nretry-after: 1\r\n\r\nhi"
@@ -334,6 +338,96 @@ async def test_a_server_that_refuses_is_a_service_unavailable() -> None:
         json.loads(answer.body)["message"]
         == "error trying to reach service: dial tcp 10.244.1.2:8080: connect: connection refused"
     )
+
+
+@pytest.mark.parametrize(
+    ("query", "sent"),
+    [("a=\xc3\xa9", "a=%C3%A9"), ("\x7f", "%7F"), ("\xff \x01", "%FF%20%01"), ("a=%2F&a[]={}|'\"^`<>", "a=%2F&a[]={}|'\"^`<>")],
+)
+async def test_a_query_goes_on_as_it_came_but_for_what_no_request_line_holds(query: str, sent: str) -> None:
+    network = Network()
+    api = await with_pod(network)
+    assert (await ask(api, f"{PODS}/web/proxy/", raw_query=query)).status == 200
+    assert network.connection.request.startswith(f"GET /?{sent} HTTP/1.1\r\n".encode())
+    assert (await ask(api, f"{PODS}/web/proxy", raw_query=query)).headers == (("location", f"{PODS}/web/proxy/?{sent}"),)
+
+
+@pytest.mark.parametrize("headers", [{"x": "a\x0bb"}, {"a b": "c"}, {"host": "a\nb"}])
+async def test_a_request_that_is_no_http_is_a_bad_request(headers: dict[str, str]) -> None:
+    network = Network()
+    refused = await ask(await with_pod(network), f"{PODS}/web/proxy/", headers=headers)
+    assert (refused.status, json.loads(refused.body)["reason"]) == (400, "BadRequest") and not network.dialled
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\nno chunk",
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 2000009\r\n\r\n" + b"x" * 2_000_000,
+    ],
+)
+async def test_an_answer_that_breaks_off_breaks_off_for_the_client(said: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    network = Network(said)
+    api = await with_pod(network)
+    answer = await ask(api, f"{PODS}/web/proxy/")
+    with pytest.raises(StreamError):
+        await text(answer)
+    network.connection = Connection(said)
+    with caplog.at_level(logging.WARNING):
+        status, _, error = await over_https(api, f"{PODS}/web/proxy/")
+    assert status == 200 and isinstance(error, http.client.IncompleteRead) and network.connection.is_closed
+    assert "answer cut off why=" in caplog.text and "Traceback" not in caplog.text
+
+
+async def over_https(api: Api, path: str, method: str = "GET") -> tuple[int, bytes, Exception | None]:
+    """Status and body, as a client sees it, and how the body breaks off."""
+
+    def read(port: int) -> tuple[int, bytes, Exception | None]:
+        with contextlib.closing(connection(port)) as plain:
+            plain.request(method, path, headers={"authorization": "Bearer secret"})
+            answer = plain.getresponse()
+            try:
+                return answer.status, answer.read(), None
+            except http.client.HTTPException as error:
+                return answer.status, b"", error
+
+    async with served(api.server.handle) as port:
+        return await asyncio.to_thread(read, port)
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "body"),
+    [
+        (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\n\r\n", 304, b""),
+        (b"HTTP/1.1 304 Not Modified\r\ncontent-type: text/html\r\ncontent-encoding: gzip\r\n\r\n", 304, b""),
+        (b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n", 204, b""),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", 200, b"hi"),
+        (b"HTTP/1.1 599 Odd\r\ncontent-type: text/\xe9\r\nx: \xe9\r\n\r\nhi", 599, b"hi"),
+        (b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n\r\n<![a b]>", 200, b"<![a b]>"),
+    ],
+)
+async def test_odd_answers_come_to_the_client(said: bytes, status: int, body: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    assert await over_https(await with_pod(Network(said)), f"{PODS}/web/proxy/") == (status, body, None)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 600 Odd\r\n\r\n",
+        b"HTTP/1.1 999 Odd\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: a\x01b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/\x7f\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nlocation: /\x02\r\n\r\n",
+    ],
+)
+async def test_answers_that_are_no_http_are_a_service_unavailable(said: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    status, body, _ = await over_https(await with_pod(Network(said)), f"{PODS}/web/proxy/")
+    assert status == 503 and b"error trying to reach service: " in body
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_what_is_no_method_of_http_and_what_would_be_a_websocket_is_refused() -> None:
