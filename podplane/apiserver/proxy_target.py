@@ -25,6 +25,7 @@ PATH = re.compile(
     re.DOTALL,
 )
 SCHEMES = ("", "http", "https")
+BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -85,22 +86,27 @@ def _node(node: Object, name: str, port: str) -> tuple[str, int]:
     addresses = [a["address"] for a in node.get("status", {}).get("addresses", ()) if a["type"] == "InternalIP"]
     if not addresses:
         raise Problem("ServiceUnavailable", f"this API server has no way to node {name}")
-    return addresses[0], _number(port)
+    return _allowed(addresses[0]), _number(port)
 
 
 def _pod(pod: Object, port: str, scheme: str) -> tuple[str, int]:
     """The pod's first address, and the port that is asked for, else the first that a container has, else the scheme's."""
     ip = pod.get("status", {}).get("podIP", "")
-    if not ip or not _may_be_proxied(ip):
-        raise Problem("BadRequest", "address not allowed")
+    _allowed(ip)
     declared = (ports[0]["containerPort"] for c in pod["spec"]["containers"] if (ports := c.get("ports")))
     return ip, _number(port) if port else next(declared, DEFAULT_PORTS[scheme])
 
 
-def _may_be_proxied(ip: str) -> bool:
-    """Addresses of the API server's own machine are out of reach (net.IP.IsGlobalUnicast)."""
-    address = ipaddress.ip_address(ip)
-    return not (address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified)
+def _allowed(address: str) -> str:
+    """This address, if it is one of the network; a machine's own are out of reach (net.IP.IsGlobalUnicast)."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        raise Problem("BadRequest", "address not allowed") from None
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    if ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip == BROADCAST:
+        raise Problem("BadRequest", "address not allowed")
+    return address
 
 
 def _number(port: str) -> int:
@@ -125,7 +131,7 @@ def _service(wish: Wish, name: str, port: str, get: Get) -> tuple[str, int, str]
         addresses = subset.get("addresses", ()) if numbers else ()
         for address in random.sample(addresses, len(addresses)):
             if pod := _pod_of(address, wish.namespace, get):
-                return address["ip"], numbers[0], pod
+                return _allowed(address["ip"]), numbers[0], pod
     raise Problem("ServiceUnavailable", f'no endpoints available for service "{wish.id}"')
 
 

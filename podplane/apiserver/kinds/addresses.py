@@ -11,11 +11,14 @@ LINK_LOCAL_MULTICAST = (ipaddress.ip_network("224.0.0.0/24"), ipaddress.ip_netwo
 
 
 def check_ip(text: str, path: str) -> Iterator[Cause]:
-    """An IP address."""
+    """An IP address without a zone; an IPv4 address in IPv6's form is taken for either one by others (KEP-4858, StrictIPCIDRValidation)."""
     try:
-        ipaddress.ip_address(text)
+        ip = ipaddress.ip_address("" if "%" in text else text)
     except ValueError:
         yield Cause.invalid(path, text, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
+        return
+    if ip.version == 6 and ip.ipv4_mapped is not None:
+        yield Cause.invalid(path, text, "must not be an IPv4-mapped IPv6 address")
 
 
 def check_cidr(text: str, path: str) -> Iterator[Cause]:
@@ -30,12 +33,11 @@ def check_cidr(text: str, path: str) -> Iterator[Cause]:
 
 def check_common_ip(text: str, path: str) -> Iterator[Cause]:
     """An address that can be an endpoint's or a Service's: one host's, and the same one everywhere (ValidateNonSpecialIP)."""
-    yield from check_ip(text, path)
-    try:
-        ip = ipaddress.ip_address(text)
-    except ValueError:
+    wrong = list(check_ip(text, path))
+    yield from wrong
+    if wrong:
         return
-    ip = getattr(ip, "ipv4_mapped", None) or ip
+    ip = ipaddress.ip_address(text)
     if ip.is_unspecified:
         yield Cause.invalid(path, text, f"may not be unspecified ({text})")
     elif ip.is_loopback:

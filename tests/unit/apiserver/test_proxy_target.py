@@ -95,10 +95,45 @@ def test_what_names_nothing_is_a_bad_request(resource: str, id_: str) -> None:
     assert Cluster().refused(id_, resource) == ("BadRequest", f'invalid {resource[:-1]} request "{id_}"')
 
 
-@pytest.mark.parametrize("ip", ["", "127.0.0.1", "::1", "169.254.1.1", "fe80::1", "224.0.0.1", "0.0.0.0"])
-def test_a_pod_leads_nowhere_but_to_an_address_of_the_network(ip: str) -> None:
+OF_A_MACHINE = (
+    *(
+        "127.0.0.1",
+        "127.9.9.9",
+        "::1",
+        "169.254.1.1",
+        "fe80::1",
+        "fe80::1%eth0",
+        "224.0.0.1",
+        "ff0e::1",
+        "0.0.0.0",
+        "::",
+        "255.255.255.255",
+    ),
+    *(
+        "::ffff:127.0.0.1",
+        "::ffff:7f00:1",
+        "::ffff:169.254.1.1",
+        "::ffff:0.0.0.0",
+        "::ffff:224.0.0.1",
+        "localhost",
+        "127.1",
+        "",
+    ),
+)
+
+
+@pytest.mark.parametrize("ip", OF_A_MACHINE)
+def test_nothing_leads_but_to_an_address_of_the_network(ip: str) -> None:
+    cluster = service({"addresses": [endpoint(ip, "p")], "ports": [{"port": 1}]})
+    cluster["pods", "ns", "p"] = pod(ip) | {"status": {"podIP": ip, "podIPs": [{"ip": ip}]}}
+    cluster["nodes", "", "n"] = {"status": {"addresses": [{"type": "InternalIP", "address": ip}]}}
+    for id_, resource in (("p", "pods"), ("s", "services"), ("n:10250", "nodes"), ("https:n:1", "nodes")):
+        assert cluster.refused(id_, resource) == ("BadRequest", "address not allowed"), resource
+
+
+def test_a_pod_without_an_address_is_nowhere() -> None:
     cluster = Cluster()
-    cluster["pods", "ns", "p"] = pod(ip)
+    cluster["pods", "ns", "p"] = pod("")
     assert cluster.refused("p") == ("BadRequest", "address not allowed")
 
 

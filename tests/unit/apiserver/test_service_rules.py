@@ -14,7 +14,9 @@ SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
 SPECIAL = {
     "127.0.0.1": "may not be in the loopback range (127.0.0.0/8, ::1/128)",
     "::1": "may not be in the loopback range (127.0.0.0/8, ::1/128)",
-    "::ffff:127.0.0.1": "may not be in the loopback range (127.0.0.0/8, ::1/128)",
+    "::ffff:127.0.0.1": "must not be an IPv4-mapped IPv6 address",
+    "::ffff:192.0.2.1": "must not be an IPv4-mapped IPv6 address",
+    "2001:db8::1%eth0": "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
     "0.0.0.0": "may not be unspecified (0.0.0.0)",
     "::": "may not be unspecified (::)",
     "169.254.1.1": "may not be in the link-local range (169.254.0.0/16, fe80::/10)",

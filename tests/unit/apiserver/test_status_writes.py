@@ -188,6 +188,12 @@ async def test_the_object_itself_takes_no_status(kind: str) -> None:
         ("nodes", {"addresses": [{"type": "Hostname", "address": "a"}] * 2}, "status.addresses[1]: Duplicate value"),
         ("nodes", {"addresses": [{"type": "InternalIP", "address": "a"}]}, "status.addresses[0].address: Invalid value"),
         ("pods", {"podIPs": [{"ip": "x"}]}, "status.podIPs[0]: Invalid value"),
+        ("pods", {"podIP": "::ffff:127.0.0.1"}, "must not be an IPv4-mapped IPv6 address"),
+        (
+            "nodes",
+            {"addresses": [{"type": "InternalIP", "address": "::ffff:10.0.0.1"}]},
+            "must not be an IPv4-mapped IPv6 address",
+        ),
         ("pods", {"podIPs": [{"ip": "192.0.2.1"}, {"ip": "192.0.2.2"}]}, "no more than one IP for each IP family"),
         ("pods", {"hostIP": "192.0.2.1", "hostIPs": [{"ip": "192.0.2.2"}]}, "status.hostIPs[0].ip: Invalid value"),
         ("pods", {"conditions": [{"type": "a b", "status": "True"}]}, "status.conditions[0].Type: Invalid value"),
