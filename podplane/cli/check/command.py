@@ -53,7 +53,7 @@ def check(folder: Folder, as_json: bool, everything: bool) -> None:
         sessions.probers(client, who.members) as (found, refused),
     ):
         result = examine(who, found, refused, outside, everything, client, served.site(client, settings))
-    result.left_out = [*(f"pod {name} (it does not run)" for name in who.left_out), *result.left_out]
+    result.left_out = [*(f"pod {name} ({why})" for name, why in who.left_out.items()), *result.left_out]
     result.seconds = time.monotonic() - began
     click.echo(report.as_json(result) if as_json else report.as_text(result, sys.stdout.isatty()))
     sys.exit(0 if result.ok else 1)

@@ -8,6 +8,7 @@ too few of them to show anything.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ import click
 
 from podplane.cli.names import some
 from podplane.cli.nodes import Question, active_names, ask, why_silent
-from podplane.cli.tables import is_completed, is_ready, pod_ips, pod_state, trouble
+from podplane.cli.tables import has_ended, is_ready, pod_ips, pod_state, trouble
 from podplane.cli.waiting import telling
 from podplane.kubeapi.errors import AlreadyExists, ApiError, NotFound
 from podplane.lab.errors import LabError
@@ -90,6 +91,26 @@ def runs(pod: Object) -> bool:
     )
 
 
+RECENT = datetime.timedelta(seconds=30)
+"""A container that has been restarted, and runs for less than this, may end again while the check asks it."""
+
+
+def restarts(pod: Object, now: datetime.datetime) -> bool:
+    """Does one of its containers run again since just now? Of a crash loop that is most of its time."""
+    for status in pod.get("status", {}).get("containerStatuses", ()):
+        began = (status.get("state", {}).get("running") or {}).get("startedAt")
+        if began and status.get("restartCount") and now - datetime.datetime.fromisoformat(began) < RECENT:
+            return True
+    return False
+
+
+def why_left_out(pod: Object, now: datetime.datetime) -> str:
+    """Why a pod of the users' does not take part; "" for one that does, or that is not to run any more."""
+    if not runs(pod):
+        return "" if has_ended(pod) else "it does not run"
+    return "it was restarted just now" if restarts(pod, now) else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Gathered:
     """Who takes part; the pods that don't because they don't run; and what is known of those that should and can't.
@@ -99,7 +120,7 @@ class Gathered:
     """
 
     members: Sequence[Member]
-    left_out: Sequence[str]
+    left_out: Mapping[str, str]
     lost: Mapping[str, str]
     silent: Mapping[str, str]
     unreached: frozenset[str]
@@ -120,7 +141,8 @@ def gathered(client: Any, undo: Callable[[str], str]) -> Iterator[Gathered]:
     for node, text in silent.items():
         click.echo(f"{node} can't be asked: {text}.", err=True)
     pods = [pod for pod in client.objects("pods") if not pod["spec"].get("hostNetwork")]
-    able, unable = [p for p in pods if runs(p)], [p for p in pods if not runs(p) and not is_completed(p)]
+    left_out = {_name(pod): why for pod in pods if (why := why_left_out(pod, datetime.datetime.now(datetime.UTC)))}
+    able = [pod for pod in pods if runs(pod) and _name(pod) not in left_out]
     try:
         with contextlib.suppress(AlreadyExists):
             client.create("namespaces", "", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
@@ -130,7 +152,7 @@ def gathered(client: Any, undo: Callable[[str], str]) -> Iterator[Gathered]:
         lost = {_speaks_for(pod): _why(pod, silent) for pod in added if not runs(pod)}
         unreached = frozenset(node for node, error in errors.items() if error.reason in OUT_OF_REACH)
         running = [pod for pod in added if runs(pod)]
-        yield Gathered(members([*able, *running]), [_name(pod) for pod in unable], lost, silent, unreached)
+        yield Gathered(members([*able, *running]), left_out, lost, silent, unreached)
     finally:
         try:
             dismiss(client)

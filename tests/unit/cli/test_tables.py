@@ -7,7 +7,7 @@ import datetime
 import pytest
 
 from podplane.cli import tables
-from podplane.cli.check import promises
+from podplane.cli.check import parties, promises
 from podplane.cli.check.promises import Party, Probe
 
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
@@ -125,3 +125,25 @@ def test_pods_that_have_ended_are_not_to_be_ready() -> None:
     assert tables.readiness(pods) == "1 of 2 ready, 1 completed, 1 failed"
     assert tables.readiness(pods[:1]) == "1 of 1 ready"
     assert tables.readiness([]) == "0 of 0 ready"
+
+
+@pytest.mark.parametrize(
+    ("restarts", "seconds", "why"),
+    [(0, 1, ""), (3, 2, "it was restarted just now"), (3, 120, "")],
+)
+def test_a_check_asks_no_pod_that_is_in_a_crash_loop(restarts: int, seconds: int, why: str) -> None:
+    now = datetime.datetime(2026, 11, 26, 12, 0, tzinfo=datetime.UTC)
+    began = (now - datetime.timedelta(seconds=seconds)).isoformat()
+    container = {"name": "main", "restartCount": restarts, "state": {"running": {"startedAt": began}}}
+    one = pod(
+        phase="Running",
+        conditions=[{"type": "Ready", "status": "True"}],
+        podIPs=[{"ip": "10.244.1.2"}],
+        containerStatuses=[container],
+    )
+    one["spec"]["nodeName"] = "node1"
+    assert parties.why_left_out(one, now) == why
+    one["status"]["phase"], one["status"]["conditions"] = "Failed", []
+    assert parties.why_left_out(one, now) == ""
+    one["status"]["phase"] = "Pending"
+    assert parties.why_left_out(one, now) == "it does not run"
