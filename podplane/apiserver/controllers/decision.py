@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from podplane.apiserver.controllers.allocated import Allocated
+from podplane.apiserver.controllers.contents import Content
 from podplane.apiserver.controllers.load_balancers import LoadBalancers
 from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.controllers.usage import NodeUsage
@@ -49,8 +51,11 @@ class View(Protocol):
     def orphans(self, resource: str, namespace: str) -> list[Object]:
         """The pods, ReplicaSets or ControllerRevisions of a namespace that have no controller, by name."""
 
-    def contents(self, namespace: str) -> Iterable[tuple[str, Object]]:
-        """All that is in a namespace: (resource, object)."""
+    def content(self, namespace: str) -> Content:
+        """How much is in a namespace, and what holds it."""
+
+    def allocated(self) -> Allocated:
+        """The addresses that Services have, as IPAddress objects say it."""
 
     def labelled(self, namespace: str, selector: Mapping[str, str]) -> list[Object]:
         """The pods of a namespace that have all these labels, by name; none for an empty selector."""

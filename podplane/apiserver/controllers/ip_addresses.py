@@ -8,14 +8,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 
+from podplane.apiserver.controllers.allocated import ALLOCATOR, MANAGED_BY, is_allocated
 from podplane.apiserver.controllers.decision import Action, Controller, Create, Delete, Patch, View
 from podplane.apiserver.controllers.objects import Key, Object, key_of
 from podplane.apiserver.controllers.pods import condition_of, rfc3339
 from podplane.apiserver.service_ips import ADDRESSES, RANGES, SERVICES, ips_of
 from podplane.state.value import IPNetwork
 
-FAMILY, MANAGED_BY = "ipaddress.kubernetes.io/ip-family", "ipaddress.kubernetes.io/managed-by"
-ALLOCATOR, PROTECTION = "ipallocator.k8s.io", "networking.k8s.io/service-cidr-finalizer"
+FAMILY, PROTECTION = "ipaddress.kubernetes.io/ip-family", "networking.k8s.io/service-cidr-finalizer"
 
 
 def _of_service(_: View, service: Object) -> Iterable[Key]:
@@ -39,7 +39,7 @@ def _parent(service: Object) -> Object:
 def _decide(view: View, key: Key) -> Iterator[Action]:
     path, ip = key
     there = view.get(ADDRESSES, ("", ip))
-    if there is not None and there["metadata"].get("labels", {}).get(MANAGED_BY) != ALLOCATOR:
+    if there is not None and not is_allocated(there):
         return  # a user's own, who keeps the address for something else
     if there is not None and not any(_holds(view, *owner) for owner in _of_address(view, there)):
         yield Delete(ADDRESSES, there)
@@ -84,20 +84,8 @@ def _cidrs(range_: Object) -> list[IPNetwork]:
 
 def _is_needed(view: View, range_: Object) -> bool:
     """Has a Service an address of it that no other range contains? (canDeleteCIDR)"""
-    own = _cidrs(range_)
     others = [cidr for other in view.all(RANGES) if key_of(other) != key_of(range_) for cidr in _cidrs(other)]
-    if all(any(_contains(other, cidr) for other in others) for cidr in own):
-        return False
-    for address in view.all(ADDRESSES):
-        if address["metadata"].get("labels", {}).get(MANAGED_BY) == ALLOCATOR:
-            ip = ipaddress.ip_address(address["metadata"]["name"])
-            if any(ip in cidr for cidr in own) and not any(ip in cidr for cidr in others):
-                return True
-    return False
-
-
-def _contains(outer: IPNetwork, inner: IPNetwork) -> bool:
-    return outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]  # one family
+    return any(view.allocated().is_any_in(cidr, others) for cidr in _cidrs(range_))
 
 
 def _protect(view: View, key: Key) -> Iterator[Action]:

@@ -3,7 +3,6 @@ is being deleted says of what remains in it."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 
 from podplane.apiserver.controllers.decision import Action, Again, Concerns, Controller, Create, Patch, View
@@ -97,17 +96,13 @@ def _tell(view: View, key: Key) -> Iterable[Action]:
 
 def _remaining(view: View, name: str) -> dict[str, tuple[str, str, str]]:
     """What is still there, by resource, and what holds it, by finalizer."""
-    resources: Counter[str] = Counter()
-    finalizers: Counter[str] = Counter()
-    for resource, object_ in view.contents(name):
-        resources[resource if "." in resource else f"{resource}."] += 1
-        finalizers.update(object_["metadata"].get("finalizers", ()))
-    found = {}
-    if resources:
+    content, found = view.content(name), {}
+    if content.resources:
+        resources = {one if "." in one else f"{one}.": count for one, count in content.resources.items()}
         text = ", ".join(f"{one} has {count} resource instances" for one, count in sorted(resources.items()))
         found["NamespaceContentRemaining"] = ("True", "SomeResourcesRemain", f"Some resources are remaining: {text}")
-    if finalizers:
-        text = ", ".join(f"{one} in {count} resource instances" for one, count in sorted(finalizers.items()))
+    if content.finalizers:
+        text = ", ".join(f"{one} in {count} resource instances" for one, count in sorted(content.finalizers.items()))
         held = f"Some content in the namespace has finalizers remaining: {text}"
         found["NamespaceFinalizersRemaining"] = ("True", "SomeFinalizersRemain", held)
     return found

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import TypeVar
 
 from podplane.apiserver.controllers import topology_hints
+from podplane.apiserver.controllers.allocated import Allocated
+from podplane.apiserver.controllers.contents import Content, Contents
 from podplane.apiserver.controllers.load_balancers import LoadBalancers
 from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.controllers.pods import ENDED, condition_of
@@ -48,6 +50,8 @@ class StoredView:
         self._usage = Usage()
         self._hinted: set[Key] = set()
         self._load_balancers = LoadBalancers()
+        self._contents = Contents()
+        self._allocated = Allocated()
         for resource in store.resources():
             for stored in store.all(resource):
                 self._index(resource, stored.object, add=True)
@@ -92,11 +96,13 @@ class StoredView:
         """The objects of a namespace that have no controller, of the resources that are adopted."""
         return self._these(resource, self._orphans.get((resource, namespace), ()))
 
-    def contents(self, namespace: str) -> Iterator[tuple[str, Object]]:
-        """All that is in a namespace: (resource, object)."""
-        for resource in self._store.resources():
-            for _, stored in self._store.snapshot(resource, namespace):
-                yield resource, stored.object
+    def content(self, namespace: str) -> Content:
+        """How much is in a namespace, and what holds it."""
+        return self._contents.of(namespace)
+
+    def allocated(self) -> Allocated:
+        """The addresses that Services have."""
+        return self._allocated
 
     def labelled(self, namespace: str, selector: Mapping[str, str]) -> list[Object]:
         """The pods of a namespace that have all these labels, by name."""
@@ -149,7 +155,8 @@ class StoredView:
             _change(self._orphans, (resource, object_["metadata"]["namespace"]), key_of(object_), add=add)
         if (pair := indexed_label(resource, object_)) is not None:
             _change(self._selecting, (resource, object_["metadata"]["namespace"], pair), key_of(object_), add=add)
-        self._load_balancers.observe(resource, object_, add=add)
+        for index in (self._load_balancers, self._contents, self._allocated):
+            index.observe(resource, object_, add=add)
         if resource == SERVICES and topology_hints.is_wanted(object_):
             (self._hinted.add if add else self._hinted.discard)(key_of(object_))
         if resource == "pods":
