@@ -1,10 +1,12 @@
-"""TCP connections from a network namespace that this process is not in."""
+"""TCP connections from a network namespace that this process is not in, and TLS on them with whoever answers."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import socket
+import ssl
 
 from podplane.kernel.namespace import Namespace
 
@@ -35,3 +37,15 @@ async def dial(namespace: Namespace, host: str, port: int) -> socket.socket:
             sock.close()
         raise
     return sock
+
+
+@functools.cache
+def any_certificate() -> ssl.SSLContext:
+    """TLS with any certificate, as probes of a kubelet and the proxy of kube-apiserver have it: pods have certificates of their own making.
+
+    One for all: no authority is loaded, which takes tens of milliseconds, since none is asked.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

@@ -11,6 +11,7 @@ from socket import socket
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from podplane.model.pod import HttpHeader
+from podplane.runtime.dial import any_certificate
 
 ANSWER_BYTES = 10 * 1024
 """So much of an answer is read and shown (kubelet, maxRespBodyLength)."""
@@ -79,7 +80,7 @@ async def _one(url: str, own: Mapping[str, str], headers: tuple[HttpHeader, ...]
     except ValueError as error:
         raise NoAnswer(f"{url}: {error}") from None
     sock = await connect(host, port)
-    secure = _unverified() if place.scheme == "https" else None
+    secure = any_certificate() if place.scheme == "https" else None
     try:
         reader, writer = await asyncio.open_connection(sock=sock, ssl=secure, server_hostname="" if secure else None)
     except ssl.SSLError as error:
@@ -134,11 +135,3 @@ async def _line(reader: asyncio.StreamReader, room: int) -> bytes:
     if len(line) > room:
         raise NoAnswer(f"server response headers exceeded {MAX_HEAD_BYTES} bytes; aborted")
     return line
-
-
-def _unverified() -> ssl.SSLContext:
-    """As a kubelet does, a probe takes any certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from dataclasses import dataclass
 
 from podplane.kernel.namespace import Namespace
 from podplane.kubeapi.streams import StreamError
-from podplane.runtime.dial import DialError, dial
+from podplane.runtime.dial import DialError, any_certificate, dial
 
 CHUNK_BYTES = 64 * 1024
 LOCALHOST = ("127.0.0.1", "::1")
@@ -55,17 +54,9 @@ async def dial_from(namespace: Namespace, host: str, port: int, *, tls: bool = F
     if not tls:
         return PodConnection(*await asyncio.open_connection(sock=sock))
     try:
-        return PodConnection(*await asyncio.open_connection(sock=sock, ssl=_any_certificate(), server_hostname=""))
+        return PodConnection(*await asyncio.open_connection(sock=sock, ssl=any_certificate(), server_hostname=""))
     except OSError as error:  # ssl.SSLError is one
         raise StreamError(f"tls to {host}:{port}: {error}") from None
-
-
-def _any_certificate() -> ssl.SSLContext:
-    """TLS with whoever answers, as kube-apiserver's proxy transport to pods has it: pods have certificates of their own making."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 async def connect(namespace: Namespace, port: int) -> PodConnection:
