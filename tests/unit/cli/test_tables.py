@@ -7,7 +7,8 @@ import datetime
 import pytest
 
 from podplane.cli import tables
-from podplane.cli.check import parties, promises
+from podplane.cli.check import promises
+from podplane.cli.check.parties import why_left_out
 from podplane.cli.check.promises import Party, Probe
 
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
@@ -142,8 +143,8 @@ def test_a_check_asks_no_pod_that_is_in_a_crash_loop(restarts: int, seconds: int
         containerStatuses=[container],
     )
     one["spec"]["nodeName"] = "node1"
-    assert parties.why_left_out(one, now) == why
+    assert why_left_out(one, now) == why
     one["status"]["phase"], one["status"]["conditions"] = "Failed", []
-    assert parties.why_left_out(one, now) == ""
+    assert why_left_out(one, now) == ""
     one["status"]["phase"] = "Pending"
-    assert parties.why_left_out(one, now) == "it does not run"
+    assert why_left_out(one, now) == "it does not run"
