@@ -14,8 +14,11 @@ A file that each pod has in another form (/etc/hosts) is the machine's there, an
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Sequence
 
@@ -41,7 +44,8 @@ ROOT, SCRATCH = "root", "scratch"
 class Bind(msgspec.Struct, frozen=True):
     """A folder or file of the lab that a container sees at `target`; or, if it is `inside`, one of the container's own file system.
 
-    A file that is `copied` is the container's own, as an image's files are: it can be changed, moved and removed.
+    A file that is `copied` is the container's own, as an image's files are: it can be changed, moved and removed. Where containers can
+    make links at the source, it is `pinned`: no part of it may be a link when it is mounted.
     """
 
     source: str
@@ -49,6 +53,7 @@ class Bind(msgspec.Struct, frozen=True):
     read_only: bool = False
     inside: bool = False
     copied: bool = False
+    pinned: bool = False
 
 
 class Root(msgspec.Struct, frozen=True):
@@ -123,13 +128,40 @@ class _Target:
             if self.bind.copied:
                 shutil.copy(f"{old}{self.bind.source}", self.path)
                 return
-            syscalls.mount(self._kept or f"{old}{self.bind.source}", self.path, None, MS_BIND | MS_REC)
+            with contextlib.ExitStack() as stack:
+                source = self._kept or f"{old}{self.bind.source}"
+                if self.bind.pinned:
+                    fd = open_below(old, self.bind.source)
+                    stack.callback(os.close, fd)
+                    source = f"/proc/self/fd/{fd}"
+                syscalls.mount(source, self.path, None, MS_BIND | MS_REC)
             if self._kept:
                 os.unlink(self._kept)
             if self.bind.read_only:
                 syscalls.make_read_only(self.path)
         except OSError as error:
             raise OSError(error.errno, f"mount {self.bind.target}: {error.strerror}") from None
+
+
+def open_below(folder: str, path: str, *, make: bool = False) -> int:
+    """A descriptor (O_PATH) of what is there below a folder, through no link; folders that are missing are made if that is wanted.
+
+    So a subPath stays in its volume, whatever a container does there meanwhile (as kubernetes, pkg/volume/util/subpath). OSError else.
+    """
+    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for name in filter(None, path.split("/")):
+        above = fd
+        try:
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=above)
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+        finally:
+            os.close(above)
+        if stat.S_ISLNK(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+    return fd
 
 
 def _make(path: str, is_folder: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from podplane.kernel.rootfs import Bind
+from podplane.kernel.rootfs import Bind, open_below
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError, NotFound
 from podplane.model.pod import Container, Pod, TokenProjection
@@ -26,6 +27,20 @@ def machine_hosts() -> str:
         return Path("/etc/hosts").read_text(errors="replace")
     except OSError:
         return ""
+
+
+def _inside(volume: Path, below: str, *, make: bool) -> Path:
+    """What a subPath means, all links followed; with `make` there is a folder if there was nothing. ConfigError when it leads elsewhere."""
+    folder, found = os.path.realpath(volume), os.path.realpath(volume / below)
+    if found != folder and not found.startswith(f"{folder}/"):
+        raise ConfigError(f"subPath {below!r} leads out of its volume")
+    try:
+        os.close(open_below(folder, os.path.relpath(found, folder), make=make))
+    except FileNotFoundError:
+        pass  # the mount says so
+    except OSError as error:
+        raise ConfigError(f"subPath {below!r}: {error.strerror}") from None
+    return Path(found)
 
 
 @dataclass(slots=True)
@@ -104,11 +119,10 @@ class PodFolder:
             if below:
                 if ".." in below.split("/") or below.startswith("/"):
                     raise ConfigError(f"subPath {below!r} must be relative and may not contain '..'")
-                source /= below
-                if is_empty:
-                    source.mkdir(parents=True, exist_ok=True)
+                source = source / below if own is not None else _inside(source, below, make=is_empty)
             read_only = mount.read_only or not (is_empty or own is not None)
-            found.append(Bind(str(source), mount.mount_path, read_only, inside=own is not None))
+            inside = own is not None
+            found.append(Bind(str(source), mount.mount_path, read_only, inside, pinned=bool(below) and not inside))
         return found
 
     def termination_file(self, container: Container) -> Path:

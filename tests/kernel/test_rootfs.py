@@ -144,6 +144,21 @@ async def test_no_mount_path_leads_to_the_machines_own_files(machine: Machine) -
 
 
 @contained
+async def test_a_source_that_is_pinned_is_mounted_through_no_link(machine: Machine) -> None:
+    folder = lab_folder()
+    (folder / "volume" / "deep").mkdir(parents=True)
+    (folder / "volume" / "deep" / "file").write_text("own\n")
+    binds = [Bind(f"{FOLDER}/volume/deep{where}", f"/seen{where}", pinned=True) for where in ("", "/file")]
+    assert await machine.says("cat /seen/file; ls /seen", root=Root(FOLDER, binds)) == "own\nfile"
+    (folder / "volume" / "link").symlink_to("deep")
+    (folder / "volume" / "out").symlink_to("../" * 9 + "etc")
+    for name in ("link", "link/file", "out", "out/hosts"):
+        process = machine.sh("true", root=Root(FOLDER, [Bind(f"{FOLDER}/volume/{name}", "/seen", pinned=True)]))
+        assert await process.exited == 126
+        assert "mount /seen: Too many levels of symbolic links" in process.error
+
+
+@contained
 async def test_a_mount_that_cannot_be_is_told(machine: Machine) -> None:
     lab_folder()
     process = machine.sh("true", root=Root(FOLDER, [Bind(f"{FOLDER}/nothing", "/data")]))
