@@ -20,7 +20,7 @@ from podplane.apiserver.controllers.decision import (
 )
 from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.controllers.placement import REFUSING, REQUIRED, is_chosen, taints_of, tolerates
-from podplane.apiserver.controllers.pods import ENDED, available_in, is_active, is_ready, made_of, share
+from podplane.apiserver.controllers.pods import BURST, ENDED, available_in, is_active, is_ready, made_of, share
 from podplane.apiserver.controllers.replica_set import adopt, release
 
 RESOURCE, KIND = "daemonsets.apps", "DaemonSet"
@@ -46,7 +46,10 @@ def _decide(view: View, key: Key) -> Iterator[Action]:
         return
     if "deletionTimestamp" not in daemon_set["metadata"]:
         yield from release(view, daemon_set)
-        yield from adopt(view, daemon_set, KIND, "apps/v1")
+        adopted = list(adopt(view, daemon_set, KIND, "apps/v1"))
+        yield from adopted
+        if len(adopted) == BURST:
+            return
         in_use = {_hash(pod) for pod in view.controlled("pods", daemon_set)}
         yield from revisions.keep(view, daemon_set, KIND, in_use)
         yield from _place(view, daemon_set)
@@ -125,7 +128,7 @@ def _place(view: View, daemon_set: Object) -> Iterator[Action]:
         for pod in _spare(view, daemon_set, living) if node in staying else living:
             yield Note(daemon_set, "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}")
             yield Delete("pods", pod)
-    for node in sorted(fitting - there.keys()):
+    for node in sorted(fitting - there.keys())[:BURST]:
         yield _new(daemon_set, node)
 
 

@@ -51,6 +51,9 @@ class View(Protocol):
     def orphans(self, resource: str, namespace: str) -> list[Object]:
         """The pods, ReplicaSets or ControllerRevisions of a namespace that have no controller, by name."""
 
+    def unowned(self, namespace: str, selector: Object) -> list[Object]:
+        """The pods of a namespace that have no controller and that a selector chooses, by name; the others cost nothing."""
+
     def content(self, namespace: str) -> Content:
         """How much is in a namespace, and what holds it."""
 

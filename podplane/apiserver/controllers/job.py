@@ -47,20 +47,19 @@ from podplane.apiserver.controllers.job_pods import (
     KIND,
     RESOURCE,
     claim,
+    is_of,
     is_tracked,
-    let_go,
     pod_of,
     superfluous,
     untrack,
+    untrack_some,
 )
 from podplane.apiserver.controllers.job_state import JobState
 from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
-from podplane.apiserver.controllers.pods import ENDED, is_ready, rfc3339
+from podplane.apiserver.controllers.pods import BURST, ENDED, condition_of, is_ready, rfc3339
 from podplane.apiserver.kinds.names import matches
 
 CONTROLLER_NAME = "kubernetes.io/job-controller"
-BURST = 500
-"""So many pods at most are made, deleted or counted by one decision."""
 
 
 class JobController:
@@ -73,27 +72,32 @@ class JobController:
         """Bring a job forward."""
         job = view.get(RESOURCE, key)
         is_foreign = job is not None and job["spec"].get("managedBy", CONTROLLER_NAME) != CONTROLLER_NAME
-        if not is_foreign:
-            yield from let_go(view, key, job)
+        pods = [] if is_foreign else view.controlled_by_name("pods", KIND, key)
+        own = [pod for pod in pods if is_of(job, pod)]
+        if len(own) < len(pods):
+            yield from untrack_some(pod for pod in pods if not is_of(job, pod))
         if job is None or "deletionTimestamp" in job["metadata"]:
             self._backoffs.pop(key, None)
-            for pod in view.controlled("pods", job) if job is not None and not is_foreign else ():
-                yield from untrack(pod)
+            yield from untrack_some(own)
         elif ended := _end_of(job):
             self._backoffs.pop(key, None)
             yield from _forget(view, job, ended)
         elif not is_foreign:
-            yield from claim(view, job)
-            sync = _Sync(view, job, self._backoff(view, key, job))
+            claims = list(claim(view, job, own))
+            yield from claims
+            if len(claims) >= BURST:  # there may be more, and it must not make others in their place: the next turn goes on
+                return
+            own = view.controlled("pods", job) if claims else own
+            sync = _Sync(view, job, own, self._backoff(key, job, own))
             yield from sync.run()
-            self._backoffs[key] = (job["metadata"]["uid"], sync.backoff)
+            self._backoffs[key] = (job["metadata"]["uid"], sync.counted)
 
-    def _backoff(self, view: View, key: Key, job: Object) -> Backoff:
+    def _backoff(self, key: Key, job: Object, own: list[Object]) -> Backoff:
         """What was known of its failures before those that are to be counted now."""
         uid, known = self._backoffs.get(key, ("", Backoff()))
         if uid == job["metadata"]["uid"]:
             return known
-        counted = [pod for pod in view.controlled("pods", job) if not is_tracked(pod)]
+        counted = [pod for pod in own if not is_tracked(pod)]
         phases = {phase: [pod for pod in counted if pod.get("status", {}).get("phase") == phase] for phase in ENDED}
         return Backoff().after(phases["Succeeded"], phases["Failed"])
 
@@ -120,16 +124,23 @@ class _Sync(JobState):
         end = decided(self)
         changes: list[tuple[str, str, str, str]] = []
         if end is not None:
-            yield from self._delete(self.active)
+            yield from self._act(self._delete(self.active[:BURST]))
         else:
-            yield from self._manage()
-            self.look()
+            yield from self._act(self._manage())
             end = completed(self)
             if end is None:
                 changes = list(self._suspension())
                 yield from (Note(self.job, "Suspended" if s == "True" else "Resumed", text) for _, s, _, text in changes)
-        self.look()
         yield from self._write(end, changes)
+
+    def _act(self, actions: Iterable[Action]) -> Iterator[Action]:
+        """Do something about its pods, and look at them anew if anything was done."""
+        did = False
+        for action in actions:
+            yield action
+            did = did or not isinstance(action, Again | Note)
+        if did:
+            self.look(self.view.controlled("pods", self.job))
 
     def _delete(self, pods: Iterable[Object]) -> Iterator[Action]:
         for pod in pods:
@@ -150,7 +161,7 @@ class _Sync(JobState):
         if removed:
             return
         waits_for = [] if replaces_early(self.job) else self.terminating
-        missing = min(BURST, wanted - len(waits_for) - len(self.active))
+        missing = wanted - len(waits_for) - len(self.active)
         if missing > 0:
             yield from self._create(missing)
 
@@ -169,24 +180,27 @@ class _Sync(JobState):
             yield Again(wait + 0.05)
             return
         if not self.indexed:
-            for _ in range(count):
+            for _ in range(min(count, BURST)):
                 yield Create("pods", namespace, pod_of(self.job, None, None))
             return
-        delayed, waits = self.delayed(), []
+        delayed, waits, made = self.delayed(), [], 0
         for index in self._pending(count):
             before = delayed.get(index)
             if (wait := self._wait_of(before)) > 0:
                 waits.append(wait)
-            else:
+            elif made < BURST:
+                made += 1
                 yield Create("pods", namespace, pod_of(self.job, index, before))
+            else:
+                break
         if waits:
             yield Again(min(waits) + 0.05)
 
-    def _pending(self, count: int) -> list[int]:
+    def _pending(self, count: int) -> Iterator[int]:
         """The first indexes that no pod works at, and that are neither done nor given up."""
         held = self.active if replaces_early(self.job) else [*self.active, *self.terminating]
         taken = self.done | self.given_up | self.indexes_of(held)
-        return list(itertools.islice(taken.missing(self.spec["completions"]), count))
+        return itertools.islice(taken.missing(self.spec["completions"]), count)
 
     def _wait_of(self, before: Object | None) -> float:
         """Seconds until the pod after this failed one may start, where failures are counted for each index."""
@@ -225,13 +239,12 @@ class _Sync(JobState):
                 "uncountedTerminatedPods": _uncounted([] if self.indexed else won, lost),
             }
         )
-        for pod, _ in counted:
-            yield from untrack(pod)
+        self.count([pod for pod, _ in counted])
+        yield from self._act(action for pod, _ in counted for action in untrack(pod))
         if len(counted) == BURST:
             yield Again(0)
-        self.look()
         final: Object = {"uncountedTerminatedPods": _uncounted([], [])}
-        if end is not None and not self.terminating and len(counted) < BURST:
+        if end is not None and not self.terminating and not self.active and len(counted) < BURST:
             final["conditions"] = with_condition(conditions, (end.ended, "True", end.reason, end.message), self.now)
             if end.ended == COMPLETE:
                 final["completionTime"] = rfc3339(self.now)
@@ -239,11 +252,12 @@ class _Sync(JobState):
         yield from self._report(final)
 
     def _countable(self, end: End | None) -> list[tuple[Object, bool | None]]:
-        """Pods that are let go of now, and whether each counts as a success or a failure, if it does."""
+        """Pods that are let go of now, those that ended first, and whether each counts as a success or a failure, if it does."""
         delayed = {pod["metadata"]["uid"] for pod in self.delayed().values()} if end is None else set()
         fails_all = end is not None and end.decided == FAILURE
         found: list[tuple[Object, bool | None]] = []
-        for pod in filter(is_tracked, self.pods):
+        live = {pod["metadata"]["uid"] for pod in self.active}
+        for pod in filter(lambda pod: is_tracked(pod) and pod["metadata"]["uid"] not in live, self.pods):
             has_won, has_lost = pod.get("status", {}).get("phase") == "Succeeded", pod["metadata"]["uid"] in self.dead
             if end is None and not has_won and (not has_lost or pod["metadata"]["uid"] in delayed):
                 continue
@@ -253,7 +267,7 @@ class _Sync(JobState):
                 found.append((pod, True))
             else:
                 found.append((pod, False if (has_lost or fails_all) and counts(self.job, pod) else None))
-        return found[:BURST]
+        return found if len(found) <= BURST else sorted(found, key=lambda one: finished(one[0]))[:BURST]
 
     def _start_time(self, end: End | None) -> str | None:
         """Since when it is not suspended; what has ended has begun."""
@@ -319,6 +333,17 @@ def _of_pod(view: View, pod: Object) -> Iterable[Key]:
                 yield key_of(job)
 
 
+def _of_a_pod(pod: Object) -> object:
+    """What of a pod its job looks at: not where it runs, and of one that runs on no condition but Ready."""
+    metadata, status = pod["metadata"], pod.get("status", {})
+    fields = ("labels", "annotations", "ownerReferences", "finalizers", "deletionTimestamp", "deletionGracePeriodSeconds")
+    is_ending = "deletionTimestamp" in metadata or status.get("phase") in ENDED
+    conditions = status.get("conditions") if is_ending else condition_of(pod, "Ready")
+    told = [status.get(field) for field in ("phase", "containerStatuses", "initContainerStatuses")]
+    return [metadata.get(field) for field in fields], told, conditions
+
+
 def controller() -> Controller:
     """The controller."""
-    return Controller("job-controller", {RESOURCE: itself, "pods": _of_pod}, JobController().decide)
+    watches = {RESOURCE: itself, "pods": _of_pod}
+    return Controller("job-controller", watches, JobController().decide, matters={"pods": _of_a_pod})

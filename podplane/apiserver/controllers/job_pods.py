@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from podplane.apiserver.controllers.decision import Action, Patch, View
 from podplane.apiserver.controllers.job_failures import FAILURES, IGNORED, failures_after
-from podplane.apiserver.controllers.objects import Key, Object, controller_of, owned_by
-from podplane.apiserver.controllers.pods import made_of
+from podplane.apiserver.controllers.objects import Object, controller_of, owned_by
+from podplane.apiserver.controllers.pods import BURST, made_of
 from podplane.apiserver.controllers.replica_set import worth
 from podplane.apiserver.kinds.names import matches
 
@@ -46,27 +47,30 @@ def untrack(pod: Object) -> Iterator[Action]:
         yield Patch("pods", pod, {"metadata": {"finalizers": _finalizers(pod)}})
 
 
-def let_go(view: View, key: Key, job: Object | None) -> Iterator[Action]:
-    """Pods of a job that is gone are held by nobody."""
-    uid = job["metadata"]["uid"] if job is not None else ""
-    for pod in view.controlled_by_name("pods", KIND, key):
-        owner = controller_of(pod)
-        if owner is not None and owner["uid"] != uid:
-            yield from untrack(pod)
+def untrack_some(pods: Iterable[Object]) -> Iterator[Action]:
+    """So many of them as one decision may."""
+    for pod in itertools.islice(filter(is_tracked, pods), BURST):
+        yield from untrack(pod)
 
 
-def claim(view: View, job: Object) -> Iterator[Action]:
-    """Let go of pods that match no more, and take those that match and have no controller (controller_ref_manager.go)."""
+def is_of(job: Object | None, pod: Object) -> bool:
+    """Is it a pod of this job, and not of one that had its name before?"""
+    owner = controller_of(pod)
+    return job is not None and owner is not None and bool(owner["uid"] == job["metadata"]["uid"])
+
+
+def claim(view: View, job: Object, own: Iterable[Object]) -> Iterator[Action]:
+    """Let go of its own pods that match no more, and take those that match and have no controller (controller_ref_manager.go)."""
     metadata, selector = job["metadata"], job["spec"]["selector"]
-    for pod in view.controlled("pods", job):
-        if not matches(selector, pod["metadata"].get("labels", {})):
-            kept = [o for o in pod["metadata"]["ownerReferences"] if o["uid"] != metadata["uid"]]
-            yield Patch("pods", pod, {"metadata": {"ownerReferences": kept or None, "finalizers": _finalizers(pod)}})
-    for pod in view.orphans("pods", metadata["namespace"]):
-        if "deletionTimestamp" not in pod["metadata"] and matches(selector, pod["metadata"].get("labels", {})):
-            others, finalizers = pod["metadata"].get("ownerReferences", []), _finalizers(pod) or []
-            owners = [*others, owned_by(job, KIND, API_VERSION)]
-            yield Patch("pods", pod, {"metadata": {"ownerReferences": owners, "finalizers": [*finalizers, FINALIZER]}})
+    strangers = (pod for pod in own if not matches(selector, pod["metadata"].get("labels", {})))
+    for pod in itertools.islice(strangers, BURST):
+        kept = [o for o in pod["metadata"]["ownerReferences"] if o["uid"] != metadata["uid"]]
+        yield Patch("pods", pod, {"metadata": {"ownerReferences": kept or None, "finalizers": _finalizers(pod)}})
+    found = (pod for pod in view.unowned(metadata["namespace"], selector) if "deletionTimestamp" not in pod["metadata"])
+    for pod in itertools.islice(found, BURST):
+        others, finalizers = pod["metadata"].get("ownerReferences", []), _finalizers(pod) or []
+        owners = [*others, owned_by(job, KIND, API_VERSION)]
+        yield Patch("pods", pod, {"metadata": {"ownerReferences": owners, "finalizers": [*finalizers, FINALIZER]}})
 
 
 def pod_of(job: Object, index: int | None, before: Object | None) -> Object:
@@ -100,13 +104,17 @@ def _give_index(pod: Object, name: str, index: str) -> None:
 
 def superfluous(job: Object, active: Sequence[Object], least: int) -> list[Object]:
     """Pods to be taken away: those without an index of the job, all but one of an index, and so many at least."""
+    indexes = [index_of(job, pod) for pod in active] if is_indexed(job) else []
+    if least <= 0 and None not in indexes and len(set(indexes)) == len(indexes):
+        return []
     nowhere: Counter[str] = Counter()
     by_worth = sorted(active, key=lambda pod: worth(pod, nowhere))
     found: list[Object] = []
     if is_indexed(job):
         best = {index_of(job, pod): pod["metadata"]["uid"] for pod in by_worth}
         best.pop(None, None)
-        found = [pod for pod in by_worth if pod["metadata"]["uid"] not in best.values()]
+        kept = set(best.values())
+        found = [pod for pod in by_worth if pod["metadata"]["uid"] not in kept]
     uids = {pod["metadata"]["uid"] for pod in found}
     left = [pod for pod in by_worth if pod["metadata"]["uid"] not in uids]
     return found + left[: max(0, least - len(found))]

@@ -19,19 +19,19 @@ from podplane.apiserver.kinds.job_indexes import Indexes
 class JobState:
     """A job, its pods as they are now, and the numbers that follow: `done` and `given_up` are indexes, `dead` uids of pods that failed."""
 
-    def __init__(self, view: View, job: Object, backoff: Backoff) -> None:
+    def __init__(self, view: View, job: Object, pods: list[Object], backoff: Backoff) -> None:
         self.view, self.job, self.now = view, job, view.now
         self.spec, self.status = job["spec"], job.get("status", {})
         self.indexed = is_indexed(job)
         self.per_index = self.indexed and "backoffLimitPerIndex" in self.spec
         uncounted = self.status.get("uncountedTerminatedPods") or {}
         self.known = {*uncounted.get("succeeded", ()), *uncounted.get("failed", ())}
-        self.look()
+        self.look(pods)
         self.dead = {pod["metadata"]["uid"] for pod in self.pods if has_failed(job, pod)}
         fresh = [pod for pod in self.pods if self.is_new(pod)]
         self.won = [pod for pod in fresh if pod.get("status", {}).get("phase") == "Succeeded"]
         self.lost = [pod for pod in fresh if pod["metadata"]["uid"] in self.dead]
-        self.backoff = backoff.after(self.won, self.lost)
+        self.counted, self.backoff = backoff, backoff.after(self.won, self.lost)
         self.failed = self.status.get("failed", 0) + sum(counts(job, pod) for pod in self.lost)
         self.done = self._indexes("completedIndexes") | self.indexes_of(self.won)
         self.given_up = self._indexes("failedIndexes")
@@ -39,12 +39,18 @@ class JobState:
             self.given_up |= self.indexes_of(pod for pod in self.lost if fails_index(job, pod))
         self.succeeded = len(self.done) if self.indexed else self.status.get("succeeded", 0) + len(self.won)
 
-    def look(self) -> None:
-        """See which pods there are."""
-        self.pods = self.view.controlled("pods", self.job)
+    def look(self, pods: list[Object]) -> None:
+        """These are its pods now."""
+        self.pods = pods
         living = [pod for pod in self.pods if pod.get("status", {}).get("phase") not in ENDED]
         self.active = [pod for pod in living if "deletionTimestamp" not in pod["metadata"]]
         self.terminating = [pod for pod in living if "deletionTimestamp" in pod["metadata"]]
+
+    def count(self, pods: Iterable[Object]) -> None:
+        """These are told of in the status: they won't be new again, and `counted` is the back-off with them."""
+        uids = {pod["metadata"]["uid"] for pod in pods}
+        won, lost = ([pod for pod in new if pod["metadata"]["uid"] in uids] for new in (self.won, self.lost))
+        self.counted = self.counted.after(won, lost)
 
     def is_new(self, pod: Object) -> bool:
         """Can it be counted, and was it not yet?"""

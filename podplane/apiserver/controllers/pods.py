@@ -14,6 +14,9 @@ from podplane.apiserver.kinds.names import ALPHABET
 
 ENDED = ("Succeeded", "Failed")
 HASH_LENGTH = 10
+BURST = 5
+"""So many pods at most are made, adopted, let go of or deleted by one decision: what is left follows in the next turn, since a write of a
+pod concerns its owner. One costs up to 2 ms with its event, and a turn of the loop at most 20 ms."""
 
 
 def is_active(pod: Object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,13 +20,20 @@ from podplane.apiserver.controllers.decision import (
     itself,
 )
 from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of, owned_by
-from podplane.apiserver.controllers.pods import available_in, condition_of, is_active, is_ready, made_of, rfc3339, set_condition
+from podplane.apiserver.controllers.pods import (
+    BURST,
+    available_in,
+    condition_of,
+    is_active,
+    is_ready,
+    made_of,
+    rfc3339,
+    set_condition,
+)
 from podplane.apiserver.kinds.names import matches
 from podplane.kubeapi.errors import ApiError
 
 RESOURCE, KIND, API_VERSION = "replicasets.apps", "ReplicaSet", "apps/v1"
-BURST = 500
-"""So many pods at most are made or deleted by one decision."""
 DELETION_COST, COST = "controller.kubernetes.io/pod-deletion-cost", re.compile("0|-?[1-9][0-9]{0,9}", re.ASCII)
 FAILURE = "ReplicaFailure"
 RANKS = {"Pending": 0, "Unknown": 1, "Running": 2}
@@ -46,7 +54,10 @@ def _decide(view: View, key: Key) -> Iterator[Action]:
         return
     if "deletionTimestamp" not in replica_set["metadata"]:
         yield from release(view, replica_set)
-        yield from adopt(view, replica_set, KIND, API_VERSION)
+        adopted = list(adopt(view, replica_set, KIND, API_VERSION))
+        yield from adopted
+        if len(adopted) == BURST:
+            return
         try:
             yield from _scale(view, replica_set)
         except ApiError as error:
@@ -57,20 +68,23 @@ def _decide(view: View, key: Key) -> Iterator[Action]:
 
 def release(view: View, owner: Object) -> Iterator[Action]:
     """Let go of pods that match no more."""
-    for pod in view.controlled("pods", owner):
-        if is_active(pod) and not matches(owner["spec"]["selector"], pod["metadata"].get("labels", {})):
-            kept = [o for o in pod["metadata"]["ownerReferences"] if o["uid"] != owner["metadata"]["uid"]]
-            yield Patch("pods", pod, {"metadata": {"ownerReferences": kept or None}})
+    selector, pods = owner["spec"]["selector"], filter(is_active, view.controlled("pods", owner))
+    strangers = (pod for pod in pods if not matches(selector, pod["metadata"].get("labels", {})))
+    for pod in itertools.islice(strangers, BURST):
+        kept = [o for o in pod["metadata"]["ownerReferences"] if o["uid"] != owner["metadata"]["uid"]]
+        yield Patch("pods", pod, {"metadata": {"ownerReferences": kept or None}})
 
 
 def adopt(
     view: View, owner: Object, kind: str, api_version: str, may: Callable[[Object], bool] = lambda _: True
 ) -> Iterator[Action]:
-    """Take pods that match, have no controller, and may be its pods."""
-    for pod in view.orphans("pods", owner["metadata"]["namespace"]):
-        if is_active(pod) and may(pod) and matches(owner["spec"]["selector"], pod["metadata"].get("labels", {})):
-            others = pod["metadata"].get("ownerReferences", [])
-            yield Patch("pods", pod, {"metadata": {"ownerReferences": [*others, owned_by(owner, kind, api_version)]}})
+    """Take pods that match, have no controller, and may be its pods. After `BURST` more may follow: nobody makes others instead."""
+    found = (
+        pod for pod in view.unowned(owner["metadata"]["namespace"], owner["spec"]["selector"]) if is_active(pod) and may(pod)
+    )
+    for pod in itertools.islice(found, BURST):
+        others = pod["metadata"].get("ownerReferences", [])
+        yield Patch("pods", pod, {"metadata": {"ownerReferences": [*others, owned_by(owner, kind, api_version)]}})
 
 
 def _scale(view: View, replica_set: Object) -> Iterator[Action]:

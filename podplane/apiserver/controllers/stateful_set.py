@@ -18,7 +18,7 @@ from podplane.apiserver.controllers.decision import (
     itself,
 )
 from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
-from podplane.apiserver.controllers.pods import ENDED, available_in, is_ready, made_of, share
+from podplane.apiserver.controllers.pods import BURST, ENDED, available_in, is_ready, made_of, share
 from podplane.apiserver.controllers.replica_set import adopt, release
 
 RESOURCE, KIND = "statefulsets.apps", "StatefulSet"
@@ -31,7 +31,10 @@ def _decide(view: View, key: Key) -> Iterator[Action]:
         return
     if "deletionTimestamp" not in stateful_set["metadata"]:
         yield from release(view, stateful_set)
-        yield from adopt(view, stateful_set, KIND, "apps/v1", lambda pod: _set_of(pod) == key)
+        adopted = list(adopt(view, stateful_set, KIND, "apps/v1", lambda pod: _set_of(pod) == key))
+        yield from adopted
+        if len(adopted) == BURST:
+            return
         pods = view.controlled("pods", stateful_set)
         yield from revisions.keep(view, stateful_set, KIND, {_hash(pod) for pod in pods})
         yield from _Members(view, stateful_set).step()
@@ -85,14 +88,16 @@ class _Members:
 
     def step(self) -> Iterator[Action]:
         """Bring up what is missing, from the bottom; take away what is too much, from the top; then update, from the top."""
+        made = 0
         for number in self.wanted:
             pod = self.there.get(number)
             if pod is None:
                 yield from self._create(number)
+                made += 1
             elif pod.get("status", {}).get("phase") in ENDED and "deletionTimestamp" not in pod["metadata"]:
                 yield self._ended(pod)
                 yield Delete("pods", pod)
-            if self.in_order and not self.is_available(pod):
+            if made == BURST or (self.in_order and not self.is_available(pod)):
                 return
         condemned = sorted((n for n in self.there if n not in self.wanted), reverse=True)
         for number in condemned:

@@ -14,6 +14,7 @@ from podplane.apiserver.controllers.load_balancers import LoadBalancers
 from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.controllers.pods import ENDED, condition_of
 from podplane.apiserver.controllers.usage import NodeUsage, Usage
+from podplane.apiserver.kinds.names import matches
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.store import Store
 
@@ -95,6 +96,14 @@ class StoredView:
     def orphans(self, resource: str, namespace: str) -> list[Object]:
         """The objects of a namespace that have no controller, of the resources that are adopted."""
         return self._these(resource, self._orphans.get((resource, namespace), ()))
+
+    def unowned(self, namespace: str, selector: Object) -> list[Object]:
+        """The pods of a namespace that have no controller and that a selector chooses, by name."""
+        pairs = selector.get("matchLabels", {}).items()
+        sets = [self._orphans.get(("pods", namespace), NONE), *(self._labelled.get((namespace, *pair), NONE) for pair in pairs)]
+        first, *others = sorted(sets, key=len)
+        found = self._these("pods", first.intersection(*others))
+        return [pod for pod in found if matches(selector, pod["metadata"].get("labels", {}))]
 
     def content(self, namespace: str) -> Content:
         """How much is in a namespace, and what holds it."""

@@ -33,12 +33,13 @@ owners = st.builds(
     st.sampled_from("xy"),
     st.sampled_from("uv"),
 )
+pod = st.builds(lambda owners, its: {"spec": {}, "owners": owners, "labels": its}, st.lists(owners, max_size=1), labels)
 key = st.tuples(st.sampled_from(["n", "m"]), st.sampled_from("abcd"))
 steps = st.lists(
     st.one_of(
         st.tuples(st.just(SERVICES), key, st.none() | service.map(lambda spec: {"spec": spec})),
         st.tuples(st.just(SETS), key, st.none() | replica_set.map(lambda spec: {"spec": spec})),
-        st.tuples(st.just("pods"), key, st.none() | owners.map(lambda one: {"spec": {}, "owners": [one]})),
+        st.tuples(st.just("pods"), key, st.none() | pod),
     ),
     max_size=15,
 )
@@ -54,6 +55,9 @@ def test_indices_answer_as_a_walk_over_everything(writes: list[tuple[str, Key, O
         for resource in (SERVICES, SETS):
             walked = [o for o in view.all(resource, namespace) if chooses(resource, o, asked)]
             assert [o for o in view.may_select(resource, namespace, asked) if chooses(resource, o, asked)] == walked
+        selector = {"matchLabels": asked}
+        free = [pod for pod in view.all("pods", namespace) if controller_of(pod) is None]
+        assert view.unowned(namespace, selector) == [pod for pod in free if matches(selector, pod["metadata"]["labels"])]
         for name in "xy":
             its = [pod for pod in view.all("pods", namespace) if (controller_of(pod) or {}).get("name") == name]
             assert view.controlled_by_name("pods", "Job", (namespace, name)) == its
@@ -71,6 +75,7 @@ def write(store: Store, view: StoredView, resource: str, at: Key, body: Object |
     old, new = before.object if before else None, None
     if body is not None:
         metadata = {"namespace": at[0], "name": at[1], "uid": "/".join(at), "ownerReferences": body.get("owners", [])}
+        metadata["labels"] = body.get("labels", {})
         new = store.put(
             resource, at, {"metadata": metadata, "spec": {"type": "ClusterIP", "containers": [], **body["spec"]}}
         ).object
