@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from podplane.apiserver import strategic
-from podplane.apiserver.decoding import JSON_PATCH, body, media_type, parse_json
+from podplane.apiserver.decoding import JSON_PATCH, MAX_BODY_BYTES, body, media_type, parse_json
 from podplane.apiserver.kinds.resource import Object, Resource
 from podplane.apiserver.problems import Problem
 from podplane.kubeapi.messages import MERGE_PATCH, Request
@@ -74,7 +76,7 @@ def _json_patch(old: Object, request: Request) -> Object:
             "RequestEntityTooLarge", f"the patch has {len(operations)} operations, at most {MAX_OPERATIONS} are taken"
         )
     try:
-        new = jsonpatch.apply_patch(old, operations)
+        new = _limited(jsonpatch)(operations).apply(old)
     except jsonpatch.JsonPatchTestFailed as error:
         raise Problem("Invalid", f"the server rejected our request due to an error in our request: {error}") from None
     except jsonpatch.InvalidJsonPatch as error:
@@ -84,3 +86,22 @@ def _json_patch(old: Object, request: Request) -> Object:
     if not isinstance(new, dict):
         raise Problem("Invalid", "after the patch it is no object")
     return new
+
+
+def _limited(jsonpatch: Any) -> Any:
+    """A class of one patch whose copies have as many bytes together as a body may have: each could double the object (apiserver,
+    JSONPatchMaxCopyBytes)."""
+    copied = 0
+
+    class Copy(jsonpatch.CopyOperation):  # type: ignore[misc]  # the library has no types
+        def apply(self, obj: Any) -> Any:
+            nonlocal copied
+            copied += len(msgspec.json.encode(self.pointer_cls(self.operation.get("from", "")).resolve(obj, None)))
+            if copied > MAX_BODY_BYTES:
+                raise jsonpatch.JsonPatchConflict(f"its copies have more than {MAX_BODY_BYTES} bytes together")
+            return super().apply(obj)
+
+    class Limited(jsonpatch.JsonPatch):  # type: ignore[misc]
+        operations = {**jsonpatch.JsonPatch.operations, "copy": Copy}
+
+    return Limited

@@ -151,3 +151,19 @@ def test_a_merge_patch_says_what_comes_out(old: Object, patch: Object) -> None:
         elif not isinstance(value, dict):
             assert new[key] == value
     assert {key: value for key, value in old.items() if key not in patch} == {k: v for k, v in new.items() if k not in patch}
+
+
+def test_copies_of_a_json_patch_are_limited_together() -> None:
+    doubled = [{"op": "copy", "from": "/spec", "path": f"/spec/k{i}"} for i in range(60)]
+    with pytest.raises(Problem, match="more than 3145728 bytes together") as refused:
+        apply(JSON_PATCH, pod(), doubled)
+    assert refused.value.reason == "Invalid"
+    few = [{"op": "copy", "from": "/spec", "path": f"/spec/k{i}"} for i in range(3)]
+    assert len(json.dumps(apply(JSON_PATCH, pod(), few)["spec"])) > 7 * len(json.dumps(pod()["spec"]))
+
+
+@pytest.mark.parametrize("operation", [{"from": "/nothing"}, {}, {"from": "x"}, {"from": 5}, {"from": ""}])
+def test_copies_from_nowhere_are_refused(operation: Object) -> None:
+    with pytest.raises(Problem) as refused:
+        apply(JSON_PATCH, pod(), [{"op": "copy", "path": "/spec/a", **operation}])
+    assert refused.value.reason in ("Invalid", "BadRequest")
