@@ -162,7 +162,7 @@ def test_copies_of_a_json_patch_are_limited_together() -> None:
     assert len(json.dumps(apply(JSON_PATCH, pod(), few)["spec"])) > 7 * len(json.dumps(pod()["spec"]))
 
 
-@pytest.mark.parametrize("operation", [{"from": "/nothing"}, {}, {"from": "x"}, {"from": 5}, {"from": ""}])
+@pytest.mark.parametrize("operation", [{"from": "/nothing"}, {}, {"from": "x"}, {"from": 5}])
 def test_copies_from_nowhere_are_refused(operation: Object) -> None:
     with pytest.raises(Problem) as refused:
         apply(JSON_PATCH, pod(), [{"op": "copy", "path": "/spec/a", **operation}])
