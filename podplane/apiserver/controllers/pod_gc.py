@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 
 from podplane.apiserver.controllers.decision import Action, Again, Controller, Delete, Patch, View
 from podplane.apiserver.controllers.objects import Key, Object, key_of
@@ -19,12 +20,23 @@ PERIOD_SECONDS = 20.0
 """So old a pod is at the least. Kubernetes collects once in this time: an owner that makes pods for a missing node makes one each time."""
 
 
+@dataclass(slots=True)
+class Missing:
+    """A node that is not there: since when that is known, and which pods name it."""
+
+    since: datetime.datetime
+    pods: set[Key] = field(default_factory=set)
+
+
 class PodCollector:
-    """Since when nodes that have pods are missing. That is remembered here only: whoever starts anew waits anew."""
+    """The missing nodes, each until it is back or no pod names it any more: one that goes again is waited for again.
+
+    That is remembered here only: whoever starts anew waits anew.
+    """
 
     def __init__(self, machines: Collection[str] = ()) -> None:
         self._machines = machines
-        self._missing: dict[str, datetime.datetime] = {}
+        self._missing: dict[str, Missing] = {}
 
     def decide(self, view: View, key: Key) -> Iterable[Action]:
         """Delete a pod whose node is missing for too long."""
@@ -33,11 +45,13 @@ class PodCollector:
         if pod is None or not name or name in self._machines:
             return
         if view.get("nodes", ("", name)) is not None:
-            self._missing.pop(name, None)
             return
-        since = self._missing.setdefault(name, view.now)
+        missing = self._missing.setdefault(name, Missing(view.now))
+        missing.pods.add(key)
         made = datetime.datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
-        left = max(QUARANTINE_SECONDS - (view.now - since).total_seconds(), PERIOD_SECONDS - (view.now - made).total_seconds())
+        left = max(
+            QUARANTINE_SECONDS - (view.now - missing.since).total_seconds(), PERIOD_SECONDS - (view.now - made).total_seconds()
+        )
         if left > 0:
             yield Again(left)
         else:
@@ -46,8 +60,19 @@ class PodCollector:
     def pods_of(self, view: View, node: Object) -> Iterable[Key]:
         """A node that goes, or comes back, concerns its pods."""
         name = node["metadata"]["name"]
-        moved = name in self._missing or view.get("nodes", ("", name)) is None
+        moved = view.get("nodes", ("", name)) is None or self._missing.pop(name, None) is not None
         return map(key_of, view.on_node(name)) if moved else ()
+
+    def itself(self, view: View, pod: Object) -> Iterable[Key]:
+        """A pod is concerned when its node is not there; the last that goes takes with it what is known of the node."""
+        name, key = pod["spec"].get("nodeName"), key_of(pod)
+        if not name or view.get("nodes", ("", name)) is not None:
+            return
+        if (missing := self._missing.get(name)) is not None and view.get("pods", key) is None:
+            missing.pods.discard(key)
+            if not missing.pods:
+                del self._missing[name]
+        yield key
 
 
 def _end(pod: Object, now: datetime.datetime) -> Iterator[Action]:
@@ -59,14 +84,7 @@ def _end(pod: Object, now: datetime.datetime) -> Iterator[Action]:
     yield Delete("pods", pod, 0)
 
 
-def _itself(view: View, pod: Object) -> Iterable[Key]:
-    """A pod is concerned when its node is not there."""
-    name = pod["spec"].get("nodeName")
-    if name and view.get("nodes", ("", name)) is None:
-        yield key_of(pod)
-
-
 def controller(machines: Collection[str] = ()) -> Controller:
     """The controller; pods of `machines` need no node."""
     collector = PodCollector(machines)
-    return Controller("pod-garbage-collector", {"nodes": collector.pods_of, "pods": _itself}, collector.decide)
+    return Controller("pod-garbage-collector", {"nodes": collector.pods_of, "pods": collector.itself}, collector.decide)
