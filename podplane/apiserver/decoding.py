@@ -100,12 +100,13 @@ def parse_json(data: bytes) -> Any:
     except (msgspec.MsgspecError, RecursionError) as error:
         raise Problem("BadRequest", f"the body is not JSON: {error}") from None
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
-        _check_depth(value)
+        check_depth(value)
     return value
 
 
-def _check_depth(value: Any) -> None:
-    level, depth = [value], 0
+def check_depth(value: Any) -> None:
+    """Problem when the value is nested too deeply to be handled."""
+    level, depth = [value] if isinstance(value, dict | list) else [], 0
     while level:
         depth += 1
         if depth > MAX_DEPTH:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podplane.apiserver.decoding import MAX_DEPTH
 from podplane.apiserver.kinds.table import RESOURCES
 from podplane.apiserver.patches import JSON_PATCH, MAX_OPERATIONS, STRATEGIC, merge, patched
 from podplane.apiserver.problems import Problem
@@ -118,6 +119,17 @@ def test_json_patches_that_make_no_sense(operations: Any, code: int) -> None:
     with pytest.raises(Problem) as refused:
         apply(JSON_PATCH, pod(A), operations)
     assert refused.value.code == code
+
+
+@pytest.mark.parametrize("op", ["copy", "move"])
+@pytest.mark.parametrize("levels", [MAX_DEPTH, MAX_DEPTH + 1000])
+def test_json_patches_nest_nothing_deeper_than_a_body_may_be(op: str, levels: int) -> None:
+    wrap: list[Object] = [{"op": "add", "path": "/b", "value": {}}, {"op": op, "from": "/a", "path": "/b/x"}]
+    wrap.append({"op": "move", "from": "/b", "path": "/a"})
+    with pytest.raises(Problem) as refused:
+        apply(JSON_PATCH, {"a": {}}, wrap * levels)
+    assert refused.value.code == 400
+    assert apply(JSON_PATCH, {"a": {}}, wrap * (MAX_DEPTH - 2))
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/apply-patch+yaml", "application/yaml"])
