@@ -18,6 +18,10 @@ import yaml
 Fields = list[tuple[str, Any]]
 BEGINS_PART = re.compile(r"[.\[]")
 YAML_PREFIX = "yaml: unmarshal errors:"
+MOST = 100
+"""Fields that are there twice of which is told (sigs.k8s.io/json saves no more errors)."""
+LONGEST = 1000
+"""Characters of a path whose place is known; a field of a longer one comes first."""
 OPERATION_FIELDS = ("op", "path", "from", "value")
 
 
@@ -115,28 +119,52 @@ def in_json(data: bytes, *, is_patch: bool = False) -> Twice:
                 if name not in OPERATION_FIELDS
             ]
         if found or twice.unknown:
-            _walk(value, "", twice, set())
+            _Walk(twice).over(value)
     except (ValueError, RecursionError):
         return Twice()
     return twice
 
 
-def _walk(value: Any, path: str, twice: Twice, again: set[str]) -> None:
-    """Note the place of each path, and what is there twice; `again` has the paths of the latter so far."""
-    if isinstance(value, list):
-        for i, inner in enumerate(value):
-            _walk(inner, f"{path}[{i}]", twice, again)
-    elif isinstance(value, dict):
-        seen: set[str] = set()
-        for name, inner in value.fields if isinstance(value, _Object) else value.items():
-            own = f"{path}.{name}" if path else name
-            if name in seen and own not in again:
-                again.add(own)
-                twice.paths.append(own)
-                twice.places[own] = len(twice.places)
-            seen.add(name)
-            twice.places.setdefault(own, len(twice.places))
-            _walk(inner, own, twice, again)
+class _Walk:
+    """A walk through a document that has a field twice. It puts paths together where it needs them only: each of many fields below a
+    long name has a long one."""
+
+    def __init__(self, twice: Twice) -> None:
+        self._twice = twice
+        self._parts: list[str] = []
+        self._again: set[tuple[str, ...]] = set()
+
+    def over(self, value: Any, length: int = 0) -> None:
+        """Note the places of the paths, and what is there twice; the path of this value has `length` characters."""
+        if isinstance(value, list):
+            for i, inner in enumerate(value):
+                self._below(f"[{i}]", inner, length)
+        elif isinstance(value, dict):
+            seen: set[str] = set()
+            for name, inner in value.fields if isinstance(value, _Object) else value.items():
+                self._below(f".{name}" if length else name, inner, length, name in seen)
+                seen.add(name)
+
+    def _below(self, part: str, value: Any, length: int, is_again: bool | None = None) -> None:
+        """One value below another; `is_again` says of a field whether it was there before."""
+        self._parts.append(part)
+        length += len(part)
+        if is_again:
+            self._note()
+        if is_again is not None and length <= LONGEST:
+            self._twice.places.setdefault("".join(self._parts), len(self._twice.places))
+        self.over(value, length)
+        self._parts.pop()
+
+    def _note(self) -> None:
+        parts = tuple(self._parts)
+        if parts in self._again or len(self._again) == MOST:
+            return
+        self._again.add(parts)
+        path = "".join(parts)
+        if path not in self._twice.paths:
+            self._twice.paths.append(path)
+            self._twice.places[path] = len(self._twice.places)
 
 
 class TooDeep(ValueError):

@@ -26,9 +26,20 @@ def twice(count: int) -> strict.Twice:
 
 def test_fields_that_are_there_twice() -> None:
     found = twice(MANY)
-    assert found.paths == [f"k{i}" for i in range(MANY)]
+    assert found.paths == [f"k{i}" for i in range(strict.MOST)]
     said = found.complaints([f"k{i}.x" for i in range(0, MANY, 2)] + [f"k{i}" for i in range(1, MANY, 2)], is_decoded=True)
-    assert len([text for text in said if text.startswith("duplicate")]) == MANY // 2, "what is not known is that only"
+    duplicates = [text for text in said if text.startswith("duplicate")]
+    assert duplicates == [f'duplicate field "k{i}"' for i in range(0, strict.MOST, 2)], "what is not known is that only"
+
+
+def test_fields_below_a_long_name() -> None:
+    name = "n" * 10 * MANY
+    fields = ",".join(f'"f{i}":1,"f{i}":1' for i in range(MANY // 5))
+    found = strict.in_json(f'{{"{name}":{{{fields}}}}}'.encode())
+    assert found.paths == [f"{name}.f{i}" for i in range(strict.MOST)]
+    assert sum(map(len, found.places)) < 2 * strict.MOST * len(name), "the path of each would take 40 GB"
+    said = found.complaints([name, "a"], is_decoded=True)
+    assert said == [f'unknown field "{name}"', 'unknown field "a"']
 
 
 def test_a_path_is_within_another_one_at_the_end_of_a_part() -> None:
