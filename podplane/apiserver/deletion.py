@@ -44,6 +44,7 @@ from podplane.apiserver.problems import Cause, Problem, invalid
 from podplane.apiserver.records import Records
 from podplane.apiserver.registry import CRDS, Registry
 from podplane.apiserver.store import Stored
+from podplane.model.phases import ENDED
 
 log = logging.getLogger(__name__)
 STEPS = 50
@@ -55,7 +56,6 @@ PODS = "pods"
 BUILT_IN_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 POLICIES = {"Foreground": FOREGROUND, "Background": "", "Orphan": ORPHAN}
 DEFAULT_GRACE_SECONDS, MAX_GRACE_SECONDS = 30, 10 * 365 * 86400
-ENDED = ("Succeeded", "Failed")
 
 
 class Preconditions(msgspec.Struct, rename="camel"):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from podplane.cli.characters import are_few, escaped_json
+from podplane.model.phases import ENDED
 
 Object = dict[str, Any]
 
@@ -113,7 +114,7 @@ def is_completed(pod: Object) -> bool:
 
 def has_ended(pod: Object) -> bool:
     """Has the pod ended, well or not? It is not to be ready any more."""
-    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    return pod.get("status", {}).get("phase") in ENDED
 
 
 def readiness(pods: Sequence[Object]) -> str:

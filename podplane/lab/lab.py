@@ -66,6 +66,7 @@ from podplane.lab.publish import Publisher
 from podplane.lab.spec import DEFAULT_PORT, LabSpec
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Model, Node
+from podplane.model.phases import ENDED
 from podplane.model.pod import Pod
 from podplane.model.service import Service
 from podplane.nodes.settings import NodeSettings
@@ -74,7 +75,6 @@ from podplane.runtime.kubelet import Kubelet, open_null
 from podplane.runtime.network_files import Resolver, read_resolver
 from podplane.runtime.pod import PATH, PodWorker
 from podplane.runtime.programs import ECHO_IMAGE
-from podplane.runtime.status import OVER
 from podplane.runtime.streams import Streams
 from podplane.services.settings import ServiceSettings
 
@@ -353,7 +353,7 @@ class Lab:
         """Reserve the addresses of pods of the last run, whichever of them is attached first."""
         for pod in pods:
             node = self._nodes.get(pod.spec.node_name)
-            if node is not None and not pod.spec.host_network and pod.ips and pod.status.phase not in OVER:
+            if node is not None and not pod.spec.host_network and pod.ips and pod.status.phase not in ENDED:
                 node.network.agent.network.reserve(pod.metadata.uid, pod.ips)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:

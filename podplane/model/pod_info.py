@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar, overload
 import msgspec
 
 from podplane.model.objects import Model
+from podplane.model.phases import ENDED
 
 SHARED_SETS, SHARED_TEXTS = 4096, 16384
 """The last used label sets (and port lists), and label values, that pods share: what a cluster has too many of is not kept."""
@@ -140,7 +141,7 @@ class PodInfo(Model, frozen=True):
     @property
     def has_ended(self) -> bool:
         """Have all containers ended for good? Its addresses may be another pod's by now."""
-        return self.phase in ("Succeeded", "Failed")
+        return self.phase in ENDED
 
     @classmethod
     def from_json(cls, raw: bytes | msgspec.Raw) -> PodInfo:

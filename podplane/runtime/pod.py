@@ -27,6 +27,7 @@ from podplane.kernel.process import Process, Processes
 from podplane.kernel.rootfs import Bind, Root
 from podplane.kubeapi.errors import ApiError, Conflict, NotFound
 from podplane.kubeapi.events import NORMAL, WARNING
+from podplane.model.phases import ENDED
 from podplane.model.pod import Container, Pod
 from podplane.model.view import HostPort
 from podplane.runtime import image_files, network_files
@@ -42,7 +43,6 @@ from podplane.runtime.status import (
     EPHEMERAL,
     INIT,
     MAIN,
-    OVER,
     RUNNING,
     SIDECAR,
     TERMINATED,
@@ -233,7 +233,7 @@ class PodWorker:
         """Live: until the pod ends, or this is cancelled (then nothing is cleaned up: the process is about to end)."""
         self._began, self.started_at = self.clock(), self.pod.status.start_time or timestamp()
         before = {status.name: msgspec.to_builtins(status) for status in self.pod.status.all_container_statuses}
-        policy = "Never" if self.pod.status.phase in OVER else self.pod.spec.restart_policy
+        policy = "Never" if self.pod.status.phase in ENDED else self.pod.spec.restart_policy
         self.runs = [
             ContainerRun(self, spec, after_restart_of_node(spec, role, before.get(spec.name, {}), policy))
             for spec, role in _roles(self.pod)
@@ -245,7 +245,7 @@ class PodWorker:
                 await self._finish()
 
     async def _live(self) -> None:
-        if self.pod.status.phase in OVER:
+        if self.pod.status.phase in ENDED:
             self._over = self.pod.status.phase
         while not self._ending and self._over:
             self.settled.set()
@@ -276,7 +276,7 @@ class PodWorker:
             await self._stop_all(self.grace)
         if not any(run.is_alive for run in self.runs):
             is_now = phase(self.known(), self.pod.spec.restart_policy)
-            if is_now in OVER:
+            if is_now in ENDED:
                 self._over = is_now
                 await self._detach()
 

@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from podplane.model.phases import ENDED
 from podplane.model.pod import Pod, PodCondition
 from podplane.model.qos import qos_class
 
 WAITING, RUNNING, TERMINATED = "waiting", "running", "terminated"
 INIT, SIDECAR, MAIN, EPHEMERAL = "init", "sidecar", "main", "ephemeral"
 """What a container is to its pod; a sidecar is an init container that goes on (KEP-753), an ephemeral one looks into it (KEP-277)."""
-OVER = ("Succeeded", "Failed")
-"""Phases of a pod that has ended for good."""
 UNKNOWN_END = ("ContainerStatusUnknown", "The container could not be located when the pod was terminated", 137)
 """Reason, message and exit code of a container that nobody saw end."""
 
@@ -173,7 +172,7 @@ def pod_status(pod: Pod, known: Known, now: str) -> dict[str, Any]:
     is_now, told = phase(known, pod.spec.restart_policy), known.failure
     known = _when_gone(known)
     own = conditions(pod, known, is_now, now)
-    if is_now in OVER and not known.over and any(c.state == RUNNING for c in known.containers):
+    if is_now in ENDED and not known.over and any(c.state == RUNNING for c in known.containers):
         is_now, told = "Running" if known.has_begun else "Pending", None
     status: dict[str, Any] = {
         "phase": is_now,
@@ -258,7 +257,7 @@ def _initialized(known: Known, is_now: str) -> Verdict:
 
 
 def _containers_ready(known: Known, is_now: str) -> Verdict:
-    if is_now in OVER:
+    if is_now in ENDED:
         return False, "PodCompleted" if is_now == "Succeeded" else "PodFailed", ""
     unready = [c.name for c in known.of(SIDECAR, MAIN) if not c.is_ready]
     return (False, "ContainersNotReady", _named("containers with unready status", unready)) if unready else (True, "", "")

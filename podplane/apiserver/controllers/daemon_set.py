@@ -20,8 +20,9 @@ from podplane.apiserver.controllers.decision import (
 )
 from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.controllers.placement import REFUSING, REQUIRED, is_chosen, taints_of, tolerates
-from podplane.apiserver.controllers.pods import BURST, ENDED, available_in, is_active, is_ready, made_of, share
+from podplane.apiserver.controllers.pods import BURST, available_in, is_active, is_ready, made_of, share
 from podplane.apiserver.controllers.replica_set import adopt, release
+from podplane.model.phases import ENDED
 
 RESOURCE, KIND = "daemonsets.apps", "DaemonSet"
 TOLERATED = (

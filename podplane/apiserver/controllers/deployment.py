@@ -26,6 +26,7 @@ from podplane.apiserver.controllers.objects import Key, Object, owned_by
 from podplane.apiserver.controllers.pods import condition_of, hash_of, rfc3339, set_condition, share
 from podplane.apiserver.controllers.replica_set import FAILURE
 from podplane.apiserver.kinds.names import matches
+from podplane.model.phases import ENDED
 
 RESOURCE, REPLICA_SETS, KIND, API_VERSION = "deployments.apps", "replicasets.apps", "Deployment", "apps/v1"
 HASH = "pod-template-hash"
@@ -255,7 +256,7 @@ class _Rollout:
             if _replicas(old):
                 yield from self._set(old, 0)
         lives = (pod for old in self.old for pod in self.view.controlled("pods", old))
-        if any(pod.get("status", {}).get("phase") not in ("Succeeded", "Failed") for pod in lives):
+        if any(pod.get("status", {}).get("phase") not in ENDED for pod in lives):
             return
         yield from self.ensure_new()
         if (new := self.new) is not None:

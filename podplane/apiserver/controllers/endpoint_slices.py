@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from podplane.apiserver.controllers import topology_hints
 from podplane.apiserver.controllers.decision import Action, Controller, Create, Delete, Note, Patch, View, itself
 from podplane.apiserver.controllers.objects import Key, Object, key_of, owned_by
-from podplane.apiserver.controllers.pods import ENDED, is_ready
+from podplane.apiserver.controllers.pods import is_ready
 from podplane.apiserver.controllers.topology_hints import ZONE
+from podplane.model.phases import ENDED
 
 SERVICES, SLICES = "services", "endpointslices.discovery.k8s.io"
 SERVICE_NAME, MANAGED_BY = "kubernetes.io/service-name", "endpointslice.kubernetes.io/managed-by"

@@ -9,8 +9,8 @@ from podplane.apiserver.controllers.job_state import JobState
 from podplane.apiserver.controllers.objects import Object
 from podplane.apiserver.controllers.pods import condition_of
 from podplane.apiserver.kinds.job_indexes import Indexes
+from podplane.apiserver.kinds.jobs import BACKOFF_LIMIT
 
-DEFAULT_BACKOFF_LIMIT = 6
 COMPLETE, FAILED, FAILURE, SUCCESS, SUSPENDED = "Complete", "Failed", "FailureTarget", "SuccessCriteriaMet", "Suspended"
 
 
@@ -45,7 +45,7 @@ def decided(state: JobState) -> End | None:
             return End(kind, found.get("reason", ""), found.get("message", ""))
     failures = (verdict(state.job, pod) for pod in state.pods if pod["metadata"]["uid"] in state.dead)
     fatal = next((why for action, why in failures if action == FAIL_JOB), None)
-    limit = state.spec.get("backoffLimit", DEFAULT_BACKOFF_LIMIT)
+    limit = state.spec.get("backoffLimit", BACKOFF_LIMIT)
     if fatal is not None:
         return _failure("PodFailurePolicy", fatal)
     if state.failed > limit or restarted_too_often(state.job, limit, [*state.active, *state.terminating]):

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from podplane.apiserver.controllers.objects import Object, key_of
-from podplane.apiserver.controllers.pods import ENDED, condition_of
+from podplane.apiserver.controllers.pods import condition_of
+from podplane.model.phases import ENDED
 
 FIRST_BACKOFF, LAST_BACKOFF, DOUBLINGS = 10.0, 600.0, 20
 FAIL_JOB, FAIL_INDEX, IGNORE = "FailJob", "FailIndex", "Ignore"

@@ -12,8 +12,8 @@ from podplane.apiserver.controllers.decision import View
 from podplane.apiserver.controllers.job_failures import Backoff, counts, fails_index, has_failed, last_of_index
 from podplane.apiserver.controllers.job_pods import index_of, is_indexed, is_tracked
 from podplane.apiserver.controllers.objects import Object
-from podplane.apiserver.controllers.pods import ENDED
 from podplane.apiserver.kinds.job_indexes import Indexes
+from podplane.model.phases import ENDED
 
 
 class JobState:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from podplane.apiserver.controllers.decision import View
 from podplane.apiserver.controllers.objects import Object
 from podplane.apiserver.controllers.placement import REFUSING, REQUIRED, is_chosen, taints_of, tolerates
-from podplane.apiserver.controllers.pods import ENDED
 from podplane.apiserver.kinds.names import matches
+from podplane.model.phases import ENDED
 
 
 class Neighbours:

@@ -11,8 +11,8 @@ import msgspec
 
 from podplane.apiserver.controllers.objects import Object, owned_by
 from podplane.apiserver.kinds.names import ALPHABET
+from podplane.model.phases import ENDED
 
-ENDED = ("Succeeded", "Failed")
 HASH_LENGTH = 10
 BURST = 5
 """So many pods at most are made, adopted, let go of or deleted by one decision: what is left follows in the next turn, since a write of a

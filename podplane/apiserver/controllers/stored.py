@@ -12,11 +12,12 @@ from podplane.apiserver.controllers.allocated import Allocated
 from podplane.apiserver.controllers.contents import Content, Contents
 from podplane.apiserver.controllers.load_balancers import LoadBalancers
 from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
-from podplane.apiserver.controllers.pods import ENDED, condition_of
+from podplane.apiserver.controllers.pods import condition_of
 from podplane.apiserver.controllers.usage import NodeUsage, Usage
 from podplane.apiserver.kinds.names import matches
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.store import Store
+from podplane.model.phases import ENDED
 
 At = TypeVar("At")
 ADOPTED = ("pods", "replicasets.apps", "controllerrevisions.apps")

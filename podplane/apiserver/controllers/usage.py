@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from podplane.apiserver.controllers.objects import Object, controller_of
-from podplane.apiserver.controllers.pods import ENDED
 from podplane.model import quantity
+from podplane.model.phases import ENDED
 
 PODS = "pods"
 HostPort = tuple[str, str, int]

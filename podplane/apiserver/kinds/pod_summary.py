@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from podplane.model.phases import ENDED
+
 Object = dict[str, Any]
-ENDED = ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True, slots=True)

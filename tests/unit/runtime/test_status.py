@@ -12,12 +12,12 @@ import pytest
 from podplane.apiserver.kinds.pod_summary import Summary, summary
 from podplane.kubeapi.client import Client
 from podplane.model.objects import Metadata
+from podplane.model.phases import ENDED
 from podplane.model.pod import Container, Pod, PodCondition, PodSpec, PodStatus
 from podplane.runtime.status import (
     EPHEMERAL,
     INIT,
     MAIN,
-    OVER,
     RUNNING,
     SIDECAR,
     TERMINATED,
@@ -233,11 +233,11 @@ def check_laws(known: Known, policy: str, wanted: str) -> None:
     """What holds of each status: an end is told when nothing runs; a pod that has ended, or of which a part is not ready, isn't."""
     status = pod_status(pod_of(known, policy), known, NOW)
     runs = any(c.state == RUNNING for c in known.containers)
-    assert (status["phase"] == wanted) is not (runs and wanted in OVER)
+    assert (status["phase"] == wanted) is not (runs and wanted in ENDED)
     parts = known.of(SIDECAR, MAIN)
-    assert (condition(status, "Ready")[0] == "True") is (wanted not in OVER and all(c.ready for c in parts))
+    assert (condition(status, "Ready")[0] == "True") is (wanted not in ENDED and all(c.ready for c in parts))
     unready = [c.name for c in parts if not c.ready]
-    if wanted not in OVER and unready:
+    if wanted not in ENDED and unready:
         assert condition(status, "Ready")[1:] == ("ContainersNotReady", UNREADY.format(" ".join(unready)))
     gone = pod_status(pod_of(known, policy), dataclasses.replace(known, is_gone=True), NOW)
     assert gone["phase"] == ("Succeeded" if all(c.succeeded for c in known.of(MAIN)) and wanted != "Failed" else "Failed")
