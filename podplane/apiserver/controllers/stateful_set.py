@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from podplane.apiserver.controllers import revisions
 from podplane.apiserver.controllers.decision import (
@@ -47,6 +48,11 @@ def _hash(pod: Object) -> str:
     return found
 
 
+def _stays(pod: Object) -> bool:
+    """Has nobody deleted it?"""
+    return "deletionTimestamp" not in pod["metadata"]
+
+
 def ordinal_of(pod: Object) -> int:
     """The number at the end of the pod's name, -1 for a name that is none of a member."""
     text = pod["metadata"]["name"].rpartition("-")[2]
@@ -83,45 +89,49 @@ class _Members:
 
     def is_available(self, pod: Object | None) -> bool:
         """Does it serve, and for long enough?"""
-        if pod is None or "deletionTimestamp" in pod["metadata"]:
+        if pod is None or not _stays(pod):
             return False
         return available_in(pod, self.spec.get("minReadySeconds", 0), self.view.now) == 0
 
     def step(self) -> Iterator[Action]:
-        """Bring up what is missing, from the bottom; take away what is too much, from the top; then update, from the top."""
-        made = 0
+        """Bring up what is missing, from the bottom; take away what is too much, from the top; then update, from the top.
+
+        So many are made, deleted or updated by one decision as by that of a ReplicaSet; no number without a pod is looked at beyond those.
+        """
+        done = 0
         for number in self.wanted:
             pod = self.there.get(number)
             if pod is None:
                 yield from self._create(number)
-                made += 1
-            elif pod.get("status", {}).get("phase") in ENDED and "deletionTimestamp" not in pod["metadata"]:
+                done += 1
+            elif pod.get("status", {}).get("phase") in ENDED and _stays(pod):
                 yield self._ended(pod)
                 yield Delete("pods", pod)
-            if made == BURST or (self.in_order and not self.is_available(pod)):
+                done += 1
+            if self.in_order and not self.is_available(pod):
                 return
-        condemned = sorted((n for n in self.there if n not in self.wanted), reverse=True)
-        for number in condemned:
-            if "deletionTimestamp" not in self.there[number]["metadata"]:
-                yield from self._delete(self.there[number])
-            if self.in_order:
-                return
-        if self.rolls:
-            yield from self._update()
+            if done == BURST:
+                break
+        condemned = [self.there[n] for n in sorted((n for n in self.there if n not in self.wanted), reverse=True)]
+        if self.in_order:
+            condemned = condemned[:1]
+        for pod in islice(filter(_stays, condemned), BURST):
+            yield from self._delete(pod)
+        if self.rolls and not (self.in_order and condemned):
+            for pod in islice(self._outdated(), BURST):
+                yield from self._delete(pod)
 
-    def _update(self) -> Iterator[Action]:
-        """From the top down to the partition, so many at a time that no more than maxUnavailable don't serve; who doesn't is free."""
-        room = self.missing - sum(not self.is_available(self.there.get(number)) for number in self.wanted)
-        for number in reversed(self.wanted):
-            pod = self.there.get(number)
-            if number < self.partition:
-                return
-            if pod is None or _hash(pod) == self.newest or "deletionTimestamp" in pod["metadata"]:
+    def _outdated(self) -> Iterator[Object]:
+        """From the top down to the partition, so many that no more than maxUnavailable don't serve; who doesn't is free."""
+        there = sorted((n for n in self.there if n in self.wanted), reverse=True)
+        room = self.missing - len(self.wanted) + sum(self.is_available(self.there[n]) for n in there)
+        for pod in (self.there[n] for n in there if n >= self.partition):
+            if _hash(pod) == self.newest or not _stays(pod):
                 continue
             serves = self.is_available(pod)
             if room > 0 or not serves:
                 room -= serves
-                yield from self._delete(pod)
+                yield pod
 
     def _ended(self, pod: Object) -> Note:
         """What is said of a member that ended though it should run for ever."""

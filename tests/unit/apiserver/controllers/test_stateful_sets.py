@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from podplane.apiserver.controllers.decision import Action, Create, Delete
+from podplane.apiserver.controllers.pods import BURST
+from podplane.apiserver.controllers.stateful_set import CONTROLLER
 from tests.unit.apiserver.controllers.cluster import APPS, Cluster, image, workload
 from tests.unit.apiserver.test_server import PODS, Object
 
@@ -149,6 +153,46 @@ def test_an_update_goes_from_the_top_and_keeps_enough(replicas: int, partition: 
         assert (status["currentRevision"] == status["updateRevision"]) is (partition == 0)
 
     asyncio.run(play())
+
+
+# As many as the API takes.
+
+
+MOST = 2**31 - 1
+
+
+def decided(cluster: Cluster) -> list[Action]:
+    """What one decision is, of which nothing is carried out; no more than would be too much in any case."""
+    return list(islice(CONTROLLER.decide(cluster.view, ("default", "db")), 3 * BURST))
+
+
+async def test_a_decision_makes_so_many_members_and_no_more(cluster: Cluster) -> None:
+    """As that of a ReplicaSet: others have their turn, and a lab that is asked for two thousand million answers."""
+    await cluster("POST", SETS, workload("db", MOST, serviceName="db", podManagementPolicy="Parallel"))
+    made = [action.object for action in decided(cluster) if isinstance(action, Create) and action.resource == "pods"]
+    assert [pod["metadata"]["name"] for pod in made] == [f"db-{n}" for n in range(BURST)]
+
+
+async def test_the_next_decision_makes_the_next_members_and_takes_away_what_is_too_much(cluster: Cluster) -> None:
+    count = 2 * BURST + 10
+    await cluster("POST", SETS, workload("db", count, serviceName="db", podManagementPolicy="Parallel"))
+    await cluster.settle()
+    assert (await cluster("GET", DB))["status"]["replicas"] == count
+    await cluster("PATCH", DB, {"spec": {"replicas": 3}})
+    gone = [int(action.target["metadata"]["name"][3:]) for action in decided(cluster) if isinstance(action, Delete)]
+    assert gone == list(range(count - 1, count - 1 - BURST, -1))
+    await cluster.settle()
+    pods = cluster.view.controlled("pods", await cluster("GET", DB))
+    assert sorted(p["metadata"]["name"] for p in pods if "deletionTimestamp" not in p["metadata"]) == ["db-0", "db-1", "db-2"]
+
+
+async def test_an_update_looks_at_the_members_that_there_are(cluster: Cluster) -> None:
+    """Of two thousand million numbers three have a pod; the broken one changes, since it costs nobody anything."""
+    await make(cluster, 3, podManagementPolicy="Parallel")
+    await cluster.set_status(await cluster("GET", f"{PODS}/db-1"), "Running", False)
+    await cluster("PATCH", DB, {"spec": {"replicas": MOST, **image("host/new")["spec"]}})
+    deleted = [action.target["metadata"]["name"] for action in decided(cluster) if isinstance(action, Delete)]
+    assert deleted == ["db-1"]
 
 
 @pytest.mark.parametrize(
