@@ -34,7 +34,7 @@ FORGIVEN_AFTER_SECONDS = 600.0
 CONFIG_RETRY_SECONDS = 5.0
 KEPT_LOGS = 2
 """Of how many runs there are logs: the last one and the one before (kubelet, maximum-dead-containers-per-container)."""
-NEVER_BEGAN = ("CreateContainerConfigError", "ErrImagePull", "ImagePullBackOff")
+NEVER_BEGAN = ("CreateContainerConfigError", "CreateContainerError", "ErrImagePull", "ImagePullBackOff")
 """Why a container waits whose start was refused; when it starts after all, that is no further restart."""
 FIELDS = {MAIN: "containers", EPHEMERAL: "ephemeralContainers"}
 """Where the spec of a pod has the containers of a role; those of others are `initContainers`."""
@@ -149,7 +149,7 @@ class ContainerRun:
             return
         except ConfigError as error:
             self.restart_at = self.pod.clock() + CONFIG_RETRY_SECONDS
-            await self._refuse("CreateContainerConfigError", str(error), f"Error: {error}")
+            await self._refuse(error.reason, str(error), f"Error: {error}")
             return
         process = self._spawn(launch)
         try:

@@ -9,7 +9,7 @@ import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from podplane.model import quantity
 from podplane.model.pod import Container, EnvFromSource, EnvVarSource, Pod, ResourceFieldSelector
@@ -23,8 +23,20 @@ NAME = re.compile(r"[^=\x00-\x20\x7f-\U0010ffff]+")
 SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']*)'\]")
 
 
+MAX_STRING, MAX_STRINGS = 128 * 1024, 2 * 1024 * 1024
+"""Bytes of one argument or variable with the NUL at its end, and of all of them (execve(2): MAX_ARG_STRLEN, a fourth of RLIMIT_STACK)."""
+
+
 class ConfigError(Exception):
     """The container can't be made of what there is; one line that says what is missing."""
+
+    reason: ClassVar[str] = "CreateContainerConfigError"
+
+
+class TooLongError(ConfigError):
+    """No program can be started with so much text."""
+
+    reason = "CreateContainerError"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +64,76 @@ def sources_of(container: Container) -> Iterator[Source]:
 
 
 def variables(pod: Pod, container: Container, facts: Facts) -> dict[str, str]:
-    """All variables. ConfigError when one can't be had."""
+    """All variables. ConfigError when one can't be had, TooLongError when the kernel would take no program with them."""
     found: dict[str, str] = {}
-    for service in facts.services:
-        if pod.spec.enable_service_links or (service.metadata.namespace, service.metadata.name) == ("default", "kubernetes"):
-            found.update(service_variables(service))
-    for whole in container.env_from:
-        found.update(_whole(whole, facts))
-    for variable in container.env:
-        if variable.value_from is None:
-            found[variable.name] = expand(variable.value, found)
-        elif (value := _value(pod, container, variable.value_from, facts)) is not None:
-            found[variable.name] = value
+    room = _Room()
+    for name, value in _given(pod, container, facts, found):
+        room.take(f"{name}={value}", f"environment variable {name}")
+        found[name] = value
     return found
 
 
-def expand(text: str, known: Mapping[str, str]) -> str:
-    """`$(NAME)` replaced by what is known; `$$` stands for one `$`; what isn't known stays (third_party/forked/golang/expansion)."""
-    return REFERENCE.sub(lambda m: "$" if m[1] is None else known.get(m[1], m[0]), text)
+def _given(pod: Pod, container: Container, facts: Facts, known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """One variable after the other, some more than once; `known` are those before it."""
+    for service in facts.services:
+        if pod.spec.enable_service_links or (service.metadata.namespace, service.metadata.name) == ("default", "kubernetes"):
+            yield from service_variables(service).items()
+    for whole in container.env_from:
+        yield from _whole(whole, facts).items()
+    for variable in container.env:
+        if variable.value_from is None:
+            yield variable.name, expand(variable.value, known, f"environment variable {variable.name}")
+        elif (value := _value(pod, container, variable.value_from, facts)) is not None:
+            yield variable.name, value
+
+
+class _Room:
+    """What is left for the strings of a new program; what was overwritten took its part, so that the work is bounded, too."""
+
+    def __init__(self) -> None:
+        self.left = MAX_STRINGS
+
+    def take(self, text: str, what: str) -> None:
+        """TooLongError when it is too long, or is one too many."""
+        size = len(text.encode("utf-8", "surrogateescape")) + 1
+        if size > MAX_STRING:
+            raise _too_long(what)
+        self.left -= size
+        if self.left < 0:
+            raise TooLongError(f"argument list too long: with {what} it is more than {MAX_STRINGS} bytes")
+
+
+def _too_long(what: str) -> TooLongError:
+    return TooLongError(f"argument list too long: {what} is more than {MAX_STRING - 1} bytes")
+
+
+def expand(text: str, known: Mapping[str, str], what: str = "an expanded text") -> str:
+    """`$(NAME)` replaced by what is known; `$$` stands for one `$`; what isn't known stays (third_party/forked/golang/expansion).
+
+    TooLongError, before the text is built, when no program could take it: each variable may double the one before it.
+    """
+    last = text.rfind(")") + 1  # no reference ends behind it: so none is looked for to the end of the text, again and again
+    parts: list[str] = []
+    at = size = 0
+    for match in REFERENCE.finditer(text, 0, last):
+        new = "$" if match[1] is None else known.get(match[1], match[0])
+        size += match.start() - at + len(new)
+        if size >= MAX_STRING:
+            raise _too_long(what)
+        parts += text[at : match.start()], new
+        at = match.end()
+    return "".join((*parts, text[at:last], text[last:].replace("$$", "$")))
 
 
 def expand_all(words: Iterable[str], known: Mapping[str, str]) -> list[str]:
-    """Each word expanded."""
-    return [expand(word, known) for word in words]
+    """Each word of a command expanded. TooLongError when the kernel would not take them."""
+    found: list[str] = []
+    room = _Room()
+    for number, word in enumerate(words):
+        what = f"word {number} of the command"
+        found.append(expand(word, known, what))
+        room.take(found[-1], what)
+    return found
 
 
 def texts(source: Mapping[str, Any], resource: str) -> dict[str, str]:

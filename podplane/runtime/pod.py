@@ -309,7 +309,7 @@ class PodWorker:
         if run.is_alive:
             return
         if run.restart_at is not None:
-            if run.state.reason == "CreateContainerConfigError":
+            if run.state.reason in ("CreateContainerConfigError", "CreateContainerError"):
                 await self._gather()
             await run.restart_if_due()
         elif run.state.state == WAITING and run.state.reason in ("ContainerCreating", "PodInitializing"):

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import base64
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from podplane.model.pod import Container, Pod
 from podplane.model.service import Service
 from podplane.runtime import image_files, network_files
-from podplane.runtime.environment import CONFIG_MAPS, SECRETS, ConfigError, Facts, expand, service_variables, variables
+from podplane.runtime.environment import (
+    CONFIG_MAPS,
+    MAX_STRING,
+    SECRETS,
+    ConfigError,
+    Facts,
+    TooLongError,
+    expand,
+    expand_all,
+    service_variables,
+    variables,
+)
 from podplane.runtime.images import Command, ImageError, command_in, command_of, files_of
 from podplane.runtime.network_files import Resolver, read_resolver, resolver
 
@@ -50,6 +64,73 @@ def test_variables_stand_for_those_before_them() -> None:
 @pytest.mark.parametrize("text", ["$", "$(", "$()", "$(A", "a$b", "$(NOPE)"])
 def test_what_is_no_reference_stays(text: str) -> None:
     assert expand(text, {"A": "1"}) == text
+
+
+@given(st.lists(st.sampled_from(["$", "$$", "(", ")", "$(", "$(A)", "$(NO)", "A", ""])).map("".join))
+def test_an_expansion_is_what_the_expression_says(text: str) -> None:
+    """However it is cut: each reference from left to right, of which none begins within another."""
+    plain = re.sub(r"\$\$|\$\(([^)]+)\)", lambda m: "$" if m[1] is None else {"A": "($(A)"}.get(m[1], m[0]), text)
+    assert expand(text, {"A": "($(A)"}) == plain
+
+
+class Counted(dict[str, str]):
+    """Variables that count how often they are asked for."""
+
+    asked = 0
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked += 1
+        return super().get(key, default)
+
+
+def test_no_more_is_built_than_a_program_can_take() -> None:
+    """execve(2): a string has 128 KiB with the NUL at its end."""
+    assert len(expand("$(A)" * 127 + "x" * 1023, {"A": "x" * 1024})) == MAX_STRING - 1
+    known = Counted(A="x" * 1024)
+    with pytest.raises(TooLongError, match="argument list too long: an expanded text is more than 131071 bytes"):
+        expand("$(A)" * 100_000, known)
+    assert known.asked == 128
+
+
+def test_references_without_an_end_are_looked_at_once() -> None:
+    """An expression that looks for each one's end would take the square of it: hours."""
+    assert expand("$(" * 1_000_000 + "$$", {}) == "$(" * 1_000_000 + "$"
+
+
+def doubling(count: int, first: str = "x" * 10) -> list[dict[str, str]]:
+    return [{"name": "A0", "value": first}] + [{"name": f"A{n}", "value": f"$(A{n - 1})" * 2} for n in range(1, count)]
+
+
+def test_variables_that_double_end_where_no_program_could_start() -> None:
+    assert len(environment({"env": doubling(14)})["A13"]) == 10 * 2**13
+    with pytest.raises(TooLongError, match=r"^argument list too long: environment variable A14 is more than 131071 bytes$"):
+        environment({"env": doubling(60)})
+    with pytest.raises(TooLongError, match="environment variable A1 is"):
+        environment({"env": doubling(2, "\N{EURO SIGN}" * 25_000)})
+
+
+@pytest.mark.parametrize("name", ["B{}", "SAME"])
+def test_all_variables_together_have_a_bound(name: str) -> None:
+    """A fourth of RLIMIT_STACK: 2 MiB. What is written over counts, too."""
+    env = [*doubling(14), *({"name": name.format(n), "value": "$(A13)"} for n in range(100))]
+    with pytest.raises(TooLongError, match=f"with environment variable {name[:1]}[0-9A-Z]+ it is more than 2097152 bytes"):
+        environment({"env": env})
+    assert TooLongError.reason == "CreateContainerError"
+
+
+def test_whole_sources_have_the_bound_too() -> None:
+    one = pod({"envFrom": [{"prefix": f"P{n}_", "configMapRef": {"name": "big"}} for n in range(1000)]})
+    facts = Facts((), (), {}, {(CONFIG_MAPS, "big"): {"data": {"x": "x" * 100_000}}})
+    with pytest.raises(TooLongError, match="with environment variable P20_x it is"):
+        variables(one, one.spec.containers[0], facts)
+
+
+def test_the_words_of_a_command_have_the_same_bounds() -> None:
+    assert expand_all(["a", "$(A)"], {"A": "1"}) == ["a", "1"]
+    with pytest.raises(TooLongError, match="word 1 of the command is more than 131071 bytes"):
+        expand_all(["sh", "$(A)$(A)"], {"A": "x" * 70_000})
+    with pytest.raises(TooLongError, match="with word 30 of the command it is more than 2097152 bytes"):
+        expand_all(["sh"] + ["$(A)"] * 1000, {"A": "x" * 70_000})
 
 
 @pytest.mark.parametrize(
