@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from podplane.apiserver import shapes
-from podplane.apiserver.kinds import names, printing, selectable
+from podplane.apiserver.kinds import names, printer_paths, printing, selectable
 from podplane.apiserver.kinds.resource import Column, Resource, Scale
 from podplane.apiserver.problems import Cause
 
@@ -97,6 +97,7 @@ def check_definition(definition: Object, old: Object | None) -> Iterator[Cause]:
             "spec.versions", [v.get("name") for v in versions], "must have exactly one version marked as storage version"
         )
     seen: set[str] = set()
+    kept = {column["jsonPath"] for version in (old["spec"]["versions"] if old else ()) for column in _columns_of(version)}
     for i, version in enumerate(versions):
         where = f"spec.versions[{i}]"
         if version.get("name", "") in seen:
@@ -105,6 +106,7 @@ def check_definition(definition: Object, old: Object | None) -> Iterator[Cause]:
         if not VERSION.fullmatch(version.get("name", "v")):
             yield Cause.invalid(f"{where}.name", version["name"], "must be a lower-case RFC 1035 label, v1 say")
         yield from _check_schema_of(version, where)
+        yield from _check_columns_of(version, where, kept)
     if old is not None:
         for path in (("group",), ("names", "plural"), ("names", "kind"), ("scope",)):
             before, after = _in(old["spec"], path), _in(spec, path)
@@ -116,6 +118,18 @@ def _in(value: Any, path: tuple[str, ...]) -> Any:
     for part in path:
         value = value.get(part) if isinstance(value, dict) else None
     return value
+
+
+def _columns_of(version: Object) -> list[Object]:
+    return version.get("additionalPrinterColumns") or []
+
+
+def _check_columns_of(version: Object, path: str, kept: set[str]) -> Iterator[Cause]:
+    """Paths of columns; those that were `kept` before they were checked stay, and their columns are empty."""
+    for i, column in enumerate(_columns_of(version)):
+        given = column.get("jsonPath", "")
+        if given not in kept and (why := printer_paths.refusal(given)):
+            yield Cause.invalid(f"{path}.additionalPrinterColumns[{i}].jsonPath", given, why)
 
 
 def _check_schema_of(version: Object, path: str) -> Iterator[Cause]:
@@ -296,24 +310,18 @@ def _cell(path: str, kind: str) -> Callable[[Object, datetime.datetime], Any]:
 
     @functools.cache
     def compiled() -> Any:
-        import jsonpath
-
-        quoted = re.sub(r"\.((?:[^.\[\]\\]|\\.)*\\.(?:[^.\[\]\\]|\\.)*)", lambda m: "['" + m[1].replace("\\", "") + "']", path)
-        try:
-            return jsonpath.compile("$" + quoted)
-        except jsonpath.JSONPathError:
-            return None
+        return printer_paths.compiled(path)
 
     def value(object_: Object, now: datetime.datetime) -> Any:
-        found = compiled() and compiled().match(object_)
+        found = printer_paths.first(compiled(), object_) if compiled() else ()
         if not found:
             return None
         if kind == "date":
             try:
-                return printing.since(found.value, now)
+                return printing.since(found[0], now)
             except (TypeError, ValueError):
                 return "<invalid>"
-        return _as_text(found.value) if kind == "string" else found.value
+        return _as_text(found[0]) if kind == "string" else found[0]
 
     return value
 
