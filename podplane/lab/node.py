@@ -82,7 +82,9 @@ class LabNode:
         self._caches = caches
         self._pods = pods
         self._control = control
-        self._uplink_changed, self._uplink_is_told_down = asyncio.Event(), False
+        self._uplink_changed = asyncio.Event()
+        self._uplink_is_told_down = caches.nodes.objects[name].has_no_network
+        self._uplink_changed.set()  # the Node may say what was true in a former run
         self._known: tuple[Caches, dict[str, Pod]] | None = None
         """While it is cut from the API: the objects and this node's pods as they were then."""
 
@@ -96,6 +98,9 @@ class LabNode:
         """An object came (no old), changed or went (no new)."""
         if kind is Node and new is not None and new.metadata.name == self._name:
             self.faults.node_changed(new)
+            if old is None:  # it was deleted, and has registered again
+                self._uplink_is_told_down = new.has_no_network
+                self._uplink_changed.set()
         if self._known is None:
             self._changed(kind, old, new)
 

@@ -103,7 +103,15 @@ class Node(Model, frozen=True):
     @property
     def is_ready(self) -> bool:
         """Does its condition Ready hold?"""
-        return any(c.type == "Ready" and c.status == "True" for c in self.status.conditions)
+        return self._holds("Ready")
+
+    @property
+    def has_no_network(self) -> bool:
+        """Does its condition NetworkUnavailable hold?"""
+        return self._holds("NetworkUnavailable")
+
+    def _holds(self, kind: str) -> bool:
+        return any(c.type == kind and c.status == "True" for c in self.status.conditions)
 
 
 class Namespace(Model, frozen=True):

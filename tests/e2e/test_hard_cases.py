@@ -14,9 +14,12 @@ import pytest
 from podplane.kubeapi.errors import ApiError
 from podplane.lab.manifests import pod
 from tests.e2e.conftest import COMMAND, Podplane
+from tests.e2e.test_load_balancer import until
 
 pytestmark = pytest.mark.e2e
 
+SECONDS = 20
+UNAVAILABLE = "node.kubernetes.io/network-unavailable"
 NONSENSE: dict[str, Any] = {
     "words for truth": {"hostNetwork": "yes"},
     "a number as a folder": {"containers": [{"name": "main", "workingDir": 5}]},
@@ -95,6 +98,36 @@ def test_a_pod_that_was_done_is_not_done_again(podplane: Podplane) -> None:
     time.sleep(0.3)
     assert podplane.api.get("pods", "default", "once") == before
     podplane("delete", "pod", "once")
+
+
+def test_what_a_node_says_of_its_uplink_is_true_after_a_new_start_and_when_it_registers_again(podplane: Podplane) -> None:
+    def says(status: str) -> bool:
+        node = podplane.api.get("nodes", "", "node1")
+        tainted = UNAVAILABLE in {taint["key"] for taint in node["spec"].get("taints", ())}
+        return has_condition(node, "NetworkUnavailable", status) and tainted == (status == "True")
+
+    def registered_again() -> bool:
+        return any(node["metadata"]["uid"] != former for node in podplane.api.objects("nodes", ""))
+
+    podplane("up", "--nodes", "1")
+    podplane("fault", "node1", "--uplink-down")
+    until(lambda: says("True"), SECONDS)
+    podplane("down")
+    podplane("up")
+    until(lambda: says("False"), SECONDS)
+    podplane("fault", "node1", "--uplink-down")
+    until(lambda: says("True"), SECONDS)
+    former = podplane.api.get("nodes", "", "node1")["metadata"]["uid"]
+    podplane.api.delete("nodes", "", "node1")
+    until(registered_again, SECONDS)
+    until(lambda: says("True"), SECONDS)
+    podplane("fault", "node1", "--clear")
+    until(lambda: says("False"), SECONDS)
+
+
+def has_condition(node: dict[str, Any], kind: str, status: str) -> bool:
+    """Does the node say this?"""
+    return (kind, status) in {(one["type"], one["status"]) for one in node["status"].get("conditions", ())}
 
 
 @pytest.mark.skipif(
