@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from podplane.apiserver import websockets
+from podplane.apiserver.decoding import MAX_DIGITS
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.together import until_one_ends
 from podplane.kubeapi import spdy
@@ -62,7 +63,7 @@ def _ports(request: Request) -> list[int]:
     if len(texts) > MAX_PORTS:
         raise Problem("BadRequest", f"{len(texts)} ports: at most {MAX_PORTS} can be forwarded by one request")
     for text in texts:
-        if not text.isdecimal() or not 0 < int(text[:6]) < 1 << 16:
+        if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS) or not 0 < int(text) < 1 << 16:
             raise Problem("BadRequest", f"unable to parse {text!r} as a port: it is a number from 1 to 65535")
     return [int(text) for text in texts]
 

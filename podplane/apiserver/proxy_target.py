@@ -24,6 +24,8 @@ PATH = re.compile(
     r"(?P<prefix>/api/v1/(?:namespaces/(?P<namespace>[^/]+)/(?P<namespaced>pods|services)|nodes)/(?P<id>[^/]+)/proxy)(?P<rest>/.*)?",
     re.DOTALL,
 )
+NUMBER = re.compile("[0-9]{1,18}")
+"""One of more digits is none (int() refuses thousands of them)."""
 SCHEMES = ("", "http", "https")
 BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -110,14 +112,14 @@ def _allowed(address: str) -> str:
 
 
 def _number(port: str) -> int:
-    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+    if not NUMBER.fullmatch(port) or not 0 < int(port) < 65536:
         raise Problem("ServiceUnavailable", f'error trying to reach service: "{port}" is no port number')
     return int(port)
 
 
 def _service(wish: Wish, name: str, port: str, get: Get) -> tuple[str, int, str]:
     """Address, port and name of one of the Service's ready pods, at random."""
-    if port.isascii() and port.isdigit():
+    if NUMBER.fullmatch(port):
         ports = get("services", wish.namespace, name).get("spec", {}).get("ports", ())
         names = [entry.get("name", "") for entry in ports if entry["port"] == int(port)]
         if not names:

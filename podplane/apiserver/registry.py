@@ -13,7 +13,7 @@ from podplane.apiserver.kinds.table import RESOURCES
 from podplane.apiserver.store import Store
 
 Object = dict[str, Any]
-VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
+VERSION = re.compile("v([0-9]{1,18})(?:(alpha|beta)([0-9]{1,18}))?")
 STAGES = {None: 2, "beta": 1, "alpha": 0}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import re
 from collections.abc import Iterator, Sequence
 
 from podplane.apiserver.controllers.decision import (
@@ -32,6 +33,7 @@ RESOURCE, REPLICA_SETS, KIND, API_VERSION = "deployments.apps", "replicasets.app
 HASH = "pod-template-hash"
 REVISION, HISTORY = "deployment.kubernetes.io/revision", "deployment.kubernetes.io/revision-history"
 DESIRED, MAXIMUM = "deployment.kubernetes.io/desired-replicas", "deployment.kubernetes.io/max-replicas"
+NUMBER = re.compile("[0-9]{1,18}")
 NOT_COPIED = (REVISION, HISTORY, DESIRED, MAXIMUM, "kubectl.kubernetes.io/last-applied-configuration")
 PROGRESSING, AVAILABLE = "Progressing", "Available"
 DEFAULT_DEADLINE, DEFAULT_HISTORY = 600, 10
@@ -74,8 +76,13 @@ def _available(replica_set: Object) -> int:
 
 def revision_of(object_: Object) -> int:
     """The revision in an object's annotation, 0 without one."""
-    text = object_["metadata"].get("annotations", {}).get(REVISION, "0")
-    return int(text) if text.isdecimal() else 0
+    return _noted(object_, REVISION, 0)
+
+
+def _noted(object_: Object, name: str, default: int) -> int:
+    """The number in an annotation; the default when there is none, or what anybody wrote there is none."""
+    text = object_["metadata"].get("annotations", {}).get(name, "")
+    return int(text) if NUMBER.fullmatch(text) else default
 
 
 def _same_template(one: Object, other: Object) -> bool:
@@ -287,7 +294,7 @@ class _Rollout:
         wanted = {rs["metadata"]["uid"]: _replicas(rs) for rs in ordered}
         todo = left
         for rs in ordered:
-            before = int(rs["metadata"].get("annotations", {}).get(MAXIMUM, total)) or 1
+            before = _noted(rs, MAXIMUM, total) or 1
             part = round(_replicas(rs) * (self.replicas + surge) / before) - _replicas(rs)
             part = max(-_replicas(rs), max(part, todo) if todo < 0 else min(part, todo) if todo > 0 else 0)
             wanted[rs["metadata"]["uid"]] += part

@@ -23,6 +23,7 @@ Schema = Mapping[str, Any]
 PLURAL = "customresourcedefinitions"
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 VERSION = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+MAX_LABEL = 63
 HANDLED = ("type", "enum", "required", "nullable", "default")
 """Keywords that the shape holds already."""
 FORMATS = ("date", "email", "hostname", "ipv4", "ipv6", "uri", "uuid")
@@ -103,8 +104,10 @@ def check_definition(definition: Object, old: Object | None) -> Iterator[Cause]:
         if version.get("name", "") in seen:
             yield Cause.duplicate(f"{where}.name", version.get("name", ""))
         seen.add(version.get("name", ""))
-        if not VERSION.fullmatch(version.get("name", "v")):
-            yield Cause.invalid(f"{where}.name", version["name"], "must be a lower-case RFC 1035 label, v1 say")
+        if not VERSION.fullmatch(version.get("name", "v")) or len(version.get("name", "v")) > MAX_LABEL:
+            yield Cause.invalid(
+                f"{where}.name", version["name"], "must be a lower-case RFC 1035 label of at most 63 characters, v1 say"
+            )
         yield from _check_schema_of(version, where)
         yield from _check_columns_of(version, where, kept)
     if old is not None:

@@ -6,7 +6,7 @@ import bisect
 import re
 from collections.abc import Iterable, Iterator
 
-INTERVAL = re.compile(r"([0-9]+)(?:-([0-9]+))?", re.ASCII)
+INTERVAL = re.compile("([0-9]{1,18})(?:-([0-9]{1,18}))?")
 
 
 def ranges_of(text: str) -> list[range]:

@@ -133,10 +133,13 @@ def _is_zero(share: Any) -> bool:
     return share in (0, "0%", "0")
 
 
+PERCENT = re.compile("[0-9]{1,18}%")
+
+
 def _check_share(share: Any, path: str) -> Iterator[Cause]:
     """A number, or a percentage."""
     if isinstance(share, str):
-        if not share.endswith("%") or not share[:-1].isdecimal():
+        if not PERCENT.fullmatch(share):
             yield Cause.invalid(path, share, "a valid percent string must be a numeric string followed by an ending '%'")
     elif share < 0:
         yield Cause.invalid(path, share, "must be greater than or equal to 0")

@@ -169,6 +169,17 @@ async def test_a_definition_that_changes_is_served_as_it_is_now(api: Api) -> Non
     assert await api.names(PEERS) == []
 
 
+@pytest.mark.parametrize("name", ["v" + "1" * 5000, "v1beta" + "1" * 5000, "v" + "1" * 63])
+async def test_a_version_with_a_long_name_is_refused_and_stops_no_discovery(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Api()
+    body = {"metadata": {"name": "peers.net.example.org"}, "spec": {**SPEC, "versions": [{**VERSION, "name": name}]}}
+    assert "63 characters" in await api.refused("Invalid", "POST", CRDS, body)
+    monkeypatch.setattr("podplane.apiserver.kinds.custom.MAX_LABEL", 1 << 20)  # one that was stored before
+    await api("POST", CRDS, body)
+    groups = (await api("GET", "/apis"))["groups"]
+    assert [g["preferredVersion"]["version"] for g in groups if g["name"] == "net.example.org"] == [name]
+
+
 @pytest.mark.parametrize(
     ("schema", "field"),
     [

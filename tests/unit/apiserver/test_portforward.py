@@ -152,6 +152,16 @@ async def test_channels_carry_a_pair_for_each_port() -> None:
         (POD, Request("GET", "/x", upgrade=True, protocols=("v5.channel.k8s.io",)), "needs an upgrade"),
         (POD, Request("GET", "/x", upgrade=True, protocols=(portforward.CHANNELS[0],)), '"ports" is required'),
         (POD, Request("GET", "/x", {"ports": ["0"]}, upgrade=True, protocols=(portforward.CHANNELS[0],)), "1 to 65535"),
+        (
+            POD,
+            Request("GET", "/x", {"ports": ["80" + "0" * 5000]}, upgrade=True, protocols=(portforward.CHANNELS[0],)),
+            "1 to 65535",
+        ),
+        (
+            POD,
+            Request("GET", "/x", {"ports": ["00008" + "0" * 5000]}, upgrade=True, protocols=(portforward.CHANNELS[0],)),
+            "1 to 65535",
+        ),
         (POD, Request("GET", "/x", {"ports": ["80,x"]}, upgrade=True, protocols=(portforward.CHANNELS[0],)), "'x' as a port"),
         (POD, Request("GET", "/x", {"ports": ["1"] * 101}, upgrade=True, protocols=(portforward.CHANNELS[0],)), "at most 100"),
         (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from podplane.apiserver.kinds import custom
+from podplane.apiserver.kinds import printer_paths
 from podplane.apiserver.kinds.printer_paths import MAX_LENGTH, compiled, first, refusal
 from podplane.kubeapi.messages import Request, Response
 from tests.unit.apiserver.test_custom import CRDS, PEERS, SPEC, VERSION, define, peer
@@ -98,7 +98,7 @@ async def test_a_definition_with_such_a_column_is_refused(path: str) -> None:
 async def test_one_that_was_stored_before_stays_and_its_column_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     api = Api()
     with monkeypatch.context() as before:
-        before.setattr(custom.printer_paths, "refusal", lambda path: "")
+        before.setattr(printer_paths, "refusal", lambda path: "")
         await define(api, with_column(REFUSED[0]))
     await api("PATCH", f"{CRDS}/peers.net.example.org", {"metadata": {"labels": {"a": "b"}}})
     await api("POST", PEERS, peer(free={"a": "a" * 40 + "!"}))

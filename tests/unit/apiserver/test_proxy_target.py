@@ -137,7 +137,7 @@ def test_a_pod_without_an_address_is_nowhere() -> None:
     assert cluster.refused("p") == ("BadRequest", "address not allowed")
 
 
-@pytest.mark.parametrize("port", ["http", "0", "65536", "-1", "\u0663"])
+@pytest.mark.parametrize("port", ["http", "0", "65536", "-1", "\u0663", "1" * 5000])
 def test_a_pods_port_is_a_number(port: str) -> None:
     cluster = Cluster()
     cluster["pods", "ns", "p"] = pod()
@@ -164,6 +164,7 @@ def test_a_services_port_is_a_name_or_the_number_of_one() -> None:
     assert [cluster.where(id_, "services") for id_ in ("s", "s:80", "s:b", "s:81")] == [first, first, second, second]
     assert cluster.where("https:s:b", "services").tls
     assert cluster.refused("s:82", "services") == ("ServiceUnavailable", 'no service port 82 found for service "s"')
+    assert cluster.refused(f"s:{'1' * 5000}", "services")[0] == "ServiceUnavailable"
     assert cluster.refused("s:c", "services") == ("ServiceUnavailable", 'no endpoints available for service "s:c"')
 
 

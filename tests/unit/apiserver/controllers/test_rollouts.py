@@ -258,6 +258,27 @@ async def test_scaling_in_the_middle_of_a_rollout_keeps_the_proportions(cluster:
     assert await sizes() == [7, 11]  # the example of Kubernetes' documentation, which has 5, 8 and then 18 in all
 
 
+@pytest.mark.parametrize("text", ["abc", "", "-1", "1" * 5000, "\u0663"])
+async def test_what_anybody_wrote_into_annotations_of_a_rollout_stops_none(cluster: Cluster, text: str) -> None:
+    await cluster("POST", f"{APPS}/deployments", workload("web", 4))
+    await cluster.kubelet()
+    await cluster("PATCH", WEB, image("host/broken"))
+    await cluster.settle()
+    for replica_set in (await cluster("GET", SETS))["items"]:
+        named = {"deployment.kubernetes.io/max-replicas": text, "deployment.kubernetes.io/revision": text}
+        await cluster("PATCH", f"{SETS}/{replica_set['metadata']['name']}", {"metadata": {"annotations": named}})
+    await cluster("PATCH", WEB, {"spec": {"replicas": 6}})
+    await cluster.settle()
+    assert sum(rs["spec"]["replicas"] for rs in (await cluster("GET", SETS))["items"]) >= 6
+    assert (await cluster("GET", WEB))["status"]["observedGeneration"] == 3
+
+
+@pytest.mark.parametrize("share", ["1" * 5000 + "%", "\u0663%", "%", "-1%", "1%%"])
+async def test_a_share_is_a_percentage_in_digits(cluster: Cluster, share: str) -> None:
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": share}}
+    await cluster.refused("Invalid", "POST", f"{APPS}/deployments", workload("web", 1, strategy=rolling))
+
+
 async def test_equal_replica_sets_grow_by_the_newer_one_first(cluster: Cluster) -> None:
     rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": "50%"}}
     await cluster("POST", f"{APPS}/deployments", workload("web", 4, strategy=rolling))
