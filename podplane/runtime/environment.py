@@ -148,6 +148,14 @@ def contents(source: Mapping[str, Any], resource: str) -> dict[str, bytes]:
     return {key: value.encode() for key, value in plain.items()} | {k: base64.b64decode(v) for k, v in binary.items()}
 
 
+def _text(source: Mapping[str, Any], resource: str, key: str) -> str | None:
+    """One value as text; the others are not decoded, since each of many variables may take one."""
+    binary = source.get("data" if resource == SECRETS else "binaryData") or {}
+    if key in binary:
+        return base64.b64decode(binary[key]).decode("utf-8", "surrogateescape")
+    return None if resource == SECRETS else (source.get("data") or {}).get(key)
+
+
 def _whole(whole: EnvFromSource, facts: Facts) -> dict[str, str]:
     for resource, reference in ((CONFIG_MAPS, whole.config_map_ref), (SECRETS, whole.secret_ref)):
         if reference is None:
@@ -176,7 +184,7 @@ def _value(pod: Pod, container: Container, source: EnvVarSource, facts: Facts) -
         there = facts.sources.get((resource, reference.name))
         if there is None and not reference.optional:
             raise ConfigError(not_found(resource, reference.name))
-        value = texts(there, resource).get(reference.key) if there is not None else None
+        value = _text(there, resource, reference.key) if there is not None else None
         if value is None and not reference.optional:
             kind = "ConfigMap" if resource == CONFIG_MAPS else "Secret"
             raise ConfigError(f"couldn't find key {reference.key} in {kind} {pod.metadata.namespace}/{reference.name}")

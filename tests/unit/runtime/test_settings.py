@@ -125,6 +125,28 @@ def test_whole_sources_have_the_bound_too() -> None:
         variables(one, one.spec.containers[0], facts)
 
 
+class Guarded(dict[str, str]):
+    """Values of which one is taken at a time."""
+
+    def items(self) -> Any:
+        raise AssertionError("all values were looked at for one of them")
+
+
+@pytest.mark.parametrize(
+    ("resource", "source", "values"),
+    [
+        (CONFIG_MAPS, {"data": Guarded(a="1", b="2"), "binaryData": Guarded(c="/w==")}, {"a": "1", "b": "2", "c": "\udcff"}),
+        (SECRETS, {"data": Guarded(a="MQ==", b="Mg==")}, {"a": "1", "b": "2"}),
+    ],
+)
+def test_a_variable_takes_one_value_of_its_source(resource: str, source: dict[str, Any], values: dict[str, str]) -> None:
+    """As many variables as values would else cost the square of their number."""
+    field = "configMapKeyRef" if resource == CONFIG_MAPS else "secretKeyRef"
+    env = [{"name": k, "valueFrom": {field: {"name": "s", "key": k, "optional": True}}} for k in [*values, "none"]]
+    one = pod({"env": env})
+    assert variables(one, one.spec.containers[0], Facts((), (), {}, {(resource, "s"): source})) == values
+
+
 def test_the_words_of_a_command_have_the_same_bounds() -> None:
     assert expand_all(["a", "$(A)"], {"A": "1"}) == ["a", "1"]
     with pytest.raises(TooLongError, match="word 1 of the command is more than 131071 bytes"):
