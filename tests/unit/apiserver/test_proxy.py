@@ -222,9 +222,9 @@ LARGE = LINK + b" " * MAX_PAGE_BYTES
     ("coding", "page"),
     [
         (b"", LARGE),
-        (b"gzip", gzip.compress(LARGE)),
-        (b"gzip", gzip.compress(b" " * (256 << 20), 1)),
-        (b"gzip", gzip.compress(LINK) * 2),
+        (b"gzip", gzip.compress(LARGE, mtime=0)),
+        (b"gzip", gzip.compress(b" " * (256 << 20), 1, mtime=0)),
+        (b"gzip", gzip.compress(LINK, mtime=0) * 2),
         (b"deflate", zlib.compress(LARGE, 0)),
     ],
 )
