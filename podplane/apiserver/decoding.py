@@ -22,6 +22,8 @@ YAML, JSON_PATCH = "application/yaml", "application/json-patch+json"
 MAX_BODY_BYTES = 3 * 1024 * 1024
 """As the real API server limits a request."""
 MAX_DEPTH = 200
+MAX_VALUES = protobuf.MAX_VALUES
+"""Fields and elements that a body may have in all: what a request costs goes by them, and an empty object is two bytes."""
 MAX_DIGITS = 18
 MODES = ("", "Ignore", "Strict", "Warn")
 META = "meta.k8s.io"
@@ -86,9 +88,15 @@ def body(request: Request, accepted: tuple[str, ...] = (JSON, YAML, PROTOBUF)) -
     return value
 
 
+def _too_many() -> Problem:
+    return Problem("RequestEntityTooLarge", f"the body is too large: it has more than {MAX_VALUES} values")
+
+
 def _protobuf(data: bytes) -> Object:
     try:
         return protobuf.decode(data)
+    except protobuf.TooMany:
+        raise _too_many() from None
     except protobuf.ProtobufError as error:
         raise Problem("BadRequest", f"the body is not protobuf of Kubernetes: {error}") from None
 
@@ -99,16 +107,24 @@ def parse_json(data: bytes) -> Any:
         value = msgspec.json.decode(data)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise Problem("BadRequest", f"the body is not JSON: {error}") from None
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
-        check_depth(value)
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH or _may_be_too_many(data):
+        check_extent(value)
     return value
 
 
-def check_depth(value: Any) -> None:
-    """Problem when the value is nested too deeply to be handled."""
-    level, depth = [value] if isinstance(value, dict | list) else [], 0
+def _may_be_too_many(data: bytes) -> bool:
+    """Can this JSON have more than MAX_VALUES values? Whatever is in its texts counts, too."""
+    return data.count(b"[") + data.count(b"{") + data.count(b",") > MAX_VALUES
+
+
+def check_extent(value: Any) -> None:
+    """Problem when the value is nested too deeply, or has too many values, to be handled."""
+    level = [value] if isinstance(value, dict | list) else []
+    depth = count = 0
     while level:
-        depth += 1
+        depth, count = depth + 1, count + sum(map(len, level))
+        if count > MAX_VALUES:
+            raise _too_many()
         if depth > MAX_DEPTH:
             raise Problem("BadRequest", f"the body is nested deeper than {MAX_DEPTH} levels")
         level = [
@@ -130,8 +146,10 @@ class _Loader(yaml.CSafeLoader):
 
 def _yaml(data: bytes) -> Any:
     try:
-        strict.in_yaml(data, MAX_DEPTH)
+        strict.in_yaml(data, MAX_DEPTH, 2 * MAX_VALUES)
         return parse_json(json.dumps(yaml.load(data, Loader=_Loader)).encode())
+    except strict.TooMany:
+        raise _too_many() from None
     except (strict.TooDeep, strict.Aliased) as error:
         raise Problem("BadRequest", str(error)) from None
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
@@ -144,9 +162,11 @@ def note_duplicates(request: Request, options: Options) -> None:
         return
     kind = media_type(request)
     if kind == YAML:
-        with contextlib.suppress(strict.TooDeep, strict.Aliased, yaml.YAMLError):
-            options.twice = strict.in_yaml(request.body, MAX_DEPTH)
+        with contextlib.suppress(strict.TooDeep, strict.TooMany, strict.Aliased, yaml.YAMLError):
+            options.twice = strict.in_yaml(request.body, MAX_DEPTH, 2 * MAX_VALUES)
     elif kind.endswith("json"):
+        if _may_be_too_many(request.body):
+            parse_json(request.body)  # refuses it, before it is read a second time in a dearer way
         options.twice = strict.in_json(request.body, is_patch=kind == JSON_PATCH)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from podplane.apiserver import strategic
-from podplane.apiserver.decoding import JSON_PATCH, MAX_BODY_BYTES, MAX_DEPTH, body, check_depth, media_type, parse_json
+from podplane.apiserver.decoding import JSON_PATCH, MAX_BODY_BYTES, MAX_DEPTH, body, check_extent, media_type, parse_json
 from podplane.apiserver.kinds.resource import Object, Resource
 from podplane.apiserver.problems import Problem
 from podplane.kubeapi.messages import MERGE_PATCH, Request
@@ -77,7 +77,7 @@ def _json_patch(old: Object, request: Request) -> Object:
         )
     try:
         new = _limited(jsonpatch)(operations).apply(old)
-        check_depth(new)  # each copy or move into what was there may add a level
+        check_extent(new)  # each copy or move into what was there may add a level
     except jsonpatch.JsonPatchTestFailed as error:
         raise Problem("Invalid", f"the server rejected our request due to an error in our request: {error}") from None
     except jsonpatch.InvalidJsonPatch as error:

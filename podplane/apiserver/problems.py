@@ -80,6 +80,10 @@ def _quoted(value: Any) -> str:
     return text if len(text) <= 200 else text[:200] + "…"
 
 
+MAX_CAUSES = 300
+"""Causes that a refusal says; nobody reads more, and each element of a body may have some."""
+
+
 class Problem(Exception):
     """A refusal: a reason of `CODES` and a message that says what and, where it helps, what to do."""
 
@@ -115,7 +119,8 @@ def not_found(resource: str, name: str, group: str = "") -> Problem:
 
 
 def invalid(kind: str, name: str, causes: Sequence[Cause], group: str = "") -> Problem:
-    """The object is none that can be stored; says where."""
+    """The object is none that can be stored; says where, at most MAX_CAUSES times."""
+    causes = causes[:MAX_CAUSES]
     texts = [f"{cause.field}: {cause.message}" for cause in causes]
     text = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     details = _details(name, kind, group)

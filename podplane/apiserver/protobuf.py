@@ -11,6 +11,7 @@ import base64
 import functools
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -25,10 +26,29 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 EXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1."
 NUMBERS = (shapes.INTEGER, shapes.BOOLEAN)
+MAX_VALUES = 100_000
+"""Fields and packed numbers of one body: an empty element takes two bytes here, and far more once it is an object."""
 
 
 class ProtobufError(ValueError):
     """The bytes are no such message."""
+
+
+class TooMany(ProtobufError):
+    """The message has more values than one may have."""
+
+
+@dataclass(slots=True)
+class _Budget:
+    """How many more values the body may have."""
+
+    left: int = MAX_VALUES
+
+    def take(self, count: int = 1) -> None:
+        """So many more values. TooMany when that is more than are left."""
+        self.left -= count
+        if self.left < 0:
+            raise TooMany(f"it has more than {MAX_VALUES} values")
 
 
 @functools.cache
@@ -45,23 +65,25 @@ def decode(data: bytes) -> Object:
     """The object in a body. ProtobufError when it is none."""
     if not data.startswith(MAGIC):
         raise ProtobufError("it doesn't begin with k8s\\0")
-    envelope = dict(_fields(data[len(MAGIC) :]))
-    kind = dict(_fields(_bytes(envelope.get(1, b""))))
+    budget = _Budget()
+    envelope = dict(_fields(data[len(MAGIC) :], budget))
+    kind = dict(_fields(_bytes(envelope.get(1, b"")), budget))
     version, name = _text(kind.get(1, b"")), _text(kind.get(2, b""))
     definition = _kinds().get((version, name))
     if definition is None:
         raise ProtobufError(f"the kind {version} {name} is not known here")
     try:
-        found = _message(_bytes(envelope.get(2, b"")), shapes.builtin().shape(definition))
+        found = _message(_bytes(envelope.get(2, b"")), shapes.builtin().shape(definition), budget)
     except RecursionError:
         raise ProtobufError("it is nested too deeply") from None
     return {"apiVersion": version, "kind": name} | found
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+def _fields(data: bytes, budget: _Budget) -> Iterator[tuple[int, int | bytes]]:
     """(number, value) of each field: an integer, or bytes."""
     at, end = 0, len(data)
     while at < end:
+        budget.take()
         key, at = _varint(data, at)
         number, kind = key >> 3, key & 7
         if kind == VARINT:
@@ -110,30 +132,30 @@ def _signed(value: int | bytes) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def _message(data: bytes, shape: Shape, struct_name: str = "") -> Object:
+def _message(data: bytes, shape: Shape, budget: _Budget, struct_name: str = "") -> Object:
     """An object; `struct_name` is that of a struct which is inlined in it."""
     known = wire.structs().get(struct_name or shape.definition)
     if known is None:
         raise ProtobufError(f"{shape.definition or 'this object'} is not known")
     found: Object = {}
-    for number, value in _fields(data):
+    for number, value in _fields(data, budget):
         field = known.get(number)
         if field is None:
             continue
         if field.inlined:
-            found |= _message(_bytes(value), shape, wire.inlined(struct_name or shape.definition, field))
+            found |= _message(_bytes(value), shape, budget, wire.inlined(struct_name or shape.definition, field))
             continue
         name, inner = field.name, shape.fields.get(field.name)
         if inner is None:
             continue
         if inner.kind == shapes.LIST and inner.items is not None:
-            found.setdefault(name, []).extend(_elements(value, inner.items))
+            found.setdefault(name, []).extend(_elements(value, inner.items, budget))
         elif inner.kind == shapes.MAP and inner.items is not None:
-            entry = dict(_fields(_bytes(value)))
+            entry = dict(_fields(_bytes(value), budget))
             empty: int | bytes = 0 if inner.items.kind in NUMBERS else b""
-            found.setdefault(name, {})[_text(entry.get(1, b""))] = _value(entry.get(2, empty), inner.items)
+            found.setdefault(name, {})[_text(entry.get(1, b""))] = _value(entry.get(2, empty), inner.items, budget)
         else:
-            one = _value(value, inner)
+            one = _value(value, inner, budget)
             if one is not None and (one or not inner.omits):
                 found[name] = one
     if not struct_name:
@@ -141,21 +163,22 @@ def _message(data: bytes, shape: Shape, struct_name: str = "") -> Object:
     return found
 
 
-def _elements(value: int | bytes, shape: Shape) -> Iterator[Any]:
+def _elements(value: int | bytes, shape: Shape, budget: _Budget) -> Iterator[Any]:
     """What one field adds to a list: an element, or several numbers that are packed."""
     if shape.kind not in NUMBERS or isinstance(value, int):
-        yield _value(value, shape)
+        yield _value(value, shape, budget)
         return
     at = 0
     while at < len(value):
+        budget.take()
         number, at = _varint(value, at)
-        yield _value(number, shape)
+        yield _value(number, shape, budget)
 
 
-def _value(value: int | bytes, shape: Shape) -> Any:
+def _value(value: int | bytes, shape: Shape, budget: _Budget) -> Any:
     special = SPECIAL.get(shape.definition)
     if special is not None:
-        return special(dict(_fields(_bytes(value))), value)
+        return special(dict(_fields(_bytes(value), budget)), value, budget)
     match shape.kind:
         case shapes.STRING:
             return base64.b64encode(_bytes(value)).decode() if shape.format == "byte" else _text(value)
@@ -166,15 +189,19 @@ def _value(value: int | bytes, shape: Shape) -> Any:
         case shapes.NUMBER:
             return struct.unpack("<d", _bytes(value))[0] if len(_bytes(value)) == 8 else 0
         case shapes.LIST:  # as the value of a map: a message of its own
-            return [_value(one, shape.items) for number, one in _fields(_bytes(value)) if number == 1 and shape.items]
+            return [
+                _value(one, shape.items, budget)
+                for number, one in _fields(_bytes(value), budget)
+                if number == 1 and shape.items
+            ]
         case _:
-            return _message(_bytes(value), shape)
+            return _message(_bytes(value), shape, budget)
 
 
 Fields = dict[int, int | bytes]
 
 
-def _time(fields: Fields, _: int | bytes, *, micro: bool = False) -> str | None:
+def _time(fields: Fields, _: int | bytes, __: _Budget, *, micro: bool = False) -> str | None:
     if not fields:
         return None
     try:
@@ -183,46 +210,47 @@ def _time(fields: Fields, _: int | bytes, *, micro: bool = False) -> str | None:
         raise ProtobufError("a time is out of range") from None
 
 
-def _int_or_string(fields: Fields, _: int | bytes) -> int | str:
+def _int_or_string(fields: Fields, _: int | bytes, __: _Budget) -> int | str:
     return _text(fields.get(3, b"")) if _signed(fields.get(1, 0)) else _signed(fields.get(2, 0))
 
 
-def _json(fields: Fields, _: int | bytes) -> Any:
+def _json(fields: Fields, _: int | bytes, budget: _Budget) -> Any:
     raw = _bytes(fields.get(1, b""))
+    budget.take(sum(map(raw.count, (b"{", b"[", b","))))
     try:
         return msgspec.json.decode(raw) if raw else None
     except msgspec.MsgspecError:
         raise ProtobufError("what must be JSON within is none") from None
 
 
-def _schema(value: int | bytes) -> Object:
-    return _message(_bytes(value), shapes.builtin().shape(EXTENSIONS + "JSONSchemaProps"))
+def _schema(value: int | bytes, budget: _Budget) -> Object:
+    return _message(_bytes(value), shapes.builtin().shape(EXTENSIONS + "JSONSchemaProps"), budget)
 
 
-def _schema_or(fields: Fields, whole: int | bytes) -> Any:
+def _schema_or(fields: Fields, whole: int | bytes, budget: _Budget) -> Any:
     """JSONSchemaPropsOrBool, -OrArray, -OrStringArray: a schema, or else what stands beside it."""
-    return _schema(fields[2]) if 2 in fields else bool(_signed(fields.get(1, 0)))
+    return _schema(fields[2], budget) if 2 in fields else bool(_signed(fields.get(1, 0)))
 
 
-def _schema_or_array(fields: Fields, whole: int | bytes) -> Any:
+def _schema_or_array(fields: Fields, whole: int | bytes, budget: _Budget) -> Any:
     if 1 in fields:
-        return _schema(fields[1])
-    return [_schema(value) for number, value in _fields(_bytes(whole)) if number == 2] or None
+        return _schema(fields[1], budget)
+    return [_schema(value, budget) for number, value in _fields(_bytes(whole), budget) if number == 2] or None
 
 
-def _schema_or_texts(fields: Fields, whole: int | bytes) -> Any:
+def _schema_or_texts(fields: Fields, whole: int | bytes, budget: _Budget) -> Any:
     if 1 in fields:
-        return _schema(fields[1])
-    return [_text(value) for number, value in _fields(_bytes(whole)) if number == 2]
+        return _schema(fields[1], budget)
+    return [_text(value) for number, value in _fields(_bytes(whole), budget) if number == 2]
 
 
-SPECIAL: dict[str, Callable[[Fields, int | bytes], Any]] = {
+SPECIAL: dict[str, Callable[[Fields, int | bytes, _Budget], Any]] = {
     META + "Time": _time,
     META + "MicroTime": functools.partial(_time, micro=True),
     META + "FieldsV1": _json,
     "io.k8s.apimachinery.pkg.runtime.RawExtension": _json,
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString": _int_or_string,
-    "io.k8s.apimachinery.pkg.api.resource.Quantity": lambda fields, _: _text(fields.get(1, b"0")),
+    "io.k8s.apimachinery.pkg.api.resource.Quantity": lambda fields, *_: _text(fields.get(1, b"0")),
     EXTENSIONS + "JSON": _json,
     EXTENSIONS + "JSONSchemaPropsOrBool": _schema_or,
     EXTENSIONS + "JSONSchemaPropsOrArray": _schema_or_array,

@@ -171,20 +171,27 @@ class TooDeep(ValueError):
     """A document that is nested deeper than it may be."""
 
 
+class TooMany(ValueError):
+    """A document with more nodes than it may have."""
+
+
 class Aliased(ValueError):
     """A document with aliases."""
 
 
-def in_yaml(data: bytes, depth: int) -> Twice:
-    """What a body in YAML has twice. TooDeep, Aliased or yaml.YAMLError when it can't be read; nothing in it is nested by then."""
-    events = _checked(yaml.parse(data, Loader=yaml.CSafeLoader), depth)
+def in_yaml(data: bytes, depth: int, most: int) -> Twice:
+    """What a body in YAML has twice. TooDeep, TooMany, Aliased or yaml.YAMLError when it can't be read; nothing in it is nested by then."""
+    events = _checked(yaml.parse(data, Loader=yaml.CSafeLoader), depth, most)
     return Twice(lines=[f'line {line}: key "{key}" already set in map' for line, key in _keys_twice(events)])
 
 
-def _checked(events: Iterable[Any], depth: int) -> Iterator[Any]:
+def _checked(events: Iterable[Any], depth: int, most: int) -> Iterator[Any]:
     """The events of a document, as long as it can be composed: libyaml's composer recurses, and ends the process where it is too deep."""
     level = 0
     for event in events:
+        most -= isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
+        if most < 0:
+            raise TooMany
         if isinstance(event, yaml.AliasEvent):
             raise Aliased("the body is YAML with aliases: write them out")
         level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

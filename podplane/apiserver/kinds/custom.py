@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import datetime
 import functools
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from podplane.apiserver import shapes
 from podplane.apiserver.kinds import names, printer_paths, printing, selectable
 from podplane.apiserver.kinds.resource import Column, Resource, Scale
-from podplane.apiserver.problems import Cause
+from podplane.apiserver.problems import MAX_CAUSES, Cause
 
 Object = dict[str, Any]
 Schema = Mapping[str, Any]
@@ -241,7 +242,7 @@ class Reader:
         if not findings.wrong:
             findings.causes += [
                 Cause(_dotted(error.instance_path), "FieldValueInvalid", f"Invalid value: {error.message}")
-                for error in self._rest.iter_errors(object_)
+                for error in itertools.islice(self._rest.iter_errors(object_), MAX_CAUSES)
             ]
         findings.wrong = []
         return findings

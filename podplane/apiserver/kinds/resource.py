@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import datetime
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from podplane.apiserver import shapes
 from podplane.apiserver.kinds import names, selectable
-from podplane.apiserver.problems import Cause, Problem, invalid
+from podplane.apiserver.problems import MAX_CAUSES, Cause, Problem, invalid
 
 Object = dict[str, Any]
 Check = Callable[[Object, Object | None], Iterator[Cause]]
@@ -158,14 +159,20 @@ def admit(resource: Resource, object_: Object, old: Object | None) -> None:
 
 def _causes(resource: Resource, object_: Object, old: Object | None) -> list[Cause]:
     any_finalizers = resource.schema is not None or resource.group == "apiextensions.k8s.io"
-    causes = [*names.check_metadata(object_["metadata"], any_finalizers=any_finalizers), *resource.check(object_, old)]
-    return causes if old is None else [*causes, *_touched(resource, old, object_)]
+    own = names.check_metadata(object_["metadata"], any_finalizers=any_finalizers)
+    touched = _touched(resource, old, object_) if old is not None else ()
+    return _first(own, resource.check(object_, old), touched)
+
+
+def _first(*causes: Iterable[Cause]) -> list[Cause]:
+    """Those that a refusal says: what comes after them is not looked for."""
+    return list(itertools.islice(itertools.chain(*causes), MAX_CAUSES))
 
 
 def admit_status(resource: Resource, object_: Object, old: Object) -> None:
     """As `admit`, of a write of the status: nothing else of the object is looked at."""
     resource.prepare_status(object_, old)
-    causes = [*names.check_metadata(object_["metadata"]), *resource.check_status(object_, old)]
+    causes = _first(names.check_metadata(object_["metadata"]), resource.check_status(object_, old))
     if causes:
         raise invalid(resource.kind, object_["metadata"]["name"], causes, resource.group)
 

@@ -1,0 +1,98 @@
+"""Bodies with more values than one may have are refused before anything is made of them, and a refusal says only so many causes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from podplane.apiserver import protobuf, strict
+from podplane.apiserver.decoding import MAX_VALUES, body
+from podplane.apiserver.kinds.resource import admit
+from podplane.apiserver.kinds.table import RESOURCES
+from podplane.apiserver.problems import MAX_CAUSES, Cause, Problem, invalid
+from podplane.kubeapi.messages import Request, Response
+from tests.unit.apiserver.test_protobuf import body as message
+from tests.unit.apiserver.test_protobuf import field
+from tests.unit.apiserver.test_server import Api
+
+TOO_MANY = f"the body is too large: it has more than {MAX_VALUES} values"
+PODS = "/api/v1/namespaces/default/pods"
+EMPTY = field(1, b"")
+BODIES = {
+    "elements": (protobuf.TYPE, message("v1", "Pod", field(2, field(2, b"") * MAX_VALUES))),
+    "again and again": (protobuf.TYPE, message("v1", "Pod", EMPTY * MAX_VALUES)),
+    "entries of a map": (protobuf.TYPE, message("v1", "ConfigMap", field(2, b"") * MAX_VALUES)),
+    "envelope": (protobuf.TYPE, protobuf.MAGIC + EMPTY * (MAX_VALUES + 1)),
+    "packed": (protobuf.TYPE, message("v1", "Pod", field(2, field(14, field(4, b"\1" * MAX_VALUES))))),
+    "raw": (protobuf.TYPE, message("apps/v1", "ControllerRevision", field(2, field(1, b"[" + b"{}," * MAX_VALUES + b"0]")))),
+    "list": ("application/json", b'{"a":[' + b"{}," * MAX_VALUES + b"{}]}"),
+    "fields": ("application/json", json.dumps({f"k{i}": 0 for i in range(MAX_VALUES + 1)}).encode()),
+    "nested": ("application/json", b'{"a":[' + b"[1,2]," * (MAX_VALUES // 3) + b"0]}"),
+    "yaml": ("application/yaml", b"a: [" + b"{}," * 2 * MAX_VALUES + b"0]"),
+}
+
+
+def request(method: str, path: str, kind: str, data: bytes) -> Request:
+    return Request(method, path, {}, {"authorization": "Bearer secret", "content-type": kind}, data)
+
+
+@pytest.mark.parametrize("name", BODIES)
+async def test_a_body_with_too_many_values(name: str) -> None:
+    kind, data = BODIES[name]
+    answer = await Api().server.handle(request("POST", PODS, kind, data))
+    assert isinstance(answer, Response)
+    assert (answer.status, json.loads(answer.body)["message"]) == (413, TOO_MANY)
+
+
+async def test_a_patch_with_too_many_values() -> None:
+    api = Api()
+    await api("POST", "/api/v1/namespaces/default/configmaps", {"metadata": {"name": "a"}})
+    data = b'{"x":[' + b"{}," * MAX_VALUES + b"{}]}"
+    answer = await api.server.handle(
+        request("PATCH", "/api/v1/namespaces/default/configmaps/a", "application/merge-patch+json", data)
+    )
+    assert isinstance(answer, Response)
+    assert (answer.status, json.loads(answer.body)["message"]) == (413, TOO_MANY)
+
+
+def test_what_stands_in_a_text_is_no_value() -> None:
+    value = {"data": {"a": "{[," * MAX_VALUES}}
+    assert body(request("POST", PODS, "application/json", json.dumps(value).encode())) == value
+
+
+def test_a_body_with_as_many_values_as_it_may_have() -> None:
+    value: dict[str, Any] = {"a": [{}] * (MAX_VALUES - 1)}
+    assert body(request("POST", PODS, "application/json", json.dumps(value).encode())) == value
+    entries = field(2, field(1, b"")) * ((MAX_VALUES - 10) // 3)
+    assert protobuf.decode(message("v1", "ConfigMap", entries))["data"] == {"": ""}
+
+
+def test_events_of_yaml_are_counted() -> None:
+    assert strict.in_yaml(b"a: [1, {}]", 10, 5) == strict.Twice()
+    with pytest.raises(strict.TooMany):
+        strict.in_yaml(b"a: [1, {}]", 10, 4)
+
+
+def test_a_refusal_says_only_so_many_causes() -> None:
+    problem = invalid("Pod", "a", [Cause.required(f"spec.x[{i}]") for i in range(MAX_CAUSES + 1)])
+    assert problem.details is not None
+    assert len(problem.details["causes"]) == MAX_CAUSES
+    assert f"x[{MAX_CAUSES - 1}]" in str(problem)
+    assert f"x[{MAX_CAUSES}]" not in str(problem)
+
+
+def test_a_check_stops_when_it_has_found_that_many() -> None:
+    asked: list[int] = []
+
+    def check(*_: Any) -> Any:
+        for i in range(10 * MAX_CAUSES):
+            asked.append(i)
+            yield Cause.required(f"spec.x[{i}]")
+
+    row = dataclasses.replace(next(row for row in RESOURCES if row.id == "configmaps"), check=check)
+    with pytest.raises(Problem):
+        admit(row, {"metadata": {"name": "a"}}, None)
+    assert len(asked) <= MAX_CAUSES
