@@ -100,7 +100,10 @@ async def test_what_always_fails_waits_no_longer_than_a_minute() -> None:
     assert LAST_RETRY_SECONDS / 2 < patience <= LAST_RETRY_SECONDS
 
 
-async def test_a_success_forgets_the_failures() -> None:
+async def test_a_success_forgets_the_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "podplane.apiserver.controllers.manager.FIRST_RETRY_SECONDS", 60.0
+    )  # no decision but those that are asked for
     answers = iter([False, True, False])
 
     def decide(_: View, __: Key) -> Iterable[Action]:
