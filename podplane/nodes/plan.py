@@ -63,6 +63,8 @@ def plan(node: Node, config: NetworkConfig, own: NodeSettings, mtu: int = 0) -> 
     if not blocks:
         return {}
     values: list[Value] = [Sysctl(name=name, value=value) for name, value in SYSCTLS.items()]
+    versions = {block.version: None for block in blocks}
+    values += [Sysctl(name=forwarding(version, config.uplink), value="1") for version in versions]
     values += _bridge(blocks, config, mtu or config.mtu)
     if own.masquerade:
         values += _masquerade(blocks, config, own)
@@ -78,9 +80,18 @@ def _bridge(blocks: list[IPNetwork], config: NetworkConfig, mtu: int) -> list[Va
         # The kernel sends redirects where `all` or the device allows it (IN_DEV_TX_REDIRECTS).
         Sysctl(name=f"net.ipv4.conf.{bridge}.send_redirects", value="0", link=bridge),
         *(Sysctl(name=f"net.ipv6.conf.{bridge}.disable_ipv6", value="0", link=bridge) for ip in gateways if ip.version == 6),
+        *(Sysctl(name=forwarding(ip.version, bridge), value="1", link=bridge) for ip in gateways),
         *(Address(link=bridge, ip=ip, prefix_length=ip.max_prefixlen) for ip in gateways),
         *(Route(destination=block, kind="unreachable", protocol=ROUTE_PROTOCOL) for block in blocks),
     ]
+
+
+def forwarding(version: int, link: str) -> str:
+    """The sysctl of a link that says whether what comes by it is forwarded (IPv4), and whether it is the link of a router (IPv6).
+
+    A write of the namespace's sysctl sets it on all links, and others may unset it on one. Source: ip-sysctl, `forwarding`.
+    """
+    return f"net.ipv{version}.conf.{link.replace('.', '/')}.forwarding"
 
 
 def _masquerade(blocks: list[IPNetwork], config: NetworkConfig, own: NodeSettings) -> list[Value]:

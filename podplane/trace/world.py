@@ -71,9 +71,11 @@ class Namespace:
         return self.sysctls.get(name, "0") != "0"
 
     def forwards(self, version: int, link: str) -> bool:
-        """Are packets that came by a link forwarded?"""
+        """Are packets that came by a link forwarded? IPv4 asks the link, which has the namespace's value where none of its own is known
+        (IN_DEV_FORWARD); IPv6 asks the namespace (ip6_forward)."""
         if version == 4:
-            return self.is_set("net.ipv4.ip_forward") or self.is_set(f"net.ipv4.conf.{link}.forwarding")
+            own = f"net.ipv4.conf.{link}.forwarding"
+            return self.is_set(own if own in self.sysctls else "net.ipv4.ip_forward")
         return self.is_set("net.ipv6.conf.all.forwarding")
 
     def routes_localnet(self, link: str) -> bool:

@@ -44,7 +44,7 @@ def repairs(kubectl: Kubectl, node: str) -> str:
         (("--delete-link", "echo-node2-1"), "of pod default/echo-node2-1 was deleted", r"repaired: .*\d links?"),
         (("--delete-neighbour", "192.168.1.12"), "the neighbour 192.168.1.12 on eth0 was deleted", r"repaired: 1 neighbour"),
         (("--delete-address",), "of cbr0 was deleted", r"repaired: 1 address"),
-        (("--change-sysctl", "net.ipv4.ip_forward"), "net.ipv4.ip_forward was changed from 1 to 0", r"repaired: 1 sysctl"),
+        (("--change-sysctl", "net.ipv4.ip_forward"), "net.ipv4.ip_forward was changed from 1 to 0", r"repaired: 3 sysctls"),
     ],
 )
 def test_what_a_foreign_hand_does_is_repaired(

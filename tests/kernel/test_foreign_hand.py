@@ -298,6 +298,17 @@ def test_a_bridge_on_which_somebody_turns_ipv6_off_has_its_addresses_and_routes_
     play(story)
 
 
+@pytest.mark.parametrize("link", ["cbr0", "eth0"])
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_link_on_which_somebody_turns_forwarding_off_forwards_again(version: int, link: str) -> None:
+    async def story(machine: Machine) -> None:
+        foreign.change_sysctl(machine, f"net.ipv{version}.conf.{link}.forwarding")
+        assert not machine.is_whole()
+        await machine.is_repaired_and_told("sysctl")
+
+    play(story)
+
+
 def bridge(words: str) -> str:
     """What `bridge` says."""
     return subprocess.run(["bridge", *words.split()], check=True, capture_output=True, text=True).stdout

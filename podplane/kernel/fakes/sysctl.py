@@ -31,6 +31,12 @@ OF_INTERFACES: Mapping[str, str] = {
     "net.ipv4.conf.{}.route_localnet": "0",
     "net.ipv4.conf.{}.proxy_arp": "0",
 }
+OF_ALL: Mapping[str, str] = {
+    "net.ipv4.ip_forward": "net.ipv4.conf.{}.forwarding",
+    "net.ipv6.conf.all.forwarding": "net.ipv6.conf.{}.forwarding",
+}
+"""A write of these sets that of each interface, and what new ones begin with, if it changes something (inet_forward_change,
+addrconf_forward_change)."""
 
 
 class FakeSysctls:
@@ -44,6 +50,9 @@ class FakeSysctls:
         known = dict(DEFAULTS)
         for interface in ("all", "default", *self._interfaces()):
             known |= {pattern.format(interface): value for pattern, value in OF_INTERFACES.items()}
+        for every, pattern in OF_ALL.items():
+            value = self._values.get(every, DEFAULTS[every])
+            known |= dict.fromkeys((pattern.format(interface) for interface in ("default", *self._interfaces())), value)
         return known.get(name)
 
     def set(self, values: Mapping[str, str]) -> Mapping[str, KernelError]:
@@ -55,6 +64,9 @@ class FakeSysctls:
             elif not value.lstrip("-").isdigit():
                 refused[name] = KernelError(f"sysctl {name} = {value}", "Invalid argument")
             else:
+                if (pattern := OF_ALL.get(name)) is not None and self.read([name]) != {name: value}:
+                    for interface in ("default", *self._interfaces()):
+                        self._values.pop(pattern.format(interface), None)
                 self._values[name] = value
         return refused
 

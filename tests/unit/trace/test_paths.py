@@ -109,6 +109,13 @@ def test_links_that_are_down_carry_nothing() -> None:
     assert isinstance(end, Rejected) and end.how == "icmp host unreachable"
 
 
+def test_a_link_with_forwarding_of_its_own_goes_by_that() -> None:
+    own = Sysctl(name="net.ipv4.conf.v1.forwarding", value="0")
+    assert isinstance(evaluate(routed(*FORWARD, own), ONE_TO_TWO, "one").end, Dropped)
+    on = msgspec.structs.replace(own, value="1")
+    assert isinstance(evaluate(routed(on), ONE_TO_TWO, "one").end, Delivered)
+
+
 def test_a_router_forwards_when_it_is_told_to() -> None:
     trace = evaluate(routed(*FORWARD), ONE_TO_TWO, "one")
     assert trace.end == Delivered("two", ip("10.0.2.2"), 80, "tcp") and trace.packet.ttl == 63
