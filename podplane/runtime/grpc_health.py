@@ -51,6 +51,10 @@ INTEGER, INT32 = re.compile("[+-]?[0-9]{1,10}"), 1 << 31
 SHOWN = 80
 """So much of a text that is no number is shown."""
 MAX_MESSAGE_BYTES = 64 * 1024
+MAX_EVENTS = 1000
+"""Frames, or nearly so, that the answer to one call may have: each costs time, and as an empty one only nine bytes."""
+PIECE_BYTES = 1024
+"""What is read of an answer before its frames are counted again."""
 LENGTH_DELIMITED, VARINT = 2, 0
 Headers = Mapping[str, str]
 
@@ -170,6 +174,7 @@ class Check:
         self._body = framed(request(service))
         self._said: dict[str, str] = {}
         self._data = b""
+        self._events = 0
         self.connected = False
         """The other side speaks HTTP/2."""
         self.outcome: Outcome | None = None
@@ -185,10 +190,18 @@ class Check:
             self._end(Outcome(UNAVAILABLE, "error reading from server: EOF"))
             return
         try:
-            for event in self._connection.receive_data(data):
-                self._happened(event)
+            for at in range(0, len(data), PIECE_BYTES):
+                if self.outcome is None:
+                    self._read(data[at : at + PIECE_BYTES])
         except h2.exceptions.ProtocolError as error:
             self._end(Outcome(UNAVAILABLE, f"error reading server preface: {error}"))
+
+    def _read(self, piece: bytes) -> None:
+        for event in self._connection.receive_data(piece):
+            self._happened(event)
+            self._events += 1
+        if self._events > MAX_EVENTS:
+            self._end(Outcome(UNAVAILABLE, f"the answer has more than {MAX_EVENTS} frames"))
 
     def _happened(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.RemoteSettingsChanged) and not self.connected:

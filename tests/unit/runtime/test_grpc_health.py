@@ -190,3 +190,16 @@ def test_a_request_without_the_content_type_of_grpc() -> None:
     events = client.receive_data(server.pending())
     found = next(event for event in events if isinstance(event, h2.events.ResponseReceived))
     assert dict(found.headers)[":status"] == "415"  # type: ignore[index]  # text, as it was asked for
+
+
+@pytest.mark.parametrize(
+    "frame", ["000000040000000000", "000000040100000000", "000000ff0000000000"], ids=["settings", "acknowledged", "unknown"]
+)
+def test_frames_without_end_end_a_call(frame: str) -> None:
+    check, settings = Check("10.0.0.1:5000", "", "kube-probe/1.36"), bytes.fromhex("000000040000000000")
+    check.receive(settings)
+    check.pending()
+    check.receive(bytes.fromhex(frame) * 7000)
+    assert check.outcome == Outcome(grpc.UNAVAILABLE, f"the answer has more than {grpc.MAX_EVENTS} frames")
+    assert check.connected
+    assert len(check.pending()) < 9 * (grpc.MAX_EVENTS + grpc.PIECE_BYTES), "what comes after that is not answered"
