@@ -64,18 +64,22 @@ async def read(path: Path, request: LogRequest, live: LogFile | None = None) -> 
     following = live is not None and request.follow
     if live is not None and following:
         live.listeners.append(more.tell)
+    files = _open(path)
     try:
-        there = _lines(_open(path))
         if request.tail_lines is not None:
-            there = iter(_last(there, request.tail_lines))
-        chunk = b""
-        for line in there:
-            chunk += wanted.text(line)
-            if len(chunk) > BLOCK_BYTES:
-                yield chunk
-                chunk = b""
+            await _seek_last(files, request.tail_lines)
+        size, out = 0, list[bytes]()
+        for line in _lines(files):
+            size += len(line)
+            out.append(wanted.text(line))
+            if wanted.is_done:
+                break
+            if size > BLOCK_BYTES:
+                if chunk := b"".join(out):
+                    yield chunk
+                size, out = 0, []
                 await asyncio.sleep(0)
-        if chunk:
+        if chunk := b"".join(out):
             yield chunk
         while following and not wanted.is_done:
             if not (data := await more.next()):
@@ -83,6 +87,8 @@ async def read(path: Path, request: LogRequest, live: LogFile | None = None) -> 
             if chunk := b"".join(map(wanted.text, data.splitlines())):
                 yield chunk
     finally:
+        for file, _ in files:
+            file.close()
         if live is not None and more.tell in live.listeners:
             live.listeners.remove(more.tell)
 
@@ -133,15 +139,39 @@ def _lines(files: list[tuple[BinaryIO, int]]) -> Iterator[bytes]:
                 yield line.rstrip(b"\n")
 
 
-def _last(there: Iterator[bytes], count: int) -> list[bytes]:
-    """The last so many lines, where parts of one line count as one."""
-    kept: deque[list[bytes]] = deque(maxlen=count)
-    whole = True
-    for line in there:
-        if whole or not kept:
-            kept.append([])
-        if kept:
-            kept[-1].append(line)
-        found = LINE.fullmatch(line)
-        whole = found is None or found[3] == b"F"
-    return [line for group in kept for line in group]
+async def _seek_last(files: list[tuple[BinaryIO, int]], count: int) -> None:
+    """Put the files where the last so many lines begin, where parts of one line count as one; read from their end, a block a turn."""
+    found = 0  # ends of lines
+    is_last = True
+    for number in reversed(range(len(files))):
+        file, size = files[number]
+        at, rest = size, b""
+        while at:
+            begin = max(0, at - BLOCK_BYTES)
+            file.seek(begin)
+            lines = _cut(file.read(at - begin) + rest)
+            end, at = at + len(rest), begin
+            rest = lines.pop(0) if begin else b""
+            for line in reversed(lines):
+                found += is_last or _is_whole(line)
+                is_last = False
+                if found > count:
+                    file.seek(end)
+                    for earlier, its_size in files[:number]:
+                        earlier.seek(its_size)
+                    return
+                end -= len(line)
+            await asyncio.sleep(0)
+        file.seek(0)
+
+
+def _cut(data: bytes) -> list[bytes]:
+    """The lines, each with its end."""
+    lines = [line + b"\n" for line in data.split(b"\n")]
+    last = lines.pop()[:-1]
+    return [*lines, last] if last else lines
+
+
+def _is_whole(line: bytes) -> bool:
+    found = LINE.fullmatch(line.rstrip(b"\n"))
+    return found is None or found[3] == b"F"
