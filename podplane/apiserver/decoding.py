@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from podplane.apiserver import protobuf, strict
+from podplane.apiserver import protobuf, shapes, strict
 from podplane.apiserver.kinds.resource import Object, Resource, unreadable
 from podplane.apiserver.problems import Cause, Problem, invalid
 from podplane.apiserver.protobuf import TYPE as PROTOBUF
@@ -201,6 +201,9 @@ def fitted(resource: Resource, object_: Object, options: Options, part: str = ""
     for field in ("managedFields", "selfLink"):
         metadata.pop(field, None)
     findings = resource.read(object_)
+    if findings.is_too_large:
+        limit = f"{shapes.MAX_DEFAULTS_BYTES} bytes"
+        raise Problem("RequestEntityTooLarge", f"the object is too large: the defaults of its kind add more than {limit} to it")
     if findings.wrong:
         raise unreadable(resource, ", ".join(findings.wrong[:MAX_NAMED]))
     _complain(resource, findings.unknown, object_, options)

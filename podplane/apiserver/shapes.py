@@ -7,7 +7,6 @@ are resolved, each node knows its own name for its type.
 
 from __future__ import annotations
 
-import copy
 import functools
 import re
 from collections.abc import Mapping
@@ -23,6 +22,8 @@ from podplane.model import quantity
 
 Schema = Mapping[str, Any]
 PREFIX = "#/definitions/"
+MAX_DEFAULTS_BYTES = 3 * 1024 * 1024
+"""What the defaults of one object may take, as much as a request: a few bytes of a body may ask for a large one each."""
 NOTHING: Any = msgspec.UNSET
 """No default."""
 ANY, OBJECT, MAP, LIST, STRING, INTEGER, NUMBER, BOOLEAN, INT_OR_STRING, QUANTITY, ANY_OBJECT = (
@@ -90,8 +91,8 @@ class Shape:
     unique: bool = False
     definition: str = ""
     """The definition's name, of what has one."""
-    defaults: tuple[tuple[str, Any], ...] = ()
-    """Of the fields that have one: name and default."""
+    defaults: tuple[tuple[str, bytes], ...] = ()
+    """Of the fields that have one: name and default, as JSON."""
     omits: bool = False
     """Of a field: is it left out when it is empty?"""
     zeros: dict[str, Shape] = field(default_factory=dict)
@@ -155,7 +156,9 @@ class Library:
                 one.omits = written.omits and one.kind not in STRUCTS
                 if not one.omits and (one.kind == OBJECT or (one.kind in ZEROS and one.format not in NULLABLE)):
                     shape.zeros[written.name] = one
-        shape.defaults = tuple((name, one.default) for name, one in shape.fields.items() if one.default is not NOTHING)
+        shape.defaults = tuple(
+            (name, msgspec.json.encode(one.default)) for name, one in shape.fields.items() if one.default is not NOTHING
+        )
 
 
 EMBEDDED = "io.k8s.api.core.v1.ConfigMap"
@@ -200,6 +203,13 @@ class Findings:
     unknown: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     causes: list[Cause] = field(default_factory=list)
+    room: int = MAX_DEFAULTS_BYTES
+    """Bytes that are left for defaults; when there is none, the rest of them stays out."""
+
+    @property
+    def is_too_large(self) -> bool:
+        """Are there defaults that had no room?"""
+        return self.room < 0
 
 
 def fit(shape: Shape, object_: dict[str, Any], *, status_too: bool = False) -> Findings:
@@ -238,7 +248,10 @@ def _object(shape: Shape, value: dict[str, Any], path: str, findings: Findings, 
     if complete:
         for name, default in shape.defaults:
             if name not in value:
-                value[name] = copy.deepcopy(default)
+                findings.room -= len(name) + len(default)
+                if findings.room < 0:
+                    break
+                value[name] = msgspec.json.decode(default)
                 one = fields[name]
                 if one.kind == OBJECT:
                     _object(one, value[name], dot + name, findings, complete)

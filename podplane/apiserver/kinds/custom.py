@@ -228,7 +228,8 @@ class Reader:
         return _validator(self._schema)
 
     def complete(self, object_: Object) -> Object:
-        """A stored object as this schema has it: with its defaults, and without what it does not know."""
+        """A stored object as this schema has it: with its defaults (those that have room, should they have grown since), and without
+        what it does not know."""
         found: Object = copy.deepcopy(object_)
         shapes.fit(self._shape, found, status_too=True)
         return found

@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 
-from podplane.apiserver import protobuf, strict
+from podplane.apiserver import protobuf, shapes, strict
 from podplane.apiserver.decoding import MAX_VALUES, body
 from podplane.apiserver.kinds.resource import admit
 from podplane.apiserver.kinds.table import RESOURCES
 from podplane.apiserver.problems import MAX_CAUSES, Cause, Problem, invalid
 from podplane.kubeapi.messages import Request, Response
+from tests.unit.apiserver.test_custom import PEERS, SPEC, VERSION, define, peer
 from tests.unit.apiserver.test_protobuf import body as message
 from tests.unit.apiserver.test_protobuf import field
 from tests.unit.apiserver.test_server import Api
 
+Object = dict[str, Any]
 TOO_MANY = f"the body is too large: it has more than {MAX_VALUES} values"
 PODS = "/api/v1/namespaces/default/pods"
 EMPTY = field(1, b"")
@@ -96,3 +98,25 @@ def test_a_check_stops_when_it_has_found_that_many() -> None:
     with pytest.raises(Problem):
         admit(row, {"metadata": {"name": "a"}}, None)
     assert len(asked) <= MAX_CAUSES
+
+
+async def test_defaults_add_no_more_than_a_request_may_have() -> None:
+    api = Api()
+    item: Object = {
+        "type": "object",
+        "properties": {"z": {"type": "array", "items": {"type": "integer"}, "default": [1] * 1000}},
+    }
+    items = {"type": "array", "items": item}
+    schema = {"type": "object", "properties": {"spec": {"type": "object", "properties": {"items": items}}}}
+    version = {**VERSION, "schema": {"openAPIV3Schema": schema}, "additionalPrinterColumns": [], "selectableFields": []}
+    await define(api, {**SPEC, "versions": [version]})
+    small = await api("POST", PEERS, peer("small", items=[{}] * 10))
+    assert small["spec"]["items"] == [{"z": [1] * 1000}] * 10
+    small["spec"]["items"][0]["z"].append(2)
+    assert (await api("GET", f"{PEERS}/small"))["spec"]["items"] == [{"z": [1] * 1000}] * 10
+    why = await api.refused("RequestEntityTooLarge", "POST", PEERS, peer("large", items=[{}] * 20_000))
+    assert why == "the object is too large: the defaults of its kind add more than 3145728 bytes to it"
+    shape = shapes.Library({}).compile(items)
+    value: Object = {"items": [{} for _ in range(20_000)]}
+    assert shapes.fit(shapes.Shape(shapes.OBJECT, fields={"items": shape}), value).is_too_large
+    assert len(json.dumps(value, separators=(",", ":"))) < shapes.MAX_DEFAULTS_BYTES + 20_000 * 10, "it is not built to its end"
