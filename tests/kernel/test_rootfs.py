@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -115,17 +116,17 @@ async def test_a_host_path_of_a_file_that_the_pod_has_in_another_form_is_the_mac
 @contained
 async def test_a_host_path_that_the_pod_covers_shows_nothing_that_it_may_not_see(machine: Machine) -> None:
     folder = lab_folder()
-    syscalls.mount("tmpfs", "/tmp", "tmpfs", 0)
-    secrets = [Path("/tmp/x"), folder / "token"]
-    (folder / "own").write_text("own\n")
-    for secret in secrets:
-        secret.write_text("secret\n")
-        path = str(secret)
-        for target in (path, f"/tmp/../{path}"):
-            binds = [Bind(f"{FOLDER}/own", target, read_only=True), Bind(path, "/seen", inside=True)]
-            assert await machine.says(f"cat /seen {path}", root=Root(FOLDER, binds)) == "own\nown"
-        assert await machine.says("cat /seen", root=Root(FOLDER, binds[1:])) == "", "and nothing without the mount"
-        assert secret.read_text() == "secret\n"
+    with tempfile.NamedTemporaryFile(dir="/tmp") as file:
+        secrets = [Path(file.name), folder / "token"]
+        (folder / "own").write_text("own\n")
+        for secret in secrets:
+            secret.write_text("secret\n")
+            path = str(secret)
+            for target in (path, f"/tmp/../{path}"):
+                binds = [Bind(f"{FOLDER}/own", target, read_only=True), Bind(path, "/seen", inside=True)]
+                assert await machine.says(f"cat /seen {path}", root=Root(FOLDER, binds)) == "own\nown"
+            assert await machine.says("cat /seen", root=Root(FOLDER, binds[1:])) == "", "and nothing without the mount"
+            assert secret.read_text() == "secret\n"
 
 
 @contained
