@@ -22,7 +22,7 @@ from podplane.agent.caches import Caches
 from podplane.agent.effects import Effects
 from podplane.agent.features import FEATURES
 from podplane.agent.kernel import Kernel
-from podplane.agent.keys import AdvertisementKey, Key, NodeKey, PeerKey, ServiceKey
+from podplane.agent.keys import AdvertisementKey, Key, NameServerKey, NodeKey, PeerKey, ServiceKey
 from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import NOT_APPLIED, REPAIRED, Planner, RecordEvent
@@ -142,6 +142,13 @@ class Agent:
         if kind is Node and new is not None and new.metadata.name == self.view.node_name:
             self.network.blocks_changed(new.spec.pod_cidrs)
         if self.planner.changed(kind, old, new):
+            self._wake.set()
+
+    def name_server_changed(self, *, is_here: bool) -> None:
+        """The node's own name server answers now, or does not."""
+        if self.view.has_name_server != is_here:
+            self.view.has_name_server = is_here
+            self.planner.mark(NameServerKey(self.view.node_name))
             self._wake.set()
 
     async def advertise(self, path: str) -> None:

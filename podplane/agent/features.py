@@ -10,9 +10,20 @@ from typing import Any
 
 from podplane.agent import service_plans
 from podplane.agent.feature import Feature, Taken, Watch
-from podplane.agent.keys import AdvertisementKey, AttachmentKey, HostPortKey, Key, NodeKey, PeerKey, ServiceKey
+from podplane.agent.keys import (
+    AdvertisementKey,
+    AttachmentKey,
+    HostPortKey,
+    Key,
+    NameServerKey,
+    NodeKey,
+    PeerKey,
+    ServiceKey,
+)
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.settings import Settings
+from podplane.dns import node as dns
+from podplane.dns.settings import DnsSettings
 from podplane.hostports import feature as hostports
 from podplane.hostports import tables as hostport_tables
 from podplane.hostports.feature import HostPortMemory
@@ -127,6 +138,14 @@ def _slice(old: EndpointSlice | None, new: EndpointSlice | None, view: View) -> 
     return (ServiceKey(path) for path in {slice_.service for slice_ in (old, new) if slice_} if path)
 
 
+def _name_server(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
+    return (NameServerKey(view.node_name),) if _own_node(old, new, view) else ()
+
+
+def _name_servers(old: EndpointSlice | None, new: EndpointSlice | None, view: View) -> Iterable[Key]:
+    return (NameServerKey(view.node_name),) if any(one and one.service == dns.SERVICE for one in (old, new)) else ()
+
+
 def _all_advertised(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
     return map(AdvertisementKey, tuple(view.advertised)) if _own_node(old, new, view) else ()
 
@@ -184,6 +203,12 @@ def _plan_attachment(view: View, key: AttachmentKey, config: NetworkConfig, memo
         return NOTHING
     mtu = backend(config.backend).pod_mtu(view.node, config)
     return Plan(fragment={**pods.plan(sandbox, view, config, mtu), **hairpin(sandbox, view, config)})
+
+
+def _plan_name_server(
+    view: View, key: NameServerKey, settings: tuple[NetworkConfig, DnsSettings], memory: None, taken: Taken
+) -> Plan:
+    return Plan(fragment=dns.plan(view, *settings))
 
 
 def _plan_advertisement(view: View, key: AdvertisementKey, config: NetworkConfig, memory: None, taken: Taken) -> Plan:
@@ -252,6 +277,14 @@ FEATURES: tuple[Feature[Any, Any], ...] = (
         tidy=ServicesMemory.tidy,
         after_repair=service_plans.after_repair,
         precedence=service_plans.precedence,
+    ),
+    Feature(
+        name="dns",
+        key=NameServerKey,
+        watches=(Watch(Node, _name_server), Watch(EndpointSlice, _name_servers)),
+        settings=lambda settings: (settings.network, settings.dns),
+        plan=_plan_name_server,
+        tables=frozenset({dns.TABLE}),
     ),
     Feature(
         name="advertisements",

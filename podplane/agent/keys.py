@@ -26,6 +26,12 @@ class NodeKey(Key, frozen=True):
     kind: ClassVar[str] = "v1/Node"
 
 
+class NameServerKey(Key, frozen=True):
+    """The way of this node's pods to its own name server."""
+
+    kind: ClassVar[str] = "v1/Node"
+
+
 class PeerKey(Key, frozen=True):
     """Another node, as this one reaches it."""
 

@@ -84,6 +84,7 @@ class NodeAgent:
         self._now = now
         self._recorder = Recorder(client, "podplane", now, name)
         self.supervisor = Supervisor()
+        self._has_name_server = False
         self._restart = asyncio.Lock()
         self._starting: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
@@ -119,6 +120,7 @@ class NodeAgent:
             record_event=self._record_event,
             link_changed=self._host.link_changed,
         )
+        self.agent.view.has_name_server = self._has_name_server
         self.election = Election(self.agent, self._client, self._recorder, self._now)
         sources = Sources(self.agent, self._caches, self.supervisor.report, lambda: self._client.contact)
         reports = Reports(sources, Authorizer(self._client, self.name))
@@ -197,6 +199,12 @@ class NodeAgent:
                     self.election.changed(slice_.service, None)
         elif kind is Lease:
             self.election.lease_changed(old, new)
+
+    def name_server_changed(self, *, is_here: bool) -> None:
+        """The node's own name server answers now, or does not."""
+        self._has_name_server = is_here
+        if self.has_agent:
+            self.agent.name_server_changed(is_here=is_here)
 
     @property
     def has_agent(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from podplane.dns.settings import DnsSettings
 from podplane.hostports.settings import HostPortSettings
 from podplane.model.config import NetworkConfig
 from podplane.nodes.settings import NodeSettings
@@ -23,6 +24,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     nodes: NodeSettings = NodeSettings()
     services: ServiceSettings = ServiceSettings()
     hostports: HostPortSettings = HostPortSettings()
+    dns: DnsSettings = DnsSettings()
 
 
 def decode(content: Mapping[str, object]) -> Settings:

@@ -57,6 +57,23 @@ def dns_ips(plan: Plan) -> tuple[IPAddress, ...]:
     return tuple(ip + 9 for ip in kubernetes_ips(plan))
 
 
+def dns_service(plan: Plan) -> dict[str, Any]:
+    """The Service of the cluster's DNS, as kubeadm and CoreDNS's manifests name it; each node adds its own endpoints."""
+    ips = [str(ip) for ip in dns_ips(plan)]
+    ports = [{"name": name, "protocol": protocol, "port": 53} for name, protocol in (("dns", "UDP"), ("dns-tcp", "TCP"))]
+    labels = {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}
+    return {
+        "metadata": {"name": "kube-dns", "labels": labels},
+        "spec": {
+            "clusterIP": ips[0],
+            "clusterIPs": ips,
+            "ipFamilyPolicy": "PreferDualStack" if len(ips) > 1 else "SingleStack",
+            "trafficDistribution": "PreferSameNode",
+            "ports": ports,
+        },
+    }
+
+
 def published(plan: Plan) -> Published:
     """How pods reach the API: by the cluster's first family, at the lab's gateway."""
     cidrs = tuple(str(network) for version in plan.versions for network in plan.service if network.version == version)
@@ -89,6 +106,7 @@ def bootstrap(plan: Plan, *, is_first: bool) -> list[tuple[str, dict[str, Any]]]
     return [
         ("/apis/networking.k8s.io/v1/servicecidrs", api.range()),
         *((IN_DEFAULT[resource], object_) for resource, object_ in api.objects()),
+        ("/api/v1/namespaces/kube-system/services", dns_service(plan)),
         ("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", pools.definition()),
         *([(f"/apis/{pools.GROUP}/{pools.VERSION}/{pools.PLURAL}", pool)] if is_first and balancers else ()),
     ]

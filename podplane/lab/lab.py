@@ -41,6 +41,7 @@ from podplane.apiserver.identity import Tokens, User
 from podplane.apiserver.server import ApiServer, utc_now
 from podplane.apiserver.store import Store, StoreError
 from podplane.cni.network import Network
+from podplane.dns.settings import DnsSettings
 from podplane.ipam.plan import Plan
 from podplane.kernel import rootfs
 from podplane.kernel.namespace import Namespace, Nursery, Workers
@@ -60,6 +61,7 @@ from podplane.lab.fabric import Fabric, Machine
 from podplane.lab.folder import Endpoint, Folder
 from podplane.lab.keys import TOKEN_BYTES
 from podplane.lab.launch import Progress, Reporter
+from podplane.lab.name_server import NameServer
 from podplane.lab.node import LabNode
 from podplane.lab.outside import NoPodNetwork
 from podplane.lab.publish import Publisher
@@ -69,10 +71,12 @@ from podplane.model.objects import Model, Node
 from podplane.model.phases import ENDED
 from podplane.model.pod import Pod
 from podplane.model.service import Service
+from podplane.nameserver.control import Begin
 from podplane.nodes.settings import NodeSettings
+from podplane.pods.bridge import gateway_of
 from podplane.runtime import image_files
 from podplane.runtime.kubelet import Kubelet, open_null
-from podplane.runtime.network_files import Resolver, read_resolver
+from podplane.runtime.network_files import CLUSTER_DOMAIN, Resolver, read_resolver
 from podplane.runtime.pod import PATH, PodWorker
 from podplane.runtime.programs import ECHO_IMAGE
 from podplane.runtime.streams import Streams
@@ -131,6 +135,8 @@ class Lab:
         self._serve, self._call = api.handle, api.call
         manager = self._manager(api)
         self._supervisor.add("API over HTTPS", lambda: self._serve_https(fabric.underlay))
+        self._name_server = self._make_name_server()
+        self._supervisor.add("name server", self._name_server.run)
         self._agents_call = self._agents_way()
         client = self._control = self._client(identity.component("podplane"), self._call)
         watcher = self._client(identity.component("podplane"), self._agents_call)
@@ -162,6 +168,7 @@ class Lab:
             self._supervisor.add(f"faults of {name}", node.faults.run)
         server = await self._serve_outside(fabric.outside)
         self._supervisor.add("host outside", lambda: self._keep_outside(fabric.outside, server))
+        await self._name_server.ready.wait()
         with api.transaction():
             await self._create_pods(client, pods_per_node)
         await self._settle(pods, pods_per_node)
@@ -284,9 +291,24 @@ class Lab:
         started = await node.network.start()
         if started.refused:
             raise LabError(f"{name} can't be set up: {started.refused[0]}")
-        ips = self._caches.nodes.objects[name].internal_ips
+        registered = self._caches.nodes.objects[name]
+        bridge_ips = [str(gateway_of(ipaddress.ip_network(block))) for block in registered.spec.pod_cidrs]
+        self._name_server.add(name, machine.namespace, (*self._settings.dns.ips, *bridge_ips))
+        ips = registered.internal_ips
         node.kubelet = self._kubelets[name] = self._kubelet(name, ips, machine.namespace, node.network, client)
         node.run()
+
+    def _make_name_server(self) -> NameServer:
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+        self._tokens.add(token, identity.component("name-server"))
+        host, port = self._listener.getsockname()
+        networks = (*self.plan.cluster, *self.plan.node, *control_plane.dns_ips(self.plan))
+        begin = Begin(host, port, token, self._certificates.authority, CLUSTER_DOMAIN, tuple(map(str, networks)))
+        return NameServer(begin, self._name_server_changed)
+
+    def _name_server_changed(self, answers: bool) -> None:
+        for node in self._nodes.values():
+            node.network.name_server_changed(is_here=answers)
 
     def _kubelet(self, name: str, ips: tuple[str, ...], namespace: Namespace, network: Network, client: Client) -> Kubelet:
         return Kubelet(
@@ -425,6 +447,7 @@ def agent_settings(plan: Plan, spec: LabSpec) -> Settings:
         network=NetworkConfig(cluster_cidrs=tuple(map(str, plan.cluster)), service_cidrs=tuple(map(str, plan.service))),
         nodes=NodeSettings(masquerade_exclude=excluded),
         services=ServiceSettings(node_port_addresses=node_ports),
+        dns=DnsSettings(ips=tuple(map(str, control_plane.dns_ips(plan)))),
     )
 
 

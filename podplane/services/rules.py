@@ -51,8 +51,8 @@ from podplane.state.value import IPNetwork
 
 META_MARK = 3
 CT_DESTINATION = {4: 20, 6: 22}
-ESTABLISHED_OR_RELATED, NEW = 2 | 4, 8
-"""NF_CT_STATE_BIT(IP_CT_ESTABLISHED, IP_CT_RELATED), of IP_CT_NEW."""
+ESTABLISHED_OR_RELATED, NEW, UNTRACKED = 2 | 4, 8, 64
+"""NF_CT_STATE_BIT(IP_CT_ESTABLISHED, IP_CT_RELATED), of IP_CT_NEW; NF_CT_STATE_UNTRACKED_BIT."""
 ORIGINAL, RANDOM = 0, 1
 TCP_RESET, ICMPX, PORT_UNREACHABLE = 1, 2, 1
 CHAIN_BITS = 14
@@ -226,6 +226,11 @@ def is_new() -> Row:
 def is_established() -> Row:
     """`ct state established,related`."""
     return (Ct(key=CT_STATE, dreg=FIRST), *any_bit(ESTABLISHED_OR_RELATED))
+
+
+def is_untracked() -> Row:
+    """`ct state untracked`."""
+    return (Ct(key=CT_STATE, dreg=FIRST), *any_bit(UNTRACKED))
 
 
 def went_to(version: int, name: str) -> Row:

@@ -217,6 +217,7 @@ def _base_chains(blocks: Sequence[IPNetwork], config: NetworkConfig) -> Iterator
     from_pods, from_here = _shortcuts(blocks)
     invalid = r.verdict(Verdict(GOTO, "invalid"))
     refuse = [rule(r.is_established(), r.accept()), rule(is_invalid(), invalid)]
+    refuse.append(rule(r.is_untracked(), r.accept(), comment="what leads to the node itself, without translation"))
     refuse += [
         rule(family(v), was_translated(), r.went_to(v, name("addresses", v)), r.clear_mark(), r.accept()) for v in versions
     ]

@@ -79,6 +79,13 @@ def pair_in(version: int, name: str) -> Row:
     )
 
 
+def port_is(port: int, end: str = "destination") -> Row:
+    """`th dport 53`, or, for the end "source", `th sport 53`; after `protocol`."""
+    offset = PORT_OFFSET if end == "destination" else SOURCE_PORT_OFFSET
+    load = Payload(dreg=FIRST, base=TRANSPORT_HEADER, offset=offset, length=PORT_SIZE)
+    return (load, Cmp(data=port.to_bytes(PORT_SIZE, "big")))
+
+
 def protocol_and_port() -> Row:
     """`meta l4proto . th dport`, in registers."""
     return (

@@ -1,0 +1,73 @@
+"""The way from pods to the name server of their own node, without connection tracking.
+
+The cluster IPs of the cluster's DNS are addresses of the node itself, on the pods' bridge, and what goes there and comes back is exempt
+from connection tracking. So a question passes no translation, leaves no entry, and can't be lost in a race of two questions that are sent
+at once from one socket (kubernetes/kubernetes#56903).
+
+While the node's own server does not answer, and another node's does, there is neither address nor exemption: then the cluster IP is that of
+a Service like any other, `kube-system/kube-dns`, and leads to the servers of other nodes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from podplane.dns.settings import DnsSettings
+from podplane.model.config import NetworkConfig
+from podplane.model.view import View
+from podplane.state.network import Address
+from podplane.state.nft import Chain, Hook, Notrack, Rule, Table
+from podplane.state.nft_nat import port_is, protocol
+from podplane.state.nft_rules import Row, destination_in, family, input_is, rule, source_in
+from podplane.state.value import Fragment, IPAddress, Value, fragment
+
+TABLE = ("inet", "podplane-dns")
+FAMILY, NAME = TABLE
+RAW_PRIORITY = -300
+"""NF_IP_PRI_RAW: before connection tracking (-200)."""
+SERVICE = "kube-system/kube-dns"
+PORT = 53
+PROTOCOLS = ("udp", "tcp")
+
+
+def plan(view: View, config: NetworkConfig, own: DnsSettings) -> Fragment:
+    """What this node has, so that its pods reach its own name server; nothing while others are to answer."""
+    if view.node is None or not view.node.spec.pod_cidrs:
+        return {}
+    if not view.has_name_server and others_answer(view):
+        return {}
+    ips = [ip for ip in map(ipaddress.ip_address, own.ips) if ip.version in view.versions]
+    if not ips:
+        return {}
+    values: list[Value] = [Address(link=config.bridge, ip=ip, prefix_length=ip.max_prefixlen) for ip in ips]
+    values.append(Table(family=FAMILY, table=NAME))
+    asked = [one for ip in ips for one in _exempt(ip, "destination")]
+    answered = [one for ip in ips for one in _exempt(ip, "source")]
+    values.append(
+        _chain("prerouting", [*asked, *(rule(input_is("lo"), one.expressions, comment=one.comment) for one in answered)])
+    )
+    values.append(_chain("output", [*asked, *answered]))
+    return fragment(values)
+
+
+def others_answer(view: View) -> bool:
+    """Does the name server of another node answer?"""
+    return any(
+        endpoint.is_ready and endpoint.node_name != view.node_name
+        for slice_ in view.slices_of(SERVICE)
+        for endpoint in slice_.endpoints or ()
+    )
+
+
+def _exempt(ip: IPAddress, end: str) -> Iterator[Rule]:
+    """Rules that keep questions ("destination") or answers ("source") from connection tracking."""
+    network = ipaddress.ip_network(ip)
+    match = destination_in(network) if end == "destination" else source_in(network)
+    for name in PROTOCOLS:
+        row: Row = (*family(ip.version), *match, *protocol(name), *port_is(PORT, end))
+        yield rule(row, (Notrack(),), comment=f"svc/{SERVICE}")
+
+
+def _chain(name: str, rules: list[Rule]) -> Chain:
+    return Chain(family=FAMILY, table=NAME, name=name, hook=Hook("filter", name, RAW_PRIORITY), rules=tuple(rules))
