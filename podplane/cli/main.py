@@ -5,7 +5,6 @@ Exit status: 0 done, 1 a promise is broken or a command in a pod failed, 2 it co
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from typing import NoReturn
@@ -14,6 +13,7 @@ import click
 
 from podplane import __version__
 from podplane.cli import characters
+from podplane.cli.lazy import Lazy
 
 COMMANDS = {
     "up": ("podplane.cli.labs", "up", "Start a lab."),
@@ -33,6 +33,7 @@ COMMANDS = {
         "services",
         "Show Services: frontends, endpoints, traffic, and what is wrong.",
     ),
+    "dns": ("podplane.cli.dns.group", "dns", "The cluster's names: what a pod gets for one, and why."),
     "publish": ("podplane.cli.publish", "publish", "Bring Services to the localhost of this machine."),
     "fault": ("podplane.cli.fault", "fault", "Let something go wrong on a node, and undo it."),
     "check": ("podplane.cli.check.command", "check", "Prove the promises of the network model with packets."),
@@ -40,28 +41,7 @@ COMMANDS = {
 """Name → module, function, one line of help."""
 
 
-class Lazy(click.Group):
-    """A group that imports a command when it is called, and lists commands without importing any."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, in the order of use."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Import it."""
-        if name not in COMMANDS:
-            return None
-        module, function, _ = COMMANDS[name]
-        command: click.Command = getattr(importlib.import_module(module), function)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Names and their lines."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
-
-
-@click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Lazy, rows=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="podplane")
 def podplane() -> None:
     """A complete Kubernetes cluster network in a lab on this machine: nodes, pods, addresses, routes, real packets."""

@@ -1,0 +1,1 @@
+"""`podplane dns`: the cluster's names, and the servers that answer for them."""

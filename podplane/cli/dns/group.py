@@ -1,0 +1,14 @@
+"""The group of commands `podplane dns`."""
+
+from __future__ import annotations
+
+import click
+
+from podplane.cli.lazy import Lazy, Rows
+
+COMMANDS: Rows = {}
+
+
+@click.command(cls=Lazy, rows=COMMANDS)
+def dns() -> None:
+    """The cluster's names, and the servers that answer for them."""
