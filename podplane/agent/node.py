@@ -21,7 +21,6 @@ from typing import Any
 
 from podplane.agent.agent import Agent
 from podplane.agent.attachments import Attachments
-from podplane.agent.authorization import Authorizer
 from podplane.agent.caches import Caches
 from podplane.agent.election import Election
 from podplane.agent.health import NodeHealth
@@ -32,6 +31,7 @@ from podplane.agent.reports import Reports
 from podplane.agent.settings import Settings
 from podplane.agent.status import Sources
 from podplane.cni.network import Attached, Attachment, NetworkError
+from podplane.kubeapi.authorization import Authorizer
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.retry import Backoff

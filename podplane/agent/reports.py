@@ -17,11 +17,11 @@ from typing import TypeVar
 
 import msgspec
 
-from podplane.agent.authorization import METRICS, PROXY, Authorizer
 from podplane.agent.metrics import CONTENT_TYPE, Metrics
-from podplane.agent.report_thread import LIMIT, Busy, ReportThread
 from podplane.agent.status import Sources
+from podplane.kubeapi.authorization import METRICS, PROXY, Authorizer
 from podplane.servers.http import Call, Reply
+from podplane.servers.report_thread import LIMIT, Busy, ReportThread
 from podplane.services import report
 
 T = TypeVar("T")

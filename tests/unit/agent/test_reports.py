@@ -13,17 +13,17 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from podplane.agent.authorization import Authorizer
 from podplane.agent.health import NodeHealth
-from podplane.agent.report_thread import LIMIT
 from podplane.agent.reports import Reports
 from podplane.agent.status import Sources
 from podplane.apiserver import identity
 from podplane.kernel.namespace import Namespace
+from podplane.kubeapi.authorization import Authorizer
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.supervise import TaskReport
 from podplane.model.config import AGENT_PORT, STATUS_PORT
 from podplane.servers.http import Call
+from podplane.servers.report_thread import LIMIT
 from podplane.state.conntrack import Connection
 from tests.unit.agent.rig import Rig, cluster, service_of, slice_of, until
 from tests.unit.apiserver.test_server import Api

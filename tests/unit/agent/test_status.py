@@ -11,13 +11,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from podplane.agent import status
-from podplane.agent.report_thread import LIMIT
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.informer import Informer
 from podplane.kubeapi.supervise import TaskReport
 from podplane.model.objects import Node as NodeModel
 from podplane.servers.durations import BOUNDS, Durations
 from podplane.servers.http import Call
+from podplane.servers.report_thread import LIMIT
 from podplane.state.ledger import Status
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Sysctl
 from podplane.state.nft import Chain, Element

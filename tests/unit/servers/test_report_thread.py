@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from podplane.agent.report_thread import Busy, ReportThread
+from podplane.servers.report_thread import Busy, ReportThread
 from tests.unit.agent.rig import until
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from podplane.agent import authorization
-from podplane.agent.authorization import METRICS, PROXY, Authorizer, Refusal
 from podplane.apiserver import identity
 from podplane.apiserver.identity import Attributes, User
+from podplane.kubeapi import authorization
+from podplane.kubeapi.authorization import METRICS, PROXY, Authorizer, Refusal
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.messages import Answer, Request
