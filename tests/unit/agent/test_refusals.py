@@ -11,7 +11,7 @@ import pytest
 
 from podplane.agent.agent import EVENTS_A_REPORT
 from podplane.agent.auditor import Part
-from podplane.agent.keys import AdvertisementKey, NodeKey, ServiceKey
+from podplane.agent.keys import AdvertisementKey, NameServerKey, NodeKey, ServiceKey
 from podplane.kernel.door import Kernel
 from podplane.kernel.errors import NotFound, Retry
 from podplane.model.objects import Node
@@ -207,7 +207,7 @@ async def test_a_change_of_the_own_node_plans_what_depends_on_it_anew() -> None:
     await rig.agent.advertise("default/lb")
     found = set(rig.agent.planner.keys_of(Node, node(1, DUAL), node(1, (4,))))
     lb = "default/lb"
-    assert found == {NodeKey("node1"), ServiceKey("default/s0"), ServiceKey(lb), AdvertisementKey(lb)}
+    assert found == {NodeKey("node1"), NameServerKey("node1"), ServiceKey("default/s0"), ServiceKey(lb), AdvertisementKey(lb)}
     assert set(rig.agent.planner.keys_of(Node, node(1, DUAL), node(1, DUAL))) == set(), "nothing changed that plans read"
 
 
