@@ -21,6 +21,7 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ from podplane.apiserver.identity import Tokens, User
 from podplane.apiserver.server import ApiServer, utc_now
 from podplane.apiserver.store import Store, StoreError
 from podplane.cni.network import Network
+from podplane.dns import resolv_conf
+from podplane.dns.resolv_conf import DEFAULT_DOMAIN, ResolvConf
 from podplane.dns.settings import DnsSettings
 from podplane.ipam.plan import Plan
 from podplane.kernel import rootfs
@@ -76,7 +79,6 @@ from podplane.nodes.settings import NodeSettings
 from podplane.pods.bridge import gateway_of
 from podplane.runtime import image_files
 from podplane.runtime.kubelet import Kubelet, open_null
-from podplane.runtime.network_files import CLUSTER_DOMAIN, Resolver, read_resolver
 from podplane.runtime.pod import PATH, PodWorker
 from podplane.runtime.programs import ECHO_IMAGE
 from podplane.runtime.streams import Streams
@@ -112,7 +114,7 @@ class Lab:
             folder.pki, certificates.NAMES, addresses, datetime.datetime.now(datetime.UTC)
         )
         self._null = open_null()
-        self._resolver = machine_resolver()
+        self._resolv_conf = node_resolv_conf(tuple(map(str, control_plane.dns_ips(self.plan))))
         self._settings = agent_settings(self.plan, spec)
         self._peers = PeerPlans()
         self._kubelets: dict[str, Kubelet] = {}
@@ -303,7 +305,7 @@ class Lab:
         self._tokens.add(token, identity.component("name-server"))
         host, port = self._listener.getsockname()
         networks = (*self.plan.cluster, *self.plan.node, *control_plane.dns_ips(self.plan))
-        begin = Begin(host, port, token, self._certificates.authority, CLUSTER_DOMAIN, tuple(map(str, networks)))
+        begin = Begin(host, port, token, self._certificates.authority, DEFAULT_DOMAIN, tuple(map(str, networks)))
         return NameServer(begin, self._name_server_changed)
 
     def _name_server_changed(self, answers: bool) -> None:
@@ -326,7 +328,7 @@ class Lab:
             allocatable=node_report.allocatable(node_report.capacity(self._folder.path)),
             folder=self._folder.run,
             cluster_dns=[str(ip) for ip in control_plane.dns_ips(self.plan)],
-            resolver=self._resolver,
+            resolv_conf=self._resolv_conf,
             sandbox_only=self.spec.sandbox_only,
         )
 
@@ -431,12 +433,13 @@ class Lab:
         return process
 
 
-def machine_resolver() -> Resolver:
-    """What this machine's /etc/resolv.conf says."""
+def node_resolv_conf(dns_ips: tuple[str, ...]) -> ResolvConf:
+    """The resolv.conf of a lab's nodes: this machine's, but with the servers of the lab, as the machine's are out of the lab's reach."""
     try:
-        return read_resolver(Path("/etc/resolv.conf").read_text(errors="replace"))
+        machine = resolv_conf.read(Path("/etc/resolv.conf").read_text(errors="replace"))
     except OSError:
-        return Resolver()
+        machine = ResolvConf()
+    return replace(machine, nameservers=dns_ips)
 
 
 def agent_settings(plan: Plan, spec: LabSpec) -> Settings:

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from podplane.cni.network import Network
+from podplane.dns.resolv_conf import DEFAULT_DOMAIN, ResolvConf
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Processes
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.model.pod import Pod
 from podplane.model.service import Service
-from podplane.runtime.network_files import Resolver
 from podplane.runtime.pod import PodWorker
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,8 @@ class Kubelet:
     allocatable: Mapping[str, str]
     folder: Path | None = None
     cluster_dns: Sequence[str] = ()
-    resolver: Resolver = field(default_factory=Resolver)
+    cluster_domain: str = DEFAULT_DOMAIN
+    resolv_conf: ResolvConf = field(default_factory=ResolvConf)
     sandbox_only: bool = False
     clock: Callable[[], float] = time.monotonic
     workers: dict[str, PodWorker] = field(default_factory=dict)

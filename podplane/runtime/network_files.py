@@ -1,80 +1,15 @@
-"""/etc/resolv.conf, /etc/hosts and the host name of a pod, by its spec. Pure.
+"""/etc/hosts and the host name of a pod, by its spec. Pure. (`dns.resolv_conf` has its /etc/resolv.conf.)
 
-Sources: kubelet's pkg/kubelet/network/dns and pkg/kubelet/kubelet_pods.go; resolv.conf(5).
+Source: kubelet's pkg/kubelet/kubelet_pods.go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from podplane.model.pod import Pod
 
-CLUSTER_DOMAIN = "cluster.local"
-MAX_NAMESERVERS, MAX_SEARCHES, MAX_SEARCH_CHARACTERS, MAX_HOSTNAME = 3, 32, 2048, 63
-CLUSTER_OPTIONS = ("ndots:5",)
-
-
-@dataclass(frozen=True, slots=True)
-class Resolver:
-    """What a resolv.conf says."""
-
-    nameservers: tuple[str, ...] = ()
-    searches: tuple[str, ...] = ()
-    options: tuple[str, ...] = ()
-
-    def text(self) -> str:
-        """The file; what libraries would not read is left out."""
-        lines = [f"nameserver {ip}" for ip in self.nameservers[:MAX_NAMESERVERS]]
-        searches = list(self.searches[:MAX_SEARCHES])
-        while len(" ".join(searches)) > MAX_SEARCH_CHARACTERS:
-            searches.pop()
-        if searches:
-            lines.append("search " + " ".join(searches))
-        if self.options:
-            lines.append("options " + " ".join(self.options))
-        return "\n".join(lines) + "\n"
-
-
-def read_resolver(text: str) -> Resolver:
-    """What a resolv.conf says; the last `search` or `domain` counts."""
-    nameservers: list[str] = []
-    searches: tuple[str, ...] = ()
-    options: list[str] = []
-    for line in text.splitlines():
-        words = line.split("#")[0].split(";")[0].split()
-        match words:
-            case ["nameserver", ip, *_]:
-                nameservers.append(ip)
-            case ["search" | "domain", *names]:
-                searches = tuple(names)
-            case ["options", *more]:
-                options += more
-    return Resolver(tuple(nameservers), searches, tuple(options))
-
-
-def resolver(pod: Pod, cluster_dns: Sequence[str], machine: Resolver) -> Resolver:
-    """The pod's resolver by its dnsPolicy and dnsConfig; `machine` is that of the node."""
-    spec = pod.spec
-    policy = spec.dns_policy
-    if policy == "None":
-        base = Resolver()
-    elif policy == "Default" or (policy == "ClusterFirst" and spec.host_network):
-        base = machine
-    else:
-        domains = (f"{pod.metadata.namespace}.svc.{CLUSTER_DOMAIN}", f"svc.{CLUSTER_DOMAIN}", CLUSTER_DOMAIN)
-        base = Resolver(tuple(cluster_dns), (*domains, *machine.searches), CLUSTER_OPTIONS)
-    config = spec.dns_config
-    added = tuple(o.name if o.value is None else f"{o.name}:{o.value}" for o in config.options)
-    named = {option.partition(":")[0] for option in added}
-    kept = tuple(option for option in base.options if option.partition(":")[0] not in named)
-    return Resolver(
-        _unique((*base.nameservers, *config.nameservers)), _unique((*base.searches, *config.searches)), (*kept, *added)
-    )
-
-
-def _unique(words: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(words))
+MAX_HOSTNAME = 63
 
 
 def hostname(pod: Pod) -> str:
@@ -83,13 +18,13 @@ def hostname(pod: Pod) -> str:
     return wanted if len(wanted) <= MAX_HOSTNAME else wanted[:MAX_HOSTNAME].rstrip("-.")
 
 
-def domain(pod: Pod) -> str:
+def domain(pod: Pod, cluster_domain: str) -> str:
     """The domain of a pod that has a subdomain and no name that overrides it (KEP-4762), else ""."""
     subdomain = "" if pod.spec.hostname_override else pod.spec.subdomain
-    return f"{subdomain}.{pod.metadata.namespace}.svc.{CLUSTER_DOMAIN}" if subdomain else ""
+    return f"{subdomain}.{pod.metadata.namespace}.svc.{cluster_domain}" if subdomain else ""
 
 
-def hosts(pod: Pod, ips: Sequence[str], name: str) -> str:
+def hosts(pod: Pod, ips: Sequence[str], name: str, cluster_domain: str) -> str:
     """/etc/hosts: localhost, the pod itself, and what its hostAliases say; tests know by its first line who made it."""
     lines = [
         "# Kubernetes-managed hosts file.",
@@ -100,7 +35,8 @@ def hosts(pod: Pod, ips: Sequence[str], name: str) -> str:
         "fe00::1\tip6-allnodes",
         "fe00::2\tip6-allrouters",
     ]
-    own = f"{name}.{domain(pod)}\t{name}" if domain(pod) else name
+    own_domain = domain(pod, cluster_domain)
+    own = f"{name}.{own_domain}\t{name}" if own_domain else name
     lines += [f"{ip}\t{own}" for ip in ips]
     return "\n".join([*lines, *_aliases(pod)]) + "\n"
 

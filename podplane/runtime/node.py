@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Protocol
 
 from podplane.cni.network import Network
+from podplane.dns.resolv_conf import ResolvConf
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Processes
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.model.service import Service
-from podplane.runtime.network_files import Resolver
 
 
 class Node(Protocol):
@@ -59,8 +59,12 @@ class Node(Protocol):
         """Addresses of the cluster's DNS."""
 
     @property
-    def resolver(self) -> Resolver:
-        """The machine's own resolver."""
+    def cluster_domain(self) -> str:
+        """The domain of the cluster's names."""
+
+    @property
+    def resolv_conf(self) -> ResolvConf:
+        """The node's own /etc/resolv.conf, as its pods are to have it."""
 
     @property
     def folder(self) -> Path | None:

@@ -22,6 +22,8 @@ from typing import Any
 import msgspec
 
 from podplane.cni.network import Attachment, NetworkError
+from podplane.dns import resolv_conf
+from podplane.dns.resolv_conf import ResolvConf
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Process, Processes
 from podplane.kernel.rootfs import Bind, Root
@@ -160,7 +162,7 @@ class PodWorker:
         if spec.host_network:
             return self.node.name
         name = network_files.hostname(self.pod)
-        domain = network_files.domain(self.pod)
+        domain = network_files.domain(self.pod, self.node.cluster_domain)
         return f"{name}.{domain}"[:64] if spec.set_hostname_as_fqdn and domain else name
 
     @property
@@ -426,6 +428,8 @@ class PodWorker:
         """Ask for all that its containers and volumes are made of, and write its files. ConfigError when a volume can't be made."""
         if self.node.folder is not None and self._files is None:
             self._files = PodFolder(self.node.folder / "pods" / self.uid, self.node.client)
+            for sentence in resolv_conf.omitted(self._resolv_conf):
+                await self.tell("DNSConfigForming", sentence, WARNING)
         metadata = self.pod.metadata
         own = [s for s in self.node.services.values() if s.metadata.namespace == metadata.namespace]
         kubernetes = self.node.services.get("default/kubernetes")
@@ -438,12 +442,19 @@ class PodWorker:
 
     def _etc(self) -> dict[str, str]:
         """Its files in /etc, by name."""
-        resolver = network_files.resolver(self.pod, self.node.cluster_dns, self.node.resolver)
         if self.pod.spec.host_network:
             hosts = network_files.hosts_of_node(self.pod, machine_hosts())
         else:
-            hosts = network_files.hosts(self.pod, self.ips, network_files.hostname(self.pod))
-        return {"resolv.conf": resolver.text(), "hosts": hosts, "hostname": f"{self.hostname}\n"}
+            hosts = network_files.hosts(self.pod, self.ips, network_files.hostname(self.pod), self.node.cluster_domain)
+        return {
+            "resolv.conf": resolv_conf.within_limits(self._resolv_conf).text(),
+            "hosts": hosts,
+            "hostname": f"{self.hostname}\n",
+        }
+
+    @property
+    def _resolv_conf(self) -> ResolvConf:
+        return resolv_conf.of_pod(self.pod, self.node.cluster_dns, self.node.cluster_domain, self.node.resolv_conf)
 
     async def _refresh(self) -> None:
         """Bring volumes up to date; what is missing now stays as it was."""

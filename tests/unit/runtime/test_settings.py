@@ -29,14 +29,11 @@ from podplane.runtime.environment import (
     variables,
 )
 from podplane.runtime.images import Command, ImageError, command_in, command_of, files_of
-from podplane.runtime.network_files import Resolver, read_resolver, resolver
 
 SOURCES: dict[tuple[str, str], Any] = {
     (CONFIG_MAPS, "app"): {"data": {"colour": "blue", "size": "3", "not a name": "x"}},
     (SECRETS, "key"): {"data": {"word": base64.b64encode(b"sesame").decode()}},
 }
-MACHINE = Resolver(("192.0.2.1",), ("example.org",), ("timeout:1",))
-DNS = ("10.96.0.10",)
 
 
 def pod(container: dict[str, Any] | None = None, **spec: Any) -> Pod:
@@ -251,48 +248,10 @@ def test_without_service_links_only_the_api_is_told() -> None:
 
 # Names.
 
-CLUSTER = ("shop.svc.cluster.local", "svc.cluster.local", "cluster.local", "example.org")
-
-
-@pytest.mark.parametrize(
-    ("spec", "wanted"),
-    [
-        ({}, Resolver(DNS, CLUSTER, ("ndots:5",))),
-        ({"dnsPolicy": "Default"}, MACHINE),
-        ({"hostNetwork": True}, MACHINE),
-        ({"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}, Resolver(DNS, CLUSTER, ("ndots:5",))),
-        ({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["9.9.9.9"]}}, Resolver(("9.9.9.9",))),
-        (
-            {
-                "dnsConfig": {
-                    "options": [{"name": "ndots", "value": "2"}, {"name": "rotate"}],
-                    "searches": ["svc.cluster.local", "x"],
-                }
-            },
-            Resolver(DNS, (*CLUSTER, "x"), ("ndots:2", "rotate")),
-        ),
-    ],
-)
-def test_the_resolver_is_what_the_policy_says(spec: dict[str, Any], wanted: Resolver) -> None:
-    assert resolver(pod(**spec), DNS, MACHINE) == wanted
-
-
-def test_a_resolver_is_read_as_it_is_written() -> None:
-    written = Resolver(("192.0.2.1", "2001:db8::1"), ("a.example", "b.example"), ("ndots:5", "edns0"))
-    assert read_resolver(written.text()) == written
-    assert read_resolver("; nothing\ndomain x # y\nsearch z\nnameserver\n") == Resolver((), ("z",))
-
-
-def test_what_libraries_would_not_read_is_left_out() -> None:
-    lines = Resolver(tuple(f"10.0.0.{n}" for n in range(5)), tuple(f"d{n}.{'x' * 60}" for n in range(40))).text().splitlines()
-    assert lines[:3] == ["nameserver 10.0.0.0", "nameserver 10.0.0.1", "nameserver 10.0.0.2"]
-    assert len(lines[3].removeprefix("search ")) <= 2048
-    assert len(lines[3].split()) - 1 <= 32
-
 
 def test_hosts_name_the_pod_and_its_aliases() -> None:
     one = pod(subdomain="db", hostname="first", hostAliases=[{"ip": "192.0.2.7", "hostnames": ["a", "b"]}])
-    lines = network_files.hosts(one, ["10.244.1.2", "fd00::2"], "first").splitlines()
+    lines = network_files.hosts(one, ["10.244.1.2", "fd00::2"], "first", "cluster.local").splitlines()
     assert "10.244.1.2\tfirst.db.shop.svc.cluster.local\tfirst" in lines
     assert "fd00::2\tfirst.db.shop.svc.cluster.local\tfirst" in lines
     assert lines[0] == "# Kubernetes-managed hosts file."
@@ -316,7 +275,7 @@ def test_a_host_name_ends_where_the_kernels_does(name: str, wanted: str) -> None
 
 def test_a_name_that_overrides_has_no_domain() -> None:
     one = pod(hostname="first", subdomain="db", hostnameOverride="any.name.example")
-    assert (network_files.hostname(one), network_files.domain(one)) == ("any.name.example", "")
+    assert (network_files.hostname(one), network_files.domain(one, "cluster.local")) == ("any.name.example", "")
 
 
 # Images.
