@@ -17,6 +17,7 @@ from podplane.apiserver.kinds.resource import Object, Resource, unreadable
 from podplane.apiserver.problems import Cause, Problem, invalid
 from podplane.apiserver.protobuf import TYPE as PROTOBUF
 from podplane.kubeapi.messages import JSON, Request
+from podplane.model.bounded_yaml import Aliased, TooDeep, TooMany
 
 YAML, JSON_PATCH = "application/yaml", "application/json-patch+json"
 MAX_BODY_BYTES = 3 * 1024 * 1024
@@ -148,10 +149,10 @@ def _yaml(data: bytes) -> Any:
     try:
         strict.in_yaml(data, MAX_DEPTH, 2 * MAX_VALUES)
         return parse_json(json.dumps(yaml.load(data, Loader=_Loader)).encode())
-    except strict.TooMany:
+    except TooMany:
         raise _too_many() from None
-    except (strict.TooDeep, strict.Aliased) as error:
-        raise Problem("BadRequest", str(error)) from None
+    except (TooDeep, Aliased) as error:
+        raise Problem("BadRequest", f"the body {error}") from None
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise Problem("BadRequest", f"the body is not YAML: {' '.join(str(error).split())}") from None
 
@@ -162,7 +163,7 @@ def note_duplicates(request: Request, options: Options) -> None:
         return
     kind = media_type(request)
     if kind == YAML:
-        with contextlib.suppress(strict.TooDeep, strict.TooMany, strict.Aliased, yaml.YAMLError):
+        with contextlib.suppress(TooDeep, TooMany, Aliased, yaml.YAMLError):
             options.twice = strict.in_yaml(request.body, MAX_DEPTH, 2 * MAX_VALUES)
     elif kind.endswith("json"):
         if _may_be_too_many(request.body):

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-import yaml
+
+from podplane.model import bounded_yaml
 
 Fields = list[tuple[str, Any]]
 BEGINS_PART = re.compile(r"[.\[]")
@@ -167,55 +168,7 @@ class _Walk:
             self._twice.places[path] = len(self._twice.places)
 
 
-class TooDeep(ValueError):
-    """A document that is nested deeper than it may be."""
-
-
-class TooMany(ValueError):
-    """A document with more nodes than it may have."""
-
-
-class Aliased(ValueError):
-    """A document with aliases."""
-
-
 def in_yaml(data: bytes, depth: int, most: int) -> Twice:
     """What a body in YAML has twice. TooDeep, TooMany, Aliased or yaml.YAMLError when it can't be read; nothing in it is nested by then."""
-    events = _checked(yaml.parse(data, Loader=yaml.CSafeLoader), depth, most)
-    return Twice(lines=[f'line {line}: key "{key}" already set in map' for line, key in _keys_twice(events)])
-
-
-def _checked(events: Iterable[Any], depth: int, most: int) -> Iterator[Any]:
-    """The events of a document, as long as it can be composed: libyaml's composer recurses, and ends the process where it is too deep."""
-    level = 0
-    for event in events:
-        most -= isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
-        if most < 0:
-            raise TooMany
-        if isinstance(event, yaml.AliasEvent):
-            raise Aliased("the body is YAML with aliases: write them out")
-        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if level > depth:
-            raise TooDeep(f"the body is nested deeper than {depth} levels")
-        yield event
-
-
-def _keys_twice(events: Iterable[Any]) -> Iterator[tuple[int, str]]:
-    """(line, key) of each key that its mapping has already."""
-    stack: list[set[str] | None] = []
-    awaits_key: list[bool] = []
-    for event in events:
-        if isinstance(event, yaml.CollectionEndEvent):
-            stack.pop()
-            awaits_key.pop()
-        elif not isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
-            continue  # the stream, and the document
-        elif isinstance(event, yaml.ScalarEvent) and stack and (known := stack[-1]) is not None and awaits_key[-1]:
-            if event.value in known:
-                yield (event.start_mark.line if event.start_mark is not None else 0) + 1, event.value
-            known.add(event.value)
-        if isinstance(event, yaml.CollectionStartEvent):
-            stack.append(set() if isinstance(event, yaml.MappingStartEvent) else None)
-            awaits_key.append(True)
-        elif stack and stack[-1] is not None:
-            awaits_key[-1] = not awaits_key[-1]
+    events = bounded_yaml.events(data, depth, most)
+    return Twice(lines=[f'line {line}: key "{key}" already set in map' for line, key in bounded_yaml.keys_twice(events)])

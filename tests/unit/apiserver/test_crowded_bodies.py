@@ -14,6 +14,7 @@ from podplane.apiserver.kinds.resource import admit
 from podplane.apiserver.kinds.table import RESOURCES
 from podplane.apiserver.problems import MAX_CAUSES, Cause, Problem, invalid
 from podplane.kubeapi.messages import Request, Response
+from podplane.model.bounded_yaml import TooMany
 from tests.unit.apiserver.test_custom import PEERS, SPEC, VERSION, define, peer
 from tests.unit.apiserver.test_protobuf import body as message
 from tests.unit.apiserver.test_protobuf import field
@@ -74,7 +75,7 @@ def test_a_body_with_as_many_values_as_it_may_have() -> None:
 
 def test_events_of_yaml_are_counted() -> None:
     assert strict.in_yaml(b"a: [1, {}]", 10, 5) == strict.Twice()
-    with pytest.raises(strict.TooMany):
+    with pytest.raises(TooMany):
         strict.in_yaml(b"a: [1, {}]", 10, 4)
 
 
