@@ -4,8 +4,8 @@
 
 The answer passes through as it comes, however long it is or takes; a page's links are changed so that they lead through the API too.
 A pod is reached from its node, and what it serves over HTTPS may have any certificate. The user's token goes to nobody. A node's agent
-asks who it is: the API server, which has authenticated and authorized the user, shows a token of its own, and to the agent's port
-only: anybody may listen on another one. Sources: kube-apiserver, registry/core/*/rest; apimachinery, util/proxy; Go,
+and its name server ask who it is: the API server, which has authenticated and authorized the user, shows a token of its own, and to
+their ports only: anybody may listen on another one. Sources: kube-apiserver, registry/core/*/rest; apimachinery, util/proxy; Go,
 httputil.ReverseProxy (headers).
 """
 
@@ -29,7 +29,7 @@ from podplane.apiserver.proxy_target import Destination, Wish
 from podplane.apiserver.slices import chunks
 from podplane.kubeapi.messages import Answer, Request, Response, Stream
 from podplane.kubeapi.streams import Connection, NodeStreams, StreamError
-from podplane.model.config import AGENT_PORT
+from podplane.model.config import AGENT_PORT, NAME_SERVER_PORT
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 PATIENCE_SECONDS = 10.0
@@ -51,11 +51,13 @@ CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 STATUSES = range(200, 600)
 """RFC 9110, 15: a client must take others for a failure of the server."""
 WITHOUT_BODY = (204, 304)
+SHOWN_TO = (AGENT_PORT, NAME_SERVER_PORT)
+"""Ports of a node that are shown the token of the API server."""
 Headers = list[tuple[bytes, bytes]]
 
 
 async def forward(wish: Wish, at: Destination, streams: NodeStreams | None, request: Request, token: str) -> Answer:
-    """What is answered there; `token` is the API server's own, for agents. Problem when there is no answer."""
+    """What is answered there; `token` is the API server's own, for agents and name servers. Problem when there is no answer."""
     if request.upgrade:
         raise Problem("BadRequest", "a WebSocket is not passed on by proxy: use `kubectl port-forward`")
     if request.method not in METHODS:
@@ -168,7 +170,7 @@ def _written(http: h11.Connection, wish: Wish, at: Destination, request: Request
         headers.append((b"x-forwarded-for", ", ".join(filter(None, (before, request.source))).encode("latin-1")))
     if request.body:
         headers.append((b"content-length", str(len(request.body)).encode()))
-    if token and wish.resource == "nodes" and at.port == AGENT_PORT and not at.tls:
+    if token and wish.resource == "nodes" and at.port in SHOWN_TO and not at.tls:
         headers.append((b"authorization", f"Bearer {token}".encode()))
     head = http.send(h11.Request(method=request.method, target=path + _query(request), headers=headers)) or b""
     body = http.send(h11.Data(data=request.body)) if request.body else b""

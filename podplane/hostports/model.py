@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from podplane.model.config import AGENT_PORT
+from podplane.model.config import AGENT_PORT, NAME_SERVER_PORT
 from podplane.model.view import HostPort, Sandbox
 from podplane.state.conntrack import Target
 from podplane.state.nft import label
 from podplane.state.nft_nat import PROTOCOLS
 from podplane.state.value import IPAddress
 
+TAKEN = {AGENT_PORT: "agent", NAME_SERVER_PORT: "name server"}
+"""TCP ports of the node itself: who listens there."""
 CONNECTIONLESS = ("udp", "sctp")
 """Protocols whose tracked connections outlive the pod: their end is not seen, or seen late."""
 
@@ -74,8 +76,8 @@ def _claims(port: HostPort, ips: Mapping[int, IPAddress]) -> Iterator[HostPortCl
     protocol = port.protocol.lower()
     if protocol not in PROTOCOLS:
         raise ValueError(f"{port.protocol} is none of TCP, UDP, SCTP")
-    if (port.host_port, protocol) == (AGENT_PORT, "tcp"):
-        raise ValueError("the node's agent listens on it")
+    if protocol == "tcp" and (who := TAKEN.get(port.host_port)):
+        raise ValueError(f"the node's {who} listens on it")
     if not port.host_ip:
         yield from (HostPortClaim(version, protocol, port.host_port) for version in ips)
         return

@@ -131,6 +131,8 @@ class Informer(Generic[M]):
     ) -> None:
         self.cache: Cache[M] = Cache(resource)
         self.lists = self.watches = 0
+        self.heard = -math.inf
+        """When the API said last how things are, by a list, or by an event or a bookmark of the watch: seconds of a monotonic clock."""
         self._client = client
         self._resource = resource
         self._selection = Selection(namespace, labels, fields)
@@ -204,6 +206,7 @@ class Informer(Generic[M]):
                 await slices.pause()
         self._version = page.metadata.resource_version
         self._synced = True
+        self.heard = time.monotonic()
 
     async def _page(self, limit: int, continuation: str) -> _List:
         body = await self._client.list(self._resource, self._selection, limit=limit, continuation=continuation)
@@ -273,6 +276,7 @@ class Informer(Generic[M]):
                 *lines, rest = b"".join(parts).split(b"\n")
                 parts, length = [rest], len(rest)
                 await self._take_in_slices(lines)
+                self.heard = time.monotonic()
             elif length > LINE_BYTES:
                 raise WatchError(f"an event of more than {LINE_BYTES} bytes")
         return b"".join(parts)

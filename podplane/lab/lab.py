@@ -295,7 +295,7 @@ class Lab:
             raise LabError(f"{name} can't be set up: {started.refused[0]}")
         registered = self._caches.nodes.objects[name]
         bridge_ips = [str(gateway_of(ipaddress.ip_network(block))) for block in registered.spec.pod_cidrs]
-        self._name_server.add(name, machine.namespace, (*self._settings.dns.ips, *bridge_ips))
+        self._name_server.add(name, machine.namespace, (*self._settings.dns.ips, *bridge_ips), registered.internal_ips)
         ips = registered.internal_ips
         node.kubelet = self._kubelets[name] = self._kubelet(name, ips, machine.namespace, node.network, client)
         node.run()

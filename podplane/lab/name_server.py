@@ -12,9 +12,12 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from podplane.dns.node import PORT
 from podplane.kernel import interpreter
 from podplane.kernel.namespace import Namespace
+from podplane.model.config import NAME_SERVER_PORT
 from podplane.nameserver import control
 
 log = logging.getLogger(__name__)
@@ -44,6 +47,14 @@ def open_sockets(ips: Iterable[str]) -> list[tuple[str, socket.socket]]:
     return found
 
 
+def open_reports(ips: Iterable[str]) -> list[tuple[str, socket.socket]]:
+    """Listening sockets for HTTP at these addresses of the node; to be called in the namespace. OSError when the port is taken."""
+    return [
+        (control.HTTP, socket.create_server((ip, NAME_SERVER_PORT), family=socket.AF_INET6 if ":" in ip else socket.AF_INET))
+        for ip in ips
+    ]
+
+
 @dataclass(slots=True)
 class NameServer:
     """The process, and the sockets that it serves. `answering` is told when it begins to answer, and when it ends."""
@@ -52,11 +63,15 @@ class NameServer:
     answering: Answering
     _sockets: dict[str, list[tuple[str, socket.socket]]] = field(default_factory=dict)
     _connection: socket.socket | None = None
+    _starts: int = 0
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def add(self, node: str, namespace: Namespace, ips: Iterable[str]) -> None:
-        """Serve a node at these addresses. OSError when it can't be."""
-        self._sockets[node] = namespace.run(open_sockets, tuple(ips))
+    def add(self, node: str, namespace: Namespace, ips: Iterable[str], node_ips: Iterable[str]) -> None:
+        """Serve a node at these addresses, and tell about it at the node's own. OSError when it can't be."""
+        self._sockets[node] = [
+            *namespace.run(open_reports, tuple(node_ips)),
+            *namespace.run(open_sockets, tuple(ips)),
+        ]
         if self._connection is not None:
             self._hand_over(self._connection, node)
 
@@ -70,7 +85,8 @@ class NameServer:
         loop = asyncio.get_running_loop()
         try:
             self._connection = ours
-            control.send(ours, self.begin)
+            control.send(ours, msgspec.structs.replace(self.begin, restarts=self._starts))
+            self._starts += 1
             for node in self._sockets:
                 self._hand_over(ours, node)
             ours.setblocking(False)

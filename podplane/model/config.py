@@ -17,6 +17,8 @@ AGENT_PORT = 10256
 """Where a node's agent answers over HTTP, on all of the node's addresses: kube-proxy's health port."""
 STATUS_PORT = 10249
 """Where it answers on the node's localhost alone: kube-proxy's metrics port."""
+NAME_SERVER_PORT = 9153
+"""Where a node's name server answers over HTTP, on the node's InternalIPs: the port of CoreDNS's metrics."""
 
 
 class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

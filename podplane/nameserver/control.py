@@ -18,7 +18,8 @@ UDP, TCP, HTTP = "udp", "tcp", "http"
 
 
 class Begin(msgspec.Struct, tag="begin", frozen=True):
-    """The first message. `networks` are CIDRs whose clients are answered: of pods and of nodes."""
+    """The first message. `networks` are CIDRs whose clients are answered: of pods and of nodes. `restarts`: the process before ended so
+    often."""
 
     api_host: str
     api_port: int
@@ -26,6 +27,7 @@ class Begin(msgspec.Struct, tag="begin", frozen=True):
     api_ca: str
     domain: str
     networks: tuple[str, ...]
+    restarts: int = 0
 
 
 class Open(msgspec.Struct, tag="open", frozen=True):

@@ -55,17 +55,18 @@ class Objects:
         self._namespaces.subscribe(of_namespace)
 
     @property
-    def _informers(self) -> tuple[Informer[NamedService], Informer[NamedSlice], Informer[Namespace]]:
+    def informers(self) -> tuple[Informer[NamedService], Informer[NamedSlice], Informer[Namespace]]:
+        """All caches."""
         return self._services, self._slices, self._namespaces
 
     async def sync(self) -> None:
         """List everything. ApiError when that can't be had."""
-        await asyncio.gather(*(informer.sync() for informer in self._informers))
+        await asyncio.gather(*(informer.sync() for informer in self.informers))
 
     @property
     def watches(self) -> dict[str, Callable[[], Awaitable[object]]]:
         """What keeps them current, by name: to be run by a supervisor."""
-        return {f"watch of {informer.resource}": informer.run for informer in self._informers}
+        return {f"watch of {informer.resource}": informer.run for informer in self.informers}
 
 
 def _addresses(slice_: NamedSlice) -> Iterable[str]:

@@ -9,19 +9,25 @@ import logging
 import os
 import socket
 from collections import defaultdict
+from collections.abc import Coroutine
 
 from podplane.dns.cluster import ClusterZone
-from podplane.dns.message import name_of
+from podplane.dns.message import name_of, text_of
 from podplane.kubeapi.access import Access
+from podplane.kubeapi.authorization import Authorizer
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
+from podplane.model.name_server import ZoneStatus
 from podplane.nameserver import control
 from podplane.nameserver.answers import Answers
 from podplane.nameserver.objects import Objects
+from podplane.nameserver.reports import Reports
 from podplane.nameserver.resolver import Resolver
+from podplane.nameserver.state import State
 from podplane.nameserver.zones import Zones
 from podplane.servers.dns import TcpServer, UdpServer
+from podplane.servers.http import HttpServer
 
 log = logging.getLogger(__name__)
 
@@ -50,25 +56,37 @@ class NameServer:
     def __init__(self, begin: control.Begin, connection: socket.socket) -> None:
         self._connection = connection
         access = Access(begin.api_host, begin.api_port, begin.api_token, begin.api_ca)
-        self._objects = Objects(Client(HttpTransport(access), begin.api_token))
+        self._client = Client(HttpTransport(access), begin.api_token)
+        self._objects = Objects(self._client)
         zones = Zones([ClusterZone(name_of(begin.domain), self._objects.directory)])
+        self._zones = [ZoneStatus(text_of(name_of(begin.domain)))]
         self._answers = Answers(Resolver([zones]), begin.networks)
-        self._servers: dict[str, list[UdpServer | TcpServer]] = defaultdict(list)
+        self._servers: dict[str, list[UdpServer | TcpServer | HttpServer]] = defaultdict(list)
+        self._reports: dict[str, Reports] = {}
         self._supervisor = Supervisor()
+        self._state = State(
+            self._objects, lambda: self._zones, self._supervisor.report, lambda: self._client.contact, begin.restarts
+        )
+        self._waiting: list[tuple[control.Open, socket.socket]] = []
+        """Sockets of questions that come before there are answers."""
         self._listening: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Have the cluster's objects."""
+        """Have the cluster's objects. Who asks by HTTP is told meanwhile what is missing."""
+        self._connection.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._connection, self._take_orders)
         self._objects.subscribe(self._answers.changed)
         await self._objects.sync()
         for name, work in self._objects.watches.items():
             self._supervisor.add(name, work)
 
     async def run(self) -> None:
-        """Follow orders, and serve."""
-        self._connection.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._connection, self._take_orders)
+        """Serve."""
         self._take_orders()
+        self._state.ready()
+        for order, bound in self._waiting:
+            self._open(order, bound)
+        self._waiting.clear()
         control.send(self._connection, control.Ready())
         await self._supervisor.run()
 
@@ -84,17 +102,39 @@ class NameServer:
 
     def _follow(self, order: control.Order, fds: list[int]) -> None:
         if isinstance(order, control.Close):
-            for server in self._servers.pop(order.node, ()):
-                server.close()
+            self._close(order.node)
         elif isinstance(order, control.Open):
             self._open(order, socket.socket(fileno=fds[0]))
 
+    def _close(self, node: str) -> None:
+        for server in self._servers.pop(node, ()):
+            server.close()
+        for one in [one for one in self._waiting if one[0].node == node]:
+            self._waiting.remove(one)
+            one[1].close()
+
     def _open(self, order: control.Open, bound: socket.socket) -> None:
+        if order.protocol == control.HTTP:
+            self._report(order.node, bound)
+            return
+        if self._state.missing():
+            self._waiting.append((order, bound))
+            return
         if order.protocol == control.UDP:
             self._servers[order.node].append(UdpServer(bound, self._answers.respond))
             return
         server = TcpServer(functools.partial(self._answers.respond, tcp=True))
         self._servers[order.node].append(server)
-        task = asyncio.get_running_loop().create_task(server.listen(bound))
+        self._begin(server.listen(bound))
+
+    def _report(self, node: str, bound: socket.socket) -> None:
+        if node not in self._reports:
+            self._reports[node] = Reports(node, self._state, Authorizer(self._client, node))
+        server = HttpServer(self._reports[node].answer)
+        self._servers[node].append(server)
+        self._begin(server.listen([bound]))
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._listening.add(task)
         task.add_done_callback(self._listening.discard)

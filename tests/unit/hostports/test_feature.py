@@ -101,6 +101,7 @@ def test_a_host_ip_counts_for_its_own_family_only(host_ip: str, found: set[objec
         (HostPort(53, 53, "UDP", "localhost"), "53/udp is not served: hostIP 'localhost' is no IP address"),
         (HostPort(53, 53, "DCCP"), "53/dccp is not served: DCCP is none of TCP, UDP, SCTP"),
         (HostPort(10256, 80), "10256/tcp is not served: the node's agent listens on it"),
+        (HostPort(9153, 80), "9153/tcp is not served: the node's name server listens on it"),
     ],
 )
 def test_what_can_t_be_served_is_said_and_the_rest_is_served(port: HostPort, why: str) -> None:

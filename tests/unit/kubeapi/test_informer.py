@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -256,3 +257,17 @@ def test_exit_codes_pass_the_error_channel(code: int) -> None:
 
 def test_a_command_that_did_not_start_has_a_message() -> None:
     assert channels.exit_code(channels.outcome_of(127, "nope: no such command")) == (127, "nope: no such command")
+
+
+@pytest.mark.parametrize("kind", ["ADDED", "BOOKMARK"])
+async def test_lists_events_and_bookmarks_say_when_the_api_was_heard_last(kind: str) -> None:
+    informer = Informer(Client(Script([[node("a")]], [[event(kind, node("b"))]]), "t"), "nodes", Node)
+    assert informer.heard == -math.inf
+    await informer.sync()
+    assert informer.heard > 0.0
+    informer.heard = 0.0
+    task = asyncio.ensure_future(informer.run())
+    for _ in range(100):
+        await asyncio.sleep(0)
+    task.cancel()
+    assert informer.heard > 0.0

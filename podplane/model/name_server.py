@@ -1,0 +1,58 @@
+"""What a name server answers over HTTP about itself and about names (`nameserver.reports`), for those who make it and those who ask.
+
+Ages and times are in seconds.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from podplane.model.answers import ApiStatus, CacheStatus, TaskStatus
+
+
+class ZoneStatus(msgspec.Struct, frozen=True):
+    """A zone that the server answers for itself, or that others answer for (`servers`)."""
+
+    name: str
+    servers: list[str] = []
+
+
+class NameServerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it. `missing` names what it waits for before it answers questions; empty when it is ready. `heard_age`: so long ago the API
+    said last how things are, by an event, or by the bookmark that each watch brings about once a minute, of the watch that is the longest
+    without one; None before the first list."""
+
+    node: str
+    pid: int
+    age: float
+    restarts: int
+    missing: list[str]
+    zones: list[ZoneStatus]
+    tasks: list[TaskStatus]
+    caches: list[CacheStatus]
+    heard_age: float | None
+    api: ApiStatus | None
+
+
+class RecordText(msgspec.Struct, frozen=True):
+    """A record as zone files have it (RFC 1035, section 5)."""
+
+    name: str
+    type: str
+    ttl: int
+    data: str
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """What one question is answered, and why: `source` names who or what object decided, `why` says in a sentence what is missing when
+    there are no records. `pod` is `namespace/name` of who asks, "" when no pod has its address."""
+
+    name: str
+    type: str
+    client: str
+    pod: str
+    rcode: str
+    source: str
+    records: list[RecordText]
+    authority: list[RecordText]
+    why: str

@@ -1,0 +1,54 @@
+"""What a node's name server tells over HTTP:
+
+    /health     200 as long as it runs, as CoreDNS's plugin of that name answers
+    /ready      200 once it answers questions; until then 503, and the names of what it waits for
+    /status     the state of the server (`state`), for those who may read it
+
+Whoever reaches the node may ask the first two, as of CoreDNS; all else needs the right that an agent's reports need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from podplane.kubeapi.authorization import PROXY, Authorizer
+from podplane.nameserver.state import State
+from podplane.servers.http import Call, Reply
+
+TEXT = "text/plain; charset=utf-8"
+OK = Reply(200, b"OK", TEXT)
+NOT_FOUND = Reply(404, b"404 page not found\n", TEXT)
+
+
+class Reports:
+    """Answers for one node; its methods run on one event loop."""
+
+    def __init__(self, node: str, state: State, authorizer: Authorizer) -> None:
+        self._node = node
+        self._state = state
+        self._authorizer = authorizer
+
+    async def answer(self, call: Call) -> Reply:
+        """The answer to a request."""
+        match call.path.strip("/").split("/"):
+            case ["health"]:
+                return OK
+            case ["ready"]:
+                missing = self._state.missing()
+                return Reply(503, "\n".join(missing).encode(), TEXT) if missing else OK
+        return await self._refused(call) or self._permitted(call)
+
+    async def _refused(self, call: Call) -> Reply | None:
+        refusal = await self._authorizer.refusal(call.bearer, PROXY)
+        if refusal is None:
+            return None
+        headers: Mapping[str, str] = {"www-authenticate": "Bearer"} if refusal.status == 401 else {}
+        return Reply(refusal.status, f"{refusal.why}\n".encode(), TEXT, tuple(headers.items()))
+
+    def _permitted(self, call: Call) -> Reply:
+        match call.path.strip("/").split("/"):
+            case ["status"]:
+                return Reply(200, msgspec.json.encode(self._state.status(self._node)))
+        return NOT_FOUND

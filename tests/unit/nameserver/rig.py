@@ -1,0 +1,55 @@
+"""A name server's parts over an API in memory, without processes and sockets."""
+
+from __future__ import annotations
+
+from podplane.apiserver import identity
+from podplane.kubeapi.authorization import Authorizer
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.supervise import TaskReport
+from podplane.model.name_server import ZoneStatus
+from podplane.nameserver.objects import Objects
+from podplane.nameserver.reports import Reports
+from podplane.nameserver.state import State
+from podplane.servers.http import Call, Reply
+from tests.unit.apiserver.test_server import Api
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Rig:
+    """One node's reports; `api` has the objects."""
+
+    def __init__(self, restarts: int = 0) -> None:
+        self.api = Api()
+        self.api.tokens.add("server", identity.component("name-server"))
+        self.api.tokens.add("reader", identity.component("monitoring"))
+        self.client = Client(self.api.server.call, "server")
+        self.objects = Objects(self.client)
+        self.clock = Clock()
+        self.tasks: dict[str, TaskReport] = {}
+        self.state = State(
+            self.objects,
+            lambda: [ZoneStatus("cluster.local.")],
+            lambda: self.tasks,
+            lambda: self.client.contact,
+            restarts,
+            self.clock,
+        )
+        self.reports = Reports("node1", self.state, Authorizer(self.client, "node1"))
+
+    async def start(self) -> None:
+        """Have the objects, and answer."""
+        await self.objects.sync()
+        self.state.ready()
+
+    async def ask(self, path: str, bearer: str = "") -> Reply:
+        """What is answered by HTTP."""
+        return await self.reports.answer(Call(path, bearer))
