@@ -1,0 +1,122 @@
+"""CoreDNS with its kubernetes plugin, fed by podplane's own API server, and its answers in a form that can be compared."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import re
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+
+from podplane.kubeapi.access import Access
+from tools.dns_facts import DOMAIN, OUTSIDE, Question
+
+Fact = list[Any]
+"""[rcode, is it authoritative, answer, authority, additional]; records are lines of text in lower case, sorted."""
+MODES = ("insecure", "verified", "disabled")
+"""What CoreDNS's option `pods` is set to, a server for each."""
+WAIT_SECONDS = 30.0
+BLOCK = """{zones} {{
+  bind 127.0.0.1
+  any
+  file {folder}/example.test example.test
+  kubernetes {domain} in-addr.arpa ip6.arpa {{
+    kubeconfig {folder}/kubeconfig
+    pods {mode}
+    fallthrough in-addr.arpa ip6.arpa
+    ttl 5
+  }}
+}}
+"""
+SERIAL = re.compile(r"( soa \S+ \S+) \d+")
+"""CoreDNS's is the time."""
+SOA = "example.test. 5 IN SOA ns.example.test. hostmaster.example.test. 1 7200 1800 86400 5"
+
+
+@contextlib.asynccontextmanager
+async def running(program: str, access: Access, folder: Path) -> AsyncIterator[dict[str, int]]:
+    """The port of each mode's server, once they all answer."""
+    ports = {mode: _free_port() for mode in MODES}
+    (folder / "kubeconfig").write_text(json.dumps(_kubeconfig(access)))
+    (folder / "example.test").write_text("\n".join([SOA, *_outside(), ""]))
+    blocks = [BLOCK.format(zones=f".:{port}", mode=mode, domain=DOMAIN, folder=folder) for mode, port in ports.items()]
+    (folder / "Corefile").write_text("".join(blocks))
+    with (folder / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(program, "-conf", str(folder / "Corefile"), stdout=log, stderr=log)
+        try:
+            await asyncio.to_thread(_wait, ports.values())
+            yield ports
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port: int = one.getsockname()[1]
+        return port
+
+
+def _outside() -> list[str]:
+    return [f"{name}. 5 IN {type_} {data}" for (name, type_), datas in OUTSIDE.items() for data in datas]
+
+
+def _kubeconfig(access: Access) -> dict[str, Any]:
+    ca = base64.b64encode(access.ca.encode()).decode()
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": f"https://{access.address}", "certificate-authority-data": ca}}],
+        "users": [{"name": "u", "user": {"token": access.token}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "c",
+    }
+
+
+def _wait(ports: Iterable[int]) -> None:
+    """Until the zone of the cluster is there at all of them."""
+    end = time.monotonic() + WAIT_SECONDS
+    for port in ports:
+        while True:
+            with contextlib.suppress(OSError):
+                if over_tcp(port, [(f"dns-version.{DOMAIN}", "TXT")])[0][0] == "NOERROR":
+                    break
+            if time.monotonic() > end:
+                raise TimeoutError("CoreDNS does not answer")
+            time.sleep(0.1)
+
+
+def over_tcp(port: int, questions: Iterable[Question]) -> list[Fact]:
+    """The answers of the server at this port, one after the other over one connection."""
+    with socket.create_connection(("127.0.0.1", port), WAIT_SECONDS) as connection, connection.makefile("rb") as stream:
+
+        def ask(message: bytes) -> bytes:
+            connection.sendall(struct.pack("!H", len(message)) + message)
+            (length,) = struct.unpack("!H", stream.read(2))
+            return stream.read(length)
+
+        return [asked(ask, question) for question in questions]
+
+
+def asked(ask: Callable[[bytes], bytes], question: Question) -> Fact:
+    """What a server answers that is asked by bytes."""
+    query = dns.message.make_query(question[0], question[1])
+    found = dns.message.from_wire(ask(query.to_wire()))
+    assert query.is_response(found), found
+    sections = (found.answer, found.authority, found.additional)
+    return [dns.rcode.to_text(found.rcode()), bool(found.flags & dns.flags.AA), *map(_lines, sections)]
+
+
+def _lines(section: Iterable[dns.rrset.RRset]) -> list[str]:
+    return sorted(SERIAL.sub(r"\1 #", line.lower()) for rrset in section for line in rrset.to_text().split("\n"))
