@@ -3,6 +3,9 @@
 A name is a tuple of labels in lower case, without the root: `("web", "default", "svc", "cluster", "local")` as bytes. The question section
 is answered as it was asked, byte by byte, so a client that mixes upper and lower case gets its own spelling back; owner names of
 records point to it (compression), and so have it, too.
+
+Compression (RFC 1035, 4.1.4): owner names, and names in the data of CNAME, PTR, NS and SOA records, end with a pointer where the message
+has the rest already. The target of a SRV record is written out (RFC 2782), and may be pointed to.
 """
 
 from __future__ import annotations
@@ -48,10 +51,17 @@ OPCODE_MASK, RCODE_MASK = 0x7800, 0xF
 PLAIN_BYTES, EDNS_BYTES, TCP_BYTES = 512, 1232, 65535
 """The longest response over UDP without EDNS, and what this server takes and sends with it (DNS flag day 2020); over TCP."""
 MAX_LABEL, MAX_NAME = 63, 255
+LENGTHS = tuple(bytes((length,)) for length in range(MAX_LABEL + 1))
+POINTER, MAX_OFFSET = 0xC000, 0x3FFF
 HEADER = struct.Struct("!6H")
 TAIL = struct.Struct("!2H")
 RECORD = struct.Struct("!2HIH")
+LENGTH = struct.Struct("!H")
+SRV_TARGET = 6
+"""Where in the data of a SRV record its target begins."""
 DO = 0x8000
+LEADING_NAMES = {NS: 1, CNAME: 1, SOA: 2, PTR: 1}
+"""The number of names that the data of a record begins with, of the types whose names are compressed (RFC 3597, section 4)."""
 
 Name = tuple[bytes, ...]
 
@@ -132,10 +142,17 @@ class Answer:
 
 def name_of(text: str) -> Name:
     """The name that a text like `web.default.svc.cluster.local` means, with or without a dot at its end. ValueError when it is none."""
-    labels = tuple(label.encode("ascii").lower() for label in text.removesuffix(".").split(".")) if text.strip(".") else ()
-    if any(not 0 < len(label) <= MAX_LABEL for label in labels) or sum(map(len, labels)) + len(labels) + 1 > MAX_NAME:
+    labels = (
+        tuple(label.encode("ascii").lower() for label in text.removesuffix(".").split(".")) if text not in ("", ".") else ()
+    )
+    if not all(labels) or not fits(labels):
         raise ValueError(f"{text!r} is no name")
     return labels
+
+
+def fits(name: Name) -> bool:
+    """Is no label longer than 63 bytes, and the whole name no longer than 255 (RFC 1035, 2.3.4)?"""
+    return sum(map(len, name)) + len(name) < MAX_NAME and (not name or max(map(len, name)) <= MAX_LABEL)
 
 
 def text_of(name: Name) -> str:
@@ -149,7 +166,16 @@ def _label_text(label: bytes) -> str:
 
 def written(name: Name) -> bytes:
     """A name in a message, without compression."""
-    return b"".join([bytes((len(label),)) + label for label in name]) + b"\0"
+    return b"".join([LENGTHS[len(label)] + label for label in name]) + b"\0"
+
+
+def name_in(data: bytes, at: int = 0) -> Name:
+    """The name that is written out, without compression, at this place of the data of a record of ours."""
+    labels: list[bytes] = []
+    while length := data[at]:
+        labels.append(data[at + 1 : at + 1 + length])
+        at += 1 + length
+    return tuple(labels)
 
 
 def is_under(name: Name, zone: Name) -> bool:
@@ -167,7 +193,9 @@ def read_query(message: bytes) -> Query:
     id_, flags, questions, answers, authorities, additional = HEADER.unpack_from(message)
     if flags & QR:
         raise Malformed("a response", None)
-    if questions != 1 or answers or (authorities and flags & OPCODE_MASK == 0):
+    if flags & OPCODE_MASK:
+        raise Malformed("no standard query", NOTIMP)
+    if questions != 1 or answers:
         raise Malformed("not exactly one question (RFC 9619)")
     name, end = _read_question_name(message)
     if end + TAIL.size > len(message):
@@ -180,11 +208,12 @@ def read_query(message: bytes) -> Query:
 def _read_question_name(message: bytes) -> tuple[Name, int]:
     """The name behind the header, and where it ends. There is nothing before it that it could point to."""
     labels: list[bytes] = []
+    lower = message.lower()  # lengths of labels are below "A"
     at, size = HEADER.size, len(message)
     while at < size and (length := message[at]):
         if length > MAX_LABEL:
             raise Malformed("a label of more than 63 bytes, or a pointer, in the question")
-        labels.append(message[at + 1 : at + 1 + length].lower())
+        labels.append(lower[at + 1 : at + 1 + length])
         at += 1 + length
     if at >= size or at + 1 - HEADER.size > MAX_NAME:
         raise Malformed("a name that does not end, or of more than 255 bytes")
@@ -222,7 +251,9 @@ def _read_edns(message: bytes, at: int, count: int) -> Edns | None:
         if type_ == OPT:
             if found is not None or not is_root:
                 raise Malformed("more than one OPT record, or one with a name (RFC 6891)")
-            found = Edns(class_, ttl >> 16 & 0xFF, bool(ttl & DO), tuple(_options(message[at : at + length])))
+            version = ttl >> 16 & 0xFF
+            options = () if version else tuple(_options(message[at : at + length]))  # of another version: of another form
+            found = Edns(class_, version, bool(ttl & DO), options)
         at += length
     return found
 
@@ -246,26 +277,77 @@ def _options(data: bytes) -> Iterable[tuple[int, bytes]]:
 def respond(query: Query, answer: Answer, limit: int = TCP_BYTES) -> bytes:
     """The response, of at most `limit` bytes: what does not fit is left out, records of the additional section first. When an answer
     or an authority is, the response says so (TC), and is complete as far as it goes."""
-    offsets = _offsets(query.question.name)
     opt = _opt(query, answer.rcode)
-    head = HEADER.size + len(query.asked)
-    room = limit - head - len(opt)
-    sections: list[list[bytes]] = []
-    is_cut = False
-    for records, matters in ((answer.records, True), (answer.authority, True), (answer.additional, False)):
-        taken: list[bytes] = []
-        for record in () if is_cut else records:
-            data = _written(record, offsets)
-            if len(data) > room:
-                is_cut = matters
-                break
-            room -= len(data)
-            taken.append(data)
-        sections.append(taken)
+    writer = _Writer(query, limit - len(opt))
+    answers, is_cut = writer.add(answer.records)
+    authorities = extra = 0
+    if not is_cut:
+        authorities, is_cut = writer.add(answer.authority)
+    if not is_cut:
+        extra, _ = writer.add(answer.additional)
     flags = QR | query.flags & (OPCODE_MASK | RD | CD) | RA | answer.rcode & RCODE_MASK
     flags |= (AA if answer.authoritative else 0) | (TC if is_cut else 0)
-    counts = (1, len(sections[0]), len(sections[1]), len(sections[2]) + bool(opt))
-    return b"".join((HEADER.pack(query.id, flags, *counts), query.asked, *(r for part in sections for r in part), opt))
+    HEADER.pack_into(writer.message, 0, query.id, flags, 1, answers, authorities, extra + bool(opt))
+    return bytes(writer.message + opt)
+
+
+class _Writer:
+    """A response while it is written: `message` has the header and the question, and each record that was added."""
+
+    def __init__(self, query: Query, limit: int) -> None:
+        self.message = bytearray(HEADER.size) + query.asked
+        self._limit = limit
+        self._class = CHAOS if query.question.class_ == CHAOS else INTERNET
+        self._places: dict[bytes, int] = {}
+        """Where names begin that can be pointed to, those that others end with, too."""
+        name, at = written(query.question.name), 0
+        while length := name[at]:
+            self._places[name[at:]] = HEADER.size + at
+            at += 1 + length
+
+    def add(self, records: Iterable[Record]) -> tuple[int, bool]:
+        """Add records while they fit; their number, and whether one did not."""
+        number = 0
+        for record in records:
+            end = len(self.message)
+            self._append(record)
+            if len(self.message) > self._limit:
+                del self.message[end:]
+                return number, True
+            number += 1
+        return number, False
+
+    def _append(self, record: Record) -> None:
+        name, type_, ttl, data = record
+        message = self.message
+        self._append_name(written(name))
+        message += RECORD.pack(type_, self._class, ttl, len(data))
+        start = len(message)
+        if names := LEADING_NAMES.get(type_):
+            at = 0
+            for _ in range(names):
+                end = skip_name(data, at)
+                self._append_name(data[at:end])
+                at = end
+            message += data[at:]
+            LENGTH.pack_into(message, start - LENGTH.size, len(message) - start)
+        else:
+            message += data
+            if type_ == SRV and start + SRV_TARGET <= MAX_OFFSET:
+                self._places.setdefault(data[SRV_TARGET:], start + SRV_TARGET)
+
+    def _append_name(self, name: bytes) -> None:
+        """A written name, by the longest of its ends that the message has."""
+        at, start = 0, len(self.message)
+        while length := name[at]:
+            place = self._places.get(name[at:])
+            if place is not None:
+                self.message += name[:at] + LENGTH.pack(POINTER | place)
+                return
+            if start + at <= MAX_OFFSET:
+                self._places[name[at:]] = start + at
+            at += 1 + length
+        self.message += name
 
 
 def refusal(message: bytes, rcode: int) -> bytes | None:
@@ -274,30 +356,6 @@ def refusal(message: bytes, rcode: int) -> bytes | None:
         return None
     id_, flags, *_ = HEADER.unpack_from(message)
     return None if flags & QR else HEADER.pack(id_, QR | flags & (OPCODE_MASK | RD | CD) | rcode, 0, 0, 0, 0)
-
-
-def _offsets(name: Name) -> dict[Name, int]:
-    """Where the name of the question, and each that it ends with, begin in the message."""
-    offsets, at = {}, HEADER.size
-    for i, label in enumerate(name):
-        offsets[name[i:]] = at
-        at += 1 + len(label)
-    return offsets
-
-
-def _written(record: Record, offsets: dict[Name, int]) -> bytes:
-    return _compressed(record.name, offsets) + RECORD.pack(record.type, INTERNET, record.ttl, len(record.data)) + record.data
-
-
-def _compressed(name: Name, offsets: dict[Name, int]) -> bytes:
-    """A name by the longest of its ends that the question has."""
-    parts: list[bytes] = []
-    for i, label in enumerate(name):
-        at = offsets.get(name[i:])
-        if at is not None:
-            return b"".join((*parts, (0xC000 | at).to_bytes(2, "big")))
-        parts.append(bytes((len(label),)) + label)
-    return b"".join((*parts, b"\0"))
 
 
 def _opt(query: Query, rcode: int) -> bytes:
