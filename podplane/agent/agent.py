@@ -26,8 +26,9 @@ from podplane.agent.keys import AdvertisementKey, Key, NameServerKey, NodeKey, P
 from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import NOT_APPLIED, REPAIRED, Planner, RecordEvent
+from podplane.agent.poller import Poller
 from podplane.agent.settings import Settings
-from podplane.agent.watcher import CONTRADICTIONS, POLL_SECONDS, Watcher
+from podplane.agent.watcher import CONTRADICTIONS, Watcher
 from podplane.agent.writer import Writer
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Model, Node
@@ -47,8 +48,6 @@ log = logging.getLogger(__name__)
 MIN_INTERVAL, RETRY_SECONDS = 0.005, 1.0
 """Seconds: from one reconcile to the next one, so that many changes of one moment are planned together; from an unforeseen
 failure to the next try."""
-GIVE_WAY, MAX_GIVE_WAY_SECONDS = 10, 1.0
-"""A poll that the loop begins late waits so many times as long as it is late, and so long at most."""
 REPAIRS_KEPT = 10
 EVENTS_A_REPORT = 10
 """Of so many keys events are written when the kernel refuses objects of theirs at once; the log says how many objects those were."""
@@ -81,6 +80,7 @@ class Agent:
         caches: Caches,
         *,
         peers: PeerPlans | None = None,
+        poller: Poller | None = None,
         clock: Callable[[], float] = time.monotonic,
         record_event: RecordEvent = _no_events,
         link_changed: Callable[[str, LinkEvent], None] = lambda name, event: None,
@@ -104,7 +104,8 @@ class Agent:
         self.reconciles = Durations()
         self.repairs: deque[tuple[float, str]] = deque(maxlen=REPAIRS_KEPT)
         """The last repairs: when (seconds of the clock), and what."""
-        self._wake = asyncio.Event()
+        self._wake, self._due = asyncio.Event(), asyncio.Event()
+        self._poller = poller or Poller()
         self._reconciled_at = clock()
 
     # What it is told.
@@ -177,11 +178,13 @@ class Agent:
         fd = self.watcher.fileno()
         if fd >= 0:
             loop.add_reader(fd, self._notified)
+        self._poller.add(self._look)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep(self._reconcile_changes))
-                group.create_task(self._keep(self._keep_polling))
+                group.create_task(self._keep(self._follow_looks))
         finally:
+            self._poller.remove(self._look)
             if fd >= 0:
                 loop.remove_reader(fd)
 
@@ -212,19 +215,22 @@ class Agent:
         self._reconciled_at = self._clock()
         self.reconciles.add(self._reconciled_at - began)
 
-    async def _keep_polling(self) -> None:
-        """A poll each POLL_SECONDS; on a loop that is behind (a lab that starts, say), polls give way to what is behind."""
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        await asyncio.sleep(POLL_SECONDS)
-        late = clock() - began - POLL_SECONDS
-        if late > POLL_SECONDS / 8:
-            await asyncio.sleep(min(late * GIVE_WAY, MAX_GIVE_WAY_SECONDS))
-        await self.poll()
+    def _look(self) -> None:
+        if self.watcher.look() or self._effects.has_due:
+            self._due.set()
+
+    async def _follow_looks(self) -> None:
+        await self._due.wait()
+        self._due.clear()
+        await self._read_due()
 
     async def poll(self) -> None:
         """Look at what the kernel does not notify, read what is due to be read, and wait until what comes of it is sent."""
-        await self.watcher.poll()
+        self.watcher.look()
+        await self._read_due()
+
+    async def _read_due(self) -> None:
+        await self.watcher.read_due()
         self.writer.wake()
         await self.writer.caught_up()
         await self._effects.run()

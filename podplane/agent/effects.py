@@ -47,6 +47,11 @@ class Effects:
                 case Announce():
                     self._announcements.append(effect)
 
+    @property
+    def has_due(self) -> bool:
+        """Does anything wait?"""
+        return bool(self._announcements or self._stale)
+
     async def run(self) -> None:
         """Carry out what waits. The kernel may have a long list of connections to go through: that happens in a thread."""
         announcements, self._announcements = self._announcements, []

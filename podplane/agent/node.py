@@ -27,6 +27,7 @@ from podplane.agent.health import NodeHealth
 from podplane.agent.host import Host
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import RecordEvent
+from podplane.agent.poller import Poller
 from podplane.agent.reports import Reports
 from podplane.agent.settings import Settings
 from podplane.agent.status import Sources
@@ -73,8 +74,10 @@ class NodeAgent:
         peers: PeerPlans,
         record_event: RecordEvent,
         now: Callable[[], datetime.datetime],
+        poller: Poller | None = None,
     ) -> None:
         self.name = name
+        self._poller = poller
         self._host = host
         self._settings = settings
         self._client = client
@@ -117,6 +120,7 @@ class NodeAgent:
             self._host.open_kernel(),
             self._caches,
             peers=self._peers,
+            poller=self._poller,
             record_event=self._record_event,
             link_changed=self._host.link_changed,
         )

@@ -33,8 +33,8 @@ from podplane.state.value import Identity, Value
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS, AUDIT_SECONDS = 0.08, 60.0
-"""Between two polls; between two readings of everything that nothing in particular asks for."""
+AUDIT_SECONDS = 60.0
+"""Between two readings of everything that nothing in particular asks for."""
 RETRY_SECONDS = 0.1
 """After a refusal that contradicts what is known, the kernel is read so soon; each time that this does not help, after
 twice the time."""
@@ -184,8 +184,8 @@ class Watcher:
 
     # Polls.
 
-    async def poll(self) -> None:
-        """Look at what the kernel does not notify, and read what is due to be read."""
+    def look(self) -> bool:
+        """Look at what the kernel does not notify, in one short turn; True when `read_due` has something to do."""
         now = self._clock()
         self._ledger.release_retries(now)
         for poll in (self._poll_sysctls, self._poll_proxies, self._poll_generation):
@@ -194,6 +194,18 @@ class Watcher:
             except Exception as error:  # the next poll comes soon, and the others go on
                 log.warning("poll node=%s error=%s", self._node_name, error)
         self._choose_pod(now)
+        return bool(
+            self._pods_to_read
+            or self._foreign
+            or self._repairs
+            or self._ledger.has_due
+            or (self._foreign_commit and now >= self._patience_until)
+            or now >= min(self._audit_at.values())
+        )
+
+    async def read_due(self) -> None:
+        """Read what is due to be read, and report what was repaired."""
+        now = self._clock()
         for netns in list(self._pods_to_read):
             del self._pods_to_read[netns]
             await self._audit_pod(netns)

@@ -343,6 +343,20 @@ class Socket:
                 continue
         raise DumpInterrupted(f"message type {kind}: the table changed during each of {DUMP_TRIES} dumps")
 
+    def ask(self, kind: int, payload: bytes) -> bytes:
+        """The payload of the one message that answers a request. OSError when the kernel refuses it."""
+        wanted = self._begin(1)
+        self._socket.send(encode(Message(kind, 0, payload), wanted, NLM_F_REQUEST))
+        while True:
+            data = self._receive()
+            length, found, flags, sequence, _ = HEADER.unpack_from(data)
+            if sequence != wanted:
+                continue
+            content = data[HEADER.size : length]
+            if found == NLMSG_ERROR and (code := -ERROR.unpack_from(content)[0]):
+                raise OSError(code, extended_ack(flags, content)[0] or os.strerror(code))
+            return content
+
     def _receive(self, how: int = 0) -> bytes:
         try:
             data, _, flags, _ = self._socket.recvmsg(RECEIVE_BYTES, 0, how)

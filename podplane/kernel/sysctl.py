@@ -100,6 +100,8 @@ class OpenSysctls:
         self._unwatched = set(unwatched)
         self._matching: dict[str, tuple[str, bytes]] = {}
         """Name → (expected, found) where what was found last is as expected: the next look compares bytes."""
+        self._settled: tuple[Mapping[str, str], list[tuple[int, bytes]]] = ({}, [])
+        """What was expected when everything was found so, and the file and bytes of each: another look for the same compares only these."""
 
     @classmethod
     def open(cls, namespace: Namespace, names: Iterable[str]) -> OpenSysctls:
@@ -114,7 +116,26 @@ class OpenSysctls:
         return frozenset(self._unwatched)
 
     def changed(self, expected: Mapping[str, str]) -> dict[str, str]:
-        """Name → value now (words separated by one space), of those that have another value than expected."""
+        """Name → value now (words separated by one space), of those that have another value than expected.
+
+        `expected` must not be written to later on."""
+        settled, files = self._settled
+        if settled is expected and self._are(files):
+            return {}
+        changed = self._compared(expected)
+        if not changed and not self._unwatched:
+            files = [(self._files[name], self._matching[name][1]) for name in expected]
+            self._settled = expected, files
+        return changed
+
+    @staticmethod
+    def _are(files: list[tuple[int, bytes]]) -> bool:
+        try:
+            return [os.pread(fd, VALUE_BYTES, 0) for fd, _ in files] == [found for _, found in files]
+        except OSError:  # an interface is gone
+            return False
+
+    def _compared(self, expected: Mapping[str, str]) -> dict[str, str]:
         changed = {}
         for name, value in expected.items():
             fd = self._files.get(name)

@@ -30,6 +30,7 @@ from podplane import loop_turns
 from podplane.agent.caches import Informers
 from podplane.agent.object_events import ObjectEvents
 from podplane.agent.peer_plans import PeerPlans
+from podplane.agent.poller import Poller
 from podplane.agent.settings import Settings
 from podplane.apiserver import identity
 from podplane.apiserver.admission import Admission
@@ -116,7 +117,7 @@ class Lab:
         self._null = open_null()
         self._resolv_conf = node_resolv_conf(tuple(map(str, control_plane.dns_ips(self.plan))))
         self._settings = agent_settings(self.plan, spec)
-        self._peers = PeerPlans()
+        self._peers, self._poller = PeerPlans(), Poller()
         self._kubelets: dict[str, Kubelet] = {}
         self._nodes: dict[str, LabNode] = {}
         self._supervisor: Supervisor
@@ -281,6 +282,7 @@ class Lab:
             machine,
             self._settings,
             self._peers,
+            self._poller,
             connection,
             client,
             self._control,

@@ -21,6 +21,7 @@ from podplane.agent.node import NodeAgent, Started
 from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import NOT_APPLIED, RecordEvent
+from podplane.agent.poller import Poller
 from podplane.agent.settings import Settings
 from podplane.apiserver.server import utc_now
 from podplane.kernel.namespace import Namespace
@@ -61,6 +62,7 @@ class LabNode:
         machine: Machine,
         settings: Settings,
         peers: PeerPlans,
+        poller: Poller,
         connection: ApiConnection,
         client: Client,
         control: Client,
@@ -76,7 +78,7 @@ class LabNode:
         self._connection = connection
         self._record = record_event
         self._remake_uplink = remake_uplink
-        self.network = NodeAgent(name, self, settings, client, caches, peers, self._record_event, utc_now)
+        self.network = NodeAgent(name, self, settings, client, caches, peers, self._record_event, utc_now, poller)
         self.heartbeat = Heartbeat(client, caches.nodes.objects[name], utc_now, status)
         self.faults = FaultControl(self, control, utc_now, caches.nodes.objects[name])
         self._caches = caches

@@ -105,7 +105,7 @@ class KernelTables:
 
     def generation(self) -> int:
         """The kernel's own count (NFT_MSG_GETGEN); it wraps at 32 bits."""
-        ((_, content),) = self._socket.dump(c.GETGEN, c.GENERIC.pack(0, 0, 0), flags=0)
+        content = self._socket.ask(c.GETGEN, c.GENERIC.pack(0, 0, 0))
         return int.from_bytes(parse_attributes(content, c.GENERIC.size)[c.GEN_ID], "big")
 
     def find_set(self, key: SetKey) -> Set | None:

@@ -165,7 +165,7 @@ async def test_of_one_part_only_that_part_is_judged() -> None:
 
 async def test_a_running_agent_hears_notifications_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not only when it polls."""
-    monkeypatch.setattr("podplane.agent.agent.POLL_SECONDS", 3600.0)
+    monkeypatch.setattr("podplane.agent.poller.POLL_SECONDS", 3600.0)
     rig = await started(Kernel)
     rig.put(node(2, DUAL))
     await rig.settle()

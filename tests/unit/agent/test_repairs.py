@@ -7,7 +7,8 @@ import ipaddress
 import msgspec
 import pytest
 
-from podplane.agent.watcher import AUDIT_SECONDS, POLL_SECONDS
+from podplane.agent.poller import POLL_SECONDS
+from podplane.agent.watcher import AUDIT_SECONDS
 from podplane.kernel.errors import NotFound
 from podplane.kernel.fakes.world import FakeNamespace
 from podplane.model.config import ROUTE_PROTOCOL
