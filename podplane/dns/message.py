@@ -135,6 +135,11 @@ class Answer:
     follow: Name | None = None
     message: bytes = b""
     """A whole response of another server, in place of records: its id and question are the client's own when it is sent."""
+    private: bool = False
+    """It depends on who asks (`Client.searches`), so it may be given again only to clients with the same search domains. Of one name it is
+    set in all answers or in none: what is not private is given to everybody."""
+    lifetime: float | None = None
+    """For how many seconds the response may be given again as it is, because its TTLs count down; None: until what it depends on changes."""
 
 
 # Names.
