@@ -139,7 +139,7 @@ class Answer:
     """It depends on who asks (`Client.searches`), so it may be given again only to clients with the same search domains. Of one name it is
     set in all answers or in none: what is not private is given to everybody."""
     lifetime: float | None = None
-    """For how many seconds the response may be given again as it is, because its TTLs count down; None: until what it depends on changes."""
+    """The seconds for which the response may be given again as it is (TTLs count down); None: until what it depends on changes."""
 
 
 # Names.
