@@ -12,6 +12,7 @@ from typing import Protocol
 
 from podplane.dns import message as m
 from podplane.dns.message import Answer, Name, Question
+from podplane.dns.search_path import NOWHERE, SearchPath
 
 MAX_ALIASES = 8
 """Aliases of one answer; more are a loop, or as bad as one."""
@@ -19,12 +20,12 @@ MAX_ALIASES = 8
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who asks: its address, and, of a pod, its namespace and the domains that its resolver goes through (`search` of resolv.conf)."""
+    """Who asks: its address, and, of a pod, its name, its namespace, and the path that its resolver goes along."""
 
     ip: str
     pod: str = ""
     namespace: str = ""
-    searches: tuple[Name, ...] = ()
+    searches: SearchPath = NOWHERE
 
 
 class Source(Protocol):

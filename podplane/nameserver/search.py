@@ -1,0 +1,102 @@
+"""The search path at once: where the first question of a pod's search path leads to nothing, the end of the path is the answer.
+
+    question ──► resolver ──► the cluster's zone has no such name, and who asks is a pod whose path begins there
+                    ▲                     │
+                    └── each further name of the path, in order, until one exists ──► alias + its records
+
+Where a later name leads to no answer at all (SERVFAIL, say) the first name's own answer is given, and the pod's resolver goes on by
+itself: it loses some time, and is told nothing that is not so.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Generator, Mapping
+from dataclasses import dataclass, replace
+
+from podplane.dns import message as m
+from podplane.dns.message import Answer, Name, Query, Record
+from podplane.dns.search_path import SEARCHED
+from podplane.model.dns import NamedService
+from podplane.nameserver.resolver import Client, Resolver, joined, replace_name
+
+_Steps = Generator[Answer | Awaitable[Answer], Answer, Answer]
+
+
+@dataclass(slots=True)
+class Searching:
+    """A resolver that goes on along the search path of who asks, within a cluster's domain. `is_on` may be changed at any time."""
+
+    resolver: Resolver
+    domain: Name
+    services: Mapping[str, NamedService]
+    ttl: int = 5
+    """Seconds that an alias may be kept: a name before it may come to exist."""
+    is_on: bool = True
+    found: int = 0
+    """The number of questions that were answered with a later name of the path."""
+
+    def answer(self, query: Query, client: Client) -> Answer | Awaitable[Answer]:
+        """The answer to a query."""
+        first = self.resolver.answer(query, client)
+        if inspect.isawaitable(first) or not self._is_missing(first, query.question.name):
+            return first
+        first = replace(first, private=True)
+        names = self._rest(query, client)
+        return _run(self._steps(first, names, query, client)) if names else first
+
+    def _is_missing(self, answer: Answer, name: Name) -> bool:
+        """Does the cluster's zone say that there is no such name?"""
+        return answer.rcode == m.NXDOMAIN and not answer.records and m.is_under(name, self.domain)
+
+    def _rest(self, query: Query, client: Client) -> tuple[Name, ...]:
+        question = query.question
+        if not self.is_on or question.type not in SEARCHED or question.class_ != m.INTERNET or not query.flags & m.RD:
+            return ()
+        return () if self._is_below_service(question.name) else client.searches.after(question.name)
+
+    def _is_below_service(self, name: Name) -> bool:
+        *_, service, namespace, _ = (b"", b"", b"", *name[: len(name) - len(self.domain)])
+        return f"{namespace.decode('latin-1')}/{service.decode('latin-1')}" in self.services
+
+    def _steps(self, first: Answer, names: tuple[Name, ...], query: Query, client: Client) -> _Steps:
+        """Ask for each name in turn; what is yielded is an answer or to be awaited, and is sent back."""
+        depends: list[tuple[str, ...]] = [first.depends]
+        for name in names:
+            question = replace_name(query.question, name)
+            asked = m.written(name) + m.TAIL.pack(question.type, question.class_)
+            found = yield self.resolver.answer(replace(query, question=question, asked=asked), client)
+            depends.append(found.depends)
+            if found.rcode == m.NOERROR:
+                self.found += 1
+                return replace(self._alias(query.question.name, name, found), private=True, depends=_all(depends))
+            if found.rcode != m.NXDOMAIN:
+                return replace(first, depends=())
+        return replace(first, depends=_all(depends))
+
+    def _alias(self, name: Name, target: Name, found: Answer) -> Answer:
+        ttl = min((self.ttl, *(one.ttl for one in found.records)))
+        record = Record(name, m.CNAME, ttl, m.written(target))
+        return joined(Answer(records=(record,), source="the search path"), found)
+
+
+def _all(depends: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """All that an answer depends on; nothing, so that it is not kept, when a part of it is somebody else's."""
+    return tuple(dict.fromkeys(key for keys in depends for key in keys)) if all(depends) else ()
+
+
+def _run(steps: _Steps, last: Answer | None = None) -> Answer | Awaitable[Answer]:
+    """Take steps until one has to be awaited."""
+    try:
+        found = next(steps) if last is None else steps.send(last)
+        while not inspect.isawaitable(found):
+            found = steps.send(found)
+    except StopIteration as end:
+        answer: Answer = end.value
+        return answer
+    return _wait(steps, found)
+
+
+async def _wait(steps: _Steps, found: Awaitable[Answer]) -> Answer:
+    result = _run(steps, await found)
+    return await result if inspect.isawaitable(result) else result
