@@ -21,6 +21,7 @@ from bench import (
     agent_start,
     api,
     commands,
+    dns,
     factor,
     foreign_commits,
     judging,
@@ -42,6 +43,7 @@ from bench.judging import Factors
 
 BENCHES = {
     "commands": commands.run,
+    "dns": dns.run,
     "traffic": traffic.run,
     "neighbours": neighbours.run,
     "one_more_pod": one_more_pod.run,

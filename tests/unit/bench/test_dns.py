@@ -1,0 +1,72 @@
+"""What is asked when the name server is measured, and what is read from dnsperf."""
+
+from __future__ import annotations
+
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import dns_objects, dnsperf
+from bench.dns_objects import Named
+
+OUTPUT = """
+> NOERROR a.default.svc.cluster.local A 0.001000
+> NXDOMAIN b.default.svc.cluster.local A 0.003000
+  Queries sent:         2
+  Queries completed:    2 (100.00%)
+  Queries lost:         {lost} (0.00%)
+  Queries per second:   2000.5
+"""
+
+
+def test_the_questions_are_mixed_as_they_say_and_the_same_each_time() -> None:
+    lines = dns_objects.questions(100)
+    assert lines == dns_objects.questions(100)
+    kinds = Counter("missing" if "www-" in line else line.split()[1] for line in lines)
+    assert {kind: round(100 * kinds[kind] / len(lines)) for kind in kinds} == dns_objects.SHARES
+
+
+def test_every_name_that_is_asked_for_is_one_of_unbound_too_but_for_those_that_are_missing() -> None:
+    there = {line.split('"')[1].split()[0].removesuffix(".") for line in dns_objects.local_data(100)}
+    for line in dns_objects.questions(100):
+        assert (line.split()[0] in there) is not ("www-" in line), line
+
+
+def test_every_other_service_has_both_families() -> None:
+    assert [len(Named(n).service()["spec"]["clusterIPs"]) for n in range(4)] == [1, 2, 1, 2]
+    names = [Named(n).name for n in range(1000)]
+    ips = [ip for n in range(1000) for ip in Named(n).ips]
+    assert len(set(names)) == 1000
+    assert len(set(ips)) == 1500
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """dnsperf is not run; it loses as many questions as the test says."""
+    found: dict[str, Any] = {"lost": 0}
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        found["command"] = command
+        return subprocess.CompletedProcess(command, 0, OUTPUT.format(lost=found["lost"]))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return found
+
+
+def test_rates_and_latencies_are_read(said: dict[str, Any], tmp_path: Path) -> None:
+    file = dnsperf.written(tmp_path, "questions", ["a A", "b A"])
+    assert file.read_text() == "a A\nb A\n"
+    assert dnsperf.rate(53, file, 1.0) == 2000.5
+    assert said["command"][:2] == ["taskset", "--cpu-list"]
+    found = dnsperf.latency(53, file, 1.0, 100.0)
+    assert found.half == pytest.approx(2.0)
+    assert found.slowest >= 3.0
+
+
+def test_a_run_that_loses_questions_is_none(said: dict[str, Any], tmp_path: Path) -> None:
+    said["lost"] = 100
+    with pytest.raises(RuntimeError, match="Queries lost"):
+        dnsperf.rate(53, tmp_path, 1.0)
