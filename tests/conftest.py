@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import pickle
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,8 @@ from hypothesis import settings
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")  # a busy machine makes no law wrong
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a lab's start and each command would compile all of podplane anew
+sys.dont_write_bytecode = False
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x0002_0000, 0x1000_0000, 0x4000_0000
 MS_REC, MS_PRIVATE = 0x4000, 1 << 18

@@ -145,7 +145,12 @@ class Cluster:
         self._slice("unnamed", [self._endpoint("IPv4", "zero")], ports=[{**PLAIN, "name": ""}])
         for name, publish in (("hidden", False), ("published", True)):
             self._headless(name, publishNotReadyAddresses=publish)
-            conditions: tuple[tuple[Object, str], ...] = ((READY, "ready"), (NOT_READY, "not-ready"), (ENDING, "ending"), ({}, "unknown"))
+            conditions: tuple[tuple[Object, str], ...] = (
+                (READY, "ready"),
+                (NOT_READY, "not-ready"),
+                (ENDING, "ending"),
+                ({}, "unknown"),
+            )
             self._slice(name, [self._endpoint("IPv4", host, one) for one, host in conditions])
             self._slice(name, [self._endpoint("IPv4", "", NOT_READY)])
         self._headless("shared-hostname")
