@@ -78,9 +78,7 @@ class Lab:
         self.name = name
         self._home = tempfile.TemporaryDirectory(prefix="podplane-bench-")
         os.environ["XDG_STATE_HOME"] = self._home.name
-        os.environ.pop(
-            "PYTHONDONTWRITEBYTECODE", None
-        )  # users have bytecode, from the second start on
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # users have bytecode, from the second start on
         os.environ["PODPLANE_LAB"] = name
 
     def __call__(self, *words: str) -> str:
