@@ -30,7 +30,7 @@ class Answers:
 
     def respond(self, data: bytes, ip: str, *, tcp: bool = False) -> bytes | Awaitable[bytes | None] | None:
         """The response to a message; an awaitable when others must be asked first, None when it gets none."""
-        client = self._client(ip)
+        client = self.client(ip)
         if client is None:
             return m.refusal(data, m.REFUSED)
         kept = self._kept.get((tcp, data[2:]))
@@ -67,7 +67,7 @@ class Answers:
         for one in self._by_key.pop(key, ()):
             self._kept.pop(one, None)
 
-    def _client(self, ip: str) -> Client | None:
+    def client(self, ip: str) -> Client | None:
         """Who asks from this address; None for somebody outside of the cluster."""
         if ip not in self._clients:
             address = ipaddress.ip_address(ip.partition("%")[0])

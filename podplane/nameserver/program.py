@@ -21,6 +21,7 @@ from podplane.kubeapi.transport import HttpTransport
 from podplane.model.name_server import ZoneStatus
 from podplane.nameserver import control
 from podplane.nameserver.answers import Answers
+from podplane.nameserver.explanation import Explainer
 from podplane.nameserver.objects import Objects
 from podplane.nameserver.reports import Reports
 from podplane.nameserver.resolver import Resolver
@@ -60,7 +61,9 @@ class NameServer:
         self._objects = Objects(self._client)
         zones = Zones([ClusterZone(name_of(begin.domain), self._objects.directory)])
         self._zones = [ZoneStatus(text_of(name_of(begin.domain)))]
-        self._answers = Answers(Resolver([zones]), begin.networks)
+        resolver = Resolver([zones])
+        self._answers = Answers(resolver, begin.networks)
+        self._explainer = Explainer(resolver, self._answers.client, self._objects.directory, name_of(begin.domain))
         self._servers: dict[str, list[UdpServer | TcpServer | HttpServer]] = defaultdict(list)
         self._reports: dict[str, Reports] = {}
         self._supervisor = Supervisor()
@@ -129,7 +132,7 @@ class NameServer:
 
     def _report(self, node: str, bound: socket.socket) -> None:
         if node not in self._reports:
-            self._reports[node] = Reports(node, self._state, Authorizer(self._client, node))
+            self._reports[node] = Reports(node, self._state, self._explainer, Authorizer(self._client, node))
         server = HttpServer(self._reports[node].answer)
         self._servers[node].append(server)
         self._begin(server.listen([bound]))

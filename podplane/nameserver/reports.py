@@ -2,7 +2,8 @@
 
     /health     200 as long as it runs, as CoreDNS's plugin of that name answers
     /ready      200 once it answers questions; until then 503, and the names of what it waits for
-    /status     the state of the server (`state`), for those who may read it
+    /status     the state of the server (`state`)
+    /query/NAME/TYPE/ADDRESS    what this name is answered to who has this address, and why (`explanation`)
 
 Whoever reaches the node may ask the first two, as of CoreDNS; all else needs the right that an agent's reports need.
 """
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 import msgspec
 
 from podplane.kubeapi.authorization import PROXY, Authorizer
+from podplane.nameserver.explanation import Explainer, Unanswerable
 from podplane.nameserver.state import State
 from podplane.servers.http import Call, Reply
 
@@ -25,8 +27,9 @@ NOT_FOUND = Reply(404, b"404 page not found\n", TEXT)
 class Reports:
     """Answers for one node; its methods run on one event loop."""
 
-    def __init__(self, node: str, state: State, authorizer: Authorizer) -> None:
+    def __init__(self, node: str, state: State, explainer: Explainer, authorizer: Authorizer) -> None:
         self._node = node
+        self._explainer = explainer
         self._state = state
         self._authorizer = authorizer
 
@@ -38,7 +41,7 @@ class Reports:
             case ["ready"]:
                 missing = self._state.missing()
                 return Reply(503, "\n".join(missing).encode(), TEXT) if missing else OK
-        return await self._refused(call) or self._permitted(call)
+        return await self._refused(call) or await self._permitted(call)
 
     async def _refused(self, call: Call) -> Reply | None:
         refusal = await self._authorizer.refusal(call.bearer, PROXY)
@@ -47,8 +50,13 @@ class Reports:
         headers: Mapping[str, str] = {"www-authenticate": "Bearer"} if refusal.status == 401 else {}
         return Reply(refusal.status, f"{refusal.why}\n".encode(), TEXT, tuple(headers.items()))
 
-    def _permitted(self, call: Call) -> Reply:
+    async def _permitted(self, call: Call) -> Reply:
         match call.path.strip("/").split("/"):
             case ["status"]:
                 return Reply(200, msgspec.json.encode(self._state.status(self._node)))
+            case ["query", name, type_, ip]:
+                try:
+                    return Reply(200, msgspec.json.encode(await self._explainer.explain(name, type_, ip)))
+                except Unanswerable as error:
+                    return Reply(400, f"{error}\n".encode(), TEXT)
         return NOT_FOUND

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from podplane.apiserver import identity
+from podplane.dns.cluster import ClusterZone
+from podplane.dns.message import name_of
 from podplane.kubeapi.authorization import Authorizer
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.supervise import TaskReport
 from podplane.model.name_server import ZoneStatus
+from podplane.nameserver.answers import Answers
+from podplane.nameserver.explanation import Explainer
 from podplane.nameserver.objects import Objects
 from podplane.nameserver.reports import Reports
+from podplane.nameserver.resolver import Resolver
 from podplane.nameserver.state import State
+from podplane.nameserver.zones import Zones
 from podplane.servers.http import Call, Reply
 from tests.unit.apiserver.test_server import Api
 
@@ -35,6 +41,8 @@ class Rig:
         self.objects = Objects(self.client)
         self.clock = Clock()
         self.tasks: dict[str, TaskReport] = {}
+        domain = name_of("cluster.local")
+        resolver = Resolver([Zones([ClusterZone(domain, self.objects.directory)])])
         self.state = State(
             self.objects,
             lambda: [ZoneStatus("cluster.local.")],
@@ -43,7 +51,9 @@ class Rig:
             restarts,
             self.clock,
         )
-        self.reports = Reports("node1", self.state, Authorizer(self.client, "node1"))
+        self.answers = Answers(resolver, ("10.244.0.0/16",))
+        explainer = Explainer(resolver, self.answers.client, self.objects.directory, domain)
+        self.reports = Reports("node1", self.state, explainer, Authorizer(self.client, "node1"))
 
     async def start(self) -> None:
         """Have the objects, and answer."""

@@ -1,0 +1,76 @@
+"""What a name is answered, and why, for people: asked of the same sources as a question that comes by a socket."""
+
+from __future__ import annotations
+
+import inspect
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from podplane.dns import message as m
+from podplane.dns import response_text
+from podplane.dns.directory import Directory
+from podplane.dns.message import Answer, Name, Query, Question
+from podplane.dns.reasons import reason
+from podplane.model.name_server import Explanation
+from podplane.nameserver.resolver import Client, Resolver
+
+
+class Unanswerable(ValueError):
+    """The question is none; a sentence says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explainer:
+    """Explains answers. `client_of` says who has an address: None for somebody outside of the cluster."""
+
+    resolver: Resolver
+    client_of: Callable[[str], Client | None]
+    directory: Directory
+    domain: Name
+
+    async def explain(self, name: str, type_: str, ip: str) -> Explanation:
+        """What this name is answered to who has this address. Unanswerable when one of them is none."""
+        question, ip = _question(name, type_), _address(ip)
+        client = self.client_of(ip)
+        if client is None:
+            answer = Answer(m.REFUSED, authoritative=False, source="who may ask")
+            return self._explained(question, Client(ip), answer, f"{ip} is outside of the cluster")
+        asked = m.written(question.name) + m.TAIL.pack(question.type, question.class_)
+        found = self.resolver.answer(Query(0, m.RD, question, asked, m.Edns(m.TCP_BYTES)), client)
+        return self._explained(question, client, await found if inspect.isawaitable(found) else found, "")
+
+    def _explained(self, question: Question, client: Client, answer: Answer, why: str) -> Explanation:
+        asked = m.written(question.name) + m.TAIL.pack(question.type, question.class_)
+        read = response_text.read(answer.message or m.respond(Query(0, m.RD, question, asked), answer))
+        if not why and not read.records and answer.authoritative:
+            why = reason(question, self.directory, self.domain)
+        return Explanation(
+            name=m.text_of(question.name),
+            type=response_text.type_text(question.type),
+            client=client.ip,
+            pod=f"{client.namespace}/{client.pod}" if client.pod else "",
+            rcode=read.rcode,
+            source=answer.source,
+            records=read.records,
+            authority=read.authority,
+            why=why,
+        )
+
+
+def _question(name: str, type_: str) -> Question:
+    text = unquote(name)
+    try:
+        return Question(m.name_of(text), response_text.type_of(unquote(type_)))
+    except UnicodeEncodeError:
+        raise Unanswerable(f"{text!r} has letters that DNS does not have: write it in its ASCII form (xn--…)") from None
+    except ValueError as error:
+        raise Unanswerable(str(error)) from None
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(unquote(text)))
+    except ValueError:
+        raise Unanswerable(f"{text!r} is no address of who asks") from None

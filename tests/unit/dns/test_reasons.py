@@ -1,0 +1,92 @@
+"""Why a name has no records."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podplane.dns.directory import Directory
+from podplane.dns.message import AAAA, PTR, SRV, TXT, A, Question, name_of
+from podplane.dns.reasons import address_of, reason, reverse_name
+from podplane.model.dns import NamedService, NamedSlice
+
+DOMAIN = name_of("cluster.local")
+
+
+def service(path: str, **spec: object) -> NamedService:
+    namespace, name = path.split("/")
+    return msgspec.convert({"metadata": {"namespace": namespace, "name": name}, "spec": spec}, NamedService)
+
+
+def slice_of(*ready: bool) -> dict[str, NamedSlice]:
+    endpoints = [{"addresses": [f"10.244.1.{n}"], "conditions": {"ready": one}} for n, one in enumerate(ready, 2)]
+    return {"s": msgspec.convert({"endpoints": endpoints}, NamedSlice)}
+
+
+SERVICES = [
+    service("shop/api", clusterIP="10.96.0.20", ports=[{"name": "http", "port": 80}]),
+    service("default/web", clusterIP="10.96.0.21", ports=[{"port": 80}]),
+    service("default/db", clusterIP="None"),
+    service("default/none", clusterIP="None"),
+    service("default/ready", clusterIP="None", publishNotReadyAddresses=True),
+    service("default/out", type="ExternalName", externalName="example.test"),
+    *(service(f"n{n}/many", clusterIP="None") for n in range(5)),
+]
+DIRECTORY = Directory(
+    namespaces={"default", "shop"},
+    services={one.metadata.path: one for one in SERVICES},
+    slices_by_service={"default/db": slice_of(False, False), "default/ready": slice_of(False)},
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "type_", "why"),
+    [
+        ("api.default.svc", A, "there is no Service api in namespace default; there is one in namespace shop"),
+        ("many.default.svc", A, "there is no Service many in namespace default; there is one in namespaces n0, n1, n2 and others"),
+        ("foo.default.svc", A, "there is no Service foo in namespace default"),
+        ("api.nowhere.svc", A, "there is no namespace nowhere"),
+        ("api.svc", A, "there is no namespace api"),
+        ("default.svc", A, "no object has this name: it only has names below it"),
+        ("", A, "no object has this name: it only has names below it"),
+        ("1-2-3-4.default.pod", A, "no pod has this name"),
+        ("example.com", A, "names below cluster.local. are those of Services (svc) and pods (pod)"),
+        ("api.shop.svc", AAAA, "Service shop/api has no IPv6 address"),
+        ("api.shop.svc", TXT, "Service shop/api has addresses (A, AAAA) and the names of its ports (SRV) only"),
+        ("_https._tcp.api.shop.svc", SRV, "Service shop/api has no port https/tcp: its ports are http/tcp"),
+        ("_http._tcp.web.default.svc", SRV, "Service default/web has no port http/tcp: its ports have no names"),
+        ("_http._tcp.api.shop.svc", A, "the name of a port has SRV records only"),
+        ("db-0.db.default.svc", A, "no ready endpoint of Service default/db has the host name db-0, and none of its 2 endpoints is ready"),
+        ("db.default.svc", A, "Service default/db is headless, and none of its 2 endpoints is ready"),
+        ("none.default.svc", A, "Service default/none is headless, and it has no endpoints"),
+        ("x.ready.default.svc", A, "no ready endpoint of Service default/ready has the host name x"),
+        ("x.web.default.svc", A, "Service default/web has a cluster IP: only endpoints of headless Services have names, so there is no x"),
+        ("x.out.default.svc", A, "Service default/out is another name for example.test: there is nothing below it"),
+        ("a.b.c.web.default.svc", A, "Service default/web has no names so far below it"),
+    ],
+)  # fmt: skip
+def test_each_name_has_its_reason(name: str, type_: int, why: str) -> None:
+    whole = name_of(f"{name}.cluster.local" if name else "cluster.local")
+    assert reason(Question(whole, type_), DIRECTORY, DOMAIN) == why
+
+
+def test_addresses_without_names_and_names_of_others() -> None:
+    asked = Question(name_of("9.0.96.10.in-addr.arpa"), PTR)
+    assert reason(asked, DIRECTORY, DOMAIN) == "no Service and no endpoint with a name of its own has the address 10.96.0.9"
+    assert reason(Question(name_of("www.example.com"), A), DIRECTORY, DOMAIN) == ""
+
+
+@given(st.ip_addresses())
+def test_an_address_is_read_from_its_reverse_name(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    assert ipaddress.ip_address(address_of(name_of(reverse_name(str(ip))))) == ip
+
+
+@pytest.mark.parametrize(
+    "name", ["", "arpa", "in-addr.arpa", "1.in-addr.arpa", "300.1.1.1.in-addr.arpa", "g." * 32 + "ip6.arpa", "x.y"]
+)
+def test_other_names_are_no_addresses(name: str) -> None:
+    assert address_of(name_of(name)) == ""

@@ -1,0 +1,89 @@
+"""What a name is answered, and why, over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from podplane.dns import message as m
+from podplane.dns.message import Answer, Question
+from podplane.model.name_server import Explanation, RecordText
+from podplane.nameserver.explanation import Explainer
+from podplane.nameserver.resolver import Client, Resolver
+from tests.unit.nameserver.rig import Rig
+
+POD = "10.244.1.2"
+
+
+async def rig_with_a_service() -> Rig:
+    rig = Rig()
+    spec: dict[str, Any] = {"clusterIP": "10.96.0.20", "ports": [{"name": "http", "port": 80}]}
+    await rig.api("POST", "/api/v1/namespaces/default/services", {"metadata": {"name": "web"}, "spec": spec})
+    await rig.start()
+    return rig
+
+
+async def explained(rig: Rig, path: str) -> Explanation:
+    reply = await rig.ask(f"/query/{path}", "reader")
+    assert reply.status == 200, reply.body
+    return msgspec.json.decode(reply.body, type=Explanation)
+
+
+async def test_records_and_the_object_that_they_are_of() -> None:
+    rig = await rig_with_a_service()
+    found = await explained(rig, f"WEB.default.svc.cluster.local/a/{POD}")
+    assert found.records == [RecordText("web.default.svc.cluster.local.", "A", 5, "10.96.0.20")]
+    assert (found.rcode, found.source, found.client, found.why) == ("NOERROR", "Service default/web", POD, "")
+
+
+async def test_what_is_missing_is_said() -> None:
+    rig = await rig_with_a_service()
+    missing = await explained(rig, f"api.default.svc.cluster.local/A/{POD}")
+    assert (missing.rcode, missing.why) == ("NXDOMAIN", "there is no Service api in namespace default")
+    assert [one.type for one in missing.authority] == ["SOA"]
+    other = await explained(rig, f"web.default.svc.cluster.local/AAAA/{POD}")
+    assert (other.rcode, other.records, other.why) == ("NOERROR", [], "Service default/web has no IPv6 address")
+
+
+async def test_a_stranger_is_refused() -> None:
+    rig = await rig_with_a_service()
+    found = await explained(rig, "web.default.svc.cluster.local/A/192.0.2.9")
+    assert (found.rcode, found.records, found.why) == ("REFUSED", [], "192.0.2.9 is outside of the cluster")
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        (f"web/B/{POD}", "'B' is no type of records: write A, AAAA, SRV, PTR, TXT, or TYPE and a number"),
+        (f"a..b/A/{POD}", "'a..b' is no name"),
+        (f"{'x' * 64}/A/{POD}", f"'{'x' * 64}' is no name"),
+        (f"m%C3%BCller.test/A/{POD}", "'müller.test' has letters that DNS does not have: write it in its ASCII form (xn--…)"),
+        ("web/A/pod", "'pod' is no address of who asks"),
+    ],
+)
+async def test_what_is_no_question_is_refused(path: str, why: str) -> None:
+    reply = await (await rig_with_a_service()).ask(f"/query/{path}", "reader")
+    assert (reply.status, reply.body.decode()) == (400, f"{why}\n")
+
+
+async def test_who_may_not_read_reports_gets_no_explanation() -> None:
+    assert (await (await rig_with_a_service()).ask(f"/query/web/A/{POD}")).status == 401
+
+
+async def test_an_answer_that_others_give_is_shown_as_it_came() -> None:
+    """It comes later, and is a whole message."""
+    record = m.Record(m.name_of("www.example.test"), m.A, 7, bytes((192, 0, 2, 1)))
+
+    class Elsewhere:
+        async def answer(self, question: Question, client: Client, query: m.Query) -> Answer:
+            message = m.respond(query, Answer(records=(record,), authoritative=False))
+            return Answer(message=message, authoritative=False, source=f"192.0.2.53, for {client.namespace}/{client.pod}")
+
+    rig = Rig()
+    who = Client("10.244.1.2", "web-1", "shop")
+    explainer = Explainer(Resolver([Elsewhere()]), lambda _: who, rig.objects.directory, m.name_of("cluster.local"))  # type: ignore[list-item]  # a coroutine is an awaitable
+    found = await explainer.explain("www.example.test", "A", who.ip)
+    assert (found.pod, found.source) == ("shop/web-1", "192.0.2.53, for shop/web-1")
+    assert found.records == [RecordText("www.example.test.", "A", 7, "192.0.2.1")]
