@@ -282,7 +282,7 @@ def _options(data: bytes) -> Iterable[tuple[int, bytes]]:
 def respond(query: Query, answer: Answer, limit: int = TCP_BYTES) -> bytes:
     """The response, of at most `limit` bytes: what does not fit is left out, records of the additional section first. When an answer
     or an authority is, the response says so (TC), and is complete as far as it goes."""
-    opt = _opt(query, answer.rcode)
+    opt = opt_of(query, answer.rcode)
     writer = _Writer(query, limit - len(opt))
     answers, is_cut = writer.add(answer.records)
     authorities = extra = 0
@@ -363,7 +363,7 @@ def refusal(message: bytes, rcode: int) -> bytes | None:
     return None if flags & QR else HEADER.pack(id_, QR | flags & (OPCODE_MASK | RD | CD) | rcode, 0, 0, 0, 0)
 
 
-def _opt(query: Query, rcode: int) -> bytes:
+def opt_of(query: Query, rcode: int) -> bytes:
     """The OPT record of the response, if the query has one (RFC 6891)."""
     if query.edns is None:
         return b""

@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Awaitable, Sequence
 
 from podplane.dns import message as m
+from podplane.dns import relay
 from podplane.dns.message import Answer, Query
 from podplane.nameserver.resolver import Client, Resolver
 
@@ -45,14 +46,14 @@ class Answers:
         found = self._resolver.answer(query, client)
         if inspect.isawaitable(found):
             return self._later(query, found, tcp=tcp)
-        response = m.respond(query, found, limit_of(query, tcp=tcp))
+        response = relay.rendered(query, found, limit_of(query, tcp=tcp))
         if found.depends:
             self._keep((tcp, data[2:]), response[2:], found.depends)
         return response
 
     @staticmethod
     async def _later(query: Query, found: Awaitable[Answer], *, tcp: bool) -> bytes:
-        return m.respond(query, await found, limit_of(query, tcp=tcp))
+        return relay.rendered(query, await found, limit_of(query, tcp=tcp))
 
     def _keep(self, key: tuple[bool, bytes], response: bytes, depends: Sequence[str]) -> None:
         if len(self._kept) >= KEPT:

@@ -22,10 +22,14 @@ from podplane.model.name_server import ZoneStatus
 from podplane.nameserver import control
 from podplane.nameserver.answers import Answers
 from podplane.nameserver.explanation import Explainer
+from podplane.nameserver.forwarder import Forwarder, Machine
 from podplane.nameserver.objects import Objects
+from podplane.nameserver.openers import HostOpener
+from podplane.nameserver.randomness import Randomness
 from podplane.nameserver.reports import Reports
 from podplane.nameserver.resolver import Resolver
 from podplane.nameserver.state import State
+from podplane.nameserver.upstream import Means
 from podplane.nameserver.zones import Zones
 from podplane.servers.dns import TcpServer, UdpServer
 from podplane.servers.http import HttpServer
@@ -61,7 +65,8 @@ class NameServer:
         self._objects = Objects(self._client)
         zones = Zones([ClusterZone(name_of(begin.domain), self._objects.directory)])
         self._zones = [ZoneStatus(text_of(name_of(begin.domain)))]
-        resolver = Resolver([zones])
+        self._forwarder = Forwarder(Means(HostOpener(), Randomness()), Machine())
+        resolver = Resolver([zones, self._forwarder])
         self._answers = Answers(resolver, begin.networks)
         self._explainer = Explainer(resolver, self._answers.client, self._objects.directory, name_of(begin.domain))
         self._servers: dict[str, list[UdpServer | TcpServer | HttpServer]] = defaultdict(list)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from podplane.dns import message as m
+from podplane.dns import responses
 from podplane.dns.message import Answer, Name, Question
 from podplane.dns.search_path import NOWHERE, SearchPath
 
@@ -86,9 +87,12 @@ def replace_name(question: Question, name: Name) -> Question:
 
 def joined(alias: Answer, found: Answer) -> Answer:
     """An alias and what its target has, as one answer (RFC 1034, 4.3.2); that of the target decides about everything but the records."""
+    records, authority = responses.records(found.message) if found.message else (found.records, found.authority)
     return replace(
         found,
-        records=(*alias.records, *found.records),
+        message=b"",
+        records=(*alias.records, *records),
+        authority=authority,
         authoritative=alias.authoritative,
         source=f"{alias.source}, {found.source}",
         depends=(*alias.depends, *found.depends),

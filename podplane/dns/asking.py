@@ -1,0 +1,47 @@
+"""Questions to other servers, as bytes.
+
+Letters of the name are in upper or lower case by chance: a server gives them back as they came, and who forges an answer has to guess them,
+as he has to guess the id and the port (draft-vixie-dnsext-dns0x20; RFC 5452).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from podplane.dns import message as m
+from podplane.dns.message import HEADER, RECORD, TAIL, Question
+
+PADDING, BLOCK = 12, 128
+"""Questions over TLS have one of few lengths (RFC 7830; RFC 8467, 4.1)."""
+_letters = bytes(0x20 if 0x61 <= b <= 0x7A else 0 for b in range(256))
+"""The bit of case of each byte; lengths of labels are below all letters."""
+
+
+class Ask(NamedTuple):
+    """What is to be found out. `flags`: recursion desired, checking disabled. `name`: as bytes in lower case."""
+
+    question: Question
+    name: bytes
+    flags: int = m.RD
+    dnssec: bool = False
+
+
+def mixed(name: bytes, randomness: bytes) -> bytes:
+    """A written name in lower case, with letters in upper case where a bit (0x20 of each byte) of as many random bytes is set."""
+    bits = int.from_bytes(name.translate(_letters), "big") & int.from_bytes(randomness, "big")
+    return (int.from_bytes(name, "big") ^ bits).to_bytes(len(name), "big")
+
+
+def written(ask: Ask, name: bytes, *, edns: bool, pad: bool = False) -> tuple[bytes, bytes]:
+    """The message without its id, and the question in it. The AD bit asks whether data is authentic (RFC 6840, 5.7)."""
+    asked = name + TAIL.pack(ask.question.type, ask.question.class_)
+    head = HEADER.pack(0, ask.flags | m.AD, 1, 0, 0, int(edns))[2:]
+    return head + asked + (_opt(ask, HEADER.size + len(asked), pad=pad) if edns else b""), asked
+
+
+def _opt(ask: Ask, size: int, *, pad: bool) -> bytes:
+    options = b""
+    if pad:
+        missing = -(size + 1 + RECORD.size + TAIL.size) % BLOCK
+        options = TAIL.pack(PADDING, missing) + bytes(missing)
+    return b"\0" + RECORD.pack(m.OPT, m.EDNS_BYTES, m.DO if ask.dnssec else 0, len(options)) + options

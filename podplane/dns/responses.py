@@ -1,0 +1,219 @@
+"""What another server says, read, checked, and brought into the form in which it is kept: the records that answer the question, no others.
+
+A response is kept as bytes. Of each record the place of its TTL is known, so that a client gets a copy with some bytes changed, and no
+record is taken apart again. What is left out: records of names that the question does not lead to (no server may say what nobody asked it),
+the additional section, and name servers in the authority section, which serve those that ask on (RFC 2181, 5.4.1; RFC 5452, 6).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from podplane.dns import message as m
+from podplane.dns.message import HEADER, RECORD, TAIL, Answer, Malformed, Name, Query, Question, Record
+
+DNAME, RRSIG, NSEC, NSEC3 = 39, 46, 47, 50
+PROOFS = frozenset((m.SOA, RRSIG, NSEC, NSEC3))
+"""Types that say in the authority section that something is not there (RFC 2308, RFC 4035, RFC 5155)."""
+MAX_ALIASES = 32
+"""Aliases that are followed in one response."""
+NAMES_AT = {m.NS: (0,), m.CNAME: (0,), m.PTR: (0,), DNAME: (0,), m.MX: (2,), m.SRV: (6,), m.SOA: (0, 0)}
+"""Types whose data has names that may be compressed, by the bytes before each (RFC 3597, 4; that of SRV is by some)."""
+POINTER_TO_QUESTION = b"\xc0\x0c"
+MAX_TTL = 1 << 31
+_kept_flags = m.QR | m.AA | m.TC | m.RD | m.RA | m.AD
+_ttl = struct.Struct("!I")
+
+
+class Limits(NamedTuple):
+    """How long answers are kept, in seconds: at least, at most, and at most those that say that there is nothing."""
+
+    least: int = 0
+    most: int = 3600
+    negative: int = 300
+
+
+class Reply(NamedTuple):
+    """A response as it is kept: id 0, the question in lower case, records that answer it, no OPT. `ttls` are the places of their TTLs in
+    `message`; `seconds` is how long it may be kept, 0 for not at all."""
+
+    message: bytes
+    rcode: int
+    ttls: tuple[int, ...] = ()
+    seconds: int = 0
+    is_referral: bool = False
+    """Does it name servers to be asked in its server's place? Then that one does not look for answers itself."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Does it say that records are missing (TC)?"""
+        return bool(self.message[2] & m.TC >> 8)
+
+
+class Place(NamedTuple):
+    """A record in a message: where its own bytes begin behind the name, and where it ends."""
+
+    name: Name
+    type: int
+    class_: int
+    ttl: int
+    at: int
+    end: int
+
+
+def matches(message: bytes, asked: bytes) -> bool:
+    """Is it a response to this question, as far as its header and its question say? Case counts. The id is the caller's to look at."""
+    return message[4:6] == b"\0\1" and message[2] & 0xF8 == m.QR >> 8 and message.startswith(asked, HEADER.size)
+
+
+def read(message: bytes, question: Question, limits: Limits = Limits()) -> Reply:  # noqa: B008  # it is immutable
+    """A response to a question, which `matches` already. Malformed when it can't be read to its end, or answers another question."""
+    begin = m.skip_name(message, HEADER.size) + TAIL.size
+    answer, authority, additional = _sections(message, begin, question.name)
+    flags = int.from_bytes(message[2:4], "big")
+    rcode = flags & m.RCODE_MASK | next((one.ttl >> 24 << 4 for one in additional if one.type == m.OPT), 0)  # RFC 6891, 6.1.3
+    kept, name = _chain(message, answer, question)
+    if answer and not kept:
+        raise Malformed("it answers another question")
+    is_negative = rcode == m.NXDOMAIN or not any(one.name == name and question.type in (one.type, m.ANY) for one in kept)
+    proofs = _proofs(authority, name, is_negative=is_negative)
+    if kept != answer or proofs != authority[: len(proofs)]:
+        return _rewritten(message, question, flags, (kept, proofs), limits)
+    places = [*kept, *proofs]
+    end = places[-1].end if places else begin
+    head = HEADER.pack(0, flags & _kept_flags | rcode & m.RCODE_MASK, 1, len(kept), len(proofs), 0)
+    seconds = _negative_seconds(message, proofs) if is_negative else None
+    is_referral = is_negative and not (rcode or kept or proofs) and bool(authority) and not flags & m.AA
+    return _limited(head + message[HEADER.size : begin].lower() + message[begin:end], rcode, places, seconds, limits)._replace(
+        is_referral=is_referral
+    )
+
+
+def records(message: bytes) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
+    """The answer and the authority section of a kept response, names written out."""
+    name, end = name_at(message, HEADER.size)
+    answer, authority, _ = _sections(message, end + TAIL.size, name)
+    return tuple(_record(message, one) for one in answer), tuple(_record(message, one) for one in authority)
+
+
+def name_at(message: bytes, at: int) -> tuple[Name, int]:
+    """The name at this place in lower case, and where it ends. A pointer leads to a place before it, or the message is Malformed."""
+    labels: list[bytes] = []
+    end, least, size = 0, at, 1
+    while at < len(message):
+        length = message[at]
+        if length & 0xC0 == 0xC0:
+            end = end or at + 2
+            at = int.from_bytes(message[at : at + 2], "big") & 0x3FFF
+            if at >= least:
+                raise Malformed("a pointer that does not lead back")
+            least = at
+            continue
+        size += 1 + length
+        if length > m.MAX_LABEL or size > m.MAX_NAME or at + 1 + length > len(message):
+            raise Malformed("a label of more than 63 bytes, or a name of more than 255")
+        if not length:
+            return tuple(labels), end or at + 1
+        labels.append(message[at + 1 : at + 1 + length].lower())
+        at += 1 + length
+    raise Malformed("a name that does not end")
+
+
+def _sections(message: bytes, at: int, asked: Name) -> tuple[list[Place], list[Place], list[Place]]:
+    """The records of each section."""
+    sections: tuple[list[Place], list[Place], list[Place]] = ([], [], [])
+    for found, count in zip(sections, HEADER.unpack_from(message)[3:], strict=True):
+        for _ in range(count):
+            if message.startswith(POINTER_TO_QUESTION, at):
+                name, at = asked, at + 2
+            else:
+                name, at = name_at(message, at)
+            if at + RECORD.size > len(message):
+                raise Malformed("a record is cut off")
+            type_, class_, ttl, length = RECORD.unpack_from(message, at)
+            end = at + RECORD.size + length
+            if end > len(message):
+                raise Malformed("a record is cut off")
+            found.append(Place(name, type_, class_, ttl, at, end))
+            at = end
+    return sections
+
+
+def _chain(message: bytes, answer: Sequence[Place], question: Question) -> tuple[list[Place], Name]:
+    """The records that the question's name leads to, in this order, and the name at the end."""
+    owned: dict[Name, list[Place]] = {}
+    for one in answer:
+        if one.class_ == m.INTERNET:
+            owned.setdefault(one.name, []).append(one)
+    kept: list[Place] = []
+    name = question.name
+    for _ in range(MAX_ALIASES):
+        for above in (name[i:] for i in range(1, len(name)) if len(owned) > 1):
+            if any(one.type == DNAME for one in owned.get(above, ())):
+                kept += owned.pop(above)  # RFC 6672: the alias of `name` is made of it
+        own = owned.pop(name, [])
+        kept += own
+        alias = next((one for one in own if one.type == m.CNAME), None)
+        if alias is None or question.type in (m.CNAME, m.ANY):
+            break
+        name, _ = name_at(message, alias.at + RECORD.size)
+    return kept, name
+
+
+def _proofs(authority: Sequence[Place], name: Name, *, is_negative: bool) -> list[Place]:
+    """What the authority section says about records that are not there: that of the name's zone, or, in an answer, of the wildcard that it
+    was made of (RFC 4035, 3.1.3.3)."""
+    if not is_negative:
+        found = [one for one in authority if one.type in (NSEC, NSEC3, RRSIG)]
+        return found if any(one.type != RRSIG for one in found) else []
+    zone = next((one.name for one in authority if one.type == m.SOA and m.is_under(name, one.name)), None)
+    return [one for one in authority if one.type in PROOFS and m.is_under(one.name, zone)] if zone is not None else []
+
+
+def _negative_seconds(message: bytes, proofs: Sequence[Place]) -> int:
+    """How long it is true that there is nothing (RFC 2308, 5); 0 when the zone does not say."""
+    for one in proofs:
+        if one.type == m.SOA and one.end - one.at >= RECORD.size + 22:
+            return min(one.ttl, int.from_bytes(message[one.end - 4 : one.end], "big"))
+    return 0
+
+
+def _limited(message: bytes, rcode: int, places: Sequence[Place], negative: int | None, limits: Limits) -> Reply:
+    """The response with TTLs within the limits. `negative` is how long it is true that there is nothing."""
+    most = limits.most if negative is None else min(limits.most, limits.negative)
+    changed: bytearray | None = None
+    least = most if negative is None else min(max(negative, limits.least if negative else 0), most)
+    for one in places:
+        own = one.ttl if one.ttl < MAX_TTL else 0  # RFC 2181, 8
+        ttl = min(max(own, limits.least), most)
+        least = min(least, ttl)
+        if ttl != one.ttl:
+            changed = changed or bytearray(message)
+            _ttl.pack_into(changed, one.at + 4, ttl)
+    kept = bytes(changed) if changed else message
+    return Reply(kept, rcode, tuple(one.at + 4 for one in places), least if rcode in (m.NOERROR, m.NXDOMAIN) else 0)
+
+
+def _rewritten(
+    message: bytes, question: Question, flags: int, sections: tuple[Sequence[Place], Sequence[Place]], limits: Limits
+) -> Reply:
+    """The response, written anew with these records alone."""
+    answer, authority = (tuple(_record(message, one) for one in places) for places in sections)
+    asked = m.written(question.name) + TAIL.pack(question.type, question.class_)
+    clean = m.respond(Query(0, 0, question, asked), Answer(0, answer, authority))
+    return read(clean[:2] + flags.to_bytes(2, "big") + clean[4:], question, limits)
+
+
+def _record(message: bytes, place: Place) -> Record:
+    """A record with the names in its data written out."""
+    begin = at = place.at + RECORD.size
+    data = b""
+    for skip in NAMES_AT.get(place.type, ()):
+        data += message[at : at + skip]
+        name, at = name_at(message, at + skip)
+        data += m.written(name)
+    if at > place.end:
+        raise Malformed("a name that does not end in its record")
+    return Record(place.name, place.type, place.ttl, data + message[at : place.end] if at > begin else message[at : place.end])

@@ -1,0 +1,154 @@
+"""Questions to one server as datagrams, from ports and with ids by chance.
+
+Sockets are connected: the kernel takes datagrams of that server alone, and reports at once when nobody listens there. A new socket a
+question would cost more than all the rest of it, so some dozens are shared while there is much to ask; each is closed after some uses, or
+when it had none for a while. What comes with an unknown id, or for another question, is forged or late, and nobody hears of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from podplane.dns import message as m
+from podplane.dns import responses
+from podplane.nameserver.randomness import Randomness
+
+PORTS = 48
+"""Sockets at a time."""
+USES = 256
+"""Questions by one socket."""
+PENDING = 2048
+"""Questions without an answer, of one socket."""
+IDLE_SECONDS = 10.0
+SILENT_SECONDS = 2.0
+"""After that nobody waits for an answer any more, and the server has failed once."""
+SWEEP_SECONDS = 0.1
+READ_BYTES = 4096
+SILENCE = f"no answer within {SILENT_SECONDS:g} s"
+
+
+@dataclass(slots=True)
+class Pending:
+    """A question without an answer. `heard` is told (response, how long it took) once, or ("what failed", None)."""
+
+    asked: bytes
+    heard: Callable[[bytes | str, float], None]
+    sent: float
+
+
+@dataclass(slots=True, eq=False)
+class _Port:
+    """A socket, and the questions that are on their way by it."""
+
+    socket: socket.socket
+    pending: dict[int, Pending] = field(default_factory=dict)
+    uses: int = 0
+    last: float = 0.0
+
+
+class Datagrams:
+    """The sockets to one server. `connect` gives a connected UDP socket, or raises OSError."""
+
+    def __init__(self, connect: Callable[[], socket.socket], randomness: Randomness) -> None:
+        self._connect, self._randomness = connect, randomness
+        self._loop = asyncio.get_running_loop()
+        self._ports: list[_Port] = []
+        self._sent: deque[tuple[_Port, int, Pending]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self.ignored = 0
+        """Datagrams that answered nothing that was asked."""
+
+    def ask(self, message: bytes, asked: bytes, heard: Callable[[bytes | str, float], None]) -> None:
+        """Send a message, which has no id yet. OSError when it can't be sent: then `heard` is not told."""
+        port = self._port()
+        number = self._randomness.number()
+        while number in port.pending:
+            number = self._randomness.number()
+        now = self._loop.time()
+        port.uses += 1
+        port.last = now
+        try:
+            port.socket.send(number.to_bytes(2, "big") + message)
+        except BlockingIOError:
+            pass  # as if it were lost on its way
+        pending = port.pending[number] = Pending(asked, heard, now)
+        self._sent.append((port, number, pending))
+        if self._timer is None:
+            self._timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def close(self) -> None:
+        """Close all; whoever waits is told."""
+        for port in list(self._ports):
+            self._close(port, "its server is not asked any more")
+        self._sent.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _port(self) -> _Port:
+        if len(self._ports) < PORTS:
+            port = _Port(self._connect())
+            self._ports.append(port)
+            self._loop.add_reader(port.socket, self._read, port)
+            return port
+        port = self._ports[self._randomness.number() % len(self._ports)]
+        if port.uses < USES and len(port.pending) < PENDING:
+            return port
+        if not port.pending:
+            self._close(port, "")
+            return self._port()
+        return min(self._ports, key=lambda one: len(one.pending))
+
+    def _read(self, port: _Port) -> None:
+        try:
+            data = port.socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:  # an ICMP error about a question
+            self._fail(port, error.strerror or str(error))
+            return
+        number = int.from_bytes(data[:2], "big")
+        pending = port.pending.get(number)
+        if pending is None or not _may_answer(data, pending.asked):
+            self.ignored += 1
+            return
+        del port.pending[number]
+        pending.heard(data, self._loop.time() - pending.sent)
+
+    def _fail(self, port: _Port, why: str) -> None:
+        now = self._loop.time()
+        failed, port.pending = port.pending, {}
+        for pending in failed.values():
+            pending.heard(why, now - pending.sent)
+
+    def _close(self, port: _Port, why: str) -> None:
+        self._ports.remove(port)
+        self._loop.remove_reader(port.socket)
+        port.socket.close()
+        self._fail(port, why)
+
+    def _sweep(self) -> None:
+        """Tell those who wait too long; close sockets that nobody uses."""
+        self._timer = None
+        now = self._loop.time()
+        while self._sent and self._sent[0][2].sent + SILENT_SECONDS <= now:
+            port, number, pending = self._sent.popleft()
+            if port.pending.get(number) is pending:
+                del port.pending[number]
+                pending.heard(SILENCE, now - pending.sent)
+        for port in [one for one in self._ports if not one.pending and one.last + IDLE_SECONDS <= now]:
+            self._close(port, "")
+        if self._timer is None and (self._ports or self._sent):
+            self._timer = self._loop.call_later(SWEEP_SECONDS if self._sent else IDLE_SECONDS / 4, self._sweep)
+
+
+def _may_answer(data: bytes, asked: bytes) -> bool:
+    """Is it a response to the question, in whatever case, or one of a server that could not read it?"""
+    if responses.matches(data, asked):
+        return True
+    is_error = len(data) == m.HEADER.size and data[2] & 0xF8 == m.QR >> 8 and data[3] & m.RCODE_MASK in (m.FORMERR, m.NOTIMP)
+    return is_error or responses.matches(data[: m.HEADER.size] + data[m.HEADER.size :].lower(), asked.lower())

@@ -1,0 +1,133 @@
+"""One server that questions are passed on to: over UDP, then TCP when the answer is cut; or over TLS. What it can is learned on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from podplane.dns import asking, config, responses
+from podplane.dns import message as m
+from podplane.dns.asking import Ask
+from podplane.dns.health import Health
+from podplane.dns.responses import Limits, Reply
+from podplane.nameserver.datagrams import Datagrams
+from podplane.nameserver.randomness import Randomness
+from podplane.nameserver.streams import Streams
+
+CASE_LOST = 3
+"""Answers with letters in another case than the question's, until it is believed that the server does so. Each was asked again by TCP."""
+NO_EDNS_SECONDS = 900.0
+"""So long a server that refused EDNS is asked without."""
+Done = Callable[[Reply | str], None]
+"""Told what the server said, or in words why it said nothing."""
+
+
+class Opener(Protocol):
+    """Opens sockets in the network that an address is reached from."""
+
+    def open(self, ip: str, kind: socket.SocketKind) -> socket.socket:
+        """A socket that does not block. OSError when there can be none."""
+
+
+@dataclass(slots=True)
+class Means:
+    """What all upstreams share."""
+
+    opener: Opener
+    randomness: Randomness
+    limits: Limits = field(default_factory=Limits)
+    clock: Callable[[], float] = time.time
+
+
+class Upstream:
+    """A server. Its methods run on one event loop. `changed` is called when it goes down or comes up."""
+
+    def __init__(self, server: config.Upstream, means: Means, changed: Callable[[Upstream], None]) -> None:
+        self.server = server
+        self.health = Health(means.clock())
+        self._means, self._changed = means, changed
+        self._loop = asyncio.get_running_loop()
+        self._datagrams = Datagrams(self._connect, means.randomness)
+        self._streams = Streams(server, partial(means.opener.open, server.ip, socket.SOCK_STREAM), means.randomness)
+        self._case_lost = 0
+        self._no_edns_until = 0.0
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._datagrams.close()
+        self._streams.close()
+
+    @property
+    def ignored(self) -> int:
+        """Datagrams that answered nothing that was asked."""
+        return self._datagrams.ignored
+
+    def ask(self, ask: Ask, done: Done) -> None:
+        """Ask it; `done` is told once, perhaps at once."""
+        self.health.asked += 1
+        self._ask(ask, done, edns=self._loop.time() >= self._no_edns_until, stream=self.server.tls)
+
+    def _ask(self, ask: Ask, done: Done, *, edns: bool, stream: bool) -> None:
+        keeps_case = self._case_lost < CASE_LOST
+        name = asking.mixed(ask.name, self._means.randomness.take(len(ask.name))) if keeps_case and not stream else ask.name
+        message, asked = asking.written(ask, name, edns=edns, pad=self.server.tls)
+        heard = partial(self._heard, ask, done, asked, edns, stream)
+        try:
+            (self._streams if stream else self._datagrams).ask(message, asked, heard)
+        except OSError as error:
+            self._failed(done, error.strerror or str(error))
+
+    def _heard(self, ask: Ask, done: Done, asked: bytes, edns: bool, stream: bool, data: bytes | str, seconds: float) -> None:
+        if isinstance(data, str):
+            self._failed(done, data)
+            return
+        if edns and data[3] & m.RCODE_MASK in (m.FORMERR, m.NOTIMP) and data[10:12] == b"\0\0":
+            self._no_edns_until = self._loop.time() + NO_EDNS_SECONDS  # RFC 6891, 7
+            self._ask(ask, done, edns=False, stream=stream)
+            return
+        if (
+            not stream
+            and self._case_lost < CASE_LOST
+            and not data.startswith(asked, m.HEADER.size)
+            and len(data) > m.HEADER.size
+        ):
+            self._case_lost += 1
+            self._ask(ask, done, edns=edns, stream=True)
+            return
+        if not stream and data[2] & m.TC >> 8:
+            self._answered(seconds)
+            self._ask(ask, done, edns=edns, stream=True)
+            return
+        if len(data) == m.HEADER.size:
+            self._failed(done, f"it answers {m.RCODES[data[3] & m.RCODE_MASK]}")
+            return
+        try:
+            reply = responses.read(data, ask.question, self._means.limits)
+        except m.Malformed as error:
+            self._failed(done, f"its answer can't be read: {error}")
+            return
+        self._answered(seconds)
+        done(reply)
+
+    def _answered(self, seconds: float) -> None:
+        if self.health.answered(self._means.clock(), seconds):
+            self._changed(self)
+
+    def _failed(self, done: Done, why: str) -> None:
+        if self.health.failure(self._means.clock(), why):
+            self._changed(self)
+        done(why)
+
+    def _connect(self) -> socket.socket:
+        opened = self._means.opener.open(self.server.ip, socket.SOCK_DGRAM)
+        try:
+            opened.connect((self.server.ip, self.server.port))
+        except OSError:
+            opened.close()
+            raise
+        return opened

@@ -1,0 +1,154 @@
+"""Questions are passed on to other servers, which are made up here, and what they say comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import dns.flags
+import dns.message
+
+from podplane.dns import config, relay
+from podplane.dns import message as m
+from podplane.dns.message import Answer
+from podplane.nameserver.forwarder import Forwarder, Machine
+from podplane.nameserver.openers import HostOpener
+from podplane.nameserver.randomness import Randomness
+from podplane.nameserver.resolver import Client
+from podplane.nameserver.upstream import Means
+
+from .fake_upstream import FakeUpstream, reply, says, silent, upstream
+
+A = "a.example. 60 IN A 192.0.2.1"
+
+
+@contextlib.asynccontextmanager
+async def forwarder(*servers: FakeUpstream, machine: Path = Path("/nonexistent"), **more: object) -> AsyncIterator[Forwarder]:
+    made = Forwarder(Means(HostOpener(), Randomness()), Machine(machine))
+    made.configure(config.Config(upstreams=tuple(one.server for one in servers) or ("machine",), **more))  # type: ignore[arg-type]
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+async def answer(made: Forwarder, name: str, type_: str = "A", ip: str = "10.244.1.2", **more: object) -> Answer:
+    query = m.read_query(dns.message.make_query(name, type_, **more).to_wire())  # type: ignore[arg-type]
+    found = made.answer(query.question, Client(ip), query)
+    return await found if inspect.isawaitable(found) else found
+
+
+async def ask(made: Forwarder, name: str, type_: str = "A", limit: int = 65535, **more: object) -> dns.message.Message:
+    query = dns.message.make_query(name, type_, **more)  # type: ignore[arg-type]
+    response = relay.rendered(m.read_query(query.to_wire()), await answer(made, name, type_, **more), limit)
+    return dns.message.from_wire(response[:0] + query.to_wire()[:2] + response[2:], ignore_trailing=False)
+
+
+def lines(response: dns.message.Message) -> list[str]:
+    return [line for one in response.answer for line in one.to_text().splitlines()]
+
+
+async def test_a_name_is_passed_on_and_its_answer_comes_back() -> None:
+    async with upstream(says(A)) as one, forwarder(one) as made:
+        response = await ask(made, "A.Example")
+        assert (lines(response), response.rcode()) == ([A.replace("a.e", "A.E")], 0)
+        assert response.question[0].name.to_text() == "A.Example."
+        assert response.flags & (dns.flags.RA | dns.flags.AA) == dns.flags.RA
+        assert one.names == ["a.example."]
+
+
+async def test_the_longest_zone_has_the_servers() -> None:
+    async with (
+        upstream(says(rcode=3)) as all_,
+        upstream(says(rcode=3)) as corp,
+        upstream(says()) as inner,
+        forwarder(all_) as made,
+    ):
+        zones = {m.name_of("corp.example"): (corp.server,), m.name_of("in.corp.example"): (inner.server,)}
+        made.configure(config.Config(upstreams=(all_.server,), zones=zones))
+        for name in ("x.example", "xcorp.example", "corp.example", "a.corp.example", "in.corp.example", "a.b.in.corp.example"):
+            await ask(made, name)
+        assert all_.names == ["x.example.", "xcorp.example."]
+        assert corp.names == ["corp.example.", "a.corp.example."]
+        assert inner.names == ["in.corp.example.", "a.b.in.corp.example."]
+
+
+async def test_a_dead_server_is_passed_over() -> None:
+    async with upstream(silent) as dead, upstream(says(A)) as alive, forwarder(dead, alive, order="sequential") as made:
+        began = asyncio.get_running_loop().time()
+        assert lines(await ask(made, "a.example")) == [A]
+        assert asyncio.get_running_loop().time() - began < 2
+        assert len(dead.heard) == 1
+
+
+async def test_a_server_that_can_not_is_passed_over() -> None:
+    for rcode in (2, 4, 5):
+        async with (
+            upstream(says(rcode=rcode)) as bad,
+            upstream(says(A)) as good,
+            forwarder(bad, good, order="sequential") as made,
+        ):
+            assert lines(await ask(made, "a.example")) == [A]
+
+
+async def test_a_cut_answer_is_asked_for_again_by_tcp() -> None:
+    records = [f"a.example. 60 IN A 192.0.2.{i}" for i in range(100)]
+
+    def cuts(query: dns.message.Message, tcp: bool) -> list[bytes]:
+        response = reply(query, *(records if tcp else ()))
+        response.flags |= 0 if tcp else dns.flags.TC
+        return [response.to_wire(max_size=65535)]
+
+    async with upstream(cuts) as one, forwarder(one) as made:
+        assert sorted(lines(await ask(made, "a.example"))) == sorted(records)
+        assert [tcp for _, tcp in one.heard] == [False, True]
+        short = await ask(made, "a.example", limit=512)
+        assert short.flags & dns.flags.TC and 0 < len(lines(short)) < 40
+
+
+async def test_the_servers_of_the_machine_are_those_of_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "resolv.conf"
+    file.write_text("# nameserver 192.0.2.1\nnameserver 127.0.0.9\nnameserver nonsense\nnameserver 127.0.0.9\nsearch x\n")
+    machine = Machine(file)
+    assert machine.look(0) and machine.servers == (config.Upstream("127.0.0.9"),)
+    file.write_text("nameserver fd00::9\n")
+    assert not machine.look(0.5), "at most once a second"
+    assert machine.look(1) and machine.servers == (config.Upstream("fd00::9"),)
+    assert not machine.look(2)
+    file.unlink()
+    assert machine.look(3) and machine.servers == ()
+
+
+async def test_without_servers_the_answer_says_so() -> None:
+    async with forwarder() as made:
+        found = await answer(made, "a.example")
+        assert (found.rcode, found.source) == (m.SERVFAIL, "there is no server to ask")
+
+
+async def test_equal_questions_are_asked_once() -> None:
+    async with upstream(says(A)) as one, forwarder(one) as made:
+        found = await asyncio.gather(*(ask(made, "a.example") for _ in range(20)), ask(made, "a.example", "AAAA"))
+        assert all(lines(response) == [A] for response in found[:20])
+        assert len(one.heard) == 2
+
+
+async def test_one_client_does_not_have_all_places() -> None:
+    async with upstream(silent) as one, forwarder(one) as made:
+        waiting = [asyncio.ensure_future(answer(made, f"{i}.example", ip="10.244.1.9")) for i in range(512)]
+        await asyncio.sleep(0)
+        assert (await answer(made, "x.example", ip="10.244.1.9")).source.startswith("too many questions")
+        other = asyncio.ensure_future(answer(made, "x.example", ip="10.244.1.8"))
+        await asyncio.sleep(0.01)
+        assert not other.done()
+        for task in (*waiting, other):
+            task.cancel()
+
+
+async def test_what_is_not_passed_on() -> None:
+    async with upstream(says(A)) as one, forwarder(one) as made:
+        assert (await answer(made, "a.example", "AXFR")).rcode == m.NOTIMP
+        assert (await answer(made, "a.example", "A", rdclass="CH")).rcode == m.REFUSED
+        assert one.heard == []
