@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from podplane.model.pod import Pod
 
 MAX_NAMESERVERS, MAX_SEARCHES, MAX_SEARCH_CHARACTERS, MAX_SEARCH = 3, 32, 2048, 253
-DEFAULT_DOMAIN = "cluster.local"
 CLUSTER_OPTIONS = ("ndots:5",)
 DEFAULT_NDOTS, MAX_NDOTS = 1, 15
 """Of a resolv.conf that says nothing, and what libraries take at most (resolv.conf(5))."""

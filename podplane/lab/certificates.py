@@ -23,13 +23,7 @@ from podplane.state.value import IPAddress
 AUTHORITY_DAYS, SERVER_DAYS = 3650, 365
 SLACK = datetime.timedelta(hours=1)
 """Clocks that are somewhat behind still find a new certificate valid."""
-NAMES = (
-    "localhost",
-    "kubernetes",
-    "kubernetes.default",
-    "kubernetes.default.svc",
-    "kubernetes.default.svc.cluster.local",
-)
+NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +35,12 @@ class Certificates:
     key: Path
 
 
-def prepare(folder: Path, names: Sequence[str], addresses: Sequence[IPAddress], now: datetime.datetime) -> Certificates:
+def names(cluster_domain: str) -> tuple[str, ...]:
+    """The names of the API server: this machine, and the Service `kubernetes`."""
+    return (*NAMES, f"{NAMES[-1]}.{cluster_domain}")
+
+
+def prepare(folder: Path, server_names: Sequence[str], addresses: Sequence[IPAddress], now: datetime.datetime) -> Certificates:
     """The certificates for a server of these names and addresses, in this folder; what is missing is made.
 
     Shape of the folder: ca.crt, ca.key, apiserver.crt, apiserver.key; keys are for their owner only.
@@ -49,7 +48,7 @@ def prepare(folder: Path, names: Sequence[str], addresses: Sequence[IPAddress], 
     folder.mkdir(mode=0o700, exist_ok=True)
     authority, authority_key = _authority(folder, now)
     key = ec.generate_private_key(ec.SECP256R1())
-    alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
+    alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in server_names]
     alternatives += [x509.IPAddress(ipaddress.ip_address(str(address))) for address in addresses]
     certificate = (
         _builder("kube-apiserver", key.public_key(), authority.subject, now, SERVER_DAYS)

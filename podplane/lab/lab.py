@@ -44,7 +44,7 @@ from podplane.apiserver.server import ApiServer, utc_now
 from podplane.apiserver.store import Store, StoreError
 from podplane.cni.network import Network
 from podplane.dns import resolv_conf
-from podplane.dns.resolv_conf import DEFAULT_DOMAIN, ResolvConf
+from podplane.dns.resolv_conf import ResolvConf
 from podplane.dns.settings import DnsSettings
 from podplane.ipam.plan import Plan
 from podplane.kernel import rootfs
@@ -112,7 +112,7 @@ class Lab:
         self._nursery = Nursery(self._workers)
         addresses = (*LOOPBACK, *self.plan.underlay_gateways(), *control_plane.kubernetes_ips(self.plan))
         self._certificates = certificates.prepare(
-            folder.pki, certificates.NAMES, addresses, datetime.datetime.now(datetime.UTC)
+            folder.pki, certificates.names(spec.cluster_domain), addresses, datetime.datetime.now(datetime.UTC)
         )
         self._null = open_null()
         self._resolv_conf = node_resolv_conf(tuple(map(str, control_plane.dns_ips(self.plan))))
@@ -307,7 +307,7 @@ class Lab:
         self._tokens.add(token, identity.component("name-server"))
         host, port = self._listener.getsockname()
         networks = (*self.plan.cluster, *self.plan.node, *control_plane.dns_ips(self.plan))
-        begin = Begin(host, port, token, self._certificates.authority, DEFAULT_DOMAIN, tuple(map(str, networks)))
+        begin = Begin(host, port, token, self._certificates.authority, self.spec.cluster_domain, tuple(map(str, networks)))
         return NameServer(begin, self._name_server_changed)
 
     def _name_server_changed(self, answers: bool) -> None:
@@ -330,6 +330,7 @@ class Lab:
             allocatable=node_report.allocatable(node_report.capacity(self._folder.path)),
             folder=self._folder.run,
             cluster_dns=[str(ip) for ip in control_plane.dns_ips(self.plan)],
+            cluster_domain=self.spec.cluster_domain,
             resolv_conf=self._resolv_conf,
             sandbox_only=self.spec.sandbox_only,
         )

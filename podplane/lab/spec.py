@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -9,10 +10,14 @@ import msgspec
 from podplane.ipam.plan import Plan, PlanError, parse_cidrs
 from podplane.lab.errors import LabError
 from podplane.lab.folder import DEFAULT_NAME
+from podplane.model.config import CLUSTER_DOMAIN
 
 DEFAULT_PORT = 6443
 MAX_NODES = 1000
 """A bridge has at most 1,024 ports (BR_MAX_PORTS), and the underlay is one bridge."""
+DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+MAX_DOMAIN = 99
+"""So that the names of all ports of Services have 253 characters at most: `_<port>._tcp.<service>.<namespace>.svc.<domain>`."""
 OUTSIDE = "203.0.113.0/24,2001:db8:113::/64"
 """The network behind the gateway: documentation ranges (RFC 5737, RFC 3849)."""
 
@@ -28,6 +33,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     cluster_cidr: str = "10.244.0.0/16,fd00:10:244::/48"
     service_cidr: str = "10.96.0.0/16,fd00:10:96::/112"
     node_cidr: str = "192.168.1.0/24,fd00:192:168:1::/64"
+    cluster_domain: str = CLUSTER_DOMAIN
     masquerade_exclude: str = ""
     node_port_addresses: str = ""
     sandbox_only: bool = False
@@ -49,6 +55,10 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             raise LabError(f"{self.nodes} nodes: a lab has 1 to {MAX_NODES}")
         if not 0 <= self.port < 65536:
             raise LabError(f"--port {self.port}: give 1 to 65535")
+        if not DOMAIN.fullmatch(self.cluster_domain) or len(self.cluster_domain) > MAX_DOMAIN:
+            raise LabError(
+                f"--cluster-domain {self.cluster_domain}: give a domain like {CLUSTER_DOMAIN}, of {MAX_DOMAIN} characters at most"
+            )
         try:
             self.plan().check(self.nodes, pods_per_node)
             for text, what in (

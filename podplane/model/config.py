@@ -19,6 +19,8 @@ STATUS_PORT = 10249
 """Where it answers on the node's localhost alone: kube-proxy's metrics port."""
 NAME_SERVER_PORT = 9153
 """Where a node's name server answers over HTTP, on the node's InternalIPs: the port of CoreDNS's metrics."""
+CLUSTER_DOMAIN = "cluster.local"
+"""The domain of a cluster's names, where nobody says another."""
 
 
 class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from podplane.cni.network import Network
-from podplane.dns.resolv_conf import DEFAULT_DOMAIN, ResolvConf
+from podplane.dns.resolv_conf import ResolvConf
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Processes
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
+from podplane.model.config import CLUSTER_DOMAIN
 from podplane.model.pod import Pod
 from podplane.model.service import Service
 from podplane.runtime.pod import PodWorker
@@ -41,7 +42,7 @@ class Kubelet:
     allocatable: Mapping[str, str]
     folder: Path | None = None
     cluster_dns: Sequence[str] = ()
-    cluster_domain: str = DEFAULT_DOMAIN
+    cluster_domain: str = CLUSTER_DOMAIN
     resolv_conf: ResolvConf = field(default_factory=ResolvConf)
     sandbox_only: bool = False
     clock: Callable[[], float] = time.monotonic
