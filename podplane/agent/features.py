@@ -143,7 +143,9 @@ def _name_server(old: Node | None, new: Node | None, view: View) -> Iterable[Key
 
 
 def _name_servers(old: EndpointSlice | None, new: EndpointSlice | None, view: View) -> Iterable[Key]:
-    return (NameServerKey(view.node_name),) if any(one and one.service == dns.SERVICE for one in (old, new)) else ()
+    """Those of others count while this node has none."""
+    is_about = not view.has_name_server and any(one and one.service == dns.SERVICE for one in (old, new))
+    return (NameServerKey(view.node_name),) if is_about else ()
 
 
 def _all_advertised(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:

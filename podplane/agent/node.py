@@ -25,6 +25,7 @@ from podplane.agent.caches import Caches
 from podplane.agent.election import Election
 from podplane.agent.health import NodeHealth
 from podplane.agent.host import Host
+from podplane.agent.name_server import NameServerEndpoints
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import RecordEvent
 from podplane.agent.poller import Poller
@@ -42,10 +43,13 @@ from podplane.model.objects import Model, Node
 from podplane.model.service import EndpointSlice, Service
 
 log = logging.getLogger(__name__)
-TASKS = ("agent", "election", "health")
+TASKS = ("agent", "election", "health", "name server endpoints")
 """What a restart ends and begins anew."""
 READY_SECONDS = 30.0
 """So long an attachment waits for an agent; a kubelet gives a runtime two minutes for a sandbox."""
+
+WITHDRAWAL_SECONDS = 0.03
+"""From the end of the node's name server, of which peers are told at once, to the withdrawal of its address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class NodeAgent:
     agent: Agent
     election: Election
     health: NodeHealth
+    endpoints: NameServerEndpoints
 
     def __init__(
         self,
@@ -87,7 +92,7 @@ class NodeAgent:
         self._now = now
         self._recorder = Recorder(client, "podplane", now, name)
         self.supervisor = Supervisor()
-        self._has_name_server = False
+        self._name_server_answers: bool | None = None
         self._restart = asyncio.Lock()
         self._starting: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
@@ -101,14 +106,14 @@ class NodeAgent:
 
         When it fails, the former agent stays the present one, so that another start finds what is attached.
         """
-        former = (self.agent, self.election, self.health) if self.has_agent else None
+        former = (self.agent, self.election, self.health, self.endpoints) if self.has_agent else None
         try:
             return await self._begin()
         except BaseException as error:
             self._start_error = str(error) or type(error).__name__
             if former is not None:
                 self.agent.watcher.close()
-                self.agent, self.election, self.health = former
+                self.agent, self.election, self.health, self.endpoints = former
             raise
 
     async def _begin(self) -> Started:
@@ -124,11 +129,14 @@ class NodeAgent:
             record_event=self._record_event,
             link_changed=self._host.link_changed,
         )
-        self.agent.view.has_name_server = self._has_name_server
+        self.agent.view.has_name_server = self._name_server_answers is not False
         self.election = Election(self.agent, self._client, self._recorder, self._now)
         sources = Sources(self.agent, self._caches, self.supervisor.report, lambda: self._client.contact)
         reports = Reports(sources, Authorizer(self._client, self.name))
         self.health = NodeHealth(self.agent, reports, self._host.namespace, self._now, self._record_event)
+        self.endpoints = NameServerEndpoints(
+            self.agent.view, self._client, self._record_event, bool(self._settings.dns.ips), self._name_server_answers
+        )
         advertised = self.election.resume(self._caches.leases.objects.values())
         await self.agent.start(attached, advertised)
         for path, service in self._caches.services.objects.items():
@@ -141,9 +149,13 @@ class NodeAgent:
 
     def run(self) -> None:
         """Keep everything running, in tasks of the supervisor, until `close`."""
-        for name, run in zip(
-            TASKS, (lambda: self.agent.run(), lambda: self.election.run(), lambda: self.health.run()), strict=True
-        ):
+        works = (
+            lambda: self.agent.run(),
+            lambda: self.election.run(),
+            lambda: self.health.run(),
+            lambda: self.endpoints.run(),
+        )
+        for name, run in zip(TASKS, works, strict=True):
             self.supervisor.add(name, run)
 
     async def close(self) -> None:
@@ -194,6 +206,8 @@ class NodeAgent:
         self.agent.changed(kind, old, new)
         if kind is Node:
             self.election.node_changed(old, new)
+            if (new or old).metadata.name == self.name:
+                self.endpoints.changed()
         elif kind is Service:
             self.health.service_changed(old, new)
             self.election.changed((new or old).metadata.path, new)
@@ -201,14 +215,29 @@ class NodeAgent:
             for slice_ in (old, new):
                 if slice_ is not None and slice_.service:
                     self.election.changed(slice_.service, None)
+            if self.endpoints.is_about(new or old):
+                self.endpoints.changed()
         elif kind is Lease:
             self.election.lease_changed(old, new)
 
-    def name_server_changed(self, *, is_here: bool) -> None:
-        """The node's own name server answers now, or does not."""
-        self._has_name_server = is_here
-        if self.has_agent:
-            self.agent.name_server_changed(is_here=is_here)
+    def name_server_changed(self, *, answers: bool) -> None:
+        """The node's own name server answers now, or does not; before the first call it is taken to be about to.
+
+        Peers are told before its pods are led to them, so that nodes whose servers go at the same time don't send pods to each other.
+        """
+        self._name_server_answers = answers
+        if not self.has_agent:
+            return
+        self.endpoints.answers = answers
+        self.endpoints.changed()
+        if answers:
+            self.agent.name_server_changed(is_here=True)
+        else:
+            asyncio.get_running_loop().call_later(WITHDRAWAL_SECONDS, self._withdraw)
+
+    def _withdraw(self) -> None:
+        if self._name_server_answers is False:
+            self.agent.name_server_changed(is_here=False)
 
     @property
     def has_agent(self) -> bool:

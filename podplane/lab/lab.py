@@ -312,7 +312,7 @@ class Lab:
 
     def _name_server_changed(self, answers: bool) -> None:
         for node in self._nodes.values():
-            node.network.name_server_changed(is_here=answers)
+            node.network.name_server_changed(answers=answers)
 
     def _kubelet(self, name: str, ips: tuple[str, ...], namespace: Namespace, network: Network, client: Client) -> Kubelet:
         return Kubelet(

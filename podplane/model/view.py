@@ -59,8 +59,8 @@ class View:
     """By container id and interface name."""
     interfaces: Mapping[str, Mapping[str, Sandbox]] = field(default_factory=dict)
     """The same by network namespace and interface name."""
-    has_name_server: bool = False
-    """Does this node's own name server answer?"""
+    has_name_server: bool = True
+    """Does this node's own name server answer, or is it about to?"""
     advertised: Collection[str] = ()
     """Paths of the Services whose load balancer addresses this node advertises."""
 

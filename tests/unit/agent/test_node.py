@@ -11,7 +11,7 @@ import pytest
 
 from podplane.agent.attachments import AttachedPod
 from podplane.agent.kernel import Kernel
-from podplane.agent.node import NodeAgent
+from podplane.agent.node import TASKS, NodeAgent
 from podplane.agent.peer_plans import PeerPlans
 from podplane.apiserver.server import utc_now
 from podplane.cni.network import Attachment, NetworkError
@@ -123,9 +123,7 @@ async def test_a_part_that_fails_is_started_again_and_the_others_go_on(
     await asyncio.sleep(0.02)
     reports = supervisor.report()
     assert reports[part].restarts == before and "nobody foresaw this" in reports[part].last_error
-    assert {name: one.restarts for name, one in reports.items() if name != part} == dict.fromkeys(
-        {"agent", "election", "health"} - {part}, 0
-    )
+    assert {name: one.restarts for name, one in reports.items() if name != part} == dict.fromkeys(set(TASKS) - {part}, 0)
     rig.caches.nodes.set(node(5, DUAL))
     await until(lambda: "10.244.5.0/24" in rig.host.machine.objects.dump())
     await rig.node.close()

@@ -1,0 +1,127 @@
+"""Offers the node's name server to the cluster: keeps the EndpointSlices of this node for the DNS Service as they shall be.
+
+Whatever changes them is undone, and what the API does not take is tried again. Nothing is written while the cache has what is wanted, so
+neither an agent that starts again nor a watch that lists again writes anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+import msgspec
+
+from podplane.agent.keys import NodeKey
+from podplane.agent.planner import NOT_APPLIED, RecordEvent
+from podplane.dns import endpoints
+from podplane.dns.endpoints import NAMESPACE, Manifest
+from podplane.dns.node import SERVICE
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, NotFound
+from podplane.kubeapi.retry import Backoff, FailureLog
+from podplane.model.service import EndpointSlice
+from podplane.model.view import View
+
+log = logging.getLogger(__name__)
+SLICES = "endpointslices.discovery.k8s.io"
+HIGHEST_SECONDS = 5.0
+"""The longest wait between two tries."""
+
+
+class ForeignSlice(Exception):
+    """Somebody else's slice has the name of ours."""
+
+
+@dataclass(slots=True, eq=False)
+class NameServerEndpoints:
+    """The slices of one node; its methods run on one event loop. `is_served`: shall the node have a name server at all?"""
+
+    view: View
+    client: Client
+    record_event: RecordEvent
+    is_served: bool
+    answers: bool | None = None
+    """Does the name server answer? Nothing is written before that is known."""
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def changed(self) -> None:
+        """Look again: something that this is about changed."""
+        self._wake.set()
+
+    def is_about(self, slice_: EndpointSlice) -> bool:
+        """Is this one of the slices of this node, by its name?"""
+        return slice_.metadata.namespace == NAMESPACE and slice_.metadata.name in self._names
+
+    @property
+    def _names(self) -> list[str]:
+        return [endpoints.name_of(self.view.node_name, version) for version in endpoints.VERSIONS]
+
+    async def run(self) -> None:
+        """Keep them until cancelled."""
+        backoff, loop = Backoff(highest=HIGHEST_SECONDS), asyncio.get_running_loop()
+        failures = FailureLog(log, f"endpoints node={self.view.node_name}")
+        while True:
+            self._wake.clear()
+            delay: float | None = None
+            try:
+                await self.reconcile()
+            except ForeignSlice as error:
+                self.record_event(NodeKey(self.view.node_name), str(error), NOT_APPLIED)
+                delay = HIGHEST_SECONDS
+            except ApiError as error:
+                failures.note(type(error).__name__, error, loop.time())
+                delay = backoff.delay(loop.time())
+            try:
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def reconcile(self) -> None:
+        """Write what is not as it shall be. ApiError when that can't be done, ForeignSlice when somebody else has a slice of that name."""
+        node = self.view.node
+        if node is None or self.answers is None:
+            return
+        wanted = endpoints.wanted(node, answers=self.answers) if self.is_served else {}
+        known, foreign = self.view.slices.get(SERVICE) or {}, ""
+        for name in self._names:
+            try:
+                await self._write(name, wanted.get(name), known.get(f"{NAMESPACE}/{name}"))
+            except ForeignSlice as error:
+                foreign = str(error)
+        if foreign:
+            raise ForeignSlice(foreign)
+
+    async def _write(self, name: str, manifest: Manifest | None, found: EndpointSlice | None) -> None:
+        """One slice; `found` is what the cache has, which may lag behind what was written last."""
+        if manifest is None:
+            if found is not None and endpoints.is_own(found):
+                await self._delete(name, found)
+            return
+        if found is None:
+            try:
+                await self.client.create(SLICES, NAMESPACE, manifest)
+                return
+            except AlreadyExists:
+                found = msgspec.convert(await self.client.get(SLICES, NAMESPACE, name), EndpointSlice)
+        if not endpoints.is_own(found):
+            raise ForeignSlice(
+                f"the name server of {self.view.node_name} is not offered to other nodes: the EndpointSlice {name} is not podplane's: "
+                f"kubectl -n {NAMESPACE} delete endpointslice {name}"
+            )
+        if not endpoints.is_as_wanted(found, manifest):
+            await self._patch(name, manifest, found)
+
+    async def _patch(self, name: str, manifest: Manifest, found: EndpointSlice) -> None:
+        body = {**manifest, "metadata": {key: value for key, value in manifest["metadata"].items() if key != "name"}}
+        try:
+            await self.client.patch(SLICES, NAMESPACE, name, body, uid=found.metadata.uid)
+        except (NotFound, Conflict):  # it went meanwhile, or another one came
+            await self._write(name, manifest, None)
+
+    async def _delete(self, name: str, found: EndpointSlice) -> None:
+        try:
+            await self.client.delete(SLICES, NAMESPACE, name, uid=found.metadata.uid)
+        except (NotFound, Conflict):
+            return
