@@ -8,8 +8,9 @@ from typing import Any
 from podplane.apiserver.controllers.endpoint_slices import SERVICES, SLICES
 from podplane.apiserver.controllers.endpoints import ENDPOINTS
 from podplane.apiserver.controllers.kubernetes_service import Published
+from podplane.dns import config, default_config
 from podplane.ipam.plan import Plan
-from podplane.lab import node_report
+from podplane.lab import node_report, underlay
 from podplane.lab.manifests import node_name
 from podplane.lab.spec import DEFAULT_PORT
 from podplane.model.config import UNDERLAY_MAC
@@ -17,6 +18,8 @@ from podplane.services import pools
 from podplane.state.mac import mac_of
 from podplane.state.value import IPAddress
 
+OUTSIDE_ZONE = "example.test"
+"""The zone that the host outside answers for."""
 WORKING = (
     {"type": "NetworkUnavailable", "status": "False", "reason": "PodplaneIsUp", "message": "podplane is running on this node"},
     {"type": "Ready", "status": "True", "reason": "LabReady", "message": "the agent has its routes"},
@@ -74,6 +77,12 @@ def dns_service(plan: Plan) -> dict[str, Any]:
     }
 
 
+def dns_config(plan: Plan) -> dict[str, Any]:
+    """The configuration of the cluster's DNS: the host outside has a zone, so that forwarding can be tried without any other network."""
+    servers = [str(ip) for ip in underlay.outside_ips(plan)]
+    return {"metadata": {"name": config.NAME}, "data": {config.KEY: default_config.text({OUTSIDE_ZONE: servers})}}
+
+
 def published(plan: Plan) -> Published:
     """How pods reach the API: by the cluster's first family, at the lab's gateway."""
     cidrs = tuple(str(network) for version in plan.versions for network in plan.service if network.version == version)
@@ -93,7 +102,8 @@ def bootstrap(plan: Plan, *, is_first: bool) -> list[tuple[str, dict[str, Any]]]
 
     Source: kube-apiserver's controllers.
 
-    At its first start it also creates a pool of addresses for load balancers, which users may change or delete.
+    At its first start it also creates what users may change or delete: a pool of addresses for load balancers, the configuration of
+    the cluster's DNS.
     """
     balancers = list(plan.load_balancer_addresses())
     pool = {
@@ -108,5 +118,6 @@ def bootstrap(plan: Plan, *, is_first: bool) -> list[tuple[str, dict[str, Any]]]
         *((IN_DEFAULT[resource], object_) for resource, object_ in api.objects()),
         ("/api/v1/namespaces/kube-system/services", dns_service(plan)),
         ("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", pools.definition()),
+        *([("/api/v1/namespaces/kube-system/configmaps", dns_config(plan))] if is_first else ()),
         *([(f"/apis/{pools.GROUP}/{pools.VERSION}/{pools.PLURAL}", pool)] if is_first and balancers else ()),
     ]

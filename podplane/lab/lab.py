@@ -307,7 +307,8 @@ class Lab:
         self._tokens.add(token, identity.component("name-server"))
         host, port = self._listener.getsockname()
         networks = (*self.plan.cluster, *self.plan.node, *control_plane.dns_ips(self.plan))
-        begin = Begin(host, port, token, self._certificates.authority, self.spec.cluster_domain, tuple(map(str, networks)))
+        ca, domain, ips = self._certificates.authority, self.spec.cluster_domain, self._settings.dns.ips
+        begin = Begin(host, port, token, ca, domain, tuple(map(str, networks)), ips=ips)
         return NameServer(begin, self._name_server_changed)
 
     def _name_server_changed(self, answers: bool) -> None:

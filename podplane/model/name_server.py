@@ -17,6 +17,16 @@ class ZoneStatus(msgspec.Struct, frozen=True):
     servers: list[str] = []
 
 
+class ConfigStatus(msgspec.Struct, frozen=True):
+    """The configuration: the ConfigMap that it is read from, and whether that exists (the defaults count while it does not). With an
+    `error` in it, the last one without counts. `age`: so long ago it came to count."""
+
+    config_map: str
+    exists: bool
+    error: str
+    age: float
+
+
 class NameServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. `missing` names what it waits for before it answers questions; empty when it is ready. `heard_age`: so long ago the API
     said last how things are, by an event, or by the bookmark that each watch brings about once a minute, of the watch that is the longest
@@ -27,6 +37,7 @@ class NameServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     age: float
     restarts: int
     missing: list[str]
+    config: ConfigStatus
     zones: list[ZoneStatus]
     tasks: list[TaskStatus]
     caches: list[CacheStatus]

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Sequence
 from podplane.dns import message as m
 from podplane.dns import relay
 from podplane.dns.message import Answer, Query
-from podplane.nameserver.resolver import Client, Resolver
+from podplane.nameserver.resolver import Client, Resolving
 
 KEPT = 50_000
 """Responses that are kept, at most."""
@@ -22,7 +22,7 @@ KEPT = 50_000
 class Answers:
     """Answers questions; its methods run on one event loop. `networks` are CIDRs whose clients are answered."""
 
-    def __init__(self, resolver: Resolver, networks: Sequence[str]) -> None:
+    def __init__(self, resolver: Resolving, networks: Sequence[str]) -> None:
         self._resolver = resolver
         self._networks = [ipaddress.ip_network(cidr) for cidr in networks]
         self._clients: dict[str, Client | None] = {}
@@ -67,6 +67,11 @@ class Answers:
         """An object changed: what was made of it is not kept any more."""
         for one in self._by_key.pop(key, ()):
             self._kept.pop(one, None)
+
+    def forget(self) -> None:
+        """Nothing is kept of what was answered until now."""
+        self._kept.clear()
+        self._by_key.clear()
 
     def client(self, ip: str) -> Client | None:
         """Who asks from this address; None for somebody outside of the cluster."""

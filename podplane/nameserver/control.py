@@ -19,7 +19,7 @@ UDP, TCP, HTTP = "udp", "tcp", "http"
 
 class Begin(msgspec.Struct, tag="begin", frozen=True):
     """The first message. `networks` are CIDRs whose clients are answered: of pods and of nodes. `restarts`: the process before ended so
-    often."""
+    often. `ips` are the cluster IPs of the cluster's DNS."""
 
     api_host: str
     api_port: int
@@ -28,6 +28,7 @@ class Begin(msgspec.Struct, tag="begin", frozen=True):
     domain: str
     networks: tuple[str, ...]
     restarts: int = 0
+    ips: tuple[str, ...] = ()
 
 
 class Open(msgspec.Struct, tag="open", frozen=True):

@@ -14,7 +14,7 @@ from podplane.dns.directory import Directory
 from podplane.dns.message import Answer, Name, Query, Question
 from podplane.dns.reasons import reason
 from podplane.model.name_server import Explanation
-from podplane.nameserver.resolver import Client, Resolver
+from podplane.nameserver.resolver import Client, Resolving
 
 
 class Unanswerable(ValueError):
@@ -25,7 +25,7 @@ class Unanswerable(ValueError):
 class Explainer:
     """Explains answers. `client_of` says who has an address: None for somebody outside of the cluster."""
 
-    resolver: Resolver
+    resolver: Resolving
     client_of: Callable[[str], Client | None]
     directory: Directory
     domain: Name

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import datetime
 import functools
 import gc
 import logging
@@ -10,31 +12,36 @@ import os
 import socket
 from collections import defaultdict
 from collections.abc import Coroutine
+from pathlib import Path
 
-from podplane.dns.cluster import ClusterZone
-from podplane.dns.message import name_of, text_of
+from podplane.dns import resolv_conf
+from podplane.dns.config import Config
+from podplane.dns.message import Name, name_of, text_of
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.authorization import Authorizer
 from podplane.kubeapi.client import Client
+from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
 from podplane.model.name_server import ZoneStatus
 from podplane.nameserver import control
 from podplane.nameserver.answers import Answers
+from podplane.nameserver.configuration import Configuration
 from podplane.nameserver.explanation import Explainer
 from podplane.nameserver.forwarder import Forwarder, Machine
 from podplane.nameserver.objects import Objects
 from podplane.nameserver.openers import HostOpener
 from podplane.nameserver.randomness import Randomness
 from podplane.nameserver.reports import Reports
-from podplane.nameserver.resolver import Resolver
+from podplane.nameserver.sources import Sources
 from podplane.nameserver.state import State
 from podplane.nameserver.upstream import Means
-from podplane.nameserver.zones import Zones
 from podplane.servers.dns import TcpServer, UdpServer
 from podplane.servers.http import HttpServer
 
 log = logging.getLogger(__name__)
+COMPONENT = "podplane-dns"
+RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 def main(fd: int) -> None:
@@ -63,17 +70,24 @@ class NameServer:
         access = Access(begin.api_host, begin.api_port, begin.api_token, begin.api_ca)
         self._client = Client(HttpTransport(access), begin.api_token)
         self._objects = Objects(self._client)
-        zones = Zones([ClusterZone(name_of(begin.domain), self._objects.directory)])
-        self._zones = [ZoneStatus(text_of(name_of(begin.domain)))]
+        domain = name_of(begin.domain)
+        recorder = Recorder(self._client, COMPONENT, lambda: datetime.datetime.now(datetime.UTC))
+        self._configuration = Configuration(self._client, recorder, domain, begin.ips)
+        self._zones = [ZoneStatus(text_of(domain))]
         self._forwarder = Forwarder(Means(HostOpener(), Randomness()), Machine())
-        resolver = Resolver([zones, self._forwarder])
-        self._answers = Answers(resolver, begin.networks)
-        self._explainer = Explainer(resolver, self._answers.client, self._objects.directory, name_of(begin.domain))
+        self._sources = Sources(domain, self._objects.directory, (self._forwarder,), machine_searches())
+        self._answers = Answers(self._sources, begin.networks)
+        self._explainer = Explainer(self._sources, self._answers.client, self._objects.directory, domain)
         self._servers: dict[str, list[UdpServer | TcpServer | HttpServer]] = defaultdict(list)
         self._reports: dict[str, Reports] = {}
         self._supervisor = Supervisor()
         self._state = State(
-            self._objects, lambda: self._zones, self._supervisor.report, lambda: self._client.contact, begin.restarts
+            self._objects,
+            self._configuration,
+            lambda: self._zones,
+            self._supervisor.report,
+            lambda: self._client.contact,
+            begin.restarts,
         )
         self._waiting: list[tuple[control.Open, socket.socket]] = []
         """Sockets of questions that come before there are answers."""
@@ -84,8 +98,9 @@ class NameServer:
         self._connection.setblocking(False)
         asyncio.get_running_loop().add_reader(self._connection, self._take_orders)
         self._objects.subscribe(self._answers.changed)
-        await self._objects.sync()
-        for name, work in self._objects.watches.items():
+        self._configuration.subscribe(self._configured)
+        await asyncio.gather(self._objects.sync(), self._configuration.sync())
+        for name, work in (self._objects.watches | self._configuration.watches).items():
             self._supervisor.add(name, work)
 
     async def run(self) -> None:
@@ -97,6 +112,12 @@ class NameServer:
         self._waiting.clear()
         control.send(self._connection, control.Ready())
         await self._supervisor.run()
+
+    def _configured(self, config: Config) -> None:
+        """Go by another configuration; what is on its way goes on."""
+        self._forwarder.configure(config)
+        self._sources.configure(config)
+        self._answers.forget()
 
     def _take_orders(self) -> None:
         while True:
@@ -146,3 +167,16 @@ class NameServer:
         task = asyncio.get_running_loop().create_task(work)
         self._listening.add(task)
         task.add_done_callback(self._listening.discard)
+
+
+def machine_searches() -> list[Name]:
+    """The machine's search domains."""
+    try:
+        text = RESOLV_CONF.read_text(errors="replace")
+    except OSError:
+        return []
+    found = []
+    for domain in resolv_conf.read(text).searches:
+        with contextlib.suppress(ValueError):  # what is no name is searched in vain
+            found.append(name_of(domain))
+    return found

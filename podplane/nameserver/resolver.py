@@ -36,6 +36,13 @@ class Source(Protocol):
         """What this source says; None when the name is none of its own."""
 
 
+class Resolving(Protocol):
+    """Finds answers."""
+
+    def answer(self, query: m.Query, client: Client) -> Answer | Awaitable[Answer]:
+        """The answer to a query."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resolver:
     """Sources, in the order in which they are asked."""

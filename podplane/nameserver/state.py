@@ -6,11 +6,14 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from podplane.kubeapi.client import Contact
+from podplane.kubeapi.informer import Informer
 from podplane.kubeapi.supervise import TaskReport
 from podplane.model.answers import ApiStatus, CacheStatus, TaskStatus
 from podplane.model.name_server import NameServerStatus, ZoneStatus
+from podplane.nameserver.configuration import Configuration
 from podplane.nameserver.objects import Objects
 
 
@@ -20,6 +23,7 @@ class State:
     def __init__(
         self,
         objects: Objects,
+        configuration: Configuration,
         zones: Callable[[], Sequence[ZoneStatus]],
         tasks: Callable[[], Mapping[str, TaskReport]],
         contact: Callable[[], Contact | None],
@@ -28,6 +32,7 @@ class State:
     ) -> None:
         """`zones`, `tasks` and `contact` give what there is at the moment; times are those of `clock`."""
         self._objects = objects
+        self._configuration = configuration
         self._zones = zones
         self._tasks = tasks
         self._contact = contact
@@ -44,17 +49,19 @@ class State:
         """What the server waits for; empty from the moment that it answers questions."""
         if self._ready:
             return []
-        return [one.resource for one in self._objects.informers if not one.is_synced] or ["sockets"]
+        return [one.resource for one in self._informers if not one.is_synced] or ["sockets"]
 
     def caches(self) -> list[CacheStatus]:
         """The caches of the cluster's objects."""
-        return [
-            CacheStatus(one.resource, len(one.objects), one.is_synced, dict(one.failures)) for one in self._objects.informers
-        ]
+        return [CacheStatus(one.resource, len(one.objects), one.is_synced, dict(one.failures)) for one in self._informers]
+
+    @property
+    def _informers(self) -> tuple[Informer[Any], ...]:
+        return *self._objects.informers, self._configuration.informer
 
     def heard_age(self) -> float | None:
         """How long ago the API said last how things are; None before it did."""
-        heard = min(one.heard for one in self._objects.informers)
+        heard = min(one.heard for one in self._informers)
         return self._clock() - heard if math.isfinite(heard) else None
 
     def status(self, node: str) -> NameServerStatus:
@@ -65,6 +72,7 @@ class State:
             age=self._clock() - self._started,
             restarts=self._restarts,
             missing=self.missing(),
+            config=self._configuration.status,
             zones=list(self._zones()),
             tasks=[TaskStatus(name, one.is_running, one.restarts, one.last_error) for name, one in self._tasks().items()],
             caches=self.caches(),

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from podplane.apiserver import identity
-from podplane.dns.cluster import ClusterZone
+from podplane.apiserver.server import utc_now
 from podplane.dns.message import name_of
 from podplane.kubeapi.authorization import Authorizer
 from podplane.kubeapi.client import Client
+from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.supervise import TaskReport
 from podplane.model.name_server import ZoneStatus
 from podplane.nameserver.answers import Answers
+from podplane.nameserver.configuration import Configuration
 from podplane.nameserver.explanation import Explainer
 from podplane.nameserver.objects import Objects
 from podplane.nameserver.reports import Reports
-from podplane.nameserver.resolver import Resolver
+from podplane.nameserver.sources import Sources
 from podplane.nameserver.state import State
-from podplane.nameserver.zones import Zones
 from podplane.servers.http import Call, Reply
 from tests.unit.apiserver.test_server import Api
 
@@ -40,24 +41,28 @@ class Rig:
         self.client = Client(self.api.server.call, "server")
         self.objects = Objects(self.client)
         self.clock = Clock()
-        self.tasks: dict[str, TaskReport] = {}
+        recorder = Recorder(self.client, "podplane-dns", utc_now)
         domain = name_of("cluster.local")
-        resolver = Resolver([Zones([ClusterZone(domain, self.objects.directory)])])
+        self.configuration = Configuration(self.client, recorder, domain, ("10.96.0.10",), self.clock)
+        self.sources = Sources(domain, self.objects.directory)
+        self.tasks: dict[str, TaskReport] = {}
         self.state = State(
             self.objects,
+            self.configuration,
             lambda: [ZoneStatus("cluster.local.")],
             lambda: self.tasks,
             lambda: self.client.contact,
             restarts,
             self.clock,
         )
-        self.answers = Answers(resolver, ("10.244.0.0/16",))
-        explainer = Explainer(resolver, self.answers.client, self.objects.directory, domain)
+        self.answers = Answers(self.sources, ("10.244.0.0/16",))
+        explainer = Explainer(self.sources, self.answers.client, self.objects.directory, domain)
         self.reports = Reports("node1", self.state, explainer, Authorizer(self.client, "node1"))
 
     async def start(self) -> None:
         """Have the objects, and answer."""
         await self.objects.sync()
+        await self.configuration.sync()
         self.state.ready()
 
     async def ask(self, path: str, bearer: str = "") -> Reply:

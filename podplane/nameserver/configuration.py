@@ -1,0 +1,124 @@
+"""The configuration as the ConfigMap has it, taken over as soon as it changes.
+
+no ConfigMap, or nothing in it     the defaults
+one that makes sense               it counts from now on; subscribers are told
+one that does not                  the last one that did goes on; the error is in the state, in the log, and an Event of the ConfigMap
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
+
+import msgspec
+
+from podplane.dns.config import NAME, NAMESPACE, Config
+from podplane.dns.message import Name
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.events import WARNING, Recorder
+from podplane.kubeapi.informer import Informer
+from podplane.model.name_server import ConfigStatus
+from podplane.model.objects import Metadata, Model
+
+log = logging.getLogger(__name__)
+PATH = f"{NAMESPACE}/{NAME}"
+REASON = "InvalidConfig"
+Changed = Callable[[Config], None]
+"""Told the configuration that counts from now on."""
+
+
+class ConfigMap(Model, frozen=True):
+    """core/v1 ConfigMap."""
+
+    metadata: Metadata = Metadata()
+    data: dict[str, str] | None = None
+    binary_data: dict[str, msgspec.Raw] | None = None
+
+
+class Configuration:
+    """What the ConfigMap says, for a cluster of this domain, whose name servers have the addresses `own`.
+
+    `current` is the configuration that counts. Its methods run on one event loop.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        recorder: Recorder,
+        domain: Name,
+        own: Collection[str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.current = Config()
+        self.informer = Informer(client, "configmaps", ConfigMap, namespace=NAMESPACE, fields=f"metadata.name={NAME}")
+        self.informer.subscribe(lambda old, new: self._touched.set())
+        self._recorder = recorder
+        self._domain, self._own = domain, own
+        self._clock = clock
+        self._touched = asyncio.Event()
+        self._error = ""
+        self._taken = clock()
+        self._subscribers: list[Changed] = []
+
+    def subscribe(self, changed: Changed) -> None:
+        """Tell this one of each new configuration."""
+        self._subscribers.append(changed)
+
+    @property
+    def status(self) -> ConfigStatus:
+        """Where the configuration is from, and what is wrong with the ConfigMap."""
+        return ConfigStatus(PATH, PATH in self.informer.objects, self._error, self._clock() - self._taken)
+
+    async def sync(self) -> None:
+        """Have the configuration. ApiError when it can't be had."""
+        await self.informer.sync()
+        await self._take()
+
+    @property
+    def watches(self) -> dict[str, Callable[[], Awaitable[object]]]:
+        """What keeps it current, by name: to be run by a supervisor."""
+        return {"watch of the configuration": self.informer.run, "configuration": self.run}
+
+    async def run(self) -> None:
+        """Take over what changes, until cancelled."""
+        while True:
+            await self._touched.wait()
+            await self._take()
+
+    async def _take(self) -> None:
+        self._touched.clear()
+        object_ = self.informer.objects.get(PATH)
+        try:
+            config = Config() if object_ is None else await asyncio.to_thread(_read, object_, self._domain, self._own)
+        except ValueError as error:
+            await self._refuse(object_, str(error))
+            return
+        self._error = ""
+        if config != self.current:
+            self.current = config
+            self._taken = self._clock()
+            self._tell(config)
+
+    def _tell(self, config: Config) -> None:
+        for changed in self._subscribers:
+            try:
+                changed(config)
+            except Exception:
+                log.exception("configuration subscriber=%r", changed)  # what fails in one part keeps the others from nothing
+
+    async def _refuse(self, object_: ConfigMap | None, error: str) -> None:
+        """The last configuration goes on: say why."""
+        self._error = error
+        log.warning("configuration configmap=%s error=%s", PATH, error)
+        about: dict[str, Any] = {"namespace": NAMESPACE, "name": NAME, "uid": object_.metadata.uid if object_ else ""}
+        await self._recorder.record("v1/ConfigMap", about, REASON, f"the last good configuration goes on: {error}", WARNING)
+
+
+def _read(object_: ConfigMap, domain: Name, own: Collection[str]) -> Config:
+    """In a thread: half a megabyte of YAML takes longer than a turn of the loop may. ConfigError when it means nothing."""
+    from podplane.dns import config_text  # YAML is loaded where there is some
+
+    return config_text.of_data(object_.data or {}, (object_.binary_data or {}).keys(), domain, own)

@@ -1,0 +1,50 @@
+"""The resolver by the configuration that counts. Sources are asked in this order:
+
+hosts entries and rewrites, the cluster's own zones, names for special use, other servers. In front of all is the search path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Collection
+
+from podplane.dns.cluster import ClusterZone
+from podplane.dns.config import Config
+from podplane.dns.directory import Directory
+from podplane.dns.hosts import Hosts
+from podplane.dns.message import Answer, Name, Query
+from podplane.dns.rewrites import RewrittenNames
+from podplane.dns.special_names import SpecialNames
+from podplane.dns.zone import Zone
+from podplane.nameserver.resolver import Client, Resolver, Source
+from podplane.nameserver.search import Searching
+from podplane.nameserver.zones import Zones
+
+
+class Sources:
+    """A resolver that goes by another configuration when it is told to.
+
+    `others` are asked for what is none of the server's own names; `searches` are the machine's search domains.
+    """
+
+    def __init__(
+        self, domain: Name, directory: Directory, others: Collection[Source] = (), searches: Collection[Name] = ()
+    ) -> None:
+        self._domain, self._directory, self._others, self._searches = domain, directory, others, searches
+        self.configure(Config())
+
+    def configure(self, config: Config) -> None:
+        """Go by this configuration from now on. Questions that are on their way go on as they began."""
+        resolver = Resolver([Zones(self._zones(config)), *self._others])
+        self._resolver = Searching(resolver, self._domain, self._directory.services, config.ttl, config.search_path)
+
+    def answer(self, query: Query, client: Client) -> Answer | Awaitable[Answer]:
+        """The answer to a query."""
+        return self._resolver.answer(query, client)
+
+    def _zones(self, config: Config) -> list[Zone]:
+        return [
+            Hosts(config.hosts, config.ttl),
+            RewrittenNames(config.rewrites, config.ttl),
+            ClusterZone(self._domain, self._directory, config.ttl),
+            SpecialNames(config.ttl, config.zones, self._searches),
+        ]
