@@ -5,10 +5,11 @@ Sources: kubelet's pkg/kubelet/network/dns; resolv.conf(5).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from podplane.model.pod import Pod
+from podplane.model.config import CLUSTER_DOMAIN
+from podplane.model.pod import DnsConfig
 
 MAX_NAMESERVERS, MAX_SEARCHES, MAX_SEARCH_CHARACTERS, MAX_SEARCH = 3, 32, 2048, 253
 CLUSTER_OPTIONS = ("ndots:5",)
@@ -61,24 +62,29 @@ def read(text: str) -> ResolvConf:
     return ResolvConf(tuple(nameservers), searches, tuple(options))
 
 
-def of_pod(pod: Pod, cluster_dns: Sequence[str], domain: str, machine: ResolvConf) -> ResolvConf:
-    """The pod's resolv.conf by its dnsPolicy and dnsConfig; `domain` is the cluster's, `machine` that of the node."""
-    spec = pod.spec
-    policy = spec.dns_policy
-    if policy == "None":
-        base = ResolvConf()
-    elif policy == "Default" or (policy == "ClusterFirst" and spec.host_network):
-        base = machine
-    else:
-        domains = (f"{pod.metadata.namespace}.svc.{domain}", f"svc.{domain}", domain)
-        base = ResolvConf(tuple(cluster_dns), (*domains, *machine.searches), CLUSTER_OPTIONS)
-    config = spec.dns_config
-    added = tuple(o.name if o.value is None else f"{o.name}:{o.value}" for o in config.options)
-    named = {option.partition(":")[0] for option in added}
-    kept = tuple(option for option in base.options if option.partition(":")[0] not in named)
-    return ResolvConf(
-        _unique((*base.nameservers, *config.nameservers)), _unique((*base.searches, *config.searches)), (*kept, *added)
-    )
+@dataclass(frozen=True, slots=True)
+class NodeDns:
+    """What the kubelet of a node knows of names: addresses of the cluster's DNS, the cluster's domain, and the node's own resolv.conf."""
+
+    servers: tuple[str, ...] = ()
+    domain: str = CLUSTER_DOMAIN
+    machine: ResolvConf = ResolvConf()
+
+    def of_pod(self, namespace: str, policy: str, config: DnsConfig, *, on_host: bool) -> ResolvConf:
+        """The resolv.conf of a pod, by its dnsPolicy and dnsConfig; `on_host`: it has the host's network."""
+        if policy == "None":
+            base = ResolvConf()
+        elif policy == "Default" or (policy == "ClusterFirst" and on_host):
+            base = self.machine
+        else:
+            domains = (f"{namespace}.svc.{self.domain}", f"svc.{self.domain}", self.domain)
+            base = ResolvConf(self.servers, (*domains, *self.machine.searches), CLUSTER_OPTIONS)
+        added = tuple(o.name if o.value is None else f"{o.name}:{o.value}" for o in config.options)
+        named = {option.partition(":")[0] for option in added}
+        kept = tuple(option for option in base.options if option.partition(":")[0] not in named)
+        return ResolvConf(
+            _unique((*base.nameservers, *config.nameservers)), _unique((*base.searches, *config.searches)), (*kept, *added)
+        )
 
 
 def _unique(words: Iterable[str]) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ from podplane.apiserver.server import ApiServer, utc_now
 from podplane.apiserver.store import Store, StoreError
 from podplane.cni.network import Network
 from podplane.dns import resolv_conf
-from podplane.dns.resolv_conf import ResolvConf
+from podplane.dns.resolv_conf import NodeDns, ResolvConf
 from podplane.dns.settings import DnsSettings
 from podplane.ipam.plan import Plan
 from podplane.kernel import rootfs
@@ -115,7 +115,7 @@ class Lab:
             folder.pki, certificates.names(spec.cluster_domain), addresses, datetime.datetime.now(datetime.UTC)
         )
         self._null = open_null()
-        self._resolv_conf = node_resolv_conf(tuple(map(str, control_plane.dns_ips(self.plan))))
+        self._dns = node_dns(self.plan, spec)
         self._settings = agent_settings(self.plan, spec)
         self._peers, self._poller = PeerPlans(), Poller()
         self._kubelets: dict[str, Kubelet] = {}
@@ -308,7 +308,7 @@ class Lab:
         host, port = self._listener.getsockname()
         networks = (*self.plan.cluster, *self.plan.node, *control_plane.dns_ips(self.plan))
         ca, domain, ips = self._certificates.authority, self.spec.cluster_domain, self._settings.dns.ips
-        begin = Begin(host, port, token, ca, domain, tuple(map(str, networks)), ips=ips)
+        begin = Begin(host, port, token, ca, domain, tuple(map(str, networks)), ips=ips, machine=self._dns.machine)
         return NameServer(begin, self._name_server_changed)
 
     def _name_server_changed(self, answers: bool) -> None:
@@ -330,9 +330,7 @@ class Lab:
             services=self._caches.services.objects,
             allocatable=node_report.allocatable(node_report.capacity(self._folder.path)),
             folder=self._folder.run,
-            cluster_dns=[str(ip) for ip in control_plane.dns_ips(self.plan)],
-            cluster_domain=self.spec.cluster_domain,
-            resolv_conf=self._resolv_conf,
+            dns=self._dns,
             sandbox_only=self.spec.sandbox_only,
         )
 
@@ -437,13 +435,15 @@ class Lab:
         return process
 
 
-def node_resolv_conf(dns_ips: tuple[str, ...]) -> ResolvConf:
-    """The resolv.conf of a lab's nodes: this machine's, but with the servers of the lab, as the machine's are out of the lab's reach."""
+def node_dns(plan: Plan, spec: LabSpec) -> NodeDns:
+    """What the lab's nodes know of names. Their resolv.conf is this machine's, but with the lab's servers: those of the machine are out of
+    a lab's reach."""
+    servers = tuple(map(str, control_plane.dns_ips(plan)))
     try:
         machine = resolv_conf.read(Path("/etc/resolv.conf").read_text(errors="replace"))
     except OSError:
         machine = ResolvConf()
-    return replace(machine, nameservers=dns_ips)
+    return NodeDns(servers, spec.cluster_domain, replace(machine, nameservers=servers))
 
 
 def agent_settings(plan: Plan, spec: LabSpec) -> Settings:

@@ -13,13 +13,15 @@ import socket
 
 import msgspec
 
+from podplane.dns.resolv_conf import ResolvConf
+
 MESSAGE_BYTES = 128 * 1024
 UDP, TCP, HTTP = "udp", "tcp", "http"
 
 
 class Begin(msgspec.Struct, tag="begin", frozen=True):
     """The first message. `networks` are CIDRs whose clients are answered: of pods and of nodes. `restarts`: the process before ended so
-    often. `ips` are the cluster IPs of the cluster's DNS."""
+    often. `ips` are the cluster IPs of the cluster's DNS, `machine` the resolv.conf of the nodes."""
 
     api_host: str
     api_port: int
@@ -29,6 +31,7 @@ class Begin(msgspec.Struct, tag="begin", frozen=True):
     networks: tuple[str, ...]
     restarts: int = 0
     ips: tuple[str, ...] = ()
+    machine: ResolvConf = ResolvConf()
 
 
 class Open(msgspec.Struct, tag="open", frozen=True):

@@ -6,17 +6,16 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from podplane.cni.network import Network
-from podplane.dns.resolv_conf import ResolvConf
+from podplane.dns.resolv_conf import NodeDns
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Processes
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
-from podplane.model.config import CLUSTER_DOMAIN
 from podplane.model.pod import Pod
 from podplane.model.service import Service
 from podplane.runtime.pod import PodWorker
@@ -41,9 +40,7 @@ class Kubelet:
     services: Mapping[str, Service]
     allocatable: Mapping[str, str]
     folder: Path | None = None
-    cluster_dns: Sequence[str] = ()
-    cluster_domain: str = CLUSTER_DOMAIN
-    resolv_conf: ResolvConf = field(default_factory=ResolvConf)
+    dns: NodeDns = NodeDns()  # noqa: RUF009  # it is immutable
     sandbox_only: bool = False
     clock: Callable[[], float] = time.monotonic
     workers: dict[str, PodWorker] = field(default_factory=dict)

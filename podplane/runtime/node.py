@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from podplane.cni.network import Network
-from podplane.dns.resolv_conf import ResolvConf
+from podplane.dns.resolv_conf import NodeDns
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Processes
 from podplane.kubeapi.client import Client
@@ -55,16 +55,8 @@ class Node(Protocol):
         """What the node can give."""
 
     @property
-    def cluster_dns(self) -> Sequence[str]:
-        """Addresses of the cluster's DNS."""
-
-    @property
-    def cluster_domain(self) -> str:
-        """The domain of the cluster's names."""
-
-    @property
-    def resolv_conf(self) -> ResolvConf:
-        """The node's own /etc/resolv.conf, as its pods are to have it."""
+    def dns(self) -> NodeDns:
+        """What it knows of names."""
 
     @property
     def folder(self) -> Path | None:

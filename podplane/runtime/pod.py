@@ -162,7 +162,7 @@ class PodWorker:
         if spec.host_network:
             return self.node.name
         name = network_files.hostname(self.pod)
-        domain = network_files.domain(self.pod, self.node.cluster_domain)
+        domain = network_files.domain(self.pod, self.node.dns.domain)
         return f"{name}.{domain}"[:64] if spec.set_hostname_as_fqdn and domain else name
 
     @property
@@ -445,7 +445,7 @@ class PodWorker:
         if self.pod.spec.host_network:
             hosts = network_files.hosts_of_node(self.pod, machine_hosts())
         else:
-            hosts = network_files.hosts(self.pod, self.ips, network_files.hostname(self.pod), self.node.cluster_domain)
+            hosts = network_files.hosts(self.pod, self.ips, network_files.hostname(self.pod), self.node.dns.domain)
         return {
             "resolv.conf": resolv_conf.within_limits(self._resolv_conf).text(),
             "hosts": hosts,
@@ -454,7 +454,8 @@ class PodWorker:
 
     @property
     def _resolv_conf(self) -> ResolvConf:
-        return resolv_conf.of_pod(self.pod, self.node.cluster_dns, self.node.cluster_domain, self.node.resolv_conf)
+        spec = self.pod.spec
+        return self.node.dns.of_pod(self.pod.metadata.namespace, spec.dns_policy, spec.dns_config, on_host=spec.host_network)
 
     async def _refresh(self) -> None:
         """Bring volumes up to date; what is missing now stays as it was."""

@@ -7,16 +7,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from podplane.dns.resolv_conf import ResolvConf, of_pod, omitted, read, within_limits
-from podplane.model.pod import Pod
+from podplane.dns.resolv_conf import NodeDns, ResolvConf, omitted, read, within_limits
+from podplane.model.pod import PodSpec
 
 MACHINE = ResolvConf(("192.0.2.1",), ("example.org",), ("timeout:1",))
 DNS = ("10.96.0.10",)
 CLUSTER = ("shop.svc.cluster.local", "svc.cluster.local", "cluster.local", "example.org")
 
 
-def pod(**spec: Any) -> Pod:
-    return msgspec.convert({"metadata": {"name": "web-0", "namespace": "shop"}, "spec": spec}, Pod)
+def of_pod(node: NodeDns, **given: Any) -> ResolvConf:
+    spec = msgspec.convert(given, PodSpec)
+    return node.of_pod("shop", spec.dns_policy, spec.dns_config, on_host=spec.host_network)
 
 
 @pytest.mark.parametrize(
@@ -44,11 +45,11 @@ def pod(**spec: Any) -> Pod:
     ],
 )
 def test_it_is_what_the_policy_says(spec: dict[str, Any], wanted: ResolvConf) -> None:
-    assert of_pod(pod(**spec), DNS, "cluster.local", MACHINE) == wanted
+    assert of_pod(NodeDns(DNS, machine=MACHINE), **spec) == wanted
 
 
 def test_its_domains_are_those_of_the_cluster() -> None:
-    searches = of_pod(pod(), DNS, "lab.example", MACHINE).searches
+    searches = of_pod(NodeDns(DNS, "lab.example", MACHINE)).searches
     assert searches == ("shop.svc.lab.example", "svc.lab.example", "lab.example", "example.org")
 
 
