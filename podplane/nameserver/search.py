@@ -11,7 +11,7 @@ itself: it loses some time, and is told nothing that is not so.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Generator, Mapping
+from collections.abc import Awaitable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from podplane.dns import message as m
@@ -61,28 +61,28 @@ class Searching:
 
     def _steps(self, first: Answer, names: tuple[Name, ...], query: Query, client: Client) -> _Steps:
         """Ask for each name in turn; what is yielded is an answer or to be awaited, and is sent back."""
-        depends: list[tuple[str, ...]] = [first.depends]
+        steps = [first]
         for name in names:
             question = replace_name(query.question, name)
             asked = m.written(name) + m.TAIL.pack(question.type, question.class_)
             found = yield self.resolver.answer(replace(query, question=question, asked=asked), client)
-            depends.append(found.depends)
+            steps.append(found)
             if found.rcode == m.NOERROR:
                 self.found += 1
-                return replace(self._alias(query.question.name, name, found), private=True, depends=_all(depends))
+                alias = Record(query.question.name, m.CNAME, self.ttl, m.written(name))
+                return _of_all(steps, joined(Answer(records=(alias,), source="the search path"), found))
             if found.rcode != m.NXDOMAIN:
-                return replace(first, depends=())
-        return replace(first, depends=_all(depends))
-
-    def _alias(self, name: Name, target: Name, found: Answer) -> Answer:
-        ttl = min((self.ttl, *(one.ttl for one in found.records)))
-        record = Record(name, m.CNAME, ttl, m.written(target))
-        return joined(Answer(records=(record,), source="the search path"), found)
+                return _of_all(steps, first)
+        return _of_all(steps, first)
 
 
-def _all(depends: list[tuple[str, ...]]) -> tuple[str, ...]:
-    """All that an answer depends on; nothing, so that it is not kept, when a part of it is somebody else's."""
-    return tuple(dict.fromkeys(key for keys in depends for key in keys)) if all(depends) else ()
+def _of_all(steps: Sequence[Answer], answer: Answer) -> Answer:
+    """The answer, which may be given again as long as all steps to it may be."""
+    depends = tuple(dict.fromkeys(key for step in steps for key in step.depends))
+    lifetimes = [step.lifetime for step in steps if step.lifetime is not None]
+    if not all(step.depends or step.lifetime is not None for step in steps):
+        return replace(answer, private=True, depends=(), lifetime=None)
+    return replace(answer, private=True, depends=depends, lifetime=min(lifetimes, default=None))
 
 
 def _run(steps: _Steps, last: Answer | None = None) -> Answer | Awaitable[Answer]:

@@ -38,6 +38,7 @@ class Outside:
     names: Mapping[str, str | int]
     later: bool = False
     asked: list[str] = field(default_factory=list)
+    lifetimes: Mapping[str, float] = field(default_factory=dict)
 
     def answer(self, question: Question, client: Client, query: m.Query) -> Answer | Awaitable[Answer]:
         name = m.text_of(question.name)
@@ -46,7 +47,7 @@ class Outside:
         self.asked.append(name)
         found = self.names.get(name, m.NXDOMAIN)
         answer = Answer(found) if isinstance(found, int) else self.of(question, found)
-        answer = replace(answer, authoritative=False, source="outside")
+        answer = replace(answer, authoritative=False, source="outside", lifetime=self.lifetimes.get(name))
         return self.wait(answer) if self.later else answer
 
     @staticmethod
@@ -127,6 +128,16 @@ async def test_domains_are_tried_in_their_order() -> None:
     )
     full = await rig("sql.db.svc.cluster.local.shop.svc.cluster.local")
     assert records(full)[1][0] == "sql.db.svc.cluster.local."
+
+
+async def test_it_may_be_given_again_as_long_as_all_steps_may_be() -> None:
+    rig = Rig({"example.com.": "192.0.2.7"})
+    rig.outside.lifetimes = {"example.com.corp.example.": 7.0, "example.com.": 30.0}
+    client = Client("10.244.1.2", "web", "shop", of_conf(ResolvConf((), (DOMAINS[0], DOMAINS[3]), ("ndots:5",))))
+    found = await rig("example.com.shop.svc.cluster.local", client=client)
+    assert (found.lifetime, found.private) == (7.0, True)
+    assert "service/shop/com" in found.depends, "a Service there would change the answer"
+    assert (await rig("example.org.shop.svc.cluster.local")).depends == ()
 
 
 async def test_the_first_answer_stays_where_there_is_no_other() -> None:
