@@ -21,9 +21,7 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from podplane import loop_turns
@@ -43,8 +41,6 @@ from podplane.apiserver.identity import Tokens, User
 from podplane.apiserver.server import ApiServer, utc_now
 from podplane.apiserver.store import Store, StoreError
 from podplane.cni.network import Network
-from podplane.dns import resolv_conf
-from podplane.dns.resolv_conf import NodeDns, ResolvConf
 from podplane.dns.settings import DnsSettings
 from podplane.ipam.plan import Plan
 from podplane.kernel import rootfs
@@ -67,6 +63,7 @@ from podplane.lab.keys import TOKEN_BYTES
 from podplane.lab.launch import Progress, Reporter
 from podplane.lab.name_server import NameServer
 from podplane.lab.node import LabNode
+from podplane.lab.node_dns import node_dns
 from podplane.lab.outside import NoPodNetwork
 from podplane.lab.publish import Publisher
 from podplane.lab.spec import DEFAULT_PORT, LabSpec
@@ -115,7 +112,7 @@ class Lab:
             folder.pki, certificates.names(spec.cluster_domain), addresses, datetime.datetime.now(datetime.UTC)
         )
         self._null = open_null()
-        self._dns = node_dns(self.plan, spec)
+        self._dns = node_dns(tuple(map(str, control_plane.dns_ips(self.plan))), spec.cluster_domain)
         self._settings = agent_settings(self.plan, spec)
         self._peers, self._poller = PeerPlans(), Poller()
         self._kubelets: dict[str, Kubelet] = {}
@@ -433,17 +430,6 @@ class Lab:
         except ProcessError as error:
             raise LabError(f"containers can't be started here: {error}") from None
         return process
-
-
-def node_dns(plan: Plan, spec: LabSpec) -> NodeDns:
-    """What the lab's nodes know of names. Their resolv.conf is this machine's, but with the lab's servers: those of the machine are out of
-    a lab's reach."""
-    servers = tuple(map(str, control_plane.dns_ips(plan)))
-    try:
-        machine = resolv_conf.read(Path("/etc/resolv.conf").read_text(errors="replace"))
-    except OSError:
-        machine = ResolvConf()
-    return NodeDns(servers, spec.cluster_domain, replace(machine, nameservers=servers))
 
 
 def agent_settings(plan: Plan, spec: LabSpec) -> Settings:

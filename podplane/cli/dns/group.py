@@ -6,7 +6,9 @@ import click
 
 from podplane.cli.lazy import Lazy, Rows
 
-COMMANDS: Rows = {}
+COMMANDS: Rows = {
+    "query": ("podplane.cli.dns.query", "query", "Show what a pod gets for a name, and why."),
+}
 
 
 @click.command(cls=Lazy, rows=COMMANDS)
