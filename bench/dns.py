@@ -14,13 +14,14 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from bench import dns_objects, dnsperf
+from bench import dns_life, dns_objects, dnsperf
 from bench.common import Row, lab, quiet
 from bench.dns_servers import Server, coredns, missing, ours, unbound
 from podplane.kubeapi.access import Access
 from podplane.lab.folder import Folder
 
 SERVICES, SECONDS, ROUNDS = 10_000, 1.5, 7
+CHANGES, IDLE_SECONDS = 100, 20.0
 BESIDE_COREDNS, BESIDE_UNBOUND = 3.0, 0.95
 """What must be: ratios of answers a second."""
 PERCENTILES = {"half": "p50", "slowest": "p99"}
@@ -37,7 +38,12 @@ def run(short: bool) -> list[Row]:
         one("up", "--nodes", "1")
         access = Folder(one.name).access()
         dns_objects.fill(access, services)
-        return side_by_side(access, Path(folder), services, rounds, 0.3 if short else SECONDS)
+        return [
+            *side_by_side(access, Path(folder), services, rounds, 0.3 if short else SECONDS),
+            *dns_life.rows(
+                access, Path(folder), services, 2 if short else 3, 5 if short else CHANGES, 2.0 if short else IDLE_SECONDS
+            ),
+        ]
 
 
 def side_by_side(access: Access, folder: Path, services: int, rounds: int, seconds: float) -> list[Row]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import random
-import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from podplane.kubeapi.access import Access
 from podplane.kubeapi.http import HttpClient
 
 DOMAIN = "cluster.local"
-NAMESPACES, ENDPOINTS, CLIENTS = 20, 10, 8
+NAMESPACES, ENDPOINTS, HEADLESS, CLIENTS = 20, 10, 10, 8
 LINES, SEED = 50_000, 1
 SHARES = {"A": 40, "AAAA": 20, "SRV": 10, "PTR": 10, "missing": 20}
 """How many of 100 questions are of each kind."""
@@ -27,7 +27,7 @@ PORT = {"name": "http", "port": 80, "protocol": "TCP"}
 
 @dataclass(frozen=True)
 class Named:
-    """A Service by its number: every other one is dual stack."""
+    """A Service by its number: every other one is dual stack, every tenth is headless and has IPv4."""
 
     number: int
 
@@ -47,8 +47,15 @@ class Named:
         return f"{self.label}.{self.namespace}.svc.{DOMAIN}"
 
     @property
+    def is_headless(self) -> bool:
+        """Are its names those of its endpoints?"""
+        return self.number % HEADLESS == 0
+
+    @property
     def ips(self) -> list[str]:
-        """Its cluster IPs."""
+        """The addresses that its name has."""
+        if self.is_headless:
+            return [endpoint["addresses"][0] for endpoint in self.endpoints()]
         return [str(FIRST_SERVICE4 + self.number), *([str(FIRST_SERVICE6 + self.number)] if self.number % 2 else [])]
 
     def endpoints(self, offset: int = 0) -> list[dict[str, Any]]:
@@ -58,12 +65,18 @@ class Named:
 
     def service(self) -> dict[str, Any]:
         """The object."""
+        if self.is_headless:
+            return {"metadata": {"name": self.label}, "spec": {"ports": [PORT], "clusterIP": "None"}}
         ips = self.ips
         families = {
             "ipFamilies": ["IPv4", "IPv6"][: len(ips)],
             "ipFamilyPolicy": "RequireDualStack" if ips[1:] else "SingleStack",
         }
         return {"metadata": {"name": self.label}, "spec": {"ports": [PORT], "clusterIP": ips[0], "clusterIPs": ips, **families}}
+
+    def host(self, ip: str) -> str:
+        """The name of one of its endpoints, or, unless it is headless, its own."""
+        return f"{ip.replace('.', '-')}.{self.name}" if self.is_headless else self.name
 
     def slice(self) -> dict[str, Any]:
         """The object."""
@@ -85,11 +98,8 @@ def fill(access: Access, count: int) -> None:
             own.create(SLICES, one.namespace, one.slice())
         own.close()
 
-    threads = [threading.Thread(target=client, args=(first,)) for first in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(client, range(CLIENTS)))
 
 
 def questions(count: int) -> list[str]:
@@ -119,8 +129,9 @@ def local_data(count: int) -> Iterator[str]:
     for one in map(Named, range(count)):
         for ip in one.ips:
             yield f'local-data: "{one.name}. 5 {"AAAA" if ":" in ip else "A"} {ip}"'
-            yield f'local-data: "{ipaddress.ip_address(ip).reverse_pointer}. 5 PTR {one.name}."'
-        yield f'local-data: "_http._tcp.{one.name}. 5 SRV 0 100 80 {one.name}."'
+            yield f'local-data: "{ipaddress.ip_address(ip).reverse_pointer}. 5 PTR {one.host(ip)}."'
+        targets = dict.fromkeys(one.host(ip) for ip in one.ips)
+        yield from (f'local-data: "_http._tcp.{one.name}. 5 SRV 0 {100 // len(targets)} 80 {host}."' for host in targets)
 
 
 def change(api: HttpClient, one: Named, offset: int) -> None:

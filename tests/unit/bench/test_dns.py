@@ -35,12 +35,21 @@ def test_every_name_that_is_asked_for_is_one_of_unbound_too_but_for_those_that_a
         assert (line.split()[0] in there) is not ("www-" in line), line
 
 
-def test_every_other_service_has_both_families() -> None:
-    assert [len(Named(n).service()["spec"]["clusterIPs"]) for n in range(4)] == [1, 2, 1, 2]
-    names = [Named(n).name for n in range(1000)]
-    ips = [ip for n in range(1000) for ip in Named(n).ips]
-    assert len(set(names)) == 1000
-    assert len(set(ips)) == 1500
+def test_services_are_of_one_family_or_of_both_and_some_are_headless() -> None:
+    several = [Named(n) for n in range(1000)]
+    specs = [one.service()["spec"] for one in several]
+    assert [len(spec.get("clusterIPs", ())) for spec in specs[:11]] == [0, 2, 1, 2, 1, 2, 1, 2, 1, 2, 0]
+    assert sum(spec["clusterIP"] == "None" for spec in specs) == 100
+    assert len({one.name for one in several}) == 1000
+    ips = [ip for one in several for ip in one.ips]
+    assert len(set(ips)) == len(ips) == 100 * 10 + 500 * 2 + 400
+
+
+def test_changed_endpoints_are_all_others() -> None:
+    one = Named(10)
+    before, after = ({endpoint["addresses"][0] for endpoint in one.endpoints(offset)} for offset in (0, 1 << 20))
+    assert len(before) == len(after) == 10
+    assert not before & after
 
 
 @pytest.fixture
