@@ -33,8 +33,10 @@ class Health:
     failed: int = 0
 
     def answered(self, now: float, rtt: float | None = None) -> bool:
-        """It gave an answer; True when it was down before."""
-        self.failures, self.is_loop = 0, False
+        """It gave an answer; True when it was down before. Those of a loop are our own."""
+        if self.is_loop:
+            return False
+        self.failures = 0
         if rtt is not None:
             self.rtt = rtt if self.rtt is None else self.rtt + SMOOTHING * (rtt - self.rtt)
         was_down, self.is_up = not self.is_up, True
@@ -50,6 +52,8 @@ class Health:
         """It gave none; True when it counts as down from now on."""
         self.failures += 1
         self.failed += 1
+        if self.is_loop:
+            return False
         self.last_error = why
         if not self.is_up or self.failures < DOWN_AFTER:
             return False

@@ -43,6 +43,8 @@ class Reply(NamedTuple):
     rcode: int
     ttls: tuple[int, ...] = ()
     seconds: int = 0
+    is_negative: bool = False
+    """Does it say that there is no such name, or nothing of this type?"""
     is_referral: bool = False
     """Does it name servers to be asked in its server's place? Then that one does not look for answers itself."""
 
@@ -87,7 +89,7 @@ def read(message: bytes, question: Question, limits: Limits = Limits()) -> Reply
     seconds = _negative_seconds(message, proofs) if is_negative else None
     is_referral = is_negative and not (rcode or kept or proofs) and bool(authority) and not flags & m.AA
     return _limited(head + message[HEADER.size : begin].lower() + message[begin:end], rcode, places, seconds, limits)._replace(
-        is_referral=is_referral
+        is_negative=is_negative, is_referral=is_referral
     )
 
 

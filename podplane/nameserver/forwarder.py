@@ -1,26 +1,29 @@
 """Questions that nobody here has an answer to: passed on to the servers of the longest zone that the name belongs to, or to all others'.
 
-Equal questions that are on their way are asked once. All of it is bounded: what is on its way, in total and of each client.
+What they say is kept (`dns.cache`). Equal questions that are on their way are asked once. All of it is bounded: what is on its way, in
+total and of each client, and what is kept. When no server gives an answer, the last one that there was is given, true or not any more: a
+server that can't be reached, or fails, says nothing about the name. One that says that there is no such name is believed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import NamedTuple
 
-from podplane.dns import config, resolv_conf
+from podplane.dns import config
 from podplane.dns import message as m
 from podplane.dns.asking import Ask
+from podplane.dns.cache import Cache, Found, Key
 from podplane.dns.health import at_once, ordered
 from podplane.dns.message import Answer, Name, Query, Question
-from podplane.dns.responses import Reply
+from podplane.dns.responses import Limits, Reply
 from podplane.nameserver.exchange import Exchange
+from podplane.nameserver.machine import Machine
+from podplane.nameserver.probes import Probes
 from podplane.nameserver.resolver import Client
 from podplane.nameserver.upstream import Means, Upstream
 
@@ -28,65 +31,27 @@ MAX_PENDING, MAX_OF_CLIENT = 8192, 512
 """Questions on their way, with those who wait for the same."""
 NOT_PASSED_ON = frozenset((m.OPT, m.IXFR, m.AXFR, 249, 250, 253, 254))
 """Types that ask for more than records: transfers, keys (TKEY, TSIG), MAILA, MAILB."""
-RESOLV_CONF = Path("/etc/resolv.conf")
+HOLD_SECONDS = 0.2
+"""So long questions wait until it is known which servers are loops; longer only when none is known not to be."""
+STALE_AFTER = 1.8
+"""Who waits so long gets an answer that is too old, when there is one (RFC 8767, 5)."""
+FAILED_SECONDS, MAX_FAILED = 2.0, 4096
+"""So long a question that nobody answered is not asked again (RFC 9520, 3.2)."""
 
 
-class Key(NamedTuple):
-    """Questions with the same key have the same answer."""
-
-    question: Question
-    flags: int
-    dnssec: bool
-
-
-class Machine:
-    """The servers of the machine's resolv.conf; it is read again when it changed, looked at most once a second, when somebody asks."""
-
-    def __init__(self, path: Path = RESOLV_CONF) -> None:
-        self._path = path
-        self._looked = float("-inf")
-        self._stamp: tuple[int, int, int] | None = None
-        self.servers: tuple[config.Upstream, ...] = ()
-
-    def look(self, now: float) -> bool:
-        """Look whether there is something new, and say so."""
-        if now < self._looked + 1:
-            return False
-        self._looked = now
-        try:
-            found = os.stat(self._path)
-            stamp = found.st_mtime_ns, found.st_ino, found.st_size
-            if stamp == self._stamp:
-                return False
-            servers = _servers(self._path.read_text(errors="replace"))
-        except OSError:
-            stamp, servers = None, ()
-        self._stamp, before, self.servers = stamp, self.servers, servers
-        return servers != before
-
-
-def _servers(text: str) -> tuple[config.Upstream, ...]:
-    """The servers of a resolv.conf, each once. What is no address of one machine is left out, as the C library does."""
-    found: dict[config.Upstream, None] = {}
-    for ip in resolv_conf.read(text).nameservers:
-        with contextlib.suppress(ValueError):
-            found[config.Upstream(config.server_ip(ip))] = None
-    return tuple(found)
-
-
-@dataclass(slots=True)
-class Group:
+class Group(NamedTuple):
     """Servers of one zone, `()` for all names."""
 
     zone: Name
-    servers: tuple[Upstream, ...] = ()
+    servers: tuple[Upstream, ...]
 
 
 @dataclass(slots=True)
 class Waiting:
-    """One question on its way, and those who wait for its answer."""
+    """One question on its way, and those who wait for its answer, with their addresses."""
 
     futures: list[tuple[asyncio.Future[Answer], str]] = field(default_factory=list)
+    timer: asyncio.TimerHandle | None = None
 
 
 class Forwarder:
@@ -95,37 +60,75 @@ class Forwarder:
     def __init__(self, means: Means, machine: Machine) -> None:
         self._means, self._machine = means, machine
         self._loop = asyncio.get_running_loop()
-        self._upstreams: dict[config.Upstream, Upstream] = {}
-        self._groups: dict[Name, Group] = {(): Group(())}
         self._config = config.Config()
+        self._own: set[str] = set()
+        self._probes = Probes(means, self._checked)
+        self._upstreams: dict[config.Upstream, Upstream] = {}
+        self._groups: dict[Name, Group] = {}
         self._waiting: dict[Key, Waiting] = {}
+        self._held: list[Key] = []
+        self._hold_until = 0.0
+        self._failed: OrderedDict[Key, tuple[float, str]] = OrderedDict()
         self._of_client: Counter[str] = Counter()
-        self._pending = 0
+        self.pending = 0
+        self.refused = 0
+        """Questions that were one too many."""
+        self.cache = Cache(self._config.cache)
         self.configure(self._config)
+
+    @property
+    def groups(self) -> list[Group]:
+        """All groups of servers, the one for all names first."""
+        return sorted(self._groups.values(), key=lambda group: group.zone[::-1])
 
     def configure(self, new: config.Config) -> None:
         """Go by another configuration from now on. A server that both name keeps what is known of it."""
+        if (new.upstreams, new.zones) != (self._config.upstreams, self._config.zones):
+            self.cache.clear()  # others may say something else
         self._config = new
+        self._means.limits = Limits(most=new.cache.max_seconds, negative=new.cache.negative_max_seconds)
+        self.cache.configure(new.cache)
         self._machine.look(self._loop.time())
-        named: dict[Name, config.Upstreams] = {(): new.upstreams, **new.zones}
-        wanted = {zone: tuple(dict.fromkeys(self._resolved(servers))) for zone, servers in named.items()}
-        every = {server for servers in wanted.values() for server in servers}
-        for gone in self._upstreams.keys() - every:
-            self._upstreams.pop(gone).close()
-        for server in every - self._upstreams.keys():
-            self._upstreams[server] = Upstream(server, self._means, self._changed)
+        self._resolve()
+
+    def _resolve(self) -> None:
+        """Have the servers that the configuration names."""
+        named: dict[Name, config.Upstreams] = {(): self._config.upstreams, **self._config.zones}
+        wanted = {zone: tuple(dict.fromkeys(self._servers_of(servers))) for zone, servers in named.items()}
+        every = dict.fromkeys(server for servers in wanted.values() for server in servers)
+        for gone in self._upstreams.keys() - every.keys():
+            upstream = self._upstreams.pop(gone)
+            self._probes.remove(upstream)
+            upstream.close()
+        for server in every:
+            if server not in self._upstreams:
+                upstream = self._upstreams[server] = Upstream(server, self._means, self._probes.changed)
+                self._probes.add(upstream)
         self._groups = {zone: Group(zone, tuple(self._upstreams[one] for one in servers)) for zone, servers in wanted.items()}
+        self._failed.clear()
+        self._find_own()
+        self._hold_until = self._loop.time() + HOLD_SECONDS
+        self._loop.call_at(self._hold_until, self._checked)
+
+    def _servers_of(self, servers: config.Upstreams) -> list[config.Upstream]:
+        return [one for server in servers for one in (self._machine.servers if server == config.MACHINE else (server,))]
+
+    def own(self, ip: str) -> None:
+        """This server answers at this address."""
+        if ip not in self._own:
+            self._own.add(ip)
+            self._find_own()
+
+    def _find_own(self) -> None:
+        for server, upstream in self._upstreams.items():
+            if server.ip in self._own and server.port == config.DNS_PORT:
+                self._probes.is_loop(upstream, "it is this server itself")
 
     def close(self) -> None:
         """Ask nobody any more; whoever waits is told."""
+        self._probes.close()
         for upstream in self._upstreams.values():
             upstream.close()
-
-    def _resolved(self, servers: config.Upstreams) -> list[config.Upstream]:
-        return [one for server in servers for one in (self._machine.servers if server == config.MACHINE else (server,))]
-
-    def _changed(self, upstream: Upstream) -> None:
-        """A server went down, or came up."""
 
     def answer(self, question: Question, client: Client, query: Query) -> Answer | Awaitable[Answer]:
         """What other servers say."""
@@ -133,22 +136,53 @@ class Forwarder:
             return Answer(m.REFUSED, authoritative=False, source="no other class than IN is passed on")
         if question.type in NOT_PASSED_ON:
             return Answer(m.NOTIMP, authoritative=False, source="what it asks for is not passed on")
-        if self._machine.look(self._loop.time()):
-            self.configure(self._config)
-        dnssec = query.edns is not None and query.edns.dnssec
-        key = Key(question, query.flags & (m.RD | m.CD), dnssec)
-        if self._pending >= MAX_PENDING or self._of_client[client.ip] >= MAX_OF_CLIENT:
-            return Answer(m.SERVFAIL, authoritative=False, source="too many questions are on their way to other servers")
-        future: asyncio.Future[Answer] = self._loop.create_future()
-        self._pending += 1
-        self._of_client[client.ip] += 1
+        now = self._loop.time()
+        if self._machine.look(now):
+            self.cache.expire()
+            self._resolve()
+        key = Key(question, query.flags & (m.RD | m.CD), query.edns is not None and query.edns.dnssec)
+        found = self.cache.get(key, now)
+        if found is None:
+            return self._ask(key, client, now)
+        if found.refresh and key not in self._waiting and self.pending < MAX_PENDING:
+            self._waiting[key] = Waiting()
+            self._begin(key)
+        return _kept(found, "cache")
+
+    def _ask(self, key: Key, client: Client, now: float) -> Answer | Awaitable[Answer]:
+        """What is to be asked for."""
         waiting = self._waiting.get(key)
+        if waiting is None and (answer := self._at_once(key, now)) is not None:
+            return answer
+        if self.pending >= MAX_PENDING or self._of_client[client.ip] >= MAX_OF_CLIENT:
+            self.refused += 1
+            return _failure("too many questions are on their way to other servers")
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self.pending += 1
+        self._of_client[client.ip] += 1
         if waiting is not None:
             waiting.futures.append((future, client.ip))
             return future
-        self._waiting[key] = Waiting([(future, client.ip)])
+        waiting = self._waiting[key] = Waiting([(future, client.ip)])
+        if self.cache.has_stale(key, now):
+            waiting.timer = self._loop.call_later(STALE_AFTER, self._too_late, key)
         self._begin(key)
         return future
+
+    def _at_once(self, key: Key, now: float) -> Answer | None:
+        """What is known without asking: that a moment ago nobody answered, or that nobody will."""
+        if self._probes.came_back(key.question.name):
+            return _failure("a question of our own came back")
+        until, why = self._failed.get(key, (0.0, ""))
+        if until <= now:
+            group = self._group(key.question.name)
+            if any(one.health.is_up for one in group.servers) or not self.cache.has_stale(key, now):
+                return None
+            why = _all_down(group)
+            self._waiting[key] = Waiting()
+            self._begin(key)
+        stale = self.cache.stale(key, now)
+        return _kept(stale, f"cache, too old; {why}") if stale is not None else _failure(why)
 
     def _group(self, name: Name) -> Group:
         """The servers of the longest zone that the name belongs to."""
@@ -159,33 +193,81 @@ class Forwarder:
 
     def _begin(self, key: Key) -> None:
         group = self._group(key.question.name)
-        health = [one.health for one in group.servers]
+        servers = [one for one in group.servers if self._probes.is_checked(one)]
+        if len(servers) < len(group.servers) and not (servers and self._loop.time() >= self._hold_until):
+            self._held.append(key)
+            return
+        health = [one.health for one in servers]
         random = self._means.randomness.fraction
         numbers = ordered(health, self._config.order, random)
         count = at_once(health, numbers, self._config.order, random)
         ask = Ask(key.question, m.written(key.question.name), key.flags, key.dnssec)
-        Exchange(ask, [group.servers[i] for i in numbers], count, self._outcome(key))
+        if numbers:
+            Exchange(ask, [servers[i] for i in numbers], count, partial(self._heard, key))
+        else:
+            self._heard(key, None, None, _all_down(group))
 
-    def _outcome(self, key: Key) -> Callable[[Reply | None, Upstream | None, str], None]:
-        def heard(reply: Reply | None, server: Upstream | None, why: str) -> None:
-            if reply is not None and not reply.is_referral:
-                answer = Answer(
-                    reply.rcode,
-                    authoritative=False,
-                    source=f"upstream {server.server}" if server else "",
-                    message=reply.message,
-                )
-            else:
-                answer = Answer(m.SERVFAIL, authoritative=False, source=why)
-            self._tell(key, answer)
+    def _checked(self) -> None:
+        """One more server is known: perhaps what waits for that can be asked now."""
+        held, self._held = self._held, []
+        for key in held:
+            self._begin(key)
 
-        return heard
+    def _heard(self, key: Key, reply: Reply | None, server: Upstream | None, why: str) -> None:
+        now = self._loop.time()
+        if reply is not None and server is not None and not why:
+            self.cache.put(key, reply, now)
+            lifetime = min(1.0, float(reply.seconds)) or None
+            source = f"upstream {server.server}"
+            answer = Answer(reply.rcode, authoritative=False, source=source, message=reply.message, lifetime=lifetime)
+        else:
+            self._remember_failure(key, now, why)
+            answer = self._stale(key, now, why)
+            if not answer.message and reply is not None and not reply.is_referral:
+                answer = Answer(reply.rcode, authoritative=False, source=why, message=reply.message)
+        self._tell(self._waiting.pop(key), answer)
 
-    def _tell(self, key: Key, answer: Answer) -> None:
-        for future, ip in self._waiting.pop(key).futures:
-            self._pending -= 1
+    def _remember_failure(self, key: Key, now: float, why: str) -> None:
+        self._failed[key] = now + FAILED_SECONDS, why
+        self._failed.move_to_end(key)
+        while len(self._failed) > MAX_FAILED or next(iter(self._failed.values()))[0] <= now:
+            self._failed.popitem(last=False)
+
+    def _too_late(self, key: Key) -> None:
+        """Nobody answered for a while: those who wait get what there is, and the question stays on its way."""
+        waiting = self._waiting[key]
+        waiting.timer = None
+        answer = self._stale(key, self._loop.time(), "no server answered in time")
+        if answer.message:
+            self._tell(waiting, answer)
+
+    def _stale(self, key: Key, now: float, why: str) -> Answer:
+        stale = self.cache.stale(key, now)
+        return _kept(stale, f"cache, too old; {why}") if stale is not None else _failure(why)
+
+    def _tell(self, waiting: Waiting, answer: Answer) -> None:
+        if waiting.timer is not None:
+            waiting.timer.cancel()
+        futures, waiting.futures = waiting.futures, []
+        for future, ip in futures:
+            self.pending -= 1
             self._of_client[ip] -= 1
             if not self._of_client[ip]:
                 del self._of_client[ip]
             if not future.done():
                 future.set_result(answer)
+
+
+def _kept(found: Found, source: str) -> Answer:
+    return Answer(found.rcode, authoritative=False, source=source, message=found.message, lifetime=found.seconds)
+
+
+def _failure(why: str) -> Answer:
+    return Answer(m.SERVFAIL, authoritative=False, source=why)
+
+
+def _all_down(group: Group) -> str:
+    """Why nobody is asked, or nobody will answer."""
+    if not group.servers:
+        return "there is no server to ask"
+    return "; ".join(f"{one.server}: {one.health.last_error}" for one in group.servers)

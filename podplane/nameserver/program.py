@@ -28,7 +28,8 @@ from podplane.nameserver import control
 from podplane.nameserver.answers import Answers
 from podplane.nameserver.configuration import Configuration
 from podplane.nameserver.explanation import Explainer
-from podplane.nameserver.forwarder import Forwarder, Machine
+from podplane.nameserver.forwarder import Forwarder
+from podplane.nameserver.machine import Machine
 from podplane.nameserver.objects import Objects
 from podplane.nameserver.openers import HostOpener
 from podplane.nameserver.randomness import Randomness
@@ -75,6 +76,8 @@ class NameServer:
         self._configuration = Configuration(self._client, recorder, domain, begin.ips)
         self._zones = [ZoneStatus(text_of(domain))]
         self._forwarder = Forwarder(Means(HostOpener(), Randomness()), Machine())
+        for ip in begin.ips:
+            self._forwarder.own(ip)
         self._sources = Sources(domain, self._objects.directory, (self._forwarder,), machine_searches())
         self._answers = Answers(self._sources, begin.networks)
         self._explainer = Explainer(self._sources, self._answers.client, self._objects.directory, domain)
@@ -146,6 +149,7 @@ class NameServer:
         if order.protocol == control.HTTP:
             self._report(order.node, bound)
             return
+        self._forwarder.own(bound.getsockname()[0])
         if self._state.missing():
             self._waiting.append((order, bound))
             return

@@ -17,9 +17,10 @@ class _Selector(selectors.SelectSelector):
     seconds = 1000.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        assert timeout is not None, "everybody waits for something that will never be"
-        self.seconds += max(1e-6, timeout)  # a turn takes a moment, too
-        return super().select(0)
+        ready = super().select(0)  # what comes by a socket of this process is there already: no time passes until then
+        assert ready or timeout is not None, "everybody waits for something that will never be"
+        self.seconds += 1e-6 if ready or timeout is None else max(1e-6, timeout)  # a turn takes a moment, too
+        return ready
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -16,6 +17,7 @@ import dns.rrset
 
 from podplane.dns import config
 
+PROBE = re.compile("[0-9a-f]{12}[.][0-9a-f]{12}[.]")
 Behaviour = Callable[[dns.message.Message, bool], Iterable[bytes] | None]
 """(question, by TCP?) → the datagrams or messages that are sent, None for silence."""
 
@@ -43,15 +45,21 @@ def silent(query: dns.message.Message, tcp: bool) -> None:
     """Never an answer."""
 
 
+def deaf(query: dns.message.Message, tcp: bool) -> None:
+    """An answer to nothing but probes."""
+
+
 @dataclass
 class FakeUpstream:
     """One server. `heard` are the questions, in order."""
 
     behaviour: Behaviour
+    probe: Behaviour
     port: int = 0
     heard: list[tuple[dns.message.Message, bool]] = field(default_factory=list)
     clients: list[tuple[str, int]] = field(default_factory=list)
     connections: int = 0
+    probes: int = 0
     tls: bool = False
 
     @property
@@ -64,14 +72,19 @@ class FakeUpstream:
 
     def answers(self, data: bytes, tcp: bool) -> list[bytes]:
         query = dns.message.from_wire(data)
+        if PROBE.fullmatch(query.question[0].name.to_text().lower()):
+            self.probes += 1
+            return list(self.probe(query, tcp) or ())
         self.heard.append((query, tcp))
         return list(self.behaviour(query, tcp) or ())
 
 
 @contextlib.asynccontextmanager
-async def upstream(behaviour: Behaviour, context: ssl.SSLContext | None = None) -> AsyncIterator[FakeUpstream]:
-    """Such a server, as long as it is needed; with a context it speaks TLS."""
-    fake = FakeUpstream(behaviour)
+async def upstream(
+    behaviour: Behaviour, context: ssl.SSLContext | None = None, probe: Behaviour | None = None
+) -> AsyncIterator[FakeUpstream]:
+    """Such a server, as long as it is needed; with a context it speaks TLS. `probe`: what it does with names that nobody can know."""
+    fake = FakeUpstream(behaviour, probe or (silent if behaviour is silent else says(rcode=3)))
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.setblocking(False)
     server = None
@@ -104,7 +117,7 @@ async def upstream(behaviour: Behaviour, context: ssl.SSLContext | None = None) 
 
 async def _serve(fake: FakeUpstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     fake.connections += 1
-    with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, OSError):
+    with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
         while True:
             length = int.from_bytes(await reader.readexactly(2), "big")
             for answer in fake.answers(await reader.readexactly(length), True):

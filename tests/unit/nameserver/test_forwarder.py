@@ -14,13 +14,15 @@ import dns.message
 from podplane.dns import config, relay
 from podplane.dns import message as m
 from podplane.dns.message import Answer
-from podplane.nameserver.forwarder import Forwarder, Machine
+from podplane.nameserver.forwarder import Forwarder
+from podplane.nameserver.machine import Machine
 from podplane.nameserver.openers import HostOpener
 from podplane.nameserver.randomness import Randomness
 from podplane.nameserver.resolver import Client
 from podplane.nameserver.upstream import Means
+from tests.unit.virtual_time import virtual
 
-from .fake_upstream import FakeUpstream, reply, says, silent, upstream
+from .fake_upstream import Behaviour, FakeUpstream, deaf, reply, says, silent, upstream
 
 A = "a.example. 60 IN A 192.0.2.1"
 
@@ -77,7 +79,7 @@ async def test_the_longest_zone_has_the_servers() -> None:
 
 
 async def test_a_dead_server_is_passed_over() -> None:
-    async with upstream(silent) as dead, upstream(says(A)) as alive, forwarder(dead, alive, order="sequential") as made:
+    async with upstream(deaf) as dead, upstream(says(A)) as alive, forwarder(dead, alive, order="sequential") as made:
         began = asyncio.get_running_loop().time()
         assert lines(await ask(made, "a.example")) == [A]
         assert asyncio.get_running_loop().time() - began < 2
@@ -145,6 +147,159 @@ async def test_one_client_does_not_have_all_places() -> None:
         assert not other.done()
         for task in (*waiting, other):
             task.cancel()
+
+
+@virtual
+async def test_an_answer_is_asked_for_once_while_it_is_true() -> None:
+    async with upstream(says(A)) as one, forwarder(one) as made:
+        assert lines(await ask(made, "a.example")) == [A]
+        await asyncio.sleep(30.5)
+        assert lines(await ask(made, "A.example")) == ["A.example. 30 IN A 192.0.2.1"]
+        assert len(one.heard) == 1
+        await asyncio.sleep(30)
+        assert lines(await ask(made, "a.example")) == [A]
+        assert len(one.heard) == 2
+        assert made.cache.counts.hits == {"success": 1, "denial": 0}
+
+
+@virtual
+async def test_what_is_kept_depends_on_the_bits_of_dnssec() -> None:
+    async with upstream(says(A)) as one, forwarder(one) as made:
+        for more in ({}, {"want_dnssec": True}, {"flags": dns.flags.RD | dns.flags.CD}, {"flags": 0}):
+            await ask(made, "a.example", **more)
+            await ask(made, "a.example", **more)
+        flags = [
+            (bool(query.ednsflags & dns.flags.DO), bool(query.flags & dns.flags.CD), bool(query.flags & dns.flags.RD))
+            for query, _ in one.heard
+        ]
+        assert flags == [(False, False, True), (True, False, True), (False, True, True), (False, False, False)]
+
+
+@virtual
+async def test_while_no_server_answers_the_last_answer_is_given() -> None:
+    answers = [says(A), says(rcode=2), deaf, says(A), says(rcode=3)]
+    async with upstream(lambda query, tcp: answers[0](query, tcp)) as one, forwarder(one) as made:
+        await ask(made, "a.example")
+        for _ in ("it fails", "it is silent"):
+            answers.pop(0)
+            await asyncio.sleep(61)
+            began = asyncio.get_running_loop().time()
+            assert lines(await ask(made, "a.example")) == [A.replace("60", "30", 1)]
+            assert asyncio.get_running_loop().time() - began < 2
+        answers.pop(0)
+        await asyncio.sleep(61)
+        assert lines(await ask(made, "a.example")) == [A], "it answers again"
+        answers.pop(0)
+        await asyncio.sleep(61)
+        gone = await ask(made, "a.example")
+        assert (gone.rcode(), lines(gone)) == (3, []), "it says that there is no such name"
+
+
+@virtual
+async def test_a_name_that_nobody_ever_answered_for_fails_in_time() -> None:
+    async with upstream(deaf) as one, upstream(silent) as two, forwarder(one, two) as made:
+        began = asyncio.get_running_loop().time()
+        found = await answer(made, "a.example")
+        assert found.rcode == m.SERVFAIL and "no answer within" in found.source
+        assert asyncio.get_running_loop().time() - began < 4.9
+        assert len(one.heard) > 1
+        heard = len(one.heard)
+        assert (await answer(made, "a.example")).rcode == m.SERVFAIL
+        assert len(one.heard) == heard, "what failed a moment ago is not tried again"
+        await asyncio.sleep(3)
+        await answer(made, "a.example")
+        assert len(one.heard) > heard
+
+
+@virtual
+async def test_a_server_that_is_down_is_probed_and_used_again() -> None:
+    mute = [True]
+
+    def unless_mute(behaviour: Behaviour) -> Behaviour:
+        return lambda query, tcp: None if mute[0] else behaviour(query, tcp)
+
+    async with (
+        upstream(unless_mute(says(A)), probe=unless_mute(says(rcode=3))) as one,
+        upstream(says(A)) as two,
+        forwarder(one, two, order="sequential") as made,
+    ):
+        for i in range(4):
+            await ask(made, "a.example", type_="A" if i % 2 else "AAAA")
+            await asyncio.sleep(61)
+        health = made.groups[0].servers[0].health
+        assert (health.is_up, health.last_error) == (False, "no answer within 2 s")
+        heard = len(one.heard)
+        await ask(made, "a.example")
+        assert len(one.heard) == heard, "it is not asked while it is down"
+        mute[0] = False
+        await asyncio.sleep(9)
+        assert health.is_up
+        await asyncio.sleep(61)
+        await ask(made, "a.example")
+        assert len(one.heard) == heard + 1
+
+
+@virtual
+async def test_a_loop_is_found_before_anything_is_asked() -> None:
+    """The server asks us in turn, as a stub does that was told to ask the cluster's DNS."""
+    back: list[Forwarder] = []
+
+    def asks_back(query: dns.message.Message, tcp: bool) -> None:
+        task = asyncio.ensure_future(answer(back[0], query.question[0].name.to_text(), ip="10.0.0.1"))
+        tasks.append(task)
+
+    tasks: list[asyncio.Future[Answer]] = []
+    async with upstream(asks_back, probe=asks_back) as one, forwarder(one) as made:
+        back.append(made)
+        found = await answer(made, "a.example")
+        assert found.rcode == m.SERVFAIL
+        assert found.source.endswith("what it is asked comes back to this server: it asks the cluster's DNS itself")
+        assert one.heard == [] and one.probes == 1
+        health = made.groups[0].servers[0].health
+        assert health.is_loop and not health.is_up
+        one.probe = lambda query, tcp: [reply(query, rcode=3).to_wire()]
+        one.behaviour = says(A)
+        await asyncio.sleep(16)
+        assert health.is_up, "it is looked at again"
+        assert lines(await ask(made, "a.example")) == [A]
+        await asyncio.gather(*tasks)
+
+
+@virtual
+async def test_a_server_that_is_this_one_is_not_asked() -> None:
+    async with upstream(says(A)) as one, forwarder(one) as made:
+        itself = config.Upstream("127.0.0.53")
+        made.own("127.0.0.53")
+        made.configure(config.Config(upstreams=(itself, one.server)))
+        assert lines(await ask(made, "a.example")) == [A]
+        health = {str(each.server): each.health for each in made.groups[0].servers}
+        assert (health["127.0.0.53"].is_loop, health["127.0.0.53"].last_error) == (True, "it is this server itself")
+        made.configure(config.Config(upstreams=(itself,)))
+        found = await answer(made, "b.example")
+        assert (found.rcode, found.source) == (m.SERVFAIL, "127.0.0.53: it is this server itself")
+
+
+@virtual
+async def test_other_servers_may_say_something_else() -> None:
+    async with upstream(says(A)) as one, upstream(says(A.replace("2.1", "2.2"))) as two, forwarder(one) as made:
+        await ask(made, "a.example")
+        made.configure(config.Config(upstreams=(two.server,)))
+        assert lines(await ask(made, "a.example")) == [A.replace("2.1", "2.2")]
+        made.configure(config.Config(upstreams=(two.server,), cache=config.Cache(max_seconds=10)))
+        assert lines(await ask(made, "a.example")) == [A.replace("2.1", "2.2")]
+        await asyncio.sleep(61)
+        assert lines(await ask(made, "a.example")) == [A.replace("2.1", "2.2").replace("60", "10", 1)]
+
+
+@virtual
+async def test_what_many_want_is_asked_for_again_in_time() -> None:
+    async with upstream(says(A)) as one, forwarder(one) as made:
+        for _ in range(58):
+            await ask(made, "a.example")
+            await asyncio.sleep(1)
+        await asyncio.sleep(0.1)
+        assert len(one.heard) == 2
+        assert made.cache.counts.misses == 1
 
 
 async def test_what_is_not_passed_on() -> None:

@@ -1,0 +1,47 @@
+"""The servers that the machine's own resolver asks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from podplane.dns import config, resolv_conf
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+LOOK_SECONDS = 1.0
+
+
+class Machine:
+    """The servers of a resolv.conf. It is read again when it changed; whether it did is looked at once a second, when somebody asks."""
+
+    def __init__(self, path: Path = RESOLV_CONF) -> None:
+        self._path = path
+        self._looked = float("-inf")
+        self._stamp: tuple[int, int, int] | None = None
+        self.servers: tuple[config.Upstream, ...] = ()
+
+    def look(self, now: float) -> bool:
+        """Look whether there are other servers now, and say so."""
+        if now < self._looked + LOOK_SECONDS:
+            return False
+        self._looked = now
+        try:
+            found = os.stat(self._path)
+            stamp = found.st_mtime_ns, found.st_ino, found.st_size
+            if stamp == self._stamp:
+                return False
+            servers = _servers(self._path.read_text(errors="replace"))
+        except OSError:
+            stamp, servers = None, ()
+        self._stamp, before, self.servers = stamp, self.servers, servers
+        return servers != before
+
+
+def _servers(text: str) -> tuple[config.Upstream, ...]:
+    """The servers of a resolv.conf, each once. What is no address of one machine is left out, as the C library does."""
+    found: dict[config.Upstream, None] = {}
+    for ip in resolv_conf.read(text).nameservers:
+        with contextlib.suppress(ValueError):
+            found[config.Upstream(config.server_ip(ip))] = None
+    return tuple(found)
