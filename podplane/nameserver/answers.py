@@ -1,96 +1,274 @@
 """From a question's bytes to a response's: responses that are kept, who may ask, and the resolver for all else.
 
-A response from the cluster's objects is kept by the bytes of its question, without the id, until one of the objects that it depends on
-changes. So most questions are answered by one lookup.
+    question ──► kept under its bytes, without the id ─────────────────────────────► response    (in batches: kernel.datagrams)
+                 kept under the same, but in lower case, or without EDNS options ──► response with the question's own spelling
+                 about the server itself, or none that is answered (dns.protocol)
+                 the resolver ─────────────────────────────────────────────────────► response, which is kept
+
+What depends on who asks (`Answer.private`) is kept under the search path of who asked, before the question's bytes. What is longer than a
+datagram is kept twice: as far as it goes, and, for connections, whole.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import ipaddress
-from collections.abc import Awaitable, Sequence
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from podplane.dns import message as m
-from podplane.dns import relay
+from podplane.dns import protocol, relay
 from podplane.dns.message import Answer, Query
+from podplane.dns.search_path import SearchPath
+from podplane.nameserver.kept import Kept, Reply
 from podplane.nameserver.resolver import Client, Resolving
+from podplane.servers.dns_counts import Counts
 
-KEPT = 50_000
-"""Responses that are kept, at most."""
+log = logging.getLogger(__name__)
+CLIENTS = 50_000
+"""Clients that are known by their address, at most."""
+REFUSALS = 1000
+"""Questions from outside of the cluster that are told so, in a second; others get nothing."""
+ANY_TTL = 5
+NOW = "this second"
+"""What responses depend on whose TTLs count down."""
+OWN, WHOLE = b"\xff", b"\xfe"
+"""What keys of private responses, and of those for connections, begin with. A question begins otherwise: its first bit is 0."""
+NAME = 10
+"""Where the name of a question begins, behind a header without its id."""
+TRUNCATED = m.TC >> 8
+FAULT = Answer(m.SERVFAIL, authoritative=False, source="a fault of this server")
 
 
 class Answers:
-    """Answers questions; its methods run on one event loop. `networks` are CIDRs whose clients are answered."""
+    """Answers questions; its methods run on one event loop.
 
-    def __init__(self, resolver: Resolving, networks: Sequence[str]) -> None:
+    `networks` are CIDRs whose clients are answered, `identify` says who has an address of them; when that changes, `forget_client` is
+    to be called. `version` is what `version.bind` is answered with.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolving,
+        networks: Sequence[str],
+        counts: Counts,
+        *,
+        version: str = "",
+        identify: Callable[[str], Client] = Client,
+    ) -> None:
         self._resolver = resolver
         self._networks = [ipaddress.ip_network(cidr) for cidr in networks]
-        self._clients: dict[str, Client | None] = {}
-        self._kept: dict[tuple[bool, bytes], bytes] = {}
-        self._by_key: dict[str, list[tuple[bool, bytes]]] = {}
+        self._counts = counts
+        self._version = version
+        self._identify = identify
+        self._clients: dict[str, tuple[Client, bytes] | None] = {}
+        self._senders: dict[bytes, bytes] = {}
+        self._kept = Kept()
+        self._is_ticking = False
+        self._changes = 0
+        self._refused_in, self._refused = 0, 0
 
-    def respond(self, data: bytes, ip: str, *, tcp: bool = False) -> bytes | Awaitable[bytes | None] | None:
-        """The response to a message; an awaitable when others must be asked first, None when it gets none."""
-        client = self.client(ip)
-        if client is None:
-            return m.refusal(data, m.REFUSED)
-        kept = self._kept.get((tcp, data[2:]))
-        if kept is not None:
-            return data[:2] + kept
+    # What is answered without asking here.
+
+    @property
+    def senders(self) -> Mapping[bytes, bytes]:
+        """Clients that were answered, by packed address, and what their private responses are kept under."""
+        return self._senders
+
+    @property
+    def replies(self) -> Mapping[bytes, Reply]:
+        """Responses that are kept, by question."""
+        return self._kept.replies
+
+    @property
+    def kept(self) -> Kept:
+        """Responses that are kept, all of them."""
+        return self._kept
+
+    def changed(self, key: str) -> None:
+        """An object changed: what was made of it is not kept any more."""
+        self._changes += 1
+        self._kept.changed(key)
+
+    def forget(self) -> None:
+        """Everything may have changed: nothing is kept of what was answered until now."""
+        self._changes += 1
+        self._kept.clear()
+
+    def forget_client(self, ip: str) -> None:
+        """Somebody else may have this address from now on."""
+        address = ipaddress.ip_address(ip)
+        self._clients.pop(str(address), None)
+        self._senders.pop(address.packed, None)
+
+    # One question.
+
+    def respond(self, data: bytes, ip: str, *, node: str = "", tcp: bool = False) -> bytes | Awaitable[bytes | None] | None:
+        """The response to a message; an awaitable when others must be asked first, None when it gets none. `node` is who answers."""
+        known = self._known(ip)
+        if known is None:
+            return self._refuse(data)
+        client, own = known
+        found = self._find(data[2:], own, tcp=tcp) or self._find_lower(data[2:], own, tcp=tcp)
+        if found is not None:
+            return data[:2] + found
         try:
             query = m.read_query(data)
         except m.Malformed as error:
             return None if error.rcode is None else m.refusal(data, error.rcode)
-        if (refused := _unsupported(query)) is not None:
-            return m.respond(query, refused, limit_of(query, tcp=tcp))
-        found = self._resolver.answer(query, client)
+        limit = limit_of(query, tcp=tcp)
+        return self._respond(query, client, own, node, limit, tcp=tcp)
+
+    def _respond(
+        self, query: Query, client: Client, own: bytes, node: str, limit: int, *, tcp: bool
+    ) -> bytes | Awaitable[bytes | None]:
+        def identified(response: bytes) -> bytes:
+            return protocol.with_identity(query, response, node, limit)
+
+        def written(answer: Answer) -> bytes:
+            return identified(self._written(query, answer, own, limit, tcp=tcp))
+
+        if (about := protocol.answer(query, self._version, node)) is not None:
+            return identified(m.respond(query, about, limit))
+        question = question_of(query)
+        if (kept := self._find(question, own, tcp=tcp)) is not None:
+            return identified(query.id.to_bytes(2, "big") + spelled(kept, query.asked))
+        found = self._ask(query, client)
         if inspect.isawaitable(found):
-            return self._later(query, found, tcp=tcp)
-        response = relay.rendered(query, found, limit_of(query, tcp=tcp))
-        if found.depends:
-            self._keep((tcp, data[2:]), response[2:], found.depends)
+            return self._later(query, found, self._changes, written)
+        return written(found)
+
+    def _ask(self, query: Query, client: Client) -> Answer | Awaitable[Answer]:
+        try:
+            return self._resolver.answer(as_hinfo(query) if query.question.type == m.ANY else query, client)
+        except Exception:
+            log.exception("no answer to %s", m.text_of(query.question.name))
+            return FAULT
+
+    async def _later(
+        self, query: Query, found: Awaitable[Answer], changes: int, written: Callable[[Answer], bytes]
+    ) -> bytes | None:
+        try:
+            answer = await found
+        except Exception:
+            log.exception("no answer to %s", m.text_of(query.question.name))
+            answer = FAULT
+        if changes != self._changes:  # perhaps of what the answer was made of
+            answer = replace(answer, depends=(), lifetime=None)
+        return written(answer)
+
+    # Responses that are kept.
+
+    def _find(self, question: bytes, own: bytes, *, tcp: bool) -> bytes | None:
+        """The response that is kept for these bytes, without its id."""
+        for key in (question, own + question):
+            found = self._kept.get(key)
+            if found is not None and tcp and found[0][0] & TRUNCATED:
+                found = self._kept.get(WHOLE + key)
+            if found is not None:
+                return found[0]
+        return None
+
+    def _find_lower(self, question: bytes, own: bytes, *, tcp: bool) -> bytes | None:
+        """That for the same name in lower case, spelled as in the question: some resolvers mix cases by chance, against forgeries."""
+        end = question.find(0, NAME)
+        name = question[NAME:end]
+        lower = name.lower()  # the lengths of labels are less than any letter
+        if lower == name:
+            return None
+        found = self._find(question[:NAME] + lower + question[end:], own, tcp=tcp)
+        return None if found is None else spelled(found, name)
+
+    def _written(self, query: Query, answer: Answer, own: bytes, limit: int, *, tcp: bool) -> bytes:
+        """The response, which is kept if it may be."""
+        if query.question.type == m.ANY:
+            answer = protocol.any_of(query, answer, ANY_TTL)
+        response = relay.rendered(query, answer, limit)
+        depends = self._depends(answer)
+        if depends:
+            key = question_of(query)
+            if answer.private:
+                key = own + key
+            if tcp and len(response) > limit_of(query, tcp=False):
+                key = WHOLE + key
+            lower = spelled(response[2:], query.asked[:-4].lower())
+            self._kept.put(key, lower, self._counts.kind(len(key) + 2, response), depends)
         return response
 
-    @staticmethod
-    async def _later(query: Query, found: Awaitable[Answer], *, tcp: bool) -> bytes:
-        return relay.rendered(query, await found, limit_of(query, tcp=tcp))
+    def _depends(self, answer: Answer) -> tuple[str, ...]:
+        """What a response depends on; nothing when it is not to be kept."""
+        if answer.lifetime is None:
+            return answer.depends
+        if answer.lifetime < 1:
+            return ()
+        if not self._is_ticking:
+            self._is_ticking = True
+            asyncio.get_running_loop().call_later(1.0, self._tick)
+        return (*answer.depends, NOW)
 
-    def _keep(self, key: tuple[bool, bytes], response: bytes, depends: Sequence[str]) -> None:
-        if len(self._kept) >= KEPT:
-            self._kept.clear()
-            self._by_key.clear()
-        self._kept[key] = response
-        for one in depends:
-            self._by_key.setdefault(one, []).append(key)
+    def _tick(self) -> None:
+        self._is_ticking = False
+        self._kept.changed(NOW)
 
-    def changed(self, key: str) -> None:
-        """An object changed: what was made of it is not kept any more."""
-        for one in self._by_key.pop(key, ()):
-            self._kept.pop(one, None)
-
-    def forget(self) -> None:
-        """Nothing is kept of what was answered until now."""
-        self._kept.clear()
-        self._by_key.clear()
+    # Who asks.
 
     def client(self, ip: str) -> Client | None:
         """Who asks from this address; None for somebody outside of the cluster."""
+        known = self._known(ip)
+        return None if known is None else known[0]
+
+    def _known(self, ip: str) -> tuple[Client, bytes] | None:
         if ip not in self._clients:
             address = ipaddress.ip_address(ip.partition("%")[0])
             is_inside = address.is_loopback or any(address in network for network in self._networks)
-            if len(self._clients) >= KEPT:
+            if len(self._clients) >= CLIENTS:
                 self._clients.clear()
-            self._clients[ip] = Client(ip) if is_inside else None
+                self._senders.clear()
+            client = self._identify(ip) if is_inside else None
+            self._clients[ip] = None if client is None else (client, own_key(client.searches))
+            if client is not None:
+                self._senders[address.packed] = own_key(client.searches)
         return self._clients[ip]
 
+    def _refuse(self, data: bytes) -> bytes | None:
+        """What somebody outside of the cluster gets: no more bytes than it sent, and not always."""
+        second = int(time.monotonic())
+        if second != self._refused_in:
+            self._refused_in, self._refused = second, 0
+        self._refused += 1
+        if self._refused > REFUSALS:
+            return None
+        try:
+            return m.respond(m.read_query(data), Answer(m.REFUSED, authoritative=False))
+        except m.Malformed:
+            return m.refusal(data, m.REFUSED)
 
-def _unsupported(query: Query) -> Answer | None:
-    """The answer to what this server does not do; None for a question that it may answer."""
-    if query.opcode:
-        return Answer(m.NOTIMP, authoritative=False)
-    if query.edns is not None and query.edns.version:
-        return Answer(m.BADVERS, authoritative=False)
-    return None
+
+def own_key(searches: SearchPath) -> bytes:
+    """What responses for clients with this search path are kept under."""
+    return OWN + b"".join(map(m.written, searches.domains)) + bytes((min(searches.ndots, 255),))
+
+
+def question_of(query: Query) -> bytes:
+    """What a response is kept under: the message that asks the same, without its id, in lower case, without options of EDNS."""
+    edns = query.edns
+    head = m.HEADER.pack(0, query.flags, 1, 0, 0, edns is not None)[2:]
+    name, rest = query.asked[:-4].lower(), query.asked[-4:]
+    return head + name + rest + (b"\0" + m.RECORD.pack(m.OPT, edns.size, m.DO * edns.dnssec, 0) if edns else b"")
+
+
+def spelled(response: bytes, name: bytes) -> bytes:
+    """A response, without its id, with this spelling of the name in its question; what else has the name points to it there."""
+    return response[:NAME] + name + response[NAME + len(name) :]
+
+
+def as_hinfo(query: Query) -> Query:
+    """The question that answers whether a name exists."""
+    question = query.question._replace(type=m.HINFO)
+    return Query(query.id, query.flags, question, query.asked[:-4] + m.TAIL.pack(m.HINFO, question.class_), query.edns)
 
 
 def limit_of(query: Query, *, tcp: bool) -> int:

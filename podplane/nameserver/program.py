@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import functools
 import gc
 import logging
 import os
@@ -14,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Coroutine
 from pathlib import Path
 
+from podplane import __version__
 from podplane.dns import resolv_conf
 from podplane.dns.config import Config
 from podplane.dns.message import Name, name_of, text_of
@@ -34,10 +34,13 @@ from podplane.nameserver.objects import Objects
 from podplane.nameserver.openers import HostOpener
 from podplane.nameserver.randomness import Randomness
 from podplane.nameserver.reports import Reports
+from podplane.nameserver.sockets import Sockets
 from podplane.nameserver.sources import Sources
 from podplane.nameserver.state import State
 from podplane.nameserver.upstream import Means
-from podplane.servers.dns import TcpServer, UdpServer
+from podplane.servers.dns import UdpServer
+from podplane.servers.dns_counts import Counts
+from podplane.servers.dns_tcp import TcpServer
 from podplane.servers.http import HttpServer
 
 log = logging.getLogger(__name__)
@@ -79,7 +82,9 @@ class NameServer:
         for ip in begin.ips:
             self._forwarder.own(ip)
         self._sources = Sources(domain, self._objects.directory, (self._forwarder,), machine_searches())
-        self._answers = Answers(self._sources, begin.networks)
+        self.counts = Counts()
+        self._answers = Answers(self._sources, begin.networks, self.counts, version=f"podplane {__version__}")
+        self._sockets = Sockets(self._answers, self.counts)
         self._explainer = Explainer(self._sources, self._answers.client, self._objects.directory, domain)
         self._servers: dict[str, list[UdpServer | TcpServer | HttpServer]] = defaultdict(list)
         self._reports: dict[str, Reports] = {}
@@ -141,6 +146,7 @@ class NameServer:
     def _close(self, node: str) -> None:
         for server in self._servers.pop(node, ()):
             server.close()
+        self.counts.forget(node)
         for one in [one for one in self._waiting if one[0].node == node]:
             self._waiting.remove(one)
             one[1].close()
@@ -154,9 +160,9 @@ class NameServer:
             self._waiting.append((order, bound))
             return
         if order.protocol == control.UDP:
-            self._servers[order.node].append(UdpServer(bound, self._answers.respond))
+            self._servers[order.node].append(self._sockets.datagrams(order.node, bound))
             return
-        server = TcpServer(functools.partial(self._answers.respond, tcp=True))
+        server = self._sockets.connections(order.node, bound)
         self._servers[order.node].append(server)
         self._begin(server.listen(bound))
 

@@ -93,7 +93,10 @@ def replace_name(question: Question, name: Name) -> Question:
 
 
 def joined(alias: Answer, found: Answer) -> Answer:
-    """An alias and what its target has, as one answer (RFC 1034, 4.3.2); that of the target decides about everything but the records."""
+    """An alias and what its target has, as one answer (RFC 1034, 4.3.2); that of the target decides about everything but the records. It is
+    kept only where both may be, and no longer."""
+    lifetimes = [one.lifetime for one in (alias, found) if one.lifetime is not None]
+    is_kept = all(one.depends or one.lifetime is not None for one in (alias, found))
     records, authority = responses.records(found.message) if found.message else (found.records, found.authority)
     return replace(
         found,
@@ -102,7 +105,9 @@ def joined(alias: Answer, found: Answer) -> Answer:
         authority=authority,
         authoritative=alias.authoritative,
         source=f"{alias.source}, {found.source}",
-        depends=(*alias.depends, *found.depends),
+        depends=(*alias.depends, *found.depends) if is_kept else (),
+        lifetime=min(lifetimes, default=None) if is_kept else None,
+        private=alias.private or found.private,
     )
 
 

@@ -1,27 +1,82 @@
-"""Sockets that questions for names come by: datagrams (RFC 1035, 4.2.1), and connections with a length before each message (4.2.2)."""
+"""Sockets that questions for names come by as datagrams (RFC 1035, 4.2.1).
+
+Questions whose answers are kept are answered in batches, by whoever does the system calls (`Exchange`); all others one by one.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableSequence
+from typing import Protocol
 
-Respond = Callable[[bytes, str], bytes | Awaitable[bytes | None] | None]
+from podplane.servers.dns_counts import Counts, Lane
+
+Response = bytes | Awaitable[bytes | None] | None
+Respond = Callable[[bytes, str], Response]
 """(message, client's address) → the response, an awaitable of it, or None when there is none."""
-BATCH = 64
-"""Questions that are read at one go, so that others of the process have a turn."""
-MESSAGE_BYTES = 65535
-IDLE_SECONDS = 10.0
+Address = tuple[str, int] | tuple[str, int, int, int]
+Reply = tuple[bytes, int, object]
+"""A response without its id, the number of its kind, and what its keeper wants to know of it."""
+BATCHES = 4
+"""Batches at one go, so that others of the process have a turn."""
+RECEIVE_BYTES = 1 << 20
+SO_RCVBUFFORCE = 33
+"""socket(7); beyond the machine's limit, for who has CAP_NET_ADMIN there."""
+
+
+class Quick(Protocol):
+    """Answers that are kept, by the question without its id, and who may have them: by packed address, what its own are kept under."""
+
+    @property
+    def senders(self) -> Mapping[bytes, bytes]:
+        """Clients that are known."""
+
+    @property
+    def replies(self) -> Mapping[bytes, Reply]:
+        """Responses that are kept."""
+
+
+class Exchanged(Protocol):
+    """What became of a batch of datagrams."""
+
+    @property
+    def answered(self) -> int:
+        """Those that were answered."""
+
+    @property
+    def received_bytes(self) -> int:
+        """Of all."""
+
+    @property
+    def answered_bytes(self) -> int:
+        """Of their answers."""
+
+    @property
+    def others(self) -> list[tuple[bytes, Address]]:
+        """Those that nothing is kept for."""
+
+
+Exchange = Callable[[int, Mapping[bytes, bytes], Mapping[bytes, Reply], MutableSequence[int]], Exchanged | None]
+"""(descriptor, senders, replies, counts by kind) → what became of what waited in the socket; None when nothing did."""
 
 
 class UdpServer:
     """Answers datagrams of a bound socket, which is closed with it. To be made and used on an event loop."""
 
-    def __init__(self, bound: socket.socket, respond: Respond) -> None:
+    def __init__(
+        self, bound: socket.socket, exchange: Exchange, quick: Quick, respond: Respond, counts: Counts, lane: Lane
+    ) -> None:
         bound.setblocking(False)
+        widen(bound)
         self._socket = bound
+        self._exchange = exchange
+        self._quick = quick
         self._respond = respond
+        self._counts = counts
+        self._lane = lane
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(bound, self._read)
@@ -35,58 +90,48 @@ class UdpServer:
             task.cancel()
 
     def _read(self) -> None:
-        for _ in range(BATCH):
-            try:
-                data, client = self._socket.recvfrom(MESSAGE_BYTES)
-            except BlockingIOError:
+        quick, lane = self._quick, self._lane
+        for _ in range(BATCHES):
+            started = time.perf_counter()
+            done = self._exchange(self._socket.fileno(), quick.senders, quick.replies, lane.by_kind)
+            if done is None:
                 return
-            except OSError:
-                continue  # an ICMP error about an answer
-            response = self._respond(data, client[0])
-            if isinstance(response, bytes):
-                self._send(response, client)
-            elif response is not None:
-                task = self._loop.create_task(self._later(response, client))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            lane.request_bytes += done.received_bytes
+            if done.answered:
+                lane.response_bytes += done.answered_bytes
+                lane.durations.add(time.perf_counter() - started, done.answered)
+            for data, client in done.others:
+                self._answer(data, client, started)
+            if done.others:
+                return
 
-    async def _later(self, response: Awaitable[bytes | None], client: tuple[str, int]) -> None:
-        data = await response
-        if data is not None:
-            self._send(data, client)
+    def _answer(self, data: bytes, client: Address, started: float) -> None:
+        response = self._respond(data, client[0])
+        if response is None or isinstance(response, bytes):
+            self._send(data, response, client, started)
+        else:
+            task = self._loop.create_task(self._later(data, response, client, started))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    def _send(self, data: bytes, client: tuple[str, int]) -> None:
-        with contextlib.suppress(OSError):  # the client asks again
-            self._socket.sendto(data, client)
+    async def _later(self, data: bytes, response: Awaitable[bytes | None], client: Address, started: float) -> None:
+        self._send(data, await response, client, started)
+
+    def _send(self, data: bytes, response: bytes | None, client: Address, started: float) -> None:
+        lane = self._lane
+        if response is None:
+            lane.silent += 1
+            return
+        with contextlib.suppress(OSError):  # the client asks again; and nothing can be sent to port 0
+            self._socket.sendto(response, client)
+        lane.response_bytes += len(response)
+        lane.by_kind[self._counts.kind(len(data), response)] += 1
+        lane.durations.add(time.perf_counter() - started)
 
 
-class TcpServer:
-    """Answers connections to a listening socket, which is closed with it."""
-
-    def __init__(self, respond: Respond) -> None:
-        self._respond = respond
-        self._server: asyncio.Server | None = None
-
-    async def listen(self, listener: socket.socket) -> None:
-        """Take connections from now on."""
-        self._server = await asyncio.start_server(self._serve, sock=listener)
-
-    def close(self) -> None:
-        """Take none any more; idempotent."""
-        if self._server is not None:
-            self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = str((writer.get_extra_info("peername") or ("",))[0])
-        with contextlib.closing(writer), contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
-            while True:
-                async with asyncio.timeout(IDLE_SECONDS):
-                    length = int.from_bytes(await reader.readexactly(2), "big")
-                    data = await reader.readexactly(length)
-                response = self._respond(data, client)
-                if response is not None and not isinstance(response, bytes):
-                    response = await response
-                if response is None:
-                    return
-                writer.write(len(response).to_bytes(2, "big") + response)
-                await writer.drain()
+def widen(bound: socket.socket) -> None:
+    """Let more questions wait in a socket while the process does something else."""
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BYTES)
+    except PermissionError:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)  # as much as the machine allows

@@ -18,10 +18,10 @@ class Durations:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
 
-    def add(self, seconds: float) -> None:
-        """It took so long once more."""
-        self._counts[bisect.bisect_left(self._bounds, seconds)] += 1
-        self.total += seconds
+    def add(self, seconds: float, times: int = 1) -> None:
+        """It took so long, once more or so many times."""
+        self._counts[bisect.bisect_left(self._bounds, seconds)] += times
+        self.total += seconds * times
 
     @property
     def count(self) -> int:

@@ -18,6 +18,7 @@ from podplane.nameserver.objects import Objects
 from podplane.nameserver.resolver import Client as Asking
 from podplane.nameserver.resolver import Resolver
 from podplane.nameserver.zones import Zones
+from podplane.servers.dns_counts import Counts
 from tests.unit.apiserver.test_server import Api
 from tools.dns_facts import DOMAIN, OUTSIDE, Cluster
 
@@ -73,7 +74,7 @@ async def served(api: Api, mode: str) -> AsyncIterator[Callable[[bytes], bytes]]
     objects = Objects(Client(api.server.handle, "secret"))
     await objects.sync()
     zones = Zones([ClusterZone(m.name_of(DOMAIN), objects.directory)])
-    answers = Answers(Resolver([zones, Outside()]), ["127.0.0.0/8"])
+    answers = Answers(Resolver([zones, Outside()]), ["127.0.0.0/8"], Counts())
 
     def respond(message: bytes) -> bytes:
         response = answers.respond(message, "127.0.0.1", tcp=True)

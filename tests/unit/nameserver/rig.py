@@ -17,6 +17,7 @@ from podplane.nameserver.objects import Objects
 from podplane.nameserver.reports import Reports
 from podplane.nameserver.sources import Sources
 from podplane.nameserver.state import State
+from podplane.servers.dns_counts import Counts
 from podplane.servers.http import Call, Reply
 from tests.unit.apiserver.test_server import Api
 
@@ -55,7 +56,7 @@ class Rig:
             restarts,
             self.clock,
         )
-        self.answers = Answers(self.sources, ("10.244.0.0/16",))
+        self.answers = Answers(self.sources, ("10.244.0.0/16",), Counts())
         explainer = Explainer(self.sources, self.answers.client, self.objects.directory, domain)
         self.reports = Reports("node1", self.state, explainer, Authorizer(self.client, "node1"))
 

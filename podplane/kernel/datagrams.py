@@ -1,0 +1,169 @@
+"""Many datagrams in and out by one system call each: recvmmsg(2) and sendmmsg(2), through the C library.
+
+What is received is looked up where it lies, and what is known is sent back from memory that was arranged once, so that an answer costs
+Python two lookups and one copy. The address that the kernel wrote beside a datagram is the one that its answer is sent to.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+from collections.abc import Mapping, MutableSequence
+from typing import NamedTuple
+
+COUNT = 64
+"""Datagrams of one call, at most."""
+BYTES = 4096
+"""The longest datagram that is taken whole, and that is sent."""
+ID_BYTES = 2
+"""What a datagram begins with, is sent back as it came, and no part of what is looked up."""
+MSG_DONTWAIT = 0x40
+NAME_BYTES = 32
+"""Room for a socket address, before each datagram."""
+
+Address = tuple[str, int] | tuple[str, int, int, int]
+Reply = tuple[bytes, int, object]
+"""The datagram to send, without its id; its kind, a number that is counted by; and what its owner wants to keep with it."""
+
+
+class _Header(ctypes.Structure):
+    """struct msghdr, recvmsg(2)."""
+
+    _fields_ = [
+        ("name", ctypes.c_void_p),
+        ("name_bytes", ctypes.c_uint),
+        ("pieces", ctypes.c_void_p),
+        ("piece_count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_bytes", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    ]
+
+
+class _Message(ctypes.Structure):
+    """struct mmsghdr, recvmmsg(2)."""
+
+    _fields_ = [("header", _Header), ("length", ctypes.c_uint)]
+
+
+class _Piece(ctypes.Structure):
+    """struct iovec."""
+
+    _fields_ = [("at", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+
+
+class Exchanged(NamedTuple):
+    """What became of one batch: how many were received and answered, the bytes of both, and those that nothing is known of."""
+
+    received: int
+    answered: int
+    received_bytes: int
+    answered_bytes: int
+    others: list[tuple[bytes, Address]]
+
+
+_SLOT = NAME_BYTES + BYTES
+_STRIDE = ctypes.sizeof(_Message)
+_libc = ctypes.CDLL(None, use_errno=True)
+_recvmmsg, _sendmmsg = _libc.recvmmsg, _libc.sendmmsg
+_recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
+_sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
+
+
+class _Unpackers(dict[int, struct.Struct]):
+    """By the length of a datagram: from its slot to (address of the sender, the datagram without its id). Made when first needed."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__()
+        # struct sockaddr_in: family, port, address; sockaddr_in6: family, port, flow, address, scope
+        self._name = "4x4s24x" if version == 4 else "8x16s8x"
+
+    def __missing__(self, length: int) -> struct.Struct:
+        id_bytes = min(ID_BYTES, length)
+        found = self[length] = struct.Struct(f"={self._name}{id_bytes}x{length - id_bytes}s")
+        return found
+
+
+class Datagrams:
+    """Batches of datagrams of one address family. One serves any number of sockets, but one at a time."""
+
+    def __init__(self, version: int) -> None:
+        self._unpackers = _Unpackers(version)
+        self._version = version
+        self._received = bytearray(COUNT * _SLOT)
+        self._replies = bytearray(COUNT * BYTES)
+        self._out = memoryview(self._replies)
+        self._in_pieces, self._out_pieces = (_Piece * COUNT)(), (_Piece * (2 * COUNT))()
+        self._in, self._send = (_Message * COUNT)(), (_Message * COUNT)()
+        self._arrange(16 if version == 4 else 28)
+        self._in_at, self._send_at = ctypes.addressof(self._in), ctypes.addressof(self._send)
+        # The lengths of what was received, and of what is sent, as numbers that Python reads and writes without a detour.
+        self._lengths = memoryview(self._in).cast("B").cast("I")[_Message.length.offset // 4 :: _STRIDE // 4]
+        self._sent_lengths = memoryview(self._out_pieces).cast("B").cast("P")[3::4]
+
+    def _arrange(self, name_bytes: int) -> None:
+        received = ctypes.addressof((ctypes.c_char * len(self._received)).from_buffer(self._received))
+        replies = ctypes.addressof((ctypes.c_char * len(self._replies)).from_buffer(self._replies))
+        in_at, out_at = ctypes.addressof(self._in_pieces), ctypes.addressof(self._out_pieces)
+        size = ctypes.sizeof(_Piece)
+        for i in range(COUNT):
+            name = received + i * _SLOT
+            data = name + NAME_BYTES
+            self._in_pieces[i] = _Piece(data, BYTES)
+            self._out_pieces[2 * i] = _Piece(data, ID_BYTES)
+            self._out_pieces[2 * i + 1] = _Piece(replies + i * BYTES, 0)
+            self._in[i] = _Message(_Header(name, name_bytes, in_at + i * size, 1))
+            self._send[i] = _Message(_Header(name, name_bytes, out_at + 2 * i * size, 2))
+
+    def exchange(
+        self, fd: int, senders: Mapping[bytes, bytes], replies: Mapping[bytes, Reply], counts: MutableSequence[int]
+    ) -> Exchanged | None:
+        """Answer what waits in a socket; None when nothing does.
+
+        A datagram is answered at once when its sender's address (packed) is one of `senders`, and `replies` has the datagram without its
+        id, or that behind what `senders` says: what only some may have. Each adds one to `counts` at its kind. All others are returned.
+        """
+        received = _recvmmsg(fd, self._in_at, COUNT, MSG_DONTWAIT, None)
+        if received <= 0:
+            return None  # or an ICMP error about an answer, which is gone with this call
+        lengths = self._lengths[:received].tolist()
+        out, sent_lengths, unpackers, buffer = self._out, self._sent_lengths, self._unpackers, self._received
+        others: list[tuple[bytes, Address]] = []
+        first = answered_bytes = at = 0  # `first` of those that are not sent yet
+        for i, length in enumerate(lengths):
+            sender, data = unpackers[length].unpack_from(buffer, i * _SLOT)
+            prefix = senders.get(sender)
+            if prefix is not None and (found := replies.get(data) or replies.get(prefix + data)) is not None:
+                reply, kind, _ = found
+                size = len(reply)
+                out[at : at + size] = reply
+                sent_lengths[i] = size
+                counts[kind] += 1
+                answered_bytes += size
+            else:
+                others.append(self._other(i, length))
+                if first < i:
+                    self._flush(fd, first, i)
+                first = i + 1
+            at += BYTES
+        if first < received:
+            self._flush(fd, first, received)
+        answered = received - len(others)
+        return Exchanged(received, answered, sum(lengths), answered_bytes + ID_BYTES * answered, others)
+
+    def _flush(self, fd: int, first: int, end: int) -> None:
+        """Send the answers to these; one that can't be sent (to port 0, say) is left out, and its client asks again."""
+        while first < end:
+            sent = _sendmmsg(fd, self._send_at + first * _STRIDE, end - first, MSG_DONTWAIT)
+            first += sent if sent > 0 else 1
+
+    def _other(self, i: int, length: int) -> tuple[bytes, Address]:
+        """A datagram, and its sender as `socket` has addresses."""
+        at = i * _SLOT
+        name, data = self._received[at : at + NAME_BYTES], self._received[at + NAME_BYTES : at + NAME_BYTES + length]
+        port = int.from_bytes(name[2:4], "big")
+        if self._version == 4:
+            return bytes(data), (socket.inet_ntoa(name[4:8]), port)
+        flow, scope = int.from_bytes(name[4:8], "big"), struct.unpack_from("=I", name, 24)[0]
+        return bytes(data), (socket.inet_ntop(socket.AF_INET6, name[8:24]), port, flow, scope)

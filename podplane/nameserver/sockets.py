@@ -1,0 +1,38 @@
+"""What serves the sockets that questions come by, of all nodes of the process."""
+
+from __future__ import annotations
+
+import functools
+import socket
+
+from podplane.kernel.datagrams import Datagrams
+from podplane.nameserver import control
+from podplane.nameserver.answers import Answers
+from podplane.servers.dns import UdpServer
+from podplane.servers.dns_counts import Counts
+from podplane.servers.dns_tcp import Connections, TcpServer
+
+VERSIONS = {socket.AF_INET: 4, socket.AF_INET6: 6}
+
+
+class Sockets:
+    """Makes servers of bound sockets. To be made and used on an event loop."""
+
+    def __init__(self, answers: Answers, counts: Counts) -> None:
+        self._answers = answers
+        self._counts = counts
+        self._datagrams = {version: Datagrams(version) for version in VERSIONS.values()}
+        self._connections = Connections()
+
+    def datagrams(self, node: str, bound: socket.socket) -> UdpServer:
+        """Answer datagrams of this socket from now on."""
+        version = VERSIONS[bound.family]
+        respond = functools.partial(self._answers.respond, node=node)
+        lane = self._counts.lane(node, control.UDP, version)
+        return UdpServer(bound, self._datagrams[version].exchange, self._answers, respond, self._counts, lane)
+
+    def connections(self, node: str, bound: socket.socket) -> TcpServer:
+        """A server that answers connections to this socket, once it listens."""
+        lane = self._counts.lane(node, control.TCP, VERSIONS[bound.family])
+        respond = functools.partial(self._answers.respond, node=node, tcp=True)
+        return TcpServer(respond, self._counts, lane, self._connections)

@@ -1,0 +1,111 @@
+"""What a name server counts, so that each answer costs one addition.
+
+Most answers are kept ones, and of those everything is known beforehand: the type, the code, the sizes. That is their *kind*, a number. So
+a *lane* (one protocol and address family of one node) counts by kind only; what users want to know is added up when it is asked for.
+"""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from podplane.dns import message as m
+from podplane.servers.durations import Durations
+
+SIZES = (100, 200, 300, 400, 511, 1023, 2047, 4095, 8191, 16383, 32767, 65535)
+"""Upper bounds of the buckets of sizes, in bytes."""
+DURATIONS = tuple(0.00025 * 2**n for n in range(16))
+"""Upper bounds of the buckets of durations, in seconds: from 0.25 ms to 8.2 s."""
+KINDS = 2048
+"""Kinds that are told apart, at most; the first stands for all others."""
+OTHER = "other"
+
+
+class Kind(NamedTuple):
+    """What answers have in common. Sizes are the bounds of their buckets, of `SIZES`."""
+
+    type: str
+    rcode: str
+    request_bytes: int
+    response_bytes: int
+
+
+def _lane_counts() -> list[int]:
+    return [0] * KINDS
+
+
+def _durations() -> Durations:
+    return Durations(DURATIONS)
+
+
+@dataclass(slots=True)
+class Lane:
+    """Counts of one protocol ("udp", "tcp") and address family (4, 6) of a node. `by_kind` counts answers by their kind's number,
+    `silent` what got none. Durations are from reading a question to sending its answer."""
+
+    node: str
+    protocol: str
+    version: int
+    by_kind: list[int] = field(default_factory=_lane_counts)
+    silent: int = 0
+    request_bytes: int = 0
+    response_bytes: int = 0
+    durations: Durations = field(default_factory=_durations)
+
+
+class Counts:
+    """All lanes of a process, and the kinds by number."""
+
+    def __init__(self) -> None:
+        self.lanes: dict[tuple[str, str, int], Lane] = {}
+        self.kinds: list[Kind] = [Kind(OTHER, OTHER, SIZES[-1], SIZES[-1])]
+        self._numbers: dict[Kind, int] = {}
+
+    def lane(self, node: str, protocol: str, version: int) -> Lane:
+        """The counts of this protocol and family of the node, from now on."""
+        key = (node, protocol, version)
+        if key not in self.lanes:
+            self.lanes[key] = Lane(node, protocol, version)
+        return self.lanes[key]
+
+    def forget(self, node: str) -> None:
+        """A node is gone, and what was counted of it."""
+        for key in [key for key in self.lanes if key[0] == node]:
+            del self.lanes[key]
+
+    def kind(self, request_bytes: int, response: bytes) -> int:
+        """The number of the kind of this response, to a request of so many bytes."""
+        type_, code = _type_and_code(response)
+        kind = Kind(
+            m.TYPES.get(type_, OTHER) if type_ is not None else "",
+            m.RCODES.get(code, OTHER),
+            SIZES[bisect.bisect_left(SIZES, min(request_bytes, SIZES[-1]))],
+            SIZES[bisect.bisect_left(SIZES, min(len(response), SIZES[-1]))],
+        )
+        number = self._numbers.get(kind)
+        if number is None:
+            if len(self.kinds) >= KINDS:
+                return 0
+            number = self._numbers[kind] = len(self.kinds)
+            self.kinds.append(kind)
+        return number
+
+    def of(self, lane: Lane) -> dict[Kind, int]:
+        """How many answers of each kind."""
+        return {kind: count for kind, count in zip(self.kinds, lane.by_kind, strict=False) if count}
+
+
+def _type_and_code(response: bytes) -> tuple[int | None, int]:
+    """The type of a response's question, None when it has none, and its code, with what an OPT record at its end adds (RFC 6891, 6.1.3)."""
+    _, flags, questions, *_, additional = m.HEADER.unpack_from(response)
+    code = flags & m.RCODE_MASK
+    tail = response[-m.RECORD.size - 1 :]
+    if additional and tail[0] == 0 and m.RECORD.unpack_from(tail, 1)[0] == m.OPT:
+        code |= tail[5] << 4
+    at = m.HEADER.size
+    if not questions:
+        return None, code
+    while length := response[at]:
+        at += 1 + length
+    return int.from_bytes(response[at + 1 : at + 3], "big"), code

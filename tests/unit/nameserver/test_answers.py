@@ -1,0 +1,321 @@
+"""From a question's bytes to a response's: what is kept and for whom, who may ask, and what is answered without asking anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+from collections.abc import Awaitable
+from dataclasses import replace
+
+import pytest
+
+from podplane.dns import message as m
+from podplane.dns.message import Answer, Name, Query, Record, name_of
+from podplane.dns.search_path import SearchPath
+from podplane.nameserver import answers as module
+from podplane.nameserver.answers import Answers
+from podplane.nameserver.resolver import Client
+from podplane.servers.dns_counts import Counts
+
+POD, OTHER_POD, OUTSIDER = "10.244.1.2", "10.244.1.3", "192.0.2.1"
+WEB, LATER = name_of("web.default.svc.cluster.local"), name_of("later.example")
+PATHS = {
+    POD: SearchPath((name_of("default.svc.cluster.local"),), 5),
+    OTHER_POD: SearchPath((name_of("other.svc.cluster.local"),), 5),
+}
+
+
+def question(name: str, type_: int = m.A, *, id_: int = 7, edns: bytes = b"", flags: int = m.RD, class_: int = 1) -> bytes:
+    asked = b"".join(bytes((len(label),)) + label.encode() for label in name.split(".") if label) + b"\0"
+    return m.HEADER.pack(id_, flags, 1, 0, 0, bool(edns)) + asked + m.TAIL.pack(type_, class_) + edns
+
+
+def opt(size: int = 1232, *, version: int = 0, dnssec: bool = False, options: bytes = b"") -> bytes:
+    return b"\0" + m.RECORD.pack(m.OPT, size, version << 16 | m.DO * dnssec, len(options)) + options
+
+
+class Source:
+    """A resolver with one Service, one name that others are asked about, and a name that pods look up by their search path."""
+
+    def __init__(self) -> None:
+        self.asked: list[Query] = []
+        self.ips = [bytes((10, 96, 0, 1))]
+        self.answer_to: dict[Name, Answer] = {}
+        self.released = asyncio.Event()
+
+    def answer(self, query: Query, client: Client) -> Answer | Awaitable[Answer]:
+        self.asked.append(query)
+        name = query.question.name
+        if name == LATER:
+            return self._later(query)
+        if name in self.answer_to:
+            return self.answer_to[name]
+        if name == name_of("who.default.svc.cluster.local"):
+            text = m.text_of(client.searches.domains[0]) if client.searches.domains else "nobody"
+            return Answer(records=(Record(name, m.TXT, 5, m.txt((text,))),), depends=("pods",), private=True)
+        if name != WEB:
+            return Answer(m.NXDOMAIN, depends=(f"service/{m.text_of(name)}",))
+        records = tuple(Record(name, m.A, 5, ip) for ip in self.ips) if query.question.type == m.A else ()
+        return Answer(records=records, depends=("service/default/web",))
+
+    async def _later(self, query: Query) -> Answer:
+        await self.released.wait()
+        return Answer(records=(Record(query.question.name, m.A, 5, b"\x01\x02\x03\x04"),), lifetime=5)
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.source = Source()
+        self.paths = dict(PATHS)
+        self.answers = Answers(
+            self.source,
+            ("10.244.0.0/16", "fd00:10:244::/48"),
+            Counts(),
+            version="podplane test",
+            identify=lambda ip: Client(ip, searches=self.paths.get(ip, SearchPath())),
+        )
+
+    def ask(self, data: bytes, ip: str = POD, *, tcp: bool = False) -> bytes:
+        response = self.answers.respond(data, ip, node="node1", tcp=tcp)
+        assert isinstance(response, bytes)
+        return response
+
+    def quick(self, data: bytes, ip: str = POD) -> bool:
+        """Is it answered without asking here?"""
+        known = self.answers.senders.get(bytes(map(int, ip.split("."))))
+        return known is not None and (data[2:] in self.answers.replies or known + data[2:] in self.answers.replies)
+
+
+def code(response: bytes) -> int:
+    return response[3] & 0xF
+
+
+@pytest.fixture
+async def rig() -> Rig:
+    return Rig()
+
+
+# Kept responses.
+
+
+def test_the_same_question_is_answered_from_what_is_kept_until_its_object_changes(rig: Rig) -> None:
+    first = rig.ask(question("web.default.svc.cluster.local"))
+    assert first.endswith(bytes((10, 96, 0, 1))) and rig.quick(question("web.default.svc.cluster.local"))
+    again = rig.ask(question("web.default.svc.cluster.local", id_=9))
+    assert again == b"\0\x09" + first[2:] and len(rig.source.asked) == 1
+    rig.source.ips = [bytes((10, 96, 0, 2))]
+    rig.answers.changed("service/default/web")
+    assert rig.ask(question("web.default.svc.cluster.local")).endswith(bytes((10, 96, 0, 2)))
+
+
+@pytest.mark.parametrize("type_", [m.A, m.AAAA, m.PTR, m.SRV])
+@pytest.mark.parametrize("name", ["web.default.svc.cluster.local", "absent.default.svc.cluster.local"])
+def test_what_is_absent_is_kept_as_well(rig: Rig, name: str, type_: int) -> None:
+    rig.ask(question(name, type_))
+    assert rig.quick(question(name, type_))
+
+
+def test_a_mixed_case_gets_its_own_spelling_and_no_room_of_its_own(rig: Rig) -> None:
+    lower = rig.ask(question("web.default.svc.cluster.local"))
+    for name in ("wEb.default.svc.cluster.local", "WEB.DEFAULT.SVC.CLUSTER.LOCAL"):
+        response = rig.ask(question(name))
+        assert response[12 : 12 + len(name) + 2] == question(name)[12 : 12 + len(name) + 2]
+        assert response.lower() == lower.lower()
+    assert len(rig.source.asked) == 1 and len(rig.answers.kept) == 1
+
+
+def test_a_first_question_in_mixed_case_is_kept_in_lower_case(rig: Rig) -> None:
+    rig.ask(question("Web.default.svc.cluster.local"))
+    assert rig.ask(question("web.default.svc.cluster.local"))[12:].startswith(b"\x03web") and len(rig.source.asked) == 1
+
+
+def test_types_are_not_mistaken_for_letters(rig: Rig) -> None:
+    rig.ask(question("Web.default.svc.cluster.local", 65))
+    rig.ask(question("Web.default.svc.cluster.local", 97))
+    assert [one.question.type for one in rig.source.asked] == [65, 97]
+
+
+def test_options_that_are_not_known_are_ignored_and_take_no_room(rig: Rig) -> None:
+    plain = rig.ask(question("web.default.svc.cluster.local", edns=opt()))
+    for n in range(5):
+        cookie = m.TAIL.pack(10, 8) + random.Random(n).randbytes(8)
+        assert rig.ask(question("web.default.svc.cluster.local", edns=opt(options=cookie))) == plain
+    assert len(rig.source.asked) == 1 and len(rig.answers.kept) == 1
+
+
+def test_edns_and_its_size_decide_apart(rig: Rig) -> None:
+    rig.source.ips = [bytes((10, 244, 1, n)) for n in range(100)]
+    name = "web.default.svc.cluster.local"
+    for _ in range(2):
+        assert len(rig.ask(question(name))) <= 512
+        assert len(rig.ask(question(name, edns=opt(100)))) <= 512
+        assert 512 < len(rig.ask(question(name, edns=opt(700)))) <= 700
+        assert 700 < len(rig.ask(question(name, edns=opt(4096)))) <= 1232
+        whole = rig.ask(question(name), tcp=True)
+        assert not whole[2] & 2 and int.from_bytes(whole[6:8], "big") == 100
+        assert rig.ask(question(name))[2] & 2, "TC"
+
+
+def test_nothing_is_kept_when_everything_may_have_changed(rig: Rig) -> None:
+    rig.ask(question("web.default.svc.cluster.local"))
+    rig.answers.forget()
+    assert not rig.quick(question("web.default.svc.cluster.local"))
+
+
+def test_what_one_search_path_leads_to_is_given_to_that_path_alone(rig: Rig) -> None:
+    data = question("who.default.svc.cluster.local", m.TXT)
+    for ip in (POD, OTHER_POD, "10.244.1.9") * 2:
+        whose = m.text_of(PATHS[ip].domains[0]).encode() if ip in PATHS else b"nobody"
+        assert rig.ask(data, ip).endswith(whose) and rig.quick(data, ip)
+    assert len(rig.source.asked) == 3 and data[2:] not in rig.answers.replies
+
+
+def test_an_address_that_somebody_else_gets_has_that_ones_answers(rig: Rig) -> None:
+    data = question("who.default.svc.cluster.local", m.TXT)
+    rig.ask(data)
+    rig.paths[POD] = PATHS[OTHER_POD]
+    rig.answers.forget_client(POD)
+    assert not rig.quick(data) and rig.ask(data).endswith(b"other.svc.cluster.local.")
+
+
+async def test_what_counts_down_is_kept_for_a_second(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    later: list[tuple[float, object]] = []
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", lambda seconds, call, *_: later.append((seconds, call)))
+    short = replace(Answer(depends=("service/x/y",)), lifetime=0.5)
+    rig.source.answer_to = {name_of("a.b"): Answer(lifetime=30), name_of("c.d"): short}
+    for name in ("a.b", "c.d"):
+        rig.ask(question(name))
+    assert rig.quick(question("a.b")) and not rig.quick(question("c.d"))
+    ((seconds, tick),) = later
+    assert seconds == 1.0 and callable(tick)
+    tick()
+    assert not rig.quick(question("a.b"))
+
+
+async def test_what_changed_while_others_were_asked_is_not_kept(rig: Rig) -> None:
+    for is_changed in (True, False):
+        response = rig.answers.respond(question("later.example"), POD)
+        assert inspect.isawaitable(response)
+        if is_changed:
+            rig.answers.changed("service/default/web")
+        rig.source.released.set()
+        assert isinstance(await response, bytes)
+        assert rig.quick(question("later.example")) is not is_changed
+
+
+# Who may ask.
+
+
+def test_outsiders_are_refused_with_no_more_bytes_than_they_sent(rig: Rig) -> None:
+    for data in (question("web.default.svc.cluster.local"), question("x", edns=opt(4096)), question("x") + b"junk", b"\0" * 12):
+        response = rig.ask(data, OUTSIDER)
+        assert code(response) == m.REFUSED and len(response) <= len(data)
+    assert not rig.source.asked and not rig.answers.senders
+
+
+def test_refusals_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.time, "monotonic", lambda: 100.5)
+    data = question("web.default.svc.cluster.local")
+    given = [rig.answers.respond(data, OUTSIDER) for _ in range(module.REFUSALS + 5)]
+    assert given.count(None) == 5
+    monkeypatch.setattr(module.time, "monotonic", lambda: 101.5)
+    assert rig.answers.respond(data, OUTSIDER) is not None
+
+
+@pytest.mark.parametrize(
+    ("ip", "may"), [("fd00:10:244:1::2", True), ("127.0.0.1", True), ("::1", True), ("fe80::1%eth0", False)]
+)
+def test_both_families_may_ask(rig: Rig, ip: str, may: bool) -> None:
+    assert (code(rig.ask(question("web.default.svc.cluster.local"), ip)) == m.NOERROR) is may
+
+
+def test_clients_that_are_known_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLIENTS", 10)
+    for n in range(50):
+        rig.ask(question("web.default.svc.cluster.local"), f"10.244.3.{n}")
+    assert len(rig.answers.senders) <= 10
+
+
+# The protocol.
+
+
+def test_no_answer_to_what_is_no_question(rig: Rig) -> None:
+    for data in (b"", b"\0" * 11, question("x", flags=m.QR)):
+        assert rig.answers.respond(data, POD) is None
+        assert rig.answers.respond(data, OUTSIDER) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "rcode"),
+    [
+        (question("web.default.svc.cluster.local", edns=opt(version=1)), m.BADVERS),
+        (question("x", edns=opt() + opt())[:10] + b"\0\x02" + question("x", edns=opt() + opt())[12:], m.FORMERR),
+        (m.HEADER.pack(7, 0, 2, 0, 0, 0) + question("x")[12:] * 2, m.FORMERR),
+        (m.HEADER.pack(7, 0, 0, 0, 0, 0), m.FORMERR),
+        (question("x", flags=4 << 11), m.NOTIMP),
+        (question("x", flags=5 << 11), m.NOTIMP),
+        (question("cluster.local", m.AXFR), m.REFUSED),
+        (question("cluster.local", m.OPT), m.FORMERR),
+        (question("cluster.local", 253), m.NOTIMP),
+        (question("web.default.svc.cluster.local", class_=m.ANY_CLASS), m.REFUSED),
+        (question("web.default.svc.cluster.local", class_=4), m.REFUSED),
+        (question("other.bind", m.TXT, class_=m.CHAOS), m.REFUSED),
+    ],
+)
+def test_what_is_not_answered_is_told_why(rig: Rig, data: bytes, rcode: int) -> None:
+    response = rig.ask(data)
+    assert response[:2] == data[:2] and code(response) == rcode & 0xF
+    if rcode == m.BADVERS:
+        assert response[-11:] == b"\0" + m.RECORD.pack(m.OPT, 1232, 1 << 24, 0)
+    assert not rig.source.asked
+
+
+def test_a_zone_transfer_with_a_serial_is_refused(rig: Rig) -> None:
+    soa = b"\0" + m.RECORD.pack(m.SOA, 1, 0, 22) + b"\0\0" + bytes(20)
+    data = question("cluster.local", m.IXFR) + soa
+    assert code(rig.ask(data[:8] + b"\0\x01" + data[10:])) == m.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("version.bind", b"podplane test"), ("VERSION.server", b"podplane test"), ("id.server", b"node1")]
+)
+def test_the_server_says_what_it_is(rig: Rig, name: str, text: bytes) -> None:
+    assert text in rig.ask(question(name, m.TXT, class_=m.CHAOS))
+    assert rig.ask(question(name, m.A, class_=m.CHAOS))[6:8] == b"\0\0"
+
+
+def test_any_is_answered_with_one_record_where_the_name_exists(rig: Rig) -> None:
+    response = rig.ask(question("web.default.svc.cluster.local", m.ANY))
+    assert response.endswith(b"\x07RFC8482\0") and response[6:8] == b"\0\x01"
+    assert rig.source.asked[0].question.type == m.HINFO
+    assert code(rig.ask(question("absent.default.svc.cluster.local", m.ANY))) == m.NXDOMAIN
+    assert rig.quick(question("web.default.svc.cluster.local", m.ANY))
+
+
+def test_who_asks_for_the_servers_identity_gets_it_from_kept_responses_too(rig: Rig) -> None:
+    data = question("web.default.svc.cluster.local", edns=opt(options=m.TAIL.pack(3, 0)))
+    for _ in range(2):
+        response = rig.ask(data)
+        assert response.endswith(m.LENGTH.pack(9) + m.TAIL.pack(3, 5) + b"node1")
+    assert not rig.ask(question("web.default.svc.cluster.local", edns=opt())).endswith(b"node1")
+
+
+def test_the_root_is_a_name(rig: Rig) -> None:
+    assert code(rig.ask(question("", m.NS))) == m.NXDOMAIN and rig.source.asked[0].question.name == ()
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_fault_of_a_source_is_a_servfail(rig: Rig, monkeypatch: pytest.MonkeyPatch, is_late: bool) -> None:
+    async def late() -> Answer:
+        raise RuntimeError("of a test")
+
+    def fail(query: Query, client: Client) -> Awaitable[Answer]:
+        if is_late:
+            return late()
+        raise RuntimeError("of a test")
+
+    monkeypatch.setattr(rig.source, "answer", fail)
+    response = rig.answers.respond(question("x.example"), POD)
+    got = response if isinstance(response, bytes) or response is None else await response
+    assert got is not None and code(got) == m.SERVFAIL

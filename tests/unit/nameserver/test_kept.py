@@ -1,0 +1,92 @@
+"""Responses that are kept: until what they depend on changes, and within a bound."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podplane.nameserver.kept import ENTRY_BYTES, KEY_BYTES, Kept
+
+
+def test_kept_until_a_key_changes() -> None:
+    kept = Kept()
+    kept.put(b"a", b"A", 1, ("service/x/a", "namespace/x"))
+    kept.put(b"b", b"B", 2, ("namespace/x",))
+    assert kept.get(b"a") == (b"A", 1, ("service/x/a", "namespace/x"))
+    kept.changed("service/x/a")
+    assert kept.get(b"a") is None and kept.get(b"b") is not None
+    kept.changed("namespace/x")
+    assert kept.get(b"b") is None and len(kept) == 0
+
+
+def test_kept_again_after_a_change() -> None:
+    kept = Kept()
+    for response in (b"1", b"2"):
+        kept.put(b"a", response, 0, ("k", "other"))
+        kept.changed("k")
+    kept.put(b"a", b"3", 0, ("k", "other"))
+    kept.changed("other")
+    assert kept.get(b"a") is None
+
+
+def test_a_storm_of_names_does_not_push_out_what_is_asked_for_often() -> None:
+    kept = Kept(200_000)
+    kept.put(b"popular", b"P", 0, ("p",))
+    for i in range(5_000):
+        kept.put(b"random %d" % i, bytes(50), 0, (f"service/x/{i}",))
+        if not i % 100:
+            assert kept.get(b"popular") is not None
+    kept.changed("p")
+    assert kept.get(b"popular") is None
+
+
+def test_memory_is_bounded_by_bytes_also_of_changes_without_end() -> None:
+    kept = Kept(100_000)
+    most = 0
+    for i in range(3_000):
+        kept.put(b"q%d" % (i % 7), bytes(200), 0, (f"k{i}", "always"))
+        kept.changed(f"k{i}")
+        most = max(most, kept.size)
+    assert most <= 100_000 + 2 * (ENTRY_BYTES + 2 * KEY_BYTES + 210)
+
+
+def test_one_response_that_is_longer_than_all_room_is_kept_alone() -> None:
+    kept = Kept(1_000)
+    kept.put(b"a", bytes(60_000), 0, ("k",))
+    kept.put(b"b", b"B", 0, ("k",))
+    kept.put(b"c", b"C", 0, ("k",))
+    kept.changed("k")
+    assert len(kept) == 0
+
+
+def test_nothing_is_left_after_clear() -> None:
+    kept = Kept()
+    kept.put(b"a", b"A", 0, ("k",))
+    kept.clear()
+    assert (kept.get(b"a"), len(kept), kept.size) == (None, 0, 0)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 40))
+def test_what_is_kept_is_what_was_put_last_and_not_changed_since(seed: int, room: int) -> None:
+    chance = random.Random(seed)
+    kept, truth = Kept(room * 1_000), dict[bytes, tuple[bytes, tuple[str, ...]]]()
+    for _ in range(200):
+        if chance.random() < 0.3:
+            key = f"k{chance.randrange(6)}"
+            kept.changed(key)
+            truth = {q: (r, keys) for q, (r, keys) in truth.items() if key not in keys}
+        else:
+            question, response = b"q%d" % chance.randrange(20), chance.randbytes(4)
+            keys = tuple({f"k{chance.randrange(6)}" for _ in range(chance.randint(1, 3))})
+            # One question is rendered again only when what it was made of changed.
+            if question not in truth:
+                kept.put(question, response, 0, keys)
+                truth[question] = response, keys
+        for question in [b"q%d" % i for i in range(20)]:
+            found = kept.get(question)
+            if found is None:
+                truth.pop(question, None)
+            else:
+                assert (found[0], found[2]) == truth[question]

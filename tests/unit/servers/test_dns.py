@@ -1,0 +1,117 @@
+"""Questions as datagrams over the loopback: kept answers, answers one by one, and answers that others are asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable
+
+import pytest
+
+from podplane.kernel.datagrams import COUNT, Datagrams
+from podplane.servers.dns import UdpServer
+from podplane.servers.dns_counts import Counts
+
+QUESTION = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x03web\0\0\x01\0\x01"
+
+
+def answered(data: bytes, word: bytes = b"") -> bytes:
+    """Something that has the form of a response."""
+    return data[:2] + b"\x81\x80" + data[4:] + word
+
+
+class Keeper:
+    """Kept answers, and a way to answer all else."""
+
+    def __init__(self) -> None:
+        self.senders: dict[bytes, bytes] = {}
+        self.replies: dict[bytes, tuple[bytes, int, object]] = {}
+        self.asked: list[tuple[bytes, str]] = []
+        self.waits, self.release = asyncio.Event(), asyncio.Event()
+
+    def respond(self, data: bytes, ip: str) -> bytes | Awaitable[bytes | None] | None:
+        self.asked.append((data, ip))
+        if data[12:16] == b"\x03web":
+            return answered(data, b"slow")
+        return self._later(data) if data[12:] else None
+
+    async def _later(self, data: bytes) -> bytes | None:
+        self.waits.set()
+        await self.release.wait()
+        return answered(data, b"late") if data[12:] != b"never" else None
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.keeper = Keeper()
+        self.counts = Counts()
+        self.lane = self.counts.lane("node1", "udp", 4)
+        bound, self.client = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+        for one in (bound, self.client):
+            one.bind(("127.0.0.1", 0))
+        self.client.setblocking(False)
+        self.at = bound.getsockname()
+        self.server = UdpServer(bound, Datagrams(4).exchange, self.keeper, self.keeper.respond, self.counts, self.lane)
+
+    def send(self, *datagrams: bytes) -> None:
+        for one in datagrams:
+            self.client.sendto(one, self.at)
+
+    async def received(self, count: int) -> list[bytes]:
+        loop = asyncio.get_running_loop()
+        return [await asyncio.wait_for(loop.sock_recv(self.client, 4096), 20) for _ in range(count)]
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    made = Rig()
+    yield made
+    made.server.close()
+    made.client.close()
+
+
+async def test_each_way_of_answering(rig: Rig) -> None:
+    rig.keeper.senders[socket.inet_aton("127.0.0.1")] = b"!"
+    rig.keeper.replies[QUESTION[2:-2] + b"\0\x03"] = (answered(QUESTION, b"kept")[2:], 3, ())
+    late = QUESTION[:12] + b"\x04late\0\0\x01\0\x01"
+    rig.send(late, QUESTION, QUESTION[:-2] + b"\0\x03", QUESTION[:12])
+    assert await rig.received(2) == [answered(QUESTION, b"kept"), answered(QUESTION, b"slow")]
+    rig.keeper.release.set()
+    assert await rig.received(1) == [answered(late, b"late")]
+    assert [ip for _, ip in rig.keeper.asked] == ["127.0.0.1"] * 3
+
+
+async def test_all_of_them_are_counted(rig: Rig) -> None:
+    rig.keeper.senders[socket.inet_aton("127.0.0.1")] = b"!"
+    rig.keeper.replies[QUESTION[2:-2] + b"\0\x03"] = (answered(QUESTION, b"kept")[2:], 1, ())
+    rig.send(QUESTION[:-2] + b"\0\x03", QUESTION, QUESTION[:12])
+    got = await rig.received(2)
+    assert rig.lane.silent == 1
+    assert rig.lane.request_bytes == 2 * len(QUESTION) + 12 and rig.lane.response_bytes == sum(map(len, got))
+    assert sum(rig.lane.by_kind) == rig.lane.durations.count == 2
+
+
+async def test_more_than_can_be_read_at_one_go(rig: Rig) -> None:
+    rig.keeper.senders[socket.inet_aton("127.0.0.1")] = b"!"
+    rig.keeper.replies[QUESTION[2:]] = (answered(QUESTION, b"kept")[2:], 1, ())
+    rig.send(*[QUESTION] * (3 * COUNT))
+    assert await rig.received(3 * COUNT) == [answered(QUESTION, b"kept")] * (3 * COUNT)
+
+
+async def test_nobody_waits_for_what_is_asked_of_others(rig: Rig) -> None:
+    rig.send(QUESTION[:12] + b"never", QUESTION[:12] + b"\x04late\0\0\x01\0\x01", QUESTION)
+    assert (await rig.received(1))[0].endswith(b"slow")
+    rig.keeper.release.set()
+    assert (await rig.received(1))[0].endswith(b"late")
+    assert rig.lane.silent == 1
+
+
+async def test_close_ends_what_is_still_asked_and_may_come_twice(rig: Rig) -> None:
+    rig.send(QUESTION[:12] + b"\x04late\0\0\x01\0\x01")
+    await asyncio.wait_for(rig.keeper.waits.wait(), 20)
+    rig.server.close()
+    rig.server.close()
+    rig.keeper.release.set()
+    await asyncio.sleep(0)
+    with pytest.raises(BlockingIOError):
+        rig.client.recv(1)
