@@ -50,7 +50,11 @@ def of_data(data: Mapping[str, str], binary: Collection[str], domain: Name, own:
 
 def decode(text: str, domain: Name, own: Collection[str] = ()) -> Config:
     """The configuration that a text has (see `of_data`). ConfigError when it is not as it should be."""
-    tree = _tree(text)
+    return of_tree(_tree(text), domain, own)
+
+
+def of_tree(tree: Any, domain: Name, own: Collection[str] = ()) -> Config:
+    """The configuration that a document is, once read. ConfigError when it is not as it should be."""
     found = Config(**{} if tree is None else _keys(_table(domain, own))(tree, ""))
     _check_rewrites(found.rewrites)
     return found

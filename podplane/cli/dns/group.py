@@ -8,6 +8,11 @@ from podplane.cli.lazy import Lazy, Rows
 
 COMMANDS: Rows = {
     "query": ("podplane.cli.dns.query", "query", "Show what a pod gets for a name, and why."),
+    "import-corefile": (
+        "podplane.cli.dns.import_corefile",
+        "import_corefile",
+        "Turn CoreDNS's configuration into the ConfigMap of podplane's DNS.",
+    ),
 }
 
 
