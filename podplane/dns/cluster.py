@@ -1,176 +1,154 @@
 """The zone of the cluster's domain: names of Services, of their endpoints, and of pods.
 
-Source: the Kubernetes DNS specification, version 1.1.0 (kubernetes/dns, docs/specification.md).
+Source: the Kubernetes DNS specification, version 1.1.0 (kubernetes/dns, docs/specification.md). What it leaves open is as CoreDNS's plugin
+kubernetes has it, but for what `docs/dns.md` lists.
+
+    <zone>                     SOA, NS
+    dns-version.<zone>         TXT
+    ns.dns.<zone>              addresses of the cluster's DNS, its Service
+    <service>.<ns>.svc.<zone>, and below: `services`
+    10-244-1-2.<ns>.pod.<zone>
+
+A name without records of its own is there when there are names below it: then it has no data (NODATA), but is not denied (NXDOMAIN).
 """
 
 from __future__ import annotations
 
-import functools
-import ipaddress
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from podplane.dns import message as m
-from podplane.dns.directory import Directory
+from podplane.dns import services
+from podplane.dns.authority import TTL_SECONDS, Authority
+from podplane.dns.directory import ALWAYS, Directory, namespace_key, pod_ip_key, service_key
 from podplane.dns.message import Answer, Name, Question, Record
-from podplane.model.dns import NamedEndpoint, NamedPort, NamedService, NamedSlice
-from podplane.model.objects import Metadata
+from podplane.model.dns import NamedService, canonical
 
 SPECIFICATION = "1.1.0"
-TTL_SECONDS = 5
+SPECIFICATION_TTL = 28800
+"""What the specification's example has: it changes with releases alone."""
 SOURCE = "the cluster's zone"
-ADDRESS_TYPES = {m.A: ("IPv4", 4), m.AAAA: ("IPv6", 6)}
+DNS_SERVICE = "kube-system/kube-dns"
+"""The Service of the cluster's DNS."""
+INSECURE, VERIFIED, DISABLED = "insecure", "verified", "disabled"
+"""Names of pods: every address is one, in a namespace that is there; those that a pod of the namespace has; none."""
+ADDRESS_TYPES = (m.A, m.AAAA)
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterZone:
-    """The zone of a cluster's domain."""
+    """The zone of a cluster's domain; `ttl` of its records in seconds, `pods` one of INSECURE, VERIFIED, DISABLED."""
 
     domain: Name
     directory: Directory
     ttl: int = TTL_SECONDS
+    pods: str = INSECURE
+    authority: Authority = field(init=False)
+
+    def __post_init__(self) -> None:
+        authority = Authority(self.domain, self.domain, self.ttl, self.directory.serial, SOURCE)
+        object.__setattr__(self, "authority", authority)
 
     def answer(self, question: Question) -> Answer | None:
         """What the zone says; None when the name is none of its own."""
         name = question.name
         if not m.is_under(name, self.domain):
             return None
-        labels = name[: len(name) - len(self.domain)][::-1]
-        match labels:
+        match name[: len(name) - len(self.domain)][::-1]:
             case ():
-                return self._apex(question)
-            case (b"dns-version",):
-                return self._only(question, m.TXT, m.txt((SPECIFICATION,)))
-            case (b"ns",):
-                return self._nodata()
+                return self.authority.at_apex(question, self._server_addresses(), (service_key(DNS_SERVICE),))
             case (b"svc", *rest):
                 return self._service(question, rest)
-        return self._nxdomain()
+            case (b"pod", *rest):
+                return self._pod(question, rest)
+            case (b"dns",):
+                return self.authority.nodata()
+            case (b"dns", b"ns"):
+                own = [record for record in self._server_addresses() if record.type == question.type]
+                return self.authority.of(own, f"Service {DNS_SERVICE}", (service_key(DNS_SERVICE),))
+            case (b"dns-version",):
+                record = Record(name, m.TXT, SPECIFICATION_TTL, m.txt((SPECIFICATION,)))
+                return self.authority.of([record] if question.type == m.TXT else (), SOURCE, (ALWAYS,))
+        return self.authority.nxdomain()
 
-    # Names that every zone has.
-
-    def _soa(self) -> Record:
-        data = m.soa((b"ns", b"dns", *self.domain), (b"hostmaster", *self.domain), 1, 7200, 1800, 86400, self.ttl)
-        return Record(self.domain, m.SOA, self.ttl, data)
-
-    def _apex(self, question: Question) -> Answer:
-        if question.type == m.SOA:
-            return Answer(records=(self._soa(),), source=SOURCE)
-        return self._only(question, m.NS, m.written((b"ns", b"dns", *self.domain)))
-
-    def _only(self, question: Question, type_: int, data: bytes) -> Answer:
-        """A name with one record of one type."""
-        if question.type != type_:
-            return self._nodata()
-        return Answer(records=(Record(question.name, type_, self.ttl, data),), source=SOURCE)
-
-    def _nodata(self, source: str = SOURCE, depends: tuple[str, ...] = ()) -> Answer:
-        return Answer(authority=(self._soa(),), source=source, depends=depends)
-
-    def _nxdomain(self, depends: tuple[str, ...] = ()) -> Answer:
-        return Answer(rcode=m.NXDOMAIN, authority=(self._soa(),), source=SOURCE, depends=depends)
+    def _server_addresses(self) -> list[Record]:
+        service = self.directory.services.get(DNS_SERVICE)
+        return [services.address(self.authority.server, ip, self.ttl) for ip in service.ips] if service else []
 
     # Names of Services.
 
-    def _service(self, question: Question, labels: list[bytes]) -> Answer:
-        if not labels:
-            return self._nodata()
-        namespace = labels[0].decode("latin-1")
-        if len(labels) == 1:
-            depends = (f"namespace/{namespace}",)
-            return self._nodata(depends=depends) if namespace in self.directory.namespaces else self._nxdomain(depends)
-        path = f"{namespace}/{labels[1].decode('latin-1')}"
-        depends = (f"service/{path}",)
+    def _service(self, question: Question, labels: Sequence[bytes]) -> Answer:
+        """`labels` from right to left, from the namespace on."""
+        if len(labels) < 2:
+            return self._namespace(labels)
+        namespace, name, *below = labels
+        path = f"{namespace.decode('latin-1')}/{name.decode('latin-1')}"
+        source, depends = f"Service {path}", (service_key(path),)
         service = self.directory.services.get(path)
         if service is None:
-            return self._nxdomain(depends)
-        records = self._records(question, service, labels[2:])
-        if records is None:
-            return self._nxdomain(depends)
-        return self._of(question, records, f"Service {path}", depends)
-
-    def _of(self, question: Question, records: Iterable[Record], source: str, depends: tuple[str, ...]) -> Answer:
-        """Of all records that the name has, those that are asked for."""
-        every = list(records)
-        alias = next((r for r in every if r.type == m.CNAME), None)
-        if alias is not None:
-            target = self._target_of(alias)
-            return Answer(records=(alias,), source=source, depends=depends, follow=target if question.type != m.CNAME else None)
-        found = tuple(r for r in every if r.type == question.type)
-        return Answer(records=found, source=source, depends=depends) if found else self._nodata(source, depends)
-
-    @staticmethod
-    def _target_of(alias: Record) -> Name:
-        labels, at = [], 0
-        while length := alias.data[at]:
-            labels.append(alias.data[at + 1 : at + 1 + length])
-            at += 1 + length
-        return tuple(labels)
-
-    def _records(self, question: Question, service: NamedService, below: list[bytes]) -> Iterator[Record] | None:
-        """All records of a name at or below a Service's; None when there is no such name."""
+            return self.authority.nxdomain(depends)
         if service.is_external:
-            if below:
-                return None
-            return iter((Record(question.name, m.CNAME, self.ttl, m.written(m.name_of(service.spec.external_name))),))
-        slices = list((self.directory.slices_by_service.get(service.metadata.path) or {}).values())
-        match below:
-            case []:
-                ips = service.ips or tuple(_ips(slices, service))
-                return (self._address(question.name, ip) for ip in ips)
-            case [protocol] if protocol in _protocols(service, slices):
-                return iter(())
-            case [protocol, port] if protocol[:1] == port[:1] == b"_":
-                found = list(self._ports(question.name, service, slices, protocol[1:], port[1:]))
-                return iter(found) or None
-            case [hostname]:
-                own = [ip for ip, host in _endpoints(slices, service) if host == hostname]
-                return (self._address(question.name, ip) for ip in own) if own and service.is_headless else None
-        return None
+            return self._external(question, service, source, depends) if not below else self.authority.nxdomain(depends, source)
+        groups = services.groups_of(self.directory, service, below)
+        if groups is None:
+            return self.authority.nxdomain(depends, source)
+        return self._of_groups(question, (name, namespace, b"svc", *self.domain), groups, source, depends)
 
-    def _address(self, name: Name, ip: str) -> Record:
-        return _address(name, ip, self.ttl)
+    def _namespace(self, labels: Sequence[bytes]) -> Answer:
+        """The name that those of a namespace end with, or, without labels, those of all."""
+        if not labels:
+            return self.authority.nodata()
+        name = labels[0].decode("latin-1")
+        depends = (namespace_key(name),)
+        return self.authority.nodata(depends=depends) if name in self.directory.namespaces else self.authority.nxdomain(depends)
 
-    def _ports(
-        self, name: Name, service: NamedService, slices: list[NamedSlice], protocol: bytes, port: bytes
-    ) -> Iterator[Record]:
-        target = self._name_of(service.metadata)
-        if not service.is_headless:
-            for one in service.spec.ports:
-                if (one.protocol.lower().encode(), one.name.encode()) == (protocol, port):
-                    yield Record(name, m.SRV, self.ttl, m.srv(0, 100, one.port or 0, target))
+    def _of_groups(
+        self, question: Question, own: Name, groups: list[services.Group], source: str, depends: tuple[str, ...]
+    ) -> Answer:
+        if question.type in ADDRESS_TYPES:
+            return self.authority.of(services.addresses(question.name, groups, question.type, self.ttl), source, depends)
+        if question.type == m.SRV:
+            records, extra = services.srv_records(question.name, own, groups, self.ttl)
+            return self.authority.of(records, source, depends, extra)
+        return self.authority.nodata(source, depends)
 
-    def _name_of(self, metadata: Metadata) -> Name:
-        return (metadata.name.encode(), metadata.namespace.encode(), b"svc", *self.domain)
+    def _external(self, question: Question, service: NamedService, source: str, depends: tuple[str, ...]) -> Answer:
+        """An alias (RFC 1034, 3.6.2), whatever is asked for. An address is none (as the documentation of Services has it)."""
+        text = service.spec.external_name
+        if canonical(text):
+            return self.authority.nxdomain(depends, f"{source}, whose externalName is an address")
+        try:
+            target = m.name_of(text)
+        except ValueError:
+            target = ()
+        if not target:
+            return Answer(m.SERVFAIL, source=f"{source}, whose externalName {text!r} is no name", depends=depends)
+        record = Record(question.name, m.CNAME, self.ttl, m.written(target))
+        return Answer(records=(record,), source=source, depends=depends, follow=None if question.type == m.CNAME else target)
 
+    # Names of pods.
 
-def _protocols(service: NamedService, slices: list[NamedSlice]) -> set[bytes]:
-    ports: list[NamedPort] = [*service.spec.ports, *(port for one in slices for port in one.ports or ())]
-    return {f"_{port.protocol.lower()}".encode() for port in ports if port.name}
+    def _pod(self, question: Question, labels: Sequence[bytes]) -> Answer:
+        """`labels` from right to left, from the namespace on."""
+        if labels and self.pods == DISABLED:
+            return self.authority.nxdomain()
+        if len(labels) < 2:
+            return self._namespace(labels)
+        namespace, label = labels[0].decode("latin-1"), labels[1].decode("latin-1")
+        ip = services.undashed(label) if len(labels) == 2 else ""
+        if not ip:
+            return self.authority.nxdomain()
+        source, depends = self._pod_with(namespace, ip)
+        if not source:
+            return self.authority.nxdomain(depends)
+        record = services.address(question.name, ip, self.ttl)
+        return self.authority.of([record] if record.type == question.type else (), source, depends)
 
-
-def _endpoints(slices: Iterable[NamedSlice], service: NamedService) -> Iterator[tuple[str, bytes]]:
-    """Address and host name of each endpoint that has names."""
-    for one in slices:
-        for endpoint in one.endpoints or ():
-            if endpoint.conditions.ready is not False or service.spec.publish_not_ready_addresses:
-                for ip in endpoint.addresses:
-                    yield ip, _hostname(endpoint, ip)
-
-
-def _ips(slices: Iterable[NamedSlice], service: NamedService) -> Iterator[str]:
-    yield from dict.fromkeys(ip for ip, _ in _endpoints(slices, service))
-
-
-def _hostname(endpoint: NamedEndpoint, ip: str) -> bytes:
-    return (endpoint.hostname or ip.replace(".", "-").replace(":", "-")).lower().encode()
-
-
-@functools.lru_cache(maxsize=4096)
-def _packed(ip: str) -> bytes:
-    return ipaddress.ip_address(ip).packed
-
-
-def _address(name: Name, ip: str, ttl: int) -> Record:
-    data = _packed(ip)
-    return Record(name, m.A if len(data) == 4 else m.AAAA, ttl, data)
+    def _pod_with(self, namespace: str, ip: str) -> tuple[str, tuple[str, ...]]:
+        """What says that there is this name, for people, "" when nothing does; and what that depends on."""
+        if self.pods == INSECURE:
+            is_there = namespace in self.directory.namespaces
+            return f"the address in the name, and namespace {namespace}" if is_there else "", (namespace_key(namespace),)
+        pods = self.directory.pods_by_ip.get(ip) or {}
+        paths = [path for path, pod in pods.items() if pod.metadata.namespace == namespace and not pod.is_ending]
+        return f"Pod {min(paths)}" if paths else "", (pod_ip_key(ip),)

@@ -35,7 +35,7 @@ def reason(question: Question, directory: Directory, domain: Name) -> str:
                 return "no pod has this name"
         return f"names below {m.text_of(domain)} are those of Services (svc) and pods (pod)"
     address = address_of(question.name)
-    return f"no Service and no endpoint with a name of its own has the address {address}" if address else ""
+    return f"no Service and no ready endpoint has the address {address}" if address else ""
 
 
 def _of_service(type_: int, namespace: str, name: str, below: Sequence[str], directory: Directory) -> str:
@@ -51,8 +51,6 @@ def _of_service(type_: int, namespace: str, name: str, below: Sequence[str], dir
     match below:
         case [port, protocol] if port.startswith("_") and protocol.startswith("_"):
             return _of_port(service, port[1:], protocol[1:], type_)
-        case [hostname] if not service.is_headless:
-            return f"Service {path} has a cluster IP: only endpoints of headless Services have names, so there is no {hostname}"
         case [hostname]:
             return f"no ready endpoint of Service {path} has the host name {hostname}{_readiness(service, directory)}"
         case []:
@@ -65,23 +63,25 @@ def _of_type(service: NamedService, type_: int, directory: Directory) -> str:
     if type_ not in FAMILIES:
         return f"Service {path} has addresses (A, AAAA) and the names of its ports (SRV) only"
     version, family = FAMILIES[type_]
-    ips = service.ips or tuple(ip for one in _endpoints(service, directory) for ip in one.addresses)
+    ips = service.ips or tuple(one.ip for one in _endpoints(service, directory))
     if ips and not any(ipaddress.ip_address(ip).version == version for ip in ips):
         return f"Service {path} has no {family} address"
     return f"Service {path} is headless{_readiness(service, directory)}"
 
 
 def _of_port(service: NamedService, port: str, protocol: str, type_: int) -> str:
-    names = [f"{one.name}/{one.protocol.lower()}" for one in service.spec.ports if one.name]
-    if f"{port}/{protocol}" in names and type_ != m.SRV:
-        return "the name of a port has SRV records only"
+    names = [f"{one.name}/{one.protocol.lower()}" for one in service.ports if one.name]
+    if f"{port}/{protocol}" in names and type_ not in (m.SRV, *FAMILIES):
+        return "the name of a port has SRV and address records only"
+    if f"{port}/{protocol}" in names:
+        return f"Service {service.metadata.path} has this port, but no such address"
     has = f"its ports are {', '.join(names)}" if names else "its ports have no names"
     return f"Service {service.metadata.path} has no port {port}/{protocol}: {has}"
 
 
 def _endpoints(service: NamedService, directory: Directory) -> list[NamedEndpoint]:
     slices = directory.slices_by_service.get(service.metadata.path) or {}
-    return [endpoint for one in slices.values() for endpoint in one.endpoints or ()]
+    return [endpoint for one in slices.values() for endpoint in one.endpoints]
 
 
 def _readiness(service: NamedService, directory: Directory) -> str:
@@ -89,7 +89,7 @@ def _readiness(service: NamedService, directory: Directory) -> str:
     found = _endpoints(service, directory)
     if not found:
         return ", and it has no endpoints"
-    ready = sum(one.conditions.ready is not False for one in found)
+    ready = sum(one.is_ready for one in found)
     if ready or service.spec.publish_not_ready_addresses:
         return ""
     return ", and its only endpoint is not ready" if len(found) == 1 else f", and none of its {len(found):,} endpoints is ready"

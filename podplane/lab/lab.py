@@ -304,8 +304,9 @@ class Lab:
         self._tokens.add(token, identity.component("name-server"))
         host, port = self._listener.getsockname()
         networks = (*self.plan.cluster, *self.plan.node, *control_plane.dns_ips(self.plan))
+        clients, own = (tuple(map(str, cidrs)) for cidrs in (networks, (*self.plan.cluster, *self.plan.service)))
         ca, domain, ips = self._certificates.authority, self.spec.cluster_domain, self._settings.dns.ips
-        begin = Begin(host, port, token, ca, domain, tuple(map(str, networks)), ips=ips, machine=self._dns.machine)
+        begin = Begin(host, port, token, ca, domain, clients, own, ips=ips, machine=self._dns.machine)
         return NameServer(begin, self._name_server_changed)
 
     def _name_server_changed(self, answers: bool) -> None:

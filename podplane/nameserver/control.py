@@ -20,8 +20,9 @@ UDP, TCP, HTTP = "udp", "tcp", "http"
 
 
 class Begin(msgspec.Struct, tag="begin", frozen=True):
-    """The first message. `networks` are CIDRs whose clients are answered: of pods and of nodes. `restarts`: the process before ended so
-    often. `ips` are the cluster IPs of the cluster's DNS, `machine` the resolv.conf of the nodes."""
+    """The first message. `networks` are CIDRs whose clients are answered: of pods and of nodes; `cluster` are those of pods and of
+    Services, whose addresses have no names but the cluster's. `restarts`: the process before ended so often. `ips` are the cluster IPs
+    of the cluster's DNS, `machine` the resolv.conf of the nodes."""
 
     api_host: str
     api_port: int
@@ -29,6 +30,7 @@ class Begin(msgspec.Struct, tag="begin", frozen=True):
     api_ca: str
     domain: str
     networks: tuple[str, ...]
+    cluster: tuple[str, ...]
     restarts: int = 0
     ips: tuple[str, ...] = ()
     machine: ResolvConf = ResolvConf()

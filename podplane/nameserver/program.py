@@ -81,7 +81,7 @@ class NameServer:
         self._forwarder = Forwarder(Means(HostOpener(), Randomness()), Machine())
         for ip in begin.ips:
             self._forwarder.own(ip)
-        self._sources = Sources(domain, self._objects.directory, (self._forwarder,), machine_searches())
+        self._sources = Sources(domain, self._objects.directory, begin.cluster, (self._forwarder,), machine_searches())
         self.counts = Counts()
         self._answers = Answers(self._sources, begin.networks, self.counts, version=f"podplane {__version__}")
         self._sockets = Sockets(self._answers, self.counts)

@@ -5,6 +5,7 @@ hosts entries and rewrites, the cluster's own zones, names for special use, othe
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Awaitable, Collection
 
 from podplane.dns.cluster import ClusterZone
@@ -12,6 +13,7 @@ from podplane.dns.config import Config
 from podplane.dns.directory import Directory
 from podplane.dns.hosts import Hosts
 from podplane.dns.message import Answer, Name, Query
+from podplane.dns.reverse import ReverseZones
 from podplane.dns.rewrites import RewrittenNames
 from podplane.dns.special_names import SpecialNames
 from podplane.dns.zone import Zone
@@ -23,13 +25,20 @@ from podplane.nameserver.zones import Zones
 class Sources:
     """A resolver that goes by another configuration when it is told to.
 
-    `others` are asked for what is none of the server's own names; `searches` are the machine's search domains.
+    `networks` are the CIDRs of pods and Services. `others` are asked for what is none of the server's own names; `searches` are the
+    machine's search domains.
     """
 
     def __init__(
-        self, domain: Name, directory: Directory, others: Collection[Source] = (), searches: Collection[Name] = ()
+        self,
+        domain: Name,
+        directory: Directory,
+        networks: Collection[str],
+        others: Collection[Source] = (),
+        searches: Collection[Name] = (),
     ) -> None:
         self._domain, self._directory, self._others, self._searches = domain, directory, others, searches
+        self._networks = tuple(map(ipaddress.ip_network, networks))
         self.configure(Config())
 
     def configure(self, config: Config) -> None:
@@ -45,6 +54,7 @@ class Sources:
         return [
             Hosts(config.hosts, config.ttl),
             RewrittenNames(config.rewrites, config.ttl),
-            ClusterZone(self._domain, self._directory, config.ttl),
+            ClusterZone(self._domain, self._directory, config.ttl, config.pods),
+            ReverseZones(self._domain, self._directory, self._networks, config.ttl),
             SpecialNames(config.ttl, config.zones, self._searches),
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import dns.rdatatype
 from podplane.dns import message as m
 from podplane.dns.cluster import ClusterZone
 from podplane.dns.message import Answer, Question, Record
+from podplane.dns.reverse import ReverseZones
 from podplane.kubeapi.client import Client
 from podplane.nameserver.answers import Answers
 from podplane.nameserver.objects import Objects
@@ -20,7 +22,7 @@ from podplane.nameserver.resolver import Resolver
 from podplane.nameserver.zones import Zones
 from podplane.servers.dns_counts import Counts
 from tests.unit.apiserver.test_server import Api
-from tools.dns_facts import DOMAIN, OUTSIDE, Cluster
+from tools.dns_facts import DOMAIN, NETWORKS, OUTSIDE, Cluster
 
 ZONE = m.name_of("example.test")
 SOA = "ns.example.test. hostmaster.example.test. 1 7200 1800 86400 5"
@@ -73,7 +75,13 @@ async def served(api: Api, mode: str) -> AsyncIterator[Callable[[bytes], bytes]]
     """Takes messages, and gives the responses of a name server that has the objects of this API."""
     objects = Objects(Client(api.server.handle, "secret"))
     await objects.sync()
-    zones = Zones([ClusterZone(m.name_of(DOMAIN), objects.directory)])
+    domain = m.name_of(DOMAIN)
+    zones = Zones(
+        [
+            ClusterZone(domain, objects.directory, pods=mode),
+            ReverseZones(domain, objects.directory, [ipaddress.ip_network(one) for pair in NETWORKS.values() for one in pair]),
+        ]
+    )
     answers = Answers(Resolver([zones, Outside()]), ["127.0.0.0/8"], Counts())
 
     def respond(message: bytes) -> bytes:

@@ -24,7 +24,7 @@ def service(path: str, **spec: object) -> NamedService:
 
 def slice_of(*ready: bool) -> dict[str, NamedSlice]:
     endpoints = [{"addresses": [f"10.244.1.{n}"], "conditions": {"ready": one}} for n, one in enumerate(ready, 2)]
-    return {"s": msgspec.convert({"endpoints": endpoints}, NamedSlice)}
+    return {"s": NamedSlice.from_json(msgspec.json.encode({"endpoints": endpoints}))}
 
 
 SERVICES = [
@@ -59,12 +59,13 @@ DIRECTORY = Directory(
         ("api.shop.svc", TXT, "Service shop/api has addresses (A, AAAA) and the names of its ports (SRV) only"),
         ("_https._tcp.api.shop.svc", SRV, "Service shop/api has no port https/tcp: its ports are http/tcp"),
         ("_http._tcp.web.default.svc", SRV, "Service default/web has no port http/tcp: its ports have no names"),
-        ("_http._tcp.api.shop.svc", A, "the name of a port has SRV records only"),
+        ("_http._tcp.api.shop.svc", TXT, "the name of a port has SRV and address records only"),
+        ("_http._tcp.api.shop.svc", AAAA, "Service shop/api has this port, but no such address"),
         ("db-0.db.default.svc", A, "no ready endpoint of Service default/db has the host name db-0, and none of its 2 endpoints is ready"),
         ("db.default.svc", A, "Service default/db is headless, and none of its 2 endpoints is ready"),
         ("none.default.svc", A, "Service default/none is headless, and it has no endpoints"),
         ("x.ready.default.svc", A, "no ready endpoint of Service default/ready has the host name x"),
-        ("x.web.default.svc", A, "Service default/web has a cluster IP: only endpoints of headless Services have names, so there is no x"),
+        ("x.web.default.svc", A, "no ready endpoint of Service default/web has the host name x, and it has no endpoints"),
         ("x.out.default.svc", A, "Service default/out is another name for example.test: there is nothing below it"),
         ("a.b.c.web.default.svc", A, "Service default/web has no names so far below it"),
     ],
@@ -76,7 +77,7 @@ def test_each_name_has_its_reason(name: str, type_: int, why: str) -> None:
 
 def test_addresses_without_names_and_names_of_others() -> None:
     asked = Question(name_of("9.0.96.10.in-addr.arpa"), PTR)
-    assert reason(asked, DIRECTORY, DOMAIN) == "no Service and no endpoint with a name of its own has the address 10.96.0.9"
+    assert reason(asked, DIRECTORY, DOMAIN) == "no Service and no ready endpoint has the address 10.96.0.9"
     assert reason(Question(name_of("www.example.com"), A), DIRECTORY, DOMAIN) == ""
 
 

@@ -45,7 +45,7 @@ class Rig:
         recorder = Recorder(self.client, "podplane-dns", utc_now)
         domain = name_of("cluster.local")
         self.configuration = Configuration(self.client, recorder, domain, ("10.96.0.10",), self.clock)
-        self.sources = Sources(domain, self.objects.directory)
+        self.sources = Sources(domain, self.objects.directory, ("10.96.0.0/16", "10.244.0.0/16"))
         self.tasks: dict[str, TaskReport] = {}
         self.state = State(
             self.objects,

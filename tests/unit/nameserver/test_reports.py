@@ -16,7 +16,7 @@ async def test_health_and_ready_are_for_everybody() -> None:
     rig = Rig()
     assert (await rig.ask("/health")).status == 200
     before = await rig.ask("/ready")
-    assert (before.status, before.body) == (503, b"services\nendpointslices.discovery.k8s.io\nnamespaces\nconfigmaps")
+    assert (before.status, before.body) == (503, b"services\nendpointslices.discovery.k8s.io\nnamespaces\npods\nconfigmaps")
     await rig.start()
     after = await rig.ask("/ready")
     assert (after.status, after.body) == (200, b"OK")
@@ -25,7 +25,7 @@ async def test_health_and_ready_are_for_everybody() -> None:
 async def test_what_it_waits_for_is_named() -> None:
     rig = Rig()
     await rig.objects.informers[0].sync()
-    assert (await rig.ask("/ready")).body == b"endpointslices.discovery.k8s.io\nnamespaces\nconfigmaps"
+    assert (await rig.ask("/ready")).body == b"endpointslices.discovery.k8s.io\nnamespaces\npods\nconfigmaps"
     await rig.objects.sync()
     await rig.configuration.sync()
     assert (await rig.ask("/ready")).body == b"sockets"

@@ -15,8 +15,7 @@ from podplane.dns.directory import Directory
 from podplane.dns.message import Answer, Name, Question, Record, name_of
 from podplane.dns.resolv_conf import ResolvConf
 from podplane.dns.search_path import of_conf
-from podplane.model.dns import NamedService, NamedServiceSpec
-from podplane.model.objects import Metadata
+from podplane.model.dns import Identity, NamedService, NamedServiceSpec
 from podplane.nameserver.resolver import Client, Resolver
 from podplane.nameserver.search import Searching
 from podplane.nameserver.zones import Zones
@@ -28,7 +27,7 @@ POD = Client("10.244.1.2", "web", "shop", SHOP)
 
 def service(path: str, ip: str) -> tuple[str, NamedService]:
     namespace, name = path.split("/")
-    return path, NamedService(Metadata(name=name, namespace=namespace), NamedServiceSpec(cluster_ip=ip))
+    return path, NamedService(Identity(name=name, namespace=namespace), NamedServiceSpec(cluster_ip=ip))
 
 
 @dataclass
