@@ -10,10 +10,13 @@ from podplane.dns.resolv_conf import NodeDns, ResolvConf
 
 
 def node_dns(servers: tuple[str, ...], domain: str) -> NodeDns:
-    """What the lab's nodes know of names. Their resolv.conf is this machine's, but with the lab's servers: those of the machine are out of
-    a lab's reach."""
+    """What the lab's nodes know of names; `servers` are the cluster IPs of the cluster's DNS.
+
+    Their resolv.conf is this machine's, but with the lab's server: those of the machine are out of a lab's reach. It has one address, as
+    kubeadm has it: both families lead to the same server, and musl asks all servers of a resolv.conf at once.
+    """
     try:
         machine = resolv_conf.read(Path("/etc/resolv.conf").read_text(errors="replace"))
     except OSError:
         machine = ResolvConf()
-    return NodeDns(servers, domain, replace(machine, nameservers=servers))
+    return NodeDns(servers[:1], domain, replace(machine, nameservers=servers[:1]))

@@ -62,10 +62,11 @@ IMAGES = {
     "registry.k8s.io/e2e-test-images/agnhost": AGNHOST,
     "k8s.gcr.io/e2e-test-images/agnhost": AGNHOST,
     "gcr.io/kubernetes-e2e-test-images/agnhost": AGNHOST,
+    "registry.k8s.io/e2e-test-images/jessie-dnsutils": CLIENT,
     "registry.k8s.io/pause": PAUSE,
     "k8s.gcr.io/pause": PAUSE,
 }
-"""By name without tag and digest; the last ones are the published names of agnhost and pause."""
+"""By name without tag and digest; the last ones are published names: of agnhost, of an image with dig and other tools, of pause."""
 TAG = re.compile(r"(@[\w.+-]+:[0-9a-fA-F]+|:[\w][\w.-]{0,127}(@[\w.+-]+:[0-9a-fA-F]+)?)$")
 
 

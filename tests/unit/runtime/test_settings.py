@@ -289,6 +289,7 @@ def test_a_name_that_overrides_has_no_domain() -> None:
         ("podplane/echo@sha256:00ff", ("sleep", "1"), (), ["sleep", "1"]),
         ("registry.k8s.io/e2e-test-images/agnhost:2.53", (), (), ["/agnhost", "pause"]),
         ("registry.k8s.io/e2e-test-images/agnhost:2.53", (), ("netexec",), ["/agnhost", "netexec"]),
+        ("registry.k8s.io/e2e-test-images/jessie-dnsutils:1.7", ("sh", "-c", "dig x"), (), ["sh", "-c", "dig x"]),
         ("podplane/agnhost", ("/agnhost", "porter"), ("--x",), ["/agnhost", "porter", "--x"]),
         ("podplane/agnhost", ("/agnhost-2",), ("override",), ["/agnhost-2", "override"]),
         ("registry.k8s.io/pause:3.10", (), (), ["/pause"]),
