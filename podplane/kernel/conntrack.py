@@ -19,7 +19,9 @@ from podplane.state.conntrack import Allowed, Connection, Frontend, Target
 
 NETLINK_NETFILTER = 12
 CTNETLINK = 1 << 8
-GET, DELETE = CTNETLINK | 1, CTNETLINK | 2
+GET, DELETE, GET_STATS = CTNETLINK | 1, CTNETLINK | 2, CTNETLINK | 5
+STATS_ENTRIES = 1
+"""CTA_STATS_GLOBAL_ENTRIES: the number of connections of the namespace."""
 GENERIC = struct.Struct(">BBH")
 """struct nfgenmsg: family, version, resource."""
 AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
@@ -56,7 +58,12 @@ class Conntrack:
         return [connection for connection in found if connection is not None]
 
     def flush(self, allowed: Allowed) -> int:
-        """Delete the connections to these frontends that do not go where they may; how many those were."""
+        """Delete the connections to these frontends that do not go where they may; how many those were.
+
+        All namespaces of a machine share one hash table, which a dump goes through: where a namespace has no connections, that is spared.
+        """
+        if not self._count():
+            return 0
         kinds = {(AF_INET if ip.version == 4 else AF_INET6, protocol) for protocol, ip, _ in allowed}
         messages = []
         for family, protocol in sorted(kinds):
@@ -67,6 +74,11 @@ class Conntrack:
                     messages.append(Message(DELETE, 0, body, "delete a tracked connection"))
         refused = self._socket.request(messages)  # one that ended by itself meanwhile
         return len(messages) - len(refused)
+
+    def _count(self) -> int:
+        """The number of connections."""
+        content = self._socket.ask(GET_STATS, GENERIC.pack(AF_UNSPEC, 0, 0))
+        return int.from_bytes(parse_attributes(content, GENERIC.size)[STATS_ENTRIES], "big")
 
 
 def _query(family: int, protocol: str) -> bytes:
