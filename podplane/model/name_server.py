@@ -10,11 +10,19 @@ import msgspec
 from podplane.model.answers import ApiStatus, CacheStatus, TaskStatus
 
 
-class ZoneStatus(msgspec.Struct, frozen=True):
-    """A zone that the server answers for itself, or that others answer for (`servers`)."""
+class UpstreamStatus(msgspec.Struct, frozen=True):
+    """A server that questions for names below `zone` are passed on to (`.`: all that have no zone of their own). `age`: so long it is up,
+    or is not; `error` is why it gave no answer the last time that it did not; `round_trip` is None before it answered."""
 
-    name: str
-    servers: list[str] = []
+    zone: str
+    server: str
+    is_up: bool
+    is_loop: bool
+    age: float
+    error: str
+    round_trip: float | None
+    asked: int
+    failed: int
 
 
 class ConfigStatus(msgspec.Struct, frozen=True):
@@ -28,9 +36,9 @@ class ConfigStatus(msgspec.Struct, frozen=True):
 
 
 class NameServerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it. `missing` names what it waits for before it answers questions; empty when it is ready. `heard_age`: so long ago the API
-    said last how things are, by an event, or by the bookmark that each watch brings about once a minute, of the watch that is the longest
-    without one; None before the first list."""
+    """All of it. `zones` are those that the server answers for itself. `missing` names what it waits for before it answers questions; empty
+    when it is ready. `heard_age`: so long ago the API said last how things are, by an event, or by the bookmark that each watch brings
+    about once a minute, of the watch that is the longest without one; None before a list."""
 
     node: str
     pid: int
@@ -38,7 +46,8 @@ class NameServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int
     missing: list[str]
     config: ConfigStatus
-    zones: list[ZoneStatus]
+    zones: list[str]
+    upstreams: list[UpstreamStatus]
     tasks: list[TaskStatus]
     caches: list[CacheStatus]
     heard_age: float | None

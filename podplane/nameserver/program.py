@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import socket
+import time
 from collections import defaultdict
 from collections.abc import Coroutine
 from pathlib import Path
@@ -23,7 +24,6 @@ from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
-from podplane.model.name_server import ZoneStatus
 from podplane.nameserver import control
 from podplane.nameserver.answers import Answers
 from podplane.nameserver.configuration import Configuration
@@ -38,6 +38,7 @@ from podplane.nameserver.sockets import Sockets
 from podplane.nameserver.sources import Sources
 from podplane.nameserver.state import State
 from podplane.nameserver.upstream import Means
+from podplane.nameserver.upstream_status import upstreams
 from podplane.servers.dns import UdpServer
 from podplane.servers.dns_counts import Counts
 from podplane.servers.dns_tcp import TcpServer
@@ -77,7 +78,6 @@ class NameServer:
         domain = name_of(begin.domain)
         recorder = Recorder(self._client, COMPONENT, lambda: datetime.datetime.now(datetime.UTC))
         self._configuration = Configuration(self._client, recorder, domain, begin.ips)
-        self._zones = [ZoneStatus(text_of(domain))]
         self._forwarder = Forwarder(Means(HostOpener(), Randomness()), Machine())
         for ip in begin.ips:
             self._forwarder.own(ip)
@@ -92,7 +92,8 @@ class NameServer:
         self._state = State(
             self._objects,
             self._configuration,
-            lambda: self._zones,
+            [text_of(domain)],
+            lambda: upstreams(self._forwarder.groups, time.time()),
             self._supervisor.report,
             lambda: self._client.contact,
             begin.restarts,

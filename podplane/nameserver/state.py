@@ -12,7 +12,7 @@ from podplane.kubeapi.client import Contact
 from podplane.kubeapi.informer import Informer
 from podplane.kubeapi.supervise import TaskReport
 from podplane.model.answers import ApiStatus, CacheStatus, TaskStatus
-from podplane.model.name_server import NameServerStatus, ZoneStatus
+from podplane.model.name_server import NameServerStatus, UpstreamStatus
 from podplane.nameserver.configuration import Configuration
 from podplane.nameserver.objects import Objects
 
@@ -24,16 +24,18 @@ class State:
         self,
         objects: Objects,
         configuration: Configuration,
-        zones: Callable[[], Sequence[ZoneStatus]],
+        zones: Sequence[str],
+        upstreams: Callable[[], Sequence[UpstreamStatus]],
         tasks: Callable[[], Mapping[str, TaskReport]],
         contact: Callable[[], Contact | None],
         restarts: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`zones`, `tasks` and `contact` give what there is at the moment; times are those of `clock`."""
+        """`upstreams`, `tasks` and `contact` give what there is at the moment; times are those of `clock`."""
         self._objects = objects
         self._configuration = configuration
-        self._zones = zones
+        self._zones = list(zones)
+        self._upstreams = upstreams
         self._tasks = tasks
         self._contact = contact
         self._restarts = restarts
@@ -73,7 +75,8 @@ class State:
             restarts=self._restarts,
             missing=self.missing(),
             config=self._configuration.status,
-            zones=list(self._zones()),
+            zones=self._zones,
+            upstreams=list(self._upstreams()),
             tasks=[TaskStatus(name, one.is_running, one.restarts, one.last_error) for name, one in self._tasks().items()],
             caches=self.caches(),
             heard_age=self.heard_age(),

@@ -101,3 +101,35 @@ def test_pods_that_ask_otherwise(named: Podplane) -> None:
 )  # fmt: skip
 def test_what_can_not_be_asked_is_one_line(lab: Podplane, words: tuple[str, ...], said: str) -> None:
     assert lab("dns", "query", *words, code=2).stderr.strip() == f"podplane: {said}"
+
+
+def test_each_node_has_a_server_that_answers(lab: Podplane) -> None:
+    found = json.loads(lab("dns", "status", "-o", "json", code=None).stdout)["nodes"]
+    assert [one["node"] for one in found] == ["node1", "node2", "node3"]
+    assert all(one["missing"] == [] and one["config"]["error"] == "" and one["api"]["is_reached"] for one in found)
+    services = len(lab.api.objects("services"))
+    assert {cache["objects"] for one in found for cache in one["caches"] if cache["resource"] == "services"} == {services}
+    assert "The name server of node2 answers, for " in lab("dns", "status", "--node", "node2", code=None).stdout
+
+
+def test_a_wrong_configuration_is_said(lab: Podplane) -> None:
+    """By the command, and in one line of `podplane status`."""
+    before = lab.api.get("configmaps", "kube-system", "podplane-dns")["data"]
+    lab.api.patch("configmaps", "kube-system", "podplane-dns", {"data": {"config.yaml": "ttl: long"}})
+    try:
+        for _ in range(100):
+            said = lab("dns", "status", code=None).stdout
+            if "podplane-dns: " in said:
+                break
+        assert "; the last good configuration goes on" in said
+        assert "  names   node1, node2, node3: ConfigMap kube-system/podplane-dns: " in lab("status").stdout
+        assert lab("dns", "status", "--node", "node1", code=1).stdout.count("; the last good configuration goes on") == 1
+    finally:
+        lab.api.patch("configmaps", "kube-system", "podplane-dns", {"data": before})
+
+
+def test_a_node_that_there_is_not(lab: Podplane) -> None:
+    assert (
+        lab("dns", "status", "--node", "x", code=2).stderr
+        == "podplane: there is no node 'x': this lab has node1, node2, node3\n"
+    )

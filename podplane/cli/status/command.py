@@ -55,8 +55,11 @@ def _of_lab(folder: Folder) -> None:
     click.echo(f"  state   {folder.path}")
     for line in active_faults(folder, nodes.values()):
         click.echo(f"  fault   {line}")
+    from podplane.cli.dns import show_status, statuses
     from podplane.cli.status import gather, show
 
+    if line := show_status.summary(statuses.of_nodes(client, nodes.values(), folder.undo_faults)):
+        click.echo(f"  names   {line}: `{folder.command('dns status')}`")
     if line := show.summary(gather.summaries(client, nodes)):
         click.echo(f"  agents  {line}: `{folder.command('status', '--node all')}`")
 

@@ -9,7 +9,7 @@ from podplane.kubeapi.authorization import Authorizer
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.supervise import TaskReport
-from podplane.model.name_server import ZoneStatus
+from podplane.model.name_server import UpstreamStatus
 from podplane.nameserver.answers import Answers
 from podplane.nameserver.configuration import Configuration
 from podplane.nameserver.explanation import Explainer
@@ -46,11 +46,13 @@ class Rig:
         domain = name_of("cluster.local")
         self.configuration = Configuration(self.client, recorder, domain, ("10.96.0.10",), self.clock)
         self.sources = Sources(domain, self.objects.directory, ("10.96.0.0/16", "10.244.0.0/16"))
+        self.upstreams: list[UpstreamStatus] = []
         self.tasks: dict[str, TaskReport] = {}
         self.state = State(
             self.objects,
             self.configuration,
-            lambda: [ZoneStatus("cluster.local.")],
+            ["cluster.local."],
+            lambda: self.upstreams,
             lambda: self.tasks,
             lambda: self.client.contact,
             restarts,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import dns.flags
 import dns.message
+import pytest
 
 from podplane.dns import config, relay
 from podplane.dns import message as m
@@ -20,6 +22,7 @@ from podplane.nameserver.openers import HostOpener
 from podplane.nameserver.randomness import Randomness
 from podplane.nameserver.resolver import Client
 from podplane.nameserver.upstream import Means
+from podplane.nameserver.upstream_status import upstreams
 from tests.unit.virtual_time import virtual
 
 from .fake_upstream import Behaviour, FakeUpstream, deaf, reply, says, silent, upstream
@@ -307,3 +310,18 @@ async def test_what_is_not_passed_on() -> None:
         assert (await answer(made, "a.example", "AXFR")).rcode == m.NOTIMP
         assert (await answer(made, "a.example", "A", rdclass="CH")).rcode == m.REFUSED
         assert one.heard == []
+
+
+async def test_what_is_known_of_each_server_is_told() -> None:
+    async with (
+        upstream(says(A)) as good,
+        upstream(silent) as bad,
+        forwarder(good, zones={m.name_of("corp.example"): (bad.server,)}) as made,
+    ):
+        await answer(made, "a.example")
+        all_names, corp = upstreams(made.groups, time.time() + 7)
+        assert (all_names.zone, all_names.server, all_names.is_up) == (".", str(good.server), True)
+        assert all_names.age == pytest.approx(7, abs=5)
+        assert all_names.asked > corp.failed == 0
+        assert all_names.round_trip is not None and all_names.round_trip > 0
+        assert (corp.zone, corp.server, corp.round_trip) == ("corp.example.", str(bad.server), None)

@@ -1,0 +1,123 @@
+"""What `podplane dns status` writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from podplane.cli.dns import show_status
+from podplane.model.name_server import NameServerStatus
+
+Object = dict[str, Any]
+
+
+def cache(resource: str, objects: int) -> Object:
+    return {"resource": resource, "objects": objects, "is_synced": True, "failures": {}}
+
+
+def server(zone: str = ".", **fields: Any) -> Object:
+    known = {"is_up": True, "is_loop": False, "age": 60.0, "error": "", "round_trip": 0.0123, "asked": 20, "failed": 1}
+    return {"zone": zone, "server": "192.0.2.53", **known, **fields}
+
+
+def status(node: str = "node1", **fields: Any) -> Object:
+    """A server that is well, but for these fields."""
+    found = {
+        "node": node,
+        "pid": 6,
+        "age": 125.0,
+        "restarts": 0,
+        "missing": [],
+        "config": {"config_map": "kube-system/podplane-dns", "exists": True, "error": "", "age": 120.0},
+        "zones": ["cluster.local."],
+        "upstreams": [server()],
+        "tasks": [{"name": "watch of services", "is_running": True, "restarts": 0, "last_error": ""}],
+        "caches": [cache("services", 1200), cache("endpointslices.discovery.k8s.io", 1), cache("namespaces", 4)],
+        "heard_age": 3.0,
+        "api": {"is_reached": True, "age": 3.0, "error": ""},
+        **fields,
+    }
+    msgspec.convert(found, NameServerStatus)
+    return found
+
+
+def test_servers_that_are_well_have_a_row_each() -> None:
+    assert (
+        show_status.overview([status(), status("node2", restarts=2)])
+        == """\
+NODE    STATE     SINCE       RESTARTS   SERVICES   UPSTREAMS   API HEARD
+node1   answers   2 min 5 s   0          1,200      1 of 1      3 s ago
+node2   answers   2 min 5 s   2          1,200      1 of 1      3 s ago"""
+    )
+    assert show_status.summary([status(), status("node2")]) == ""
+
+
+def test_all_about_one() -> None:
+    corp = server("corp.example.", is_up=False, error="timed out", age=12.0)
+    new = server("new.example.", asked=0, failed=0, round_trip=None)
+    assert (
+        show_status.detail(status(restarts=1, upstreams=[server(), corp, new]))
+        == """\
+The name server of node1 answers, for 2 min 5 s, after 1 restart.
+  process     pid 6 in the lab
+  zones       cluster.local.
+  objects     1,200 Services, 1 EndpointSlice, 4 namespaces
+  API         heard 3 s ago
+  config      ConfigMap kube-system/podplane-dns, for 2 min
+  server      192.0.2.53 for all other names: answers in 12.3 ms; 20 questions, 1 failed
+  server      192.0.2.53 for corp.example.: no answer for 12 s: timed out; 20 questions, 1 failed
+  server      192.0.2.53 for new.example.: not asked yet
+
+node1: server 192.0.2.53 for corp.example. does not answer: timed out"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"missing": ["services"]}, "it does not answer questions yet: it waits for services"),
+        (
+            {"config": {"config_map": "kube-system/podplane-dns", "exists": True, "error": "ttl: no number", "age": 1.0}},
+            "ConfigMap kube-system/podplane-dns: ttl: no number; the last good configuration goes on",
+        ),
+        (
+            {"api": {"is_reached": False, "age": 1.0, "error": "no route"}},
+            "it does not reach the API, and answers with what it knew before: no route",
+        ),
+        ({"heard_age": 151.0}, "it has heard nothing of the API for more than 2 min 30 s: its answers may be old"),
+        ({"upstreams": []}, "it has no other server to ask: names outside of the cluster have no answer"),
+        (
+            {"upstreams": [server(is_up=False, is_loop=True, error="127.0.0.53 leads back here")]},
+            "server 192.0.2.53 for all other names is a loop, and not asked: 127.0.0.53 leads back here",
+        ),
+        (
+            {"tasks": [{"name": "watch of services", "is_running": False, "restarts": 3, "last_error": "OSError()"}]},
+            "the watch of services waits to be started again: OSError()",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_once_with_its_nodes(fields: Object, said: str) -> None:
+    found = [status(**fields), status("node2", **fields), status("node3")]
+    assert show_status.troubles(found) == {said: ["node1", "node2"]}
+    assert show_status.overview(found).splitlines()[-1] == f"node1, node2: {said}"
+    assert show_status.summary(found) == ("" if "upstreams" in fields else f"node1, node2: {said}")
+
+
+def test_a_node_that_does_not_answer() -> None:
+    silent = {"node": "node2", "error": "no answer within 3 s\x1b"}
+    assert show_status.overview([status(), silent]).splitlines()[2:] == [
+        "node2   no answer   -           -          -          -           -",
+        "",
+        "node2: no answer: no answer within 3 s\\x1b",
+    ]
+    assert show_status.detail(silent) == "The name server of node2 does not answer: no answer within 3 s\\x1b"
+    assert show_status.summary([silent, *(status(name, missing=[name]) for name in "ab")]).endswith("; and 1 more")
+
+
+def test_the_defaults_count_without_a_config_map() -> None:
+    config = {"config_map": "kube-system/podplane-dns", "exists": False, "error": "", "age": 1.0}
+    assert "  config      the defaults: there is no ConfigMap kube-system/podplane-dns\n" in show_status.detail(
+        status(config=config)
+    )
