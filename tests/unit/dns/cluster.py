@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -11,15 +10,13 @@ import dns.rdata
 import dns.rdatatype
 
 from podplane.dns import message as m
-from podplane.dns.cluster import ClusterZone
+from podplane.dns.config import Config, PodNames
 from podplane.dns.message import Answer, Question, Record
-from podplane.dns.reverse import ReverseZones
 from podplane.kubeapi.client import Client
 from podplane.nameserver.answers import Answers
 from podplane.nameserver.objects import Objects
 from podplane.nameserver.resolver import Client as Asking
-from podplane.nameserver.resolver import Resolver
-from podplane.nameserver.zones import Zones
+from podplane.nameserver.sources import Sources
 from podplane.servers.dns_counts import Counts
 from tests.unit.apiserver.test_server import Api
 from tools.dns_facts import DOMAIN, NETWORKS, OUTSIDE, Cluster
@@ -71,18 +68,14 @@ def _records(name: m.Name, type_: str, datas: tuple[str, ...]) -> tuple[Record, 
 
 
 @contextlib.asynccontextmanager
-async def served(api: Api, mode: str) -> AsyncIterator[Callable[[bytes], bytes]]:
+async def served(api: Api, mode: PodNames) -> AsyncIterator[Callable[[bytes], bytes]]:
     """Takes messages, and gives the responses of a name server that has the objects of this API."""
     objects = Objects(Client(api.server.handle, "secret"))
     await objects.sync()
-    domain = m.name_of(DOMAIN)
-    zones = Zones(
-        [
-            ClusterZone(domain, objects.directory, pods=mode),
-            ReverseZones(domain, objects.directory, [ipaddress.ip_network(one) for pair in NETWORKS.values() for one in pair]),
-        ]
-    )
-    answers = Answers(Resolver([zones, Outside()]), ["127.0.0.0/8"], Counts())
+    networks = [one for several in NETWORKS.values() for one in several]
+    sources = Sources(m.name_of(DOMAIN), objects.directory, networks, (Outside(),))
+    sources.configure(Config(pods=mode))
+    answers = Answers(sources, ["127.0.0.0/8"], Counts())
 
     def respond(message: bytes) -> bytes:
         response = answers.respond(message, "127.0.0.1", tcp=True)

@@ -19,22 +19,22 @@ import dns.message
 import dns.rcode
 import dns.rrset
 
+from podplane.dns.config import PodNames
 from podplane.kubeapi.access import Access
-from tools.dns_facts import DOMAIN, OUTSIDE, Question
+from tools.dns_facts import DOMAIN, NETWORKS, OUTSIDE, Question
 
 Fact = list[Any]
 """[rcode, is it authoritative, answer, authority, additional]; records are lines of text in lower case, sorted."""
-MODES = ("insecure", "verified", "disabled")
+MODES: tuple[PodNames, ...] = ("insecure", "verified", "disabled")
 """What CoreDNS's option `pods` is set to, a server for each."""
 WAIT_SECONDS = 30.0
 BLOCK = """{zones} {{
   bind 127.0.0.1
   any
   file {folder}/example.test example.test
-  kubernetes {domain} in-addr.arpa ip6.arpa {{
+  kubernetes {domain} {networks} {{
     kubeconfig {folder}/kubeconfig
     pods {mode}
-    fallthrough in-addr.arpa ip6.arpa
     ttl 5
   }}
 }}
@@ -50,7 +50,11 @@ async def running(program: str, access: Access, folder: Path) -> AsyncIterator[d
     ports = {mode: _free_port() for mode in MODES}
     (folder / "kubeconfig").write_text(json.dumps(_kubeconfig(access)))
     (folder / "example.test").write_text("\n".join([SOA, *_outside(), ""]))
-    blocks = [BLOCK.format(zones=f".:{port}", mode=mode, domain=DOMAIN, folder=folder) for mode, port in ports.items()]
+    networks = " ".join(one for several in NETWORKS.values() for one in several)
+    blocks = [
+        BLOCK.format(zones=f".:{port}", mode=mode, domain=DOMAIN, networks=networks, folder=folder)
+        for mode, port in ports.items()
+    ]
     (folder / "Corefile").write_text("".join(blocks))
     with (folder / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(program, "-conf", str(folder / "Corefile"), stdout=log, stderr=log)
