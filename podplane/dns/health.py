@@ -62,9 +62,7 @@ class Health:
 
     def loop(self, now: float, why: str) -> None:
         """Questions to it come back to us: it is not asked."""
-        if self.is_up or not self.is_loop:
-            self.since = now
-        self.is_up, self.is_loop, self.last_error = False, True, why
+        self.is_up, self.is_loop, self.last_error, self.since = False, True, why, now
 
     def probe_in(self, tries: int) -> float:
         """Seconds until the next try, after this many in vain."""

@@ -307,7 +307,8 @@ class Lab:
         clients, own = (tuple(map(str, cidrs)) for cidrs in (networks, (*self.plan.cluster, *self.plan.service)))
         ca, domain, ips = self._certificates.authority, self.spec.cluster_domain, self._settings.dns.ips
         begin = Begin(host, port, token, ca, domain, clients, own, ips=ips, machine=self._dns.machine)
-        return NameServer(begin, self._name_server_changed)
+        inside = (*self.plan.cluster, *self.plan.node, *self.plan.service, *self.plan.outside)
+        return NameServer(begin, self._name_server_changed, tuple(map(str, inside)))
 
     def _name_server_changed(self, answers: bool) -> None:
         for node in self._nodes.values():

@@ -61,6 +61,9 @@ class NameServer:
 
     begin: control.Begin
     answering: Answering
+    inside: tuple[str, ...] = ()
+    """CIDRs of the lab: a server of one of these is reached from the first node, all others from the machine."""
+    _first: Namespace | None = None
     _sockets: dict[str, list[tuple[str, socket.socket]]] = field(default_factory=dict)
     _connection: socket.socket | None = None
     _starts: int = 0
@@ -73,7 +76,10 @@ class NameServer:
             *namespace.run(open_sockets, tuple(ips)),
         ]
         if self._connection is not None:
+            if self._first is None:
+                control.send(self._connection, control.Inside(self.inside), namespace.fd)
             self._hand_over(self._connection, node)
+        self._first = self._first or namespace
 
     async def run(self) -> None:
         """Start the process, and wait for its end."""
@@ -87,6 +93,8 @@ class NameServer:
             self._connection = ours
             control.send(ours, msgspec.structs.replace(self.begin, restarts=self._starts))
             self._starts += 1
+            if self._first is not None:
+                control.send(ours, control.Inside(self.inside), self._first.fd)
             for node in self._sockets:
                 self._hand_over(ours, node)
             ours.setblocking(False)

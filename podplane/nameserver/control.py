@@ -1,6 +1,7 @@
 """What the process that starts a name server tells it, over a SEQPACKET socket: one message each, some with a descriptor.
 
 Begin                      the API, the cluster's domain and networks
+Inside + a namespace       networks that are reached from there, and not from the process's own namespace
 Open + a bound socket      answer questions that come by this socket
 Close                      answer none of this node's any more
 ◄── Ready                  the cluster's objects are there, and all sockets so far are served
@@ -43,6 +44,12 @@ class Open(msgspec.Struct, tag="open", frozen=True):
     protocol: str
 
 
+class Inside(msgspec.Struct, tag="inside", frozen=True):
+    """A network namespace: the nodes are not in that of the process. `networks` are CIDRs that are reached from it."""
+
+    networks: tuple[str, ...]
+
+
 class Close(msgspec.Struct, tag="close", frozen=True):
     """All sockets of a node."""
 
@@ -53,7 +60,7 @@ class Ready(msgspec.Struct, tag="ready", frozen=True):
     """It serves."""
 
 
-Order = Begin | Open | Close
+Order = Begin | Inside | Open | Close
 _orders = msgspec.json.Decoder(Order)
 
 

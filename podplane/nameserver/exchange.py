@@ -25,31 +25,39 @@ Outcome = Callable[[Reply | None, Upstream | None, str], None]
 
 
 class Exchange:
-    """Asks when it is made; `outcome` is told once, perhaps at once. `at_once` servers are asked at the same time at first."""
+    """Asks from its start on, until `outcome` is told. There is one server at least."""
 
-    def __init__(self, ask: Ask, servers: Sequence[Upstream], at_once: int, outcome: Outcome) -> None:
-        self._ask, self._servers, self._outcome = ask, servers, outcome
+    def __init__(self, ask: Ask, servers: Sequence[Upstream], outcome: Outcome) -> None:
+        self.servers = servers
+        self._ask, self._outcome = ask, outcome
         self._loop = asyncio.get_running_loop()
         self._end = self._loop.time() + SECONDS
         self._tries = self._waiting = 0
         self._timer: asyncio.TimerHandle | None = None
         self._bad: tuple[Reply, Upstream] | None = None
-        self._why = "there is no server to ask"
+        self._why = ""
         self._is_over = False
-        if not servers:
-            self._finish(None, None, self._why)
-            return
+
+    def start(self, at_once: int) -> None:
+        """Ask so many servers at the same time, at first; `outcome` may be told before this returns."""
         for _ in range(at_once):
             self._try()
         self._wait()
+
+    def cancel(self) -> None:
+        """Ask no more; `outcome` is not told."""
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _try(self) -> None:
         """Ask the next one."""
         if self._is_over or self._tries >= TRIES:
             return
-        server = self._servers[self._tries % len(self._servers)]
+        server = self.servers[self._tries % len(self.servers)]
         self._tries += 1
         self._waiting += 1
+        server.health.asked += 1
         server.ask(self._ask, partial(self._heard, server))
 
     def _wait(self) -> None:
@@ -57,8 +65,8 @@ class Exchange:
         if self._is_over:
             return
         now = self._loop.time()
-        last = self._servers[(self._tries - 1) % len(self._servers)]
-        rounds = self._tries // (len(self._servers) + 1)
+        last = self.servers[(self._tries - 1) % len(self.servers)]
+        rounds = self._tries // (len(self.servers) + 1)
         seconds = patience(last.health.rtt) * 2**rounds if self._tries < TRIES else SECONDS
         self._timer = self._loop.call_at(min(now + seconds, self._end), self._late)
 
@@ -79,9 +87,9 @@ class Exchange:
         self._why = f"{server.server}: {_words(said)}"
         if isinstance(said, Reply):
             self._bad = said, server
-        if self._tries < len(self._servers):
+        if self._tries < len(self.servers):
             self._try()
-        elif not self._waiting and (self._bad is not None or self._tries >= 2 * len(self._servers)):
+        elif not self._waiting and (self._bad is not None or self._tries >= 2 * len(self.servers)):
             self._give_up(self._why)
 
     def _give_up(self, why: str) -> None:
@@ -89,9 +97,7 @@ class Exchange:
         self._finish(reply, server, why)
 
     def _finish(self, reply: Reply | None, server: Upstream | None, why: str) -> None:
-        self._is_over = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self.cancel()
         self._outcome(reply, server, why)
 
 

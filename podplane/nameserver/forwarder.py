@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from podplane.dns.message import Answer, Name, Query, Question
 from podplane.dns.responses import Limits, Reply
 from podplane.nameserver.exchange import Exchange
 from podplane.nameserver.machine import Machine
+from podplane.nameserver.openers import LabOpener
 from podplane.nameserver.probes import Probes
 from podplane.nameserver.resolver import Client
 from podplane.nameserver.upstream import Means, Upstream
@@ -39,6 +40,13 @@ FAILED_SECONDS, MAX_FAILED = 2.0, 4096
 """So long a question that nobody answered is not asked again (RFC 9520, 3.2)."""
 
 
+class Named(NamedTuple):
+    """A server, and whether the machine's resolv.conf names it or the configuration does."""
+
+    server: config.Upstream
+    by_machine: bool
+
+
 class Group(NamedTuple):
     """Servers of one zone, `()` for all names."""
 
@@ -52,6 +60,7 @@ class Waiting:
 
     futures: list[tuple[asyncio.Future[Answer], str]] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
+    exchange: Exchange | None = None
 
 
 class Forwarder:
@@ -62,8 +71,9 @@ class Forwarder:
         self._loop = asyncio.get_running_loop()
         self._config = config.Config()
         self._own: set[str] = set()
+        self._lab: LabOpener | None = None
         self._probes = Probes(means, self._checked)
-        self._upstreams: dict[config.Upstream, Upstream] = {}
+        self._upstreams: dict[Named, Upstream] = {}
         self._groups: dict[Name, Group] = {}
         self._waiting: dict[Key, Waiting] = {}
         self._held: list[Key] = []
@@ -97,21 +107,44 @@ class Forwarder:
         wanted = {zone: tuple(dict.fromkeys(self._servers_of(servers))) for zone, servers in named.items()}
         every = dict.fromkeys(server for servers in wanted.values() for server in servers)
         for gone in self._upstreams.keys() - every.keys():
-            upstream = self._upstreams.pop(gone)
-            self._probes.remove(upstream)
-            upstream.close()
+            self._remove(gone)
         for server in every:
             if server not in self._upstreams:
-                upstream = self._upstreams[server] = Upstream(server, self._means, self._probes.changed)
+                opener = self._means.opener if server.by_machine or self._lab is None else self._lab
+                upstream = self._upstreams[server] = Upstream(server.server, self._means, opener, self._probes.changed)
                 self._probes.add(upstream)
         self._groups = {zone: Group(zone, tuple(self._upstreams[one] for one in servers)) for zone, servers in wanted.items()}
         self._failed.clear()
-        self._find_own()
         self._hold_until = self._loop.time() + HOLD_SECONDS
+        self._find_own()
         self._loop.call_at(self._hold_until, self._checked)
 
-    def _servers_of(self, servers: config.Upstreams) -> list[config.Upstream]:
-        return [one for server in servers for one in (self._machine.servers if server == config.MACHINE else (server,))]
+    def _servers_of(self, servers: config.Upstreams) -> Iterator[Named]:
+        for server in servers:
+            if server == config.MACHINE:
+                yield from (Named(one, True) for one in self._machine.servers)
+            else:
+                yield Named(server, False)
+
+    def reach(self, networks: Sequence[str], fd: int) -> None:
+        """This process is beside its nodes: servers in these networks (CIDRs) are reached from a namespace, whose descriptor is taken.
+        Those of the machine are not: it may know other machines by the same addresses."""
+        before, self._lab = self._lab, LabOpener(networks, fd)
+        for named in [one for one in self._upstreams if not one.by_machine]:
+            self._remove(named)
+        self._resolve()
+        if before is not None:
+            before.close()
+
+    def _remove(self, named: Named) -> None:
+        upstream = self._upstreams.pop(named)
+        self._probes.remove(upstream)
+        for key, waiting in self._waiting.items():
+            if waiting.exchange is not None and upstream in waiting.exchange.servers:
+                waiting.exchange.cancel()
+                waiting.exchange = None
+                self._held.append(key)
+        upstream.close()
 
     def own(self, ip: str) -> None:
         """This server answers at this address."""
@@ -120,8 +153,8 @@ class Forwarder:
             self._find_own()
 
     def _find_own(self) -> None:
-        for server, upstream in self._upstreams.items():
-            if server.ip in self._own and server.port == config.DNS_PORT:
+        for (server, by_machine), upstream in self._upstreams.items():
+            if server.ip in self._own and server.port == config.DNS_PORT and not (by_machine and self._lab):
                 self._probes.is_loop(upstream, "it is this server itself")
 
     def close(self) -> None:
@@ -202,10 +235,12 @@ class Forwarder:
         numbers = ordered(health, self._config.order, random)
         count = at_once(health, numbers, self._config.order, random)
         ask = Ask(key.question, m.written(key.question.name), key.flags, key.dnssec)
-        if numbers:
-            Exchange(ask, [servers[i] for i in numbers], count, partial(self._heard, key))
-        else:
+        if not numbers:
             self._heard(key, None, None, _all_down(group))
+            return
+        exchange = Exchange(ask, [servers[i] for i in numbers], partial(self._heard, key))
+        self._waiting[key].exchange = exchange
+        exchange.start(count)
 
     def _checked(self) -> None:
         """One more server is known: perhaps what waits for that can be asked now."""

@@ -1,8 +1,12 @@
-"""Where sockets to other servers are opened."""
+"""Where sockets to other servers are opened: in the network namespace of this process, or, in a lab, in that of a node."""
 
 from __future__ import annotations
 
+import ipaddress
 import socket
+from collections.abc import Sequence
+
+from podplane.kernel.namespace import NetworkNamespace, Workers
 
 
 class HostOpener:
@@ -10,6 +14,33 @@ class HostOpener:
 
     def open(self, ip: str, kind: socket.SocketKind) -> socket.socket:
         """A socket that does not block. OSError when there can be none."""
-        opened = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, kind)
-        opened.setblocking(False)
-        return opened
+        return _open(ip, kind)
+
+
+class LabOpener:
+    """Servers in some networks are reached from a namespace, all others from that of this process."""
+
+    def __init__(self, networks: Sequence[str], fd: int) -> None:
+        """`networks` are CIDRs; `fd` is the namespace's descriptor, which is closed with the opener."""
+        self.networks = tuple(networks)
+        self._networks = [ipaddress.ip_network(cidr) for cidr in networks]
+        self._workers = Workers(1)
+        self._namespace = NetworkNamespace(fd, self._workers)
+
+    def open(self, ip: str, kind: socket.SocketKind) -> socket.socket:
+        """A socket that does not block. OSError when there can be none."""
+        address = ipaddress.ip_address(ip)
+        if any(address in network for network in self._networks):
+            return self._namespace.run(_open, ip, kind)
+        return _open(ip, kind)
+
+    def close(self) -> None:
+        """Open none any more."""
+        self._namespace.close()
+        self._workers.close()
+
+
+def _open(ip: str, kind: socket.SocketKind) -> socket.socket:
+    opened = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, kind)
+    opened.setblocking(False)
+    return opened

@@ -76,7 +76,7 @@ class Probes:
         state = self._states[upstream]
         if not upstream.health.is_loop:
             log.warning("upstream %s is not asked: %s", upstream.server, why)
-        upstream.health.loop(self._means.clock(), why)
+            upstream.health.loop(self._means.clock(), why)
         self._forget(state)
         self._again(upstream)
         self._is_checked(state)
@@ -84,6 +84,8 @@ class Probes:
     def changed(self, upstream: Upstream) -> None:
         """It went down, or came up."""
         health = upstream.health
+        if upstream not in self._states:
+            return
         if health.is_up:
             log.warning("upstream %s answers again", upstream.server)
         elif not health.is_loop:

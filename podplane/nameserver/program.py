@@ -141,6 +141,8 @@ class NameServer:
     def _follow(self, order: control.Order, fds: list[int]) -> None:
         if isinstance(order, control.Close):
             self._close(order.node)
+        elif isinstance(order, control.Inside):
+            self._forwarder.reach(order.networks, fds[0])
         elif isinstance(order, control.Open):
             self._open(order, socket.socket(fileno=fds[0]))
 

@@ -47,13 +47,13 @@ class Means:
 class Upstream:
     """A server. Its methods run on one event loop. `changed` is called when it goes down or comes up."""
 
-    def __init__(self, server: config.Upstream, means: Means, changed: Callable[[Upstream], None]) -> None:
+    def __init__(self, server: config.Upstream, means: Means, opener: Opener, changed: Callable[[Upstream], None]) -> None:
         self.server = server
         self.health = Health(means.clock())
-        self._means, self._changed = means, changed
+        self._means, self._opener, self._changed = means, opener, changed
         self._loop = asyncio.get_running_loop()
         self._datagrams = Datagrams(self._connect, means.randomness)
-        self._streams = Streams(server, partial(means.opener.open, server.ip, socket.SOCK_STREAM), means.randomness)
+        self._streams = Streams(server, partial(opener.open, server.ip, socket.SOCK_STREAM), means.randomness)
         self._case_lost = 0
         self._no_edns_until = 0.0
 
@@ -69,7 +69,6 @@ class Upstream:
 
     def ask(self, ask: Ask, done: Done) -> None:
         """Ask it; `done` is told once, perhaps at once."""
-        self.health.asked += 1
         self._ask(ask, done, edns=self._loop.time() >= self._no_edns_until, stream=self.server.tls)
 
     def _ask(self, ask: Ask, done: Done, *, edns: bool, stream: bool) -> None:
@@ -124,7 +123,7 @@ class Upstream:
         done(why)
 
     def _connect(self) -> socket.socket:
-        opened = self._means.opener.open(self.server.ip, socket.SOCK_DGRAM)
+        opened = self._opener.open(self.server.ip, socket.SOCK_DGRAM)
         try:
             opened.connect((self.server.ip, self.server.port))
         except OSError:

@@ -295,6 +295,32 @@ async def test_other_servers_may_say_something_else() -> None:
 
 
 @virtual
+async def test_a_question_on_its_way_outlives_a_change_of_servers() -> None:
+    async with upstream(deaf) as one, upstream(says(rcode=3)) as two, forwarder(one) as made:
+        first = asyncio.ensure_future(answer(made, "a.example"))
+        await asyncio.sleep(0.1)
+        made.configure(config.Config(upstreams=(two.server,)))
+        other = asyncio.ensure_future(answer(made, "b.example"))
+        assert (await first).rcode == m.NXDOMAIN
+        assert (await other).source == f"upstream {two.server}"
+
+
+@virtual
+async def test_a_port_that_nobody_listens_at_is_no_reason_to_wait() -> None:
+    async with upstream(says(A)) as one:
+        closed = config.Upstream("127.0.0.1", one.port)
+    async with upstream(says(A)) as two, forwarder(two) as made:
+        made.configure(config.Config(upstreams=(closed, two.server), order="sequential"))
+        began = asyncio.get_running_loop().time()
+        assert lines(await ask(made, "a.example")) == [A]
+        assert asyncio.get_running_loop().time() - began < 0.1
+        made.configure(config.Config(upstreams=(closed,)))
+        found = await answer(made, "b.example")
+        assert (found.rcode, found.source) == (m.SERVFAIL, f"{closed}: Connection refused")
+        assert asyncio.get_running_loop().time() - began < 1.5
+
+
+@virtual
 async def test_what_many_want_is_asked_for_again_in_time() -> None:
     async with upstream(says(A)) as one, forwarder(one) as made:
         for _ in range(58):
