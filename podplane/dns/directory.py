@@ -12,6 +12,8 @@ from podplane.model.objects import Model
 M_co = TypeVar("M_co", bound=Model, covariant=True)
 SERIAL = "serial"
 """The key of answers that tell the zone's serial number: any change changes it."""
+POD_IP = "pod-ip/"
+"""What keys of `pod_ip_key` begin with."""
 ALWAYS = "zone"
 """The key of answers that hold as long as the zone's settings do."""
 
@@ -62,4 +64,4 @@ def ip_key(ip: str) -> str:
 
 def pod_ip_key(ip: str) -> str:
     """Changes when an address becomes that of another pod, and when a pod that has it changes."""
-    return f"pod-ip/{ip}"
+    return f"{POD_IP}{ip}"

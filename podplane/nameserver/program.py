@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime
 import gc
 import logging
@@ -12,12 +11,13 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Coroutine
-from pathlib import Path
 
 from podplane import __version__
-from podplane.dns import resolv_conf
+from podplane.dns import search_path
 from podplane.dns.config import Config
-from podplane.dns.message import Name, name_of, text_of
+from podplane.dns.directory import POD_IP
+from podplane.dns.message import name_of, text_of
+from podplane.dns.resolv_conf import NodeDns
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.authorization import Authorizer
 from podplane.kubeapi.client import Client
@@ -26,6 +26,7 @@ from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
 from podplane.nameserver import control
 from podplane.nameserver.answers import Answers
+from podplane.nameserver.clients import Clients
 from podplane.nameserver.configuration import Configuration
 from podplane.nameserver.explanation import Explainer
 from podplane.nameserver.forwarder import Forwarder
@@ -46,7 +47,6 @@ from podplane.servers.http import HttpServer
 
 log = logging.getLogger(__name__)
 COMPONENT = "podplane-dns"
-RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 def main(fd: int) -> None:
@@ -81,9 +81,12 @@ class NameServer:
         self._forwarder = Forwarder(Means(HostOpener(), Randomness()), Machine())
         for ip in begin.ips:
             self._forwarder.own(ip)
-        self._sources = Sources(domain, self._objects.directory, begin.cluster, (self._forwarder,), machine_searches())
+        machine = search_path.of_conf(begin.machine)
+        self._sources = Sources(domain, self._objects.directory, begin.cluster, (self._forwarder,), machine.domains)
         self.counts = Counts()
-        self._answers = Answers(self._sources, begin.networks, self.counts, version=f"podplane {__version__}")
+        clients = Clients(self._objects.directory, NodeDns(begin.ips, begin.domain, begin.machine))
+        version = f"podplane {__version__}"
+        self._answers = Answers(self._sources, begin.networks, self.counts, version=version, identify=clients.identify)
         self._sockets = Sockets(self._answers, self.counts)
         self._explainer = Explainer(self._sources, self._answers.client, self._objects.directory, domain)
         self._servers: dict[str, list[UdpServer | TcpServer | HttpServer]] = defaultdict(list)
@@ -107,6 +110,7 @@ class NameServer:
         self._connection.setblocking(False)
         asyncio.get_running_loop().add_reader(self._connection, self._take_orders)
         self._objects.subscribe(self._answers.changed)
+        self._objects.subscribe(self._who_asks_changed)
         self._configuration.subscribe(self._configured)
         await asyncio.gather(self._objects.sync(), self._configuration.sync())
         for name, work in (self._objects.watches | self._configuration.watches).items():
@@ -121,6 +125,10 @@ class NameServer:
         self._waiting.clear()
         control.send(self._connection, control.Ready())
         await self._supervisor.run()
+
+    def _who_asks_changed(self, key: str) -> None:
+        if key.startswith(POD_IP):
+            self._answers.forget_client(key.removeprefix(POD_IP))
 
     def _configured(self, config: Config) -> None:
         """Go by another configuration; what is on its way goes on."""
@@ -180,16 +188,3 @@ class NameServer:
         task = asyncio.get_running_loop().create_task(work)
         self._listening.add(task)
         task.add_done_callback(self._listening.discard)
-
-
-def machine_searches() -> list[Name]:
-    """The machine's search domains."""
-    try:
-        text = RESOLV_CONF.read_text(errors="replace")
-    except OSError:
-        return []
-    found = []
-    for domain in resolv_conf.read(text).searches:
-        with contextlib.suppress(ValueError):  # what is no name is searched in vain
-            found.append(name_of(domain))
-    return found

@@ -4,8 +4,8 @@
                     ▲                     │
                     └── each further name of the path, in order, until one exists ──► alias + its records
 
-Where a later name leads to no answer at all (SERVFAIL, say) the first name's own answer is given, and the pod's resolver goes on by
-itself: it loses some time, and is told nothing that is not so.
+Where a later name leads to no answer at all, the first has none either (SERVFAIL). With NXDOMAIN, and an alias without records for the
+other family, glibc would take the name for absent; after SERVFAIL resolvers try again, or go on by themselves.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Searching:
                 alias = Record(query.question.name, m.CNAME, self.ttl, m.written(name))
                 return _of_all(steps, joined(Answer(records=(alias,), source="the search path"), found))
             if found.rcode != m.NXDOMAIN:
-                return _of_all(steps, first)
+                return Answer(m.SERVFAIL, authoritative=False, source=f"the search path, {found.source}", private=True)
         return _of_all(steps, first)
 
 

@@ -148,10 +148,10 @@ async def test_the_first_answer_stays_where_there_is_no_other() -> None:
 
 
 @pytest.mark.parametrize("rcode", [m.SERVFAIL, m.REFUSED])
-async def test_a_name_that_nobody_can_say_anything_of_ends_it(rcode: int) -> None:
+async def test_after_a_name_that_nobody_can_say_anything_of_nothing_is_said(rcode: int) -> None:
     rig = Rig({"example.com.corp.example.": rcode, "example.com.": "192.0.2.7"})
     found = await rig("example.com.shop.svc.cluster.local")
-    assert (found.rcode, found.records, found.depends) == (m.NXDOMAIN, (), ())
+    assert (found.rcode, found.records, found.depends, found.private) == (m.SERVFAIL, (), (), True)
     assert rig.outside.asked == ["example.com.corp.example."]
 
 
