@@ -28,6 +28,7 @@ from podplane.nameserver import control
 LOCALHOST = "127.0.0.1"
 SERVER_CPU, CLIENT_CPU = 0, 1
 """Positions among the CPUs that this process may use: servers keep to one, who asks to another."""
+NETWORKS = ("10.0.0.0/8", "fd00:10::/32")
 WAIT_SECONDS = 60.0
 DNS_VERSION = b"\x12\x34\x01\x00\x00\x01\0\0\0\0\0\0\x0bdns-version\x07cluster\x05local\0\0\x10\0\x01"
 """A question that a server of the cluster's domain has an answer to, once it is ready."""
@@ -79,8 +80,9 @@ def ours(access: Access) -> Iterator[Server]:
 
         process = runner.run(start())
         try:
-            networks = ("127.0.0.0/8",)
-            begin = control.Begin(access.host, access.port, access.bearer(), access.ca, DOMAIN, networks)
+            begin = control.Begin(
+                access.host, access.port, access.bearer(), access.ca, DOMAIN, networks=("127.0.0.0/8",), cluster=NETWORKS
+            )
             control.send(near, begin)
             control.send(near, control.Open("node1", control.UDP), bound.fileno())
             near.settimeout(WAIT_SECONDS)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import dns.message
+import dns.query
 import pytest
 
-from bench import dns_objects, dnsperf
+from bench import dns_objects, dns_servers, dnsperf
 from bench.dns_objects import Named
+from tests.unit.apiserver.live import access_to, served
+from tests.unit.apiserver.test_server import Api
 
+KUBERNETES = {"clusterIP": "10.96.0.1", "ports": [{"port": 443}]}
 OUTPUT = """
 > NOERROR a.default.svc.cluster.local A 0.001000
 > NXDOMAIN b.default.svc.cluster.local A 0.003000
@@ -50,6 +56,20 @@ def test_changed_endpoints_are_all_others() -> None:
     before, after = ({endpoint["addresses"][0] for endpoint in one.endpoints(offset)} for offset in (0, 1 << 20))
     assert len(before) == len(after) == 10
     assert not before & after
+
+
+async def test_the_server_that_is_measured_answers_from_the_api() -> None:
+    def ask(port: int) -> str:
+        with dns_servers.ours(access_to(port)) as server:
+            dns_servers.wait(server.port)
+            query = dns.message.make_query("kubernetes.default.svc.cluster.local", "A")
+            found = dns.query.udp(query, dns_servers.LOCALHOST, port=server.port, timeout=5)
+            return str(found.answer[0][0])
+
+    api = Api()
+    await api("POST", "/api/v1/namespaces/default/services", {"metadata": {"name": "kubernetes"}, "spec": KUBERNETES})
+    async with served(api.server.handle) as port:
+        assert await asyncio.to_thread(ask, port) == "10.96.0.1"
 
 
 @pytest.fixture
