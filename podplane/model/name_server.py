@@ -76,3 +76,27 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     records: list[RecordText]
     authority: list[RecordText]
     why: str
+
+
+class QueryLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A question of the query log. `number` counts the lines of the process; `time` is a Unix time; `pod` is `namespace/name`, or ""."""
+
+    number: int
+    time: float
+    node: str
+    client: str
+    pod: str
+    name: str
+    type: str
+    rcode: str
+    source: str
+    microseconds: int
+
+
+class QueryLines(msgspec.Struct, frozen=True, kw_only=True):
+    """Lines of one node, of all up to `number`; and what is logged: `pods` and `names` of the configuration."""
+
+    number: int
+    pods: list[str]
+    names: list[str]
+    lines: list[QueryLine]

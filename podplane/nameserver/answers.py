@@ -24,6 +24,7 @@ from podplane.dns import protocol, relay
 from podplane.dns.message import Answer, Query
 from podplane.dns.search_path import SearchPath
 from podplane.nameserver.kept import Kept, Reply
+from podplane.nameserver.query_log import QueryLog
 from podplane.nameserver.resolver import Client, Resolving
 from podplane.servers.dns_counts import Counts
 
@@ -68,6 +69,9 @@ class Answers:
         self._senders: dict[bytes, bytes] = {}
         self._kept = Kept()
         self._is_ticking = False
+        self._log: QueryLog | None = None
+        self._watched: set[str] = set()
+        """Addresses of clients whose questions are all logged."""
         self._changes = 0
         self._refused_in, self._refused = 0, 0
 
@@ -98,10 +102,19 @@ class Answers:
         self._changes += 1
         self._kept.clear()
 
+    def log_to(self, log: QueryLog | None) -> None:
+        """Log by this from now on, or nothing. To be called, too, when it logs other questions than before."""
+        self._log = log
+        self._clients.clear()
+        self._senders.clear()
+        self._watched.clear()
+        self.forget()
+
     def forget_client(self, ip: str) -> None:
         """Somebody else may have this address from now on."""
         address = ipaddress.ip_address(ip)
         self._clients.pop(str(address), None)
+        self._watched.discard(str(address))
         self._senders.pop(address.packed, None)
 
     # One question.
@@ -112,9 +125,10 @@ class Answers:
         if known is None:
             return self._refuse(data)
         client, own = known
-        found = self._find(data[2:], own, tcp=tcp) or self._find_lower(data[2:], own, tcp=tcp)
-        if found is not None:
-            return data[:2] + found
+        if ip not in self._watched:
+            found = self._find(data[2:], own, tcp=tcp) or self._find_lower(data[2:], own, tcp=tcp)
+            if found is not None:
+                return data[:2] + found
         try:
             query = m.read_query(data)
         except m.Malformed as error:
@@ -125,16 +139,22 @@ class Answers:
     def _respond(
         self, query: Query, client: Client, own: bytes, node: str, limit: int, *, tcp: bool
     ) -> bytes | Awaitable[bytes | None]:
+        asked = None if self._log is None else self._log.begin(query.question, client, node)
+
         def identified(response: bytes) -> bytes:
             return protocol.with_identity(query, response, node, limit)
 
         def written(answer: Answer) -> bytes:
+            if asked is not None:
+                asked.done(answer)
+                answer = unkept(answer)
             return identified(self._written(query, answer, own, limit, tcp=tcp))
 
         if (about := protocol.answer(query, self._version, node)) is not None:
+            if asked is not None:
+                asked.done(about)
             return identified(m.respond(query, about, limit))
-        question = question_of(query)
-        if (kept := self._find(question, own, tcp=tcp)) is not None:
+        if asked is None and (kept := self._find(question_of(query), own, tcp=tcp)) is not None:
             return identified(query.id.to_bytes(2, "big") + spelled(kept, query.asked))
         found = self._ask(query, client)
         if inspect.isawaitable(found):
@@ -157,7 +177,7 @@ class Answers:
             log.exception("no answer to %s", m.text_of(query.question.name))
             answer = FAULT
         if changes != self._changes:  # perhaps of what the answer was made of
-            answer = replace(answer, depends=(), lifetime=None)
+            answer = unkept(answer)
         return written(answer)
 
     # Responses that are kept.
@@ -227,9 +247,12 @@ class Answers:
             if len(self._clients) >= CLIENTS:
                 self._clients.clear()
                 self._senders.clear()
+                self._watched.clear()
             client = self._identify(ip) if is_inside else None
             self._clients[ip] = None if client is None else (client, own_key(client.searches))
-            if client is not None:
+            if client is not None and self._log is not None and self._log.is_about(client):
+                self._watched.add(ip)
+            elif client is not None:
                 self._senders[address.packed] = own_key(client.searches)
         return self._clients[ip]
 
@@ -245,6 +268,11 @@ class Answers:
             return m.respond(m.read_query(data), Answer(m.REFUSED, authoritative=False))
         except m.Malformed:
             return m.refusal(data, m.REFUSED)
+
+
+def unkept(answer: Answer) -> Answer:
+    """The answer as one that is not kept."""
+    return replace(answer, depends=(), lifetime=None)
 
 
 def own_key(searches: SearchPath) -> bytes:

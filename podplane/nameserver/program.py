@@ -24,7 +24,7 @@ from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
-from podplane.nameserver import control
+from podplane.nameserver import control, query_log
 from podplane.nameserver.answers import Answers
 from podplane.nameserver.clients import Clients
 from podplane.nameserver.configuration import Configuration
@@ -33,6 +33,7 @@ from podplane.nameserver.forwarder import Forwarder
 from podplane.nameserver.machine import Machine
 from podplane.nameserver.objects import Objects
 from podplane.nameserver.openers import HostOpener
+from podplane.nameserver.query_log import QueryLog
 from podplane.nameserver.randomness import Randomness
 from podplane.nameserver.reports import Reports
 from podplane.nameserver.sockets import Sockets
@@ -52,6 +53,7 @@ COMPONENT = "podplane-dns"
 def main(fd: int) -> None:
     """Serve by the orders that come over this socket, until its other end is closed."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger(query_log.__name__).setLevel(logging.INFO)
     connection = socket.socket(fileno=fd)
     connection.set_inheritable(False)
     asyncio.run(_run(connection))
@@ -87,6 +89,7 @@ class NameServer:
         clients = Clients(self._objects.directory, NodeDns(begin.ips, begin.domain, begin.machine))
         version = f"podplane {__version__}"
         self._answers = Answers(self._sources, begin.networks, self.counts, version=version, identify=clients.identify)
+        self._query_log = QueryLog()
         self._sockets = Sockets(self._answers, self.counts)
         self._explainer = Explainer(self._sources, self._answers.client, self._objects.directory, domain)
         self._servers: dict[str, list[UdpServer | TcpServer | HttpServer]] = defaultdict(list)
@@ -134,7 +137,8 @@ class NameServer:
         """Go by another configuration; what is on its way goes on."""
         self._forwarder.configure(config)
         self._sources.configure(config)
-        self._answers.forget()
+        self._query_log.configure(config.log)
+        self._answers.log_to(self._query_log if self._query_log.is_on else None)
 
     def _take_orders(self) -> None:
         while True:
@@ -179,7 +183,7 @@ class NameServer:
 
     def _report(self, node: str, bound: socket.socket) -> None:
         if node not in self._reports:
-            self._reports[node] = Reports(node, self._state, self._explainer, Authorizer(self._client, node))
+            self._reports[node] = Reports(node, self._state, self._explainer, self._query_log, Authorizer(self._client, node))
         server = HttpServer(self._reports[node].answer)
         self._servers[node].append(server)
         self._begin(server.listen([bound]))

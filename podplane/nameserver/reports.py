@@ -4,6 +4,7 @@
     /ready      200 once it answers questions; until then 503, and the names of what it waits for
     /status     the state of the server (`state`)
     /query/NAME/TYPE/ADDRESS    what this name is answered to who has this address, and why (`explanation`)
+    /log/NUMBER the lines of the query log after this one (`query_log`)
 
 Whoever reaches the node may ask the first two, as of CoreDNS; all else needs the right that an agent's reports need.
 """
@@ -16,6 +17,7 @@ import msgspec
 
 from podplane.kubeapi.authorization import PROXY, Authorizer
 from podplane.nameserver.explanation import Explainer, Unanswerable
+from podplane.nameserver.query_log import QueryLog
 from podplane.nameserver.state import State
 from podplane.servers.http import Call, Reply
 
@@ -27,9 +29,10 @@ NOT_FOUND = Reply(404, b"404 page not found\n", TEXT)
 class Reports:
     """Answers for one node; its methods run on one event loop."""
 
-    def __init__(self, node: str, state: State, explainer: Explainer, authorizer: Authorizer) -> None:
+    def __init__(self, node: str, state: State, explainer: Explainer, query_log: QueryLog, authorizer: Authorizer) -> None:
         self._node = node
         self._explainer = explainer
+        self._query_log = query_log
         self._state = state
         self._authorizer = authorizer
 
@@ -59,4 +62,6 @@ class Reports:
                     return Reply(200, msgspec.json.encode(await self._explainer.explain(name, type_, ip)))
                 except Unanswerable as error:
                     return Reply(400, f"{error}\n".encode(), TEXT)
+            case ["log", number] if number.isascii() and number.isdecimal():
+                return Reply(200, msgspec.json.encode(self._query_log.after(int(number[:18]), self._node)))
         return NOT_FOUND

@@ -9,6 +9,7 @@ from podplane.cli.lazy import Lazy, Rows
 COMMANDS: Rows = {
     "query": ("podplane.cli.dns.query", "query", "Show what a pod gets for a name, and why."),
     "status": ("podplane.cli.dns.status", "status", "Show the name servers of the nodes, and what is wrong with them."),
+    "log": ("podplane.cli.dns.log", "log", "Show the questions that are logged."),
     "import-corefile": (
         "podplane.cli.dns.import_corefile",
         "import_corefile",

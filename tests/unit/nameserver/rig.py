@@ -14,6 +14,7 @@ from podplane.nameserver.answers import Answers
 from podplane.nameserver.configuration import Configuration
 from podplane.nameserver.explanation import Explainer
 from podplane.nameserver.objects import Objects
+from podplane.nameserver.query_log import QueryLog
 from podplane.nameserver.reports import Reports
 from podplane.nameserver.sources import Sources
 from podplane.nameserver.state import State
@@ -58,9 +59,10 @@ class Rig:
             restarts,
             self.clock,
         )
+        self.query_log = QueryLog(self.clock, self.clock)
         self.answers = Answers(self.sources, ("10.244.0.0/16",), Counts())
         explainer = Explainer(self.sources, self.answers.client, self.objects.directory, domain)
-        self.reports = Reports("node1", self.state, explainer, Authorizer(self.client, "node1"))
+        self.reports = Reports("node1", self.state, explainer, self.query_log, Authorizer(self.client, "node1"))
 
     async def start(self) -> None:
         """Have the objects, and answer."""
