@@ -17,9 +17,10 @@ from typing import TypeVar
 
 import msgspec
 
-from podplane.agent.metrics import CONTENT_TYPE, Metrics
+from podplane.agent.metrics import Metrics
 from podplane.agent.status import Sources
 from podplane.kubeapi.authorization import METRICS, PROXY, Authorizer
+from podplane.servers.figures import CONTENT_TYPE
 from podplane.servers.http import Call, Reply
 from podplane.servers.report_thread import LIMIT, Busy, ReportThread
 from podplane.services import report

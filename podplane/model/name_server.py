@@ -36,15 +36,17 @@ class ConfigStatus(msgspec.Struct, frozen=True):
 
 
 class NameServerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it. `zones` are those that the server answers for itself. `missing` names what it waits for before it answers questions; empty
-    when it is ready. `heard_age`: so long ago the API said last how things are, by an event, or by the bookmark that each watch brings
-    about once a minute, of the watch that is the longest without one; None before a list."""
+    """All of it. `missing` names what it waits for before it answers questions; empty when it is ready. `answers_a_second`: over the last
+    ten seconds. `zones` are those that the server answers for itself. `heard_age`: so long ago the API said last how things are, by an
+    event, or by the bookmark that each watch brings about once a minute, of the watch that is longest without one; None before a list."""
 
     node: str
     pid: int
     age: float
     restarts: int
     missing: list[str]
+    answers: int
+    answers_a_second: float
     config: ConfigStatus
     zones: list[str]
     upstreams: list[UpstreamStatus]

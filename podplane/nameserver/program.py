@@ -31,10 +31,12 @@ from podplane.nameserver.configuration import Configuration
 from podplane.nameserver.explanation import Explainer
 from podplane.nameserver.forwarder import Forwarder
 from podplane.nameserver.machine import Machine
+from podplane.nameserver.metrics import Counted
 from podplane.nameserver.objects import Objects
 from podplane.nameserver.openers import HostOpener
 from podplane.nameserver.query_log import QueryLog
 from podplane.nameserver.randomness import Randomness
+from podplane.nameserver.rates import Rates
 from podplane.nameserver.reports import Reports
 from podplane.nameserver.sockets import Sockets
 from podplane.nameserver.sources import Sources
@@ -92,6 +94,8 @@ class NameServer:
         self._query_log = QueryLog()
         self._sockets = Sockets(self._answers, self.counts)
         self._explainer = Explainer(self._sources, self._answers.client, self._objects.directory, domain)
+        self._rates = Rates(self.counts)
+        self._counted = Counted(self.counts, self._forwarder, lambda: self._answers.kept)
         self._servers: dict[str, list[UdpServer | TcpServer | HttpServer]] = defaultdict(list)
         self._reports: dict[str, Reports] = {}
         self._supervisor = Supervisor()
@@ -102,6 +106,7 @@ class NameServer:
             lambda: upstreams(self._forwarder.groups, time.time()),
             self._supervisor.report,
             lambda: self._client.contact,
+            self._rates,
             begin.restarts,
         )
         self._waiting: list[tuple[control.Open, socket.socket]] = []
@@ -118,6 +123,7 @@ class NameServer:
         await asyncio.gather(self._objects.sync(), self._configuration.sync())
         for name, work in (self._objects.watches | self._configuration.watches).items():
             self._supervisor.add(name, work)
+        self._supervisor.add("rates", self._rates.run)
 
     async def run(self) -> None:
         """Serve."""
@@ -183,7 +189,8 @@ class NameServer:
 
     def _report(self, node: str, bound: socket.socket) -> None:
         if node not in self._reports:
-            self._reports[node] = Reports(node, self._state, self._explainer, self._query_log, Authorizer(self._client, node))
+            authorizer = Authorizer(self._client, node)
+            self._reports[node] = Reports(node, self._state, self._counted, self._explainer, self._query_log, authorizer)
         server = HttpServer(self._reports[node].answer)
         self._servers[node].append(server)
         self._begin(server.listen([bound]))

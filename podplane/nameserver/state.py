@@ -15,6 +15,7 @@ from podplane.model.answers import ApiStatus, CacheStatus, TaskStatus
 from podplane.model.name_server import NameServerStatus, UpstreamStatus
 from podplane.nameserver.configuration import Configuration
 from podplane.nameserver.objects import Objects
+from podplane.nameserver.rates import Rates
 
 
 class State:
@@ -28,6 +29,7 @@ class State:
         upstreams: Callable[[], Sequence[UpstreamStatus]],
         tasks: Callable[[], Mapping[str, TaskReport]],
         contact: Callable[[], Contact | None],
+        rates: Rates,
         restarts: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -38,6 +40,7 @@ class State:
         self._upstreams = upstreams
         self._tasks = tasks
         self._contact = contact
+        self._rates = rates
         self._restarts = restarts
         self._clock = clock
         self._started = clock()
@@ -74,6 +77,8 @@ class State:
             age=self._clock() - self._started,
             restarts=self._restarts,
             missing=self.missing(),
+            answers=self._rates.answers(node),
+            answers_a_second=self._rates.rate(node),
             config=self._configuration.status,
             zones=self._zones,
             upstreams=list(self._upstreams()),

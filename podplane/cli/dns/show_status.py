@@ -17,13 +17,13 @@ SERVICES, SLICES = "services", "endpointslices.discovery.k8s.io"
 
 def overview(found: Sequence[Object]) -> str:
     """All nodes."""
-    rows = [["NODE", "STATE", "SINCE", "RESTARTS", "SERVICES", "UPSTREAMS", "API HEARD"], *map(_row, found)]
+    rows = [["NODE", "STATE", "SINCE", "RESTARTS", "SERVICES", "UPSTREAMS", "API HEARD", "ANSWERS/S"], *map(_row, found)]
     return "\n".join([tables.table(rows), *_listed(troubles(found))])
 
 
 def _row(one: Object) -> list[str]:
     if "error" in one:
-        return [one["node"], "no answer", *["-"] * 5]
+        return [one["node"], "no answer", *["-"] * 6]
     up = sum(server["is_up"] for server in one["upstreams"])
     return [
         one["node"],
@@ -33,6 +33,7 @@ def _row(one: Object) -> list[str]:
         f"{_objects(one, SERVICES):,}",
         f"{up} of {len(one['upstreams'])}",
         _heard(one),
+        f"{one['answers_a_second']:,.3g}" if one["answers_a_second"] < 100 else f"{one['answers_a_second']:,.0f}",
     ]
 
 
@@ -55,6 +56,7 @@ def _facts(one: Object) -> Iterator[tuple[str, str]]:
     yield "zones", ", ".join(one["zones"])
     objects = ((SERVICES, "Service"), (SLICES, "EndpointSlice"), ("namespaces", "namespace"), ("pods", "pod"))
     present = {cache["resource"] for cache in one["caches"]}
+    yield "answers", f"{one['answers']:,}, {one['answers_a_second']:,.1f} a second"
     yield "objects", ", ".join(counted(_objects(one, name), word) for name, word in objects if name in present)
     yield "API", f"heard {_heard(one)}{_reached(one)}"
     yield "config", _config(one["config"])

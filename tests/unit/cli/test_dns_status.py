@@ -30,6 +30,8 @@ def status(node: str = "node1", **fields: Any) -> Object:
         "age": 125.0,
         "restarts": 0,
         "missing": [],
+        "answers": 12_000,
+        "answers_a_second": 12.34,
         "config": {"config_map": "kube-system/podplane-dns", "exists": True, "error": "", "age": 120.0},
         "zones": ["cluster.local."],
         "upstreams": [server()],
@@ -47,9 +49,9 @@ def test_servers_that_are_well_have_a_row_each() -> None:
     assert (
         show_status.overview([status(), status("node2", restarts=2)])
         == """\
-NODE    STATE     SINCE       RESTARTS   SERVICES   UPSTREAMS   API HEARD
-node1   answers   2 min 5 s   0          1,200      1 of 1      3 s ago
-node2   answers   2 min 5 s   2          1,200      1 of 1      3 s ago"""
+NODE    STATE     SINCE       RESTARTS   SERVICES   UPSTREAMS   API HEARD   ANSWERS/S
+node1   answers   2 min 5 s   0          1,200      1 of 1      3 s ago     12.3
+node2   answers   2 min 5 s   2          1,200      1 of 1      3 s ago     12.3"""
     )
     assert show_status.summary([status(), status("node2")]) == ""
 
@@ -63,6 +65,7 @@ def test_all_about_one() -> None:
 The name server of node1 answers, for 2 min 5 s, after 1 restart.
   process     pid 6 in the lab
   zones       cluster.local.
+  answers     12,000, 12.3 a second
   objects     1,200 Services, 1 EndpointSlice, 4 namespaces
   API         heard 3 s ago
   config      ConfigMap kube-system/podplane-dns, for 2 min
@@ -108,7 +111,7 @@ def test_what_is_wrong_is_said_once_with_its_nodes(fields: Object, said: str) ->
 def test_a_node_that_does_not_answer() -> None:
     silent = {"node": "node2", "error": "no answer within 3 s\x1b"}
     assert show_status.overview([status(), silent]).splitlines()[2:] == [
-        "node2   no answer   -           -          -          -           -",
+        "node2   no answer   -           -          -          -           -           -",
         "",
         "node2: no answer: no answer within 3 s\\x1b",
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from podplane.apiserver import identity
 from podplane.apiserver.server import utc_now
 from podplane.dns.message import name_of
@@ -13,11 +15,18 @@ from podplane.model.name_server import UpstreamStatus
 from podplane.nameserver.answers import Answers
 from podplane.nameserver.configuration import Configuration
 from podplane.nameserver.explanation import Explainer
+from podplane.nameserver.forwarder import Forwarder
+from podplane.nameserver.machine import Machine
+from podplane.nameserver.metrics import Counted
 from podplane.nameserver.objects import Objects
+from podplane.nameserver.openers import HostOpener
 from podplane.nameserver.query_log import QueryLog
+from podplane.nameserver.randomness import Randomness
+from podplane.nameserver.rates import Rates
 from podplane.nameserver.reports import Reports
 from podplane.nameserver.sources import Sources
 from podplane.nameserver.state import State
+from podplane.nameserver.upstream import Means
 from podplane.servers.dns_counts import Counts
 from podplane.servers.http import Call, Reply
 from tests.unit.apiserver.test_server import Api
@@ -47,6 +56,8 @@ class Rig:
         domain = name_of("cluster.local")
         self.configuration = Configuration(self.client, recorder, domain, ("10.96.0.10",), self.clock)
         self.sources = Sources(domain, self.objects.directory, ("10.96.0.0/16", "10.244.0.0/16"))
+        self.counts = Counts()
+        self.rates = Rates(self.counts, self.clock)
         self.upstreams: list[UpstreamStatus] = []
         self.tasks: dict[str, TaskReport] = {}
         self.state = State(
@@ -56,13 +67,17 @@ class Rig:
             lambda: self.upstreams,
             lambda: self.tasks,
             lambda: self.client.contact,
+            self.rates,
             restarts,
             self.clock,
         )
         self.query_log = QueryLog(self.clock, self.clock)
-        self.answers = Answers(self.sources, ("10.244.0.0/16",), Counts())
+        self.answers = Answers(self.sources, ("10.244.0.0/16",), self.counts)
         explainer = Explainer(self.sources, self.answers.client, self.objects.directory, domain)
-        self.reports = Reports("node1", self.state, explainer, self.query_log, Authorizer(self.client, "node1"))
+        self.forwarder = Forwarder(Means(HostOpener(), Randomness()), Machine(Path("/nonexistent")))
+        counted = Counted(self.counts, self.forwarder, lambda: self.answers.kept)
+        authorizer = Authorizer(self.client, "node1")
+        self.reports = Reports("node1", self.state, counted, explainer, self.query_log, authorizer)
 
     async def start(self) -> None:
         """Have the objects, and answer."""
