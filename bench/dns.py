@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from bench import dns_life, dns_objects, dnsperf
+from bench import dns_lab, dns_life, dns_objects, dnsperf
 from bench.common import Row, lab, quiet
 from bench.dns_servers import Server, coredns, missing, ours, unbound
 from podplane.kubeapi.access import Access
@@ -38,12 +38,13 @@ def run(short: bool) -> list[Row]:
         one("up", "--nodes", "1")
         access = Folder(one.name).access()
         dns_objects.fill(access, services)
-        return [
+        found = [
             *side_by_side(access, Path(folder), services, rounds, 0.3 if short else SECONDS),
             *dns_life.rows(
                 access, Path(folder), services, 2 if short else 3, 5 if short else CHANGES, 2.0 if short else IDLE_SECONDS
             ),
         ]
+    return [*found, *dns_lab.rows(short)]
 
 
 def side_by_side(access: Access, folder: Path, services: int, rounds: int, seconds: float) -> list[Row]:

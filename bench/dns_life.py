@@ -4,7 +4,6 @@ it does while nobody asks."""
 from __future__ import annotations
 
 import functools
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +24,6 @@ CHANGED, READY, MEMORY, IDLE = 20.0, 2.0, 150.0, 0.1
 """What must be: milliseconds (99 of 100), seconds, MB, percent of a core."""
 ELSEWHERE = 1 << 20
 WAIT_SECONDS = 10.0
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def rows(access: Access, folder: Path, services: int, rounds: int, changes: int, idle_seconds: float) -> list[Row]:
@@ -86,11 +84,11 @@ def _timed(asking: socket.socket, name: str, change: Callable[[], object]) -> fl
 
 def _idle(server: Server, seconds: float) -> float:
     """Percent of a core that the process takes."""
-    before = _ticks(server.pid)
+    before = _on_cpu(server.pid)
     time.sleep(seconds)
-    return (_ticks(server.pid) - before) / TICKS / seconds * 100
+    return (_on_cpu(server.pid) - before) / seconds * 100
 
 
-def _ticks(pid: int) -> int:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+def _on_cpu(pid: int) -> float:
+    """Seconds that its threads have run (proc(5): nanoseconds in `schedstat`)."""
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9

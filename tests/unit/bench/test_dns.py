@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import subprocess
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import dns.message
 import dns.query
 import pytest
 
-from bench import dns_objects, dns_servers, dnsperf
+from bench import dns_objects, dns_servers, dns_tool, dnsperf
 from bench.dns_objects import Named
 from tests.unit.apiserver.live import access_to, served
 from tests.unit.apiserver.test_server import Api
@@ -99,3 +102,34 @@ def test_a_run_that_loses_questions_is_none(said: dict[str, Any], tmp_path: Path
     said["lost"] = 100
     with pytest.raises(RuntimeError, match="Queries lost"):
         dnsperf.rate(53, tmp_path, 1.0)
+
+
+def test_a_question_is_seen_in_a_packet() -> None:
+    ip = bytes((0x45, *bytes(8), 17, *bytes(10)))
+    udp = struct.pack("!4H", 40000, dns_tool.PORT, 0, 0)
+    message = dns_tool.question(7, "db.corp.example", dns_tool.AAAA)
+    query = dns.message.from_wire(message)
+    assert (query.id, str(query.question[0])) == (7, "db.corp.example. IN AAAA")
+    assert dns_tool.asked(ip + udp + message) == "db.corp.example 28"
+    assert dns_tool.asked(ip + struct.pack("!4H", 53, 40000, 0, 0) + message) == ""
+    assert dns_tool.asked(bytes((0x60,)) + bytes(60)) == ""
+
+
+@pytest.mark.parametrize(("deaf", "lost"), [(0, 0), (1, 0), (2, 1)])
+def test_a_question_is_lost_when_no_try_is_answered(deaf: int, lost: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((dns_servers.LOCALHOST, 0))
+        monkeypatch.setattr(dns_tool, "PORT", server.getsockname()[1])
+        monkeypatch.setattr(dns_tool, "TIMEOUT_SECONDS", 0.5)
+
+        def answer() -> None:
+            for number in range(2):
+                data, client = server.recvfrom(512)
+                if number >= deaf:
+                    server.sendto(data, client)
+                    return
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert dns_tool.steady(dns_servers.LOCALHOST, "a", 1, 0.01) == lost
+        thread.join()
