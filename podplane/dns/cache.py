@@ -33,7 +33,8 @@ class Key(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What the cache has. `seconds`: so long it may be given as it is; `refresh`: it should be asked for again meanwhile."""
+    """What the cache has, with TTLs to the nearest second. `seconds`: so long it may be given as it is; `refresh`: it should be asked for
+    again meanwhile."""
 
     message: bytes
     rcode: int
@@ -89,9 +90,8 @@ class Cache:
         self._entries.move_to_end(key)
         self.counts.hits[_kind(entry.reply)] += 1
         entry.hits += 1
-        age = int(now - entry.stored)
-        message = aged(entry.reply.message, entry.reply.ttls, age)
-        seconds = min(entry.stored + age + 1, entry.until) - now
+        message = aged(entry.reply.message, entry.reply.ttls, int(now - entry.stored + 0.5))
+        seconds = min(1.0, entry.until - now)
         return Found(message, entry.reply.rcode, seconds, self._is_due(entry, now))
 
     def stale(self, key: Key, now: float) -> Found | None:

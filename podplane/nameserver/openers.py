@@ -41,6 +41,9 @@ class LabOpener:
 
 
 def _open(ip: str, kind: socket.SocketKind) -> socket.socket:
-    opened = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, kind)
+    protocol = (
+        socket.IPPROTO_TCP if kind == socket.SOCK_STREAM else 0
+    )  # asyncio gives it TCP_NODELAY then: questions do not wait
+    opened = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, kind, protocol)
     opened.setblocking(False)
     return opened

@@ -58,7 +58,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is closed, by whomever."""
-        self._lost(self, str(exc) if exc else "it closed the connection")
+        self._lost(self, _words(exc) if exc else "it closed the connection")
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class Means:
     randomness: Randomness
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.time
+    tls_context: ssl.SSLContext | None = None
+    """What certificates of servers are verified by; None: the machine's authorities."""
 
 
 class Upstream:
@@ -53,7 +56,9 @@ class Upstream:
         self._means, self._opener, self._changed = means, opener, changed
         self._loop = asyncio.get_running_loop()
         self._datagrams = Datagrams(self._connect, means.randomness)
-        self._streams = Streams(server, partial(opener.open, server.ip, socket.SOCK_STREAM), means.randomness)
+        self._streams = Streams(
+            server, partial(opener.open, server.ip, socket.SOCK_STREAM), means.randomness, means.tls_context
+        )
         self._case_lost = 0
         self._no_edns_until = 0.0
 

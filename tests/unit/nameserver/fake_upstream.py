@@ -7,7 +7,7 @@ import contextlib
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -60,6 +60,8 @@ class FakeUpstream:
     clients: list[tuple[str, int]] = field(default_factory=list)
     connections: int = 0
     probes: int = 0
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]] | None = None
+    """What it does with connections, in place of answering by them."""
     tls: bool = False
 
     @property
@@ -116,6 +118,9 @@ async def upstream(
 
 
 async def _serve(fake: FakeUpstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    if fake.serve is not None:
+        await fake.serve(reader, writer)
+        return
     fake.connections += 1
     with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
         while True:
