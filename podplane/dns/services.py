@@ -14,9 +14,9 @@ As CoreDNS has it, endpoints of Services with cluster IPs have names of their ow
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from podplane.dns import message as m
@@ -24,16 +24,18 @@ from podplane.dns.directory import Directory, hostname_key
 from podplane.dns.message import Name, Record
 from podplane.model.dns import NamedEndpoint, NamedPort, NamedService, NamedSlice, canonical
 
-VERSIONS = {m.A: 4, m.AAAA: 6}
+MAX_ADDRESSES, MAX_SRV = 4096, 2200
+"""More records than any message holds: an A record takes 16 bytes at least, a SRV record 31."""
 WEIGHTS = 100
 """What the weights of SRV records of one name come to, as CoreDNS has it; each has at least 1 (RFC 2782)."""
 
 
 class Group(NamedTuple):
-    """Addresses, each with the label that its name has below that of the Service ("" for the Service itself), and their ports."""
+    """Addresses that have the same ports; `is_own`: their name is that of the Service, and not one below it."""
 
     ports: Sequence[NamedPort]
-    addresses: Sequence[tuple[str, str]]
+    endpoints: Sequence[NamedEndpoint]
+    is_own: bool = False
 
 
 def groups_of(directory: Directory, service: NamedService, below: Sequence[bytes]) -> list[Group] | None:
@@ -54,10 +56,9 @@ def groups_of(directory: Directory, service: NamedService, below: Sequence[bytes
 def _own(directory: Directory, service: NamedService) -> list[Group] | None:
     """None for a headless Service without endpoints: the specification (2.4.1) wants NXDOMAIN."""
     if not service.is_headless:
-        return [Group(service.ports, [("", ip) for ip in service.ips])]
+        return [Group(service.ports, list(map(NamedEndpoint, service.ips)), is_own=True)]
     slices = _in_order(directory.slices_by_service.get(service.metadata.path))
-    groups = [Group(one.ports, [(label_of(end), end.ip) for end in _published(one, service)]) for one in slices]
-    return [group for group in groups if group.addresses] or None
+    return [Group(one.ports, endpoints) for one in slices if (endpoints := _published(one, service))] or None
 
 
 def _with_label(directory: Directory, service: NamedService, label: str) -> list[Group]:
@@ -66,18 +67,15 @@ def _with_label(directory: Directory, service: NamedService, label: str) -> list
     slices = dict(directory.slices_by_hostname.get(hostname_key(path, label)) or {})
     if ip:
         slices |= {key: one for key, one in (directory.slices_by_ip.get(ip) or {}).items() if one.service == path}
-    found = [
-        Group(one.ports, [(label, end.ip) for end in _published(one, service) if label_of(end) == label])
-        for one in _in_order(slices)
-    ]
-    return [group for group in found if group.addresses]
+    found = (Group(one.ports, [end for end in _published(one, service) if label_of(end) == label]) for one in _in_order(slices))
+    return [group for group in found if group.endpoints]
 
 
 def _with_port(groups: Iterable[Group], protocol: str, name: str) -> Iterator[Group]:
     for group in groups:
         ports = [port for port in group.ports if (port.protocol.lower(), port.name.lower()) == (protocol, name)]
         if ports:
-            yield Group(ports, group.addresses)
+            yield group._replace(ports=ports)
 
 
 def _in_order(slices: Mapping[str, NamedSlice] | None) -> list[NamedSlice]:
@@ -85,7 +83,7 @@ def _in_order(slices: Mapping[str, NamedSlice] | None) -> list[NamedSlice]:
     return [] if not slices else list(slices.values()) if len(slices) == 1 else [slices[path] for path in sorted(slices)]
 
 
-def _published(slice_: NamedSlice, service: NamedService) -> Iterable[NamedEndpoint]:
+def _published(slice_: NamedSlice, service: NamedService) -> Sequence[NamedEndpoint]:
     """The endpoints that have names. `publishNotReadyAddresses` is meant for whoever reads slices, and for those who write them (core/v1
     ServiceSpec)."""
     if service.spec.publish_not_ready_addresses:
@@ -128,39 +126,39 @@ def undashed(label: str) -> str:
 # Records.
 
 
-@functools.lru_cache(maxsize=4096)
 def packed(ip: str) -> bytes:
     """An address as a record has it."""
-    return ipaddress.ip_address(ip).packed
+    return ipaddress.IPv6Address(ip).packed if ":" in ip else bytes(map(int, ip.split(".")))
 
 
 def address(name: Name, ip: str, ttl: int) -> Record:
     """The A or AAAA record of an address."""
-    data = packed(ip)
-    return Record(name, m.A if len(data) == 4 else m.AAAA, ttl, data)
+    return Record(name, m.AAAA if ":" in ip else m.A, ttl, packed(ip))
 
 
 def addresses(name: Name, groups: Iterable[Group], type_: int, ttl: int) -> list[Record]:
     """The records of an address type; each address once."""
     is_ipv6 = type_ == m.AAAA
-    ips = dict.fromkeys(ip for group in groups for _, ip in group.addresses if (":" in ip) is is_ipv6)
-    return [Record(name, type_, ttl, packed(ip)) for ip in ips]
+    ips = dict.fromkeys(end.ip for group in groups for end in group.endpoints if (":" in end.ip) is is_ipv6)
+    return [Record(name, type_, ttl, packed(ip)) for ip in islice(ips, MAX_ADDRESSES)]
 
 
 def srv_records(name: Name, own: Name, groups: Sequence[Group], ttl: int) -> tuple[list[Record], list[Record]]:
     """The SRV records of a name, and the address records of their targets, each once; `own` is the Service's name. An endpoint whose name
     would be too long for a name has none."""
-    number = sum(len(group.ports) * len(group.addresses) for group in groups)
+    number = sum(len(group.ports) * len(group.endpoints) for group in groups)
     weight = max(1, WEIGHTS // max(1, number))
     found: dict[Record, None] = {}
     extra: dict[Record, None] = {}
     for group in groups:
         numbers = [port.port for port in group.ports if port.port]
-        for label, ip in group.addresses if numbers else ():
-            target = below(label, own)
+        for endpoint in group.endpoints if numbers else ():
+            target = own if group.is_own else below(label_of(endpoint), own)
             if target is not None:
                 found |= dict.fromkeys(Record(name, m.SRV, ttl, m.srv(0, weight, one, target)) for one in numbers)
-                extra[address(target, ip, ttl)] = None
+                extra[address(target, endpoint.ip, ttl)] = None
+            if len(found) > MAX_SRV:
+                return list(found), []
     return list(found), list(extra)
 
 

@@ -342,6 +342,19 @@ def test_names_that_are_too_long_are_left_out() -> None:
     assert world.ask("3.1.244.10.in-addr.arpa.", "PTR")[0] == "NXDOMAIN"
 
 
+def test_more_endpoints_than_a_message_holds(world: World) -> None:
+    """The response says so, and no more records are made than it could hold."""
+    world.service("default/db")
+    for part in range(5):
+        ends = [endpoint(f"10.{part}.{n // 250}.{n % 250}") for n in range(1000)]
+        world.slice(f"default/db-{part}", "db", *ends, ports=[HTTP, "metrics:9090"])
+    for name, kind in (("db", "A"), ("db", "SRV"), ("_http._tcp.db", "SRV")):
+        query, found = world.resolve(f"{name}.default.svc", kind)
+        assert 2000 < len(found.records) <= 4096
+        response = m.respond(query, found)
+        assert 65535 - 60 < len(response) <= 65535 and response[2] & m.TC >> 8
+
+
 # Aliases.
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterator
@@ -79,12 +80,16 @@ class World:
         question = Question(self._name(name), TYPES[kind])
         return self.zone.answer(question) or self.reverse.answer(question)
 
-    def ask(self, name: str, kind: str = "A") -> list[str]:
-        """The response as lines: the code of all but NOERROR, answers, authorities after `--`, additional records after `++`."""
-        query = m.read_query(dns.message.make_query(m.text_of(self._name(name)), kind).to_wire())
+    def resolve(self, name: str, kind: str = "A") -> tuple[m.Query, Answer]:
+        """The question, and what the zones say, with aliases followed."""
+        query = query_of(self._name(name), kind)
         found = Resolver([Zones([self.zone, self.reverse])]).answer(query, Asking("10.244.0.9"))
         assert isinstance(found, Answer)
-        return list(lines(m.respond(query, found)))
+        return query, found
+
+    def ask(self, name: str, kind: str = "A") -> list[str]:
+        """The response as lines: the code of all but NOERROR, answers, authorities after `--`, additional records after `++`."""
+        return list(lines(m.respond(*self.resolve(name, kind))))
 
     def _name(self, name: str) -> m.Name:
         return m.name_of(name) if name.endswith(".") else (*m.name_of(name), *self.domain)
@@ -95,6 +100,12 @@ TYPES = {name: number for number, name in m.TYPES.items()}
 
 
 MODELS: tuple[Any, ...] = (NamedService, NamedSlice, Namespace, NamedPod)
+
+
+@functools.cache
+def query_of(name: m.Name, kind: str) -> m.Query:
+    """A question as dnspython asks it."""
+    return m.read_query(dns.message.make_query(m.text_of(name), kind).to_wire())
 
 
 def port(text: str | Manifest) -> Manifest:
