@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from bench import dns_lab, dns_life, dns_objects, dnsperf
+from bench import dns_forward, dns_lab, dns_life, dns_objects, dnsperf
 from bench.common import Row, lab, quiet
 from bench.dns_servers import Server, coredns, missing, ours, unbound
 from podplane.kubeapi.access import Access
@@ -43,6 +43,7 @@ def run(short: bool) -> list[Row]:
             *dns_life.rows(
                 access, Path(folder), services, 2 if short else 3, 5 if short else CHANGES, 2.0 if short else IDLE_SECONDS
             ),
+            *dns_forward.rows(access, Path(folder), rounds, 0.3 if short else SECONDS),
         ]
     return [*found, *dns_lab.rows(short)]
 
