@@ -1,0 +1,119 @@
+"""The configuration of the cluster's DNS, edited with kubectl while pods ask; and the query log."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from podplane.dns.config import KEY
+from tests.e2e.conftest import Kubectl, Podplane
+
+MAP = ("-n", "kube-system", "configmap", "podplane-dns")
+POD = "echo-node1-1"
+COREFILE = ". {\n hosts {\n  192.0.2.9 imported.example\n  fallthrough\n }\n forward . /etc/resolv.conf\n}\n"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
+    """One node, one pod."""
+    command = Podplane(tmp_path_factory.mktemp("lab"))
+    try:
+        command("up", "--nodes", "1", "--pods-per-node", "1")
+        yield command
+    finally:
+        command("down", "--all", "--purge", code=None)
+
+
+@pytest.fixture
+def edit(lab: Podplane, kubectl: Kubectl, tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """Write another configuration with `kubectl edit`; the first one is back at the end."""
+    before = lab.api.get("configmaps", "kube-system", "podplane-dns")["data"][KEY]
+    document, editor = tmp_path / "document", tmp_path / "editor"
+    editor.write_text(f'#!/bin/sh\ncp {document} "$1"\n')
+    editor.chmod(0o700)
+    kubectl.environment["KUBE_EDITOR"] = str(editor)
+
+    def write(text: str) -> str:
+        found = json.loads(kubectl("get", *MAP, "-o", "json"))
+        document.write_text(json.dumps({**found, "data": {KEY: text}}))
+        return kubectl("edit", *MAP)
+
+    yield write
+    write(f"{before}\n# as before\n")
+
+
+def ask(lab: Podplane, *words: str) -> list[str]:
+    """What dig finds in a pod, short."""
+    return lab("exec", POD, "--", "dig", "+short", "+tries=1", *words).stdout.split()
+
+
+def until(holds: Callable[[], Any], seconds: float = 20) -> None:
+    """Wait until it holds."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.05)
+
+
+def events(kubectl: Kubectl) -> list[str]:
+    found = json.loads(kubectl("get", "events", "-n", "kube-system", "-o", "json", "--field-selector", "reason=InvalidConfig"))
+    return [one["message"] for one in found["items"]]
+
+
+def test_what_is_edited_counts_at_once_and_a_mistake_changes_nothing(
+    lab: Podplane, kubectl: Kubectl, edit: Callable[[str], str]
+) -> None:
+    rewrite = "rewrites: [{name: old.example, to: kubernetes.default.svc.cluster.local}]"
+    edit(f"ttl: 33\nhosts: {{192.0.2.7: [db.corp.example]}}\n{rewrite}")
+    until(lambda: ask(lab, "db.corp.example") == ["192.0.2.7"])
+    assert ask(lab, "old.example") == ["kubernetes.default.svc.cluster.local.", "10.96.0.1"]
+    assert ask(lab, "-x", "192.0.2.7") == ["db.corp.example."]
+    assert " 33 IN A" in " ".join(lab("exec", POD, "--", "dig", "+noall", "+answer", "old.example").stdout.split())
+    edit("hosts: {192.0.2.300: [db.corp.example]}")
+    until(lambda: events(kubectl))
+    said = "hosts.192.0.2.300: '192.0.2.300' is no IP address"
+    assert events(kubectl) == [f"the last good configuration goes on: {said}"]
+    assert said in lab("dns", "status", code=1).stdout
+    assert ask(lab, "db.corp.example") == ["192.0.2.7"]
+    edit("hosts: {192.0.2.8: [db.corp.example]}")
+    until(lambda: ask(lab, "db.corp.example") == ["192.0.2.8"])
+    assert "podplane-dns:" not in lab("dns", "status", code=None).stdout
+
+
+def test_no_question_is_lost_while_the_configuration_changes(lab: Podplane, edit: Callable[[str], str]) -> None:
+    """A client without a second try asks all the time."""
+    loop = "n=0; while [ $n -lt 60 ]; do dig +short +tries=1 +time=1 kubernetes.default.svc.cluster.local; n=$((n+1)); done"
+    found: list[str] = []
+    asking = threading.Thread(target=lambda: found.extend(lab("exec", POD, "--", "sh", "-c", loop).stdout.split()))
+    asking.start()
+    for ttl in (10, 11):
+        edit(f"ttl: {ttl}")
+    asking.join()
+    assert found == ["10.96.0.1"] * 60
+
+
+def test_an_imported_corefile_is_applied(lab: Podplane, kubectl: Kubectl, edit: Callable[[str], str]) -> None:
+    imported = lab("dns", "import-corefile", "-", stdin=COREFILE).stdout
+    kubectl("apply", "--server-side=false", "-f", "-", stdin=imported, code=None)
+    until(lambda: ask(lab, "imported.example") == ["192.0.2.9"])
+
+
+def test_questions_of_a_pod_are_logged(lab: Podplane, edit: Callable[[str], str]) -> None:
+    assert "nothing is logged" in lab("dns", "log", code=2).stderr
+    edit(f"log: {{pods: [default/{POD}]}}")
+    until(lambda: lab("dns", "log", code=None).returncode == 0)
+    ask(lab, "kubernetes.default.svc.cluster.local")
+    ask(lab, "nowhere.invalid", "AAAA")
+    lines = [json.loads(line) for line in lab("dns", "log", "--pod", POD, "-o", "json").stdout.splitlines()]
+    assert [(one["pod"], one["name"], one["type"], one["rcode"], one["source"]) for one in lines] == [
+        (f"default/{POD}", "kubernetes.default.svc.cluster.local.", "A", "NOERROR", "Service default/kubernetes"),
+        (f"default/{POD}", "nowhere.invalid.", "AAAA", "NXDOMAIN", "special name (RFC 6761)"),
+    ]
+    assert "rcode=NXDOMAIN" in lab("dns", "log", "--for", "invalid").stdout
+    assert "name=nowhere.invalid. type=AAAA" in (lab.folder.path / "lab.log").read_text()
