@@ -8,15 +8,13 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, get_args
 
-import yaml
-
 from podplane.dns import config as c
+from podplane.dns import config_tree
 from podplane.dns.config import MACHINE, Cache, Config, Log, Rewrite
 from podplane.dns.message import Name, is_under, text_of
 from podplane.dns.rewrites import Rewrites
-from podplane.model import bounded_yaml
 
-MAX_BYTES, MAX_DEPTH, MAX_VALUES = 512 * 1024, 8, 50_000
+MAX_BYTES = 512 * 1024
 MAX_CHAIN = 6
 """Rewrites that lead from one to the next; the resolver follows a few more aliases."""
 LONGEST = 400
@@ -50,7 +48,13 @@ def of_data(data: Mapping[str, str], binary: Collection[str], domain: Name, own:
 
 def decode(text: str, domain: Name, own: Collection[str] = ()) -> Config:
     """The configuration that a text has (see `of_data`). ConfigError when it is not as it should be."""
-    return of_tree(_tree(text), domain, own)
+    if len(text.encode()) > MAX_BYTES:
+        raise ConfigError("", f"the configuration is longer than {MAX_BYTES} bytes")
+    try:
+        tree = config_tree.read(text)
+    except config_tree.TreeError as error:
+        raise ConfigError(f"line {error.line}" if error.line else "", str(error)) from None
+    return of_tree(tree, domain, own)
 
 
 def of_tree(tree: Any, domain: Name, own: Collection[str] = ()) -> Config:
@@ -58,34 +62,6 @@ def of_tree(tree: Any, domain: Name, own: Collection[str] = ()) -> Config:
     found = Config(**{} if tree is None else _keys(_table(domain, own))(tree, ""))
     _check_rewrites(found.rewrites)
     return found
-
-
-# YAML.
-
-
-class _Loader(yaml.CSafeLoader):
-    """Of what has no quotes: `true` and `false`, whole numbers and nothing are what they look like, all else is text. So `no` is a name,
-    and `1:2:3:4:5:6:7:8` an address (YAML 1.2, 10.3; 1.1 has a truth value and a number there)."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|)$"), ["~", "n", ""])
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^-?[0-9]{1,18}$"), list("-0123456789"))
-
-
-def _tree(text: str) -> Any:
-    if len(text.encode()) > MAX_BYTES:
-        raise ConfigError("", f"the configuration is longer than {MAX_BYTES} bytes")
-    try:
-        for line, key in bounded_yaml.keys_twice(bounded_yaml.events(text, MAX_DEPTH, MAX_VALUES)):
-            raise ConfigError(f"line {line}", f"the key {key!r} is there twice")
-        return yaml.load(text, Loader=_Loader)
-    except (bounded_yaml.TooDeep, bounded_yaml.TooMany, bounded_yaml.Aliased) as error:
-        raise ConfigError("", f"the configuration {error}") from None
-    except (yaml.YAMLError, UnicodeError) as error:
-        raise ConfigError("", f"the configuration is not YAML: {' '.join(str(error).split())}") from None
 
 
 # Readers.

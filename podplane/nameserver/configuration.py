@@ -26,8 +26,8 @@ from podplane.model.objects import Metadata, Model
 log = logging.getLogger(__name__)
 PATH = f"{NAMESPACE}/{NAME}"
 REASON = "InvalidConfig"
-Changed = Callable[[Config], None]
-"""Told the configuration that counts from now on."""
+Changed = Callable[[Config], Awaitable[None] | None]
+"""Told the configuration that counts from now on; what it returns is awaited."""
 
 
 class ConfigMap(Model, frozen=True):
@@ -100,12 +100,13 @@ class Configuration:
         if config != self.current:
             self.current = config
             self._taken = self._clock()
-            self._tell(config)
+            await self._tell(config)
 
-    def _tell(self, config: Config) -> None:
+    async def _tell(self, config: Config) -> None:
         for changed in self._subscribers:
             try:
-                changed(config)
+                if (work := changed(config)) is not None:
+                    await work
             except Exception:
                 log.exception("configuration subscriber=%r", changed)  # what fails in one part keeps the others from nothing
 

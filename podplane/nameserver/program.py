@@ -139,10 +139,11 @@ class NameServer:
         if key.startswith(POD_IP):
             self._answers.forget_client(key.removeprefix(POD_IP))
 
-    def _configured(self, config: Config) -> None:
+    async def _configured(self, config: Config) -> None:
         """Go by another configuration; what is on its way goes on."""
+        resolver = await asyncio.to_thread(self._sources.resolver, config)
         self._forwarder.configure(config)
-        self._sources.configure(config)
+        self._sources.use(resolver)
         self._query_log.configure(config.log)
         self._answers.log_to(self._query_log if self._query_log.is_on else None)
 

@@ -17,7 +17,7 @@ from podplane.dns.reverse import ReverseZones
 from podplane.dns.rewrites import RewrittenNames
 from podplane.dns.special_names import SpecialNames
 from podplane.dns.zone import Zone
-from podplane.nameserver.resolver import Client, Resolver, Source
+from podplane.nameserver.resolver import Client, Resolver, Resolving, Source
 from podplane.nameserver.search import Searching
 from podplane.nameserver.zones import Zones
 
@@ -39,12 +39,16 @@ class Sources:
     ) -> None:
         self._domain, self._directory, self._others, self._searches = domain, directory, others, searches
         self._networks = tuple(map(ipaddress.ip_network, networks))
-        self.configure(Config())
+        self._resolver: Resolving = self.resolver(Config())
 
-    def configure(self, config: Config) -> None:
-        """Go by this configuration from now on. Questions that are on their way go on as they began."""
+    def use(self, resolver: Resolving) -> None:
+        """Go by this one from now on. Questions that are on their way go on as they began."""
+        self._resolver = resolver
+
+    def resolver(self, config: Config) -> Resolving:
+        """One that goes by this configuration. It may be made in any thread: thousands of hosts entries take their time."""
         resolver = Resolver([Zones(self._zones(config)), *self._others])
-        self._resolver = Searching(resolver, self._domain, self._directory.services, config.ttl, config.search_path)
+        return Searching(resolver, self._domain, self._directory.services, config.ttl, config.search_path)
 
     def answer(self, query: Query, client: Client) -> Answer | Awaitable[Answer]:
         """The answer to a query."""

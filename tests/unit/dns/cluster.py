@@ -74,7 +74,7 @@ async def served(api: Api, mode: PodNames) -> AsyncIterator[Callable[[bytes], by
     await objects.sync()
     networks = [one for several in NETWORKS.values() for one in several]
     sources = Sources(m.name_of(DOMAIN), objects.directory, networks, (Outside(),))
-    sources.configure(Config(pods=mode))
+    sources.use(sources.resolver(Config(pods=mode)))
     answers = Answers(sources, ["127.0.0.0/8"], Counts())
 
     def respond(message: bytes) -> bytes:
