@@ -1,4 +1,4 @@
-"""A process of podplane's own beside this one: a fresh interpreter that runs one module, and has one descriptor of ours.
+"""A process of podplane's own beside this one: a fresh interpreter that runs one module, and has one end of a socket to this process.
 
 It may be started while this process has threads (posix_spawn(3)), and is the same whoever starts it: a lab, or an agent.
 """
@@ -11,11 +11,19 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 CONNECTION_FD = 3
-"""The descriptor that the process finds its connection at."""
+"""The descriptor that the process finds its end at."""
 ENTRY = "import sys; sys.path[:] = sys.argv[2:]; __import__(sys.argv[1], fromlist=['main']).main(3)"
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A process that was started, and this end of the SEQPACKET socket to it; its end is to be awaited by `follow`."""
+
+    pid: int
+    connection: socket.socket
 
 
 @dataclass(slots=True)
@@ -23,7 +31,8 @@ class Interpreter:
     """A process that runs; `exited` has its exit code (128 + n by signal n) once it ended."""
 
     pid: int
-    exited: asyncio.Future[int]
+    connection: socket.socket
+    exited: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def kill(self) -> None:
         """SIGKILL; of a process that ended, nothing happens."""
@@ -31,20 +40,41 @@ class Interpreter:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
+    @property
+    def is_stopped(self) -> bool:
+        """Was it stopped by a signal since this was asked last?"""
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG) is not None
+        except ChildProcessError:  # it ended
+            return False
 
-def start(module: str, connection: socket.socket) -> Interpreter:
-    """Run `main(fd)` of this module in a process of its own. OSError when there can be none. To be called on an event loop."""
-    argv = [sys.executable, "-I", "-S", "-c", ENTRY, module, *sys.path]
-    actions = [(os.POSIX_SPAWN_DUP2, connection.fileno(), CONNECTION_FD)]
-    pid = os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsid=True)
+
+def spawn(module: str, message_bytes: int) -> Spawned:
+    """Run `main(fd)` of this module in a process of its own. OSError when there can be none. Messages have at most so many bytes."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        try:
+            for end in (ours, theirs):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, message_bytes)
+            argv = [sys.executable, "-I", "-S", "-c", ENTRY, module, *sys.path]
+            actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), CONNECTION_FD)]
+            pid = os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsid=True)
+        except OSError:
+            ours.close()
+            raise
+    return Spawned(pid, ours)
+
+
+def follow(spawned: Spawned) -> Interpreter:
+    """The process, whose end is awaited from now on. To be called on an event loop."""
     loop = asyncio.get_running_loop()
-    process = Interpreter(pid, loop.create_future())
-    fd = os.pidfd_open(pid)
+    process = Interpreter(spawned.pid, spawned.connection)
+    fd = os.pidfd_open(spawned.pid)
 
     def ended() -> None:
         loop.remove_reader(fd)
         os.close(fd)
-        _, status = os.waitpid(pid, 0)
+        _, status = os.waitpid(spawned.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         if not process.exited.done():
             process.exited.set_result(128 - code if code < 0 else code)

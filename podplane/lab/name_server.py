@@ -2,124 +2,195 @@
 
 The sockets of a node are opened in its namespace, at the cluster IPs of the cluster's DNS and at the bridge's addresses, by which other
 nodes reach it. They outlive the process: what is asked while it starts again waits in them and is answered then.
+
+    starting ── Ready ──► serving ── ended, stopped, hung ──► starting       at once when it served for a while, else after a back-off
+    a node's server answers when the process serves and nobody stopped it there; nodes are told that it does not only once it
+    was away for AWAY_SECONDS, for a process that starts again is back sooner
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from socket import socket
 
 import msgspec
 
-from podplane.dns.node import PORT
 from podplane.kernel import interpreter
+from podplane.kernel.interpreter import Interpreter, Spawned
 from podplane.kernel.namespace import Namespace
-from podplane.model.config import NAME_SERVER_PORT
+from podplane.kubeapi.retry import Backoff
+from podplane.lab.name_server_sockets import open_reports, open_sockets
 from podplane.nameserver import control
 
 log = logging.getLogger(__name__)
 MODULE = "podplane.nameserver.program"
-FREEBIND = {4: (socket.IPPROTO_IP, 15), 6: (socket.IPPROTO_IPV6, 78)}
-"""IP_FREEBIND, IPV6_FREEBIND: bind to an address that is not there yet, or not any more (ip(7))."""
-BACKLOG = 128
-Answering = Callable[[bool], None]
-"""Told whether the server answers."""
+AWAY_SECONDS = 1.0
+SERVED_SECONDS = 1.0
+"""A process that served for so long and ends is started again at once."""
+BEAT_SECONDS, HUNG_BEATS, START_BEATS = 0.5, 6, 60
+"""From one look at the process to the next; after so many without an answer it is killed, and when it is not ready after so many. Machines
+are busy at times: a process that only waits for its turn is slow, and not hung."""
+LOWEST_SECONDS, HIGHEST_SECONDS = 0.1, 10.0
+"""Of the back-off."""
+
+Answering = Callable[[str, bool], None]
+"""(node, whether its name server answers)"""
 
 
-def open_sockets(ips: Iterable[str]) -> list[tuple[str, socket.socket]]:
-    """Bound sockets of both protocols at these addresses, each with its protocol; to be called in the namespace. OSError when a port is
-    taken."""
-    found: list[tuple[str, socket.socket]] = []
-    for ip in ips:
-        version = 6 if ":" in ip else 4
-        for protocol, kind in ((control.UDP, socket.SOCK_DGRAM), (control.TCP, socket.SOCK_STREAM)):
-            one = socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, kind)
-            found.append((protocol, one))
-            one.setsockopt(*FREEBIND[version], 1)
-            if kind == socket.SOCK_STREAM:
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind((ip, PORT))
-            if kind == socket.SOCK_STREAM:
-                one.listen(BACKLOG)
-    return found
+def spawn() -> Spawned:
+    """Start the process; it waits to be told what to do. OSError when there can be none."""
+    return interpreter.spawn(MODULE, control.MESSAGE_BYTES)
 
 
-def open_reports(ips: Iterable[str]) -> list[tuple[str, socket.socket]]:
-    """Listening sockets for HTTP at these addresses of the node; to be called in the namespace. OSError when the port is taken."""
-    return [
-        (control.HTTP, socket.create_server((ip, NAME_SERVER_PORT), family=socket.AF_INET6 if ":" in ip else socket.AF_INET))
-        for ip in ips
-    ]
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class NameServer:
-    """The process, and the sockets that it serves. `answering` is told when it begins to answer, and when it ends."""
+    """The process, and the sockets that it serves; its methods run on one event loop. `first` is a process that was started before.
+
+    `answering` is told of each node whether its server answers, whenever that changes.
+    """
 
     begin: control.Begin
     answering: Answering
     inside: tuple[str, ...] = ()
     """CIDRs of the lab: a server of one of these is reached from the first node, all others from the machine."""
-    _first: Namespace | None = None
-    _sockets: dict[str, list[tuple[str, socket.socket]]] = field(default_factory=dict)
-    _connection: socket.socket | None = None
-    _starts: int = 0
+    first: Spawned | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    """The process serves."""
+    _restarts: int = -1
+    _sockets: dict[str, list[tuple[str, socket]]] = field(default_factory=dict)
+    _stopped: set[str] = field(default_factory=set)
+    """Nodes that have no server now, because somebody stopped it."""
+    _is_here: bool | None = None
+    """Does the process serve, or did it a moment ago? Not known at the start."""
+    _told: dict[str, bool] = field(default_factory=dict)
+    _gate: Namespace | None = None
+    """The first node's."""
+    _sender: control.Sender | None = None
+    _ready_at: float | None = None
+    _has_answered: bool = True
+    """Has it answered the last Ping?"""
 
     def add(self, node: str, namespace: Namespace, ips: Iterable[str], node_ips: Iterable[str]) -> None:
         """Serve a node at these addresses, and tell about it at the node's own. OSError when it can't be."""
-        self._sockets[node] = [
-            *namespace.run(open_reports, tuple(node_ips)),
-            *namespace.run(open_sockets, tuple(ips)),
-        ]
-        if self._connection is not None:
-            if self._first is None:
-                control.send(self._connection, control.Inside(self.inside), namespace.fd)
-            self._hand_over(self._connection, node)
-        self._first = self._first or namespace
+        reports = namespace.run(open_reports, tuple(node_ips))
+        self._sockets[node] = [*reports, *namespace.run(open_sockets, tuple(ips))]
+        if self._gate is None:
+            self._gate = namespace
+            self._send_inside()
+        self._open(node)
+        self._tell(node)
+
+    def stop(self, node: str) -> None:
+        """Answer none of this node's questions; idempotent. What is asked meanwhile waits in its sockets."""
+        self._stopped.add(node)
+        if self._sender is not None:
+            self._sender.send(control.Close(node))
+        self._tell(node)
+
+    def resume(self, node: str) -> None:
+        """Undo a stop; of a node that was not stopped, nothing happens."""
+        if node in self._stopped:
+            self._stopped.remove(node)
+            self._tell(node)
+            self._open(node)
 
     async def run(self) -> None:
-        """Start the process, and wait for its end."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, control.MESSAGE_BYTES)
-        with theirs:
-            process = interpreter.start(MODULE, theirs)
-        loop = asyncio.get_running_loop()
-        try:
-            self._connection = ours
-            control.send(ours, msgspec.structs.replace(self.begin, restarts=self._starts))
-            self._starts += 1
-            if self._first is not None:
-                control.send(ours, control.Inside(self.inside), self._first.fd)
-            for node in self._sockets:
-                self._hand_over(ours, node)
-            ours.setblocking(False)
-            loop.add_reader(ours, self._heard, ours)
-            code = await process.exited
-        finally:
-            loop.remove_reader(ours)
-            process.kill()
-            self._connection = None
-            ours.close()
-            self.ready.clear()
-            self.answering(False)
-        raise RuntimeError(f"the name server ended with exit code {code}")
+        """Keep the process running until cancelled."""
+        backoff, loop = Backoff(LOWEST_SECONDS, HIGHEST_SECONDS), asyncio.get_running_loop()
+        while True:
+            self._restarts += 1
+            first, self.first = self.first, None
+            try:
+                served = await self._serve(interpreter.follow(first or spawn()))
+            except OSError as error:
+                log.warning("name server can't be started: %s", error)
+                served = 0.0
+            if served < SERVED_SECONDS:
+                await asyncio.sleep(backoff.delay(loop.time()))
 
-    def _heard(self, connection: socket.socket) -> None:
+    async def _serve(self, process: Interpreter) -> float:
+        """From the first order to the process's end; for how long it served, in seconds."""
+        loop = asyncio.get_running_loop()
+        self._sender = control.Sender(process.connection)
+        self._sender.send(msgspec.structs.replace(self.begin, restarts=self._restarts))
+        self._send_inside()
+        for node in self._sockets:
+            self._open(node)
+        loop.add_reader(process.connection, self._heard, process.connection)
+        away = loop.call_later(AWAY_SECONDS, self._went)
+        watch = loop.create_task(self._watch(process, self._sender))
         try:
-            data = connection.recv(control.MESSAGE_BYTES)
+            code = await asyncio.shield(process.exited)
+            log.warning("name server pid=%d ended exit_code=%d", process.pid, code)
+            return 0.0 if self._ready_at is None else loop.time() - self._ready_at
+        finally:
+            away.cancel()
+            watch.cancel()
+            self._sender.close()
+            self._sender, self._ready_at, self._has_answered = None, None, True
+            self.ready.clear()
+            loop.remove_reader(process.connection)
+            process.connection.close()
+            process.kill()
+
+    async def _watch(self, process: Interpreter, sender: control.Sender) -> None:
+        """Kill a process that was stopped, or hangs."""
+        beats = 0
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            is_slow = beats >= (HUNG_BEATS if self.ready.is_set() else START_BEATS)
+            if process.is_stopped or is_slow:
+                log.warning("name server pid=%d %s", process.pid, "does not answer" if is_slow else "was stopped by a signal")
+                process.kill()
+                return
+            beats += 1
+            if self._has_answered and self.ready.is_set():
+                self._has_answered, beats = False, 0
+                sender.send(control.Ping())
+
+    def _heard(self, connection: socket) -> None:
+        try:
+            news = control.receive_news(connection)
         except BlockingIOError:
             return
-        if data:
-            self.ready.set()
-            self.answering(True)
-        else:
-            asyncio.get_running_loop().remove_reader(connection)
+        except OSError:  # it ended with unread orders
+            news = None
+        loop = asyncio.get_running_loop()
+        match news:
+            case control.Ready():
+                self._ready_at, self._is_here = loop.time(), True
+                self.ready.set()
+                self._tell_all()
+            case control.Pong():
+                self._has_answered = True
+            case None:
+                loop.remove_reader(connection)
 
-    def _hand_over(self, connection: socket.socket, node: str) -> None:
-        for protocol, one in self._sockets[node]:
-            control.send(connection, control.Open(node, protocol), one.fileno())
+    def _went(self) -> None:
+        """It is time to say so, unless the process is back."""
+        if not self.ready.is_set():
+            self._is_here = False
+            self._tell_all()
+
+    def _tell_all(self) -> None:
+        for node in self._sockets:
+            self._tell(node)
+
+    def _tell(self, node: str) -> None:
+        answers = False if node in self._stopped else self._is_here
+        if answers is not None and self._told.get(node) != answers:
+            self._told[node] = answers
+            self.answering(node, answers)
+
+    def _send_inside(self) -> None:
+        if self._sender is not None and self._gate is not None:
+            self._sender.send(control.Inside(self.inside), self._gate.fd)
+
+    def _open(self, node: str) -> None:
+        if self._sender is not None and node not in self._stopped:
+            bound = self._sockets[node]
+            order = control.Open(node, tuple(protocol for protocol, _ in bound))
+            self._sender.send(order, *(one.fileno() for _, one in bound))

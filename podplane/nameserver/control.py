@@ -1,22 +1,28 @@
-"""What the process that starts a name server tells it, over a SEQPACKET socket: one message each, some with a descriptor.
+"""What the process that starts a name server tells it, over a SEQPACKET socket: one message each, some with descriptors.
 
-Begin                      the API, the cluster's domain and networks
-Inside + a namespace       networks that are reached from there, and not from the process's own namespace
-Open + a bound socket      answer questions that come by this socket
-Close                      answer none of this node's any more
-◄── Ready                  the cluster's objects are there, and all sockets so far are served
+Begin                            the API, the cluster's domain and networks
+Inside + a namespace             networks that are reached from there, and not from the process's own namespace
+Open + bound sockets             answer questions that come by these sockets of a node
+Close                            answer none of this node's any more
+Ping                             say that you live
+◄── Ready                        the cluster's objects are there, and all sockets so far are served
+◄── Pong                         the event loop turns
 """
 
 from __future__ import annotations
 
 import array
+import asyncio
 import socket
+from collections import deque
 
 import msgspec
 
 from podplane.dns.resolv_conf import ResolvConf
 
 MESSAGE_BYTES = 128 * 1024
+MAX_DESCRIPTORS = 253
+"""Of one message (SCM_MAX_FD of Linux)."""
 UDP, TCP, HTTP = "udp", "tcp", "http"
 
 
@@ -37,17 +43,17 @@ class Begin(msgspec.Struct, tag="begin", frozen=True):
     machine: ResolvConf = ResolvConf()
 
 
-class Open(msgspec.Struct, tag="open", frozen=True):
-    """A bound socket of a node, of one protocol."""
-
-    node: str
-    protocol: str
-
-
 class Inside(msgspec.Struct, tag="inside", frozen=True):
     """A network namespace: the nodes are not in that of the process. `networks` are CIDRs that are reached from it."""
 
     networks: tuple[str, ...]
+
+
+class Open(msgspec.Struct, tag="open", frozen=True):
+    """Bound sockets of a node: the protocol of each."""
+
+    node: str
+    protocols: tuple[str, ...]
 
 
 class Close(msgspec.Struct, tag="close", frozen=True):
@@ -56,24 +62,77 @@ class Close(msgspec.Struct, tag="close", frozen=True):
     node: str
 
 
+class Ping(msgspec.Struct, tag="ping", frozen=True):
+    """A question whether it lives."""
+
+
 class Ready(msgspec.Struct, tag="ready", frozen=True):
     """It serves."""
 
 
-Order = Begin | Inside | Open | Close
+class Pong(msgspec.Struct, tag="pong", frozen=True):
+    """The answer to a Ping."""
+
+
+Order = Begin | Inside | Open | Close | Ping
+News = Ready | Pong
 _orders = msgspec.json.Decoder(Order)
+_news = msgspec.json.Decoder(News)
 
 
-def send(connection: socket.socket, message: Order | Ready, *fds: int) -> None:
-    """Send one message. OSError when the other end is gone."""
+def send(connection: socket.socket, message: Order | News, *fds: int) -> None:
+    """Send one message. OSError when the other end is gone, BlockingIOError when it reads too slowly."""
     socket.send_fds(connection, [msgspec.json.encode(message)], fds)
 
 
 def receive(connection: socket.socket) -> tuple[Order | None, list[int]]:
     """The next order, and the descriptors that came with it; None when the other end is closed."""
     descriptors = array.array("i")
-    data, ancillary, _, _ = connection.recvmsg(MESSAGE_BYTES, socket.CMSG_LEN(4), socket.MSG_CMSG_CLOEXEC)
+    room = socket.CMSG_SPACE(MAX_DESCRIPTORS * descriptors.itemsize)
+    data, ancillary, _, _ = connection.recvmsg(MESSAGE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors.frombytes(content[: len(content) - len(content) % 4])
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
     return (_orders.decode(data) if data else None), list(descriptors)
+
+
+def receive_news(connection: socket.socket) -> News | None:
+    """What the process says; None when it ended."""
+    data = connection.recv(MESSAGE_BYTES)
+    return _news.decode(data) if data else None
+
+
+class Sender:
+    """Sends orders in their order, as fast as the process takes them. To be made and used on an event loop; the descriptors of an order
+    are to stay open."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._connection = connection
+        self._waiting: deque[tuple[Order, tuple[int, ...]]] = deque()
+        self._loop = asyncio.get_running_loop()
+
+    def send(self, order: Order, *fds: int) -> None:
+        """Send it, now or later; to a process that ended, nothing is."""
+        self._waiting.append((order, fds))
+        if len(self._waiting) == 1:
+            self._flush()
+
+    def close(self) -> None:
+        """Send no more; idempotent."""
+        self._waiting.clear()
+        self._loop.remove_writer(self._connection)
+
+    def _flush(self) -> None:
+        while self._waiting:
+            order, fds = self._waiting[0]
+            try:
+                send(self._connection, order, *fds)
+            except BlockingIOError:
+                self._loop.add_writer(self._connection, self._flush)
+                return
+            except OSError:
+                self._waiting.clear()
+                break
+            self._waiting.popleft()
+        self._loop.remove_writer(self._connection)

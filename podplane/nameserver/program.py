@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import gc
+import importlib
 import logging
 import os
 import socket
@@ -56,6 +57,7 @@ def main(fd: int) -> None:
     """Serve by the orders that come over this socket, until its other end is closed."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger(query_log.__name__).setLevel(logging.INFO)
+    importlib.import_module("httpx2")  # by which the API is asked: now, while who started this is not ready either
     connection = socket.socket(fileno=fd)
     connection.set_inheritable(False)
     asyncio.run(_run(connection))
@@ -109,7 +111,7 @@ class NameServer:
             self._rates,
             begin.restarts,
         )
-        self._waiting: list[tuple[control.Open, socket.socket]] = []
+        self._waiting: list[tuple[str, str, socket.socket]] = []
         """Sockets of questions that come before there are answers."""
         self._listening: set[asyncio.Task[None]] = set()
 
@@ -129,8 +131,8 @@ class NameServer:
         """Serve."""
         self._take_orders()
         self._state.ready()
-        for order, bound in self._waiting:
-            self._open(order, bound)
+        for node, protocol, bound in self._waiting:
+            self._open(node, protocol, bound)
         self._waiting.clear()
         control.send(self._connection, control.Ready())
         await self._supervisor.run()
@@ -158,34 +160,38 @@ class NameServer:
             self._follow(order, fds)
 
     def _follow(self, order: control.Order, fds: list[int]) -> None:
-        if isinstance(order, control.Close):
-            self._close(order.node)
-        elif isinstance(order, control.Inside):
-            self._forwarder.reach(order.networks, fds[0])
-        elif isinstance(order, control.Open):
-            self._open(order, socket.socket(fileno=fds[0]))
+        match order:
+            case control.Open(node=node, protocols=protocols):
+                for protocol, fd in zip(protocols, fds, strict=True):
+                    self._open(node, protocol, socket.socket(fileno=fd))
+            case control.Close(node=node):
+                self._close(node)
+            case control.Ping():
+                control.send(self._connection, control.Pong())
+            case control.Inside(networks=networks):
+                self._forwarder.reach(networks, fds[0])
 
     def _close(self, node: str) -> None:
         for server in self._servers.pop(node, ()):
             server.close()
         self.counts.forget(node)
-        for one in [one for one in self._waiting if one[0].node == node]:
+        for one in [one for one in self._waiting if one[0] == node]:
             self._waiting.remove(one)
-            one[1].close()
+            one[2].close()
 
-    def _open(self, order: control.Open, bound: socket.socket) -> None:
-        if order.protocol == control.HTTP:
-            self._report(order.node, bound)
+    def _open(self, node: str, protocol: str, bound: socket.socket) -> None:
+        if protocol == control.HTTP:
+            self._report(node, bound)
             return
         self._forwarder.own(bound.getsockname()[0])
         if self._state.missing():
-            self._waiting.append((order, bound))
+            self._waiting.append((node, protocol, bound))
             return
-        if order.protocol == control.UDP:
-            self._servers[order.node].append(self._sockets.datagrams(order.node, bound))
+        if protocol == control.UDP:
+            self._servers[node].append(self._sockets.datagrams(node, bound))
             return
-        server = self._sockets.connections(order.node, bound)
-        self._servers[order.node].append(server)
+        server = self._sockets.connections(node, bound)
+        self._servers[node].append(server)
         self._begin(server.listen(bound))
 
     def _report(self, node: str, bound: socket.socket) -> None:
