@@ -8,6 +8,7 @@ from typing import Any
 
 from podplane.apiserver.kinds import names
 from podplane.apiserver.kinds.addresses import check_ip
+from podplane.apiserver.kinds.pod_dns import check_dns
 from podplane.apiserver.kinds.pod_resources import complete_pod_requests
 from podplane.apiserver.problems import Cause
 
@@ -156,10 +157,7 @@ def check_pod_spec(spec: Object, path: str) -> Iterator[Cause]:
     yield from names.check_labels(spec.get("nodeSelector", {}), f"{path}.nodeSelector")
     for i, alias in enumerate(spec.get("hostAliases", ())):
         yield from check_ip(alias.get("ip", ""), f"{path}.hostAliases[{i}].ip")
-    if spec.get("dnsPolicy") == "None" and not spec.get("dnsConfig", {}).get("nameservers"):
-        yield Cause.required(
-            f"{path}.dnsConfig.nameservers", "must provide at least one DNS nameserver when `dnsPolicy` is None"
-        )
+    yield from check_dns(spec, path)
 
 
 def check_container(container: Object, path: str, volumes: Set[Any]) -> Iterator[Cause]:

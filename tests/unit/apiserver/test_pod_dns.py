@@ -1,0 +1,45 @@
+"""Which dnsConfigs are refused, with the place of what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from podplane.apiserver.kinds.pod_dns import check_dns
+
+IPS = [f"192.0.2.{n}" for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "fields"),
+    [
+        ({"dnsPolicy": "None"}, ["nameservers"]),
+        ({"dnsPolicy": "None", "dnsConfig": {"searches": ["x"]}}, ["nameservers"]),
+        ({"dnsConfig": {"nameservers": IPS}}, ["nameservers"]),
+        ({"dnsConfig": {"nameservers": ["192.0.2.1", "dns.example"]}}, ["nameservers[1]"]),
+        ({"dnsConfig": {"searches": [f"d{n}" for n in range(33)]}}, ["searches"]),
+        ({"dnsConfig": {"searches": [f"d{n}.{'x' * 60}.{'x' * 60}" for n in range(20)]}}, ["searches"]),
+        (
+            {"dnsConfig": {"searches": ["ok.example", "a b", "x\nnameserver 192.0.2.1", "", "..", "A.example"]}},
+            [f"searches[{n}]" for n in range(1, 6)],
+        ),
+        ({"dnsConfig": {"searches": [".".join(["x" * 49] * 6)]}}, ["searches[0]"]),
+        ({"dnsConfig": {"options": [{"name": "ndots", "value": "2"}, {"value": "x"}]}}, ["options[1]"]),
+    ],
+)
+def test_wrong_ones(spec: dict[str, Any], fields: list[str]) -> None:
+    assert [cause.field for cause in check_dns(spec, "spec")] == [f"spec.dnsConfig.{field}" for field in fields]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"dnsPolicy": "None", "dnsConfig": {"nameservers": IPS[:3]}},
+        {"dnsConfig": {"searches": [".", "_tcp.example", "example.", "x-y.z_1.example"], "options": [{"name": "rotate"}]}},
+        {"dnsConfig": {"searches": [f"d{n}" for n in range(32)]}},
+    ],
+)
+def test_right_ones(spec: dict[str, Any]) -> None:
+    assert list(check_dns(spec, "spec")) == []
