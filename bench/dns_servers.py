@@ -5,7 +5,6 @@ podplane's is started as a lab starts it: the same program, the same orders, a s
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import json
@@ -20,9 +19,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bench.dns_objects import DOMAIN, written
-from podplane.kernel import interpreter
 from podplane.kubeapi.access import Access
-from podplane.lab.name_server import MODULE
+from podplane.lab.name_server import spawn
 from podplane.nameserver import control
 
 LOCALHOST = "127.0.0.1"
@@ -69,34 +67,24 @@ class Server:
 @contextlib.contextmanager
 def ours(access: Access) -> Iterator[Server]:
     """podplane's own, by the API."""
-    with asyncio.Runner() as runner, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
         bound.bind((LOCALHOST, 0))
-        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         began = time.monotonic()
-
-        async def start() -> interpreter.Interpreter:
-            with far:
-                return interpreter.start(MODULE, far)
-
-        process = runner.run(start())
+        process = spawn()
         try:
             begin = control.Begin(
                 access.host, access.port, access.bearer(), access.ca, DOMAIN, networks=("127.0.0.0/8",), cluster=NETWORKS
             )
-            control.send(near, begin)
-            control.send(near, control.Open("node1", control.UDP), bound.fileno())
-            near.settimeout(WAIT_SECONDS)
-            if not near.recv(control.MESSAGE_BYTES):
+            control.send(process.connection, begin)
+            control.send(process.connection, control.Open("node1", (control.UDP,)), bound.fileno())
+            process.connection.settimeout(WAIT_SECONDS)
+            if control.receive_news(process.connection) is None:
                 raise RuntimeError("the name server ended")
             yield Server(process.pid, bound.getsockname()[1], time.monotonic() - began)
         finally:
-            near.close()
-            process.kill()
-            runner.run(_ended(process))
-
-
-async def _ended(process: interpreter.Interpreter) -> None:
-    await process.exited
+            process.connection.close()
+            os.kill(process.pid, signal.SIGKILL)
+            os.waitpid(process.pid, 0)
 
 
 @contextlib.contextmanager
