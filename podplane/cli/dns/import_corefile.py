@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TextIO
 
 import click
 
 STDIN = "<stdin>"
+OBJECT = re.compile(r'\s*(apiVersion:|\{\s*")')
+"""What kubectl's `-o yaml` and `-o json` begin with."""
 
 
 @click.command("import-corefile")
@@ -24,7 +27,7 @@ def import_corefile(file: TextIO, domain: str, strict: bool) -> None:
     """
     from podplane.dns import corefile, corefile_text
     from podplane.dns.config import domain_name
-    from podplane.dns.corefile_syntax import CorefileError
+    from podplane.dns.corefile_syntax import MAX_CHARACTERS, CorefileError
 
     name = getattr(file, "name", STDIN)
     name = "Corefile" if name == STDIN else name
@@ -32,8 +35,13 @@ def import_corefile(file: TextIO, domain: str, strict: bool) -> None:
         cluster = domain_name(domain)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--domain") from None
+    text = file.read(MAX_CHARACTERS + 1)
+    if OBJECT.match(text):
+        raise click.ClickException(
+            f"{name} is an object of the API: its Corefile alone is wanted, as -o jsonpath='{{.data.Corefile}}' prints it"
+        )
     try:
-        found = corefile.imported(file.read(), cluster, os.environ)
+        found = corefile.imported(text, cluster, os.environ)
     except CorefileError as error:
         raise click.ClickException(_printable(f"{name}:{error.line}: {error}")) from None
     click.echo(corefile_text.config_map(found.config), nl=False)

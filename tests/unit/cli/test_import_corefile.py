@@ -53,3 +53,10 @@ def test_what_is_no_corefile_is_one_line(text: str, line: str) -> None:
 
 def test_characters_that_a_terminal_obeys_are_not_printed() -> None:
     assert "bad?[31m has no counterpart" in run("-", text=TEXT.replace("template", "bad\x1b[31m")).stderr
+
+
+@pytest.mark.parametrize(
+    "text", ["apiVersion: v1\ndata:\n  Corefile: |\n    . {\n    }\n", '{\n  "apiVersion": "v1"}', '{"kind": "ConfigMap"}']
+)
+def test_a_whole_config_map_is_told_apart(text: str) -> None:
+    assert "Corefile is an object of the API: its Corefile alone is wanted" in run("-", text=text).output
