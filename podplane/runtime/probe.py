@@ -2,14 +2,17 @@
 
 It reads JSON lines on standard input and writes one JSON line for each on standard output:
 
-    {"do": "serve", "name": N}       → {"port": P, "mtu": M, "ips": […]}   from now on a TCP server answers every connection
-                                        with its name and the source address that it saw; with "anywhere", at any free port
+    {"do": "serve", "name": N}       → {"port": P, "mtu": M, "ips": […], "resolv_conf": TEXT}   from now on a TCP server answers
+                                        every connection with its name and the source address that it saw; with "anywhere", at
+                                        any free port
     {"do": "probe", "probes": […]}   → {"answers": […]}                    one answer a probe, in order; "seconds" says how
                                         long to wait for each
 
 A probe is {"protocol": "icmp" | "tcp" | "open" | "http" | "udp", "ip", "port", "size"}; `size` (ICMP) is the length of the IP
 packet, sent with "don't fragment"; `open` is content when its connection is taken; `http` asks an echo server. An answer is
-{"ok": true, "seen": {"name", "source"}}, or {"ok": false, "error"}. The program ends with its input.
+{"ok": true, "seen": {"name", "source"}}, or {"ok": false, "error"}. `udp-message` and `tcp-message` send "payload", bytes in hexadecimal,
+the second with its length in two bytes before it, and what is seen is the "message" that comes back in the same way. The program ends
+with its input.
 """
 
 from __future__ import annotations
@@ -43,6 +46,8 @@ CUT_OFF_SHARE = 0.2
 RESEND_SECONDS = 0.4
 """An ICMP or UDP probe is sent again as often as that: a first packet may be lost without anything being wrong."""
 ANSWER_BYTES = 4096
+UDP_MESSAGE, TCP_MESSAGE = "udp-message", "tcp-message"
+RESOLV_CONF_CHARACTERS = 64 * 1024
 TURN_SECONDS = 0.02
 """How often probes that get no answer are looked at."""
 
@@ -121,7 +126,7 @@ class Prober:
             sock = listener(socket.SOCK_STREAM, 0)
         self._selector.register(sock, selectors.EVENT_READ, lambda: self._accept(sock))
         ips, mtu = interfaces()
-        return {"port": sock.getsockname()[1], "mtu": mtu, "ips": ips}
+        return {"port": sock.getsockname()[1], "mtu": mtu, "ips": ips, "resolv_conf": resolv_conf()}
 
     def _accept(self, server: socket.socket) -> None:
         try:
@@ -178,7 +183,7 @@ class Prober:
 
     def _open_socket(self, pending: Pending) -> None:
         probe = pending.probe
-        kind = socket.SOCK_DGRAM if probe["protocol"] == "udp" else socket.SOCK_STREAM
+        kind = socket.SOCK_DGRAM if probe["protocol"] in ("udp", UDP_MESSAGE) else socket.SOCK_STREAM
         sock = pending.sock = socket.socket(family_of(probe["ip"]), kind)
         sock.setblocking(False)
         code = sock.connect_ex((probe["ip"], probe["port"]))
@@ -188,21 +193,21 @@ class Prober:
             self._send_udp(pending)
         if probe["protocol"] == "open":
             self._selector.register(sock, selectors.EVENT_WRITE, lambda: self._opened(pending))
-        elif probe["protocol"] == "http":
-            self._selector.register(sock, selectors.EVENT_WRITE, lambda: self._send_http(pending))
+        elif probe["protocol"] in ("http", TCP_MESSAGE):
+            self._selector.register(sock, selectors.EVENT_WRITE, lambda: self._send_request(pending))
         else:
             self._selector.register(sock, selectors.EVENT_READ, lambda: self._receive(pending))
 
     def _send_udp(self, pending: Pending) -> None:
         assert pending.sock is not None
         pending.resend_at = time.monotonic() + RESEND_SECONDS
-        pending.sock.send(b"podplane")
+        pending.sock.send(bytes.fromhex(pending.probe.get("payload", "")) or b"podplane")
 
-    def _send_http(self, pending: Pending) -> None:
+    def _send_request(self, pending: Pending) -> None:
         """The connection stands, or failed: which, the first send says."""
         assert pending.sock is not None
         try:
-            pending.sock.send(b"GET / HTTP/1.1\r\nHost: probe\r\n\r\n")
+            pending.sock.send(_request(pending.probe))
         except OSError as error:
             self._done(pending, error=error.strerror or str(error))
             return
@@ -224,8 +229,20 @@ class Prober:
             self._done(pending, error=error.strerror or str(error))
             return
         pending.received += data
-        if not data or pending.received.endswith(b"\n") or pending.probe["protocol"] == "udp":
+        if pending.probe["protocol"] in (UDP_MESSAGE, TCP_MESSAGE):
+            self._receive_message(pending, is_over=not data)
+        elif not data or pending.received.endswith(b"\n") or pending.probe["protocol"] == "udp":
             self._done(pending, seen=_seen(pending.received))
+
+    def _receive_message(self, pending: Pending, *, is_over: bool) -> None:
+        """A datagram is a message; of a connection, what its first two bytes say."""
+        is_datagram = pending.probe["protocol"] == UDP_MESSAGE
+        length = int.from_bytes(pending.received[:2], "big")
+        message = pending.received if is_datagram else pending.received[2 : 2 + length]
+        if is_datagram or len(pending.received) >= 2 + length > 2:
+            self._done(pending, seen={"message": message.hex()})
+        elif is_over:
+            self._done(pending, error="the connection was closed without an answer")
 
     def _look_after_time(self) -> None:
         now = time.monotonic()
@@ -258,6 +275,21 @@ def _seen(answer: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _request(probe: Mapping[str, Any]) -> bytes:
+    """What is sent over a connection."""
+    payload = bytes.fromhex(probe.get("payload", ""))
+    return len(payload).to_bytes(2, "big") + payload if payload else b"GET / HTTP/1.1\r\nHost: probe\r\n\r\n"
+
+
+def resolv_conf() -> str:
+    """The container's /etc/resolv.conf; "" when it has none."""
+    try:
+        with open("/etc/resolv.conf", errors="replace") as file:
+            return file.read(RESOLV_CONF_CHARACTERS)
+    except OSError:
+        return ""
 
 
 def interfaces() -> tuple[list[str], int]:

@@ -148,7 +148,7 @@ def test_check_keeps_all_promises_and_cleans_up(lab: Podplane) -> None:
     assert all(row["probes"] > 0 for row in result["promises"])
     assert "podplane-check" not in lab("get", "pods", "-A").stdout
     text = lab("check", "--all").stdout
-    assert "All 16 promises are kept" in text
+    assert "All 20 promises are kept" in text
     assert "echo-node3-2" in text
 
 

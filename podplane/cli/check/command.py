@@ -5,16 +5,19 @@ from __future__ import annotations
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import click
 
-from podplane.cli.check import promises, reach, report, served, services, sessions, users
+from podplane.cli.check import lookups, names, promises, reach, report, served, services, sessions, users
+from podplane.cli.check.names import Lookup
 from podplane.cli.check.parties import NAMESPACE, Gathered, Member, gathered
 from podplane.cli.check.promises import Party, Probe, Verdict
 from podplane.cli.fault import active_faults
 from podplane.cli.options import connect, lab_name
+from podplane.dns import resolv_conf
 from podplane.lab import preflight, spec, underlay
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
@@ -26,6 +29,15 @@ PROBE_SECONDS, AGAIN_SECONDS = 1.5, 1.2
 SECONDS_A_PROBE = 0.3
 """How long an answer to many probes may take, at the very worst: nobody answers, and 16 wait at one time."""
 OUTSIDE_PORT = 8080
+T = TypeVar("T", Probe, Lookup)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where Services are, and the domain of their names."""
+
+    services: users.Site
+    domain: str
 
 
 @click.command()
@@ -52,7 +64,8 @@ def check(folder: Folder, as_json: bool, everything: bool) -> None:
         gathered(client, folder.undo_faults) as who,
         sessions.probers(client, who.members) as (found, refused),
     ):
-        result = examine(who, found, refused, outside, everything, client, served.site(client, settings))
+        site = Site(served.site(client, settings), settings.cluster_domain)
+        result = examine(who, found, refused, outside, everything, client, site)
     result.left_out = [*(f"pod {name} ({why})" for name, why in who.left_out.items()), *result.left_out]
     result.seconds = time.monotonic() - began
     click.echo(report.as_json(result) if as_json else report.as_text(result, sys.stdout.isatty()))
@@ -66,7 +79,7 @@ def examine(
     outside: Party | None,
     everything: bool,
     client: Any,
-    site: users.Site,
+    site: Site,
 ) -> report.Result:
     """Let the members' servers start, probe from each to the others, and judge the answers."""
     members = who.members
@@ -92,7 +105,9 @@ def examine(
     lost = {m.name: refused.get(m.name) or found[m.name].failure or "no answer" for m in members if m.name not in parties}
     verdicts = _verdicts(probes, answers, {**who.lost, **lost}, pods, {name: tuple(a["ips"]) for name, a in serving.items()})
     able = {name: p for name, p in parties.items() if name not in cut_off and p.node not in who.silent}
-    more = _examine_services(client, found, able, site.without(who.silent))
+    confs = {name: resolv_conf.read(answer.get("resolv_conf", "")) for name, answer in serving.items()}
+    name_site = lookups.NameSite(site.domain, confs)
+    more = _examine_services(client, found, able, site.services.without(who.silent), name_site)
     excluded = {
         **who.silent,
         **{n: "nothing reaches it" for n in cut_off & parties.keys() if parties[n].node not in who.silent},
@@ -102,13 +117,17 @@ def examine(
 
 
 def _examine_services(
-    client: Any, found: Mapping[str, sessions.Prober], parties: Mapping[str, Party], site: users.Site
+    client: Any,
+    found: Mapping[str, sessions.Prober],
+    parties: Mapping[str, Party],
+    site: users.Site,
+    name_site: lookups.NameSite,
 ) -> report.Result:
-    """Services of the check's own, and the users', by parties that reach each other."""
+    """Services of the check's own, and the users', and their names, by parties that reach each other."""
     pods, nodes = ([p for p in parties.values() if p.kind == kind] for kind in ("pod", "node"))
     endpoints, outside = services.endpoints_of(pods), parties.get(underlay.OUTSIDE)
     if not endpoints or not nodes:
-        return report.Result([Verdict(promise) for promise in services.PROMISES], [], [], {})
+        return report.Result([Verdict(promise) for promise in (*services.PROMISES, *names.PROMISES)], [], [], {})
     made = served.made(client, endpoints, {node.node: site.node_ips.get(node.node, ()) for node in nodes})
     nodes, pods = ([p for p in able if p.node not in made.late] for able in (nodes, pods))
     site = site.without(made.late)
@@ -131,7 +150,15 @@ def _examine_services(
     _add(verdicts, services.SERVICES, late)
     elsewhere = (f"Service {name} is announced by {node}, which can't be asked" for name, node in made.elsewhere.items())
     _add(verdicts, services.FROM_OUTSIDE, elsewhere)
-    return report.Result(verdicts, [], probes, answers, left_out)
+    of_names, not_asked = lookups.examine(
+        client,
+        made.own,
+        pods,
+        nodes,
+        name_site,
+        lambda asked, again: _ask(found, asked, AGAIN_SECONDS if again else PROBE_SECONDS),
+    )
+    return report.Result([*verdicts, *of_names], [], probes, answers, [*left_out, *not_asked])
 
 
 def _add(verdicts: Iterable[Verdict], promise: str, failures: Iterable[str]) -> None:
@@ -161,14 +188,25 @@ def _probe(
     found: Mapping[str, sessions.Prober], probes: Iterable[Probe], patience: float = PROBE_SECONDS
 ) -> dict[Probe, sessions.Answer]:
     """What became of each probe, which waits for so many seconds; of those whose source gave no answer, nothing."""
-    by_source: dict[str, list[Probe]] = defaultdict(list)
+    return _asked(found, probes, _question, patience)
+
+
+def _ask(found: Mapping[str, sessions.Prober], asked: Iterable[Lookup], patience: float) -> dict[Lookup, sessions.Answer]:
+    """The same for questions about names."""
+    return _asked(found, asked, Lookup.probe, patience)
+
+
+def _asked(
+    found: Mapping[str, sessions.Prober], probes: Iterable[T], question: Callable[[T], dict[str, Any]], patience: float
+) -> dict[T, sessions.Answer]:
+    by_source: dict[str, list[T]] = defaultdict(list)
     for probe in probes:
         if not found[probe.source].failure:
             by_source[probe.source].append(probe)
     if not by_source:
         return {}
     questions = {
-        source: {"do": "probe", "probes": [_question(p) for p in own], "seconds": patience} for source, own in by_source.items()
+        source: {"do": "probe", "probes": [question(p) for p in own], "seconds": patience} for source, own in by_source.items()
     }
     longest = max(len(own) for own in by_source.values())
     answers = sessions.ask_all(found, questions, START_SECONDS + SECONDS_A_PROBE * longest)

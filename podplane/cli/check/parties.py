@@ -62,6 +62,7 @@ def _pod(name: str, node: str, containers: Sequence[str] = CONTAINERS[:1], *, ho
         "spec": {
             "nodeName": node,
             "hostNetwork": host_network,
+            "dnsPolicy": "ClusterFirstWithHostNet" if host_network and node != OUTSIDE else "ClusterFirst",
             "containers": [{"name": c, "image": "host/sleep", "command": list(SLEEP)} for c in containers],
         },
     }

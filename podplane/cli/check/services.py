@@ -1,9 +1,10 @@
 """What is promised of Services, which probes prove it, and what their answers mean. Pure.
 
-The check makes five Services of its own, whose endpoints are pods that say who they are and whom they see:
+The check makes six Services of its own, whose endpoints are pods that say who they are and whom they see:
 
     spread    up to four pods, a load balancer       sticky    the same pods, a client keeps its own
     local     the same, for each node its own pods   itself    one pod alone            nobody    none
+    each      the same, without an address of its own: each endpoint has a name
 
 Those of the users are in `check.users`.
 """
@@ -41,7 +42,7 @@ ENDPOINTS, CONNECTIONS, RETURNS = 4, 120, 8
 """How many pods are endpoints of the check's own Services; connections to see that they spread; and that a client comes back."""
 UNLIKELY = {1: 23.9, 2: 27.6, 3: 30.7}
 """By degrees of freedom, the chi-squared that a fair choice exceeds once in a million times."""
-NAMES = ("spread", "sticky", "local", "itself", "nobody")
+NAMES = ("spread", "sticky", "local", "itself", "nobody", "each")
 TCP = "tcp"
 
 
@@ -91,6 +92,7 @@ def manifests(endpoints: Sequence[Party], namespace: str, versions: Iterable[int
         "sticky": {"sessionAffinity": "ClientIP"},
         "local": balanced | {"externalTrafficPolicy": "Local"},
         "itself": {},
+        "each": {"clusterIP": "None"},
         "nobody": {},
     }
     for name, spec in specs.items():
@@ -100,7 +102,11 @@ def manifests(endpoints: Sequence[Party], namespace: str, versions: Iterable[int
         )
         own = {"itself": endpoints[:1], "nobody": []}.get(name, endpoints)
         for number, pod in enumerate(own):
-            slices += [_slice(name, f"{name}-{number}-ipv{version}", namespace, pod, version) for version in versions]
+            made = [_slice(name, f"{name}-{number}-ipv{version}", namespace, pod, version) for version in versions]
+            if name == "each":
+                for one in made:
+                    one["endpoints"][0]["hostname"] = f"pod-{number}"
+            slices += made
     return services, slices
 
 

@@ -1,0 +1,104 @@
+"""Names looked up by the parties of a check, and what the API says that they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from podplane.cli.check import names
+from podplane.cli.check.names import Lookup
+from podplane.cli.check.parties import NAMESPACE
+from podplane.cli.check.promises import Party, Verdict
+from podplane.cli.check.services import Own
+from podplane.cli.dns import asking
+from podplane.dns.resolv_conf import ResolvConf
+from podplane.lab.errors import LabError
+
+Object = dict[str, Any]
+Answer = Mapping[str, Any]
+Ask = Callable[[Iterable[Lookup], bool], Mapping[Lookup, Answer]]
+"""Asks each question, once more when it is said; what became of each."""
+EVERY_POD_UP_TO, ON_A_NODE = 50, 2
+"""With more pods, so many of each node ask."""
+
+
+@dataclass(frozen=True, slots=True)
+class NameSite:
+    """The cluster's domain, and each party's resolv.conf as it found it."""
+
+    domain: str
+    confs: Mapping[str, ResolvConf]
+
+
+def examine(
+    client: Any, own: Own, pods: Sequence[Party], nodes: Sequence[Party], site: NameSite, ask: Ask
+) -> tuple[list[Verdict], list[str]]:
+    """A verdict for each promise about names, and what was left out."""
+    try:
+        servers = asking.servers(client)
+    except LabError as error:
+        return [Verdict(names.RESOLVE, failures=[str(error)])], []
+    askers, left_out = names.askers([*_some(pods), *nodes], site.confs, servers)
+    before = _services(client)
+    lookups = names.plan(own, askers, NAMESPACE, site.domain)
+    theirs = names.of_users(before.values(), askers, site.domain)
+    answers = resolved(ask, [*lookups, *theirs])
+    failed = [lookup for lookup, answer in answers.items() if names.judge(lookup, answer)]
+    answers.update(ask(failed, True))
+    if any(names.judge(lookup, answers.get(lookup)) for lookup in failed):
+        after = _services(client)
+        changed = {name for name, service in before.items() if after.get(name) != service}
+        gone = {one for one in theirs if _service_of(one) in changed}
+        answers = {lookup: answer for lookup, answer in answers.items() if lookup not in gone}
+        left_out += [f"names of Service {name} (it changed meanwhile)" for name in sorted(changed)]
+    return names.verdicts(answers, {k: v for k, v in answers.items() if v is not None}), left_out
+
+
+def resolved(ask: Ask, lookups: Iterable[Lookup]) -> dict[Lookup, Answer | None]:
+    """The last question of each, and its answer: what is denied is looked for along the search path."""
+    found: dict[Lookup, Answer | None] = {}
+    todo = list(dict.fromkeys(lookups))
+    while todo:
+        answers, further = ask(todo, False), []
+        for lookup in todo:
+            answer = answers.get(lookup)
+            if (after := names.following(lookup, answer)) is not None:
+                further.append(after)
+            else:
+                found[lookup] = answer
+        todo = further
+    return found
+
+
+def _some(pods: Sequence[Party]) -> list[Party]:
+    """All pods, or some of each node where there are many."""
+    if len(pods) <= EVERY_POD_UP_TO:
+        return list(pods)
+    on: Counter[str] = Counter()
+    chosen = []
+    for pod in pods:
+        on[pod.node] += 1
+        if on[pod.node] <= ON_A_NODE:
+            chosen.append(pod)
+    return chosen
+
+
+def _services(client: Any) -> dict[str, Object]:
+    """The users' Services with cluster IPs, by path, with only what their names are made of."""
+    found = {}
+    for service in client.objects("services"):
+        meta, spec = service["metadata"], service["spec"]
+        if meta["namespace"] != NAMESPACE and "deletionTimestamp" not in meta and spec["type"] != "ExternalName":
+            kept = {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]}
+            found[f"{meta['namespace']}/{meta['name']}"] = {
+                "metadata": kept,
+                "spec": {"clusterIPs": spec.get("clusterIPs", [])},
+            }
+    return found
+
+
+def _service_of(lookup: Lookup) -> str:
+    name, namespace, *_ = lookup.name.split(".")
+    return f"{namespace}/{name}"
