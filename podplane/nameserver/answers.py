@@ -15,12 +15,14 @@ import asyncio
 import inspect
 import ipaddress
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from podplane.dns import message as m
-from podplane.dns import protocol, relay
+from podplane.dns import order, protocol, relay
 from podplane.dns.message import Answer, Query
 from podplane.dns.search_path import SearchPath
 from podplane.nameserver.kept import Kept, Reply
@@ -41,6 +43,8 @@ OWN, WHOLE = b"\xff", b"\xfe"
 NAME = 10
 """Where the name of a question begins, behind a header without its id."""
 TRUNCATED = m.TC >> 8
+BY_CHANCE = partial(order.rotated, choose=random.randrange)
+"""Addresses begin with any of them."""
 FAULT = Answer(m.SERVFAIL, authoritative=False, source="a fault of this server")
 
 
@@ -48,7 +52,7 @@ class Answers:
     """Answers questions; its methods run on one event loop.
 
     `networks` are CIDRs whose clients are answered, `identify` says who has an address of them; when that changes, `forget_client` is
-    to be called. `version` is what `version.bind` is answered with.
+    to be called. `version` is what `version.bind` is answered with. `arrange` puts the addresses of an answer in order.
     """
 
     def __init__(
@@ -59,12 +63,14 @@ class Answers:
         *,
         version: str = "",
         identify: Callable[[str], Client] = Client,
+        arrange: Callable[[Answer], Answer] = BY_CHANCE,
     ) -> None:
         self._resolver = resolver
         self._networks = [ipaddress.ip_network(cidr) for cidr in networks]
         self._counts = counts
         self._version = version
         self._identify = identify
+        self._arrange = arrange
         self._clients: dict[str, tuple[Client, bytes] | None] = {}
         self._senders: dict[bytes, bytes] = {}
         self._kept = Kept()
@@ -206,6 +212,7 @@ class Answers:
         """The response, which is kept if it may be."""
         if query.question.type == m.ANY:
             answer = protocol.any_of(query, answer, ANY_TTL)
+        answer = self._arrange(answer)
         response = relay.rendered(query, answer, limit)
         depends = self._depends(answer)
         if depends:

@@ -144,7 +144,7 @@ def test_options_that_are_not_known_are_ignored_and_take_no_room(rig: Rig) -> No
     assert len(rig.source.asked) == 1 and len(rig.answers.kept) == 1
 
 
-def test_edns_and_its_size_decide_apart(rig: Rig) -> None:
+async def test_edns_and_its_size_decide_apart(rig: Rig) -> None:
     rig.source.ips = [bytes((10, 244, 1, n)) for n in range(100)]
     name = "web.default.svc.cluster.local"
     for _ in range(2):
@@ -319,3 +319,18 @@ async def test_a_fault_of_a_source_is_a_servfail(rig: Rig, monkeypatch: pytest.M
     response = rig.answers.respond(question("x.example"), POD)
     got = response if isinstance(response, bytes) or response is None else await response
     assert got is not None and code(got) == m.SERVFAIL
+
+
+async def test_addresses_begin_with_another_one_each_second() -> None:
+    source = Source()
+    source.ips = [bytes((10, 244, 1, n)) for n in range(4)]
+    answers = Answers(source, ["10.244.0.0/16"], Counts())
+    firsts = set()
+    for _ in range(60):
+        response = answers.respond(question("web.default.svc.cluster.local"), POD)
+        again = answers.respond(question("web.default.svc.cluster.local"), POD)
+        assert isinstance(response, bytes) and again == response, "it is kept meanwhile"
+        firsts.add(response[-4 * 16 :][12:16])
+        answers._tick()
+    assert firsts == set(source.ips)
+    assert len(source.asked) == 60
