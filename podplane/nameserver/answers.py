@@ -154,13 +154,14 @@ class Answers:
             if asked is not None:
                 asked.done(answer)
                 answer = unkept(answer)
-            return identified(self._written(query, answer, own, limit, tcp=tcp))
+            return identified(self._written(query, question, answer, own, limit, tcp=tcp))
 
         if (about := protocol.answer(query, self._version, node)) is not None:
             if asked is not None:
                 asked.done(about)
             return identified(m.respond(query, about, limit))
-        if asked is None and (kept := self._find(question_of(query), own, tcp=tcp)) is not None:
+        question = question_of(query)
+        if asked is None and (kept := self._find(question, own, tcp=tcp)) is not None:
             return identified(query.id.to_bytes(2, "big") + spelled(kept, query.asked))
         found = self._ask(query, client)
         if inspect.isawaitable(found):
@@ -208,15 +209,14 @@ class Answers:
         found = self._find(question[:NAME] + lower + question[end:], own, tcp=tcp)
         return None if found is None else spelled(found, name)
 
-    def _written(self, query: Query, answer: Answer, own: bytes, limit: int, *, tcp: bool) -> bytes:
-        """The response, which is kept if it may be."""
+    def _written(self, query: Query, key: bytes, answer: Answer, own: bytes, limit: int, *, tcp: bool) -> bytes:
+        """The response, which is kept under `key`, the query's question, if it may be."""
         if query.question.type == m.ANY:
             answer = protocol.any_of(query, answer, ANY_TTL)
         answer = self._arrange(answer)
         response = relay.rendered(query, answer, limit)
         depends = self._depends(answer)
         if depends:
-            key = question_of(query)
             if answer.private:
                 key = own + key
             if tcp and len(response) > limit_of(query, tcp=False):
