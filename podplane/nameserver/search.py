@@ -33,8 +33,6 @@ class Searching:
     ttl: int = 5
     """Seconds that an alias may be kept: a name before it may come to exist."""
     is_on: bool = True
-    found: int = 0
-    """The number of questions that were answered with a later name of the path."""
 
     def answer(self, query: Query, client: Client) -> Answer | Awaitable[Answer]:
         """The answer to a query."""
@@ -68,7 +66,6 @@ class Searching:
             found = yield self.resolver.answer(replace(query, question=question, asked=asked), client)
             steps.append(found)
             if found.rcode == m.NOERROR:
-                self.found += 1
                 alias = Record(query.question.name, m.CNAME, self.ttl, m.written(name))
                 return _of_all(steps, joined(Answer(records=(alias,), source="the search path"), found))
             if found.rcode != m.NXDOMAIN:

@@ -26,14 +26,15 @@ Object = dict[str, Any]
 SOURCES = Path(__file__).with_name("resolvers")
 ASK = (SOURCES / "ask.py").read_text()
 MANY = [f"10.9.1.{n}" for n in range(1, 101)]
-CONFIG = "hosts: {192.0.2.9: [hosts.corp.example]}\nupstreams: [%s]\n"
+CONFIG = "hosts: {192.0.2.9: [hosts.corp.example]}\nzones: {corp.example: [%(server)s]}\nupstreams: [%(server)s]\n"
 SHELL = {"name": "main", "image": "host/sleep", "command": ["sleep", "infinity"]}
 DIG = shutil.which("dig")
+GETENT = ["getent", "ahosts"]
 
 
 def programs(folder: Path) -> dict[str, str | list[str]]:
     """The libraries that can be asked here, and how; programs are made in this folder."""
-    found: dict[str, str | list[str]] = {"glibc": ["getent", "ahosts"], "python": "python", "dnspython": "dnspython"}
+    found: dict[str, str | list[str]] = {"glibc": GETENT, "python": "python", "dnspython": "dnspython"}
     if compiler := shutil.which("musl-gcc"):
         subprocess.run([compiler, "-static", "-o", folder / "musl", SOURCES / "resolve.c"], check=True)
         found["musl"] = ["/run/musl"]
@@ -53,7 +54,8 @@ class Pods:
         self.archive = base64.b64encode(packed).decode()
         self.equipped: set[str] = set()
         server = self.pod("upstream", [sys.executable, "-c", (SOURCES / "upstream.py").read_text(), "$(IP)"])
-        configure(lab, CONFIG % server["status"]["podIP"])
+        self.config = CONFIG % {"server": server["status"]["podIP"]}
+        self.configure(self.config)
         services(lab)
         self.pod("first")
         self.pod("default", dnsPolicy="Default")
@@ -65,6 +67,10 @@ class Pods:
             "options": [{"name": "ndots", "value": "2"}],
         }
         self.pod("none", dnsPolicy="None", dnsConfig=own)
+
+    def configure(self, text: str) -> None:
+        """Let the name servers go by this."""
+        self.lab.api.patch("configmaps", "kube-system", "podplane-dns", {"data": {"config.yaml": text}})
 
     def pod(self, name: str, command: list[str] | None = None, **spec: Any) -> Object:
         """A pod that runs."""
@@ -98,11 +104,6 @@ def runs(pod: Object, name: str) -> bool:
     return bool(pod["metadata"]["name"] == name and pod.get("status", {}).get("phase") == "Running")
 
 
-def configure(lab: Podplane, text: str) -> None:
-    """Let the name servers go by this."""
-    lab.api.patch("configmaps", "kube-system", "podplane-dns", {"data": {"config.yaml": text}})
-
-
 def services(lab: Podplane) -> None:
     """The Services of the tests."""
     api = lab.api
@@ -119,6 +120,7 @@ def services(lab: Podplane) -> None:
         ("default", "db", {"clusterIP": "None", "ports": ports}),
         ("default", "many", {"clusterIP": "None", "ports": ports}),
         ("default", "out", {"type": "ExternalName", "externalName": "db.corp.example"}),
+        ("default", "far", {"type": "ExternalName", "externalName": "far.example"}),
         ("default", "chain", {"type": "ExternalName", "externalName": "out.default.svc.cluster.local"}),
         ("default", "circle", {"type": "ExternalName", "externalName": "circle.default.svc.cluster.local"}),
     ):
@@ -161,6 +163,7 @@ NAMES: dict[str, list[str]] = {
     "db-2.db.default.svc.cluster.local.": PEERS[1:],
     "db-3.db": [],
     "out": DB,
+    "far": ["192.0.2.8"],
     "chain": DB,
     "db.corp.example": DB,
     "db.corp.example.": DB,
@@ -205,6 +208,20 @@ def test_one_question_for_each_family_is_enough(pods: Pods, library: str, name: 
     asked = pods.ask("first", {"count": [*pods.libraries[library], name]})
     assert sorted(set(asked)) == sorted([f"1 {first}", f"28 {first}"])
     assert len(asked) == 2, "each once"
+
+
+@pytest.mark.skipif(DIG is None, reason="there is no dig here, which marks the end")
+def test_without_the_search_path_each_name_is_asked_for(pods: Pods) -> None:
+    """`searchPath: false` counts at once."""
+    domains = ("default.svc.cluster.local", "svc.cluster.local", "cluster.local")
+    wanted = {f"{type_} db.corp.example.{domain}" for type_ in (1, 28) for domain in domains}
+    pods.configure(f"{pods.config}searchPath: false\n")
+    end = time.monotonic() + 20
+    while not wanted <= set(pods.ask("first", {"count": [*GETENT, "db.corp.example"]})):
+        assert time.monotonic() < end, "the search path is still followed"
+    pods.configure(pods.config)
+    while wanted & set(pods.ask("first", {"count": [*GETENT, "db.corp.example"]})) == wanted:
+        assert time.monotonic() < end, "the search path is not followed again"
 
 
 @pytest.mark.skipif(DIG is None, reason="there is no dig here")

@@ -16,6 +16,7 @@ import dns.rrset
 ALIASES = [f"an-alias-with-a-name-as-long-as-clouds-have-{n}.corp.example." for n in range(7)]
 RECORDS = {
     "db.corp.example.": {"A": ["192.0.2.7"]},
+    "far.example.": {"A": ["192.0.2.8"]},
     "six.corp.example.": {"AAAA": ["2001:db8::7"]},
     "many.corp.example.": {"CNAME": ALIASES[:1]},
     **{name: {"CNAME": [target]} for name, target in itertools.pairwise(ALIASES)},
