@@ -22,6 +22,8 @@ MAX_ALIASES = 32
 NAMES_AT = {m.NS: (0,), m.CNAME: (0,), m.PTR: (0,), DNAME: (0,), m.MX: (2,), m.SRV: (6,), m.SOA: (0, 0)}
 """Types whose data has names that may be compressed, by the bytes before each (RFC 3597, 4; that of SRV is by some)."""
 POINTER_TO_QUESTION = b"\xc0\x0c"
+ROOT_OPT, EMPTY_OPT = b"\0" + m.OPT.to_bytes(2, "big"), 11
+"""What an OPT record begins with, and the length of one without options."""
 MAX_TTL = 1 << 31
 _kept_flags = m.QR | m.AA | m.TC | m.RD | m.RA | m.AD
 _ttl = struct.Struct("!I")
@@ -72,7 +74,9 @@ def matches(message: bytes, asked: bytes) -> bool:
 
 def read(message: bytes, question: Question, limits: Limits = Limits()) -> Reply:  # noqa: B008  # it is immutable
     """A response to a question, which `matches` already. Malformed when it can't be read to its end, or answers another question."""
-    begin = m.skip_name(message, HEADER.size) + TAIL.size
+    begin = HEADER.size + 5 + sum(map(len, question.name)) + len(question.name)
+    if (plain := _plain(message, question, begin, limits)) is not None:
+        return plain
     answer, authority, additional = _sections(message, begin, question.name)
     flags = int.from_bytes(message[2:4], "big")
     rcode = flags & m.RCODE_MASK | next((one.ttl >> 24 << 4 for one in additional if one.type == m.OPT), 0)  # RFC 6891, 6.1.3
@@ -88,8 +92,43 @@ def read(message: bytes, question: Question, limits: Limits = Limits()) -> Reply
     head = HEADER.pack(0, flags & _kept_flags | rcode & m.RCODE_MASK, 1, len(kept), len(proofs), 0)
     seconds = _negative_seconds(message, proofs) if is_negative else None
     is_referral = is_negative and not (rcode or kept or proofs) and bool(authority) and not flags & m.AA
-    return _limited(head + message[HEADER.size : begin].lower() + message[begin:end], rcode, places, seconds, limits)._replace(
-        is_negative=is_negative, is_referral=is_referral
+    return _limited(
+        head + message[HEADER.size : begin - TAIL.size].lower() + message[begin - TAIL.size : end],
+        rcode,
+        places,
+        seconds,
+        limits,
+    )._replace(is_negative=is_negative, is_referral=is_referral)
+
+
+def _plain(message: bytes, question: Question, begin: int, limits: Limits) -> Reply | None:
+    """The same for what most responses are: records of the question's own name and type, and OPT. None for all others."""
+    _, flags, _, answers, authorities, additional = HEADER.unpack_from(message)
+    size = len(message)
+    if not answers or authorities or additional > 1 or flags & m.RCODE_MASK:
+        return None
+    at, seconds, ttls = begin, limits.most, []
+    for _ in range(answers):
+        if at + 2 + RECORD.size > size or not message.startswith(POINTER_TO_QUESTION, at):
+            return None
+        type_, class_, ttl, length = RECORD.unpack_from(message, at + 2)
+        if type_ != question.type or class_ != m.INTERNET or not limits.least <= ttl <= limits.most:
+            return None
+        ttls.append(at + 6)
+        seconds = min(seconds, ttl)
+        at += 2 + RECORD.size + length
+    if (
+        at + additional * EMPTY_OPT > size
+        or (additional and message[at : at + 3] != ROOT_OPT)
+        or message[at + 5 : at + 6] > b"\0"
+    ):
+        return None
+    head = HEADER.pack(0, flags & _kept_flags, 1, answers, 0, 0)
+    return Reply(
+        head + message[HEADER.size : begin - TAIL.size].lower() + message[begin - TAIL.size : at],
+        m.NOERROR,
+        tuple(ttls),
+        seconds,
     )
 
 

@@ -29,6 +29,7 @@ from podplane.nameserver.kept import Kept, Reply
 from podplane.nameserver.query_log import QueryLog
 from podplane.nameserver.resolver import Client, Resolving
 from podplane.servers.dns_counts import Counts
+from podplane.servers.later import Later
 
 log = logging.getLogger(__name__)
 CLIENTS = 50_000
@@ -164,6 +165,9 @@ class Answers:
         if asked is None and (kept := self._find(question, own, tcp=tcp)) is not None:
             return identified(query.id.to_bytes(2, "big") + spelled(kept, query.asked))
         found = self._ask(query, client)
+        if isinstance(found, Later):
+            changes = self._changes
+            return found.map(lambda answer: self._written_later(query, answer, changes, written))
         if inspect.isawaitable(found):
             return self._later(query, found, self._changes, written)
         return written(found)
@@ -183,9 +187,14 @@ class Answers:
         except Exception:
             log.exception("no answer to %s", m.text_of(query.question.name))
             answer = FAULT
-        if changes != self._changes:  # perhaps of what the answer was made of
-            answer = unkept(answer)
-        return written(answer)
+        return self._written_later(query, answer, changes, written)
+
+    def _written_later(self, query: Query, answer: Answer, changes: int, written: Callable[[Answer], bytes]) -> bytes | None:
+        try:
+            return written(unkept(answer) if changes != self._changes else answer)  # perhaps of what the answer was made of
+        except Exception:
+            log.exception("no answer to %s", m.text_of(query.question.name))
+            return written(FAULT)
 
     # Responses that are kept.
 

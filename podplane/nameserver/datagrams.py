@@ -21,8 +21,6 @@ PORTS = 48
 """Sockets at a time."""
 USES = 256
 """Questions by one socket."""
-PENDING = 2048
-"""Questions without an answer, of one socket."""
 IDLE_SECONDS = 10.0
 SILENT_SECONDS = 2.0
 """After that nobody waits for an answer any more, and the server has failed once."""
@@ -57,6 +55,8 @@ class Datagrams:
         self._connect, self._randomness = connect, randomness
         self._loop = asyncio.get_running_loop()
         self._ports: list[_Port] = []
+        self._used_up: list[_Port] = []
+        """Those that only wait for answers."""
         self._sent: deque[tuple[_Port, int, Pending]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.ignored = 0
@@ -82,26 +82,27 @@ class Datagrams:
 
     def close(self) -> None:
         """Close all; whoever waits is told."""
-        for port in list(self._ports):
-            self._close(port, "its server is not asked any more")
+        for port in self._used_up + self._ports:
+            self._close(port)
+            self._fail(port, "its server is not asked any more")
+        self._ports.clear()
+        self._used_up.clear()
         self._sent.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _port(self) -> _Port:
-        if len(self._ports) < PORTS:
-            port = _Port(self._connect())
-            self._ports.append(port)
-            self._loop.add_reader(port.socket, self._read, port)
-            return port
-        port = self._ports[self._randomness.number() % len(self._ports)]
-        if port.uses < USES and len(port.pending) < PENDING:
-            return port
-        if not port.pending:
-            self._close(port, "")
-            return self._port()
-        return min(self._ports, key=lambda one: len(one.pending))
+        if len(self._ports) == PORTS:
+            port = self._ports[self._randomness.number() % PORTS]
+            if port.uses < USES:
+                return port
+            self._ports.remove(port)
+            self._used_up.append(port)
+        port = _Port(self._connect())
+        self._ports.append(port)
+        self._loop.add_reader(port.socket, self._read, port)
+        return port
 
     def _read(self, port: _Port) -> None:
         try:
@@ -125,11 +126,9 @@ class Datagrams:
         for pending in failed.values():
             pending.heard(why, now - pending.sent)
 
-    def _close(self, port: _Port, why: str) -> None:
-        self._ports.remove(port)
+    def _close(self, port: _Port) -> None:
         self._loop.remove_reader(port.socket)
         port.socket.close()
-        self._fail(port, why)
 
     def _sweep(self) -> None:
         """Tell those who wait too long; close sockets that nobody uses."""
@@ -140,10 +139,17 @@ class Datagrams:
             if port.pending.get(number) is pending:
                 del port.pending[number]
                 pending.heard(SILENCE, now - pending.sent)
-        for port in [one for one in self._ports if not one.pending and one.last + IDLE_SECONDS <= now]:
-            self._close(port, "")
+        self._ports = self._without(self._ports, now - IDLE_SECONDS)
+        self._used_up = self._without(self._used_up, now)
         if self._timer is None and (self._ports or self._sent):
             self._timer = self._loop.call_later(SWEEP_SECONDS if self._sent else IDLE_SECONDS / 4, self._sweep)
+
+    def _without(self, ports: list[_Port], last: float) -> list[_Port]:
+        """Close those that wait for nothing and were not used since."""
+        for port in ports:
+            if not port.pending and port.last <= last:
+                self._close(port)
+        return [one for one in ports if one.pending or one.last > last]
 
 
 def _may_answer(data: bytes, asked: bytes) -> bool:

@@ -87,9 +87,9 @@ class Exchange:
         self._why = f"{server.server}: {_words(said)}"
         if isinstance(said, Reply):
             self._bad = said, server
-        if self._tries < len(self.servers):
+        if self._tries < min(len(self.servers), TRIES):
             self._try()
-        elif not self._waiting and (self._bad is not None or self._tries >= 2 * len(self.servers)):
+        elif not self._waiting and (self._bad is not None or self._tries >= min(2 * len(self.servers), TRIES)):
             self._give_up(self._why)
 
     def _give_up(self, why: str) -> None:

@@ -27,6 +27,7 @@ from podplane.nameserver.openers import LabOpener
 from podplane.nameserver.probes import Probes
 from podplane.nameserver.resolver import Client
 from podplane.nameserver.upstream import Means, Upstream
+from podplane.servers.later import Later
 
 MAX_PENDING, MAX_OF_CLIENT = 8192, 512
 """Questions on their way, with those who wait for the same."""
@@ -58,7 +59,7 @@ class Group(NamedTuple):
 class Waiting:
     """One question on its way, and those who wait for its answer, with their addresses."""
 
-    futures: list[tuple[asyncio.Future[Answer], str]] = field(default_factory=list)
+    answers: list[tuple[Later[Answer], str]] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
     exchange: Exchange | None = None
 
@@ -190,17 +191,17 @@ class Forwarder:
         if self.pending >= MAX_PENDING or self._of_client[client.ip] >= MAX_OF_CLIENT:
             self.refused += 1
             return _failure("too many questions are on their way to other servers")
-        future: asyncio.Future[Answer] = self._loop.create_future()
+        later: Later[Answer] = Later()
         self.pending += 1
         self._of_client[client.ip] += 1
         if waiting is not None:
-            waiting.futures.append((future, client.ip))
-            return future
-        waiting = self._waiting[key] = Waiting([(future, client.ip)])
+            waiting.answers.append((later, client.ip))
+            return later
+        waiting = self._waiting[key] = Waiting([(later, client.ip)])
         if self.cache.has_stale(key, now):
             waiting.timer = self._loop.call_later(STALE_AFTER, self._too_late, key)
         self._begin(key)
-        return future
+        return later
 
     def _at_once(self, key: Key, now: float) -> Answer | None:
         """What is known without asking: that a moment ago nobody answered, or that nobody will."""
@@ -208,8 +209,10 @@ class Forwarder:
             return _failure("a question of our own came back")
         until, why = self._failed.get(key, (0.0, ""))
         if until <= now:
+            if not self.cache.has_stale(key, now):
+                return None
             group = self._group(key.question.name)
-            if any(one.health.is_up for one in group.servers) or not self.cache.has_stale(key, now):
+            if any(one.health.is_up for one in group.servers):
                 return None
             why = _all_down(group)
             self._waiting[key] = Waiting()
@@ -230,17 +233,22 @@ class Forwarder:
         if len(servers) < len(group.servers) and not (servers and self._loop.time() >= self._hold_until):
             self._held.append(key)
             return
+        servers, count = self._ordered(servers)
+        if not servers:
+            self._heard(key, None, None, _all_down(group))
+            return
+        ask = Ask(key.question, m.written(key.question.name), key.flags, key.dnssec)
+        exchange = self._waiting[key].exchange = Exchange(ask, servers, partial(self._heard, key))
+        exchange.start(count)
+
+    def _ordered(self, servers: list[Upstream]) -> tuple[list[Upstream], int]:
+        """Those that may be asked, best first, and how many of them at the same time."""
+        if len(servers) == 1 and servers[0].health.is_up:
+            return servers, 1
         health = [one.health for one in servers]
         random = self._means.randomness.fraction
         numbers = ordered(health, self._config.order, random)
-        count = at_once(health, numbers, self._config.order, random)
-        ask = Ask(key.question, m.written(key.question.name), key.flags, key.dnssec)
-        if not numbers:
-            self._heard(key, None, None, _all_down(group))
-            return
-        exchange = Exchange(ask, [servers[i] for i in numbers], partial(self._heard, key))
-        self._waiting[key].exchange = exchange
-        exchange.start(count)
+        return [servers[i] for i in numbers], at_once(health, numbers, self._config.order, random)
 
     def _checked(self) -> None:
         """One more server is known: perhaps what waits for that can be asked now."""
@@ -283,14 +291,13 @@ class Forwarder:
     def _tell(self, waiting: Waiting, answer: Answer) -> None:
         if waiting.timer is not None:
             waiting.timer.cancel()
-        futures, waiting.futures = waiting.futures, []
-        for future, ip in futures:
+        answers, waiting.answers = waiting.answers, []
+        for later, ip in answers:
             self.pending -= 1
             self._of_client[ip] -= 1
             if not self._of_client[ip]:
                 del self._of_client[ip]
-            if not future.done():
-                future.set_result(answer)
+            later.set(answer)
 
 
 def _kept(found: Found, source: str) -> Answer:

@@ -14,6 +14,7 @@ from podplane.dns import message as m
 from podplane.dns import responses
 from podplane.dns.message import Answer, Name, Question
 from podplane.dns.search_path import NOWHERE, SearchPath
+from podplane.servers.later import Later
 
 MAX_ALIASES = 8
 """Aliases of one answer; more are a loop, or as bad as one."""
@@ -52,6 +53,8 @@ class Resolver:
     def answer(self, query: m.Query, client: Client) -> Answer | Awaitable[Answer]:
         """The answer to a query."""
         found = self._ask(query.question, client, query)
+        if isinstance(found, Later):
+            return found  # of servers elsewhere, who follow aliases themselves
         if inspect.isawaitable(found):
             return self._awaited(found, client, query)
         return found if found.follow is None else self._follow(found, client, query)

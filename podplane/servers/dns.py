@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableSequence
 from typing import Protocol
 
 from podplane.servers.dns_counts import Counts, Lane
+from podplane.servers.later import Later
 
 Response = bytes | Awaitable[bytes | None] | None
 Respond = Callable[[bytes, str], Response]
@@ -109,6 +110,8 @@ class UdpServer:
         response = self._respond(data, client[0])
         if response is None or isinstance(response, bytes):
             self._send(data, response, client, started)
+        elif isinstance(response, Later):
+            response.then(lambda found: self._send(data, found, client, started))
         else:
             task = self._loop.create_task(self._later(data, response, client, started))
             self._tasks.add(task)

@@ -61,6 +61,12 @@ def test_an_answer_is_kept_as_it_is() -> None:
     assert (reply.rcode, reply.seconds, len(reply.ttls)) == (0, 60, 1)
 
 
+def test_the_type_of_a_question_is_no_letter() -> None:
+    """65 is HTTPS, and an "A"; 97 is something else."""
+    for answer in ((), ("WWW.example. 60 IN HTTPS 1 .",)):
+        assert read(said("WWW.example", "HTTPS", answer)).message[12:29] == b"\3www\7example\0\0\x41\0\1"
+
+
 def test_name_servers_and_additional_records_are_left_out() -> None:
     answer = said(
         "a.example", "A", ("a.example. 60 IN A 192.0.2.1",), ("example. 9 IN NS ns.evil.",), ("ns.evil. 9 IN A 192.0.2.66",)

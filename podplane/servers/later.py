@@ -1,0 +1,49 @@
+"""What is known later: whoever waits is called at once when it is, without a task and without a turn of the event loop.
+
+It may be awaited, too. A question that is passed on costs no more than its two datagrams and this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class Later(Generic[T]):
+    """A value that is set once. Everything happens on one event loop."""
+
+    __slots__ = ("_heard", "_value", "is_set")
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._value: T | None = None
+        self._heard: list[Callable[[T], object]] = []
+
+    def set(self, value: T) -> None:
+        """Here it is. Those who wait are called, in order; they must not raise."""
+        self.is_set, self._value = True, value
+        heard, self._heard = self._heard, []
+        for one in heard:
+            one(value)
+
+    def then(self, heard: Callable[[T], object]) -> None:
+        """Call with the value when it is there, which may be now."""
+        if self.is_set:
+            heard(self._value)  # type: ignore[arg-type]  # it is there
+        else:
+            self._heard.append(heard)
+
+    def map(self, change: Callable[[T], U]) -> Later[U]:
+        """What this makes of the value; it must not raise."""
+        changed: Later[U] = Later()
+        self.then(lambda value: changed.set(change(value)))
+        return changed
+
+    def __await__(self) -> Generator[Any, None, T]:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.then(lambda value: None if future.done() else future.set_result(value))
+        return future.__await__()
