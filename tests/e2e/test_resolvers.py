@@ -63,7 +63,7 @@ class Pods:
         self.pod("host-first", hostNetwork=True, dnsPolicy="ClusterFirstWithHostNet")
         own = {
             "nameservers": ["10.96.0.10"],
-            "searches": ["shop.svc.cluster.local"],
+            "searches": ["shop.svc.lab.example"],
             "options": [{"name": "ndots", "value": "2"}],
         }
         self.pod("none", dnsPolicy="None", dnsConfig=own)
@@ -121,8 +121,8 @@ def services(lab: Podplane) -> None:
         ("default", "many", {"clusterIP": "None", "ports": ports}),
         ("default", "out", {"type": "ExternalName", "externalName": "db.corp.example"}),
         ("default", "far", {"type": "ExternalName", "externalName": "far.example"}),
-        ("default", "chain", {"type": "ExternalName", "externalName": "out.default.svc.cluster.local"}),
-        ("default", "circle", {"type": "ExternalName", "externalName": "circle.default.svc.cluster.local"}),
+        ("default", "chain", {"type": "ExternalName", "externalName": "out.default.svc.lab.example"}),
+        ("default", "circle", {"type": "ExternalName", "externalName": "circle.default.svc.lab.example"}),
     ):
         api.create("services", namespace, {"metadata": {"name": name}, "spec": spec})
     endpoints(lab, "db", [{"addresses": [f"10.9.0.{n}"], "hostname": f"db-{n}"} for n in (1, 2)])
@@ -139,10 +139,10 @@ def endpoints(lab: Podplane, service: str, found: list[Object]) -> None:
 
 @pytest.fixture(scope="module")
 def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pods]:
-    """The pods of a lab of two nodes."""
+    """The pods of a lab of two nodes, whose names are in a domain of its own."""
     lab = Podplane(tmp_path_factory.mktemp("lab"))
     try:
-        lab("up", "--nodes", "2")
+        lab("up", "--nodes", "2", "--cluster-domain", "lab.example")
         yield Pods(lab, tmp_path_factory.mktemp("resolvers"))
     finally:
         lab("down", "--all", "--purge", code=None)
@@ -154,13 +154,13 @@ NAMES: dict[str, list[str]] = {
     "api": API,
     "api.shop": SHOP,
     "api.shop.svc": SHOP,
-    "API.Shop.SVC.cluster.Local": SHOP,
-    "api.default.svc.cluster.local": API,
-    "api.default.svc.cluster.local.": API,
+    "API.Shop.SVC.Lab.Example": SHOP,
+    "api.default.svc.lab.example": API,
+    "api.default.svc.lab.example.": API,
     "dual": DUAL,
     "db": PEERS,
     "db-1.db": PEERS[:1],
-    "db-2.db.default.svc.cluster.local.": PEERS[1:],
+    "db-2.db.default.svc.lab.example.": PEERS[1:],
     "db-3.db": [],
     "out": DB,
     "far": ["192.0.2.8"],
@@ -171,11 +171,11 @@ NAMES: dict[str, list[str]] = {
     "hosts.corp.example": ["192.0.2.9"],
     "missing": [],
     "missing.shop": [],
-    "db.corp.missing.default.svc.cluster.local": [],
+    "db.corp.missing.default.svc.lab.example": [],
     "none.corp.example": [],
 }
 """What a pod of the namespace `default` gets with ClusterFirst."""
-FULL = {"API.Shop.SVC.cluster.Local", "api.default.svc.cluster.local", "hosts.corp.example", "six.corp.example"}
+FULL = {"API.Shop.SVC.Lab.Example", "api.default.svc.lab.example", "hosts.corp.example", "six.corp.example"}
 POLICIES = {
     "first": NAMES,
     "host-first": NAMES,
@@ -204,7 +204,7 @@ def test_one_question_for_each_family_is_enough(pods: Pods, library: str, name: 
     """With `ndots:5` and three search domains or more, for what is not in the first."""
     if library not in pods.libraries:
         pytest.skip(f"there is no compiler for {library} here")
-    first = f"{name}.default.svc.cluster.local"
+    first = f"{name}.default.svc.lab.example"
     asked = pods.ask("first", {"count": [*pods.libraries[library], name]})
     assert sorted(set(asked)) == sorted([f"1 {first}", f"28 {first}"])
     assert len(asked) == 2, "each once"
@@ -213,7 +213,7 @@ def test_one_question_for_each_family_is_enough(pods: Pods, library: str, name: 
 @pytest.mark.skipif(DIG is None, reason="there is no dig here, which marks the end")
 def test_without_the_search_path_each_name_is_asked_for(pods: Pods) -> None:
     """`searchPath: false` counts at once."""
-    domains = ("default.svc.cluster.local", "svc.cluster.local", "cluster.local")
+    domains = ("default.svc.lab.example", "svc.lab.example", "lab.example")
     wanted = {f"{type_} db.corp.example.{domain}" for type_ in (1, 28) for domain in domains}
     pods.configure(f"{pods.config}searchPath: false\n")
     end = time.monotonic() + 20
@@ -227,21 +227,21 @@ def test_without_the_search_path_each_name_is_asked_for(pods: Pods) -> None:
 @pytest.mark.skipif(DIG is None, reason="there is no dig here")
 def test_dig_gets_what_it_asks_for(pods: Pods) -> None:
     questions = {
-        "+noall +comments +norec api.default.svc.cluster.local": "status: NOERROR",
-        "+noall +answer +noedns api.default.svc.cluster.local": "10.96.7.1",
-        "+noall +answer +tcp api.default.svc.cluster.local": "10.96.7.1",
-        "+noall +answer -x 10.96.7.1": "api.default.svc.cluster.local.",
-        "+noall +answer -x 10.9.0.1": "db-1.db.default.svc.cluster.local.",
-        "+noall +answer SRV _http._tcp.db.default.svc.cluster.local": "db-2.db.default.svc.cluster.local.",
-        "+noall +answer SRV _http._tcp.api.default.svc.cluster.local": "0 100 80 api.default.svc.cluster.local.",
-        "+noall +comments MX api.default.svc.cluster.local": "ANSWER: 0, AUTHORITY: 1",
-        "+noall +comments AAAA api.default.svc.cluster.local": "status: NOERROR",
-        "+noall +comments missing.default.svc.cluster.local": "status: NXDOMAIN",
-        "+noall +answer ANY api.default.svc.cluster.local": "HINFO",
-        "+noall +comments +nsid +cookie api.default.svc.cluster.local": "status: NOERROR",
+        "+noall +comments +norec api.default.svc.lab.example": "status: NOERROR",
+        "+noall +answer +noedns api.default.svc.lab.example": "10.96.7.1",
+        "+noall +answer +tcp api.default.svc.lab.example": "10.96.7.1",
+        "+noall +answer -x 10.96.7.1": "api.default.svc.lab.example.",
+        "+noall +answer -x 10.9.0.1": "db-1.db.default.svc.lab.example.",
+        "+noall +answer SRV _http._tcp.db.default.svc.lab.example": "db-2.db.default.svc.lab.example.",
+        "+noall +answer SRV _http._tcp.api.default.svc.lab.example": "0 100 80 api.default.svc.lab.example.",
+        "+noall +comments MX api.default.svc.lab.example": "ANSWER: 0, AUTHORITY: 1",
+        "+noall +comments AAAA api.default.svc.lab.example": "status: NOERROR",
+        "+noall +comments missing.default.svc.lab.example": "status: NXDOMAIN",
+        "+noall +answer ANY api.default.svc.lab.example": "HINFO",
+        "+noall +comments +nsid +cookie api.default.svc.lab.example": "status: NOERROR",
         "+noall +answer +search out": "db.corp.example.",
-        "+noall +comments circle.default.svc.cluster.local": "status: SERVFAIL",
-        "+noall +answer ApI.dEfault.svc.cluster.local": "ApI.dEfault.svc.cluster.local.",
+        "+noall +comments circle.default.svc.lab.example": "status: SERVFAIL",
+        "+noall +answer ApI.dEfault.svc.lab.example": "ApI.dEfault.svc.lab.example.",
     }
     said = dict(zip(questions, pods.dig(*questions), strict=True))
     assert {question: part for question, part in questions.items() if part not in said[question]} == {}
@@ -249,7 +249,7 @@ def test_dig_gets_what_it_asks_for(pods: Pods) -> None:
 
 @pytest.mark.skipif(DIG is None, reason="there is no dig here")
 @pytest.mark.parametrize(
-    ("name", "records", "fits"), [("many.corp.example", 27, 1232), ("many.default.svc.cluster.local", 100, 65535)]
+    ("name", "records", "fits"), [("many.corp.example", 27, 1232), ("many.default.svc.lab.example", 100, 65535)]
 )
 def test_an_answer_is_as_long_as_its_client_takes_it(pods: Pods, name: str, records: int, fits: int) -> None:
     """Cold, and again from what is kept (coredns/coredns#6149)."""
