@@ -14,6 +14,7 @@ from bench.dns_servers import CLIENT_CPU, LOCALHOST, cpu
 SOCKETS, OUTSTANDING = 4, 100
 RATE = re.compile(r"Queries per second:\s+([\d.]+)")
 LOST = re.compile(r"Queries lost:\s+(\d+)")
+FAILED = re.compile(r"Response codes:.*(SERVFAIL|REFUSED|FORMERR)")
 LATENCY = re.compile(r"^> \w+ \S+ \S+ ([\d.]+)$", re.MULTILINE)
 ALLOWED_LOST = 0.001
 
@@ -27,7 +28,7 @@ class Latency:
 
 
 def rate(port: int, questions: Path, seconds: float) -> float:
-    """Answers a second, as many as it can. RuntimeError when questions were lost."""
+    """Answers a second, as many as it can. RuntimeError when questions were lost, or answered with an error of the server."""
     found = _run(port, questions, seconds, "-q", str(OUTSTANDING))
     answers = float(RATE.findall(found)[0])
     if int(LOST.findall(found)[0]) > ALLOWED_LOST * answers * seconds:
@@ -50,7 +51,10 @@ def once(port: int, questions: Path) -> float:
 def _run(port: int, questions: Path, seconds: float, *options: str) -> str:
     command = ["taskset", "--cpu-list", str(cpu(CLIENT_CPU)), "dnsperf", "-s", LOCALHOST, "-p", str(port), "-d", str(questions)]
     command += ["-l", str(seconds), "-c", str(SOCKETS), "-T", "1", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout
+    if FAILED.search(found):
+        raise RuntimeError(found)
+    return found
 
 
 def written(folder: Path, name: str, lines: Iterable[str]) -> Path:

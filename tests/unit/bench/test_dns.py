@@ -27,6 +27,7 @@ OUTPUT = """
   Queries sent:         2
   Queries completed:    2 (100.00%)
   Queries lost:         {lost} (0.00%)
+  Response codes:       {codes}
   Queries per second:   2000.5
 """
 
@@ -78,11 +79,11 @@ async def test_the_server_that_is_measured_answers_from_the_api() -> None:
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """dnsperf is not run; it loses as many questions as the test says."""
-    found: dict[str, Any] = {"lost": 0}
+    found: dict[str, Any] = {"lost": 0, "codes": "NOERROR 1 (50.00%), NXDOMAIN 1 (50.00%)"}
 
     def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         found["command"] = command
-        return subprocess.CompletedProcess(command, 0, OUTPUT.format(lost=found["lost"]))
+        return subprocess.CompletedProcess(command, 0, OUTPUT.format(**found))
 
     monkeypatch.setattr(subprocess, "run", run)
     return found
@@ -98,8 +99,9 @@ def test_rates_and_latencies_are_read(said: dict[str, Any], tmp_path: Path) -> N
     assert found.slowest >= 3.0
 
 
-def test_a_run_that_loses_questions_is_none(said: dict[str, Any], tmp_path: Path) -> None:
-    said["lost"] = 100
+@pytest.mark.parametrize(("what", "value"), [("lost", 100), ("codes", "NOERROR 1 (50.00%), SERVFAIL 1 (50.00%)")])
+def test_a_run_that_loses_questions_or_fails_is_none(what: str, value: object, said: dict[str, Any], tmp_path: Path) -> None:
+    said[what] = value
     with pytest.raises(RuntimeError, match="Queries lost"):
         dnsperf.rate(53, tmp_path, 1.0)
 
