@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tests.unit.apiserver.live import access_to, served
 from tests.unit.dns import cluster, coredns
 from tests.unit.dns.coredns import Fact
 from tests.unit.dns.differences import DIFFERENCES, Case
-from tools.dns_facts import Cluster, Question, pod_questions, questions
+from tools.dns_facts import DOMAIN, Cluster, Question, pod_questions, questions
 
 FACTS = Path(__file__).parent / "data" / "coredns.jsonl.gz"
 PAGE = Path(__file__).parents[3] / "docs" / "dns.md"
@@ -100,3 +101,30 @@ async def test_coredns_answers_as_it_did(tmp_path: Path) -> None:
         FACTS.write_bytes(gzip.compress(text.encode(), mtime=0))
     known = facts()
     assert found == {key: known[key] for key in found}
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="no coredns on the PATH")
+async def test_coredns_follows_the_changes_that_this_api_tells(tmp_path: Path) -> None:
+    """Its client lists and watches as every Go client does."""
+    api = await cluster.filled(Cluster())
+    services = "/api/v1/namespaces/shop/services"
+    async with served(api.server.handle) as port, coredns.running(str(PROGRAM), access_to(port), tmp_path) as ports:
+
+        async def becomes(name: str, expected: str) -> None:
+            ask = partial(coredns.over_tcp, ports["insecure"], [(f"{name}.shop.svc.{DOMAIN}", "A")])
+            for _ in range(300):
+                rcode, _, answer, *_ = (await asyncio.to_thread(ask))[0]
+                if expected == (answer[0].split()[-1] if answer else rcode):
+                    return
+                await asyncio.sleep(0.02)
+            raise AssertionError((name, expected, rcode, answer))
+
+        await becomes("late", "NXDOMAIN")
+        await api("POST", services, {"metadata": {"name": "late"}, "spec": {"clusterIP": "10.96.7.7", "ports": [{"port": 80}]}})
+        await becomes("late", "10.96.7.7")
+        slice_ = next(one["metadata"]["name"] for one in Cluster().slices if one["metadata"]["name"].startswith("empty-"))
+        path = f"/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/{slice_}"
+        await api("PATCH", path, {"endpoints": [{"addresses": ["10.244.7.7"]}]})
+        await becomes("empty", "10.244.7.7")
+        await api("DELETE", f"{services}/late")
+        await becomes("late", "NXDOMAIN")
