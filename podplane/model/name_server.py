@@ -27,12 +27,13 @@ class UpstreamStatus(msgspec.Struct, frozen=True):
 
 class ConfigStatus(msgspec.Struct, frozen=True):
     """The configuration: the ConfigMap that it is read from, and whether that exists (the defaults count while it does not). With an
-    `error` in it, the last one without counts. `age`: so long ago it came to count."""
+    `error` in it another one counts, `instead` (a sentence). `age`: so long ago it came to count."""
 
     config_map: str
     exists: bool
     error: str
     age: float
+    instead: str = ""
 
 
 class NameServerStatus(msgspec.Struct, frozen=True, kw_only=True):

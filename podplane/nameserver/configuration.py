@@ -26,6 +26,7 @@ from podplane.model.objects import Metadata, Model
 log = logging.getLogger(__name__)
 PATH = f"{NAMESPACE}/{NAME}"
 REASON = "InvalidConfig"
+GOES_ON, DEFAULTS = "the last good configuration goes on", "the defaults count"
 Changed = Callable[[Config], Awaitable[None] | None]
 """Told the configuration that counts from now on; what it returns is awaited."""
 
@@ -59,7 +60,7 @@ class Configuration:
         self._domain, self._own = domain, own
         self._clock = clock
         self._touched = asyncio.Event()
-        self._error = ""
+        self._error, self._instead = "", DEFAULTS
         self._taken = clock()
         self._subscribers: list[Changed] = []
 
@@ -70,7 +71,8 @@ class Configuration:
     @property
     def status(self) -> ConfigStatus:
         """Where the configuration is from, and what is wrong with the ConfigMap."""
-        return ConfigStatus(PATH, PATH in self.informer.objects, self._error, self._clock() - self._taken)
+        age = self._clock() - self._taken
+        return ConfigStatus(PATH, PATH in self.informer.objects, self._error, age, self._instead if self._error else "")
 
     async def sync(self) -> None:
         """Have the configuration. ApiError when it can't be had."""
@@ -96,7 +98,7 @@ class Configuration:
         except ValueError as error:
             await self._refuse(object_, str(error))
             return
-        self._error = ""
+        self._error, self._instead = "", GOES_ON
         if config != self.current:
             self.current = config
             self._taken = self._clock()
@@ -115,7 +117,7 @@ class Configuration:
         self._error = error
         log.warning("configuration configmap=%s error=%s", PATH, error)
         about: dict[str, Any] = {"namespace": NAMESPACE, "name": NAME, "uid": object_.metadata.uid if object_ else ""}
-        await self._recorder.record("v1/ConfigMap", about, REASON, f"the last good configuration goes on: {error}", WARNING)
+        await self._recorder.record("v1/ConfigMap", about, REASON, f"{self._instead}: {error}", WARNING)
 
 
 def _read(object_: ConfigMap, domain: Name, own: Collection[str]) -> Config:

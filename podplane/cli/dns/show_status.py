@@ -114,7 +114,7 @@ def _wrong(one: Object) -> Iterator[str]:
     if one["missing"]:
         yield f"it does not answer questions yet: it waits for {some(one['missing'])}"
     if error := one["config"]["error"]:
-        yield f"ConfigMap {one['config']['config_map']}: {error}; the last good configuration goes on"
+        yield f"ConfigMap {one['config']['config_map']}: {error}; {one['config']['instead']}"
     if (api := one["api"]) is not None and not api["is_reached"]:
         yield f"it does not reach the API, and answers with what it knew before: {api['error']}"
     elif one["heard_age"] is not None and one["heard_age"] > STALE_SECONDS:

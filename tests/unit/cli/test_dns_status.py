@@ -32,7 +32,7 @@ def status(node: str = "node1", **fields: Any) -> Object:
         "missing": [],
         "answers": 12_000,
         "answers_a_second": 12.34,
-        "config": {"config_map": "kube-system/podplane-dns", "exists": True, "error": "", "age": 120.0},
+        "config": {"config_map": "kube-system/podplane-dns", "exists": True, "error": "", "age": 120.0, "instead": ""},
         "zones": ["cluster.local."],
         "upstreams": [server()],
         "tasks": [{"name": "watch of services", "is_running": True, "restarts": 0, "last_error": ""}],
@@ -77,12 +77,21 @@ node1: server 192.0.2.53 for corp.example. does not answer: timed out"""
     )
 
 
+WRONG = {
+    "config_map": "kube-system/podplane-dns",
+    "exists": True,
+    "error": "ttl: no number",
+    "age": 1.0,
+    "instead": "the last good configuration goes on",
+}
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
         ({"missing": ["services"]}, "it does not answer questions yet: it waits for services"),
         (
-            {"config": {"config_map": "kube-system/podplane-dns", "exists": True, "error": "ttl: no number", "age": 1.0}},
+            {"config": WRONG},
             "ConfigMap kube-system/podplane-dns: ttl: no number; the last good configuration goes on",
         ),
         (

@@ -57,7 +57,7 @@ async def test_without_a_config_map_the_defaults_count() -> None:
     async with watched() as found:
         status = found.rig.configuration.status
         assert found.rig.configuration.current == Config()
-        assert (status.config_map, status.exists, status.error) == ("kube-system/podplane-dns", False, "")
+        assert (status.config_map, status.exists, status.error, status.instead) == ("kube-system/podplane-dns", False, "", "")
 
 
 async def test_what_is_there_at_the_start_counts_at_once() -> None:
@@ -94,6 +94,7 @@ async def test_a_mistake_changes_nothing_and_is_said_until_it_is_gone() -> None:
         await found.rig.api("PUT", f"{MAPS}/{NAME}", config_map("ttl: nine"))
         await found.until(lambda: configuration.status.error)
         error = "ttl: 'nine' is no whole number from 0 to 3600"
+        assert configuration.status.instead == "the last good configuration goes on"
         assert (configuration.status.error, configuration.current) == (error, Config(ttl=9))
         await found.rig.api("PUT", f"{MAPS}/{NAME}", config_map("ttl: 9", Corefile=". {}"))
         await found.until(lambda: configuration.status.error.startswith("data: "))
@@ -111,7 +112,9 @@ async def test_a_mistake_at_the_start_leaves_the_defaults() -> None:
     async with watched("zones: {cluster.local: [192.0.2.1]}") as found:
         assert found.rig.configuration.current == Config()
         assert "names of the cluster's domain" in found.rig.configuration.status.error
-        assert len(await found.events()) == 1
+        assert found.rig.configuration.status.instead == "the defaults count"
+        (event,) = await found.events()
+        assert event[1].startswith("the defaults count: zones.cluster.local: ")
 
 
 async def test_of_a_subscriber_that_fails_others_hear_nothing_bad() -> None:
