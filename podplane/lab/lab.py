@@ -20,7 +20,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any
 
@@ -41,6 +41,8 @@ from podplane.apiserver.identity import Tokens, User
 from podplane.apiserver.server import ApiServer, utc_now
 from podplane.apiserver.store import Store, StoreError
 from podplane.cni.network import Network
+from podplane.dns import endpoints
+from podplane.dns.node import SERVICE
 from podplane.dns.settings import DnsSettings
 from podplane.ipam.plan import Plan
 from podplane.kernel import rootfs
@@ -296,6 +298,7 @@ class Lab:
             self._record_event,
             partial(fabric.remake_uplink, name),
             status,
+            self._name_server,
         )
         started = await node.network.start()
         if started.refused:
@@ -364,13 +367,25 @@ class Lab:
     def _changed(self, kind: type[Model], old: Any, new: Any) -> None:
         """An object came (no old), changed or went (no new): all agents are told."""
         if kind is Node and new is None and old is not None and old.metadata.name in self._nodes:
-            task = asyncio.create_task(self._register_again(old))
-            self._registrations.add(task)
-            task.add_done_callback(self._registrations.discard)
+            self._later(self._register_again(old))
+        if kind is Service and new is None and old is not None and old.metadata.path == SERVICE:
+            self._later(self._name_service_again())
         for node in self._nodes.values():
             node.changed(kind, old, new)
         if kind is Service:
             self._publisher.service_changed(old, new)
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._registrations.add(task)
+        task.add_done_callback(self._registrations.discard)
+
+    async def _name_service_again(self) -> None:
+        """Somebody deleted the Service of the cluster's DNS: pods ask at its address, which is to be no other Service's."""
+        try:
+            await self._control.create("services", endpoints.NAMESPACE, control_plane.dns_service(self.plan))
+        except ApiError as error:
+            log.warning("create service=%s error=%s", SERVICE, error)
 
     async def _register_again(self, node: Node) -> None:
         """A node was deleted, and its machine still runs: it registers again as a kubelet does, and its pods keep their addresses."""

@@ -69,6 +69,7 @@ class NameServer:
     _gate: Namespace | None = None
     """The first node's."""
     _sender: control.Sender | None = None
+    _process: Interpreter | None = None
     _ready_at: float | None = None
     _has_answered: bool = True
     """Has it answered the last Ping?"""
@@ -97,6 +98,13 @@ class NameServer:
             self._tell(node)
             self._open(node)
 
+    def kill(self) -> int:
+        """SIGKILL to the process, as an accident; its id, 0 when there is none."""
+        if self._process is None:
+            return 0
+        self._process.kill()
+        return self._process.pid
+
     async def run(self) -> None:
         """Keep the process running until cancelled."""
         backoff, loop = Backoff(LOWEST_SECONDS, HIGHEST_SECONDS), asyncio.get_running_loop()
@@ -114,7 +122,7 @@ class NameServer:
     async def _serve(self, process: Interpreter) -> float:
         """From the first order to the process's end; for how long it served, in seconds."""
         loop = asyncio.get_running_loop()
-        self._sender = control.Sender(process.connection)
+        self._process, self._sender = process, control.Sender(process.connection)
         self._sender.send(msgspec.structs.replace(self.begin, restarts=self._restarts))
         self._send_inside()
         for node in self._sockets:
@@ -130,7 +138,7 @@ class NameServer:
             away.cancel()
             watch.cancel()
             self._sender.close()
-            self._sender, self._ready_at, self._has_answered = None, None, True
+            self._process, self._sender, self._ready_at, self._has_answered = None, None, None, True
             self.ready.clear()
             loop.remove_reader(process.connection)
             process.connection.close()

@@ -31,6 +31,7 @@ from podplane.lab.api_connection import ApiConnection, copy_of, differences
 from podplane.lab.control_plane import WORKING
 from podplane.lab.fabric import Machine
 from podplane.lab.faults.control import FaultControl
+from podplane.lab.name_server import NameServer
 from podplane.lab.underlay import UPLINK
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Model, Node
@@ -51,7 +52,8 @@ class LabNode:
     """One node, the `Host` of its agent, and the `Target` of its faults; its methods run on one event loop.
 
     `client` goes over `connection`; `control` is the lab's own client, which no fault cuts. `pods` are those of the cluster by
-    path. `remake_uplink` deletes the uplink and makes it again; it blocks. `status` is what its kubelet says of the machine.
+    path. `remake_uplink` deletes the uplink and makes it again; it blocks. `status` is what its kubelet says of the machine,
+    `name_server` the lab's.
     """
 
     kubelet: Kubelet
@@ -71,6 +73,7 @@ class LabNode:
         record_event: RecordEvent,
         remake_uplink: Callable[[], None],
         status: Mapping[str, Any],
+        name_server: NameServer,
     ) -> None:
         self._name = name
         self.machine = machine
@@ -78,6 +81,7 @@ class LabNode:
         self._connection = connection
         self._record = record_event
         self._remake_uplink = remake_uplink
+        self._name_server = name_server
         self.network = NodeAgent(name, self, settings, client, caches, peers, self._record_event, utc_now, poller)
         self.heartbeat = Heartbeat(client, caches.nodes.objects[name], utc_now, status)
         self.faults = FaultControl(self, control, utc_now, caches.nodes.objects[name])
@@ -244,6 +248,18 @@ class LabNode:
     def _read_from(self, caches: Caches) -> None:
         self.network.read_from(caches)
         self.kubelet.services = caches.services.objects
+
+    def stop_name_server(self) -> None:
+        """None of this node's questions is answered here, until it is resumed."""
+        self._name_server.stop(self._name)
+
+    def resume_name_server(self) -> None:
+        """They are answered again."""
+        self._name_server.resume(self._name)
+
+    def kill_name_server(self) -> int:
+        """SIGKILL to the process, which is that of all nodes; its id, 0 when there is none."""
+        return self._name_server.kill()
 
     def remake_uplink(self) -> None:
         """Delete the uplink and make it again; blocks."""

@@ -10,6 +10,7 @@ from typing import Protocol
 from podplane.agent.node import Started
 from podplane.lab.faults import foreign
 from podplane.lab.faults.foreign import Place
+from podplane.lab.faults.table import FaultError
 from podplane.lab.underlay import UPLINK
 from podplane.model.words import counted
 
@@ -25,6 +26,15 @@ class Target(Place, Protocol):
 
     async def reconnect_api(self) -> None:
         """They reach each other again, and the node is told what changed."""
+
+    def stop_name_server(self) -> None:
+        """The node's name server answers none."""
+
+    def resume_name_server(self) -> None:
+        """It answers again."""
+
+    def kill_name_server(self) -> int:
+        """SIGKILL to its process; the process id, 0 when there is none."""
 
     def remake_uplink(self) -> None:
         """Delete the node's uplink and make it again; blocks."""
@@ -90,11 +100,33 @@ async def remake_uplink(target: Target, argument: str) -> str:
     return f"On {target.name}, {UPLINK} was deleted and made again."
 
 
+async def stop_name_server(target: Target, argument: str) -> str:
+    """The node has none."""
+    target.stop_name_server()
+    return f"The name server of {target.name} answers none: others do, until `--clear`."
+
+
+async def resume_name_server(target: Target) -> str:
+    """The node has one again."""
+    target.resume_name_server()
+    return f"The name server of {target.name} answers again."
+
+
+async def kill_name_server(target: Target, argument: str) -> str:
+    """The process ends."""
+    pid = target.kill_name_server()
+    if not pid:
+        raise FaultError("the name server does not run: it is about to start")
+    return f"The name server of all nodes (process {pid} of the lab) was killed."
+
+
 ACTIONS: Mapping[str, Action] = {
     "restart-agent": Action(restart_agent),
     "cut-api": Action(cut_api, reconnect_api),
     "uplink-down": Action(uplink_down, uplink_up),
     "uplink-remade": Action(remake_uplink),
+    "stop-name-server": Action(stop_name_server, resume_name_server),
+    "kill-name-server": Action(kill_name_server),
     "flush-nftables": by_foreign_hand(foreign.flush_nftables),
     "add-rule": by_foreign_hand(foreign.add_rule),
     "delete-route": by_foreign_hand(foreign.delete_route),

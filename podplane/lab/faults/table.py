@@ -89,6 +89,17 @@ FAULTS: tuple[Fault, ...] = (
         "`podplane check` passes, once the routes are back",
         not_during=(UPLINK_DOWN,),
     ),
+    Fault(
+        "stop-name-server",
+        "The node has no name server; its pods are led to those of other nodes.",
+        "`podplane exec POD -- getent hosts kubernetes.default` has an answer, from another node",
+        undo="its name server answers again",
+    ),
+    Fault(
+        "kill-name-server",
+        "The process of the name server, which serves all nodes of a lab, is killed; it starts again at once.",
+        "names have answers, after some tenths of a second",
+    ),
     Fault("flush-nftables", "Another program runs `nft flush ruleset` on the node.", REPAIRED),
     Fault(
         "add-rule",

@@ -151,6 +151,16 @@ class FakeTarget:
     async def reconnect_api(self) -> None:
         self.log.append("reconnect")
 
+    def stop_name_server(self) -> None:
+        self.log.append("stop")
+
+    def resume_name_server(self) -> None:
+        self.log.append("resume")
+
+    def kill_name_server(self) -> int:
+        self.log.append("kill")
+        return 7 if self.log.count("kill") == 1 else 0
+
 
 class Rig:
     """The control of node1, and an API that has just that node."""
@@ -201,6 +211,17 @@ async def test_a_fault_is_made_answered_and_undone() -> None:
     assert not rig.active
     assert (await rig.ask("6", CLEAR)).done == "No fault is active on node1."
     assert rig.target.log == ["restart", "cut", "reconnect"]
+    rig.task.cancel()
+
+
+async def test_a_name_server_is_stopped_resumed_and_killed() -> None:
+    rig = Rig()
+    assert "answers none: others do" in (await rig.ask("1", "stop-name-server")).done
+    assert [one.fault for one in rig.active] == ["stop-name-server"]
+    assert (await rig.ask("2", CLEAR)).done == "The name server of node1 answers again."
+    assert (await rig.ask("3", "kill-name-server")).done == "The name server of all nodes (process 7 of the lab) was killed."
+    assert (await rig.ask("4", "kill-name-server")).error == "the name server does not run: it is about to start"
+    assert not rig.active and rig.target.log == ["stop", "resume", "kill", "kill"]
     rig.task.cancel()
 
 

@@ -122,11 +122,14 @@ async def test_one_that_ends_or_does_not_answer_is_replaced_and_nodes_hear_nothi
     assert sum(said[word] in line for line in caplog.messages) == 2
 
 
-async def test_one_that_is_never_ready_is_replaced(start: Callable[[str], Rig], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "START_BEATS", 60)
+async def test_one_that_is_never_ready_is_replaced(
+    start: Callable[[str], Rig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "START_BEATS", 50)
     rig = start("starts serves")
-    await rig.until(lambda: rig.told == [("node1", True)])
-    assert any(one.startswith("1 Open") for one in rig.orders())
+    await rig.until(lambda: any("does not answer" in line for line in caplog.messages))
+    monkeypatch.setattr(module, "START_BEATS", 100_000)
+    await rig.until(lambda: rig.told == [("node1", True)] and any("Open" in one for one in rig.orders()))
 
 
 async def test_nodes_are_told_of_one_that_stays_away_and_of_its_return(
