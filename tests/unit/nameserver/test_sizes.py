@@ -1,0 +1,88 @@
+"""Answers near the limits of sizes: with and without EDNS, over both protocols, asked of others and kept (coredns/coredns#6149).
+
+What a client gets does not depend on whether it is kept, is never longer than it takes, and is whole or says that it is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.rrset
+import pytest
+
+from podplane.dns import message as m
+from podplane.dns.message import Answer, Query, Record, name_of
+from podplane.nameserver.answers import Answers
+from podplane.nameserver.resolver import Client
+from podplane.servers.dns_counts import Counts
+
+POD = "10.244.1.2"
+ALIASES = [f"a{i}.{chr(97 + i) * 48}.example.test." for i in range(8)]
+ADDRESSES = [f"192.0.2.{n}" for n in range(1, 21)]
+
+
+def upstream(query: Query) -> bytes:
+    """What a server elsewhere says: seven aliases and twenty addresses."""
+    response = dns.message.make_response(dns.message.from_wire(m.HEADER.pack(1, m.RD, 1, 0, 0, 0) + query.asked))
+    for alias, target in zip(ALIASES, ALIASES[1:], strict=False):
+        response.answer.append(dns.rrset.from_text(alias, 300, "IN", "CNAME", target))
+    response.answer.append(dns.rrset.from_text(ALIASES[-1], 300, "IN", "A", *ADDRESSES))
+    wire: bytes = response.to_wire()
+    assert 800 < len(wire) < 900
+    return wire
+
+
+class Elsewhere:
+    """Passes on what the other server says, at once or later; or has the addresses itself, where `own` is set."""
+
+    def __init__(self, way: str) -> None:
+        self.way = way
+        self.asked = 0
+
+    def answer(self, query: Query, client: Client) -> Answer | Awaitable[Answer]:
+        self.asked += 1
+        if self.way == "own":
+            name = name_of(ALIASES[0])
+            records = tuple(Record(name, m.A, 5, bytes((192, 0, 2, n))) for n in range(1, 51))
+            return Answer(records=records, depends=("service/x/y",))
+        answer = Answer(message=upstream(query), authoritative=False, lifetime=300)
+        return answer if self.way == "at once" else self._later(answer)
+
+    async def _later(self, answer: Answer) -> Answer:
+        await asyncio.sleep(0)
+        return answer
+
+
+async def asked(answers: Answers, size: int | None, *, tcp: bool) -> dns.message.Message:
+    query = dns.message.make_query(ALIASES[0], "A", use_edns=False if size is None else 0, payload=size or 0, id=7)
+    response: Any = answers.respond(query.to_wire(), POD, tcp=tcp)
+    if inspect.isawaitable(response):
+        response = await response
+    read = dns.message.from_wire(response)
+    assert query.is_response(read) and (read.edns < 0) == (size is None)
+    assert len(response) <= (65535 if tcp else min(max(size or 512, 512), 1232))
+    return read
+
+
+@pytest.mark.parametrize("way", ["own", "at once", "later"])
+@pytest.mark.parametrize("sizes", [(None, 512, 1232, 4096), (4096, 1232, 512, None), (1232, None, 700, 100)])
+async def test_each_limit_is_kept_and_what_is_kept_is_the_same(way: str, sizes: tuple[int | None, ...]) -> None:
+    source = Elsewhere(way)
+    answers = Answers(source, ["10.244.0.0/16"], Counts())
+    whole = {str(one) for rrset in (await asked(answers, None, tcp=True)).answer for one in rrset}
+    assert len(whole) == (50 if way == "own" else 27)
+    for size in sizes:
+        cold = await asked(answers, size, tcp=False)
+        before = source.asked
+        kept = await asked(answers, size, tcp=False)
+        over_tcp = await asked(answers, size, tcp=True)
+        assert kept == cold and source.asked <= before + 1
+        got = {str(one) for rrset in cold.answer for one in rrset}
+        assert (got == whole) is not bool(cold.flags & dns.flags.TC) and got <= whole
+        assert bool(cold.flags & dns.flags.TC) == (size is None or size < 1232)
+        assert {str(one) for rrset in over_tcp.answer for one in rrset} == whole and not over_tcp.flags & dns.flags.TC
