@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 from collections.abc import Awaitable
 from typing import Any
 
@@ -29,7 +30,7 @@ ADDRESSES = [f"192.0.2.{n}" for n in range(1, 21)]
 def upstream(query: Query) -> bytes:
     """What a server elsewhere says: seven aliases and twenty addresses."""
     response = dns.message.make_response(dns.message.from_wire(m.HEADER.pack(1, m.RD, 1, 0, 0, 0) + query.asked))
-    for alias, target in zip(ALIASES, ALIASES[1:], strict=False):
+    for alias, target in itertools.pairwise(ALIASES):
         response.answer.append(dns.rrset.from_text(alias, 300, "IN", "CNAME", target))
     response.answer.append(dns.rrset.from_text(ALIASES[-1], 300, "IN", "A", *ADDRESSES))
     wire: bytes = response.to_wire()
