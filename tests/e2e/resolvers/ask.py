@@ -3,7 +3,7 @@
 `ask.py '{"libraries": …, "names": […]}'` writes {library: {name: [address, …]}}.
 
 A library is a command that the name is added to, or "python" or "dnspython". With "count" it writes the questions that leave by UDP while
-one command runs, instead.
+each of several commands runs, instead.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def main() -> None:
     """What is asked stands in the first argument."""
     given = json.loads(sys.argv[1])
     if "count" in given:
-        print(json.dumps(questions(given["count"])))
+        print(json.dumps([questions(words) for words in given["count"]]))
     else:
         found = {key: {name: ask(one, name) for name in given["names"]} for key, one in given["libraries"].items()}
         print(json.dumps(found))
