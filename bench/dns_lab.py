@@ -43,6 +43,7 @@ async def run(self):
     self.ready.set()
     await asyncio.Event().wait()
 lab.NameServer.run = run
+lab.spawn = lambda: None
 from podplane.cli.main import main
 main()
 """
