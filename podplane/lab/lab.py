@@ -81,7 +81,7 @@ from podplane.pods.bridge import gateway_of
 from podplane.runtime import image_files
 from podplane.runtime.kubelet import Kubelet, open_null
 from podplane.runtime.pod import PATH, PodWorker
-from podplane.runtime.programs import ECHO_IMAGE
+from podplane.runtime.programs import ECHO_IMAGE, ZONE
 from podplane.runtime.streams import Streams
 from podplane.services.settings import ServiceSettings
 
@@ -176,8 +176,10 @@ class Lab:
         self._supervisor.add("publisher", self._publisher.run)
         for name, node in self._nodes.items():
             self._supervisor.add(f"faults of {name}", node.faults.run)
-        server = await self._serve_outside(fabric.outside)
-        self._supervisor.add("host outside", lambda: self._keep_outside(fabric.outside, server))
+        server = await self._serve_outside(fabric.outside, ECHO_IMAGE)
+        self._supervisor.add("host outside", lambda: self._keep_outside(server, fabric.outside, ECHO_IMAGE))
+        zone = (ZONE, *map(str, underlay.outside_ips(self.plan)))
+        self._supervisor.add("name server outside", lambda: self._keep_outside(None, fabric.outside, *zone))
         with api.transaction():
             await self._create_pods(client, pods_per_node)
         await self._settle(pods, pods_per_node)
@@ -445,17 +447,18 @@ class Lab:
                 tell_at = now + PROGRESS_SECONDS
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _keep_outside(self, outside: Namespace, process: Process) -> None:
-        """Start the server outside again whenever it ends."""
+    async def _keep_outside(self, process: Process | None, outside: Namespace, *words: str) -> None:
+        """Start a server outside, again whenever it ends; `process` is one that runs already."""
         while True:
-            await process.exited
-            await asyncio.sleep(OUTSIDE_RESTART_SECONDS)
-            process = await self._serve_outside(outside)
+            if process is not None:
+                await process.exited
+                await asyncio.sleep(OUTSIDE_RESTART_SECONDS)
+            process = await self._serve_outside(outside, *words)
 
-    async def _serve_outside(self, outside: Namespace) -> Process:
-        """Start an echo server on the host outside, as a destination for pods."""
+    async def _serve_outside(self, outside: Namespace, *words: str) -> Process:
+        """Start a built-in program on the host outside: an echo server, say, as a destination for pods."""
         process = self._processes.spawn(
-            [ECHO_IMAGE], (self._null,) * 3, netns=outside.fd, env={"PATH": PATH}, hostname=underlay.OUTSIDE
+            list(words), (self._null,) * 3, netns=outside.fd, env={"PATH": PATH}, hostname=underlay.OUTSIDE
         )
         try:
             await process.started()

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from podplane.kernel.zygote import Program
-from podplane.runtime import agnhost, client, echo, probe
+from podplane.runtime import agnhost, client, echo, probe, zone
 
 ECHO_IMAGE, CLIENT_IMAGE, AGNHOST_IMAGE, HOST_PREFIX = "podplane/echo", "podplane/client", "podplane/agnhost", "host/"
-PROBE = "podplane/probe"
+PROBE, ZONE = "podplane/probe", "podplane/zone"
 PROGRAMS: Mapping[str, Program] = {
     ECHO_IMAGE: echo.main,
     CLIENT_IMAGE: client.main,
     AGNHOST_IMAGE: agnhost.main,
     PROBE: probe.main,
+    ZONE: zone.main,
 }
 """By the name that a container's command calls them."""

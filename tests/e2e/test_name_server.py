@@ -169,3 +169,17 @@ def test_the_slices_of_a_node_go_with_it_and_come_back(lab: Podplane, kubectl: K
     kubectl("delete", "node", "node3")
     until(lambda: len(owners()) == 2 and set(owners()).isdisjoint(before), SECONDS)
     assert result(asker(lab, "echo-node3-1", DNS[4], 5, 20))["unanswered"] == 0
+
+
+def test_names_of_the_host_outside_are_found_in_its_own_zone(lab: Podplane) -> None:
+    """From its own server and from the cluster's; a long answer comes over TCP (RFC 7766)."""
+    query = "import socket; print(*sorted({one[4][0] for one in socket.getaddrinfo(%r, 80)}))"
+
+    def found(pod: str, name: str) -> list[str]:
+        return lab("exec", pod, "--", sys.executable, "-c", query % name).stdout.split()
+
+    assert found("echo-node1-1", "alias.example.test") == ["2001:db8:113::a", "203.0.113.10"]
+    many = found("echo-node2-1", "many.example.test")
+    assert len(many) == 40 and {f"203.0.113.{n}" for n in range(101, 121)} < set(many)
+    done = lab("exec", "echo-node1-1", "--", "getent", "hosts", "nowhere.example.test", code=None)
+    assert (done.returncode, done.stdout) == (2, "")
