@@ -15,12 +15,12 @@ import pytest
 
 from podplane.dns import config, relay
 from podplane.dns import message as m
-from podplane.dns.message import Answer
+from podplane.dns.message import Answer, Question
 from podplane.nameserver.forwarder import Forwarder
 from podplane.nameserver.machine import Machine
 from podplane.nameserver.openers import HostOpener
 from podplane.nameserver.randomness import Randomness
-from podplane.nameserver.resolver import Client
+from podplane.nameserver.resolver import Client, Resolver
 from podplane.nameserver.upstream import Means
 from podplane.nameserver.upstream_status import upstreams
 from tests.unit.virtual_time import virtual
@@ -46,10 +46,13 @@ async def answer(made: Forwarder, name: str, type_: str = "A", ip: str = "10.244
     return await found if inspect.isawaitable(found) else found
 
 
-async def ask(made: Forwarder, name: str, type_: str = "A", limit: int = 65535, **more: object) -> dns.message.Message:
+async def raw(made: Forwarder, name: str, type_: str = "A", limit: int = 65535, **more: object) -> bytes:
     query = dns.message.make_query(name, type_, **more)  # type: ignore[arg-type]
-    response = relay.rendered(m.read_query(query.to_wire()), await answer(made, name, type_, **more), limit)
-    return dns.message.from_wire(response[:0] + query.to_wire()[:2] + response[2:], ignore_trailing=False)
+    return relay.rendered(m.read_query(query.to_wire()), await answer(made, name, type_, **more), limit)
+
+
+async def ask(made: Forwarder, name: str, type_: str = "A", **more: object) -> dns.message.Message:
+    return dns.message.from_wire(await raw(made, name, type_, **more))  # type: ignore[arg-type]
 
 
 def lines(response: dns.message.Message) -> list[str]:
@@ -110,7 +113,7 @@ async def test_a_cut_answer_is_asked_for_again_by_tcp() -> None:
     async with upstream(cuts) as one, forwarder(one) as made:
         assert sorted(lines(await ask(made, "a.example"))) == sorted(records)
         assert [tcp for _, tcp in one.heard] == [False, True]
-        short = await ask(made, "a.example", limit=512)
+        short = dns.message.from_wire(await raw(made, "a.example", limit=512))
         assert short.flags & dns.flags.TC and 0 < len(lines(short)) < 40
 
 
@@ -318,6 +321,62 @@ async def test_a_port_that_nobody_listens_at_is_no_reason_to_wait() -> None:
         found = await answer(made, "b.example")
         assert (found.rcode, found.source) == (m.SERVFAIL, f"{closed}: Connection refused")
         assert asyncio.get_running_loop().time() - began < 1.5
+
+
+ALIASES = [f"a{i}.long-name.example. 60 IN CNAME a{i + 1}.long-name.example." for i in range(7)]
+LONG = ALIASES + [f"a7.long-name.example. 60 IN A 192.0.2.{i}" for i in range(40)]
+
+
+@virtual
+@pytest.mark.parametrize("shuffled", [False, True])
+async def test_a_long_answer_is_as_long_as_the_client_takes_cold_and_kept(shuffled: bool) -> None:
+    async with upstream(says(*(LONG[::-1] if shuffled else LONG))) as one, forwarder(one) as made:
+        for limit in (512, 1232, 65535):
+            cold, warm = [await raw(made, "a0.long-name.example", limit=limit) for _ in range(2)]
+            assert cold[2:] == warm[2:] and len(cold) <= limit
+            kept = dns.message.from_wire(warm)
+            is_cut = bool(kept.flags & dns.flags.TC)
+            assert is_cut == (limit == 512)
+            assert len(lines(kept)) == len(LONG) if not is_cut else 8 < len(lines(kept)) < len(LONG)
+            assert lines(kept)[:7] == ALIASES
+            made.cache.clear()
+
+
+@virtual
+async def test_an_alias_of_the_clusters_leads_to_what_other_servers_say() -> None:
+    """ExternalName: into a zone with servers of its own, elsewhere, and to nothing."""
+    aliases = {"corp": "x.corp.example", "far": "a.example", "gone": "gone.example"}
+
+    class Cluster:
+        def answer(self, question: Question, client: Client, query: m.Query) -> Answer | None:
+            if question.name[1:] != (b"svc",):
+                return None
+            target = m.name_of(aliases[question.name[0].decode()])
+            record = m.Record(question.name, m.CNAME, 5, m.written(target))
+            return Answer(records=(record,), source="a Service", depends=("service/x",), follow=target)
+
+    corp = "x.corp.example. 60 IN CNAME y.corp.example.", "y.corp.example. 60 IN A 192.0.2.7"
+    soa = "example. 600 IN SOA ns.example. host.example. 1 7200 3600 86400 30"
+
+    def far(query: dns.message.Message, tcp: bool) -> list[bytes]:
+        name = query.question[0].name.to_text().lower()
+        return [(reply(query, A) if name == "a.example." else reply(query, authority=[soa], rcode=3)).to_wire()]
+
+    async with upstream(far) as one, upstream(says(*corp)) as two, forwarder(one) as made:
+        made.configure(config.Config(upstreams=(one.server,), zones={m.name_of("corp.example"): (two.server,)}))
+        resolver = Resolver([Cluster(), made])
+        found = {}
+        for name in (*aliases, *aliases):
+            query = dns.message.make_query(f"{name}.svc", "A")
+            read = m.read_query(query.to_wire())
+            answer = resolver.answer(read, Client("10.244.1.2"))
+            answer = await answer if inspect.isawaitable(answer) else answer
+            found[name] = dns.message.from_wire(relay.rendered(read, answer))
+        assert lines(found["corp"]) == ["corp.svc. 5 IN CNAME x.corp.example.", *corp]
+        assert lines(found["far"]) == ["far.svc. 5 IN CNAME a.example.", A]
+        assert (found["gone"].rcode(), lines(found["gone"])) == (3, ["gone.svc. 5 IN CNAME gone.example."])
+        assert found["gone"].authority[0].to_text() == soa.replace("600", "300", 1)
+        assert (one.names, two.names) == (["a.example.", "gone.example."], ["x.corp.example."])
 
 
 @virtual
