@@ -8,7 +8,7 @@ from typing import Any
 
 from podplane.apiserver.kinds import names
 from podplane.apiserver.kinds.addresses import check_ip
-from podplane.apiserver.kinds.pod_dns import check_dns
+from podplane.apiserver.kinds.pod_names import check_names
 from podplane.apiserver.kinds.pod_resources import complete_pod_requests
 from podplane.apiserver.problems import Cause
 
@@ -149,15 +149,12 @@ def check_pod_spec(spec: Object, path: str) -> Iterator[Cause]:
         yield Cause.invalid(f"{path}.terminationGracePeriodSeconds", grace, "must be greater than or equal to 0")
     if "activeDeadlineSeconds" in spec and spec["activeDeadlineSeconds"] < 1:
         yield Cause.invalid(f"{path}.activeDeadlineSeconds", spec["activeDeadlineSeconds"], "must be between 1 and 2147483647")
-    for field in ("hostname", "subdomain"):
-        if spec.get(field) and (why := names.LABEL(spec[field])):
-            yield Cause.invalid(f"{path}.{field}", spec[field], why)
     if spec.get("nodeName") and (why := names.SUBDOMAIN(spec["nodeName"])):
         yield Cause.invalid(f"{path}.nodeName", spec["nodeName"], why)
     yield from names.check_labels(spec.get("nodeSelector", {}), f"{path}.nodeSelector")
     for i, alias in enumerate(spec.get("hostAliases", ())):
         yield from check_ip(alias.get("ip", ""), f"{path}.hostAliases[{i}].ip")
-    yield from check_dns(spec, path)
+    yield from check_names(spec, path)
 
 
 def check_container(container: Object, path: str, volumes: Set[Any]) -> Iterator[Cause]:

@@ -1,4 +1,4 @@
-"""Which dnsConfigs are refused, with the place of what is wrong."""
+"""Which host names and dnsConfigs of pods are refused, with the place of what is wrong."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from podplane.apiserver.kinds.pod_dns import check_dns
+from podplane.apiserver.kinds.pod_names import check_names
 
 IPS = [f"192.0.2.{n}" for n in range(4)]
 
@@ -29,17 +29,34 @@ IPS = [f"192.0.2.{n}" for n in range(4)]
     ],
 )
 def test_wrong_ones(spec: dict[str, Any], fields: list[str]) -> None:
-    assert [cause.field for cause in check_dns(spec, "spec")] == [f"spec.dnsConfig.{field}" for field in fields]
+    assert [cause.field for cause in check_names(spec, "spec")] == [f"spec.dnsConfig.{field}" for field in fields]
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"hostname": "a.b"}, "hostname"),
+        ({"subdomain": "A"}, "subdomain"),
+        ({"hostnameOverride": "a_b"}, "hostnameOverride"),
+        ({"hostnameOverride": ""}, "hostnameOverride"),
+        ({"hostnameOverride": "x" * 65}, "hostnameOverride"),
+        ({"hostnameOverride": "a.b", "hostNetwork": True}, "hostnameOverride"),
+        ({"hostnameOverride": "a.b", "setHostnameAsFQDN": True}, "hostnameOverride"),
+    ],
+)
+def test_wrong_host_names(spec: dict[str, Any], field: str) -> None:
+    assert [cause.field for cause in check_names(spec, "spec")] == [f"spec.{field}"]
 
 
 @pytest.mark.parametrize(
     "spec",
     [
         {},
+        {"hostname": "web", "subdomain": "db", "hostnameOverride": "any.name.example"},
         {"dnsPolicy": "None", "dnsConfig": {"nameservers": IPS[:3]}},
         {"dnsConfig": {"searches": [".", "_tcp.example", "example.", "x-y.z_1.example"], "options": [{"name": "rotate"}]}},
         {"dnsConfig": {"searches": [f"d{n}" for n in range(32)]}},
     ],
 )
 def test_right_ones(spec: dict[str, Any]) -> None:
-    assert list(check_dns(spec, "spec")) == []
+    assert list(check_names(spec, "spec")) == []
