@@ -24,8 +24,9 @@ def zone_of(key: str) -> Name:
     text = key.removeprefix("dns://")
     if text.startswith(SCHEMES):
         raise Left(f"{key} has no counterpart: questions are taken over UDP and TCP")
-    if "/" in text:
-        return _reverse_zone(re.sub(r":[0-9]+$", "", text) if "]" in text or text.count(":") == 1 else text)
+    network, slash, length = text.partition("/")
+    if slash:
+        return _reverse_zone(f"{network}/{length.partition(':')[0]}")
     text = re.sub(r":[0-9]*$", "", text)
     try:
         return () if text in (".", "") else domain_name(text)

@@ -126,6 +126,7 @@ def test_nodelocal_dnscache_is_there_anyway() -> None:
         ("rewrite continue name exact Old.Example. new.example.", {"rewrites": [{"name": "old.example", "to": "new.example"}]}),
         ("rewrite name suffix .a.example. .b.example. answer auto", {"rewrites": [{"suffix": "a.example", "to": "b.example"}]}),
         ("forward corp.example 192.0.2.1", {"zones": {"corp.example": ["192.0.2.1"]}}),
+        ("forward corp.example tls://192.0.2.1", {"zones": {"corp.example": ["tls://192.0.2.1"]}}),
         ("forward 10.1.0.0/16 192.0.2.1", {"zones": {"1.10.in-addr.arpa": ["192.0.2.1"]}}),
         ("forward 2001:db8::/32 dns://192.0.2.1:53", {"zones": {"8.b.d.0.1.0.0.2.ip6.arpa": ["192.0.2.1"]}}),
         ("cache", {"cache": {"maxSeconds": 3600, "negativeMaxSeconds": 1800}}),
@@ -248,3 +249,8 @@ def test_a_variable_of_the_environment_is_taken() -> None:
 def test_the_text_has_every_key_on_a_line_of_its_own() -> None:
     assert config_map({}).endswith("config.yaml: |\n    # all defaults\n")
     assert config_map({"ttl": 5, "pods": "disabled"}).endswith("|\n    pods: disabled\n    ttl: 5\n")
+
+
+@pytest.mark.parametrize("key", ["10.1.0.0/16:53", "dns://10.1.0.0/16", "1.10.in-addr.arpa:5353"])
+def test_a_block_may_be_for_a_network(key: str) -> None:
+    assert found(f"{key} {{\nforward . 192.0.2.1\n}}").config["zones"] == {"1.10.in-addr.arpa": ["192.0.2.1"]}
