@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from itertools import islice
 
 from podplane.dns import message as m
+from podplane.dns import services
 from podplane.dns.directory import Directory
 from podplane.dns.message import Name, Question
-from podplane.model.dns import NamedEndpoint, NamedService
+from podplane.model.dns import NamedEndpoint, NamedService, canonical
 
 NAMED = 3
 """So many namespaces with a Service of the same name are named."""
-FAMILIES = {m.A: (4, "IPv4"), m.AAAA: (6, "IPv6")}
+FAMILIES = {m.A: "IPv4", m.AAAA: "IPv6"}
+ONLY_BELOW = "no object has this name: it only has names below it"
 REVERSE: dict[Name, int] = {(b"in-addr", b"arpa"): 4, (b"ip6", b"arpa"): 32}
 
 
@@ -24,57 +26,96 @@ def reason(question: Question, directory: Directory, domain: Name) -> str:
     """Why there is no record of this type at this name; "" when the cluster's objects do not say."""
     if m.is_under(question.name, domain):
         labels = [label.decode("latin-1") for label in question.name[: len(question.name) - len(domain)][::-1]]
-        match labels:
-            case ["svc", namespace, service, *below]:
-                return _of_service(question.type, namespace, service, below[::-1], directory)
-            case ["svc", namespace] if namespace not in directory.namespaces:
-                return f"there is no namespace {namespace}"
-            case ["svc", *_] | ["pod"] | []:
-                return "no object has this name: it only has names below it"
-            case ["pod", *_]:
-                return "no pod has this name"
-        return f"names below {m.text_of(domain)} are those of Services (svc) and pods (pod)"
+        return (
+            _of_name(labels, question.type, directory)
+            or f"names below {m.text_of(domain)} are those of Services (svc) and pods (pod)"
+        )
     address = address_of(question.name)
-    return f"no Service and no ready endpoint has the address {address}" if address else ""
+    if not address:
+        return ""
+    if next(services.names_of(directory, address), None):
+        return "an address has PTR records only"
+    return f"no Service and no ready endpoint has the address {address}"
 
 
-def _of_service(type_: int, namespace: str, name: str, below: Sequence[str], directory: Directory) -> str:
-    if namespace not in directory.namespaces:
-        return f"there is no namespace {namespace}"
-    service = directory.services.get(f"{namespace}/{name}")
+def _of_name(labels: Sequence[str], type_: int, directory: Directory) -> str:
+    """`labels` from right to left, below the cluster's domain."""
+    match labels:
+        case ["svc" | "pod", namespace, *_] if namespace not in directory.namespaces:
+            return f"there is no namespace {namespace}"
+        case ["svc", namespace, service, *below]:
+            return _of_service(type_, f"{namespace}/{service}", below, directory)
+        case ["pod", namespace, label]:
+            return _of_pod(type_, namespace, label)
+        case ["svc", *_] | ["pod"] | ["pod", _] | ["dns"] | []:
+            return ONLY_BELOW
+        case ["pod", *_]:
+            return "there are no names below that of a pod"
+        case ["dns", "ns"]:
+            return "it has the addresses of Service kube-system/kube-dns only"
+        case ["dns-version"]:
+            return "it has a TXT record only"
+    return ""
+
+
+def _of_pod(type_: int, namespace: str, label: str) -> str:
+    ip = services.undashed(label)
+    if not ip:
+        return "the name of a pod is its address with dashes (10-244-1-2): this is none"
+    if type_ != (m.AAAA if ":" in ip else m.A):
+        return f"the name of an {'IPv6' if ':' in ip else 'IPv4'} address has an {'AAAA' if ':' in ip else 'A'} record only"
+    return f"no pod in namespace {namespace} has the address {ip}"
+
+
+def _of_service(type_: int, path: str, below: Sequence[str], directory: Directory) -> str:
+    service = directory.services.get(path)
     if service is None:
+        namespace, _, name = path.partition("/")
         others = _elsewhere(name, directory)
         return f"there is no Service {name} in namespace {namespace}" + (f"; there is one in {others}" if others else "")
-    path = service.metadata.path
     if service.is_external:
-        return f"Service {path} is another name for {service.spec.external_name}: there is nothing below it"
+        return _of_alias(service, bool(below))
+    groups = services.groups_of(directory, service, [label.encode("latin-1") for label in below])
+    return _absent(service, below[::-1], directory) if groups is None else _without(service, below, groups, type_)
+
+
+def _of_alias(service: NamedService, is_below: bool) -> str:
+    target = service.spec.external_name
+    is_address = bool(canonical(target))
+    what = "nothing is below it" if is_below else "addresses are no names" if is_address else "that is no name"
+    return f"Service {service.metadata.path} is another name for {target}: {what}"
+
+
+def _absent(service: NamedService, below: Sequence[str], directory: Directory) -> str:
+    """Why there is no such name; `below` are its labels from left to right."""
+    path = service.metadata.path
     match below:
-        case [port, protocol] if port.startswith("_") and protocol.startswith("_"):
-            return _of_port(service, port[1:], protocol[1:], type_)
-        case [hostname]:
-            return f"no ready endpoint of Service {path} has the host name {hostname}{_readiness(service, directory)}"
         case []:
-            return _of_type(service, type_, directory)
+            return f"Service {path} is headless{_readiness(service, directory)}"
+        case [protocol] if protocol.startswith("_"):
+            return f"Service {path} has no port with a name and the protocol {protocol[1:]}"
+        case [port, protocol] if port.startswith("_") and protocol.startswith("_"):
+            return _of_port(service, port[1:], protocol[1:])
+        case [hostname]:
+            return (
+                f"no ready endpoint of Service {path} has the host name or address {hostname}{_readiness(service, directory)}"
+            )
     return f"Service {path} has no names so far below it"
 
 
-def _of_type(service: NamedService, type_: int, directory: Directory) -> str:
-    path = service.metadata.path
-    if type_ not in FAMILIES:
-        return f"Service {path} has addresses (A, AAAA) and the names of its ports (SRV) only"
-    version, family = FAMILIES[type_]
-    ips = service.ips or tuple(one.ip for one in _endpoints(service, directory))
-    if ips and not any(ipaddress.ip_address(ip).version == version for ip in ips):
-        return f"Service {path} has no {family} address"
-    return f"Service {path} is headless{_readiness(service, directory)}"
+def _without(service: NamedService, below: Sequence[str], groups: Sequence[services.Group], type_: int) -> str:
+    """Why a name that is there has no such record."""
+    if len(below) == 1 and below[0].startswith("_"):
+        return ONLY_BELOW
+    whose = f"Service {service.metadata.path}" if not below else f"{'.'.join(below[::-1])} of Service {service.metadata.path}"
+    if type_ in FAMILIES:
+        has = any(group.endpoints for group in groups)
+        return f"{whose} has no {FAMILIES[type_]} address" if has else f"{whose} has no address yet"
+    return f"{whose} has no ports" if type_ == m.SRV else f"{whose} has addresses (A, AAAA) and ports (SRV) only"
 
 
-def _of_port(service: NamedService, port: str, protocol: str, type_: int) -> str:
+def _of_port(service: NamedService, port: str, protocol: str) -> str:
     names = [f"{one.name}/{one.protocol.lower()}" for one in service.ports if one.name]
-    if f"{port}/{protocol}" in names and type_ not in (m.SRV, *FAMILIES):
-        return "the name of a port has SRV and address records only"
-    if f"{port}/{protocol}" in names:
-        return f"Service {service.metadata.path} has this port, but no such address"
     has = f"its ports are {', '.join(names)}" if names else "its ports have no names"
     return f"Service {service.metadata.path} has no port {port}/{protocol}: {has}"
 

@@ -6,7 +6,7 @@ import pytest
 
 from podplane.dns import message as m
 from podplane.dns.cluster import DISABLED, VERIFIED
-from podplane.dns.message import Answer
+from podplane.dns.message import Answer, Question
 from tests.unit.dns.world import TYPES, World, endpoint
 
 SOA = "cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. # 7200 1800 86400 5"
@@ -306,12 +306,12 @@ def test_slices_of_others_do_not_matter(world: World) -> None:
     world.put("namespace", "shop")
     world.service("default/db")
     world.slice("shop/db-a", "db", endpoint("10.244.1.2", hostname="db-0"))
-    world.slice("default/web-a", "web", endpoint("10.244.1.3", hostname="db-0"))
+    world.slice("default/web-a", "web", endpoint("10.244.1.3", hostname="db-0"), endpoint("10.244.1.5"))
     world.put("endpointslice", "default/none", endpoints=[endpoint("10.244.1.4", hostname="db-0")])
     world.put(
         "endpointslice", "default/null", endpoints=None, ports=None, metadata={"labels": {"kubernetes.io/service-name": "db"}}
     )
-    for name in ("db", "db-0.db", "10-244-1-3.db", "db-0.web"):
+    for name in ("db", "db-0.db", "10-244-1-3.db", "10-244-1-5.db", "db-0.web"):
         assert world.ask(f"{name}.default.svc") == NXDOMAIN
 
 
@@ -430,6 +430,12 @@ def test_every_address_is_a_name_in_a_namespace_that_is_there(world: World) -> N
         "x.10-244-1-2.shop",
     ):
         assert world.ask(f"{name}.pod") == NXDOMAIN, name
+
+
+@pytest.mark.parametrize("label", [b"10.244.1.2", b"fd00::1", b"fd00:-1", b"10-244-1.2", b"\xff", b"", b"%"])
+def test_a_label_spells_an_address_with_dashes_alone(world: World, label: bytes) -> None:
+    found = world.zone.answer(Question((label, b"shop", b"pod", *world.domain), m.A))
+    assert found is not None and found.rcode == m.NXDOMAIN
 
 
 def test_pods_have_names_when_they_are_verified() -> None:

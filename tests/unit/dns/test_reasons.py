@@ -15,6 +15,7 @@ from podplane.dns.reasons import address_of, reason, reverse_name
 from podplane.model.dns import NamedService, NamedSlice
 
 DOMAIN = name_of("cluster.local")
+HOST = "the host name or address"
 
 
 def service(path: str, **spec: object) -> NamedService:
@@ -22,9 +23,10 @@ def service(path: str, **spec: object) -> NamedService:
     return msgspec.convert({"metadata": {"namespace": namespace, "name": name}, "spec": spec}, NamedService)
 
 
-def slice_of(*ready: bool) -> dict[str, NamedSlice]:
+def slice_of(*ready: bool, service: str = "db") -> dict[str, NamedSlice]:
     endpoints = [{"addresses": [f"10.244.1.{n}"], "conditions": {"ready": one}} for n, one in enumerate(ready, 2)]
-    return {"s": NamedSlice.from_json(msgspec.json.encode({"endpoints": endpoints}))}
+    metadata = {"namespace": "default", "labels": {"kubernetes.io/service-name": service}}
+    return {"s": NamedSlice.from_json(msgspec.json.encode({"metadata": metadata, "endpoints": endpoints}))}
 
 
 SERVICES = [
@@ -34,12 +36,18 @@ SERVICES = [
     service("default/none", clusterIP="None"),
     service("default/ready", clusterIP="None", publishNotReadyAddresses=True),
     service("default/out", type="ExternalName", externalName="example.test"),
+    service("default/address", type="ExternalName", externalName="10.0.0.1"),
+    service("default/wrong", type="ExternalName", externalName="a..b"),
+    service("default/new"),
     *(service(f"n{n}/many", clusterIP="None") for n in range(5)),
 ]
+READY = slice_of(False, service="ready")
 DIRECTORY = Directory(
     namespaces={"default", "shop"},
     services={one.metadata.path: one for one in SERVICES},
-    slices_by_service={"default/db": slice_of(False, False), "default/ready": slice_of(False)},
+    services_by_ip={"10.96.0.20": {"shop/api": SERVICES[0]}},
+    slices_by_service={"default/db": slice_of(False, False), "default/ready": READY},
+    slices_by_ip={"10.244.1.2": READY},
 )
 
 
@@ -53,21 +61,37 @@ DIRECTORY = Directory(
         ("api.svc", A, "there is no namespace api"),
         ("default.svc", A, "no object has this name: it only has names below it"),
         ("", A, "no object has this name: it only has names below it"),
-        ("1-2-3-4.default.pod", A, "no pod has this name"),
+        ("1-2-3-4.default.pod", A, "no pod in namespace default has the address 1.2.3.4"),
+        ("1-2-3-4.default.pod", AAAA, "the name of an IPv4 address has an A record only"),
+        ("fd00--1.default.pod", TXT, "the name of an IPv6 address has an AAAA record only"),
+        ("web-0.default.pod", A, "the name of a pod is its address with dashes (10-244-1-2): this is none"),
+        ("x.1-2-3-4.default.pod", A, "there are no names below that of a pod"),
+        ("1-2-3-4.nowhere.pod", A, "there is no namespace nowhere"),
+        ("default.pod", A, "no object has this name: it only has names below it"),
+        ("dns", A, "no object has this name: it only has names below it"),
+        ("ns.dns", A, "it has the addresses of Service kube-system/kube-dns only"),
+        ("dns-version", A, "it has a TXT record only"),
         ("example.com", A, "names below cluster.local. are those of Services (svc) and pods (pod)"),
         ("api.shop.svc", AAAA, "Service shop/api has no IPv6 address"),
-        ("api.shop.svc", TXT, "Service shop/api has addresses (A, AAAA) and the names of its ports (SRV) only"),
+        ("api.shop.svc", TXT, "Service shop/api has addresses (A, AAAA) and ports (SRV) only"),
+        ("new.default.svc", A, "Service default/new has no address yet"),
+        ("new.default.svc", SRV, "Service default/new has no ports"),
         ("_https._tcp.api.shop.svc", SRV, "Service shop/api has no port https/tcp: its ports are http/tcp"),
         ("_http._tcp.web.default.svc", SRV, "Service default/web has no port http/tcp: its ports have no names"),
-        ("_http._tcp.api.shop.svc", TXT, "the name of a port has SRV and address records only"),
-        ("_http._tcp.api.shop.svc", AAAA, "Service shop/api has this port, but no such address"),
-        ("db-0.db.default.svc", A, "no ready endpoint of Service default/db has the host name db-0, and none of its 2 endpoints is ready"),
+        ("_http._tcp.api.shop.svc", AAAA, "_http._tcp of Service shop/api has no IPv6 address"),
+        ("_tcp.api.shop.svc", A, "no object has this name: it only has names below it"),
+        ("_udp.api.shop.svc", A, "Service shop/api has no port with a name and the protocol udp"),
+        ("db-0.db.default.svc", A, f"no ready endpoint of Service default/db has {HOST} db-0, and none of its 2 endpoints is ready"),
         ("db.default.svc", A, "Service default/db is headless, and none of its 2 endpoints is ready"),
         ("none.default.svc", A, "Service default/none is headless, and it has no endpoints"),
-        ("x.ready.default.svc", A, "no ready endpoint of Service default/ready has the host name x"),
-        ("x.web.default.svc", A, "no ready endpoint of Service default/web has the host name x, and it has no endpoints"),
-        ("x.out.default.svc", A, "Service default/out is another name for example.test: there is nothing below it"),
+        ("x.ready.default.svc", A, f"no ready endpoint of Service default/ready has {HOST} x"),
+        ("10-244-1-2.ready.default.svc", AAAA, "10-244-1-2 of Service default/ready has no IPv6 address"),
+        ("x.web.default.svc", A, f"no ready endpoint of Service default/web has {HOST} x, and it has no endpoints"),
+        ("x.out.default.svc", A, "Service default/out is another name for example.test: nothing is below it"),
+        ("address.default.svc", A, "Service default/address is another name for 10.0.0.1: addresses are no names"),
+        ("wrong.default.svc", A, "Service default/wrong is another name for a..b: that is no name"),
         ("a.b.c.web.default.svc", A, "Service default/web has no names so far below it"),
+        ("http.tcp.api.shop.svc", SRV, "Service shop/api has no names so far below it"),
     ],
 )  # fmt: skip
 def test_each_name_has_its_reason(name: str, type_: int, why: str) -> None:
@@ -78,6 +102,8 @@ def test_each_name_has_its_reason(name: str, type_: int, why: str) -> None:
 def test_addresses_without_names_and_names_of_others() -> None:
     asked = Question(name_of("9.0.96.10.in-addr.arpa"), PTR)
     assert reason(asked, DIRECTORY, DOMAIN) == "no Service and no ready endpoint has the address 10.96.0.9"
+    asked = Question(name_of("20.0.96.10.in-addr.arpa"), TXT)
+    assert reason(asked, DIRECTORY, DOMAIN) == "an address has PTR records only"
     assert reason(Question(name_of("www.example.com"), A), DIRECTORY, DOMAIN) == ""
 
 
