@@ -1,6 +1,7 @@
 """Name servers beside each other on the host's loopback, each on one core: podplane's own process, CoreDNS, and Unbound.
 
-podplane's is started as a lab starts it: the same program, the same orders, a socket that is bound by who starts it.
+podplane's is started as a lab starts it: the same program, the same orders, a socket that is bound by who starts it. Each is a session of
+its own, for Linux shares out CPUs among sessions first (sched(7), autogroups), and latencies on a busy machine would differ by that alone.
 """
 
 from __future__ import annotations
@@ -141,7 +142,9 @@ def unbound(folder: Path, lines: Iterable[str]) -> Iterator[Server]:
 def _program(command: list[str], port: int, environment: dict[str, str]) -> Iterator[Server]:
     began = time.monotonic()
     quiet = subprocess.DEVNULL
-    process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, env={**os.environ, **environment})
+    process = subprocess.Popen(
+        command, stdin=quiet, stdout=quiet, stderr=quiet, env={**os.environ, **environment}, start_new_session=True
+    )
     try:
         wait(port)
         yield Server(process.pid, port, time.monotonic() - began)
