@@ -34,10 +34,11 @@ T = TypeVar("T", Probe, Lookup)
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where Services are, and the domain of their names."""
+    """Where Services are, the domain of their names, and whether pods have files of their own."""
 
     services: users.Site
     domain: str
+    have_files: bool
 
 
 @click.command()
@@ -64,7 +65,7 @@ def check(folder: Folder, as_json: bool, everything: bool) -> None:
         gathered(client, folder.undo_faults) as who,
         sessions.probers(client, who.members) as (found, refused),
     ):
-        site = Site(served.site(client, settings), settings.cluster_domain)
+        site = Site(served.site(client, settings), settings.cluster_domain, not settings.sandbox_only)
         result = examine(who, found, refused, outside, everything, client, site)
     result.left_out = [*(f"pod {name} ({why})" for name, why in who.left_out.items()), *result.left_out]
     result.seconds = time.monotonic() - began
@@ -106,7 +107,7 @@ def examine(
     verdicts = _verdicts(probes, answers, {**who.lost, **lost}, pods, {name: tuple(a["ips"]) for name, a in serving.items()})
     able = {name: p for name, p in parties.items() if name not in cut_off and p.node not in who.silent}
     confs = {name: resolv_conf.read(answer.get("resolv_conf", "")) for name, answer in serving.items()}
-    name_site = lookups.NameSite(site.domain, confs)
+    name_site = lookups.NameSite(site.domain, confs if site.have_files else None)
     more = _examine_services(client, found, able, site.services.without(who.silent), name_site)
     excluded = {
         **who.silent,

@@ -26,10 +26,10 @@ EVERY_POD_UP_TO, ON_A_NODE = 50, 2
 
 @dataclass(frozen=True, slots=True)
 class NameSite:
-    """The cluster's domain, and each party's resolv.conf as it found it."""
+    """The cluster's domain, and each party's resolv.conf as it found it; None in a lab whose pods have no files of their own."""
 
     domain: str
-    confs: Mapping[str, ResolvConf]
+    confs: Mapping[str, ResolvConf] | None
 
 
 def examine(
@@ -40,7 +40,9 @@ def examine(
         servers = asking.servers(client)
     except LabError as error:
         return [Verdict(names.RESOLVE, failures=[str(error)])], []
-    askers, left_out = names.askers([*_some(pods), *nodes], site.confs, servers)
+    parties = [*_some(pods), *nodes]
+    confs = dict.fromkeys((one.name for one in parties), ResolvConf(servers)) if site.confs is None else site.confs
+    askers, left_out = names.askers(parties, confs, servers)
     before = _services(client)
     lookups = names.plan(own, askers, NAMESPACE, site.domain)
     theirs = names.of_users(before.values(), askers, site.domain)
