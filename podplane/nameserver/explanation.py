@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -13,7 +13,7 @@ from podplane.dns import response_text
 from podplane.dns.directory import Directory
 from podplane.dns.message import Answer, Name, Query, Question
 from podplane.dns.reasons import reason
-from podplane.model.name_server import Explanation
+from podplane.model.name_server import Explanation, RecordText
 from podplane.nameserver.resolver import Client, Resolving
 
 
@@ -44,8 +44,8 @@ class Explainer:
     def _explained(self, question: Question, client: Client, answer: Answer, why: str) -> Explanation:
         asked = m.written(question.name) + m.TAIL.pack(question.type, question.class_)
         read = response_text.read(answer.message or m.respond(Query(0, m.RD, question, asked), answer))
-        if not why and not read.records and answer.authoritative:
-            why = reason(question, self.directory, self.domain)
+        if not why and answer.authoritative and question.type != m.ANY:
+            why = self._reason(question, read.records)
         return Explanation(
             name=m.text_of(question.name),
             type=response_text.type_text(question.type),
@@ -57,6 +57,17 @@ class Explainer:
             authority=read.authority,
             why=why,
         )
+
+    def _reason(self, question: Question, records: Sequence[RecordText]) -> str:
+        """Why there is no record of the type that is asked for, at the name or where its aliases lead; "" when there is."""
+        if any(one.type == response_text.type_text(question.type) for one in records):
+            return ""
+        ends = [one.data for one in records if one.type == "CNAME"]
+        try:
+            name = m.name_of(ends[-1]) if ends else question.name
+        except ValueError:
+            return ""  # a name with bytes that are written as numbers
+        return reason(Question(name, question.type), self.directory, self.domain)
 
 
 def _question(name: str, type_: str) -> Question:

@@ -57,10 +57,13 @@ def test_a_pod_gets_what_its_resolver_gets(named: Podplane) -> None:
 
 def test_each_name_is_shown_with_its_object_or_why_there_is_none(named: Podplane) -> None:
     found = asked(named, "api.shop", "--from", "default/echo-node2-1", "-t", "a")
-    assert [one["name"] for one in found["tries"]] == ["api.shop.default.svc.cluster.local.", "api.shop.svc.cluster.local."]
-    assert found["tries"][0]["answers"][0]["why"] == "there is no Service shop in namespace default"
-    assert found["tries"][1]["answers"][0]["source"] == "Service shop/api"
+    (one,) = found["tries"]
+    assert one["name"] == "api.shop.default.svc.cluster.local."
+    assert one["answers"][0]["source"] == "the search path, Service shop/api"
     assert found["from"]["node"] == "node2" and found["from"]["ndots"] == 5
+    missing = asked(named, "nothing.shop", "--from", "default/echo-node2-1", "-t", "a", code=1)
+    assert missing["tries"][0]["answers"][0]["why"] == "there is no Service shop in namespace default"
+    assert missing["tries"][1]["answers"][0]["why"] == "there is no Service nothing in namespace shop"
     text = named("dns", "query", "api", "--from", "pod/echo-node1-1", code=1).stdout
     assert "there is no Service api in namespace default; there is one in namespace shop" in text
     assert (

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from podplane.cli import tables
+from podplane.cli.dns import tries
 from podplane.cli.dns.answered import Answered
 from podplane.cli.dns.asking import Asking
 from podplane.dns.message import name_of
@@ -44,12 +45,12 @@ def _rows(answers: list[Object]) -> Iterator[list[str]]:
     nothing: dict[tuple[str, str, str], list[str]] = {}
     rows: list[list[str]] = []
     for one in answers:
-        if one["records"]:
-            rows += _of_records(one)
-        else:
+        rows += _of_records(one)
+        if not tries.data([one]):
             what = "no such record" if one["rcode"] == "NOERROR" else one["rcode"]
             nothing.setdefault((what, _negative_ttl(one), one["why"] or one["source"]), []).append(one["type"])
-    rows += [[", ".join(types), *cells] for cells, types in nothing.items()]
+    named = {one["type"] for one in answers if one["records"]}
+    rows += [[", ".join(type_ for type_ in types if type_ not in named), *cells] for cells, types in nothing.items()]
     for number, row in enumerate(rows):
         yield ["" if number else f"  {answers[0]['name']}", *row]
 

@@ -27,7 +27,7 @@ def names(name: str, conf: ResolvConf) -> list[str]:
 
 def is_end(answers: Sequence[Object]) -> bool:
     """Does the resolver stop after these answers to one name?"""
-    return any(one["records"] for one in answers) or any(one["rcode"] not in GOES_ON for one in answers)
+    return bool(data(answers)) or any(one["rcode"] not in GOES_ON for one in answers)
 
 
 def remarks(name: str, conf: ResolvConf, tried: Sequence[Sequence[Object]]) -> Iterator[str]:

@@ -58,6 +58,21 @@ default/web gets 192.0.2.1 for api, after 4 questions."""
     )
 
 
+def test_an_alias_that_leads_to_no_such_record() -> None:
+    tried = [[answer("api.", "A", ("CNAME", "x."), ("A", "192.0.2.1")), answer("api.", "AAAA", ("CNAME", "x."), why="no IPv6")]]
+    text = show.answered(Answered(WEB, "api.", ("A", "AAAA"), tried=tried))
+    assert (
+        """
+  NAME   TYPE   ANSWER           TTL   FROM
+  api.   A      CNAME x.         5 s   Service default/api
+                192.0.2.1        5 s
+         AAAA   CNAME x.         5 s   Service default/api
+                no such record         no IPv6
+"""
+        in text
+    )
+
+
 def test_nothing_is_found() -> None:
     refused = [answer("api.", "A", rcode="REFUSED", source="who may ask")]
     text = show.answered(Answered(WEB, "api", ("A",), tried=[refused]))

@@ -56,6 +56,12 @@ def test_a_resolver_stops_at_records_and_where_it_is_refused(answers: list[dict[
     assert is_end(answers) is end
 
 
+def test_an_alias_alone_is_no_end() -> None:
+    alias = answer()
+    alias["records"] = [{"type": "CNAME", "data": "y."}]
+    assert not is_end([alias])
+
+
 def test_where_musl_does_otherwise_is_said() -> None:
     missing = [answer("NXDOMAIN")]
     assert list(remarks("api", POD, [missing, [answer("NOERROR", "10.96.0.1")]])) == []
