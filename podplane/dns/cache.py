@@ -17,8 +17,8 @@ from podplane.dns.responses import Reply
 
 STALE_TTL = 30
 """Of an answer that is not true for sure (RFC 8767, 4)."""
-OVERHEAD_BYTES = 1000
-"""Of each answer that is kept, beside its message: its key, its entry, the places of its TTLs."""
+OVERHEAD_BYTES, TTL_BYTES = 700, 40
+"""What an answer costs beside its message and its name, and each place of a TTL (measured on CPython 3.11, 64 bits)."""
 POPULAR_HITS = 3
 PREFETCH_PART, PREFETCH_LEAST = 0.1, 1.0
 """An answer is asked for again in the last tenth of its time, and in its last second."""
@@ -113,7 +113,8 @@ class Cache:
         if reply.seconds <= 0:
             return
         self._remove(key)
-        size = OVERHEAD_BYTES + len(reply.message) + 2 * sum(map(len, key.question.name))
+        name = sum(map(len, key.question.name))
+        size = OVERHEAD_BYTES + len(reply.message) + 2 * name + TTL_BYTES * len(reply.ttls)
         self._entries[key] = _Entry(reply, now, size, until=now + reply.seconds)
         self.bytes += size
         self.counts.entries[_kind(reply)] += 1

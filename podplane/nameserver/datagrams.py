@@ -78,7 +78,7 @@ class Datagrams:
         pending = port.pending[number] = Pending(asked, heard, now)
         self._sent.append((port, number, pending))
         if self._timer is None:
-            self._timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+            self._timer = self._loop.call_later(SILENT_SECONDS, self._sweep)
 
     def close(self) -> None:
         """Close all; whoever waits is told."""
@@ -142,7 +142,8 @@ class Datagrams:
         self._ports = self._without(self._ports, now - IDLE_SECONDS)
         self._used_up = self._without(self._used_up, now)
         if self._timer is None and (self._ports or self._sent):
-            self._timer = self._loop.call_later(SWEEP_SECONDS if self._sent else IDLE_SECONDS / 4, self._sweep)
+            due = self._sent[0][2].sent + SILENT_SECONDS - now if self._sent else IDLE_SECONDS / 4
+            self._timer = self._loop.call_later(max(SWEEP_SECONDS, due), self._sweep)
 
     def _without(self, ports: list[_Port], last: float) -> list[_Port]:
         """Close those that wait for nothing and were not used since."""

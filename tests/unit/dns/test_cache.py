@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from podplane.dns import config, responses
 from podplane.dns import message as m
-from podplane.dns.cache import OVERHEAD_BYTES, STALE_TTL, Cache, Found, Key
+from podplane.dns.cache import OVERHEAD_BYTES, STALE_TTL, TTL_BYTES, Cache, Found, Key
 from podplane.dns.message import Question
 from podplane.dns.responses import Reply
 
@@ -116,7 +116,7 @@ def test_what_many_want_is_asked_for_again_once_before_its_time_is_over() -> Non
 
 
 def test_what_was_not_asked_for_longest_goes_first() -> None:
-    one = OVERHEAD_BYTES + len(reply().message) + 16
+    one = OVERHEAD_BYTES + TTL_BYTES + len(reply().message) + 16
     kept = cache(bytes=3 * one)
     for name in ("a.example", "b.example", "c.example"):
         kept.put(key(name), reply(name), 0.0)
@@ -147,7 +147,7 @@ class CacheLaw(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.cache = cache(bytes=3 * (OVERHEAD_BYTES + 100), stale_seconds=50)
+        self.cache = cache(bytes=3 * (OVERHEAD_BYTES + 140), stale_seconds=50)
         self.now = 0.0
         self.truth: dict[Key, Truth] = {}
         self.number = 0
@@ -182,7 +182,7 @@ class CacheLaw(RuleBasedStateMachine):
 
     @invariant()
     def it_is_bounded(self) -> None:
-        assert self.cache.bytes <= 3 * (OVERHEAD_BYTES + 100)
+        assert self.cache.bytes <= 3 * (OVERHEAD_BYTES + 140)
         assert len(self.cache) <= 3
         assert sum(self.cache.counts.entries.values()) == len(self.cache)
 
