@@ -37,8 +37,8 @@ CLIENTS = 50_000
 REFUSALS = 1000
 """Questions from outside of the cluster that are told so, in a second; others get nothing."""
 ANY_TTL = 5
-NOW = "this second"
-"""What responses depend on whose TTLs count down."""
+NOW, TURN = "this second", "turn"
+"""What responses depend on whose TTLs count down; and those whose addresses begin with another one in the next second."""
 OWN, WHOLE = b"\xff", b"\xfe"
 """What keys of private responses, and of those for connections, begin with. A question begins otherwise: its first bit is 0."""
 NAME = 10
@@ -74,7 +74,7 @@ class Answers:
         self._arrange = arrange
         self._clients: dict[str, tuple[Client, bytes] | None] = {}
         self._senders: dict[bytes, bytes] = {}
-        self._kept = Kept()
+        self._kept = Kept(turned=order.turned)
         self._is_ticking = False
         self._log: QueryLog | None = None
         self._watched: set[str] = set()
@@ -205,6 +205,7 @@ class Answers:
             if found is not None and tcp and found[0][0] & TRUNCATED:
                 found = self._kept.get(WHOLE + key)
             if found is not None:
+                self._tick_on()
                 return found[0]
         return None
 
@@ -222,9 +223,10 @@ class Answers:
         """The response, which is kept under `key`, the query's question, if it may be."""
         if query.question.type == m.ANY:
             answer = protocol.any_of(query, answer, ANY_TTL)
-        answer = self._arrange(answer)
-        response = relay.rendered(query, answer, limit)
-        depends = self._depends(answer)
+        arranged = self._arrange(answer)
+        response = relay.rendered(query, arranged, limit)
+        turns = arranged is not answer and answer.lifetime is None and not response[2] & TRUNCATED
+        depends = (*answer.depends, TURN) if turns and answer.depends else self._depends(arranged)
         if depends:
             if answer.private:
                 key = own + key
@@ -232,6 +234,7 @@ class Answers:
                 key = WHOLE + key
             lower = spelled(response[2:], query.asked[:-4].lower())
             self._kept.put(key, lower, self._counts.kind(len(key) + 2, response), depends)
+            self._tick_on()
         return response
 
     def _depends(self, answer: Answer) -> tuple[str, ...]:
@@ -240,14 +243,18 @@ class Answers:
             return answer.depends
         if answer.lifetime < 1:
             return ()
-        if not self._is_ticking:
+        return (*answer.depends, NOW)
+
+    def _tick_on(self) -> None:
+        """A second from now what is kept for a second is over, if there is such a thing."""
+        if not self._is_ticking and (self._kept.has(NOW) or self._kept.has(TURN)):
             self._is_ticking = True
             asyncio.get_running_loop().call_later(1.0, self._tick)
-        return (*answer.depends, NOW)
 
     def _tick(self) -> None:
         self._is_ticking = False
         self._kept.changed(NOW)
+        self._kept.lay_aside(TURN)
 
     # Who asks.
 

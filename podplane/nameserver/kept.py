@@ -3,11 +3,14 @@
 There are two generations. What is new goes into the younger one; when that is full, it becomes the older one, and what was the older one is
 gone. What is found in the older one goes into the younger one again. So what is asked for often stays, whoever else asks for a million
 names that nobody asks for twice; and a hit costs one lookup without any bookkeeping.
+
+Some responses are laid aside from time to time (`lay_aside`), and changed a little when they are asked for again. It costs nothing while
+nobody asks, and less than to make them anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 Reply = tuple[bytes, int, tuple[str, ...]]
 """The response without its id, the number of its kind, and what it depends on."""
@@ -22,6 +25,7 @@ class _Generation:
 
     def __init__(self) -> None:
         self.replies: dict[bytes, Reply] = {}
+        self.aside: dict[bytes, Reply] = {}
         self.size = 0
         self._by_key: dict[str, bytes | set[bytes]] = {}
 
@@ -30,25 +34,45 @@ class _Generation:
         self.replies[question] = reply
         self.size += len(question) + len(reply[0]) + ENTRY_BYTES + KEY_BYTES * len(reply[2])
         for key in reply[2]:
-            others = self._by_key.get(key)
-            if others is None:
-                self._by_key[key] = question  # most keys have one question only
-            elif isinstance(others, set):
-                others.add(question)
-            elif others != question:
-                self._by_key[key] = {others, question}
+            self.name(key, question)
+
+    def name(self, key: str, question: bytes) -> None:
+        """The response to this question depends on the key."""
+        others = self._by_key.get(key)
+        if others is None:
+            self._by_key[key] = question  # most keys have one question only
+        elif isinstance(others, set):
+            others.add(question)
+        elif others != question:
+            self._by_key[key] = {others, question}
+
+    def names(self, key: str) -> bool:
+        """Does anything depend on the key?"""
+        return key in self._by_key
 
     def drop(self, key: str) -> None:
         """Forget what depends on this."""
-        found = self._by_key.pop(key, ())
-        for question in (found,) if isinstance(found, bytes) else found:
+        for question in self._taken(key):
             self.replies.pop(question, None)
+            self.aside.pop(question, None)
+
+    def lay_aside(self, key: str) -> None:
+        """Lay aside what depends on this."""
+        for question in self._taken(key):
+            if (reply := self.replies.pop(question, None)) is not None:
+                self.aside[question] = reply
+
+    def _taken(self, key: str) -> Collection[bytes]:
+        found = self._by_key.pop(key, ())
+        return (found,) if isinstance(found, bytes) else found
 
 
 class Kept:
-    """All responses that are kept. `replies` are those of the younger generation: another dictionary after `put`, `get` and `clear`."""
+    """All responses that are kept. `replies` are those of the younger generation: another dictionary after `put`, `get` and `clear`.
+    `turned` makes of a response that was laid aside the one that is given from then on."""
 
-    def __init__(self, limit: int = BYTES) -> None:
+    def __init__(self, limit: int = BYTES, turned: Callable[[bytes], bytes] = bytes) -> None:
+        self._turned = turned
         self._limit = limit // 2
         self._young, self._old = _Generation(), _Generation()
 
@@ -63,14 +87,28 @@ class Kept:
         return self._young.size + self._old.size
 
     def __len__(self) -> int:
-        return len(self._young.replies) + len(self._old.replies)
+        return sum(len(one.replies) + len(one.aside) for one in (self._young, self._old))
 
     def get(self, question: bytes) -> Reply | None:
         """What is kept for a question."""
         found = self._young.replies.get(question)
         if found is None and (found := self._old.replies.pop(question, None)) is not None:
             self._put(question, found)
-        return found
+        return found or self._again(question)
+
+    def _again(self, question: bytes) -> Reply | None:
+        """What was laid aside, changed a little."""
+        for one in (self._young, self._old):
+            if (found := one.aside.pop(question, None)) is not None:
+                response, kind, depends = found
+                found = self._turned(response), kind, depends
+                if one is self._old:
+                    self._put(question, found)
+                else:
+                    one.replies[question] = found
+                    one.name(depends[-1], question)
+                return found
+        return None
 
     def put(self, question: bytes, response: bytes, kind: int, depends: Sequence[str]) -> None:
         """Keep a response until something that it depends on changes."""
@@ -85,6 +123,15 @@ class Kept:
         """Something changed: what was made of it is not kept any more."""
         self._young.drop(key)
         self._old.drop(key)
+
+    def lay_aside(self, key: str) -> None:
+        """Lay aside what depends on this, as on the last of its keys."""
+        self._young.lay_aside(key)
+        self._old.lay_aside(key)
+
+    def has(self, key: str) -> bool:
+        """Does anything that is kept depend on this?"""
+        return self._young.names(key) or self._old.names(key)
 
     def clear(self) -> None:
         """Keep nothing of what was."""

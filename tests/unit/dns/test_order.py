@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from podplane.dns import message as m
 from podplane.dns.message import Answer, Record
-from podplane.dns.order import rotated
+from podplane.dns.order import rotated, turned
 
 WEB, DB = (b"web",), (b"db",)
 ALIAS = Record(WEB, m.CNAME, 5, m.written(DB))
@@ -33,3 +35,31 @@ def test_what_is_not_kept_stays_so_and_what_is_kept_for_less_is_kept_for_less() 
     assert rotated(Answer(records=ADDRESSES), last).lifetime is None
     assert rotated(Answer(records=ADDRESSES, lifetime=0.5), last).lifetime == 0.5
     assert rotated(Answer(records=ADDRESSES, lifetime=30.0), last).lifetime == 1.0
+
+
+def response(name: bytes, *records: Record, edns: bool = True) -> bytes:
+    """One that is kept: without its id."""
+    question = m.Question((name,), m.A)
+    query = m.Query(1, m.RD, question, m.written((name,)) + m.TAIL.pack(m.A, 1), m.Edns(1232) if edns else None)
+    return m.respond(query, Answer(records=records, authority=(Record(WEB, m.NS, 5, m.written(DB)),)))[2:]
+
+
+@pytest.mark.parametrize("edns", [True, False])
+@pytest.mark.parametrize("before", [(), (ALIAS,)])
+def test_a_kept_response_is_turned_by_one_and_all_else_stays(before: tuple[Record, ...], edns: bool) -> None:
+    name = b"web" if before else b"db"
+    a, b, c = ADDRESSES
+    kept = response(name, *before, a, b, c, edns=edns)
+    assert turned(kept) == response(name, *before, b, c, a, edns=edns)
+    assert turned(turned(turned(kept))) == kept
+
+
+def test_a_response_with_nothing_to_turn_stays() -> None:
+    for records in ((), (ADDRESSES[0],), (ALIAS,), (ALIAS, ADDRESSES[0])):
+        kept = response(b"web", *records)
+        assert turned(kept) == kept
+
+
+def test_a_name_that_others_point_to_stays_where_it_is() -> None:
+    kept = response(b"other", *ADDRESSES)  # the owner's name is written in the first record
+    assert turned(kept) == kept

@@ -333,4 +333,37 @@ async def test_addresses_begin_with_another_one_each_second() -> None:
         firsts.add(response[-4 * 16 :][12:16])
         answers._tick()
     assert firsts == set(source.ips)
-    assert len(source.asked) == 60
+    assert len(source.asked) == 1, "it is not made anew for that"
+    source.ips = [bytes((10, 244, 9, n)) for n in range(4)]
+    answers.changed("service/default/web")
+    response = answers.respond(question("web.default.svc.cluster.local"), POD)
+    assert isinstance(response, bytes) and response[-4:-1] == bytes((10, 244, 9))
+
+
+async def test_of_addresses_that_do_not_fit_others_are_given_each_second() -> None:
+    source = Source()
+    source.ips = [bytes((10, 244, 1, n)) for n in range(60)]
+    answers = Answers(source, ["10.244.0.0/16"], Counts())
+    given = set()
+    for _ in range(40):
+        response = answers.respond(question("web.default.svc.cluster.local"), POD)
+        assert isinstance(response, bytes)
+        given |= {
+            response[at + 12 : at + 16] for at in range(len(question("web.default.svc.cluster.local")), len(response), 16)
+        }
+        answers._tick()
+    assert given == set(source.ips)
+
+
+async def test_what_is_laid_aside_costs_no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    later: list[object] = []
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", lambda seconds, call: later.append(call))
+    source = Source()
+    source.ips = [bytes((10, 244, 1, n)) for n in range(2)]
+    answers = Answers(source, ["10.244.0.0/16"], Counts())
+    for ticks in (1, 2):
+        answers.respond(question("web.default.svc.cluster.local"), POD)
+        answers.respond(question("web.default.svc.cluster.local"), POD)
+        assert len(later) == ticks
+        answers._tick()
+        assert len(later) == ticks and not answers.replies

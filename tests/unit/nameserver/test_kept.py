@@ -61,6 +61,37 @@ def test_one_response_that_is_longer_than_all_room_is_kept_alone() -> None:
     assert len(kept) == 0
 
 
+def test_what_was_laid_aside_is_changed_when_it_is_asked_for_again() -> None:
+    kept = Kept(turned=lambda response: response[1:] + response[:1])
+    kept.put(b"a", b"123", 4, ("k", "turn"))
+    for expected in (b"231", b"312"):
+        kept.lay_aside("turn")
+        assert b"a" not in kept.replies and len(kept) == 1
+        assert kept.get(b"a") == (expected, 4, ("k", "turn")) and kept.replies[b"a"][0] == expected
+    for is_aside in (False, True):
+        if is_aside:
+            kept.lay_aside("turn")
+        kept.changed("k")
+        assert kept.get(b"a") is None and len(kept) == 0
+        kept.put(b"a", b"123", 4, ("k", "turn"))
+
+
+def test_what_was_laid_aside_long_ago_is_still_there_or_gone() -> None:
+    kept = Kept(4_000, turned=bytes.upper)
+    kept.put(b"a", b"abc", 0, ("k", "turn"))
+    kept.lay_aside("turn")
+    for i in range(6):
+        kept.put(b"q%d" % i, bytes(200), 0, (f"k{i}",))
+    assert kept.get(b"a") == (b"ABC", 0, ("k", "turn"))
+    kept.changed("k")
+    assert kept.get(b"a") is None
+    kept.put(b"a", b"abc", 0, ("k", "turn"))
+    kept.lay_aside("turn")
+    for i in range(60):
+        kept.put(b"r%d" % i, bytes(200), 0, (f"k{i}",))
+    assert kept.get(b"a") is None
+
+
 def test_nothing_is_left_after_clear() -> None:
     kept = Kept()
     kept.put(b"a", b"A", 0, ("k",))
