@@ -381,7 +381,12 @@ def soa(primary: Name, contact: Name, serial: int, refresh: int, retry: int, exp
 
 def srv(priority: int, weight: int, port: int, target: Name) -> bytes:
     """The data of a SRV record (RFC 2782)."""
-    return struct.pack("!3H", priority, weight, port) + written(target)
+    return srv_head(priority, weight, port) + written(target)
+
+
+def srv_head(priority: int, weight: int, port: int) -> bytes:
+    """The data of a SRV record, without its target."""
+    return struct.pack("!3H", priority, weight, port)
 
 
 def txt(strings: Sequence[str]) -> bytes:

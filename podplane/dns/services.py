@@ -148,18 +148,21 @@ def srv_records(name: Name, own: Name, groups: Sequence[Group], ttl: int) -> tup
     would be too long for a name has none."""
     number = sum(len(group.ports) * len(group.endpoints) for group in groups)
     weight = max(1, WEIGHTS // max(1, number))
-    found: dict[Record, None] = {}
-    extra: dict[Record, None] = {}
+    found: dict[bytes, None] = {}
+    extra: dict[tuple[Name, str], None] = {}
     for group in groups:
-        numbers = [port.port for port in group.ports if port.port]
-        for endpoint in group.endpoints if numbers else ():
+        heads = [m.srv_head(0, weight, port.port) for port in group.ports if port.port]
+        for endpoint in group.endpoints if heads and len(found) <= MAX_SRV else ():
             target = own if group.is_own else below(label_of(endpoint), own)
             if target is not None:
-                found |= dict.fromkeys(Record(name, m.SRV, ttl, m.srv(0, weight, one, target)) for one in numbers)
-                extra[address(target, endpoint.ip, ttl)] = None
+                data = m.written(target)
+                found |= {head + data: None for head in heads}
+                extra[target, endpoint.ip] = None
             if len(found) > MAX_SRV:
-                return list(found), []
-    return list(found), list(extra)
+                break
+    records = [Record(name, m.SRV, ttl, data) for data in islice(found, MAX_SRV)]
+    is_whole = len(records) == len(found)
+    return records, [address(target, ip, ttl) for target, ip in extra] if is_whole else []
 
 
 def below(label: str, own: Name) -> Name | None:
