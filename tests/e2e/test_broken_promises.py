@@ -177,7 +177,7 @@ def test_questions_that_a_firewall_drops(small: Podplane) -> None:
     """The check ends soon all the same, and says who got no answer, to which question."""
     small.on_node("node1", DROP.format(hook="input") + "nft add rule inet broken input udp dport 53 drop")
     found = broken(small)
-    assert found.keys() == {"service-names", "headless-names", "missing-names", "names-of-addresses"}
+    assert found.keys() == {"service-names", "headless-names", "missing-names", "names-of-addresses", "names-outside"}
     whole = "spread.podplane-check.svc.cluster.local. A over UDP at 10.96.0.10"
     (failure,) = (f for f in found["service-names"] if f.startswith(f"echo-node1-1 → {whole}: expected 10.96."))
     assert failure.endswith("got no answer")

@@ -29,7 +29,7 @@ def active(lab: Podplane) -> Iterator[Podplane]:
     """The lab, and no fault in the end."""
     yield lab
     lab("fault", "node1", "--clear")
-    until(lambda: "All 20 promises are kept" in lab("check", code=None).stdout, SECONDS)
+    until(lambda: "All 21 promises are kept" in lab("check", code=None).stdout, SECONDS)
 
 
 def test_the_readme_shows_what_a_user_sees(lab: Podplane) -> None:

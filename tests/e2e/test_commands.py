@@ -144,11 +144,12 @@ def test_check_keeps_all_promises_and_cleans_up(lab: Podplane) -> None:
         "pod-to-pod", "no-nat", "unique-addresses", "same-port", "localhost", "node-to-pod", "pod-to-node", "outside", "full-size",
         "services", "service-spread", "service-affinity", "service-source", "service-hairpin", "service-refused",
         "service-from-outside", "service-names", "headless-names", "missing-names", "names-of-addresses",
+        "names-outside",
     ]  # fmt: skip
     assert all(row["probes"] > 0 for row in result["promises"])
     assert "podplane-check" not in lab("get", "pods", "-A").stdout
     text = lab("check", "--all").stdout
-    assert "All 20 promises are kept" in text
+    assert "All 21 promises are kept" in text
     assert "echo-node3-2" in text
 
 

@@ -107,7 +107,7 @@ def examine(
     verdicts = _verdicts(probes, answers, {**who.lost, **lost}, pods, {name: tuple(a["ips"]) for name, a in serving.items()})
     able = {name: p for name, p in parties.items() if name not in cut_off and p.node not in who.silent}
     confs = {name: resolv_conf.read(answer.get("resolv_conf", "")) for name, answer in serving.items()}
-    name_site = lookups.NameSite(site.domain, confs if site.have_files else None)
+    name_site = lookups.NameSite(site.domain, confs if site.have_files else None, outside.ips if outside else ())
     more = _examine_services(client, found, able, site.services.without(who.silent), name_site)
     excluded = {
         **who.silent,

@@ -12,7 +12,7 @@ from podplane.cli.check.names import Lookup
 from podplane.cli.check.parties import NAMESPACE
 from podplane.cli.check.promises import Party, Verdict
 from podplane.cli.check.services import Own
-from podplane.cli.dns import asking
+from podplane.cli.dns import asking, statuses
 from podplane.dns.resolv_conf import ResolvConf
 from podplane.lab.errors import LabError
 
@@ -26,10 +26,12 @@ EVERY_POD_UP_TO, ON_A_NODE = 50, 2
 
 @dataclass(frozen=True, slots=True)
 class NameSite:
-    """The cluster's domain, and each party's resolv.conf as it found it; None in a lab whose pods have no files of their own."""
+    """The cluster's domain, and each party's resolv.conf as it found it (None in a lab whose pods have no files of their own); the
+    addresses of the host outside."""
 
     domain: str
     confs: Mapping[str, ResolvConf] | None
+    outside_ips: Sequence[str]
 
 
 def examine(
@@ -44,7 +46,7 @@ def examine(
     confs = dict.fromkeys((one.name for one in parties), ResolvConf(servers)) if site.confs is None else site.confs
     askers, left_out = names.askers(parties, confs, servers)
     before = _services(client)
-    lookups = names.plan(own, askers, NAMESPACE, site.domain)
+    lookups = names.plan(own, askers, NAMESPACE, site.domain, _outside(client, nodes, site.outside_ips))
     theirs = names.of_users(before.values(), askers, site.domain)
     answers = resolved(ask, [*lookups, *theirs])
     failed = [lookup for lookup, answer in answers.items() if names.judge(lookup, answer)]
@@ -104,3 +106,14 @@ def _services(client: Any) -> dict[str, Object]:
 def _service_of(lookup: Lookup) -> str:
     name, namespace, *_ = lookup.name.split(".")
     return f"{namespace}/{name}"
+
+
+def _outside(client: Any, nodes: Sequence[Party], ips: Sequence[str]) -> str:
+    """A zone that the host outside answers for, by the configuration of the first node's server; "" when there is none."""
+    manifests = statuses.nodes(client)
+    chosen = [manifests[node.node] for node in nodes[:1] if node.node in manifests]
+    for status in statuses.of_nodes(client, chosen, lambda node: ""):
+        for upstream in status.get("upstreams", ()):
+            if upstream["server"] in ips and upstream["zone"] != ".":
+                return str(upstream["zone"])
+    return ""

@@ -153,3 +153,33 @@ def test_verdicts_count_what_was_proved() -> None:
     found = {one.promise: one for one in names.verdicts([good, bad], {good: answered(good, "10.96.1.0")})}
     assert (found[names.RESOLVE].proved, len(found[names.RESOLVE].failures)) == (1, 1)
     assert names.FORWARDED not in found and not found[names.MISSING].ok
+
+
+class Api:
+    """One node, whose server has these upstreams."""
+
+    def __init__(self, *upstreams: tuple[str, str]) -> None:
+        known = {"is_up": True, "is_loop": False, "age": 1.0, "error": "", "round_trip": None, "asked": 0, "failed": 0}
+        self.upstreams = [{"zone": zone, "server": server, **known} for zone, server in upstreams]
+
+    def objects(self, resource: str) -> list[dict[str, Any]]:
+        return [{"metadata": {"name": "n1"}}]
+
+
+@pytest.mark.parametrize(
+    ("upstreams", "zone"),
+    [
+        ([(".", "192.0.2.1"), ("corp.example.", "192.0.2.1"), ("example.test.", "203.0.113.10")], "example.test."),
+        ([(".", "203.0.113.10")], ""),
+        ([], ""),
+    ],
+)
+def test_the_zone_outside_is_that_of_the_configuration(
+    upstreams: list[tuple[str, str]], zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = Api(*upstreams)
+    monkeypatch.setattr(lookups.statuses, "of_nodes", lambda client, chosen, undo: [{"node": "n1", "upstreams": api.upstreams}])
+    nodes = [Party("n1", "node", "n1", ("192.168.1.10",))]
+    assert lookups._outside(api, nodes, ("203.0.113.10",)) == zone
+    monkeypatch.setattr(lookups.statuses, "of_nodes", lambda client, chosen, undo: [{"node": "n1", "error": "no answer"}])
+    assert lookups._outside(api, nodes, ("203.0.113.10",)) == ""
