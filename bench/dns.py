@@ -21,7 +21,7 @@ from podplane.kubeapi.access import Access
 from podplane.lab.folder import Folder
 
 SERVICES, SECONDS, ROUNDS = 10_000, 1.5, 7
-CHANGES, IDLE_SECONDS = 100, 20.0
+CHANGES = 100
 BESIDE_COREDNS, BESIDE_UNBOUND = 3.0, 0.95
 """What must be: ratios of answers a second."""
 PERCENTILES = {"half": "p50", "slowest": "p99"}
@@ -40,9 +40,7 @@ def run(short: bool) -> list[Row]:
         dns_objects.fill(access, services)
         found = [
             *side_by_side(access, Path(folder), services, rounds, 0.3 if short else SECONDS),
-            *dns_life.rows(
-                access, Path(folder), services, 2 if short else 3, 5 if short else CHANGES, 2.0 if short else IDLE_SECONDS
-            ),
+            *dns_life.rows(access, Path(folder), services, 2 if short else 3, 5 if short else CHANGES),
             *dns_forward.rows(access, Path(folder), rounds, 0.3 if short else SECONDS),
         ]
     return [*found, *dns_lab.rows(short)]

@@ -27,6 +27,7 @@ POD, NODE = "echo-node1-1", "at-node1"
 OUTSIDE = "db.corp.example"
 CONFIG = f"hosts: {{192.0.2.7: [{OUTSIDE}], 2001:db8::7: [{OUTSIDE}]}}\n"
 QUESTIONS, RATE, SECONDS, KILL_AFTER = 10_000, 1_000, 8.0, 3.0
+SETTLED_SECONDS, IDLE_SECONDS, IDLE = 3.0, 20.0, 0.1
 UP_ROUNDS, UP_MUST = 11, 50.0
 LOOKUP = """
 #include <netdb.h>
@@ -61,7 +62,8 @@ def rows(short: bool) -> list[Row]:
         one.api.create("pods", "default", {"metadata": {"name": NODE}, "spec": {**spec, "containers": [container]}})
         for _ in one.api.poll("pods", "default", lambda pods: all(pod["status"]["phase"] == "Running" for pod in pods), 10):
             pass
-        found += [_tracked(1_000 if short else QUESTIONS), *_lookups(one), _killed(one, 1 if short else 3)]
+        found += [_tracked(1_000 if short else QUESTIONS), *_lookups(one), _idle(one, 2.0 if short else IDLE_SECONDS)]
+        found.append(_killed(one, 1 if short else 3))
     return [*found, _added_to_up(2 if short else UP_ROUNDS)]
 
 
@@ -108,6 +110,20 @@ def _lookup(whose: str, command: list[str]) -> Row:
     most = max(Counter(line.split()[1] for line in lines).values())
     note = ", ".join(lines) if most > 1 else f"{len(lines)} in all"
     return Row(f"names: questions of each type for one outside name by {whose} resolver", [float(most)], "", 1.0, note=note)
+
+
+def _idle(one: Lab, seconds: float) -> Row:
+    """Percent of a core that the server takes while nobody asks: the nodes look whether it lives."""
+    pid = name_server(one)
+    time.sleep(SETTLED_SECONDS)
+    before = _on_cpu(pid)
+    time.sleep(seconds)
+    return Row("names: CPU while nobody asks", [(_on_cpu(pid) - before) / seconds * 100], "%", IDLE)
+
+
+def _on_cpu(pid: int) -> float:
+    """Seconds that its threads have run (proc(5): nanoseconds in `schedstat`)."""
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 def _killed(one: Lab, rounds: int) -> Row:
