@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -30,8 +29,9 @@ OURS, COREDNS, CACHED, UNBOUND = "podplane", "CoreDNS", "CoreDNS with its cache"
 
 def run(short: bool) -> list[Row]:
     """All of it; a row that says why when there is no dnsperf."""
+    left_out = [Row(f"names: {one}", [math.nan], note="left out: not on the PATH") for one in missing()]
     if "dnsperf" in missing():
-        return [Row("names: no dnsperf on the PATH", [math.nan], note="not measured")]
+        return left_out
     services, rounds = (300, 2) if short else (SERVICES, ROUNDS)
     with lab() as one, tempfile.TemporaryDirectory() as folder:
         quiet()
@@ -43,7 +43,7 @@ def run(short: bool) -> list[Row]:
             *dns_life.rows(access, Path(folder), services, 2 if short else 3, 5 if short else CHANGES),
             *dns_forward.rows(access, Path(folder), rounds, 0.3 if short else SECONDS),
         ]
-    return [*found, *dns_lab.rows(short)]
+    return [*found, *dns_lab.rows(short), *left_out]
 
 
 def side_by_side(access: Access, folder: Path, services: int, rounds: int, seconds: float) -> list[Row]:
@@ -51,10 +51,10 @@ def side_by_side(access: Access, folder: Path, services: int, rounds: int, secon
     file = dnsperf.written(folder, "questions", dns_objects.questions(services))
     with contextlib.ExitStack() as stack:
         servers = {OURS: stack.enter_context(ours(access))}
-        if shutil.which("coredns"):
+        if "coredns" not in missing():
             servers[COREDNS] = stack.enter_context(coredns(access, folder))
             servers[CACHED] = stack.enter_context(coredns(access, folder, "cache"))
-        if shutil.which("unbound"):
+        if "unbound" not in missing():
             servers[UNBOUND] = stack.enter_context(unbound(folder, dns_objects.local_data(services)))
         for server in servers.values():
             dnsperf.once(server.port, file)

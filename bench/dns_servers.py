@@ -170,4 +170,4 @@ def wait(port: int) -> None:
 
 def missing() -> list[str]:
     """Programs to compare with that are not on the PATH."""
-    return [one for one in ("dnsperf", "coredns", "unbound") if shutil.which(one) is None]
+    return [one for one in ("dnsperf", "coredns", "unbound", "musl-gcc") if shutil.which(one) is None]
