@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from podplane.model.pod import Pod
 
-MAX_HOSTNAME = 63
+MAX_HOSTNAME, MAX_FULL = 63, 64
+"""Characters of a host name, and of one with its domain, which is as long as Linux has it (HOST_NAME_MAX)."""
 
 
 def hostname(pod: Pod) -> str:
@@ -22,6 +23,20 @@ def domain(pod: Pod, cluster_domain: str) -> str:
     """The domain of a pod that has a subdomain and no name that overrides it (KEP-4762), else ""."""
     subdomain = "" if pod.spec.hostname_override else pod.spec.subdomain
     return f"{subdomain}.{pod.metadata.namespace}.svc.{cluster_domain}" if subdomain else ""
+
+
+def kernel_name(pod: Pod, cluster_domain: str) -> str:
+    """What gethostname(2) says in the pod: its host name, with its domain when its spec says so."""
+    name, own_domain = hostname(pod), domain(pod, cluster_domain)
+    return f"{name}.{own_domain}" if pod.spec.set_hostname_as_fqdn and own_domain else name
+
+
+def name_trouble(pod: Pod, cluster_domain: str) -> str:
+    """Why no pod can have its name, or "": the kubelet starts none whose name is too long, either."""
+    name = kernel_name(pod, cluster_domain)
+    if pod.spec.host_network or len(name) <= MAX_FULL:
+        return ""
+    return f"its full name {name} has {len(name)} characters, and a host name has {MAX_FULL} at most (setHostnameAsFQDN)"
 
 
 def hosts(pod: Pod, ips: Sequence[str], name: str, cluster_domain: str) -> str:

@@ -158,12 +158,7 @@ class PodWorker:
     @property
     def hostname(self) -> str:
         """The pod's own name, or that of its node."""
-        spec = self.pod.spec
-        if spec.host_network:
-            return self.node.name
-        name = network_files.hostname(self.pod)
-        domain = network_files.domain(self.pod, self.node.dns.domain)
-        return f"{name}.{domain}"[:64] if spec.set_hostname_as_fqdn and domain else name
+        return self.node.name if self.pod.spec.host_network else network_files.kernel_name(self.pod, self.node.dns.domain)
 
     @property
     def facts(self) -> Facts:
@@ -366,6 +361,9 @@ class PodWorker:
 
     async def _prepare(self) -> bool:
         """A network, files and volumes; when they can't be had, an event and the status say why."""
+        if why := network_files.name_trouble(self.pod, self.node.dns.domain):
+            await self._waits("FailedCreatePodSandBox", f"Failed to create pod sandbox: {why}", why)
+            return False
         try:
             await self._attach()
             if not self.node.sandbox_only:

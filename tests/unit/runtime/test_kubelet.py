@@ -311,6 +311,16 @@ async def test_a_network_that_refuses_is_said_and_tried_again(rig: Rig) -> None:
     assert rig.status["phase"] == "Running"
 
 
+async def test_a_full_name_that_no_host_can_have_is_said(rig: Rig) -> None:
+    made = pod()
+    spec = msgspec.structs.replace(made.spec, hostname="x" * 40, subdomain="db", set_hostname_as_fqdn=True)
+    rig.kubelet.pod_changed(None, msgspec.structs.replace(made, spec=spec))
+    await rig.settle()
+    waits = f"its full name {'x' * 40}.db.default.svc.cluster.local has 69 characters, and a host name has 64 at most (setHostnameAsFQDN)"
+    assert rig.container["state"]["waiting"]["message"] == waits
+    assert (rig.processes.all, rig.network.attached) == ([], [])
+
+
 async def test_a_command_that_cannot_start_says_why(rig: Rig) -> None:
     rig.processes.refusal = "nope: no such command on this machine"
     rig.kubelet.pod_changed(None, pod("Never"))

@@ -273,6 +273,20 @@ def test_a_host_name_ends_where_the_kernels_does(name: str, wanted: str) -> None
     assert network_files.hostname(pod()) == "web-0"
 
 
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        ({}, "web-0"),
+        ({"subdomain": "db"}, "web-0"),
+        ({"setHostnameAsFQDN": True}, "web-0"),
+        ({"setHostnameAsFQDN": True, "subdomain": "db"}, "web-0.db.shop.svc.lab.example"),
+    ],
+)
+def test_the_kernel_has_the_full_name_where_the_spec_says_so(spec: dict[str, Any], wanted: str) -> None:
+    assert network_files.kernel_name(pod(**spec), "lab.example") == wanted
+    assert network_files.name_trouble(pod(**spec), "lab.example") == ""
+
+
 def test_a_name_that_overrides_has_no_domain() -> None:
     one = pod(hostname="first", subdomain="db", hostnameOverride="any.name.example")
     assert (network_files.hostname(one), network_files.domain(one, "cluster.local")) == ("any.name.example", "")
