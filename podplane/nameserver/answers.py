@@ -72,7 +72,7 @@ class Answers:
         self._version = version
         self._identify = identify
         self._arrange = arrange
-        self._clients: dict[str, tuple[Client, bytes] | None] = {}
+        self._clients: dict[str, tuple[Client, bytes]] = {}
         self._senders: dict[bytes, bytes] = {}
         self._kept = Kept(turned=order.turned)
         self._is_ticking = False
@@ -264,20 +264,25 @@ class Answers:
         return None if known is None else known[0]
 
     def _known(self, ip: str) -> tuple[Client, bytes] | None:
-        if ip not in self._clients:
-            address = ipaddress.ip_address(ip.partition("%")[0])
-            is_inside = address.is_loopback or any(address in network for network in self._networks)
-            if len(self._clients) >= CLIENTS:
-                self._clients.clear()
-                self._senders.clear()
-                self._watched.clear()
-            client = self._identify(ip) if is_inside else None
-            self._clients[ip] = None if client is None else (client, own_key(client.searches))
-            if client is not None and self._log is not None and self._log.is_about(client):
-                self._watched.add(ip)
-            elif client is not None:
-                self._senders[address.packed] = own_key(client.searches)
-        return self._clients[ip]
+        known = self._clients.get(ip)
+        return self._met(ip) if known is None else known
+
+    def _met(self, ip: str) -> tuple[Client, bytes] | None:
+        """Who asks for the first time. Of outsiders nothing is kept, however many addresses they have."""
+        address = ipaddress.ip_address(ip.partition("%")[0])
+        if not address.is_loopback and not any(address in network for network in self._networks):
+            return None
+        if len(self._clients) >= CLIENTS:
+            self._clients.clear()
+            self._senders.clear()
+            self._watched.clear()
+        client = self._identify(ip)
+        known = self._clients[ip] = client, own_key(client.searches)
+        if self._log is not None and self._log.is_about(client):
+            self._watched.add(ip)
+        else:
+            self._senders[address.packed] = known[1]
+        return known
 
     def _refuse(self, data: bytes) -> bytes | None:
         """What somebody outside of the cluster gets: no more bytes than it sent, and not always."""

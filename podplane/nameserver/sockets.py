@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import resource
 import socket
 
 from podplane.kernel.datagrams import Datagrams
@@ -10,7 +11,7 @@ from podplane.nameserver import control
 from podplane.nameserver.answers import Answers
 from podplane.servers.dns import UdpServer
 from podplane.servers.dns_counts import Counts
-from podplane.servers.dns_tcp import Connections, TcpServer
+from podplane.servers.dns_tcp import CONNECTIONS, Connections, TcpServer
 
 VERSIONS = {socket.AF_INET: 4, socket.AF_INET6: 6}
 
@@ -22,7 +23,7 @@ class Sockets:
         self._answers = answers
         self._counts = counts
         self._datagrams = {version: Datagrams(version) for version in VERSIONS.values()}
-        self._connections = Connections()
+        self._connections = Connections(total=connections_within(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
 
     def datagrams(self, node: str, bound: socket.socket) -> UdpServer:
         """Answer datagrams of this socket from now on."""
@@ -36,3 +37,8 @@ class Sockets:
         lane = self._counts.lane(node, control.TCP, VERSIONS[bound.family])
         respond = functools.partial(self._answers.respond, node=node, tcp=True)
         return TcpServer(respond, self._counts, lane, self._connections)
+
+
+def connections_within(descriptors: int) -> int:
+    """How many connections there may be at most, so that half of the process's descriptors are for all else."""
+    return CONNECTIONS if descriptors == resource.RLIM_INFINITY else min(CONNECTIONS, descriptors // 2)

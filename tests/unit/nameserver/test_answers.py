@@ -237,6 +237,15 @@ def test_clients_that_are_known_are_bounded(rig: Rig, monkeypatch: pytest.Monkey
     assert len(rig.answers.senders) <= 10
 
 
+def test_outsiders_take_no_clients_place(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLIENTS", 10)
+    data = question("web.default.svc.cluster.local")
+    rig.ask(data)
+    for n in range(50):
+        assert code(rig.ask(data, f"192.0.2.{n}")) == m.REFUSED
+    assert rig.quick(data)
+
+
 # The protocol.
 
 
