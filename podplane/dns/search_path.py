@@ -6,8 +6,8 @@ the list can go on itself where the first name does not exist. It answers with a
 nothing else would let the client take records of another name (RFC 1034, 3.6.2).
 
 Whether a program looks for `example.com`, or for an absent `example.com.default.svc.cluster.local`, can't be told from the question.
-So the path is not followed where the second is likely: for a name of one label more than the domain, which is that of an absent
-Service, and for a name below a Service that exists.
+So the path is not followed where the second is likely: for a name of one label more than the domain, or of a port of such a name
+(`_http._tcp.web`), which are those of an absent Service, and for a name below a Service that exists.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SearchPath:
         if not self.domains or not self.domains[0] or not m.is_under(name, self.domains[0]):
             return ()
         base = name[: len(name) - len(self.domains[0])]
-        if len(base) < LEAST_LABELS or len(base) - 1 >= self.ndots:
+        if len(base) - 1 >= self.ndots or sum(label[:1] != b"_" for label in base) < LEAST_LABELS:
             return ()
         names = dict.fromkeys(base + domain for domain in (*self.domains[1:], ()))
         names.pop(name, None)

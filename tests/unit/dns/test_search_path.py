@@ -37,6 +37,7 @@ def test_the_rest_of_the_path_follows_the_first_name_and_the_name_itself_ends_it
         "example.com",  # the last
         "shop.svc.cluster.local",
         "api.shop.svc.cluster.local",  # an absent Service
+        "_http._tcp.api.shop.svc.cluster.local",
         "a.b.c.d.e.f.shop.svc.cluster.local",  # five dots: was asked for as it is before
         "example.com.barbershop.svc.cluster.local",
         ".",
@@ -44,6 +45,10 @@ def test_the_rest_of_the_path_follows_the_first_name_and_the_name_itself_ends_it
 )
 def test_other_questions_begin_no_search(name: str) -> None:
     assert after(name) == []
+
+
+def test_a_port_of_a_name_outside_is_searched_for() -> None:
+    assert after("_sip._tcp.example.com.shop.svc.cluster.local")[-1] == "_sip._tcp.example.com."
 
 
 def test_a_name_of_four_dots_is_searched_for() -> None:
