@@ -351,6 +351,7 @@ def test_more_endpoints_than_a_message_holds(world: World) -> None:
     for name, kind in (("db", "A"), ("db", "SRV"), ("_http._tcp.db", "SRV")):
         query, found = world.resolve(f"{name}.default.svc", kind)
         assert 2000 < len(found.records) <= 4096
+        assert not found.additional and {one.data[:4] for one in found.records if kind == "SRV"} <= {b"\0\0\0\1"}
         response = m.respond(query, found)
         assert 65535 - 60 < len(response) <= 65535 and response[2] & m.TC >> 8
 

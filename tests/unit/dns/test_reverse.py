@@ -75,6 +75,13 @@ def test_all_other_networks_are_left_to_others(world: World, name: str) -> None:
     assert world.answer(name, "PTR") is None
 
 
+def test_a_network_that_begins_with_zeros_is_not_those_around_it() -> None:
+    world = World(networks=("10.0.0.0/16", "fd00::/112"))
+    for name in ("10.in-addr.arpa.", "in-addr.arpa.", "0.0.d.f.ip6.arpa.", "d.f.ip6.arpa.", "x.10.in-addr.arpa."):
+        assert world.answer(name, "PTR") is None, name
+    assert world.ask("0.10.in-addr.arpa.", "SOA") == [f"0.10.in-addr.arpa. {SOA}"]
+
+
 def test_an_endpoint_elsewhere_has_its_name_and_nothing_else_is_said(world: World) -> None:
     world.service("default/db")
     world.slice("default/db-a", "db", endpoint("203.0.113.7", hostname="old"))
