@@ -21,6 +21,8 @@ PORTS = 48
 """Sockets at a time."""
 USES = 256
 """Questions by one socket."""
+BATCH = 64
+"""Answers that are read at one go."""
 IDLE_SECONDS = 10.0
 SILENT_SECONDS = 2.0
 """After that nobody waits for an answer any more, and the server has failed once."""
@@ -57,6 +59,7 @@ class Datagrams:
         self._ports: list[_Port] = []
         self._used_up: list[_Port] = []
         """Those that only wait for answers."""
+        self._of_turn: _Port | None = None
         self._sent: deque[tuple[_Port, int, Pending]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.ignored = 0
@@ -76,7 +79,10 @@ class Datagrams:
         except BlockingIOError:
             pass  # as if it were lost on its way
         pending = port.pending[number] = Pending(asked, heard, now)
-        self._sent.append((port, number, pending))
+        sent = self._sent
+        while sent and sent[0][0].pending.get(sent[0][1]) is not sent[0][2]:
+            sent.popleft()  # answered
+        sent.append((port, number, pending))
         if self._timer is None:
             self._timer = self._loop.call_later(SILENT_SECONDS, self._sweep)
 
@@ -87,12 +93,23 @@ class Datagrams:
             self._fail(port, "its server is not asked any more")
         self._ports.clear()
         self._used_up.clear()
+        self._of_turn = None
         self._sent.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _port(self) -> _Port:
+        """Questions of one turn of the event loop go by one port, so that their answers are read at one go."""
+        if self._of_turn is None or self._of_turn.uses >= USES:
+            self._of_turn = self._any_port()
+            self._loop.call_soon(self._end_turn)
+        return self._of_turn
+
+    def _end_turn(self) -> None:
+        self._of_turn = None
+
+    def _any_port(self) -> _Port:
         if len(self._ports) == PORTS:
             port = self._ports[self._randomness.number() % PORTS]
             if port.uses < USES:
@@ -105,20 +122,23 @@ class Datagrams:
         return port
 
     def _read(self, port: _Port) -> None:
-        try:
-            data = port.socket.recv(READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError as error:  # an ICMP error about a question
-            self._fail(port, error.strerror or str(error))
-            return
-        number = int.from_bytes(data[:2], "big")
-        pending = port.pending.get(number)
-        if pending is None or not _may_answer(data, pending.asked):
-            self.ignored += 1
-            return
-        del port.pending[number]
-        pending.heard(data, self._loop.time() - pending.sent)
+        for _ in range(BATCH):
+            try:
+                data = port.socket.recv(READ_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:  # an ICMP error about a question
+                self._fail(port, error.strerror or str(error))
+                return
+            number = int.from_bytes(data[:2], "big")
+            pending = port.pending.get(number)
+            if pending is None or not _may_answer(data, pending.asked):
+                self.ignored += 1
+                continue
+            del port.pending[number]
+            pending.heard(data, self._loop.time() - pending.sent)
+            if not port.pending:
+                return
 
     def _fail(self, port: _Port, why: str) -> None:
         now = self._loop.time()

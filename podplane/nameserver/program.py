@@ -70,6 +70,7 @@ async def _run(connection: socket.socket) -> None:
     server = NameServer(begin, connection)
     await server.start()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)  # a collection looks at all that is kept, and what is made for a question is in no cycle
     await server.run()
 
 
