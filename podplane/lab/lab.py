@@ -12,6 +12,7 @@ kills all of it; a stop is nothing else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import gc
 import ipaddress
@@ -24,8 +25,11 @@ from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from podplane import loop_turns
 from podplane.agent.caches import Informers
+from podplane.agent.name_server import SLICES
 from podplane.agent.object_events import ObjectEvents
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.poller import Poller
@@ -256,7 +260,7 @@ class Lab:
     async def _register_nodes(self, client: Client) -> None:
         for number in range(1, self.spec.nodes + 1):
             try:
-                await self._register(client, self._manifest(number))
+                await self._offer_name_server(client, await self._register(client, self._manifest(number)))
             except ApiError as error:
                 raise LabError(f"{manifests.node_name(number)} can't be registered: {error}") from None
 
@@ -265,16 +269,25 @@ class Lab:
         return control_plane.node(number, self.plan, self._folder.path, now)
 
     @staticmethod
-    async def _register(client: Client, manifest: Mapping[str, Any]) -> None:
-        """Create a node; one that is there, of a former run, learns what its machine is now, as when a kubelet starts again."""
+    async def _register(client: Client, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Create a node; one that is there, of a former run, learns what its machine is now, as when a kubelet starts again. The node."""
         try:
-            await client.create("nodes", "", manifest)
+            return await client.create("nodes", "", manifest)
         except AlreadyExists:
             name, labels = manifest["metadata"]["name"], manifest["metadata"]["labels"]
             status = Lab._machine_status(manifest)
             uid = (await client.get("nodes", "", name))["metadata"]["uid"]
-            await client.patch("nodes", "", name, {"metadata": {"labels": labels}}, uid=uid)
+            node = await client.patch("nodes", "", name, {"metadata": {"labels": labels}}, uid=uid)
             await client.patch_status("nodes", "", name, status, uid)
+            return node
+
+    @staticmethod
+    async def _offer_name_server(client: Client, node: Mapping[str, Any]) -> None:
+        """Offer the name server of a node with the node itself, as its agent would a moment later: then no agent plans anew for each of
+        the others. What is there is the agent's."""
+        for manifest in endpoints.wanted(msgspec.convert(node, Node), answers=True).values():
+            with contextlib.suppress(AlreadyExists):
+                await client.create(SLICES, endpoints.NAMESPACE, manifest)
 
     @staticmethod
     def _machine_status(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from podplane.nameserver import control
 
 log = logging.getLogger(__name__)
 MODULE = "podplane.nameserver.program"
-AWAY_SECONDS = 1.0
+AWAY_SECONDS = 10.0
+"""Not less: all nodes of a lab write that their server is away, and that it is back."""
 SERVED_SECONDS = 1.0
 """A process that served for so long and ends is started again at once."""
 BEAT_SECONDS, HUNG_BEATS, START_BEATS = 0.5, 6, 60
