@@ -372,8 +372,9 @@ class Lab:
             self._client(identity.node(underlay.OUTSIDE), self._agents_call),
             tuple(map(str, underlay.outside_ips(self.plan))),
         )
-        network = NoPodNetwork(underlay.OUTSIDE)
-        self._kubelets[underlay.OUTSIDE] = self._kubelet(underlay.OUTSIDE, ips, outside, network, client)
+        kubelet = self._kubelet(underlay.OUTSIDE, ips, outside, NoPodNetwork(underlay.OUTSIDE), client)
+        kubelet.dns = node_dns(ips, self.spec.cluster_domain)  # it is its own name server: the cluster's refuses strangers
+        self._kubelets[underlay.OUTSIDE] = kubelet
 
     def _origin(self) -> Namespace:
         """The namespace from which connections of the host enter the cluster: the first node's."""

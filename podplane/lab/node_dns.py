@@ -10,7 +10,7 @@ from podplane.dns.resolv_conf import NodeDns, ResolvConf
 
 
 def node_dns(servers: tuple[str, ...], domain: str) -> NodeDns:
-    """What the lab's nodes know of names; `servers` are the cluster IPs of the cluster's DNS.
+    """What the lab's nodes know of names; `servers` are addresses of one name server: the cluster IPs of the cluster's DNS.
 
     Their resolv.conf is this machine's, but with the lab's server: those of the machine are out of a lab's reach. It has one address, as
     kubeadm has it: both families lead to the same server, and musl asks all servers of a resolv.conf at once.

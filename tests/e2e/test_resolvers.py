@@ -231,6 +231,13 @@ def test_without_the_search_path_each_name_is_asked_for(pods: Pods) -> None:
         assert time.monotonic() < end, "the search path is not followed again"
 
 
+def test_the_host_outside_asks_its_own_name_server(pods: Pods) -> None:
+    pods.pod("stranger", nodeName="outside", hostNetwork=True)
+    found = pods.lab("exec", "stranger", "--", "getent", "ahostsv4", "www.example.test").stdout
+    assert found.split()[0] == "203.0.113.10"
+    assert pods.lab("exec", "stranger", "--", "getent", "hosts", "api.default.svc.lab.example", code=2).stdout == ""
+
+
 @pytest.mark.skipif(DIG is None, reason="there is no dig here")
 def test_dig_gets_what_it_asks_for(pods: Pods) -> None:
     questions = {
