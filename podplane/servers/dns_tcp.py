@@ -115,6 +115,8 @@ class Connection(asyncio.BufferedProtocol):
         self.client = ""
         self._transport: asyncio.Transport | None = None
         self._data = bytearray()
+        self._unsent = bytearray()
+        """Answers that are sent together, when no more questions are there."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_full = False  # its client does not take its answers
         self._is_ending = False  # its client asks no more
@@ -183,9 +185,11 @@ class Connection(asyncio.BufferedProtocol):
             if len(data) < end:
                 break
             if not self._answer(bytes(data[at + 2 : end])):
+                self._flush()
                 self.end()
                 return
             at = end
+        self._flush()
         if at:
             del data[:at]
             self._connections.used(self)
@@ -227,11 +231,18 @@ class Connection(asyncio.BufferedProtocol):
     def _send(self, data: bytes, response: bytes, started: float) -> None:
         if self._transport is None:
             return
-        self._transport.write(len(response).to_bytes(2, "big") + response)
+        self._unsent += len(response).to_bytes(2, "big") + response
+        if len(self._unsent) >= UNSENT_BYTES:
+            self._flush()
         lane = self._lane
         lane.response_bytes += len(response)
         lane.by_kind[self._counts.kind(len(data), response)] += 1
         lane.durations.add(time.perf_counter() - started)
+
+    def _flush(self) -> None:
+        if self._unsent and self._transport is not None:
+            self._transport.write(bytes(self._unsent))
+            self._unsent.clear()
 
 
 class TcpServer:
