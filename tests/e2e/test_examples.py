@@ -266,10 +266,9 @@ def _shop(kubectl: Kubectl) -> None:
     tiers = {"cart": 2, "front": 2, "orders": 2, "store": 1}
     wait(kubectl, "pod", "condition=Ready", "-l", "app=shop")
     eventually(lambda: {tier: len(ready(kubectl, tier)) for tier in tiers} == tiers)
-    variables = dict(x.split("=", 1) for x in kubectl("exec", "deployment/front", "--", "env").splitlines())
-    for tier, port in (("cart", "80"), ("orders", "80"), ("store", "5432")):
+    for tier in ("cart", "orders", "store"):
         host = kubectl("get", "service", tier, "-o", "jsonpath={.spec.clusterIP}")
-        assert (variables[f"{tier.upper()}_SERVICE_HOST"], variables[f"{tier.upper()}_SERVICE_PORT"]) == (host, port)
+        assert kubectl("exec", "deployment/front", "--", "getent", "hosts", tier).split()[0] == host
     with forwarded(kubectl, "service/front", 80) as address:
         eventually(lambda: all_tiers_answer(address))
         assert ask(f"{address}/anna/cart", "POST", "book") == ["book"]
@@ -338,6 +337,7 @@ def _statefulset(kubectl: Kubectl) -> None:
     for name, address in names().items():
         assert kubectl("exec", name, "--", "hostname", "--fqdn") == f"{name}.members.default.svc.cluster.local\n"
         assert kubectl("exec", "member-0", "--", "curl", "-s", f"http://{address}:8080/hostname") == name
+        assert kubectl("exec", "member-0", "--", "curl", "-s", f"http://{name}.members:8080/hostname") == name
     old = kubectl("get", "pod", "member-1", "-o", "jsonpath={.metadata.uid}")
     kubectl("delete", "pod", "member-1")
     eventually(
@@ -346,3 +346,4 @@ def _statefulset(kubectl: Kubectl) -> None:
     wait(kubectl, "pod/member-1", "condition=Ready")
     eventually(lambda: names().keys() == {"member-0", "member-1", "member-2"})
     assert curl(kubectl, f"{names()['member-1']}:8080/hostname") == "member-1"
+    eventually(lambda: curl(kubectl, "member-1.members:8080/hostname") == "member-1")
