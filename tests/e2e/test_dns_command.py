@@ -136,3 +136,16 @@ def test_a_node_that_there_is_not(lab: Podplane) -> None:
         lab("dns", "status", "--node", "x", code=2).stderr
         == "podplane: there is no node 'x': this lab has node1, node2, node3\n"
     )
+
+
+def test_while_a_server_is_away_another_one_is_asked(lab: Podplane) -> None:
+    lab("fault", "node1", "--stop-name-server")
+    try:
+        done = lab("dns", "query", "kubernetes", "--from", "echo-node1-1")
+        assert (
+            "the name server of node1 does not answer: that of node2 is asked in its place (no answer within 3 s (the fault"
+            in done.stdout
+        )
+        assert done.stdout.rstrip().endswith("default/echo-node1-1 gets 10.96.0.1 for kubernetes, after 2 questions.")
+    finally:
+        lab("fault", "node1", "--clear")

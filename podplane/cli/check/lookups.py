@@ -22,6 +22,8 @@ Ask = Callable[[Iterable[Lookup], bool], Mapping[Lookup, Answer]]
 """Asks each question, once more when it is said; what became of each."""
 EVERY_POD_UP_TO, ON_A_NODE = 50, 2
 """With more pods, so many of each node ask."""
+SERVERS = 3
+"""So many are asked for their configuration, which is the same for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +111,9 @@ def _service_of(lookup: Lookup) -> str:
 
 
 def _outside(client: Any, nodes: Sequence[Party], ips: Sequence[str]) -> str:
-    """A zone that the host outside answers for, by the configuration of the first node's server; "" when there is none."""
+    """A zone that the host outside answers for, by the configuration of the first server that answers; "" when there is none."""
     manifests = statuses.nodes(client)
-    chosen = [manifests[node.node] for node in nodes[:1] if node.node in manifests]
+    chosen = [manifests[node.node] for node in nodes[:SERVERS] if node.node in manifests]
     for status in statuses.of_nodes(client, chosen, lambda node: ""):
         for upstream in status.get("upstreams", ()):
             if upstream["server"] in ips and upstream["zone"] != ".":

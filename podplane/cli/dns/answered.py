@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
-from podplane.cli.dns import tries
+from podplane.cli.dns import statuses, tries
 from podplane.cli.dns.asking import Asking
-from podplane.cli.nodes import Question, ask, why_silent
+from podplane.cli.nodes import Question, ask
 from podplane.kubeapi.errors import ApiError
 from podplane.lab.errors import LabError
 from podplane.model.config import NAME_SERVER_PORT
@@ -52,32 +52,46 @@ class Answered:
 
 def look_up(client: Any, who: Asking, name: str, types: Sequence[str], undo: Callable[[str], str]) -> Answered:
     """Ask for one name after the other until one has an answer; `undo` is the command that ends a node's faults. LabError when
-    the node's server does not answer."""
+    no server answers."""
     in_hosts = tries.hosts_entry(name, who.hosts) if set(types) & {"A", "AAAA"} else []
     if in_hosts:
         return Answered(who, name, types, in_hosts)
     if not who.asks_cluster:
         return Answered(who, name, types)
+    server, notes = _server(client, who.node, undo)
+    who = replace(who, notes=[*who.notes, *notes])
     tried: list[list[Object]] = []
     for one in tries.names(name, who.conf):
-        tried.append(_explained(client, who, one, types, undo))
+        tried.append(_explained(client, server, who.ip, one, types))
         if tries.is_end(tried[-1]):
             break
     return Answered(who, name, types, tried=tried, remarks=list(tries.remarks(name, who.conf, tried)) if who.pod else [])
 
 
-def _explained(client: Any, who: Asking, name: str, types: Sequence[str], undo: Callable[[str], str]) -> list[Object]:
-    """What the node's server answers to one name, for each type."""
+def _server(client: Any, node: str, undo: Callable[[str], str]) -> tuple[str, list[str]]:
+    """Whose server answers: the node's own, or, while that does not, another one, as for questions; and what is to be said about it."""
+    manifests = statuses.nodes(client)
+    (own,) = statuses.of_nodes(client, [manifests[node]], undo)
+    if "error" not in own:
+        return node, []
+    others = statuses.of_nodes(client, [one for name, one in manifests.items() if name != node], undo)
+    answering = next((one["node"] for one in others if "error" not in one), "")
+    if not answering:
+        raise LabError(f"no name server answers; that of {node}: {own['error']}")
+    return answering, [f"the name server of {node} does not answer: that of {answering} is asked in its place ({own['error']})"]
+
+
+def _explained(client: Any, server: str, ip: str, name: str, types: Sequence[str]) -> list[Object]:
+    """What this node's server answers to one name, for each type."""
     place = quote(name, safe="")
     questions = [
-        Question(who.node, NAME_SERVER_PORT, f"query/{place}/{type_}/{quote(who.ip, safe='')}", Explanation) for type_ in types
+        Question(server, NAME_SERVER_PORT, f"query/{place}/{type_}/{quote(ip, safe='')}", Explanation) for type_ in types
     ]
     answers = ask(client, questions, PATIENCE_SECONDS)
     found: list[Object] = []
     for question in questions:
         answer = answers[question]
         if isinstance(answer, ApiError):
-            node = client.get("nodes", "", who.node)
-            raise LabError(f"the name server of {who.node} does not answer: {why_silent(node, answer, undo(who.node))}")
+            raise LabError(f"the name server of {server} does not answer: {answer}")
         found.append(answer)
     return found
