@@ -210,6 +210,15 @@ def test_a_response_is_cut_at_a_record(name: Name, records: list[Record], additi
     assert not extra or len(answers) == len(records)
 
 
+def test_what_fits_exactly_is_whole() -> None:
+    query = query_of("web", use_edns=0)
+    answer = Answer(records=tuple(Record((b"web",), m.A, 5, bytes((n,) * 4)) for n in range(3)))
+    whole = m.respond(query, answer)
+    assert m.respond(query, answer, len(whole)) == whole and not whole[2] & m.TC >> 8
+    cut = m.respond(query, answer, len(whole) - 1)
+    assert len(cut) == len(whole) - 16 and cut[2] & m.TC >> 8
+
+
 def test_a_name_is_written_once() -> None:
     """The target of a SRV record is written out (RFC 2782); the owner of its address is a pointer to it."""
     query = query_of("_http._tcp.web.default.svc.cluster.local", "SRV")
@@ -231,6 +240,12 @@ def test_names_in_data_are_compressed() -> None:
 
 def test_no_pointer_reaches_beyond_its_14_bits() -> None:
     records = [Record((b"n%d" % i, b"x"), m.PTR, 5, m.written((b"t%d" % i, b"y"))) for i in range(1500)]
+    late, target = (b"late", b"z"), (b"target", b"w")
+    records += [
+        Record(late, m.A, 5, bytes(4)),
+        Record(late, m.SRV, 5, m.srv(0, 0, 1, target)),
+        Record(target, m.A, 5, bytes(4)),
+    ]
     data = m.respond(query_of("q"), Answer(records=tuple(records)))
     assert len(data) > 0x4000 and rows(parsed(data).answer) == as_rows(records)
 
