@@ -222,10 +222,12 @@ def _negative_seconds(message: bytes, proofs: Sequence[Place]) -> int:
 
 
 def _limited(message: bytes, rcode: int, places: Sequence[Place], negative: int | None, limits: Limits) -> Reply:
-    """The response with TTLs within the limits. `negative` is how long it is true that there is nothing."""
-    most = limits.most if negative is None else min(limits.most, limits.negative)
+    """The response with TTLs within the limits. `negative` is how long it is true that there is nothing: no TTL is longer (RFC 2308, 3)."""
+    most = limits.most
+    if negative is not None:
+        most = min(most, limits.negative, max(negative, limits.least) if negative else limits.negative)
     changed: bytearray | None = None
-    least = most if negative is None else min(max(negative, limits.least if negative else 0), most)
+    least = 0 if negative == 0 else most
     for one in places:
         own = one.ttl if one.ttl < MAX_TTL else 0  # RFC 2181, 8
         ttl = min(max(own, limits.least), most)
