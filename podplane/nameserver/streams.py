@@ -7,6 +7,7 @@ no question of ours, and we see that too late: what was asked by one that had be
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ class Streams:
     def ask(self, message: bytes, asked: bytes, heard: Heard) -> None:
         """Send a message, which has no id yet. OSError when too many are on their way: then `heard` is not told."""
         if len(self._pending) >= MAX_PENDING:
-            raise OSError("too many questions are on their way to it")
+            raise OSError(errno.ENOBUFS, "too many questions are on their way to it")
         number = self._randomness.number()
         while number in self._pending:
             number = self._randomness.number()
@@ -129,7 +130,7 @@ class Streams:
                     _, connection = await self._loop.create_connection(
                         partial(_Connection, self._heard, partial(self._lost, state)),
                         sock=opened,
-                        ssl=self._tls() if server.tls else None,
+                        ssl=await self._tls() if server.tls else None,
                         server_hostname=(server.tls_name or server.ip) if server.tls else None,
                     )
                 except BaseException:
@@ -147,9 +148,9 @@ class Streams:
         state.waiting.clear()
         self._rest()
 
-    def _tls(self) -> ssl.SSLContext:
+    async def _tls(self) -> ssl.SSLContext:
         if self._context is None:
-            self._context = ssl.create_default_context()
+            self._context = await asyncio.to_thread(ssl.create_default_context)  # it reads all of the machine's authorities
         return self._context
 
     def _heard(self, message: bytes) -> None:

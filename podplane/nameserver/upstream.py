@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import time
@@ -24,6 +25,8 @@ CASE_LOST = 3
 """Answers with letters in another case than the question's, until it is believed that the server does so. Each was asked again by TCP."""
 NO_EDNS_SECONDS = 900.0
 """So long a server that refused EDNS is asked without."""
+OUR_OWN = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+"""Errors that say nothing about a server: this machine is short of something."""
 Done = Callable[[Reply | str], None]
 """Told what the server said, or in words why it said nothing."""
 
@@ -84,7 +87,11 @@ class Upstream:
         try:
             (self._streams if stream else self._datagrams).ask(message, asked, heard)
         except OSError as error:
-            self._failed(done, error.strerror or str(error))
+            why = error.strerror or str(error)
+            if error.errno in OUR_OWN:
+                done(why)
+            else:
+                self._failed(done, why)
 
     def _heard(self, ask: Ask, done: Done, asked: bytes, edns: bool, stream: bool, data: bytes | str, seconds: float) -> None:
         if isinstance(data, str):

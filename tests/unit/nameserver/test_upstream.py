@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import errno
 import ipaddress
 import socket
 import ssl
@@ -24,6 +25,7 @@ from podplane.dns import message as m
 from podplane.dns.asking import Ask
 from podplane.dns.message import Question
 from podplane.dns.responses import Reply
+from podplane.nameserver import streams
 from podplane.nameserver.datagrams import PORTS
 from podplane.nameserver.openers import HostOpener
 from podplane.nameserver.randomness import Randomness
@@ -276,6 +278,34 @@ async def test_a_server_that_closes_every_connection_fails() -> None:
         fake.serve = serve
         async with asked(fake) as made:
             assert await ask(made) in ("it closed the connection", "Connection reset by peer")
+
+
+@virtual
+async def test_what_this_machine_is_short_of_says_nothing_about_a_server() -> None:
+    class Exhausted(HostOpener):
+        def open(self, ip: str, kind: socket.SocketKind) -> socket.socket:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    async with upstream(says(A)) as fake:
+        made = Upstream(fake.server, Means(HostOpener(), Randomness()), Exhausted(), lambda _: None)
+        assert [await ask(made) for _ in range(3)] == ["Too many open files"] * 3
+        assert (made.health.is_up, made.health.failed) == (True, 0)
+        made.close()
+
+
+@virtual
+async def test_too_many_questions_by_one_connection_say_nothing_about_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MAX_PENDING", 5)
+
+    def cut(query: dns.message.Message, tcp: bool) -> list[bytes]:
+        response = reply(query)
+        response.flags |= dns.flags.TC
+        return [] if tcp else [response.to_wire()]
+
+    async with upstream(cut) as fake, asked(fake) as made:
+        found = await asyncio.gather(*(ask(made) for _ in range(8)))
+        assert found.count("too many questions are on their way to it") == 3
+        assert made.health.failed == 5
 
 
 class Authority:
