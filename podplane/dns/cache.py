@@ -19,6 +19,8 @@ STALE_TTL = 30
 """Of an answer that is not true for sure (RFC 8767, 4)."""
 OVERHEAD_BYTES, TTL_BYTES = 700, 40
 """What an answer costs beside its message and its name, and each place of a TTL (measured on CPython 3.11, 64 bits)."""
+EVICTED_AT_ONCE = 256
+"""A smaller bound is reached by and by: nobody waits for ten thousand evictions."""
 POPULAR_HITS = 3
 PREFETCH_PART, PREFETCH_LEAST = 0.1, 1.0
 """An answer is asked for again in the last tenth of its time, and in its last second."""
@@ -143,7 +145,9 @@ class Cache:
         return True
 
     def _shrink(self) -> None:
-        while self.bytes > self._settings.bytes and self._entries:
+        for _ in range(EVICTED_AT_ONCE):
+            if self.bytes <= self._settings.bytes:
+                return
             key, entry = next(iter(self._entries.items()))
             self.counts.evictions[_kind(entry.reply)] += 1
             self._remove(key)

@@ -211,3 +211,23 @@ def test_whatever_comes_is_read_or_malformed(data: st.DataObject) -> None:
     except m.Malformed:
         return
     dns.message.from_wire(sent, continue_on_error=True)
+
+
+@given(
+    ttls=st.lists(st.integers(0, 5000), min_size=1, max_size=4),
+    edns=st.booleans(),
+    cut=st.integers(0, 3),
+    limits=st.builds(Limits, st.integers(0, 30), st.integers(30, 4000), st.integers(0, 300)),
+)
+def test_the_short_way_and_the_long_way_say_the_same(ttls: list[int], edns: bool, cut: int, limits: Limits) -> None:
+    message = said("A.example", "A", tuple(f"a.example. {ttl} IN A 192.0.2.{i}" for i, ttl in enumerate(ttls)), edns=edns)
+    message = message[: len(message) - cut]
+    found: list[Reply | str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for _ in range(2):
+            try:
+                found.append(read(message, limits))
+            except m.Malformed as error:
+                found.append(str(error))
+            patch.setattr(responses, "_plain", lambda *_: None)
+    assert found[0] == found[1]
