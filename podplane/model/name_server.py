@@ -25,6 +25,19 @@ class UpstreamStatus(msgspec.Struct, frozen=True):
     failed: int
 
 
+class MemoryStatus(msgspec.Struct, frozen=True):
+    """What is kept: responses that were made of the cluster's objects, and answers of other servers; how often these were looked for and
+    found, and how often one was given that was too old."""
+
+    responses: int
+    response_bytes: int
+    answers: int
+    answer_bytes: int
+    looked_for: int
+    found: int
+    stale: int
+
+
 class ConfigStatus(msgspec.Struct, frozen=True):
     """The configuration: the ConfigMap that it is read from, and whether that exists (the defaults count while it does not). With an
     `error` in it another one counts, `instead` (a sentence). `age`: so long ago it came to count."""
@@ -51,6 +64,7 @@ class NameServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     config: ConfigStatus
     zones: list[str]
     upstreams: list[UpstreamStatus]
+    memory: MemoryStatus
     tasks: list[TaskStatus]
     caches: list[CacheStatus]
     heard_age: float | None

@@ -14,7 +14,7 @@ from itertools import accumulate
 
 from podplane import __version__
 from podplane.dns.cache import Cache
-from podplane.model.name_server import NameServerStatus
+from podplane.model.name_server import MemoryStatus, NameServerStatus
 from podplane.nameserver.forwarder import Forwarder
 from podplane.nameserver.kept import Kept
 from podplane.servers.dns_counts import OTHER, SIZES, Counts, Kind, Lane
@@ -34,6 +34,13 @@ class Counted:
     counts: Counts
     forwarder: Forwarder
     kept: Callable[[], Kept]
+
+    def memory(self) -> MemoryStatus:
+        """What is kept."""
+        kept, cache = self.kept(), self.forwarder.cache
+        hits = sum(cache.counts.hits.values())
+        looked_for = hits + cache.counts.misses
+        return MemoryStatus(len(kept), kept.size, len(cache), cache.bytes, looked_for, hits, cache.counts.stale)
 
     def lanes(self, node: str) -> list[Lane]:
         """The counts of a node."""

@@ -105,8 +105,9 @@ class NameServer:
         self._state = State(
             self._objects,
             self._configuration,
-            [text_of(domain)],
+            [text_of(domain), *(f"names of addresses in {cidr}" for cidr in begin.cluster)],
             lambda: upstreams(self._forwarder.groups, time.time()),
+            self._counted.memory,
             self._supervisor.report,
             lambda: self._client.contact,
             self._rates,

@@ -12,7 +12,7 @@ from podplane.kubeapi.client import Contact
 from podplane.kubeapi.informer import Informer
 from podplane.kubeapi.supervise import TaskReport
 from podplane.model.answers import ApiStatus, CacheStatus, TaskStatus
-from podplane.model.name_server import NameServerStatus, UpstreamStatus
+from podplane.model.name_server import MemoryStatus, NameServerStatus, UpstreamStatus
 from podplane.nameserver.configuration import Configuration
 from podplane.nameserver.objects import Objects
 from podplane.nameserver.rates import Rates
@@ -27,17 +27,19 @@ class State:
         configuration: Configuration,
         zones: Sequence[str],
         upstreams: Callable[[], Sequence[UpstreamStatus]],
+        memory: Callable[[], MemoryStatus],
         tasks: Callable[[], Mapping[str, TaskReport]],
         contact: Callable[[], Contact | None],
         rates: Rates,
         restarts: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`upstreams`, `tasks` and `contact` give what there is at the moment; times are those of `clock`."""
+        """`upstreams`, `memory`, `tasks` and `contact` give what there is at the moment; times are those of `clock`."""
         self._objects = objects
         self._configuration = configuration
         self._zones = list(zones)
         self._upstreams = upstreams
+        self._memory = memory
         self._tasks = tasks
         self._contact = contact
         self._rates = rates
@@ -82,6 +84,7 @@ class State:
             config=self._configuration.status,
             zones=self._zones,
             upstreams=list(self._upstreams()),
+            memory=self._memory(),
             tasks=[TaskStatus(name, one.is_running, one.restarts, one.last_error) for name, one in self._tasks().items()],
             caches=self.caches(),
             heard_age=self.heard_age(),

@@ -58,12 +58,24 @@ def _facts(one: Object) -> Iterator[tuple[str, str]]:
     present = {cache["resource"] for cache in one["caches"]}
     yield "answers", f"{one['answers']:,}, {one['answers_a_second']:,.1f} a second"
     yield "objects", ", ".join(counted(_objects(one, name), word) for name, word in objects if name in present)
+    yield "kept", _kept(one["memory"])
     yield "API", f"heard {_heard(one)}{_reached(one)}"
     yield "config", _config(one["config"])
     for server in one["upstreams"] or ():
         yield "server", _upstream(server)
     if not one["upstreams"]:
         yield "server", "none: names outside of the cluster have no answer"
+
+
+def _kept(memory: Object) -> str:
+    found = f", {memory['found'] / memory['looked_for']:.0%} of {memory['looked_for']:,} found" if memory["looked_for"] else ""
+    stale = f", {memory['stale']:,} too old" if memory["stale"] else ""
+    kept = f"{counted(memory['responses'], 'response')} ({_bytes(memory['response_bytes'])})"
+    return f"{kept}; {counted(memory['answers'], 'answer')} of other servers ({_bytes(memory['answer_bytes'])}{found}{stale})"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1024:,.0f} KiB" if count < 1 << 20 else f"{count / (1 << 20):,.1f} MiB"
 
 
 def _config(config: Object) -> str:

@@ -35,6 +35,15 @@ def status(node: str = "node1", **fields: Any) -> Object:
         "config": {"config_map": "kube-system/podplane-dns", "exists": True, "error": "", "age": 120.0, "instead": ""},
         "zones": ["cluster.local."],
         "upstreams": [server()],
+        "memory": {
+            "responses": 3,
+            "response_bytes": 2048,
+            "answers": 1,
+            "answer_bytes": 3 << 20,
+            "looked_for": 8,
+            "found": 6,
+            "stale": 2,
+        },
         "tasks": [{"name": "watch of services", "is_running": True, "restarts": 0, "last_error": ""}],
         "caches": [cache("services", 1200), cache("endpointslices.discovery.k8s.io", 1), cache("namespaces", 4)],
         "heard_age": 3.0,
@@ -67,6 +76,7 @@ The name server of node1 answers, for 2 min 5 s, after 1 restart.
   zones       cluster.local.
   answers     12,000, 12.3 a second
   objects     1,200 Services, 1 EndpointSlice, 4 namespaces
+  kept        3 responses (2 KiB); 1 answer of other servers (3.0 MiB, 75% of 8 found, 2 too old)
   API         heard 3 s ago
   config      ConfigMap kube-system/podplane-dns, for 2 min
   server      192.0.2.53 for all other names: answers in 12.3 ms; 20 questions, 1 failed

@@ -60,22 +60,23 @@ class Rig:
         self.rates = Rates(self.counts, self.clock)
         self.upstreams: list[UpstreamStatus] = []
         self.tasks: dict[str, TaskReport] = {}
+        self.query_log = QueryLog(self.clock, self.clock)
+        self.answers = Answers(self.sources, ("10.244.0.0/16",), self.counts)
+        explainer = Explainer(self.sources, self.answers.client, self.objects.directory, domain)
+        self.forwarder = Forwarder(Means(HostOpener(), Randomness()), Machine(Path("/nonexistent")))
+        counted = Counted(self.counts, self.forwarder, lambda: self.answers.kept)
         self.state = State(
             self.objects,
             self.configuration,
             ["cluster.local."],
             lambda: self.upstreams,
+            counted.memory,
             lambda: self.tasks,
             lambda: self.client.contact,
             self.rates,
             restarts,
             self.clock,
         )
-        self.query_log = QueryLog(self.clock, self.clock)
-        self.answers = Answers(self.sources, ("10.244.0.0/16",), self.counts)
-        explainer = Explainer(self.sources, self.answers.client, self.objects.directory, domain)
-        self.forwarder = Forwarder(Means(HostOpener(), Randomness()), Machine(Path("/nonexistent")))
-        counted = Counted(self.counts, self.forwarder, lambda: self.answers.kept)
         authorizer = Authorizer(self.client, "node1")
         self.reports = Reports("node1", self.state, counted, explainer, self.query_log, authorizer)
 
