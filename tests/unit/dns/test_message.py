@@ -14,7 +14,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podplane.dns import message as m
@@ -181,6 +181,7 @@ def test_a_refusal_is_a_header_and_none_for_a_response() -> None:
 # Responses.
 
 
+@settings(max_examples=40)
 @given(FAMILY, RECORDS, RECORDS, RECORDS, st.booleans(), st.sampled_from((0, 2, 3, 16)))
 def test_a_response_means_what_was_answered(
     name: Name, records: list[Record], authority: list[Record], additional: list[Record], edns: bool, rcode: int
@@ -197,6 +198,7 @@ def test_a_response_means_what_was_answered(
     assert data[12 : 12 + len(query.asked)] == query.asked, "the spelling of the question is kept"
 
 
+@settings(max_examples=40)
 @given(FAMILY, RECORDS, RECORDS, st.integers(0, 400))
 def test_a_response_is_cut_at_a_record(name: Name, records: list[Record], additional: list[Record], room: int) -> None:
     query = query_of(m.text_of(name), use_edns=0)
