@@ -7,28 +7,59 @@ decides; a server that answers later is heard for its health only.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from podplane.dns import message as m
 from podplane.dns.asking import Ask
-from podplane.dns.health import patience
+from podplane.dns.health import LEAST_PATIENCE, patience
 from podplane.dns.responses import Reply
 from podplane.nameserver.upstream import Upstream
 
 SECONDS = 4.5
 TRIES = 6
 """Questions on the wire for one of a client, at most."""
+LOOK_SECONDS = 0.02
+"""So much longer some wait, so that many are looked at together."""
 ANSWERS = frozenset((m.NOERROR, m.NXDOMAIN))
 Outcome = Callable[[Reply | None, Upstream | None, str], None]
 """Told (answer, who gave it, ""), or, without any good one, (a bad answer or None, who gave it or None, what went wrong)."""
 
 
+class Waits:
+    """Exchanges that wait as short as any does, with one timer for all: most are over long before they would be late."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[float, Exchange]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, exchange: Exchange, now: float) -> None:
+        """Say that it is late when it is not over by then."""
+        waiting = self._waiting
+        while waiting and waiting[0][1].is_over:
+            waiting.popleft()
+        waiting.append((now + LEAST_PATIENCE, exchange))
+        if self._timer is None:
+            self._timer = self._loop.call_later(LEAST_PATIENCE, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        while self._waiting and (self._waiting[0][0] <= now or self._waiting[0][1].is_over):
+            _, exchange = self._waiting.popleft()
+            exchange.late()
+        if self._waiting and self._timer is None:
+            self._timer = self._loop.call_at(max(self._waiting[0][0], now + LOOK_SECONDS), self._look)
+
+
 class Exchange:
     """Asks from its start on, until `outcome` is told. There is one server at least."""
 
-    def __init__(self, ask: Ask, servers: Sequence[Upstream], outcome: Outcome) -> None:
+    def __init__(self, ask: Ask, servers: Sequence[Upstream], waits: Waits, outcome: Outcome) -> None:
         self.servers = servers
+        self._waits = waits
         self._ask, self._outcome = ask, outcome
         self._loop = asyncio.get_running_loop()
         self._end = self._loop.time() + SECONDS
@@ -36,7 +67,7 @@ class Exchange:
         self._timer: asyncio.TimerHandle | None = None
         self._bad: tuple[Reply, Upstream] | None = None
         self._why = ""
-        self._is_over = False
+        self.is_over = False
 
     def start(self, at_once: int) -> None:
         """Ask so many servers at the same time, at first; `outcome` may be told before this returns."""
@@ -46,13 +77,13 @@ class Exchange:
 
     def cancel(self) -> None:
         """Ask no more; `outcome` is not told."""
-        self._is_over = True
+        self.is_over = True
         if self._timer is not None:
             self._timer.cancel()
 
     def _try(self) -> None:
         """Ask the next one."""
-        if self._is_over or self._tries >= TRIES:
+        if self.is_over or self._tries >= TRIES:
             return
         server = self.servers[self._tries % len(self.servers)]
         self._tries += 1
@@ -62,15 +93,21 @@ class Exchange:
 
     def _wait(self) -> None:
         """For an answer, but not longer than is usual."""
-        if self._is_over:
+        if self.is_over:
             return
         now = self._loop.time()
         last = self.servers[(self._tries - 1) % len(self.servers)]
         rounds = self._tries // (len(self.servers) + 1)
         seconds = patience(last.health.rtt) * 2**rounds if self._tries < TRIES else SECONDS
-        self._timer = self._loop.call_at(min(now + seconds, self._end), self._late)
+        if seconds == LEAST_PATIENCE:
+            self._waits.add(self, now)
+        else:
+            self._timer = self._loop.call_at(min(now + seconds, self._end), self.late)
 
-    def _late(self) -> None:
+    def late(self) -> None:
+        """Nobody answered as soon as is usual: ask another one, or end; nothing happens when it is over."""
+        if self.is_over:
+            return
         if self._loop.time() >= self._end:
             self._give_up(self._why if self._bad or not self._waiting else f"no answer within {SECONDS:g} s")
             return
@@ -79,7 +116,7 @@ class Exchange:
 
     def _heard(self, server: Upstream, said: Reply | str) -> None:
         self._waiting -= 1
-        if self._is_over:
+        if self.is_over:
             return
         if isinstance(said, Reply) and said.rcode in ANSWERS and not said.is_referral:
             self._finish(said, server, "")

@@ -21,7 +21,7 @@ from podplane.dns.cache import Cache, Found, Key
 from podplane.dns.health import at_once, ordered
 from podplane.dns.message import Answer, Name, Query, Question
 from podplane.dns.responses import Limits, Reply
-from podplane.nameserver.exchange import Exchange
+from podplane.nameserver.exchange import Exchange, Waits
 from podplane.nameserver.machine import Machine
 from podplane.nameserver.openers import LabOpener
 from podplane.nameserver.probes import Probes
@@ -77,6 +77,7 @@ class Forwarder:
         self._upstreams: dict[Named, Upstream] = {}
         self._groups: dict[Name, Group] = {}
         self._waiting: dict[Key, Waiting] = {}
+        self._waits = Waits()
         self._held: list[Key] = []
         self._hold_until = 0.0
         self._failed: OrderedDict[Key, tuple[float, str]] = OrderedDict()
@@ -238,7 +239,7 @@ class Forwarder:
             self._heard(key, None, None, _all_down(group))
             return
         ask = Ask(key.question, m.written(key.question.name), key.flags, key.dnssec)
-        exchange = self._waiting[key].exchange = Exchange(ask, servers, partial(self._heard, key))
+        exchange = self._waiting[key].exchange = Exchange(ask, servers, self._waits, partial(self._heard, key))
         exchange.start(count)
 
     def _ordered(self, servers: list[Upstream]) -> tuple[list[Upstream], int]:

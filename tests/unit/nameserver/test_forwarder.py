@@ -92,6 +92,23 @@ async def test_a_dead_server_is_passed_over() -> None:
         assert len(dead.heard) == 1
 
 
+@virtual
+async def test_each_question_waits_for_a_dead_server_as_long_as_it_should() -> None:
+    async with upstream(deaf) as dead, upstream(says(rcode=3)) as alive, forwarder(dead, alive, order="sequential") as made:
+        await asyncio.sleep(0.5)
+        loop = asyncio.get_running_loop()
+
+        async def waited(number: int) -> float:
+            await asyncio.sleep(0.1 * number)
+            began = loop.time()
+            assert (await answer(made, f"x{number}.example")).rcode == m.NXDOMAIN
+            return loop.time() - began
+
+        found = await asyncio.gather(*map(waited, range(5)))
+        assert all(0.29 < seconds < 0.35 for seconds in found), found
+        assert len(dead.heard) == len(alive.heard) == 5
+
+
 async def test_a_server_that_can_not_is_passed_over() -> None:
     for rcode in (2, 4, 5):
         async with (
