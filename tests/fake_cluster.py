@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from podplane.agent.agent import Agent
+from podplane.agent.caches import Caches
 from podplane.cni.network import Attachment
+from podplane.dns.settings import DnsSettings
 from podplane.kernel.door import Kernel
 from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
 from podplane.kernel.namespace import Namespace
@@ -101,13 +103,17 @@ class Cluster:
     """node1 and node2, each with pods 1 and 2, and `outside`, on whatever kernel `opener` opens."""
 
     opener: Opener
+    dns_ips: tuple[str, ...] = ()
+    """Cluster IPs of the cluster's DNS, at which each node has a name server."""
 
     def __init__(
         self, services: Sequence[Service] = (), slices: Sequence[EndpointSlice] = (), host_ports: HostPorts = NO_HOST_PORTS
     ) -> None:
         self.host_ports = host_ports
-        self.settings = agent_settings(BOTH, service_cidrs=SERVICE_CIDRS)
+        settings = agent_settings(BOTH, service_cidrs=SERVICE_CIDRS)
+        self.settings = msgspec.structs.replace(settings, dns=DnsSettings(ips=self.dns_ips))
         self.nodes = {f"node{n}": node(n, BOTH) for n in (1, 2)}
+        self.caches: dict[int, Caches] = {}
         self.agents = {number: self._machine(number, services, slices) for number in (1, 2)}
         self._outside()
 
@@ -123,6 +129,7 @@ class Cluster:
         kernel = Kernel(self.namespace(f"node{number}"), self.opener)
         self.connect(f"node{number}", kernel, number)
         caches = caches_of(*self.nodes.values(), *services, *slices)
+        self.caches[number] = caches
         agent = Agent(f"node{number}", self.settings, kernel, caches, clock=lambda: 0.0)
         asyncio.run(self._start(agent, number))
         return agent

@@ -9,7 +9,7 @@ from podplane.lab.errors import LabError
 from podplane.lab.spec import DEFAULT_PORT, LabSpec
 from podplane.model.words import counted
 
-FILES_BASE, FILES_PER_NODE, FILES_PER_POD = 200, 8, 8
+FILES_BASE, FILES_PER_NODE, FILES_PER_POD = 200, 20, 8
 """Open files of a lab process, as counted with 100 nodes and 1,000 pods, rounded up."""
 HOST = "127.0.0.1"
 

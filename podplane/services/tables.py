@@ -28,7 +28,7 @@ from podplane.model.objects import Node
 from podplane.services import rules as r
 from podplane.state.network import Route, Sysctl
 from podplane.state.nft import GOTO, JUMP, Chain, Element, Hook, Lookup, Rule, Set, Table, Verdict, label
-from podplane.state.nft_nat import PROTOCOLS, is_invalid, pair_in, protocol, was_translated
+from podplane.state.nft_nat import PROTOCOLS, destination_is_local, is_invalid, pair_in, protocol, was_translated
 from podplane.state.nft_rules import Row, counter, family, masquerade, rule, source_in
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
 
@@ -217,7 +217,9 @@ def _base_chains(blocks: Sequence[IPNetwork], config: NetworkConfig) -> Iterator
     from_pods, from_here = _shortcuts(blocks)
     invalid = r.verdict(Verdict(GOTO, "invalid"))
     refuse = [rule(r.is_established(), r.accept()), rule(is_invalid(), invalid)]
-    refuse.append(rule(r.is_untracked(), r.accept(), comment="what leads to the node itself, without translation"))
+    refuse.append(
+        rule(r.is_untracked(), destination_is_local(), r.accept(), comment="what the node itself answers, untranslated")
+    )
     refuse += [
         rule(family(v), was_translated(), r.went_to(v, name("addresses", v)), r.clear_mark(), r.accept()) for v in versions
     ]

@@ -29,6 +29,8 @@ LINK_FIELDS = {0: "ether daddr", 6: "ether saddr"}
 ETHERTYPES = {b"\x08\x00": (4, "ip"), b"\x86\xdd": (6, "ip6")}
 PACKET_TYPES = {0: "host", 1: "broadcast", 2: "multicast", 3: "other"}
 REJECTIONS = {(1, 0): "reject with tcp reset", (2, 1): "reject"}
+ADDRESS_TYPES = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast"}
+"""RTN_*."""
 VERDICTS = {nft.ACCEPT: "accept", nft.DROP: "drop", nft.CONTINUE: "continue", nft.RETURN: "return"}
 TARGETS = {nft.JUMP: "jump", nft.GOTO: "goto"}
 NAT_FLAGS = {1 << 2: "random", 1 << 3: "persistent", 1 << 4: "fully-random"}
@@ -133,7 +135,7 @@ class Reader:
 
     def _one(self, expression: Expression) -> None:
         match expression:
-            case nft.Payload(sreg=0) | nft.Meta(sreg=0) | nft.Ct(sreg=0):
+            case nft.Payload(sreg=0) | nft.Meta(sreg=0) | nft.Ct(sreg=0) | nft.Fib():
                 self._load, self._mask = expression, None
                 self._hold(expression.dreg, self._source(expression))
             case nft.Numgen():
@@ -173,6 +175,8 @@ class Reader:
                 data = self._held[_place(expression.data)]
                 key = self._key(expression.key, _place(expression.data))
                 return f"{DYNSET[expression.op]} @{expression.set} {{ {key}{timeout} : {data} }}"
+            case nft.Notrack():
+                return "notrack"
             case nft.Reject():
                 return REJECTIONS[expression.type, expression.code]
             case nft.Counter():
@@ -207,6 +211,8 @@ class Reader:
                 return META.get(load.key, f"meta {load.key}")
             case nft.Ct():
                 return CT.get(load.key, f"[ {load} ]")
+            case nft.Fib(result=3, flags=2):
+                return "fib daddr type"
         return f"[ {load} ]"
 
     def _compare(self, expression: nft.Cmp) -> None:
@@ -220,6 +226,9 @@ class Reader:
         elif isinstance(self._load, nft.Ct) and self._load.key in BITS and self._mask is not None:
             names = [name for bit, name in BITS[self._load.key].items() if self._mask.mask[0] & bit]
             self._words.append(f"{self._held[_place(1)]} {','.join(names)}")
+        elif isinstance(self._load, nft.Fib):
+            kind = int.from_bytes(expression.data, "little")
+            self._words.append(f"{self._held[_place(expression.sreg)]} {unequal}{ADDRESS_TYPES.get(kind, kind)}")
         else:
             self._words.append(f"{self._held[_place(expression.sreg)]} {unequal}{self._network(expression.data)}")
 
