@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from podplane.dns import message as m
-from podplane.dns import response_text
+from podplane.dns import protocol, response_text
 from podplane.dns.directory import Directory
 from podplane.dns.message import Answer, Name, Query, Question
 from podplane.dns.reasons import reason
 from podplane.model.name_server import Explanation, RecordText
+from podplane.nameserver.answers import ANY_TTL, as_hinfo
 from podplane.nameserver.resolver import Client, Resolving
 
 
@@ -38,8 +39,14 @@ class Explainer:
             answer = Answer(m.REFUSED, authoritative=False, source="who may ask")
             return self._explained(question, Client(ip), answer, f"{ip} is outside of the cluster")
         asked = m.written(question.name) + m.TAIL.pack(question.type, question.class_)
-        found = self.resolver.answer(Query(0, m.RD, question, asked, m.Edns(m.TCP_BYTES)), client)
-        return self._explained(question, client, await found if inspect.isawaitable(found) else found, "")
+        query = Query(0, m.RD, question, asked, m.Edns(m.TCP_BYTES))
+        if (refused := protocol.answer(query, "", "")) is not None:
+            return self._explained(question, client, refused, "it asks for what is not answered here")
+        found = self.resolver.answer(as_hinfo(query) if question.type == m.ANY else query, client)
+        answer = await found if inspect.isawaitable(found) else found
+        return self._explained(
+            question, client, protocol.any_of(query, answer, ANY_TTL) if question.type == m.ANY else answer, ""
+        )
 
     def _explained(self, question: Question, client: Client, answer: Answer, why: str) -> Explanation:
         asked = m.written(question.name) + m.TAIL.pack(question.type, question.class_)

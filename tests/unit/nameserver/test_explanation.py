@@ -87,3 +87,12 @@ async def test_an_answer_that_others_give_is_shown_as_it_came() -> None:
     found = await explainer.explain("www.example.test", "A", who.ip)
     assert (found.pod, found.source) == ("shop/web-1", "192.0.2.53, for shop/web-1")
     assert found.records == [RecordText("www.example.test.", "A", 7, "192.0.2.1")]
+
+
+async def test_any_and_transfers_are_answered_as_to_clients() -> None:
+    rig = await rig_with_a_service()
+    any_ = await explained(rig, f"web.default.svc.cluster.local/ANY/{POD}")
+    assert [(one.type, one.data) for one in any_.records] == [("HINFO", '"RFC8482" ""')]
+    assert any_.source == "Service default/web"
+    transfer = await explained(rig, f"cluster.local/AXFR/{POD}")
+    assert (transfer.rcode, transfer.records, transfer.why) == ("REFUSED", [], "it asks for what is not answered here")
