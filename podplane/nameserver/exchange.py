@@ -45,12 +45,12 @@ class Waits:
             self._timer = self._loop.call_later(LEAST_PATIENCE, self._look)
 
     def _look(self) -> None:
-        self._timer = None
         now = self._loop.time()
         while self._waiting and (self._waiting[0][0] <= now or self._waiting[0][1].is_over):
             _, exchange = self._waiting.popleft()
             exchange.late()
-        if self._waiting and self._timer is None:
+        self._timer = None
+        if self._waiting:
             self._timer = self._loop.call_at(max(self._waiting[0][0], now + LOOK_SECONDS), self._look)
 
 
