@@ -150,15 +150,15 @@ class NameServer:
         beats = 0
         while True:
             await asyncio.sleep(BEAT_SECONDS)
+            if self._has_answered and self.ready.is_set():
+                self._has_answered, beats = False, 0
+                sender.send(control.Ping())
             is_slow = beats >= (HUNG_BEATS if self.ready.is_set() else START_BEATS)
             if process.is_stopped or is_slow:
                 log.warning("name server pid=%d %s", process.pid, "does not answer" if is_slow else "was stopped by a signal")
                 process.kill()
                 return
             beats += 1
-            if self._has_answered and self.ready.is_set():
-                self._has_answered, beats = False, 0
-                sender.send(control.Ping())
 
     def _heard(self, connection: socket) -> None:
         try:

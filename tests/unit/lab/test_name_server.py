@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -130,6 +131,21 @@ async def test_one_that_is_never_ready_is_replaced(
     await rig.until(lambda: any("does not answer" in line for line in caplog.messages))
     monkeypatch.setattr(module, "START_BEATS", 100_000)
     await rig.until(lambda: rig.told == [("node1", True)] and any("Open" in one for one in rig.orders()))
+
+
+async def test_one_that_starts_slowly_has_as_long_to_answer_as_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEAT_SECONDS", 0)
+    monkeypatch.setattr(module, "HUNG_BEATS", 3)
+    server, did = Rig("", tmp_path / "orders").server, list[object]()
+    process = SimpleNamespace(pid=0, is_stopped=False, kill=lambda: did.append("kill"))
+    sender = SimpleNamespace(send=did.append)
+    watch = asyncio.get_running_loop().create_task(server._watch(process, sender))  # type: ignore[arg-type]  # all that it needs
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not did
+    server.ready.set()
+    await watch
+    assert did == [control.Ping(), "kill"], "it was asked before it was taken for one that hangs"
 
 
 async def test_nodes_are_told_of_one_that_stays_away_and_of_its_return(
