@@ -15,6 +15,7 @@ import asyncio
 import inspect
 import ipaddress
 import logging
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -39,8 +40,10 @@ REFUSALS = 1000
 ANY_TTL = 5
 NOW, TURN = "this second", "turn"
 """What responses depend on whose TTLs count down; and those whose addresses begin with another one in the next second."""
-OWN, WHOLE = b"\xff", b"\xfe"
-"""What keys of private responses, and of those for connections, begin with. A question begins otherwise: its first bit is 0."""
+SECRET_BYTES = 8
+"""What keys of private responses, and of those for connections, begin with. Who could guess it could ask for such a response by a
+datagram that begins so.
+"""
 NAME = 10
 """Where the name of a question begins, behind a header without its id."""
 TRUNCATED = m.TC >> 8
@@ -75,6 +78,7 @@ class Answers:
         self._clients: dict[str, tuple[Client, bytes]] = {}
         self._senders: dict[bytes, bytes] = {}
         self._kept = Kept(turned=order.turned)
+        self._own, self._whole = os.urandom(SECRET_BYTES), os.urandom(SECRET_BYTES)
         self._is_ticking = False
         self._log: QueryLog | None = None
         self._watched: set[str] = set()
@@ -203,7 +207,7 @@ class Answers:
         for key in (question, own + question):
             found = self._kept.get(key)
             if found is not None and tcp and found[0][0] & TRUNCATED:
-                found = self._kept.get(WHOLE + key)
+                found = self._kept.get(self._whole + key)
             if found is not None:
                 self._tick_on()
                 return found[0]
@@ -231,7 +235,7 @@ class Answers:
             if answer.private:
                 key = own + key
             if tcp and len(response) > limit_of(query, tcp=False):
-                key = WHOLE + key
+                key = self._whole + key
             lower = spelled(response[2:], query.asked[:-4].lower())
             self._kept.put(key, lower, self._counts.kind(len(key) + 2, response), depends)
             self._tick_on()
@@ -277,7 +281,7 @@ class Answers:
             self._senders.clear()
             self._watched.clear()
         client = self._identify(ip)
-        known = self._clients[ip] = client, own_key(client.searches)
+        known = self._clients[ip] = client, self._own + path_key(client.searches)
         if self._log is not None and self._log.is_about(client):
             self._watched.add(ip)
         else:
@@ -303,9 +307,9 @@ def unkept(answer: Answer) -> Answer:
     return replace(answer, depends=(), lifetime=None)
 
 
-def own_key(searches: SearchPath) -> bytes:
-    """What responses for clients with this search path are kept under."""
-    return OWN + b"".join(map(m.written, searches.domains)) + bytes((min(searches.ndots, 255),))
+def path_key(searches: SearchPath) -> bytes:
+    """What tells this search path from all others."""
+    return b"".join(map(m.written, searches.domains)) + bytes((min(searches.ndots, 255),))
 
 
 def question_of(query: Query) -> bytes:

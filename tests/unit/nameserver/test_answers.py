@@ -171,6 +171,17 @@ def test_what_one_search_path_leads_to_is_given_to_that_path_alone(rig: Rig) -> 
     assert len(rig.source.asked) == 3 and data[2:] not in rig.answers.replies
 
 
+@pytest.mark.parametrize("beginning", [b"\xfe", b"\xff", b"\xff\x05other\x03svc\x07cluster\x05local\x00\x05"])
+async def test_no_datagram_is_answered_with_what_is_kept_for_connections_or_for_others(rig: Rig, beginning: bytes) -> None:
+    rig.source.ips = [bytes((10, 96, i >> 8, i & 255)) for i in range(1000)]
+    rig.ask(question("web.default.svc.cluster.local"))
+    assert len(rig.ask(question("web.default.svc.cluster.local"), tcp=True)) > 16000
+    rig.ask(question("who.default.svc.cluster.local", m.TXT), OTHER_POD)
+    for asked in (question("web.default.svc.cluster.local"), question("who.default.svc.cluster.local", m.TXT)):
+        forged = asked[:2] + beginning + asked[2:]
+        assert not rig.quick(forged) and rig.answers.respond(forged, POD) is None
+
+
 def test_an_address_that_somebody_else_gets_has_that_ones_answers(rig: Rig) -> None:
     data = question("who.default.svc.cluster.local", m.TXT)
     rig.ask(data)
