@@ -19,6 +19,8 @@ PROOFS = frozenset((m.SOA, RRSIG, NSEC, NSEC3))
 """Types that say in the authority section that something is not there (RFC 2308, RFC 4035, RFC 5155)."""
 MAX_ALIASES = 32
 """Aliases that are followed in one response."""
+MAX_POINTERS = m.MAX_NAME // 2
+"""Pointers of one name: with a label between any two there can't be more."""
 NAMES_AT = {m.NS: (0,), m.CNAME: (0,), m.PTR: (0,), DNAME: (0,), m.MX: (2,), m.SRV: (6,), m.SOA: (0, 0)}
 """Types whose data has names that may be compressed, by the bytes before each (RFC 3597, 4; that of SRV is by some)."""
 POINTER_TO_QUESTION = b"\xc0\x0c"
@@ -142,14 +144,15 @@ def records(message: bytes) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
 def name_at(message: bytes, at: int) -> tuple[Name, int]:
     """The name at this place in lower case, and where it ends. A pointer leads to a place before it, or the message is Malformed."""
     labels: list[bytes] = []
-    end, least, size = 0, at, 1
+    end, least, size, pointers = 0, at, 1, 0
     while at < len(message):
         length = message[at]
         if length & 0xC0 == 0xC0:
             end = end or at + 2
             at = int.from_bytes(message[at : at + 2], "big") & 0x3FFF
-            if at >= least:
-                raise Malformed("a pointer that does not lead back")
+            pointers += 1
+            if at >= least or pointers > MAX_POINTERS:
+                raise Malformed("a pointer that does not lead back, or too many of them")
             least = at
             continue
         size += 1 + length

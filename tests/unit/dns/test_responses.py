@@ -193,6 +193,22 @@ def test_pointers_that_do_not_lead_back_are_malformed(pointer: bytes) -> None:
         read(answer[:at] + pointer + answer[at + 2 :])
 
 
+def test_pointers_that_lead_to_each_other_are_bounded() -> None:
+    """Of some thousand records, each named by some thousand pointers, it would take half a minute to find that out."""
+
+    def chained(pointers: int) -> bytes:
+        head = m.HEADER.pack(0, m.QR, 1, 2, 0, 0) + m.written((b"a",)) + m.TAIL.pack(m.TXT, m.INTERNET)
+        first = len(head) + 2 + m.RECORD.size
+        places = [first, *range(first + 1, first + 2 * pointers, 2)]
+        data = b"\0" + b"".join(m.LENGTH.pack(m.POINTER | place) for place in places[: pointers - 1])
+        record = m.RECORD.pack(m.TXT, m.INTERNET, 5, len(data)) + data
+        return head + b"\xc0\x0c" + record + m.LENGTH.pack(m.POINTER | places[pointers - 1]) + m.RECORD.pack(m.TXT, 1, 5, 0)
+
+    assert read(chained(responses.MAX_POINTERS)).rcode == m.NOERROR
+    with pytest.raises(m.Malformed):
+        read(chained(responses.MAX_POINTERS + 1))
+
+
 @given(data=st.data())
 def test_whatever_comes_is_read_or_malformed(data: st.DataObject) -> None:
     chain = ("a.example. 60 IN CNAME b.example.", "b.example. 50 IN MX 10 c.test.", "z.test. 40 IN A 192.0.2.1")
