@@ -171,10 +171,10 @@ class Answers:
         found = self._ask(query, client)
         if isinstance(found, Later):
             changes = self._changes
-            return found.map(lambda answer: self._written_later(query, answer, changes, written))
+            return found.map(lambda answer: self._written_or_fault(query, answer, changes, written))
         if inspect.isawaitable(found):
             return self._later(query, found, self._changes, written)
-        return written(found)
+        return self._written_or_fault(query, found, self._changes, written)
 
     def _ask(self, query: Query, client: Client) -> Answer | Awaitable[Answer]:
         try:
@@ -191,9 +191,9 @@ class Answers:
         except Exception:
             log.exception("no answer to %s", m.text_of(query.question.name))
             answer = FAULT
-        return self._written_later(query, answer, changes, written)
+        return self._written_or_fault(query, answer, changes, written)
 
-    def _written_later(self, query: Query, answer: Answer, changes: int, written: Callable[[Answer], bytes]) -> bytes | None:
+    def _written_or_fault(self, query: Query, answer: Answer, changes: int, written: Callable[[Answer], bytes]) -> bytes:
         try:
             return written(unkept(answer) if changes != self._changes else answer)  # perhaps of what the answer was made of
         except Exception:

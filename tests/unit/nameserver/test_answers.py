@@ -341,6 +341,13 @@ async def test_a_fault_of_a_source_is_a_servfail(rig: Rig, monkeypatch: pytest.M
     assert got is not None and code(got) == m.SERVFAIL
 
 
+async def test_what_can_not_be_written_is_a_servfail(rig: Rig) -> None:
+    rig.source.answer_to[WEB] = Answer(records=(Record(WEB, m.A, 1 << 40, bytes(4)),), depends=("x",))
+    assert code(rig.ask(question("web.default.svc.cluster.local"))) == m.SERVFAIL
+    rig.source.answer_to.clear()
+    assert code(rig.ask(question("web.default.svc.cluster.local"))) == m.NOERROR
+
+
 async def test_addresses_begin_with_another_one_each_second() -> None:
     source = Source()
     source.ips = [bytes((10, 244, 1, n)) for n in range(4)]
