@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 import re
 import socket
 import struct
@@ -23,13 +24,15 @@ from podplane.dns.config import PodNames
 from podplane.kubeapi.access import Access
 from tools.dns_facts import DOMAIN, NETWORKS, OUTSIDE, Question
 
+Server = tuple[str, int]
 Fact = list[Any]
 """[rcode, is it authoritative, answer, authority, additional]; records are lines of text in lower case, sorted."""
 MODES: tuple[PodNames, ...] = ("insecure", "verified", "disabled")
 """What CoreDNS's option `pods` is set to, a server for each."""
+FIRST_PORT = 5301
 WAIT_SECONDS = 30.0
-BLOCK = """{zones} {{
-  bind 127.0.0.1
+BLOCK = """.:{port} {{
+  bind {ip}
   any
   file {folder}/example.test example.test
   kubernetes {domain} {networks} {{
@@ -45,31 +48,31 @@ SOA = "example.test. 5 IN SOA ns.example.test. hostmaster.example.test. 1 7200 1
 
 
 @contextlib.asynccontextmanager
-async def running(program: str, access: Access, folder: Path) -> AsyncIterator[dict[str, int]]:
-    """The port of each mode's server, once they all answer."""
-    ports = {mode: _free_port() for mode in MODES}
+async def running(program: str, access: Access, folder: Path) -> AsyncIterator[dict[str, Server]]:
+    """The server of each mode, once they all answer."""
+    servers = {mode: (_own_address(), port) for port, mode in enumerate(MODES, FIRST_PORT)}
     (folder / "kubeconfig").write_text(json.dumps(_kubeconfig(access)))
     (folder / "example.test").write_text("\n".join([SOA, *_outside(), ""]))
     networks = " ".join(one for several in NETWORKS.values() for one in several)
     blocks = [
-        BLOCK.format(zones=f".:{port}", mode=mode, domain=DOMAIN, networks=networks, folder=folder)
-        for mode, port in ports.items()
+        BLOCK.format(port=port, ip=ip, mode=mode, domain=DOMAIN, networks=networks, folder=folder)
+        for mode, (ip, port) in servers.items()
     ]
     (folder / "Corefile").write_text("".join(blocks))
     with (folder / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(program, "-conf", str(folder / "Corefile"), stdout=log, stderr=log)
         try:
-            await asyncio.to_thread(_wait, ports.values())
-            yield ports
+            await asyncio.to_thread(_wait, servers.values())
+            yield servers
         finally:
             process.terminate()
             await process.wait()
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port: int = one.getsockname()[1]
-        return port
+def _own_address() -> str:
+    """An address of the loopback that no other process of tests has: the server takes no port that is free at first only."""
+    high, low = divmod(os.getpid() % (250 * 250), 250)
+    return f"127.53.{high}.{low + 1}"
 
 
 def _outside() -> list[str]:
@@ -88,27 +91,29 @@ def _kubeconfig(access: Access) -> dict[str, Any]:
     }
 
 
-def _wait(ports: Iterable[int]) -> None:
+def _wait(servers: Iterable[Server]) -> None:
     """Until the zone of the cluster is there at all of them."""
     end = time.monotonic() + WAIT_SECONDS
-    for port in ports:
+    for server in servers:
         while True:
             with contextlib.suppress(OSError):
-                if over_tcp(port, [(f"dns-version.{DOMAIN}", "TXT")])[0][0] == "NOERROR":
+                if over_tcp(server, [(f"dns-version.{DOMAIN}", "TXT")])[0][0] == "NOERROR":
                     break
             if time.monotonic() > end:
                 raise TimeoutError("CoreDNS does not answer")
             time.sleep(0.1)
 
 
-def over_tcp(port: int, questions: Iterable[Question]) -> list[Fact]:
-    """The answers of the server at this port, one after the other over one connection."""
-    with socket.create_connection(("127.0.0.1", port), WAIT_SECONDS) as connection, connection.makefile("rb") as stream:
+def over_tcp(server: Server, questions: Iterable[Question]) -> list[Fact]:
+    """The answers of a server, one after the other over one connection. OSError when there are none."""
+    with socket.create_connection(server, WAIT_SECONDS) as connection, connection.makefile("rb") as stream:
 
         def ask(message: bytes) -> bytes:
             connection.sendall(struct.pack("!H", len(message)) + message)
-            (length,) = struct.unpack("!H", stream.read(2))
-            return stream.read(length)
+            data = stream.read(2)
+            if not data:
+                raise ConnectionResetError("closed by the server")
+            return stream.read(int.from_bytes(data, "big"))
 
         return [asked(ask, question) for question in questions]
 

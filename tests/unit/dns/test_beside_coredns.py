@@ -90,11 +90,11 @@ def test_people_are_told_each_difference() -> None:
 @pytest.mark.skipif(PROGRAM is None, reason="no coredns on the PATH")
 async def test_coredns_answers_as_it_did(tmp_path: Path) -> None:
     api = await cluster.filled(Cluster())
-    async with served(api.server.handle) as port, coredns.running(str(PROGRAM), access_to(port), tmp_path) as ports:
+    async with served(api.server.handle) as port, coredns.running(str(PROGRAM), access_to(port), tmp_path) as servers:
         found: dict[tuple[str, str, str], Fact] = {}
         for mode, several in all_questions():
             asked = several[::EVERY]
-            answers = await asyncio.to_thread(coredns.over_tcp, ports[mode], asked)
+            answers = await asyncio.to_thread(coredns.over_tcp, servers[mode], asked)
             found |= {(mode, *one): answer for one, answer in zip(asked, answers, strict=True)}
     if IS_UPDATE:
         text = "".join(json.dumps([*key, answer], separators=(",", ":")) + "\n" for key, answer in found.items())
@@ -108,11 +108,11 @@ async def test_coredns_follows_the_changes_that_this_api_tells(tmp_path: Path) -
     """Its client lists and watches as every Go client does."""
     api = await cluster.filled(Cluster())
     services = "/api/v1/namespaces/shop/services"
-    async with served(api.server.handle) as port, coredns.running(str(PROGRAM), access_to(port), tmp_path) as ports:
+    async with served(api.server.handle) as port, coredns.running(str(PROGRAM), access_to(port), tmp_path) as servers:
 
         async def becomes(name: str, expected: str) -> None:
-            ask = partial(coredns.over_tcp, ports["insecure"], [(f"{name}.shop.svc.{DOMAIN}", "A")])
-            for _ in range(300):
+            ask = partial(coredns.over_tcp, servers["insecure"], [(f"{name}.shop.svc.{DOMAIN}", "A")])
+            for _ in range(1500):
                 rcode, _, answer, *_ = (await asyncio.to_thread(ask))[0]
                 if expected == (answer[0].split()[-1] if answer else rcode):
                     return
