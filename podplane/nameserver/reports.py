@@ -81,9 +81,9 @@ class Reports:
         match call.path.strip("/").split("/"):
             case ["status"]:
                 return Reply(200, msgspec.json.encode(self._state.status(self._node)))
-            case ["query", name, type_, ip]:
+            case ["query", *name, type_, ip] if name:  # one with a slash (RFC 2317) comes in parts
                 try:
-                    return Reply(200, msgspec.json.encode(await self._explainer.explain(name, type_, ip)))
+                    return Reply(200, msgspec.json.encode(await self._explainer.explain("/".join(name), type_, ip)))
                 except Unanswerable as error:
                     return Reply(400, f"{error}\n".encode(), TEXT)
             case ["log", number] if number.isascii() and number.isdecimal():

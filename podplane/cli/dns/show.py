@@ -41,18 +41,24 @@ def _head(who: Asking) -> str:
 
 
 def _rows(answers: list[Object]) -> Iterator[list[str]]:
-    """A row for each record; the name stands in the first. Types that have none share a row when the same is said of them."""
+    """A row for each record; the name stands in the first. Types without any share a row when the same is said of them."""
     nothing: dict[tuple[str, str, str], list[str]] = {}
     rows: list[list[str]] = []
     for one in answers:
         rows += _of_records(one)
-        if not tries.data([one]):
-            what = "no such record" if one["rcode"] == "NOERROR" else one["rcode"]
-            nothing.setdefault((what, _negative_ttl(one), one["why"] or one["source"]), []).append(one["type"])
-    named = {one["type"] for one in answers if one["records"]}
-    rows += [[", ".join(type_ for type_ in types if type_ not in named), *cells] for cells, types in nothing.items()]
+        if not tries.data([one]) and one["records"]:
+            rows.append(["", *_of_nothing(one)])
+        elif not one["records"]:
+            nothing.setdefault(_of_nothing(one), []).append(one["type"])
+    rows += [[", ".join(types), *cells] for cells, types in nothing.items()]
     for number, row in enumerate(rows):
         yield ["" if number else f"  {answers[0]['name']}", *row]
+
+
+def _of_nothing(one: Object) -> tuple[str, str, str]:
+    """Answer, TTL and source where there is no record of the type."""
+    what = "no such record" if one["rcode"] == "NOERROR" else one["rcode"]
+    return what, _negative_ttl(one), one["why"] or one["source"]
 
 
 def _of_records(one: Object) -> Iterator[list[str]]:

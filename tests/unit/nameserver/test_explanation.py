@@ -96,3 +96,10 @@ async def test_any_and_transfers_are_answered_as_to_clients() -> None:
     assert any_.source == "Service default/web"
     transfer = await explained(rig, f"cluster.local/AXFR/{POD}")
     assert (transfer.rcode, transfer.records, transfer.why) == ("REFUSED", [], "it asks for what is not answered here")
+
+
+async def test_a_name_may_have_a_slash() -> None:
+    """As names of parts of networks have it (RFC 2317); the API passes it on unescaped."""
+    rig = await rig_with_a_service()
+    assert (await explained(rig, f"0/25.2.0.192.in-addr.arpa/PTR/{POD}")).name == "0/25.2.0.192.in-addr.arpa."
+    assert (await rig.ask("/query/PTR/10.244.1.2", "reader")).status == 404
