@@ -21,6 +21,9 @@ OVERHEAD_BYTES, TTL_BYTES = 700, 40
 """What an answer costs beside its message and its name, and each place of a TTL (measured on CPython 3.11, 64 bits)."""
 EVICTED_AT_ONCE = 256
 """A smaller bound is reached by and by: nobody waits for ten thousand evictions."""
+LEAD_PART, LEAD_SECONDS = 60, 10
+"""An answer is given as it is for this part of the time that is left to it, and so many seconds at most: a question that is answered
+without looking here costs a tenth."""
 POPULAR_HITS = 3
 PREFETCH_PART, PREFETCH_LEAST = 0.1, 1.0
 """An answer is asked for again in the last tenth of its time, and in its last second."""
@@ -35,8 +38,8 @@ class Key(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What the cache has, with TTLs to the nearest second. `seconds`: so long it may be given as it is; `refresh`: it should be asked for
-    again meanwhile."""
+    """What the cache has. `seconds`: so long it may be given as it is, and when that is more than one, its TTLs are less by so much, so
+    that no client keeps it for too long; else they are right to the nearest second. `refresh`: it should be asked for again meanwhile."""
 
     message: bytes
     rcode: int
@@ -92,9 +95,11 @@ class Cache:
         self._entries.move_to_end(key)
         self.counts.hits[_kind(entry.reply)] += 1
         entry.hits += 1
-        message = aged(entry.reply.message, entry.reply.ttls, int(now - entry.stored + 0.5))
-        seconds = min(1.0, entry.until - now)
-        return Found(message, entry.reply.rcode, seconds, self._is_due(entry, now))
+        left = entry.until - now
+        lead = min(LEAD_SECONDS, int(left / LEAD_PART))
+        age = int(now - entry.stored + 0.5) + (lead if lead > 1 else 0)
+        message = aged(entry.reply.message, entry.reply.ttls, age)
+        return Found(message, entry.reply.rcode, min(max(1.0, lead), left), self._is_due(entry, now))
 
     def stale(self, key: Key, now: float) -> Found | None:
         """The last answer there was, true or not any more; None when it is too old."""

@@ -38,7 +38,7 @@ CLIENTS = 50_000
 REFUSALS = 1000
 """Questions from outside of the cluster that are told so, in a second; others get nothing."""
 ANY_TTL = 5
-NOW, TURN = "this second", "turn"
+TURN = "turn"
 """What responses depend on whose TTLs count down; and those whose addresses begin with another one in the next second."""
 SECRET_BYTES = 8
 """What keys of private responses, and of those for connections, begin with. Who could guess it could ask for such a response by a
@@ -80,6 +80,8 @@ class Answers:
         self._kept = Kept(turned=order.turned)
         self._own, self._whole = os.urandom(SECRET_BYTES), os.urandom(SECRET_BYTES)
         self._is_ticking = False
+        self._ticks = self._last_tick = 0
+        """Seconds that were counted, and when the last thing is over that is kept for some of them."""
         self._log: QueryLog | None = None
         self._watched: set[str] = set()
         """Addresses of clients whose questions are all logged."""
@@ -247,18 +249,22 @@ class Answers:
             return answer.depends
         if answer.lifetime < 1:
             return ()
-        return (*answer.depends, NOW)
+        last = self._ticks + int(answer.lifetime)
+        self._last_tick = max(self._last_tick, last)
+        return (*answer.depends, _until(last))
 
     def _tick_on(self) -> None:
-        """A second from now what is kept for a second is over, if there is such a thing."""
-        if not self._is_ticking and (self._kept.has(NOW) or self._kept.has(TURN)):
+        """Count the seconds, while there is something that is kept for some of them."""
+        if not self._is_ticking and (self._last_tick > self._ticks or self._kept.has(TURN)):
             self._is_ticking = True
             asyncio.get_running_loop().call_later(1.0, self._tick)
 
     def _tick(self) -> None:
         self._is_ticking = False
-        self._kept.changed(NOW)
+        self._ticks += 1
+        self._kept.changed(_until(self._ticks))
         self._kept.lay_aside(TURN)
+        self._tick_on()
 
     # Who asks.
 
@@ -329,6 +335,11 @@ def as_hinfo(query: Query) -> Query:
     """The question that answers whether a name exists."""
     question = query.question._replace(type=m.HINFO)
     return Query(query.id, query.flags, question, query.asked[:-4] + m.TAIL.pack(m.HINFO, question.class_), query.edns)
+
+
+def _until(tick: int) -> str:
+    """What a response depends on that is kept until this second."""
+    return f"second {tick}"
 
 
 def limit_of(query: Query, *, tcp: bool) -> int:

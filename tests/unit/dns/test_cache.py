@@ -59,6 +59,13 @@ def test_an_answer_says_how_long_it_may_be_given_as_it_is() -> None:
     assert [kept.get(key(), now).seconds for now in (100.0, 101.0, 101.5)] == [1.0, 1.0, 0.5]  # type: ignore[union-attr]
 
 
+def test_what_is_given_as_it_is_for_seconds_has_so_much_less_of_a_ttl() -> None:
+    kept = cache()
+    kept.put(key(), reply(ttl=900), 100.0)
+    found = [kept.get(key(), now) for now in (100.0, 500.0, 700.0, 970.0)]
+    assert [(one.seconds, ttl(one)) for one in found if one] == [(10.0, 890), (8.0, 492), (5.0, 295), (1.0, 30)]
+
+
 def test_that_there_is_nothing_is_kept_too() -> None:
     kept = cache()
     kept.put(key(), reply(ttl=30, exists=False), 100.0)
@@ -156,7 +163,7 @@ class CacheLaw(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(which=st.sampled_from(KEYS), ttl=st.integers(1, 60))
+    @rule(which=st.sampled_from(KEYS), ttl=st.integers(1, 60) | st.integers(60, 1000))
     def put(self, which: Key, ttl: int) -> None:
         self.number += 1
         self.truth[which] = Truth(self.number, self.now, ttl)
@@ -168,8 +175,10 @@ class CacheLaw(RuleBasedStateMachine):
         if found is not None:
             truth = self.truth[which]
             assert self.now < truth.stored + truth.ttl
-            assert ttl(found) == truth.ttl - int(self.now - truth.stored + 0.5) >= 0
-            assert 0 < found.seconds <= 1
+            left = truth.stored + truth.ttl - self.now
+            lead = found.seconds if found.seconds > 1 else 0
+            assert ttl(found) == truth.ttl - int(self.now - truth.stored + 0.5) - lead >= 0
+            assert 0 < found.seconds <= max(1, left / 60)
             assert self._number(found) == truth.number
 
     @rule(which=st.sampled_from(KEYS))
