@@ -1,6 +1,8 @@
 """Sockets that questions for names come by as datagrams (RFC 1035, 4.2.1).
 
-Questions whose answers are kept are answered in batches, by whoever does the system calls (`Exchange`); all others one by one.
+Questions whose answers are kept are answered in batches, by whoever does the system calls (`Exchange`); all others one by one, of each
+client one in turn. So a client that asks more than can be answered loses its own questions, and nobody else's: the socket is read faster
+than it is filled.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import asyncio
 import contextlib
 import socket
 import time
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping, MutableSequence
 from typing import Protocol
 
@@ -21,8 +24,12 @@ Respond = Callable[[bytes, str], Response]
 Address = tuple[str, int] | tuple[str, int, int, int]
 Reply = tuple[bytes, int, object]
 """A response without its id, the number of its kind, and what its keeper wants to know of it."""
-BATCHES = 4
+BATCHES = 16
 """Batches at one go, so that others of the process have a turn."""
+PENDING, PENDING_OF_CLIENT = 8192, 2048
+"""Questions that were read and are to be answered one by one."""
+WORK_SECONDS = 0.002
+"""For so long questions are answered one by one, before the socket is read again."""
 RECEIVE_BYTES = 1 << 20
 SO_RCVBUFFORCE = 33
 """socket(7); beyond the machine's limit, for who has CAP_NET_ADMIN there."""
@@ -78,6 +85,9 @@ class UdpServer:
         self._respond = respond
         self._counts = counts
         self._lane = lane
+        self._pending: OrderedDict[str, deque[tuple[bytes, Address, float]]] = OrderedDict()
+        self._pending_count = 0
+        self._is_working = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(bound, self._read)
@@ -87,6 +97,7 @@ class UdpServer:
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket)
             self._socket.close()
+        self._pending.clear()
         for task in self._tasks:
             task.cancel()
 
@@ -96,15 +107,41 @@ class UdpServer:
             started = time.perf_counter()
             done = self._exchange(self._socket.fileno(), quick.senders, quick.replies, lane.by_kind)
             if done is None:
-                return
+                break
             lane.request_bytes += done.received_bytes
             if done.answered:
                 lane.response_bytes += done.answered_bytes
                 lane.durations.add(time.perf_counter() - started, done.answered)
             for data, client in done.others:
-                self._answer(data, client, started)
-            if done.others:
-                return
+                self._put_off(data, client, started)
+        if self._pending and not self._is_working:
+            self._work()
+
+    def _put_off(self, data: bytes, client: Address, started: float) -> None:
+        own = self._pending.get(client[0])
+        if self._pending_count >= PENDING or (own is not None and len(own) >= PENDING_OF_CLIENT):
+            self._lane.silent += 1
+            return
+        if own is None:
+            own = self._pending[client[0]] = deque()
+        own.append((data, client, started))
+        self._pending_count += 1
+
+    def _work(self) -> None:
+        """Answer questions one by one, of each client one in turn, for a moment; then the socket is read again."""
+        end = time.perf_counter() + WORK_SECONDS
+        while self._pending:
+            ip, own = self._pending.popitem(last=False)
+            data, client, started = own.popleft()
+            if own:
+                self._pending[ip] = own
+            self._pending_count -= 1
+            self._answer(data, client, started)
+            if time.perf_counter() >= end:
+                break
+        self._is_working = bool(self._pending)
+        if self._is_working:
+            self._loop.call_soon(self._work)
 
     def _answer(self, data: bytes, client: Address, started: float) -> None:
         response = self._respond(data, client[0])

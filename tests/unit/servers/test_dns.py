@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable
 import pytest
 
 from podplane.kernel.datagrams import COUNT, Datagrams
+from podplane.servers import dns
 from podplane.servers.dns import UdpServer
 from podplane.servers.dns_counts import Counts
 
@@ -115,3 +116,43 @@ async def test_close_ends_what_is_still_asked_and_may_come_twice(rig: Rig) -> No
     await asyncio.sleep(0)
     with pytest.raises(BlockingIOError):
         rig.client.recv(1)
+
+
+async def test_who_asks_too_much_loses_its_own_questions_and_nobody_elses(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns, "PENDING_OF_CLIENT", 10)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.2", 0))
+        other.setblocking(False)
+        rig.send(*[QUESTION] * 50)
+        other.sendto(QUESTION, rig.at)
+        rig.send(*[QUESTION] * 50)
+        answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(other, 512), 20)
+        assert answer.endswith(b"slow")
+    assert await rig.received(10) == [answered(QUESTION, b"slow")] * 10
+    assert rig.lane.silent == 90 and [ip for _, ip in rig.keeper.asked][:3] == ["127.0.0.1", "127.0.0.2", "127.0.0.1"]
+    rig.send(QUESTION)
+    assert await rig.received(1) == [answered(QUESTION, b"slow")], "and is answered as soon as it asks less"
+
+
+async def test_questions_that_wait_are_bounded_in_all(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns, "PENDING", 20)
+    rig.send(*[QUESTION] * 30)
+    assert len(await rig.received(20)) == 20
+    assert rig.lane.silent == 10
+
+
+async def test_others_have_a_turn_while_questions_wait(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns, "WORK_SECONDS", 0.0)
+    rig.send(*[QUESTION] * 5)
+    turns = 0
+    while len(rig.keeper.asked) < 5:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 5 and len(await rig.received(5)) == 5
+    rig.send(*[QUESTION] * 5)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    rig.server.close()
+    asked = len(rig.keeper.asked)
+    await asyncio.sleep(0.01)
+    assert len(rig.keeper.asked) == asked < 10
