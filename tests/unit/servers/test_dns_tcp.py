@@ -205,10 +205,11 @@ async def test_what_is_held_is_bounded(rig: Rig) -> None:
 async def test_silent_and_slow_clients_are_closed_and_those_that_wait_are_not(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dns_tcp, "IDLE_SECONDS", 0.05)
     monkeypatch.setattr(dns_tcp, "SWEEP_SECONDS", 0.01)
     waits, silent, slow, never_reads = [await rig.open(f"127.0.0.{n}") for n in (2, 3, 4, 5)]
     waits.writer.write(question(1, b"slow"))
+    await asyncio.wait_for(rig.waits.wait(), 30)
+    monkeypatch.setattr(dns_tcp, "IDLE_SECONDS", 0.05)
     slow.writer.write(b"\0\x20\0")
     never_reads.writer.write(b"".join(question(i, b"long") for i in range(400)))
     assert await silent.is_closed() and await slow.is_closed()
