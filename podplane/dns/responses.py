@@ -141,39 +141,54 @@ def records(message: bytes) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
     return tuple(_record(message, one) for one in answer), tuple(_record(message, one) for one in authority)
 
 
-def name_at(message: bytes, at: int) -> tuple[Name, int]:
-    """The name at this place in lower case, and where it ends. A pointer leads to a place before it, or the message is Malformed."""
+def name_at(message: bytes, at: int, known: dict[int, Name] | None = None) -> tuple[Name, int]:
+    """The name at this place in lower case, and where it ends. A pointer leads to a place before it, or the message is Malformed.
+
+    `known` are names by the places that pointers lead to; those that are found out are added.
+    """
     labels: list[bytes] = []
-    end, least, size, pointers = 0, at, 1, 0
+    known, places = {} if known is None else known, list[tuple[int, int]]()
+    end, least, size = 0, at, 1
     while at < len(message):
         length = message[at]
         if length & 0xC0 == 0xC0:
             end = end or at + 2
             at = int.from_bytes(message[at : at + 2], "big") & 0x3FFF
-            pointers += 1
-            if at >= least or pointers > MAX_POINTERS:
+            if at >= least or len(places) == MAX_POINTERS:
                 raise Malformed("a pointer that does not lead back, or too many of them")
+            if (rest := known.get(at)) is not None:
+                size += sum(map(len, rest)) + len(rest)
+                labels += rest
+                break
+            places.append((at, len(labels)))
             least = at
             continue
+        if not length:
+            end = end or at + 1
+            break
         size += 1 + length
         if length > m.MAX_LABEL or size > m.MAX_NAME or at + 1 + length > len(message):
             raise Malformed("a label of more than 63 bytes, or a name of more than 255")
-        if not length:
-            return tuple(labels), end or at + 1
         labels.append(message[at + 1 : at + 1 + length].lower())
         at += 1 + length
-    raise Malformed("a name that does not end")
+    else:
+        raise Malformed("a name that does not end")
+    if size > m.MAX_NAME:
+        raise Malformed("a name of more than 255 bytes")
+    known.update((place, tuple(labels[count:])) for place, count in places)
+    return tuple(labels), end
 
 
 def _sections(message: bytes, at: int, asked: Name) -> tuple[list[Place], list[Place], list[Place]]:
     """The records of each section."""
     sections: tuple[list[Place], list[Place], list[Place]] = ([], [], [])
+    known: dict[int, Name] = {}
     for found, count in zip(sections, HEADER.unpack_from(message)[3:], strict=True):
         for _ in range(count):
             if message.startswith(POINTER_TO_QUESTION, at):
                 name, at = asked, at + 2
             else:
-                name, at = name_at(message, at)
+                name, at = name_at(message, at, known)
             if at + RECORD.size > len(message):
                 raise Malformed("a record is cut off")
             type_, class_, ttl, length = RECORD.unpack_from(message, at)

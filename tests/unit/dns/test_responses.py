@@ -7,7 +7,7 @@ import dns.message
 import dns.rdatatype
 import dns.rrset
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from podplane.dns import message as m
@@ -207,6 +207,29 @@ def test_pointers_that_lead_to_each_other_are_bounded() -> None:
     assert read(chained(responses.MAX_POINTERS)).rcode == m.NOERROR
     with pytest.raises(m.Malformed):
         read(chained(responses.MAX_POINTERS + 1))
+
+
+LONGEST = b"\x3f" + 63 * b"e"
+LABELS = st.lists(st.sampled_from((b"\1a", b"\3Bcd", LONGEST)), max_size=3)
+
+
+@given(st.lists(st.tuples(LABELS, st.integers(-3, 20)), max_size=12))
+@example([([LONGEST, LONGEST], -1), ([], 0), ([LONGEST, LONGEST], 0)])
+def test_names_that_are_known_already_are_read_alike(names: list[tuple[list[bytes], int]]) -> None:
+    """Each name ends with the root, or with one of those that were written before it."""
+    message, places, known = b"", list[int](), dict[int, m.Name]()
+    for labels, end in names:
+        is_pointer = 0 <= end < len(places)
+        places.append(len(message))
+        message += b"".join(labels) + (m.LENGTH.pack(m.POINTER | places[end]) if is_pointer else b"\0")
+    for at in (*places, *range(len(message))):
+        try:
+            expected = responses.name_at(message, at)
+        except m.Malformed:
+            with pytest.raises(m.Malformed):
+                responses.name_at(message, at, known)
+        else:
+            assert responses.name_at(message, at, known) == expected
 
 
 @given(data=st.data())
