@@ -48,7 +48,7 @@ TASKS = ("agent", "election", "health", "name server endpoints")
 READY_SECONDS = 30.0
 """So long an attachment waits for an agent; a kubelet gives a runtime two minutes for a sandbox."""
 
-WITHDRAWAL_SECONDS = 0.03
+WITHDRAWAL_SECONDS = 0.02
 """From the end of the node's name server, of which peers are told at once, to the withdrawal of its address."""
 
 

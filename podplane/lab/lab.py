@@ -50,7 +50,6 @@ from podplane.dns.node import SERVICE
 from podplane.dns.settings import DnsSettings
 from podplane.ipam.plan import Plan
 from podplane.kernel import rootfs
-from podplane.kernel.interpreter import Spawned
 from podplane.kernel.namespace import Namespace, Nursery, Workers
 from podplane.kernel.process import Process, ProcessError, ZygoteProcesses
 from podplane.kubeapi.access import Access
@@ -91,7 +90,7 @@ from podplane.services.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
 NAMESPACE_WORKERS = 2
-SETTLE_SECONDS, NAMES_SECONDS = 120.0, 10.0
+SETTLE_SECONDS = 120.0
 OUTSIDE_RESTART_SECONDS = 0.1
 API_PORT = DEFAULT_PORT
 """On the underlay, where nobody else listens."""
@@ -103,13 +102,7 @@ class Lab:
     """One lab; `start`, then `run`."""
 
     def __init__(
-        self,
-        spec: LabSpec,
-        folder: Folder,
-        zygote: socket.socket,
-        name_server: Spawned,
-        listener: socket.socket,
-        reporter: Reporter,
+        self, spec: LabSpec, folder: Folder, zygote: socket.socket, listener: socket.socket, reporter: Reporter
     ) -> None:
         self.spec = spec
         self.plan = spec.plan()
@@ -130,7 +123,6 @@ class Lab:
         self._peers, self._poller = PeerPlans(), Poller()
         self._kubelets: dict[str, Kubelet] = {}
         self._nodes: dict[str, LabNode] = {}
-        self._spawned = name_server
         self._supervisor: Supervisor
         self._registrations: set[asyncio.Task[None]] = set()
 
@@ -149,8 +141,7 @@ class Lab:
         self._serve, self._call = api.handle, api.call
         manager = self._manager(api)
         self._supervisor.add("API over HTTPS", lambda: self._serve_https(fabric.underlay))
-        self._name_server = self._make_name_server(self._spawned)
-        self._supervisor.add("name server", self._name_server.run)
+        self._name_server = self._make_name_server()
         self._agents_call = self._agents_way()
         client = self._control = self._client(identity.component("podplane"), self._call)
         watcher = self._client(identity.component("podplane"), self._agents_call)
@@ -187,7 +178,7 @@ class Lab:
         with api.transaction():
             await self._create_pods(client, pods_per_node)
         await self._settle(pods, pods_per_node)
-        await self._names_answer()
+        self._supervisor.add("name server", self._name_server.run)  # last: what is asked before waits in its sockets
 
     def _agents_way(self) -> Handler:
         """How agents and kubelets reach the API: as on a real cluster, or by direct calls, which is quicker."""
@@ -325,15 +316,7 @@ class Lab:
         node.kubelet = self._kubelets[name] = self._kubelet(name, ips, machine.namespace, node.network, client)
         node.run()
 
-    async def _names_answer(self) -> None:
-        """Wait for the name server; a lab goes on without one, and tries to start it again."""
-        try:
-            async with asyncio.timeout(NAMES_SECONDS):
-                await self._name_server.ready.wait()
-        except TimeoutError:
-            log.warning("name server is not ready after %g s", NAMES_SECONDS)
-
-    def _make_name_server(self, spawned: Spawned) -> NameServer:
+    def _make_name_server(self) -> NameServer:
         token = secrets.token_urlsafe(TOKEN_BYTES)
         self._tokens.add(token, identity.component("name-server"))
         host, port = self._listener.getsockname()
@@ -342,7 +325,7 @@ class Lab:
         ca, domain, ips = self._certificates.authority, self.spec.cluster_domain, self._settings.dns.ips
         begin = Begin(host, port, token, ca, domain, clients, own, ips=ips, machine=self._dns.machine)
         inside = (*self.plan.cluster, *self.plan.node, *self.plan.service, *self.plan.outside)
-        return NameServer(begin, self._name_server_changed, tuple(map(str, inside)), spawned)
+        return NameServer(begin, self._name_server_changed, tuple(map(str, inside)))
 
     def _name_server_changed(self, node: str, answers: bool) -> None:
         self._nodes[node].network.name_server_changed(answers=answers)
@@ -499,7 +482,6 @@ def body(
     listener: socket.socket,
     pods_per_node: int,
     zygote: socket.socket,
-    name_server: Spawned,
     reporter: Reporter,
 ) -> None:
     """What PID 1 of a lab does. LabError when the lab can't be started."""
@@ -507,7 +489,7 @@ def body(
 
     async def main() -> None:
         gc.disable()  # a start makes objects that stay: a garbage collection among them frees nothing
-        lab = Lab(spec, folder, zygote, name_server, listener, reporter)
+        lab = Lab(spec, folder, zygote, listener, reporter)
         await lab.start(pods_per_node)
         await lab.run()
 

@@ -48,7 +48,7 @@ def spawn() -> Spawned:
 
 @dataclass(slots=True, eq=False)
 class NameServer:
-    """The process, and the sockets that it serves; its methods run on one event loop. `first` is a process that was started before.
+    """The process, and the sockets that it serves; its methods run on one event loop.
 
     `answering` is told of each node whether its server answers, whenever that changes.
     """
@@ -57,7 +57,6 @@ class NameServer:
     answering: Answering
     inside: tuple[str, ...] = ()
     """CIDRs of the lab: a server of one of these is reached from the first node, all others from the machine."""
-    first: Spawned | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     """The process serves."""
     _restarts: int = -1
@@ -111,9 +110,8 @@ class NameServer:
         backoff, loop = Backoff(LOWEST_SECONDS, HIGHEST_SECONDS), asyncio.get_running_loop()
         while True:
             self._restarts += 1
-            first, self.first = self.first, None
             try:
-                served = await self._serve(interpreter.follow(first or spawn()))
+                served = await self._serve(interpreter.follow(spawn()))
             except OSError as error:
                 log.warning("name server can't be started: %s", error)
                 served = 0.0

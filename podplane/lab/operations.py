@@ -67,16 +67,14 @@ def up(folder: Folder, given: Mapping[str, object], pods_per_node: int) -> Itera
 
 
 def _first_process(wanted: LabSpec, folder: Folder, listener: socket.socket, pods_per_node: int, reporter: Reporter) -> None:
-    """PID 1: the zygote and the name server start while the rest is imported."""
+    """PID 1: the zygote starts while the rest is imported."""
     from podplane.kernel import zygote
-    from podplane.lab import name_server
 
     preflight.raise_file_limit()
     connection = zygote.start("podplane.runtime.zygote")
-    server = name_server.spawn()
     from podplane.lab import lab
 
-    lab.body(wanted, folder, listener, pods_per_node, connection, server, reporter)
+    lab.body(wanted, folder, listener, pods_per_node, connection, reporter)
 
 
 def stop(folder: Folder) -> bool:
