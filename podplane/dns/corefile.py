@@ -242,7 +242,7 @@ def _kubernetes(importer: _Importer, directive: Directive, zones: list[Name]) ->
 
 def _cache(importer: _Importer, directive: Directive, zones: list[Name]) -> None:
     words = list(directive.words)
-    ttl = seconds(words.pop(0)) if words and words[0][0].isdecimal() else None
+    ttl = seconds(words.pop(0)) if words and words[0][:1].isdecimal() else None
     if words and any(zone_of(word) not in zones for word in words):
         raise Left(f"cache for {' '.join(words)} alone has no counterpart: there is one for all zones")
     cache: dict[str, Any] = {

@@ -52,11 +52,6 @@ class Reply(NamedTuple):
     is_referral: bool = False
     """Does it name servers to be asked in its server's place? Then that one does not look for answers itself."""
 
-    @property
-    def is_cut(self) -> bool:
-        """Does it say that records are missing (TC)?"""
-        return bool(self.message[2] & m.TC >> 8)
-
 
 class Place(NamedTuple):
     """A record in a message: where its own bytes begin behind the name, and where it ends."""

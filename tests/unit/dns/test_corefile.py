@@ -241,6 +241,12 @@ def test_other_protocols_are_told() -> None:
     )
 
 
+@pytest.mark.parametrize("plugin", ["cache", "forward . 192.0.2.1", "kubernetes", "log", "hosts", "rewrite", "bufsize"])
+def test_a_word_without_letters_is_read(plugin: str) -> None:
+    for word, environment in (('""', {}), ("{$TIME}", {"TIME": ""})):
+        found(f". {{\n{plugin} {word}\n}}", **environment)
+
+
 def test_a_variable_of_the_environment_is_taken() -> None:
     result = found(main("forward corp.example {$DNS}"), DNS="192.0.2.9")
     assert result.config == {"zones": {"corp.example": ["192.0.2.9"]}}
