@@ -130,18 +130,20 @@ class UdpServer:
     def _work(self) -> None:
         """Answer questions one by one, of each client one in turn, for a moment; then the socket is read again."""
         end = time.perf_counter() + WORK_SECONDS
-        while self._pending:
-            ip, own = self._pending.popitem(last=False)
-            data, client, started = own.popleft()
-            if own:
-                self._pending[ip] = own
-            self._pending_count -= 1
-            self._answer(data, client, started)
-            if time.perf_counter() >= end:
-                break
-        self._is_working = bool(self._pending)
-        if self._is_working:
-            self._loop.call_soon(self._work)
+        try:
+            while self._pending:
+                ip, own = self._pending.popitem(last=False)
+                data, client, started = own.popleft()
+                if own:
+                    self._pending[ip] = own
+                self._pending_count -= 1
+                self._answer(data, client, started)
+                if time.perf_counter() >= end:
+                    break
+        finally:  # whatever becomes of one question, the others are answered
+            self._is_working = bool(self._pending)
+            if self._is_working:
+                self._loop.call_soon(self._work)
 
     def _answer(self, data: bytes, client: Address, started: float) -> None:
         response = self._respond(data, client[0])

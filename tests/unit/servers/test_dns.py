@@ -71,6 +71,23 @@ async def rig() -> AsyncIterator[Rig]:
     made.client.close()
 
 
+async def test_a_fault_at_one_question_keeps_no_other_from_its_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns, "WORK_SECONDS", 0)
+    respond = rig.keeper.respond
+
+    def fails(data: bytes, ip: str) -> bytes | Awaitable[bytes | None] | None:
+        if data[:2] == b"no":
+            raise RuntimeError("of a test")
+        return respond(data, ip)
+
+    monkeypatch.setattr(rig.server, "_respond", fails)
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    rig.send(*(id_ + QUESTION[2:] for id_ in (b"no", b"a1", b"no", b"a2")))
+    assert [one[:2] for one in await rig.received(2)] == [b"a1", b"a2"]
+    rig.send(b"a3" + QUESTION[2:])
+    assert [one[:2] for one in await rig.received(1)] == [b"a3"]
+
+
 async def test_each_way_of_answering(rig: Rig) -> None:
     rig.keeper.senders[socket.inet_aton("127.0.0.1")] = b"!"
     rig.keeper.replies[QUESTION[2:-2] + b"\0\x03"] = (answered(QUESTION, b"kept")[2:], 3, ())
