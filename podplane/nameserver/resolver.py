@@ -100,7 +100,11 @@ def joined(alias: Answer, found: Answer) -> Answer:
     kept only where both may be, and no longer."""
     lifetimes = [one.lifetime for one in (alias, found) if one.lifetime is not None]
     is_kept = all(one.depends or one.lifetime is not None for one in (alias, found))
-    records, authority = responses.records(found.message) if found.message else (found.records, found.authority)
+    try:
+        records, authority = responses.records(found.message) if found.message else (found.records, found.authority)
+    except m.Malformed as error:  # in data, which is not read until now
+        source = f"{alias.source}, {found.source}: its records can't be read: {error}"
+        return Answer(m.SERVFAIL, authoritative=False, source=source, private=alias.private or found.private)
     return replace(
         found,
         message=b"",

@@ -11,7 +11,7 @@ from podplane.dns import message as m
 from podplane.dns.message import Answer, Question
 from podplane.model.name_server import Explanation, RecordText
 from podplane.nameserver.explanation import Explainer
-from podplane.nameserver.resolver import Client, Resolver
+from podplane.nameserver.resolver import Client, Resolver, joined
 from tests.unit.nameserver.rig import Rig
 
 POD = "10.244.1.2"
@@ -87,6 +87,21 @@ async def test_an_answer_that_others_give_is_shown_as_it_came() -> None:
     found = await explainer.explain("www.example.test", "A", who.ip)
     assert (found.pod, found.source) == ("shop/web-1", "192.0.2.53, for shop/web-1")
     assert found.records == [RecordText("www.example.test.", "A", 7, "192.0.2.1")]
+
+
+def test_what_an_alias_leads_to_is_no_answer_when_it_can_not_be_read() -> None:
+    """The data of other servers' records is not read before; the pointer in this one leads nowhere."""
+    query = m.Query(
+        0, m.RD, Question(m.name_of("b.test"), m.NS), m.written(m.name_of("b.test")) + m.TAIL.pack(m.NS, m.INTERNET)
+    )
+    message = m.respond(query, Answer(records=(m.Record(query.question.name, m.TXT, 7, b"\xff\xff"),)))
+    message = message.replace(m.RECORD.pack(m.TXT, m.INTERNET, 7, 2), m.RECORD.pack(m.NS, m.INTERNET, 7, 2))
+    alias = Answer(
+        records=(m.Record(m.name_of("a.test"), m.CNAME, 5, m.written(query.question.name)),), source="rewrite", private=True
+    )
+    found = joined(alias, Answer(message=message, source="upstream 192.0.2.53"))
+    assert (found.rcode, found.records, found.private) == (m.SERVFAIL, (), True)
+    assert found.source.startswith("rewrite, upstream 192.0.2.53: its records can't be read: a pointer that does not lead back")
 
 
 async def test_any_and_transfers_are_answered_as_to_clients() -> None:
