@@ -105,7 +105,8 @@ def _attribute(key: str) -> str:
 
 def _unknown(key: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(key[:100], known, 1)
-    hint = f"is it {close[0]!r}?" if close else f"there are {', '.join(known)}"
+    are = "there is only" if len(known) == 1 else "there are"
+    hint = f"is it {close[0]!r}?" if close else f"{are} {', '.join(known)}"
     return f"there is no key {key!r}; {hint}"
 
 

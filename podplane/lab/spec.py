@@ -57,7 +57,8 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             raise LabError(f"--port {self.port}: give 1 to 65535")
         if not DOMAIN.fullmatch(self.cluster_domain) or len(self.cluster_domain) > MAX_DOMAIN:
             raise LabError(
-                f"--cluster-domain {self.cluster_domain}: give a domain like {CLUSTER_DOMAIN}, of {MAX_DOMAIN} characters at most"
+                f"--cluster-domain {self.cluster_domain}: give a domain like {CLUSTER_DOMAIN}, in lower case, "
+                f"of {MAX_DOMAIN} characters at most"
             )
         try:
             self.plan().check(self.nodes, pods_per_node)

@@ -84,7 +84,7 @@ def of_pod(client: Any, namespace: str, name: str, dns: NodeDns) -> Asking:
     spec = pod.spec
     conf = dns.of_pod(namespace, spec.dns_policy, spec.dns_config, on_host=spec.host_network)
     taken = resolv_conf.within_limits(conf)
-    notes = [*_notes(pod, conf, dns.servers), *resolv_conf.omitted(conf)]
+    notes = [*_notes(pod, taken, dns.servers), *resolv_conf.omitted(conf)]
     ip = _same_family(pod_ips(found), taken)
     if not ip:
         node = node or min(nodes, key=lambda one: (len(one), one), default="")

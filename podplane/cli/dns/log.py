@@ -36,8 +36,12 @@ def log(
 
     The configuration of the cluster's DNS says which are, by pod or by name (`log`). The last 1000 of each node are shown.
     """
+    from podplane.cli.dns.arguments import check_name, place
+
     if pod is not None:
-        pod = pod if "/" in pod else f"{namespace}/{pod}"
+        pod = "/".join(place(pod, namespace))
+    if wanted is not None:
+        check_name(wanted)
     client = connect(folder)
     wants = _filter(pod, wanted)
     lines = _Lines(client, _nodes(client, node))

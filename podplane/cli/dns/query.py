@@ -35,34 +35,26 @@ def query(
     An address stands for the name that leads back from it. Exit status 1: there is no such record.
     """
     from podplane.cli.dns import answered, asking, show
+    from podplane.cli.dns.arguments import place
     from podplane.lab import spec
     from podplane.lab.node_dns import node_dns
 
-    if pod and node:
+    if pod is not None and node:
         raise LabError("say --from or --node, not both: a pod asks from its own node")
     name, kinds = _question(wanted, types)
     client = connect(folder)
     settings = spec.load(folder.spec) or spec.LabSpec()
     dns = node_dns(asking.servers(client), settings.cluster_domain)
-    who = asking.of_pod(client, *_place(pod, namespace), dns) if pod else asking.of_node(client, node, dns)
+    who = asking.of_pod(client, *place(pod, namespace), dns) if pod is not None else asking.of_node(client, node, dns)
     found = answered.look_up(client, who, name, kinds, folder.undo_faults)
     click.echo(document_text(found.document(), output) if output else show.answered(found))
     if not found.data:
         sys.exit(NOT_FOUND)
 
 
-def _place(pod: str, namespace: str) -> tuple[str, str]:
-    """Namespace and name of a pod as users write it: `web-1`, `shop/web-1`, `pod/web-1`."""
-    first, slash, rest = pod.removeprefix("pod/").removeprefix("pods/").partition("/")
-    found = (first, rest) if slash else (namespace, first)
-    if not all(found) or "/" in found[1]:
-        raise LabError(f"{pod!r} is no pod: write web-1, or shop/web-1 for one of namespace shop")
-    return found
-
-
 def _question(name: str, types: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """The name, and the types that are asked for. LabError when one of them is none."""
-    from podplane.dns.message import name_of
+    from podplane.cli.dns.arguments import check_name
     from podplane.dns.reasons import reverse_name
     from podplane.dns.response_text import type_of, type_text
 
@@ -72,22 +64,8 @@ def _question(name: str, types: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         ip = ""
     if ip:
         name, types = reverse_name(ip), types or ("PTR",)
+    check_name(name)
     try:
-        name_of(name)
         return name, tuple(dict.fromkeys(type_text(type_of(one)) for one in types or ADDRESSES))
-    except UnicodeEncodeError:
-        raise LabError(f"{name!r} has letters that DNS does not have: write it in its ASCII form (xn--…)") from None
     except ValueError as error:
-        raise LabError(_in_words(name, error)) from None
-
-
-def _in_words(name: str, error: ValueError) -> str:
-    """What is wrong with a name."""
-    labels = name.removesuffix(".").split(".")
-    if any(len(label) > 63 for label in labels):
-        return f"{name!r} is no name: a part of it, between two dots, has more than 63 characters"
-    if len(name) > 253:
-        return f"{name!r} is no name: it has more than 253 characters"
-    if not name.strip(".") or "" in labels:
-        return f"{name!r} is no name: there is nothing between two dots, or no letter at all"
-    return str(error)
+        raise LabError(str(error)) from None

@@ -121,7 +121,7 @@ def _listed(found: dict[str, list[str]]) -> list[str]:
 def _wrong(one: Object) -> Iterator[str]:
     """What is wrong with the server itself."""
     if "error" in one:
-        yield f"no answer: {one['error']}"
+        yield one["error"] if one["error"].startswith("no answer") else f"no answer: {one['error']}"
         return
     if one["missing"]:
         yield f"it does not answer questions yet: it waits for {some(one['missing'])}"

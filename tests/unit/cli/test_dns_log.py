@@ -117,6 +117,8 @@ def test_each_line_comes_once_also_when_a_server_starts_again(monkeypatch: pytes
         ((), (), (), "nothing is logged: `kubectl -n kube-system edit configmap podplane-dns`"),
         ((), (), ("--pod", "web"), r"nothing is logged: .*log: {pods: \[default/web\]}"),
         (("default/api",), (), ("--pod", "web"), "questions of default/web are not logged: "),
+        (ALL, (), ("--pod", "a/b/c"), "'a/b/c' is no pod"),
+        (ALL, (), ("--for", "a..b"), "'a..b' is no name"),
         (ALL, (), ("--node", "node9"), "there is no node 'node9': this lab has node1, node2"),
     ],
 )

@@ -132,7 +132,7 @@ def test_a_node_that_does_not_answer() -> None:
     assert show_status.overview([status(), silent]).splitlines()[2:] == [
         "node2   no answer   -           -          -          -           -           -",
         "",
-        "node2: no answer: no answer within 3 s\\x1b",
+        "node2: no answer within 3 s\\x1b",
     ]
     assert show_status.detail(silent) == "The name server of node2 does not answer: no answer within 3 s\\x1b"
     assert show_status.summary([silent, *(status(name, missing=[name]) for name in "ab")]).endswith("; and 1 more")

@@ -182,7 +182,7 @@ def test_a_config_map_has_one_key() -> None:
 @pytest.mark.parametrize(
     ("data", "binary", "line"),
     [
-        ({KEY: "", "Corefile": ""}, (), "data: there is no key 'Corefile'; there are config.yaml"),
+        ({KEY: "", "Corefile": ""}, (), "data: there is no key 'Corefile'; there is only config.yaml"),
         ({"config.yml": ""}, (), "data: there is no key 'config.yml'; is it 'config.yaml'?"),
         ({}, (KEY,), "binaryData.config.yaml: the configuration is text: data.config.yaml"),
     ],

@@ -103,7 +103,11 @@ async def test_a_mistake_changes_nothing_and_is_said_until_it_is_gone() -> None:
         assert found.taken == [Config(ttl=9)]
         said = [("InvalidConfig", f"the last good configuration goes on: {error}", 1)]
         said += [
-            ("InvalidConfig", "the last good configuration goes on: data: there is no key 'Corefile'; there are config.yaml", 1)
+            (
+                "InvalidConfig",
+                "the last good configuration goes on: data: there is no key 'Corefile'; there is only config.yaml",
+                1,
+            )
         ]
         assert await found.events() == said
 
