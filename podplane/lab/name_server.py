@@ -32,8 +32,8 @@ AWAY_SECONDS = 10.0
 SERVED_SECONDS = 1.0
 """A process that served for so long and ends is started again at once."""
 BEAT_SECONDS, HUNG_BEATS, START_BEATS = 0.5, 6, 60
-"""From one look at the process to the next; after so many without an answer it is killed, and when it is not ready after so many. Machines
-are busy at times: a process that only waits for its turn is slow, and not hung."""
+"""From one look at the process to the next; after so many without an answer it is killed; after so many if it has answered nothing yet.
+Machines are busy at times: a process that only waits for its turn is slow, and not hung."""
 LOWEST_SECONDS, HIGHEST_SECONDS = 0.1, 10.0
 """Of the back-off."""
 
@@ -71,6 +71,8 @@ class NameServer:
     _sender: control.Sender | None = None
     _process: Interpreter | None = None
     _ready_at: float | None = None
+    _has_begun: bool = False
+    """Does it follow orders? It may wait for the API all the same."""
     _has_answered: bool = True
     """Has it answered the last Ping?"""
 
@@ -137,7 +139,8 @@ class NameServer:
             away.cancel()
             watch.cancel()
             self._sender.close()
-            self._process, self._sender, self._ready_at, self._has_answered = None, None, None, True
+            self._process, self._sender, self._ready_at = None, None, None
+            self._has_answered, self._has_begun = True, False
             self.ready.clear()
             loop.remove_reader(process.connection)
             process.connection.close()
@@ -148,10 +151,10 @@ class NameServer:
         beats = 0
         while True:
             await asyncio.sleep(BEAT_SECONDS)
-            if self._has_answered and self.ready.is_set():
+            if self._has_answered:
                 self._has_answered, beats = False, 0
                 sender.send(control.Ping())
-            is_slow = beats >= (HUNG_BEATS if self.ready.is_set() else START_BEATS)
+            is_slow = beats >= (HUNG_BEATS if self._has_begun else START_BEATS)
             if process.is_stopped or is_slow:
                 log.warning("name server pid=%d %s", process.pid, "does not answer" if is_slow else "was stopped by a signal")
                 process.kill()
@@ -168,11 +171,11 @@ class NameServer:
         loop = asyncio.get_running_loop()
         match news:
             case control.Ready():
-                self._ready_at, self._is_here = loop.time(), True
+                self._ready_at, self._is_here, self._has_begun = loop.time(), True, True
                 self.ready.set()
                 self._tell_all()
             case control.Pong():
-                self._has_answered = True
+                self._has_answered = self._has_begun = True
             case None:
                 loop.remove_reader(connection)
 

@@ -22,7 +22,9 @@ from podplane.dns.resolv_conf import NodeDns
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.authorization import Authorizer
 from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.events import Recorder
+from podplane.kubeapi.retry import Backoff
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
 from podplane.nameserver import control, query_log
@@ -124,10 +126,23 @@ class NameServer:
         self._objects.subscribe(self._answers.changed)
         self._objects.subscribe(self._who_asks_changed)
         self._configuration.subscribe(self._configured)
-        await asyncio.gather(self._objects.sync(), self._configuration.sync())
+        await self._sync()
         for name, work in (self._objects.watches | self._configuration.watches).items():
             self._supervisor.add(name, work)
         self._supervisor.add("rates", self._rates.run)
+
+    async def _sync(self) -> None:
+        """List everything; while the API is away, again and again."""
+        backoff, loop = Backoff(), asyncio.get_running_loop()
+        while True:
+            done = await asyncio.gather(self._objects.sync(), self._configuration.sync(), return_exceptions=True)
+            errors = [one for one in done if isinstance(one, BaseException)]
+            if not errors:
+                return
+            if not isinstance(errors[0], ApiError):
+                raise errors[0]
+            log.warning("the cluster's objects can't be listed: %s", errors[0])
+            await asyncio.sleep(backoff.delay(loop.time()))
 
     async def run(self) -> None:
         """Serve."""

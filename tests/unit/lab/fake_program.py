@@ -20,7 +20,7 @@ def main(fd: int) -> None:
     word = words[min(begin.restarts, len(words) - 1)]
     if word == "fails":
         sys.exit(3)
-    if word != "starts":
+    if word not in ("starts", "waits"):
         control.send(connection, control.Ready())
     if word == "ends":
         sys.exit(4)
@@ -35,5 +35,5 @@ def main(fd: int) -> None:
             os.close(number)
         with open(begin.api_token, "a") as log:
             log.write(f"{begin.restarts} {order} {len(fds)}\n")
-        if isinstance(order, control.Ping) and word != "hangs":
+        if isinstance(order, control.Ping) and word not in ("hangs", "starts"):
             control.send(connection, control.Pong())

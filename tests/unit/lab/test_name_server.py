@@ -123,7 +123,16 @@ async def test_one_that_ends_or_does_not_answer_is_replaced_and_nodes_hear_nothi
     assert sum(said[word] in line for line in caplog.messages) == 2
 
 
-async def test_one_that_is_never_ready_is_replaced(
+async def test_one_that_waits_for_the_api_is_left_alone(start: Callable[[str], Rig], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HUNG_BEATS", 1000)
+    rig = start("waits serves")
+    await rig.until(lambda: sum("0 Ping" in one for one in rig.orders()) > 5)
+    monkeypatch.setattr(module, "START_BEATS", 1)
+    await rig.until(lambda: sum("0 Ping" in one for one in rig.orders()) > 10)
+    assert not rig.told and not any(one.startswith("1 ") for one in rig.orders())
+
+
+async def test_one_that_never_begins_is_replaced(
     start: Callable[[str], Rig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "START_BEATS", 50)
@@ -142,10 +151,10 @@ async def test_one_that_starts_slowly_has_as_long_to_answer_as_others(tmp_path: 
     watch = asyncio.get_running_loop().create_task(server._watch(process, sender))  # type: ignore[arg-type]  # all that it needs
     for _ in range(20):
         await asyncio.sleep(0)
-    assert not did
-    server.ready.set()
+    assert did == [control.Ping()]
+    server._has_begun = True
     await watch
-    assert did == [control.Ping(), "kill"], "it was asked before it was taken for one that hangs"
+    assert did == [control.Ping(), "kill"]
 
 
 async def test_nodes_are_told_of_one_that_stays_away_and_of_its_return(
