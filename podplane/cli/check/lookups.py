@@ -22,6 +22,7 @@ Ask = Callable[[Iterable[Lookup], bool], Mapping[Lookup, Answer]]
 """Asks each question, once more when it is said; what became of each."""
 EVERY_POD_UP_TO, ON_A_NODE = 50, 2
 """With more pods, so many of each node ask."""
+NO_ZONE = "names outside of the cluster (no zone of the ConfigMap kube-system/podplane-dns is asked from the host outside)"
 SERVERS = 3
 """So many are asked for their configuration, which is the same for all."""
 
@@ -48,7 +49,10 @@ def examine(
     confs = dict.fromkeys((one.name for one in parties), ResolvConf(servers)) if site.confs is None else site.confs
     askers, left_out = names.askers(parties, confs, servers)
     before = _services(client)
-    lookups = names.plan(own, askers, NAMESPACE, site.domain, _outside(client, nodes, site.outside_ips))
+    zone = _outside(client, nodes, site.outside_ips)
+    if site.outside_ips and not zone:
+        left_out.append(NO_ZONE)
+    lookups = names.plan(own, askers, NAMESPACE, site.domain, zone)
     theirs = names.of_users(before.values(), askers, site.domain)
     answers = resolved(ask, [*lookups, *theirs])
     failed = [lookup for lookup, answer in answers.items() if names.judge(lookup, answer)]

@@ -183,3 +183,20 @@ def test_the_zone_outside_is_that_of_the_configuration(
     assert lookups._outside(api, nodes, ("203.0.113.10",)) == zone
     monkeypatch.setattr(lookups.statuses, "of_nodes", lambda client, chosen, undo: [{"node": "n1", "error": "no answer"}])
     assert lookups._outside(api, nodes, ("203.0.113.10",)) == ""
+
+
+@pytest.mark.parametrize(
+    ("upstreams", "left_out"), [([(".", "203.0.113.10")], [lookups.NO_ZONE]), ([("example.test.", "203.0.113.10")], [])]
+)
+def test_a_promise_about_a_zone_that_nobody_is_asked_for_is_said_to_be_left_out(
+    upstreams: list[tuple[str, str]], left_out: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = Api(*upstreams)
+    monkeypatch.setattr(lookups.statuses, "of_nodes", lambda client, chosen, undo: [{"node": "n1", "upstreams": api.upstreams}])
+    monkeypatch.setattr(lookups.asking, "servers", lambda client: ("10.96.0.10",))
+    monkeypatch.setattr(lookups, "_services", lambda client: {})
+    nodes = [Party("n1", "node", "n1", ("192.168.1.10",))]
+    site = lookups.NameSite("cluster.local", None, ("203.0.113.10",))
+    verdicts, found = lookups.examine(api, OWN, [], nodes, site, lambda todo, again: {})
+    assert found == left_out
+    assert (names.FORWARDED in {one.promise for one in verdicts}) == (not left_out)
