@@ -38,8 +38,8 @@ CLIENTS = 50_000
 REFUSALS = 1000
 """Questions from outside of the cluster that are told so, in a second; others get nothing."""
 ANY_TTL = 5
-TURN = "turn"
-"""What responses depend on whose TTLs count down; and those whose addresses begin with another one in the next second."""
+TURN, REVERSE = "turn", "reverse"
+"""What responses depend on whose addresses begin with another one in the next second; and those of others for reverse names."""
 SECRET_BYTES = 8
 """What keys of private responses, and of those for connections, begin with. Who could guess it could ask for such a response by a
 datagram that begins so.
@@ -109,6 +109,8 @@ class Answers:
         """An object changed: what was made of it is not kept any more."""
         self._changes += 1
         self._kept.changed(key)
+        if key.startswith("ip/"):  # its reverse name, which other servers answered for, may be one of the cluster's now
+            self._kept.changed(REVERSE)
 
     def forget(self) -> None:
         """Everything may have changed: nothing is kept of what was answered until now."""
@@ -233,6 +235,8 @@ class Answers:
         response = relay.rendered(query, arranged, limit)
         turns = arranged is not answer and answer.lifetime is None and not response[2] & TRUNCATED
         depends = (*answer.depends, TURN) if turns and answer.depends else self._depends(arranged)
+        if depends and answer.lifetime is not None and query.question.name[-1:] == (b"arpa",):
+            depends = (REVERSE, *depends)
         if depends:
             if answer.private:
                 key = own + key

@@ -23,7 +23,8 @@ class Sockets:
         self._answers = answers
         self._counts = counts
         self._datagrams = {version: Datagrams(version) for version in VERSIONS.values()}
-        self._connections = Connections(total=connections_within(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
+        total = connections_within(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self._connections = Connections(total=total, is_inside=lambda ip: answers.client(ip) is not None)
 
     def datagrams(self, node: str, bound: socket.socket) -> UdpServer:
         """Answer datagrams of this socket from now on."""

@@ -11,7 +11,7 @@ import asyncio
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 from podplane.servers.dns import Respond
@@ -31,10 +31,20 @@ UNSENT_BYTES = 16 * 1024
 """Answers that a client has not taken, before no more of its questions are read."""
 
 
-class Connections:
-    """All connections of a process, in the order of when they were last of use."""
+OUTSIDERS = "outsiders"
 
-    def __init__(self, total: int = CONNECTIONS, of_client: int = CONNECTIONS_OF_CLIENT, held_bytes: int = HELD_BYTES) -> None:
+
+class Connections:
+    """All connections of a process, in the order of when they were last of use. Clients that are not inside count as one client."""
+
+    def __init__(
+        self,
+        total: int = CONNECTIONS,
+        of_client: int = CONNECTIONS_OF_CLIENT,
+        held_bytes: int = HELD_BYTES,
+        is_inside: Callable[[str], bool] = lambda ip: True,
+    ) -> None:
+        self._is_inside = is_inside
         self._total, self._of_client, self._limit = total, of_client, held_bytes
         self._all: OrderedDict[Connection, float] = OrderedDict()
         self._by_client: dict[str, OrderedDict[Connection, None]] = {}
@@ -53,12 +63,13 @@ class Connections:
 
     def enter(self, connection: Connection) -> None:
         """Take one more; another one goes when there are too many."""
-        own = self._by_client.setdefault(connection.client, OrderedDict())
+        connection.owner = connection.client if self._is_inside(connection.client) else OUTSIDERS
+        own = self._by_client.setdefault(connection.owner, OrderedDict())
         if len(own) >= self._of_client:
             next(iter(own)).end()
         elif len(self._all) >= self._total:
             next(iter(self._all)).end()
-        self._by_client.setdefault(connection.client, own)[connection] = None
+        self._by_client.setdefault(connection.owner, own)[connection] = None
         self._all[connection] = time.monotonic()
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._end_idle)
@@ -68,7 +79,7 @@ class Connections:
         if connection in self._all:
             self._all[connection] = time.monotonic()
             self._all.move_to_end(connection)
-            self._by_client[connection.client].move_to_end(connection)
+            self._by_client[connection.owner].move_to_end(connection)
 
     def holds(self, connection: Connection, size: int) -> None:
         """So many bytes are kept for it now."""
@@ -87,10 +98,10 @@ class Connections:
         if self._all.pop(connection, None) is None:
             return
         self._held_bytes -= self._held.pop(connection, 0)
-        own = self._by_client[connection.client]
+        own = self._by_client[connection.owner]
         del own[connection]
         if not own:
-            del self._by_client[connection.client]
+            del self._by_client[connection.owner]
 
     def _end_idle(self) -> None:
         """Close what was of no use for long: those at the beginning."""
@@ -112,7 +123,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, respond: Respond, counts: Counts, lane: Lane, connections: Connections) -> None:
         self._respond, self._counts, self._lane, self._connections = respond, counts, lane, connections
-        self.client = ""
+        self.client = self.owner = ""
         self._transport: asyncio.Transport | None = None
         self._data = bytearray()
         self._unsent = bytearray()

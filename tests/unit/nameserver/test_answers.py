@@ -190,6 +190,18 @@ def test_an_address_that_somebody_else_gets_has_that_ones_answers(rig: Rig) -> N
     assert not rig.quick(data) and rig.ask(data).endswith(b"other.svc.cluster.local.")
 
 
+async def test_a_reverse_name_of_others_may_become_one_of_the_clusters(rig: Rig) -> None:
+    reverse, other = "9.2.0.192.in-addr.arpa", "a.b"
+    rig.source.answer_to = {name_of(reverse): Answer(m.NXDOMAIN, lifetime=9), name_of(other): Answer(lifetime=9)}
+    for name in (reverse, other):
+        rig.ask(question(name))
+    assert rig.quick(question(reverse)) and rig.quick(question(other))
+    rig.answers.changed("service/default/web")
+    assert rig.quick(question(reverse))
+    rig.answers.changed("ip/192.0.2.9")
+    assert not rig.quick(question(reverse)) and rig.quick(question(other))
+
+
 async def test_what_counts_down_is_kept_for_whole_seconds(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     later: list[tuple[float, object]] = []
     monkeypatch.setattr(asyncio.get_running_loop(), "call_later", lambda seconds, call, *_: later.append((seconds, call)))

@@ -180,6 +180,17 @@ async def test_one_client_does_not_take_the_connections_of_others(rig: Rig) -> N
         assert await one.ids(1) == [9]
 
 
+async def test_outsiders_have_as_many_as_one_client(rig: Rig) -> None:
+    rig.connections._is_inside = lambda ip: ip == "127.0.0.1"
+    own = [await rig.open() for _ in range(3)]
+    for n in range(9):
+        await rig.open(f"127.0.0.{2 + n}")
+    for one in own:
+        one.writer.write(question(1))
+        assert await one.ids(1) == [1]
+    assert len(rig.connections) == 3 + 5
+
+
 async def test_connections_are_bounded_in_total_and_those_of_use_stay(rig: Rig) -> None:
     first, second = await rig.open("127.0.0.2"), await rig.open("127.0.0.3")
     await asyncio.sleep(0)
