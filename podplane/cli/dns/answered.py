@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from podplane.cli.dns import statuses, tries
 from podplane.cli.dns.asking import Asking
+from podplane.cli.names import some
 from podplane.cli.nodes import Question, ask
 from podplane.kubeapi.errors import ApiError
 from podplane.lab.errors import LabError
@@ -72,13 +73,22 @@ def _server(client: Any, node: str, undo: Callable[[str], str]) -> tuple[str, li
     """Whose server answers: the node's own, or, while that does not, another one, as for questions; and what is to be said about it."""
     manifests = statuses.nodes(client)
     (own,) = statuses.of_nodes(client, [manifests[node]], undo)
-    if "error" not in own:
+    why = _why_not(own)
+    if not why:
         return node, []
     others = statuses.of_nodes(client, [one for name, one in manifests.items() if name != node], undo)
-    answering = next((one["node"] for one in others if "error" not in one), "")
+    answering = next((one["node"] for one in others if not _why_not(one)), "")
+    if not answering and "error" in own:
+        raise LabError(f"no name server answers; that of {node}: {why}")
     if not answering:
-        raise LabError(f"no name server answers; that of {node}: {own['error']}")
-    return answering, [f"the name server of {node} does not answer: that of {answering} is asked in its place ({own['error']})"]
+        return node, [f"the name server of {node} answers no questions yet, and no other one does: {why}"]
+    return answering, [f"the name server of {node} does not answer: that of {answering} is asked in its place ({why})"]
+
+
+def _why_not(status: Object) -> str:
+    """Why a server answers no questions; "" when it does."""
+    missing = status.get("missing", ())
+    return str(status.get("error") or (f"it waits for {some(missing)}" if missing else ""))
 
 
 def _explained(client: Any, server: str, ip: str, name: str, types: Sequence[str]) -> list[Object]:

@@ -103,7 +103,7 @@ async def remake_uplink(target: Target, argument: str) -> str:
 async def stop_name_server(target: Target, argument: str) -> str:
     """The node has none."""
     target.stop_name_server()
-    return f"The name server of {target.name} answers none: others do, until `--clear`."
+    return f"The name server of {target.name} answers none: those of other nodes do, if there are any, until `--clear`."
 
 
 async def resume_name_server(target: Target) -> str:

@@ -216,7 +216,7 @@ async def test_a_fault_is_made_answered_and_undone() -> None:
 
 async def test_a_name_server_is_stopped_resumed_and_killed() -> None:
     rig = Rig()
-    assert "answers none: others do" in (await rig.ask("1", "stop-name-server")).done
+    assert "answers none: those of other nodes do" in (await rig.ask("1", "stop-name-server")).done
     assert [one.fault for one in rig.active] == ["stop-name-server"]
     assert (await rig.ask("2", CLEAR)).done == "The name server of node1 answers again."
     assert (await rig.ask("3", "kill-name-server")).done == "The name server of all nodes (process 7 of the lab) was killed."
