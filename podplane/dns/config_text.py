@@ -16,6 +16,8 @@ from podplane.dns.rewrites import Rewrites
 
 MAX_BYTES = 512 * 1024
 MAX_CHAIN = 6
+MAX_SERVERS = 256
+"""Different ones: each is probed, and has sockets of its own."""
 """Rewrites that lead from one to the next; the resolver follows a few more aliases."""
 LONGEST = 400
 """Characters of an error."""
@@ -61,6 +63,9 @@ def of_tree(tree: Any, domain: Name, own: Collection[str] = ()) -> Config:
     """The configuration that a document is, once read. ConfigError when it is not as it should be."""
     found = Config(**{} if tree is None else _keys(_table(domain, own))(tree, ""))
     _check_rewrites(found.rewrites)
+    count = len({server for group in (found.upstreams, *found.zones.values()) for server in group})
+    if count > MAX_SERVERS:
+        raise ConfigError("", f"there are {count} servers in it: at most {MAX_SERVERS} can be")
     return found
 
 

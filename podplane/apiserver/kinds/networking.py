@@ -25,6 +25,7 @@ def check_endpoints(endpoints: Object, old: Object | None) -> Iterator[Cause]:
         for field in ("addresses", "notReadyAddresses"):
             for j, address in enumerate(subset.get(field, ())):
                 yield from check_common_ip(address.get("ip", ""), f"subsets[{i}].{field}[{j}].ip")
+                yield from _check_hostname(address, f"subsets[{i}].{field}[{j}]")
         for j, port in enumerate(subset.get("ports", ())):
             if "port" in port:
                 yield from names.check_port(port["port"], f"subsets[{i}].ports[{j}].port")
@@ -63,6 +64,7 @@ def check_endpoint_slice(endpoint_slice: Object, old: Object | None) -> Iterator
             with contextlib.suppress(ValueError):
                 if f"IPv{ipaddress.ip_address(address).version}" != family:
                     yield Cause.invalid(where, address, f"must be an {family} address")
+        yield from _check_hostname(endpoint, f"endpoints[{i}]")
     known: set[str] = set()
     for i, port in enumerate(endpoint_slice.get("ports", ())):
         if port.get("name", "") in known:
@@ -70,6 +72,13 @@ def check_endpoint_slice(endpoint_slice: Object, old: Object | None) -> Iterator
         known.add(port.get("name", ""))
         if "port" in port:
             yield from names.check_port(port["port"], f"ports[{i}].port")
+
+
+def _check_hostname(endpoint: Object, path: str) -> Iterator[Cause]:
+    """It is a label of names in the cluster's DNS."""
+    hostname = endpoint.get("hostname")
+    if hostname and (why := names.LABEL(hostname)):
+        yield Cause.invalid(f"{path}.hostname", hostname, why)
 
 
 def complete_network_policy(policy: Object) -> None:

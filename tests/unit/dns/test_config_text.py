@@ -137,6 +137,10 @@ def test_what_is_not_there_has_its_default(text: str) -> None:
             "log: {pods: [web-1]}",
             "log.pods[0]: 'web-1' is no namespace/name of a pod (a * at the end stands for all that begin so)",
         ),
+        (
+            f"zones: {{a.test: {[f'192.0.2.{i}' for i in range(200)]}}}\nupstreams: {[f'192.0.3.{i}' for i in range(57)]}",
+            "there are 257 servers in it: at most 256 can be",
+        ),
         ("log: {names: ['a b']}", "log.names[0]: 'a b' is no name"),
         ("ttl: 5\nttl: 6", "line 2: the key 'ttl' is there twice"),
         ("a: &x [1]\nb: *x", "the configuration is YAML with aliases: write them out"),
