@@ -15,6 +15,7 @@ from functools import partial
 from socket import socket
 
 from podplane.dns import config, responses
+from podplane.dns.message import HEADER
 from podplane.nameserver.randomness import Randomness
 
 CONNECT_SECONDS = 3.0
@@ -55,6 +56,11 @@ class _Connection(asyncio.Protocol):
         while len(self._buffer) >= 2 and len(self._buffer) >= (end := 2 + int.from_bytes(self._buffer[:2], "big")):
             message = bytes(self._buffer[2:end])
             del self._buffer[:end]
+            if len(message) < HEADER.size:  # no DNS; a megabyte of lengths of 0 would be half a million messages
+                self._buffer.clear()
+                if self.transport is not None:
+                    self.transport.abort()
+                return
             self._heard(message)
 
     def connection_lost(self, exc: Exception | None) -> None:
