@@ -193,10 +193,18 @@ class Writer:
         left, pause = len(operations), Pause()
         for report in self._guarded_steps(operations) if operations else ():
             self._acknowledge(report)
+            await self._lose_contents(pause)
             left -= len(report.applied) + len(report.failed)
             if left:
                 await pause()
                 self._send_urgent()
+                await self._lose_contents(pause)
+
+    async def _lose_contents(self, pause: Pause) -> None:
+        """What was in tables that were deleted is gone, which is noted before anything else is sent."""
+        for settled in self._ledger.lose_contents():
+            self._notify(settled)
+            await pause()
 
     def _send_urgent(self) -> None:
         """What somebody waits for goes between two slices, unless it waits for one of them."""

@@ -35,6 +35,9 @@ SLICE = 1000
 RETRY_SECONDS, MAX_RETRY_SECONDS = 0.25, 60.0
 """After the first refusal an object is tried again so soon; each further refusal doubles the time, up to the second figure."""
 
+HOLDERS = ("nft table", "nft set")
+"""Kinds of objects that are deleted with all that is in them."""
+
 
 class Status(enum.Enum):
     """Of one object."""
@@ -86,6 +89,8 @@ class Ledger:
         self._link_sysctls: dict[str, dict[Identity, None]] = {}
         self.proxies: dict[Identity, None] = {}
         """The identities of the desired proxies."""
+        self._deleted: list[Identity] = []
+        """Tables and sets that were deleted, and what was in them with them: `lose_contents` has not noted that yet."""
 
     # What is wanted.
 
@@ -194,11 +199,16 @@ class Ledger:
         return Operation(known, wanted)
 
     def acknowledge(self, report: Report, now: float) -> list[Identity]:
-        """What became of operations that were taken; the identities that are settled by it, done or refused."""
+        """What became of operations that were taken; the identities that are settled by it, done or refused.
+
+        When tables or sets were deleted, `lose_contents` is to be called before anything else is sent.
+        """
         settled = []
         for operation in report.applied:
             new, identity = operation.new, operation.value.identity
             self._not_on_its_way(identity)
+            if identity[0] in HOLDERS:
+                self._holder_changed(identity, is_there=new is not None)
             if new is not None and new is self.desired.get(identity) and not self._refused:  # nearly always
                 self._deviations.pop(identity, None)
                 settled.append(identity)
@@ -225,6 +235,27 @@ class Ledger:
             self._no_retry_before = min(self._no_retry_before, now + wait)
             settled.append(identity)
         return settled
+
+    def _holder_changed(self, identity: Identity, *, is_there: bool) -> None:
+        """A table or set was deleted, or made: then what was refused because it was not there need not wait."""
+        if is_there:
+            self.retry([one for one in self._refused if _is_in(one, identity)])
+        else:
+            self._deleted.append(identity)
+
+    def lose_contents(self) -> Iterator[list[Identity]]:
+        """Note that what was in deleted tables and sets is gone with them, whoever wants it.
+
+        While the node's object goes and comes back, a table may be deleted of which some Service was not planned anew: what that wants is
+        due again. Works in slices: yields what each of them settles. Iterate it to its end; pause between.
+        """
+        deleted = [one for one in self._deleted if not any(_is_in(one, other) for other in self._deleted)]
+        self._deleted.clear()
+        for part in _sliced((*self.desired, *self._deviations)) if deleted else ():
+            gone = [one for one in part if any(_is_in(one, holder) for holder in deleted)]
+            for identity in gone:
+                self.observe(identity, None)
+            yield [identity for identity in gone if identity not in self._deviations and identity not in self._sent]
 
     def interrupt(self) -> None:
         """Nobody sends any more: what was taken and not acknowledged is due again."""
@@ -383,6 +414,14 @@ def _sliced(items: Collection[T]) -> Iterator[list[T]]:
     iterator = iter(tuple(items))
     while slice_ := list(itertools.islice(iterator, SLICE)):
         yield slice_
+
+
+def _is_in(identity: Identity, holder: Identity) -> bool:
+    """Is this an object in that table, or an element of that set?"""
+    kind, place = identity[0], holder[1:]
+    if holder[0] == "nft set":
+        return bool(kind == "nft element" and identity[1 : 1 + len(place)] == place)
+    return bool(str(kind).startswith("nft ") and identity != holder and identity[1 : 1 + len(place)] == place)
 
 
 def _goes_down_first(value: Value | None) -> bool:

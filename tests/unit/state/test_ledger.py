@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from podplane.kernel.errors import Denied, Exists, NotFound
 from podplane.state.ledger import MAX_RETRY_SECONDS, RETRY_SECONDS, Ledger, Status
 from podplane.state.network import Link, Proxy, Sysctl
+from podplane.state.nft import Chain, Element, Set, Table
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.value import Identity, Value, fragment
 
@@ -360,3 +361,50 @@ def test_sysctls_of_a_link_that_is_gone_are_due_as_long_as_they_are_wanted() -> 
     assert book.take(book.due) == [Operation(None, own)]
     book.replace("pod", {})
     assert book.lose_sysctls("pp1") == [] and not book._link_sysctls
+
+
+TABLE, OTHER = Table(table="one"), Table(table="two")
+NUMBERED = Set(table="one", name="numbers", key=("mark",))
+
+
+def number(key: int, table: str = "one", of: str = "numbers") -> Element:
+    return Element(table=table, set=of, key=(key,))
+
+
+def test_what_is_in_a_table_goes_with_it_and_is_due_again_when_it_is_wanted() -> None:
+    book = ledger()
+    kept, gone, elsewhere = number(1), number(2), number(1, "two")
+    chain = Chain(table="one", name="numbers")
+    book.replace("node", fragment([TABLE, NUMBERED]))
+    book.replace("service", fragment([kept, chain, OTHER, elsewhere]))
+    book.replace("another", fragment([kept, gone]))
+    book.acknowledge(Report(book.take(book.due)), 0.0)
+    book.replace("another", {})
+    book.replace("node", {})
+    book.acknowledge(Report(book.take([NUMBERED.identity, TABLE.identity])), 0.0)
+    assert list(book.lose_contents()) == [[gone.identity]], "nobody wants it, so that settles it"
+    assert dict(book.deviations) == {kept.identity: None, chain.identity: None}
+    assert book.due == [kept.identity, chain.identity]
+    assert list(book.lose_contents()) == [], "that was noted"
+
+
+def test_elements_go_with_their_set_and_nothing_else_of_that_name() -> None:
+    book = ledger()
+    element, chain, other = number(1), Chain(table="one", name="numbers"), number(1, of="others")
+    book.replace("node", fragment([NUMBERED]))
+    book.replace("service", fragment([TABLE, element, chain, other]))
+    book.acknowledge(Report(book.take(book.due)), 0.0)
+    book.replace("node", {})
+    book.acknowledge(Report(book.take(book.due)), 0.0)
+    assert list(book.lose_contents()) == [[]]
+    assert dict(book.deviations) == {element.identity: None}
+
+
+def test_what_was_refused_without_its_table_is_tried_again_as_soon_as_that_is_there() -> None:
+    book = ledger()
+    book.replace("service", fragment([number(1), number(1, "two")]))
+    book.acknowledge(Report(failed=[Failure(o, NotFound("it", "No such file")) for o in book.take(book.due)]), 0.0)
+    assert not book.has_due
+    book.replace("node", fragment([TABLE]))
+    book.acknowledge(Report(book.take([TABLE.identity])), 0.0)
+    assert book.due == [number(1).identity]
