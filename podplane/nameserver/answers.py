@@ -40,6 +40,8 @@ REFUSALS = 1000
 ANY_TTL = 5
 TURN, REVERSE = "turn", "reverse"
 """What responses depend on whose addresses begin with another one in the next second; and those of others for reverse names."""
+USUAL_SIZES = frozenset((512, 1200, 1220, 1232, 1280, 1400, 1410, 1432, 1440, 1452, 1472, 2048, 4000, 4096, 8192, 65535))
+"""Sizes of responses that resolvers say they take: those of these are answered at once."""
 SECRET_BYTES = 8
 """What keys of private responses, and of those for connections, begin with. Who could guess it could ask for such a response by a
 datagram that begins so.
@@ -323,11 +325,15 @@ def path_key(searches: SearchPath) -> bytes:
 
 
 def question_of(query: Query) -> bytes:
-    """What a response is kept under: the message that asks the same, without its id, in lower case, without options of EDNS."""
+    """What a response is kept under: the message that asks the same, without its id, in lower case, without options of EDNS, flags that
+    change nothing, and sizes that few ask with. So one question has a few keys, whoever plays with it."""
     edns = query.edns
-    head = m.HEADER.pack(0, query.flags, 1, 0, 0, edns is not None)[2:]
+    head = m.HEADER.pack(0, query.flags & (m.RD | m.CD | m.AD), 1, 0, 0, edns is not None)[2:]
     name, rest = query.asked[:-4].lower(), query.asked[-4:]
-    return head + name + rest + (b"\0" + m.RECORD.pack(m.OPT, edns.size, m.DO * edns.dnssec, 0) if edns else b"")
+    if edns is None:
+        return head + name + rest
+    size = edns.size if edns.size in USUAL_SIZES else limit_of(query, tcp=False)
+    return head + name + rest + b"\0" + m.RECORD.pack(m.OPT, size, m.DO * edns.dnssec, 0)
 
 
 def spelled(response: bytes, name: bytes) -> bytes:

@@ -202,6 +202,16 @@ async def test_a_reverse_name_of_others_may_become_one_of_the_clusters(rig: Rig)
     assert not rig.quick(question(reverse)) and rig.quick(question(other))
 
 
+def test_sizes_and_flags_that_change_nothing_take_no_room(rig: Rig) -> None:
+    name = "web.default.svc.cluster.local"
+    for size in range(600, 65_000, 997):
+        response = rig.ask(question(name, edns=opt(size)))
+        assert len(response) <= max(512, min(size, 1232))
+    for flags in range(1 << 4):
+        rig.ask(question(name, edns=opt(1232), flags=m.RD | m.RA | m.AA | flags))
+    assert len(rig.answers.kept) <= 3
+
+
 async def test_what_counts_down_is_kept_for_whole_seconds(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     later: list[tuple[float, object]] = []
     monkeypatch.setattr(asyncio.get_running_loop(), "call_later", lambda seconds, call, *_: later.append((seconds, call)))
