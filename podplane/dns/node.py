@@ -17,9 +17,9 @@ from podplane.dns.settings import DnsSettings
 from podplane.model.config import NetworkConfig
 from podplane.model.view import View
 from podplane.state.network import Address
-from podplane.state.nft import Chain, Hook, Notrack, Rule, Table
+from podplane.state.nft import DROP, Chain, Hook, Notrack, Rule, Table
 from podplane.state.nft_nat import port_is, protocol
-from podplane.state.nft_rules import Row, destination_in, family, input_is, rule, source_in
+from podplane.state.nft_rules import Row, counter, destination_in, family, input_is, rule, source_in, verdict
 from podplane.state.value import Fragment, IPAddress, Value, fragment
 
 TABLE = ("inet", "podplane-dns")
@@ -44,8 +44,11 @@ def plan(view: View, config: NetworkConfig, own: DnsSettings) -> Fragment:
     values.append(Table(family=FAMILY, table=NAME))
     asked = [one for ip in ips for one in _exempt(ip, "destination")]
     answered = [one for ip in ips for one in _exempt(ip, "source")]
+    forged = [_drop_forged(ip, config.bridge) for ip in ips]
     values.append(
-        _chain("prerouting", [*asked, *(rule(input_is("lo"), one.expressions, comment=one.comment) for one in answered)])
+        _chain(
+            "prerouting", [*forged, *asked, *(rule(input_is("lo"), one.expressions, comment=one.comment) for one in answered)]
+        )
     )
     values.append(_chain("output", [*asked, *answered]))
     return fragment(values)
@@ -67,6 +70,12 @@ def _exempt(ip: IPAddress, end: str) -> Iterator[Rule]:
     for name in PROTOCOLS:
         row: Row = (*family(ip.version), *match, *protocol(name), *port_is(PORT, end))
         yield rule(row, (Notrack(),), comment=f"svc/{SERVICE}")
+
+
+def _drop_forged(ip: IPAddress, bridge: str) -> Rule:
+    """No pod has this address: what one sends from it would be taken for an answer."""
+    own = (*family(ip.version), *input_is(bridge), *source_in(ipaddress.ip_network(ip)))
+    return rule(own, counter(), verdict(DROP), comment=f"svc/{SERVICE}: forged")
 
 
 def _chain(name: str, rules: list[Rule]) -> Chain:

@@ -90,6 +90,13 @@ def test_only_questions_are_exempt(cluster: DnsCluster, version: int) -> None:
 
 
 @BOTH
+def test_what_a_pod_sends_from_the_address_of_the_dns_is_dropped(cluster: DnsCluster, version: int) -> None:
+    for port in (53, 4000):
+        forged = cluster.send("node1-pod1", DNS[version], pod_ip(1, 2, version), 9999, protocol="udp", source_port=port)
+        assert isinstance(forged.end, Dropped), forged
+
+
+@BOTH
 def test_an_untracked_packet_reaches_no_service_untranslated(cluster: DnsCluster, version: int) -> None:
     """Another program's rules may exempt packets: to what is no address of the node, they are refused."""
     trace = cluster.send("node1", node_ip(1, version), OTHER[version], 53, protocol="udp", state="untracked")
