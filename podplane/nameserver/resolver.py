@@ -5,9 +5,11 @@ A source answers at once, later (an awaitable), or not at all (None), because th
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Awaitable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from podplane.dns import message as m
@@ -16,8 +18,13 @@ from podplane.dns.message import Answer, Name, Question
 from podplane.dns.search_path import NOWHERE, SearchPath
 from podplane.servers.later import Later
 
+log = logging.getLogger(__name__)
+FAILED = Answer(m.SERVFAIL, authoritative=False, source="a fault of this server")
+
 MAX_ALIASES = 8
 """Aliases of one answer; more are a loop, or as bad as one."""
+ALIAS = m.CNAME.to_bytes(2, "big") + m.INTERNET.to_bytes(2, "big")
+"""What a message with an alias has in it, and perhaps one without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +56,42 @@ class Resolver:
     """Sources, in the order in which they are asked."""
 
     sources: Sequence[Source]
+    zones: Collection[Name] = ()
+    """Zones that the last source has servers of their own for: these may not speak for one another's names, nor for other sources'."""
+    _tasks: set[asyncio.Task[Answer]] = field(default_factory=set, compare=False)
 
     def answer(self, query: m.Query, client: Client) -> Answer | Awaitable[Answer]:
         """The answer to a query."""
         found = self._ask(query.question, client, query)
         if isinstance(found, Later):
-            return found  # of servers elsewhere, who follow aliases themselves
+            return self._heard_later(found, client, query)
         if inspect.isawaitable(found):
             return self._awaited(found, client, query)
-        return found if found.follow is None else self._follow(found, client, query)
+        found = self._cut(query.question, found, client, query)
+        return found if found.follow is None else self._follow(found, client, query, MAX_ALIASES)
+
+    def _heard_later(self, found: Later[Answer], client: Client, query: m.Query) -> Later[Answer]:
+        """The same without a task, unless there is an alias to follow."""
+        told: Later[Answer] = Later()
+
+        def heard(said: Answer) -> None:
+            answer = self._cut(query.question, said, client, query)
+            if answer.follow is None:
+                told.set(answer)
+                return
+            task = asyncio.get_running_loop().create_task(self._followed(answer, client, query, MAX_ALIASES))
+            self._tasks.add(task)
+            task.add_done_callback(ended)
+
+        def ended(task: asyncio.Task[Answer]) -> None:
+            self._tasks.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                log.error("an alias of %s", m.text_of(query.question.name), exc_info=error)
+            told.set(FAILED if error is not None or task.cancelled() else task.result())
+
+        found.then(heard)
+        return told
 
     def _ask(self, question: Question, client: Client, query: m.Query) -> Answer | Awaitable[Answer]:
         for source in self.sources:
@@ -67,27 +101,57 @@ class Resolver:
         return Answer(m.REFUSED, authoritative=False, source="no source has it")
 
     async def _awaited(self, found: Awaitable[Answer], client: Client, query: m.Query) -> Answer:
-        answer = await found
-        return answer if answer.follow is None else await self._followed(answer, client, query)
+        answer = self._cut(query.question, await found, client, query)
+        return answer if answer.follow is None else await self._followed(answer, client, query, MAX_ALIASES)
 
-    def _follow(self, answer: Answer, client: Client, query: m.Query) -> Answer | Awaitable[Answer]:
-        """Follow an alias; at once, as long as all that it leads to is here."""
-        for _ in range(MAX_ALIASES):
+    def _follow(self, answer: Answer, client: Client, query: m.Query, most: int) -> Answer | Awaitable[Answer]:
+        """Follow aliases, so many at most; at once, as long as all that they lead to is here."""
+        for left in range(most, 0, -1):
             if answer.follow is None:
                 return answer
             question = replace_name(query.question, answer.follow)
             found = self._ask(question, client, query)
             if inspect.isawaitable(found):
-                return self._continued(answer, found, client, query)
-            answer = joined(answer, found)
-        return loop(answer)
+                return self._continued(answer, question, found, client, query, left - 1)
+            answer = joined(answer, self._cut(question, found, client, query))
+        return answer if answer.follow is None else loop(answer)
 
-    async def _followed(self, answer: Answer, client: Client, query: m.Query) -> Answer:
-        found = self._follow(answer, client, query)
+    async def _followed(self, answer: Answer, client: Client, query: m.Query, most: int) -> Answer:
+        found = self._follow(answer, client, query, most)
         return await found if inspect.isawaitable(found) else found
 
-    async def _continued(self, answer: Answer, found: Awaitable[Answer], client: Client, query: m.Query) -> Answer:
-        return await self._followed(joined(answer, await found), client, query)
+    async def _continued(
+        self, answer: Answer, question: Question, found: Awaitable[Answer], client: Client, query: m.Query, most: int
+    ) -> Answer:
+        part = self._cut(question, await found, client, query)
+        return await self._followed(joined(answer, part), client, query, most)
+
+    def _cut(self, question: Question, answer: Answer, client: Client, query: m.Query) -> Answer:
+        """What another server says, up to the first alias that leads to a name that it may not speak for: that is to be followed."""
+        if ALIAS not in answer.message or question.type in (m.CNAME, m.ANY):
+            return answer
+        try:
+            records, _ = responses.records(answer.message)
+            for i, one in enumerate(records, 1):
+                if one.type != m.CNAME:
+                    continue
+                target, _ = responses.name_at(one.data, 0)
+                is_end = i == len(records) and answer.rcode == m.NOERROR
+                if self._leaves(replace_name(question, target), question.name, client, query, is_end=is_end):
+                    return replace(answer, rcode=m.NOERROR, message=b"", records=records[:i], follow=target)
+        except m.Malformed as error:
+            return Answer(m.SERVFAIL, authoritative=False, source=f"{answer.source}: its records can't be read: {error}")
+        return answer
+
+    def _leaves(self, target: Question, name: Name, client: Client, query: m.Query, *, is_end: bool) -> bool:
+        """Does an alias lead to another source, or to another zone? One to the names of no zone does where nothing comes after it."""
+        to = self._zone(target.name)
+        if to != self._zone(name) and (to or is_end):
+            return True
+        return any(source.answer(target, client, query) is not None for source in self.sources[:-1])
+
+    def _zone(self, name: Name) -> Name:
+        return next((name[i:] for i in range(len(name)) if name[i:] in self.zones), ())
 
 
 def replace_name(question: Question, name: Name) -> Question:
@@ -119,5 +183,7 @@ def joined(alias: Answer, found: Answer) -> Answer:
 
 
 def loop(answer: Answer) -> Answer:
-    """The answer when aliases lead in a circle."""
-    return Answer(m.SERVFAIL, authoritative=False, source=f"aliases lead in a circle: {answer.source}", depends=answer.depends)
+    """The answer when aliases lead in a circle, or to too many others."""
+    names = [one.name for one in answer.records if one.type == m.CNAME]
+    why = "aliases lead in a circle" if answer.follow in names else f"more than {MAX_ALIASES} aliases, which is too long"
+    return Answer(m.SERVFAIL, authoritative=False, source=f"{why}: {answer.source}", depends=answer.depends)

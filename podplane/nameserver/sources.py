@@ -47,7 +47,7 @@ class Sources:
 
     def resolver(self, config: Config) -> Resolving:
         """One that goes by this configuration. It may be made in any thread: thousands of hosts entries take their time."""
-        resolver = Resolver([Zones(self._zones(config)), *self._others])
+        resolver = Resolver([Zones(self._zones(config)), *self._others], config.zones.keys())
         return Searching(resolver, self._domain, self._directory.services, config.ttl, config.search_path)
 
     def answer(self, query: Query, client: Client) -> Answer | Awaitable[Answer]:

@@ -397,6 +397,59 @@ async def test_an_alias_of_the_clusters_leads_to_what_other_servers_say() -> Non
 
 
 @virtual
+async def test_a_zones_server_does_not_speak_for_names_of_others() -> None:
+    """Behind an alias, the cluster's names and other zones' are asked for by our own rules."""
+
+    class Cluster:
+        def answer(self, question: Question, client: Client, query: m.Query) -> Answer | None:
+            if question.name[-1:] != (b"local",):
+                return None
+            record = m.Record(question.name, m.A, 5, bytes((10, 96, 0, 1)))
+            return Answer(records=(record,), source="a Service", depends=("service/x",))
+
+    targets = {
+        "in": "web.local.",
+        "zone": "x.corp.example.",
+        "away": "a.example.",
+        "known": "b.example.",
+        "back": "back.evil.example.",
+    }
+
+    def evil(query: dns.message.Message, tcp: bool) -> list[bytes]:
+        name = query.question[0].name.to_text().lower()
+        target = targets.get(name.split(".")[0], "x.corp.example.")
+        more = () if name.startswith("away") else (f"{target} 3600 IN A 6.6.6.6",)
+        return [reply(query, f"{name} 60 IN CNAME {target}", *more).to_wire()]
+
+    corp = "x.corp.example. 60 IN A 192.0.2.7"
+    async with upstream(says(A)) as one, upstream(evil) as two, upstream(says(corp)) as three, forwarder(one) as made:
+        zones = {m.name_of("evil.example"): (two.server,), m.name_of("corp.example"): (three.server,)}
+        made.configure(config.Config(upstreams=(one.server,), zones=zones))
+        resolver = Resolver([Cluster(), made], zones.keys())
+        ends = {"in": "web.local. 5 IN A 10.96.0.1", "zone": corp, "away": A, "known": "b.example. 3600 IN A 6.6.6.6"}
+        for name in (*ends, *ends):  # asked for, then kept
+            read = m.read_query(dns.message.make_query(f"{name}.evil.example", "A").to_wire())
+            answer = resolver.answer(read, Client("10.244.1.2"))
+            answer = await answer if inspect.isawaitable(answer) else answer
+            found = lines(dns.message.from_wire(relay.rendered(read, answer)))
+            assert found == [f"{name}.evil.example. 60 IN CNAME {targets[name]}", ends[name]]
+
+
+@virtual
+async def test_servers_that_send_us_to_each_other_are_left_after_a_while() -> None:
+    def to(target: str) -> Behaviour:
+        return lambda query, tcp: [reply(query, f"{query.question[0].name} 60 IN CNAME {target}").to_wire()]
+
+    async with upstream(to("a.two.example.")) as one, upstream(to("a.one.example.")) as two, forwarder() as made:
+        zones = {m.name_of("one.example"): (one.server,), m.name_of("two.example"): (two.server,)}
+        made.configure(config.Config(zones=zones))
+        read = m.read_query(dns.message.make_query("a.one.example", "A").to_wire())
+        answer = Resolver([made], zones.keys()).answer(read, Client("10.244.1.2"))
+        answer = await answer if inspect.isawaitable(answer) else answer
+        assert (answer.rcode, answer.source.split(":")[0]) == (m.SERVFAIL, "aliases lead in a circle")
+
+
+@virtual
 async def test_what_many_want_is_asked_for_again_in_time() -> None:
     async with upstream(says(A)) as one, forwarder(one) as made:
         for _ in range(58):
