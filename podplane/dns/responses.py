@@ -18,7 +18,7 @@ DNAME, RRSIG, NSEC, NSEC3 = 39, 46, 47, 50
 PROOFS = frozenset((m.SOA, RRSIG, NSEC, NSEC3))
 """Types that say in the authority section that something is not there (RFC 2308, RFC 4035, RFC 5155)."""
 MAX_ALIASES = 32
-"""Aliases that are followed in one response."""
+"""Aliases of one response; more are an error, as they are to other resolvers."""
 MAX_POINTERS = m.MAX_NAME // 2
 """Pointers of one name: with a label between any two there can't be more."""
 NAMES_AT = {m.NS: (0,), m.CNAME: (0,), m.PTR: (0,), DNAME: (0,), m.MX: (2,), m.SRV: (6,), m.SOA: (0, 0)}
@@ -29,6 +29,10 @@ ROOT_OPT, EMPTY_OPT = b"\0" + m.OPT.to_bytes(2, "big"), 11
 MAX_TTL = 1 << 31
 _kept_flags = m.QR | m.AA | m.TC | m.RD | m.RA | m.AD
 _ttl = struct.Struct("!I")
+
+
+class Endless(Malformed):
+    """The aliases of a response lead in a circle, or to too many others: its server is well, and the name has no answer."""
 
 
 class Limits(NamedTuple):
@@ -70,7 +74,8 @@ def matches(message: bytes, asked: bytes) -> bool:
 
 
 def read(message: bytes, question: Question, limits: Limits = Limits()) -> Reply:  # noqa: B008  # it is immutable
-    """A response to a question, which `matches` already. Malformed when it can't be read to its end, or answers another question."""
+    """A response to a question, which `matches` already. Malformed when it can't be read to its end, or answers another question;
+    Endless when its aliases lead to no end."""
     begin = HEADER.size + 5 + sum(map(len, question.name)) + len(question.name)
     if (plain := _plain(message, question, begin, limits)) is not None:
         return plain
@@ -196,14 +201,15 @@ def _sections(message: bytes, at: int, asked: Name) -> tuple[list[Place], list[P
 
 
 def _chain(message: bytes, answer: Sequence[Place], question: Question) -> tuple[list[Place], Name]:
-    """The records that the question's name leads to, in this order, and the name at the end."""
+    """The records that the question's name leads to, in this order, and the name at the end. Endless when there is none."""
     owned: dict[Name, list[Place]] = {}
     for one in answer:
         if one.class_ == m.INTERNET:
             owned.setdefault(one.name, []).append(one)
     kept: list[Place] = []
     name = question.name
-    for _ in range(MAX_ALIASES):
+    names = {name}
+    while True:
         for above in (name[i:] for i in range(1, len(name)) if len(owned) > 1):
             if any(one.type == DNAME for one in owned.get(above, ())):
                 kept += owned.pop(above)  # RFC 6672: the alias of `name` is made of it
@@ -211,9 +217,13 @@ def _chain(message: bytes, answer: Sequence[Place], question: Question) -> tuple
         kept += own
         alias = next((one for one in own if one.type == m.CNAME), None)
         if alias is None or question.type in (m.CNAME, m.ANY):
-            break
+            return kept, name
         name, _ = name_at(message, alias.at + RECORD.size)
-    return kept, name
+        if name in names:
+            raise Endless("aliases lead in a circle")
+        names.add(name)
+        if len(names) > MAX_ALIASES + 1:
+            raise Endless(f"more than {MAX_ALIASES} aliases, which is too long")
 
 
 def _proofs(authority: Sequence[Place], name: Name, *, is_negative: bool) -> list[Place]:

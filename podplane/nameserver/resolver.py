@@ -75,7 +75,11 @@ class Resolver:
         told: Later[Answer] = Later()
 
         def heard(said: Answer) -> None:
-            answer = self._cut(query.question, said, client, query)
+            try:
+                answer = self._cut(query.question, said, client, query)
+            except Exception:  # nobody else would tell those who wait
+                log.exception("no answer to %s", m.text_of(query.question.name))
+                answer = FAILED
             if answer.follow is None:
                 told.set(answer)
                 return

@@ -119,6 +119,10 @@ class Upstream:
             return
         try:
             reply = responses.read(data, ask.question, self._means.limits)
+        except responses.Endless as error:  # which says nothing about the server
+            self._answered(seconds)
+            done(str(error))
+            return
         except m.Malformed as error:
             self._failed(done, f"its answer can't be read: {error}")
             return

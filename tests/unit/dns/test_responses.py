@@ -96,9 +96,26 @@ def test_aliases_are_followed_whatever_their_order() -> None:
     assert lines(read(said("a.example", "A", (*chain[::-1], "d.test. 9 IN A 192.0.2.66")))) == list(chain)
 
 
-def test_aliases_that_lead_in_a_circle_end() -> None:
-    chain = ("a.example. 60 IN CNAME b.example.", "b.example. 60 IN CNAME a.example.")
-    assert lines(read(said("a.example", "A", chain))) == list(chain)
+def aliases(count: int) -> list[str]:
+    """From `a0.example` to the address of the last one."""
+    chain = [f"a{i}.example. 60 IN CNAME a{i + 1}.example." for i in range(count)]
+    return [*chain, f"a{count}.example. 60 IN A 192.0.2.1"]
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_so_many_aliases_have_an_end_and_more_are_an_error(turn: int) -> None:
+    most = aliases(responses.MAX_ALIASES)
+    assert lines(read(said("a0.example", "A", tuple(most[::turn])))) == most
+    with pytest.raises(responses.Endless, match="more than 32 aliases, which is too long"):
+        read(said("a0.example", "A", tuple(aliases(responses.MAX_ALIASES + 1)[::turn])))
+
+
+@pytest.mark.parametrize("targets", ["a", "ba", "bcb"])
+def test_aliases_that_lead_in_a_circle_are_an_error(targets: str) -> None:
+    chain = tuple(f"{a}.example. 60 IN CNAME {b}.example." for a, b in zip("a" + targets, targets, strict=False))
+    with pytest.raises(responses.Endless, match="in a circle"):
+        read(said("a.example", "A", chain))
+    assert lines(read(said("a.example", "CNAME", chain))) == list(chain[:1]), "who asks for the alias gets it"
 
 
 def test_an_alias_of_a_whole_zone_is_kept() -> None:

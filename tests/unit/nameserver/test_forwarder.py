@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import dns.flags
@@ -447,6 +447,20 @@ async def test_servers_that_send_us_to_each_other_are_left_after_a_while() -> No
         answer = Resolver([made], zones.keys()).answer(read, Client("10.244.1.2"))
         answer = await answer if inspect.isawaitable(answer) else answer
         assert (answer.rcode, answer.source.split(":")[0]) == (m.SERVFAIL, "aliases lead in a circle")
+
+
+@virtual
+@pytest.mark.parametrize(
+    ("targets", "why"), [(range(1, 40), "more than 32 aliases, which is too long"), ((1, 2, 1), "aliases lead in a circle")]
+)
+async def test_aliases_without_an_end_are_an_error_and_no_fault_of_the_server(targets: Sequence[int], why: str) -> None:
+    names = zip((0, *targets), targets, strict=False)
+    async with upstream(says(*(f"a{i}.example. 60 IN CNAME a{to}.example." for i, to in names))) as one, forwarder(one) as made:
+        for _ in range(2):
+            found = await answer(made, "a0.example")
+            assert (found.rcode, found.source) == (m.SERVFAIL, f"{one.server}: {why}")
+        health = made.groups[0].servers[0].health
+        assert (health.is_up, health.failures) == (True, 0)
 
 
 @virtual
