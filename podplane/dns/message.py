@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 A, NS, CNAME, SOA, PTR, HINFO, MX, TXT, AAAA, SRV, OPT, IXFR, AXFR, ANY = 1, 2, 5, 6, 12, 13, 15, 16, 28, 33, 41, 251, 252, 255
 """Types of records."""
@@ -91,8 +92,7 @@ class Edns(NamedTuple):
     options: tuple[tuple[int, bytes], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(msgspec.Struct, frozen=True):
     """A query: one question, which is in `asked` as it came, type and class included."""
 
     id: int
@@ -116,8 +116,7 @@ class Record(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What is to be answered: records, and what they were made of.
 
     `source` names the object that decided, for people: `Service default/web`. `depends` are keys of what the answer was made of, of what is

@@ -19,8 +19,9 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from podplane.dns import message as m
 from podplane.dns import order, protocol, relay

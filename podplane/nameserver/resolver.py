@@ -9,8 +9,10 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from podplane.dns import message as m
 from podplane.dns import responses

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from podplane.dns import message as m
 from podplane.dns.message import Answer, Name, Query, Record

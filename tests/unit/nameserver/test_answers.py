@@ -6,9 +6,9 @@ import asyncio
 import inspect
 import random
 from collections.abc import Awaitable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from podplane.dns import message as m
 from podplane.dns.message import Answer, Name, Query, Record, name_of

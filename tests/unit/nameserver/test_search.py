@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import dns.message
 import pytest
+from msgspec.structs import replace
 
 from podplane.dns import message as m
 from podplane.dns.cluster import ClusterZone
