@@ -1,14 +1,14 @@
 """Questions that nobody here has an answer to: passed on to the servers of the longest zone that the name belongs to, or to all others'.
 
 What they say is kept (`dns.cache`). Equal questions that are on their way are asked once. All of it is bounded: what is on its way, in
-total and of each client, and what is kept. When no server gives an answer, the last one that there was is given, true or not any more: a
-server that can't be reached, or fails, says nothing about the name. One that says that there is no such name is believed.
+total and of each client (`places`), and what is kept. When no server gives an answer, the last one that there was is given, true or not
+any more: a server that can't be reached, or fails, says nothing about the name. One that says that there is no such name is believed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,13 +24,15 @@ from podplane.dns.responses import Limits, Reply
 from podplane.nameserver.exchange import Exchange, Waits
 from podplane.nameserver.machine import Machine
 from podplane.nameserver.openers import LabOpener
+from podplane.nameserver.places import Place, Places
 from podplane.nameserver.probes import Probes
 from podplane.nameserver.resolver import Client
 from podplane.nameserver.upstream import Means, Upstream
 from podplane.servers.later import Later
 
 MAX_PENDING, MAX_OF_CLIENT = 8192, 512
-"""Questions on their way, with those who wait for the same."""
+"""Who waits for questions on their way, several for the same perhaps."""
+TOO_MANY = "too many questions are on their way to other servers"
 NOT_PASSED_ON = frozenset((m.OPT, m.IXFR, m.AXFR, 249, 250, 253, 254))
 """Types that ask for more than records: transfers, keys (TKEY, TSIG), MAILA, MAILB."""
 HOLD_SECONDS = 0.2
@@ -57,9 +59,9 @@ class Group(NamedTuple):
 
 @dataclass(slots=True)
 class Waiting:
-    """One question on its way, and those who wait for its answer, with their addresses."""
+    """One question on its way, and those who wait for its answer."""
 
-    answers: list[tuple[Later[Answer], str]] = field(default_factory=list)
+    places: dict[Place, None] = field(default_factory=dict)
     timer: asyncio.TimerHandle | None = None
     exchange: Exchange | None = None
 
@@ -78,11 +80,10 @@ class Forwarder:
         self._groups: dict[Name, Group] = {}
         self._waiting: dict[Key, Waiting] = {}
         self._waits = Waits()
-        self._held: list[Key] = []
+        self._held: dict[Key, None] = {}
         self._hold_until = 0.0
         self._failed: OrderedDict[Key, tuple[float, str]] = OrderedDict()
-        self._of_client: Counter[str] = Counter()
-        self.pending = 0
+        self._places = Places(MAX_PENDING, MAX_OF_CLIENT)
         self.refused = 0
         """Questions that were one too many."""
         self.cache = Cache(self._config.cache)
@@ -145,7 +146,7 @@ class Forwarder:
             if waiting.exchange is not None and upstream in waiting.exchange.servers:
                 waiting.exchange.cancel()
                 waiting.exchange = None
-                self._held.append(key)
+                self._held[key] = None
         upstream.close()
 
     def own(self, ip: str) -> None:
@@ -179,7 +180,7 @@ class Forwarder:
         found = self.cache.get(key, now)
         if found is None:
             return self._ask(key, client, now)
-        if found.refresh and key not in self._waiting and self.pending < MAX_PENDING:
+        if found.refresh and key not in self._waiting and not self._places.is_full:
             self._waiting[key] = Waiting()
             self._begin(key)
         return _kept(found, "cache")
@@ -189,20 +190,37 @@ class Forwarder:
         waiting = self._waiting.get(key)
         if waiting is None and (answer := self._at_once(key, now)) is not None:
             return answer
-        if self.pending >= MAX_PENDING or self._of_client[client.ip] >= MAX_OF_CLIENT:
-            self.refused += 1
-            return _failure("too many questions are on their way to other servers")
         later: Later[Answer] = Later()
-        self.pending += 1
-        self._of_client[client.ip] += 1
+        place = Place(client.ip, self._group(key.question.name).zone, key, later)
+        given_up = self._places.enter(place)
+        if given_up is place:
+            self.refused += 1
+            return _failure(TOO_MANY)
         if waiting is not None:
-            waiting.answers.append((later, client.ip))
-            return later
-        waiting = self._waiting[key] = Waiting([(later, client.ip)])
-        if self.cache.has_stale(key, now):
-            waiting.timer = self._loop.call_later(STALE_AFTER, self._too_late, key)
-        self._begin(key)
+            waiting.places[place] = None
+        else:
+            self._waiting[key] = Waiting({place: None})
+        if given_up is not None:
+            self._give_up(given_up)
+        if waiting is None:
+            if self.cache.has_stale(key, now):
+                self._waiting[key].timer = self._loop.call_later(STALE_AFTER, self._too_late, key)
+            self._begin(key)
         return later
+
+    def _give_up(self, place: Place) -> None:
+        """Somebody else has the place now. What nobody waits for any more is not asked any longer."""
+        self.refused += 1
+        waiting = self._waiting[place.key]
+        del waiting.places[place]
+        if not waiting.places:
+            if waiting.timer is not None:
+                waiting.timer.cancel()
+            if waiting.exchange is not None:
+                waiting.exchange.cancel()
+            del self._waiting[place.key]
+            self._held.pop(place.key, None)
+        place.later.set(_failure(TOO_MANY))
 
     def _at_once(self, key: Key, now: float) -> Answer | None:
         """What is known without asking: that a moment ago nobody answered, or that nobody will."""
@@ -232,7 +250,7 @@ class Forwarder:
         group = self._group(key.question.name)
         servers = [one for one in group.servers if self._probes.is_checked(one)]
         if len(servers) < len(group.servers) and not (servers and self._loop.time() >= self._hold_until):
-            self._held.append(key)
+            self._held[key] = None
             return
         servers, count = self._ordered(servers)
         if not servers:
@@ -253,7 +271,7 @@ class Forwarder:
 
     def _checked(self) -> None:
         """One more server is known: perhaps what waits for that can be asked now."""
-        held, self._held = self._held, []
+        held, self._held = self._held, {}
         for key in held:
             self._begin(key)
 
@@ -292,13 +310,10 @@ class Forwarder:
     def _tell(self, waiting: Waiting, answer: Answer) -> None:
         if waiting.timer is not None:
             waiting.timer.cancel()
-        answers, waiting.answers = waiting.answers, []
-        for later, ip in answers:
-            self.pending -= 1
-            self._of_client[ip] -= 1
-            if not self._of_client[ip]:
-                del self._of_client[ip]
-            later.set(answer)
+        places, waiting.places = waiting.places, {}
+        for place in places:
+            self._places.leave(place)
+            place.later.set(answer)
 
 
 def _kept(found: Found, source: str) -> Answer:

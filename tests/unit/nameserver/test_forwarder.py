@@ -16,7 +16,8 @@ import pytest
 from podplane.dns import config, relay
 from podplane.dns import message as m
 from podplane.dns.message import Answer, Question
-from podplane.nameserver.forwarder import Forwarder
+from podplane.nameserver import forwarder as module
+from podplane.nameserver.forwarder import TOO_MANY, Forwarder
 from podplane.nameserver.machine import Machine
 from podplane.nameserver.openers import HostOpener
 from podplane.nameserver.randomness import Randomness
@@ -170,6 +171,47 @@ async def test_one_client_does_not_have_all_places() -> None:
         assert not other.done()
         for task in (*waiting, other):
             task.cancel()
+
+
+async def sources(*tasks: asyncio.Task[Answer]) -> list[str]:
+    """Why those that are over are."""
+    await asyncio.sleep(0.01)
+    return [task.result().source if task.done() else "" for task in tasks]
+
+
+async def test_a_zone_whose_servers_say_nothing_takes_no_place_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PENDING", 20)
+    monkeypatch.setattr(module, "MAX_OF_CLIENT", 10)
+    async with upstream(deaf) as dead, upstream(says(rcode=3)) as alive, forwarder(alive) as made:
+        made.configure(config.Config(upstreams=(alive.server,), zones={m.name_of("dead"): (dead.server,)}))
+        waiting = [asyncio.ensure_future(answer(made, f"{i}.dead", ip=f"10.244.1.{i // 10}")) for i in range(20)]
+        await asyncio.sleep(0)
+        assert (await answer(made, "a.example")).rcode == m.NXDOMAIN, "asked by somebody else"
+        assert await sources(*waiting) == [""] * 9 + [TOO_MANY] + [""] * 10, "the newest of one with most"
+        assert made.refused == 1
+        assert (await answer(made, "b.example", ip="10.244.1.1")).rcode == m.NXDOMAIN, "asked by one of them"
+        for task in waiting:
+            task.cancel()
+
+
+@virtual
+async def test_what_nobody_waits_for_any_more_is_asked_no_longer() -> None:
+    for probe, seconds in ((silent, 3), (says(rcode=3), 0.3)):  # before it is known whether the server may be asked, and then
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "MAX_PENDING", 4)
+            async with upstream(deaf, probe=probe) as one, forwarder(one) as made:
+                await asyncio.sleep(0.1)
+                waiting = [asyncio.ensure_future(answer(made, f"{name}.example")) for name in "aabb"]
+                await asyncio.sleep(0)
+                others = [asyncio.ensure_future(answer(made, "a.example", ip=f"10.244.1.{i}")) for i in (3, 4)]
+                assert await sources(*waiting, *others) == ["", "", TOO_MANY, TOO_MANY, "", ""]
+                one.heard.clear()
+                await asyncio.sleep(seconds)
+                assert set(one.names) == {"a.example."}
+                assert (await asyncio.gather(*waiting[:2]))[0].source.startswith("no answer within")
+                again = asyncio.ensure_future(answer(made, "b.example"))
+                assert await sources(again) == [""]
+                again.cancel()
 
 
 @virtual
