@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from podplane.dns import config
-from podplane.dns.message import Question
+from podplane.dns.message import Alias, Question
 from podplane.dns.relay import aged, with_ttl
 from podplane.dns.responses import Reply
 
 STALE_TTL = 30
 """Of an answer that is not true for sure (RFC 8767, 4)."""
-OVERHEAD_BYTES, TTL_BYTES = 700, 40
-"""What an answer costs beside its message and its name, and each place of a TTL (measured on CPython 3.11, 64 bits)."""
+OVERHEAD_BYTES, TTL_BYTES, ALIAS_BYTES = 700, 40, 120
+"""What an answer costs beside its message and its name, each place of a TTL, and each alias (measured on CPython 3.11, 64 bits)."""
 EVICTED_AT_ONCE = 256
 """A smaller bound is reached by and by: nobody waits for ten thousand evictions."""
 LEAD_PART, LEAD_SECONDS = 60, 10
@@ -45,6 +45,7 @@ class Found(NamedTuple):
     rcode: int
     seconds: float
     refresh: bool = False
+    aliases: tuple[Alias, ...] = ()
 
 
 @dataclass(slots=True)
@@ -99,7 +100,7 @@ class Cache:
         lead = min(LEAD_SECONDS, int(left / LEAD_PART))
         age = int(now - entry.stored + 0.5) + (lead if lead > 1 else 0)
         message = aged(entry.reply.message, entry.reply.ttls, age)
-        return Found(message, entry.reply.rcode, min(max(1.0, lead), left), self._is_due(entry, now))
+        return Found(message, entry.reply.rcode, min(max(1.0, lead), left), self._is_due(entry, now), entry.reply.aliases)
 
     def stale(self, key: Key, now: float) -> Found | None:
         """The last answer there was, true or not any more; None when it is too old."""
@@ -108,7 +109,8 @@ class Cache:
             return None
         self._entries.move_to_end(key)
         self.counts.stale += 1
-        return Found(with_ttl(entry.reply.message, entry.reply.ttls, STALE_TTL), entry.reply.rcode, 1.0)
+        reply = entry.reply
+        return Found(with_ttl(reply.message, reply.ttls, STALE_TTL), reply.rcode, 1.0, aliases=reply.aliases)
 
     def has_stale(self, key: Key, now: float) -> bool:
         """Is there an answer for the time when no server gives one?"""
@@ -121,7 +123,7 @@ class Cache:
             return
         self._remove(key)
         name = sum(map(len, key.question.name))
-        size = OVERHEAD_BYTES + len(reply.message) + 2 * name + TTL_BYTES * len(reply.ttls)
+        size = OVERHEAD_BYTES + len(reply.message) + 2 * name + TTL_BYTES * len(reply.ttls) + ALIAS_BYTES * len(reply.aliases)
         self._entries[key] = _Entry(reply, now, size, until=now + reply.seconds)
         self.bytes += size
         self.counts.entries[_kind(reply)] += 1

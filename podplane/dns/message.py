@@ -100,6 +100,8 @@ class Query(msgspec.Struct, frozen=True):
     question: Question
     asked: bytes
     edns: Edns | None = None
+    limit: int = TCP_BYTES
+    """The longest response that who asks takes."""
 
     @property
     def opcode(self) -> int:
@@ -114,6 +116,13 @@ class Record(NamedTuple):
     type: int
     ttl: int
     data: bytes
+
+
+class Alias(NamedTuple):
+    """An alias in a response: how many records there are up to it and those of its name, and the place of its target."""
+
+    number: int
+    target: int
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -134,6 +143,8 @@ class Answer(msgspec.Struct, frozen=True):
     follow: Name | None = None
     message: bytes = b""
     """A whole response of another server, in place of records: its id and question are the client's own when it is sent."""
+    aliases: tuple[Alias, ...] = ()
+    """Those in `message` that lead from its question's name to its end."""
     private: bool = False
     """It depends on who asks (`Client.searches`), so it may be given again only to clients with the same search domains. Of one name it is
     set in all answers or in none: what is not private is given to everybody."""
@@ -190,8 +201,8 @@ def is_under(name: Name, zone: Name) -> bool:
 # Reading.
 
 
-def read_query(message: bytes) -> Query:
-    """The query in a message. Malformed when it is none that can be answered."""
+def read_query(message: bytes, *, tcp: bool = True) -> Query:
+    """The query in a message that came by TCP, or by UDP. Malformed when it is none that can be answered."""
     if len(message) < HEADER.size:
         raise Malformed("shorter than a header", None)
     id_, flags, questions, answers, authorities, additional = HEADER.unpack_from(message)
@@ -206,7 +217,13 @@ def read_query(message: bytes) -> Query:
         raise Malformed("the question is cut off")
     question = Question(name, *TAIL.unpack_from(message, end))
     end += TAIL.size
-    return Query(id_, flags, question, message[HEADER.size : end], _read_edns(message, end, authorities + additional))
+    edns = _read_edns(message, end, authorities + additional)
+    return Query(id_, flags, question, message[HEADER.size : end], edns, TCP_BYTES if tcp else datagram_bytes(edns))
+
+
+def datagram_bytes(edns: Edns | None) -> int:
+    """The longest datagram that who asks takes, and we send (RFC 6891, 6.2.3)."""
+    return min(max(edns.size, PLAIN_BYTES), EDNS_BYTES) if edns else PLAIN_BYTES
 
 
 def _read_question_name(message: bytes) -> tuple[Name, int]:
@@ -302,6 +319,8 @@ class _Writer:
         self.message = bytearray(HEADER.size) + query.asked
         self._limit = limit
         self._class = CHAOS if query.question.class_ == CHAOS else INTERNET
+        self._last: tuple[Name, bytes] | None = None
+        """The owner of the record before, and how it may be written from then on."""
         self._places: dict[bytes, int] = {}
         """Where names begin that can be pointed to, those that others end with, too."""
         name, at = written(query.question.name), 0
@@ -324,7 +343,12 @@ class _Writer:
     def _append(self, record: Record) -> None:
         name, type_, ttl, data = record
         message = self.message
-        self._append_name(written(name))
+        if self._last is not None and name is self._last[0]:
+            message += self._last[1]
+        else:
+            self._append_name(whole := written(name))
+            place = self._places.get(whole)
+            self._last = None if place is None else (name, LENGTH.pack(POINTER | place))
         message += RECORD.pack(type_, self._class, ttl, len(data))
         start = len(message)
         if names := LEADING_NAMES.get(type_):

@@ -8,11 +8,13 @@ the additional section, and name servers in the authority section, which serve t
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from podplane.dns import message as m
-from podplane.dns.message import HEADER, RECORD, TAIL, Answer, Malformed, Name, Query, Question, Record
+from podplane.dns.message import HEADER, RECORD, TAIL, Alias, Answer, Malformed, Name, Query, Question, Record
 
 DNAME, RRSIG, NSEC, NSEC3 = 39, 46, 47, 50
 PROOFS = frozenset((m.SOA, RRSIG, NSEC, NSEC3))
@@ -26,6 +28,8 @@ NAMES_AT = {m.NS: (0,), m.CNAME: (0,), m.PTR: (0,), DNAME: (0,), m.MX: (2,), m.S
 POINTER_TO_QUESTION = b"\xc0\x0c"
 ROOT_OPT, EMPTY_OPT = b"\0" + m.OPT.to_bytes(2, "big"), 11
 """What an OPT record begins with, and the length of one without options."""
+LEAST_BYTES = 1 + RECORD.size
+"""Of a record, beside its data."""
 MAX_TTL = 1 << 31
 _kept_flags = m.QR | m.AA | m.TC | m.RD | m.RA | m.AD
 _ttl = struct.Struct("!I")
@@ -55,9 +59,11 @@ class Reply(NamedTuple):
     """Does it say that there is no such name, or nothing of this type?"""
     is_referral: bool = False
     """Does it name servers to be asked in its server's place? Then that one does not look for answers itself."""
+    aliases: tuple[Alias, ...] = ()
+    """Those that lead from the question's name to the end."""
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True, gc=False):
     """A record in a message: where its own bytes begin behind the name, and where it ends."""
 
     name: Name
@@ -82,7 +88,7 @@ def read(message: bytes, question: Question, limits: Limits = Limits()) -> Reply
     answer, authority, additional = _sections(message, begin, question.name)
     flags = int.from_bytes(message[2:4], "big")
     rcode = flags & m.RCODE_MASK | next((one.ttl >> 24 << 4 for one in additional if one.type == m.OPT), 0)  # RFC 6891, 6.1.3
-    kept, name = _chain(message, answer, question)
+    kept, name, aliases = _chain(message, answer, question)
     if answer and not kept:
         raise Malformed("it answers another question")
     is_negative = rcode == m.NXDOMAIN or not any(one.name == name and question.type in (one.type, m.ANY) for one in kept)
@@ -100,7 +106,7 @@ def read(message: bytes, question: Question, limits: Limits = Limits()) -> Reply
         places,
         seconds,
         limits,
-    )._replace(is_negative=is_negative, is_referral=is_referral)
+    )._replace(is_negative=is_negative, is_referral=is_referral, aliases=tuple(aliases))
 
 
 def _plain(message: bytes, question: Question, begin: int, limits: Limits) -> Reply | None:
@@ -134,11 +140,21 @@ def _plain(message: bytes, question: Question, begin: int, limits: Limits) -> Re
     )
 
 
-def records(message: bytes) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
-    """The answer and the authority section of a kept response, names written out."""
+def records(message: bytes, limit: int = m.TCP_BYTES, most: int = 1 << 16) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
+    """The answer and the authority section of a kept response, names written out: of the answer `most` records, and no more of all
+    than, by one, fit into a message of `limit` bytes."""
     name, end = name_at(message, HEADER.size)
-    answer, authority, _ = _sections(message, end + TAIL.size, name)
-    return tuple(_record(message, one) for one in answer), tuple(_record(message, one) for one in authority)
+    known: dict[int, Name] = {}
+    sections: tuple[list[Record], list[Record]] = ([], [])
+    answers, authorities = HEADER.unpack_from(message)[3:5]
+    places = _places(message, end + TAIL.size, min(answers, most) + (authorities if most >= answers else 0), name, known)
+    for number, place in enumerate(places):
+        record = _record(message, place, known)
+        sections[number >= answers].append(record)
+        limit -= LEAST_BYTES + (0 if record.type in m.LEADING_NAMES else len(record.data))
+        if limit < 0:
+            break
+    return tuple(sections[0]), tuple(sections[1])
 
 
 def name_at(message: bytes, at: int, known: dict[int, Name] | None = None) -> tuple[Name, int]:
@@ -181,34 +197,41 @@ def name_at(message: bytes, at: int, known: dict[int, Name] | None = None) -> tu
 
 def _sections(message: bytes, at: int, asked: Name) -> tuple[list[Place], list[Place], list[Place]]:
     """The records of each section."""
-    sections: tuple[list[Place], list[Place], list[Place]] = ([], [], [])
-    known: dict[int, Name] = {}
-    for found, count in zip(sections, HEADER.unpack_from(message)[3:], strict=True):
-        for _ in range(count):
-            if message.startswith(POINTER_TO_QUESTION, at):
-                name, at = asked, at + 2
-            else:
-                name, at = name_at(message, at, known)
-            if at + RECORD.size > len(message):
-                raise Malformed("a record is cut off")
-            type_, class_, ttl, length = RECORD.unpack_from(message, at)
-            end = at + RECORD.size + length
-            if end > len(message):
-                raise Malformed("a record is cut off")
-            found.append(Place(name, type_, class_, ttl, at, end))
-            at = end
-    return sections
+    answers, authorities, additional = HEADER.unpack_from(message)[3:]
+    found = list(_places(message, at, answers + authorities + additional, asked, {}))
+    return found[:answers], found[answers : answers + authorities], found[answers + authorities :]
 
 
-def _chain(message: bytes, answer: Sequence[Place], question: Question) -> tuple[list[Place], Name]:
-    """The records that the question's name leads to, in this order, and the name at the end. Endless when there is none."""
+def _places(message: bytes, at: int, count: int, asked: Name, known: dict[int, Name]) -> Iterator[Place]:
+    """So many records from this place on. Most have the name of the one before, in the same bytes."""
+    size = len(message)
+    name, spelled = asked, POINTER_TO_QUESTION
+    known[HEADER.size] = asked
+    for _ in range(count):
+        if not message.startswith(spelled, at):
+            name, end = name_at(message, at, known)
+            spelled = message[at:end]
+        at += len(spelled)
+        if at + RECORD.size > size:
+            raise Malformed("a record is cut off")
+        type_, class_, ttl, length = RECORD.unpack_from(message, at)
+        end = at + RECORD.size + length
+        if end > size:
+            raise Malformed("a record is cut off")
+        yield Place(name, type_, class_, ttl, at, end)
+        at = end
+
+
+def _chain(message: bytes, answer: Sequence[Place], question: Question) -> tuple[list[Place], Name, list[Alias]]:
+    """The records that the question's name leads to, in this order, the name at the end, and the aliases on the way. Endless when
+    there is no end."""
     owned: dict[Name, list[Place]] = {}
     for one in answer:
         if one.class_ == m.INTERNET:
             owned.setdefault(one.name, []).append(one)
     kept: list[Place] = []
     name = question.name
-    names = {name}
+    names, aliases = {name}, list[Alias]()
     while True:
         for above in (name[i:] for i in range(1, len(name)) if len(owned) > 1):
             if any(one.type == DNAME for one in owned.get(above, ())):
@@ -217,12 +240,13 @@ def _chain(message: bytes, answer: Sequence[Place], question: Question) -> tuple
         kept += own
         alias = next((one for one in own if one.type == m.CNAME), None)
         if alias is None or question.type in (m.CNAME, m.ANY):
-            return kept, name
+            return kept, name, aliases
+        aliases.append(Alias(len(kept), alias.at + RECORD.size))
         name, _ = name_at(message, alias.at + RECORD.size)
         if name in names:
             raise Endless("aliases lead in a circle")
         names.add(name)
-        if len(names) > MAX_ALIASES + 1:
+        if len(aliases) > MAX_ALIASES:
             raise Endless(f"more than {MAX_ALIASES} aliases, which is too long")
 
 
@@ -266,20 +290,23 @@ def _rewritten(
     message: bytes, question: Question, flags: int, sections: tuple[Sequence[Place], Sequence[Place]], limits: Limits
 ) -> Reply:
     """The response, written anew with these records alone."""
-    answer, authority = (tuple(_record(message, one) for one in places) for places in sections)
+    known: dict[int, Name] = {}
+    answer, authority = (tuple(_record(message, one, known) for one in places) for places in sections)
     asked = m.written(question.name) + TAIL.pack(question.type, question.class_)
     clean = m.respond(Query(0, 0, question, asked), Answer(0, answer, authority))
     return read(clean[:2] + flags.to_bytes(2, "big") + clean[4:], question, limits)
 
 
-def _record(message: bytes, place: Place) -> Record:
+def _record(message: bytes, place: Place, known: dict[int, Name]) -> Record:
     """A record with the names in its data written out."""
-    begin = at = place.at + RECORD.size
+    at = place.at + RECORD.size
+    if (skips := NAMES_AT.get(place.type)) is None:
+        return Record(place.name, place.type, place.ttl, message[at : place.end])
     data = b""
-    for skip in NAMES_AT.get(place.type, ()):
+    for skip in skips:
         data += message[at : at + skip]
-        name, at = name_at(message, at + skip)
+        name, at = name_at(message, at + skip, known)
         data += m.written(name)
     if at > place.end:
         raise Malformed("a name that does not end in its record")
-    return Record(place.name, place.type, place.ttl, data + message[at : place.end] if at > begin else message[at : place.end])
+    return Record(place.name, place.type, place.ttl, data + message[at : place.end])

@@ -148,30 +148,27 @@ class Answers:
             if found is not None:
                 return data[:2] + found
         try:
-            query = m.read_query(data)
+            query = m.read_query(data, tcp=tcp)
         except m.Malformed as error:
             return None if error.rcode is None else m.refusal(data, error.rcode)
-        limit = limit_of(query, tcp=tcp)
-        return self._respond(query, client, own, node, limit, tcp=tcp)
+        return self._respond(query, client, own, node, tcp=tcp)
 
-    def _respond(
-        self, query: Query, client: Client, own: bytes, node: str, limit: int, *, tcp: bool
-    ) -> bytes | Awaitable[bytes | None]:
+    def _respond(self, query: Query, client: Client, own: bytes, node: str, *, tcp: bool) -> bytes | Awaitable[bytes | None]:
         asked = None if self._log is None else self._log.begin(query.question, client, node)
 
         def identified(response: bytes) -> bytes:
-            return protocol.with_identity(query, response, node, limit)
+            return protocol.with_identity(query, response, node, query.limit)
 
         def written(answer: Answer) -> bytes:
             if asked is not None:
                 asked.done(answer)
                 answer = unkept(answer)
-            return identified(self._written(query, question, answer, own, limit, tcp=tcp))
+            return identified(self._written(query, question, answer, own, tcp=tcp))
 
         if (about := protocol.answer(query, self._version, node)) is not None:
             if asked is not None:
                 asked.done(about)
-            return identified(m.respond(query, about, limit))
+            return identified(m.respond(query, about, query.limit))
         question = question_of(query)
         if asked is None and (kept := self._find(question, own, tcp=tcp)) is not None:
             return identified(query.id.to_bytes(2, "big") + spelled(kept, query.asked))
@@ -230,12 +227,12 @@ class Answers:
         found = self._find(question[:NAME] + lower + question[end:], own, tcp=tcp)
         return None if found is None else spelled(found, name)
 
-    def _written(self, query: Query, key: bytes, answer: Answer, own: bytes, limit: int, *, tcp: bool) -> bytes:
+    def _written(self, query: Query, key: bytes, answer: Answer, own: bytes, *, tcp: bool) -> bytes:
         """The response, which is kept under `key`, the query's question, if it may be."""
         if query.question.type == m.ANY:
             answer = protocol.any_of(query, answer, ANY_TTL)
         arranged = self._arrange(answer)
-        response = relay.rendered(query, arranged, limit)
+        response = relay.rendered(query, arranged, query.limit)
         turns = arranged is not answer and answer.lifetime is None and not response[2] & TRUNCATED
         depends = (*answer.depends, TURN) if turns and answer.depends else self._depends(arranged)
         if depends and answer.lifetime is not None and query.question.name[-1:] == (b"arpa",):
@@ -243,7 +240,7 @@ class Answers:
         if depends:
             if answer.private:
                 key = own + key
-            if tcp and len(response) > limit_of(query, tcp=False):
+            if tcp and len(response) > m.datagram_bytes(query.edns):
                 key = self._whole + key
             lower = spelled(response[2:], query.asked[:-4].lower())
             self._kept.put(key, lower, self._counts.kind(len(key) + 2, response), depends)
@@ -333,7 +330,7 @@ def question_of(query: Query) -> bytes:
     name, rest = query.asked[:-4].lower(), query.asked[-4:]
     if edns is None:
         return head + name + rest
-    size = edns.size if edns.size in USUAL_SIZES else limit_of(query, tcp=False)
+    size = edns.size if edns.size in USUAL_SIZES else m.datagram_bytes(edns)
     return head + name + rest + b"\0" + m.RECORD.pack(m.OPT, size, m.DO * edns.dnssec, 0)
 
 
@@ -345,16 +342,9 @@ def spelled(response: bytes, name: bytes) -> bytes:
 def as_hinfo(query: Query) -> Query:
     """The question that answers whether a name exists."""
     question = query.question._replace(type=m.HINFO)
-    return Query(query.id, query.flags, question, query.asked[:-4] + m.TAIL.pack(m.HINFO, question.class_), query.edns)
+    return replace(query, question=question, asked=query.asked[:-4] + m.TAIL.pack(m.HINFO, question.class_))
 
 
 def _until(tick: int) -> str:
     """What a response depends on that is kept until this second."""
     return f"second {tick}"
-
-
-def limit_of(query: Query, *, tcp: bool) -> int:
-    """The longest response that the client takes."""
-    if tcp:
-        return m.TCP_BYTES
-    return min(max(query.edns.size, m.PLAIN_BYTES), m.EDNS_BYTES) if query.edns else m.PLAIN_BYTES

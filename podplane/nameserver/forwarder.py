@@ -281,12 +281,19 @@ class Forwarder:
             self.cache.put(key, reply, now)
             lifetime = min(1.0, float(reply.seconds)) or None
             source = f"upstream {server.server}"
-            answer = Answer(reply.rcode, authoritative=False, source=source, message=reply.message, lifetime=lifetime)
+            answer = Answer(
+                reply.rcode,
+                authoritative=False,
+                source=source,
+                message=reply.message,
+                lifetime=lifetime,
+                aliases=reply.aliases,
+            )
         else:
             self._remember_failure(key, now, why)
             answer = self._stale(key, now, why)
             if not answer.message and reply is not None and not reply.is_referral:
-                answer = Answer(reply.rcode, authoritative=False, source=why, message=reply.message)
+                answer = Answer(reply.rcode, authoritative=False, source=why, message=reply.message, aliases=reply.aliases)
         self._tell(self._waiting.pop(key), answer)
 
     def _remember_failure(self, key: Key, now: float, why: str) -> None:
@@ -317,7 +324,9 @@ class Forwarder:
 
 
 def _kept(found: Found, source: str) -> Answer:
-    return Answer(found.rcode, authoritative=False, source=source, message=found.message, lifetime=found.seconds)
+    return Answer(
+        found.rcode, authoritative=False, source=source, message=found.message, lifetime=found.seconds, aliases=found.aliases
+    )
 
 
 def _failure(why: str) -> Answer:

@@ -25,8 +25,6 @@ FAILED = Answer(m.SERVFAIL, authoritative=False, source="a fault of this server"
 
 MAX_ALIASES = 8
 """Aliases of one answer; more are a loop, or as bad as one."""
-ALIAS = m.CNAME.to_bytes(2, "big") + m.INTERNET.to_bytes(2, "big")
-"""What a message with an alias has in it, and perhaps one without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +117,7 @@ class Resolver:
             found = self._ask(question, client, query)
             if inspect.isawaitable(found):
                 return self._continued(answer, question, found, client, query, left - 1)
-            answer = joined(answer, self._cut(question, found, client, query))
+            answer = joined(answer, self._cut(question, found, client, query), query.limit)
         return answer if answer.follow is None else loop(answer)
 
     async def _followed(self, answer: Answer, client: Client, query: m.Query, most: int) -> Answer:
@@ -130,21 +128,17 @@ class Resolver:
         self, answer: Answer, question: Question, found: Awaitable[Answer], client: Client, query: m.Query, most: int
     ) -> Answer:
         part = self._cut(question, await found, client, query)
-        return await self._followed(joined(answer, part), client, query, most)
+        return await self._followed(joined(answer, part, query.limit), client, query, most)
 
     def _cut(self, question: Question, answer: Answer, client: Client, query: m.Query) -> Answer:
         """What another server says, up to the first alias that leads to a name that it may not speak for: that is to be followed."""
-        if ALIAS not in answer.message or question.type in (m.CNAME, m.ANY):
-            return answer
         try:
-            records, _ = responses.records(answer.message)
-            for i, one in enumerate(records, 1):
-                if one.type != m.CNAME:
-                    continue
-                target, _ = responses.name_at(one.data, 0)
-                is_end = i == len(records) and answer.rcode == m.NOERROR
+            for number, at in answer.aliases:
+                target, _ = responses.name_at(answer.message, at)
+                is_end = number == m.HEADER.unpack_from(answer.message)[3] and answer.rcode == m.NOERROR
                 if self._leaves(replace_name(question, target), question.name, client, query, is_end=is_end):
-                    return replace(answer, rcode=m.NOERROR, message=b"", records=records[:i], follow=target)
+                    records, _ = responses.records(answer.message, query.limit, number)
+                    return replace(answer, rcode=m.NOERROR, message=b"", aliases=(), records=records, follow=target)
         except m.Malformed as error:
             return Answer(m.SERVFAIL, authoritative=False, source=f"{answer.source}: its records can't be read: {error}")
         return answer
@@ -165,19 +159,20 @@ def replace_name(question: Question, name: Name) -> Question:
     return Question(name, question.type, question.class_)
 
 
-def joined(alias: Answer, found: Answer) -> Answer:
+def joined(alias: Answer, found: Answer, limit: int = m.TCP_BYTES) -> Answer:
     """An alias and what its target has, as one answer (RFC 1034, 4.3.2); that of the target decides about everything but the records. It is
-    kept only where both may be, and no longer."""
+    kept only where both may be, and no longer. Of records of another server there are no more than, by one, fit into `limit` bytes."""
     lifetimes = [one.lifetime for one in (alias, found) if one.lifetime is not None]
     is_kept = all(one.depends or one.lifetime is not None for one in (alias, found))
     try:
-        records, authority = responses.records(found.message) if found.message else (found.records, found.authority)
+        records, authority = responses.records(found.message, limit) if found.message else (found.records, found.authority)
     except m.Malformed as error:  # in data, which is not read until now
         source = f"{alias.source}, {found.source}: its records can't be read: {error}"
         return Answer(m.SERVFAIL, authoritative=False, source=source, private=alias.private or found.private)
     return replace(
         found,
         message=b"",
+        aliases=(),
         records=(*alias.records, *records),
         authority=authority,
         authoritative=alias.authoritative,

@@ -69,7 +69,7 @@ class Searching:
             steps.append(found)
             if found.rcode == m.NOERROR:
                 alias = Record(query.question.name, m.CNAME, self.ttl, m.written(name))
-                return _of_all(steps, joined(Answer(records=(alias,), source="the search path"), found))
+                return _of_all(steps, joined(Answer(records=(alias,), source="the search path"), found, query.limit))
             if found.rcode != m.NXDOMAIN:
                 return Answer(m.SERVFAIL, authoritative=False, source=f"the search path, {found.source}", private=True)
         return _of_all(steps, first)

@@ -53,6 +53,12 @@ def test_an_answer_is_kept_as_long_as_it_is_true_and_its_ttl_counts_down() -> No
     assert (kept.counts.hits, kept.counts.misses) == ({"success": 5, "denial": 0}, 2)
 
 
+def test_where_the_aliases_of_an_answer_are_is_known_as_long_as_it_is_kept() -> None:
+    kept, aliases = cache(), (m.Alias(1, 41),)
+    kept.put(key(), reply()._replace(aliases=aliases), 100.0)
+    assert [one and one.aliases for one in (kept.get(key(), 130.0), kept.stale(key(), 200.0))] == [aliases, aliases]
+
+
 def test_an_answer_says_how_long_it_may_be_given_as_it_is() -> None:
     kept = cache()
     kept.put(key(), reply(ttl=2), 100.0)

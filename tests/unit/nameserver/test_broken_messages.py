@@ -17,7 +17,7 @@ import pytest
 
 from podplane.dns import message as m
 from podplane.dns.message import Answer, Query, Record, name_of
-from podplane.nameserver.answers import Answers, limit_of
+from podplane.nameserver.answers import Answers
 from podplane.nameserver.resolver import Client
 from podplane.servers.dns_counts import Counts
 
@@ -128,8 +128,8 @@ def check(data: bytes, response: bytes | None, *, tcp: bool, ip: str) -> None:
         assert read.rcode() == dns.rcode.REFUSED and len(response) <= len(data)
     elif is_plain(data):
         assert read.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN), data
-        query = m.read_query(data)
-        assert response[12:].startswith(query.asked) and len(response) <= limit_of(query, tcp=tcp)
+        query = m.read_query(data, tcp=tcp)
+        assert response[12:].startswith(query.asked) and len(response) <= query.limit
 
 
 @pytest.mark.parametrize("make", [of_parts, of_a_good_one, of_chance])
