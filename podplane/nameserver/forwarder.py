@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -44,10 +44,12 @@ FAILED_SECONDS, MAX_FAILED = 2.0, 4096
 
 
 class Named(NamedTuple):
-    """A server, and whether the machine's resolv.conf names it or the configuration does."""
+    """A server, whether the machine's resolv.conf names it or the configuration does, and the zone that it is asked for: for one it may be
+    a loop, and for another not."""
 
     server: config.Upstream
     by_machine: bool
+    zone: Name
 
 
 class Group(NamedTuple):
@@ -104,50 +106,54 @@ class Forwarder:
         self._machine.look(self._loop.time())
         self._resolve()
 
-    def _resolve(self) -> None:
-        """Have the servers that the configuration names."""
+    def _resolve(self, renewed: Collection[Named] = ()) -> None:
+        """Have the servers that the configuration names; some are made anew."""
         named: dict[Name, config.Upstreams] = {(): self._config.upstreams, **self._config.zones}
-        wanted = {zone: tuple(dict.fromkeys(self._servers_of(servers))) for zone, servers in named.items()}
+        wanted = {zone: tuple(dict.fromkeys(self._servers_of(zone, servers))) for zone, servers in named.items()}
         every = dict.fromkeys(server for servers in wanted.values() for server in servers)
-        for gone in self._upstreams.keys() - every.keys():
-            self._remove(gone)
-        for server in every:
-            if server not in self._upstreams:
-                opener = self._means.opener if server.by_machine or self._lab is None else self._lab
-                upstream = self._upstreams[server] = Upstream(server.server, self._means, opener, self._probes.changed)
-                self._probes.add(upstream)
+        gone = [self._upstreams.pop(one) for one in list(self._upstreams) if one not in every or one in renewed]
+        new = {one: self._made(one) for one in every if one not in self._upstreams}
+        self._upstreams.update(new)
         self._groups = {zone: Group(zone, tuple(self._upstreams[one] for one in servers)) for zone, servers in wanted.items()}
         self._failed.clear()
         self._hold_until = self._loop.time() + HOLD_SECONDS
+        self._hold()
+        for upstream in gone:
+            self._probes.remove(upstream)
+            upstream.close()
+        for one, upstream in new.items():
+            self._probes.add(upstream, one.zone)
         self._find_own()
         self._loop.call_at(self._hold_until, self._checked)
 
-    def _servers_of(self, servers: config.Upstreams) -> Iterator[Named]:
+    def _made(self, named: Named) -> Upstream:
+        opener = self._means.opener if named.by_machine or self._lab is None else self._lab
+        return Upstream(named.server, self._means, opener, self._probes.changed)
+
+    def _servers_of(self, zone: Name, servers: config.Upstreams) -> Iterator[Named]:
         for server in servers:
             if server == config.MACHINE:
-                yield from (Named(one, True) for one in self._machine.servers)
+                yield from (Named(one, True, zone) for one in self._machine.servers)
             else:
-                yield Named(server, False)
+                yield Named(server, False, zone)
+
+    def _hold(self) -> None:
+        """What others than those that it belongs to are asked by now is to be asked anew."""
+        for key, waiting in self._waiting.items():
+            if waiting.exchange is not None and not set(waiting.exchange.servers) <= set(
+                self._group(key.question.name).servers
+            ):
+                waiting.exchange.cancel()
+                waiting.exchange = None
+                self._held[key] = None
 
     def reach(self, networks: Sequence[str], fd: int) -> None:
         """This process is beside its nodes: servers in these networks (CIDRs) are reached from a namespace, whose descriptor is taken.
         Those of the machine are not: it may know other machines by the same addresses."""
         before, self._lab = self._lab, LabOpener(networks, fd)
-        for named in [one for one in self._upstreams if not one.by_machine]:
-            self._remove(named)
-        self._resolve()
+        self._resolve([one for one in self._upstreams if not one.by_machine])
         if before is not None:
             before.close()
-
-    def _remove(self, named: Named) -> None:
-        upstream = self._upstreams.pop(named)
-        self._probes.remove(upstream)
-        for key, waiting in self._waiting.items():
-            if waiting.exchange is not None and upstream in waiting.exchange.servers:
-                waiting.exchange.cancel()
-                waiting.exchange = None
-                self._held[key] = None
-        upstream.close()
 
     def own(self, ip: str) -> None:
         """This server answers at this address."""
@@ -156,7 +162,7 @@ class Forwarder:
             self._find_own()
 
     def _find_own(self) -> None:
-        for (server, by_machine), upstream in self._upstreams.items():
+        for (server, by_machine, _), upstream in self._upstreams.items():
             if server.ip in self._own and server.port == config.DNS_PORT and not (by_machine and self._lab):
                 self._probes.is_loop(upstream, "it is this server itself")
 

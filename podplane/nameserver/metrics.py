@@ -14,7 +14,7 @@ from itertools import accumulate
 
 from podplane import __version__
 from podplane.dns.cache import Cache
-from podplane.model.name_server import MemoryStatus, NameServerStatus
+from podplane.model.name_server import MemoryStatus, NameServerStatus, UpstreamStatus
 from podplane.nameserver.forwarder import Forwarder
 from podplane.nameserver.kept import Kept
 from podplane.servers.dns_counts import OTHER, SIZES, Counts, Kind, Lane
@@ -121,17 +121,21 @@ class Metrics(Figures):
         self.gauge("podplane_dns_cache_bytes", "Memory of the cache.", (), [((), cache.bytes)])
 
     def _upstreams(self, forwarder: Forwarder, status: NameServerStatus) -> None:
-        to = {one.server: one for one in status.upstreams}
-        self.counter(
-            "coredns_forward_requests", "Questions to a server.", ("to",), by_name({k: v.asked for k, v in to.items()})
-        )
+        to: dict[str, list[UpstreamStatus]] = {}
+        for one in status.upstreams:  # a server may be asked for several zones
+            to.setdefault(one.server, []).append(one)
+        asked = {name: sum(one.asked for one in each) for name, each in to.items()}
+        self.counter("coredns_forward_requests", "Questions to a server.", ("to",), by_name(asked))
         rejected = "Questions that were one too many at the same time."
         self.counter("coredns_forward_max_concurrent_rejects", rejected, (), [((), forwarder.refused)])
-        failed = {name: one.failed for name, one in to.items()}
+        failed = {name: sum(one.failed for one in each) for name, each in to.items()}
         self.counter("podplane_dns_upstream_failures", "Questions that a server did not answer.", ("to",), by_name(failed))
-        up = {name: float(one.is_up) for name, one in to.items()}
-        self.gauge("podplane_dns_upstream_up", "Does a server answer?", ("to",), by_name(up))
-        times = {name: one.round_trip for name, one in to.items() if one.round_trip is not None}
+        up = {name: float(all(one.is_up for one in each)) for name, each in to.items()}
+        self.gauge(
+            "podplane_dns_upstream_up", "Does a server answer, for all zones that it is asked for?", ("to",), by_name(up)
+        )
+        known = {name: [one.round_trip for one in each if one.round_trip is not None] for name, each in to.items()}
+        times = {name: min(each) for name, each in known.items() if each}
         self.gauge("podplane_dns_upstream_round_trip_seconds", "How fast a server answers, smoothed.", ("to",), by_name(times))
 
     def _own(self, kept: Kept, lanes: Sequence[tuple[Lane, dict[Kind, int]]], status: NameServerStatus) -> None:

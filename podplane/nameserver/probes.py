@@ -2,7 +2,7 @@
 
 A machine's resolv.conf may name a program on the machine that asks the cluster's DNS in turn (systemd-resolved on 127.0.0.53), or the
 cluster's DNS itself. Passed on to such a server, a question would go round until nobody waits for it any more. So each server is first
-asked for a name that nobody else can know: if this name is asked here, it is a loop.
+asked for a name that nobody else can know, below the zone that it is to be asked for: if this name is asked here, it is a loop.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ LABEL_BYTES = 12
 
 @dataclass(slots=True)
 class _State:
-    """Of one server: the name that it is asked for, and the next time."""
+    """Of one server: the zone that it is asked for, the name, and the next time."""
 
+    zone: Name
     tries: int = 0
     name: Name | None = None
     timer: asyncio.TimerHandle | None = None
@@ -44,9 +45,9 @@ class Probes:
         self._states: dict[Upstream, _State] = {}
         self._names: dict[Name, Upstream] = {}
 
-    def add(self, upstream: Upstream) -> None:
-        """Find out whether it is a loop, and watch it from now on."""
-        self._states[upstream] = _State()
+    def add(self, upstream: Upstream, zone: Name) -> None:
+        """Find out whether it is a loop for names of this zone, and watch it from now on."""
+        self._states[upstream] = _State(zone)
         self._ask(upstream)
         state = self._states[upstream]
         if not state.is_checked:
@@ -61,7 +62,8 @@ class Probes:
 
     def is_checked(self, upstream: Upstream) -> bool:
         """Is it known whether it is a loop?"""
-        return self._states[upstream].is_checked
+        state = self._states.get(upstream)
+        return state is not None and state.is_checked
 
     def came_back(self, name: Name) -> bool:
         """Was a server asked for this name by us? Then it is a loop, and is not asked any more."""
@@ -113,7 +115,8 @@ class Probes:
         state = self._states[upstream]
         self._forget(state)
         label = self._means.randomness.take(LABEL_BYTES).hex().encode()
-        name = state.name = (label[:LABEL_BYTES], label[LABEL_BYTES:])
+        labels = label[:LABEL_BYTES], label[LABEL_BYTES:]
+        name = state.name = (*labels, *state.zone) if m.fits((*labels, *state.zone)) else labels
         self._names[name] = upstream
         upstream.ask(Ask(Question(name, m.A), m.written(name)), partial(self._heard, upstream, name))
 

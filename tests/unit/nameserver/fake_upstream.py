@@ -17,7 +17,8 @@ import dns.rrset
 
 from podplane.dns import config
 
-PROBE = re.compile("[0-9a-f]{12}[.][0-9a-f]{12}[.]")
+PROBE = re.compile("[0-9a-f]{12}[.][0-9a-f]{12}[.](.*)")
+"""Names that servers are asked for before all others; what matches is the zone."""
 Behaviour = Callable[[dns.message.Message, bool], Iterable[bytes] | None]
 """(question, by TCP?) → the datagrams or messages that are sent, None for silence."""
 
@@ -59,7 +60,8 @@ class FakeUpstream:
     heard: list[tuple[dns.message.Message, bool]] = field(default_factory=list)
     clients: list[tuple[str, int]] = field(default_factory=list)
     connections: int = 0
-    probes: int = 0
+    probes: list[str] = field(default_factory=list)
+    """The zones of the names that nobody can know, in order."""
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]] | None = None
     """What it does with connections, in place of answering by them."""
     tls: bool = False
@@ -74,8 +76,8 @@ class FakeUpstream:
 
     def answers(self, data: bytes, tcp: bool) -> list[bytes]:
         query = dns.message.from_wire(data)
-        if PROBE.fullmatch(query.question[0].name.to_text().lower()):
-            self.probes += 1
+        if probe := PROBE.fullmatch(query.question[0].name.to_text().lower()):
+            self.probes.append(probe[1])
             return list(self.probe(query, tcp) or ())
         self.heard.append((query, tcp))
         return list(self.behaviour(query, tcp) or ())

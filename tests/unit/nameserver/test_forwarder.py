@@ -319,7 +319,7 @@ async def test_a_loop_is_found_before_anything_is_asked() -> None:
         found = await answer(made, "a.example")
         assert found.rcode == m.SERVFAIL
         assert found.source.endswith("what it is asked comes back to this server: it asks the cluster's DNS itself")
-        assert one.heard == [] and one.probes == 1
+        assert (one.heard, one.probes) == ([], [""])
         health = made.groups[0].servers[0].health
         assert health.is_loop and not health.is_up
         one.probe = lambda query, tcp: [reply(query, rcode=3).to_wire()]
@@ -328,6 +328,47 @@ async def test_a_loop_is_found_before_anything_is_asked() -> None:
         assert health.is_up, "it is looked at again"
         assert lines(await ask(made, "a.example")) == [A]
         await asyncio.gather(*tasks)
+
+
+LONG_ZONE = ".".join(["z" * 63] * 3 + ["z" * 58, ""])
+
+
+@virtual
+@pytest.mark.parametrize("zone", ["corp.example.", "example.", LONG_ZONE])
+async def test_a_server_may_be_a_loop_for_one_zone_only(zone: str) -> None:
+    """It passes the names of this zone on to the cluster's DNS, and knows all others. No random name fits into a zone of a long name."""
+    back: list[Forwarder] = []
+    tasks: list[asyncio.Future[Answer]] = []
+
+    def some_ask_back(query: dns.message.Message, tcp: bool) -> list[bytes] | None:
+        name = query.question[0].name.to_text().lower()
+        if not name.endswith(zone) and not (zone == LONG_ZONE and name.count(".") == 2):
+            return [reply(query, rcode=3).to_wire()]
+        tasks.append(asyncio.ensure_future(answer(back[0], name, ip="10.0.0.1")))
+        return None
+
+    async with upstream(says(rcode=3), probe=some_ask_back) as one, upstream(says(rcode=3)) as two, forwarder(two) as made:
+        back.append(made)
+        zones = {m.name_of(zone): (one.server,), m.name_of("test"): (one.server,)}
+        made.configure(config.Config(upstreams=(two.server,), zones=zones))
+        found = await answer(made, f"a.{zone}")
+        why = "what it is asked comes back to this server: it asks the cluster's DNS itself"
+        assert (found.rcode, found.source, one.heard) == (m.SERVFAIL, f"{one.server}: {why}", [])
+        assert (await answer(made, "a.test")).rcode == m.NXDOMAIN
+        states = {m.text_of(group.zone): group.servers[0].health.is_loop for group in made.groups}
+        assert states == {".": False, zone: True, "test.": False}
+        await asyncio.gather(*tasks)
+
+
+@virtual
+async def test_what_is_on_its_way_when_its_zone_moves_is_asked_of_the_new_servers() -> None:
+    async with upstream(deaf) as one, upstream(says(A)) as two, forwarder(one) as made:
+        first = asyncio.ensure_future(ask(made, "a.example"))
+        await asyncio.sleep(0.1)
+        assert one.names == ["a.example."]
+        made.configure(config.Config(upstreams=(one.server,), zones={m.name_of("example"): (two.server,)}))
+        assert lines(await first) == [A]
+        assert (len(one.heard), len(two.heard)) == (1, 1)
 
 
 @virtual

@@ -73,7 +73,11 @@ async def test_the_cache_and_the_servers_that_are_asked() -> None:
     rig = await rig_with_questions()
     rig.forwarder.cache.counts.hits["success"] = 7
     rig.forwarder.cache.counts.misses = 3
-    rig.upstreams = [UpstreamStatus(".", "192.0.2.53", True, False, 1.0, "", 0.012, 5, 2)]
+    rig.upstreams = [
+        UpstreamStatus(".", "192.0.2.53", True, False, 1.0, "", 0.012, 5, 2),
+        UpstreamStatus(".", "192.0.2.54", True, False, 1.0, "", 0.012, 4, 1),
+        UpstreamStatus("corp.example.", "192.0.2.54", False, True, 1.0, "it leads back", None, 3, 2),
+    ]
     found = await scraped(rig)
     cache = {"server": "dns://:53", "zones": ".", "view": ""}
     assert value(found, "coredns_cache_hits_total", **cache, type="success") == 7
@@ -82,6 +86,10 @@ async def test_the_cache_and_the_servers_that_are_asked() -> None:
     assert value(found, "coredns_forward_requests_total", to="192.0.2.53") == 5
     assert value(found, "podplane_dns_upstream_failures_total", to="192.0.2.53") == 2
     assert value(found, "podplane_dns_upstream_up", to="192.0.2.53") == 1
+    assert value(found, "coredns_forward_requests_total", to="192.0.2.54") == 7, "for both zones"
+    assert value(found, "podplane_dns_upstream_failures_total", to="192.0.2.54") == 3
+    assert value(found, "podplane_dns_upstream_up", to="192.0.2.54") == 0
+    assert value(found, "podplane_dns_upstream_round_trip_seconds", to="192.0.2.54") == 0.012
 
 
 async def test_the_server_itself() -> None:
