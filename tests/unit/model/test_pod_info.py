@@ -120,6 +120,7 @@ def test_labels_are_a_mapping_as_a_dict_is_one(some: dict[str, str], others: dic
     labels = Labels(some)
     assert (dict(labels), len(labels), list(labels)) == (some, len(some), list(some))
     assert (labels == some, labels == others, labels == Labels(others)) == (True, some == others, some == others)
+    assert [*labels.pairs()] == [*labels.items()]
     backwards = Labels(dict(reversed(some.items())))
     assert backwards == labels
     assert hash(backwards) == hash(labels)

@@ -1,0 +1,261 @@
+"""networking.k8s.io/v1 NetworkPolicy as planners and verdicts read it: every default resolved, every selector in one canonical form.
+
+`from_json` decodes the JSON of an object straight into these classes. Two selectors that are written differently and say the same of
+`matchLabels`, order and repetition are equal and hash alike; so what is kept for each selector is kept once. Texts that many policies share
+are in memory once, and so are equal selectors.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from sys import intern
+from typing import Any, Literal, NamedTuple, TypeVar, cast
+
+import msgspec
+
+from podplane.model.objects import Model
+
+SHARED = 16384
+"""The last used selectors, requirements and ports that policies share: what a cluster has too many of is not kept."""
+PROTOCOLS = ("TCP", "UDP", "SCTP")
+"""Those that a port of a policy can name (core/v1 Protocol)."""
+T = TypeVar("T", bound=Hashable)
+Operator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
+Direction = Literal["ingress", "egress"]
+DIRECTIONS: tuple[Direction, ...] = ("egress", "ingress")
+"""In the order in which a flow passes them."""
+
+
+class Requirement(NamedTuple):
+    """One condition on one label; `values` are sorted, each once, and there are none of `Exists` and `DoesNotExist`."""
+
+    key: str
+    operator: Operator
+    values: tuple[str, ...] = ()
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        """Do these labels fulfil it? A label that is absent fulfils `NotIn` (apimachinery, labels/selector.go)."""
+        return _HOLDS[self.operator](labels.get(self.key), self.values)
+
+
+_HOLDS: Mapping[str, Callable[[str | None, tuple[str, ...]], bool]] = {
+    "In": lambda value, values: value in values,
+    "NotIn": lambda value, values: value is None or value not in values,
+    "Exists": lambda value, _: value is not None,
+    "DoesNotExist": lambda value, _: value is None,
+}
+
+
+class LabelSelector(NamedTuple):
+    """meta/v1 LabelSelector: all requirements hold. One without any selects everything."""
+
+    requirements: tuple[Requirement, ...] = ()
+
+    @classmethod
+    def of(cls, requirements: Iterable[Requirement]) -> LabelSelector:
+        """That of requirements in any order, some of them perhaps twice."""
+        return cls(tuple(sorted({Requirement(one.key, one.operator, tuple(sorted(set(one.values)))) for one in requirements})))
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Does it select what has these labels?"""
+        return all(one.holds(labels) for one in self.requirements)
+
+
+EVERYTHING = LabelSelector()
+
+
+class PodSelector(NamedTuple):
+    """Pods of some namespaces: of the one of this name, or of all whose labels are selected."""
+
+    namespaces: str | LabelSelector
+    pods: LabelSelector = EVERYTHING
+
+
+class IPBlock(NamedTuple):
+    """Addresses of a network, but for those of others within it; all in their canonical text, without host bits."""
+
+    cidr: str
+    excepts: tuple[str, ...] = ()
+
+
+Peer = PodSelector | IPBlock
+
+
+class PolicyPort(NamedTuple):
+    """Ports of one protocol: all of them (None), those from a number to a number, or those that a pod gives this name."""
+
+    protocol: str = "TCP"
+    port: tuple[int, int] | str | None = None
+
+
+class PolicyRule(NamedTuple):
+    """What one rule allows: both a peer and a port have to match. None is all: all peers; all ports and all protocols."""
+
+    peers: tuple[Peer, ...] | None = None
+    ports: tuple[PolicyPort, ...] | None = None
+
+
+Rules = tuple[PolicyRule, ...]
+
+
+class PolicyMetadata(Model, frozen=True):
+    """ObjectMeta, as far as policies need it."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+
+    @property
+    def path(self) -> str:
+        """`namespace/name`."""
+        return f"{self.namespace}/{self.name}"
+
+
+class NetworkPolicy(Model, frozen=True):
+    """What a NetworkPolicy allows the pods of its namespace that it selects.
+
+    `ingress` and `egress` are None when it says nothing about that direction (`policyTypes`), and () when it allows nothing there.
+    """
+
+    metadata: PolicyMetadata = PolicyMetadata()
+    pods: LabelSelector = EVERYTHING
+    ingress: Rules | None = None
+    egress: Rules | None = None
+
+    @property
+    def subjects(self) -> PodSelector:
+        """The pods that it selects."""
+        return PodSelector(self.metadata.namespace, self.pods)
+
+    def rules(self, direction: Direction) -> Rules | None:
+        """Those of one direction; None when it says nothing about it."""
+        return self.ingress if direction == "ingress" else self.egress
+
+    @classmethod
+    def from_json(cls, raw: bytes | msgspec.Raw) -> NetworkPolicy:
+        """Decode a NetworkPolicy. msgspec.MsgspecError when it is none."""
+        policy = _policies.decode(raw)
+        spec, namespace = policy.spec, intern(policy.metadata.namespace)
+        types = spec.policy_types or (("Ingress", "Egress") if spec.egress else ("Ingress",))
+        try:
+            return cls(
+                PolicyMetadata(policy.metadata.name, namespace, policy.metadata.uid),
+                _shared(_label_selector(spec.pod_selector)),
+                _rules(spec.ingress, namespace) if "Ingress" in types else None,
+                _rules(spec.egress, namespace) if "Egress" in types else None,
+            )
+        except ValueError as error:
+            raise msgspec.ValidationError(str(error)) from error
+
+
+# What is read of the JSON; none of it is kept.
+
+
+class _Requirement(Model, frozen=True):
+    key: str
+    operator: Operator
+    values: tuple[str, ...] | None = None
+
+
+class _LabelSelector(Model, frozen=True):
+    match_labels: dict[str, str] | None = None
+    match_expressions: tuple[_Requirement, ...] | None = None
+
+
+class _IPBlock(Model, frozen=True):
+    cidr: str
+    excepts: tuple[str, ...] | None = msgspec.field(default=None, name="except")
+
+
+class _Peer(Model, frozen=True):
+    pod_selector: _LabelSelector | None = None
+    namespace_selector: _LabelSelector | None = None
+    ip_block: _IPBlock | None = None
+
+
+class _Port(Model, frozen=True):
+    protocol: str | None = None
+    port: int | str | None = None
+    end_port: int | None = None
+
+
+class _Rule(Model, frozen=True):
+    ports: tuple[_Port, ...] | None = None
+    from_: tuple[_Peer, ...] | None = msgspec.field(default=None, name="from")
+    to: tuple[_Peer, ...] | None = None
+
+
+class _Spec(Model, frozen=True):
+    pod_selector: _LabelSelector | None = None
+    policy_types: tuple[str, ...] | None = None
+    ingress: tuple[_Rule, ...] | None = None
+    egress: tuple[_Rule, ...] | None = None
+
+
+class _Policy(Model, frozen=True):
+    metadata: PolicyMetadata
+    spec: _Spec = _Spec()
+
+
+_policies = msgspec.json.Decoder(_Policy)
+
+
+def _rules(rules: tuple[_Rule, ...] | None, namespace: str) -> Rules:
+    return tuple([_rule(rule, namespace) for rule in rules or ()])
+
+
+def _rule(rule: _Rule, namespace: str) -> PolicyRule:
+    peers = tuple([_shared(_peer(peer, namespace)) for peer in rule.from_ or rule.to or ()])
+    ports = tuple([_shared(_port(port)) for port in rule.ports or ()])
+    return PolicyRule(peers or None, ports or None)
+
+
+def _peer(peer: _Peer, namespace: str) -> Peer:
+    if peer.ip_block is not None:
+        return IPBlock(network(peer.ip_block.cidr), tuple(sorted(set(map(network, peer.ip_block.excepts or ())))))
+    if peer.pod_selector is None and peer.namespace_selector is None:
+        raise ValueError("a peer without podSelector, namespaceSelector and ipBlock")
+    where = peer.namespace_selector
+    return PodSelector(namespace if where is None else _label_selector(where), _label_selector(peer.pod_selector))
+
+
+def _port(port: _Port) -> PolicyPort:
+    first = port.port
+    if not isinstance(first, int):
+        return PolicyPort(intern(port.protocol or "TCP"), first or None)
+    return PolicyPort(intern(port.protocol or "TCP"), (first, port.end_port or first))
+
+
+def _label_selector(selector: _LabelSelector | None) -> LabelSelector:
+    if selector is None:
+        return EVERYTHING
+    labels = [Requirement(intern(key), "In", (intern(value),)) for key, value in (selector.match_labels or {}).items()]
+    terms = selector.match_expressions or ()
+    return LabelSelector.of((*labels, *(Requirement(intern(one.key), one.operator, one.values or ()) for one in terms)))
+
+
+@functools.lru_cache(SHARED)
+def network(text: str) -> str:
+    """A CIDR in its canonical text. Like Kubernetes it takes leading zeros and host bits (ParseCIDRSloppy). ValueError for what is none."""
+    address, slash, length = text.partition("/")
+    if not slash or "%" in address or not (length.isascii() and length.isdigit()):
+        raise ValueError(f"{text!r} is no CIDR")
+    if ":" not in address:
+        address = ".".join(part.lstrip("0") or part[:1] for part in address.split("."))
+    found = ipaddress.ip_network(f"{address}/{length}", strict=False)
+    mapped = getattr(found.network_address, "ipv4_mapped", None)
+    if mapped is not None and found.prefixlen >= 96:  # Go reads ::ffff:10.0.0.0/104 as 10.0.0.0/8
+        return f"{mapped}/{found.prefixlen - 96}"
+    return str(found)
+
+
+@functools.lru_cache(SHARED, typed=True)
+def _interned(value: Hashable) -> Any:
+    return value
+
+
+def _shared(value: T) -> T:
+    """The same object for equal values."""
+    return cast(T, _interned(value))

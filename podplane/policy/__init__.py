@@ -1,0 +1,1 @@
+"""NetworkPolicy: who may talk to whom, by labels, addresses and ports. Pure."""

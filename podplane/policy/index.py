@@ -1,0 +1,397 @@
+"""Which policies select a pod, and which pods a selector has: kept current once a process, for all agents in it.
+
+Objects come in, each answered by a `Change`:
+
+    set_pod(path, pod)  set_namespace(name, namespace)  set_policy(path, policy)            None instead of an object: it is gone
+
+    change.pods         paths of pods whose policies, own addresses or named ports may be others now, or that came or went
+    change.policy       (before, after), when a policy came, changed or went: pods that either one selects are concerned (`selects`)
+    change.moves        of each selector in use: the pods that left it and those that joined it. A member with another address or other
+                        named ports than before leaves as what it was, and joins as what it is
+
+Questions:
+
+    policies_of(path)            the policies that select a pod, by path: what its group is made of
+    selects(policy, path)        is this pod under that policy? (asked for the few pods of one node, when a policy changes)
+    selected(policy)             all pods under it
+    use(selector)                count it as in use: its moves are told from now on.  release(selector) is the opposite
+    members(selector)            its pods that have an address, whether it is in use or not
+    is_member(selector, path)    is this pod among them?
+    pod(path)  policy(path)  namespace(name)
+
+Selectors are `model.policy.PodSelector` values: the peers of rules and `policy.subjects`. Equal ones are one, whoever uses them.
+
+Who is in. Pods that have ended are nowhere: their addresses may be another's. Nor are pods on a host network: their addresses are their
+node's. A pod without an address is under its policies already (so that these are in place before its first packet), and a member of no
+selector. A pod that terminates is both until it is gone. What selects namespaces by labels selects none that is not known (yet): that only
+ever denies.
+
+How. Pods of one namespace with the same labels are one `_Kind`: replicas are matched together. Selectors stand in an inverted index under a
+label (of the pod, or of its namespace) that they require (`inverted`), kinds and namespaces under their labels; so a change of labels costs
+what the selectors cost that name them, and the members of a new selector cost what they are. No members are kept: memory is that of the
+objects and labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
+
+import msgspec
+
+from podplane.model.pod_info import NO_LABELS, Labels, NamespaceInfo, PodInfo
+from podplane.model.policy import LabelSelector, NetworkPolicy, PodSelector, Requirement
+from podplane.policy.inverted import Labelled, Selectors
+
+OF_NAMESPACE = "namespace:"
+"""Before the keys of a namespace's labels where they stand beside the pod's own: no label of a pod has a colon."""
+
+
+class Move(msgspec.Struct, frozen=True):
+    """Pods that left a selector in use, as they were, and those that joined it, as they are."""
+
+    selector: PodSelector
+    left: Collection[PodInfo] = ()
+    joined: Collection[PodInfo] = ()
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What one object's change means; see the head of the module."""
+
+    pods: tuple[str, ...] = ()
+    policy: tuple[NetworkPolicy | None, NetworkPolicy | None] | None = None
+    moves: tuple[Move, ...] = ()
+
+
+NOTHING = Change()
+
+
+class _Kind:
+    """Pods of one namespace with the same labels, by name."""
+
+    __slots__ = ("labels", "namespace", "pods")
+
+    def __init__(self, namespace: _Namespace, labels: Labels) -> None:
+        self.namespace = namespace
+        self.labels = labels
+        self.pods: dict[str, PodInfo] = {}
+
+
+class _Namespace:
+    """A namespace that is known, or that pods are in."""
+
+    __slots__ = ("info", "kinds", "name", "pods")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.info: NamespaceInfo | None = None
+        self.pods: dict[str, PodInfo] = {}
+        self.kinds: dict[Labels, _Kind] = {}
+
+    @property
+    def labels(self) -> Labels | None:
+        """None while it isn't known."""
+        return None if self.info is None else self.info.metadata.labels
+
+    def is_selected(self, namespaces: str | LabelSelector) -> bool:
+        """Is it among these?"""
+        if isinstance(namespaces, str):
+            return namespaces == self.name
+        return self.labels is not None and namespaces.matches(self.labels)
+
+    def beside(self, labels: Labels | None) -> Iterator[tuple[str, str]]:
+        """A pod's labels, and with them what selectors read of its namespace."""
+        yield OF_NAMESPACE, self.name
+        for key, value in (self.labels or NO_LABELS).pairs():
+            yield OF_NAMESPACE + key, value
+        yield from (labels or NO_LABELS).pairs()
+
+
+class _Entry:
+    """A selector that is in use, or the pods of policies."""
+
+    __slots__ = ("policies", "selector", "users")
+
+    def __init__(self, selector: PodSelector) -> None:
+        self.selector = selector
+        self.users = 0
+        self.policies: dict[str, NetworkPolicy] = {}
+
+    def selects(self, namespace: _Namespace, labels: Labels) -> bool:
+        return self.selector.pods.matches(labels) and namespace.is_selected(self.selector.namespaces)
+
+
+class PolicyIndex:
+    """See the head of the module."""
+
+    def __init__(self) -> None:
+        self._namespaces: dict[str, _Namespace] = {}
+        self._by_labels = Labelled[_Namespace]()
+        self._kinds = Labelled[_Kind]()
+        self._policies: dict[str, NetworkPolicy] = {}
+        self._entries: dict[PodSelector, _Entry] = {}
+        self._selectors = Selectors[_Entry]()
+        self._across = Selectors[_Entry]()
+        """Those that select namespaces by labels, by these alone."""
+
+    # Objects.
+
+    @property
+    def policies(self) -> Mapping[str, NetworkPolicy]:
+        """All policies, by path."""
+        return MappingProxyType(self._policies)
+
+    def pod(self, path: str) -> PodInfo | None:
+        """A pod that has not ended and has a network of its own."""
+        namespace = self._namespaces.get(path.partition("/")[0])
+        return None if namespace is None else namespace.pods.get(path.partition("/")[2])
+
+    def policy(self, path: str) -> NetworkPolicy | None:
+        """A policy."""
+        return self._policies.get(path)
+
+    def namespace(self, name: str) -> NamespaceInfo | None:
+        """A namespace."""
+        found = self._namespaces.get(name)
+        return None if found is None else found.info
+
+    def set_pod(self, path: str, pod: PodInfo | None) -> Change:
+        """A pod came, changed or went (None)."""
+        old, new = self.pod(path), pod if pod is not None and _has_network(pod) else None
+        if old == new:
+            return NOTHING
+        name, _, pod_name = path.partition("/")
+        namespace = self._namespaces.get(name) or self._namespaces.setdefault(name, _Namespace(name))
+        if old is not None and new is not None and old.metadata.labels == new.metadata.labels:
+            namespace.pods[pod_name] = namespace.kinds[new.metadata.labels].pods[pod_name] = new
+            if _read(old) == _read(new):
+                return NOTHING
+            return Change((path,), None, tuple(_moves(self._selecting(namespace, new.metadata.labels), old, new)))
+        if old is not None:
+            self._leave(namespace, pod_name, old)
+        if new is not None:
+            self._join(namespace, pod_name, new)
+        change = self._relabelled(namespace, path, old, new)
+        self._forget(namespace)
+        return change
+
+    def set_namespace(self, name: str, info: NamespaceInfo | None) -> Change:
+        """A namespace came, changed its labels, or went (None)."""
+        namespace = self._namespaces.get(name) or self._namespaces.setdefault(name, _Namespace(name))
+        before, after = namespace.labels, None if info is None else info.metadata.labels
+        candidates = self._across_candidates(before, after)
+        if before != after:
+            self._by_labels.remove(namespace, (before or NO_LABELS).pairs())
+            self._by_labels.add(namespace, (after or NO_LABELS).pairs())
+        namespace.info = info
+        moves: list[Move] = []
+        for entry in candidates:
+            selector = entry.selector.namespaces
+            assert isinstance(selector, LabelSelector)
+            was, is_ = (labels is not None and selector.matches(labels) for labels in (before, after))
+            if was != is_ and (pods := [pod for pod in _pods_of(namespace, entry.selector) if pod.ips]):
+                moves.append(Move(entry.selector, joined=pods) if is_ else Move(entry.selector, left=pods))
+        self._forget(namespace)
+        return Change(moves=tuple(moves)) if moves else NOTHING
+
+    def set_policy(self, path: str, policy: NetworkPolicy | None) -> Change:
+        """A policy came, changed or went (None)."""
+        old = self._policies.get(path)
+        if old == policy:
+            return NOTHING
+        if old is not None:
+            del self._policies[path]
+            entry = self._entries[old.subjects]
+            del entry.policies[path]
+            self._drop(entry)
+        if policy is not None:
+            self._policies[path] = self._entry(policy.subjects).policies[path] = policy
+        return Change(policy=(old, policy))
+
+    # Questions.
+
+    def policies_of(self, path: str) -> tuple[NetworkPolicy, ...]:
+        """The policies that select a pod, by path; none of a pod that is not there."""
+        pod = self.pod(path)
+        if pod is None:
+            return ()
+        entries = self._selecting(self._namespaces[pod.metadata.namespace], pod.metadata.labels)
+        found = {path: policy for entry in entries for path, policy in entry.policies.items()}
+        return tuple(policy for _, policy in sorted(found.items()))
+
+    def selects(self, policy: NetworkPolicy, path: str) -> bool:
+        """Is this pod under that policy?"""
+        pod = self.pod(path)
+        return (
+            pod is not None and pod.metadata.namespace == policy.metadata.namespace and policy.pods.matches(pod.metadata.labels)
+        )
+
+    def selected(self, policy: NetworkPolicy) -> Iterator[PodInfo]:
+        """All pods under a policy, with an address or without one."""
+        return self._pods(policy.subjects)
+
+    def members(self, selector: PodSelector) -> Iterator[PodInfo]:
+        """The pods of a selector that have an address. Not to be read any further once an object has changed."""
+        return (pod for pod in self._pods(selector) if pod.ips)
+
+    def is_member(self, selector: PodSelector, path: str) -> bool:
+        """Is this pod among the members of a selector?"""
+        pod = self.pod(path)
+        if pod is None or not pod.ips or not selector.pods.matches(pod.metadata.labels):
+            return False
+        return self._namespaces[pod.metadata.namespace].is_selected(selector.namespaces)
+
+    def use(self, selector: PodSelector) -> None:
+        """Tell its moves from now on, until it is released as often as it was used."""
+        self._entry(selector).users += 1
+
+    def release(self, selector: PodSelector) -> None:
+        """The opposite of `use`."""
+        entry = self._entries[selector]
+        entry.users -= 1
+        self._drop(entry)
+
+    # Pods.
+
+    def _join(self, namespace: _Namespace, name: str, pod: PodInfo) -> None:
+        labels = pod.metadata.labels
+        kind = namespace.kinds.get(labels)
+        if kind is None:
+            kind = namespace.kinds[labels] = _Kind(namespace, labels)
+            self._kinds.add(kind, labels.pairs())
+        namespace.pods[name] = kind.pods[name] = pod
+
+    def _leave(self, namespace: _Namespace, name: str, pod: PodInfo) -> None:
+        kind = namespace.kinds[pod.metadata.labels]
+        del namespace.pods[name], kind.pods[name]
+        if not kind.pods:
+            del namespace.kinds[kind.labels]
+            self._kinds.remove(kind, kind.labels.pairs())
+
+    def _forget(self, namespace: _Namespace) -> None:
+        if namespace.info is None and not namespace.pods:
+            del self._namespaces[namespace.name]
+
+    def _relabelled(self, namespace: _Namespace, path: str, old: PodInfo | None, new: PodInfo | None) -> Change:
+        """The change of a pod that came, went or has other labels."""
+        before, after = (None if pod is None else pod.metadata.labels for pod in (old, new))
+        moves: list[Move] = []
+        concerned = old is None or new is None or _read(old) != _read(new)
+        for entry in self._candidates(namespace, before, after, all_of_them=concerned):
+            was, is_ = (labels is not None and entry.selects(namespace, labels) for labels in (before, after))
+            concerned |= was != is_ and bool(entry.policies)
+            if entry.users:
+                moves += _moves((entry,), old if was else None, new if is_ else None)
+        return Change((path,) if concerned else (), None, tuple(moves))
+
+    # Selectors.
+
+    def _candidates(
+        self, namespace: _Namespace, before: Labels | None, after: Labels | None, *, all_of_them: bool
+    ) -> Collection[_Entry]:
+        """Selectors that select one of these and not the other; or, if all are asked for, that select either; and some others."""
+        if not all_of_them:
+            return self._selectors.candidates_of_change(namespace.beside(before), namespace.beside(after))
+        found: dict[_Entry, None] = {}
+        for labels in (before, after):
+            if labels is not None:
+                found.update(dict.fromkeys(self._selectors.candidates(namespace.beside(labels))))
+        return found
+
+    def _selecting(self, namespace: _Namespace, labels: Labels) -> Iterator[_Entry]:
+        return (one for one in self._selectors.candidates(namespace.beside(labels)) if one.selects(namespace, labels))
+
+    def _across_candidates(self, before: Labels | None, after: Labels | None) -> Collection[_Entry]:
+        if before is not None and after is not None:
+            return self._across.candidates_of_change(before.pairs(), after.pairs())
+        found = [self._across.candidates(labels.pairs()) for labels in (before, after) if labels is not None]
+        return found[0] if found else ()
+
+    def _entry(self, selector: PodSelector) -> _Entry:
+        entry = self._entries.get(selector)
+        if entry is None:
+            entry = self._entries[selector] = _Entry(selector)
+            self._selectors.add(entry, _requirements(selector))
+            if isinstance(selector.namespaces, LabelSelector):
+                self._across.add(entry, selector.namespaces.requirements)
+        return entry
+
+    def _drop(self, entry: _Entry) -> None:
+        """Forget a selector that nobody needs any more."""
+        if entry.users or entry.policies:
+            return
+        selector = entry.selector
+        del self._entries[selector]
+        self._selectors.remove(entry, _requirements(selector))
+        if isinstance(selector.namespaces, LabelSelector):
+            self._across.remove(entry, selector.namespaces.requirements)
+
+    def _pods(self, selector: PodSelector) -> Iterator[PodInfo]:
+        """By the labels of pods or by namespaces, whichever has fewer to look at."""
+        by_pods = self._kinds.candidates(selector.pods.requirements)
+        if by_pods is not None:
+            count, kinds = by_pods
+            namespaces = self._namespaces_of(selector.namespaces, at_most=count)
+            if namespaces is None or sum(len(one.kinds) for one in namespaces) >= count:
+                for kind in kinds:
+                    if selector.pods.matches(kind.labels) and kind.namespace.is_selected(selector.namespaces):
+                        yield from kind.pods.values()
+                return
+        else:
+            namespaces = self._namespaces_of(selector.namespaces)
+        for namespace in namespaces or ():
+            yield from _pods_of(namespace, selector)
+
+    def _namespaces_of(self, namespaces: str | LabelSelector, at_most: int | None = None) -> list[_Namespace] | None:
+        """Those that are selected; None when more than `at_most` would have to be looked at."""
+        if isinstance(namespaces, str):
+            found = self._namespaces.get(namespaces)
+            return [] if found is None else [found]
+        listed = self._by_labels.candidates(namespaces.requirements)
+        count, candidates = (len(self._namespaces), iter(self._namespaces.values())) if listed is None else listed
+        if at_most is not None and count > at_most:
+            return None
+        return [one for one in candidates if one.is_selected(namespaces)]
+
+
+def _requirements(selector: PodSelector) -> Iterator[Requirement]:
+    """What a selector requires of a pod's labels with those of its namespace beside them (`_Namespace.beside`)."""
+    yield from selector.pods.requirements
+    if isinstance(selector.namespaces, str):
+        yield Requirement(OF_NAMESPACE, "In", (selector.namespaces,))
+    else:
+        yield from (one._replace(key=OF_NAMESPACE + one.key) for one in selector.namespaces.requirements)
+
+
+def _pods_of(namespace: _Namespace, selector: PodSelector) -> Iterator[PodInfo]:
+    """The pods of a namespace whose labels are selected."""
+    if not selector.pods.requirements:
+        yield from namespace.pods.values()
+        return
+    for kind in namespace.kinds.values():
+        if selector.pods.matches(kind.labels):
+            yield from kind.pods.values()
+
+
+def _moves(entries: Iterable[_Entry], old: PodInfo | None, new: PodInfo | None) -> Iterator[Move]:
+    """Those of a pod that some selectors had as `old` and have as `new`."""
+    left, joined = (() if pod is None or not pod.ips else (pod,) for pod in (old, new))
+    if old is not None and new is not None and _as_peer(old) == _as_peer(new):
+        return
+    if left or joined:
+        yield from (Move(entry.selector, left, joined) for entry in entries if entry.users)
+
+
+def _has_network(pod: PodInfo) -> bool:
+    """Is it subject to policies, and a peer of others when it has an address?"""
+    return not pod.host_network and not pod.has_ended
+
+
+def _as_peer(pod: PodInfo) -> object:
+    """What sets of peers have of it."""
+    return pod.ips, pod.ports.named
+
+
+def _read(pod: PodInfo) -> object:
+    """What concerns it itself, its labels aside."""
+    return pod.metadata.uid, pod.node, pod.ips, pod.ports.named
