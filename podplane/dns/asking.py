@@ -18,12 +18,22 @@ _letters = bytes(0x20 if 0x61 <= b <= 0x7A else 0 for b in range(256))
 
 
 class Ask(NamedTuple):
-    """What is to be found out. `flags`: recursion desired, checking disabled. `name`: as bytes in lower case."""
+    """What is to be found out; equal ones have the same answer. `asked`: a question as it stands in a message, its name in lower case.
+    `flags`: recursion desired, checking disabled. `dnssec`: with signatures."""
 
-    question: Question
-    name: bytes
+    asked: bytes
     flags: int = m.RD
     dnssec: bool = False
+
+    @property
+    def question(self) -> Question:
+        """What `asked` says."""
+        return m.question_in(self.asked)
+
+    @property
+    def name(self) -> bytes:
+        """The name in `asked`."""
+        return self.asked[: -TAIL.size]
 
 
 def mixed(name: bytes, randomness: bytes) -> bytes:
@@ -34,7 +44,7 @@ def mixed(name: bytes, randomness: bytes) -> bytes:
 
 def written(ask: Ask, name: bytes, *, edns: bool, pad: bool = False) -> tuple[bytes, bytes]:
     """The message without its id, and the question in it. The AD bit asks whether data is authentic (RFC 6840, 5.7)."""
-    asked = name + TAIL.pack(ask.question.type, ask.question.class_)
+    asked = name + ask.asked[-TAIL.size :]
     head = HEADER.pack(0, ask.flags | m.AD, 1, 0, 0, int(edns))[2:]
     return head + asked + (_opt(ask, HEADER.size + len(asked), pad=pad) if edns else b""), asked
 

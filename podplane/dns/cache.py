@@ -1,7 +1,7 @@
 """Answers of other servers, kept as long as they are true, and longer for the time when no server answers (RFC 2308, RFC 8767).
 
 What is kept is bounded by bytes; what was not asked for longest goes first. Times are seconds of any one clock. What makes an answer
-another one is part of its key (`Key`): the DNSSEC bits, and whether recursion is desired.
+another one is part of its key (`asking.Ask`): the DNSSEC bits, and whether recursion is desired.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from podplane.dns import config
-from podplane.dns.message import Alias, Question
+from podplane.dns.asking import Ask
+from podplane.dns.message import Alias
 from podplane.dns.relay import aged, with_ttl
 from podplane.dns.responses import Reply
 
 STALE_TTL = 30
 """Of an answer that is not true for sure (RFC 8767, 4)."""
-OVERHEAD_BYTES, TTL_BYTES, ALIAS_BYTES = 700, 40, 120
-"""What an answer costs beside its message and its name, each place of a TTL, and each alias (measured on CPython 3.11, 64 bits)."""
+OVERHEAD_BYTES, TTL_BYTES, ALIAS_BYTES = 500, 40, 120
+"""What an answer costs beside its message and its question, each place of a TTL, and each alias (measured on CPython 3.11, 64 bits)."""
 EVICTED_AT_ONCE = 256
 """A smaller bound is reached by and by: nobody waits for ten thousand evictions."""
 LEAD_PART, LEAD_SECONDS = 60, 10
@@ -27,14 +28,6 @@ without looking here costs a tenth."""
 POPULAR_HITS = 3
 PREFETCH_PART, PREFETCH_LEAST = 0.1, 1.0
 """An answer is asked for again in the last tenth of its time, and in its last second."""
-
-
-class Key(NamedTuple):
-    """Questions with the same key have the same answer. `flags`: RD, CD; `dnssec`: DO."""
-
-    question: Question
-    flags: int
-    dnssec: bool
 
 
 class Found(NamedTuple):
@@ -75,7 +68,7 @@ class Cache:
 
     def __init__(self, settings: config.Cache) -> None:
         self._settings = settings
-        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._entries: OrderedDict[Ask, _Entry] = OrderedDict()
         self.bytes = 0
         self.counts = Counts()
 
@@ -87,7 +80,7 @@ class Cache:
         self._settings = settings
         self._shrink()
 
-    def get(self, key: Key, now: float) -> Found | None:
+    def get(self, key: Ask, now: float) -> Found | None:
         """What is true now; None when it must be asked for."""
         entry = self._entries.get(key)
         if entry is None or now >= entry.until:
@@ -102,7 +95,7 @@ class Cache:
         message = aged(entry.reply.message, entry.reply.ttls, age)
         return Found(message, entry.reply.rcode, min(max(1.0, lead), left), self._is_due(entry, now), entry.reply.aliases)
 
-    def stale(self, key: Key, now: float) -> Found | None:
+    def stale(self, key: Ask, now: float) -> Found | None:
         """The last answer there was, true or not any more; None when it is too old."""
         entry = self._entries.get(key)
         if entry is None or now >= entry.until + self._settings.stale_seconds:
@@ -112,18 +105,23 @@ class Cache:
         reply = entry.reply
         return Found(with_ttl(reply.message, reply.ttls, STALE_TTL), reply.rcode, 1.0, aliases=reply.aliases)
 
-    def has_stale(self, key: Key, now: float) -> bool:
+    def has_stale(self, key: Ask, now: float) -> bool:
         """Is there an answer for the time when no server gives one?"""
         entry = self._entries.get(key)
         return entry is not None and now < entry.until + self._settings.stale_seconds
 
-    def put(self, key: Key, reply: Reply, now: float) -> None:
+    def put(self, key: Ask, reply: Reply, now: float) -> None:
         """Keep an answer, in place of the last one; one that is not to be kept leaves the last one as it is."""
         if reply.seconds <= 0:
             return
         self._remove(key)
-        name = sum(map(len, key.question.name))
-        size = OVERHEAD_BYTES + len(reply.message) + 2 * name + TTL_BYTES * len(reply.ttls) + ALIAS_BYTES * len(reply.aliases)
+        size = (
+            OVERHEAD_BYTES
+            + len(reply.message)
+            + len(key.asked)
+            + TTL_BYTES * len(reply.ttls)
+            + ALIAS_BYTES * len(reply.aliases)
+        )
         self._entries[key] = _Entry(reply, now, size, until=now + reply.seconds)
         self.bytes += size
         self.counts.entries[_kind(reply)] += 1
@@ -159,7 +157,7 @@ class Cache:
             self.counts.evictions[_kind(entry.reply)] += 1
             self._remove(key)
 
-    def _remove(self, key: Key) -> None:
+    def _remove(self, key: Ask) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.bytes -= entry.size

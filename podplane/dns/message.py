@@ -193,6 +193,16 @@ def name_in(data: bytes, at: int = 0) -> Name:
     return tuple(labels)
 
 
+def question_in(asked: bytes) -> Question:
+    """The question that is written out like this, in lower case."""
+    return Question(name_in(asked), *TAIL.unpack_from(asked, len(asked) - TAIL.size))
+
+
+def asked_of(question: Question) -> bytes:
+    """A question as it stands in a message, in lower case."""
+    return written(question.name) + TAIL.pack(question.type, question.class_)
+
+
 def is_under(name: Name, zone: Name) -> bool:
     """Is the name this zone's, or its apex?"""
     return name[len(name) - len(zone) :] == zone if len(name) >= len(zone) else False

@@ -33,6 +33,7 @@ LEAST_BYTES = 1 + RECORD.size
 MAX_TTL = 1 << 31
 _kept_flags = m.QR | m.AA | m.TC | m.RD | m.RA | m.AD
 _ttl = struct.Struct("!I")
+TTL_AND_LENGTH = struct.Struct("!IH")
 
 
 class Endless(Malformed):
@@ -79,12 +80,12 @@ def matches(message: bytes, asked: bytes) -> bool:
     return message[4:6] == b"\0\1" and message[2] & 0xF8 == m.QR >> 8 and message.startswith(asked, HEADER.size)
 
 
-def read(message: bytes, question: Question, limits: Limits = Limits()) -> Reply:  # noqa: B008  # it is immutable
-    """A response to a question, which `matches` already. Malformed when it can't be read to its end, or answers another question;
-    Endless when its aliases lead to no end."""
-    begin = HEADER.size + 5 + sum(map(len, question.name)) + len(question.name)
-    if (plain := _plain(message, question, begin, limits)) is not None:
+def read(message: bytes, asked: bytes, limits: Limits = Limits()) -> Reply:  # noqa: B008  # it is immutable
+    """A response to a question, given in lower case, which it `matches` already. Malformed when it can't be read to its end, or answers
+    another question; Endless when its aliases lead to no end."""
+    if (plain := _plain(message, asked, limits)) is not None:
         return plain
+    question, begin = m.question_in(asked), HEADER.size + len(asked)
     answer, authority, additional = _sections(message, begin, question.name)
     flags = int.from_bytes(message[2:4], "big")
     rcode = flags & m.RCODE_MASK | next((one.ttl >> 24 << 4 for one in additional if one.type == m.OPT), 0)  # RFC 6891, 6.1.3
@@ -101,7 +102,7 @@ def read(message: bytes, question: Question, limits: Limits = Limits()) -> Reply
     seconds = _negative_seconds(message, proofs) if is_negative else None
     is_referral = is_negative and not (rcode or kept or proofs) and bool(authority) and not flags & m.AA
     return _limited(
-        head + message[HEADER.size : begin - TAIL.size].lower() + message[begin - TAIL.size : end],
+        head + asked + message[begin:end],
         rcode,
         places,
         seconds,
@@ -109,18 +110,19 @@ def read(message: bytes, question: Question, limits: Limits = Limits()) -> Reply
     )._replace(is_negative=is_negative, is_referral=is_referral, aliases=tuple(aliases))
 
 
-def _plain(message: bytes, question: Question, begin: int, limits: Limits) -> Reply | None:
+def _plain(message: bytes, asked: bytes, limits: Limits) -> Reply | None:
     """The same for what most responses are: records of the question's own name and type, and OPT. None for all others."""
     _, flags, _, answers, authorities, additional = HEADER.unpack_from(message)
     size = len(message)
     if not answers or authorities or additional > 1 or flags & m.RCODE_MASK:
         return None
-    at, seconds, ttls = begin, limits.most, []
+    at, seconds, ttls = HEADER.size + len(asked), limits.most, []
+    wanted = POINTER_TO_QUESTION + asked[-TAIL.size :]
     for _ in range(answers):
-        if at + 2 + RECORD.size > size or not message.startswith(POINTER_TO_QUESTION, at):
+        if at + 2 + RECORD.size > size or not message.startswith(wanted, at):
             return None
-        type_, class_, ttl, length = RECORD.unpack_from(message, at + 2)
-        if type_ != question.type or class_ != m.INTERNET or not limits.least <= ttl <= limits.most:
+        ttl, length = TTL_AND_LENGTH.unpack_from(message, at + 6)
+        if not limits.least <= ttl <= limits.most:
             return None
         ttls.append(at + 6)
         seconds = min(seconds, ttl)
@@ -132,12 +134,7 @@ def _plain(message: bytes, question: Question, begin: int, limits: Limits) -> Re
     ):
         return None
     head = HEADER.pack(0, flags & _kept_flags, 1, answers, 0, 0)
-    return Reply(
-        head + message[HEADER.size : begin - TAIL.size].lower() + message[begin - TAIL.size : at],
-        m.NOERROR,
-        tuple(ttls),
-        seconds,
-    )
+    return Reply(head + asked + message[HEADER.size + len(asked) : at], m.NOERROR, tuple(ttls), seconds)
 
 
 def records(message: bytes, limit: int = m.TCP_BYTES, most: int = 1 << 16) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
@@ -294,7 +291,7 @@ def _rewritten(
     answer, authority = (tuple(_record(message, one, known) for one in places) for places in sections)
     asked = m.written(question.name) + TAIL.pack(question.type, question.class_)
     clean = m.respond(Query(0, 0, question, asked), Answer(0, answer, authority))
-    return read(clean[:2] + flags.to_bytes(2, "big") + clean[4:], question, limits)
+    return read(clean[:2] + flags.to_bytes(2, "big") + clean[4:], asked, limits)
 
 
 def _record(message: bytes, place: Place, known: dict[int, Name]) -> Record:

@@ -7,9 +7,11 @@ Python two lookups and one copy. The address that the kernel wrote beside a data
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 import socket
 import struct
-from collections.abc import Mapping, MutableSequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from typing import NamedTuple
 
 COUNT = 64
@@ -22,7 +24,8 @@ MSG_DONTWAIT = 0x40
 NAME_BYTES = 32
 """Room for a socket address, before each datagram."""
 
-Address = tuple[str, int] | tuple[str, int, int, int]
+Address = tuple[str, bytes]
+"""A sender: its IP address, and its socket address as the kernel has it, by which it is answered (`Outgoing`)."""
 Reply = tuple[bytes, int, object]
 """The datagram to send, without its id; its kind, a number that is counted by; and what its owner wants to keep with it."""
 
@@ -71,6 +74,70 @@ _recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int
 _sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
 
 
+class Incoming:
+    """Batches of datagrams of connected sockets. One serves any number of sockets, but one at a time."""
+
+    def __init__(self) -> None:
+        self._received = bytearray(COUNT * BYTES)
+        at = ctypes.addressof((ctypes.c_char * len(self._received)).from_buffer(self._received))
+        self._pieces, self._messages = (_Piece * COUNT)(), (_Message * COUNT)()
+        for i in range(COUNT):
+            self._pieces[i] = _Piece(at + i * BYTES, BYTES)
+            self._messages[i] = _Message(_Header(None, 0, ctypes.addressof(self._pieces[i]), 1))
+        self._messages_at = ctypes.addressof(self._messages)
+        self._lengths = _numbers_at(self._messages, _Message.length.offset)
+
+    def receive(self, fd: int) -> list[bytes]:
+        """What waits in a socket, `COUNT` datagrams at most. OSError for what an ICMP message says about one that was sent."""
+        received = _recvmmsg(fd, self._messages_at, COUNT, MSG_DONTWAIT, None)
+        if received < 0:
+            number = ctypes.get_errno()
+            if number == errno.EAGAIN:
+                return []
+            raise OSError(number, os.strerror(number))
+        buffer = self._received
+        return [bytes(buffer[i * BYTES : i * BYTES + length]) for i, length in enumerate(self._lengths[:received].tolist())]
+
+
+class Outgoing:
+    """Batches of datagrams to be sent. One serves any number of sockets, but one at a time."""
+
+    def __init__(self) -> None:
+        self._slots = bytearray(COUNT * _SLOT)
+        self._view = memoryview(self._slots)
+        at = ctypes.addressof((ctypes.c_char * len(self._slots)).from_buffer(self._slots))
+        self._pieces, self._messages = (_Piece * COUNT)(), (_Message * COUNT)()
+        for i in range(COUNT):
+            name = at + i * _SLOT
+            self._pieces[i] = _Piece(name + NAME_BYTES, 0)
+            self._messages[i] = _Message(_Header(name, 0, ctypes.addressof(self._pieces[i]), 1))
+        self._messages_at = ctypes.addressof(self._messages)
+        self._name_lengths = _numbers_at(self._messages, _Message.header.offset + _Header.name_bytes.offset)
+        self._lengths = memoryview(self._pieces).cast("B").cast("P")[1::2]
+
+    def send(self, fd: int, datagrams: Sequence[tuple[bytes, bytes]]) -> int:
+        """Send (socket address as the kernel has it, datagram), `COUNT` at most; b"" as address on a connected socket. The number of those
+        that were sent: the next one can't be, and those behind it were not tried."""
+        view, lengths, name_lengths, at = self._view, self._lengths, self._name_lengths, 0
+        for i, (name, data) in enumerate(datagrams):
+            size = len(data)
+            if size > BYTES:
+                raise ValueError(f"a datagram of {size} bytes")
+            if name:
+                view[at : at + len(name)] = name
+            name_lengths[i] = len(name)
+            view[at + NAME_BYTES : at + NAME_BYTES + size] = data
+            lengths[i] = size
+            at += _SLOT
+        sent: int = _sendmmsg(fd, self._messages_at, len(datagrams), MSG_DONTWAIT)
+        return max(0, sent)
+
+
+def _numbers_at(messages: ctypes.Array[_Message], offset: int) -> memoryview:
+    """A number of 32 bits of each message, at this offset in it, as one that Python reads and writes without a detour."""
+    return memoryview(messages).cast("B").cast("I")[offset // 4 :: _STRIDE // 4]
+
+
 class _Unpackers(dict[int, struct.Struct]):
     """By the length of a datagram: from its slot to (address of the sender, the datagram without its id). Made when first needed."""
 
@@ -96,10 +163,10 @@ class Datagrams:
         self._out = memoryview(self._replies)
         self._in_pieces, self._out_pieces = (_Piece * COUNT)(), (_Piece * (2 * COUNT))()
         self._in, self._send = (_Message * COUNT)(), (_Message * COUNT)()
-        self._arrange(16 if version == 4 else 28)
+        self._name_bytes = 16 if version == 4 else 28
+        self._arrange(self._name_bytes)
         self._in_at, self._send_at = ctypes.addressof(self._in), ctypes.addressof(self._send)
-        # The lengths of what was received, and of what is sent, as numbers that Python reads and writes without a detour.
-        self._lengths = memoryview(self._in).cast("B").cast("I")[_Message.length.offset // 4 :: _STRIDE // 4]
+        self._lengths = _numbers_at(self._in, _Message.length.offset)
         self._sent_lengths = memoryview(self._out_pieces).cast("B").cast("P")[3::4]
 
     def _arrange(self, name_bytes: int) -> None:
@@ -159,11 +226,8 @@ class Datagrams:
             first += sent if sent > 0 else 1
 
     def _other(self, i: int, length: int) -> tuple[bytes, Address]:
-        """A datagram, and its sender as `socket` has addresses."""
+        """A datagram, and its sender."""
         at = i * _SLOT
-        name, data = self._received[at : at + NAME_BYTES], self._received[at + NAME_BYTES : at + NAME_BYTES + length]
-        port = int.from_bytes(name[2:4], "big")
-        if self._version == 4:
-            return bytes(data), (socket.inet_ntoa(name[4:8]), port)
-        flow, scope = int.from_bytes(name[4:8], "big"), struct.unpack_from("=I", name, 24)[0]
-        return bytes(data), (socket.inet_ntop(socket.AF_INET6, name[8:24]), port, flow, scope)
+        name = bytes(self._received[at : at + self._name_bytes])
+        ip = socket.inet_ntoa(name[4:8]) if self._version == 4 else socket.inet_ntop(socket.AF_INET6, name[8:24])
+        return bytes(self._received[at + NAME_BYTES : at + NAME_BYTES + length]), (ip, name)

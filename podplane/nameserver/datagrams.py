@@ -13,31 +13,41 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from podplane.dns import message as m
 from podplane.dns import responses
+from podplane.kernel.datagrams import COUNT, Incoming, Outgoing
 from podplane.nameserver.randomness import Randomness
 
 PORTS = 48
 """Sockets at a time."""
 USES = 256
 """Questions by one socket."""
-BATCH = 64
-"""Answers that are read at one go."""
 IDLE_SECONDS = 10.0
 SILENT_SECONDS = 2.0
 """After that nobody waits for an answer any more, and the server has failed once."""
 SWEEP_SECONDS = 0.1
-READ_BYTES = 4096
 SILENCE = f"no answer within {SILENT_SECONDS:g} s"
 
 
-@dataclass(slots=True)
-class Pending:
-    """A question without an answer. `heard` is told (response, how long it took) once, or ("what failed", None)."""
+Heard = Callable[[bytes | str | OSError, float], None]
+"""Told (response, how long it took), or (what failed, how long that took)."""
+
+
+class Pending(msgspec.Struct):
+    """A question without an answer; `heard` is told once."""
 
     asked: bytes
-    heard: Callable[[bytes | str, float], None]
+    heard: Heard
     sent: float
+
+
+class Batches:
+    """What datagrams come and go by, of all sockets of a process."""
+
+    def __init__(self) -> None:
+        self.incoming, self.outgoing = Incoming(), Outgoing()
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +56,8 @@ class _Port:
 
     socket: socket.socket
     pending: dict[int, Pending] = field(default_factory=dict)
+    unsent: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """Of this turn, as `Outgoing` takes them."""
     uses: int = 0
     last: float = 0.0
 
@@ -53,8 +65,8 @@ class _Port:
 class Datagrams:
     """The sockets to one server. `connect` gives a connected UDP socket, or raises OSError."""
 
-    def __init__(self, connect: Callable[[], socket.socket], randomness: Randomness) -> None:
-        self._connect, self._randomness = connect, randomness
+    def __init__(self, connect: Callable[[], socket.socket], randomness: Randomness, batches: Batches) -> None:
+        self._connect, self._randomness, self._batches = connect, randomness, batches
         self._loop = asyncio.get_running_loop()
         self._ports: list[_Port] = []
         self._used_up: list[_Port] = []
@@ -65,8 +77,9 @@ class Datagrams:
         self.ignored = 0
         """Datagrams that answered nothing that was asked."""
 
-    def ask(self, message: bytes, asked: bytes, heard: Callable[[bytes | str, float], None]) -> None:
-        """Send a message, which has no id yet. OSError when it can't be sent: then `heard` is not told."""
+    def ask(self, message: bytes, asked: bytes, heard: Heard) -> None:
+        """Send a message, which has no id yet, at the end of this turn of the event loop. OSError when there is no socket: then `heard` is
+        not told."""
         port = self._port()
         number = self._randomness.number()
         while number in port.pending:
@@ -74,10 +87,7 @@ class Datagrams:
         now = self._loop.time()
         port.uses += 1
         port.last = now
-        try:
-            port.socket.send(number.to_bytes(2, "big") + message)
-        except BlockingIOError:
-            pass  # as if it were lost on its way
+        port.unsent.append((b"", number.to_bytes(2, "big") + message))
         pending = port.pending[number] = Pending(asked, heard, now)
         sent = self._sent
         while sent and sent[0][0].pending.get(sent[0][1]) is not sent[0][2]:
@@ -103,11 +113,31 @@ class Datagrams:
         """Questions of one turn of the event loop go by one port, so that their answers are read at one go."""
         if self._of_turn is None or self._of_turn.uses >= USES:
             self._of_turn = self._any_port()
-            self._loop.call_soon(self._end_turn)
+            self._loop.call_soon(self._end_turn, self._of_turn)
         return self._of_turn
 
-    def _end_turn(self) -> None:
-        self._of_turn = None
+    def _end_turn(self, port: _Port) -> None:
+        if self._of_turn is port:
+            self._of_turn = None
+        unsent, port.unsent = port.unsent, []
+        fd = port.socket.fileno()
+        while unsent and fd >= 0:
+            sent = self._batches.outgoing.send(fd, unsent[:COUNT])
+            if sent < min(COUNT, len(unsent)):
+                self._send(port, unsent[sent][1])
+                sent += 1
+            unsent = unsent[sent:]
+
+    def _send(self, port: _Port, message: bytes) -> None:
+        """Send one that was not sent with others, for the error that there is."""
+        try:
+            port.socket.send(message)
+        except BlockingIOError:
+            pass  # as if it were lost on its way
+        except OSError as error:
+            pending = port.pending.pop(int.from_bytes(message[:2], "big"), None)
+            if pending is not None:
+                pending.heard(error, 0.0)
 
     def _any_port(self) -> _Port:
         if len(self._ports) == PORTS:
@@ -122,23 +152,20 @@ class Datagrams:
         return port
 
     def _read(self, port: _Port) -> None:
-        for _ in range(BATCH):
-            try:
-                data = port.socket.recv(READ_BYTES)
-            except BlockingIOError:
-                return
-            except OSError as error:  # an ICMP error about a question
-                self._fail(port, error.strerror or str(error))
-                return
+        try:
+            received = self._batches.incoming.receive(port.socket.fileno())
+        except OSError as error:  # an ICMP error about a question
+            self._fail(port, error.strerror or str(error))
+            return
+        now = self._loop.time()
+        for data in received:
             number = int.from_bytes(data[:2], "big")
             pending = port.pending.get(number)
             if pending is None or not _may_answer(data, pending.asked):
                 self.ignored += 1
                 continue
             del port.pending[number]
-            pending.heard(data, self._loop.time() - pending.sent)
-            if not port.pending:
-                return
+            pending.heard(data, now - pending.sent)
 
     def _fail(self, port: _Port, why: str) -> None:
         now = self._loop.time()

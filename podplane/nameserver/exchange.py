@@ -31,7 +31,7 @@ class Waits:
     """Exchanges that wait as short as any does, with one timer for all: most are over long before they would be late."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[float, Exchange]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -42,27 +42,28 @@ class Waits:
             waiting.popleft()
         waiting.append((now + LEAST_PATIENCE, exchange))
         if self._timer is None:
-            self._timer = self._loop.call_later(LEAST_PATIENCE, self._look)
+            self._timer = self.loop.call_later(LEAST_PATIENCE, self._look)
 
     def _look(self) -> None:
-        now = self._loop.time()
+        now = self.loop.time()
         while self._waiting and (self._waiting[0][0] <= now or self._waiting[0][1].is_over):
             _, exchange = self._waiting.popleft()
             exchange.late()
         self._timer = None
         if self._waiting:
-            self._timer = self._loop.call_at(max(self._waiting[0][0], now + LOOK_SECONDS), self._look)
+            self._timer = self.loop.call_at(max(self._waiting[0][0], now + LOOK_SECONDS), self._look)
 
 
 class Exchange:
     """Asks from its start on, until `outcome` is told. There is one server at least."""
 
-    def __init__(self, ask: Ask, servers: Sequence[Upstream], waits: Waits, outcome: Outcome) -> None:
+    __slots__ = ("_ask", "_bad", "_began", "_outcome", "_timer", "_tries", "_waiting", "_waits", "_why", "is_over", "servers")
+
+    def __init__(self, ask: Ask, servers: Sequence[Upstream], waits: Waits, outcome: Outcome, now: float) -> None:
         self.servers = servers
         self._waits = waits
         self._ask, self._outcome = ask, outcome
-        self._loop = asyncio.get_running_loop()
-        self._end = self._loop.time() + SECONDS
+        self._began = now
         self._tries = self._waiting = 0
         self._timer: asyncio.TimerHandle | None = None
         self._bad: tuple[Reply, Upstream] | None = None
@@ -73,7 +74,7 @@ class Exchange:
         """Ask so many servers at the same time, at first; `outcome` may be told before this returns."""
         for _ in range(at_once):
             self._try()
-        self._wait()
+        self._wait(self._began)
 
     def cancel(self) -> None:
         """Ask no more; `outcome` is not told."""
@@ -91,28 +92,28 @@ class Exchange:
         server.health.asked += 1
         server.ask(self._ask, partial(self._heard, server))
 
-    def _wait(self) -> None:
+    def _wait(self, now: float) -> None:
         """For an answer, but not longer than is usual."""
         if self.is_over:
             return
-        now = self._loop.time()
         last = self.servers[(self._tries - 1) % len(self.servers)]
         rounds = self._tries // (len(self.servers) + 1)
         seconds = patience(last.health.rtt) * 2**rounds if self._tries < TRIES else SECONDS
         if seconds == LEAST_PATIENCE:
             self._waits.add(self, now)
         else:
-            self._timer = self._loop.call_at(min(now + seconds, self._end), self.late)
+            self._timer = self._waits.loop.call_at(min(now + seconds, self._began + SECONDS), self.late)
 
     def late(self) -> None:
         """Nobody answered as soon as is usual: ask another one, or end; nothing happens when it is over."""
         if self.is_over:
             return
-        if self._loop.time() >= self._end:
+        now = self._waits.loop.time()
+        if now >= self._began + SECONDS:
             self._give_up(self._why if self._bad or not self._waiting else f"no answer within {SECONDS:g} s")
             return
         self._try()
-        self._wait()
+        self._wait(now)
 
     def _heard(self, server: Upstream, said: Reply | str) -> None:
         self._waiting -= 1

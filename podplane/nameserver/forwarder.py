@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
+
+import msgspec
 
 from podplane.dns import config
 from podplane.dns import message as m
 from podplane.dns.asking import Ask
-from podplane.dns.cache import Cache, Found, Key
+from podplane.dns.cache import Cache, Found
 from podplane.dns.health import at_once, ordered
 from podplane.dns.message import Answer, Name, Query, Question
 from podplane.dns.responses import Limits, Reply
@@ -59,11 +60,10 @@ class Group(NamedTuple):
     servers: tuple[Upstream, ...]
 
 
-@dataclass(slots=True)
-class Waiting:
+class Waiting(msgspec.Struct):
     """One question on its way, and those who wait for its answer."""
 
-    places: dict[Place, None] = field(default_factory=dict)
+    places: dict[Place, None] = {}
     timer: asyncio.TimerHandle | None = None
     exchange: Exchange | None = None
 
@@ -79,12 +79,13 @@ class Forwarder:
         self._lab: LabOpener | None = None
         self._probes = Probes(means, self._checked)
         self._upstreams: dict[Named, Upstream] = {}
-        self._groups: dict[Name, Group] = {}
-        self._waiting: dict[Key, Waiting] = {}
+        self._groups: dict[bytes, Group] = {}
+        """By their zones, as they stand in messages."""
+        self._waiting: dict[Ask, Waiting] = {}
         self._waits = Waits()
-        self._held: dict[Key, None] = {}
+        self._held: dict[Ask, None] = {}
         self._hold_until = 0.0
-        self._failed: OrderedDict[Key, tuple[float, str]] = OrderedDict()
+        self._failed: OrderedDict[Ask, tuple[float, str]] = OrderedDict()
         self._places = Places(MAX_PENDING, MAX_OF_CLIENT)
         self.refused = 0
         """Questions that were one too many."""
@@ -114,7 +115,9 @@ class Forwarder:
         gone = [self._upstreams.pop(one) for one in list(self._upstreams) if one not in every or one in renewed]
         new = {one: self._made(one) for one in every if one not in self._upstreams}
         self._upstreams.update(new)
-        self._groups = {zone: Group(zone, tuple(self._upstreams[one] for one in servers)) for zone, servers in wanted.items()}
+        self._groups = {
+            m.written(zone): Group(zone, tuple(self._upstreams[one] for one in servers)) for zone, servers in wanted.items()
+        }
         self._failed.clear()
         self._hold_until = self._loop.time() + HOLD_SECONDS
         self._hold()
@@ -139,13 +142,11 @@ class Forwarder:
 
     def _hold(self) -> None:
         """What others than those that it belongs to are asked by now is to be asked anew."""
-        for key, waiting in self._waiting.items():
-            if waiting.exchange is not None and not set(waiting.exchange.servers) <= set(
-                self._group(key.question.name).servers
-            ):
+        for ask, waiting in self._waiting.items():
+            if waiting.exchange is not None and not set(waiting.exchange.servers) <= set(self._group(ask.name).servers):
                 waiting.exchange.cancel()
                 waiting.exchange = None
-                self._held[key] = None
+                self._held[ask] = None
 
     def reach(self, networks: Sequence[str], fd: int) -> None:
         """This process is beside its nodes: servers in these networks (CIDRs) are reached from a namespace, whose descriptor is taken.
@@ -178,26 +179,30 @@ class Forwarder:
             return Answer(m.REFUSED, authoritative=False, source="no other class than IN is passed on")
         if question.type in NOT_PASSED_ON:
             return Answer(m.NOTIMP, authoritative=False, source="what it asks for is not passed on")
+        dnssec = query.edns is not None and query.edns.dnssec
+        return self.ask(Ask(m.asked_of(question), query.flags & (m.RD | m.CD), dnssec), client.ip)
+
+    def ask(self, ask: Ask, ip: str) -> Answer | Later[Answer]:
+        """The same for a question about data, of the class IN; `ip` is who asks."""
         now = self._loop.time()
         if self._machine.look(now):
             self.cache.expire()
             self._resolve()
-        key = Key(question, query.flags & (m.RD | m.CD), query.edns is not None and query.edns.dnssec)
-        found = self.cache.get(key, now)
+        found = self.cache.get(ask, now)
         if found is None:
-            return self._ask(key, client, now)
-        if found.refresh and key not in self._waiting and not self._places.is_full:
-            self._waiting[key] = Waiting()
-            self._begin(key)
+            return self._ask(ask, ip, now)
+        if found.refresh and ask not in self._waiting and not self._places.is_full:
+            self._waiting[ask] = Waiting()
+            self._begin(ask, now)
         return _kept(found, "cache")
 
-    def _ask(self, key: Key, client: Client, now: float) -> Answer | Awaitable[Answer]:
+    def _ask(self, ask: Ask, ip: str, now: float) -> Answer | Later[Answer]:
         """What is to be asked for."""
-        waiting = self._waiting.get(key)
-        if waiting is None and (answer := self._at_once(key, now)) is not None:
+        waiting = self._waiting.get(ask)
+        if waiting is None and (answer := self._at_once(ask, now)) is not None:
             return answer
         later: Later[Answer] = Later()
-        place = Place(client.ip, self._group(key.question.name).zone, key, later)
+        place = Place(ip, self._group(ask.name).zone, ask, later)
         given_up = self._places.enter(place)
         if given_up is place:
             self.refused += 1
@@ -205,65 +210,64 @@ class Forwarder:
         if waiting is not None:
             waiting.places[place] = None
         else:
-            self._waiting[key] = Waiting({place: None})
+            self._waiting[ask] = Waiting({place: None})
         if given_up is not None:
             self._give_up(given_up)
         if waiting is None:
-            if self.cache.has_stale(key, now):
-                self._waiting[key].timer = self._loop.call_later(STALE_AFTER, self._too_late, key)
-            self._begin(key)
+            if self.cache.has_stale(ask, now):
+                self._waiting[ask].timer = self._loop.call_later(STALE_AFTER, self._too_late, ask)
+            self._begin(ask, now)
         return later
 
     def _give_up(self, place: Place) -> None:
         """Somebody else has the place now. What nobody waits for any more is not asked any longer."""
         self.refused += 1
-        waiting = self._waiting[place.key]
+        waiting = self._waiting[place.ask]
         del waiting.places[place]
         if not waiting.places:
             if waiting.timer is not None:
                 waiting.timer.cancel()
             if waiting.exchange is not None:
                 waiting.exchange.cancel()
-            del self._waiting[place.key]
-            self._held.pop(place.key, None)
+            del self._waiting[place.ask]
+            self._held.pop(place.ask, None)
         place.later.set(_failure(TOO_MANY))
 
-    def _at_once(self, key: Key, now: float) -> Answer | None:
+    def _at_once(self, ask: Ask, now: float) -> Answer | None:
         """What is known without asking: that a moment ago nobody answered, or that nobody will."""
-        if self._probes.came_back(key.question.name):
+        if self._probes.came_back(ask):
             return _failure("a question of our own came back")
-        until, why = self._failed.get(key, (0.0, ""))
+        until, why = self._failed.get(ask, (0.0, ""))
         if until <= now:
-            if not self.cache.has_stale(key, now):
+            if not self.cache.has_stale(ask, now):
                 return None
-            group = self._group(key.question.name)
+            group = self._group(ask.name)
             if any(one.health.is_up for one in group.servers):
                 return None
             why = _all_down(group)
-            self._waiting[key] = Waiting()
-            self._begin(key)
-        stale = self.cache.stale(key, now)
+            self._waiting[ask] = Waiting()
+            self._begin(ask, now)
+        stale = self.cache.stale(ask, now)
         return _kept(stale, f"cache, too old; {why}") if stale is not None else _failure(why)
 
-    def _group(self, name: Name) -> Group:
+    def _group(self, name: bytes) -> Group:
         """The servers of the longest zone that the name belongs to."""
-        for i in range(len(name)):
-            if (group := self._groups.get(name[i:])) is not None:
-                return group
-        return self._groups[()]
+        at = 0
+        while (group := self._groups.get(name[at:])) is None:
+            at += 1 + name[at]
+        return group
 
-    def _begin(self, key: Key) -> None:
-        group = self._group(key.question.name)
+    def _begin(self, ask: Ask, now: float) -> None:
+        group = self._group(ask.name)
         servers = [one for one in group.servers if self._probes.is_checked(one)]
-        if len(servers) < len(group.servers) and not (servers and self._loop.time() >= self._hold_until):
-            self._held[key] = None
+        if len(servers) < len(group.servers) and not (servers and now >= self._hold_until):
+            self._held[ask] = None
             return
         servers, count = self._ordered(servers)
         if not servers:
-            self._heard(key, None, None, _all_down(group))
+            self._heard(ask, None, None, _all_down(group))
             return
-        ask = Ask(key.question, m.written(key.question.name), key.flags, key.dnssec)
-        exchange = self._waiting[key].exchange = Exchange(ask, servers, self._waits, partial(self._heard, key))
+        exchange = self._waiting[ask].exchange = Exchange(ask, servers, self._waits, partial(self._heard, ask), now)
         exchange.start(count)
 
     def _ordered(self, servers: list[Upstream]) -> tuple[list[Upstream], int]:
@@ -278,46 +282,45 @@ class Forwarder:
     def _checked(self) -> None:
         """One more server is known: perhaps what waits for that can be asked now."""
         held, self._held = self._held, {}
-        for key in held:
-            self._begin(key)
+        for ask in held:
+            self._begin(ask, self._loop.time())
 
-    def _heard(self, key: Key, reply: Reply | None, server: Upstream | None, why: str) -> None:
+    def _heard(self, ask: Ask, reply: Reply | None, server: Upstream | None, why: str) -> None:
         now = self._loop.time()
         if reply is not None and server is not None and not why:
-            self.cache.put(key, reply, now)
+            self.cache.put(ask, reply, now)
             lifetime = min(1.0, float(reply.seconds)) or None
-            source = f"upstream {server.server}"
             answer = Answer(
                 reply.rcode,
                 authoritative=False,
-                source=source,
+                source=server.source,
                 message=reply.message,
                 lifetime=lifetime,
                 aliases=reply.aliases,
             )
         else:
-            self._remember_failure(key, now, why)
-            answer = self._stale(key, now, why)
+            self._remember_failure(ask, now, why)
+            answer = self._stale(ask, now, why)
             if not answer.message and reply is not None and not reply.is_referral:
                 answer = Answer(reply.rcode, authoritative=False, source=why, message=reply.message, aliases=reply.aliases)
-        self._tell(self._waiting.pop(key), answer)
+        self._tell(self._waiting.pop(ask), answer)
 
-    def _remember_failure(self, key: Key, now: float, why: str) -> None:
-        self._failed[key] = now + FAILED_SECONDS, why
-        self._failed.move_to_end(key)
+    def _remember_failure(self, ask: Ask, now: float, why: str) -> None:
+        self._failed[ask] = now + FAILED_SECONDS, why
+        self._failed.move_to_end(ask)
         while len(self._failed) > MAX_FAILED or next(iter(self._failed.values()))[0] <= now:
             self._failed.popitem(last=False)
 
-    def _too_late(self, key: Key) -> None:
+    def _too_late(self, ask: Ask) -> None:
         """Nobody answered for a while: those who wait get what there is, and the question stays on its way."""
-        waiting = self._waiting[key]
+        waiting = self._waiting[ask]
         waiting.timer = None
-        answer = self._stale(key, self._loop.time(), "no server answered in time")
+        answer = self._stale(ask, self._loop.time(), "no server answered in time")
         if answer.message:
             self._tell(waiting, answer)
 
-    def _stale(self, key: Key, now: float, why: str) -> Answer:
-        stale = self.cache.stale(key, now)
+    def _stale(self, ask: Ask, now: float, why: str) -> Answer:
+        stale = self.cache.stale(ask, now)
         return _kept(stale, f"cache, too old; {why}") if stale is not None else _failure(why)
 
     def _tell(self, waiting: Waiting, answer: Answer) -> None:

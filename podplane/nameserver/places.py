@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from podplane.dns.cache import Key
+from podplane.dns.asking import Ask
 from podplane.dns.message import Answer, Name
 from podplane.servers.later import Later
 from podplane.servers.ranking import Ranking
@@ -21,7 +21,7 @@ class Place:
 
     ip: str
     zone: Name
-    key: Key
+    ask: Ask
     later: Later[Answer]
 
 

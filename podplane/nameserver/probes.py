@@ -65,9 +65,9 @@ class Probes:
         state = self._states.get(upstream)
         return state is not None and state.is_checked
 
-    def came_back(self, name: Name) -> bool:
+    def came_back(self, ask: Ask) -> bool:
         """Was a server asked for this name by us? Then it is a loop, and is not asked any more."""
-        upstream = self._names.get(name)
+        upstream = self._names.get(ask.question.name) if self._names else None
         if upstream is None:
             return False
         self.is_loop(upstream, "what it is asked comes back to this server: it asks the cluster's DNS itself")
@@ -118,7 +118,7 @@ class Probes:
         labels = label[:LABEL_BYTES], label[LABEL_BYTES:]
         name = state.name = (*labels, *state.zone) if m.fits((*labels, *state.zone)) else labels
         self._names[name] = upstream
-        upstream.ask(Ask(Question(name, m.A), m.written(name)), partial(self._heard, upstream, name))
+        upstream.ask(Ask(m.asked_of(Question(name, m.A))), partial(self._heard, upstream, name))
 
     def _heard(self, upstream: Upstream, name: Name, said: Reply | str) -> None:
         state = self._states.get(upstream)

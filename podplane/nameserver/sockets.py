@@ -6,7 +6,7 @@ import functools
 import resource
 import socket
 
-from podplane.kernel.datagrams import Datagrams
+from podplane.kernel.datagrams import Datagrams, Outgoing
 from podplane.nameserver import control
 from podplane.nameserver.answers import Answers
 from podplane.servers.dns import UdpServer
@@ -23,6 +23,7 @@ class Sockets:
         self._answers = answers
         self._counts = counts
         self._datagrams = {version: Datagrams(version) for version in VERSIONS.values()}
+        self._outgoing = Outgoing()
         total = connections_within(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._connections = Connections(total=total, is_inside=lambda ip: answers.client(ip) is not None)
 
@@ -31,7 +32,8 @@ class Sockets:
         version = VERSIONS[bound.family]
         respond = functools.partial(self._answers.respond, node=node)
         lane = self._counts.lane(node, control.UDP, version)
-        return UdpServer(bound, self._datagrams[version].exchange, self._answers, respond, self._counts, lane)
+        exchange = self._datagrams[version].exchange
+        return UdpServer(bound, exchange, self._outgoing.send, self._answers, respond, self._counts, lane)
 
     def connections(self, node: str, bound: socket.socket) -> TcpServer:
         """A server that answers connections to this socket, once it listens."""

@@ -17,7 +17,7 @@ from podplane.dns import message as m
 from podplane.dns.asking import Ask
 from podplane.dns.health import Health
 from podplane.dns.responses import Limits, Reply
-from podplane.nameserver.datagrams import Datagrams
+from podplane.nameserver.datagrams import Batches, Datagrams
 from podplane.nameserver.randomness import Randomness
 from podplane.nameserver.streams import Streams
 
@@ -46,6 +46,7 @@ class Means:
     randomness: Randomness
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.time
+    batches: Batches = field(default_factory=Batches)
     tls_context: ssl.SSLContext | None = None
     """What certificates of servers are verified by; None: the machine's authorities."""
 
@@ -55,10 +56,12 @@ class Upstream:
 
     def __init__(self, server: config.Upstream, means: Means, opener: Opener, changed: Callable[[Upstream], None]) -> None:
         self.server = server
+        self.source = f"upstream {server}"
+        """Of its answers."""
         self.health = Health(means.clock())
         self._means, self._opener, self._changed = means, opener, changed
         self._loop = asyncio.get_running_loop()
-        self._datagrams = Datagrams(self._connect, means.randomness)
+        self._datagrams = Datagrams(self._connect, means.randomness, means.batches)
         self._streams = Streams(
             server, partial(opener.open, server.ip, socket.SOCK_STREAM), means.randomness, means.tls_context
         )
@@ -87,15 +90,23 @@ class Upstream:
         try:
             (self._streams if stream else self._datagrams).ask(message, asked, heard)
         except OSError as error:
-            why = error.strerror or str(error)
-            if error.errno in OUR_OWN:
-                done(why)
-            else:
-                self._failed(done, why)
+            self._not_sent(done, error)
 
-    def _heard(self, ask: Ask, done: Done, asked: bytes, edns: bool, stream: bool, data: bytes | str, seconds: float) -> None:
+    def _not_sent(self, done: Done, error: OSError) -> None:
+        why = error.strerror or str(error)
+        if error.errno in OUR_OWN:
+            done(why)
+        else:
+            self._failed(done, why)
+
+    def _heard(
+        self, ask: Ask, done: Done, asked: bytes, edns: bool, stream: bool, data: bytes | str | OSError, seconds: float
+    ) -> None:
         if isinstance(data, str):
             self._failed(done, data)
+            return
+        if isinstance(data, OSError):
+            self._not_sent(done, data)
             return
         if edns and data[3] & m.RCODE_MASK in (m.FORMERR, m.NOTIMP) and data[10:12] == b"\0\0":
             self._no_edns_until = self._loop.time() + NO_EDNS_SECONDS  # RFC 6891, 7
@@ -118,7 +129,7 @@ class Upstream:
             self._failed(done, f"it answers {m.RCODES[data[3] & m.RCODE_MASK]}")
             return
         try:
-            reply = responses.read(data, ask.question, self._means.limits)
+            reply = responses.read(data, ask.asked, self._means.limits)
         except responses.Endless as error:  # which says nothing about the server
             self._answered(seconds)
             done(str(error))

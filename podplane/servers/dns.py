@@ -8,11 +8,10 @@ than it is filled.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Mapping, MutableSequence
+from collections.abc import Awaitable, Callable, Mapping, MutableSequence, Sequence
 from typing import Protocol
 
 from podplane.servers.dns_counts import Counts, Lane
@@ -21,13 +20,15 @@ from podplane.servers.later import Later
 Response = bytes | Awaitable[bytes | None] | None
 Respond = Callable[[bytes, str], Response]
 """(message, client's address) → the response, an awaitable of it, or None when there is none."""
-Address = tuple[str, int] | tuple[str, int, int, int]
+Address = tuple[str, bytes]
+"""A client: its IP address, and its socket address as the kernel has it."""
 Reply = tuple[bytes, int, object]
 """A response without its id, the number of its kind, and what its keeper wants to know of it."""
 BATCHES = 16
 """Batches at one go, so that others of the process have a turn."""
 PENDING, PENDING_OF_CLIENT = 8192, 2048
 """Questions that were read and are to be answered one by one."""
+SENT_AT_ONCE = 64
 WORK_SECONDS = 0.002
 """For so long questions are answered one by one, before the socket is read again."""
 RECEIVE_BYTES = 1 << 20
@@ -67,6 +68,8 @@ class Exchanged(Protocol):
         """Those that nothing is kept for."""
 
 
+Send = Callable[[int, Sequence[tuple[bytes, bytes]]], int]
+"""(descriptor, socket addresses with what is sent to them, `SENT_AT_ONCE` at most) → how many were sent, before one that can't be."""
 Exchange = Callable[[int, Mapping[bytes, bytes], Mapping[bytes, Reply], MutableSequence[int]], Exchanged | None]
 """(descriptor, senders, replies, counts by kind) → what became of what waited in the socket; None when nothing did."""
 
@@ -75,12 +78,13 @@ class UdpServer:
     """Answers datagrams of a bound socket, which is closed with it. To be made and used on an event loop."""
 
     def __init__(
-        self, bound: socket.socket, exchange: Exchange, quick: Quick, respond: Respond, counts: Counts, lane: Lane
+        self, bound: socket.socket, exchange: Exchange, send: Send, quick: Quick, respond: Respond, counts: Counts, lane: Lane
     ) -> None:
         bound.setblocking(False)
         widen(bound)
         self._socket = bound
         self._exchange = exchange
+        self._send_all = send
         self._quick = quick
         self._respond = respond
         self._counts = counts
@@ -88,6 +92,8 @@ class UdpServer:
         self._pending: OrderedDict[str, deque[tuple[bytes, Address, float]]] = OrderedDict()
         self._pending_count = 0
         self._is_working = False
+        self._unsent: list[tuple[bytes, bytes]] = []
+        """Responses of this turn of the event loop, with who gets them."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(bound, self._read)
@@ -95,6 +101,7 @@ class UdpServer:
     def close(self) -> None:
         """Answer none any more; idempotent."""
         if self._socket.fileno() >= 0:
+            self._flush()
             self._loop.remove_reader(self._socket)
             self._socket.close()
         self._pending.clear()
@@ -164,11 +171,19 @@ class UdpServer:
         if response is None:
             lane.silent += 1
             return
-        with contextlib.suppress(OSError):  # the client asks again; and nothing can be sent to port 0
-            self._socket.sendto(response, client)
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append((client[1], response))
         lane.response_bytes += len(response)
         lane.by_kind[self._counts.kind(len(data), response)] += 1
         lane.durations.add(time.perf_counter() - started)
+
+    def _flush(self) -> None:
+        """Send what there is. One that can't be sent (to port 0, say) is left out, and its client asks again."""
+        unsent, self._unsent = self._unsent, []
+        while unsent and self._socket.fileno() >= 0:
+            sent = self._send_all(self._socket.fileno(), unsent[:SENT_AT_ONCE])
+            unsent = unsent[sent + (sent < min(SENT_AT_ONCE, len(unsent))) :]
 
 
 def widen(bound: socket.socket) -> None:

@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from podplane.dns import config, responses
 from podplane.dns import message as m
-from podplane.dns.cache import OVERHEAD_BYTES, STALE_TTL, TTL_BYTES, Cache, Found, Key
+from podplane.dns.asking import Ask
+from podplane.dns.cache import OVERHEAD_BYTES, STALE_TTL, TTL_BYTES, Cache, Found
 from podplane.dns.message import Question
 from podplane.dns.responses import Reply
 
@@ -27,11 +28,11 @@ def reply(name: str = "a.example", ttl: int = 60, number: int = 1, *, exists: bo
         response.authority = [
             dns.rrset.from_text("example.", ttl, "IN", "SOA", f"ns.example. host.example. {number} 1 1 1 {ttl}")
         ]
-    return responses.read(response.to_wire(), Question(m.name_of(name), m.A))
+    return responses.read(response.to_wire(), m.asked_of(Question(m.name_of(name), m.A)))
 
 
-def key(name: str = "a.example", type_: int = m.A, flags: int = m.RD, dnssec: bool = False) -> Key:
-    return Key(Question(m.name_of(name), type_), flags, dnssec)
+def key(name: str = "a.example", type_: int = m.A, flags: int = m.RD, dnssec: bool = False) -> Ask:
+    return Ask(m.asked_of(Question(m.name_of(name), type_)), flags, dnssec)
 
 
 def ttl(found: Found | None) -> int:
@@ -81,7 +82,7 @@ def test_that_there_is_nothing_is_kept_too() -> None:
 
 
 @pytest.mark.parametrize("other", [key("b.example"), key(type_=m.AAAA), key(flags=m.RD | m.CD), key(flags=0), key(dnssec=True)])
-def test_another_key_has_another_answer(other: Key) -> None:
+def test_another_key_has_another_answer(other: Ask) -> None:
     kept = cache()
     kept.put(key(), reply(), 100.0)
     assert kept.get(other, 100.0) is None
@@ -129,7 +130,7 @@ def test_what_many_want_is_asked_for_again_once_before_its_time_is_over() -> Non
 
 
 def test_what_was_not_asked_for_longest_goes_first() -> None:
-    one = OVERHEAD_BYTES + TTL_BYTES + len(reply().message) + 16
+    one = OVERHEAD_BYTES + TTL_BYTES + len(reply().message) + len(key().asked)
     kept = cache(bytes=3 * one)
     for name in ("a.example", "b.example", "c.example"):
         kept.put(key(name), reply(name), 0.0)
@@ -162,7 +163,7 @@ class CacheLaw(RuleBasedStateMachine):
         super().__init__()
         self.cache = cache(bytes=3 * (OVERHEAD_BYTES + 140), stale_seconds=50)
         self.now = 0.0
-        self.truth: dict[Key, Truth] = {}
+        self.truth: dict[Ask, Truth] = {}
         self.number = 0
 
     @rule(seconds=st.floats(0, 40))
@@ -170,13 +171,13 @@ class CacheLaw(RuleBasedStateMachine):
         self.now += seconds
 
     @rule(which=st.sampled_from(KEYS), ttl=st.integers(1, 60) | st.integers(60, 1000))
-    def put(self, which: Key, ttl: int) -> None:
+    def put(self, which: Ask, ttl: int) -> None:
         self.number += 1
         self.truth[which] = Truth(self.number, self.now, ttl)
         self.cache.put(which, reply(ttl=ttl, number=self.number), self.now)
 
     @rule(which=st.sampled_from(KEYS))
-    def get(self, which: Key) -> None:
+    def get(self, which: Ask) -> None:
         found = self.cache.get(which, self.now)
         if found is not None:
             truth = self.truth[which]
@@ -188,7 +189,7 @@ class CacheLaw(RuleBasedStateMachine):
             assert self._number(found) == truth.number
 
     @rule(which=st.sampled_from(KEYS))
-    def stale(self, which: Key) -> None:
+    def stale(self, which: Ask) -> None:
         found = self.cache.stale(which, self.now)
         if found is not None:
             truth = self.truth[which]

@@ -41,7 +41,7 @@ def said(
 def read(message: bytes, limits: Limits | None = None) -> Reply:
     query = m.read_query(message[:2] + b"\1\0\0\1\0\0\0\0\0\0" + message[12 : m.skip_name(message, 12) + 4])
     assert responses.matches(message, query.asked)
-    return responses.read(message, query.question, limits or Limits())
+    return responses.read(message, m.asked_of(query.question), limits or Limits())
 
 
 def lines(reply: Reply) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from podplane.kernel.datagrams import BYTES, COUNT, Datagrams
+from podplane.kernel.datagrams import BYTES, COUNT, Address, Datagrams, Incoming, Outgoing
 
 FAMILIES = {4: (socket.AF_INET, "127.0.0.1"), 6: (socket.AF_INET6, "::1")}
 
@@ -29,7 +29,7 @@ class Rig:
         for one in datagrams:
             self.client.sendto(one, self.server.getsockname())
 
-    def exchange(self, replies: dict[bytes, tuple[bytes, int, object]]) -> list[tuple[bytes, object]] | None:
+    def exchange(self, replies: dict[bytes, tuple[bytes, int, object]]) -> list[tuple[bytes, Address]] | None:
         """What was left over."""
         done = self.datagrams.exchange(self.server.fileno(), self.senders, replies, self.counts)
         return None if done is None else list(done.others)
@@ -60,8 +60,8 @@ def test_what_is_known_is_answered_with_its_id_and_counted_by_kind(rig: Rig) -> 
 def test_what_is_not_known_is_left_over_with_its_sender_and_the_rest_answered(rig: Rig) -> None:
     rig.ask(b"..a", b"..?", b"..b", b"", b"x", b"..a")
     replies: dict[bytes, tuple[bytes, int, object]] = {b"a": (b"A", 0, ()), b"b": (b"B", 0, ())}
-    me = rig.client.getsockname()
-    assert rig.exchange(replies) == [(b"..?", me), (b"", me), (b"x", me)]
+    left = rig.exchange(replies) or []
+    assert [(data, ip) for data, (ip, _) in left] == [(b"..?", rig.ip), (b"", rig.ip), (b"x", rig.ip)]
     assert rig.answers(3) == [b"..A", b"..B", b"..A"]
     assert rig.counts == [3, 0, 0, 0]
 
@@ -76,7 +76,7 @@ def test_of_senders_own_replies_only_that_sender_gets_them(rig: Rig) -> None:
 def test_who_is_not_known_is_left_over(rig: Rig) -> None:
     rig.senders.clear()
     rig.ask(b"..q")
-    assert rig.exchange({b"q": (b"r", 0, ())}) == [(b"..q", rig.client.getsockname())]
+    assert [(data, ip) for data, (ip, _) in rig.exchange({b"q": (b"r", 0, ())}) or []] == [(b"..q", rig.ip)]
 
 
 def test_bytes_are_counted(rig: Rig) -> None:
@@ -115,3 +115,40 @@ def test_one_serves_several_sockets(rig: Rig) -> None:
             rig.client.sendto(b"..q", bound.getsockname())
             rig.datagrams.exchange(bound.fileno(), rig.senders, {b"q": (b"r", 0, ())}, rig.counts)
             assert rig.client.recvfrom(BYTES) == (b"..r", bound.getsockname())
+
+
+def test_who_is_left_over_is_answered_by_its_address(rig: Rig) -> None:
+    rig.ask(b"..one", b"..two")
+    left = rig.exchange({}) or []
+    answers = [(name, data.upper()) for data, (_, name) in left]
+    assert Outgoing().send(rig.server.fileno(), answers) == 2
+    assert [rig.client.recvfrom(BYTES) for _ in range(2)] == [(one, rig.server.getsockname()) for one in (b"..ONE", b"..TWO")]
+
+
+def test_sending_ends_before_what_cant_be_sent(rig: Rig) -> None:
+    rig.ask(b"..q")
+    ((_, (_, name)),) = rig.exchange({}) or []
+    nowhere = name[:2] + bytes(2) + name[4:]
+    assert Outgoing().send(rig.server.fileno(), [(name, b"a"), (nowhere, b"b"), (name, b"c")]) == 1
+    assert Outgoing().send(rig.server.fileno(), [(nowhere, b"b"), (name, b"c")]) == 0
+    assert rig.answers(1) == [b"a"]
+    with pytest.raises(ValueError, match="4097 bytes"):
+        Outgoing().send(rig.server.fileno(), [(name, bytes(BYTES + 1))])
+
+
+def test_batches_of_connected_sockets_are_sent_and_received_in_order(rig: Rig) -> None:
+    rig.client.connect(rig.server.getsockname())
+    rig.server.connect(rig.client.getsockname())
+    sent = [bytes((i,)) * (i * 50) for i in range(COUNT)]
+    assert Outgoing().send(rig.client.fileno(), [(b"", one) for one in sent]) == COUNT
+    incoming = Incoming()
+    assert incoming.receive(rig.server.fileno()) == sent
+    assert incoming.receive(rig.server.fileno()) == []
+
+
+def test_a_port_that_nobody_listens_at_is_an_error(rig: Rig) -> None:
+    rig.client.connect(rig.server.getsockname())
+    rig.server.close()
+    assert Outgoing().send(rig.client.fileno(), [(b"", b"q")]) == 1
+    with pytest.raises(ConnectionRefusedError):
+        Incoming().receive(rig.client.fileno())

@@ -7,21 +7,21 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podplane.dns.cache import Key
-from podplane.dns.message import Name, Question
+from podplane.dns.asking import Ask
+from podplane.dns.message import Name
 from podplane.nameserver.places import Place, Places
 from podplane.servers.later import Later
 
 ZONES: list[Name] = [(), (b"dead",), (b"corp", b"example")]
 TOTAL, OF_CLIENT = 24, 10
-KEY = Key(Question((b"a",), 1, 1), 0, False)
+ASK = Ask(b"\1a\0\0\1\0\1")
 
 clients = st.integers(0, 9).map(lambda number: f"10.244.1.{number}")
 askers = st.tuples(clients, st.sampled_from(ZONES))
 
 
 def place(ip: str, zone: Name) -> Place:
-    return Place(ip, zone, KEY, Later())
+    return Place(ip, zone, ASK, Later())
 
 
 def fill(places: Places, wanted: list[tuple[str, Name]]) -> list[Place]:

@@ -54,8 +54,7 @@ async def asked(
 
 async def ask(made: Upstream, name: str = "a.example", dnssec: bool = False) -> Reply | str:
     future: asyncio.Future[Reply | str] = asyncio.get_running_loop().create_future()
-    labels = m.name_of(name)
-    made.ask(Ask(Question(labels, m.A), m.written(labels), dnssec=dnssec), future.set_result)
+    made.ask(Ask(m.asked_of(Question(m.name_of(name), m.A)), dnssec=dnssec), future.set_result)
     return await future
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 
-from podplane.kernel.datagrams import COUNT, Datagrams
+from podplane.kernel.datagrams import COUNT, Datagrams, Outgoing
 from podplane.servers import dns
 from podplane.servers.dns import UdpServer
 from podplane.servers.dns_counts import Counts
@@ -52,7 +52,9 @@ class Rig:
             one.bind(("127.0.0.1", 0))
         self.client.setblocking(False)
         self.at = bound.getsockname()
-        self.server = UdpServer(bound, Datagrams(4).exchange, self.keeper, self.keeper.respond, self.counts, self.lane)
+        self.server = UdpServer(
+            bound, Datagrams(4).exchange, Outgoing().send, self.keeper, self.keeper.respond, self.counts, self.lane
+        )
 
     def send(self, *datagrams: bytes) -> None:
         for one in datagrams:
