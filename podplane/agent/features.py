@@ -177,7 +177,7 @@ def _own_network(view: View, node: Node, settings: Settings) -> Fragment:
 def _host_ports_on_node(view: View, node: Node, settings: tuple[NetworkConfig, HostPortSettings]) -> Fragment:
     config, own = settings
     is_used = own.enabled and any(sandbox.host_ports for sandbox in view.sandboxes.values())
-    return hostport_tables.on_node(view.versions, config, is_used=is_used)
+    return hostport_tables.on_node(node, config, is_used=is_used)
 
 
 def _plan_host_ports(
@@ -187,7 +187,7 @@ def _plan_host_ports(
     memory: HostPortMemory,
     taken: Taken,
 ) -> Plan:
-    return hostports.plan(key, view.sandboxes.get((key.container_id, key.ifname)), view.node, settings[1], memory, taken)
+    return hostports.plan(key, view.sandboxes.get((key.container_id, key.ifname)), view.node, *settings, memory, taken)
 
 
 def _plan_peer(view: View, key: PeerKey, settings: tuple[NetworkConfig, NodeSettings], memory: PeerPlans, taken: Taken) -> Plan:
@@ -217,7 +217,7 @@ def _plan_advertisement(view: View, key: AdvertisementKey, config: NetworkConfig
     service = view.services.get(key.path) if key.path in view.advertised else None
     if service is None or view.node is None:
         return NOTHING
-    ips = tuple(announce.announced_ips(service, view.versions))
+    ips = tuple(announce.announced_ips(service, view.versions, config))
     effects = (Announce(config.uplink, ips),) if ips else ()
     return Plan(fragment=announce.plan(service, view.node, config), effects=effects)
 

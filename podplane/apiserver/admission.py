@@ -35,7 +35,7 @@ class Admission:
 
     def __init__(self, store: Store, cluster_cidrs: Sequence[IPNetwork]) -> None:
         self._store = store
-        self._services = service_ips.ServiceAddresses(store)
+        self._services = service_ips.ServiceAddresses(store, cluster_cidrs)
         self._blocks = [BlockPool(cidr, max(NODE_BLOCK_LENGTH[cidr.version], cidr.prefixlen)) for cidr in cluster_cidrs]
         for stored in store.all("nodes"):
             self._take_blocks(stored.object)

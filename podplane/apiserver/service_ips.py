@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from podplane.apiserver.kinds.resource import Resource
@@ -29,7 +29,8 @@ REQUIRE = "RequireDualStack"
 class ServiceAddresses:
     """What is taken of the Service ranges and of the node ports."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, cluster_cidrs: Sequence[IPNetwork] = ()) -> None:
+        self._cluster_cidrs = cluster_cidrs
         self._ranges: dict[str, list[IPNetwork]] = {}
         self._closed: set[str] = set()
         """Ranges that are being deleted: nothing new is given of them."""
@@ -89,14 +90,16 @@ class ServiceAddresses:
         self._node_ports(service, old)
 
     def _check_external(self, service: Object, old: Object | None) -> None:
-        """Problem when a new external IP would take a cluster IP from the Service that has it, or gets it one day."""
+        """Problem when a new external IP would take an address from the Service, pod or node's bridge that has it, or gets it one day."""
         before = old["spec"].get("externalIPs", ()) if old is not None else ()
         for number, text in enumerate(service["spec"].get("externalIPs", ())):
             ip = ipaddress.ip_address(text)
-            range_ = next((cidr for cidr in self._cidrs(f"IPv{ip.version}") if ip in cidr), None)
-            if range_ is not None and text not in before:
-                why = f"may not be in {range_}, whose addresses are cluster IPs of Services"
-                raise _refusal(service, Cause.invalid(f"spec.externalIPs[{number}]", text, why))
+            taken = [(cidr, "cluster IPs of Services") for cidr in self._cidrs(f"IPv{ip.version}")]
+            taken += [(cidr, "those of pods") for cidr in self._cluster_cidrs]
+            for cidr, whose in taken if text not in before else ():
+                if ip in cidr:
+                    why = f"may not be in {cidr}, whose addresses are {whose}"
+                    raise _refusal(service, Cause.invalid(f"spec.externalIPs[{number}]", text, why))
 
     @property
     def _versions(self) -> list[str]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Hashable, Iterable, Iterator
 
-from podplane.hostports.model import CONNECTIONLESS, HostPortClaim, HostPortTable, resolve, switched_off, without
+from podplane.hostports.model import CONNECTIONLESS, HostPortClaim, HostPortTable, others, resolve, switched_off, without
 from podplane.hostports.settings import HostPortSettings
 from podplane.hostports.tables import elements
+from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.view import Sandbox
 from podplane.state.conntrack import Frontend, Target
@@ -74,16 +75,17 @@ def plan(
     owner: Hashable,
     sandbox: Sandbox | None,
     node: Node | None,
+    config: NetworkConfig,
     settings: HostPortSettings,
     memory: HostPortMemory,
     taken: frozenset[Hashable] = NOTHING_TAKEN,
 ) -> HostPortPlan:
     """The host ports of one pod interface, without what is `taken` by others; None: it is gone."""
-    blocks = [ipaddress.ip_network(block) for block in node.spec.pod_cidrs] if node else []
     table = EMPTY
-    if sandbox is not None and blocks:
-        versions = tuple(block.version for block in blocks)
-        table = without(resolve(sandbox, versions) if settings.enabled else switched_off(sandbox), taken)
+    if sandbox is not None and node is not None and node.spec.pod_cidrs:
+        versions = tuple(ipaddress.ip_network(block).version for block in node.spec.pod_cidrs)
+        found = resolve(sandbox, versions, others(node, config)) if settings.enabled else switched_off(sandbox)
+        table = without(found, taken)
     addresses = tuple(node_addresses(node)) if node else ()
     return HostPortPlan(
         owner=owner,
@@ -96,12 +98,10 @@ def plan(
 
 
 def node_addresses(node: Node) -> Iterator[IPAddress]:
-    """The node's addresses by which clients reach its host ports: its own, its bridge's, and 127.0.0.1."""
+    """The node's addresses by which clients reach its host ports: its own, and 127.0.0.1."""
     yield from map(ipaddress.ip_address, node.internal_ips)
-    for block in map(ipaddress.ip_network, node.spec.pod_cidrs):
-        yield block.network_address + 1
-        if block.version == 4:
-            yield ipaddress.ip_address("127.0.0.1")
+    if any(ipaddress.ip_network(block).version == 4 for block in node.spec.pod_cidrs):
+        yield ipaddress.ip_address("127.0.0.1")
 
 
 def _flushes(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from podplane.model.config import AGENT_PORT, NAME_SERVER_PORT
+from podplane.model.config import AGENT_PORT, NAME_SERVER_PORT, NetworkConfig
+from podplane.model.objects import Node
 from podplane.model.view import HostPort, Sandbox
 from podplane.state.conntrack import Target
 from podplane.state.nft import label
 from podplane.state.nft_nat import PROTOCOLS
-from podplane.state.value import IPAddress
+from podplane.state.value import IPAddress, IPNetwork
 
 TAKEN = {AGENT_PORT: "agent", NAME_SERVER_PORT: "name server"}
 """TCP ports of the node itself: who listens there."""
@@ -46,8 +47,16 @@ class HostPortTable(msgspec.Struct, frozen=True):
     unserved: tuple[str, ...] = ()
 
 
-def resolve(sandbox: Sandbox, versions: tuple[int, ...]) -> HostPortTable:
-    """The host ports of a pod interface on a node with these IP versions. Of two equal ports of one pod the first counts."""
+def others(node: Node, config: NetworkConfig) -> tuple[IPNetwork, ...]:
+    """Networks whose addresses are not the node's own, though it may have some of them on the pods' bridge: of its pods and of Services."""
+    return tuple(map(ipaddress.ip_network, (*node.spec.pod_cidrs, *config.service_cidrs)))
+
+
+def resolve(sandbox: Sandbox, versions: tuple[int, ...], inner: Sequence[IPNetwork] = ()) -> HostPortTable:
+    """The host ports of a pod interface on a node with these IP versions. Of two equal ports of one pod the first counts.
+
+    `inner` are the networks of pods and Services, in which there are no host ports.
+    """
     ips: dict[int, IPAddress] = {}
     for ip in map(ipaddress.ip_address, sandbox.ips):
         if ip.version in versions:
@@ -56,7 +65,7 @@ def resolve(sandbox: Sandbox, versions: tuple[int, ...]) -> HostPortTable:
     unserved: list[str] = []
     for port in sandbox.host_ports:
         try:
-            claims = list(_claims(port, ips))
+            claims = list(_claims(port, ips, inner))
         except ValueError as error:
             unserved.append(f"host port {port.host_port}/{port.protocol.lower()} is not served: {error}")
             continue
@@ -71,7 +80,7 @@ def switched_off(sandbox: Sandbox) -> HostPortTable:
     return HostPortTable(unserved=(f"host ports are switched off in the settings of this network: {asked}",) if asked else ())
 
 
-def _claims(port: HostPort, ips: Mapping[int, IPAddress]) -> Iterator[HostPortClaim]:
+def _claims(port: HostPort, ips: Mapping[int, IPAddress], inner: Sequence[IPNetwork]) -> Iterator[HostPortClaim]:
     """A claim for each IP version in which the port is served. ValueError when it can't be served at all."""
     protocol = port.protocol.lower()
     if protocol not in PROTOCOLS:
@@ -84,6 +93,8 @@ def _claims(port: HostPort, ips: Mapping[int, IPAddress]) -> Iterator[HostPortCl
     ip = _address(port.host_ip)
     if ip.version not in ips:
         raise ValueError(f"hostIP is {ip}, and the pod has no IPv{ip.version} address")
+    if network := next((network for network in inner if ip in network), None):
+        raise ValueError(f"hostIP {ip} is in {network}, where addresses are those of pods or Services")
     yield HostPortClaim(ip.version, protocol, port.host_port, None if ip.is_unspecified else ip)
 
 

@@ -6,7 +6,8 @@
     localnet (filter)          drop what pods send to or from 127.0.0.0/8
 
 A new connection costs two lookups, whatever the number of host ports; only its first packet passes the nat hooks. Only packets to an
-address of the node are looked at, so a hostIP that the node does not have captures nothing that is forwarded.
+address of the node are looked at, so a hostIP that the node does not have captures nothing that is forwarded; and not those to addresses
+that the node has for pods and Services, where its name server is.
 
 The chains come after those of Services, so a node port of a Service keeps its port; a host port takes precedence over a socket of the node.
 The client keeps its address, because the pod's answer comes back through this node in any case.
@@ -21,41 +22,52 @@ Sources: nft(8); Documentation/networking/ip-sysctl.rst; containernetworking/plu
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from podplane.hostports.model import HostPortTable
+from podplane.hostports.model import HostPortTable, others
 from podplane.model.config import NetworkConfig
+from podplane.model.objects import Node
 from podplane.state.network import Sysctl
 from podplane.state.nft import DROP, Chain, Element, Hook, Rule, Set, Table
 from podplane.state.nft_nat import (
     destination_is_local,
-    destination_is_not,
     dnat_by,
     frontend,
     pair_in,
     protocol_and_port,
     was_translated,
 )
-from podplane.state.nft_rules import counter, destination_in, family, input_is, masquerade, output_is, rule, source_in, verdict
-from podplane.state.value import Fragment, Value, fragment
+from podplane.state.nft_rules import (
+    counter,
+    destination_in,
+    destination_not_in,
+    family,
+    input_is,
+    masquerade,
+    output_is,
+    rule,
+    source_in,
+    verdict,
+)
+from podplane.state.value import Fragment, IPNetwork, Value, fragment
 
 TABLE = ("inet", "podplane-hostports")
 FAMILY, NAME = TABLE
 TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 GUARD_PRIORITY, DNAT_PRIORITY, SNAT_PRIORITY = -150, -99, 100
 """Before any translation; after NF_IP_PRI_NAT_DST, where Services translate; NF_IP_PRI_NAT_SRC."""
-LOOPBACK, LOOPBACK6 = ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_address("::1")
+LOOPBACK, LOOPBACK6 = ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1")
 
 
-def on_node(versions: Iterable[int], config: NetworkConfig, *, is_used: bool) -> Fragment:
+def on_node(node: Node, config: NetworkConfig, *, is_used: bool) -> Fragment:
     """What the node has for host ports: the table while a pod has one (`is_used`), and route_localnet off otherwise."""
-    versions = list(versions)
+    versions = [ipaddress.ip_network(block).version for block in node.spec.pod_cidrs]
     if not versions:
         return {}
     name = f"net.ipv4.conf.{config.bridge}.route_localnet"
     values: list[Value] = [Sysctl(name=name, value="1" if is_used and 4 in versions else "0", link=config.bridge)]
     if is_used:
-        values += [Table(family=FAMILY, table=NAME), *_base_chains(versions, config.bridge)]
+        values += [Table(family=FAMILY, table=NAME), *_base_chains(versions, others(node, config), config.bridge)]
         for version in versions:
             values += _sets(version)
     return fragment(values)
@@ -89,8 +101,8 @@ def _sets(version: int) -> Iterator[Set]:
         yield Set(family=FAMILY, table=NAME, name=f"{kind}{version}", key=key, data=data, rank=rank)
 
 
-def _base_chains(versions: list[int], bridge: str) -> Iterator[Chain]:
-    translate = tuple(one for version in versions for one in _translations(version))
+def _base_chains(versions: Sequence[int], inner: tuple[IPNetwork, ...], bridge: str) -> Iterator[Chain]:
+    translate = tuple(one for version in versions for one in _translations(version, inner))
     for hook in ("prerouting", "output"):
         yield _chain(hook, translate, Hook("nat", hook, DNAT_PRIORITY))
     yield _chain("postrouting", tuple(_masquerades(versions, bridge)), Hook("nat", "postrouting", SNAT_PRIORITY))
@@ -98,8 +110,10 @@ def _base_chains(versions: list[int], bridge: str) -> Iterator[Chain]:
         yield _chain("localnet", tuple(_guards(bridge)), Hook("filter", "prerouting", GUARD_PRIORITY))
 
 
-def _translations(version: int) -> Iterator[Rule]:
-    local = (*family(version), *(destination_is_not(LOOPBACK6) if version == 6 else ()), *destination_is_local())
+def _translations(version: int, inner: Iterable[IPNetwork]) -> Iterator[Rule]:
+    excluded = (network for network in (*inner, LOOPBACK6) if network.version == version)
+    rows = (expression for network in excluded for expression in destination_not_in(network))
+    local = (*family(version), *rows, *destination_is_local())
     yield rule(local, dnat_by(version, frontend(version), f"addressed{version}"), comment="host ports of one address")
     yield rule(local, dnat_by(version, protocol_and_port(), f"ports{version}"), comment="host ports of all addresses")
 

@@ -15,6 +15,7 @@ from podplane.model.objects import Node
 from podplane.model.service import LOCAL, EndpointSlice, Service
 from podplane.services.endpoints import usable
 from podplane.services.pools import CLASS
+from podplane.services.resolve import reason_not_served
 from podplane.state.effects import Announce
 from podplane.state.network import Proxy, Route, Sysctl
 from podplane.state.value import Fragment, IPAddress, Value, fragment
@@ -66,14 +67,19 @@ def preference(path: str, node: str) -> float:
     return int.from_bytes(digest, "big") / (1 << 32)
 
 
-def announced_ips(service: Service, versions: Collection[int]) -> Iterator[IPAddress]:
-    """The addresses of a load balancer, of these IP versions."""
-    return (ip for ip in map(ipaddress.ip_address, service.load_balancer_ips) if ip.version in versions)
+def announced_ips(service: Service, versions: Collection[int], config: NetworkConfig) -> Iterator[IPAddress]:
+    """The addresses of a load balancer, of these IP versions, that are served."""
+    service_cidrs, cluster_cidrs = (
+        [*map(ipaddress.ip_network, cidrs)] for cidrs in (config.service_cidrs, config.cluster_cidrs)
+    )
+    for ip in map(ipaddress.ip_address, service.load_balancer_ips):
+        if ip.version in versions and not reason_not_served(ip, service_cidrs, cluster_cidrs):
+            yield ip
 
 
 def effects(service: Service, versions: Collection[int], config: NetworkConfig) -> tuple[Announce, ...]:
     """Announce the addresses to the neighbours: when the node becomes the advertiser, and whenever the election repeats it."""
-    ips = tuple(announced_ips(service, versions)) if is_own_load_balancer(service) else ()
+    ips = tuple(announced_ips(service, versions, config)) if is_own_load_balancer(service) else ()
     return (Announce(config.uplink, ips),) if ips else ()
 
 
@@ -82,7 +88,7 @@ def plan(service: Service, node: Node, config: NetworkConfig) -> Fragment:
     values: list[Value] = []
     versions = [ipaddress.ip_network(block).version for block in node.spec.pod_cidrs]
     sources = {ip.version: ip for ip in reversed([ipaddress.ip_address(ip) for ip in node.internal_ips])}
-    for ip in announced_ips(service, versions) if is_own_load_balancer(service) else ():
+    for ip in announced_ips(service, versions, config) if is_own_load_balancer(service) else ():
         network, family = ipaddress.ip_network(ip), f"ipv{ip.version}"
         values += [
             Sysctl(name=f"net.{family}.neigh.{config.uplink}.proxy_delay", value="0"),

@@ -98,8 +98,6 @@ class ServiceTable(msgspec.Struct, frozen=True, gc=False):
         for frontend in self.frontends:
             yield frontend.key
         yield from self.owned
-        for guard in self.guards:
-            yield guard.key
 
     def allowed(self) -> Mapping[Frontend, frozenset[Target]]:
         """Where tracked connections of UDP and SCTP may go on to."""

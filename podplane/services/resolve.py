@@ -69,9 +69,9 @@ def resolve(service: Service, slices: Sequence[EndpointSlice], context: NodeCont
     for version in context.versions:
         for port in spec.ports:
             _add_port(found, service, slices, port, version, context)
-    unserved = (*_external_ips_not_served(service, context), *found.unserved)
-    guards = (guard for version in context.versions for guard in _guards(service, version))
-    owned = (ip for version in context.versions for ip in addresses(service.load_balancer_ips, version) if spec.ports)
+    unserved = (*_not_served(service, context), *found.unserved)
+    guards = (guard for version in context.versions for guard in _guards(service, version, context))
+    owned = (ip for version in context.versions for ip in external(service.load_balancer_ips, version, context) if spec.ports)
     return ServiceTable(
         metadata.path, tuple(found.frontends.values()), tuple(owned), tuple(guards), unserved, tuple(found.sources)
     )
@@ -90,22 +90,33 @@ def port_addresses(service: Service, port: ServicePort, version: int, context: N
     for ip in addresses(spec.cluster_ips or (spec.cluster_ip,), version):
         yield Address(CLUSTER_IP, spec.internal_traffic_policy, ip, port.port)
     for kind, texts in ((EXTERNAL_IP, spec.external_ips), (LOAD_BALANCER_IP, service.load_balancer_ips)):
-        for ip in addresses(texts, version) if texts else ():
-            if not reason_not_served(ip, context.service_cidrs):
-                yield Address(kind, spec.external_traffic_policy, ip, port.port)
+        for ip in external(texts, version, context) if texts else ():
+            yield Address(kind, spec.external_traffic_policy, ip, port.port)
     if port.node_port:
         for ip in context.addresses:
             if ip.version == version:
                 yield Address(NODE_PORT, spec.external_traffic_policy, ip, port.node_port)
 
 
-def reason_not_served(address: IPAddress, service_cidrs: Iterable[IPNetwork]) -> str:
-    """Why an external address can't be a frontend; "" when it can. It must not capture traffic that belongs to others."""
+def reason_not_served(address: IPAddress, service_cidrs: Iterable[IPNetwork], cluster_cidrs: Iterable[IPNetwork]) -> str:
+    """Why an external address can't be a frontend; "" when it can. It must not capture traffic that belongs to others.
+
+    `cluster_cidrs` have the addresses of pods, and those of the nodes' bridges, where name servers answer.
+    """
     if address.is_loopback or address.is_unspecified or address.is_link_local or address.is_multicast:
         return "it is one that every machine uses for itself"
     if any(address in cidr for cidr in service_cidrs):
         return "it lies in the range of cluster IPs"
+    if any(address in cidr for cidr in cluster_cidrs):
+        return "it lies in the range of pods"
     return ""
+
+
+def external(texts: Iterable[str], version: int, context: NodeContext) -> Iterator[IPAddress]:
+    """Those of these external addresses of a Service, or of its load balancer, that can be frontends."""
+    for ip in addresses(texts, version):
+        if not reason_not_served(ip, context.service_cidrs, context.cluster_cidrs):
+            yield ip
 
 
 @dataclass(slots=True)
@@ -168,19 +179,20 @@ def _sources(groups: Iterable[Group], protocol: str, cluster_cidrs: Iterable[IPN
             yield Source(group.version, protocol, port, None if any(number in span for span in spans) else ip)
 
 
-def _guards(service: Service, version: int) -> Iterator[SourceGuard]:
+def _guards(service: Service, version: int, context: NodeContext) -> Iterator[SourceGuard]:
     texts = service.spec.load_balancer_source_ranges
     if not texts:
         return
     ranges = {one for one in map(network, texts) if one is not None and one.version == version}
-    for ip in addresses(service.load_balancer_ips, version):
+    for ip in external(service.load_balancer_ips, version, context):
         for port in service.spec.ports:
             key = Frontend(port.protocol.lower(), ip, port.port)
             yield SourceGuard(key, tuple(sorted(ranges)), group_name(service, port, CLUSTER))
 
 
-def _external_ips_not_served(service: Service, context: NodeContext) -> Iterator[str]:
+def _not_served(service: Service, context: NodeContext) -> Iterator[str]:
     for version in context.versions:
-        for ip in addresses(service.spec.external_ips, version):
-            if reason := reason_not_served(ip, context.service_cidrs):
-                yield f"external IP {ip} is not served: {reason}"
+        for kind, texts in ((EXTERNAL_IP, service.spec.external_ips), (LOAD_BALANCER_IP, service.load_balancer_ips)):
+            for ip in addresses(texts, version):
+                if reason := reason_not_served(ip, context.service_cidrs, context.cluster_cidrs):
+                    yield f"{kind} {ip} is not served: {reason}"

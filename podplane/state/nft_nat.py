@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from podplane.state.nft import Bitwise, Cmp, Ct, Fib, Lookup, Meta, Nat, Payload
 from podplane.state.nft_rules import DESTINATION_OFFSET, NETWORK_HEADER, NFPROTO, SOURCE_OFFSET, Row
-from podplane.state.value import IPAddress
 
 TRANSPORT_HEADER, SOURCE_PORT_OFFSET, PORT_OFFSET, PORT_SIZE = 2, 0, 2, 2
 META_L4PROTO = 16
@@ -102,8 +101,3 @@ def dnat_by(version: int, key: Row, name: str) -> Row:
 def destination_is_local() -> Row:
     """`fib daddr type local`: the destination is an address of this machine."""
     return (Fib(result=FIB_ADDRESS_TYPE, flags=FIB_DESTINATION), Cmp(data=RTN_LOCAL.to_bytes(4, "little")))
-
-
-def destination_is_not(ip: IPAddress) -> Row:
-    """`ip daddr != 192.0.2.1`; after `family`."""
-    return (address(ip.version, DESTINATION_OFFSET[ip.version]), Cmp(op=1, data=ip.packed))

@@ -32,6 +32,8 @@ SOURCE_OFFSET, DESTINATION_OFFSET = {4: 12, 6: 8}, {4: 16, 6: 24}
 FULLY_RANDOM = 1 << 4
 """NF_NAT_RANGE_PROTO_RANDOM_FULLY: no two flows race for one port."""
 INVERT = 1
+EQUAL, NOT_EQUAL = 0, 1
+"""NFT_CMP_EQ, NFT_CMP_NEQ."""
 NAME_SIZE = 16
 """IFNAMSIZ."""
 
@@ -70,17 +72,17 @@ def _address(version: int, offset: int, base: int = NETWORK_HEADER) -> Payload:
     return Payload(base=base, offset=offset, length=4 if version == 4 else 16)
 
 
-def in_network(version: int, offset: int, network: IPNetwork, base: int = NETWORK_HEADER) -> Row:
-    """The address at this offset of a header is in a network."""
+def in_network(version: int, offset: int, network: IPNetwork, base: int = NETWORK_HEADER, op: int = EQUAL) -> Row:
+    """The address at this offset of a header is in a network; with `op` NOT_EQUAL, it is not."""
     size = network.max_prefixlen // 8
-    load, compare = _address(version, offset, base), Cmp(data=network.network_address.packed)
+    load, compare = _address(version, offset, base), Cmp(op=op, data=network.network_address.packed)
     if network.prefixlen == network.max_prefixlen:
         return (load, compare)
     if network.prefixlen % 8 == 0:  # nft's own short form: load just the bytes of the prefix
         length = network.prefixlen // 8
         return (
             Payload(base=base, offset=offset, length=length),
-            Cmp(data=network.network_address.packed[:length]),
+            Cmp(op=op, data=network.network_address.packed[:length]),
         )
     return (load, Bitwise(length=size, mask=network.netmask.packed, xor=bytes(size)), compare)
 
@@ -98,6 +100,11 @@ def destination_not_in_set(version: int, name: str) -> Row:
 def destination_in(network: IPNetwork) -> Row:
     """`ip daddr 10.96.0.0/16`; after `family`."""
     return in_network(network.version, DESTINATION_OFFSET[network.version], network)
+
+
+def destination_not_in(network: IPNetwork) -> Row:
+    """`ip daddr != 10.96.0.0/16`; after `family`."""
+    return in_network(network.version, DESTINATION_OFFSET[network.version], network, op=NOT_EQUAL)
 
 
 def input_is(name: str) -> Row:

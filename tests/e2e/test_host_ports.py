@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import Kubectl, Podplane
+from tests.e2e.test_load_balancer import until
 from tests.e2e.test_services import ASK, UDP, ask, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("host-ports")]
 NODE1 = "192.168.1.10"
 """The address of node1, where the pod `web` runs."""
+BRIDGE = "10.244.1.1"
+"""The address of its bridge, at which other nodes ask its name server."""
+ASKING = (Path(__file__).parent / "asking.py").read_text()
 CLIENTS = {"outside": ("outside", True), "at-node1": ("node1", True), "at-node2": ("node2", True)}
 CLIENTS |= {"beside": ("node1", False), "far": ("node2", False)}
 """Clients: the machine that each runs on, and whether it uses that machine's own network."""
@@ -26,6 +31,8 @@ def web(kubectl: Kubectl) -> Iterator[None]:
         {"containerPort": 8080, "hostPort": 8099},
         {"containerPort": 8080, "hostPort": 8099, "protocol": "UDP"},
         {"containerPort": 8080, "hostPort": 8098, "hostIP": "127.0.0.1"},
+        *({"containerPort": 8080, "hostPort": 53, "protocol": one} for one in ("TCP", "UDP")),
+        {"containerPort": 8080, "hostPort": 53, "protocol": "UDP", "hostIP": BRIDGE},
     ]
     main = {"name": "main", "image": "podplane/echo", "ports": ports}
     pods = [_pod("web", {"nodeName": "node1", "containers": [main]})]
@@ -75,6 +82,24 @@ def test_the_node_reaches_it_by_its_loopback_address(web: None, kubectl: Kubectl
 def test_a_port_of_the_loopback_address_is_the_node_s_alone(web: None, kubectl: Kubectl, client: str) -> None:
     (answer,) = ask(kubectl, client, f"{NODE1}:8098")
     assert "refused" in answer["error"]
+
+
+@pytest.mark.parametrize("client", ["at-node1", "at-node2", "beside", "far"])
+def test_a_pod_with_port_53_takes_the_node_s_address_and_not_that_of_its_name_server(
+    web: None, kubectl: Kubectl, client: str
+) -> None:
+    (answer,) = ask(kubectl, client, f"{NODE1}:53")
+    assert answer.get("name") == "web", answer
+    assert kubectl("exec", client, "--", "python3", "-c", UDP, NODE1, "53").startswith("web ")
+    name = "kubernetes.default.svc.cluster.local"
+    said = json.loads(kubectl("exec", client, "--", "python3", "-c", ASKING, BRIDGE, "once", name))
+    assert said == {"rcode": 0, "addresses": 1, "over TCP": 1}
+
+
+def test_who_names_the_bridge_s_address_is_told_that_it_is_not_served(web: None, kubectl: Kubectl) -> None:
+    why = f"host port 53/udp is not served: hostIP {BRIDGE} is in 10.244.1.0/24, where addresses are those of pods or Services"
+    fields = "involvedObject.name=web,reason=NotApplied"
+    until(lambda: why in kubectl("get", "events", "--field-selector", fields), 10)
 
 
 def test_other_nodes_have_no_such_port(web: None, kubectl: Kubectl) -> None:

@@ -76,6 +76,8 @@ def test_nft_reads_the_table() -> None:
     cluster()
     family, table = TABLE
     text = subprocess.run(["nft", "list", "table", family, table], check=True, capture_output=True, text=True).stdout
-    assert "fib daddr type local dnat ip to meta l4proto . th dport map @ports4" in text
-    assert "fib daddr type local dnat ip6 to ip6 daddr . meta l4proto . th dport map @addressed6" in text
+    own = "ip daddr != 10.244.1.0/24 ip daddr != 10.96.0.0/16"
+    assert f"{own} fib daddr type local dnat ip to meta l4proto . th dport map @ports4" in text
+    own6 = "ip6 daddr != fd00:10:244:1::/64 ip6 daddr != fd00:10:96::/112 ip6 daddr != ::1"
+    assert f"{own6} fib daddr type local dnat ip6 to ip6 daddr . meta l4proto . th dport map @addressed6" in text
     assert 'tcp . 8080 comment "pod/default/node1-pod1" : 10.244.1.2 . 80' in text

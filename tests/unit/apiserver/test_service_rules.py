@@ -165,7 +165,7 @@ async def test_class_and_health_check_port_stay_as_long_as_the_type_does() -> No
     assert changed["spec"]["loadBalancerClass"] == "example.com/a"
 
 
-async def test_an_external_ip_is_no_cluster_ip() -> None:
+async def test_an_external_ip_is_no_cluster_ip_nor_one_of_pods() -> None:
     api = Api()
     cidrs = {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16", "fd00:96::/112"]}}
     await api("POST", "/apis/networking.k8s.io/v1/servicecidrs", cidrs)
@@ -175,6 +175,9 @@ async def test_an_external_ip_is_no_cluster_ip() -> None:
         )
         assert f"spec.externalIPs[{number + 1}]" in said
         assert said.endswith(f'"{address}": may not be in {range_}, whose addresses are cluster IPs of Services')
+    for address, range_ in (("10.244.1.1", "10.244.0.0/16"), ("fd00:10:244:1::1", "fd00:10:244::/48")):
+        said = await api.refused("Invalid", "POST", SERVICES, service(externalIPs=[address]))
+        assert said.endswith(f'"{address}": may not be in {range_}, whose addresses are those of pods')
     await api("POST", SERVICES, service(externalIPs=["10.97.0.1"]))
     more = {"metadata": {"name": "more"}, "spec": {"cidrs": ["10.97.0.0/24"]}}
     await api("POST", "/apis/networking.k8s.io/v1/servicecidrs", more)

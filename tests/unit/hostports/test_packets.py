@@ -66,15 +66,40 @@ def test_another_node_and_its_pods_reach_it(version: int) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("by_gateway", [False, True])
-def test_a_pod_of_the_node_reaches_it_by_each_address_of_the_node(version: int, by_gateway: bool) -> None:
+def test_a_pod_of_the_node_reaches_it(version: int) -> None:
     cluster = web()
-    there = GATEWAY[version] if by_gateway else node_ip(1, version)
-    trace = cluster.from_pod(1, 2, there, 8080)
+    trace = cluster.from_pod(1, 2, node_ip(1, version), 8080)
     assert trace.end == to_pod(1, 1, version)
     answer = cluster.reply(trace)
     assert answer.end == to_pod(1, 2, version, CLIENT)
-    assert (answer.packet.source, answer.packet.source_port) == (there, 8080)
+    assert (answer.packet.source, answer.packet.source_port) == (node_ip(1, version), 8080)
+
+
+class WithNameServers(FakeCluster):
+    """Each node answers for names, at the cluster IPs of the cluster's DNS and at its bridge's addresses."""
+
+    dns_ips = ("10.96.0.53", "fd00:10:96::53")
+
+
+@BOTH
+@pytest.mark.parametrize("protocol", ["udp", "tcp"])
+@pytest.mark.parametrize("host_ip", ["", "bridge", "cluster IP"])
+def test_the_addresses_of_the_name_server_are_not_the_node_s(version: int, protocol: str, host_ip: str) -> None:
+    """Neither where other nodes ask it nor where its own pods do, nor with other ports, nor for who names the address."""
+    there = {"bridge": GATEWAY[version], "cluster IP": ip(WithNameServers.dns_ips[version == 6])}
+    asked = str(there[host_ip]) if host_ip else ""
+    ports = tuple(HostPort(number, number, protocol.upper(), asked) for number in (53, 8080))
+    cluster = WithNameServers(host_ports={(1, 1): ports})
+    for address in there.values():
+        assert cluster.from_pod(1, 2, address, 53, protocol=protocol).end == Delivered("node1", address, 53, protocol)
+        assert cluster.from_pod(1, 2, address, 8080, protocol=protocol).end != to_pod(1, 1, version, 8080, protocol)
+    for name, source in (("node2", node_ip(2, version)), ("node2-pod1", pod_ip(2, 1, version)), ("node1", GATEWAY[version])):
+        trace = cluster.send(name, source, GATEWAY[version], 53, protocol=protocol)
+        assert trace.end == Delivered("node1", GATEWAY[version], 53, protocol)
+    arrived = cluster.from_outside(node_ip(1, version), 53, protocol=protocol).end
+    assert arrived == (
+        Delivered("node1", node_ip(1, version), 53, protocol) if host_ip else to_pod(1, 1, version, 53, protocol)
+    )
 
 
 @BOTH
@@ -143,7 +168,7 @@ def test_a_port_of_one_address_goes_before_the_same_port_of_all(version: int) ->
     there = node_ip(1, version)
     cluster = FakeCluster(host_ports={(1, 1): (WEB,), (1, 2): (HostPort(8080, 81, "TCP", str(there)),)})
     assert cluster.from_outside(there, 8080).end == to_pod(1, 2, version, 81)
-    assert cluster.from_pod(2, 1, GATEWAY[version], 8080).end == to_pod(1, 1, version)
+    assert cluster.send("node1", LOOPBACK[4], LOOPBACK[4], 8080).end == to_pod(1, 1, 4)
 
 
 @BOTH

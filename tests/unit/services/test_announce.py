@@ -85,5 +85,7 @@ def test_neighbours_are_told_of_addresses_that_this_node_has_and_of_no_others() 
     config = NetworkConfig(cluster_cidrs=("10.244.0.0/16",), uplink="eth7")
     assert effects(EVERYWHERE, (4,), config) == (Announce("eth7", (ipaddress.ip_address("192.0.2.1"),)),)
     assert effects(EVERYWHERE, (6,), config) == ()
+    for name in ("cluster_cidrs", "service_cidrs"):
+        assert effects(EVERYWHERE, (4,), msgspec.structs.replace(config, **{name: ("192.0.2.0/24",)})) == ()
     other_class = msgspec.structs.replace(EVERYWHERE.spec, load_balancer_class="example.com/other")
     assert effects(msgspec.structs.replace(EVERYWHERE, spec=other_class), (4,), config) == ()

@@ -202,6 +202,10 @@ def test_an_external_ip_that_can_not_be_served_is_a_warning_and_two_ports_at_one
     assert plan(named("a", VIP, "127.0.0.1"), [], context, ServicesMemory()).effects[0] == Warn(
         "external IP 127.0.0.1 is not served: it is one that every machine uses for itself"
     )
+    pods = NodeContext(HERE.place, (4,), HERE.addresses, (), (ipaddress.ip_network("10.244.0.0/16"),))
+    found = plan(named("a", VIP, "10.244.1.1"), [], pods, ServicesMemory())
+    assert found.effects[0] == Warn("external IP 10.244.1.1 is not served: it lies in the range of pods")
+    assert {one.key.ip for one in found.table.frontends} == {ipaddress.ip_address(VIP)}
     ports = (ServicePort(53, "a", "TCP"), ServicePort(54, "b", "TCP", 53))
     own = Service(Metadata(name="s", namespace="default"), ServiceSpec("NodePort", VIP, (VIP,), ("192.168.1.10",), ports))
     found = plan(own, [], HERE, ServicesMemory())
@@ -230,9 +234,17 @@ def test_the_address_of_a_load_balancer_is_one_services_with_its_frontends_and_g
     assert len(rest.frontends) == (1 if port == 80 else 2)
 
 
-def test_the_guard_of_a_frontend_that_is_not_served_is_one_services_too() -> None:
-    context = NodeContext(HERE.place, (4,), (), (ipaddress.ip_network("198.51.100.0/24"),))
-    memory = ServicesMemory()
-    accept(memory, plan(balanced("one", VIP, 80), [], context, memory))
-    key = Frontend("tcp", ipaddress.ip_address("198.51.100.1"), 80)
-    assert key not in [one.key for one in memory.table("default/one").frontends] and memory.holder(key) == "default/one"
+@pytest.mark.parametrize(
+    ("of_services", "of_pods"), [("198.51.100.0/24", "10.244.0.0/16"), ("10.96.0.0/16", "198.51.100.0/24")]
+)
+def test_a_load_balancer_takes_no_address_of_services_or_pods(of_services: str, of_pods: str) -> None:
+    """Neither its frontends nor its guards are there, nor does it refuse the other ports of the address; and it is said."""
+    networks = ((ipaddress.ip_network(of_services),), (ipaddress.ip_network(of_pods),))
+    context = NodeContext(HERE.place, (4,), (), *networks)
+    found = plan(balanced("one", VIP, 80), [], context, ServicesMemory())
+    assert {one.key.ip for one in found.table.frontends} == {ipaddress.ip_address(VIP)}
+    assert not found.table.owned and not found.table.guards
+    whose = "cluster IPs" if of_services.startswith("198") else "pods"
+    assert found.effects[0] == Warn(f"load balancer IP 198.51.100.1 is not served: it lies in the range of {whose}")
+    free = plan(balanced("one", VIP, 80), [], NodeContext(HERE.place, (4,), ()), ServicesMemory())
+    assert free.table.owned and free.table.guards and not free.table.unserved
