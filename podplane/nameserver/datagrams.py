@@ -18,6 +18,7 @@ import msgspec
 from podplane.dns import message as m
 from podplane.dns import responses
 from podplane.kernel.datagrams import COUNT, Incoming, Outgoing
+from podplane.nameserver import failures
 from podplane.nameserver.randomness import Randomness
 
 PORTS = 48
@@ -155,7 +156,7 @@ class Datagrams:
         try:
             received = self._batches.incoming.receive(port.socket.fileno())
         except OSError as error:  # an ICMP error about a question
-            self._fail(port, error.strerror or str(error))
+            self._fail(port, failures.words(error))
             return
         now = self._loop.time()
         for data in received:

@@ -16,6 +16,7 @@ from socket import socket
 
 from podplane.dns import config, responses
 from podplane.dns.message import HEADER
+from podplane.nameserver import failures
 from podplane.nameserver.randomness import Randomness
 
 CONNECT_SECONDS = 3.0
@@ -219,8 +220,6 @@ class Streams:
 
 
 def _words(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) and error.errno is None:
         return f"no connection within {CONNECT_SECONDS:g} s"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return failures.words(error)

@@ -17,6 +17,7 @@ from podplane.dns import message as m
 from podplane.dns.asking import Ask
 from podplane.dns.health import Health
 from podplane.dns.responses import Limits, Reply
+from podplane.nameserver import failures
 from podplane.nameserver.datagrams import Batches, Datagrams
 from podplane.nameserver.randomness import Randomness
 from podplane.nameserver.streams import Streams
@@ -93,7 +94,7 @@ class Upstream:
             self._not_sent(done, error)
 
     def _not_sent(self, done: Done, error: OSError) -> None:
-        why = error.strerror or str(error)
+        why = failures.words(error)
         if error.errno in OUR_OWN:
             done(why)
         else:

@@ -27,6 +27,7 @@ from podplane.dns.message import Question
 from podplane.dns.responses import Reply
 from podplane.nameserver import streams
 from podplane.nameserver.datagrams import PORTS
+from podplane.nameserver.failures import REFUSED_HERE
 from podplane.nameserver.openers import HostOpener
 from podplane.nameserver.randomness import Randomness
 from podplane.nameserver.upstream import CASE_LOST, Means, Upstream
@@ -290,6 +291,19 @@ async def test_what_this_machine_is_short_of_says_nothing_about_a_server() -> No
         assert [await ask(made) for _ in range(3)] == ["Too many open files"] * 3
         assert (made.health.is_up, made.health.failed) == (True, 0)
         made.close()
+
+
+@virtual
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_rule_of_the_node_that_refuses_is_told_as_one(tls: bool) -> None:
+    class Refused(HostOpener):
+        def open(self, ip: str, kind: socket.SocketKind) -> socket.socket:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    server = config.Upstream("127.0.0.1", 53, tls, "")
+    made = Upstream(server, Means(HostOpener(), Randomness()), Refused(), lambda _: None)
+    assert await ask(made) == REFUSED_HERE and "a Service without endpoints" in made.health.last_error
+    made.close()
 
 
 @virtual
