@@ -176,7 +176,7 @@ class _Peer(Model, frozen=True):
 
 
 class _Port(Model, frozen=True):
-    protocol: str | None = None
+    protocol: Literal["TCP", "UDP", "SCTP"] | None = None
     port: int | str | None = None
     end_port: int | None = None
 

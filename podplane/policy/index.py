@@ -24,7 +24,7 @@ Selectors are `model.policy.PodSelector` values: the peers of rules and `policy.
 Who is in. Pods that have ended are nowhere: their addresses may be another's. Nor are pods on a host network: their addresses are their
 node's. A pod without an address is under its policies already (so that these are in place before its first packet), and a member of no
 selector. A pod that terminates is both until it is gone. What selects namespaces by labels selects none that is not known (yet): that only
-ever denies.
+ever denies. The cluster's DNS is a member under a path of its own (`name_servers`), and under no policy.
 
 How. Pods of one namespace with the same labels are one `_Kind`: replicas are matched together. Selectors stand in an inverted index under a
 label (of the pod, or of its namespace) that they require (`inverted`), kinds and namespaces under their labels; so a change of labels costs
@@ -42,6 +42,7 @@ import msgspec
 from podplane.model.pod_info import NO_LABELS, Labels, NamespaceInfo, PodInfo
 from podplane.model.policy import LabelSelector, NetworkPolicy, PodSelector, Requirement
 from podplane.policy.inverted import Labelled, Selectors
+from podplane.policy.name_servers import PATH as NAME_SERVERS
 
 OF_NAMESPACE = "namespace:"
 """Before the keys of a namespace's labels where they stand beside the pod's own: no label of a pod has a colon."""
@@ -213,7 +214,7 @@ class PolicyIndex:
     def policies_of(self, path: str) -> tuple[NetworkPolicy, ...]:
         """The policies that select a pod, by path; none of a pod that is not there."""
         pod = self.pod(path)
-        if pod is None:
+        if pod is None or path == NAME_SERVERS:
             return ()
         entries = self._selecting(self._namespaces[pod.metadata.namespace], pod.metadata.labels)
         found = {path: policy for entry in entries for path, policy in entry.policies.items()}
@@ -222,13 +223,13 @@ class PolicyIndex:
     def selects(self, policy: NetworkPolicy, path: str) -> bool:
         """Is this pod under that policy?"""
         pod = self.pod(path)
-        return (
-            pod is not None and pod.metadata.namespace == policy.metadata.namespace and policy.pods.matches(pod.metadata.labels)
-        )
+        if pod is None or path == NAME_SERVERS or pod.metadata.namespace != policy.metadata.namespace:
+            return False
+        return policy.pods.matches(pod.metadata.labels)
 
     def selected(self, policy: NetworkPolicy) -> Iterator[PodInfo]:
         """All pods under a policy, with an address or without one."""
-        return self._pods(policy.subjects)
+        return (pod for pod in self._pods(policy.subjects) if pod.metadata.path != NAME_SERVERS)
 
     def members(self, selector: PodSelector) -> Iterator[PodInfo]:
         """The pods of a selector that have an address. Not to be read any further once an object has changed."""

@@ -105,7 +105,8 @@ def test_members_of_a_selector_that_nobody_used_before(
     pods: list[PodInfo], namespaces: list[NamespaceInfo], selectors: list[PodSelector]
 ) -> None:
     both = Both([])
-    for thing in (*pods, *namespaces):
+    things: list[PodInfo | NamespaceInfo] = [*pods, *namespaces]
+    for thing in things:
         both.tell(thing, gone=False)
     for selector in selectors:
         found = [*both.index.members(selector)]
