@@ -120,6 +120,12 @@ class Answers:
         self._changes += 1
         self._kept.clear()
 
+    def forget_others(self) -> None:
+        """Other servers may say something else from now on: nothing is kept of what they said."""
+        self._changes += 1
+        for tick in range(self._ticks + 1, self._last_tick + 1):
+            self._kept.changed(_until(tick))
+
     def log_to(self, log: QueryLog | None) -> None:
         """Log by this from now on, or nothing. To be called, too, when it logs other questions than before."""
         self._log = log

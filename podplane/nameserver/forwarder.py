@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -38,6 +38,8 @@ NOT_PASSED_ON = frozenset((m.OPT, m.IXFR, m.AXFR, 249, 250, 253, 254))
 """Types that ask for more than records: transfers, keys (TKEY, TSIG), MAILA, MAILB."""
 HOLD_SECONDS = 0.2
 """So long questions wait until it is known which servers are loops; longer only when none is known not to be."""
+LOOK_SECONDS = 1.0
+"""So often the machine's resolv.conf is looked at."""
 STALE_AFTER = 1.8
 """Who waits so long gets an answer that is too old, when there is one (RFC 8767, 5)."""
 FAILED_SECONDS, MAX_FAILED = 2.0, 4096
@@ -90,6 +92,7 @@ class Forwarder:
         self.refused = 0
         """Questions that were one too many."""
         self.cache = Cache(self._config.cache)
+        self._subscribers: list[Callable[[], None]] = []
         self.configure(self._config)
 
     @property
@@ -104,8 +107,26 @@ class Forwarder:
         self._config = new
         self._means.limits = Limits(most=new.cache.max_seconds, negative=new.cache.negative_max_seconds)
         self.cache.configure(new.cache)
-        self._machine.look(self._loop.time())
+        self._machine.look()
         self._resolve()
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """Tell this one when the machine asks other servers: what the former ones said is not true for sure any more."""
+        self._subscribers.append(changed)
+
+    def look(self) -> None:
+        """Look whether the machine asks other servers now."""
+        if self._machine.look():
+            self.cache.expire()
+            self._resolve()
+            for changed in self._subscribers:
+                changed()
+
+    async def run(self) -> None:
+        """Look at the machine's servers from time to time, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            self.look()
 
     def _resolve(self, renewed: Collection[Named] = ()) -> None:
         """Have the servers that the configuration names; some are made anew."""
@@ -185,9 +206,6 @@ class Forwarder:
     def ask(self, ask: Ask, ip: str) -> Answer | Later[Answer]:
         """The same for a question about data, of the class IN; `ip` is who asks."""
         now = self._loop.time()
-        if self._machine.look(now):
-            self.cache.expire()
-            self._resolve()
         found = self.cache.get(ask, now)
         if found is None:
             return self._ask(ask, ip, now)

@@ -9,23 +9,18 @@ from pathlib import Path
 from podplane.dns import config, resolv_conf
 
 RESOLV_CONF = Path("/etc/resolv.conf")
-LOOK_SECONDS = 1.0
 
 
 class Machine:
-    """The servers of a resolv.conf. It is read again when it changed; whether it did is looked at once a second, when somebody asks."""
+    """The servers of a resolv.conf, which is read again when it changed."""
 
     def __init__(self, path: Path = RESOLV_CONF) -> None:
         self._path = path
-        self._looked = float("-inf")
         self._stamp: tuple[int, int, int] | None = None
         self.servers: tuple[config.Upstream, ...] = ()
 
-    def look(self, now: float) -> bool:
+    def look(self) -> bool:
         """Look whether there are other servers now, and say so."""
-        if now < self._looked + LOOK_SECONDS:
-            return False
-        self._looked = now
         try:
             found = os.stat(self._path)
             stamp = found.st_mtime_ns, found.st_ino, found.st_size

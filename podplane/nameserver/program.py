@@ -96,6 +96,7 @@ class NameServer:
         clients = Clients(self._objects.directory, NodeDns(begin.ips, begin.domain, begin.machine))
         version = f"podplane {__version__}"
         self._answers = Answers(self._sources, begin.networks, self.counts, version=version, identify=clients.identify)
+        self._forwarder.subscribe(self._answers.forget_others)
         self._query_log = QueryLog()
         self._sockets = Sockets(self._answers, self.counts)
         self._explainer = Explainer(self._sources, self._answers.client, self._objects.directory, domain)
@@ -130,6 +131,7 @@ class NameServer:
         for name, work in (self._objects.watches | self._configuration.watches).items():
             self._supervisor.add(name, work)
         self._supervisor.add("rates", self._rates.run)
+        self._supervisor.add("look at the machine's resolv.conf", self._forwarder.run)
 
     async def _sync(self) -> None:
         """List everything; while the API is away, again and again."""

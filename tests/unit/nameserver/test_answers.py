@@ -212,6 +212,20 @@ def test_sizes_and_flags_that_change_nothing_take_no_room(rig: Rig) -> None:
     assert len(rig.answers.kept) <= 3
 
 
+async def test_what_others_said_can_be_forgotten_alone(rig: Rig) -> None:
+    rig.source.answer_to = {name_of("a.example"): Answer(lifetime=9), name_of("b.example"): Answer(lifetime=2)}
+    own, others = question("web.default.svc.cluster.local"), [question("a.example"), question("b.example")]
+    waiting = rig.answers.respond(question("later.example"), POD)
+    assert inspect.isawaitable(waiting)
+    for one in (own, *others):
+        rig.ask(one)
+        assert rig.quick(one)
+    rig.answers.forget_others()
+    assert rig.quick(own) and not any(map(rig.quick, others))
+    rig.source.released.set()
+    assert await waiting is not None and not rig.quick(question("later.example")), "it was asked before"
+
+
 async def test_what_counts_down_is_kept_for_whole_seconds(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     later: list[tuple[float, object]] = []
     monkeypatch.setattr(asyncio.get_running_loop(), "call_later", lambda seconds, call, *_: later.append((seconds, call)))
