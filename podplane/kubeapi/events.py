@@ -52,11 +52,11 @@ class Recorder:
 
     async def record(
         self, kind: str, about: Mapping[str, Any], reason: str, message: str, type_: str = NORMAL, part: str = ""
-    ) -> None:
+    ) -> bool:
         """Record an event about the object with the metadata `about` and the apiVersion and kind `kind` ("v1/Pod").
 
-        `part` is the path of the field that it is about ("" for the object). An event that the API refuses is dropped: no caller
-        depends on it.
+        `part` is the path of the field that it is about ("" for the object). An event that the API refuses, or that is one too many, is
+        dropped: False says so to those few callers that try again later.
         """
         api_version, _, name = kind.rpartition("/")
         reference = {"apiVersion": api_version, "kind": name, "name": about["name"], "uid": about.get("uid", "")}
@@ -66,10 +66,14 @@ class Recorder:
             reference["fieldPath"] = part
         key = (reference["uid"] or reference["name"], part, reason, message, type_)
         try:
-            if (key not in self._written or not await self._count_up(key, reference)) and self._take_token(key[0]):
-                await self._create(key, reference, reason, message, type_)
+            if key in self._written and await self._count_up(key, reference):
+                return True
+            if not self._take_token(key[0]):
+                return False
+            await self._create(key, reference, reason, message, type_)
         except ApiError:
-            pass
+            return False
+        return True
 
     async def _count_up(self, key: tuple[str, ...], reference: Mapping[str, Any]) -> bool:
         """Raise the count of an event that was written before; False when that has expired."""

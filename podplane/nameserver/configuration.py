@@ -8,6 +8,7 @@ one that does not                  the last one that did goes on; the error is i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 PATH = f"{NAMESPACE}/{NAME}"
 REASON = "InvalidConfig"
 GOES_ON, DEFAULTS = "the last good configuration goes on", "the defaults count"
+AGAIN_SECONDS = 30.0
+"""So long until an Event is tried again that could not be written: the API was away, or there were too many (one more every 5 minutes)."""
 Changed = Callable[[Config], Awaitable[None] | None]
 """Told the configuration that counts from now on; what it returns is awaited."""
 
@@ -61,6 +64,7 @@ class Configuration:
         self._clock = clock
         self._touched = asyncio.Event()
         self._error, self._instead = "", DEFAULTS
+        self._is_unsaid = False
         self._taken = clock()
         self._subscribers: list[Changed] = []
 
@@ -87,8 +91,13 @@ class Configuration:
     async def run(self) -> None:
         """Take over what changes, until cancelled."""
         while True:
-            await self._touched.wait()
-            await self._take()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(AGAIN_SECONDS if self._is_unsaid else None):
+                    await self._touched.wait()
+            if self._touched.is_set():
+                await self._take()
+            else:
+                await self._say()
 
     async def _take(self) -> None:
         self._touched.clear()
@@ -96,9 +105,11 @@ class Configuration:
         try:
             config = Config() if object_ is None else await asyncio.to_thread(_read, object_, self._domain, self._own)
         except ValueError as error:
-            await self._refuse(object_, str(error))
+            self._error = str(error)
+            log.warning("configuration configmap=%s error=%s", PATH, error)
+            await self._say()
             return
-        self._error, self._instead = "", GOES_ON
+        self._error, self._instead, self._is_unsaid = "", GOES_ON, False
         if config != self.current:
             self.current = config
             self._taken = self._clock()
@@ -112,12 +123,12 @@ class Configuration:
             except Exception:
                 log.exception("configuration subscriber=%r", changed)  # what fails in one part keeps the others from nothing
 
-    async def _refuse(self, object_: ConfigMap | None, error: str) -> None:
-        """The last configuration goes on: say why."""
-        self._error = error
-        log.warning("configuration configmap=%s error=%s", PATH, error)
+    async def _say(self) -> None:
+        """The last configuration goes on: say why, by an Event."""
+        object_ = self.informer.objects.get(PATH)
         about: dict[str, Any] = {"namespace": NAMESPACE, "name": NAME, "uid": object_.metadata.uid if object_ else ""}
-        await self._recorder.record("v1/ConfigMap", about, REASON, f"{self._instead}: {error}", WARNING)
+        message = f"{self._instead}: {self._error}"
+        self._is_unsaid = not await self._recorder.record("v1/ConfigMap", about, REASON, message, WARNING)
 
 
 def _read(object_: ConfigMap, domain: Name, own: Collection[str]) -> Config:

@@ -7,7 +7,11 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
+
 from podplane.dns.config import KEY, Config
+from podplane.kubeapi import events
+from podplane.nameserver import configuration
 from tests.unit.nameserver.rig import Rig
 
 MAPS = "/api/v1/namespaces/kube-system/configmaps"
@@ -110,6 +114,36 @@ async def test_a_mistake_changes_nothing_and_is_said_until_it_is_gone() -> None:
             )
         ]
         assert await found.events() == said
+
+
+async def test_the_last_mistake_is_said_even_after_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "BURST", 2)
+    monkeypatch.setattr(configuration, "AGAIN_SECONDS", 0.01)
+    async with watched("ttl: 9") as found:
+        for text in ("ttl: a", "ttl: b", "ttl: c", "ttl: d"):
+            await found.rig.api("PUT", f"{MAPS}/{NAME}", config_map(text))
+            await found.until(lambda text=text: f"'{text[-1]}'" in found.rig.configuration.status.error)
+        assert [message.split("'")[1] for _, message, _ in await found.events()] == ["a", "b"]
+        await asyncio.sleep(0.05)
+        assert len(await found.events()) == 2, "there were too many"
+        monkeypatch.setattr(events, "REFILL_SECONDS", 0.001)
+        async with asyncio.timeout(10):
+            while len(await found.events()) < 3:  # noqa: ASYNC110  # what is waited for is not ours to tell
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert [(one[1].split("'")[1], one[2]) for one in await found.events()] == [("a", 1), ("b", 1), ("d", 1)], "once"
+
+
+async def test_what_could_not_be_said_is_not_said_any_more_once_it_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "BURST", 0)
+    monkeypatch.setattr(configuration, "AGAIN_SECONDS", 0.01)
+    async with watched("ttl: nine") as found:
+        await found.rig.api("PUT", f"{MAPS}/{NAME}", config_map("ttl: 8"))
+        await found.until(lambda: found.taken == [Config(ttl=8)])
+        monkeypatch.setattr(events, "BURST", 9)
+        monkeypatch.setattr(events, "REFILL_SECONDS", 0.001)
+        await asyncio.sleep(0.05)
+        assert await found.events() == []
 
 
 async def test_a_mistake_at_the_start_leaves_the_defaults() -> None:
