@@ -158,6 +158,8 @@ class Datagrams:
     def __init__(self, version: int) -> None:
         self._unpackers = _Unpackers(version)
         self._version = version
+        self._count = 0
+        self._address = slice(4, 8) if version == 4 else slice(8, 24)
         self._received = bytearray(COUNT * _SLOT)
         self._replies = bytearray(COUNT * BYTES)
         self._out = memoryview(self._replies)
@@ -194,6 +196,7 @@ class Datagrams:
         received = _recvmmsg(fd, self._in_at, COUNT, MSG_DONTWAIT, None)
         if received <= 0:
             return None  # or an ICMP error about an answer, which is gone with this call
+        self._count = received
         lengths = self._lengths[:received].tolist()
         out, sent_lengths, unpackers, buffer = self._out, self._sent_lengths, self._unpackers, self._received
         others: list[tuple[bytes, Address]] = []
@@ -218,6 +221,16 @@ class Datagrams:
             self._flush(fd, first, received)
         answered = received - len(others)
         return Exchanged(received, answered, sum(lengths), answered_bytes + ID_BYTES * answered, others)
+
+    @property
+    def size(self) -> int:
+        """Datagrams of one batch, at most."""
+        return COUNT
+
+    def senders(self) -> list[bytes]:
+        """The packed addresses that those of the last batch came from."""
+        received, first, end = self._received, self._address.start, self._address.stop
+        return [bytes(received[at + first : at + end]) for at in range(0, self._count * _SLOT, _SLOT)]
 
     def _flush(self, fd: int, first: int, end: int) -> None:
         """Send the answers to these; one that can't be sent (to port 0, say) is left out, and its client asks again."""

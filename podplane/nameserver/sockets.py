@@ -6,6 +6,7 @@ import functools
 import resource
 import socket
 
+from podplane.kernel import socket_filter
 from podplane.kernel.datagrams import Datagrams, Outgoing
 from podplane.nameserver import control
 from podplane.nameserver.answers import Answers
@@ -32,8 +33,8 @@ class Sockets:
         version = VERSIONS[bound.family]
         respond = functools.partial(self._answers.respond, node=node)
         lane = self._counts.lane(node, control.UDP, version)
-        exchange = self._datagrams[version].exchange
-        return UdpServer(bound, exchange, self._outgoing.send, self._answers, respond, self._counts, lane)
+        send, limit = self._outgoing.send, socket_filter.limit
+        return UdpServer(bound, self._datagrams[version], send, limit, self._answers, respond, self._counts, lane)
 
     def connections(self, node: str, bound: socket.socket) -> TcpServer:
         """A server that answers connections to this socket, once it listens."""

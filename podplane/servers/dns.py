@@ -1,8 +1,8 @@
 """Sockets that questions for names come by as datagrams (RFC 1035, 4.2.1).
 
-Questions whose answers are kept are answered in batches, by whoever does the system calls (`Exchange`); all others one by one, of each
-client one in turn. So a client that asks more than can be answered loses its own questions, and nobody else's: the socket is read faster
-than it is filled.
+Questions whose answers are kept are answered in batches, by whoever does the system calls (`Batches`); all others one by one, of each
+client one in turn (`turns`). A client that asks more than can be answered loses its own questions, and nobody else's: the socket is read
+first, and of a client that sends more than can be read, the kernel lets only a part into the socket (`crowd`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping, MutableSequence, Sequence
 from typing import Protocol
 
+from podplane.servers.crowd import Crowd, Limit
 from podplane.servers.dns_counts import Counts, Lane
 from podplane.servers.later import Later
+from podplane.servers.turns import Turns
 
 Response = bytes | Awaitable[bytes | None] | None
 Respond = Callable[[bytes, str], Response]
@@ -31,7 +32,7 @@ PENDING, PENDING_OF_CLIENT = 8192, 2048
 SENT_AT_ONCE = 64
 WORK_SECONDS = 0.002
 """For so long questions are answered one by one, before the socket is read again."""
-RECEIVE_BYTES = 1 << 20
+RECEIVE_BYTES = 4 << 20
 SO_RCVBUFFORCE = 33
 """socket(7); beyond the machine's limit, for who has CAP_NET_ADMIN there."""
 
@@ -52,6 +53,10 @@ class Exchanged(Protocol):
     """What became of a batch of datagrams."""
 
     @property
+    def received(self) -> int:
+        """All of them."""
+
+    @property
     def answered(self) -> int:
         """Those that were answered."""
 
@@ -70,32 +75,54 @@ class Exchanged(Protocol):
 
 Send = Callable[[int, Sequence[tuple[bytes, bytes]]], int]
 """(descriptor, socket addresses with what is sent to them, `SENT_AT_ONCE` at most) → how many were sent, before one that can't be."""
-Exchange = Callable[[int, Mapping[bytes, bytes], Mapping[bytes, Reply], MutableSequence[int]], Exchanged | None]
-"""(descriptor, senders, replies, counts by kind) → what became of what waited in the socket; None when nothing did."""
+
+
+class Batches(Protocol):
+    """Receives datagrams, and sends answers that are kept."""
+
+    @property
+    def size(self) -> int:
+        """Datagrams of one batch, at most: when there are less, the socket is empty."""
+
+    def exchange(
+        self, fd: int, senders: Mapping[bytes, bytes], replies: Mapping[bytes, Reply], counts: MutableSequence[int], /
+    ) -> Exchanged | None:
+        """(descriptor, senders, replies, counts by kind) → what became of what waited in the socket; None when nothing did."""
+
+    def senders(self) -> Sequence[bytes]:
+        """The packed addresses that the last batch came from."""
 
 
 class UdpServer:
     """Answers datagrams of a bound socket, which is closed with it. To be made and used on an event loop."""
 
     def __init__(
-        self, bound: socket.socket, exchange: Exchange, send: Send, quick: Quick, respond: Respond, counts: Counts, lane: Lane
+        self,
+        bound: socket.socket,
+        batches: Batches,
+        send: Send,
+        limit: Limit,
+        quick: Quick,
+        respond: Respond,
+        counts: Counts,
+        lane: Lane,
     ) -> None:
         bound.setblocking(False)
         widen(bound)
         self._socket = bound
-        self._exchange = exchange
+        self._batches = batches
         self._send_all = send
         self._quick = quick
         self._respond = respond
         self._counts = counts
         self._lane = lane
-        self._pending: OrderedDict[str, deque[tuple[bytes, Address, float]]] = OrderedDict()
-        self._pending_count = 0
+        self._turns: Turns[tuple[bytes, Address, float]] = Turns(PENDING, PENDING_OF_CLIENT)
         self._is_working = False
         self._unsent: list[tuple[bytes, bytes]] = []
         """Responses of this turn of the event loop, with who gets them."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self._crowd = Crowd(bound, batches.senders, limit, lambda: bool(self._turns))
         self._loop.add_reader(bound, self._read)
 
     def close(self) -> None:
@@ -103,52 +130,44 @@ class UdpServer:
         if self._socket.fileno() >= 0:
             self._flush()
             self._loop.remove_reader(self._socket)
+            self._crowd.close()
             self._socket.close()
-        self._pending.clear()
+        self._turns.clear()
         for task in self._tasks:
             task.cancel()
 
     def _read(self) -> None:
-        quick, lane = self._quick, self._lane
+        quick, lane, batches = self._quick, self._lane, self._batches
         for _ in range(BATCHES):
             started = time.perf_counter()
-            done = self._exchange(self._socket.fileno(), quick.senders, quick.replies, lane.by_kind)
+            done = batches.exchange(self._socket.fileno(), quick.senders, quick.replies, lane.by_kind)
             if done is None:
+                self._crowd.empty(started)
                 break
             lane.request_bytes += done.received_bytes
             if done.answered:
                 lane.response_bytes += done.answered_bytes
                 lane.durations.add(time.perf_counter() - started, done.answered)
-            for data, client in done.others:
-                self._put_off(data, client, started)
-        if self._pending and not self._is_working:
+            for one in done.others:
+                if not self._turns.put(one[1][0], (*one, started)):
+                    lane.silent += 1
+            is_last = done.received < batches.size
+            self._crowd.read(started, is_empty=is_last)
+            if is_last:
+                break
+        if self._turns and not self._is_working:
             self._work()
-
-    def _put_off(self, data: bytes, client: Address, started: float) -> None:
-        own = self._pending.get(client[0])
-        if self._pending_count >= PENDING or (own is not None and len(own) >= PENDING_OF_CLIENT):
-            self._lane.silent += 1
-            return
-        if own is None:
-            own = self._pending[client[0]] = deque()
-        own.append((data, client, started))
-        self._pending_count += 1
 
     def _work(self) -> None:
         """Answer questions one by one, of each client one in turn, for a moment; then the socket is read again."""
         end = time.perf_counter() + WORK_SECONDS
         try:
-            while self._pending:
-                ip, own = self._pending.popitem(last=False)
-                data, client, started = own.popleft()
-                if own:
-                    self._pending[ip] = own
-                self._pending_count -= 1
-                self._answer(data, client, started)
+            while self._turns:
+                self._answer(*self._turns.take())
                 if time.perf_counter() >= end:
                     break
         finally:  # whatever becomes of one question, the others are answered
-            self._is_working = bool(self._pending)
+            self._is_working = bool(self._turns)
             if self._is_working:
                 self._loop.call_soon(self._work)
 
@@ -188,6 +207,8 @@ class UdpServer:
 
 def widen(bound: socket.socket) -> None:
     """Let more questions wait in a socket while the process does something else."""
+    if bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= 2 * RECEIVE_BYTES:
+        return  # the kernel doubles it, socket(7)
     try:
         bound.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BYTES)
     except PermissionError:

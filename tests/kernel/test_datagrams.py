@@ -11,6 +11,7 @@ import pytest
 from podplane.dns import message as m
 from podplane.dns.message import Answer, Query, name_of
 from podplane.kernel.datagrams import Datagrams, Outgoing
+from podplane.kernel.socket_filter import limit
 from podplane.nameserver.answers import Answers
 from podplane.nameserver.resolver import Client
 from podplane.servers.dns import UdpServer
@@ -60,7 +61,7 @@ def test_who_cannot_be_answered_keeps_nobody_from_an_answer(
         bound.bind(SERVER)
         asking.setblocking(False)
         asking.connect(SERVER)
-        server = UdpServer(bound, Datagrams(4).exchange, Outgoing().send, answers, answers.respond, counts, lane)
+        server = UdpServer(bound, Datagrams(4), Outgoing().send, limit, answers, answers.respond, counts, lane)
         loop = asyncio.get_running_loop()
         if is_kept:
             asking.send(QUESTION)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 
 import pytest
 
 from podplane.kernel.datagrams import COUNT, Datagrams, Outgoing
-from podplane.servers import dns
+from podplane.kernel.socket_filter import limit
+from podplane.servers import crowd, dns
 from podplane.servers.dns import UdpServer
 from podplane.servers.dns_counts import Counts
+from podplane.servers.turns import Turns
 
 QUESTION = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x03web\0\0\x01\0\x01"
 
@@ -53,7 +55,7 @@ class Rig:
         self.client.setblocking(False)
         self.at = bound.getsockname()
         self.server = UdpServer(
-            bound, Datagrams(4).exchange, Outgoing().send, self.keeper, self.keeper.respond, self.counts, self.lane
+            bound, Datagrams(4), Outgoing().send, limit, self.keeper, self.keeper.respond, self.counts, self.lane
         )
 
     def send(self, *datagrams: bytes) -> None:
@@ -138,7 +140,7 @@ async def test_close_ends_what_is_still_asked_and_may_come_twice(rig: Rig) -> No
 
 
 async def test_who_asks_too_much_loses_its_own_questions_and_nobody_elses(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dns, "PENDING_OF_CLIENT", 10)
+    monkeypatch.setattr(rig.server, "_turns", Turns(100, 10))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.2", 0))
         other.setblocking(False)
@@ -154,7 +156,7 @@ async def test_who_asks_too_much_loses_its_own_questions_and_nobody_elses(rig: R
 
 
 async def test_questions_that_wait_are_bounded_in_all(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dns, "PENDING", 20)
+    monkeypatch.setattr(rig.server, "_turns", Turns(20, 100))
     rig.send(*[QUESTION] * 30)
     assert len(await rig.received(20)) == 20
     assert rig.lane.silent == 10
@@ -175,3 +177,35 @@ async def test_others_have_a_turn_while_questions_wait(rig: Rig, monkeypatch: py
     asked = len(rig.keeper.asked)
     await asyncio.sleep(0.01)
     assert len(rig.keeper.asked) == asked < 10
+
+
+async def test_who_sends_more_than_can_be_read_keeps_nobody_from_the_socket(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rush is as long as it takes until the kernel lets in a part of it only; then none of who sends little is lost."""
+    monkeypatch.setattr(dns, "BATCHES", 1)
+    monkeypatch.setattr(crowd, "CROWD_SECONDS", 0.0)
+    monkeypatch.setattr(crowd, "LOOK_SECONDS", 1e9)
+    monkeypatch.setattr(crowd, "LEAST", 0.0)
+    limits: list[Mapping[bytes, float]] = []
+
+    def limited(bound: socket.socket, parts: Mapping[bytes, float]) -> None:
+        limits.append(parts)
+        limit(bound, parts)
+
+    monkeypatch.setattr(rig.server._crowd, "_limit", limited)
+    monkeypatch.setattr(rig.server._crowd, "_room", 1.0)  # so that few are let in
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.2", 0))
+        other.setblocking(False)
+        while not limits:
+            rig.send(*[QUESTION] * (COUNT + 1))
+            await asyncio.sleep(0)
+        assert set(limits[-1]) == {socket.inet_aton("127.0.0.1")}
+        await asyncio.sleep(0.01)
+        for _ in range(20):
+            rig.send(*[QUESTION] * 500)  # more than the socket has room for
+            other.sendto(QUESTION, rig.at)
+            answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(other, 512), 20)
+            assert answer.endswith(b"slow")
+        assert [ip for _, ip in rig.keeper.asked].count("127.0.0.1") < 5000
+        rig.server.close()
+        assert len(limits) == 2 and not limits[-1], "the socket takes all again"
