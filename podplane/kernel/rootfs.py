@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import shutil
 import stat
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -37,6 +39,8 @@ DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stder
 POD_FILES = {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
 """What a kubelet makes for each pod: of these alone a hostPath shows the machine's own."""
 KEPT = ".kept"
+UMASK = 0o022
+"""While the file system is made, whatever the lab was started with."""
 ROOT, SCRATCH = "root", "scratch"
 """Mount points in the lab's own folder: that of the new root, and that of the upper layers."""
 
@@ -56,6 +60,9 @@ class Bind(msgspec.Struct, frozen=True):
     pinned: bool = False
 
 
+OWN_BINDS = tuple(Bind(path, path, read_only=True) for path in sorted(OWN) if path.split("/")[1] in FRESH)
+
+
 class Root(msgspec.Struct, frozen=True):
     """What a container's file system is made of: `folder` has the two mount points; it may have `pids` processes, 0 for no limit."""
 
@@ -70,30 +77,62 @@ def prepare(folder: str) -> None:
         os.makedirs(f"{folder}/{name}", exist_ok=True)
 
 
+class Machine(NamedTuple):
+    """The entries of this machine's / that a container sees: links (name, target), folders that are empty (name, mode), those that are the
+    lower layer of an overlay, and the devices of /dev (name, is it a folder?)."""
+
+    links: tuple[tuple[str, str], ...]
+    empty: tuple[tuple[str, int], ...]
+    layers: tuple[str, ...]
+    devices: tuple[tuple[str, bool], ...]
+
+
+def machine() -> Machine:
+    """What is there now. The zygote asks before it forks, so that it is read again only after / or /dev changed."""
+    return _machine(os.stat("/").st_mtime_ns, os.stat("/dev").st_mtime_ns)
+
+
+@functools.lru_cache(1)
+def _machine(root_changed: int, devices_changed: int) -> Machine:
+    names = [name for name in os.listdir("/") if name not in LEFT_OUT]
+    links = tuple((name, os.readlink(f"/{name}")) for name in names if os.path.islink(f"/{name}"))
+    folders = [name for name in names if name != "dev" and not os.path.islink(f"/{name}") and os.path.isdir(f"/{name}")]
+    layers = tuple(name for name in folders if name not in FRESH and os.access(f"/{name}", os.R_OK | os.X_OK))
+    empty = tuple((name, FRESH.get(name, 0o755)) for name in folders if name not in layers)
+    devices = tuple((name, os.path.isdir(f"/dev/{name}")) for name in (*DEVICES, "pts") if os.path.exists(f"/dev/{name}"))
+    return Machine(links, empty, layers, devices)
+
+
 def enter(root: Root) -> None:
     """Make the file system and enter it; the caller has a mount namespace of its own. OSError says what can't be had."""
+    umask = os.umask(UMASK)
+    try:
+        _enter(root)
+    finally:
+        os.umask(umask)
+
+
+def _enter(root: Root) -> None:
     base, scratch = f"{root.folder}/{ROOT}", f"{root.folder}/{SCRATCH}"
     for point in (base, scratch):
         syscalls.mount("tmpfs", point, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
-    own = [Bind(path, path, read_only=True) for path in sorted(OWN) if path.split("/")[1] in FRESH]
-    targets = [_Target(bind) for bind in (*own, *root.binds)]
-    for name in os.listdir("/"):
-        _place(name, base, scratch, [target for target in targets if target.top == name])
-    machine = f".{os.urandom(8).hex()}"  # no mount path of a pod, and no link in its volumes, can lead there
-    os.mkdir(f"{base}/{machine}")
+    targets = [_Target(bind) for bind in (*OWN_BINDS, *root.binds)]
+    _fill(base, scratch, targets)
+    old = f".{os.urandom(8).hex()}"  # no mount path of a pod, and no link in its volumes, can lead there
+    os.mkdir(f"{base}/{old}")
     os.chdir(base)
-    syscalls.pivot_root(".", machine)
+    syscalls.pivot_root(".", old)
     os.chdir("/")
     mount_kernel()
     covered = POD_FILES.intersection(target.path for target in targets if not target.bind.inside)
     for number, target in enumerate(targets):
         if target.bind.inside and not target.is_folder and os.path.realpath(target.bind.source) in covered:
-            target.keep(f"/{machine}", f"/{KEPT}{number}")
+            target.keep(f"/{old}", f"/{KEPT}{number}")
     for target in targets:
         if not target.bind.inside:
-            target.mount(f"/{machine}")
-    syscalls.unmount(f"/{machine}")
-    os.rmdir(f"/{machine}")
+            target.mount(f"/{old}")
+    syscalls.unmount(f"/{old}")
+    os.rmdir(f"/{old}")
     for target in targets:
         if target.bind.inside:
             _make(target.bind.source, target.is_folder)
@@ -128,13 +167,14 @@ class _Target:
             if self.bind.copied:
                 shutil.copy(f"{old}{self.bind.source}", self.path)
                 return
-            with contextlib.ExitStack() as stack:
-                source = self._kept or f"{old}{self.bind.source}"
-                if self.bind.pinned:
-                    fd = open_below(old, self.bind.source)
-                    stack.callback(os.close, fd)
-                    source = f"/proc/self/fd/{fd}"
-                syscalls.mount(source, self.path, None, MS_BIND | MS_REC)
+            if self.bind.pinned:
+                fd = open_below(old, self.bind.source)
+                try:
+                    syscalls.mount(f"/proc/self/fd/{fd}", self.path, None, MS_BIND | MS_REC)
+                finally:
+                    os.close(fd)
+            else:
+                syscalls.mount(self._kept or f"{old}{self.bind.source}", self.path, None, MS_BIND | MS_REC)
             if self._kept:
                 os.unlink(self._kept)
             if self.bind.read_only:
@@ -166,44 +206,42 @@ def open_below(folder: str, path: str, *, make: bool = False) -> int:
 
 def _make(path: str, is_folder: bool) -> None:
     """Have a folder or a file there, and what leads to it."""
+    if os.path.isdir(path) if is_folder else os.path.exists(path):
+        return
     os.makedirs(path if is_folder else os.path.dirname(path), exist_ok=True)
-    if not is_folder and not os.path.exists(path):
+    if not is_folder:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
 
 
-def _place(name: str, base: str, scratch: str, targets: Sequence[_Target]) -> None:
-    """Put one entry of / into the new root."""
-    path, new = f"/{name}", f"{base}/{name}"
-    if os.path.islink(path):
-        os.symlink(os.readlink(path), new)
-    elif os.path.isdir(path) and name not in LEFT_OUT:
-        os.mkdir(new)
-        os.chmod(new, FRESH.get(name, 0o755))
-        if name in FRESH or not os.access(path, os.R_OK | os.X_OK):
-            return
-        if name == "dev":
-            _devices(new)
-        else:
-            _overlay(path, new, scratch, targets)
+def _fill(base: str, scratch: str, targets: Sequence[_Target]) -> None:
+    """Put the entries of the machine's / into the new root."""
+    there = machine()
+    for name, link in there.links:
+        os.symlink(link, f"{base}/{name}")
+    for name, mode in there.empty:
+        _folder(f"{base}/{name}", mode)
+    for name in there.layers:
+        os.mkdir(f"{base}/{name}", 0o755)
+        _overlay(f"/{name}", f"{base}/{name}", scratch, [target for target in targets if target.top == name])
+    _devices(f"{base}/dev", there.devices)
 
 
-def _devices(new: str) -> None:
+def _folder(path: str, mode: int) -> None:
+    os.mkdir(path, mode)
+    if mode & UMASK:
+        os.chmod(path, mode)
+
+
+def _devices(new: str, devices: Sequence[tuple[str, bool]]) -> None:
     """/dev with the usual devices: nothing can be made in the machine's own."""
+    os.mkdir(new, 0o755)
     syscalls.mount("tmpfs", new, "tmpfs", MS_NOSUID, "mode=755")
-    for name in (*DEVICES, "pts"):
-        source, target = f"/dev/{name}", f"{new}/{name}"
-        if os.path.isdir(source):
-            os.mkdir(target)
-        elif os.path.exists(source):
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            os.close(os.open(target, os.O_CREAT | os.O_WRONLY))
-        else:
-            continue
-        syscalls.mount(source, target, None, MS_BIND | MS_REC)
+    for name, is_folder in devices:
+        _make(f"{new}/{name}", is_folder)
+        syscalls.mount(f"/dev/{name}", f"{new}/{name}", None, MS_BIND | MS_REC)
     for name, link in DEVICE_LINKS.items():
         os.symlink(link, f"{new}/{name}")
-    os.mkdir(f"{new}/shm")
-    os.chmod(f"{new}/shm", 0o1777)
+    _folder(f"{new}/shm", 0o1777)
 
 
 def _overlay(path: str, new: str, scratch: str, targets: Sequence[_Target]) -> None:
@@ -233,6 +271,7 @@ PID_MAX_PER_NAMESPACE = (6, 14)
 """The version of Linux since which `kernel.pid_max` is each PID namespace's own; before, it is the machine's."""
 
 
+@functools.cache
 def limits_processes() -> bool:
     """Can the number of a container's processes be bounded here?"""
     release = os.uname().release.split(".")
@@ -241,5 +280,8 @@ def limits_processes() -> bool:
 
 def _limit(pids: int) -> None:
     if limits_processes():
-        with open("/proc/sys/kernel/pid_max", "w") as file:
-            file.write(str(pids))
+        fd = os.open("/proc/sys/kernel/pid_max", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, str(pids).encode())
+        finally:
+            os.close(fd)

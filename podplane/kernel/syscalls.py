@@ -26,6 +26,8 @@ SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "p
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _unshare, _setns, _mount, _sethostname = _libc.unshare, _libc.setns, _libc.mount, _libc.sethostname
+_umount2, _syscall = _libc.umount2, _libc.syscall
+_PIVOT_ROOT = SYS_PIVOT_ROOT.get(os.uname().machine, -1)
 _mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 
 
@@ -54,20 +56,20 @@ def mount(source: str, target: str, kind: str | None, flags: int, data: str = ""
 
 def unmount(target: str) -> None:
     """umount2(2), lazily: what still uses it keeps it."""
-    if _libc.umount2(target.encode(), MNT_DETACH):
+    if _umount2(target.encode(), MNT_DETACH):
         raise _failed(f"umount {target}")
 
 
 def pivot_root(new: str, old: str) -> None:
     """pivot_root(2)."""
-    if _libc.syscall(SYS_PIVOT_ROOT[os.uname().machine], new.encode(), old.encode()):
+    if _syscall(_PIVOT_ROOT, new.encode(), old.encode()):
         raise _failed("pivot_root")
 
 
 def make_read_only(target: str) -> None:
     """mount_setattr(2): this mount and all below it (Linux 5.12)."""
     attributes = struct.pack("=QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0)
-    if _libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, target.encode(), AT_RECURSIVE, attributes, len(attributes)):
+    if _syscall(SYS_MOUNT_SETATTR, AT_FDCWD, target.encode(), AT_RECURSIVE, attributes, len(attributes)):
         raise _failed(f"mount {target} read-only")
 
 

@@ -129,6 +129,8 @@ class Zygote:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
+        process_title.layout_of_process()  # here once, as the next one
+        rootfs.limits_processes()
         gc.collect()
         gc.freeze()
         gc.disable()  # in the children too: those that serve keep no cycles
@@ -184,6 +186,8 @@ class Zygote:
     def _spawn(self, command: Spawn, descriptors: list[int]) -> None:
         container = -1
         try:
+            if command.root is not None:
+                rootfs.machine()
             if command.join:
                 container = self._enter_pids_of(command.join)
             else:

@@ -22,18 +22,15 @@ import json
 import os
 import selectors
 import socket
-import struct
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from podplane.kernel import netlink
-from podplane.kernel.rtnl import constants as c
-from podplane.kernel.rtnl import decode
 from podplane.kernel.zygote import Ready
 from podplane.runtime import icmp
+from podplane.runtime.interfaces import interfaces
 from podplane.runtime.sockets import caller, family_of, listener
 
 USUAL_PORT = 8079
@@ -290,14 +287,3 @@ def resolv_conf() -> str:
             return file.read(RESOLV_CONF_CHARACTERS)
     except OSError:
         return ""
-
-
-def interfaces() -> tuple[list[str], int]:
-    """(addresses of all interfaces but lo, the smallest MTU of those)."""
-    with netlink.Socket(0) as sock:
-        rows = [payload for _, payload in sock.dump(c.RTM_GETLINK, c.LINK.pack(0, 0, 0, 0, 0))]
-        names = {index: name for index, name in map(decode.link_name, rows) if name != "lo"}
-        mtus = [link.mtu for link in (decode.link(row, names) for row in rows) if link.name != "lo"]
-        found = sock.dump(c.RTM_GETADDR, struct.pack("=BBBBi", 0, 0, 0, 0, 0))
-    addresses = [decode.address(payload, names) for _, payload in found]
-    return [str(a.ip) for a in addresses if a is not None], min(mtus, default=0)

@@ -9,7 +9,6 @@ import contextlib
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Mapping
 
 from podplane.kernel.zygote import Ready
@@ -21,7 +20,9 @@ MAX_CONNECTIONS, IDLE_SECONDS = 64, 10.0
 
 def main(argv: list[str], environment: Mapping[str, str], ready: Ready) -> int:
     """Serve until SIGTERM."""
-    from podplane.dns import example_zone  # here, and not in the zygote, of which each container is a copy
+    import threading  # here, and not in the zygote, of which each container is a copy; so are the others
+
+    from podplane.dns import example_zone
     from podplane.dns.static_zone import StaticZone, respond
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

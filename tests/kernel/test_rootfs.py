@@ -177,3 +177,34 @@ async def test_processes_are_bounded(machine: Machine) -> None:
     said = await machine.says(f"exec {sys.executable} -c '{bomb}'", root=Root(FOLDER, pids=400))
     assert 0 < int(said) < 400
     assert pid_max() == before
+
+
+@contained
+async def test_what_came_to_the_machine_later_is_seen(machine: Machine) -> None:
+    lab_folder()
+    script = f"""
+import os, sys
+sys.path[:] = {sys.path!r}
+from podplane.kernel import rootfs
+first = rootfs.machine()
+print(rootfs.machine() is first)
+os.mkdir("/later", 0o700)
+os.symlink("later", "/link")
+now = rootfs.machine()
+print(set(now.layers) - set(first.layers), set(now.links) - set(first.links), now.empty == first.empty)
+"""
+    (Path(FOLDER) / "script").write_text(script)
+    root = Root(FOLDER, [Bind(f"{FOLDER}/script", "/script")])
+    said = await machine.says(f"exec {sys.executable} -I -S /script", root=root)
+    assert said == "True\n{'later'} {('link', 'later')} True"
+
+
+@contained
+async def test_modes_do_not_depend_on_what_the_lab_was_started_with(machine: Machine) -> None:
+    folder = lab_folder()
+    (folder / "file").write_text("")
+    os.umask(0o077)
+    other = Machine()  # its zygote has this umask too
+    root = Root(FOLDER, [Bind(f"{FOLDER}/file", "/data/deep/file")])
+    said = await other.says("umask; stat -c %a /tmp /run /dev/shm /proc /data /data/deep /dev", root=root)
+    assert said.split() == ["0077", "1777", "755", "1777", "555", "755", "755", "755"]

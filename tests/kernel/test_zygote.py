@@ -7,6 +7,8 @@ import contextlib
 import fcntl
 import os
 import signal
+import subprocess
+import sys
 import termios
 import traceback
 from collections.abc import Awaitable, Callable
@@ -388,6 +390,15 @@ async def test_without_the_kernels_help_its_words_are_written_over_the_old_ones(
     await until(lambda: place.read_bytes().strip(b"\0") == b"/agnhost\0pause")
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)  # noqa: ASYNC222  # it has been killed
+
+
+def test_it_imports_what_containers_need_and_nothing_else() -> None:
+    code = "import sys; sys.path[:] = sys.argv[1:]; import podplane.runtime.zygote; print(*sys.modules)"
+    words = [sys.executable, "-I", "-S", "-c", code, *sys.path]
+    found = set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
+    assert "podplane.runtime.echo" in found
+    assert not found & {"threading", "logging", "random", "asyncio", "hashlib", "ssl"}
+    assert not {name for name in found if name.startswith(("podplane.state", "podplane.kernel.rtnl", "podplane.dns"))}
 
 
 @contained
