@@ -117,6 +117,10 @@ class Cluster:
         self.agents = {number: self._machine(number, services, slices) for number in (1, 2)}
         self._outside()
 
+    def namespace_of(self, number: int, pod: int) -> str:
+        """The Kubernetes namespace of a pod."""
+        return "default"
+
     def namespace(self, name: str) -> Namespace:
         """A new namespace."""
         raise NotImplementedError
@@ -144,7 +148,8 @@ class Cluster:
             name = f"node{number}-pod{pod}"
             ips = tuple(str(pod_ip(number, pod, version)) for version in BOTH)
             ports = self.host_ports.get((number, pod), ())
-            request = Attachment(name, name, "default", name, self.namespace(name), requested_ips=ips, host_ports=ports)
+            where, namespace = self.namespace_of(number, pod), self.namespace(name)
+            request = Attachment(name, name, where, name, namespace, requested_ips=ips, host_ports=ports)
             attached = await agent.network.add(request)
             assert attached.ips == ips
 

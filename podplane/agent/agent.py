@@ -20,9 +20,19 @@ import msgspec
 from podplane.agent.attachments import AttachedPod, Attachments
 from podplane.agent.caches import Caches
 from podplane.agent.effects import Effects
+from podplane.agent.feature import Kind
 from podplane.agent.features import FEATURES
 from podplane.agent.kernel import Kernel
-from podplane.agent.keys import AdvertisementKey, Key, NameServerKey, NodeKey, PeerKey, ServiceKey
+from podplane.agent.keys import (
+    AdvertisementKey,
+    Key,
+    NameServerKey,
+    NodeKey,
+    PeerKey,
+    PolicyPeerKey,
+    PolicyPodKey,
+    ServiceKey,
+)
 from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import NOT_APPLIED, REPAIRED, Planner, RecordEvent
@@ -31,9 +41,9 @@ from podplane.agent.settings import Settings
 from podplane.agent.watcher import CONTRADICTIONS, Watcher
 from podplane.agent.writer import Writer
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
-from podplane.model.objects import Model, Node
+from podplane.model.objects import Node
 from podplane.model.service import Service
-from podplane.model.view import Sandbox, View
+from podplane.model.view import View
 from podplane.pods.plan import VETH_PREFIX
 from podplane.routes.table import backend
 from podplane.servers.durations import Durations
@@ -90,6 +100,7 @@ class Agent:
             settings = msgspec.structs.replace(settings, network=network)
         self.config = config = settings.network
         self.view = View(node_name, caches.nodes.objects, caches.services.objects, caches.slices_by_service)
+        self.view.policies = caches.policy_index
         self._advertised: set[str] = set()
         self.view.advertised = self._advertised
         self.ledger = Ledger(kernel.matches)
@@ -137,13 +148,21 @@ class Agent:
         await self.watcher.read_sysctls(pause)
         await self.reconcile()
 
-    def changed(self, kind: type[Model] | type[Sandbox], old: Any, new: Any) -> None:
+    def changed(self, kind: Kind, old: Any, new: Any) -> None:
         """An object of this kind came (no old), changed or went (no new); the caches have it already, and the loop does
         the rest."""
         if kind is Node and new is not None and new.metadata.name == self.view.node_name:
             self.network.blocks_changed(new.spec.pod_cidrs)
         if self.planner.changed(kind, old, new):
             self._wake.set()
+
+    def read_from(self, caches: Caches) -> None:
+        """Read the cluster from these caches from now on. `changed` tells what differs in them; policies are planned anew."""
+        view = self.view
+        view.nodes, view.services, view.slices = caches.nodes.objects, caches.services.objects, caches.slices_by_service
+        view.policies = caches.policy_index
+        self.planner.mark_all((PolicyPodKey, PolicyPeerKey))
+        self._wake.set()
 
     def name_server_changed(self, *, is_here: bool) -> None:
         """The node's own name server answers now, or does not."""
@@ -275,6 +294,7 @@ class Agent:
         """End: what the kernel holds stays as it is."""
         await self.writer.idle()
         self.watcher.close()
+        self.planner.close()
 
     # What there is to say.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import itertools
 from collections.abc import Collection, Iterable
 
 from podplane.agent.addresses import NodeAddresses
@@ -47,8 +48,9 @@ class Attachments:
         self._sandboxes: dict[tuple[str, str], Sandbox] = {}
         self._attached: dict[tuple[str, str], AttachedPod] = {}
         self._interfaces: dict[str, dict[str, Sandbox]] = {}
+        self._pods: dict[str, dict[tuple[str, str], Sandbox]] = {}
         self._addresses = NodeAddresses(())
-        view.sandboxes, view.interfaces = self._sandboxes, self._interfaces
+        view.sandboxes, view.interfaces, view.pods = self._sandboxes, self._interfaces, self._pods
 
     @property
     def attached(self) -> Collection[AttachedPod]:
@@ -139,15 +141,18 @@ class Attachments:
         self._kernel.attach(sandbox.netns, request.netns)
         self._watcher.attach(veth_name(sandbox.container_id, sandbox.ifname), sandbox.netns)
         self._sandboxes[request.id] = sandbox
+        self._pods.setdefault(sandbox.path, {})[request.id] = sandbox
         self._attached[request.id] = (request, ips)
         return sandbox
 
     async def _apply(self, old: Sandbox | None, new: Sandbox | None) -> list[Failure]:
         """Plan what depends on an attachment that came (no old) or went (no new), and wait until it is settled."""
         concerned: dict[Identity, None] = {}
-        for key in self._planner.keys_of(Sandbox, old, new):
+        pause = Pause()
+        for key in itertools.chain(self._planner.keys_of(Sandbox, old, new), self._planner.followers()):
             changed = self._planner.plan_now(key)
             concerned |= dict.fromkeys((*self._ledger.desired.fragment(key), *changed))
+            await pause()
         self._ledger.retry(concerned)
         return await self._writer.settled(concerned)
 
@@ -187,6 +192,9 @@ class Attachments:
             del self._attached[request.id]
             self._watcher.detach(veth_name(sandbox.container_id, sandbox.ifname))
             del self._interfaces[sandbox.netns][sandbox.ifname]
+            del self._pods[sandbox.path][request.id]
+            if not self._pods[sandbox.path]:
+                del self._pods[sandbox.path]
             if not self._interfaces[sandbox.netns]:
                 del self._interfaces[sandbox.netns]
                 self._writer.detach(sandbox.netns)

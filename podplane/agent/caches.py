@@ -6,16 +6,21 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
+from podplane.agent.feature import Kind
 from podplane.agent.leases import LEASES, MANAGED
 from podplane.kubeapi.cache import Cache
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.informer import Informer
 from podplane.model.lease import Lease
 from podplane.model.objects import Model, Node
+from podplane.model.pod_info import NamespaceInfo, PodInfo
+from podplane.model.policy import NetworkPolicy
 from podplane.model.service import EndpointSlice, Service
+from podplane.policy.index import NOTHING, Change, PolicyIndex
 
-Changed = Callable[[type[Model], Any, Any], None]
-"""(kind, old, new): None as old for an object that came, None as new for one that went."""
+Changed = Callable[[Kind, Any, Any], None]
+"""(kind, old, new): None as old for an object that came, None as new for one that went. Of pods, namespaces and policies what their changes
+mean is told (`policy.index.Change`), and of most of them that is nothing."""
 
 
 class Caches:
@@ -27,11 +32,21 @@ class Caches:
         services: Cache[Service] | None = None,
         slices: Cache[EndpointSlice] | None = None,
         leases: Cache[Lease] | None = None,
+        pods: Cache[PodInfo] | None = None,
+        namespaces: Cache[NamespaceInfo] | None = None,
+        policies: Cache[NetworkPolicy] | None = None,
     ) -> None:
         self.nodes = nodes or Cache[Node]("nodes")
         self.services = services or Cache[Service]("services")
         self.slices = slices or Cache[EndpointSlice]("endpointslices")
         self.leases = leases or Cache[Lease]("leases")
+        self.pods = pods or Cache[PodInfo]("pods")
+        self.namespaces = namespaces or Cache[NamespaceInfo]("namespaces")
+        self.policies = policies or Cache[NetworkPolicy]("networkpolicies")
+        self.policy_index = PolicyIndex()
+        """Who selects whom, of these three."""
+        self._policies_changed: list[Changed] = []
+        self._fill_index()
         self.informers: Mapping[str, Informer[Any]] = {}
         """What keeps them current, by resource; nothing for caches of a test."""
         self.slices_by_service = self.slices.index(_service_of)
@@ -41,10 +56,36 @@ class Caches:
         """Tell of every change from now on."""
         for kind, cache in self.by_kind():
             _subscribe(cache, kind, changed)
+        self._policies_changed.append(changed)
 
     def by_kind(self) -> Iterable[tuple[type[Model], Cache[Any]]]:
-        """The caches, each with the kind of its objects."""
+        """The caches whose changes are told as they are, each with the kind of its objects."""
         return ((Node, self.nodes), (Service, self.services), (EndpointSlice, self.slices), (Lease, self.leases))
+
+    def every(self) -> Iterable[Cache[Any]]:
+        """All caches."""
+        return (*(cache for _, cache in self.by_kind()), self.namespaces, self.policies, self.pods)
+
+    def _fill_index(self) -> None:
+        index = self.policy_index
+        setters: tuple[tuple[Cache[Any], Callable[[str, Any], Change]], ...] = (
+            (self.namespaces, index.set_namespace),
+            (self.policies, index.set_policy),
+            (self.pods, index.set_pod),
+        )
+        for cache, set_ in setters:
+            for path, one in cache.objects.items():
+                set_(path, one)
+            self._follow(cache, set_)
+
+    def _follow(self, cache: Cache[Any], set_: Callable[[str, Any], Change]) -> None:
+        def changed(old: Any, new: Any) -> None:
+            change = set_((new or old).metadata.path, new)
+            if change is not NOTHING:
+                for tell in self._policies_changed:
+                    tell(Change, None, change)
+
+        cache.subscribe(changed)
 
 
 def _service_of(slice_: EndpointSlice) -> Iterable[str]:
@@ -65,13 +106,20 @@ class Informers:
         nodes, services = Informer(client, "nodes", Node), Informer(client, "services", Service)
         slices = Informer(client, "endpointslices.discovery.k8s.io", EndpointSlice)
         leases = Informer(client, LEASES, Lease, labels=MANAGED)
+        pods, namespaces = Informer(client, "pods", PodInfo), Informer(client, "namespaces", NamespaceInfo)
+        policies = Informer(client, "networkpolicies.networking.k8s.io", NetworkPolicy)
         self._informers: dict[str, Informer[Any]] = {
             "watch of nodes": nodes,
             "watch of services": services,
             "watch of endpointslices": slices,
             "watch of leases": leases,
+            "watch of namespaces": namespaces,
+            "watch of networkpolicies": policies,
+            "watch of pods for policies": pods,
         }
-        self.caches = Caches(nodes.cache, services.cache, slices.cache, leases.cache)
+        self.caches = Caches(
+            nodes.cache, services.cache, slices.cache, leases.cache, pods.cache, namespaces.cache, policies.cache
+        )
         self.caches.informers = {informer.resource: informer for informer in self._informers.values()}
 
     async def sync(self) -> None:

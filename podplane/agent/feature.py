@@ -15,6 +15,7 @@ from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.settings import Settings
 from podplane.model.objects import Model, Node
 from podplane.model.view import Sandbox, View
+from podplane.policy.index import Change
 from podplane.state.effects import Effect, Plan
 from podplane.state.value import Fragment, Value
 
@@ -26,11 +27,15 @@ Changed = Callable[[Any, Any, View], Iterable[Key]]
 read when this is called, and not when the keys are iterated."""
 
 
+Kind = type[Model] | type[Sandbox] | type[Change]
+
+
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A kind of object that a feature reads, and which keys a change of one concerns. `kind` is a model, or `Sandbox`."""
+    """A kind of object that a feature reads, and which keys a change of one concerns. `kind` is a model, or `Sandbox`; or what a change
+    means that the process has worked out for all agents: then there is no old one."""
 
-    kind: type[Model] | type[Sandbox]
+    kind: Kind
     keys: Changed
 
 
@@ -48,14 +53,19 @@ class Feature(Generic[K, S]):
     memory (but for numbers, of which planning again assigns the same ones): a plan may be given up."""
     on_node: Callable[[View, Node, S], Fragment] = lambda view, node, settings: {}
     """(view, own node, settings) → what the feature needs on the node whatever keys it has; part of the plan of `NodeKey`."""
-    accept: Callable[[Any, Any], None] = lambda memory, plan: None
-    """(memory, plan): the plan is part of the desired state now."""
+    accept: Callable[[Any, Any], Iterable[Key] | None] = lambda memory, plan: None
+    """(memory, plan): the plan is part of the desired state now. The keys whose plans differ because of that, if any: they are planned
+    before anything of them is sent."""
     tables: frozenset[tuple[str, str]] = frozenset()
     """Tables of nf_tables (family, name) that are this feature's own, with all that is in them."""
     memory: Callable[[PeerPlans], Any] = lambda shared: None
     """Makes the memory that `plan` gets; `shared` is the part of it that all agents of the process have in common."""
+    memory_of: type[Key] | None = None
+    """The feature with this key, which stands before this one, has the memory that this one has too."""
     recover: Callable[[Any, Collection[Value]], None] = lambda memory, found: None
     """An agent before this one planned, and this is what the kernel holds of it."""
+    close: Callable[[Any], None] = lambda memory: None
+    """The agent ends: let go of what the memory holds of what agents of the process share."""
     tidy: Callable[[Any], None] = lambda memory: None
     """After plans: drop from memory what is not in use any more."""
     after_repair: Callable[[Any], Iterable[Effect]] = lambda memory: ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from podplane.agent import service_plans
+from podplane.agent import policy_plans, service_plans
 from podplane.agent.feature import Feature, Taken, Watch
 from podplane.agent.keys import (
     AdvertisementKey,
@@ -18,6 +18,8 @@ from podplane.agent.keys import (
     NameServerKey,
     NodeKey,
     PeerKey,
+    PolicyPeerKey,
+    PolicyPodKey,
     ServiceKey,
 )
 from podplane.agent.peer_plans import PeerPlans
@@ -36,6 +38,9 @@ from podplane.nodes import plan as nodes
 from podplane.nodes.settings import NodeSettings
 from podplane.pods import bridge
 from podplane.pods import plan as pods
+from podplane.policy import tables as policy_tables
+from podplane.policy.feature import PolicyMemory
+from podplane.policy.index import Change
 from podplane.routes.table import backend
 from podplane.services import announce, tables
 from podplane.services.elements import hairpin
@@ -117,6 +122,10 @@ def _host_ports(old: Sandbox | None, new: Sandbox | None, view: View) -> Iterabl
 def host_port_key(sandbox: Sandbox) -> HostPortKey:
     """The key of the host ports of an attachment."""
     return HostPortKey(f"{sandbox.namespace}/{sandbox.name}", sandbox.container_id, sandbox.ifname, sandbox.uid)
+
+
+def _all_policy_pods(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
+    return map(policy_plans.pod_key, tuple(view.sandboxes.values())) if _own_node(old, new, view) else ()
 
 
 def _age(key: HostPortKey, view: View) -> tuple[int]:
@@ -249,6 +258,26 @@ FEATURES: tuple[Feature[Any, Any], ...] = (
         plan=_plan_attachment,
         on_node=lambda view, node, config: bridge.plan(node, config),
         tables=frozenset({bridge.TABLE}),
+    ),
+    Feature(
+        name="policies",
+        key=PolicyPodKey,
+        watches=(Watch(Node, _all_policy_pods), Watch(Sandbox, policy_plans.pod), Watch(Change, policy_plans.pods)),
+        settings=lambda settings: settings.network,
+        plan=policy_plans.plan_pod,
+        on_node=lambda view, node, config: policy_tables.on_node(node, config),
+        tables=frozenset({policy_tables.TABLE}),
+        memory=lambda shared: PolicyMemory(),
+        accept=policy_plans.accept,
+        close=lambda memory: memory.read_from(None),
+    ),
+    Feature(
+        name="peers of policies",
+        key=PolicyPeerKey,
+        watches=(Watch(Change, policy_plans.peers),),
+        settings=lambda settings: settings.network,
+        plan=policy_plans.plan_peer,
+        memory_of=PolicyPodKey,
     ),
     Feature(
         name="host ports",

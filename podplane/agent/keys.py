@@ -65,3 +65,14 @@ class AttachmentKey(PodKey, frozen=True):
 
 class HostPortKey(PodKey, frozen=True):
     """The ports of the node that lead to it."""
+
+
+class PolicyPodKey(PodKey, frozen=True):
+    """What policies let it send, and be sent."""
+
+
+class PolicyPeerKey(Key, frozen=True):
+    """A pod of the cluster in the sets of a selector (by its digest) that rules on this node look into."""
+
+    kind: ClassVar[str] = "v1/Pod"
+    selector: str

@@ -23,6 +23,7 @@ from podplane.agent.agent import Agent
 from podplane.agent.attachments import Attachments
 from podplane.agent.caches import Caches
 from podplane.agent.election import Election
+from podplane.agent.feature import Kind
 from podplane.agent.health import NodeHealth
 from podplane.agent.host import Host
 from podplane.agent.name_server import NameServerEndpoints
@@ -39,7 +40,7 @@ from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.retry import Backoff
 from podplane.kubeapi.supervise import Supervisor
 from podplane.model.lease import Lease
-from podplane.model.objects import Model, Node
+from podplane.model.objects import Node
 from podplane.model.service import EndpointSlice, Service
 
 log = logging.getLogger(__name__)
@@ -198,10 +199,9 @@ class NodeAgent:
     def read_from(self, caches: Caches) -> None:
         """Read the cluster from these caches from now on. `changed` tells what differs in them."""
         self._caches = caches
-        view = self.agent.view
-        view.nodes, view.services, view.slices = caches.nodes.objects, caches.services.objects, caches.slices_by_service
+        self.agent.read_from(caches)
 
-    def changed(self, kind: type[Model], old: Any, new: Any) -> None:
+    def changed(self, kind: Kind, old: Any, new: Any) -> None:
         """An object came (no old), changed or went (no new)."""
         self.agent.changed(kind, old, new)
         if kind is Node:

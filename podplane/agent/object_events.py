@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from podplane.agent.caches import Caches
-from podplane.agent.keys import Key, NodeKey, PeerKey, PodKey
+from podplane.agent.keys import Key, NodeKey, PeerKey, PodKey, PolicyPeerKey
 from podplane.agent.planner import NOT_APPLIED, REPAIRED
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.events import WARNING, Recorder
+from podplane.model.objects import Metadata
+from podplane.model.pod_info import SlimMetadata
 
 log = logging.getLogger(__name__)
 QUIET_SECONDS, REMEMBERED, AT_ONCE = 60.0, 1000, 100
@@ -61,12 +63,18 @@ class ObjectEvents:
         if isinstance(key, PodKey):
             namespace, _, name = key.path.partition("/")
             return {"name": name, "namespace": namespace, "uid": key.pod_uid}
+        metadata = self._metadata(key)
+        if metadata is None:
+            return None
+        return {"name": metadata.name, "uid": metadata.uid, **({"namespace": metadata.namespace} if metadata.namespace else {})}
+
+    def _metadata(self, key: Key) -> Metadata | SlimMetadata | None:
+        if isinstance(key, PolicyPeerKey):
+            pod = self.caches.pods.objects.get(key.path)
+            return pod.metadata if pod is not None else None
         cache = self.caches.nodes.objects if isinstance(key, NodeKey | PeerKey) else self.caches.services.objects
         found = cache.get(key.path)
-        if found is None:
-            return None
-        metadata = found.metadata
-        return {"name": metadata.name, "uid": metadata.uid, **({"namespace": metadata.namespace} if metadata.namespace else {})}
+        return found.metadata if found is not None else None
 
     async def _write(self, kind: str, reference: dict[str, str], reason: str, message: str) -> None:
         try:

@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
+from podplane.agent.feature import Feature, Kind
 from podplane.agent.features import FEATURES
 from podplane.agent.keys import Key
 from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.settings import Settings
-from podplane.model.objects import Model
-from podplane.model.view import Sandbox, View
+from podplane.model.view import View
 from podplane.state.conntrack import Frontend
 from podplane.state.desired import Conflict
 from podplane.state.effects import Effect, Plan, Warn
@@ -56,9 +56,14 @@ class Planner:
         self._ledger = ledger
         self._record_event = record_event
         self._effects = effects
-        self._rows = {feature.key: (rank, feature, feature.memory(peers)) for rank, feature in enumerate(FEATURES)}
+        self._rows: dict[type[Key], tuple[int, Feature[Any, Any], Any]] = {}
+        for rank, feature in enumerate(FEATURES):
+            memory = self.memory(feature.memory_of) if feature.memory_of else feature.memory(peers)
+            self._rows[feature.key] = (rank, feature, memory)
         self._dirty: dict[type[Key], dict[Key, None]] = {feature.key: {} for feature in FEATURES}
         self._unmarked: deque[Iterator[Key]] = deque()
+        self._followers: deque[Iterator[Key]] = deque()
+        """Keys whose plans differ because of what was planned last."""
         self._blocked: dict[Key, str] = {}
         self._failed: dict[Key, None] = {}
         """Those of the blocked keys that could not be planned at all."""
@@ -76,7 +81,7 @@ class Planner:
         for _, feature, memory in self._rows.values():
             feature.recover(memory, found)
 
-    def changed(self, kind: type[Model] | type[Sandbox], old: Any, new: Any) -> bool:
+    def changed(self, kind: Kind, old: Any, new: Any) -> bool:
         """An object of this kind came (no old), changed or went (no new); does that concern any key?
 
         A change may concern thousands of keys (a label of the own node): all but the first one are marked when it is planned.
@@ -89,7 +94,7 @@ class Planner:
         self._unmarked.append(keys)
         return True
 
-    def keys_of(self, kind: type[Model] | type[Sandbox], old: Any, new: Any) -> Iterator[Key]:
+    def keys_of(self, kind: Kind, old: Any, new: Any) -> Iterator[Key]:
         """The keys that this change concerns, in the order of features. The view is read now; the keys may be iterated later."""
         concerned = [
             watch.keys(old, new, self._view) for feature in FEATURES for watch in feature.watches if watch.kind is kind
@@ -100,10 +105,14 @@ class Planner:
         """Plan this key anew."""
         self._dirty[type(key)][key] = None
 
+    def mark_all(self, kinds: Collection[type[Key]]) -> None:
+        """Plan all keys of these types anew that have a fragment."""
+        self._unmarked.append(key for key in self._ledger.desired.keys_planned if isinstance(key, tuple(kinds)))  # type: ignore[misc]  # hashable
+
     @property
     def is_behind(self) -> bool:
         """Does a change wait to be planned?"""
-        return bool(self._unmarked) or any(self._dirty.values())
+        return bool(self._unmarked or self._followers) or any(self._dirty.values())
 
     def memory(self, key: type[Key]) -> Any:
         """What the feature with this type of key remembers."""
@@ -127,18 +136,25 @@ class Planner:
         for _, feature, memory in self._rows.values():
             self._effects(feature.after_repair(memory))
 
+    def close(self) -> None:
+        """The agent ends."""
+        for _, feature, memory in self._rows.values():
+            if feature.memory_of is None:
+                feature.close(memory)
+
     # Plans.
 
     async def replan(self, pause: Pause) -> None:
         """Plan what is dirty, feature by feature, with pauses between keys."""
         released = False
-        while self._unmarked:
-            for key in self._unmarked.popleft():
-                self.mark(key)
-                await pause()
-        for dirty in self._dirty.values():
-            while keys := list(dirty):
-                for key in keys:
+        while self.is_behind:
+            for keys in (self._unmarked, self._followers):
+                while keys:
+                    for key in keys.popleft():
+                        self.mark(key)
+                        await pause()
+            for dirty in self._dirty.values():
+                for key in list(dirty):
                     if key in dirty:
                         released |= self.try_plan(key)
                         await pause()
@@ -158,6 +174,11 @@ class Planner:
         while other := next(iter(self._freed), None):
             self.try_plan(other)
         return changed
+
+    def followers(self) -> Iterator[Key]:
+        """The keys whose plans differ because of what was planned since this was last iterated: the caller plans them at once."""
+        while self._followers:
+            yield from self._followers.popleft()
 
     def _has_released(self, changed: Iterable[Identity]) -> bool:
         return not self._ledger.desired.has_all(changed)
@@ -196,7 +217,8 @@ class Planner:
                 changed += self._settle(key, claim, holder)
             plan = self._make(key)
         changed += self._ledger.replace(key, plan.fragment)
-        feature.accept(memory, plan)
+        if followers := feature.accept(memory, plan):
+            self._followers.append(iter(followers))
         self._free_waiting(key)
         for effect in plan.effects:
             if isinstance(effect, Warn):

@@ -64,7 +64,7 @@ def _uid(model: Any) -> str:
 def copy_of(caches: Caches) -> Caches:
     """Caches with the same objects, which stay as they are."""
     copy = Caches()
-    for (_, mine), (_, original) in zip(copy.by_kind(), caches.by_kind(), strict=True):
+    for mine, original in zip(copy.every(), caches.every(), strict=True):
         for model in original.objects.values():
             mine.set(model)
     return copy

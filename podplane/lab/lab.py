@@ -29,6 +29,7 @@ import msgspec
 
 from podplane import loop_turns
 from podplane.agent.caches import Informers
+from podplane.agent.feature import Kind
 from podplane.agent.name_server import SLICES
 from podplane.agent.object_events import ObjectEvents
 from podplane.agent.peer_plans import PeerPlans
@@ -74,7 +75,7 @@ from podplane.lab.outside import NoPodNetwork
 from podplane.lab.publish import Publisher
 from podplane.lab.spec import DEFAULT_PORT, LabSpec
 from podplane.model.config import NetworkConfig
-from podplane.model.objects import Model, Node
+from podplane.model.objects import Node
 from podplane.model.phases import ENDED
 from podplane.model.pod import Pod
 from podplane.model.service import Service
@@ -363,7 +364,7 @@ class Lab:
         """The namespace from which connections of the host enter the cluster: the first node's."""
         return next(iter(self._nodes.values())).machine.namespace
 
-    def _changed(self, kind: type[Model], old: Any, new: Any) -> None:
+    def _changed(self, kind: Kind, old: Any, new: Any) -> None:
         """An object came (no old), changed or went (no new): all agents are told."""
         if kind is Node and new is None and old is not None and old.metadata.name in self._nodes:
             self._later(self._register_again(old))

@@ -15,6 +15,7 @@ from typing import Any
 from podplane.agent.agent import ownership
 from podplane.agent.attachments import AttachedPod
 from podplane.agent.caches import Caches
+from podplane.agent.feature import Kind
 from podplane.agent.kernel import Kernel
 from podplane.agent.keys import Key
 from podplane.agent.node import NodeAgent, Started
@@ -34,7 +35,7 @@ from podplane.lab.faults.control import FaultControl
 from podplane.lab.name_server import NameServer
 from podplane.lab.underlay import UPLINK
 from podplane.model.config import NetworkConfig
-from podplane.model.objects import Model, Node
+from podplane.model.objects import Node
 from podplane.model.pod import Pod
 from podplane.runtime.heartbeat import Heartbeat
 from podplane.runtime.kubelet import Kubelet
@@ -100,7 +101,7 @@ class LabNode:
         self.network.supervisor.add("heartbeat", self.heartbeat.run)
         self.network.supervisor.add("uplink", self._follow_uplink)
 
-    def changed(self, kind: type[Model], old: Any, new: Any) -> None:
+    def changed(self, kind: Kind, old: Any, new: Any) -> None:
         """An object came (no old), changed or went (no new)."""
         if kind is Node and new is not None and new.metadata.name == self._name:
             self.faults.node_changed(new)
@@ -110,7 +111,7 @@ class LabNode:
         if self._known is None:
             self._changed(kind, old, new)
 
-    def _changed(self, kind: type[Model], old: Any, new: Any) -> None:
+    def _changed(self, kind: Kind, old: Any, new: Any) -> None:
         if kind is Node and new is not None and new.metadata.name == self._name:
             self.heartbeat.node_changed(new)
         self.network.changed(kind, old, new)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
 
 from podplane.model.objects import Node
+from podplane.model.pod_info import PodInfo
+from podplane.model.policy import NetworkPolicy, PodSelector
 from podplane.model.service import EndpointSlice, Service
 
 
@@ -38,12 +40,45 @@ class Sandbox(msgspec.Struct, frozen=True):
     ifname: str = "eth0"
     host_ports: tuple[HostPort, ...] = ()
 
+    @property
+    def path(self) -> str:
+        """`namespace/name` of its pod."""
+        return f"{self.namespace}/{self.name}"
+
 
 class SlicesByService(Protocol):
     """EndpointSlices by the path of their Service."""
 
     def get(self, key: str, /) -> Mapping[str, EndpointSlice] | None:
         """Those of one Service, by path; empty or None when it has none."""
+
+
+class Policies(Protocol):
+    """NetworkPolicies, namespaces and pods of the cluster, and who selects whom (`policy.index`)."""
+
+    def pod(self, path: str, /) -> PodInfo | None:
+        """A pod that has not ended and has a network of its own."""
+
+    def has_policies(self, namespace: str, /) -> bool:
+        """Is there any policy in this namespace?"""
+
+    def policies_of(self, path: str, /) -> Sequence[NetworkPolicy]:
+        """The policies that select a pod, by path."""
+
+    def selects(self, policy: NetworkPolicy, path: str, /) -> bool:
+        """Does a policy select this pod?"""
+
+    def members(self, selector: PodSelector, /) -> Iterator[PodInfo]:
+        """The pods of a selector that have an address."""
+
+    def is_member(self, selector: PodSelector, path: str, /) -> bool:
+        """Is this pod among them?"""
+
+    def use(self, selector: PodSelector, /) -> None:
+        """Tell which pods come and go among those of a selector."""
+
+    def release(self, selector: PodSelector, /) -> None:
+        """The opposite of `use`."""
 
 
 @dataclass(slots=True)
@@ -63,6 +98,10 @@ class View:
     """Does this node's own name server answer, or is it about to?"""
     advertised: Collection[str] = ()
     """Paths of the Services whose load balancer addresses this node advertises."""
+    policies: Policies | None = None
+    """None where nobody watches policies: then there are none."""
+    pods: Mapping[str, Mapping[tuple[str, str], Sandbox]] = field(default_factory=dict)
+    """The sandboxes by the path of their pod, then by container id and interface name."""
 
     @property
     def node(self) -> Node | None:

@@ -34,6 +34,7 @@ objects and labels.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
@@ -130,6 +131,7 @@ class PolicyIndex:
         self._by_labels = Labelled[_Namespace]()
         self._kinds = Labelled[_Kind]()
         self._policies: dict[str, NetworkPolicy] = {}
+        self._counts = Counter[str]()
         self._entries: dict[PodSelector, _Entry] = {}
         self._selectors = Selectors[_Entry]()
         self._across = Selectors[_Entry]()
@@ -202,14 +204,20 @@ class PolicyIndex:
             return NOTHING
         if old is not None:
             del self._policies[path]
+            self._counts[old.metadata.namespace] -= 1
             entry = self._entries[old.subjects]
             del entry.policies[path]
             self._drop(entry)
         if policy is not None:
+            self._counts[policy.metadata.namespace] += 1
             self._policies[path] = self._entry(policy.subjects).policies[path] = policy
         return Change(policy=(old, policy))
 
     # Questions.
+
+    def has_policies(self, namespace: str) -> bool:
+        """Is there any policy in this namespace?"""
+        return self._counts[namespace] > 0
 
     def policies_of(self, path: str) -> tuple[NetworkPolicy, ...]:
         """The policies that select a pod, by path; none of a pod that is not there."""

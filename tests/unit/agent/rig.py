@@ -19,6 +19,8 @@ from podplane.kernel.errors import KernelError
 from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
 from podplane.kubeapi.cache import Cache
 from podplane.model.objects import Metadata, Node
+from podplane.model.pod_info import NamespaceInfo, PodInfo
+from podplane.model.policy import NetworkPolicy
 from podplane.model.service import SERVICE_NAME, Endpoint, EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
 from podplane.state.nft import Element
 from podplane.state.operations import Failure, Operation, Report
@@ -27,7 +29,7 @@ from tests.plans import agent_settings, node, uplink
 DUAL = (4, 6)
 
 
-Object = Node | Service | EndpointSlice
+Object = Node | Service | EndpointSlice | PodInfo | NamespaceInfo | NetworkPolicy
 
 
 def caches_of(*objects: Object) -> Caches:
@@ -40,7 +42,12 @@ def caches_of(*objects: Object) -> Caches:
 
 def cache_of(caches: Caches, one: Object) -> Cache[Any]:
     """The cache for objects of this kind."""
-    return dict(caches.by_kind())[type(one)]
+    others: dict[Any, Cache[Any]] = {
+        PodInfo: caches.pods,
+        NamespaceInfo: caches.namespaces,
+        NetworkPolicy: caches.policies,
+    }
+    return {**dict(caches.by_kind()), **others}[type(one)]
 
 
 class Rig:

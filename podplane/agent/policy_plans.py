@@ -1,0 +1,72 @@
+"""The policies of a node as plans: `policy.feature` in the terms of feature rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from podplane.agent.keys import Key, PolicyPeerKey, PolicyPodKey
+from podplane.model.config import NetworkConfig
+from podplane.model.policy import NetworkPolicy
+from podplane.model.view import Sandbox, View
+from podplane.policy import feature
+from podplane.policy.feature import PodPlan, PolicyMemory
+from podplane.policy.index import Change
+from podplane.policy.peers import digest
+from podplane.state.effects import Plan
+
+Taken = frozenset[object]
+
+
+# Which keys a change concerns.
+
+
+def pods(old: None, new: Change, view: View) -> Iterable[Key]:
+    """The pods of this node that are under other policies now, or under policies that say something else."""
+    found = {key: sandbox for path in new.pods for key, sandbox in view.pods.get(path, {}).items()}
+    for one in new.policy or ():
+        if one is not None:
+            found |= {key: sandbox for key, sandbox in view.sandboxes.items() if _may_select(one, sandbox, view)}
+    return map(pod_key, found.values())
+
+
+def _may_select(policy: NetworkPolicy, sandbox: Sandbox, view: View) -> bool:
+    """Does a policy select this pod, or is the pod not known, so that any policy of its namespace may?"""
+    if view.policies is None or policy.metadata.namespace != sandbox.namespace:
+        return False
+    found = view.policies.pod(sandbox.path)
+    return found is None or found.metadata.uid != sandbox.uid or view.policies.selects(policy, sandbox.path)
+
+
+def peers(old: None, new: Change, view: View) -> Iterable[Key]:
+    """The pods that left a selector, or joined it."""
+    return [PolicyPeerKey(one.metadata.path, digest(move.selector)) for move in new.moves for one in (*move.left, *move.joined)]
+
+
+def pod(old: Sandbox | None, new: Sandbox | None, view: View) -> Iterable[Key]:
+    sandbox = new or old
+    return (pod_key(sandbox),) if sandbox else ()
+
+
+def pod_key(sandbox: Sandbox) -> PolicyPodKey:
+    """The key of what policies let an attachment send and be sent."""
+    return PolicyPodKey(sandbox.path, sandbox.container_id, sandbox.ifname, sandbox.uid)
+
+
+# What a key plans.
+
+
+def plan_pod(view: View, key: PolicyPodKey, config: NetworkConfig, memory: PolicyMemory, taken: Taken) -> Plan:
+    sandbox = view.sandboxes.get((key.container_id, key.ifname))
+    return feature.plan_pod(key, sandbox, view.node, view.policies, memory)
+
+
+def accept(memory: PolicyMemory, plan: PodPlan) -> Iterable[Key] | None:
+    """The peers whose elements are to come or go with a set."""
+    selectors = memory.accept(plan)
+    if not selectors:
+        return None
+    return (PolicyPeerKey(pod.metadata.path, selector) for selector, pods in selectors for pod in pods)
+
+
+def plan_peer(view: View, key: PolicyPeerKey, config: NetworkConfig, memory: PolicyMemory, taken: Taken) -> Plan:
+    return feature.plan_peer(key.path, key.selector, view.node, view.policies, memory)

@@ -1,0 +1,185 @@
+"""Policies as a feature of a node: a pod interface of the node in, what policies let it send and be sent out; and any pod that a selector
+selects in, its elements in the sets that rules on this node look into. Pure, but for the memory that is handed in.
+
+    plan_pod    elements of the maps that lead to chains, these chains, the sets that they look into
+    plan_peer   elements of these sets, each pod its own
+
+The memory counts which sets are looked into. When a plan of a pod interface brings a set that was not there, or is the last that needed
+one, the pods that this set is of are to be planned as peers: `accept` names them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+
+from podplane.model.objects import Node
+from podplane.model.pod_info import PodInfo
+from podplane.model.policy import DIRECTIONS, Direction, NetworkPolicy, PodSelector
+from podplane.model.view import Policies, Sandbox
+from podplane.policy import peers as p
+from podplane.policy import tables
+from podplane.policy.compiling import SHORT, Program, compile_policy, group
+from podplane.policy.peers import NamedPort, PeerSet
+from podplane.state.effects import NOTHING, Plan
+from podplane.state.nft import GOTO, Element, Verdict, label
+from podplane.state.value import IPAddress, Value, fragment
+
+KEPT_PROGRAMS = 2048
+"""Of the policies that were compiled last, so many are kept as nf_tables."""
+NO_PEERS: frozenset[PeerSet] = frozenset()
+
+
+class PodPlan(Plan, frozen=True, kw_only=True):
+    """A plan of one pod interface, whose it is, the IP versions of the node, and the sets that its rules look into."""
+
+    owner: Hashable
+    policies: Policies | None
+    versions: tuple[int, ...] = ()
+    peers: frozenset[PeerSet] = NO_PEERS
+
+
+class PolicyMemory:
+    """The sets that rules on one node look into, as plans were accepted, and policies as nf_tables."""
+
+    def __init__(self) -> None:
+        self._policies: Policies | None = None
+        self._versions: tuple[int, ...] = ()
+        self._peers: dict[Hashable, frozenset[PeerSet]] = {}
+        self._counts: Counter[PeerSet] = Counter()
+        self._selectors: dict[str, PodSelector] = {}
+        self._sets: dict[str, set[PeerSet]] = {}
+        self._programs: OrderedDict[tuple[str, Direction], tuple[NetworkPolicy, tuple[int, ...], Program]] = OrderedDict()
+
+    @property
+    def selectors(self) -> Mapping[str, PodSelector]:
+        """Those whose pods are in sets of this node, by their digests."""
+        return self._selectors
+
+    def sets_of(self, selector: str) -> Collection[PeerSet]:
+        """The sets of the pods of a selector."""
+        return self._sets.get(selector, ())
+
+    def program(self, policy: NetworkPolicy, direction: Direction, versions: tuple[int, ...]) -> Program:
+        """A policy and direction as nf_tables: compiled once, as long as it stays what it is."""
+        key = (policy.metadata.path, direction)
+        known = self._programs.get(key)
+        if known is None or known[0] is not policy or known[1] != versions:
+            known = self._programs[key] = (policy, versions, compile_policy(policy, direction, versions))
+            if len(self._programs) > KEPT_PROGRAMS:
+                self._programs.popitem(last=False)
+        self._programs.move_to_end(key)
+        return known[2]
+
+    def accept(self, plan: PodPlan) -> list[tuple[str, list[PodInfo]]]:
+        """The plan is part of the desired state now. The selectors of which sets came or went, with their pods."""
+        is_anew = plan.versions not in ((), self._versions) or plan.policies is not self._policies
+        self._versions = plan.versions or self._versions
+        self.read_from(plan.policies)
+        before = self._peers.pop(plan.owner, NO_PEERS)
+        if plan.peers:
+            self._peers[plan.owner] = plan.peers
+        came = [one for one in plan.peers - before if not self._counts[one]]
+        self._counts.update(plan.peers - before)
+        self._counts.subtract(before - plan.peers)
+        gone = [one for one in before - plan.peers if not self._counts[one]]
+        for one in came:
+            self._add(one)
+        for one in gone:
+            self._remove(one)
+        policies, selectors = plan.policies, {one.selector for one in (*came, *gone)}
+        if is_anew:
+            selectors |= set(self._selectors.values())
+        return [(p.digest(one), list(policies.members(one))) for one in selectors] if policies is not None else []
+
+    def read_from(self, policies: Policies | None) -> None:
+        """Have moves of pods told by these policies, and no others; None: by none."""
+        if policies is self._policies:
+            return
+        for selector in self._selectors.values():
+            if self._policies is not None:
+                self._policies.release(selector)
+            if policies is not None:
+                policies.use(selector)
+        self._policies = policies
+
+    def _add(self, peers: PeerSet) -> None:
+        name = p.digest(peers.selector)
+        if name not in self._selectors and self._policies is not None:
+            self._policies.use(peers.selector)
+        self._selectors[name] = peers.selector
+        self._sets.setdefault(name, set()).add(peers)
+
+    def _remove(self, peers: PeerSet) -> None:
+        name = p.digest(peers.selector)
+        del self._counts[peers]
+        self._sets[name].discard(peers)
+        if not self._sets[name]:
+            del self._sets[name], self._selectors[name]
+            if self._policies is not None:
+                self._policies.release(peers.selector)
+
+
+def plan_pod(
+    owner: Hashable, sandbox: Sandbox | None, node: Node | None, policies: Policies | None, memory: PolicyMemory
+) -> PodPlan:
+    """What policies let one pod interface send, and be sent; None: it is gone.
+
+    A pod of which too little is known to say which policies select it has nothing: it passes nothing.
+    """
+    if sandbox is None or node is None or not node.spec.pod_cidrs:
+        return PodPlan(owner=owner, policies=policies)
+    path, versions, selecting = sandbox.path, node_versions(node), tuple[NetworkPolicy, ...]()
+    pod = policies.pod(path) if policies is not None else None
+    if pod is None or pod.metadata.uid != sandbox.uid:
+        if policies is not None and policies.has_policies(sandbox.namespace):
+            return PodPlan(owner=owner, policies=policies)
+        pod = None
+    else:
+        assert policies is not None
+        selecting = tuple(policies.policies_of(path))
+    verdicts, programs, values = dict(tables.PASSES), list[Program](), list[Value]()
+    for direction in DIRECTIONS:
+        own = [memory.program(one, direction, versions) for one in selecting if one.rules(direction) is not None]
+        if own:
+            chain = group(own, SHORT[direction])
+            verdicts[SHORT[direction]] = Verdict(GOTO, chain.name)
+            values.append(chain)
+            programs += own
+    ips = p.addresses(sandbox.ips, versions)
+    values += tables.pod_elements(ips, label("pod", path), verdicts)
+    values += _local_ports(pod, ips, {port for program in programs for port in program.local}) if pod is not None else ()
+    return PodPlan(
+        owner=owner,
+        policies=policies,
+        versions=versions,
+        fragment=fragment([*values, *(value for program in programs for value in program.fragment.values())]),
+        peers=NO_PEERS.union(*(program.peers for program in programs)),
+    )
+
+
+def _local_ports(pod: PodInfo, ips: Iterable[IPAddress], ports: Iterable[NamedPort]) -> Iterator[Element]:
+    """Where a pod of this node has the named ports that its policies open."""
+    for port in ports:
+        for ip in ips:
+            for protocol, number in p.numbers(pod, port):
+                yield tables.element(p.local_name(port, ip.version), (ip, protocol, number), label("pod", pod.metadata.path))
+
+
+def plan_peer(path: str, selector: str, node: Node | None, policies: Policies | None, memory: PolicyMemory) -> Plan:
+    """The elements of one pod in the sets of a selector (its digest) that rules on this node look into."""
+    sets = memory.sets_of(selector)
+    if not sets or policies is None or node is None or not policies.is_member(memory.selectors[selector], path):
+        return NOTHING
+    pod = policies.pod(path)
+    assert pod is not None
+    addresses, values = p.addresses(pod.ips, node_versions(node)), list[Value]()
+    for peers in sets:
+        values += [p.set_of(peers, version) for version in {ip.version for ip in addresses}]
+        values += p.elements(peers, pod, addresses)
+    return Plan(fragment=fragment(values)) if values else NOTHING
+
+
+def node_versions(node: Node) -> tuple[int, ...]:
+    """IP versions of a node's blocks, in order."""
+    return tuple(sorted({6 if ":" in block else 4 for block in node.spec.pod_cidrs}))

@@ -1,0 +1,116 @@
+"""The sets of peers: the addresses of the pods that a selector selects, or their addresses with the port that has a name.
+
+A set is there while a rule for a pod of this node looks into it. Its elements are brought by the pods that are selected, each its own: so
+one that comes, goes or changes its labels costs one element a set, whatever the number of the others.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import ipaddress
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from podplane.model.pod_info import PodInfo
+from podplane.model.policy import LabelSelector, PodSelector, Requirement
+from podplane.policy import tables
+from podplane.state.nft import COMMENT_BYTES, Element, Set, label
+from podplane.state.value import IPAddress
+
+CACHED = 4096
+DIGEST_BYTES = 8
+PORT_KEY = ("inet_proto", "inet_service")
+
+
+class NamedPort(NamedTuple):
+    """A port by its name; `protocol` as in PolicyPort."""
+
+    protocol: str
+    name: str
+
+
+class PeerSet(NamedTuple):
+    """The pods of a selector, in both families; with `port`, where each of them has that port."""
+
+    selector: PodSelector
+    port: NamedPort | None = None
+
+
+def digest(content: object) -> str:
+    """Of a value that is written the same whenever it is equal: named tuples, texts and numbers."""
+    return hashlib.blake2s(repr(content).encode(), digest_size=DIGEST_BYTES).hexdigest()
+
+
+@functools.lru_cache(CACHED)
+def name(peers: PeerSet, version: int) -> str:
+    """The name of its set for one IP version."""
+    return tables.set_name("pods" if peers.port is None else "named", version, digest(peers))
+
+
+@functools.lru_cache(CACHED)
+def set_of(peers: PeerSet, version: int) -> Set:
+    """Its set for one IP version."""
+    key, comment = (tables.TYPE[version],), description(peers.selector)
+    if peers.port is None:
+        return tables.set_("pods", version, key, digest(peers), comment)
+    comment = f"{peers.port.protocol} {peers.port.name} of {comment}"
+    return tables.set_("named", version, (*key, *PORT_KEY), digest(peers), comment[:COMMENT_BYTES])
+
+
+def elements(peers: PeerSet, pod: PodInfo, ips: Iterable[IPAddress]) -> Iterator[Element]:
+    """What a selected pod brings."""
+    comment = label("pod", pod.metadata.path)
+    for ip in ips:
+        where = name(peers, ip.version)
+        if peers.port is None:
+            yield tables.element(where, (ip,), comment)
+        else:
+            for protocol, number in numbers(pod, peers.port):
+                yield tables.element(where, (ip, protocol, number), comment)
+
+
+def numbers(pod: PodInfo, port: NamedPort) -> Iterator[tuple[str, int]]:
+    """What a pod has under a name: protocol (as nft names it) and number of each of its ports, each once."""
+    found = {one.port for one in pod.ports.named if (one.protocol, one.name) == port}
+    return ((port.protocol.lower(), number) for number in sorted(found))
+
+
+def local_name(port: NamedPort, version: int) -> str:
+    """The name of the set of where the pods of this node that policies select have a port."""
+    return tables.set_name("local", version, digest(port))
+
+
+def local_set(port: NamedPort, version: int) -> Set:
+    """That set."""
+    key = (tables.TYPE[version], *PORT_KEY)
+    return tables.set_("local", version, key, digest(port), f"{port.protocol} {port.name} of pods of this node")
+
+
+def addresses(ips: Iterable[str], versions: Iterable[int]) -> list[IPAddress]:
+    """The addresses of these versions."""
+    wanted = set(versions)
+    return [ip for ip in map(ipaddress.ip_address, ips) if ip.version in wanted]
+
+
+def description(selector: PodSelector) -> str:
+    """A selector in words, as much of it as a comment takes: `pods app=web in namespaces team=a`."""
+    where = selector.namespaces
+    place = where if isinstance(where, str) else f"namespaces {_labels(where)}" if where.requirements else "all namespaces"
+    pods = f"pods {_labels(selector.pods)}" if selector.pods.requirements else "all pods"
+    return f"{pods} in {place}".encode()[:COMMENT_BYTES].decode(errors="ignore")
+
+
+def _labels(selector: LabelSelector) -> str:
+    return ",".join(map(_requirement, selector.requirements))
+
+
+def _requirement(one: Requirement) -> str:
+    match one.operator:
+        case "Exists":
+            return one.key
+        case "DoesNotExist":
+            return f"!{one.key}"
+        case "In" if len(one.values) == 1:
+            return f"{one.key}={one.values[0]}"
+    return f"{one.key} {one.operator.lower()} ({' '.join(one.values)})"

@@ -1,0 +1,81 @@
+"""Expressions for rules of policies, each function named after what its row does.
+
+`side` is the end of a packet that a match is about: "source" or "destination".
+"""
+
+from __future__ import annotations
+
+from podplane.state.nft import Cmp, Ct, Lookup, Meta, Payload, Range
+from podplane.state.nft_nat import (
+    CT_STATUS,
+    FIRST,
+    META_L4PROTO,
+    PORT_OFFSET,
+    PORT_SIZE,
+    TRANSPORT_HEADER,
+    address,
+    any_bit,
+    frontend,
+    protocol_and_port,
+)
+from podplane.state.nft_rules import DESTINATION_OFFSET, NETWORK_HEADER, SOURCE_OFFSET, Row, in_network
+from podplane.state.value import IPNetwork
+
+SOURCE, DESTINATION = "source", "destination"
+OFFSET = {SOURCE: SOURCE_OFFSET, DESTINATION: DESTINATION_OFFSET}
+CONFIRMED = 1 << 3
+"""IPS_CONFIRMED: the first packet of the connection passed all hooks (include/uapi/linux/netfilter/nf_conntrack_common.h)."""
+HOP_LIMIT_OFFSET = 7
+
+
+def is_confirmed() -> Row:
+    """`ct status confirmed`."""
+    return (Ct(key=CT_STATUS, dreg=FIRST), *any_bit(CONFIRMED))
+
+
+def verdict_of(version: int, side: str, name: str) -> Row:
+    """`ip saddr vmap @name`; after `family`."""
+    return (address(version, OFFSET[side][version]), Lookup(set=name, dreg=0))
+
+
+def address_in(version: int, side: str, name: str) -> Row:
+    """`ip saddr @name`; after `family`."""
+    return (address(version, OFFSET[side][version]), Lookup(set=name))
+
+
+def address_and_port_in(version: int, name: str) -> Row:
+    """`ip daddr . meta l4proto . th dport @name`; after `family`."""
+    return (*frontend(version), Lookup(set=name))
+
+
+def port_in(name: str) -> Row:
+    """`meta l4proto . th dport @name`."""
+    return (*protocol_and_port(), Lookup(set=name))
+
+
+def network_is(network: IPNetwork, side: str) -> Row:
+    """`ip saddr 10.0.0.0/8`; after `family`. Nothing for a network of all addresses."""
+    return in_network(network.version, OFFSET[side][network.version], network) if network.prefixlen else ()
+
+
+def ports_between(first: int, last: int) -> Row:
+    """`th dport 8000-8100`, or one port; after `protocol`."""
+    load = Payload(dreg=FIRST, base=TRANSPORT_HEADER, offset=PORT_OFFSET, length=PORT_SIZE)
+    low, high = (port.to_bytes(PORT_SIZE, "big") for port in (first, last))
+    return (load, Cmp(data=low) if first == last else Range(low=low, high=high))
+
+
+def is_icmp6(first: int, last: int) -> Row:
+    """`icmpv6 type 133-137`."""
+    kind = Payload(dreg=FIRST, base=TRANSPORT_HEADER, offset=0, length=1)
+    return (
+        Meta(key=META_L4PROTO, dreg=FIRST),
+        Cmp(data=bytes((58,))),
+        kind,
+        Cmp(data=bytes((first,))) if first == last else Range(low=bytes((first,)), high=bytes((last,))),
+    )
+
+
+def hop_limit_is(number: int) -> Row:
+    """`ip6 hoplimit 255`; after `family`."""
+    return (Payload(dreg=FIRST, base=NETWORK_HEADER, offset=HOP_LIMIT_OFFSET, length=1), Cmp(data=bytes((number,))))

@@ -1,0 +1,166 @@
+"""The nf_tables objects that all policies of a node share: the table, its base chains, and what each local pod has in it.
+
+    forward   what is known (ct status confirmed) passes; anything else → egress
+    input     the same, of what pods send to this node
+    egress    egress4: source → goto ingress, or goto out-<group>        a pod of this node sends
+    ingress   ingress4: destination → accept, or goto in-<group>         a pod of this node, or the node, is sent to
+    out-…     jump np-…-out of each policy that selects the pod; what none of them allows → deny-out
+    np-…-out  what a policy allows → goto ingress
+    in-…      jump np-…-in of each policy; what none of them allows → deny-in
+    np-…-in   what a policy allows → accept
+    gate      drop: a pod of this node whose policies are not in place
+
+Only the first packet of a connection passes this. `ct status confirmed` and not `ct state established`, because UDP that nobody answers
+stays "new": each of its packets would pass all rules. A packet that is dropped is never confirmed. Answers, and ICMP errors about a
+connection, belong to it.
+
+Each pod of the node is an element of both maps; one that is not yet is met by the gate, whichever way. What the node itself sends leaves
+by the output hook, which has no chain here: probes of a pod by its own node always pass. What pods send to the node passes input: that is
+egress too. Neighbour discovery, and a pod that reaches itself, are asked for only on the way to a drop.
+
+A pod sends by addresses of its own only, and link-local addresses of pods are nobody's to send to: policies know neither.
+
+Sources: nft(8); Kubernetes, "Network Policies"; RFC 4861 (hop limit 255), RFC 3810 (hop limit 1).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+
+from podplane.model.config import NetworkConfig
+from podplane.model.objects import Node
+from podplane.policy import rows as r
+from podplane.state.nft import ACCEPT, DROP, GOTO, Chain, Element, Hook, Part, Rule, Set, Table, Verdict, label
+from podplane.state.nft_nat import pair_in
+from podplane.state.nft_rules import (
+    counter,
+    destination_in,
+    family,
+    goto,
+    input_is,
+    jump,
+    output_is,
+    rule,
+    source_in,
+    verdict,
+)
+from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
+
+TABLE = ("inet", "podplane-policy")
+FAMILY, NAME = TABLE
+TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
+PRIORITY = -10
+"""Before NF_IP_PRI_FILTER, where others may accept; after translation of destinations."""
+IN, OUT = "in", "out"
+MAPS = {OUT: "egress", IN: "ingress"}
+PASSES = {OUT: Verdict(GOTO, "ingress"), IN: Verdict(ACCEPT)}
+"""What becomes of packets of a pod that no policy selects for this direction."""
+RANK = {"ports": 1, "cidrs": 1, "pods": 2, "named": 2, "local": 2, "self": 3, "egress": 4, "ingress": 4}
+"""Sets that rules look into are filled before a pod is led to these rules, and emptied after that."""
+LINK_LOCAL = ipaddress.ip_network("fe80::/10")
+DISCOVERY, LISTENERS, LISTENERS_V2 = (133, 137), (130, 132), (143, 143)
+"""ICMPv6 types: neighbour discovery (RFC 4861), multicast listeners (RFC 2710, RFC 3810)."""
+
+
+def set_(kind: str, version: int, key: tuple[str, ...], suffix: str = "", comment: str = "", *, interval: bool = False) -> Set:
+    """A set of the table; `version` 0: for both."""
+    return Set(
+        family=FAMILY,
+        table=NAME,
+        name=set_name(kind, version, suffix),
+        key=key,
+        data=("verdict",) if kind in MAPS.values() else (),
+        interval=interval,
+        comment=comment,
+        rank=RANK[kind],
+    )
+
+
+def set_name(kind: str, version: int, suffix: str = "") -> str:
+    """`pods4-8c1f`; `version` 0: for both."""
+    return f"{kind}{version or ''}{'-' if suffix else ''}{suffix}"
+
+
+def element(name: str, key: tuple[Part, ...], comment: str, data: Verdict | None = None) -> Element:
+    """An element of a set of the table."""
+    return Element(family=FAMILY, table=NAME, set=name, key=key, data=data, comment=comment)
+
+
+def chain(name: str, rules: Iterable[Rule], hook: Hook | None = None, comment: str = "") -> Chain:
+    """A chain of the table."""
+    return Chain(family=FAMILY, table=NAME, name=name, hook=hook, rules=tuple(rules), comment=comment)
+
+
+def pod_elements(ips: Iterable[IPAddress], comment: str, verdicts: dict[str, Verdict]) -> Iterator[Element]:
+    """What a pod has in the maps: what becomes of what it sends (OUT) and of what it is sent (IN). One with rules reaches itself."""
+    for ip in ips:
+        for direction, name in MAPS.items():
+            yield element(f"{name}{ip.version}", (ip,), comment, verdicts[direction])
+        if verdicts != PASSES:
+            yield element(f"self{ip.version}", (ip, ip), comment)
+
+
+def on_node(node: Node, config: NetworkConfig) -> Fragment:
+    """What the node has before there is a pod; nothing while it has no blocks."""
+    blocks = [ipaddress.ip_network(block) for block in node.spec.pod_cidrs]
+    if not blocks:
+        return {}
+    values: list[Value] = [Table(family=FAMILY, table=NAME)]
+    for block in blocks:
+        address = TYPE[block.version]
+        values += [set_(name, block.version, (address,)) for name in MAPS.values()]
+        values.append(set_("self", block.version, (address, address)))
+        own = block.network_address + 1
+        values.append(element(f"ingress{block.version}", (own,), label("node", node.metadata.name), Verdict(ACCEPT)))
+    return fragment([*values, *_denials(blocks), *_ways(blocks, config.bridge), *_base_chains(config.bridge)])
+
+
+def _denials(blocks: list[IPNetwork]) -> Iterator[Chain]:
+    """The ways to a drop."""
+    versions = [block.version for block in blocks]
+    yield chain("deny", _never_denied(versions), comment="what is never denied")
+    drop = (counter(), verdict(DROP))
+    for direction, why in ((IN, "no policy allows the receiver this"), (OUT, "no policy allows the sender this")):
+        yield chain(f"deny-{direction}", (rule(jump("deny")), rule(*drop, comment=why)))
+    yield chain("gate", (rule(jump("deny")), rule(*drop, comment="policies of this pod are not in place")))
+    yield chain("foreign", (rule(jump("deny")), rule(*drop, comment="no address of a pod of this node")))
+
+
+def _never_denied(versions: Iterable[int]) -> Iterator[Rule]:
+    for first, last, limit in ((*DISCOVERY, 255), (*LISTENERS, 1), (*LISTENERS_V2, 1)):
+        match = (family(6), r.is_icmp6(first, last), r.hop_limit_is(limit))
+        yield rule(*match, verdict(ACCEPT), comment="neighbour discovery is no traffic of a pod")
+    for version in versions:
+        yield rule(family(version), pair_in(version, f"self{version}"), verdict(ACCEPT), comment="a pod reaches itself")
+
+
+def _ways(blocks: list[IPNetwork], bridge: str) -> Iterator[Chain]:
+    yield chain(
+        "egress",
+        [
+            *(rule(family(b.version), r.verdict_of(b.version, r.SOURCE, f"egress{b.version}")) for b in blocks),
+            *(rule(family(b.version), source_in(b), goto("gate")) for b in blocks),
+            rule(input_is(bridge), goto("foreign")),
+            rule(goto("ingress")),
+        ],
+    )
+    yield chain(
+        "ingress",
+        [
+            *(rule(family(b.version), r.verdict_of(b.version, r.DESTINATION, f"ingress{b.version}")) for b in blocks),
+            *(rule(family(b.version), destination_in(b), goto("gate")) for b in blocks),
+            *(
+                rule(family(6), destination_in(LINK_LOCAL), output_is(bridge), goto("foreign"))
+                for b in blocks
+                if b.version == 6
+            ),
+            rule(verdict(ACCEPT)),
+        ],
+    )
+
+
+def _base_chains(bridge: str) -> Iterator[Chain]:
+    known = rule(r.is_confirmed(), verdict(ACCEPT), comment="of a connection that was let pass")
+    yield chain("forward", (known, rule(goto("egress"))), Hook("filter", "forward", PRIORITY))
+    yield chain("input", (known, rule(input_is(bridge), goto("egress"))), Hook("filter", "input", PRIORITY))

@@ -1,0 +1,92 @@
+"""NetworkPolicies in a lab, with real connections: kubectl applies them, and they are in force before its next line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Kubectl, Podplane
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("policies")]
+PORT = 8080
+"""Where the lab's echo pods listen."""
+CONNECT = """
+import selectors, socket, sys, time
+port, addresses, waiting, reached = int(sys.argv[1]), sys.argv[2:], selectors.DefaultSelector(), []
+for address in addresses:
+    one = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    one.setblocking(False)
+    one.connect_ex((address, port))
+    waiting.register(one, selectors.EVENT_WRITE, address)
+end = time.monotonic() + 0.4
+while waiting.get_map() and time.monotonic() < end:
+    for key, _ in waiting.select(max(0, end - time.monotonic())):
+        waiting.unregister(key.fileobj)
+        if not key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            reached.append(key.data)
+print(*sorted(reached))
+"""
+"""Which of these addresses take a connection?"""
+PODS = [f"echo-node{node}-{number}" for node in (1, 2) for number in (1, 2)]
+WEB, BESIDE, FAR, OTHER = PODS
+
+
+@pytest.fixture(scope="module")
+def ips(kubectl: Kubectl) -> dict[str, list[str]]:
+    """The addresses of each pod."""
+    items = json.loads(kubectl("get", "pods", "-o", "json"))["items"]
+    return {pod["metadata"]["name"]: [ip["ip"] for ip in pod["status"]["podIPs"]] for pod in items}
+
+
+@pytest.fixture(autouse=True)
+def clean(kubectl: Kubectl) -> Iterator[None]:
+    """No policies, and no labels, after a test."""
+    yield
+    kubectl("delete", "networkpolicy", "--all")
+    kubectl("label", "pods", "--all", "app-", "role-")
+
+
+def reached(lab: Podplane, pod: str, to: list[str], port: int = PORT) -> list[str]:
+    return lab("exec", pod, "--", "python3", "-c", CONNECT, str(port), *to).stdout.split()
+
+
+def apply(kubectl: Kubectl, name: str, pods: dict[str, Any], **sides: list[Any]) -> None:
+    """Apply a policy with `ingress` or `egress` rules, or both."""
+    types = [side.capitalize() for side in sides]
+    spec = {"podSelector": {"matchLabels": pods}, "policyTypes": types, **sides}
+    body = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name}, "spec": spec}
+    kubectl("apply", "-f", "-", stdin=json.dumps(body))
+
+
+def test_a_policy_lets_in_whom_it_names_in_both_families_and_from_all_nodes(
+    lab: Podplane, kubectl: Kubectl, ips: dict[str, list[str]]
+) -> None:
+    web = sorted(ips[WEB])
+    kubectl("label", "pod", WEB, "app=web")
+    kubectl("label", "pod", BESIDE, FAR, "role=client")
+    assert len(web) == 2 and reached(lab, OTHER, web) == web
+    peers = {"podSelector": {"matchLabels": {"role": "client"}}}
+    apply(kubectl, "web", {"app": "web"}, ingress=[{"from": [peers], "ports": [{"port": PORT}]}])
+    assert reached(lab, OTHER, web) == []
+    assert reached(lab, FAR, web) == reached(lab, BESIDE, web) == reached(lab, WEB, web) == web
+    assert reached(lab, OTHER, sorted(ips[FAR])) == sorted(ips[FAR]), "no policy selects this one"
+    kubectl("label", "pod", OTHER, "role=client")
+    kubectl("label", "pod", FAR, "role-")
+    assert reached(lab, OTHER, web) == web and reached(lab, FAR, web) == []
+    kubectl("delete", "networkpolicy", "web")
+    assert reached(lab, FAR, web) == web
+
+
+def test_a_policy_that_allows_nothing_leaves_probes_of_the_node_and_services_of_others(
+    lab: Podplane, kubectl: Kubectl, ips: dict[str, list[str]]
+) -> None:
+    web = sorted(ips[WEB])
+    apply(kubectl, "none", {}, ingress=[], egress=[])
+    assert [reached(lab, pod, web) for pod in (WEB, BESIDE, FAR)] == [web, [], []]
+    host = f"[{ips[WEB][1]}]"
+    ask = f"curl -s -m 3 -o /dev/null -w '%{{http_code}} ' http://$ip:{PORT}/"
+    asked = lab.on_node("node1", f"for ip in {ips[WEB][0]} '{host}'; do {ask}; done")
+    assert asked.split() == ["200", "200"], "the node reaches its own pods"

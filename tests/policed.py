@@ -1,0 +1,112 @@
+"""The cluster of `fake_cluster` with pods that policies know, on the fake kernel or a real one; policies and labels come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from podplane.model.pod_info import Labels, NamespaceInfo, PodInfo, Ports, SlimMetadata
+from podplane.model.policy import LabelSelector, NetworkPolicy, PolicyMetadata, PolicyRule, Requirement
+from podplane.trace.trace import Delivered, Dropped
+from tests.fake_cluster import BOTH, Cluster, FakeCluster, pod_ip
+from tests.unit.agent.rig import Object, cache_of
+
+NAMESPACES = {(1, 1): "a", (1, 2): "b", (2, 1): "a", (2, 2): "b"}
+"""Of the pods, by node and number."""
+NO_LABELS: Mapping[str, str] = {}
+NO_PORTS = Ports()
+
+
+def name_of(number: int, pod: int) -> str:
+    return f"node{number}-pod{pod}"
+
+
+def path_of(number: int, pod: int) -> str:
+    return f"{NAMESPACES[number, pod]}/{name_of(number, pod)}"
+
+
+def info(number: int, pod: int, labels: Mapping[str, str] = NO_LABELS, ports: Ports = NO_PORTS, **fields: object) -> PodInfo:
+    """A pod as the API says it."""
+    name = name_of(number, pod)
+    metadata = SlimMetadata(name, NAMESPACES[number, pod], name, Labels(labels))
+    ips = tuple(str(pod_ip(number, pod, version)) for version in BOTH)
+    made = PodInfo(metadata, f"node{number}", ips, "Running", ports=ports)
+    return msgspec.structs.replace(made, **fields)
+
+
+def namespace(name: str, labels: Mapping[str, str] = NO_LABELS) -> NamespaceInfo:
+    return NamespaceInfo(SlimMetadata(name, labels=Labels(labels)))
+
+
+def select(**labels: str) -> LabelSelector:
+    return LabelSelector.of(Requirement(key, "In", (value,)) for key, value in labels.items())
+
+
+class Policed(Cluster):
+    """Agents that are told what comes and goes."""
+
+    def begin(self) -> None:
+        """Tell agents of changes from now on, and of the pods and namespaces that there are."""
+        for number, caches in self.caches.items():
+            caches.subscribe(self.agents[number].changed)
+        self.put(namespace("a", {"team": "a"}), namespace("b", {"team": "b"}), *(info(*place) for place in NAMESPACES))
+
+    def namespace_of(self, number: int, pod: int) -> str:
+        return NAMESPACES[number, pod]
+
+    def put(self, *objects: Object) -> None:
+        """These came, or changed; it is in the kernel when this returns."""
+        for caches in self.caches.values():
+            for one in objects:
+                cache_of(caches, one).set(one)
+        self.settle()
+
+    def remove(self, *objects: Object) -> None:
+        """These went."""
+        for caches in self.caches.values():
+            for one in objects:
+                cache_of(caches, one).remove(one.metadata.path)
+        self.settle()
+
+    def settle(self) -> None:
+        """Plan what is dirty, and have the kernel take it; it refuses nothing."""
+        for agent in self.agents.values():
+            asyncio.run(agent.reconcile())
+            assert not agent.ledger.refused, [str(one.error) for one in agent.ledger.refused.values()]
+            assert not agent.planner.blocked, agent.planner.blocked
+
+
+class FakePoliced(Policed, FakeCluster):
+    """On the fake kernel."""
+
+    _port = 20000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin()
+
+    def passes(
+        self, sender: tuple[int, int], receiver: tuple[int, int], version: int = 4, port: int = 80, **more: object
+    ) -> bool:
+        """Does the first packet of a new connection between two pods arrive, and its answer?"""
+        self._port += 1  # a connection that was let pass once goes on
+        trace = self.from_pod(*sender, pod_ip(*receiver, version), port, source_port=self._port, **more)
+        if isinstance(trace.end, Dropped):
+            return False
+        assert isinstance(trace.end, Delivered), trace
+        assert isinstance(self.reply(trace).end, Delivered), "answers pass"
+        return True
+
+
+def policy(
+    name: str,
+    pods: LabelSelector,
+    ingress: Sequence[PolicyRule] | None = None,
+    egress: Sequence[PolicyRule] | None = None,
+    namespace: str = "a",
+) -> NetworkPolicy:
+    """A NetworkPolicy."""
+    sides = (None if rules is None else tuple(rules) for rules in (ingress, egress))
+    return NetworkPolicy(PolicyMetadata(name, namespace, name), pods, *sides)

@@ -1,0 +1,195 @@
+"""Policies of an agent: pods that come, what is not known, repairs, restarts, and other caches."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import msgspec
+import pytest
+
+from podplane.cni.network import Attachment
+from podplane.lab.api_connection import copy_of
+from podplane.model.pod_info import Labels, NamespaceInfo, PodInfo, SlimMetadata
+from podplane.model.policy import EVERYTHING, PodSelector, PolicyRule
+from podplane.policy.tables import TABLE
+from podplane.state.nft import Element, NftValue, Verdict
+from tests.policed import policy, select
+from tests.unit.agent.rig import Rig, cluster
+
+WEB = policy("web", select(app="web"), [PolicyRule((PodSelector("a", select(app="client")),))])
+
+
+def pod(name: str, app: str = "", ip: str = "", uid: str = "") -> PodInfo:
+    labels = Labels({"app": app} if app else {})
+    return PodInfo(SlimMetadata(name, "a", uid or name, labels), "node1", (ip,) if ip else ())
+
+
+def own_values(rig: Rig) -> set[str]:
+    """What is in the table of policies."""
+    values = rig.host.objects.nft.values()
+    return {str(v) for v in values if isinstance(v, NftValue) and (v.family, v.table) == TABLE}
+
+
+def verdicts(rig: Rig, name: str) -> dict[str, str]:
+    """What becomes of packets in one of the maps: the pod's or node's name → the beginning of the chain's name."""
+    found = (v for v in rig.host.objects.nft.values() if isinstance(v, Element) and v.set == name)
+    return {v.comment: v.data.chain.partition("-")[0] or "accept" for v in found if isinstance(v.data, Verdict)}
+
+
+def peers(rig: Rig) -> list[str]:
+    """The pods in sets of peers, IPv4."""
+    found = (v for v in rig.host.objects.nft.values() if isinstance(v, Element))
+    return sorted(v.comment for v in found if v.set.startswith("pods4"))
+
+
+async def attach(rig: Rig, name: str) -> Attachment:
+    request = dataclasses.replace(rig.attachment(name), namespace="a")
+    await rig.agent.network.add(request)
+    return request
+
+
+async def test_a_pod_is_under_its_policies_when_its_attachment_returns_and_their_peers_are_in() -> None:
+    rig = Rig()
+    await rig.start(*cluster(1))
+    rig.put(NamespaceInfo(SlimMetadata("a")), WEB, pod("client", "client", "10.244.2.9"), pod("web", "web"), pod("other"))
+    await attach(rig, "web")
+    assert verdicts(rig, "ingress4") == {"node/node1": "accept", "pod/a/web": "in"}
+    assert verdicts(rig, "egress4") == {"pod/a/web": "ingress"}
+    assert peers(rig) == ["pod/a/client"]
+    await attach(rig, "other")
+    assert verdicts(rig, "ingress4")["pod/a/other"] == "accept"
+
+
+async def test_what_is_not_known_passes_nothing_where_a_policy_might_select_it() -> None:
+    rig = Rig()
+    await rig.start(*cluster(1))
+    await attach(rig, "web")
+    assert verdicts(rig, "ingress4")["pod/a/web"] == "accept", "there is no policy in its namespace"
+    rig.put(WEB)
+    await rig.settle()
+    assert "pod/a/web" not in verdicts(rig, "ingress4") and "pod/a/web" not in verdicts(rig, "egress4")
+    rig.put(pod("web", "web", uid="another"))
+    await rig.settle()
+    assert "pod/a/web" not in verdicts(rig, "ingress4"), "that is a later pod of this name"
+    rig.put(pod("web"))
+    await rig.settle()
+    assert verdicts(rig, "ingress4")["pod/a/web"] == "accept"
+    rig.put(pod("web", "web"))
+    await rig.settle()
+    assert verdicts(rig, "ingress4")["pod/a/web"] == "in"
+    rig.remove(WEB)
+    await rig.settle()
+    assert verdicts(rig, "ingress4")["pod/a/web"] == "accept"
+
+
+async def test_a_pod_that_goes_takes_its_sets_with_it() -> None:
+    rig = Rig()
+    await rig.start(*cluster(1))
+    rig.put(WEB, pod("client", "client", "10.244.2.9"), pod("web", "web"))
+    before = own_values(rig)
+    request = await attach(rig, "web")
+    assert own_values(rig) > before
+    await rig.agent.network.delete(request)
+    await rig.settle()
+    assert own_values(rig) == before and not rig.events
+
+
+async def test_one_peer_costs_one_element_of_each_set_and_version() -> None:
+    rig = Rig()
+    await rig.start(*cluster(1))
+    rig.put(WEB, pod("web", "web"), *(pod(f"c{n}", "client", f"10.244.2.{n}") for n in range(2, 50)))
+    await attach(rig, "web")
+    before = rig.written
+    rig.put(pod("c50", "client", "10.244.2.50"))
+    await rig.settle()
+    assert rig.written == before + 1 and "pod/a/c50" in peers(rig)
+    rig.put(pod("c50"))
+    await rig.settle()
+    assert rig.written == before + 2 and "pod/a/c50" not in peers(rig)
+    rig.put(pod("far", "none", "10.244.2.51"))
+    await rig.settle()
+    assert rig.written == before + 2
+
+
+async def test_two_agents_of_one_process_share_what_is_known_of_the_cluster() -> None:
+    rig = Rig()
+    await rig.start(*cluster(1))
+    rig.put(WEB, pod("web", "web"), pod("client", "client", "10.244.2.9"))
+    await attach(rig, "web")
+    index, other = rig.caches.policy_index, PodSelector("a", select(app="other"))
+    index.use(other)
+    assert index.set_pod("a/more", pod("more", "client", "10.244.2.10")).moves
+    assert index.set_pod("a/more", pod("more", "other", "10.244.2.10")).moves
+    await rig.agent.stop()
+    assert {move.selector for move in index.set_pod("a/more", pod("more", "client", "10.244.2.10")).moves} == {other}
+
+
+async def test_an_agent_that_starts_again_writes_nothing() -> None:
+    rig = Rig()
+    await rig.start(*cluster(1, 2))
+    both = policy("both", EVERYTHING, [PolicyRule((PodSelector("a"),))], [PolicyRule((PodSelector("a", select(app="web")),))])
+    rig.put(WEB, both, pod("client", "client", "10.244.2.9"), pod("web", "web", "10.244.1.2"), pod("other"))
+    for name in ("web", "other"):
+        await attach(rig, name)
+    await rig.settle()
+    before, attached = own_values(rig), rig.agent.network.attached
+    await rig.agent.stop()
+    rig.new_agent()
+    await rig.start(attached=attached)
+    await rig.settle()
+    assert rig.written == 0 and own_values(rig) == before
+
+
+async def test_a_table_that_somebody_flushes_is_repaired() -> None:
+    rig = Rig()
+    await rig.start(*cluster(1))
+    rig.put(WEB, pod("client", "client", "10.244.2.9"), pod("web", "web"))
+    await attach(rig, "web")
+    before = own_values(rig)
+    rig.host.objects.nft.clear()
+    rig.host.objects.foreign_commits += 1
+    for second in (1.0, 2.0):
+        await rig.poll(second)
+    assert own_values(rig) == before
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+async def test_an_agent_that_reads_other_caches_follows_those(is_back: bool) -> None:
+    """As one whose node is cut from the API does: it keeps what was in force then, and finds what differs when it is back."""
+    rig = Rig()
+    await rig.start(*cluster(1))
+    rig.put(WEB, pod("client", "client", "10.244.2.9"), pod("web", "web"))
+    await attach(rig, "web")
+    copy = copy_of(rig.caches)
+    rig.subscribed = None
+    rig.agent.read_from(copy)
+    before = own_values(rig)
+    rig.put(pod("late", "client", "10.244.2.10"), policy("more", EVERYTHING, egress=[]))
+    await rig.settle()
+    assert own_values(rig) == before
+    if is_back:
+        rig.agent.read_from(rig.caches)
+        rig.subscribed = rig.agent
+        await rig.settle()
+        assert peers(rig) == ["pod/a/client", "pod/a/late"]
+        assert verdicts(rig, "egress4") == {"pod/a/web": "out"}
+        rig.put(pod("later", "client", "10.244.2.11"))
+        await rig.settle()
+        assert "pod/a/later" in peers(rig)
+
+
+async def test_blocks_of_another_family_bring_the_peers_of_that_family() -> None:
+    rig = Rig()
+    (own,) = cluster(1)
+    await rig.start(msgspec.structs.replace(own, spec=msgspec.structs.replace(own.spec, pod_cidrs=own.spec.pod_cidrs[:1])))
+    both = PodInfo(
+        SlimMetadata("client", "a", "client", Labels({"app": "client"})), "node2", ("10.244.2.9", "fd00:10:244:2::9")
+    )
+    rig.put(WEB, pod("web", "web"), both)
+    await attach(rig, "web")
+    found = {v.set[:5] for v in rig.host.objects.nft.values() if isinstance(v, Element) and v.comment == "pod/a/client"}
+    assert found == {"pods4"}
+    rig.put(own)
+    await rig.settle()
+    found = {v.set[:5] for v in rig.host.objects.nft.values() if isinstance(v, Element) and v.comment == "pod/a/client"}
+    assert found == {"pods4", "pods6"}
