@@ -56,7 +56,7 @@ requirements = st.one_of(
         st.sampled_from(["In", "NotIn"]),
         st.lists(st.sampled_from(VALUES), min_size=1, max_size=2).map(tuple),
     ),
-    st.builds(Requirement, st.sampled_from(KEYS), st.sampled_from(["Exists", "DoesNotExist"])),
+    st.builds(Requirement, st.sampled_from(KEYS), st.sampled_from(["Exists", "DoesNotExist"]), st.just(())),
 )
 label_selectors = st.lists(requirements, max_size=3).map(LabelSelector.of)
 pod_selectors = st.builds(PodSelector, st.one_of(st.sampled_from(NAMESPACES), label_selectors), label_selectors)
