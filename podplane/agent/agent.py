@@ -108,7 +108,8 @@ class Agent:
         self._clock = clock
         self._record_event = record_event
         self._effects = Effects(node_name, kernel)
-        self.planner = Planner(self.view, settings, self.ledger, peers or PeerPlans(), record_event, self._effects.add)
+        shared = PeerPlans() if peers is None else peers  # an empty one is shared too
+        self.planner = Planner(self.view, settings, self.ledger, shared, record_event, self._effects.add)
         self.watcher = Watcher(node_name, self.ledger, kernel, ownership(config), clock, self._repaired, link_changed)
         self.writer = Writer(node_name, self.ledger, kernel, clock, self.watcher.take_notifications, self._sent)
         self.network = Attachments(self.view, kernel, self.ledger, self.planner, self.writer, self.watcher)

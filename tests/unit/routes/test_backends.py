@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from podplane.agent.agent import Agent, ownership
+from podplane.agent.keys import PeerKey
 from podplane.agent.peer_plans import PeerPlans
 from podplane.kernel.door import Kernel
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
@@ -109,6 +110,17 @@ async def test_an_agent_uses_the_backend_of_its_settings(monkeypatch: pytest.Mon
     found = Kernel(rig.host, rig.opener).read(agent.watcher.ownership).values()
     assert "tunnel0" in {value.name for value in found if isinstance(value, Link)}
     assert "tunnel0" not in ownership(rig.settings.network).links
+
+
+async def test_agents_of_a_process_hold_the_same_values_of_a_peer() -> None:
+    shared, caches, held = PeerPlans(), caches_of(*cluster(1, 2, 3)), []
+    for number in (1, 3):
+        rig = Rig()
+        agent = Agent(f"node{number}", rig.settings, Kernel(rig.host, rig.opener), caches, peers=shared)
+        await agent.start()
+        held.append(agent.ledger.desired.fragment(PeerKey("node2")))
+    assert len(shared) == 3
+    assert held[0] and all(held[1][identity] is value for identity, value in held[0].items())
 
 
 def test_one_plan_of_a_peer_is_shared_by_all_nodes_for_which_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
