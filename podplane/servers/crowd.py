@@ -22,11 +22,11 @@ READ_PART, IDLE_READ_PART, LEAST_READ_PART = 1 / 4, 3 / 4, 1 / 64
 """Of its time the process spends on reading, while some send more than can be read: the first while questions wait for their turn,
 the second while none does; half as much each time that the socket was not emptied, since then there is something else to do."""
 GROWTH = 1.25
-HOLD_SECONDS = 0.025
+HOLD_SECONDS = 0.2
 """What comes within that has room in the socket."""
 DATAGRAM_BYTES = 832
 """The room that a question takes, with all that the kernel keeps with it."""
-LEAST = 1000.0
+LEAST = 250.0
 """Datagrams in a second that each may send, whatever others do: where all send less, none is to blame."""
 MOST = 64
 """Clients of which a part is let in, at most."""
