@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 
 from podplane.apiserver.problems import Cause
+from podplane.model.policy import network
 
+LEADING_ZERO = re.compile("0[0-9]")
 LINK_LOCAL_MULTICAST = (ipaddress.ip_network("224.0.0.0/24"), ipaddress.ip_network("ff02::/16"))
 
 
@@ -21,14 +24,22 @@ def check_ip(text: str, path: str) -> Iterator[Cause]:
         yield Cause.invalid(path, text, "must not be an IPv4-mapped IPv6 address")
 
 
-def check_cidr(text: str, path: str) -> Iterator[Cause]:
-    """A network."""
+def check_cidr(text: str, path: str, known: Collection[str] = ()) -> Iterator[Cause]:
+    """A network, written as others understand it, too (KEP-4858, StrictIPCIDRValidation); what is `known` may stay as it is."""
     try:
-        ipaddress.ip_network(text, strict=False)
-        if "/" not in text:
-            raise ValueError
+        canonical = network(text)
     except ValueError:
         yield Cause.invalid(path, text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
+        return
+    address, _, length = text.partition("/")
+    if text in known:
+        return
+    if LEADING_ZERO.match(length) or (":" not in address and any(map(LEADING_ZERO.match, address.split(".")))):
+        yield Cause.invalid(path, text, "must not have leading 0s in IP or prefix length")
+    elif getattr(ip := ipaddress.ip_address(address), "ipv4_mapped", None) is not None:
+        yield Cause.invalid(path, text, "must not have an IPv4-mapped IPv6 address")
+    elif ip != ipaddress.ip_network(canonical).network_address:
+        yield Cause.invalid(path, text, "must not have bits set beyond the prefix length")
 
 
 def check_common_ip(text: str, path: str) -> Iterator[Cause]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -48,10 +47,6 @@ def check_node(node: Object, old: Object | None) -> Iterator[Cause]:
         yield Cause.invalid(f"metadata.annotations[{UNDERLAY_MAC}]", mac, "must be a MAC address")
     for i, block in enumerate(node.get("spec", {}).get("podCIDRs", ())):
         yield from check_cidr(block, f"spec.podCIDRs[{i}]")
-        try:
-            ipaddress.ip_network(block)
-        except ValueError as error:
-            yield Cause.invalid(f"spec.podCIDRs[{i}]", block, str(error))
     for i, taint in enumerate(node.get("spec", {}).get("taints", ())):
         if taint.get("key"):
             yield from names.check_labels({taint["key"]: taint.get("value", "")}, f"spec.taints[{i}]")

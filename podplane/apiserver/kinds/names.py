@@ -83,6 +83,7 @@ NAME_PART = (
     "must be a name of at most 63 letters, digits, '-', '_' and '.', that begins and ends with a letter or digit, "
     "with an optional DNS subdomain prefix and '/'"
 )
+LABEL_VALUE = "must be empty or at most 63 letters, digits, '-', '_' and '.', that begin and end with a letter or digit"
 
 
 STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
@@ -104,15 +105,11 @@ def check_labels(labels: Object, path: str) -> Iterator[Cause]:
         if not QUALIFIED_PATTERN.fullmatch(key):
             yield Cause.invalid(path, key, NAME_PART)
         if not VALUE_PATTERN.fullmatch(value):
-            yield Cause.invalid(
-                path,
-                value,
-                "must be empty or at most 63 letters, digits, '-', '_' and '.', that begin and end with a letter or digit",
-            )
+            yield Cause.invalid(path, value, LABEL_VALUE)
 
 
-def check_selector(selector: Object, path: str) -> Iterator[Cause]:
-    """meta/v1 LabelSelector."""
+def check_selector(selector: Object, path: str, *, any_values: bool = False) -> Iterator[Cause]:
+    """meta/v1 LabelSelector; with `any_values` also one whose expressions have values that no label can have."""
     yield from check_labels(selector.get("matchLabels", {}), f"{path}.matchLabels")
     for i, term in enumerate(selector.get("matchExpressions", ())):
         where, operator, values = f"{path}.matchExpressions[{i}]", term.get("operator"), term.get("values", [])
@@ -126,6 +123,9 @@ def check_selector(selector: Object, path: str) -> Iterator[Cause]:
                 yield Cause.forbidden(f"{where}.values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
         else:
             yield Cause.invalid(f"{where}.operator", operator, "not a valid selector operator")
+        for j, value in enumerate(() if any_values else values):
+            if not VALUE_PATTERN.fullmatch(value):
+                yield Cause.invalid(f"{where}.values[{j}]", value, LABEL_VALUE)
 
 
 def matches(selector: Object, labels: Object) -> bool:

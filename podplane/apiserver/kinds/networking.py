@@ -1,4 +1,4 @@
-"""Endpoints, EndpointSlice, NetworkPolicy, Ingress, ServiceCIDR, IPAddress: defaults and rules (core, discovery, networking)."""
+"""Endpoints, EndpointSlice, Ingress, ServiceCIDR, IPAddress: defaults and rules (core, discovery, networking)."""
 
 from __future__ import annotations
 
@@ -79,76 +79,6 @@ def _check_hostname(endpoint: Object, path: str) -> Iterator[Cause]:
     hostname = endpoint.get("hostname")
     if hostname and (why := names.LABEL(hostname)):
         yield Cause.invalid(f"{path}.hostname", hostname, why)
-
-
-def complete_network_policy(policy: Object) -> None:
-    """policyTypes: Ingress, and Egress when there are rules for it."""
-    spec = policy.setdefault("spec", {})
-    spec.setdefault("podSelector", {})
-    if not spec.get("policyTypes"):
-        spec["policyTypes"] = ["Ingress"] + (["Egress"] if spec.get("egress") else [])
-    for rule in [*spec.get("ingress", ()), *spec.get("egress", ())]:
-        for port in rule.get("ports", ()):
-            port.setdefault("protocol", "TCP")
-
-
-def check_network_policy(policy: Object, old: Object | None) -> Iterator[Cause]:
-    """NetworkPolicy."""
-    spec = policy["spec"]
-    yield from names.check_selector(spec["podSelector"], "spec.podSelector")
-    for i, kind in enumerate(spec["policyTypes"]):
-        if kind not in ("Ingress", "Egress"):
-            yield Cause.unsupported(f"spec.policyTypes[{i}]", kind, ("Egress", "Ingress"))
-    for direction, side in (("ingress", "from"), ("egress", "to")):
-        for i, rule in enumerate(spec.get(direction, ())):
-            where = f"spec.{direction}[{i}]"
-            for j, port in enumerate(rule.get("ports", ())):
-                yield from _check_policy_port(port, f"{where}.ports[{j}]")
-            for j, peer in enumerate(rule.get(side, ())):
-                yield from _check_peer(peer, f"{where}.{side}[{j}]")
-
-
-def _check_policy_port(port: Object, path: str) -> Iterator[Cause]:
-    if "port" in port:
-        yield from names.check_port(port["port"], f"{path}.port", named=True)
-    if "endPort" not in port:
-        return
-    if not isinstance(port.get("port"), int):
-        yield Cause.invalid(
-            f"{path}.endPort",
-            port["endPort"],
-            "may not be specified without a numeric `port`",
-        )
-    elif port["endPort"] < port["port"]:
-        yield Cause.invalid(f"{path}.endPort", port["endPort"], "must be greater than or equal to `port`")
-    else:
-        yield from names.check_port(port["endPort"], f"{path}.endPort")
-
-
-def _check_peer(peer: Object, path: str) -> Iterator[Cause]:
-    if not peer:
-        yield Cause.required(path, "must specify a peer")
-    if "ipBlock" in peer and len(peer) > 1:
-        yield Cause.forbidden(path, "may not specify both ipBlock and another peer")
-    for field in ("podSelector", "namespaceSelector"):
-        if field in peer:
-            yield from names.check_selector(peer[field], f"{path}.{field}")
-    block = peer.get("ipBlock", {})
-    if "cidr" not in block:
-        return
-    found = list(check_cidr(block["cidr"], f"{path}.ipBlock.cidr"))
-    yield from found
-    for i, part in enumerate(block.get("except", ())):
-        where = f"{path}.ipBlock.except[{i}]"
-        wrong = list(check_cidr(part, where))
-        yield from wrong
-        if not found and not wrong and not _is_strictly_within(part, block["cidr"]):
-            yield Cause.invalid(where, part, "must be a strict subset of `cidr`")
-
-
-def _is_strictly_within(inner: str, outer: str) -> bool:
-    one, other = ipaddress.ip_network(inner, strict=False), ipaddress.ip_network(outer, strict=False)
-    return one.version == other.version and one != other and one.subnet_of(other)  # type: ignore[arg-type]  # one family
 
 
 def check_ingress(ingress: Object, old: Object | None) -> Iterator[Cause]:

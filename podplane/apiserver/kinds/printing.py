@@ -85,22 +85,19 @@ def joined(parts: Iterable[Any], otherwise: str = NONE) -> str:
 
 
 def selector_text(selector: Object | None) -> str:
-    """A meta/v1 LabelSelector as one text."""
+    """A meta/v1 LabelSelector as one text, in the order of its keys (apimachinery, labels/selector.go)."""
     if not selector:
         return NONE
-    terms = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
-    for term in selector.get("matchExpressions") or ():
-        key, values = term.get("key", ""), ",".join(sorted(term.get("values", ())))
-        match term.get("operator"):
-            case "In":
-                terms.append(f"{key} in ({values})")
-            case "NotIn":
-                terms.append(f"{key} notin ({values})")
-            case "Exists":
-                terms.append(key)
-            case "DoesNotExist":
-                terms.append(f"!{key}")
-    return ",".join(terms) or NONE
+    terms = [(key, f"{key}={value}") for key, value in (selector.get("matchLabels") or {}).items()]
+    terms += [(term.get("key", ""), _expression(term)) for term in selector.get("matchExpressions") or ()]
+    return ",".join(text for _, text in sorted(terms, key=lambda term: term[0])) or NONE
+
+
+def _expression(term: Object) -> str:
+    key, operator, values = term.get("key", ""), term.get("operator"), ",".join(sorted(term.get("values", ())))
+    if operator in ("In", "NotIn"):
+        return f"{key} {operator.lower()} ({values})"
+    return f"!{key}" if operator == "DoesNotExist" else f"{key}"
 
 
 def labels_text(labels: Object | None) -> str:

@@ -75,7 +75,7 @@ def check_service(service: Object, old: Object | None) -> Iterator[Cause]:
         if field in spec and spec[field] not in allowed:
             yield Cause.unsupported(f"spec.{field}", spec[field], allowed)
     yield from _check_affinity(spec)
-    yield from _check_balancing(spec)
+    yield from _check_balancing(spec, old)
     if old is not None:
         yield from _check_change(spec, old["spec"])
 
@@ -121,13 +121,14 @@ def _check_affinity(spec: Object) -> Iterator[Cause]:
         yield Cause.invalid(path, seconds, f"must be greater than 0 and at most {MAX_AFFINITY_SECONDS}")
 
 
-def _check_balancing(spec: Object) -> Iterator[Cause]:
+def _check_balancing(spec: Object, old: Object | None) -> Iterator[Cause]:
     """What is for clients outside, and for load balancers."""
     for field in ONLY_BALANCED if spec["type"] != LOAD_BALANCER else ():
         if spec.get(field) not in (None, []):
             yield Cause.forbidden(f"spec.{field}", "may only be used when `type` is 'LoadBalancer'")
+    known = [] if old is None else [one.strip() for one in old["spec"].get("loadBalancerSourceRanges", ())]
     for i, one in enumerate(spec.get("loadBalancerSourceRanges", ())):
-        yield from check_cidr(one.strip(), f"spec.loadBalancerSourceRanges[{i}]")
+        yield from check_cidr(one.strip(), f"spec.loadBalancerSourceRanges[{i}]", known)
     class_ = spec.get("loadBalancerClass")
     if class_ is not None and not names.QUALIFIED_PATTERN.fullmatch(class_):
         yield Cause.invalid("spec.loadBalancerClass", class_, names.NAME_PART)

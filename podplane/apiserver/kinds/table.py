@@ -12,6 +12,7 @@ from podplane.apiserver.kinds import (
     job_status,
     jobs,
     names,
+    network_policies,
     networking,
     pods,
     printing,
@@ -285,8 +286,8 @@ RESOURCES: tuple[Resource, ...] = (
         "networkpolicies",
         short_names=("netpol",),
         columns=printing.NETWORK_POLICIES,
-        prepare=networking.complete_network_policy,
-        check=networking.check_network_policy,
+        prepare=network_policies.complete,
+        check=network_policies.check,
         counts=True,
     ),
     row(

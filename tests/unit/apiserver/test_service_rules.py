@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from podplane.apiserver.kinds import services
 from tests.unit.apiserver.test_server import Api, Object
 
 SERVICES = "/api/v1/namespaces/default/services"
@@ -193,3 +194,11 @@ async def test_an_external_ip_is_no_cluster_ip_nor_one_of_pods() -> None:
 )
 async def test_families_are_ip_families_each_once(families: list[str], why: str) -> None:
     assert why in await Api().refused("Invalid", "POST", SERVICES, service(ipFamilies=families, clusterIP="None"))
+
+
+def test_source_ranges_that_were_stored_before_may_stay_though_they_would_be_refused_today() -> None:
+    stored = balanced(loadBalancerSourceRanges=["192.0.2.1/24"])
+    services.complete_service(stored)
+    (cause,) = services.check_service(stored, None)
+    assert cause.message == 'Invalid value: "192.0.2.1/24": must not have bits set beyond the prefix length'
+    assert list(services.check_service(stored, stored)) == []
