@@ -4,8 +4,10 @@ The cluster IPs of the cluster's DNS are addresses of the node itself, on the po
 from connection tracking. So a question passes no translation, leaves no entry, and can't be lost in a race of two questions that are sent
 at once from one socket (kubernetes/kubernetes#56903).
 
-While the node's own server does not answer, and another node's does, there is neither address nor exemption: then the cluster IP is that of
-a Service like any other, `kube-system/kube-dns`, and leads to the servers of other nodes.
+While the node's own server does not answer, and another node's does, the addresses are not there: then the cluster IP is that of a Service
+like any other, `kube-system/kube-dns`, and leads to the servers of other nodes. The exemption of questions asks whether the address is
+there (`fib daddr type local`), so both go and come in one moment, and no question falls between them. That of answers holds always: a
+late one leaves no entry, which would take the client's next question for an answer.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from podplane.model.config import NetworkConfig
 from podplane.model.view import View
 from podplane.state.network import Address
 from podplane.state.nft import DROP, Chain, Hook, Notrack, Rule, Table
-from podplane.state.nft_nat import port_is, protocol
+from podplane.state.nft_nat import destination_is_local, port_is, protocol
 from podplane.state.nft_rules import Row, counter, destination_in, family, input_is, rule, source_in, verdict
 from podplane.state.value import Fragment, IPAddress, Value, fragment
 
@@ -32,16 +34,15 @@ PROTOCOLS = ("udp", "tcp")
 
 
 def plan(view: View, config: NetworkConfig, own: DnsSettings) -> Fragment:
-    """What this node has, so that its pods reach its own name server; nothing while others are to answer."""
+    """What this node has, so that its pods reach its own name server; the rules alone while others are to answer."""
     if view.node is None or not view.node.spec.pod_cidrs:
-        return {}
-    if not view.has_name_server and others_answer(view):
         return {}
     ips = [ip for ip in map(ipaddress.ip_address, own.ips) if ip.version in view.versions]
     if not ips:
         return {}
-    values: list[Value] = [Address(link=config.bridge, ip=ip, prefix_length=ip.max_prefixlen) for ip in ips]
-    values.append(Table(family=FAMILY, table=NAME))
+    values: list[Value] = [Table(family=FAMILY, table=NAME)]
+    if view.has_name_server or not others_answer(view):
+        values += [Address(link=config.bridge, ip=ip, prefix_length=ip.max_prefixlen) for ip in ips]
     asked = [one for ip in ips for one in _exempt(ip, "destination")]
     answered = [one for ip in ips for one in _exempt(ip, "source")]
     forged = [_drop_forged(ip, config.bridge) for ip in ips]
@@ -67,8 +68,9 @@ def _exempt(ip: IPAddress, end: str) -> Iterator[Rule]:
     """Rules that keep questions ("destination") or answers ("source") from connection tracking."""
     network = ipaddress.ip_network(ip)
     match = destination_in(network) if end == "destination" else source_in(network)
+    is_here = destination_is_local() if end == "destination" else ()
     for name in PROTOCOLS:
-        row: Row = (*family(ip.version), *match, *protocol(name), *port_is(PORT, end))
+        row: Row = (*family(ip.version), *match, *protocol(name), *port_is(PORT, end), *is_here)
         yield rule(row, (Notrack(),), comment=f"svc/{SERVICE}")
 
 

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 MODULE = "podplane.nameserver.program"
 AWAY_SECONDS = 10.0
 """Not less: all nodes of a lab write that their server is away, and that it is back."""
+LINGER_SECONDS = 1.0
+"""For so long a server that is to stop still answers: until all nodes send their questions elsewhere."""
 SERVED_SECONDS = 1.0
 """A process that served for so long and ends is started again at once."""
 BEAT_SECONDS, HUNG_BEATS, START_BEATS = 0.5, 6, 60
@@ -86,19 +88,24 @@ class NameServer:
         self._open(node)
         self._tell(node)
 
-    def stop(self, node: str) -> None:
-        """Answer none of this node's questions; idempotent. What is asked meanwhile waits in its sockets."""
+    async def stop(self, node: str) -> None:
+        """Answer none of this node's questions; idempotent. What is asked meanwhile waits in its sockets.
+
+        Nodes are told first, and for LINGER_SECONDS what they ask is still answered.
+        """
         self._stopped.add(node)
-        if self._sender is not None:
-            self._sender.send(control.Close(node))
         self._tell(node)
+        await asyncio.sleep(LINGER_SECONDS)
+        if node in self._stopped:
+            self._close(node)
 
     def resume(self, node: str) -> None:
         """Undo a stop; of a node that was not stopped, nothing happens."""
         if node in self._stopped:
             self._stopped.remove(node)
-            self._tell(node)
+            self._close(node)  # a stop that is not over has not done so
             self._open(node)
+            self._tell(node)
 
     def kill(self) -> int:
         """SIGKILL to the process, as an accident; its id, 0 when there is none."""
@@ -198,6 +205,10 @@ class NameServer:
     def _send_inside(self) -> None:
         if self._sender is not None and self._gate is not None:
             self._sender.send(control.Inside(self.inside), self._gate.fd)
+
+    def _close(self, node: str) -> None:
+        if self._sender is not None:
+            self._sender.send(control.Close(node))
 
     def _open(self, node: str) -> None:
         if self._sender is not None and node not in self._stopped:

@@ -10,8 +10,8 @@ from podplane.dns.node import PORT
 from podplane.model.config import NAME_SERVER_PORT
 from podplane.nameserver import control
 
-FREEBIND = {4: (socket.IPPROTO_IP, 15), 6: (socket.IPPROTO_IPV6, 78)}
-"""IP_FREEBIND, IPV6_FREEBIND: bind to an address that is not there yet, or not any more (ip(7))."""
+TRANSPARENT = {4: (socket.IPPROTO_IP, 19), 6: (socket.IPPROTO_IPV6, 75)}
+"""IP_TRANSPARENT, IPV6_TRANSPARENT: bind to an address that is not there yet, or not any more, and answer from it (ip(7))."""
 BACKLOG = 128
 RECEIVE_BYTES = 4 * 1024 * 1024
 """For questions that wait while the process starts again; the kernel makes less of it (net.core.rmem_max)."""
@@ -35,7 +35,7 @@ def _bound(ip: str, kind: socket.SocketKind) -> socket.socket:
     version = 6 if ":" in ip else 4
     one = socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, kind)
     try:
-        one.setsockopt(*FREEBIND[version], 1)
+        one.setsockopt(*TRANSPARENT[version], 1)
         if kind == socket.SOCK_STREAM:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         else:

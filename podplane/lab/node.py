@@ -250,9 +250,9 @@ class LabNode:
         self.network.read_from(caches)
         self.kubelet.services = caches.services.objects
 
-    def stop_name_server(self) -> None:
+    async def stop_name_server(self) -> None:
         """None of this node's questions is answered here, until it is resumed."""
-        self._name_server.stop(self._name)
+        await self._name_server.stop(self._name)
 
     def resume_name_server(self) -> None:
         """They are answered again."""

@@ -117,6 +117,14 @@ def test_a_node_without_a_server_is_answered_by_others(stopped: Podplane, kubect
     assert result(asker(stopped, "echo-node1-1", DNS[4], 20, 20, attempts=1))["unanswered"] == 0
 
 
+def test_no_question_is_lost_while_a_server_stops_and_comes_back(lab: Podplane) -> None:
+    """Not even for clients that ask once, and go on to use one socket."""
+    one = asker(lab, "echo-node1-1", DNS[4], 750, 250, attempts=1)
+    lab("fault", "node1", "--stop-name-server")
+    lab("fault", "node1", "--clear")
+    assert result(one) == {"asked": 1500, "unanswered": 0, "wrong": 0, "again": 0}
+
+
 def test_while_no_node_has_a_server_the_address_stays(lab: Podplane) -> None:
     for node in ("node1", "node2", "node3"):
         lab("fault", node, "--stop-name-server")

@@ -27,7 +27,7 @@ class Target(Place, Protocol):
     async def reconnect_api(self) -> None:
         """They reach each other again, and the node is told what changed."""
 
-    def stop_name_server(self) -> None:
+    async def stop_name_server(self) -> None:
         """The node's name server answers none."""
 
     def resume_name_server(self) -> None:
@@ -102,7 +102,7 @@ async def remake_uplink(target: Target, argument: str) -> str:
 
 async def stop_name_server(target: Target, argument: str) -> str:
     """The node has none."""
-    target.stop_name_server()
+    await target.stop_name_server()
     return f"The name server of {target.name} answers none: those of other nodes do, if there are any, until `--clear`."
 
 

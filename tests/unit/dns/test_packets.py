@@ -13,6 +13,8 @@ from podplane.dns.node import TABLE
 from podplane.dns.settings import DnsSettings
 from podplane.kernel.door import Kernel
 from podplane.model.service import EndpointSlice, Service, ServicePort
+from podplane.state.network import Address
+from podplane.state.operations import Operation
 from podplane.trace.trace import Delivered, Dropped, Rejected
 from tests.fake_cluster import FakeCluster, ip, node_ip, pod_ip, service
 from tests.plans import node
@@ -116,6 +118,32 @@ def test_a_node_without_a_server_leads_to_another_one(cluster: DnsCluster, versi
     assert cluster.from_pod(2, 1, DNS[version], 53, protocol=protocol).end == Delivered("node2", DNS[version], 53, protocol)
     own = cluster.send("node1", node_ip(1, version), DNS[version], 53, protocol=protocol)
     assert own.end == Delivered("node2", GATEWAY[version], 53, protocol)
+
+
+@BOTH
+@PROTOCOLS
+def test_no_question_falls_between_the_address_and_its_exemption(cluster: DnsCluster, version: int, protocol: str) -> None:
+    """The kernel loses or gets one before the other: what is asked in between goes to a server, here by the Service."""
+    node1 = cluster.namespaces["node1"]
+    kernel = Kernel(node1, cluster.opener)
+    address = next(
+        one for one in cluster.agents[1].ledger.desired.values() if isinstance(one, Address) and one.ip == DNS[version]
+    )
+    assert not kernel.apply([Operation(address, None)]).failed
+    own = {4: ip("10.244.1.1"), 6: ip("fd00:10:244:1::1")}[version]
+    ends = {cluster.from_pod(1, 1, DNS[version], 53, protocol=protocol, source_port=port).end for port in range(40000, 40003)}
+    assert ends == {Delivered("node1", own, 53, protocol)}, "its own server is the nearest one still"
+    assert not kernel.apply([Operation(None, address)]).failed
+    assert cluster.from_pod(1, 1, DNS[version], 53, protocol=protocol).end == Delivered("node1", DNS[version], 53, protocol)
+
+
+@BOTH
+def test_a_late_answer_leaves_no_entry(cluster: DnsCluster, version: int) -> None:
+    """It would take the next question from the same port for an answer to it, and lead it nowhere."""
+    stop(cluster, 1)
+    late = cluster.send("node1", DNS[version], pod_ip(1, 1, version), 40000, protocol="udp", source_port=53)
+    assert late.end == Delivered("node1-pod1", pod_ip(1, 1, version), 40000, "udp")
+    assert not late.memory.connections.get("node1")
 
 
 @BOTH

@@ -151,7 +151,7 @@ class FakeTarget:
     async def reconnect_api(self) -> None:
         self.log.append("reconnect")
 
-    def stop_name_server(self) -> None:
+    async def stop_name_server(self) -> None:
         self.log.append("stop")
 
     def resume_name_server(self) -> None:

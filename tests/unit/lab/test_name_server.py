@@ -59,6 +59,7 @@ async def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setattr(module, "MODULE", FAKE)
     monkeypatch.setattr(module, "BEAT_SECONDS", 0.01)
     monkeypatch.setattr(module, "AWAY_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "LINGER_SECONDS", 0.0)
     monkeypatch.setattr(module, "HUNG_BEATS", 50)
     monkeypatch.setattr(module, "START_BEATS", 100_000)
     monkeypatch.setattr(module, "LOWEST_SECONDS", 0.005)
@@ -194,8 +195,7 @@ async def test_a_node_whose_server_is_stopped_has_none_until_it_is_resumed(start
     rig = start("serves")
     rig.add("node2")
     await rig.until(lambda: len(rig.told) == 2)
-    rig.server.stop("node2")
-    rig.server.stop("node2")
+    await asyncio.gather(rig.server.stop("node2"), rig.server.stop("node2"))
     await rig.until(lambda: "0 Close(node='node2') 0" in rig.orders())
     rig.server.resume("node2")
     rig.server.resume("node1")
@@ -204,10 +204,27 @@ async def test_a_node_whose_server_is_stopped_has_none_until_it_is_resumed(start
     assert sum("Open(node='node1'" in one for one in rig.orders()) == 1
 
 
+async def test_nodes_are_told_before_a_server_stops_and_one_that_is_resumed_meanwhile_goes_on(
+    start: Callable[[str], Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LINGER_SECONDS", 3600.0)
+    rig = start("serves")
+    await rig.until(lambda: rig.told == [("node1", True)])
+    stopping = asyncio.get_running_loop().create_task(rig.server.stop("node1"))
+    await rig.until(lambda: rig.told[1:] == [("node1", False)])
+    pings = sum("Ping" in one for one in rig.orders())
+    await rig.until(lambda: sum("Ping" in one for one in rig.orders()) > pings + 1)
+    assert not any("Close" in one for one in rig.orders()), "it still answers"
+    rig.server.resume("node1")
+    await rig.until(lambda: sum("Open" in one for one in rig.orders()) == 2)
+    assert rig.told[2:] == [("node1", True)]
+    stopping.cancel()
+
+
 async def test_a_stop_outlives_the_process(start: Callable[[str], Rig]) -> None:
     rig = start("ends serves")
     rig.add("node2")
-    rig.server.stop("node2")
+    await rig.server.stop("node2")
     await rig.until(lambda: any(one.startswith("1 Open(node='node1'") for one in rig.orders()))
     assert not any(one.startswith("1 Open(node='node2'") for one in rig.orders())
     assert ("node2", True) not in rig.told
