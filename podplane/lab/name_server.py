@@ -65,6 +65,10 @@ class NameServer:
     _sockets: dict[str, list[tuple[str, socket]]] = field(default_factory=dict)
     _stopped: set[str] = field(default_factory=set)
     """Nodes that have no server now, because somebody stopped it."""
+    _cut: set[str] = field(default_factory=set)
+    """Nodes that do not reach the API."""
+    _is_told_cut: bool = False
+    """Was the process told that it does not reach the API?"""
     _is_here: bool | None = None
     """Does the process serve, or did it a moment ago? Not known at the start."""
     _told: dict[str, bool] = field(default_factory=dict)
@@ -85,6 +89,7 @@ class NameServer:
         if self._gate is None:
             self._gate = namespace
             self._send_inside()
+        self._send_reach()
         self._open(node)
         self._tell(node)
 
@@ -106,6 +111,17 @@ class NameServer:
             self._close(node)  # a stop that is not over has not done so
             self._open(node)
             self._tell(node)
+
+    def cut(self, node: str) -> None:
+        """This node does not reach the API. The process, which is that of all nodes, does until none of them does."""
+        self._cut.add(node)
+        self._send_reach()
+
+    def join(self, node: str) -> None:
+        """Undo a cut."""
+        if node in self._cut:
+            self._cut.remove(node)
+            self._send_reach()
 
     def kill(self) -> int:
         """SIGKILL to the process, as an accident; its id, 0 when there is none."""
@@ -133,6 +149,7 @@ class NameServer:
         self._process, self._sender = process, control.Sender(process.connection)
         self._sender.send(msgspec.structs.replace(self.begin, restarts=self._restarts))
         self._send_inside()
+        self._send_reach()
         for node in self._sockets:
             self._open(node)
         loop.add_reader(process.connection, self._heard, process.connection)
@@ -147,7 +164,7 @@ class NameServer:
             watch.cancel()
             self._sender.close()
             self._process, self._sender, self._ready_at = None, None, None
-            self._has_answered, self._has_begun = True, False
+            self._has_answered, self._has_begun, self._is_told_cut = True, False, False
             self.ready.clear()
             loop.remove_reader(process.connection)
             process.connection.close()
@@ -209,6 +226,12 @@ class NameServer:
     def _close(self, node: str) -> None:
         if self._sender is not None:
             self._sender.send(control.Close(node))
+
+    def _send_reach(self) -> None:
+        is_cut = bool(self._sockets) and self._sockets.keys() <= self._cut
+        if self._sender is not None and is_cut != self._is_told_cut:
+            self._is_told_cut = is_cut
+            self._sender.send(control.Reach(not is_cut))
 
     def _open(self, node: str) -> None:
         if self._sender is not None and node not in self._stopped:

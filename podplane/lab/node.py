@@ -223,6 +223,7 @@ class LabNode:
         self._connection.causes[cause] = None
         if was_cut:
             return
+        self._name_server.cut(self._name)
         caches = copy_of(self._caches)
         self._known = (caches, self._own_pods())
         self._read_from(caches)
@@ -236,6 +237,7 @@ class LabNode:
         self._connection.causes.pop(cause, None)
         if self._known is None or self._connection.is_cut:
             return
+        self._name_server.join(self._name)
         (caches, pods), self._known = self._known, None
         self._read_from(self._caches)
         pause = Pause()

@@ -23,6 +23,7 @@ from podplane.kubeapi.events import WARNING, Recorder
 from podplane.kubeapi.informer import Informer
 from podplane.model.name_server import ConfigStatus
 from podplane.model.objects import Metadata, Model
+from podplane.nameserver.objects import backoff
 
 log = logging.getLogger(__name__)
 PATH = f"{NAMESPACE}/{NAME}"
@@ -57,7 +58,8 @@ class Configuration:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.current = Config()
-        self.informer = Informer(client, "configmaps", ConfigMap, namespace=NAMESPACE, fields=f"metadata.name={NAME}")
+        fields = f"metadata.name={NAME}"
+        self.informer = Informer(client, "configmaps", ConfigMap, namespace=NAMESPACE, fields=fields, backoff=backoff())
         self.informer.subscribe(lambda old, new: self._touched.set())
         self._recorder = recorder
         self._domain, self._own = domain, own

@@ -4,6 +4,7 @@ Begin                            the API, the cluster's domain and networks
 Inside + a namespace             networks that are reached from there, and not from the process's own namespace
 Open + bound sockets             answer questions that come by these sockets of a node
 Close                            answer none of this node's any more
+Reach                            whether the API can be reached: a fault may cut it off
 Ping                             say that you live
 ◄── Ready                        the cluster's objects are there, and all sockets so far are served
 ◄── Pong                         the event loop turns
@@ -62,6 +63,12 @@ class Close(msgspec.Struct, tag="close", frozen=True):
     node: str
 
 
+class Reach(msgspec.Struct, tag="reach", frozen=True):
+    """Whether the API is in reach; it is, until something else is said."""
+
+    api: bool
+
+
 class Ping(msgspec.Struct, tag="ping", frozen=True):
     """A question whether it lives."""
 
@@ -74,7 +81,7 @@ class Pong(msgspec.Struct, tag="pong", frozen=True):
     """The answer to a Ping."""
 
 
-Order = Begin | Inside | Open | Close | Ping
+Order = Begin | Inside | Open | Close | Reach | Ping
 News = Ready | Pong
 _orders = msgspec.json.Decoder(Order)
 _news = msgspec.json.Decoder(News)

@@ -10,6 +10,7 @@ from typing import TypeVar
 from podplane.dns.directory import SERIAL, Directory, hostname_key, ip_key, namespace_key, pod_ip_key, service_key
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.informer import Informer
+from podplane.kubeapi.retry import Backoff
 from podplane.model.dns import NamedPod, NamedService, NamedSlice
 from podplane.model.objects import Namespace
 from podplane.model.phases import ENDED
@@ -19,6 +20,13 @@ Changed = Callable[[str], None]
 """Told a key of what changed, as `Answer.depends` has them (see `dns.directory`)."""
 NOT_ENDED = ",".join(f"status.phase!={phase}" for phase in ENDED)
 MAX_SERIAL = 0xFFFFFFFF
+HIGHEST_SECONDS = 3.0
+"""Between two tries to reach the API: however long it was away, names are right again soon after."""
+
+
+def backoff() -> Backoff:
+    """That of an informer of a name server."""
+    return Backoff(highest=HIGHEST_SECONDS)
 
 
 class Objects:
@@ -26,10 +34,10 @@ class Objects:
     change, or one more than the last, so that each change has its own."""
 
     def __init__(self, client: Client, clock: Callable[[], float] = time.time) -> None:
-        self._services = Informer(client, "services", NamedService)
-        self._slices = Informer(client, "endpointslices.discovery.k8s.io", NamedSlice)
-        self._namespaces = Informer(client, "namespaces", Namespace)
-        self._pods = Informer(client, "pods", NamedPod, fields=NOT_ENDED)
+        self._services = Informer(client, "services", NamedService, backoff=backoff())
+        self._slices = Informer(client, "endpointslices.discovery.k8s.io", NamedSlice, backoff=backoff())
+        self._namespaces = Informer(client, "namespaces", Namespace, backoff=backoff())
+        self._pods = Informer(client, "pods", NamedPod, fields=NOT_ENDED, backoff=backoff())
         self._clock = clock
         self._serial = int(clock())
         self._changed: list[Changed] = []

@@ -12,6 +12,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Coroutine
+from functools import partial
 
 from podplane import __version__
 from podplane.dns import search_path
@@ -29,6 +30,7 @@ from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
 from podplane.nameserver import control, query_log
 from podplane.nameserver.answers import Answers
+from podplane.nameserver.api_access import ApiAccess
 from podplane.nameserver.clients import Clients
 from podplane.nameserver.configuration import Configuration
 from podplane.nameserver.explanation import Explainer
@@ -82,7 +84,8 @@ class NameServer:
     def __init__(self, begin: control.Begin, connection: socket.socket) -> None:
         self._connection = connection
         access = Access(begin.api_host, begin.api_port, begin.api_token, begin.api_ca)
-        self._client = Client(HttpTransport(access), begin.api_token)
+        self._api = ApiAccess(partial(HttpTransport, access), self._begin)
+        self._client = Client(self._api, begin.api_token)
         self._objects = Objects(self._client)
         domain = name_of(begin.domain)
         recorder = Recorder(self._client, COMPONENT, lambda: datetime.datetime.now(datetime.UTC))
@@ -189,6 +192,8 @@ class NameServer:
                 control.send(self._connection, control.Pong())
             case control.Inside(networks=networks):
                 self._forwarder.reach(networks, fds[0])
+            case control.Reach(api=api):
+                self._api.join() if api else self._api.cut()
 
     def _close(self, node: str) -> None:
         for server in self._servers.pop(node, ()):

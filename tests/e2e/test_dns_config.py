@@ -1,4 +1,4 @@
-"""The configuration of the cluster's DNS, edited with kubectl while pods ask; and the query log."""
+"""The configuration of the cluster's DNS, edited with kubectl while pods ask; the query log; and names while the API is away."""
 
 from __future__ import annotations
 
@@ -117,3 +117,27 @@ def test_questions_of_a_pod_are_logged(lab: Podplane, edit: Callable[[str], str]
     ]
     assert "rcode=NXDOMAIN" in lab("dns", "log", "--for", "invalid").stdout
     assert "name=nowhere.invalid. type=AAAA" in (lab.folder.path / "lab.log").read_text()
+
+
+def test_without_the_api_names_stay_as_they_were_and_soon_after_they_are_right(lab: Podplane) -> None:
+    """coredns/coredns#3879, #5642: with the only node the name server is cut off."""
+
+    def make(name: str, ip: str) -> None:
+        lab.api.create("services", "default", {"metadata": {"name": name}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}})
+
+    def found() -> list[list[str]]:
+        return [ask(lab, f"{name}.default.svc.cluster.local") for name in ("goes", "moves", "comes")]
+
+    make("goes", "10.96.7.1")
+    make("moves", "10.96.7.2")
+    until(lambda: found() == [["10.96.7.1"], ["10.96.7.2"], []])
+    lab("fault", "node1", "--cut-api")
+    time.sleep(0.5)  # what is on its way arrives
+    lab.api.delete("services", "default", "goes")
+    lab.api.delete("services", "default", "moves")
+    make("moves", "10.96.7.1")
+    make("comes", "10.96.7.2")
+    assert found() == [["10.96.7.1"], ["10.96.7.2"], []]
+    assert "a fault cuts it off" in lab("dns", "status", code=1).stdout
+    lab("fault", "node1", "--clear")
+    until(lambda: found() == [[], ["10.96.7.1"], ["10.96.7.2"]])

@@ -221,6 +221,30 @@ async def test_nodes_are_told_before_a_server_stops_and_one_that_is_resumed_mean
     stopping.cancel()
 
 
+async def test_the_process_is_cut_from_the_api_while_all_nodes_are(start: Callable[[str], Rig]) -> None:
+    def told(rig: Rig) -> list[str]:
+        return [one for one in rig.orders() if "Reach" in one]
+
+    rig = start("serves")
+    rig.add("node2")
+    await rig.until(lambda: len(rig.told) == 2)
+    rig.server.cut("node1")
+    rig.server.join("node1")
+    rig.server.cut("node2")
+    rig.server.cut("node1")
+    await rig.until(lambda: told(rig) == ["0 Reach(api=False) 0"])
+    assert rig.server.kill()
+    await rig.until(lambda: told(rig)[1:] == ["1 Reach(api=False) 0"])
+    rig.server.join("node2")
+    rig.server.join("node2")
+    rig.server.join("node1")
+    await rig.until(lambda: told(rig)[2:] == ["1 Reach(api=True) 0"])
+    rig.server.cut("node1")
+    rig.server.cut("node2")
+    rig.add("node3")
+    await rig.until(lambda: told(rig)[3:] == ["1 Reach(api=False) 0", "1 Reach(api=True) 0"])
+
+
 async def test_a_stop_outlives_the_process(start: Callable[[str], Rig]) -> None:
     rig = start("ends serves")
     rig.add("node2")
