@@ -32,7 +32,8 @@ def status(folder: Folder, node: str, output: str | None) -> None:
         raise LabError("this lab has no nodes: nobody answers for names")
     if node and node not in nodes:
         raise LabError(f"there is no node {node!r}: this lab has {', '.join(nodes)}")
-    found = statuses.of_nodes(client, [nodes[node]] if node else nodes.values(), folder.undo_faults)
+    chosen = [nodes[node]] if node else list(nodes.values())
+    found = statuses.once_started(lambda: statuses.of_nodes(client, chosen, folder.undo_faults))
     if output:
         click.echo(document_text(found[0] if node else {"nodes": found}, output))
     else:

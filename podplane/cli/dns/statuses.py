@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from podplane.cli.names import some
 from podplane.cli.nodes import PATIENCE_SECONDS, Question, ask, why_silent
+from podplane.cli.waiting import Waiting
 from podplane.kubeapi.errors import ApiError
 from podplane.model.config import NAME_SERVER_PORT
 from podplane.model.name_server import NameServerStatus
 
 Object = dict[str, Any]
+START_SECONDS, POLL_SECONDS = 3.0, 0.05
+"""For so long a server that has just begun may wait for what it needs, and nothing is wrong; from one look at it to the next."""
 
 
 def nodes(client: Any) -> dict[str, Object]:
@@ -34,3 +39,20 @@ def of_nodes(
         else answer
         for one, answer in answers.items()
     ]
+
+
+def once_started(look: Callable[[], list[Object]], sleep: Callable[[float], None] = time.sleep) -> list[Object]:
+    """What `look` finds once no server is about to start; it looks again for START_SECONDS at most."""
+    waiting, found = Waiting(), look()
+    for _ in range(round(START_SECONDS / POLL_SECONDS)):
+        starting = [one["node"] for one in found if _starts(one)]
+        if not starting:
+            break
+        waiting.look(lambda: f"the name server of {some(starting)}")  # noqa: B023
+        sleep(POLL_SECONDS)
+        found = look()
+    return found
+
+
+def _starts(one: Object) -> bool:
+    return "error" not in one and bool(one["missing"]) and not one["restarts"] and one["age"] < START_SECONDS

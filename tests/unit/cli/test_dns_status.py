@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from podplane.cli.dns import show_status
+from podplane.cli.dns import show_status, statuses
 from podplane.model.name_server import NameServerStatus
 
 Object = dict[str, Any]
@@ -143,3 +143,34 @@ def test_the_defaults_count_without_a_config_map() -> None:
     assert "  config      the defaults: there is no ConfigMap kube-system/podplane-dns\n" in show_status.detail(
         status(config=config)
     )
+
+
+def looks(*found: Object) -> tuple[list[Object], int]:
+    """What is shown when looks find this, one after another, and how often it looked."""
+    left = list(found)
+    shown = statuses.once_started(lambda: [status("node2"), left.pop(0)], sleep=lambda seconds: None)
+    return shown[1:], len(found) - len(left)
+
+
+def test_a_server_that_has_just_begun_is_waited_for() -> None:
+    begins, is_well = status(missing=["sockets"], age=0.4), status(age=0.5)
+    assert looks(begins, begins, is_well, begins) == ([is_well], 3)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        status(),
+        status(missing=["services"], age=3.5),
+        status(missing=["sockets"], age=0.4, restarts=1),
+        {"node": "node1", "error": "no answer within 3 s"},
+    ],
+)
+def test_one_that_is_well_or_not_about_to_start_is_shown_at_once(one: Object) -> None:
+    assert looks(one, status()) == ([one], 1)
+
+
+def test_one_that_does_not_get_on_is_shown_in_the_end() -> None:
+    begins = status(missing=["services"], age=0.4)
+    shown, count = looks(*[begins] * 1000)
+    assert shown == [begins] and 1 < count < 1000
