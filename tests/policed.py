@@ -51,6 +51,11 @@ class Policed(Cluster):
         """Tell agents of changes from now on, and of the pods and namespaces that there are."""
         for number, caches in self.caches.items():
             caches.subscribe(self.agents[number].changed)
+        self.reset()
+
+    def reset(self) -> None:
+        """No policies, no labels but those of the namespaces: team=a and team=b."""
+        self.remove(*self.caches[1].policies.objects.values())
         self.put(namespace("a", {"team": "a"}), namespace("b", {"team": "b"}), *(info(*place) for place in NAMESPACES))
 
     def namespace_of(self, number: int, pod: int) -> str:

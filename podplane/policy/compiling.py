@@ -37,7 +37,7 @@ INLINE_NETWORKS, INLINE_PORTS, INLINE_RULES = 6, 4, 32
 """Up to so many are matched one by one: networks of an IP version and single ports of a rule; more are a set. Of more rules for one rule of
 a policy, the peers become a chain."""
 SHORT = {"ingress": IN, "egress": OUT}
-NAME_LETTERS, NUMBER_LETTERS = 40, 16
+NAME_LETTERS, NUMBER_LETTERS = 40, 20
 ALL_PODS = PodSelector(EVERYTHING)
 
 
@@ -88,12 +88,12 @@ class _Compiler:
         self._local: set[NamedPort] = set()
 
     def program(self, rules: tuple[PolicyRule, ...]) -> Program:
-        found = [one for number, allowed in enumerate(rules) for one in self._rules(number, allowed)]
+        found = [one for number, allowed in enumerate(rules, 1) for one in self._rules(number, allowed)]
         self._values.append(tables.chain(self._name, found, comment=label("np", self._path)))
         return Program(self._path, fragment(self._values), self._name, frozenset(self._peers), frozenset(self._local))
 
     def _rules(self, number: int, allowed: PolicyRule) -> Iterator[Rule]:
-        comment = label("np", self._path, room=NUMBER_LETTERS) + f" {self._direction} {number}"
+        comment = label("np", self._path, room=NUMBER_LETTERS) + f" {self._direction} rule {number}"
         for match in self._named_of_peers(allowed):
             yield self._allowing(match, comment)
         ports = self._port_matches(allowed)

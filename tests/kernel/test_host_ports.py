@@ -13,6 +13,7 @@ import pytest
 from podplane.hostports.tables import TABLE
 from podplane.kernel.namespace import Namespace
 from podplane.model.view import HostPort
+from podplane.policy import tables as policy_tables
 from podplane.state.mac import mac_of
 from podplane.state.nft import Chain
 from podplane.state.operations import Operation
@@ -55,7 +56,7 @@ def send_frame(pod: Namespace, frame: bytes) -> None:
 
 @pytest.mark.parametrize(("source", "destination"), [(pod_ip(1, 2), LOOPBACK), (ipaddress.ip_address("127.0.0.2"), node_ip(1))])
 def test_a_pod_does_not_reach_what_listens_on_the_node_s_loopback_address(source: IPAddress, destination: IPAddress) -> None:
-    """Without the chain `localnet` it does: so the packet is one that would arrive."""
+    """Without the chain `localnet`, and that of policies, which lets no address pass that is no pod's, it does: the packet would arrive."""
     real = cluster()
     pod, agent = real.namespaces["node1-pod2"], real.agents[1]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
@@ -65,8 +66,10 @@ def test_a_pod_does_not_reach_what_listens_on_the_node_s_loopback_address(source
         with pytest.raises(TimeoutError):
             server.recv(100)
         family, table = TABLE
-        guard = Chain(family=family, table=table, name="localnet").identity
-        assert not agent._kernel.apply([Operation(agent.ledger.desired[guard], None)]).failed  # type: ignore[attr-defined]  # a door
+        own, policy = (family, table), policy_tables.TABLE
+        guards = [Chain(family=f, table=t, name=name).identity for (f, t), name in ((own, "localnet"), (policy, "input"))]
+        removals = [Operation(agent.ledger.desired[guard], None) for guard in guards]
+        assert not agent._kernel.apply(removals).failed  # type: ignore[attr-defined]  # a door
         server.settimeout(5)
         send_frame(pod, datagram(source, destination))
         assert server.recv(100) == b"hello"

@@ -131,7 +131,7 @@ def test_peers_and_ports_that_are_many_have_a_chain_for_the_peers() -> None:
     cluster.put(policy("wide", EVERYTHING, [PolicyRule(peers, ports)]), info(*B1, {"app": "7"}))
     assert [cluster.passes(B1, A2, port=port) for port in (99, 100, 809, 810)] == [False, True, True, False]
     assert not cluster.passes(B2, A2, port=100)
-    (chain,) = (v for v in cluster.namespaces["node2"].objects.nft.values() if isinstance(v, Chain) and v.name.endswith("-0"))
+    (chain,) = (v for v in cluster.namespaces["node2"].objects.nft.values() if isinstance(v, Chain) and v.name.endswith("-1"))
     assert len(chain.rules) == 2 * len(peers)
 
 
