@@ -28,7 +28,8 @@ from podplane.nameserver import control
 log = logging.getLogger(__name__)
 MODULE = "podplane.nameserver.program"
 AWAY_SECONDS = 10.0
-"""Not less: all nodes of a lab write that their server is away, and that it is back."""
+"""Of a lab alone: its nodes have one process, so none could answer for another, and all of them write that their server is away, and that
+it is back. Agents go by what they are told at once (`agent.node`)."""
 LINGER_SECONDS = 1.0
 """For so long a server that is to stop still answers: until all nodes send their questions elsewhere."""
 SERVED_SECONDS = 1.0

@@ -265,6 +265,22 @@ async def test_the_address_is_there_from_the_start_and_goes_while_only_others_an
     await one.node.close()
 
 
+async def test_peers_are_told_of_a_server_that_is_away_before_its_pods_are_led_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert node_module.WITHDRAWAL_SECONDS < 0.1, "pods wait no longer than that"
+    one = OfNode(monkeypatch)
+    await one.node.start()
+    one.node.run()
+    monkeypatch.setattr(node_module, "WITHDRAWAL_SECONDS", 3600.0)
+    one.node.name_server_changed(answers=False)
+    await until(lambda: len(one.rig.writes) == 2)
+    assert [(await one.rig.get(name))["endpoints"][0]["conditions"]["ready"] for name in NAMES] == [False, False]
+    assert one.has_address
+    monkeypatch.setattr(node_module, "WITHDRAWAL_SECONDS", 0.0)
+    one.node.name_server_changed(answers=False)
+    await until(lambda: not one.has_address)
+    await one.node.close()
+
+
 async def test_a_server_that_is_back_at_once_withdraws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     one = OfNode(monkeypatch)
     await one.node.start()
