@@ -6,6 +6,7 @@ as he has to guess the id and the port (draft-vixie-dnsext-dns0x20; RFC 5452).
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 from podplane.dns import message as m
@@ -45,13 +46,23 @@ def mixed(name: bytes, randomness: bytes) -> bytes:
 def written(ask: Ask, name: bytes, *, edns: bool, pad: bool = False) -> tuple[bytes, bytes]:
     """The message without its id, and the question in it. The AD bit asks whether data is authentic (RFC 6840, 5.7)."""
     asked = name + ask.asked[-TAIL.size :]
-    head = HEADER.pack(0, ask.flags | m.AD, 1, 0, 0, int(edns))[2:]
-    return head + asked + (_opt(ask, HEADER.size + len(asked), pad=pad) if edns else b""), asked
+    head = _heads[ask.flags & m.RD > 0, ask.flags & m.CD > 0, edns]
+    if not edns:
+        return head + asked, asked
+    if not pad:
+        return head + asked + _opts[ask.dnssec], asked
+    missing = -(HEADER.size + len(asked) + 1 + RECORD.size + TAIL.size) % BLOCK
+    return head + asked + _opt(TAIL.pack(PADDING, missing) + bytes(missing), dnssec=ask.dnssec), asked
 
 
-def _opt(ask: Ask, size: int, *, pad: bool) -> bytes:
-    options = b""
-    if pad:
-        missing = -(size + 1 + RECORD.size + TAIL.size) % BLOCK
-        options = TAIL.pack(PADDING, missing) + bytes(missing)
-    return b"\0" + RECORD.pack(m.OPT, m.EDNS_BYTES, m.DO if ask.dnssec else 0, len(options)) + options
+def _opt(options: bytes = b"", *, dnssec: bool) -> bytes:
+    return b"\0" + RECORD.pack(m.OPT, m.EDNS_BYTES, m.DO * dnssec, len(options)) + options
+
+
+_bools = (False, True)
+_heads = {
+    (rd, cd, edns): HEADER.pack(0, m.RD * rd | m.CD * cd | m.AD, 1, 0, 0, edns)[2:]
+    for rd, cd, edns in itertools.product(_bools, repeat=3)
+}
+"""Headers without ids."""
+_opts = {dnssec: _opt(dnssec=dnssec) for dnssec in _bools}

@@ -14,7 +14,7 @@ A name without records of its own is there when there are names below it: then i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from podplane.dns import message as m
@@ -48,6 +48,11 @@ class ClusterZone:
     def __post_init__(self) -> None:
         authority = Authority(self.domain, self.domain, self.ttl, self.directory.serial, SOURCE)
         object.__setattr__(self, "authority", authority)
+
+    @property
+    def ends(self) -> Collection[Name]:
+        """As `zone.Zone` has it."""
+        return (self.domain,)
 
     def answer(self, question: Question) -> Answer | None:
         """What the zone says; None when the name is none of its own."""

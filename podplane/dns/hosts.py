@@ -6,7 +6,7 @@ What is below such a name is asked elsewhere: an entry is a name, not a zone.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from podplane.dns import message as m
 from podplane.dns.message import Answer, Name, Question, Record, name_of
@@ -26,6 +26,11 @@ class Hosts:
             for name in names:
                 self._records.setdefault(name, []).append(Record(name, type_, ttl, ip.packed))
                 self._records.setdefault(reverse, []).append(Record(reverse, m.PTR, ttl, m.written(name)))
+
+    @property
+    def ends(self) -> Collection[Name]:
+        """As `zone.Zone` has it."""
+        return self._records.keys()
 
     def answer(self, question: Question) -> Answer | None:
         """The records of a name; None when there is no entry for it."""

@@ -10,8 +10,9 @@ has the rest already. The target of a SRV record is written out (RFC 2782), and 
 
 from __future__ import annotations
 
+import functools
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -61,6 +62,14 @@ LENGTH = struct.Struct("!H")
 SRV_TARGET = 6
 """Where in the data of a SRV record its target begins."""
 DO = 0x8000
+PLAIN_HEADERS = {
+    HEADER.pack(0, RD | flags, 1, 0, 0, has_edns)[2:]: (RD | flags, has_edns)
+    for flags in (0, AD, CD, AD | CD)
+    for has_edns in (False, True)
+}
+PLAIN_TAILS = frozenset(TAIL.pack(type_, INTERNET) for type_ in (A, NS, MX, TXT, AAAA, SRV, 64, 65))
+PLAIN_OPT_BYTES = 1 + RECORD.size
+"""An OPT record without options."""
 LEADING_NAMES = {NS: 1, CNAME: 1, SOA: 2, PTR: 1}
 """The number of names that the data of a record begins with, of the types whose names are compressed (RFC 3597, section 4)."""
 
@@ -92,16 +101,25 @@ class Edns(NamedTuple):
     options: tuple[tuple[int, bytes], ...] = ()
 
 
-class Query(msgspec.Struct, frozen=True):
+class Query(msgspec.Struct, frozen=True, dict=True):
     """A query: one question, which is in `asked` as it came, type and class included."""
 
     id: int
     flags: int
-    question: Question
     asked: bytes
     edns: Edns | None = None
     limit: int = TCP_BYTES
     """The longest response that who asks takes."""
+
+    @functools.cached_property
+    def question(self) -> Question:
+        """What is asked, in lower case."""
+        return question_in(self.asked[: -TAIL.size].lower() + self.asked[-TAIL.size :])
+
+    @property
+    def type(self) -> int:
+        """The type that is asked for."""
+        return int.from_bytes(self.asked[-TAIL.size : -LENGTH.size], "big")
 
     @property
     def opcode(self) -> int:
@@ -184,6 +202,16 @@ def written(name: Name) -> bytes:
     return b"".join([LENGTHS[len(label)] + label for label in name]) + b"\0"
 
 
+def ends_with_any(name: bytes, ends: Collection[bytes]) -> bool:
+    """Does a name end with one of these, or is it one? All are written out."""
+    at = 0
+    while name[at:] not in ends:
+        if not (length := name[at]):
+            return False
+        at += 1 + length
+    return True
+
+
 def name_in(data: bytes, at: int = 0) -> Name:
     """The name that is written out, without compression, at this place of the data of a record of ours."""
     labels: list[bytes] = []
@@ -222,13 +250,35 @@ def read_query(message: bytes, *, tcp: bool = True) -> Query:
         raise Malformed("no standard query", NOTIMP)
     if questions != 1 or answers:
         raise Malformed("not exactly one question (RFC 9619)")
-    name, end = _read_question_name(message)
-    if end + TAIL.size > len(message):
+    end = _end_of_name(message) + TAIL.size
+    if end > len(message):
         raise Malformed("the question is cut off")
-    question = Question(name, *TAIL.unpack_from(message, end))
-    end += TAIL.size
     edns = _read_edns(message, end, authorities + additional)
-    return Query(id_, flags, question, message[HEADER.size : end], edns, TCP_BYTES if tcp else datagram_bytes(edns))
+    return Query(id_, flags, message[HEADER.size : end], edns, TCP_BYTES if tcp else datagram_bytes(edns))
+
+
+def read_plain(message: bytes) -> Query | None:
+    """The query in a datagram, if it is of the most usual form: recursion is desired, it is for data of the class IN, and asks for nothing
+    else. None for any other, also for those that are malformed."""
+    found = PLAIN_HEADERS.get(message[2 : HEADER.size])
+    if found is None:
+        return None
+    flags, has_edns = found
+    end, size = HEADER.size, len(message) - (has_edns and PLAIN_OPT_BYTES)
+    while end < size and (length := message[end]):
+        if length > MAX_LABEL:
+            return None
+        end += 1 + length
+    end += 1 + TAIL.size
+    if end != size or end > HEADER.size + MAX_NAME + TAIL.size or message[end - TAIL.size : end] not in PLAIN_TAILS:
+        return None
+    if not has_edns:
+        return Query(int.from_bytes(message[:2], "big"), flags, message[HEADER.size : end], None, PLAIN_BYTES)
+    type_, size, ttl, length = RECORD.unpack_from(message, end + 1)
+    if message[end] or type_ != OPT or length or ttl & ~DO:
+        return None
+    edns = Edns(size, dnssec=ttl == DO)
+    return Query(int.from_bytes(message[:2], "big"), flags, message[HEADER.size : end], edns, datagram_bytes(edns))
 
 
 def datagram_bytes(edns: Edns | None) -> int:
@@ -236,19 +286,16 @@ def datagram_bytes(edns: Edns | None) -> int:
     return min(max(edns.size, PLAIN_BYTES), EDNS_BYTES) if edns else PLAIN_BYTES
 
 
-def _read_question_name(message: bytes) -> tuple[Name, int]:
-    """The name behind the header, and where it ends. There is nothing before it that it could point to."""
-    labels: list[bytes] = []
-    lower = message.lower()  # lengths of labels are below "A"
+def _end_of_name(message: bytes) -> int:
+    """Where the name behind the header ends. There is nothing before it that it could point to."""
     at, size = HEADER.size, len(message)
     while at < size and (length := message[at]):
         if length > MAX_LABEL:
             raise Malformed("a label of more than 63 bytes, or a pointer, in the question")
-        labels.append(lower[at + 1 : at + 1 + length])
         at += 1 + length
     if at >= size or at + 1 - HEADER.size > MAX_NAME:
         raise Malformed("a name that does not end, or of more than 255 bytes")
-    return tuple(labels), at + 1
+    return at + 1
 
 
 def skip_name(message: bytes, at: int) -> int:

@@ -290,7 +290,7 @@ def _rewritten(
     known: dict[int, Name] = {}
     answer, authority = (tuple(_record(message, one, known) for one in places) for places in sections)
     asked = m.written(question.name) + TAIL.pack(question.type, question.class_)
-    clean = m.respond(Query(0, 0, question, asked), Answer(0, answer, authority))
+    clean = m.respond(Query(0, 0, asked), Answer(0, answer, authority))
     return read(clean[:2] + flags.to_bytes(2, "big") + clean[4:], asked, limits)
 
 

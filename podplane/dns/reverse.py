@@ -10,7 +10,7 @@ A zone ends at a label: 10.96.0.0/12 are the sixteen zones 96.10.in-addr.arpa to
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from podplane.dns import message as m
@@ -62,6 +62,11 @@ class ReverseZones:
             depth = -(-network.prefixlen // family.bits)
             prefixes[network.version].append((depth, int(network.network_address) >> shift, shift))
         object.__setattr__(self, "_prefixes", prefixes)
+
+    @property
+    def ends(self) -> Collection[Name]:
+        """As `zone.Zone` has it."""
+        return ((b"arpa",),)
 
     def answer(self, question: Question) -> Answer | None:
         """What is known of the address; None when it is none of the cluster's."""

@@ -6,7 +6,7 @@ signatures pass unchanged. Which rule counts is found in steps of the name's lab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from podplane.dns import message as m
 from podplane.dns.config import Rewrite
@@ -49,6 +49,11 @@ class RewrittenNames:
     def __init__(self, rules: Sequence[Rewrite], ttl: int) -> None:
         self._rewrites = Rewrites(rules)
         self._ttl = ttl
+
+    @property
+    def ends(self) -> Collection[Name]:
+        """As `zone.Zone` has it."""
+        return [rule.name for rule in self._rewrites.rules]
 
     def answer(self, question: Question) -> Answer | None:
         """The alias; None when no rule is about the name. One that would be too long does not exist (RFC 6672, 2.2: YXDOMAIN there)."""

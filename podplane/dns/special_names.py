@@ -51,6 +51,11 @@ class SpecialNames:
         self._elsewhere = frozenset(elsewhere)
         self._searches = frozenset(searches)
 
+    @property
+    def ends(self) -> Collection[Name]:
+        """As `zone.Zone` has it."""
+        return [(end,) for end in ENDS]
+
     def answer(self, question: Question) -> Answer | None:
         """What such a name means; None for all other names."""
         name = question.name

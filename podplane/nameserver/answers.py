@@ -20,6 +20,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -52,12 +53,18 @@ NAME = 10
 TRUNCATED = m.TC >> 8
 BY_CHANCE = partial(order.rotated, choose=random.randrange)
 """Addresses begin with any of them."""
+T = TypeVar("T")
 FAULT = Answer(m.SERVFAIL, authoritative=False, source="a fault of this server")
+
+
+def _nowhere(query: Query, client: Client) -> None:
+    """There are no other servers."""
 
 
 class Answers:
     """Answers questions; its methods run on one event loop.
 
+    `pass_on` is what other servers say to a query that is plainly for them, and None for any other query.
     `networks` are CIDRs whose clients are answered, `identify` says who has an address of them; when that changes, `forget_client` is
     to be called. `version` is what `version.bind` is answered with. `arrange` puts the addresses of an answer in order.
     """
@@ -71,6 +78,7 @@ class Answers:
         version: str = "",
         identify: Callable[[str], Client] = Client,
         arrange: Callable[[Answer], Answer] = BY_CHANCE,
+        pass_on: Callable[[Query, Client], Answer | Awaitable[Answer] | None] = _nowhere,
     ) -> None:
         self._resolver = resolver
         self._networks = [ipaddress.ip_network(cidr) for cidr in networks]
@@ -78,6 +86,7 @@ class Answers:
         self._version = version
         self._identify = identify
         self._arrange = arrange
+        self._pass_on = pass_on
         self._clients: dict[str, tuple[Client, bytes]] = {}
         self._senders: dict[bytes, bytes] = {}
         self._kept = Kept(turned=order.turned)
@@ -149,6 +158,8 @@ class Answers:
         if known is None:
             return self._refuse(data)
         client, own = known
+        if not tcp and self._log is None and (passed := self._passed_on(data, client, own)) is not None:
+            return passed
         if ip not in self._watched:
             found = self._find(data[2:], own, tcp=tcp) or self._find_lower(data[2:], own, tcp=tcp)
             if found is not None:
@@ -169,29 +180,40 @@ class Answers:
             if asked is not None:
                 asked.done(answer)
                 answer = unkept(answer)
-            return identified(self._written(query, question, answer, own, tcp=tcp))
+            return identified(self._written(query, answer, own, tcp=tcp))
 
         if (about := protocol.answer(query, self._version, node)) is not None:
             if asked is not None:
                 asked.done(about)
             return identified(m.respond(query, about, query.limit))
-        question = question_of(query)
-        if asked is None and (kept := self._find(question, own, tcp=tcp)) is not None:
+        if asked is None and (kept := self._find(question_of(query), own, tcp=tcp)) is not None:
             return identified(query.id.to_bytes(2, "big") + spelled(kept, query.asked))
-        found = self._ask(query, client)
-        if isinstance(found, Later):
-            changes = self._changes
-            return found.map(lambda answer: self._written_or_fault(query, answer, changes, written))
-        if inspect.isawaitable(found):
-            return self._later(query, found, self._changes, written)
-        return self._written_or_fault(query, found, self._changes, written)
+        return self._response(query, self._found(query, client, self._resolver.answer), written)
 
-    def _ask(self, query: Query, client: Client) -> Answer | Awaitable[Answer]:
+    def _passed_on(self, data: bytes, client: Client, own: bytes) -> bytes | Awaitable[bytes | None] | None:
+        """The response to a datagram that is plainly for other servers; None for any other."""
+        query = m.read_plain(data)
+        found = None if query is None else self._found(query, client, self._pass_on)
+        if query is None or found is None:
+            return None
+        return self._response(query, found, partial(self._written, query, own=own, tcp=False))
+
+    def _found(self, query: Query, client: Client, ask: Callable[[Query, Client], T]) -> T | Answer:
         try:
-            return self._resolver.answer(as_hinfo(query) if query.question.type == m.ANY else query, client)
+            return ask(as_hinfo(query) if query.type == m.ANY else query, client)
         except Exception:
             log.exception("no answer to %s", m.text_of(query.question.name))
             return FAULT
+
+    def _response(
+        self, query: Query, found: Answer | Awaitable[Answer], written: Callable[[Answer], bytes]
+    ) -> bytes | Awaitable[bytes | None]:
+        """The response with an answer, or with one that is awaited."""
+        if isinstance(found, Later):
+            return found.map(partial(self._written_or_fault, query, self._changes, written))
+        if inspect.isawaitable(found):
+            return self._later(query, found, self._changes, written)
+        return self._written_or_fault(query, self._changes, written, found)
 
     async def _later(
         self, query: Query, found: Awaitable[Answer], changes: int, written: Callable[[Answer], bytes]
@@ -201,9 +223,9 @@ class Answers:
         except Exception:
             log.exception("no answer to %s", m.text_of(query.question.name))
             answer = FAULT
-        return self._written_or_fault(query, answer, changes, written)
+        return self._written_or_fault(query, changes, written, answer)
 
-    def _written_or_fault(self, query: Query, answer: Answer, changes: int, written: Callable[[Answer], bytes]) -> bytes:
+    def _written_or_fault(self, query: Query, changes: int, written: Callable[[Answer], bytes], answer: Answer) -> bytes:
         try:
             return written(unkept(answer) if changes != self._changes else answer)  # perhaps of what the answer was made of
         except Exception:
@@ -233,9 +255,9 @@ class Answers:
         found = self._find(question[:NAME] + lower + question[end:], own, tcp=tcp)
         return None if found is None else spelled(found, name)
 
-    def _written(self, query: Query, key: bytes, answer: Answer, own: bytes, *, tcp: bool) -> bytes:
-        """The response, which is kept under `key`, the query's question, if it may be."""
-        if query.question.type == m.ANY:
+    def _written(self, query: Query, answer: Answer, own: bytes, *, tcp: bool) -> bytes:
+        """The response, which is kept under the query's question, if it may be."""
+        if query.type == m.ANY:
             answer = protocol.any_of(query, answer, ANY_TTL)
         arranged = self._arrange(answer)
         response = relay.rendered(query, arranged, query.limit)
@@ -244,6 +266,7 @@ class Answers:
         if depends and answer.lifetime is not None and query.question.name[-1:] == (b"arpa",):
             depends = (REVERSE, *depends)
         if depends:
+            key = question_of(query)
             if answer.private:
                 key = own + key
             if tcp and len(response) > m.datagram_bytes(query.edns):
@@ -347,8 +370,7 @@ def spelled(response: bytes, name: bytes) -> bytes:
 
 def as_hinfo(query: Query) -> Query:
     """The question that answers whether a name exists."""
-    question = query.question._replace(type=m.HINFO)
-    return replace(query, question=question, asked=query.asked[:-4] + m.TAIL.pack(m.HINFO, question.class_))
+    return replace(query, asked=query.asked[:-4] + m.TAIL.pack(m.HINFO, query.question.class_))
 
 
 def _until(tick: int) -> str:

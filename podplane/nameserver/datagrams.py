@@ -8,8 +8,8 @@ when it had none for a while. What comes with an unknown id, or for another ques
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -73,7 +73,6 @@ class Datagrams:
         self._used_up: list[_Port] = []
         """Those that only wait for answers."""
         self._of_turn: _Port | None = None
-        self._sent: deque[tuple[_Port, int, Pending]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.ignored = 0
         """Datagrams that answered nothing that was asked."""
@@ -89,11 +88,7 @@ class Datagrams:
         port.uses += 1
         port.last = now
         port.unsent.append((b"", number.to_bytes(2, "big") + message))
-        pending = port.pending[number] = Pending(asked, heard, now)
-        sent = self._sent
-        while sent and sent[0][0].pending.get(sent[0][1]) is not sent[0][2]:
-            sent.popleft()  # answered
-        sent.append((port, number, pending))
+        port.pending[number] = Pending(asked, heard, now)
         if self._timer is None:
             self._timer = self._loop.call_later(SILENT_SECONDS, self._sweep)
 
@@ -105,7 +100,6 @@ class Datagrams:
         self._ports.clear()
         self._used_up.clear()
         self._of_turn = None
-        self._sent.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -182,15 +176,15 @@ class Datagrams:
         """Tell those who wait too long; close sockets that nobody uses."""
         self._timer = None
         now = self._loop.time()
-        while self._sent and self._sent[0][2].sent + SILENT_SECONDS <= now:
-            port, number, pending = self._sent.popleft()
-            if port.pending.get(number) is pending:
-                del port.pending[number]
-                pending.heard(SILENCE, now - pending.sent)
+        for port in self._used_up + self._ports:
+            for number, pending in _silent(port, now):
+                if port.pending.pop(number, None) is not None:
+                    pending.heard(SILENCE, now - pending.sent)
         self._ports = self._without(self._ports, now - IDLE_SECONDS)
         self._used_up = self._without(self._used_up, now)
-        if self._timer is None and (self._ports or self._sent):
-            due = self._sent[0][2].sent + SILENT_SECONDS - now if self._sent else IDLE_SECONDS / 4
+        if self._timer is None and (self._ports or self._used_up):
+            first = min((_first_sent(port) for port in self._used_up + self._ports if port.pending), default=now + IDLE_SECONDS)
+            due = min(first + SILENT_SECONDS - now, IDLE_SECONDS / 4)
             self._timer = self._loop.call_later(max(SWEEP_SECONDS, due), self._sweep)
 
     def _without(self, ports: list[_Port], last: float) -> list[_Port]:
@@ -199,6 +193,16 @@ class Datagrams:
             if not port.pending and port.last <= last:
                 self._close(port)
         return [one for one in ports if one.pending or one.last > last]
+
+
+def _first_sent(port: _Port) -> float:
+    """When the oldest question without an answer was sent: they are in this order."""
+    return next(iter(port.pending.values())).sent
+
+
+def _silent(port: _Port, now: float) -> list[tuple[int, Pending]]:
+    """The questions that were sent too long ago."""
+    return list(itertools.takewhile(lambda one: one[1].sent + SILENT_SECONDS <= now, port.pending.items()))
 
 
 def _may_answer(data: bytes, asked: bytes) -> bool:

@@ -38,8 +38,7 @@ class Explainer:
         if client is None:
             answer = Answer(m.REFUSED, authoritative=False, source="who may ask")
             return self._explained(question, Client(ip), answer, f"{ip} is outside of the cluster")
-        asked = m.written(question.name) + m.TAIL.pack(question.type, question.class_)
-        query = Query(0, m.RD, question, asked, m.Edns(m.TCP_BYTES))
+        query = Query(0, m.RD, m.asked_of(question), m.Edns(m.TCP_BYTES))
         if (refused := protocol.answer(query, "", "")) is not None:
             return self._explained(question, client, refused, "it asks for what is not answered here")
         found = self.resolver.answer(as_hinfo(query) if question.type == m.ANY else query, client)
@@ -49,8 +48,7 @@ class Explainer:
         )
 
     def _explained(self, question: Question, client: Client, answer: Answer, why: str) -> Explanation:
-        asked = m.written(question.name) + m.TAIL.pack(question.type, question.class_)
-        read = response_text.read(answer.message or m.respond(Query(0, m.RD, question, asked), answer))
+        read = response_text.read(answer.message or m.respond(Query(0, m.RD, m.asked_of(question)), answer))
         if not why and answer.authoritative and question.type != m.ANY:
             why = self._reason(question, read.records)
         return Explanation(

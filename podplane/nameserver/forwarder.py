@@ -201,26 +201,27 @@ class Forwarder:
         if question.type in NOT_PASSED_ON:
             return Answer(m.NOTIMP, authoritative=False, source="what it asks for is not passed on")
         dnssec = query.edns is not None and query.edns.dnssec
-        return self.ask(Ask(m.asked_of(question), query.flags & (m.RD | m.CD), dnssec), client.ip)
+        later: Later[Answer] = Later()
+        found = self.ask(Ask(m.asked_of(question), query.flags & (m.RD | m.CD), dnssec), client.ip, later.set)
+        return later if found is None else found
 
-    def ask(self, ask: Ask, ip: str) -> Answer | Later[Answer]:
-        """The same for a question about data, of the class IN; `ip` is who asks."""
+    def ask(self, ask: Ask, ip: str, heard: Callable[[Answer], object]) -> Answer | None:
+        """The same for a question about data, of the class IN; `ip` is who asks. None when others must be asked: then `heard` is told."""
         now = self._loop.time()
         found = self.cache.get(ask, now)
         if found is None:
-            return self._ask(ask, ip, now)
+            return self._ask(ask, ip, heard, now)
         if found.refresh and ask not in self._waiting and not self._places.is_full:
             self._waiting[ask] = Waiting()
             self._begin(ask, now)
         return _kept(found, "cache")
 
-    def _ask(self, ask: Ask, ip: str, now: float) -> Answer | Later[Answer]:
+    def _ask(self, ask: Ask, ip: str, heard: Callable[[Answer], object], now: float) -> Answer | None:
         """What is to be asked for."""
         waiting = self._waiting.get(ask)
         if waiting is None and (answer := self._at_once(ask, now)) is not None:
             return answer
-        later: Later[Answer] = Later()
-        place = Place(ip, self._group(ask.name).zone, ask, later)
+        place = Place(ip, self._group(ask.name).zone, ask, heard)
         given_up = self._places.enter(place)
         if given_up is place:
             self.refused += 1
@@ -235,7 +236,7 @@ class Forwarder:
             if self.cache.has_stale(ask, now):
                 self._waiting[ask].timer = self._loop.call_later(STALE_AFTER, self._too_late, ask)
             self._begin(ask, now)
-        return later
+        return None
 
     def _give_up(self, place: Place) -> None:
         """Somebody else has the place now. What nobody waits for any more is not asked any longer."""
@@ -249,7 +250,7 @@ class Forwarder:
                 waiting.exchange.cancel()
             del self._waiting[place.ask]
             self._held.pop(place.ask, None)
-        place.later.set(_failure(TOO_MANY))
+        place.heard(_failure(TOO_MANY))
 
     def _at_once(self, ask: Ask, now: float) -> Answer | None:
         """What is known without asking: that a moment ago nobody answered, or that nobody will."""
@@ -347,7 +348,7 @@ class Forwarder:
         places, waiting.places = waiting.places, {}
         for place in places:
             self._places.leave(place)
-            place.later.set(answer)
+            place.heard(answer)
 
 
 def _kept(found: Found, source: str) -> Answer:

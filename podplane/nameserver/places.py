@@ -7,22 +7,23 @@ that asks without end keeps others from an answer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+import msgspec
 
 from podplane.dns.asking import Ask
 from podplane.dns.message import Answer, Name
-from podplane.servers.later import Later
 from podplane.servers.ranking import Ranking
 
 
-@dataclass(slots=True, eq=False)
-class Place:
-    """A client's, that waits for the answer to a question about a name of the zone."""
+class Place(msgspec.Struct, eq=False):
+    """A client's, that waits for the answer to a question about a name of the zone; `heard` is told."""
 
     ip: str
     zone: Name
     ask: Ask
-    later: Later[Answer]
+    heard: Callable[[Answer], object]
 
 
 @dataclass(slots=True, eq=False)

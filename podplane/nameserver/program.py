@@ -94,11 +94,18 @@ class NameServer:
         for ip in begin.ips:
             self._forwarder.own(ip)
         machine = search_path.of_conf(begin.machine)
-        self._sources = Sources(domain, self._objects.directory, begin.cluster, (self._forwarder,), machine.domains)
+        self._sources = Sources(domain, self._objects.directory, begin.cluster, self._forwarder, machine.domains)
         self.counts = Counts()
         clients = Clients(self._objects.directory, NodeDns(begin.ips, begin.domain, begin.machine))
         version = f"podplane {__version__}"
-        self._answers = Answers(self._sources, begin.networks, self.counts, version=version, identify=clients.identify)
+        self._answers = Answers(
+            self._sources,
+            begin.networks,
+            self.counts,
+            version=version,
+            identify=clients.identify,
+            pass_on=self._sources.pass_on,
+        )
         self._forwarder.subscribe(self._answers.forget_others)
         self._query_log = QueryLog()
         self._sockets = Sockets(self._answers, self.counts)

@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from msgspec.structs import replace
 
 from podplane.dns import message as m
 from podplane.dns import responses
+from podplane.dns.asking import Ask
 from podplane.dns.message import Answer, Name, Question
 from podplane.dns.search_path import NOWHERE, SearchPath
 from podplane.servers.later import Later
@@ -44,6 +46,13 @@ class Source(Protocol):
         """What this source says; None when the name is none of its own."""
 
 
+class Others(Source, Protocol):
+    """Servers elsewhere, as the last source."""
+
+    def ask(self, ask: Ask, ip: str, heard: Callable[[Answer], object]) -> Answer | None:
+        """What they say to a question about data of the class IN; `ip` is who asks. None when `heard` is told later."""
+
+
 class Resolving(Protocol):
     """Finds answers."""
 
@@ -58,44 +67,61 @@ class Resolver:
     sources: Sequence[Source]
     zones: Collection[Name] = ()
     """Zones that the last source has servers of their own for: these may not speak for one another's names, nor for other sources'."""
+    others: Others | None = None
+    """The last source, if it is one of other servers."""
+    ends: Collection[bytes] = ()
+    """What all names of the other sources end with, written out."""
     _tasks: set[asyncio.Task[Answer]] = field(default_factory=set, compare=False)
 
     def answer(self, query: m.Query, client: Client) -> Answer | Awaitable[Answer]:
         """The answer to a query."""
-        found = self._ask(query.question, client, query)
+        return self._whole(self._ask(query.question, client, query), client, query)
+
+    def pass_on(self, query: m.Query, client: Client) -> Answer | Awaitable[Answer] | None:
+        """The same for a query that is plainly for other servers, in half of the time; None for any other."""
+        name, tail = query.asked[: -m.TAIL.size].lower(), query.asked[-m.TAIL.size :]
+        if self.others is None or m.ends_with_any(name, self.ends):
+            return None
+        dnssec = query.edns is not None and query.edns.dnssec
+        told: Later[Answer] = Later()
+        heard = partial(self._heard, told, client, query)
+        found = self.others.ask(Ask(name + tail, query.flags & (m.RD | m.CD), dnssec), client.ip, heard)
+        return told if found is None else self._whole(found, client, query)
+
+    def _whole(self, found: Answer | Awaitable[Answer], client: Client, query: m.Query) -> Answer | Awaitable[Answer]:
+        """An answer with what its aliases lead to."""
         if isinstance(found, Later):
-            return self._heard_later(found, client, query)
+            told: Later[Answer] = Later()
+            found.then(partial(self._heard, told, client, query))
+            return told
         if inspect.isawaitable(found):
             return self._awaited(found, client, query)
         found = self._cut(query.question, found, client, query)
         return found if found.follow is None else self._follow(found, client, query, MAX_ALIASES)
 
-    def _heard_later(self, found: Later[Answer], client: Client, query: m.Query) -> Later[Answer]:
-        """The same without a task, unless there is an alias to follow."""
-        told: Later[Answer] = Later()
+    def _heard(self, told: Later[Answer], client: Client, query: m.Query, said: Answer) -> None:
+        """Tell what was said later, without a task, unless there is an alias to follow."""
+        if said.follow is None and not said.aliases:
+            told.set(said)
+            return
+        try:
+            answer = self._cut(query.question, said, client, query)
+        except Exception:  # nobody else would tell those who wait
+            log.exception("no answer to %s", m.text_of(query.question.name))
+            answer = FAILED
+        if answer.follow is None:
+            told.set(answer)
+            return
+        task = asyncio.get_running_loop().create_task(self._followed(answer, client, query, MAX_ALIASES))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._ended, told, query))
 
-        def heard(said: Answer) -> None:
-            try:
-                answer = self._cut(query.question, said, client, query)
-            except Exception:  # nobody else would tell those who wait
-                log.exception("no answer to %s", m.text_of(query.question.name))
-                answer = FAILED
-            if answer.follow is None:
-                told.set(answer)
-                return
-            task = asyncio.get_running_loop().create_task(self._followed(answer, client, query, MAX_ALIASES))
-            self._tasks.add(task)
-            task.add_done_callback(ended)
-
-        def ended(task: asyncio.Task[Answer]) -> None:
-            self._tasks.discard(task)
-            error = None if task.cancelled() else task.exception()
-            if error is not None:
-                log.error("an alias of %s", m.text_of(query.question.name), exc_info=error)
-            told.set(FAILED if error is not None or task.cancelled() else task.result())
-
-        found.then(heard)
-        return told
+    def _ended(self, told: Later[Answer], query: m.Query, task: asyncio.Task[Answer]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("an alias of %s", m.text_of(query.question.name), exc_info=error)
+        told.set(FAILED if error is not None or task.cancelled() else task.result())
 
     def _ask(self, question: Question, client: Client, query: m.Query) -> Answer | Awaitable[Answer]:
         for source in self.sources:

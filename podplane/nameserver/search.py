@@ -63,9 +63,8 @@ class Searching:
         """Ask for each name in turn; what is yielded is an answer or to be awaited, and is sent back."""
         steps = [first]
         for name in names:
-            question = replace_name(query.question, name)
-            asked = m.written(name) + m.TAIL.pack(question.type, question.class_)
-            found = yield self.resolver.answer(replace(query, question=question, asked=asked), client)
+            asked = m.asked_of(replace_name(query.question, name))
+            found = yield self.resolver.answer(replace(query, asked=asked), client)
             steps.append(found)
             if found.rcode == m.NOERROR:
                 alias = Record(query.question.name, m.CNAME, self.ttl, m.written(name))

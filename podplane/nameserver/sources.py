@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Awaitable, Collection
 
+from podplane.dns import message as m
 from podplane.dns.cluster import ClusterZone
 from podplane.dns.config import Config
 from podplane.dns.directory import Directory
@@ -17,7 +18,7 @@ from podplane.dns.reverse import ReverseZones
 from podplane.dns.rewrites import RewrittenNames
 from podplane.dns.special_names import SpecialNames
 from podplane.dns.zone import Zone
-from podplane.nameserver.resolver import Client, Resolver, Resolving, Source
+from podplane.nameserver.resolver import Client, Others, Resolver, Source
 from podplane.nameserver.search import Searching
 from podplane.nameserver.zones import Zones
 
@@ -34,25 +35,32 @@ class Sources:
         domain: Name,
         directory: Directory,
         networks: Collection[str],
-        others: Collection[Source] = (),
+        others: Others | None = None,
         searches: Collection[Name] = (),
     ) -> None:
         self._domain, self._directory, self._others, self._searches = domain, directory, others, searches
         self._networks = tuple(map(ipaddress.ip_network, networks))
-        self._resolver: Resolving = self.resolver(Config())
+        self._resolver = self.resolver(Config())
 
-    def use(self, resolver: Resolving) -> None:
+    def use(self, resolver: Searching) -> None:
         """Go by this one from now on. Questions that are on their way go on as they began."""
         self._resolver = resolver
 
-    def resolver(self, config: Config) -> Resolving:
+    def resolver(self, config: Config) -> Searching:
         """One that goes by this configuration. It may be made in any thread: thousands of hosts entries take their time."""
-        resolver = Resolver([Zones(self._zones(config)), *self._others], config.zones.keys())
+        zones = self._zones(config)
+        sources: list[Source] = [Zones(zones), *((self._others,) if self._others else ())]
+        ends = frozenset(m.written(end) for zone in zones for end in zone.ends)
+        resolver = Resolver(sources, config.zones.keys(), self._others, ends)
         return Searching(resolver, self._domain, self._directory.services, config.ttl, config.search_path)
 
     def answer(self, query: Query, client: Client) -> Answer | Awaitable[Answer]:
         """The answer to a query."""
         return self._resolver.answer(query, client)
+
+    def pass_on(self, query: Query, client: Client) -> Answer | Awaitable[Answer] | None:
+        """The answer of other servers to a query that is plainly for them; None for any other."""
+        return self._resolver.resolver.pass_on(query, client)
 
     def _zones(self, config: Config) -> list[Zone]:
         return [

@@ -84,8 +84,9 @@ class Upstream:
         self._ask(ask, done, edns=self._loop.time() >= self._no_edns_until, stream=self.server.tls)
 
     def _ask(self, ask: Ask, done: Done, *, edns: bool, stream: bool) -> None:
-        keeps_case = self._case_lost < CASE_LOST
-        name = asking.mixed(ask.name, self._means.randomness.take(len(ask.name))) if keeps_case and not stream else ask.name
+        name = ask.name
+        if self._case_lost < CASE_LOST and not stream:
+            name = asking.mixed(name, self._means.randomness.take(len(name)))
         message, asked = asking.written(ask, name, edns=edns, pad=self.server.tls)
         heard = partial(self._heard, ask, done, asked, edns, stream)
         try:

@@ -60,7 +60,7 @@ class Counts:
     def __init__(self) -> None:
         self.lanes: dict[tuple[str, str, int], Lane] = {}
         self.kinds: list[Kind] = [Kind(OTHER, OTHER, SIZES[-1], SIZES[-1])]
-        self._numbers: dict[Kind, int] = {}
+        self._numbers: dict[tuple[str, str, int, int], int] = {}
 
     def lane(self, node: str, protocol: str, version: int) -> Lane:
         """The counts of this protocol and family of the node, from now on."""
@@ -77,18 +77,22 @@ class Counts:
     def kind(self, request_bytes: int, response: bytes) -> int:
         """The number of the kind of this response, to a request of so many bytes."""
         type_, code = _type_and_code(response)
-        kind = Kind(
+        kind = (
             m.TYPES.get(type_, OTHER) if type_ is not None else "",
             m.RCODES.get(code, OTHER),
-            SIZES[bisect.bisect_left(SIZES, min(request_bytes, SIZES[-1]))],
-            SIZES[bisect.bisect_left(SIZES, min(len(response), SIZES[-1]))],
+            bisect.bisect_left(SIZES, request_bytes),
+            bisect.bisect_left(SIZES, len(response)),
         )
         number = self._numbers.get(kind)
-        if number is None:
-            if len(self.kinds) >= KINDS:
-                return 0
-            number = self._numbers[kind] = len(self.kinds)
-            self.kinds.append(kind)
+        return self._new(kind) if number is None else number
+
+    def _new(self, kind: tuple[str, str, int, int]) -> int:
+        """The number of a kind, with its places in `SIZES`, that has none yet."""
+        if len(self.kinds) >= KINDS:
+            return 0
+        number = self._numbers[kind] = len(self.kinds)
+        type_, code, request, response = kind
+        self.kinds.append(Kind(type_, code, SIZES[min(request, len(SIZES) - 1)], SIZES[min(response, len(SIZES) - 1)]))
         return number
 
     def of(self, lane: Lane) -> dict[Kind, int]:

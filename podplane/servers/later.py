@@ -20,22 +20,30 @@ class Later(Generic[T]):
 
     def __init__(self) -> None:
         self.is_set = False
-        self._value: T | None = None
-        self._heard: list[Callable[[T], object]] = []
+        self._heard: Callable[[T], object] | list[Callable[[T], object]] | None = None
+        """Most often one waits, and not several."""
 
     def set(self, value: T) -> None:
         """Here it is. Those who wait are called, in order; they must not raise."""
-        self.is_set, self._value = True, value
-        heard, self._heard = self._heard, []
-        for one in heard:
-            one(value)
+        self.is_set = True
+        self._value: T = value
+        heard, self._heard = self._heard, None
+        if isinstance(heard, list):
+            for one in heard:
+                one(value)
+        elif heard is not None:
+            heard(value)
 
     def then(self, heard: Callable[[T], object]) -> None:
         """Call with the value when it is there, which may be now."""
         if self.is_set:
-            heard(self._value)  # type: ignore[arg-type]  # it is there
-        else:
+            heard(self._value)
+        elif self._heard is None:
+            self._heard = heard
+        elif isinstance(self._heard, list):
             self._heard.append(heard)
+        else:
+            self._heard = [self._heard, heard]
 
     def map(self, change: Callable[[T], U]) -> Later[U]:
         """What this makes of the value; it must not raise."""

@@ -10,6 +10,7 @@ import dns.rdata
 import dns.rdatatype
 
 from podplane.dns import message as m
+from podplane.dns.asking import Ask
 from podplane.dns.config import Config, PodNames
 from podplane.dns.message import Answer, Question, Record
 from podplane.kubeapi.client import Client
@@ -48,6 +49,10 @@ async def filled(cluster: Cluster) -> Api:
 class Outside:
     """The zone `example.test` as a source."""
 
+    def ask(self, ask: Ask, ip: str, heard: Callable[[Answer], object]) -> Answer | None:
+        """What it says to a datagram, which none of these tests sends."""
+        raise NotImplementedError
+
     def answer(self, question: Question, client: Asking, query: m.Query) -> Answer | None:
         """Its records, and where an alias leads; None for a name outside of it."""
         if not m.is_under(question.name, ZONE):
@@ -73,7 +78,7 @@ async def served(api: Api, mode: PodNames) -> AsyncIterator[Callable[[bytes], by
     objects = Objects(Client(api.server.handle, "secret"))
     await objects.sync()
     networks = [one for several in NETWORKS.values() for one in several]
-    sources = Sources(m.name_of(DOMAIN), objects.directory, networks, (Outside(),))
+    sources = Sources(m.name_of(DOMAIN), objects.directory, networks, Outside())
     sources.use(sources.resolver(Config(pods=mode)))
     answers = Answers(sources, ["127.0.0.0/8"], Counts())
 

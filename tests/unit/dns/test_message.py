@@ -263,3 +263,37 @@ def test_the_root_is_a_name() -> None:
     assert query.question.name == ()
     records = [Record((), m.NS, 5, m.written((b"a", b"root")))]
     assert rows(parsed(m.respond(query, Answer(records=tuple(records)))).answer) == as_rows(records)
+
+
+PLAIN = st.builds(
+    lambda name, kind, flags, edns: dns.message.make_query(
+        name, kind, flags=flags, use_edns=edns, payload=1400, want_dnssec=edns == 0
+    ).to_wire(),
+    st.sampled_from(("a.example", "WWW.Example.", "x." * 100 + "test", ".")),
+    st.sampled_from(("A", "AAAA", "HTTPS", "TXT", "CNAME", "ANY", "AXFR")),
+    st.sampled_from((0, dns.flags.RD, dns.flags.RD | dns.flags.CD, dns.flags.RD | dns.flags.AD, dns.flags.RD | dns.flags.TC)),
+    st.sampled_from((-1, 0, 1)),
+)
+
+
+@given(PLAIN, st.integers(0, 40), st.binary(max_size=3))
+def test_a_plain_query_is_read_as_every_other_is(message: bytes, at: int, change: bytes) -> None:
+    """Whole or broken at any place: it is read to the same, or not as a plain one."""
+    message = message[:at] + change + message[at + len(change) :]
+    plain = m.read_plain(message)
+    assert plain is None or plain == m.read_query(message, tcp=False)
+
+
+@pytest.mark.parametrize("kind", ["A", "AAAA", "HTTPS"])
+@pytest.mark.parametrize("edns", [-1, 0])
+def test_what_most_resolvers_ask_is_plain(kind: str, edns: int) -> None:
+    assert m.read_plain(dns.message.make_query("www.Example.com", kind, use_edns=edns).to_wire()) is not None
+    assert m.read_plain(dns.message.make_query("www.example.com", "ANY", use_edns=edns).to_wire()) is None
+    with_option = dns.message.make_query("a.example", kind, use_edns=0, options=[dns.edns.GenericOption(3, b"")])
+    assert m.read_plain(with_option.to_wire()) is None, "NSID"
+
+
+@given(NAMES, st.lists(NAMES, max_size=3))
+def test_ends_of_written_names(name: Name, ends: list[Name]) -> None:
+    expected = any(m.is_under(name, end) for end in ends)
+    assert m.ends_with_any(m.written(name), frozenset(map(m.written, ends))) == expected

@@ -39,8 +39,7 @@ def test_what_is_not_kept_stays_so_and_what_is_kept_for_less_is_kept_for_less() 
 
 def response(name: bytes, *records: Record, edns: bool = True) -> bytes:
     """One that is kept: without its id."""
-    question = m.Question((name,), m.A)
-    query = m.Query(1, m.RD, question, m.written((name,)) + m.TAIL.pack(m.A, 1), m.Edns(1232) if edns else None)
+    query = m.Query(1, m.RD, m.asked_of(m.Question((name,), m.A)), m.Edns(1232) if edns else None)
     return m.respond(query, Answer(records=records, authority=(Record(WEB, m.NS, 5, m.written(DB)),)))[2:]
 
 

@@ -187,6 +187,6 @@ def test_whatever_is_answered_can_be_written(name: Name, type_: int) -> None:
     answer = SPECIAL.answer(Question(name, type_))
     if answer is not None:
         asked = m.written(name) + m.TAIL.pack(type_, m.INTERNET)
-        response = m.respond(m.Query(1, m.RD, Question(name, type_), asked), answer)
+        response = m.respond(m.Query(1, m.RD, asked), answer)
         assert bool(answer.records) != bool(answer.authority)
         assert response[m.HEADER.size :].startswith(asked)

@@ -11,7 +11,7 @@ from podplane.dns.message import Answer, Edns, Query, Question, Record, name_of
 
 def query(name: str, type_: int = m.A, class_: int = m.INTERNET, edns: Edns | None = None) -> Query:
     question = Question(name_of(name), type_, class_)
-    return Query(1, m.RD, question, m.written(question.name) + m.TAIL.pack(type_, class_), edns)
+    return Query(1, m.RD, m.written(question.name) + m.TAIL.pack(type_, class_), edns)
 
 
 @pytest.mark.parametrize("type_", [m.A, m.AAAA, m.SRV, m.PTR, m.TXT, m.ANY, 0, 9999])

@@ -91,9 +91,7 @@ async def test_an_answer_that_others_give_is_shown_as_it_came() -> None:
 
 def test_what_an_alias_leads_to_is_no_answer_when_it_can_not_be_read() -> None:
     """The data of other servers' records is not read before; the pointer in this one leads nowhere."""
-    query = m.Query(
-        0, m.RD, Question(m.name_of("b.test"), m.NS), m.written(m.name_of("b.test")) + m.TAIL.pack(m.NS, m.INTERNET)
-    )
+    query = m.Query(0, m.RD, m.asked_of(Question(m.name_of("b.test"), m.NS)))
     message = m.respond(query, Answer(records=(m.Record(query.question.name, m.TXT, 7, b"\xff\xff"),)))
     message = message.replace(m.RECORD.pack(m.TXT, m.INTERNET, 7, 2), m.RECORD.pack(m.NS, m.INTERNET, 7, 2))
     alias = Answer(

@@ -11,24 +11,31 @@ from pathlib import Path
 
 import dns.flags
 import dns.message
+import msgspec
 import pytest
 
-from podplane.dns import config, relay
+from podplane.dns import config, config_text, relay
 from podplane.dns import message as m
+from podplane.dns.directory import Directory
 from podplane.dns.message import Answer, Question
 from podplane.nameserver import forwarder as module
+from podplane.nameserver.answers import Answers
 from podplane.nameserver.forwarder import TOO_MANY, Forwarder
 from podplane.nameserver.machine import Machine
 from podplane.nameserver.openers import HostOpener
 from podplane.nameserver.randomness import Randomness
 from podplane.nameserver.resolver import Client, Resolver
+from podplane.nameserver.sources import Sources
 from podplane.nameserver.upstream import Means
 from podplane.nameserver.upstream_status import upstreams
+from podplane.servers.dns_counts import Counts
 from tests.unit.virtual_time import virtual
 
 from .fake_upstream import Behaviour, FakeUpstream, deaf, reply, says, silent, upstream
 
 A = "a.example. 60 IN A 192.0.2.1"
+OWN = "hosts: {192.0.2.7: [db.corp.example]}\nrewrites: [{name: old.test, to: a.example}]"
+"""A configuration with names of its own."""
 
 
 @contextlib.asynccontextmanager
@@ -576,3 +583,54 @@ async def test_what_is_known_of_each_server_is_told() -> None:
         assert all_names.asked > corp.failed == 0
         assert all_names.round_trip is not None and all_names.round_trip > 0
         assert (corp.zone, corp.server, corp.round_trip) == ("corp.example.", str(bad.server), None)
+
+
+@virtual
+@pytest.mark.parametrize(
+    "name", ["a.example", "A.Example", "db.corp.example", "corp.example", "old.test", "x.new.test", "b.alias"]
+)
+@pytest.mark.parametrize("edns", [-1, 0])
+async def test_what_is_plainly_for_others_is_answered_as_by_the_sources_in_turn(name: str, edns: int) -> None:
+    """By datagram, in the short way and in the long one, by whom it may be answered: the same, and others are asked as often."""
+
+    def says_more(query: dns.message.Message, tcp: bool) -> list[bytes]:
+        asked = query.question[0].name.to_text().lower()
+        alias = "b.alias. 60 IN CNAME kubernetes.default.svc.cluster.local."
+        return [reply(query, alias if asked == "b.alias." else f"{asked} 60 IN A 192.0.2.9").to_wire()]
+
+    found = []
+    for is_short in (True, False):
+        async with upstream(says_more) as one, forwarder(one) as made:
+            settings = msgspec.structs.replace(config_text.decode(OWN, m.name_of("cluster.local")), upstreams=(one.server,))
+            sources = Sources(m.name_of("cluster.local"), Directory(), ["10.96.0.0/16"], made)
+            sources.use(sources.resolver(settings))
+            made.configure(settings)
+            short = {"pass_on": sources.pass_on} if is_short else {}
+            answers = Answers(sources, ["10.0.0.0/8"], Counts(), arrange=lambda answer: answer, **short)
+            for _ in range(2):
+                query = dns.message.make_query(name, "A", use_edns=edns, id=7)
+                response = answers.respond(query.to_wire(), "10.244.1.2")
+                response = await response if inspect.isawaitable(response) else response
+                found.append((response, one.names.copy()))
+    assert found[:2] == found[2:]
+    assert found[0][0] is not None and dns.message.from_wire(found[0][0]).question[0].name.to_text() == f"{name}."
+
+
+@virtual
+async def test_names_of_this_servers_own_are_never_passed_on_unseen() -> None:
+    async with upstream(says(A)) as one, forwarder(one) as made:
+        settings = config_text.decode(OWN, m.name_of("cluster.local"))
+        sources = Sources(m.name_of("cluster.local"), Directory(), ["10.96.0.0/16"], made)
+        sources.use(sources.resolver(settings))
+        own = (
+            "a.default.svc.cluster.local",
+            "1.0.96.10.in-addr.arpa",
+            "localhost",
+            "db.corp.example",
+            "old.test",
+            "CLUSTER.local",
+        )
+        for name in own:
+            query = m.read_query(dns.message.make_query(name, "A").to_wire())
+            assert sources.pass_on(query, Client("10.244.1.2")) is None, name
+        assert one.names == []

@@ -49,7 +49,7 @@ class Rig:
 
     def __init__(self, machine: Machine) -> None:
         self.forwarder = Forwarder(Means(HostOpener(), Randomness()), machine)
-        self.sources = Sources(name_of("cluster.local"), Directory(), ["10.0.0.0/8"], (self.forwarder,))
+        self.sources = Sources(name_of("cluster.local"), Directory(), ["10.0.0.0/8"], self.forwarder)
         self.answers = Answers(self.sources, ["10.0.0.0/8"], Counts())
         self.forwarder.subscribe(self.answers.forget_others)
 

@@ -73,7 +73,7 @@ class Rig:
     async def __call__(self, name: str, type_: int = m.A, client: Client = POD, flags: int = m.RD) -> Answer:
         question = Question(name_of(name), type_)
         asked = m.written(question.name) + m.TAIL.pack(type_, m.INTERNET)
-        found = self.searching.answer(m.Query(1, flags, question, asked), client)
+        found = self.searching.answer(m.Query(1, flags, asked), client)
         return await found if inspect.isawaitable(found) else found
 
 

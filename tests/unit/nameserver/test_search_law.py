@@ -52,8 +52,7 @@ def candidates(name: str) -> list[Name]:
 
 
 def asked(resolver: Resolver | Searching, name: Name, type_: int) -> Answer:
-    question = Question(name, type_)
-    found = resolver.answer(Query(1, m.RD, question, m.written(name) + m.TAIL.pack(type_, m.INTERNET)), POD)
+    found = resolver.answer(Query(1, m.RD, m.asked_of(Question(name, type_))), POD)
     assert isinstance(found, Answer)
     return found
 
