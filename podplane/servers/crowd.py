@@ -3,7 +3,8 @@
 All of a node's clients send to one socket: what finds no room in it is lost, whoever sent it. So of clients that send most only a part is
 let in, which a filter in the kernel chooses by chance: as much as leaves all of them the same rate. Others are not concerned.
 
-    calm ── not emptied for CROWD_SECONDS ──► crowded: the parts are worked out anew every LOOK_SECONDS ── nobody sends too much ──► calm
+    calm ── not emptied for CROWD_SECONDS, and a part of it full ──► crowded
+    crowded: the parts are worked out anew every LOOK_SECONDS ── nobody sends too much ──► calm
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import heapq
 import logging
 import socket
+import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +24,10 @@ READ_PART, IDLE_READ_PART, LEAST_READ_PART = 1 / 4, 3 / 4, 1 / 64
 """Of its time the process spends on reading, while some send more than can be read: the first while questions wait for their turn,
 the second while none does; half as much each time that the socket was not emptied, since then there is something else to do."""
 GROWTH = 1.25
+FULL_PART = 1 / 4
+"""Of its room a socket has this much in it before anybody is kept out: nothing is lost yet."""
+SO_MEMINFO, RMEM_ALLOC, RCVBUF = 55, 0, 1
+"""What a socket's memory is used for, and where in that is what waits to be read, and the room for it (linux/sock_diag.h)."""
 HOLD_SECONDS = 0.2
 """What comes within that has room in the socket."""
 DATAGRAM_BYTES = 832
@@ -33,6 +39,12 @@ MOST = 64
 
 Limit = Callable[[socket.socket, Mapping[bytes, float]], None]
 """Lets only these parts of what these addresses (packed) send into a socket, and all of others. OSError when it can't."""
+
+
+def filled(bound: socket.socket) -> float:
+    """How much of a socket's room for what waits to be read is used."""
+    memory = struct.unpack("=9I", bound.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
+    return float(memory[RMEM_ALLOC] / memory[RCVBUF])
 
 
 class Crowd:
@@ -63,7 +75,7 @@ class Crowd:
         self._counts.update(self._senders())
         now = time.perf_counter()
         self._reading += now - started
-        if not self._passing and now - self._since >= CROWD_SECONDS:
+        if not self._passing and now - self._since >= CROWD_SECONDS and filled(self._socket) >= FULL_PART:
             self._look()
 
     def empty(self, now: float) -> None:

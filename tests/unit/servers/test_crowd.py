@@ -57,6 +57,7 @@ class Rig:
         self.now = 0.0
         self.fails = False
         self.is_busy = True
+        self.filled = 0.3
 
     def crowd(self) -> Crowd:
         return Crowd(self.socket, lambda: self.batch, self.limit, lambda: self.is_busy)
@@ -91,6 +92,7 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     monkeypatch.setattr(crowd.time, "perf_counter", made.perf_counter)
     monkeypatch.setattr(crowd, "LOOK_SECONDS", 1e9)
     monkeypatch.setattr(crowd, "DATAGRAM_BYTES", 1)
+    monkeypatch.setattr(crowd, "filled", lambda bound: made.filled)
     yield made
     made.socket.close()
 
@@ -105,6 +107,31 @@ async def test_a_socket_that_is_emptied_takes_all(rig: Rig) -> None:
     assert rig.limits == [{}], "but what another process left is taken away"
     made.close()
     assert rig.limits == [{}]
+
+
+async def test_nobody_is_kept_out_while_there_is_room(rig: Rig) -> None:
+    """Clients that wait for their answers are never many enough, however slowly those come."""
+    rig.filled = 0.2
+    made = rig.crowd()
+    rig.read(made, 1, is_empty=True)
+    rig.read(made, 100)
+    assert rig.limits == [{}]
+    rig.filled = 0.3
+    rig.read(made, 1)
+    assert list(rig.limits[-1]) == [A]
+    made.close()
+
+
+def test_what_waits_in_a_socket_fills_it() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        bound.bind(("127.0.0.1", 0))
+        assert crowd.filled(bound) == 0
+        room = bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        for _ in range(room // 2 // crowd.DATAGRAM_BYTES):
+            asking.sendto(bytes(40), bound.getsockname())
+        assert 0.4 < crowd.filled(bound) < 0.6
+        while crowd.filled(bound):
+            bound.recv(64)
 
 
 async def test_who_fills_a_socket_is_kept_from_it_until_it_sends_less(rig: Rig) -> None:

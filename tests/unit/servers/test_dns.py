@@ -183,6 +183,7 @@ async def test_who_sends_more_than_can_be_read_keeps_nobody_from_the_socket(rig:
     """The rush is as long as it takes until the kernel lets in a part of it only; then none of who sends little is lost."""
     monkeypatch.setattr(dns, "BATCHES", 1)
     monkeypatch.setattr(crowd, "CROWD_SECONDS", 0.0)
+    monkeypatch.setattr(crowd, "FULL_PART", 0.0)
     monkeypatch.setattr(crowd, "LOOK_SECONDS", 1e9)
     monkeypatch.setattr(crowd, "LEAST", 0.0)
     limits: list[Mapping[bytes, float]] = []
