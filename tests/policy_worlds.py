@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from podplane.model.pod_info import Ports
-from podplane.model.policy import IPBlock, NetworkPolicy, PolicyMetadata, PolicyPort, PolicyRule
+from podplane.model.policy import EVERYTHING, IPBlock, NetworkPolicy, PolicyMetadata, PolicyPort, PolicyRule
 from podplane.policy.ends import End
 from podplane.policy.match import Flow, verdict
 from podplane.state.value import IPAddress
@@ -38,7 +38,7 @@ policies = st.builds(
     lambda namespace, name, pods, ingress, egress: NetworkPolicy(PolicyMetadata(name, namespace, "u"), pods, ingress, egress),
     st.sampled_from(TEAMS),
     st.sampled_from(["k", "l", "m"]),
-    generated.label_selectors,
+    st.one_of(st.just(EVERYTHING), generated.label_selectors),
     sides,
     sides,
 )
