@@ -41,6 +41,21 @@ ABSENT: Mapping[Name, str] = {
 }
 """Zones without any name, by the first labels of what is asked for: the longest have 34."""
 ENDS = {b"localhost", b"local", b"invalid", b"onion", b"alt", b"arpa"}
+HOME = name_of("home.arpa")
+RESERVED: Mapping[Name, str] = {
+    LOCALHOST: "it means every machine itself (RFC 6761)",
+    name_of("invalid"): "it has no names (RFC 6761)",
+    name_of("onion"): "its names are Tor's (RFC 7686)",
+    name_of("alt"): "its names are none of DNS (RFC 9476)",
+    name_of("arpa"): "it has the names of addresses (RFC 3172)",
+}
+
+
+def why_reserved(zone: Name) -> str:
+    """Why nobody may have this zone; "" when somebody may, as what is below `local`, and `home.arpa` (RFC 8375)."""
+    if zone == LOCAL:
+        return "it is multicast DNS's (RFC 6762)"
+    return "" if is_under(zone, HOME) else next((why for name, why in RESERVED.items() if is_under(zone, name)), "")
 
 
 class SpecialNames:

@@ -12,14 +12,12 @@ from podplane.dns import config, default_config
 from podplane.ipam.plan import Plan
 from podplane.lab import node_report, underlay
 from podplane.lab.manifests import node_name
-from podplane.lab.spec import DEFAULT_PORT
+from podplane.lab.spec import DEFAULT_PORT, OUTSIDE_ZONE
 from podplane.model.config import UNDERLAY_MAC
 from podplane.services import pools
 from podplane.state.mac import mac_of
 from podplane.state.value import IPAddress
 
-OUTSIDE_ZONE = "example.test"
-"""The zone that the host outside answers for."""
 WORKING = (
     {"type": "NetworkUnavailable", "status": "False", "reason": "PodplaneIsUp", "message": "podplane is running on this node"},
     {"type": "Ready", "status": "True", "reason": "LabReady", "message": "the agent has its routes"},

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from podplane.dns.message import Name, is_under, name_of
+from podplane.dns.special_names import why_reserved
 from podplane.ipam.plan import Plan, PlanError, parse_cidrs
 from podplane.lab.errors import LabError
 from podplane.lab.folder import DEFAULT_NAME
@@ -20,6 +22,8 @@ MAX_DOMAIN = 99
 """So that the names of all ports of Services have 253 characters at most: `_<port>._tcp.<service>.<namespace>.svc.<domain>`."""
 OUTSIDE = "203.0.113.0/24,2001:db8:113::/64"
 """The network behind the gateway: documentation ranges (RFC 5737, RFC 3849)."""
+OUTSIDE_ZONE = "example.test"
+"""The zone that the host there serves."""
 
 
 class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -60,6 +64,8 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
                 f"--cluster-domain {self.cluster_domain}: give a domain like {CLUSTER_DOMAIN}, in lower case, "
                 f"of {MAX_DOMAIN} characters at most"
             )
+        if why := _why_not_domain(name_of(self.cluster_domain)):
+            raise LabError(f"--cluster-domain {self.cluster_domain}: {why}: give a domain like {CLUSTER_DOMAIN}")
         try:
             self.plan().check(self.nodes, pods_per_node)
             for text, what in (
@@ -70,6 +76,13 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
                     parse_cidrs(part, what)
         except PlanError as error:
             raise LabError(str(error)) from None
+
+
+def _why_not_domain(domain: Name) -> str:
+    """Why a cluster can't have it; "" when it can. It would hide the names of others."""
+    if is_under(name_of(OUTSIDE_ZONE), domain):
+        return f"the host outside serves {OUTSIDE_ZONE}"
+    return why_reserved(domain)
 
 
 SWITCHES = {

@@ -62,6 +62,16 @@ def test_a_broken_file_names_itself_and_the_way_out(folder: Folder, content: str
         ),
         ({"cluster_domain": "Lab.example"}, "--cluster-domain Lab.example"),
         ({"cluster_domain": ""}, "--cluster-domain"),
+        ({"cluster_domain": "arpa"}, r"arpa: it has the names of addresses \(RFC 3172\): give a domain like cluster.local"),
+        ({"cluster_domain": "10.in-addr.arpa"}, "it has the names of addresses"),
+        ({"cluster_domain": "localhost"}, "it means every machine itself"),
+        ({"cluster_domain": "k8s.localhost"}, "it means every machine itself"),
+        ({"cluster_domain": "invalid"}, "it has no names"),
+        ({"cluster_domain": "k8s.onion"}, "its names are Tor's"),
+        ({"cluster_domain": "k8s.alt"}, "its names are none of DNS"),
+        ({"cluster_domain": "local"}, "it is multicast DNS's"),
+        ({"cluster_domain": "test"}, "the host outside serves example.test"),
+        ({"cluster_domain": "example.test"}, "the host outside serves example.test"),
         ({"cluster_domain": ".".join(["abcdefghi"] * 10) + "a"}, "--cluster-domain"),
         ({"masquerade_exclude": "10.0.0.0/8,x"}, "CIDR without masquerade x"),
     ],
@@ -75,6 +85,13 @@ def test_settings_are_as_given_else_as_they_were_else_the_defaults(folder: Folde
     assert operations.settings(folder, {"nodes": 2}) == LabSpec(name="one", nodes=2)
     spec.save(folder.spec, LabSpec(name="one", nodes=4, port=7000))
     assert operations.settings(folder, {"nodes": 5}) == LabSpec(name="one", nodes=5, port=7000)
+
+
+@pytest.mark.parametrize(
+    "domain", ["cluster.local", "k8s", "corp.local", "k8s.home.arpa", "k8s.example.test", "notarpa", "a.b.test"]
+)
+def test_other_domains_make_one(domain: str) -> None:
+    LabSpec(cluster_domain=domain).check()
 
 
 def test_settings_that_objects_were_made_with_stay(folder: Folder) -> None:
