@@ -173,7 +173,7 @@ class Forwarder:
         """This process is beside its nodes: servers in these networks (CIDRs) are reached from a namespace, whose descriptor is taken.
         Those of the machine are not: it may know other machines by the same addresses."""
         before, self._lab = self._lab, LabOpener(networks, fd)
-        self._resolve([one for one in self._upstreams if not one.by_machine])
+        self._resolve([named for named, one in self._upstreams.items() if not named.by_machine or one.health.is_loop])
         if before is not None:
             before.close()
 

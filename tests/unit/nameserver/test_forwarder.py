@@ -391,6 +391,34 @@ async def test_a_server_that_is_this_one_is_not_asked() -> None:
         assert (found.rcode, found.source) == (m.SERVFAIL, "127.0.0.53: it is this server itself")
 
 
+async def test_a_machine_whose_resolv_conf_names_the_clusters_dns_is_told_so(tmp_path: Path) -> None:
+    """coredns/coredns#2087: on a node of its own the server asks itself, by whichever of its addresses."""
+    file = tmp_path / "resolv.conf"
+    file.write_text("nameserver 10.96.0.10\nnameserver 10.244.1.1\nnameserver fd00:10:96::a\n")
+    own = ("10.96.0.10", "10.244.1.1", "fd00:10:96::a")
+    async with forwarder(machine=file) as made:
+        for ip in own:
+            made.own(ip)
+        began = asyncio.get_running_loop().time()
+        found = await answer(made, "a.example")
+        assert (found.rcode, found.source) == (m.SERVFAIL, "; ".join(f"{ip}: it is this server itself" for ip in own))
+        assert asyncio.get_running_loop().time() - began < 0.5
+        assert all(one.health.is_loop and not one.health.asked for one in made.groups[0].servers)
+
+
+async def test_beside_its_nodes_the_machines_server_is_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine may be a node of another cluster, whose DNS has the same address."""
+    monkeypatch.setattr(module, "LabOpener", lambda networks, fd: HostOpener())
+    file = tmp_path / "resolv.conf"
+    file.write_text("nameserver 127.0.0.53\n")
+    async with forwarder(machine=file) as made:
+        made.own("127.0.0.53")
+        assert made.groups[0].servers[0].health.is_loop
+        made.reach(["192.0.2.0/24"], 0)
+        made.own("127.0.0.53")
+        assert not made.groups[0].servers[0].health.is_loop
+
+
 @virtual
 async def test_other_servers_may_say_something_else() -> None:
     async with upstream(says(A)) as one, upstream(says(A.replace("2.1", "2.2"))) as two, forwarder(one) as made:
