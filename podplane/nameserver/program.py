@@ -218,12 +218,8 @@ class NameServer:
         if self._state.missing():
             self._waiting.append((node, protocol, bound))
             return
-        if protocol == control.UDP:
-            self._servers[node].append(self._sockets.datagrams(node, bound))
-            return
-        server = self._sockets.connections(node, bound)
-        self._servers[node].append(server)
-        self._begin(server.listen(bound))
+        serve = self._sockets.datagrams if protocol == control.UDP else self._sockets.connections
+        self._servers[node].append(serve(node, bound))
 
     def _report(self, node: str, bound: socket.socket) -> None:
         if node not in self._reports:

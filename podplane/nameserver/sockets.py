@@ -37,10 +37,10 @@ class Sockets:
         return UdpServer(bound, self._datagrams[version], send, limit, self._answers, respond, self._counts, lane)
 
     def connections(self, node: str, bound: socket.socket) -> TcpServer:
-        """A server that answers connections to this socket, once it listens."""
+        """Answer connections to this socket from now on."""
         lane = self._counts.lane(node, control.TCP, VERSIONS[bound.family])
         respond = functools.partial(self._answers.respond, node=node, tcp=True)
-        return TcpServer(respond, self._counts, lane, self._connections)
+        return TcpServer(bound, respond, self._counts, lane, self._connections)
 
 
 def connections_within(descriptors: int) -> int:

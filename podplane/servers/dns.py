@@ -149,7 +149,7 @@ class UdpServer:
                 lane.response_bytes += done.answered_bytes
                 lane.durations.add(time.perf_counter() - started, done.answered)
             for one in done.others:
-                if not self._turns.put(one[1][0], (*one, started)):
+                if self._turns.put(one[1][0], (*one, started)) is not None:
                     lane.silent += 1
             is_last = done.received < batches.size
             self._crowd.read(started, is_empty=is_last)

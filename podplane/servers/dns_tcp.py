@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import cast
 
+from podplane.servers.accepting import Acceptor
 from podplane.servers.dns import Respond
 from podplane.servers.dns_counts import Counts, Lane
 
@@ -121,9 +122,9 @@ class Connections:
 class Connection(asyncio.BufferedProtocol):
     """One client's connection."""
 
-    def __init__(self, respond: Respond, counts: Counts, lane: Lane, connections: Connections) -> None:
+    def __init__(self, client: str, respond: Respond, counts: Counts, lane: Lane, connections: Connections) -> None:
         self._respond, self._counts, self._lane, self._connections = respond, counts, lane, connections
-        self.client = self.owner = ""
+        self.client, self.owner = client, ""
         self._transport: asyncio.Transport | None = None
         self._data = bytearray()
         self._unsent = bytearray()
@@ -141,7 +142,6 @@ class Connection(asyncio.BufferedProtocol):
         """It begins."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=UNSENT_BYTES)
-        self.client = str((transport.get_extra_info("peername") or ("",))[0])
         self._connections.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -257,22 +257,22 @@ class Connection(asyncio.BufferedProtocol):
 
 
 class TcpServer:
-    """Answers connections to a listening socket, which is closed with it."""
+    """Answers connections to a listening socket, which is closed with it. To be made and used on an event loop."""
 
-    def __init__(self, respond: Respond, counts: Counts, lane: Lane, connections: Connections) -> None:
+    def __init__(self, listener: socket.socket, respond: Respond, counts: Counts, lane: Lane, connections: Connections) -> None:
         self._made = (respond, counts, lane, connections)
-        self._server: asyncio.Server | None = None
-        self._is_closed = False
-
-    async def listen(self, listener: socket.socket) -> None:
-        """Take connections from now on."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(*self._made), sock=listener)
-        if self._is_closed:
-            self._server.close()
+        self._loop = asyncio.get_running_loop()
+        self._beginning: set[asyncio.Task[object]] = set()
+        self._acceptor = Acceptor(listener, self._begin)
 
     def close(self) -> None:
         """Take none any more; idempotent. Connections that are there go on until they are idle."""
-        self._is_closed = True
-        if self._server is not None:
-            self._server.close()
+        self._acceptor.close()
+
+    def _begin(self, accepted: socket.socket, client: str) -> None:
+        accepted.setblocking(False)
+        task: asyncio.Task[object] = self._loop.create_task(
+            self._loop.connect_accepted_socket(lambda: Connection(client, *self._made), accepted)
+        )
+        self._beginning.add(task)
+        task.add_done_callback(self._beginning.discard)

@@ -1,6 +1,6 @@
-"""Questions that wait to be answered one by one: each client has one in turn.
+"""What clients want and have to wait for: each has one in turn.
 
-There is room for so many in all, and so many of each client. A client that has as many as it may loses what it asks next; when the room is
+There is room for so many in all, and so many of each client. A client that has as many as it may loses what it wants next; when the room is
 used up, the client with most loses its newest, which may be the one that just came.
 """
 
@@ -26,19 +26,19 @@ class Turns(Generic[T]):
     def __len__(self) -> int:
         return self._count
 
-    def put(self, client: str, one: T) -> bool:
-        """Let it wait. False when it, or another one in its place, is lost."""
+    def put(self, client: str, one: T) -> T | None:
+        """Let it wait. What is lost in its place, or itself; None when nothing is."""
         own = self._waiting.get(client)
         size = 0 if own is None else len(own)
         if size >= self._of_client:
-            return False
-        is_full = self._count >= self._total
-        if is_full:
+            return one
+        lost = None
+        if self._count >= self._total:
             loser = self._ranking.first(size)
             if loser is None:
-                return False
+                return one
             others = self._waiting[loser]
-            others.pop()  # it has another one at least
+            lost = others.pop()  # it has another one at least
             self._ranking.shrunk(loser, len(others))
             self._count -= 1
         if own is None:
@@ -46,7 +46,7 @@ class Turns(Generic[T]):
         own.append(one)
         self._count += 1
         self._ranking.grown(client, size + 1)
-        return not is_full
+        return lost
 
     def take(self) -> T:
         """The oldest of the client whose turn it is. There must be one."""

@@ -39,9 +39,7 @@ async def test_each_node_answers_at_both_protocols_by_its_name(ip: str) -> None:
         at = listener.getsockname()
         bound = socket.socket(FAMILIES[ip], socket.SOCK_DGRAM)
         bound.bind(at)
-        tcp = sockets.connections(node, listener)
-        servers += [tcp, sockets.datagrams(node, bound)]
-        await tcp.listen(listener)
+        servers += [sockets.connections(node, listener), sockets.datagrams(node, bound)]
         with socket.socket(FAMILIES[ip], socket.SOCK_DGRAM) as udp:
             udp.setblocking(False)
             udp.connect(at)

@@ -33,7 +33,7 @@ class Rig:
         self.counts = Counts()
         self.lane = self.counts.lane("node1", "tcp", 4)
         self.connections = Connections(total=8, of_client=5, held_bytes=150_000)
-        self.server = TcpServer(self.respond, self.counts, self.lane, self.connections)
+        self.server = TcpServer(self.listener, self.respond, self.counts, self.lane, self.connections)
         self._stack = contextlib.AsyncExitStack()
 
     def respond(self, data: bytes, ip: str) -> bytes | Awaitable[bytes | None] | None:
@@ -90,7 +90,6 @@ class Client:
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
     made = Rig()
-    await made.server.listen(made.listener)
     yield made
     await made.close()
 

@@ -25,26 +25,21 @@ def test_room_is_bounded_and_who_has_most_loses_its_newest(steps: list[str | Non
                 waiting.remove(one)
             continue
         counts = Counter(whose for whose, _ in waiting)
-        is_kept = turns.put(client, (client, i))
+        lost = turns.put(client, (client, i))
+        most = max(counts.values(), default=0)
         if counts[client] >= OF_CLIENT:
-            assert not is_kept
+            assert lost == (client, i)
         elif len(waiting) < TOTAL:
-            assert is_kept
-            waiting.append((client, i))
+            assert lost is None
+        elif most <= counts[client] + 1:
+            assert lost == (client, i)
         else:
-            assert not is_kept
-            most = max(counts.values())
-            if most > counts[client] + 1:
-                (gone,) = {x[0] for x in waiting} & {x for x in counts if counts[x] == most and turns_of(turns, x) < most}
-                waiting.remove([x for x in waiting if x[0] == gone][-1])
-                waiting.append((client, i))
+            assert lost is not None and counts[lost[0]] == most
+            assert lost == [x for x in waiting if x[0] == lost[0]][-1], "the newest of its client"
+        waiting = [x for x in [*waiting, (client, i)] if x != lost]
         assert len(turns) == len(waiting) <= TOTAL
     left = [turns.take() for _ in range(len(turns))]
     assert sorted(left) == sorted(waiting)
-
-
-def turns_of(turns: Turns[tuple[str, int]], client: str) -> int:
-    return len(turns._waiting.get(client, ()))
 
 
 @given(st.lists(clients, max_size=60))
@@ -74,6 +69,6 @@ def test_whoever_asks_without_end_takes_no_room_of_who_asks_little(flood: list[s
 def test_clear_leaves_nothing_and_all_may_come_again() -> None:
     turns: Turns[str] = Turns(TOTAL, OF_CLIENT)
     for _ in range(2):
-        assert [turns.put("a", "x") for _ in range(OF_CLIENT + 1)] == [True] * OF_CLIENT + [False]
+        assert [turns.put("a", "x") for _ in range(OF_CLIENT + 1)] == [None] * OF_CLIENT + ["x"]
         turns.clear()
         assert not turns
