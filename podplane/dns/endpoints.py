@@ -18,6 +18,8 @@ from podplane.model.service import SERVICE_NAME, EndpointSlice
 
 NAMESPACE, NAME = SERVICE.split("/")
 MANAGED_BY, PODPLANE = "endpointslice.kubernetes.io/managed-by", "podplane"
+APP = "k8s-app"
+"""A label of the Service, as in CoreDNS's manifests; the cluster's controller gives slices the labels of their Service, too."""
 PORTS = (("dns", "UDP", PORT), ("dns-tcp", "TCP", PORT))
 """Name, protocol and number of each port of the Service."""
 VERSIONS = (4, 6)
@@ -49,7 +51,7 @@ def _slice(node: Node, name: str, version: int, address: str, answers: bool) -> 
     return {
         "metadata": {
             "name": name,
-            "labels": {SERVICE_NAME: NAME, MANAGED_BY: PODPLANE},
+            "labels": {SERVICE_NAME: NAME, MANAGED_BY: PODPLANE, APP: NAME},
             "ownerReferences": [owner],
         },
         "addressType": f"IPv{version}",

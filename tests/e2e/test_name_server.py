@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("name server")]
 SECONDS = 30
 DNS = {4: "10.96.0.10", 6: "fd00:10:96::a"}
 NAME = "kubernetes.default.svc.cluster.local"
+OF_DNS = "k8s-app=kube-dns"
 ASKER = (Path(__file__).parent / "asker.py").read_text()
 TRACKED = f"""
 import ipaddress
@@ -58,8 +59,11 @@ def addresses(lab: Podplane, node: str) -> list[str]:
 
 def conditions(kubectl: Kubectl, node: str) -> list[bool]:
     """Whether a node offers its name server, by its slices."""
-    items: list[dict[str, Any]] = json.loads(kubectl("-n", "kube-system", "get", "endpointslices", "-o", "json"))["items"]
-    endpoints = [one["endpoints"][0] for one in items if one["metadata"]["name"].startswith("kube-dns-")]
+    items: list[dict[str, Any]] = json.loads(
+        kubectl("-n", "kube-system", "get", "service,endpointslices", "-l", OF_DNS, "-o", "json")
+    )["items"]
+    assert [one["metadata"]["name"] for one in items if one["kind"] == "Service"] == ["kube-dns"]
+    endpoints = [one["endpoints"][0] for one in items if one["kind"] == "EndpointSlice"]
     return [one["conditions"]["ready"] for one in endpoints if one["nodeName"] == node]
 
 
