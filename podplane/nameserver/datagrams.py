@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from podplane.kernel.datagrams import COUNT, Incoming, Outgoing
 from podplane.nameserver import failures
 from podplane.nameserver.randomness import Randomness
 
+log = logging.getLogger(__name__)
 PORTS = 48
 """Sockets at a time."""
 USES = 256
@@ -160,7 +162,10 @@ class Datagrams:
                 self.ignored += 1
                 continue
             del port.pending[number]
-            pending.heard(data, now - pending.sent)
+            try:
+                pending.heard(data, now - pending.sent)
+            except Exception:  # others came with it
+                log.exception("an answer of %d bytes", len(data))
 
     def _fail(self, port: _Port, why: str) -> None:
         now = self._loop.time()

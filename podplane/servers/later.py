@@ -6,9 +6,11 @@ It may be awaited, too. A question that is passed on costs no more than its two 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Generator
 from typing import Any, Generic, TypeVar
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -24,15 +26,15 @@ class Later(Generic[T]):
         """Most often one waits, and not several."""
 
     def set(self, value: T) -> None:
-        """Here it is. Those who wait are called, in order; they must not raise."""
+        """Here it is. Those who wait are called, in order; of one that raises, which none should, the others notice nothing."""
         self.is_set = True
         self._value: T = value
         heard, self._heard = self._heard, None
-        if isinstance(heard, list):
-            for one in heard:
+        for one in heard if isinstance(heard, list) else () if heard is None else (heard,):
+            try:
                 one(value)
-        elif heard is not None:
-            heard(value)
+            except Exception:
+                log.exception("who waited for %r", value)
 
     def then(self, heard: Callable[[T], object]) -> None:
         """Call with the value when it is there, which may be now."""

@@ -281,6 +281,24 @@ async def test_a_server_that_closes_every_connection_fails() -> None:
 
 
 @virtual
+async def test_a_fault_at_one_answer_spares_those_that_came_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    kept: list[dns.message.Message] = []
+
+    def both_at_once(query: dns.message.Message, tcp: bool) -> list[bytes]:
+        kept.append(query)
+        return [reply(one, A).to_wire() for one in kept] if len(kept) == 2 else []
+
+    async with upstream(both_at_once) as fake, asked(fake) as made:
+        one = Ask(m.asked_of(Question(NAME, m.A)))
+        heard: asyncio.Future[Reply | str] = asyncio.get_running_loop().create_future()
+        made.ask(one, [].remove)  # there is nothing to remove
+        made.ask(one, heard.set_result)
+        async with asyncio.timeout(1):
+            assert addresses(await heard) == ["192.0.2.1"]
+        assert "ValueError" in caplog.text
+
+
+@virtual
 async def test_what_this_machine_is_short_of_says_nothing_about_a_server() -> None:
     class Exhausted(HostOpener):
         def open(self, ip: str, kind: socket.SocketKind) -> socket.socket:
