@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shlex
@@ -81,26 +82,37 @@ def _runs(pod: dict[str, Any], name: str) -> bool:
     return pod["metadata"]["name"] == name and pod.get("status", {}).get("phase") == "Running"
 
 
-@pytest.fixture
-def podplane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Podplane]:
-    """The command, and no lab left when the test is over."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    command = Podplane(tmp_path)
+@contextlib.contextmanager
+def nothing_left(home: Path) -> Iterator[Podplane]:
+    """The command, with this folder; no lab is left in it at the end."""
+    command = Podplane(home)
     try:
         yield command
     finally:
         command("down", "--all", "--purge", code=None)
+
+
+@contextlib.contextmanager
+def running(home: pytest.TempPathFactory, *options: str) -> Iterator[Podplane]:
+    """A lab that was started with these options of `up`."""
+    with nothing_left(home.mktemp("lab")) as command:
+        command("up", *options)
+        yield command
+
+
+@pytest.fixture
+def podplane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Podplane]:
+    """The command, and no lab left when the test is over."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with nothing_left(tmp_path) as command:
+        yield command
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
     """One lab of three nodes with two pods each for the tests of a module that leave it as it was."""
-    command = Podplane(tmp_path_factory.mktemp("lab"))
-    try:
-        command("up", "--pods-per-node", "2")
-        yield command
-    finally:
-        command("down", "--all", "--purge", code=None)
+    with running(tmp_path_factory, "--pods-per-node", "2") as started:
+        yield started
 
 
 class Kubectl:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Kubectl, Podplane
+from tests.e2e.conftest import Kubectl, Podplane, running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("agents-over-https")]
 
@@ -25,12 +25,8 @@ SPEC = {
 
 @pytest.fixture(scope="module")
 def https_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
-    command = Podplane(tmp_path_factory.mktemp("lab"))
-    try:
-        command("up", "--agents-over-https", "--pods-per-node", "1")
-        yield command
-    finally:
-        command("down", "--all", "--purge", code=None)
+    with running(tmp_path_factory, "--agents-over-https", "--pods-per-node", "1") as started:
+        yield started
 
 
 def audited(lab: Podplane, user: str) -> list[dict[str, Any]]:
@@ -45,7 +41,7 @@ def test_every_request_of_a_node_came_over_the_network_with_a_token_of_its_own(h
     assert {tuple(entry["sourceIPs"]) for entry in requests} == {("127.0.0.1",)}
     watches = [entry for entry in audited(https_lab, "system:podplane") if entry["verb"] == "watch"]
     resources = {entry["objectRef"]["resource"] for entry in watches if entry["sourceIPs"] == ["127.0.0.1"]}
-    assert resources == {"nodes", "services", "endpointslices", "leases", "pods"}
+    assert resources == {"nodes", "services", "endpointslices", "leases", "pods", "namespaces", "networkpolicies"}
 
 
 def test_all_promises_are_kept(https_lab: Podplane) -> None:

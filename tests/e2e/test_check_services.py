@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Kubectl, Podplane
+from tests.e2e.conftest import Kubectl, Podplane, running
 from tests.e2e.test_load_balancer import ips, service
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("check-services")]
@@ -18,12 +18,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("check-services")]
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
     """Two nodes, node ports on IPv4 addresses only."""
-    command = Podplane(tmp_path_factory.mktemp("lab"))
-    try:
-        command("up", "--nodes", "2", "--pods-per-node", "2", "--node-port-addresses", "192.168.1.0/24")
-        yield command
-    finally:
-        command("down", "--all", "--purge", code=None)
+    with running(
+        tmp_path_factory, "--nodes", "2", "--pods-per-node", "2", "--node-port-addresses", "192.168.1.0/24"
+    ) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from podplane.dns.config import KEY
-from tests.e2e.conftest import Kubectl, Podplane
+from tests.e2e.conftest import Kubectl, Podplane, running
+from tests.e2e.test_load_balancer import until
 
 MAP = ("-n", "kube-system", "configmap", "podplane-dns")
 POD = "echo-node1-1"
@@ -22,12 +22,8 @@ COREFILE = ". {\n hosts {\n  192.0.2.9 imported.example\n  fallthrough\n }\n for
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
     """One node, one pod."""
-    command = Podplane(tmp_path_factory.mktemp("lab"))
-    try:
-        command("up", "--nodes", "1", "--pods-per-node", "1")
-        yield command
-    finally:
-        command("down", "--all", "--purge", code=None)
+    with running(tmp_path_factory, "--nodes", "1", "--pods-per-node", "1") as started:
+        yield started
 
 
 @pytest.fixture
@@ -51,14 +47,6 @@ def edit(lab: Podplane, kubectl: Kubectl, tmp_path: Path) -> Iterator[Callable[[
 def ask(lab: Podplane, *words: str) -> list[str]:
     """What dig finds in a pod, short."""
     return lab("exec", POD, "--", "dig", "+short", "+tries=1", *words).stdout.split()
-
-
-def until(holds: Callable[[], Any], seconds: float = 20) -> None:
-    """Wait until it holds."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.05)
 
 
 def events(kubectl: Kubectl) -> list[str]:
@@ -100,7 +88,7 @@ def test_no_question_is_lost_while_the_configuration_changes(lab: Podplane, edit
 
 def test_an_imported_corefile_is_applied(lab: Podplane, kubectl: Kubectl, edit: Callable[[str], str]) -> None:
     imported = lab("dns", "import-corefile", "-", stdin=COREFILE).stdout
-    kubectl("apply", "--server-side=false", "-f", "-", stdin=imported, code=None)
+    assert "configmap/podplane-dns configured" in kubectl("apply", "-f", "-", stdin=imported, code=None)
     until(lambda: ask(lab, "imported.example") == ["192.0.2.9"])
 
 

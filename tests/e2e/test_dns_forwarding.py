@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import dns.message
@@ -14,7 +14,8 @@ import dns.rrset
 import pytest
 
 from podplane.dns.config import KEY
-from tests.e2e.conftest import Podplane
+from tests.e2e.conftest import Podplane, running
+from tests.e2e.test_load_balancer import until
 
 POD = "echo-node1-1"
 
@@ -22,12 +23,8 @@ POD = "echo-node1-1"
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
     """Two nodes, a pod each."""
-    command = Podplane(tmp_path_factory.mktemp("lab"))
-    try:
-        command("up", "--nodes", "2", "--pods-per-node", "1")
-        yield command
-    finally:
-        command("down", "--all", "--purge", code=None)
+    with running(tmp_path_factory, "--nodes", "2", "--pods-per-node", "1") as started:
+        yield started
 
 
 class Server:
@@ -76,13 +73,6 @@ def configure(lab: Podplane, **settings: Any) -> None:
 
 def getent(lab: Podplane, name: str) -> list[str]:
     return lab("exec", POD, "--", "getent", "ahostsv4", name, code=None).stdout.split()[:1]
-
-
-def until(holds: Callable[[], Any], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.1)
 
 
 def test_a_server_of_the_machine_answers_and_its_answers_outlive_it(lab: Podplane, server: Server) -> None:

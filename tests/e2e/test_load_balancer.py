@@ -80,7 +80,7 @@ def holder(kubectl: Kubectl) -> str:
     return found
 
 
-def until(condition: Any, seconds: float = 15) -> None:
+def until(condition: Any, seconds: float = 20) -> None:
     """Wait until it holds."""
     end = time.monotonic() + seconds
     while not condition():

@@ -49,7 +49,10 @@ def test_what_is_wrong_with_a_name(name: str, why: str) -> None:
 
 @pytest.mark.parametrize("name", [".", "a", "a.b.", "_http._tcp.web", "*.example.test"])
 def test_names(name: str) -> None:
+    """With another dot before it, each of them is none."""
     check_name(name)
+    with pytest.raises(LabError, match="nothing between two dots"):
+        check_name(f".{name}")
 
 
 class Client:

@@ -241,10 +241,24 @@ def test_other_protocols_are_told() -> None:
     )
 
 
-@pytest.mark.parametrize("plugin", ["cache", "forward . 192.0.2.1", "kubernetes", "log", "hosts", "rewrite", "bufsize"])
-def test_a_word_without_letters_is_read(plugin: str) -> None:
+@pytest.mark.parametrize(
+    ("plugin", "said"),
+    [
+        ("cache", []),
+        ("kubernetes", []),
+        ("log", []),
+        ("forward . 192.0.2.1", ["forward to : '' is no IP address"]),
+        ("hosts", ["hosts of the file  has no counterpart: write its lines into `hosts`"]),
+        ("rewrite", ["rewrite  has no counterpart"]),
+        ("bufsize", ["bufsize  has no counterpart: responses over UDP have 1232 bytes at most"]),
+    ],
+)
+def test_a_word_without_letters_is_none_or_is_told(plugin: str, said: list[str]) -> None:
+    without = found(f". {{\n{plugin}\n}}")
     for word, environment in (('""', {}), ("{$TIME}", {"TIME": ""})):
-        found(f". {{\n{plugin} {word}\n}}", **environment)
+        result = found(f". {{\n{plugin} {word}\n}}", **environment)
+        assert [note.what for note in result.notes if note not in without.notes] == said
+        assert result.config == without.config or said
 
 
 def test_a_variable_of_the_environment_is_taken() -> None:

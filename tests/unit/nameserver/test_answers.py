@@ -388,10 +388,15 @@ async def test_what_can_not_be_written_is_a_servfail(rig: Rig) -> None:
     assert code(rig.ask(question("web.default.svc.cluster.local"))) == m.NOERROR
 
 
-async def test_addresses_begin_with_another_one_each_second() -> None:
+def with_addresses(count: int) -> tuple[Source, Answers]:
+    """Names with so many addresses."""
     source = Source()
-    source.ips = [bytes((10, 244, 1, n)) for n in range(4)]
-    answers = Answers(source, ["10.244.0.0/16"], Counts())
+    source.ips = [bytes((10, 244, 1, n)) for n in range(count)]
+    return source, Answers(source, ["10.244.0.0/16"], Counts())
+
+
+async def test_addresses_begin_with_another_one_each_second() -> None:
+    source, answers = with_addresses(4)
     firsts = set()
     for _ in range(60):
         response = answers.respond(question("web.default.svc.cluster.local"), POD)
@@ -408,9 +413,7 @@ async def test_addresses_begin_with_another_one_each_second() -> None:
 
 
 async def test_of_addresses_that_do_not_fit_others_are_given_each_second() -> None:
-    source = Source()
-    source.ips = [bytes((10, 244, 1, n)) for n in range(60)]
-    answers = Answers(source, ["10.244.0.0/16"], Counts())
+    source, answers = with_addresses(60)
     given = set()
     for _ in range(40):
         response = answers.respond(question("web.default.svc.cluster.local"), POD)
@@ -425,9 +428,7 @@ async def test_of_addresses_that_do_not_fit_others_are_given_each_second() -> No
 async def test_what_is_laid_aside_costs_no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     later: list[object] = []
     monkeypatch.setattr(asyncio.get_running_loop(), "call_later", lambda seconds, call: later.append(call))
-    source = Source()
-    source.ips = [bytes((10, 244, 1, n)) for n in range(2)]
-    answers = Answers(source, ["10.244.0.0/16"], Counts())
+    _, answers = with_addresses(2)
     for ticks in (1, 2):
         answers.respond(question("web.default.svc.cluster.local"), POD)
         answers.respond(question("web.default.svc.cluster.local"), POD)
