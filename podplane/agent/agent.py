@@ -29,6 +29,7 @@ from podplane.agent.keys import (
     NameServerKey,
     NodeKey,
     PeerKey,
+    PolicyNameServersKey,
     PolicyPeerKey,
     PolicyPodKey,
     ServiceKey,
@@ -101,6 +102,8 @@ class Agent:
         self.config = config = settings.network
         self.view = View(node_name, caches.nodes.objects, caches.services.objects, caches.slices_by_service)
         self.view.policies = caches.policy_index
+        self._name_servers = settings.dns.ips
+        caches.add_name_servers(self._name_servers)
         self._advertised: set[str] = set()
         self.view.advertised = self._advertised
         self.ledger = Ledger(kernel.matches)
@@ -162,14 +165,16 @@ class Agent:
         view = self.view
         view.nodes, view.services, view.slices = caches.nodes.objects, caches.services.objects, caches.slices_by_service
         view.policies = caches.policy_index
-        self.planner.mark_all((PolicyPodKey, PolicyPeerKey))
+        caches.add_name_servers(self._name_servers)
+        self.planner.mark_all((PolicyPodKey, PolicyPeerKey, PolicyNameServersKey))
         self._wake.set()
 
     def name_server_changed(self, *, is_here: bool) -> None:
         """The node's own name server answers now, or does not."""
         if self.view.has_name_server != is_here:
             self.view.has_name_server = is_here
-            self.planner.mark(NameServerKey(self.view.node_name))
+            for kind in (NameServerKey, PolicyNameServersKey):
+                self.planner.mark(kind(self.view.node_name))
             self._wake.set()
 
     async def advertise(self, path: str) -> None:

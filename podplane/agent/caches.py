@@ -17,6 +17,8 @@ from podplane.model.pod_info import NamespaceInfo, PodInfo
 from podplane.model.policy import NetworkPolicy
 from podplane.model.service import EndpointSlice, Service
 from podplane.policy.index import NOTHING, Change, PolicyIndex
+from podplane.policy.name_servers import PATH as NAME_SERVERS
+from podplane.policy.name_servers import name_servers
 
 Changed = Callable[[Kind, Any, Any], None]
 """(kind, old, new): None as old for an object that came, None as new for one that went. Of pods, namespaces and policies what their changes
@@ -80,12 +82,19 @@ class Caches:
 
     def _follow(self, cache: Cache[Any], set_: Callable[[str, Any], Change]) -> None:
         def changed(old: Any, new: Any) -> None:
-            change = set_((new or old).metadata.path, new)
-            if change is not NOTHING:
-                for tell in self._policies_changed:
-                    tell(Change, None, change)
+            self._tell(set_((new or old).metadata.path, new))
 
         cache.subscribe(changed)
+
+    def _tell(self, change: Change) -> None:
+        if change is not NOTHING:
+            for tell in self._policies_changed:
+                tell(Change, None, change)
+
+    def add_name_servers(self, ips: tuple[str, ...]) -> None:
+        """The cluster's DNS has these addresses: to policies it is a pod. Nobody is told: it is said before anything is planned."""
+        if ips:
+            self.policy_index.set_pod(NAME_SERVERS, name_servers(ips))
 
 
 def _service_of(slice_: EndpointSlice) -> Iterable[str]:

@@ -18,6 +18,7 @@ from podplane.agent.keys import (
     NameServerKey,
     NodeKey,
     PeerKey,
+    PolicyNameServersKey,
     PolicyPeerKey,
     PolicyPodKey,
     ServiceKey,
@@ -152,9 +153,16 @@ def _name_server(old: Node | None, new: Node | None, view: View) -> Iterable[Key
 
 
 def _name_servers(old: EndpointSlice | None, new: EndpointSlice | None, view: View) -> Iterable[Key]:
-    """Those of others count while this node has none."""
-    is_about = not view.has_name_server and any(one and one.service == dns.SERVICE for one in (old, new))
-    return (NameServerKey(view.node_name),) if is_about else ()
+    return (NameServerKey(view.node_name),) if _is_about_others(old, new, view) else ()
+
+
+def _name_servers_in_policies(old: EndpointSlice | None, new: EndpointSlice | None, view: View) -> Iterable[Key]:
+    return (PolicyNameServersKey(view.node_name),) if _is_about_others(old, new, view) else ()
+
+
+def _is_about_others(old: EndpointSlice | None, new: EndpointSlice | None, view: View) -> bool:
+    """Name servers of others count while this node has none."""
+    return not view.has_name_server and any(one and one.service == dns.SERVICE for one in (old, new))
 
 
 def _all_advertised(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
@@ -277,6 +285,14 @@ FEATURES: tuple[Feature[Any, Any], ...] = (
         watches=(Watch(Change, policy_plans.peers),),
         settings=lambda settings: settings.network,
         plan=policy_plans.plan_peer,
+        memory_of=PolicyPodKey,
+    ),
+    Feature(
+        name="name servers in policies",
+        key=PolicyNameServersKey,
+        watches=(Watch(EndpointSlice, _name_servers_in_policies),),
+        settings=lambda settings: settings.network,
+        plan=policy_plans.plan_name_servers,
         memory_of=PolicyPodKey,
     ),
     Feature(

@@ -76,3 +76,9 @@ class PolicyPeerKey(Key, frozen=True):
 
     kind: ClassVar[str] = "v1/Pod"
     selector: str
+
+
+class PolicyNameServersKey(Key, frozen=True):
+    """The cluster's DNS, as this node's pods reach it, in sets that rules on this node look into."""
+
+    kind: ClassVar[str] = "v1/Node"

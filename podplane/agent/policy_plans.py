@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from podplane.agent.keys import Key, PolicyPeerKey, PolicyPodKey
+from podplane.agent.keys import Key, PolicyNameServersKey, PolicyPeerKey, PolicyPodKey
+from podplane.dns import node as dns
 from podplane.model.config import NetworkConfig
+from podplane.model.pod_info import PodInfo
 from podplane.model.policy import NetworkPolicy
 from podplane.model.view import Sandbox, View
 from podplane.policy import feature
 from podplane.policy.feature import PodPlan, PolicyMemory
 from podplane.policy.index import Change
+from podplane.policy.name_servers import PATH
 from podplane.policy.peers import digest
 from podplane.state.effects import Plan
 
@@ -39,7 +42,12 @@ def _may_select(policy: NetworkPolicy, sandbox: Sandbox, view: View) -> bool:
 
 def peers(old: None, new: Change, view: View) -> Iterable[Key]:
     """The pods that left a selector, or joined it."""
-    return [PolicyPeerKey(one.metadata.path, digest(move.selector)) for move in new.moves for one in (*move.left, *move.joined)]
+    return [_peer_key(one, digest(move.selector), view.node_name) for move in new.moves for one in (*move.left, *move.joined)]
+
+
+def _peer_key(pod: PodInfo, selector: str, node: str) -> Key:
+    path = pod.metadata.path
+    return PolicyNameServersKey(node) if path == PATH else PolicyPeerKey(path, selector)
 
 
 def pod(old: Sandbox | None, new: Sandbox | None, view: View) -> Iterable[Key]:
@@ -65,7 +73,13 @@ def accept(memory: PolicyMemory, plan: PodPlan) -> Iterable[Key] | None:
     selectors = memory.accept(plan)
     if not selectors:
         return None
-    return (PolicyPeerKey(pod.metadata.path, selector) for selector, pods in selectors for pod in pods)
+    return (_peer_key(pod, selector, plan.node) for selector, pods in selectors for pod in pods)
+
+
+def plan_name_servers(view: View, key: PolicyNameServersKey, config: NetworkConfig, memory: PolicyMemory, taken: Taken) -> Plan:
+    """While the node's own name server is away, the cluster IP leads to those of other nodes, which are told by their addresses."""
+    others = () if view.has_name_server else dns.others(view)
+    return feature.plan_name_servers(others, view.node, view.policies, memory)
 
 
 def plan_peer(view: View, key: PolicyPeerKey, config: NetworkConfig, memory: PolicyMemory, taken: Taken) -> Plan:

@@ -57,10 +57,17 @@ def plan(view: View, config: NetworkConfig, own: DnsSettings) -> Fragment:
 
 def others_answer(view: View) -> bool:
     """Does the name server of another node answer?"""
-    return any(
-        endpoint.is_ready and endpoint.node_name != view.node_name
+    return bool(others(view))
+
+
+def others(view: View) -> tuple[str, ...]:
+    """The addresses of the name servers of other nodes that answer."""
+    return tuple(
+        address
         for slice_ in view.slices_of(SERVICE)
         for endpoint in slice_.endpoints or ()
+        if endpoint.is_ready and endpoint.node_name != view.node_name
+        for address in endpoint.addresses
     )
 
 

@@ -20,6 +20,7 @@ from podplane.model.view import Policies, Sandbox
 from podplane.policy import peers as p
 from podplane.policy import tables
 from podplane.policy.compiling import SHORT, Program, compile_policy, group
+from podplane.policy.name_servers import PATH
 from podplane.policy.peers import NamedPort, PeerSet
 from podplane.state.effects import NOTHING, Plan
 from podplane.state.nft import GOTO, Element, Verdict, label
@@ -31,9 +32,10 @@ NO_PEERS: frozenset[PeerSet] = frozenset()
 
 
 class PodPlan(Plan, frozen=True, kw_only=True):
-    """A plan of one pod interface, whose it is, the IP versions of the node, and the sets that its rules look into."""
+    """A plan of one pod interface, whose it is, the node and its IP versions, and the sets that its rules look into."""
 
     owner: Hashable
+    node: str
     policies: Policies | None
     versions: tuple[int, ...] = ()
     peers: frozenset[PeerSet] = NO_PEERS
@@ -127,13 +129,14 @@ def plan_pod(
 
     A pod of which too little is known to say which policies select it has nothing: it passes nothing.
     """
+    none = PodPlan(owner=owner, node=node.metadata.name if node else "", policies=policies)
     if sandbox is None or node is None or not node.spec.pod_cidrs:
-        return PodPlan(owner=owner, policies=policies)
+        return none
     path, versions, selecting = sandbox.path, node_versions(node), tuple[NetworkPolicy, ...]()
     pod = policies.pod(path) if policies is not None else None
     if pod is None or pod.metadata.uid != sandbox.uid:
         if policies is not None and policies.has_policies(sandbox.namespace):
-            return PodPlan(owner=owner, policies=policies)
+            return none
         pod = None
     else:
         assert policies is not None
@@ -151,6 +154,7 @@ def plan_pod(
     values += _local_ports(pod, ips, {port for program in programs for port in program.local}) if pod is not None else ()
     return PodPlan(
         owner=owner,
+        node=node.metadata.name,
         policies=policies,
         versions=versions,
         fragment=fragment([*values, *(value for program in programs for value in program.fragment.values())]),
@@ -173,11 +177,25 @@ def plan_peer(path: str, selector: str, node: Node | None, policies: Policies | 
         return NOTHING
     pod = policies.pod(path)
     assert pod is not None
-    addresses, values = p.addresses(pod.ips, node_versions(node)), list[Value]()
+    return Plan(fragment=fragment(_elements(pod, pod.ips, sets, node_versions(node))))
+
+
+def plan_name_servers(others: tuple[str, ...], node: Node | None, policies: Policies | None, memory: PolicyMemory) -> Plan:
+    """The same of the cluster's DNS (`name_servers`), for all selectors. `others` are addresses that lead to it, too."""
+    pod = policies.pod(PATH) if policies is not None else None
+    if policies is None or pod is None or node is None:
+        return NOTHING
+    selected = [name for name, selector in memory.selectors.items() if policies.is_member(selector, PATH)]
+    sets = [peers for name in selected for peers in memory.sets_of(name)]
+    return Plan(fragment=fragment(_elements(pod, (*pod.ips, *others), sets, node_versions(node))))
+
+
+def _elements(pod: PodInfo, ips: Iterable[str], sets: Iterable[PeerSet], versions: tuple[int, ...]) -> Iterator[Value]:
+    """The elements of a pod with these addresses, with the sets that they are in: a set goes after its last element."""
+    addresses = p.addresses(ips, versions)
     for peers in sets:
-        values += [p.set_of(peers, version) for version in {ip.version for ip in addresses}]
-        values += p.elements(peers, pod, addresses)
-    return Plan(fragment=fragment(values)) if values else NOTHING
+        yield from (p.set_of(peers, version) for version in {ip.version for ip in addresses})
+        yield from p.elements(peers, pod, addresses)
 
 
 def node_versions(node: Node) -> tuple[int, ...]:

@@ -90,3 +90,23 @@ def test_a_policy_that_allows_nothing_leaves_probes_of_the_node_and_services_of_
     ask = f"curl -s -m 3 -o /dev/null -w '%{{http_code}} ' http://$ip:{PORT}/"
     asked = lab.on_node("node1", f"for ip in {ips[WEB][0]} '{host}'; do {ask}; done")
     assert asked.split() == ["200", "200"], "the node reaches its own pods"
+
+
+def test_names_need_the_usual_rule_once_egress_is_under_policies(lab: Podplane, kubectl: Kubectl) -> None:
+    """“To the pods k8s-app=kube-dns of kube-system, port 53”: every recipe has it, though no pod stands behind the cluster's DNS."""
+
+    def resolves(name: str = "kubernetes.default") -> bool:
+        command = f"timeout 1 getent hosts {name}"
+        return lab("exec", WEB, "--", "sh", "-c", command, code=None).returncode == 0
+
+    assert resolves()
+    apply(kubectl, "none", {}, egress=[])
+    assert not resolves()
+    where = {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}
+    servers = {"namespaceSelector": where, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
+    ports = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
+    apply(kubectl, "names", {}, egress=[{"to": [servers], "ports": ports}])
+    assert resolves() and resolves("kubernetes.default.svc.cluster.local")
+    lab("fault", "node1", "--stop-name-server")
+    assert resolves(), "those of other nodes answer"
+    lab("fault", "node1", "--clear")

@@ -8,13 +8,14 @@ import msgspec
 import pytest
 
 from podplane.cni.network import Attachment
+from podplane.dns.settings import DnsSettings
 from podplane.lab.api_connection import copy_of
 from podplane.model.pod_info import Labels, NamespaceInfo, PodInfo, SlimMetadata
 from podplane.model.policy import EVERYTHING, PodSelector, PolicyRule
 from podplane.policy.tables import TABLE
 from podplane.state.nft import Element, NftValue, Verdict
 from tests.policed import policy, select
-from tests.unit.agent.rig import Rig, cluster
+from tests.unit.agent.rig import Rig, cluster, slice_of
 
 WEB = policy("web", select(app="web"), [PolicyRule((PodSelector("a", select(app="client")),))])
 
@@ -193,3 +194,31 @@ async def test_blocks_of_another_family_bring_the_peers_of_that_family() -> None
     await rig.settle()
     found = {v.set[:5] for v in rig.host.objects.nft.values() if isinstance(v, Element) and v.comment == "pod/a/client"}
     assert found == {"pods4", "pods6"}
+
+
+async def test_while_the_own_name_server_is_away_those_of_other_nodes_are_peers_of_the_usual_rule() -> None:
+    rig = Rig()
+    rig.settings = msgspec.structs.replace(rig.settings, dns=DnsSettings(ips=("10.96.0.53",)))
+    rig.new_agent()
+    slice_ = slice_of("kube-dns", "10.244.2.1")
+    metadata = msgspec.structs.replace(slice_.metadata, namespace="kube-system")
+    endpoints = tuple(msgspec.structs.replace(one, node_name="node2") for one in slice_.endpoints or ())
+    await rig.start(*cluster(1, 2), msgspec.structs.replace(slice_, metadata=metadata, endpoints=endpoints))
+    names = PolicyRule((PodSelector("kube-system", select(**{"k8s-app": "kube-dns"})),))
+    rig.put(pod("web"), policy("names", EVERYTHING, egress=[names]))
+    await attach(rig, "web")
+
+    def servers() -> list[str]:
+        found = (v for v in rig.host.objects.nft.values() if isinstance(v, Element) and v.set.startswith("pods4"))
+        return sorted(str(v.key[0]) for v in found)
+
+    assert servers() == ["10.96.0.53"]
+    rig.agent.name_server_changed(is_here=False)
+    await rig.settle()
+    assert servers() == ["10.244.2.1", "10.96.0.53"]
+    rig.remove(msgspec.structs.replace(slice_, metadata=metadata))
+    await rig.settle()
+    assert servers() == ["10.96.0.53"]
+    rig.agent.name_server_changed(is_here=True)
+    await rig.settle()
+    assert servers() == ["10.96.0.53"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 
 from podplane.model.pod_info import NamedPort, Ports
@@ -158,3 +160,39 @@ def test_what_came_and_went_leaves_nothing_behind() -> None:
     for number, caches in cluster.caches.items():
         moves = caches.policy_index.set_pod("a/new", info(*A1, {"app": "x"})).moves
         assert not moves, f"node{number} has no set of this selector"
+
+
+class WithNames(FakePoliced):
+    """Each node has a name server."""
+
+    dns_ips = ("10.96.0.53", "fd00:10:96::53")
+
+
+USUAL = PolicyRule(
+    (PodSelector(select(**{"kubernetes.io/metadata.name": "kube-system"}), select(**{"k8s-app": "kube-dns"})),),
+    (PolicyPort("UDP", (53, 53)), PolicyPort("TCP", (53, 53))),
+)
+"""The rule of everybody's recipes that lets pods ask for names."""
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_questions_to_the_cluster_s_dns_need_the_usual_rule(version: int) -> None:
+    cluster = WithNames()
+    asked = ip_address(cluster.dns_ips[version == 6])
+    cluster.put(namespace("kube-system", {"kubernetes.io/metadata.name": "kube-system"}))
+
+    def answers(port: int = 53, protocol: str = "udp") -> bool:
+        trace = cluster.from_pod(*A1, asked, port, protocol=protocol)
+        return isinstance(trace.end, Delivered) and isinstance(cluster.reply(trace).end, Delivered)
+
+    assert answers()
+    cluster.put(policy("none", EVERYTHING, egress=[]))
+    assert not answers() and not answers(protocol="tcp")
+    cluster.put(policy("names", EVERYTHING, egress=[USUAL]))
+    assert answers() and answers(protocol="tcp") and not answers(54)
+    cluster.put(policy("names", EVERYTHING, egress=[PolicyRule(USUAL.peers, (PolicyPort("UDP", "dns"),))]))
+    assert answers() and not answers(protocol="tcp"), "by the names that ports of CoreDNS have"
+    cluster.put(policy("names", EVERYTHING, egress=[PolicyRule((IPBlock(f"{asked}/{asked.max_prefixlen}"),))]))
+    assert answers()
+    cluster.remove(policy("names", EVERYTHING))
+    assert not answers()
