@@ -22,6 +22,7 @@ from bench.agents import SETTINGS, Cluster, OneAgent, cancelled, make_uplink
 from bench.common import Row
 from bench.judging import PYTHON
 from bench.services import ENDPOINTS, SERVICES, endpoints, measured, service
+from podplane import pauses
 from podplane.apiserver import identity
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.identity import Tokens
@@ -96,8 +97,7 @@ async def measure(size: int, events: int, idle: int) -> dict[str, float]:
     slices.subscribe(agent.slice_changed)
     tasks = [asyncio.create_task(work) for work in (services.run(), slices.run(), agent.run())]
     gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)  # as in a lab
+    pauses.shorten()  # as in a lab
     await asyncio.sleep(0.5)
     times = [await _event(client, slices, kernel, random.randrange(size)) for _ in range(events)]
     cuts = quantiles(times, n=100)

@@ -24,6 +24,9 @@ from podplane.state.ownership import Ownership, is_foreign
 from podplane.state.value import Identity, Value
 
 log = logging.getLogger(__name__)
+AUDIT_TURN_SECONDS = 0.001
+"""So long what was read is compared in one turn: nobody waits for it, and a request of the API takes several turns."""
+FREED_AT_ONCE = 100
 LARGE = 500
 """So many values take long to read: that happens in a thread."""
 
@@ -61,11 +64,11 @@ class Auditor:
         self._foreign_change = foreign_change
         self._reading = asyncio.Lock()
 
-    async def read_all(self) -> Mapping[Identity, Value]:
+    async def read_all(self) -> dict[Identity, Value]:
         """All that is the owner's in the node's own namespace."""
         return await asyncio.to_thread(self._kernel.read, self._ownership)
 
-    async def rebuild_outgrown(self, found: Mapping[Identity, Value]) -> None:
+    async def rebuild_outgrown(self, found: dict[Identity, Value]) -> None:
         """Of what was found before it was known what is wanted: delete tables whose sets have another shape, and know of it."""
         left = self._without(found, await asyncio.to_thread(self._outgrown, found))
         for identity in found if left is not found else ():
@@ -100,23 +103,28 @@ class Auditor:
             return await self._compare(reading, found, lambda identity: identity[1] == netns and identity[0] != "Sysctl", netns)
 
     async def _compare(
-        self, reading: Reading, found: Mapping[Identity, Value], in_scope: Callable[[Identity], bool], netns: str = ""
+        self, reading: Reading, found: dict[Identity, Value], in_scope: Callable[[Identity], bool], netns: str = ""
     ) -> bool:
-        deviates, pause = False, Pause()
+        """Does anything deviate that was not known to? `found` is empty afterwards."""
+        deviates, pause = False, Pause(seconds=AUDIT_TURN_SECONDS)
         for slice_ in self._ledger.end_reading(reading, found, in_scope, netns):
             self._foreign_change(slice_)
             deviates |= bool(slice_)
             await pause()
+        while found:  # a hundred thousand objects take a long turn to free, too
+            for _ in range(min(len(found), FREED_AT_ONCE)):
+                found.popitem()
+            await pause()
         return deviates
 
-    async def _read(self, parts: frozenset[Part]) -> Mapping[Identity, Value]:
+    async def _read(self, parts: frozenset[Part]) -> dict[Identity, Value]:
         if len(self._ledger.desired) >= LARGE:
             found, outgrown = await asyncio.to_thread(self._read_parts, parts)
         else:
             found, outgrown = self._read_parts(parts)
         return self._without(found, outgrown)
 
-    def _read_parts(self, parts: frozenset[Part]) -> tuple[Mapping[Identity, Value], list[Set]]:
+    def _read_parts(self, parts: frozenset[Part]) -> tuple[dict[Identity, Value], list[Set]]:
         """What is there of these parts, and the sets that have outgrown their shape; may be called in any thread."""
         tables = self._ownership.tables if Part.TABLES in parts else frozenset()
         found = self._kernel.read(msgspec.structs.replace(self._ownership, tables=tables))
@@ -130,7 +138,7 @@ class Auditor:
         sets = [one for i, value in found.items() if i[0] == "nft set" and isinstance(one := wanted.get(i, value), Set)]
         return [one for one in sets if not self._kernel.matches(one, found[one.identity])]
 
-    def _without(self, found: Mapping[Identity, Value], outgrown: Iterable[Set]) -> Mapping[Identity, Value]:
+    def _without(self, found: dict[Identity, Value], outgrown: Iterable[Set]) -> dict[Identity, Value]:
         """Without the tables of these sets: those are made anew. The kernel can't change a set's shape, nor delete a set that
         rules look into."""
         tables = {(one.family, one.table) for one in outgrown}

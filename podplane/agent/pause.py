@@ -13,12 +13,14 @@ TURN_SECONDS = 0.008
 class Pause:
     """Awaited between the steps of long work: gives other tasks a turn when this one has lasted long enough."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter, seconds: float | None = None) -> None:
+        """`seconds`: so long in one turn, instead of TURN_SECONDS."""
         self._clock = clock
+        self._seconds = TURN_SECONDS if seconds is None else seconds
         self._began = clock()
 
     async def __call__(self) -> None:
         """Go on at once, or after other tasks had a turn."""
-        if self._clock() - self._began >= TURN_SECONDS:
+        if self._clock() - self._began >= self._seconds:
             await asyncio.sleep(0)
             self._began = self._clock()

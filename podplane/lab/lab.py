@@ -27,7 +27,7 @@ from typing import Any
 
 import msgspec
 
-from podplane import loop_turns
+from podplane import loop_turns, pauses
 from podplane.agent.caches import Informers
 from podplane.agent.feature import Kind
 from podplane.agent.name_server import SLICES
@@ -204,9 +204,8 @@ class Lab:
         self._reporter.send(Progress(ready=True))
         self._reporter.connection.close()
         gc.collect()
-        gc.freeze()
         gc.enable()
-        gc.set_threshold(50_000, 20, 50)
+        pauses.shorten()
         await self._supervisor.run()
 
     def _abandoned(self) -> None:

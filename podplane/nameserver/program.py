@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import gc
 import importlib
 import logging
 import os
@@ -14,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Coroutine
 from functools import partial
 
-from podplane import __version__
+from podplane import __version__, pauses
 from podplane.dns import search_path
 from podplane.dns.config import Config
 from podplane.dns.directory import POD_IP
@@ -73,8 +72,7 @@ async def _run(connection: socket.socket) -> None:
         return
     server = NameServer(begin, connection)
     await server.start()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)  # a collection looks at all that is kept, and what is made for a question is in no cycle
+    pauses.shorten()
     await server.run()
 
 

@@ -30,8 +30,8 @@ from podplane.state.operations import Operation, Report
 from podplane.state.value import Fragment, Identity, Value
 
 T = TypeVar("T")
-SLICE = 1000
-"""So many objects are compared between two pauses: some milliseconds."""
+SLICE = 100
+"""So many objects are compared between two pauses: about a millisecond."""
 RETRY_SECONDS, MAX_RETRY_SECONDS = 0.25, 60.0
 """After the first refusal an object is tried again so soon; each further refusal doubles the time, up to the second figure."""
 
@@ -370,8 +370,8 @@ class Ledger:
         its end; pause between.
         """
         try:
-            for slice_ in _sliced(found.items()):
-                yield [i for i, value in slice_ if i not in reading.written and self._correct(i, value)]
+            for slice_ in _sliced(found):
+                yield [i for i in slice_ if i not in reading.written and self._correct(i, found[i])]
             wanted = self.desired.in_namespace(netns) if netns else self.desired
             for part in _sliced((*wanted, *self._deviations)):
                 missing = (i for i in part if i not in found and i not in reading.written and in_scope(i))

@@ -18,6 +18,7 @@ from podplane.kernel.fakes.world import FakeNamespace
 from podplane.model.objects import NodeSpec
 from podplane.model.service import EndpointSlice, Service
 from podplane.model.view import HostPort
+from podplane.state.ledger import SLICE
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
 from tests.plans import node
@@ -375,6 +376,20 @@ async def test_while_much_is_read_the_loop_goes_on_and_changes_are_made(monkeypa
     await rig.poll(1.0)
     await rig.poll(2.0)
     assert frontends(rig) == {"10.96.0.1 80": "svc/default/a:80", "10.96.0.2 80": "svc/default/b:80"}
+
+
+async def test_while_what_was_read_is_compared_others_have_many_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(("10.96.0.0/16",))
+    await rig.start(*cluster(1), service_of("a", "10.96.0.1"), slice_of("a", *(f"10.244.1.{i}" for i in range(2, 252))))
+    monkeypatch.setattr("podplane.agent.auditor.AUDIT_TURN_SECONDS", 0)
+    monkeypatch.setattr("podplane.agent.auditor.FREED_AT_ONCE", SLICE)
+    auditing = asyncio.create_task(rig.agent.watcher.auditor.audit())
+    turns = 0
+    while not auditing.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert not await auditing
+    assert turns > 3 * len(rig.agent.ledger.desired) // SLICE >= 6  # compared, looked for, freed
 
 
 async def test_what_the_kernel_refuses_is_told_tried_again_and_holds_up_nobody_else() -> None:

@@ -1,0 +1,20 @@
+"""What of Python keeps an event loop waiting: garbage collections, and threads that hold the interpreter's lock."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+THRESHOLDS = 5_000, 10, 1_000
+"""Of `gc.set_threshold`. A collection of the two younger generations looks at what was made since the last one and is still there: 50,000
+objects at most, 2 to 10 ms of them. Of a million, 100 ms and more. The oldest generation is looked at after fifty million."""
+SWITCH_SECONDS = 0.0002
+"""So long a thread computes on when the event loop wants the lock. The loop wants it after each system call that gives it up: some ten
+times for a request of the API, each of which would wait Python's 5 ms while a thread reads a kernel's tables."""
+
+
+def shorten() -> None:
+    """For a process that serves: what it has by now stays, and is not looked at again; collections are short, and threads give way."""
+    gc.freeze()
+    gc.set_threshold(*THRESHOLDS)
+    sys.setswitchinterval(SWITCH_SECONDS)
