@@ -217,6 +217,8 @@ class Attachments:
         }
         sysctls = [value.name for value in wanted.values() if isinstance(value, Sysctl)]
         found = dict(await asyncio.to_thread(self._kernel.read, self._watcher.ownership, sysctls))
+        if self._sandboxes.get(request.id) is not sandbox:
+            raise NetworkError(f"{pod} was detached meanwhile")
         found |= self._kernel.read_namespace(sandbox.netns)
         for identity, value in wanted.items():
             if identity not in found or not self._kernel.matches(value, found[identity]):

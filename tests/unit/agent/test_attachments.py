@@ -233,6 +233,18 @@ async def test_gc_leaves_what_is_attached_while_it_runs(monkeypatch: pytest.Monk
         await rig.agent.network.check(goes)
 
 
+async def test_a_check_of_what_is_detached_while_the_kernel_is_read_fails_as_others_do() -> None:
+    rig = await started()
+    request = rig.attachment("web")
+    await rig.agent.network.add(request)
+    checking = asyncio.create_task(rig.agent.network.check(request))
+    await asyncio.sleep(0)
+    assert not checking.done()
+    await rig.agent.network.delete(request)
+    with pytest.raises(NetworkError, match="was detached meanwhile"):
+        await checking
+
+
 class Vanished:
     """A namespace that its owner has closed."""
 
