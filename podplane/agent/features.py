@@ -55,28 +55,29 @@ ZONE = "topology.kubernetes.io/zone"
 # Which keys a change concerns.
 
 
-def _planned_of(node: Node | None) -> object:
-    """What plans read of a node: a change of anything else touches no key."""
-    if node is None:
-        return None
-    metadata = node.metadata
+def _is_planned_alike(old: Node, new: Node) -> bool:
+    """Do these say the same of a node, as far as plans read it? A change of anything else touches no key."""
+    before, now = old.metadata, new.metadata
     return (
-        node.spec.pod_cidrs,
-        node.internal_ips,
-        metadata.annotations.get(UNDERLAY_MAC),
-        metadata.uid,
-        metadata.labels.get(ZONE),
+        old.spec.pod_cidrs == new.spec.pod_cidrs
+        and (old.status.addresses == new.status.addresses or old.internal_ips == new.internal_ips)
+        and before.annotations.get(UNDERLAY_MAC) == now.annotations.get(UNDERLAY_MAC)
+        and before.uid == now.uid
+        and before.labels.get(ZONE) == now.labels.get(ZONE)
     )
 
 
 def _concerns(old: Node | None, new: Node | None) -> str:
     """The name of a node of which something changed that plans read, or ""."""
     node = new or old
-    return "" if node is None or _planned_of(old) == _planned_of(new) else node.metadata.name
+    if node is None or (old is not None and new is not None and _is_planned_alike(old, new)):
+        return ""
+    return node.metadata.name
 
 
 def _own_node(old: Node | None, new: Node | None, view: View) -> bool:
-    return _concerns(old, new) == view.node_name
+    node = new or old
+    return node is not None and node.metadata.name == view.node_name and _concerns(old, new) == view.node_name
 
 
 def _node(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:

@@ -72,7 +72,10 @@ class Heartbeat:
         while True:
             self._wake.clear()
             try:
+                uid = self.node.metadata.uid
                 await self.beat()
+                if self._lease and self._is_said and self.node.metadata.uid == uid:
+                    self._wake.clear()  # it has done what it was woken for meanwhile
             except ApiError as error:
                 log.warning("heartbeat node=%s error=%s", self.node.metadata.name, error)
             try:

@@ -69,9 +69,10 @@ class PodFolder:
 
     async def write(self, pod: Pod, facts: Facts, etc: Mapping[str, str]) -> None:
         """Write all files, `etc` for /etc by their names; what is as it was isn't touched. ConfigError when a volume can't be made."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        place = os.fspath(self.path)
+        os.makedirs(place, exist_ok=True)
         for name, text in etc.items():
-            (self.path / name).write_text(text)
+            volumes.write_file(f"{place}/{name}", text.encode())
         self._etc = tuple(etc)
         for volume in pod.spec.volumes:
             if not volumes.is_known(volume):
@@ -109,7 +110,7 @@ class PodFolder:
 
     def binds(self, pod: Pod, container: Container, variables: Mapping[str, str]) -> list[Bind]:
         """What a container sees of it, and where."""
-        found = [Bind(str(self.path / name), f"/etc/{name}") for name in self._etc]
+        found = [Bind(f"{self.path}/{name}", f"/etc/{name}") for name in self._etc]
         kinds = {volume.name: volume for volume in pod.spec.volumes}
         for mount in sorted(container.volume_mounts, key=lambda mount: mount.mount_path):
             own = kinds[mount.name].host_path
@@ -128,8 +129,8 @@ class PodFolder:
     def termination_file(self, container: Container) -> Path:
         """An empty file for a container's last words."""
         place = self.path / "containers" / container.name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(b"")
+        os.makedirs(place.parent, exist_ok=True)
+        volumes.write_file(str(place), b"")
         return place
 
     def remove(self) -> None:

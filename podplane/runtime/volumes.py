@@ -149,24 +149,36 @@ def _inside(path: str) -> str:
 
 def write(folder: Path, files: Mapping[str, File]) -> None:
     """Make the folder hold exactly these files, all at once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    data = folder / DATA
-    old = os.readlink(data) if data.is_symlink() else ""
-    new = folder / f"..{int(old.removeprefix('..') or 0) + 1}"
+    place = os.fspath(folder)
+    os.makedirs(place, exist_ok=True)
+    data = f"{place}/{DATA}"
+    old = os.readlink(data) if os.path.islink(data) else ""
+    new = f"..{int(old.removeprefix('..') or 0) + 1}"
+    os.makedirs(f"{place}/{new}", exist_ok=True)
     for path, file in files.items():
-        place = new / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(file.data)
-        place.chmod(file.mode)
-    new.mkdir(exist_ok=True)
-    (folder / DRAFT).symlink_to(new.name)
-    (folder / DRAFT).rename(data)
+        if "/" in path:
+            os.makedirs(os.path.dirname(f"{place}/{new}/{path}"), exist_ok=True)
+        write_file(f"{place}/{new}/{path}", file.data, file.mode)
+    os.symlink(new, f"{place}/{DRAFT}")
+    os.rename(f"{place}/{DRAFT}", data)
     tops = {path.split("/")[0] for path in files}
-    for name in tops:
-        if not (folder / name).is_symlink():
-            (folder / name).symlink_to(f"{DATA}/{name}")
-    for entry in folder.iterdir():
-        if entry.is_symlink() and entry.name not in tops and entry.name != DATA:
-            entry.unlink()
+    with os.scandir(place) as entries:
+        links = {entry.name for entry in entries if entry.is_symlink()}
+    for name in tops - links:
+        os.symlink(f"{DATA}/{name}", f"{place}/{name}")
+    for name in links - tops - {DATA}:
+        os.unlink(f"{place}/{name}")
     if old:
-        shutil.rmtree(folder / old)
+        shutil.rmtree(f"{place}/{old}")
+
+
+def write_file(path: str, data: bytes, mode: int | None = None) -> None:
+    """Write a file of a pod: there are many at the start of a lab, and this takes half of the system calls of `Path.write_bytes`."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+        if mode is not None:
+            os.fchmod(fd, mode)
+    finally:
+        os.close(fd)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+import random
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import pytest
 
 from podplane.apiserver import identity
 from podplane.kubeapi.client import Client
+from podplane.kubeapi.messages import Request, Response
 from podplane.model.objects import Node
 from podplane.runtime.heartbeat import Heartbeat
 from tests.unit.apiserver.test_server import Api
 
 PATH = "/api/v1/nodes/node1"
+TURNS, MANY_TURNS = 20, 10_000
 MACHINE: dict[str, Any] = {
     "addresses": [{"type": "InternalIP", "address": "192.168.1.10"}, {"type": "Hostname", "address": "node1"}],
     "capacity": {"cpu": "2", "pods": "110"},
@@ -44,3 +50,40 @@ async def test_a_status_that_somebody_empties_is_that_of_the_machine_again() -> 
     heart.node_changed(msgspec.convert(await api("GET", PATH), Node))
     await heart.beat()
     assert (await api("GET", PATH))["metadata"]["resourceVersion"] == version, "what is right is not written"
+
+
+async def test_one_beat_does_what_it_is_woken_for_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "random", lambda: 1.0)
+    api = Api()
+    api.tokens.add("node1", identity.node("node1"))
+    made = await api("POST", "/api/v1/nodes", {"metadata": {"name": "node1"}})
+    asked: list[str] = []
+
+    async def call(request: Request) -> Response:
+        asked.append(f"{request.method} {request.path}")
+        answer = await api.server.call(request)
+        heart.node_changed(msgspec.convert(await api("GET", PATH), Node))  # the watch is as quick as the answer
+        return answer
+
+    heart = Heartbeat(Client(call, "node1"), msgspec.convert(made, Node), lambda: datetime.datetime.now(datetime.UTC), MACHINE)
+    life = asyncio.create_task(heart.run())
+    lease = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+    first = [f"GET {PATH}", f"PATCH {PATH}/status", f"POST {lease}"]
+    await until(lambda: len(asked) >= len(first))
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+    assert asked == first
+    await api("DELETE", PATH)
+    await api("POST", "/api/v1/nodes", {"metadata": {"name": "node1"}})
+    heart.node_changed(msgspec.convert(await api("GET", PATH), Node))
+    await until(lambda: len(asked) > len(first))
+    life.cancel()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Turns of the loop until it is so."""
+    for _ in range(MANY_TURNS):
+        if is_so():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never was so")
