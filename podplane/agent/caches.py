@@ -20,6 +20,7 @@ from podplane.policy.index import NOTHING, Change, PolicyIndex
 from podplane.policy.name_servers import PATH as NAME_SERVERS
 from podplane.policy.name_servers import name_servers
 
+PODS, POLICIES = "pods", "networkpolicies.networking.k8s.io"
 Changed = Callable[[Kind, Any, Any], None]
 """(kind, old, new): None as old for an object that came, None as new for one that went. Of pods, namespaces and policies what their changes
 mean is told (`policy.index.Change`), and of most of them that is nothing."""
@@ -115,8 +116,8 @@ class Informers:
         nodes, services = Informer(client, "nodes", Node), Informer(client, "services", Service)
         slices = Informer(client, "endpointslices.discovery.k8s.io", EndpointSlice)
         leases = Informer(client, LEASES, Lease, labels=MANAGED)
-        pods, namespaces = Informer(client, "pods", PodInfo), Informer(client, "namespaces", NamespaceInfo)
-        policies = Informer(client, "networkpolicies.networking.k8s.io", NetworkPolicy)
+        pods, namespaces = Informer(client, PODS, PodInfo), Informer(client, "namespaces", NamespaceInfo)
+        policies = Informer(client, POLICIES, NetworkPolicy)
         self._informers: dict[str, Informer[Any]] = {
             "watch of nodes": nodes,
             "watch of services": services,

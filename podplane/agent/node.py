@@ -29,6 +29,7 @@ from podplane.agent.host import Host
 from podplane.agent.name_server import NameServerEndpoints
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import RecordEvent
+from podplane.agent.pod_gate import until_known
 from podplane.agent.poller import Poller
 from podplane.agent.reports import Reports
 from podplane.agent.settings import Settings
@@ -267,7 +268,8 @@ class NodeAgent:
                 self._no_call.set()
 
     async def add(self, request: Attachment) -> Attached:
-        """Attach a pod. NetworkError when it can't be."""
+        """Attach a pod: it is under its policies then. NetworkError when it can't be."""
+        await until_known(self._caches, request, self.name)
         async with self._network(READY_SECONDS) as network:
             return await network.add(request)
 

@@ -37,7 +37,7 @@ def _may_select(policy: NetworkPolicy, sandbox: Sandbox, view: View) -> bool:
     if view.policies is None or policy.metadata.namespace != sandbox.namespace:
         return False
     found = view.policies.pod(sandbox.path)
-    return found is None or found.metadata.uid != sandbox.uid or view.policies.selects(policy, sandbox.path)
+    return found is None or sandbox.uid not in ("", found.metadata.uid) or view.policies.selects(policy, sandbox.path)
 
 
 def peers(old: None, new: Change, view: View) -> Iterable[Key]:

@@ -57,6 +57,10 @@ class _Versioned(msgspec.Struct):
     metadata: _Version = msgspec.field(default_factory=_Version)
 
 
+CATCH_UP_SECONDS = 0.002
+"""Between two looks whether the watch has brought what is waited for."""
+
+
 class _ListMetadata(msgspec.Struct, rename="camel"):
     resource_version: str = ""
     continuation: str = msgspec.field(default="", name="continue")
@@ -223,6 +227,20 @@ class Informer(Generic[M]):
             self._note("list", error)
             return ""
 
+    async def catch_up(self, selection: Selection, seconds: float) -> bool:
+        """Wait until the cache has what the API has of these objects now; False when it has not within so many seconds.
+
+        ApiError when the API does not say what it has. Versions are numbers that grow (KEP-5504).
+        """
+        body = await self._client.list(self._resource, selection)
+        versions = [_versions.decode(raw).metadata.resource_version for raw in _lists.decode(body).items or ()]
+        newest = max(map(_number, versions), default=0)
+        for _ in range(max(1, round(seconds / CATCH_UP_SECONDS))):
+            if _number(self._version) >= newest:
+                return True
+            await self._sleep(CATCH_UP_SECONDS)
+        return False
+
     # Watch.
 
     async def run(self) -> None:
@@ -340,6 +358,10 @@ class Informer(Generic[M]):
             raise WatchError("an object without a name")
         self.cache.set(model)
         return path
+
+
+def _number(version: str) -> int:
+    return int(version) if version.isdecimal() else 0
 
 
 def _name(raw: msgspec.Raw) -> _Name:

@@ -134,7 +134,7 @@ def plan_pod(
         return none
     path, versions, selecting = sandbox.path, node_versions(node), tuple[NetworkPolicy, ...]()
     pod = policies.pod(path) if policies is not None else None
-    if pod is None or pod.metadata.uid != sandbox.uid:
+    if pod is None or sandbox.uid not in ("", pod.metadata.uid):  # some runtimes don't say it (CNI_ARGS)
         if policies is not None and policies.has_policies(sandbox.namespace):
             return none
         pod = None

@@ -110,3 +110,45 @@ def test_names_need_the_usual_rule_once_egress_is_under_policies(lab: Podplane, 
     lab("fault", "node1", "--stop-name-server")
     assert resolves(), "those of other nodes answer"
     lab("fault", "node1", "--clear")
+
+
+ATTEMPTS = """
+import socket, sys, time
+end, connected = time.monotonic() + 0.3, 0
+while time.monotonic() < end:
+    for address in sys.argv[1:]:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            one = socket.socket(family, kind)
+            one.settimeout(0.01)
+            try:
+                one.connect((address, 8080))
+                one.send(b"x")
+                connected += bool(one.recv(1))
+            except OSError:
+                pass
+            one.close()
+sys.exit(connected)
+"""
+"""Connects again and again; the exit status is how often it did."""
+
+
+def test_a_pod_is_under_its_policies_before_its_first_instruction(
+    lab: Podplane, kubectl: Kubectl, ips: dict[str, list[str]]
+) -> None:
+    """Init containers, too (k3s-io/k3s#947, cloudnativelabs/kube-router#873)."""
+    apply(kubectl, "caged", {"role": "caged"}, egress=[])
+    container = {"image": "host/python3", "command": ["python3", "-c", ATTEMPTS, *ips[FAR]]}
+    pod = {
+        "restartPolicy": "Never",
+        "initContainers": [{"name": "init", **container}],
+        "containers": [{"name": "main", **container}],
+    }
+    template = {"metadata": {"labels": {"role": "caged"}}, "spec": pod}
+    job = {"completions": 6, "parallelism": 6, "backoffLimit": 0, "template": template}
+    body = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "caged"}, "spec": job}
+    kubectl("create", "-f", "-", stdin=json.dumps(body))
+    try:
+        kubectl("wait", "--for=condition=Complete", "job/caged", "--timeout=60s")
+    finally:
+        kubectl("delete", "job", "caged", "--now")

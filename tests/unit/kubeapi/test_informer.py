@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from podplane.kubeapi import channels
 from podplane.kubeapi import informer as informers
-from podplane.kubeapi.client import Client
+from podplane.kubeapi.client import ALL, Client
 from podplane.kubeapi.informer import Informer
 from podplane.kubeapi.messages import Answer, Request, Response, Stream
 from podplane.model.objects import Node
@@ -271,3 +271,21 @@ async def test_lists_events_and_bookmarks_say_when_the_api_was_heard_last(kind: 
         await asyncio.sleep(0)
     task.cancel()
     assert informer.heard > 0.0
+
+
+async def test_it_waits_until_the_watch_has_brought_what_the_api_has() -> None:
+    script = Script([[node("a", version=3)], [node("a", version=3), node("b", version=7)], [], []], [])
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            informer.take([event("ADDED", node("b", version=7)).strip()])
+
+    informer = Informer(Client(script, "t"), "nodes", Node, sleep=sleep)
+    await informer.sync()
+    informer._version = "3"
+    assert await informer.catch_up(ALL, 1.0) and len(waits) == 3 and "b" in informer.objects
+    assert await informer.catch_up(ALL, 1.0) and len(waits) == 3, "there is nothing"
+    script.lists = [[node("c", version=9)]]
+    assert not await informer.catch_up(ALL, 0.01) and len(waits) == 3 + round(0.01 / informers.CATCH_UP_SECONDS)

@@ -1,0 +1,68 @@
+"""An attachment waits until the agent's caches have its pod, and the policies that the API has by then."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from podplane.agent import pod_gate
+from podplane.agent.caches import POLICIES, Caches
+from podplane.agent.pod_gate import until_known
+from podplane.cni.network import NetworkError
+from podplane.kubeapi.errors import ApiError
+from podplane.model.pod_info import PodInfo, SlimMetadata
+from tests.unit.agent.rig import Rig
+
+
+class Watch:
+    """An informer of policies that is current, or behind, or can't say."""
+
+    def __init__(self, answer: bool | ApiError) -> None:
+        self.answer = answer
+        self.asked: list[str] = []
+
+    async def catch_up(self, selection: Any, seconds: float) -> bool:
+        self.asked.append(selection.namespace)
+        if isinstance(self.answer, ApiError):
+            raise self.answer
+        return self.answer
+
+
+def watched(answer: bool | ApiError) -> tuple[Caches, Watch]:
+    caches, watch = Caches(), Watch(answer)
+    caches.informers = {POLICIES: watch}  # type: ignore[dict-item]  # as far as it is asked
+    return caches, watch
+
+
+async def test_it_waits_for_the_pod_and_not_for_another_one_of_its_name() -> None:
+    caches, watch = watched(True)
+    request = Rig().attachment("web")
+    waiting = asyncio.ensure_future(until_known(caches, request, "node1"))
+    await asyncio.sleep(0.01)
+    caches.pods.set(PodInfo(SlimMetadata("web", "default", "former")))
+    await asyncio.sleep(0.01)
+    assert not waiting.done() and not watch.asked
+    caches.pods.set(PodInfo(SlimMetadata("web", "default", "web")))
+    await waiting
+    assert watch.asked == ["default"]
+
+
+async def test_what_does_not_come_in_time_is_an_error_of_the_attachment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pod_gate, "KNOWN_SECONDS", 0.01)
+    caches, _ = watched(False)
+    request = Rig().attachment("web")
+    with pytest.raises(NetworkError, match=r"pod default/web: the agent of node1 .* its watch of pods is 0.01 s behind"):
+        await until_known(caches, request, "node1")
+    caches.pods.set(PodInfo(SlimMetadata("web", "default", "web")))
+    with pytest.raises(NetworkError, match="its watch of networkpolicies"):
+        await until_known(caches, request, "node1")
+
+
+async def test_where_the_api_is_away_what_was_known_last_counts_and_caches_of_nobody_are_whole() -> None:
+    caches, watch = watched(ApiError(503, "ServiceUnavailable", "away"))
+    caches.pods.set(PodInfo(SlimMetadata("web", "default", "web")))
+    await until_known(caches, Rig().attachment("web"), "node1")
+    assert watch.asked
+    await until_known(Caches(), Rig().attachment("other"), "node1")
