@@ -12,11 +12,14 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 class Machine:
-    """The servers of a resolv.conf, which is read again when it changed."""
+    """The servers of a resolv.conf, which is read again when it changed. One that has none is looked at twice: programs empty the file,
+    or take it away, before they write it anew."""
 
     def __init__(self, path: Path = RESOLV_CONF) -> None:
         self._path = path
         self._stamp: tuple[int, int, int] | None = None
+        self._is_empty = False
+        """Had it no servers when it was looked at last, and some before?"""
         self.servers: tuple[config.Upstream, ...] = ()
 
     def look(self) -> bool:
@@ -25,10 +28,14 @@ class Machine:
             found = os.stat(self._path)
             stamp = found.st_mtime_ns, found.st_ino, found.st_size
             if stamp == self._stamp:
+                self._is_empty = False
                 return False
             servers = _servers(self._path.read_text(errors="replace"))
         except OSError:
             stamp, servers = None, ()
+        self._is_empty = not servers and bool(self.servers) and not self._is_empty
+        if self._is_empty:
+            return False
         self._stamp, before, self.servers = stamp, self.servers, servers
         return servers != before
 

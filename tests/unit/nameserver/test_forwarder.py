@@ -151,7 +151,12 @@ async def test_the_servers_of_the_machine_are_those_of_its_file(tmp_path: Path) 
     assert machine.look() and machine.servers == (config.Upstream("fd00::9"),)
     assert not machine.look()
     file.unlink()
+    assert not machine.look() and machine.servers == (config.Upstream("fd00::9"),), "perhaps it is being written"
     assert machine.look() and machine.servers == ()
+    assert not machine.look()
+    for text, servers in (("nameserver 192.0.2.1\n", 1), ("", 1), ("nameserver 192.0.2.1\nnameserver 192.0.2.2\n", 2)):
+        file.write_text(text)
+        assert machine.look() == bool(text) and len(machine.servers) == servers
 
 
 async def test_without_servers_the_answer_says_so() -> None:
