@@ -34,6 +34,7 @@ COMMANDS = {
         "Show Services: frontends, endpoints, traffic, and what is wrong.",
     ),
     "dns": ("podplane.cli.dns.group", "dns", "The cluster's names: what a pod gets for one, and why."),
+    "policy": ("podplane.cli.policy.group", "policy", "NetworkPolicies: who may talk to whom, and which rule decides it."),
     "publish": ("podplane.cli.publish", "publish", "Bring Services to the localhost of this machine."),
     "fault": ("podplane.cli.fault", "fault", "Let something go wrong on a node, and undo it."),
     "check": ("podplane.cli.check.command", "check", "Prove the promises of the network model with packets."),

@@ -37,7 +37,7 @@ class End(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """How people call it."""
         if self.path == NAME_SERVERS:
-            return f"the cluster's DNS ({self.ip})"
+            return "the cluster's DNS"
         return self.path or (f"node {self.node}" if self.node else self.ip)
 
 

@@ -173,11 +173,12 @@ def in_block(block: IPBlock, ip: str) -> bool:
 
 def allows_port(rule: PolicyRule, protocol: str, port: int | None, destination: PodInfo | None) -> bool:
     """Is a port of the pod that a flow goes to (None: it is no pod) among the ports of a rule?"""
-    return rule.ports is None or any(is_port(one, protocol, port, destination) for one in rule.ports)
+    named = () if destination is None else destination.ports.named
+    return rule.ports is None or any(is_port(one, protocol, port, named) for one in rule.ports)
 
 
-def is_port(one: PolicyPort, protocol: str, port: int | None, destination: PodInfo | None) -> bool:
-    """Is this port one of those?"""
+def is_port(one: PolicyPort, protocol: str, port: int | None, named: tuple[NamedPort, ...]) -> bool:
+    """Is this port, of a pod with these named ones, one of those?"""
     if one.protocol != protocol:
         return False
     if one.port is None:
@@ -185,7 +186,7 @@ def is_port(one: PolicyPort, protocol: str, port: int | None, destination: PodIn
     if port is None:
         return False
     if isinstance(one.port, str):
-        return destination is not None and NamedPort(one.port, protocol, port) in destination.ports.named
+        return NamedPort(one.port, protocol, port) in named
     return one.port[0] <= port <= one.port[1]
 
 

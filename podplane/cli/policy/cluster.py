@@ -1,0 +1,64 @@
+"""What the API says about who may talk to whom: everything that a verdict needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from podplane.cli.tables import pod_state
+from podplane.model.objects import Node
+from podplane.model.pod_info import NamespaceInfo, PodInfo
+from podplane.model.policy import NetworkPolicy
+from podplane.policy.ends import Ends
+from podplane.policy.index import PolicyIndex
+from podplane.policy.name_servers import PATH, name_servers
+
+Object = dict[str, Any]
+DNS_SERVICE = "kube-system/kube-dns"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Objects by path, the index of policies over them, and whose each address is."""
+
+    index: PolicyIndex
+    ends: Ends
+    pods: Mapping[str, PodInfo]
+    nodes: Mapping[str, Node]
+    services: Mapping[str, Object]
+    states: Mapping[str, str]
+    """Of pods: the word that kubectl has for how they are."""
+    dns: PodInfo | None
+    """The peer that has the addresses of the cluster's DNS."""
+
+
+def cluster(client: Any) -> Cluster:
+    """Ask the API for all of it."""
+    found = client.objects("pods")
+    services = {_path(one): one for one in client.objects("services")}
+    pods = {_path(one): PodInfo.from_json(msgspec.json.encode(one)) for one in found}
+    nodes = {_path(one): msgspec.convert(one, Node) for one in client.objects("nodes")}
+    index = PolicyIndex()
+    for one in client.objects("namespaces"):
+        index.set_namespace(_path(one), NamespaceInfo.from_json(msgspec.json.encode(one)))
+    for one in client.objects("networkpolicies.networking.k8s.io"):
+        index.set_policy(_path(one), NetworkPolicy.from_json(msgspec.json.encode(one)))
+    dns = _name_servers(services)
+    for path, pod in [*pods.items(), *([] if dns is None else [(PATH, dns)])]:
+        index.set_pod(path, pod)
+    ends = Ends([*pods.values(), *([] if dns is None else [dns])], nodes.values())
+    return Cluster(index, ends, pods, nodes, services, {_path(one): pod_state(one) for one in found}, dns)
+
+
+def _name_servers(services: Mapping[str, Object]) -> PodInfo | None:
+    """A Service with a selector has pods of its own behind it: then podplane's name servers are not the cluster's DNS."""
+    spec = services.get(DNS_SERVICE, {}).get("spec", {})
+    return None if not spec or spec.get("selector") else name_servers(tuple(spec.get("clusterIPs", ())))
+
+
+def _path(one: Object) -> str:
+    namespace, name = one["metadata"].get("namespace"), one["metadata"]["name"]
+    return f"{namespace}/{name}" if namespace else str(name)

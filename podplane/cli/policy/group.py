@@ -1,0 +1,22 @@
+"""The group of commands `podplane policy`."""
+
+from __future__ import annotations
+
+import click
+
+from podplane.cli.lazy import Lazy, Rows
+
+COMMANDS: Rows = {
+    "verdict": (
+        "podplane.cli.policy.verdict",
+        "verdict",
+        "Say whether a flow is allowed, and which rule of which policy decides.",
+    ),
+    "matrix": ("podplane.cli.policy.matrix", "matrix", "Show which pods reach which, as a table."),
+    "list": ("podplane.cli.policy.listing", "listing", "Show policies, or those that select a pod."),
+}
+
+
+@click.command(cls=Lazy, rows=COMMANDS)
+def policy() -> None:
+    """Who may talk to whom: NetworkPolicies, and what follows from them. No packets are sent."""

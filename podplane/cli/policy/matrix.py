@@ -1,0 +1,34 @@
+"""The command `podplane policy matrix`."""
+
+from __future__ import annotations
+
+import click
+
+from podplane.cli.options import connect, lab_name, namespace
+from podplane.cli.tables import document_text
+from podplane.lab.folder import Folder
+
+
+@click.command()
+@lab_name
+@namespace
+@click.option("-A", "--all-namespaces", is_flag=True, help="Pods of all namespaces.")
+@click.option("--port", metavar="PORT[/PROTOCOL]", help="Only this port: 80, 53/udp.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="For programs.")
+def matrix(folder: Folder, namespace: str, all_namespaces: bool, port: str | None, output: str | None) -> None:
+    """Show which pods reach which: rows are who opens a connection, columns are to whom.
+
+    Pods that fare alike in everything share a row and a column. No packets are sent: this is what the policies say.
+    """
+    from podplane.cli.policy import reached
+    from podplane.cli.policy.cluster import cluster
+    from podplane.cli.policy.places import port_of
+
+    asked = None if port is None else port_of(port)
+    found = reached.tables(cluster(connect(folder)), "" if all_namespaces else namespace, asked)
+    if output:
+        click.echo(document_text({"tables": [one.document() for one in found]}, output))
+    elif found:
+        click.echo("\n\n".join(one.text(with_version=len(found) > 1) for one in found))
+    else:
+        click.echo("There is no pod with an address" + ("." if all_namespaces else f" in namespace {namespace}."))

@@ -1,0 +1,66 @@
+"""Selectors, peers, ports and rules as people write them."""
+
+from __future__ import annotations
+
+from podplane.model.policy import Direction, IPBlock, LabelSelector, Peer, PolicyPort, PolicyRule, Requirement
+from podplane.policy.reach import LAST_PORT, Ports
+
+SHOWN = 6
+"""Peers and ports of one rule that are named."""
+
+
+def selector_text(selector: LabelSelector) -> str:
+    """`app=web,tier in (a,b)`, as kubectl takes it; "" for one that selects everything."""
+    return ",".join(map(_requirement, selector.requirements))
+
+
+def peer_text(peer: Peer, namespace: str) -> str:
+    """A peer of a policy in `namespace`."""
+    if isinstance(peer, IPBlock):
+        return peer.cidr + (f" but not {_listed(list(peer.excepts))}" if peer.excepts else "")
+    pods = selector_text(peer.pods)
+    who = f"pods {pods}" if pods else "all pods"
+    if isinstance(peer.namespaces, str):
+        return who if peer.namespaces == namespace else f"{who} of namespace {peer.namespaces}"
+    where = selector_text(peer.namespaces)
+    return f"{who} of " + (f"namespaces {where}" if where else "all namespaces")
+
+
+def ports_text(rule: PolicyRule) -> str:
+    """`TCP 80, UDP 53`; "everything" of a rule that names none."""
+    return "everything" if rule.ports is None else _listed(list(map(_port, rule.ports)))
+
+
+def peers_text(rule: PolicyRule, namespace: str) -> str:
+    """Its peers; "anybody" of a rule that names none."""
+    return "anybody" if rule.peers is None else _listed([peer_text(peer, namespace) for peer in rule.peers], " or ")
+
+
+def rule_text(rule: PolicyRule, direction: Direction, namespace: str) -> str:
+    """`TCP 80 from pods app=web`."""
+    side = "from" if direction == "ingress" else "to"
+    return f"{ports_text(rule)} {side} {peers_text(rule, namespace)}"
+
+
+def _requirement(one: Requirement) -> str:
+    values = ",".join(one.values)
+    match one.operator:
+        case "In":
+            return f"{one.key}={values}" if len(one.values) == 1 else f"{one.key} in ({values})"
+        case "NotIn":
+            return f"{one.key}!={values}" if len(one.values) == 1 else f"{one.key} notin ({values})"
+        case "Exists":
+            return one.key
+        case "DoesNotExist":
+            return f"!{one.key}"
+
+
+def _port(one: PolicyPort) -> str:
+    if isinstance(one.port, tuple):
+        return str(Ports(one.protocol, *one.port))
+    return str(Ports(one.protocol, 1, LAST_PORT)) + (f" {one.port}" if one.port else "")
+
+
+def _listed(texts: list[str], joint: str = ", ") -> str:
+    more = len(texts) - SHOWN
+    return joint.join(texts[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,0 +1,118 @@
+"""`podplane policy` in a lab: who may talk to whom, from the objects that kubectl made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e.conftest import Kubectl, Podplane
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("policy-command")]
+CLIENT, WEB, DB = "echo-node1-1", "echo-node2-1", "echo-node3-1"
+
+
+def policy(name: str, **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name}, "spec": spec}
+
+
+POLICIES = [
+    policy(
+        "web",
+        podSelector={"matchLabels": {"role": "web"}},
+        ingress=[{"from": [{"podSelector": {"matchLabels": {"role": "client"}}}], "ports": [{"port": 8080}]}],
+    ),
+    policy("deny-all", podSelector={"matchLabels": {"role": "db"}}, policyTypes=["Ingress", "Egress"]),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def policies(lab: Podplane, kubectl: Kubectl) -> Iterator[None]:
+    """Three of the echo pods have roles, a Service leads to one of them, and two policies are about two of them."""
+    try:
+        for pod, role in ((CLIENT, "client"), (WEB, "web"), (DB, "db")):
+            kubectl("label", "pod", pod, f"role={role}")
+        kubectl("create", "-f", "-", stdin="---\n".join(map(yaml.safe_dump, POLICIES)))
+        kubectl("expose", "pod", WEB, "--name", "web", "--port", "80", "--target-port", "8080", "--selector", "role=web")
+        yield
+    finally:
+        kubectl("delete", "networkpolicies,services", "--all", "--ignore-not-found")
+
+
+def test_kubectl_shows_them_as_with_kubernetes(kubectl: Kubectl) -> None:
+    rows = [line.split() for line in kubectl("get", "netpol").splitlines()]
+    assert [row[:2] for row in rows] == [["NAME", "POD-SELECTOR"], ["deny-all", "role=db"], ["web", "role=web"]]
+    assert rows[0] == ["NAME", "POD-SELECTOR", "AGE"]
+    described = kubectl("describe", "netpol", "web")
+    for line in ("PodSelector:     role=web", "To Port: 8080/TCP", "PodSelector: role=client", "Not affecting egress traffic"):
+        assert line in described
+
+
+def test_what_kubernetes_refuses_is_refused(kubectl: Kubectl) -> None:
+    block = {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"]}}
+    bad = policy("bad", podSelector={}, ingress=[{"from": [block], "ports": [{"port": 9, "endPort": 8}]}])
+    said = kubectl("create", "-f", "-", stdin=yaml.safe_dump(bad), code=1)
+    assert "spec.ingress[0].ports[0].endPort: Invalid value: 8: must be greater than or equal to `port`" in said
+    assert 'except[0]: Invalid value: "11.0.0.0/16": must be a strict subset of `cidr`' in said
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "code", "said"),
+    [
+        (CLIENT, f"{WEB}:8080", 0, "allowed: default/web ingress rule 1"),
+        (CLIENT, f"{WEB}:80", 1, "default/web ingress rule 1 allows TCP 8080 from it"),
+        (CLIENT, "svc/web", 0, "Service default/web: 1 endpoint, 1 allowed"),
+        (CLIENT, WEB, 0, "TCP 8080 is allowed, all else denied"),
+        (DB, f"{WEB}:8080", 1, "denied: default deny by default/deny-all"),
+        (DB, "kube-system/kube-dns:53/udp", 1, "the cluster's DNS, UDP 53: denied"),
+        ("node/node2", f"{WEB}:8080", 0, "a node reaches its own pods"),
+        ("node/node1", f"{WEB}:8080", 1, "default deny by default/web"),
+        ("203.0.113.7", f"{CLIENT}:443", 0, "no policy selects it for ingress"),
+    ],
+)
+def test_verdicts(lab: Podplane, source: str, destination: str, code: int, said: str) -> None:
+    assert said in lab("policy", "verdict", source, destination, code=code).stdout
+
+
+def test_what_is_not_there_is_said_in_one_line(lab: Podplane) -> None:
+    for words in (
+        ("verdict", CLIENT, "nobody:80"),
+        ("verdict", f"{CLIENT}:80", WEB),
+        ("list", "nobody"),
+        ("matrix", "--port", "x"),
+    ):
+        done = lab("policy", *words, code=2)
+        assert done.stderr.startswith("podplane: ")
+        assert done.stderr.count("\n") == 1
+        assert not done.stdout
+
+
+def test_programs_get_json_and_yaml(lab: Podplane) -> None:
+    found = json.loads(lab("policy", "verdict", CLIENT, f"{WEB}:80", "-o", "json", code=1).stdout)
+    assert not found["allowed"]
+    assert {flow["ingress"]["by"] for flow in found["flows"]} == {"default deny by default/web"}
+    listed = yaml.safe_load(lab("policy", "list", "-o", "yaml").stdout)["policies"]
+    assert [(one["name"], one["pods"]) for one in listed] == [("deny-all", 1), ("web", 1)]
+    of_pod = json.loads(lab("policy", "list", WEB, "-o", "json").stdout)
+    assert of_pod["isolated"] == {"egress": False, "ingress": True}
+    (table,) = json.loads(lab("policy", "matrix", "--port", "8080", "-o", "json").stdout)["tables"]
+    places = {pod: number for number, group in enumerate(table["groups"]) for pod in group}
+    reach = {
+        (one, other): table["reach"][places[f"default/{one}"]][places[f"default/{other}"]]
+        for one in (CLIENT, WEB, DB)
+        for other in (CLIENT, WEB, DB)
+        if one != other
+    }
+    assert {pair for pair, cell in reach.items() if cell == "everything"} == {(CLIENT, WEB), (WEB, CLIENT)}
+
+
+def test_policies_and_tables_for_people(lab: Podplane) -> None:
+    assert [line.split()[1] for line in lab("policy", "list").stdout.splitlines()] == ["NAME", "deny-all", "web"]
+    assert lab("policy", "list", "-n", "kube-system").stdout == "There is no NetworkPolicy in namespace kube-system.\n"
+    assert "TCP 8080 from pods role=client" in lab("policy", "list", WEB).stdout
+    text = lab("policy", "matrix").stdout
+    assert f"default/{DB}" in text
+    assert "o some ports are" in text
