@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
+from podplane.agent.agent import Agent
 from podplane.model.pod_info import Labels, NamespaceInfo, PodInfo, Ports, SlimMetadata
 from podplane.model.policy import LabelSelector, NetworkPolicy, PolicyMetadata, PolicyRule, Requirement
 from podplane.trace.trace import Delivered, Dropped
@@ -50,13 +53,16 @@ class Policed(Cluster):
     def begin(self) -> None:
         """Tell agents of changes from now on, and of the pods and namespaces that there are."""
         for number, caches in self.caches.items():
-            caches.subscribe(self.agents[number].changed)
+            caches.subscribe(functools.partial(self._changed, number))
         self.reset()
 
     def reset(self) -> None:
         """No policies, no labels but those of the namespaces: team=a and team=b."""
         self.remove(*self.caches[1].policies.objects.values())
         self.put(namespace("a", {"team": "a"}), namespace("b", {"team": "b"}), *(info(*place) for place in NAMESPACES))
+
+    def _changed(self, number: int, kind: Any, old: Any, new: Any) -> None:
+        self.agents[number].changed(kind, old, new)
 
     def namespace_of(self, number: int, pod: int) -> str:
         return NAMESPACES[number, pod]
@@ -74,6 +80,16 @@ class Policed(Cluster):
             for one in objects:
                 cache_of(caches, one).remove(one.metadata.path)
         self.settle()
+
+    def restart(self, number: int) -> int:
+        """End the agent of a node and begin with another one; how much that wrote."""
+        former = self.agents[number]
+        attached = former.network.attached
+        asyncio.run(former.stop())
+        door: Any = former._kernel
+        agent = self.agents[number] = Agent(f"node{number}", self.settings, door, self.caches[number], clock=lambda: 0.0)
+        asyncio.run(agent.start(attached))
+        return agent.writer.operations_applied
 
     def settle(self) -> None:
         """Plan what is dirty, and have the kernel take it; it refuses nothing."""

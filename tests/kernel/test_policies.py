@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import socket
+import threading
 from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from podplane.model.policy import NetworkPolicy
+from podplane.model.policy import EVERYTHING, NetworkPolicy, PodSelector, PolicyPort, PolicyRule
 from podplane.policy.match import Flow
 from podplane.trace.evaluator import evaluate
 from podplane.trace.memory import Memory
 from podplane.trace.packet import Packet
 from tests import policy_worlds
+from tests.fake_cluster import pod_ip
 from tests.kernel.cluster import RealCluster
 from tests.kernel.packets import Sockets
 from tests.kernel.test_trace import agrees
-from tests.policed import FakePoliced, Policed
+from tests.policed import FakePoliced, Policed, info, name_of, namespace, policy, select
 from tests.unit.agent.rig import Object
 
 pytestmark = pytest.mark.kernel
@@ -61,3 +67,71 @@ def test_generated_policies_do_the_same_on_the_real_kernel() -> None:
 
     check()
     assert ends["Delivered"] > 15 and ends["Dropped"] > 15, "both were tried"
+
+
+class Traffic:
+    """New UDP flows all the time, one packet each, from some pods to port 80 of another one; what arrived, by sender."""
+
+    def __init__(self, cluster: RealPoliced, senders: Sequence[tuple[int, int]], receiver: tuple[int, int]) -> None:
+        self._namespaces = {one: cluster.namespaces[name_of(*one)] for one in senders}
+        self._target = (str(pod_ip(*receiver)), 80)
+        self.sent = dict.fromkeys(senders, 0)
+        self._received = Counter[str]()
+        self._server = cluster.namespaces[name_of(*receiver)].run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+        self._server.bind(self._target)
+        self._server.setblocking(False)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._send)
+
+    def __enter__(self) -> Traffic:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._receive()
+        self._server.close()
+
+    def _send(self) -> None:
+        while not self._over.wait(0.001):
+            for one, place in self._namespaces.items():
+                with place.run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as client:
+                    client.sendto(b"x", self._target)
+                    self.sent[one] += 1
+            self._receive()
+
+    def _receive(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._received[self._server.recvfrom(10)[1][0]] += 1
+
+    def received(self, sender: tuple[int, int]) -> int:
+        return self._received[str(pod_ip(*sender))]
+
+
+def variants() -> Iterator[list[Object]]:
+    """Policies and labels by which b's pods may always send to port 80 of a's pod on node 1, and a's others never."""
+    b, nobody = PodSelector(select(team="b")), PodSelector("b", select(app="nobody"))
+    for number in itertools.count():
+        ports = tuple(PolicyPort("UDP", (port, port)) for port in range(80, 81 + number % 7))
+        yield [policy("web", select(app="web"), [PolicyRule((b, nobody)[: 1 + number % 2], ports)])]
+        yield [policy(f"more{number % 3}", EVERYTHING, [PolicyRule((nobody,))] if number % 4 else [])]
+        yield [info(2, 1, {"app": f"x{number}"}), info(1, 2, {"app": "nobody"} if number % 2 else {})]
+        yield [policy("web", EVERYTHING, [PolicyRule((b,))], [PolicyRule((b,))])]
+        yield [namespace("a", {"team": "a", "n": str(number)})]
+
+
+def test_changes_and_restarts_lose_no_packet_that_is_allowed_and_let_none_pass_that_is_denied() -> None:
+    """cloudnativelabs/kube-router#461, cilium/cilium#17115: sets are not empty for a moment, not when an agent starts either."""
+    real = RealPoliced()
+    real.put(info(1, 1, {"app": "web"}), *next(variants()))
+    allowed, denied = [(1, 2), (2, 2)], [(2, 1)]
+    with Traffic(real, [*allowed, *denied], (1, 1)) as traffic:
+        for number, objects in enumerate(itertools.islice(variants(), 100)):
+            real.put(*objects)
+            if number % 10 == 9:
+                assert [real.restart(node) for node in (1, 2)] == [0, 0]
+    assert min(traffic.sent.values()) > 50
+    assert [traffic.received(one) for one in allowed] == [traffic.sent[one] for one in allowed]
+    assert [traffic.received(one) for one in denied] == [0]
