@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import ipaddress
+import itertools
 import logging
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -286,18 +287,24 @@ class Answers:
         self._last_tick = max(self._last_tick, last)
         return (*answer.depends, _until(last))
 
-    def _tick_on(self) -> None:
-        """Count the seconds, while there is something that is kept for some of them."""
+    def _tick_on(self, seconds: float = 1.0) -> None:
+        """Count the seconds, while there is something that is kept for some of them; the next one begins after so long."""
         if not self._is_ticking and (self._last_tick > self._ticks or self._kept.has(TURN)):
             self._is_ticking = True
-            asyncio.get_running_loop().call_later(1.0, self._tick)
+            asyncio.get_running_loop().call_later(seconds, self._tick)
 
     def _tick(self) -> None:
-        self._is_ticking = False
         self._ticks += 1
-        self._kept.changed(_until(self._ticks))
-        self._kept.lay_aside(TURN)
-        self._tick_on()
+        self._end_second(itertools.chain(self._kept.expire(_until(self._ticks)), self._kept.lay_aside(TURN)))
+
+    def _end_second(self, slices: Iterator[None], began: float | None = None) -> None:
+        """What a second's end means for what is kept: a slice in a turn of the loop, for questions are answered meanwhile."""
+        loop = asyncio.get_running_loop()
+        if next(slices, self) is None:
+            loop.call_soon(self._end_second, slices, loop.time() if began is None else began)
+            return
+        self._is_ticking = False
+        self._tick_on(1.0 if began is None else max(0.0, began + 1.0 - loop.time()))
 
     # Who asks.
 

@@ -5,17 +5,21 @@ gone. What is found in the older one goes into the younger one again. So what is
 names that nobody asks for twice; and a hit costs one lookup without any bookkeeping.
 
 Some responses are laid aside from time to time (`lay_aside`), and changed a little when they are asked for again. It costs nothing while
-nobody asks, and less than to make them anew.
+nobody asks, and less than to make them anew. That, and what is dropped because its time is over (`expire`), is done in slices: it may be
+tens of thousands of responses each second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 Reply = tuple[bytes, int, tuple[str, ...]]
 """The response without its id, the number of its kind, and what it depends on."""
 BYTES = 48 * 1024 * 1024
 """Of both generations."""
+SLICE = 1_000
+"""So many are laid aside, or dropped, between two pauses: a millisecond."""
 ENTRY_BYTES, KEY_BYTES = 260, 110
 """What one response costs besides its bytes, and what each key that it depends on costs (measured on CPython 3.11, 64 bits)."""
 
@@ -52,17 +56,12 @@ class _Generation:
 
     def drop(self, key: str) -> None:
         """Forget what depends on this."""
-        for question in self._taken(key):
+        for question in self.take(key):
             self.replies.pop(question, None)
             self.aside.pop(question, None)
 
-    def lay_aside(self, key: str) -> None:
-        """Lay aside what depends on this."""
-        for question in self._taken(key):
-            if (reply := self.replies.pop(question, None)) is not None:
-                self.aside[question] = reply
-
-    def _taken(self, key: str) -> Collection[bytes]:
+    def take(self, key: str) -> Collection[bytes]:
+        """The questions whose responses depend on this; none is known to do so any more."""
         found = self._by_key.pop(key, ())
         return (found,) if isinstance(found, bytes) else found
 
@@ -124,10 +123,30 @@ class Kept:
         self._young.drop(key)
         self._old.drop(key)
 
-    def lay_aside(self, key: str) -> None:
-        """Lay aside what depends on this, as on the last of its keys."""
-        self._young.lay_aside(key)
-        self._old.lay_aside(key)
+    def lay_aside(self, key: str) -> Iterator[None]:
+        """Lay aside what depends on this, as on the last of its keys. Iterate to the end; others may have a turn between slices."""
+        questions = self._take(key)
+        for at in range(0, len(questions), SLICE):
+            if at:
+                yield
+            for one, question in itertools.product((self._young, self._old), questions[at : at + SLICE]):
+                if (reply := one.replies.get(question)) is not None and reply[2][-1] == key:
+                    one.aside[question] = one.replies.pop(question)
+
+    def expire(self, key: str) -> Iterator[None]:
+        """Drop what depends on this, as on the last of its keys. As `lay_aside`."""
+        questions = self._take(key)
+        for at in range(0, len(questions), SLICE):
+            if at:
+                yield
+            for one, question in itertools.product((self._young, self._old), questions[at : at + SLICE]):
+                for kept in (one.replies, one.aside):
+                    if (reply := kept.get(question)) is not None and reply[2][-1] == key:
+                        del kept[question]
+
+    def _take(self, key: str) -> list[bytes]:
+        """The questions whose responses depend on this; a response may be in the other generation when its slice comes."""
+        return [*self._young.take(key), *self._old.take(key)]
 
     def has(self, key: str) -> bool:
         """Does anything that is kept depend on this?"""

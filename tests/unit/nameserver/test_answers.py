@@ -435,3 +435,22 @@ async def test_what_is_laid_aside_costs_no_turns(monkeypatch: pytest.MonkeyPatch
         assert len(later) == ticks
         answers._tick()
         assert len(later) == ticks and not answers.replies
+
+
+async def test_much_that_ends_with_a_second_takes_several_turns_and_not_longer_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("podplane.nameserver.kept.SLICE", 1)
+    later: list[float] = []
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", lambda seconds, call: later.append(seconds))
+    _, answers = with_addresses(2)
+    questions = [question("web.default.svc.cluster.local", edns=edns) for edns in (b"", opt(1232), opt(4096))]
+    for one in questions:
+        answers.respond(one, POD)
+    answers._tick()
+    assert len(answers.replies) == 2
+    (first,) = [one for one in questions if one[2:] not in answers.replies]
+    assert isinstance(answers.respond(first, POD), bytes)  # it is asked for again, and turns again with the next second
+    for left in (3, 2):
+        assert len(answers.replies) == left and len(later) == 1, "the next second is not counted yet"
+        await asyncio.sleep(0)
+    assert set(answers.replies) == {first[2:]}
+    assert len(later) == 2 and later[0] == 1.0 and 0 <= later[1] < 1.0

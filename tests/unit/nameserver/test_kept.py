@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podplane.nameserver.kept import ENTRY_BYTES, KEY_BYTES, Kept
+from podplane.nameserver.kept import ENTRY_BYTES, KEY_BYTES, SLICE, Kept
 
 
 def test_kept_until_a_key_changes() -> None:
@@ -65,12 +65,12 @@ def test_what_was_laid_aside_is_changed_when_it_is_asked_for_again() -> None:
     kept = Kept(turned=lambda response: response[1:] + response[:1])
     kept.put(b"a", b"123", 4, ("k", "turn"))
     for expected in (b"231", b"312"):
-        kept.lay_aside("turn")
+        assert not list(kept.lay_aside("turn"))
         assert b"a" not in kept.replies and len(kept) == 1
         assert kept.get(b"a") == (expected, 4, ("k", "turn")) and kept.replies[b"a"][0] == expected
     for is_aside in (False, True):
         if is_aside:
-            kept.lay_aside("turn")
+            assert not list(kept.lay_aside("turn"))
         kept.changed("k")
         assert kept.get(b"a") is None and len(kept) == 0
         kept.put(b"a", b"123", 4, ("k", "turn"))
@@ -79,17 +79,46 @@ def test_what_was_laid_aside_is_changed_when_it_is_asked_for_again() -> None:
 def test_what_was_laid_aside_long_ago_is_still_there_or_gone() -> None:
     kept = Kept(4_000, turned=bytes.upper)
     kept.put(b"a", b"abc", 0, ("k", "turn"))
-    kept.lay_aside("turn")
+    assert not list(kept.lay_aside("turn"))
     for i in range(6):
         kept.put(b"q%d" % i, bytes(200), 0, (f"k{i}",))
     assert kept.get(b"a") == (b"ABC", 0, ("k", "turn"))
     kept.changed("k")
     assert kept.get(b"a") is None
     kept.put(b"a", b"abc", 0, ("k", "turn"))
-    kept.lay_aside("turn")
+    assert not list(kept.lay_aside("turn"))
     for i in range(60):
         kept.put(b"r%d" % i, bytes(200), 0, (f"k{i}",))
     assert kept.get(b"a") is None
+
+
+def test_much_is_laid_aside_and_dropped_in_slices() -> None:
+    kept = Kept(turned=bytes.upper)
+    for i in range(3 * SLICE):
+        kept.put(b"q%d" % i, b"abc", 0, ("k", "turn"))
+    for _ in kept.lay_aside("turn"):
+        assert 0 < len(kept.replies) < 3 * SLICE and not len(kept.replies) % SLICE
+    assert not kept.replies and kept.get(b"q7") == (b"ABC", 0, ("k", "turn"))
+    assert kept.has("turn")
+    for i in range(3 * SLICE):
+        kept.put(b"q%d" % i, b"abc", 0, ("k", "second 1"))
+    assert len(list(kept.expire("second 1"))) == 2 and not kept.replies and not kept.has("second 1")
+
+
+def test_what_moves_or_is_made_anew_between_two_slices_is_dropped_in_time_or_kept() -> None:
+    kept = Kept(2 * SLICE * 600)
+    for i in range(2 * SLICE):
+        kept.put(b"q%d" % i, bytes(100), 0, ("k", "second 1"))
+    while b"q0" in kept.replies:
+        kept.put(b"r%d" % len(kept), bytes(10_000), 0, ("other",))
+    slices = kept.expire("second 1")
+    next(slices)
+    last = b"q%d" % (2 * SLICE - 1)
+    others = [b"q%d" % i for i in range(2 * SLICE) if kept.get(b"q%d" % i)]  # in the younger generation now
+    assert others
+    kept.put(others[0], b"anew", 0, ("k", "second 2"))
+    assert not list(slices)
+    assert [question for question in (*others, last) if kept.get(question)] == others[:1]
 
 
 def test_nothing_is_left_after_clear() -> None:
