@@ -39,10 +39,18 @@ def read(message: bytes) -> ResponseText:
     for _ in range(questions):
         at = m.skip_name(message, at) + m.TAIL.size
     sections: list[list[RecordText]] = []
+    owner, spelled = "", None
     for count in counts:
         found: list[RecordText] = []
         for _ in range(count):
-            record, at, extended = _record(message, at)
+            if spelled is not None and message.startswith(
+                spelled, at
+            ):  # most have the name of the one before, in the same bytes
+                at += len(spelled)
+            else:
+                name, end = name_at(message, at)
+                owner, spelled, at = m.text_of(name), message[at:end], end
+            record, at, extended = _record(message, at, owner)
             if record is None:
                 rcode |= extended
             else:
@@ -74,9 +82,9 @@ def rcode_text(rcode: int) -> str:
     return m.RCODES.get(rcode, f"RCODE{rcode}")
 
 
-def _record(message: bytes, at: int) -> tuple[RecordText | None, int, int]:
-    """The record at this place (None: an OPT record), where it ends, and the upper bits of the response code that an OPT has."""
-    name, at = name_at(message, at)
+def _record(message: bytes, at: int, owner: str) -> tuple[RecordText | None, int, int]:
+    """The record whose name ends at this place (None: an OPT record), where it ends, and the upper bits of the response code that an OPT
+    has."""
     if at + m.RECORD.size > len(message):
         raise Malformed("a record is cut off")
     type_, _, ttl, length = m.RECORD.unpack_from(message, at)
@@ -90,7 +98,7 @@ def _record(message: bytes, at: int) -> tuple[RecordText | None, int, int]:
         data = WRITTEN.get(type_, _unknown)(message, at, end)
     except (Malformed, struct.error, ValueError, IndexError):
         data = _unknown(message, at, end)
-    return RecordText(m.text_of(name), type_text(type_), ttl, data), end, 0
+    return RecordText(owner, type_text(type_), ttl, data), end, 0
 
 
 def name_at(message: bytes, at: int) -> tuple[Name, int]:
@@ -125,7 +133,9 @@ def name_at(message: bytes, at: int) -> tuple[Name, int]:
 
 
 def _ip(message: bytes, at: int, end: int) -> str:
-    if end - at not in (4, 16):
+    if end - at == 4:
+        return ".".join(map(str, message[at:end]))
+    if end - at != 16:
         raise Malformed("no address")
     return str(ipaddress.ip_address(message[at:end]))
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podplane.dns import message as m
 from podplane.dns import response_text
 from podplane.dns.message import Malformed
 from podplane.model.name_server import RecordText
@@ -44,6 +45,25 @@ def test_records_are_what_dnspython_reads() -> None:
     ):
         rows = [(str(r.name), dns.rdatatype.to_text(r.rdtype), r.ttl, data.to_text()) for r in theirs for data in r]
         assert mine == [RecordText(*row) for row in rows]
+
+
+@given(st.lists(st.sampled_from(["a.", "A.", "b.", "a.b.", "."]), max_size=12), st.booleans())
+def test_names_that_follow_each_other_are_told_apart(owners: list[str], compress: bool) -> None:
+    message = m.HEADER.pack(1, m.QR, 0, len(owners), 0, 0)
+    places: dict[str, int] = {}
+    for owner in owners:
+        place = places.setdefault(owner, len(message))
+        is_pointer = compress and place < len(message)
+        labels = b"".join(bytes((len(label),)) + label.encode() for label in owner.split(".") if label)
+        message += m.LENGTH.pack(m.POINTER | place) if is_pointer else labels + b"\0"
+        message += m.RECORD.pack(m.A, m.INTERNET, 5, 4) + bytes((192, 0, 2, 1))
+    expected = [RecordText(owner, "A", 5, "192.0.2.1") for owner in owners]
+    assert response_text.read(message).records == expected
+
+
+def test_a_first_name_that_leads_nowhere_is_refused() -> None:
+    with pytest.raises(Malformed):
+        response_text.read(m.HEADER.pack(1, m.QR, 0, 1, 0, 0) + b"\xff\xff" + m.RECORD.pack(m.A, 1, 5, 0))
 
 
 def test_what_has_no_words_is_written_as_rfc_3597_has_it() -> None:
