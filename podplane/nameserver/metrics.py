@@ -141,6 +141,8 @@ class Metrics(Figures):
     def _own(self, kept: Kept, lanes: Sequence[tuple[Lane, dict[Kind, int]]], status: NameServerStatus) -> None:
         silent = sum(lane.silent for lane, _ in lanes)
         self.counter("podplane_dns_unanswered_requests", "Messages that got no answer.", (), [((), silent)])
+        dropped = sum(one() for lane, _ in lanes for one in lane.dropped)
+        self.counter("podplane_dns_dropped_requests", "Datagrams that the kernel dropped: too many came.", (), [((), dropped)])
         self.gauge("podplane_dns_kept_responses", "Responses that are kept.", (), [((), len(kept))])
         self.gauge("podplane_dns_kept_bytes", "Memory of kept responses.", (), [((), kept.size)])
         objects = {one.resource: one.objects for one in status.caches}

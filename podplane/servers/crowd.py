@@ -26,14 +26,17 @@ the second while none does; half as much each time that the socket was not empti
 GROWTH = 1.25
 FULL_PART = 1 / 4
 """Of its room a socket has this much in it before anybody is kept out: nothing is lost yet."""
-SO_MEMINFO, RMEM_ALLOC, RCVBUF = 55, 0, 1
-"""What a socket's memory is used for, and where in that is what waits to be read, and the room for it (linux/sock_diag.h)."""
+SO_MEMINFO, RMEM_ALLOC, RCVBUF, DROPS = 55, 0, 1, 8
+"""What a socket's memory is used for; in that, what waits to be read, the room for it, and the count of what got none
+(linux/sock_diag.h)."""
 HOLD_SECONDS = 0.2
 """What comes within that has room in the socket."""
 DATAGRAM_BYTES = 832
 """The room that a question takes, with all that the kernel keeps with it."""
 LEAST = 250.0
 """Datagrams in a second that each may send, whatever others do: where all send less, none is to blame."""
+LOG_SECONDS = 60.0
+"""From one line of the log about a crowd to the next."""
 MOST = 64
 """Clients of which a part is let in, at most."""
 
@@ -43,8 +46,17 @@ Limit = Callable[[socket.socket, Mapping[bytes, float]], None]
 
 def filled(bound: socket.socket) -> float:
     """How much of a socket's room for what waits to be read is used."""
-    memory = struct.unpack("=9I", bound.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
-    return float(memory[RMEM_ALLOC] / memory[RCVBUF])
+    memory = _memory(bound)
+    return memory[RMEM_ALLOC] / memory[RCVBUF]
+
+
+def dropped(bound: socket.socket) -> int:
+    """Datagrams that did not get into a socket since it was made: kept out, or without room."""
+    return _memory(bound)[DROPS]
+
+
+def _memory(bound: socket.socket) -> tuple[int, ...]:
+    return struct.unpack("=9I", bound.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
 
 
 class Crowd:
@@ -64,6 +76,7 @@ class Crowd:
         self._passing: dict[bytes, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._room = bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) / DATAGRAM_BYTES
+        self._logged = -LOG_SECONDS
         limit(bound, {})  # a process before this one may have ended meanwhile
 
     def read(self, started: float, *, is_empty: bool) -> None:
@@ -112,11 +125,21 @@ class Crowd:
             return
         try:
             self._limit(self._socket, parts)
+            if parts and not self._passing:
+                self._tell(parts)
             self._passing = parts
         except OSError as error:
             if self._is_able:
                 log.warning("clients that send too much can't be kept from a socket: %s", error)
             self._is_able = False
+
+    def _tell(self, parts: Mapping[bytes, float]) -> None:
+        now = time.perf_counter()
+        if now - self._logged >= LOG_SECONDS:
+            self._logged = now
+            who, part = min(parts.items(), key=lambda item: item[1])
+            ip = socket.inet_ntop(self._socket.family, who)
+            log.warning("more questions come than can be read: of those of %s the socket takes %.1f %%", ip, part * 100)
 
 
 def passing(

@@ -11,9 +11,10 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableSequence, Sequence
+from functools import partial
 from typing import Protocol
 
-from podplane.servers.crowd import Crowd, Limit
+from podplane.servers.crowd import Crowd, Limit, dropped
 from podplane.servers.dns_counts import Counts, Lane
 from podplane.servers.later import Later
 from podplane.servers.turns import Turns
@@ -123,6 +124,8 @@ class UdpServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._crowd = Crowd(bound, batches.senders, limit, lambda: bool(self._turns))
+        self._dropped = partial(dropped, bound)
+        lane.dropped.append(self._dropped)
         self._loop.add_reader(bound, self._read)
 
     def close(self) -> None:
@@ -131,6 +134,7 @@ class UdpServer:
             self._flush()
             self._loop.remove_reader(self._socket)
             self._crowd.close()
+            self._lane.dropped.remove(self._dropped)
             self._socket.close()
         self._turns.clear()
         for task in self._tasks:

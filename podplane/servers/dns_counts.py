@@ -7,6 +7,7 @@ a *lane* (one protocol and address family of one node) counts by kind only; what
 from __future__ import annotations
 
 import bisect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -42,13 +43,15 @@ def _durations() -> Durations:
 @dataclass(slots=True)
 class Lane:
     """Counts of one protocol ("udp", "tcp") and address family (4, 6) of a node. `by_kind` counts answers by their kind's number,
-    `silent` what got none. Durations are from reading a question to sending its answer."""
+    `silent` what got none; each of `dropped` tells what did not get into a socket. Durations are from reading a question to sending its
+    answer."""
 
     node: str
     protocol: str
     version: int
     by_kind: list[int] = field(default_factory=_lane_counts)
     silent: int = 0
+    dropped: list[Callable[[], int]] = field(default_factory=list)
     request_bytes: int = 0
     response_bytes: int = 0
     durations: Durations = field(default_factory=_durations)

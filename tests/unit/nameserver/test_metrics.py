@@ -102,6 +102,14 @@ async def test_the_server_itself() -> None:
     assert any(name == "coredns_build_info" for name, _ in found)
 
 
+async def test_what_the_kernel_dropped_counts() -> None:
+    rig = Rig()
+    for version, count in ((4, 3), (6, 4)):
+        rig.counts.lane("node1", "udp", version).dropped.append(lambda count=count: count)
+    rig.counts.lane("node2", "udp", 4).dropped.append(lambda: 100)
+    assert value(await scraped(rig), "podplane_dns_dropped_requests_total") == 7
+
+
 async def test_a_server_that_answered_nothing_has_figures_too() -> None:
     found = await scraped(Rig())
     assert not any(name.startswith("coredns_dns_request") for name, _ in found)

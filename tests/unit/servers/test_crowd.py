@@ -145,6 +145,19 @@ async def test_who_fills_a_socket_is_kept_from_it_until_it_sends_less(rig: Rig) 
     assert rig.limits[-1] == {}
 
 
+async def test_the_log_says_now_and_then_who_sends_most(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.batch = [A] * 40 + [B] * 24
+    made = rig.crowd()
+    with caplog.at_level(logging.WARNING):
+        for seconds in (0, 30, 40):
+            rig.now += seconds
+            rig.rush(made)
+            made._let_in({})
+    said = [one.getMessage() for one in caplog.records]
+    assert len(said) == 2, "not each time"
+    assert said[0].startswith("more questions come than can be read: of those of 10.0.0.1 the socket takes ")
+
+
 async def test_a_process_that_is_late_blames_nobody_for_what_waited(rig: Rig) -> None:
     made = rig.crowd()
     rig.read(made, 15)

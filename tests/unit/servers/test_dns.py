@@ -208,5 +208,7 @@ async def test_who_sends_more_than_can_be_read_keeps_nobody_from_the_socket(rig:
             answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(other, 512), 20)
             assert answer.endswith(b"slow")
         assert [ip for _, ip in rig.keeper.asked].count("127.0.0.1") < 5000
+        assert sum(one() for one in rig.lane.dropped) > 5000
         rig.server.close()
         assert len(limits) == 2 and not limits[-1], "the socket takes all again"
+        assert not rig.lane.dropped
