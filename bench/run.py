@@ -28,6 +28,7 @@ from bench import (
     kube_proxy,
     neighbours,
     one_more_pod,
+    policy_index,
     repairs,
     report,
     services,
@@ -58,6 +59,7 @@ BENCHES = {
     "repairs": repairs.run,
     "kube_proxy": kube_proxy.run,
     "slim_pods": slim_pods.run,
+    "policy_index": policy_index.run,
 }
 RESULTS = Path(__file__).with_name("results.json")
 

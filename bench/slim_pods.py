@@ -118,7 +118,7 @@ def pod(number: int) -> dict[str, Any]:
     }
 
 
-def _resident() -> float:
+def resident() -> float:
     """Resident memory of this process in KB."""
     return float(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0])
 
@@ -129,11 +129,11 @@ def memory(count: int) -> float:
     cache.index(lambda found: found.ips)
     cache.index(lambda found: (found.metadata.namespace,))
     gc.collect()
-    before = _resident()
+    before = resident()
     for raw in pods(count):  # one after the other: the JSON is not kept
         cache.set(PodInfo.from_json(raw))
     gc.collect()
-    return (_resident() - before) / count
+    return (resident() - before) / count
 
 
 def rate(decode: Callable[[bytes], object], raws: list[bytes]) -> float:
