@@ -6,6 +6,7 @@ Attaching a pod does not wait for the reconcile loop: its key is planned at once
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import itertools
 from collections.abc import Collection, Iterable
@@ -16,14 +17,14 @@ from podplane.agent.kernel import Kernel
 from podplane.agent.pause import Pause
 from podplane.agent.planner import Planner
 from podplane.agent.watcher import Watcher
-from podplane.agent.writer import Writer
+from podplane.agent.writer import Interrupted, Writer
 from podplane.cni.network import Attached, Attachment, NetworkError
 from podplane.ipam.pool import Exhausted
 from podplane.model.view import Sandbox, View
 from podplane.pods.plan import veth_name
 from podplane.state.ledger import Ledger
 from podplane.state.mac import mac_of
-from podplane.state.network import Sysctl
+from podplane.state.network import Link, Sysctl
 from podplane.state.operations import Failure
 from podplane.state.value import Identity
 
@@ -103,6 +104,9 @@ class Attachments:
         What is attached already is attached once more: the kernel's objects are as planned when this returns.
         """
         await self._writer.detached(_netns(request))
+        if request.id not in self._sandboxes:  # a link of this name that goes has its far end in another namespace
+            with contextlib.suppress(Interrupted):
+                await self._writer.settled([Link(name=veth_name(request.container_id, request.ifname)).identity])
         node = self._view.node
         if node is None or not node.spec.pod_cidrs:
             raise NetworkError(f"node {self._view.node_name} has no pod block yet: it gets one when the cluster has room")

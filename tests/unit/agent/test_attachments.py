@@ -12,6 +12,7 @@ from podplane.cni.network import Attached, Attachment, NetworkError
 from podplane.kernel.door import Kernel
 from podplane.kernel.errors import Exists, Retry
 from podplane.kernel.fakes.world import FakeNamespace
+from podplane.model.view import HostPort
 from podplane.pods.plan import veth_name
 from podplane.state.ledger import Status
 from podplane.state.network import Address, Link, Route
@@ -243,6 +244,15 @@ async def test_a_check_of_what_is_detached_while_the_kernel_is_read_fails_as_oth
     await rig.agent.network.delete(request)
     with pytest.raises(NetworkError, match="was detached meanwhile"):
         await checking
+
+
+async def test_a_pod_that_is_attached_once_more_in_another_namespace_waits_for_its_former_link() -> None:
+    rig = await started()
+    for _ in range(20):
+        request = rig.attachment("web", rig.opener.namespace(), host_ports=(HostPort(8080, 80),))
+        await rig.agent.network.add(request)
+        await rig.agent.network.check(request)
+        await rig.agent.network.delete(request)
 
 
 class Vanished:
