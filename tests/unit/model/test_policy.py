@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from typing import Any
 
@@ -140,8 +141,32 @@ def test_networks_are_in_canonical_form(text: str, canonical: str) -> None:
     assert network(text) == canonical
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(0, 32))
+def test_a_network_is_what_ipaddress_makes_of_it(number: int, length: int) -> None:
+    text = f"{ipaddress.IPv4Address(number)}/{length}"
+    assert network(text) == str(ipaddress.ip_network(text, strict=False))
+
+
 @pytest.mark.parametrize(
-    "text", ["", "10.0.0.1", "10.0.0.0/33", "10.0.0.0/255.0.0.0", "fe80::%eth0/10", "web/8", "10.0.0.0/-1"]
+    "text",
+    [
+        "",
+        "256.0.0.0/8",
+        "1.2.3/8",
+        "1.2.3.4.5/8",
+        "10.0.0.0/",
+        "10.0.0.0/+8",
+        "1.-2.3.4/8",
+        "::/129",
+        "::1",
+        "10.0.0.0/٣",
+        "10.0.0.1",
+        "10.0.0.0/33",
+        "10.0.0.0/255.0.0.0",
+        "fe80::%eth0/10",
+        "web/8",
+        "10.0.0.0/-1",
+    ],
 )
 def test_what_is_no_network_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
