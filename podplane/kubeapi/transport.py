@@ -6,6 +6,7 @@ no limit to them; other requests share a few that are kept open. On one event lo
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -18,6 +19,14 @@ CONNECT_SECONDS, ANSWER_SECONDS = 30.0, 60.0
 """To connect, as client-go has it: many watches that begin at once wait for each other's handshakes."""
 KEPT_CONNECTIONS, KEPT_SECONDS = 20, 30.0
 """So many idle connections are kept for so long: API servers close them later (90 s; a lab's, 60 s), so no request meets a closed one."""
+KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2),
+)
+"""A watch whose server is not reached any more ends after 20 s, by the kernel: it would wait for the server's next try to send otherwise,
+which comes minutes after the network is back (RFC 1122, 4.2.3.6; client-go pings by HTTP/2 for the same)."""
 QUIET_SECONDS = 180.0
 """A watch from which nothing comes for so long (bookmarks come each minute) is taken for lost."""
 
@@ -33,14 +42,10 @@ class HttpTransport:
         self._timeout = httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         self._quiet = httpx2.Timeout(QUIET_SECONDS, connect=CONNECT_SECONDS)
         self._extensions: dict[str, Any] = {"sni_hostname": access.server_name} if access.server_name else {}
-        self._client = httpx2.AsyncClient(
-            base_url=f"https://{access.address}{access.prefix}",
-            verify=access.context(),
-            limits=httpx2.Limits(
-                max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS, keepalive_expiry=KEPT_SECONDS
-            ),
-            trust_env=False,
-        )
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS, keepalive_expiry=KEPT_SECONDS)
+        transport = httpx2.AsyncHTTPTransport(access.context(), trust_env=False, limits=limits, socket_options=KEEPALIVE)
+        base_url = f"https://{access.address}{access.prefix}"
+        self._client = httpx2.AsyncClient(base_url=base_url, transport=transport, trust_env=False)
 
     async def close(self) -> None:
         """Close all connections; watches that are read end with ApiError."""

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import datetime
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -309,6 +310,22 @@ async def test_a_server_that_falls_silent_is_given_up(monkeypatch: pytest.Monkey
         assert await anext(found) == b"{}\n"
         with pytest.raises(ApiError, match="does not answer"):
             await anext(found)
+        await transport.close()
+
+
+async def test_the_kernel_looks_after_connections_that_nothing_comes_by() -> None:
+    async with served(Api().server.handle) as port:
+        transport = HttpTransport(access_to(port))
+        await Client(transport, "").list("pods")
+        (connection,) = transport._client._transport._pool.connections  # type: ignore[attr-defined]  # nothing public tells
+        stream = connection._connection._network_stream
+        opened = stream.get_extra_info("socket")
+        assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle, between, count = (
+            opened.getsockopt(socket.IPPROTO_TCP, one)
+            for one in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert idle + between * count <= 20 < transports.QUIET_SECONDS
         await transport.close()
 
 
