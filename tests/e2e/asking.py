@@ -2,6 +2,7 @@
 
 asking.py SERVER pairs COUNT       A and AAAA at once from one socket, COUNT times; how many were not answered, and the slowest
 asking.py SERVER storm SECONDS     broken messages, silent connections, connections that are never read; how many
+asking.py SERVER flood SECONDS     names that nobody asked for before, as fast as it can; how many
 asking.py SERVER once NAME         the code and the number of addresses of one name
 """
 
@@ -72,6 +73,21 @@ def storm(server: str, seconds: float) -> dict[str, int]:
     return {"sent": sent, "connections": len(connections)}
 
 
+def flood(server: str, seconds: float) -> dict[str, int]:
+    """Questions whose answers are not waited for."""
+    data = bytearray(question("00000000.default.svc.cluster.local", 1, 7))
+    sent, end = 0, time.monotonic() + seconds
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.connect((server, PORT))
+        while time.monotonic() < end:
+            for _ in range(500):
+                sent += 1
+                data[13:21] = b"%08d" % sent
+                with contextlib.suppress(OSError):
+                    udp.send(data)
+    return {"sent": sent}
+
+
 def _connected(server: str) -> socket.socket:
     """A connection; who makes hundreds at once finds some reset."""
     for _ in range(100):
@@ -105,6 +121,7 @@ if __name__ == "__main__":
     ways = {
         "pairs": lambda: pairs(server, int(of)),
         "storm": lambda: storm(server, float(of)),
+        "flood": lambda: flood(server, float(of)),
         "once": lambda: once(server, of),
     }
     print(json.dumps(ways[what]()))
