@@ -86,6 +86,7 @@ def test_a_policy_that_allows_nothing_leaves_probes_of_the_node_and_services_of_
     web = sorted(ips[WEB])
     apply(kubectl, "none", {}, ingress=[], egress=[])
     assert [reached(lab, pod, web) for pod in (WEB, BESIDE, FAR)] == [web, [], []]
+    assert "✓ policies let pass what they allow, and nothing else" in lab("check").stdout
     host = f"[{ips[WEB][1]}]"
     ask = f"curl -s -m 3 -o /dev/null -w '%{{http_code}} ' http://$ip:{PORT}/"
     asked = lab.on_node("node1", f"for ip in {ips[WEB][0]} '{host}'; do {ask}; done")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from podplane.cli.check import lookups, names, promises, reach, report, served, services, sessions, users
+from podplane.cli.check import lookups, names, policies, promises, reach, report, served, services, sessions, users
 from podplane.cli.check.names import Lookup
 from podplane.cli.check.parties import NAMESPACE, Gathered, Member, gathered
 from podplane.cli.check.promises import Party, Probe, Verdict
@@ -24,8 +24,8 @@ from podplane.lab.folder import Folder
 
 START_SECONDS, STALLED_SECONDS = 30.0, 5.0
 """For all probers to begin; while none of them does."""
-PROBE_SECONDS, AGAIN_SECONDS = 1.5, 1.2
-"""How long a probe waits for its answer: TCP sends its first packet again after 1 s."""
+PROBE_SECONDS, AGAIN_SECONDS, DENIED_SECONDS = 1.5, 1.2, 0.4
+"""How long a probe waits for its answer: TCP sends its first packet again after 1 s; and for one that should not come."""
 SECONDS_A_PROBE = 0.3
 """How long an answer to many probes may take, at the very worst: nobody answers, and 16 wait at one time."""
 OUTSIDE_PORT = 8080
@@ -88,7 +88,8 @@ def examine(
     wishes = {m.name: {"do": "serve", "name": m.name, "anywhere": m.kind == "container"} for m in members if m.name in found}
     serving = sessions.ask_all(found, wishes, START_SECONDS, STALLED_SECONDS)
     parties = {m.name: _party(m, serving[m.name]) for m in members if m.name in serving}
-    pods = [p for p in parties.values() if p.kind == "pod"]
+    all_pods = [p for p in parties.values() if p.kind == "pod"]
+    pods = [p for p in all_pods if p.name not in who.judged]
     count = sum(m.kind == "pod" and m.namespace != NAMESPACE for m in members)
     everything = everything or count <= promises.EVERY_PAIR_UP_TO
     node_of = {party.name: party.node for party in parties.values()} | {underlay.OUTSIDE: underlay.OUTSIDE}
@@ -104,17 +105,37 @@ def examine(
     again = [probe for probe in again if not ({probe.source, probe.target} & cut_off or touches(probe))]
     answers.update(_probe(found, again, AGAIN_SECONDS))  # once more, and alone: a busy machine is no broken promise
     lost = {m.name: refused.get(m.name) or found[m.name].failure or "no answer" for m in members if m.name not in parties}
-    verdicts = _verdicts(probes, answers, {**who.lost, **lost}, pods, {name: tuple(a["ips"]) for name, a in serving.items()})
-    able = {name: p for name, p in parties.items() if name not in cut_off and p.node not in who.silent}
+    found_ips = {name: tuple(a["ips"]) for name, a in serving.items()}
+    verdicts = _verdicts(probes, answers, {**who.lost, **lost}, pods, all_pods, found_ips)
+    verdicts += _examine_policies(who, found, [p for p in parties.values() if p.node not in who.unreached], everything)
+    outsiders = cut_off | who.judged
+    able = {name: p for name, p in parties.items() if name not in outsiders and p.node not in who.silent}
     confs = {name: resolv_conf.read(answer.get("resolv_conf", "")) for name, answer in serving.items()}
     name_site = lookups.NameSite(site.domain, confs if site.have_files else None, outside.ips if outside else ())
-    more = _examine_services(client, found, able, site.services.without(who.silent), name_site)
+    judged = frozenset(ip for name in who.judged & parties.keys() for ip in parties[name].ips)
+    more = _examine_services(client, found, able, site.services.without(who.silent), name_site, judged)
     excluded = {
         **who.silent,
         **{n: "nothing reaches it" for n in cut_off & parties.keys() if parties[n].node not in who.silent},
     }
     _add(more.verdicts, services.SERVICES, (f"{name} was not asked: {why}" for name, why in excluded.items()))
-    return report.Result([*verdicts, *more.verdicts], pods, [*probes, *more.probes], {**answers, **more.answers}, more.left_out)
+    return report.Result(
+        [*verdicts, *more.verdicts], all_pods, [*probes, *more.probes], {**answers, **more.answers}, more.left_out
+    )
+
+
+def _examine_policies(
+    who: Gathered, found: Mapping[str, sessions.Prober], parties: Sequence[Party], everything: bool
+) -> list[Verdict]:
+    """Connections from and to the pods that policies select; nothing while there is none."""
+    pods, nodes = ([p for p in parties if p.kind == kind] for kind in ("pod", "node"))
+    paths = {member.name: f"{member.namespace}/{member.pod}" for member in who.members}
+    judged = policies.plan(pods, nodes, paths, who.cluster, everything)
+    answers = _probe(found, [probe for probe, said in judged.items() if said.allowed])
+    answers |= _probe(found, [probe for probe, said in judged.items() if not said.allowed], DENIED_SECONDS)
+    again = [probe for probe, said in judged.items() if said.allowed and policies.judge(probe, said, answers.get(probe))]
+    answers |= _probe(found, again, AGAIN_SECONDS)
+    return [policies.verdict(judged, answers)] if judged else []
 
 
 def _examine_services(
@@ -123,8 +144,10 @@ def _examine_services(
     parties: Mapping[str, Party],
     site: users.Site,
     name_site: lookups.NameSite,
+    judged: frozenset[str],
 ) -> report.Result:
-    """Services of the check's own, and the users', and their names, by parties that reach each other."""
+    """Services of the check's own, and the users', and their names, by parties that reach each other. `judged` are addresses of pods that
+    policies select: Services that lead to one of them are left out."""
     pods, nodes = ([p for p in parties.values() if p.kind == kind] for kind in ("pod", "node"))
     endpoints, outside = services.endpoints_of(pods), parties.get(underlay.OUTSIDE)
     if not endpoints or not nodes:
@@ -132,7 +155,9 @@ def _examine_services(
     made = served.made(client, endpoints, {node.node: site.node_ips.get(node.node, ()) for node in nodes})
     nodes, pods = ([p for p in able if p.node not in made.late] for able in (nodes, pods))
     site = site.without(made.late)
-    ways = served.users(client, site)
+    all_ways = served.users(client, site)
+    behind = {way.vip.service for way in all_ways if any(end.ip in judged for end in way.endpoints)}
+    ways = [way for way in all_ways if way.vip.service not in behind]
     ends = _probe(found, users.direct(ways, nodes))
     open_ways = users.listening(ways, ends)
     probes = services.plan(made.own, pods, nodes, outside) if pods and nodes else []
@@ -140,7 +165,7 @@ def _examine_services(
     answers = _probe(found, [*probes, *theirs])
     again = [probe for probe in (*probes, *theirs) if services.judge_probe(probe, answers.get(probe))]
     answers.update(_probe(found, again, AGAIN_SECONDS))
-    left_out = users.deaf(ways, ends)
+    left_out = [*users.deaf(ways, ends), *(f"Service {name} (policies select pods of it)" for name in sorted(behind))]
     if any(services.judge_probe(probe, answers.get(probe)) for probe in theirs):
         moved = users.changed(ways, served.users(client, site))
         theirs = [probe for probe in theirs if probe.target.removeprefix("Service ") not in moved]
@@ -228,11 +253,12 @@ def _verdicts(
     answers: Mapping[Probe, sessions.Answer],
     lost: Mapping[str, str],
     pods: Sequence[Party],
+    all_pods: Sequence[Party],
     found_ips: Mapping[str, Sequence[str]],
 ) -> list[Verdict]:
     """One verdict a promise, in the order of the table."""
     verdicts = {promise: Verdict(promise) for promise in promises.PROMISES}
-    verdicts[promises.UNIQUE] = promises.uniqueness(pods, found_ips)
+    verdicts[promises.UNIQUE] = promises.uniqueness(all_pods, found_ips)
     reached: dict[str, int] = defaultdict(int)
     for probe in probes:
         failure = promises.judge(probe, answers.get(probe))

@@ -19,6 +19,7 @@ import click
 
 from podplane.cli.names import some
 from podplane.cli.nodes import Question, active_names, ask, why_silent
+from podplane.cli.policy.cluster import Cluster, cluster
 from podplane.cli.tables import has_ended, is_ready, pod_ips, pod_state, trouble
 from podplane.cli.waiting import telling
 from podplane.kubeapi.errors import AlreadyExists, ApiError, NotFound
@@ -116,6 +117,8 @@ def why_left_out(pod: Object, now: datetime.datetime) -> str:
 class Gathered:
     """Who takes part; the pods that don't because they don't run; and what is known of those that should and can't.
 
+    `judged` are the names of the pods that a policy selects, and `cluster` what the API says of policies.
+
     `lost` says of nodes, the host outside and pods of the check's own why nobody speaks for them. `silent` says of nodes why their agents
     do not answer, or don't reach the API; `unreached` are those of them that no packet seems to reach.
     """
@@ -125,6 +128,8 @@ class Gathered:
     lost: Mapping[str, str]
     silent: Mapping[str, str]
     unreached: frozenset[str]
+    judged: frozenset[str]
+    cluster: Cluster
 
 
 @contextlib.contextmanager
@@ -144,16 +149,18 @@ def gathered(client: Any, undo: Callable[[str], str]) -> Iterator[Gathered]:
     pods = [pod for pod in client.objects("pods") if not pod["spec"].get("hostNetwork")]
     left_out = {_name(pod): why for pod in pods if (why := why_left_out(pod, datetime.datetime.now(datetime.UTC)))}
     able = [pod for pod in pods if runs(pod) and _name(pod) not in left_out]
+    policies = cluster(client)
+    judged = frozenset(_name(pod) for pod in able if policies.index.policies_of(_path(pod)))
     try:
         with contextlib.suppress(AlreadyExists):
             client.create("namespaces", "", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        for pod in additions(nodes, able, silent):
+        for pod in additions(nodes, [pod for pod in able if _name(pod) not in judged], silent):
             client.create("pods", NAMESPACE, pod)
         added = _started(client, silent)
         lost = {_speaks_for(pod): _why(pod, silent) for pod in added if not runs(pod)}
         unreached = frozenset(node for node, error in errors.items() if error.reason in OUT_OF_REACH)
         running = [pod for pod in added if runs(pod)]
-        yield Gathered(members([*able, *running]), left_out, lost, silent, unreached)
+        yield Gathered(members([*able, *running]), left_out, lost, silent, unreached, judged, policies)
     finally:
         try:
             dismiss(client)
@@ -228,6 +235,10 @@ def dismiss(client: Any) -> None:
 def _name(pod: Object) -> str:
     meta = pod["metadata"]
     return str(meta["name"]) if meta["namespace"] == "default" else f"{meta['namespace']}/{meta['name']}"
+
+
+def _path(pod: Object) -> str:
+    return f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
 
 
 def members(pods: Sequence[Object]) -> list[Member]:

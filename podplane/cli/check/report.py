@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from podplane.cli.characters import are_few
-from podplane.cli.check import names, promises, services
+from podplane.cli.check import names, policies, promises, services
 from podplane.cli.check.promises import NO_NAT, REACH, Party, Probe, Verdict, judge
 from podplane.model.words import counted
 
-PROMISES = {**promises.PROMISES, **services.PROMISES, **names.PROMISES}
+PROMISES = {**promises.PROMISES, **policies.PROMISES, **services.PROMISES, **names.PROMISES}
 
 MATRIX_UP_TO = 16
 """Pods in the matrix; above, it shows nodes."""
