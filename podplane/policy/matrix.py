@@ -15,7 +15,6 @@ from podplane.model.pod_info import NamedPort, PodInfo
 from podplane.model.policy import PROTOCOLS, Direction, IPBlock, NetworkPolicy, Peer, PodSelector, PolicyPort, PolicyRule
 from podplane.policy.ends import End
 from podplane.policy.match import Policies, in_block, is_port
-from podplane.policy.reach import LAST_PORT
 
 Bits = int
 """A set of ends, by their places in a sequence."""
@@ -51,11 +50,17 @@ class Matrix(NamedTuple):
 def matrix(ends: Sequence[End], policies: Members, asked: Question | None = None) -> Matrix:
     """Who reaches whom. `asked` is the only port that matters; None asks for all ports and protocols."""
     table = _Table(ends, policies)
-    questions = [asked] if asked is not None else [OTHER_PROTOCOLS, *table.questions()]
-    rows = [Row(table.all, 0)] * len(ends)
-    for question in questions:
-        rows = [Row(row.everything & bits, row.something | bits) for row, bits in zip(rows, table.rows(question), strict=True)]
+    if asked is not None:
+        rows = [Row(bits, bits) for bits in table.rows(asked)]
+    else:
+        everything = list(table.rows(OTHER_PROTOCOLS))  # a rule that allows these has no ports, and allows all others
+        something = functools.reduce(_either, map(table.rows, table.questions()), everything)
+        rows = list(map(Row, everything, something))
     return Matrix(rows, list(table.kinds()))
+
+
+def _either(some: Iterable[Bits], others: Iterable[Bits]) -> list[Bits]:
+    return [one | other for one, other in zip(some, others, strict=True)]
 
 
 class _Table:
@@ -81,18 +86,18 @@ class _Table:
         self._of_name = functools.cache(self._named)
 
     def questions(self) -> Iterator[Question]:
-        """The least port of each range within which no rule makes a difference."""
+        """The first port of each range that a rule has: what several ranges have in common begins with one of these."""
         firsts: dict[str, set[int]] = {protocol: {1} for protocol in PROTOCOLS}
         numbers: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
         for named in {named for end in self._ends if end.pod for named in end.pod.ports.named}:
             numbers[named.name, named.protocol].add(named.port)
         for one in {port for rule in self._rules() for port in rule.ports or ()}:
             if isinstance(one.port, tuple):
-                firsts[one.protocol] |= {one.port[0], one.port[1] + 1}
+                firsts[one.protocol].add(one.port[0])
             elif one.port is not None:
-                firsts[one.protocol] |= {edge for n in numbers[one.port, one.protocol] for edge in (n, n + 1)}
-        for protocol, edges in firsts.items():
-            yield from ((protocol, first) for first in sorted(edges) if first <= LAST_PORT)
+                firsts[one.protocol] |= numbers[one.port, one.protocol]
+        for protocol, ports in firsts.items():
+            yield from ((protocol, first) for first in sorted(ports))
 
     def kinds(self) -> Iterator[Hashable]:
         """Of each end what rules can tell of it: its policies, the peers that it is among, and ports that they name."""

@@ -141,6 +141,11 @@ async def test_what_everybody_takes_is_taken() -> None:
         assert (await api("POST", POLICIES, body))["spec"]["egress"][1]["to"][0]["ipBlock"]["cidr"] == cidr
 
 
+async def test_a_range_may_have_one_port_only() -> None:
+    stored = await Api()("POST", POLICIES, ports({"port": 80, "endPort": 80}, {"port": 1, "endPort": 65535}))
+    assert [one["endPort"] for one in stored["spec"]["ingress"][0]["ports"]] == [80, 65535]
+
+
 async def test_a_status_is_no_field_of_it() -> None:
     stored = await Api()("POST", POLICIES, policy() | {"status": {"conditions": []}})
     assert "status" not in stored

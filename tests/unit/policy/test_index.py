@@ -226,3 +226,25 @@ def test_a_namespace_that_is_not_known_is_not_selected_by_its_labels() -> None:
     assert [*move.joined] == [one]
     (move,) = index.set_namespace("a", None).moves
     assert [*move.left] == [one]
+
+
+def test_a_label_that_moves_a_pod_to_other_policies_concerns_it_and_another_does_not() -> None:
+    index = PolicyIndex()
+    index.set_policy("a/web", NetworkPolicy(PolicyMetadata("web", "a"), select(app="web"), ()))
+    index.set_pod("a/one", pod("a/one", {"app": "db"}))
+    assert index.set_pod("a/one", pod("a/one", {"app": "db", "tier": "x"})) == Change()
+    assert index.set_pod("a/one", pod("a/one", {"app": "web", "tier": "x"})) == Change(("a/one",))
+    assert index.set_pod("a/one", pod("a/one", {"tier": "x"})) == Change(("a/one",))
+
+
+def test_a_policys_own_selector_is_kept_when_nobody_uses_it_as_a_peer_any_more() -> None:
+    index = PolicyIndex()
+    policy = NetworkPolicy(PolicyMetadata("web", "a"), select(app="web"), ())
+    index.set_policy("a/web", policy)
+    index.use(policy.subjects)
+    index.release(policy.subjects)
+    index.set_pod("a/one", pod("a/one", {"app": "web"}))
+    assert index.policies_of("a/one") == (policy,)
+    index.use(policy.subjects)
+    index.set_policy("a/web", None)
+    assert [*index.set_pod("a/one", None).moves] == [Move(WEB, (pod("a/one", {"app": "web"}),), ())]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,3 +60,34 @@ def test_every_port_by_a_rule_for_each_protocol_is_not_everything() -> None:
     )
     one, _ = matrix([end(index, "a/one"), end(index, "a/two")], index).rows
     assert (one.everything, one.something) == (0b01, 0b11)
+
+
+def test_what_two_ranges_have_in_common_is_found() -> None:
+    index = index_of(
+        [
+            namespace("a"),
+            pod("a/one", {"app": "one"}),
+            pod("a/two", {"app": "two"}, "10.244.1.3"),
+            policy("a/p", podSelector={"matchLabels": {"app": "two"}}, ingress=[{"ports": [{"port": 80, "endPort": 90}]}]),
+            policy(
+                "a/q",
+                podSelector={"matchLabels": {"app": "one"}},
+                policyTypes=["Egress"],
+                egress=[{"ports": [{"port": 90, "endPort": 99}]}],
+            ),
+        ]
+    )
+    one, two = matrix([end(index, "a/one"), end(index, "a/two")], index).rows
+    assert (one.everything, one.something) == (0b01, 0b11)
+    assert (two.everything, two.something) == (0b11, 0b11)
+
+
+def test_pods_whose_named_ports_differ_are_of_one_kind_unless_a_rule_names_them() -> None:
+    def kinds(**rule: Any) -> set[Hashable]:
+        ports = [[{"name": "http", "containerPort": number}] for number in (80, 81)]
+        pods = [pod(f"a/p{i}", {}, f"10.244.1.{i + 2}", ports=one) for i, one in enumerate(ports)]
+        index = index_of([namespace("a"), *pods, policy("a/p", podSelector={}, ingress=[rule])])
+        return set(matrix([end(index, "a/p0"), end(index, "a/p1")], index).kinds)
+
+    assert len(kinds(ports=[{"port": 80}])) == 1
+    assert len(kinds(ports=[{"port": "http"}])) == 2
