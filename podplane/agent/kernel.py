@@ -75,6 +75,9 @@ class Kernel(Protocol):
     def foreign_commit(self) -> bool:
         """Did anybody else commit a change of the node's nf_tables since this was asked last?"""
 
+    def counts(self, family: str, table: str) -> dict[str, int]:
+        """How many packets each named counter of a table of the node counted. May be called in any thread."""
+
     def has_bridge_family(self) -> bool:
         """Does the kernel have nf_tables of the bridge family?"""
 

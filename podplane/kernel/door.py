@@ -43,7 +43,7 @@ from podplane.kernel.slices import result, slices
 from podplane.kernel.sysctl import OpenSysctls, Sysctls, set_here
 from podplane.state.conntrack import Allowed, Connection
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule, Sysctl
-from podplane.state.nft import Chain, Element, OpaqueElement, OpaqueObject, Set, Table
+from podplane.state.nft import Chain, Element, NamedCounter, OpaqueElement, OpaqueObject, Set, Table
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, IPAddress, Value
@@ -64,6 +64,7 @@ PARTS: Mapping[type[Value], str] = {
     Chain: NFT,
     Set: NFT,
     Element: NFT,
+    NamedCounter: NFT,
     OpaqueElement: NFT,
     OpaqueObject: NFT,
 }
@@ -421,6 +422,13 @@ class Kernel:
     def foreign_commit(self) -> bool:
         """Did anybody else change the node's nf_tables since this was asked last? A poll of the generation: see `kernel.nft.table`."""
         return self._nft_part().foreign_commit()
+
+    def counts(self, family: str, table: str) -> dict[str, int]:
+        """How many packets each named counter of a table of the node counted; none when there is no such table.
+
+        May be called in a thread while another one applies changes: it reads over a socket of its own.
+        """
+        return self._nft_part().counts(family, table)
 
     def has_bridge_family(self) -> bool:
         """Does the kernel have nf_tables of the bridge family (CONFIG_NF_TABLES_BRIDGE)?"""

@@ -75,6 +75,9 @@ class NftPart(Part, Protocol):
     def foreign_commit(self) -> bool:
         """Did anybody else commit a change since this was asked last?"""
 
+    def counts(self, family: str, table: str) -> dict[str, int]:
+        """How many packets each named counter of a table counted."""
+
     def has_family(self, family: str) -> bool:
         """Does it have tables of this family?"""
 

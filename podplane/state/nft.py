@@ -18,6 +18,8 @@ from podplane.state.value import Identity, IPAddress, IPNetwork, Value
 ACCEPT, DROP, CONTINUE, RETURN, JUMP, GOTO = 1, 0, -1, -5, -3, -4
 """Verdict codes (NF_*, NFT_*)."""
 REGISTER_VERDICT, REGISTER_1 = 0, 1
+COUNTER_OBJECT = 1
+"""NFT_OBJECT_COUNTER."""
 COMMENT_BYTES = 127
 """nft takes comments of at most so many (NFTNL_UDATA_COMMENT_MAXLEN, with a zero behind)."""
 
@@ -120,6 +122,13 @@ class Immediate(Expression, frozen=True, kw_only=True):
 
 class Counter(Expression, frozen=True, kw_only=True):
     """Count packets and bytes; the counts are no part of desired state."""
+
+
+class CounterReference(Expression, frozen=True, kw_only=True):
+    """Count in a `NamedCounter` of the table."""
+
+    name: str
+    type: int = COUNTER_OBJECT
 
 
 class Masquerade(Expression, frozen=True, kw_only=True):
@@ -310,6 +319,18 @@ class Element(NftValue, frozen=True, gc=False, kw_only=True):
     @property
     def identity(self) -> Identity:
         return ("nft element", self.netns, self.family, self.table, self.set, self.key)
+
+
+class NamedCounter(NftValue, frozen=True, gc=False, kw_only=True):
+    """A counter that rules refer to by its name: it goes on counting when their chains are rewritten. Its counts are no part of desired
+    state."""
+
+    name: str
+    comment: str = ""
+
+    @property
+    def identity(self) -> Identity:
+        return ("nft object", self.netns, self.family, self.table, COUNTER_OBJECT, self.name)
 
 
 class OpaqueElement(NftValue, frozen=True, gc=False, kw_only=True):

@@ -11,6 +11,7 @@ from podplane.state.nft import (
     Bitwise,
     Cmp,
     Counter,
+    CounterReference,
     Expression,
     Immediate,
     Lookup,
@@ -120,6 +121,11 @@ def output_is(name: str) -> Row:
 def counter() -> Row:
     """`counter`."""
     return (Counter(),)
+
+
+def count_in(name: str) -> Row:
+    """`counter name "in-7f3a"`."""
+    return (CounterReference(name=name),)
 
 
 def masquerade(flags: int = FULLY_RANDOM) -> Row:

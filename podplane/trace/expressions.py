@@ -549,6 +549,7 @@ MAKERS: dict[type[nft.Expression], Callable[[Any, Scope], Step]] = {
     nft.Lookup: _lookup,
     nft.Immediate: _immediate,
     nft.Counter: _nothing,
+    nft.CounterReference: _nothing,
     nft.Log: _nothing,
     nft.Masquerade: _masquerade,
     nft.Nat: _nat,

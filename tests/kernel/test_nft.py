@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 
 from podplane.kernel.door import Kernel, KernelOpener
 from podplane.kernel.errors import Exists, NotFound
 from podplane.kernel.namespace import CurrentNamespace
+from podplane.kernel.text import nft as text
+from podplane.state.network import Link
 from podplane.state.nft import (
+    DROP,
     GOTO,
     Chain,
+    CounterReference,
     Element,
     Hook,
+    Limit,
+    Log,
+    NamedCounter,
     NftValue,
-    Opaque,
     OpaqueElement,
     OpaqueObject,
     Set,
     Table,
     Verdict,
 )
-from podplane.state.nft_rules import counter, destination_not_in_set, family, jump, rule
+from podplane.state.nft_nat import protocol
+from podplane.state.nft_rules import count_in, counter, destination_not_in_set, family, jump, rule, verdict
 from podplane.state.operations import Operation, Report, diff
 from podplane.state.ownership import Ownership
 from podplane.state.value import Value, fragment
@@ -278,8 +287,51 @@ def test_opaque_values_say_what_they_are() -> None:
     nft(*INTRUSIONS["objects and who uses them"], *INTRUSIONS["a sleeping table"], *INTRUSIONS["ranges and networks"])
     found = list(kernel.read(OWN).values())
     objects = {(v.kind, v.name) for v in found if isinstance(v, OpaqueObject)}
-    assert objects == {("table", ""), ("object", "hits"), ("object", "slow"), ("set", "users")}
+    assert objects == {("table", ""), ("object", "hits"), ("object", "slow"), ("set", "users")}, "a quota of that name, too"
+    assert NamedCounter(**PLACE, name="hits") in found
     (span,) = (v for v in found if isinstance(v, OpaqueElement))
     assert span.key == (bytes((10, 0, 0, 1)), bytes((10, 0, 0, 10)))
     rules = [r for v in found if isinstance(v, Chain) for r in v.rules]
-    assert {e.name for r in rules for e in r.expressions if isinstance(e, Opaque)} == {"objref"}
+    assert {e.name for r in rules for e in r.expressions if isinstance(e, CounterReference)} == {"hits"}
+
+
+# Counters.
+
+
+def ping(count: int) -> None:
+    """Datagrams to this namespace itself: nobody takes them, and the input hook counts them."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        for _ in range(count):
+            client.sendto(b"x", ("127.0.0.1", 9))
+
+
+def test_a_named_counter_goes_on_counting_when_its_chain_is_rewritten() -> None:
+    kernel = door()
+    kernel.apply(create(Link(name="lo")))
+    udp, hits = protocol("udp"), NamedCounter(**PLACE, name="hits", comment="np/shop/web ingress rule 1")
+    input_ = Chain(**PLACE, name="input", hook=Hook("filter", "input", 0), rules=(rule(udp, count_in("hits"), verdict(DROP)),))
+    other = msgspec.structs.replace(input_, rules=(*input_.rules, rule(counter(), comment="one more")))
+    assert not kernel.apply(create(TABLE, hits, input_)).failed
+    ping(3)
+    assert kernel.counts("inet", "podplane-test") == {"hits": 3}
+    assert not kernel.apply([Operation(input_, other)]).failed
+    ping(2)
+    assert kernel.counts("inet", "podplane-test") == {"hits": 5}
+    assert kernel.read(OWN) == fragment([TABLE, hits, other])
+    (failure,) = kernel.apply([Operation(hits, None)]).failed
+    assert "nft counter podplane-test hits" in str(failure.error), "a rule refers to it"
+    assert not kernel.apply([Operation(other, None), Operation(hits, None)]).failed
+    assert kernel.counts("inet", "podplane-test") == {} == kernel.counts("inet", "podplane-none")
+
+
+def test_counters_limits_and_logs_read_as_nft_writes_them() -> None:
+    if shutil.which("nft") is None:
+        pytest.skip("nft is not installed")
+    limited = (Limit(rate=100, unit=1, burst=50), Log(group=80, prefix="in"))
+    values = [TABLE, NamedCounter(**PLACE, name="hits", comment="np/a"), Chain(**PLACE, name="one", rules=(rule(limited),))]
+    values.append(Chain(**PLACE, name="two", rules=(rule(count_in("hits"), jump("one"), comment="x"),)))
+    assert not door().apply(create(*values)).failed
+    listed = subprocess.run(
+        ["nft", "list", "table", "inet", "podplane-test"], capture_output=True, text=True, check=True
+    ).stdout
+    assert listed == text.tables(values)

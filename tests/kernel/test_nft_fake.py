@@ -19,6 +19,7 @@ from podplane.state.nft import (
     Immediate,
     Lookup,
     Meta,
+    NamedCounter,
     NftValue,
     Payload,
     Rule,
@@ -26,7 +27,7 @@ from podplane.state.nft import (
     Table,
     Verdict,
 )
-from podplane.state.nft_rules import counter, jump, rule
+from podplane.state.nft_rules import count_in, counter, jump, rule
 from podplane.state.operations import Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Value
@@ -45,6 +46,7 @@ def in_ports() -> tuple[Payload, Lookup]:
 
 RULES: tuple[Rule, ...] = (
     rule(counter()),
+    rule(count_in("hits")),
     *(rule(jump(name)) for name in CHAINS),
     Rule((*in_ports(), Immediate(data=Verdict(DROP)))),
     Rule((Meta(key=3, dreg=1), Lookup(set="ways", dreg=0))),
@@ -58,6 +60,7 @@ VALUES: dict[str, st.SearchStrategy[NftValue]] = {
         lambda size: Set(**PLACE, name="seen", key=("inet_service",), data=("inet_service",), size=size),
         st.sampled_from((8, 9)),
     ),
+    "hits": st.builds(lambda comment: NamedCounter(**PLACE, name="hits", comment=comment), st.sampled_from(("", "", "other"))),
     **{
         name: st.builds(
             lambda hook, rules, comment, name=name: Chain(**PLACE, name=name, hook=hook, rules=tuple(rules), comment=comment),

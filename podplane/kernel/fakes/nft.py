@@ -17,10 +17,12 @@ from podplane.state.nft import (
     GOTO,
     JUMP,
     Chain,
+    CounterReference,
     Dynset,
     Element,
     Immediate,
     Lookup,
+    NamedCounter,
     NftValue,
     OpaqueElement,
     OpaqueObject,
@@ -68,6 +70,11 @@ class FakeTables:
         """A set of this name."""
         found = self._values.get(Set(family=key[0], table=key[1], name=key[2], key=("mark",)).identity)
         return found if isinstance(found, Set) else None
+
+    def counts(self, family: str, table: str) -> dict[str, int]:
+        """What a test says that was counted (`Objects.counts`)."""
+        own = [v for v in self._values.values() if isinstance(v, NamedCounter) and (v.family, v.table) == (family, table)]
+        return {one.name: self._namespace.counts.get(one.name, 0) for one in own}
 
     def read_steps(self, owner: Ownership) -> Generator[None, None, dict[Identity, Value]]:
         """All objects of the owner's tables, in one slice."""
@@ -196,8 +203,8 @@ def _in_order(unit: Unit) -> list[tuple[int, Operation]]:
 
 
 def _needs(value: Value) -> set[Identity]:
-    """The sets and chains that must be there."""
-    return _jumps(value) | _lookups(value)
+    """The sets, chains and counters that must be there."""
+    return _jumps(value) | _lookups(value) | _counters(value)
 
 
 def _refers(value: Value, identity: Identity) -> bool:
@@ -233,3 +240,10 @@ def _lookups(value: Value) -> set[Identity]:
         return set()
     names = {e.set for r in value.rules for e in r.expressions if isinstance(e, Lookup | Dynset)}
     return {("nft set", value.netns, value.family, value.table, name) for name in names}
+
+
+def _counters(value: Value) -> set[Identity]:
+    if not isinstance(value, Chain):
+        return set()
+    names = {e.name for r in value.rules for e in r.expressions if isinstance(e, CounterReference)}
+    return {NamedCounter(family=value.family, table=value.table, name=name).identity for name in names}

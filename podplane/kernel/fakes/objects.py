@@ -19,11 +19,13 @@ class Objects:
     """One network namespace: rtnetlink's and nf_tables' objects by identity, and sysctls that were set.
 
     `commits` counts our own changes of nf_tables, `foreign_commits` those that somebody else made. `nft_families` are those that it has.
+    `counts` is what named counters counted.
     """
 
     network: dict[Identity, Value] = field(default_factory=dict)
     nft: dict[Identity, Value] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     commits: int = 0
     foreign_commits: int = 0
     nft_families: frozenset[str] = frozenset({"inet", "ip", "ip6", "bridge"})

@@ -24,9 +24,11 @@ from podplane.kernel.nft import constants as c
 from podplane.kernel.nft import expressions
 from podplane.state import nft_types as types
 from podplane.state.nft import (
+    COUNTER_OBJECT,
     Chain,
     Element,
     Expression,
+    NamedCounter,
     NftValue,
     OpaqueElement,
     OpaqueObject,
@@ -128,6 +130,20 @@ def delete_set(value: Set | OpaqueObject) -> Message:
     """Delete a set with its elements; no rule may look into it."""
     parts = [text(c.SET_TABLE, value.table), text(c.SET_NAME, value.name)]
     return _message(c.DELSET, value, 0, *parts, label=f"delete nft set {value.table} {value.name}")
+
+
+def counter(value: NamedCounter) -> Message:
+    """Create a counter, which must not be there yet; it begins at zero."""
+    parts = [text(c.OBJECT_TABLE, value.table), text(c.OBJECT_NAME, value.name), be32(c.OBJECT_TYPE, COUNTER_OBJECT)]
+    parts += [nested(c.OBJECT_DATA), _comment(c.OBJECT_USERDATA, c.COMMENT_IN_OBJECT, value.comment)]
+    label = f"create nft counter {value.table} {value.name}"
+    return _message(c.NEWOBJECT, value, NLM_F_CREATE | NLM_F_EXCL, *parts, label=label)
+
+
+def delete_counter(value: NamedCounter) -> Message:
+    """Delete a counter; no rule may refer to it."""
+    parts = [text(c.OBJECT_TABLE, value.table), text(c.OBJECT_NAME, value.name), be32(c.OBJECT_TYPE, COUNTER_OBJECT)]
+    return _message(c.DELOBJECT, value, 0, *parts, label=f"delete nft counter {value.table} {value.name}")
 
 
 def delete_object(value: OpaqueObject) -> Message:

@@ -17,7 +17,20 @@ from podplane.kernel.netlink import NLA_F_NESTED, attribute, attributes, be32, n
 from podplane.kernel.nft import codec, expressions
 from podplane.kernel.nft import constants as c
 from podplane.state import nft_types as types
-from podplane.state.nft import Chain, Element, Hook, OpaqueElement, OpaqueObject, Part, Rule, Set, Table, Verdict
+from podplane.state.nft import (
+    COUNTER_OBJECT,
+    Chain,
+    Element,
+    Hook,
+    NamedCounter,
+    OpaqueElement,
+    OpaqueObject,
+    Part,
+    Rule,
+    Set,
+    Table,
+    Verdict,
+)
 
 UNDECODABLE = (ValueError, LookupError, TypeError, StopIteration, struct.error)
 """What decoding raises on attributes of another shape than it knows."""
@@ -166,9 +179,17 @@ def _types(number: int) -> tuple[str, ...]:
     return tuple(reversed(parts))
 
 
-def object_from(content: bytes) -> OpaqueObject:
+def object_from(content: bytes) -> NamedCounter | OpaqueObject:
     """A dumped stateful object."""
     found = parse_attributes(content, c.GENERIC.size)
+    user = user_data(found.get(c.OBJECT_USERDATA, b""))
+    if _number(found[c.OBJECT_TYPE]) == COUNTER_OBJECT and user.keys() <= {c.COMMENT_IN_OBJECT}:
+        return NamedCounter(
+            family=c.FAMILY_NAMES[content[0]],
+            table=_string(found[c.OBJECT_TABLE]),
+            name=_string(found[c.OBJECT_NAME]),
+            comment=_comment_from(found.get(c.OBJECT_USERDATA), c.COMMENT_IN_OBJECT),
+        )
     return OpaqueObject(
         family=c.FAMILY_NAMES[content[0]],
         table=_string(found[c.OBJECT_TABLE]),
@@ -177,6 +198,13 @@ def object_from(content: bytes) -> OpaqueObject:
         number=_number(found[c.OBJECT_TYPE]),
         content=content,
     )
+
+
+def count_from(content: bytes) -> tuple[str, int]:
+    """Of a dumped counter: its name, and how many packets it counted."""
+    found = parse_attributes(content, c.GENERIC.size)
+    counts = parse_attributes(found.get(c.OBJECT_DATA, b""))
+    return _string(found[c.OBJECT_NAME]), _number(counts.get(c.COUNTER_PACKETS))
 
 
 def flowtable_from(content: bytes) -> OpaqueObject:

@@ -44,6 +44,7 @@ TABLE: dict[type[nft.Expression], tuple[str, tuple[Field, ...]]] = {
     nft.Lookup: ("lookup", ((1, "set", TEXT), (2, "sreg", NUMBER), (3, "dreg", NUMBER), (5, "flags", NUMBER))),
     nft.Immediate: ("immediate", ((1, "dreg", NUMBER), (2, "data", DATA))),
     nft.Counter: ("counter", ()),
+    nft.CounterReference: ("objref", ((1, "type", NUMBER), (2, "name", TEXT))),
     nft.Masquerade: ("masq", ((1, "flags", NUMBER),)),
     nft.Nat: (
         "nat",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Generator, Iterator
 
-from podplane.kernel.netlink import NLM_F_DUMP, DumpInterrupted, Socket, text
+from podplane.kernel.netlink import NLM_F_DUMP, DumpInterrupted, Socket, be32, text
 from podplane.kernel.nft import constants as c
 from podplane.kernel.nft import decode
-from podplane.state.nft import Chain, NftValue, OpaqueObject, Rule, Set
+from podplane.state.nft import COUNTER_OBJECT, Chain, NamedCounter, NftValue, OpaqueObject, Rule, Set
 from podplane.state.value import Identity, Value
 
 Found = dict[Identity, Value]
@@ -60,8 +60,8 @@ class Reader:
                 if chain is not None:
                     yield chain
 
-    def _objects(self, family: str, name: str) -> Iterator[OpaqueObject]:
-        kinds: tuple[tuple[int, int, Callable[[bytes], OpaqueObject]], ...] = (
+    def _objects(self, family: str, name: str) -> Iterator[NamedCounter | OpaqueObject]:
+        kinds: tuple[tuple[int, int, Callable[[bytes], NamedCounter | OpaqueObject]], ...] = (
             (c.GETOBJECT, c.OBJECT_TABLE, decode.object_from),
             (c.GETFLOWTABLE, c.FLOWTABLE_TABLE, decode.flowtable_from),
         )
@@ -70,6 +70,11 @@ class Reader:
                 value = from_row(row)
                 if value.table == name:
                     yield value
+
+    def counts(self, family: str, name: str) -> dict[str, int]:
+        """The counters of a table: how many packets each counted."""
+        query = text(c.OBJECT_TABLE, name) + be32(c.OBJECT_TYPE, COUNTER_OBJECT)
+        return dict(decode.count_from(row) for _, row in self._dump(c.GETOBJECT, family, query))
 
     def sets(self, family: str, name: str) -> list[Set | OpaqueObject]:
         """The sets of a table; none when there is no such table."""

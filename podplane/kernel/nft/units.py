@@ -1,8 +1,8 @@
 """Operations on nf_tables as units of messages, in an order in which each finds what it needs.
 
-Tables, sets, chains that are jumped to; elements; base chains; then removals in reverse. Between any two units the data path is correct:
-sets are filled in the order of their ranks and emptied in reverse, so that a frontend never leads to an endpoint that is not there; a
-chain's rules change in one unit, and so does an element. A unit takes effect whole or not at all.
+Tables, counters, sets, chains that are jumped to; elements; base chains; then removals in reverse. Between any two units the data path is
+correct: sets are filled in the order of their ranks and emptied in reverse, so that a frontend never leads to an endpoint that is not
+there; a chain's rules change in one unit, and so does an element. A unit takes effect whole or not at all.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from podplane.state.nft import (
     Element,
     Hook,
     Immediate,
+    NamedCounter,
     NftValue,
     OpaqueElement,
     OpaqueObject,
@@ -97,6 +98,7 @@ class Sorted:
     """Operations by what they do."""
 
     tables: list[Operation] = field(default_factory=list)
+    counters: list[Operation] = field(default_factory=list)
     sets: list[Operation] = field(default_factory=list)
     chains: list[Operation] = field(default_factory=list)
     elements: Grouped = field(default_factory=dict)
@@ -119,7 +121,7 @@ class Sorted:
         kind = value.kind if isinstance(value, OpaqueObject) else type(value).__name__.lower()
         if gone:
             return {"table": self.gone_tables, "chain": self.gone_chains}.get(kind, self.gone_objects)
-        return {"table": self.tables, "set": self.sets, "chain": self.chains}[kind]
+        return {"table": self.tables, "namedcounter": self.counters, "set": self.sets, "chain": self.chains}[kind]
 
 
 def units(operations: Sequence[Operation], sets: dict[SetKey, Set], find: Find, report: Report) -> Iterator[Unit | None]:
@@ -135,6 +137,8 @@ def units(operations: Sequence[Operation], sets: dict[SetKey, Set], find: Find, 
             yield None
     for operation in by_kind.tables:
         yield from _table(operation, report)
+    for operation in by_kind.counters:
+        yield from _counter(operation, report)
     for operation in by_kind.sets:
         yield from _set(operation, sets, report)
     yield from _chains(by_kind.chains, report, base=False)
@@ -157,6 +161,17 @@ def _table(operation: Operation, report: Report) -> Iterator[Unit]:
         _fail(operation, f"change nft table {value.family} {value.table}", "the kernel can't change a table's comment", report)
     else:
         yield Unit([operation], [codec.table(value, known=operation.old is not None)])
+
+
+def _counter(operation: Operation, report: Report) -> Iterator[Unit]:
+    value, old = operation.new, operation.old
+    assert isinstance(value, NamedCounter)
+    if isinstance(old, NamedCounter):
+        why = "the kernel can't change a counter's comment"
+        _fail(operation, f"change nft counter {value.table} {value.name}", why, report)
+        return
+    delete = [codec.delete_object(old)] if isinstance(old, OpaqueObject) else []
+    yield Unit([operation], [*delete, codec.counter(value)])
 
 
 def _set(operation: Operation, sets: dict[SetKey, Set], report: Report) -> Iterator[Unit]:
@@ -280,8 +295,10 @@ def _removals(by_kind: Sorted, sets: dict[SetKey, Set], find: Find, report: Repo
         yield Unit([operation], [codec.flush_chain(chain), codec.delete_chain(chain)])
     for operation in sorted(filter(stays, by_kind.gone_objects), key=_removal_order):
         value = operation.old
-        assert isinstance(value, Set | OpaqueObject)
-        if isinstance(value, Set) or value.kind == "set":
+        assert isinstance(value, Set | NamedCounter | OpaqueObject)
+        if isinstance(value, NamedCounter):
+            yield Unit([operation], [codec.delete_counter(value)])
+        elif isinstance(value, Set) or value.kind == "set":
             sets.pop((value.family, value.table, value.name), None)
             yield Unit([operation], [codec.delete_set(value)])
         else:
@@ -293,7 +310,9 @@ def _removals(by_kind: Sorted, sets: dict[SetKey, Set], find: Find, report: Repo
 
 
 def _removal_order(operation: Operation) -> int:
-    return REMOVAL_ORDER[operation.value.kind] if isinstance(operation.value, OpaqueObject) else 0
+    value = operation.value
+    kind = "object" if isinstance(value, NamedCounter) else value.kind if isinstance(value, OpaqueObject) else "set"
+    return REMOVAL_ORDER[kind]
 
 
 def _table_of(operation: Operation) -> tuple[str, str]:

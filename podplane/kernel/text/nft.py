@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 
 from podplane.state import nft
-from podplane.state.nft import Chain, Element, Expression, Rule, Set, Table, Verdict
+from podplane.state.nft import Chain, Element, Expression, NamedCounter, Rule, Set, Table, Verdict
 from podplane.state.value import Value
 
 PRIORITIES = {
@@ -47,10 +47,16 @@ def tables(values: Iterable[Value]) -> str:
 
 def _table(table: Table, values: Sequence[Value]) -> str:
     own = [v for v in values if isinstance(v, nft.NftValue) and (v.family, v.table) == (table.family, table.table)]
-    blocks = [_set(v, [e for e in own if isinstance(e, Element) and e.set == v.name]) for v in own if isinstance(v, Set)]
+    blocks = [_counter(v) for v in own if isinstance(v, NamedCounter)]
+    blocks += [_set(v, [e for e in own if isinstance(e, Element) and e.set == v.name]) for v in own if isinstance(v, Set)]
     blocks += [_chain(v) for v in own if isinstance(v, Chain)]
     comment = f'\tcomment "{table.comment}"\n' if table.comment else ""
     return f"table {table.family} {table.table} {{\n{comment}" + "\n".join(blocks) + "}\n"
+
+
+def _counter(value: NamedCounter) -> str:
+    comment = [f'\t\tcomment "{value.comment}"'] if value.comment else []
+    return "\n".join([f"\tcounter {value.name} {{", *comment, "\t\tpackets 0 bytes 0", "\t}\n"])
 
 
 def _set(value: Set, elements: Sequence[Element]) -> str:
@@ -181,6 +187,12 @@ class Reader:
                 return REJECTIONS[expression.type, expression.code]
             case nft.Counter():
                 return "counter packets 0 bytes 0"
+            case nft.CounterReference():
+                return f'counter name "{expression.name}"'
+            case nft.Limit(unit=1, type=0, flags=0):
+                return f"limit rate {expression.rate}/second burst {expression.burst} packets"
+            case nft.Log():
+                return f'log prefix "{expression.prefix}" group {expression.group}'
             case nft.Masquerade():
                 flags = [name for bit, name in NAT_FLAGS.items() if expression.flags & bit]
                 return " ".join(["masquerade", ",".join(flags)]).strip()

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podplane.kernel import netlink
-from podplane.kernel.netlink import Message, parse_attributes
+from podplane.kernel.netlink import Message, attribute, be64, nested, parse_attributes
 from podplane.kernel.nft import codec, decode, expressions
+from podplane.kernel.nft import constants as c
 from podplane.state import nft
 from podplane.state import nft_types as types
 from podplane.state.nft import (
@@ -20,6 +21,8 @@ from podplane.state.nft import (
     Expression,
     Hook,
     Immediate,
+    NamedCounter,
+    OpaqueObject,
     Part,
     Payload,
     Rule,
@@ -158,6 +161,21 @@ def test_chains_and_tables(family: str, name: str, hook: Hook | None, comment: s
     assert decode.chain_from(codec.chain(chain).payload, ()) == chain
     table = Table(family=family, table=name, comment=comment)
     assert decode.table_from(codec.table(table).payload) == table
+
+
+@given(NAMES, COMMENTS, st.integers(0, (1 << 64) - 1))
+def test_counters(name: str, comment: str, packets: int) -> None:
+    value = NamedCounter(**PLACE, name=name, comment=comment)
+    payload = codec.counter(value).payload
+    assert decode.object_from(payload) == value
+    assert decode.count_from(payload) == (name, 0)
+    counted = payload + nested(c.OBJECT_DATA, be64(c.COUNTER_BYTES, 9), be64(c.COUNTER_PACKETS, packets))
+    assert decode.count_from(counted) == (name, packets)
+
+
+def test_a_counter_of_which_more_is_said_is_not_one_of_ours() -> None:
+    payload = codec.counter(NamedCounter(**PLACE, name="hits")).payload
+    assert isinstance(decode.object_from(payload + attribute(c.OBJECT_USERDATA, bytes((9, 1, 0)))), OpaqueObject)
 
 
 @given(NAMES, TYPES, st.just(()) | st.just(("verdict",)) | TYPES, st.booleans(), COMMENTS, st.integers(0, 65535))
