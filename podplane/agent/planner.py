@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
-from podplane.agent.feature import Feature, Kind
+from podplane.agent.feature import Changed, Feature, Kind
 from podplane.agent.features import FEATURES
 from podplane.agent.keys import Key
 from podplane.agent.pause import Pause
@@ -60,6 +60,9 @@ class Planner:
         for rank, feature in enumerate(FEATURES):
             memory = self.memory(feature.memory_of) if feature.memory_of else feature.memory(peers)
             self._rows[feature.key] = (rank, feature, memory)
+        self._watches: dict[Kind, list[Changed]] = {}
+        for watch in itertools.chain.from_iterable(feature.watches for feature in FEATURES):
+            self._watches.setdefault(watch.kind, []).append(watch.keys)
         self._dirty: dict[type[Key], dict[Key, None]] = {feature.key: {} for feature in FEATURES}
         self._unmarked: deque[Iterator[Key]] = deque()
         self._followers: deque[Iterator[Key]] = deque()
@@ -96,10 +99,7 @@ class Planner:
 
     def keys_of(self, kind: Kind, old: Any, new: Any) -> Iterator[Key]:
         """The keys that this change concerns, in the order of features. The view is read now; the keys may be iterated later."""
-        concerned = [
-            watch.keys(old, new, self._view) for feature in FEATURES for watch in feature.watches if watch.kind is kind
-        ]
-        return itertools.chain.from_iterable(concerned)
+        return itertools.chain.from_iterable([keys(old, new, self._view) for keys in self._watches.get(kind, ())])
 
     def mark(self, key: Key) -> None:
         """Plan this key anew."""

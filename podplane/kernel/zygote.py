@@ -38,7 +38,7 @@ MAX_WORD_BYTES = 128 * 1024
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT)
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit codes of a command that could not be started, as shells have them."""
-ENTRY = "import sys; sys.path[:] = sys.argv[3:]; __import__(sys.argv[1], fromlist=['main']).main(int(sys.argv[2]))"
+ENTRY = "import gc, sys; gc.disable(); sys.path[:] = sys.argv[3:]; __import__(sys.argv[1], fromlist=['main']).main(int(sys.argv[2]))"
 
 Ready = Callable[[], None]
 Program = Callable[[list[str], Mapping[str, str], Ready], int]

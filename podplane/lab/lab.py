@@ -85,7 +85,7 @@ from podplane.pods.bridge import gateway_of
 from podplane.runtime import image_files
 from podplane.runtime.kubelet import Kubelet, open_null
 from podplane.runtime.pod import PATH, PodWorker
-from podplane.runtime.programs import ECHO_IMAGE, ZONE
+from podplane.runtime.program_names import ECHO_IMAGE, ZONE
 from podplane.runtime.streams import Streams
 from podplane.services.settings import ServiceSettings
 
@@ -488,7 +488,6 @@ def body(
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
     async def main() -> None:
-        gc.disable()  # a start makes objects that stay: a garbage collection among them frees nothing
         lab = Lab(spec, folder, zygote, listener, reporter)
         await lab.start(pods_per_node)
         await lab.run()

@@ -7,6 +7,7 @@ so a stale file can not mislead a command.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -67,7 +68,8 @@ def up(folder: Folder, given: Mapping[str, object], pods_per_node: int) -> Itera
 
 
 def _first_process(wanted: LabSpec, folder: Folder, listener: socket.socket, pods_per_node: int, reporter: Reporter) -> None:
-    """PID 1: the zygote starts while the rest is imported."""
+    """PID 1: the zygote starts while the rest is imported. Until the lab is up, what is made stays: a garbage collection frees nothing."""
+    gc.disable()
     from podplane.kernel import zygote
 
     preflight.raise_file_limit()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from podplane.kernel.process_title import show
 from podplane.kernel.rootfs import Bind
-from podplane.runtime.programs import AGNHOST_IMAGE, CLIENT_IMAGE, PROGRAMS
+from podplane.runtime.program_names import AGNHOST_IMAGE, CLIENT_IMAGE
 
 FOLDER = "images"
 AGNHOST_FILE, PAUSE_FILE, CERTIFICATE_FILE, KEY_FILE = "agnhost", "pause", "localhost.crt", "localhost.key"
@@ -48,6 +48,8 @@ def script(program: str) -> str:
 
 def run(words: list[str]) -> None:
     """Be the program `words[0]` with the other words, and end with its exit code."""
+    from podplane.runtime.programs import PROGRAMS  # here, where they run: a lab needs their names only
+
     for number in IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)
     show(words[1:], os.environ)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from podplane.model.pod import Container
 from podplane.runtime.image_files import AGNHOST_FILE, CERTIFICATE_FILE, KEY_FILE, PAUSE_FILE
-from podplane.runtime.programs import AGNHOST_IMAGE, CLIENT_IMAGE, ECHO_IMAGE, HOST_PREFIX, PROBE, PROGRAMS
+from podplane.runtime.program_names import AGNHOST_IMAGE, CLIENT_IMAGE, ECHO_IMAGE, HOST_PREFIX, NAMES, PROBE
 
 
 class ImageError(Exception):
@@ -104,7 +104,7 @@ def command_in(image_name: str, words: Sequence[str]) -> Command:
     image = find(image_name)
     if image is not None and words[0] in image.commands:
         return Command(tuple(words), image.program)
-    return Command(tuple(words), words[0] if words[0] in PROGRAMS else "")
+    return Command(tuple(words), words[0] if words[0] in NAMES else "")
 
 
 def files_of(image_name: str) -> Mapping[str, str]:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 from podplane.kernel.zygote import Program
 from podplane.runtime import agnhost, client, echo, probe, zone
+from podplane.runtime.program_names import AGNHOST_IMAGE, CLIENT_IMAGE, ECHO_IMAGE, PROBE, ZONE
 
-ECHO_IMAGE, CLIENT_IMAGE, AGNHOST_IMAGE, HOST_PREFIX = "podplane/echo", "podplane/client", "podplane/agnhost", "host/"
-PROBE, ZONE = "podplane/probe", "podplane/zone"
 PROGRAMS: Mapping[str, Program] = {
     ECHO_IMAGE: echo.main,
     CLIENT_IMAGE: client.main,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 
@@ -41,3 +42,18 @@ def test_each_row_has_a_command(name: str) -> None:
 
 def test_a_group_in_a_group() -> None:
     assert CliRunner().invoke(podplane, ["dns", "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_imports_collect_no_garbage_and_what_follows_does(is_enabled: bool) -> None:
+    was_enabled, seen = gc.isenabled(), []
+    rows = {"some": ("podplane.cli.names", "some", "")}
+    try:
+        (gc.enable if is_enabled else gc.disable)()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(importlib, "import_module", lambda name: seen.append(gc.isenabled()) or click)
+            with pytest.raises(AttributeError):
+                Lazy("names", rows=rows).get_command(click.Context(GROUP), "some")
+        assert (seen, gc.isenabled()) == ([False], is_enabled)
+    finally:
+        (gc.enable if was_enabled else gc.disable)()
