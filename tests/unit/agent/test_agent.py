@@ -186,7 +186,10 @@ async def test_an_agent_goes_on_after_a_failed_turn(monkeypatch: pytest.MonkeyPa
         rig.put(node(3, DUAL))
         await asyncio.sleep(0.02)
     rig.put(node(4, DUAL))
-    await asyncio.sleep(0.05)
+    for _ in range(1_000):
+        if "10.244.4.0/24" in rig.host.objects.dump():
+            break
+        await asyncio.sleep(0.005)
     assert not running.done()
     assert "10.244.4.0/24" in rig.host.objects.dump()
     running.cancel()
