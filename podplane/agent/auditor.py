@@ -1,8 +1,8 @@
 """Readings of the kernel: what is known of it is corrected by what it holds, and what deviates unexpectedly is noted as a
 foreign change.
 
-Everything is read at the start, after a refusal that contradicts what is known, and every 60 seconds; tables after a
-foreign commit; the network of the node after link events that a notification can't describe in full; a pod's namespace
+Everything is read at the start, after a refusal that contradicts what is known, and every 60 seconds, or more rarely where that takes
+long; tables after a foreign commit; the network of the node after link events that a notification can't describe in full; a pod's namespace
 when its link loses the carrier (see `watcher`).
 """
 

@@ -34,7 +34,10 @@ from podplane.state.value import Identity, Value
 log = logging.getLogger(__name__)
 
 AUDIT_SECONDS = 60.0
-"""Between two readings of everything that nothing in particular asks for."""
+"""Between two readings of everything that nothing in particular asks for, at least."""
+AUDIT_REST, LONGEST_REST = 100, 600.0
+"""After one, the next such one waits so many times as long as it took, when that is longer, and so many seconds at most: with a hundred
+thousand objects a reading takes seconds, and notifications and generations tell of nearly everything at once."""
 RETRY_SECONDS = 0.1
 """After a refusal that contradicts what is known, the kernel is read so soon; each time that this does not help, after
 twice the time."""
@@ -316,7 +319,8 @@ class Watcher:
             self._again_later(parts)
             return False
         ended = self._clock()
-        self._audit_at |= dict.fromkeys(parts, ended + AUDIT_SECONDS)
+        rest = min(AUDIT_REST * (ended - began), LONGEST_REST)
+        self._audit_at |= dict.fromkeys(parts, ended + max(AUDIT_SECONDS, rest))
         if Part.NETWORK in parts and not deviates:
             self._link_patience_until = ended + max(LINK_EVENT_SECONDS, AUDIT_SHARE * (ended - began))
         for part in parts:

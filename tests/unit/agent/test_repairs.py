@@ -7,8 +7,9 @@ import ipaddress
 import msgspec
 import pytest
 
+from podplane.agent.auditor import EVERYTHING, Part
 from podplane.agent.poller import POLL_SECONDS
-from podplane.agent.watcher import AUDIT_SECONDS
+from podplane.agent.watcher import AUDIT_SECONDS, LONGEST_REST
 from podplane.kernel.errors import NotFound
 from podplane.kernel.fakes.world import FakeNamespace
 from podplane.model.config import ROUTE_PROTOCOL
@@ -82,6 +83,27 @@ async def test_the_namespace_of_each_pod_is_read_in_turn_once_a_minute() -> None
         repaired.append(sum(dict(one.objects.network) == before for one, before in zip(namespaces, whole, strict=True)))
     assert repaired == [1, 2, 3]
     assert {message.rpartition(": ")[2] for _, _, message in rig.events} == {"2 routes"}
+
+
+@pytest.mark.parametrize(("took", "rest"), [(0.1, AUDIT_SECONDS), (2.0, 200.0), (60.0, LONGEST_REST)])
+async def test_readings_that_nothing_asks_for_take_a_hundredth_of_the_time(
+    took: float, rest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig()
+    agent = await rig.start(*cluster(1))
+    audit = agent.watcher.auditor.audit
+
+    async def slow(parts: frozenset[Part] = EVERYTHING) -> bool:
+        rig.now += took
+        return await audit(parts)
+
+    monkeypatch.setattr(agent.watcher.auditor, "audit", slow)
+    await rig.poll(2 * AUDIT_SECONDS)
+    ended, count = rig.now, agent.watcher.audits[Part.TABLES].count
+    await rig.poll(ended + rest - 1)
+    assert agent.watcher.audits[Part.TABLES].count == count
+    await rig.poll(ended + rest)
+    assert agent.watcher.audits[Part.TABLES].count == count + 1
 
 
 async def test_a_namespace_that_can_not_be_read_keeps_nothing_else_from_being_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
