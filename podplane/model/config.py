@@ -28,7 +28,8 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `mtu` is the uplink's, in bytes, from which a backend that encapsulates takes its overhead; `backend` names the one that carries
     packets between nodes (`podplane.routes.table`). `bridge_family` says whether the kernel has nf_tables of the bridge family: without,
-    pods of one node reach each other through the bridge's own interface (`podplane.pods.bridge`).
+    pods of one node reach each other through the bridge's own interface (`podplane.pods.bridge`). `log_denied`: some of the packets that
+    policies deny are told to the agent (NFLOG), where the kernel can do that.
     """
 
     cluster_cidrs: tuple[str, ...]
@@ -38,3 +39,4 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mtu: int = 1500
     backend: str = "host-gw"
     bridge_family: bool = True
+    log_denied: bool = True

@@ -9,6 +9,7 @@ there is a rule for each port and for each peer.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -28,9 +29,9 @@ from podplane.policy import tables
 from podplane.policy.networks import networks_of
 from podplane.policy.peers import NamedPort, PeerSet, digest
 from podplane.policy.tables import IN, OUT
-from podplane.state.nft import ACCEPT, COMMENT_BYTES, Chain, Part, Rule, Set, label
+from podplane.state.nft import ACCEPT, COMMENT_BYTES, Chain, NamedCounter, Part, Rule, Set, label
 from podplane.state.nft_nat import protocol
-from podplane.state.nft_rules import Row, counter, family, goto, jump, rule, verdict
+from podplane.state.nft_rules import Row, count_in, family, goto, jump, rule, verdict
 from podplane.state.value import Fragment, Value, fragment
 
 INLINE_NETWORKS, INLINE_PORTS, INLINE_RULES = 6, 4, 32
@@ -51,16 +52,25 @@ class Match(NamedTuple):
 ANY = (Match(()),)
 
 
+class RuleCounter(NamedTuple):
+    """What counts the connections that a rule of a policy allowed: the rule's number, from 1, and the counter's name."""
+
+    rule: int
+    name: str
+
+
 class Program(msgspec.Struct, frozen=True):
-    """What the rules of one policy and direction come to.
+    """What the rules of one policy (`name` is its path) and direction come to.
 
     `chain` is the name of the chain that a group jumps to, "" when the policy allows nothing there. `peers` are the sets of pods that its
     rules look into, `local` the named ports of the pods that the policy selects.
     """
 
     name: str
+    direction: Direction
     fragment: Fragment = {}
     chain: str = ""
+    counters: tuple[RuleCounter, ...] = ()
     peers: frozenset[PeerSet] = frozenset()
     local: frozenset[NamedPort] = frozenset()
 
@@ -69,7 +79,7 @@ def compile_policy(policy: NetworkPolicy, direction: Direction, versions: tuple[
     """What a policy that says something about a direction allows there."""
     rules = policy.rules(direction) or ()
     if not rules:
-        return Program(policy.metadata.path)
+        return Program(policy.metadata.path, direction)
     return _Compiler(policy, direction, versions).program(rules)
 
 
@@ -80,20 +90,24 @@ class _Compiler:
         self._path, self._direction, self._versions = policy.metadata.path, direction, versions
         self._side = r.SOURCE if direction == "ingress" else r.DESTINATION
         short = SHORT[direction]
-        self._allow = verdict(ACCEPT) if short == IN else goto("ingress")
+        self._allow = self._verdict = verdict(ACCEPT) if short == IN else goto("ingress")
         content = digest((self._path, direction, policy.rules(direction), versions))
         self._name = f"np-{policy.metadata.name[:NAME_LETTERS]}-{short}-{content}"
         self._values: list[Value] = []
         self._peers: set[PeerSet] = set()
         self._local: set[NamedPort] = set()
+        self._counters: list[RuleCounter] = []
+        self._equal = Counter[str]()
 
     def program(self, rules: tuple[PolicyRule, ...]) -> Program:
         found = [one for number, allowed in enumerate(rules, 1) for one in self._rules(number, allowed)]
         self._values.append(tables.chain(self._name, found, comment=label("np", self._path)))
-        return Program(self._path, fragment(self._values), self._name, frozenset(self._peers), frozenset(self._local))
+        sets = frozenset(self._peers), frozenset(self._local)
+        return Program(self._path, self._direction, fragment(self._values), self._name, tuple(self._counters), *sets)
 
     def _rules(self, number: int, allowed: PolicyRule) -> Iterator[Rule]:
         comment = label("np", self._path, room=NUMBER_LETTERS) + f" {self._direction} rule {number}"
+        self._allow = (*count_in(self._counter(number, allowed)), *self._verdict)
         for match in self._named_of_peers(allowed):
             yield self._allowing(match, comment)
         ports = self._port_matches(allowed)
@@ -106,7 +120,17 @@ class _Compiler:
         yield from (rule(_family(port), port.row, jump(name), comment=comment) for port in ports)
 
     def _allowing(self, match: Match, comment: str) -> Rule:
-        return rule(_family(match), match.row, counter(), self._allow, comment=comment)
+        return rule(_family(match), match.row, self._allow, comment=comment)
+
+    def _counter(self, number: int, allowed: PolicyRule) -> str:
+        """The counter of a rule. Its name says what the rule does: it goes on counting when others change, or rules change places."""
+        content = digest((self._path, self._direction, allowed))
+        self._equal[content] += 1
+        name = f"np-{SHORT[self._direction]}-{content}" + (f"-{self._equal[content]}" if self._equal[content] > 1 else "")
+        comment = label("np", self._path, room=NUMBER_LETTERS) + f" {self._direction}"
+        self._values.append(tables.counter(name, comment))
+        self._counters.append(RuleCounter(number, name))
+        return name
 
     # Peers.
 
@@ -206,14 +230,26 @@ def _numbers(name: str, numbers: tuple[int, int] | None) -> Row:
     return row if numbers is None else (*row, *r.ports_between(*numbers))
 
 
-def group(programs: Iterable[Program], direction: str) -> Chain:
-    """The chain of all pods that the same policies select for a direction (IN, OUT)."""
+class Group(msgspec.Struct, frozen=True):
+    """All pods that the same policies select for a direction: their chain, the paths of these policies, and what counts the packets that
+    none of them allows."""
+
+    chain: Chain
+    policies: tuple[str, ...]
+    denied: NamedCounter
+
+
+def group(programs: Iterable[Program], direction: str) -> Group:
+    """The group of these policies for a direction (IN, OUT). Its counter goes on when the policies change what they allow."""
     programs = list(programs)
     paths = [program.name for program in programs]
     called = [program for program in programs if program.chain]
     jumps = [rule(jump(program.chain), comment=label("np", program.name)) for program in called]
     name = f"{direction}-{digest((direction, paths, [program.chain for program in programs]))}"
-    return tables.chain(name, [*jumps, rule(goto(f"deny-{direction}"), comment=_default_deny(paths))])
+    comment = _default_deny(paths)
+    denied = tables.counter(f"deny-{direction}-{digest((direction, paths))}", comment)
+    last = rule(count_in(denied.name), goto(f"deny-{direction}"), comment=comment)
+    return Group(tables.chain(name, [*jumps, rule(jump("deny")), last]), tuple(paths), denied)
 
 
 def _default_deny(paths: list[str]) -> str:

@@ -19,7 +19,8 @@ from podplane.model.policy import DIRECTIONS, Direction, NetworkPolicy, PodSelec
 from podplane.model.view import Policies, Sandbox
 from podplane.policy import peers as p
 from podplane.policy import tables
-from podplane.policy.compiling import SHORT, Program, compile_policy, group
+from podplane.policy.compiling import SHORT, Group, Program, compile_policy, group
+from podplane.policy.enforced import AllEnforced, Enforced
 from podplane.policy.name_servers import PATH
 from podplane.policy.peers import NamedPort, PeerSet
 from podplane.state.effects import NOTHING, Plan
@@ -32,19 +33,21 @@ NO_PEERS: frozenset[PeerSet] = frozenset()
 
 
 class PodPlan(Plan, frozen=True, kw_only=True):
-    """A plan of one pod interface, whose it is, the node and its IP versions, and the sets that its rules look into."""
+    """A plan of one pod interface, whose it is, the node and its IP versions, the sets that its rules look into, and what it is under."""
 
     owner: Hashable
     node: str
     policies: Policies | None
     versions: tuple[int, ...] = ()
     peers: frozenset[PeerSet] = NO_PEERS
+    enforced: Enforced | None = None
 
 
 class PolicyMemory:
     """The sets that rules on one node look into, as plans were accepted, and policies as nf_tables."""
 
     def __init__(self) -> None:
+        self.enforced = AllEnforced()
         self._policies: Policies | None = None
         self._versions: tuple[int, ...] = ()
         self._peers: dict[Hashable, frozenset[PeerSet]] = {}
@@ -78,6 +81,7 @@ class PolicyMemory:
         is_anew = plan.versions not in ((), self._versions) or plan.policies is not self._policies
         self._versions = plan.versions or self._versions
         self.read_from(plan.policies)
+        self.enforced.put(plan.owner, plan.enforced)
         before = self._peers.pop(plan.owner, NO_PEERS)
         if plan.peers:
             self._peers[plan.owner] = plan.peers
@@ -141,13 +145,13 @@ def plan_pod(
     else:
         assert policies is not None
         selecting = tuple(policies.policies_of(path))
-    verdicts, programs, values = dict(tables.PASSES), list[Program](), list[Value]()
+    verdicts, programs, groups, values = dict(tables.PASSES), list[Program](), dict[str, Group](), list[Value]()
     for direction in DIRECTIONS:
         own = [memory.program(one, direction, versions) for one in selecting if one.rules(direction) is not None]
         if own:
-            chain = group(own, SHORT[direction])
-            verdicts[SHORT[direction]] = Verdict(GOTO, chain.name)
-            values.append(chain)
+            its = groups[SHORT[direction]] = group(own, SHORT[direction])
+            verdicts[SHORT[direction]] = Verdict(GOTO, its.chain.name)
+            values += (its.chain, its.denied)
             programs += own
     ips = p.addresses(sandbox.ips, versions)
     values += tables.pod_elements(ips, label("pod", path), verdicts)
@@ -159,6 +163,7 @@ def plan_pod(
         versions=versions,
         fragment=fragment([*values, *(value for program in programs for value in program.fragment.values())]),
         peers=NO_PEERS.union(*(program.peers for program in programs)),
+        enforced=Enforced(path, tuple(map(str, ips)), tuple(programs), groups),
     )
 
 

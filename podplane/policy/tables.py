@@ -31,10 +31,27 @@ from collections.abc import Iterable, Iterator
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
 from podplane.policy import rows as r
-from podplane.state.nft import ACCEPT, DROP, GOTO, Chain, Element, Hook, Part, Rule, Set, Table, Verdict, label
+from podplane.state.nft import (
+    ACCEPT,
+    DROP,
+    GOTO,
+    Chain,
+    Element,
+    Hook,
+    Limit,
+    Log,
+    NamedCounter,
+    Part,
+    Rule,
+    Set,
+    Table,
+    Verdict,
+    label,
+)
 from podplane.state.nft_nat import pair_in
 from podplane.state.nft_rules import (
-    counter,
+    Row,
+    count_in,
     destination_in,
     family,
     goto,
@@ -58,6 +75,18 @@ PASSES = {OUT: Verdict(GOTO, "ingress"), IN: Verdict(ACCEPT)}
 """What becomes of packets of a pod that no policy selects for this direction."""
 RANK = {"ports": 1, "cidrs": 1, "pods": 2, "named": 2, "local": 2, "self": 3, "egress": 4, "ingress": 4}
 """Sets that rules look into are filled before a pod is led to these rules, and emptied after that."""
+GATE, FOREIGN = "gate", "foreign"
+DENIALS = {
+    IN: "no policy allows the receiver this",
+    OUT: "no policy allows the sender this",
+    GATE: "policies of this pod are not in place",
+    FOREIGN: "no address of a pod of this node",
+}
+"""Why packets are dropped, by what the log says before them."""
+LOG_GROUP = 80
+"""The group of NFLOG that is told of them."""
+TOLD_A_SECOND = 100
+"""Of the packets that are dropped for each of these reasons, so many are told; others are only counted."""
 LINK_LOCAL = ipaddress.ip_network("fe80::/10")
 DISCOVERY, LISTENERS, LISTENERS_V2 = (133, 137), (130, 132), (143, 143)
 """ICMPv6 types: neighbour discovery (RFC 4861), multicast listeners (RFC 2710, RFC 3810)."""
@@ -92,6 +121,11 @@ def chain(name: str, rules: Iterable[Rule], hook: Hook | None = None, comment: s
     return Chain(family=FAMILY, table=NAME, name=name, hook=hook, rules=tuple(rules), comment=comment)
 
 
+def counter(name: str, comment: str) -> NamedCounter:
+    """A counter of the table."""
+    return NamedCounter(family=FAMILY, table=NAME, name=name, comment=comment)
+
+
 def pod_elements(ips: Iterable[IPAddress], comment: str, verdicts: dict[str, Verdict]) -> Iterator[Element]:
     """What a pod has in the maps: what becomes of what it sends (OUT) and of what it is sent (IN). One with rules reaches itself."""
     for ip in ips:
@@ -113,18 +147,32 @@ def on_node(node: Node, config: NetworkConfig) -> Fragment:
         values.append(set_("self", block.version, (address, address)))
         own = block.network_address + 1
         values.append(element(f"ingress{block.version}", (own,), label("node", node.metadata.name), Verdict(ACCEPT)))
-    return fragment([*values, *_denials(blocks), *_ways(blocks, config.bridge), *_base_chains(config.bridge)])
+    return fragment([*values, *_denials(blocks, config), *_ways(blocks, config.bridge), *_base_chains(config.bridge)])
 
 
-def _denials(blocks: list[IPNetwork]) -> Iterator[Chain]:
-    """The ways to a drop."""
-    versions = [block.version for block in blocks]
-    yield chain("deny", _never_denied(versions), comment="what is never denied")
-    drop = (counter(), verdict(DROP))
-    for direction, why in ((IN, "no policy allows the receiver this"), (OUT, "no policy allows the sender this")):
-        yield chain(f"deny-{direction}", (rule(jump("deny")), rule(*drop, comment=why)))
-    yield chain("gate", (rule(jump("deny")), rule(*drop, comment="policies of this pod are not in place")))
-    yield chain("foreign", (rule(jump("deny")), rule(*drop, comment="no address of a pod of this node")))
+def _denials(blocks: list[IPNetwork], config: NetworkConfig) -> Iterator[Value]:
+    """The ways to a drop. Groups have asked what is never denied before they lead to theirs (`compiling.group`)."""
+    yield chain("deny", _never_denied([block.version for block in blocks]), comment="what is never denied")
+    for prefix, why in DENIALS.items():
+        name, counted = denial_chain(prefix), counter(denial_counter(prefix), why)
+        asked = () if prefix in (IN, OUT) else (rule(jump("deny")),)
+        told = (rule(_told(prefix), comment="for podplane policy denied"),) if config.log_denied else ()
+        yield counted
+        yield chain(name, (*asked, *told, rule(count_in(counted.name), verdict(DROP), comment=why)))
+
+
+def denial_chain(prefix: str) -> str:
+    """The chain that drops."""
+    return f"deny-{prefix}" if prefix in (IN, OUT) else prefix
+
+
+def denial_counter(prefix: str) -> str:
+    """What counts all packets that it drops."""
+    return f"denied-{prefix}"
+
+
+def _told(prefix: str) -> Row:
+    return (Limit(rate=TOLD_A_SECOND, unit=1, burst=TOLD_A_SECOND), Log(group=LOG_GROUP, prefix=prefix))
 
 
 def _never_denied(versions: Iterable[int]) -> Iterator[Rule]:
