@@ -25,6 +25,7 @@ PROTOCOLS = ("TCP", "UDP", "SCTP")
 IPV4 = re.compile(r"0*([0-9]{1,3})\.0*([0-9]{1,3})\.0*([0-9]{1,3})\.0*([0-9]{1,3})")
 DIGITS = re.compile("[0-9]{1,9}")
 T = TypeVar("T", bound=Hashable)
+V = TypeVar("V")
 Operator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
 Direction = Literal["ingress", "egress"]
 DIRECTIONS: tuple[Direction, ...] = ("egress", "ingress")
@@ -94,7 +95,7 @@ class PolicyPort(NamedTuple):
 
 
 class PolicyRule(NamedTuple):
-    """What one rule allows: both a peer and a port have to match. None is all: all peers; all ports and all protocols."""
+    """What one rule allows: both a peer and a port have to match. None is all: all peers; all ports and all protocols. () is none."""
 
     peers: tuple[Peer, ...] | None = None
     ports: tuple[PolicyPort, ...] | None = None
@@ -120,12 +121,15 @@ class NetworkPolicy(Model, frozen=True):
     """What a NetworkPolicy allows the pods of its namespace that it selects.
 
     `ingress` and `egress` are None when it says nothing about that direction (`policyTypes`), and () when it allows nothing there.
+    `unread` has a sentence for each part that a later version of Kubernetes may know: it allows nothing, as the API wants it, and a
+    `podSelector` with such a part selects all pods of the namespace.
     """
 
     metadata: PolicyMetadata = PolicyMetadata()
     pods: LabelSelector = EVERYTHING
     ingress: Rules | None = None
     egress: Rules | None = None
+    unread: tuple[str, ...] = ()
 
     @property
     def subjects(self) -> PodSelector:
@@ -140,17 +144,17 @@ class NetworkPolicy(Model, frozen=True):
     def from_json(cls, raw: bytes | msgspec.Raw) -> NetworkPolicy:
         """Decode a NetworkPolicy. msgspec.MsgspecError when it is none."""
         policy = _policies.decode(raw)
-        spec, namespace = policy.spec, intern(policy.metadata.namespace)
+        spec, namespace, unread = policy.spec, intern(policy.metadata.namespace), list[str]()
         types = spec.policy_types or (("Ingress", "Egress") if spec.egress else ("Ingress",))
-        try:
-            return cls(
-                PolicyMetadata(policy.metadata.name, namespace, policy.metadata.uid),
-                _shared(_label_selector(spec.pod_selector)),
-                _rules(spec.ingress, namespace) if "Ingress" in types else None,
-                _rules(spec.egress, namespace) if "Egress" in types else None,
-            )
-        except ValueError as error:
-            raise msgspec.ValidationError(str(error)) from error
+        unread += [f"policyTypes: {one!r} is not known" for one in types if one not in ("Ingress", "Egress")]
+        pods = _read(lambda: _label_selector(spec.pod_selector), "podSelector", unread)
+        return cls(
+            PolicyMetadata(policy.metadata.name, namespace, policy.metadata.uid),
+            EVERYTHING if pods is None else _shared(pods),
+            _rules("ingress", spec.ingress, namespace, unread) if "Ingress" in types else None,
+            _rules("egress", spec.egress, namespace, unread) if "Egress" in types else None,
+            tuple(unread),
+        )
 
 
 # What is read of the JSON; none of it is kept.
@@ -158,7 +162,7 @@ class NetworkPolicy(Model, frozen=True):
 
 class _Requirement(Model, frozen=True):
     key: str
-    operator: Operator
+    operator: str
     values: tuple[str, ...] | None = None
 
 
@@ -179,7 +183,7 @@ class _Peer(Model, frozen=True):
 
 
 class _Port(Model, frozen=True):
-    protocol: Literal["TCP", "UDP", "SCTP"] | None = None
+    protocol: str | None = None
     port: int | str | None = None
     end_port: int | None = None
 
@@ -205,38 +209,58 @@ class _Policy(Model, frozen=True):
 _policies = msgspec.json.Decoder(_Policy)
 
 
-def _rules(rules: tuple[_Rule, ...] | None, namespace: str) -> Rules:
-    return tuple([_rule(rule, namespace) for rule in rules or ()])
+def _read(part: Callable[[], V], where: str, unread: list[str]) -> V | None:
+    """A part of a policy; None, and a sentence in `unread`, if it can't be read."""
+    try:
+        return part()
+    except ValueError as error:
+        unread.append(f"{where}: {error}")
+        return None
 
 
-def _rule(rule: _Rule, namespace: str) -> PolicyRule:
-    peers = tuple([_shared(_peer(peer, namespace)) for peer in rule.from_ or rule.to or ()])
-    ports = tuple([_shared(_port(port)) for port in rule.ports or ()])
-    return PolicyRule(peers or None, ports or None)
+def _rules(direction: Direction, rules: tuple[_Rule, ...] | None, namespace: str, unread: list[str]) -> Rules:
+    return tuple([_rule(rule, namespace, f"{direction} rule {number}", unread) for number, rule in enumerate(rules or (), 1)])
+
+
+def _rule(rule: _Rule, namespace: str, where: str, unread: list[str]) -> PolicyRule:
+    peers = [_read(functools.partial(_peer, one, namespace), where, unread) for one in rule.from_ or rule.to or ()]
+    ports = [_read(functools.partial(_port, one), where, unread) for one in rule.ports or ()]
+    return PolicyRule(
+        tuple([_shared(one) for one in peers if one is not None]) if peers else None,
+        tuple([_shared(one) for one in ports if one is not None]) if ports else None,
+    )
 
 
 def _peer(peer: _Peer, namespace: str) -> Peer:
+    """ValueError for one of a kind that is not known: it has none of the fields that are."""
     if peer.ip_block is not None:
         return IPBlock(network(peer.ip_block.cidr), tuple(sorted(set(map(network, peer.ip_block.excepts or ())))))
     if peer.pod_selector is None and peer.namespace_selector is None:
-        raise ValueError("a peer without podSelector, namespaceSelector and ipBlock")
+        raise ValueError("a peer without podSelector, namespaceSelector and ipBlock is not known")
     where = peer.namespace_selector
     return PodSelector(namespace if where is None else _label_selector(where), _label_selector(peer.pod_selector))
 
 
 def _port(port: _Port) -> PolicyPort:
-    first = port.port
+    protocol, first = port.protocol or "TCP", port.port
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"the protocol {protocol!r} is not known")
     if not isinstance(first, int):
-        return PolicyPort(intern(port.protocol or "TCP"), first or None)
-    return PolicyPort(intern(port.protocol or "TCP"), (first, port.end_port or first))
+        return PolicyPort(intern(protocol), first or None)
+    return PolicyPort(intern(protocol), (first, port.end_port or first))
 
 
 def _label_selector(selector: _LabelSelector | None) -> LabelSelector:
     if selector is None:
         return EVERYTHING
     labels = [Requirement(intern(key), "In", (intern(value),)) for key, value in (selector.match_labels or {}).items()]
-    terms = selector.match_expressions or ()
-    return LabelSelector.of((*labels, *(Requirement(intern(one.key), one.operator, one.values or ()) for one in terms)))
+    return LabelSelector.of((*labels, *map(_requirement, selector.match_expressions or ())))
+
+
+def _requirement(one: _Requirement) -> Requirement:
+    if one.operator not in _HOLDS:
+        raise ValueError(f"the operator {one.operator!r} is not known")
+    return Requirement(intern(one.key), cast(Operator, one.operator), one.values or ())
 
 
 @functools.lru_cache(SHARED)

@@ -23,7 +23,7 @@ from podplane.policy.compiling import SHORT, Group, Program, compile_policy, gro
 from podplane.policy.enforced import AllEnforced, Enforced
 from podplane.policy.name_servers import PATH
 from podplane.policy.peers import NamedPort, PeerSet
-from podplane.state.effects import NOTHING, Plan
+from podplane.state.effects import NOTHING, Plan, Warn
 from podplane.state.nft import GOTO, Element, Verdict, label
 from podplane.state.value import IPAddress, Value, fragment
 
@@ -162,6 +162,9 @@ def plan_pod(
         policies=policies,
         versions=versions,
         fragment=fragment([*values, *(value for program in programs for value in program.fragment.values())]),
+        effects=tuple(
+            Warn(f"NetworkPolicy {one.metadata.path}: {what}: it allows nothing") for one in selecting for what in one.unread
+        ),
         peers=NO_PEERS.union(*(program.peers for program in programs)),
         enforced=Enforced(path, tuple(map(str, ips)), tuple(programs), groups),
     )

@@ -28,12 +28,12 @@ def peer_text(peer: Peer, namespace: str) -> str:
 
 def ports_text(rule: PolicyRule) -> str:
     """`TCP 80, UDP 53`; "everything" of a rule that names none."""
-    return "everything" if rule.ports is None else _listed(list(map(_port, rule.ports)))
+    return "everything" if rule.ports is None else _listed(list(map(_port, rule.ports))) or "nothing"
 
 
 def peers_text(rule: PolicyRule, namespace: str) -> str:
     """Its peers; "anybody" of a rule that names none."""
-    return "anybody" if rule.peers is None else _listed([peer_text(peer, namespace) for peer in rule.peers], " or ")
+    return "anybody" if rule.peers is None else _listed([peer_text(peer, namespace) for peer in rule.peers], " or ") or "nobody"
 
 
 def rule_text(rule: PolicyRule, direction: Direction, namespace: str) -> str:

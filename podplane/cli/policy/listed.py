@@ -74,6 +74,9 @@ class OfPod:
                 "  nothing, but to the pod itself" + (" and from its own node" if direction == "ingress" else "")
             ]
 
+        unread = [f"{one.metadata.path}: {what}: it allows nothing" for one in self.policies for what in one.unread]
+        yield from ("", *unread) if unread else ()
+
     def _is_isolated(self, direction: Direction) -> bool:
         return any(one.rules(direction) is not None for one in self.policies)
 

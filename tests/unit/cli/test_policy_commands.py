@@ -155,6 +155,14 @@ def test_policies_of_a_pod() -> None:
     assert listed.of_pod(cluster, "shop/db").document()["isolated"] == {"egress": True, "ingress": True}
 
 
+def test_what_of_a_policy_is_not_known_is_said() -> None:
+    later = policy("shop/later", podSelector={}, ingress=[{"ports": [{"protocol": "QUIC"}]}])
+    lines = listed.of_pod(known(later), "shop/db").text().splitlines()
+    assert "  nothing from anybody   (shop/later ingress rule 1)" in lines
+    assert lines[-1] == "shop/later: ingress rule 1: the protocol 'QUIC' is not known: it allows nothing"
+    assert not ask("client", "shop/db:80", later).allowed
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [("a/b", "there is no pod a/b"), ("default/agent", "is in its node's network"), ("default/job", "has ended")],

@@ -171,19 +171,50 @@ def test_a_network_is_what_ipaddress_makes_of_it(number: int, length: int) -> No
 def test_what_is_no_network_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         network(text)
-    with pytest.raises(msgspec.MsgspecError):
-        decode(ingress=[{"from": [{"ipBlock": {"cidr": text}}]}])
+    assert decode(ingress=[{"from": [{"ipBlock": {"cidr": text}}]}]).ingress == (PolicyRule(()),)
 
 
 @pytest.mark.parametrize(
-    "spec",
-    [
-        {"podSelector": {"matchExpressions": [{"key": "a", "operator": "Gt", "values": ["1"]}]}},
-        {"ingress": [{"from": [{}]}]},
-        {"ingress": [{"ports": [{"port": 1.5}]}]},
-        {"egress": {}},
-    ],
+    "spec", [{"ingress": [{"ports": [{"port": 1.5}]}]}, {"egress": {}}, {"podSelector": {"matchLabels": []}}]
 )
 def test_what_is_no_policy_is_refused(spec: dict[str, Any]) -> None:
     with pytest.raises(msgspec.MsgspecError):
         decode(**spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "rule", "said"),
+    [
+        (
+            {"from": [{"somethingNew": {}}]},
+            PolicyRule(()),
+            "a peer without podSelector, namespaceSelector and ipBlock is not known",
+        ),
+        ({"from": [{}, {"podSelector": {}}]}, PolicyRule((PodSelector("shop"),)), "a peer without"),
+        ({"from": [{"ipBlock": {"cidr": "x"}}]}, PolicyRule(()), "'x' is no CIDR"),
+        (
+            {"from": [{"podSelector": {"matchExpressions": [{"key": "a", "operator": "Gt"}]}}]},
+            PolicyRule(()),
+            "the operator 'Gt'",
+        ),
+        ({"ports": [{"protocol": "QUIC"}]}, PolicyRule(None, ()), "the protocol 'QUIC' is not known"),
+        (
+            {"ports": [{"protocol": "QUIC"}, {"port": 80}]},
+            PolicyRule(None, (PolicyPort("TCP", (80, 80)),)),
+            "the protocol 'QUIC'",
+        ),
+    ],
+)
+def test_what_a_later_version_may_know_allows_nothing(spec: dict[str, Any], rule: PolicyRule, said: str) -> None:
+    policy = decode(ingress=[{}, spec])
+    assert policy.ingress == (PolicyRule(), rule)
+    (sentence,) = policy.unread
+    assert sentence.startswith(f"ingress rule 2: {said}")
+
+
+def test_a_selector_that_a_later_version_may_know_selects_all_pods() -> None:
+    policy = decode(
+        podSelector={"matchExpressions": [{"key": "a", "operator": "Gt", "values": ["1"]}]}, policyTypes=["Ingress", "Both"]
+    )
+    assert (policy.pods, policy.ingress, policy.egress) == (EVERYTHING, (), None)
+    assert policy.unread == ("policyTypes: 'Both' is not known", "podSelector: the operator 'Gt' is not known")

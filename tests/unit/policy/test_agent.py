@@ -222,3 +222,16 @@ async def test_while_the_own_name_server_is_away_those_of_other_nodes_are_peers_
     rig.agent.name_server_changed(is_here=True)
     await rig.settle()
     assert servers() == ["10.96.0.53"]
+
+
+async def test_what_of_a_policy_is_not_known_allows_nothing_and_its_pods_say_so() -> None:
+    rig = Rig()
+    await rig.start(*cluster(1))
+    later = msgspec.structs.replace(
+        WEB, ingress=(PolicyRule((), None),), unread=("ingress rule 1: the protocol 'QUIC' is not known",)
+    )
+    rig.put(NamespaceInfo(SlimMetadata("a")), later, pod("web", "web"))
+    await attach(rig, "web")
+    assert verdicts(rig, "ingress4") == {"node/node1": "accept", "pod/a/web": "in"}
+    why = "NetworkPolicy a/web: ingress rule 1: the protocol 'QUIC' is not known: it allows nothing"
+    assert rig.events == [("pod/a/web", "NotApplied", why)]
