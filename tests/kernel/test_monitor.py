@@ -206,6 +206,26 @@ def test_the_modes_of_a_port_that_somebody_changed_are_observed(mode: str) -> No
     assert getattr(changes(monitor).observations[-1].value, mode) is False
 
 
+def test_of_many_notifications_of_a_port_at_once_the_last_ones_count() -> None:
+    _, monitor = machine()
+    run(f"""
+bridge link set dev pp1 hairpin off
+bridge link set dev pp1 learning off
+ip link set pp1 mtu 1280
+bridge link set dev pp1 isolated on
+bridge fdb add {MAC} dev pp1 master static
+bridge link set dev pp1 learning on
+""")
+    observed = {one.identity: one.value for one in changes(monitor).observations}
+    port = observed[PORT.identity]
+    assert isinstance(port, Link)
+    assert (port.hairpin, port.learning, port.isolated, port.mtu) == (False, True, True, 1280)
+    assert any(isinstance(value, Fdb) and value.link == "pp1" for value in observed.values())
+    run("bridge link set dev pp1 isolated off\nip link delete pp1\nip link add pp1 type bridge\n")
+    theirs = {one.identity: one.value for one in changes(monitor).observations}[PORT.identity]
+    assert isinstance(theirs, Link) and theirs.kind == "bridge"
+
+
 def test_nothing_comes_of_dynamic_neighbours_foreign_routes_and_learned_forwarding_entries() -> None:
     _, monitor = machine()
     run(

@@ -77,6 +77,8 @@ class Monitor:
         self._links: dict[int, Link] = {}
         self._own: dict[int, str] = {}
         self._changed_links: dict[int, bytes] = {}
+        self._changed_ports: dict[int, bytes] = {}
+        """What was said last of a link, and of it as a port since then: a new port is announced eight times, and the last one counts."""
         self._reported: dict[str, LinkEvent] = {}
         self._observed: dict[Identity, Value | None] = {}
         self._is_lost = False
@@ -132,6 +134,7 @@ class Monitor:
         self._links.clear()
         self._own.clear()
         self._changed_links.clear()
+        self._changed_ports.clear()
         for payload in self._list_links():
             self._take_link(payload)
         self._observe_links()
@@ -163,6 +166,7 @@ class Monitor:
 
     def _take_address(self, payload: bytes, is_there: bool) -> None:
         family, _, _, _, index = c.ADDRESS.unpack_from(payload)
+        self._know_port(index)
         if not is_there and index in self._names and (family == c.AF_INET or index not in self._own):
             state = self._states.get(index)
             self._report(self._names[index], LinkEvent(True, state is not None and state.is_up, may_have_lost=True))
@@ -172,7 +176,8 @@ class Monitor:
         self._observe_marked(decode.any_route(payload, self._names), is_there)
 
     def _take_neighbour(self, payload: bytes, is_there: bool) -> None:
-        family, _, state, flags, _ = c.NEIGHBOUR.unpack_from(payload)
+        family, index, state, flags, _ = c.NEIGHBOUR.unpack_from(payload)
+        self._know_port(index)
         if family == c.AF_BRIDGE:
             self._observe(decode.fdb(payload, self._own), is_there)
         elif not flags & c.NTF_PROXY:
@@ -197,17 +202,17 @@ class Monitor:
                 self._remove(index, before.name)
         if self._owner.may_name(name):
             self._changed_links[index] = payload
+            self._changed_ports.pop(index, None)
 
     def _take_port(self, index: int, payload: bytes) -> None:
         """A bridge says how one of its ports is (br_ifinfo_notify); `bridge link set` announces nothing else."""
-        if index in self._changed_links:
-            self._set_link(index, decode.link(self._changed_links.pop(index), self._names))
-        link = self._links.get(index)
-        if link is None:
-            return
-        info = parse_attributes(find_attribute(payload, c.IFLA_PROTINFO, c.LINK.size))
-        if c.IFLA_BRPORT_MODE in info:
-            self._set_link(index, decode.with_port_modes(link, info))
+        if index in self._changed_links or index in self._links:
+            self._changed_ports[index] = payload
+
+    def _know_port(self, index: int) -> None:
+        """Before what lies on a port is taken: is it a link of ours?"""
+        if index in self._changed_ports:
+            self._observe_link(index)
 
     def _lose_link(self, payload: bytes) -> None:
         family, _, index, _, _ = c.LINK.unpack_from(payload)
@@ -222,6 +227,7 @@ class Monitor:
         """There is no link of this name and index any more."""
         self._report(name, LinkEvent(False, may_have_lost=True))
         self._changed_links.pop(index, None)
+        self._changed_ports.pop(index, None)
         self._own.pop(index, None)
         self._links.pop(index, None)
         if self._owner.may_name(name):
@@ -231,9 +237,17 @@ class Monitor:
         self._reported[name] = event.after(self._reported.get(name))
 
     def _observe_links(self) -> None:
-        for index, payload in self._changed_links.items():
-            self._set_link(index, decode.link(payload, self._names))
-        self._changed_links.clear()
+        for index in dict.fromkeys((*self._changed_links, *self._changed_ports)):
+            self._observe_link(index)
+
+    def _observe_link(self, index: int) -> None:
+        """What was said of this link up to now."""
+        changed, port = self._changed_links.pop(index, None), self._changed_ports.pop(index, None)
+        link = self._links.get(index) if changed is None else decode.link(changed, self._names)
+        if link is None:
+            return
+        info = {} if port is None else parse_attributes(find_attribute(port, c.IFLA_PROTINFO, c.LINK.size))
+        self._set_link(index, decode.with_port_modes(link, info) if c.IFLA_BRPORT_MODE in info else link)
 
     def _set_link(self, index: int, link: Link) -> None:
         if self._links.get(index) == link:
