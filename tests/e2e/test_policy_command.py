@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.e2e.conftest import Kubectl, Podplane
+from tests.e2e.test_load_balancer import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("policy-command")]
+EXAMPLES = Path(__file__).parents[2] / "examples" / "policies"
 CLIENT, WEB, DB = "echo-node1-1", "echo-node2-1", "echo-node3-1"
 
 
@@ -116,3 +120,43 @@ def test_policies_and_tables_for_people(lab: Podplane) -> None:
     text = lab("policy", "matrix").stdout
     assert f"default/{DB}" in text
     assert "o some ports are" in text
+
+
+RECIPES = ("from-one-application", "from-pods-of-a-namespace")
+"""Of the examples those whose packets are tried; the verdicts of all are in tests/unit/cli."""
+FLOW = re.compile(r"#   (\w+)/(\w+) → (\w+/\w+):8080: (allowed|denied)")
+
+
+@pytest.fixture(scope="module")
+def addresses(kubectl: Kubectl) -> Iterator[dict[str, str]]:
+    """Of the pods that the examples are about, by path."""
+    kubectl("apply", "-f", str(EXAMPLES / "pods.yaml"))
+    try:
+        kubectl("wait", "--for=condition=Ready", "pod", "--all", "-A", "--timeout=30s")
+        pods = json.loads(kubectl("get", "pods", "-A", "-o", "json"))["items"]
+        yield {f"{one['metadata']['namespace']}/{one['metadata']['name']}": one["status"]["podIP"] for one in pods}
+    finally:
+        kubectl("delete", "namespace", "shop", "ops", "--ignore-not-found")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_packets_fare_as_examples_say(lab: Podplane, kubectl: Kubectl, addresses: dict[str, str], name: str) -> None:
+    file = EXAMPLES / f"{name}.yaml"
+    flows = FLOW.findall(file.read_text())
+    said = {(f"{namespace}/{pod}", to): word == "allowed" for namespace, pod, to, word in flows}
+    assert set(said.values()) == {True, False}
+
+    def found() -> dict[tuple[str, str], bool]:
+        results: dict[tuple[str, str], bool] = {}
+        for namespace, pod in {(namespace, pod) for namespace, pod, _, _ in flows}:
+            asked = [to for source, to in said if source == f"{namespace}/{pod}"]
+            curls = (f"{{ curl -s -o /dev/null -m 0.5 http://{addresses[to]}:8080/ && echo {to}; }} &" for to in asked)
+            answered = lab("exec", "-n", namespace, pod, "--", "sh", "-c", f"{' '.join(curls)} wait").stdout.split()
+            results |= {(f"{namespace}/{pod}", to): to in answered for to in asked}
+        return results
+
+    kubectl("apply", "-f", str(file))
+    try:
+        until(lambda: found() == said)
+    finally:
+        kubectl("delete", "-f", str(file))
