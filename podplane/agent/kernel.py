@@ -9,6 +9,7 @@ from podplane.kernel.namespace import Namespace
 from podplane.state.conntrack import Allowed, Connection
 from podplane.state.operations import Changes, Operation, Report
 from podplane.state.ownership import Ownership
+from podplane.state.packet_log import LoggedPacket
 from podplane.state.value import Identity, IPAddress, Value
 
 
@@ -23,6 +24,19 @@ class Monitor(Protocol):
 
     def close(self) -> None:
         """End the subscription."""
+
+
+class PacketLog(Protocol):
+    """The packets that rules of the node log to a group."""
+
+    def fileno(self) -> int:
+        """Readable when there are packets; negative when it can't be polled."""
+
+    def packets(self) -> list[LoggedPacket]:
+        """Some of those that wait; returns at once."""
+
+    def close(self) -> None:
+        """End; nothing is logged any more."""
 
 
 class SysctlWatch(Protocol):
@@ -75,11 +89,14 @@ class Kernel(Protocol):
     def foreign_commit(self) -> bool:
         """Did anybody else commit a change of the node's nf_tables since this was asked last?"""
 
-    def counts(self, family: str, table: str) -> dict[str, int]:
-        """How many packets each named counter of a table of the node counted. May be called in any thread."""
+    def counts(self, family: str, table: str, names: Iterable[str] | None = None) -> dict[str, int]:
+        """How many packets each named counter of a table of the node counted, or those of these names. May be called in any thread."""
 
     def has_bridge_family(self) -> bool:
         """Does the kernel have nf_tables of the bridge family?"""
+
+    def packet_log(self, group: int) -> PacketLog:
+        """The packets that rules of the node log to a group from now on. KernelError when the kernel can't tell, or tells somebody else."""
 
     def announce(self, link: str, ips: Iterable[IPAddress]) -> None:
         """Tell the neighbours on a link that these addresses are here. OSError when that can't be."""

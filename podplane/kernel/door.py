@@ -23,12 +23,14 @@ from podplane.kernel.conntrack import Conntrack
 from podplane.kernel.errors import KernelError, NotFound, Retry
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import KernelTables, Nft
+from podplane.kernel.packet_log import PacketLog as NflogReader
 from podplane.kernel.parts import (
     Announcer,
     Monitor,
     NetworkPart,
     NftPart,
     Opener,
+    PacketLog,
     PodNamespace,
     PodPart,
     SysctlPart,
@@ -118,6 +120,10 @@ class KernelOpener:
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Connection tracking (ctnetlink)."""
         return Conntrack(namespace.run(netlink.Socket, NETLINK_NETFILTER))
+
+    def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
+        """NFLOG (NFNL_SUBSYS_ULOG)."""
+        return NflogReader(namespace.run(netlink.Socket, NETLINK_NETFILTER), group)
 
     def announcer(self, namespace: Namespace, link: str) -> Announcer:
         """A packet socket."""
@@ -423,12 +429,12 @@ class Kernel:
         """Did anybody else change the node's nf_tables since this was asked last? A poll of the generation: see `kernel.nft.table`."""
         return self._nft_part().foreign_commit()
 
-    def counts(self, family: str, table: str) -> dict[str, int]:
-        """How many packets each named counter of a table of the node counted; none when there is no such table.
+    def counts(self, family: str, table: str, names: Iterable[str] | None = None) -> dict[str, int]:
+        """How many packets each named counter of a table of the node counted, or those of these names; none when there is no such table.
 
         May be called in a thread while another one applies changes: it reads over a socket of its own.
         """
-        return self._nft_part().counts(family, table)
+        return self._nft_part().counts(family, table, names)
 
     def has_bridge_family(self) -> bool:
         """Does the kernel have nf_tables of the bridge family (CONFIG_NF_TABLES_BRIDGE)?"""
@@ -449,6 +455,10 @@ class Kernel:
             return tracked.translated()
         finally:
             tracked.close()
+
+    def packet_log(self, group: int) -> PacketLog:
+        """The packets that rules of the node log to a group from now on. KernelError when the kernel can't tell, or tells somebody else."""
+        return self._opener.packet_log(self._namespaces[HOST], group)
 
     def announce(self, link: str, ips: Iterable[IPAddress]) -> None:
         """Tell the neighbours on a link of the node that these addresses are here. OSError when that can't be."""

@@ -357,6 +357,14 @@ class Socket:
                 raise OSError(code, extended_ack(flags, content)[0] or os.strerror(code))
             return content
 
+    def fileno(self) -> int:
+        """Readable when something was sent unasked for, on a socket that waits for no answer."""
+        return self._socket.fileno()
+
+    def receive_waiting(self) -> bytes:
+        """The next datagram that waits. BlockingIOError when none does, Overrun when some were lost before it."""
+        return self._receive(socket.MSG_DONTWAIT)
+
     def _receive(self, how: int = 0) -> bytes:
         try:
             data, _, flags, _ = self._socket.recvmsg(RECEIVE_BYTES, 0, how)

@@ -10,6 +10,7 @@ from podplane.kernel.namespace import Namespace
 from podplane.state.conntrack import Allowed, Connection
 from podplane.state.operations import Changes, Operation, Report
 from podplane.state.ownership import Ownership
+from podplane.state.packet_log import LoggedPacket
 from podplane.state.value import Identity, IPAddress, Value
 
 
@@ -75,8 +76,8 @@ class NftPart(Part, Protocol):
     def foreign_commit(self) -> bool:
         """Did anybody else commit a change since this was asked last?"""
 
-    def counts(self, family: str, table: str) -> dict[str, int]:
-        """How many packets each named counter of a table counted."""
+    def counts(self, family: str, table: str, names: Iterable[str] | None = None) -> dict[str, int]:
+        """How many packets each named counter of a table counted, or those of these names."""
 
     def has_family(self, family: str) -> bool:
         """Does it have tables of this family?"""
@@ -93,6 +94,19 @@ class Tracked(Protocol):
 
     def close(self) -> None:
         """Let go of the socket."""
+
+
+class PacketLog(Protocol):
+    """The packets that rules of one namespace logged; used from one thread at a time."""
+
+    def fileno(self) -> int:
+        """Readable when there are packets; negative when it can't be polled."""
+
+    def packets(self) -> list[LoggedPacket]:
+        """Some of those that wait; returns at once."""
+
+    def close(self) -> None:
+        """End; nothing is logged any more."""
 
 
 class Announcer(Protocol):
@@ -149,6 +163,9 @@ class Opener(Protocol):
 
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Its connection tracking."""
+
+    def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
+        """A group of its NFLOG. KernelError when it can't be read."""
 
     def announcer(self, namespace: Namespace, link: str) -> Announcer:
         """One of its links."""

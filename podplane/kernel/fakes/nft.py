@@ -8,7 +8,7 @@ own code (`kernel.nft.table`); messages are packed as for the kernel, so that wh
 from __future__ import annotations
 
 import errno
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 
 from podplane.kernel.fakes.objects import Objects
 from podplane.kernel.nft.table import Refused
@@ -71,10 +71,10 @@ class FakeTables:
         found = self._values.get(Set(family=key[0], table=key[1], name=key[2], key=("mark",)).identity)
         return found if isinstance(found, Set) else None
 
-    def counts(self, family: str, table: str) -> dict[str, int]:
+    def counts(self, family: str, table: str, names: Iterable[str] | None = None) -> dict[str, int]:
         """What a test says that was counted (`Objects.counts`)."""
         own = [v for v in self._values.values() if isinstance(v, NamedCounter) and (v.family, v.table) == (family, table)]
-        return {one.name: self._namespace.counts.get(one.name, 0) for one in own}
+        return {one.name: self._namespace.counts.get(one.name, 0) for one in own if names is None or one.name in tuple(names)}
 
     def read_steps(self, owner: Ownership) -> Generator[None, None, dict[Identity, Value]]:
         """All objects of the owner's tables, in one slice."""

@@ -11,6 +11,7 @@ from podplane.kernel.text import ip, nft
 from podplane.state.network import Address, Link, Neighbour, Route, Sysctl
 from podplane.state.operations import LinkEvent
 from podplane.state.ownership import Ownership
+from podplane.state.packet_log import LoggedPacket
 from podplane.state.value import Identity, Value
 
 
@@ -19,13 +20,15 @@ class Objects:
     """One network namespace: rtnetlink's and nf_tables' objects by identity, and sysctls that were set.
 
     `commits` counts our own changes of nf_tables, `foreign_commits` those that somebody else made. `nft_families` are those that it has.
-    `counts` is what named counters counted.
+    `counts` is what named counters counted, `logged` what rules logged, for one of `log_readers`.
     """
 
     network: dict[Identity, Value] = field(default_factory=dict)
     nft: dict[Identity, Value] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    logged: list[LoggedPacket] = field(default_factory=list)
+    log_readers: set[int] = field(default_factory=set)
     commits: int = 0
     foreign_commits: int = 0
     nft_families: frozenset[str] = frozenset({"inet", "ip", "ip6", "bridge"})

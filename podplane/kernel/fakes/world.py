@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
-from podplane.kernel.errors import KernelError
+from podplane.kernel.errors import KernelError, from_errno
 from podplane.kernel.fakes.nft import FakeTables
 from podplane.kernel.fakes.objects import Objects
 from podplane.kernel.fakes.rtnl import FakeRtnl
@@ -21,6 +22,7 @@ from podplane.kernel.parts import (
     Monitor,
     NetworkPart,
     NftPart,
+    PacketLog,
     PodNamespace,
     PodPart,
     SysctlPart,
@@ -30,6 +32,7 @@ from podplane.kernel.parts import (
 from podplane.state.conntrack import Allowed, Connection
 from podplane.state.network import Link
 from podplane.state.ownership import Ownership
+from podplane.state.packet_log import LoggedPacket
 from podplane.state.value import IPAddress, Value
 from podplane.trace.evaluator import first
 from podplane.trace.packet import Packet
@@ -119,6 +122,26 @@ class FakeConntrack:
         """Nothing."""
 
 
+class FakePacketLog:
+    """What a test put into `Objects.logged`."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    def fileno(self) -> int:
+        """It can't be polled."""
+        return -1
+
+    def packets(self) -> list[LoggedPacket]:
+        """All of it."""
+        found, self._objects.logged[:] = list(self._objects.logged), []
+        return found
+
+    def close(self) -> None:
+        """Another one may read it."""
+        self._objects.log_readers.discard(id(self))
+
+
 class FakeAnnouncer:
     """Nobody listens on its link."""
 
@@ -169,6 +192,15 @@ class FakeOpener:
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Connection tracking, which only remembers what it was asked to flush."""
         return FakeConntrack(self.flushed)
+
+    def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
+        """What a test says was logged; EBUSY when somebody reads it already, or the test has it so."""
+        objects = self._objects(namespace)
+        if objects.log_readers:
+            raise from_errno(f"read packets of NFLOG group {group}", errno.EBUSY)
+        made = FakePacketLog(objects)
+        objects.log_readers.add(id(made))
+        return made
 
     def announcer(self, namespace: Namespace, link: str) -> Announcer:
         """A link, which only remembers what was said on it."""

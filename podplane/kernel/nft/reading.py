@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 from podplane.kernel.netlink import NLM_F_DUMP, DumpInterrupted, Socket, be32, text
 from podplane.kernel.nft import constants as c
@@ -71,10 +71,19 @@ class Reader:
                 if value.table == name:
                     yield value
 
-    def counts(self, family: str, name: str) -> dict[str, int]:
-        """The counters of a table: how many packets each counted."""
-        query = text(c.OBJECT_TABLE, name) + be32(c.OBJECT_TYPE, COUNTER_OBJECT)
-        return dict(decode.count_from(row) for _, row in self._dump(c.GETOBJECT, family, query))
+    def counts(self, family: str, table: str, names: Iterable[str] | None = None) -> dict[str, int]:
+        """The counters of a table, all or those of these names that there are: how many packets each counted."""
+        query = text(c.OBJECT_TABLE, table) + be32(c.OBJECT_TYPE, COUNTER_OBJECT)
+        if names is None:
+            return dict(decode.count_from(row) for _, row in self._dump(c.GETOBJECT, family, query))
+        found: dict[str, int] = {}
+        for name in names:
+            try:
+                _, row = self._dump(c.GETOBJECT, family, query + text(c.OBJECT_NAME, name), flags=0)[0]
+            except FileNotFoundError:
+                continue
+            found |= (decode.count_from(row),)
+        return found
 
     def sets(self, family: str, name: str) -> list[Set | OpaqueObject]:
         """The sets of a table; none when there is no such table."""

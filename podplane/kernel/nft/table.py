@@ -64,8 +64,8 @@ class Tables(Protocol):
     def find_set(self, key: SetKey) -> Set | None:
         """A set of this name."""
 
-    def counts(self, family: str, table: str) -> dict[str, int]:
-        """How many packets each named counter of a table counted."""
+    def counts(self, family: str, table: str, names: Iterable[str] | None = None) -> dict[str, int]:
+        """How many packets each named counter of a table counted, or those of these names."""
 
     def read_steps(self, owner: Ownership) -> Generator[None, None, Found]:
         """All objects of the owner's tables."""
@@ -116,10 +116,10 @@ class KernelTables:
         found = Reader(self._socket).sets(*key[:2])
         return next((one for one in found if isinstance(one, Set) and one.name == key[2]), None)
 
-    def counts(self, family: str, table: str) -> dict[str, int]:
+    def counts(self, family: str, table: str, names: Iterable[str] | None = None) -> dict[str, int]:
         """Over a socket of its own, too."""
         with self._open_socket() as socket:
-            return Reader(socket).counts(family, table)
+            return Reader(socket).counts(family, table, names)
 
     def read_steps(self, owner: Ownership) -> Generator[None, None, Found]:
         """Over a socket of its own, so that transactions may come in between."""
@@ -207,9 +207,9 @@ class Nft:
         self._generation, self._commits, self._is_lost = now, 0, False
         return lost or (before is not None and (now - before) % (1 << 32) != own)
 
-    def counts(self, family: str, table: str) -> dict[str, int]:
-        """How many packets each named counter of a table counted; none when there is no such table. May be called in any thread."""
-        return self._tables.counts(family, table)
+    def counts(self, family: str, table: str, names: Iterable[str] | None = None) -> dict[str, int]:
+        """How many packets each named counter of a table counted, or those of these names. May be called in any thread."""
+        return self._tables.counts(family, table, names)
 
     def has_family(self, family: str) -> bool:
         """Does the kernel have tables of this family? It is tried, which changes nothing."""
