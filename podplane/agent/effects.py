@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterable
+from typing import Protocol, TypeVar
 
 from podplane.kernel.netlink import DumpInterrupted
 from podplane.state.conntrack import Allowed, Frontend, Target
-from podplane.state.effects import Announce, Effect, FlushConntrack
+from podplane.state.effects import Announce, Effect, FlushConntrack, JudgeAgain
 from podplane.state.value import IPAddress
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Actor(Protocol):
@@ -25,6 +26,9 @@ class Actor(Protocol):
     def flush_conntrack(self, allowed: Allowed) -> int:
         """Delete the tracked connections to these frontends that go elsewhere than allowed."""
 
+    def judge_again(self, ips: Collection[IPAddress]) -> int:
+        """Have the tracked connections from and to these addresses judged again."""
+
 
 class Effects:
     """What waits to be carried out on one node."""
@@ -33,6 +37,7 @@ class Effects:
         self._node_name = node_name
         self._kernel = kernel
         self._stale: dict[Frontend, Collection[Target]] = {}
+        self._judged: set[IPAddress] = set()
         self._announcements: list[Announce] = []
         self._busy = asyncio.Lock()
 
@@ -44,13 +49,15 @@ class Effects:
                     for frontend, targets in allowed.items():
                         if targets or frontend not in self._stale:  # one Service may have lost what another one has now
                             self._stale[frontend] = targets
+                case JudgeAgain(ips=ips):
+                    self._judged |= ips
                 case Announce():
                     self._announcements.append(effect)
 
     @property
     def has_due(self) -> bool:
         """Does anything wait?"""
-        return bool(self._announcements or self._stale)
+        return bool(self._announcements or self._stale or self._judged)
 
     async def run(self) -> None:
         """Carry out what waits. The kernel may have a long list of connections to go through: that happens in a thread."""
@@ -63,13 +70,18 @@ class Effects:
         async with self._busy:
             if self._stale:
                 stale, self._stale = self._stale, {}
-                if not await asyncio.to_thread(self._flush, stale):
+                if not await asyncio.to_thread(self._done, self._kernel.flush_conntrack, stale):
                     self._stale = stale | self._stale  # at the next run; what was added meanwhile is newer
 
-    def _flush(self, stale: Allowed) -> bool:
+            if self._judged:
+                judged, self._judged = self._judged, set()
+                if not await asyncio.to_thread(self._done, self._kernel.judge_again, judged):
+                    self._judged |= judged
+
+    def _done(self, act: Callable[[T], int], what: T) -> bool:
         """Was that done?"""
         try:
-            self._kernel.flush_conntrack(stale)
+            act(what)
         except (OSError, DumpInterrupted) as error:
             log.warning("conntrack node=%s error=%s", self._node_name, error)
             return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from podplane.kernel.namespace import Namespace
@@ -103,6 +103,9 @@ class Kernel(Protocol):
 
     def flush_conntrack(self, allowed: Allowed) -> int:
         """Delete the tracked connections to these frontends that go elsewhere than allowed; how many those were."""
+
+    def judge_again(self, ips: Collection[IPAddress]) -> int:
+        """Have the tracked connections from and to these addresses judged again; how many those are."""
 
     def connections(self) -> list[Connection]:
         """The tracked connections that were translated to another destination."""

@@ -11,15 +11,16 @@ Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from podplane.kernel.netlink import Message, Socket, attribute, parse_attributes
 from podplane.kernel.rtnl.decode import ip_from
-from podplane.state.conntrack import Allowed, Connection, Frontend, Target
+from podplane.state.conntrack import JUDGE_AGAIN, Allowed, Connection, Frontend, Target
+from podplane.state.value import IPAddress
 
 NETLINK_NETFILTER = 12
 CTNETLINK = 1 << 8
-GET, DELETE, GET_STATS = CTNETLINK | 1, CTNETLINK | 2, CTNETLINK | 5
+SET, GET, DELETE, GET_STATS = CTNETLINK | 0, CTNETLINK | 1, CTNETLINK | 2, CTNETLINK | 5
 STATS_ENTRIES = 1
 """CTA_STATS_GLOBAL_ENTRIES: the number of connections of the namespace."""
 GENERIC = struct.Struct(">BBH")
@@ -33,6 +34,11 @@ STATUS, STATUS_MASK, TRANSLATED = 3, 26, 1 << 5
 """CTA_STATUS, CTA_STATUS_MASK, IPS_DST_NAT."""
 FILTER, REPLY_FLAGS, BY_PROTOCOL = 25, 2, 1 << 3
 """CTA_FILTER, CTA_FILTER_REPLY_FLAGS, CTA_FILTER_F_CTA_PROTO_NUM."""
+ORIGINAL_FLAGS, BY_SOURCE = 1, 1 << 0
+"""CTA_FILTER_ORIG_FLAGS, CTA_FILTER_F_CTA_IP_SRC."""
+MARK, MARK_MASK = 8, 21
+FILTERED = 8
+"""The connections of up to so many addresses are asked for one by one; of more, the kernel tells all."""
 ORIGINAL_COUNTERS, REPLY_COUNTERS, PACKETS, BYTES = 9, 10, 1, 2
 """Counted with net.netfilter.nf_conntrack_acct."""
 PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
@@ -75,6 +81,27 @@ class Conntrack:
         refused = self._socket.request(messages)  # one that ended by itself meanwhile
         return len(messages) - len(refused)
 
+    def judge_again(self, ips: Collection[IPAddress]) -> int:
+        """Mark the connections from and to these addresses so that the node's tables judge them again; how many those are.
+
+        An address is the client's, or that of who answers it.
+        """
+        if not self._count():
+            return 0
+        found: dict[bytes, int] = {}
+        for query in _queries_about(ips):
+            for _, content in self._socket.dump(GET, query):
+                parts = parse_attributes(content, GENERIC.size)
+                if ORIGINAL in parts and not _ends(parts).isdisjoint(ips):
+                    found[parts[ORIGINAL]] = content[0]
+        bit = struct.pack(">I", JUDGE_AGAIN)
+        marks = attribute(MARK, bit) + attribute(MARK_MASK, bit)
+        messages = [
+            Message(SET, 0, GENERIC.pack(family, 0, 0) + attribute(ORIGINAL | NESTED, original) + marks, "mark a connection")
+            for original, family in found.items()
+        ]
+        return len(messages) - len(self._socket.request(messages))  # some may have ended meanwhile
+
     def _count(self) -> int:
         """The number of connections."""
         content = self._socket.ask(GET_STATS, GENERIC.pack(AF_UNSPEC, 0, 0))
@@ -86,6 +113,31 @@ def _query(family: int, protocol: str) -> bytes:
     number = attribute(TUPLE_PROTO | NESTED, attribute(PROTO_NUMBER, bytes((NUMBERS[protocol],))))
     by_protocol = attribute(FILTER | NESTED, attribute(REPLY_FLAGS, struct.pack("=I", BY_PROTOCOL)))
     return GENERIC.pack(family, 0, 0) + attribute(REPLY | NESTED, number) + by_protocol
+
+
+def _queries_about(ips: Collection[IPAddress]) -> Iterator[bytes]:
+    """For the connections of some addresses, and perhaps others."""
+    families = {AF_INET if ip.version == 4 else AF_INET6 for ip in ips}
+    if len(ips) > FILTERED:
+        yield from (GENERIC.pack(family, 0, 0) for family in sorted(families))
+        return
+    for ip in ips:
+        family, source = (AF_INET, V4_SOURCE) if ip.version == 4 else (AF_INET6, V6_SOURCE)
+        address = attribute(TUPLE_IP | NESTED, attribute(source, ip.packed))
+        for tuple_, flags in ((ORIGINAL, ORIGINAL_FLAGS), (REPLY, REPLY_FLAGS)):
+            by_source = attribute(FILTER | NESTED, attribute(flags, struct.pack("=I", BY_SOURCE)))
+            yield GENERIC.pack(family, 0, 0) + attribute(tuple_ | NESTED, address) + by_source
+
+
+def _ends(parts: Mapping[int, bytes]) -> set[IPAddress]:
+    """The address of the client of a connection, and of who answers."""
+    found = set()
+    for kind in (ORIGINAL, REPLY):
+        ip = parse_attributes(parse_attributes(parts[kind])[TUPLE_IP]) if kind in parts else {}
+        content = ip.get(V4_SOURCE) or ip.get(V6_SOURCE)
+        if content:
+            found.add(ip_from(content))
+    return found
 
 
 def _is_stale(parts: Mapping[int, bytes], allowed: Allowed) -> bool:

@@ -448,6 +448,14 @@ class Kernel:
         finally:
             tracked.close()
 
+    def judge_again(self, ips: Collection[IPAddress]) -> int:
+        """Have the node's connections from and to these addresses judged again by its tables; how many those are."""
+        tracked = self._opener.conntrack(self._namespaces[HOST])
+        try:
+            return tracked.judge_again(ips)
+        finally:
+            tracked.close()
+
     def connections(self) -> list[Connection]:
         """The node's tracked connections that were translated to another destination."""
         tracked = self._opener.conntrack(self._namespaces[HOST])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from podplane.kernel.errors import KernelError
@@ -88,6 +88,9 @@ class Tracked(Protocol):
 
     def flush(self, allowed: Allowed) -> int:
         """Delete the connections to these frontends that do not go where they may; how many those were."""
+
+    def judge_again(self, ips: Collection[IPAddress]) -> int:
+        """Have the connections from and to these addresses judged again; how many those are."""
 
     def translated(self) -> list[Connection]:
         """The connections that were translated to another destination."""

@@ -29,9 +29,9 @@ from podplane.policy import tables
 from podplane.policy.networks import networks_of
 from podplane.policy.peers import NamedPort, PeerSet, digest
 from podplane.policy.tables import IN, OUT
-from podplane.state.nft import ACCEPT, COMMENT_BYTES, Chain, NamedCounter, Part, Rule, Set, label
+from podplane.state.nft import COMMENT_BYTES, Chain, NamedCounter, Part, Rule, Set, label
 from podplane.state.nft_nat import protocol
-from podplane.state.nft_rules import Row, count_in, family, goto, jump, rule, verdict
+from podplane.state.nft_rules import Row, count_in, family, goto, jump, rule
 from podplane.state.value import Fragment, Value, fragment
 
 INLINE_NETWORKS, INLINE_PORTS, INLINE_RULES = 6, 4, 32
@@ -90,7 +90,7 @@ class _Compiler:
         self._path, self._direction, self._versions = policy.metadata.path, direction, versions
         self._side = r.SOURCE if direction == "ingress" else r.DESTINATION
         short = SHORT[direction]
-        self._allow = self._verdict = verdict(ACCEPT) if short == IN else goto("ingress")
+        self._allow = self._verdict = goto("pass" if short == IN else "ingress")
         content = digest((self._path, direction, policy.rules(direction), versions))
         self._name = f"np-{policy.metadata.name[:NAME_LETTERS]}-{short}-{content}"
         self._values: list[Value] = []

@@ -23,7 +23,7 @@ from podplane.policy.compiling import SHORT, Group, Program, compile_policy, gro
 from podplane.policy.enforced import AllEnforced, Enforced
 from podplane.policy.name_servers import PATH
 from podplane.policy.peers import NamedPort, PeerSet
-from podplane.state.effects import NOTHING, Plan, Warn
+from podplane.state.effects import NOTHING, Effect, JudgeAgain, Plan, Warn
 from podplane.state.nft import GOTO, Element, Verdict, label
 from podplane.state.value import IPAddress, Value, fragment
 
@@ -33,12 +33,15 @@ NO_PEERS: frozenset[PeerSet] = frozenset()
 
 
 class PodPlan(Plan, frozen=True, kw_only=True):
-    """A plan of one pod interface, whose it is, the node and its IP versions, the sets that its rules look into, and what it is under."""
+    """A plan of one pod interface, whose it is, the node and its IP versions, the sets that its rules look into, what it is under, and the
+    chains that it is led to (None: it passes nothing)."""
 
     owner: Hashable
     node: str
     policies: Policies | None
+    is_gone: bool = False
     versions: tuple[int, ...] = ()
+    chains: tuple[str, ...] | None = None
     peers: frozenset[PeerSet] = NO_PEERS
     enforced: Enforced | None = None
 
@@ -50,6 +53,7 @@ class PolicyMemory:
         self.enforced = AllEnforced()
         self._policies: Policies | None = None
         self._versions: tuple[int, ...] = ()
+        self._chains: dict[Hashable, tuple[str, ...] | None] = {}
         self._peers: dict[Hashable, frozenset[PeerSet]] = {}
         self._counts: Counter[PeerSet] = Counter()
         self._selectors: dict[str, PodSelector] = {}
@@ -60,6 +64,10 @@ class PolicyMemory:
     def selectors(self) -> Mapping[str, PodSelector]:
         """Those whose pods are in sets of this node, by their digests."""
         return self._selectors
+
+    def was_led_elsewhere(self, owner: Hashable, chains: tuple[str, ...] | None) -> bool:
+        """Was a pod interface led to other chains than these by its last plan?"""
+        return owner in self._chains and self._chains[owner] != chains
 
     def sets_of(self, selector: str) -> Collection[PeerSet]:
         """The sets of the pods of a selector."""
@@ -82,6 +90,10 @@ class PolicyMemory:
         self._versions = plan.versions or self._versions
         self.read_from(plan.policies)
         self.enforced.put(plan.owner, plan.enforced)
+        if plan.is_gone:
+            self._chains.pop(plan.owner, None)
+        else:
+            self._chains[plan.owner] = plan.chains
         before = self._peers.pop(plan.owner, NO_PEERS)
         if plan.peers:
             self._peers[plan.owner] = plan.peers
@@ -133,14 +145,15 @@ def plan_pod(
 
     A pod of which too little is known to say which policies select it has nothing: it passes nothing.
     """
-    none = PodPlan(owner=owner, node=node.metadata.name if node else "", policies=policies)
+    name = node.metadata.name if node is not None else ""
     if sandbox is None or node is None or not node.spec.pod_cidrs:
-        return none
+        return PodPlan(owner=owner, node=name, policies=policies, is_gone=True)
     path, versions, selecting = sandbox.path, node_versions(node), tuple[NetworkPolicy, ...]()
+    ips = p.addresses(sandbox.ips, versions)
     pod = policies.pod(path) if policies is not None else None
     if pod is None or sandbox.uid not in ("", pod.metadata.uid):  # some runtimes don't say it (CNI_ARGS)
         if policies is not None and policies.has_policies(sandbox.namespace):
-            return none
+            return PodPlan(owner=owner, node=name, policies=policies, effects=_judge_again(owner, None, ips, memory))
         pod = None
     else:
         assert policies is not None
@@ -153,21 +166,30 @@ def plan_pod(
             verdicts[SHORT[direction]] = Verdict(GOTO, its.chain.name)
             values += (its.chain, its.denied)
             programs += own
-    ips = p.addresses(sandbox.ips, versions)
+    chains = tuple(verdict.chain for verdict in verdicts.values())
     values += tables.pod_elements(ips, label("pod", path), verdicts)
     values += _local_ports(pod, ips, {port for program in programs for port in program.local}) if pod is not None else ()
     return PodPlan(
         owner=owner,
-        node=node.metadata.name,
+        node=name,
         policies=policies,
         versions=versions,
+        chains=chains,
         fragment=fragment([*values, *(value for program in programs for value in program.fragment.values())]),
-        effects=tuple(
-            Warn(f"NetworkPolicy {one.metadata.path}: {what}: it allows nothing") for one in selecting for what in one.unread
-        ),
+        effects=(*_judge_again(owner, chains, ips, memory), *_unread(selecting)),
         peers=NO_PEERS.union(*(program.peers for program in programs)),
         enforced=Enforced(path, tuple(map(str, ips)), tuple(programs), groups),
     )
+
+
+def _unread(policies: Iterable[NetworkPolicy]) -> Iterator[Warn]:
+    return (Warn(f"NetworkPolicy {one.metadata.path}: {what}: it allows nothing") for one in policies for what in one.unread)
+
+
+def _judge_again(
+    owner: Hashable, chains: tuple[str, ...] | None, ips: Collection[IPAddress], memory: PolicyMemory
+) -> tuple[Effect, ...]:
+    return (JudgeAgain(frozenset(ips)),) if ips and memory.was_led_elsewhere(owner, chains) else ()
 
 
 def _local_ports(pod: PodInfo, ips: Iterable[IPAddress], ports: Iterable[NamedPort]) -> Iterator[Element]:
@@ -179,12 +201,16 @@ def _local_ports(pod: PodInfo, ips: Iterable[IPAddress], ports: Iterable[NamedPo
 
 
 def plan_peer(path: str, selector: str, node: Node | None, policies: Policies | None, memory: PolicyMemory) -> Plan:
-    """The elements of one pod in the sets of a selector (its digest) that rules on this node look into."""
+    """The elements of one pod in the sets of a selector (its digest) that rules on this node look into.
+
+    The connections of a pod that is none of these, or no more, are to be judged again.
+    """
     sets = memory.sets_of(selector)
-    if not sets or policies is None or node is None or not policies.is_member(memory.selectors[selector], path):
+    pod = policies.pod(path) if policies is not None else None
+    if not sets or policies is None or pod is None or node is None:
         return NOTHING
-    pod = policies.pod(path)
-    assert pod is not None
+    if not policies.is_member(memory.selectors[selector], path):
+        return Plan(effects=(JudgeAgain(frozenset(p.addresses(pod.ips, node_versions(node)))),))
     return Plan(fragment=fragment(_elements(pod, pod.ips, sets, node_versions(node))))
 
 

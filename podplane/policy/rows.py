@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from podplane.state.nft import Cmp, Ct, Lookup, Meta, Payload, Range
+from podplane.state.nft import Bitwise, Cmp, Ct, Lookup, Meta, Payload, Range, Reject
 from podplane.state.nft_nat import (
     CT_STATUS,
     FIRST,
@@ -26,11 +26,41 @@ OFFSET = {SOURCE: SOURCE_OFFSET, DESTINATION: DESTINATION_OFFSET}
 CONFIRMED = 1 << 3
 """IPS_CONFIRMED: the first packet of the connection passed all hooks (include/uapi/linux/netfilter/nf_conntrack_common.h)."""
 HOP_LIMIT_OFFSET = 7
+CT_DIRECTION, CT_MARK = 1, 3
+"""NFT_CT_DIRECTION, NFT_CT_MARK."""
+ALL_BITS = 0xFFFF_FFFF
+TCP_RESET = 1
+"""NFT_REJECT_TCP_RST."""
 
 
 def is_confirmed() -> Row:
     """`ct status confirmed`."""
     return (Ct(key=CT_STATUS, dreg=FIRST), *any_bit(CONFIRMED))
+
+
+def has_mark(bits: int, *, any_of: bool = True) -> Row:
+    """`ct mark & 0xc0000000 != 0`; or, of none of them, `== 0`."""
+    return (
+        Ct(key=CT_MARK, dreg=FIRST),
+        Bitwise(length=4, mask=bits.to_bytes(4, "little"), xor=bytes(4)),
+        Cmp(op=1 if any_of else 0, data=bytes(4)),
+    )
+
+
+def set_mark(bits: int, *, on: bool) -> Row:
+    """`ct mark set ct mark | 0x80000000`, or `& 0xbfffffff`."""
+    mask, xor = (~bits & ALL_BITS).to_bytes(4, "little"), (bits if on else 0).to_bytes(4, "little")
+    return (Ct(key=CT_MARK, dreg=FIRST), Bitwise(length=4, mask=mask, xor=xor), Ct(key=CT_MARK, sreg=FIRST))
+
+
+def reject_with_reset() -> Row:
+    """`reject with tcp reset`; after `protocol("tcp")`."""
+    return (Reject(type=TCP_RESET),)
+
+
+def is_answer() -> Row:
+    """`ct direction reply`."""
+    return (Ct(key=CT_DIRECTION, dreg=FIRST), Cmp(data=bytes((1,))))
 
 
 def verdict_of(version: int, side: str, name: str) -> Row:

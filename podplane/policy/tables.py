@@ -3,12 +3,13 @@
     forward   what is known (ct status confirmed) passes; anything else → egress
     input     the same, of what pods send to this node
     egress    egress4: source → goto ingress, or goto out-<group>        a pod of this node sends
-    ingress   ingress4: destination → accept, or goto in-<group>         a pod of this node, or the node, is sent to
+    ingress   ingress4: destination → pass, or goto in-<group>           a pod of this node, or the node, is sent to
     out-…     jump np-…-out of each policy that selects the pod; what none of them allows → deny-out
     np-…-out  what a policy allows → goto ingress
     in-…      jump np-…-in of each policy; what none of them allows → deny-in
-    np-…-in   what a policy allows → accept
+    np-…-in   what a policy allows → pass
     gate      drop: a pod of this node whose policies are not in place
+    pass      accept
 
 Only the first packet of a connection passes this. `ct status confirmed` and not `ct state established`, because UDP that nobody answers
 stays "new": each of its packets would pass all rules. A packet that is dropped is never confirmed. Answers, and ICMP errors about a
@@ -17,6 +18,11 @@ connection, belong to it.
 Each pod of the node is an element of both maps; one that is not yet is met by the gate, whichever way. What the node itself sends leaves
 by the output hook, which has no chain here: probes of a pod by its own node always pass. What pods send to the node passes input: that is
 egress too. Neighbour discovery, and a pod that reaches itself, are asked for only on the way to a drop.
+
+When what policies let pass changes, the connections of the pods concerned get a bit in their mark (`JudgeAgain`): what the client sends
+next is judged as a first packet is. What passes loses the bit; what is denied gets another one, by which each packet of the connection is
+refused, whoever sends it. To delete the entries would not do: the next packet would begin a connection anew, perhaps from the other end
+(net.netfilter.nf_conntrack_tcp_loose).
 
 A pod sends by addresses of its own only, and link-local addresses of pods are nobody's to send to: policies know neither.
 
@@ -31,6 +37,7 @@ from collections.abc import Iterable, Iterator
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
 from podplane.policy import rows as r
+from podplane.state.conntrack import JUDGE_AGAIN, REVOKED
 from podplane.state.nft import (
     ACCEPT,
     DROP,
@@ -48,7 +55,7 @@ from podplane.state.nft import (
     Verdict,
     label,
 )
-from podplane.state.nft_nat import pair_in
+from podplane.state.nft_nat import pair_in, protocol
 from podplane.state.nft_rules import (
     Row,
     count_in,
@@ -71,7 +78,7 @@ PRIORITY = -10
 """Before NF_IP_PRI_FILTER, where others may accept; after translation of destinations."""
 IN, OUT = "in", "out"
 MAPS = {OUT: "egress", IN: "ingress"}
-PASSES = {OUT: Verdict(GOTO, "ingress"), IN: Verdict(ACCEPT)}
+PASSES = {OUT: Verdict(GOTO, "ingress"), IN: Verdict(GOTO, "pass")}
 """What becomes of packets of a pod that no policy selects for this direction."""
 RANK = {"ports": 1, "cidrs": 1, "pods": 2, "named": 2, "local": 2, "self": 3, "egress": 4, "ingress": 4}
 """Sets that rules look into are filled before a pod is led to these rules, and emptied after that."""
@@ -146,7 +153,7 @@ def on_node(node: Node, config: NetworkConfig) -> Fragment:
         values += [set_(name, block.version, (address,)) for name in MAPS.values()]
         values.append(set_("self", block.version, (address, address)))
         own = block.network_address + 1
-        values.append(element(f"ingress{block.version}", (own,), label("node", node.metadata.name), Verdict(ACCEPT)))
+        values.append(element(f"ingress{block.version}", (own,), label("node", node.metadata.name), PASSES[IN]))
     return fragment([*values, *_denials(blocks, config), *_ways(blocks, config.bridge), *_base_chains(config.bridge)])
 
 
@@ -158,7 +165,18 @@ def _denials(blocks: list[IPNetwork], config: NetworkConfig) -> Iterator[Value]:
         asked = () if prefix in (IN, OUT) else (rule(jump("deny")),)
         told = (rule(_told(prefix), comment="for podplane policy denied"),) if config.log_denied else ()
         yield counted
-        yield chain(name, (*asked, *told, rule(count_in(counted.name), verdict(DROP), comment=why)))
+        again = (rule(r.has_mark(JUDGE_AGAIN), goto("revoke"), comment="it was let pass once"),) if prefix in (IN, OUT) else ()
+        yield chain(name, (*asked, *again, *told, rule(count_in(counted.name), verdict(DROP), comment=why)))
+    yield from _revocations()
+
+
+def _revocations() -> Iterator[Value]:
+    """What becomes of connections that were let pass once."""
+    counted = counter("revoked", "of connections that policies took back")
+    reset = rule(protocol("tcp"), count_in(counted.name), r.reject_with_reset(), comment="both ends are told")
+    yield counted
+    yield chain("revoked", (reset, rule(count_in(counted.name), verdict(DROP))), comment="what policies took back")
+    yield chain("revoke", (rule(r.set_mark(REVOKED, on=True)), rule(goto("revoked"))))
 
 
 def denial_chain(prefix: str) -> str:
@@ -203,12 +221,19 @@ def _ways(blocks: list[IPNetwork], bridge: str) -> Iterator[Chain]:
                 for b in blocks
                 if b.version == 6
             ),
-            rule(verdict(ACCEPT)),
+            rule(goto("pass")),
         ],
     )
+    judged = rule(r.has_mark(JUDGE_AGAIN), r.set_mark(JUDGE_AGAIN, on=False), comment="it passes still")
+    yield chain("pass", (judged, rule(verdict(ACCEPT))))
 
 
 def _base_chains(bridge: str) -> Iterator[Chain]:
-    known = rule(r.is_confirmed(), verdict(ACCEPT), comment="of a connection that was let pass")
-    yield chain("forward", (known, rule(goto("egress"))), Hook("filter", "forward", PRIORITY))
-    yield chain("input", (known, rule(input_is(bridge), goto("egress"))), Hook("filter", "input", PRIORITY))
+    unmarked = r.has_mark(JUDGE_AGAIN | REVOKED, any_of=False)
+    known = (
+        rule(unmarked, r.is_confirmed(), verdict(ACCEPT), comment="of a connection that was let pass"),
+        rule(r.has_mark(REVOKED), goto("revoked")),
+        rule(r.has_mark(JUDGE_AGAIN), r.is_answer(), verdict(ACCEPT), comment="what its client sends is judged again"),
+    )
+    yield chain("forward", (*known, rule(goto("egress"))), Hook("filter", "forward", PRIORITY))
+    yield chain("input", (*known, rule(input_is(bridge), goto("egress"))), Hook("filter", "input", PRIORITY))

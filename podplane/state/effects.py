@@ -19,6 +19,12 @@ class FlushConntrack(msgspec.Struct, frozen=True):
     allowed: Mapping[Frontend, frozenset[Target]]
 
 
+class JudgeAgain(msgspec.Struct, frozen=True):
+    """What may pass from or to these addresses is otherwise than it was: judge their tracked connections again."""
+
+    ips: frozenset[IPAddress]
+
+
 class Warn(msgspec.Struct, frozen=True):
     """Tell the users of the object that was planned what is not done for it, and why."""
 
@@ -32,7 +38,7 @@ class Announce(msgspec.Struct, frozen=True):
     ips: tuple[IPAddress, ...]
 
 
-Effect = FlushConntrack | Warn | Announce
+Effect = FlushConntrack | JudgeAgain | Warn | Announce
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

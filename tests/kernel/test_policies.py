@@ -13,20 +13,22 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from podplane.model.policy import EVERYTHING, NetworkPolicy, PodSelector, PolicyPort, PolicyRule
+from podplane.model.policy import EVERYTHING, LabelSelector, NetworkPolicy, PodSelector, PolicyPort, PolicyRule, Requirement
 from podplane.policy.match import Flow
 from podplane.trace.evaluator import evaluate
 from podplane.trace.memory import Memory
 from podplane.trace.packet import Packet
 from tests import policy_worlds
 from tests.fake_cluster import pod_ip
-from tests.kernel.cluster import RealCluster
+from tests.kernel.cluster import RealCluster, Talk
 from tests.kernel.packets import Sockets
 from tests.kernel.test_trace import agrees
 from tests.policed import FakePoliced, Policed, info, name_of, namespace, policy, select
 from tests.unit.agent.rig import Object
 
 pytestmark = pytest.mark.kernel
+NOT_X = Requirement("app", "NotIn", ("x",))
+TCP_CLOSE = 7
 
 
 class RealPoliced(Policed, RealCluster):
@@ -135,3 +137,51 @@ def test_changes_and_restarts_lose_no_packet_that_is_allowed_and_let_none_pass_t
     assert min(traffic.sent.values()) > 50
     assert [traffic.received(one) for one in allowed] == [traffic.sent[one] for one in allowed]
     assert [traffic.received(one) for one in denied] == [0]
+
+
+def talk(cluster: RealPoliced, client: tuple[int, int], server: tuple[int, int], version: int) -> Talk:
+    at = (str(pod_ip(*server, version)), 80)
+    return Talk(cluster.namespaces[name_of(*client)], at, cluster.namespaces[name_of(*server)], at)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_connections_that_policies_take_back_end_for_both_and_others_go_on(version: int) -> None:
+    """TCP is reset, UDP passes no more; network-policy-api#305, calico#6399."""
+    real = RealPoliced()
+    real.put(info(1, 2, {"app": "x"}), policy("web", EVERYTHING, [PolicyRule((PodSelector(select(team="b")),))]))
+    cut, other, beside = (talk(real, *ends, version) for ends in (((1, 2), (1, 1)), ((2, 2), (1, 1)), ((1, 2), (2, 2))))
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    datagrams = [real.namespaces[name_of(*one)].run(socket.socket, family, socket.SOCK_DGRAM) for one in ((1, 2), (1, 1))]
+    client, server = datagrams
+    server.bind((str(pod_ip(1, 1, version)), 53))
+    client.connect(server.getsockname()[:2])
+    for one in datagrams:
+        one.settimeout(0.3)
+    client.send(b"x")
+    _, source = server.recvfrom(10)
+    server.sendto(b"y", source)
+    assert client.recv(10) == b"y"
+    real.put(policy("web", EVERYTHING, [PolicyRule((PodSelector(select(team="b"), LabelSelector.of([NOT_X])),))]))
+    with pytest.raises((ConnectionError, TimeoutError, AssertionError)):
+        cut.exchange()
+    ends = []
+    for one in (cut.client, cut.server):
+        with contextlib.suppress(OSError):
+            one.send(b"x")
+            one.settimeout(1)
+            one.recv(10)
+        ends.append(one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or _is_over(one))
+    assert all(ends), "both ends were told"
+    other.exchange()
+    beside.exchange()
+    client.send(b"x")
+    with pytest.raises(TimeoutError):
+        server.recvfrom(10)
+    server.sendto(b"y", source)
+    with pytest.raises(TimeoutError):
+        client.recv(10)
+
+
+def _is_over(one: socket.socket) -> bool:
+    """Is a connection in no state in which it could send?"""
+    return one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE

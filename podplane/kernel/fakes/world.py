@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -106,12 +106,18 @@ class FakeNamespace:
 class FakeConntrack:
     """No connections."""
 
-    def __init__(self, flushed: list[Allowed]) -> None:
+    def __init__(self, flushed: list[Allowed], judged: list[frozenset[IPAddress]]) -> None:
         self._flushed = flushed
+        self._judged = judged
 
     def flush(self, allowed: Allowed) -> int:
         """Remember what was asked."""
         self._flushed.append(allowed)
+        return 0
+
+    def judge_again(self, ips: Collection[IPAddress]) -> int:
+        """Remember what was asked."""
+        self._judged.append(frozenset(ips))
         return 0
 
     def translated(self) -> list[Connection]:
@@ -161,6 +167,7 @@ class FakeOpener:
         self._by_fd: dict[int, FakeNamespace] = {}
         self.traffic = Traffic()
         self.flushed: list[Allowed] = []
+        self.judged: list[frozenset[IPAddress]] = []
         self.announced: list[tuple[str, IPAddress]] = []
 
     def namespace(self, name: str = "") -> FakeNamespace:
@@ -190,8 +197,8 @@ class FakeOpener:
         return Nft(FakeTables(self._objects(namespace)))
 
     def conntrack(self, namespace: Namespace) -> Tracked:
-        """Connection tracking, which only remembers what it was asked to flush."""
-        return FakeConntrack(self.flushed)
+        """Connection tracking, which only remembers what it was asked."""
+        return FakeConntrack(self.flushed, self.judged)
 
     def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
         """What a test says was logged; EBUSY when somebody reads it already, or the test has it so."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from ipaddress import ip_address
 
 import msgspec
 import pytest
@@ -34,7 +35,7 @@ def own_values(rig: Rig) -> set[str]:
 def verdicts(rig: Rig, name: str) -> dict[str, str]:
     """What becomes of packets in one of the maps: the pod's or node's name → the beginning of the chain's name."""
     found = (v for v in rig.host.objects.nft.values() if isinstance(v, Element) and v.set == name)
-    return {v.comment: v.data.chain.partition("-")[0] or "accept" for v in found if isinstance(v.data, Verdict)}
+    return {v.comment: v.data.chain.partition("-")[0] or "pass" for v in found if isinstance(v.data, Verdict)}
 
 
 def peers(rig: Rig) -> list[str]:
@@ -54,18 +55,18 @@ async def test_a_pod_is_under_its_policies_when_its_attachment_returns_and_their
     await rig.start(*cluster(1))
     rig.put(NamespaceInfo(SlimMetadata("a")), WEB, pod("client", "client", "10.244.2.9"), pod("web", "web"), pod("other"))
     await attach(rig, "web")
-    assert verdicts(rig, "ingress4") == {"node/node1": "accept", "pod/a/web": "in"}
+    assert verdicts(rig, "ingress4") == {"node/node1": "pass", "pod/a/web": "in"}
     assert verdicts(rig, "egress4") == {"pod/a/web": "ingress"}
     assert peers(rig) == ["pod/a/client"]
     await attach(rig, "other")
-    assert verdicts(rig, "ingress4")["pod/a/other"] == "accept"
+    assert verdicts(rig, "ingress4")["pod/a/other"] == "pass"
 
 
 async def test_what_is_not_known_passes_nothing_where_a_policy_might_select_it() -> None:
     rig = Rig()
     await rig.start(*cluster(1))
     await attach(rig, "web")
-    assert verdicts(rig, "ingress4")["pod/a/web"] == "accept", "there is no policy in its namespace"
+    assert verdicts(rig, "ingress4")["pod/a/web"] == "pass", "there is no policy in its namespace"
     rig.put(WEB)
     await rig.settle()
     assert "pod/a/web" not in verdicts(rig, "ingress4") and "pod/a/web" not in verdicts(rig, "egress4")
@@ -74,13 +75,13 @@ async def test_what_is_not_known_passes_nothing_where_a_policy_might_select_it()
     assert "pod/a/web" not in verdicts(rig, "ingress4"), "that is a later pod of this name"
     rig.put(pod("web"))
     await rig.settle()
-    assert verdicts(rig, "ingress4")["pod/a/web"] == "accept"
+    assert verdicts(rig, "ingress4")["pod/a/web"] == "pass"
     rig.put(pod("web", "web"))
     await rig.settle()
     assert verdicts(rig, "ingress4")["pod/a/web"] == "in"
     rig.remove(WEB)
     await rig.settle()
-    assert verdicts(rig, "ingress4")["pod/a/web"] == "accept"
+    assert verdicts(rig, "ingress4")["pod/a/web"] == "pass"
 
 
 async def test_a_pod_that_goes_takes_its_sets_with_it() -> None:
@@ -232,6 +233,30 @@ async def test_what_of_a_policy_is_not_known_allows_nothing_and_its_pods_say_so(
     )
     rig.put(NamespaceInfo(SlimMetadata("a")), later, pod("web", "web"))
     await attach(rig, "web")
-    assert verdicts(rig, "ingress4") == {"node/node1": "accept", "pod/a/web": "in"}
+    assert verdicts(rig, "ingress4") == {"node/node1": "pass", "pod/a/web": "in"}
     why = "NetworkPolicy a/web: ingress rule 1: the protocol 'QUIC' is not known: it allows nothing"
     assert rig.events == [("pod/a/web", "NotApplied", why)]
+
+
+async def test_connections_are_judged_again_when_what_may_pass_changes_and_not_otherwise() -> None:
+    rig = Rig()
+    await rig.start(*cluster(1))
+    rig.put(WEB, pod("web", "web"), pod("client", "client", "10.244.2.9"))
+    await attach(rig, "web")
+    await rig.settle()
+    assert rig.opener.judged == [], "it has no connections yet"
+    rig.put(pod("client", "none", "10.244.2.9"))
+    await rig.settle()
+    assert rig.opener.judged.pop() == {ip_address("10.244.2.9")}, "a peer that is none any more"
+    rig.put(policy("more", EVERYTHING, egress=[]))
+    await rig.settle()
+    assert rig.opener.judged.pop() == {ip_address("10.244.1.2"), ip_address("fd00:10:244:1::2")}
+    rig.put(pod("client", "client", "10.244.2.9"), pod("late", "client", "10.244.2.10"))
+    rig.remove(pod("late"))
+    await rig.settle()
+    assert rig.opener.judged == []
+    attached = rig.agent.network.attached
+    await rig.agent.stop()
+    rig.new_agent()
+    await rig.start(attached=attached)
+    assert rig.opener.judged == [], "nothing is otherwise than before"

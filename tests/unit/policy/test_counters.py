@@ -70,7 +70,7 @@ def test_a_node_logs_what_it_denies_only_if_it_is_to() -> None:
             {"deny-in", "deny-out", "gate", "foreign"} if wanted else set()
         )
         counted = {value.name for value in fragment.values() if isinstance(value, NamedCounter)}
-        assert counted == {"denied-in", "denied-out", "denied-gate", "denied-foreign"}
+        assert counted == {"denied-in", "denied-out", "denied-gate", "denied-foreign", "revoked"}
 
 
 def test_what_is_enforced_is_known_by_address_until_it_goes() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+import msgspec
 import pytest
 
 from podplane.model.pod_info import NamedPort, Ports
 from podplane.model.policy import EVERYTHING, IPBlock, LabelSelector, PodSelector, PolicyPort, PolicyRule
 from podplane.policy.tables import TABLE
+from podplane.state.conntrack import JUDGE_AGAIN, REVOKED
 from podplane.state.nft import Chain, NftValue
 from podplane.trace.packet import ECHO_REQUEST
 from podplane.trace.trace import Delivered, Dropped
@@ -196,3 +198,35 @@ def test_questions_to_the_cluster_s_dns_need_the_usual_rule(version: int) -> Non
     assert answers()
     cluster.remove(policy("names", EVERYTHING))
     assert not answers()
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_connection_that_is_judged_again_passes_or_is_refused_from_then_on(protocol: str) -> None:
+    cluster = FakePoliced()
+    rule = policy("web", EVERYTHING, [FROM_B])
+    cluster.put(rule)
+    first = cluster.from_pod(*B1, pod_ip(*A1), protocol=protocol)
+    assert isinstance(cluster.reply(first).end, Delivered)
+    cluster.put(policy("web", EVERYTHING, [PolicyRule((PodSelector("b", select(app="x")),))]))
+
+    def mark(bits: int) -> None:
+        known = cluster.opener.traffic.memory.connections["node1"]
+        for tuple_, one in known.items():
+            known[tuple_] = msgspec.structs.replace(one, mark=bits)
+
+    def marks() -> set[int]:
+        return {one.mark for one in cluster.opener.traffic.memory.connections["node1"].values()}
+
+    assert isinstance(cluster.from_pod(*B1, pod_ip(*A1), protocol=protocol).end, Delivered), "it was not judged"
+    mark(JUDGE_AGAIN)
+    assert isinstance(cluster.reply(first).end, Delivered), "what the client sends is judged"
+    mark(JUDGE_AGAIN)
+    assert not isinstance(cluster.from_pod(*B1, pod_ip(*A1), protocol=protocol).end, Delivered)
+    mark(REVOKED)
+    assert not isinstance(cluster.from_pod(*B1, pod_ip(*A1), protocol=protocol).end, Delivered)
+    back = cluster.from_pod(*A1, pod_ip(*B1), 40000, source_port=80, protocol=protocol)
+    assert not isinstance(back.end, Delivered), "nor does the other end send"
+    cluster.put(rule)
+    mark(JUDGE_AGAIN)
+    assert isinstance(cluster.from_pod(*B1, pod_ip(*A1), protocol=protocol).end, Delivered)
+    assert marks() == {0}, "it passes, and is as it was"
