@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from podplane.model.pod_info import PodInfo
-from podplane.model.policy import LabelSelector, PodSelector, Requirement
+from podplane.model.policy import PodSelector
 from podplane.policy import tables
+from podplane.policy.words import peer_text
 from podplane.state.nft import COMMENT_BYTES, Element, Set, label
 from podplane.state.value import IPAddress
 
@@ -94,23 +95,5 @@ def addresses(ips: Iterable[str], versions: Iterable[int]) -> list[IPAddress]:
 
 
 def description(selector: PodSelector) -> str:
-    """A selector in words, as much of it as a comment takes: `pods app=web in namespaces team=a`."""
-    where = selector.namespaces
-    place = where if isinstance(where, str) else f"namespaces {_labels(where)}" if where.requirements else "all namespaces"
-    pods = f"pods {_labels(selector.pods)}" if selector.pods.requirements else "all pods"
-    return f"{pods} in {place}".encode()[:COMMENT_BYTES].decode(errors="ignore")
-
-
-def _labels(selector: LabelSelector) -> str:
-    return ",".join(map(_requirement, selector.requirements))
-
-
-def _requirement(one: Requirement) -> str:
-    match one.operator:
-        case "Exists":
-            return one.key
-        case "DoesNotExist":
-            return f"!{one.key}"
-        case "In" if len(one.values) == 1:
-            return f"{one.key}={one.values[0]}"
-    return f"{one.key} {one.operator.lower()} ({' '.join(one.values)})"
+    """A selector in words, as much of it as a comment takes: `pods with app=web of namespaces with team=a`."""
+    return peer_text(selector, "").encode()[:COMMENT_BYTES].decode(errors="ignore")

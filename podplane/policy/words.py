@@ -19,11 +19,11 @@ def peer_text(peer: Peer, namespace: str) -> str:
     if isinstance(peer, IPBlock):
         return peer.cidr + (f" but not {_listed(list(peer.excepts))}" if peer.excepts else "")
     pods = selector_text(peer.pods)
-    who = f"pods {pods}" if pods else "all pods"
+    who = f"pods with {pods}" if pods else "all pods"
     if isinstance(peer.namespaces, str):
         return who if peer.namespaces == namespace else f"{who} of namespace {peer.namespaces}"
     where = selector_text(peer.namespaces)
-    return f"{who} of " + (f"namespaces {where}" if where else "all namespaces")
+    return f"{who} of " + (f"namespaces with {where}" if where else "all namespaces")
 
 
 def ports_text(rule: PolicyRule) -> str:
@@ -37,7 +37,7 @@ def peers_text(rule: PolicyRule, namespace: str) -> str:
 
 
 def rule_text(rule: PolicyRule, direction: Direction, namespace: str) -> str:
-    """`TCP 80 from pods app=web`."""
+    """`TCP 80 from pods with app=web`."""
     side = "from" if direction == "ingress" else "to"
     return f"{ports_text(rule)} {side} {peers_text(rule, namespace)}"
 

@@ -31,7 +31,7 @@ def test_a_denied_flow_says_what_would_be_allowed() -> None:
     port, peer = ask("client", "web-1:80", ALLOW_WEB), ask("shop/db", "web-1:8080", ALLOW_WEB)
     assert not port.allowed
     assert "denied: default deny by default/web\n    default/web ingress rule 1 allows TCP 8080 from it" in show.verdict(port)
-    assert "    default/web ingress rule 1 allows this port from pods app=client only" in show.verdict(peer)
+    assert "    default/web ingress rule 1 allows this port from pods with app=client only" in show.verdict(peer)
     none = ask("client", "shop/db:80", DENY_DB)
     assert "    none of these policies has an ingress rule for default/client, or for this port" in show.verdict(none)
 
@@ -136,7 +136,7 @@ def test_policies_of_a_namespace() -> None:
         "selector": "app=web",
         "pods": 2,
         "egress": None,
-        "ingress": ["TCP 8080 from pods app=client"],
+        "ingress": ["TCP 8080 from pods with app=client"],
     }
 
 
@@ -148,7 +148,7 @@ def test_policies_of_a_pod() -> None:
         "egress: everything is allowed, as none of them says anything about it",
         "",
         "ingress: what is allowed",
-        "  TCP 8080 from pods app=client   (default/web ingress rule 1)",
+        "  TCP 8080 from pods with app=client   (default/web ingress rule 1)",
     ]
     assert "  nothing, but to the pod itself and from its own node" in listed.of_pod(cluster, "shop/db").text()
     assert listed.of_pod(cluster, "default/client").text().startswith("No policy selects pod default/client: ")
