@@ -39,7 +39,7 @@ def is_confirmed() -> Row:
 
 
 def has_mark(bits: int, *, any_of: bool = True) -> Row:
-    """`ct mark & 0xc0000000 != 0`; or, of none of them, `== 0`."""
+    """`ct mark & 0x60000000 != 0`; or, of none of them, `== 0`."""
     return (
         Ct(key=CT_MARK, dreg=FIRST),
         Bitwise(length=4, mask=bits.to_bytes(4, "little"), xor=bytes(4)),
@@ -48,7 +48,7 @@ def has_mark(bits: int, *, any_of: bool = True) -> Row:
 
 
 def set_mark(bits: int, *, on: bool) -> Row:
-    """`ct mark set ct mark | 0x80000000`, or `& 0xbfffffff`."""
+    """`ct mark set ct mark | 0x40000000`, or `& 0xdfffffff`."""
     mask, xor = (~bits & ALL_BITS).to_bytes(4, "little"), (bits if on else 0).to_bytes(4, "little")
     return (Ct(key=CT_MARK, dreg=FIRST), Bitwise(length=4, mask=mask, xor=xor), Ct(key=CT_MARK, sreg=FIRST))
 

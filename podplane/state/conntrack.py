@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from podplane.state.value import IPAddress
 
-JUDGE_AGAIN, REVOKED = 1 << 30, 1 << 31
+JUDGE_AGAIN, REVOKED = 1 << 29, 1 << 30
 """Bits of the mark of a tracked connection: what its client sends next is to be judged as if it was the first packet; it was let pass once,
 and is no more."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 import socket
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,8 +15,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from podplane.kernel.text import nft
 from podplane.model.policy import EVERYTHING, LabelSelector, NetworkPolicy, PodSelector, PolicyPort, PolicyRule, Requirement
 from podplane.policy.match import Flow
+from podplane.policy.tables import TABLE
+from podplane.state.nft import Chain, Table
 from podplane.trace.evaluator import evaluate
 from podplane.trace.memory import Memory
 from podplane.trace.packet import Packet
@@ -185,3 +190,19 @@ def test_connections_that_policies_take_back_end_for_both_and_others_go_on(versi
 def _is_over(one: socket.socket) -> bool:
     """Is a connection in no state in which it could send?"""
     return one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not there")
+def test_nft_reads_the_base_chains_as_they_are_written_here() -> None:
+    real = RealPoliced()
+    family, table = TABLE
+    listed = subprocess.run(["nft", "list", "table", family, table], check=True, capture_output=True, text=True).stdout
+    own = [v for v in real.agents[1].ledger.desired.values() if isinstance(v, Table | Chain) and (v.family, v.table) == TABLE]
+    written = nft.tables(own)
+    for name in ("forward", "input", "egress", "ingress", "pass", "revoke"):
+        assert _chain(name, written) == _chain(name, listed) != ""
+
+
+def _chain(name: str, text: str) -> str:
+    """One chain of a table's text."""
+    return text.partition(f"\tchain {name} {{\n")[2].partition("\n\t}\n")[0]

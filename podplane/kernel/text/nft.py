@@ -17,12 +17,16 @@ PRIORITIES = {
     ("nat", "postrouting", 100): "srcnat",
     ("nat", "prerouting", -100): "dstnat",
     ("filter", "prerouting", -90): "dstnat + 10",
+    **{("filter", hook, -10): "filter - 10" for hook in ("input", "forward")},
     **{("filter", hook, 0): "filter" for hook in ("prerouting", "input", "forward", "output", "postrouting")},
 }
 NETWORK_FIELDS = {(12, 4): "ip saddr", (16, 4): "ip daddr", (8, 16): "ip6 saddr", (24, 16): "ip6 daddr"}
 META = {3: "meta mark", 19: "meta pkttype", 6: "iifname", 7: "oifname", 15: "meta nfproto", 16: "meta l4proto"}
-CT = {0: "ct state", 2: "ct status", 20: "ct original ip daddr", 22: "ct original ip6 daddr"}
-BITS = {0: {1: "invalid", 2: "established", 4: "related", 8: "new", 64: "untracked"}, 2: {32: "dnat"}}
+CT = {0: "ct state", 1: "ct direction", 2: "ct status", 3: "ct mark", 20: "ct original ip daddr", 22: "ct original ip6 daddr"}
+BITS = {0: {1: "invalid", 2: "established", 4: "related", 8: "new", 64: "untracked"}, 2: {8: "confirmed", 32: "dnat"}}
+CT_DIRECTIONS = {b"\0": "original", b"\1": "reply"}
+HOP_LIMIT = (7, 1)
+"""Offset and length of it in an IPv6 header."""
 L4_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132: "sctp"}
 DYNSET = {0: "add", 1: "update", 2: "delete"}
 LINK_FIELDS = {0: "ether daddr", 6: "ether saddr"}
@@ -156,8 +160,13 @@ class Reader:
             case nft.Bitwise() if isinstance(self._load, nft.Meta) and self._load.key == 3:
                 mask = int.from_bytes(expression.mask, "little")
                 self._hold(expression.dreg, f"{self._held[_place(expression.sreg)]} & 0x{mask:08x}")
+            case nft.Bitwise() if isinstance(self._load, nft.Ct) and self._load.key == 3:
+                self._hold(expression.dreg, self._masked_mark(expression))
             case nft.Bitwise():
                 self._mask = expression
+            case nft.Range(op=0) if isinstance(self._load, nft.Payload) and self._load.base == 2:
+                low, high = (int.from_bytes(one, "big") for one in (expression.low, expression.high))
+                self._words.append(f"{self._held[_place(expression.sreg)]} {low}-{high}")
             case nft.Cmp():
                 self._compare(expression)
             case nft.Lookup(dreg=-1):
@@ -166,10 +175,17 @@ class Reader:
                 self._words.append(f"{self._key(expression.sreg)} vmap @{expression.set}")
             case nft.Lookup():
                 self._hold(expression.dreg, f"{self._key(expression.sreg)} map @{expression.set}")
+            case nft.Ct():
+                self._words.append(f"{CT[expression.key]} set {self._held[_place(expression.sreg)]}")
             case nft.Meta():
                 self._words.append(f"{META[expression.key]} set {self._held[_place(expression.sreg)]}")
             case _:
                 self._words.append(self._statement(expression))
+
+    def _masked_mark(self, expression: nft.Bitwise) -> str:
+        """`ct mark & 0x60000000`, `ct mark | 0x40000000`."""
+        bits, held = int.from_bytes(expression.xor, "little"), self._held[_place(expression.sreg)]
+        return f"{held} | 0x{bits:08x}" if bits else f"{held} & 0x{int.from_bytes(expression.mask, 'little'):08x}"
 
     def _statement(self, expression: Expression) -> str:
         match expression:
@@ -213,6 +229,8 @@ class Reader:
         match load:
             case nft.Payload(base=0, length=6):
                 return LINK_FIELDS.get(load.offset, f"[ {load} ]")
+            case nft.Payload(base=1) if self._version == 6 and (load.offset, load.length) == HOP_LIMIT:
+                return "ip6 hoplimit"
             case nft.Payload(base=1):
                 return NETWORK_FIELDS.get((load.offset, 4 if self._version == 4 else 16), f"[ {load} ]")
             case nft.Payload(base=2, offset=0 | 2 as offset, length=2):
@@ -235,6 +253,13 @@ class Reader:
             self._words.append(f"{self._held[_place(expression.sreg)]} {unequal}{self._number(expression.data)}")
         elif isinstance(self._load, nft.Meta):
             self._compare_meta(self._load, expression, unequal)
+        elif isinstance(self._load, nft.Payload) and (self._load.offset, self._load.length) == HOP_LIMIT and self._version == 6:
+            self._words.append(f"{self._held[_place(expression.sreg)]} {unequal}{expression.data[0]}")
+        elif isinstance(self._load, nft.Ct) and self._load.key == 1:
+            self._words.append(f"{self._held[_place(expression.sreg)]} {CT_DIRECTIONS[expression.data]}")
+        elif isinstance(self._load, nft.Ct) and self._load.key == 3:
+            value = int.from_bytes(expression.data, "little")
+            self._words.append(f"{self._held[_place(expression.sreg)]} {unequal or '== '}0x{value:08x}")
         elif isinstance(self._load, nft.Ct) and self._load.key in BITS and self._mask is not None:
             names = [name for bit, name in BITS[self._load.key].items() if self._mask.mask[0] & bit]
             self._words.append(f"{self._held[_place(1)]} {','.join(names)}")
