@@ -2,7 +2,8 @@
 
 Questions may follow one another without waiting, and are answered as soon as their answers are there, in whatever order. What a client
 can hold is bounded: its connections, all connections, the questions that it waits for, and the bytes that are kept for it. Where a limit is
-reached the connection that has been idle longest is closed; one client reaches a limit of its own first.
+reached the connection that has been idle longest is closed; one client reaches a limit of its own first. Clients with questions are
+answered one question each in turn, for a moment in a turn of the event loop, whatever they sent at once.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ CHUNK_BYTES = 4096
 """Read at one go, so that others of the process have a turn."""
 UNSENT_BYTES = 16 * 1024
 """Answers that a client has not taken, before no more of its questions are read."""
+WORK_SECONDS = 0.002
+"""For so long questions are answered in a turn of the event loop."""
 
 
 OUTSIDERS = "outsiders"
@@ -51,6 +54,9 @@ class Connections:
         self._by_client: dict[str, OrderedDict[Connection, None]] = {}
         self._held: dict[Connection, int] = {}
         self._held_bytes = 0
+        self._due: OrderedDict[str, OrderedDict[Connection, None]] = OrderedDict()
+        """Those with questions, by client, in the order in which they have their turns."""
+        self._is_working = False
         self._sweep: asyncio.TimerHandle | None = None
         self.chunk = memoryview(bytearray(CHUNK_BYTES))
 
@@ -99,10 +105,53 @@ class Connections:
         if self._all.pop(connection, None) is None:
             return
         self._held_bytes -= self._held.pop(connection, 0)
+        if self.is_due(connection):
+            self._not_due(connection)
         own = self._by_client[connection.owner]
         del own[connection]
         if not own:
             del self._by_client[connection.owner]
+
+    def is_due(self, connection: Connection) -> bool:
+        """Does it wait for its turn?"""
+        return connection in self._due.get(connection.owner, ())
+
+    def due(self, connection: Connection) -> None:
+        """It has a question, which is answered when its turn comes: later, at any rate. Idempotent."""
+        if connection in self._all:
+            self._due.setdefault(connection.owner, OrderedDict())[connection] = None
+        if self._due and not self._is_working:
+            self._is_working = True
+            asyncio.get_running_loop().call_soon(self._work)
+
+    def _not_due(self, connection: Connection) -> None:
+        own = self._due[connection.owner]
+        del own[connection]
+        if not own:
+            del self._due[connection.owner]
+
+    def _work(self) -> None:
+        """Answer questions, of each client one in turn, for a moment."""
+        end = time.perf_counter() + WORK_SECONDS
+        answered: dict[Connection, None] = {}
+        try:
+            while self._due:
+                client, own = next(iter(self._due.items()))
+                self._due.move_to_end(client)
+                connection = next(iter(own))
+                self._not_due(connection)
+                answered[connection] = None
+                connection.answer_next()
+                if connection.has_question:
+                    self.due(connection)
+                if time.perf_counter() >= end:
+                    break
+        finally:  # whatever becomes of one question, the others are answered
+            for connection in answered:
+                connection.go_on()
+            self._is_working = bool(self._due)
+            if self._is_working:
+                asyncio.get_running_loop().call_soon(self._work)
 
     def _end_idle(self) -> None:
         """Close what was of no use for long: those at the beginning."""
@@ -135,8 +184,16 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Does its client wait for what others are being asked?"""
-        return bool(self._tasks)
+        """Does its client wait for what others are being asked, or for its turn?"""
+        return bool(self._tasks) or self.has_question
+
+    @property
+    def has_question(self) -> bool:
+        """Is a whole question there, and may its client have more answers?"""
+        transport, data = self._transport, self._data
+        if transport is None or transport.is_closing() or self._is_full or len(self._tasks) >= WAITING:
+            return False
+        return len(data) >= 2 and len(data) >= 2 + int.from_bytes(data[:2], "big")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It begins."""
@@ -169,12 +226,15 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes were read."""
         self._data += self._connections.chunk[:nbytes]
-        self._take()
+        if self._transport is not None and self._connections.is_due(self):
+            self._transport.pause_reading()  # what it has already is answered first
+        else:
+            self.go_on()
 
     def eof_received(self) -> bool:
         """The client asks no more. It gets what it waits for."""
         self._is_ending = True
-        return bool(self._tasks) or self._is_full
+        return self.is_waiting or self._is_full
 
     def pause_writing(self) -> None:
         """The client does not take its answers."""
@@ -184,33 +244,33 @@ class Connection(asyncio.BufferedProtocol):
         """It does again."""
         self._is_full = False
         self._connections.used(self)
-        self._take()
+        self.go_on()
 
-    def _take(self) -> None:
-        """Answer the questions that are there as a whole, as far as the client may have more answers."""
-        transport, data, at = self._transport, self._data, 0
+    def answer_next(self) -> None:
+        """Answer the next question; there must be one (`has_question`)."""
+        end = 2 + int.from_bytes(self._data[:2], "big")
+        data = bytes(self._data[2:end])
+        del self._data[:end]
+        self._connections.used(self)
+        if not self._answer(data):
+            self._flush()
+            self.end()
+
+    def go_on(self) -> None:
+        """Send what was answered; have the next question answered, or read more."""
+        transport = self._transport
         if transport is None or transport.is_closing():
             return
-        while not self._is_full and len(self._tasks) < WAITING and len(data) >= at + 2:
-            end = at + 2 + int.from_bytes(data[at : at + 2], "big")
-            if len(data) < end:
-                break
-            if not self._answer(bytes(data[at + 2 : end])):
-                self._flush()
-                self.end()
-                return
-            at = end
         self._flush()
-        if at:
-            del data[:at]
-            self._connections.used(self)
-        if self._is_full or len(self._tasks) >= WAITING:
+        self._connections.holds(self, len(self._data) + transport.get_write_buffer_size())
+        if self.has_question:
+            self._connections.due(self)
+        elif self._is_full or len(self._tasks) >= WAITING:
             transport.pause_reading()
+        elif self._is_ending and not self._tasks:
+            transport.close()
         else:
             transport.resume_reading()
-        self._connections.holds(self, len(data) + transport.get_write_buffer_size())
-        if self._is_ending and not self._tasks and not self._is_full:
-            transport.close()
 
     def _answer(self, data: bytes) -> bool:
         """Answer one; False when it is none that gets an answer, so that its sender speaks something else."""
@@ -237,7 +297,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _answered(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._take()
+        self.go_on()
 
     def _send(self, data: bytes, response: bytes, started: float) -> None:
         if self._transport is None:

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable
+from unittest import mock
 
 import pytest
 
 from podplane.servers import dns_tcp
 from podplane.servers.dns_counts import Counts
-from podplane.servers.dns_tcp import Connections, TcpServer
+from podplane.servers.dns_tcp import Connection, Connections, TcpServer
 
 HEAD = b"\x01\0\0\x01\0\0\0\0\0\0"
 
@@ -235,3 +236,79 @@ async def test_close_takes_no_more(rig: Rig) -> None:
     rig.server.close()
     with pytest.raises(ConnectionRefusedError):
         await rig.open()
+
+
+def made(rig: Rig, client: str, asked: list[bytes]) -> tuple[Connection, mock.Mock]:
+    """A connection without a socket, whose questions are answered with nothing, and noted down; and its transport."""
+
+    def respond(data: bytes, ip: str) -> bytes:
+        asked.append(data)
+        return data
+
+    transport = mock.Mock(asyncio.Transport, **{"is_closing.return_value": False, "get_write_buffer_size.return_value": 0})
+    connection = Connection(client, respond, rig.counts, rig.lane, rig.connections)
+    connection.connection_made(transport)
+    return connection, transport
+
+
+def receive(connection: Connection, data: bytes) -> None:
+    connection.get_buffer(-1)[: len(data)] = data
+    connection.buffer_updated(len(data))
+
+
+async def turns(asked: list[bytes], count: int) -> None:
+    """Turns of the loop, until so many were asked."""
+    while len(asked) < count:  # noqa: ASYNC110  # nobody says when
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+async def test_who_asks_much_at_once_has_no_more_turns_than_others(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(dns_tcp, "WORK_SECONDS", seconds)
+    asked: list[bytes] = []
+    for i in range(4):
+        receive(made(rig, "10.244.1.2", asked)[0], b"".join(question(100 * i + n) for n in range(50)))
+    receive(made(rig, "10.244.1.3", asked)[0], question(1000) + question(1001))
+    assert asked == [], "as many at one go as whoever wants may send"
+    await turns(asked, 202)
+    ids = [int.from_bytes(data[:2], "big") for data in asked]
+    assert ids[:8] == [0, 1000, 100, 1001, 200, 300, 1, 101]
+
+
+async def test_a_turn_of_the_loop_is_short_whatever_came(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_tcp, "WORK_SECONDS", 0.0)
+    asked: list[bytes] = []
+    connection, transport = made(rig, "10.244.1.2", asked)
+    receive(connection, b"".join(question(n) for n in range(20)))
+    transport.pause_reading.assert_not_called()
+    for n in range(3):
+        assert len(asked) == n
+        await asyncio.sleep(0)
+    receive(connection, question(20))
+    transport.pause_reading.assert_called_once()
+    transport.resume_reading.assert_not_called()
+    await turns(asked, 21)
+    await asyncio.sleep(0)
+    transport.resume_reading.assert_called()
+    assert b"".join(call.args[0] for call in transport.write.call_args_list) == b"".join(question(n) for n in range(21))
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_who_is_gone_gets_no_answers(rig: Rig, monkeypatch: pytest.MonkeyPatch, is_lost: bool) -> None:
+    monkeypatch.setattr(dns_tcp, "WORK_SECONDS", 0.0)
+    asked: list[bytes] = []
+    gone, transport = made(rig, "10.244.1.2", asked)
+    receive(gone, b"".join(question(n) for n in range(20)))
+    other, _ = made(rig, "10.244.1.2", asked)
+    await turns(asked, 1)
+    if is_lost:
+        gone.connection_lost(None)
+    else:
+        transport.is_closing.return_value = True  # a write failed
+    receive(other, question(99))
+    await turns(asked, 2)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert 99 in [int.from_bytes(data[:2], "big") for data in asked] and len(asked) <= 3
