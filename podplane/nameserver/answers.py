@@ -239,7 +239,7 @@ class Answers:
         """The response that is kept for these bytes, without its id."""
         for key in (question, own + question):
             found = self._kept.get(key)
-            if found is not None and tcp and found[0][0] & TRUNCATED:
+            if tcp and (found is None or found[0][0] & TRUNCATED):  # nobody may have asked by datagram
                 found = self._kept.get(self._whole + key)
             if found is not None:
                 self._tick_on()

@@ -157,6 +157,13 @@ async def test_edns_and_its_size_decide_apart(rig: Rig) -> None:
         assert rig.ask(question(name))[2] & 2, "TC"
 
 
+async def test_what_is_asked_by_connections_alone_is_kept_for_them(rig: Rig) -> None:
+    rig.source.ips = [bytes((10, 96, 0, n)) for n in range(100)]
+    first = rig.ask(question("web.default.svc.cluster.local"), tcp=True)
+    assert rig.ask(question("web.default.svc.cluster.local"), tcp=True) == first
+    assert len(rig.source.asked) == 1
+
+
 def test_nothing_is_kept_when_everything_may_have_changed(rig: Rig) -> None:
     rig.ask(question("web.default.svc.cluster.local"))
     rig.answers.forget()
