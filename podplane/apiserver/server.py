@@ -40,6 +40,7 @@ from podplane.apiserver.deletion import BUILT_IN_NAMESPACES, Deleter
 from podplane.apiserver.identity import ANONYMOUS, Attributes, Authorize, Tokens, User, allow_known, node_client
 from podplane.apiserver.owners import foreign_owner_event
 from podplane.apiserver.paths import Target, parse, unknown
+from podplane.apiserver.policy_advice import ADVISED, Change, PolicyAdvice
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.reading import LongList, Reader, whole
 from podplane.apiserver.records import Observer, Records
@@ -99,6 +100,8 @@ class ApiServer:
         self._reader = Reader(self._records, now)
         self._deleter = Deleter(self._records, self._registry, now)
         self._writer = Writer(self._records, self._reader, self._deleter, admission, now)
+        self._advice = PolicyAdvice(store)
+        self._records.observe(self._advice.observe)
         self._deleter.tell = self._tell_of_owner
         self._reviews = Reviews(tokens, authorize, now)
 
@@ -227,16 +230,32 @@ class ApiServer:
             case "POST", False if target.namespace or not target.resource.namespaced:
                 decoding.note_duplicates(request, options)
                 stored = self._writer.create(target, decoding.body(request), options)
+                await self._advise(target, None, stored.object, options)
                 return self._stored(201, target, request, stored, options)
-            case "PUT", True:
-                return self._stored(200, target, request, self._writer.update(target, request, options), options)
-            case "PATCH", True:
-                return self._stored(200, target, request, self._writer.patch(target, request, options), options)
+            case ("PUT" | "PATCH") as method, True:
+                former = self._former(target)
+                change = self._writer.update if method == "PUT" else self._writer.patch
+                stored = change(target, request, options)
+                await self._advise(target, former, stored.object, options)
+                return self._stored(200, target, request, stored, options)
             case "DELETE", True if not target.subresource:
-                return self._deleted(target, request, options)
+                former = self._former(target)
+                answer = self._deleted(target, request, options)
+                await self._advise(target, former, None, options)
+                return msgspec.structs.replace(answer, headers=_warnings(options))
             case "DELETE", False if target.namespace or not target.resource.namespaced:
                 return await self._writer.delete_all(target, request, options)
         raise not_allowed(request)
+
+    def _former(self, target: Target) -> Object | None:
+        """An object as it is before a write."""
+        stored = self._records.store.get(target.resource.id, target.key)
+        return None if stored is None else stored.object
+
+    async def _advise(self, target: Target, old: Object | None, new: Object | None, options: Options) -> None:
+        """Warn of what a dry run would change of who may talk to whom."""
+        if options.dry_run and target.resource.id in ADVISED and not target.subresource:
+            options.warnings += await self._advice.of_dry_run([Change(target.resource.id, old, new)])
 
     def _stored(self, code: int, target: Target, request: Request, stored: Stored, options: Options) -> Response:
         form = self._reader.form(target, request)
@@ -247,12 +266,12 @@ class ApiServer:
         """The object as long as it is there, or where its kind's deletions return it; else a Status that says that it is gone."""
         stored, gone = self._writer.delete(target, request, options)
         if not gone or target.resource.returns_deleted:
-            return Response(200, self._reader.form(target, request).one(stored), headers=_warnings(options))
+            return Response(200, self._reader.form(target, request).one(stored))
         details = {"name": target.name, "kind": target.resource.plural, "uid": stored.object["metadata"]["uid"]}
         if target.resource.group:
             details["group"] = target.resource.group
         head = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
-        return Response(200, msgspec.json.encode(head), headers=_warnings(options))
+        return Response(200, msgspec.json.encode(head))
 
     def _special(self, target: Target, request: Request, options: Options) -> Answer:
         """Subresources with a meaning of their own."""
@@ -345,9 +364,10 @@ def not_allowed(request: Request) -> Problem:
 
 
 def warning(text: str) -> str:
-    """The value of a Warning header (RFC 7234, 5.5), which is ASCII."""
-    plain = text.encode("ascii", "backslashreplace").decode().replace("\\", "\\\\").replace('"', '\\"')
-    return f'299 - "{"".join(c for c in plain if c >= " ")[:MAX_WARNING]}"'
+    """The value of a Warning header (RFC 7234, 5.5): its text is UTF-8, of which each byte is a character here."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text if c >= " ")[:MAX_WARNING]
+    plain = shown.encode().decode("latin-1").replace("\\", "\\\\").replace('"', '\\"')
+    return f'299 - "{plain}"'
 
 
 def _warned(answer: Answer, target: Target | None) -> Answer:

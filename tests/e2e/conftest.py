@@ -133,6 +133,14 @@ class Kubectl:
             assert not done.stderr, f"kubectl {' '.join(words)} warns: {done.stderr}"
         return done.stdout if code == 0 else done.stdout + done.stderr
 
+    def warned(self, *words: str, stdin: str | None = None) -> list[str]:
+        """The warnings of the API that it prints; what it was asked for is done."""
+        done = subprocess.run(
+            [self.path, *words], env=self.environment, input=stdin, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return [line.removeprefix("Warning: ") for line in done.stderr.splitlines()]
+
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Begin a command and don't wait for it; its output can be read."""
         return subprocess.Popen(

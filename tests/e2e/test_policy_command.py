@@ -122,6 +122,20 @@ def test_policies_and_tables_for_people(lab: Podplane) -> None:
     assert "o some ports are" in text
 
 
+def test_a_dry_run_warns_of_the_flows_that_it_changes(kubectl: Kubectl) -> None:
+    opened = policy("web", podSelector=POLICIES[0]["spec"]["podSelector"], ingress=[{"from": [{"podSelector": {}}]}])
+    (said,) = kubectl.warned("replace", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(opened))
+    assert re.match(
+        rf"\d+ flows would be allowed that were denied: default/{CLIENT} → default/{WEB} \(all but TCP 8080\), ", said
+    )
+    (said,) = kubectl.warned("delete", "networkpolicy", "deny-all", "--dry-run=server")
+    assert re.match(rf"\d+ flows would be allowed that were denied: default/{CLIENT} → default/{DB}, ", said)
+    (said,) = kubectl.warned("label", "pod", CLIENT, "role-", "--dry-run=server")
+    assert said == f"1 flow would be denied that were allowed: default/{CLIENT} → default/{WEB}:8080"
+    assert kubectl.warned("label", "pod", CLIENT, "other=x", "--dry-run=server") == []
+    assert kubectl("get", "pod", CLIENT, "-o", "jsonpath={.metadata.labels.role}") == "client"
+
+
 RECIPES = ("from-one-application", "from-pods-of-a-namespace")
 """Of the examples those whose packets are tried; the verdicts of all are in tests/unit/cli."""
 FLOW = re.compile(r"#   (\w+)/(\w+) → (\w+/\w+):8080: (allowed|denied)")

@@ -14,7 +14,7 @@ from podplane.model.pod_info import NamespaceInfo, PodInfo
 from podplane.model.policy import NetworkPolicy
 from podplane.policy.ends import Ends
 from podplane.policy.index import PolicyIndex
-from podplane.policy.name_servers import PATH, name_servers
+from podplane.policy.name_servers import PATH, SERVICE, behind
 
 Object = dict[str, Any]
 DNS_SERVICE = "kube-system/kube-dns"
@@ -46,17 +46,11 @@ def cluster(client: Any) -> Cluster:
         index.set_namespace(_path(one), NamespaceInfo.from_json(msgspec.json.encode(one)))
     for one in client.objects("networkpolicies.networking.k8s.io"):
         index.set_policy(_path(one), NetworkPolicy.from_json(msgspec.json.encode(one)))
-    dns = _name_servers(services)
+    dns = behind(services.get(SERVICE))
     for path, pod in [*pods.items(), *([] if dns is None else [(PATH, dns)])]:
         index.set_pod(path, pod)
     ends = Ends([*pods.values(), *([] if dns is None else [dns])], nodes.values())
     return Cluster(index, ends, pods, nodes, services, {_path(one): pod_state(one) for one in found}, dns)
-
-
-def _name_servers(services: Mapping[str, Object]) -> PodInfo | None:
-    """A Service with a selector has pods of its own behind it: then podplane's name servers are not the cluster's DNS."""
-    spec = services.get(DNS_SERVICE, {}).get("spec", {})
-    return None if not spec or spec.get("selector") else name_servers(tuple(spec.get("clusterIPs", ())))
 
 
 def _path(one: Object) -> str:

@@ -1,0 +1,165 @@
+"""Which flows fare otherwise once some objects are others: the difference of all verdicts, without asking for each of them.
+
+    parties ─► classes: parties that no policy tells apart, neither before nor after      (kinds)
+            ─► pairs of classes of which one is a subject of the change                   (edits)
+            ─► reach of one flow of each pair, before and after                           (reach)
+
+Verdicts of other pairs are the same. A flow is from one group to another: a group are the pods of one class that one workload made.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from podplane.model.objects import Node
+from podplane.model.pod_info import PodInfo
+from podplane.model.policy import NetworkPolicy, PodSelector
+from podplane.model.words import counted
+from podplane.policy.edits import Edit, subjects, tried
+from podplane.policy.index import PolicyIndex
+from podplane.policy.kinds import Tick, kinds
+from podplane.policy.name_servers import PATH as NAME_SERVERS
+from podplane.policy.parties import Party, of_nodes, of_pods, outside
+from podplane.policy.reach import Reach, reach
+
+
+@dataclass(frozen=True, eq=False)
+class Class:
+    """Parties that no policy tells apart; pods are of one namespace. `is_subject`: the edits are about their policies or labels."""
+
+    parties: tuple[Party, ...]
+    is_subject: bool
+
+    @functools.cached_property
+    def groups(self) -> dict[str, int]:
+        """Names of those that are named together, each with the number of its parties."""
+        counts = Counter(party.group for party in self.parties)
+        names = {party.group: party.name for party in self.parties}
+        return {names[group] if n == 1 else _joint(self.parties[0], group, n): n for group, n in counts.items()}
+
+
+Pair = tuple[Class, Class]
+"""From whom, and to whom."""
+
+
+class Difference(NamedTuple):
+    """Flows from parties of one class to those of another one that fare otherwise; `version` is 0 when those of both families do alike."""
+
+    source: Class
+    destination: Class
+    version: int
+    before: Reach
+    after: Reach
+
+    @property
+    def flows(self) -> int:
+        """How many flows: pairs of groups."""
+        all_of_them = len(self.source.groups) * len(self.destination.groups)
+        alone = sum(number == 1 for number in self.source.groups.values()) if self.source is self.destination else 0
+        return all_of_them - alone
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """The names of the groups at both ends of each flow."""
+        same = self.source is self.destination
+        for one, number in self.source.groups.items():
+            for other in self.destination.groups:
+                if not (same and one == other and number == 1):
+                    yield one, other
+
+
+def differences(
+    index: PolicyIndex, pods: Iterable[PodInfo], nodes: Sequence[Node], edits: Sequence[Edit], tick: Tick = int
+) -> list[Difference]:
+    """What these edits change; flows among pods first. `pods` are all that there are. The index is in the end as it was."""
+    concerned = subjects(index, edits)
+    policies = _policies(concerned, index, tick)
+    with tried(index, edits):
+        concerned |= subjects(index, edits)
+        policies |= _policies(concerned, index, tick)
+    found = [*of_pods(pods), *of_nodes(nodes), *outside(policies.values(), nodes)]
+    was = _kinds(found, index, tick)
+    with tried(index, edits):
+        pairs = list(_pairs(_classes(found, was, _kinds(found, index, tick), concerned)))
+        after = _reaches(pairs, index, tick)
+    before = _reaches(pairs, index, tick)
+    compared = (one for pair, *both in zip(pairs, before, after, strict=True) for one in _compared(*pair, *both))
+    return sorted(compared, key=_order)
+
+
+def _policies(paths: Iterable[str], index: PolicyIndex, tick: Tick) -> dict[int, NetworkPolicy]:
+    """Those that select these pods, each once."""
+    found: dict[int, NetworkPolicy] = {}
+    for path in paths:
+        found |= {id(policy): policy for policy in index.policies_of(path)}
+        tick()
+    return found
+
+
+def _kinds(found: Sequence[Party], index: PolicyIndex, tick: Tick) -> list[Hashable]:
+    """That of each party is those of its ends, and their families."""
+    of_end = iter(kinds([end for party in found for end in party.ends], index, tick))
+    return [tuple((":" in end.ip, next(of_end)) for end in party.ends) for party in found]
+
+
+def _classes(found: Sequence[Party], was: Sequence[Hashable], will_be: Sequence[Hashable], concerned: set[str]) -> list[Class]:
+    alike: defaultdict[Hashable, list[Party]] = defaultdict(list)
+    for party, *both in zip(found, was, will_be, strict=True):
+        alike[party.namespace, party.path in concerned, *both].append(party)
+    return [Class(tuple(same), same[0].path in concerned) for same in alike.values()]
+
+
+def _pairs(classes: Sequence[Class]) -> Iterator[Pair]:
+    """Those whose flows may fare otherwise; the name servers open no connection to a pod."""
+    for source in classes:
+        for destination in classes:
+            concerned = source.is_subject or destination.is_subject
+            is_pair = source is not destination or len(source.parties) > 1
+            if concerned and is_pair and source.parties[0].path != NAME_SERVERS:
+                yield source, destination
+
+
+def _reaches(pairs: Iterable[Pair], index: PolicyIndex, tick: Tick) -> list[dict[int, Reach]]:
+    """By IP version, what is allowed between two parties of each pair."""
+    policies, found = _Remembered(index), []
+    for source, destination in pairs:
+        ends = {6 if ":" in end.ip else 4: end for end in destination.parties[-1].ends}
+        versions = ((6 if ":" in end.ip else 4, end) for end in source.parties[0].ends)
+        found.append({version: reach(end, ends[version], policies) for version, end in versions if version in ends})
+        tick()
+    return found
+
+
+class _Remembered:
+    """The answers of an index that does not change meanwhile."""
+
+    def __init__(self, index: PolicyIndex) -> None:
+        self._policies_of = functools.cache(index.policies_of)
+        self._index = index
+
+    def policies_of(self, path: str) -> tuple[NetworkPolicy, ...]:
+        return self._policies_of(path)
+
+    def is_member(self, selector: PodSelector, path: str) -> bool:
+        return self._index.is_member(selector, path)
+
+
+def _compared(source: Class, destination: Class, before: dict[int, Reach], after: dict[int, Reach]) -> Iterator[Difference]:
+    found = [Difference(source, destination, v, before[v], after[v]) for v in before if before[v] != after[v]]
+    if len(found) == len(before) and len({(one.before, one.after) for one in found}) == 1:
+        found = [found[0]._replace(version=0)]
+    yield from found
+
+
+def _order(one: Difference) -> tuple[bool, bool]:
+    return not (one.source.parties[0].path and one.destination.parties[0].path), one.destination.parties[0].path == NAME_SERVERS
+
+
+def _joint(party: Party, group: str, number: int) -> str:
+    """The name of several parties of one group."""
+    if not party.path:
+        return f"{number:,} {group}"
+    return f"{party.namespace}/{group}-* ({counted(number, 'pod')})"

@@ -1,0 +1,125 @@
+"""What the API warns of when somebody tries a write of a NetworkPolicy, or of labels that policies read."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+
+from podplane.apiserver import policy_advice
+from podplane.apiserver.policy_advice import Change, PolicyAdvice
+from podplane.apiserver.server import warning
+from tests.unit.apiserver.test_server import PODS, Api
+
+Object = dict[str, Any]
+POLICIES = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies"
+DENY = {"metadata": {"name": "deny"}, "spec": {"podSelector": {"matchLabels": {"app": "web"}}}}
+DRY = {"dryRun": "All"}
+
+
+@pytest.fixture
+async def api() -> Api:
+    """Two pods with addresses, on two nodes."""
+    api = Api()
+    for number, name in ((1, "client"), (2, "web")):
+        await api.node(f"node{number}")
+        await api.pod(name, labels={"app": name}, nodeName=f"node{number}")
+        await api("PATCH", f"{PODS}/{name}/status", {"status": {"phase": "Running", "podIPs": [{"ip": f"10.244.{number}.2"}]}})
+    return api
+
+
+async def warned(api: Api, method: str, path: str, body: Any = None, **query: str) -> list[str]:
+    answer = await api.answer(method, path, body, **query)
+    assert answer.status < 300, answer.body
+    texts = [value.encode("latin-1").decode() for name, value in answer.headers if name == "warning"]
+    return [re.sub(r'^299 - "(.*)"$', r"\1", text) for text in texts]
+
+
+def denied(*flows: str) -> str:
+    return f"{len(flows)} flow{'s' * (len(flows) > 1)} would be denied that were allowed: {', '.join(flows)}"
+
+
+async def test_a_dry_run_names_the_flows_that_change(api: Api) -> None:
+    flows = ("default/client → default/web", "other addresses outside → default/web")
+    assert await warned(api, "POST", POLICIES, DENY, **DRY) == [denied(*flows)]
+    assert await api.names(POLICIES) == []
+    await api("POST", POLICIES, DENY)
+    assert await warned(api, "DELETE", f"{POLICIES}/deny", **DRY) == [
+        denied(*flows).replace("denied that were allowed", "allowed that were denied")
+    ]
+    rules = {"spec": {"ingress": [{"from": [{"podSelector": {}}], "ports": [{"port": 80}]}]}}
+    text = ["1 flow would be allowed that were denied: default/client → default/web:80"]
+    assert await warned(api, "PATCH", f"{POLICIES}/deny", rules, **DRY) == text
+    whole = {**DENY, "spec": {**DENY["spec"], **rules["spec"]}}
+    assert await warned(api, "PUT", f"{POLICIES}/deny", whole, **DRY) == text
+    assert await warned(api, "PATCH", f"{POLICIES}/deny", {"metadata": {"labels": {"a": "b"}}}, **DRY) == []
+
+
+async def test_labels_of_pods_and_namespaces_that_policies_read_are_tried(api: Api) -> None:
+    await api("POST", POLICIES, DENY)
+    assert await warned(api, "PATCH", f"{PODS}/client", {"metadata": {"labels": {"app": "web"}}}, **DRY) == [
+        denied("default/web → default/client", "other addresses outside → default/client")
+    ]
+    rule = {"from": [{"namespaceSelector": {"matchLabels": {"team": "a"}}}]}
+    await api("PATCH", f"{POLICIES}/deny", {"spec": {"ingress": [rule]}})
+    assert await warned(api, "PATCH", "/api/v1/namespaces/default", {"metadata": {"labels": {"team": "a"}}}, **DRY) == [
+        "1 flow would be allowed that were denied: default/client → default/web"
+    ]
+    await api("PATCH", "/api/v1/namespaces/default", {"metadata": {"labels": {"team": "a"}}})
+    assert await warned(api, "DELETE", f"{PODS}/client", **DRY) == []
+    assert await warned(api, "PATCH", "/api/v1/namespaces/default", {"metadata": {"labels": {"more": "a"}}}, **DRY) == []
+
+
+async def test_it_is_about_the_cluster_as_it_is(api: Api) -> None:
+    """What was written after the first dry run counts in the next one; so does what went, and what was refused does not."""
+    await warned(api, "POST", POLICIES, DENY, **DRY)
+    await api("DELETE", f"{PODS}/client", {"gracePeriodSeconds": 0})
+    assert await warned(api, "POST", POLICIES, DENY, **DRY) == [denied("other addresses outside → default/web")]
+    await api.pod("late", nodeName="node1")
+    await api("PATCH", f"{PODS}/late/status", {"status": {"podIPs": [{"ip": "10.244.1.3"}]}})
+    with pytest.raises(ZeroDivisionError), api.server.transaction():
+        api.server.ensure(POLICIES, DENY)
+        raise ZeroDivisionError
+    assert await warned(api, "POST", POLICIES, DENY, **DRY) == [
+        denied("default/late → default/web", "other addresses outside → default/web")
+    ]
+
+
+async def test_many_at_once_have_the_same_answers(api: Api) -> None:
+    body = {**DENY, "metadata": {"generateName": "deny-"}}
+    answers = await asyncio.gather(*(warned(api, "POST", POLICIES, body, **DRY) for _ in range(8)))
+    assert len({tuple(one) for one in answers}) == 1
+    assert answers[0]
+
+
+async def test_an_answer_does_not_wait_for_a_cluster_that_is_too_large(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read by then stays read: later tries begin where that one ended."""
+    monkeypatch.setattr(policy_advice, "TICKS", 1)
+    now = iter(range(1000))
+    advice = PolicyAdvice(api.store, lambda: next(now))
+    change = Change(policy_advice.POLICIES, None, {"metadata": {"name": "deny", "namespace": "default"}, "spec": {}})
+    answers = [await advice.of_dry_run([change]) for _ in range(40)]
+    assert answers[0] == [policy_advice.TOO_LARGE]
+    read = advice._world
+    assert read is not None
+    assert {pod.metadata.name for pod in read.pods()} == {"client", "web"}
+
+
+async def test_a_fault_of_the_advice_fails_no_write(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_advice, "differences", lambda *_: 1 / 0)
+    assert await warned(api, "POST", POLICIES, DENY, **DRY) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a → b", "a \xe2\x86\x92 b"),
+        ('say "a\\b"', 'say \\"a\\\\b\\"'),
+        ("a\nb\x7f\u202e", "ab\\\\x7f\\\\u202e"),
+        ("\udc80", "\\\\udc80"),
+    ],
+)
+def test_a_warning_is_a_quoted_string_of_utf8(text: str, value: str) -> None:
+    assert warning(text) == f'299 - "{value}"'
