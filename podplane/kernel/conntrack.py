@@ -37,8 +37,9 @@ FILTER, REPLY_FLAGS, BY_PROTOCOL = 25, 2, 1 << 3
 ORIGINAL_FLAGS, BY_SOURCE = 1, 1 << 0
 """CTA_FILTER_ORIG_FLAGS, CTA_FILTER_F_CTA_IP_SRC."""
 MARK, MARK_MASK = 8, 21
-FILTERED = 8
-"""The connections of up to so many addresses are asked for one by one; of more, the kernel tells all."""
+FILTERED, FEW = 8, 2000
+"""The connections of up to so many addresses are asked for one by one, if there are more than so many in all. Otherwise the kernel
+tells all of them at once: each question goes through the machine's whole hash table."""
 ORIGINAL_COUNTERS, REPLY_COUNTERS, PACKETS, BYTES = 9, 10, 1, 2
 """Counted with net.netfilter.nf_conntrack_acct."""
 PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
@@ -86,10 +87,12 @@ class Conntrack:
 
         An address is the client's, or that of who answers it.
         """
-        if not self._count():
+        count = self._count()
+        if not count:
             return 0
         found: dict[bytes, int] = {}
-        for query in _queries_about(ips):
+        everything = len(ips) > FILTERED or count <= FEW
+        for query in (GENERIC.pack(AF_UNSPEC, 0, 0),) if everything else _queries_about(ips):
             for _, content in self._socket.dump(GET, query):
                 parts = parse_attributes(content, GENERIC.size)
                 if ORIGINAL in parts and not _ends(parts).isdisjoint(ips):
@@ -116,11 +119,7 @@ def _query(family: int, protocol: str) -> bytes:
 
 
 def _queries_about(ips: Collection[IPAddress]) -> Iterator[bytes]:
-    """For the connections of some addresses, and perhaps others."""
-    families = {AF_INET if ip.version == 4 else AF_INET6 for ip in ips}
-    if len(ips) > FILTERED:
-        yield from (GENERIC.pack(family, 0, 0) for family in sorted(families))
-        return
+    """For the connections of each of these addresses; an older kernel overlooks the filter and tells all."""
     for ip in ips:
         family, source = (AF_INET, V4_SOURCE) if ip.version == 4 else (AF_INET6, V6_SOURCE)
         address = attribute(TUPLE_IP | NESTED, attribute(source, ip.packed))

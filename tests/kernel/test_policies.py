@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from podplane.kernel import conntrack
 from podplane.kernel.text import nft
 from podplane.model.policy import EVERYTHING, LabelSelector, NetworkPolicy, PodSelector, PolicyPort, PolicyRule, Requirement
 from podplane.policy.match import Flow
@@ -50,7 +51,7 @@ def test_generated_policies_do_the_same_on_the_real_kernel() -> None:
     memory, ends = Memory(), Counter[str]()
 
     @settings(
-        max_examples=14,
+        max_examples=10,
         derandomize=True,
         database=None,
         deadline=None,
@@ -73,7 +74,7 @@ def test_generated_policies_do_the_same_on_the_real_kernel() -> None:
             ends[type(evaluate(world, packet, sender).end).__name__] += 1
 
     check()
-    assert ends["Delivered"] > 15 and ends["Dropped"] > 15, "both were tried"
+    assert ends["Delivered"] > 10 and ends["Dropped"] > 10, "both were tried"
 
 
 class Traffic:
@@ -135,11 +136,11 @@ def test_changes_and_restarts_lose_no_packet_that_is_allowed_and_let_none_pass_t
     real.put(info(1, 1, {"app": "web"}), *next(variants()))
     allowed, denied = [(1, 2), (2, 2)], [(2, 1)]
     with Traffic(real, [*allowed, *denied], (1, 1)) as traffic:
-        for number, objects in enumerate(itertools.islice(variants(), 100)):
+        for number, objects in enumerate(itertools.islice(variants(), 40)):
             real.put(*objects)
-            if number % 10 == 9:
+            if number % 8 == 7:
                 assert [real.restart(node) for node in (1, 2)] == [0, 0]
-    assert min(traffic.sent.values()) > 50
+    assert min(traffic.sent.values()) > 20
     assert [traffic.received(one) for one in allowed] == [traffic.sent[one] for one in allowed]
     assert [traffic.received(one) for one in denied] == [0]
 
@@ -149,9 +150,13 @@ def talk(cluster: RealPoliced, client: tuple[int, int], server: tuple[int, int],
     return Talk(cluster.namespaces[name_of(*client)], at, cluster.namespaces[name_of(*server)], at)
 
 
-@pytest.mark.parametrize("version", [4, 6])
-def test_connections_that_policies_take_back_end_for_both_and_others_go_on(version: int) -> None:
-    """TCP is reset, UDP passes no more; network-policy-api#305, calico#6399."""
+@pytest.mark.parametrize(("version", "few"), [(4, 2000), (6, 2000), (4, 0), (6, 0)])
+def test_connections_that_policies_take_back_end_for_both_and_others_go_on(
+    version: int, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TCP is reset, UDP passes no more; network-policy-api#305, calico#6399. Where there are many connections, those of the pods concerned
+    are asked for by their addresses."""
+    monkeypatch.setattr(conntrack, "FEW", few)
     real = RealPoliced()
     real.put(info(1, 2, {"app": "x"}), policy("web", EVERYTHING, [PolicyRule((PodSelector(select(team="b")),))]))
     cut, other, beside = (talk(real, *ends, version) for ends in (((1, 2), (1, 1)), ((2, 2), (1, 1)), ((1, 2), (2, 2))))
