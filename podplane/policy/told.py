@@ -58,6 +58,7 @@ def _left(whole: Ports, without: Iterable[Ports]) -> Iterator[Ports]:
 class Told(NamedTuple):
     """Flows that would be denied that were allowed, or the other way round."""
 
+    word: str
     what: str
     number: int
     differences: tuple[tuple[Difference, Gap], ...]
@@ -67,6 +68,14 @@ class Told(NamedTuple):
         for one, ports in self.differences:
             version = f" (IPv{one.version})" if one.version else ""
             yield from (f"{source} → {destination}{ports}{version}" for source, destination in one.pairs())
+
+    def documents(self) -> Iterator[dict[str, object]]:
+        """Each of them, for programs; without `ports` all are meant, and with `except` all but these."""
+        for one, ports in self.differences:
+            texts = [str(port) for port in ports.ports]
+            more: dict[str, object] = {"except" if ports.is_rest else "ports": texts} if texts else {}
+            more |= {"version": one.version} if one.version else {}
+            yield from ({"from": source, "to": destination} | more for source, destination in one.pairs())
 
     @property
     def head(self) -> str:
@@ -88,8 +97,8 @@ def told(found: Sequence[Difference]) -> list[Told]:
     """What is denied first, then what is allowed; neither when there is none of it."""
     denied = tuple((one, ports) for one in found if not (ports := gap(one.before, one.after)).is_nothing)
     allowed = tuple((one, ports) for one in found if not (ports := gap(one.after, one.before)).is_nothing)
-    both = (("denied that were allowed", denied), ("allowed that were denied", allowed))
-    return [Told(what, sum(one.flows for one, _ in some), some) for what, some in both if some]
+    both = (("denied", "denied that were allowed", denied), ("allowed", "allowed that were denied", allowed))
+    return [Told(word, what, sum(one.flows for one, _ in some), some) for word, what, some in both if some]
 
 
 def _listed(ports: Sequence[Ports]) -> str:

@@ -174,3 +174,16 @@ def test_packets_fare_as_examples_say(lab: Podplane, kubectl: Kubectl, addresses
         until(lambda: found() == said)
     finally:
         kubectl("delete", "-f", str(file))
+
+
+def test_a_diff_shows_all_flows_that_a_file_changes(lab: Podplane) -> None:
+    opened = policy("web", podSelector=POLICIES[0]["spec"]["podSelector"], ingress=[{"from": [{"podSelector": {}}]}])
+    said = lab("policy", "diff", "-f", "-", stdin=yaml.safe_dump(opened), code=1).stdout
+    assert re.match(r"\d+ flows would be allowed that were denied:\n", said)
+    assert f"  default/{CLIENT} → default/{WEB} (all but TCP 8080)\n" in said
+    same = lab("policy", "diff", "-f", "-", stdin=yaml.safe_dump(POLICIES[0])).stdout
+    assert same == "No flow would be denied that is allowed, nor allowed that is denied.\n"
+    gone = lab("policy", "diff", "-f", "-", "--delete", "-o", "json", stdin=yaml.safe_dump(POLICIES[1]), code=1).stdout
+    assert {"from": f"default/{CLIENT}", "to": f"default/{DB}"} in json.loads(gone)["allowed"]
+    refused = lab("policy", "diff", "-f", "-", stdin="kind: x", code=2).stderr
+    assert refused == "podplane: <stdin>: document 1 is no object: one has a kind, and metadata with a name\n"

@@ -14,6 +14,7 @@ COMMANDS: Rows = {
     ),
     "matrix": ("podplane.cli.policy.matrix", "matrix", "Show which pods reach which, as a table."),
     "list": ("podplane.cli.policy.listing", "listing", "Show policies, or those that select a pod."),
+    "diff": ("podplane.cli.policy.diff", "diff", "Show which flows a file would deny or allow if it were applied."),
 }
 
 

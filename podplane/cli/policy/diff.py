@@ -1,0 +1,77 @@
+"""The command `podplane policy diff`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
+
+import click
+
+from podplane.cli.options import connect, lab_name, namespace
+from podplane.cli.tables import document_text, plain
+from podplane.lab.folder import Folder
+
+DIFFERENT = 1
+"""Exit status when some flow would fare otherwise."""
+
+
+@click.command()
+@lab_name
+@namespace
+@click.option(
+    "-f", "--filename", "file", type=click.File("r", encoding="utf-8"), required=True, help="A file; - is standard input."
+)
+@click.option("--delete", is_flag=True, help="What deleting its policies would change.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="For programs.")
+def diff(folder: Folder, namespace: str, file: TextIO, delete: bool, output: str | None) -> None:
+    """Show all flows that would be denied, or allowed, if a file were applied: its NetworkPolicies, and labels of its Namespaces and Pods.
+
+    Nothing is changed. Exit status 1: there are such flows.
+    """
+    from podplane.cli.policy.cluster import cluster
+    from podplane.cli.policy.proposed import documents, proposal
+    from podplane.policy.difference import differences
+    from podplane.policy.told import told
+
+    objects, client = documents(_text(file), file.name), connect(folder)
+    found = proposal(objects, _known(client, {one["kind"] for one in objects}), namespace, delete=delete)
+    if found.passed_over:
+        others = ", ".join(f"{number} {plain(kind)}" for kind, number in sorted(found.passed_over.items()))
+        which = "NetworkPolicies that go" if delete else "NetworkPolicies, and labels of Namespaces and Pods"
+        click.echo(f"Not compared: {others} ({which} are)", err=True)
+    known = cluster(client)
+    pods = [*known.pods.values(), *([] if known.dns is None else [known.dns])]
+    changed = told(differences(known.index, pods, list(known.nodes.values()), found.edits))
+    if output:
+        click.echo(document_text({one.word: [*one.documents()] for one in changed}, output))
+    else:
+        for line in _lines(changed):
+            click.echo(line)
+    if changed:
+        sys.exit(DIFFERENT)
+
+
+def _lines(changed: Sequence[Any]) -> Iterator[str]:
+    for one in changed:
+        yield f"{one.head}:"
+        yield from (f"  {plain(line)}" for line in one.lines())
+    if not changed:
+        yield "No flow would be denied that is allowed, nor allowed that is denied."
+
+
+def _text(file: TextIO) -> str:
+    try:
+        return file.read()
+    except UnicodeDecodeError as error:
+        raise click.ClickException(f"{file.name} is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def _known(client: Any, kinds: set[str]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The Namespaces and Pods that are there, if they are asked for."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for kind, resource in (("Namespace", "namespaces"), ("Pod", "pods")):
+        for one in client.objects(resource) if kind in kinds else ():
+            metadata = one["metadata"]
+            found[kind, "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))] = one
+    return found

@@ -1,0 +1,119 @@
+"""A file of objects as what it would change of who may talk to whom. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import yaml
+
+from podplane.apiserver.decoding import Options, fitted
+from podplane.apiserver.kinds.resource import admit
+from podplane.apiserver.kinds.table import RESOURCES
+from podplane.apiserver.problems import Problem
+from podplane.lab.errors import LabError
+from podplane.model import bounded_yaml
+from podplane.model.pod_info import NamespaceInfo, PodInfo
+from podplane.model.policy import NetworkPolicy
+from podplane.policy.edits import Edit
+
+Object = dict[str, Any]
+MAX_DEPTH, MAX_VALUES = 200, 1_000_000
+APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+KINDS = {"NetworkPolicy": "networking.k8s.io/v1", "Namespace": "v1", "Pod": "v1"}
+"""What is compared, and its apiVersion."""
+LABELLED: Mapping[str, type[NamespaceInfo | PodInfo]] = {"Namespace": NamespaceInfo, "Pod": PodInfo}
+ROW = next(one for one in RESOURCES if one.kind == "NetworkPolicy")
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """The edits, and how many objects of other kinds there are, by kind."""
+
+    edits: tuple[Edit, ...]
+    passed_over: Mapping[str, int]
+
+
+def documents(text: str, name: str) -> list[Object]:
+    """The objects in a file of YAML or JSON, those of lists one by one. LabError when there are none."""
+    try:
+        for _ in bounded_yaml.events(text, MAX_DEPTH, MAX_VALUES):
+            pass
+        found = [one for one in yaml.load_all(text, Loader=yaml.CSafeLoader) if one is not None]
+    except (bounded_yaml.TooDeep, bounded_yaml.TooMany, bounded_yaml.Aliased) as error:
+        raise LabError(f"{name} {error}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise LabError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
+    objects = [one for document in found for one in _listed(document)]
+    for number, one in enumerate(objects, 1):
+        if not _is_object(one):
+            raise LabError(f"{name}: document {number} is no object: one has a kind, and metadata with a name")
+    if not objects:
+        raise LabError(f"{name} has no objects")
+    return objects
+
+
+def proposal(
+    objects: Sequence[Object], known: Mapping[tuple[str, str], Object], namespace: str, *, delete: bool = False
+) -> Proposal:
+    """What applying them, or deleting them, would change. `known` has the Namespaces and Pods that are there, by kind and path.
+
+    LabError for a policy that the API would refuse.
+    """
+    edits = {(edit.kind, edit.path): edit for one in objects for edit in _edits(one, known, namespace, delete=delete)}
+    compared = ("NetworkPolicy",) if delete else tuple(KINDS)
+    others = Counter(
+        one["kind"] for one in objects if one["kind"] not in compared or KINDS[one["kind"]] != one.get("apiVersion")
+    )
+    return Proposal(tuple(edits.values()), others)
+
+
+def _listed(document: Any) -> Iterator[Any]:
+    is_list = isinstance(document, dict) and document.get("kind") == "List" and isinstance(document.get("items"), list)
+    yield from document["items"] if is_list else (document,)
+
+
+def _is_object(one: Any) -> bool:
+    if not isinstance(one, dict) or not isinstance(one.get("kind"), str):
+        return False
+    metadata = one.get("metadata")
+    return isinstance(metadata, dict) and isinstance(metadata.get("name"), str)
+
+
+def _edits(one: Object, known: Mapping[tuple[str, str], Object], namespace: str, *, delete: bool) -> Iterator[Edit]:
+    kind, name = one["kind"], one["metadata"]["name"]
+    if KINDS.get(kind) != one.get("apiVersion"):
+        return
+    space = one["metadata"].get("namespace") or namespace
+    path = name if kind == "Namespace" else f"{space}/{name}"
+    if kind == "NetworkPolicy":
+        yield Edit(NetworkPolicy, path, None if delete else _policy(one, space))
+    elif not delete and (old := known.get((kind, path))) is not None:
+        metadata = {**old["metadata"], "labels": _labels(one, old)}
+        yield Edit(LABELLED[kind], path, LABELLED[kind].from_json(msgspec.json.encode({**old, "metadata": metadata})))
+
+
+def _policy(one: Object, namespace: str) -> NetworkPolicy:
+    try:
+        whole = json.loads(json.dumps({**one, "metadata": {**one["metadata"], "namespace": namespace}}, default=str))
+        admit(ROW, fitted(ROW, whole, Options(validation="Strict")), None)
+        return NetworkPolicy.from_json(msgspec.json.encode(whole))
+    except Problem as problem:
+        raise LabError(f"the API would refuse it: {problem}") from None
+
+
+def _labels(one: Object, old: Object) -> dict[str, str]:
+    """The labels that `kubectl apply` leaves: those of the file, and those that are there and were not applied before."""
+    new, there = one["metadata"].get("labels") or {}, old["metadata"].get("labels") or {}
+    if not isinstance(new, dict) or not all(isinstance(text, str) for pair in new.items() for text in pair):
+        raise LabError(f"labels of {one['kind']} {one['metadata']['name']}: keys and values must be strings")
+    try:
+        applied = json.loads((old["metadata"].get("annotations") or {}).get(APPLIED, "{}"))
+        before = (applied.get("metadata") or {}).get("labels") or {}
+    except (ValueError, AttributeError):
+        before = {}
+    return {key: value for key, value in there.items() if key in new or key not in before} | new

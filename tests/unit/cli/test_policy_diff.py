@@ -1,0 +1,109 @@
+"""What a file would change, as `podplane policy diff` reads it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from podplane.cli.policy.proposed import APPLIED, Proposal, documents, proposal
+from podplane.lab.errors import LabError
+from podplane.model.policy import NetworkPolicy
+from podplane.policy.difference import differences
+from podplane.policy.told import told
+from tests.unit.cli.policies import ALLOW_WEB, CLIENT, DENY_DB, known
+from tests.unit.policy.cluster import Object, namespace, pod
+
+API = {"NetworkPolicy": "networking.k8s.io/v1"}
+
+
+def text(*objects: Object) -> str:
+    return "---\n".join(yaml.safe_dump({"apiVersion": API.get(one["kind"], "v1"), **one}) for one in objects)
+
+
+def read(*objects: Object, there: tuple[Object, ...] = (), delete: bool = False) -> Proposal:
+    by_path = {
+        (one["kind"], "/".join(filter(None, (one["metadata"].get("namespace"), one["metadata"]["name"])))): one for one in there
+    }
+    return proposal(documents(text(*objects), "file.yaml"), by_path, "default", delete=delete)
+
+
+def test_a_file_of_policies_is_what_they_would_change() -> None:
+    cluster = known(ALLOW_WEB)
+    changed = told(differences(cluster.index, cluster.pods.values(), list(cluster.nodes.values()), read(DENY_DB).edits))
+    assert {one.word for one in changed} == {"denied"}
+    assert {"default/client → shop/db", "shop/db → default/client"} <= set(changed[0].lines())
+    assert {"from": "default/client", "to": "shop/db"} in list(changed[0].documents())
+    gone = told(differences(cluster.index, cluster.pods.values(), [], read(ALLOW_WEB, delete=True).edits))
+    assert next(gone[0].documents()) == {"from": "default/client", "to": "default/web-1", "except": ["TCP 8080"]}
+
+
+def test_names_without_a_namespace_are_of_the_one_that_is_asked_for() -> None:
+    (edit,) = read({**ALLOW_WEB, "metadata": {"name": "web"}}).edits
+    assert (edit.path, edit.kind) == ("default/web", NetworkPolicy)
+    assert isinstance(edit.new, NetworkPolicy)
+    assert edit.new.metadata.namespace == "default"
+
+
+def test_lists_are_read_and_other_kinds_are_told() -> None:
+    whole = {"kind": "List", "apiVersion": "v1", "items": [{"apiVersion": "networking.k8s.io/v1", **DENY_DB}]}
+    found = read(whole, {"kind": "Service", "metadata": {"name": "web"}}, {**DENY_DB, "apiVersion": "extensions/v1beta1"})
+    assert [edit.path for edit in found.edits] == ["shop/deny"]
+    assert found.passed_over == {"Service": 1, "NetworkPolicy": 1}
+    assert read(namespace("shop"), DENY_DB, delete=True).passed_over == {"Namespace": 1}
+
+
+def test_of_labels_those_that_were_applied_before_go() -> None:
+    applied = json.dumps({"metadata": {"labels": {"team": "a", "old": "x"}}})
+    there = namespace("shop", team="a", old="x", by="hand")
+    there["metadata"]["annotations"] = {APPLIED: applied}
+    (edit,) = read(namespace("shop", team="b"), there=(there,)).edits
+    assert edit.new is not None
+    assert dict(edit.new.metadata.labels) == {"team": "b", "by": "hand"}
+    there["metadata"]["annotations"] = {APPLIED: "[]"}
+    (edit,) = read(namespace("shop", team="b"), there=(there,)).edits
+    assert edit.new is not None
+    assert dict(edit.new.metadata.labels) == {"team": "b", "old": "x", "by": "hand"}
+
+
+def test_a_pod_that_is_there_may_have_other_labels() -> None:
+    there = pod("default/client", CLIENT)
+    (edit,) = read(pod("default/client", {"app": "other"}), pod("default/new", CLIENT), there=(there,)).edits
+    assert edit.path == "default/client"
+    assert edit.new is not None
+    assert dict(edit.new.metadata.labels) == {"app": "other"}
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("", "file.yaml has no objects"),
+        ("a: [", "file.yaml is not YAML: "),
+        ("a: &x [1]\nb: *x", "file.yaml is YAML with aliases"),
+        ("[" * 300 + "]" * 300, "file.yaml is nested deeper than 200 levels"),
+        ("just text", "file.yaml: document 1 is no object"),
+        ("kind: NetworkPolicy\nmetadata: {name: 3}", "file.yaml: document 1 is no object"),
+    ],
+)
+def test_what_is_no_object_is_said_in_one_line(file: str, said: str) -> None:
+    with pytest.raises(LabError, match=r"^[^\n]*$") as error:
+        documents(file, "file.yaml")
+    assert str(error.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"ingress": [{"ports": [{"port": 80, "endPort": 79}]}]}, "must be greater than or equal to `port`"),
+        ({"ingress": 3}, "ingress"),
+        ({"ingres": []}, "ingres"),
+    ],
+)
+def test_what_the_api_would_refuse_is_refused(spec: Any, said: str) -> None:
+    with pytest.raises(LabError, match="the API would refuse it: ") as error:
+        read({"kind": "NetworkPolicy", "metadata": {"name": "bad"}, "spec": {"podSelector": {}, **spec}})
+    assert said in str(error.value)
+    with pytest.raises(LabError, match="keys and values must be strings"):
+        read({**namespace("shop"), "metadata": {"name": "shop", "labels": {"a": 1}}}, there=(namespace("shop"),))
