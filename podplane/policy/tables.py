@@ -24,7 +24,8 @@ next is judged as a first packet is. What passes loses the bit; what is denied g
 refused, whoever sends it. To delete the entries would not do: the next packet would begin a connection anew, perhaps from the other end
 (net.netfilter.nf_conntrack_tcp_loose).
 
-A pod sends by addresses of its own only, and link-local addresses of pods are nobody's to send to: policies know neither.
+A pod sends by addresses of its own only, and is reached by these only: policies know neither its link-local address nor who listens to a
+multicast or broadcast, which the bridge brings to all of its pods.
 
 Sources: nft(8); Kubernetes, "Network Policies"; RFC 4861 (hop limit 255), RFC 3810 (hop limit 1).
 """
@@ -94,7 +95,6 @@ LOG_GROUP = 80
 """The group of NFLOG that is told of them."""
 TOLD_A_SECOND = 100
 """Of the packets that are dropped for each of these reasons, so many are told; others are only counted."""
-LINK_LOCAL = ipaddress.ip_network("fe80::/10")
 DISCOVERY, LISTENERS, LISTENERS_V2 = (133, 137), (130, 132), (143, 143)
 """ICMPv6 types: neighbour discovery (RFC 4861), multicast listeners (RFC 2710, RFC 3810)."""
 
@@ -216,11 +216,7 @@ def _ways(blocks: list[IPNetwork], bridge: str) -> Iterator[Chain]:
         [
             *(rule(family(b.version), r.verdict_of(b.version, r.DESTINATION, f"ingress{b.version}")) for b in blocks),
             *(rule(family(b.version), destination_in(b), goto("gate")) for b in blocks),
-            *(
-                rule(family(6), destination_in(LINK_LOCAL), output_is(bridge), goto("foreign"))
-                for b in blocks
-                if b.version == 6
-            ),
+            rule(output_is(bridge), goto("foreign")),
             rule(goto("pass")),
         ],
     )

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import shutil
 import socket
+import struct
 import subprocess
 import threading
 from collections import Counter
@@ -211,3 +212,28 @@ def test_nft_reads_the_base_chains_as_they_are_written_here() -> None:
 def _chain(name: str, text: str) -> str:
     """One chain of a table's text."""
     return text.partition(f"\tchain {name} {{\n")[2].partition("\n\t}\n")[0]
+
+
+@pytest.mark.parametrize(("version", "group"), [(4, "255.255.255.255"), (4, "224.0.0.251"), (6, "ff05::fb")])
+def test_multicasts_and_broadcasts_of_a_pod_reach_no_other_of_its_node(version: int, group: str) -> None:
+    """No policy knows who gets them, so one that denies all ingress could not keep them from its pods."""
+    real, family = RealPoliced(), socket.AF_INET if version == 4 else socket.AF_INET6
+    ends = [real.namespaces[name_of(1, pod)].run(socket.socket, family, socket.SOCK_DGRAM) for pod in (1, 2)]
+    sender, receiver = ends
+    for one in ends:
+        one.bind(("", 5353))
+        one.settimeout(0.3)
+        if version == 6:
+            index = real.namespaces[name_of(1, 1)].run(socket.if_nametoindex, "eth0")
+            one.setsockopt(
+                socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, socket.inet_pton(family, group) + struct.pack("=I", index)
+            )
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+        elif group.startswith("224"):
+            one.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, struct.pack("=4sII", socket.inet_aton(group), 0, 0))
+    sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    sender.sendto(b"x", (group, 5353))
+    sender.sendto(b"y", (str(pod_ip(1, 2, version)), 5353))
+    assert receiver.recvfrom(10)[0] == b"y", "only what was sent to itself"
+    for one in ends:
+        one.close()
