@@ -82,7 +82,8 @@ class Writer:
         if waiter.remaining:
             for identity in waiter.remaining:
                 self._waiters.setdefault(identity, []).append(waiter)
-                self._urgent[identity] = None
+            if not self._ledger.is_any_sent(waiter.remaining):  # the others may need those that are on their way
+                self._urgent |= dict.fromkeys(waiter.remaining)
             self.wake()
             await waiter.done.wait()
             if waiter.is_interrupted:

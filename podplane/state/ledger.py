@@ -402,6 +402,10 @@ class Ledger:
         """Those that are to be sent, or sent and not acknowledged."""
         return {identity for identity in identities if identity in self._due or identity in self._sent}
 
+    def is_any_sent(self, identities: Iterable[Identity]) -> bool:
+        """Is one of these on its way to the kernel?"""
+        return not self._sent.isdisjoint(identities)
+
     def counts(self) -> dict[Status, int]:
         """How many objects there are of each status."""
         refused = sum(self.status(identity) is Status.REFUSED for identity in self._refused)

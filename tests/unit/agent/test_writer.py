@@ -165,6 +165,18 @@ async def test_what_somebody_waits_for_overtakes_a_large_change(monkeypatch: pyt
     assert len(rig.kernel.values) == 101
 
 
+async def test_what_is_waited_for_together_is_sent_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of it is on its way when somebody waits for all of it: the other half may need the first one."""
+    monkeypatch.setattr(pause, "TURN_SECONDS", 0)  # each slice counts as a long one
+    rig = Rig()
+    first = rig.want("pod", *(value(f"n{n}", "1") for n in range(20)))
+    rig.writer.wake()
+    await asyncio.sleep(0)
+    both = [*first, *rig.want("peer", value("last", "1"))]
+    assert await rig.settled(both) == []
+    assert rig.kernel.order[-1] == "last"
+
+
 async def test_other_tasks_have_a_turn_between_the_slices_of_a_large_change(monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of turns grows with the size of the change: no turn is longer than a slice of the door."""
     monkeypatch.setattr(pause, "TURN_SECONDS", 0)  # each slice counts as a long one
