@@ -19,6 +19,7 @@ import msgspec
 
 from podplane.agent.attachments import AttachedPod, Attachments
 from podplane.agent.caches import Caches
+from podplane.agent.denied import DeniedLog, can_log
 from podplane.agent.effects import Effects
 from podplane.agent.feature import Kind
 from podplane.agent.features import FEATURES
@@ -41,11 +42,15 @@ from podplane.agent.poller import Poller
 from podplane.agent.settings import Settings
 from podplane.agent.watcher import CONTRADICTIONS, Watcher
 from podplane.agent.writer import Writer
+from podplane.model.answers import PolicyCounts
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.service import Service
 from podplane.model.view import View
 from podplane.pods.plan import VETH_PREFIX
+from podplane.policy.counts import counted, in_force
+from podplane.policy.feature import PolicyMemory
+from podplane.policy.tables import TABLE as POLICY_TABLE
 from podplane.routes.table import backend
 from podplane.servers.durations import Durations
 from podplane.services.feature import ServicesMemory
@@ -99,6 +104,8 @@ class Agent:
         if settings.network.bridge_family and not kernel.has_bridge_family():
             network = msgspec.structs.replace(settings.network, bridge_family=False)
             settings = msgspec.structs.replace(settings, network=network)
+        if settings.network.log_denied and not can_log(kernel):
+            settings = msgspec.structs.replace(settings, network=msgspec.structs.replace(settings.network, log_denied=False))
         self.config = config = settings.network
         self.view = View(node_name, caches.nodes.objects, caches.services.objects, caches.slices_by_service)
         self.view.policies = caches.policy_index
@@ -116,6 +123,10 @@ class Agent:
         self.watcher = Watcher(node_name, self.ledger, kernel, ownership(config), clock, self._repaired, link_changed)
         self.writer = Writer(node_name, self.ledger, kernel, clock, self.watcher.take_notifications, self._sent)
         self.network = Attachments(self.view, kernel, self.ledger, self.planner, self.writer, self.watcher)
+        policies: PolicyMemory = self.planner.memory(PolicyPodKey)
+        self.enforced = policies.enforced
+        """What policies its pods are under."""
+        self.denied = DeniedLog(node_name, kernel, caches, self.enforced, self.services, clock, is_wanted=config.log_denied)
         self.reconciles = Durations()
         self.repairs: deque[tuple[float, str]] = deque(maxlen=REPAIRS_KEPT)
         """The last repairs: when (seconds of the clock), and what."""
@@ -165,6 +176,7 @@ class Agent:
         view = self.view
         view.nodes, view.services, view.slices = caches.nodes.objects, caches.services.objects, caches.slices_by_service
         view.policies = caches.policy_index
+        self.denied.caches = caches
         caches.add_name_servers(self._name_servers)
         self.planner.mark_all((PolicyPodKey, PolicyPeerKey, PolicyNameServersKey))
         self._wake.set()
@@ -237,10 +249,12 @@ class Agent:
         self.writer.wake()
         await self.writer.caught_up()
         await self._effects.run()
+        self.denied.follow()
         self._reconciled_at = self._clock()
         self.reconciles.add(self._reconciled_at - began)
 
     def _look(self) -> None:
+        self.denied.follow()
         if self.watcher.look() or self._effects.has_due:
             self._due.set()
 
@@ -300,6 +314,7 @@ class Agent:
         """End: what the kernel holds stays as it is."""
         await self.writer.idle()
         self.watcher.close()
+        self.denied.close()
         self.planner.close()
 
     # What there is to say.
@@ -323,6 +338,11 @@ class Agent:
         """What this node serves of Services."""
         memory: ServicesMemory = self.planner.memory(ServiceKey)
         return memory
+
+    def policy_counts(self) -> Callable[[], PolicyCounts]:
+        """How often policies decided here: a function that blocks, and may be called in any thread, for what is in force now."""
+        rules = in_force(self.enforced)
+        return lambda: counted(rules, self._kernel.counts(*POLICY_TABLE))
 
     def connections(self) -> list[Connection]:
         """The tracked connections of this node through Services; blocks, and may be called from any thread."""

@@ -16,6 +16,7 @@ from podplane.model.objects import Model, Node
 from podplane.model.pod_info import NamespaceInfo, PodInfo
 from podplane.model.policy import NetworkPolicy
 from podplane.model.service import EndpointSlice, Service
+from podplane.policy.ends import node_ips
 from podplane.policy.index import NOTHING, Change, PolicyIndex
 from podplane.policy.name_servers import PATH as NAME_SERVERS
 from podplane.policy.name_servers import name_servers
@@ -48,6 +49,9 @@ class Caches:
         self.policies = policies or Cache[NetworkPolicy]("networkpolicies")
         self.policy_index = PolicyIndex()
         """Who selects whom, of these three."""
+        self.pods_by_ip = self.pods.index(lambda pod: pod.ips)
+        """`get(address)` → the pods that have it, by path: those that ended, and those on their node's network, too."""
+        self.nodes_by_ip = self.nodes.index(node_ips)
         self._policies_changed: list[Changed] = []
         self._fill_index()
         self.informers: Mapping[str, Informer[Any]] = {}

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from podplane.agent.status import Counts, Sources
+from podplane.model.answers import PolicyCounts
 from podplane.servers.figures import Figures, Samples, by_name
 
 Requests = Mapping[tuple[str, int], int]
@@ -15,7 +16,7 @@ Requests = Mapping[tuple[str, int], int]
 class Metrics(Figures):
     """What was read of a node at one moment; `text` may be called in any thread."""
 
-    def __init__(self, sources: Sources, counts: Counts, requests: Requests) -> None:
+    def __init__(self, sources: Sources, counts: Counts, requests: Requests, policies: PolicyCounts) -> None:
         """Read everything that changes, on the event loop."""
         super().__init__()
         agent = sources.agent
@@ -42,7 +43,19 @@ class Metrics(Figures):
         durations = ((), agent.reconciles.cumulative(), agent.reconciles.total)
         self.histogram("podplane_reconcile_duration_seconds", "From planning to the kernel's answer.", (), [durations])
         answered = (((path, str(status)), count) for (path, status), count in requests.items())
+        self._policies(policies, agent.denied.told)
         self.counter("podplane_http_requests", "Requests that the agent's port answered.", ("path", "code"), answered)
+
+    def _policies(self, counts: PolicyCounts, told: int) -> None:
+        rules = (((*one.policy.split("/"), one.direction, str(one.rule)), one.connections) for one in counts.rules)
+        labels = ("namespace", "policy", "direction", "rule")
+        self.counter("podplane_policy_allowed_connections", "Connections that a rule of a policy allowed.", labels, rules)
+        denials = (((one.direction, " ".join(one.policies)), one.packets) for one in counts.denials)
+        text = "Packets that none of the policies of their pod allowed."
+        self.counter("podplane_policy_denied_packets", text, ("direction", "policies"), denials)
+        text = "Packets that were dropped, by reason."
+        self.counter("podplane_policy_dropped_packets", text, ("reason",), by_name(counts.dropped))
+        self.counter("podplane_policy_told_packets", "Dropped packets that were told apart.", (), [((), told)])
 
 
 def _objects(counts: Counts) -> Samples:

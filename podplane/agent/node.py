@@ -115,6 +115,7 @@ class NodeAgent:
             self._start_error = str(error) or type(error).__name__
             if former is not None:
                 self.agent.watcher.close()
+                self.agent.denied.close()
                 self.agent, self.election, self.health, self.endpoints = former
             raise
 

@@ -3,6 +3,8 @@
     /status                 the state of the agent (`status`); /status/summary: only how much is wrong
     /metrics                figures for Prometheus (`metrics`)
     /traffic                the tracked connections through Services: how many, packets, bytes
+    /policies               how often each rule of policies allowed, and how often none did
+    /denied                 what was denied in the last minutes; /denied/12: after the change 12
     /services/default/web   frontends and endpoints of a Service as they are in this node's tables
 
 An answer that takes long is made by itself: of more questions some wait, and the others are refused with 429.
@@ -20,6 +22,7 @@ import msgspec
 from podplane.agent.metrics import Metrics
 from podplane.agent.status import Sources
 from podplane.kubeapi.authorization import METRICS, PROXY, Authorizer
+from podplane.model.answers import DeniedFlows
 from podplane.servers.figures import CONTENT_TYPE
 from podplane.servers.http import Call, Reply
 from podplane.servers.report_thread import LIMIT, Busy, ReportThread
@@ -27,8 +30,10 @@ from podplane.services import report
 
 T = TypeVar("T")
 TEXT = "text/plain; charset=utf-8"
-NAMES = frozenset({"healthz", "livez", "metrics", "services", "status", "traffic"})
+NAMES = frozenset({"denied", "healthz", "livez", "metrics", "policies", "services", "status", "traffic"})
 """The first parts of the paths that there are."""
+DIGITS = 18
+"""A number in a path has at most so many."""
 NOT_FOUND = Reply(404, b"404 page not found\n", TEXT)
 BUSY = Reply(429, b"too many requests: try again later\n", TEXT, (("retry-after", "1"),))
 
@@ -75,8 +80,13 @@ class Reports:
                 case ["status", "summary"]:
                     return Reply(200, msgspec.json.encode(self._sources.summary()))
                 case ["metrics"]:
-                    metrics = Metrics(self._sources, await self._counted(self._sources.counts), self.requests)
+                    policies = await self._thread.run(self._agent.policy_counts())
+                    metrics = Metrics(self._sources, await self._counted(self._sources.counts), self.requests, policies)
                     return Reply(200, await self._thread.run(metrics.text), CONTENT_TYPE)
+                case ["policies"]:
+                    return Reply(200, msgspec.json.encode(await self._thread.run(self._agent.policy_counts())))
+                case ["denied", *after] if len(after) < 2 and all(map(_is_number, after)):
+                    return Reply(200, msgspec.json.encode(await self._denied(*map(int, after))))
                 case ["services", namespace, name]:
                     table = self._agent.services.table(f"{namespace}/{name}")
                     return Reply(200, msgspec.json.encode(report.described(table)))
@@ -95,6 +105,16 @@ class Reports:
         finally:
             self._counts_wanted -= 1
 
+    async def _denied(self, after: int = 0) -> DeniedFlows:
+        log = self._agent.denied
+        dropped = await self._thread.run(log.dropped)
+        await log.has_told(dropped)
+        return log.flows(after, dropped)
+
     def _traffic(self) -> bytes:
         """In the thread: of the agent's memory it only looks up one name after another."""
         return msgspec.json.encode(report.traffic(self._agent.connections(), self._agent.services))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= DIGITS

@@ -141,3 +141,69 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     api: ApiStatus | None
     reconcile_age: float
     longest_turn: float | None
+
+
+class Party(msgspec.Struct, frozen=True):
+    """One end of a packet: its address, and what has it: "pod", "node", "service", "dns" (the cluster's) or "" (none of these)."""
+
+    address: str
+    kind: str = ""
+    name: str = ""
+
+
+class DeniedFlow(msgspec.Struct, frozen=True):
+    """Equal packets that were denied: from whom, to whom and to which port (0: the protocol has none).
+
+    `reason` is "in" (no policy allows the receiver this), "out" (none allows the sender this), "gate" or "foreign"
+    (`policy.tables.DENIALS`); `policies` are those that deny it by default. `number` tells it from others of this node.
+    """
+
+    number: int
+    reason: str
+    source: Party
+    destination: Party
+    protocol: str
+    port: int
+    policies: tuple[str, ...]
+    packets: int
+    first_age: float
+    last_age: float
+
+
+class DeniedFlows(msgspec.Struct, frozen=True):
+    """What a node denied, the newest first. `told` of the `dropped` packets since it began to read them, `since` seconds ago, were told
+    apart; None: it does not read them, because no policy selects any of its pods, or because of `error`. What comes next is after `change`.
+    """
+
+    node: str
+    change: int
+    told: int
+    dropped: int
+    since: float | None
+    error: str
+    flows: list[DeniedFlow]
+
+
+class RuleCount(msgspec.Struct, frozen=True):
+    """How many connections a rule of a policy allowed on a node, since a pod of the node is under it."""
+
+    policy: str
+    direction: str
+    rule: int
+    connections: int
+
+
+class DenialCount(msgspec.Struct, frozen=True):
+    """How many packets of pods under just these policies none of them allowed."""
+
+    direction: str
+    policies: tuple[str, ...]
+    packets: int
+
+
+class PolicyCounts(msgspec.Struct, frozen=True):
+    """How often policies decided on a node; `dropped` by reason (`policy.tables.DENIALS`)."""
+
+    rules: list[RuleCount]
+    denials: list[DenialCount]
+    dropped: dict[str, int]

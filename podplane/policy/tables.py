@@ -165,8 +165,9 @@ def _denials(blocks: list[IPNetwork], config: NetworkConfig) -> Iterator[Value]:
         asked = () if prefix in (IN, OUT) else (rule(jump("deny")),)
         told = (rule(_told(prefix), comment="for podplane policy denied"),) if config.log_denied else ()
         yield counted
-        again = (rule(r.has_mark(JUDGE_AGAIN), goto("revoke"), comment="it was let pass once"),) if prefix in (IN, OUT) else ()
-        yield chain(name, (*asked, *again, *told, rule(count_in(counted.name), verdict(DROP), comment=why)))
+        taken_back = rule(r.has_mark(JUDGE_AGAIN), count_in(counted.name), goto("revoke"), comment="it was let pass once")
+        again = (taken_back,) if prefix in (IN, OUT) else ()
+        yield chain(name, (*asked, *told, *again, rule(count_in(counted.name), verdict(DROP), comment=why)))
     yield from _revocations()
 
 

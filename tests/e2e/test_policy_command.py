@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.conftest import Kubectl, Podplane
+from tests.e2e.conftest import COMMAND, Kubectl, Podplane
 from tests.e2e.test_load_balancer import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("policy-command")]
@@ -187,3 +188,59 @@ def test_a_diff_shows_all_flows_that_a_file_changes(lab: Podplane) -> None:
     assert {"from": f"default/{CLIENT}", "to": f"default/{DB}"} in json.loads(gone)["allowed"]
     refused = lab("policy", "diff", "-f", "-", stdin="kind: x", code=2).stderr
     assert refused == "podplane: <stdin>: document 1 is no object: one has a kind, and metadata with a name\n"
+
+
+SEND = """
+import socket, sys
+address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+sender = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(count):
+    sender.sendto(b"x", (address, port))
+"""
+
+
+def send(lab: Podplane, pod: str, address: str, port: int, count: int = 1) -> None:
+    """Datagrams, which nobody answers."""
+    lab("exec", pod, "--", "python3", "-c", SEND, address, str(port), str(count))
+
+
+def ips(kubectl: Kubectl, pod: str) -> list[str]:
+    return [one["ip"] for one in json.loads(kubectl("get", "pod", pod, "-o", "json"))["status"]["podIPs"]]
+
+
+def test_denied_packets_are_told_with_the_names_of_their_ends(lab: Podplane, kubectl: Kubectl) -> None:
+    v4, v6 = ips(kubectl, WEB)
+    send(lab, CLIENT, v4, 9001, 3)
+    send(lab, CLIENT, v6, 9002)
+    send(lab, DB, "203.0.113.7", 9003)
+    said = lab("policy", "denied").stdout
+    assert f"default/{CLIENT} → default/{WEB}, UDP 9001: ingress: default deny by default/web (3 packets)\n" in said
+    assert f"default/{CLIENT} → default/{WEB}, UDP 9002: ingress: default deny by default/web\n" in said
+    assert f"default/{DB} → 203.0.113.7, UDP 9003: egress: default deny by default/deny-all\n" in said
+    assert "9003" not in lab("policy", "denied", "--node", "node2").stdout
+    assert (
+        lab("policy", "denied", "-n", "nowhere").stdout == "Nothing was denied in namespace nowhere in the last 10 minutes.\n"
+    )
+    rows = [json.loads(line) for line in lab("policy", "denied", "-o", "json").stdout.splitlines()]
+    (row,) = (one for one in rows if one["port"] == 9001)
+    assert row["from"] == {"address": ips(kubectl, CLIENT)[0], "pod": f"default/{CLIENT}"}
+    assert (row["node"], row["direction"], row["policies"], row["packets"]) == ("node2", "ingress", ["default/web"], 3)
+
+
+def test_denied_packets_are_told_as_they_come(lab: Podplane, kubectl: Kubectl) -> None:
+    address = ips(kubectl, WEB)[0]
+    with subprocess.Popen(
+        [*COMMAND, "policy", "denied", "-f"], env=lab.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as following:
+        try:
+            assert following.stdout is not None
+            send(lab, CLIENT, address, 9010)
+            assert "UDP 9010" in next(line for line in following.stdout if "9010" in line)
+            send(lab, CLIENT, address, 9011, 5000)
+            assert "more packets" in next(line for line in following.stdout if line.startswith("… and"))
+        finally:
+            following.terminate()
+
+
+def test_a_node_that_is_not_there_denies_nothing(lab: Podplane) -> None:
+    assert lab("policy", "denied", "--node", "node9", code=2).stderr.startswith("podplane: there is no node 'node9'")

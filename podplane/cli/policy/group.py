@@ -15,9 +15,10 @@ COMMANDS: Rows = {
     "matrix": ("podplane.cli.policy.matrix", "matrix", "Show which pods reach which, as a table."),
     "list": ("podplane.cli.policy.listing", "listing", "Show policies, or those that select a pod."),
     "diff": ("podplane.cli.policy.diff", "diff", "Show which flows a file would deny or allow if it were applied."),
+    "denied": ("podplane.cli.policy.denied", "denied", "Show what policies denied in the last minutes, or go on showing it."),
 }
 
 
 @click.command(cls=Lazy, rows=COMMANDS)
 def policy() -> None:
-    """Who may talk to whom: NetworkPolicies, and what follows from them. No packets are sent."""
+    """Who may talk to whom: NetworkPolicies, what follows from them, and what they denied. No packets are sent."""

@@ -29,6 +29,7 @@ class Objects:
     counts: dict[str, int] = field(default_factory=dict)
     logged: list[LoggedPacket] = field(default_factory=list)
     log_readers: set[int] = field(default_factory=set)
+    can_log: bool = True
     commits: int = 0
     foreign_commits: int = 0
     nft_families: frozenset[str] = frozenset({"inet", "ip", "ip6", "bridge"})

@@ -203,8 +203,8 @@ class FakeOpener:
     def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
         """What a test says was logged; EBUSY when somebody reads it already, or the test has it so."""
         objects = self._objects(namespace)
-        if objects.log_readers:
-            raise from_errno(f"read packets of NFLOG group {group}", errno.EBUSY)
+        if objects.log_readers or not objects.can_log:
+            raise from_errno(f"read packets of NFLOG group {group}", errno.EBUSY if objects.can_log else errno.EINVAL)
         made = FakePacketLog(objects)
         objects.log_readers.add(id(made))
         return made

@@ -1,0 +1,193 @@
+"""What policies deny on a node, for whoever asks: some of the packets, with the names that their ends have when they come.
+
+The kernel's rules have 100 packets a second logged for each reason, whatever is denied (`policy.tables`); all are counted in the kernel.
+They are read while a policy selects any pod of this node: nothing is read where nobody has policies, and nothing is written anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from podplane.agent.caches import Caches
+from podplane.agent.kernel import Kernel, PacketLog
+from podplane.kernel.errors import KernelError, Retry
+from podplane.model.answers import DeniedFlow, DeniedFlows, Party
+from podplane.policy.denials import Denials
+from podplane.policy.enforced import AllEnforced
+from podplane.policy.name_servers import PATH as NAME_SERVERS
+from podplane.policy.tables import DENIALS, FAMILY, IN, LOG_GROUP, NAME, OUT, denial_counter
+from podplane.services.feature import ServicesMemory
+from podplane.state.conntrack import Frontend
+from podplane.state.packet_log import LoggedPacket
+
+log = logging.getLogger(__name__)
+AGAIN_SECONDS = 5.0
+"""From one try to read the log to the next one, when somebody else reads it."""
+LATE_SECONDS = 0.15
+"""A packet that was counted is read so much later at most (`kernel.packet_log.FLUSH_SECONDS`, and what the kernel's timers take)."""
+COUNTERS = tuple(map(denial_counter, DENIALS))
+
+
+def can_log(kernel: Kernel) -> bool:
+    """Does the kernel log packets to a group of NFLOG (CONFIG_NETFILTER_NETLINK_LOG)?"""
+    try:
+        kernel.packet_log(LOG_GROUP).close()
+    except Retry:  # another one reads it at this moment
+        return True
+    except (KernelError, OSError) as error:
+        log.warning("denied packets are not told: %s", error)
+        return False
+    return True
+
+
+class Denied(NamedTuple):
+    """A packet that was denied, with names."""
+
+    reason: str
+    source: Party
+    destination: Party
+    protocol: str
+    port: int
+    policies: tuple[str, ...]
+
+
+class DeniedLog:
+    """The reader of one node; its methods run on one event loop, but for `dropped`."""
+
+    def __init__(
+        self,
+        node_name: str,
+        kernel: Kernel,
+        caches: Caches,
+        enforced: AllEnforced,
+        services: ServicesMemory,
+        clock: Callable[[], float],
+        *,
+        is_wanted: bool,
+    ) -> None:
+        self.caches = caches
+        self._node_name = node_name
+        self._kernel = kernel
+        self._enforced = enforced
+        self._services = services
+        self._clock = clock
+        self._is_wanted = is_wanted
+        self._denials = Denials[Denied]()
+        self._log: PacketLog | None = None
+        self._fd = -1
+        self._since = 0.0
+        self._dropped_before = self._told_before = 0
+        self._why = "" if is_wanted else "it does not log what is denied"
+        self._again_at = 0.0
+
+    def follow(self) -> None:
+        """Read the log as long as a policy selects any pod of the node."""
+        is_wanted = self._is_wanted and self._enforced.any_under_policies
+        if is_wanted == (self._log is not None):
+            return
+        if not is_wanted:
+            self.close()
+        elif self._clock() >= self._again_at:
+            self._open()
+
+    def _open(self) -> None:
+        try:
+            self._dropped_before = self.dropped()
+            self._log = self._kernel.packet_log(LOG_GROUP)
+        except (KernelError, OSError) as error:
+            self._again_at = self._clock() + AGAIN_SECONDS
+            if self._why != str(error):
+                self._why = str(error)
+                log.warning("denied packets are not told node=%s: %s", self._node_name, error)
+            return
+        self._why, self._since, self._told_before = "", self._clock(), self._denials.change
+        self._fd = self._log.fileno()
+        if self._fd >= 0:
+            asyncio.get_running_loop().add_reader(self._fd, self.take)
+
+    def close(self) -> None:
+        """Read no more; what was read is kept."""
+        if self._log is None:
+            return
+        if self._fd >= 0:
+            asyncio.get_running_loop().remove_reader(self._fd)
+        self._log.close()
+        self._log = None
+
+    def take(self) -> None:
+        """Read what was logged."""
+        if self._log is None:
+            return
+        try:
+            now = self._clock()
+            for packet in self._log.packets():
+                self._denials.add(self._named(packet), now)
+        except Exception:
+            log.exception("denied packets node=%s", self._node_name)
+
+    @property
+    def told(self) -> int:
+        """How many packets were told apart, since the start."""
+        return self._denials.change
+
+    def dropped(self) -> int:
+        """How many packets the kernel dropped; may be called in any thread."""
+        return sum(self._kernel.counts(FAMILY, NAME, COUNTERS).values())
+
+    async def has_told(self, dropped: int) -> None:
+        """What was logged of so many packets is read when this returns: the kernel keeps it for some moments."""
+        self.take()
+        if self._log is not None and dropped - self._dropped_before > self.told - self._told_before:
+            await asyncio.sleep(LATE_SECONDS)
+            self.take()
+
+    def flows(self, after: int, dropped: int) -> DeniedFlows:
+        """What was denied, the newest first: all of the last minutes, or what came after a `change`."""
+        now, change = self._clock(), self._denials.change
+        if after > change:  # whoever asks saw what another agent counted
+            after = 0
+        told = change - self._told_before
+        return DeniedFlows(
+            node=self._node_name,
+            change=change,
+            told=told,
+            dropped=max(told, dropped - self._dropped_before),
+            since=None if self._log is None else now - self._since,
+            error=self._why,
+            flows=[
+                DeniedFlow(one.number, *one.what, one.packets, now - one.first, now - one.last)
+                for one in self._denials.after(after, now)
+            ],
+        )
+
+    # Names.
+
+    def _named(self, packet: LoggedPacket) -> Denied:
+        destination = self._party(packet.destination)
+        if not destination.kind:
+            destination = self._service(packet) or destination
+        where = {IN: packet.destination, OUT: packet.source}.get(packet.prefix, "")
+        enforced = self._enforced.at(where)
+        group = None if enforced is None else enforced.groups.get(packet.prefix)
+        policies = () if group is None else group.policies
+        return Denied(packet.prefix, self._party(packet.source), destination, packet.protocol, packet.port, policies)
+
+    def _party(self, ip: str) -> Party:
+        """Whose an address is now."""
+        if (enforced := self._enforced.at(ip)) is not None:
+            return Party(ip, "pod", enforced.path)
+        for path, pod in self.caches.pods_by_ip.get(ip).items():
+            if not pod.has_ended and not pod.host_network:
+                return Party(ip, "pod", path)
+        if (dns := self.caches.policy_index.pod(NAME_SERVERS)) is not None and ip in dns.ips:
+            return Party(ip, "dns", "the cluster's DNS")
+        return next((Party(ip, "node", name) for name in self.caches.nodes_by_ip.get(ip)), Party(ip))
+
+    def _service(self, packet: LoggedPacket) -> Party | None:
+        """The Service that has what a packet was sent to: it was not passed on to an endpoint."""
+        path = self._services.holder(Frontend(packet.protocol, ipaddress.ip_address(packet.destination), packet.port))
+        return Party(packet.destination, "service", path) if path else None

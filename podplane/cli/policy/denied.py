@@ -1,0 +1,103 @@
+"""The command `podplane policy denied`."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from podplane.cli.options import connect, lab_name
+from podplane.lab.folder import Folder
+
+if TYPE_CHECKING:
+    from podplane.cli.policy.told import Told
+    from podplane.model.answers import DeniedFlows
+
+POLL_SECONDS = 0.5
+
+
+@click.command()
+@lab_name
+@click.option("-f", "--follow", is_flag=True, help="Go on until it is interrupted.")
+@click.option("-n", "--namespace", default="", help="What pods and Services of this namespace sent, or were sent, alone.")
+@click.option("--node", default="", help="What this node denied alone.")
+@click.option("-o", "--output", type=click.Choice(["json"]), help="For programs: an object a line.")
+def denied(folder: Folder, follow: bool, namespace: str, node: str, output: str | None) -> None:
+    """Show what policies denied in the last 10 minutes: when, from whom, to whom, and by which policies; equal packets are one line.
+
+    A node tells apart 100 packets a second for each direction; the others are counted. Names are those that the ends had at that moment.
+    """
+    asked = _Asked(connect(folder), node)
+    found, more = asked.next()
+    found = [one for one in found if not namespace or one.is_about(namespace)]
+    if not found and not follow and not output:
+        click.echo(asked.nothing(namespace))
+    _show(found, more, namespace, output)
+    while follow:
+        time.sleep(POLL_SECONDS)
+        found, more = asked.next()
+        _show([one for one in found if not namespace or one.is_about(namespace)], more, namespace, output)
+
+
+def _show(found: list[Told], more: int, namespace: str, output: str | None) -> None:
+    import msgspec
+
+    from podplane.cli.policy.told import more_text
+
+    for one in found:
+        click.echo(msgspec.json.encode(one.document()) if output else one.text())
+    if more:
+        click.echo(more_text(more, namespace), err=output is not None)
+
+
+class _Asked:
+    """The nodes, asked again and again."""
+
+    def __init__(self, client: Any, node: str) -> None:
+        """`node` "": all. LabError when there is no such node."""
+        from podplane.cli.policy.told import Merged
+        from podplane.lab.errors import LabError
+
+        names = sorted(one["metadata"]["name"] for one in client.objects("nodes"))
+        if node and node not in names:
+            raise LabError(f"there is no node {node!r}: this lab has {', '.join(names) or 'none'}")
+        self._client, self._node = client, node
+        self._merged = Merged([node] if node else names)
+        self._silent: set[str] = set()
+        self._answered: dict[str, DeniedFlows] = {}
+
+    def next(self) -> tuple[list[Told], int]:
+        """What is new, and how many packets more. LabError when no node has ever answered."""
+        import msgspec
+
+        from podplane.cli.nodes import Question, ask
+        from podplane.kubeapi.errors import ApiError
+        from podplane.model.answers import DeniedFlows
+        from podplane.model.config import AGENT_PORT
+
+        asked = [Question(node, AGENT_PORT, f"denied/{after}", DeniedFlows) for node, after in self._merged.after.items()]
+        answers = {question.node: answer for question, answer in ask(self._client, asked).items()}
+        found = {n: msgspec.convert(one, DeniedFlows) for n, one in answers.items() if not isinstance(one, ApiError)}
+        self._answered |= found
+        failed = {node: str(one) for node, one in answers.items() if isinstance(one, ApiError)}
+        self._tell(failed | {node: one.error for node, one in found.items() if one.error})
+        return self._merged.take(found, datetime.datetime.now().astimezone())
+
+    def _tell(self, failed: dict[str, str]) -> None:
+        from podplane.lab.errors import LabError
+
+        if failed and not self._answered:
+            node, why = next(iter(failed.items()))
+            raise LabError(f"{node} does not say what it denies: {why}")
+        for node in sorted(failed.keys() - self._silent):
+            click.echo(f"{node} does not say what it denies: {failed[node]}", err=True)
+        self._silent = set(failed)
+
+    def nothing(self, namespace: str) -> str:
+        """That there is nothing, and why where that is known."""
+        where = f" in namespace {namespace}" if namespace else ""
+        if self._answered and all(one.since is None and not one.error for one in self._answered.values()):
+            return "Nothing is denied: no policy selects any pod" + (f" of {self._node}." if self._node else ".")
+        return f"Nothing was denied{where} in the last 10 minutes."
