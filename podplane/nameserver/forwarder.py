@@ -42,6 +42,7 @@ LOOK_SECONDS = 1.0
 """So often the machine's resolv.conf is looked at."""
 STALE_AFTER = 1.8
 """Who waits so long gets an answer that is too old, when there is one (RFC 8767, 5)."""
+LATE = "no server answered in time"
 FAILED_SECONDS, MAX_FAILED = 2.0, 4096
 """So long a question that nobody answered is not asked again (RFC 9520, 3.2)."""
 
@@ -68,6 +69,8 @@ class Waiting(msgspec.Struct):
     places: dict[Place, None] = {}
     timer: asyncio.TimerHandle | None = None
     exchange: Exchange | None = None
+    is_late: bool = False
+    """Somebody got an answer that is too old, because no server gives one: so does whoever asks from then on, at once."""
 
 
 class Forwarder:
@@ -219,7 +222,12 @@ class Forwarder:
     def _ask(self, ask: Ask, ip: str, heard: Callable[[Answer], object], now: float) -> Answer | None:
         """What is to be asked for."""
         waiting = self._waiting.get(ask)
-        if waiting is None and (answer := self._at_once(ask, now)) is not None:
+        answer = None
+        if waiting is None:
+            answer = self._at_once(ask, now)
+        elif waiting.is_late:
+            answer = self._too_old(ask, now, LATE)
+        if answer is not None:
             return answer
         place = Place(ip, self._group(ask.name).zone, ask, heard)
         given_up = self._places.enter(place)
@@ -232,9 +240,10 @@ class Forwarder:
             self._waiting[ask] = Waiting({place: None})
         if given_up is not None:
             self._give_up(given_up)
+        current = self._waiting[ask]
+        if current.timer is None and self.cache.has_stale(ask, now):
+            current.timer = self._loop.call_later(STALE_AFTER, self._too_late, ask)
         if waiting is None:
-            if self.cache.has_stale(ask, now):
-                self._waiting[ask].timer = self._loop.call_later(STALE_AFTER, self._too_late, ask)
             self._begin(ask, now)
         return None
 
@@ -264,10 +273,9 @@ class Forwarder:
             if any(one.health.is_up for one in group.servers):
                 return None
             why = _all_down(group)
-            self._waiting[ask] = Waiting()
+            self._waiting[ask] = Waiting(is_late=True)
             self._begin(ask, now)
-        stale = self.cache.stale(ask, now)
-        return _kept(stale, f"cache, too old; {why}") if stale is not None else _failure(why)
+        return self._stale(ask, now, why)
 
     def _group(self, name: bytes) -> Group:
         """The servers of the longest zone that the name belongs to."""
@@ -334,13 +342,17 @@ class Forwarder:
         """Nobody answered for a while: those who wait get what there is, and the question stays on its way."""
         waiting = self._waiting[ask]
         waiting.timer = None
-        answer = self._stale(ask, self._loop.time(), "no server answered in time")
-        if answer.message:
+        answer = self._too_old(ask, self._loop.time(), LATE)
+        if answer is not None:
+            waiting.is_late = True
             self._tell(waiting, answer)
 
     def _stale(self, ask: Ask, now: float, why: str) -> Answer:
+        return self._too_old(ask, now, why) or _failure(why)
+
+    def _too_old(self, ask: Ask, now: float, why: str) -> Answer | None:
         stale = self.cache.stale(ask, now)
-        return _kept(stale, f"cache, too old; {why}") if stale is not None else _failure(why)
+        return None if stale is None else _kept(stale, f"cache, too old; {why}")
 
     def _tell(self, waiting: Waiting, answer: Answer) -> None:
         if waiting.timer is not None:

@@ -667,3 +667,39 @@ async def test_names_of_this_servers_own_are_never_passed_on_unseen() -> None:
             query = m.read_query(dns.message.make_query(name, "A").to_wire())
             assert sources.pass_on(query, Client("10.244.1.2")) is None, name
         assert one.names == []
+
+
+@virtual
+@pytest.mark.parametrize("is_down", [False, True])
+async def test_whoever_asks_while_servers_are_away_waits_no_longer_than_the_first(is_down: bool) -> None:
+    """When they are down not at all; else until the first got what is too old, and then not at all."""
+    alive = True
+
+    def says_for_a_while(query: dns.message.Message, tcp: bool) -> list[bytes] | None:
+        name = query.question[0].name.to_text().lower()
+        is_answered = alive or (name.startswith("x") and not is_down)
+        return [reply(query, f"{name} 5 IN A 192.0.2.1").to_wire()] if is_answered else None
+
+    async with upstream(says_for_a_while, probe=says_for_a_while) as one, forwarder(one) as made:
+        loop = asyncio.get_running_loop()
+        assert (await answer(made, "a.example")).rcode == m.NOERROR
+        alive = False
+        for number in range(3):
+            await answer(made, f"x{number}.example")
+        await asyncio.sleep(5)
+        health = made.groups[0].servers[0].health
+        assert health.is_up is not is_down
+
+        async def waits(after: float) -> float:
+            await asyncio.sleep(after)
+            began = loop.time()
+            found = await answer(made, "a.example")
+            assert found.source.startswith("cache, too old") and found.message
+            return began - start + loop.time() - began
+
+        start = loop.time()
+        ends = await asyncio.gather(*map(waits, (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 4.4, 5.0)))
+        if is_down:
+            assert ends == pytest.approx([0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 4.4, 5.0], abs=0.05)
+        else:
+            assert ends == pytest.approx([1.8, 1.8, 1.8, 2.0, 3.0, 4.0, 4.4, 5.0], abs=0.05)
