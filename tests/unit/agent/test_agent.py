@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from podplane.agent import attachments
+from podplane.agent.pause import Pause
 from podplane.cni.network import NetworkError
 from podplane.kernel.door import Kernel
 from podplane.kernel.fakes.world import FakeNamespace
@@ -84,6 +86,7 @@ async def test_pods_that_come_at_once_are_one_change(monkeypatch: pytest.MonkeyP
         return steps(operations)
 
     monkeypatch.setattr(rig.agent._kernel, "steps", counted)
+    monkeypatch.setattr(attachments, "Pause", lambda: Pause(seconds=60.0))  # however slow this machine is
     await asyncio.gather(*(rig.agent.network.add(rig.attachment(f"p{i}")) for i in range(10)))
     assert len(calls) == 1
     assert rig.host.objects.dump().count("type veth") == 10
