@@ -279,6 +279,7 @@ FEATURES: tuple[Feature[Any, Any], ...] = (
         memory=lambda shared: PolicyMemory(),
         accept=policy_plans.accept,
         close=lambda memory: memory.read_from(None),
+        after_repair=PolicyMemory.after_repair,
     ),
     Feature(
         name="peers of policies",

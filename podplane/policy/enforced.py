@@ -50,6 +50,10 @@ class AllEnforced:
         """The interface that has an address."""
         return self._by_ip.get(ip)
 
+    def ips_under_policies(self) -> Iterator[str]:
+        """The addresses of the interfaces that any policy selects."""
+        return (ip for enforced in self._by_owner.values() if enforced.groups for ip in enforced.ips)
+
     def programs(self) -> Collection[Program]:
         """Of all policies that select any of them, each once."""
         return {id(one): one for enforced in self._by_owner.values() for one in enforced.programs}.values()

@@ -10,6 +10,7 @@ one, the pods that this set is of are to be planned as peers: `accept` names the
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 
@@ -109,6 +110,11 @@ class PolicyMemory:
         if is_anew:
             selectors |= set(self._selectors.values())
         return [(p.digest(one), list(policies.members(one))) for one in selectors] if policies is not None else []
+
+    def after_repair(self) -> tuple[JudgeAgain, ...]:
+        """What to do after the table was repaired: connections that began meanwhile were judged by nobody."""
+        ips = frozenset(map(ipaddress.ip_address, self.enforced.ips_under_policies()))
+        return (JudgeAgain(ips),) if ips else ()
 
     def read_from(self, policies: Policies | None) -> None:
         """Have moves of pods told by these policies, and no others; None: by none."""

@@ -153,6 +153,9 @@ async def test_a_table_that_somebody_flushes_is_repaired() -> None:
     for second in (1.0, 2.0):
         await rig.poll(second)
     assert own_values(rig) == before
+    assert rig.opener.judged.pop() == {ip_address("10.244.1.2"), ip_address("fd00:10:244:1::2")}, (
+        "connections that began meanwhile"
+    )
 
 
 @pytest.mark.parametrize("is_back", [False, True])
