@@ -244,3 +244,40 @@ def test_denied_packets_are_told_as_they_come(lab: Podplane, kubectl: Kubectl) -
 
 def test_a_node_that_is_not_there_denies_nothing(lab: Podplane) -> None:
     assert lab("policy", "denied", "--node", "node9", code=2).stderr.startswith("podplane: there is no node 'node9'")
+
+
+def test_what_rules_decided_is_counted_and_outlives_a_change_of_the_policy(lab: Podplane, kubectl: Kubectl) -> None:
+    address = ips(kubectl, WEB)[0]
+
+    def counts() -> tuple[int, int]:
+        found = json.loads(lab("policy", "list", WEB, "-o", "json").stdout)
+        (web,) = (one for one in found["policies"] if one["name"] == "web")
+        return web["allowedConnections"]["ingress"][-1], found["deniedPackets"]["ingress"]
+
+    allowed, denied = counts()
+    send(lab, CLIENT, address, 9020, 4)
+    for _ in range(3):
+        lab("exec", CLIENT, "--", "curl", "-s", "-m", "5", f"http://{address}:8080/")
+    assert counts() == (allowed + 3, denied + 4)
+    changed = {"from": [{"podSelector": {"matchLabels": {"role": "nobody"}}}]}
+    patch = json.dumps({"spec": {"ingress": [changed, *POLICIES[0]["spec"]["ingress"]]}})
+    kubectl("patch", "networkpolicy", "web", "--type=merge", "-p", patch)
+    try:
+        send(lab, CLIENT, address, 9020)
+        lab("exec", CLIENT, "--", "curl", "-s", "-m", "5", f"http://{address}:8080/")
+        assert counts() == (allowed + 4, denied + 5)
+        lab("fault", "node2", "--restart-agent")
+        assert counts() == (allowed + 4, denied + 5)
+    finally:
+        kubectl(
+            "patch",
+            "networkpolicy",
+            "web",
+            "--type=merge",
+            "-p",
+            json.dumps({"spec": {"ingress": POLICIES[0]["spec"]["ingress"]}}),
+        )
+    figures = kubectl("get", "--raw", "/api/v1/nodes/node2:10256/proxy/metrics")
+    wanted = 'podplane_policy_allowed_connections_total{direction="ingress",namespace="default",policy="web",rule="1"}'
+    assert f"{wanted} {allowed + 4}.0" in figures
+    assert f'podplane_policy_denied_packets_total{{direction="ingress",policies="default/web"}} {denied + 5}.0' in figures
