@@ -7,6 +7,7 @@ costs what the two versions of the one fragment cost, whatever the size of the r
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 
 from podplane.state.value import Fragment, Identity, Value
@@ -33,6 +34,8 @@ class Desired(Mapping[Identity, Value]):
         """The key that owns an object; of a shared one, all of them. Nearly all objects have one owner."""
         self._in_pods: dict[str, dict[Identity, None]] = {}
         """The objects in each network namespace but the node's own."""
+        self._elements = Counter[object]()
+        """How many elements of nf_tables sets of each name there are."""
         self.get = self._values.get  # type: ignore[method-assign]  # Mapping.get costs several calls, and is called for each object
 
     def __getitem__(self, identity: Identity) -> Value:
@@ -64,6 +67,10 @@ class Desired(Mapping[Identity, Value]):
         """The objects in a network namespace that is not the node's own."""
         return tuple(self._in_pods.get(netns, ()))
 
+    def may_have_elements(self, name: str) -> bool:
+        """Is there any element of an nf_tables set of this name, in whatever table?"""
+        return self._elements[name] > 0
+
     def owners(self, identity: Identity) -> tuple[Hashable, ...]:
         """The keys that asked for this object."""
         found = self._owners.get(identity, {})
@@ -94,7 +101,7 @@ class Desired(Mapping[Identity, Value]):
             if identity not in old:
                 self._share(key, identity)
         self._values.update(new)
-        self._note_namespaces(gone, new)
+        self._note_places(gone, new)
         self._owners.update(dict.fromkeys(new, key))
         changes += [(identity, None) for identity in new]
         for identity, before in changed:
@@ -106,13 +113,19 @@ class Desired(Mapping[Identity, Value]):
             self._fragments.pop(key, None)
         return changes
 
-    def _note_namespaces(self, gone: Iterable[Identity], new: Iterable[Identity]) -> None:
+    def _note_places(self, gone: Iterable[Identity], new: Iterable[Identity]) -> None:
         for identity in gone:
+            if identity[0] == "nft element":
+                self._elements[identity[4]] -= 1
+                if not self._elements[identity[4]]:
+                    del self._elements[identity[4]]
             if netns := identity[1]:
                 del self._in_pods[netns][identity]
                 if not self._in_pods[netns]:
                     del self._in_pods[netns]
         for identity in new:
+            if identity[0] == "nft element":
+                self._elements[identity[4]] += 1
             if identity[1]:
                 self._in_pods.setdefault(identity[1], {})[identity] = None
 

@@ -35,7 +35,8 @@ SLICE = 100
 RETRY_SECONDS, MAX_RETRY_SECONDS = 0.25, 60.0
 """After the first refusal an object is tried again so soon; each further refusal doubles the time, up to the second figure."""
 
-HOLDERS = ("nft table", "nft set")
+TABLE, ELEMENT = "nft table", "nft element"
+HOLDERS = (TABLE, "nft set")
 """Kinds of objects that are deleted with all that is in them."""
 
 
@@ -247,12 +248,16 @@ class Ledger:
         """Note that what was in deleted tables and sets is gone with them, whoever wants it.
 
         While the node's object goes and comes back, a table may be deleted of which some Service was not planned anew: what that wants is
-        due again. Works in slices: yields what each of them settles. Iterate it to its end; pause between.
+        due again. Works in slices: yields what each of them settles. Iterate it to its end; pause between. As long as nobody wants an element
+        of the sets, what is known to deviate is all that can have been in them: then this costs no walk over everything.
         """
-        deleted = [one for one in self._deleted if not any(_is_in(one, other) for other in self._deleted)]
+        tables = {one for one in self._deleted if one[0] == TABLE}
+        sets = {one for one in self._deleted if one[0] != TABLE and _table_of(one) not in tables}
         self._deleted.clear()
-        for part in _sliced((*self.desired, *self._deviations)) if deleted else ():
-            gone = [one for one in part if any(_is_in(one, holder) for holder in deleted)]
+        is_in_desired = bool(tables) or any(self.desired.may_have_elements(one[4]) for one in sets)
+        everything = (*self.desired, *self._deviations) if is_in_desired else tuple(self._deviations)
+        for part in _sliced(everything) if tables or sets else ():
+            gone = [one for one in part if _set_of(one) in sets or (one not in tables and _table_of(one) in tables)]
             for identity in gone:
                 self.observe(identity, None)
             yield [identity for identity in gone if identity not in self._deviations and identity not in self._sent]
@@ -426,6 +431,16 @@ def _is_in(identity: Identity, holder: Identity) -> bool:
     if holder[0] == "nft set":
         return bool(kind == "nft element" and identity[1 : 1 + len(place)] == place)
     return bool(str(kind).startswith("nft ") and identity != holder and identity[1 : 1 + len(place)] == place)
+
+
+def _table_of(identity: Identity) -> Identity:
+    """The table that an object of nf_tables is in; of a table, itself."""
+    return (TABLE, *identity[1:4]) if str(identity[0]).startswith("nft ") else ()
+
+
+def _set_of(identity: Identity) -> Identity:
+    """The set that an element is in."""
+    return ("nft set", *identity[1:5]) if identity[0] == ELEMENT else ()
 
 
 def _goes_down_first(value: Value | None) -> bool:

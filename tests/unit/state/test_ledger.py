@@ -388,6 +388,19 @@ def test_what_is_in_a_table_goes_with_it_and_is_due_again_when_it_is_wanted() ->
     assert list(book.lose_contents()) == [], "that was noted"
 
 
+def test_a_set_that_goes_costs_no_walk_over_what_is_in_others() -> None:
+    """One that goes with elements of its own, unplanned or not, finds these among what deviates."""
+    book = ledger()
+    others = [number(n, of="others") for n in range(1000)]
+    book.replace("node", fragment([TABLE, OTHER, *others]))
+    book.replace("service", fragment([NUMBERED, number(1)]))
+    book.acknowledge(Report(book.take(book.due)), 0.0)
+    book.replace("service", {})
+    book.acknowledge(Report(book.take([NUMBERED.identity])), 0.0)
+    assert list(book.lose_contents()) == [[number(1).identity]], "one slice, of what deviates"
+    assert not book.deviations and not book.due
+
+
 def test_elements_go_with_their_set_and_nothing_else_of_that_name() -> None:
     book = ledger()
     element, chain, other = number(1), Chain(table="one", name="numbers"), number(1, of="others")
