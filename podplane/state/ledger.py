@@ -248,8 +248,9 @@ class Ledger:
         """Note that what was in deleted tables and sets is gone with them, whoever wants it.
 
         While the node's object goes and comes back, a table may be deleted of which some Service was not planned anew: what that wants is
-        due again. Works in slices: yields what each of them settles. Iterate it to its end; pause between. As long as nobody wants an element
-        of the sets, what is known to deviate is all that can have been in them: then this costs no walk over everything.
+        due again. Works in slices: yields what each of them settles. Iterate it to its end; pause between.
+
+        As long as nobody wants an element of the sets, what deviates is all that can have been in them: only that is gone through.
         """
         tables = {one for one in self._deleted if one[0] == TABLE}
         sets = {one for one in self._deleted if one[0] != TABLE and _table_of(one) not in tables}
