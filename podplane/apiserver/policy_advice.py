@@ -1,4 +1,4 @@
-"""Warnings about NetworkPolicies and the labels that they read: which flows a dry run would change.
+"""Warnings about NetworkPolicies and the labels that they read: which flows a dry run would change, and mistakes in policies.
 
 The cluster is read when the first write asks for it, after that only what was written since; until then no write costs anything more.
 All of it happens in a thread, for as long as an answer may wait. What is not read by then is read for the next write that asks.
@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,21 +23,28 @@ from podplane.apiserver.store import Store
 from podplane.model.pod_info import NamespaceInfo, PodInfo
 from podplane.model.policy import NetworkPolicy
 from podplane.policy.difference import differences
-from podplane.policy.edits import Edit
+from podplane.policy.edits import Edit, tried
+from podplane.policy.lint import Linter
 from podplane.policy.told import told
-from podplane.policy.world import NAMESPACES, PODS, POLICIES, RESOURCES, World
+from podplane.policy.world import NAMESPACES, NODES, PODS, POLICIES, RESOURCES, SERVICES, World
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
 ADVISED = (POLICIES, NAMESPACES, PODS)
 """Kinds whose writes may change verdicts."""
-DRY_RUN_SECONDS = 2.0
+DRY_RUN_SECONDS, APPLY_SECONDS = 2.0, 0.5
+SHOWN = 5
+"""Mistakes of one policy that an answer names."""
 TICKS = 32
 """The clock is read once in so many steps."""
 TOO_LARGE = (
     f"the cluster is too large to find out within {DRY_RUN_SECONDS:.0f} s which flows this would change; "
     "`podplane policy diff -f FILE` shows all of them"
 )
+NOT_CHECKED = (
+    f"not checked for mistakes, as the cluster is not read within {APPLY_SECONDS:.1f} s; `podplane policy lint` does it"
+)
+Tick = Callable[[], None]
 
 
 class Change(NamedTuple):
@@ -62,6 +69,7 @@ class PolicyAdvice:
         self._written: dict[tuple[str, Key], Object | None] = {}
         self._unread: deque[Iterator[tuple[str, Key, Object | None]]] = deque()
         self._lock = threading.Lock()
+        self._linter: Linter | None = None
 
     def observe(self, resource: Resource, old: Object | None, new: Object | None) -> None:
         """A write."""
@@ -70,18 +78,16 @@ class PolicyAdvice:
             assert known is not None
             self._written[resource.id, _key(known)] = new
 
-    async def of_dry_run(self, changes: Sequence[Change]) -> list[str]:
-        """Sentences about the flows that these would change; none when there are none."""
-        edits = [edit for change in changes if (edit := _edit(change)) is not None]
-        return await self._asked(lambda world, tick: _flows(world, edits, tick), DRY_RUN_SECONDS) if edits else []
-
-    async def _asked(self, ask: Callable[[World, Callable[[], None]], list[str]], seconds: float) -> list[str]:
-        """The answer to a question about the cluster as it is now."""
-        end, world = self._clock() + seconds, self._begin()
+    async def of(self, change: Change, *, dry_run: bool) -> list[str]:
+        """Sentences about the flows that a dry run would change, and about mistakes in a policy that is new or another one."""
+        if change.resource not in ADVISED or not (_is_policy(change) or (dry_run and _is_relabelled(change))):
+            return []
+        end = self._clock() + (DRY_RUN_SECONDS if dry_run else APPLY_SECONDS)
+        world = self._begin()
         try:
-            return await asyncio.to_thread(self._answer, world, ask, end)
+            return await asyncio.to_thread(self._answer, world, change, end, dry_run)
         except TooLongError:
-            return [TOO_LARGE]
+            return [TOO_LARGE if dry_run else f"NetworkPolicy {_path(change)} is {NOT_CHECKED}"]
         except Exception:
             log.exception("warnings about policies failed")
             return []
@@ -100,7 +106,7 @@ class PolicyAdvice:
         snapshot = self._store.snapshot(resource)
         return ((resource, key, stored.object) for key, stored in snapshot)
 
-    def _answer(self, world: World, ask: Callable[[World, Callable[[], None]], list[str]], end: float) -> list[str]:
+    def _answer(self, world: World, change: Change, end: float, dry_run: bool) -> list[str]:
         steps = itertools.count(1)
 
         def tick() -> None:
@@ -111,46 +117,74 @@ class PolicyAdvice:
             raise TooLongError
         try:
             self._read(world, tick)
-            return ask(world, tick)
+            edit = _edit(change)
+            found = _flows(world, edit, tick) if dry_run else []
+            if isinstance(edit.new, NetworkPolicy):
+                found += self._mistakes(world, edit, edit.new, _former(change))
+            return found
         finally:
             self._lock.release()
+
+    def _mistakes(self, world: World, edit: Edit, policy: NetworkPolicy, former: NetworkPolicy | None) -> list[str]:
+        """Those of a policy, and whether pods can't ask for names by it that could by the former one."""
+        if self._linter is None:
+            self._linter = Linter(world)
+        with tried(world.index, [Edit(NetworkPolicy, edit.path, former)]):
+            was_cut_off = self._linter.no_dns(policy, first=False)
+        with tried(world.index, [edit]):
+            texts = [f"{one.where}: {one.text}".removeprefix(": ") for one in self._linter.of(policy, beside=False)]
+            is_cut_off = self._linter.no_dns(policy, first=False)
+        texts += [is_cut_off] if is_cut_off and not was_cut_off else []
+        more = [f"{len(texts) - SHOWN} more; `podplane policy lint` shows them"] if len(texts) > SHOWN else []
+        return [f"NetworkPolicy {edit.path}: {text}" for text in (*texts[:SHOWN], *more)]
 
     def _read(self, world: World, tick: Callable[[], None]) -> None:
         while self._unread:
             for resource, key, object_ in self._unread[0]:
                 try:
                     world.set(resource, "/".join(filter(None, key)), object_)
+                    if resource in (NODES, SERVICES):
+                        self._linter = None
                 except msgspec.MsgspecError as error:
                     log.warning("warnings about policies leave out %s %s why=%s", resource, "/".join(key), error)
                 tick()
             self._unread.popleft()
 
 
-def _flows(world: World, edits: Sequence[Edit], tick: Callable[[], None]) -> list[str]:
-    found = differences(world.index, world.pods(), list(world.nodes.values()), edits, tick)
+def _flows(world: World, edit: Edit, tick: Tick) -> list[str]:
+    found = differences(world.index, world.pods(), list(world.nodes.values()), [edit], tick)
     return [one.sentence() for one in told(found)]
 
 
-def _edit(change: Change) -> Edit | None:
-    """What a write means to verdicts; None when it means nothing."""
-    known = change.new if change.new is not None else change.old
-    if known is None:
-        return None
-    path, raw = "/".join(filter(None, _key(known))), msgspec.json.encode(known)
+def _is_policy(change: Change) -> bool:
+    """Is it about a policy that says something else afterwards?"""
+    return change.resource == POLICIES and (change.old or {}).get("spec") != (change.new or {}).get("spec")
+
+
+def _is_relabelled(change: Change) -> bool:
+    """Is it about labels of pods that are there? A new pod, or one of a new namespace, has no address; one that goes has no flows."""
+    if change.resource == POLICIES or change.old is None or change.new is None:
+        return False
+    return bool(change.old["metadata"].get("labels") != change.new["metadata"].get("labels"))
+
+
+def _edit(change: Change) -> Edit:
+    raw = b"" if change.new is None else msgspec.json.encode(change.new)
     if change.resource == POLICIES:
-        new = None if change.new is None else NetworkPolicy.from_json(raw)
-        unchanged = change.old is not None and new == NetworkPolicy.from_json(msgspec.json.encode(change.old))
-        return None if unchanged else Edit(NetworkPolicy, path, new)
-    if change.old is None or change.new is None or _labels(change.old) == _labels(change.new):
-        return None  # no pod has an address in a new namespace, nor has a new pod one; and those of a namespace that goes, go
+        return Edit(NetworkPolicy, _path(change), NetworkPolicy.from_json(raw) if raw else None)
     if change.resource == NAMESPACES:
-        return Edit(NamespaceInfo, path, NamespaceInfo.from_json(raw))
-    return Edit(PodInfo, path, PodInfo.from_json(raw)) if change.resource == PODS else None
+        return Edit(NamespaceInfo, _path(change), NamespaceInfo.from_json(raw))
+    return Edit(PodInfo, _path(change), PodInfo.from_json(raw))
 
 
-def _labels(object_: Object) -> dict[str, str]:
-    found: dict[str, str] = object_["metadata"].get("labels") or {}
-    return found
+def _former(change: Change) -> NetworkPolicy | None:
+    return None if change.old is None else NetworkPolicy.from_json(msgspec.json.encode(change.old))
+
+
+def _path(change: Change) -> str:
+    known = change.new if change.new is not None else change.old
+    assert known is not None
+    return "/".join(filter(None, _key(known)))
 
 
 def _key(object_: Object) -> Key:

@@ -40,7 +40,7 @@ from podplane.apiserver.deletion import BUILT_IN_NAMESPACES, Deleter
 from podplane.apiserver.identity import ANONYMOUS, Attributes, Authorize, Tokens, User, allow_known, node_client
 from podplane.apiserver.owners import foreign_owner_event
 from podplane.apiserver.paths import Target, parse, unknown
-from podplane.apiserver.policy_advice import ADVISED, Change, PolicyAdvice
+from podplane.apiserver.policy_advice import Change, PolicyAdvice
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.reading import LongList, Reader, whole
 from podplane.apiserver.records import Observer, Records
@@ -253,9 +253,9 @@ class ApiServer:
         return None if stored is None else stored.object
 
     async def _advise(self, target: Target, old: Object | None, new: Object | None, options: Options) -> None:
-        """Warn of what a dry run would change of who may talk to whom."""
-        if options.dry_run and target.resource.id in ADVISED and not target.subresource:
-            options.warnings += await self._advice.of_dry_run([Change(target.resource.id, old, new)])
+        """Warn of mistakes in policies, and of what a dry run would change of who may talk to whom."""
+        if not target.subresource:
+            options.warnings += await self._advice.of(Change(target.resource.id, old, new), dry_run=options.dry_run)
 
     def _stored(self, code: int, target: Target, request: Request, stored: Stored, options: Options) -> Response:
         form = self._reader.form(target, request)

@@ -122,10 +122,11 @@ class HostPort(NamedTuple):
 
 
 class Ports(NamedTuple):
-    """What the containers of a pod declare, in the order of the containers (sidecars last)."""
+    """What the containers of a pod declare, in the order of the containers (sidecars last); `nameless` are protocols and ports."""
 
     named: tuple[NamedPort, ...] = ()
     host: tuple[HostPort, ...] = ()
+    nameless: tuple[tuple[str, int], ...] = ()
 
 
 NO_PORTS = Ports()
@@ -242,4 +243,5 @@ def _ports(containers: tuple[_Container, ...], init_containers: tuple[_Container
         tuple(
             HostPort(port.host_ip, port.protocol, port.host_port, port.container_port) for port in declared if port.host_port
         ),
+        tuple((port.protocol, port.container_port) for port in declared if not port.name),
     )

@@ -250,6 +250,10 @@ class PolicyIndex:
             return False
         return self._namespaces[pod.metadata.namespace].is_selected(selector.namespaces)
 
+    def namespaces(self, selector: str | LabelSelector) -> list[str]:
+        """The names of the namespaces that are known and selected."""
+        return [one.name for one in self._namespaces_of(selector) or () if one.info is not None]
+
     def use(self, selector: PodSelector) -> None:
         """Tell its moves from now on, until it is released as often as it was used."""
         self._entry(selector).users += 1

@@ -137,6 +137,33 @@ def test_a_dry_run_warns_of_the_flows_that_it_changes(kubectl: Kubectl) -> None:
     assert kubectl("get", "pod", CLIENT, "-o", "jsonpath={.metadata.labels.role}") == "client"
 
 
+def test_mistakes_are_named_when_a_policy_is_applied_and_by_lint(lab: Podplane, kubectl: Kubectl) -> None:
+    rule = {"from": [{"namespaceSelector": {"matchLabels": {"name": "kube-system"}}}], "ports": [{"port": 80}]}
+    bad = yaml.safe_dump(policy("bad", podSelector={"matchLabels": {"role": "web"}}, ingress=[rule]))
+    wrong = [
+        "no namespace has name=kube-system; the label that says the name of a namespace is kubernetes.io/metadata.name=kube-system",
+        "TCP 80 is the port of Service default/web, for 8080 of its pods, which is what policies are about",
+    ]
+    assert lab("policy", "lint", "-f", "-", stdin=bad, code=1).stdout.splitlines() == [
+        f"default/bad ingress rule 1: {text}" for text in wrong
+    ]
+    try:
+        said = kubectl.warned("create", "-f", "-", stdin=bad)
+        assert said == [f"NetworkPolicy default/bad: ingress rule 1: {text}" for text in wrong]
+        found = json.loads(lab("policy", "lint", "-o", "json", code=1).stdout)["findings"]
+        assert [(one["name"], one["mistake"]) for one in found] == [
+            ("bad", "no such namespace"),
+            ("bad", "port not served"),
+            ("deny-all", "no DNS"),
+        ]
+    finally:
+        kubectl("delete", "networkpolicy", "bad", "--ignore-not-found")
+    assert (
+        lab("policy", "lint", "-n", "kube-system").stdout
+        == "No mistake is found in the NetworkPolicies of namespace kube-system.\n"
+    )
+
+
 RECIPES = ("from-one-application", "from-pods-of-a-namespace")
 """Of the examples those whose packets are tried; the verdicts of all are in tests/unit/cli."""
 FLOW = re.compile(r"#   (\w+)/(\w+) → (\w+/\w+):8080: (allowed|denied)")

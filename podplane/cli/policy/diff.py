@@ -9,6 +9,7 @@ from typing import Any, TextIO
 import click
 
 from podplane.cli.options import connect, lab_name, namespace
+from podplane.cli.policy.files import known_objects, tell_others, text_of
 from podplane.cli.tables import document_text, plain
 from podplane.lab.folder import Folder
 
@@ -34,12 +35,10 @@ def diff(folder: Folder, namespace: str, file: TextIO, delete: bool, output: str
     from podplane.policy.difference import differences
     from podplane.policy.told import told
 
-    objects, client = documents(_text(file), file.name), connect(folder)
-    found = proposal(objects, _known(client, {one["kind"] for one in objects}), namespace, delete=delete)
-    if found.passed_over:
-        others = ", ".join(f"{number} {plain(kind)}" for kind, number in sorted(found.passed_over.items()))
-        which = "NetworkPolicies that go" if delete else "NetworkPolicies, and labels of Namespaces and Pods"
-        click.echo(f"Not compared: {others} ({which} are)", err=True)
+    objects, client = documents(text_of(file), file.name), connect(folder)
+    found = proposal(objects, known_objects(client, {one["kind"] for one in objects}), namespace, delete=delete)
+    compared = "NetworkPolicies that go" if delete else "NetworkPolicies, and labels of Namespaces and Pods"
+    tell_others(found.passed_over, "compared", compared)
     known = cluster(client)
     pods = [*known.pods.values(), *([] if known.dns is None else [known.dns])]
     changed = told(differences(known.index, pods, list(known.nodes.values()), found.edits))
@@ -58,20 +57,3 @@ def _lines(changed: Sequence[Any]) -> Iterator[str]:
         yield from (f"  {plain(line)}" for line in one.lines())
     if not changed:
         yield "No flow would be denied that is allowed, nor allowed that is denied."
-
-
-def _text(file: TextIO) -> str:
-    try:
-        return file.read()
-    except UnicodeDecodeError as error:
-        raise click.ClickException(f"{file.name} is not UTF-8: {error.reason} at byte {error.start}") from None
-
-
-def _known(client: Any, kinds: set[str]) -> dict[tuple[str, str], dict[str, Any]]:
-    """The Namespaces and Pods that are there, if they are asked for."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for kind, resource in (("Namespace", "namespaces"), ("Pod", "pods")):
-        for one in client.objects(resource) if kind in kinds else ():
-            metadata = one["metadata"]
-            found[kind, "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))] = one
-    return found

@@ -14,6 +14,7 @@ COMMANDS: Rows = {
     ),
     "matrix": ("podplane.cli.policy.matrix", "matrix", "Show which pods reach which, as a table."),
     "list": ("podplane.cli.policy.listing", "listing", "Show policies, or those that select a pod."),
+    "lint": ("podplane.cli.policy.lint", "lint", "Name probable mistakes in policies, of the cluster or of a file."),
     "diff": ("podplane.cli.policy.diff", "diff", "Show which flows a file would deny or allow if it were applied."),
     "denied": ("podplane.cli.policy.denied", "denied", "Show what policies denied in the last minutes, or go on showing it."),
 }

@@ -87,6 +87,41 @@ async def test_it_is_about_the_cluster_as_it_is(api: Api) -> None:
     ]
 
 
+async def test_mistakes_in_a_policy_are_named_when_it_is_written(api: Api) -> None:
+    service = {
+        "metadata": {"name": "kube-dns"},
+        "spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 53, "protocol": "UDP"}]},
+    }
+    await api("POST", "/api/v1/namespaces/kube-system/services", service)
+    body = {"metadata": {"name": "p"}, "spec": {"podSelector": {"matchLabels": {"app": "wbe"}}, "policyTypes": ["Egress"]}}
+    nothing = "NetworkPolicy default/p: selects no pod so far: no pod of namespace default has app=wbe"
+    assert await warned(api, "POST", POLICIES, body, **DRY) == [nothing]
+    assert await warned(api, "POST", POLICIES, body) == [nothing]
+    web = {"spec": {"podSelector": {"matchLabels": {"app": "web"}}}}
+    cut_off = "NetworkPolicy default/p: default/web can't ask the cluster's DNS: no egress rule allows UDP 53 to it"
+    tried = await warned(api, "PATCH", f"{POLICIES}/p", web, **DRY)
+    assert tried[0].startswith(
+        "3 flows would be denied that were allowed: default/web → default/client, default/web → the cluster's DNS"
+    )
+    assert tried[1:] == [cut_off]
+    assert await warned(api, "PATCH", f"{POLICIES}/p", web) == [cut_off]
+    assert await warned(api, "PATCH", f"{POLICIES}/p", {"metadata": {"labels": {"a": "b"}}}) == []
+    rules = {"spec": {"egress": [{"to": [{"namespaceSelector": {"matchLabels": {"team": "a"}}}]}] * 7}}
+    texts = await warned(api, "PATCH", f"{POLICIES}/p", rules)
+    assert texts[0] == "NetworkPolicy default/p: egress rule 1: no namespace has team=a"
+    assert texts[2] == "NetworkPolicy default/p: egress rule 2: allows nothing that egress rule 1 does not"
+    assert texts[5:] == ["NetworkPolicy default/p: 8 more; `podplane policy lint` shows them"]
+    assert await warned(api, "DELETE", f"{POLICIES}/p") == []
+
+
+async def test_other_writes_read_nothing(api: Api) -> None:
+    await api("PATCH", "/api/v1/namespaces/default", {"metadata": {"labels": {"team": "a"}}})
+    await api("PATCH", f"{PODS}/web", {"metadata": {"labels": {"team": "a"}}})
+    assert api.server._advice._world is None
+    await warned(api, "POST", POLICIES, DENY)
+    assert api.server._advice._world is not None
+
+
 async def test_many_at_once_have_the_same_answers(api: Api) -> None:
     body = {**DENY, "metadata": {"generateName": "deny-"}}
     answers = await asyncio.gather(*(warned(api, "POST", POLICIES, body, **DRY) for _ in range(8)))
@@ -100,7 +135,7 @@ async def test_an_answer_does_not_wait_for_a_cluster_that_is_too_large(api: Api,
     now = iter(range(1000))
     advice = PolicyAdvice(api.store, lambda: next(now))
     change = Change(policy_advice.POLICIES, None, {"metadata": {"name": "deny", "namespace": "default"}, "spec": {}})
-    answers = [await advice.of_dry_run([change]) for _ in range(40)]
+    answers = [await advice.of(change, dry_run=True) for _ in range(40)]
     assert answers[0] == [policy_advice.TOO_LARGE]
     read = advice._world
     assert read is not None

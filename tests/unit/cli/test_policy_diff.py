@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from podplane.cli.policy import linted
 from podplane.cli.policy.proposed import APPLIED, Proposal, documents, proposal
 from podplane.lab.errors import LabError
 from podplane.model.policy import NetworkPolicy
 from podplane.policy.difference import differences
 from podplane.policy.told import told
 from tests.unit.cli.policies import ALLOW_WEB, CLIENT, DENY_DB, known
-from tests.unit.policy.cluster import Object, namespace, pod
+from tests.unit.policy.cluster import Object, namespace, pod, policy
 
 API = {"NetworkPolicy": "networking.k8s.io/v1"}
 
@@ -107,3 +108,30 @@ def test_what_the_api_would_refuse_is_refused(spec: Any, said: str) -> None:
     assert said in str(error.value)
     with pytest.raises(LabError, match="keys and values must be strings"):
         read({**namespace("shop"), "metadata": {"name": "shop", "labels": {"a": 1}}}, there=(namespace("shop"),))
+
+
+def test_mistakes_of_a_namespace_and_of_a_file() -> None:
+    cluster = known(ALLOW_WEB, DENY_DB)
+    assert linted.of_namespace(cluster, "default") == []
+    (one,) = linted.of_namespace(cluster, "")
+    assert str(one) == "shop/deny: shop/db can't ask the cluster's DNS: no egress rule allows UDP 53 to it"
+    bad = policy("default/bad", podSelector={"matchLabels": CLIENT}, ingress=[{"ports": [{"port": "http"}]}])
+    wide = policy("default/wide", podSelector={}, ingress=[{}])
+    found = linted.of_file(cluster, read(bad, wide).edits)
+    assert linted.document(found)["findings"] == [
+        {
+            "namespace": "default",
+            "name": "bad",
+            "rule": "ingress rule 1",
+            "mistake": "port not served",
+            "text": "none of the pods has a TCP port named http",
+        },
+        {
+            "namespace": "default",
+            "name": "bad",
+            "rule": "ingress rule 1",
+            "mistake": "covered",
+            "text": "allows nothing that default/wide ingress rule 1 does not",
+        },
+    ]
+    assert set(cluster.index.policies) == {"default/web", "shop/deny"}

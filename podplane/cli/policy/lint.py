@@ -1,0 +1,57 @@
+"""The command `podplane policy lint`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+import click
+
+from podplane.cli.options import connect, lab_name, namespace
+from podplane.cli.policy.files import known_objects, tell_others, text_of
+from podplane.cli.tables import document_text, plain
+from podplane.lab.folder import Folder
+
+FOUND = 1
+"""Exit status when there are mistakes."""
+
+
+@click.command()
+@lab_name
+@namespace
+@click.option("-A", "--all-namespaces", is_flag=True, help="Policies of all namespaces.")
+@click.option(
+    "-f",
+    "--filename",
+    "file",
+    type=click.File("r", encoding="utf-8"),
+    help="Those of a file, as if it were applied; - is standard input.",
+)
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="For programs.")
+def lint(folder: Folder, namespace: str, all_namespaces: bool, file: TextIO | None, output: str | None) -> None:
+    """Name probable mistakes in NetworkPolicies: what selects or allows nothing, what another rule allows anyway, what cuts names off.
+
+    Exit status 1: there are some.
+    """
+    from podplane.cli.policy import linted
+    from podplane.cli.policy.cluster import cluster
+    from podplane.cli.policy.proposed import documents, proposal
+
+    client = connect(folder)
+    if file is None:
+        found = linted.of_namespace(cluster(client), "" if all_namespaces else namespace)
+    else:
+        objects = documents(text_of(file), file.name)
+        proposed = proposal(objects, known_objects(client, {one["kind"] for one in objects}), namespace)
+        tell_others(proposed.passed_over, "looked at", "NetworkPolicies, and labels of Namespaces and Pods")
+        found = linted.of_file(cluster(client), proposed.edits)
+    if output:
+        click.echo(document_text(linted.document(found), output))
+    else:
+        for one in found:
+            click.echo(plain(str(one)))
+        if not found:
+            where = "of the file" if file else "of all namespaces" if all_namespaces else f"of namespace {namespace}"
+            click.echo(f"No mistake is found in the NetworkPolicies {where}.")
+    if found:
+        sys.exit(FOUND)

@@ -1,0 +1,89 @@
+"""Does one rule allow all that another one does? Only what is sure without looking at pods: a `no` may be wrong, a `yes` never is."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from podplane.model.policy import IPBlock, LabelSelector, Peer, PolicyPort, PolicyRule, Requirement
+
+T = TypeVar("T")
+MAX_COMPARED = 10_000
+"""Peers of one rule times those of the other one; of more, only whether each is among the others as it is written."""
+
+
+def covers(wide: PolicyRule, narrow: PolicyRule) -> bool:
+    """Does `wide` allow whatever `narrow` does?"""
+    peers = wide.peers is None or (narrow.peers is not None and _all_in(narrow.peers, wide.peers, has_peer))
+    return peers and (wide.ports is None or (narrow.ports is not None and _all_in(narrow.ports, wide.ports, has_port)))
+
+
+def has_peer(wide: Peer, narrow: Peer) -> bool:
+    """Has one peer all ends that the other one has?"""
+    if isinstance(wide, IPBlock) or isinstance(narrow, IPBlock):
+        return isinstance(wide, IPBlock) and isinstance(narrow, IPBlock) and _has_block(wide, narrow)
+    if isinstance(wide.namespaces, str) or isinstance(narrow.namespaces, str):
+        namespaces = wide.namespaces in (narrow.namespaces, LabelSelector())
+    else:
+        namespaces = selects_all_of(wide.namespaces, narrow.namespaces)
+    return namespaces and selects_all_of(wide.pods, narrow.pods)
+
+
+def selects_all_of(wide: LabelSelector, narrow: LabelSelector) -> bool:
+    """Does it select whatever the other one selects?"""
+    return all(any(_implies(one, other) for one in narrow.requirements) for other in wide.requirements)
+
+
+def has_port(wide: PolicyPort, narrow: PolicyPort) -> bool:
+    """Has it all ports that the other one has?"""
+    if wide.protocol != narrow.protocol:
+        return False
+    if wide.port is None or wide.port == narrow.port:
+        return True
+    if isinstance(wide.port, str) or not isinstance(narrow.port, tuple):
+        return False
+    return wide.port[0] <= narrow.port[0] and narrow.port[1] <= wide.port[1]
+
+
+def _all_in(some: Sequence[T], others: Sequence[T], has: Callable[[T, T], bool]) -> bool:
+    left = set(some) - set(others)
+    if len(left) * len(others) > MAX_COMPARED:
+        return False
+    return all(any(has(other, one) for other in others) for one in left)
+
+
+def _implies(one: Requirement, other: Requirement) -> bool:
+    """Whatever labels fulfil the one, do they fulfil the other?"""
+    if one == other or one.key != other.key:
+        return one == other
+    match one.operator, other.operator:
+        case "In", "In":
+            return set(one.values) <= set(other.values)
+        case "In", "NotIn":
+            return not set(one.values) & set(other.values)
+        case "In", "Exists":
+            return True
+        case "NotIn", "NotIn":
+            return set(other.values) <= set(one.values)
+        case "DoesNotExist", "NotIn":
+            return True
+    return False
+
+
+def _has_block(wide: IPBlock, narrow: IPBlock) -> bool:
+    if not _is_within(narrow.cidr, wide.cidr):
+        return False
+    return all(
+        not _overlap(part, narrow.cidr) or any(_is_within(part, hole) for hole in narrow.excepts) for part in wide.excepts
+    )
+
+
+def _is_within(inner: str, outer: str) -> bool:
+    one, other = ipaddress.ip_network(inner), ipaddress.ip_network(outer)
+    return one.version == other.version and one.subnet_of(other)  # type: ignore[arg-type]  # one family
+
+
+def _overlap(one: str, other: str) -> bool:
+    first, second = ipaddress.ip_network(one), ipaddress.ip_network(other)
+    return first.version == second.version and first.overlaps(second)

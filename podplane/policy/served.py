@@ -1,0 +1,78 @@
+"""Which ports pods have, as far as their containers declare them and Services lead to them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from podplane.model.pod_info import PodInfo
+
+Object = dict[str, Any]
+
+
+class ServicePort(NamedTuple):
+    """A port of a Service, and the one of the pods behind it that it leads to: a number, or the name that they have for it."""
+
+    service: str
+    protocol: str
+    port: int
+    target: int | str
+
+
+class Services:
+    """Those with a selector, as JSON has them, by namespace; and whose each cluster address is."""
+
+    def __init__(self, services: Mapping[str, Object]) -> None:
+        self.by_ip: dict[str, str] = {}
+        self._of: defaultdict[str, list[tuple[Mapping[str, str], tuple[ServicePort, ...]]]] = defaultdict(list)
+        for path, service in services.items():
+            spec = service.get("spec") or {}
+            self.by_ip |= dict.fromkeys((ip for ip in spec.get("clusterIPs") or () if ip != "None"), path)
+            if spec.get("selector"):
+                self._of[path.partition("/")[0]].append((spec["selector"], tuple(_ports(path, spec))))
+
+    def ports(self, pod: PodInfo) -> Iterator[ServicePort]:
+        """All of those that lead to a pod."""
+        for selector, ports in self._of[pod.metadata.namespace]:
+            if selector.items() <= dict(pod.metadata.labels).items():
+                yield from ports
+
+
+def declared(pod: PodInfo) -> set[tuple[str, int]]:
+    """Protocols and ports that its containers declare."""
+    return {(one.protocol, one.port) for one in pod.ports.named} | set(pod.ports.nameless)
+
+
+def why_not_served(pods: Sequence[PodInfo], services: Services, protocol: str, port: int | str) -> str:
+    """Why a port is probably a mistake, though pods are there; "" when it may be right.
+
+    Containers need not declare their ports: a number is a mistake if all pods declare some, and none this one, nor a Service leads to it;
+    or if a Service has that number for another one of theirs.
+    """
+    if isinstance(port, str):
+        found = {one.protocol for pod in pods for one in pod.ports.named if one.name == port}
+        if protocol in found:
+            return ""
+        return f"none of the pods has a {protocol} port named {port}" + (f", but a {min(found)} port" if found else "")
+    ports = [declared(pod) for pod in pods]
+    leading = _leading(pods, services)
+    if any((protocol, port) in one for one in ports) or any(_leads(one, protocol, port) for one in leading):
+        return ""
+    for one in leading:
+        if (one.protocol, one.port) == (protocol, port):
+            return f"{protocol} {port} is the port of Service {one.service}, for {one.target} of its pods, which is what policies are about"
+    return f"none of the pods declares {protocol} {port}, nor leads a Service to it" if all(ports) else ""
+
+
+def _leading(pods: Iterable[PodInfo], services: Services) -> list[ServicePort]:
+    return list(dict.fromkeys(port for pod in pods for port in services.ports(pod)))
+
+
+def _leads(one: ServicePort, protocol: str, port: int) -> bool:
+    return (one.protocol, one.target) == (protocol, port)
+
+
+def _ports(path: str, spec: Object) -> Iterator[ServicePort]:
+    for one in spec.get("ports") or ():
+        yield ServicePort(path, one.get("protocol", "TCP"), one["port"], one.get("targetPort") or one["port"])

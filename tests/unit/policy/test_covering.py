@@ -1,0 +1,109 @@
+"""A rule that covers another one allows whatever that one allows."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+from podplane.model.policy import IPBlock, LabelSelector, PodSelector, PolicyPort, PolicyRule, Requirement
+from podplane.policy.covering import covers, has_peer, has_port, selects_all_of
+from podplane.policy.ends import End, ends_of
+from podplane.policy.index import PolicyIndex
+from podplane.policy.match import allows_peer, allows_port
+from tests.unit.policy import generated
+
+IN_X, IN_XY = Requirement("app", "In", ("x",)), Requirement("app", "In", ("x", "y"))
+EXISTS, NOT_Z, NOT_YZ = (
+    Requirement("app", "Exists"),
+    Requirement("app", "NotIn", ("z",)),
+    Requirement("app", "NotIn", ("y", "z")),
+)
+ABSENT, OTHER = Requirement("app", "DoesNotExist"), Requirement("tier", "In", ("x",))
+
+
+def of(*requirements: Requirement) -> LabelSelector:
+    return LabelSelector.of(requirements)
+
+
+@given(st.data())
+def test_what_is_covered_is_allowed(data: st.DataObject) -> None:
+    wide, narrow = data.draw(generated.rules), data.draw(generated.rules)
+    if data.draw(st.booleans()):
+        narrow = narrow._replace(peers=wide.peers)
+    covered = covers(wide, narrow)
+    event(f"covered: {covered}")
+    assert covers(wide, wide)
+    if not covered:
+        return
+    index = PolicyIndex()
+    pods = data.draw(st.lists(generated.pods(), max_size=4, unique_by=lambda one: one.metadata.path))
+    for name in generated.NAMESPACES:
+        index.set_namespace(name, generated.namespace(name, data.draw(generated.labels)))
+    for pod in pods:
+        index.set_pod(pod.metadata.path, pod)
+    for end in [*(end for pod in pods for end in ends_of(pod)), *map(End, (*generated.IPS, "192.0.2.1", "2001:db8::1"))]:
+        assert not allows_peer(narrow, end, index) or allows_peer(wide, end, index)
+    for protocol, port in (("TCP", 79), ("TCP", 80), ("TCP", 81), ("UDP", 80), ("SCTP", 65535), ("ICMP", None)):
+        for destination in (None, *pods):
+            assert not allows_port(narrow, protocol, port, destination) or allows_port(wide, protocol, port, destination)
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "said"),
+    [
+        (of(), of(IN_X), True),
+        (of(IN_X), of(), False),
+        (of(IN_XY), of(IN_X), True),
+        (of(IN_X), of(IN_XY), False),
+        (of(EXISTS), of(IN_X, OTHER), True),
+        (of(NOT_Z), of(IN_XY), True),
+        (of(NOT_YZ), of(IN_XY), False),
+        (of(NOT_Z), of(NOT_YZ), True),
+        (of(NOT_Z), of(ABSENT), True),
+        (of(EXISTS), of(NOT_Z), False),
+        (of(IN_X, OTHER), of(IN_X), False),
+    ],
+)
+def test_selectors(wide: LabelSelector, narrow: LabelSelector, said: bool) -> None:
+    assert selects_all_of(wide, narrow) is said
+    assert has_peer(PodSelector("a", wide), PodSelector("a", narrow)) is said
+    assert has_peer(PodSelector(of(), wide), PodSelector("a", narrow)) is said
+    assert not has_peer(PodSelector("b", wide), PodSelector("a", narrow))
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "said"),
+    [
+        (IPBlock("10.0.0.0/8"), IPBlock("10.1.0.0/16"), True),
+        (IPBlock("10.0.0.0/8", ("10.2.0.0/16",)), IPBlock("10.1.0.0/16"), True),
+        (IPBlock("10.0.0.0/8", ("10.1.2.0/24",)), IPBlock("10.1.0.0/16"), False),
+        (IPBlock("10.0.0.0/8", ("10.1.2.0/24",)), IPBlock("10.1.0.0/16", ("10.1.2.0/23",)), True),
+        (IPBlock("10.0.0.0/8"), IPBlock("fd00::/8"), False),
+        (IPBlock("0.0.0.0/0"), PodSelector("a"), False),
+    ],
+)
+def test_blocks(wide: IPBlock, narrow: IPBlock | PodSelector, said: bool) -> None:
+    assert has_peer(wide, narrow) is said
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "said"),
+    [
+        (PolicyPort("TCP"), PolicyPort("TCP", (80, 80)), True),
+        (PolicyPort("TCP", (79, 81)), PolicyPort("TCP", (80, 80)), True),
+        (PolicyPort("TCP", (80, 80)), PolicyPort("TCP", "http"), False),
+        (PolicyPort("UDP"), PolicyPort("TCP", (80, 80)), False),
+        (PolicyPort("TCP", (80, 80)), PolicyPort("TCP"), False),
+    ],
+)
+def test_ports(wide: PolicyPort, narrow: PolicyPort, said: bool) -> None:
+    assert has_port(wide, narrow) is said
+    assert covers(PolicyRule(None, (wide,)), PolicyRule(None, (narrow,))) is said
+
+
+def test_ten_thousand_blocks_are_compared_as_they_are_written() -> None:
+    blocks = tuple(IPBlock(f"10.{n // 256}.{n % 256}.0/24") for n in range(10_000))
+    assert covers(PolicyRule(blocks), PolicyRule(blocks[::-1]))
+    assert covers(PolicyRule(blocks), PolicyRule((IPBlock("10.0.0.7/32"),)))
+    assert not covers(PolicyRule(blocks[1:]), PolicyRule(blocks))
