@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import shutil
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from podplane.kernel import conntrack
 from podplane.kernel.text import nft
+from podplane.model.answers import DeniedFlows
 from podplane.model.policy import EVERYTHING, LabelSelector, NetworkPolicy, PodSelector, PolicyPort, PolicyRule, Requirement
 from podplane.policy.match import Flow
 from podplane.policy.tables import TABLE
@@ -237,3 +239,76 @@ def test_multicasts_and_broadcasts_of_a_pod_reach_no_other_of_its_node(version: 
     assert receiver.recvfrom(10)[0] == b"y", "only what was sent to itself"
     for one in ends:
         one.close()
+
+
+def send(real: RealPoliced, sender: tuple[int, int], to: str, port: int, count: int = 1) -> None:
+    """Datagrams, each the first of a flow of its own."""
+    family = socket.AF_INET6 if ":" in to else socket.AF_INET
+    for _ in range(count):
+        with real.namespaces[name_of(*sender)].run(socket.socket, family, socket.SOCK_DGRAM) as client:
+            client.sendto(b"x", (to, port))
+
+
+def denied(real: RealPoliced, node: int = 1) -> DeniedFlows:
+    """What a node says that it denied; what it has just denied, too."""
+    log = real.agents[node].denied
+    dropped = log.dropped()
+    asyncio.run(log.has_told(dropped))
+    return log.flows(0, dropped)
+
+
+def test_what_policies_deny_is_told_by_name_and_counted_through_changes_and_restarts() -> None:
+    """cilium/cilium#16285: not so neighbour discovery, which is never denied; kubernetes/kubernetes#79512."""
+    real = RealPoliced()
+    (v4, v6), of_b = (str(pod_ip(1, 1, version)) for version in (4, 6)), PodSelector(select(team="b"))
+    only_b = PolicyRule((of_b,), (PolicyPort("UDP", (80, 80)),))
+    real.put(policy("web", EVERYTHING, [only_b], []), info(1, 1, {"app": "web"}))
+    send(real, (1, 2), v4, 80, 2)
+    send(real, (1, 2), v4, 81, 3)
+    send(real, (2, 1), v6, 80)
+    send(real, (1, 1), "203.0.113.7", 53)
+    found = {(one.source.name, one.destination.address, one.port): one for one in denied(real).flows}
+    assert {key: one.packets for key, one in found.items()} == {
+        ("b/node1-pod2", v4, 81): 3,
+        ("a/node1-pod1", "203.0.113.7", 53): 1,
+    }, "node2's own policy keeps its pod from sending"
+    assert {(one.reason, one.policies) for one in found.values()} == {("in", ("a/web",)), ("out", ("a/web",))}
+    (far,) = denied(real, 2).flows
+    assert (far.reason, far.source.name, far.destination.name) == ("out", "a/node2-pod1", "a/node1-pod1")
+    other = PolicyRule((PodSelector("b", select(app="nobody")),))
+    real.put(policy("web", EVERYTHING, [other, only_b], []))
+    send(real, (1, 2), v4, 80)
+    send(real, (1, 2), v4, 81, 2)
+    real.restart(1)
+    send(real, (1, 2), v4, 80)
+    send(real, (1, 2), v4, 81)
+    counts = real.agents[1].policy_counts()()
+    assert [(one.rule, one.connections) for one in counts.rules if one.direction == "ingress"] == [(1, 0), (2, 4)]
+    assert {(one.direction, one.policies, one.packets) for one in counts.denials} == {
+        ("ingress", ("a/web",), 6),
+        ("egress", ("a/web",), 1),
+    }
+    (again,) = denied(real).flows
+    assert (again.port, again.packets) == (81, 1), "a new agent begins a new list"
+
+
+def test_of_a_flood_some_packets_are_told_and_all_are_counted() -> None:
+    real = RealPoliced()
+    real.put(policy("web", EVERYTHING, []), info(1, 1, {"app": "web"}))
+    with real.namespaces[name_of(1, 2)].run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as client:
+        for _ in range(20_000):
+            client.sendto(b"x", (str(pod_ip(1, 1)), 9))
+    found = denied(real)
+    (flow,) = found.flows
+    assert found.dropped == 20_000 and 100 <= flow.packets == found.told < 20_000
+
+
+def test_a_connection_that_is_taken_back_is_told() -> None:
+    real = RealPoliced()
+    real.put(policy("web", EVERYTHING, [PolicyRule((PodSelector(select(team="b")),))]))
+    one = talk(real, (2, 2), (1, 1), 4)
+    real.put(policy("web", EVERYTHING, []))
+    with pytest.raises((ConnectionError, TimeoutError, AssertionError)):
+        one.exchange()
+    (flow,) = denied(real).flows
+    assert (flow.source.name, flow.destination.name, flow.protocol, flow.port) == ("b/node2-pod2", "a/node1-pod1", "tcp", 80)
