@@ -66,6 +66,7 @@ class Upstream:
         self._streams = Streams(
             server, partial(opener.open, server.ip, socket.SOCK_STREAM), means.randomness, means.tls_context
         )
+        self._answered_at = float("-inf")
         self._case_lost = 0
         self._no_edns_until = 0.0
 
@@ -105,7 +106,7 @@ class Upstream:
         self, ask: Ask, done: Done, asked: bytes, edns: bool, stream: bool, data: bytes | str | OSError, seconds: float
     ) -> None:
         if isinstance(data, str):
-            self._failed(done, data)
+            self._failed(done, data, seconds)
             return
         if isinstance(data, OSError):
             self._not_sent(done, data)
@@ -143,11 +144,14 @@ class Upstream:
         done(reply)
 
     def _answered(self, seconds: float) -> None:
+        self._answered_at = self._loop.time()
         if self.health.answered(self._means.clock(), seconds):
             self._changed(self)
 
-    def _failed(self, done: Done, why: str) -> None:
-        if self.health.failure(self._means.clock(), why):
+    def _failed(self, done: Done, why: str, waited: float = 0.0) -> None:
+        if self._answered_at > self._loop.time() - waited:
+            self.health.failed += 1  # it answered others while this one waited
+        elif self.health.failure(self._means.clock(), why):
             self._changed(self)
         done(why)
 

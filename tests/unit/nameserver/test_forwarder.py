@@ -703,3 +703,23 @@ async def test_whoever_asks_while_servers_are_away_waits_no_longer_than_the_firs
             assert ends == pytest.approx([0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 4.4, 5.0], abs=0.05)
         else:
             assert ends == pytest.approx([1.8, 1.8, 1.8, 2.0, 3.0, 4.0, 4.4, 5.0], abs=0.05)
+
+
+@virtual
+async def test_who_answers_others_meanwhile_is_not_down() -> None:
+    """Of a crowd of questions some are lost on their way: that says nothing about the server."""
+
+    def loses_some(query: dns.message.Message, tcp: bool) -> list[bytes]:
+        name = query.question[0].name.to_text().lower()
+        return [] if name.startswith("lost") else [reply(query, f"{name} 5 IN A 192.0.2.1").to_wire()]
+
+    async with upstream(loses_some) as one, forwarder(one) as made:
+        health = made.groups[0].servers[0].health
+        since = health.since
+        lost = [asyncio.ensure_future(answer(made, f"lost{number}.example")) for number in range(5)]
+        for number in range(20):
+            assert (await answer(made, f"a{number}.example")).rcode == m.NOERROR
+            await asyncio.sleep(0.5)
+        assert [one.rcode for one in await asyncio.gather(*lost)] == [m.SERVFAIL] * 5
+        assert health.is_up and health.failed >= 5
+        assert health.since == since, "it never was down"
