@@ -52,6 +52,7 @@ QR, AA, TC, RD, RA, AD, CD = 1 << 15, 1 << 10, 1 << 9, 1 << 8, 1 << 7, 1 << 5, 1
 OPCODE_MASK, RCODE_MASK = 0x7800, 0xF
 PLAIN_BYTES, EDNS_BYTES, TCP_BYTES = 512, 1232, 65535
 """The longest response over UDP without EDNS, and what this server takes and sends with it (DNS flag day 2020); over TCP."""
+STEP_BYTES = 128
 MAX_LABEL, MAX_NAME = 63, 255
 LENGTHS = tuple(bytes((length,)) for length in range(MAX_LABEL + 1))
 POINTER, MAX_OFFSET = 0xC000, 0x3FFF
@@ -282,8 +283,10 @@ def read_plain(message: bytes) -> Query | None:
 
 
 def datagram_bytes(edns: Edns | None) -> int:
-    """The longest datagram that who asks takes, and we send (RFC 6891, 6.2.3)."""
-    return min(max(edns.size, PLAIN_BYTES), EDNS_BYTES) if edns else PLAIN_BYTES
+    """The longest datagram that who asks takes, and we send (RFC 6891, 6.2.3), or a little less: so there are few lengths."""
+    if edns is None:
+        return PLAIN_BYTES
+    return EDNS_BYTES if edns.size >= EDNS_BYTES else max(PLAIN_BYTES, edns.size // STEP_BYTES * STEP_BYTES)
 
 
 def _end_of_name(message: bytes) -> int:

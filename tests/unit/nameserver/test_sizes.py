@@ -18,7 +18,7 @@ import pytest
 
 from podplane.dns import message as m
 from podplane.dns.message import Answer, Query, Record, name_of
-from podplane.nameserver.answers import Answers
+from podplane.nameserver.answers import USUAL_SIZES, Answers, question_of
 from podplane.nameserver.resolver import Client
 from podplane.servers.dns_counts import Counts
 
@@ -87,3 +87,13 @@ async def test_each_limit_is_kept_and_what_is_kept_is_the_same(way: str, sizes: 
         assert (got == whole) is not bool(cold.flags & dns.flags.TC) and got <= whole
         assert bool(cold.flags & dns.flags.TC) == (size is None or size < 1232)
         assert {str(one) for rrset in over_tcp.answer for one in rrset} == whole and not over_tcp.flags & dns.flags.TC
+
+
+def test_one_question_is_kept_under_few_keys_whatever_sizes_it_is_asked_with() -> None:
+    queries = [m.Query(1, m.RD, m.asked_of(m.Question((b"a",), m.A)), m.Edns(size)) for size in range(2000)]
+    assert len(set(map(question_of, queries))) <= len(USUAL_SIZES) + 7
+    for query in queries:
+        limit = m.datagram_bytes(query.edns)
+        assert (
+            query.edns is not None and max(query.edns.size, 512) - 128 < limit <= max(query.edns.size, 512)
+        ) or limit == 1232
