@@ -57,7 +57,7 @@ def nodes(peers: int) -> dict[str, Node]:
     found = {NAME: node()}
     for number in range(1, peers + 1):
         block, ip = f"10.{128 + (number >> 8)}.{number & 255}.0/24", f"192.168.{100 + (number >> 8)}.{number & 255}"
-        found[f"peer{number}"] = node(f"peer{number}", block, ip)
+        found[f"peer{number}"] = node(f"peer{number}", block, ip=ip)
     return found
 
 

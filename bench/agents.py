@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,23 +21,26 @@ from podplane.agent.settings import Settings
 from podplane.cni.network import Attachment
 from podplane.kernel import netlink
 from podplane.kernel.door import Kernel, KernelOpener
-from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
+from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
 from podplane.kubeapi.cache import Cache
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Metadata, Node, NodeAddress, NodeSpec, NodeStatus
+from podplane.model.pod_info import PodInfo
+from podplane.model.policy import NetworkPolicy
 from podplane.model.service import EndpointSlice, Service
+from podplane.state.operations import Operation, Report
 from podplane.state.value import Value, fragment
 
-NAME = "node1"
+NAME, BLOCK = "node1", "10.128.0.0/24"
 SETTINGS = Settings(network=NetworkConfig(cluster_cidrs=("10.128.0.0/9",), service_cidrs=("10.96.0.0/12",)))
 Attached = tuple[Attachment, tuple[str, ...]]
 
 
-def node(name: str = NAME, block: str = "10.128.0.0/24", ip: str = "192.168.1.10") -> Node:
-    """A node with a block of addresses for its pods."""
+def node(name: str = NAME, *blocks: str, ip: str = "192.168.1.10") -> Node:
+    """A node with blocks of addresses for its pods."""
     return Node(
         metadata=Metadata(name=name),
-        spec=NodeSpec(pod_cidrs=(block,)),
+        spec=NodeSpec(pod_cidrs=blocks or (BLOCK,)),
         status=NodeStatus(addresses=(NodeAddress("InternalIP", ip),)),
     )
 
@@ -51,12 +55,25 @@ class Cluster:
     attached: Iterable[Attached] = ()
 
 
+class WatchedKernel(Kernel):
+    """Knows when a change was last carried out (`time.perf_counter`), and with how much of this process' time."""
+
+    done_at = used = 0.0
+    done = asyncio.Event()
+
+    def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
+        """As its base."""
+        yield from super().steps(operations)
+        self.done_at, self.used = time.perf_counter(), time.process_time()
+        self.done.set()
+
+
 class OneAgent:
     """An agent of node1; its methods run on one event loop. RuntimeError when the kernel refuses anything."""
 
-    def __init__(self, kernel: Kernel | None = None) -> None:
+    def __init__(self, kernel: Kernel | None = None, caches: Caches | None = None) -> None:
         self.kernel = kernel or real_kernel()
-        self._caches = Caches()
+        self._caches = caches or Caches()
         self._agent = Agent(NAME, SETTINGS, self.kernel, self._caches)
 
     async def start(self, cluster: Cluster) -> bool:
@@ -101,6 +118,14 @@ class OneAgent:
         """An EndpointSlice came, changed or went."""
         _changed(self._caches.slices, old, new)
 
+    def pod_changed(self, old: PodInfo | None, new: PodInfo | None) -> None:
+        """A pod of the cluster came, changed or went."""
+        _changed(self._caches.pods, old, new)
+
+    def policy_changed(self, old: NetworkPolicy | None, new: NetworkPolicy | None) -> None:
+        """A policy came, changed or went."""
+        _changed(self._caches.policies, old, new)
+
     async def settle(self) -> None:
         """Bring all changes so far to the kernel."""
         await self._agent.reconcile()
@@ -119,6 +144,15 @@ class OneAgent:
         """The pods that are attached, each with its addresses: what the next agent is started with."""
         return list(self._agent.network.attached)
 
+    @property
+    def written(self) -> int:
+        """So many operations took effect in the kernel."""
+        return self._agent.writer.operations_applied
+
+    async def stop(self) -> None:
+        """End; the kernel keeps what it has."""
+        await self._agent.stop()
+
     def _check(self) -> None:
         refused = self._agent.ledger.refused
         if refused:
@@ -133,14 +167,32 @@ def _changed(cache: Cache[Any], old: Any, new: Any) -> None:
         cache.remove(old.metadata.path)
 
 
-def real_kernel() -> Kernel:
+def real_kernel() -> WatchedKernel:
     """The kernel of the namespace that this process is in."""
-    return Kernel(CurrentNamespace(), KernelOpener())
+    return kernel_of(CurrentNamespace())
+
+
+def kernel_of(namespace: Namespace) -> WatchedKernel:
+    """The kernel of a namespace that is a node."""
+    return WatchedKernel(namespace, KernelOpener())
+
+
+def delete_tables() -> None:
+    """Take away the tables of policies and of the bridge, which keeps pods from addresses of others, where this is called."""
+    for table in ("inet podplane-policy", "bridge podplane-pods"):
+        subprocess.run(["nft", "delete", "table", *table.split()], check=True)
 
 
 def pod(number: int, workers: Workers) -> Attachment:
     """A pod to attach, with a network namespace of its own."""
     return Attachment(f"sandbox-{number}", f"uid-{number}", "default", f"pod-{number}", NetworkNamespace.create(workers))
+
+
+def sandbox_of(info: PodInfo, workers: Workers) -> Attachment:
+    """A pod that the API knows, to attach."""
+    metadata = info.metadata
+    netns = NetworkNamespace.create(workers)
+    return Attachment(f"sandbox-{metadata.uid}", metadata.uid, metadata.namespace, metadata.name, netns)
 
 
 def make_uplink() -> None:

@@ -145,7 +145,7 @@ def measure(node: NodeContext, rounds: int) -> dict[str, float]:
 async def main(rounds: int) -> dict[str, float]:
     """An agent with a peer, Services, a pod and a proxy, and what happens to it."""
     agent, workers = OneAgent(), Workers()
-    nodes = {NAME: node(), "node2": node("node2", PEER_BLOCK, PEER_IP)}
+    nodes = {NAME: node(), "node2": node("node2", PEER_BLOCK, ip=PEER_IP)}
     await agent.start(Cluster(nodes, map(service, range(SERVICES)), map(endpoints, range(SERVICES))))
     await agent.add(pod(1, workers))
     agent.want([PROXY, NEIGHBOUR])

@@ -28,6 +28,7 @@ from bench import (
     kube_proxy,
     neighbours,
     one_more_pod,
+    policy,
     policy_index,
     repairs,
     report,
@@ -60,6 +61,7 @@ BENCHES = {
     "kube_proxy": kube_proxy.run,
     "slim_pods": slim_pods.run,
     "policy_index": policy_index.run,
+    "policy": policy.run,
 }
 RESULTS = Path(__file__).with_name("results.json")
 

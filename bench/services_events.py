@@ -13,12 +13,11 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from statistics import quantiles
 
 import msgspec
 
-from bench.agents import SETTINGS, Cluster, OneAgent, cancelled, make_uplink
+from bench.agents import SETTINGS, Cluster, OneAgent, WatchedKernel, cancelled, make_uplink
 from bench.common import Row
 from bench.judging import PYTHON
 from bench.services import ENDPOINTS, SERVICES, endpoints, measured, service
@@ -28,12 +27,11 @@ from podplane.apiserver.admission import Admission
 from podplane.apiserver.identity import Tokens
 from podplane.apiserver.server import ApiServer
 from podplane.apiserver.store import Store
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import KernelOpener
 from podplane.kernel.namespace import CurrentNamespace
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.informer import Informer
 from podplane.model.service import EndpointSlice, Service
-from podplane.state.operations import Operation, Report
 
 SLICES, TOKEN = "endpointslices.discovery.k8s.io", "bench"
 SLOWEST_MILLISECONDS, IDLE_PERCENT = 4.0, 0.5
@@ -55,19 +53,6 @@ def run(short: bool) -> list[Row]:
         row("an endpoint changes, from the API's acknowledgement to the kernel's, p99", "slowest", "ms", SLOWEST_MILLISECONDS),
         row("CPU of an idle agent", "idle", "% of a core", IDLE_PERCENT),
     ]
-
-
-class WatchedKernel(Kernel):
-    """Knows when a change was last carried out."""
-
-    done_at = 0.0
-    done = asyncio.Event()
-
-    def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
-        """As its base."""
-        yield from super().steps(operations)
-        self.done_at = time.perf_counter()
-        self.done.set()
 
 
 def _raw(model: Service | EndpointSlice) -> dict[str, object]:

@@ -64,7 +64,7 @@ def pod(number: int) -> dict[str, Any]:
         "pod-template-hash": revision,
         "example.com/shard": f"shard-{number}",
     }
-    ips = [f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", f"fd00:10::{number:x}"]
+    ips = [f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", f"fd00:10::{number >> 16:x}:{number & 0xFFFF:x}"]
     times = {"lastProbeTime": None, "lastTransitionTime": "2026-11-20T10:00:00Z"}
     kinds = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
     probe = {"httpGet": {"path": "/healthz", "port": "http", "scheme": "HTTP"}, "periodSeconds": 10, "failureThreshold": 3}

@@ -1,0 +1,11 @@
+"""Policies: what they cost packets, and what changes of them cost a node of a large cluster."""
+
+from __future__ import annotations
+
+from bench import policy_changes, policy_traffic
+from bench.common import Row
+
+
+def run(short: bool) -> list[Row]:
+    """All rows."""
+    return [*policy_traffic.run(short), *policy_changes.run(short)]
