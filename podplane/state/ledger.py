@@ -252,12 +252,14 @@ class Ledger:
 
         As long as nobody wants an element of the sets, what deviates is all that can have been in them: only that is gone through.
         """
+        if not self._deleted:
+            return
         tables = {one for one in self._deleted if one[0] == TABLE}
         sets = {one for one in self._deleted if one[0] != TABLE and _table_of(one) not in tables}
         self._deleted.clear()
         is_in_desired = bool(tables) or any(self.desired.may_have_elements(one[4]) for one in sets)
-        everything = (*self.desired, *self._deviations) if is_in_desired else tuple(self._deviations)
-        for part in _sliced(everything) if tables or sets else ():
+        everything = (*self.desired, *self._deviations) if is_in_desired else self._deviations
+        for part in _sliced(everything):
             gone = [one for one in part if _set_of(one) in sets or (one not in tables and _table_of(one) in tables)]
             for identity in gone:
                 self.observe(identity, None)
