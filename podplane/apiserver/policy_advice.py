@@ -120,15 +120,16 @@ class PolicyAdvice:
             edit = _edit(change)
             found = _flows(world, edit, tick) if dry_run else []
             if isinstance(edit.new, NetworkPolicy):
-                found += self._mistakes(world, edit, edit.new, _former(change))
+                found += self._mistakes(world, edit, edit.new, _former(change), tick)
             return found
         finally:
             self._lock.release()
 
-    def _mistakes(self, world: World, edit: Edit, policy: NetworkPolicy, former: NetworkPolicy | None) -> list[str]:
+    def _mistakes(self, world: World, edit: Edit, policy: NetworkPolicy, former: NetworkPolicy | None, tick: Tick) -> list[str]:
         """Those of a policy, and whether pods can't ask for names by it that could by the former one."""
         if self._linter is None:
             self._linter = Linter(world)
+        self._linter.tick = tick
         with tried(world.index, [Edit(NetworkPolicy, edit.path, former)]):
             was_cut_off = self._linter.no_dns(policy, first=False)
         with tried(world.index, [edit]):

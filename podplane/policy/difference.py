@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from podplane.model.objects import Node
-from podplane.model.pod_info import PodInfo
+from podplane.model.pod_info import NamespaceInfo, PodInfo
 from podplane.model.policy import NetworkPolicy, PodSelector
 from podplane.model.words import counted
 from podplane.policy.edits import Edit, subjects, tried
@@ -83,7 +83,12 @@ def differences(
     found = [*of_pods(pods), *of_nodes(nodes), *outside(policies.values(), nodes)]
     was = _kinds(found, index, tick)
     with tried(index, edits):
-        pairs = list(_pairs(_classes(found, was, _kinds(found, index, tick), concerned)))
+        will_be = _kinds(found, index, tick)
+        if all(
+            edit.kind is NamespaceInfo for edit in edits
+        ):  # the policies are the same ones: so are numbers of peers in kinds
+            concerned = {party.path for party, *both in zip(found, was, will_be, strict=True) if both[0] != both[1]}
+        pairs = list(_pairs(_classes(found, was, will_be, concerned)))
         after = _reaches(pairs, index, tick)
     before = _reaches(pairs, index, tick)
     compared = (one for pair, *both in zip(pairs, before, after, strict=True) for one in _compared(*pair, *both))

@@ -28,11 +28,12 @@ from podplane.model.policy import (
 from podplane.policy.covering import covers, selects_all_of
 from podplane.policy.ends import End, ends_of
 from podplane.policy.index import PolicyIndex
+from podplane.policy.kinds import Tick
 from podplane.policy.name_servers import PATH as NAME_SERVERS
 from podplane.policy.name_servers import SERVICE
 from podplane.policy.owners import owner
 from podplane.policy.reach import side
-from podplane.policy.served import Services, why_not_served
+from podplane.policy.served import Services, Serving
 from podplane.policy.words import selector_text
 
 LOOKED_AT = 500
@@ -91,7 +92,8 @@ class Cluster(Protocol):
 class Linter:
     """Finds mistakes in policies of a cluster. Of this, policies, pods and namespaces may change meanwhile, but for `beside`."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, tick: Tick = int) -> None:
+        self.tick = tick
         self._cluster, self._index = cluster, cluster.index
         self._services = Services(cluster.services)
         self._blocks = {
@@ -103,12 +105,14 @@ class Linter:
         can't ask for whichever policy denies that."""
         yield from (Finding(policy.metadata.path, "", Mistake.NOT_READ, text) for text in policy.unread)
         pods = list(islice(self._index.selected(policy), LOOKED_AT))
+        selected = Serving(pods, self._services)
         if not pods:
             yield Finding(policy.metadata.path, "", Mistake.SELECTS_NOTHING, self._nothing(policy))
         others = self._beside(policy) if beside else []
         for direction, number, rule in _rules(policy):
+            self.tick()
             where = f"{direction} rule {number}"
-            for mistake, text in self._of_rule(policy, direction, rule, pods):
+            for mistake, text in self._of_rule(rule, selected if direction == "ingress" else self._members(rule)):
                 yield Finding(policy.metadata.path, where, mistake, text)
             if text := _covered(policy, direction, number, others):
                 yield Finding(policy.metadata.path, where, Mistake.COVERED, text)
@@ -121,7 +125,9 @@ class Linter:
         if policy.egress is None:
             return ""
         servers, found = list(self._name_servers()), dict[str, None]()
-        for pod in islice(self._index.selected(policy), LOOKED_AT):
+        pods = (pod for pod in self._index.selected(policy) if pod.ips)
+        for pod in {(pod.metadata.labels, owner(pod)): pod for pod in islice(pods, LOOKED_AT)}.values():
+            self.tick()
             under = [one.metadata.path for one in self._index.policies_of(pod.metadata.path) if one.egress is not None]
             if (not first or under[:1] == [policy.metadata.path]) and self._is_cut_off(pod, servers):
                 found[f"{pod.metadata.namespace}/{owner(pod)}"] = None
@@ -134,19 +140,16 @@ class Linter:
         none = f"no pod of namespace {policy.metadata.namespace} has {labels}" if labels else "its namespace has no pod"
         return f"selects no pod so far: {none}"
 
-    def _of_rule(
-        self, policy: NetworkPolicy, direction: Direction, rule: PolicyRule, pods: Sequence[PodInfo]
-    ) -> Iterator[tuple[Mistake, str]]:
+    def _of_rule(self, rule: PolicyRule, destinations: Serving) -> Iterator[tuple[Mistake, str]]:
         for selector in dict.fromkeys(peer.namespaces for peer in rule.peers or () if isinstance(peer, PodSelector)):
             if isinstance(selector, LabelSelector) and not self._index.namespaces(selector):
                 yield Mistake.NO_NAMESPACE, self._no_namespace(selector)
-        destinations = pods if direction == "ingress" else self._members(rule)
-        for port in rule.ports or () if destinations else ():
+            self.tick()
+        for port in rule.ports or ():
             number = port.port[0] if isinstance(port.port, tuple) and port.port[0] == port.port[1] else port.port
-            if not isinstance(number, tuple | None) and (
-                text := why_not_served(destinations, self._services, port.protocol, number)
-            ):
+            if not isinstance(number, tuple | None) and (text := destinations.why_not(port.protocol, number)):
                 yield Mistake.NOT_SERVED, text
+            self.tick()
         yield from self._by_address([peer for peer in rule.peers or () if isinstance(peer, IPBlock)])
 
     def _no_namespace(self, selector: LabelSelector) -> str:
@@ -155,17 +158,17 @@ class Linter:
         there = next((name for name in names if self._index.namespace(name) is not None), None)
         return text + (f"; the label that says the name of a namespace is {NAME_LABEL}={there}" if there else "")
 
-    def _members(self, rule: PolicyRule) -> Sequence[PodInfo]:
+    def _members(self, rule: PolicyRule) -> Serving:
         """The pods that a rule of egress is about; none when it is about others, too."""
-        if rule.peers is None or any(isinstance(peer, IPBlock) for peer in rule.peers):
-            return ()
-        members = (pod for peer in rule.peers if isinstance(peer, PodSelector) for pod in self._index.members(peer))
-        return list(islice(members, LOOKED_AT))
+        peers = [peer for peer in rule.peers or () if isinstance(peer, PodSelector)]
+        members = (pod for peer in peers if len(peers) == len(rule.peers or ()) for pod in self._index.members(peer))
+        return Serving(islice(members, LOOKED_AT if rule.ports else 0), self._services)
 
     def _by_address(self, blocks: Sequence[IPBlock]) -> Iterator[tuple[Mistake, str]]:
         pods, services = list[str](), list[str]()
         lengths = {(one.version, one.prefixlen) for one in self._blocks}
         for block in blocks:
+            self.tick()
             network = ipaddress.ip_network(block.cidr)
             supernets = (network.supernet(new_prefix=n) for v, n in lengths if v == network.version and n <= network.prefixlen)
             if any(one in self._blocks for one in supernets):

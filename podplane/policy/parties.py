@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from podplane.model.objects import Node
@@ -57,9 +58,9 @@ def outside(policies: Iterable[NetworkPolicy], nodes: Sequence[Node]) -> Iterato
     """An address of each block that these policies name and that has none of the cluster; and one that is in none of them."""
     own = [ipaddress.ip_network(cidr) for node in nodes for cidr in (*node.spec.pod_cidrs, *node.internal_ips)]
     blocks = {text: ipaddress.ip_network(text) for policy in policies for text in _named(policy)}
-    named = [one for one in blocks.values() if one.prefixlen and not any(_overlap(one, other) for other in own)]
-    named.sort(key=lambda one: (one.prefixlen - one.max_prefixlen, str(one)))
-    for one in named[:MAX_BLOCKS]:
+    widest = sorted(blocks.values(), key=lambda one: (one.prefixlen - one.max_prefixlen, str(one)))
+    named = (one for one in widest if one.prefixlen and not any(_overlap(one, other) for other in own))
+    for one in islice(named, MAX_BLOCKS):
         yield Party(str(one), (End(str(one.network_address)),), str(one))
     found = (next((ip for ip in ips if not _is_in(ip, blocks)), None) for ips in SOMEWHERE)
     if ends := tuple(End(ip) for ip in found if ip is not None):

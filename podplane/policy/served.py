@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from podplane.model.pod_info import PodInfo
@@ -44,33 +44,40 @@ def declared(pod: PodInfo) -> set[tuple[str, int]]:
     return {(one.protocol, one.port) for one in pod.ports.named} | set(pod.ports.nameless)
 
 
-def why_not_served(pods: Sequence[PodInfo], services: Services, protocol: str, port: int | str) -> str:
-    """Why a port is probably a mistake, though pods are there; "" when it may be right.
+class Serving:
+    """The ports of some pods, looked up once for all questions about them."""
 
-    Containers need not declare their ports: a number is a mistake if all pods declare some, and none this one, nor a Service leads to it;
-    or if a Service has that number for another one of theirs.
-    """
-    if isinstance(port, str):
-        found = {one.protocol for pod in pods for one in pod.ports.named if one.name == port}
-        if protocol in found:
+    def __init__(self, pods: Iterable[PodInfo], services: Services) -> None:
+        alike = {(pod.metadata.namespace, pod.metadata.labels, pod.ports): pod for pod in pods}
+        self._declared = [declared(pod) for pod in alike.values()]
+        self._named = {(one.name, one.protocol) for pod in alike.values() for one in pod.ports.named}
+        self._leading = list(dict.fromkeys(port for pod in alike.values() for port in services.ports(pod)))
+
+    def why_not(self, protocol: str, port: int | str) -> str:
+        """Why a port is probably a mistake; "" when it may be right, or when there are no pods.
+
+        Containers need not declare their ports: a number is a mistake if all pods declare some, and none this one, nor a Service leads
+        to it; or if a Service has that number for another one of theirs.
+        """
+        if isinstance(port, str):
+            return self._why_no_name(protocol, port)
+        if any((protocol, port) in one for one in self._declared):
             return ""
-        return f"none of the pods has a {protocol} port named {port}" + (f", but a {min(found)} port" if found else "")
-    ports = [declared(pod) for pod in pods]
-    leading = _leading(pods, services)
-    if any((protocol, port) in one for one in ports) or any(_leads(one, protocol, port) for one in leading):
-        return ""
-    for one in leading:
-        if (one.protocol, one.port) == (protocol, port):
-            return f"{protocol} {port} is the port of Service {one.service}, for {one.target} of its pods, which is what policies are about"
-    return f"none of the pods declares {protocol} {port}, nor leads a Service to it" if all(ports) else ""
+        if any((one.protocol, one.target) == (protocol, port) for one in self._leading):
+            return ""
+        for one in self._leading:
+            if (one.protocol, one.port) == (protocol, port):
+                of = f"the port of Service {one.service}, for {one.target} of its pods"
+                return f"{protocol} {port} is {of}, which is what policies are about"
+        if not self._declared or not all(self._declared):
+            return ""
+        return f"none of the pods declares {protocol} {port}, nor leads a Service to it"
 
-
-def _leading(pods: Iterable[PodInfo], services: Services) -> list[ServicePort]:
-    return list(dict.fromkeys(port for pod in pods for port in services.ports(pod)))
-
-
-def _leads(one: ServicePort, protocol: str, port: int) -> bool:
-    return (one.protocol, one.target) == (protocol, port)
+    def _why_no_name(self, protocol: str, port: str) -> str:
+        if not self._declared or (port, protocol) in self._named:
+            return ""
+        others = sorted(other for name, other in self._named if name == port)
+        return f"none of the pods has a {protocol} port named {port}" + (f", but a {others[0]} port" if others else "")
 
 
 def _ports(path: str, spec: Object) -> Iterator[ServicePort]:

@@ -183,3 +183,20 @@ def test_the_usual_recipes_have_no_mistakes() -> None:
         assert said(spec) == []
     block = {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}
     assert said({"policyTypes": ["Egress"], "egress": [{"to": [block]}, DNS_RULE]}) == []
+
+
+def test_whoever_waits_is_asked_between_two_rules() -> None:
+    """A policy of many rules is not looked at for longer than somebody waits for it."""
+    rules = [{"ports": [{"port": number}]} for number in range(1, 200)]
+    cluster = world(policy("default/p", podSelector={}, ingress=rules))
+    found = cluster.index.policy("default/p")
+    assert found is not None
+    left = iter(range(50))
+
+    def tick() -> None:
+        if next(left, None) is None:
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        list(Linter(cluster, tick).of(found))
+    assert len(list(Linter(cluster).of(found))) == 0
