@@ -31,7 +31,7 @@ def diff(folder: Folder, namespace: str, file: TextIO, delete: bool, output: str
     Nothing is changed. Exit status 1: there are such flows.
     """
     from podplane.cli.policy.cluster import cluster
-    from podplane.cli.policy.proposed import documents, proposal
+    from podplane.cli.policy.proposed import check_namespaces, documents, proposal
     from podplane.policy.difference import differences
     from podplane.policy.told import told
 
@@ -40,6 +40,7 @@ def diff(folder: Folder, namespace: str, file: TextIO, delete: bool, output: str
     compared = "NetworkPolicies that go" if delete else "NetworkPolicies, and labels of Namespaces and Pods"
     tell_others(found.passed_over, "compared", compared)
     known = cluster(client)
+    check_namespaces(found, known.index)
     pods = [*known.pods.values(), *([] if known.dns is None else [known.dns])]
     changed = told(differences(known.index, pods, list(known.nodes.values()), found.edits))
     if output:

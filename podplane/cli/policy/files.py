@@ -9,13 +9,18 @@ import click
 
 from podplane.cli.tables import plain
 
+MAX_CHARACTERS = 16 * 1024 * 1024
+
 
 def text_of(file: TextIO) -> str:
-    """All of a file. ClickException when it is no text."""
+    """All of a file. ClickException when it is no text, or too large."""
     try:
-        return file.read()
+        text = file.read(MAX_CHARACTERS + 1)
     except UnicodeDecodeError as error:
         raise click.ClickException(f"{file.name} is not UTF-8: {error.reason} at byte {error.start}") from None
+    if len(text) > MAX_CHARACTERS:
+        raise click.ClickException(f"{file.name} is larger than {MAX_CHARACTERS:,} characters")
+    return text
 
 
 def tell_others(numbers: Mapping[str, int], verb: str, which: str) -> None:

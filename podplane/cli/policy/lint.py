@@ -35,7 +35,7 @@ def lint(folder: Folder, namespace: str, all_namespaces: bool, file: TextIO | No
     """
     from podplane.cli.policy import linted
     from podplane.cli.policy.cluster import cluster
-    from podplane.cli.policy.proposed import documents, proposal
+    from podplane.cli.policy.proposed import check_namespaces, documents, proposal
 
     client = connect(folder)
     if file is None:
@@ -44,7 +44,9 @@ def lint(folder: Folder, namespace: str, all_namespaces: bool, file: TextIO | No
         objects = documents(text_of(file), file.name)
         proposed = proposal(objects, known_objects(client, {one["kind"] for one in objects}), namespace)
         tell_others(proposed.passed_over, "looked at", "NetworkPolicies, and labels of Namespaces and Pods")
-        found = linted.of_file(cluster(client), proposed.edits)
+        there = cluster(client)
+        check_namespaces(proposed, there.index)
+        found = linted.of_file(there, proposed.edits)
     if output:
         click.echo(document_text(linted.document(found), output))
     else:

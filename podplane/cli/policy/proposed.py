@@ -12,14 +12,16 @@ import msgspec
 import yaml
 
 from podplane.apiserver.decoding import Options, fitted
-from podplane.apiserver.kinds.resource import admit
+from podplane.apiserver.kinds.resource import admit, check_name
 from podplane.apiserver.kinds.table import RESOURCES
 from podplane.apiserver.problems import Problem
+from podplane.cli.tables import plain
 from podplane.lab.errors import LabError
 from podplane.model import bounded_yaml
 from podplane.model.pod_info import NamespaceInfo, PodInfo
 from podplane.model.policy import NetworkPolicy
 from podplane.policy.edits import Edit
+from podplane.policy.index import PolicyIndex
 
 Object = dict[str, Any]
 MAX_DEPTH, MAX_VALUES = 200, 1_000_000
@@ -27,6 +29,8 @@ APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 KINDS = {"NetworkPolicy": "networking.k8s.io/v1", "Namespace": "v1", "Pod": "v1"}
 """What is compared, and its apiVersion."""
 LABELLED: Mapping[str, type[NamespaceInfo | PodInfo]] = {"Namespace": NamespaceInfo, "Pod": PodInfo}
+NAME_LABEL = "kubernetes.io/metadata.name"
+"""The label that the API gives each namespace."""
 ROW = next(one for one in RESOURCES if one.kind == "NetworkPolicy")
 
 
@@ -72,6 +76,15 @@ def proposal(
     return Proposal(tuple(edits.values()), others)
 
 
+def check_namespaces(proposal: Proposal, index: PolicyIndex) -> None:
+    """LabError when a policy would be in a namespace that neither is there nor in the file."""
+    made = {edit.path for edit in proposal.edits if edit.kind is NamespaceInfo}
+    for edit in proposal.edits:
+        namespace = edit.path.partition("/")[0]
+        if edit.kind is NetworkPolicy and namespace not in made and index.namespace(namespace) is None:
+            raise LabError(f"NetworkPolicy {plain(edit.path)}: there is no namespace {plain(namespace)}")
+
+
 def _listed(document: Any) -> Iterator[Any]:
     is_list = isinstance(document, dict) and document.get("kind") == "List" and isinstance(document.get("items"), list)
     yield from document["items"] if is_list else (document,)
@@ -92,18 +105,21 @@ def _edits(one: Object, known: Mapping[tuple[str, str], Object], namespace: str,
     path = name if kind == "Namespace" else f"{space}/{name}"
     if kind == "NetworkPolicy":
         yield Edit(NetworkPolicy, path, None if delete else _policy(one, space))
-    elif not delete and (old := known.get((kind, path))) is not None:
-        metadata = {**old["metadata"], "labels": _labels(one, old)}
-        yield Edit(LABELLED[kind], path, LABELLED[kind].from_json(msgspec.json.encode({**old, "metadata": metadata})))
+    elif not delete and (kind == "Namespace" or (kind, path) in known):
+        old = known.get((kind, path), {"metadata": {"name": name}})
+        labels = _labels(one, old) | ({NAME_LABEL: name} if kind == "Namespace" else {})
+        whole = {**old, "metadata": {**old["metadata"], "labels": labels}}
+        yield Edit(LABELLED[kind], path, LABELLED[kind].from_json(msgspec.json.encode(whole)))
 
 
 def _policy(one: Object, namespace: str) -> NetworkPolicy:
     try:
         whole = json.loads(json.dumps({**one, "metadata": {**one["metadata"], "namespace": namespace}}, default=str))
-        admit(ROW, fitted(ROW, whole, Options(validation="Strict")), None)
+        check_name(ROW, fitted(ROW, whole, Options(validation="Strict"))["metadata"]["name"])
+        admit(ROW, whole, None)
         return NetworkPolicy.from_json(msgspec.json.encode(whole))
     except Problem as problem:
-        raise LabError(f"the API would refuse it: {problem}") from None
+        raise LabError(f"the API would refuse it: {plain(str(problem))}") from None
 
 
 def _labels(one: Object, old: Object) -> dict[str, str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import click
 import pytest
 import yaml
 
 from podplane.cli.policy import linted
-from podplane.cli.policy.proposed import APPLIED, Proposal, documents, proposal
+from podplane.cli.policy.files import text_of
+from podplane.cli.policy.proposed import APPLIED, Proposal, check_namespaces, documents, proposal
 from podplane.lab.errors import LabError
 from podplane.model.policy import NetworkPolicy
 from podplane.policy.difference import differences
@@ -62,11 +64,26 @@ def test_of_labels_those_that_were_applied_before_go() -> None:
     there["metadata"]["annotations"] = {APPLIED: applied}
     (edit,) = read(namespace("shop", team="b"), there=(there,)).edits
     assert edit.new is not None
-    assert dict(edit.new.metadata.labels) == {"team": "b", "by": "hand"}
+    assert dict(edit.new.metadata.labels) == {"team": "b", "by": "hand", "kubernetes.io/metadata.name": "shop"}
     there["metadata"]["annotations"] = {APPLIED: "[]"}
     (edit,) = read(namespace("shop", team="b"), there=(there,)).edits
     assert edit.new is not None
-    assert dict(edit.new.metadata.labels) == {"team": "b", "old": "x", "by": "hand"}
+    assert edit.new.metadata.labels["old"] == "x"
+
+
+def test_a_policy_may_be_about_a_namespace_of_the_same_file() -> None:
+    rule = {"from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "new", "team": "n"}}}]}
+    found = read(namespace("new", team="n"), policy("new/p", podSelector={}), policy("shop/p", podSelector={}, ingress=[rule]))
+    cluster = known()
+    check_namespaces(found, cluster.index)
+    assert [one.text for one in linted.of_file(cluster, found.edits)] == ["selects no pod so far: its namespace has no pod"]
+    with pytest.raises(LabError, match=r"^NetworkPolicy nowhere/p: there is no namespace nowhere$"):
+        check_namespaces(read(policy("nowhere/p", podSelector={})), cluster.index)
+
+
+def test_a_file_that_does_not_end_is_not_read_to_its_end() -> None:
+    with open("/dev/zero", encoding="utf-8") as endless, pytest.raises(click.ClickException, match="is larger than 16,777,216"):
+        text_of(endless)
 
 
 def test_a_pod_that_is_there_may_have_other_labels() -> None:
@@ -103,6 +120,8 @@ def test_what_is_no_object_is_said_in_one_line(file: str, said: str) -> None:
     ],
 )
 def test_what_the_api_would_refuse_is_refused(spec: Any, said: str) -> None:
+    with pytest.raises(LabError, match=r"^[ -~]*RFC 1123 subdomain\)$"):
+        read({**ALLOW_WEB, "metadata": {"name": "a\x1b[31m"}})
     with pytest.raises(LabError, match="the API would refuse it: ") as error:
         read({"kind": "NetworkPolicy", "metadata": {"name": "bad"}, "spec": {"podSelector": {}, **spec}})
     assert said in str(error.value)
