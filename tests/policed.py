@@ -94,7 +94,7 @@ class Policed(Cluster):
     def settle(self) -> None:
         """Plan what is dirty, and have the kernel take it; it refuses nothing."""
         for agent in self.agents.values():
-            asyncio.run(agent.reconcile())
+            asyncio.run(_settled(agent))
             assert not agent.ledger.refused, [str(one.error) for one in agent.ledger.refused.values()]
             assert not agent.planner.blocked, agent.planner.blocked
 
@@ -119,6 +119,11 @@ class FakePoliced(Policed, FakeCluster):
         assert isinstance(trace.end, Delivered), trace
         assert isinstance(self.reply(trace).end, Delivered), "answers pass"
         return True
+
+
+async def _settled(agent: Agent) -> None:
+    await agent.reconcile()
+    await agent.idle()
 
 
 def policy(

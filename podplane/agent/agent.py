@@ -117,7 +117,8 @@ class Agent:
         self._kernel = kernel
         self._clock = clock
         self._record_event = record_event
-        self._effects = Effects(node_name, kernel)
+        self._poller = poller or Poller()
+        self._effects = Effects(node_name, kernel, lambda: self.writer.caught_up(), self._poller.turn)
         shared = PeerPlans() if peers is None else peers  # an empty one is shared too
         self.planner = Planner(self.view, settings, self.ledger, shared, record_event, self._effects.add)
         self.watcher = Watcher(node_name, self.ledger, kernel, ownership(config), clock, self._repaired, link_changed)
@@ -131,7 +132,7 @@ class Agent:
         self.repairs: deque[tuple[float, str]] = deque(maxlen=REPAIRS_KEPT)
         """The last repairs: when (seconds of the clock), and what."""
         self._wake, self._due = asyncio.Event(), asyncio.Event()
-        self._poller = poller or Poller()
+        self._is_replanning = False
         self._reconciled_at = clock()
 
     # What it is told.
@@ -245,13 +246,24 @@ class Agent:
     async def reconcile(self) -> None:
         """Plan what is dirty, and wait until the kernel has it, or has refused it."""
         began = self._clock()
-        await self.planner.replan(Pause())
+        self._is_replanning = True
+        try:
+            await self.planner.replan(Pause())
+        finally:
+            self._is_replanning = False
         self.writer.wake()
         await self.writer.caught_up()
+        self._effects.judge.begin()
         await self._effects.run()
         self.denied.follow()
         self._reconciled_at = self._clock()
         self.reconciles.add(self._reconciled_at - began)
+
+    async def idle(self) -> None:
+        """Wait until nothing is due, and connections are judged again where what may pass has changed (what failed may be due later)."""
+        await self.writer.idle()
+        self._effects.judge.begin()
+        await self._effects.judge.idle()
 
     def _look(self) -> None:
         self.denied.follow()
@@ -272,6 +284,8 @@ class Agent:
         await self.watcher.read_due()
         self.writer.wake()
         await self.writer.caught_up()
+        if not self._is_replanning:  # else what judges them may not be sent yet, and it is begun after that
+            self._effects.judge.begin()
         await self._effects.run()
 
     def _sent(self, report: Report) -> None:
@@ -312,7 +326,7 @@ class Agent:
 
     async def stop(self) -> None:
         """End: what the kernel holds stays as it is."""
-        await self.writer.idle()
+        await self.idle()
         self.watcher.close()
         self.denied.close()
         self.planner.close()

@@ -1,23 +1,23 @@
-"""Carries out the effects that plans return, once their objects are in the kernel: connection tracking is flushed,
-addresses are announced."""
+"""Carries out the effects that plans return, once their objects are in the kernel: connection tracking is flushed, connections are judged
+again, addresses are announced."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import Protocol
 
+from podplane.agent.judging import Judge, Judging
 from podplane.kernel.netlink import DumpInterrupted
 from podplane.state.conntrack import Allowed, Frontend, Target
 from podplane.state.effects import Announce, Effect, FlushConntrack, JudgeAgain
 from podplane.state.value import IPAddress
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
-class Actor(Protocol):
+class Actor(Judging, Protocol):
     """The part of the kernel door that effects need."""
 
     def announce(self, link: str, ips: Iterable[IPAddress]) -> None:
@@ -26,18 +26,15 @@ class Actor(Protocol):
     def flush_conntrack(self, allowed: Allowed) -> int:
         """Delete the tracked connections to these frontends that go elsewhere than allowed."""
 
-    def judge_again(self, ips: Collection[IPAddress]) -> int:
-        """Have the tracked connections from and to these addresses judged again."""
-
 
 class Effects:
-    """What waits to be carried out on one node."""
+    """What waits to be carried out on one node; see `judging` for `committed` and `turn`."""
 
-    def __init__(self, node_name: str, kernel: Actor) -> None:
+    def __init__(self, node_name: str, kernel: Actor, committed: Callable[[], Awaitable[None]], turn: asyncio.Lock) -> None:
         self._node_name = node_name
         self._kernel = kernel
         self._stale: dict[Frontend, Collection[Target]] = {}
-        self._judged: set[IPAddress] = set()
+        self.judge = Judge(node_name, kernel, committed, turn)
         self._announcements: list[Announce] = []
         self._busy = asyncio.Lock()
 
@@ -50,17 +47,18 @@ class Effects:
                         if targets or frontend not in self._stale:  # one Service may have lost what another one has now
                             self._stale[frontend] = targets
                 case JudgeAgain(ips=ips):
-                    self._judged |= ips
+                    self.judge.add(ips)
                 case Announce():
                     self._announcements.append(effect)
 
     @property
     def has_due(self) -> bool:
         """Does anything wait?"""
-        return bool(self._announcements or self._stale or self._judged)
+        return bool(self._announcements or self._stale) or self.judge.has_due
 
     async def run(self) -> None:
-        """Carry out what waits. The kernel may have a long list of connections to go through: that happens in a thread."""
+        """Carry out what waits, but for what `judge` does. The kernel may have a long list of connections to go through: that happens in a
+        thread."""
         announcements, self._announcements = self._announcements, []
         for announcement in announcements:
             try:
@@ -70,18 +68,13 @@ class Effects:
         async with self._busy:
             if self._stale:
                 stale, self._stale = self._stale, {}
-                if not await asyncio.to_thread(self._done, self._kernel.flush_conntrack, stale):
+                if not await asyncio.to_thread(self._flushed, stale):
                     self._stale = stale | self._stale  # at the next run; what was added meanwhile is newer
 
-            if self._judged:
-                judged, self._judged = self._judged, set()
-                if not await asyncio.to_thread(self._done, self._kernel.judge_again, judged):
-                    self._judged |= judged
-
-    def _done(self, act: Callable[[T], int], what: T) -> bool:
+    def _flushed(self, allowed: Allowed) -> bool:
         """Was that done?"""
         try:
-            act(what)
+            self._kernel.flush_conntrack(allowed)
         except (OSError, DumpInterrupted) as error:
             log.warning("conntrack node=%s error=%s", self._node_name, error)
             return False

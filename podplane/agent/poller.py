@@ -28,6 +28,8 @@ class Poller:
         self._looks: list[Look] = []
         self._timer: asyncio.Handle | None = None
         self._due_at = 0.0
+        self.turn = asyncio.Lock()
+        """For those of the agents that go through something that the whole machine has: one at a time."""
 
     def add(self, look: Look) -> None:
         """Call this one from now on."""

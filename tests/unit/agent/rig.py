@@ -117,9 +117,9 @@ class Rig:
         await self.agent.poll()
 
     async def settle(self) -> None:
-        """Plan what is dirty, and wait until the kernel has it and links are removed."""
+        """Plan what is dirty, and wait until the kernel has it, links are removed and connections are judged."""
         await self.agent.reconcile()
-        await self.agent.writer.idle()
+        await self.agent.idle()
 
 
 def cluster(*numbers: int) -> list[Node]:

@@ -187,7 +187,13 @@ async def test_a_flush_that_fails_is_tried_again(error: Exception) -> None:
         def announce(self, link: str, ips: object) -> None:
             raise NotImplementedError
 
-    effects = Effects("node1", Actor())
+        def judge_again(self, ips: object) -> int:
+            raise NotImplementedError
+
+    async def committed() -> None:
+        raise NotImplementedError
+
+    effects = Effects("node1", Actor(), committed, asyncio.Lock())
     effects.add([FlushConntrack({Frontend("udp", ipaddress.ip_address("10.96.0.1"), 53): frozenset()})])
     for _ in range(3):
         await effects.run()

@@ -152,6 +152,7 @@ async def test_a_table_that_somebody_flushes_is_repaired() -> None:
     rig.host.objects.foreign_commits += 1
     for second in (1.0, 2.0):
         await rig.poll(second)
+    await rig.agent.idle()
     assert own_values(rig) == before
     assert rig.opener.judged.pop() == {ip_address("10.244.1.2"), ip_address("fd00:10:244:1::2")}, (
         "connections that began meanwhile"
@@ -262,4 +263,5 @@ async def test_connections_are_judged_again_when_what_may_pass_changes_and_not_o
     await rig.agent.stop()
     rig.new_agent()
     await rig.start(attached=attached)
+    await rig.settle()
     assert rig.opener.judged == [], "nothing is otherwise than before"

@@ -1,0 +1,90 @@
+"""Has tracked connections judged again when what may pass has changed: in a task of its own, for which neither a change nor a pod waits.
+
+The kernel goes through the table of connections of the whole machine each time that it is asked. So what changes within some milliseconds
+is asked for at once, one agent of a process asks at a time, and it rests as long as the last walk took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from typing import Protocol
+
+from podplane.kernel.netlink import DumpInterrupted
+from podplane.state.value import IPAddress
+
+log = logging.getLogger(__name__)
+BATCH_SECONDS, MAX_REST_SECONDS = 0.005, 1.0
+"""Changes of so many seconds are one walk; so long at most it rests after one."""
+
+
+class Judging(Protocol):
+    """The part of the kernel door that this needs."""
+
+    def judge_again(self, ips: Collection[IPAddress]) -> int:
+        """Have the tracked connections from and to these addresses judged again."""
+
+
+class Judge:
+    """Those of one node; its methods run on one event loop. `committed` waits until all that is planned is in the kernel; whoever holds
+    `turn` may go through the machine's connections."""
+
+    def __init__(self, node_name: str, kernel: Judging, committed: Callable[[], Awaitable[None]], turn: asyncio.Lock) -> None:
+        self._node_name = node_name
+        self._kernel = kernel
+        self._committed = committed
+        self._turn = turn
+        self._planned: set[IPAddress] = set()
+        self._due: set[IPAddress] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, ips: Collection[IPAddress]) -> None:
+        """What these may send and be sent is planned otherwise."""
+        self._planned |= set(ips)
+
+    @property
+    def has_due(self) -> bool:
+        """Does anything wait to be begun, or to be tried again?"""
+        return bool(self._planned or self._due) and not self._is_busy
+
+    @property
+    def _is_busy(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    def begin(self) -> None:
+        """What was planned was sent: have connections judged soon. Returns at once."""
+        self._due |= self._planned
+        self._planned.clear()
+        if self._due and not self._is_busy:
+            self._task = asyncio.get_running_loop().create_task(self._walk(), name=f"conntrack {self._node_name}")
+
+    async def idle(self) -> None:
+        """Wait until all that was begun is done, or has failed, in which case the next `begin` tries it again."""
+        while self._task is not None and not self._task.done():
+            await asyncio.wait([self._task])
+
+    async def _walk(self) -> None:
+        rest, clock = BATCH_SECONDS, asyncio.get_running_loop().time
+        while self._due:
+            await asyncio.sleep(rest)
+            async with self._turn:
+                began, due = clock(), self._due
+                self._due = set()
+                if not await self._judged(due):
+                    return
+                rest = min(max(clock() - began, BATCH_SECONDS), MAX_REST_SECONDS)
+
+    async def _judged(self, ips: set[IPAddress]) -> bool:
+        """Were they? If not, they are due again."""
+        is_done = False
+        try:
+            await self._committed()
+            await asyncio.to_thread(self._kernel.judge_again, ips)
+            is_done = True
+        except (OSError, DumpInterrupted, RuntimeError) as error:  # RuntimeError: no thread can be started
+            log.warning("conntrack node=%s error=%s", self._node_name, error)
+        finally:
+            if not is_done:
+                self._due |= ips
+        return is_done
