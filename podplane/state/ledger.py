@@ -412,7 +412,7 @@ class Ledger:
 
     def is_any_sent(self, identities: Iterable[Identity]) -> bool:
         """Is one of these on its way to the kernel?"""
-        return not self._sent.isdisjoint(identities)
+        return any(map(self._sent.__contains__, identities))  # a set from which all was deleted keeps its size: never iterate it
 
     def counts(self) -> dict[Status, int]:
         """How many objects there are of each status."""
