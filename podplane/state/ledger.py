@@ -189,7 +189,7 @@ class Ledger:
             known, wanted = self._deviations[identity], self.desired.get(identity)
             operations.append(Operation(known, wanted) if wanted is not None else self._operation(identity))
         if not self._due:
-            self._due.clear()  # a dict from which all was deleted keeps its size, and costs that when it is iterated
+            self._due.clear()  # as in `acknowledge`
         return operations
 
     def _operation(self, identity: Identity) -> Operation:
@@ -235,6 +235,9 @@ class Ledger:
             self._refused[identity] = Refused(failure.error, before.since if before else now, tries, now + wait)
             self._no_retry_before = min(self._no_retry_before, now + wait)
             settled.append(identity)
+        for emptied in (self._deviations, self._sent):
+            if not emptied:
+                emptied.clear()  # what all was deleted from keeps its size, and costs that when it is iterated
         return settled
 
     def _holder_changed(self, identity: Identity, *, is_there: bool) -> None:
@@ -412,7 +415,7 @@ class Ledger:
 
     def is_any_sent(self, identities: Iterable[Identity]) -> bool:
         """Is one of these on its way to the kernel?"""
-        return any(map(self._sent.__contains__, identities))  # a set from which all was deleted keeps its size: never iterate it
+        return any(map(self._sent.__contains__, identities))
 
     def counts(self) -> dict[Status, int]:
         """How many objects there are of each status."""
