@@ -72,5 +72,7 @@ class Feature(Generic[K, S]):
     """What is to be done after somebody else had changed the feature's tables and they were repaired, or after a start."""
     holder: Callable[[Any, Any], Key | None] = lambda memory, claim: None
     """(memory, claim): the key that has what plans call `contested`; None when no key has it."""
+    after_start: Callable[[Collection[Value]], Iterable[Effect]] = lambda left: ()
+    """(values) → effects of an agent's start: what the agent before it left in the kernel, and is not wanted like that."""
     precedence: Callable[[K, View], tuple[Any, ...]] = lambda key, view: (key.path,)
     """Of two keys of this feature that claim the same, the one with the lesser precedence has it."""

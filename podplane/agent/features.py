@@ -39,6 +39,7 @@ from podplane.nodes import plan as nodes
 from podplane.nodes.settings import NodeSettings
 from podplane.pods import bridge
 from podplane.pods import plan as pods
+from podplane.policy import feature as policies
 from podplane.policy import tables as policy_tables
 from podplane.policy.feature import PolicyMemory
 from podplane.policy.index import Change
@@ -278,8 +279,9 @@ FEATURES: tuple[Feature[Any, Any], ...] = (
         tables=frozenset({policy_tables.TABLE}),
         memory=lambda shared: PolicyMemory(),
         accept=policy_plans.accept,
-        close=lambda memory: memory.read_from(None),
         after_repair=PolicyMemory.after_repair,
+        after_start=policies.after_start,
+        close=lambda memory: memory.read_from(None),
     ),
     Feature(
         name="peers of policies",

@@ -136,6 +136,11 @@ class Planner:
         for _, feature, memory in self._rows.values():
             self._effects(feature.after_repair(memory))
 
+    def after_start(self, left: Collection[Value]) -> None:
+        """An agent started and has planned: what the one before it left, and is not wanted like that, has effects."""
+        for _, feature, _ in self._rows.values():
+            self._effects(feature.after_start(left))
+
     def close(self) -> None:
         """The agent ends."""
         for _, feature, memory in self._rows.values():

@@ -265,3 +265,12 @@ async def test_connections_are_judged_again_when_what_may_pass_changes_and_not_o
     await rig.start(attached=attached)
     await rig.settle()
     assert rig.opener.judged == [], "nothing is otherwise than before"
+    attached = rig.agent.network.attached
+    await rig.agent.stop()
+    rig.subscribed = None
+    rig.put(pod("client", "none", "10.244.2.9"), policy("more", EVERYTHING))
+    rig.new_agent()
+    await rig.start(attached=attached)
+    await rig.settle()
+    own = {ip_address("10.244.1.2"), ip_address("fd00:10:244:1::2")}
+    assert rig.opener.judged.pop() == {ip_address("10.244.2.9"), *own}, "there was no agent when that changed"
