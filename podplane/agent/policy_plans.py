@@ -15,6 +15,7 @@ from podplane.policy.feature import PodPlan, PolicyMemory
 from podplane.policy.index import Change
 from podplane.policy.name_servers import PATH
 from podplane.policy.peers import digest
+from podplane.policy.settings import PolicySettings
 from podplane.state.effects import Plan
 
 Taken = frozenset[object]
@@ -63,9 +64,9 @@ def pod_key(sandbox: Sandbox) -> PolicyPodKey:
 # What a key plans.
 
 
-def plan_pod(view: View, key: PolicyPodKey, config: NetworkConfig, memory: PolicyMemory, taken: Taken) -> Plan:
+def plan_pod(view: View, key: PolicyPodKey, settings: PolicySettings, memory: PolicyMemory, taken: Taken) -> Plan:
     sandbox = view.sandboxes.get((key.container_id, key.ifname))
-    return feature.plan_pod(key, sandbox, view.node, view.policies, memory)
+    return feature.plan_pod(key, sandbox, view.node, view.policies, memory, takes_back=settings.takes_back)
 
 
 def accept(memory: PolicyMemory, plan: PodPlan) -> Iterable[Key] | None:

@@ -10,6 +10,7 @@ from podplane.dns.settings import DnsSettings
 from podplane.hostports.settings import HostPortSettings
 from podplane.model.config import NetworkConfig
 from podplane.nodes.settings import NodeSettings
+from podplane.policy.settings import PolicySettings
 from podplane.services.settings import ServiceSettings
 
 
@@ -24,6 +25,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     nodes: NodeSettings = NodeSettings()
     services: ServiceSettings = ServiceSettings()
     hostports: HostPortSettings = HostPortSettings()
+    policies: PolicySettings = PolicySettings()
     dns: DnsSettings = DnsSettings()
 
 

@@ -33,6 +33,11 @@ from podplane.model.words import counted
 @click.option("--cluster-domain", help="The domain of the cluster's names.  [default: cluster.local]")
 @click.option("--masquerade-exclude", help="CIDRs outside that pods reach with their own address.")
 @click.option("--node-port-addresses", help="CIDRs: node ports are served on the nodes' addresses in them.  [default: on all]")
+@click.option(
+    "--keep-connections/--cut-connections",
+    default=None,
+    help="Connections that a change of policies forbids go on, or end at once.  [default: end]",
+)
 @click.option("--port", type=int, help="Port of the API on 127.0.0.1.  [default: 6443, or a free one]")
 def up(folder: Folder, pods_per_node: int, **given: Any) -> None:
     """Start a lab. What isn't said is as it was the last time, or the default."""

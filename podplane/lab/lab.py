@@ -82,6 +82,7 @@ from podplane.model.service import Service
 from podplane.nameserver.control import Begin
 from podplane.nodes.settings import NodeSettings
 from podplane.pods.bridge import gateway_of
+from podplane.policy.settings import PolicySettings
 from podplane.runtime import image_files
 from podplane.runtime.kubelet import Kubelet, open_null
 from podplane.runtime.pod import PATH, PodWorker
@@ -472,6 +473,7 @@ def agent_settings(plan: Plan, spec: LabSpec) -> Settings:
         network=NetworkConfig(cluster_cidrs=tuple(map(str, plan.cluster)), service_cidrs=tuple(map(str, plan.service))),
         nodes=NodeSettings(masquerade_exclude=excluded),
         services=ServiceSettings(node_port_addresses=node_ports),
+        policies=PolicySettings(takes_back=not spec.keep_connections),
         dns=DnsSettings(ips=tuple(map(str, control_plane.dns_ips(plan)))),
     )
 

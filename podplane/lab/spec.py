@@ -30,6 +30,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Settings of one lab. CIDRs are comma-separated, one a family; `port` 0 means the usual one or any free one.
 
     `agents_over_https`: agents and kubelets reach the API over HTTPS, as on a real cluster, and not by direct calls.
+    `keep_connections`: those that a change of policies forbids go on.
     """
 
     name: str = DEFAULT_NAME
@@ -42,6 +43,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     node_port_addresses: str = ""
     sandbox_only: bool = False
     agents_over_https: bool = False
+    keep_connections: bool = False
     port: int = 0
 
     def plan(self) -> Plan:
@@ -88,6 +90,7 @@ def _why_not_domain(domain: Name) -> str:
 SWITCHES = {
     "sandbox_only": ("--with-processes", "--sandbox-only"),
     "agents_over_https": ("--agents-direct", "--agents-over-https"),
+    "keep_connections": ("--cut-connections", "--keep-connections"),
 }
 """Settings that are on or off: the options of `up` for off and on."""
 

@@ -10,6 +10,7 @@ one, the pods that this set is of are to be planned as peers: `accept` names the
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
@@ -41,6 +42,7 @@ class PodPlan(Plan, frozen=True, kw_only=True):
     node: str
     policies: Policies | None
     is_gone: bool = False
+    takes_back: bool = True
     versions: tuple[int, ...] = ()
     chains: tuple[str, ...] | None = None
     peers: frozenset[PeerSet] = NO_PEERS
@@ -52,6 +54,8 @@ class PolicyMemory:
 
     def __init__(self) -> None:
         self.enforced = AllEnforced()
+        self.takes_back = True
+        """Do connections end that a change forbids? As the last plan says."""
         self._policies: Policies | None = None
         self._versions: tuple[int, ...] = ()
         self._chains: dict[Hashable, tuple[str, ...] | None] = {}
@@ -89,6 +93,7 @@ class PolicyMemory:
         """The plan is part of the desired state now. The selectors of which sets came or went, with their pods."""
         is_anew = plan.versions not in ((), self._versions) or plan.policies is not self._policies
         self._versions = plan.versions or self._versions
+        self.takes_back = plan.takes_back
         self.read_from(plan.policies)
         self.enforced.put(plan.owner, plan.enforced)
         if plan.is_gone:
@@ -114,7 +119,7 @@ class PolicyMemory:
     def after_repair(self) -> tuple[JudgeAgain, ...]:
         """What to do after the table was repaired: connections that began meanwhile were judged by nobody."""
         ips = frozenset(map(ipaddress.ip_address, self.enforced.ips_under_policies()))
-        return (JudgeAgain(ips),) if ips else ()
+        return (JudgeAgain(ips),) if ips and self.takes_back else ()
 
     def read_from(self, policies: Policies | None) -> None:
         """Have moves of pods told by these policies, and no others; None: by none."""
@@ -145,21 +150,28 @@ class PolicyMemory:
 
 
 def plan_pod(
-    owner: Hashable, sandbox: Sandbox | None, node: Node | None, policies: Policies | None, memory: PolicyMemory
+    owner: Hashable,
+    sandbox: Sandbox | None,
+    node: Node | None,
+    policies: Policies | None,
+    memory: PolicyMemory,
+    *,
+    takes_back: bool = True,
 ) -> PodPlan:
     """What policies let one pod interface send, and be sent; None: it is gone.
 
     A pod of which too little is known to say which policies select it has nothing: it passes nothing.
     """
     name = node.metadata.name if node is not None else ""
+    plan = functools.partial(PodPlan, owner=owner, node=name, policies=policies, takes_back=takes_back)
     if sandbox is None or node is None or not node.spec.pod_cidrs:
-        return PodPlan(owner=owner, node=name, policies=policies, is_gone=True)
+        return plan(is_gone=True)
     path, versions, selecting = sandbox.path, node_versions(node), tuple[NetworkPolicy, ...]()
     ips = p.addresses(sandbox.ips, versions)
     pod = policies.pod(path) if policies is not None else None
     if pod is None or sandbox.uid not in ("", pod.metadata.uid):  # some runtimes don't say it (CNI_ARGS)
         if policies is not None and policies.has_policies(sandbox.namespace):
-            return PodPlan(owner=owner, node=name, policies=policies, effects=_judge_again(owner, None, ips, memory))
+            return plan(effects=_judge_again(owner, None, ips, memory))
         pod = None
     else:
         assert policies is not None
@@ -175,10 +187,7 @@ def plan_pod(
     chains = tuple(verdict.chain for verdict in verdicts.values())
     values += tables.pod_elements(ips, label("pod", path), verdicts)
     values += _local_ports(pod, ips, {port for program in programs for port in program.local}) if pod is not None else ()
-    return PodPlan(
-        owner=owner,
-        node=name,
-        policies=policies,
+    return plan(
         versions=versions,
         chains=chains,
         fragment=fragment([*values, *(value for program in programs for value in program.fragment.values())]),
@@ -195,7 +204,8 @@ def _unread(policies: Iterable[NetworkPolicy]) -> Iterator[Warn]:
 def _judge_again(
     owner: Hashable, chains: tuple[str, ...] | None, ips: Collection[IPAddress], memory: PolicyMemory
 ) -> tuple[Effect, ...]:
-    return (JudgeAgain(frozenset(ips)),) if ips and memory.was_led_elsewhere(owner, chains) else ()
+    is_wanted = memory.takes_back and memory.was_led_elsewhere(owner, chains)
+    return (JudgeAgain(frozenset(ips)),) if ips and is_wanted else ()
 
 
 def _local_ports(pod: PodInfo, ips: Iterable[IPAddress], ports: Iterable[NamedPort]) -> Iterator[Element]:
@@ -216,7 +226,8 @@ def plan_peer(path: str, selector: str, node: Node | None, policies: Policies | 
     if not sets or policies is None or pod is None or node is None:
         return NOTHING
     if not policies.is_member(memory.selectors[selector], path):
-        return Plan(effects=(JudgeAgain(frozenset(p.addresses(pod.ips, node_versions(node)))),))
+        ips = frozenset(p.addresses(pod.ips, node_versions(node)))
+        return Plan(effects=(JudgeAgain(ips),)) if memory.takes_back else NOTHING
     return Plan(fragment=fragment(_elements(pod, pod.ips, sets, node_versions(node))))
 
 

@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from podplane.kernel.text import nft
 from podplane.model.answers import DeniedFlows
 from podplane.model.policy import EVERYTHING, LabelSelector, NetworkPolicy, PodSelector, PolicyPort, PolicyRule, Requirement
 from podplane.policy.match import Flow
+from podplane.policy.settings import PolicySettings
 from podplane.policy.tables import TABLE
 from podplane.state.nft import Chain, Table
 from podplane.trace.evaluator import evaluate
@@ -193,6 +195,21 @@ def test_connections_that_policies_take_back_end_for_both_and_others_go_on(
     server.sendto(b"y", source)
     with pytest.raises(TimeoutError):
         client.recv(10)
+
+
+def test_where_connections_are_kept_those_that_were_let_pass_go_on_and_new_ones_are_denied() -> None:
+    real = RealPoliced()
+    real.settings = msgspec.structs.replace(real.settings, policies=PolicySettings(takes_back=False))
+    for node in (1, 2):
+        real.restart(node)
+    real.put(policy("web", EVERYTHING, [PolicyRule((PodSelector(select(team="b")),))]))
+    kept = talk(real, (2, 2), (1, 1), 4)
+    real.put(policy("web", EVERYTHING, []))
+    kept.exchange()
+    with pytest.raises(TimeoutError):
+        talk(real, (2, 2), (1, 1), 4)
+    kept.exchange()
+    kept.close()
 
 
 def _is_over(one: socket.socket) -> bool:

@@ -19,18 +19,24 @@ def test_every_part_is_decoded() -> None:
         "nodes": {"masquerade": False, "masquerade_exclude": ["10.0.0.0/8"]},
         "services": {"node_port_addresses": ["192.168.0.0/16"]},
         "hostports": {"enabled": False},
+        "policies": {"takes_back": False},
     }
     found = decode(content)
     assert msgspec.to_builtins(found) == msgspec.to_builtins(decode(content))
     assert (found.network.mtu, found.network.cluster_cidrs) == (1400, ("10.244.0.0/16",))
     assert (found.nodes.masquerade, found.nodes.masquerade_exclude) == (False, ("10.0.0.0/8",))
     assert found.services.node_port_addresses == ("192.168.0.0/16",)
-    assert not found.hostports.enabled
+    assert not found.hostports.enabled and not found.policies.takes_back
 
 
 def test_what_is_not_said_has_a_default() -> None:
     found = decode({"network": NETWORK})
-    assert found.hostports.enabled and found.nodes.masquerade and not found.services.node_port_addresses
+    assert (
+        found.hostports.enabled
+        and found.policies.takes_back
+        and found.nodes.masquerade
+        and not found.services.node_port_addresses
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from podplane.ipam.plan import PlanError
 from podplane.lab import operations, preflight, spec
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
+from podplane.lab.lab import agent_settings
 from podplane.lab.spec import LabSpec
 
 
@@ -133,6 +134,7 @@ def test_too_few_open_files_for_a_large_lab(monkeypatch: pytest.MonkeyPatch) -> 
         ("sandbox_only", False, "--with-processes"),
         ("sandbox_only", True, "--sandbox-only"),
         ("agents_over_https", False, "--agents-direct"),
+        ("keep_connections", True, "--keep-connections"),
     ],
 )
 def test_a_setting_as_an_option(name: str, value: object, text: str) -> None:
@@ -142,3 +144,9 @@ def test_a_setting_as_an_option(name: str, value: object, text: str) -> None:
 def test_every_switch_of_up_is_known() -> None:
     switches = {field.name for field in msgspec.structs.fields(LabSpec) if field.type is bool}
     assert switches == spec.SWITCHES.keys()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_agents_are_told_whether_connections_are_kept(keep: bool) -> None:
+    wanted = LabSpec(keep_connections=keep)
+    assert agent_settings(wanted.plan(), wanted).policies.takes_back is not keep

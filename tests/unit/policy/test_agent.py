@@ -13,6 +13,7 @@ from podplane.dns.settings import DnsSettings
 from podplane.lab.api_connection import copy_of
 from podplane.model.pod_info import Labels, NamespaceInfo, PodInfo, SlimMetadata
 from podplane.model.policy import EVERYTHING, PodSelector, PolicyRule
+from podplane.policy.settings import PolicySettings
 from podplane.policy.tables import TABLE
 from podplane.state.nft import Element, NftValue, Verdict
 from tests.policed import policy, select
@@ -240,6 +241,25 @@ async def test_what_of_a_policy_is_not_known_allows_nothing_and_its_pods_say_so(
     assert verdicts(rig, "ingress4") == {"node/node1": "pass", "pod/a/web": "in"}
     why = "NetworkPolicy a/web: ingress rule 1: the protocol 'QUIC' is not known: it allows nothing"
     assert rig.events == [("pod/a/web", "NotApplied", why)]
+
+
+async def test_where_connections_are_kept_none_is_judged_again() -> None:
+    rig = Rig()
+    rig.settings = msgspec.structs.replace(rig.settings, policies=PolicySettings(takes_back=False))
+    rig.new_agent()
+    await rig.start(*cluster(1))
+    rig.put(WEB, pod("web", "web"), pod("client", "client", "10.244.2.9"))
+    await attach(rig, "web")
+    rig.put(pod("client", "none", "10.244.2.9"), policy("more", EVERYTHING, egress=[]))
+    await rig.settle()
+    assert verdicts(rig, "egress4")["pod/a/web"] == "out" and peers(rig) == []
+    rig.host.objects.nft.clear()
+    rig.host.objects.foreign_commits += 1
+    for second in (1.0, 2.0):
+        await rig.poll(second)
+    await rig.agent.idle()
+    assert verdicts(rig, "egress4")["pod/a/web"] == "out"
+    assert rig.opener.judged == []
 
 
 async def test_connections_are_judged_again_when_what_may_pass_changes_and_not_otherwise() -> None:
