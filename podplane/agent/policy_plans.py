@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from podplane.agent.keys import Key, PolicyNameServersKey, PolicyPeerKey, PolicyPodKey
 from podplane.dns import node as dns
@@ -12,9 +12,9 @@ from podplane.model.policy import NetworkPolicy
 from podplane.model.view import Sandbox, View
 from podplane.policy import feature
 from podplane.policy.feature import PodPlan, PolicyMemory
-from podplane.policy.index import Change
+from podplane.policy.index import Change, Move
 from podplane.policy.name_servers import PATH
-from podplane.policy.peers import digest
+from podplane.policy.peers import digest_of
 from podplane.policy.settings import PolicySettings
 from podplane.state.effects import Plan
 
@@ -43,7 +43,13 @@ def _may_select(policy: NetworkPolicy, sandbox: Sandbox, view: View) -> bool:
 
 def peers(old: None, new: Change, view: View) -> Iterable[Key]:
     """The pods that left a selector, or joined it."""
-    return [_peer_key(one, digest(move.selector), view.node_name) for move in new.moves for one in (*move.left, *move.joined)]
+    node = view.node_name
+    return (_peer_key(one, name, node) for move in new.moves for name in (digest_of(move.selector),) for one in _moved(move))
+
+
+def _moved(move: Move) -> Iterator[PodInfo]:
+    yield from move.left
+    yield from move.joined
 
 
 def _peer_key(pod: PodInfo, selector: str, node: str) -> Key:

@@ -114,7 +114,7 @@ class PolicyMemory:
         policies, selectors = plan.policies, {one.selector for one in (*came, *gone)}
         if is_anew:
             selectors |= set(self._selectors.values())
-        return [(p.digest(one), list(policies.members(one))) for one in selectors] if policies is not None else []
+        return [(p.digest_of(one), list(policies.members(one))) for one in selectors] if policies is not None else []
 
     def after_repair(self) -> tuple[JudgeAgain, ...]:
         """What to do after the table was repaired: connections that began meanwhile were judged by nobody."""
@@ -133,14 +133,14 @@ class PolicyMemory:
         self._policies = policies
 
     def _add(self, peers: PeerSet) -> None:
-        name = p.digest(peers.selector)
+        name = p.digest_of(peers.selector)
         if name not in self._selectors and self._policies is not None:
             self._policies.use(peers.selector)
         self._selectors[name] = peers.selector
         self._sets.setdefault(name, set()).add(peers)
 
     def _remove(self, peers: PeerSet) -> None:
-        name = p.digest(peers.selector)
+        name = p.digest_of(peers.selector)
         del self._counts[peers]
         self._sets[name].discard(peers)
         if not self._sets[name]:

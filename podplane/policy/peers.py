@@ -44,6 +44,12 @@ def digest(content: object) -> str:
 
 
 @functools.lru_cache(CACHED)
+def digest_of(selector: PodSelector) -> str:
+    """Of a selector: all agents of a process ask for it when a pod joins or leaves it."""
+    return digest(selector)
+
+
+@functools.lru_cache(CACHED)
 def name(peers: PeerSet, version: int) -> str:
     """The name of its set for one IP version."""
     return tables.set_name("pods" if peers.port is None else "named", version, digest(peers))

@@ -8,11 +8,15 @@ from ipaddress import ip_address
 import msgspec
 import pytest
 
+from podplane.agent import policy_plans
 from podplane.cni.network import Attachment
 from podplane.dns.settings import DnsSettings
 from podplane.lab.api_connection import copy_of
 from podplane.model.pod_info import Labels, NamespaceInfo, PodInfo, SlimMetadata
 from podplane.model.policy import EVERYTHING, PodSelector, PolicyRule
+from podplane.model.view import View
+from podplane.policy.index import Change, Move
+from podplane.policy.peers import digest_of
 from podplane.policy.settings import PolicySettings
 from podplane.policy.tables import TABLE
 from podplane.state.nft import Element, NftValue, Verdict
@@ -294,3 +298,12 @@ async def test_connections_are_judged_again_when_what_may_pass_changes_and_not_o
     await rig.settle()
     own = {ip_address("10.244.1.2"), ip_address("fd00:10:244:1::2")}
     assert rig.opener.judged.pop() == {ip_address("10.244.2.9"), *own}, "there was no agent when that changed"
+
+
+def test_agents_that_are_told_of_a_namespace_work_out_each_selector_once_and_each_key_when_it_is_due() -> None:
+    many = [pod(f"c{n}", "client", f"10.244.2.{n}") for n in range(2, 50)]
+    change = Change(moves=(Move(PodSelector("a", select(app="client")), joined=many),))
+    digest_of.cache_clear()
+    made = [iter(policy_plans.peers(None, change, View(f"node{n}", {}, {}, {}))) for n in range(3)]
+    assert digest_of.cache_info().misses == 0
+    assert [len(list(keys)) for keys in made] == [48, 48, 48] and digest_of.cache_info().misses == 1
