@@ -58,7 +58,6 @@ from podplane.state.conntrack import Connection
 from podplane.state.ledger import Ledger
 from podplane.state.operations import LinkEvent, Report
 from podplane.state.ownership import Ownership
-from podplane.state.value import Value
 
 log = logging.getLogger(__name__)
 
@@ -161,13 +160,7 @@ class Agent:
         await self.network.resume(attached, pause)
         self.planner.after_repair()
         await self.planner.replan(pause)
-        left = list[Value]()
-        for identity, value in found.items():
-            wanted = self.ledger.desired.get(identity)
-            if wanted is None or not self._kernel.matches(wanted, value):
-                left.append(value)
-            await pause()
-        self.planner.after_start(left)
+        self._effects.add(await asyncio.to_thread(self.planner.after_start, found))
         await self.watcher.auditor.rebuild_outgrown(found)
         await self.watcher.read_sysctls(pause)
         await self.reconcile()

@@ -6,7 +6,7 @@ are given to groups of endpoints, say). Memory is recovered from the kernel when
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -17,7 +17,7 @@ from podplane.model.objects import Model, Node
 from podplane.model.view import Sandbox, View
 from podplane.policy.index import Change
 from podplane.state.effects import Effect, Plan
-from podplane.state.value import Fragment, Value
+from podplane.state.value import Fragment, Identity, Value
 
 K = TypeVar("K", bound=Key)
 S = TypeVar("S")
@@ -27,6 +27,7 @@ Changed = Callable[[Any, Any, View], Iterable[Key]]
 read when this is called, and not when the keys are iterated."""
 
 
+Found = Mapping[Identity, Value]
 Kind = type[Model] | type[Sandbox] | type[Change]
 
 
@@ -70,9 +71,9 @@ class Feature(Generic[K, S]):
     """After plans: drop from memory what is not in use any more."""
     after_repair: Callable[[Any], Iterable[Effect]] = lambda memory: ()
     """What is to be done after somebody else had changed the feature's tables and they were repaired, or after a start."""
+    after_start: Callable[[Any, Found, Found], Iterable[Effect]] = lambda memory, found, wanted: ()
+    """(memory, what the kernel had, what is planned) → effects of an agent's start: the difference is sent next. Called in a thread."""
     holder: Callable[[Any, Any], Key | None] = lambda memory, claim: None
     """(memory, claim): the key that has what plans call `contested`; None when no key has it."""
-    after_start: Callable[[Collection[Value]], Iterable[Effect]] = lambda left: ()
-    """(values) → effects of an agent's start: what the agent before it left in the kernel, and is not wanted like that."""
     precedence: Callable[[K, View], tuple[Any, ...]] = lambda key, view: (key.path,)
     """Of two keys of this feature that claim the same, the one with the lesser precedence has it."""

@@ -39,10 +39,10 @@ from podplane.nodes import plan as nodes
 from podplane.nodes.settings import NodeSettings
 from podplane.pods import bridge
 from podplane.pods import plan as pods
-from podplane.policy import feature as policies
 from podplane.policy import tables as policy_tables
 from podplane.policy.feature import PolicyMemory
 from podplane.policy.index import Change
+from podplane.policy.restart import after_start
 from podplane.routes.table import backend
 from podplane.services import announce, tables
 from podplane.services.elements import hairpin
@@ -280,7 +280,7 @@ FEATURES: tuple[Feature[Any, Any], ...] = (
         memory=lambda shared: PolicyMemory(),
         accept=policy_plans.accept,
         after_repair=PolicyMemory.after_repair,
-        after_start=policies.after_start,
+        after_start=after_start,
         close=lambda memory: memory.read_from(None),
     ),
     Feature(

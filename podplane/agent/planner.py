@@ -136,10 +136,10 @@ class Planner:
         for _, feature, memory in self._rows.values():
             self._effects(feature.after_repair(memory))
 
-    def after_start(self, left: Collection[Value]) -> None:
-        """An agent started and has planned: what the one before it left, and is not wanted like that, has effects."""
-        for _, feature, _ in self._rows.values():
-            self._effects(feature.after_start(left))
+    def after_start(self, found: Mapping[Identity, Value]) -> list[Effect]:
+        """The first plans are made, and the kernel had this: the effects of the difference. May be called in a thread."""
+        rows, wanted = self._rows.values(), self._ledger.desired
+        return [effect for _, feature, memory in rows for effect in feature.after_start(memory, found, wanted)]
 
     def close(self) -> None:
         """The agent ends."""

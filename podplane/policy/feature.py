@@ -249,13 +249,6 @@ def _elements(pod: PodInfo, ips: Iterable[str], sets: Iterable[PeerSet], version
         yield from p.elements(peers, pod, addresses)
 
 
-def after_start(left: Iterable[Value]) -> tuple[JudgeAgain, ...]:
-    """An agent before this one left these, and they are not wanted like that: policies, labels or pods changed meanwhile."""
-    keys = (one.key[0] for one in left if isinstance(one, Element) and (one.family, one.table) == tables.TABLE)
-    ips = frozenset(key for key in keys if isinstance(key, ipaddress.IPv4Address | ipaddress.IPv6Address))
-    return (JudgeAgain(ips),) if ips else ()
-
-
 def node_versions(node: Node) -> tuple[int, ...]:
     """IP versions of a node's blocks, in order."""
     return tuple(sorted({6 if ":" in block else 4 for block in node.spec.pod_cidrs}))

@@ -247,6 +247,53 @@ async def test_what_of_a_policy_is_not_known_allows_nothing_and_its_pods_say_so(
     assert rig.events == [("pod/a/web", "NotApplied", why)]
 
 
+OWN = {ip_address("10.244.1.2"), ip_address("fd00:10:244:1::2")}
+
+
+@pytest.mark.parametrize(
+    ("missed", "judged"),
+    [
+        ("a label of a peer", {ip_address("10.244.2.9")}),
+        ("a policy", OWN),
+        ("a rule", OWN),
+        ("a flush of the tables", OWN),
+        ("a peer more", set()),
+        ("the end of a policy", set()),
+    ],
+)
+@pytest.mark.parametrize("takes_back", [True, False])
+async def test_an_agent_that_missed_a_change_has_connections_judged_that_it_concerns(
+    missed: str, judged: set[object], takes_back: bool
+) -> None:
+    rig = Rig()
+    await rig.start(*cluster(1))
+    rig.put(WEB, pod("web", "web"), pod("client", "client", "10.244.2.9"), pod("far", "client", "10.244.2.8"))
+    await attach(rig, "web")
+    await rig.settle()
+    attached = rig.agent.network.attached
+    await rig.agent.stop()
+    rig.subscribed = None
+    match missed:
+        case "a label of a peer":
+            rig.put(pod("client", "none", "10.244.2.9"))
+        case "a policy":
+            rig.put(policy("more", EVERYTHING, egress=[]))
+        case "a rule":
+            rig.put(msgspec.structs.replace(WEB, ingress=()))
+        case "a flush of the tables":
+            rig.host.objects.nft.clear()
+        case "a peer more":
+            rig.put(pod("late", "client", "10.244.2.10"))
+        case "the end of a policy":
+            rig.remove(WEB)
+    rig.opener.judged.clear()
+    rig.settings = msgspec.structs.replace(rig.settings, policies=PolicySettings(takes_back=takes_back))
+    rig.new_agent()
+    await rig.start(attached=attached)
+    await rig.settle()
+    assert rig.opener.judged == ([judged] if judged and takes_back else [])
+
+
 async def test_where_connections_are_kept_none_is_judged_again() -> None:
     rig = Rig()
     rig.settings = msgspec.structs.replace(rig.settings, policies=PolicySettings(takes_back=False))
