@@ -177,10 +177,9 @@ def kernel_of(namespace: Namespace) -> WatchedKernel:
     return WatchedKernel(namespace, KernelOpener())
 
 
-def delete_tables() -> None:
-    """Take away the tables of policies and of the bridge, which keeps pods from addresses of others, where this is called."""
-    for table in ("inet podplane-policy", "bridge podplane-pods"):
-        subprocess.run(["nft", "delete", "table", *table.split()], check=True)
+def delete_policies() -> None:
+    """Take away the table of policies, which keeps pods from addresses of others, too, of the namespace where this is called."""
+    subprocess.run(["nft", "delete", "table", "inet", "podplane-policy"], check=True)
 
 
 def pod(number: int, workers: Workers) -> Attachment:

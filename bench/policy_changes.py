@@ -14,7 +14,6 @@ import gc
 import json
 import random
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from dataclasses import replace
 from statistics import median, quantiles
 
 from bench import policy_cluster as cluster
-from bench.agents import Attached, Cluster, OneAgent, WatchedKernel, make_uplink, node, sandbox_of
+from bench.agents import Attached, Cluster, OneAgent, WatchedKernel, delete_policies, make_uplink, node, sandbox_of
 from bench.common import Row
 from bench.judging import ABSOLUTE, PYTHON
 from bench.services import measured
@@ -238,7 +237,7 @@ async def measure(pods: int, policies: int, local: int, changes: int) -> dict[st
     """All of it, one after the other."""
     one = Measured(pods, policies, local)
     attached = await one.attach_local()
-    forget_policies()
+    delete_policies()
     gc.collect()
     gc.disable()  # as in a lab: what a start makes stays
     found = {"decoded": one.decode()}
@@ -260,11 +259,6 @@ async def measure(pods: int, policies: int, local: int, changes: int) -> dict[st
     if written:
         raise RuntimeError("there was something to write")
     return found | {"restart": decoded + begun}
-
-
-def forget_policies() -> None:
-    """Take the table of policies away, of the namespace that this is called in."""
-    subprocess.run(["nft", "delete", "table", "inet", "podplane-policy"], check=True)
 
 
 def _cuts(name: str, times: Times) -> dict[str, float]:
