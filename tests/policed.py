@@ -10,8 +10,18 @@ from typing import Any
 import msgspec
 
 from podplane.agent.agent import Agent
+from podplane.model.cluster_policy import ClusterNetworkPolicy, ClusterTier
+from podplane.model.objects import Node
 from podplane.model.pod_info import Labels, NamespaceInfo, PodInfo, Ports, SlimMetadata
-from podplane.model.policy import LabelSelector, NetworkPolicy, PolicyMetadata, PolicyRule, Requirement
+from podplane.model.policy import (
+    EVERYTHING,
+    LabelSelector,
+    NetworkPolicy,
+    PodSelector,
+    PolicyMetadata,
+    PolicyRule,
+    Requirement,
+)
 from podplane.trace.trace import Delivered, Dropped
 from tests.fake_cluster import BOTH, Cluster, FakeCluster, pod_ip
 from tests.unit.agent.rig import Object, cache_of
@@ -20,6 +30,7 @@ NAMESPACES = {(1, 1): "a", (1, 2): "b", (2, 1): "a", (2, 2): "b"}
 """Of the pods, by node and number."""
 NO_LABELS: Mapping[str, str] = {}
 NO_PORTS = Ports()
+ALL_PODS = PodSelector(EVERYTHING)
 
 
 def name_of(number: int, pod: int) -> str:
@@ -47,6 +58,10 @@ def select(**labels: str) -> LabelSelector:
     return LabelSelector.of(Requirement(key, "In", (value,)) for key, value in labels.items())
 
 
+def labelled(node: Node, **labels: str) -> Node:
+    return msgspec.structs.replace(node, metadata=msgspec.structs.replace(node.metadata, labels=labels))
+
+
 class Policed(Cluster):
     """Agents that are told what comes and goes."""
 
@@ -57,8 +72,10 @@ class Policed(Cluster):
         self.reset()
 
     def reset(self) -> None:
-        """No policies, no labels but those of the namespaces: team=a and team=b."""
-        self.remove(*self.caches[1].policies.objects.values())
+        """No policies, no labels but those of the namespaces, team=a and team=b, and of the nodes: role=first and role=second."""
+        caches = self.caches[1]
+        self.remove(*caches.policies.objects.values(), *caches.cluster_policies.objects.values())
+        self.put(*(labelled(node, role=role) for node, role in zip(self.nodes.values(), ("first", "second"), strict=True)))
         self.put(namespace("a", {"team": "a"}), namespace("b", {"team": "b"}), *(info(*place) for place in NAMESPACES))
 
     def _changed(self, number: int, kind: Any, old: Any, new: Any) -> None:
@@ -124,6 +141,18 @@ class FakePoliced(Policed, FakeCluster):
 async def _settled(agent: Agent) -> None:
     await agent.reconcile()
     await agent.idle()
+
+
+def cluster_policy(
+    name: str,
+    tier: ClusterTier = "Admin",
+    priority: int = 10,
+    subjects: PodSelector = ALL_PODS,
+    ingress: Sequence[PolicyRule] = (),
+    egress: Sequence[PolicyRule] = (),
+) -> ClusterNetworkPolicy:
+    """A ClusterNetworkPolicy."""
+    return ClusterNetworkPolicy(PolicyMetadata(name), tier, priority, subjects, tuple(ingress), tuple(egress))
 
 
 def policy(

@@ -7,8 +7,18 @@ import ipaddress
 import msgspec
 from hypothesis import strategies as st
 
+from podplane.model.cluster_policy import NODES, ClusterNetworkPolicy
 from podplane.model.pod_info import Ports
-from podplane.model.policy import EVERYTHING, IPBlock, NetworkPolicy, PolicyMetadata, PolicyPort, PolicyRule
+from podplane.model.policy import (
+    EVERYTHING,
+    IPBlock,
+    NetworkPolicy,
+    Peer,
+    PodSelector,
+    PolicyMetadata,
+    PolicyPort,
+    PolicyRule,
+)
 from podplane.policy.ends import End
 from podplane.policy.match import Flow, verdict
 from podplane.state.value import IPAddress
@@ -43,6 +53,29 @@ policies = st.builds(
     sides,
 )
 
+_cluster_peers = st.builds(PodSelector, generated.label_selectors, st.one_of(st.just(EVERYTHING), generated.label_selectors))
+_places = st.one_of(
+    st.builds(PodSelector, st.just(NODES), st.sampled_from([EVERYTHING, generated.select(role="second")])),
+    st.sampled_from([IPBlock("0.0.0.0/0"), IPBlock("::/0"), *(IPBlock(one.cidr) for one in BLOCKS)]),
+)
+
+
+def _cluster_rules(peers: st.SearchStrategy[Peer]) -> st.SearchStrategy[tuple[PolicyRule, ...]]:
+    several = st.lists(peers, max_size=2).map(tuple)
+    actions = st.sampled_from(["Accept", "Deny", "Pass"])
+    return st.lists(st.builds(PolicyRule, several, generated.some(ports), actions), max_size=2).map(tuple)
+
+
+cluster_policies = st.builds(
+    lambda name, *more: ClusterNetworkPolicy(PolicyMetadata(name, "", "u"), *more),
+    st.sampled_from(["k", "l", "m"]),
+    st.sampled_from(["Admin", "Admin", "Baseline"]),
+    st.integers(0, 2),
+    _cluster_peers,
+    _cluster_rules(_cluster_peers),
+    _cluster_rules(st.one_of(_cluster_peers, _places)),
+)
+
 
 @st.composite
 def pods(draw: st.DrawFn) -> Object:
@@ -51,7 +84,14 @@ def pods(draw: st.DrawFn) -> Object:
     return info(*place, draw(generated.labels), Ports(draw(generated.named_ports)))
 
 
-changes = st.one_of(policies, policies, pods(), st.builds(namespace, st.sampled_from(TEAMS), generated.labels))
+changes = st.one_of(
+    policies,
+    policies,
+    cluster_policies,
+    cluster_policies,
+    pods(),
+    st.builds(namespace, st.sampled_from(TEAMS), generated.labels),
+)
 """What comes or changes."""
 
 

@@ -11,6 +11,7 @@ from podplane.agent.leases import LEASES, MANAGED
 from podplane.kubeapi.cache import Cache
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.informer import Informer
+from podplane.model.cluster_policy import ClusterNetworkPolicy
 from podplane.model.lease import Lease
 from podplane.model.objects import Model, Node
 from podplane.model.pod_info import NamespaceInfo, PodInfo
@@ -21,7 +22,8 @@ from podplane.policy.index import NOTHING, Change, PolicyIndex
 from podplane.policy.name_servers import PATH as NAME_SERVERS
 from podplane.policy.name_servers import name_servers
 
-PODS, POLICIES = "pods", "networkpolicies.networking.k8s.io"
+PODS, NAMESPACES = "pods", "namespaces"
+POLICIES, CLUSTER_POLICIES = "networkpolicies.networking.k8s.io", "clusternetworkpolicies.policy.networking.k8s.io"
 Changed = Callable[[Kind, Any, Any], None]
 """(kind, old, new): None as old for an object that came, None as new for one that went. Of pods, namespaces and policies what their changes
 mean is told (`policy.index.Change`), and of most of them that is nothing."""
@@ -39,6 +41,7 @@ class Caches:
         pods: Cache[PodInfo] | None = None,
         namespaces: Cache[NamespaceInfo] | None = None,
         policies: Cache[NetworkPolicy] | None = None,
+        cluster_policies: Cache[ClusterNetworkPolicy] | None = None,
     ) -> None:
         self.nodes = nodes or Cache[Node]("nodes")
         self.services = services or Cache[Service]("services")
@@ -47,8 +50,9 @@ class Caches:
         self.pods = pods or Cache[PodInfo]("pods")
         self.namespaces = namespaces or Cache[NamespaceInfo]("namespaces")
         self.policies = policies or Cache[NetworkPolicy]("networkpolicies")
+        self.cluster_policies = cluster_policies or Cache[ClusterNetworkPolicy]("clusternetworkpolicies")
         self.policy_index = PolicyIndex()
-        """Who selects whom, of these three."""
+        """Who selects whom, of these four and the nodes."""
         self.pods_by_ip = self.pods.index(lambda pod: pod.ips)
         """`get(address)` → the pods that have it, by path: those that ended, and those on their node's network, too."""
         self.nodes_by_ip = self.nodes.index(node_ips)
@@ -71,13 +75,15 @@ class Caches:
 
     def every(self) -> Iterable[Cache[Any]]:
         """All caches."""
-        return (*(cache for _, cache in self.by_kind()), self.namespaces, self.policies, self.pods)
+        return (*(cache for _, cache in self.by_kind()), self.namespaces, self.policies, self.cluster_policies, self.pods)
 
     def _fill_index(self) -> None:
         index = self.policy_index
         setters: tuple[tuple[Cache[Any], Callable[[str, Any], Change]], ...] = (
+            (self.nodes, index.set_node),
             (self.namespaces, index.set_namespace),
             (self.policies, index.set_policy),
+            (self.cluster_policies, index.set_policy),
             (self.pods, index.set_pod),
         )
         for cache, set_ in setters:
@@ -120,8 +126,9 @@ class Informers:
         nodes, services = Informer(client, "nodes", Node), Informer(client, "services", Service)
         slices = Informer(client, "endpointslices.discovery.k8s.io", EndpointSlice)
         leases = Informer(client, LEASES, Lease, labels=MANAGED)
-        pods, namespaces = Informer(client, PODS, PodInfo), Informer(client, "namespaces", NamespaceInfo)
+        pods, namespaces = Informer(client, PODS, PodInfo), Informer(client, NAMESPACES, NamespaceInfo)
         policies = Informer(client, POLICIES, NetworkPolicy)
+        cluster_policies = Informer(client, CLUSTER_POLICIES, ClusterNetworkPolicy, may_be_unknown=True)
         self._informers: dict[str, Informer[Any]] = {
             "watch of nodes": nodes,
             "watch of services": services,
@@ -129,10 +136,18 @@ class Informers:
             "watch of leases": leases,
             "watch of namespaces": namespaces,
             "watch of networkpolicies": policies,
+            "watch of clusternetworkpolicies": cluster_policies,
             "watch of pods for policies": pods,
         }
         self.caches = Caches(
-            nodes.cache, services.cache, slices.cache, leases.cache, pods.cache, namespaces.cache, policies.cache
+            nodes.cache,
+            services.cache,
+            slices.cache,
+            leases.cache,
+            pods.cache,
+            namespaces.cache,
+            policies.cache,
+            cluster_policies.cache,
         )
         self.caches.informers = {informer.resource: informer for informer in self._informers.values()}
 

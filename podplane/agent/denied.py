@@ -16,10 +16,11 @@ from podplane.agent.caches import Caches
 from podplane.agent.kernel import Kernel, PacketLog
 from podplane.kernel.errors import KernelError, Retry
 from podplane.model.answers import DeniedFlow, DeniedFlows, Party
+from podplane.policy.compiling import SHORT
 from podplane.policy.denials import Denials
 from podplane.policy.enforced import AllEnforced
 from podplane.policy.name_servers import PATH as NAME_SERVERS
-from podplane.policy.tables import DENIALS, FAMILY, IN, LOG_GROUP, NAME, OUT, denial_counter
+from podplane.policy.tables import BY_RULE, DENIALS, FAMILY, IN, LOG_GROUP, NAME, OUT, denial_counter
 from podplane.services.feature import ServicesMemory
 from podplane.state.conntrack import Frontend
 from podplane.state.packet_log import LoggedPacket
@@ -170,11 +171,18 @@ class DeniedLog:
         destination = self._party(packet.destination)
         if not destination.kind:
             destination = self._service(packet) or destination
-        where = {IN: packet.destination, OUT: packet.source}.get(packet.prefix, "")
-        enforced = self._enforced.at(where)
-        group = None if enforced is None else enforced.groups.get(packet.prefix)
-        policies = () if group is None else group.policies
+        policies = self._policies(packet, IN) or self._policies(packet, OUT)
         return Denied(packet.prefix, self._party(packet.source), destination, packet.protocol, packet.port, policies)
+
+    def _policies(self, packet: LoggedPacket, direction: str) -> tuple[str, ...]:
+        """Those that deny a packet in this direction: by default, or those of which a rule does (one of them)."""
+        enforced = self._enforced.at(packet.destination if direction == IN else packet.source)
+        if enforced is None:
+            return ()
+        if packet.prefix == BY_RULE[direction]:
+            found = (one for one in enforced.programs if one.denies and SHORT[one.direction] == direction)
+            return tuple(f"ClusterNetworkPolicy {one.name}" for one in found)
+        return enforced.groups[direction].policies if packet.prefix == direction and direction in enforced.groups else ()
 
     def _party(self, ip: str) -> Party:
         """Whose an address is now."""

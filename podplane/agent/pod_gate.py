@@ -1,7 +1,8 @@
 """Before a pod is attached: what policies say of it is known, as of a time not before it was created.
 
 Agents, kubelets and controllers read the API by watches of their own, and one may be ahead of another. So an attachment waits until the
-agents' caches have its pod, and the policies of its namespace that the API has by then. Where the API can't be reached, what was known
+agents' caches have its pod, and the policies that the API has by then of its namespace and of the whole cluster. If there are any of
+those, the namespace's labels matter, too. Where the API can't be reached, what was known
 last counts: policies that came since are not known to anybody here.
 """
 
@@ -9,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
-from podplane.agent.caches import PODS, POLICIES, Caches
+from podplane.agent.caches import CLUSTER_POLICIES, NAMESPACES, PODS, POLICIES, Caches
 from podplane.cni.network import Attachment, NetworkError
 from podplane.kubeapi.errors import ApiError
-from podplane.kubeapi.requests import Selection
+from podplane.kubeapi.requests import ALL, Selection
 
 log = logging.getLogger(__name__)
 KNOWN_SECONDS, LOOK_SECONDS = 10.0, 0.002
@@ -32,12 +34,20 @@ async def until_known(caches: Caches, request: Attachment, node: str) -> None:
     else:
         raise NetworkError(_why(path, node, PODS))
     try:
-        is_current = await caches.informers[POLICIES].catch_up(Selection(request.namespace), KNOWN_SECONDS)
+        behind = await _behind(caches, ((POLICIES, Selection(request.namespace)), (CLUSTER_POLICIES, ALL)))
+        if not behind and caches.cluster_policies.objects:
+            behind = await _behind(caches, ((NAMESPACES, Selection(fields=f"metadata.name={request.namespace}")),))
     except ApiError as error:
         log.warning("attach node=%s pod=%s policies are those known last: %s", node, path, error)
         return
-    if not is_current:
-        raise NetworkError(_why(path, node, POLICIES))
+    if behind:
+        raise NetworkError(_why(path, node, behind))
+
+
+async def _behind(caches: Caches, wanted: Sequence[tuple[str, Selection]]) -> str:
+    """The first of these whose watch does not bring what the API has; "" when all do."""
+    current = await asyncio.gather(*(caches.informers[resource].catch_up(which, KNOWN_SECONDS) for resource, which in wanted))
+    return next((resource for (resource, _), is_current in zip(wanted, current, strict=True) if not is_current), "")
 
 
 def _is_known(caches: Caches, path: str, uid: str) -> bool:

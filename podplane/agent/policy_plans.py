@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 
 from podplane.agent.keys import Key, PolicyNameServersKey, PolicyPeerKey, PolicyPodKey
 from podplane.dns import node as dns
+from podplane.model.cluster_policy import Policy
 from podplane.model.config import NetworkConfig
 from podplane.model.pod_info import PodInfo
-from podplane.model.policy import NetworkPolicy
 from podplane.model.view import Sandbox, View
 from podplane.policy import feature
 from podplane.policy.feature import PodPlan, PolicyMemory
@@ -33,10 +33,12 @@ def pods(old: None, new: Change, view: View) -> Iterable[Key]:
     return map(pod_key, found.values())
 
 
-def _may_select(policy: NetworkPolicy, sandbox: Sandbox, view: View) -> bool:
-    """Does a policy select this pod, or is the pod not known, so that any policy of its namespace may?"""
-    if view.policies is None or policy.metadata.namespace != sandbox.namespace:
+def _may_select(policy: Policy, sandbox: Sandbox, view: View) -> bool:
+    """Does a policy select this pod, or is the pod, or the namespace, not known, so that any policy of it may?"""
+    if view.policies is None or policy.metadata.namespace not in ("", sandbox.namespace):
         return False
+    if not policy.metadata.namespace and view.policies.namespace(sandbox.namespace) is None:
+        return True
     found = view.policies.pod(sandbox.path)
     return found is None or sandbox.uid not in ("", found.metadata.uid) or view.policies.selects(policy, sandbox.path)
 

@@ -1,4 +1,4 @@
-"""Warnings about NetworkPolicies and the labels that they read: which flows a dry run would change, and mistakes in policies.
+"""Warnings about policies and the labels that they read: which flows a dry run would change, and mistakes in NetworkPolicies.
 
 The cluster is read when the first write asks for it, after that only what was written since; until then no write costs anything more.
 All of it happens in a thread, for as long as an answer may wait. What is not read by then is read for the next write that asks.
@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,18 +20,20 @@ import msgspec
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.ordered import Key
 from podplane.apiserver.store import Store
+from podplane.model.cluster_policy import ClusterNetworkPolicy, Policy
 from podplane.model.pod_info import NamespaceInfo, PodInfo
 from podplane.model.policy import NetworkPolicy
 from podplane.policy.difference import differences
 from podplane.policy.edits import Edit, tried
 from podplane.policy.lint import Linter
 from podplane.policy.told import told
-from podplane.policy.world import NAMESPACES, NODES, PODS, POLICIES, RESOURCES, SERVICES, World
+from podplane.policy.world import CLUSTER_POLICIES, NAMESPACES, NODES, PODS, POLICIES, RESOURCES, SERVICES, World
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
-ADVISED = (POLICIES, NAMESPACES, PODS)
+ADVISED = (POLICIES, CLUSTER_POLICIES, NAMESPACES, PODS)
 """Kinds whose writes may change verdicts."""
+KINDS: Mapping[str, type[Policy]] = {POLICIES: NetworkPolicy, CLUSTER_POLICIES: ClusterNetworkPolicy}
 DRY_RUN_SECONDS, APPLY_SECONDS = 2.0, 0.5
 SHOWN = 5
 """Mistakes of one policy that an answer names."""
@@ -80,7 +82,8 @@ class PolicyAdvice:
 
     async def of(self, change: Change, *, dry_run: bool) -> list[str]:
         """Sentences about the flows that a dry run would change, and about mistakes in a policy that is new or another one."""
-        if change.resource not in ADVISED or not (_is_policy(change) or (dry_run and _is_relabelled(change))):
+        asks = dry_run or change.resource == POLICIES
+        if change.resource not in ADVISED or not asks or not (_is_policy(change) or (dry_run and _is_relabelled(change))):
             return []
         end = self._clock() + (DRY_RUN_SECONDS if dry_run else APPLY_SECONDS)
         world = self._begin()
@@ -159,20 +162,20 @@ def _flows(world: World, edit: Edit, tick: Tick) -> list[str]:
 
 def _is_policy(change: Change) -> bool:
     """Is it about a policy that says something else afterwards?"""
-    return change.resource == POLICIES and (change.old or {}).get("spec") != (change.new or {}).get("spec")
+    return change.resource in KINDS and (change.old or {}).get("spec") != (change.new or {}).get("spec")
 
 
 def _is_relabelled(change: Change) -> bool:
     """Is it about labels of pods that are there? A new pod, or one of a new namespace, has no address; one that goes has no flows."""
-    if change.resource == POLICIES or change.old is None or change.new is None:
+    if change.resource in KINDS or change.old is None or change.new is None:
         return False
     return bool(change.old["metadata"].get("labels") != change.new["metadata"].get("labels"))
 
 
 def _edit(change: Change) -> Edit:
     raw = b"" if change.new is None else msgspec.json.encode(change.new)
-    if change.resource == POLICIES:
-        return Edit(NetworkPolicy, _path(change), NetworkPolicy.from_json(raw) if raw else None)
+    if (kind := KINDS.get(change.resource)) is not None:
+        return Edit(kind, _path(change), kind.from_json(raw) if raw else None)
     if change.resource == NAMESPACES:
         return Edit(NamespaceInfo, _path(change), NamespaceInfo.from_json(raw))
     return Edit(PodInfo, _path(change), PodInfo.from_json(raw))

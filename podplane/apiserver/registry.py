@@ -9,7 +9,7 @@ from typing import Any
 
 from podplane.apiserver.kinds import custom
 from podplane.apiserver.kinds.resource import Resource
-from podplane.apiserver.kinds.table import RESOURCES
+from podplane.apiserver.kinds.table import DEFINED, RESOURCES
 from podplane.apiserver.store import Store
 
 Object = dict[str, Any]
@@ -29,12 +29,12 @@ class Registry:
     """Rows by group, version and plural."""
 
     def __init__(self, store: Store) -> None:
-        self._builtin = {(row.group, row.version, row.plural): row for row in RESOURCES}
+        self._builtin = {(row.group, row.version, row.plural): row for row in (*RESOURCES, *DEFINED)}
         self._custom: dict[str, list[Resource]] = {}
         self._specs: dict[str, Object] = {}
         """Of the definitions, by name."""
         self._rows = dict(self._builtin)
-        self._kinds = {(row.group_version, row.kind): row for row in RESOURCES}
+        self._kinds = {(row.group_version, row.kind): row for row in self._rows.values()}
         for stored in store.all(CRDS):
             self.define(stored.object)
 

@@ -27,7 +27,7 @@ import msgspec
 
 from podplane.kubeapi.cache import Cache, Index, Keys, M, Subscriber
 from podplane.kubeapi.client import Client, close
-from podplane.kubeapi.errors import UNDECODABLE, ApiError, Gone, Status, error_of, not_the_api
+from podplane.kubeapi.errors import UNDECODABLE, ApiError, Gone, NotFound, Status, error_of, not_the_api
 from podplane.kubeapi.requests import Selection
 from podplane.kubeapi.retry import RESET_SECONDS, Backoff, FailureLog
 
@@ -118,7 +118,8 @@ class Informer(Generic[M]):
     """The objects of one resource, or those that a namespace and selectors select, by `namespace/name`.
 
     `model` is a Struct that JSON is decoded into, or a class with its own `from_json(bytes)`. `failures` counts what went wrong, by
-    kind; `lists` and `watches` count requests.
+    kind; `lists` and `watches` count requests. Of a kind that `may_be_unknown` to the API there are no objects until it serves it: a
+    CustomResourceDefinition may bring it later.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class Informer(Generic[M]):
         namespace: str = "",
         labels: str = "",
         fields: str = "",
+        may_be_unknown: bool = False,
         backoff: Backoff | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -145,6 +147,7 @@ class Informer(Generic[M]):
         )
         self._version = ""
         self._synced = False
+        self._may_be_unknown, self._is_unknown = may_be_unknown, False
         self._expired_at = -math.inf
         self._backoff = backoff or Backoff()
         self._sleep = sleep
@@ -158,7 +161,7 @@ class Informer(Generic[M]):
     @property
     def is_synced(self) -> bool:
         """Was everything listed, and nothing missed since then?"""
-        return self._synced
+        return self._synced or self._is_unknown
 
     @property
     def objects(self) -> Mapping[str, M]:
@@ -188,8 +191,23 @@ class Informer(Generic[M]):
             except Gone:
                 if not limit:
                     raise
+            except NotFound:
+                if not self._may_be_unknown:
+                    raise
+                await self._forget_all()
+                return
             else:
                 return
+
+    async def _forget_all(self) -> None:
+        """The API does not serve this kind (any more)."""
+        slices = Slices()
+        for path in tuple(self.objects):
+            self.cache.remove(path)
+            if slices.is_over:
+                await slices.pause()
+        self._is_unknown = True
+        self.heard = time.monotonic()
 
     async def _list(self, limit: int) -> None:
         self.lists += 1
@@ -209,7 +227,7 @@ class Informer(Generic[M]):
             if slices.is_over:
                 await slices.pause()
         self._version = page.metadata.resource_version
-        self._synced = True
+        self._synced, self._is_unknown = True, False
         self.heard = time.monotonic()
 
     async def _page(self, limit: int, continuation: str) -> _List:
@@ -232,7 +250,12 @@ class Informer(Generic[M]):
 
         ApiError when the API does not say what it has. Versions are numbers that grow (KEP-5504).
         """
-        body = await self._client.list(self._resource, selection)
+        try:
+            body = await self._client.list(self._resource, selection)
+        except NotFound:
+            if self._may_be_unknown:
+                return True
+            raise
         versions = [_versions.decode(raw).metadata.resource_version for raw in _lists.decode(body).items or ()]
         newest = max(map(_number, versions), default=0)
         for _ in range(max(1, round(seconds / CATCH_UP_SECONDS))):
@@ -249,6 +272,8 @@ class Informer(Generic[M]):
             phase = "watch" if self._synced else "list"
             try:
                 await (self._watch() if self._synced else self.sync())
+                if not self._synced:
+                    await self._sleep(self._backoff.delay(asyncio.get_running_loop().time()))
             except Gone as error:
                 self._synced = False
                 now = asyncio.get_running_loop().time()

@@ -30,6 +30,7 @@ RESOURCES: dict[str, tuple[str, bool]] = {
     "jobs.batch": ("/apis/batch/v1", True),
     "endpointslices.discovery.k8s.io": ("/apis/discovery.k8s.io/v1", True),
     "networkpolicies.networking.k8s.io": (NETWORKING, True),
+    "clusternetworkpolicies.policy.networking.k8s.io": ("/apis/policy.networking.k8s.io/v1alpha2", False),
     "ipaddresses.networking.k8s.io": (NETWORKING, False),
     "servicecidrs.networking.k8s.io": (NETWORKING, False),
     "customresourcedefinitions.apiextensions.k8s.io": ("/apis/apiextensions.k8s.io/v1", False),

@@ -155,7 +155,8 @@ class DeniedFlow(msgspec.Struct, frozen=True):
     """Equal packets that were denied: from whom, to whom and to which port (0: the protocol has none).
 
     `reason` is "in" (no policy allows the receiver this), "out" (none allows the sender this), "gate" or "foreign"
-    (`policy.tables.DENIALS`); `policies` are those that deny it by default. `number` tells it from others of this node.
+    (`policy.tables.DENIALS`); `policies` are those that deny it, by default or by a rule (one of them). `number` tells it from others of
+    this node.
     """
 
     number: int

@@ -1,4 +1,5 @@
 """networking.k8s.io/v1 NetworkPolicy as planners and verdicts read it: every default resolved, every selector in one canonical form.
+What it has in common with ClusterNetworkPolicy (`model.cluster_policy`) is here.
 
 `from_json` decodes the JSON of an object straight into these classes. Two selectors that are written differently and say the same of
 `matchLabels`, order and repetition are equal and hash alike; so what is kept for each selector is kept once. Texts that many policies share
@@ -12,7 +13,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from sys import intern
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -28,6 +29,10 @@ T = TypeVar("T", bound=Hashable)
 V = TypeVar("V")
 Operator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
 Direction = Literal["ingress", "egress"]
+Action = Literal["Accept", "Deny", "Pass"]
+Tier = Literal["Admin", "NetworkPolicy", "Baseline"]
+TIERS: tuple[Tier, ...] = ("Admin", "NetworkPolicy", "Baseline")
+"""In the order in which they decide."""
 DIRECTIONS: tuple[Direction, ...] = ("egress", "ingress")
 """In the order in which a flow passes them."""
 
@@ -95,10 +100,13 @@ class PolicyPort(NamedTuple):
 
 
 class PolicyRule(NamedTuple):
-    """What one rule allows: both a peer and a port have to match. None is all: all peers; all ports and all protocols. () is none."""
+    """What one rule is about, and what becomes of that: both a peer and a port have to match. None is all: all peers; all ports and all
+    protocols. () is none. `name` is for people."""
 
     peers: tuple[Peer, ...] | None = None
     ports: tuple[PolicyPort, ...] | None = None
+    action: Action = "Accept"
+    name: str = ""
 
 
 Rules = tuple[PolicyRule, ...]
@@ -113,8 +121,8 @@ class PolicyMetadata(Model, frozen=True):
 
     @property
     def path(self) -> str:
-        """`namespace/name`."""
-        return f"{self.namespace}/{self.name}"
+        """`namespace/name`, or the name alone of a cluster-scoped policy."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
 class NetworkPolicy(Model, frozen=True):
@@ -125,6 +133,8 @@ class NetworkPolicy(Model, frozen=True):
     `podSelector` with such a part selects all pods of the namespace.
     """
 
+    short: ClassVar = "np"
+    tier: ClassVar[Tier] = "NetworkPolicy"
     metadata: PolicyMetadata = PolicyMetadata()
     pods: LabelSelector = EVERYTHING
     ingress: Rules | None = None
@@ -135,6 +145,16 @@ class NetworkPolicy(Model, frozen=True):
     def subjects(self) -> PodSelector:
         """The pods that it selects."""
         return PodSelector(self.metadata.namespace, self.pods)
+
+    @property
+    def text(self) -> str:
+        """How people call it."""
+        return self.metadata.path
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """Those with the lesser one decide first; among NetworkPolicies there is no difference."""
+        return TIERS.index(self.tier), 0, self.metadata.path
 
     def rules(self, direction: Direction) -> Rules | None:
         """Those of one direction; None when it says nothing about it."""
@@ -147,10 +167,10 @@ class NetworkPolicy(Model, frozen=True):
         spec, namespace, unread = policy.spec, intern(policy.metadata.namespace), list[str]()
         types = spec.policy_types or (("Ingress", "Egress") if spec.egress else ("Ingress",))
         unread += [f"policyTypes: {one!r} is not known" for one in types if one not in ("Ingress", "Egress")]
-        pods = _read(lambda: _label_selector(spec.pod_selector), "podSelector", unread)
+        pods = read_part(lambda: selector_of(spec.pod_selector), "podSelector", unread)
         return cls(
             PolicyMetadata(policy.metadata.name, namespace, policy.metadata.uid),
-            EVERYTHING if pods is None else _shared(pods),
+            EVERYTHING if pods is None else shared(pods),
             _rules("ingress", spec.ingress, namespace, unread) if "Ingress" in types else None,
             _rules("egress", spec.egress, namespace, unread) if "Egress" in types else None,
             tuple(unread),
@@ -166,7 +186,9 @@ class _Requirement(Model, frozen=True):
     values: tuple[str, ...] | None = None
 
 
-class _LabelSelector(Model, frozen=True):
+class JsonSelector(Model, frozen=True):
+    """meta/v1 LabelSelector."""
+
     match_labels: dict[str, str] | None = None
     match_expressions: tuple[_Requirement, ...] | None = None
 
@@ -177,8 +199,8 @@ class _IPBlock(Model, frozen=True):
 
 
 class _Peer(Model, frozen=True):
-    pod_selector: _LabelSelector | None = None
-    namespace_selector: _LabelSelector | None = None
+    pod_selector: JsonSelector | None = None
+    namespace_selector: JsonSelector | None = None
     ip_block: _IPBlock | None = None
 
 
@@ -195,7 +217,7 @@ class _Rule(Model, frozen=True):
 
 
 class _Spec(Model, frozen=True):
-    pod_selector: _LabelSelector | None = None
+    pod_selector: JsonSelector | None = None
     policy_types: tuple[str, ...] | None = None
     ingress: tuple[_Rule, ...] | None = None
     egress: tuple[_Rule, ...] | None = None
@@ -209,7 +231,7 @@ class _Policy(Model, frozen=True):
 _policies = msgspec.json.Decoder(_Policy)
 
 
-def _read(part: Callable[[], V], where: str, unread: list[str]) -> V | None:
+def read_part(part: Callable[[], V], where: str, unread: list[str]) -> V | None:
     """A part of a policy; None, and a sentence in `unread`, if it can't be read."""
     try:
         return part()
@@ -223,11 +245,11 @@ def _rules(direction: Direction, rules: tuple[_Rule, ...] | None, namespace: str
 
 
 def _rule(rule: _Rule, namespace: str, where: str, unread: list[str]) -> PolicyRule:
-    peers = [_read(functools.partial(_peer, one, namespace), where, unread) for one in rule.from_ or rule.to or ()]
-    ports = [_read(functools.partial(_port, one), where, unread) for one in rule.ports or ()]
+    peers = [read_part(functools.partial(_peer, one, namespace), where, unread) for one in rule.from_ or rule.to or ()]
+    ports = [read_part(functools.partial(_port, one), where, unread) for one in rule.ports or ()]
     return PolicyRule(
-        tuple([_shared(one) for one in peers if one is not None]) if peers else None,
-        tuple([_shared(one) for one in ports if one is not None]) if ports else None,
+        tuple([shared(one) for one in peers if one is not None]) if peers else None,
+        tuple([shared(one) for one in ports if one is not None]) if ports else None,
     )
 
 
@@ -238,7 +260,7 @@ def _peer(peer: _Peer, namespace: str) -> Peer:
     if peer.pod_selector is None and peer.namespace_selector is None:
         raise ValueError("a peer without podSelector, namespaceSelector and ipBlock is not known")
     where = peer.namespace_selector
-    return PodSelector(namespace if where is None else _label_selector(where), _label_selector(peer.pod_selector))
+    return PodSelector(namespace if where is None else selector_of(where), selector_of(peer.pod_selector))
 
 
 def _port(port: _Port) -> PolicyPort:
@@ -250,7 +272,8 @@ def _port(port: _Port) -> PolicyPort:
     return PolicyPort(intern(protocol), (first, port.end_port or first))
 
 
-def _label_selector(selector: _LabelSelector | None) -> LabelSelector:
+def selector_of(selector: JsonSelector | None) -> LabelSelector:
+    """In its canonical form; None selects everything. ValueError for one that can't be read."""
     if selector is None:
         return EVERYTHING
     labels = [Requirement(intern(key), "In", (intern(value),)) for key, value in (selector.match_labels or {}).items()]
@@ -292,6 +315,6 @@ def _interned(value: Hashable) -> Any:
     return value
 
 
-def _shared(value: T) -> T:
+def shared(value: T) -> T:
     """The same object for equal values."""
     return cast(T, _interned(value))

@@ -8,9 +8,10 @@ from typing import Protocol
 
 import msgspec
 
+from podplane.model.cluster_policy import Policy
 from podplane.model.objects import Node
-from podplane.model.pod_info import PodInfo
-from podplane.model.policy import NetworkPolicy, PodSelector
+from podplane.model.pod_info import NamespaceInfo, PodInfo
+from podplane.model.policy import PodSelector
 from podplane.model.service import EndpointSlice, Service
 
 
@@ -54,18 +55,24 @@ class SlicesByService(Protocol):
 
 
 class Policies(Protocol):
-    """NetworkPolicies, namespaces and pods of the cluster, and who selects whom (`policy.index`)."""
+    """Policies, namespaces and pods of the cluster, and who selects whom (`policy.index`)."""
 
     def pod(self, path: str, /) -> PodInfo | None:
         """A pod that has not ended and has a network of its own."""
 
+    def namespace(self, name: str, /) -> NamespaceInfo | None:
+        """A namespace."""
+
     def has_policies(self, namespace: str, /) -> bool:
-        """Is there any policy in this namespace?"""
+        """Is there any policy that may be about pods of this namespace?"""
 
-    def policies_of(self, path: str, /) -> Sequence[NetworkPolicy]:
-        """The policies that select a pod, by path."""
+    def is_undecided(self, namespace: str, /) -> bool:
+        """Are there policies that select by labels of namespaces, and is this one not known (yet)?"""
 
-    def selects(self, policy: NetworkPolicy, path: str, /) -> bool:
+    def policies_of(self, path: str, /) -> Sequence[Policy]:
+        """The policies that select a pod, in the order in which they decide."""
+
+    def selects(self, policy: Policy, path: str, /) -> bool:
         """Does a policy select this pod?"""
 
     def members(self, selector: PodSelector, /) -> Iterator[PodInfo]:

@@ -3,6 +3,8 @@
 Names carry a digest of what the rules say, so that a policy that changes is a new chain beside the old one, and pods are moved from one
 to the other by the elements of the node's maps: nobody ever meets a half of it.
 
+Policies of the tiers Admin and Baseline have chains of the same kind; their rules say what becomes of what they match.
+
 A rule of the policy is a rule of the chain for each port and peer. When these are many of both, a chain of its own has the peers, and
 there is a rule for each port and for each peer.
 """
@@ -15,11 +17,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from podplane.model.cluster_policy import Policy
 from podplane.model.policy import (
     EVERYTHING,
     Direction,
     IPBlock,
-    NetworkPolicy,
     PodSelector,
     PolicyRule,
 )
@@ -38,6 +40,10 @@ INLINE_NETWORKS, INLINE_PORTS, INLINE_RULES = 6, 4, 32
 """Up to so many are matched one by one: networks of an IP version and single ports of a rule; more are a set. Of more rules for one rule of
 a policy, the peers become a chain."""
 SHORT = {"ingress": IN, "egress": OUT}
+PASSING = {IN: goto("pass"), OUT: goto("ingress")}
+"""What becomes of packets that policies allow."""
+PREFIX = {"Admin": "anp", "NetworkPolicy": "np", "Baseline": "bnp"}
+"""Of the names of chains of policies."""
 NAME_LETTERS, NUMBER_LETTERS = 40, 20
 ALL_PODS = PodSelector(EVERYTHING)
 
@@ -53,7 +59,7 @@ ANY = (Match(()),)
 
 
 class RuleCounter(NamedTuple):
-    """What counts the connections that a rule of a policy allowed: the rule's number, from 1, and the counter's name."""
+    """What counts the connections that a rule of a policy decided about: the rule's number, from 1, and the counter's name."""
 
     rule: int
     name: str
@@ -63,36 +69,41 @@ class Program(msgspec.Struct, frozen=True):
     """What the rules of one policy (`name` is its path) and direction come to.
 
     `chain` is the name of the chain that a group jumps to, "" when the policy allows nothing there. `peers` are the sets of pods that its
-    rules look into, `local` the named ports of the pods that the policy selects.
+    rules look into, `forbidding` the selectors of those of rules that do more than allow, `local` the named ports of the pods that the
+    policy selects; `denies`: does any of them deny? `label` is the policy as comments name it.
     """
 
     name: str
     direction: Direction
+    label: str
     fragment: Fragment = {}
     chain: str = ""
     counters: tuple[RuleCounter, ...] = ()
     peers: frozenset[PeerSet] = frozenset()
     local: frozenset[NamedPort] = frozenset()
+    forbidding: frozenset[PodSelector] = frozenset()
+    denies: bool = False
 
 
-def compile_policy(policy: NetworkPolicy, direction: Direction, versions: tuple[int, ...]) -> Program:
-    """What a policy that says something about a direction allows there."""
+def compile_policy(policy: Policy, direction: Direction, versions: tuple[int, ...]) -> Program:
+    """What a policy that says something about a direction does there."""
     rules = policy.rules(direction) or ()
     if not rules:
-        return Program(policy.metadata.path, direction)
+        return Program(policy.metadata.path, direction, _label(policy))
     return _Compiler(policy, direction, versions).program(rules)
 
 
 class _Compiler:
     """Collects what the rules need."""
 
-    def __init__(self, policy: NetworkPolicy, direction: Direction, versions: tuple[int, ...]) -> None:
-        self._path, self._direction, self._versions = policy.metadata.path, direction, versions
+    def __init__(self, policy: Policy, direction: Direction, versions: tuple[int, ...]) -> None:
+        self._policy, self._direction, self._versions = policy, direction, versions
+        self._path = policy.metadata.path
         self._side = r.SOURCE if direction == "ingress" else r.DESTINATION
-        short = SHORT[direction]
-        self._allow = self._verdict = goto("pass" if short == IN else "ingress")
-        content = digest((self._path, direction, policy.rules(direction), versions))
-        self._name = f"np-{policy.metadata.name[:NAME_LETTERS]}-{short}-{content}"
+        self._short = SHORT[direction]
+        self._act: Row = ()
+        content = digest((policy.tier, self._path, direction, policy.rules(direction), versions))
+        self._name = f"{PREFIX[policy.tier]}-{policy.metadata.name[:NAME_LETTERS]}-{self._short}-{content}"
         self._values: list[Value] = []
         self._peers: set[PeerSet] = set()
         self._local: set[NamedPort] = set()
@@ -101,33 +112,52 @@ class _Compiler:
 
     def program(self, rules: tuple[PolicyRule, ...]) -> Program:
         found = [one for number, allowed in enumerate(rules, 1) for one in self._rules(number, allowed)]
-        self._values.append(tables.chain(self._name, found, comment=label("np", self._path)))
-        sets = frozenset(self._peers), frozenset(self._local)
-        return Program(self._path, self._direction, fragment(self._values), self._name, tuple(self._counters), *sets)
+        self._values.append(tables.chain(self._name, found, comment=_label(self._policy)))
+        counters, forbidding = (
+            tuple(self._counters),
+            {peer for one in rules if one.action != "Accept" for peer in _selectors(one)},
+        )
+        sets = frozenset(self._peers), frozenset(self._local), frozenset(forbidding)
+        values = fragment(self._values)
+        denies = any(one.action == "Deny" for one in rules)
+        return Program(self._path, self._direction, _label(self._policy), values, self._name, counters, *sets, denies)
 
     def _rules(self, number: int, allowed: PolicyRule) -> Iterator[Rule]:
-        comment = label("np", self._path, room=NUMBER_LETTERS) + f" {self._direction} rule {number}"
-        self._allow = (*count_in(self._counter(number, allowed)), *self._verdict)
+        comment = f"{_label(self._policy, NUMBER_LETTERS)} {self._direction} rule {number}"
+        self._act = self._acting(number, allowed, comment)
         for match in self._named_of_peers(allowed):
-            yield self._allowing(match, comment)
+            yield self._matching(match, comment)
         ports = self._port_matches(allowed)
         peers = self._peer_matches(allowed) if ports else ()
         if len(ports) * len(peers) <= INLINE_RULES or min(len(ports), len(peers)) == 1:
-            yield from (self._allowing(both, comment) for port in ports for peer in peers if (both := _both(port, peer)))
+            yield from (self._matching(both, comment) for port in ports for peer in peers if (both := _both(port, peer)))
             return
         name = f"{self._name}-{number}"
-        self._values.append(tables.chain(name, (self._allowing(peer, comment) for peer in peers), comment=comment))
+        self._values.append(tables.chain(name, (self._matching(peer, comment) for peer in peers), comment=comment))
         yield from (rule(_family(port), port.row, jump(name), comment=comment) for port in ports)
 
-    def _allowing(self, match: Match, comment: str) -> Rule:
-        return rule(_family(match), match.row, self._allow, comment=comment)
+    def _matching(self, match: Match, comment: str) -> Rule:
+        return rule(_family(match), match.row, self._act, comment=comment)
+
+    def _acting(self, number: int, allowed: PolicyRule, comment: str) -> Row:
+        """What a rule does with what it matches. One that denies asks first what is never denied."""
+        counted = count_in(self._counter(number, allowed))
+        if allowed.action == "Deny":
+            name = f"{self._name}-{number}-deny"
+            denied = rule(counted, goto(tables.denial_chain(tables.BY_RULE[self._short])), comment=comment)
+            self._values.append(tables.chain(name, (rule(jump("deny")), denied), comment=comment))
+            return goto(name)
+        passes = allowed.action == "Pass" and self._policy.tier == "Admin"
+        return (*counted, *(goto(tables.BELOW_ADMIN[self._short]) if passes else PASSING[self._short]))
 
     def _counter(self, number: int, allowed: PolicyRule) -> str:
         """The counter of a rule. Its name says what the rule does: it goes on counting when others change, or rules change places."""
         content = digest((self._path, self._direction, allowed))
         self._equal[content] += 1
-        name = f"np-{SHORT[self._direction]}-{content}" + (f"-{self._equal[content]}" if self._equal[content] > 1 else "")
-        comment = label("np", self._path, room=NUMBER_LETTERS) + f" {self._direction}"
+        name = f"{self._policy.short}-{self._short}-{content}" + (
+            f"-{self._equal[content]}" if self._equal[content] > 1 else ""
+        )
+        comment = f"{_label(self._policy, NUMBER_LETTERS)} {self._direction}"
         self._values.append(tables.counter(name, comment))
         self._counters.append(RuleCounter(number, name))
         return name
@@ -205,7 +235,7 @@ class _Compiler:
                         yield from (both for block in blocks if (both := _both(pods, block)))
 
     def _fill(self, found: Set, keys: Iterable[tuple[Part, ...]]) -> None:
-        comment = label("np", self._path)
+        comment = _label(self._policy)
         self._values += [found, *(tables.element(found.name, key, comment) for key in keys)]
 
 
@@ -231,8 +261,8 @@ def _numbers(name: str, numbers: tuple[int, int] | None) -> Row:
 
 
 class Group(msgspec.Struct, frozen=True):
-    """All pods that the same policies select for a direction: their chain, the paths of these policies, and what counts the packets that
-    none of them allows."""
+    """All pods that the same NetworkPolicies select for a direction: their chain, the paths of these policies, and what counts the packets
+    that none of them allows."""
 
     chain: Chain
     policies: tuple[str, ...]
@@ -243,15 +273,33 @@ def group(programs: Iterable[Program], direction: str) -> Group:
     """The group of these policies for a direction (IN, OUT). Its counter goes on when the policies change what they allow."""
     programs = list(programs)
     paths = [program.name for program in programs]
-    called = [program for program in programs if program.chain]
-    jumps = [rule(jump(program.chain), comment=label("np", program.name)) for program in called]
-    name = f"{direction}-{digest((direction, paths, [program.chain for program in programs]))}"
-    comment = _default_deny(paths)
+    comment = _default_deny(programs)
     denied = tables.counter(f"deny-{direction}-{digest((direction, paths))}", comment)
     last = rule(count_in(denied.name), goto(f"deny-{direction}"), comment=comment)
-    return Group(tables.chain(name, [*jumps, rule(jump("deny")), last]), tuple(paths), denied)
+    return Group(_chain("", programs, direction, rule(jump("deny")), last), tuple(paths), denied)
 
 
-def _default_deny(paths: list[str]) -> str:
-    text = "default deny: " + " ".join(f"np/{path}" for path in paths)
-    return text if len(text.encode()) <= COMMENT_BYTES else f"default deny: {len(paths)} policies"
+def admin_group(programs: Iterable[Program], direction: str) -> Chain:
+    """The chain of all pods that the same policies of the Admin tier select for a direction."""
+    return _chain("admin-", programs, direction, rule(goto(tables.BELOW_ADMIN[direction])))
+
+
+def baseline_group(programs: Iterable[Program], direction: str) -> Chain:
+    """That of all pods that the same policies of the Baseline tier select, and no NetworkPolicy does."""
+    return _chain("base-", programs, direction, rule(PASSING[direction]))
+
+
+def _chain(prefix: str, programs: Iterable[Program], direction: str, *last: Rule) -> Chain:
+    programs = list(programs)
+    jumps = [rule(jump(program.chain), comment=program.label) for program in programs if program.chain]
+    content = (direction, [program.name for program in programs], [program.chain for program in programs])
+    return tables.chain(f"{prefix}{direction}-{digest(content)}", [*jumps, *last])
+
+
+def _default_deny(programs: list[Program]) -> str:
+    text = "default deny: " + " ".join(program.label for program in programs)
+    return text if len(text.encode()) <= COMMENT_BYTES else f"default deny: {len(programs)} policies"
+
+
+def _label(policy: Policy, room: int = 0) -> str:
+    return label(policy.short, policy.metadata.path, room)

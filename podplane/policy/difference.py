@@ -15,9 +15,10 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from podplane.model.cluster_policy import Policy
 from podplane.model.objects import Node
 from podplane.model.pod_info import NamespaceInfo, PodInfo
-from podplane.model.policy import NetworkPolicy, PodSelector
+from podplane.model.policy import PodSelector
 from podplane.model.words import counted
 from podplane.policy.edits import Edit, subjects, tried
 from podplane.policy.index import PolicyIndex
@@ -95,9 +96,9 @@ def differences(
     return sorted(compared, key=_order)
 
 
-def _policies(paths: Iterable[str], index: PolicyIndex, tick: Tick) -> dict[int, NetworkPolicy]:
+def _policies(paths: Iterable[str], index: PolicyIndex, tick: Tick) -> dict[int, Policy]:
     """Those that select these pods, each once."""
-    found: dict[int, NetworkPolicy] = {}
+    found: dict[int, Policy] = {}
     for path in paths:
         found |= {id(policy): policy for policy in index.policies_of(path)}
         tick()
@@ -145,11 +146,14 @@ class _Remembered:
         self._policies_of = functools.cache(index.policies_of)
         self._index = index
 
-    def policies_of(self, path: str) -> tuple[NetworkPolicy, ...]:
+    def policies_of(self, path: str) -> tuple[Policy, ...]:
         return self._policies_of(path)
 
     def is_member(self, selector: PodSelector, path: str) -> bool:
         return self._index.is_member(selector, path)
+
+    def has_address(self, selector: PodSelector, ip: str) -> bool:
+        return self._index.has_address(selector, ip)
 
 
 def _compared(source: Class, destination: Class, before: dict[int, Reach], after: dict[int, Reach]) -> Iterator[Difference]:

@@ -6,11 +6,13 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from podplane.model.cluster_policy import ClusterNetworkPolicy, Policy
 from podplane.model.pod_info import NamespaceInfo, PodInfo
 from podplane.model.policy import NetworkPolicy, PodSelector
 from podplane.policy.index import PolicyIndex
 
-Edited = NetworkPolicy | NamespaceInfo | PodInfo
+Edited = Policy | NamespaceInfo | PodInfo
+POLICIES: tuple[type[Edited], ...] = (NetworkPolicy, ClusterNetworkPolicy)
 
 
 class Edit(NamedTuple):
@@ -40,9 +42,9 @@ def subjects(index: PolicyIndex, edits: Sequence[Edit]) -> set[str]:
 
 
 def _subjects(index: PolicyIndex, edit: Edit) -> Iterator[str]:
-    if edit.kind is NetworkPolicy:
+    if edit.kind in POLICIES:
         for policy in (index.policy(edit.path), edit.new):
-            if isinstance(policy, NetworkPolicy):
+            if isinstance(policy, Policy):
                 yield from (pod.metadata.path for pod in index.selected(policy))
     elif edit.kind is NamespaceInfo:
         yield from (pod.metadata.path for pod in index.members(PodSelector(edit.path)))
@@ -51,20 +53,20 @@ def _subjects(index: PolicyIndex, edit: Edit) -> Iterator[str]:
 
 
 def _former(index: PolicyIndex, edit: Edit) -> Edited | None:
-    if edit.kind is NetworkPolicy:
+    if edit.kind in POLICIES:
         return index.policy(edit.path)
     return index.namespace(edit.path) if edit.kind is NamespaceInfo else index.pod(edit.path)
 
 
 def _set(index: PolicyIndex, edit: Edit) -> None:
     match edit.kind, edit.new:
-        case _, NetworkPolicy() as policy:
+        case _, NetworkPolicy() | ClusterNetworkPolicy() as policy:
             index.set_policy(edit.path, policy)
         case _, NamespaceInfo() as namespace:
             index.set_namespace(edit.path, namespace)
         case _, PodInfo() as pod:
             index.set_pod(edit.path, pod)
-        case kind, _ if kind is NetworkPolicy:
+        case kind, _ if kind in POLICIES:
             index.set_policy(edit.path, None)
         case kind, _ if kind is NamespaceInfo:
             index.set_namespace(edit.path, None)

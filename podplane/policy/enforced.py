@@ -37,13 +37,13 @@ class AllEnforced:
         """This is what is planned for an interface now; None: nothing."""
         old = self._by_owner.pop(owner, None)
         if old is not None:
-            self._under_policies -= bool(old.groups)
+            self._under_policies -= bool(old.programs)
             for ip in old.ips:
                 if self._by_ip.get(ip) is old:
                     del self._by_ip[ip]
         if new is not None:
             self._by_owner[owner] = new
-            self._under_policies += bool(new.groups)
+            self._under_policies += bool(new.programs)
             self._by_ip |= dict.fromkeys(new.ips, new)
 
     def at(self, ip: str) -> Enforced | None:

@@ -15,18 +15,21 @@ import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 
+from podplane.model.cluster_policy import Policy
 from podplane.model.objects import Node
 from podplane.model.pod_info import PodInfo
-from podplane.model.policy import DIRECTIONS, Direction, NetworkPolicy, PodSelector
+from podplane.model.policy import DIRECTIONS, TIERS, Direction, PodSelector, Tier
 from podplane.model.view import Policies, Sandbox
 from podplane.policy import peers as p
 from podplane.policy import tables
-from podplane.policy.compiling import SHORT, Group, Program, compile_policy, group
+from podplane.policy.compiling import SHORT, Group, Program, admin_group, baseline_group, compile_policy, group
 from podplane.policy.enforced import AllEnforced, Enforced
 from podplane.policy.name_servers import PATH
 from podplane.policy.peers import NamedPort, PeerSet
+from podplane.policy.tiers import speaking
+from podplane.policy.words import unread_text
 from podplane.state.effects import NOTHING, Effect, JudgeAgain, Plan, Warn
-from podplane.state.nft import GOTO, Element, Verdict, label
+from podplane.state.nft import GOTO, Chain, Element, Verdict, label
 from podplane.state.value import IPAddress, Value, fragment
 
 KEPT_PROGRAMS = 2048
@@ -63,7 +66,9 @@ class PolicyMemory:
         self._counts: Counter[PeerSet] = Counter()
         self._selectors: dict[str, PodSelector] = {}
         self._sets: dict[str, set[PeerSet]] = {}
-        self._programs: OrderedDict[tuple[str, Direction], tuple[NetworkPolicy, tuple[int, ...], Program]] = OrderedDict()
+        self._forbidding: dict[Hashable, frozenset[PodSelector]] = {}
+        self._forbidden: Counter[PodSelector] = Counter()
+        self._programs: OrderedDict[tuple[str, Direction], tuple[Policy, tuple[int, ...], Program]] = OrderedDict()
 
     @property
     def selectors(self) -> Mapping[str, PodSelector]:
@@ -78,7 +83,11 @@ class PolicyMemory:
         """The sets of the pods of a selector."""
         return self._sets.get(selector, ())
 
-    def program(self, policy: NetworkPolicy, direction: Direction, versions: tuple[int, ...]) -> Program:
+    def is_forbidden(self, selector: PodSelector) -> bool:
+        """Do rules look into its sets that do more than allow? Who joins it may lose what it had, then."""
+        return self._forbidden[selector] > 0
+
+    def program(self, policy: Policy, direction: Direction, versions: tuple[int, ...]) -> Program:
         """A policy and direction as nf_tables: compiled once, as long as it stays what it is."""
         key = (policy.metadata.path, direction)
         known = self._programs.get(key)
@@ -100,6 +109,7 @@ class PolicyMemory:
             self._chains.pop(plan.owner, None)
         else:
             self._chains[plan.owner] = plan.chains
+        self._forbid(plan.owner, plan.enforced)
         before = self._peers.pop(plan.owner, NO_PEERS)
         if plan.peers:
             self._peers[plan.owner] = plan.peers
@@ -131,6 +141,17 @@ class PolicyMemory:
             if policies is not None:
                 policies.use(selector)
         self._policies = policies
+
+    def _forbid(self, owner: Hashable, enforced: Enforced | None) -> None:
+        after = frozenset(one for program in (enforced.programs if enforced else ()) for one in program.forbidding)
+        before = self._forbidding.pop(owner, frozenset())
+        self._forbidden.update(after - before)
+        for gone in before - after:
+            self._forbidden[gone] -= 1
+            if not self._forbidden[gone]:
+                del self._forbidden[gone]
+        if after:
+            self._forbidding[owner] = after
 
     def _add(self, peers: PeerSet) -> None:
         name = p.digest_of(peers.selector)
@@ -166,39 +187,76 @@ def plan_pod(
     plan = functools.partial(PodPlan, owner=owner, node=name, policies=policies, takes_back=takes_back)
     if sandbox is None or node is None or not node.spec.pod_cidrs:
         return plan(is_gone=True)
-    path, versions, selecting = sandbox.path, node_versions(node), tuple[NetworkPolicy, ...]()
+    path, versions, selecting = sandbox.path, node_versions(node), tuple[Policy, ...]()
     ips = p.addresses(sandbox.ips, versions)
     pod = policies.pod(path) if policies is not None else None
-    if pod is None or sandbox.uid not in ("", pod.metadata.uid):  # some runtimes don't say it (CNI_ARGS)
+    is_known = pod is not None and sandbox.uid in ("", pod.metadata.uid)  # some runtimes don't say it (CNI_ARGS)
+    if not is_known or (policies is not None and policies.is_undecided(sandbox.namespace)):
         if policies is not None and policies.has_policies(sandbox.namespace):
             return plan(effects=_judge_again(owner, None, ips, memory))
         pod = None
     else:
         assert policies is not None
         selecting = tuple(policies.policies_of(path))
-    verdicts, programs, groups, values = dict(tables.PASSES), list[Program](), dict[str, Group](), list[Value]()
+    led = _Led(selecting, versions, memory)
     for direction in DIRECTIONS:
-        own = [memory.program(one, direction, versions) for one in selecting if one.rules(direction) is not None]
-        if own:
-            its = groups[SHORT[direction]] = group(own, SHORT[direction])
-            verdicts[SHORT[direction]] = Verdict(GOTO, its.chain.name)
-            values += (its.chain, its.denied)
-            programs += own
-    chains = tuple(verdict.chain for verdict in verdicts.values())
-    values += tables.pod_elements(ips, label("pod", path), verdicts)
-    values += _local_ports(pod, ips, {port for program in programs for port in program.local}) if pod is not None else ()
+        led.take(direction, ips, label("pod", path))
+    values = [*led.values, *tables.pod_elements(ips, label("pod", path), led.verdicts)]
+    values += _local_ports(pod, ips, {port for one in led.programs for port in one.local}) if pod is not None else ()
     return plan(
         versions=versions,
-        chains=chains,
-        fragment=fragment([*values, *(value for program in programs for value in program.fragment.values())]),
-        effects=(*_judge_again(owner, chains, ips, memory), *_unread(selecting)),
-        peers=NO_PEERS.union(*(program.peers for program in programs)),
-        enforced=Enforced(path, tuple(map(str, ips)), tuple(programs), groups),
+        chains=led.chains,
+        fragment=fragment([*values, *(value for one in led.programs for value in one.fragment.values())]),
+        effects=(*_judge_again(owner, led.chains, ips, memory), *_unread(selecting)),
+        peers=NO_PEERS.union(*(one.peers for one in led.programs)),
+        enforced=Enforced(path, tuple(map(str, ips)), tuple(led.programs), led.groups),
     )
 
 
-def _unread(policies: Iterable[NetworkPolicy]) -> Iterator[Warn]:
-    return (Warn(f"NetworkPolicy {one.metadata.path}: {what}: it allows nothing") for one in policies for what in one.unread)
+class _Led:
+    """Where the packets of a pod are led, by the policies that select it: programs, groups and other values, and the verdict that the pod
+    has in the map of each direction."""
+
+    def __init__(self, selecting: tuple[Policy, ...], versions: tuple[int, ...], memory: PolicyMemory) -> None:
+        self._selecting, self._versions, self._memory = selecting, versions, memory
+        self._below: list[str] = []
+        self.verdicts = dict(tables.PASSES)
+        self.programs: list[Program] = []
+        self.groups: dict[str, Group] = {}
+        self.values: list[Value] = []
+
+    @property
+    def chains(self) -> tuple[str, ...]:
+        """Where it is led first, and after the Admin tier."""
+        return (*(verdict.chain for verdict in self.verdicts.values()), *self._below)
+
+    def take(self, direction: Direction, ips: list[IPAddress], comment: str) -> None:
+        """Add one direction."""
+        short, then = SHORT[direction], tables.PASSES[SHORT[direction]]
+        admin, network, baseline = (self._programs(direction, tier) for tier in TIERS)
+        if network:
+            its = self.groups[short] = group(network, short)
+            self.values.append(its.denied)
+            then = self._lead(its.chain)
+        elif baseline:
+            then = self._lead(baseline_group(baseline, short))
+        if admin:
+            self._below.append(then.chain)
+            self.values += tables.below_admin(short, ips, self._versions, comment, then)
+            then = self._lead(admin_group(admin, short))
+        self.verdicts[short] = then
+        self.programs += [*admin, *(network or baseline)]
+
+    def _programs(self, direction: Direction, tier: Tier) -> list[Program]:
+        return [self._memory.program(one, direction, self._versions) for one in speaking(self._selecting, direction, tier)]
+
+    def _lead(self, chain: Chain) -> Verdict:
+        self.values.append(chain)
+        return Verdict(GOTO, chain.name)
+
+
+def _unread(policies: Iterable[Policy]) -> Iterator[Warn]:
+    return (Warn(unread_text(one, what)) for one in policies for what in one.unread)
 
 
 def _judge_again(
@@ -219,16 +277,18 @@ def _local_ports(pod: PodInfo, ips: Iterable[IPAddress], ports: Iterable[NamedPo
 def plan_peer(path: str, selector: str, node: Node | None, policies: Policies | None, memory: PolicyMemory) -> Plan:
     """The elements of one pod in the sets of a selector (its digest) that rules on this node look into.
 
-    The connections of a pod that is none of these, or no more, are to be judged again.
+    The connections of a pod that is none of these, or no more, are to be judged again; those of one that is, too, where rules forbid it
+    something.
     """
     sets = memory.sets_of(selector)
     pod = policies.pod(path) if policies is not None else None
     if not sets or policies is None or pod is None or node is None:
         return NOTHING
+    again = (JudgeAgain(frozenset(p.addresses(pod.ips, node_versions(node)))),) if memory.takes_back else ()
     if not policies.is_member(memory.selectors[selector], path):
-        ips = frozenset(p.addresses(pod.ips, node_versions(node)))
-        return Plan(effects=(JudgeAgain(ips),)) if memory.takes_back else NOTHING
-    return Plan(fragment=fragment(_elements(pod, pod.ips, sets, node_versions(node))))
+        return Plan(effects=again)
+    effects = again if memory.is_forbidden(memory.selectors[selector]) else ()
+    return Plan(fragment=fragment(_elements(pod, pod.ips, sets, node_versions(node))), effects=effects)
 
 
 def plan_name_servers(others: tuple[str, ...], node: Node | None, policies: Policies | None, memory: PolicyMemory) -> Plan:

@@ -11,20 +11,23 @@ Objects come in, each answered by a `Change`:
 
 Questions:
 
-    policies_of(path)            the policies that select a pod, by path: what its group is made of
+    policies_of(path)            the policies that select a pod, in the order in which they decide: what its group is made of
     selects(policy, path)        is this pod under that policy? (asked for the few pods of one node, when a policy changes)
     selected(policy)             all pods under it
     use(selector)                count it as in use: its moves are told from now on.  release(selector) is the opposite
     members(selector)            its pods that have an address, whether it is in use or not
     is_member(selector, path)    is this pod among them?
+    has_address(selector, ip)    has one of the nodes among them this address?
+    is_undecided(namespace)      may policies select pods of it by labels that are not known (yet)?
     pod(path)  policy(path)  namespace(name)
 
 Selectors are `model.policy.PodSelector` values: the peers of rules and `policy.subjects`. Equal ones are one, whoever uses them.
 
 Who is in. Pods that have ended are nowhere: their addresses may be another's. Nor are pods on a host network: their addresses are their
 node's. A pod without an address is under its policies already (so that these are in place before its first packet), and a member of no
-selector. A pod that terminates is both until it is gone. What selects namespaces by labels selects none that is not known (yet): that only
-ever denies. The cluster's DNS is a member under a path of its own (`name_servers`), and under no policy.
+selector. A pod that terminates is both until it is gone. What selects namespaces by labels selects none that is not known (yet). Nodes are
+members of selectors in a namespace of their own (`NODES`), with the addresses that they report. The cluster's DNS is a member under a
+path of its own (`name_servers`), and under no policy.
 
 How. Pods of one namespace with the same labels are one `_Kind`: replicas are matched together. Selectors stand in an inverted index under a
 label (of the pod, or of its namespace) that they require (`inverted`), kinds and namespaces under their labels; so a change of labels costs
@@ -34,14 +37,18 @@ objects and labels.
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 import msgspec
 
-from podplane.model.pod_info import NO_LABELS, Labels, NamespaceInfo, PodInfo
-from podplane.model.policy import LabelSelector, NetworkPolicy, PodSelector, Requirement
+from podplane.model.cluster_policy import NODES, Policy
+from podplane.model.objects import Node
+from podplane.model.pod_info import NO_LABELS, Labels, NamespaceInfo, PodInfo, SlimMetadata
+from podplane.model.policy import LabelSelector, PodSelector, Requirement
 from podplane.policy.inverted import Labelled, Selectors
 from podplane.policy.name_servers import PATH as NAME_SERVERS
 
@@ -61,7 +68,7 @@ class Change(msgspec.Struct, frozen=True):
     """What one object's change means; see the head of the module."""
 
     pods: tuple[str, ...] = ()
-    policy: tuple[NetworkPolicy | None, NetworkPolicy | None] | None = None
+    policy: tuple[Policy | None, Policy | None] | None = None
     moves: tuple[Move, ...] = ()
 
 
@@ -117,7 +124,7 @@ class _Entry:
     def __init__(self, selector: PodSelector) -> None:
         self.selector = selector
         self.users = 0
-        self.policies: dict[str, NetworkPolicy] = {}
+        self.policies: dict[str, Policy] = {}
 
     def selects(self, namespace: _Namespace, labels: Labels) -> bool:
         return self.selector.pods.matches(labels) and namespace.is_selected(self.selector.namespaces)
@@ -130,18 +137,20 @@ class PolicyIndex:
         self._namespaces: dict[str, _Namespace] = {}
         self._by_labels = Labelled[_Namespace]()
         self._kinds = Labelled[_Kind]()
-        self._policies: dict[str, NetworkPolicy] = {}
+        self._policies: dict[str, Policy] = {}
         self._counts = Counter[str]()
         self._entries: dict[PodSelector, _Entry] = {}
         self._selectors = Selectors[_Entry]()
         self._across = Selectors[_Entry]()
         """Those that select namespaces by labels, by these alone."""
+        self._nodes: dict[str, str] = {}
+        """Of each address of a node, its path."""
 
     # Objects.
 
     @property
-    def policies(self) -> Mapping[str, NetworkPolicy]:
-        """All policies, by path."""
+    def policies(self) -> Mapping[str, Policy]:
+        """All policies, by path: `namespace/name`, or the name alone of one of the whole cluster."""
         return MappingProxyType(self._policies)
 
     def pod(self, path: str) -> PodInfo | None:
@@ -149,7 +158,7 @@ class PolicyIndex:
         namespace = self._namespaces.get(path.partition("/")[0])
         return None if namespace is None else namespace.pods.get(path.partition("/")[2])
 
-    def policy(self, path: str) -> NetworkPolicy | None:
+    def policy(self, path: str) -> Policy | None:
         """A policy."""
         return self._policies.get(path)
 
@@ -188,16 +197,32 @@ class PolicyIndex:
             self._by_labels.add(namespace, (after or NO_LABELS).pairs())
         namespace.info = info
         moves: list[Move] = []
+        # Pods of a namespace that is not known wait, if there are policies that select by its labels.
+        paths = dict.fromkeys(namespace.pods if self._counts[""] and (before is None) != (after is None) else ())
         for entry in candidates:
             selector = entry.selector.namespaces
             assert isinstance(selector, LabelSelector)
             was, is_ = (labels is not None and selector.matches(labels) for labels in (before, after))
-            if was != is_ and (pods := [pod for pod in _pods_of(namespace, entry.selector) if pod.ips]):
+            if was == is_:
+                continue
+            if entry.policies:
+                paths |= dict.fromkeys(pod.metadata.name for pod in _pods_of(namespace, entry.selector))
+            if entry.users and (pods := [pod for pod in _pods_of(namespace, entry.selector) if pod.ips]):
                 moves.append(Move(entry.selector, joined=pods) if is_ else Move(entry.selector, left=pods))
         self._forget(namespace)
-        return Change(moves=tuple(moves)) if moves else NOTHING
+        return Change(tuple(f"{name}/{pod}" for pod in paths), None, tuple(moves)) if paths or moves else NOTHING
 
-    def set_policy(self, path: str, policy: NetworkPolicy | None) -> Change:
+    def set_node(self, name: str, node: Node | None) -> Change:
+        """A node came, changed, or went (None): its labels and addresses are what selectors of nodes see."""
+        path = f"{NODES}/{name}"
+        before, found = self.pod(path), None if node is None else _as_member(node)
+        for ip in before.ips if before is not None else ():
+            if self._nodes.get(ip) == path:
+                del self._nodes[ip]
+        self._nodes |= dict.fromkeys(found.ips if found is not None else (), path)
+        return self.set_pod(path, found)
+
+    def set_policy(self, path: str, policy: Policy | None) -> Change:
         """A policy came, changed or went (None)."""
         old = self._policies.get(path)
         if old == policy:
@@ -216,26 +241,29 @@ class PolicyIndex:
     # Questions.
 
     def has_policies(self, namespace: str) -> bool:
-        """Is there any policy in this namespace?"""
-        return self._counts[namespace] > 0
+        """Is there any policy that may be about pods of this namespace?"""
+        return self._counts[namespace] > 0 or self._counts[""] > 0
 
-    def policies_of(self, path: str) -> tuple[NetworkPolicy, ...]:
-        """The policies that select a pod, by path; none of a pod that is not there."""
+    def is_undecided(self, namespace: str) -> bool:
+        """Are there policies that select by labels of namespaces, and is this one not known (yet)?"""
+        return self._counts[""] > 0 and self.namespace(namespace) is None
+
+    def policies_of(self, path: str) -> tuple[Policy, ...]:
+        """The policies that select a pod, in the order in which they decide; none of a pod that is not there."""
         pod = self.pod(path)
         if pod is None or path == NAME_SERVERS:
             return ()
         entries = self._selecting(self._namespaces[pod.metadata.namespace], pod.metadata.labels)
-        found = {path: policy for entry in entries for path, policy in entry.policies.items()}
-        return tuple(policy for _, policy in sorted(found.items()))
+        return tuple(sorted((one for entry in entries for one in entry.policies.values()), key=lambda one: one.order))
 
-    def selects(self, policy: NetworkPolicy, path: str) -> bool:
+    def selects(self, policy: Policy, path: str) -> bool:
         """Is this pod under that policy?"""
         pod = self.pod(path)
-        if pod is None or path == NAME_SERVERS or pod.metadata.namespace != policy.metadata.namespace:
+        if pod is None or path == NAME_SERVERS or not policy.subjects.pods.matches(pod.metadata.labels):
             return False
-        return policy.pods.matches(pod.metadata.labels)
+        return self._namespaces[pod.metadata.namespace].is_selected(policy.subjects.namespaces)
 
-    def selected(self, policy: NetworkPolicy) -> Iterator[PodInfo]:
+    def selected(self, policy: Policy) -> Iterator[PodInfo]:
         """All pods under a policy, with an address or without one."""
         return (pod for pod in self._pods(policy.subjects) if pod.metadata.path != NAME_SERVERS)
 
@@ -253,6 +281,11 @@ class PolicyIndex:
     def namespaces(self, selector: str | LabelSelector) -> list[str]:
         """The names of the namespaces that are known and selected."""
         return [one.name for one in self._namespaces_of(selector) or () if one.info is not None]
+
+    def has_address(self, selector: PodSelector, ip: str) -> bool:
+        """Is this an address of a member of a selector of nodes?"""
+        node = self.pod(self._nodes.get(ip, ""))
+        return node is not None and self.is_member(selector, node.metadata.path)
 
     def use(self, selector: PodSelector) -> None:
         """Tell its moves from now on, until it is released as often as it was used."""
@@ -393,6 +426,18 @@ def _moves(entries: Iterable[_Entry], old: PodInfo | None, new: PodInfo | None) 
         return
     if left or joined:
         yield from (Move(entry.selector, left, joined) for entry in entries if entry.users)
+
+
+def _as_member(node: Node) -> PodInfo:
+    """A node as selectors of nodes see it; its addresses in their canonical text."""
+    metadata = SlimMetadata(node.metadata.name, NODES, node.metadata.uid, Labels(node.metadata.labels))
+    return PodInfo(metadata, ips=tuple(_ips(node)), phase="Running")
+
+
+def _ips(node: Node) -> Iterator[str]:
+    for one in dict.fromkeys(one.address for one in node.status.addresses):
+        with contextlib.suppress(ValueError):  # names of hosts are among them
+            yield str(ipaddress.ip_address(one))
 
 
 def _has_network(pod: PodInfo) -> bool:

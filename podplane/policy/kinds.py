@@ -7,8 +7,9 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
+from podplane.model.cluster_policy import NODES, Policy
 from podplane.model.pod_info import Labels
-from podplane.model.policy import IPBlock, NetworkPolicy, Peer, PodSelector, PolicyRule
+from podplane.model.policy import IPBlock, Peer, PodSelector, PolicyRule
 from podplane.policy.ends import End
 from podplane.policy.index import PolicyIndex
 
@@ -30,6 +31,7 @@ def kinds(ends: Sequence[End], index: PolicyIndex, tick: Tick) -> list[Hashable]
     names = {port.port for rule in rules for port in rule.ports or ()}
     by_labels = _by_labels(peers, index, tick)
     by_address = _by_address([end.ip for end in ends], peers, tick)
+    of_nodes = _of_nodes(peers, index, tick)
     nodes = {end.node for end in ends if end.node}
     found: list[Hashable] = []
     for place, end in enumerate(ends):
@@ -38,7 +40,8 @@ def kinds(ends: Sequence[End], index: PolicyIndex, tick: Tick) -> list[Hashable]
         members = tuple(by_labels.get(alike, ()))
         named = tuple(one for one in (end.pod.ports.named if end.pod else ()) if one.name in names)
         node = end.pod.node if end.pod is not None and end.pod.node in nodes else end.node
-        found.append((group, members, tuple(by_address.get(place, ())), named, node, end.pod is None))
+        addressed = (*by_address.get(place, ()), *of_nodes.get(end.ip, ()))
+        found.append((group, members, addressed, named, node, end.pod is None))
     return found
 
 
@@ -47,8 +50,8 @@ def _labelled(end: End, index: PolicyIndex) -> Labelled:
     return OF_NO_POD if pod is None else (pod.metadata.namespace, pod.metadata.labels)
 
 
-def _under(ends: Iterable[End], index: PolicyIndex, tick: Tick) -> dict[Labelled, tuple[NetworkPolicy, ...]]:
-    found: dict[Labelled, tuple[NetworkPolicy, ...]] = {}
+def _under(ends: Iterable[End], index: PolicyIndex, tick: Tick) -> dict[Labelled, tuple[Policy, ...]]:
+    found: dict[Labelled, tuple[Policy, ...]] = {}
     for end in ends:
         alike = _labelled(end, index)
         if end.is_under_policies and alike not in found:
@@ -57,7 +60,7 @@ def _under(ends: Iterable[End], index: PolicyIndex, tick: Tick) -> dict[Labelled
     return found
 
 
-def _rules(groups: Iterable[Iterable[NetworkPolicy]]) -> Iterator[PolicyRule]:
+def _rules(groups: Iterable[Iterable[Policy]]) -> Iterator[PolicyRule]:
     for policy in {policy.metadata.path: policy for group in groups for policy in group}.values():
         yield from (*(policy.ingress or ()), *(policy.egress or ()))
 
@@ -69,6 +72,18 @@ def _by_labels(peers: dict[Peer, int], index: PolicyIndex, tick: Tick) -> dict[L
         if isinstance(peer, PodSelector):
             for pod in index.members(peer):
                 found[pod.metadata.namespace, pod.metadata.labels][number] = None
+            tick()
+    return found
+
+
+def _of_nodes(peers: dict[Peer, int], index: PolicyIndex, tick: Tick) -> dict[str, list[int]]:
+    """The selectors of nodes that an address is meant by, by number."""
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for peer, number in peers.items():
+        if isinstance(peer, PodSelector) and peer.namespaces == NODES:
+            for node in index.members(peer):
+                for ip in node.ips:
+                    found[ip].append(number)
             tick()
     return found
 

@@ -25,6 +25,7 @@ from podplane.model.policy import (
     PolicyRule,
     Requirement,
 )
+from podplane.policy import tiers
 from podplane.policy.covering import covers, selects_all_of
 from podplane.policy.ends import End, ends_of
 from podplane.policy.index import PolicyIndex
@@ -128,7 +129,8 @@ class Linter:
         pods = (pod for pod in self._index.selected(policy) if pod.ips)
         for pod in {(pod.metadata.labels, owner(pod)): pod for pod in islice(pods, LOOKED_AT)}.values():
             self.tick()
-            under = [one.metadata.path for one in self._index.policies_of(pod.metadata.path) if one.egress is not None]
+            speaking = tiers.speaking(self._index.policies_of(pod.metadata.path), "egress", "NetworkPolicy")
+            under = [one.metadata.path for one in speaking]
             if (not first or under[:1] == [policy.metadata.path]) and self._is_cut_off(pod, servers):
                 found[f"{pod.metadata.namespace}/{owner(pod)}"] = None
         if not found:
@@ -193,7 +195,8 @@ class Linter:
     def _by_namespace(self) -> Mapping[str, Sequence[NetworkPolicy]]:
         found: defaultdict[str, list[NetworkPolicy]] = defaultdict(list)
         for policy in self._index.policies.values():
-            found[policy.metadata.namespace].append(policy)
+            if isinstance(policy, NetworkPolicy):
+                found[policy.metadata.namespace].append(policy)
         return found
 
     def _name_servers(self) -> Iterator[End]:

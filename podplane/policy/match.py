@@ -1,4 +1,4 @@
-"""The verdict on a flow: what NetworkPolicy says, and nothing else. What nodes have in their tables is held against it.
+"""The verdict on a flow: what policies say, and nothing else. What nodes have in their tables is held against it.
 
     egress      of the pod that opens the flow       ─┐
                                                       ├─►  allowed if both allow it
@@ -8,18 +8,23 @@ An end that no policy can select (a node, a pod on its network, an address outsi
 
     1. a pod reaches itself                                                       allowed
     2. ingress: the flow comes from the pod's own node                            allowed: its kubelet probes it
-    3. no policy that speaks of this direction selects the pod                    allowed
-    4. a rule of a policy that does has the other end among its peers,
-       and the port among its ports                                               allowed, by the first such rule
-    5. otherwise                                                                  denied, by default: by all of those policies
+    3. a rule of an Admin policy matches                                          as the first such one says; Pass: on to 4
+    4. NetworkPolicies that speak of this direction select the pod:
+       a rule of one matches                                                      allowed, by the first such rule
+       otherwise                                                                  denied, by default: by all of those policies
+    5. a rule of a Baseline policy matches                                        as the first such one says; Pass: allowed
+    6. otherwise                                                                  allowed
 
-Policies add up; there is no order among them, nor does a rule forbid anything. `podSelector` and `namespaceSelector` have pods with a
-network of their own as peers, by what they are and not by address; an `ipBlock` has addresses, those of pods and nodes too. A named port
+A rule matches that has the other end among its peers, and the port among its ports. NetworkPolicies add up; there is no order among them,
+nor does a rule forbid anything. ClusterNetworkPolicies decide in an order (`tiers`). `podSelector` and `namespaceSelector` have pods with a
+network of their own as peers, by what they are and not by address; an `ipBlock` has addresses, those of pods and nodes too, and so have
+`networks`; `nodes` have the addresses that nodes report. A named port
 is what the pod that the flow goes to calls so, for that protocol; ports of an end that is no pod have no names. A rule with ports is about
 TCP, UDP and SCTP; one that names none is about every protocol. What answers a flow that was allowed passes: there is nothing to decide.
 
 From networking/v1 types.go, the page Network Policies of the Kubernetes documentation, and the NetworkPolicy tests of its conformance suite
-(test/e2e/network/netpol), which have addresses of pods in ipBlocks. A flow to a Service is judged as one to the endpoint behind it.
+(test/e2e/network/netpol), which have addresses of pods in ipBlocks; for ClusterNetworkPolicy from its v1alpha2 types. A flow to a
+Service is judged as one to the endpoint behind it.
 """
 
 from __future__ import annotations
@@ -27,13 +32,16 @@ from __future__ import annotations
 import enum
 import functools
 import ipaddress
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import msgspec
 
+from podplane.model.cluster_policy import NODES, Policy
 from podplane.model.pod_info import NamedPort, PodInfo
-from podplane.model.policy import Direction, IPBlock, NetworkPolicy, Peer, PodSelector, PolicyPort, PolicyRule
+from podplane.model.policy import TIERS, Action, Direction, IPBlock, Peer, PodSelector, PolicyPort, PolicyRule
 from podplane.policy.ends import End
+from podplane.policy.tiers import rules_of, speaking
 
 SHOWN_POLICIES = 5
 """Of those that deny together."""
@@ -42,11 +50,14 @@ SHOWN_POLICIES = 5
 class Policies(Protocol):
     """What a verdict asks of the index."""
 
-    def policies_of(self, path: str) -> tuple[NetworkPolicy, ...]:
-        """Those that select a pod, by path."""
+    def policies_of(self, path: str) -> tuple[Policy, ...]:
+        """Those that select a pod, in the order in which they decide."""
 
     def is_member(self, selector: PodSelector, path: str) -> bool:
         """Is this pod selected?"""
+
+    def has_address(self, selector: PodSelector, ip: str) -> bool:
+        """Has one of the nodes of a selector of nodes this address?"""
 
 
 class Flow(msgspec.Struct, frozen=True):
@@ -64,45 +75,64 @@ class Reason(enum.StrEnum):
     ITSELF = "a pod reaches itself"
     OWN_NODE = "a node reaches its own pods"
     NOT_SELECTED = "no policy selects it"
+    NO_RULE = "no rule"
     RULE = "rule"
+    DENY_RULE = "rule that denies"
     DEFAULT_DENY = "default deny"
 
 
 class RuleId(NamedTuple):
-    """One rule of one policy; rules are counted from 1."""
+    """One rule of one policy (as people call it); rules are counted from 1. `action` is "" of a NetworkPolicy: its rules allow."""
 
     policy: str
     direction: Direction
     number: int
+    action: str = ""
+
+    @classmethod
+    def of(cls, policy: Policy, direction: Direction, number: int, rule: PolicyRule) -> RuleId:
+        """That of a rule of a policy."""
+        return cls(policy.text, direction, number, rule.action if policy.tier != "NetworkPolicy" else "")
 
     def __str__(self) -> str:
-        return f"{self.policy} {self.direction} rule {self.number}"
+        return f"{self.policy} {self.direction} rule {self.number}" + (f" ({self.action})" if self.action else "")
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """What one direction of a pod says. `policies` are those that select it and speak of that direction, by path."""
+    """What one direction of a pod says. `policies` are those that select it and speak of that direction, in their order; `denying` the
+    NetworkPolicies among them; `passed` are the rules by which it left a tier."""
 
     direction: Direction
     reason: Reason
     policies: tuple[str, ...] = ()
     rule: RuleId | None = None
+    denying: tuple[str, ...] = ()
+    passed: tuple[RuleId, ...] = ()
 
     @property
     def allowed(self) -> bool:
         """Does it allow the flow?"""
-        return self.reason is not Reason.DEFAULT_DENY
+        return self.reason not in (Reason.DEFAULT_DENY, Reason.DENY_RULE)
 
     @property
     def by(self) -> str:
         """The object that decided: `default/db ingress rule 1`, `default deny by default/db, default/web`."""
+        return self._decided + "".join(f", after {one}" for one in self.passed)
+
+    @property
+    def _decided(self) -> str:
         if self.rule is not None:
             return str(self.rule)
         if self.reason is Reason.NOT_SELECTED:
             return f"no policy selects it for {self.direction}"
-        if self.allowed:
-            return str(self.reason)
-        shown, more = self.policies[:SHOWN_POLICIES], len(self.policies) - SHOWN_POLICIES
-        return f"default deny by {', '.join(shown)}" + (f" and {more:,} more" if more > 0 else "")
+        if self.reason is Reason.NO_RULE:
+            return "no rule denies it" if self.passed else f"no rule is about it, of {_shown(self.policies)}"
+        return str(self.reason) if self.allowed else f"default deny by {_shown(self.denying)}"
+
+
+def _shown(policies: tuple[str, ...]) -> str:
+    shown, more = policies[:SHOWN_POLICIES], len(policies) - SHOWN_POLICIES
+    return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -138,15 +168,36 @@ def _decision(direction: Direction, flow: Flow, policies: Policies) -> Decision:
         return Decision(direction, Reason.ITSELF)
     if direction == "ingress" and is_own_node(other, subject):
         return Decision(direction, Reason.OWN_NODE)
-    speaking = [policy for policy in policies.policies_of(subject.path) if policy.rules(direction) is not None]
-    paths = tuple(policy.metadata.path for policy in speaking)
-    if not speaking:
+    under = [one for one in policies.policies_of(subject.path) if one.rules(direction) is not None]
+    if not under:
         return Decision(direction, Reason.NOT_SELECTED)
-    for policy in speaking:
-        for number, rule in enumerate(policy.rules(direction) or (), 1):
-            if allows_peer(rule, other, policies) and allows_port(rule, flow.protocol, flow.port, flow.destination.pod):
-                return Decision(direction, Reason.RULE, paths, RuleId(policy.metadata.path, direction, number))
-    return Decision(direction, Reason.DEFAULT_DENY, paths)
+    return _by_tiers(direction, under, lambda rule: _matches(rule, flow, other, policies))
+
+
+def _by_tiers(direction: Direction, under: list[Policy], matches: Callable[[PolicyRule], bool]) -> Decision:
+    paths, passed, denying = tuple(one.text for one in under), list[RuleId](), tuple[str, ...]()
+    for tier in TIERS:
+        found = _first(direction, speaking(under, direction, tier), matches)
+        if found is not None and found[1] == "Pass":
+            passed.append(found[0])
+        elif found is not None:
+            reason = Reason.RULE if found[1] == "Accept" else Reason.DENY_RULE
+            return Decision(direction, reason, paths, found[0], passed=tuple(passed))
+        elif tier == "NetworkPolicy" and (denying := tuple(one.text for one in speaking(under, direction, tier))):
+            return Decision(direction, Reason.DEFAULT_DENY, paths, None, denying, tuple(passed))
+    return Decision(direction, Reason.NO_RULE, paths, passed=tuple(passed))
+
+
+def _first(direction: Direction, policies: list[Policy], matches: Callable[[PolicyRule], bool]) -> tuple[RuleId, Action] | None:
+    """The first rule that matches, and its action."""
+    for policy, number, rule in rules_of(policies, direction):
+        if matches(rule):
+            return RuleId.of(policy, direction, number, rule), rule.action
+    return None
+
+
+def _matches(rule: PolicyRule, flow: Flow, other: End, policies: Policies) -> bool:
+    return matches_peer(rule, other, policies) and matches_port(rule, flow.protocol, flow.port, flow.destination.pod)
 
 
 def is_own_node(end: End, of: End) -> bool:
@@ -154,7 +205,7 @@ def is_own_node(end: End, of: End) -> bool:
     return end.pod is None and bool(end.node) and of.pod is not None and end.node == of.pod.node
 
 
-def allows_peer(rule: PolicyRule, end: End, policies: Policies) -> bool:
+def matches_peer(rule: PolicyRule, end: End, policies: Policies) -> bool:
     """Is this end among the peers of a rule?"""
     return rule.peers is None or any(is_peer(peer, end, policies) for peer in rule.peers)
 
@@ -163,6 +214,8 @@ def is_peer(peer: Peer, end: End, policies: Policies) -> bool:
     """Is this end the peer, or one of those that it selects?"""
     if isinstance(peer, IPBlock):
         return in_block(peer, end.ip)
+    if peer.namespaces == NODES:
+        return policies.has_address(peer, end.ip)
     return end.pod is not None and policies.is_member(peer, end.path)
 
 
@@ -171,7 +224,7 @@ def in_block(block: IPBlock, ip: str) -> bool:
     return _is_in(ip, block.cidr) and not any(_is_in(ip, part) for part in block.excepts)
 
 
-def allows_port(rule: PolicyRule, protocol: str, port: int | None, destination: PodInfo | None) -> bool:
+def matches_port(rule: PolicyRule, protocol: str, port: int | None, destination: PodInfo | None) -> bool:
     """Is a port of the pod that a flow goes to (None: it is no pod) among the ports of a rule?"""
     named = () if destination is None else destination.ports.named
     return rule.ports is None or any(is_port(one, protocol, port, named) for one in rule.ports)

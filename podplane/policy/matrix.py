@@ -11,10 +11,13 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from podplane.model.cluster_policy import NODES, Policy
 from podplane.model.pod_info import NamedPort, PodInfo
-from podplane.model.policy import PROTOCOLS, Direction, IPBlock, NetworkPolicy, Peer, PodSelector, PolicyPort, PolicyRule
+from podplane.model.policy import PROTOCOLS, Direction, IPBlock, Peer, PodSelector, PolicyPort, PolicyRule
 from podplane.policy.ends import End
 from podplane.policy.match import Policies, in_block, is_port
+from podplane.policy.reach import LAST_PORT
+from podplane.policy.tiers import allowed
 
 Bits = int
 """A set of ends, by their places in a sequence."""
@@ -53,14 +56,10 @@ def matrix(ends: Sequence[End], policies: Members, asked: Question | None = None
     if asked is not None:
         rows = [Row(bits, bits) for bits in table.rows(asked)]
     else:
-        everything = list(table.rows(OTHER_PROTOCOLS))  # a rule that allows these has no ports, and allows all others
-        something = functools.reduce(_either, map(table.rows, table.questions()), everything)
-        rows = list(map(Row, everything, something))
+        rows = [Row(bits, bits) for bits in table.rows(OTHER_PROTOCOLS)]
+        for question in table.questions():
+            rows = [Row(row.everything & b, row.something | b) for row, b in zip(rows, table.rows(question), strict=True)]
     return Matrix(rows, list(table.kinds()))
-
-
-def _either(some: Iterable[Bits], others: Iterable[Bits]) -> list[Bits]:
-    return [one | other for one, other in zip(some, others, strict=True)]
 
 
 class _Table:
@@ -76,7 +75,7 @@ class _Table:
                 self._nodes[end.node] |= 1 << place
         self._under: list[Group] = []
         """Of each end the paths of the policies that select it."""
-        self._policies_of: dict[Group, tuple[NetworkPolicy, ...]] = {}
+        self._policies_of: dict[Group, tuple[Policy, ...]] = {}
         for end in ends:
             under = policies.policies_of(end.path) if end.is_under_policies else ()
             group = tuple(policy.metadata.path for policy in under)
@@ -86,18 +85,20 @@ class _Table:
         self._of_name = functools.cache(self._named)
 
     def questions(self) -> Iterator[Question]:
-        """The first port of each range that a rule has: what several ranges have in common begins with one of these."""
+        """The first port of each range that a rule has: what several ranges have in common begins with one of these. Where rules deny,
+        those after a range, too: what is left may begin there."""
+        past = any(policy.tier != "NetworkPolicy" for under in self._policies_of.values() for policy in under)
         firsts: dict[str, set[int]] = {protocol: {1} for protocol in PROTOCOLS}
         numbers: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
         for named in {named for end in self._ends if end.pod for named in end.pod.ports.named}:
             numbers[named.name, named.protocol].add(named.port)
         for one in {port for rule in self._rules() for port in rule.ports or ()}:
             if isinstance(one.port, tuple):
-                firsts[one.protocol].add(one.port[0])
+                firsts[one.protocol] |= {one.port[0], one.port[1] + 1 if past else one.port[0]}
             elif one.port is not None:
-                firsts[one.protocol] |= numbers[one.port, one.protocol]
+                firsts[one.protocol] |= {edge for n in numbers[one.port, one.protocol] for edge in (n, n + 1 if past else n)}
         for protocol, ports in firsts.items():
-            yield from ((protocol, first) for first in sorted(ports))
+            yield from ((protocol, first) for first in sorted(ports) if first <= LAST_PORT)
 
     def kinds(self) -> Iterator[Hashable]:
         """Of each end what rules can tell of it: its policies, the peers that it is among, and ports that they name."""
@@ -142,13 +143,8 @@ class _Table:
         return self._allowed("egress", group, where)
 
     def _allowed(self, direction: Direction, group: Group, where: Callable[[PolicyRule], Bits]) -> Bits:
-        """The peers that a direction allows, each rule's within what its ports allow."""
-        speaking = [rules for policy in self._policies_of[group] if (rules := policy.rules(direction)) is not None]
-        if not speaking:
-            return self.all
-        return functools.reduce(
-            int.__or__, (w & self._peers(rule) for rules in speaking for rule in rules if (w := where(rule))), 0
-        )
+        """The peers that a direction allows."""
+        return allowed(self._policies_of[group], direction, lambda rule: (w := where(rule)) and w & self._peers(rule), self.all)
 
     def _open(self, one: PolicyPort, question: Question) -> Bits:
         """The ends on which the port that is asked for is this one."""
@@ -169,6 +165,8 @@ class _Table:
     def _peer(self, peer: Peer) -> Bits:
         if isinstance(peer, IPBlock):
             return sum(1 << place for place, end in enumerate(self._ends) if in_block(peer, end.ip))
+        if peer.namespaces == NODES:
+            return sum(1 << place for place, end in enumerate(self._ends) if self._policies.has_address(peer, end.ip))
         return functools.reduce(int.__or__, (self._places.get(pod.metadata.path, 0) for pod in self._policies.members(peer)), 0)
 
 

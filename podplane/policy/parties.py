@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from podplane.model.cluster_policy import Policy
 from podplane.model.objects import Node
 from podplane.model.pod_info import PodInfo
-from podplane.model.policy import IPBlock, NetworkPolicy
+from podplane.model.policy import IPBlock
 from podplane.policy.ends import End, ends_of
 from podplane.policy.name_servers import PATH as NAME_SERVERS
 from podplane.policy.owners import owner
@@ -54,7 +55,7 @@ def of_nodes(nodes: Sequence[Node]) -> Iterator[Party]:
             yield Party(f"node {name}", tuple(End(ip, node="" if len(nodes) > 1 else name) for ip in ips), "nodes")
 
 
-def outside(policies: Iterable[NetworkPolicy], nodes: Sequence[Node]) -> Iterator[Party]:
+def outside(policies: Iterable[Policy], nodes: Sequence[Node]) -> Iterator[Party]:
     """An address of each block that these policies name and that has none of the cluster; and one that is in none of them."""
     own = [ipaddress.ip_network(cidr) for node in nodes for cidr in (*node.spec.pod_cidrs, *node.internal_ips)]
     blocks = {text: ipaddress.ip_network(text) for policy in policies for text in _named(policy)}
@@ -67,7 +68,7 @@ def outside(policies: Iterable[NetworkPolicy], nodes: Sequence[Node]) -> Iterato
         yield Party(OUTSIDE, ends, OUTSIDE)
 
 
-def _named(policy: NetworkPolicy) -> Iterator[str]:
+def _named(policy: Policy) -> Iterator[str]:
     for rule in (*(policy.ingress or ()), *(policy.egress or ())):
         for peer in rule.peers or ():
             if isinstance(peer, IPBlock):

@@ -12,6 +12,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from podplane.model.cluster_policy import NODES
 from podplane.model.pod_info import PodInfo
 from podplane.model.policy import PodSelector
 from podplane.policy import tables
@@ -67,7 +68,8 @@ def set_of(peers: PeerSet, version: int) -> Set:
 
 def elements(peers: PeerSet, pod: PodInfo, ips: Iterable[IPAddress]) -> Iterator[Element]:
     """What a selected pod brings."""
-    comment = label("pod", pod.metadata.path)
+    is_node = pod.metadata.namespace == NODES
+    comment = label("node", pod.metadata.name) if is_node else label("pod", pod.metadata.path)
     for ip in ips:
         where = name(peers, ip.version)
         if peers.port is None:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from podplane.model.pod_info import PodInfo
 from podplane.model.policy import PROTOCOLS, Direction, PolicyPort, PolicyRule
 from podplane.policy.ends import End
-from podplane.policy.match import Policies, allows_peer, is_own_node
+from podplane.policy.match import Policies, is_own_node, matches_peer
+from podplane.policy.tiers import allowed
 
 LAST_PORT = 65535
 
@@ -27,44 +28,46 @@ class Ports(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """Everything, protocols without ports too (None); or disjoint ranges of ports, in the order of protocols and numbers."""
+    """Disjoint ranges of ports, in the order of protocols and numbers, and whether all `others` are, too: protocols without ports."""
 
-    ports: tuple[Ports, ...] | None = None
+    ports: tuple[Ports, ...] = ()
+    others: bool = False
 
     @property
     def is_everything(self) -> bool:
         """Is every protocol and every port allowed?"""
-        return self.ports is None
+        return self == EVERYTHING
 
     @property
     def is_nothing(self) -> bool:
         """Is none?"""
-        return self.ports == ()
+        return self == NOTHING
 
     def has(self, protocol: str, port: int | None) -> bool:
         """Is this port (None: of a protocol that has none) among them?"""
-        if self.ports is None:
-            return True
-        return port is not None and any(one.protocol == protocol and one.first <= port <= one.last for one in self.ports)
+        if port is None:
+            return self.others
+        return any(one.protocol == protocol and one.first <= port <= one.last for one in self.ports)
 
     def __or__(self, other: Reach) -> Reach:
-        if self.ports is None or other.ports is None:
-            return EVERYTHING
-        return Reach(tuple(_joined((*self.ports, *other.ports))))
+        return Reach(tuple(_joined((*self.ports, *other.ports))), self.others or other.others)
 
     def __and__(self, other: Reach) -> Reach:
-        if self.ports is None or other.ports is None:
-            return other if self.ports is None else self
         both = (_common(one, two) for one in self.ports for two in other.ports if one.protocol == two.protocol)
-        return Reach(tuple(_joined(one for one in both if one.first <= one.last)))
+        return Reach(tuple(_joined(one for one in both if one.first <= one.last)), self.others and other.others)
+
+    def __invert__(self) -> Reach:
+        return Reach(tuple(_between(self.ports)), not self.others)
 
     def __str__(self) -> str:
-        if self.ports is None:
+        if self.is_everything:
             return "everything"
+        if self.others:
+            return f"everything but {~self}"
         return ", ".join(map(str, self.ports)) or "nothing"
 
 
-EVERYTHING, NOTHING = Reach(None), Reach(())
+EVERYTHING, NOTHING = Reach(tuple(Ports(protocol, 1, LAST_PORT) for protocol in PROTOCOLS), True), Reach()
 
 
 def reach(source: End, destination: End, policies: Policies) -> Reach:
@@ -77,14 +80,12 @@ def side(direction: Direction, source: End, destination: End, policies: Policies
     subject, other = (source, destination) if direction == "egress" else (destination, source)
     if not subject.is_under_policies or subject.path == other.path or (direction == "ingress" and is_own_node(other, subject)):
         return EVERYTHING
-    speaking = [rules for policy in policies.policies_of(subject.path) if (rules := policy.rules(direction)) is not None]
-    if not speaking:
-        return EVERYTHING
-    found = NOTHING
-    for rule in (rule for rules in speaking for rule in rules):
-        if allows_peer(rule, other, policies):
-            found |= ports_of(rule, destination.pod)
-    return found
+    under = policies.policies_of(subject.path)
+
+    def of_rule(rule: PolicyRule) -> Reach:
+        return ports_of(rule, destination.pod) if matches_peer(rule, other, policies) else NOTHING
+
+    return allowed(under, direction, of_rule, EVERYTHING) if under else EVERYTHING
 
 
 def ports_of(rule: PolicyRule, destination: PodInfo | None) -> Reach:
@@ -102,6 +103,19 @@ def _numbers(one: PolicyPort, destination: PodInfo | None) -> Iterator[Ports]:
     elif destination is not None:
         named = destination.ports.named
         yield from (Ports(one.protocol, n.port, n.port) for n in named if (n.name, n.protocol) == (one.port, one.protocol))
+
+
+def _between(ports: tuple[Ports, ...]) -> Iterator[Ports]:
+    """The ports that are in none of these ranges."""
+    for protocol in PROTOCOLS:
+        first = 1
+        for one in ports:
+            if one.protocol == protocol:
+                if first < one.first:
+                    yield Ports(protocol, first, one.first - 1)
+                first = one.last + 1
+        if first <= LAST_PORT:
+            yield Ports(protocol, first, LAST_PORT)
 
 
 def _common(one: Ports, two: Ports) -> Ports:

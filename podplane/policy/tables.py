@@ -8,6 +8,10 @@
     np-…-out  what a policy allows → goto ingress
     in-…      jump np-…-in of each policy; what none of them allows → deny-in
     np-…-in   what a policy allows → pass
+    admin-in-…  of pods that Admin policies select, before in-…: jump anp-…-in of each of them; what none of them decides → policies-in
+    anp-…-in  Accept → pass; Deny → deny-cnp-in; Pass → policies-in
+    policies-in  policies-in4: destination → pass, in-… or base-in-…, as ingress4 has it of other pods
+    base-in-…   of pods that Baseline policies select, and no NetworkPolicy: jump bnp-…-in of each; what none of them decides → pass
     gate      drop: a pod of this node whose policies are not in place
     pass      accept
 
@@ -79,14 +83,21 @@ PRIORITY = -10
 """Before NF_IP_PRI_FILTER, where others may accept; after translation of destinations."""
 IN, OUT = "in", "out"
 MAPS = {OUT: "egress", IN: "ingress"}
+BELOW_ADMIN = {OUT: "policies-out", IN: "policies-in"}
+"""The chains, and before a 4 or 6 the maps, by which pods that Admin policies select come to the other policies."""
 PASSES = {OUT: Verdict(GOTO, "ingress"), IN: Verdict(GOTO, "pass")}
 """What becomes of packets of a pod that no policy selects for this direction."""
-RANK = {"ports": 1, "cidrs": 1, "pods": 2, "named": 2, "local": 2, "self": 3, "egress": 4, "ingress": 4}
+RANK = {"ports": 1, "cidrs": 1, "pods": 2, "named": 2, "local": 2, "self": 3, "policies-out": 3, "policies-in": 3}
+RANK |= dict.fromkeys(MAPS.values(), 4)
 """Sets that rules look into are filled before a pod is led to these rules, and emptied after that."""
 GATE, FOREIGN = "gate", "foreign"
+BY_RULE = {IN: "cnp-in", OUT: "cnp-out"}
+"""What the log says before packets that a rule denies, by direction."""
 DENIALS = {
     IN: "no policy allows the receiver this",
     OUT: "no policy allows the sender this",
+    BY_RULE[IN]: "a ClusterNetworkPolicy denies the receiver this",
+    BY_RULE[OUT]: "a ClusterNetworkPolicy denies the sender this",
     GATE: "policies of this pod are not in place",
     FOREIGN: "no address of a pod of this node",
 }
@@ -106,7 +117,7 @@ def set_(kind: str, version: int, key: tuple[str, ...], suffix: str = "", commen
         table=NAME,
         name=set_name(kind, version, suffix),
         key=key,
-        data=("verdict",) if kind in MAPS.values() else (),
+        data=("verdict",) if kind in (*MAPS.values(), *BELOW_ADMIN.values()) else (),
         interval=interval,
         comment=comment,
         rank=RANK[kind],
@@ -142,6 +153,17 @@ def pod_elements(ips: Iterable[IPAddress], comment: str, verdicts: dict[str, Ver
             yield element(f"self{ip.version}", (ip, ip), comment)
 
 
+def below_admin(
+    direction: str, ips: Iterable[IPAddress], versions: Iterable[int], comment: str, then: Verdict
+) -> Iterator[Value]:
+    """What becomes of a pod's packets that no Admin policy decides about, and what all such pods share: a chain, and its maps."""
+    name, side = BELOW_ADMIN[direction], r.SOURCE if direction == OUT else r.DESTINATION
+    ways = [rule(family(version), r.verdict_of(version, side, f"{name}{version}")) for version in versions]
+    yield chain(name, [*ways, rule(goto(GATE))], comment="after the Admin tier")
+    yield from (set_(name, version, (TYPE[version],)) for version in versions)
+    yield from (element(f"{name}{ip.version}", (ip,), comment, then) for ip in ips)
+
+
 def on_node(node: Node, config: NetworkConfig) -> Fragment:
     """What the node has before there is a pod; nothing while it has no blocks."""
     blocks = [ipaddress.ip_network(block) for block in node.spec.pod_cidrs]
@@ -158,15 +180,16 @@ def on_node(node: Node, config: NetworkConfig) -> Fragment:
 
 
 def _denials(blocks: list[IPNetwork], config: NetworkConfig) -> Iterator[Value]:
-    """The ways to a drop. Groups have asked what is never denied before they lead to theirs (`compiling.group`)."""
+    """The ways to a drop. Groups, and rules that deny, have asked what is never denied before they lead to theirs (`compiling`)."""
     yield chain("deny", _never_denied([block.version for block in blocks]), comment="what is never denied")
     for prefix, why in DENIALS.items():
         name, counted = denial_chain(prefix), counter(denial_counter(prefix), why)
-        asked = () if prefix in (IN, OUT) else (rule(jump("deny")),)
+        by_policies = prefix not in (GATE, FOREIGN)
+        asked = () if by_policies else (rule(jump("deny")),)
         told = (rule(_told(prefix), comment="for podplane policy denied"),) if config.log_denied else ()
         yield counted
         taken_back = rule(r.has_mark(JUDGE_AGAIN), count_in(counted.name), goto("revoke"), comment="it was let pass once")
-        again = (taken_back,) if prefix in (IN, OUT) else ()
+        again = (taken_back,) if by_policies else ()
         yield chain(name, (*asked, *told, *again, rule(count_in(counted.name), verdict(DROP), comment=why)))
     yield from _revocations()
 
@@ -182,7 +205,7 @@ def _revocations() -> Iterator[Value]:
 
 def denial_chain(prefix: str) -> str:
     """The chain that drops."""
-    return f"deny-{prefix}" if prefix in (IN, OUT) else prefix
+    return prefix if prefix in (GATE, FOREIGN) else f"deny-{prefix}"
 
 
 def denial_counter(prefix: str) -> str:

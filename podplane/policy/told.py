@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -37,22 +37,8 @@ class Gap(NamedTuple):
 
 def gap(more: Reach, less: Reach) -> Gap:
     """What `more` has and `less` has not."""
-    if less.ports is None:
-        return Gap(())
-    if more.ports is None:
-        return Gap(less.ports, is_rest=True)
-    return Gap(tuple(piece for one in more.ports for piece in _left(one, less.ports)))
-
-
-def _left(whole: Ports, without: Iterable[Ports]) -> Iterator[Ports]:
-    begin = whole.first
-    for one in without:
-        if one.protocol == whole.protocol and one.last >= begin and one.first <= whole.last:
-            if one.first > begin:
-                yield whole._replace(first=begin, last=one.first - 1)
-            begin = one.last + 1
-    if begin <= whole.last:
-        yield whole._replace(first=begin)
+    left = more & ~less
+    return Gap((~left).ports, is_rest=True) if left.others else Gap(left.ports)
 
 
 class Told(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from podplane.model.cluster_policy import NODES, Policy
 from podplane.model.policy import Direction, IPBlock, LabelSelector, Peer, PolicyPort, PolicyRule, Requirement
 from podplane.policy.reach import LAST_PORT, Ports
 
@@ -19,6 +20,8 @@ def peer_text(peer: Peer, namespace: str) -> str:
     if isinstance(peer, IPBlock):
         return peer.cidr + (f" but not {_listed(list(peer.excepts))}" if peer.excepts else "")
     pods = selector_text(peer.pods)
+    if peer.namespaces == NODES:
+        return f"nodes with {pods}" if pods else "all nodes"
     who = f"pods with {pods}" if pods else "all pods"
     if isinstance(peer.namespaces, str):
         return who if peer.namespaces == namespace else f"{who} of namespace {peer.namespaces}"
@@ -36,10 +39,18 @@ def peers_text(rule: PolicyRule, namespace: str) -> str:
     return "anybody" if rule.peers is None else _listed([peer_text(peer, namespace) for peer in rule.peers], " or ") or "nobody"
 
 
-def rule_text(rule: PolicyRule, direction: Direction, namespace: str) -> str:
-    """`TCP 80 from pods with app=web`."""
+def rule_text(rule: PolicyRule, direction: Direction, policy: Policy) -> str:
+    """`TCP 80 from pods with app=web`; of a ClusterNetworkPolicy `Deny TCP 80 from pods with app=web of all namespaces (no telnet)`."""
     side = "from" if direction == "ingress" else "to"
-    return f"{ports_text(rule)} {side} {peers_text(rule, namespace)}"
+    text = f"{ports_text(rule)} {side} {peers_text(rule, policy.metadata.namespace)}"
+    return text if policy.tier == "NetworkPolicy" else f"{rule.action} {text}" + (f" ({rule.name})" if rule.name else "")
+
+
+def unread_text(policy: Policy, what: str) -> str:
+    """What becomes of a part of a policy that can't be read."""
+    if policy.tier == "NetworkPolicy":
+        return f"NetworkPolicy {policy.text}: {what}: it allows nothing"
+    return f"{policy.text}: {what}: an Accept does not mean it, a Deny or Pass with it denies everything"
 
 
 def _requirement(one: Requirement) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from podplane.model.cluster_policy import ClusterNetworkPolicy
 from podplane.model.objects import Node
 from podplane.model.pod_info import NamespaceInfo, PodInfo
 from podplane.model.policy import NetworkPolicy
@@ -15,8 +16,8 @@ from podplane.policy.name_servers import PATH, SERVICE, behind
 
 Object = dict[str, Any]
 NODES, SERVICES, NAMESPACES, PODS = "nodes", "services", "namespaces", "pods"
-POLICIES = "networkpolicies.networking.k8s.io"
-RESOURCES = (NODES, SERVICES, NAMESPACES, POLICIES, PODS)
+POLICIES, CLUSTER_POLICIES = "networkpolicies.networking.k8s.io", "clusternetworkpolicies.policy.networking.k8s.io"
+RESOURCES = (NODES, SERVICES, NAMESPACES, POLICIES, CLUSTER_POLICIES, PODS)
 """All that is read; an index takes pods in faster once it has the others."""
 
 
@@ -59,14 +60,17 @@ class World:
             case "namespaces":
                 self.index.set_namespace(path, NamespaceInfo.from_json(raw) if raw else None)
             case "nodes":
-                _put(self.nodes, path, msgspec.json.decode(raw, type=Node) if raw else None)
+                node = msgspec.json.decode(raw, type=Node) if raw else None
+                _put(self.nodes, path, node)
+                self.index.set_node(path, node)
             case "services":
                 _put(self.services, path, object_)
                 if path == SERVICE:
                     self._dns = behind(object_)
                     self.index.set_pod(PATH, self._dns)
             case _:
-                self.index.set_policy(path, NetworkPolicy.from_json(raw) if raw else None)
+                kind = NetworkPolicy if resource == POLICIES else ClusterNetworkPolicy
+                self.index.set_policy(path, kind.from_json(raw) if raw else None)
 
 
 def _put(where: dict[str, Any], path: str, value: object) -> None:

@@ -116,7 +116,7 @@ def test_programs_get_json_and_yaml(lab: Podplane) -> None:
 
 def test_policies_and_tables_for_people(lab: Podplane) -> None:
     assert [line.split()[1] for line in lab("policy", "list").stdout.splitlines()] == ["NAME", "deny-all", "web"]
-    assert lab("policy", "list", "-n", "kube-system").stdout == "There is no NetworkPolicy in namespace kube-system.\n"
+    assert lab("policy", "list", "-n", "kube-system").stdout == "There is no policy in namespace kube-system.\n"
     assert "TCP 8080 from pods with role=client" in lab("policy", "list", WEB).stdout
     text = lab("policy", "matrix").stdout
     assert f"default/{DB}" in text

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from podplane.kernel import conntrack
 from podplane.kernel.text import nft
 from podplane.model.answers import DeniedFlows
-from podplane.model.policy import EVERYTHING, LabelSelector, NetworkPolicy, PodSelector, PolicyPort, PolicyRule, Requirement
+from podplane.model.cluster_policy import Policy
+from podplane.model.policy import EVERYTHING, LabelSelector, PodSelector, PolicyPort, PolicyRule, Requirement
 from podplane.policy.match import Flow
 from podplane.policy.settings import PolicySettings
 from podplane.policy.tables import TABLE
@@ -64,11 +65,11 @@ def test_generated_policies_do_the_same_on_the_real_kernel() -> None:
         suppress_health_check=list(HealthCheck),
     )
     @given(
-        st.lists(policy_worlds.policies, min_size=2, max_size=4),
+        st.lists(st.one_of(policy_worlds.policies, policy_worlds.cluster_policies), min_size=2, max_size=4),
         st.lists(policy_worlds.changes, max_size=3),
         st.lists(policy_worlds.flows(("tcp", "udp")), min_size=6, max_size=6),
     )
-    def check(policies: list[NetworkPolicy], changes: list[Object], flows: list[tuple[str, Flow, Packet]]) -> None:
+    def check(policies: list[Policy], changes: list[Object], flows: list[tuple[str, Flow, Packet]]) -> None:
         nonlocal memory
         for cluster in (real, fake):
             cluster.reset()

@@ -8,6 +8,7 @@ from typing import Any
 from podplane.apiserver import shapes
 from podplane.apiserver.kinds import (
     cluster,
+    cluster_network_policies,
     custom,
     job_status,
     jobs,
@@ -360,3 +361,6 @@ RESOURCES: tuple[Resource, ...] = (
     ),
     row("authorization.k8s.io", API + "authorization.v1.SubjectAccessReview", "subjectaccessreviews", False, is_review=True),
 )
+
+DEFINED: tuple[Resource, ...] = (cluster_network_policies.row(),)
+"""Kinds that are not Kubernetes' own and served from the start, as their published definitions have them."""

@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 
 from podplane.cli.tables import pod_state
+from podplane.kubeapi.errors import NotFound
+from podplane.model.cluster_policy import ClusterNetworkPolicy
 from podplane.model.objects import Node
 from podplane.model.pod_info import NamespaceInfo, PodInfo
 from podplane.model.policy import NetworkPolicy
@@ -46,11 +48,24 @@ def cluster(client: Any) -> Cluster:
         index.set_namespace(_path(one), NamespaceInfo.from_json(msgspec.json.encode(one)))
     for one in client.objects("networkpolicies.networking.k8s.io"):
         index.set_policy(_path(one), NetworkPolicy.from_json(msgspec.json.encode(one)))
+    for one in _cluster_policies(client):
+        index.set_policy(_path(one), ClusterNetworkPolicy.from_json(msgspec.json.encode(one)))
+    for path, node in nodes.items():
+        index.set_node(path, node)
     dns = behind(services.get(SERVICE))
     for path, pod in [*pods.items(), *([] if dns is None else [(PATH, dns)])]:
         index.set_pod(path, pod)
     ends = Ends([*pods.values(), *([] if dns is None else [dns])], nodes.values())
     return Cluster(index, ends, pods, nodes, services, {_path(one): pod_state(one) for one in found}, dns)
+
+
+def _cluster_policies(client: Any) -> list[Object]:
+    """None where the API does not serve them."""
+    try:
+        found: list[Object] = client.objects("clusternetworkpolicies.policy.networking.k8s.io")
+    except NotFound:
+        return []
+    return found
 
 
 def _path(one: Object) -> str:

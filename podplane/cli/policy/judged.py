@@ -12,7 +12,7 @@ from podplane.lab.errors import LabError
 from podplane.model.policy import Direction
 from podplane.policy.ends import End
 from podplane.policy.hints import hints
-from podplane.policy.match import Decision, Flow, Reason, Verdict, verdict
+from podplane.policy.match import Decision, Flow, Verdict, verdict
 from podplane.policy.matrix import OTHER_PROTOCOLS
 from podplane.policy.reach import Reach, side
 
@@ -102,8 +102,9 @@ def judge(cluster: Cluster, begin: Wanted, to: Wanted, slices: Sequence[Object])
 
 def ports_document(reach: Reach) -> Object:
     """What is allowed, for programs."""
-    ports = [{"protocol": one.protocol, "port": one.first, "endPort": one.last} for one in reach.ports or ()]
-    return {"everything": reach.is_everything, "ports": ports}
+    ports = [{"protocol": one.protocol, "port": one.first, "endPort": one.last} for one in reach.ports]
+    others = {"otherProtocols": reach.others}
+    return {"everything": reach.is_everything, "ports": [] if reach.is_everything else ports} | others
 
 
 def _version(end: End) -> int:
@@ -144,6 +145,6 @@ def _side(decision: Decision, flow: Flow, cluster: Cluster) -> Side:
 def _whole(decision: Decision, flow: Flow, reach: Reach) -> Side:
     """A direction as a whole: `decision` is that on what no rule with ports is about."""
     subject = flow.source if decision.direction == "egress" else flow.destination
-    decided = decision.reason in (Reason.RULE, Reason.DEFAULT_DENY) and not reach.is_nothing
+    decided = bool(decision.policies) and not reach.is_nothing
     by = f"policies {', '.join(decision.policies)}" if decided else decision.by
     return Side(decision.direction, subject.path, reach.is_everything, by, reach, decision.policies, ())

@@ -14,8 +14,8 @@ from podplane.policy.lint import Finding, Linter
 def of_namespace(cluster: Cluster, namespace: str) -> list[Finding]:
     """Those in the policies of a namespace, or of all ("")."""
     linter = Linter(cluster)
-    policies = sorted(cluster.index.policies.items())
-    return [one for _, policy in policies if namespace in ("", policy.metadata.namespace) for one in linter.of(policy)]
+    policies = (policy for _, policy in sorted(cluster.index.policies.items()) if isinstance(policy, NetworkPolicy))
+    return [one for policy in policies if namespace in ("", policy.metadata.namespace) for one in linter.of(policy)]
 
 
 def of_file(cluster: Cluster, edits: Sequence[Edit]) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,11 @@ from podplane.cli.policy.counts import Decided
 from podplane.cli.policy.show import plain_lines
 from podplane.cli.tables import table
 from podplane.lab.errors import LabError
-from podplane.model.policy import DIRECTIONS, Direction, NetworkPolicy, Rules
+from podplane.model.cluster_policy import Policy
+from podplane.model.policy import DIRECTIONS, TIERS, Direction, NetworkPolicy, Rules
 from podplane.model.words import counted
-from podplane.policy.words import rule_text, selector_text
+from podplane.policy.tiers import rules_of, speaking
+from podplane.policy.words import peer_text, rule_text, selector_text, unread_text
 
 Object = dict[str, Any]
 ALL_PODS = "all pods"
@@ -23,7 +26,7 @@ ALL_PODS = "all pods"
 class Listed:
     """A policy, and how many pods are under it now."""
 
-    policy: NetworkPolicy
+    policy: Policy
     pods: int
 
     def document(self, decided: Decided | None = None) -> Object:
@@ -34,7 +37,8 @@ class Listed:
             {
                 "namespace": metadata.namespace,
                 "name": metadata.name,
-                "selector": selector_text(self.policy.pods),
+                **_place(self.policy),
+                "selector": _subjects(self.policy),
                 "pods": self.pods,
             }
             | {direction: rules_document(self.policy, direction) for direction in DIRECTIONS}
@@ -42,8 +46,8 @@ class Listed:
         )
 
     def _counts(self, decided: Decided) -> Object:
-        path = self.policy.metadata.path
-        return {"allowedConnections": decided.allowed(path), "deniedPackets": decided.denied(path)}
+        allowed, denied = _decisions(self.policy, decided)
+        return {"allowedConnections": allowed, "deniedPackets": denied}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +56,14 @@ class OfPod:
 
     pod: str
     node: str
-    policies: tuple[NetworkPolicy, ...]
+    policies: tuple[Policy, ...]
     decided: Decided | None = None
     """What its node counted, if it says it: of all its pods under these policies."""
 
     def document(self) -> Object:
         """For programs."""
         policies = [
-            {"namespace": one.metadata.namespace, "name": one.metadata.name}
+            {"namespace": one.metadata.namespace, "name": one.metadata.name, **_place(one)}
             | {direction: rules_document(one, direction) for direction in DIRECTIONS}
             | self._allowed(one)
             for one in self.policies
@@ -70,17 +74,17 @@ class OfPod:
             found["deniedPackets"] = {one: self._denied(one) for one in DIRECTIONS if isolated[one]}
         return found
 
-    def _allowed(self, policy: NetworkPolicy) -> Object:
-        """The connections that each of its rules allowed."""
+    def _allowed(self, policy: Policy) -> Object:
+        """The connections that each of its rules allowed; of one that denies or passes on, how often it did."""
         if self.decided is None:
             return {}
         path = policy.metadata.path
         rules = {one: range(1, 1 + len(policy.rules(one) or ())) for one in DIRECTIONS}
         counts = {one: [self.decided.rule(path, one, number) for number in numbers] for one, numbers in rules.items()}
-        return {"allowedConnections": counts}
+        return {"allowedConnections" if isinstance(policy, NetworkPolicy) else "decisions": counts}
 
     def _denied(self, direction: Direction) -> int | None:
-        isolating = tuple(one.metadata.path for one in self.policies if one.rules(direction) is not None)
+        isolating = tuple(one.metadata.path for one in speaking(self.policies, direction, "NetworkPolicy"))
         return None if self.decided is None else self.decided.denied_by(direction, isolating)
 
     def text(self) -> str:
@@ -90,34 +94,44 @@ class OfPod:
         return plain_lines("\n".join(self._lines()))
 
     def _lines(self) -> Iterator[str]:
-        names = ", ".join(one.metadata.path for one in self.policies)
+        names = ", ".join(one.text for one in self.policies)
         yield f"Pod {self.pod}: {counted(len(self.policies), 'policy', 'policies')} ({names})"
         for direction in DIRECTIONS:
             yield ""
-            if not self._is_isolated(direction):
-                yield f"{direction}: everything is allowed, as none of them says anything about it"
-                continue
-            yield f"{direction}: what is allowed"
-            lines = [line for one in self.policies for line in _rules(one, direction, self.decided)]
-            yield from lines or [
-                "  nothing, but to the pod itself" + (" and from its own node" if direction == "ingress" else "")
-            ]
-            if self.decided is not None:
-                yield f"  all else is denied: {counted(self._denied(direction) or 0, 'packet')}"
-
+            yield from self._direction(direction)
         if self.decided is not None:
             yield from ("", f"Counted on {self.node}, for all its pods under a policy, since the first of them is.")
-        unread = [f"{one.metadata.path}: {what}: it allows nothing" for one in self.policies for what in one.unread]
+        unread = [unread_text(one, what) for one in self.policies for what in one.unread]
         yield from ("", *unread) if unread else ()
 
+    def _direction(self, direction: Direction) -> Iterator[str]:
+        admin, network, baseline = (speaking(self.policies, direction, tier) for tier in TIERS)
+        if not admin and not network and not baseline:
+            yield f"{direction}: everything is allowed, as none of them says anything about it"
+            return
+        if admin:
+            yield f"{direction}: the first rule that matches decides, and Pass goes on below (tier Admin)"
+            yield from _rules(admin, direction, self.decided)
+        if network:
+            yield f"{direction}: what is allowed" + (", of all else" if admin else "")
+            nothing = "  nothing, but to the pod itself" + (" and from its own node" if direction == "ingress" else "")
+            yield from [*_rules(network, direction, self.decided)] or [nothing]
+            if self.decided is not None:
+                yield f"  all else is denied: {counted(self._denied(direction) or 0, 'packet')}"
+            return
+        if baseline:
+            yield f"{direction}: the first rule that matches decides" + (", of all else" if admin else "") + " (tier Baseline)"
+            yield from _rules(baseline, direction, self.decided)
+        yield "  all else is allowed"
+
     def _is_isolated(self, direction: Direction) -> bool:
-        return any(one.rules(direction) is not None for one in self.policies)
+        return bool(speaking(self.policies, direction, "NetworkPolicy"))
 
 
 def of_namespace(cluster: Cluster, namespace: str) -> list[Listed]:
-    """The policies of a namespace, or of all ("")."""
-    found = sorted(cluster.index.policies.items())
-    chosen = [policy for _, policy in found if namespace in ("", policy.metadata.namespace)]
+    """The policies of a namespace, or of all (""), and those of the whole cluster, in the order of their tiers."""
+    found = sorted(cluster.index.policies.values(), key=lambda one: one.order)
+    chosen = [policy for policy in found if namespace in ("", policy.metadata.namespace) or not policy.metadata.namespace]
     return [Listed(policy, sum(1 for _ in cluster.index.selected(policy))) for policy in chosen]
 
 
@@ -135,33 +149,63 @@ def of_pod(cluster: Cluster, path: str, decided: Callable[[str], Decided | None]
 
 
 def overview(found: Sequence[Listed], decided: Decided | None = None) -> str:
-    """A line for each policy; with the connections that it allowed, and the packets that it denied."""
-    rows = [["NAMESPACE", "NAME", "SELECTOR", "PODS", "INGRESS", "EGRESS"] + ([] if decided is None else ["ALLOWED", "DENIED"])]
+    """A line for each policy, those of the whole cluster first; with the connections that it allowed, and the packets that it denied."""
+    parts = (
+        (["TIER", "PRIORITY", "NAME", "SUBJECT"], [one for one in found if not one.policy.metadata.namespace]),
+        (["NAMESPACE", "NAME", "SELECTOR"], [one for one in found if one.policy.metadata.namespace]),
+    )
+    return "\n\n".join(_overview(head, some, decided) for head, some in parts if some)
+
+
+def _overview(head: list[str], found: Sequence[Listed], decided: Decided | None) -> str:
+    rows = [[*head, "PODS", "INGRESS", "EGRESS"] + ([] if decided is None else ["ALLOWED", "DENIED"])]
     for one in found:
-        metadata, selector = one.policy.metadata, selector_text(one.policy.pods) or ALL_PODS
-        sides = [_summary(one.policy.rules(direction)) for direction in ("ingress", "egress")]
-        path = metadata.path
-        counts = [] if decided is None else [f"{decided.allowed(path):,}", f"{decided.denied(path):,}"]
-        rows.append([metadata.namespace, metadata.name, selector, str(one.pods), *sides, *counts])
+        policy = one.policy
+        place = [*map(str, _place(policy).values())] or [policy.metadata.namespace]
+        sides = [_summary(policy.rules(direction)) for direction in ("ingress", "egress")]
+        counts = [] if decided is None else [f"{number:,}" for number in _decisions(policy, decided)]
+        rows.append([*place, policy.metadata.name, _subjects(policy) or ALL_PODS, str(one.pods), *sides, *counts])
     return table(rows)
 
 
-def rules_document(policy: NetworkPolicy, direction: Direction) -> list[str] | None:
+def _place(policy: Policy) -> Object:
+    """Where it stands in the order of tiers; nothing of a NetworkPolicy."""
+    return {} if isinstance(policy, NetworkPolicy) else {"tier": policy.tier, "priority": policy.priority}
+
+
+def _subjects(policy: Policy) -> str:
+    """The pods that it selects, as kubectl takes it; of the whole cluster in words."""
+    return selector_text(policy.pods) if isinstance(policy, NetworkPolicy) else peer_text(policy.subjects, "")
+
+
+def _decisions(policy: Policy, decided: Decided) -> tuple[int, int]:
+    """The connections that it allowed, and the packets that it denied."""
+    path = policy.metadata.path
+    if isinstance(policy, NetworkPolicy):
+        return decided.allowed(path), decided.denied(path)
+    counts = Counter[str]()
+    for direction in DIRECTIONS:
+        for _, number, rule in rules_of([policy], direction):
+            counts[rule.action] += decided.rule(path, direction, number)
+    return counts["Accept"], counts["Deny"]
+
+
+def rules_document(policy: Policy, direction: Direction) -> list[str] | None:
     """A line for each rule; None when the policy says nothing about this direction."""
     rules = policy.rules(direction)
-    return None if rules is None else [rule_text(rule, direction, policy.metadata.namespace) for rule in rules]
+    return None if rules is None else [rule_text(rule, direction, policy) for rule in rules]
 
 
-def _rules(policy: NetworkPolicy, direction: Direction, decided: Decided | None) -> Iterator[str]:
-    path = policy.metadata.path
-    for number, text in enumerate(rules_document(policy, direction) or (), 1):
-        count = "" if decided is None else f": {counted(decided.rule(path, direction, number), 'connection')}"
-        yield f"  {text}   ({path} {direction} rule {number}{count})"
+def _rules(policies: Sequence[Policy], direction: Direction, decided: Decided | None) -> Iterator[str]:
+    for policy, number, rule in rules_of(policies, direction):
+        what = "packet" if rule.action == "Deny" else "connection"
+        times = "" if decided is None else f": {counted(decided.rule(policy.metadata.path, direction, number), what)}"
+        yield f"  {rule_text(rule, direction, policy)}   ({policy.text} {direction} rule {number}{times})"
 
 
 def _summary(rules: Rules | None) -> str:
     if rules is None:
         return "-"
-    if any(rule.peers is None and rule.ports is None for rule in rules):
+    if any(rule.peers is None and rule.ports is None and rule.action == "Accept" for rule in rules):
         return "everything"
     return counted(len(rules), "rule") if rules else "nothing"

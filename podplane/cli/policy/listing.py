@@ -36,4 +36,4 @@ def listing(folder: Folder, namespace: str, pod: str | None, all_namespaces: boo
     elif found:
         click.echo(listed.overview(found, counts))
     else:
-        click.echo("There is no NetworkPolicy" + ("." if all_namespaces else f" in namespace {namespace}."))
+        click.echo("There is no policy" + ("." if all_namespaces else f" in namespace {namespace}."))

@@ -13,11 +13,12 @@ import yaml
 
 from podplane.apiserver.decoding import Options, fitted
 from podplane.apiserver.kinds.resource import admit, check_name
-from podplane.apiserver.kinds.table import RESOURCES
+from podplane.apiserver.kinds.table import DEFINED, RESOURCES
 from podplane.apiserver.problems import Problem
 from podplane.cli.tables import plain
 from podplane.lab.errors import LabError
 from podplane.model import bounded_yaml
+from podplane.model.cluster_policy import ClusterNetworkPolicy, Policy
 from podplane.model.pod_info import NamespaceInfo, PodInfo
 from podplane.model.policy import NetworkPolicy
 from podplane.policy.edits import Edit
@@ -26,12 +27,13 @@ from podplane.policy.index import PolicyIndex
 Object = dict[str, Any]
 MAX_DEPTH, MAX_VALUES = 200, 1_000_000
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-KINDS = {"NetworkPolicy": "networking.k8s.io/v1", "Namespace": "v1", "Pod": "v1"}
+POLICIES: Mapping[str, type[Policy]] = {"NetworkPolicy": NetworkPolicy, "ClusterNetworkPolicy": ClusterNetworkPolicy}
+ROWS = {row.kind: row for row in (*RESOURCES, *DEFINED) if row.kind in POLICIES}
+KINDS = {kind: row.group_version for kind, row in ROWS.items()} | {"Namespace": "v1", "Pod": "v1"}
 """What is compared, and its apiVersion."""
 LABELLED: Mapping[str, type[NamespaceInfo | PodInfo]] = {"Namespace": NamespaceInfo, "Pod": PodInfo}
 NAME_LABEL = "kubernetes.io/metadata.name"
 """The label that the API gives each namespace."""
-ROW = next(one for one in RESOURCES if one.kind == "NetworkPolicy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def proposal(
     LabError for a policy that the API would refuse.
     """
     edits = {(edit.kind, edit.path): edit for one in objects for edit in _edits(one, known, namespace, delete=delete)}
-    compared = ("NetworkPolicy",) if delete else tuple(KINDS)
+    compared = tuple(POLICIES) if delete else tuple(KINDS)
     others = Counter(
         one["kind"] for one in objects if one["kind"] not in compared or KINDS[one["kind"]] != one.get("apiVersion")
     )
@@ -102,9 +104,9 @@ def _edits(one: Object, known: Mapping[tuple[str, str], Object], namespace: str,
     if KINDS.get(kind) != one.get("apiVersion"):
         return
     space = one["metadata"].get("namespace") or namespace
-    path = name if kind == "Namespace" else f"{space}/{name}"
-    if kind == "NetworkPolicy":
-        yield Edit(NetworkPolicy, path, None if delete else _policy(one, space))
+    path = f"{space}/{name}" if kind == "Pod" or getattr(ROWS.get(kind), "namespaced", False) else name
+    if kind in POLICIES:
+        yield Edit(POLICIES[kind], path, None if delete else _policy(one, space))
     elif not delete and (kind == "Namespace" or (kind, path) in known):
         old = known.get((kind, path), {"metadata": {"name": name}})
         labels = _labels(one, old) | ({NAME_LABEL: name} if kind == "Namespace" else {})
@@ -112,12 +114,14 @@ def _edits(one: Object, known: Mapping[tuple[str, str], Object], namespace: str,
         yield Edit(LABELLED[kind], path, LABELLED[kind].from_json(msgspec.json.encode(whole)))
 
 
-def _policy(one: Object, namespace: str) -> NetworkPolicy:
+def _policy(one: Object, namespace: str) -> Policy:
+    row = ROWS[one["kind"]]
+    where = {"namespace": namespace} if row.namespaced else {}
     try:
-        whole = json.loads(json.dumps({**one, "metadata": {**one["metadata"], "namespace": namespace}}, default=str))
-        check_name(ROW, fitted(ROW, whole, Options(validation="Strict"))["metadata"]["name"])
-        admit(ROW, whole, None)
-        return NetworkPolicy.from_json(msgspec.json.encode(whole))
+        whole = json.loads(json.dumps({**one, "metadata": {**one["metadata"], **where}}, default=str))
+        check_name(row, fitted(row, whole, Options(validation="Strict"))["metadata"]["name"])
+        admit(row, whole, None)
+        return POLICIES[row.kind].from_json(msgspec.json.encode(whole))
     except Problem as problem:
         raise LabError(f"the API would refuse it: {plain(str(problem))}") from None
 

@@ -41,7 +41,7 @@ def _flow(one: Judged) -> Iterator[str]:
 
 def _whole(one: Judged) -> str:
     assert one.reach is not None
-    return "everything is allowed" if one.reach.is_everything else f"{one.reach} is allowed, all else denied"
+    return f"{one.reach} is allowed" + ("" if one.reach.others else ", all else denied")
 
 
 def _side(part: Side) -> Iterator[str]:

@@ -10,9 +10,9 @@ from typing import Any
 from podplane.cli.tables import plain
 from podplane.model.answers import DeniedFlow, DeniedFlows, Party
 from podplane.model.words import counted
-from podplane.policy.tables import FOREIGN, GATE, IN, OUT, TOLD_A_SECOND
+from podplane.policy.tables import BY_RULE, FOREIGN, GATE, IN, OUT, TOLD_A_SECOND
 
-DIRECTION = {IN: "ingress", OUT: "egress"}
+DIRECTION = {IN: "ingress", OUT: "egress", BY_RULE[IN]: "ingress", BY_RULE[OUT]: "egress"}
 OTHERS = {
     GATE: "no pod has this address, or its policies are not in place yet",
     FOREIGN: "not an address of a pod of this node",
@@ -72,6 +72,8 @@ def why(flow: DeniedFlow) -> str:
         return OTHERS.get(flow.reason, flow.reason)
     more = len(flow.policies) - POLICIES_SHOWN
     names = ", ".join(flow.policies[:POLICIES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    if flow.reason in BY_RULE.values():
+        return f"{direction}: a rule that denies, of {names}" if names else f"{direction}: a rule denied it"
     return f"{direction}: default deny by {names}" if names else f"{direction}: no policy allowed it"
 
 

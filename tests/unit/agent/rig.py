@@ -18,6 +18,7 @@ from podplane.kernel.door import Kernel
 from podplane.kernel.errors import KernelError
 from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
 from podplane.kubeapi.cache import Cache
+from podplane.model.cluster_policy import ClusterNetworkPolicy, Policy
 from podplane.model.objects import Metadata, Node
 from podplane.model.pod_info import NamespaceInfo, PodInfo
 from podplane.model.policy import NetworkPolicy
@@ -29,7 +30,7 @@ from tests.plans import agent_settings, node, uplink
 DUAL = (4, 6)
 
 
-Object = Node | Service | EndpointSlice | PodInfo | NamespaceInfo | NetworkPolicy
+Object = Node | Service | EndpointSlice | PodInfo | NamespaceInfo | Policy
 
 
 def caches_of(*objects: Object) -> Caches:
@@ -46,6 +47,7 @@ def cache_of(caches: Caches, one: Object) -> Cache[Any]:
         PodInfo: caches.pods,
         NamespaceInfo: caches.namespaces,
         NetworkPolicy: caches.policies,
+        ClusterNetworkPolicy: caches.cluster_policies,
     }
     return {**dict(caches.by_kind()), **others}[type(one)]
 

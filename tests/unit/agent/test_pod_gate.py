@@ -8,23 +8,25 @@ from typing import Any
 import pytest
 
 from podplane.agent import pod_gate
-from podplane.agent.caches import POLICIES, Caches
+from podplane.agent.caches import CLUSTER_POLICIES, NAMESPACES, POLICIES, Caches
 from podplane.agent.pod_gate import until_known
 from podplane.cni.network import NetworkError
 from podplane.kubeapi.errors import ApiError
+from podplane.model.cluster_policy import ClusterNetworkPolicy
 from podplane.model.pod_info import PodInfo, SlimMetadata
+from podplane.model.policy import PolicyMetadata
 from tests.unit.agent.rig import Rig
 
 
 class Watch:
-    """An informer of policies that is current, or behind, or can't say."""
+    """Informers of policies that are current, or behind, or can't say."""
 
     def __init__(self, answer: bool | ApiError) -> None:
         self.answer = answer
         self.asked: list[str] = []
 
     async def catch_up(self, selection: Any, seconds: float) -> bool:
-        self.asked.append(selection.namespace)
+        self.asked.append(selection.namespace or selection.fields or "all")
         if isinstance(self.answer, ApiError):
             raise self.answer
         return self.answer
@@ -32,7 +34,7 @@ class Watch:
 
 def watched(answer: bool | ApiError) -> tuple[Caches, Watch]:
     caches, watch = Caches(), Watch(answer)
-    caches.informers = {POLICIES: watch}  # type: ignore[dict-item]  # as far as it is asked
+    caches.informers = dict.fromkeys((POLICIES, CLUSTER_POLICIES, NAMESPACES), watch)  # type: ignore[arg-type]  # as far as it is asked
     return caches, watch
 
 
@@ -46,7 +48,10 @@ async def test_it_waits_for_the_pod_and_not_for_another_one_of_its_name() -> Non
     assert not waiting.done() and not watch.asked
     caches.pods.set(PodInfo(SlimMetadata("web", "default", "web")))
     await waiting
-    assert watch.asked == ["default"]
+    assert watch.asked == ["default", "all"]
+    caches.cluster_policies.set(ClusterNetworkPolicy(PolicyMetadata("guard")))
+    await until_known(caches, request, "node1")
+    assert watch.asked[2:] == ["default", "all", "metadata.name=default"]
 
 
 async def test_what_does_not_come_in_time_is_an_error_of_the_attachment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,7 @@ def test_what_of_a_policy_is_not_known_is_said() -> None:
     later = policy("shop/later", podSelector={}, ingress=[{"ports": [{"protocol": "QUIC"}]}])
     lines = listed.of_pod(known(later), "shop/db").text().splitlines()
     assert "  nothing from anybody   (shop/later ingress rule 1)" in lines
-    assert lines[-1] == "shop/later: ingress rule 1: the protocol 'QUIC' is not known: it allows nothing"
+    assert lines[-1] == "NetworkPolicy shop/later: ingress rule 1: the protocol 'QUIC' is not known: it allows nothing"
     assert not ask("client", "shop/db:80", later).allowed
 
 

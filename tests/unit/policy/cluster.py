@@ -6,6 +6,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
+from podplane.model.cluster_policy import ClusterNetworkPolicy
+from podplane.model.objects import Node
 from podplane.model.pod_info import NamespaceInfo, PodInfo
 from podplane.model.policy import NetworkPolicy
 from podplane.policy.ends import End
@@ -27,6 +31,10 @@ def index_of(objects: Iterable[Object]) -> PolicyIndex:
                 index.set_namespace(path, NamespaceInfo.from_json(raw))
             case "NetworkPolicy":
                 index.set_policy(path, NetworkPolicy.from_json(raw))
+            case "ClusterNetworkPolicy":
+                index.set_policy(path, ClusterNetworkPolicy.from_json(raw))
+            case "Node":
+                index.set_node(path, msgspec.json.decode(raw, type=Node))
             case _:
                 raise AssertionError(one["kind"])
     return index
@@ -56,6 +64,16 @@ def namespace(name: str, **labels: str) -> Object:
 def policy(path: str, **spec: Any) -> Object:
     space, name = path.split("/")
     return {"kind": "NetworkPolicy", "metadata": {"name": name, "namespace": space}, "spec": spec}
+
+
+def cluster_policy(name: str, tier: str = "Admin", priority: int = 10, **spec: Any) -> Object:
+    spec = {"tier": tier, "priority": priority, "subject": {"namespaces": {}}} | spec
+    return {"kind": "ClusterNetworkPolicy", "metadata": {"name": name}, "spec": spec}
+
+
+def node(name: str, labels: Mapping[str, str] = {}, *ips: str) -> Object:
+    addresses = [{"type": "InternalIP", "address": ip} for ip in ips] + [{"type": "Hostname", "address": name}]
+    return {"kind": "Node", "metadata": {"name": name, "labels": dict(labels)}, "status": {"addresses": addresses}}
 
 
 def end(index: PolicyIndex, text: str, version: int = 4) -> End:

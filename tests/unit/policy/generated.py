@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from hypothesis import strategies as st
 
+from podplane.model.cluster_policy import ClusterNetworkPolicy
 from podplane.model.pod_info import Labels, NamedPort, NamespaceInfo, PodInfo, Ports, SlimMetadata
 from podplane.model.policy import (
     IPBlock,
@@ -105,4 +106,14 @@ policies = st.builds(
     label_selectors,
     sides,
     sides,
+)
+cluster_policies = st.builds(
+    lambda name, tier, priority, *subjects: ClusterNetworkPolicy(
+        PolicyMetadata(name, "", "u"), tier, priority, PodSelector(*subjects), (PolicyRule(),)
+    ),
+    st.sampled_from(["guard", "base"]),
+    st.sampled_from(["Admin", "Baseline"]),
+    st.integers(0, 2),
+    label_selectors,
+    label_selectors,
 )

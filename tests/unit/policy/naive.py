@@ -1,4 +1,5 @@
-"""NetworkPolicy a second time, straight from the documentation of its fields, over JSON objects: what verdicts are held against."""
+"""NetworkPolicy and ClusterNetworkPolicy a second time, straight from the documentation of their fields, over JSON objects: what verdicts
+are held against."""
 
 from __future__ import annotations
 
@@ -23,6 +24,9 @@ def is_allowed(flow: Object, objects: list[Object]) -> bool:
 def _passes(kind: str, own: Object, other: Object, flow: Object, policies: list[Object], objects: list[Object]) -> bool:
     if "pod" not in own:
         return True
+    action = _of_tier("Admin", kind, own, other, flow, objects)
+    if action in ("Accept", "Deny"):
+        return action == "Accept"
     isolated = False
     for policy in policies:
         spec = policy["spec"]
@@ -40,7 +44,52 @@ def _passes(kind: str, own: Object, other: Object, flow: Object, policies: list[
             if ports and not any(_fits(port, flow) for port in ports):
                 continue
             return True
-    return not isolated
+    return not isolated and _of_tier("Baseline", kind, own, other, flow, objects) != "Deny"
+
+
+def _of_tier(tier: str, kind: str, own: Object, other: Object, flow: Object, objects: list[Object]) -> str:
+    """The action of the first rule that matches; "" when none does."""
+    found = [one for one in objects if one["kind"] == "ClusterNetworkPolicy" and one["spec"]["tier"] == tier]
+    for policy in sorted(found, key=lambda one: (one["spec"]["priority"], one["metadata"]["name"])):
+        if not _is_among(policy["spec"]["subject"], own, objects):
+            continue
+        for rule in policy["spec"].get(kind.lower(), []):
+            peers, action = rule[{"Ingress": "from", "Egress": "to"}[kind]], rule["action"]
+            if action != "Accept" and any("domainNames" in peer for peer in peers):
+                return "Deny"
+            if any(_is_among(peer, other, objects) for peer in peers) and _has_protocol(rule, flow):
+                return str(action)
+    return ""
+
+
+def _is_among(peer: Object, end: Object, objects: list[Object]) -> bool:
+    if "networks" in peer:
+        return any(ipaddress.ip_address(end["ip"]) in ipaddress.ip_network(cidr) for cidr in peer["networks"])
+    if "nodes" in peer:
+        nodes = [one for one in objects if one["kind"] == "Node" and _chosen(peer["nodes"], one)]
+        return end["ip"] in [address["address"] for one in nodes for address in one["status"]["addresses"]]
+    if "pod" not in end or "domainNames" in peer:
+        return False
+    where = peer["namespaces"] if "namespaces" in peer else peer["pods"]["namespaceSelector"]
+    spaces = [one["metadata"]["name"] for one in objects if one["kind"] == "Namespace" and _chosen(where, one)]
+    if end["pod"]["metadata"]["namespace"] not in spaces:
+        return False
+    return "namespaces" in peer or _chosen(peer["pods"]["podSelector"], end["pod"])
+
+
+def _has_protocol(rule: Object, flow: Object) -> bool:
+    if "protocols" not in rule:
+        return True
+    for one in rule["protocols"]:
+        if "destinationNamedPort" in one:
+            if _fits({"port": one["destinationNamedPort"], "protocol": flow["protocol"]}, flow):
+                return True
+        elif flow["protocol"].lower() in one:
+            port = one[flow["protocol"].lower()]["destinationPort"]
+            first, last = (port["number"],) * 2 if "number" in port else (port["range"]["start"], port["range"]["end"])
+            if first <= flow["port"] <= last:
+                return True
+    return False
 
 
 def _is(peer: Object, end: Object, policy: Object, objects: list[Object]) -> bool:

@@ -64,9 +64,49 @@ specs = st.fixed_dictionaries(
 )
 
 
+_transports = st.sampled_from([{"destinationPort": {"number": 80}}, {"destinationPort": {"range": {"start": 80, "end": 82}}}])
+protocols = st.one_of(
+    *(st.fixed_dictionaries({name: _transports}) for name in ("tcp", "udp", "sctp")),
+    st.fixed_dictionaries({"destinationNamedPort": st.sampled_from(["http", "web"])}),
+)
+"""Of rules of ClusterNetworkPolicies."""
+subjects = st.one_of(
+    st.fixed_dictionaries({"namespaces": selectors}),
+    st.fixed_dictionaries({"pods": st.fixed_dictionaries({"namespaceSelector": selectors, "podSelector": selectors})}),
+)
+_networks = st.lists(
+    st.sampled_from(["0.0.0.0/0", "10.244.1.0/24", "10.244.2.1/32", "192.168.1.0/24", "::/0", "fd00:1::/64"]),
+    min_size=1,
+    max_size=2,
+)
+places = st.one_of(
+    st.fixed_dictionaries({"networks": _networks}),
+    st.fixed_dictionaries({"nodes": selectors}),
+    st.just({"domainNames": ["example.com"]}),
+)
+"""Peers of egress only; domain names are not known."""
+
+
+def _cluster_rules(side: str, peers: st.SearchStrategy[Object]) -> st.SearchStrategy[list[Object]]:
+    rule = st.fixed_dictionaries(
+        {
+            "action": st.sampled_from(["Accept", "Deny", "Pass"]),
+            side: st.lists(peers, min_size=1, max_size=2),
+        },
+        optional={"protocols": st.lists(protocols, min_size=1, max_size=2)},
+    )
+    return st.lists(rule, max_size=2)
+
+
+cluster_specs = st.fixed_dictionaries(
+    {"tier": st.sampled_from(["Admin", "Baseline"]), "priority": st.integers(0, 3), "subject": subjects},
+    optional={"ingress": _cluster_rules("from", subjects), "egress": _cluster_rules("to", st.one_of(subjects, places))},
+)
+
+
 @st.composite
 def clusters(draw: st.DrawFn) -> list[Object]:
-    """Namespaces, up to five pods with addresses of both families, up to three policies."""
+    """Nodes, namespaces, up to five pods with addresses of both families, up to three policies of each kind."""
     found = [{"kind": "Namespace", "metadata": {"name": name, "labels": draw(labels)}} for name in NAMESPACES]
     for number in range(draw(st.integers(1, 5))):
         node = draw(st.integers(1, 2))
@@ -87,7 +127,19 @@ def clusters(draw: st.DrawFn) -> list[Object]:
     for number in range(draw(st.integers(0, 3))):
         metadata = {"name": f"n{number}", "namespace": draw(st.sampled_from(NAMESPACES)), "uid": "u"}
         found.append({"kind": "NetworkPolicy", "metadata": metadata, "spec": draw(specs)})
+    found += [
+        {"kind": "ClusterNetworkPolicy", "metadata": {"name": f"c{number}"}, "spec": draw(cluster_specs)}
+        for number in range(draw(st.integers(0, 3)))
+    ]
+    for number, name in enumerate(NODES):
+        addresses = [{"type": "InternalIP", "address": ip} for ip in _node_ips(number)]
+        metadata = {"name": name, "labels": draw(labels)}
+        found.append({"kind": "Node", "metadata": metadata, "status": {"addresses": addresses}})
     return found
+
+
+def _node_ips(number: int) -> tuple[str, str]:
+    return f"192.168.1.1{number}", f"fd00:f::{number}"
 
 
 _container_ports = st.fixed_dictionaries(
@@ -101,7 +153,7 @@ def flows(draw: st.DrawFn, objects: list[Object]) -> Object:
     """One between two ends of one family."""
     version = draw(st.integers(0, 1))
     pods = [{"ip": one["status"]["podIPs"][version]["ip"], "pod": one} for one in objects if one["kind"] == "Pod"]
-    nodes = [{"ip": (f"192.168.1.1{i}", f"fd00:f::{i}")[version], "node": name} for i, name in enumerate(NODES)]
+    nodes = [{"ip": _node_ips(i)[version], "node": name} for i, name in enumerate(NODES)]
     ends = st.sampled_from([*pods, *nodes, {"ip": (OUTSIDE, "2001:db8::1")[version]}])
     protocol = draw(st.sampled_from(["TCP", "TCP", "UDP", "SCTP", "ICMP"]))
     port = None if protocol == "ICMP" else draw(st.sampled_from([79, 80, 81, 82, 83]))

@@ -12,15 +12,16 @@ from podplane.agent import policy_plans
 from podplane.cni.network import Attachment
 from podplane.dns.settings import DnsSettings
 from podplane.lab.api_connection import copy_of
+from podplane.model.cluster_policy import ClusterNetworkPolicy
 from podplane.model.pod_info import Labels, NamespaceInfo, PodInfo, SlimMetadata
-from podplane.model.policy import EVERYTHING, PodSelector, PolicyRule
+from podplane.model.policy import EVERYTHING, PodSelector, PolicyMetadata, PolicyRule
 from podplane.model.view import View
 from podplane.policy.index import Change, Move
 from podplane.policy.peers import digest_of
 from podplane.policy.settings import PolicySettings
 from podplane.policy.tables import TABLE
 from podplane.state.nft import Element, NftValue, Verdict
-from tests.policed import policy, select
+from tests.policed import cluster_policy, policy, select
 from tests.unit.agent.rig import Rig, cluster, slice_of
 
 WEB = policy("web", select(app="web"), [PolicyRule((PodSelector("a", select(app="client")),))])
@@ -354,3 +355,38 @@ def test_agents_that_are_told_of_a_namespace_work_out_each_selector_once_and_eac
     made = [iter(policy_plans.peers(None, change, View(f"node{n}", {}, {}, {}))) for n in range(3)]
     assert digest_of.cache_info().misses == 0
     assert [len(list(keys)) for keys in made] == [48, 48, 48] and digest_of.cache_info().misses == 1
+
+
+async def test_who_joins_those_whom_a_rule_denies_is_judged_again() -> None:
+    rig = Rig()
+    await rig.start(*cluster(1))
+    rogue = PolicyRule((PodSelector(EVERYTHING, select(app="rogue")),), None, "Deny")
+    rig.put(NamespaceInfo(SlimMetadata("a")), pod("web", "web"), pod("client", "client", "10.244.2.9"))
+    await attach(rig, "web")
+    rig.put(cluster_policy("guard", ingress=[rogue]))
+    await rig.settle()
+    assert verdicts(rig, "ingress4") == {"node/node1": "pass", "pod/a/web": "admin"}
+    assert verdicts(rig, "policies-in4") == {"pod/a/web": "pass"}
+    rig.opener.judged.clear()
+    rig.put(pod("client", "rogue", "10.244.2.9"))
+    await rig.settle()
+    assert rig.opener.judged.pop() == {ip_address("10.244.2.9")}
+    rig.put(WEB)
+    await rig.settle()
+    assert verdicts(rig, "policies-in4") == {"pod/a/web": "in"}
+    assert ip_address("10.244.1.2") in rig.opener.judged.pop(), "it is led elsewhere after the Admin tier"
+    rig.remove(cluster_policy("guard"))
+    await rig.settle()
+    assert verdicts(rig, "ingress4") == {"node/node1": "pass", "pod/a/web": "in"} and verdicts(rig, "policies-in4") == {}
+
+
+async def test_what_of_a_policy_of_the_cluster_is_not_known_fails_closed_and_its_pods_say_so() -> None:
+    rig = Rig()
+    await rig.start(*cluster(1))
+    later = ClusterNetworkPolicy(
+        PolicyMetadata("later"), egress=(PolicyRule(None, None, "Deny"),), unread=("egress rule 1: what is it?",)
+    )
+    rig.put(NamespaceInfo(SlimMetadata("a")), later, pod("web", "web"))
+    await attach(rig, "web")
+    why = "ClusterNetworkPolicy later: egress rule 1: what is it?: an Accept does not mean it, a Deny or Pass with it denies everything"
+    assert rig.events == [("pod/a/web", "NotApplied", why)]

@@ -15,7 +15,7 @@ from podplane.model.policy import (
     PolicyRule,
 )
 from podplane.policy.compiling import compile_policy
-from podplane.policy.match import allows_peer, allows_port
+from podplane.policy.match import matches_peer, matches_port
 from podplane.state.nft import Chain
 from tests.unit.policy.cluster import end, index_of, pod
 
@@ -33,4 +33,4 @@ def test_a_rule_with_no_peer_or_no_port_allows_nothing(direction: Direction, rul
     assert [chain.rules for chain in chains] == [()]
     index = index_of([pod("a/one")])
     one = end(index, "a/one")
-    assert not (allows_peer(rule, one, index) and allows_port(rule, "TCP", 80, one.pod))
+    assert not (matches_peer(rule, one, index) and matches_port(rule, "TCP", 80, one.pod))

@@ -67,10 +67,10 @@ def test_a_node_logs_what_it_denies_only_if_it_is_to() -> None:
         chains = {value.name: value for value in fragment.values() if isinstance(value, Chain)}
         logs = {name: any("Log" in str(r) for r in one.rules) for name, one in chains.items()}
         assert {name for name, logged in logs.items() if logged} == (
-            {"deny-in", "deny-out", "gate", "foreign"} if wanted else set()
+            {"deny-in", "deny-out", "deny-cnp-in", "deny-cnp-out", "gate", "foreign"} if wanted else set()
         )
         counted = {value.name for value in fragment.values() if isinstance(value, NamedCounter)}
-        assert counted == {"denied-in", "denied-out", "denied-gate", "denied-foreign", "revoked"}
+        assert counted == {f"denied-{one}" for one in tables.DENIALS} | {"revoked"}
 
 
 def test_what_is_enforced_is_known_by_address_until_it_goes() -> None:

@@ -10,7 +10,7 @@ from podplane.model.policy import IPBlock, LabelSelector, PodSelector, PolicyPor
 from podplane.policy.covering import covers, has_peer, has_port, selects_all_of
 from podplane.policy.ends import End, ends_of
 from podplane.policy.index import PolicyIndex
-from podplane.policy.match import allows_peer, allows_port
+from podplane.policy.match import matches_peer, matches_port
 from tests.unit.policy import generated
 
 IN_X, IN_XY = Requirement("app", "In", ("x",)), Requirement("app", "In", ("x", "y"))
@@ -43,10 +43,10 @@ def test_what_is_covered_is_allowed(data: st.DataObject) -> None:
     for pod in pods:
         index.set_pod(pod.metadata.path, pod)
     for end in [*(end for pod in pods for end in ends_of(pod)), *map(End, (*generated.IPS, "192.0.2.1", "2001:db8::1"))]:
-        assert not allows_peer(narrow, end, index) or allows_peer(wide, end, index)
+        assert not matches_peer(narrow, end, index) or matches_peer(wide, end, index)
     for protocol, port in (("TCP", 79), ("TCP", 80), ("TCP", 81), ("UDP", 80), ("SCTP", 65535), ("ICMP", None)):
         for destination in (None, *pods):
-            assert not allows_port(narrow, protocol, port, destination) or allows_port(wide, protocol, port, destination)
+            assert not matches_port(narrow, protocol, port, destination) or matches_port(wide, protocol, port, destination)
 
 
 @pytest.mark.parametrize(

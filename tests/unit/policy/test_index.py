@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podplane.model.cluster_policy import ClusterNetworkPolicy, Policy
 from podplane.model.pod_info import NamedPort, NamespaceInfo, PodInfo
 from podplane.model.policy import EVERYTHING, LabelSelector, NetworkPolicy, PodSelector, PolicyMetadata, Requirement
 from podplane.policy.index import NOTHING, Change, Move, PolicyIndex
@@ -20,7 +21,7 @@ class Naive:
     def __init__(self) -> None:
         self.pods: dict[str, PodInfo] = {}
         self.namespaces: dict[str, NamespaceInfo] = {}
-        self.policies: dict[str, NetworkPolicy] = {}
+        self.policies: dict[str, Policy] = {}
 
     def selects(self, selector: PodSelector, one: PodInfo) -> bool:
         if one.host_network or one.phase == "Succeeded" or not selector.pods.matches(one.metadata.labels):
@@ -36,8 +37,8 @@ class Naive:
 
     def policies_of(self, path: str) -> tuple[str, ...]:
         one = self.pods.get(path)
-        found = [] if one is None else [name for name, p in self.policies.items() if self.selects(p.subjects, one)]
-        return tuple(sorted(found))
+        found = [] if one is None else [p for p in self.policies.values() if self.selects(p.subjects, one)]
+        return tuple(p.metadata.path for p in sorted(found, key=lambda p: p.order))
 
 
 class Both:
@@ -50,7 +51,7 @@ class Both:
         for one in used:
             self.index.use(one)
 
-    def tell(self, thing: PodInfo | NamespaceInfo | NetworkPolicy, *, gone: bool) -> None:
+    def tell(self, thing: PodInfo | NamespaceInfo | Policy, *, gone: bool) -> None:
         path = thing.metadata.path
         if isinstance(thing, PodInfo):
             change = self.index.set_pod(path, None if gone else thing)
@@ -87,12 +88,13 @@ class Both:
                 assert self.index.selects(policy, path) is (policy.metadata.path in self.under.get(path, ()))
 
 
-EVENTS = st.tuples(st.one_of(generated.pods(), generated.pods(), generated.namespaces, generated.policies), st.booleans())
+THINGS = (generated.pods(), generated.pods(), generated.namespaces, generated.policies, generated.cluster_policies)
+EVENTS = st.tuples(st.one_of(*THINGS), st.booleans())
 
 
 @given(st.lists(generated.pod_selectors, max_size=4, unique=True), st.lists(EVENTS, max_size=25))
 def test_it_says_and_tells_what_a_walk_over_everything_says(
-    used: list[PodSelector], events: list[tuple[PodInfo | NamespaceInfo | NetworkPolicy, bool]]
+    used: list[PodSelector], events: list[tuple[PodInfo | NamespaceInfo | Policy, bool]]
 ) -> None:
     both = Both(used)
     for thing, gone in events:
@@ -118,7 +120,7 @@ def test_members_of_a_selector_that_nobody_used_before(
 
 @given(st.lists(EVENTS, max_size=20))
 def test_what_is_gone_leaves_nothing_behind(
-    events: list[tuple[PodInfo | NamespaceInfo | NetworkPolicy, bool]],
+    events: list[tuple[PodInfo | NamespaceInfo | Policy, bool]],
 ) -> None:
     both = Both([PodSelector(EVERYTHING, select(app="x"))])
     for thing, gone in events:
@@ -248,3 +250,20 @@ def test_a_policys_own_selector_is_kept_when_nobody_uses_it_as_a_peer_any_more()
     index.use(policy.subjects)
     index.set_policy("a/web", None)
     assert [*index.set_pod("a/one", None).moves] == [Move(WEB, (pod("a/one", {"app": "web"}),), ())]
+
+
+def test_labels_of_a_namespace_lead_its_pods_under_policies_of_the_cluster() -> None:
+    index = PolicyIndex()
+    guard = ClusterNetworkPolicy(PolicyMetadata("guard"), subjects=PodSelector(select(team="a"), select(app="web")))
+    index.set_policy("guard", guard)
+    index.set_pod("a/web", pod("a/web", {"app": "web"}))
+    index.set_pod("a/db", pod("a/db", {"app": "db"}))
+    assert index.is_undecided("a") and index.has_policies("a")
+    assert set(index.set_namespace("a", namespace("a")).pods) == {"a/web", "a/db"}, "they have waited for it"
+    assert not index.is_undecided("a") and index.policies_of("a/web") == ()
+    assert index.set_namespace("a", namespace("a", {"team": "a"})).pods == ("a/web",)
+    assert index.policies_of("a/web") == (guard,) and index.selects(guard, "a/web") and not index.selects(guard, "a/db")
+    assert [one.metadata.path for one in index.selected(guard)] == ["a/web"]
+    assert index.set_namespace("a", namespace("a", {"team": "b"})).pods == ("a/web",)
+    index.set_policy("guard", None)
+    assert index.set_namespace("a", None) == Change() and not index.is_undecided("a")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
+from podplane.model.cluster_policy import ClusterNetworkPolicy
 from podplane.model.policy import NetworkPolicy
 from podplane.policy.match import Flow
 from podplane.trace.evaluator import evaluate
@@ -30,7 +31,7 @@ def test_packets_pass_when_the_verdict_allows_them() -> None:
         cluster.reset()
         for changes, flows in steps:
             for one, goes in changes:
-                if goes and isinstance(one, NetworkPolicy):
+                if goes and isinstance(one, NetworkPolicy | ClusterNetworkPolicy):
                     cluster.remove(one)
                 else:
                     cluster.put(one)

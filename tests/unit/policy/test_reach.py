@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podplane.model.policy import PROTOCOLS
 from podplane.policy.reach import EVERYTHING, NOTHING, Ports, Reach, reach
 from tests.unit.policy.cluster import end, index_of, namespace, pod, policy
 
@@ -18,7 +21,7 @@ RANGES = st.builds(
 )
 REACHES = st.one_of(
     st.just(EVERYTHING),
-    st.lists(RANGES, max_size=4).map(lambda parts: _united(parts)),
+    st.builds(lambda parts, others: _united(parts)._replace(others=others), st.lists(RANGES, max_size=4), st.booleans()),
 )
 
 
@@ -34,6 +37,7 @@ def test_union_and_intersection_hold_for_each_port(one: Reach, other: Reach) -> 
     for protocol, port in ASKED:
         assert (one | other).has(protocol, port) is (one.has(protocol, port) or other.has(protocol, port))
         assert (one & other).has(protocol, port) is (one.has(protocol, port) and other.has(protocol, port))
+        assert (~one).has(protocol, port) is not one.has(protocol, port)
 
 
 @given(REACHES, REACHES)
@@ -41,9 +45,10 @@ def test_the_same_ports_are_one_value(one: Reach, other: Reach) -> None:
     assert one | other == other | one
     assert one & other == other & one
     assert (one | one, one & one) == (one, one)
-    for ports in (one | other, one & other):
-        for before, after in zip(ports.ports or (), (ports.ports or ())[1:], strict=False):
-            assert before.protocol < after.protocol or before.last + 1 < after.first
+    assert ~~one == one
+    for ports in (one | other, one & other, ~one):
+        for before, after in itertools.pairwise(ports.ports):
+            assert PROTOCOLS.index(before.protocol) < PROTOCOLS.index(after.protocol) or before.last + 1 < after.first
 
 
 @pytest.mark.parametrize(
@@ -52,6 +57,8 @@ def test_the_same_ports_are_one_value(one: Reach, other: Reach) -> None:
         (EVERYTHING, "everything"),
         (NOTHING, "nothing"),
         (Reach((Ports("TCP", 80, 80), Ports("TCP", 90, 99), Ports("UDP", 1, 65535))), "TCP 80, TCP 90-99, UDP"),
+        (~Reach((Ports("TCP", 80, 80), Ports("SCTP", 1, 65535))), "everything but TCP 80, SCTP"),
+        (Reach((), others=True), "everything but TCP, UDP, SCTP"),
     ],
 )
 def test_texts(found: Reach, text: str) -> None:
@@ -78,4 +85,4 @@ def test_what_both_pods_let_through_is_reached() -> None:
     one, two = end(index, "a/one"), end(index, "a/two")
     assert str(reach(one, two, index)) == "TCP 80-82, TCP 85"
     assert str(reach(two, one, index)) == "TCP 70-82, UDP"
-    assert reach(one, one, index) is EVERYTHING
+    assert reach(one, one, index) == EVERYTHING
