@@ -65,7 +65,10 @@ class Api:
         self.objects_ = objects
 
     def objects(self, resource: str) -> list[Object]:
-        kinds = {"networkpolicies.networking.k8s.io": "NetworkPolicy"}
+        kinds = {
+            "networkpolicies.networking.k8s.io": "NetworkPolicy",
+            "clusternetworkpolicies.policy.networking.k8s.io": "ClusterNetworkPolicy",
+        }
         kind = kinds.get(resource, resource.removesuffix("s").capitalize())
         return [one for one in self.objects_ if one["kind"] == kind]
 

@@ -214,3 +214,24 @@ def test_families_that_fare_differently_have_tables_of_their_own() -> None:
 def test_a_beginning_that_others_have_too_names_no_group() -> None:
     groups = [["a/web-1", "a/web-2"], ["a/web-3"], ["a/db-1", "a/db-2"], ["a/x", "a/y", "a/z"]]
     assert reached.group_names(groups) == ["a/web-1 and 1 more", "a/web-3", "a/db-* (2 pods)", "a/x and 2 more"]
+
+
+def test_policies_of_the_cluster_stand_first_and_say_what_they_do() -> None:
+    rule = {
+        "action": "Deny",
+        "name": "no db",
+        "from": [{"namespaces": {}}],
+        "protocols": [{"tcp": {"destinationPort": {"number": 80}}}],
+    }
+    spec = {"tier": "Admin", "priority": 7, "subject": {"namespaces": {}}, "ingress": [rule, {**rule, "action": "Pass"}]}
+    guard = {"kind": "ClusterNetworkPolicy", "metadata": {"name": "guard"}, "spec": spec}
+    cluster = known(guard, policy("shop/none", podSelector={}))
+    lines = listed.overview(listed.of_namespace(cluster, "shop")).splitlines()
+    assert lines[0].split() == ["TIER", "PRIORITY", "NAME", "SUBJECT", "PODS", "INGRESS", "EGRESS"]
+    assert lines[1].startswith("Admin   7          guard   all pods of all namespaces") and "shop" in lines[-1]
+    lines = listed.of_pod(cluster, "shop/db").text().splitlines()
+    assert lines[0] == "Pod shop/db: 2 policies (ClusterNetworkPolicy guard, shop/none)"
+    assert "  Deny TCP 80 from all pods of all namespaces (no db)   (ClusterNetworkPolicy guard ingress rule 1)" in lines
+    assert "ingress: what is allowed, of all else" in lines
+    (document, _) = listed.of_pod(cluster, "shop/db").document()["policies"]
+    assert (document["name"], document["tier"], document["priority"]) == ("guard", "Admin", 7)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from podplane.kubeapi import channels
 from podplane.kubeapi import informer as informers
 from podplane.kubeapi.client import ALL, Client
+from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.informer import Informer
 from podplane.kubeapi.messages import Answer, Request, Response, Stream
 from podplane.model.objects import Node
@@ -289,3 +290,32 @@ async def test_it_waits_until_the_watch_has_brought_what_the_api_has() -> None:
     assert await informer.catch_up(ALL, 1.0) and len(waits) == 3, "there is nothing"
     script.lists = [[node("c", version=9)]]
     assert not await informer.catch_up(ALL, 0.01) and len(waits) == 3 + round(0.01 / informers.CATCH_UP_SECONDS)
+
+
+async def test_a_kind_that_the_api_does_not_serve_has_no_objects_until_it_does() -> None:
+    unknown = Response(404, json.dumps({"reason": "NotFound", "message": "no such resource", "code": 404}).encode())
+    script = Script([unknown, unknown, [node("a")], unknown, [node("b")], unknown], [unknown])
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await asyncio.sleep(0)
+
+    informer = Informer(Client(script, "t"), "nodes", Node, may_be_unknown=True, sleep=sleep)
+    await informer.sync()
+    assert informer.is_synced and not informer.objects
+    assert await informer.catch_up(ALL, 1.0)
+    told: list[str] = []
+    informer.subscribe(lambda old, new: told.append(f"{old and old.metadata.name} {new and new.metadata.name}"))
+    running = asyncio.ensure_future(informer.run())
+    for _ in range(200):
+        await asyncio.sleep(0)
+        if not script.watches and len(script.lists) == 1:
+            break
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    assert told == ["None a", "a None", "None b"]
+    assert waits, "it is not asked without a pause"
+    with pytest.raises(ApiError, match="no such resource"):
+        await Informer(Client(Script([unknown], []), "t"), "nodes", Node).sync()
