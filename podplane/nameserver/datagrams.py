@@ -134,7 +134,7 @@ class Datagrams:
         except OSError as error:
             pending = port.pending.pop(int.from_bytes(message[:2], "big"), None)
             if pending is not None:
-                pending.heard(error, 0.0)
+                _tell(pending, error, pending.sent)
 
     def _any_port(self) -> _Port:
         if len(self._ports) == PORTS:
@@ -162,16 +162,13 @@ class Datagrams:
                 self.ignored += 1
                 continue
             del port.pending[number]
-            try:
-                pending.heard(data, now - pending.sent)
-            except Exception:  # others came with it
-                log.exception("an answer of %d bytes", len(data))
+            _tell(pending, data, now)
 
     def _fail(self, port: _Port, why: str) -> None:
         now = self._loop.time()
         failed, port.pending = port.pending, {}
         for pending in failed.values():
-            pending.heard(why, now - pending.sent)
+            _tell(pending, why, now)
 
     def _close(self, port: _Port) -> None:
         self._loop.remove_reader(port.socket)
@@ -184,7 +181,7 @@ class Datagrams:
         for port in self._used_up + self._ports:
             for number, pending in _silent(port, now):
                 if port.pending.pop(number, None) is not None:
-                    pending.heard(SILENCE, now - pending.sent)
+                    _tell(pending, SILENCE, now)
         self._ports = self._without(self._ports, now - IDLE_SECONDS)
         self._used_up = self._without(self._used_up, now)
         if self._timer is None and (self._ports or self._used_up):
@@ -198,6 +195,14 @@ class Datagrams:
             if not port.pending and port.last <= last:
                 self._close(port)
         return [one for one in ports if one.pending or one.last > last]
+
+
+def _tell(pending: Pending, said: bytes | str | OSError, now: float) -> None:
+    """Tell who waits; a fault there is nobody else's."""
+    try:
+        pending.heard(said, now - pending.sent)
+    except Exception:
+        log.exception("a question to another server")
 
 
 def _first_sent(port: _Port) -> float:

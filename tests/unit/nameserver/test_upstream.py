@@ -33,7 +33,7 @@ from podplane.nameserver.randomness import Randomness
 from podplane.nameserver.upstream import CASE_LOST, Means, Upstream
 from tests.unit.virtual_time import virtual
 
-from .fake_upstream import Behaviour, FakeUpstream, reply, says, upstream
+from .fake_upstream import Behaviour, FakeUpstream, reply, says, silent, upstream
 
 A = "a.example. 60 IN A 192.0.2.1"
 FORGED = "a.example. 60 IN A 192.0.2.66"
@@ -295,6 +295,17 @@ async def test_a_fault_at_one_answer_spares_those_that_came_with_it(caplog: pyte
         made.ask(one, heard.set_result)
         async with asyncio.timeout(1):
             assert addresses(await heard) == ["192.0.2.1"]
+        assert "ValueError" in caplog.text
+
+
+@virtual
+async def test_a_fault_at_one_silence_spares_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    async with upstream(silent) as fake, asked(fake) as made:
+        one = Ask(m.asked_of(Question(NAME, m.A)))
+        heard: asyncio.Future[Reply | str] = asyncio.get_running_loop().create_future()
+        made.ask(one, [].remove)  # there is nothing to remove
+        made.ask(one, heard.set_result)
+        assert await asyncio.wait_for(heard, 5) == "no answer within 2 s"
         assert "ValueError" in caplog.text
 
 
