@@ -41,7 +41,8 @@ def test_every_request_of_a_node_came_over_the_network_with_a_token_of_its_own(h
     assert {tuple(entry["sourceIPs"]) for entry in requests} == {("127.0.0.1",)}
     watches = [entry for entry in audited(https_lab, "system:podplane") if entry["verb"] == "watch"]
     resources = {entry["objectRef"]["resource"] for entry in watches if entry["sourceIPs"] == ["127.0.0.1"]}
-    assert resources == {"nodes", "services", "endpointslices", "leases", "pods", "namespaces", "networkpolicies"}
+    policies = {"networkpolicies", "clusternetworkpolicies"}
+    assert resources == {"nodes", "services", "endpointslices", "leases", "pods", "namespaces"} | policies
 
 
 def test_all_promises_are_kept(https_lab: Podplane) -> None:
