@@ -46,6 +46,11 @@ class AllEnforced:
             self._under_policies += bool(new.programs)
             self._by_ip |= dict.fromkeys(new.ips, new)
 
+    def ips_of(self, owner: Hashable) -> tuple[str, ...]:
+        """The addresses of an interface; none where nothing is planned for it."""
+        enforced = self._by_owner.get(owner)
+        return enforced.ips if enforced is not None else ()
+
     def at(self, ip: str) -> Enforced | None:
         """The interface that has an address."""
         return self._by_ip.get(ip)

@@ -186,7 +186,7 @@ def plan_pod(
     name = node.metadata.name if node is not None else ""
     plan = functools.partial(PodPlan, owner=owner, node=name, policies=policies, takes_back=takes_back)
     if sandbox is None or node is None or not node.spec.pod_cidrs:
-        return plan(is_gone=True)
+        return plan(is_gone=True, effects=_leave(owner, memory))
     path, versions, selecting = sandbox.path, node_versions(node), tuple[Policy, ...]()
     ips = p.addresses(sandbox.ips, versions)
     pod = policies.pod(path) if policies is not None else None
@@ -264,6 +264,12 @@ def _judge_again(
 ) -> tuple[Effect, ...]:
     is_wanted = memory.takes_back and memory.was_led_elsewhere(owner, chains)
     return (JudgeAgain(frozenset(ips)),) if ips and is_wanted else ()
+
+
+def _leave(owner: Hashable, memory: PolicyMemory) -> tuple[Effect, ...]:
+    """A pod goes: whoever has its addresses next has none of its connections without being asked about, wherever others are kept."""
+    ips = frozenset(map(ipaddress.ip_address, memory.enforced.ips_of(owner)))
+    return (JudgeAgain(ips),) if ips else ()
 
 
 def _local_ports(pod: PodInfo, ips: Iterable[IPAddress], ports: Iterable[NamedPort]) -> Iterator[Element]:

@@ -295,6 +295,24 @@ async def test_an_agent_that_missed_a_change_has_connections_judged_that_it_conc
     assert rig.opener.judged == ([judged] if judged and takes_back else [])
 
 
+@pytest.mark.parametrize("takes_back", [True, False])
+async def test_connections_of_a_pod_that_goes_are_judged_by_policies_of_the_next_one_with_its_address(takes_back: bool) -> None:
+    rig = Rig()
+    rig.settings = msgspec.structs.replace(rig.settings, policies=PolicySettings(takes_back=takes_back))
+    rig.new_agent()
+    await rig.start(*cluster(1))
+    rig.put(pod("web"))
+    request = await attach(rig, "web")
+    await rig.settle()
+    assert rig.opener.judged == []
+    await rig.agent.network.delete(request)
+    await rig.settle()
+    assert rig.opener.judged == [OWN]
+    await rig.agent.network.delete(request)
+    await rig.settle()
+    assert rig.opener.judged == [OWN], "it was gone"
+
+
 async def test_where_connections_are_kept_none_is_judged_again() -> None:
     rig = Rig()
     rig.settings = msgspec.structs.replace(rig.settings, policies=PolicySettings(takes_back=False))
