@@ -80,6 +80,7 @@ class Incoming:
     def __init__(self) -> None:
         self._received = bytearray(COUNT * BYTES)
         at = ctypes.addressof((ctypes.c_char * len(self._received)).from_buffer(self._received))
+        self._view = memoryview(self._received)
         self._pieces, self._messages = (_Piece * COUNT)(), (_Message * COUNT)()
         for i in range(COUNT):
             self._pieces[i] = _Piece(at + i * BYTES, BYTES)
@@ -95,8 +96,8 @@ class Incoming:
             if number == errno.EAGAIN:
                 return []
             raise OSError(number, os.strerror(number))
-        buffer = self._received
-        return [bytes(buffer[i * BYTES : i * BYTES + length]) for i, length in enumerate(self._lengths[:received].tolist())]
+        view = self._view
+        return [view[i * BYTES : i * BYTES + length].tobytes() for i, length in enumerate(self._lengths[:received].tolist())]
 
 
 class Outgoing:
@@ -161,6 +162,7 @@ class Datagrams:
         self._count = 0
         self._address = slice(4, 8) if version == 4 else slice(8, 24)
         self._received = bytearray(COUNT * _SLOT)
+        self._view = memoryview(self._received)
         self._replies = bytearray(COUNT * BYTES)
         self._out = memoryview(self._replies)
         self._in_pieces, self._out_pieces = (_Piece * COUNT)(), (_Piece * (2 * COUNT))()
@@ -229,8 +231,8 @@ class Datagrams:
 
     def senders(self) -> list[bytes]:
         """The packed addresses that those of the last batch came from."""
-        received, first, end = self._received, self._address.start, self._address.stop
-        return [bytes(received[at + first : at + end]) for at in range(0, self._count * _SLOT, _SLOT)]
+        view, first, end = self._view, self._address.start, self._address.stop
+        return [view[at + first : at + end].tobytes() for at in range(0, self._count * _SLOT, _SLOT)]
 
     def _flush(self, fd: int, first: int, end: int) -> None:
         """Send the answers to these; one that can't be sent (to port 0, say) is left out, and its client asks again."""
@@ -241,6 +243,6 @@ class Datagrams:
     def _other(self, i: int, length: int) -> tuple[bytes, Address]:
         """A datagram, and its sender."""
         at = i * _SLOT
-        name = bytes(self._received[at : at + self._name_bytes])
+        name = self._view[at : at + self._name_bytes].tobytes()
         ip = socket.inet_ntoa(name[4:8]) if self._version == 4 else socket.inet_ntop(socket.AF_INET6, name[8:24])
-        return bytes(self._received[at + NAME_BYTES : at + NAME_BYTES + length]), (ip, name)
+        return self._view[at + NAME_BYTES : at + NAME_BYTES + length].tobytes(), (ip, name)

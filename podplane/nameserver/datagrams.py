@@ -25,6 +25,8 @@ from podplane.nameserver.randomness import Randomness
 log = logging.getLogger(__name__)
 PORTS = 48
 """Sockets at a time."""
+MOMENT_SECONDS = 0.001
+"""So long questions go by one port."""
 USES = 256
 """Questions by one socket."""
 IDLE_SECONDS = 10.0
@@ -74,7 +76,8 @@ class Datagrams:
         self._ports: list[_Port] = []
         self._used_up: list[_Port] = []
         """Those that only wait for answers."""
-        self._of_turn: _Port | None = None
+        self._of_moment: _Port | None = None
+        self._moment_ends = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.ignored = 0
         """Datagrams that answered nothing that was asked."""
@@ -82,13 +85,15 @@ class Datagrams:
     def ask(self, message: bytes, asked: bytes, heard: Heard) -> None:
         """Send a message, which has no id yet, at the end of this turn of the event loop. OSError when there is no socket: then `heard` is
         not told."""
-        port = self._port()
+        now = self._loop.time()
+        port = self._port(now)
         number = self._randomness.number()
         while number in port.pending:
             number = self._randomness.number()
-        now = self._loop.time()
         port.uses += 1
         port.last = now
+        if not port.unsent:
+            self._loop.call_soon(self._end_turn, port)
         port.unsent.append((b"", number.to_bytes(2, "big") + message))
         port.pending[number] = Pending(asked, heard, now)
         if self._timer is None:
@@ -101,21 +106,18 @@ class Datagrams:
             self._fail(port, "its server is not asked any more")
         self._ports.clear()
         self._used_up.clear()
-        self._of_turn = None
+        self._of_moment = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _port(self) -> _Port:
-        """Questions of one turn of the event loop go by one port, so that their answers are read at one go."""
-        if self._of_turn is None or self._of_turn.uses >= USES:
-            self._of_turn = self._any_port()
-            self._loop.call_soon(self._end_turn, self._of_turn)
-        return self._of_turn
+    def _port(self, now: float) -> _Port:
+        """Questions of one moment go by one port, so that their answers are read at one go."""
+        if self._of_moment is None or self._of_moment.uses >= USES or now >= self._moment_ends:
+            self._of_moment, self._moment_ends = self._any_port(), now + MOMENT_SECONDS
+        return self._of_moment
 
     def _end_turn(self, port: _Port) -> None:
-        if self._of_turn is port:
-            self._of_turn = None
         unsent, port.unsent = port.unsent, []
         fd = port.socket.fileno()
         while unsent and fd >= 0:

@@ -229,22 +229,23 @@ class Forwarder:
             answer = self._too_old(ask, now, LATE)
         if answer is not None:
             return answer
-        place = Place(ip, self._group(ask.name).zone, ask, heard)
+        group = self._group(ask.name)
+        place = Place(ip, group.zone, ask, heard)
         given_up = self._places.enter(place)
         if given_up is place:
             self.refused += 1
             return _failure(TOO_MANY)
-        if waiting is not None:
-            waiting.places[place] = None
+        current = waiting
+        if current is None:
+            current = self._waiting[ask] = Waiting({place: None})
         else:
-            self._waiting[ask] = Waiting({place: None})
+            current.places[place] = None
         if given_up is not None:
             self._give_up(given_up)
-        current = self._waiting[ask]
         if current.timer is None and self.cache.has_stale(ask, now):
             current.timer = self._loop.call_later(STALE_AFTER, self._too_late, ask)
         if waiting is None:
-            self._begin(ask, now)
+            self._begin(ask, now, group)
         return None
 
     def _give_up(self, place: Place) -> None:
@@ -284,8 +285,8 @@ class Forwarder:
             at += 1 + name[at]
         return group
 
-    def _begin(self, ask: Ask, now: float) -> None:
-        group = self._group(ask.name)
+    def _begin(self, ask: Ask, now: float, group: Group | None = None) -> None:
+        group = group or self._group(ask.name)
         servers = [one for one in group.servers if self._probes.is_checked(one)]
         if len(servers) < len(group.servers) and not (servers and now >= self._hold_until):
             self._held[ask] = None

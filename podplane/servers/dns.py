@@ -141,6 +141,13 @@ class UdpServer:
             task.cancel()
 
     def _read(self) -> None:
+        try:
+            self._read_batches()
+        finally:
+            if self._turns and not self._is_working:
+                self._work()
+
+    def _read_batches(self) -> None:
         quick, lane, batches = self._quick, self._lane, self._batches
         for _ in range(BATCHES):
             started = time.perf_counter()
@@ -152,15 +159,24 @@ class UdpServer:
             if done.answered:
                 lane.response_bytes += done.answered_bytes
                 lane.durations.add(time.perf_counter() - started, done.answered)
-            for one in done.others:
-                if self._turns.put(one[1][0], (*one, started)) is not None:
-                    lane.silent += 1
             is_last = done.received < batches.size
             self._crowd.read(started, is_empty=is_last)
+            self._take(done.others, started, at_once=is_last and not self._turns)
             if is_last:
                 break
-        if self._turns and not self._is_working:
-            self._work()
+
+    def _take(self, others: Sequence[tuple[bytes, Address]], started: float, *, at_once: bool) -> None:
+        """Answer what was received, for a moment; what is left then waits for its turn."""
+        left = iter(others)
+        try:
+            for data, client in left if at_once else ():
+                self._answer(data, client, started)
+                if time.perf_counter() >= started + WORK_SECONDS:
+                    break
+        finally:  # whatever becomes of one question, the others are answered
+            for data, client in left:
+                if self._turns.put(client[0], (data, client, started)) is not None:
+                    self._lane.silent += 1
 
     def _work(self) -> None:
         """Answer questions one by one, of each client one in turn, for a moment; then the socket is read again."""

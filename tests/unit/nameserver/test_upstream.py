@@ -26,7 +26,7 @@ from podplane.dns.asking import Ask
 from podplane.dns.message import Question
 from podplane.dns.responses import Reply
 from podplane.nameserver import streams
-from podplane.nameserver.datagrams import PORTS
+from podplane.nameserver.datagrams import MOMENT_SECONDS, PORTS
 from podplane.nameserver.failures import REFUSED_HERE
 from podplane.nameserver.openers import HostOpener
 from podplane.nameserver.randomness import Randomness
@@ -143,6 +143,7 @@ async def test_ids_ports_and_cases_are_by_chance() -> None:
     async with upstream(says(A)) as fake, asked(fake) as made:
         for _ in range(2 * PORTS):
             await ask(made)
+            await asyncio.sleep(MOMENT_SECONDS)
         queries = [query for query, _ in fake.heard]
         assert len({query.id for query in queries}) > 80
         assert len(set(fake.clients)) == PORTS
