@@ -37,7 +37,7 @@ lint: $(ready)
 	$(bin)/lint-imports
 
 test: lint tools
-	$(bin)/python -m pytest -n 2 --dist loadgroup
+	$(bin)/python -m pytest -n 3 --dist loadgroup
 
 bench: $(ready) tools
 	$(bin)/python -m bench.run --markdown docs/performance.md
