@@ -139,7 +139,7 @@ def clusters(draw: st.DrawFn) -> list[Object]:
 
 
 def _node_ips(number: int) -> tuple[str, str]:
-    return f"192.168.1.1{number}", f"fd00:f::{number}"
+    return f"192.168.1.1{number}", f"fd00:f::{number + 1}"
 
 
 _container_ports = st.fixed_dictionaries(

@@ -23,7 +23,7 @@ def test_a_cell_is_the_verdict_on_its_pair(data: st.DataObject) -> None:
     version = data.draw(st.sampled_from([4, 6]))
     servers = name_servers(("10.96.0.10", "fd00:96::a"))
     index.set_pod(PATH, servers)
-    ips = {4: ("192.168.1.10", objects.OUTSIDE), 6: ("fd00:f::0", "2001:db8::1")}[version]
+    ips = {4: ("192.168.1.10", objects.OUTSIDE), 6: ("fd00:f::1", "2001:db8::1")}[version]
     pods = [one for name in objects.NAMESPACES for number in range(5) if (one := index.pod(f"{name}/p{number}"))]
     ends = [e for one in (*pods, servers) for e in ends_of(one) if (":" in e.ip) is (version == 6)]
     ends += [End(ips[0], node="node1"), End(ips[1])]
