@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Iterable, Iterator
 
@@ -66,7 +67,9 @@ def ends_of(pod: PodInfo) -> list[End]:
 
 
 def node_ips(node: Node) -> Iterator[str]:
-    """Its own addresses, and those that it has on the bridge of its pods: the first of each block."""
-    yield from node.internal_ips
+    """Its own addresses in their canonical text, and those that it has on the bridge of its pods: the first of each block."""
+    for one in node.internal_ips:
+        with contextlib.suppress(ValueError):  # it is no address
+            yield str(ipaddress.ip_address(one))
     for block in node.spec.pod_cidrs:
         yield str(ipaddress.ip_network(block).network_address + 1)

@@ -22,6 +22,12 @@ def test_addresses_of_nodes_are_their_own_and_those_of_their_bridges() -> None:
     assert (ends.at("192.168.1.10").path, ends.at("192.168.1.10").text) == ("", "node node1")
 
 
+def test_an_address_of_a_node_counts_however_it_is_written() -> None:
+    written = NodeStatus((NodeAddress("InternalIP", "fd00:f:0::0"), NodeAddress("InternalIP", "no address")))
+    node = Node(Metadata(name="node2"), status=written)
+    assert Ends((), (node,)).at("fd00:f::") == End("fd00:f::", node="node2")
+
+
 def test_addresses_of_pods() -> None:
     web = pod("a/web", ips=("10.244.1.2", "fd00:1::2"))
     agent = pod("a/agent", ips=("192.168.1.10",), host_network=True)
