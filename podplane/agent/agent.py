@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -58,6 +58,7 @@ from podplane.state.conntrack import Connection
 from podplane.state.ledger import Ledger
 from podplane.state.operations import LinkEvent, Report
 from podplane.state.ownership import Ownership
+from podplane.state.value import Identity
 
 log = logging.getLogger(__name__)
 
@@ -120,10 +121,11 @@ class Agent:
         self._poller = poller or Poller()
         self._effects = Effects(node_name, kernel, lambda: self.writer.caught_up(), self._poller.turn)
         shared = PeerPlans() if peers is None else peers  # an empty one is shared too
-        self.planner = Planner(self.view, settings, self.ledger, shared, record_event, self._effects.add)
+        self.planner = Planner(self.view, settings, self.ledger, shared, record_event, self._effects.add, self._in_kernel)
+        self._wake = asyncio.Event()
         self.watcher = Watcher(node_name, self.ledger, kernel, ownership(config), clock, self._repaired, link_changed)
         self.writer = Writer(node_name, self.ledger, kernel, clock, self.watcher.take_notifications, self._sent)
-        self.network = Attachments(self.view, kernel, self.ledger, self.planner, self.writer, self.watcher)
+        self.network = Attachments(self.view, kernel, self.ledger, self.planner, self.writer, self.watcher, self._wake.set)
         policies: PolicyMemory = self.planner.memory(PolicyPodKey)
         self.enforced = policies.enforced
         """What policies its pods are under."""
@@ -131,8 +133,8 @@ class Agent:
         self.reconciles = Durations()
         self.repairs: deque[tuple[float, str]] = deque(maxlen=REPAIRS_KEPT)
         """The last repairs: when (seconds of the clock), and what."""
-        self._wake, self._due = asyncio.Event(), asyncio.Event()
-        self._is_replanning = False
+        self._due = asyncio.Event()
+        self._is_replanning = self._may_send = False
         self._reconciled_at = clock()
 
     # What it is told.
@@ -163,6 +165,7 @@ class Agent:
         self._effects.add(await asyncio.to_thread(self.planner.after_start, found))
         await self.watcher.auditor.rebuild_outgrown(found)
         await self.watcher.read_sysctls(pause)
+        self._may_send = True
         await self.reconcile()
 
     def changed(self, kind: Kind, old: Any, new: Any) -> None:
@@ -242,7 +245,11 @@ class Agent:
         if 0 <= since < MIN_INTERVAL:
             await asyncio.sleep(MIN_INTERVAL - since)
         self._wake.clear()
-        await self.reconcile()
+        try:
+            await self.reconcile()
+        except Exception:
+            self._wake.set()
+            raise
 
     async def reconcile(self) -> None:
         """Plan what is dirty, and wait until the kernel has it, or has refused it."""
@@ -259,6 +266,11 @@ class Agent:
         self.denied.follow()
         self._reconciled_at = self._clock()
         self.reconciles.add(self._reconciled_at - began)
+
+    async def _in_kernel(self, identities: Collection[Identity]) -> None:
+        """Wait until nothing of these is pending; at a start all is sent together, when all is planned."""
+        if self._may_send:
+            await self.writer.settled(identities)
 
     async def idle(self) -> None:
         """Wait until nothing is due, and connections are judged again where what may pass has changed (what failed may be due later)."""

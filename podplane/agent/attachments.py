@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import itertools
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from podplane.agent.addresses import NodeAddresses
 from podplane.agent.features import attachment_key
 from podplane.agent.kernel import Kernel
+from podplane.agent.keys import Key
 from podplane.agent.pause import Pause
 from podplane.agent.planner import Planner
 from podplane.agent.watcher import Watcher
@@ -39,13 +39,24 @@ AttachedPod = tuple[Attachment, tuple[str, ...]]
 class Attachments:
     """`Network` of one node; its methods run on one event loop."""
 
-    def __init__(self, view: View, kernel: Kernel, ledger: Ledger, planner: Planner, writer: Writer, watcher: Watcher) -> None:
+    def __init__(
+        self,
+        view: View,
+        kernel: Kernel,
+        ledger: Ledger,
+        planner: Planner,
+        writer: Writer,
+        watcher: Watcher,
+        wake: Callable[[], None],
+    ) -> None:
+        """`wake`: what is dirty is to be planned soon."""
         self._view = view
         self._kernel = kernel
         self._ledger = ledger
         self._planner = planner
         self._writer = writer
         self._watcher = watcher
+        self._wake = wake
         self._sandboxes: dict[tuple[str, str], Sandbox] = {}
         self._attached: dict[tuple[str, str], AttachedPod] = {}
         self._interfaces: dict[str, dict[str, Sandbox]] = {}
@@ -153,12 +164,22 @@ class Attachments:
         """Plan what depends on an attachment that came (no old) or went (no new), and wait until it is settled."""
         concerned: dict[Identity, None] = {}
         pause = Pause()
-        for key in itertools.chain(self._planner.keys_of(Sandbox, old, new), self._planner.followers()):
-            changed = self._planner.plan_now(key)
+        for key in self._planner.keys_of(Sandbox, old, new):
+            changed = await self._plan(key, pause)
             concerned |= dict.fromkeys((*self._ledger.desired.fragment(key), *changed))
             await pause()
+        if self._planner.is_behind:
+            self._wake()
         self._ledger.retry(concerned)
         return await self._writer.settled(concerned)
+
+    async def _plan(self, key: Key, pause: Pause) -> list[Identity]:
+        """Plan a key, after what the kernel is to have before; the identities for which that changes what is wanted."""
+        changed = self._planner.plan_now(key)
+        while fills := self._planner.awaited(key):
+            await self._planner.fill(fills, pause)
+            changed += self._planner.plan_now(key)
+        return changed
 
     async def _try_again(self, sandbox: Sandbox, failed: list[Failure]) -> list[Failure]:
         """After refusals that contradict what is known of the kernel: somebody else changed it (a table was flushed, say), or the pod's

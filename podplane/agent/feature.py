@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from podplane.agent.fills import Need
 from podplane.agent.keys import Key
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.settings import Settings
@@ -55,8 +56,13 @@ class Feature(Generic[K, S]):
     on_node: Callable[[View, Node, S], Fragment] = lambda view, node, settings: {}
     """(view, own node, settings) → what the feature needs on the node whatever keys it has; part of the plan of `NodeKey`."""
     accept: Callable[[Any, Any], Iterable[Key] | None] = lambda memory, plan: None
-    """(memory, plan): the plan is part of the desired state now. The keys whose plans differ because of that, if any: they are planned
-    before anything of them is sent."""
+    """(memory, plan): the plan is part of the desired state now. The keys whose plans differ because of that, if any."""
+    needs: Callable[[Any, Any], Collection[Need]] = lambda memory, plan: ()
+    """(memory, plan): what the kernel has to have of other keys before the plan is part of the desired state, and has not yet."""
+    fill: Callable[[Any, Any, Collection[Need]], Iterable[Key] | None] = lambda memory, plan, needs: None
+    """(memory, plan, needs): the plan waits for what it needs. The keys that bring `needs`, for which no other plan waits; None: none."""
+    filled: Callable[[Any, Collection[Need]], None] = lambda memory, needs: None
+    """(memory, needs): these are in the kernel."""
     tables: frozenset[tuple[str, str]] = frozenset()
     """Tables of nf_tables (family, name) that are this feature's own, with all that is in them."""
     memory: Callable[[PeerPlans], Any] = lambda shared: None

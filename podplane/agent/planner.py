@@ -10,11 +10,12 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from podplane.agent.feature import Changed, Feature, Kind
 from podplane.agent.features import FEATURES
+from podplane.agent.fills import Fill, Fills
 from podplane.agent.keys import Key
 from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
@@ -50,12 +51,15 @@ class Planner:
         peers: PeerPlans,
         record_event: RecordEvent,
         effects: Callable[[Iterable[Effect]], None],
+        in_kernel: Callable[[Collection[Identity]], Awaitable[object]],
     ) -> None:
+        """`in_kernel` waits until nothing of these is pending."""
         self._view = view
         self._settings = {feature.key: feature.settings(settings) for feature in FEATURES}
         self._ledger = ledger
         self._record_event = record_event
         self._effects = effects
+        self._in_kernel = in_kernel
         self._rows: dict[type[Key], tuple[int, Feature[Any, Any], Any]] = {}
         for rank, feature in enumerate(FEATURES):
             memory = self.memory(feature.memory_of) if feature.memory_of else feature.memory(peers)
@@ -67,6 +71,7 @@ class Planner:
         self._unmarked: deque[Iterator[Key]] = deque()
         self._followers: deque[Iterator[Key]] = deque()
         """Keys whose plans differ because of what was planned last."""
+        self._fills = Fills()
         self._blocked: dict[Key, str] = {}
         self._failed: dict[Key, None] = {}
         """Those of the blocked keys that could not be planned at all."""
@@ -112,7 +117,7 @@ class Planner:
     @property
     def is_behind(self) -> bool:
         """Does a change wait to be planned?"""
-        return bool(self._unmarked or self._followers) or any(self._dirty.values())
+        return bool(self._unmarked or self._followers or self._fills) or any(self._dirty.values())
 
     def memory(self, key: type[Key]) -> Any:
         """What the feature with this type of key remembers."""
@@ -163,6 +168,7 @@ class Planner:
                     if key in dirty:
                         released |= self.try_plan(key)
                         await pause()
+            await self.fill(self._fills.all(), pause)
         if released:
             self._freed |= self._failed
         while freed := next(iter(self._freed), None):
@@ -180,10 +186,24 @@ class Planner:
             self.try_plan(other)
         return changed
 
-    def followers(self) -> Iterator[Key]:
-        """The keys whose plans differ because of what was planned since this was last iterated: the caller plans them at once."""
-        while self._followers:
-            yield from self._followers.popleft()
+    def awaited(self, key: Key) -> Collection[Fill]:
+        """What is to be filled before this key, which was planned, has the fragment that is wanted. It is planned again then."""
+        return self._fills.awaited(key)
+
+    async def fill(self, fills: Collection[Fill], pause: Pause) -> None:
+        """Plan what these bring, and wait until the kernel has it. Others may do the same meanwhile: they go on where this one pauses."""
+        for fill in fills:
+            for key in fill.keys:
+                self.try_plan(key)
+                fill.planned |= dict.fromkeys(self._ledger.desired.fragment(key))
+                await pause()
+        if fills:
+            await self._in_kernel([identity for fill in fills for identity in fill.planned])
+        for fill in fills:
+            _, feature, memory = self._rows[fill.kind]
+            feature.filled(memory, fill.needs)
+            for key in self._fills.end(fill):
+                self.mark(key)
 
     def _has_released(self, changed: Iterable[Identity]) -> bool:
         return not self._ledger.desired.has_all(changed)
@@ -209,6 +229,7 @@ class Planner:
         self._dirty[type(key)].pop(key, None)
         for row in (self._blocked, self._failed, self._freed):
             row.pop(key, None)
+        self._fills.forget(key)
         for winner in self._taken.pop(key, {}).values():
             self._waiting.get(winner, {}).pop(key, None)
         return self._replace(key)
@@ -221,6 +242,8 @@ class Planner:
             for claim, holder in contested.items():
                 changed += self._settle(key, claim, holder)
             plan = self._make(key)
+        if self._waits(key, plan):
+            return changed
         changed += self._ledger.replace(key, plan.fragment)
         if followers := feature.accept(memory, plan):
             self._followers.append(iter(followers))
@@ -231,6 +254,20 @@ class Planner:
             else:
                 self._effects((effect,))
         return changed
+
+    def _waits(self, key: Key, plan: Plan) -> bool:
+        """Is there anything that the kernel has to have before this plan? Then the key keeps its fragment until it is planned again."""
+        _, feature, memory = self._rows[type(key)]
+        needs = feature.needs(memory, plan)
+        if not needs:
+            return False
+        missing = self._fills.missing(needs)
+        keys = feature.fill(memory, plan, missing)
+        if keys is None:
+            feature.filled(memory, missing)
+        else:
+            self._fills.begin(Fill(type(key), missing, keys))
+        return self._fills.wait(key, needs)
 
     def _make(self, key: Key) -> Plan:
         _, feature, memory = self._rows[type(key)]

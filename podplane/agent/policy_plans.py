@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
+from podplane.agent.fills import Need
 from podplane.agent.keys import Key, PolicyNameServersKey, PolicyPeerKey, PolicyPodKey
 from podplane.dns import node as dns
 from podplane.model.cluster_policy import Policy
@@ -78,11 +79,20 @@ def plan_pod(view: View, key: PolicyPodKey, settings: PolicySettings, memory: Po
 
 
 def accept(memory: PolicyMemory, plan: PodPlan) -> Iterable[Key] | None:
-    """The peers whose elements are to come or go with a set."""
-    selectors = memory.accept(plan)
-    if not selectors:
+    """The peers whose elements are to go with a set."""
+    return _peers_of(memory.accept(plan), plan.node)
+
+
+def fill(memory: PolicyMemory, plan: PodPlan, needs: Collection[Need]) -> Iterable[Key] | None:
+    """The peers whose elements are to come before a pod is led to rules that look for them."""
+    return _peers_of(memory.fill(plan, needs), plan.node)
+
+
+def _peers_of(selectors: Collection[tuple[str, list[PodInfo]]], node: str) -> Iterable[Key] | None:
+    """None: there are none."""
+    if not any(pods for _, pods in selectors):
         return None
-    return (_peer_key(pod, selector, plan.node) for selector, pods in selectors for pod in pods)
+    return (_peer_key(pod, selector, node) for selector, pods in selectors for pod in pods)
 
 
 def plan_name_servers(view: View, key: PolicyNameServersKey, config: NetworkConfig, memory: PolicyMemory, taken: Taken) -> Plan:

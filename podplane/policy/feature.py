@@ -4,8 +4,9 @@ selects in, its elements in the sets that rules on this node look into. Pure, bu
     plan_pod    elements of the maps that lead to chains, these chains, the sets that they look into
     plan_peer   elements of these sets, each pod its own
 
-The memory counts which sets are looked into. When a plan of a pod interface brings a set that was not there, or is the last that needed
-one, the pods that this set is of are to be planned as peers: `accept` names them.
+The memory counts which sets are looked into. When a plan of a pod interface needs a set that is not filled, it waits until the pods that
+this set is of are planned as peers, and in the kernel (`needs`, `fill`); when it is the last that needed one, they are planned after it
+(`accept`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import functools
 import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from podplane.model.cluster_policy import Policy
 from podplane.model.objects import Node
@@ -35,6 +37,15 @@ from podplane.state.value import IPAddress, Value, fragment
 KEPT_PROGRAMS = 2048
 """Of the policies that were compiled last, so many are kept as nf_tables."""
 NO_PEERS: frozenset[PeerSet] = frozenset()
+Pods = list[tuple[str, list[PodInfo]]]
+"""Selectors, by their digests, each with its pods."""
+
+
+class Need(NamedTuple):
+    """A set that is to be filled; `epoch` as in PolicyMemory."""
+
+    epoch: int
+    peers: PeerSet
 
 
 class PodPlan(Plan, frozen=True, kw_only=True):
@@ -63,7 +74,11 @@ class PolicyMemory:
         self._versions: tuple[int, ...] = ()
         self._chains: dict[Hashable, tuple[str, ...] | None] = {}
         self._peers: dict[Hashable, frozenset[PeerSet]] = {}
+        """The sets that are there for an interface: those that it needs, and those that it is to need when they are filled."""
         self._counts: Counter[PeerSet] = Counter()
+        self._filled: set[PeerSet] = set()
+        self._epoch = 0
+        """How often all sets were to be filled anew: with addresses of another family, or by other policies."""
         self._selectors: dict[str, PodSelector] = {}
         self._sets: dict[str, set[PeerSet]] = {}
         self._forbidding: dict[Hashable, frozenset[PodSelector]] = {}
@@ -98,32 +113,63 @@ class PolicyMemory:
         self._programs.move_to_end(key)
         return known[2]
 
-    def accept(self, plan: PodPlan) -> list[tuple[str, list[PodInfo]]]:
-        """The plan is part of the desired state now. The selectors of which sets came or went, with their pods."""
-        is_anew = plan.versions not in ((), self._versions) or plan.policies is not self._policies
-        self._versions = plan.versions or self._versions
+    def needs(self, plan: PodPlan) -> Collection[Need]:
+        """The sets that rules of a plan look into and that are not filled."""
+        epoch = self._epoch + self._is_anew(plan)
+        return [Need(epoch, one) for one in plan.peers if epoch != self._epoch or one not in self._filled]
+
+    def fill(self, plan: PodPlan, needs: Collection[Hashable]) -> Pods:
+        """A plan waits for the sets that it needs. The selectors of `needs`, with their pods."""
+        self._begin(plan)
+        self._keep(plan.owner, plan.peers | self._peers.get(plan.owner, NO_PEERS))
+        return self._pods({one.peers.selector for one in needs if isinstance(one, Need)})
+
+    def filled(self, needs: Collection[Hashable]) -> None:
+        """These sets are filled."""
+        self._filled |= {
+            one.peers for one in needs if isinstance(one, Need) and one.epoch == self._epoch and self._counts[one.peers] > 0
+        }
+
+    def accept(self, plan: PodPlan) -> Pods:
+        """The plan is part of the desired state now. The selectors of which sets went, with their pods."""
+        self._begin(plan)
         self.takes_back = plan.takes_back
-        self.read_from(plan.policies)
         self.enforced.put(plan.owner, plan.enforced)
         if plan.is_gone:
             self._chains.pop(plan.owner, None)
         else:
             self._chains[plan.owner] = plan.chains
         self._forbid(plan.owner, plan.enforced)
-        before = self._peers.pop(plan.owner, NO_PEERS)
-        if plan.peers:
-            self._peers[plan.owner] = plan.peers
-        came = [one for one in plan.peers - before if not self._counts[one]]
-        self._counts.update(plan.peers - before)
-        self._counts.subtract(before - plan.peers)
-        gone = [one for one in before - plan.peers if not self._counts[one]]
+        return self._pods({one.selector for one in self._keep(plan.owner, plan.peers)})
+
+    def _is_anew(self, plan: PodPlan) -> bool:
+        """Are all sets to be filled anew?"""
+        return plan.versions not in ((), self._versions) or plan.policies is not self._policies
+
+    def _begin(self, plan: PodPlan) -> None:
+        if self._is_anew(plan):
+            self._epoch += 1
+            self._filled.clear()
+        self._versions = plan.versions or self._versions
+        self.read_from(plan.policies)
+
+    def _keep(self, owner: Hashable, peers: frozenset[PeerSet]) -> list[PeerSet]:
+        """These sets are there for an interface. Those that are there for none any more."""
+        before = self._peers.pop(owner, NO_PEERS)
+        if peers:
+            self._peers[owner] = peers
+        came = [one for one in peers - before if not self._counts[one]]
+        self._counts.update(peers - before)
+        self._counts.subtract(before - peers)
+        gone = [one for one in before - peers if not self._counts[one]]
         for one in came:
             self._add(one)
         for one in gone:
             self._remove(one)
-        policies, selectors = plan.policies, {one.selector for one in (*came, *gone)}
-        if is_anew:
-            selectors |= set(self._selectors.values())
+        return gone
+
+    def _pods(self, selectors: Iterable[PodSelector]) -> Pods:
+        policies = self._policies
         return [(p.digest_of(one), list(policies.members(one))) for one in selectors] if policies is not None else []
 
     def after_repair(self) -> tuple[JudgeAgain, ...]:
@@ -163,6 +209,7 @@ class PolicyMemory:
     def _remove(self, peers: PeerSet) -> None:
         name = p.digest_of(peers.selector)
         del self._counts[peers]
+        self._filled.discard(peers)
         self._sets[name].discard(peers)
         if not self._sets[name]:
             del self._sets[name], self._selectors[name]

@@ -139,7 +139,7 @@ def test_plans_of_peers_that_are_gone_are_forgotten_by_all_agents() -> None:
 async def _peers_come_and_go() -> None:
     rig, peers = Rig(), PeerPlans()
     rig.agent.planner._rows = type(rig.agent.planner)(
-        rig.agent.view, rig.settings, rig.agent.ledger, peers, lambda *_: None, lambda effects: None
+        rig.agent.view, rig.settings, rig.agent.ledger, peers, lambda *_: None, lambda effects: None, rig.agent._in_kernel
     )._rows
     await rig.start(*cluster(1))
     for number in range(2, 100):

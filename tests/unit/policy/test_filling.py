@@ -1,0 +1,125 @@
+"""No pod is led to rules whose sets are still being filled, whatever else happens at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import pytest
+
+from podplane.agent import pause
+from podplane.kernel.door import Kernel
+from podplane.model.pod_info import NamespaceInfo, SlimMetadata
+from podplane.model.policy import PodSelector, PolicyRule
+from podplane.state.nft import Element, Verdict
+from podplane.state.operations import Operation, Report
+from tests.policed import policy, select
+from tests.unit.agent.rig import Object, Rig, cluster, until
+from tests.unit.policy.test_agent import WEB, attach, peers, pod, verdicts
+
+PEERS = 40
+CLIENTS = [pod(f"c{n}", "client", f"10.244.2.{n}") for n in range(2, 2 + PEERS)]
+OTHERS = [pod(f"o{n}", "other", f"10.244.3.{n}") for n in range(2, 2 + PEERS)]
+
+
+class LookingRig(Rig):
+    """It notes, after each transaction of its agent, how many peers a pod under policies is led to, if it is."""
+
+    def __init__(self) -> None:
+        self.seen: set[tuple[str, int]] = set()
+        look = self._look
+
+        class Looking(Kernel):
+            def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
+                for report in super().steps(operations):
+                    look()
+                    yield report
+
+        super().__init__(kernel=Looking)
+
+    def _look(self) -> None:
+        found = [v for v in self.host.objects.nft.values() if isinstance(v, Element)]
+        led = [v for v in found if v.set == "ingress4" and isinstance(v.data, Verdict) and v.data.chain.startswith("in-")]
+        count = sum(v.set.startswith("pods4") for v in found)
+        self.seen |= {(v.comment, count) for v in led}
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> LookingRig:
+    """With pauses after each step of long work, in which everything else has a turn."""
+    monkeypatch.setattr(pause, "TURN_SECONDS", 0.0)
+    return LookingRig()
+
+
+async def begin(rig: LookingRig, *objects: Object) -> None:
+    await rig.start(*cluster(1))
+    rig.put(NamespaceInfo(SlimMetadata("a")), pod("web", "web"), *CLIENTS, *OTHERS, *objects)
+
+
+async def test_a_policy_that_comes_while_pods_start_leads_to_whole_sets_only(rig: LookingRig) -> None:
+    await begin(rig)
+    await attach(rig, "web")
+    running = asyncio.create_task(rig.agent.run())
+    try:
+        rig.put(WEB)
+        for number in range(20):
+            await attach(rig, f"other{number}")
+        await rig.settle()
+    finally:
+        running.cancel()
+    assert verdicts(rig, "ingress4")["pod/a/web"] == "in" and len(peers(rig)) == PEERS
+    assert rig.seen == {("pod/a/web", PEERS)}
+
+
+@pytest.mark.parametrize("steps", [1, 5, 20, 60])
+async def test_a_pod_waits_for_sets_that_another_one_has_filled_only_half(rig: LookingRig, steps: int) -> None:
+    await begin(rig, WEB, *(pod(f"web{n}", "web") for n in range(3)))
+    first = asyncio.create_task(attach(rig, "web"))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    await asyncio.gather(first, *(attach(rig, f"web{n}") for n in range(3)))
+    assert {name for name, _ in rig.seen} == {"pod/a/web", "pod/a/web0", "pod/a/web1", "pod/a/web2"}
+    assert {count for _, count in rig.seen} == {PEERS}
+
+
+async def test_who_is_led_to_other_rules_loses_the_former_sets_after_that_and_not_before(rig: LookingRig) -> None:
+    await begin(rig, WEB)
+    await attach(rig, "web")
+    running = asyncio.create_task(rig.agent.run())
+    try:
+        rig.put(msgspec.structs.replace(WEB, ingress=(PolicyRule((PodSelector("a", select(app="other")),)),)))
+        requests = [await attach(rig, f"other{number}") for number in range(10)]
+        for request in requests:
+            await rig.agent.network.delete(request)
+        await rig.settle()
+    finally:
+        running.cancel()
+    assert peers(rig) == sorted(f"pod/a/{one.metadata.name}" for one in OTHERS)
+    assert min(count for _, count in rig.seen) == PEERS
+
+
+async def test_a_pod_that_goes_or_gets_another_policy_while_it_waits_leaves_nothing(rig: LookingRig) -> None:
+    await begin(rig)
+    before = await attach(rig, "web")
+    rig.put(WEB)
+    planning = asyncio.create_task(rig.agent.reconcile())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    rig.put(policy("web", select(app="web"), [PolicyRule((PodSelector("a", select(app="other")),))]))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    await rig.agent.network.delete(before)
+    await planning
+    await rig.settle()
+    assert peers(rig) == [] and not rig.agent.is_behind and not rig.events
+    await attach(rig, "web")
+    assert len(peers(rig)) == PEERS
+
+
+async def test_an_attachment_returns_when_the_sets_of_its_policies_are_filled_whoever_fills_them(rig: LookingRig) -> None:
+    await begin(rig, WEB)
+    attaching = asyncio.create_task(attach(rig, "web"))
+    await until(lambda: rig.agent.is_behind or attaching.done())
+    await asyncio.gather(rig.agent.reconcile(), attaching)
+    assert rig.seen == {("pod/a/web", PEERS)} and len(peers(rig)) == PEERS
