@@ -7,7 +7,8 @@ as he has to guess the id and the port (draft-vixie-dnsext-dns0x20; RFC 5452).
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+
+import msgspec
 
 from podplane.dns import message as m
 from podplane.dns.message import HEADER, RECORD, TAIL, Question
@@ -18,7 +19,7 @@ _letters = bytes(0x20 if 0x61 <= b <= 0x7A else 0 for b in range(256))
 """The bit of case of each byte; lengths of labels are below all letters."""
 
 
-class Ask(NamedTuple):
+class Ask(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
     """What is to be found out; equal ones have the same answer. `asked`: a question as it stands in a message, its name in lower case.
     `flags`: recursion desired, checking disabled. `dnssec`: with signatures."""
 
@@ -37,22 +38,21 @@ class Ask(NamedTuple):
         return self.asked[: -TAIL.size]
 
 
-def mixed(name: bytes, randomness: bytes) -> bytes:
-    """A written name in lower case, with letters in upper case where a bit (0x20 of each byte) of as many random bytes is set."""
-    bits = int.from_bytes(name.translate(_letters), "big") & int.from_bytes(randomness, "big")
-    return (int.from_bytes(name, "big") ^ bits).to_bytes(len(name), "big")
+def mixed(asked: bytes, randomness: bytes) -> bytes:
+    """A question in lower case, with letters of its name in upper case where a bit (0x20 of each byte) of as many random bytes is set."""
+    bits = int.from_bytes(asked.translate(_letters), "big") & int.from_bytes(randomness, "big") << 8 * TAIL.size
+    return (int.from_bytes(asked, "big") ^ bits).to_bytes(len(asked), "big")
 
 
-def written(ask: Ask, name: bytes, *, edns: bool, pad: bool = False) -> tuple[bytes, bytes]:
-    """The message without its id, and the question in it. The AD bit asks whether data is authentic (RFC 6840, 5.7)."""
-    asked = name + ask.asked[-TAIL.size :]
-    head = _heads[ask.flags & m.RD > 0, ask.flags & m.CD > 0, edns]
+def written(ask: Ask, asked: bytes, *, edns: bool, pad: bool = False) -> bytes:
+    """The message without its id, with the question spelled like this. The AD bit asks whether data is authentic (RFC 6840, 5.7)."""
+    head = _heads[ask.flags, edns]
     if not edns:
-        return head + asked, asked
+        return head + asked
     if not pad:
-        return head + asked + _opts[ask.dnssec], asked
+        return head + asked + _opts[ask.dnssec]
     missing = -(HEADER.size + len(asked) + 1 + RECORD.size + TAIL.size) % BLOCK
-    return head + asked + _opt(TAIL.pack(PADDING, missing) + bytes(missing), dnssec=ask.dnssec), asked
+    return head + asked + _opt(TAIL.pack(PADDING, missing) + bytes(missing), dnssec=ask.dnssec)
 
 
 def _opt(options: bytes = b"", *, dnssec: bool) -> bytes:
@@ -61,8 +61,8 @@ def _opt(options: bytes = b"", *, dnssec: bool) -> bytes:
 
 _bools = (False, True)
 _heads = {
-    (rd, cd, edns): HEADER.pack(0, m.RD * rd | m.CD * cd | m.AD, 1, 0, 0, edns)[2:]
-    for rd, cd, edns in itertools.product(_bools, repeat=3)
+    (flags, edns): HEADER.pack(0, flags | m.AD, 1, 0, 0, edns)[2:]
+    for flags, edns in itertools.product((0, m.RD, m.CD, m.RD | m.CD), _bools)
 }
 """Headers without ids."""
 _opts = {dnssec: _opt(dnssec=dnssec) for dnssec in _bools}

@@ -11,7 +11,9 @@ DOWN_AFTER = 2
 """Failures in a row."""
 FIRST_PROBE, LAST_PROBE = 0.5, 8.0
 """Seconds until a server that is down is tried again; twice as long each time."""
-LEAST_PATIENCE = 0.3
+LEAST_PATIENCE, USUAL_TIMES = 0.3, 4
+FAST = LEAST_PATIENCE / USUAL_TIMES
+"""Whose round-trip time is no longer than this is waited for as short as any."""
 LOOP_PROBE = 15.0
 SMOOTHING = 0.25
 UNKNOWN_RTT = 0.05
@@ -92,4 +94,4 @@ def at_once(servers: Sequence[Health], numbers: Sequence[int], order: Order, ran
 
 def patience(rtt: float | None) -> float:
     """Seconds until another server is asked, too, when one that answers in `rtt` usually does not yet."""
-    return 0.5 if rtt is None else min(max(4 * rtt, LEAST_PATIENCE), 1.0)
+    return 0.5 if rtt is None else min(max(USUAL_TIMES * rtt, LEAST_PATIENCE), 1.0)

@@ -9,6 +9,8 @@ from podplane.dns import message as m
 from podplane.dns.message import HEADER, RECORD, Answer, Query
 
 _ttl = struct.Struct("!I")
+_ECHOED = m.OPCODE_MASK | m.RD | m.CD
+"""Flags of a response that are those of its question."""
 
 
 def rendered(query: Query, answer: Answer, limit: int = m.TCP_BYTES) -> bytes:
@@ -18,17 +20,21 @@ def rendered(query: Query, answer: Answer, limit: int = m.TCP_BYTES) -> bytes:
 
 def relayed(query: Query, message: bytes, rcode: int, limit: int) -> bytes:
     """The response of a kept one. Its data is authentic to a client that asks for that (RFC 6840, 5.7); it is not our own authority."""
-    opt = m.opt_of(query, rcode)
-    wants_ad = query.flags & m.AD or (query.edns is not None and query.edns.dnssec)
-    flags = m.QR | m.RA | query.flags & (m.OPCODE_MASK | m.RD | m.CD) | rcode & m.RCODE_MASK
-    flags |= int.from_bytes(message[2:4], "big") & (m.TC | (m.AD if wants_ad else 0))
-    _, _, _, answers, authorities, _ = HEADER.unpack_from(message)
-    body = message[HEADER.size + len(query.asked) :]
-    if HEADER.size + len(query.asked) + len(body) + len(opt) > limit:
+    flags, asked, edns = query.flags, query.asked, query.edns
+    opt = b"" if edns is None else m.opt_of(query, rcode)
+    _, found, _, answers, authorities, _ = HEADER.unpack_from(message)
+    wanted = m.TC | m.AD if flags & m.AD or (edns is not None and edns.dnssec) else m.TC
+    flags = flags & _ECHOED | m.QR | m.RA | rcode & m.RCODE_MASK | found & wanted
+    end = len(message)
+    if end + len(opt) > limit:
         end, answers, authorities = _cut(message, limit - len(opt), answers, authorities)
-        body = message[HEADER.size + len(query.asked) : end]
         flags |= m.TC
-    return b"".join((HEADER.pack(query.id, flags, 1, answers, authorities, bool(opt)), query.asked, body, opt))
+    return (
+        HEADER.pack(query.id, flags, 1, answers, authorities, opt != b"")
+        + asked
+        + message[HEADER.size + len(asked) : end]
+        + opt
+    )
 
 
 def _cut(message: bytes, limit: int, answers: int, authorities: int) -> tuple[int, int, int]:

@@ -21,7 +21,6 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -54,18 +53,18 @@ NAME = 10
 TRUNCATED = m.TC >> 8
 BY_CHANCE = partial(order.rotated, choose=random.randrange)
 """Addresses begin with any of them."""
-T = TypeVar("T")
 FAULT = Answer(m.SERVFAIL, authoritative=False, source="a fault of this server")
 
 
-def _nowhere(query: Query, client: Client) -> None:
+def _nowhere(query: Query, client: Client, told: Callable[[Answer], object]) -> bool:
     """There are no other servers."""
+    return False
 
 
 class Answers:
     """Answers questions; its methods run on one event loop.
 
-    `pass_on` is what other servers say to a query that is plainly for them, and None for any other query.
+    `pass_on` tells what other servers say to a query that is plainly for them, perhaps at once; False for any other query.
     `networks` are CIDRs whose clients are answered, `identify` says who has an address of them; when that changes, `forget_client` is
     to be called. `version` is what `version.bind` is answered with. `arrange` puts the addresses of an answer in order.
     """
@@ -79,7 +78,7 @@ class Answers:
         version: str = "",
         identify: Callable[[str], Client] = Client,
         arrange: Callable[[Answer], Answer] = BY_CHANCE,
-        pass_on: Callable[[Query, Client], Answer | Awaitable[Answer] | None] = _nowhere,
+        pass_on: Callable[[Query, Client, Callable[[Answer], object]], bool] = _nowhere,
     ) -> None:
         self._resolver = resolver
         self._networks = [ipaddress.ip_network(cidr) for cidr in networks]
@@ -189,19 +188,37 @@ class Answers:
             return identified(m.respond(query, about, query.limit))
         if asked is None and (kept := self._find(question_of(query), own, tcp=tcp)) is not None:
             return identified(query.id.to_bytes(2, "big") + spelled(kept, query.asked))
-        return self._response(query, self._found(query, client, self._resolver.answer), written)
+        return self._response(query, self._found(query, client), written)
 
-    def _passed_on(self, data: bytes, client: Client, own: bytes) -> bytes | Awaitable[bytes | None] | None:
+    def _passed_on(self, data: bytes, client: Client, own: bytes) -> Later[bytes | None] | None:
         """The response to a datagram that is plainly for other servers; None for any other."""
         query = m.read_plain(data)
-        found = None if query is None else self._found(query, client, self._pass_on)
-        if query is None or found is None:
+        if query is None:
             return None
-        return self._response(query, found, partial(self._written, query, own=own, tcp=False))
-
-    def _found(self, query: Query, client: Client, ask: Callable[[Query, Client], T]) -> T | Answer:
+        response: Later[bytes | None] = Later()
+        told = partial(self._told, response, query, own, self._changes)
         try:
-            return ask(as_hinfo(query) if query.type == m.ANY else query, client)
+            return response if self._pass_on(query, client, told) else None
+        except Exception:
+            log.exception("no answer to %s", m.text_of(query.question.name))
+            told(FAULT)
+            return response
+
+    def _told(self, response: Later[bytes | None], query: Query, own: bytes, changes: int, answer: Answer) -> None:
+        """Respond with an answer that came later."""
+        try:
+            if answer.message and answer.lifetime is None and not answer.depends:  # it is not kept
+                written = relay.relayed(query, answer.message, answer.rcode, query.limit)
+            else:
+                written = self._written(query, answer if changes == self._changes else unkept(answer), own, tcp=False)
+        except Exception:
+            log.exception("no answer to %s", m.text_of(query.question.name))
+            written = self._written(query, FAULT, own, tcp=False)
+        response.set(written)
+
+    def _found(self, query: Query, client: Client) -> Answer | Awaitable[Answer]:
+        try:
+            return self._resolver.answer(as_hinfo(query) if query.type == m.ANY else query, client)
         except Exception:
             log.exception("no answer to %s", m.text_of(query.question.name))
             return FAULT

@@ -18,7 +18,7 @@ import msgspec
 
 from podplane.dns import message as m
 from podplane.dns import responses
-from podplane.kernel.datagrams import COUNT, Incoming, Outgoing
+from podplane.kernel.datagrams import COUNT, ID_BYTES, Incoming, Outgoing
 from podplane.nameserver import failures
 from podplane.nameserver.randomness import Randomness
 
@@ -60,7 +60,8 @@ class _Port:
     """A socket, and the questions that are on their way by it."""
 
     socket: socket.socket
-    pending: dict[int, Pending] = field(default_factory=dict)
+    pending: dict[bytes, Pending] = field(default_factory=dict)
+    """By their ids."""
     unsent: list[tuple[bytes, bytes]] = field(default_factory=list)
     """Of this turn, as `Outgoing` takes them."""
     uses: int = 0
@@ -87,15 +88,15 @@ class Datagrams:
         not told."""
         now = self._loop.time()
         port = self._port(now)
-        number = self._randomness.number()
-        while number in port.pending:
-            number = self._randomness.number()
+        id_ = self._randomness.take(ID_BYTES)
+        while id_ in port.pending:
+            id_ = self._randomness.take(ID_BYTES)
         port.uses += 1
         port.last = now
         if not port.unsent:
             self._loop.call_soon(self._end_turn, port)
-        port.unsent.append((b"", number.to_bytes(2, "big") + message))
-        port.pending[number] = Pending(asked, heard, now)
+        port.unsent.append((b"", id_ + message))
+        port.pending[id_] = Pending(asked, heard, now)
         if self._timer is None:
             self._timer = self._loop.call_later(SILENT_SECONDS, self._sweep)
 
@@ -134,7 +135,7 @@ class Datagrams:
         except BlockingIOError:
             pass  # as if it were lost on its way
         except OSError as error:
-            pending = port.pending.pop(int.from_bytes(message[:2], "big"), None)
+            pending = port.pending.pop(message[:ID_BYTES], None)
             if pending is not None:
                 _tell(pending, error, pending.sent)
 
@@ -158,12 +159,12 @@ class Datagrams:
             return
         now = self._loop.time()
         for data in received:
-            number = int.from_bytes(data[:2], "big")
-            pending = port.pending.get(number)
-            if pending is None or not _may_answer(data, pending.asked):
+            id_ = data[:ID_BYTES]
+            pending = port.pending.get(id_)
+            if pending is None or not (responses.matches(data, pending.asked) or _may_answer(data, pending.asked)):
                 self.ignored += 1
                 continue
-            del port.pending[number]
+            del port.pending[id_]
             _tell(pending, data, now)
 
     def _fail(self, port: _Port, why: str) -> None:
@@ -181,8 +182,8 @@ class Datagrams:
         self._timer = None
         now = self._loop.time()
         for port in self._used_up + self._ports:
-            for number, pending in _silent(port, now):
-                if port.pending.pop(number, None) is not None:
+            for id_, pending in _silent(port, now):
+                if port.pending.pop(id_, None) is not None:
                     _tell(pending, SILENCE, now)
         self._ports = self._without(self._ports, now - IDLE_SECONDS)
         self._used_up = self._without(self._used_up, now)
@@ -212,14 +213,12 @@ def _first_sent(port: _Port) -> float:
     return next(iter(port.pending.values())).sent
 
 
-def _silent(port: _Port, now: float) -> list[tuple[int, Pending]]:
+def _silent(port: _Port, now: float) -> list[tuple[bytes, Pending]]:
     """The questions that were sent too long ago."""
     return list(itertools.takewhile(lambda one: one[1].sent + SILENT_SECONDS <= now, port.pending.items()))
 
 
 def _may_answer(data: bytes, asked: bytes) -> bool:
-    """Is it a response to the question, in whatever case, or one of a server that could not read it?"""
-    if responses.matches(data, asked):
-        return True
+    """Is it a response to the question in another case, or one of a server that could not read it?"""
     is_error = len(data) == m.HEADER.size and data[2] & 0xF8 == m.QR >> 8 and data[3] & m.RCODE_MASK in (m.FORMERR, m.NOTIMP)
     return is_error or responses.matches(data[: m.HEADER.size] + data[m.HEADER.size :].lower(), asked.lower())

@@ -13,7 +13,7 @@ from functools import partial
 
 from podplane.dns import message as m
 from podplane.dns.asking import Ask
-from podplane.dns.health import LEAST_PATIENCE, patience
+from podplane.dns.health import FAST, LEAST_PATIENCE, patience
 from podplane.dns.responses import Reply
 from podplane.nameserver.upstream import Upstream
 
@@ -23,8 +23,9 @@ TRIES = 6
 LOOK_SECONDS = 0.02
 """So much longer some wait, so that many are looked at together."""
 ANSWERS = frozenset((m.NOERROR, m.NXDOMAIN))
-Outcome = Callable[[Reply | None, Upstream | None, str], None]
-"""Told (answer, who gave it, ""), or, without any good one, (a bad answer or None, who gave it or None, what went wrong)."""
+Outcome = Callable[[Ask, Reply | None, Upstream | None, str], None]
+"""Told what was asked and (answer, who gave it, ""), or, without any good one, (a bad answer or None, who gave it or None, what went
+wrong)."""
 
 
 class Waits:
@@ -98,11 +99,12 @@ class Exchange:
             return
         last = self.servers[(self._tries - 1) % len(self.servers)]
         rounds = self._tries // (len(self.servers) + 1)
-        seconds = patience(last.health.rtt) * 2**rounds if self._tries < TRIES else SECONDS
-        if seconds == LEAST_PATIENCE:
+        rtt = last.health.rtt
+        if rtt is not None and rtt <= FAST and not rounds and self._tries < TRIES:
             self._waits.add(self, now)
-        else:
-            self._timer = self._waits.loop.call_at(min(now + seconds, self._began + SECONDS), self.late)
+            return
+        seconds = patience(rtt) * 2**rounds if self._tries < TRIES else SECONDS
+        self._timer = self._waits.loop.call_at(min(now + seconds, self._began + SECONDS), self.late)
 
     def late(self) -> None:
         """Nobody answered as soon as is usual: ask another one, or end; nothing happens when it is over."""
@@ -136,7 +138,7 @@ class Exchange:
 
     def _finish(self, reply: Reply | None, server: Upstream | None, why: str) -> None:
         self.cancel()
-        self._outcome(reply, server, why)
+        self._outcome(self._ask, reply, server, why)
 
 
 def _words(said: Reply | str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -167,7 +166,7 @@ class Forwarder:
     def _hold(self) -> None:
         """What others than those that it belongs to are asked by now is to be asked anew."""
         for ask, waiting in self._waiting.items():
-            if waiting.exchange is not None and not set(waiting.exchange.servers) <= set(self._group(ask.name).servers):
+            if waiting.exchange is not None and not set(waiting.exchange.servers) <= set(self._group(ask.asked).servers):
                 waiting.exchange.cancel()
                 waiting.exchange = None
                 self._held[ask] = None
@@ -212,8 +211,9 @@ class Forwarder:
         """The same for a question about data, of the class IN; `ip` is who asks. None when others must be asked: then `heard` is told."""
         now = self._loop.time()
         found = self.cache.get(ask, now)
-        if found is None:
-            return self._ask(ask, ip, heard, now)
+        return self._ask(ask, ip, heard, now) if found is None else self._found(ask, found, now)
+
+    def _found(self, ask: Ask, found: Found, now: float) -> Answer:
         if found.refresh and ask not in self._waiting and not self._places.is_full:
             self._waiting[ask] = Waiting()
             self._begin(ask, now)
@@ -221,15 +221,17 @@ class Forwarder:
 
     def _ask(self, ask: Ask, ip: str, heard: Callable[[Answer], object], now: float) -> Answer | None:
         """What is to be asked for."""
-        waiting = self._waiting.get(ask)
+        waiting, has_stale = self._waiting.get(ask), self.cache.has_stale(ask, now)
         answer = None
-        if waiting is None:
+        if waiting is not None:
+            answer = self._too_old(ask, now, LATE) if waiting.is_late else None
+        elif self._probes.came_back(ask):
+            return _failure("a question of our own came back")
+        elif has_stale or ask in self._failed:
             answer = self._at_once(ask, now)
-        elif waiting.is_late:
-            answer = self._too_old(ask, now, LATE)
         if answer is not None:
             return answer
-        group = self._group(ask.name)
+        group = self._group(ask.asked)
         place = Place(ip, group.zone, ask, heard)
         given_up = self._places.enter(place)
         if given_up is place:
@@ -242,7 +244,7 @@ class Forwarder:
             current.places[place] = None
         if given_up is not None:
             self._give_up(given_up)
-        if current.timer is None and self.cache.has_stale(ask, now):
+        if has_stale and current.timer is None:
             current.timer = self._loop.call_later(STALE_AFTER, self._too_late, ask)
         if waiting is None:
             self._begin(ask, now, group)
@@ -264,13 +266,11 @@ class Forwarder:
 
     def _at_once(self, ask: Ask, now: float) -> Answer | None:
         """What is known without asking: that a moment ago nobody answered, or that nobody will."""
-        if self._probes.came_back(ask):
-            return _failure("a question of our own came back")
         until, why = self._failed.get(ask, (0.0, ""))
         if until <= now:
             if not self.cache.has_stale(ask, now):
                 return None
-            group = self._group(ask.name)
+            group = self._group(ask.asked)
             if any(one.health.is_up for one in group.servers):
                 return None
             why = _all_down(group)
@@ -278,30 +278,31 @@ class Forwarder:
             self._begin(ask, now)
         return self._stale(ask, now, why)
 
-    def _group(self, name: bytes) -> Group:
-        """The servers of the longest zone that the name belongs to."""
-        at = 0
-        while (group := self._groups.get(name[at:])) is None:
-            at += 1 + name[at]
+    def _group(self, asked: bytes) -> Group:
+        """The servers of the longest zone that the name of a question belongs to."""
+        groups, at = self._groups, 0
+        while (group := groups.get(asked[at : -m.TAIL.size])) is None:
+            at += 1 + asked[at]
         return group
 
     def _begin(self, ask: Ask, now: float, group: Group | None = None) -> None:
-        group = group or self._group(ask.name)
-        servers = [one for one in group.servers if self._probes.is_checked(one)]
-        if len(servers) < len(group.servers) and not (servers and now >= self._hold_until):
-            self._held[ask] = None
-            return
-        servers, count = self._ordered(servers)
+        group = group or self._group(ask.asked)
+        servers: Sequence[Upstream] = group.servers
+        count = 1
+        if len(servers) != 1 or not (servers[0].is_checked and servers[0].health.is_up):
+            servers = [one for one in servers if one.is_checked]
+            if len(servers) < len(group.servers) and not (servers and now >= self._hold_until):
+                self._held[ask] = None
+                return
+            servers, count = self._ordered(servers)
         if not servers:
             self._heard(ask, None, None, _all_down(group))
             return
-        exchange = self._waiting[ask].exchange = Exchange(ask, servers, self._waits, partial(self._heard, ask), now)
+        exchange = self._waiting[ask].exchange = Exchange(ask, servers, self._waits, self._heard, now)
         exchange.start(count)
 
-    def _ordered(self, servers: list[Upstream]) -> tuple[list[Upstream], int]:
+    def _ordered(self, servers: Sequence[Upstream]) -> tuple[list[Upstream], int]:
         """Those that may be asked, best first, and how many of them at the same time."""
-        if len(servers) == 1 and servers[0].health.is_up:
-            return servers, 1
         health = [one.health for one in servers]
         random = self._means.randomness.fraction
         numbers = ordered(health, self._config.order, random)
@@ -314,19 +315,19 @@ class Forwarder:
             self._begin(ask, self._loop.time())
 
     def _heard(self, ask: Ask, reply: Reply | None, server: Upstream | None, why: str) -> None:
-        now = self._loop.time()
         if reply is not None and server is not None and not why:
-            self.cache.put(ask, reply, now)
-            lifetime = min(1.0, float(reply.seconds)) or None
+            if reply.seconds > 0:
+                self.cache.put(ask, reply, self._loop.time())
             answer = Answer(
                 reply.rcode,
                 authoritative=False,
                 source=server.source,
                 message=reply.message,
-                lifetime=lifetime,
+                lifetime=1.0 if reply.seconds > 0 else None,
                 aliases=reply.aliases,
             )
         else:
+            now = self._loop.time()
             self._remember_failure(ask, now, why)
             answer = self._stale(ask, now, why)
             if not answer.message and reply is not None and not reply.is_referral:

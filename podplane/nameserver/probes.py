@@ -33,7 +33,6 @@ class _State:
     tries: int = 0
     name: Name | None = None
     timer: asyncio.TimerHandle | None = None
-    is_checked: bool = False
 
 
 class Probes:
@@ -49,9 +48,8 @@ class Probes:
         """Find out whether it is a loop for names of this zone, and watch it from now on."""
         self._states[upstream] = _State(zone)
         self._ask(upstream)
-        state = self._states[upstream]
-        if not state.is_checked:
-            state.timer = self._loop.call_later(FIRST_SECONDS, self._first, upstream)
+        if not upstream.is_checked:
+            self._states[upstream].timer = self._loop.call_later(FIRST_SECONDS, self._first, upstream)
 
     def remove(self, upstream: Upstream) -> None:
         """Watch it no more."""
@@ -59,11 +57,6 @@ class Probes:
         self._forget(state)
         if state.timer is not None:
             state.timer.cancel()
-
-    def is_checked(self, upstream: Upstream) -> bool:
-        """Is it known whether it is a loop?"""
-        state = self._states.get(upstream)
-        return state is not None and state.is_checked
 
     def came_back(self, ask: Ask) -> bool:
         """Was a server asked for this name by us? Then it is a loop, and is not asked any more."""
@@ -81,7 +74,7 @@ class Probes:
             upstream.health.loop(self._means.clock(), why)
         self._forget(state)
         self._again(upstream)
-        self._is_checked(state)
+        self._is_checked(upstream)
 
     def changed(self, upstream: Upstream) -> None:
         """It went down, or came up."""
@@ -109,7 +102,7 @@ class Probes:
 
     def _first(self, upstream: Upstream) -> None:
         self._states[upstream].timer = None
-        self._is_checked(self._states[upstream])
+        self._is_checked(upstream)
 
     def _ask(self, upstream: Upstream) -> None:
         state = self._states[upstream]
@@ -130,7 +123,7 @@ class Probes:
                 self._again(upstream)
         else:
             self._answers(upstream, state)
-        self._is_checked(state)
+        self._is_checked(upstream)
 
     def _answers(self, upstream: Upstream, state: _State) -> None:
         """It answers, and does not ask us."""
@@ -142,9 +135,9 @@ class Probes:
             upstream.health.answered(self._means.clock())
             self.changed(upstream)
 
-    def _is_checked(self, state: _State) -> None:
-        if not state.is_checked:
-            state.is_checked = True
+    def _is_checked(self, upstream: Upstream) -> None:
+        if not upstream.is_checked:
+            upstream.is_checked = True
             self._checked()
 
     def _forget(self, state: _State) -> None:

@@ -77,32 +77,34 @@ class Resolver:
         """The answer to a query."""
         return self._whole(self._ask(query.question, client, query), client, query)
 
-    def pass_on(self, query: m.Query, client: Client) -> Answer | Awaitable[Answer] | None:
-        """The same for a query that is plainly for other servers, in half of the time; None for any other."""
+    def pass_on(self, query: m.Query, client: Client, told: Callable[[Answer], object]) -> bool:
+        """The same for a query that is plainly for other servers, in half of the time: `told` is, perhaps at once. False for any other."""
         name, tail = query.asked[: -m.TAIL.size].lower(), query.asked[-m.TAIL.size :]
         if self.others is None or m.ends_with_any(name, self.ends):
-            return None
-        dnssec = query.edns is not None and query.edns.dnssec
-        told: Later[Answer] = Later()
+            return False
+        edns = query.edns
+        ask = Ask(name + tail, query.flags & (m.RD | m.CD), edns is not None and edns.dnssec)
         heard = partial(self._heard, told, client, query)
-        found = self.others.ask(Ask(name + tail, query.flags & (m.RD | m.CD), dnssec), client.ip, heard)
-        return told if found is None else self._whole(found, client, query)
+        found = self.others.ask(ask, client.ip, heard)
+        if found is not None:
+            heard(found)
+        return True
 
     def _whole(self, found: Answer | Awaitable[Answer], client: Client, query: m.Query) -> Answer | Awaitable[Answer]:
         """An answer with what its aliases lead to."""
         if isinstance(found, Later):
             told: Later[Answer] = Later()
-            found.then(partial(self._heard, told, client, query))
+            found.then(partial(self._heard, told.set, client, query))
             return told
         if inspect.isawaitable(found):
             return self._awaited(found, client, query)
         found = self._cut(query.question, found, client, query)
         return found if found.follow is None else self._follow(found, client, query, MAX_ALIASES)
 
-    def _heard(self, told: Later[Answer], client: Client, query: m.Query, said: Answer) -> None:
+    def _heard(self, told: Callable[[Answer], object], client: Client, query: m.Query, said: Answer) -> None:
         """Tell what was said later, without a task, unless there is an alias to follow."""
         if said.follow is None and not said.aliases:
-            told.set(said)
+            told(said)
             return
         try:
             answer = self._cut(query.question, said, client, query)
@@ -110,18 +112,18 @@ class Resolver:
             log.exception("no answer to %s", m.text_of(query.question.name))
             answer = FAILED
         if answer.follow is None:
-            told.set(answer)
+            told(answer)
             return
         task = asyncio.get_running_loop().create_task(self._followed(answer, client, query, MAX_ALIASES))
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, told, query))
 
-    def _ended(self, told: Later[Answer], query: m.Query, task: asyncio.Task[Answer]) -> None:
+    def _ended(self, told: Callable[[Answer], object], query: m.Query, task: asyncio.Task[Answer]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             log.error("an alias of %s", m.text_of(query.question.name), exc_info=error)
-        told.set(FAILED if error is not None or task.cancelled() else task.result())
+        told(FAILED if error is not None or task.cancelled() else task.result())
 
     def _ask(self, question: Question, client: Client, query: m.Query) -> Answer | Awaitable[Answer]:
         for source in self.sources:

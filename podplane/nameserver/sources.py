@@ -6,7 +6,7 @@ hosts entries and rewrites, the cluster's own zones, names for special use, othe
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from podplane.dns import message as m
 from podplane.dns.cluster import ClusterZone
@@ -58,9 +58,9 @@ class Sources:
         """The answer to a query."""
         return self._resolver.answer(query, client)
 
-    def pass_on(self, query: Query, client: Client) -> Answer | Awaitable[Answer] | None:
-        """The answer of other servers to a query that is plainly for them; None for any other."""
-        return self._resolver.resolver.pass_on(query, client)
+    def pass_on(self, query: Query, client: Client, told: Callable[[Answer], object]) -> bool:
+        """Tell the answer of other servers to a query that is plainly for them, perhaps at once. False for any other."""
+        return self._resolver.resolver.pass_on(query, client, told)
 
     def _zones(self, config: Config) -> list[Zone]:
         return [

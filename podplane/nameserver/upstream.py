@@ -66,6 +66,8 @@ class Upstream:
         self._streams = Streams(
             server, partial(opener.open, server.ip, socket.SOCK_STREAM), means.randomness, means.tls_context
         )
+        self.is_checked = False
+        """Is it known whether its questions come back here (`probes`)?"""
         self._answered_at = float("-inf")
         self._case_lost = 0
         self._no_edns_until = 0.0
@@ -82,13 +84,14 @@ class Upstream:
 
     def ask(self, ask: Ask, done: Done) -> None:
         """Ask it; `done` is told once, perhaps at once."""
-        self._ask(ask, done, edns=self._loop.time() >= self._no_edns_until, stream=self.server.tls)
+        edns = not self._no_edns_until or self._loop.time() >= self._no_edns_until
+        self._ask(ask, done, edns=edns, stream=self.server.tls)
 
     def _ask(self, ask: Ask, done: Done, *, edns: bool, stream: bool) -> None:
-        name = ask.name
+        asked = ask.asked
         if self._case_lost < CASE_LOST and not stream:
-            name = asking.mixed(name, self._means.randomness.take(len(name)))
-        message, asked = asking.written(ask, name, edns=edns, pad=self.server.tls)
+            asked = asking.mixed(asked, self._means.randomness.take(len(asked) - m.TAIL.size))
+        message = asking.written(ask, asked, edns=edns, pad=self.server.tls)
         heard = partial(self._heard, ask, done, asked, edns, stream)
         try:
             (self._streams if stream else self._datagrams).ask(message, asked, heard)
@@ -107,10 +110,15 @@ class Upstream:
     ) -> None:
         if isinstance(data, str):
             self._failed(done, data, seconds)
-            return
-        if isinstance(data, OSError):
+        elif isinstance(data, OSError):
             self._not_sent(done, data)
-            return
+        elif data[2] & m.TC >> 8 or data[3] & m.RCODE_MASK or not data.startswith(asked, m.HEADER.size):
+            self._look(ask, done, asked, data, seconds, edns=edns, stream=stream)
+        else:
+            self._read(ask, done, data, seconds)
+
+    def _look(self, ask: Ask, done: Done, asked: bytes, data: bytes, seconds: float, *, edns: bool, stream: bool) -> None:
+        """Look whether a response means that the server is to be asked in another way."""
         if edns and data[3] & m.RCODE_MASK in (m.FORMERR, m.NOTIMP) and data[10:12] == b"\0\0":
             self._no_edns_until = self._loop.time() + NO_EDNS_SECONDS  # RFC 6891, 7
             self._ask(ask, done, edns=False, stream=stream)
@@ -131,6 +139,9 @@ class Upstream:
         if len(data) == m.HEADER.size:
             self._failed(done, f"it answers {m.RCODES[data[3] & m.RCODE_MASK]}")
             return
+        self._read(ask, done, data, seconds)
+
+    def _read(self, ask: Ask, done: Done, data: bytes, seconds: float) -> None:
         try:
             reply = responses.read(data, ask.asked, self._means.limits)
         except responses.Endless as error:  # which says nothing about the server

@@ -193,19 +193,19 @@ class UdpServer:
 
     def _answer(self, data: bytes, client: Address, started: float) -> None:
         response = self._respond(data, client[0])
-        if response is None or isinstance(response, bytes):
-            self._send(data, response, client, started)
-        elif isinstance(response, Later):
-            response.then(lambda found: self._send(data, found, client, started))
+        if isinstance(response, Later):
+            response.then(partial(self._send, data, client, started))
+        elif response is None or isinstance(response, bytes):
+            self._send(data, client, started, response)
         else:
             task = self._loop.create_task(self._later(data, response, client, started))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _later(self, data: bytes, response: Awaitable[bytes | None], client: Address, started: float) -> None:
-        self._send(data, await response, client, started)
+        self._send(data, client, started, await response)
 
-    def _send(self, data: bytes, response: bytes | None, client: Address, started: float) -> None:
+    def _send(self, data: bytes, client: Address, started: float, response: bytes | None) -> None:
         lane = self._lane
         if response is None:
             lane.silent += 1

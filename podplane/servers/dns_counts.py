@@ -20,7 +20,11 @@ DURATIONS = tuple(0.00025 * 2**n for n in range(16))
 """Upper bounds of the buckets of durations, in seconds: from 0.25 ms to 8.2 s."""
 KINDS = 2048
 """Kinds that are told apart, at most; the first stands for all others."""
+KNOWN = 4096
+"""Combinations of type, code and sizes that are known by heart, at most."""
 OTHER = "other"
+NONE = b"\0\0"
+"""A count of a header."""
 
 
 class Kind(NamedTuple):
@@ -64,6 +68,8 @@ class Counts:
         self.lanes: dict[tuple[str, str, int], Lane] = {}
         self.kinds: list[Kind] = [Kind(OTHER, OTHER, SIZES[-1], SIZES[-1])]
         self._numbers: dict[tuple[str, str, int, int], int] = {}
+        self._known: dict[tuple[bytes, int, int, int], int] = {}
+        """Those of `_numbers` by type, code, and sizes as they are, for the last ones that there were."""
 
     def lane(self, node: str, protocol: str, version: int) -> Lane:
         """The counts of this protocol and family of the node, from now on."""
@@ -80,11 +86,20 @@ class Counts:
     def kind(self, request_bytes: int, response: bytes) -> int:
         """The number of the kind of this response, to a request of so many bytes."""
         type_, code = _type_and_code(response)
+        key = type_, code, request_bytes, len(response)
+        number = self._known.get(key)
+        if number is None:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            number = self._known[key] = self._number(type_, code, request_bytes, len(response))
+        return number
+
+    def _number(self, type_: bytes, code: int, request_bytes: int, response_bytes: int) -> int:
         kind = (
-            m.TYPES.get(type_, OTHER) if type_ is not None else "",
+            m.TYPES.get(int.from_bytes(type_, "big"), OTHER) if type_ else "",
             m.RCODES.get(code, OTHER),
             bisect.bisect_left(SIZES, request_bytes),
-            bisect.bisect_left(SIZES, len(response)),
+            bisect.bisect_left(SIZES, response_bytes),
         )
         number = self._numbers.get(kind)
         return self._new(kind) if number is None else number
@@ -103,16 +118,16 @@ class Counts:
         return {kind: count for kind, count in zip(self.kinds, lane.by_kind, strict=False) if count}
 
 
-def _type_and_code(response: bytes) -> tuple[int | None, int]:
-    """The type of a response's question, None when it has none, and its code, with what an OPT record at its end adds (RFC 6891, 6.1.3)."""
-    _, flags, questions, *_, additional = m.HEADER.unpack_from(response)
-    code = flags & m.RCODE_MASK
-    tail = response[-m.RECORD.size - 1 :]
-    if additional and tail[0] == 0 and m.RECORD.unpack_from(tail, 1)[0] == m.OPT:
-        code |= tail[5] << 4
+def _type_and_code(response: bytes) -> tuple[bytes, int]:
+    """The type of a response's question, b"" when it has none, and its code, with what an OPT record at its end adds (RFC 6891, 6.1.3)."""
+    code = response[3] & m.RCODE_MASK
+    if response[10:12] != NONE:
+        tail = response[-m.RECORD.size - 1 :]
+        if tail[0] == 0 and m.RECORD.unpack_from(tail, 1)[0] == m.OPT:
+            code |= tail[5] << 4
     at = m.HEADER.size
-    if not questions:
-        return None, code
+    if response[4:6] == NONE:
+        return b"", code
     while length := response[at]:
         at += 1 + length
-    return int.from_bytes(response[at + 1 : at + 3], "big"), code
+    return response[at + 1 : at + 3], code

@@ -30,7 +30,9 @@ class Later(Generic[T]):
         self.is_set = True
         self._value: T = value
         heard, self._heard = self._heard, None
-        for one in heard if isinstance(heard, list) else () if heard is None else (heard,):
+        if heard is None:
+            return
+        for one in heard if isinstance(heard, list) else (heard,):
             try:
                 one(value)
             except Exception:

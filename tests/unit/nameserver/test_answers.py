@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from msgspec.structs import replace
@@ -393,6 +393,26 @@ async def test_what_can_not_be_written_is_a_servfail(rig: Rig) -> None:
     assert code(rig.ask(question("web.default.svc.cluster.local"))) == m.SERVFAIL
     rig.source.answer_to.clear()
     assert code(rig.ask(question("web.default.svc.cluster.local"))) == m.NOERROR
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+async def test_a_fault_in_what_others_say_is_a_servfail(is_told: bool) -> None:
+    """They raise, or their message can't be cut to the size of a datagram."""
+    told: list[str] = []
+
+    def pass_on(query: Query, client: Client, tell: Callable[[Answer], object]) -> bool:
+        told.append(client.ip)
+        if not is_told:
+            raise RuntimeError("of a test")
+        tell(Answer(message=m.HEADER.pack(0, m.QR, 1, 1, 0, 0) + query.asked + b"\x40" * 600))
+        return True
+
+    answers = Answers(Source(), ("10.244.0.0/16",), Counts(), pass_on=pass_on)
+    response = answers.respond(question("x.example"), POD)
+    assert inspect.isawaitable(response)
+    got = await response
+    assert got is not None and code(got) == m.SERVFAIL and got[12:] == question("x.example")[12:]
+    assert told == [POD]
 
 
 def with_addresses(count: int) -> tuple[Source, Answers]:

@@ -65,3 +65,11 @@ def test_durations_of_a_batch_are_as_those_of_each() -> None:
     many.add(0.0003, 5)
     assert one.cumulative() == many.cumulative() and many.count == 5
     assert one.total == pytest.approx(many.total)
+
+
+def test_what_is_known_by_heart_is_bounded_and_changes_no_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_counts, "KNOWN", 3)
+    counts = Counts()
+    first = [counts.kind(size, response(m.A, more=size)) for size in range(0, 1200, 100)]
+    assert [counts.kind(size, response(m.A, more=size)) for size in range(0, 1200, 100)] == first
+    assert len(counts._known) <= 3 and len(set(first)) > 3
