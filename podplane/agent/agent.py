@@ -167,6 +167,7 @@ class Agent:
         await self.watcher.read_sysctls(pause)
         self._may_send = True
         await self.reconcile()
+        self.watcher.put_off(len(self.ledger.desired))
 
     def changed(self, kind: Kind, old: Any, new: Any) -> None:
         """An object of this kind came (no old), changed or went (no new); the caches have it already, and the loop does

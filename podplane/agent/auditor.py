@@ -88,7 +88,7 @@ class Auditor:
             except BaseException:
                 self._ledger.cancel_reading(reading)
                 raise
-            return await self._compare(reading, found, in_scope)
+            return await self._compare(reading, found, in_scope, None if Part.TABLES in parts else "")
 
     async def audit_pod(self, netns: str) -> bool:
         """Read a pod's namespace and correct what is known of it; does anything deviate that was not known to?"""
@@ -103,7 +103,7 @@ class Auditor:
             return await self._compare(reading, found, lambda identity: identity[1] == netns and identity[0] != "Sysctl", netns)
 
     async def _compare(
-        self, reading: Reading, found: dict[Identity, Value], in_scope: Callable[[Identity], bool], netns: str = ""
+        self, reading: Reading, found: dict[Identity, Value], in_scope: Callable[[Identity], bool], netns: str | None
     ) -> bool:
         """Does anything deviate that was not known to? `found` is empty afterwards."""
         deviates, pause = False, Pause(seconds=AUDIT_TURN_SECONDS)

@@ -4,6 +4,7 @@
                                            vanish silently when their link goes down) is read again
     nf_tables                              the generation of the namespace is polled: one that podplane's own commits do
                                            not explain is a foreign commit
+                                           (between two readings of which nobody committed, one is enough)
     sysctls                                polled, by descriptors that stay open; those of a pod's link are read with its namespace
     proxies                                polled by a dump, while any is desired: the kernel notifies nothing of them
     a pod's namespace                      read when the pod's link loses its carrier or is gone; and each in turn, once a
@@ -15,10 +16,11 @@ writer repairs it, and an event on the Node says so.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from podplane.agent.auditor import EVERYTHING, Auditor, Part, part_of
@@ -35,9 +37,11 @@ log = logging.getLogger(__name__)
 
 AUDIT_SECONDS = 60.0
 """Between two readings of everything that nothing in particular asks for, at least."""
-AUDIT_REST, LONGEST_REST = 100, 600.0
+AUDIT_REST, LONGEST_REST = 400, 600.0
 """After one, the next such one waits so many times as long as it took, when that is longer, and so many seconds at most: with a hundred
 thousand objects a reading takes seconds, and notifications and generations tell of nearly everything at once."""
+OBJECT_SECONDS = 25e-6
+"""An object of a table takes so long to read and compare, before it is known of a first audit."""
 RETRY_SECONDS = 0.1
 """After a refusal that contradicts what is known, the kernel is read so soon; each time that this does not help, after
 twice the time."""
@@ -101,6 +105,8 @@ class Watcher:
         self._audit_at = dict.fromkeys(Part, 0.0)
         self._retry_seconds = RETRY_SECONDS
         self._foreign_commit = False
+        self._is_table_read = False
+        """Were the tables read, and did nobody commit any change of them since? They hold what they held, then."""
         self._patience_until = self._link_patience_until = 0.0
         self._foreign: dict[Identity, None] = {}
         self._repairs: Counter[str] = Counter()
@@ -118,6 +124,11 @@ class Watcher:
         self._audit_at = dict.fromkeys(Part, self._clock() + AUDIT_SECONDS * (1 + phase) / 2)
         self._next_pod_at = self._clock() + AUDIT_SECONDS * (1 + phase) / 4
         return self._monitor
+
+    def put_off(self, values: int) -> None:
+        """The kernel is known to hold so many values at the end of a start: the first audit of tables waits as those after it do."""
+        at = self._clock() + min(AUDIT_REST * OBJECT_SECONDS * values, LONGEST_REST)
+        self._audit_at[Part.TABLES] = max(self._audit_at[Part.TABLES], at)
 
     def close(self) -> None:
         """End the subscriptions."""
@@ -214,9 +225,17 @@ class Watcher:
             await self._audit_pod(netns)
         if self._foreign_commit and now >= self._patience_until:
             await self._audit_foreign_commit()
-        if due := frozenset(part for part, at in self._audit_at.items() if now >= at):
+        if due := frozenset(self._due_parts(now)):
             await self._audit(due)
         self._report_repairs()
+
+    def _due_parts(self, now: float) -> Iterator[Part]:
+        for part, at in self._audit_at.items():
+            if now >= at:
+                if part is Part.TABLES and self._is_table_read:
+                    self._audit_at[part] = now + AUDIT_SECONDS
+                else:
+                    yield part
 
     async def read_sysctls(self, pause: Pause) -> None:
         """Correct what is known of the sysctls of the node that are wanted: those that are there and have no other value are as desired."""
@@ -267,7 +286,8 @@ class Watcher:
                 self._foreign_change((identity,))
 
     def _poll_generation(self) -> None:
-        self._foreign_commit |= self._kernel.foreign_commit()
+        if self._kernel.foreign_commit():
+            self._foreign_commit, self._is_table_read = True, False
 
     def _choose_pod(self, now: float) -> None:
         """Have one pod's namespace read, so that each is read once in AUDIT_SECONDS (with very many pods: one a poll)."""
@@ -312,9 +332,11 @@ class Watcher:
 
     async def _audit(self, parts: frozenset[Part] = EVERYTHING) -> bool:
         began = self._clock()
+        self._is_table_read |= Part.TABLES in parts  # what is committed while it is read is news
         try:
             deviates = await self.auditor.audit(parts)
         except Exception as error:
+            self._is_table_read = False
             log.warning("audit node=%s error=%s", self._node_name, error)
             self._again_later(parts)
             return False
@@ -345,6 +367,9 @@ class Watcher:
 
     def sent(self, report: Report) -> None:
         """What the writer sent: repairs among it, and refusals that contradict what is known."""
+        if self._is_table_read:
+            values = (one.value for one in itertools.chain(report.applied, (failure.operation for failure in report.failed)))
+            self._is_table_read = not any(part_of(value.identity) is Part.TABLES for value in values)
         for operation in report.applied if self._foreign else ():
             identity = operation.value.identity
             if identity in self._foreign:

@@ -32,8 +32,8 @@ class Desired(Mapping[Identity, Value]):
         self._values: dict[Identity, Value] = {}
         self._owners: dict[Identity, Hashable | dict[Hashable, None]] = {}
         """The key that owns an object; of a shared one, all of them. Nearly all objects have one owner."""
-        self._in_pods: dict[str, dict[Identity, None]] = {}
-        """The objects in each network namespace but the node's own."""
+        self._places: dict[str, dict[Identity, None]] = {}
+        """The objects in each network namespace; "" is the node's own, of which those of nf_tables are not kept here."""
         self._elements = Counter[object]()
         """How many elements of nf_tables sets of each name there are."""
         self.get = self._values.get  # type: ignore[method-assign]  # Mapping.get costs several calls, and is called for each object
@@ -64,8 +64,8 @@ class Desired(Mapping[Identity, Value]):
         return self._fragments.get(key, EMPTY)
 
     def in_namespace(self, netns: str) -> tuple[Identity, ...]:
-        """The objects in a network namespace that is not the node's own."""
-        return tuple(self._in_pods.get(netns, ()))
+        """The objects in a network namespace, but for those of nf_tables; "" is the node's own."""
+        return tuple(self._places.get(netns, ()))
 
     def may_have_elements(self, name: str) -> bool:
         """Is there any element of an nf_tables set of this name, in whatever table?"""
@@ -115,19 +115,21 @@ class Desired(Mapping[Identity, Value]):
 
     def _note_places(self, gone: Iterable[Identity], new: Iterable[Identity]) -> None:
         for identity in gone:
-            if identity[0] == "nft element":
+            kind, netns = identity[:2]
+            if kind == "nft element":
                 self._elements[identity[4]] -= 1
                 if not self._elements[identity[4]]:
                     del self._elements[identity[4]]
-            if netns := identity[1]:
-                del self._in_pods[netns][identity]
-                if not self._in_pods[netns]:
-                    del self._in_pods[netns]
+            elif not kind.startswith("nft "):
+                del self._places[netns][identity]
+                if not self._places[netns]:
+                    del self._places[netns]
         for identity in new:
-            if identity[0] == "nft element":
+            kind, netns = identity[:2]
+            if kind == "nft element":
                 self._elements[identity[4]] += 1
-            if identity[1]:
-                self._in_pods.setdefault(identity[1], {})[identity] = None
+            elif not kind.startswith("nft "):
+                self._places.setdefault(netns, {})[identity] = None
 
     def _changed(self, key: Hashable, fragment: Fragment, there: Iterable[Identity]) -> list[tuple[Identity, Value]]:
         """The changes of objects that are there. Conflict when another key owns one."""

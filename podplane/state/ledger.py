@@ -371,11 +371,12 @@ class Ledger:
         self._readings.remove(reading)
 
     def end_reading(
-        self, reading: Reading, found: Mapping[Identity, Value], in_scope: Callable[[Identity], bool], netns: str = ""
+        self, reading: Reading, found: Mapping[Identity, Value], in_scope: Callable[[Identity], bool], netns: str | None = None
     ) -> Iterator[list[Identity]]:
         """Correct what is known by what was read of everything in scope. What was written meanwhile is left out.
 
-        With `netns`, a pod's network namespace, only that was read, and the cost is that of what is in it.
+        With `netns`, a network namespace ("": the node's own), only that was read, without
+        nf_tables, and the cost is that of what is in it.
 
         Works in slices: yields, after each of them, the identities in it that deviate and were not known to. Iterate it to
         its end; pause between.
@@ -383,7 +384,7 @@ class Ledger:
         try:
             for slice_ in _sliced(found):
                 yield [i for i in slice_ if i not in reading.written and self._correct(i, found[i])]
-            wanted = self.desired.in_namespace(netns) if netns else self.desired
+            wanted = self.desired if netns is None else self.desired.in_namespace(netns)
             for part in _sliced((*wanted, *self._deviations)):
                 missing = (i for i in part if i not in found and i not in reading.written and in_scope(i))
                 yield [identity for identity in missing if self._correct(identity, None)]

@@ -15,6 +15,7 @@ from podplane.kernel.fakes.world import FakeNamespace
 from podplane.model.config import ROUTE_PROTOCOL
 from podplane.state.network import Link, Neighbour, Proxy, Route
 from podplane.state.network import Rule as PolicyRule
+from podplane.state.nft import Element
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
 from tests.unit.agent.rig import Object, Rig, cluster, service_of, slice_of
@@ -85,11 +86,11 @@ async def test_the_namespace_of_each_pod_is_read_in_turn_once_a_minute() -> None
     assert {message.rpartition(": ")[2] for _, _, message in rig.events} == {"2 routes"}
 
 
-@pytest.mark.parametrize(("took", "rest"), [(0.1, AUDIT_SECONDS), (2.0, 200.0), (60.0, LONGEST_REST)])
-async def test_readings_that_nothing_asks_for_take_a_hundredth_of_the_time(
+@pytest.mark.parametrize(("took", "rest"), [(0.1, AUDIT_SECONDS), (1.0, 400.0), (60.0, LONGEST_REST)])
+async def test_readings_that_nothing_asks_for_take_a_small_part_of_the_time(
     took: float, rest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rig = Rig()
+    rig = Rig(("10.96.0.0/16",))
     agent = await rig.start(*cluster(1))
     audit = agent.watcher.auditor.audit
 
@@ -100,10 +101,90 @@ async def test_readings_that_nothing_asks_for_take_a_hundredth_of_the_time(
     monkeypatch.setattr(agent.watcher.auditor, "audit", slow)
     await rig.poll(2 * AUDIT_SECONDS)
     ended, count = rig.now, agent.watcher.audits[Part.TABLES].count
+    rig.put(service_of("web", "10.96.0.8"))
+    await agent.reconcile()
     await rig.poll(ended + rest - 1)
     assert agent.watcher.audits[Part.TABLES].count == count
     await rig.poll(ended + rest)
     assert agent.watcher.audits[Part.TABLES].count == count + 1
+
+
+def table_readings(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[frozenset[str]]:
+    """The tables of each reading from now on in which there are any."""
+    readings = []
+    read = rig.agent._kernel.read
+
+    def counted(owner: Ownership) -> dict[Identity, Value]:
+        if owner.tables:
+            readings.append(frozenset(str(table) for table in owner.tables))
+        return read(owner)
+
+    monkeypatch.setattr(rig.agent._kernel, "read", counted)
+    return readings
+
+
+async def test_tables_that_nobody_changed_since_they_were_read_are_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(("10.96.0.0/16",))
+    agent = await rig.start(*cluster(1))
+    readings = table_readings(rig, monkeypatch)
+    for minute in range(1, 61):
+        await rig.poll(minute * AUDIT_SECONDS)
+    assert len(readings) == 1
+    assert agent.watcher.audits[Part.NETWORK].count > 50
+    rig.put(service_of("web", "10.96.0.8"))  # the agent commits
+    await agent.reconcile()
+    for minute in range(61, 121):
+        await rig.poll(minute * AUDIT_SECONDS)
+    assert len(readings) == 2
+    (gone,) = (one for one in rig.host.objects.nft.values() if isinstance(one, Element) and "default/web" in one.comment)
+    del rig.host.objects.nft[gone.identity]  # somebody else does
+    rig.host.objects.foreign_commits += 1
+    await rig.poll(121 * AUDIT_SECONDS)
+    assert rig.host.objects.nft[gone.identity] == gone
+    for minute in range(122, 181):
+        await rig.poll(minute * AUDIT_SECONDS)
+    assert len(readings) == 4  # and the repair is read once
+
+
+async def test_a_reading_of_the_network_goes_through_no_object_of_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(("10.96.0.0/16",))
+    agent = await rig.start(*cluster(1), *(service_of(f"web{n}", f"10.96.1.{n}") for n in range(1, 40)))
+    await rig.poll(2 * AUDIT_SECONDS)
+    seen: list[Identity] = []
+    correct = agent.ledger._correct
+    monkeypatch.setattr(agent.ledger, "_correct", lambda identity, found: seen.append(identity) or correct(identity, found))
+    (route,) = (one for one in rig.host.objects.network.values() if isinstance(one, Link) and one.name == "cbr0")
+    rig.host.delete(route)
+    await rig.poll(4 * AUDIT_SECONDS)
+    assert seen and not [one for one in seen if str(one[0]).startswith("nft ")]
+    assert any(isinstance(one, Link) and one.name == "cbr0" for one in rig.host.objects.network.values())
+
+
+async def test_tables_of_which_a_reading_failed_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    agent = await rig.start(*cluster(1))
+    audit = agent.watcher.auditor.audit
+
+    async def fails(parts: frozenset[Part] = EVERYTHING) -> bool:
+        raise OSError("no answer")
+
+    monkeypatch.setattr(agent.watcher.auditor, "audit", fails)
+    await rig.poll(AUDIT_SECONDS)
+    monkeypatch.setattr(agent.watcher.auditor, "audit", audit)
+    readings = table_readings(rig, monkeypatch)
+    await rig.poll(AUDIT_SECONDS + 1)
+    assert len(readings) == 1
+
+
+async def test_a_first_audit_waits_as_long_as_what_it_reads_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    agent = await rig.start(*cluster(1))
+    agent.watcher.put_off(50_000)
+    readings = table_readings(rig, monkeypatch)
+    await rig.poll(500 - 1)
+    assert readings == []
+    await rig.poll(500)
+    assert len(readings) == 1
 
 
 async def test_a_namespace_that_can_not_be_read_keeps_nothing_else_from_being_repaired(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,8 @@ async def test_what_can_not_be_polled_keeps_nothing_else_from_being_looked_at() 
 
     agent._kernel.read_proxies = fail  # type: ignore[assignment, method-assign]
     for n in range(1, 10):
+        rig.put(service_of("web", f"10.96.0.{10 + n}"))  # tables are read after a commit
+        await agent.reconcile()
         await rig.poll(n * 30.0)
     assert all(audit.count >= 3 for audit in agent.watcher.audits.values()) and len(agent.watcher.audits) == 2
 
