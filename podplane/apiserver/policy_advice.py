@@ -1,4 +1,4 @@
-"""Warnings about policies and the labels that they read: which flows a dry run would change, and mistakes in NetworkPolicies.
+"""Warnings about policies and the labels that they read: which flows a dry run would change, and mistakes in policies.
 
 The cluster is read when the first write asks for it, after that only what was written since; until then no write costs anything more.
 All of it happens in a thread, for as long as an answer may wait. What is not read by then is read for the next write that asks.
@@ -23,10 +23,11 @@ from podplane.apiserver.store import Store
 from podplane.model.cluster_policy import ClusterNetworkPolicy, Policy
 from podplane.model.pod_info import NamespaceInfo, PodInfo
 from podplane.model.policy import NetworkPolicy
+from podplane.policy.cut_off import told
 from podplane.policy.difference import differences
 from podplane.policy.edits import Edit, tried
 from podplane.policy.lint import Linter
-from podplane.policy.told import told
+from podplane.policy.told import told as told_flows
 from podplane.policy.world import CLUSTER_POLICIES, NAMESPACES, NODES, PODS, POLICIES, RESOURCES, SERVICES, World
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class PolicyAdvice:
 
     async def of(self, change: Change, *, dry_run: bool) -> list[str]:
         """Sentences about the flows that a dry run would change, and about mistakes in a policy that is new or another one."""
-        asks = dry_run or change.resource == POLICIES
+        asks = dry_run or change.resource in KINDS
         if change.resource not in ADVISED or not asks or not (_is_policy(change) or (dry_run and _is_relabelled(change))):
             return []
         end = self._clock() + (DRY_RUN_SECONDS if dry_run else APPLY_SECONDS)
@@ -90,7 +91,7 @@ class PolicyAdvice:
         try:
             return await asyncio.to_thread(self._answer, world, change, end, dry_run)
         except TooLongError:
-            return [TOO_LARGE if dry_run else f"NetworkPolicy {_path(change)} is {NOT_CHECKED}"]
+            return [TOO_LARGE if dry_run else f"{change.resource.partition('.')[0]} {_path(change)} is {NOT_CHECKED}"]
         except Exception:
             log.exception("warnings about policies failed")
             return []
@@ -122,25 +123,27 @@ class PolicyAdvice:
             self._read(world, tick)
             edit = _edit(change)
             found = _flows(world, edit, tick) if dry_run else []
-            if isinstance(edit.new, NetworkPolicy):
+            if isinstance(edit.new, Policy):
                 found += self._mistakes(world, edit, edit.new, _former(change), tick)
             return found
         finally:
             self._lock.release()
 
-    def _mistakes(self, world: World, edit: Edit, policy: NetworkPolicy, former: NetworkPolicy | None, tick: Tick) -> list[str]:
-        """Those of a policy, and whether pods can't ask for names by it that could by the former one."""
+    def _mistakes(self, world: World, edit: Edit, policy: Policy, former: Policy | None, tick: Tick) -> list[str]:
+        """Those of a policy, and pods that can't ask for names by it that could by the former one."""
         if self._linter is None:
             self._linter = Linter(world)
         self._linter.tick = tick
-        with tried(world.index, [Edit(NetworkPolicy, edit.path, former)]):
-            was_cut_off = self._linter.no_dns(policy, first=False)
+        with tried(world.index, [Edit(type(policy), edit.path, former)]):
+            before = self._linter.no_dns(policy, first=False)
         with tried(world.index, [edit]):
             texts = [f"{one.where}: {one.text}".removeprefix(": ") for one in self._linter.of(policy, beside=False)]
-            is_cut_off = self._linter.no_dns(policy, first=False)
-        texts += [is_cut_off] if is_cut_off and not was_cut_off else []
+            after = self._linter.no_dns(policy, first=False)
+        if text := told({pod: why for pod, why in after.items() if pod not in before}):
+            texts.append(text)
         more = [f"{len(texts) - SHOWN} more; `podplane policy lint` shows them"] if len(texts) > SHOWN else []
-        return [f"NetworkPolicy {edit.path}: {text}" for text in (*texts[:SHOWN], *more)]
+        name = policy.text if isinstance(policy, ClusterNetworkPolicy) else f"NetworkPolicy {policy.text}"
+        return [f"{name}: {text}" for text in (*texts[:SHOWN], *more)]
 
     def _read(self, world: World, tick: Callable[[], None]) -> None:
         while self._unread:
@@ -157,7 +160,7 @@ class PolicyAdvice:
 
 def _flows(world: World, edit: Edit, tick: Tick) -> list[str]:
     found = differences(world.index, world.pods(), list(world.nodes.values()), [edit], tick)
-    return [one.sentence() for one in told(found)]
+    return [one.sentence() for one in told_flows(found)]
 
 
 def _is_policy(change: Change) -> bool:
@@ -181,8 +184,8 @@ def _edit(change: Change) -> Edit:
     return Edit(PodInfo, _path(change), PodInfo.from_json(raw))
 
 
-def _former(change: Change) -> NetworkPolicy | None:
-    return None if change.old is None else NetworkPolicy.from_json(msgspec.json.encode(change.old))
+def _former(change: Change) -> Policy | None:
+    return None if change.old is None else KINDS[change.resource].from_json(msgspec.json.encode(change.old))
 
 
 def _path(change: Change) -> str:

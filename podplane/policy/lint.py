@@ -5,69 +5,38 @@ None of it is wrong to the API, and some of it is right: a policy may come befor
 
 from __future__ import annotations
 
-import enum
 import functools
 import ipaddress
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+from podplane.model.cluster_policy import NODES, ClusterNetworkPolicy, Policy
 from podplane.model.objects import Node
 from podplane.model.pod_info import PodInfo
 from podplane.model.policy import (
     DIRECTIONS,
+    EVERYTHING,
+    PROTOCOLS,
     Direction,
     IPBlock,
     LabelSelector,
     NetworkPolicy,
     PodSelector,
     PolicyRule,
-    Requirement,
 )
-from podplane.policy import tiers
+from podplane.policy import precedence
 from podplane.policy.covering import covers, selects_all_of
-from podplane.policy.ends import End, ends_of
+from podplane.policy.cut_off import Names, told
+from podplane.policy.findings import LOOKED_AT, Finding, Mistake, some
 from podplane.policy.index import PolicyIndex
 from podplane.policy.kinds import Tick
-from podplane.policy.name_servers import PATH as NAME_SERVERS
 from podplane.policy.name_servers import SERVICE
-from podplane.policy.owners import owner
-from podplane.policy.reach import side
 from podplane.policy.served import Services, Serving
-from podplane.policy.words import selector_text
+from podplane.policy.words import peer_text, selector_text
 
-LOOKED_AT = 500
-"""Pods of one selector, and rules of one policy, that are looked at."""
-NAMED = 3
-"""Of blocks, and of groups of pods, in one sentence."""
 NAME_LABEL = "kubernetes.io/metadata.name"
-DNS_PORT = 53
-
-
-class Mistake(enum.StrEnum):
-    """What kinds there are."""
-
-    SELECTS_NOTHING = "selects nothing"
-    NO_NAMESPACE = "no such namespace"
-    NOT_SERVED = "port not served"
-    PODS_BY_ADDRESS = "pods by address"
-    SERVICE_BY_ADDRESS = "Service by address"
-    COVERED = "covered"
-    NO_DNS = "no DNS"
-    NOT_READ = "not read"
-
-
-class Finding(NamedTuple):
-    """One mistake in a policy (by path); `where` is the rule, "" when it is about the whole policy."""
-
-    policy: str
-    where: str
-    mistake: Mistake
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.policy}{' ' if self.where else ''}{self.where}: {self.text}"
 
 
 class Cluster(Protocol):
@@ -100,59 +69,65 @@ class Linter:
         self._blocks = {
             ipaddress.ip_network(cidr): name for name, node in cluster.nodes.items() for cidr in node.spec.pod_cidrs
         }
+        self._nodes = {ip: name for name, node in cluster.nodes.items() for ip in node.internal_ips}
 
-    def of(self, policy: NetworkPolicy, *, beside: bool = True) -> Iterator[Finding]:
-        """The mistakes in a policy. With `beside`, also what other policies of its namespace make needless, and names that pods of it
-        can't ask for whichever policy denies that."""
-        yield from (Finding(policy.metadata.path, "", Mistake.NOT_READ, text) for text in policy.unread)
+    def of(self, policy: Policy, *, beside: bool = True) -> Iterator[Finding]:
+        """The mistakes in a policy. With `beside`, as all policies are looked at: also what other policies of its namespace make needless,
+        and pods that can't ask for names whichever policy denies that; what an Admin policy overrules is told of what it overrules."""
+        yield from (Finding(policy, "", Mistake.NOT_READ, text) for text in policy.unread)
         pods = list(islice(self._index.selected(policy), LOOKED_AT))
-        selected = Serving(pods, self._services)
         if not pods:
-            yield Finding(policy.metadata.path, "", Mistake.SELECTS_NOTHING, self._nothing(policy))
-        others = self._beside(policy) if beside else []
+            yield Finding(policy, "", Mistake.SELECTS_NOTHING, f"selects no pod so far: {self._nothing(policy)}")
+        others = self._beside(policy) if beside and isinstance(policy, NetworkPolicy) else []
+        yield from self._of_rules(policy, Serving(pods, self._services), others)
+        tiers = self._cluster_policies if beside else precedence.cluster_policies(self._index)
+        self.tick()
+        if isinstance(policy, NetworkPolicy):
+            yield from precedence.of_network_policy(policy, self._index, tiers)
+        else:
+            yield from precedence.of_cluster_policy(policy, pods, self._index, tiers, alone=not beside)
+        if beside and (text := told(self.no_dns(policy))):
+            yield Finding(policy, "", Mistake.NO_DNS, text)
+
+    def no_dns(self, policy: Policy, *, first: bool = True) -> dict[str, str]:
+        """Pods that can't ask the cluster's DNS, and why: as `Names.cut_off` says."""
+        return Names(self._index, self._cluster.services, self._cluster.dns).cut_off(policy, self.tick, first=first)
+
+    def _nothing(self, policy: Policy) -> str:
+        if isinstance(policy, NetworkPolicy):
+            labels = selector_text(policy.pods)
+            return f"no pod of namespace {policy.metadata.namespace} has {labels}" if labels else "its namespace has no pod"
+        where = policy.subjects.namespaces
+        if isinstance(where, LabelSelector) and not self._index.namespaces(where):
+            return self._no_namespace(where)
+        return f"there are no {peer_text(policy.subjects, '').removeprefix('all ')}"
+
+    def _of_rules(self, policy: Policy, selected: Serving, others: Sequence[NetworkPolicy]) -> Iterator[Finding]:
         for direction, number, rule in _rules(policy):
             self.tick()
-            where = f"{direction} rule {number}"
-            for mistake, text in self._of_rule(rule, selected if direction == "ingress" else self._members(rule)):
-                yield Finding(policy.metadata.path, where, mistake, text)
-            if text := _covered(policy, direction, number, others):
-                yield Finding(policy.metadata.path, where, Mistake.COVERED, text)
-        if beside and (text := self.no_dns(policy)):
-            yield Finding(policy.metadata.path, "", Mistake.NO_DNS, text)
+            finding = functools.partial(Finding, policy, f"{direction} rule {number}")
+            for mistake, text in self._of_rule(policy, rule, selected if direction == "ingress" else self._members(rule)):
+                yield finding(mistake, text)
+            if isinstance(policy, NetworkPolicy) and (text := _covered(policy, direction, number, others)):
+                yield finding(Mistake.COVERED, text)
+            if rule.action == "Deny" and (text := self._denies_pods(rule, (policy.rules(direction) or ())[: number - 1])):
+                yield finding(Mistake.PODS_BY_ADDRESS, text)
 
-    def no_dns(self, policy: NetworkPolicy, *, first: bool = True) -> str:
-        """That pods of a policy can't ask the cluster's DNS; "" when they can. With `first`, only pods of which it is the first of the
-        policies that speak of egress: so each pod is told of once."""
-        if policy.egress is None:
-            return ""
-        servers, found = list(self._name_servers()), dict[str, None]()
-        pods = (pod for pod in self._index.selected(policy) if pod.ips)
-        for pod in {(pod.metadata.labels, owner(pod)): pod for pod in islice(pods, LOOKED_AT)}.values():
-            self.tick()
-            speaking = tiers.speaking(self._index.policies_of(pod.metadata.path), "egress", "NetworkPolicy")
-            under = [one.metadata.path for one in speaking]
-            if (not first or under[:1] == [policy.metadata.path]) and self._is_cut_off(pod, servers):
-                found[f"{pod.metadata.namespace}/{owner(pod)}"] = None
-        if not found:
-            return ""
-        return f"{_some(list(found))} can't ask the cluster's DNS: no egress rule allows UDP {DNS_PORT} to it"
-
-    def _nothing(self, policy: NetworkPolicy) -> str:
-        labels = selector_text(policy.pods)
-        none = f"no pod of namespace {policy.metadata.namespace} has {labels}" if labels else "its namespace has no pod"
-        return f"selects no pod so far: {none}"
-
-    def _of_rule(self, rule: PolicyRule, destinations: Serving) -> Iterator[tuple[Mistake, str]]:
-        for selector in dict.fromkeys(peer.namespaces for peer in rule.peers or () if isinstance(peer, PodSelector)):
+    def _of_rule(self, policy: Policy, rule: PolicyRule, destinations: Serving) -> Iterator[tuple[Mistake, str]]:
+        peers = [peer for peer in rule.peers or () if isinstance(peer, PodSelector)]
+        for selector in dict.fromkeys(peer.namespaces for peer in peers):
             if isinstance(selector, LabelSelector) and not self._index.namespaces(selector):
                 yield Mistake.NO_NAMESPACE, self._no_namespace(selector)
             self.tick()
-        for port in rule.ports or ():
-            number = port.port[0] if isinstance(port.port, tuple) and port.port[0] == port.port[1] else port.port
-            if not isinstance(number, tuple | None) and (text := destinations.why_not(port.protocol, number)):
+        for peer in peers:
+            if peer.namespaces == NODES and next(self._index.members(peer), None) is None:
+                yield Mistake.NO_NODE, f"no node has {selector_text(peer.pods)}"
+        for protocol, port in _asked(rule):
+            if text := destinations.why_not(protocol, port):
                 yield Mistake.NOT_SERVED, text
             self.tick()
-        yield from self._by_address([peer for peer in rule.peers or () if isinstance(peer, IPBlock)])
+        nodes = self._nodes if isinstance(policy, ClusterNetworkPolicy) else {}
+        yield from self._by_address([peer for peer in rule.peers or () if isinstance(peer, IPBlock)], nodes)
 
     def _no_namespace(self, selector: LabelSelector) -> str:
         text = f"no namespace has {selector_text(selector)}"
@@ -166,30 +141,50 @@ class Linter:
         members = (pod for peer in peers if len(peers) == len(rule.peers or ()) for pod in self._index.members(peer))
         return Serving(islice(members, LOOKED_AT if rule.ports else 0), self._services)
 
-    def _by_address(self, blocks: Sequence[IPBlock]) -> Iterator[tuple[Mistake, str]]:
-        pods, services = list[str](), list[str]()
+    def _by_address(self, blocks: Sequence[IPBlock], by_ip: Mapping[str, str]) -> Iterator[tuple[Mistake, str]]:
+        pods, nodes, services = list[str](), list[str](), list[str]()
         lengths = {(one.version, one.prefixlen) for one in self._blocks}
         for block in blocks:
             self.tick()
             network = ipaddress.ip_network(block.cidr)
+            ip = str(network.network_address) if network.num_addresses == 1 else ""
             supernets = (network.supernet(new_prefix=n) for v, n in lengths if v == network.version and n <= network.prefixlen)
-            if any(one in self._blocks for one in supernets):
+            if ip in by_ip:
+                nodes.append(f"{ip} ({by_ip[ip]})")
+            elif any(one in self._blocks for one in supernets):
                 pods.append(block.cidr)
-            service = self._services.by_ip.get(str(network.network_address)) if network.num_addresses == 1 else None
+            service = self._services.by_ip.get(ip)
             if service is not None and not (service == SERVICE and self._cluster.dns is not None):
-                services.append(f"{network.network_address} (Service {service})")
+                services.append(f"{ip} (Service {service})")
         if pods:
-            yield Mistake.PODS_BY_ADDRESS, f"{_some(pods)} has addresses of pods, which others will have: labels select pods"
+            yield Mistake.PODS_BY_ADDRESS, f"{some(pods)} has addresses of pods, which others will have: labels select pods"
+        if nodes:
+            yield Mistake.NODES_BY_ADDRESS, f"{some(nodes)} is the address of a node: `nodes` selects nodes by their labels"
         if services:
             yield (
                 Mistake.SERVICE_BY_ADDRESS,
-                f"{_some(services)} is never the other end of a flow: policies are about the pods behind it",
+                f"{some(services)} is never the other end of a flow: policies are about the pods behind it",
             )
+
+    def _denies_pods(self, rule: PolicyRule, before: Iterable[PolicyRule]) -> str:
+        """That a Deny of a network is about pods, too, as it has their addresses: not of all addresses, which can't be meant otherwise."""
+        networks = [ipaddress.ip_network(peer.cidr) for peer in rule.peers or () if isinstance(peer, IPBlock)]
+        within = [str(one) for one in networks if one.prefixlen and any(_is_within(block, one) for block in self._blocks)]
+        all_pods = rule._replace(peers=(PodSelector(EVERYTHING),))
+        if not within or any(covers(one, all_pods) for one in before):
+            return ""
+        return (
+            f"{some(within)} has the addresses of pods, too, which it denies: a rule that passes all pods on may go before it"
+        )
 
     def _beside(self, policy: NetworkPolicy) -> list[NetworkPolicy]:
         """Other policies of the namespace that select all pods of this one."""
         there = self._by_namespace.get(policy.metadata.namespace, ())
         return [one for one in there if one.metadata.path != policy.metadata.path and selects_all_of(one.pods, policy.pods)]
+
+    @functools.cached_property
+    def _cluster_policies(self) -> Sequence[ClusterNetworkPolicy]:
+        return precedence.cluster_policies(self._index)
 
     @functools.cached_property
     def _by_namespace(self) -> Mapping[str, Sequence[NetworkPolicy]]:
@@ -199,29 +194,23 @@ class Linter:
                 found[policy.metadata.namespace].append(policy)
         return found
 
-    def _name_servers(self) -> Iterator[End]:
-        if self._cluster.dns is not None:
-            yield from ends_of(self._cluster.dns)
-            return
-        selector = (self._cluster.services.get(SERVICE, {}).get("spec") or {}).get("selector")
-        if selector:
-            namespace = SERVICE.partition("/")[0]
-            labels = LabelSelector.of(Requirement(key, "In", (value,)) for key, value in selector.items())
-            for pod in islice(self._index.members(PodSelector(namespace, labels)), LOOKED_AT):
-                yield from ends_of(pod)
 
-    def _is_cut_off(self, pod: PodInfo, servers: Sequence[End]) -> bool:
-        """Is the port for names denied at all of them, in each family?"""
-        pairs = [(end, server) for end in ends_of(pod) for server in servers if (":" in end.ip) is (":" in server.ip)]
-        return bool(pairs) and not any(
-            side("egress", end, server, self._index).has("UDP", port) for end, server in pairs for port in _dns_ports(server)
-        )
-
-
-def _rules(policy: NetworkPolicy) -> Iterator[tuple[Direction, int, PolicyRule]]:
+def _rules(policy: Policy) -> Iterator[tuple[Direction, int, PolicyRule]]:
     for direction in DIRECTIONS:
         for number, rule in enumerate((policy.rules(direction) or ())[:LOOKED_AT], 1):
             yield direction, number, rule
+
+
+def _asked(rule: PolicyRule) -> dict[tuple[str, int | str], None]:
+    """The protocols ("": any) and single ports that a rule names. ClusterNetworkPolicies name ports of any protocol."""
+    names = Counter(port.port for port in rule.ports or ())
+    found: dict[tuple[str, int | str], None] = {}
+    for port in rule.ports or ():
+        if isinstance(port.port, str):
+            found["" if names[port.port] == len(PROTOCOLS) else port.protocol, port.port] = None
+        elif port.port is not None and port.port[0] == port.port[1]:
+            found[port.protocol, port.port[0]] = None
+    return found
 
 
 def _covered(policy: NetworkPolicy, direction: Direction, number: int, others: Iterable[NetworkPolicy]) -> str:
@@ -241,11 +230,5 @@ def _covered(policy: NetworkPolicy, direction: Direction, number: int, others: I
     return ""
 
 
-def _dns_ports(server: End) -> Iterable[int]:
-    named = server.pod.ports.named if server.pod and server.path != NAME_SERVERS else ()
-    return {DNS_PORT, *(one.port for one in named if one.name == "dns")}
-
-
-def _some(texts: Sequence[str]) -> str:
-    more = len(texts) - NAMED
-    return ", ".join(texts[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
+def _is_within(block: Any, network: Any) -> bool:
+    return bool(block.version == network.version and block != network and block.subnet_of(network))

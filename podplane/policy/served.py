@@ -54,7 +54,7 @@ class Serving:
         self._leading = list(dict.fromkeys(port for pod in alike.values() for port in services.ports(pod)))
 
     def why_not(self, protocol: str, port: int | str) -> str:
-        """Why a port is probably a mistake; "" when it may be right, or when there are no pods.
+        """Why a port is probably a mistake; "" when it may be right, or when there are no pods. The protocol of a name may be any ("").
 
         Containers need not declare their ports: a number is a mistake if all pods declare some, and none this one, nor a Service leads
         to it; or if a Service has that number for another one of theirs.
@@ -74,10 +74,12 @@ class Serving:
         return f"none of the pods declares {protocol} {port}, nor leads a Service to it"
 
     def _why_no_name(self, protocol: str, port: str) -> str:
-        if not self._declared or (port, protocol) in self._named:
+        if not self._declared or any(name == port and of in (protocol or of,) for name, of in self._named):
             return ""
         others = sorted(other for name, other in self._named if name == port)
-        return f"none of the pods has a {protocol} port named {port}" + (f", but a {others[0]} port" if others else "")
+        return f"none of the pods has a {f'{protocol} ' * bool(protocol)}port named {port}" + (
+            f", but a {others[0]} port" if others else ""
+        )
 
 
 def _ports(path: str, spec: Object) -> Iterator[ServicePort]:

@@ -160,7 +160,7 @@ def test_mistakes_are_named_when_a_policy_is_applied_and_by_lint(lab: Podplane, 
         kubectl("delete", "networkpolicy", "bad", "--ignore-not-found")
     assert (
         lab("policy", "lint", "-n", "kube-system").stdout
-        == "No mistake is found in the NetworkPolicies of namespace kube-system.\n"
+        == "No mistake is found in the policies of namespace kube-system, and of the cluster.\n"
     )
 
 

@@ -19,7 +19,7 @@ FOUND = 1
 @click.command()
 @lab_name
 @namespace
-@click.option("-A", "--all-namespaces", is_flag=True, help="Policies of all namespaces.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="NetworkPolicies of all namespaces.")
 @click.option(
     "-f",
     "--filename",
@@ -29,9 +29,9 @@ FOUND = 1
 )
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="For programs.")
 def lint(folder: Folder, namespace: str, all_namespaces: bool, file: TextIO | None, output: str | None) -> None:
-    """Name probable mistakes in NetworkPolicies: what selects or allows nothing, what another rule allows anyway, what cuts names off.
+    """Name probable mistakes in policies: what selects or allows nothing, what another rule decides anyway, what cuts names off.
 
-    Exit status 1: there are some.
+    Those of the whole cluster (ClusterNetworkPolicies) are always looked at.     Exit status 1: there are some.
     """
     from podplane.cli.policy import linted
     from podplane.cli.policy.cluster import cluster
@@ -43,7 +43,7 @@ def lint(folder: Folder, namespace: str, all_namespaces: bool, file: TextIO | No
     else:
         objects = documents(text_of(file), file.name)
         proposed = proposal(objects, known_objects(client, {one["kind"] for one in objects}), namespace)
-        tell_others(proposed.passed_over, "looked at", "NetworkPolicies, and labels of Namespaces and Pods")
+        tell_others(proposed.passed_over, "looked at", "policies, and labels of Namespaces and Pods")
         there = cluster(client)
         check_namespaces(proposed, there.index)
         found = linted.of_file(there, proposed.edits)
@@ -53,7 +53,13 @@ def lint(folder: Folder, namespace: str, all_namespaces: bool, file: TextIO | No
         for one in found:
             click.echo(plain(str(one)))
         if not found:
-            where = "of the file" if file else "of all namespaces" if all_namespaces else f"of namespace {namespace}"
-            click.echo(f"No mistake is found in the NetworkPolicies {where}.")
+            where = (
+                "of the file"
+                if file
+                else "of all namespaces"
+                if all_namespaces
+                else f"of namespace {namespace}, and of the cluster"
+            )
+            click.echo(f"No mistake is found in the policies {where}.")
     if found:
         sys.exit(FOUND)

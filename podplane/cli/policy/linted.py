@@ -6,23 +6,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from podplane.cli.policy.cluster import Cluster
-from podplane.model.policy import NetworkPolicy
+from podplane.model.cluster_policy import Policy
 from podplane.policy.edits import Edit, tried
-from podplane.policy.lint import Finding, Linter
+from podplane.policy.findings import Finding
+from podplane.policy.lint import Linter
 
 
 def of_namespace(cluster: Cluster, namespace: str) -> list[Finding]:
-    """Those in the policies of a namespace, or of all ("")."""
+    """Those in the policies of a namespace, or of all (""), and in those of the whole cluster, in the order of their tiers."""
     linter = Linter(cluster)
-    policies = (policy for _, policy in sorted(cluster.index.policies.items()) if isinstance(policy, NetworkPolicy))
-    return [one for policy in policies if namespace in ("", policy.metadata.namespace) for one in linter.of(policy)]
+    policies = sorted(cluster.index.policies.values(), key=lambda one: one.order)
+    looked_at = (one for one in policies if namespace in ("", one.metadata.namespace) or not one.metadata.namespace)
+    return [found for one in looked_at for found in linter.of(one)]
 
 
 def of_file(cluster: Cluster, edits: Sequence[Edit]) -> list[Finding]:
     """Those that the policies of a file would have in this cluster."""
     with tried(cluster.index, edits):
         linter = Linter(cluster)
-        policies = [edit.new for edit in edits if isinstance(edit.new, NetworkPolicy)]
+        policies = [edit.new for edit in edits if isinstance(edit.new, Policy)]
         return [one for policy in policies for one in linter.of(policy)]
 
 
@@ -32,6 +34,5 @@ def document(found: Sequence[Finding]) -> dict[str, Any]:
 
 
 def _document(one: Finding) -> dict[str, str]:
-    namespace, _, name = one.policy.partition("/")
-    where = {"rule": one.where} if one.where else {}
-    return {"namespace": namespace, "name": name, **where, "mistake": str(one.mistake), "text": one.text}
+    metadata, where = one.policy.metadata, {"rule": one.where} if one.where else {}
+    return {"namespace": metadata.namespace, "name": metadata.name, **where, "mistake": str(one.mistake), "text": one.text}

@@ -15,6 +15,11 @@ from tests.unit.apiserver.test_server import PODS, Api
 
 Object = dict[str, Any]
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies"
+CLUSTER_POLICIES = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies"
+DNS = {
+    "metadata": {"name": "kube-dns"},
+    "spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 53, "protocol": "UDP"}]},
+}
 DENY = {"metadata": {"name": "deny"}, "spec": {"podSelector": {"matchLabels": {"app": "web"}}}}
 DRY = {"dryRun": "All"}
 
@@ -88,11 +93,7 @@ async def test_it_is_about_the_cluster_as_it_is(api: Api) -> None:
 
 
 async def test_mistakes_in_a_policy_are_named_when_it_is_written(api: Api) -> None:
-    service = {
-        "metadata": {"name": "kube-dns"},
-        "spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 53, "protocol": "UDP"}]},
-    }
-    await api("POST", "/api/v1/namespaces/kube-system/services", service)
+    await api("POST", "/api/v1/namespaces/kube-system/services", DNS)
     body = {"metadata": {"name": "p"}, "spec": {"podSelector": {"matchLabels": {"app": "wbe"}}, "policyTypes": ["Egress"]}}
     nothing = "NetworkPolicy default/p: selects no pod so far: no pod of namespace default has app=wbe"
     assert await warned(api, "POST", POLICIES, body, **DRY) == [nothing]
@@ -112,6 +113,31 @@ async def test_mistakes_in_a_policy_are_named_when_it_is_written(api: Api) -> No
     assert texts[2] == "NetworkPolicy default/p: egress rule 2: allows nothing that egress rule 1 does not"
     assert texts[5:] == ["NetworkPolicy default/p: 8 more; `podplane policy lint` shows them"]
     assert await warned(api, "DELETE", f"{POLICIES}/p") == []
+
+
+async def test_mistakes_in_policies_of_the_cluster_are_named_when_they_are_written(api: Api) -> None:
+    await api("POST", "/api/v1/namespaces/kube-system/services", DNS)
+    await api("POST", POLICIES, DENY)
+    subject = {"namespaces": {"matchLabels": {"kubernetes.io/metadata.name": "default"}}}
+    spec = {"tier": "Admin", "priority": 5, "subject": subject, "egress": [{"action": "Deny", "to": [{"namespaces": {}}]}]}
+    guard = {"metadata": {"name": "guard"}, "spec": spec}
+    name = "ClusterNetworkPolicy guard"
+    cut_off = (
+        f"{name}: default/client, default/web can't ask the cluster's DNS: {name} egress rule 1 (Deny) denies UDP 53 to it"
+    )
+    tried = await warned(api, "POST", CLUSTER_POLICIES, guard, **DRY)
+    assert tried[0].startswith("3 flows would be denied that were allowed: ") and tried[1:] == [cut_off]
+    assert await warned(api, "POST", CLUSTER_POLICIES, guard) == [cut_off]
+    assert await warned(api, "PATCH", f"{CLUSTER_POLICIES}/guard", {"spec": {"priority": 6}}) == [], "it did so before"
+    accept = {"metadata": {"name": "open"}, "spec": {**spec, "ingress": [{"action": "Accept", "from": [{"namespaces": {}}]}]}}
+    del accept["spec"]["egress"]
+    assert await warned(api, "POST", CLUSTER_POLICIES, accept) == [
+        "ClusterNetworkPolicy open: ingress rule 1 (Accept): decides about all pods before NetworkPolicy default/deny"
+    ]
+    by = "ClusterNetworkPolicy open ingress rule 1 (Accept) goes before it, and lets all pods in"
+    assert await warned(api, "POST", POLICIES, {**DENY, "metadata": {"name": "two"}}) == [
+        f"NetworkPolicy default/two: keeps no pod out: {by}"
+    ]
 
 
 async def test_other_writes_read_nothing(api: Api) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from podplane.policy.lint import Finding, Linter, Mistake
+from podplane.policy.findings import Finding, Mistake
+from podplane.policy.lint import Linter
 from podplane.policy.world import World
 from tests.unit.policy.cluster import Object, namespace, pod, policy
 
