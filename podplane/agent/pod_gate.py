@@ -1,9 +1,9 @@
 """Before a pod is attached: what policies say of it is known, as of a time not before it was created.
 
 Agents, kubelets and controllers read the API by watches of their own, and one may be ahead of another. So an attachment waits until the
-agents' caches have its pod, and the policies that the API has by then of its namespace and of the whole cluster. If there are any of
-those, the namespace's labels matter, too. Where the API can't be reached, what was known
-last counts: policies that came since are not known to anybody here.
+agents' caches have its pod, with it all labels that pods had before it, and what the API has by then: the policies of its namespace and of
+the whole cluster, those that are deleted gone, and, if any of these reads labels of namespaces, these. Pods that start at one time share
+the lists that say so. Where the API can't be reached, what was known last counts: policies that came since are not known to anybody here.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from podplane.agent.caches import CLUSTER_POLICIES, NAMESPACES, PODS, POLICIES, 
 from podplane.cni.network import Attachment, NetworkError
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.requests import ALL, Selection
+from podplane.model.policy import PodSelector
 
 log = logging.getLogger(__name__)
-KNOWN_SECONDS, LOOK_SECONDS = 10.0, 0.002
-"""So long an attachment waits until its pod and policies are known; between two looks."""
+KNOWN_SECONDS = 10.0
+"""So long an attachment waits until its pod and policies are known."""
 
 
 async def until_known(caches: Caches, request: Attachment, node: str) -> None:
@@ -27,16 +28,12 @@ async def until_known(caches: Caches, request: Attachment, node: str) -> None:
     if not caches.informers:
         return
     path = f"{request.namespace}/{request.name}"
-    for _ in range(round(KNOWN_SECONDS / LOOK_SECONDS)):
-        if _is_known(caches, path, request.pod_uid):
-            break
-        await asyncio.sleep(LOOK_SECONDS)
-    else:
+    if not await caches.arrivals.wait(path, request.pod_uid, KNOWN_SECONDS):
         raise NetworkError(_why(path, node, PODS))
     try:
         behind = await _behind(caches, ((POLICIES, Selection(request.namespace)), (CLUSTER_POLICIES, ALL)))
-        if not behind and caches.cluster_policies.objects:
-            behind = await _behind(caches, ((NAMESPACES, Selection(fields=f"metadata.name={request.namespace}")),))
+        if not behind and (whose := _labels_read(caches, request.namespace)) is not None:
+            behind = await _behind(caches, ((NAMESPACES, whose),))
     except ApiError as error:
         log.warning("attach node=%s pod=%s policies are those known last: %s", node, path, error)
         return
@@ -44,15 +41,22 @@ async def until_known(caches: Caches, request: Attachment, node: str) -> None:
         raise NetworkError(_why(path, node, behind))
 
 
+def _labels_read(caches: Caches, namespace: str) -> Selection | None:
+    """The namespaces whose labels matter to pods of this one; None: of none."""
+    across = caches.cluster_policies.objects.values()
+    for policy in (*caches.informers[POLICIES].in_namespace(namespace).values(), *across):
+        rules = (*(policy.ingress or ()), *(policy.egress or ()))
+        if any(
+            isinstance(peer, PodSelector) and not isinstance(peer.namespaces, str) for one in rules for peer in one.peers or ()
+        ):
+            return ALL
+    return Selection(fields=f"metadata.name={namespace}") if across else None
+
+
 async def _behind(caches: Caches, wanted: Sequence[tuple[str, Selection]]) -> str:
     """The first of these whose watch does not bring what the API has; "" when all do."""
     current = await asyncio.gather(*(caches.informers[resource].catch_up(which, KNOWN_SECONDS) for resource, which in wanted))
     return next((resource for (resource, _), is_current in zip(wanted, current, strict=True) if not is_current), "")
-
-
-def _is_known(caches: Caches, path: str, uid: str) -> bool:
-    pod = caches.pods.objects.get(path)
-    return pod is not None and uid in ("", pod.metadata.uid)
 
 
 def _why(path: str, node: str, resource: str) -> str:

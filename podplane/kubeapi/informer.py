@@ -27,6 +27,7 @@ import msgspec
 
 from podplane.kubeapi.cache import Cache, Index, Keys, M, Subscriber
 from podplane.kubeapi.client import Client, close
+from podplane.kubeapi.currency import Listed, Progress, Shared, number
 from podplane.kubeapi.errors import UNDECODABLE, ApiError, Gone, NotFound, Status, error_of, not_the_api
 from podplane.kubeapi.requests import Selection
 from podplane.kubeapi.retry import RESET_SECONDS, Backoff, FailureLog
@@ -41,6 +42,7 @@ LINE_BYTES = 32 * 1024 * 1024
 """No event is as long; what is comes from something that is not the API."""
 SHORT_SECONDS = 1.0
 """A watch that ends within this time without an event has failed (as in client-go), though nothing says so."""
+BY_NAME = "metadata.name="
 RESUMABLE = {408, 429, 503}
 """HTTP codes of failures after which the version of the watch is as good as before."""
 
@@ -55,10 +57,6 @@ class _Version(msgspec.Struct, rename="camel"):
 
 class _Versioned(msgspec.Struct):
     metadata: _Version = msgspec.field(default_factory=_Version)
-
-
-CATCH_UP_SECONDS = 0.002
-"""Between two looks whether the watch has brought what is waited for."""
 
 
 class _ListMetadata(msgspec.Struct, rename="camel"):
@@ -152,6 +150,8 @@ class Informer(Generic[M]):
         self._backoff = backoff or Backoff()
         self._sleep = sleep
         self._failures = FailureLog(log, f"informer resource={resource}")
+        self._progress, self._asked = Progress(), Shared[Selection, Listed]()
+        self._by_namespace: Index[M] | None = None
 
     @property
     def resource(self) -> str:
@@ -208,6 +208,7 @@ class Informer(Generic[M]):
                 await slices.pause()
         self._is_unknown = True
         self.heard = time.monotonic()
+        self._progress.advanced()
 
     async def _list(self, limit: int) -> None:
         self.lists += 1
@@ -229,6 +230,7 @@ class Informer(Generic[M]):
         self._version = page.metadata.resource_version
         self._synced, self._is_unknown = True, False
         self.heard = time.monotonic()
+        self._progress.advanced()
 
     async def _page(self, limit: int, continuation: str) -> _List:
         body = await self._client.list(self._resource, self._selection, limit=limit, continuation=continuation)
@@ -248,21 +250,34 @@ class Informer(Generic[M]):
     async def catch_up(self, selection: Selection, seconds: float) -> bool:
         """Wait until the cache has what the API has of these objects now; False when it has not within so many seconds.
 
-        ApiError when the API does not say what it has. Versions are numbers that grow (KEP-5504).
+        All objects, those of a namespace, or one by `fields="metadata.name=…"` can be selected. Who asks at the same time shares a list.
+        ApiError when the API does not say what it has.
         """
         try:
-            body = await self._client.list(self._resource, selection)
+            listed = await self._asked.ask(selection, lambda: self._what_there_is(selection))
         except NotFound:
             if self._may_be_unknown:
                 return True
             raise
-        versions = [_versions.decode(raw).metadata.resource_version for raw in _lists.decode(body).items or ()]
-        newest = max(map(_number, versions), default=0)
-        for _ in range(max(1, round(seconds / CATCH_UP_SECONDS))):
-            if _number(self._version) >= newest:
-                return True
-            await self._sleep(CATCH_UP_SECONDS)
-        return False
+        return await self._progress.until(lambda: listed.is_in(number(self._version), self._cached(selection)), seconds)
+
+    async def _what_there_is(self, selection: Selection) -> Listed:
+        return Listed(await self._client.list(self._resource, selection))
+
+    def _cached(self, selection: Selection) -> Mapping[str, M]:
+        name = selection.fields.removeprefix(BY_NAME)
+        if selection.labels or name == selection.fields != "":
+            raise ValueError(f"{selection}")
+        found = self.in_namespace(selection.namespace) if selection.namespace else self.objects
+        if not name:
+            return found
+        return {path: found[path] for path in (f"{selection.namespace}/{name}".removeprefix("/"),) if path in found}
+
+    def in_namespace(self, namespace: str) -> Mapping[str, M]:
+        """The objects of a namespace by path: a view that is right until the next change."""
+        if self._by_namespace is None:
+            self._by_namespace = self.index(lambda one: (one.metadata.path.rpartition("/")[0],))
+        return self._by_namespace.get(namespace)
 
     # Watch.
 
@@ -363,6 +378,7 @@ class Informer(Generic[M]):
         version = "" if last is None else _versions.decode(last).metadata.resource_version
         if version:
             self._version = version
+            self._progress.advanced()
 
     def _set(self, raw: msgspec.Raw) -> str:
         """Cache an object; its path. An exception when it has no name.
@@ -383,10 +399,6 @@ class Informer(Generic[M]):
             raise WatchError("an object without a name")
         self.cache.set(model)
         return path
-
-
-def _number(version: str) -> int:
-    return int(version) if version.isdecimal() else 0
 
 
 def _name(raw: msgspec.Raw) -> _Name:

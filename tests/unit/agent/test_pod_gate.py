@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ from podplane.agent import pod_gate
 from podplane.agent.caches import CLUSTER_POLICIES, NAMESPACES, POLICIES, Caches
 from podplane.agent.pod_gate import until_known
 from podplane.cni.network import NetworkError
+from podplane.kubeapi.cache import Cache
 from podplane.kubeapi.errors import ApiError
 from podplane.model.cluster_policy import ClusterNetworkPolicy
 from podplane.model.pod_info import PodInfo, SlimMetadata
-from podplane.model.policy import PolicyMetadata
+from podplane.model.policy import EVERYTHING, NetworkPolicy, PodSelector, PolicyMetadata, PolicyRule
+from tests.policed import policy, select
 from tests.unit.agent.rig import Rig
 
 
@@ -24,12 +27,16 @@ class Watch:
     def __init__(self, answer: bool | ApiError) -> None:
         self.answer = answer
         self.asked: list[str] = []
+        self.policies = Cache[NetworkPolicy]()
 
     async def catch_up(self, selection: Any, seconds: float) -> bool:
         self.asked.append(selection.namespace or selection.fields or "all")
         if isinstance(self.answer, ApiError):
             raise self.answer
         return self.answer
+
+    def in_namespace(self, namespace: str) -> Mapping[str, NetworkPolicy]:
+        return {path: one for path, one in self.policies.objects.items() if one.metadata.namespace == namespace}
 
 
 def watched(answer: bool | ApiError) -> tuple[Caches, Watch]:
@@ -52,6 +59,17 @@ async def test_it_waits_for_the_pod_and_not_for_another_one_of_its_name() -> Non
     caches.cluster_policies.set(ClusterNetworkPolicy(PolicyMetadata("guard")))
     await until_known(caches, request, "node1")
     assert watch.asked[2:] == ["default", "all", "metadata.name=default"]
+    peer = PodSelector(select(team="b"))
+    for one in (
+        policy("elsewhere", EVERYTHING, [PolicyRule((peer,))], namespace="a"),
+        policy("ip", EVERYTHING, [], namespace="default"),
+    ):
+        watch.policies.set(one)
+    await until_known(caches, request, "node1")
+    assert watch.asked[5:] == ["default", "all", "metadata.name=default"]
+    watch.policies.set(policy("here", EVERYTHING, egress=[PolicyRule((peer,))], namespace="default"))
+    await until_known(caches, request, "node1")
+    assert watch.asked[8:] == ["default", "all", "all"], "it reads labels of any namespace"
 
 
 async def test_what_does_not_come_in_time_is_an_error_of_the_attachment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,3 +89,15 @@ async def test_where_the_api_is_away_what_was_known_last_counts_and_caches_of_no
     await until_known(caches, Rig().attachment("web"), "node1")
     assert watch.asked
     await until_known(Caches(), Rig().attachment("other"), "node1")
+
+
+async def test_who_waits_for_pods_is_forgotten_when_they_come_and_when_they_do_not() -> None:
+    caches, _ = watched(True)
+    waiting = [asyncio.ensure_future(caches.arrivals.wait("default/web", "", 5.0)) for _ in range(3)]
+    assert not await caches.arrivals.wait("default/web", "web", 0.01)
+    waiting[0].cancel()
+    caches.pods.set(PodInfo(SlimMetadata("web", "default", "web")))
+    assert await asyncio.gather(*waiting[1:]) == [True, True]
+    caches.pods.remove("default/web")
+    assert not await caches.arrivals.wait("default/web", "", 0.0)
+    assert not caches.arrivals._awaited

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from podplane.kubeapi import channels
 from podplane.kubeapi import informer as informers
 from podplane.kubeapi.client import ALL, Client
+from podplane.kubeapi.currency import Shared
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.informer import Informer
 from podplane.kubeapi.messages import Answer, Request, Response, Stream
+from podplane.kubeapi.requests import Selection
 from podplane.model.objects import Node
 from tests.unit.apiserver.test_server import Api
 
@@ -274,22 +276,89 @@ async def test_lists_events_and_bookmarks_say_when_the_api_was_heard_last(kind: 
     assert informer.heard > 0.0
 
 
+async def caught_up(informer: Informer[Node], selection: Selection = ALL) -> asyncio.Task[bool]:
+    """Somebody who waits until it is current, and has asked what there is."""
+    waiting = asyncio.ensure_future(informer.catch_up(selection, 1.0))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return waiting
+
+
 async def test_it_waits_until_the_watch_has_brought_what_the_api_has() -> None:
-    script = Script([[node("a", version=3)], [node("a", version=3), node("b", version=7)], [], []], [])
-    waits: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        waits.append(seconds)
-        if len(waits) == 3:
-            informer.take([event("ADDED", node("b", version=7)).strip()])
-
-    informer = Informer(Client(script, "t"), "nodes", Node, sleep=sleep)
+    script = Script([[node("a", version=3)], [node("a", version=3), node("b", version=7)], [], [node("c", version=90)]], [])
+    informer = Informer(Client(script, "t"), "nodes", Node)
     await informer.sync()
     informer._version = "3"
-    assert await informer.catch_up(ALL, 1.0) and len(waits) == 3 and "b" in informer.objects
-    assert await informer.catch_up(ALL, 1.0) and len(waits) == 3, "there is nothing"
-    script.lists = [[node("c", version=9)]]
-    assert not await informer.catch_up(ALL, 0.01) and len(waits) == 3 + round(0.01 / informers.CATCH_UP_SECONDS)
+    waiting = await caught_up(informer)
+    assert not waiting.done()
+    informer.take([event("ADDED", node("b", version=6)).strip()])
+    await asyncio.sleep(0.001)
+    assert not waiting.done()
+    informer.take([event("MODIFIED", node("b", version=7)).strip()])
+    assert await waiting
+    informer.take([event("DELETED", node(name, version=8)).strip() for name in "ab"])
+    assert await informer.catch_up(ALL, 1.0), "there is nothing"
+    assert not await informer.catch_up(ALL, 0.01)
+
+
+async def test_it_waits_until_what_the_api_has_no_more_is_gone() -> None:
+    script = Script([[node("a", version=3), node("b", version=4)], *([[node("a", version=3)]] * 3)], [])
+    informer = Informer(Client(script, "t"), "nodes", Node)
+    await informer.sync()
+    informer._version = "4"
+    waiting = await caught_up(informer)
+    informer.take([event("MODIFIED", node("a", version=5)).strip()])
+    await asyncio.sleep(0.001)
+    assert not waiting.done(), "b is still to go"
+    informer.take([event("DELETED", node("b", version=6)).strip()])
+    assert await waiting
+    informer.take([event("ADDED", node("late", version=7)).strip()])
+    waiting = await caught_up(informer)
+    assert not waiting.done(), "it is not listed"
+    informer.take([event("MODIFIED", node("late", version=90)).strip()])
+    assert await waiting, "it came after the list, for the watch is further than that"
+    assert await informer.catch_up(Selection(fields="metadata.name=a"), 1.0), "another one is not asked about"
+    assert [one.query.get("fieldSelector") for one in script.requests[1:]] == [None, None, ["metadata.name=a"]]
+
+
+async def test_who_asks_at_one_time_shares_a_list_that_begins_after_that() -> None:
+    script = Script([[node("a")] for _ in range(10)], [])
+    informer = Informer(Client(script, "t"), "nodes", Node)
+    await informer.sync()
+    first = asyncio.ensure_future(informer.catch_up(ALL, 1.0))
+    await asyncio.sleep(0)
+    others = [asyncio.ensure_future(informer.catch_up(ALL, 1.0)) for _ in range(50)]
+    others[0].cancel()
+    assert await first and all(await asyncio.gather(*others[1:]))
+    assert len(script.requests) == 3, "one to begin with, that of the first, and one for all others"
+    script.lists = [Response(500, b"{}"), [node("a")]]
+    failed = await asyncio.gather(*(informer.catch_up(ALL, 1.0) for _ in range(5)), return_exceptions=True)
+    assert {type(one) for one in failed} == {ApiError}
+    assert await informer.catch_up(ALL, 1.0)
+
+
+async def test_a_list_that_is_under_way_says_nothing_to_who_asks_during_it() -> None:
+    shared, answers = Shared[str, int](), [asyncio.get_running_loop().create_future() for _ in range(2)]
+    begun = iter(answers)
+    first = asyncio.ensure_future(shared.ask("a", lambda: next(begun)))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    others = [asyncio.ensure_future(shared.ask("a", lambda: next(begun))) for _ in range(3)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    answers[0].set_result(1)
+    assert await first == 1 and not any(one.done() for one in others)
+    answers[1].set_result(2)
+    assert await asyncio.gather(*others) == [2, 2, 2]
+
+
+async def test_what_is_no_list_is_an_error_and_labels_are_not_asked_for() -> None:
+    informer = Informer(Client(Script([Response(200, b"<html>"), [], []], []), "t"), "nodes", Node)
+    with pytest.raises(ApiError, match="html"):
+        await informer.catch_up(ALL, 1.0)
+    for selection in (Selection(labels="a=b"), Selection(fields="spec.x=y")):
+        with pytest.raises(ValueError, match="="):
+            await informer.catch_up(selection, 1.0)
 
 
 async def test_a_kind_that_the_api_does_not_serve_has_no_objects_until_it_does() -> None:
