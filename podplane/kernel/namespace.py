@@ -8,7 +8,6 @@ then be used by any thread.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import queue
 import threading
@@ -122,55 +121,6 @@ class NetworkNamespace:
 def _unshare() -> int:
     syscalls.unshare(syscalls.CLONE_NEWNET)
     return os.open(THREAD_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _unshare_many(count: int) -> list[int]:
-    made: list[int] = []
-    try:
-        made.extend(_unshare() for _ in range(count))
-    except OSError:
-        for fd in made:
-            os.close(fd)
-        raise
-    return made
-
-
-class Nursery:
-    """Makes namespaces while the event loop goes on, several at one go when several are asked for."""
-
-    BATCH = 16
-
-    def __init__(self, workers: Workers) -> None:
-        self._workers = workers
-        self._makers = Workers(1)  # of its own: entering a namespace never waits behind the creation of a hundred others
-        self._waiting: list[asyncio.Future[NetworkNamespace]] = []
-        self._task: asyncio.Task[None] | None = None
-
-    async def create(self) -> NetworkNamespace:
-        """A new, empty namespace."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[NetworkNamespace] = loop.create_future()
-        self._waiting.append(future)
-        if self._task is None:
-            self._task = loop.create_task(self._make())
-        return await future
-
-    async def _make(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting[: self.BATCH], self._waiting[self.BATCH :]
-            try:
-                fds = await asyncio.wrap_future(self._makers.submit(_unshare_many, len(batch)))
-            except OSError as error:
-                for future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for fd, future in zip(fds, batch, strict=True):
-                if future.done():
-                    os.close(fd)
-                else:
-                    future.set_result(NetworkNamespace(fd, self._workers))
-        self._task = None
 
 
 def _run_in(fd: int, function: Callable[..., T], *arguments: Any) -> T:

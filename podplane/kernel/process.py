@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from podplane.kernel.rootfs import Root
-from podplane.kernel.zygote import MESSAGE_BYTES, NOT_EXECUTABLE, Event, Signal, Spawn
+from podplane.kernel.zygote import MESSAGE_BYTES, NOT_EXECUTABLE, Event, MakeSandbox, Release, Signal, Spawn, receive
 
 MAX_STARTING = 16
 """Processes that are on their way at one time: each costs a fork, and its request a place in the socket's buffer."""
@@ -50,8 +51,25 @@ class Process(Protocol):
         """Send a signal; of a process that ended, nothing happens."""
 
 
+class Sandbox(Protocol):
+    """Namespaces that were asked for."""
+
+    @property
+    def id(self) -> int:
+        """The number by which processes are started in it."""
+
+    async def netns(self) -> int:
+        """A descriptor of its network namespace, which is the caller's; to be asked once. OSError when there can be none."""
+
+    def release(self) -> None:
+        """Let go of it: what runs in it keeps its namespaces. Idempotent."""
+
+
 class Processes(Protocol):
     """Where processes come from: the zygote, or a fake."""
+
+    def make_sandbox(self) -> Sandbox:
+        """Ask for the namespaces of a pod (`kernel.sandbox`). Processes may be asked for in it at once."""
 
     def spawn(
         self,
@@ -66,8 +84,11 @@ class Processes(Protocol):
         tty: bool = False,
         root: Root | None = None,
         program: str = "",
+        sandbox: int = 0,
     ) -> Process:
-        """Ask for a process in new mount, PID and UTS namespaces and the network namespace `netns`, or in those of `join`.
+        """Ask for a process in new mount and PID namespaces and in those of `sandbox`, or in those of `join`.
+
+        Without either it gets a UTS namespace, and the network namespace `netns`.
 
         With a `root` it has a file system of its own. `program` is the built-in program to run, if `argv` doesn't begin with its name.
 
@@ -93,6 +114,7 @@ class ZygoteProcess:
     _started: asyncio.Future[None]
     pid: int = 0
     error: str = ""
+    _runs: bool = False
 
     async def started(self) -> None:
         """Wait until its program runs. ProcessError when that can't be."""
@@ -112,7 +134,10 @@ class ZygoteProcess:
         """Take news; True when it is no longer starting."""
         self.pid = event.pid or self.pid
         self.error = event.error or self.error
-        if event.started and not self._started.done():
+        self._runs = event.started or self._runs
+        if (
+            self._runs and self.pid and not self._started.done()
+        ):  # the child may say that it runs before the zygote says who it is
             self._started.set_result(None)
         if event.error and not self._started.done():
             self._started.set_exception(ProcessError(event.error))
@@ -125,6 +150,37 @@ class ZygoteProcess:
         return self._started.done()
 
 
+@dataclass(slots=True, eq=False)
+class ZygoteSandbox:
+    """Namespaces that the zygote makes and holds."""
+
+    id: int
+    _ask_release: Callable[[int], None]
+    _made: asyncio.Future[int]
+    _is_released: bool = False
+
+    async def netns(self) -> int:
+        """A descriptor of its network namespace. OSError when there can be none."""
+        return await asyncio.shield(self._made)
+
+    def release(self) -> None:
+        """Let go of it. Idempotent."""
+        if not self._is_released:
+            self._is_released = True
+            self._ask_release(self.id)
+
+    def tell(self, event: Event, descriptors: list[int]) -> None:
+        """Take news: the descriptor, or the errno that forbids it."""
+        if self._made.done():  # who asked has gone
+            for fd in descriptors:
+                os.close(fd)
+        elif descriptors:
+            self._made.set_result(descriptors[0])
+        else:
+            self._made.set_exception(OSError(event.code or errno.EIO, event.error))
+            self._made.exception()  # looked at, so that nobody needs to wait for it
+
+
 @dataclass(slots=True)
 class ZygoteProcesses:
     """The zygote as `Processes`; `lost` is called once when it ends; who started it ends then too, and with it all containers."""
@@ -132,9 +188,10 @@ class ZygoteProcesses:
     connection: socket.socket
     lost: Callable[[], None]
     _processes: dict[int, ZygoteProcess] = field(default_factory=dict)
+    _sandboxes: dict[int, ZygoteSandbox] = field(default_factory=dict)
     _waiting: list[_Waiting] = field(default_factory=list)
     _starting: set[int] = field(default_factory=set)
-    _signals: list[bytes] = field(default_factory=list)
+    _short: list[bytes] = field(default_factory=list)
     _last: int = 0
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
@@ -149,6 +206,17 @@ class ZygoteProcesses:
             self._loop.remove_writer(self.connection)
             self.connection.close()
 
+    def make_sandbox(self) -> ZygoteSandbox:
+        """Ask for a sandbox; see `Processes.make_sandbox`."""
+        self._last += 1
+        made = ZygoteSandbox(self._last, lambda number: self._send(Release(number)), self._loop.create_future())
+        if self._ended:
+            made.tell(Event(made.id, error=ENDED), [])
+            return made
+        self._sandboxes[made.id] = made
+        self._send(MakeSandbox(made.id))
+        return made
+
     def spawn(
         self,
         argv: Sequence[str],
@@ -162,13 +230,14 @@ class ZygoteProcesses:
         tty: bool = False,
         root: Root | None = None,
         program: str = "",
+        sandbox: int = 0,
     ) -> ZygoteProcess:
         """Ask for a process; see `Processes.spawn`."""
         self._last += 1
         process = ZygoteProcess(self._last, self._signal, self._loop.create_future(), self._loop.create_future())
         self._processes[process.id] = process
         request = msgspec.json.encode(
-            Spawn(process.id, list(argv), dict(env or {}), hostname, directory or "/", join, tty, root, program)
+            Spawn(process.id, list(argv), dict(env or {}), hostname, directory or "/", join, tty, root, program, sandbox)
         )
         if len(request) > MESSAGE_BYTES:
             self._settle(Event(process.id, error=f"{argv[0]}: arguments and environment are too long", code=NOT_EXECUTABLE))
@@ -176,7 +245,7 @@ class ZygoteProcesses:
         if self._ended:
             self._settle(Event(process.id, error=ENDED, code=128 + signal.SIGKILL))
             return process
-        wanted = [*([] if join else [netns]), *stdio]
+        wanted = [*([] if join or sandbox else [netns]), *stdio]
         self._waiting.append(_Waiting(process, request, [os.dup(fd) for fd in wanted], join))
         self._flush()
         return process
@@ -189,15 +258,19 @@ class ZygoteProcesses:
                 self._drop(waiting)
                 self._settle(Event(number, code=128 + signal_number))
             return
-        self._signals.append(msgspec.json.encode(Signal(number, signal_number)))
-        self._flush()
+        self._send(Signal(number, signal_number))
+
+    def _send(self, command: Signal | MakeSandbox | Release) -> None:
+        if not self._ended:
+            self._short.append(msgspec.json.encode(command))
+            self._flush()
 
     def _flush(self) -> None:
         """Send what may be sent now; go on when there is room."""
         try:
-            while self._signals:
-                self.connection.send(self._signals[0])
-                self._signals.pop(0)
+            while self._short:
+                self.connection.send(self._short[0])
+                self._short.pop(0)
             while len(self._starting) < MAX_STARTING and (first := next(filter(self._may_begin, self._waiting), None)):
                 socket.send_fds(self.connection, [first.request], first.descriptors)
                 self._starting.add(first.process.id)
@@ -226,15 +299,19 @@ class ZygoteProcesses:
     def _read(self) -> None:
         while True:
             try:
-                data = self.connection.recv(MESSAGE_BYTES)
+                data, descriptors = receive(self.connection)
             except BlockingIOError:
                 break
             except OSError:
-                data = b""
+                data, descriptors = b"", []
             if not data:
                 self._end()
                 return
-            self._settle(msgspec.json.decode(data, type=Event))
+            event = msgspec.json.decode(data, type=Event)
+            if (sandbox := self._sandboxes.pop(event.id, None)) is not None:
+                sandbox.tell(event, descriptors)
+            else:
+                self._settle(event)
         self._flush()
 
     def _settle(self, event: Event) -> None:
@@ -252,6 +329,8 @@ class ZygoteProcesses:
         self.close()
         for waiting in self._waiting:
             self._drop(waiting)
+        for sandbox in self._sandboxes.values():
+            sandbox.tell(Event(sandbox.id, error=ENDED), [])
         for process in self._processes.values():
             process.tell(Event(process.id, error=ENDED, code=128 + signal.SIGKILL))
         self.lost()

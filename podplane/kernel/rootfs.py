@@ -27,20 +27,36 @@ from typing import NamedTuple
 import msgspec
 
 from podplane.kernel import syscalls
-from podplane.kernel.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_REC
+from podplane.kernel.syscalls import (
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_RDONLY,
+    MS_REC,
+)
 
 FRESH = {"tmp": 0o1777, "run": 0o755, "mnt": 0o755, "media": 0o755, "proc": 0o555, "sys": 0o555}
 """Folders that are empty at first, with their modes; so is one that this user may not read, as /root."""
 OWN = {sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))}
 """Where the interpreter and this package are: the built-in programs need them, also below a folder that is empty else."""
 LEFT_OUT = ("boot", "lost+found", "snap")
-DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "net/tun")
-DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "net/tun")
+DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
+MACHINE_WIDE = ("sys", "irq", "bus", "fs", "sysrq-trigger")
+"""Files and folders of /proc that change the machine: read-only in a container, those of the pod's network too."""
+HIDDEN = ("kcore", "keys", "timer_list")
+"""Files of /proc that tell of the machine's memory and of others: empty in a container."""
 POD_FILES = {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
 """What a kubelet makes for each pod: of these alone a hostPath shows the machine's own."""
 KEPT = ".kept"
 UMASK = 0o022
 """While the file system is made, whatever the lab was started with."""
+NO_DEVICES = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
 ROOT, SCRATCH = "root", "scratch"
 """Mount points in the lab's own folder: that of the new root, and that of the upper layers."""
 
@@ -99,12 +115,15 @@ def _machine(root_changed: int, devices_changed: int) -> Machine:
     folders = [name for name in names if name != "dev" and not os.path.islink(f"/{name}") and os.path.isdir(f"/{name}")]
     layers = tuple(name for name in folders if name not in FRESH and os.access(f"/{name}", os.R_OK | os.X_OK))
     empty = tuple((name, FRESH.get(name, 0o755)) for name in folders if name not in layers)
-    devices = tuple((name, os.path.isdir(f"/dev/{name}")) for name in (*DEVICES, "pts") if os.path.exists(f"/dev/{name}"))
+    devices = tuple((name, os.path.isdir(f"/dev/{name}")) for name in DEVICES if os.path.exists(f"/dev/{name}"))
     return Machine(links, empty, layers, devices)
 
 
 def enter(root: Root) -> None:
-    """Make the file system and enter it; the caller has a mount namespace of its own. OSError says what can't be had."""
+    """Make the file system and enter it; the caller has a mount namespace of its own, and the network namespace of the pod.
+
+    It is not yet in the pod's user namespace, which is going to lock these mounts. OSError says what can't be had.
+    """
     umask = os.umask(UMASK)
     try:
         _enter(root)
@@ -124,6 +143,9 @@ def _enter(root: Root) -> None:
     syscalls.pivot_root(".", old)
     os.chdir("/")
     mount_kernel()
+    if root.pids:
+        _limit(root.pids)
+    _protect_kernel()
     covered = POD_FILES.intersection(target.path for target in targets if not target.bind.inside)
     for number, target in enumerate(targets):
         if target.bind.inside and not target.is_folder and os.path.realpath(target.bind.source) in covered:
@@ -137,8 +159,27 @@ def _enter(root: Root) -> None:
         if target.bind.inside:
             _make(target.bind.source, target.is_folder)
             target.mount()
-    if root.pids:
-        _limit(root.pids)
+
+
+def finish() -> None:
+    """Mount what belongs to the pod's user namespace, in which the caller is now: its terminals and message queues."""
+    syscalls.mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
+    try:
+        syscalls.mount("mqueue", "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    except OSError:
+        pass  # a kernel without POSIX message queues
+
+
+def _protect_kernel() -> None:
+    """Let nobody change the machine by /proc, or read there what is not the container's."""
+    for name in MACHINE_WIDE:
+        path = f"/proc/{name}"
+        if os.path.exists(path):
+            syscalls.mount(path, path, None, MS_BIND | MS_REC)
+            syscalls.set_attributes(path, MOUNT_ATTR_RDONLY | NO_DEVICES | MOUNT_ATTR_NOEXEC)
+    for name in HIDDEN:
+        if os.path.exists(f"/proc/{name}"):
+            syscalls.mount("/dev/null", f"/proc/{name}", None, MS_BIND)
 
 
 class _Target:
@@ -178,7 +219,9 @@ class _Target:
             if self._kept:
                 os.unlink(self._kept)
             if self.bind.read_only:
-                syscalls.make_read_only(self.path)
+                syscalls.set_attributes(self.path, MOUNT_ATTR_RDONLY | NO_DEVICES)
+            else:
+                syscalls.set_attributes(self.path, NO_DEVICES)
         except OSError as error:
             raise OSError(error.errno, f"mount {self.bind.target}: {error.strerror}") from None
 
@@ -242,6 +285,8 @@ def _devices(new: str, devices: Sequence[tuple[str, bool]]) -> None:
     for name, link in DEVICE_LINKS.items():
         os.symlink(link, f"{new}/{name}")
     _folder(f"{new}/shm", 0o1777)
+    for name in ("pts", "mqueue"):
+        os.mkdir(f"{new}/{name}", 0o755)
 
 
 def _overlay(path: str, new: str, scratch: str, targets: Sequence[_Target]) -> None:
@@ -254,15 +299,15 @@ def _overlay(path: str, new: str, scratch: str, targets: Sequence[_Target]) -> N
         syscalls.mount("overlay", new, "overlay", MS_NODEV, f"lowerdir={path},upperdir={upper},workdir={work},userxattr")
     except OSError:
         syscalls.mount(path, new, None, MS_BIND | MS_REC)
-        syscalls.make_read_only(new)
+        syscalls.set_attributes(new, MOUNT_ATTR_RDONLY | NO_DEVICES)
 
 
 def mount_kernel() -> None:
-    """/proc of this PID namespace, /sys of this network namespace; where the latter is refused, it is empty."""
+    """/proc of this PID namespace, /sys of this network namespace, read-only; where the latter is refused, it is empty."""
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
     syscalls.mount("proc", "/proc", "proc", flags)
     try:
-        syscalls.mount("sysfs", "/sys", "sysfs", flags)
+        syscalls.mount("sysfs", "/sys", "sysfs", flags | MS_RDONLY)
     except OSError:
         pass
 

@@ -12,21 +12,25 @@ import struct
 import termios
 
 CLONE_NEWNS = 0x0002_0000
+CLONE_NEWCGROUP = 0x0200_0000
 CLONE_NEWUTS = 0x0400_0000
+CLONE_NEWIPC = 0x0800_0000
 CLONE_NEWUSER = 0x1000_0000
 CLONE_NEWPID = 0x2000_0000
 CLONE_NEWNET = 0x4000_0000
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 1 << 18
-MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MNT_DETACH = 2
 SYS_MOUNT_SETATTR = 442
 """The number of mount_setattr(2), the same on all architectures."""
-AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = -100, 0x8000, 1
+AT_FDCWD, AT_RECURSIVE = -100, 0x8000
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
+PR_SET_DUMPABLE = 4
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "ppc64le": 203, "s390x": 217}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _unshare, _setns, _mount, _sethostname = _libc.unshare, _libc.setns, _libc.mount, _libc.sethostname
-_umount2, _syscall = _libc.umount2, _libc.syscall
+_umount2, _syscall, _prctl = _libc.umount2, _libc.syscall, _libc.prctl
 _PIVOT_ROOT = SYS_PIVOT_ROOT.get(os.uname().machine, -1)
 _mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 
@@ -66,11 +70,17 @@ def pivot_root(new: str, old: str) -> None:
         raise _failed("pivot_root")
 
 
-def make_read_only(target: str) -> None:
-    """mount_setattr(2): this mount and all below it (Linux 5.12)."""
-    attributes = struct.pack("=QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0)
-    if _syscall(SYS_MOUNT_SETATTR, AT_FDCWD, target.encode(), AT_RECURSIVE, attributes, len(attributes)):
-        raise _failed(f"mount {target} read-only")
+def set_attributes(target: str, attributes: int) -> None:
+    """mount_setattr(2): these attributes (MOUNT_ATTR_*) for this mount and all below it (Linux 5.12)."""
+    wanted = struct.pack("=QQQQ", attributes, 0, 0, 0)
+    if _syscall(SYS_MOUNT_SETATTR, AT_FDCWD, target.encode(), AT_RECURSIVE, wanted, len(wanted)):
+        raise _failed(f"attributes of mount {target}")
+
+
+def set_dumpable(*, is_dumpable: bool) -> None:
+    """prctl(2), PR_SET_DUMPABLE: may processes of this user look into this one (ptrace(2), most of /proc/PID)? A fork inherits it."""
+    if _prctl(PR_SET_DUMPABLE, int(is_dumpable), 0, 0, 0):
+        raise _failed("prctl")
 
 
 def sethostname(name: str) -> None:

@@ -6,6 +6,10 @@ process forks, and the large one asks it to, over a SEQPACKET socket that also c
 the zygote then returns to its own by setns(2)), and its end is known by waitpid(2) before its number is free for
 another process. A command that joins a container is forked straight into that one's PID namespace.
 
+A container belongs to a sandbox (`kernel.sandbox`): its mounts are made by the lab's power, and locked when it enters the pod's user
+namespace. No process of a pod can look into one that is on its way into a container (PR_SET_DUMPABLE): its memory belongs to the lab's
+user namespace, where a pod has no capabilities, so `/proc/PID/root` there leads nobody to the lab's files.
+
 The child reports on the same socket (messages are whole, whoever sends them): `started` when its program runs, or `error`.
 """
 
@@ -22,13 +26,15 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Mapping
-from typing import NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
 
 import msgspec
 
-from podplane.kernel import process_title, rootfs, syscalls
+from podplane.kernel import process_title, rootfs, sandbox, syscalls
 from podplane.kernel.rootfs import Root
+from podplane.kernel.sandbox import Sandbox
 
 MESSAGE_BYTES = 200 * 1024
 """The longest message: arguments and environment of a command must fit."""
@@ -46,11 +52,24 @@ Program = Callable[[list[str], Mapping[str, str], Ready], int]
 returns the exit code."""
 
 
-class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
-    """Start a process. With it come descriptors: the network namespace (not when joining), then stdin, stdout, stderr.
+class MakeSandbox(msgspec.Struct, tag="sandbox"):
+    """Make a sandbox; the answer comes with the descriptor of its network namespace."""
 
-    `join` is the id of a container that the process joins (all its namespaces); 0 makes new mount, PID and UTS namespaces, and a file
-    system of its own where `root` says of what. `program` names the built-in program; without it the first word does, or is a command.
+    id: int
+
+
+class Release(msgspec.Struct, tag="release"):
+    """Let go of a sandbox: what runs in it keeps its namespaces, nothing else can be started in it."""
+
+    id: int
+
+
+class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
+    """Start a process. With it come descriptors: the network namespace (not when joining, or in a sandbox), then stdin, stdout, stderr.
+
+    `join` is the id of a container that the process joins (all its namespaces); 0 makes new mount and PID namespaces, in those of
+    `sandbox`, with a file system of its own made of `root`; without a sandbox a UTS namespace too, and the process stays in the lab's
+    user namespace. `program` names the built-in program; without it the first word does, or is a command.
     """
 
     id: int
@@ -62,6 +81,7 @@ class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
     tty: bool = False
     root: Root | None = None
     program: str = ""
+    sandbox: int = 0
 
 
 class Signal(msgspec.Struct, tag="signal"):
@@ -81,7 +101,7 @@ class Event(msgspec.Struct, omit_defaults=True):
     code: int | None = None
 
 
-Command = Spawn | Signal
+Command = Spawn | Signal | MakeSandbox | Release
 
 
 def start(module: str) -> socket.socket:
@@ -117,6 +137,8 @@ class Zygote:
         self._programs = programs
         self._children: dict[int, int] = {}
         self._ids: dict[int, int] = {}
+        self._sandboxes: dict[int, Sandbox] = {}
+        self._contained: set[int] = set()
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._wake, wake = socket.socketpair()
         for end in (self._wake, wake):
@@ -158,6 +180,7 @@ class Zygote:
                 return
             number = self._ids.pop(pid, 0)
             self._children.pop(number, None)
+            self._contained.discard(number)
             self._tell(Event(number, code=exit_code(status)))
 
     def _serve_one(self) -> bool:
@@ -168,6 +191,10 @@ class Zygote:
             command: Command = msgspec.json.decode(data, type=Command)
             if isinstance(command, Signal):
                 self._signal(command)
+            elif isinstance(command, MakeSandbox):
+                self._make_sandbox(command)
+            elif isinstance(command, Release):
+                self._release(command)
             else:
                 self._spawn(command, descriptors)
         finally:
@@ -180,6 +207,20 @@ class Zygote:
         if pid is not None:
             os.kill(pid, command.signal)
 
+    def _make_sandbox(self, command: MakeSandbox) -> None:
+        try:
+            made = sandbox.make()
+        except OSError as error:
+            self._tell(Event(command.id, error=error.strerror or str(error), code=error.errno))
+            return
+        self._sandboxes[command.id] = made
+        socket.send_fds(self._connection, [msgspec.json.encode(Event(command.id, started=True))], [made.net])
+
+    def _release(self, command: Release) -> None:
+        made = self._sandboxes.pop(command.id, None)
+        if made is not None:
+            made.close()
+
     def _tell(self, event: Event) -> None:
         self._connection.send(msgspec.json.encode(event))
 
@@ -188,16 +229,20 @@ class Zygote:
         try:
             if command.root is not None:
                 rootfs.machine()
-            if command.join:
-                container = self._enter_pids_of(command.join)
+            container = self._container(command.join)
+            place = self._place(command, descriptors, container)
+            if container >= 0:
+                syscalls.setns(container, syscalls.CLONE_NEWPID)
             else:
                 syscalls.unshare(syscalls.CLONE_NEWPID)
             try:
+                syscalls.set_dumpable(is_dumpable=False)
                 pid = os.fork()
                 if pid == 0:
-                    Child(command, descriptors, container, self._connection, self._programs).become()
+                    Child(command, descriptors[-3:], place, self._connection, self._programs).become()
             finally:
                 syscalls.setns(self._own_pids, syscalls.CLONE_NEWPID)
+                syscalls.set_dumpable(is_dumpable=True)
         except (OSError, LookupError) as error:
             self._tell(Event(command.id, error=f"{command.argv[0]}: can't be started: {error}", code=NOT_EXECUTABLE))
             return
@@ -206,20 +251,92 @@ class Zygote:
                 os.close(container)
         self._children[command.id] = pid
         self._ids[pid] = command.id
+        if command.sandbox or command.join in self._contained:
+            self._contained.add(command.id)
         self._tell(Event(command.id, pid=pid))
 
-    def _enter_pids_of(self, number: int) -> int:
-        """Let the next child be born in the PID namespace of this container; its pidfd."""
+    def _container(self, number: int) -> int:
+        """The pidfd of a container; -1 for none."""
+        if not number:
+            return -1
         pid = self._children.get(number)
         if pid is None:
             raise LookupError("its container has ended")
-        container = os.pidfd_open(pid)
-        try:
-            syscalls.setns(container, syscalls.CLONE_NEWPID)
-        except OSError:
-            os.close(container)
-            raise
-        return container
+        return os.pidfd_open(pid)
+
+    def _place(self, command: Spawn, descriptors: Sequence[int], container: int) -> Place:
+        if container >= 0:
+            return InContainer(container, is_contained=command.join in self._contained)
+        if not command.sandbox:
+            return InLab(descriptors[0])
+        made = self._sandboxes.get(command.sandbox)
+        if made is None:
+            raise LookupError("its sandbox is gone")
+        return InSandbox(made)
+
+
+class Place(Protocol):
+    """Where a process belongs."""
+
+    def enter(self, command: Spawn) -> None:
+        """Enter its namespaces, and make those that it has alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class InLab:
+    """In the lab's user namespace, and this network namespace."""
+
+    netns: int
+
+    def enter(self, command: Spawn) -> None:
+        """Its mounts and its host name are its own."""
+        syscalls.setns(self.netns, syscalls.CLONE_NEWNET)
+        syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS)
+        _mount(command.root)
+        if command.root is not None:
+            rootfs.finish()
+        if command.hostname:
+            syscalls.sethostname(command.hostname)
+
+
+@dataclass(frozen=True, slots=True)
+class InSandbox:
+    """A new container of a pod."""
+
+    sandbox: Sandbox
+
+    def enter(self, command: Spawn) -> None:
+        """Its mounts are made before it enters the pod's user namespace, which locks them."""
+        sandbox.enter_before_mounts(self.sandbox)
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        _mount(command.root)
+        if command.hostname:
+            syscalls.sethostname(command.hostname)
+        sandbox.enter(self.sandbox)
+        if command.root is not None:
+            rootfs.finish()
+
+
+def _mount(root: Root | None) -> None:
+    if root is not None:
+        rootfs.enter(root)
+    else:
+        rootfs.mount_kernel()
+
+
+@dataclass(frozen=True, slots=True)
+class InContainer:
+    """In all namespaces of a container; `container` is its pidfd."""
+
+    container: int
+    is_contained: bool
+
+    def enter(self, command: Spawn) -> None:
+        """All at once, the user namespace first (setns(2))."""
+        kinds = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWNET
+        if self.is_contained:
+            kinds |= syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWCGROUP
+        syscalls.setns(self.container, kinds)
 
 
 class NoSuchCommand(Exception):
@@ -233,13 +350,13 @@ class Child:
         self,
         command: Spawn,
         descriptors: list[int],
-        container: int,
+        place: Place,
         connection: socket.socket,
         programs: Mapping[str, Program],
     ) -> None:
         self._command = command
         self._descriptors = descriptors
-        self._container = container
+        self._place = place
         self._connection = connection
         self._program = programs.get(command.program or command.argv[0])
 
@@ -266,11 +383,9 @@ class Child:
     def _prepare(self) -> None:
         signal.set_wakeup_fd(-1)
         os.setsid()
-        if self._container >= 0:
-            syscalls.setns(self._container, syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWNET)
-        else:
-            self._make_namespaces()
-        for target, fd in enumerate(self._descriptors[-3:]):
+        self._place.enter(self._command)
+        syscalls.set_dumpable(is_dumpable=False)  # a change of ids may have set it (commit_creds)
+        for target, fd in enumerate(self._descriptors):
             os.dup2(fd, target)
         if self._command.tty:
             syscalls.set_controlling_terminal(0)
@@ -278,16 +393,6 @@ class Child:
             os.chdir(self._command.directory)
         except OSError as error:
             raise OSError(error.errno, f"working directory {self._command.directory}: {error.strerror}") from None
-
-    def _make_namespaces(self) -> None:
-        syscalls.setns(self._descriptors[0], syscalls.CLONE_NEWNET)
-        syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS)
-        if self._command.root is not None:
-            rootfs.enter(self._command.root)
-        else:
-            rootfs.mount_kernel()
-        if self._command.hostname:
-            syscalls.sethostname(self._command.hostname)
 
     def _run(self) -> int:
         command = self._command
@@ -316,6 +421,7 @@ class Child:
         self._connection.send(msgspec.json.encode(Event(self._command.id, started=True)))
         if self._program is not None:
             self._connection.close()
+            syscalls.set_dumpable(is_dumpable=True)  # nothing of the lab is open any more, and `/proc/PID/environ` is as usual
 
     def _fail(self, why: str) -> None:
         with contextlib.suppress(OSError):

@@ -51,7 +51,7 @@ from podplane.dns.node import SERVICE
 from podplane.dns.settings import DnsSettings
 from podplane.ipam.plan import Plan
 from podplane.kernel import rootfs
-from podplane.kernel.namespace import Namespace, Nursery, Workers
+from podplane.kernel.namespace import Namespace, Workers
 from podplane.kernel.process import Process, ProcessError, ZygoteProcesses
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.client import Client
@@ -83,7 +83,7 @@ from podplane.nameserver.control import Begin
 from podplane.nodes.settings import NodeSettings
 from podplane.pods.bridge import gateway_of
 from podplane.policy.settings import PolicySettings
-from podplane.runtime import image_files
+from podplane.runtime import image_files, sandboxes
 from podplane.runtime.kubelet import Kubelet, open_null
 from podplane.runtime.pod import PATH, PodWorker
 from podplane.runtime.program_names import ECHO_IMAGE, ZONE
@@ -114,7 +114,6 @@ class Lab:
         self._keys = keys.load(folder.pki)
         self._processes = ZygoteProcesses(zygote, lambda: os._exit(1))
         self._workers = Workers(NAMESPACE_WORKERS)
-        self._nursery = Nursery(self._workers)
         addresses = (*LOOPBACK, *self.plan.underlay_gateways(), *control_plane.kubernetes_ips(self.plan))
         self._certificates = certificates.prepare(
             folder.pki, certificates.names(spec.cluster_domain), addresses, datetime.datetime.now(datetime.UTC)
@@ -340,7 +339,7 @@ class Lab:
             processes=self._processes,
             client=client,
             recorder=Recorder(client, "kubelet", utc_now, name),
-            make_namespace=self._nursery.create,
+            make_sandbox=lambda: sandboxes.make(self._processes, self._workers),
             null=self._null,
             logs=self._folder.logs,
             services=self._caches.services.objects,

@@ -55,6 +55,7 @@ class Launch:
     hostname: str
     netns: int
     termination_file: Path | None = None
+    sandbox: int = 0
 
 
 class Surroundings(Protocol):
@@ -183,6 +184,7 @@ class ContainerRun:
             tty=self.spec.tty and self.spec.stdin,
             root=launch.root,
             program=launch.command.program,
+            sandbox=launch.sandbox,
         )
         output.begin()
         self.environment = launch.environment

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Process, Processes
+from podplane.kernel.rootfs import Root
 from podplane.kernel.zygote import NOT_EXECUTABLE
 from podplane.kubeapi.channels import STDERR, STDOUT
 from podplane.kubeapi.streams import ExecRequest
@@ -18,6 +19,7 @@ from podplane.model.pod import Container, Pod
 from podplane.runtime.container import ContainerRun
 from podplane.runtime.descriptors import ready, set_size, write_all
 from podplane.runtime.images import command_in
+from podplane.runtime.node import PodSandbox
 
 CHUNK_BYTES = 32 * 1024
 OUTPUT_BYTES = 10 * 1024
@@ -35,6 +37,14 @@ class RunningPod(Protocol):
     @property
     def netns(self) -> Namespace | None:
         """Its network namespace, once it has one."""
+
+    @property
+    def sandbox(self) -> PodSandbox | None:
+        """Its namespaces; None in the network of its node."""
+
+    @property
+    def bare_root(self) -> Root | None:
+        """The file system of what runs in no container: without volumes."""
 
     @property
     def null(self) -> int:
@@ -79,17 +89,20 @@ class CommandExecution:
             their_in, own_input = os.pipe2(os.O_CLOEXEC) if request.stdin else (null, -1)
             stdio, theirs = (their_in, their_out, their_err), [their_out, their_err, *([their_in] if request.stdin else [])]
             outputs, terminal = [(STDOUT, out), (STDERR, err)], -1
+        join = container.process.id if container.process is not None else 0
         command = command_in(container.spec.image, request.command)
         process = pod.processes.spawn(
             command.words,
             stdio,
             netns=pod.netns.fd,
-            join=container.process.id if container.process is not None else 0,
+            join=join,
             env=environment,
             hostname=pod.hostname,
             directory=container.spec.working_dir,
             tty=request.tty,
             program=command.program,
+            sandbox=pod.sandbox.id if pod.sandbox is not None and not join else 0,
+            root=None if join else pod.bare_root,
         )
         for fd in theirs:
             os.close(fd)

@@ -18,6 +18,7 @@ from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.model.pod import Pod
 from podplane.model.service import Service
+from podplane.runtime.node import PodSandbox
 from podplane.runtime.pod import PodWorker
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Kubelet:
     processes: Processes
     client: Client
     recorder: Recorder
-    make_namespace: Callable[[], Awaitable[Namespace]]
+    make_sandbox: Callable[[], Awaitable[PodSandbox]]
     null: int
     logs: Path
     services: Mapping[str, Service]
@@ -46,9 +47,9 @@ class Kubelet:
     workers: dict[str, PodWorker] = field(default_factory=dict)
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
-    async def new_namespace(self) -> Namespace:
-        """A new network namespace."""
-        return await self.make_namespace()
+    async def new_sandbox(self) -> PodSandbox:
+        """The namespaces of a new pod. OSError when there can be none."""
+        return await self.make_sandbox()
 
     def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         """A pod of this node came, changed, or went."""

@@ -15,6 +15,21 @@ from podplane.kubeapi.events import Recorder
 from podplane.model.service import Service
 
 
+class PodSandbox(Protocol):
+    """The namespaces of a pod."""
+
+    @property
+    def id(self) -> int:
+        """The number by which processes are started in it."""
+
+    @property
+    def namespace(self) -> Namespace:
+        """Its network namespace."""
+
+    def close(self) -> None:
+        """Let go of it; idempotent."""
+
+
 class Node(Protocol):
     """A node, as its pods see it."""
 
@@ -70,5 +85,5 @@ class Node(Protocol):
     def sandbox_only(self) -> bool:
         """No processes: pods are their network namespaces."""
 
-    async def new_namespace(self) -> Namespace:
-        """A new network namespace."""
+    async def new_sandbox(self) -> PodSandbox:
+        """The namespaces of a new pod. OSError when there can be none."""

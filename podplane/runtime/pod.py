@@ -38,7 +38,7 @@ from podplane.runtime.environment import ConfigError, Facts, expand_all, variabl
 from podplane.runtime.exec import run_to_end
 from podplane.runtime.images import command_of, files_of
 from podplane.runtime.mounts import PodFolder, machine_hosts
-from podplane.runtime.node import Node
+from podplane.runtime.node import Node, PodSandbox
 from podplane.runtime.output import log_folder_name
 from podplane.runtime.probes import Prober
 from podplane.runtime.status import (
@@ -74,6 +74,8 @@ class PodWorker:
     null: int
     clock: Callable[[], float]
     netns: Namespace | None = None
+    sandbox: PodSandbox | None = None
+    """Its namespaces; None in the network of its node."""
     sandbox_id: str = ""
     """Tells the pod's sandbox from any other, as a container engine's ids do (64 hexadecimal digits)."""
     ips: tuple[str, ...] = ()
@@ -178,7 +180,13 @@ class PodWorker:
             termination = self._files.termination_file(container)
             binds.append(Bind(str(termination), container.termination_message_path))
             root = Root(str(self.node.folder), binds, MAX_PROCESSES)
-        return Launch(command, environment, root, self.hostname, self.netns.fd, termination)
+        sandbox = self.sandbox.id if self.sandbox is not None else 0
+        return Launch(command, environment, root, self.hostname, self.netns.fd, termination, sandbox)
+
+    @property
+    def bare_root(self) -> Root | None:
+        """The file system of what runs in no container: without volumes."""
+        return Root(str(self.node.folder), pids=MAX_PROCESSES) if self.node.folder is not None else None
 
     def environment(self, container: Container) -> dict[str, str]:
         """The environment of a container's processes. ConfigError when a variable can't be had."""
@@ -411,16 +419,17 @@ class PodWorker:
             self.netns, self.ips = self.node.namespace, self.node.host_ips
             return
         if self.netns is None:
-            self.netns = await self.node.new_namespace()
+            self.sandbox = await self.node.new_sandbox()
+            self.netns = self.sandbox.namespace
             self.sandbox_id = secrets.token_hex(32)
         self.ips = (await self.node.network.add(self.attachment)).ips
 
     async def _detach(self) -> None:
-        if self.netns is None or self.pod.spec.host_network:
+        if self.sandbox is None:
             return
         await self.node.network.delete(self.attachment)
-        self.netns.close()
-        self.netns = None
+        self.sandbox.close()
+        self.netns = self.sandbox = None
 
     async def _gather(self) -> None:
         """Ask for all that its containers and volumes are made of, and write its files. ConfigError when a volume can't be made."""

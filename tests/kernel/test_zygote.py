@@ -37,6 +37,7 @@ class Machine:
 
     def __init__(self) -> None:
         self.losses = 0
+        self.sandbox = 0
         self.netns = NetworkNamespace.create(Workers(1))
         self.processes = ZygoteProcesses(zygote.start("podplane.runtime.zygote"), self._lost)
         self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -47,7 +48,13 @@ class Machine:
     def start(self, *argv: str, env: dict[str, str] | None = None, **options: Any) -> ZygoteProcess:
         """A process that says nothing."""
         stdio = (self.null, self.null, self.null)
-        return self.processes.spawn(argv, stdio, netns=self.netns.fd, env=PATH if env is None else env, **options)
+        return self.processes.spawn(argv, stdio, **self._defaults(options), env=PATH if env is None else env)
+
+    def _defaults(self, options: dict[str, Any]) -> dict[str, Any]:
+        """A container with files of its own is in a sandbox, as all of a lab's pods are."""
+        if options.get("root") is not None and self.sandbox == 0:
+            self.sandbox = self.processes.make_sandbox().id
+        return {"netns": self.netns.fd, "sandbox": self.sandbox if "root" in options else 0, **options}
 
     def sh(self, script: str, **options: Any) -> ZygoteProcess:
         """A script that says nothing."""
@@ -57,7 +64,7 @@ class Machine:
         """A script, and what it says."""
         read, write = os.pipe2(os.O_CLOEXEC)
         stdio = (self.null, write, write)
-        options = {"netns": self.netns.fd, "env": PATH, **options}
+        options = {"env": PATH, **self._defaults(options)}
         process = self.processes.spawn(["sh", "-c", script], stdio, **options)
         os.close(write)
         reader = asyncio.StreamReader()

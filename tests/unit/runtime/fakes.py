@@ -91,6 +91,18 @@ class FakeNamespace:
 
 
 @dataclass
+class FakeSandbox:
+    """The namespaces of a pod, which only know whether they were let go of."""
+
+    id: int
+    namespace: FakeNamespace = field(default_factory=FakeNamespace)
+    closed: bool = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
 class FakeRecorder:
     """Events that were told, as (reason, message)."""
 

@@ -17,7 +17,7 @@ from podplane.model.pod import Container, ContainerStatus, Pod, PodIP, PodSpec, 
 from podplane.runtime.container import BACKOFF_SECONDS
 from podplane.runtime.images import Command, ImageError, command_of
 from podplane.runtime.kubelet import Kubelet
-from tests.unit.runtime.fakes import FakeClient, FakeNamespace, FakeNetwork, FakeProcesses, FakeRecorder
+from tests.unit.runtime.fakes import FakeClient, FakeNamespace, FakeNetwork, FakeProcesses, FakeRecorder, FakeSandbox
 
 
 class Rig:
@@ -28,7 +28,7 @@ class Rig:
         self.now = 0.0
         self.full = False
         self.network, self.processes, self.client = FakeNetwork(), FakeProcesses(), FakeClient()
-        self.namespaces: list[FakeNamespace] = []
+        self.sandboxes: list[FakeSandbox] = []
         self.kubelet = Kubelet(
             name="node1",
             host_ips=("192.168.1.10",),
@@ -40,17 +40,17 @@ class Rig:
             logs=logs,
             services={},
             allocatable={},
-            make_namespace=self._make,
+            make_sandbox=self._make,
             null=os.open(os.devnull, os.O_RDWR),
             sandbox_only=sandbox_only,
             clock=lambda: self.now,
         )
 
-    async def _make(self) -> FakeNamespace:
+    async def _make(self) -> FakeSandbox:
         if self.full:
             raise OSError(28, "No space left on device")
-        self.namespaces.append(FakeNamespace())
-        return self.namespaces[-1]
+        self.sandboxes.append(FakeSandbox(len(self.sandboxes) + 1))
+        return self.sandboxes[-1]
 
     async def settle(self) -> None:
         for _ in range(30):
@@ -181,7 +181,7 @@ async def test_the_end_is_sigterm_then_sigkill_then_detached_then_deleted(rig: R
     rig.processes.all[0].signal(9)
     await rig.settle()
     assert rig.network.attached == []
-    assert rig.namespaces[0].closed
+    assert rig.sandboxes[0].closed
     assert rig.client.deleted == [("web", 0, "u1")]
     assert rig.kubelet.workers == {}
 

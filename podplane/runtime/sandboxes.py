@@ -1,0 +1,32 @@
+"""Sandboxes of pods as their kubelets hold them: what the zygote keeps, and the network namespace to work in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from podplane.kernel.namespace import NetworkNamespace, Workers
+from podplane.kernel.process import Processes, Sandbox
+
+
+@dataclass(frozen=True, slots=True)
+class PodNamespaces:
+    """The namespaces of a pod (`node.PodSandbox`)."""
+
+    sandbox: Sandbox
+    namespace: NetworkNamespace
+
+    @property
+    def id(self) -> int:
+        """The number by which processes are started in it."""
+        return self.sandbox.id
+
+    def close(self) -> None:
+        """Let go of it; idempotent."""
+        self.sandbox.release()
+        self.namespace.close()
+
+
+async def make(processes: Processes, workers: Workers) -> PodNamespaces:
+    """New namespaces for a pod. OSError when there can be none."""
+    sandbox = processes.make_sandbox()
+    return PodNamespaces(sandbox, NetworkNamespace(await sandbox.netns(), workers))

@@ -1,0 +1,87 @@
+"""A pod that looks into the processes that join it: none of them ever shows the lab's files, memory or descriptors."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from podplane.kernel.rootfs import Root
+from tests.kernel.test_rootfs import FOLDER, lab_folder
+from tests.kernel.test_zygote import Machine, contained, ends
+
+pytestmark = pytest.mark.kernel
+JOINS = 100
+SECRET = f"{FOLDER}/secret"
+RACER = f"""
+import os, signal
+found, seen, ended = set(), set(), []
+signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
+own = os.readlink("/proc/self/ns/mnt")
+print("ready", flush=True)
+rounds = 0
+while not ended:
+    if rounds % 20 == 0:
+        last = int(open("/proc/loadavg").read().split()[-1])
+    rounds += 1
+    for pid in range(max(2, last), last + 3):
+        try:
+            os.stat(f"/proc/{{pid}}")
+        except OSError:
+            continue
+        seen.add(pid)
+        last = max(last, pid)
+        for name in ("root{SECRET}", "cwd{SECRET}"):
+            try:
+                os.stat(f"/proc/{{pid}}/{{name}}")
+                found.add(name)
+            except OSError:
+                pass
+        for name in ("ns/mnt", "ns/user"):
+            try:
+                if os.readlink(f"/proc/{{pid}}/{{name}}") not in (own, os.readlink("/proc/self/ns/user")):
+                    found.add(name)
+            except OSError:
+                pass
+        try:
+            for fd in os.listdir(f"/proc/{{pid}}/fd"):
+                if os.readlink(f"/proc/{{pid}}/fd/{{fd}}").startswith("socket"):
+                    found.add("descriptor")
+        except OSError:
+            pass
+print(len(seen) > 0, *sorted(found), flush=True)
+"""
+
+
+def write(path: str) -> None:
+    """Have a file of the lab there."""
+    Path(path).write_text("the lab's\n")
+
+
+@contained
+async def test_a_pod_that_looks_into_what_joins_it_sees_nothing_of_the_lab(machine: Machine) -> None:
+    lab_folder()
+    write(SECRET)
+    process, reader = machine.talker(f"exec {sys.executable} -I -S -c '{RACER}'", root=Root(FOLDER))
+    assert await reader.readline() == b"ready\n"
+    for _ in range(JOINS):
+        joined = machine.start("true", join=process.id)
+        assert await ends(joined) == 0
+    process.signal(15)
+    assert (await reader.read()).decode().split() == ["True"]
+
+
+@contained
+async def test_a_built_in_program_that_joins_shows_nothing_of_the_lab(machine: Machine) -> None:
+    lab_folder()
+    write(SECRET)
+    container = await machine.running(root=Root(FOLDER))
+    joined = machine.start("podplane/client", join=container.id)
+    await joined.started()
+    script = f"""exec 2>/dev/null; for pid in $(ls /proc | grep '^[0-9]'); do
+        [ "$(tr -d '\\0' </proc/$pid/cmdline | cut -c-15)" = podplane/client ] || continue
+        echo seen; readlink /proc/$pid/fd/* | grep -v /dev/null; cat /proc/$pid/root{SECRET}
+        readlink /proc/$pid/ns/user /proc/self/ns/user | sort -u | wc -l
+    done"""
+    assert (await machine.says(script, join=container.id)).split() == ["seen", "1"]
