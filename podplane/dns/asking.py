@@ -17,6 +17,7 @@ PADDING, BLOCK = 12, 128
 """Questions over TLS have one of few lengths (RFC 7830; RFC 8467, 4.1)."""
 _letters = bytes(0x20 if 0x61 <= b <= 0x7A else 0 for b in range(256))
 """The bit of case of each byte; lengths of labels are below all letters."""
+_TAIL_BITS = 8 * TAIL.size
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
@@ -40,7 +41,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
 
 def mixed(asked: bytes, randomness: bytes) -> bytes:
     """A question in lower case, with letters of its name in upper case where a bit (0x20 of each byte) of as many random bytes is set."""
-    bits = int.from_bytes(asked.translate(_letters), "big") & int.from_bytes(randomness, "big") << 8 * TAIL.size
+    bits = int.from_bytes(asked.translate(_letters), "big") & int.from_bytes(randomness, "big") << _TAIL_BITS
     return (int.from_bytes(asked, "big") ^ bits).to_bytes(len(asked), "big")
 
 

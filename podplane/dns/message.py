@@ -58,6 +58,7 @@ LENGTHS = tuple(bytes((length,)) for length in range(MAX_LABEL + 1))
 POINTER, MAX_OFFSET = 0xC000, 0x3FFF
 HEADER = struct.Struct("!6H")
 TAIL = struct.Struct("!2H")
+HEADER_BYTES, TAIL_BYTES = HEADER.size, TAIL.size
 RECORD = struct.Struct("!2HIH")
 LENGTH = struct.Struct("!H")
 SRV_TARGET = 6
@@ -69,6 +70,7 @@ PLAIN_HEADERS = {
     for has_edns in (False, True)
 }
 PLAIN_TAILS = frozenset(TAIL.pack(type_, INTERNET) for type_ in (A, NS, MX, TXT, AAAA, SRV, 64, 65))
+PLAIN_MOST_BYTES = HEADER_BYTES + MAX_NAME + TAIL_BYTES
 PLAIN_OPT_BYTES = 1 + RECORD.size
 """An OPT record without options."""
 LEADING_NAMES = {NS: 1, CNAME: 1, SOA: 2, PTR: 1}
@@ -261,20 +263,22 @@ def read_query(message: bytes, *, tcp: bool = True) -> Query:
 def read_plain(message: bytes) -> Query | None:
     """The query in a datagram, if it is of the most usual form: recursion is desired, it is for data of the class IN, and asks for nothing
     else. None for any other, also for those that are malformed."""
-    found = PLAIN_HEADERS.get(message[2 : HEADER.size])
+    found = PLAIN_HEADERS.get(message[2:HEADER_BYTES])
     if found is None:
         return None
     flags, has_edns = found
-    end, size = HEADER.size, len(message) - (has_edns and PLAIN_OPT_BYTES)
+    end, size = HEADER_BYTES, len(message)
+    if has_edns:
+        size -= PLAIN_OPT_BYTES
     while end < size and (length := message[end]):
         if length > MAX_LABEL:
             return None
         end += 1 + length
-    end += 1 + TAIL.size
-    if end != size or end > HEADER.size + MAX_NAME + TAIL.size or message[end - TAIL.size : end] not in PLAIN_TAILS:
+    if end + 1 + TAIL_BYTES != size or size > PLAIN_MOST_BYTES or message[end + 1 : size] not in PLAIN_TAILS:
         return None
+    end = size
     if not has_edns:
-        return Query(int.from_bytes(message[:2], "big"), flags, message[HEADER.size : end], None, PLAIN_BYTES)
+        return Query(message[0] << 8 | message[1], flags, message[HEADER_BYTES:end], None, PLAIN_BYTES)
     type_, size, ttl, length = RECORD.unpack_from(message, end + 1)
     if message[end] or type_ != OPT or length or ttl & ~DO:
         return None

@@ -10,7 +10,8 @@ from podplane.dns.message import HEADER, RECORD, Answer, Query
 
 _ttl = struct.Struct("!I")
 _ECHOED = m.OPCODE_MASK | m.RD | m.CD
-"""Flags of a response that are those of its question."""
+_OWN, _PASSED = m.QR | m.RA, m.TC | m.AD
+"""Flags of a response: those of its question, our own, and those of the server for who wants them."""
 
 
 def rendered(query: Query, answer: Answer, limit: int = m.TCP_BYTES) -> bytes:
@@ -21,20 +22,16 @@ def rendered(query: Query, answer: Answer, limit: int = m.TCP_BYTES) -> bytes:
 def relayed(query: Query, message: bytes, rcode: int, limit: int) -> bytes:
     """The response of a kept one. Its data is authentic to a client that asks for that (RFC 6840, 5.7); it is not our own authority."""
     flags, asked, edns = query.flags, query.asked, query.edns
+    is_authentic = flags & m.AD or (edns is not None and edns.dnssec)
     opt = b"" if edns is None else m.opt_of(query, rcode)
     _, found, _, answers, authorities, _ = HEADER.unpack_from(message)
-    wanted = m.TC | m.AD if flags & m.AD or (edns is not None and edns.dnssec) else m.TC
-    flags = flags & _ECHOED | m.QR | m.RA | rcode & m.RCODE_MASK | found & wanted
+    flags = flags & _ECHOED | _OWN | rcode & m.RCODE_MASK | found & (_PASSED if is_authentic else m.TC)
     end = len(message)
     if end + len(opt) > limit:
         end, answers, authorities = _cut(message, limit - len(opt), answers, authorities)
         flags |= m.TC
-    return (
-        HEADER.pack(query.id, flags, 1, answers, authorities, opt != b"")
-        + asked
-        + message[HEADER.size + len(asked) : end]
-        + opt
-    )
+    head = HEADER.pack(query.id, flags, 1, answers, authorities, opt != b"")
+    return head + asked + message[m.HEADER_BYTES + len(asked) : end] + opt
 
 
 def _cut(message: bytes, limit: int, answers: int, authorities: int) -> tuple[int, int, int]:

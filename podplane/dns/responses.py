@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from podplane.dns import message as m
 from podplane.dns.message import HEADER, RECORD, TAIL, Alias, Answer, Malformed, Name, Query, Question, Record
@@ -26,8 +27,13 @@ MAX_POINTERS = m.MAX_NAME // 2
 NAMES_AT = {m.NS: (0,), m.CNAME: (0,), m.PTR: (0,), DNAME: (0,), m.MX: (2,), m.SRV: (6,), m.SOA: (0, 0)}
 """Types whose data has names that may be compressed, by the bytes before each (RFC 3597, 4; that of SRV is by some)."""
 POINTER_TO_QUESTION = b"\xc0\x0c"
+OWN_RECORD, TTL_AT = len(POINTER_TO_QUESTION) + RECORD.size, len(POINTER_TO_QUESTION) + TAIL.size
+"""The bytes of a record of the question's name before its data, and where in them its TTL is."""
 ROOT_OPT, EMPTY_OPT = b"\0" + m.OPT.to_bytes(2, "big"), 11
 """What an OPT record begins with, and the length of one without options."""
+OPT_RCODE_AT = 1 + TAIL.size
+ONE, RESPONSE = b"\0\1", m.QR >> 8
+"""A count of a header; its first byte of flags in a response to a standard query."""
 LEAST_BYTES = 1 + RECORD.size
 """Of a record, beside its data."""
 MAX_TTL = 1 << 31
@@ -48,7 +54,7 @@ class Limits(NamedTuple):
     negative: int = 300
 
 
-class Reply(NamedTuple):
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """A response as it is kept: id 0, the question in lower case, records that answer it, no OPT. `ttls` are the places of their TTLs in
     `message`; `seconds` is how long it may be kept, 0 for not at all."""
 
@@ -77,7 +83,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 
 def matches(message: bytes, asked: bytes) -> bool:
     """Is it a response to this question, as far as its header and its question say? Case counts. The id is the caller's to look at."""
-    return message[4:6] == b"\0\1" and message[2] & 0xF8 == m.QR >> 8 and message.startswith(asked, HEADER.size)
+    return message[4:6] == ONE and message[2] & 0xF8 == RESPONSE and message.startswith(asked, m.HEADER_BYTES)
 
 
 def read(message: bytes, asked: bytes, limits: Limits = Limits()) -> Reply:  # noqa: B008  # it is immutable
@@ -101,40 +107,34 @@ def read(message: bytes, asked: bytes, limits: Limits = Limits()) -> Reply:  # n
     head = HEADER.pack(0, flags & _kept_flags | rcode & m.RCODE_MASK, 1, len(kept), len(proofs), 0)
     seconds = _negative_seconds(message, proofs) if is_negative else None
     is_referral = is_negative and not (rcode or kept or proofs) and bool(authority) and not flags & m.AA
-    return _limited(
-        head + asked + message[begin:end],
-        rcode,
-        places,
-        seconds,
-        limits,
-    )._replace(is_negative=is_negative, is_referral=is_referral, aliases=tuple(aliases))
+    reply = _limited(head + asked + message[begin:end], rcode, places, seconds, limits)
+    return replace(reply, is_negative=is_negative, is_referral=is_referral, aliases=tuple(aliases))
 
 
 def _plain(message: bytes, asked: bytes, limits: Limits) -> Reply | None:
     """The same for what most responses are: records of the question's own name and type, and OPT. None for all others."""
     _, flags, _, answers, authorities, additional = HEADER.unpack_from(message)
-    size = len(message)
     if not answers or authorities or additional > 1 or flags & m.RCODE_MASK:
         return None
-    at, seconds, ttls = HEADER.size + len(asked), limits.most, []
-    wanted = POINTER_TO_QUESTION + asked[-TAIL.size :]
+    begin = at = m.HEADER_BYTES + len(asked)
+    end = len(message) - (EMPTY_OPT if additional else 0)
+    least, seconds, _ = limits
+    most, ttls = seconds, []
+    wanted = POINTER_TO_QUESTION + asked[-m.TAIL_BYTES :]
     for _ in range(answers):
-        if at + 2 + RECORD.size > size or not message.startswith(wanted, at):
+        if at + OWN_RECORD > end or not message.startswith(wanted, at):
             return None
-        ttl, length = TTL_AND_LENGTH.unpack_from(message, at + 6)
-        if not limits.least <= ttl <= limits.most:
+        ttl, length = TTL_AND_LENGTH.unpack_from(message, at + TTL_AT)
+        if not least <= ttl <= most:
             return None
-        ttls.append(at + 6)
-        seconds = min(seconds, ttl)
-        at += 2 + RECORD.size + length
-    if (
-        at + additional * EMPTY_OPT > size
-        or (additional and message[at : at + 3] != ROOT_OPT)
-        or message[at + 5 : at + 6] > b"\0"
-    ):
+        if ttl < seconds:
+            seconds = ttl
+        ttls.append(at + TTL_AT)
+        at += OWN_RECORD + length
+    if at > end or (additional and (message[at + OPT_RCODE_AT] or not message.startswith(ROOT_OPT, at))):
         return None
     head = HEADER.pack(0, flags & _kept_flags, 1, answers, 0, 0)
-    return Reply(head + asked + message[HEADER.size + len(asked) : at], m.NOERROR, tuple(ttls), seconds)
+    return Reply(head + asked + message[begin:at], m.NOERROR, tuple(ttls), seconds)
 
 
 def records(message: bytes, limit: int = m.TCP_BYTES, most: int = 1 << 16) -> tuple[tuple[Record, ...], tuple[Record, ...]]:

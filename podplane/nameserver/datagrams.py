@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 PORTS = 48
 """Sockets at a time."""
 MOMENT_SECONDS = 0.001
-"""So long questions go by one port."""
+"""So long questions go by one port, so that their answers are read at one go."""
 USES = 256
 """Questions by one socket."""
 IDLE_SECONDS = 10.0
@@ -87,7 +87,10 @@ class Datagrams:
         """Send a message, which has no id yet, at the end of this turn of the event loop. OSError when there is no socket: then `heard` is
         not told."""
         now = self._loop.time()
-        port = self._port(now)
+        port = self._of_moment
+        if port is None or port.uses >= USES or now >= self._moment_ends:
+            port, self._moment_ends = self._any_port(), now + MOMENT_SECONDS
+            self._of_moment = port
         id_ = self._randomness.take(ID_BYTES)
         while id_ in port.pending:
             id_ = self._randomness.take(ID_BYTES)
@@ -111,12 +114,6 @@ class Datagrams:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _port(self, now: float) -> _Port:
-        """Questions of one moment go by one port, so that their answers are read at one go."""
-        if self._of_moment is None or self._of_moment.uses >= USES or now >= self._moment_ends:
-            self._of_moment, self._moment_ends = self._any_port(), now + MOMENT_SECONDS
-        return self._of_moment
 
     def _end_turn(self, port: _Port) -> None:
         unsent, port.unsent = port.unsent, []

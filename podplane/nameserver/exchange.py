@@ -122,7 +122,8 @@ class Exchange:
         if self.is_over:
             return
         if isinstance(said, Reply) and said.rcode in ANSWERS and not said.is_referral:
-            self._finish(said, server, "")
+            self.cancel()
+            self._outcome(self._ask, said, server, "")
             return
         self._why = f"{server.server}: {_words(said)}"
         if isinstance(said, Reply):
@@ -134,9 +135,6 @@ class Exchange:
 
     def _give_up(self, why: str) -> None:
         reply, server = self._bad or (None, None)
-        self._finish(reply, server, why)
-
-    def _finish(self, reply: Reply | None, server: Upstream | None, why: str) -> None:
         self.cancel()
         self._outcome(self._ask, reply, server, why)
 

@@ -211,16 +211,8 @@ class Forwarder:
         """The same for a question about data, of the class IN; `ip` is who asks. None when others must be asked: then `heard` is told."""
         now = self._loop.time()
         found = self.cache.get(ask, now)
-        return self._ask(ask, ip, heard, now) if found is None else self._found(ask, found, now)
-
-    def _found(self, ask: Ask, found: Found, now: float) -> Answer:
-        if found.refresh and ask not in self._waiting and not self._places.is_full:
-            self._waiting[ask] = Waiting()
-            self._begin(ask, now)
-        return _kept(found, "cache")
-
-    def _ask(self, ask: Ask, ip: str, heard: Callable[[Answer], object], now: float) -> Answer | None:
-        """What is to be asked for."""
+        if found is not None:
+            return self._found(ask, found, now)
         waiting, has_stale = self._waiting.get(ask), self.cache.has_stale(ask, now)
         answer = None
         if waiting is not None:
@@ -249,6 +241,13 @@ class Forwarder:
         if waiting is None:
             self._begin(ask, now, group)
         return None
+
+    def _found(self, ask: Ask, found: Found, now: float) -> Answer:
+        """What is kept, and is asked for again when it is soon too old."""
+        if found.refresh and ask not in self._waiting and not self._places.is_full:
+            self._waiting[ask] = Waiting()
+            self._begin(ask, now)
+        return _kept(found, "cache")
 
     def _give_up(self, place: Place) -> None:
         """Somebody else has the place now. What nobody waits for any more is not asked any longer."""

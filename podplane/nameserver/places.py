@@ -48,7 +48,8 @@ class Places:
         self._total, self._of_client = total, of_client
         self._count = 0
         self._clients: dict[str, _Client] = {}
-        self._ranking: Ranking[_Share] = Ranking(of_client)
+        self._ranking: Ranking[_Share] | None = None
+        """From when all places were taken until half of them are free: at other times nobody has to give up any to another."""
 
     def __len__(self) -> int:
         return self._count
@@ -76,7 +77,8 @@ class Places:
         share.places[place] = None
         client.count += 1
         self._count += 1
-        self._ranking.grown(share, len(share.places))
+        if self._ranking is not None:
+            self._ranking.grown(share, len(share.places))
         return given_up
 
     def leave(self, place: Place) -> None:
@@ -86,7 +88,10 @@ class Places:
         del share.places[place]
         client.count -= 1
         self._count -= 1
-        self._ranking.shrunk(share, len(share.places))
+        if self._ranking is not None:
+            self._ranking.shrunk(share, len(share.places))
+            if self._count <= self._total // 2:
+                self._ranking = None
         if not share.places:
             del client.shares[place.zone]
             if not client.count:
@@ -99,5 +104,15 @@ class Places:
             most = max(client.shares.values(), key=lambda one: len(one.places))
             loser = most if len(most.places) > own + 1 else None
         else:
+            if self._ranking is None:
+                self._ranking = self._ranked()
             loser = self._ranking.first(own)
         return place if loser is None else next(reversed(loser.places))
+
+    def _ranked(self) -> Ranking[_Share]:
+        """All shares by their sizes."""
+        ranking: Ranking[_Share] = Ranking(self._of_client)
+        for client in self._clients.values():
+            for share in client.shares.values():
+                ranking.add(share, len(share.places))
+        return ranking

@@ -12,15 +12,17 @@ class Randomness:
 
     def __init__(self) -> None:
         self._block = b""
-        self._at = 0
+        self._at = BLOCK
 
     def take(self, count: int) -> bytes:
         """So many bytes, which nobody else gets; at most `BLOCK`."""
-        if self._at + count > len(self._block):
-            self._block, self._at = os.urandom(BLOCK), 0
-        taken = self._block[self._at : self._at + count]
-        self._at += count
-        return taken
+        at = self._at
+        end = self._at = at + count
+        if end > BLOCK:
+            self._block = os.urandom(BLOCK)
+            at, end = 0, count
+            self._at = end
+        return self._block[at:end]
 
     def number(self) -> int:
         """A number of 16 bits."""

@@ -17,10 +17,13 @@ class Ranking(Generic[K]):
 
     def grown(self, owner: K, count: int) -> None:
         """It has so many now: one more than before."""
-        having = self._having
         if count > 1:
-            del having[count - 1][owner]
-        having[count][owner] = None
+            del self._having[count - 1][owner]
+        self.add(owner, count)
+
+    def add(self, owner: K, count: int) -> None:
+        """One that is not known yet has so many."""
+        self._having[count][owner] = None
         if count > self._top:
             self._top = count
 

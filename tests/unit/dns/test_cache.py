@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import dns.message
 import dns.rrset
 import hypothesis.strategies as st
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -56,7 +57,7 @@ def test_an_answer_is_kept_as_long_as_it_is_true_and_its_ttl_counts_down() -> No
 
 def test_where_the_aliases_of_an_answer_are_is_known_as_long_as_it_is_kept() -> None:
     kept, aliases = cache(), (m.Alias(1, 41),)
-    kept.put(key(), reply()._replace(aliases=aliases), 100.0)
+    kept.put(key(), msgspec.structs.replace(reply(), aliases=aliases), 100.0)
     assert [one and one.aliases for one in (kept.get(key(), 130.0), kept.stale(key(), 200.0))] == [aliases, aliases]
 
 
