@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable
 from podplane.agent.addresses import NodeAddresses
 from podplane.agent.features import attachment_key
 from podplane.agent.kernel import Kernel
-from podplane.agent.keys import Key
+from podplane.agent.keys import Key, PolicyNameServersKey, PolicyPeerKey
 from podplane.agent.pause import Pause
 from podplane.agent.planner import Planner
 from podplane.agent.watcher import Watcher
@@ -22,6 +22,7 @@ from podplane.cni.network import Attached, Attachment, NetworkError
 from podplane.ipam.pool import Exhausted
 from podplane.model.view import Sandbox, View
 from podplane.pods.plan import veth_name
+from podplane.policy import tables
 from podplane.state.ledger import Ledger
 from podplane.state.mac import mac_of
 from podplane.state.network import Link, Sysctl
@@ -32,6 +33,9 @@ TRIES = 3
 """So often an ADD is tried again after refusals that contradict what is known of the kernel."""
 PACKETS_SECONDS, POLL_SECONDS = 0.5, 0.002
 """So long an ADD waits until the kernel takes packets for the pod's addresses; between two questions."""
+PEER_KEYS = (PolicyPeerKey, PolicyNameServersKey)
+OF_PODS = (*tables.MAPS.values(), *tables.BELOW_ADMIN.values(), "self")
+"""Sets whose elements are those of pods of the node; others have elements of peers."""
 AttachedPod = tuple[Attachment, tuple[str, ...]]
 """An attachment and its addresses."""
 
@@ -164,6 +168,8 @@ class Attachments:
         """Plan what depends on an attachment that came (no old) or went (no new), and wait until it is settled."""
         concerned: dict[Identity, None] = {}
         pause = Pause()
+        if new is not None:
+            await self._until_peers_are_current(pause)
         for key in self._planner.keys_of(Sandbox, old, new):
             changed = await self._plan(key, pause)
             concerned |= dict.fromkeys((*self._ledger.desired.fragment(key), *changed))
@@ -172,6 +178,17 @@ class Attachments:
             self._wake()
         self._ledger.retry(concerned)
         return await self._writer.settled(concerned)
+
+    async def _until_peers_are_current(self, pause: Pause) -> None:
+        """Have sets of policies' peers in the kernel as they are known by now: rules that are there already may look into them.
+
+        For those that are still being filled only pods wait that need them.
+        """
+        await self._planner.catch_up(PEER_KEYS, pause)
+        unsettled = self._ledger.unsettled_in(*tables.TABLE)
+        peers = [one for one in unsettled if not one[4].startswith(OF_PODS) and not self._planner.is_filling(one)]
+        if peers:
+            await self._writer.settled(peers)
 
     async def _plan(self, key: Key, pause: Pause) -> list[Identity]:
         """Plan a key, after what the kernel is to have before; the identities for which that changes what is wanted."""

@@ -75,6 +75,8 @@ class Planner:
         self._blocked: dict[Key, str] = {}
         self._failed: dict[Key, None] = {}
         """Those of the blocked keys that could not be planned at all."""
+        self._has_released_some = False
+        """Did keys release something that failed keys may want, since `replan` had these planned again?"""
         self._taken: dict[Key, dict[Hashable, Key]] = {}
         """Key → the claims that it does without, and the keys that had them when that was decided."""
         self._waiting: dict[Key, dict[Key, None]] = {}
@@ -156,26 +158,43 @@ class Planner:
 
     async def replan(self, pause: Pause) -> None:
         """Plan what is dirty, feature by feature, with pauses between keys."""
-        released = False
         while self.is_behind:
-            for keys in (self._unmarked, self._followers):
-                while keys:
-                    for key in keys.popleft():
-                        self.mark(key)
-                        await pause()
-            for dirty in self._dirty.values():
-                for key in list(dirty):
-                    if key in dirty:
-                        released |= self.try_plan(key)
-                        await pause()
+            await self._mark_all_due(pause)
+            for kind in self._dirty:
+                await self._plan_dirty(kind, pause)
             await self.fill(self._fills.all(), pause)
-        if released:
+        if self._has_released_some:
+            self._has_released_some = False
             self._freed |= self._failed
         while freed := next(iter(self._freed), None):
             self.try_plan(freed)
             await pause()
         for _, feature, memory in self._rows.values():
             feature.tidy(memory)
+
+    async def catch_up(self, kinds: Iterable[type[Key]], pause: Pause) -> None:
+        """Plan what is dirty by now of these types, and nothing else. What that releases is for `replan`."""
+        await self._mark_all_due(pause)
+        for kind in kinds:
+            await self._plan_dirty(kind, pause)
+
+    async def _mark_all_due(self, pause: Pause) -> None:
+        """Several may do this at once: all that is due when one begins is marked when it ends, by whichever."""
+        for queue in (self._unmarked, self._followers):
+            while queue:
+                keys = queue[0]
+                for key in keys:
+                    self.mark(key)
+                    await pause()
+                if queue and queue[0] is keys:
+                    queue.popleft()
+
+    async def _plan_dirty(self, kind: type[Key], pause: Pause) -> None:
+        dirty = self._dirty[kind]
+        for key in list(dirty):
+            if key in dirty:
+                self._has_released_some |= self.try_plan(key)
+                await pause()
 
     def plan_now(self, key: Key) -> list[Identity]:
         """As `plan`, without waiting for `replan`. When the key released something, blocked keys that this concerns are planned again."""
@@ -189,6 +208,10 @@ class Planner:
     def awaited(self, key: Key) -> Collection[Fill]:
         """What is to be filled before this key, which was planned, has the fragment that is wanted. It is planned again then."""
         return self._fills.awaited(key)
+
+    def is_filling(self, identity: Identity) -> bool:
+        """Is this brought by what is being filled?"""
+        return any(identity in fill.planned for fill in self._fills.all())
 
     async def fill(self, fills: Collection[Fill], pause: Pause) -> None:
         """Plan what these bring, and wait until the kernel has it. Others may do the same meanwhile: they go on where this one pauses."""

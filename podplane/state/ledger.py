@@ -414,6 +414,11 @@ class Ledger:
         """Those that are to be sent, or sent and not acknowledged."""
         return {identity for identity in identities if identity in self._due or identity in self._sent}
 
+    def unsettled_in(self, family: str, table: str) -> list[Identity]:
+        """The same of all elements of sets of a table. It costs what is unsettled of everything."""
+        place = (ELEMENT, "", family, table)
+        return [identity for identity in (*self._due, *self._sent) if identity[:4] == place]
+
     def is_any_sent(self, identities: Iterable[Identity]) -> bool:
         """Is one of these on its way to the kernel?"""
         return any(map(self._sent.__contains__, identities))

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from podplane.agent import pause
+from podplane.agent.pause import Pause
 from podplane.kernel.door import Kernel
 from podplane.model.pod_info import NamespaceInfo, SlimMetadata
 from podplane.model.policy import PodSelector, PolicyRule
@@ -123,3 +124,25 @@ async def test_an_attachment_returns_when_the_sets_of_its_policies_are_filled_wh
     await until(lambda: rig.agent.is_behind or attaching.done())
     await asyncio.gather(rig.agent.reconcile(), attaching)
     assert rig.seen == {("pod/a/web", PEERS)} and len(peers(rig)) == PEERS
+
+
+@pytest.mark.parametrize("is_planned", [False, True])
+async def test_a_pod_that_starts_finds_the_sets_of_others_as_they_are_known_by_then(rig: LookingRig, is_planned: bool) -> None:
+    """A label that was taken away before it came, and of which the agent knows, lets nobody in."""
+    await begin(rig, WEB, pod("late", "web"))
+    await attach(rig, "web")
+    rig.put(pod("c2", "", "10.244.2.2"))
+    if is_planned:
+        await rig.agent.planner.replan(Pause())
+    assert len(peers(rig)) == PEERS, "nothing was sent yet"
+    await attach(rig, "late")
+    assert ("pod/a/late", PEERS - 1) in rig.seen and ("pod/a/late", PEERS) not in rig.seen
+
+
+async def test_pods_do_not_wait_for_sets_that_others_are_still_to_have(rig: LookingRig) -> None:
+    await begin(rig, WEB)
+    filling = asyncio.create_task(attach(rig, "web"))
+    await until(lambda: len(peers(rig)) > 0 or bool(rig.agent.planner._fills))
+    await attach(rig, "other")
+    assert not filling.done()
+    await filling
