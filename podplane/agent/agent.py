@@ -26,14 +26,17 @@ from podplane.agent.features import FEATURES
 from podplane.agent.kernel import Kernel
 from podplane.agent.keys import (
     AdvertisementKey,
+    ClusterNetworkPolicyKey,
     Key,
     NameServerKey,
+    NetworkPolicyKey,
     NodeKey,
     PeerKey,
     PolicyNameServersKey,
     PolicyPeerKey,
     PolicyPodKey,
     ServiceKey,
+    of_policy,
 )
 from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
@@ -313,6 +316,8 @@ class Agent:
         for key, error in refused.items():
             if isinstance(key, PeerKey):
                 self._record_event(NodeKey(node), f"the kernel refuses what leads to {key.path}: {error}")
+            elif isinstance(key, NetworkPolicyKey | ClusterNetworkPolicyKey):
+                self._record_event(key, f"on {node}: the kernel refuses it: {error}")
             else:
                 self._record_event(key, f"the kernel refuses it: {error}")
 
@@ -322,7 +327,19 @@ class Agent:
             identity = failure.operation.value.identity
             refusal = self.ledger.refusal(identity)
             if refusal is not None and (refusal.tries > 1 or not isinstance(failure.error, CONTRADICTIONS)):
-                yield from ((key, failure.error) for key in self.ledger.desired.owners(identity))
+                owners = self.ledger.desired.owners(identity)
+                yield from ((one, failure.error) for key in owners for one in self._about(key, identity))
+
+    def _about(self, key: Any, identity: Identity) -> Iterator[Any]:
+        """Whose object is refused: of what policies say that they, or else what the key is about."""
+        policies = self.view.policies if isinstance(key, PolicyPodKey) else None
+        if policies is not None:
+            enforced = self.enforced.of(key)
+            names = {one.name for one in (enforced.programs if enforced else ()) if identity in one.fragment}
+            found = [of_policy(one) for one in policies.policies_of(key.path) if one.metadata.path in names]
+            yield from found or [key]
+        else:
+            yield key
 
     def _notified(self) -> None:
         try:

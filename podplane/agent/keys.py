@@ -9,6 +9,9 @@ from typing import ClassVar
 
 import msgspec
 
+from podplane.model.cluster_policy import Policy
+from podplane.model.policy import NetworkPolicy
+
 
 class Key(msgspec.Struct, frozen=True):
     """Base of all keys: `kind` is apiVersion and kind of the object that the key is about, `path` its `namespace/name`, or name."""
@@ -69,6 +72,24 @@ class HostPortKey(PodKey, frozen=True):
 
 class PolicyPodKey(PodKey, frozen=True):
     """What policies let it send, and be sent."""
+
+
+class NetworkPolicyKey(Key, frozen=True):
+    """A NetworkPolicy: nothing is planned by it, events are written about it."""
+
+    kind: ClassVar[str] = "networking.k8s.io/v1/NetworkPolicy"
+
+
+class ClusterNetworkPolicyKey(Key, frozen=True):
+    """A ClusterNetworkPolicy: as a NetworkPolicy."""
+
+    kind: ClassVar[str] = "policy.networking.k8s.io/v1alpha2/ClusterNetworkPolicy"
+
+
+def of_policy(policy: Policy) -> Key:
+    """By which events are written about a policy."""
+    kind = NetworkPolicyKey if isinstance(policy, NetworkPolicy) else ClusterNetworkPolicyKey
+    return kind(policy.metadata.path)
 
 
 class PolicyPeerKey(Key, frozen=True):

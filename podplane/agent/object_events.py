@@ -6,16 +6,18 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from podplane.agent.caches import Caches
-from podplane.agent.keys import Key, NodeKey, PeerKey, PodKey, PolicyPeerKey
+from podplane.agent.keys import ClusterNetworkPolicyKey, Key, NetworkPolicyKey, NodeKey, PeerKey, PodKey, PolicyPeerKey
 from podplane.agent.planner import NOT_APPLIED, REPAIRED
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.events import WARNING, Recorder
 from podplane.model.objects import Metadata
 from podplane.model.pod_info import SlimMetadata
+from podplane.model.policy import PolicyMetadata
 
 log = logging.getLogger(__name__)
 QUIET_SECONDS, REMEMBERED, AT_ONCE = 60.0, 1000, 100
@@ -68,13 +70,21 @@ class ObjectEvents:
             return None
         return {"name": metadata.name, "uid": metadata.uid, **({"namespace": metadata.namespace} if metadata.namespace else {})}
 
-    def _metadata(self, key: Key) -> Metadata | SlimMetadata | None:
-        if isinstance(key, PolicyPeerKey):
-            pod = self.caches.pods.objects.get(key.path)
-            return pod.metadata if pod is not None else None
-        cache = self.caches.nodes.objects if isinstance(key, NodeKey | PeerKey) else self.caches.services.objects
-        found = cache.get(key.path)
+    def _metadata(self, key: Key) -> Metadata | SlimMetadata | PolicyMetadata | None:
+        found = self._objects(key).get(key.path)
         return found.metadata if found is not None else None
+
+    def _objects(self, key: Key) -> Mapping[str, Any]:
+        match key:
+            case PolicyPeerKey():
+                return self.caches.pods.objects
+            case NetworkPolicyKey():
+                return self.caches.policies.objects
+            case ClusterNetworkPolicyKey():
+                return self.caches.cluster_policies.objects
+            case NodeKey() | PeerKey():
+                return self.caches.nodes.objects
+        return self.caches.services.objects
 
     async def _write(self, kind: str, reference: dict[str, str], reason: str, message: str) -> None:
         try:

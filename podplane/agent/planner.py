@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from podplane.agent.feature import Changed, Feature, Kind
 from podplane.agent.features import FEATURES
 from podplane.agent.fills import Fill, Fills
-from podplane.agent.keys import Key
+from podplane.agent.keys import Key, of_policy
 from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.settings import Settings
@@ -273,7 +273,7 @@ class Planner:
         self._free_waiting(key)
         for effect in plan.effects:
             if isinstance(effect, Warn):
-                self._record_event(key, effect.reason)
+                self._record_event(key if effect.about is None else of_policy(effect.about), effect.reason)
             else:
                 self._effects((effect,))
         return changed

@@ -142,8 +142,7 @@ class PolicyAdvice:
         if text := told({pod: why for pod, why in after.items() if pod not in before}):
             texts.append(text)
         more = [f"{len(texts) - SHOWN} more; `podplane policy lint` shows them"] if len(texts) > SHOWN else []
-        name = policy.text if isinstance(policy, ClusterNetworkPolicy) else f"NetworkPolicy {policy.text}"
-        return [f"{name}: {text}" for text in (*texts[:SHOWN], *more)]
+        return [f"{policy.full_text}: {text}" for text in (*texts[:SHOWN], *more)]
 
     def _read(self, world: World, tick: Callable[[], None]) -> None:
         while self._unread:

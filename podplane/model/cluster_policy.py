@@ -63,6 +63,11 @@ class ClusterNetworkPolicy(Model, frozen=True):
         return f"ClusterNetworkPolicy {self.metadata.name}"
 
     @property
+    def full_text(self) -> str:
+        """The same with its kind, where that is not clear from what is around it."""
+        return self.text
+
+    @property
     def order(self) -> tuple[int, int, str]:
         """Those with the lesser one decide first: by tier, priority and name."""
         return TIERS.index(self.tier), self.priority, self.metadata.path

@@ -152,6 +152,11 @@ class NetworkPolicy(Model, frozen=True):
         return self.metadata.path
 
     @property
+    def full_text(self) -> str:
+        """The same with its kind, where that is not clear from what is around it."""
+        return f"NetworkPolicy {self.text}"
+
+    @property
     def order(self) -> tuple[int, int, str]:
         """Those with the lesser one decide first; among NetworkPolicies there is no difference."""
         return TIERS.index(self.tier), 0, self.metadata.path

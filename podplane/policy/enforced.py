@@ -48,8 +48,12 @@ class AllEnforced:
 
     def ips_of(self, owner: Hashable) -> tuple[str, ...]:
         """The addresses of an interface; none where nothing is planned for it."""
-        enforced = self._by_owner.get(owner)
+        enforced = self.of(owner)
         return enforced.ips if enforced is not None else ()
+
+    def of(self, owner: Hashable) -> Enforced | None:
+        """What is planned for an interface."""
+        return self._by_owner.get(owner)
 
     def at(self, ip: str) -> Enforced | None:
         """The interface that has an address."""

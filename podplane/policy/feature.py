@@ -254,7 +254,7 @@ def plan_pod(
         versions=versions,
         chains=led.chains,
         fragment=fragment([*values, *(value for one in led.programs for value in one.fragment.values())]),
-        effects=(*_judge_again(owner, led.chains, ips, memory), *_unread(selecting)),
+        effects=(*_judge_again(owner, led.chains, ips, memory), *_unread(selecting, name)),
         peers=NO_PEERS.union(*(one.peers for one in led.programs)),
         enforced=Enforced(path, tuple(map(str, ips)), tuple(led.programs), led.groups),
     )
@@ -302,8 +302,8 @@ class _Led:
         return Verdict(GOTO, chain.name)
 
 
-def _unread(policies: Iterable[Policy]) -> Iterator[Warn]:
-    return (Warn(unread_text(one, what)) for one in policies for what in one.unread)
+def _unread(policies: Iterable[Policy], node: str) -> Iterator[Warn]:
+    return (Warn(f"on {node}: {unread_text(one, what)}", one) for one in policies for what in one.unread)
 
 
 def _judge_again(

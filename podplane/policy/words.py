@@ -49,8 +49,8 @@ def rule_text(rule: PolicyRule, direction: Direction, policy: Policy) -> str:
 def unread_text(policy: Policy, what: str) -> str:
     """What becomes of a part of a policy that can't be read."""
     if policy.tier == "NetworkPolicy":
-        return f"NetworkPolicy {policy.text}: {what}: it allows nothing"
-    return f"{policy.text}: {what}: an Accept does not mean it, a Deny or Pass with it denies everything"
+        return f"{what}: it allows nothing"
+    return f"{what}: an Accept does not mean it, a Deny or Pass with it denies everything"
 
 
 def _requirement(one: Requirement) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Mapping
 
 import msgspec
 
+from podplane.model.cluster_policy import Policy
 from podplane.state.conntrack import Frontend, Target
 from podplane.state.value import Fragment, IPAddress
 
@@ -26,9 +27,10 @@ class JudgeAgain(msgspec.Struct, frozen=True):
 
 
 class Warn(msgspec.Struct, frozen=True):
-    """Tell the users of the object that was planned what is not done for it, and why."""
+    """Tell the users of the object that was planned what is not done for it, and why; or those of the policy that it is `about`."""
 
     reason: str
+    about: Policy | None = None
 
 
 class Announce(msgspec.Struct, frozen=True):

@@ -101,7 +101,7 @@ class OfPod:
             yield from self._direction(direction)
         if self.decided is not None:
             yield from ("", f"Counted on {self.node}, for all its pods under a policy, since the first of them is.")
-        unread = [unread_text(one, what) for one in self.policies for what in one.unread]
+        unread = [f"{one.full_text}: {unread_text(one, what)}" for one in self.policies for what in one.unread]
         yield from ("", *unread) if unread else ()
 
     def _direction(self, direction: Direction) -> Iterator[str]:

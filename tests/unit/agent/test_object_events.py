@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from podplane.agent.keys import AttachmentKey, Key, NodeKey, PeerKey, ServiceKey
+from podplane.agent.keys import AttachmentKey, ClusterNetworkPolicyKey, Key, NetworkPolicyKey, NodeKey, PeerKey, ServiceKey
 from podplane.agent.object_events import ObjectEvents
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.events import WARNING, Recorder
+from podplane.model.cluster_policy import ClusterNetworkPolicy
+from podplane.model.policy import NetworkPolicy, PolicyMetadata
 from tests.plans import node
 from tests.unit.agent.rig import DUAL, caches_of, service_of
 
@@ -34,12 +36,15 @@ class Remembering(Recorder):
         (NodeKey("node1"), {"name": "node1", "uid": ""}),
         (PeerKey("node1"), {"name": "node1", "uid": ""}),
         (ServiceKey("default/web"), {"name": "web", "uid": "", "namespace": "default"}),
+        (NetworkPolicyKey("default/np"), {"name": "np", "uid": "u", "namespace": "default"}),
+        (ClusterNetworkPolicyKey("guard"), {"name": "guard", "uid": "v"}),
         (AttachmentKey("default/a", "c", "eth0", "u"), {"name": "a", "uid": "u", "namespace": "default"}),
     ],
 )
 async def test_an_event_names_the_object_of_its_key(key: Key, reference: dict[str, str]) -> None:
     recorder = Remembering()
-    events = ObjectEvents(recorder, caches_of(node(1, DUAL), service_of("web", "10.96.0.1")))
+    policies = NetworkPolicy(PolicyMetadata("np", "default", "u")), ClusterNetworkPolicy(PolicyMetadata("guard", "", "v"))
+    events = ObjectEvents(recorder, caches_of(node(1, DUAL), service_of("web", "10.96.0.1"), *policies))
     events(key, "it is refused")
     events(key, "it is refused")
     await asyncio.gather(*events._tasks)
@@ -49,7 +54,8 @@ async def test_an_event_names_the_object_of_its_key(key: Key, reference: dict[st
 async def test_of_an_object_that_is_gone_there_is_no_event() -> None:
     recorder = Remembering()
     events = ObjectEvents(recorder, caches_of())
-    events(ServiceKey("default/web"), "it is refused")
+    for key in (ServiceKey("default/web"), NetworkPolicyKey("default/web"), ClusterNetworkPolicyKey("web")):
+        events(key, "it is refused")
     assert not events._tasks and not recorder.written
 
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from podplane.agent import policy_plans
-from podplane.cni.network import Attachment
+from podplane.cni.network import Attachment, NetworkError
 from podplane.dns.settings import DnsSettings
 from podplane.lab.api_connection import copy_of
 from podplane.model.cluster_policy import ClusterNetworkPolicy
@@ -22,7 +22,7 @@ from podplane.policy.settings import PolicySettings
 from podplane.policy.tables import TABLE
 from podplane.state.nft import Element, NftValue, Verdict
 from tests.policed import cluster_policy, policy, select
-from tests.unit.agent.rig import Rig, cluster, slice_of
+from tests.unit.agent.rig import Choosy, Rig, cluster, slice_of
 
 WEB = policy("web", select(app="web"), [PolicyRule((PodSelector("a", select(app="client")),))])
 
@@ -235,7 +235,7 @@ async def test_while_the_own_name_server_is_away_those_of_other_nodes_are_peers_
     assert servers() == ["10.96.0.53"]
 
 
-async def test_what_of_a_policy_is_not_known_allows_nothing_and_its_pods_say_so() -> None:
+async def test_what_of_a_policy_is_not_known_allows_nothing_and_an_event_says_so() -> None:
     rig = Rig()
     await rig.start(*cluster(1))
     later = msgspec.structs.replace(
@@ -244,8 +244,8 @@ async def test_what_of_a_policy_is_not_known_allows_nothing_and_its_pods_say_so(
     rig.put(NamespaceInfo(SlimMetadata("a")), later, pod("web", "web"))
     await attach(rig, "web")
     assert verdicts(rig, "ingress4") == {"node/node1": "pass", "pod/a/web": "in"}
-    why = "NetworkPolicy a/web: ingress rule 1: the protocol 'QUIC' is not known: it allows nothing"
-    assert rig.events == [("pod/a/web", "NotApplied", why)]
+    why = "on node1: ingress rule 1: the protocol 'QUIC' is not known: it allows nothing"
+    assert rig.events == [("networkpolicy/a/web", "NotApplied", why)]
 
 
 OWN = {ip_address("10.244.1.2"), ip_address("fd00:10:244:1::2")}
@@ -398,7 +398,7 @@ async def test_who_joins_those_whom_a_rule_denies_is_judged_again() -> None:
     assert verdicts(rig, "ingress4") == {"node/node1": "pass", "pod/a/web": "in"} and verdicts(rig, "policies-in4") == {}
 
 
-async def test_what_of_a_policy_of_the_cluster_is_not_known_fails_closed_and_its_pods_say_so() -> None:
+async def test_what_of_a_policy_of_the_cluster_is_not_known_fails_closed_and_an_event_says_so() -> None:
     rig = Rig()
     await rig.start(*cluster(1))
     later = ClusterNetworkPolicy(
@@ -406,5 +406,21 @@ async def test_what_of_a_policy_of_the_cluster_is_not_known_fails_closed_and_its
     )
     rig.put(NamespaceInfo(SlimMetadata("a")), later, pod("web", "web"))
     await attach(rig, "web")
-    why = "ClusterNetworkPolicy later: egress rule 1: what is it?: an Accept does not mean it, a Deny or Pass with it denies everything"
-    assert rig.events == [("pod/a/web", "NotApplied", why)]
+    why = "on node1: egress rule 1: what is it?: an Accept does not mean it, a Deny or Pass with it denies everything"
+    assert rig.events == [("clusternetworkpolicy/later", "NotApplied", why)]
+
+
+async def test_what_the_kernel_refuses_of_a_policy_is_an_event_of_the_policy() -> None:
+    rig = Rig(kernel=Choosy)
+    await rig.start(*cluster(1))
+    kernel = rig.agent._kernel
+    assert isinstance(kernel, Choosy)
+    kernel.refused = "comment='np/a/web'"
+    rig.put(NamespaceInfo(SlimMetadata("a")), pod("web", "web"), pod("late", "web"))
+    await attach(rig, "web")
+    rig.put(WEB)
+    await rig.settle()
+    why = "on node1: the kernel refuses it: nft element: Invalid argument"
+    assert ("networkpolicy/a/web", "NotApplied", why) in rig.events
+    with pytest.raises(NetworkError, match="Invalid argument"):
+        await attach(rig, "late")

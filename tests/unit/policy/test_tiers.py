@@ -160,7 +160,7 @@ def test_what_is_not_known_fails_closed_and_is_said() -> None:
     quic = parsed(action="Deny", to=[known], protocols=[{"quic": {}}])
     assert quic.egress == (PolicyRule(None, None, "Deny"),)
     assert unread_text(quic, quic.unread[0]) == (
-        "ClusterNetworkPolicy p: egress rule 1: what has neither tcp, udp, sctp nor destinationNamedPort is not known: "
+        "egress rule 1: what has neither tcp, udp, sctp nor destinationNamedPort is not known: "
         "an Accept does not mean it, a Deny or Pass with it denies everything"
     )
     assert accept.unread and not parsed(action="Accept", to=[known]).unread
