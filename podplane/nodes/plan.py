@@ -1,5 +1,7 @@
 """A node's own network: the bridge of its pods, forwarding, and masquerade of what leaves the cluster.
 
+The bridge keeps no list of who wants which multicasts (`snooping`): pods would fill it, and nothing is multicast between them.
+
 The bridge cbr0 has the first address of each block and is the pods' gateway. Packets between two of its ports pass
 netfilter too (bridge-nf-call): without it the reply of a pod on the same bridge would go past address translation and policy.
 
@@ -76,7 +78,7 @@ def _bridge(blocks: list[IPNetwork], config: NetworkConfig, mtu: int) -> list[Va
     gateways = [block.network_address + 1 for block in blocks]
     bridge = config.bridge
     return [
-        Link(name=bridge, kind="bridge", mtu=mtu, mac=mac_of(gateways[0]), alias=link_alias()),
+        Link(name=bridge, kind="bridge", mtu=mtu, mac=mac_of(gateways[0]), snooping=False, alias=link_alias()),
         # The kernel sends redirects where `all` or the device allows it (IN_DEV_TX_REDIRECTS).
         Sysctl(name=f"net.ipv4.conf.{bridge}.send_redirects", value="0", link=bridge),
         *(Sysctl(name=f"net.ipv6.conf.{bridge}.disable_ipv6", value="0", link=bridge) for ip in gateways if ip.version == 6),

@@ -4,7 +4,10 @@ The veth is made with its far end straight in the pod's namespace. Pod and gatew
 permanent neighbours, so that no pod depends on room in the machine's one neighbour table. A pod sends everything to the gateway, which
 is the bridge's own address; what goes to another pod of the node is bridged to it at L2 (`pods.bridge`).
 
-The bridge knows the pod's MAC from a static entry: it neither learns from the port nor floods to it. The node's end of the veth has no
+The bridge knows the pod's MAC from a static entry: it neither learns from the port nor floods to it, and takes no frame with another
+source from it (`locked`), so a frame's source says which pod sent it. Broadcasts and multicasts of one pod reach no other. Frames to
+01:80:c2:00:00:0X, which a bridge leaves to the port's own interface (br_handle_frame), go the same way as all others: the kernel would
+take IPv4 and ARP in them as received by an interface that no rule knows. The node's end of the veth has no
 IPv6, whose multicast reports would each take room in the neighbour table.
 """
 
@@ -25,6 +28,8 @@ from podplane.state.ownership import link_alias
 from podplane.state.value import Fragment, IPAddress, Value, fragment
 
 VETH_PREFIX = "pp"
+ALL_GROUPS = 0xFFFD
+"""All addresses 01:80:c2:00:00:0X but that of pause frames, which a bridge never forwards (BR_GROUPFWD_MACPAUSE)."""
 DEFAULT = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
 QUIET_IPV6 = {"accept_dad": "0", "accept_ra": "0"}
 """No duplicate address detection and no router advertisements: addresses are unique by allocation, and usable at once."""
@@ -71,6 +76,10 @@ def _node_side(sandbox: Sandbox, ips: list[IPAddress], mac: str, config: Network
             hairpin=True,
             learning=False,
             flood=False,
+            locked=True,
+            multicast_flood=False,
+            broadcast_flood=False,
+            group_forward=ALL_GROUPS,
             alias=link_alias(comment),
             peer=Peer(netns=sandbox.netns, name=sandbox.ifname, mac=mac, mtu=mtu),
         ),

@@ -12,6 +12,19 @@ MAIN_TABLE = 254
 """RT_TABLE_MAIN."""
 
 
+PORT_MODES: dict[str, bool | int] = {
+    "hairpin": False,
+    "learning": True,
+    "flood": True,
+    "isolated": False,
+    "locked": False,
+    "multicast_flood": True,
+    "broadcast_flood": True,
+    "group_forward": 0,
+}
+"""Fields of `Link` that it has as a port of a bridge only, and the kernel's defaults."""
+
+
 class Peer(Value, frozen=True, gc=False, kw_only=True):
     """The other end of a veth pair, made together with it, straight in its own namespace `netns`."""
 
@@ -36,9 +49,12 @@ class Link(Value, frozen=True, gc=False, kw_only=True):
     `kind` is IFLA_INFO_KIND ("bridge", "veth", "vxlan"), or "" for an interface that is there already (lo, eth0) and is
     only configured: such a link is never created or deleted. `alias` (IFLA_IFALIAS) marks a link as podplane's and names the
     API object that asked for it (`state.ownership`).
-    `hairpin`, `learning`, `flood` and `isolated` are modes of a bridge port (bridge(8)): whether a frame may leave by the port it came
-    from, whether source addresses are learned from it, whether frames to unknown unicast addresses are sent to it, and whether it
-    exchanges no frames with other isolated ports.
+    `hairpin`, `learning`, `flood`, `isolated`, `locked`, `multicast_flood` and `broadcast_flood` are modes of a bridge port (bridge(8)):
+    whether a frame may leave by the port it came from, whether source addresses are learned from it, whether frames to unknown unicast
+    addresses are sent to it, whether it exchanges no frames with other isolated ports, whether it takes frames only from MACs that the
+    bridge has an entry of at this port, and whether multicasts and broadcasts of other ports are sent to it. `group_forward` has a bit
+    for each address 01:80:c2:00:00:0X: its frames are taken as all others are, and don't go past the bridge to the port's own interface.
+    `snooping` is of a bridge: whether it notes which port wants which multicasts.
     """
 
     name: str
@@ -51,6 +67,11 @@ class Link(Value, frozen=True, gc=False, kw_only=True):
     learning: bool = True
     flood: bool = True
     isolated: bool = False
+    locked: bool = False
+    multicast_flood: bool = True
+    broadcast_flood: bool = True
+    group_forward: int = 0
+    snooping: bool = True
     alias: str = ""
     peer: Peer | None = None
     vxlan: Vxlan | None = None

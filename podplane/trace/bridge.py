@@ -135,6 +135,12 @@ def learned(world: World, bridge: End) -> Mapping[str, Sequence[tuple[bool, Link
     return found
 
 
+def locks_out(world: World, bridge: End, port: Link, mac: str) -> bool:
+    """Is a frame from this MAC refused at a port? br_handle_frame_finish: a locked port takes what the bridge has an entry of there."""
+    static = world.namespaces[bridge.netns].fdb.get(mac)
+    return port.locked and (static is None or static.link != port.name or is_local_mac(world, bridge, mac))
+
+
 def _may_leave(port: Link, port_in: str, came_by: Link | None) -> bool:
     """should_deliver of net/bridge/br_forward.c."""
     are_isolated = port.isolated and came_by is not None and came_by.isolated

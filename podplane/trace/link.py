@@ -7,7 +7,7 @@ translated), drivers/net/veth.c (skb_scrub_packet).
 from __future__ import annotations
 
 from podplane.trace import packet as packets
-from podplane.trace.bridge import is_local_mac, port_to, resolve
+from podplane.trace.bridge import is_local_mac, locks_out, port_to, resolve
 from podplane.trace.expressions import Undecided
 from podplane.trace.ip import Next, martian, next_hop
 from podplane.trace.routing import LOCAL, UNICAST
@@ -55,6 +55,10 @@ def bridge_prerouting(walk: Walk) -> Next:
     if ending is not None:
         return ending
     mac, bridge = walk.packet.destination_mac, walk.end(walk.link_in)
+    if locks_out(walk.world, bridge, walk.link(walk.port_in), walk.packet.source_mac):
+        return walk.drop(
+            Stage.BRIDGE_PREROUTING, f"{walk.packet.source_mac} may not send by this port", walk.link(walk.port_in)
+        )
     return Stage.BRIDGE_INPUT if is_local_mac(walk.world, bridge, mac) else Stage.BRIDGE_FORWARD
 
 

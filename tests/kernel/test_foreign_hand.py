@@ -279,9 +279,24 @@ def test_a_forwarding_entry_that_was_moved_to_another_port_is_moved_back() -> No
     play(story)
 
 
-def test_a_port_that_somebody_sets_isolated_is_open_again() -> None:
+@pytest.mark.parametrize(
+    "change", ["isolated on", "locked off", "learning on", "mcast_flood on", "bcast_flood on", "group_fwd_mask 0"]
+)
+def test_a_mode_of_a_port_that_somebody_changed_is_as_it_was_again(change: str) -> None:
     async def story(machine: Machine) -> None:
-        bridge(f"link set dev {veth_name('c1', 'eth0')} isolated on")
+        if change.startswith("group"):
+            ip(f"link set dev {veth_name('c1', 'eth0')} type bridge_slave {change}")
+        else:
+            bridge(f"link set dev {veth_name('c1', 'eth0')} {change}")
+        assert not machine.is_whole()
+        await machine.is_repaired_and_told("link")
+
+    play(story)
+
+
+def test_a_bridge_that_somebody_has_snoop_does_not_again() -> None:
+    async def story(machine: Machine) -> None:
+        ip("link set dev cbr0 type bridge mcast_snooping 1")
         assert not machine.is_whole()
         await machine.is_repaired_and_told("link")
 

@@ -192,18 +192,19 @@ def test_a_static_entry_of_a_bridge_is_observed_as_it_comes_and_goes() -> None:
     assert changes(monitor).observations == [Observation(entry.identity, None)]
 
 
-@pytest.mark.parametrize("mode", ["learning", "flood", "hairpin", "isolated"])
+@pytest.mark.parametrize("mode", ["learning", "flood", "hairpin", "isolated", "locked", "mcast_flood", "bcast_flood"])
 def test_the_modes_of_a_port_that_somebody_changed_are_observed(mode: str) -> None:
     kernel, monitor = machine()
+    field = {"mcast_flood": "multicast_flood", "bcast_flood": "broadcast_flood"}.get(mode, mode)
     before = kernel.read(OWNER)[Link(name="pp1").identity]
     for word, value in (("off", False), ("on", True)):
         run(f"bridge link set dev pp1 {mode} {word}")
-        expected = msgspec.structs.replace(before, **{mode: value})
+        expected = msgspec.structs.replace(before, **{field: value})
         observed = changes(monitor).observations
         assert [one for one in observed if one.value != expected] == []
         before = expected
     run(f"bridge link set dev pp1 {mode} off")
-    assert getattr(changes(monitor).observations[-1].value, mode) is False
+    assert getattr(changes(monitor).observations[-1].value, field) is False
 
 
 def test_of_many_notifications_of_a_port_at_once_the_last_ones_count() -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from podplane.kernel.fakes.monitor import FakeMonitor
 from podplane.kernel.text import ip, nft
-from podplane.state.network import Address, Link, Neighbour, Route, Sysctl
+from podplane.state.network import PORT_MODES, Address, Link, Neighbour, Route, Sysctl
 from podplane.state.operations import LinkEvent
 from podplane.state.ownership import Ownership
 from podplane.state.packet_log import LoggedPacket
@@ -85,7 +85,7 @@ class Objects:
         self.announce(link, is_there=False)
         self._report(name, LinkEvent(False, may_have_lost=True))
         for port in (link for link in self.links() if link.master == name):
-            self.put_link(msgspec.structs.replace(port, master="", hairpin=False, learning=True, flood=True, isolated=False))
+            self.put_link(msgspec.structs.replace(port, master="", **PORT_MODES))
         there, far = self.peers.pop(name, (None, ""))
         if there is not None and there.peers.pop(far, None) is not None:
             there.delete_link(far)

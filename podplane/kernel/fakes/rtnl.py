@@ -17,7 +17,7 @@ from podplane.kernel.rtnl.conflicts import GONE, ForeignObject, blocking_link, c
 from podplane.kernel.rtnl.matching import must_recreate
 from podplane.kernel.rtnl.reading import has_protocol
 from podplane.kernel.rtnl.table import RANK
-from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule
+from podplane.state.network import PORT_MODES, Address, Fdb, Link, Neighbour, Proxy, Route, Rule
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership, is_foreign, is_marked
 from podplane.state.value import Identity, IPAddress, Value
@@ -31,8 +31,6 @@ MISSING: dict[type[Value], int] = {
     Rule: errno.ENOENT,
 }
 """How the kernel refuses to delete what is not there."""
-PORT_MODES: dict[str, bool] = {"hairpin": False, "learning": True, "flood": True, "isolated": False}
-"""Modes that a link has as a port of a bridge only, and their defaults."""
 
 
 class FakeRtnl:

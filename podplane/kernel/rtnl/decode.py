@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+import sys
 from collections.abc import Mapping
+from typing import TypedDict
 
 import msgspec
 
@@ -52,7 +54,6 @@ def link(payload: bytes, names: Names) -> Link:
     found = parse_attributes(payload, c.LINK.size)
     info = parse_attributes(found.get(c.IFLA_LINKINFO, b""))
     slave = info.get(c.IFLA_INFO_SLAVE_DATA, b"") if _text(info.get(c.IFLA_INFO_SLAVE_KIND)) == "bridge" else b""
-    hairpin, learning, flood, isolated = _port_modes(parse_attributes(slave))
     kind = _text(info.get(c.IFLA_INFO_KIND))
     return Link(
         name=_text(found.get(c.IFLA_IFNAME)),
@@ -61,12 +62,10 @@ def link(payload: bytes, names: Names) -> Link:
         mtu=_u32(found.get(c.IFLA_MTU)),
         mac=found.get(c.IFLA_ADDRESS, b"").hex(":"),
         master=names.get(_u32(found.get(c.IFLA_MASTER)), ""),
-        hairpin=hairpin,
-        learning=learning,
-        flood=flood,
-        isolated=isolated,
+        snooping=kind != "bridge" or _snoops(info.get(c.IFLA_INFO_DATA, b"")),
         alias=_text(found.get(c.IFLA_IFALIAS)),
         vxlan=_vxlan(info.get(c.IFLA_INFO_DATA, b""), names) if kind == "vxlan" else None,
+        **_port_modes(parse_attributes(slave)),
     )
 
 
@@ -77,17 +76,36 @@ def master_index(payload: bytes) -> int:
 
 def with_port_modes(value: Link, modes: Mapping[int, bytes]) -> Link:
     """The link with its modes as a port as a bridge says them (IFLA_BRPORT_*)."""
-    hairpin, learning, flood, isolated = _port_modes(modes)
-    return msgspec.structs.replace(value, hairpin=hairpin, learning=learning, flood=flood, isolated=isolated)
+    return msgspec.structs.replace(value, **_port_modes(modes))
 
 
-def _port_modes(modes: Mapping[int, bytes]) -> tuple[bool, bool, bool, bool]:
-    """Hairpin, learning, flood and isolated; of what is no port, their defaults."""
-    return (
-        modes.get(c.IFLA_BRPORT_MODE, b"\0") != b"\0",
-        modes.get(c.IFLA_BRPORT_LEARNING, b"\1") != b"\0",
-        modes.get(c.IFLA_BRPORT_UNICAST_FLOOD, b"\1") != b"\0",
-        modes.get(c.IFLA_BRPORT_ISOLATED, b"\0") != b"\0",
+def _snoops(data: bytes) -> bool:
+    """Of a kernel without multicast snooping, no bridge does."""
+    return parse_attributes(data).get(c.IFLA_BR_MCAST_SNOOPING, b"\0") != b"\0"
+
+
+class _PortModes(TypedDict):
+    hairpin: bool
+    learning: bool
+    flood: bool
+    isolated: bool
+    locked: bool
+    multicast_flood: bool
+    broadcast_flood: bool
+    group_forward: int
+
+
+def _port_modes(modes: Mapping[int, bytes]) -> _PortModes:
+    """The modes of a port; of what is no port, their defaults."""
+    return _PortModes(
+        hairpin=modes.get(c.IFLA_BRPORT_MODE, b"\0") != b"\0",
+        learning=modes.get(c.IFLA_BRPORT_LEARNING, b"\1") != b"\0",
+        flood=modes.get(c.IFLA_BRPORT_UNICAST_FLOOD, b"\1") != b"\0",
+        isolated=modes.get(c.IFLA_BRPORT_ISOLATED, b"\0") != b"\0",
+        locked=modes.get(c.IFLA_BRPORT_LOCKED, b"\0") != b"\0",
+        multicast_flood=modes.get(c.IFLA_BRPORT_MCAST_FLOOD, b"\1") != b"\0",
+        broadcast_flood=modes.get(c.IFLA_BRPORT_BCAST_FLOOD, b"\1") != b"\0",
+        group_forward=int.from_bytes(modes.get(c.IFLA_BRPORT_GROUP_FWD_MASK, b""), sys.byteorder),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 
 import msgspec
@@ -40,7 +41,7 @@ def new_link(link: Link, own_index: int, index: Index, namespace_fd: NamespaceFd
 
     The peer can't be up yet: it has no carrier until both ends exist (ENOTCONN in veth_newlink).
     """
-    info = [text(c.IFLA_INFO_KIND, link.kind)]
+    info = [text(c.IFLA_INFO_KIND, link.kind), *_bridge_data(link)]
     if link.peer is not None:
         peer = c.LINK.pack(0, 0, 0, 0, 0) + _peer_attributes(link.peer, namespace_fd)
         info.append(nested(c.IFLA_INFO_DATA, attribute(c.VETH_INFO_PEER, peer)))
@@ -65,6 +66,12 @@ def _link_attributes(link: Link, index: Index) -> bytes:
     if link.master:
         parts.append(u32(c.IFLA_MASTER, index(link.master)))
     return b"".join(parts)
+
+
+def _bridge_data(link: Link) -> list[bytes]:
+    if link.kind != "bridge":
+        return []
+    return [nested(c.IFLA_INFO_DATA, u8(c.IFLA_BR_MCAST_SNOOPING, int(link.snooping)))]
 
 
 def _peer_attributes(peer: Peer, namespace_fd: NamespaceFd) -> bytes:
@@ -94,6 +101,8 @@ def set_link(link: Link, own_index: int, index: Index) -> Message:
     payload = _link_header(own_index, link.up) + _link_attributes(link, index)
     if link.kind and not link.master:
         payload += u32(c.IFLA_MASTER, 0)
+    if link.kind == "bridge":
+        payload += nested(c.IFLA_LINKINFO, text(c.IFLA_INFO_KIND, link.kind), *_bridge_data(link))
     return Message(c.RTM_NEWLINK, 0, payload, lambda: f"set link {link.name}")
 
 
@@ -111,6 +120,10 @@ def set_later(link: Link, own_index: int) -> Message | None:
             u8(c.IFLA_BRPORT_LEARNING, int(link.learning)),
             u8(c.IFLA_BRPORT_UNICAST_FLOOD, int(link.flood)),
             u8(c.IFLA_BRPORT_ISOLATED, int(link.isolated)),
+            u8(c.IFLA_BRPORT_LOCKED, int(link.locked)),
+            u8(c.IFLA_BRPORT_MCAST_FLOOD, int(link.multicast_flood)),
+            u8(c.IFLA_BRPORT_BCAST_FLOOD, int(link.broadcast_flood)),
+            attribute(c.IFLA_BRPORT_GROUP_FWD_MASK, struct.pack("=H", link.group_forward)),
         ]
         slave = nested(c.IFLA_INFO_SLAVE_DATA, *modes)
         payload += nested(c.IFLA_LINKINFO, text(c.IFLA_INFO_SLAVE_KIND, "bridge"), slave)

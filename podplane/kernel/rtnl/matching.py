@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from podplane.state.network import Link, Peer, Route, Sysctl, Vxlan
+from podplane.state.network import PORT_MODES, Link, Peer, Route, Sysctl, Vxlan
 from podplane.state.nft import Set
 from podplane.state.value import Value
 
@@ -64,8 +64,8 @@ def _link_matches(wanted: Link, found: Link) -> bool:
         and wanted.mtu in (0, found.mtu)
         and wanted.mac in ("", found.mac)
         and (not wanted.kind or wanted.master == found.master)
-        and (wanted.hairpin, wanted.learning, wanted.flood) == (found.hairpin, found.learning, found.flood)
-        and wanted.isolated == found.isolated
+        and all(getattr(wanted, mode) == getattr(found, mode) for mode in PORT_MODES)
+        and (wanted.kind != "bridge" or wanted.snooping == found.snooping)
         and wanted.alias in ("", found.alias)
     )
 

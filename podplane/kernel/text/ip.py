@@ -64,6 +64,11 @@ def link(value: Link) -> str:
     words += ["learning off"] if value.master and not value.learning else []
     words += ["flood off"] if value.master and not value.flood else []
     words += ["isolated on"] if value.isolated else []
+    words += ["locked on"] if value.locked else []
+    words += ["mcast_flood off"] if value.master and not value.multicast_flood else []
+    words += ["bcast_flood off"] if value.master and not value.broadcast_flood else []
+    words += [f"group_fwd_mask {value.group_forward:#x}"] if value.group_forward else []
+    words += ["mcast_snooping 0"] if value.kind == "bridge" and not value.snooping else []
     return " ".join(words)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from podplane.kernel.netlink import attribute, parse_attributes, u16, u32
 from podplane.kernel.rtnl import constants as c
 from podplane.kernel.rtnl import decode, encode, matches
-from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Route, Rule, Sysctl
+from podplane.state.network import PORT_MODES, Address, Fdb, Link, Neighbour, Peer, Route, Rule, Sysctl
 from podplane.state.value import IPAddress, IPNetwork
 from tests.unit.kernel import generated as g
 
@@ -172,11 +173,12 @@ def test_a_peer_is_made_in_its_own_namespace_and_never_up() -> None:
     assert attributes[c.IFLA_IFNAME] == b"eth0\0"
 
 
-@given(st.tuples(*[st.booleans()] * 4), st.text("abc/-", max_size=20), st.sampled_from(("", "cbr0")))
-def test_what_only_an_existing_link_can_have(modes: tuple[bool, ...], alias: str, master: str) -> None:
-    hairpin, learning, flood, isolated = modes
-    own = {"hairpin": hairpin, "learning": learning, "flood": flood, "isolated": isolated}
-    value = Link(name="eth0", alias=alias, master=master, **own)
+MODES = {mode: st.integers(0, 0xFFFF) if mode == "group_forward" else st.booleans() for mode in PORT_MODES}
+
+
+@given(st.fixed_dictionaries(MODES), st.text("abc/-", max_size=20), st.sampled_from(("", "cbr0")))
+def test_what_only_an_existing_link_can_have(modes: dict[str, Any], alias: str, master: str) -> None:
+    value = Link(name="eth0", alias=alias, master=master, **modes)
     message = encode.set_later(value, 2)
     if not alias and not master:
         assert message is None
@@ -184,10 +186,19 @@ def test_what_only_an_existing_link_can_have(modes: tuple[bool, ...], alias: str
     assert message is not None
     found = decode.link(message.payload, NAMES)
     assert found.alias == alias
-    assert (found.hairpin, found.learning, found.flood, found.isolated) == (modes if master else (False, True, True, False))
+    assert {mode: getattr(found, mode) for mode in MODES} == (modes if master else PORT_MODES)
 
 
-@pytest.mark.parametrize("mode", ["hairpin", "learning", "flood", "isolated"])
+@pytest.mark.parametrize("snooping", [False, True])
+def test_a_bridge_says_whether_it_snoops(snooping: bool) -> None:
+    value = Link(name="cbr0", kind="bridge", snooping=snooping)
+    for message in (encode.new_link(value, 1001, index, {}.__getitem__), encode.set_link(value, 1001, index)):
+        found = decode.link(message.payload, NAMES)
+        assert found.snooping is snooping and matches(value, msgspec.structs.replace(found, name="cbr0"))
+        assert not matches(msgspec.structs.replace(value, snooping=not snooping), found)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_port_of_another_mode_does_not_match(mode: str) -> None:
     value = Link(name="pp1", kind="veth", master="cbr0")
     other = msgspec.structs.replace(value, **{mode: not getattr(value, mode)})
