@@ -115,6 +115,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
         yield started
 
 
+MISTAKES = "Warning: NetworkPolicy ", "Warning: ClusterNetworkPolicy "
+
+
 class Kubectl:
     """An unmodified kubectl that is shown the way to one lab, with a home of its own."""
 
@@ -130,7 +133,7 @@ class Kubectl:
         if code is not None:
             assert done.returncode == code, f"kubectl {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
         if code == 0:  # but for mistakes in policies, which many tests make on purpose: others look at them
-            said = [line for line in done.stderr.splitlines() if not line.startswith("Warning: NetworkPolicy ")]
+            said = [line for line in done.stderr.splitlines() if not line.startswith(MISTAKES)]
             assert not said, f"kubectl {' '.join(words)} warns: {done.stderr}"
         return done.stdout if code == 0 else done.stdout + done.stderr
 
