@@ -82,7 +82,7 @@ def _ip_prerouting(walk: Walk) -> Next | None:
     resolved = resolve(walk.world, walk.end(walk.link_in), ip)
     if resolved is None:
         return walk.drop(Stage.BRIDGE_PREROUTING, f"nobody on {walk.link_in} answers for {ip}")
-    walk.change(destination_mac=resolved.mac, source_mac=walk.world.mac(walk.end(walk.link_in)))
+    walk.change(destination_mac=resolved.mac)
     walk.tell(Stage.BRIDGE_PREROUTING, f"{ip} on {walk.link_in} is at {resolved.mac}", resolved.value)
     return None
 
