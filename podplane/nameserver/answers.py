@@ -120,9 +120,14 @@ class Answers:
     def changed(self, key: str) -> None:
         """An object changed: what was made of it is not kept any more."""
         self._changes += 1
-        self._kept.changed(key)
+        self._drop(self._kept.changed(key))
         if key.startswith("ip/"):  # its reverse name, which other servers answered for, may be one of the cluster's now
-            self._kept.changed(REVERSE)
+            self._drop(self._kept.changed(REVERSE))
+
+    def _drop(self, slices: Iterator[None]) -> None:
+        """Drop what is left of what was made of something that changed: a slice in a turn of the loop."""
+        if next(slices, self) is None:
+            asyncio.get_running_loop().call_soon(self._drop, slices)
 
     def forget(self) -> None:
         """Everything may have changed: nothing is kept of what was answered until now."""
@@ -133,7 +138,7 @@ class Answers:
         """Other servers may say something else from now on: nothing is kept of what they said."""
         self._changes += 1
         for tick in range(self._ticks + 1, self._last_tick + 1):
-            self._kept.changed(_until(tick))
+            self._drop(self._kept.changed(_until(tick)))
 
     def log_to(self, log: QueryLog | None) -> None:
         """Log by this from now on, or nothing. To be called, too, when it logs other questions than before."""

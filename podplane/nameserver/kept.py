@@ -5,8 +5,8 @@ gone. What is found in the older one goes into the younger one again. So what is
 names that nobody asks for twice; and a hit costs one lookup without any bookkeeping.
 
 Some responses are laid aside from time to time (`lay_aside`), and changed a little when they are asked for again. It costs nothing while
-nobody asks, and less than to make them anew. That, and what is dropped because its time is over (`expire`), is done in slices: it may be
-tens of thousands of responses each second.
+nobody asks, and less than to make them anew. That, and what is dropped because its time is over (`expire`) or because something changed
+that much was made of, is done in slices: it may be tens of thousands of responses.
 """
 
 from __future__ import annotations
@@ -53,12 +53,6 @@ class _Generation:
     def names(self, key: str) -> bool:
         """Does anything depend on the key?"""
         return key in self._by_key
-
-    def drop(self, key: str) -> None:
-        """Forget what depends on this."""
-        for question in self.take(key):
-            self.replies.pop(question, None)
-            self.aside.pop(question, None)
 
     def take(self, key: str) -> Collection[bytes]:
         """The questions whose responses depend on this; none is known to do so any more."""
@@ -118,10 +112,21 @@ class Kept:
             self._young, self._old = _Generation(), self._young
         self._young.put(question, reply)
 
-    def changed(self, key: str) -> None:
-        """Something changed: what was made of it is not kept any more."""
-        self._young.drop(key)
-        self._old.drop(key)
+    def changed(self, key: str) -> Iterator[None]:
+        """Something changed: what was made of it is not kept any more, most often from now on. Of more than `SLICE` responses some still
+        are: iterate over what is returned to the end; others may have a turn between slices."""
+        slices = self._drop(key)
+        next(slices, None)
+        return slices
+
+    def _drop(self, key: str) -> Iterator[None]:
+        questions = self._take(key)
+        for at in range(0, len(questions), SLICE):
+            if at:
+                yield
+            for one, question in itertools.product((self._young, self._old), questions[at : at + SLICE]):
+                one.replies.pop(question, None)
+                one.aside.pop(question, None)
 
     def lay_aside(self, key: str) -> Iterator[None]:
         """Lay aside what depends on this, as on the last of its keys. Iterate to the end; others may have a turn between slices."""

@@ -15,6 +15,7 @@ from podplane.dns.message import Answer, Name, Query, Record, name_of
 from podplane.dns.search_path import SearchPath
 from podplane.nameserver import answers as module
 from podplane.nameserver.answers import Answers
+from podplane.nameserver.kept import SLICE
 from podplane.nameserver.resolver import Client
 from podplane.servers.dns_counts import Counts
 
@@ -107,6 +108,16 @@ def test_the_same_question_is_answered_from_what_is_kept_until_its_object_change
     rig.source.ips = [bytes((10, 96, 0, 2))]
     rig.answers.changed("service/default/web")
     assert rig.ask(question("web.default.svc.cluster.local")).endswith(bytes((10, 96, 0, 2)))
+
+
+@pytest.mark.parametrize("key", ["namespace/default", "ip/10.96.0.1"])
+async def test_what_much_was_made_of_is_dropped_in_some_turns_of_the_loop(rig: Rig, key: str) -> None:
+    for number in range(3 * SLICE):
+        rig.answers.kept.put(b"%d" % number, b"", 0, (module.REVERSE if key.startswith("ip/") else key,))
+    rig.answers.changed(key)
+    for left in (1, 0):
+        assert len(rig.answers.kept) == left * SLICE
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("type_", [m.A, m.AAAA, m.PTR, m.SRV])

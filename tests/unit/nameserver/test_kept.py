@@ -105,6 +105,23 @@ def test_much_is_laid_aside_and_dropped_in_slices() -> None:
     assert len(list(kept.expire("second 1"))) == 2 and not kept.replies and not kept.has("second 1")
 
 
+def test_what_much_was_made_of_is_dropped_in_slices_the_first_at_once() -> None:
+    kept = Kept(turned=bytes.upper)
+    for i in range(3 * SLICE):
+        kept.put(b"q%d" % i, b"abc", 0, ("k", "turn"))
+    for i in range(SLICE):
+        kept.put(b"r%d" % i, b"abc", 0, ("other",))
+    assert not list(kept.lay_aside("turn"))[2:]
+    assert kept.get(b"q7") is not None
+    slices = kept.changed("k")
+    assert len(kept) == 3 * SLICE
+    next(slices)
+    assert len(kept) == 2 * SLICE
+    assert not list(slices) and len(kept) == SLICE and kept.get(b"r7") is not None
+    assert not list(kept.changed("k")) and not list(kept.changed("nothing"))
+    assert not list(kept.changed("other")) and len(kept) == 0, "one slice is dropped at once"
+
+
 def test_what_moves_or_is_made_anew_between_two_slices_is_dropped_in_time_or_kept() -> None:
     kept = Kept(2 * SLICE * 600)
     for i in range(2 * SLICE):
