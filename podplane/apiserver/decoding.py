@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from podplane.apiserver import protobuf, shapes, strict
+from podplane.apiserver import protobuf, shapes, strict, yaml_bodies
 from podplane.apiserver.kinds.resource import Object, Resource, unreadable
 from podplane.apiserver.problems import Cause, Problem, invalid
 from podplane.apiserver.protobuf import TYPE as PROTOBUF
@@ -83,7 +82,10 @@ def body(request: Request, accepted: tuple[str, ...] = (JSON, YAML, PROTOBUF)) -
             "UnsupportedMediaType",
             f"the body of the request was in an unknown format: {kind}: served are {', '.join(accepted)}",
         )
-    value = _yaml(request.body) if kind == YAML else _protobuf(request.body) if kind == PROTOBUF else parse_json(request.body)
+    if kind == YAML:
+        value = (request.document or _document(request.body)).value
+    else:
+        value = _protobuf(request.body) if kind == PROTOBUF else parse_json(request.body)
     if not isinstance(value, dict):
         raise Problem("BadRequest", "the body is not an object")
     return value
@@ -136,25 +138,27 @@ def check_extent(value: Any) -> None:
         ]
 
 
-class _Loader(yaml.CSafeLoader):
-    """YAML as JSON has it: no dates, no aliases (a few lines of those can mean gigabytes)."""
+async def with_document(request: Request) -> Request:
+    """The same request, with what its body says if that is YAML: read once, in a thread if it is large. Problem when it can't be."""
+    if media_type(request) != YAML or request.method not in ("POST", "PUT") or len(request.body) > MAX_BODY_BYTES:
+        return request
+    is_large = len(request.body) > yaml_bodies.LARGE_BYTES
+    document = await asyncio.to_thread(_document, request.body) if is_large else _document(request.body)
+    return msgspec.structs.replace(request, document=document)
 
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-    }
 
-
-def _yaml(data: bytes) -> Any:
+def _document(data: bytes) -> yaml_bodies.Document:
     try:
-        strict.in_yaml(data, MAX_DEPTH, 2 * MAX_VALUES)
-        return parse_json(json.dumps(yaml.load(data, Loader=_Loader)).encode())
+        document = yaml_bodies.read(data, MAX_DEPTH, 2 * MAX_VALUES)
+        check_extent(document.value)
+        msgspec.json.encode(document.value)  # texts may have halves of characters
     except TooMany:
         raise _too_many() from None
     except (TooDeep, Aliased) as error:
         raise Problem("BadRequest", f"the body {error}") from None
-    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise Problem("BadRequest", f"the body is not YAML: {' '.join(str(error).split())}") from None
+    return document
 
 
 def note_duplicates(request: Request, options: Options) -> None:
@@ -163,8 +167,8 @@ def note_duplicates(request: Request, options: Options) -> None:
         return
     kind = media_type(request)
     if kind == YAML:
-        with contextlib.suppress(TooDeep, TooMany, Aliased, yaml.YAMLError):
-            options.twice = strict.in_yaml(request.body, MAX_DEPTH, 2 * MAX_VALUES)
+        if request.document is not None:
+            options.twice = strict.in_yaml(request.document)
     elif kind.endswith("json"):
         if _may_be_too_many(request.body):
             parse_json(request.body)  # refuses it, before it is read a second time in a dearer way

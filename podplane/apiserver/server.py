@@ -214,6 +214,7 @@ class ApiServer:
                 return await self._measured()
             return self._describe(request)
         options = Options.of(request)
+        request = await decoding.with_document(request)
         if target.resource.is_review:
             return self._review(user, target, request, options)
         if target.subresource and not is_served(target.resource, target.subresource):

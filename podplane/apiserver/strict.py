@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from podplane.model import bounded_yaml
+from podplane.apiserver.yaml_bodies import Document
 
 Fields = list[tuple[str, Any]]
 BEGINS_PART = re.compile(r"[.\[]")
@@ -168,7 +168,6 @@ class _Walk:
             self._twice.places[path] = len(self._twice.places)
 
 
-def in_yaml(data: bytes, depth: int, most: int) -> Twice:
-    """What a body in YAML has twice. TooDeep, TooMany, Aliased or yaml.YAMLError when it can't be read; nothing in it is nested by then."""
-    events = bounded_yaml.events(data, depth, most)
-    return Twice(lines=[f'line {line}: key "{key}" already set in map' for line, key in bounded_yaml.keys_twice(events)])
+def in_yaml(document: Document) -> Twice:
+    """What a body in YAML has twice."""
+    return Twice(lines=[f'line {line}: key "{key}" already set in map' for line, key in document.twice])

@@ -7,7 +7,7 @@ transport both speak these. Bodies are bytes (JSON unless `content_type` says ot
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -34,6 +34,8 @@ class Request(msgspec.Struct, frozen=True):
     """The query as it came, for who passes it on."""
     gone: Callable[[], Awaitable[None]] | None = None
     """Returns when the client has closed its connection, for an answer that takes its time; None when nobody can tell."""
+    document: Any = None
+    """What the body says, for who has it read already (`apiserver.decoding.with_document`)."""
 
     def parameter(self, name: str, default: str = "") -> str:
         """The first value of a query parameter."""

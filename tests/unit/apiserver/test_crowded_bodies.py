@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from podplane.apiserver import protobuf, shapes, strict
+from podplane.apiserver import protobuf, shapes, yaml_bodies
 from podplane.apiserver.decoding import MAX_VALUES, body
 from podplane.apiserver.kinds.resource import admit
 from podplane.apiserver.kinds.table import RESOURCES
@@ -74,9 +74,9 @@ def test_a_body_with_as_many_values_as_it_may_have() -> None:
 
 
 def test_events_of_yaml_are_counted() -> None:
-    assert strict.in_yaml(b"a: [1, {}]", 10, 5) == strict.Twice()
+    assert yaml_bodies.read(b"a: [1, {}]", 10, 5).value == {"a": [1, {}]}
     with pytest.raises(TooMany):
-        strict.in_yaml(b"a: [1, {}]", 10, 4)
+        yaml_bodies.read(b"a: [1, {}]", 10, 4)
 
 
 def test_a_refusal_says_only_so_many_causes() -> None:
