@@ -254,8 +254,9 @@ class ApiServer:
         return None if stored is None else stored.object
 
     async def _advise(self, target: Target, old: Object | None, new: Object | None, options: Options) -> None:
-        """Warn of mistakes in policies, and of what a dry run would change of who may talk to whom."""
+        """Warn of what could be written better, of mistakes in policies, and of what a dry run would change of who may talk to whom."""
         if not target.subresource:
+            options.warnings += target.resource.warnings(new) if new is not None else ()
             options.warnings += await self._advice.of(Change(target.resource.id, old, new), dry_run=options.dry_run)
 
     def _stored(self, code: int, target: Target, request: Request, stored: Stored, options: Options) -> Response:

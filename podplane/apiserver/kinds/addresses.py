@@ -42,6 +42,26 @@ def check_cidr(text: str, path: str, known: Collection[str] = ()) -> Iterator[Ca
         yield Cause.invalid(path, text, "must not have bits set beyond the prefix length")
 
 
+def cidr_warnings(text: str, path: str) -> Iterator[str]:
+    """What the API says of a valid network that is written otherwise than it should be (GetWarningsForCIDR); bits beyond the length and
+    leading zeros are valid only where they were there before."""
+    canonical, (address, _, length) = network(text), text.partition("/")
+    is_odd = bool(LEADING_ZERO.match(length)) or (":" not in address and any(map(LEADING_ZERO.match, address.split("."))))
+    ip = ipaddress.ip_address(
+        ".".join(part.lstrip("0") or "0" for part in address.split(".")) if ":" not in address else address
+    )
+    mapped = getattr(ip, "ipv4_mapped", None)
+    if (mapped or ip) != ipaddress.ip_network(canonical).network_address:
+        single = f"{mapped or ip}/{ip.max_prefixlen}"
+        yield f'{path}: CIDR value "{text}" is ambiguous in this context (should be "{canonical}" or "{single}"?)'
+        if not is_odd and mapped is None:
+            return
+    if is_odd or mapped is not None:
+        yield f'{path}: non-standard CIDR value "{text}" is invalid: use "{canonical}"'
+    elif ip.version == 6 and text != canonical:
+        yield f'{path}: IPv6 CIDR value "{text}" should be in RFC 5952 canonical format ("{canonical}")'
+
+
 def check_common_ip(text: str, path: str) -> Iterator[Cause]:
     """An address that can be an endpoint's or a Service's: one host's, and the same one everywhere (ValidateNonSpecialIP)."""
     wrong = list(check_ip(text, path))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from podplane.apiserver.kinds import names
-from podplane.apiserver.kinds.addresses import check_cidr
+from podplane.apiserver.kinds.addresses import check_cidr, cidr_warnings
 from podplane.apiserver.problems import Cause
 from podplane.model.policy import PROTOCOLS, network
 
@@ -45,6 +45,18 @@ def check(policy: Object, old: Object | None) -> Iterator[Cause]:
     for i, kind in enumerate(spec["policyTypes"]):
         if kind not in TYPES:
             yield Cause.unsupported(f"spec.policyTypes[{i}]", kind, TYPES)
+
+
+def warnings(policy: Object) -> Iterator[str]:
+    """Networks that are valid and written otherwise than they should be (registry/networking/networkpolicy, networkPolicyWarnings)."""
+    for direction, side in SIDES:
+        for i, rule in enumerate(policy["spec"].get(direction, ())):
+            for j, block in enumerate(peer.get("ipBlock") for peer in rule.get(side, ())):
+                path = f"spec.{direction}[{i}].{side}[{j}].ipBlock"
+                if block is not None:
+                    yield from cidr_warnings(block["cidr"], f"{path}.cidr")
+                    for k, part in enumerate(block.get("except", ())):
+                        yield from cidr_warnings(part, f"{path}.except[{k}]")
 
 
 def _check_port(port: Object, path: str) -> Iterator[Cause]:

@@ -63,7 +63,8 @@ def _as_it_is_after(_: Object, __: Object | None) -> None:
 class Resource:
     """One kind in one version.
 
-    `read` makes an object fit its shape and says what it found. `fields` can be selected by; `fixed` are paths that no change may touch
+    `read` makes an object fit its shape and says what it found. `warnings` are about an object that is
+    valid. `fields` can be selected by; `fixed` are paths that no change may touch
     once they are set. A write of the status leaves the metadata that the kind `status_spares`. `counts` kinds have a generation that
     grows with each change of what is wanted. A review is answered and never stored. A deletion answers with the object where it
     `returns_deleted`, else with a Status; one that does not say what becomes of dependents lets go of them where the kind `orphans`
@@ -82,6 +83,7 @@ class Resource:
     categories: tuple[str, ...] = ()
     read: Callable[[Object], shapes.Findings] = lambda _: shapes.Findings()
     check: Check = _no_causes
+    warnings: Callable[[Object], Iterable[str]] = lambda _: ()
     prepare: Prepare = _as_it_is
     check_status: Check = _no_causes
     prepare_status: PrepareStatus = _as_it_is_after

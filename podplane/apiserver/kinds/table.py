@@ -289,6 +289,7 @@ RESOURCES: tuple[Resource, ...] = (
         columns=printing.NETWORK_POLICIES,
         prepare=network_policies.complete,
         check=network_policies.check,
+        warnings=network_policies.warnings,
         counts=True,
     ),
     row(
