@@ -122,7 +122,7 @@ class Agent:
         self._clock = clock
         self._record_event = record_event
         self._poller = poller or Poller()
-        self._effects = Effects(node_name, kernel, lambda: self.writer.caught_up(), self._poller.turn)
+        self._effects = Effects(node_name, kernel, self._committed, self._poller.turn)
         shared = PeerPlans() if peers is None else peers  # an empty one is shared too
         self.planner = Planner(self.view, settings, self.ledger, shared, record_event, self._effects.add, self._in_kernel)
         self._wake = asyncio.Event()
@@ -137,7 +137,7 @@ class Agent:
         self.repairs: deque[tuple[float, str]] = deque(maxlen=REPAIRS_KEPT)
         """The last repairs: when (seconds of the clock), and what."""
         self._due = asyncio.Event()
-        self._is_replanning = self._may_send = False
+        self._may_send = False
         self._reconciled_at = clock()
 
     # What it is told.
@@ -258,18 +258,18 @@ class Agent:
     async def reconcile(self) -> None:
         """Plan what is dirty, and wait until the kernel has it, or has refused it."""
         began = self._clock()
-        self._is_replanning = True
-        try:
-            await self.planner.replan(Pause())
-        finally:
-            self._is_replanning = False
-        self.writer.wake()
-        await self.writer.caught_up()
+        await self.planner.replan(Pause())
+        await self._committed()
         self._effects.judge.begin()
         await self._effects.run()
         self.denied.follow()
         self._reconciled_at = self._clock()
         self.reconciles.add(self._reconciled_at - began)
+
+    async def _committed(self) -> None:
+        """Wait until all that is planned was sent."""
+        self.writer.wake()
+        await self.writer.caught_up()
 
     async def _in_kernel(self, identities: Collection[Identity]) -> None:
         """Wait until nothing of these is pending; at a start all is sent together, when all is planned."""
@@ -299,10 +299,8 @@ class Agent:
 
     async def _read_due(self) -> None:
         await self.watcher.read_due()
-        self.writer.wake()
-        await self.writer.caught_up()
-        if not self._is_replanning:  # else what judges them may not be sent yet, and it is begun after that
-            self._effects.judge.begin()
+        await self._committed()
+        self._effects.judge.begin()
         await self._effects.run()
 
     def _sent(self, report: Report) -> None:

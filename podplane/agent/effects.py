@@ -33,6 +33,7 @@ class Effects:
     def __init__(self, node_name: str, kernel: Actor, committed: Callable[[], Awaitable[None]], turn: asyncio.Lock) -> None:
         self._node_name = node_name
         self._kernel = kernel
+        self._committed = committed
         self._stale: dict[Frontend, Collection[Target]] = {}
         self.judge = Judge(node_name, kernel, committed, turn)
         self._announcements: list[Announce] = []
@@ -57,9 +58,11 @@ class Effects:
         return bool(self._announcements or self._stale) or self.judge.has_due
 
     async def run(self) -> None:
-        """Carry out what waits, but for what `judge` does. The kernel may have a long list of connections to go through: that happens in a
-        thread."""
+        """Carry out what waits, but for what `judge` does, once what was planned with it is in the kernel. That may have a long list of
+        connections to go through, which happens in a thread."""
         announcements, self._announcements = self._announcements, []
+        if announcements:
+            await self._committed()
         for announcement in announcements:
             try:
                 self._kernel.announce(announcement.link, announcement.ips)
@@ -68,6 +71,7 @@ class Effects:
         async with self._busy:
             if self._stale:
                 stale, self._stale = self._stale, {}
+                await self._committed()
                 if not await asyncio.to_thread(self._flushed, stale):
                     self._stale = stale | self._stale  # at the next run; what was added meanwhile is newer
 

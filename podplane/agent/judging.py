@@ -17,6 +17,8 @@ from podplane.state.value import IPAddress
 log = logging.getLogger(__name__)
 BATCH_SECONDS, MAX_REST_SECONDS = 0.005, 1.0
 """Changes of so many seconds are one walk; so long at most it rests after one."""
+FLIGHT_SECONDS = 0.002
+"""A packet that was judged before the tables changed has left the node, and its connection is tracked, after much less than this."""
 
 
 class Judging(Protocol):
@@ -65,26 +67,25 @@ class Judge:
             await asyncio.wait([self._task])
 
     async def _walk(self) -> None:
-        rest, clock = BATCH_SECONDS, asyncio.get_running_loop().time
-        while self._due:
+        rest: float | None = BATCH_SECONDS
+        while self._due and rest is not None:
             await asyncio.sleep(rest)
-            async with self._turn:
-                began, due = clock(), self._due
-                self._due = set()
-                if not await self._judged(due):
-                    return
-                rest = min(max(clock() - began, BATCH_SECONDS), MAX_REST_SECONDS)
+            due, self._due = self._due, set()
+            rest = await self._judged(due)
 
-    async def _judged(self, ips: set[IPAddress]) -> bool:
-        """Were they? If not, they are due again."""
-        is_done = False
+    async def _judged(self, ips: set[IPAddress]) -> float | None:
+        """How long to rest after it; None when it failed: they are due again."""
+        rest, clock = None, asyncio.get_running_loop().time
         try:
             await self._committed()
-            await asyncio.to_thread(self._kernel.judge_again, ips)
-            is_done = True
+            await asyncio.sleep(FLIGHT_SECONDS)
+            async with self._turn:
+                began = clock()
+                await asyncio.to_thread(self._kernel.judge_again, ips)
+                rest = min(max(clock() - began, BATCH_SECONDS), MAX_REST_SECONDS)
         except (OSError, DumpInterrupted, RuntimeError) as error:  # RuntimeError: no thread can be started
             log.warning("conntrack node=%s error=%s", self._node_name, error)
         finally:
-            if not is_done:
+            if rest is None:
                 self._due |= ips
-        return is_done
+        return rest

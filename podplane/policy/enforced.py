@@ -61,7 +61,7 @@ class AllEnforced:
 
     def ips_under_policies(self) -> Iterator[str]:
         """The addresses of the interfaces that any policy selects."""
-        return (ip for enforced in self._by_owner.values() if enforced.groups for ip in enforced.ips)
+        return (ip for enforced in self._by_owner.values() if enforced.programs for ip in enforced.ips)
 
     def programs(self) -> Collection[Program]:
         """Of all policies that select any of them, each once."""

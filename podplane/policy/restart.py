@@ -1,6 +1,8 @@
-"""Which connections an agent that starts has judged again: those about which the kernel's tables said otherwise than they are planned now.
+"""Which connections an agent that starts has judged again: all that are from or to pods under policies, for it can't know about which
+the agent before it had judged what it changed; and those of addresses that its tables had and have no more.
 
-The agent before it missed a change of policies or labels, or somebody removed its tables while no agent ran.
+An agent may be killed between a change of its tables and the walk through the connections that this forbids, and policies and labels may
+change, or tables be removed, while none runs. What passes is judged once more, and goes on.
 """
 
 from __future__ import annotations
@@ -24,20 +26,8 @@ def after_start(
     """`found` is what the kernel had, `wanted` what is planned, which is sent next."""
     if not memory.takes_back:
         return ()
-    ips = frozenset((*_led_elsewhere(memory, found, wanted), *_gone(found, wanted)))
+    ips = frozenset((*map(ipaddress.ip_address, memory.enforced.ips_under_policies()), *_gone(found, wanted)))
     return (JudgeAgain(ips),) if ips else ()
-
-
-def _led_elsewhere(
-    memory: PolicyMemory, found: Mapping[Identity, Value], wanted: Mapping[Identity, Value]
-) -> Iterator[IPAddress]:
-    """Addresses under policies that the kernel led to other chains, or past all of them."""
-    for ip in map(ipaddress.ip_address, memory.enforced.ips_under_policies()):
-        for name in tables.MAPS.values():
-            identity = tables.element(f"{name}{ip.version}", (ip,), "").identity
-            before, now = found.get(identity), wanted.get(identity)
-            if isinstance(now, Element) and not (isinstance(before, Element) and before.data == now.data):
-                yield ip
 
 
 def _gone(found: Mapping[Identity, Value], wanted: Mapping[Identity, Value]) -> Iterator[IPAddress]:

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from podplane.agent.pause import Pause
 from podplane.kernel import conntrack
 from podplane.kernel.text import nft
 from podplane.model.answers import DeniedFlows
@@ -211,6 +212,33 @@ def test_where_connections_are_kept_those_that_were_let_pass_go_on_and_new_ones_
         talk(real, (2, 2), (1, 1), 4)
     kept.exchange()
     kept.close()
+
+
+def test_a_connection_ends_though_the_agent_was_killed_when_it_had_changed_its_tables() -> None:
+    real = RealPoliced()
+    only_b = [PolicyRule((PodSelector(select(team="b")),))]
+    real.put(policy("web", EVERYTHING, only_b))
+    cut, other = (talk(real, ends, (1, 1), 4) for ends in ((1, 2), (2, 2)))
+    agent = real.agents[1]
+
+    async def change_and_die() -> None:
+        await agent.planner.replan(Pause())
+        agent.writer.wake()
+        await agent.writer.idle()
+
+    real.caches[1].policies.set(
+        policy("web", EVERYTHING, [PolicyRule((PodSelector(select(team="b"), LabelSelector.of([NOT_X])),))])
+    )
+    real.caches[1].pods.set(info(1, 2, {"app": "x"}))
+    asyncio.run(change_and_die())
+    cut.exchange()
+    agent._effects.judge._planned.clear()
+    real.restart(1)
+    real.settle()
+    with pytest.raises((ConnectionError, TimeoutError, AssertionError)):
+        cut.exchange()
+    other.exchange()
+    other.close()
 
 
 def _is_over(one: socket.socket) -> bool:

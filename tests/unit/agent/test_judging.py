@@ -10,13 +10,14 @@ from ipaddress import ip_address
 import pytest
 
 from podplane.agent.judging import Judge
+from podplane.agent.pause import Pause
 from podplane.kernel.door import Kernel
 from podplane.kernel.netlink import DumpInterrupted
 from podplane.model.policy import EVERYTHING
 from podplane.state.value import IPAddress
 from tests.policed import policy
 from tests.unit.agent.rig import Rig, cluster, until
-from tests.unit.policy.test_agent import attach, pod
+from tests.unit.policy.test_agent import attach, pod, verdicts
 
 IPS = [ip_address(f"10.244.1.{n}") for n in range(10)]
 
@@ -127,3 +128,23 @@ async def test_neither_a_change_nor_a_pod_waits_for_a_walk_and_an_agent_that_end
     walks.may_end.set()
     await ending
     assert len(walks.asked) == 2, "what changed last is judged"
+
+
+async def test_what_is_planned_and_not_sent_yet_is_sent_before_connections_are_judged() -> None:
+    """Whoever begins the walk, and whenever: another one may be planning."""
+    led: list[str] = []
+
+    class Noting(Kernel):
+        def judge_again(self, ips: Collection[IPAddress]) -> int:
+            led.append(verdicts(rig, "ingress4")["pod/a/web"])
+            return 0
+
+    rig = Rig(kernel=Noting)
+    await rig.start(*cluster(1))
+    rig.put(pod("web", "web"))
+    await attach(rig, "web")
+    rig.put(policy("all", EVERYTHING, []))
+    await rig.agent.planner.replan(Pause())
+    assert verdicts(rig, "ingress4")["pod/a/web"] == "pass" and not led
+    await rig.agent.idle()
+    assert led == ["in"]
