@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from podplane.agent.caches import Caches
 from podplane.agent.kernel import Kernel, PacketLog
-from podplane.kernel.errors import KernelError, Retry
+from podplane.kernel.errors import KernelError
 from podplane.model.answers import DeniedFlow, DeniedFlows, Party
 from podplane.policy.compiling import SHORT
 from podplane.policy.denials import Denials
@@ -36,9 +36,7 @@ COUNTERS = tuple(map(denial_counter, DENIALS))
 def can_log(kernel: Kernel) -> bool:
     """Does the kernel log packets to a group of NFLOG (CONFIG_NETFILTER_NETLINK_LOG)?"""
     try:
-        kernel.packet_log(LOG_GROUP).close()
-    except Retry:  # another one reads it at this moment
-        return True
+        kernel.check_packet_log(LOG_GROUP)
     except (KernelError, OSError) as error:
         log.warning("denied packets are not told: %s", error)
         return False

@@ -98,6 +98,9 @@ class Kernel(Protocol):
     def packet_log(self, group: int) -> PacketLog:
         """The packets that rules of the node log to a group from now on. KernelError when the kernel can't tell, or tells somebody else."""
 
+    def check_packet_log(self, group: int) -> None:
+        """KernelError when the kernel can't log packets to a group."""
+
     def announce(self, link: str, ips: Iterable[IPAddress]) -> None:
         """Tell the neighbours on a link that these addresses are here. OSError when that can't be."""
 

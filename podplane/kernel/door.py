@@ -11,6 +11,7 @@ The parts are opened by an `Opener`, so that the fakes share this code with the 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ import msgspec
 from podplane.kernel import netlink, syscalls
 from podplane.kernel.announce import LinkSocket
 from podplane.kernel.conntrack import Conntrack
-from podplane.kernel.errors import KernelError, NotFound, Retry
+from podplane.kernel.errors import Denied, KernelError, NotFound, Retry
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import KernelTables, Nft
 from podplane.kernel.packet_log import PacketLog as NflogReader
@@ -76,6 +77,9 @@ PARTS: Mapping[type[Value], str] = {
 class KernelOpener:
     """Opens the real kernel: sockets are opened in the namespace, and may be used from anywhere."""
 
+    def __init__(self) -> None:
+        self._has_packet_log = False
+
     def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> NetworkPart:
         """rtnetlink (NETLINK_ROUTE)."""
         return Rtnl(namespace.run(netlink.Socket, NETLINK_ROUTE), namespace_fd)
@@ -124,6 +128,14 @@ class KernelOpener:
     def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
         """NFLOG (NFNL_SUBSYS_ULOG)."""
         return NflogReader(namespace.run(netlink.Socket, NETLINK_NETFILTER), group)
+
+    def check_packet_log(self, namespace: Namespace, group: int) -> None:
+        """Tried once for all namespaces: the kernel waits for its readers when such a socket is closed, which takes 13 ms."""
+        if self._has_packet_log:
+            return
+        with contextlib.suppress(Denied, Retry):  # another one reads it (EPERM, and EBUSY while it begins; nfulnl_recv_config)
+            self.packet_log(namespace, group).close()
+        self._has_packet_log = True
 
     def announcer(self, namespace: Namespace, link: str) -> Announcer:
         """A packet socket."""
@@ -467,6 +479,10 @@ class Kernel:
     def packet_log(self, group: int) -> PacketLog:
         """The packets that rules of the node log to a group from now on. KernelError when the kernel can't tell, or tells somebody else."""
         return self._opener.packet_log(self._namespaces[HOST], group)
+
+    def check_packet_log(self, group: int) -> None:
+        """KernelError when the kernel can't log packets to a group; that another one reads it is none."""
+        self._opener.check_packet_log(self._namespaces[HOST], group)
 
     def announce(self, link: str, ips: Iterable[IPAddress]) -> None:
         """Tell the neighbours on a link of the node that these addresses are here. OSError when that can't be."""

@@ -170,6 +170,9 @@ class Opener(Protocol):
     def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
         """A group of its NFLOG. KernelError when it can't be read."""
 
+    def check_packet_log(self, namespace: Namespace, group: int) -> None:
+        """KernelError when the kernel has no NFLOG; that somebody else reads the group is none."""
+
     def announcer(self, namespace: Namespace, link: str) -> Announcer:
         """One of its links."""
 

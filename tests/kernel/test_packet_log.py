@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import struct
@@ -10,7 +11,7 @@ import pytest
 
 from podplane.kernel.door import Kernel, KernelOpener
 from podplane.kernel.errors import KernelError
-from podplane.kernel.namespace import CurrentNamespace
+from podplane.kernel.namespace import CurrentNamespace, Namespace
 from podplane.kernel.parts import PacketLog
 from podplane.state.network import Link
 from podplane.state.nft import DROP, Chain, Hook, Limit, Log, NamedCounter, Rule, Table
@@ -104,3 +105,23 @@ def test_a_reader_that_does_not_read_loses_packets_and_goes_on() -> None:
         found += read(log, 1)
         send("127.0.0.1", 10)
     assert 1000 < len(found) < 20_000
+
+
+def test_whether_the_kernel_can_log_is_tried_once_for_all_doors_of_an_opener() -> None:
+    kernel = logging(rule(LOG))
+    log = kernel.packet_log(GROUP)
+    kernel.check_packet_log(GROUP)
+    send("127.0.0.1", 1)
+    assert [one.port for one in read(log, 1)] == [1], "the reader that is there stays"
+
+    class Untried(KernelOpener):
+        def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
+            asked.append(group)
+            return super().packet_log(namespace, group)
+
+    asked: list[int] = []
+    opener = Untried()
+    for _ in range(2):
+        with contextlib.closing(Kernel(CurrentNamespace(), opener)) as door:
+            door.check_packet_log(GROUP)
+    assert asked == [GROUP]

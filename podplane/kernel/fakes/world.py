@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from podplane.kernel.errors import KernelError, from_errno
+from podplane.kernel.errors import KernelError, Retry, from_errno
 from podplane.kernel.fakes.nft import FakeTables
 from podplane.kernel.fakes.objects import Objects
 from podplane.kernel.fakes.rtnl import FakeRtnl
@@ -208,6 +209,11 @@ class FakeOpener:
         made = FakePacketLog(objects)
         objects.log_readers.add(id(made))
         return made
+
+    def check_packet_log(self, namespace: Namespace, group: int) -> None:
+        """EINVAL when a test has it so."""
+        with contextlib.suppress(Retry):
+            self.packet_log(namespace, group).close()
 
     def announcer(self, namespace: Namespace, link: str) -> Announcer:
         """A link, which only remembers what was said on it."""
