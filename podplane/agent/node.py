@@ -222,6 +222,10 @@ class NodeAgent:
         elif kind is Lease:
             self.election.lease_changed(old, new)
 
+    def has_any(self, pods: Collection[str]) -> bool:
+        """Is one of these pods, by path, attached here?"""
+        return self.has_agent and not self.agent.view.pods.keys().isdisjoint(pods)
+
     def name_server_changed(self, *, answers: bool) -> None:
         """The node's own name server answers now, or does not; before the first call it is taken to be about to.
 

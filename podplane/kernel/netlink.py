@@ -24,6 +24,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 NLMSG_ERROR, NLMSG_DONE, NLMSG_OVERRUN = 2, 3, 4
 NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK, NLM_F_ECHO, NLM_F_DUMP_INTR = 0x01, 0x02, 0x04, 0x08, 0x10
 NLM_F_DUMP = 0x300
@@ -51,8 +53,7 @@ MAX_DRAINED = 10_000
 """More datagrams than any receive buffer holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One request: `payload` is the family's fixed header and the attributes; `label` names it in errors, if there are any."""
 
     type: int

@@ -21,7 +21,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -82,6 +82,7 @@ from podplane.model.service import Service
 from podplane.nameserver.control import Begin
 from podplane.nodes.settings import NodeSettings
 from podplane.pods.bridge import gateway_of
+from podplane.policy.index import Change
 from podplane.policy.settings import PolicySettings
 from podplane.runtime import image_files, sandboxes
 from podplane.runtime.kubelet import Kubelet, open_null
@@ -369,10 +370,17 @@ class Lab:
             self._later(self._register_again(old))
         if kind is Service and new is None and old is not None and old.metadata.path == SERVICE:
             self._later(self._name_service_again())
-        for node in self._nodes.values():
+        for node in self._concerned(kind, new):
             node.changed(kind, old, new)
         if kind is Service:
             self._publisher.service_changed(old, new)
+
+    def _concerned(self, kind: Kind, new: Any) -> Iterable[LabNode]:
+        """The nodes to be told of a change: of one that says something of single pods to policies, only those where one is attached."""
+        nodes = self._nodes.values()
+        if kind is Change and not new.policy and not new.moves:
+            return [node for node in nodes if node.network.has_any(new.pods)]
+        return nodes
 
     def _later(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

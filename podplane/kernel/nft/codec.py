@@ -104,9 +104,10 @@ def flush_chain(value: Chain | OpaqueObject) -> Message:
     return _message(c.DELRULE, value, 0, *parts, label=f"flush nft chain {value.table} {value.name}")
 
 
-def rules(value: Chain) -> list[Message]:
-    """Append the chain's rules."""
-    return [_rule(value, rule) for rule in value.rules]
+@functools.lru_cache(maxsize=512)
+def rules(value: Chain) -> tuple[Message, ...]:
+    """Append the chain's rules. The nodes of a process have nearly the same chains."""
+    return tuple(_rule(value, rule) for rule in value.rules)
 
 
 def _rule(value: Chain, rule: Rule) -> Message:

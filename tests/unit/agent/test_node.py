@@ -255,3 +255,12 @@ async def test_a_failed_first_start_has_no_agent(monkeypatch: pytest.MonkeyPatch
     await made.node.start()
     assert [made.node.has_agent] == [True]
     await made.node.close()
+
+
+async def test_a_node_knows_whether_one_of_some_pods_is_attached_to_it(rig: Rig) -> None:
+    attachment = rig.attachment("web")
+    assert not rig.node.has_any(("default/web",))
+    await rig.node.add(attachment)
+    assert rig.node.has_any(("default/other", "default/web")) and not rig.node.has_any(("default/other",))
+    await rig.node.delete(attachment)
+    assert not rig.node.has_any(("default/web",))
