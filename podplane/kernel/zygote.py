@@ -227,6 +227,8 @@ class Zygote:
     def _spawn(self, command: Spawn, descriptors: list[int]) -> None:
         container = -1
         try:
+            if command.root is not None and not command.sandbox:
+                raise LookupError("a file system of its own needs a sandbox")
             if command.root is not None:
                 rootfs.machine()
             container = self._container(command.join)
@@ -292,9 +294,7 @@ class InLab:
         """Its mounts and its host name are its own."""
         syscalls.setns(self.netns, syscalls.CLONE_NEWNET)
         syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS)
-        _mount(command.root)
-        if command.root is not None:
-            rootfs.finish()
+        rootfs.mount_kernel()
         if command.hostname:
             syscalls.sethostname(command.hostname)
 
@@ -309,19 +309,15 @@ class InSandbox:
         """Its mounts are made before it enters the pod's user namespace, which locks them."""
         sandbox.enter_before_mounts(self.sandbox)
         syscalls.unshare(syscalls.CLONE_NEWNS)
-        _mount(command.root)
+        if command.root is not None:
+            rootfs.enter(command.root)
+        else:
+            rootfs.mount_kernel()
         if command.hostname:
             syscalls.sethostname(command.hostname)
         sandbox.enter(self.sandbox)
         if command.root is not None:
             rootfs.finish()
-
-
-def _mount(root: Root | None) -> None:
-    if root is not None:
-        rootfs.enter(root)
-    else:
-        rootfs.mount_kernel()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from podplane.ipam.plan import Plan
 from podplane.kernel.door import Kernel, KernelOpener
-from podplane.kernel.namespace import NetworkNamespace, Workers
+from podplane.kernel.namespace import Namespace, NetworkNamespace, Workers
 from podplane.lab import underlay
 from podplane.lab.errors import LabError
 from podplane.lab.manifests import node_name
@@ -23,8 +23,8 @@ from podplane.state.value import Value, fragment
 class Machine:
     """One namespace that stands for a machine, and the door to its kernel state. `uplink` is its own network configuration."""
 
-    def __init__(self, workers: Workers, opener: KernelOpener, uplink: Sequence[Value] = ()) -> None:
-        self.namespace = NetworkNamespace.create(workers)
+    def __init__(self, namespace: Namespace, opener: KernelOpener, uplink: Sequence[Value] = ()) -> None:
+        self.namespace = namespace
         self._opener = opener
         self._uplink = uplink
         self.kernel = Kernel(self.namespace, opener)
@@ -60,14 +60,14 @@ class Machine:
 
 
 class Fabric:
-    """The underlay, the host outside, and `nodes` machines, cabled."""
+    """The underlay, the host outside, and machines, cabled. Pods on the host network have `outside` and `nodes` for theirs."""
 
-    def __init__(self, plan: Plan, nodes: int, workers: Workers) -> None:
+    def __init__(self, plan: Plan, workers: Workers, outside: Namespace, nodes: Sequence[Namespace]) -> None:
         opener = KernelOpener()
         self._plan = plan
-        self.underlay = Machine(workers, opener)
-        self.outside = NetworkNamespace.create(workers)
-        self.nodes = {node_name(n): Machine(workers, opener, underlay.uplink(plan, n)) for n in range(1, nodes + 1)}
+        self.underlay = Machine(NetworkNamespace.create(workers), opener)
+        self.outside = outside
+        self.nodes = {node_name(n): Machine(one, opener, underlay.uplink(plan, n)) for n, one in enumerate(nodes, 1)}
         self._cable(plan)
 
     def _cable(self, plan: Plan) -> None:

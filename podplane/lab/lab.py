@@ -88,6 +88,7 @@ from podplane.runtime import image_files, sandboxes
 from podplane.runtime.kubelet import Kubelet, open_null
 from podplane.runtime.pod import PATH, PodWorker
 from podplane.runtime.program_names import ECHO_IMAGE, ZONE
+from podplane.runtime.sandboxes import PodNamespaces
 from podplane.runtime.streams import Streams
 from podplane.services.settings import ServiceSettings
 
@@ -134,7 +135,8 @@ class Lab:
         self._supervisor = Supervisor()
         self._reporter.step("network", total=self.spec.nodes)
         try:
-            fabric = Fabric(self.plan, self.spec.nodes, self._workers)
+            outside, *nodes = await asyncio.gather(*(self._new_sandbox() for _ in range(1 + self.spec.nodes)))
+            fabric = Fabric(self.plan, self._workers, outside.namespace, [node.namespace for node in nodes])
         except OSError as error:
             raise LabError(
                 f"network namespaces can't be made here ({error.strerror}): raise the sysctl user.max_net_namespaces"
@@ -158,6 +160,7 @@ class Lab:
         rootfs.prepare(str(self._folder.run))
         image_files.prepare(self._folder.run, *certificates.of_localhost(utc_now()))
         self._reporter.step("nodes", total=self.spec.nodes)
+        self._host_sandboxes = dict(zip(fabric.nodes, nodes, strict=True)) | {underlay.OUTSIDE: outside}
         for number, (name, machine) in enumerate(fabric.nodes.items(), 1):
             await self._start_node(name, machine, pods.objects, fabric, self._machine_status(self._manifest(number)))
         self._start_outside(fabric.outside)
@@ -331,6 +334,9 @@ class Lab:
     def _name_server_changed(self, node: str, answers: bool) -> None:
         self._nodes[node].network.name_server_changed(answers=answers)
 
+    async def _new_sandbox(self) -> PodNamespaces:
+        return await sandboxes.make(self._processes, self._workers)
+
     def _kubelet(self, name: str, ips: tuple[str, ...], namespace: Namespace, network: Network, client: Client) -> Kubelet:
         return Kubelet(
             name=name,
@@ -340,7 +346,8 @@ class Lab:
             processes=self._processes,
             client=client,
             recorder=Recorder(client, "kubelet", utc_now, name),
-            make_sandbox=lambda: sandboxes.make(self._processes, self._workers),
+            make_sandbox=self._new_sandbox,
+            host_sandbox=self._host_sandboxes[name],
             null=self._null,
             logs=self._folder.logs,
             services=self._caches.services.objects,

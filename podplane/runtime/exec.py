@@ -40,7 +40,7 @@ class RunningPod(Protocol):
 
     @property
     def sandbox(self) -> PodSandbox | None:
-        """Its namespaces; None in the network of its node."""
+        """Its namespaces, once it has some."""
 
     @property
     def bare_root(self) -> Root | None:

@@ -36,6 +36,7 @@ class Kubelet:
     client: Client
     recorder: Recorder
     make_sandbox: Callable[[], Awaitable[PodSandbox]]
+    host_sandbox: PodSandbox
     null: int
     logs: Path
     services: Mapping[str, Service]

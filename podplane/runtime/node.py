@@ -46,6 +46,10 @@ class Node(Protocol):
         """Its network namespace."""
 
     @property
+    def host_sandbox(self) -> PodSandbox:
+        """The namespaces of pods in the node's own network, which they share."""
+
+    @property
     def network(self) -> Network:
         """What attaches pods."""
 

@@ -75,7 +75,7 @@ class PodWorker:
     clock: Callable[[], float]
     netns: Namespace | None = None
     sandbox: PodSandbox | None = None
-    """Its namespaces; None in the network of its node."""
+    """Its namespaces; those of its node in the network of that."""
     sandbox_id: str = ""
     """Tells the pod's sandbox from any other, as a container engine's ids do (64 hexadecimal digits)."""
     ips: tuple[str, ...] = ()
@@ -416,6 +416,7 @@ class PodWorker:
         if self.ips:
             return
         if self.pod.spec.host_network:
+            self.sandbox = self.node.host_sandbox
             self.netns, self.ips = self.node.namespace, self.node.host_ips
             return
         if self.netns is None:
@@ -425,7 +426,7 @@ class PodWorker:
         self.ips = (await self.node.network.add(self.attachment)).ips
 
     async def _detach(self) -> None:
-        if self.sandbox is None:
+        if self.sandbox is None or self.pod.spec.host_network:
             return
         await self.node.network.delete(self.attachment)
         self.sandbox.close()

@@ -41,6 +41,7 @@ class Rig:
             services={},
             allocatable={},
             make_sandbox=self._make,
+            host_sandbox=FakeSandbox(0, FakeNamespace(7)),
             null=os.open(os.devnull, os.O_RDWR),
             sandbox_only=sandbox_only,
             clock=lambda: self.now,
