@@ -44,6 +44,8 @@ TURN, REVERSE = "turn", "reverse"
 """What responses depend on whose addresses begin with another one in the next second; and those of others for reverse names."""
 USUAL_SIZES = frozenset((512, 1200, 1220, 1232, 1280, 1400, 1410, 1432, 1440, 1452, 1472, 2048, 4000, 4096, 8192, 65535))
 """Sizes of responses that resolvers say they take: those of these are answered at once."""
+LARGE, LARGE_ANSWERS = 256, 4
+"""Answers with more records than this take milliseconds to make. So many of them are kept, too, beside a response for each size."""
 SECRET_BYTES = 8
 """What keys of private responses, and of those for connections, begin with. Who could guess it could ask for such a response by a
 datagram that begins so.
@@ -91,6 +93,8 @@ class Answers:
         self._senders: dict[bytes, bytes] = {}
         self._kept = Kept(turned=order.turned)
         self._own, self._whole = os.urandom(SECRET_BYTES), os.urandom(SECRET_BYTES)
+        self._large: dict[tuple[bytes, int], Answer] = {}
+        """Answers with many records, by question in lower case and flags."""
         self._is_ticking = False
         self._ticks = self._last_tick = 0
         """Seconds that were counted, and when the last thing is over that is kept for some of them."""
@@ -120,6 +124,8 @@ class Answers:
     def changed(self, key: str) -> None:
         """An object changed: what was made of it is not kept any more."""
         self._changes += 1
+        for asked in [asked for asked, answer in self._large.items() if key in answer.depends]:
+            del self._large[asked]
         self._drop(self._kept.changed(key))
         if key.startswith("ip/"):  # its reverse name, which other servers answered for, may be one of the cluster's now
             self._drop(self._kept.changed(REVERSE))
@@ -132,6 +138,7 @@ class Answers:
     def forget(self) -> None:
         """Everything may have changed: nothing is kept of what was answered until now."""
         self._changes += 1
+        self._large.clear()
         self._kept.clear()
 
     def forget_others(self) -> None:
@@ -222,11 +229,25 @@ class Answers:
         response.set(written)
 
     def _found(self, query: Query, client: Client) -> Answer | Awaitable[Answer]:
+        asked = m.asked_of(query.question), query.flags
+        if (large := self._large.get(asked)) is not None:
+            return large
         try:
-            return self._resolver.answer(as_hinfo(query) if query.type == m.ANY else query, client)
+            found = self._resolver.answer(as_hinfo(query) if query.type == m.ANY else query, client)
         except Exception:
             log.exception("no answer to %s", m.text_of(query.question.name))
             return FAULT
+        if (
+            isinstance(found, Answer)
+            and len(found.records) > LARGE
+            and found.depends
+            and found.lifetime is None
+            and not found.private
+        ):
+            if len(self._large) >= LARGE_ANSWERS:
+                del self._large[next(iter(self._large))]
+            self._large[asked] = found
+        return found
 
     def _response(
         self, query: Query, found: Answer | Awaitable[Answer], written: Callable[[Answer], bytes]

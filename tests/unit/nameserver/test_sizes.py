@@ -17,8 +17,8 @@ import dns.rrset
 import pytest
 
 from podplane.dns import message as m
-from podplane.dns.message import Answer, Query, Record, name_of
-from podplane.nameserver.answers import USUAL_SIZES, Answers, question_of
+from podplane.dns.message import Answer, Query, Record
+from podplane.nameserver.answers import LARGE, LARGE_ANSWERS, USUAL_SIZES, Answers, question_of
 from podplane.nameserver.resolver import Client
 from podplane.servers.dns_counts import Counts
 
@@ -41,16 +41,15 @@ def upstream(query: Query) -> bytes:
 class Elsewhere:
     """Passes on what the other server says, at once or later; or has the addresses itself, where `own` is set."""
 
-    def __init__(self, way: str) -> None:
-        self.way = way
+    def __init__(self, way: str, count: int = 50) -> None:
+        self.way, self.count, self.is_private = way, count, False
         self.asked = 0
 
     def answer(self, query: Query, client: Client) -> Answer | Awaitable[Answer]:
         self.asked += 1
         if self.way == "own":
-            name = name_of(ALIASES[0])
-            records = tuple(Record(name, m.A, 5, bytes((192, 0, 2, n))) for n in range(1, 51))
-            return Answer(records=records, depends=("service/x/y",))
+            records = tuple(Record(query.question.name, m.A, 5, (n + 3221225985).to_bytes(4, "big")) for n in range(self.count))
+            return Answer(records=records, depends=("service/x/y",), private=self.is_private)
         answer = Answer(message=upstream(query), authoritative=False, lifetime=300)
         return answer if self.way == "at once" else self._later(answer)
 
@@ -97,3 +96,36 @@ def test_one_question_is_kept_under_few_keys_whatever_sizes_it_is_asked_with() -
         assert (
             query.edns is not None and max(query.edns.size, 512) - 128 < limit <= max(query.edns.size, 512)
         ) or limit == 1232
+
+
+@pytest.mark.parametrize(("count", "is_private", "times"), [(LARGE + 1, False, 1), (LARGE + 1, True, 4), (LARGE, False, 4)])
+async def test_a_large_answer_is_made_once_for_all_sizes_until_its_object_changes(
+    count: int, is_private: bool, times: int
+) -> None:
+    source = Elsewhere("own", count)
+    source.is_private = is_private
+    answers = Answers(source, ["10.244.0.0/16"], Counts())
+    for _ in range(2):
+        before = source.asked
+        for size in (None, 700, 1232, 4096):
+            assert (await asked(answers, size, tcp=False)).flags & dns.flags.TC
+        whole = (await asked(answers, 4096, tcp=True)).answer
+        assert [len(rrset) for rrset in whole] == [count]
+        assert source.asked - before == (times if times == 1 else times + 1)
+        source.count = count = count + 1 if count > LARGE else count
+        answers.changed("service/x/y")
+
+
+async def test_few_large_answers_are_kept_and_none_of_another_configuration() -> None:
+    source = Elsewhere("own", LARGE + 1)
+    answers = Answers(source, ["10.244.0.0/16"], Counts())
+    names = [f"n{number}.example.test" for number in range(LARGE_ANSWERS + 1)]
+    for payload in (1232, 4096):
+        for name in names:
+            answers.respond(dns.message.make_query(name, "A", payload=payload).to_wire(), POD)
+    assert source.asked == 2 * len(names), "each was the oldest when it was asked for again"
+    answers.respond(dns.message.make_query(names[-1], "A", payload=1400).to_wire(), POD)
+    assert source.asked == 2 * len(names)
+    answers.forget()
+    answers.respond(dns.message.make_query(names[-1], "A", payload=1440).to_wire(), POD)
+    assert source.asked == 2 * len(names) + 1
