@@ -33,7 +33,6 @@ from podplane.agent.keys import (
     NodeKey,
     PeerKey,
     PolicyNameServersKey,
-    PolicyPeerKey,
     PolicyPodKey,
     ServiceKey,
     of_policy,
@@ -187,7 +186,8 @@ class Agent:
         view.policies = caches.policy_index
         self.denied.caches = caches
         caches.add_name_servers(self._name_servers)
-        self.planner.mark_all((PolicyPodKey, PolicyPeerKey, PolicyNameServersKey))
+        self.planner.mark_all((PolicyPodKey,))
+        self.planner.mark(PolicyNameServersKey(view.node_name))
         self._wake.set()
 
     def name_server_changed(self, *, is_here: bool) -> None:

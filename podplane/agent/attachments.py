@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable
 from podplane.agent.addresses import NodeAddresses
 from podplane.agent.features import attachment_key
 from podplane.agent.kernel import Kernel
-from podplane.agent.keys import Key, PolicyNameServersKey, PolicyPeerKey
+from podplane.agent.keys import Key, PolicyNameServersKey, PolicyPeersKey, PolicySetKey
 from podplane.agent.pause import Pause
 from podplane.agent.planner import Planner
 from podplane.agent.watcher import Watcher
@@ -33,7 +33,7 @@ TRIES = 3
 """So often an ADD is tried again after refusals that contradict what is known of the kernel."""
 PACKETS_SECONDS, POLL_SECONDS = 0.5, 0.002
 """So long an ADD waits until the kernel takes packets for the pod's addresses; between two questions."""
-PEER_KEYS = (PolicyPeerKey, PolicyNameServersKey)
+PEER_KEYS = (PolicyPeersKey, PolicyNameServersKey, PolicySetKey)
 OF_PODS = (*tables.MAPS.values(), *tables.BELOW_ADMIN.values(), "self")
 """Sets whose elements are those of pods of the node; others have elements of peers."""
 AttachedPod = tuple[Attachment, tuple[str, ...]]

@@ -19,8 +19,9 @@ from podplane.agent.keys import (
     NodeKey,
     PeerKey,
     PolicyNameServersKey,
-    PolicyPeerKey,
+    PolicyPeersKey,
     PolicyPodKey,
+    PolicySetKey,
     ServiceKey,
 )
 from podplane.agent.peer_plans import PeerPlans
@@ -288,11 +289,12 @@ FEATURES: tuple[Feature[Any, Any], ...] = (
     ),
     Feature(
         name="peers of policies",
-        key=PolicyPeerKey,
+        key=PolicyPeersKey,
         watches=(Watch(Change, policy_plans.peers),),
         settings=lambda settings: settings.network,
-        plan=policy_plans.plan_peer,
+        plan=policy_plans.plan_peers,
         memory_of=PolicyPodKey,
+        accept=policy_plans.accept_peers,
     ),
     Feature(
         name="name servers in policies",
@@ -301,6 +303,16 @@ FEATURES: tuple[Feature[Any, Any], ...] = (
         settings=lambda settings: settings.network,
         plan=policy_plans.plan_name_servers,
         memory_of=PolicyPodKey,
+        accept=policy_plans.accept_name_servers,
+    ),
+    Feature(
+        name="sets of policies",
+        key=PolicySetKey,
+        watches=(),
+        settings=lambda settings: settings.network,
+        plan=policy_plans.plan_set,
+        memory_of=PolicyPodKey,
+        accept=policy_plans.accept_set,
     ),
     Feature(
         name="host ports",

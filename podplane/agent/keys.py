@@ -92,11 +92,18 @@ def of_policy(policy: Policy) -> Key:
     return kind(policy.metadata.path)
 
 
-class PolicyPeerKey(Key, frozen=True):
-    """A pod of the cluster in the sets of a selector (by its digest) that rules on this node look into."""
+class PolicyPeersKey(Key, frozen=True):
+    """The pods of a selector (by its digest), some of which came or went; `path` is the node's."""
 
-    kind: ClassVar[str] = "v1/Pod"
+    kind: ClassVar[str] = "v1/Node"
     selector: str
+
+
+class PolicySetKey(Key, frozen=True):
+    """What is in a set (by its digest) that rules on this node look into; `path` is the node's."""
+
+    kind: ClassVar[str] = "v1/Node"
+    digest: str
 
 
 class PolicyNameServersKey(Key, frozen=True):

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from podplane.agent.caches import Caches
-from podplane.agent.keys import ClusterNetworkPolicyKey, Key, NetworkPolicyKey, NodeKey, PeerKey, PodKey, PolicyPeerKey
+from podplane.agent.keys import ClusterNetworkPolicyKey, Key, NetworkPolicyKey, NodeKey, PeerKey, PodKey, PolicySetKey
 from podplane.agent.planner import NOT_APPLIED, REPAIRED
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.events import WARNING, Recorder
 from podplane.model.objects import Metadata
-from podplane.model.pod_info import SlimMetadata
 from podplane.model.policy import PolicyMetadata
 
 log = logging.getLogger(__name__)
@@ -70,19 +69,17 @@ class ObjectEvents:
             return None
         return {"name": metadata.name, "uid": metadata.uid, **({"namespace": metadata.namespace} if metadata.namespace else {})}
 
-    def _metadata(self, key: Key) -> Metadata | SlimMetadata | PolicyMetadata | None:
+    def _metadata(self, key: Key) -> Metadata | PolicyMetadata | None:
         found = self._objects(key).get(key.path)
         return found.metadata if found is not None else None
 
     def _objects(self, key: Key) -> Mapping[str, Any]:
         match key:
-            case PolicyPeerKey():
-                return self.caches.pods.objects
             case NetworkPolicyKey():
                 return self.caches.policies.objects
             case ClusterNetworkPolicyKey():
                 return self.caches.cluster_policies.objects
-            case NodeKey() | PeerKey():
+            case NodeKey() | PeerKey() | PolicySetKey():
                 return self.caches.nodes.objects
         return self.caches.services.objects
 

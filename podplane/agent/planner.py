@@ -172,11 +172,13 @@ class Planner:
         for _, feature, memory in self._rows.values():
             feature.tidy(memory)
 
-    async def catch_up(self, kinds: Iterable[type[Key]], pause: Pause) -> None:
-        """Plan what is dirty by now of these types, and nothing else. What that releases is for `replan`."""
+    async def catch_up(self, kinds: Collection[type[Key]], pause: Pause) -> None:
+        """Plan what is dirty of these types, with what follows, and nothing else. What that releases is for `replan`."""
         await self._mark_all_due(pause)
-        for kind in kinds:
-            await self._plan_dirty(kind, pause)
+        while any(self._dirty[kind] for kind in kinds):
+            for kind in kinds:
+                await self._plan_dirty(kind, pause)
+            await self._mark_all_due(pause)
 
     async def _mark_all_due(self, pause: Pause) -> None:
         """Several may do this at once: all that is due when one begins is marked when it ends, by whichever."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 
 from podplane.agent.fills import Need
-from podplane.agent.keys import Key, PolicyNameServersKey, PolicyPeerKey, PolicyPodKey
+from podplane.agent.keys import Key, PolicyNameServersKey, PolicyPeersKey, PolicyPodKey, PolicySetKey
 from podplane.dns import node as dns
 from podplane.model.cluster_policy import Policy
 from podplane.model.config import NetworkConfig
-from podplane.model.pod_info import PodInfo
 from podplane.model.view import Sandbox, View
 from podplane.policy import feature
-from podplane.policy.feature import PodPlan, PolicyMemory
-from podplane.policy.index import Change, Move
-from podplane.policy.name_servers import PATH
-from podplane.policy.peers import digest_of
+from podplane.policy.feature import PodPlan, PolicyMemory, SetPlan
+from podplane.policy.index import Change
+from podplane.policy.peers import PeerSet, digest, digest_of
 from podplane.policy.settings import PolicySettings
 from podplane.state.effects import Plan
 
@@ -45,19 +43,8 @@ def _may_select(policy: Policy, sandbox: Sandbox, view: View) -> bool:
 
 
 def peers(old: None, new: Change, view: View) -> Iterable[Key]:
-    """The pods that left a selector, or joined it."""
-    node = view.node_name
-    return (_peer_key(one, name, node) for move in new.moves for name in (digest_of(move.selector),) for one in _moved(move))
-
-
-def _moved(move: Move) -> Iterator[PodInfo]:
-    yield from move.left
-    yield from move.joined
-
-
-def _peer_key(pod: PodInfo, selector: str, node: str) -> Key:
-    path = pod.metadata.path
-    return PolicyNameServersKey(node) if path == PATH else PolicyPeerKey(path, selector)
+    """The selectors that pods left, or joined."""
+    return [PolicyPeersKey(view.node_name, digest_of(move.selector)) for move in new.moves]
 
 
 def pod(old: Sandbox | None, new: Sandbox | None, view: View) -> Iterable[Key]:
@@ -79,27 +66,59 @@ def plan_pod(view: View, key: PolicyPodKey, settings: PolicySettings, memory: Po
 
 
 def accept(memory: PolicyMemory, plan: PodPlan) -> Iterable[Key] | None:
-    """The peers whose elements are to go with a set."""
-    return _peers_of(memory.accept(plan), plan.node)
+    """The sets that are to go."""
+    return _sets(memory.accept(plan), plan.node)
 
 
 def fill(memory: PolicyMemory, plan: PodPlan, needs: Collection[Need]) -> Iterable[Key] | None:
-    """The peers whose elements are to come before a pod is led to rules that look for them."""
-    return _peers_of(memory.fill(plan, needs), plan.node)
-
-
-def _peers_of(selectors: Collection[tuple[str, list[PodInfo]]], node: str) -> Iterable[Key] | None:
-    """None: there are none."""
-    if not any(pods for _, pods in selectors):
+    """The sets that are to be filled before a pod is led to rules that look into them: each as often as it takes."""
+    sets = memory.fill(plan, needs)
+    if not any(sets):
         return None
-    return (_peer_key(pod, selector, node) for selector, pods in selectors for pod in pods)
+    return (key for one in sets for key in _sets([one], plan.node) for _ in memory.steps(one))
+
+
+def _sets(sets: Iterable[PeerSet], node: str) -> list[Key]:
+    return [PolicySetKey(node, digest(one)) for one in sets]
+
+
+class PeersPlan(Plan, frozen=True, kw_only=True):
+    """What a change of some pods brings: the node, and the sets to be planned."""
+
+    node: str
+    sets: tuple[PeerSet, ...] = ()
+
+
+def plan_peers(view: View, key: PolicyPeersKey, config: NetworkConfig, memory: PolicyMemory, taken: Taken) -> Plan:
+    return PeersPlan(node=key.path, sets=tuple(memory.sets_of(key.selector)))
+
+
+def accept_peers(memory: PolicyMemory, plan: PeersPlan) -> Iterable[Key]:
+    """The sets that the pods are in."""
+    return _sets(plan.sets, plan.node)
+
+
+class NameServersPlan(Plan, frozen=True, kw_only=True):
+    """Other addresses that lead to the cluster's DNS."""
+
+    node: str
+    others: tuple[str, ...]
 
 
 def plan_name_servers(view: View, key: PolicyNameServersKey, config: NetworkConfig, memory: PolicyMemory, taken: Taken) -> Plan:
     """While the node's own name server is away, the cluster IP leads to those of other nodes, which are told by their addresses."""
-    others = () if view.has_name_server else dns.others(view)
-    return feature.plan_name_servers(others, view.node, view.policies, memory)
+    return NameServersPlan(node=key.path, others=() if view.has_name_server else dns.others(view))
 
 
-def plan_peer(view: View, key: PolicyPeerKey, config: NetworkConfig, memory: PolicyMemory, taken: Taken) -> Plan:
-    return feature.plan_peer(key.path, key.selector, view.node, view.policies, memory)
+def accept_name_servers(memory: PolicyMemory, plan: NameServersPlan) -> Iterable[Key]:
+    """The sets that the cluster's DNS is in."""
+    return _sets(memory.change_name_servers(plan.others), plan.node)
+
+
+def plan_set(view: View, key: PolicySetKey, config: NetworkConfig, memory: PolicyMemory, taken: Taken) -> Plan:
+    return feature.plan_set(key.digest, key.path, memory)
+
+
+def accept_set(memory: PolicyMemory, plan: SetPlan) -> Iterable[Key] | None:
+    """The same set, when it has more to take."""
+    return (PolicySetKey(plan.node, plan.digest),) if plan.more else None

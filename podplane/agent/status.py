@@ -32,6 +32,7 @@ from podplane.model.answers import (
     TaskStatus,
 )
 from podplane.state.ledger import Refused, Status
+from podplane.state.nft_members import MEMBERS, Members
 from podplane.state.value import Identity
 from podplane.state.words import in_words
 
@@ -108,7 +109,7 @@ class Sources:
             status = ledger.status(identity)
             is_counted = number >= len(wanted) and identity in ledger.desired
             if status is not Status.UNKNOWN and not is_counted:  # unknown: it went meanwhile
-                found.setdefault(self._row(identity), Counter())[status] += 1
+                found.setdefault(self._row(identity), Counter())[status] += self._count(identity)
         return found
 
     def tasks(self) -> Mapping[str, TaskReport]:
@@ -126,7 +127,13 @@ class Sources:
 
     def _row(self, identity: Identity) -> tuple[str, str]:
         owner = self.agent.ledger.desired.owner(identity)
-        return (self.agent.planner.feature_of(type(owner)) if isinstance(owner, Key) else "", str(identity[0]))
+        kind = "nft element" if identity[0] == MEMBERS else str(identity[0])
+        return (self.agent.planner.feature_of(type(owner)) if isinstance(owner, Key) else "", kind)
+
+    def _count(self, identity: Identity) -> int:
+        """One object; of what is packed, how many it stands for."""
+        value = self.agent.ledger.desired.get(identity) if identity[0] == MEMBERS else None
+        return len(value) if isinstance(value, Members) else 1
 
     def _refused(self, now: float) -> list[RefusedObject]:
         oldest = heapq.nsmallest(LISTED, self.agent.ledger.refused.items(), key=lambda item: item[1].since)

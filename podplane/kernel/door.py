@@ -47,6 +47,7 @@ from podplane.kernel.sysctl import OpenSysctls, Sysctls, set_here
 from podplane.state.conntrack import Allowed, Connection
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule, Sysctl
 from podplane.state.nft import Chain, Element, NamedCounter, OpaqueElement, OpaqueObject, Set, Table
+from podplane.state.nft_members import Members
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, IPAddress, Value
@@ -67,6 +68,7 @@ PARTS: Mapping[type[Value], str] = {
     Chain: NFT,
     Set: NFT,
     Element: NFT,
+    Members: NFT,
     NamedCounter: NFT,
     OpaqueElement: NFT,
     OpaqueObject: NFT,

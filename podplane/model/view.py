@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -81,10 +81,10 @@ class Policies(Protocol):
     def is_member(self, selector: PodSelector, path: str, /) -> bool:
         """Is this pod among them?"""
 
-    def use(self, selector: PodSelector, /) -> None:
-        """Tell which pods come and go among those of a selector."""
+    def use(self, selector: PodSelector, told: Callable[[Any], None] | None = None, /) -> None:
+        """Tell which pods come and go among those of a selector (`policy.index.Move`)."""
 
-    def release(self, selector: PodSelector, /) -> None:
+    def release(self, selector: PodSelector, told: Callable[[Any], None] | None = None, /) -> None:
         """The opposite of `use`."""
 
 

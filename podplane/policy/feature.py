@@ -1,12 +1,11 @@
-"""Policies as a feature of a node: a pod interface of the node in, what policies let it send and be sent out; and any pod that a selector
-selects in, its elements in the sets that rules on this node look into. Pure, but for the memory that is handed in.
+"""Policies as a feature of a node: a pod interface of the node in, what policies let it send and be sent out; and any set that rules on
+this node look into in, its contents out. Pure, but for the memory that is handed in.
 
     plan_pod    elements of the maps that lead to chains, these chains, the sets that they look into
-    plan_peer   elements of these sets, each pod its own
+    plan_set    what is in one of these sets
 
-The memory counts which sets are looked into. When a plan of a pod interface needs a set that is not filled, it waits until the pods that
-this set is of are planned as peers, and in the kernel (`needs`, `fill`); when it is the last that needed one, they are planned after it
-(`accept`).
+The memory counts which sets are looked into. When a plan of a pod interface needs a set that is not filled, it waits until that is planned
+and in the kernel (`needs`, `fill`); when it is the last that needed one, the set is planned after it (`accept`).
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from podplane.model.cluster_policy import Policy
 from podplane.model.objects import Node
 from podplane.model.pod_info import PodInfo
@@ -26,19 +27,19 @@ from podplane.policy import peers as p
 from podplane.policy import tables
 from podplane.policy.compiling import SHORT, Group, Program, admin_group, baseline_group, compile_policy, group
 from podplane.policy.enforced import AllEnforced, Enforced
+from podplane.policy.filling import Filling
+from podplane.policy.index import Move
 from podplane.policy.name_servers import PATH
 from podplane.policy.peers import NamedPort, PeerSet
 from podplane.policy.tiers import speaking
 from podplane.policy.words import unread_text
-from podplane.state.effects import NOTHING, Effect, JudgeAgain, Plan, Warn
+from podplane.state.effects import Effect, JudgeAgain, Plan, Warn
 from podplane.state.nft import GOTO, Chain, Element, Verdict, label
 from podplane.state.value import IPAddress, Value, fragment
 
 KEPT_PROGRAMS = 2048
 """Of the policies that were compiled last, so many are kept as nf_tables."""
 NO_PEERS: frozenset[PeerSet] = frozenset()
-Pods = list[tuple[str, list[PodInfo]]]
-"""Selectors, by their digests, each with its pods."""
 
 
 class Need(NamedTuple):
@@ -63,6 +64,14 @@ class PodPlan(Plan, frozen=True, kw_only=True):
     enforced: Enforced | None = None
 
 
+class SetPlan(Plan, frozen=True, kw_only=True):
+    """A plan of a set; `more`: it is to be planned once more, as there is more to take."""
+
+    node: str
+    digest: str
+    more: bool = False
+
+
 class PolicyMemory:
     """The sets that rules on one node look into, as plans were accepted, and policies as nf_tables."""
 
@@ -80,7 +89,10 @@ class PolicyMemory:
         self._epoch = 0
         """How often all sets were to be filled anew: with addresses of another family, or by other policies."""
         self._selectors: dict[str, PodSelector] = {}
-        self._sets: dict[str, set[PeerSet]] = {}
+        self._sets: dict[str, dict[PeerSet, None]] = {}
+        self._named: dict[str, PeerSet] = {}
+        self._fillings: dict[PeerSet, Filling] = {}
+        self._name_servers: tuple[str, ...] = ()
         self._forbidding: dict[Hashable, frozenset[PodSelector]] = {}
         self._forbidden: Counter[PodSelector] = Counter()
         self._programs: OrderedDict[tuple[str, Direction], tuple[Policy, tuple[int, ...], Program]] = OrderedDict()
@@ -102,6 +114,10 @@ class PolicyMemory:
         """Do rules look into its sets that do more than allow? Who joins it may lose what it had, then."""
         return self._forbidden[selector] > 0
 
+    def is_there(self, pod: PodInfo) -> bool:
+        """Is there still a pod of this name?"""
+        return self._policies is not None and self._policies.pod(pod.metadata.path) is not None
+
     def program(self, policy: Policy, direction: Direction, versions: tuple[int, ...]) -> Program:
         """A policy and direction as nf_tables: compiled once, as long as it stays what it is."""
         key = (policy.metadata.path, direction)
@@ -118,11 +134,63 @@ class PolicyMemory:
         epoch = self._epoch + self._is_anew(plan)
         return [Need(epoch, one) for one in plan.peers if epoch != self._epoch or one not in self._filled]
 
-    def fill(self, plan: PodPlan, needs: Collection[Hashable]) -> Pods:
-        """A plan waits for the sets that it needs. The selectors of `needs`, with their pods."""
+    def fill(self, plan: PodPlan, needs: Collection[Hashable]) -> list[PeerSet]:
+        """A plan waits for the sets that it needs. Those of `needs` that have anything to be filled with."""
         self._begin(plan)
         self._keep(plan.owner, plan.peers | self._peers.get(plan.owner, NO_PEERS))
-        return self._pods({one.peers.selector for one in needs if isinstance(one, Need)})
+        return [one.peers for one in needs if isinstance(one, Need) and self._fill(one.peers)]
+
+    def _fill(self, peers: PeerSet) -> bool:
+        """Begin to fill a set; is there anything to fill it with, or was there?"""
+        policies, former = self._policies, self._fillings.get(peers)
+        pods = [(one, self._with_name_servers(policies.members(one))) for one in peers.selectors] if policies else []
+        owners = {version: p.set_of(peers, version) for version in self._versions}
+        filling = self._fillings[peers] = Filling(peers, owners, pods, former.values if former else ())
+        if not former and not any(found for _, found in pods):
+            filling.step()
+            return False
+        return True
+
+    def steps(self, peers: PeerSet) -> Iterator[None]:
+        """As often as a set is to be planned until it is filled."""
+        while (filling := self._fillings.get(peers)) is not None and not filling.is_filled:
+            yield
+
+    def filling(self, digest: str) -> Filling | None:
+        """What is in a set, by the set's digest; None: nobody looks into it."""
+        peers = self._named.get(digest)
+        return None if peers is None else self._fillings.get(peers)
+
+    def change_name_servers(self, ips: tuple[str, ...]) -> list[PeerSet]:
+        """These addresses lead to the cluster's DNS, too. The sets that differ by that."""
+        policies, before = self._policies, self._name_servers
+        self._name_servers = ips
+        pod = policies.pod(PATH) if policies is not None and ips != before else None
+        if pod is None or policies is None:
+            return []
+        old, new = (msgspec.structs.replace(pod, ips=each) for each in (before, ips))
+        changed = []
+        for name, selector in self._selectors.items():
+            if policies.is_member(selector, PATH):
+                for peers in self._sets[name]:
+                    if (filling := self._fillings.get(peers)) is not None:
+                        filling.tell(((selector, old, False), (selector, new, True)))
+                        changed.append(peers)
+        return changed
+
+    def _with_name_servers(self, pods: Iterable[PodInfo]) -> list[PodInfo]:
+        """These pods; with the cluster's DNS, the other addresses that lead to it."""
+        found = list(pods)
+        if self._name_servers:
+            found += [msgspec.structs.replace(one, ips=self._name_servers) for one in found if one.metadata.path == PATH]
+        return found
+
+    def _moved(self, move: Move) -> None:
+        left, joined = self._with_name_servers(move.left), self._with_name_servers(move.joined)
+        told = [*((move.selector, one, False) for one in left), *((move.selector, one, True) for one in joined)]
+        for peers in self._sets.get(p.digest_of(move.selector), ()):
+            if (filling := self._fillings.get(peers)) is not None:
+                filling.tell(told)
 
     def filled(self, needs: Collection[Hashable]) -> None:
         """These sets are filled."""
@@ -130,8 +198,8 @@ class PolicyMemory:
             one.peers for one in needs if isinstance(one, Need) and one.epoch == self._epoch and self._counts[one.peers] > 0
         }
 
-    def accept(self, plan: PodPlan) -> Pods:
-        """The plan is part of the desired state now. The selectors of which sets went, with their pods."""
+    def accept(self, plan: PodPlan) -> list[PeerSet]:
+        """The plan is part of the desired state now. The sets that nobody needs any more."""
         self._begin(plan)
         self.takes_back = plan.takes_back
         self.enforced.put(plan.owner, plan.enforced)
@@ -140,7 +208,7 @@ class PolicyMemory:
         else:
             self._chains[plan.owner] = plan.chains
         self._forbid(plan.owner, plan.enforced)
-        return self._pods({one.selector for one in self._keep(plan.owner, plan.peers)})
+        return self._keep(plan.owner, plan.peers)
 
     def _is_anew(self, plan: PodPlan) -> bool:
         """Are all sets to be filled anew?"""
@@ -168,10 +236,6 @@ class PolicyMemory:
             self._remove(one)
         return gone
 
-    def _pods(self, selectors: Iterable[PodSelector]) -> Pods:
-        policies = self._policies
-        return [(p.digest_of(one), list(policies.members(one))) for one in selectors] if policies is not None else []
-
     def after_repair(self) -> tuple[JudgeAgain, ...]:
         """What to do after the table was repaired: connections that began meanwhile were judged by nobody."""
         ips = frozenset(map(ipaddress.ip_address, self.enforced.ips_under_policies()))
@@ -183,9 +247,9 @@ class PolicyMemory:
             return
         for selector in self._selectors.values():
             if self._policies is not None:
-                self._policies.release(selector)
+                self._policies.release(selector, self._moved)
             if policies is not None:
-                policies.use(selector)
+                policies.use(selector, self._moved)
         self._policies = policies
 
     def _forbid(self, owner: Hashable, enforced: Enforced | None) -> None:
@@ -200,21 +264,25 @@ class PolicyMemory:
             self._forbidding[owner] = after
 
     def _add(self, peers: PeerSet) -> None:
-        name = p.digest_of(peers.selector)
-        if name not in self._selectors and self._policies is not None:
-            self._policies.use(peers.selector)
-        self._selectors[name] = peers.selector
-        self._sets.setdefault(name, set()).add(peers)
+        self._named[p.digest(peers)] = peers
+        for selector in peers.selectors:
+            name = p.digest_of(selector)
+            if name not in self._selectors and self._policies is not None:
+                self._policies.use(selector, self._moved)
+            self._selectors[name] = selector
+            self._sets.setdefault(name, {})[peers] = None
 
     def _remove(self, peers: PeerSet) -> None:
-        name = p.digest_of(peers.selector)
-        del self._counts[peers]
+        del self._counts[peers], self._named[p.digest(peers)]
+        self._fillings.pop(peers, None)
         self._filled.discard(peers)
-        self._sets[name].discard(peers)
-        if not self._sets[name]:
-            del self._sets[name], self._selectors[name]
-            if self._policies is not None:
-                self._policies.release(peers.selector)
+        for selector in peers.selectors:
+            name = p.digest_of(selector)
+            del self._sets[name][peers]
+            if not self._sets[name]:
+                del self._sets[name], self._selectors[name]
+                if self._policies is not None:
+                    self._policies.release(selector, self._moved)
 
 
 def plan_pod(
@@ -327,39 +395,26 @@ def _local_ports(pod: PodInfo, ips: Iterable[IPAddress], ports: Iterable[NamedPo
                 yield tables.element(p.local_name(port, ip.version), (ip, protocol, number), label("pod", pod.metadata.path))
 
 
-def plan_peer(path: str, selector: str, node: Node | None, policies: Policies | None, memory: PolicyMemory) -> Plan:
-    """The elements of one pod in the sets of a selector (its digest) that rules on this node look into.
+def plan_set(digest: str, node: str, memory: PolicyMemory) -> SetPlan:
+    """What is in a set that rules on this node look into, after some of the moves that were told.
 
-    The connections of a pod that is none of these, or no more, are to be judged again; those of one that is, too, where rules forbid it
+    The connections of a pod that left, and is still there, are to be judged again; those of one that joined, too, where rules forbid it
     something.
     """
-    sets = memory.sets_of(selector)
-    pod = policies.pod(path) if policies is not None else None
-    if not sets or policies is None or pod is None or node is None:
-        return NOTHING
-    again = (JudgeAgain(frozenset(p.addresses(pod.ips, node_versions(node)))),) if memory.takes_back else ()
-    if not policies.is_member(memory.selectors[selector], path):
-        return Plan(effects=again)
-    effects = again if memory.is_forbidden(memory.selectors[selector]) else ()
-    return Plan(fragment=fragment(_elements(pod, pod.ips, sets, node_versions(node))), effects=effects)
-
-
-def plan_name_servers(others: tuple[str, ...], node: Node | None, policies: Policies | None, memory: PolicyMemory) -> Plan:
-    """The same of the cluster's DNS (`name_servers`), for all selectors. `others` are addresses that lead to it, too."""
-    pod = policies.pod(PATH) if policies is not None else None
-    if policies is None or pod is None or node is None:
-        return NOTHING
-    selected = [name for name, selector in memory.selectors.items() if policies.is_member(selector, PATH)]
-    sets = [peers for name in selected for peers in memory.sets_of(name)]
-    return Plan(fragment=fragment(_elements(pod, (*pod.ips, *others), sets, node_versions(node))))
-
-
-def _elements(pod: PodInfo, ips: Iterable[str], sets: Iterable[PeerSet], versions: tuple[int, ...]) -> Iterator[Value]:
-    """The elements of a pod with these addresses, with the sets that they are in: a set goes after its last element."""
-    addresses = p.addresses(ips, versions)
-    for peers in sets:
-        yield from (p.set_of(peers, version) for version in {ip.version for ip in addresses})
-        yield from p.elements(peers, pod, addresses)
+    filling = memory.filling(digest)
+    if filling is None:
+        return SetPlan(node=node, digest=digest)
+    found = filling.step()
+    ips = {ip for one, pod, joined in found if (memory.is_forbidden(one) if joined else memory.is_there(pod)) for ip in pod.ips}
+    again = p.addresses((*ips, *filling.lost()), filling.versions)
+    values = [value for one in filling.values for value in (filling.owner(one), one) if value is not None]
+    return SetPlan(
+        node=node,
+        digest=digest,
+        fragment=fragment(values),
+        effects=(JudgeAgain(frozenset(again)),) if again and memory.takes_back else (),
+        more=filling.is_filled and not filling.is_current,
+    )
 
 
 def node_versions(node: Node) -> tuple[int, ...]:

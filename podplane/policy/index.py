@@ -14,7 +14,7 @@ Questions:
     policies_of(path)            the policies that select a pod, in the order in which they decide: what its group is made of
     selects(policy, path)        is this pod under that policy? (asked for the few pods of one node, when a policy changes)
     selected(policy)             all pods under it
-    use(selector)                count it as in use: its moves are told from now on.  release(selector) is the opposite
+    use(selector, told)          count it as in use: its moves are told from now on.  release(selector, told) is the opposite
     members(selector)            its pods that have an address, whether it is in use or not
     is_member(selector, path)    is this pod among them?
     has_address(selector, ip)    has one of the nodes among them this address?
@@ -40,7 +40,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 import msgspec
@@ -73,6 +73,7 @@ class Change(msgspec.Struct, frozen=True):
 
 
 NOTHING = Change()
+Told = Callable[[Move], None]
 
 
 class _Kind:
@@ -123,7 +124,7 @@ class _Entry:
 
     def __init__(self, selector: PodSelector) -> None:
         self.selector = selector
-        self.users = 0
+        self.users: list[Told | None] = []
         self.policies: dict[str, Policy] = {}
 
     def selects(self, namespace: _Namespace, labels: Labels) -> bool:
@@ -178,7 +179,7 @@ class PolicyIndex:
             namespace.pods[pod_name] = namespace.kinds[new.metadata.labels].pods[pod_name] = new
             if _read(old) == _read(new):
                 return NOTHING
-            return Change((path,), None, tuple(_moves(self._selecting(namespace, new.metadata.labels), old, new)))
+            return Change((path,), None, self._told(_moves(self._selecting(namespace, new.metadata.labels), old, new)))
         if old is not None:
             self._leave(namespace, pod_name, old)
         if new is not None:
@@ -210,7 +211,7 @@ class PolicyIndex:
             if entry.users and (pods := [pod for pod in _pods_of(namespace, entry.selector) if pod.ips]):
                 moves.append(Move(entry.selector, joined=pods) if is_ else Move(entry.selector, left=pods))
         self._forget(namespace)
-        return Change(tuple(f"{name}/{pod}" for pod in paths), None, tuple(moves)) if paths or moves else NOTHING
+        return Change(tuple(f"{name}/{pod}" for pod in paths), None, self._told(moves)) if paths or moves else NOTHING
 
     def set_node(self, name: str, node: Node | None) -> Change:
         """A node came, changed, or went (None): its labels and addresses are what selectors of nodes see."""
@@ -287,14 +288,14 @@ class PolicyIndex:
         node = self.pod(self._nodes.get(ip, ""))
         return node is not None and self.is_member(selector, node.metadata.path)
 
-    def use(self, selector: PodSelector) -> None:
-        """Tell its moves from now on, until it is released as often as it was used."""
-        self._entry(selector).users += 1
+    def use(self, selector: PodSelector, told: Told | None = None) -> None:
+        """Have its moves among those of changes from now on, until it is released as often as it was used. `told` is called with each."""
+        self._entry(selector).users.append(told)
 
-    def release(self, selector: PodSelector) -> None:
+    def release(self, selector: PodSelector, told: Told | None = None) -> None:
         """The opposite of `use`."""
         entry = self._entries[selector]
-        entry.users -= 1
+        entry.users.remove(told)
         self._drop(entry)
 
     # Pods.
@@ -328,7 +329,15 @@ class PolicyIndex:
             concerned |= was != is_ and bool(entry.policies)
             if entry.users:
                 moves += _moves((entry,), old if was else None, new if is_ else None)
-        return Change((path,) if concerned else (), None, tuple(moves))
+        return Change((path,) if concerned else (), None, self._told(moves))
+
+    def _told(self, moves: Iterable[Move]) -> tuple[Move, ...]:
+        found = tuple(moves)
+        for move in found:
+            for told in self._entries[move.selector].users:
+                if told is not None:
+                    told(move)
+        return found
 
     # Selectors.
 

@@ -1,15 +1,16 @@
 """The sets of peers: the addresses of the pods that a selector selects, or their addresses with the port that has a name.
 
-A set is there while a rule for a pod of this node looks into it. Its elements are brought by the pods that are selected, each its own: so
-one that comes, goes or changes its labels costs one element a set, whatever the number of the others.
+A set is there while a rule for a pod of this node looks into it. What is in it is kept by `filling`: a pod that comes, goes or changes its
+labels costs one element a set, whatever the number of the others.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple
 
 from podplane.model.cluster_policy import NODES
@@ -17,7 +18,8 @@ from podplane.model.pod_info import PodInfo
 from podplane.model.policy import PodSelector
 from podplane.policy import tables
 from podplane.policy.words import peer_text
-from podplane.state.nft import COMMENT_BYTES, Element, Set, label
+from podplane.state.nft import COMMENT_BYTES, Set, label
+from podplane.state.nft_types import address_bytes, key_bytes
 from podplane.state.value import IPAddress
 
 CACHED = 4096
@@ -37,6 +39,11 @@ class PeerSet(NamedTuple):
 
     selector: PodSelector
     port: NamedPort | None = None
+
+    @property
+    def selectors(self) -> tuple[PodSelector, ...]:
+        """Those whose pods it has."""
+        return (self.selector,)
 
 
 def digest(content: object) -> str:
@@ -66,17 +73,30 @@ def set_of(peers: PeerSet, version: int) -> Set:
     return tables.set_("named", version, (*key, *PORT_KEY), digest(peers), comment[:COMMENT_BYTES])
 
 
-def elements(peers: PeerSet, pod: PodInfo, ips: Iterable[IPAddress]) -> Iterator[Element]:
-    """What a selected pod brings."""
+def packed_elements(
+    peers: PeerSet, selector: PodSelector, pod: PodInfo, versions: Container[int]
+) -> Iterator[tuple[int, bytes]]:
+    """What a pod of a selector brings: IP versions and packed elements (`state.nft_members`)."""
+    comment = _comment(pod)
+    ends = [comment] if peers.port is None else [_end(*one) + comment for one in numbers(pod, peers.port)]
+    for ip in pod.ips:
+        version = 6 if ":" in ip else 4
+        if version in versions:
+            with contextlib.suppress(OSError):  # what is no address sends no packets
+                key = address_bytes(ip)
+                for end in ends:
+                    yield version, key + end
+
+
+def _comment(pod: PodInfo) -> bytes:
     is_node = pod.metadata.namespace == NODES
-    comment = label("node", pod.metadata.name) if is_node else label("pod", pod.metadata.path)
-    for ip in ips:
-        where = name(peers, ip.version)
-        if peers.port is None:
-            yield tables.element(where, (ip,), comment)
-        else:
-            for protocol, number in numbers(pod, peers.port):
-                yield tables.element(where, (ip, protocol, number), comment)
+    return (label("node", pod.metadata.name) if is_node else label("pod", pod.metadata.path)).encode()
+
+
+@functools.lru_cache(CACHED)
+def _end(protocol: str, number: int) -> bytes:
+    """A protocol and port as the end of a packed key."""
+    return key_bytes(PORT_KEY, (protocol, number))
 
 
 def numbers(pod: PodInfo, port: NamedPort) -> Iterator[tuple[str, int]]:

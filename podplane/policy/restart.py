@@ -10,14 +10,18 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Mapping
 
+import msgspec
+
 from podplane.policy import tables
 from podplane.policy.feature import PolicyMemory
 from podplane.state.effects import JudgeAgain
 from podplane.state.nft import Element, Set
+from podplane.state.nft_members import Members
 from podplane.state.value import Identity, IPAddress, Value
 
-PEERS = ("pods", "named", "local")
-"""Kinds of sets whose elements begin with the address of a pod. What other sets say is in the names of chains that look into them."""
+PEERS = "local"
+"""The kind of sets that are not packed and whose elements begin with the address of a pod. What other sets say is in the names of chains
+that look into them."""
 
 
 def after_start(
@@ -33,8 +37,17 @@ def after_start(
 def _gone(found: Mapping[Identity, Value], wanted: Mapping[Identity, Value]) -> Iterator[IPAddress]:
     """Addresses that a map, or a set which rules still look into, had and has no more."""
     for identity, value in found.items():
-        if isinstance(value, Element) and (value.family, value.table) == tables.TABLE and identity not in wanted:
-            first, holder = value.key[0], Set(family=value.family, table=value.table, name=value.set, key=())
-            is_peer = value.set.startswith(PEERS) or value.set.startswith(tuple(tables.MAPS.values()))
-            if is_peer and holder.identity in wanted and isinstance(first, IPAddress):
+        if isinstance(value, Members) and _holder(value) in wanted:
+            now = wanted.get(identity)
+            none = msgspec.structs.replace(value, chunks=())
+            gone = (now if isinstance(now, Members) else none).differences(value)[0]
+            yield from (one for content in gone if isinstance(one := value.parts(content)[0], IPAddress))
+        elif isinstance(value, Element) and (value.family, value.table) == tables.TABLE and identity not in wanted:
+            first = value.key[0]
+            is_peer = value.set.startswith((PEERS, *tables.MAPS.values()))
+            if is_peer and _holder(value) in wanted and isinstance(first, IPAddress):
                 yield first
+
+
+def _holder(value: Element | Members) -> Identity:
+    return Set(family=value.family, table=value.table, name=value.set, key=()).identity

@@ -90,6 +90,8 @@ PASSES = {OUT: Verdict(GOTO, "ingress"), IN: Verdict(GOTO, "pass")}
 RANK = {"ports": 1, "cidrs": 1, "pods": 2, "named": 2, "local": 2, "self": 3, "policies-out": 3, "policies-in": 3}
 RANK |= dict.fromkeys(MAPS.values(), 4)
 """Sets that rules look into are filled before a pod is led to these rules, and emptied after that."""
+PACKED = ("pods", "named")
+"""Kinds of sets that may have a hundred thousand elements."""
 GATE, FOREIGN = "gate", "foreign"
 BY_RULE = {IN: "cnp-in", OUT: "cnp-out"}
 """What the log says before packets that a rule denies, by direction."""
@@ -121,6 +123,7 @@ def set_(kind: str, version: int, key: tuple[str, ...], suffix: str = "", commen
         interval=interval,
         comment=comment,
         rank=RANK[kind],
+        packed=kind in PACKED,
     )
 
 

@@ -13,6 +13,8 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from podplane.state.value import Fragment, Identity, Value
 
 EMPTY: Fragment = {}
+ELEMENTS = ("nft element", "nft members")
+"""Kinds of objects that are in sets of nf_tables."""
 
 
 class Conflict(Exception):
@@ -35,7 +37,7 @@ class Desired(Mapping[Identity, Value]):
         self._places: dict[str, dict[Identity, None]] = {}
         """The objects in each network namespace; "" is the node's own, of which those of nf_tables are not kept here."""
         self._elements = Counter[object]()
-        """How many elements of nf_tables sets of each name there are."""
+        """How many elements of nf_tables sets of each name there are; what is packed counts as one."""
         self.get = self._values.get  # type: ignore[method-assign]  # Mapping.get costs several calls, and is called for each object
 
     def __getitem__(self, identity: Identity) -> Value:
@@ -116,7 +118,7 @@ class Desired(Mapping[Identity, Value]):
     def _note_places(self, gone: Iterable[Identity], new: Iterable[Identity]) -> None:
         for identity in gone:
             kind, netns = identity[:2]
-            if kind == "nft element":
+            if kind in ELEMENTS:
                 self._elements[identity[4]] -= 1
                 if not self._elements[identity[4]]:
                     del self._elements[identity[4]]
@@ -126,7 +128,7 @@ class Desired(Mapping[Identity, Value]):
                     del self._places[netns]
         for identity in new:
             kind, netns = identity[:2]
-            if kind == "nft element":
+            if kind in ELEMENTS:
                 self._elements[identity[4]] += 1
             elif not kind.startswith("nft "):
                 self._places.setdefault(netns, {})[identity] = None

@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import msgspec
 
-from podplane.state.desired import Desired
+from podplane.state.desired import ELEMENTS, Desired
 from podplane.state.network import Link, Proxy, Sysctl
 from podplane.state.operations import Operation, Report
 from podplane.state.value import Fragment, Identity, Value
@@ -35,7 +35,7 @@ SLICE = 100
 RETRY_SECONDS, MAX_RETRY_SECONDS = 0.25, 60.0
 """After the first refusal an object is tried again so soon; each further refusal doubles the time, up to the second figure."""
 
-TABLE, ELEMENT = "nft table", "nft element"
+TABLE = "nft table"
 HOLDERS = (TABLE, "nft set")
 """Kinds of objects that are deleted with all that is in them."""
 
@@ -219,6 +219,8 @@ class Ledger:
             identity = failure.operation.value.identity
             before = self._refused.get(identity)
             seen = self._not_on_its_way(identity)
+            if failure.holds is not None and seen is _NOTHING:
+                self._deviations[identity] = failure.holds
             if seen is not _NOTHING and seen != failure.operation.old:  # the kernel holds something else by now
                 self._note(identity, seen)  # type: ignore[arg-type]  # the sentinel is excluded
                 if identity not in self._deviations:
@@ -416,8 +418,8 @@ class Ledger:
 
     def unsettled_in(self, family: str, table: str) -> list[Identity]:
         """The same of all elements of sets of a table. It costs what is unsettled of everything."""
-        place = (ELEMENT, "", family, table)
-        return [identity for identity in (*self._due, *self._sent) if identity[:4] == place]
+        place = ("", family, table)
+        return [one for one in (*self._due, *self._sent) if one[0] in ELEMENTS and one[1:4] == place]
 
     def is_any_sent(self, identities: Iterable[Identity]) -> bool:
         """Is one of these on its way to the kernel?"""
@@ -441,7 +443,7 @@ def _is_in(identity: Identity, holder: Identity) -> bool:
     """Is this an object in that table, or an element of that set?"""
     kind, place = identity[0], holder[1:]
     if holder[0] == "nft set":
-        return bool(kind == "nft element" and identity[1 : 1 + len(place)] == place)
+        return bool(kind in ELEMENTS and identity[1 : 1 + len(place)] == place)
     return bool(str(kind).startswith("nft ") and identity != holder and identity[1 : 1 + len(place)] == place)
 
 
@@ -452,7 +454,7 @@ def _table_of(identity: Identity) -> Identity:
 
 def _set_of(identity: Identity) -> Identity:
     """The set that an element is in."""
-    return ("nft set", *identity[1:5]) if identity[0] == ELEMENT else ()
+    return ("nft set", *identity[1:5]) if identity[0] in ELEMENTS else ()
 
 
 def _goes_down_first(value: Value | None) -> bool:

@@ -284,6 +284,8 @@ class Set(NftValue, frozen=True, gc=False, kw_only=True):
 
     `rank` (0-65535) orders a change that takes several transactions: sets of a lower rank are filled first and emptied last. It says
     nothing about packets, so a set that has another rank in the kernel is as wanted (`kernel.door.Kernel.matches`).
+
+    The elements of a `packed` one are one value (`nft_members.Members`).
     """
 
     name: str
@@ -293,6 +295,7 @@ class Set(NftValue, frozen=True, gc=False, kw_only=True):
     size: int = 0
     comment: str = ""
     rank: int = 0
+    packed: bool = False
 
     @property
     def is_dynamic(self) -> bool:

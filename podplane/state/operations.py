@@ -76,10 +76,11 @@ class Operation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An operation that did not take effect, and why."""
+    """An operation that did not take effect, and why. Where it did in part (`nft_members`), `holds` is what the kernel holds now."""
 
     operation: Operation
     error: Exception
+    holds: Value | None = None
 
     def __str__(self) -> str:
         return f"{self.operation.value}: {self.error}"

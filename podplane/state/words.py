@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable
 
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Sysctl
 from podplane.state.nft import Element
+from podplane.state.nft_members import Members
 from podplane.state.value import Identity, Value
 
 
@@ -34,6 +35,8 @@ def _of_value(value: Value | None) -> str:
             return f"sysctl {value.name} = {value.value}"
         case Element():
             return f"nft element {value.family} {value.table} {value.set} {{ {_joined(value.key, ' . ')} }}"
+        case Members():
+            return f"{len(value)} nft elements {value.family} {value.table} {value.set}"
     return ""
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from podplane.state.nft import ACCEPT, CONTINUE, DROP, GOTO, JUMP, RETURN, Chain, Element, Hook, NftValue, Rule, Set, Table
+from podplane.state.nft_members import Members
 from podplane.state.value import Value
 from podplane.trace.expressions import Context, Scope, Step, Undecided, compile_expression
 from podplane.trace.sets import Index
@@ -136,7 +137,7 @@ class BaseChain(NamedTuple):
         return hook is not None and hook.type == "route"
 
 
-HARMLESS = ("nft element", "nft set", "nft object")
+HARMLESS = ("nft element", "nft members", "nft set", "nft object")
 """What counts only where a rule refers to it."""
 
 
@@ -167,6 +168,8 @@ def programs(netns: str, values: Iterable[Value]) -> dict[tuple[int | str, str],
                 chains.setdefault((value.family, value.table), []).append(value)
             case Element():
                 elements.append(value)
+            case Members():
+                elements += value.elements()
             case NftValue():
                 if value.identity[0] == "nft element":
                     opaque.append((value.family, value.table, value.identity[4]))

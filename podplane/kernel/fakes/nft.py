@@ -11,8 +11,9 @@ import errno
 from collections.abc import Generator, Iterable, Mapping, Sequence
 
 from podplane.kernel.fakes.objects import Objects
+from podplane.kernel.nft.packed import SetKey
 from podplane.kernel.nft.table import Refused
-from podplane.kernel.nft.units import SetKey, Unit
+from podplane.kernel.nft.units import Unit
 from podplane.state.nft import (
     GOTO,
     JUMP,
@@ -30,6 +31,8 @@ from podplane.state.nft import (
     Table,
     Verdict,
 )
+from podplane.state.nft_members import Member, Members, packed
+from podplane.state.nft_types import key_bytes
 from podplane.state.operations import Operation
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
@@ -79,11 +82,12 @@ class FakeTables:
     def read_steps(self, owner: Ownership) -> Generator[None, None, dict[Identity, Value]]:
         """All objects of the owner's tables, in one slice."""
         yield
-        return {
+        own = {
             identity: value
             for identity, value in self._values.items()
             if isinstance(value, NftValue) and (value.family, value.table) in owner.tables
         }
+        return _packed(own)
 
     def commit(self, batch: Sequence[Unit]) -> list[Refused]:
         """All units or, when one is refused, none."""
@@ -193,9 +197,29 @@ class FakeTables:
         return []
 
 
+def _unpacked(owner: Set, value: Value | None) -> Value | None:
+    return Members.of(owner, ()).element(value.content) if isinstance(value, Member) else value
+
+
+def _packed(values: Mapping[Identity, Value]) -> dict[Identity, Value]:
+    """As they are read: with the elements of packed sets as one value."""
+    owners = {(v.family, v.table, v.name): v for v in values.values() if isinstance(v, Set) and v.packed}
+    own: dict[tuple[str, str, str], list[bytes]] = {}
+    found: dict[Identity, Value] = {}
+    for identity, value in values.items():
+        if isinstance(value, Element) and (key := (value.family, value.table, value.set)) in owners:
+            own.setdefault(key, []).append(packed(key_bytes(owners[key].key, value.key), value.comment))
+        else:
+            found[identity] = value
+    members = (Members.of(owners[key], contents) for key, contents in own.items())
+    return found | {one.identity: one for one in members}
+
+
 def _in_order(unit: Unit) -> list[tuple[int, Operation]]:
     """The operations as the messages have them, with their places: elements that change are deleted first, then added."""
     rows = list(enumerate(unit.operations))
+    if unit.owner is not None and unit.owner.packed:
+        rows = [(i, Operation(*(_unpacked(unit.owner, value) for value in one))) for i, one in rows]
     if unit.owner is None:
         return rows[:1]  # what else is in the unit goes with its table
     deleted = [(i, Operation(o.old, None)) for i, o in rows if o.old is not None]

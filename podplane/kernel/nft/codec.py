@@ -38,6 +38,7 @@ from podplane.state.nft import (
     Table,
     Verdict,
 )
+from podplane.state.nft_members import Member
 
 ELEMENTS_PER_MESSAGE = 128
 """The list of elements is an attribute of at most 64 KiB; an element with two keys of 64 bytes, data and comment takes some 440."""
@@ -178,6 +179,8 @@ def set_(value: Set, number: int) -> Message:
         user += user_text(c.COMMENT_IN_SET, value.comment)
     if value.rank:
         user += bytes((c.SET_RANK, 2)) + value.rank.to_bytes(2, "big")
+    if value.packed:
+        user += bytes((c.SET_PACKED, 0))
     parts += [be32(c.SET_FLAGS, flags), be32(c.SET_ID, number), _fields(value), attribute(c.SET_USERDATA, user)]
     label = f"create nft set {value.table} {value.name}"
     return _message(c.NEWSET, value, NLM_F_CREATE | NLM_F_EXCL, *parts, label=label)
@@ -191,6 +194,9 @@ def _fields(value: Set) -> bytes:
     return nested(c.SET_DESC, nested(c.SET_DESC_CONCAT, *lengths))
 
 
+FoundElement = Element | OpaqueElement | Member
+
+
 class _Elements(NamedTuple):
     """What all messages that add, or delete, elements of one set have in common."""
 
@@ -198,7 +204,7 @@ class _Elements(NamedTuple):
     flags: int
     head: bytes
     label: str
-    encode: Callable[[Element | OpaqueElement], bytes]
+    encode: Callable[[FoundElement], bytes]
 
 
 @functools.lru_cache(maxsize=256)
@@ -209,13 +215,13 @@ def _elements_of(owner: Set, delete: bool) -> _Elements:
     return _Elements(kind, flags, head, f"{verb} elements of nft set {owner.table} {owner.name}", _encoder(owner, delete))
 
 
-def elements(owner: Set, values: Sequence[Element | OpaqueElement], delete: bool) -> Message:
+def elements(owner: Set, values: Sequence[FoundElement], delete: bool) -> Message:
     """Add or delete elements of one set, at most ELEMENTS_PER_MESSAGE. ValueError for what is no element of this set."""
     own = _elements_of(owner, delete)
     return Message(own.kind, own.flags, own.head + nested(c.ELEM_LIST_ELEMENTS, *map(own.encode, values)), own.label)
 
 
-def element_at(owner: Set, values: Sequence[Element | OpaqueElement], delete: bool, offset: int) -> int | None:
+def element_at(owner: Set, values: Sequence[FoundElement], delete: bool, offset: int) -> int | None:
     """Which of the values of the message that `elements` makes lies at this offset from the message's header; None for none."""
     own = _elements_of(owner, delete)
     end = MESSAGE_HEADER + len(own.head) + ATTRIBUTE.size
@@ -228,15 +234,19 @@ def element_at(owner: Set, values: Sequence[Element | OpaqueElement], delete: bo
     return None
 
 
-def _encoder(owner: Set, delete: bool) -> Callable[[Element | OpaqueElement], bytes]:
+def _encoder(owner: Set, delete: bool) -> Callable[[FoundElement], bytes]:
     """What makes the bytes of elements of one set. The encoder raises ValueError for what is no element of this set."""
-    pack_key, key_head = types.key_packer(owner.key), _data_head(c.ELEM_KEY, types.size(owner.key))
+    size = types.size(owner.key)
+    pack_key, key_head = types.key_packer(owner.key), _data_head(c.ELEM_KEY, size)
     key_padding = bytes(-types.size(owner.key) & 3)
     plain_data = owner.data if owner.data != ("verdict",) else ()
     pack_data, data_head = types.key_packer(plain_data), _data_head(c.ELEM_DATA, types.size(plain_data))
     data_padding = bytes(-types.size(plain_data) & 3)
 
-    def encode(value: Element | OpaqueElement) -> bytes:
+    def encode(value: FoundElement) -> bytes:
+        if isinstance(value, Member):
+            start = key_head + value.content[:size] + key_padding + (b"" if delete else _packed_comment(value.content[size:]))
+            return ATTRIBUTE.pack(ATTRIBUTE.size + len(start), c.LIST_ELEM | NLA_F_NESTED) + start
         if isinstance(value, OpaqueElement):
             return _opaque_element(value, delete)
         key, data = pack_key(value.key), value.data
@@ -278,6 +288,11 @@ def _data_head(kind: int, size: int) -> bytes:
 def _element_comment(comment: str) -> bytes:
     """Many elements have one comment."""
     return _comment(c.ELEM_USERDATA, c.COMMENT_IN_ELEMENT, comment)
+
+
+@functools.lru_cache(maxsize=1024)
+def _packed_comment(comment: bytes) -> bytes:
+    return attribute(c.ELEM_USERDATA, bytes((c.COMMENT_IN_ELEMENT, len(comment) + 1)) + comment + b"\0")
 
 
 def _end(key: bytes, part: Part) -> bytes | None:

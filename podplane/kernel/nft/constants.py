@@ -48,6 +48,7 @@ LIST_ELEM = 1
 COMMENT_IN_TABLE, COMMENT_IN_CHAIN, COMMENT_IN_RULE, COMMENT_IN_SET, COMMENT_IN_ELEMENT, COMMENT_IN_OBJECT = 0, 0, 0, 7, 0, 0
 """Type of the comment in nft's user data (NFTNL_UDATA_*), each object's own numbering."""
 SET_RANK = 80
+SET_PACKED = 81
 """podplane's own type in the user data of sets; `nft` passes over types that it does not know (set_parse_udata_cb)."""
 SET_KEY_ORDER, SET_DATA_ORDER = 0, 1
 """NFTNL_UDATA_SET_KEYBYTEORDER, …DATABYTEORDER: without them `nft list` can't print keys in host order."""

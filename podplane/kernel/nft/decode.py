@@ -40,6 +40,10 @@ SET_UNKNOWN = frozenset(
 )
 """Attributes that only sets have which `Set` can't describe."""
 ELEMENT_KNOWN = frozenset((c.ELEM_KEY, c.ELEM_KEY_END, c.ELEM_DATA, c.ELEM_FLAGS, c.ELEM_USERDATA))
+ELEMENT_HEADERS, COMMENT_HEADERS = 8, 6
+"""Before the key of an element, and before its comment: headers of attributes and of nft's user data."""
+KEY_HEADS = tuple(struct.pack("=H", c.ELEM_KEY | flag) for flag in (0, NLA_F_NESTED))
+COMMENT_HEAD = struct.pack("=HB", c.ELEM_USERDATA, c.COMMENT_IN_ELEMENT)
 FoundElement = Element | OpaqueElement
 Row = tuple[bytes, bool, FoundElement]
 """Key, whether it is the end of an interval, and the element."""
@@ -152,6 +156,7 @@ def _set(family: str, table: str, name: str, found: dict[int, bytes]) -> Set:
         size=_number(parse_attributes(found[c.SET_DESC])[c.SET_DESC_SIZE]) if flags & c.SET_EVAL else 0,
         comment=_comment_from(user, c.COMMENT_IN_SET),
         rank=_number(user_data(user).get(c.SET_RANK)),
+        packed=c.SET_PACKED in user_data(user),
     )
 
 
@@ -282,6 +287,26 @@ def _span(low: Part, high: Part) -> Part:
     if low != high:
         raise ValueError(f"{low}-{high} is a range")
     return low
+
+
+def packed_from(owner: Set, content: bytes) -> Iterator[bytes | OpaqueElement]:
+    """Each element in a dumped list of a packed set (`nft_members`)."""
+    found = parse_attributes(content, c.GENERIC.size)
+    size = types.size(owner.key)
+    start, after = ELEMENT_HEADERS, ELEMENT_HEADERS + (size + 3 & ~3)
+    comment_at = after + COMMENT_HEADERS
+    for _, piece in attributes(found.get(c.ELEM_LIST_ELEMENTS, b"")):
+        kind, bare = piece[after + 2 : after + 5], len(piece) == after
+        if piece[2:4] in KEY_HEADS and (bare or (kind == COMMENT_HEAD and len(piece) - after == piece[after] + 3 & ~3)):
+            yield piece[start : start + size] + piece[comment_at : comment_at + max(0, piece[after + 5] - 1) if not bare else 0]
+        else:
+            yield from _packed_row(owner, piece)
+
+
+def _packed_row(owner: Set, piece: bytes) -> Iterator[bytes | OpaqueElement]:
+    key, end, element = _row(owner, piece)
+    if not end:
+        yield element if isinstance(element, OpaqueElement) else key + element.comment.encode(errors="surrogateescape")
 
 
 def join_intervals(owner: Set, found: Iterable[Row]) -> list[FoundElement]:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from podplane.kernel.netlink import NLM_F_DUMP, DumpInterrupted, Socket, be32, text
 from podplane.kernel.nft import constants as c
 from podplane.kernel.nft import decode
-from podplane.state.nft import COUNTER_OBJECT, Chain, NamedCounter, NftValue, OpaqueObject, Rule, Set
+from podplane.state.nft import COUNTER_OBJECT, Chain, NamedCounter, NftValue, OpaqueElement, OpaqueObject, Rule, Set
+from podplane.state.nft_members import Members
 from podplane.state.value import Identity, Value
 
 Found = dict[Identity, Value]
@@ -40,7 +41,9 @@ class Reader:
             yield
             for owner in self.sets(family, name):
                 _add(found, owner)
-                if isinstance(owner, Set) and not owner.is_dynamic:
+                if isinstance(owner, Set) and owner.packed:
+                    yield from self._packed(owner, found)
+                elif isinstance(owner, Set) and not owner.is_dynamic:
                     yield from self._elements(owner, found)
         return found
 
@@ -93,9 +96,32 @@ class Reader:
             return []
         return [value for value in map(decode.set_from, (row for _, row in rows)) if value is not None]
 
+    def _packed(self, owner: Set, found: Found) -> Iterator[None]:
+        """The elements of a packed set as one value; one that is none of podplane's is a value of its own."""
+        for _ in range(ELEMENT_TRIES):
+            own: list[bytes] = []
+            others: list[OpaqueElement] = []
+            try:
+                for rows in self._socket.dump_steps(c.GETSETELEM, _query(owner)):
+                    for _, row in rows:
+                        for one in decode.packed_from(owner, row):
+                            if isinstance(one, OpaqueElement):
+                                others.append(one)
+                            else:
+                                own.append(one)
+                    yield
+            except FileNotFoundError:
+                return
+            except DumpInterrupted:
+                continue
+            break
+        for other in others:
+            _add(found, other)
+        if own:
+            _add(found, Members.of(owner, own))
+
     def _elements(self, owner: Set, found: Found) -> Iterator[None]:
-        query = c.GENERIC.pack(c.FAMILIES[owner.family], 0, 0)
-        query += text(c.ELEM_LIST_TABLE, owner.table) + text(c.ELEM_LIST_SET, owner.name)
+        query = _query(owner)
         for attempt in range(ELEMENT_TRIES):
             own: list[Identity] = []
             intervals: list[decode.Row] = []
@@ -118,6 +144,12 @@ class Reader:
             for element in decode.join_intervals(owner, intervals):
                 _add(found, element)
             return
+
+
+def _query(owner: Set) -> bytes:
+    """What asks for the elements of a set."""
+    query = c.GENERIC.pack(c.FAMILIES[owner.family], 0, 0)
+    return query + text(c.ELEM_LIST_TABLE, owner.table) + text(c.ELEM_LIST_SET, owner.name)
 
 
 def _add(found: Found, value: NftValue) -> Identity:

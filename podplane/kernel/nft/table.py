@@ -23,8 +23,9 @@ from podplane.kernel.errors import from_errno
 from podplane.kernel.netlink import BATCH_MESSAGES, Message, Overrun, Socket, parse_attributes
 from podplane.kernel.nft import codec
 from podplane.kernel.nft import constants as c
+from podplane.kernel.nft.packed import Packed, SetKey
 from podplane.kernel.nft.reading import Found, Reader
-from podplane.kernel.nft.units import SetKey, Unit, element_unit, units
+from podplane.kernel.nft.units import Unit, element_unit, units
 from podplane.kernel.slices import result
 from podplane.state.nft import Set, Table
 from podplane.state.operations import Failure, Operation, Report
@@ -150,10 +151,14 @@ class Nft:
 
     def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
         """The same in slices; each reports what it did, which may be nothing."""
+        packed = Packed()
+        yield from map(packed.folded, self._steps(operations, packed))
+
+    def _steps(self, operations: Sequence[Operation], packed: Packed) -> Iterator[Report]:
         report = Report()
         batch: list[Unit] = []
         size = count = 0
-        for unit in units(operations, self._sets, self._tables.find_set, report):
+        for unit in units(operations, self._sets, self._tables.find_set, packed, report):
             if unit is None or (batch and (size + unit.size > SLICE_BYTES or count + len(unit.messages) > BATCH_MESSAGES)):
                 yield from self._carry_out(batch, report)
                 batch, size, count, report.applied, report.failed = [], 0, 0, [], []

@@ -16,6 +16,7 @@ import msgspec
 from podplane.kernel.errors import KernelError, NotFound
 from podplane.kernel.netlink import Message
 from podplane.kernel.nft import codec
+from podplane.kernel.nft.packed import Packed, SetKey
 from podplane.state.nft import (
     GOTO,
     JUMP,
@@ -31,12 +32,12 @@ from podplane.state.nft import (
     Table,
     Verdict,
 )
+from podplane.state.nft_members import Member, Members
 from podplane.state.operations import Failure, Operation, Report
 
-SetKey = tuple[str, str, str]
-"""Family, table and name."""
 OPERATIONS_AT_ONCE = 2000
 """So many operations are sorted between two pauses: some 3 ms."""
+ELEMENTS = (Element, OpaqueElement, Member)
 REMOVAL_ORDER = {"set": 0, "object": 1, "flowtable": 2}
 
 
@@ -73,12 +74,12 @@ class Unit:
         return next(i for i, o in enumerate(self.operations) if (o.old if delete else o.new) is wanted)
 
 
-def _deleted(operations: Iterable[Operation]) -> list[Element | OpaqueElement]:
-    return [o.old for o in operations if isinstance(o.old, Element | OpaqueElement)]
+def _deleted(operations: Iterable[Operation]) -> list[codec.FoundElement]:
+    return [o.old for o in operations if isinstance(o.old, ELEMENTS)]
 
 
-def _added(operations: Iterable[Operation]) -> list[Element | OpaqueElement]:
-    return [o.new for o in operations if isinstance(o.new, Element | OpaqueElement)]
+def _added(operations: Iterable[Operation]) -> list[codec.FoundElement]:
+    return [o.new for o in operations if isinstance(o.new, ELEMENTS)]
 
 
 def element_unit(owner: Set, operations: list[Operation]) -> Unit:
@@ -103,6 +104,8 @@ class Sorted:
     chains: list[Operation] = field(default_factory=list)
     elements: Grouped = field(default_factory=dict)
     gone_elements: Grouped = field(default_factory=dict)
+    packed: dict[SetKey, Operation] = field(default_factory=dict)
+    gone_packed: dict[SetKey, Operation] = field(default_factory=dict)
     gone_chains: list[Operation] = field(default_factory=list)
     gone_objects: list[Operation] = field(default_factory=list)
     gone_tables: list[Operation] = field(default_factory=list)
@@ -114,6 +117,9 @@ class Sorted:
             if isinstance(value, Element | OpaqueElement):
                 groups = self.gone_elements if operation.new is None else self.elements
                 groups.setdefault((value.family, value.table, value.set), []).append(operation)
+            elif isinstance(value, Members):
+                row = self.gone_packed if operation.new is None else self.packed
+                row[value.family, value.table, value.set] = operation
             else:
                 self._list(value, operation.new is None).append(operation)
 
@@ -124,7 +130,9 @@ class Sorted:
         return {"table": self.tables, "namedcounter": self.counters, "set": self.sets, "chain": self.chains}[kind]
 
 
-def units(operations: Sequence[Operation], sets: dict[SetKey, Set], find: Find, report: Report) -> Iterator[Unit | None]:
+def units(
+    operations: Sequence[Operation], sets: dict[SetKey, Set], find: Find, packed: Packed, report: Report
+) -> Iterator[Unit | None]:
     """The units, in order; None now and then while operations are only sorted, for the caller to pause.
 
     `sets` are those that are known; it learns those that come and forgets those that go. `find` looks for others in the kernel. What
@@ -142,9 +150,15 @@ def units(operations: Sequence[Operation], sets: dict[SetKey, Set], find: Find, 
     for operation in by_kind.sets:
         yield from _set(operation, sets, report)
     yield from _chains(by_kind.chains, report, base=False)
-    yield from _elements(by_kind.elements, sets, find, report, reverse=False)
+    for key, owner in _in_order({**by_kind.elements, **by_kind.packed}, sets, find):
+        own = by_kind.elements.get(key, [])
+        if (whole := by_kind.packed.get(key)) is not None:
+            puts, removals = packed.elements(whole, report)
+            own = [*own, *puts]
+            by_kind.gone_elements.setdefault(key, []).extend(removals)
+        yield from _elements(key, owner, own, report)
     yield from _chains(by_kind.chains, report, base=True)
-    yield from _removals(by_kind, sets, find, report)
+    yield from _removals(by_kind, sets, find, packed, report)
 
 
 Find = Callable[[SetKey], Set | None]
@@ -244,17 +258,20 @@ def _place(hook: Hook | None) -> tuple[str, str, int] | None:
     return None if hook is None else (hook.type, hook.hook, hook.priority)
 
 
-def _elements(by_set: Grouped, sets: dict[SetKey, Set], find: Find, report: Report, *, reverse: bool) -> Iterator[Unit]:
-    """Elements that come, change or go, set by set; many in a unit."""
-    owners = {key: sets.get(key) or find(key) for key in by_set}
-    for key, owner in sorted(owners.items(), key=lambda row: row[1].rank if row[1] is not None else 0, reverse=reverse):
-        own = by_set[key]
-        if owner is None:
-            error = NotFound(f"elements of nft set {key[1]} {key[2]}", "there is no such set")
-            report.failed += [Failure(operation, error) for operation in own]
-            continue
-        for start in range(0, len(own), codec.ELEMENTS_PER_MESSAGE):
-            yield from _element_units(owner, own[start : start + codec.ELEMENTS_PER_MESSAGE], report)
+def _in_order(keys: Iterable[SetKey], sets: dict[SetKey, Set], find: Find) -> list[tuple[SetKey, Set | None]]:
+    """Sets by their ranks; None for one that is not there."""
+    owners = [(key, sets.get(key) or find(key)) for key in keys]
+    return sorted(owners, key=lambda row: row[1].rank if row[1] is not None else 0)
+
+
+def _elements(key: SetKey, owner: Set | None, own: list[Operation], report: Report) -> Iterator[Unit]:
+    """Elements of one set that come, change or go; many in a unit."""
+    if owner is None:
+        error = NotFound(f"elements of nft set {key[1]} {key[2]}", "there is no such set")
+        report.failed += [Failure(operation, error) for operation in own]
+        return
+    for start in range(0, len(own), codec.ELEMENTS_PER_MESSAGE):
+        yield from _element_units(owner, own[start : start + codec.ELEMENTS_PER_MESSAGE], report)
 
 
 def _element_units(owner: Set, operations: list[Operation], report: Report) -> Iterator[Unit]:
@@ -271,7 +288,7 @@ def _element_units(owner: Set, operations: list[Operation], report: Report) -> I
         yield unit
 
 
-def _removals(by_kind: Sorted, sets: dict[SetKey, Set], find: Find, report: Report) -> Iterator[Unit]:
+def _removals(by_kind: Sorted, sets: dict[SetKey, Set], find: Find, packed: Packed, report: Report) -> Iterator[Unit]:
     """Elements in reverse, chains before those that they jump to, sets, tables; what is in a table that goes, goes with it."""
     with_table: dict[tuple[str, str], list[Operation]] = {_table_of(o): [o] for o in by_kind.gone_tables}
 
@@ -287,7 +304,9 @@ def _removals(by_kind: Sorted, sets: dict[SetKey, Set], find: Find, report: Repo
             with_table[key[:2]] += own
         else:
             elements[key] = own
-    yield from _elements(elements, sets, find, report, reverse=True)
+    with_set = _packed_removals(by_kind, with_table, elements, packed, report)
+    for key, owner in reversed(_in_order(elements, sets, find)):
+        yield from _elements(key, owner, elements[key], report)
     chains = list(filter(stays, by_kind.gone_chains))
     for operation in reversed(_called_first(chains, old=True)):
         chain = operation.old
@@ -299,14 +318,31 @@ def _removals(by_kind: Sorted, sets: dict[SetKey, Set], find: Find, report: Repo
         if isinstance(value, NamedCounter):
             yield Unit([operation], [codec.delete_counter(value)])
         elif isinstance(value, Set) or value.kind == "set":
-            sets.pop((value.family, value.table, value.name), None)
-            yield Unit([operation], [codec.delete_set(value)])
+            key = value.family, value.table, value.name
+            sets.pop(key, None)
+            yield Unit([operation, *with_set.get(key, ())], [codec.delete_set(value)])
         else:
             yield Unit([operation], [codec.delete_object(value)])
     for (family, table), covered in with_table.items():
         for key in [key for key in sets if key[:2] == (family, table)]:
             del sets[key]
         yield Unit(covered, [codec.delete_table(Table(family=family, table=table))])
+
+
+def _packed_removals(
+    by_kind: Sorted, with_table: dict[tuple[str, str], list[Operation]], elements: Grouped, packed: Packed, report: Report
+) -> Grouped:
+    """Those of packed sets that go with their sets; others are added to what goes with tables, or to `elements`."""
+    gone = {(o.value.family, o.value.table, o.value.name) for o in by_kind.gone_objects if isinstance(o.value, Set)}
+    with_set: Grouped = {}
+    for key, operation in by_kind.gone_packed.items():
+        if key[:2] in with_table:
+            with_table[key[:2]].append(operation)
+        elif key in gone:
+            with_set[key] = [operation]
+        else:
+            elements.setdefault(key, []).extend(packed.elements(operation, report)[1])
+    return with_set
 
 
 def _removal_order(operation: Operation) -> int:

@@ -7,10 +7,11 @@ in brackets as it is, so that nothing is ever left out silently.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from podplane.state import nft
-from podplane.state.nft import Chain, Element, Expression, NamedCounter, Rule, Set, Table, Verdict
+from podplane.state.nft import Chain, Element, Expression, NamedCounter, NftValue, Rule, Set, Table, Verdict
+from podplane.state.nft_members import Members
 from podplane.state.value import Value
 
 PRIORITIES = {
@@ -52,7 +53,7 @@ def tables(values: Iterable[Value]) -> str:
 def _table(table: Table, values: Sequence[Value]) -> str:
     own = [v for v in values if isinstance(v, nft.NftValue) and (v.family, v.table) == (table.family, table.table)]
     blocks = [_counter(v) for v in own if isinstance(v, NamedCounter)]
-    blocks += [_set(v, [e for e in own if isinstance(e, Element) and e.set == v.name]) for v in own if isinstance(v, Set)]
+    blocks += [_set(v, list(_elements_of(v, own))) for v in own if isinstance(v, Set)]
     blocks += [_chain(v) for v in own if isinstance(v, Chain)]
     comment = f'\tcomment "{table.comment}"\n' if table.comment else ""
     return f"table {table.family} {table.table} {{\n{comment}" + "\n".join(blocks) + "}\n"
@@ -61,6 +62,14 @@ def _table(table: Table, values: Sequence[Value]) -> str:
 def _counter(value: NamedCounter) -> str:
     comment = [f'\t\tcomment "{value.comment}"'] if value.comment else []
     return "\n".join([f"\tcounter {value.name} {{", *comment, "\t\tpackets 0 bytes 0", "\t}\n"])
+
+
+def _elements_of(owner: Set, values: Iterable[NftValue]) -> Iterator[Element]:
+    for value in values:
+        if isinstance(value, Element) and value.set == owner.name:
+            yield value
+        elif isinstance(value, Members) and value.set == owner.name:
+            yield from value.elements()
 
 
 def _set(value: Set, elements: Sequence[Element]) -> str:

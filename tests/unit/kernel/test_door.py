@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from podplane.kernel.door import PARTS, Kernel
-from podplane.state import network, nft
+from podplane.state import network, nft, nft_members
 from podplane.state.nft import Set
 from podplane.state.value import Value
 
@@ -18,7 +18,7 @@ def kinds(base: type[Value]) -> set[type[Value]]:
 
 
 def test_every_type_of_value_has_a_part_of_the_kernel() -> None:
-    modules = {network.__name__, nft.__name__}
+    modules = {network.__name__, nft.__name__, nft_members.__name__}
     own = {kind for kind in kinds(Value) if kind.__module__ in modules and kind.identity is not Value.identity}
     assert own == set(PARTS)
 

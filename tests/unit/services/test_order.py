@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podplane.kernel.nft.packed import Packed
 from podplane.kernel.nft.units import units
 from podplane.model.objects import Metadata
 from podplane.model.service import (
@@ -64,7 +65,7 @@ SETS = {
 def in_the_kernels_order(operations: Sequence[Operation]) -> list[Operation]:
     """As the kernel door sends them."""
     report = Report()
-    found = [o for unit in units(operations, dict(SETS), lambda _: None, report) if unit for o in unit.operations]
+    found = [o for unit in units(operations, dict(SETS), lambda _: None, Packed(), report) if unit for o in unit.operations]
     assert len(found) == len(operations) and not report.failed
     return found
 

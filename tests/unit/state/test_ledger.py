@@ -16,6 +16,7 @@ from podplane.kernel.errors import Denied, Exists, NotFound
 from podplane.state.ledger import MAX_RETRY_SECONDS, RETRY_SECONDS, Ledger, Status
 from podplane.state.network import Link, Proxy, Sysctl
 from podplane.state.nft import Chain, Element, Set, Table
+from podplane.state.nft_members import Members, packed
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.value import Identity, Value, fragment
 
@@ -421,3 +422,20 @@ def test_what_was_refused_without_its_table_is_tried_again_as_soon_as_that_is_th
     book.replace("node", fragment([TABLE]))
     book.acknowledge(Report(book.take([TABLE.identity])), 0.0)
     assert book.due == [number(1).identity]
+
+
+def test_of_what_was_refused_in_part_the_rest_is_due_later_or_what_is_there_goes() -> None:
+    book = ledger()
+    peers = Set(table="t", name="peers", key=("mark",), packed=True)
+    half, whole = (Members.of(peers, [packed(bytes((n, 0, 0, 0)), "") for n in range(count)]) for count in (2, 4))
+    book.replace("set", fragment([whole]))
+    (operation,) = book.take(book.due)
+    book.acknowledge(Report(failed=[Failure(operation, Denied("it", "no memory"), half)]), 0.0)
+    assert book.status(whole.identity) is Status.REFUSED and not book.has_due
+    book.release_retries(RETRY_SECONDS)
+    (operation,) = book.take(book.due)
+    assert operation == Operation(half, whole)
+    book.replace("set", {})
+    book.acknowledge(Report(failed=[Failure(operation, Denied("it", "no memory"), half.with_(packed(bytes(4), "x")))]), 1.0)
+    (operation,) = book.take(book.due)
+    assert operation.new is None and operation.old == half.with_(packed(bytes(4), "x"))
