@@ -41,7 +41,21 @@ from podplane.kernel.syscalls import (
 )
 
 FRESH = {"tmp": 0o1777, "run": 0o755, "mnt": 0o755, "media": 0o755, "proc": 0o555, "sys": 0o555}
-"""Folders that are empty at first, with their modes; so is one that this user may not read, as /root."""
+"""Folders that are empty at first, with their modes; so is one that this user may not read."""
+HOMES = {"home": 0o755, "root": 0o700}
+"""Folders that are empty too, unless the container may see homes (`Root.homes`)."""
+HIDDEN_FOLDERS = (
+    "/etc/kubernetes",
+    "/var/backups",
+    "/var/lib/containerd",
+    "/var/lib/docker",
+    "/var/lib/kubelet",
+    "/var/lib/rancher",
+    "/var/log",
+    "/var/mail",
+    "/var/spool",
+)
+"""Folders further down that are empty: state and secrets of other programs, and what people and programs wrote to each other."""
 OWN = {sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))}
 """Where the interpreter and this package are: the built-in programs need them, also below a folder that is empty else."""
 LEFT_OUT = ("boot", "lost+found", "snap")
@@ -76,15 +90,28 @@ class Bind(msgspec.Struct, frozen=True):
     pinned: bool = False
 
 
-OWN_BINDS = tuple(Bind(path, path, read_only=True) for path in sorted(OWN) if path.split("/")[1] in FRESH)
-
-
 class Root(msgspec.Struct, frozen=True):
-    """What a container's file system is made of: `folder` has the two mount points; it may have `pids` processes, 0 for no limit."""
+    """What a container's file system is made of: `folder` has the two mount points; it may have `pids` processes, 0 for no limit.
+
+    Folders of the machine that are `hidden` are empty, and those of HIDDEN_FOLDERS; so are homes, unless it may see these.
+    """
 
     folder: str
     binds: Sequence[Bind] = ()
     pids: int = 0
+    hidden: Sequence[str] = ()
+    homes: bool = False
+
+
+def own_binds(hidden: Sequence[str]) -> list[Bind]:
+    """The interpreter and this package, where a folder above them is empty in containers."""
+    above = (*(f"/{name}" for name in (*FRESH, *HOMES)), *hidden)
+    return [Bind(path, path, read_only=True) for path in sorted(OWN) if any(is_below(path, folder) for folder in above)]
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Is it that folder, or something in there?"""
+    return path == folder or path.startswith(f"{folder}/")
 
 
 def prepare(folder: str) -> None:
@@ -95,7 +122,7 @@ def prepare(folder: str) -> None:
 
 class Machine(NamedTuple):
     """The entries of this machine's / that a container sees: links (name, target), folders that are empty (name, mode), those that are the
-    lower layer of an overlay, and the devices of /dev (name, is it a folder?)."""
+    lower layer of an overlay, and the devices of /dev (name, is it a folder?). HOMES that can be read are among the latter folders."""
 
     links: tuple[tuple[str, str], ...]
     empty: tuple[tuple[str, int], ...]
@@ -135,8 +162,9 @@ def _enter(root: Root) -> None:
     base, scratch = f"{root.folder}/{ROOT}", f"{root.folder}/{SCRATCH}"
     for point in (base, scratch):
         syscalls.mount("tmpfs", point, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
-    targets = [_Target(bind) for bind in (*OWN_BINDS, *root.binds)]
-    _fill(base, scratch, targets)
+    own = [_Target(bind) for bind in own_binds(root.hidden)]
+    targets = [_Target(bind) for bind in root.binds]
+    _fill(base, scratch, [*own, *targets], homes=root.homes)
     old = f".{os.urandom(8).hex()}"  # no mount path of a pod, and no link in its volumes, can lead there
     os.mkdir(f"{base}/{old}")
     os.chdir(base)
@@ -146,10 +174,16 @@ def _enter(root: Root) -> None:
     if root.pids:
         _limit(root.pids)
     _protect_kernel()
+    _hide(HIDDEN_FOLDERS)
     covered = POD_FILES.intersection(target.path for target in targets if not target.bind.inside)
     for number, target in enumerate(targets):
         if target.bind.inside and not target.is_folder and os.path.realpath(target.bind.source) in covered:
             target.keep(f"/{old}", f"/{KEPT}{number}")
+    empty = [f"/{name}" for name in (*FRESH, *(() if root.homes else HOMES))]
+    _hide([path for path in root.hidden if not any(is_below(path, folder) for folder in empty)])
+    for target in own:
+        target.mount(f"/{old}")
+    _hide([path for path in root.hidden if any(is_below(path, target.path) for target in own)])
     for target in targets:
         if not target.bind.inside:
             target.mount(f"/{old}")
@@ -180,6 +214,13 @@ def _protect_kernel() -> None:
     for name in HIDDEN:
         if os.path.exists(f"/proc/{name}"):
             syscalls.mount("/dev/null", f"/proc/{name}", None, MS_BIND)
+
+
+def _hide(paths: Sequence[str]) -> None:
+    """Have an empty folder over each that is there."""
+    for path in paths:
+        if os.path.isdir(path) and os.path.realpath(path) == path:
+            syscalls.mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
 
 
 class _Target:
@@ -256,7 +297,7 @@ def _make(path: str, is_folder: bool) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
 
 
-def _fill(base: str, scratch: str, targets: Sequence[_Target]) -> None:
+def _fill(base: str, scratch: str, targets: Sequence[_Target], *, homes: bool) -> None:
     """Put the entries of the machine's / into the new root."""
     there = machine()
     for name, link in there.links:
@@ -264,6 +305,9 @@ def _fill(base: str, scratch: str, targets: Sequence[_Target]) -> None:
     for name, mode in there.empty:
         _folder(f"{base}/{name}", mode)
     for name in there.layers:
+        if name in HOMES and not homes:
+            _folder(f"{base}/{name}", HOMES[name])
+            continue
         os.mkdir(f"{base}/{name}", 0o755)
         _overlay(f"/{name}", f"{base}/{name}", scratch, [target for target in targets if target.top == name])
     _devices(f"{base}/dev", there.devices)

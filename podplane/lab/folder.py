@@ -63,6 +63,17 @@ def state_home() -> Path:
     return Path(base) / "podplane"
 
 
+SYSTEM_FOLDERS = frozenset({"/", "/bin", "/dev", "/etc", "/lib", "/nonexistent", "/opt", "/sbin", "/srv", "/usr", "/var"})
+"""What a service has as its home that is none; nothing below /usr is one, either."""
+
+
+def hidden_folders(*, shows_home: bool) -> tuple[str, ...]:
+    """Folders that are nobody's business in a pod: those of all labs, and the home of this user unless pods may see it."""
+    home = os.path.realpath(os.path.expanduser("~"))
+    is_home = home not in SYSTEM_FOLDERS and not home.startswith("/usr/")
+    return (*((home,) if is_home and not shows_home else ()), os.path.realpath(state_home()))
+
+
 def labs() -> list[str]:
     """Names of all labs that have a folder."""
     try:

@@ -65,7 +65,7 @@ from podplane.lab import certificates, control_plane, keys, kubeconfig, manifest
 from podplane.lab.api_connection import ApiConnection
 from podplane.lab.errors import LabError
 from podplane.lab.fabric import Fabric, Machine
-from podplane.lab.folder import Endpoint, Folder
+from podplane.lab.folder import Endpoint, Folder, hidden_folders
 from podplane.lab.keys import TOKEN_BYTES
 from podplane.lab.launch import Progress, Reporter
 from podplane.lab.name_server import NameServer
@@ -121,6 +121,7 @@ class Lab:
             folder.pki, certificates.names(spec.cluster_domain), addresses, datetime.datetime.now(datetime.UTC)
         )
         self._null = open_null()
+        self._hidden = hidden_folders(shows_home=spec.mount_home)
         self._dns = node_dns(tuple(map(str, control_plane.dns_ips(self.plan))), spec.cluster_domain)
         self._settings = agent_settings(self.plan, spec)
         self._peers, self._poller = PeerPlans(), Poller()
@@ -355,6 +356,8 @@ class Lab:
             folder=self._folder.run,
             dns=self._dns,
             sandbox_only=self.spec.sandbox_only,
+            hidden=self._hidden,
+            shows_homes=self.spec.mount_home,
         )
 
     def _start_outside(self, outside: Namespace) -> None:

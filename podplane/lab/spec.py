@@ -30,7 +30,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Settings of one lab. CIDRs are comma-separated, one a family; `port` 0 means the usual one or any free one.
 
     `agents_over_https`: agents and kubelets reach the API over HTTPS, as on a real cluster, and not by direct calls.
-    `keep_connections`: those that a change of policies forbids go on.
+    `keep_connections`: those that a change of policies forbids go on. `mount_home`: pods see /home, /root and the user's home.
     """
 
     name: str = DEFAULT_NAME
@@ -44,6 +44,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     sandbox_only: bool = False
     agents_over_https: bool = False
     keep_connections: bool = False
+    mount_home: bool = False
     port: int = 0
 
     def plan(self) -> Plan:
@@ -91,6 +92,7 @@ SWITCHES = {
     "sandbox_only": ("--with-processes", "--sandbox-only"),
     "agents_over_https": ("--agents-direct", "--agents-over-https"),
     "keep_connections": ("--cut-connections", "--keep-connections"),
+    "mount_home": ("--hide-home", "--mount-home"),
 }
 """Settings that are on or off: the options of `up` for off and on."""
 

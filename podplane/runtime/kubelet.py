@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +44,8 @@ class Kubelet:
     folder: Path | None = None
     dns: NodeDns = NodeDns()  # noqa: RUF009  # it is immutable
     sandbox_only: bool = False
+    hidden: Sequence[str] = ()
+    shows_homes: bool = False
     clock: Callable[[], float] = time.monotonic
     workers: dict[str, PodWorker] = field(default_factory=dict)
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)

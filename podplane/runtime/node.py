@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -80,6 +80,14 @@ class Node(Protocol):
     @property
     def folder(self) -> Path | None:
         """Where the lab has its mount points and the files of pods; None for containers that see the machine as it is."""
+
+    @property
+    def hidden(self) -> Sequence[str]:
+        """Folders of the machine that are empty in containers, beside those that are always (`kernel.rootfs`)."""
+
+    @property
+    def shows_homes(self) -> bool:
+        """May containers see /home and /root?"""
 
     @property
     def logs(self) -> Path:

@@ -179,14 +179,17 @@ class PodWorker:
             binds += self._files.binds(self.pod, container, environment)
             termination = self._files.termination_file(container)
             binds.append(Bind(str(termination), container.termination_message_path))
-            root = Root(str(self.node.folder), binds, MAX_PROCESSES)
+            root = self._root(self.node.folder, binds)
         sandbox = self.sandbox.id if self.sandbox is not None else 0
         return Launch(command, environment, root, self.hostname, self.netns.fd, termination, sandbox)
 
     @property
     def bare_root(self) -> Root | None:
         """The file system of what runs in no container: without volumes."""
-        return Root(str(self.node.folder), pids=MAX_PROCESSES) if self.node.folder is not None else None
+        return self._root(self.node.folder, ()) if self.node.folder is not None else None
+
+    def _root(self, folder: Path, binds: Sequence[Bind]) -> Root:
+        return Root(str(folder), binds, MAX_PROCESSES, self.node.hidden, self.node.shows_homes)
 
     def environment(self, container: Container) -> dict[str, str]:
         """The environment of a container's processes. ConfigError when a variable can't be had."""

@@ -135,6 +135,7 @@ def test_too_few_open_files_for_a_large_lab(monkeypatch: pytest.MonkeyPatch) -> 
         ("sandbox_only", True, "--sandbox-only"),
         ("agents_over_https", False, "--agents-direct"),
         ("keep_connections", True, "--keep-connections"),
+        ("mount_home", True, "--mount-home"),
     ],
 )
 def test_a_setting_as_an_option(name: str, value: object, text: str) -> None:
