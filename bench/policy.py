@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bench import policy_changes, policy_traffic
+from bench import policy_changes, policy_cuts, policy_traffic
 from bench.common import Row
 
 
 def run(short: bool) -> list[Row]:
     """All rows."""
-    return [*policy_traffic.run(short), *policy_changes.run(short)]
+    return [*policy_traffic.run(short), *policy_changes.run(short), *policy_cuts.run(short)]

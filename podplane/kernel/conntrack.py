@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
 from podplane.kernel.netlink import Message, Socket, attribute, parse_attributes
 from podplane.kernel.rtnl.decode import ip_from
@@ -34,17 +35,59 @@ STATUS, STATUS_MASK, TRANSLATED = 3, 26, 1 << 5
 """CTA_STATUS, CTA_STATUS_MASK, IPS_DST_NAT."""
 FILTER, REPLY_FLAGS, BY_PROTOCOL = 25, 2, 1 << 3
 """CTA_FILTER, CTA_FILTER_REPLY_FLAGS, CTA_FILTER_F_CTA_PROTO_NUM."""
-ORIGINAL_FLAGS, BY_SOURCE = 1, 1 << 0
-"""CTA_FILTER_ORIG_FLAGS, CTA_FILTER_F_CTA_IP_SRC."""
+ORIGINAL_FLAGS, BY_SOURCE, BY_DESTINATION, BY_PORT = 1, 1 << 0, 1 << 1, 1 << 5
+"""CTA_FILTER_ORIG_FLAGS, CTA_FILTER_F_CTA_IP_SRC, _IP_DST, _PROTO_DST_PORT."""
 MARK, MARK_MASK = 8, 21
-FILTERED, FEW = 8, 2000
-"""The connections of up to so many addresses are asked for one by one, if there are more than so many in all. Otherwise the kernel
-tells all of them at once: each question goes through the machine's whole hash table."""
+FILTERED, WALK = 8, 10_000
+"""By up to so many frontends the kernel is asked to filter, a question each. Each question goes through the machine's whole hash table,
+which takes as long as it takes to tell of so many connections, and to read that."""
 ORIGINAL_COUNTERS, REPLY_COUNTERS, PACKETS, BYTES = 9, 10, 1, 2
 """Counted with net.netfilter.nf_conntrack_acct."""
 PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 NUMBERS = {name: number for number, name in PROTOCOLS.items()}
 NESTED = 1 << 15
+HEAD = struct.Struct("=HHHHHH")
+
+
+class Layout(NamedTuple):
+    """Where the kernel puts what tells a connection of one family, if its protocol has ports: headers of attributes and their order are
+    always the same, so a hundred thousand entries need not be parsed for it. `end` is that of the original tuple, an attribute."""
+
+    head: bytes
+    reply_head: bytes
+    end: int
+    reply: slice
+    source: slice
+    destination: slice
+    port: slice
+    answering: slice
+
+    @classmethod
+    def of(cls, size: int, kind: int) -> Layout:
+        """The layout of tuples with addresses of so many bytes: IP (source, destination), then protocol (number, ports)."""
+        ips = 4 + 2 * (4 + size)
+        length = 4 + ips + 4 + 3 * 8
+        head, reply_head = (
+            HEAD.pack(length, one | NESTED, ips, TUPLE_IP | NESTED, 4 + size, kind) for one in (ORIGINAL, REPLY)
+        )
+        end, source, port = 4 + length, 16, 4 + 4 + ips + 4 + 8 + 4
+        return cls(
+            head,
+            reply_head,
+            end,
+            slice(end, end + 12),
+            slice(source, source + size),
+            slice(source + size + 4, source + 2 * size + 4),
+            slice(port + 8, port + 10),
+            slice(source + length, source + length + size),
+        )
+
+    def is_of(self, content: bytes) -> bool:
+        """Is an entry laid out so?"""
+        return content[4:16] == self.head and content[self.reply] == self.reply_head
+
+
+LAYOUTS = {AF_INET: Layout.of(4, V4_SOURCE), AF_INET6: Layout.of(16, V6_SOURCE)}
 
 
 class Conntrack:
@@ -71,14 +114,31 @@ class Conntrack:
         """
         if not self._count():
             return 0
-        kinds = {(AF_INET if ip.version == 4 else AF_INET6, protocol) for protocol, ip, _ in allowed}
-        messages = []
-        for family, protocol in sorted(kinds):
-            for _, content in self._socket.dump(GET, _query(family, protocol)):
+        if len(allowed) <= FILTERED:
+            queries = list(map(_query_to, allowed))
+        else:
+            kinds = {(AF_INET if ip.version == 4 else AF_INET6, protocol) for protocol, ip, _ in allowed}
+            queries = [_query(family, protocol) for family, protocol in sorted(kinds)]
+        asked = {(ip.packed, port.to_bytes(2, "big")) for _, ip, port in allowed}
+        stale: dict[bytes, int] = {}
+        for query in queries:
+            for _, content in self._socket.dump(GET, query):
+                layout = LAYOUTS.get(content[0])
+                if (
+                    layout is not None
+                    and layout.is_of(content)
+                    and (content[layout.destination], content[layout.port]) not in asked
+                ):
+                    continue
                 parts = parse_attributes(content, GENERIC.size)
                 if _is_stale(parts, allowed):
-                    body = GENERIC.pack(content[0], 0, 0) + attribute(ORIGINAL | NESTED, parts[ORIGINAL])
-                    messages.append(Message(DELETE, 0, body, "delete a tracked connection"))
+                    stale[parts[ORIGINAL]] = content[0]
+        messages = [
+            Message(
+                DELETE, 0, GENERIC.pack(family, 0, 0) + attribute(ORIGINAL | NESTED, original), "delete a tracked connection"
+            )
+            for original, family in stale.items()
+        ]
         refused = self._socket.request(messages)  # one that ended by itself meanwhile
         return len(messages) - len(refused)
 
@@ -91,11 +151,17 @@ class Conntrack:
         if not count:
             return 0
         found: dict[bytes, int] = {}
-        everything = len(ips) > FILTERED or count <= FEW
+        packed = {ip.packed for ip in ips}
+        everything = 2 * len(ips) * WALK > WALK + count
         for query in (GENERIC.pack(AF_UNSPEC, 0, 0),) if everything else _queries_about(ips):
             for _, content in self._socket.dump(GET, query):
+                layout = LAYOUTS.get(content[0])
+                if layout is not None and layout.is_of(content):
+                    if content[layout.source] in packed or content[layout.answering] in packed:
+                        found[content[8 : layout.end]] = content[0]
+                    continue
                 parts = parse_attributes(content, GENERIC.size)
-                if ORIGINAL in parts and not _ends(parts).isdisjoint(ips):
+                if ORIGINAL in parts and not _ends(parts).isdisjoint(packed):
                     found[parts[ORIGINAL]] = content[0]
         bit = struct.pack(">I", JUDGE_AGAIN)
         marks = attribute(MARK, bit) + attribute(MARK_MASK, bit)
@@ -118,24 +184,41 @@ def _query(family: int, protocol: str) -> bytes:
     return GENERIC.pack(family, 0, 0) + attribute(REPLY | NESTED, number) + by_protocol
 
 
+def _query_to(frontend: Frontend) -> bytes:
+    """For the connections to one frontend, of IPv6 for all to its port; an older kernel overlooks the filter and tells all.
+
+    By an address of IPv6 the kernel tells those that have another one (ctnetlink_filter_match_tuple, ipv6_addr_cmp).
+    """
+    protocol, ip, port = frontend
+    numbers = attribute(PROTO_NUMBER, bytes((NUMBERS[protocol],))) + attribute(PROTO_DESTINATION_PORT, struct.pack(">H", port))
+    tuple_, flags = attribute(TUPLE_PROTO | NESTED, numbers), BY_PROTOCOL | BY_PORT
+    if ip.version == 4:
+        tuple_ += attribute(TUPLE_IP | NESTED, attribute(V4_DESTINATION, ip.packed))
+        flags |= BY_DESTINATION
+    by_all = attribute(FILTER | NESTED, attribute(ORIGINAL_FLAGS, struct.pack("=I", flags)))
+    return GENERIC.pack(AF_INET if ip.version == 4 else AF_INET6, 0, 0) + attribute(ORIGINAL | NESTED, tuple_) + by_all
+
+
 def _queries_about(ips: Collection[IPAddress]) -> Iterator[bytes]:
-    """For the connections of each of these addresses; an older kernel overlooks the filter and tells all."""
+    """For the connections of each of these addresses of IPv4, and for all of IPv6 if there is such an address (see `_query_to`); an older
+    kernel overlooks the filter and tells all."""
     for ip in ips:
-        family, source = (AF_INET, V4_SOURCE) if ip.version == 4 else (AF_INET6, V6_SOURCE)
-        address = attribute(TUPLE_IP | NESTED, attribute(source, ip.packed))
-        for tuple_, flags in ((ORIGINAL, ORIGINAL_FLAGS), (REPLY, REPLY_FLAGS)):
+        address = attribute(TUPLE_IP | NESTED, attribute(V4_SOURCE, ip.packed))
+        for tuple_, flags in ((ORIGINAL, ORIGINAL_FLAGS), (REPLY, REPLY_FLAGS)) if ip.version == 4 else ():
             by_source = attribute(FILTER | NESTED, attribute(flags, struct.pack("=I", BY_SOURCE)))
-            yield GENERIC.pack(family, 0, 0) + attribute(tuple_ | NESTED, address) + by_source
+            yield GENERIC.pack(AF_INET, 0, 0) + attribute(tuple_ | NESTED, address) + by_source
+    if any(ip.version == 6 for ip in ips):
+        yield GENERIC.pack(AF_INET6, 0, 0)
 
 
-def _ends(parts: Mapping[int, bytes]) -> set[IPAddress]:
+def _ends(parts: Mapping[int, bytes]) -> set[bytes]:
     """The address of the client of a connection, and of who answers."""
     found = set()
     for kind in (ORIGINAL, REPLY):
         ip = parse_attributes(parse_attributes(parts[kind])[TUPLE_IP]) if kind in parts else {}
         content = ip.get(V4_SOURCE) or ip.get(V6_SOURCE)
         if content:
-            found.add(ip_from(content))
+            found.add(content)
     return found
 
 

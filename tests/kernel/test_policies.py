@@ -157,13 +157,13 @@ def talk(cluster: RealPoliced, client: tuple[int, int], server: tuple[int, int],
     return Talk(cluster.namespaces[name_of(*client)], at, cluster.namespaces[name_of(*server)], at)
 
 
-@pytest.mark.parametrize(("version", "few"), [(4, 2000), (6, 2000), (4, 0), (6, 0)])
+@pytest.mark.parametrize(("version", "walk"), [(4, 10_000), (6, 10_000), (4, 0), (6, 0)])
 def test_connections_that_policies_take_back_end_for_both_and_others_go_on(
-    version: int, few: int, monkeypatch: pytest.MonkeyPatch
+    version: int, walk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TCP is reset, UDP passes no more; network-policy-api#305, calico#6399. Where there are many connections, those of the pods concerned
     are asked for by their addresses."""
-    monkeypatch.setattr(conntrack, "FEW", few)
+    monkeypatch.setattr(conntrack, "WALK", walk)
     real = RealPoliced()
     real.put(info(1, 2, {"app": "x"}), policy("web", EVERYTHING, [PolicyRule((PodSelector(select(team="b")),))]))
     cut, other, beside = (talk(real, *ends, version) for ends in (((1, 2), (1, 1)), ((2, 2), (1, 1)), ((1, 2), (2, 2))))
