@@ -34,7 +34,7 @@ from podplane.policy.index import PolicyIndex
 from podplane.policy.kinds import Tick
 from podplane.policy.name_servers import SERVICE
 from podplane.policy.served import Services, Serving
-from podplane.policy.words import peer_text, selector_text
+from podplane.policy.words import peer_text, short_selector_text
 
 NAME_LABEL = "kubernetes.io/metadata.name"
 
@@ -95,7 +95,7 @@ class Linter:
 
     def _nothing(self, policy: Policy) -> str:
         if isinstance(policy, NetworkPolicy):
-            labels = selector_text(policy.pods)
+            labels = short_selector_text(policy.pods)
             return f"no pod of namespace {policy.metadata.namespace} has {labels}" if labels else "its namespace has no pod"
         where = policy.subjects.namespaces
         if isinstance(where, LabelSelector) and not self._index.namespaces(where):
@@ -121,7 +121,7 @@ class Linter:
             self.tick()
         for peer in peers:
             if peer.namespaces == NODES and next(self._index.members(peer), None) is None:
-                yield Mistake.NO_NODE, f"no node has {selector_text(peer.pods)}"
+                yield Mistake.NO_NODE, f"no node has {short_selector_text(peer.pods)}"
         for protocol, port in _asked(rule):
             if text := destinations.why_not(protocol, port):
                 yield Mistake.NOT_SERVED, text
@@ -130,7 +130,7 @@ class Linter:
         yield from self._by_address([peer for peer in rule.peers or () if isinstance(peer, IPBlock)], nodes)
 
     def _no_namespace(self, selector: LabelSelector) -> str:
-        text = f"no namespace has {selector_text(selector)}"
+        text = f"no namespace has {short_selector_text(selector)}"
         names = [value for one in selector.requirements if one.operator == "In" for value in one.values]
         there = next((name for name in names if self._index.namespace(name) is not None), None)
         return text + (f"; the label that says the name of a namespace is {NAME_LABEL}={there}" if there else "")

@@ -7,7 +7,7 @@ from podplane.model.policy import Direction, IPBlock, LabelSelector, Peer, Polic
 from podplane.policy.reach import LAST_PORT, Ports
 
 SHOWN = 6
-"""Peers and ports of one rule that are named."""
+"""Peers and ports of one rule, and labels of one selector, that are named."""
 
 
 def selector_text(selector: LabelSelector) -> str:
@@ -15,17 +15,23 @@ def selector_text(selector: LabelSelector) -> str:
     return ",".join(map(_requirement, selector.requirements))
 
 
+def short_selector_text(selector: LabelSelector) -> str:
+    """The same for people, of which a long one is cut."""
+    more = len(selector.requirements) - SHOWN
+    return selector_text(LabelSelector(selector.requirements[:SHOWN])) + (f",… and {more:,} more labels" if more > 0 else "")
+
+
 def peer_text(peer: Peer, namespace: str) -> str:
     """A peer of a policy in `namespace`."""
     if isinstance(peer, IPBlock):
         return peer.cidr + (f" but not {_listed(list(peer.excepts))}" if peer.excepts else "")
-    pods = selector_text(peer.pods)
+    pods = short_selector_text(peer.pods)
     if peer.namespaces == NODES:
         return f"nodes with {pods}" if pods else "all nodes"
     who = f"pods with {pods}" if pods else "all pods"
     if isinstance(peer.namespaces, str):
         return who if peer.namespaces == namespace else f"{who} of namespace {peer.namespaces}"
-    where = selector_text(peer.namespaces)
+    where = short_selector_text(peer.namespaces)
     return f"{who} of " + (f"namespaces with {where}" if where else "all namespaces")
 
 

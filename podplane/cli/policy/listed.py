@@ -13,10 +13,10 @@ from podplane.cli.policy.show import plain_lines
 from podplane.cli.tables import table
 from podplane.lab.errors import LabError
 from podplane.model.cluster_policy import Policy
-from podplane.model.policy import DIRECTIONS, TIERS, Direction, NetworkPolicy, Rules
+from podplane.model.policy import DIRECTIONS, TIERS, Direction, LabelSelector, NetworkPolicy, Rules
 from podplane.model.words import counted
 from podplane.policy.tiers import rules_of, speaking
-from podplane.policy.words import peer_text, rule_text, selector_text, unread_text
+from podplane.policy.words import SHOWN, peer_text, rule_text, selector_text, short_selector_text, unread_text
 
 Object = dict[str, Any]
 ALL_PODS = "all pods"
@@ -94,7 +94,8 @@ class OfPod:
         return plain_lines("\n".join(self._lines()))
 
     def _lines(self) -> Iterator[str]:
-        names = ", ".join(one.text for one in self.policies)
+        more = len(self.policies) - SHOWN
+        names = ", ".join(one.text for one in self.policies[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
         yield f"Pod {self.pod}: {counted(len(self.policies), 'policy', 'policies')} ({names})"
         for direction in DIRECTIONS:
             yield ""
@@ -164,7 +165,9 @@ def _overview(head: list[str], found: Sequence[Listed], decided: Decided | None)
         place = [*map(str, _place(policy).values())] or [policy.metadata.namespace]
         sides = [_summary(policy.rules(direction)) for direction in ("ingress", "egress")]
         counts = [] if decided is None else [f"{number:,}" for number in _decisions(policy, decided)]
-        rows.append([*place, policy.metadata.name, _subjects(policy) or ALL_PODS, str(one.pods), *sides, *counts])
+        rows.append(
+            [*place, policy.metadata.name, _subjects(policy, short_selector_text) or ALL_PODS, str(one.pods), *sides, *counts]
+        )
     return table(rows)
 
 
@@ -173,9 +176,9 @@ def _place(policy: Policy) -> Object:
     return {} if isinstance(policy, NetworkPolicy) else {"tier": policy.tier, "priority": policy.priority}
 
 
-def _subjects(policy: Policy) -> str:
+def _subjects(policy: Policy, text: Callable[[LabelSelector], str] = selector_text) -> str:
     """The pods that it selects, as kubectl takes it; of the whole cluster in words."""
-    return selector_text(policy.pods) if isinstance(policy, NetworkPolicy) else peer_text(policy.subjects, "")
+    return text(policy.pods) if isinstance(policy, NetworkPolicy) else peer_text(policy.subjects, "")
 
 
 def _decisions(policy: Policy, decided: Decided) -> tuple[int, int]:

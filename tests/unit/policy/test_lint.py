@@ -69,6 +69,9 @@ def said(*arguments: Any, **options: Any) -> list[str]:
 def test_what_selects_no_pod() -> None:
     spec = "{podSelector: {matchLabels: {app: wbe}}}"
     assert said(spec) == [": selects no pod so far: no pod of namespace default has app=wbe"]
+    many = {"podSelector": {"matchLabels": {f"l{n:03}": "x" for n in range(1000)}}}
+    (found,) = said(many)
+    assert found.endswith("has l000=x,l001=x,l002=x,l003=x,l004=x,l005=x,… and 994 more labels")
     assert said("{}", path="shop/p") == [": selects no pod so far: its namespace has no pod"]
     assert said("{}") == []
 
