@@ -13,6 +13,7 @@ from podplane.agent.pause import Pause
 from podplane.kernel.door import Kernel
 from podplane.model.pod_info import NamespaceInfo, SlimMetadata
 from podplane.model.policy import PodSelector, PolicyRule
+from podplane.policy import filling
 from podplane.state.nft import Element, Verdict
 from podplane.state.operations import Operation, Report
 from tests.policed import policy, select
@@ -50,6 +51,7 @@ class LookingRig(Rig):
 def rig(monkeypatch: pytest.MonkeyPatch) -> LookingRig:
     """With pauses after each step of long work, in which everything else has a turn."""
     monkeypatch.setattr(pause, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(filling, "AT_ONCE", 1)
     return LookingRig()
 
 
@@ -141,8 +143,8 @@ async def test_a_pod_that_starts_finds_the_sets_of_others_as_they_are_known_by_t
 
 async def test_pods_do_not_wait_for_sets_that_others_are_still_to_have(rig: LookingRig) -> None:
     await begin(rig, WEB)
-    filling = asyncio.create_task(attach(rig, "web"))
+    attaching = asyncio.create_task(attach(rig, "web"))
     await until(lambda: len(peers(rig)) > 0 or bool(rig.agent.planner._fills))
     await attach(rig, "other")
-    assert not filling.done()
-    await filling
+    assert not attaching.done()
+    await attaching
