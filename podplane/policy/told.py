@@ -45,7 +45,7 @@ class Told(NamedTuple):
     """Flows that would be denied that were allowed, or the other way round."""
 
     word: str
-    what: str
+    former: str
     number: int
     differences: tuple[tuple[Difference, Gap], ...]
 
@@ -66,7 +66,7 @@ class Told(NamedTuple):
     @property
     def head(self) -> str:
         """How many there are."""
-        return f"{counted(self.number, 'flow')} would be {self.what}"
+        return f"{counted(self.number, 'flow')} would be {self.word} that {'was' if self.number == 1 else 'were'} {self.former}"
 
     def sentence(self) -> str:
         """How many there are, and the first of them."""
@@ -83,8 +83,8 @@ def told(found: Sequence[Difference]) -> list[Told]:
     """What is denied first, then what is allowed; neither when there is none of it."""
     denied = tuple((one, ports) for one in found if not (ports := gap(one.before, one.after)).is_nothing)
     allowed = tuple((one, ports) for one in found if not (ports := gap(one.after, one.before)).is_nothing)
-    both = (("denied", "denied that were allowed", denied), ("allowed", "allowed that were denied", allowed))
-    return [Told(word, what, sum(one.flows for one, _ in some), some) for word, what, some in both if some]
+    both = (("denied", "allowed", denied), ("allowed", "denied", allowed))
+    return [Told(word, former, sum(one.flows for one, _ in some), some) for word, former, some in both if some]
 
 
 def _listed(ports: Sequence[Ports]) -> str:

@@ -132,7 +132,7 @@ def test_a_dry_run_warns_of_the_flows_that_it_changes(kubectl: Kubectl) -> None:
     (said,) = kubectl.warned("delete", "networkpolicy", "deny-all", "--dry-run=server")
     assert re.match(rf"\d+ flows would be allowed that were denied: default/{CLIENT} → default/{DB}, ", said)
     (said,) = kubectl.warned("label", "pod", CLIENT, "role-", "--dry-run=server")
-    assert said == f"1 flow would be denied that were allowed: default/{CLIENT} → default/{WEB}:8080"
+    assert said == f"1 flow would be denied that was allowed: default/{CLIENT} → default/{WEB}:8080"
     assert kubectl.warned("label", "pod", CLIENT, "other=x", "--dry-run=server") == []
     assert kubectl("get", "pod", CLIENT, "-o", "jsonpath={.metadata.labels.role}") == "client"
 

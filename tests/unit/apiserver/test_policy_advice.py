@@ -43,7 +43,8 @@ async def warned(api: Api, method: str, path: str, body: Any = None, **query: st
 
 
 def denied(*flows: str) -> str:
-    return f"{len(flows)} flow{'s' * (len(flows) > 1)} would be denied that were allowed: {', '.join(flows)}"
+    what = "flows would be denied that were" if len(flows) > 1 else "flow would be denied that was"
+    return f"{len(flows)} {what} allowed: {', '.join(flows)}"
 
 
 async def test_a_dry_run_names_the_flows_that_change(api: Api) -> None:
@@ -55,7 +56,7 @@ async def test_a_dry_run_names_the_flows_that_change(api: Api) -> None:
         denied(*flows).replace("denied that were allowed", "allowed that were denied")
     ]
     rules = {"spec": {"ingress": [{"from": [{"podSelector": {}}], "ports": [{"port": 80}]}]}}
-    text = ["1 flow would be allowed that were denied: default/client → default/web:80"]
+    text = ["1 flow would be allowed that was denied: default/client → default/web:80"]
     assert await warned(api, "PATCH", f"{POLICIES}/deny", rules, **DRY) == text
     whole = {**DENY, "spec": {**DENY["spec"], **rules["spec"]}}
     assert await warned(api, "PUT", f"{POLICIES}/deny", whole, **DRY) == text
@@ -70,7 +71,7 @@ async def test_labels_of_pods_and_namespaces_that_policies_read_are_tried(api: A
     rule = {"from": [{"namespaceSelector": {"matchLabels": {"team": "a"}}}]}
     await api("PATCH", f"{POLICIES}/deny", {"spec": {"ingress": [rule]}})
     assert await warned(api, "PATCH", "/api/v1/namespaces/default", {"metadata": {"labels": {"team": "a"}}}, **DRY) == [
-        "1 flow would be allowed that were denied: default/client → default/web"
+        "1 flow would be allowed that was denied: default/client → default/web"
     ]
     await api("PATCH", "/api/v1/namespaces/default", {"metadata": {"labels": {"team": "a"}}})
     assert await warned(api, "DELETE", f"{PODS}/client", **DRY) == []

@@ -156,8 +156,8 @@ def test_one_port_and_another_are_named() -> None:
     dns = [{**FROM_CLIENT[0], "ports": [{"port": 53, "protocol": "UDP"}]}]
     other = policy("default/web", podSelector={"matchLabels": {"app": "web"}}, ingress=dns)
     assert sentences(edit(other), objects=[*CLUSTER, web]) == [
-        "1 flow would be denied that were allowed: default/client → default/web-* (2 pods):8080",
-        "1 flow would be allowed that were denied: default/client → default/web-* (2 pods):53/udp",
+        "1 flow would be denied that was allowed: default/client → default/web-* (2 pods):8080",
+        "1 flow would be allowed that was denied: default/client → default/web-* (2 pods):53/udp",
     ]
 
 
@@ -165,7 +165,7 @@ def test_a_label_of_a_namespace_that_a_rule_names_changes_flows() -> None:
     rule = {"from": [{"namespaceSelector": {"matchLabels": {"team": "shop"}}}]}
     client = policy("default/client", podSelector={"matchLabels": {"app": "client"}}, ingress=[rule])
     assert sentences(edit(namespace("shop", team="other")), objects=[*CLUSTER, client]) == [
-        "1 flow would be denied that were allowed: shop/cart → default/client"
+        "1 flow would be denied that was allowed: shop/cart → default/client"
     ]
     assert sentences(edit(namespace("shop", team="shop", more="x")), objects=[*CLUSTER, client]) == []
     assert sentences(edit(client), objects=[*CLUSTER, client]) == []
