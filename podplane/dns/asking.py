@@ -17,6 +17,8 @@ PADDING, BLOCK = 12, 128
 """Questions over TLS have one of few lengths (RFC 7830; RFC 8467, 4.1)."""
 _letters = bytes(0x20 if 0x61 <= b <= 0x7A else 0 for b in range(256))
 """The bit of case of each byte; lengths of labels are below all letters."""
+ASKED_FLAGS = m.RD | m.CD
+"""Flags of a client's question that are asked with."""
 _TAIL_BITS = 8 * TAIL.size
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from podplane.dns import config
 from podplane.dns import message as m
-from podplane.dns.asking import Ask
+from podplane.dns.asking import ASKED_FLAGS, Ask
 from podplane.dns.cache import Cache, Found
 from podplane.dns.health import at_once, ordered
 from podplane.dns.message import Answer, Name, Query, Question
@@ -204,7 +204,7 @@ class Forwarder:
             return Answer(m.NOTIMP, authoritative=False, source="what it asks for is not passed on")
         dnssec = query.edns is not None and query.edns.dnssec
         later: Later[Answer] = Later()
-        found = self.ask(Ask(m.asked_of(question), query.flags & (m.RD | m.CD), dnssec), client.ip, later.set)
+        found = self.ask(Ask(m.asked_of(question), query.flags & ASKED_FLAGS, dnssec), client.ip, later.set)
         return later if found is None else found
 
     def ask(self, ask: Ask, ip: str, heard: Callable[[Answer], object]) -> Answer | None:
@@ -279,8 +279,8 @@ class Forwarder:
 
     def _group(self, asked: bytes) -> Group:
         """The servers of the longest zone that the name of a question belongs to."""
-        groups, at = self._groups, 0
-        while (group := groups.get(asked[at : -m.TAIL.size])) is None:
+        groups, at, end = self._groups, 0, len(asked) - m.TAIL_BYTES
+        while (group := groups.get(asked[at:end])) is None:
             at += 1 + asked[at]
         return group
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from podplane.dns import message as m
 from podplane.dns import responses
-from podplane.dns.asking import Ask
+from podplane.dns.asking import ASKED_FLAGS, Ask
 from podplane.dns.message import Answer, Name, Question
 from podplane.dns.search_path import NOWHERE, SearchPath
 from podplane.servers.later import Later
@@ -79,11 +79,11 @@ class Resolver:
 
     def pass_on(self, query: m.Query, client: Client, told: Callable[[Answer], object]) -> bool:
         """The same for a query that is plainly for other servers, in half of the time: `told` is, perhaps at once. False for any other."""
-        name, tail = query.asked[: -m.TAIL.size].lower(), query.asked[-m.TAIL.size :]
+        asked, edns = query.asked, query.edns
+        name = asked[: -m.TAIL_BYTES].lower()
         if self.others is None or m.ends_with_any(name, self.ends):
             return False
-        edns = query.edns
-        ask = Ask(name + tail, query.flags & (m.RD | m.CD), edns is not None and edns.dnssec)
+        ask = Ask(name + asked[-m.TAIL_BYTES :], query.flags & ASKED_FLAGS, edns is not None and edns.dnssec)
         heard = partial(self._heard, told, client, query)
         found = self.others.ask(ask, client.ip, heard)
         if found is not None:

@@ -24,6 +24,8 @@ from podplane.nameserver.streams import Streams
 
 CASE_LOST = 3
 """Answers with letters in another case than the question's, until it is believed that the server does so. Each was asked again by TCP."""
+CUT = m.TC >> 8
+"""Of the first byte of flags: the answer did not fit into a datagram."""
 NO_EDNS_SECONDS = 900.0
 """So long a server that refused EDNS is asked without."""
 OUR_OWN = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
@@ -90,7 +92,7 @@ class Upstream:
     def _ask(self, ask: Ask, done: Done, *, edns: bool, stream: bool) -> None:
         asked = ask.asked
         if self._case_lost < CASE_LOST and not stream:
-            asked = asking.mixed(asked, self._means.randomness.take(len(asked) - m.TAIL.size))
+            asked = asking.mixed(asked, self._means.randomness.take(len(asked) - m.TAIL_BYTES))
         message = asking.written(ask, asked, edns=edns, pad=self.server.tls)
         heard = partial(self._heard, ask, done, asked, edns, stream)
         try:
@@ -112,7 +114,7 @@ class Upstream:
             self._failed(done, data, seconds)
         elif isinstance(data, OSError):
             self._not_sent(done, data)
-        elif data[2] & m.TC >> 8 or data[3] & m.RCODE_MASK or not data.startswith(asked, m.HEADER.size):
+        elif data[2] & CUT or data[3] & m.RCODE_MASK or not data.startswith(asked, m.HEADER_BYTES):
             self._look(ask, done, asked, data, seconds, edns=edns, stream=stream)
         else:
             self._read(ask, done, data, seconds)
@@ -132,7 +134,7 @@ class Upstream:
             self._case_lost += 1
             self._ask(ask, done, edns=edns, stream=True)
             return
-        if not stream and data[2] & m.TC >> 8:
+        if not stream and data[2] & CUT:
             self._answered(seconds)
             self._ask(ask, done, edns=edns, stream=True)
             return
