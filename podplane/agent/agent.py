@@ -127,7 +127,16 @@ class Agent:
         self._wake = asyncio.Event()
         self.watcher = Watcher(node_name, self.ledger, kernel, ownership(config), clock, self._repaired, link_changed)
         self.writer = Writer(node_name, self.ledger, kernel, clock, self.watcher.take_notifications, self._sent)
-        self.network = Attachments(self.view, kernel, self.ledger, self.planner, self.writer, self.watcher, self._wake.set)
+        self.network = Attachments(
+            self.view,
+            kernel,
+            self.ledger,
+            self.planner,
+            self.writer,
+            self.watcher,
+            self._wake.set,
+            self._effects.judge.forgotten,
+        )
         policies: PolicyMemory = self.planner.memory(PolicyPodKey)
         self.enforced = policies.enforced
         """What policies its pods are under."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 
 from podplane.agent.addresses import NodeAddresses
 from podplane.agent.features import attachment_key
@@ -27,7 +27,7 @@ from podplane.state.ledger import Ledger
 from podplane.state.mac import mac_of
 from podplane.state.network import Link, Sysctl
 from podplane.state.operations import Failure
-from podplane.state.value import Identity
+from podplane.state.value import Identity, IPAddress
 
 TRIES = 3
 """So often an ADD is tried again after refusals that contradict what is known of the kernel."""
@@ -52,8 +52,9 @@ class Attachments:
         writer: Writer,
         watcher: Watcher,
         wake: Callable[[], None],
+        forgotten: Callable[[Collection[IPAddress]], Awaitable[None]],
     ) -> None:
-        """`wake`: what is dirty is to be planned soon."""
+        """`wake`: what is dirty is to be planned soon; `forgotten` waits until tracked connections of addresses are."""
         self._view = view
         self._kernel = kernel
         self._ledger = ledger
@@ -61,6 +62,7 @@ class Attachments:
         self._writer = writer
         self._watcher = watcher
         self._wake = wake
+        self._forgotten = forgotten
         self._sandboxes: dict[tuple[str, str], Sandbox] = {}
         self._attached: dict[tuple[str, str], AttachedPod] = {}
         self._interfaces: dict[str, dict[str, Sandbox]] = {}
@@ -227,7 +229,8 @@ class Attachments:
     async def delete(self, request: Attachment) -> None:
         """Detach a pod; of one that isn't attached, nothing happens.
 
-        No packet passes any more when this returns, and the link may go later. Should the kernel refuse that, it is logged and tried again.
+        No packet passes any more when this returns, and none of its connections is tracked; the link may go later. Should the kernel refuse
+        that, it is logged and tried again.
         """
         sandbox = self._sandboxes.pop(request.id, None)
         if sandbox is not None:
@@ -241,6 +244,7 @@ class Attachments:
                 del self._interfaces[sandbox.netns]
                 self._writer.detach(sandbox.netns)
             await self._apply(sandbox, None)
+            await self._forgotten(list(map(ipaddress.ip_address, sandbox.ips)))
         if request.id not in self._sandboxes:
             self._addresses.release(request.id)
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from podplane.agent.judging import Judge, Judging
 from podplane.kernel.netlink import DumpInterrupted
 from podplane.state.conntrack import Allowed, Frontend, Target
-from podplane.state.effects import Announce, Effect, FlushConntrack, JudgeAgain
+from podplane.state.effects import Announce, Effect, FlushConntrack, Forget, JudgeAgain
 from podplane.state.value import IPAddress
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,8 @@ class Effects:
                             self._stale[frontend] = targets
                 case JudgeAgain(ips=ips):
                     self.judge.add(ips)
+                case Forget(ips=ips):
+                    self.judge.forget(ips)
                 case Announce():
                     self._announcements.append(effect)
 

@@ -1,4 +1,5 @@
-"""Has tracked connections judged again when what may pass has changed: in a task of its own, for which neither a change nor a pod waits.
+"""Has tracked connections judged again when what may pass has changed, and forgotten when a pod has gone: in a task of its own, for which
+neither a change nor a pod that starts waits.
 
 The kernel goes through the table of connections of the whole machine each time that it is asked. So what changes within some milliseconds
 is asked for at once, one agent of a process asks at a time, and it rests as long as the last walk took.
@@ -27,6 +28,9 @@ class Judging(Protocol):
     def judge_again(self, ips: Collection[IPAddress]) -> int:
         """Have the tracked connections from and to these addresses judged again."""
 
+    def forget_connections(self, ips: Collection[IPAddress]) -> int:
+        """Delete the tracked connections from and to these addresses."""
+
 
 class Judge:
     """Those of one node; its methods run on one event loop. `committed` waits until all that is planned is in the kernel; whoever holds
@@ -37,13 +41,19 @@ class Judge:
         self._kernel = kernel
         self._committed = committed
         self._turn = turn
-        self._planned: set[IPAddress] = set()
-        self._due: set[IPAddress] = set()
+        self._planned: dict[IPAddress, bool] = {}
+        """Addresses, and whether their connections are to be forgotten."""
+        self._due: dict[IPAddress, bool] = {}
+        self._under_way: dict[IPAddress, bool] = {}
         self._task: asyncio.Task[None] | None = None
 
     def add(self, ips: Collection[IPAddress]) -> None:
         """What these may send and be sent is planned otherwise."""
-        self._planned |= set(ips)
+        self._planned = dict.fromkeys(ips, False) | self._planned
+
+    def forget(self, ips: Collection[IPAddress]) -> None:
+        """Who had these is gone, or will be when what is planned is in the kernel."""
+        self._planned |= dict.fromkeys(ips, True)
 
     @property
     def has_due(self) -> bool:
@@ -56,10 +66,18 @@ class Judge:
 
     def begin(self) -> None:
         """What was planned was sent: have connections judged soon. Returns at once."""
-        self._due |= self._planned
+        self._due |= {ip: is_gone or self._due.get(ip, False) for ip, is_gone in self._planned.items()}
         self._planned.clear()
         if self._due and not self._is_busy:
             self._task = asyncio.get_running_loop().create_task(self._walk(), name=f"conntrack {self._node_name}")
+
+    async def forgotten(self, ips: Collection[IPAddress]) -> None:
+        """Wait until connections of these are forgotten; what fails is tried again later, for which nobody waits."""
+        self.begin()
+        while self._task is not None and any(ip in one for ip in ips for one in (self._due, self._under_way)):
+            await asyncio.wait([self._task], timeout=BATCH_SECONDS)
+            if self._task.done():
+                break
 
     async def idle(self) -> None:
         """Wait until all that was begun is done, or has failed, in which case the next `begin` tries it again."""
@@ -70,10 +88,11 @@ class Judge:
         rest: float | None = BATCH_SECONDS
         while self._due and rest is not None:
             await asyncio.sleep(rest)
-            due, self._due = self._due, set()
-            rest = await self._judged(due)
+            self._under_way, self._due = self._due, {}
+            rest = await self._judged(self._under_way)
+            self._under_way = {}
 
-    async def _judged(self, ips: set[IPAddress]) -> float | None:
+    async def _judged(self, ips: dict[IPAddress, bool]) -> float | None:
         """How long to rest after it; None when it failed: they are due again."""
         rest, clock = None, asyncio.get_running_loop().time
         try:
@@ -81,11 +100,18 @@ class Judge:
             await asyncio.sleep(FLIGHT_SECONDS)
             async with self._turn:
                 began = clock()
-                await asyncio.to_thread(self._kernel.judge_again, ips)
+                await asyncio.to_thread(self._change, ips)
                 rest = min(max(clock() - began, BATCH_SECONDS), MAX_REST_SECONDS)
         except (OSError, DumpInterrupted, RuntimeError) as error:  # RuntimeError: no thread can be started
             log.warning("conntrack node=%s error=%s", self._node_name, error)
         finally:
             if rest is None:
-                self._due |= ips
+                self._due = ips | {ip: is_gone or ips.get(ip, False) for ip, is_gone in self._due.items()}
         return rest
+
+    def _change(self, ips: dict[IPAddress, bool]) -> None:
+        """Called in a thread."""
+        if gone := {ip for ip, is_gone in ips.items() if is_gone}:
+            self._kernel.forget_connections(gone)
+        if others := ips.keys() - gone:
+            self._kernel.judge_again(others)

@@ -110,6 +110,9 @@ class Kernel(Protocol):
     def judge_again(self, ips: Collection[IPAddress]) -> int:
         """Have the tracked connections from and to these addresses judged again; how many those are."""
 
+    def forget_connections(self, ips: Collection[IPAddress]) -> int:
+        """Delete the tracked connections from and to these addresses; how many those were."""
+
     def connections(self) -> list[Connection]:
         """The tracked connections that were translated to another destination."""
 

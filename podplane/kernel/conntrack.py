@@ -147,9 +147,25 @@ class Conntrack:
 
         An address is the client's, or that of who answers it.
         """
+        bit = struct.pack(">I", JUDGE_AGAIN)
+        return self._change(SET, ips, attribute(MARK, bit) + attribute(MARK_MASK, bit), "mark a connection")
+
+    def forget(self, ips: Collection[IPAddress]) -> int:
+        """Delete the connections from and to these addresses; how many those were."""
+        return self._change(DELETE, ips, b"", "delete a tracked connection")
+
+    def _change(self, what: int, ips: Collection[IPAddress], more: bytes, why: str) -> int:
+        messages = [
+            Message(what, 0, GENERIC.pack(family, 0, 0) + attribute(ORIGINAL | NESTED, original) + more, why)
+            for original, family in self._about(ips).items()
+        ]
+        return len(messages) - len(self._socket.request(messages))  # some may have ended meanwhile
+
+    def _about(self, ips: Collection[IPAddress]) -> dict[bytes, int]:
+        """The connections from and to these addresses, by what their clients send to, with the family."""
         count = self._count()
         if not count:
-            return 0
+            return {}
         found: dict[bytes, int] = {}
         packed = {ip.packed for ip in ips}
         everything = 2 * len(ips) * WALK > WALK + count
@@ -163,13 +179,7 @@ class Conntrack:
                 parts = parse_attributes(content, GENERIC.size)
                 if ORIGINAL in parts and not _ends(parts).isdisjoint(packed):
                     found[parts[ORIGINAL]] = content[0]
-        bit = struct.pack(">I", JUDGE_AGAIN)
-        marks = attribute(MARK, bit) + attribute(MARK_MASK, bit)
-        messages = [
-            Message(SET, 0, GENERIC.pack(family, 0, 0) + attribute(ORIGINAL | NESTED, original) + marks, "mark a connection")
-            for original, family in found.items()
-        ]
-        return len(messages) - len(self._socket.request(messages))  # some may have ended meanwhile
+        return found
 
     def _count(self) -> int:
         """The number of connections."""

@@ -470,6 +470,14 @@ class Kernel:
         finally:
             tracked.close()
 
+    def forget_connections(self, ips: Collection[IPAddress]) -> int:
+        """Delete the node's connections from and to these addresses; how many those were."""
+        tracked = self._opener.conntrack(self._namespaces[HOST])
+        try:
+            return tracked.forget(ips)
+        finally:
+            tracked.close()
+
     def connections(self) -> list[Connection]:
         """The node's tracked connections that were translated to another destination."""
         tracked = self._opener.conntrack(self._namespaces[HOST])

@@ -92,6 +92,9 @@ class Tracked(Protocol):
     def judge_again(self, ips: Collection[IPAddress]) -> int:
         """Have the connections from and to these addresses judged again; how many those are."""
 
+    def forget(self, ips: Collection[IPAddress]) -> int:
+        """Delete the connections from and to these addresses; how many those were."""
+
     def translated(self) -> list[Connection]:
         """The connections that were translated to another destination."""
 

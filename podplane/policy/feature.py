@@ -27,13 +27,13 @@ from podplane.policy import peers as p
 from podplane.policy import tables
 from podplane.policy.compiling import SHORT, Group, Program, admin_group, baseline_group, compile_policy, group
 from podplane.policy.enforced import AllEnforced, Enforced
-from podplane.policy.filling import Filling
+from podplane.policy.filling import Filling, Told
 from podplane.policy.index import Move
 from podplane.policy.name_servers import PATH
 from podplane.policy.peers import NamedPort, PeerSet
 from podplane.policy.tiers import speaking
 from podplane.policy.words import unread_text
-from podplane.state.effects import Effect, JudgeAgain, Plan, Warn
+from podplane.state.effects import Effect, Forget, JudgeAgain, Plan, Warn
 from podplane.state.nft import GOTO, Chain, Element, Verdict, label
 from podplane.state.value import IPAddress, Value, fragment
 
@@ -113,10 +113,6 @@ class PolicyMemory:
     def is_forbidden(self, selector: PodSelector) -> bool:
         """Do rules look into its sets that do more than allow? Who joins it may lose what it had, then."""
         return self._forbidden[selector] > 0
-
-    def is_there(self, pod: PodInfo) -> bool:
-        """Is there still a pod of this name?"""
-        return self._policies is not None and self._policies.pod(pod.metadata.path) is not None
 
     def program(self, policy: Policy, direction: Direction, versions: tuple[int, ...]) -> Program:
         """A policy and direction as nf_tables: compiled once, as long as it stays what it is."""
@@ -301,7 +297,7 @@ def plan_pod(
     name = node.metadata.name if node is not None else ""
     plan = functools.partial(PodPlan, owner=owner, node=name, policies=policies, takes_back=takes_back)
     if sandbox is None or node is None or not node.spec.pod_cidrs:
-        return plan(is_gone=True, effects=_leave(owner, memory))
+        return plan(is_gone=True, effects=_leave(owner, memory, is_there=sandbox is not None))
     path, versions, selecting = sandbox.path, node_versions(node), tuple[Policy, ...]()
     ips = p.addresses(sandbox.ips, versions)
     pod = policies.pod(path) if policies is not None else None
@@ -381,10 +377,12 @@ def _judge_again(
     return (JudgeAgain(frozenset(ips)),) if ips and is_wanted else ()
 
 
-def _leave(owner: Hashable, memory: PolicyMemory) -> tuple[Effect, ...]:
-    """A pod goes: whoever has its addresses next has none of its connections without being asked about, wherever others are kept."""
+def _leave(owner: Hashable, memory: PolicyMemory, *, is_there: bool) -> tuple[Effect, ...]:
+    """A pod goes: whoever has its addresses next has none of its connections, wherever others are kept. Or the node's blocks go."""
     ips = frozenset(map(ipaddress.ip_address, memory.enforced.ips_of(owner)))
-    return (JudgeAgain(ips),) if ips else ()
+    if not ips:
+        return ()
+    return (JudgeAgain(ips),) if is_there else (Forget(ips),)
 
 
 def _local_ports(pod: PodInfo, ips: Iterable[IPAddress], ports: Iterable[NamedPort]) -> Iterator[Element]:
@@ -398,14 +396,14 @@ def _local_ports(pod: PodInfo, ips: Iterable[IPAddress], ports: Iterable[NamedPo
 def plan_set(digest: str, node: str, memory: PolicyMemory) -> SetPlan:
     """What is in a set that rules on this node look into, after some of the moves that were told.
 
-    The connections of a pod that left, and is still there, are to be judged again; those of one that joined, too, where rules forbid it
-    something.
+    The connections of a pod that left are to be judged again, for it may be gone, and the next one with its address be another peer, or
+    none; those of one that joined, too, where rules forbid it something.
     """
     filling = memory.filling(digest)
     if filling is None:
         return SetPlan(node=node, digest=digest)
     found = filling.step()
-    ips = {ip for one, pod, joined in found if (memory.is_forbidden(one) if joined else memory.is_there(pod)) for ip in pod.ips}
+    ips = {ip for pod in _to_judge(found, memory) for ip in pod.ips}
     again = p.addresses((*ips, *filling.lost()), filling.versions)
     values = [value for one in filling.values for value in (filling.owner(one), one) if value is not None]
     return SetPlan(
@@ -415,6 +413,16 @@ def plan_set(digest: str, node: str, memory: PolicyMemory) -> SetPlan:
         effects=(JudgeAgain(frozenset(again)),) if again and memory.takes_back else (),
         more=filling.is_filled and not filling.is_current,
     )
+
+
+def _to_judge(found: Iterable[Told], memory: PolicyMemory) -> Iterator[PodInfo]:
+    """The pods whose connections are to be judged again after these moves, but for those that were members between them only."""
+    joined: set[tuple[PodSelector, PodInfo]] = set()
+    for selector, pod, has_joined in found:
+        if has_joined:
+            joined.add((selector, pod))
+        if memory.is_forbidden(selector) if has_joined else (selector, pod) not in joined:
+            yield pod
 
 
 def node_versions(node: Node) -> tuple[int, ...]:

@@ -26,6 +26,12 @@ class JudgeAgain(msgspec.Struct, frozen=True):
     ips: frozenset[IPAddress]
 
 
+class Forget(msgspec.Struct, frozen=True):
+    """Who had these addresses is gone: delete their tracked connections, so that who has the addresses next inherits none."""
+
+    ips: frozenset[IPAddress]
+
+
 class Warn(msgspec.Struct, frozen=True):
     """Tell the users of the object that was planned what is not done for it, and why; or those of the policy that it is `about`."""
 
@@ -40,7 +46,7 @@ class Announce(msgspec.Struct, frozen=True):
     ips: tuple[IPAddress, ...]
 
 
-Effect = FlushConntrack | JudgeAgain | Warn | Announce
+Effect = FlushConntrack | JudgeAgain | Forget | Warn | Announce
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

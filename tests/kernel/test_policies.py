@@ -19,10 +19,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from podplane.agent.pause import Pause
+from podplane.cni.network import Attachment
 from podplane.kernel import conntrack
+from podplane.kernel.namespace import Namespace
 from podplane.kernel.text import nft
 from podplane.model.answers import DeniedFlows
 from podplane.model.cluster_policy import Policy
+from podplane.model.pod_info import Labels, SlimMetadata
 from podplane.model.policy import EVERYTHING, LabelSelector, PodSelector, PolicyPort, PolicyRule, Requirement
 from podplane.policy.match import Flow
 from podplane.policy.settings import PolicySettings
@@ -239,6 +242,67 @@ def test_a_connection_ends_though_the_agent_was_killed_when_it_had_changed_its_t
         cut.exchange()
     other.exchange()
     other.close()
+
+
+class Datagrams:
+    """UDP from one pod to another, each end at a port of its own; the other one has answered, so the connection is known."""
+
+    def __init__(self, real: RealPoliced, client: tuple[int, int], server: tuple[int, int]) -> None:
+        ends = ((client, 5000), (server, 53))
+        self.client, self.server = (bound(real.namespaces[name_of(*one)], str(pod_ip(*one)), port) for one, port in ends)
+        for _ in range(2):
+            assert arrives(self.client, self.server) and arrives(self.server, self.client)
+
+
+def bound(place: Namespace, ip: str, port: int) -> socket.socket:
+    one = place.run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+    one.bind((ip, port))
+    one.settimeout(0.2)
+    return one
+
+
+def arrives(sender: socket.socket, receiver: socket.socket) -> bool:
+    """Does a datagram?"""
+    with contextlib.suppress(PermissionError):
+        sender.sendto(b"x", receiver.getsockname())
+    try:
+        return receiver.recvfrom(10)[1] == sender.getsockname()
+    except TimeoutError:
+        return False
+
+
+def replace_pod(real: RealPoliced) -> Namespace:
+    """The pod a/node1-pod1 goes, and a/late has its addresses."""
+    network = real.agents[1].network
+    (request, ips), *_ = (one for one in network.attached if one[0].name == name_of(1, 1))
+    asyncio.run(network.delete(request))
+    real.remove(info(1, 1))
+    late = SlimMetadata("late", "a", "late", Labels({"app": "late"}))
+    real.put(msgspec.structs.replace(info(1, 1), metadata=late))
+    place = real.namespace("late")
+    attached = asyncio.run(network.add(Attachment("late", "late", "a", "late", place, requested_ips=ips)))
+    assert attached.ips == ips
+    return place
+
+
+def test_a_pod_with_the_address_of_a_former_one_inherits_none_of_its_connections_whichever_way() -> None:
+    """kubernetes/kubernetes#100698 and its kind: of those that the former one had begun, or taken; here, and on other nodes."""
+    real = RealPoliced()
+    old = PolicyRule((PodSelector("a", select(app="old")),))
+    real.put(info(1, 1, {"app": "old"}), policy("ask", EVERYTHING, egress=[old], namespace="b"))
+    taken, begun = Datagrams(real, (2, 2), (1, 1)), Datagrams(real, (1, 1), (1, 2))
+    real.put(policy("late", select(app="late"), egress=[]))
+    own = begun.client.getsockname()
+    taken.server.close()
+    begun.client.close()
+    late = replace_pod(real)
+    server, client = bound(late, own[0], 53), bound(late, *own)
+    assert not arrives(server, taken.client), "as if it answered"
+    assert not arrives(taken.client, server), "its sender may send to the former one only"
+    assert not arrives(client, begun.server)
+    assert not arrives(begun.server, client), "no answer to it"
+    real.remove(policy("ask", EVERYTHING, namespace="b"), policy("late", EVERYTHING))
+    assert arrives(client, begun.server), "they were policies that kept it from that"
 
 
 def _is_over(one: socket.socket) -> bool:

@@ -107,9 +107,12 @@ class FakeNamespace:
 class FakeConntrack:
     """No connections."""
 
-    def __init__(self, flushed: list[Allowed], judged: list[frozenset[IPAddress]]) -> None:
+    def __init__(
+        self, flushed: list[Allowed], judged: list[frozenset[IPAddress]], forgotten: list[frozenset[IPAddress]]
+    ) -> None:
         self._flushed = flushed
         self._judged = judged
+        self._forgotten = forgotten
 
     def flush(self, allowed: Allowed) -> int:
         """Remember what was asked."""
@@ -119,6 +122,11 @@ class FakeConntrack:
     def judge_again(self, ips: Collection[IPAddress]) -> int:
         """Remember what was asked."""
         self._judged.append(frozenset(ips))
+        return 0
+
+    def forget(self, ips: Collection[IPAddress]) -> int:
+        """Remember what was asked."""
+        self._forgotten.append(frozenset(ips))
         return 0
 
     def translated(self) -> list[Connection]:
@@ -169,6 +177,7 @@ class FakeOpener:
         self.traffic = Traffic()
         self.flushed: list[Allowed] = []
         self.judged: list[frozenset[IPAddress]] = []
+        self.forgotten: list[frozenset[IPAddress]] = []
         self.announced: list[tuple[str, IPAddress]] = []
 
     def namespace(self, name: str = "") -> FakeNamespace:
@@ -199,7 +208,7 @@ class FakeOpener:
 
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Connection tracking, which only remembers what it was asked."""
-        return FakeConntrack(self.flushed, self.judged)
+        return FakeConntrack(self.flushed, self.judged, self.forgotten)
 
     def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
         """What a test says was logged; EBUSY when somebody reads it already, or the test has it so."""

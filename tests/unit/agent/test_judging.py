@@ -27,6 +27,7 @@ class Walks:
 
     def __init__(self, *errors: Exception) -> None:
         self.asked: list[set[IPAddress]] = []
+        self.forgotten: list[set[IPAddress]] = []
         self.errors = list(errors)
         self.may_end = threading.Event()
         self.may_end.set()
@@ -40,6 +41,10 @@ class Walks:
         self.at_once -= 1
         if self.errors:
             raise self.errors.pop()
+        return 0
+
+    def forget_connections(self, ips: Collection[IPAddress]) -> int:
+        self.forgotten.append(set(ips))
         return 0
 
 
@@ -91,6 +96,23 @@ async def test_a_walk_that_fails_is_tried_again_with_what_came_since(error: Exce
     judge.begin()
     await judge.idle()
     assert not judge.has_due and walks.asked[1:] == [set(IPS[:2])]
+
+
+async def test_what_is_to_be_forgotten_is_though_it_is_to_be_judged_too_and_who_waits_for_it_does_not_wait_for_others() -> None:
+    walks = Walks()
+    judge = Judge("node1", walks, nothing_to_send, asyncio.Lock())
+    judge.add(IPS[:2])
+    judge.forget(IPS[1:3])
+    judge.add(IPS[1:4])
+    await judge.forgotten(IPS[1:3])
+    assert walks.forgotten == [set(IPS[1:3])] and walks.asked == [{IPS[0], IPS[3]}]
+    walks.may_end.clear()
+    judge.add(IPS[5:6])
+    await judge.forgotten(IPS[1:3])
+    await until(lambda: len(walks.asked) == 2)
+    await judge.forgotten(IPS[1:3])
+    walks.may_end.set()
+    await judge.idle()
 
 
 async def test_agents_of_a_process_walk_one_after_another() -> None:

@@ -193,6 +193,9 @@ async def test_a_flush_that_fails_is_tried_again(error: Exception) -> None:
         def judge_again(self, ips: object) -> int:
             raise NotImplementedError
 
+        def forget_connections(self, ips: object) -> int:
+            raise NotImplementedError
+
     async def committed() -> None:
         sent.append(len(calls))
 

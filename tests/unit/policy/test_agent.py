@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from ipaddress import ip_address
 
 import msgspec
@@ -11,6 +12,7 @@ import pytest
 from podplane.agent import policy_plans
 from podplane.cni.network import Attachment, NetworkError
 from podplane.dns.settings import DnsSettings
+from podplane.kernel.door import Kernel
 from podplane.lab.api_connection import copy_of
 from podplane.model.cluster_policy import ClusterNetworkPolicy
 from podplane.model.pod_info import Labels, NamespaceInfo, PodInfo, SlimMetadata
@@ -21,6 +23,7 @@ from podplane.policy.peers import digest_of
 from podplane.policy.settings import PolicySettings
 from podplane.policy.tables import TABLE
 from podplane.state.nft import Element, NftValue, Verdict
+from podplane.state.value import IPAddress
 from tests.policed import cluster_policy, policy, select
 from tests.unit.agent.rig import Choosy, Rig, cluster, slice_of
 
@@ -297,7 +300,7 @@ async def test_an_agent_that_starts_has_connections_judged_about_which_it_knows_
 
 
 @pytest.mark.parametrize("takes_back", [True, False])
-async def test_connections_of_a_pod_that_goes_are_judged_by_policies_of_the_next_one_with_its_address(takes_back: bool) -> None:
+async def test_connections_of_a_pod_that_goes_are_forgotten_before_another_one_has_its_address(takes_back: bool) -> None:
     rig = Rig()
     rig.settings = msgspec.structs.replace(rig.settings, policies=PolicySettings(takes_back=takes_back))
     rig.new_agent()
@@ -305,13 +308,52 @@ async def test_connections_of_a_pod_that_goes_are_judged_by_policies_of_the_next
     rig.put(pod("web"))
     request = await attach(rig, "web")
     await rig.settle()
-    assert rig.opener.judged == []
+    await rig.agent.network.delete(request)
+    assert rig.opener.forgotten == [OWN], "before the address is free for others"
     await rig.agent.network.delete(request)
     await rig.settle()
-    assert rig.opener.judged == [OWN]
-    await rig.agent.network.delete(request)
+    assert rig.opener.forgotten == [OWN] and rig.opener.judged == [], "it was gone"
+
+
+async def test_a_pod_whose_connections_cannot_be_forgotten_goes_all_the_same_and_that_is_tried_again() -> None:
+    errors = [OSError(24, "Too many open files")]
+
+    class Failing(Kernel):
+        def forget_connections(self, ips: Collection[IPAddress]) -> int:
+            if errors:
+                raise errors.pop()
+            return super().forget_connections(ips)
+
+    rig = Rig(kernel=Failing)
+    await rig.start(*cluster(1))
+    rig.put(pod("web"))
+    await rig.agent.network.delete(await attach(rig, "web"))
+    assert not errors and rig.opener.forgotten == []
     await rig.settle()
-    assert rig.opener.judged == [OWN], "it was gone"
+    assert rig.opener.forgotten == [OWN]
+
+
+@pytest.mark.parametrize("change", ["it goes", "it has another address"])
+async def test_connections_of_a_peer_that_goes_are_judged_again_as_its_address_may_be_anybody_s(change: str) -> None:
+    rig = Rig()
+    await rig.start(*cluster(1))
+    client = pod("client", "client", "10.244.2.9")
+    rig.put(WEB, pod("web", "web"), client, pod("none", "none", "10.244.2.10"))
+    await attach(rig, "web")
+    await rig.settle()
+    rig.remove(pod("none"))
+    await rig.settle()
+    assert rig.opener.judged == [], "that one was no peer"
+    if change == "it goes":
+        rig.remove(client)
+    else:
+        rig.put(pod("client", "client", "10.244.2.11"))
+    await rig.settle()
+    assert rig.opener.judged.pop() == {ip_address("10.244.2.9")}
+    rig.put(client)
+    rig.remove(WEB)
+    await rig.settle()
+    assert {ip_address("10.244.2.9")} not in rig.opener.judged, "no rule looks for it any more"
 
 
 async def test_where_connections_are_kept_none_is_judged_again() -> None:
