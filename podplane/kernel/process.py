@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
 from podplane.kernel.zygote import MESSAGE_BYTES, NOT_EXECUTABLE, Event, MakeSandbox, Release, Signal, Spawn, receive
 
@@ -85,6 +86,7 @@ class Processes(Protocol):
         root: Root | None = None,
         program: str = "",
         sandbox: int = 0,
+        rights: Rights = Rights(),  # noqa: B008  # it is immutable
     ) -> Process:
         """Ask for a process in new mount and PID namespaces and in those of `sandbox`, or in those of `join`.
 
@@ -231,13 +233,16 @@ class ZygoteProcesses:
         root: Root | None = None,
         program: str = "",
         sandbox: int = 0,
+        rights: Rights = Rights(),  # noqa: B008  # it is immutable
     ) -> ZygoteProcess:
         """Ask for a process; see `Processes.spawn`."""
         self._last += 1
         process = ZygoteProcess(self._last, self._signal, self._loop.create_future(), self._loop.create_future())
         self._processes[process.id] = process
         request = msgspec.json.encode(
-            Spawn(process.id, list(argv), dict(env or {}), hostname, directory or "/", join, tty, root, program, sandbox)
+            Spawn(
+                process.id, list(argv), dict(env or {}), hostname, directory or "/", join, tty, root, program, sandbox, rights
+            )
         )
         if len(request) > MESSAGE_BYTES:
             self._settle(Event(process.id, error=f"{argv[0]}: arguments and environment are too long", code=NOT_EXECUTABLE))

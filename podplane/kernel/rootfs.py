@@ -93,7 +93,8 @@ class Bind(msgspec.Struct, frozen=True):
 class Root(msgspec.Struct, frozen=True):
     """What a container's file system is made of: `folder` has the two mount points; it may have `pids` processes, 0 for no limit.
 
-    Folders of the machine that are `hidden` are empty, and those of HIDDEN_FOLDERS; so are homes, unless it may see these.
+    Folders of the machine that are `hidden` are empty, and those of HIDDEN_FOLDERS; so are homes, unless it may see these. `read_only`:
+    nothing can be written but in what its pod mounts, and in /dev.
     """
 
     folder: str
@@ -101,6 +102,7 @@ class Root(msgspec.Struct, frozen=True):
     pids: int = 0
     hidden: Sequence[str] = ()
     homes: bool = False
+    read_only: bool = False
 
 
 def own_binds(hidden: Sequence[str]) -> list[Bind]:
@@ -162,6 +164,7 @@ def _enter(root: Root) -> None:
     base, scratch = f"{root.folder}/{ROOT}", f"{root.folder}/{SCRATCH}"
     for point in (base, scratch):
         syscalls.mount("tmpfs", point, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    layers = {f"/{name}" for name in machine().layers}
     own = [_Target(bind) for bind in own_binds(root.hidden)]
     targets = [_Target(bind) for bind in root.binds]
     _fill(base, scratch, [*own, *targets], homes=root.homes)
@@ -193,6 +196,11 @@ def _enter(root: Root) -> None:
         if target.bind.inside:
             _make(target.bind.source, target.is_folder)
             target.mount()
+    if root.read_only:
+        made = {*layers, *HIDDEN_FOLDERS, *root.hidden} - {target.path for target in targets}
+        for path in ("/", *sorted(made)):
+            if path == "/" or os.path.ismount(path):
+                syscalls.set_attributes(path, MOUNT_ATTR_RDONLY, recursive=False)
 
 
 def finish() -> None:

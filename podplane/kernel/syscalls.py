@@ -6,6 +6,7 @@ Each raises OSError with the errno and the name of the call.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import struct
@@ -25,7 +26,7 @@ SYS_MOUNT_SETATTR = 442
 """The number of mount_setattr(2), the same on all architectures."""
 AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
-PR_SET_DUMPABLE = 4
+PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 24, 38
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "ppc64le": 203, "s390x": 217}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -70,16 +71,34 @@ def pivot_root(new: str, old: str) -> None:
         raise _failed("pivot_root")
 
 
-def set_attributes(target: str, attributes: int) -> None:
-    """mount_setattr(2): these attributes (MOUNT_ATTR_*) for this mount and all below it (Linux 5.12)."""
+def set_attributes(target: str, attributes: int, *, recursive: bool = True) -> None:
+    """mount_setattr(2): these attributes (MOUNT_ATTR_*) for this mount, and all below it (Linux 5.12)."""
     wanted = struct.pack("=QQQQ", attributes, 0, 0, 0)
-    if _syscall(SYS_MOUNT_SETATTR, AT_FDCWD, target.encode(), AT_RECURSIVE, wanted, len(wanted)):
+    if _syscall(SYS_MOUNT_SETATTR, AT_FDCWD, target.encode(), AT_RECURSIVE if recursive else 0, wanted, len(wanted)):
         raise _failed(f"attributes of mount {target}")
 
 
 def set_dumpable(*, is_dumpable: bool) -> None:
     """prctl(2), PR_SET_DUMPABLE: may processes of this user look into this one (ptrace(2), most of /proc/PID)? A fork inherits it."""
     if _prctl(PR_SET_DUMPABLE, int(is_dumpable), 0, 0, 0):
+        raise _failed("prctl")
+
+
+def drop_from_bounding_set(capability: int) -> None:
+    """prctl(2), PR_CAPBSET_DROP; one that this kernel does not know is dropped anyhow."""
+    if _prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) and ctypes.get_errno() != errno.EINVAL:
+        raise _failed("prctl")
+
+
+def capset(header: bytes, data: bytes) -> None:
+    """capset(2)."""
+    if _libc.capset(header, data):
+        raise _failed("capset")
+
+
+def set_no_new_privileges() -> None:
+    """prctl(2), PR_SET_NO_NEW_PRIVS."""
+    if _prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise _failed("prctl")
 
 

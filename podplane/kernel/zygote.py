@@ -32,7 +32,8 @@ from typing import NoReturn, Protocol
 
 import msgspec
 
-from podplane.kernel import process_title, rootfs, sandbox, syscalls
+from podplane.kernel import process_title, rights, rootfs, sandbox, syscalls
+from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
 from podplane.kernel.sandbox import Sandbox
 
@@ -82,6 +83,7 @@ class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
     root: Root | None = None
     program: str = ""
     sandbox: int = 0
+    rights: Rights = Rights()
 
 
 class Signal(msgspec.Struct, tag="signal"):
@@ -389,6 +391,7 @@ class Child:
             os.chdir(self._command.directory)
         except OSError as error:
             raise OSError(error.errno, f"working directory {self._command.directory}: {error.strerror}") from None
+        rights.apply(self._command.rights)
 
     def _run(self) -> int:
         command = self._command

@@ -160,6 +160,51 @@ class Lifecycle(Model, frozen=True):
     pre_stop: Handler | None = None
 
 
+class Capabilities(Model, frozen=True):
+    """Capabilities, by name with or without CAP_."""
+
+    add: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+
+
+class SeccompProfile(Model, frozen=True):
+    """Which system calls are filtered."""
+
+    type: str = ""
+
+
+class SecurityContext(Model, frozen=True):
+    """What a container may do."""
+
+    capabilities: Capabilities = Capabilities()
+    privileged: bool = False
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool = False
+    read_only_root_filesystem: bool = False
+    allow_privilege_escalation: bool | None = None
+    seccomp_profile: SeccompProfile | None = None
+
+
+class PodSysctl(Model, frozen=True):
+    """A sysctl of the pod's own namespaces."""
+
+    name: str = ""
+    value: str = ""
+
+
+class PodSecurityContext(Model, frozen=True):
+    """What the containers of a pod may do, and who they are."""
+
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool = False
+    fs_group: int | None = None
+    supplemental_groups: tuple[int, ...] = ()
+    seccomp_profile: SeccompProfile | None = None
+    sysctls: tuple[PodSysctl, ...] = ()
+
+
 class Container(Model, frozen=True):
     """One container of a pod; one among the init containers with `restart_policy` Always is a sidecar."""
 
@@ -183,6 +228,7 @@ class Container(Model, frozen=True):
     resources: dict[str, Any] = {}
     termination_message_path: str = "/dev/termination-log"
     termination_message_policy: str = "File"
+    security_context: SecurityContext = SecurityContext()
 
 
 class KeyToPath(Model, frozen=True):
@@ -329,6 +375,7 @@ class PodSpec(Model, frozen=True):
     containers: tuple[Container, ...] = ()
     ephemeral_containers: tuple[Container, ...] = ()
     volumes: tuple[Volume, ...] = ()
+    security_context: PodSecurityContext = PodSecurityContext()
 
     @property
     def all_containers(self) -> tuple[Container, ...]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from podplane.kernel.process import Process, ProcessError, Processes
+from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
 from podplane.kubeapi.events import NORMAL, WARNING
 from podplane.model.pod import Container, Handler, Probe
@@ -56,6 +57,7 @@ class Launch:
     netns: int
     termination_file: Path | None = None
     sandbox: int = 0
+    rights: Rights = Rights()  # noqa: RUF009  # it is immutable
 
 
 class Surroundings(Protocol):
@@ -185,6 +187,7 @@ class ContainerRun:
             root=launch.root,
             program=launch.command.program,
             sandbox=launch.sandbox,
+            rights=launch.rights,
         )
         output.begin()
         self.environment = launch.environment

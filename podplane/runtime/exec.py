@@ -16,6 +16,7 @@ from podplane.kernel.zygote import NOT_EXECUTABLE
 from podplane.kubeapi.channels import STDERR, STDOUT
 from podplane.kubeapi.streams import ExecRequest
 from podplane.model.pod import Container, Pod
+from podplane.runtime import security
 from podplane.runtime.container import ContainerRun
 from podplane.runtime.descriptors import ready, set_size, write_all
 from podplane.runtime.images import command_in
@@ -103,6 +104,7 @@ class CommandExecution:
             program=command.program,
             sandbox=pod.sandbox.id if pod.sandbox is not None and not join else 0,
             root=None if join else pod.bare_root,
+            rights=security.rights(container.spec),
         )
         for fd in theirs:
             os.close(fd)

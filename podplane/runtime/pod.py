@@ -32,7 +32,7 @@ from podplane.kubeapi.events import NORMAL, WARNING
 from podplane.model.phases import ENDED
 from podplane.model.pod import Container, Pod
 from podplane.model.view import HostPort
-from podplane.runtime import image_files, network_files
+from podplane.runtime import image_files, network_files, security
 from podplane.runtime.container import ContainerRun, Launch, after_restart_of_node, timestamp
 from podplane.runtime.environment import ConfigError, Facts, expand_all, variables
 from podplane.runtime.exec import run_to_end
@@ -179,17 +179,19 @@ class PodWorker:
             binds += self._files.binds(self.pod, container, environment)
             termination = self._files.termination_file(container)
             binds.append(Bind(str(termination), container.termination_message_path))
-            root = self._root(self.node.folder, binds)
+            root = self._root(self.node.folder, binds, read_only=container.security_context.read_only_root_filesystem)
         sandbox = self.sandbox.id if self.sandbox is not None else 0
-        return Launch(command, environment, root, self.hostname, self.netns.fd, termination, sandbox)
+        return Launch(
+            command, environment, root, self.hostname, self.netns.fd, termination, sandbox, security.rights(container)
+        )
 
     @property
     def bare_root(self) -> Root | None:
         """The file system of what runs in no container: without volumes."""
         return self._root(self.node.folder, ()) if self.node.folder is not None else None
 
-    def _root(self, folder: Path, binds: Sequence[Bind]) -> Root:
-        return Root(str(folder), binds, MAX_PROCESSES, self.node.hidden, self.node.shows_homes)
+    def _root(self, folder: Path, binds: Sequence[Bind], *, read_only: bool = False) -> Root:
+        return Root(str(folder), binds, MAX_PROCESSES, self.node.hidden, self.node.shows_homes, read_only)
 
     def environment(self, container: Container) -> dict[str, str]:
         """The environment of a container's processes. ConfigError when a variable can't be had."""
@@ -441,6 +443,8 @@ class PodWorker:
             self._files = PodFolder(self.node.folder / "pods" / self.uid, self.node.client)
             for sentence in resolv_conf.omitted(self._resolv_conf):
                 await self.tell("DNSConfigForming", sentence, WARNING)
+            for sentence in security.not_applied(self.pod):
+                await self.tell("SecurityContextNotApplied", sentence, WARNING)
         metadata = self.pod.metadata
         own = [s for s in self.node.services.values() if s.metadata.namespace == metadata.namespace]
         kubernetes = self.node.services.get("default/kubernetes")

@@ -1,0 +1,40 @@
+"""What a container's processes may do: their capabilities, and whether a program may give them more (capabilities(7), no_new_privs)."""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+from podplane.kernel import syscalls
+
+NAMES = (
+    *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE"),
+    *("NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO"),
+    *("SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME"),
+    *("SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG"),
+    *("WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE"),
+)
+"""Capabilities by number (linux/capability.h), without CAP_."""
+VERSION_3 = 0x2008_0522
+"""_LINUX_CAPABILITY_VERSION_3: sets of 64 bits, in two halves."""
+HALF = 0xFFFF_FFFF
+
+
+class Rights(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`without`: the numbers of capabilities that it does not have; `is_final`: no program gives it more than it has."""
+
+    without: tuple[int, ...] = ()
+    is_final: bool = False
+
+
+def apply(rights: Rights) -> None:
+    """Give up what is not among these, for good: it is left out of the bounding set too."""
+    if rights.without:
+        for number in rights.without:
+            syscalls.drop_from_bounding_set(number)
+        kept = sum(1 << number for number in range(len(NAMES)) if number not in rights.without)
+        low, high = kept & HALF, kept >> 32
+        syscalls.capset(struct.pack("=Ii", VERSION_3, 0), struct.pack("=6I", low, low, 0, high, high, 0))
+    if rights.is_final:
+        syscalls.set_no_new_privileges()

@@ -1,0 +1,61 @@
+"""`securityContext`: what of it a container gets, and what a lab does not do. Pure.
+
+A pod has one user, 0: there are no others in a user namespace that an ordinary user makes (user_namespaces(7)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from podplane.kernel.rights import NAMES, Rights
+from podplane.model.pod import Container, Pod, PodSecurityContext, SecurityContext
+from podplane.runtime.environment import ConfigError
+
+ALL = "ALL"
+
+
+def rights(container: Container) -> Rights:
+    """What its processes may do in the pod's namespaces: all, but what is dropped and not added. ConfigError for an unknown capability."""
+    context = container.security_context
+    capabilities = context.capabilities
+    if context.privileged:
+        return Rights()
+    dropped, added = _numbers(capabilities.drop), _numbers(capabilities.add)
+    return Rights(tuple(sorted(dropped - added)), is_final=context.allow_privilege_escalation is False)
+
+
+def _numbers(names: tuple[str, ...]) -> set[int]:
+    found: set[int] = set()
+    for name in names:
+        plain = name.upper().removeprefix("CAP_")
+        if plain == ALL:
+            found.update(range(len(NAMES)))
+        elif plain in NAMES:
+            found.add(NAMES.index(plain))
+        else:
+            raise ConfigError(f"capability {name!r} is not known: use the names of capabilities(7), or {ALL}")
+    return found
+
+
+def not_applied(pod: Pod) -> Iterator[str]:
+    """What its security contexts ask for that it does not get, a sentence each."""
+    own = pod.spec.security_context
+    yield from _of("the pod", own)
+    if own.fs_group:
+        yield f"the pod: fsGroup {own.fs_group} is not applied: files of volumes belong to user and group 0"
+    if own.supplemental_groups:
+        yield "the pod: supplementalGroups are not applied: a pod of a lab has one group, 0"
+    if own.sysctls:
+        yield f"the pod: sysctls are not applied: {', '.join(one.name for one in own.sysctls)}"
+    for container in pod.spec.all_containers:
+        yield from _of(f"container {container.name}", container.security_context)
+
+
+def _of(whose: str, context: SecurityContext | PodSecurityContext) -> Iterator[str]:
+    for name, number in (("runAsUser", context.run_as_user), ("runAsGroup", context.run_as_group)):
+        if number:
+            yield f"{whose}: {name} {number} is not applied: processes of a lab's pods are user and group 0 of their pod"
+    if context.run_as_non_root and not context.run_as_user:
+        yield f"{whose}: runAsNonRoot is not applied: processes of a lab's pods are user 0 of their pod"
+    if context.seccomp_profile is not None and context.seccomp_profile.type != "Unconfined":
+        yield f"{whose}: seccompProfile {context.seccomp_profile.type} is not applied: no system call is filtered"

@@ -1,0 +1,75 @@
+"""Pods of a lab: in the network of their node they may change that alone; what a security context takes away is gone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Podplane, running
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
+    """A lab of two nodes."""
+    with running(tmp_path_factory, "--nodes", "2") as started:
+        yield started
+
+
+def test_the_nodes_network_is_theirs_and_the_labs_namespaces_are_not(lab: Podplane) -> None:
+    script = "ip link add br9 type bridge && ip link del br9 && echo changed; readlink /proc/self/ns/user"
+    seen = {node: lab.on_node(node, script).split() for node in ("node1", "node2")}
+    assert [words[0] for words in seen.values()] == ["changed"] * 2
+    holder = lab.folder.holder()
+    assert holder is not None
+    assert len({os.readlink(f"/proc/{holder}/ns/user"), *(words[1] for words in seen.values())}) == 3
+
+
+def test_they_can_not_write_what_is_the_machines(lab: Podplane) -> None:
+    before = Path("/proc/sys/kernel/core_pattern").read_text()
+    tries = "for f in /proc/sys/kernel/core_pattern /proc/sys/net/ipv4/ip_forward /proc/sysrq-trigger; do"
+    assert (
+        lab.on_node("node1", f"exec 2>/dev/null; {tries} (: >$f) && echo $f; done; umount /proc/sys && echo umount; true") == ""
+    )
+    assert Path("/proc/sys/kernel/core_pattern").read_text() == before
+
+
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def test_a_security_context_is_applied_or_it_is_told(lab: Podplane) -> None:
+    containers = [
+        {"name": "main", "image": "podplane/echo", "securityContext": RESTRICTED},
+        {"name": "free", "image": "podplane/client", "securityContext": {}},
+    ]
+    spec = {"securityContext": {"runAsUser": 1000, "fsGroup": 1000}, "containers": containers}
+    lab.api.create("pods", "default", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "safe"}, "spec": spec})
+    for _ in lab.api.poll(
+        "pods", "default", lambda pods: any(p["status"].get("phase") == "Running" and _is(p) for p in pods), 10
+    ):
+        pass
+    status = lab("exec", "safe", "--", "cat", "/proc/1/status", "/proc/self/status").stdout.split("\n")
+    assert [line.split()[1] for line in status if line.startswith("CapBnd")] == [f"{1 << 10:016x}"] * 2
+    assert [line.split()[1] for line in status if line.startswith("NoNewPrivs")] == ["1"] * 2
+    assert lab("exec", "safe", "--", "touch", "/etc/x", code=None).returncode != 0
+    lab("exec", "safe", "-c", "free", "--", "touch", "/etc/x")
+    told = [e["message"] for e in lab.api.objects("events", "default") if e["reason"] == "SecurityContextNotApplied"]
+    assert sorted(line.split(" is ")[0] for line in told) == [
+        "container main: seccompProfile RuntimeDefault",
+        "the pod: fsGroup 1000",
+        "the pod: runAsUser 1000",
+    ]
+
+
+def _is(pod: dict[str, Any]) -> bool:
+    return bool(pod["metadata"]["name"] == "safe")

@@ -1,0 +1,60 @@
+"""What of a `securityContext` is applied, and what is told instead."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from podplane.kernel.rights import NAMES, Rights
+from podplane.model.pod import Container, Pod
+from podplane.runtime.environment import ConfigError
+from podplane.runtime.security import not_applied, rights
+
+EVERY = tuple(range(len(NAMES)))
+
+
+def container(**context: object) -> Container:
+    return msgspec.convert({"name": "main", "securityContext": context}, Container)
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"),
+    [
+        ({}, Rights()),
+        ({"capabilities": {"drop": ["ALL"]}}, Rights(EVERY)),
+        ({"capabilities": {"drop": ["all"], "add": ["CHOWN", "CAP_KILL"]}}, Rights(tuple(n for n in EVERY if n not in (0, 5)))),
+        ({"capabilities": {"drop": ["NET_RAW"], "add": ["ALL"]}}, Rights()),
+        ({"capabilities": {"drop": ["net_raw"]}}, Rights((13,))),
+        ({"allowPrivilegeEscalation": False}, Rights(is_final=True)),
+        ({"allowPrivilegeEscalation": True}, Rights()),
+        ({"privileged": True, "capabilities": {"drop": ["ALL"]}}, Rights()),
+    ],
+)
+def test_rights(context: dict[str, object], expected: Rights) -> None:
+    assert rights(container(**context)) == expected
+
+
+def test_an_unknown_capability_is_refused() -> None:
+    with pytest.raises(ConfigError, match="capability 'FLY' is not known"):
+        rights(container(capabilities={"add": ["FLY"]}))
+
+
+def told(pod: dict[str, object], **of_container: object) -> list[str]:
+    spec = {"securityContext": pod, "containers": [{"name": "main", "securityContext": of_container}]}
+    return list(not_applied(msgspec.convert({"spec": spec}, Pod)))
+
+
+def test_what_is_not_applied_is_told() -> None:
+    assert told({}) == told({"runAsUser": 0, "runAsGroup": 0, "fsGroup": 0}, runAsUser=0) == []
+    assert told({}, seccompProfile={"type": "Unconfined"}, readOnlyRootFilesystem=True) == []
+    sentences = told({"runAsUser": 1000, "runAsNonRoot": True, "fsGroup": 5, "supplementalGroups": [7]}, runAsGroup=3)
+    assert [line.split(" is ")[0].split(" are ")[0] for line in sentences] == [
+        "the pod: runAsUser 1000",
+        "the pod: fsGroup 5",
+        "the pod: supplementalGroups",
+        "container main: runAsGroup 3",
+    ]
+    assert len(told({"seccompProfile": {"type": "RuntimeDefault"}}, runAsNonRoot=True)) == 2
+    assert told({"sysctls": [{"name": "net.core.somaxconn", "value": "1"}]}) == [
+        "the pod: sysctls are not applied: net.core.somaxconn"
+    ]
