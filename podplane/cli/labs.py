@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from podplane.cli import tables
-from podplane.cli.options import connect, lab_name
+from podplane.cli.options import connect, lab_name, prepare_to_connect
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder, labs
 from podplane.model.words import counted
@@ -70,6 +70,7 @@ def _show(progress: Iterator[Any]) -> None:
     """Progress as one line that changes on a terminal, and as nothing elsewhere."""
     terminal = sys.stderr.isatty()
     for step in progress:
+        prepare_to_connect()  # the lab starts on another core meanwhile
         if terminal and step.step:
             count = f" {step.done}/{step.total}" if step.total else ""
             click.echo(f"\r\033[Kstarting: {step.step}{count}", err=True, nl=False)

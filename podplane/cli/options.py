@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,11 @@ def namespace(command: Command) -> Command:
     """`--namespace`."""
     option = click.option("-n", "--namespace", default="default", show_default=True, help="Which Kubernetes namespace.")
     return option(command)
+
+
+def prepare_to_connect() -> None:
+    """Import what `connect` needs, while something else is waited for."""
+    importlib.import_module("podplane.kubeapi.http")
 
 
 def connect(folder: Folder) -> Any:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from podplane.apiserver.kinds import printer_paths
-from podplane.apiserver.kinds.printer_paths import MAX_LENGTH, compiled, first, refusal
+from podplane.apiserver.kinds.printer_paths import MAX_LENGTH, PLAIN, compiled, first, refusal
 from podplane.kubeapi.messages import Request, Response
 from tests.unit.apiserver.test_custom import CRDS, PEERS, SPEC, VERSION, define, peer
 from tests.unit.apiserver.test_server import Api
@@ -106,3 +110,19 @@ async def test_one_that_was_stored_before_stays_and_its_column_is_empty(monkeypa
     answer = await api.server.handle(Request("GET", PEERS, {}, {"authorization": "Bearer secret", "accept": accept}))
     assert isinstance(answer, Response)
     assert json.loads(answer.body)["rows"][0]["cells"] == ["p", None]
+
+
+@given(st.from_regex(PLAIN, fullmatch=True))
+@settings(max_examples=50, deadline=None)
+def test_names_of_fields_alone_are_not_refused_when_they_are_parsed_either(path: str) -> None:
+    found = printer_paths._parsed(path)
+    assert refusal(path) == "" and (found is None or not list(printer_paths._refusals(found)))
+
+
+def test_to_take_names_of_fields_alone_no_library_is_imported() -> None:
+    words = (
+        "import sys; from podplane.apiserver.kinds.printer_paths import refusal; "
+        "print(repr(refusal('.spec.addresses')), 'jsonpath' in sys.modules, bool(refusal('.a..b..c')), 'jsonpath' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["''", "False", "True", "True"]
