@@ -137,7 +137,7 @@ sys.exit(connected)
 def test_a_pod_is_under_its_policies_before_its_first_instruction(
     lab: Podplane, kubectl: Kubectl, ips: dict[str, list[str]]
 ) -> None:
-    """Init containers, too (k3s-io/k3s#947, cloudnativelabs/kube-router#873)."""
+    """N1: init containers, too (k3s-io/k3s#947, cloudnativelabs/kube-router#873)."""
     apply(kubectl, "caged", {"role": "caged"}, egress=[])
     container = {"image": "host/python3", "command": ["python3", "-c", ATTEMPTS, *ips[FAR]]}
     pod = {

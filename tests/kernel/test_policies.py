@@ -141,7 +141,7 @@ def variants() -> Iterator[list[Object]]:
 
 
 def test_changes_and_restarts_lose_no_packet_that_is_allowed_and_let_none_pass_that_is_denied() -> None:
-    """cloudnativelabs/kube-router#461, cilium/cilium#17115: sets are not empty for a moment, not when an agent starts either."""
+    """N9: cloudnativelabs/kube-router#461, cilium/cilium#17115: sets are not empty for a moment, not when an agent starts either."""
     real = RealPoliced()
     real.put(info(1, 1, {"app": "web"}), *next(variants()))
     allowed, denied = [(1, 2), (2, 2)], [(2, 1)]
@@ -164,7 +164,7 @@ def talk(cluster: RealPoliced, client: tuple[int, int], server: tuple[int, int],
 def test_connections_that_policies_take_back_end_for_both_and_others_go_on(
     version: int, walk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TCP is reset, UDP passes no more; network-policy-api#305, calico#6399. Where there are many connections, those of the pods concerned
+    """N3: TCP is reset, UDP passes no more; network-policy-api#305, calico#6399. Where there are many connections, those of the pods concerned
     are asked for by their addresses."""
     monkeypatch.setattr(conntrack, "WALK", walk)
     real = RealPoliced()

@@ -200,7 +200,7 @@ def test_questions_to_the_cluster_s_dns_need_the_usual_rule(version: int) -> Non
     assert not answers()
 
 
-@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize("protocol", ["tcp", "udp", "sctp"])
 def test_a_connection_that_is_judged_again_passes_or_is_refused_from_then_on(protocol: str) -> None:
     cluster = FakePoliced()
     rule = policy("web", EVERYTHING, [FROM_B])
