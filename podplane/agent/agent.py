@@ -178,6 +178,7 @@ class Agent:
         await self.watcher.read_sysctls(pause)
         self._may_send = True
         await self.reconcile()
+        await self._effects.idle()
         self.watcher.put_off(len(self.ledger.desired))
 
     def changed(self, kind: Kind, old: Any, new: Any) -> None:
@@ -212,7 +213,7 @@ class Agent:
         tells them again. Raises the kernel's error when it refuses that."""
         self._advertised.add(path)
         await self._apply(AdvertisementKey(path))
-        await self._effects.run()
+        await self._effects.announce()
 
     async def withdraw(self, path: str) -> None:
         """Answer for them no more. Raises the kernel's error when it still answers, or may."""
@@ -269,8 +270,8 @@ class Agent:
         began = self._clock()
         await self.planner.replan(Pause())
         await self._committed()
-        self._effects.judge.begin()
-        await self._effects.run()
+        await self._effects.announce()
+        self._effects.begin()
         self.denied.follow()
         self._reconciled_at = self._clock()
         self.reconciles.add(self._reconciled_at - began)
@@ -288,8 +289,8 @@ class Agent:
     async def idle(self) -> None:
         """Wait until nothing is due, and connections are judged again where what may pass has changed (what failed may be due later)."""
         await self.writer.idle()
-        self._effects.judge.begin()
-        await self._effects.judge.idle()
+        self._effects.begin()
+        await self._effects.idle()
 
     def _look(self) -> None:
         self.denied.follow()
@@ -305,12 +306,13 @@ class Agent:
         """Look at what the kernel does not notify, read what is due to be read, and wait until what comes of it is sent."""
         self.watcher.look()
         await self._read_due()
+        await self._effects.idle()
 
     async def _read_due(self) -> None:
         await self.watcher.read_due()
         await self._committed()
-        self._effects.judge.begin()
-        await self._effects.run()
+        self._effects.begin()
+        await self._effects.announce()
 
     def _sent(self, report: Report) -> None:
         self.watcher.sent(report)

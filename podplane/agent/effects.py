@@ -37,10 +37,11 @@ class Effects:
         self._stale: dict[Frontend, Collection[Target]] = {}
         self.judge = Judge(node_name, kernel, committed, turn)
         self._announcements: list[Announce] = []
-        self._busy = asyncio.Lock()
+        self._turn = turn
+        self._flush: asyncio.Task[None] | None = None
 
     def add(self, effects: Iterable[Effect]) -> None:
-        """Carry these out at the next `run`."""
+        """Carry these out at the next `announce` or `begin`."""
         for effect in effects:
             match effect:
                 case FlushConntrack(allowed=allowed):
@@ -56,12 +57,15 @@ class Effects:
 
     @property
     def has_due(self) -> bool:
-        """Does anything wait?"""
-        return bool(self._announcements or self._stale) or self.judge.has_due
+        """Does anything wait to be begun, or to be tried again?"""
+        return bool(self._announcements or (self._stale and not self._is_flushing)) or self.judge.has_due
 
-    async def run(self) -> None:
-        """Carry out what waits, but for what `judge` does, once what was planned with it is in the kernel. That may have a long list of
-        connections to go through, which happens in a thread."""
+    @property
+    def _is_flushing(self) -> bool:
+        return self._flush is not None and not self._flush.done()
+
+    async def announce(self) -> None:
+        """Tell the neighbours what waits to be told, once what was planned with it is in the kernel."""
         announcements, self._announcements = self._announcements, []
         if announcements:
             await self._committed()
@@ -70,18 +74,34 @@ class Effects:
                 self._kernel.announce(announcement.link, announcement.ips)
             except OSError as error:
                 log.warning("announce node=%s link=%s error=%s", self._node_name, announcement.link, error)
-        async with self._busy:
-            if self._stale:
-                stale, self._stale = self._stale, {}
-                await self._committed()
-                if not await asyncio.to_thread(self._flushed, stale):
-                    self._stale = stale | self._stale  # at the next run; what was added meanwhile is newer
 
-    def _flushed(self, allowed: Allowed) -> bool:
-        """Was that done?"""
+    def begin(self) -> None:
+        """What was planned was sent: have connections flushed and judged, soon. Returns at once: the kernel may have a long list of
+        connections to go through."""
+        self.judge.begin()
+        if self._stale and not self._is_flushing:
+            self._flush = asyncio.get_running_loop().create_task(self._flush_all(), name=f"conntrack flush {self._node_name}")
+
+    async def idle(self) -> None:
+        """Wait until all that was begun is done, or has failed, in which case the next `begin` tries it again."""
+        while self._flush is not None and not self._flush.done():
+            await asyncio.wait([self._flush])
+        await self.judge.idle()
+
+    async def _flush_all(self) -> None:
+        while self._stale:
+            async with self._turn:
+                stale, self._stale = self._stale, {}
+                if not await self._flushed(stale):
+                    self._stale = stale | self._stale  # what was added meanwhile is newer
+                    return
+
+    async def _flushed(self, allowed: Allowed) -> bool:
+        """Was that done? What came meanwhile may have been planned and not sent: that is awaited first."""
         try:
-            self._kernel.flush_conntrack(allowed)
-        except (OSError, DumpInterrupted) as error:
+            await self._committed()
+            await asyncio.to_thread(self._kernel.flush_conntrack, allowed)
+        except (OSError, DumpInterrupted, RuntimeError) as error:  # RuntimeError: no thread can be started
             log.warning("conntrack node=%s error=%s", self._node_name, error)
             return False
         return True

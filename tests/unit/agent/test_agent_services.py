@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import threading
 
 import msgspec
 import pytest
@@ -10,10 +12,11 @@ import pytest
 from podplane.model.objects import Metadata
 from podplane.model.service import EndpointPort, EndpointSlice, Service, ServicePort, ServiceSpec
 from podplane.services.settings import ServiceSettings
+from podplane.state.conntrack import Allowed
 from podplane.state.nft import Element
 from podplane.trace.packet import Packet
 from podplane.trace.trace import Delivered, Rejected
-from tests.unit.agent.rig import Rig, cluster, frontends, service_of, slice_of, wanting
+from tests.unit.agent.rig import Rig, cluster, frontends, service_of, slice_of, until, wanting
 
 
 async def test_a_new_agent_finds_services_as_they_are_and_writes_nothing() -> None:
@@ -180,6 +183,52 @@ async def test_udp_connections_are_looked_at_by_a_new_agent_and_after_a_repair()
     assert rig.opener.flushed[2:] == [{DNS: targets("10.244.1.2")}]
     await rig.poll(at=2.0)
     assert len(rig.opener.flushed) == 3, "nobody was at work"
+
+
+async def test_nothing_waits_while_a_long_table_of_connections_is_gone_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(service_cidrs=("10.96.0.0/16",))
+    await rig.start(*cluster(1))
+    asked: list[Allowed] = []
+    may_end = threading.Event()
+
+    def slow(allowed: Allowed) -> int:
+        asked.append(allowed)
+        may_end.wait(10)
+        return 0
+
+    monkeypatch.setattr(rig.agent._kernel, "flush_conntrack", slow)
+    rig.put(*dns("10.244.1.2"))
+    await rig.agent.reconcile()
+    await until(lambda: bool(asked))
+    try:
+        rig.put(service_of("web", "10.96.0.11"), slice_of("web", "10.244.1.9"))
+        await asyncio.wait_for(rig.agent.reconcile(), 5)
+        assert "10.244.1.9" in rig.host.objects.dump()
+        rig.put(dns("10.244.1.3")[1])
+        await rig.agent.reconcile()
+        assert len(asked) == 1, "one walk at a time"
+    finally:
+        may_end.set()
+    await rig.agent.idle()
+    assert asked == [{DNS: targets("10.244.1.2")}, {DNS: targets("10.244.1.3")}]
+
+
+async def test_a_flush_that_failed_is_tried_again_with_what_came_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(service_cidrs=("10.96.0.0/16",))
+    await rig.start(*cluster(1))
+    flush = rig.agent._kernel.flush_conntrack
+
+    def fails(allowed: Allowed) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(rig.agent._kernel, "flush_conntrack", fails)
+    rig.put(*dns("10.244.1.2"))
+    await rig.settle()
+    assert rig.opener.flushed == [] and rig.agent._effects.has_due
+    monkeypatch.setattr(rig.agent._kernel, "flush_conntrack", flush)
+    rig.put(dns("10.244.1.3")[1])
+    await rig.settle()
+    assert rig.opener.flushed == [{DNS: targets("10.244.1.3")}] and not rig.agent._effects.has_due
 
 
 @pytest.mark.parametrize("older_has_endpoints", [True, False])

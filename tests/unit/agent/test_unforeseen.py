@@ -202,7 +202,8 @@ async def test_a_flush_that_fails_is_tried_again(error: Exception) -> None:
     effects = Effects("node1", Actor(), committed, asyncio.Lock())
     effects.add([FlushConntrack({Frontend("udp", ipaddress.ip_address("10.96.0.1"), 53): frozenset()})])
     for _ in range(3):
-        await effects.run()
+        effects.begin()
+        await effects.idle()
     assert len(calls) == 2 and calls[0] == calls[1]
     assert sent == [0, 1], "what was planned with it is in the kernel before"
 
