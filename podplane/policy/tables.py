@@ -24,9 +24,9 @@ by the output hook, which has no chain here: probes of a pod by its own node alw
 egress too. Neighbour discovery, and a pod that reaches itself, are asked for only on the way to a drop.
 
 When what policies let pass changes, the connections of the pods concerned get a bit in their mark (`JudgeAgain`): what the client sends
-next is judged as a first packet is. What passes loses the bit; what is denied gets another one, by which each packet of the connection is
-refused, whoever sends it. To delete the entries would not do: the next packet would begin a connection anew, perhaps from the other end
-(net.netfilter.nf_conntrack_tcp_loose).
+next is judged as a first packet is. What passes loses the bit; what is denied gets another one, by which answers are refused and all that
+the client sends is judged: it passes once it is allowed again. To delete the entries would not do: the next packet would begin a
+connection anew, perhaps from the other end (net.netfilter.nf_conntrack_tcp_loose).
 
 A pod sends by addresses of its own only, and is reached by these only: policies know neither its link-local address nor who listens to a
 multicast or broadcast, which the bridge brings to all of its pods.
@@ -191,7 +191,9 @@ def _denials(blocks: list[IPNetwork], config: NetworkConfig) -> Iterator[Value]:
         asked = () if by_policies else (rule(jump("deny")),)
         told = (rule(_told(prefix), comment="for podplane policy denied"),) if config.log_denied else ()
         yield counted
-        taken_back = rule(r.has_mark(JUDGE_AGAIN), count_in(counted.name), goto("revoke"), comment="it was let pass once")
+        taken_back = rule(
+            r.has_mark(JUDGE_AGAIN | REVOKED), count_in(counted.name), goto("revoke"), comment="it was let pass once"
+        )
         again = (taken_back,) if by_policies else ()
         yield chain(name, (*asked, *told, *again, rule(count_in(counted.name), verdict(DROP), comment=why)))
     yield from _revocations()
@@ -247,7 +249,8 @@ def _ways(blocks: list[IPNetwork], bridge: str) -> Iterator[Chain]:
             rule(goto("pass")),
         ],
     )
-    judged = rule(r.has_mark(JUDGE_AGAIN), r.set_mark(JUDGE_AGAIN, on=False), comment="it passes still")
+    both = JUDGE_AGAIN | REVOKED
+    judged = rule(r.has_mark(both), r.set_mark(both, on=False), comment="it passes still, or again")
     yield chain("pass", (judged, rule(verdict(ACCEPT))))
 
 
@@ -255,7 +258,7 @@ def _base_chains(bridge: str) -> Iterator[Chain]:
     unmarked = r.has_mark(JUDGE_AGAIN | REVOKED, any_of=False)
     known = (
         rule(unmarked, r.is_confirmed(), verdict(ACCEPT), comment="of a connection that was let pass"),
-        rule(r.has_mark(REVOKED), goto("revoked")),
+        rule(r.has_mark(REVOKED), r.is_answer(), goto("revoked")),
         rule(r.has_mark(JUDGE_AGAIN), r.is_answer(), verdict(ACCEPT), comment="what its client sends is judged again"),
     )
     yield chain("forward", (*known, rule(goto("egress"))), Hook("filter", "forward", PRIORITY))

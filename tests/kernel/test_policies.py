@@ -247,8 +247,8 @@ def test_a_connection_ends_though_the_agent_was_killed_when_it_had_changed_its_t
 class Datagrams:
     """UDP from one pod to another, each end at a port of its own; the other one has answered, so the connection is known."""
 
-    def __init__(self, real: RealPoliced, client: tuple[int, int], server: tuple[int, int]) -> None:
-        ends = ((client, 5000), (server, 53))
+    def __init__(self, real: RealPoliced, client: tuple[int, int], server: tuple[int, int], to: int = 53) -> None:
+        ends = ((client, 5000), (server, to))
         self.client, self.server = (bound(real.namespaces[name_of(*one)], str(pod_ip(*one)), port) for one, port in ends)
         for _ in range(2):
             assert arrives(self.client, self.server) and arrives(self.server, self.client)
@@ -257,7 +257,7 @@ class Datagrams:
 def bound(place: Namespace, ip: str, port: int) -> socket.socket:
     one = place.run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
     one.bind((ip, port))
-    one.settimeout(0.2)
+    one.settimeout(0.1)
     return one
 
 
@@ -269,6 +269,22 @@ def arrives(sender: socket.socket, receiver: socket.socket) -> bool:
         return receiver.recvfrom(10)[1] == sender.getsockname()
     except TimeoutError:
         return False
+
+
+def test_a_connection_that_is_denied_and_allowed_again_passes_again_each_time_and_not_between() -> None:
+    """Of UDP, whose client goes on sending from the same port: its entry never ends by itself."""
+    real = RealPoliced()
+    allowing = policy("web", EVERYTHING, [PolicyRule((PodSelector(select(team="b")),))])
+    real.put(allowing)
+    known = [Datagrams(real, client, (1, 1), port) for client, port in (((1, 2), 53), ((2, 2), 54))]
+    for _ in range(3):
+        real.put(policy("web", EVERYTHING, []))
+        for one in known:
+            assert not arrives(one.client, one.server) and not arrives(one.server, one.client)
+            assert not arrives(one.client, one.server)
+        real.put(allowing)
+        for one in known:
+            assert arrives(one.client, one.server) and arrives(one.server, one.client)
 
 
 def replace_pod(real: RealPoliced) -> Namespace:

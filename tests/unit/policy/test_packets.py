@@ -227,6 +227,7 @@ def test_a_connection_that_is_judged_again_passes_or_is_refused_from_then_on(pro
     back = cluster.from_pod(*A1, pod_ip(*B1), 40000, source_port=80, protocol=protocol)
     assert not isinstance(back.end, Delivered), "nor does the other end send"
     cluster.put(rule)
-    mark(JUDGE_AGAIN)
-    assert isinstance(cluster.from_pod(*B1, pod_ip(*A1), protocol=protocol).end, Delivered)
-    assert marks() == {0}, "it passes, and is as it was"
+    for bits in (JUDGE_AGAIN, REVOKED):
+        mark(bits)
+        assert isinstance(cluster.from_pod(*B1, pod_ip(*A1), protocol=protocol).end, Delivered)
+        assert marks() == {0}, "it passes, and is as it was"
