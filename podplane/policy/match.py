@@ -126,7 +126,7 @@ class Decision(msgspec.Struct, frozen=True):
         if self.reason is Reason.NOT_SELECTED:
             return f"no policy selects it for {self.direction}"
         if self.reason is Reason.NO_RULE:
-            return "no rule denies it" if self.passed else f"no rule is about it, of {_shown(self.policies)}"
+            return "no rule denies it" if self.passed else f"no rule of {_shown(self.policies)} is about it"
         return str(self.reason) if self.allowed else f"default deny by {_shown(self.denying)}"
 
 

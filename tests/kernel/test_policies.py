@@ -164,7 +164,7 @@ def talk(cluster: RealPoliced, client: tuple[int, int], server: tuple[int, int],
 def test_connections_that_policies_take_back_end_for_both_and_others_go_on(
     version: int, walk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """N3: TCP is reset, UDP passes no more; network-policy-api#305, calico#6399. Where there are many connections, those of the pods concerned
+    """N3: TCP is reset, UDP passes no more; network-policy-api#305, calico#6399. Where connections are many, those of the pods concerned
     are asked for by their addresses."""
     monkeypatch.setattr(conntrack, "WALK", walk)
     real = RealPoliced()

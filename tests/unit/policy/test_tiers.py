@@ -101,7 +101,7 @@ def test_a_rule_is_about_its_protocols_only_and_the_rest_stays_allowed() -> None
     found = reach(end(index, "b/client"), end(index, "a/web"), index)
     assert str(found) == "everything but TCP 80, UDP 1-99"
     decision = ask(index, "b/client", "a/web", 81).ingress
-    assert decision is not None and decision.by == "no rule is about it, of ClusterNetworkPolicy p"
+    assert decision is not None and decision.by == "no rule of ClusterNetworkPolicy p is about it"
     named = cluster(cluster_policy("p", ingress=[rule("Deny", protocols=[{"destinationNamedPort": "http"}])]))
     assert [port for port in (79, 80, 81) if not ask(named, "b/client", "a/web", port).allowed] == [80]
 
