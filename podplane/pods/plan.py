@@ -21,7 +21,7 @@ from podplane.model.objects import Node
 from podplane.model.view import Sandbox, View
 from podplane.pods import bridge
 from podplane.pods.bridge import gateway_of
-from podplane.state.mac import mac_of
+from podplane.state.mac import link_local_of, mac_of
 from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Route, Sysctl
 from podplane.state.nft import label
 from podplane.state.ownership import link_alias
@@ -67,6 +67,7 @@ def _node_side(sandbox: Sandbox, ips: list[IPAddress], mac: str, config: Network
     name = veth_name(sandbox.container_id, sandbox.ifname)
     comment = label("pod", f"{sandbox.namespace}/{sandbox.name}")  # the longest names would pass IFALIASZ
     networks = map(ipaddress.ip_network, ips)
+    on_link = [link_local_of(mac)] if any(ip.version == 6 for ip in ips) else []
     return [
         Link(
             name=name,
@@ -85,7 +86,7 @@ def _node_side(sandbox: Sandbox, ips: list[IPAddress], mac: str, config: Network
         ),
         Sysctl(name=f"net.ipv6.conf.{name}.disable_ipv6", value="1", link=name),
         Fdb(link=name, mac=mac, master=True),
-        *(Neighbour(link=config.bridge, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL) for ip in ips),
+        *(Neighbour(link=config.bridge, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL) for ip in (*ips, *on_link)),
         *(Route(destination=network, link=config.bridge, protocol=ROUTE_PROTOCOL) for network in networks),
         *bridge.elements(ips, mac, comment, config),
     ]

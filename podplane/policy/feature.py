@@ -34,6 +34,7 @@ from podplane.policy.peers import NamedPort, PeerSet
 from podplane.policy.tiers import speaking
 from podplane.policy.words import unread_text
 from podplane.state.effects import Effect, Forget, JudgeAgain, Plan, Warn
+from podplane.state.mac import mac_of
 from podplane.state.nft import GOTO, Chain, Element, Verdict, label
 from podplane.state.value import IPAddress, Value, fragment
 
@@ -309,10 +310,11 @@ def plan_pod(
     else:
         assert policies is not None
         selecting = tuple(policies.policies_of(path))
+    mac = mac_of(ipaddress.ip_address(sandbox.ips[0])) if sandbox.ips else ""
     led = _Led(selecting, versions, memory)
     for direction in DIRECTIONS:
         led.take(direction, ips, label("pod", path))
-    values = [*led.values, *tables.pod_elements(ips, label("pod", path), led.verdicts)]
+    values = [*led.values, *tables.pod_elements(ips, mac, label("pod", path), led.verdicts)]
     values += _local_ports(pod, ips, {port for one in led.programs for port in one.local}) if pod is not None else ()
     return plan(
         versions=versions,

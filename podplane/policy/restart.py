@@ -43,7 +43,7 @@ def _gone(found: Mapping[Identity, Value], wanted: Mapping[Identity, Value]) -> 
             gone = (now if isinstance(now, Members) else none).differences(value)[0]
             yield from (one for content in gone if isinstance(one := value.parts(content)[0], IPAddress))
         elif isinstance(value, Element) and (value.family, value.table) == tables.TABLE and identity not in wanted:
-            first = value.key[0]
+            first = value.key[-1 if value.set.startswith(tables.MAPS[tables.OUT]) else 0]
             is_peer = value.set.startswith((PEERS, *tables.MAPS.values()))
             if is_peer and _holder(value) in wanted and isinstance(first, IPAddress):
                 yield first

@@ -18,7 +18,7 @@ from podplane.state.nft_nat import (
     frontend,
     protocol_and_port,
 )
-from podplane.state.nft_rules import DESTINATION_OFFSET, NETWORK_HEADER, SOURCE_OFFSET, Row, in_network
+from podplane.state.nft_rules import DESTINATION_OFFSET, LINK_HEADER, NETWORK_HEADER, SOURCE_OFFSET, Row, in_network
 from podplane.state.value import IPNetwork
 
 SOURCE, DESTINATION = "source", "destination"
@@ -26,6 +26,10 @@ OFFSET = {SOURCE: SOURCE_OFFSET, DESTINATION: DESTINATION_OFFSET}
 CONFIRMED = 1 << 3
 """IPS_CONFIRMED: the first packet of the connection passed all hooks (include/uapi/linux/netfilter/nf_conntrack_common.h)."""
 HOP_LIMIT_OFFSET = 7
+MAC_SOURCE_OFFSET, MAC_SIZE = 6, 6
+BEHIND_MAC = 10
+"""The register behind a MAC, which fills two of four bytes."""
+ICMP6 = 58
 CT_DIRECTION, CT_MARK = 1, 3
 """NFT_CT_DIRECTION, NFT_CT_MARK."""
 ALL_BITS = 0xFFFF_FFFF
@@ -68,6 +72,22 @@ def verdict_of(version: int, side: str, name: str) -> Row:
     return (address(version, OFFSET[side][version]), Lookup(set=name, dreg=0))
 
 
+def sender(version: int) -> Row:
+    """`ether saddr . ip saddr`, in registers; after `family`."""
+    mac = Payload(dreg=FIRST, base=LINK_HEADER, offset=MAC_SOURCE_OFFSET, length=MAC_SIZE)
+    return (mac, address(version, OFFSET[SOURCE][version], BEHIND_MAC))
+
+
+def verdict_of_sender(version: int, name: str) -> Row:
+    """`ether saddr . ip saddr vmap @name`; after `family`."""
+    return (*sender(version), Lookup(set=name, dreg=0))
+
+
+def sender_in(version: int, name: str) -> Row:
+    """`ether saddr . ip saddr @name`; after `family`."""
+    return (*sender(version), Lookup(set=name))
+
+
 def address_in(version: int, side: str, name: str) -> Row:
     """`ip saddr @name`; after `family`."""
     return (address(version, OFFSET[side][version]), Lookup(set=name))
@@ -95,15 +115,15 @@ def ports_between(first: int, last: int) -> Row:
     return (load, Cmp(data=low) if first == last else Range(low=low, high=high))
 
 
-def is_icmp6(first: int, last: int) -> Row:
-    """`icmpv6 type 133-137`."""
+def is_icmp6() -> Row:
+    """`meta l4proto ipv6-icmp`."""
+    return (Meta(key=META_L4PROTO, dreg=FIRST), Cmp(data=bytes((ICMP6,))))
+
+
+def type_is(first: int, last: int) -> Row:
+    """`icmpv6 type 133-137`; after `is_icmp6`."""
     kind = Payload(dreg=FIRST, base=TRANSPORT_HEADER, offset=0, length=1)
-    return (
-        Meta(key=META_L4PROTO, dreg=FIRST),
-        Cmp(data=bytes((58,))),
-        kind,
-        Cmp(data=bytes((first,))) if first == last else Range(low=bytes((first,)), high=bytes((last,))),
-    )
+    return (kind, Cmp(data=bytes((first,))) if first == last else Range(low=bytes((first,)), high=bytes((last,))))
 
 
 def hop_limit_is(number: int) -> Row:

@@ -2,7 +2,7 @@
 
     forward   what is known (ct status confirmed) passes; anything else → egress
     input     the same, of what pods send to this node
-    egress    egress4: source → goto ingress, or goto out-<group>        a pod of this node sends
+    egress    egress4: MAC and source → goto ingress, or goto out-<group>   a pod of this node sends by its own address
     ingress   ingress4: destination → pass, or goto in-<group>           a pod of this node, or the node, is sent to
     out-…     jump np-…-out of each policy that selects the pod; what none of them allows → deny-out
     np-…-out  what a policy allows → goto ingress
@@ -12,7 +12,8 @@
     anp-…-in  Accept → pass; Deny → deny-cnp-in; Pass → policies-in
     policies-in  policies-in4: destination → pass, in-… or base-in-…, as ingress4 has it of other pods
     base-in-…   of pods that Baseline policies select, and no NetworkPolicy: jump bnp-…-in of each; what none of them decides → pass
-    gate      drop: a pod of this node whose policies are not in place
+    gate      drop: a pod of this node whose policies are not in place, or that uses another's address
+    neighbours  what pods say to their link by ICMPv6: solicitations by an address of their own → accept; all else of it → drop
     pass      accept
 
 Only the first packet of a connection passes this. `ct status confirmed` and not `ct state established`, because UDP that nobody answers
@@ -21,7 +22,13 @@ connection, belong to it.
 
 Each pod of the node is an element of both maps; one that is not yet is met by the gate, whichever way. What the node itself sends leaves
 by the output hook, which has no chain here: probes of a pod by its own node always pass. What pods send to the node passes input: that is
-egress too. Neighbour discovery, and a pod that reaches itself, are asked for only on the way to a drop.
+egress too. That a pod reaches itself is asked for only on the way to a drop.
+
+A pod sends by its own addresses only. The bridge takes frames from its port only with its own MAC (`pods.plan`), so MAC and address tell
+whose packet it is; the element of the map of egress has both, so that costs no look-up of its own. That is asked of first packets: into a
+connection that it guesses right a pod can send by another's address. Nothing that is for the link only (neighbour discovery, router
+advertisements, redirects, multicast listeners, DHCP's answers) reaches another pod, and of it the node takes what a pod needs to resolve
+its gateway. The node asks no pod for its MAC (`pods.plan`), so it takes no pod's word for one.
 
 When what policies let pass changes, the connections of the pods concerned get a bit in their mark (`JudgeAgain`): what the client sends
 next is judged as a first packet is. What passes loses the bit; what is denied gets another one, by which answers are refused and all that
@@ -31,7 +38,7 @@ connection anew, perhaps from the other end (net.netfilter.nf_conntrack_tcp_loos
 A pod sends by addresses of its own only, and is reached by these only: policies know neither its link-local address nor who listens to a
 multicast or broadcast, which the bridge brings to all of its pods.
 
-Sources: nft(8); Kubernetes, "Network Policies"; RFC 4861 (hop limit 255), RFC 3810 (hop limit 1).
+Sources: nft(8); Kubernetes, "Network Policies"; RFC 4861 (hop limit 255), RFC 2131 and RFC 8415 (ports of DHCP).
 """
 
 from __future__ import annotations
@@ -43,10 +50,12 @@ from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
 from podplane.policy import rows as r
 from podplane.state.conntrack import JUDGE_AGAIN, REVOKED
+from podplane.state.mac import link_local_of
 from podplane.state.nft import (
     ACCEPT,
     DROP,
     GOTO,
+    RETURN,
     Chain,
     Element,
     Hook,
@@ -60,7 +69,7 @@ from podplane.state.nft import (
     Verdict,
     label,
 )
-from podplane.state.nft_nat import pair_in, protocol
+from podplane.state.nft_nat import pair_in, port_is, protocol
 from podplane.state.nft_rules import (
     Row,
     count_in,
@@ -70,6 +79,7 @@ from podplane.state.nft_rules import (
     input_is,
     jump,
     output_is,
+    output_is_not,
     rule,
     source_in,
     verdict,
@@ -88,6 +98,7 @@ BELOW_ADMIN = {OUT: "policies-out", IN: "policies-in"}
 PASSES = {OUT: Verdict(GOTO, "ingress"), IN: Verdict(GOTO, "pass")}
 """What becomes of packets of a pod that no policy selects for this direction."""
 RANK = {"ports": 1, "cidrs": 1, "pods": 2, "named": 2, "local": 2, "self": 3, "policies-out": 3, "policies-in": 3}
+RANK |= {"own": 3}
 RANK |= dict.fromkeys(MAPS.values(), 4)
 """Sets that rules look into are filled before a pod is led to these rules, and emptied after that."""
 PACKED = ("pods", "named")
@@ -100,7 +111,7 @@ DENIALS = {
     OUT: "no policy allows the sender this",
     BY_RULE[IN]: "a ClusterNetworkPolicy denies the receiver this",
     BY_RULE[OUT]: "a ClusterNetworkPolicy denies the sender this",
-    GATE: "policies of this pod are not in place",
+    GATE: "policies of this pod are not in place, or it is another's address",
     FOREIGN: "no address of a pod of this node",
 }
 """Why packets are dropped, by what the log says before them."""
@@ -108,8 +119,14 @@ LOG_GROUP = 80
 """The group of NFLOG that is told of them."""
 TOLD_A_SECOND = 100
 """Of the packets that are dropped for each of these reasons, so many are told; others are only counted."""
-DISCOVERY, LISTENERS, LISTENERS_V2 = (133, 137), (130, 132), (143, 143)
-"""ICMPv6 types: neighbour discovery (RFC 4861), multicast listeners (RFC 2710, RFC 3810)."""
+LINK_ONLY = 130, 153
+"""ICMPv6 types from multicast listeners (RFC 2710) to multicast routers (RFC 4286): all that is for the link only."""
+SOLICITATIONS = 133, 135
+"""Of routers, of neighbours."""
+DHCP_ANSWERS = {4: (67, 68), 6: (547, 546)}
+"""Ports of a server's answer to a client."""
+UNSPECIFIED = ipaddress.ip_network("::/128")
+NEIGHBOURS = "neighbours"
 
 
 def set_(kind: str, version: int, key: tuple[str, ...], suffix: str = "", comment: str = "", *, interval: bool = False) -> Set:
@@ -147,11 +164,13 @@ def counter(name: str, comment: str) -> NamedCounter:
     return NamedCounter(family=FAMILY, table=NAME, name=name, comment=comment)
 
 
-def pod_elements(ips: Iterable[IPAddress], comment: str, verdicts: dict[str, Verdict]) -> Iterator[Element]:
+def pod_elements(ips: Iterable[IPAddress], mac: str, comment: str, verdicts: dict[str, Verdict]) -> Iterator[Element]:
     """What a pod has in the maps: what becomes of what it sends (OUT) and of what it is sent (IN). One with rules reaches itself."""
     for ip in ips:
-        for direction, name in MAPS.items():
-            yield element(f"{name}{ip.version}", (ip,), comment, verdicts[direction])
+        yield element(f"{MAPS[OUT]}{ip.version}", (mac, ip), comment, verdicts[OUT])
+        yield element(f"{MAPS[IN]}{ip.version}", (ip,), comment, verdicts[IN])
+        if ip.version == 6:
+            yield from (element("own6", (mac, own), comment) for own in (ip, link_local_of(mac)))
         if verdicts != PASSES:
             yield element(f"self{ip.version}", (ip, ip), comment)
 
@@ -175,11 +194,22 @@ def on_node(node: Node, config: NetworkConfig) -> Fragment:
     values: list[Value] = [Table(family=FAMILY, table=NAME)]
     for block in blocks:
         address = TYPE[block.version]
-        values += [set_(name, block.version, (address,)) for name in MAPS.values()]
+        values.append(set_(MAPS[OUT], block.version, ("ether_addr", address)))
+        values.append(set_(MAPS[IN], block.version, (address,)))
+        if block.version == 6:
+            values.append(set_("own", 6, ("ether_addr", address)))
         values.append(set_("self", block.version, (address, address)))
         own = block.network_address + 1
         values.append(element(f"ingress{block.version}", (own,), label("node", node.metadata.name), PASSES[IN]))
-    return fragment([*values, *_denials(blocks, config), *_ways(blocks, config.bridge), *_base_chains(config.bridge)])
+    return fragment(
+        [
+            *values,
+            *_denials(blocks, config),
+            *_ways(blocks, config),
+            *_for_the_link(blocks, config),
+            *_base_chains(config.bridge),
+        ]
+    )
 
 
 def _denials(blocks: list[IPNetwork], config: NetworkConfig) -> Iterator[Value]:
@@ -188,14 +218,13 @@ def _denials(blocks: list[IPNetwork], config: NetworkConfig) -> Iterator[Value]:
     for prefix, why in DENIALS.items():
         name, counted = denial_chain(prefix), counter(denial_counter(prefix), why)
         by_policies = prefix not in (GATE, FOREIGN)
-        asked = () if by_policies else (rule(jump("deny")),)
         told = (rule(_told(prefix), comment="for podplane policy denied"),) if config.log_denied else ()
         yield counted
         taken_back = rule(
             r.has_mark(JUDGE_AGAIN | REVOKED), count_in(counted.name), goto("revoke"), comment="it was let pass once"
         )
         again = (taken_back,) if by_policies else ()
-        yield chain(name, (*asked, *told, *again, rule(count_in(counted.name), verdict(DROP), comment=why)))
+        yield chain(name, (*told, *again, rule(count_in(counted.name), verdict(DROP), comment=why)))
     yield from _revocations()
 
 
@@ -223,18 +252,58 @@ def _told(prefix: str) -> Row:
 
 
 def _never_denied(versions: Iterable[int]) -> Iterator[Rule]:
-    for first, last, limit in ((*DISCOVERY, 255), (*LISTENERS, 1), (*LISTENERS_V2, 1)):
-        match = (family(6), r.is_icmp6(first, last), r.hop_limit_is(limit))
-        yield rule(*match, verdict(ACCEPT), comment="neighbour discovery is no traffic of a pod")
     for version in versions:
         yield rule(family(version), pair_in(version, f"self{version}"), verdict(ACCEPT), comment="a pod reaches itself")
 
 
-def _ways(blocks: list[IPNetwork], bridge: str) -> Iterator[Chain]:
+def _for_the_link(blocks: list[IPNetwork], config: NetworkConfig) -> Iterator[Value]:
+    """What pods say to their link by ICMPv6. Other messages go on where they came from."""
+    yield counter(NEIGHBOURS, "neighbour discovery, router advertisements and the like, DHCP's answers: not for others")
+    first, last = LINK_ONLY
+    rules = [
+        rule(r.type_is(0, first - 1), verdict(RETURN)),
+        rule(r.type_is(last + 1, 255), verdict(RETURN)),
+        rule(output_is(config.bridge), count_in(NEIGHBOURS), verdict(DROP), comment="nothing of it is for another pod"),
+    ]
+    if any(block.version == 6 for block in blocks):
+        asks = [(r.type_is(kind, kind), family(6), r.hop_limit_is(255)) for kind in SOLICITATIONS]
+        rules += [
+            rule(*row, r.sender_in(6, "own6"), verdict(ACCEPT), comment="it asks by an address of its own") for row in asks
+        ]
+        unused = rule(*asks[1], source_in(UNSPECIFIED), verdict(ACCEPT), comment="it asks whether an address is in use")
+        rules.append(unused)
+    dropped = rule(count_in(NEIGHBOURS), verdict(DROP), comment="the node takes no pod's word for who has an address")
+    yield chain(NEIGHBOURS, (*rules, dropped), comment="ICMPv6 of pods")
+
+
+def _from_pods(version: int, config: NetworkConfig) -> Iterator[Rule]:
+    """What is looked at before the maps: what pods say to their link."""
+    server, client = DHCP_ANSWERS[version]
+    is_answer = (
+        protocol("udp"),
+        port_is(server, "source"),
+        port_is(client),
+        input_is(config.bridge),
+        output_is_not(config.uplink),
+    )
+    yield rule(*is_answer, count_in(NEIGHBOURS), verdict(DROP), comment="a pod is no DHCP server of its neighbours")
+    if version == 6:
+        yield rule(r.is_icmp6(), input_is(config.bridge), jump(NEIGHBOURS))
+
+
+def _ways(blocks: list[IPNetwork], config: NetworkConfig) -> Iterator[Chain]:
+    bridge = config.bridge
+    versions = sorted(block.version for block in blocks)
+    first: list[Rule] = []
+    for version in versions:
+        first += _from_pods(version, config)
+        first.append(rule(family(version), r.verdict_of_sender(version, f"egress{version}")))
+    if 6 not in versions:
+        first.append(rule(r.is_icmp6(), input_is(bridge), jump(NEIGHBOURS)))
     yield chain(
         "egress",
         [
-            *(rule(family(b.version), r.verdict_of(b.version, r.SOURCE, f"egress{b.version}")) for b in blocks),
+            *first,
             *(rule(family(b.version), source_in(b), goto("gate")) for b in blocks),
             rule(input_is(bridge), goto("foreign")),
             rule(goto("ingress")),

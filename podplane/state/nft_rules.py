@@ -118,6 +118,11 @@ def output_is(name: str) -> Row:
     return (Meta(key=META_OIFNAME, dreg=1), Cmp(data=name.encode().ljust(NAME_SIZE, b"\0")))
 
 
+def output_is_not(name: str) -> Row:
+    """`oifname != "eth0"`: also what goes to this machine."""
+    return (Meta(key=META_OIFNAME, dreg=1), Cmp(op=NOT_EQUAL, data=name.encode().ljust(NAME_SIZE, b"\0")))
+
+
 def counter() -> Row:
     """`counter`."""
     return (Counter(),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
 import shutil
 import socket
 import struct
@@ -334,7 +335,18 @@ def test_nft_reads_the_base_chains_as_they_are_written_here() -> None:
     own = [v for v in real.agents[1].ledger.desired.values() if isinstance(v, Table | Chain) and (v.family, v.table) == TABLE]
     written = nft.tables(own)
     for name in ("forward", "input", "egress", "ingress", "pass", "revoke"):
-        assert _chain(name, written) == _chain(name, listed) != ""
+        assert _as_nft_has_it(_chain(name, written)) == _chain(name, listed) != ""
+
+
+def _as_nft_has_it(text: str) -> str:
+    """Ports in nft's short form; a MAC in an inet table, where nft has no name for it, by its place."""
+    by_name = re.sub(r"meta l4proto udp th sport (0x\w+) th dport (0x\w+)", _ports, text)
+    return by_name.replace("ether saddr . ", "@ll,48,48 . ")
+
+
+def _ports(found: re.Match[str]) -> str:
+    source, destination = (int(one, 16) for one in found.groups())
+    return f"udp sport {source} udp dport {destination}"
 
 
 def _chain(name: str, text: str) -> str:

@@ -10,9 +10,9 @@ import pytest
 
 from podplane.state.mac import mac_of
 from podplane.state.value import IPAddress
-from tests.fake_cluster import ip, pod_ip
+from tests.fake_cluster import ip, node_ip, pod_ip
 from tests.kernel import frames as f
-from tests.kernel.frames import BROADCAST, Wire, frame, udp
+from tests.kernel.frames import BROADCAST, Wire, frame, icmp6, link_local, packet, udp
 from tests.kernel.test_policies import RealPoliced
 from tests.policed import name_of
 
@@ -45,7 +45,7 @@ class Net:
         """Those frames of the attacker, or like them but for their destination, that come to the victim."""
         last = f"the last one {next(self._last)}".encode()
         self.wire.send(*sent, frame(GATEWAY_MAC, OWN_MAC, f.IPV4, udp(OWN[4], ITS[4], (PORT, PORT), last)))
-        return [one for one in self.tap.until(last) if f.MARK in one]
+        return [one for one in self.tap.until(last) if f.MARK in one and not is_error_of_the_node(one)]
 
     def reach_node(self, version: int, *sent: bytes) -> list[str]:
         """The source addresses of datagrams to PORT that come to sockets of the node."""
@@ -71,6 +71,12 @@ class Net:
             *_run("bridge", "fdb", "show", "br", "cbr0"),
             *_run("bridge", "mdb", "show", "dev", "cbr0"),
         }
+
+
+def is_error_of_the_node(content: bytes) -> bool:
+    """An ICMPv6 error to whom a packet seemed to come from: nothing that the attacker sends."""
+    is_icmp6 = content[6:12] == f.mac_bytes(GATEWAY_MAC) and content[12:14] == b"\x86\xdd" and content[20] == f.ICMP6
+    return is_icmp6 and content[54] < 128  # RFC 4443, 2.1
 
 
 def _run(*words: str) -> list[str]:
@@ -115,3 +121,138 @@ def test_frames_to_addresses_that_bridges_leave_alone_pass_the_same_rules() -> N
             assert net.reach_node(version, *forged) == [], to
         net.wire.send(frame(to, OTHER_MAC, f.ARP, f.arp(1, OTHER_MAC, ip("10.244.1.77"), BROADCAST, GATEWAY[4])))
     assert net.reach_victim() == [] and net.neighbours() == before
+
+
+FOREIGN = {
+    "another pod of the node": ITS,
+    "a pod of another node": {version: pod_ip(*REMOTE, version) for version in BOTH},
+    "the node": {version: node_ip(1, version) for version in BOTH},
+    "another node": {version: node_ip(2, version) for version in BOTH},
+    "the gateway": GATEWAY,
+    "a Service": {4: ip("10.96.0.10"), 6: ip("fd00:10:96::10")},
+    "the pods' network, of no pod": {4: ip("10.244.1.77"), 6: ip("fd00:10:244:1::77")},
+    "outside": NOWHERE,
+    "nobody": {4: ip("0.0.0.0"), 6: ip("::")},
+    "the loopback": {4: ip("127.0.0.1"), 6: ip("::1")},
+    "another pod's link": {4: ip("169.254.0.9"), 6: link_local(VICTIM_MAC)},
+}
+
+
+def ways(version: int, source: IPAddress, to: IPAddress) -> list[bytes]:
+    """Packets from an address that is not one's own, as some filters let them pass."""
+    datagram = udp(source, to, (PORT, PORT))
+    content = datagram[40 if version == 6 else 20 :]
+    if version == 4:
+        options = {
+            "record route": b"\x07\x07\x04" + bytes(4) + b"\x01",
+            "source route": b"\x83\x07\x04" + ITS[4].packed + b"\x01",
+        }
+        inner = packet(source, to, 4, datagram)
+        return [
+            datagram,
+            *(packet(source, to, f.UDP, content, options=o) for o in options.values()),
+            inner,
+            fragment4(datagram),
+        ]
+    headers = {0: b"\x11\x00\x01\x04" + bytes(4), 60: b"\x11\x00\x01\x04" + bytes(4), 43: b"\x11\x00\x04\x00" + bytes(4)}
+    atomic_fragment = b"\x11\x00\x00\x00\x00\x00\x00\x01"
+    extended = [
+        packet(source, to, number, content, options=header) for number, header in {**headers, 44: atomic_fragment}.items()
+    ]
+    return [datagram, *extended, packet(source, to, 41, datagram)]
+
+
+def fragment4(datagram: bytes) -> bytes:
+    """The first fragment of it, of which no other follows."""
+    changed = bytearray(datagram[:28])
+    changed[2:4], changed[6:8], changed[10:12] = (28).to_bytes(2, "big"), b"\x20\x00", bytes(2)
+    changed[10:12] = f.checksum(bytes(changed[:20])).to_bytes(2, "big")
+    return bytes(changed) + f.MARK[:0]
+
+
+def test_a_pod_sends_by_no_other_address_than_its_own() -> None:
+    net = Net()
+    before = net.neighbours()
+    assert {
+        len(net.reach_node(v, frame(GATEWAY_MAC, OWN_MAC, ETHERTYPE[v], udp(OWN[v], GATEWAY[v], (PORT, PORT))))) for v in BOTH
+    } == {1}
+    for whose, sources in FOREIGN.items():
+        for version in BOTH:
+            for at in (ITS, FOREIGN["a pod of another node"]):
+                sent = [
+                    frame(mac, OWN_MAC, ETHERTYPE[version], one)
+                    for one in ways(version, sources[version], at[version])
+                    for mac in (GATEWAY_MAC, VICTIM_MAC)
+                ]
+                assert net.reach_victim(*sent) == [], whose
+            for at in (GATEWAY[version], node_ip(1, version)):
+                to_node = [frame(GATEWAY_MAC, OWN_MAC, ETHERTYPE[version], one) for one in ways(version, sources[version], at)]
+                assert net.reach_node(version, *to_node) == [], whose
+    assert net.neighbours() == before
+
+
+def neighbour_messages(source: IPAddress, to: IPAddress) -> list[bytes]:
+    """Of RFC 4861, each as if the attacker's MAC had the addresses of others."""
+    own = f.mac_bytes(OWN_MAC)
+    target = [(GATEWAY[6].packed), ITS[6].packed, link_local(VICTIM_MAC).packed]
+    answers = [icmp6(source, to, 136, b"\x60\0\0\0" + one + b"\x02\x01" + own + f.MARK) for one in target]
+    asks = [icmp6(source, to, 135, bytes(4) + one + b"\x01\x01" + own + f.MARK) for one in target]
+    router = icmp6(source, to, 134, b"\x40\0\x07\x08" + bytes(8) + b"\x01\x01" + own + f.MARK)
+    redirect = icmp6(source, to, 137, bytes(4) + GATEWAY[6].packed + NOWHERE[6].packed + f.MARK)
+    behind = [packet(source, to, 60, b"", options=b"\x3a\x00\x01\x04" + bytes(4) + router[40:], ttl=255)]
+    return [*answers, *asks, router, redirect, *behind]
+
+
+def test_a_pod_says_nothing_about_who_has_an_address() -> None:
+    net = Net()
+    neighbours, entries, routes = net.neighbours(), net.entries(), _run("ip", "-6", "route", "show")
+    sources = [OWN[6], link_local(OWN_MAC), ITS[6], GATEWAY[6], link_local(GATEWAY_MAC), link_local(VICTIM_MAC), ip("::")]
+    for source in sources:
+        for to, macs in (
+            (ip("ff02::1"), ("33:33:00:00:00:01", VICTIM_MAC)),
+            (ITS[6], (VICTIM_MAC, GATEWAY_MAC)),
+            (GATEWAY[6], (GATEWAY_MAC,)),
+        ):
+            sent = [frame(mac, OWN_MAC, f.IPV6, one) for mac in macs for one in neighbour_messages(source, to)]
+            assert net.reach_victim(*sent) == [], (source, to)
+    flood = [
+        icmp6(ip(f"fe80::{n:x}"), GATEWAY[6], 135, bytes(4) + GATEWAY[6].packed + b"\x01\x01" + f.mac_bytes(OWN_MAC))
+        for n in range(1, 300)
+    ]
+    listeners = [
+        icmp6(link_local(OWN_MAC), ip("ff02::16"), 143, b"\0\0\0\x01\x04\0\0\0" + ip(f"ff05::{n:x}").packed, ttl=1)
+        for n in range(1, 100)
+    ]
+    groups = [
+        packet(OWN[4], ip(f"239.0.0.{n}"), 2, b"\x16\x00\x00\x00" + ip(f"239.0.0.{n}").packed, ttl=1) for n in range(1, 100)
+    ]
+    net.reach_victim(*(frame(GATEWAY_MAC, OWN_MAC, f.IPV6, one) for one in flood))
+    net.reach_victim(*(frame("33:33:00:00:00:16", OWN_MAC, f.IPV6, one) for one in listeners))
+    net.reach_victim(*(frame("01:00:5e:00:00:16", OWN_MAC, f.IPV4, one) for one in groups))
+    assert (net.neighbours(), net.entries(), _run("ip", "-6", "route", "show")) == (neighbours, entries, routes)
+    assert not [line for line in _run("ip", "-6", "address", "show", "dev", "cbr0") if "dynamic" in line]
+
+
+def test_a_pod_is_no_dhcp_server_of_its_neighbours() -> None:
+    net = Net()
+    for version, (server, client) in {4: (67, 68), 6: (547, 546)}.items():
+        for ports, came in (((server, client), 0), ((server, client + 1), 1), ((server + 1, client), 1)):
+            sent = frame(GATEWAY_MAC, OWN_MAC, ETHERTYPE[version], udp(OWN[version], ITS[version], ports))
+            assert len(net.reach_victim(sent)) == came, ports
+
+
+def test_pods_still_resolve_their_gateway() -> None:
+    net = Net()
+    net.attacker.run(_run, "ip", "neigh", "flush", "dev", "eth0", "nud", "all")
+    assert len(net.reach_victim(*datagrams(OWN_MAC, VICTIM_MAC, OWN, ITS))) == 2
+    for version in BOTH:
+        own = net.attacker.run(socket.socket, FAMILY[version], socket.SOCK_DGRAM)
+        with own, f.receiver(net.node, FAMILY[version], PORT) as node:
+            own.sendto(f.MARK, (str(GATEWAY[version]), PORT))
+            assert node.recv(100) == f.MARK
+    link = net.attacker.run(socket.if_nametoindex, "eth0")
+    with net.attacker.run(socket.socket, socket.AF_INET6, socket.SOCK_DGRAM) as own:
+        own.sendto(f.MARK, (str(link_local(GATEWAY_MAC)), PORT, 0, link))
+    net.reach_victim()
+    known = net.attacker.run(_run, "ip", "-6", "neigh", "show", "dev", "eth0")
+    assert [line for line in known if line.startswith(f"{link_local(GATEWAY_MAC)} lladdr {GATEWAY_MAC}")]

@@ -14,7 +14,7 @@ from podplane.policy.tables import BY_RULE, FOREIGN, GATE, IN, OUT, TOLD_A_SECON
 
 DIRECTION = {IN: "ingress", OUT: "egress", BY_RULE[IN]: "ingress", BY_RULE[OUT]: "egress"}
 OTHERS = {
-    GATE: "no pod has this address, or its policies are not in place yet",
+    GATE: "no pod has this address, or another one, or its policies are not in place yet",
     FOREIGN: "not an address of a pod of this node",
 }
 NAMES = {"icmp": "ICMP", "icmpv6": "ICMPv6"}

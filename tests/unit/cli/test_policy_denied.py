@@ -45,7 +45,8 @@ def answer(change: int, *flows: DeniedFlow, told: int = 0, dropped: int = 0) -> 
         ),
         (
             changed(protocol="47", port=0, reason="gate"),
-            "default/client → shop/web, protocol 47: no pod has this address, or its policies are not in place yet (3 packets)",
+            "default/client → shop/web, protocol 47: no pod has this address, or another one, or its policies are not in place yet"
+            " (3 packets)",
         ),
         (
             changed(source=Party("1.2.3.4"), destination=DNS, reason="foreign", protocol="udp", port=53),
