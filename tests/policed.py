@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from podplane.agent.agent import Agent
+from podplane.agent.pause import Pause
 from podplane.model.cluster_policy import ClusterNetworkPolicy, ClusterTier
 from podplane.model.objects import Node
 from podplane.model.pod_info import Labels, NamespaceInfo, PodInfo, Ports, SlimMetadata
@@ -98,11 +99,31 @@ class Policed(Cluster):
                 cache_of(caches, one).remove(one.metadata.path)
         self.settle()
 
+    def kill(self, number: int, *objects: Object) -> None:
+        """The agent of a node is killed while it sends what these change, and another one begins."""
+        for one in objects:
+            cache_of(self.caches[number], one).set(one)
+        agent = self.agents[number]
+
+        async def begin_to_send() -> None:
+            await agent.planner.replan(Pause())
+            agent.writer.wake()
+            await asyncio.sleep(0)
+            for part in (agent.watcher, agent.denied, agent.planner):
+                part.close()
+
+        asyncio.run(begin_to_send())
+        self._begin_another(number)
+        self.put(*objects)
+
     def restart(self, number: int) -> int:
         """End the agent of a node and begin with another one; how much that wrote."""
+        asyncio.run(self.agents[number].stop())
+        return self._begin_another(number)
+
+    def _begin_another(self, number: int) -> int:
         former = self.agents[number]
         attached = former.network.attached
-        asyncio.run(former.stop())
         door: Any = former._kernel
         agent = self.agents[number] = Agent(f"node{number}", self.settings, door, self.caches[number], clock=lambda: 0.0)
         asyncio.run(agent.start(attached))

@@ -141,14 +141,17 @@ def variants() -> Iterator[list[Object]]:
         yield [namespace("a", {"team": "a", "n": str(number)})]
 
 
-def test_changes_and_restarts_lose_no_packet_that_is_allowed_and_let_none_pass_that_is_denied() -> None:
+def test_changes_restarts_and_kills_lose_no_packet_that_is_allowed_and_let_none_pass_that_is_denied() -> None:
     """N9: cloudnativelabs/kube-router#461, cilium/cilium#17115: sets are not empty for a moment, not when an agent starts either."""
     real = RealPoliced()
     real.put(info(1, 1, {"app": "web"}), *next(variants()))
     allowed, denied = [(1, 2), (2, 2)], [(2, 1)]
     with Traffic(real, [*allowed, *denied], (1, 1)) as traffic:
         for number, objects in enumerate(itertools.islice(variants(), 40)):
-            real.put(*objects)
+            if number % 3 == 1:
+                real.kill(1, *objects)
+            else:
+                real.put(*objects)
             if number % 8 == 7:
                 assert [real.restart(node) for node in (1, 2)] == [0, 0]
     assert min(traffic.sent.values()) > 20
