@@ -9,6 +9,11 @@ The table sees packets behind br_netfilter, so by their translated destination: 
 The bridge has marked a packet with the gateway's MAC as one for this host already (br_handle_frame), and so would a bridge in promiscuous
 mode (`tcpdump -i cbr0`) deliver a copy to the host's IP layer, which forwards it a second time. So it is marked as one for somebody else.
 
+What is neither IPv4 nor IPv6 passes no hook of IP, so it is looked at here. ARP is for the gateway only, and from the pod's own MAC and
+address: it makes no neighbour of the node, and reaches no other pod. Everything else (VLAN tags, within which an IPv4 packet passes no
+hook of IP either, 802.2, LLDP, PPPoE, …) is dropped. Its ether type is read from the frame: of one whose tag the kernel has taken off
+`meta protocol` says what is within.
+
 Without this table the same packets are routed through the bridge's own interface: that is what happens while an element is missing, and
 on kernels without nf_tables of the bridge family. Each pod brings its own elements.
 """
@@ -16,16 +21,26 @@ on kernels without nf_tables of the bridge family. Each pod brings its own eleme
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
-from podplane.state.nft import Chain, Element, Hook, Rule, Set, Table
+from podplane.state.mac import mac_of
+from podplane.state.nft import ACCEPT, DROP, Chain, Element, Hook, Rule, Set, Table
 from podplane.state.nft_rules import (
+    ETHERTYPE,
+    NOT_EQUAL,
+    arp_of_ipv4,
+    arp_sender_in,
+    counter,
+    ether_destination_is,
+    ether_type_is,
     ethertype,
+    goto,
     rule,
     set_ether_destination_from,
     set_other_host,
+    verdict,
 )
 from podplane.state.value import Fragment, IPAddress, IPNetwork, Value, fragment
 
@@ -33,6 +48,8 @@ TABLE = ("bridge", "podplane-pods")
 PRIORITY = 10
 """Behind NF_BR_PRI_BRNF (0), where br_netfilter has the packet pass the hooks of IP and translates its destination."""
 TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
+OTHERS, ARP_SENDERS = "others", "arp4"
+BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 
 def gateway_of(block: IPNetwork) -> IPAddress:
@@ -49,9 +66,24 @@ def plan(node: Node, config: NetworkConfig) -> Fragment:
     family, table = TABLE
     values: list[Value] = [Table(family=family, table=table)]
     values += [Set(family=family, table=table, name=_macs(v), key=(TYPE[v],), data=("ether_addr",)) for v in versions]
-    hook, rules = Hook("filter", "prerouting", PRIORITY), tuple(map(_rule, versions))
+    others = rule(*(ether_type_is(version, op=NOT_EQUAL) for version in ETHERTYPE), goto(OTHERS))
+    hook, rules = Hook("filter", "prerouting", PRIORITY), (others, *map(_rule, versions))
     values.append(Chain(family=family, table=table, name="prerouting", hook=hook, rules=rules))
-    return fragment(values)
+    return fragment([*values, *_others(mac_of(gateway_of(blocks[0])))])
+
+
+def _others(gateway_mac: str) -> Iterator[Value]:
+    """The chain of what is not IP, and what it looks into."""
+    family, table = TABLE
+    key = ("ether_addr", "ether_addr", TYPE[4])
+    yield Set(family=family, table=table, name=ARP_SENDERS, key=key, comment="MAC of the frame, MAC and address that it tells")
+    own = (arp_of_ipv4(), arp_sender_in(ARP_SENDERS))
+    rules = [
+        rule(ether_destination_is(to), *own, verdict(ACCEPT), comment="ARP of a pod's own address, to its gateway")
+        for to in (gateway_mac, BROADCAST)
+    ]
+    dropped = rule(counter(), verdict(DROP), comment="neither IP nor a pod's own ARP")
+    yield Chain(family=family, table=table, name=OTHERS, rules=(*rules, dropped))
 
 
 def _rule(version: int) -> Rule:
@@ -60,11 +92,13 @@ def _rule(version: int) -> Rule:
 
 
 def elements(ips: Iterable[IPAddress], mac: str, comment: str, config: NetworkConfig) -> list[Element]:
-    """The MAC of a pod, for each of its addresses."""
+    """The MAC of a pod, for each of its addresses, and what it may tell by ARP."""
     if not config.bridge_family:
         return []
     family, table = TABLE
-    return [Element(family=family, table=table, set=_macs(ip.version), key=(ip,), data=(mac,), comment=comment) for ip in ips]
+    found = [Element(family=family, table=table, set=_macs(ip.version), key=(ip,), data=(mac,), comment=comment) for ip in ips]
+    senders = [(mac, mac, ip) for ip in ips if ip.version == 4]
+    return [*found, *(Element(family=family, table=table, set=ARP_SENDERS, key=key, comment=comment) for key in senders)]
 
 
 def _macs(version: int) -> str:

@@ -54,6 +54,31 @@ def ethertype(version: int) -> Row:
     return (Meta(key=META_PROTOCOL, dreg=1), Cmp(data=ETHERTYPE[version]))
 
 
+def ether_type_is(version: int, op: int = EQUAL) -> Row:
+    """`ether type ip`, or `!=`: as the frame has it, so a tagged one is of another type."""
+    return (Payload(dreg=1, base=LINK_HEADER, offset=12, length=2), Cmp(op=op, data=ETHERTYPE[version]))
+
+
+def ether_destination_is(mac: str) -> Row:
+    """`ether daddr 0a:58:0a:f4:01:01`."""
+    return (Payload(dreg=1, base=LINK_HEADER, offset=0, length=6), Cmp(data=bytes.fromhex(mac.replace(":", ""))))
+
+
+def arp_of_ipv4() -> Row:
+    """`ether type arp`, `arp htype 1`, `arp ptype ip`, `arp hlen 6`, `arp plen 4` (RFC 826)."""
+    kind = Payload(dreg=1, base=LINK_HEADER, offset=12, length=2)
+    head = Payload(dreg=1, base=NETWORK_HEADER, offset=0, length=6)
+    return (kind, Cmp(data=b"\x08\x06"), head, Cmp(data=b"\x00\x01\x08\x00\x06\x04"))
+
+
+def arp_sender_in(name: str) -> Row:
+    """`ether saddr . arp saddr ether . arp saddr ip @name`; after `arp_of_ipv4`."""
+    mac = Payload(dreg=8, base=LINK_HEADER, offset=6, length=6)
+    told = Payload(dreg=10, base=NETWORK_HEADER, offset=8, length=6)
+    ip = Payload(dreg=12, base=NETWORK_HEADER, offset=14, length=4)
+    return (mac, told, ip, Lookup(sreg=1, set=name))
+
+
 def set_ether_destination_from(version: int, name: str) -> Row:
     """`ether daddr set ip daddr map @name`; after `ethertype`. A packet to an address that is not in the map goes on to the next rule."""
     found = Lookup(set=name, dreg=1)

@@ -12,7 +12,7 @@ from podplane.state.mac import mac_of
 from podplane.state.value import IPAddress
 from tests.fake_cluster import ip, node_ip, pod_ip
 from tests.kernel import frames as f
-from tests.kernel.frames import BROADCAST, Wire, frame, icmp6, link_local, packet, udp
+from tests.kernel.frames import BROADCAST, Wire, frame, icmp6, link_local, packet, tagged, udp
 from tests.kernel.test_policies import RealPoliced
 from tests.policed import name_of
 
@@ -256,3 +256,32 @@ def test_pods_still_resolve_their_gateway() -> None:
     net.reach_victim()
     known = net.attacker.run(_run, "ip", "-6", "neigh", "show", "dev", "eth0")
     assert [line for line in known if line.startswith(f"{link_local(GATEWAY_MAC)} lladdr {GATEWAY_MAC}")]
+
+
+def test_a_pod_says_by_arp_nothing_but_its_own_address_and_to_nobody_but_its_gateway() -> None:
+    net = Net()
+    before = net.neighbours()
+    told = [(OWN_MAC, ITS[4]), (OWN_MAC, GATEWAY[4]), (VICTIM_MAC, ITS[4]), (OTHER_MAC, OWN[4]), (OWN_MAC, ip("10.244.1.77"))]
+    for operation in (1, 2):
+        for mac, address in told:
+            for to in (VICTIM_MAC, GATEWAY_MAC, BROADCAST):
+                content = f.arp(operation, mac, address, GATEWAY_MAC, GATEWAY[4]) + f.MARK
+                assert net.reach_victim(frame(to, OWN_MAC, f.ARP, content)) == [], (operation, mac, address)
+    own = [f.arp(operation, OWN_MAC, OWN[4], BROADCAST, OWN[4]) + f.MARK for operation in (1, 2)]
+    assert net.reach_victim(*(frame(to, OWN_MAC, f.ARP, one) for one in own for to in (VICTIM_MAC, BROADCAST))) == []
+    flood = [f.arp(1, OWN_MAC, ip(f"10.{a}.{b}.9"), BROADCAST, GATEWAY[4]) for a in range(20) for b in range(20)]
+    net.reach_victim(*(frame(BROADCAST, OWN_MAC, f.ARP, one) for one in flood))
+    assert net.neighbours() == before
+
+
+def test_nothing_but_ip_and_arp_leaves_a_pod() -> None:
+    net = Net()
+    plain = datagrams(OWN_MAC, VICTIM_MAC, OWN, ITS)
+    assert len(net.reach_victim(*plain)) == 2
+    for kind in (f.VLAN, f.QINQ):
+        for vlan in (0, 1, 7, 0xE000):
+            assert net.reach_victim(*(tagged(one, vlan, kind) for one in plain)) == [], (kind, vlan)
+            assert net.reach_victim(*(tagged(tagged(one, vlan), vlan, kind) for one in plain)) == []
+    spanning_tree, others = b"\x42\x42\x03" + f.MARK, (0x88CC, 0x8863, 0x8864, 0x8847, 0x888E, 0x8906, 0x88A2, 0x0027, 0x9000)
+    for to in (VICTIM_MAC, BROADCAST, "01:80:c2:00:00:00"):
+        assert net.reach_victim(*(frame(to, OWN_MAC, kind, spanning_tree) for kind in others)) == [], to

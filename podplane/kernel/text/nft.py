@@ -238,10 +238,13 @@ class Reader:
         match load:
             case nft.Payload(base=0, length=6):
                 return LINK_FIELDS.get(load.offset, f"[ {load} ]")
+            case nft.Payload(base=0, offset=12, length=2):
+                return "ether type"
             case nft.Payload(base=1) if self._version == 6 and (load.offset, load.length) == HOP_LIMIT:
                 return "ip6 hoplimit"
             case nft.Payload(base=1):
-                return NETWORK_FIELDS.get((load.offset, 4 if self._version == 4 else 16), f"[ {load} ]")
+                named = (load.offset, 4 if self._version == 4 else 16) if self._version else (load.offset, load.length)
+                return NETWORK_FIELDS.get(named) or f"@nh,{8 * load.offset},{8 * load.length}"
             case nft.Payload(base=2, offset=0 | 2 as offset, length=2):
                 return "th dport" if offset else "th sport"
             case nft.Payload(base=2):
@@ -258,7 +261,7 @@ class Reader:
         unequal = "!= " if expression.op == 1 else ""
         if isinstance(self._load, nft.Payload) and self._load.base == 0:
             self._words.append(f"{self._held[_place(expression.sreg)]} {unequal}{expression.data.hex(':')}")
-        elif isinstance(self._load, nft.Payload) and self._load.base == 2:
+        elif isinstance(self._load, nft.Payload) and (self._load.base == 2 or not self._version):
             self._words.append(f"{self._held[_place(expression.sreg)]} {unequal}{self._number(expression.data)}")
         elif isinstance(self._load, nft.Meta):
             self._compare_meta(self._load, expression, unequal)
