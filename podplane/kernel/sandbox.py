@@ -4,16 +4,16 @@ What a pod's processes are allowed, they are allowed in there alone: their capab
 and mounts that were made before they entered it are locked (mount_namespaces(7)). The user namespace is made first, so that it owns the
 others; who made it has all capabilities in it, and so has the lab.
 
-The namespaces are held by descriptors. A process makes them and ends: to enter another user namespace, or to make one, needs one thread.
+The namespaces are held by descriptors. A process is born in them and killed: to make a user namespace, or to enter one, needs one thread.
 """
 
 from __future__ import annotations
 
-import array
 import os
-import socket
-from collections.abc import Sequence
+import signal
+import time
 from dataclasses import dataclass
+from typing import NoReturn
 
 from podplane.kernel import syscalls
 from podplane.kernel.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUSER, CLONE_NEWUTS
@@ -39,57 +39,33 @@ class Sandbox:
 
 
 def make() -> Sandbox:
-    """New namespaces; the caller has one thread. OSError says what forbids them."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        pid = os.fork()
-        if pid == 0:
-            ours.close()
-            _be_maker(theirs)
-        theirs.close()
-        try:
-            number, descriptors = _outcome(ours)
-            if number:
-                raise OSError(number, os.strerror(number))
-            try:
-                _write_maps(pid)
-            except OSError:
-                Sandbox(*descriptors).close()
-                raise
-        finally:
-            ours.close()  # the word for the maker to end
-            os.waitpid(pid, 0)
-    return Sandbox(*descriptors)
+    """New namespaces. OSError says what forbids them.
 
-
-def _be_maker(answer: socket.socket) -> None:
-    """Make them, hand them over, stay until that is done."""
+    The caller has one thread, and reaps its children. Nothing waits for the process that is born in them: that it is there is enough.
+    """
+    own = os.getpid()
+    pid = syscalls.fork_into(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
+    if pid == 0:
+        _stay(own)
     try:
+        made: list[int] = []
         try:
-            syscalls.unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
-            made = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in KINDS]
-        except OSError as error:
-            answer.send(str(error.errno).encode())
-        else:
-            _send(answer, b"0", made)
-        answer.recv(1)
+            made += (os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in KINDS)
+            _write_maps(pid)
+        except OSError:
+            for fd in made:
+                os.close(fd)
+            raise
     finally:
-        os._exit(0)
+        os.kill(pid, signal.SIGKILL)
+    return Sandbox(*made)
 
 
-def _send(connection: socket.socket, data: bytes, descriptors: Sequence[int]) -> None:
-    rights = array.array("i", descriptors)
-    connection.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-
-
-def _outcome(connection: socket.socket) -> tuple[int, list[int]]:
-    """(errno or 0, descriptors)."""
-    received = array.array("i")
-    data, ancillary, _, _ = connection.recvmsg(16, socket.CMSG_LEN(len(KINDS) * received.itemsize), socket.MSG_CMSG_CLOEXEC)
-    for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            received.frombytes(content)
-    return int(data or b"3"), list(received)
+def _stay(parent: int) -> NoReturn:
+    """Until it is killed, or its parent was."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(0)
 
 
 def _write_maps(pid: int) -> None:

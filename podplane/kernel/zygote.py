@@ -181,6 +181,8 @@ class Zygote:
             if pid == 0:
                 return
             number = self._ids.pop(pid, 0)
+            if not number:
+                continue  # it was born in the namespaces of a sandbox, and had nothing else to do
             self._children.pop(number, None)
             self._contained.discard(number)
             self._tell(Event(number, code=exit_code(status)))
