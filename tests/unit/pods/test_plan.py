@@ -31,7 +31,14 @@ def test_one_more_pod_costs_a_route_and_an_element_for_each_address(name: str) -
         on_node = [v for v in pod(number, versions).values() if not v.netns]
         counts = Counter(type(v) for v in on_node)
         each = len(versions)
-        assert counts == {Link: 1, Sysctl: 1, Fdb: 1, Neighbour: each + (6 in versions), Route: each, Element: each + (4 in versions)}
+        assert counts == {
+            Link: 1,
+            Sysctl: 1,
+            Fdb: 1,
+            Neighbour: each + (6 in versions),
+            Route: each,
+            Element: each + (4 in versions),
+        }
 
 
 @pytest.mark.parametrize("name", FAMILIES)
