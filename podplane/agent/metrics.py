@@ -53,6 +53,9 @@ class Metrics(Figures):
         denials = (((one.direction, " ".join(one.policies)), one.packets) for one in counts.denials)
         text = "Packets that none of the policies of their pod allowed."
         self.counter("podplane_policy_denied_packets", text, ("direction", "policies"), denials)
+        together = (((one.direction, " ".join(one.together)), one.connections) for one in counts.denials if one.together)
+        text = "Connections that policies allowed which are counted together."
+        self.counter("podplane_policy_group_allowed_connections", text, ("direction", "policies"), together)
         text = "Packets that were dropped, by reason."
         self.counter("podplane_policy_dropped_packets", text, ("reason",), by_name(counts.dropped))
         self.counter("podplane_policy_told_packets", "Dropped packets that were told apart.", (), [((), told)])

@@ -13,7 +13,7 @@ from podplane.model.view import Sandbox, View
 from podplane.policy import feature
 from podplane.policy.feature import PodPlan, PolicyMemory, SetPlan
 from podplane.policy.index import Change
-from podplane.policy.peers import PeerSet, digest, digest_of
+from podplane.policy.peers import Peers, digest, digest_of
 from podplane.policy.settings import PolicySettings
 from podplane.state.effects import Plan
 
@@ -78,7 +78,7 @@ def fill(memory: PolicyMemory, plan: PodPlan, needs: Collection[Need]) -> Iterab
     return (key for one in sets for key in _sets([one], plan.node) for _ in memory.steps(one))
 
 
-def _sets(sets: Iterable[PeerSet], node: str) -> list[Key]:
+def _sets(sets: Iterable[Peers], node: str) -> list[Key]:
     return [PolicySetKey(node, digest(one)) for one in sets]
 
 
@@ -86,7 +86,7 @@ class PeersPlan(Plan, frozen=True, kw_only=True):
     """What a change of some pods brings: the node, and the sets to be planned."""
 
     node: str
-    sets: tuple[PeerSet, ...] = ()
+    sets: tuple[Peers, ...] = ()
 
 
 def plan_peers(view: View, key: PolicyPeersKey, config: NetworkConfig, memory: PolicyMemory, taken: Taken) -> Plan:

@@ -195,11 +195,14 @@ class RuleCount(msgspec.Struct, frozen=True):
 
 
 class DenialCount(msgspec.Struct, frozen=True):
-    """How many packets of pods under just these policies none of them allowed."""
+    """How many packets of pods under just these policies none of them allowed; and how many connections those of `together` allowed, which
+    are not counted apart."""
 
     direction: str
     policies: tuple[str, ...]
     packets: int
+    together: tuple[str, ...] = ()
+    connections: int = 0
 
 
 class PolicyCounts(msgspec.Struct, frozen=True):

@@ -29,7 +29,7 @@ from podplane.policy import peers as p
 from podplane.policy import rows as r
 from podplane.policy import tables
 from podplane.policy.networks import networks_of
-from podplane.policy.peers import NamedPort, PeerSet, digest
+from podplane.policy.peers import GroupSet, NamedPort, Opening, PeerSet, digest
 from podplane.policy.tables import IN, OUT
 from podplane.state.nft import COMMENT_BYTES, Chain, NamedCounter, Part, Rule, Set, label
 from podplane.state.nft_nat import protocol
@@ -39,6 +39,9 @@ from podplane.state.value import Fragment, Value, fragment
 INLINE_NETWORKS, INLINE_PORTS, INLINE_RULES = 6, 4, 32
 """Up to so many are matched one by one: networks of an IP version and single ports of a rule; more are a set. Of more rules for one rule of
 a policy, the peers become a chain."""
+TOGETHER, MOST_OPENINGS = 8, 64
+"""Of more policies than this of one group that only open single ports to selectors, all that they allow is one set; those that open more
+than so many have chains of their own."""
 SHORT = {"ingress": IN, "egress": OUT}
 PASSING = {IN: goto("pass"), OUT: goto("ingress")}
 """What becomes of packets that policies allow."""
@@ -70,7 +73,8 @@ class Program(msgspec.Struct, frozen=True):
 
     `chain` is the name of the chain that a group jumps to, "" when the policy allows nothing there. `peers` are the sets of pods that its
     rules look into, `forbidding` the selectors of those of rules that do more than allow, `local` the named ports of the pods that the
-    policy selects; `denies`: does any of them deny? `label` is the policy as comments name it.
+    policy selects; `denies`: does any of them deny? `label` is the policy as comments name it. `openings` are all that it allows, where it
+    names selectors and single ports and nothing else.
     """
 
     name: str
@@ -83,6 +87,7 @@ class Program(msgspec.Struct, frozen=True):
     local: frozenset[NamedPort] = frozenset()
     forbidding: frozenset[PodSelector] = frozenset()
     denies: bool = False
+    openings: frozenset[Opening] | None = None
 
 
 def compile_policy(policy: Policy, direction: Direction, versions: tuple[int, ...]) -> Program:
@@ -120,7 +125,8 @@ class _Compiler:
         sets = frozenset(self._peers), frozenset(self._local), frozenset(forbidding)
         values = fragment(self._values)
         denies = any(one.action == "Deny" for one in rules)
-        return Program(self._path, self._direction, _label(self._policy), values, self._name, counters, *sets, denies)
+        names = self._path, self._direction, _label(self._policy)
+        return Program(*names, values, self._name, counters, *sets, denies, _openings(self._policy, rules))
 
     def _rules(self, number: int, allowed: PolicyRule) -> Iterator[Rule]:
         comment = f"{_label(self._policy, NUMBER_LETTERS)} {self._direction} rule {number}"
@@ -239,6 +245,22 @@ class _Compiler:
         self._values += [found, *(tables.element(found.name, key, comment) for key in keys)]
 
 
+def _openings(policy: Policy, rules: Iterable[PolicyRule]) -> frozenset[Opening] | None:
+    """What a NetworkPolicy opens; None where elements of a set can't say it, or too many would have to."""
+    found: set[Opening] = set()
+    for one in rules if policy.tier == "NetworkPolicy" else ():
+        if one.ports is None or one.peers is None:
+            return None
+        for port in one.ports:
+            if not isinstance(port.port, tuple) or port.port[0] != port.port[1]:
+                return None
+            for peer in one.peers:
+                if not isinstance(peer, PodSelector):
+                    return None
+                found.add(Opening(peer, port.protocol, port.port[0]))
+    return frozenset(found) if policy.tier == "NetworkPolicy" and len(found) <= MOST_OPENINGS else None
+
+
 def _selectors(allowed: PolicyRule) -> list[PodSelector]:
     return list(dict.fromkeys(peer for peer in allowed.peers or () if isinstance(peer, PodSelector)))
 
@@ -262,21 +284,56 @@ def _numbers(name: str, numbers: tuple[int, int] | None) -> Row:
 
 class Group(msgspec.Struct, frozen=True):
     """All pods that the same NetworkPolicies select for a direction: their chain, the paths of these policies, and what counts the packets
-    that none of them allows."""
+    that none of them allows.
+
+    What many of them allow may be one set, `peers`: then `together` are the paths of these, and `allowed` counts for all of them.
+    """
 
     chain: Chain
     policies: tuple[str, ...]
     denied: NamedCounter
+    peers: GroupSet | None = None
+    together: tuple[str, ...] = ()
+    allowed: NamedCounter | None = None
 
 
-def group(programs: Iterable[Program], direction: str) -> Group:
-    """The group of these policies for a direction (IN, OUT). Its counter goes on when the policies change what they allow."""
+def group(programs: Iterable[Program], direction: str, versions: Iterable[int] = ()) -> Group:
+    """The group of these policies for a direction (IN, OUT). Its counters go on when the policies change what they allow."""
     programs = list(programs)
+    together = [one for one in programs if one.chain and one.openings is not None]
+    if len(together) > TOGETHER:
+        return _group_with_set(programs, together, direction, versions)
     paths = [program.name for program in programs]
     comment = _default_deny(programs)
     denied = tables.counter(f"deny-{direction}-{digest((direction, paths))}", comment)
     last = rule(count_in(denied.name), goto(f"deny-{direction}"), comment=comment)
     return Group(_chain("", programs, direction, rule(jump("deny")), last), tuple(paths), denied)
+
+
+def _group_with_set(programs: list[Program], together: list[Program], direction: str, versions: Iterable[int]) -> Group:
+    """That of many policies: what most of them allow is one set, and the others have their chains."""
+    paths = tuple(one.name for one in together)
+    opened = {id(one) for one in together}
+    alone = group([one for one in programs if id(one) not in opened], direction)
+    everyone = group([msgspec.structs.replace(one, openings=None) for one in programs], direction)
+    peers = GroupSet(opening for one in together for opening in one.openings or ())
+    comment = f"allowed by any of {len(together)} policies"
+    allowed = tables.counter(f"allow-{direction}-{digest((direction, everyone.policies))}", comment)
+    side = r.SOURCE if direction == IN else r.DESTINATION
+    ways = [
+        rule(
+            family(version),
+            r.peer_and_port_in(version, side, p.name(peers, version)),
+            count_in(allowed.name),
+            PASSING[direction],
+            comment=comment,
+        )
+        for version in versions
+    ]
+    *jumps, deny, _ = alone.chain.rules
+    last = everyone.chain.rules[-1]
+    name = f"{direction}-{digest((everyone.chain.name, alone.chain.name, peers))}"
+    return Group(tables.chain(name, (*ways, *jumps, deny, last)), everyone.policies, everyone.denied, peers, paths, allowed)
 
 
 def admin_group(programs: Iterable[Program], direction: str) -> Chain:

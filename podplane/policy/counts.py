@@ -30,7 +30,14 @@ def counted(rules: InForce, counts: Mapping[str, int]) -> PolicyCounts:
     return PolicyCounts(
         rules=list(_rules(rules.programs, counts)),
         denials=[
-            DenialCount(DIRECTION[short], group.policies, counts.get(group.denied.name, 0)) for short, group in rules.groups
+            DenialCount(
+                DIRECTION[short],
+                group.policies,
+                counts.get(group.denied.name, 0),
+                group.together,
+                counts.get(group.allowed.name, 0) if group.allowed is not None else 0,
+            )
+            for short, group in rules.groups
         ],
         dropped={reason: counts.get(denial_counter(reason), 0) for reason in DENIALS},
     )

@@ -30,7 +30,7 @@ from podplane.policy.enforced import AllEnforced, Enforced
 from podplane.policy.filling import Filling, Told
 from podplane.policy.index import Move
 from podplane.policy.name_servers import PATH
-from podplane.policy.peers import NamedPort, PeerSet
+from podplane.policy.peers import NamedPort, Peers
 from podplane.policy.tiers import speaking
 from podplane.policy.words import unread_text
 from podplane.state.effects import Effect, Forget, JudgeAgain, Plan, Warn
@@ -40,14 +40,14 @@ from podplane.state.value import IPAddress, Value, fragment
 
 KEPT_PROGRAMS = 2048
 """Of the policies that were compiled last, so many are kept as nf_tables."""
-NO_PEERS: frozenset[PeerSet] = frozenset()
+NO_PEERS: frozenset[Peers] = frozenset()
 
 
 class Need(NamedTuple):
     """A set that is to be filled; `epoch` as in PolicyMemory."""
 
     epoch: int
-    peers: PeerSet
+    peers: Peers
 
 
 class PodPlan(Plan, frozen=True, kw_only=True):
@@ -61,7 +61,7 @@ class PodPlan(Plan, frozen=True, kw_only=True):
     takes_back: bool = True
     versions: tuple[int, ...] = ()
     chains: tuple[str, ...] | None = None
-    peers: frozenset[PeerSet] = NO_PEERS
+    peers: frozenset[Peers] = NO_PEERS
     enforced: Enforced | None = None
 
 
@@ -83,16 +83,16 @@ class PolicyMemory:
         self._policies: Policies | None = None
         self._versions: tuple[int, ...] = ()
         self._chains: dict[Hashable, tuple[str, ...] | None] = {}
-        self._peers: dict[Hashable, frozenset[PeerSet]] = {}
+        self._peers: dict[Hashable, frozenset[Peers]] = {}
         """The sets that are there for an interface: those that it needs, and those that it is to need when they are filled."""
-        self._counts: Counter[PeerSet] = Counter()
-        self._filled: set[PeerSet] = set()
+        self._counts: Counter[Peers] = Counter()
+        self._filled: set[Peers] = set()
         self._epoch = 0
         """How often all sets were to be filled anew: with addresses of another family, or by other policies."""
         self._selectors: dict[str, PodSelector] = {}
-        self._sets: dict[str, dict[PeerSet, None]] = {}
-        self._named: dict[str, PeerSet] = {}
-        self._fillings: dict[PeerSet, Filling] = {}
+        self._sets: dict[str, dict[Peers, None]] = {}
+        self._named: dict[str, Peers] = {}
+        self._fillings: dict[Peers, Filling] = {}
         self._name_servers: tuple[str, ...] = ()
         self._forbidding: dict[Hashable, frozenset[PodSelector]] = {}
         self._forbidden: Counter[PodSelector] = Counter()
@@ -107,7 +107,7 @@ class PolicyMemory:
         """Was a pod interface led to other chains than these by its last plan?"""
         return owner in self._chains and self._chains[owner] != chains
 
-    def sets_of(self, selector: str) -> Collection[PeerSet]:
+    def sets_of(self, selector: str) -> Collection[Peers]:
         """The sets of the pods of a selector."""
         return self._sets.get(selector, ())
 
@@ -131,13 +131,13 @@ class PolicyMemory:
         epoch = self._epoch + self._is_anew(plan)
         return [Need(epoch, one) for one in plan.peers if epoch != self._epoch or one not in self._filled]
 
-    def fill(self, plan: PodPlan, needs: Collection[Hashable]) -> list[PeerSet]:
+    def fill(self, plan: PodPlan, needs: Collection[Hashable]) -> list[Peers]:
         """A plan waits for the sets that it needs. Those of `needs` that have anything to be filled with."""
         self._begin(plan)
         self._keep(plan.owner, plan.peers | self._peers.get(plan.owner, NO_PEERS))
         return [one.peers for one in needs if isinstance(one, Need) and self._fill(one.peers)]
 
-    def _fill(self, peers: PeerSet) -> bool:
+    def _fill(self, peers: Peers) -> bool:
         """Begin to fill a set; is there anything to fill it with, or was there?"""
         policies, former = self._policies, self._fillings.get(peers)
         pods = [(one, self._with_name_servers(policies.members(one))) for one in peers.selectors] if policies else []
@@ -148,7 +148,7 @@ class PolicyMemory:
             return False
         return True
 
-    def steps(self, peers: PeerSet) -> Iterator[None]:
+    def steps(self, peers: Peers) -> Iterator[None]:
         """As often as a set is to be planned until it is filled."""
         while (filling := self._fillings.get(peers)) is not None and not filling.is_filled:
             yield
@@ -158,7 +158,7 @@ class PolicyMemory:
         peers = self._named.get(digest)
         return None if peers is None else self._fillings.get(peers)
 
-    def change_name_servers(self, ips: tuple[str, ...]) -> list[PeerSet]:
+    def change_name_servers(self, ips: tuple[str, ...]) -> list[Peers]:
         """These addresses lead to the cluster's DNS, too. The sets that differ by that."""
         policies, before = self._policies, self._name_servers
         self._name_servers = ips
@@ -195,7 +195,7 @@ class PolicyMemory:
             one.peers for one in needs if isinstance(one, Need) and one.epoch == self._epoch and self._counts[one.peers] > 0
         }
 
-    def accept(self, plan: PodPlan) -> list[PeerSet]:
+    def accept(self, plan: PodPlan) -> list[Peers]:
         """The plan is part of the desired state now. The sets that nobody needs any more."""
         self._begin(plan)
         self.takes_back = plan.takes_back
@@ -218,7 +218,7 @@ class PolicyMemory:
         self._versions = plan.versions or self._versions
         self.read_from(plan.policies)
 
-    def _keep(self, owner: Hashable, peers: frozenset[PeerSet]) -> list[PeerSet]:
+    def _keep(self, owner: Hashable, peers: frozenset[Peers]) -> list[Peers]:
         """These sets are there for an interface. Those that are there for none any more."""
         before = self._peers.pop(owner, NO_PEERS)
         if peers:
@@ -260,7 +260,7 @@ class PolicyMemory:
         if after:
             self._forbidding[owner] = after
 
-    def _add(self, peers: PeerSet) -> None:
+    def _add(self, peers: Peers) -> None:
         self._named[p.digest(peers)] = peers
         for selector in peers.selectors:
             name = p.digest_of(selector)
@@ -269,7 +269,7 @@ class PolicyMemory:
             self._selectors[name] = selector
             self._sets.setdefault(name, {})[peers] = None
 
-    def _remove(self, peers: PeerSet) -> None:
+    def _remove(self, peers: Peers) -> None:
         del self._counts[peers], self._named[p.digest(peers)]
         self._fillings.pop(peers, None)
         self._filled.discard(peers)
@@ -315,13 +315,13 @@ def plan_pod(
     for direction in DIRECTIONS:
         led.take(direction, ips, label("pod", path))
     values = [*led.values, *tables.pod_elements(ips, mac, label("pod", path), led.verdicts)]
-    values += _local_ports(pod, ips, {port for one in led.programs for port in one.local}) if pod is not None else ()
+    values += _local_ports(pod, ips, {port for one in led.chained for port in one.local}) if pod is not None else ()
     return plan(
         versions=versions,
         chains=led.chains,
-        fragment=fragment([*values, *(value for one in led.programs for value in one.fragment.values())]),
+        fragment=fragment([*values, *(value for one in led.chained for value in one.fragment.values())]),
         effects=(*_judge_again(owner, led.chains, ips, memory), *_unread(selecting, name)),
-        peers=NO_PEERS.union(*(one.peers for one in led.programs)),
+        peers=NO_PEERS.union(led.together, *(one.peers for one in led.chained)),
         enforced=Enforced(path, tuple(map(str, ips)), tuple(led.programs), led.groups),
     )
 
@@ -335,6 +335,9 @@ class _Led:
         self._below: list[str] = []
         self.verdicts = dict(tables.PASSES)
         self.programs: list[Program] = []
+        self.chained: list[Program] = []
+        """Those that have chains of their own; what others allow is in the sets of their groups."""
+        self.together: list[Peers] = []
         self.groups: dict[str, Group] = {}
         self.values: list[Value] = []
 
@@ -348,11 +351,17 @@ class _Led:
         short, then = SHORT[direction], tables.PASSES[SHORT[direction]]
         admin, network, baseline = (self._programs(direction, tier) for tier in TIERS)
         if network:
-            its = self.groups[short] = group(network, short)
+            its = self.groups[short] = group(network, short, self._versions)
             self.values.append(its.denied)
+            if its.peers is not None and its.allowed is not None:
+                self.values += [its.allowed, *(p.set_of(its.peers, version) for version in self._versions)]
+                self.together.append(its.peers)
+            self.chained += [one for one in network if one.name not in its.together]
             then = self._lead(its.chain)
         elif baseline:
+            self.chained += baseline
             then = self._lead(baseline_group(baseline, short))
+        self.chained += admin
         if admin:
             self._below.append(then.chain)
             self.values += tables.below_admin(short, ips, self._versions, comment, then)

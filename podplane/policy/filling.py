@@ -17,7 +17,7 @@ import msgspec
 
 from podplane.model.pod_info import PodInfo
 from podplane.model.policy import PodSelector
-from podplane.policy.peers import PeerSet, packed_elements
+from podplane.policy.peers import Peers, packed_elements
 from podplane.state.nft import Set
 from podplane.state.nft_members import Members
 from podplane.state.nft_types import size
@@ -35,7 +35,7 @@ class Filling:
 
     def __init__(
         self,
-        peers: PeerSet,
+        peers: Peers,
         sets: Mapping[int, Set],
         pods: Iterable[tuple[PodSelector, Collection[PodInfo]]],
         former: Collection[Members] = (),

@@ -45,6 +45,52 @@ class PeerSet(NamedTuple):
         """Those whose pods it has."""
         return (self.selector,)
 
+    def ends(self, selector: PodSelector, pod: PodInfo) -> list[bytes]:
+        """What follows a pod's addresses in the keys of its elements."""
+        return [b""] if self.port is None else [_end(*one) for one in numbers(pod, self.port)]
+
+
+class Opening(NamedTuple):
+    """What an element for each pod says of a rule: to, or from, the pods of a selector, one port of a protocol (as in PolicyPort)."""
+
+    selector: PodSelector
+    protocol: str
+    number: int
+
+
+class GroupSet:
+    """The pods of many selectors, in both families, each with the ports that rules open to them."""
+
+    __slots__ = ("_ends", "openings", "text")
+
+    def __init__(self, openings: Iterable[Opening]) -> None:
+        self.openings = frozenset(openings)
+        self._ends: dict[PodSelector, list[bytes]] = {}
+        for one in sorted(self.openings, key=repr):
+            self._ends.setdefault(one.selector, []).append(_end(one.protocol.lower(), one.number))
+        self.text = digest(sorted(map(repr, self.openings)))
+
+    @property
+    def selectors(self) -> tuple[PodSelector, ...]:
+        """Those whose pods it has."""
+        return tuple(self._ends)
+
+    def ends(self, selector: PodSelector, pod: PodInfo) -> list[bytes]:
+        """As of a PeerSet."""
+        return self._ends[selector]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GroupSet) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return f"GroupSet({self.text})"
+
+
+Peers = PeerSet | GroupSet
+
 
 def digest(content: object) -> str:
     """Of a value that is written the same whenever it is equal: named tuples, texts and numbers."""
@@ -58,14 +104,19 @@ def digest_of(selector: PodSelector) -> str:
 
 
 @functools.lru_cache(CACHED)
-def name(peers: PeerSet, version: int) -> str:
+def name(peers: Peers, version: int) -> str:
     """The name of its set for one IP version."""
+    if isinstance(peers, GroupSet):
+        return tables.set_name("group", version, digest(peers))
     return tables.set_name("pods" if peers.port is None else "named", version, digest(peers))
 
 
 @functools.lru_cache(CACHED)
-def set_of(peers: PeerSet, version: int) -> Set:
+def set_of(peers: Peers, version: int) -> Set:
     """Its set for one IP version."""
+    if isinstance(peers, GroupSet):
+        comment = f"{len(peers.openings)} peers with ports, of all policies of a group"
+        return tables.set_("group", version, (tables.TYPE[version], *PORT_KEY), digest(peers), comment)
     key, comment = (tables.TYPE[version],), description(peers.selector)
     if peers.port is None:
         return tables.set_("pods", version, key, digest(peers), comment)
@@ -73,12 +124,10 @@ def set_of(peers: PeerSet, version: int) -> Set:
     return tables.set_("named", version, (*key, *PORT_KEY), digest(peers), comment[:COMMENT_BYTES])
 
 
-def packed_elements(
-    peers: PeerSet, selector: PodSelector, pod: PodInfo, versions: Container[int]
-) -> Iterator[tuple[int, bytes]]:
+def packed_elements(peers: Peers, selector: PodSelector, pod: PodInfo, versions: Container[int]) -> Iterator[tuple[int, bytes]]:
     """What a pod of a selector brings: IP versions and packed elements (`state.nft_members`)."""
     comment = _comment(pod)
-    ends = [comment] if peers.port is None else [_end(*one) + comment for one in numbers(pod, peers.port)]
+    ends = [end + comment for end in peers.ends(selector, pod)]
     for ip in pod.ips:
         version = 6 if ":" in ip else 4
         if version in versions:

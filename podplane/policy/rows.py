@@ -98,6 +98,12 @@ def address_and_port_in(version: int, name: str) -> Row:
     return (*frontend(version), Lookup(set=name))
 
 
+def peer_and_port_in(version: int, side: str, name: str) -> Row:
+    """`ip saddr . meta l4proto . th dport @name`, or with daddr; after `family`."""
+    _, *protocol_and_destination = frontend(version)
+    return (address(version, OFFSET[side][version]), *protocol_and_destination, Lookup(set=name))
+
+
 def port_in(name: str) -> Row:
     """`meta l4proto . th dport @name`."""
     return (*protocol_and_port(), Lookup(set=name))

@@ -28,6 +28,7 @@ from podplane.model.answers import DeniedFlows
 from podplane.model.cluster_policy import Policy
 from podplane.model.pod_info import Labels, SlimMetadata
 from podplane.model.policy import EVERYTHING, LabelSelector, PodSelector, PolicyPort, PolicyRule, Requirement
+from podplane.policy import compiling
 from podplane.policy.match import Flow
 from podplane.policy.settings import PolicySettings
 from podplane.policy.tables import TABLE
@@ -56,7 +57,7 @@ class RealPoliced(Policed, RealCluster):
         self.begin()
 
 
-def test_generated_policies_do_the_same_on_the_real_kernel() -> None:
+def test_generated_policies_do_the_same_on_the_real_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     real, fake = RealPoliced(), FakePoliced()
     sockets = Sockets({name: place for name, place in real.namespaces.items() if name != "network"})
     memory, ends = Memory(), Counter[str]()
@@ -73,9 +74,11 @@ def test_generated_policies_do_the_same_on_the_real_kernel() -> None:
         st.lists(st.one_of(policy_worlds.policies, policy_worlds.cluster_policies), min_size=2, max_size=4),
         st.lists(policy_worlds.changes, max_size=3),
         st.lists(policy_worlds.flows(("tcp", "udp")), min_size=6, max_size=6),
+        st.sampled_from((0, compiling.TOGETHER)),
     )
-    def check(policies: list[Policy], changes: list[Object], flows: list[tuple[str, Flow, Packet]]) -> None:
+    def check(policies: list[Policy], changes: list[Object], flows: list[tuple[str, Flow, Packet]], together: int) -> None:
         nonlocal memory
+        monkeypatch.setattr(compiling, "TOGETHER", together)
         for cluster in (real, fake):
             cluster.reset()
             cluster.put(*policies, *changes)

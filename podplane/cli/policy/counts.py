@@ -21,9 +21,13 @@ class Decided:
     def __init__(self, counts: Iterable[PolicyCounts] = ()) -> None:
         self._rules = Counter[tuple[str, str, int]]()
         self._denials = Counter[tuple[str, tuple[str, ...]]]()
+        self._together = Counter[tuple[str, tuple[str, ...]]]()
         for one in counts:
             self._rules.update({(rule.policy, rule.direction, rule.rule): rule.connections for rule in one.rules})
             self._denials.update({(group.direction, group.policies): group.packets for group in one.denials})
+            for group in one.denials:
+                if group.together:
+                    self._together[group.direction, group.together] += group.connections
 
     def rule(self, policy: str, direction: str, number: int) -> int:
         """How many connections a rule allowed."""
@@ -32,6 +36,11 @@ class Decided:
     def allowed(self, policy: str) -> int:
         """How many connections all its rules allowed."""
         return sum(count for (path, _, _), count in self._rules.items() if path == policy)
+
+    def together(self, policy: str, direction: str = "") -> int | None:
+        """How many connections it and others that select the same pods allowed, which are counted together; None: nowhere."""
+        found = [count for (one, policies), count in self._together.items() if policy in policies and direction in ("", one)]
+        return sum(found) if found else None
 
     def denied(self, policy: str) -> int:
         """How many packets neither it nor the others that select the same pods allowed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ from podplane.policy.words import SHOWN, peer_text, rule_text, selector_text, sh
 
 Object = dict[str, Any]
 ALL_PODS = "all pods"
+PER_GROUP = "counted per group"
+"""Of rules of many policies that select the same pods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,9 @@ class Listed:
 
     def _counts(self, decided: Decided) -> Object:
         allowed, denied = _decisions(self.policy, decided)
-        return {"allowedConnections": allowed, "deniedPackets": denied}
+        together = decided.together(self.policy.metadata.path)
+        group = {} if together is None else {"allowedByGroup": together}
+        return {"allowedConnections": allowed, "deniedPackets": denied} | group
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,9 @@ class OfPod:
         path = policy.metadata.path
         rules = {one: range(1, 1 + len(policy.rules(one) or ())) for one in DIRECTIONS}
         counts = {one: [self.decided.rule(path, one, number) for number in numbers] for one, numbers in rules.items()}
-        return {"allowedConnections" if isinstance(policy, NetworkPolicy) else "decisions": counts}
+        groups = {one: number for one in DIRECTIONS if (number := self.decided.together(path, one)) is not None}
+        more = {"allowedByGroup": groups} if groups else {}
+        return {"allowedConnections" if isinstance(policy, NetworkPolicy) else "decisions": counts} | more
 
     def _denied(self, direction: Direction) -> int | None:
         isolating = tuple(one.metadata.path for one in speaking(self.policies, direction, "NetworkPolicy"))
@@ -117,6 +123,7 @@ class OfPod:
             yield f"{direction}: what is allowed" + (", of all else" if admin else "")
             nothing = "  nothing, but to the pod itself" + (" and from its own node" if direction == "ingress" else "")
             yield from [*_rules(network, direction, self.decided)] or [nothing]
+            yield from self._together(network, direction)
             if self.decided is not None:
                 yield f"  all else is denied: {counted(self._denied(direction) or 0, 'packet')}"
             return
@@ -124,6 +131,13 @@ class OfPod:
             yield f"{direction}: the first rule that matches decides" + (", of all else" if admin else "") + " (tier Baseline)"
             yield from _rules(baseline, direction, self.decided)
         yield "  all else is allowed"
+
+    def _together(self, policies: Iterable[Policy], direction: Direction) -> Iterator[str]:
+        """What policies that are counted together allowed."""
+        found = [self.decided.together(one.metadata.path, direction) for one in policies] if self.decided is not None else []
+        number = next((number for number in found if number is not None), None)
+        if number is not None:
+            yield f"  {counted(number, 'connection')} of those {PER_GROUP}"
 
     def _is_isolated(self, direction: Direction) -> bool:
         return bool(speaking(self.policies, direction, "NetworkPolicy"))
@@ -165,6 +179,8 @@ def _overview(head: list[str], found: Sequence[Listed], decided: Decided | None)
         place = [*map(str, _place(policy).values())] or [policy.metadata.namespace]
         sides = [_summary(policy.rules(direction)) for direction in ("ingress", "egress")]
         counts = [] if decided is None else [f"{number:,}" for number in _decisions(policy, decided)]
+        if decided is not None and (together := decided.together(policy.metadata.path)) is not None:
+            counts[0] += f" + {together:,} of its group"
         rows.append(
             [*place, policy.metadata.name, _subjects(policy, short_selector_text) or ALL_PODS, str(one.pods), *sides, *counts]
         )
@@ -202,8 +218,16 @@ def rules_document(policy: Policy, direction: Direction) -> list[str] | None:
 def _rules(policies: Sequence[Policy], direction: Direction, decided: Decided | None) -> Iterator[str]:
     for policy, number, rule in rules_of(policies, direction):
         what = "packet" if rule.action == "Deny" else "connection"
-        times = "" if decided is None else f": {counted(decided.rule(policy.metadata.path, direction, number), what)}"
+        times = "" if decided is None else f": {_times(policy.metadata.path, direction, number, what, decided)}"
         yield f"  {rule_text(rule, direction, policy)}   ({policy.text} {direction} rule {number}{times})"
+
+
+def _times(path: str, direction: Direction, number: int, what: str, decided: Decided) -> str:
+    """How often a rule decided."""
+    alone = decided.rule(path, direction, number)
+    if decided.together(path, direction) is None:
+        return counted(alone, what)
+    return f"{counted(alone, what)}, and {PER_GROUP}" if alone else PER_GROUP
 
 
 def _summary(rules: Rules | None) -> str:

@@ -102,3 +102,30 @@ def test_nodes_that_do_not_answer_are_told(
     monkeypatch.setattr(counts, "ask", ask)
     assert (counts.decided(Client(), answers) is not None) == there
     assert capsys.readouterr().err.startswith(said)
+
+
+def test_what_is_counted_per_group_is_said_to_be() -> None:
+    groups = [DenialCount("ingress", ("default/web", "default/other"), 7, ("default/web",), 1234)]
+    alone, some = PolicyCounts([], groups, {}), PolicyCounts([RuleCount("default/web", "ingress", 1, 3)], groups, {})
+    found = listed.of_namespace(known(ALLOW_WEB), "default")
+    assert listed.overview(found, Decided((some,))).splitlines()[1].split()[-7:] == [
+        "3",
+        "+",
+        "1,234",
+        "of",
+        "its",
+        "group",
+        "7",
+    ]
+    assert found[0].document(Decided((some, alone)))["allowedByGroup"] == 2468
+
+    def lines(counted: PolicyCounts) -> list[str]:
+        return listed.of_pod(known(ALLOW_WEB), "default/web-1", lambda node: Decided((counted,))).text().splitlines()
+
+    assert "  TCP 8080 from pods with app=client   (default/web ingress rule 1: counted per group)" in lines(alone)
+    assert "  TCP 8080 from pods with app=client   (default/web ingress rule 1: 3 connections, and counted per group)" in lines(
+        some
+    )
+    assert "  1,234 connections of those counted per group" in lines(alone)
+    one = listed.of_pod(known(ALLOW_WEB), "default/web-1", lambda node: Decided((alone,)))
+    assert one.document()["policies"][0]["allowedByGroup"] == {"ingress": 1234}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from podplane.model.cluster_policy import ClusterNetworkPolicy
 from podplane.model.policy import NetworkPolicy
+from podplane.policy import compiling
 from podplane.policy.match import Flow
 from podplane.trace.evaluator import evaluate
 from podplane.trace.packet import Packet
@@ -22,10 +24,13 @@ STEPS = st.tuples(
 Steps = list[tuple[list[tuple[Object, bool]], list[tuple[str, Flow, Packet]]]]
 
 
-def test_packets_pass_when_the_verdict_allows_them() -> None:
+@pytest.mark.parametrize("together", [compiling.TOGETHER, 0])
+def test_packets_pass_when_the_verdict_allows_them(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where all policies of a pod that can be one set are."""
+    monkeypatch.setattr(compiling, "TOGETHER", together)
     cluster = FakePoliced()
 
-    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(STEPS, min_size=1, max_size=3))
     def check(steps: Steps) -> None:
         cluster.reset()

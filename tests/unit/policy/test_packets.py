@@ -11,7 +11,7 @@ from podplane.model.pod_info import NamedPort, Ports
 from podplane.model.policy import EVERYTHING, IPBlock, LabelSelector, PodSelector, PolicyPort, PolicyRule
 from podplane.policy.tables import TABLE
 from podplane.state.conntrack import JUDGE_AGAIN, REVOKED
-from podplane.state.nft import Chain, NftValue
+from podplane.state.nft import Chain, NftValue, Set
 from podplane.trace.packet import ECHO_REQUEST
 from podplane.trace.trace import Delivered, Dropped
 from tests.fake_cluster import node_ip, outside_ip, pod_ip
@@ -231,3 +231,30 @@ def test_a_connection_that_is_judged_again_passes_or_is_refused_from_then_on(pro
         mark(bits)
         assert isinstance(cluster.from_pod(*B1, pod_ip(*A1), protocol=protocol).end, Delivered)
         assert marks() == {0}, "it passes, and is as it was"
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_many_policies_of_a_pod_allow_is_one_set_and_counted_together(version: int) -> None:
+    cluster = FakePoliced()
+    apps = [PodSelector("b", select(app=str(number))) for number in range(12)]
+    one_each = [
+        policy(f"p{n}", EVERYTHING, [PolicyRule((app,), (PolicyPort("TCP", (80 + n, 80 + n)),))]) for n, app in enumerate(apps)
+    ]
+    cluster.put(
+        *one_each, policy("range", EVERYTHING, [PolicyRule((apps[7],), (PolicyPort("UDP", (1, 9)),))]), info(*B1, {"app": "7"})
+    )
+    assert [cluster.passes(B1, A2, version, port) for port in (80, 86, 87, 88)] == [False, False, True, False]
+    assert cluster.passes(B1, A2, version, 5, protocol="udp") and not cluster.passes(B1, A2, version, 87, protocol="udp")
+    values = cluster.namespaces["node2"].objects.nft.values()
+    assert len([v for v in values if isinstance(v, Chain) and v.name.startswith("np-")]) == 1, "the one with a range"
+    cluster.put(info(*B1, {"app": "3"}))
+    assert [cluster.passes(B1, A2, version, port) for port in (83, 87)] == [True, False]
+    cluster.put(policy("p3", EVERYTHING, [PolicyRule((apps[4],), (PolicyPort("TCP", (83, 83)),))]))
+    assert not cluster.passes(B1, A2, version, 83)
+    for number in range(5, 12):
+        cluster.remove(one_each[number])
+    cluster.put(info(*B1, {"app": "4"}))
+    assert [cluster.passes(B1, A2, version, port) for port in (83, 84, 85)] == [True, True, False]
+    values = cluster.namespaces["node2"].objects.nft.values()
+    assert len([v for v in values if isinstance(v, Chain) and v.name.startswith("np-")]) == 6
+    assert not any(isinstance(v, Set) and v.name.startswith("group") for v in values)
