@@ -75,7 +75,7 @@ def arp_sender_in(name: str) -> Row:
     """`ether saddr . arp saddr ether . arp saddr ip @name`; after `arp_of_ipv4`."""
     mac = Payload(dreg=1, base=LINK_HEADER, offset=6, length=6)
     told = Payload(dreg=10, base=NETWORK_HEADER, offset=8, length=6)
-    ip = Payload(dreg=12, base=NETWORK_HEADER, offset=14, length=4)
+    ip = Payload(dreg=2, base=NETWORK_HEADER, offset=14, length=4)
     return (mac, told, ip, Lookup(sreg=1, set=name))
 
 
