@@ -67,6 +67,7 @@ def plan(node: Node, config: NetworkConfig, own: NodeSettings, mtu: int = 0) -> 
     values: list[Value] = [Sysctl(name=name, value=value) for name, value in SYSCTLS.items()]
     versions = {block.version: None for block in blocks}
     values += [Sysctl(name=forwarding(version, config.uplink), value="1") for version in versions]
+    values += [Sysctl(name=name, value="0") for version in versions for name in distrusted(version, config.uplink)]
     values += _bridge(blocks, config, mtu or config.mtu)
     if own.masquerade:
         values += _masquerade(blocks, config, own)
@@ -83,6 +84,7 @@ def _bridge(blocks: list[IPNetwork], config: NetworkConfig, mtu: int) -> list[Va
         Sysctl(name=f"net.ipv4.conf.{bridge}.send_redirects", value="0", link=bridge),
         *(Sysctl(name=f"net.ipv6.conf.{bridge}.disable_ipv6", value="0", link=bridge) for ip in gateways if ip.version == 6),
         *(Sysctl(name=forwarding(ip.version, bridge), value="1", link=bridge) for ip in gateways),
+        *(Sysctl(name=name, value="0", link=bridge) for ip in gateways for name in distrusted(ip.version, bridge)),
         *(Address(link=bridge, ip=ip, prefix_length=ip.max_prefixlen) for ip in gateways),
         *(Route(destination=block, kind="unreachable", protocol=ROUTE_PROTOCOL) for block in blocks),
     ]
@@ -94,6 +96,12 @@ def forwarding(version: int, link: str) -> str:
     A write of the namespace's sysctl sets it on all links, and others may unset it on one. Source: ip-sysctl, `forwarding`.
     """
     return f"net.ipv{version}.conf.{link.replace('.', '/')}.forwarding"
+
+
+def distrusted(version: int, link: str) -> tuple[str, ...]:
+    """The sysctls of a link that say whether senders may tell a node of ways, or choose them: redirects, source routes (ip-sysctl)."""
+    folder = f"net.ipv{version}.conf.{link.replace('.', '/')}"
+    return f"{folder}.accept_redirects", f"{folder}.accept_source_route"
 
 
 def _masquerade(blocks: list[IPNetwork], config: NetworkConfig, own: NodeSettings) -> list[Value]:
