@@ -43,6 +43,10 @@ class Fills:
         """All of them."""
         return list(self._fills)
 
+    def has(self, fill: Fill) -> bool:
+        """Has it not ended?"""
+        return fill in self._fills
+
     def missing(self, needs: Iterable[Need]) -> frozenset[Need]:
         """What of this no fill brings yet."""
         return frozenset(need for need in needs if need not in self._by_need)

@@ -224,7 +224,9 @@ class Planner:
                 await pause()
         if fills:
             await self._in_kernel([identity for fill in fills for identity in fill.planned])
-        for fill in fills:
+        for fill in filter(
+            self._fills.has, fills
+        ):  # whoever ended one meanwhile has said so, and what it brought may be gone again
             _, feature, memory = self._rows[fill.kind]
             feature.filled(memory, fill.needs)
             for key in self._fills.end(fill):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable
 
 from podplane.agent.fills import Need
@@ -71,11 +72,12 @@ def accept(memory: PolicyMemory, plan: PodPlan) -> Iterable[Key] | None:
 
 
 def fill(memory: PolicyMemory, plan: PodPlan, needs: Collection[Need]) -> Iterable[Key] | None:
-    """The sets that are to be filled before a pod is led to rules that look into them: each as often as it takes."""
+    """The sets that are to be filled before a pod is led to rules that look into them: each as often as it takes, and once more, for a
+    change of its pods may have taken the last step."""
     sets = memory.fill(plan, needs)
     if not any(sets):
         return None
-    return (key for one in sets for key in _sets([one], plan.node) for _ in memory.steps(one))
+    return (key for one in sets for key in _sets([one], plan.node) for _ in itertools.chain(memory.steps(one), (None,)))
 
 
 def _sets(sets: Iterable[Peers], node: str) -> list[Key]:

@@ -305,7 +305,8 @@ def plan_pod(
     is_known = pod is not None and sandbox.uid in ("", pod.metadata.uid)  # some runtimes don't say it (CNI_ARGS)
     if not is_known or (policies is not None and policies.is_undecided(sandbox.namespace)):
         if policies is not None and policies.has_policies(sandbox.namespace):
-            return plan(effects=_judge_again(owner, None, ips, memory))
+            effects = _judge_again(owner, None, ips, memory)
+            return plan(effects=effects, enforced=Enforced(path, tuple(map(str, ips))))
         pod = None
     else:
         assert policies is not None

@@ -315,6 +315,18 @@ async def test_connections_of_a_pod_that_goes_are_forgotten_before_another_one_h
     assert rig.opener.forgotten == [OWN] and rig.opener.judged == [], "it was gone"
 
 
+async def test_connections_of_a_pod_that_goes_after_its_object_are_forgotten_too() -> None:
+    """As one that is deleted without any grace: where policies may select it, none is known that does."""
+    rig = Rig()
+    await rig.start(*cluster(1))
+    rig.put(WEB, pod("web", "web"))
+    request = await attach(rig, "web")
+    rig.put(pod("web", "web", uid="another"))
+    await rig.settle()
+    await rig.agent.network.delete(request)
+    assert rig.opener.forgotten == [OWN]
+
+
 async def test_a_pod_whose_connections_cannot_be_forgotten_goes_all_the_same_and_that_is_tried_again() -> None:
     errors = [OSError(24, "Too many open files")]
 

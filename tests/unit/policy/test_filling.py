@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 import pytest
 
 from podplane.agent import pause
+from podplane.agent.attachments import PEER_KEYS
+from podplane.agent.keys import PolicyPodKey
 from podplane.agent.pause import Pause
 from podplane.kernel.door import Kernel
 from podplane.model.pod_info import NamespaceInfo, SlimMetadata
@@ -16,6 +18,7 @@ from podplane.model.policy import PodSelector, PolicyRule
 from podplane.policy import filling
 from podplane.state.nft import Element, Verdict
 from podplane.state.operations import Operation, Report
+from podplane.state.value import Identity
 from tests.policed import policy, select
 from tests.unit.agent.rig import Object, Rig, cluster, until
 from tests.unit.policy.test_agent import WEB, attach, peers, pod, verdicts
@@ -148,3 +151,48 @@ async def test_pods_do_not_wait_for_sets_that_others_are_still_to_have(rig: Look
     await attach(rig, "other")
     assert not attaching.done()
     await attaching
+
+
+async def test_a_set_whose_last_pods_a_change_has_brought_is_awaited_like_any_other(rig: LookingRig) -> None:
+    await begin(rig)
+    await attach(rig, "web")
+    planner = rig.agent.planner
+    rig.put(WEB)
+    await planner.catch_up((PolicyPodKey,), Pause())
+    for number in range(PEERS + 2):
+        rig.put(pod("another", "client", f"10.244.4.{2 + number}"))
+        await planner.catch_up(PEER_KEYS, Pause())
+    assert planner.is_behind and peers(rig) == [], "planned, and not sent"
+    await planner.fill(planner._fills.all(), Pause())
+    assert len(peers(rig)) == PEERS + 1
+
+
+async def test_who_waited_longest_for_a_set_does_not_take_a_later_one_for_filled(
+    rig: LookingRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begin(rig)
+    await attach(rig, "web")
+    planner, waits, go_on = rig.agent.planner, [True], asyncio.Event()
+    in_kernel = planner._in_kernel
+
+    async def slow_at_first(identities: Collection[Identity]) -> None:
+        await in_kernel(identities)
+        if waits and waits.pop():
+            await go_on.wait()
+
+    monkeypatch.setattr(planner, "_in_kernel", slow_at_first)
+    rig.put(WEB)
+    await planner.catch_up((PolicyPodKey,), Pause())
+    waiting = asyncio.create_task(planner.fill(planner._fills.all(), Pause()))
+    await until(lambda: not waits)
+    await planner.replan(Pause())
+    for change in (rig.remove, rig.put):
+        change(WEB)
+        await planner.catch_up((PolicyPodKey,), Pause())
+    go_on.set()
+    await waiting
+    (key,) = (key for key in rig.agent.ledger.desired.keys_planned if isinstance(key, PolicyPodKey))
+    planner.plan_now(key)
+    assert planner.awaited(key), "until the set is filled again"
+    await rig.settle()
+    assert min(count for _, count in rig.seen) == PEERS
