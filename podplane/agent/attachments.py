@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 
 from podplane.agent.addresses import NodeAddresses
 from podplane.agent.features import attachment_key
@@ -23,9 +23,10 @@ from podplane.ipam.pool import Exhausted
 from podplane.model.view import Sandbox, View
 from podplane.pods.plan import veth_name
 from podplane.policy import tables
-from podplane.state.ledger import Ledger
+from podplane.state.ledger import SET, Ledger
 from podplane.state.mac import mac_of
 from podplane.state.network import Link, Sysctl
+from podplane.state.nft_members import MEMBERS
 from podplane.state.operations import Failure
 from podplane.state.value import Identity, IPAddress
 
@@ -174,12 +175,18 @@ class Attachments:
             await self._until_peers_are_current(pause)
         for key in self._planner.keys_of(Sandbox, old, new):
             changed = await self._plan(key, pause)
-            concerned |= dict.fromkeys((*self._ledger.desired.fragment(key), *changed))
+            wanted = self._ledger.desired.fragment(key)
+            concerned |= dict.fromkeys((*wanted, *self._contents(wanted), *changed))
             await pause()
         if self._planner.is_behind:
             self._wake()
         self._ledger.retry(concerned)
         return await self._writer.settled(concerned)
+
+    def _contents(self, identities: Iterable[Identity]) -> Iterator[Identity]:
+        """What is in the sets among these: a rule that denies lets pass whom the kernel does not have there."""
+        contents = ((MEMBERS, *identity[1:]) for identity in identities if identity[0] == SET)
+        return (identity for identity in contents if identity in self._ledger.desired)
 
     async def _until_peers_are_current(self, pause: Pause) -> None:
         """Have sets of policies' peers in the kernel as they are known by now: rules that are there already may look into them.

@@ -35,8 +35,8 @@ SLICE = 100
 RETRY_SECONDS, MAX_RETRY_SECONDS = 0.25, 60.0
 """After the first refusal an object is tried again so soon; each further refusal doubles the time, up to the second figure."""
 
-TABLE = "nft table"
-HOLDERS = (TABLE, "nft set")
+TABLE, SET = "nft table", "nft set"
+HOLDERS = (TABLE, SET)
 """Kinds of objects that are deleted with all that is in them."""
 
 
@@ -442,7 +442,7 @@ def _sliced(items: Collection[T]) -> Iterator[list[T]]:
 def _is_in(identity: Identity, holder: Identity) -> bool:
     """Is this an object in that table, or an element of that set?"""
     kind, place = identity[0], holder[1:]
-    if holder[0] == "nft set":
+    if holder[0] == SET:
         return bool(kind in ELEMENTS and identity[1 : 1 + len(place)] == place)
     return bool(str(kind).startswith("nft ") and identity != holder and identity[1 : 1 + len(place)] == place)
 
@@ -454,7 +454,7 @@ def _table_of(identity: Identity) -> Identity:
 
 def _set_of(identity: Identity) -> Identity:
     """The set that an element is in."""
-    return ("nft set", *identity[1:5]) if identity[0] in ELEMENTS else ()
+    return (SET, *identity[1:5]) if identity[0] in ELEMENTS else ()
 
 
 def _goes_down_first(value: Value | None) -> bool:

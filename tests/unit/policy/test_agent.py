@@ -464,6 +464,23 @@ async def test_what_of_a_policy_of_the_cluster_is_not_known_fails_closed_and_an_
     assert rig.events == [("clusternetworkpolicy/later", "NotApplied", why)]
 
 
+async def test_a_pod_does_not_start_while_the_kernel_refuses_those_whom_a_rule_denies() -> None:
+    rig = Rig(kernel=Choosy)
+    await rig.start(*cluster(1))
+    kernel = rig.agent._kernel
+    assert isinstance(kernel, Choosy)
+    kernel.refused = "Members("
+    deny = cluster_policy("deny", ingress=[PolicyRule((PodSelector("a", select(app="client")),), action="Deny")])
+    rig.put(NamespaceInfo(SlimMetadata("a")), deny, pod("web", "web"), pod("client", "client", "10.244.2.9"))
+    for _ in range(2):
+        with pytest.raises(NetworkError, match="Invalid argument"):
+            await attach(rig, "web")
+        assert "pod/a/web" not in verdicts(rig, "ingress4")
+    kernel.refused = ""
+    await attach(rig, "web")
+    assert verdicts(rig, "ingress4")["pod/a/web"] == "admin" and peers(rig) == ["pod/a/client"]
+
+
 async def test_what_the_kernel_refuses_of_a_policy_is_an_event_of_the_policy() -> None:
     rig = Rig(kernel=Choosy)
     await rig.start(*cluster(1))
