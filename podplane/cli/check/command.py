@@ -195,7 +195,7 @@ def _add(verdicts: Iterable[Verdict], promise: str, failures: Iterable[str]) -> 
 
 
 def _party(member: Member, serving: sessions.Answer) -> Party:
-    return Party(member.name, member.kind, member.node, member.ips, serving["port"], serving["mtu"])
+    return Party(member.name, member.kind, member.node, member.ips, serving["port"], serving["mtu"], member.pings)
 
 
 def _localhost(members: Sequence[Member], parties: Mapping[str, Party]) -> list[Probe]:

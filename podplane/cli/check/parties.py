@@ -16,18 +16,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
+import msgspec
 
 from podplane.cli.names import some
 from podplane.cli.nodes import Question, active_names, ask, why_silent
 from podplane.cli.policy.cluster import Cluster, cluster
 from podplane.cli.tables import has_ended, is_ready, pod_ips, pod_state, trouble
 from podplane.cli.waiting import telling
+from podplane.kernel.rights import NAMES
 from podplane.kubeapi.errors import AlreadyExists, ApiError, NotFound
 from podplane.lab.errors import LabError
 from podplane.lab.faults.table import CUT_API
 from podplane.lab.underlay import OUTSIDE
 from podplane.model.answers import Summary
 from podplane.model.config import AGENT_PORT
+from podplane.model.pod import Container
+from podplane.runtime.security import rights
 
 Object = dict[str, Any]
 NAMESPACE = "podplane-check"
@@ -40,11 +44,12 @@ GONE_SECONDS = 10.0
 OUT_OF_REACH = ("Timeout", "ServiceUnavailable")
 """Reasons of the API, not of a node: nobody answered."""
 NODES_TO_FILL = 3
+NET_RAW = NAMES.index("NET_RAW")
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A container that a prober runs in; `kind` is "pod", "node" or "container"."""
+    """A container that a prober runs in; `kind` is "pod", "node" or "container". One that `pings` may have a raw socket."""
 
     name: str
     kind: str
@@ -53,6 +58,7 @@ class Member:
     container: str
     node: str
     ips: tuple[str, ...]
+    pings: bool = True
 
 
 def _pod(name: str, node: str, containers: Sequence[str] = CONTAINERS[:1], *, host_network: bool = False) -> Object:
@@ -154,7 +160,7 @@ def gathered(client: Any, undo: Callable[[str], str]) -> Iterator[Gathered]:
     try:
         with contextlib.suppress(AlreadyExists):
             client.create("namespaces", "", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        for pod in additions(nodes, [pod for pod in able if _name(pod) not in judged], silent):
+        for pod in additions(nodes, [pod for pod in able if _name(pod) not in judged and may_ping(pod)], silent):
             client.create("pods", NAMESPACE, pod)
         added = _started(client, silent)
         lost = {_speaks_for(pod): _why(pod, silent) for pod in added if not runs(pod)}
@@ -241,6 +247,11 @@ def _path(pod: Object) -> str:
     return f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
 
 
+def may_ping(pod: Object) -> bool:
+    """Has its first container CAP_NET_RAW?"""
+    return NET_RAW not in rights(msgspec.convert(pod["spec"]["containers"][0], Container)).without
+
+
 def members(pods: Sequence[Object]) -> list[Member]:
     """Who speaks for what: for a pod its first container, for a node the pod in its network."""
     found: list[Member] = []
@@ -252,6 +263,6 @@ def members(pods: Sequence[Object]) -> list[Member]:
         if pod["spec"].get("hostNetwork"):
             found.append(Member(node, OUTSIDE if node == OUTSIDE else "node", *place, first, node, ips))
         else:
-            found.append(Member(_name(pod), "pod", *place, first, node, ips))
+            found.append(Member(_name(pod), "pod", *place, first, node, ips, may_ping(pod)))
             found += [Member(f"{_name(pod)}:{c}", "container", *place, c, node, ips) for c in others]
     return found

@@ -42,7 +42,10 @@ PROMISES: Mapping[str, str] = {
 
 @dataclass(slots=True)
 class Party:
-    """Somebody who takes part: `port` is where its server answers, `mtu` that of its interface in bytes."""
+    """Somebody who takes part: `port` is where its server answers, `mtu` that of its interface in bytes.
+
+    One that does not `ping` may not: its container has given up CAP_NET_RAW. It answers pings as others do.
+    """
 
     name: str
     kind: str
@@ -50,6 +53,7 @@ class Party:
     ips: tuple[str, ...]
     port: int = 0
     mtu: int = 1500
+    pings: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +134,11 @@ def plan(pods: Sequence[Party], nodes: Sequence[Party], outside: Party | None, e
     probes: list[Probe] = []
     for source, target in pairs(pods, everything):
         for ip in target.ips:
-            probes.append(Probe(REACH, source.name, target.name, "icmp", ip))
+            if source.pings:
+                probes.append(Probe(REACH, source.name, target.name, "icmp", ip))
             probes.append(_connect(NO_NAT, source, target, ip, same_family(source.ips, ip)))
     probes += _between_nodes_and_pods(pods, nodes, everything)
-    probes += _full_size(pods)
+    probes += _full_size([pod for pod in pods if pod.pings])
     if outside is not None:
         by_name = {node.node: node for node in nodes}
         for pod in pods:

@@ -63,6 +63,22 @@ def test_members_speak_for_pods_nodes_and_containers() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("context", "expected"),
+    [
+        ({}, True),
+        ({"capabilities": {"drop": ["ALL"]}}, False),
+        ({"capabilities": {"drop": ["NET_RAW"]}}, False),
+        ({"capabilities": {"drop": ["ALL"], "add": ["NET_RAW"]}}, True),
+        ({"privileged": True, "capabilities": {"drop": ["ALL"]}}, True),
+    ],
+)
+def test_who_has_given_up_raw_sockets_does_not_ping(context: dict[str, Any], expected: bool) -> None:
+    one = pod("a", "n1")
+    one["spec"]["containers"][0]["securityContext"] = context
+    assert [member.pings for member in parties.members([one])] == [expected]
+
+
 def test_what_may_be_anywhere_is_not_put_on_a_node_that_is_silent() -> None:
     nodes = ["node1", "node2", "node3"]
     added = parties.additions(nodes, [pod(f"p{n}", node) for n, node in enumerate(nodes)], {"node1"})

@@ -74,6 +74,19 @@ def test_a_receiver_must_see_the_senders_own_address_of_the_same_family(size: li
             assert probe.port == by_name[probe.target].port
 
 
+@given(sizes, st.booleans(), st.data())
+def test_who_may_not_ping_is_asked_to_connect_alone(size: list[int], everything: bool, data: st.DataObject) -> None:
+    pods, nodes = cluster(size)
+    asked = set(promises.plan(pods, nodes, OUTSIDE, everything))
+    for pod in pods:
+        pod.pings = data.draw(st.booleans())
+    mute = {pod.name for pod in pods if not pod.pings}
+    found = set(promises.plan(pods, nodes, OUTSIDE, everything))
+    assert not [p for p in found if p.source in mute and p.protocol == "icmp"]
+    kept = {p for p in asked if p.promise != promises.FULL_SIZE and not (p.source in mute and p.protocol == "icmp")}
+    assert {p for p in found if p.promise != promises.FULL_SIZE} == kept
+
+
 def test_full_size_packets_go_between_nodes_and_on_each_node() -> None:
     pods, nodes = cluster([2, 2, 1])
     routes = {(p.source, p.target, p.size) for p in promises.plan(pods, nodes, None, True) if p.promise == promises.FULL_SIZE}
