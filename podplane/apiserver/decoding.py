@@ -175,6 +175,12 @@ def note_duplicates(request: Request, options: Options) -> None:
         options.twice = strict.in_json(request.body, is_patch=kind == JSON_PATCH)
 
 
+def strictly(request: Request, options: Options) -> Object:
+    """The object in the body; which fields are there twice is remembered. Problem when it is none."""
+    note_duplicates(request, options)
+    return body(request)
+
+
 def _complain(resource: Resource, unknown: list[str], object_: Object, options: Options) -> None:
     """Tell of fields that are not known, or there twice: a Problem if strict, else warnings."""
     twice, options.twice = options.twice, strict.Twice()

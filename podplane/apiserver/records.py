@@ -35,6 +35,11 @@ class Records:
         """Call this after a transaction that failed, when everything is as it was before it."""
         self._undone.append(listener)
 
+    @property
+    def is_open(self) -> bool:
+        """Is there a transaction? Then nothing may wait."""
+        return self._open
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """All writes within are stored together, or none is; then they are published."""

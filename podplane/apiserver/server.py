@@ -14,6 +14,7 @@ import logging
 import platform
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -35,9 +36,11 @@ from podplane.apiserver import (
 )
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.audit import AuditLog
+from podplane.apiserver.beside import LARGE_BYTES, Beside, Outdated, Steps, at_once
 from podplane.apiserver.decoding import MAX_BODY_BYTES, Options
 from podplane.apiserver.deletion import BUILT_IN_NAMESPACES, Deleter
 from podplane.apiserver.identity import ANONYMOUS, Attributes, Authorize, Tokens, User, allow_known, node_client
+from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.owners import foreign_owner_event
 from podplane.apiserver.paths import Target, parse, unknown
 from podplane.apiserver.policy_advice import Change, PolicyAdvice
@@ -60,6 +63,9 @@ OPEN_PATHS = (*health.PATHS, "/version")
 """What needs no token."""
 ANSWERED = ("binding", "eviction", "token")
 """Subresources whose answers are no objects that are kept."""
+Write = Callable[[Target, Request, Options], Steps[Stored]]
+ATTEMPTS = 5
+"""So often a large write begins; after that it is made in one turn."""
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 MAX_WARNING = 800
 TOKEN_BYTES = 32
@@ -103,6 +109,7 @@ class ApiServer:
         self._advice = PolicyAdvice(store)
         self._records.observe(self._advice.observe)
         self._deleter.tell = self._tell_of_owner
+        self._beside = Beside()
         self._reviews = Reviews(tokens, authorize, now)
 
     def bootstrap(self) -> None:
@@ -218,7 +225,7 @@ class ApiServer:
         if target.resource.is_review:
             return self._review(user, target, request, options)
         if target.subresource and not is_served(target.resource, target.subresource):
-            return self._special(target, request, options)
+            return await self._special(target, request, options)
         match request.method, bool(target.name):
             case "GET", _ if request.flag("watch") and not target.subresource:
                 return self._reader.watch(target, request)
@@ -229,34 +236,56 @@ class ApiServer:
             case "GET", True:
                 return self._reader.get(target, request)
             case "POST", False if target.namespace or not target.resource.namespaced:
-                decoding.note_duplicates(request, options)
-                stored = self._writer.create(target, decoding.body(request), options)
-                await self._advise(target, None, stored.object, options)
-                return self._stored(201, target, request, stored, options)
+                return await self._write(201, target, request, self._writer.creation)
             case ("PUT" | "PATCH") as method, True:
-                former = self._former(target)
-                change = self._writer.update if method == "PUT" else self._writer.patch
-                stored = change(target, request, options)
-                await self._advise(target, former, stored.object, options)
-                return self._stored(200, target, request, stored, options)
+                return await self._write(200, target, request, self._writer.update if method == "PUT" else self._writer.patch)
             case "DELETE", True if not target.subresource:
                 former = self._former(target)
                 answer = self._deleted(target, request, options)
-                await self._advise(target, former, None, options)
+                await self._advise(target, former.object if former is not None else None, None, options)
                 return msgspec.structs.replace(answer, headers=_warnings(options))
             case "DELETE", False if target.namespace or not target.resource.namespaced:
                 return await self._writer.delete_all(target, request, options)
         raise not_allowed(request)
 
-    def _former(self, target: Target) -> Object | None:
-        """An object as it is before a write."""
-        stored = self._records.store.get(target.resource.id, target.key)
-        return None if stored is None else stored.object
+    async def _write(self, code: int, target: Target, request: Request, write: Write) -> Response:
+        """Answer with what a write stored, and with warnings about it."""
+        stored, former, options = await self._written(target, request, write)
+        await self._advise(target, former, stored.object, options, is_large=len(stored.raw) > LARGE_BYTES)
+        return self._stored(code, target, request, stored, options)
 
-    async def _advise(self, target: Target, old: Object | None, new: Object | None, options: Options) -> None:
+    async def _written(self, target: Target, request: Request, write: Write) -> tuple[Stored, Object | None, Options]:
+        """What a write stored, what was there before, and its warnings. A large one takes several turns, and begins again when others
+        change what it is based on meanwhile; but not for ever."""
+        for _ in range(ATTEMPTS):
+            options, former = Options.of(request), self._former(target)
+            if self._records.is_open or len(request.body) + (len(former.raw) if former is not None else 0) <= LARGE_BYTES:
+                break
+            with contextlib.suppress(Outdated):
+                steps = write(target, request, options)
+                stored = await self._beside.carry_out(steps, partial(self._check_served, request, target.resource))
+                return stored, former.object if former is not None else None, options
+            target = parse(request.path, self._registry)
+        options, former = Options.of(request), self._former(target)
+        return at_once(write(target, request, options)), former.object if former is not None else None, options
+
+    def _check_served(self, request: Request, resource: Resource) -> None:
+        """Outdated when another definition has this resource by now."""
+        if parse(request.path, self._registry).resource != resource:
+            raise Outdated
+
+    def _former(self, target: Target) -> Stored | None:
+        """An object as it is before a write."""
+        return self._records.store.get(target.resource.id, target.key)
+
+    async def _advise(
+        self, target: Target, old: Object | None, new: Object | None, options: Options, *, is_large: bool = False
+    ) -> None:
         """Warn of what could be written better, of mistakes in policies, and of what a dry run would change of who may talk to whom."""
         if not target.subresource:
-            options.warnings += target.resource.warnings(new) if new is not None else ()
+            if new is not None:
+                found = partial(list[str], target.resource.warnings(new))
+                options.warnings += await self._beside.run(found) if is_large and not self._records.is_open else found()
             options.warnings += await self._advice.of(Change(target.resource.id, old, new), dry_run=options.dry_run)
 
     def _stored(self, code: int, target: Target, request: Request, stored: Stored, options: Options) -> Response:
@@ -275,7 +304,7 @@ class ApiServer:
         head = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
         return Response(200, msgspec.json.encode(head))
 
-    def _special(self, target: Target, request: Request, options: Options) -> Answer:
+    async def _special(self, target: Target, request: Request, options: Options) -> Answer:
         """Subresources with a meaning of their own."""
         served = {name for name, *_ in discovery.subresources(target.resource)}
         if request.method == "POST" and target.subresource in ANSWERED:
@@ -290,7 +319,7 @@ class ApiServer:
             case "GET", "pods", "log":
                 return logs.read(self._reader.stored(target).object, self.streams, request, self._now())
             case "PUT", "namespaces", "finalize":
-                return self._stored(200, target, request, self._writer.update(target, request, options), options)
+                return await self._write(200, target, request, self._writer.update)
             case "POST", "pods", "binding":
                 self._writer.bind(target, decoding.body(request), options)
             case "POST", "pods", "eviction":

@@ -6,12 +6,14 @@ import asyncio
 import datetime
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from podplane.apiserver import decoding
 from podplane.apiserver.admission import Admission
+from podplane.apiserver.beside import Outdated, Steps, at_once
 from podplane.apiserver.decoding import Options
 from podplane.apiserver.deletion import NAMESPACES, Deleter, Wish, rfc3339
 from podplane.apiserver.kinds import ephemeral, names, pods
@@ -46,6 +48,8 @@ ORPHANING = (
     "set propagationPolicy=Orphan to suppress this warning"
 )
 """Of a deletion that does not say what becomes of dependents, where the kind lets go of them (batch/job/storage)."""
+NOT_WANTED = ("metadata", "status")
+"""Fields of an object that don't say what is wanted."""
 FINALIZE = "finalize"
 EPHEMERAL = "ephemeralcontainers"
 PARTS = {"status": "status", EPHEMERAL: ephemeral.PATH}
@@ -75,19 +79,24 @@ class Writer:
 
     def create(self, target: Target, object_: Object, options: Options) -> Stored:
         """Store a new object, completed; it is what `decoding.body` gave, or an equal of it."""
+        return at_once(self._creation(target, object_, options))
+
+    def creation(self, target: Target, request: Request, options: Options) -> Steps[Stored]:
+        """POST."""
+        return (yield from self._creation(target, (yield partial(decoding.strictly, request, options)), options))
+
+    def _creation(self, target: Target, object_: Object, options: Options) -> Steps[Stored]:
         resource = target.resource
         if resource.is_terminating:
             details = {"group": resource.group, "kind": resource.plural}
             why = "create not allowed while custom resource definition is terminating"
             raise Problem("MethodNotAllowed", why, details)
-        metadata = decoding.fitted(resource, object_, options)["metadata"]
+        metadata = (yield partial(decoding.fitted, resource, object_, options))["metadata"]
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = names.generated(metadata["generateName"])
         name = check_name(resource, metadata.get("name"))
         self._place(target, metadata)
-        if self._records.store.get(resource.id, (target.namespace, name)) is not None:
-            details = {"name": name, "group": resource.group, "kind": resource.plural}
-            raise Problem("AlreadyExists", f'{resource.id} "{name}" already exists', details)
+        self._check_absent(target, name)
         for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "generation"):
             metadata.pop(field, None)
         metadata["uid"] = str(uuid.uuid4())
@@ -98,9 +107,10 @@ class Writer:
             resource.blank_status(object_)
         if resource.storage:
             object_["apiVersion"] = resource.storage
-        if resource.namespaced:
-            self._admission.check_namespace(resource, target.namespace, name)
-        admit(resource, object_, None)
+        self._check_namespace(target, name)
+        yield partial(admit, resource, object_, None)
+        self._check_absent(target, name)
+        self._check_namespace(target, name)
         self._admission.create(resource, object_)
         stored: Stored | None = None
         try:
@@ -109,6 +119,16 @@ class Writer:
         finally:
             if stored is None or options.dry_run:
                 self._admission.abandon(resource, object_)
+
+    def _check_absent(self, target: Target, name: str) -> None:
+        resource = target.resource
+        if self._records.store.get(resource.id, (target.namespace, name)) is not None:
+            details = {"name": name, "group": resource.group, "kind": resource.plural}
+            raise Problem("AlreadyExists", f'{resource.id} "{name}" already exists', details)
+
+    def _check_namespace(self, target: Target, name: str) -> None:
+        if target.resource.namespaced:
+            self._admission.check_namespace(target.resource, target.namespace, name)
 
     @staticmethod
     def _place(target: Target, metadata: Object) -> None:
@@ -126,62 +146,74 @@ class Writer:
 
     # Changing.
 
-    def update(self, target: Target, request: Request, options: Options) -> Stored:
+    def update(self, target: Target, request: Request, options: Options) -> Steps[Stored]:
         """PUT."""
-        decoding.note_duplicates(request, options)
-        new = decoding.body(request)
+        new = yield partial(decoding.strictly, request, options)
         if target.subresource == "scale":
-            return self._set_scale(target, new, options)
+            return (yield from self._set_scale(target, new, options))
         stored = self._reader.stored(target)
         if target.resource.schema is not None and not (new.get("metadata") or {}).get("resourceVersion"):
             cause = Cause.invalid("metadata.resourceVersion", 0, "must be specified for an update")
             raise invalid(target.resource.kind, target.name, [cause], target.resource.group)
-        return self.replace(target, stored, new, options)
+        return (yield from self._replace(target, stored, new, options))
 
-    def patch(self, target: Target, request: Request, options: Options) -> Stored:
+    def patch(self, target: Target, request: Request, options: Options) -> Steps[Stored]:
         """PATCH."""
         check_type(target.resource, request)
-        decoding.note_duplicates(request, options)
+        yield partial(decoding.note_duplicates, request, options)
         options.is_patch = True
         stored = self._reader.stored(target)
         if target.subresource == "scale":
-            return self._set_scale(target, patched(SCALE, self.scale(target, stored), request), options)
+            wanted = yield partial(patched, SCALE, self.scale(target, stored), request)
+            return (yield from self._set_scale(target, wanted, options))
         old = stored.object
         if target.resource.storage:
             old = {**old, "apiVersion": target.resource.group_version}
-        return self.replace(target, stored, plain(patched(target.resource, old, request)), options)
+        new = yield lambda: plain(patched(target.resource, old, request))
+        return (yield from self._replace(target, stored, new, options))
 
-    def replace(self, target: Target, stored: Stored, new: Object, options: Options) -> Stored:
-        """Store a new version, if it is one: an update that changes nothing keeps the version and tells nobody."""
+    def _replace(self, target: Target, stored: Stored, new: Object, options: Options) -> Steps[Stored]:
+        """Store a new version, if it is one: an update that changes nothing keeps the version and tells nobody.
+
+        Outdated when another version than `stored` is there by then.
+        """
         old, resource = stored.object, target.resource
-        metadata = decoding.fitted(resource, new, options, PARTS.get(target.subresource, ""))["metadata"]
+        metadata = (yield partial(decoding.fitted, resource, new, options, PARTS.get(target.subresource, "")))["metadata"]
         _check_same(target, old["metadata"], metadata)
-        new = self._completed(target, old, new)
+        new = yield from self._completed(target, stored, new)
         _check_finalizers(target, old, new)
-        if resource.counts and _wanted(new) != _wanted(old):
+        is_wanted = _wanted(new) == _wanted(old)
+        if resource.counts and not is_wanted:
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
-        if new == old:
+        if is_wanted and all(new.get(field) == old.get(field) for field in NOT_WANTED):
             return stored
         replaced = self._put(target, new, old, options)
         if "deletionTimestamp" in old["metadata"] and not options.dry_run:
             self._deleter.settle(resource, target.key)
         return replaced
 
-    def _completed(self, target: Target, old: Object, new: Object) -> Object:
+    def _completed(self, target: Target, stored: Stored, new: Object) -> Steps[Object]:
         """The new object with all that this request can't change as it was, completed. Problem when it makes no sense."""
-        resource = target.resource
+        resource, old = target.resource, stored.object
         if target.subresource == "status":
             new = with_status(resource, old, new)
-            admit_status(resource, new, old)
+            yield partial(admit_status, resource, new, old)
+            self._check_latest(target, stored)
             self._admission.update_status(resource, new)
             return new
         new = self._with_what_stays(target, old, new)
         if resource.storage:
             new["apiVersion"] = resource.storage
         self._admission.keep(resource, new, old)
-        admit(DEBUGGED if target.subresource == EPHEMERAL else resource, new, old)
+        yield partial(admit, DEBUGGED if target.subresource == EPHEMERAL else resource, new, old)
+        self._check_latest(target, stored)
         self._admission.update(resource, new, old)
         return new
+
+    def _check_latest(self, target: Target, stored: Stored) -> None:
+        """Outdated unless this is the object as it is now."""
+        if self._reader.stored(target) is not stored:
+            raise Outdated
 
     @staticmethod
     def _with_what_stays(target: Target, old: Object, new: Object) -> Object:
@@ -222,10 +254,10 @@ class Writer:
             raise no_subresource(target)
         return target.resource.scale
 
-    def _set_scale(self, target: Target, wanted: Object, options: Options) -> Stored:
+    def _set_scale(self, target: Target, wanted: Object, options: Options) -> Steps[Stored]:
         """Set the replicas; answers with the new Scale."""
         scale, stored = self._scale_of(target), self._reader.stored(target)
-        decoding.fitted(SCALE, wanted, options)
+        yield partial(decoding.fitted, SCALE, wanted, options)
         replicas = wanted.get("spec", {}).get("replicas", 0)
         if replicas < 0:
             raise invalid(
@@ -243,7 +275,7 @@ class Writer:
         if target.resource.storage:
             new["apiVersion"] = target.resource.group_version
         whole = Target(target.resource, target.namespace, target.name)
-        replaced = self.replace(whole, stored, new, options)
+        replaced = yield from self._replace(whole, stored, new, options)
         result = self.scale(target, replaced)
         return Stored(result, msgspec.json.encode(result))
 
@@ -372,7 +404,7 @@ def no_subresource(target: Target) -> Problem:
 
 def _wanted(object_: Object) -> dict[str, Any]:
     """All of an object but its metadata and status."""
-    return {name: value for name, value in object_.items() if name not in ("metadata", "status")}
+    return {name: value for name, value in object_.items() if name not in NOT_WANTED}
 
 
 def _check_same(target: Target, old: Object, new: Object) -> None:
