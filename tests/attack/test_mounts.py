@@ -32,7 +32,7 @@ for path in READ_ONLY:
     attempt(f"mount_setattr {path}", libc.syscall(442, -100, path.encode(), 0x8000, cleared, 32))
 for path in ALL:
     attempt(f"umount {path}", libc.umount2(path.encode(), 2))
-os.mkdir("/tmp/new")
+os.makedirs("/tmp/new", exist_ok=True)
 for path in READ_ONLY:
     if libc.mount(path.encode(), b"/tmp/new", None, MS_BIND | MS_REC, None) == 0:
         attempt(f"remount a bind of {path}", libc.mount(None, b"/tmp/new", None, MS_REMOUNT | MS_BIND, None))

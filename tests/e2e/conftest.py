@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,21 @@ _numbers = itertools.count(1)
 class Podplane:
     """`podplane` with a state folder and a lab name of its own."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, command: Sequence[str] = COMMAND) -> None:
         self.home = home
+        self.command = command
         self.name = f"t{os.getpid()}-{next(_numbers)}"
         self.environment = {**os.environ, "XDG_STATE_HOME": str(home), "PODPLANE_LAB": self.name}
 
     def __call__(self, *words: str, code: int | None = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command; its exit status must be `code` (None: whatever it is)."""
         done = subprocess.run(
-            [*COMMAND, *_with_options(words)], env=self.environment, input=stdin, capture_output=True, text=True, timeout=90
+            [*self.command, *_with_options(words)],
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=90,
         )
         if code is not None:
             assert done.returncode == code, f"podplane {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
@@ -43,7 +50,7 @@ class Podplane:
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Begin a command and don't wait for it."""
         return subprocess.Popen(
-            [*COMMAND, *_with_options(words)],
+            [*self.command, *_with_options(words)],
             env=self.environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -98,6 +105,38 @@ def running(home: pytest.TempPathFactory, *options: str) -> Iterator[Podplane]:
     with nothing_left(home.mktemp("lab")) as command:
         command("up", *options)
         yield command
+
+
+@contextlib.contextmanager
+def ordinary_users() -> Iterator[Podplane]:
+    """The command as `nobody` runs it, with nothing but a folder to write to; only root can become somebody else."""
+    python = _readable_python()
+    if python is None:
+        pytest.skip("there is no Python here that anybody may read")
+    words = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", python, "-m", "podplane"]
+    with tempfile.TemporaryDirectory() as home:
+        os.chmod(home, 0o777)
+        command = Podplane(Path(home), words)
+        command.environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        try:
+            yield command
+        finally:
+            command("down", "--all", "--purge", code=None)
+
+
+def _readable_python() -> str | None:
+    """This Python, or the machine's own of the same version, if everybody may read it and this checkout."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for candidate in (sys.executable, f"/usr/bin/{version}"):
+        if all(map(_open_to_all, (candidate, __file__))):
+            return candidate
+    return None
+
+
+def _open_to_all(path: str) -> bool:
+    """May everybody get there?"""
+    real = Path(os.path.realpath(path))
+    return real.exists() and all(parent.stat().st_mode & 1 for parent in real.parents)
 
 
 @pytest.fixture

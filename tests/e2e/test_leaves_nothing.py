@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Podplane
+from tests.e2e.conftest import Podplane, ordinary_users
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("alone")]
 
@@ -194,36 +191,9 @@ def _ancestors(pid: int) -> set[int]:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
-def test_an_ordinary_user_gets_the_same(podplane: Podplane) -> None:
+def test_an_ordinary_user_gets_the_same() -> None:
     """The lab needs no root: as `nobody`, with nothing but a folder to write to."""
-    python = _readable_python()
-    if python is None:
-        pytest.skip("there is no Python here that anybody may read")
-    words = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", python, "-m", "podplane"]
-    with tempfile.TemporaryDirectory() as home:
-        os.chmod(home, 0o777)
-        environment = {**podplane.environment, "XDG_STATE_HOME": home, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-
-        def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run([*words, *arguments], env=environment, capture_output=True, text=True, timeout=60)
-
-        done = run("up", "--pods-per-node", "2")
-        assert done.returncode == 0, done.stderr
-        done = run("check")
-        assert "promises are kept: " in done.stdout, done.stdout + done.stderr
-        assert run("down", "--purge").returncode == 0
-
-
-def _readable_python() -> str | None:
-    """This Python, or the machine's own of the same version, if everybody may read it and this checkout."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for candidate in (sys.executable, f"/usr/bin/{version}"):
-        if all(map(_open_to_all, (candidate, __file__))):
-            return candidate
-    return None
-
-
-def _open_to_all(path: str) -> bool:
-    """May everybody get there?"""
-    real = Path(os.path.realpath(path))
-    return real.exists() and all(parent.stat().st_mode & 1 for parent in real.parents)
+    with ordinary_users() as run:
+        run("up", "--pods-per-node", "2")
+        assert "promises are kept: " in run("check").stdout
+        run("down", "--purge")

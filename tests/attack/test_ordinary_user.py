@@ -1,0 +1,102 @@
+"""A lab of a user who is not root: its pods get what they ask for, are contained as root's are, and reach nothing of that user's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.attack.test_mounts import TRIES
+from tests.e2e.conftest import Podplane, ordinary_users
+
+pytestmark = [pytest.mark.e2e, pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")]
+POD = "tried"
+RIGHTS = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
+}
+
+
+def _pod() -> dict[str, Any]:
+    """A pod with volumes, probes, hooks, an init container and two containers, one of which gives up its rights."""
+    share = {"name": "share", "mountPath": "/share"}
+    sub = {"name": "share", "mountPath": "/sub", "subPath": "below"}
+    config = {"name": "config", "mountPath": "/config"}
+    init = {"name": "init", "image": "host/sh", "command": ["sh", "-c", "mkdir /share/below; echo made >/share/below/file"]}
+    main = {
+        "name": "main",
+        "image": "podplane/echo",
+        "securityContext": RIGHTS,
+        "volumeMounts": [config, sub],
+        "readinessProbe": {"exec": {"command": ["cat", "/sub/hook"]}, "periodSeconds": 1},
+        "lifecycle": {"postStart": {"exec": {"command": ["sh", "-c", "cat /config/word >/sub/hook"]}}},
+    }
+    free = {"name": "free", "image": "podplane/client", "volumeMounts": [config, share]}
+    spec = {
+        "volumes": [{"name": "share", "emptyDir": {}}, {"name": "config", "configMap": {"name": "given"}}],
+        "initContainers": [init | {"volumeMounts": [share]}],
+        "containers": [main, free],
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": POD}, "spec": spec}
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Podplane]:
+    """A lab of one node and the pod, which is ready."""
+    with ordinary_users() as command:
+        command("up", "--nodes", "1")
+        given = {"word": "given\n", "try.py": TRIES}
+        command.api.create("configmaps", "default", {"metadata": {"name": "given"}, "data": given})
+        command.api.create("pods", "default", _pod())
+        for _ in command.api.poll("pods", "default", lambda pods: any(_is_ready(pod) for pod in pods), 15):
+            pass
+        yield command
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    conditions = {one["type"]: one["status"] for one in pod["status"].get("conditions", ())}
+    return pod["metadata"]["name"] == POD and conditions.get("Ready") == "True"
+
+
+def _says(lab: Podplane, container: str, script: str) -> list[str]:
+    return lab("exec", POD, "-c", container, "--", "sh", "-c", f"exec 2>/dev/null; {script}; true").stdout.splitlines()
+
+
+def test_its_volumes_and_hooks_are_there(lab: Podplane) -> None:
+    assert _says(lab, "main", "cat /sub/file /sub/hook") == ["made", "given"]
+    assert _says(lab, "free", "cat /share/below/hook; echo mine >/share/other; cat /share/other") == ["given", "mine"]
+
+
+def test_what_it_gives_up_is_gone(lab: Podplane) -> None:
+    status = _says(lab, "main", "cat /proc/1/status /proc/self/status")
+    assert [line.split()[1] for line in status if line.startswith("CapBnd")] == [f"{1 << 10:016x}"] * 2
+    assert [line.split()[1] for line in status if line.startswith("NoNewPrivs")] == ["1"] * 2
+    assert _says(lab, "main", "touch /etc/x && echo written") == []
+    assert _says(lab, "free", "touch /etc/x && echo written") == ["written"]
+
+
+@pytest.mark.parametrize("how", ["", "nested"])
+def test_no_mount_can_be_changed(lab: Podplane, how: str) -> None:
+    read_only = "/config /proc/sys /sys"
+    assert lab("exec", POD, "-c", "free", "--", "python3", "/config/try.py", read_only, *how.split()).stdout == "\n"
+
+
+def test_the_labs_folder_and_its_namespaces_are_out_of_reach(lab: Podplane) -> None:
+    assert _says(lab, "free", f"ls -A {lab.home}; cat {lab.folder.kubeconfig}") == []
+    holder = lab.folder.holder()
+    assert holder is not None
+    kinds = ("user", "mnt", "net", "ipc", "uts", "pid")
+    seen = _says(lab, "free", f"readlink {' '.join(f'/proc/self/ns/{kind}' for kind in kinds)}")
+    assert len(seen) == len(kinds)
+    assert not set(seen) & {os.readlink(f"/proc/{pid}/ns/{kind}") for kind in kinds for pid in (holder, "self")}
+
+
+def test_its_files_belong_to_the_user_who_runs_it(lab: Podplane) -> None:
+    assert _says(lab, "free", "touch /share/owned; stat -c %u:%g /share/owned; cat /proc/self/uid_map") == [
+        "0:0",
+        "         0          0          1",
+    ]
+    assert _says(lab, "free", "cat /etc/shadow") == []
