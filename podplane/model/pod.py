@@ -357,6 +357,8 @@ class PodSpec(Model, frozen=True):
 
     node_name: str = ""
     host_network: bool = False
+    host_pid: bool = msgspec.field(default=False, name="hostPID")
+    host_ipc: bool = msgspec.field(default=False, name="hostIPC")
     share_process_namespace: bool = False
     restart_policy: str = "Always"
     termination_grace_period_seconds: int = 30

@@ -445,6 +445,8 @@ class PodWorker:
                 await self.tell("DNSConfigForming", sentence, WARNING)
             for sentence in security.not_applied(self.pod):
                 await self.tell("SecurityContextNotApplied", sentence, WARNING)
+            for sentence in security.not_shared(self.pod):
+                await self.tell("NotApplied", sentence, WARNING)
         metadata = self.pod.metadata
         own = [s for s in self.node.services.values() if s.metadata.namespace == metadata.namespace]
         kubernetes = self.node.services.get("default/kubernetes")

@@ -8,7 +8,7 @@ import pytest
 from podplane.kernel.rights import NAMES, Rights
 from podplane.model.pod import Container, Pod
 from podplane.runtime.environment import ConfigError
-from podplane.runtime.security import not_applied, rights
+from podplane.runtime.security import not_applied, not_shared, rights
 
 EVERY = tuple(range(len(NAMES)))
 
@@ -58,3 +58,21 @@ def test_what_is_not_applied_is_told() -> None:
     assert told({"sysctls": [{"name": "net.core.somaxconn", "value": "1"}]}) == [
         "the pod: sysctls are not applied: net.core.somaxconn"
     ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({}, []),
+        ({"hostPID": True}, ["hostPID"]),
+        ({"hostIPC": True, "hostNetwork": True}, ["hostIPC"]),
+        ({"shareProcessNamespace": True}, ["shareProcessNamespace"]),
+        ({"hostPID": False, "hostIPC": False, "shareProcessNamespace": False}, []),
+        (
+            {"volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "emptyDir": {"sizeLimit": "1Mi"}}]},
+            ["volume b: sizeLimit 1Mi"],
+        ),
+    ],
+)
+def test_namespaces_and_limits_that_it_does_not_get_are_told(spec: dict[str, object], expected: list[str]) -> None:
+    assert [line.split(" is ")[0] for line in not_shared(msgspec.convert({"spec": spec}, Pod))] == expected
