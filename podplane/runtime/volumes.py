@@ -37,6 +37,16 @@ from podplane.runtime.environment import (
 
 DATA, DRAFT = "..data", "..data_tmp"
 DEFAULT_MODE = 0o644
+HOST_PATH_TYPES = {
+    "Directory": (Path.is_dir, "directory"),
+    "DirectoryOrCreate": (Path.is_dir, "directory"),
+    "File": (Path.is_file, "file"),
+    "FileOrCreate": (Path.is_file, "file, and a lab makes none on the machine"),
+    "Socket": (Path.is_socket, "socket file"),
+    "CharDevice": (Path.is_char_device, "character device"),
+    "BlockDevice": (Path.is_block_device, "block device"),
+}
+"""What a hostPath of a type must be, and how a kubelet calls that. A container makes folders that are missing for itself, but no files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +94,11 @@ def is_known(volume: Volume) -> bool:
 def check_host_path(volume: HostPath) -> None:
     """ConfigError unless this machine has there what the volume's type wants."""
     path = Path(volume.path)
-    if volume.type == "Directory" and not path.is_dir():
-        raise ConfigError(f"hostPath type check failed: {path} is not a directory")
-    if volume.type == "File" and not path.is_file():
-        raise ConfigError(f"hostPath type check failed: {path} is not a file")
+    if volume.type not in HOST_PATH_TYPES or (volume.type == "DirectoryOrCreate" and not path.exists()):
+        return
+    is_right, kind = HOST_PATH_TYPES[volume.type]
+    if not is_right(path):
+        raise ConfigError(f"hostPath type check failed: {path} is not a {kind}")
 
 
 def files_of(pod: Pod, volume: Volume, facts: Facts, tokens: Tokens) -> Files:
