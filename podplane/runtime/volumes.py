@@ -94,10 +94,14 @@ def is_known(volume: Volume) -> bool:
 def check_host_path(volume: HostPath) -> None:
     """ConfigError unless this machine has there what the volume's type wants."""
     path = Path(volume.path)
-    if volume.type not in HOST_PATH_TYPES or (volume.type == "DirectoryOrCreate" and not path.exists()):
+    if volume.type not in HOST_PATH_TYPES:
         return
     is_right, kind = HOST_PATH_TYPES[volume.type]
-    if not is_right(path):
+    try:
+        is_taken = is_right(path) or (volume.type == "DirectoryOrCreate" and not path.exists())
+    except OSError as error:
+        raise ConfigError(f"hostPath type check failed: {path}: {error.strerror}") from None
+    if not is_taken:
         raise ConfigError(f"hostPath type check failed: {path} is not a {kind}")
 
 

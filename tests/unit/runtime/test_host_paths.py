@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from pathlib import Path
 
@@ -39,3 +40,13 @@ def _is_taken(path: str, name: str) -> bool:
         assert str(error).startswith(f"hostPath type check failed: {path} is not a ")
         return False
     return True
+
+
+@pytest.mark.parametrize("name", HOST_PATH_TYPES)
+def test_what_this_user_may_not_look_at_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(ConfigError, match="hostPath type check failed: /root/x: Permission denied"):
+        check_host_path(HostPath(path="/root/x", type=name))
