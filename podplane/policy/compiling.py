@@ -39,9 +39,10 @@ from podplane.state.value import Fragment, Value, fragment
 INLINE_NETWORKS, INLINE_PORTS, INLINE_RULES = 6, 4, 32
 """Up to so many are matched one by one: networks of an IP version and single ports of a rule; more are a set. Of more rules for one rule of
 a policy, the peers become a chain."""
-TOGETHER, MOST_OPENINGS = 8, 64
-"""Of more policies than this of one group that only open single ports to selectors, all that they allow is one set; those that open more
-than so many have chains of their own."""
+TOGETHER, MOST_OPENINGS, MOST_PORTS = 8, 64, 16
+"""Of more policies than this of one group that only open single ports to selectors, all that they allow is one set. Those that open more
+than so many have chains of their own, and so have those that would open more ports than this to one selector together with others: each of
+its pods is so many elements of the set."""
 SHORT = {"ingress": IN, "egress": OUT}
 PASSING = {IN: goto("pass"), OUT: goto("ingress")}
 """What becomes of packets that policies allow."""
@@ -300,7 +301,7 @@ class Group(msgspec.Struct, frozen=True):
 def group(programs: Iterable[Program], direction: str, versions: Iterable[int] = ()) -> Group:
     """The group of these policies for a direction (IN, OUT). Its counters go on when the policies change what they allow."""
     programs = list(programs)
-    together = [one for one in programs if one.chain and one.openings is not None]
+    together = _together(programs)
     if len(together) > TOGETHER:
         return _group_with_set(programs, together, direction, versions)
     paths = [program.name for program in programs]
@@ -310,12 +311,28 @@ def group(programs: Iterable[Program], direction: str, versions: Iterable[int] =
     return Group(_chain("", programs, direction, rule(jump("deny")), last), tuple(paths), denied)
 
 
+def _together(programs: Iterable[Program]) -> list[Program]:
+    """Those whose openings may be one set."""
+    found: list[Program] = []
+    openings, ports = set[Opening](), Counter[PodSelector]()
+    for one in programs:
+        if one.chain and one.openings is not None:
+            new = one.openings - openings
+            more = Counter(opening.selector for opening in new)
+            if all(ports[selector] + count <= MOST_PORTS for selector, count in more.items()):
+                found.append(one)
+                openings |= new
+                ports.update(more)
+    return found
+
+
 def _group_with_set(programs: list[Program], together: list[Program], direction: str, versions: Iterable[int]) -> Group:
     """That of many policies: what most of them allow is one set, and the others have their chains."""
     paths = tuple(one.name for one in together)
     opened = {id(one) for one in together}
-    alone = group([one for one in programs if id(one) not in opened], direction)
-    everyone = group([msgspec.structs.replace(one, openings=None) for one in programs], direction)
+    apart = [msgspec.structs.replace(one, openings=None) for one in programs]
+    alone = group([one for one, program in zip(apart, programs, strict=True) if id(program) not in opened], direction)
+    everyone = group(apart, direction)
     peers = GroupSet(opening for one in together for opening in one.openings or ())
     comment = f"allowed by any of {len(together)} policies"
     allowed = tables.counter(f"allow-{direction}-{digest((direction, everyone.policies))}", comment)

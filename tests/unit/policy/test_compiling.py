@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from podplane.model.policy import (
@@ -14,7 +16,8 @@ from podplane.model.policy import (
     PolicyPort,
     PolicyRule,
 )
-from podplane.policy.compiling import compile_policy
+from podplane.policy import compiling
+from podplane.policy.compiling import compile_policy, group
 from podplane.policy.match import matches_peer, matches_port
 from podplane.state.nft import Chain
 from tests.unit.policy.cluster import end, index_of, pod
@@ -34,3 +37,24 @@ def test_a_rule_with_no_peer_or_no_port_allows_nothing(direction: Direction, rul
     index = index_of([pod("a/one")])
     one = end(index, "a/one")
     assert not (matches_peer(rule, one, index) and matches_port(rule, "TCP", 80, one.pod))
+
+
+def test_what_many_policies_allow_is_one_set_as_long_as_each_pod_is_few_elements_of_it() -> None:
+    """All ports of a group opened to one selector would be an element for each pod and port."""
+    count, versions = 4 * compiling.MOST_PORTS, (4, 6)
+
+    def of(number: int, peer: PodSelector) -> NetworkPolicy:
+        rule = PolicyRule((peer,), (PolicyPort("TCP", (number, number)),))
+        return NetworkPolicy(PolicyMetadata(f"p{number}", "a"), EVERYTHING, (rule,))
+
+    alike = [of(1 + n, PEERS[0]) for n in range(count)]
+    several = [of(1 + count + n, PodSelector(f"n{n}")) for n in range(count)]
+    programs = [compile_policy(one, "ingress", versions) for one in (*alike, *several)]
+    found = group(programs, "in", versions)
+    assert found.peers is not None
+    ports = Counter(one.selector for one in found.peers.openings)
+    assert ports[PEERS[0]] == compiling.MOST_PORTS and len(ports) == 1 + count
+    jumps = [rule.comment for rule in found.chain.rules if rule.comment.startswith("np/")]
+    assert len(found.together) == compiling.MOST_PORTS + count
+    assert sorted(jumps) == sorted(one.label for one in programs if one.name not in found.together)
+    assert len(found.policies) == 2 * count
