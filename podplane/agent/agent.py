@@ -19,6 +19,7 @@ import msgspec
 
 from podplane.agent.attachments import AttachedPod, Attachments
 from podplane.agent.caches import Caches
+from podplane.agent.closing import Closing
 from podplane.agent.denied import DeniedLog, can_log
 from podplane.agent.effects import Effects
 from podplane.agent.feature import Kind
@@ -138,6 +139,9 @@ class Agent:
             self._effects.judge.forgotten,
         )
         policies: PolicyMemory = self.planner.memory(PolicyPodKey)
+        self._closing = Closing(
+            self.ledger, policies, clock, self.planner.mark, lambda: self._effects.add(policies.after_repair())
+        )
         self.enforced = policies.enforced
         """What policies its pods are under."""
         self.denied = DeniedLog(node_name, kernel, caches, self.enforced, self.services, clock, is_wanted=config.log_denied)
@@ -270,6 +274,9 @@ class Agent:
         began = self._clock()
         await self.planner.replan(Pause())
         await self._committed()
+        if self._closing.follow():
+            await self.planner.replan(Pause())
+            await self._committed()
         await self._effects.announce()
         self._effects.begin()
         self.denied.follow()
@@ -294,7 +301,7 @@ class Agent:
 
     def _look(self) -> None:
         self.denied.follow()
-        if self.watcher.look() or self._effects.has_due:
+        if self.watcher.look() or self._effects.has_due or self._closing.has_due:
             self._due.set()
 
     async def _follow_looks(self) -> None:
@@ -311,11 +318,15 @@ class Agent:
     async def _read_due(self) -> None:
         await self.watcher.read_due()
         await self._committed()
+        if self._closing.follow():
+            self._wake.set()
         self._effects.begin()
         await self._effects.announce()
 
     def _sent(self, report: Report) -> None:
         self.watcher.sent(report)
+        if self._closing.concerns(report):
+            self._wake.set()
         refused: dict[Any, Exception] = {}
         for key, error in self._refused_keys(report):
             refused.setdefault(key, error)

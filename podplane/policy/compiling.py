@@ -95,8 +95,13 @@ def compile_policy(policy: Policy, direction: Direction, versions: tuple[int, ..
     """What a policy that says something about a direction does there."""
     rules = policy.rules(direction) or ()
     if not rules:
-        return Program(policy.metadata.path, direction, _label(policy))
+        return nothing_of(policy, direction)
     return _Compiler(policy, direction, versions).program(rules)
+
+
+def nothing_of(policy: Policy, direction: Direction) -> Program:
+    """A policy that allows nothing."""
+    return Program(policy.metadata.path, direction, _label(policy))
 
 
 class _Compiler:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, ItemsView, Iterator, Mapping
 
 import msgspec
 
@@ -54,6 +54,10 @@ class AllEnforced:
     def of(self, owner: Hashable) -> Enforced | None:
         """What is planned for an interface."""
         return self._by_owner.get(owner)
+
+    def items(self) -> ItemsView[Hashable, Enforced]:
+        """All of them, by interface."""
+        return self._by_owner.items()
 
     def at(self, ip: str) -> Enforced | None:
         """The interface that has an address."""

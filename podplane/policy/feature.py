@@ -25,7 +25,8 @@ from podplane.model.policy import DIRECTIONS, TIERS, Direction, PodSelector, Tie
 from podplane.model.view import Policies, Sandbox
 from podplane.policy import peers as p
 from podplane.policy import tables
-from podplane.policy.compiling import SHORT, Group, Program, admin_group, baseline_group, compile_policy, group
+from podplane.policy.closing import Closed
+from podplane.policy.compiling import SHORT, Group, Program, admin_group, baseline_group, compile_policy, group, nothing_of
 from podplane.policy.enforced import AllEnforced, Enforced
 from podplane.policy.filling import Filling, Told
 from podplane.policy.index import Move
@@ -80,6 +81,8 @@ class PolicyMemory:
         self.enforced = AllEnforced()
         self.takes_back = True
         """Do connections end that a change forbids? As the last plan says."""
+        self.closed: Closed = {}
+        """The pods of which the kernel refuses policies; their plans lead to a drop until it takes these."""
         self._policies: Policies | None = None
         self._versions: tuple[int, ...] = ()
         self._chains: dict[Hashable, tuple[str, ...] | None] = {}
@@ -293,8 +296,33 @@ def plan_pod(
 ) -> PodPlan:
     """What policies let one pod interface send, and be sent; None: it is gone.
 
-    A pod of which too little is known to say which policies select it has nothing: it passes nothing.
+    A pod of which too little is known to say which policies select it has nothing: it passes nothing. Nor does one that can't be planned.
     """
+    try:
+        return _plan_pod(owner, sandbox, node, policies, memory, takes_back)
+    except Exception as error:
+        if sandbox is None or node is None:
+            raise
+        why = Warn(f"on {node.metadata.name}: its policies can't be planned, and it passes nothing: {error!r}")
+        ips = p.addresses(sandbox.ips, node_versions(node))
+        return PodPlan(
+            owner=owner,
+            node=node.metadata.name,
+            policies=policies,
+            takes_back=takes_back,
+            effects=(*_judge_again(owner, None, ips, memory), why),
+            enforced=Enforced(sandbox.path, tuple(map(str, ips))),
+        )
+
+
+def _plan_pod(
+    owner: Hashable,
+    sandbox: Sandbox | None,
+    node: Node | None,
+    policies: Policies | None,
+    memory: PolicyMemory,
+    takes_back: bool,
+) -> PodPlan:
     name = node.metadata.name if node is not None else ""
     plan = functools.partial(PodPlan, owner=owner, node=name, policies=policies, takes_back=takes_back)
     if sandbox is None or node is None or not node.spec.pod_cidrs:
@@ -312,7 +340,7 @@ def plan_pod(
         assert policies is not None
         selecting = tuple(policies.policies_of(path))
     mac = mac_of(ipaddress.ip_address(sandbox.ips[0])) if sandbox.ips else ""
-    led = _Led(selecting, versions, memory)
+    led = _Led(selecting, versions, memory, memory.closed.get(owner, frozenset()))
     for direction in DIRECTIONS:
         led.take(direction, ips, label("pod", path))
     values = [*led.values, *tables.pod_elements(ips, mac, label("pod", path), led.verdicts)]
@@ -321,7 +349,7 @@ def plan_pod(
         versions=versions,
         chains=led.chains,
         fragment=fragment([*values, *(value for one in led.chained for value in one.fragment.values())]),
-        effects=(*_judge_again(owner, led.chains, ips, memory), *_unread(selecting, name)),
+        effects=(*_judge_again(owner, led.chains, ips, memory), *_unread(selecting, name), *led.warnings(name)),
         peers=NO_PEERS.union(led.together, *(one.peers for one in led.chained)),
         enforced=Enforced(path, tuple(map(str, ips)), tuple(led.programs), led.groups),
     )
@@ -331,8 +359,12 @@ class _Led:
     """Where the packets of a pod are led, by the policies that select it: programs, groups and other values, and the verdict that the pod
     has in the map of each direction."""
 
-    def __init__(self, selecting: tuple[Policy, ...], versions: tuple[int, ...], memory: PolicyMemory) -> None:
+    def __init__(
+        self, selecting: tuple[Policy, ...], versions: tuple[int, ...], memory: PolicyMemory, closed: frozenset[str]
+    ) -> None:
         self._selecting, self._versions, self._memory = selecting, versions, memory
+        self._closed = set(closed)
+        self._failed: list[tuple[Policy, Exception]] = []
         self._below: list[str] = []
         self.verdicts = dict(tables.PASSES)
         self.programs: list[Program] = []
@@ -367,11 +399,24 @@ class _Led:
             self._below.append(then.chain)
             self.values += tables.below_admin(short, ips, self._versions, comment, then)
             then = self._lead(admin_group(admin, short))
-        self.verdicts[short] = then
-        self.programs += [*admin, *(network or baseline)]
+        decide = [*admin, *(network or baseline)]
+        self.verdicts[short] = tables.CLOSED[short] if decide and short in self._closed else then
+        self.programs += decide
+
+    def warnings(self, node: str) -> Iterator[Warn]:
+        """About the policies that could not be planned."""
+        return (Warn(f"on {node}: it can't be planned, and its pods are closed: {why!r}", one) for one, why in self._failed)
 
     def _programs(self, direction: Direction, tier: Tier) -> list[Program]:
-        return [self._memory.program(one, direction, self._versions) for one in speaking(self._selecting, direction, tier)]
+        return [self._program(one, direction) for one in speaking(self._selecting, direction, tier)]
+
+    def _program(self, policy: Policy, direction: Direction) -> Program:
+        try:
+            return self._memory.program(policy, direction, self._versions)
+        except Exception as error:  # of one policy, whatever it is: the others, and the pods of others, go on
+            self._failed.append((policy, error))
+            self._closed.add(SHORT[direction])
+            return nothing_of(policy, direction)
 
     def _lead(self, chain: Chain) -> Verdict:
         self.values.append(chain)

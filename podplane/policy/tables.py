@@ -97,6 +97,8 @@ BELOW_ADMIN = {OUT: "policies-out", IN: "policies-in"}
 """The chains, and before a 4 or 6 the maps, by which pods that Admin policies select come to the other policies."""
 PASSES = {OUT: Verdict(GOTO, "ingress"), IN: Verdict(GOTO, "pass")}
 """What becomes of packets of a pod that no policy selects for this direction."""
+CLOSED = {OUT: Verdict(GOTO, "deny-out"), IN: Verdict(GOTO, "deny-in")}
+"""What becomes of them where policies select it and can't be programmed."""
 RANK = {"ports": 1, "cidrs": 1, "pods": 2, "named": 2, "group": 2, "local": 2, "self": 3, "policies-out": 3, "policies-in": 3}
 RANK |= {"own": 3}
 RANK |= dict.fromkeys(MAPS.values(), 4)
