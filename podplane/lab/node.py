@@ -28,7 +28,7 @@ from podplane.apiserver.server import utc_now
 from podplane.kernel.namespace import Namespace
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
-from podplane.lab.api_connection import ApiConnection, copy_of, differences
+from podplane.lab.api_connection import ApiConnection, Objects, copy_of, differences, objects_of
 from podplane.lab.control_plane import WORKING
 from podplane.lab.fabric import Machine
 from podplane.lab.faults.control import FaultControl
@@ -92,8 +92,12 @@ class LabNode:
         self._uplink_changed = asyncio.Event()
         self._uplink_is_told_down = caches.nodes.objects[name].has_no_network
         self._uplink_changed.set()  # the Node may say what was true in a former run
-        self._known: tuple[Caches, dict[str, Pod]] | None = None
+        self._known: tuple[Objects, dict[str, Pod]] | None = None
         """While it is cut from the API: the objects and this node's pods as they were then."""
+        self._reads_copy = False
+        """Does it read these, in caches of its own?"""
+        self._switching = asyncio.Lock()
+        """Whoever has it may change which caches the node reads."""
 
     def run(self) -> None:
         """Keep agent and heartbeat running, in tasks of their own."""
@@ -174,6 +178,7 @@ class LabNode:
             except TimeoutError:
                 pass
             self._uplink_changed.clear()
+            await self._read_copy()
             is_down = UPLINK_IS_DOWN in self._connection.causes
             if is_down and await asyncio.to_thread(self.machine.is_uplink_up):
                 await self._join(UPLINK_IS_DOWN)
@@ -214,19 +219,25 @@ class LabNode:
         """End the agent and begin with a new one, as on a real node where its process ends and another one starts."""
         return await self.network.restart()
 
-    def cut_api(self) -> None:
+    async def cut_api(self) -> None:
         """Nothing of the node reaches the API any more, and it is told of no change."""
         self._cut(A_FAULT)
+        await self._read_copy()
 
     def _cut(self, cause: str) -> None:
-        was_cut = self._connection.is_cut
+        """From now on; `_read_copy` is due."""
         self._connection.causes[cause] = None
-        if was_cut:
-            return
-        self._name_server.cut(self._name)
-        caches = copy_of(self._caches)
-        self._known = (caches, self._own_pods())
-        self._read_from(caches)
+        if self._known is None:
+            self._name_server.cut(self._name)
+            self._known = (objects_of(self._caches), self._own_pods())
+
+    async def _read_copy(self) -> None:
+        """While it is cut from the API, read the objects as they were then. Until it does, what it plans may be of later ones."""
+        async with self._switching:
+            if self._known is not None and not self._reads_copy:
+                copy = await copy_of(self._known[0], Pause())
+                self._reads_copy = True
+                self._read_from(copy)
 
     async def reconnect_api(self) -> None:
         """It reaches the API, and is told what is otherwise than it was when it was cut off."""
@@ -235,14 +246,19 @@ class LabNode:
     async def _join(self, cause: str) -> None:
         """This cause is over."""
         self._connection.causes.pop(cause, None)
-        if self._known is None or self._connection.is_cut:
-            return
-        self._name_server.join(self._name)
-        (caches, pods), self._known = self._known, None
-        self._read_from(self._caches)
+        async with self._switching:
+            if self._known is not None and not self._connection.is_cut:
+                self._name_server.join(self._name)
+                (objects, pods), self._known = self._known, None
+                self._reads_copy = False
+                self._read_from(self._caches)
+                await self._tell_differences(objects, pods)
+
+    async def _tell_differences(self, objects: Objects, pods: dict[str, Pod]) -> None:
+        """Tell of what is otherwise than these are."""
         pause = Pause()
-        for (kind, known), (_, present) in zip(caches.by_kind(), self._caches.by_kind(), strict=True):
-            for old, new in differences(known.objects, present.objects):
+        for (kind, present), known in zip(self._caches.by_kind(), objects, strict=False):
+            for old, new in differences(known, present.objects):
                 self._changed(kind, old, new)
                 await pause()
         for former, now in differences(pods, self._own_pods()):

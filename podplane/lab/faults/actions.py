@@ -21,7 +21,7 @@ class Target(Place, Protocol):
     async def restart_agent(self) -> Started:
         """End the agent and begin with a new one."""
 
-    def cut_api(self) -> None:
+    async def cut_api(self) -> None:
         """Nothing of the node reaches the API, and nothing of the API reaches the node."""
 
     async def reconnect_api(self) -> None:
@@ -72,7 +72,7 @@ async def restart_agent(target: Target, argument: str) -> str:
 
 async def cut_api(target: Target, argument: str) -> str:
     """The API is out of reach; whoever made the request undoes that after the time."""
-    target.cut_api()
+    await target.cut_api()
     return f"{target.name} can't reach the API, {f'for {argument}' if argument else 'until `--clear`'}."
 
 

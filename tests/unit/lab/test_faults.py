@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podplane.agent.node import Started
+from podplane.agent.pause import Pause
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.messages import Request as HttpRequest
 from podplane.kubeapi.messages import Response
-from podplane.lab.api_connection import ApiConnection, copy_of, differences
+from podplane.lab.api_connection import ApiConnection, copy_of, differences, objects_of
 from podplane.lab.faults import messages
 from podplane.lab.faults.actions import ACTIONS
 from podplane.lab.faults.control import FaultControl
@@ -95,14 +96,33 @@ async def test_nothing_passes_while_the_connection_is_cut_not_even_an_answer_on_
     assert len(sent) == 2, "the last one was not sent"
 
 
-def test_copies_stay_as_they_are() -> None:
+async def test_copies_stay_as_they_are() -> None:
     caches = caches_of(node(1, (4,)), service_of("a", "10.96.0.1"), slice_of("a", "10.244.1.2"))
-    copy = copy_of(caches)
+    objects = objects_of(caches)
     caches.nodes.set(node(2, (4,)))
     caches.services.remove("default/a")
     caches.slices.remove("default/a-a")
+    copy = await copy_of(objects, Pause())
     assert (list(copy.nodes.objects), list(copy.services.objects)) == (["node1"], ["default/a"])
     assert list(copy.slices_by_service.get("default/a")) == ["default/a-a"]
+
+
+async def test_others_run_while_a_copy_is_made() -> None:
+    """However many objects there are: here a turn is over after each."""
+    caches = caches_of(*(service_of(f"s{i}", f"10.96.0.{i}") for i in range(1, 101)))
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    copy = await copy_of(objects_of(caches), Pause(seconds=0.0))
+    task.cancel()
+    assert dict(copy.services.objects) == dict(caches.services.objects)
+    assert turns >= 100
 
 
 OBJECTS = st.dictionaries(
@@ -145,7 +165,7 @@ class FakeTarget:
         self.log.append("restart")
         return Started(changes=2, refused=("x",), seconds=0.05)
 
-    def cut_api(self) -> None:
+    async def cut_api(self) -> None:
         self.log.append("cut")
 
     async def reconnect_api(self) -> None:

@@ -10,10 +10,11 @@ import msgspec
 import pytest
 
 from podplane.agent import policy_plans
+from podplane.agent.pause import Pause
 from podplane.cni.network import Attachment, NetworkError
 from podplane.dns.settings import DnsSettings
 from podplane.kernel.door import Kernel
-from podplane.lab.api_connection import copy_of
+from podplane.lab.api_connection import copy_of, objects_of
 from podplane.model.cluster_policy import ClusterNetworkPolicy
 from podplane.model.pod_info import Labels, NamespaceInfo, PodInfo, SlimMetadata
 from podplane.model.policy import EVERYTHING, PodSelector, PolicyMetadata, PolicyRule
@@ -175,7 +176,7 @@ async def test_an_agent_that_reads_other_caches_follows_those(is_back: bool) -> 
     await rig.start(*cluster(1))
     rig.put(WEB, pod("client", "client", "10.244.2.9"), pod("web", "web"))
     await attach(rig, "web")
-    copy = copy_of(rig.caches)
+    copy = await copy_of(objects_of(rig.caches), Pause())
     rig.subscribed = None
     rig.agent.read_from(copy)
     before = own_values(rig)
