@@ -173,6 +173,12 @@ class SeccompProfile(Model, frozen=True):
     type: str = ""
 
 
+class AppArmorProfile(Model, frozen=True):
+    """What AppArmor allows."""
+
+    type: str = ""
+
+
 class SecurityContext(Model, frozen=True):
     """What a container may do."""
 
@@ -184,6 +190,9 @@ class SecurityContext(Model, frozen=True):
     read_only_root_filesystem: bool = False
     allow_privilege_escalation: bool | None = None
     seccomp_profile: SeccompProfile | None = None
+    app_armor_profile: AppArmorProfile | None = None
+    se_linux_options: dict[str, str] = {}
+    proc_mount: str = ""
 
 
 class PodSysctl(Model, frozen=True):
@@ -202,6 +211,8 @@ class PodSecurityContext(Model, frozen=True):
     fs_group: int | None = None
     supplemental_groups: tuple[int, ...] = ()
     seccomp_profile: SeccompProfile | None = None
+    app_armor_profile: AppArmorProfile | None = None
+    se_linux_options: dict[str, str] = {}
     sysctls: tuple[PodSysctl, ...] = ()
 
 

@@ -37,6 +37,14 @@ def _numbers(names: tuple[str, ...]) -> set[int]:
     return found
 
 
+def refused(pod: Pod) -> str:
+    """Why no such pod is started, or "": it would share with the machine what no pod of a lab does."""
+    asked = (("hostPID", pod.spec.host_pid), ("hostIPC", pod.spec.host_ipc))
+    if names := [name for name, is_asked in asked if is_asked]:
+        return f"{' and '.join(names)} of the pod's spec can't be had: a pod of a lab shares no namespace with the machine"
+    return ""
+
+
 def not_applied(pod: Pod) -> Iterator[str]:
     """What its security contexts ask for that it does not get, a sentence each."""
     own = pod.spec.security_context
@@ -49,15 +57,13 @@ def not_applied(pod: Pod) -> Iterator[str]:
         yield f"the pod: sysctls are not applied: {', '.join(one.name for one in own.sysctls)}"
     for container in pod.spec.all_containers:
         yield from _of(f"container {container.name}", container.security_context)
+        if container.security_context.proc_mount == "Unmasked":
+            yield f"container {container.name}: procMount Unmasked is not applied: what tells of the machine stays hidden in /proc"
 
 
 def not_shared(pod: Pod) -> Iterator[str]:
     """What else it asks for that it does not get: namespaces of others, and limits of volumes; a sentence each."""
     spec = pod.spec
-    if spec.host_pid:
-        yield "hostPID is not applied: each container of a lab has a PID namespace of its own"
-    if spec.host_ipc:
-        yield "hostIPC is not applied: a pod of a lab has an IPC namespace of its own"
     if spec.share_process_namespace:
         yield "shareProcessNamespace is not applied: each container of a lab has a PID namespace of its own"
     for volume in spec.volumes:
@@ -73,3 +79,7 @@ def _of(whose: str, context: SecurityContext | PodSecurityContext) -> Iterator[s
         yield f"{whose}: runAsNonRoot is not applied: processes of a lab's pods are user 0 of their pod"
     if context.seccomp_profile is not None and context.seccomp_profile.type != "Unconfined":
         yield f"{whose}: seccompProfile {context.seccomp_profile.type} is not applied: no system call is filtered"
+    if context.app_armor_profile is not None and context.app_armor_profile.type != "Unconfined":
+        yield f"{whose}: appArmorProfile {context.app_armor_profile.type} is not applied: a lab loads no profiles"
+    if context.se_linux_options:
+        yield f"{whose}: seLinuxOptions are not applied: processes of a lab's pods have the label of the lab"

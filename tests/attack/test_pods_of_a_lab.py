@@ -73,3 +73,18 @@ def test_a_security_context_is_applied_or_it_is_told(lab: Podplane) -> None:
 
 def _is(pod: dict[str, Any]) -> bool:
     return bool(pod["metadata"]["name"] == "safe")
+
+
+def test_a_pod_that_wants_the_machines_namespaces_is_not_started(lab: Podplane) -> None:
+    spec = {"hostPID": True, "hostIPC": True, "containers": [{"name": "main", "image": "host/sleep"}]}
+    lab.api.create("pods", "default", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "outside"}, "spec": spec})
+    why = "hostPID and hostIPC of the pod's spec can't be had"
+    for _ in lab.api.poll("pods", "default", lambda pods: any(why in _waits_for(pod) for pod in pods), 10):
+        pass
+    events = [event for event in lab.api.objects("events", "default") if event["involvedObject"]["name"] == "outside"]
+    assert any(event["reason"] == "FailedCreatePodSandBox" and why in event["message"] for event in events)
+
+
+def _waits_for(pod: dict[str, Any]) -> str:
+    states = [status.get("state", {}) for status in pod["status"].get("containerStatuses", ())]
+    return " ".join(state.get("waiting", {}).get("message", "") for state in states)

@@ -8,7 +8,7 @@ import pytest
 from podplane.kernel.rights import NAMES, Rights
 from podplane.model.pod import Container, Pod
 from podplane.runtime.environment import ConfigError
-from podplane.runtime.security import not_applied, not_shared, rights
+from podplane.runtime.security import not_applied, not_shared, refused, rights
 
 EVERY = tuple(range(len(NAMES)))
 
@@ -64,10 +64,8 @@ def test_what_is_not_applied_is_told() -> None:
     ("spec", "expected"),
     [
         ({}, []),
-        ({"hostPID": True}, ["hostPID"]),
-        ({"hostIPC": True, "hostNetwork": True}, ["hostIPC"]),
         ({"shareProcessNamespace": True}, ["shareProcessNamespace"]),
-        ({"hostPID": False, "hostIPC": False, "shareProcessNamespace": False}, []),
+        ({"shareProcessNamespace": False}, []),
         (
             {"volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "emptyDir": {"sizeLimit": "1Mi"}}]},
             ["volume b: sizeLimit 1Mi"],
@@ -76,3 +74,21 @@ def test_what_is_not_applied_is_told() -> None:
 )
 def test_namespaces_and_limits_that_it_does_not_get_are_told(spec: dict[str, object], expected: list[str]) -> None:
     assert [line.split(" is ")[0] for line in not_shared(msgspec.convert({"spec": spec}, Pod))] == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "names"), [({"hostPID": True}, "hostPID of"), ({"hostIPC": True, "hostPID": True}, "hostPID and hostIPC of")]
+)
+def test_namespaces_of_the_machine_are_refused(spec: dict[str, object], names: str) -> None:
+    assert refused(msgspec.convert({"spec": spec}, Pod)).startswith(names)
+    assert refused(msgspec.convert({"spec": {"hostNetwork": True, "hostPID": False}}, Pod)) == ""
+
+
+def test_what_else_is_not_there_is_told() -> None:
+    labels = {"level": "s0"}
+    pod = {"appArmorProfile": {"type": "Unconfined"}, "seLinuxOptions": labels}
+    assert told(pod, appArmorProfile={"type": "RuntimeDefault"}, procMount="Unmasked") == [
+        "the pod: seLinuxOptions are not applied: processes of a lab's pods have the label of the lab",
+        "container main: appArmorProfile RuntimeDefault is not applied: a lab loads no profiles",
+        "container main: procMount Unmasked is not applied: what tells of the machine stays hidden in /proc",
+    ]
