@@ -472,11 +472,12 @@ def plan_set(digest: str, node: str, memory: PolicyMemory) -> SetPlan:
     )
 
 
-def _to_judge(found: Iterable[Told], memory: PolicyMemory) -> Iterator[PodInfo]:
+def _to_judge(found: Collection[Told], memory: PolicyMemory) -> Iterator[PodInfo]:
     """The pods whose connections are to be judged again after these moves, but for those that were members between them only."""
     joined: set[tuple[PodSelector, PodInfo]] = set()
+    leaves = any(not has_joined for _, _, has_joined in found)
     for selector, pod, has_joined in found:
-        if has_joined:
+        if has_joined and leaves:
             joined.add((selector, pod))
         if memory.is_forbidden(selector) if has_joined else (selector, pod) not in joined:
             yield pod

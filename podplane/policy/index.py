@@ -72,6 +72,8 @@ class Change(msgspec.Struct, frozen=True):
     moves: tuple[Move, ...] = ()
 
 
+KEPT_ANSWERS = 4096
+"""Which selectors select pods with some labels is kept for so many."""
 NOTHING = Change()
 Told = Callable[[Move], None]
 
@@ -144,6 +146,11 @@ class PolicyIndex:
         self._selectors = Selectors[_Entry]()
         self._across = Selectors[_Entry]()
         """Those that select namespaces by labels, by these alone."""
+        self._keys = Counter[str]()
+        """How many of their requirements read each label of pods."""
+        self._answers: dict[tuple[object, ...], tuple[_Entry, ...]] = {}
+        """Of a namespace and the labels that selectors read: the selectors that select such pods, as replicas come one after the other.
+        None are kept when selectors come or go."""
         self._nodes: dict[str, str] = {}
         """Of each address of a node, its path."""
 
@@ -196,6 +203,7 @@ class PolicyIndex:
         if before != after:
             self._by_labels.remove(namespace, (before or NO_LABELS).pairs())
             self._by_labels.add(namespace, (after or NO_LABELS).pairs())
+            self._answers.clear()
         namespace.info = info
         moves: list[Move] = []
         # Pods of a namespace that is not known wait, if there are policies that select by its labels.
@@ -321,11 +329,15 @@ class PolicyIndex:
 
     def _relabelled(self, namespace: _Namespace, path: str, old: PodInfo | None, new: PodInfo | None) -> Change:
         """The change of a pod that came, went or has other labels."""
-        before, after = (None if pod is None else pod.metadata.labels for pod in (old, new))
         moves: list[Move] = []
         concerned = old is None or new is None or _read(old) != _read(new)
-        for entry in self._candidates(namespace, before, after, all_of_them=concerned):
-            was, is_ = (labels is not None and entry.selects(namespace, labels) for labels in (before, after))
+        if old is None or new is None or concerned:
+            before, after = (() if one is None else self._selecting(namespace, one.metadata.labels) for one in (old, new))
+        else:
+            before, after = self._differing(namespace, old.metadata.labels, new.metadata.labels)
+        left, joined = dict.fromkeys(before), dict.fromkeys(after)
+        for entry in left | joined:
+            was, is_ = entry in left, entry in joined
             concerned |= was != is_ and bool(entry.policies)
             if entry.users:
                 moves += _moves((entry,), old if was else None, new if is_ else None)
@@ -341,20 +353,22 @@ class PolicyIndex:
 
     # Selectors.
 
-    def _candidates(
-        self, namespace: _Namespace, before: Labels | None, after: Labels | None, *, all_of_them: bool
-    ) -> Collection[_Entry]:
-        """Selectors that select one of these and not the other; or, if all are asked for, that select either; and some others."""
-        if not all_of_them:
-            return self._selectors.candidates_of_change(namespace.beside(before), namespace.beside(after))
-        found: dict[_Entry, None] = {}
-        for labels in (before, after):
-            if labels is not None:
-                found.update(dict.fromkeys(self._selectors.candidates(namespace.beside(labels))))
-        return found
+    def _differing(self, namespace: _Namespace, before: Labels, after: Labels) -> Iterator[list[_Entry]]:
+        """Those that select the first, and those that select the second, of the selectors that select one and not the other; and some
+        that select both."""
+        candidates = self._selectors.candidates_of_change(namespace.beside(before), namespace.beside(after))
+        return ([one for one in candidates if one.selects(namespace, labels)] for labels in (before, after))
 
-    def _selecting(self, namespace: _Namespace, labels: Labels) -> Iterator[_Entry]:
-        return (one for one in self._selectors.candidates(namespace.beside(labels)) if one.selects(namespace, labels))
+    def _selecting(self, namespace: _Namespace, labels: Labels) -> Collection[_Entry]:
+        """All selectors that select pods of a namespace with these labels. Labels that no selector reads make no difference."""
+        read = (namespace.name, *(pair for pair in labels.pairs() if pair[0] in self._keys))
+        found = self._answers.get(read)
+        if found is None:
+            if len(self._answers) >= KEPT_ANSWERS:
+                self._answers.clear()
+            candidates = self._selectors.candidates(namespace.beside(labels))
+            found = self._answers[read] = tuple(one for one in candidates if one.selects(namespace, labels))
+        return found
 
     def _across_candidates(self, before: Labels | None, after: Labels | None) -> Collection[_Entry]:
         if before is not None and after is not None:
@@ -367,6 +381,8 @@ class PolicyIndex:
         if entry is None:
             entry = self._entries[selector] = _Entry(selector)
             self._selectors.add(entry, _requirements(selector))
+            self._keys.update(one.key for one in selector.pods.requirements)
+            self._answers.clear()
             if isinstance(selector.namespaces, LabelSelector):
                 self._across.add(entry, selector.namespaces.requirements)
         return entry
@@ -378,6 +394,11 @@ class PolicyIndex:
         selector = entry.selector
         del self._entries[selector]
         self._selectors.remove(entry, _requirements(selector))
+        for one in selector.pods.requirements:
+            self._keys[one.key] -= 1
+            if not self._keys[one.key]:
+                del self._keys[one.key]
+        self._answers.clear()
         if isinstance(selector.namespaces, LabelSelector):
             self._across.remove(entry, selector.namespaces.requirements)
 

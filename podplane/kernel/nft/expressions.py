@@ -6,6 +6,7 @@ kernel leaves out of a dump comes back as the field's default.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -138,8 +139,9 @@ def data_from(content: bytes) -> bytes | nft.Verdict:
     return nft.Verdict(code, verdict.get(NFTA_VERDICT_CHAIN, b"").rstrip(b"\0").decode(errors="surrogateescape"))
 
 
+@functools.lru_cache(maxsize=2048)
 def encode(expression: nft.Expression) -> bytes:
-    """One NFTA_LIST_ELEM."""
+    """One NFTA_LIST_ELEM. Rules that differ have most expressions in common."""
     if isinstance(expression, nft.Opaque):
         inside = attribute(NFTA_EXPR_DATA | NLA_F_NESTED, expression.content)
         return nested(NFTA_LIST_ELEM, text(NFTA_EXPR_NAME, expression.name), inside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -129,7 +130,7 @@ def test_what_is_gone_leaves_nothing_behind(
         both.tell(thing, gone=True)
     both.index.release(both.used[0])
     index = both.index
-    assert not any((index._namespaces, index._entries, index.policies))
+    assert not any((index._namespaces, index._entries, index.policies, index._keys, index._answers))
     for places in (index._by_labels._things, index._kinds._things, index._selectors._required, index._selectors._mentioned):
         assert not places._one
         assert not places._many
@@ -267,3 +268,26 @@ def test_labels_of_a_namespace_lead_its_pods_under_policies_of_the_cluster() -> 
     assert index.set_namespace("a", namespace("a", {"team": "b"})).pods == ("a/web",)
     index.set_policy("guard", None)
     assert index.set_namespace("a", None) == Change() and not index.is_undecided("a")
+
+
+def test_labels_that_no_selector_reads_ask_no_selector_again() -> None:
+    index = PolicyIndex()
+    index.use(WEB)
+    for number in range(5):
+        moved = pod(f"a/p{number}", {"app": "web", "shard": str(number)})
+        assert index.set_pod(f"a/p{number}", moved).moves == (Move(WEB, (), (moved,)),)
+    assert len(index._answers) == 1
+    shard = PodSelector("a", select(shard="3"))
+    index.use(shard)
+    for number in range(5):
+        assert [one.selector for one in index.set_pod(f"a/p{number}", None).moves] == ([WEB, shard] if number == 3 else [WEB])
+    assert len(index._answers) == 5
+
+
+def test_answers_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("podplane.policy.index.KEPT_ANSWERS", 3)
+    index = PolicyIndex()
+    index.use(PodSelector("a", LabelSelector((Requirement("app", "Exists"),))))
+    for number in range(10):
+        assert index.set_pod(f"a/p{number}", pod(f"a/p{number}", {"app": str(number)})).moves
+        assert len(index._answers) <= 3
