@@ -379,13 +379,14 @@ class PodWorker:
             return False
         try:
             await self._attach()
-            if not self.node.sandbox_only:
-                await self._gather()
         except (NetworkError, OSError) as error:
             why = str(error) if isinstance(error, NetworkError) else _no_namespace(error)
             await self._waits("FailedCreatePodSandBox", f"Failed to create pod sandbox: {why}", why)
             return False
-        except ConfigError as error:
+        try:
+            if not self.node.sandbox_only:
+                await self._gather()
+        except (ConfigError, OSError) as error:
             await self._waits("FailedMount", f"MountVolume.SetUp failed: {error}", str(error))
             return False
         initial = "PodInitializing" if self.pod.spec.init_containers else "ContainerCreating"

@@ -17,6 +17,7 @@ from podplane.model.pod import Container, ContainerStatus, Pod, PodIP, PodSpec, 
 from podplane.runtime.container import BACKOFF_SECONDS
 from podplane.runtime.images import Command, ImageError, command_of
 from podplane.runtime.kubelet import Kubelet
+from podplane.runtime.pod import PodWorker
 from tests.unit.runtime.fakes import FakeClient, FakeNamespace, FakeNetwork, FakeProcesses, FakeRecorder, FakeSandbox
 
 
@@ -235,6 +236,19 @@ async def test_without_a_namespace_to_be_had_the_pod_says_so_and_tries_again(rig
     await rig.settle()
     assert "raise the sysctl user.max_net_namespaces" in rig.container["state"]["waiting"]["message"]
     rig.full = False
+    await rig.at(2)
+    assert rig.status["phase"] == "Running"
+
+
+async def test_files_that_cannot_be_written_are_no_fault_of_the_network(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(_: object) -> None:
+        raise OSError(28, "No space left on device", "/pods/u1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PodWorker, "_gather", full)
+        rig.kubelet.pod_changed(None, pod())
+        await rig.settle()
+        assert rig.container["state"]["waiting"]["message"] == "[Errno 28] No space left on device: '/pods/u1'"
     await rig.at(2)
     assert rig.status["phase"] == "Running"
 
