@@ -104,7 +104,7 @@ class Filling:
                 (self._add if told[2] else self._remove)(version, element)
         return done
 
-    def _elements(self, told: Told) -> Iterator[Element]:
+    def _elements(self, told: Told) -> list[Element]:
         selector, pod, _ = told
         return packed_elements(self.peers, selector, pod, self._sets)
 

@@ -6,7 +6,6 @@ labels costs one element a set, whatever the number of the others.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import ipaddress
@@ -124,22 +123,24 @@ def set_of(peers: Peers, version: int) -> Set:
     return tables.set_("named", version, (*key, *PORT_KEY), digest(peers), comment[:COMMENT_BYTES])
 
 
-def packed_elements(peers: Peers, selector: PodSelector, pod: PodInfo, versions: Container[int]) -> Iterator[tuple[int, bytes]]:
+def packed_elements(peers: Peers, selector: PodSelector, pod: PodInfo, versions: Container[int]) -> list[tuple[int, bytes]]:
     """What a pod of a selector brings: IP versions and packed elements (`state.nft_members`)."""
-    comment = _comment(pod)
-    ends = [end + comment for end in peers.ends(selector, pod)]
+    ends, comment = peers.ends(selector, pod), _comment(pod)
+    found: list[tuple[int, bytes]] = []
     for ip in pod.ips:
         version = 6 if ":" in ip else 4
         if version in versions:
-            with contextlib.suppress(OSError):  # what is no address sends no packets
+            try:
                 key = address_bytes(ip)
-                for end in ends:
-                    yield version, key + end
+            except OSError:  # what is no address sends no packets
+                continue
+            found += [(version, key + end + comment) for end in ends]
+    return found
 
 
 def _comment(pod: PodInfo) -> bytes:
-    is_node = pod.metadata.namespace == NODES
-    return (label("node", pod.metadata.name) if is_node else label("pod", pod.metadata.path)).encode()
+    metadata = pod.metadata
+    return (label("node", metadata.name) if metadata.namespace == NODES else label("pod", metadata.path)).encode()
 
 
 @functools.lru_cache(CACHED)

@@ -27,7 +27,7 @@ COMMENT_BYTES = 127
 def label(kind: str, path: str, room: int = 0) -> str:
     """`svc/default/web`: an object as comments name it, with `room` left for more letters; of a long name, the beginning and a digest."""
     text, most = f"{kind}/{path}", COMMENT_BYTES - room
-    if len(text.encode()) <= most:
+    if len(text) <= most and (text.isascii() or len(text.encode()) <= most):
         return text
     return f"{text[: most - 9]}~{hashlib.blake2s(text.encode(), digest_size=4).hexdigest()}"
 
