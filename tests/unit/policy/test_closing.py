@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from ipaddress import ip_address
 
+import msgspec
 import pytest
 
 from podplane.agent.keys import PolicyPodKey
@@ -16,12 +17,13 @@ from podplane.model.policy import EVERYTHING, Direction, PodSelector, PolicyRule
 from podplane.policy import compiling, feature
 from podplane.policy.compiling import Program
 from podplane.state.nft import Chain, Element, Verdict
-from tests.policed import cluster_policy, policy, select
+from tests.policed import FakePoliced, cluster_policy, info, policy, select
 from tests.unit.agent.rig import Choosy, Rig, cluster
 
 CLIENTS = PolicyRule((PodSelector("a", select(app="client")),))
 WEB = policy("web", select(app="web"), [CLIENTS])
 SENDS = policy("sends", select(app="web"), egress=[CLIENTS])
+WEB_POD = 1, 1
 OWN = {ip_address("10.244.1.2"), ip_address("fd00:10:244:1::2")}
 
 
@@ -251,3 +253,24 @@ async def test_a_pod_whose_plan_fails_altogether_passes_nothing(monkeypatch: pyt
     rig.put(SENDS)
     await rig.settle()
     assert led(rig, "web")[1].startswith("in-")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("direction", ["ingress", "egress"])
+def test_nothing_passes_a_closed_direction_and_everything_the_other(
+    direction: Direction, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = FakePoliced()
+    cluster.put(info(*WEB_POD, {"app": "web"}))
+    wrong = {"web"}
+    unplannable(monkeypatch, wrong)
+    everybody = [PolicyRule(None)]
+    web = policy("web", select(app="web"), **{direction: everybody})  # type: ignore[arg-type]  # a direction's rules
+    cluster.put(web)
+    others = [(1, 2), (2, 1)]
+    assert all(cluster.passes(one, WEB_POD, version) == (direction == "egress") for one in others)
+    assert all(cluster.passes(WEB_POD, one, version) == (direction == "ingress") for one in others)
+    assert cluster.passes((1, 2), (2, 1), version), "that is about others"
+    wrong.clear()
+    cluster.put(msgspec.structs.replace(web, metadata=msgspec.structs.replace(web.metadata, uid="new")))
+    assert all(cluster.passes(one, WEB_POD, version) and cluster.passes(WEB_POD, one, version) for one in others)
