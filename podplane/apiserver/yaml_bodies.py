@@ -1,8 +1,9 @@
 """Bodies in YAML: what a document says as JSON has it, and which keys it has twice, in one pass over the events of libyaml.
 
 Nothing is composed of a document before its depth and size are known: libyaml's composer recurses, and PyYAML's constructor tries several
-patterns on each node. Scalars mean what they mean to sigs.k8s.io/yaml: no dates, and no numbers to the base of 60 (1:30), which cost the
-square of their length, too. Aliases and merge keys are refused: a few lines of those can mean gigabytes.
+patterns on each node. Scalars mean what they mean to PyYAML, but as to sigs.k8s.io/yaml there are no dates, and no numbers to the base of
+60 (1:30), which cost the square of their length, too. Unlike there, y and n, 1e3 and 08 are texts.
+Aliases and merge keys are refused: a few lines of those can mean gigabytes.
 """
 
 from __future__ import annotations

@@ -102,20 +102,28 @@ def digest_of(selector: PodSelector) -> str:
     return digest(selector)
 
 
-@functools.lru_cache(CACHED)
 def name(peers: Peers, version: int) -> str:
     """The name of its set for one IP version."""
     if isinstance(peers, GroupSet):
         return tables.set_name("group", version, digest(peers))
-    return tables.set_name("pods" if peers.port is None else "named", version, digest(peers))
+    return _name(peers, version)
 
 
 @functools.lru_cache(CACHED)
+def _name(peers: PeerSet, version: int) -> str:
+    return tables.set_name("pods" if peers.port is None else "named", version, digest(peers))
+
+
 def set_of(peers: Peers, version: int) -> Set:
     """Its set for one IP version."""
     if isinstance(peers, GroupSet):
         comment = f"{len(peers.openings)} peers with ports, of all policies of a group"
         return tables.set_("group", version, (tables.TYPE[version], *PORT_KEY), digest(peers), comment)
+    return _set_of(peers, version)
+
+
+@functools.lru_cache(CACHED)
+def _set_of(peers: PeerSet, version: int) -> Set:
     key, comment = (tables.TYPE[version],), description(peers.selector)
     if peers.port is None:
         return tables.set_("pods", version, key, digest(peers), comment)

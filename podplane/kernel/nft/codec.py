@@ -40,6 +40,8 @@ from podplane.state.nft import (
 )
 from podplane.state.nft_members import Member
 
+KEPT_RULES = 64
+"""Chains of up to so many rules are kept encoded: one of a policy with thousands is megabytes, and another one after each change."""
 ELEMENTS_PER_MESSAGE = 128
 """The list of elements is an attribute of at most 64 KiB; an element with two keys of 64 bytes, data and comment takes some 440."""
 MESSAGE_HEADER = 16
@@ -105,10 +107,16 @@ def flush_chain(value: Chain | OpaqueObject) -> Message:
     return _message(c.DELRULE, value, 0, *parts, label=f"flush nft chain {value.table} {value.name}")
 
 
-@functools.lru_cache(maxsize=512)
 def rules(value: Chain) -> tuple[Message, ...]:
     """Append the chain's rules. The nodes of a process have nearly the same chains."""
+    return _kept_rules(value) if len(value.rules) <= KEPT_RULES else _rules(value)
+
+
+def _rules(value: Chain) -> tuple[Message, ...]:
     return tuple(_rule(value, rule) for rule in value.rules)
+
+
+_kept_rules = functools.lru_cache(maxsize=512)(_rules)
 
 
 def _rule(value: Chain, rule: Rule) -> Message:

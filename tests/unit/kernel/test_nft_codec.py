@@ -155,6 +155,13 @@ HOOKS = st.builds(
 )
 
 
+def test_rules_of_a_short_chain_are_kept_and_those_of_a_long_one_are_not() -> None:
+    """Policies that are written again and again would leave megabytes behind each time."""
+    short, long = (Chain(**PLACE, name="c", rules=(Rule(expressions=(), comment="r"),) * count) for count in (64, 65))
+    assert codec.rules(short) is codec.rules(short)
+    assert codec.rules(long) == codec.rules(long) and codec.rules(long) is not codec.rules(long)
+
+
 @given(st.sampled_from(("inet", "ip", "ip6", "bridge")), NAMES, st.none() | HOOKS, COMMENTS)
 def test_chains_and_tables(family: str, name: str, hook: Hook | None, comment: str) -> None:
     chain = Chain(family=family, table="t", name=name, hook=hook, comment=comment)
