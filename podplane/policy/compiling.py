@@ -309,11 +309,16 @@ def group(programs: Iterable[Program], direction: str, versions: Iterable[int] =
     together = _together(programs)
     if len(together) > TOGETHER:
         return _group_with_set(programs, together, direction, versions)
+    paths, denied, last = _ending(programs, direction)
+    return Group(_chain("", programs, direction, rule(jump("deny")), last), paths, denied)
+
+
+def _ending(programs: list[Program], direction: str) -> tuple[tuple[str, ...], NamedCounter, Rule]:
+    """The paths of these policies, and what counts and drops what none of them allows."""
     paths = [program.name for program in programs]
     comment = _default_deny(programs)
     denied = tables.counter(f"deny-{direction}-{digest((direction, paths))}", comment)
-    last = rule(count_in(denied.name), goto(f"deny-{direction}"), comment=comment)
-    return Group(_chain("", programs, direction, rule(jump("deny")), last), tuple(paths), denied)
+    return tuple(paths), denied, rule(count_in(denied.name), goto(f"deny-{direction}"), comment=comment)
 
 
 def _together(programs: Iterable[Program]) -> list[Program]:
@@ -335,12 +340,11 @@ def _group_with_set(programs: list[Program], together: list[Program], direction:
     """That of many policies: what most of them allow is one set, and the others have their chains."""
     paths = tuple(one.name for one in together)
     opened = {id(one) for one in together}
-    apart = [msgspec.structs.replace(one, openings=None) for one in programs]
-    alone = group([one for one, program in zip(apart, programs, strict=True) if id(program) not in opened], direction)
-    everyone = group(apart, direction)
+    alone = group([msgspec.structs.replace(one, openings=None) for one in programs if id(one) not in opened], direction)
+    every, denied, last = _ending(programs, direction)
     peers = GroupSet(opening for one in together for opening in one.openings or ())
     comment = f"allowed by any of {len(together)} policies"
-    allowed = tables.counter(f"allow-{direction}-{digest((direction, everyone.policies))}", comment)
+    allowed = tables.counter(f"allow-{direction}-{digest((direction, every))}", comment)
     side = r.SOURCE if direction == IN else r.DESTINATION
     ways = [
         rule(
@@ -353,9 +357,8 @@ def _group_with_set(programs: list[Program], together: list[Program], direction:
         for version in versions
     ]
     *jumps, deny, _ = alone.chain.rules
-    last = everyone.chain.rules[-1]
-    name = f"{direction}-{digest((everyone.chain.name, alone.chain.name, peers))}"
-    return Group(tables.chain(name, (*ways, *jumps, deny, last)), everyone.policies, everyone.denied, peers, paths, allowed)
+    name = f"{direction}-{digest((_chain_name('', programs, direction), alone.chain.name, peers))}"
+    return Group(tables.chain(name, (*ways, *jumps, deny, last)), every, denied, peers, paths, allowed)
 
 
 def admin_group(programs: Iterable[Program], direction: str) -> Chain:
@@ -371,8 +374,12 @@ def baseline_group(programs: Iterable[Program], direction: str) -> Chain:
 def _chain(prefix: str, programs: Iterable[Program], direction: str, *last: Rule) -> Chain:
     programs = list(programs)
     jumps = [rule(jump(program.chain), comment=program.label) for program in programs if program.chain]
+    return tables.chain(_chain_name(prefix, programs, direction), [*jumps, *last])
+
+
+def _chain_name(prefix: str, programs: list[Program], direction: str) -> str:
     content = (direction, [program.name for program in programs], [program.chain for program in programs])
-    return tables.chain(f"{prefix}{direction}-{digest(content)}", [*jumps, *last])
+    return f"{prefix}{direction}-{digest(content)}"
 
 
 def _default_deny(programs: list[Program]) -> str:

@@ -20,6 +20,7 @@ from podplane.policy import compiling
 from podplane.policy.compiling import compile_policy, group
 from podplane.policy.match import matches_peer, matches_port
 from podplane.state.nft import Chain
+from tests.policed import policy, select
 from tests.unit.policy.cluster import end, index_of, pod
 
 PEERS, PORTS = (PodSelector(EVERYTHING),), (PolicyPort("TCP", (80, 80)), PolicyPort("TCP", "http"))
@@ -37,6 +38,16 @@ def test_a_rule_with_no_peer_or_no_port_allows_nothing(direction: Direction, rul
     index = index_of([pod("a/one")])
     one = end(index, "a/one")
     assert not (matches_peer(rule, one, index) and matches_port(rule, "TCP", 80, one.pod))
+
+
+def test_of_policies_that_are_one_set_no_jump_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = [PolicyRule((PodSelector("a", select(app="x")),), ports) for ports in ((PolicyPort("TCP", (80, 80)),), None)]
+    programs = [compile_policy(policy(f"p{n}", EVERYTHING, [rules[n == 0]]), "ingress", (4, 6)) for n in range(50)]
+    made = list[str]()
+    monkeypatch.setattr(compiling, "jump", lambda name, make=compiling.jump: made.append(name) or make(name))
+    found = group(programs, "in", (4, 6))
+    assert len(found.together) == 49 and set(made) == {programs[0].chain, "deny"}
+    assert found.policies == tuple(one.name for one in programs)
 
 
 def test_what_many_policies_allow_is_one_set_as_long_as_each_pod_is_few_elements_of_it() -> None:
