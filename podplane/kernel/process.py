@@ -15,7 +15,7 @@ import msgspec
 
 from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
-from podplane.kernel.zygote import MESSAGE_BYTES, NOT_EXECUTABLE, Event, MakeSandbox, Release, Signal, Spawn, receive
+from podplane.kernel.zygote import MESSAGE_BYTES, NOT_EXECUTABLE, Event, MakeSandbox, Release, Signal, Spawn, Words, receive
 
 MAX_STARTING = 16
 """Processes that are on their way at one time: each costs a fork, and its request a place in the socket's buffer."""
@@ -102,6 +102,7 @@ class Processes(Protocol):
 class _Waiting:
     process: ZygoteProcess
     request: bytes
+    words: bytes
     descriptors: list[int]
     join: int
 
@@ -240,18 +241,17 @@ class ZygoteProcesses:
         process = ZygoteProcess(self._last, self._signal, self._loop.create_future(), self._loop.create_future())
         self._processes[process.id] = process
         request = msgspec.json.encode(
-            Spawn(
-                process.id, list(argv), dict(env or {}), hostname, directory or "/", join, tty, root, program, sandbox, rights
-            )
+            Spawn(process.id, argv[0], hostname, directory or "/", join, tty, root, program, sandbox, rights)
         )
-        if len(request) > MESSAGE_BYTES:
+        words = msgspec.json.encode(Words(list(argv), dict(env or {})))
+        if max(len(request), len(words)) > MESSAGE_BYTES:
             self._settle(Event(process.id, error=f"{argv[0]}: arguments and environment are too long", code=NOT_EXECUTABLE))
             return process
         if self._ended:
             self._settle(Event(process.id, error=ENDED, code=128 + signal.SIGKILL))
             return process
         wanted = [*([] if join or sandbox else [netns]), *stdio]
-        self._waiting.append(_Waiting(process, request, [os.dup(fd) for fd in wanted], join))
+        self._waiting.append(_Waiting(process, request, words, [os.dup(fd) for fd in wanted], join))
         self._flush()
         return process
 
@@ -259,8 +259,7 @@ class ZygoteProcesses:
         waiting = next((w for w in self._waiting if w.process.id == number), None)
         if waiting is not None:  # it never began
             if signal_number not in HARMLESS:
-                self._waiting.remove(waiting)
-                self._drop(waiting)
+                self._forget(waiting)
                 self._settle(Event(number, code=128 + signal_number))
             return
         self._send(Signal(number, signal_number))
@@ -277,15 +276,33 @@ class ZygoteProcesses:
                 self.connection.send(self._short[0])
                 self._short.pop(0)
             while len(self._starting) < MAX_STARTING and (first := next(filter(self._may_begin, self._waiting), None)):
-                socket.send_fds(self.connection, [first.request], first.descriptors)
-                self._starting.add(first.process.id)
-                self._waiting.remove(first)
-                self._drop(first)
+                self._begin(first)
             self._loop.remove_writer(self.connection)
         except BlockingIOError:
             self._loop.add_writer(self.connection, self._flush)
         except OSError:
             self._end()
+
+    def _begin(self, waiting: _Waiting) -> None:
+        """Send a request, with its words in a file that only the new process reads. BlockingIOError when there is no room."""
+        try:
+            words = _file_of(waiting.words)
+        except OSError as error:
+            self._forget(waiting)
+            self._settle(
+                Event(waiting.process.id, error=f"its words can't be passed on: {error.strerror}", code=NOT_EXECUTABLE)
+            )
+            return
+        try:
+            socket.send_fds(self.connection, [waiting.request], [words, *waiting.descriptors])
+        finally:
+            os.close(words)
+        self._starting.add(waiting.process.id)
+        self._forget(waiting)
+
+    def _forget(self, waiting: _Waiting) -> None:
+        self._waiting.remove(waiting)
+        self._drop(waiting)
 
     def _may_begin(self, waiting: _Waiting) -> bool:
         """What joins a container waits until that one has its namespaces."""
@@ -339,3 +356,14 @@ class ZygoteProcesses:
         for process in self._processes.values():
             process.tell(Event(process.id, error=ENDED, code=128 + signal.SIGKILL))
         self.lost()
+
+
+def _file_of(data: bytes) -> int:
+    """A descriptor of a file without a name that holds this. OSError when there can be none."""
+    fd = os.memfd_create("words", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, data)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd

@@ -38,8 +38,8 @@ from podplane.kernel.rootfs import Root
 from podplane.kernel.sandbox import Sandbox
 
 MESSAGE_BYTES = 200 * 1024
-"""The longest message: arguments and environment of a command must fit."""
-MAX_DESCRIPTORS = 4
+"""The longest message, and the most bytes of a command's arguments and environment."""
+MAX_DESCRIPTORS = 5
 MAX_WORD_BYTES = 128 * 1024
 """MAX_ARG_STRLEN of Linux."""
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT)
@@ -66,7 +66,8 @@ class Release(msgspec.Struct, tag="release"):
 
 
 class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
-    """Start a process. With it come descriptors: the network namespace (not when joining, or in a sandbox), then stdin, stdout, stderr.
+    """Start a process. With it come descriptors: its Words, the network namespace (not when joining, or in a sandbox), then stdin,
+    stdout, stderr. `name` is the first of its words.
 
     `join` is the id of a container that the process joins (all its namespaces); 0 makes new mount and PID namespaces, in those of
     `sandbox`, with a file system of its own made of `root`; without a sandbox a UTS namespace too, and the process stays in the lab's
@@ -74,8 +75,7 @@ class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
     """
 
     id: int
-    argv: list[str]
-    env: dict[str, str] = {}
+    name: str
     hostname: str = ""
     directory: str = "/"
     join: int = 0
@@ -84,6 +84,14 @@ class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
     program: str = ""
     sandbox: int = 0
     rights: Rights = Rights()
+
+
+class Words(msgspec.Struct):
+    """Arguments and environment of a process, in a file (memfd_create(2)) that only the process itself reads: what the zygote reads may
+    stay in its memory, of which all that is forked later has a copy."""
+
+    argv: list[str]
+    env: dict[str, str]
 
 
 class Signal(msgspec.Struct, tag="signal"):
@@ -236,7 +244,7 @@ class Zygote:
             if command.root is not None:
                 rootfs.machine()
             container = self._container(command.join)
-            place = self._place(command, descriptors, container)
+            place = self._place(command, descriptors[1:], container)
             if container >= 0:
                 syscalls.setns(container, syscalls.CLONE_NEWPID)
             else:
@@ -245,12 +253,12 @@ class Zygote:
                 syscalls.set_dumpable(is_dumpable=False)
                 pid = os.fork()
                 if pid == 0:
-                    Child(command, descriptors[-3:], place, self._connection, self._programs).become()
+                    Child(command, descriptors, place, self._connection, self._programs).become()
             finally:
                 syscalls.setns(self._own_pids, syscalls.CLONE_NEWPID)
                 syscalls.set_dumpable(is_dumpable=True)
         except (OSError, LookupError) as error:
-            self._tell(Event(command.id, error=f"{command.argv[0]}: can't be started: {error}", code=NOT_EXECUTABLE))
+            self._tell(Event(command.id, error=f"{command.name}: can't be started: {error}", code=NOT_EXECUTABLE))
             return
         finally:
             if container >= 0:
@@ -355,10 +363,10 @@ class Child:
         programs: Mapping[str, Program],
     ) -> None:
         self._command = command
-        self._descriptors = descriptors
+        self._words, self._descriptors = descriptors[0], descriptors[-3:]
         self._place = place
         self._connection = connection
-        self._program = programs.get(command.program or command.argv[0])
+        self._program = programs.get(command.program or command.name)
 
     def become(self) -> NoReturn:
         """Enter the namespaces, arrange descriptors, and run the program."""
@@ -370,11 +378,11 @@ class Child:
             code = done.code if isinstance(done.code, int) else int(done.code is not None)
         except NoSuchCommand:
             code = NOT_FOUND
-            self._fail(f"{self._command.argv[0]}: no such command on this machine")
+            self._fail(f"{self._command.name}: no such command on this machine")
         except OSError as error:
-            self._fail(f"{self._command.argv[0]}: {error.strerror or error}")
+            self._fail(f"{self._command.name}: {error.strerror or error}")
         except ValueError as error:  # a NUL in a word
-            self._fail(f"{self._command.argv[0]}: {error}")
+            self._fail(f"{self._command.name}: {error}")
         except BaseException:
             self._fail(traceback.format_exc(limit=-3))
         finally:
@@ -396,24 +404,24 @@ class Child:
         rights.apply(self._command.rights)
 
     def _run(self) -> int:
-        command = self._command
+        words = msgspec.json.decode(os.pread(self._words, MESSAGE_BYTES, 0), type=Words)
         if self._program is None:
-            self._check()
+            self._check(words)
             self._ready()
-            os.execvpe(command.argv[0], command.argv, command.env)
+            os.execvpe(words.argv[0], words.argv, words.env)
         keep = self._connection.fileno()
         os.closerange(3, keep)
         os.closerange(keep + 1, 1 << 20)
-        process_title.show(command.argv, command.env)
-        return self._program(command.argv, command.env, self._ready)
+        process_title.show(words.argv, words.env)
+        return self._program(words.argv, words.env, self._ready)
 
-    def _check(self) -> None:
+    @staticmethod
+    def _check(words: Words) -> None:
         """NoSuchCommand, or OSError, for what execve(2) is going to refuse, as far as that can be told before."""
-        command = self._command
-        name = command.argv[0]
-        if shutil.which(name, path=command.env.get("PATH", os.defpath)) is None:
+        name = words.argv[0]
+        if shutil.which(name, path=words.env.get("PATH", os.defpath)) is None:
             raise PermissionError(errno.EACCES, "it is no program") if os.path.isfile(name) else NoSuchCommand
-        longest = max(len(os.fsencode(word)) for word in [*command.argv, *command.env.values()])
+        longest = max(len(os.fsencode(word)) for word in [*words.argv, *words.env.values()])
         if longest >= MAX_WORD_BYTES:
             raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
 

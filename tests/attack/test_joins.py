@@ -9,7 +9,7 @@ import pytest
 
 from podplane.kernel.rootfs import Root
 from tests.kernel.test_rootfs import FOLDER, lab_folder
-from tests.kernel.test_zygote import Machine, contained, ends
+from tests.kernel.test_zygote import PATH, Machine, contained, ends
 
 pytestmark = pytest.mark.kernel
 JOINS = 100
@@ -85,3 +85,30 @@ async def test_a_built_in_program_that_joins_shows_nothing_of_the_lab(machine: M
         readlink /proc/$pid/ns/user /proc/self/ns/user | sort -u | wc -l
     done"""
     assert (await machine.says(script, join=container.id)).split() == ["seen", "1"]
+
+
+@contained
+async def test_the_memory_of_a_built_in_program_has_no_words_of_others(machine: Machine) -> None:
+    lab_folder()
+    words = [f"word-{number}-of-another-pod" for number in range(200)]
+    variables = {f"SECRET_{number}": f"variable-{number}-of-another-pod" for number in range(200)}
+    assert await ends(machine.start("true", *words, env=PATH | variables, root=Root(FOLDER))) == 0
+    process = machine.start("podplane/echo", env={"OWN": "its-own-variable"}, root=Root(FOLDER))
+    await process.started()
+    memory = memory_of(process.pid)
+    found = {text: memory.count(text) for text in (b"its-own-variable", b"-of-another-pod")}
+    assert found.pop(b"its-own-variable") > 0
+    assert found == {b"-of-another-pod": 0}
+
+
+def memory_of(pid: int) -> bytes:
+    """All that a process may write to."""
+    found = []
+    with open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            area, access, *_ = line.split()
+            if access.startswith("rw"):
+                start, end = (int(word, 16) for word in area.split("-"))
+                memory.seek(start)
+                found.append(memory.read(end - start))
+    return b"".join(found)
