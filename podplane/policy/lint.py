@@ -224,8 +224,10 @@ def _covered(policy: NetworkPolicy, direction: Direction, number: int, others: I
             return f"allows nothing that {direction} rule {n} does not"
     for one in others:
         for n, wide in enumerate(one.rules(direction) or (), 1):
+            if not covers(wide, rule):
+                continue
             equal = one.pods == policy.pods and covers(rule, wide)
-            if covers(wide, rule) and (one.metadata.name < policy.metadata.name or not equal):
+            if one.metadata.name < policy.metadata.name or not equal:
                 return f"allows nothing that {one.metadata.path} {direction} rule {n} does not"
     return ""
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from podplane.policy import lint as lint_module
+from podplane.policy.covering import covers
 from podplane.policy.findings import Finding, Mistake
 from podplane.policy.lint import Linter
 from podplane.policy.world import World
@@ -204,3 +206,15 @@ def test_whoever_waits_is_asked_between_two_rules() -> None:
     with pytest.raises(TimeoutError):
         list(Linter(cluster, tick).of(found))
     assert [one.where for one in Linter(cluster).of(found)] == ["ingress rule 80"]
+
+
+def test_of_policies_beside_each_rule_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def allowing(app: str) -> list[Object]:
+        return [{"from": [{"podSelector": {"matchLabels": {"app": app}}}]}]
+
+    others = [policy(f"default/p{n}", podSelector={}, ingress=allowing(f"c{n}")) for n in range(20)]
+    compared = list[bool]()
+    monkeypatch.setattr(lint_module, "covers", lambda wide, narrow: compared.append(covers(wide, narrow)) or compared[-1])
+    assert lint({"ingress": allowing("client")}, *others) == []
+    assert compared == [False] * 20
+    assert [one.mistake for one in lint({"ingress": allowing("c7")}, *others, path="default/z")] == [Mistake.COVERED]
