@@ -144,6 +144,8 @@ class Agent:
         )
         self.enforced = policies.enforced
         """What policies its pods are under."""
+        self.selectors = policies.selectors
+        """Those whose pods are in sets that its rules look into, by their digests: the moves of no others concern it."""
         self.denied = DeniedLog(node_name, kernel, caches, self.enforced, self.services, clock, is_wanted=config.log_denied)
         self.reconciles = Durations()
         self.repairs: deque[tuple[float, str]] = deque(maxlen=REPAIRS_KEPT)

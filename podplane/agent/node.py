@@ -43,6 +43,8 @@ from podplane.kubeapi.supervise import Supervisor
 from podplane.model.lease import Lease
 from podplane.model.objects import Node
 from podplane.model.service import EndpointSlice, Service
+from podplane.policy.index import Change
+from podplane.policy.peers import digest_of
 
 log = logging.getLogger(__name__)
 TASKS = ("agent", "election", "health", "name server endpoints")
@@ -225,6 +227,12 @@ class NodeAgent:
     def has_any(self, pods: Collection[str]) -> bool:
         """Is one of these pods, by path, attached here?"""
         return self.has_agent and not self.agent.view.pods.keys().isdisjoint(pods)
+
+    def is_concerned(self, change: Change) -> bool:
+        """May this change of policies or pods concern what is planned here?"""
+        if change.policy or self.has_any(change.pods):
+            return True
+        return self.has_agent and any(digest_of(move.selector) in self.agent.selectors for move in change.moves)
 
     def name_server_changed(self, *, answers: bool) -> None:
         """The node's own name server answers now, or does not; before the first call it is taken to be about to.

@@ -386,11 +386,10 @@ class Lab:
             self._publisher.service_changed(old, new)
 
     def _concerned(self, kind: Kind, new: Any) -> Iterable[LabNode]:
-        """The nodes to be told of a change: of one that says something of single pods to policies, only those where one is attached."""
+        """The nodes to be told of a change: of one that says something of single pods to policies, only those where one is attached, or
+        where rules look into a set of peers that one leaves or joins."""
         nodes = self._nodes.values()
-        if kind is Change and not new.policy and not new.moves:
-            return [node for node in nodes if node.network.has_any(new.pods)]
-        return nodes
+        return [node for node in nodes if node.network.is_concerned(new)] if kind is Change else nodes
 
     def _later(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -19,6 +19,9 @@ from podplane.kernel import door
 from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
+from podplane.model.pod_info import Labels, PodInfo, SlimMetadata
+from podplane.model.policy import LabelSelector, NetworkPolicy, PodSelector, PolicyMetadata, PolicyRule, Requirement
+from podplane.policy.index import Change
 from podplane.state.operations import LinkEvent, Operation
 from tests.plans import agent_settings, node, uplink
 from tests.unit.agent.rig import DUAL, caches_of, cluster
@@ -264,3 +267,27 @@ async def test_a_node_knows_whether_one_of_some_pods_is_attached_to_it(rig: Rig)
     assert rig.node.has_any(("default/other", "default/web")) and not rig.node.has_any(("default/other",))
     await rig.node.delete(attachment)
     assert not rig.node.has_any(("default/web",))
+
+
+def peer(name: str, role: str, ip: str) -> PodInfo:
+    return PodInfo(SlimMetadata(name, "default", name, Labels({"role": role})), "node2", (ip,), "Running")
+
+
+def selector_of(role: str) -> PodSelector:
+    return PodSelector("default", LabelSelector.of([Requirement("role", "In", (role,))]))
+
+
+async def test_only_moves_between_sets_that_rules_here_look_into_concern_a_node(rig: Rig) -> None:
+    told: list[bool] = []
+    rig.caches.subscribe(lambda kind, old, new: told.append(rig.node.is_concerned(new)) if kind is Change else None)
+    rule = PolicyRule((selector_of("client"),), None)
+    rig.caches.policies.set(NetworkPolicy(PolicyMetadata("p", "default", "p"), LabelSelector.of([]), (rule,), None))
+    rig.caches.pods.set(PodInfo(SlimMetadata("web", "default", "web", Labels({})), "node1", (), "Running"))
+    assert told == [True, False], "a policy may concern any node, a pod its own one only"
+    rig.caches.policy_index.use(selector_of("other"))
+    await rig.node.add(rig.attachment("web"))
+    told.clear()
+    rig.caches.pods.set(peer("a", "client", "10.244.2.9"))
+    rig.caches.pods.set(peer("b", "other", "10.244.2.10"))
+    rig.caches.pods.remove("default/a")
+    assert told == [True, False, True]
