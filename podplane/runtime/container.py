@@ -340,7 +340,8 @@ class ContainerRun:
         text = b""
         if self._termination_file is not None:
             try:
-                text = self._termination_file.read_bytes()[:MESSAGE_BYTES]
+                with open(self._termination_file, "rb", 0) as file:  # which may be as large as the container wants
+                    text = file.read(MESSAGE_BYTES)
             except OSError:
                 pass
         if not text and code and self.spec.termination_message_policy == "FallbackToLogsOnError":

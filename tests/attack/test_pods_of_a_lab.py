@@ -88,3 +88,18 @@ def test_a_pod_that_wants_the_machines_namespaces_is_not_started(lab: Podplane) 
 def _waits_for(pod: dict[str, Any]) -> str:
     states = [status.get("state", {}) for status in pod["status"].get("containerStatuses", ())]
     return " ".join(state.get("waiting", {}).get("message", "") for state in states)
+
+
+def test_a_long_termination_message_is_not_read_to_its_end(lab: Podplane) -> None:
+    script = "echo last words >/dev/termination-log; truncate -s 100G /dev/termination-log"
+    spec = {"restartPolicy": "Never", "containers": [{"name": "main", "image": "host/sh", "command": ["sh", "-c", script]}]}
+    lab.api.create("pods", "default", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "long"}, "spec": spec})
+    for _ in lab.api.poll("pods", "default", lambda pods: any(_ended_with(pod).startswith("last words") for pod in pods), 10):
+        pass
+    (message,) = filter(None, map(_ended_with, lab.api.objects("pods", "default")))
+    assert len(message) == 4096
+
+
+def _ended_with(pod: dict[str, Any]) -> str:
+    states = [status.get("state", {}) for status in pod["status"].get("containerStatuses", ())]
+    return "".join(state.get("terminated", {}).get("message", "") for state in states)
