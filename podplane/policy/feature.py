@@ -116,9 +116,8 @@ class PolicyMemory:
 
     def is_forbidden(self, selector: PodSelector) -> bool:
         """Do rules look into its sets that do more than allow? Who joins it may lose what it had, then."""
-        return (
-            bool(self._forbidden) and self._forbidden[selector] > 0
-        )  # asked of each pod of a set: to hash a selector takes 1 µs
+        # Asked of each pod of a set: to hash a selector takes 1 µs.
+        return bool(self._forbidden) and self._forbidden[selector] > 0
 
     def program(self, policy: Policy, direction: Direction, versions: tuple[int, ...]) -> Program:
         """A policy and direction as nf_tables: compiled once, as long as it stays what it is."""
