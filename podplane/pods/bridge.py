@@ -14,6 +14,9 @@ address: it makes no neighbour of the node, and reaches no other pod. Everything
 hook of IP either, 802.2, LLDP, PPPoE, …) is dropped. Its ether type is read from the frame: of one whose tag the kernel has taken off
 `meta protocol` says what is within.
 
+A broadcast or multicast goes to the bridge only (`pods.plan`), and connection tracking confirms it before the hooks of IP at the node's
+own input, where policies accept what is confirmed. So none but the solicitations of neighbours and routers gets there (RFC 4861).
+
 Without this table the same packets are routed through the bridge's own interface: that is what happens while an element is missing, and
 on kernels without nf_tables of the bridge family. Each pod brings its own elements.
 """
@@ -34,9 +37,11 @@ from podplane.state.nft_rules import (
     arp_sender_in,
     counter,
     ether_destination_is,
+    ether_destination_is_group,
     ether_type_is,
     ethertype,
     goto,
+    icmp6_type_is,
     rule,
     set_ether_destination_from,
     set_other_host,
@@ -48,7 +53,9 @@ TABLE = ("bridge", "podplane-pods")
 PRIORITY = 10
 """Behind NF_BR_PRI_BRNF (0), where br_netfilter has the packet pass the hooks of IP and translates its destination."""
 TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
-OTHERS, ARP_SENDERS = "others", "arp4"
+OTHERS, GROUPS, ARP_SENDERS = "others", "groups", "arp4"
+SOLICITATIONS = 133, 135
+"""ICMPv6 types: of routers, of neighbours."""
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 
@@ -67,8 +74,10 @@ def plan(node: Node, config: NetworkConfig) -> Fragment:
     values: list[Value] = [Table(family=family, table=table)]
     values += [Set(family=family, table=table, name=_macs(v), key=(TYPE[v],), data=("ether_addr",)) for v in versions]
     others = rule(*(ether_type_is(version, op=NOT_EQUAL) for version in ETHERTYPE), goto(OTHERS))
-    hook, rules = Hook("filter", "prerouting", PRIORITY), (others, *map(_rule, versions))
+    to_group = rule(ether_destination_is_group(), goto(GROUPS))
+    hook, rules = Hook("filter", "prerouting", PRIORITY), (others, to_group, *map(_rule, versions))
     values.append(Chain(family=family, table=table, name="prerouting", hook=hook, rules=rules))
+    values.append(Chain(family=family, table=table, name=GROUPS, rules=tuple(_to_groups(versions))))
     return fragment([*values, *_others(mac_of(gateway_of(blocks[0])))])
 
 
@@ -84,6 +93,16 @@ def _others(gateway_mac: str) -> Iterator[Value]:
     ]
     dropped = rule(counter(), verdict(DROP), comment="neither IP nor a pod's own ARP")
     yield Chain(family=family, table=table, name=OTHERS, rules=(*rules, dropped))
+
+
+def _to_groups(versions: Iterable[int]) -> Iterator[Rule]:
+    """What of broadcasts and multicasts reaches the node."""
+    if 6 in versions:
+        for kind in SOLICITATIONS:
+            yield rule(
+                ethertype(6), icmp6_type_is(kind), verdict(ACCEPT), comment="it asks the node for its MAC, or for routers"
+            )
+    yield rule(counter(), verdict(DROP), comment="IP to everybody on the bridge")
 
 
 def _rule(version: int) -> Rule:

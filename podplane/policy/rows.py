@@ -9,16 +9,24 @@ from podplane.state.nft import Bitwise, Cmp, Ct, Lookup, Meta, Payload, Range, R
 from podplane.state.nft_nat import (
     CT_STATUS,
     FIRST,
-    META_L4PROTO,
     PORT_OFFSET,
     PORT_SIZE,
-    TRANSPORT_HEADER,
     address,
     any_bit,
     frontend,
     protocol_and_port,
 )
-from podplane.state.nft_rules import DESTINATION_OFFSET, LINK_HEADER, NETWORK_HEADER, SOURCE_OFFSET, Row, in_network
+from podplane.state.nft_rules import (
+    DESTINATION_OFFSET,
+    ICMP6,
+    LINK_HEADER,
+    META_L4PROTO,
+    NETWORK_HEADER,
+    SOURCE_OFFSET,
+    TRANSPORT_HEADER,
+    Row,
+    in_network,
+)
 from podplane.state.value import IPNetwork
 
 SOURCE, DESTINATION = "source", "destination"
@@ -29,7 +37,6 @@ HOP_LIMIT_OFFSET = 7
 MAC_SOURCE_OFFSET, MAC_SIZE = 6, 6
 BEHIND_MAC = 10
 """The register behind a MAC, which fills two of four bytes."""
-ICMP6 = 58
 CT_DIRECTION, CT_MARK = 1, 3
 """NFT_CT_DIRECTION, NFT_CT_MARK."""
 ALL_BITS = 0xFFFF_FFFF

@@ -25,13 +25,11 @@ from podplane.state.nft import (
 from podplane.state.nft_nat import (
     CT_STATE,
     FIRST,
-    META_L4PROTO,
     PORT_SIZE,
     SECOND,
     SIZE,
     SOURCE_PORT_OFFSET,
     THIRD,
-    TRANSPORT_HEADER,
     address,
     any_bit,
     dnat,
@@ -41,9 +39,11 @@ from podplane.state.nft_nat import (
 from podplane.state.nft_rules import (
     DESTINATION_OFFSET,
     INVERT,
+    META_L4PROTO,
     META_OIFNAME,
     NAME_SIZE,
     SOURCE_OFFSET,
+    TRANSPORT_HEADER,
     Row,
     in_network,
 )

@@ -6,10 +6,17 @@ Registers: an IPv6 address fills one of 16 bytes, an IPv4 address one of 4 bytes
 from __future__ import annotations
 
 from podplane.state.nft import Bitwise, Cmp, Ct, Fib, Lookup, Meta, Nat, Payload
-from podplane.state.nft_rules import DESTINATION_OFFSET, NETWORK_HEADER, NFPROTO, SOURCE_OFFSET, Row
+from podplane.state.nft_rules import (
+    DESTINATION_OFFSET,
+    META_L4PROTO,
+    NETWORK_HEADER,
+    NFPROTO,
+    SOURCE_OFFSET,
+    TRANSPORT_HEADER,
+    Row,
+)
 
-TRANSPORT_HEADER, SOURCE_PORT_OFFSET, PORT_OFFSET, PORT_SIZE = 2, 0, 2, 2
-META_L4PROTO = 16
+SOURCE_PORT_OFFSET, PORT_OFFSET, PORT_SIZE = 0, 2, 2
 CT_STATE, INVALID = 0, 1
 """NFT_CT_STATE, NF_CT_STATE_INVALID_BIT."""
 CT_STATUS, TRANSLATED = 2, 1 << 5

@@ -24,8 +24,10 @@ from podplane.state.nft import (
 from podplane.state.value import IPNetwork
 
 Row = tuple[Expression, ...]
-LINK_HEADER, NETWORK_HEADER = 0, 1
-META_NFPROTO, META_OIFNAME, META_IIFNAME, META_PROTOCOL, META_PKTTYPE = 15, 7, 6, 1, 19
+LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER = 0, 1, 2
+META_NFPROTO, META_OIFNAME, META_IIFNAME, META_PROTOCOL, META_PKTTYPE, META_L4PROTO = 15, 7, 6, 1, 19, 16
+ICMP6 = 58
+"""IPPROTO_ICMPV6."""
 ETHERTYPE = {4: b"\x08\x00", 6: b"\x86\xdd"}
 PACKET_OTHERHOST = 3
 NFPROTO = {4: 2, 6: 10}
@@ -62,6 +64,19 @@ def ether_type_is(version: int, op: int = EQUAL) -> Row:
 def ether_destination_is(mac: str) -> Row:
     """`ether daddr 0a:58:0a:f4:01:01`."""
     return (Payload(dreg=1, base=LINK_HEADER, offset=0, length=6), Cmp(data=bytes.fromhex(mac.replace(":", ""))))
+
+
+def ether_destination_is_group() -> Row:
+    """`ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00`: a broadcast or multicast (IEEE 802.3, 3.2.3)."""
+    mask = b"\x01" + bytes(5)
+    load = Payload(dreg=1, base=LINK_HEADER, offset=0, length=6)
+    return (load, Bitwise(length=6, mask=mask, xor=bytes(6)), Cmp(data=mask))
+
+
+def icmp6_type_is(kind: int) -> Row:
+    """`icmpv6 type 135`, with `meta l4proto ipv6-icmp` before it."""
+    load = Payload(dreg=1, base=TRANSPORT_HEADER, offset=0, length=1)
+    return (Meta(key=META_L4PROTO, dreg=1), Cmp(data=bytes((ICMP6,))), load, Cmp(data=bytes((kind,))))
 
 
 def arp_of_ipv4() -> Row:

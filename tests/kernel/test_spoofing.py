@@ -111,6 +111,20 @@ def test_broadcasts_and_multicasts_of_a_pod_reach_no_other() -> None:
         assert net.reach_victim(*sent, frame(to, OWN_MAC, f.ARP, f.MARK * 4)) == [], to
 
 
+def test_policies_judge_what_a_pod_sends_to_everybody_on_the_bridge() -> None:
+    """Broadcasts and multicasts are confirmed connections at the node's own input, and what is confirmed passes."""
+    net = Net()
+    wide = {4: ip("255.255.255.255"), 6: ip("ff02::1")}
+    for to in (BROADCAST, "33:33:00:00:00:01", "01:00:5e:00:00:01", "01:80:c2:00:00:02"):
+        for version in BOTH:
+            sent = [
+                frame(to, OWN_MAC, ETHERTYPE[version], udp(OWN[version], at, (PORT, PORT)))
+                for at in (wide[version], GATEWAY[version])
+            ]
+            assert net.reach_node(version, *sent) == [], (to, version)
+        assert net.reach_victim(*datagrams(OWN_MAC, to, OWN, ITS)) == [], to
+
+
 def test_frames_to_addresses_that_bridges_leave_alone_pass_the_same_rules() -> None:
     net = Net()
     before = net.neighbours()

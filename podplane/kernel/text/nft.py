@@ -260,7 +260,8 @@ class Reader:
     def _compare(self, expression: nft.Cmp) -> None:
         unequal = "!= " if expression.op == 1 else ""
         if isinstance(self._load, nft.Payload) and self._load.base == 0:
-            self._words.append(f"{self._held[_place(expression.sreg)]} {unequal}{expression.data.hex(':')}")
+            masked = "" if self._mask is None else f"& {self._mask.mask.hex(':')} {'' if unequal else '== '}"
+            self._words.append(f"{self._held[_place(expression.sreg)]} {masked}{unequal}{expression.data.hex(':')}")
         elif isinstance(self._load, nft.Payload) and (self._load.base == 2 or not self._version):
             self._words.append(f"{self._held[_place(expression.sreg)]} {unequal}{self._number(expression.data)}")
         elif isinstance(self._load, nft.Meta):
