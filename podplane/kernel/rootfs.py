@@ -333,12 +333,25 @@ def _devices(new: str, devices: Sequence[tuple[str, bool]]) -> None:
     syscalls.mount("tmpfs", new, "tmpfs", MS_NOSUID, "mode=755")
     for name, is_folder in devices:
         _make(f"{new}/{name}", is_folder)
-        syscalls.mount(f"/dev/{name}", f"{new}/{name}", None, MS_BIND | MS_REC)
+        _bind_device(name, f"{new}/{name}")
     for name, link in DEVICE_LINKS.items():
         os.symlink(link, f"{new}/{name}")
     _folder(f"{new}/shm", 0o1777)
     for name in ("pts", "mqueue"):
         os.mkdir(f"{new}/{name}", 0o755)
+
+
+def protect_devices() -> None:
+    """Bind the devices that containers have over themselves, in the caller's mount namespace: a descriptor that is opened from now on
+    can be handed to a container, which can't change the device's mode, owner or times by it (fchmod(2))."""
+    for name, _ in machine().devices:
+        _bind_device(name, f"/dev/{name}")
+
+
+def _bind_device(name: str, target: str) -> None:
+    """The machine's own, to be read and written; on a read-only mount its mode, owner and times can't be changed."""
+    syscalls.mount(f"/dev/{name}", target, None, MS_BIND | MS_REC)
+    syscalls.set_attributes(target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
 
 
 def _overlay(path: str, new: str, scratch: str, targets: Sequence[_Target]) -> None:

@@ -22,7 +22,7 @@ from typing import NoReturn
 
 import msgspec
 
-from podplane.kernel import syscalls
+from podplane.kernel import rootfs, syscalls
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
 
@@ -180,6 +180,7 @@ def _mounts(run: Path) -> None:
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
         syscalls.mount("proc", "/proc", "proc", 0)
         syscalls.mount("tmpfs", str(run), "tmpfs", 0)
+        rootfs.protect_devices()
     except OSError as error:
         raise LabError(
             f"the lab can't mount its own /proc ({error.strerror}): a container hides parts of /proc; "

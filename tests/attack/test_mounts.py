@@ -87,6 +87,17 @@ async def test_no_mount_of_the_lab_can_be_changed_or_removed(machine: Machine) -
 
 
 @contained
+async def test_devices_can_be_used_and_not_changed(machine: Machine) -> None:
+    lab_folder()
+    script = """exec 2>/dev/null
+        for d in null full zero random urandom tty net/tun; do
+            chmod 666 /dev/$d && echo mode; chown 0 /dev/$d && echo owner; touch /dev/$d && echo times
+        done
+        echo x >/dev/null && head -c 2 /dev/zero | wc -c; exec 3<>/dev/urandom && echo opened"""
+    assert (await machine.says(script, root=Root(FOLDER))).split() == ["2", "opened"]
+
+
+@contained
 async def test_what_a_pod_may_do_in_its_own_namespaces(machine: Machine) -> None:
     root = volumes(lab_folder())
     script = """exec 2>&1

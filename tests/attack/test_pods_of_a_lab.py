@@ -39,6 +39,11 @@ def test_they_can_not_write_what_is_the_machines(lab: Podplane) -> None:
     assert Path("/proc/sys/kernel/core_pattern").read_text() == before
 
 
+def test_descriptors_of_a_device_do_not_change_it(lab: Podplane) -> None:
+    tries = "for f in /dev/null /proc/self/fd/0 /proc/1/fd/0; do readlink -f $f; chmod 666 $f && echo changed; done; true"
+    assert lab.on_node("node1", f"exec 2>/dev/null; {tries}").split() == ["/dev/null"] * 3
+
+
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
