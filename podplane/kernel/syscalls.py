@@ -31,6 +31,9 @@ PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 24, 38
 SYS_CLONE3 = 435
 """The number of clone3(2), the same on all architectures."""
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "ppc64le": 203, "s390x": 217}
+SYS_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "armv7l": 311, "ppc64le": 271, "s390x": 280}
+KEYCTL_JOIN_SESSION_KEYRING, KEYCTL_SETPERM = 1, 5
+KEY_SPEC_SESSION_KEYRING = -3
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _unshare, _setns, _mount, _sethostname = _libc.unshare, _libc.setns, _libc.mount, _libc.sethostname
@@ -38,6 +41,7 @@ _umount2, _syscall, _prctl = _libc.umount2, _libc.syscall, _libc.prctl
 _syscall_with_lock = ctypes.PyDLL(None, use_errno=True).syscall
 """Without letting go of Python's lock: the child of a fork must have it."""
 _PIVOT_ROOT = SYS_PIVOT_ROOT.get(os.uname().machine, -1)
+_KEYCTL = SYS_KEYCTL.get(os.uname().machine, -1)
 _mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 
 
@@ -115,6 +119,14 @@ def set_no_new_privileges() -> None:
     """prctl(2), PR_SET_NO_NEW_PRIVS."""
     if _prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise _failed("prctl")
+
+
+def join_new_session_keyring(*, is_closed: bool = False) -> None:
+    """keyctl(2): a session keyring that is new and empty, instead of what was inherited; nobody can read a closed one, or add to it."""
+    if _syscall(_KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, None) < 0:
+        raise _failed("keyctl")
+    if is_closed and _syscall(_KEYCTL, KEYCTL_SETPERM, KEY_SPEC_SESSION_KEYRING, 0) < 0:
+        raise _failed("keyctl")
 
 
 def sethostname(name: str) -> None:

@@ -163,6 +163,8 @@ class Zygote:
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
         process_title.layout_of_process()  # here once, as the next one
         rootfs.limits_processes()
+        with contextlib.suppress(OSError):  # a kernel without keys
+            syscalls.join_new_session_keyring(is_closed=True)
         gc.collect()
         gc.freeze()
         gc.disable()  # in the children too: those that serve keep no cycles
@@ -392,6 +394,10 @@ class Child:
         signal.set_wakeup_fd(-1)
         os.setsid()
         self._place.enter(self._command)
+        with contextlib.suppress(
+            OSError
+        ):  # without keys, or beyond this user's number of them: the zygote's stays, which is closed
+            syscalls.join_new_session_keyring()
         syscalls.set_dumpable(is_dumpable=False)  # a change of ids may have set it (commit_creds)
         for target, fd in enumerate(self._descriptors):
             os.dup2(fd, target)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from podplane.kernel.rootfs import Root
+from podplane.kernel import syscalls
+from podplane.kernel.rootfs import Bind, Root
 from tests.kernel.test_rootfs import FOLDER, lab_folder
 from tests.kernel.test_zygote import PATH, Machine, contained, ends
 
@@ -112,3 +115,30 @@ def memory_of(pid: int) -> bytes:
                 memory.seek(start)
                 found.append(memory.read(end - start))
     return b"".join(found)
+
+
+KEYS = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+KEYCTL, SESSION = int(sys.argv[1]), -3
+if libc.syscall(KEYCTL, 10, SESSION, b"user", b"secret", 0) >= 0:
+    print("found")
+if len(sys.argv) > 2 and libc.syscall(KEYCTL - 2, b"user", b"secret", b"x", 1, SESSION) >= 0:
+    print("added")
+"""
+
+
+@contained
+async def test_session_keyrings_are_not_inherited(_: Machine) -> None:
+    (lab_folder() / "keys.py").write_text(KEYS)
+    number = syscalls.SYS_KEYCTL[os.uname().machine]
+    libc = ctypes.CDLL(None)
+    syscalls.join_new_session_keyring()
+    assert libc.syscall(number - 2, b"user", b"secret", b"x", 1, syscalls.KEY_SPEC_SESSION_KEYRING) >= 0
+    assert libc.syscall(number, 10, syscalls.KEY_SPEC_SESSION_KEYRING, b"user", b"secret", 0) >= 0
+    machine = Machine()
+    root = Root(FOLDER, [Bind(f"{FOLDER}/keys.py", "/keys.py", read_only=True)])
+    look = f"python3 /keys.py {number}"
+    container = await machine.running(f"{look} add >/tmp/said", root=root)
+    assert await machine.says(f"cat /tmp/said; {look}", join=container.id) == "added"
+    assert await machine.says(look, root=root) == ""
