@@ -374,7 +374,7 @@ class PodWorker:
 
     async def _prepare(self) -> bool:
         """A network, files and volumes; when they can't be had, an event and the status say why."""
-        if why := security.refused(self.pod) or network_files.name_trouble(self.pod, self.node.dns.domain):
+        if why := network_files.name_trouble(self.pod, self.node.dns.domain):
             await self._waits("FailedCreatePodSandBox", f"Failed to create pod sandbox: {why}", why)
             return False
         try:

@@ -37,14 +37,6 @@ def _numbers(names: tuple[str, ...]) -> set[int]:
     return found
 
 
-def refused(pod: Pod) -> str:
-    """Why no such pod is started, or "": it would share with the machine what no pod of a lab does."""
-    asked = (("hostPID", pod.spec.host_pid), ("hostIPC", pod.spec.host_ipc))
-    if names := [name for name, is_asked in asked if is_asked]:
-        return f"{' and '.join(names)} of the pod's spec can't be had: a pod of a lab shares no namespace with the machine"
-    return ""
-
-
 def not_applied(pod: Pod) -> Iterator[str]:
     """What its security contexts ask for that it does not get, a sentence each."""
     own = pod.spec.security_context
@@ -64,6 +56,10 @@ def not_applied(pod: Pod) -> Iterator[str]:
 def not_shared(pod: Pod) -> Iterator[str]:
     """What else it asks for that it does not get: namespaces of others, and limits of volumes; a sentence each."""
     spec = pod.spec
+    if spec.host_pid:
+        yield "hostPID is not applied: each container of a lab has a PID namespace of its own"
+    if spec.host_ipc:
+        yield "hostIPC is not applied: a pod of a lab has an IPC namespace of its own"
     if spec.share_process_namespace:
         yield "shareProcessNamespace is not applied: each container of a lab has a PID namespace of its own"
     for volume in spec.volumes:

@@ -8,7 +8,7 @@ import pytest
 from podplane.kernel.rights import NAMES, Rights
 from podplane.model.pod import Container, Pod
 from podplane.runtime.environment import ConfigError
-from podplane.runtime.security import not_applied, not_shared, refused, rights
+from podplane.runtime.security import not_applied, not_shared, rights
 
 EVERY = tuple(range(len(NAMES)))
 
@@ -65,7 +65,8 @@ def test_what_is_not_applied_is_told() -> None:
     [
         ({}, []),
         ({"shareProcessNamespace": True}, ["shareProcessNamespace"]),
-        ({"shareProcessNamespace": False}, []),
+        ({"shareProcessNamespace": False, "hostPID": False}, []),
+        ({"hostPID": True, "hostIPC": True}, ["hostPID", "hostIPC"]),
         (
             {"volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "emptyDir": {"sizeLimit": "1Mi"}}]},
             ["volume b: sizeLimit 1Mi"],
@@ -74,14 +75,6 @@ def test_what_is_not_applied_is_told() -> None:
 )
 def test_namespaces_and_limits_that_it_does_not_get_are_told(spec: dict[str, object], expected: list[str]) -> None:
     assert [line.split(" is ")[0] for line in not_shared(msgspec.convert({"spec": spec}, Pod))] == expected
-
-
-@pytest.mark.parametrize(
-    ("spec", "names"), [({"hostPID": True}, "hostPID of"), ({"hostIPC": True, "hostPID": True}, "hostPID and hostIPC of")]
-)
-def test_namespaces_of_the_machine_are_refused(spec: dict[str, object], names: str) -> None:
-    assert refused(msgspec.convert({"spec": spec}, Pod)).startswith(names)
-    assert refused(msgspec.convert({"spec": {"hostNetwork": True, "hostPID": False}}, Pod)) == ""
 
 
 def test_what_else_is_not_there_is_told() -> None:
