@@ -192,6 +192,19 @@ def check_container(container: Object, path: str, volumes: Set[Any]) -> Iterator
     for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
         if probe in container:
             yield from _check_probe(container[probe], f"{path}.{probe}", only_one=probe != "readinessProbe")
+    yield from _check_escalation(container.get("securityContext", {}), f"{path}.securityContext")
+
+
+def _check_escalation(context: Object, path: str) -> Iterator[Cause]:
+    """What has all privileges can't be kept from more of them (ValidateSecurityContext, which takes SYS_ADMIN by this name alone)."""
+    if context.get("allowPrivilegeEscalation", True):
+        return
+    if context.get("privileged"):
+        yield Cause.invalid(path, context, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true")
+    if "CAP_SYS_ADMIN" in context.get("capabilities", {}).get("add", ()):
+        yield Cause.invalid(
+            path, context, "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"
+        )
 
 
 HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
