@@ -43,7 +43,7 @@ from podplane.apiserver.paths import Target
 from podplane.apiserver.problems import Cause, Problem, invalid
 from podplane.apiserver.records import Records
 from podplane.apiserver.registry import CRDS, Registry
-from podplane.apiserver.store import Stored
+from podplane.apiserver.store import Stored, Unwritable
 from podplane.model.phases import ENDED
 
 log = logging.getLogger(__name__)
@@ -228,6 +228,8 @@ class Deleter:
             with self._records.transaction():
                 self._work()
             self._is_behind = bool(self._todo)
+        except Unwritable:
+            pass  # which the store has logged
         except Exception:
             log.exception("deletions queued=%d", len(self._todo))
 

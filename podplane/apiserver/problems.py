@@ -27,6 +27,7 @@ CODES = {
     "InternalError": 500,
     "ServiceUnavailable": 503,
     "Timeout": 504,
+    "InsufficientStorage": 507,
 }
 
 

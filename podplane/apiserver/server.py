@@ -50,7 +50,7 @@ from podplane.apiserver.records import Observer, Records
 from podplane.apiserver.registry import Registry
 from podplane.apiserver.representation import check_whole
 from podplane.apiserver.reviews import Reviews
-from podplane.apiserver.store import Store, Stored
+from podplane.apiserver.store import Store, Stored, Unwritable
 from podplane.apiserver.streams import attach, execute
 from podplane.apiserver.watch import Hub
 from podplane.apiserver.writing import Writer, is_served, no_subresource
@@ -69,6 +69,8 @@ ATTEMPTS = 5
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 MAX_WARNING = 800
 TOKEN_BYTES = 32
+RETRY_SECONDS = 1
+"""After a write was refused that may be taken soon."""
 
 
 def utc_now() -> datetime.datetime:
@@ -177,6 +179,8 @@ class ApiServer:
                 answer = await whole(answer) if isinstance(answer, LongList) else websockets.conversation(answer, request)
         except Problem as problem:
             answer = problem.response()
+        except Unwritable as error:
+            answer = _refused(error)
         except Exception:
             log.exception("request method=%s path=%s", request.method, request.path)
             answer = Problem("InternalError", "the API server failed at this request; its log says how").response()
@@ -410,6 +414,14 @@ def _warned(answer: Answer, target: Target | None) -> Answer:
 
 def _warnings(options: Options) -> tuple[tuple[str, str], ...]:
     return tuple(("warning", warning(text)) for text in options.warnings)
+
+
+def _refused(error: Unwritable) -> Response:
+    """Nothing can be written now. A client that heeds Retry-After tries again by itself, where that may help soon (RFC 9110, 10.2.3)."""
+    if error.is_full:
+        return Problem("InsufficientStorage", str(error)).response()
+    answer = Problem("ServiceUnavailable", str(error), {"retryAfterSeconds": RETRY_SECONDS}).response()
+    return msgspec.structs.replace(answer, headers=(("retry-after", str(RETRY_SECONDS)),))
 
 
 def _json(code: int, value: Any) -> Response:

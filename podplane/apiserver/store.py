@@ -8,6 +8,9 @@ one counter over all writes and is recorded with each, so that it never goes bac
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +22,7 @@ import msgspec
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.ordered import Key, Ordered, Snapshot
 
+log = logging.getLogger(__name__)
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
     resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, object BLOB NOT NULL,
@@ -32,8 +36,26 @@ APPLICATION_ID = 0x706F_6470
 """In the file's header: "podp"."""
 
 
+OPENING_SECONDS, HELD_SECONDS = 5.0, 0.01
+"""So long the file may be held by another process when it is opened; and when it is written, which all that the loop does waits for."""
+LEAST_FREE_BYTES = 256 * 1024
+"""With less on its disk, SQLite may fail at other calls than the write that there is no space for (ftruncate, the shared index)."""
+
+
 class StoreError(Exception):
-    """The file can't be used; one line that says why."""
+    """The file can't be used; one line that says why. `is_passing`: is it not the file that is wrong, but the disk, or who holds it?"""
+
+    def __init__(self, why: str, *, is_passing: bool = False) -> None:
+        super().__init__(why)
+        self.is_passing = is_passing
+
+
+class Unwritable(Exception):
+    """Nothing can be written now, and nothing of this transaction was. `is_full`: no space is left; else somebody holds the file, say."""
+
+    def __init__(self, why: str, *, is_full: bool) -> None:
+        super().__init__(why)
+        self.is_full = is_full
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +116,14 @@ class Store:
     """All objects, by resource and key. Not for two threads at once."""
 
     def __init__(self, path: Path | str) -> None:
+        self._path = path
+        self._is_open = False
+        self._refused: Unwritable | None = None
+        """Of the open transaction, or of the last one."""
+        self.refusals = 0
+        """Transactions that could not be written, since the start."""
         try:
-            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._database = sqlite3.connect(path, timeout=OPENING_SECONDS, isolation_level=None, check_same_thread=False)
             self._claim()
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
@@ -106,7 +134,13 @@ class Store:
             for resource, namespace, name, raw in self._database.execute("SELECT * FROM objects"):
                 stored = Stored(msgspec.json.decode(raw, type=dict[str, Any]), raw)
                 self._of(resource).change((namespace, name), stored)
-        except (sqlite3.Error, msgspec.MsgspecError) as error:
+            self._database.execute(f"PRAGMA busy_timeout={int(HELD_SECONDS * 1000)}")
+        except sqlite3.Error as error:
+            why, is_passing = self._unwritable(error), _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY)
+            if why.is_full or is_passing:
+                raise StoreError(str(why), is_passing=True) from None
+            raise StoreError(f"{path} can't be used: {error}") from None
+        except msgspec.MsgspecError as error:
             raise StoreError(f"{path} can't be used: {error}") from None
 
     def _claim(self) -> None:
@@ -122,7 +156,9 @@ class Store:
         self._database.close()
 
     def failure(self) -> str:
-        """Why the file can't be read; "" when it can."""
+        """Why the file can't be read, or could not be written when that was last tried; "" when it can."""
+        if self._refused is not None:
+            return str(self._refused)
         try:
             self._database.execute("SELECT version FROM counter").fetchone()
         except sqlite3.Error as error:
@@ -172,7 +208,7 @@ class Store:
         object_["metadata"]["resourceVersion"] = str(self.version)
         stored = Stored(object_, msgspec.json.encode(object_))
         with self.transaction():
-            self._database.execute("REPLACE INTO objects VALUES (?, ?, ?, ?)", (resource, *key, stored.raw))
+            self._execute("REPLACE INTO objects VALUES (?, ?, ?, ?)", (resource, *key, stored.raw))
             self._set(resource, key, stored)
         return stored
 
@@ -185,7 +221,7 @@ class Store:
         self.version += 1
         gone = {**last, "metadata": {**last["metadata"], "resourceVersion": str(self.version)}}
         with self.transaction():
-            self._database.execute("DELETE FROM objects WHERE resource=? AND namespace=? AND name=?", (resource, *key))
+            self._execute("DELETE FROM objects WHERE resource=? AND namespace=? AND name=?", (resource, *key))
             self._set(resource, key, None)
         return Stored(gone, msgspec.json.encode(gone))
 
@@ -197,20 +233,68 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """One transaction around several writes: all of them are stored, or on an exception none is, in memory neither."""
-        if self._database.in_transaction:
+        """One transaction around several writes: all of them are stored, or on an exception none is, in memory neither.
+
+        Unwritable when the disk takes none now. A transaction in which that was said once is over, whoever goes on after it.
+        """
+        if self._is_open:
             yield
             return
-        self._database.execute("BEGIN IMMEDIATE")
+        self._is_open, was_refused, self._refused = True, self._refused, None
         try:
+            self._execute("BEGIN IMMEDIATE")
             yield
-            self._database.execute("UPDATE counter SET version = ?", (self.version,))
-            self._database.execute("COMMIT")
+            self._execute("UPDATE counter SET version = ?", (self.version,))
+            self._execute("COMMIT")
         except BaseException:
             for objects, key, before in reversed(self._undo):
                 objects.change(key, before)
-            with contextlib.suppress(sqlite3.OperationalError):  # a failed COMMIT may have ended it already
+            with contextlib.suppress(sqlite3.Error):  # what failed may have ended it already
                 self._database.execute("ROLLBACK")
             raise
         finally:
+            self._is_open = False
             self._undo.clear()
+            self._note(was_refused)
+
+    def _note(self, before: Unwritable | None) -> None:
+        """Count and log what became of a transaction; `before`: what was said of the one before."""
+        if self._refused is not None:
+            self.refusals += 1
+            if before is None:
+                log.warning("nothing can be written: %s", self._refused)
+        elif before is not None:
+            log.warning("can be written again: %s", self._path)
+
+    def _execute(self, statement: str, values: tuple[Any, ...] = ()) -> None:
+        """Carry out a statement of the open transaction; Unwritable, now and for all that follow in it, when that can't be."""
+        if self._refused is not None:
+            raise self._refused
+        try:
+            self._database.execute(statement, values)
+        except sqlite3.Error as error:
+            self._refused = self._unwritable(error)
+            raise self._refused from error
+
+    def _unwritable(self, error: sqlite3.Error) -> Unwritable:
+        """What an error of SQLite means for who wants to write."""
+        code, folder = _code(error), os.path.dirname(os.path.abspath(self._path))
+        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(folder)):
+            return Unwritable(f"no space is left on the disk of {folder}: free some there", is_full=True)
+        if code == sqlite3.SQLITE_BUSY:
+            return Unwritable(f"another process holds {self._path}: end it (`fuser {self._path}` names it)", is_full=False)
+        return Unwritable(f"{self._path} can't be written: {error}", is_full=False)
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code of SQLite; 0 for an error of the module's own."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _is_full(folder: str) -> bool:
+    """Is there no space to speak of, for this user?"""
+    try:
+        found = os.statvfs(folder)
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return found.f_bavail * found.f_frsize < LEAST_FREE_BYTES

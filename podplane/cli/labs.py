@@ -52,7 +52,7 @@ def up(folder: Folder, pods_per_node: int, **given: Any) -> None:
         raise LabError(f"--pods-per-node {pods_per_node}: give 0 or more")
     existed = folder.path.exists()
     try:
-        with folder.exclusive(make=True):
+        with folder.writing(), folder.exclusive(make=True):
             if running := folder.holder() is not None and folder.published:
                 _add_to_running(folder, given, pods_per_node)
             else:

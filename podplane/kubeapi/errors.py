@@ -61,6 +61,8 @@ class Gone(ApiError):
 
 
 GONE = 410
+UNWRITABLE = (503, 507)
+"""Codes of a server that can write nothing at all now (RFC 9110, 15.6.4; RFC 4918, 11.5)."""
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding JSON from outside raises."""
 KINDS: dict[str, type[ApiError]] = {

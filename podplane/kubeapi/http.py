@@ -56,6 +56,14 @@ class HttpClient:
             self._connection.close()
             raise ApiError(503, "ServiceUnavailable", f"the API at {self.access.address} does not answer: {error}") from None
 
+    def failure(self, check: str) -> str:
+        """Why a health check of the server fails; "" when it does not."""
+        try:
+            self._whole(Request("GET", f"/readyz/{check}"))
+        except ApiError as error:
+            return str(error).removeprefix("internal server error: ")
+        return ""
+
     def objects(self, resource: str, namespace: str = "", **query: str) -> list[dict[str, Any]]:
         """The objects of a resource, of one namespace or of all."""
         items: list[dict[str, Any]] = msgspec.json.decode(self.raw(resource, namespace, **query))["items"]

@@ -16,6 +16,7 @@ ends: there is no pid file to go stale. Commands that start or stop a lab exclud
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -34,6 +35,12 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "lab"
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
+UNWRITABLE = {
+    errno.ENOSPC: "free some there",
+    errno.EDQUOT: "free some of your quota there",
+    errno.EROFS: "it is mounted read-only: mount it for writing",
+}
+"""Errors of a disk that takes nothing, and what to do."""
 FLOCK = struct.Struct("hh4xqqi4x")
 """struct flock of 64-bit Linux: type, whence, start, length, pid."""
 
@@ -145,6 +152,17 @@ class Folder:
             raise LabError(f"lab {self.name!r} is being checked already: wait for the end of that") from None
         finally:
             os.close(fd)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Files of the folder are written within. LabError says it when that fails for want of space, or of the right to."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            why = "no space is left on the disk of" if error.errno != errno.EROFS else "nothing can be written to the disk of"
+            raise LabError(f"{why} {self.path}: {UNWRITABLE[error.errno]}, then `{self.command('up')}`") from None
 
     def hold(self) -> int:
         """Mark this process as the running lab: the locked descriptor, to be kept open and never opened again here.

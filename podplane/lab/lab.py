@@ -44,7 +44,7 @@ from podplane.apiserver.controllers.stored import StoredView
 from podplane.apiserver.controllers.table import controllers
 from podplane.apiserver.identity import Tokens, User
 from podplane.apiserver.server import ApiServer, utc_now
-from podplane.apiserver.store import Store, StoreError
+from podplane.apiserver.store import Store, StoreError, Unwritable
 from podplane.cni.network import Network
 from podplane.dns import endpoints
 from podplane.dns.node import SERVICE
@@ -221,6 +221,8 @@ class Lab:
         try:
             self._store = store = Store(self._folder.store)
         except StoreError as error:
+            if error.is_passing:
+                raise LabError(f"{error}, then `{self._folder.command('up')}`") from None
             raise LabError(f"{error}: `{self._folder.command('down')} --purge` deletes this lab's state") from None
         self._tokens = Tokens({self._keys.admin: identity.admin()}, self._keys.signing, store)
         is_first = not store.all("namespaces")
@@ -507,7 +509,10 @@ def body(
 
     async def main() -> None:
         lab = Lab(spec, folder, zygote, listener, reporter)
-        await lab.start(pods_per_node)
+        try:
+            await lab.start(pods_per_node)
+        except (Unwritable, ApiError) as error:
+            raise LabError(f"the lab can't be started: {error}") from None
         await lab.run()
 
     with asyncio.Runner(loop_factory=loop_turns.loop_factory(os.environ)) as runner:

@@ -126,11 +126,12 @@ def _enter(folder: Folder, reporter: Reporter, body: Callable[[Reporter], None])
 def _first_process(folder: Folder, reporter: Reporter, body: Callable[[Reporter], None]) -> None:
     """PID 1 of the lab: its own mounts, its lock, its log, and then the lab itself."""
     try:
-        lock = folder.hold()
-        _detach_from_terminal(folder)
-        _mounts(folder.run)
-        body(reporter)
-        os.close(lock)
+        with folder.writing():
+            lock = folder.hold()
+            _detach_from_terminal(folder)
+            _mounts(folder.run)
+            body(reporter)
+            os.close(lock)
     except LabError as error:
         reporter.send(Progress(error=str(error)))
 

@@ -28,7 +28,8 @@ class View(Protocol):
 
     @property
     def awake_since(self) -> datetime.datetime:
-        """Since when somebody looks without a break: the start of the control plane, or the end of a suspension of the machine."""
+        """Since when somebody looks without a break: the start of the control plane, or the end of a suspension of the machine or of a time
+        in which nothing could be written."""
 
     def get(self, resource: str, key: Key) -> Object | None:
         """One object."""

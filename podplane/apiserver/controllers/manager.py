@@ -4,7 +4,8 @@
 
 A turn takes some keys, in one transaction, and lets others run before the next. Since a decision's actions are carried out before
 anything else is decided, no cache can be behind. What fails is tried again, later each time. All that a controller knows stands in the
-store: one that was killed in the middle goes on when the next one starts, by deciding about everything once.
+store: one that was killed in the middle goes on when the next one starts, by deciding about everything once. A turn that could not be
+stored is done again.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from contextlib import AbstractContextManager
 from podplane.apiserver.controllers.decision import Action, Again, Bind, Concerns, Controller, Create, Delete, Note, Patch, View
 from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
 from podplane.apiserver.kinds.resource import Resource
+from podplane.apiserver.store import Unwritable
 from podplane.kubeapi.client import Client
-from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, NotFound, Terminating
+from podplane.kubeapi.errors import UNWRITABLE, AlreadyExists, ApiError, Conflict, NotFound, Terminating
 from podplane.kubeapi.events import WARNING, Recorder
 
 log = logging.getLogger(__name__)
 TURN_SECONDS = 0.005
 """How long others wait at most, unless a single decision takes longer."""
+UNWRITABLE_SECONDS = 0.5
+"""When nothing can be written it is tried again after that."""
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, DOUBLINGS = 0.01, 60.0, 20
 Task = tuple[str, Key]
 """(a controller's name, what it is to decide about)."""
@@ -110,12 +114,17 @@ class Manager:
                 self._queue[task] = None
 
     async def _turn(self) -> None:
-        end = _clock() + TURN_SECONDS
-        with self._transaction():
-            while self._queue and _clock() < end:
-                task = next(iter(self._queue))
-                del self._queue[task]
-                await self._decide(task)
+        end, begun = _clock() + TURN_SECONDS, dict[Task, None]()
+        try:
+            with self._transaction():
+                while self._queue and _clock() < end:
+                    task = next(iter(self._queue))
+                    del self._queue[task]
+                    begun[task] = None
+                    await self._decide(task)
+        except (Unwritable, ApiError):  # nothing of this turn was stored, and nothing of another one would be now
+            self._queue = begun | self._queue
+            await asyncio.sleep(UNWRITABLE_SECONDS)
 
     async def _decide(self, task: Task) -> None:
         name, key = task
@@ -123,6 +132,8 @@ class Manager:
             await self._perform(task, _actions(self._controllers[name].decide(self._view, key)))
             self._failures.pop(task, None)
         except Exception as error:
+            if isinstance(error, ApiError) and error.code in UNWRITABLE:
+                raise
             failures = self._failures[task] = self._failures.get(task, 0) + 1
             self._at(task, min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(failures, DOUBLINGS)))
             known = isinstance(error, ApiError)

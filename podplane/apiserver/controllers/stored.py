@@ -41,7 +41,7 @@ class StoredView:
         self._store = store
         self._clock = clock
         self._elapsed = elapsed
-        self._awake_since, self._woke = clock(), elapsed()
+        self._awake_since, self._woke, self._refusals = clock(), elapsed(), store.refusals
         self._controlled: dict[tuple[str, Key, str], set[Key]] = {}
         self._selecting: dict[tuple[str, str, tuple[str, str]], set[Key]] = {}
         self._orphans: dict[tuple[str, str], set[Key]] = {}
@@ -65,10 +65,11 @@ class StoredView:
 
     @property
     def awake_since(self) -> datetime.datetime:
-        """Since when it is looked without a break: time that passes without the machine's own (CLOCK_MONOTONIC) is one."""
-        now, elapsed = self._clock(), self._elapsed()
-        if (now - self._awake_since).total_seconds() - (elapsed - self._woke) > BREAK_SECONDS:
-            self._awake_since, self._woke = now, elapsed
+        """Since when it is looked without a break. Time that passes without the machine's own (CLOCK_MONOTONIC) is one, and so is a time
+        in which nobody could write a sign of life."""
+        now, elapsed, refusals = self._clock(), self._elapsed(), self._store.refusals
+        if (now - self._awake_since).total_seconds() - (elapsed - self._woke) > BREAK_SECONDS or refusals != self._refusals:
+            self._awake_since, self._woke, self._refusals = now, elapsed, refusals
         return self._awake_since
 
     def get(self, resource: str, key: Key) -> Object | None:

@@ -53,6 +53,8 @@ def _of_lab(folder: Folder) -> None:
     click.echo(f"  pods    {tables.readiness(pods)}")
     click.echo(f"  API     https://{endpoint.host}:{endpoint.port}")
     click.echo(f"  state   {folder.path}")
+    if why := client.failure("etcd"):  # as the check of the store is called in Kubernetes
+        click.echo(f"  writes  refused: {why}")
     for line in active_faults(folder, nodes.values()):
         click.echo(f"  fault   {line}")
     from podplane.cli.dns import show_status, statuses
