@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import re
 import socket
 import subprocess
 import time
@@ -180,6 +182,17 @@ def kernel_of(namespace: Namespace) -> WatchedKernel:
 def delete_policies() -> None:
     """Take away the table of policies, which keeps pods from addresses of others, too, of the namespace where this is called."""
     subprocess.run(["nft", "delete", "table", "inet", "podplane-policy"], check=True)
+
+
+def delete_spoof_guard() -> None:
+    """Take away what else keeps pods from addresses of others: locked ports, and rules about what is not IP or goes to a group."""
+    chain = ["bridge", "podplane-pods", "prerouting"]
+    listed = subprocess.run(["nft", "-a", "list", "chain", *chain], check=True, capture_output=True, text=True).stdout
+    for handle in re.findall(r"goto (?:others|groups).*# handle (\d+)", listed):
+        subprocess.run(["nft", "delete", "rule", *chain, "handle", handle], check=True)
+    links = json.loads(subprocess.run(["bridge", "-j", "link"], check=True, capture_output=True, text=True).stdout)
+    for link in links:
+        subprocess.run(["bridge", "link", "set", "dev", link["ifname"], "locked", "off"], check=True)
 
 
 def pod(number: int, workers: Workers) -> Attachment:

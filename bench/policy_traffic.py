@@ -1,9 +1,10 @@
-"""What policies cost packets, beside the same node without the table of policies.
+"""What policies and the spoof guard cost packets, beside the same node without them.
 
 Worlds stand beside each other, each a network namespace that is a node with two pods, made by an agent over the real kernel. From two of
-them the table of policies is deleted; the others have policies of different numbers. One thread has sockets in both
-pods of a world: the whole way of a packet is in the time of this thread, and what other programs do is not. In a round each world is
-measured in turns of random order; a round's ratio is that of two worlds. The second world without the table shows how much of it is noise.
+them the table of policies is deleted, and what else keeps pods from addresses of others; the others have policies of different
+numbers. One thread has sockets in both pods of a world: the whole way of a packet is in the time of this thread, and what other programs
+do is not. In a round each world is measured in turns of random order; a round's ratio is that of two worlds.
+The second world without them shows how much of it is noise.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.agents import Cluster, OneAgent, delete_policies, kernel_of, make_uplink, node, sandbox_of
+from bench.agents import Cluster, OneAgent, delete_policies, delete_spoof_guard, kernel_of, make_uplink, node, sandbox_of
 from bench.common import Row
 from bench.services import measured
 from podplane.agent.caches import Caches
@@ -43,7 +44,7 @@ KINDS = {
 """How many of each are measured at a time, and what their rate must be beside no policies."""
 WITHIN, HUNDRED = 0.97, 0.85
 """The same at other numbers of policies and peers, beside few of them; a pod under a hundred policies, beside no policies."""
-NONE, AGAIN, TABLE, FEW = "no table", "no table again", "no policy", "2 policies each way"
+NONE, AGAIN, TABLE, FEW = "no guard", "no guard again", "no policy", "2 policies each way"
 MANY, PEERS, ALL_ON_ONE = "{:,} policies", "{:,} peers", "100 policies on one pod"
 SELECTORS, OTHERS = 1_000, 40
 """Of many policies together; pods of the node that they select."""
@@ -115,7 +116,7 @@ class World:
         self._port = 0
 
     async def make(
-        self, policies: Sequence[NetworkPolicy] = (), peers: int = 0, others: int = 0, *, has_table: bool = True
+        self, policies: Sequence[NetworkPolicy] = (), peers: int = 0, others: int = 0, *, is_guarded: bool = True
     ) -> None:
         """Attach the pods, and bring what policies say to the kernel."""
         self._node.run(make_uplink)
@@ -138,8 +139,9 @@ class World:
             caches.policies.set(one)
         await agent.settle()
         await agent.stop()
-        if not has_table:
+        if not is_guarded:
             self._node.run(delete_policies)
+            self._node.run(delete_spoof_guard)
         self._node.run(Path("/proc/sys/net/netfilter/nf_conntrack_udp_timeout").write_text, "5")
 
     def denies(self) -> bool:
@@ -264,7 +266,7 @@ def compare(found: Mapping[str, list[float]], name: str, base: str, what: str, m
     ratios = [a / b for a, b in zip(found[name], found[base], strict=True)]
     noise = median(a / b for a, b in zip(found[AGAIN], found[NONE], strict=True))
     mine, theirs = (1e6 / median(found[one]) for one in (name, base))
-    note = f"{mine:.2f} beside {theirs:.2f} µs each; two nodes without the table: {noise:.3f}"
+    note = f"{mine:.2f} beside {theirs:.2f} µs each; two nodes without guard: {noise:.3f}"
     return Row(f"{what}, {name} / {base}", ratios, "ratio", must, at_least=True, note=note)
 
 
@@ -272,8 +274,8 @@ async def measure(count: int, policies: int, peers: int) -> list[Row]:
     """All rows."""
     workers, names = Workers(), (MANY.format(policies), PEERS.format(peers))
     worlds = {name: World(workers) for name in (NONE, AGAIN, TABLE, FEW, *names, ALL_ON_ONE)}
-    await worlds[NONE].make(has_table=False)
-    await worlds[AGAIN].make(has_table=False)
+    await worlds[NONE].make(is_guarded=False)
+    await worlds[AGAIN].make(is_guarded=False)
     await worlds[TABLE].make()
     await worlds[FEW].make(list(few()), peers=peers // 100)
     await worlds[names[0]].make([*few(), *many(policies)], peers=peers // 100, others=OTHERS)
