@@ -21,6 +21,8 @@ MAX_STARTING = 16
 """Processes that are on their way at one time: each costs a fork, and its request a place in the socket's buffer."""
 
 
+LAST_WORDS_BYTES = 4096
+"""Of a termination message that is kept (kubelet, MaxContainerTerminationMessageLength)."""
 HARMLESS = frozenset({0, signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH})
 """Signals that end nobody who doesn't ask for it (signal(7)), and none at all."""
 ENDED = "the zygote has ended"
@@ -44,6 +46,10 @@ class Process(Protocol):
     @property
     def error(self) -> str:
         """Why it couldn't be started, "" when it could (or it isn't known yet)."""
+
+    @property
+    def last_words(self) -> bytes:
+        """Once it ended: the beginning of its termination message."""
 
     async def started(self) -> None:
         """Wait until its program runs. ProcessError when that can't be."""
@@ -117,7 +123,9 @@ class ZygoteProcess:
     _started: asyncio.Future[None]
     pid: int = 0
     error: str = ""
+    last_words: bytes = b""
     _runs: bool = False
+    _last_words: int = -1
 
     async def started(self) -> None:
         """Wait until its program runs. ProcessError when that can't be."""
@@ -133,8 +141,10 @@ class ZygoteProcess:
         """Does its program run, or is it known that it never will?"""
         return self._started.done()
 
-    def tell(self, event: Event) -> bool:
+    def tell(self, event: Event, descriptors: Sequence[int] = ()) -> bool:
         """Take news; True when it is no longer starting."""
+        for fd in descriptors:
+            self._last_words = fd
         self.pid = event.pid or self.pid
         self.error = event.error or self.error
         self._runs = event.started or self._runs
@@ -146,11 +156,23 @@ class ZygoteProcess:
             self._started.set_exception(ProcessError(event.error))
             self._started.exception()  # looked at, so that nobody needs to wait for it
         if event.code is not None and not self.exited.done():
+            self._read_last_words()
             self.exited.set_result(event.code)
             if not self._started.done():
                 self._started.set_exception(ProcessError(f"it ended with exit code {event.code} before it ran"))
                 self._started.exception()
         return self._started.done()
+
+    def _read_last_words(self) -> None:
+        """The file is the container's, and may be as large as that wants."""
+        if self._last_words >= 0:
+            try:
+                self.last_words = os.pread(self._last_words, LAST_WORDS_BYTES, 0)
+            except OSError:
+                pass
+            finally:
+                os.close(self._last_words)
+                self._last_words = -1
 
 
 @dataclass(slots=True, eq=False)
@@ -333,14 +355,16 @@ class ZygoteProcesses:
             if (sandbox := self._sandboxes.pop(event.id, None)) is not None:
                 sandbox.tell(event, descriptors)
             else:
-                self._settle(event)
+                self._settle(event, descriptors)
         self._flush()
 
-    def _settle(self, event: Event) -> None:
+    def _settle(self, event: Event, descriptors: Sequence[int] = ()) -> None:
         process = self._processes.get(event.id)
         if process is None:
+            for fd in descriptors:
+                os.close(fd)
             return
-        if process.tell(event):
+        if process.tell(event, descriptors):
             self._starting.discard(event.id)
         if event.code is not None:
             del self._processes[event.id]

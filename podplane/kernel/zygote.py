@@ -102,7 +102,10 @@ class Signal(msgspec.Struct, tag="signal"):
 
 
 class Event(msgspec.Struct, omit_defaults=True):
-    """News of the process that was started as `id`: its pid, that it runs, that it couldn't start, its exit code."""
+    """News of the process that was started as `id`: its pid, that it runs, that it couldn't start, its exit code.
+
+    With the news that it runs comes a descriptor of its termination message, if it has a file for one.
+    """
 
     id: int
     pid: int = 0
@@ -294,8 +297,8 @@ class Zygote:
 class Place(Protocol):
     """Where a process belongs."""
 
-    def enter(self, command: Spawn) -> None:
-        """Enter its namespaces, and make those that it has alone."""
+    def enter(self, command: Spawn) -> list[int]:
+        """Enter its namespaces, and make those that it has alone. A descriptor of its termination message, if it has a file for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,13 +307,14 @@ class InLab:
 
     netns: int
 
-    def enter(self, command: Spawn) -> None:
+    def enter(self, command: Spawn) -> list[int]:
         """Its mounts and its host name are its own."""
         syscalls.setns(self.netns, syscalls.CLONE_NEWNET)
         syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS)
         rootfs.mount_kernel()
         if command.hostname:
             syscalls.sethostname(command.hostname)
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,12 +323,13 @@ class InSandbox:
 
     sandbox: Sandbox
 
-    def enter(self, command: Spawn) -> None:
+    def enter(self, command: Spawn) -> list[int]:
         """Its mounts are made before it enters the pod's user namespace, which locks them."""
+        last_words: list[int] = []
         sandbox.enter_before_mounts(self.sandbox)
         syscalls.unshare(syscalls.CLONE_NEWNS)
         if command.root is not None:
-            rootfs.enter(command.root)
+            last_words = rootfs.enter(command.root)
         else:
             rootfs.mount_kernel()
         if command.hostname:
@@ -332,6 +337,7 @@ class InSandbox:
         sandbox.enter(self.sandbox)
         if command.root is not None:
             rootfs.finish()
+        return last_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,12 +347,13 @@ class InContainer:
     container: int
     is_contained: bool
 
-    def enter(self, command: Spawn) -> None:
+    def enter(self, command: Spawn) -> list[int]:
         """All at once, the user namespace first (setns(2))."""
         kinds = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWNET
         if self.is_contained:
             kinds |= syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWCGROUP
         syscalls.setns(self.container, kinds)
+        return []
 
 
 class NoSuchCommand(Exception):
@@ -369,6 +376,7 @@ class Child:
         self._place = place
         self._connection = connection
         self._program = programs.get(command.program or command.name)
+        self._last_words: list[int] = []
 
     def become(self) -> NoReturn:
         """Enter the namespaces, arrange descriptors, and run the program."""
@@ -393,7 +401,7 @@ class Child:
     def _prepare(self) -> None:
         signal.set_wakeup_fd(-1)
         os.setsid()
-        self._place.enter(self._command)
+        self._last_words = self._place.enter(self._command)
         with contextlib.suppress(
             OSError
         ):  # without keys, or beyond this user's number of them: the zygote's stays, which is closed
@@ -415,9 +423,11 @@ class Child:
             self._check(words)
             self._ready()
             os.execvpe(words.argv[0], words.argv, words.env)
-        keep = self._connection.fileno()
-        os.closerange(3, keep)
-        os.closerange(keep + 1, 1 << 20)
+        first = 3
+        for keep in sorted((self._connection.fileno(), *self._last_words)):
+            os.closerange(first, keep)
+            first = keep + 1
+        os.closerange(first, 1 << 20)
         process_title.show(words.argv, words.env)
         return self._program(words.argv, words.env, self._ready)
 
@@ -433,9 +443,12 @@ class Child:
 
     def _ready(self) -> None:
         """The last word: from now on nobody but the zygote holds its end of the socket, so that its death is seen."""
-        self._connection.send(msgspec.json.encode(Event(self._command.id, started=True)))
+        news = msgspec.json.encode(Event(self._command.id, started=True))
+        socket.send_fds(self._connection, [news], self._last_words)
         if self._program is not None:
             self._connection.close()
+            for fd in self._last_words:
+                os.close(fd)
             syscalls.set_dumpable(is_dumpable=True)  # nothing of the lab is open any more, and `/proc/PID/environ` is as usual
 
     def _fail(self, why: str) -> None:

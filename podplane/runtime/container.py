@@ -39,7 +39,6 @@ NEVER_BEGAN = ("CreateContainerConfigError", "CreateContainerError", "ErrImagePu
 """Why a container waits whose start was refused; when it starts after all, that is no further restart."""
 FIELDS = {MAIN: "containers", EPHEMERAL: "ephemeralContainers"}
 """Where the spec of a pod has the containers of a role; those of others are `initContainers`."""
-MESSAGE_BYTES = 4096
 START_ERROR = 128
 """The exit code of a container whose command could not be started (containerd, errorStartExitCode)."""
 STARTUP, READINESS, LIVENESS = "Startup", "Readiness", "Liveness"
@@ -55,7 +54,6 @@ class Launch:
     root: Root | None
     hostname: str
     netns: int
-    termination_file: Path | None = None
     sandbox: int = 0
     rights: Rights = Rights()  # noqa: RUF009  # it is immutable
 
@@ -121,7 +119,6 @@ class ContainerRun:
     _began: float = 0.0
     _probes: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _stopping: asyncio.Task[None] | None = None
-    _termination_file: Path | None = None
 
     @property
     def role(self) -> str:
@@ -191,7 +188,7 @@ class ContainerRun:
         )
         output.begin()
         self.environment = launch.environment
-        self._began, self._termination_file = self.pod.clock(), launch.termination_file
+        self._began = self.pod.clock()
         process.exited.add_done_callback(lambda future: self._ended(process, future))
         return process
 
@@ -324,7 +321,7 @@ class ContainerRun:
         state.exit_code, state.finished_at = code, timestamp()
         state.started_at = state.started_at or state.finished_at
         state.state, state.reason = TERMINATED, "Completed" if code == 0 else "Error"
-        state.message = self._last_words(code)
+        state.message = self._last_words(process, code)
         state.started = state.ready = False
         if process.error:
             state.reason, state.message, state.exit_code = "StartError", process.error, START_ERROR
@@ -335,15 +332,9 @@ class ContainerRun:
             self.failures += 1
         self.pod.wake()
 
-    def _last_words(self, code: int) -> str:
+    def _last_words(self, process: Process, code: int) -> str:
         """The container's termination message: what it wrote to its file, or the end of its log if it failed and wants that."""
-        text = b""
-        if self._termination_file is not None:
-            try:
-                with open(self._termination_file, "rb", 0) as file:  # which may be as large as the container wants
-                    text = file.read(MESSAGE_BYTES)
-            except OSError:
-                pass
+        text = process.last_words
         if not text and code and self.spec.termination_message_policy == "FallbackToLogsOnError":
             text = _end_of(self.pod.log_file(self.spec.name, self.state.restarts))
         return text.decode(errors="replace")

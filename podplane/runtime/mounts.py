@@ -110,7 +110,7 @@ class PodFolder:
 
     def binds(self, pod: Pod, container: Container, variables: Mapping[str, str]) -> list[Bind]:
         """What a container sees of it, and where."""
-        found = [Bind(f"{self.path}/{name}", f"/etc/{name}") for name in self._etc]
+        found = [Bind(f"{self.path}/{name}", f"/etc/{name}", copied=True) for name in self._etc]
         kinds = {volume.name: volume for volume in pod.spec.volumes}
         for mount in sorted(container.volume_mounts, key=lambda mount: mount.mount_path):
             own = kinds[mount.name].host_path
@@ -125,13 +125,6 @@ class PodFolder:
             inside = own is not None
             found.append(Bind(str(source), mount.mount_path, read_only, inside, pinned=bool(below) and not inside))
         return found
-
-    def termination_file(self, container: Container) -> Path:
-        """An empty file for a container's last words."""
-        place = self.path / "containers" / container.name
-        os.makedirs(place.parent, exist_ok=True)
-        volumes.write_file(str(place), b"")
-        return place
 
     def remove(self) -> None:
         """Forget it all."""

@@ -32,7 +32,7 @@ from podplane.kubeapi.events import NORMAL, WARNING
 from podplane.model.phases import ENDED
 from podplane.model.pod import Container, Pod
 from podplane.model.view import HostPort
-from podplane.runtime import image_files, network_files, security
+from podplane.runtime import image_files, limits, network_files, security
 from podplane.runtime.container import ContainerRun, Launch, after_restart_of_node, timestamp
 from podplane.runtime.environment import ConfigError, Facts, expand_all, variables
 from podplane.runtime.exec import run_to_end
@@ -173,25 +173,32 @@ class PodWorker:
         environment = self.environment(container)
         given = command_of(container)
         command = replace(given, words=tuple(expand_all(given.words, environment)))
-        root, termination = None, None
+        root = None
         if self._files is not None and self.node.folder is not None:
             binds = image_files.binds(self.node.folder, files_of(container.image))
             binds += self._files.binds(self.pod, container, environment)
-            termination = self._files.termination_file(container)
-            binds.append(Bind(str(termination), container.termination_message_path))
-            root = self._root(self.node.folder, binds, read_only=container.security_context.read_only_root_filesystem)
+            root = self._root(self.node.folder, binds, container)
         sandbox = self.sandbox.id if self.sandbox is not None else 0
-        return Launch(
-            command, environment, root, self.hostname, self.netns.fd, termination, sandbox, security.rights(container)
-        )
+        return Launch(command, environment, root, self.hostname, self.netns.fd, sandbox, security.rights(container))
 
     @property
     def bare_root(self) -> Root | None:
         """The file system of what runs in no container: without volumes."""
         return self._root(self.node.folder, ()) if self.node.folder is not None else None
 
-    def _root(self, folder: Path, binds: Sequence[Bind], *, read_only: bool = False) -> Root:
-        return Root(str(folder), binds, MAX_PROCESSES, self.node.hidden, self.node.shows_homes, read_only)
+    def _root(self, folder: Path, binds: Sequence[Bind], container: Container | None = None) -> Root:
+        if container is None:
+            return Root(str(folder), binds, MAX_PROCESSES, self.node.hidden, self.node.shows_homes, size=limits.USUAL)
+        return Root(
+            str(folder),
+            binds,
+            MAX_PROCESSES,
+            self.node.hidden,
+            self.node.shows_homes,
+            container.security_context.read_only_root_filesystem,
+            limits.layer(container),
+            container.termination_message_path,
+        )
 
     def environment(self, container: Container) -> dict[str, str]:
         """The environment of a container's processes. ConfigError when a variable can't be had."""

@@ -22,6 +22,7 @@ class FakeProcess:
     signals: list[int] = field(default_factory=list)
     ends_on: Collection[int] = (9, 15)
     error: str = ""
+    last_words: bytes = b""
 
     async def started(self) -> None:
         if self.refusal:
