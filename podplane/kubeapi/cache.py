@@ -70,9 +70,10 @@ class Index(Generic[M]):
 
     def update(self, path: str, old: M | None, new: M | None) -> None:
         """Called by the cache with each change."""
-        before, after = self._keys_of(old), self._keys_of(new)
-        for key in before - after:
-            self._discard(key, path)
+        after = self._keys_of(new)
+        if old is not None:
+            for key in self._keys_of(old) - after:
+                self._discard(key, path)
         if new is not None:
             for key in after:
                 self._put(key, path, new)

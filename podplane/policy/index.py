@@ -29,10 +29,9 @@ selector. A pod that terminates is both until it is gone. What selects namespace
 members of selectors in a namespace of their own (`NODES`), with the addresses that they report. The cluster's DNS is a member under a
 path of its own (`name_servers`), and under no policy.
 
-How. Pods of one namespace with the same labels are one `_Kind`: replicas are matched together. Selectors stand in an inverted index under a
-label (of the pod, or of its namespace) that they require (`inverted`), kinds and namespaces under their labels; so a change of labels costs
-what the selectors cost that name them, and the members of a new selector cost what they are. No members are kept: memory is that of the
-objects and labels.
+How. Selectors stand in an inverted index under a label (of the pod, or of its namespace) that they require (`inverted`), namespaces under
+their labels, the pods of a namespace under those that selectors ask for (`labelled_pods`); so a change of labels costs what the selectors
+cost that name them, and the members of a new selector cost what they are. No members are kept: memory is that of the objects and labels.
 """
 
 from __future__ import annotations
@@ -50,6 +49,7 @@ from podplane.model.objects import Node
 from podplane.model.pod_info import NO_LABELS, Labels, NamespaceInfo, PodInfo, SlimMetadata
 from podplane.model.policy import LabelSelector, PodSelector, Requirement
 from podplane.policy.inverted import Labelled, Selectors
+from podplane.policy.labelled_pods import LabelledPods
 from podplane.policy.name_servers import PATH as NAME_SERVERS
 
 OF_NAMESPACE = "namespace:"
@@ -72,33 +72,23 @@ class Change(msgspec.Struct, frozen=True):
     moves: tuple[Move, ...] = ()
 
 
+GATHERED_AT_ONCE = 10_000
+"""Of so many pods, a key of labels is gathered when a selector asks for it; others are looked at one by one, this time."""
 KEPT_ANSWERS = 4096
 """Which selectors select pods with some labels is kept for so many."""
 NOTHING = Change()
 Told = Callable[[Move], None]
 
 
-class _Kind:
-    """Pods of one namespace with the same labels, by name."""
-
-    __slots__ = ("labels", "namespace", "pods")
-
-    def __init__(self, namespace: _Namespace, labels: Labels) -> None:
-        self.namespace = namespace
-        self.labels = labels
-        self.pods: dict[str, PodInfo] = {}
-
-
 class _Namespace:
     """A namespace that is known, or that pods are in."""
 
-    __slots__ = ("info", "kinds", "name", "pods")
+    __slots__ = ("info", "name", "pods")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.info: NamespaceInfo | None = None
-        self.pods: dict[str, PodInfo] = {}
-        self.kinds: dict[Labels, _Kind] = {}
+        self.pods = LabelledPods()
 
     @property
     def labels(self) -> Labels | None:
@@ -139,7 +129,6 @@ class PolicyIndex:
     def __init__(self) -> None:
         self._namespaces: dict[str, _Namespace] = {}
         self._by_labels = Labelled[_Namespace]()
-        self._kinds = Labelled[_Kind]()
         self._policies: dict[str, Policy] = {}
         self._counts = Counter[str]()
         self._entries: dict[PodSelector, _Entry] = {}
@@ -151,6 +140,8 @@ class PolicyIndex:
         self._answers: dict[tuple[object, ...], tuple[_Entry, ...]] = {}
         """Of a namespace and the labels that selectors read: the selectors that select such pods, as replicas come one after the other.
         None are kept when selectors come or go."""
+        self._uses = 0
+        """How often selectors are in use, all together: while none is, nobody is told of moves."""
         self._nodes: dict[str, str] = {}
         """Of each address of a node, its path."""
 
@@ -164,7 +155,7 @@ class PolicyIndex:
     def pod(self, path: str) -> PodInfo | None:
         """A pod that has not ended and has a network of its own."""
         namespace = self._namespaces.get(path.partition("/")[0])
-        return None if namespace is None else namespace.pods.get(path.partition("/")[2])
+        return None if namespace is None else namespace.pods.by_name.get(path.partition("/")[2])
 
     def policy(self, path: str) -> Policy | None:
         """A policy."""
@@ -182,16 +173,15 @@ class PolicyIndex:
             return NOTHING
         name, _, pod_name = path.partition("/")
         namespace = self._namespaces.get(name) or self._namespaces.setdefault(name, _Namespace(name))
+        if new is not None:
+            namespace.pods.set(pod_name, new)
+        else:
+            namespace.pods.remove(pod_name)
         if old is not None and new is not None and old.metadata.labels == new.metadata.labels:
-            namespace.pods[pod_name] = namespace.kinds[new.metadata.labels].pods[pod_name] = new
             if _read(old) == _read(new):
                 return NOTHING
             return Change((path,), None, self._told(_moves(self._selecting(namespace, new.metadata.labels), old, new)))
-        if old is not None:
-            self._leave(namespace, pod_name, old)
-        if new is not None:
-            self._join(namespace, pod_name, new)
-        change = self._relabelled(namespace, path, old, new)
+        change = self._relabelled(namespace, path, old, new) if self._uses or (old and new) else Change((path,))
         self._forget(namespace)
         return change
 
@@ -207,7 +197,7 @@ class PolicyIndex:
         namespace.info = info
         moves: list[Move] = []
         # Pods of a namespace that is not known wait, if there are policies that select by its labels.
-        paths = dict.fromkeys(namespace.pods if self._counts[""] and (before is None) != (after is None) else ())
+        paths = dict.fromkeys(namespace.pods.by_name if self._counts[""] and (before is None) != (after is None) else ())
         for entry in candidates:
             selector = entry.selector.namespaces
             assert isinstance(selector, LabelSelector)
@@ -289,7 +279,7 @@ class PolicyIndex:
 
     def namespaces(self, selector: str | LabelSelector) -> list[str]:
         """The names of the namespaces that are known and selected."""
-        return [one.name for one in self._namespaces_of(selector) or () if one.info is not None]
+        return [one.name for one in self._namespaces_of(selector) if one.info is not None]
 
     def has_address(self, selector: PodSelector, ip: str) -> bool:
         """Is this an address of a member of a selector of nodes?"""
@@ -299,29 +289,16 @@ class PolicyIndex:
     def use(self, selector: PodSelector, told: Told | None = None) -> None:
         """Have its moves among those of changes from now on, until it is released as often as it was used. `told` is called with each."""
         self._entry(selector).users.append(told)
+        self._uses += 1
 
     def release(self, selector: PodSelector, told: Told | None = None) -> None:
         """The opposite of `use`."""
         entry = self._entries[selector]
         entry.users.remove(told)
+        self._uses -= 1
         self._drop(entry)
 
     # Pods.
-
-    def _join(self, namespace: _Namespace, name: str, pod: PodInfo) -> None:
-        labels = pod.metadata.labels
-        kind = namespace.kinds.get(labels)
-        if kind is None:
-            kind = namespace.kinds[labels] = _Kind(namespace, labels)
-            self._kinds.add(kind, labels.pairs())
-        namespace.pods[name] = kind.pods[name] = pod
-
-    def _leave(self, namespace: _Namespace, name: str, pod: PodInfo) -> None:
-        kind = namespace.kinds[pod.metadata.labels]
-        del namespace.pods[name], kind.pods[name]
-        if not kind.pods:
-            del namespace.kinds[kind.labels]
-            self._kinds.remove(kind, kind.labels.pairs())
 
     def _forget(self, namespace: _Namespace) -> None:
         if namespace.info is None and not namespace.pods:
@@ -403,30 +380,24 @@ class PolicyIndex:
             self._across.remove(entry, selector.namespaces.requirements)
 
     def _pods(self, selector: PodSelector) -> Iterator[PodInfo]:
-        """By the labels of pods or by namespaces, whichever has fewer to look at."""
-        by_pods = self._kinds.candidates(selector.pods.requirements)
-        if by_pods is not None:
-            count, kinds = by_pods
-            namespaces = self._namespaces_of(selector.namespaces, at_most=count)
-            if namespaces is None or sum(len(one.kinds) for one in namespaces) >= count:
-                for kind in kinds:
-                    if selector.pods.matches(kind.labels) and kind.namespace.is_selected(selector.namespaces):
-                        yield from kind.pods.values()
-                return
-        else:
-            namespaces = self._namespaces_of(selector.namespaces)
-        for namespace in namespaces or ():
-            yield from _pods_of(namespace, selector)
+        for pods in self._candidates(selector):
+            yield from _matching(pods, selector.pods)
 
-    def _namespaces_of(self, namespaces: str | LabelSelector, at_most: int | None = None) -> list[_Namespace] | None:
-        """Those that are selected; None when more than `at_most` would have to be looked at."""
+    def _candidates(self, selector: PodSelector) -> Iterator[Collection[PodInfo]]:
+        """The pods of each namespace that is selected, those without that the pods' labels rule out at once."""
+        room, requirements = GATHERED_AT_ONCE, selector.pods.requirements
+        for namespace in self._namespaces_of(selector.namespaces):
+            if requirements:
+                room -= namespace.pods.gather(requirements, room)
+            yield namespace.pods.candidates(requirements)
+
+    def _namespaces_of(self, namespaces: str | LabelSelector) -> list[_Namespace]:
+        """Those that are selected."""
         if isinstance(namespaces, str):
             found = self._namespaces.get(namespaces)
             return [] if found is None else [found]
         listed = self._by_labels.candidates(namespaces.requirements)
-        count, candidates = (len(self._namespaces), iter(self._namespaces.values())) if listed is None else listed
-        if at_most is not None and count > at_most:
-            return None
+        candidates = self._namespaces.values() if listed is None else listed[1]
         return [one for one in candidates if one.is_selected(namespaces)]
 
 
@@ -441,12 +412,17 @@ def _requirements(selector: PodSelector) -> Iterator[Requirement]:
 
 def _pods_of(namespace: _Namespace, selector: PodSelector) -> Iterator[PodInfo]:
     """The pods of a namespace whose labels are selected."""
-    if not selector.pods.requirements:
-        yield from namespace.pods.values()
+    namespace.pods.gather(selector.pods.requirements, GATHERED_AT_ONCE)
+    return _matching(namespace.pods.candidates(selector.pods.requirements), selector.pods)
+
+
+def _matching(pods: Iterable[PodInfo], selector: LabelSelector) -> Iterator[PodInfo]:
+    if not selector.requirements:
+        yield from pods
         return
-    for kind in namespace.kinds.values():
-        if selector.pods.matches(kind.labels):
-            yield from kind.pods.values()
+    for pod in pods:
+        if selector.matches(pod.metadata.labels):
+            yield pod
 
 
 def _moves(entries: Iterable[_Entry], old: PodInfo | None, new: PodInfo | None) -> Iterator[Move]:

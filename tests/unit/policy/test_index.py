@@ -131,7 +131,7 @@ def test_what_is_gone_leaves_nothing_behind(
     both.index.release(both.used[0])
     index = both.index
     assert not any((index._namespaces, index._entries, index.policies, index._keys, index._answers))
-    for places in (index._by_labels._things, index._kinds._things, index._selectors._required, index._selectors._mentioned):
+    for places in (index._by_labels._things, index._selectors._required, index._selectors._mentioned):
         assert not places._one
         assert not places._many
     assert not any((index._selectors._others, index._selectors._places, index._across._others, index._across._places))
