@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from podplane.agent.fills import Need
+from podplane.agent.fills import Need, ToFill
 from podplane.agent.keys import Key
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.settings import Settings
@@ -59,10 +59,10 @@ class Feature(Generic[K, S]):
     """(memory, plan): the plan is part of the desired state now. The keys whose plans differ because of that, if any."""
     needs: Callable[[Any, Any], Collection[Need]] = lambda memory, plan: ()
     """(memory, plan): what the kernel has to have of other keys before the plan is part of the desired state, and has not yet."""
-    fill: Callable[[Any, Any, Collection[Need]], Iterable[Key] | None] = lambda memory, plan, needs: None
+    fill: Callable[[Any, Any, Collection[Need]], ToFill | None] = lambda memory, plan, needs: None
     """(memory, plan, needs): the plan waits for what it needs. The keys that bring `needs`, for which no other plan waits; None: none."""
     filled: Callable[[Any, Collection[Need]], None] = lambda memory, needs: None
-    """(memory, needs): these are in the kernel."""
+    """(memory, needs): these are in the kernel, or will be before whatever is planned next."""
     tables: frozenset[tuple[str, str]] = frozenset()
     """Tables of nf_tables (family, name) that are this feature's own, with all that is in them."""
     memory: Callable[[PeerPlans], Any] = lambda shared: None

@@ -5,17 +5,29 @@
       └────────────────────────────────────────── it is planned again ◄─────────────────────────────────────────────────────────┘
 
 Until then the key keeps the fragment that it has. Several keys may wait for one fill, and a key for several.
+
+What is little is planned together with the key that needs it, and nobody waits: the writer takes both at once, or what is needed first, and
+the kernel door fills sets before it leads anybody to them. Whoever has a pod's objects sent between others names the contents of its sets
+beside them (`Attachments`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Iterator
+from typing import NamedTuple
 
 from podplane.agent.keys import Key
 from podplane.state.value import Identity
 
 Need = Hashable
 """What a plan needs: something that a fill brings, in the terms of its feature."""
+
+
+class ToFill(NamedTuple):
+    """The keys that bring what a plan needs; `at_once`: they are planned with it."""
+
+    keys: Iterable[Key]
+    at_once: bool = False
 
 
 class Fill:

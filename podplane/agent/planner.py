@@ -289,11 +289,13 @@ class Planner:
         if not needs:
             return False
         missing = self._fills.missing(needs)
-        keys = feature.fill(memory, plan, missing)
-        if keys is None:
-            feature.filled(memory, missing)
+        found = feature.fill(memory, plan, missing)
+        if found is not None and not found.at_once:
+            self._fills.begin(Fill(type(key), missing, found.keys))
         else:
-            self._fills.begin(Fill(type(key), missing, keys))
+            for one in found.keys if found is not None else ():
+                self._has_released_some |= self.try_plan(one)
+            feature.filled(memory, missing)
         return self._fills.wait(key, needs)
 
     def _make(self, key: Key) -> Plan:

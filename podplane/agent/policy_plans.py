@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable
 
-from podplane.agent.fills import Need
+from podplane.agent.fills import Need, ToFill
 from podplane.agent.keys import Key, PolicyNameServersKey, PolicyPeersKey, PolicyPodKey, PolicySetKey
 from podplane.dns import node as dns
 from podplane.model.cluster_policy import Policy
@@ -19,6 +19,8 @@ from podplane.policy.settings import PolicySettings
 from podplane.state.effects import Plan
 
 Taken = frozenset[object]
+AT_ONCE = 500
+"""Sets of no more pods than this are filled in the turn in which a pod is led to them: some 2 ms."""
 
 
 # Which keys a change concerns.
@@ -71,13 +73,16 @@ def accept(memory: PolicyMemory, plan: PodPlan) -> Iterable[Key] | None:
     return _sets(memory.accept(plan), plan.node)
 
 
-def fill(memory: PolicyMemory, plan: PodPlan, needs: Collection[Need]) -> Iterable[Key] | None:
-    """The sets that are to be filled before a pod is led to rules that look into them: each as often as it takes, and once more, for a
-    change of its pods may have taken the last step."""
+def fill(memory: PolicyMemory, plan: PodPlan, needs: Collection[Need]) -> ToFill | None:
+    """The sets that are to be filled before a pod is led to rules that look into them: each as often as it takes. One that is filled while
+    others have turns is planned once more, for a change of its pods may have taken the last step."""
     sets = memory.fill(plan, needs)
     if not any(sets):
         return None
-    return (key for one in sets for key in _sets([one], plan.node) for _ in itertools.chain(memory.steps(one), (None,)))
+    at_once = memory.to_take(sets) <= AT_ONCE
+    more = () if at_once else (None,)
+    keys = (key for one in sets for key in _sets([one], plan.node) for _ in itertools.chain(memory.steps(one), more))
+    return ToFill(keys, at_once)
 
 
 def _sets(sets: Iterable[Peers], node: str) -> list[Key]:

@@ -152,6 +152,10 @@ class PolicyMemory:
             return False
         return True
 
+    def to_take(self, sets: Iterable[Peers]) -> int:
+        """How many pods these sets, which are not filled yet, are to have, or had before."""
+        return sum(self._fillings[one].to_take for one in sets)
+
     def steps(self, peers: Peers) -> Iterator[None]:
         """As often as a set is to be planned until it is filled."""
         while (filling := self._fillings.get(peers)) is not None and not filling.is_filled:

@@ -45,7 +45,10 @@ class Filling:
         self._sets = sets
         self._former = {one.identity: one for one in former}
         self._sizes = {version: size(owner.key) for version, owner in sets.items()}
-        self._first: Iterator[Told] | None = iter([(one, pod, True) for one, found in pods for pod in found])
+        first: list[Told] = [(one, pod, True) for one, found in pods for pod in found]
+        self.to_take = len(first) + sum(map(len, former))
+        """How many pods it is filled with, and elements it had before."""
+        self._first: Iterator[Told] | None = iter(first)
         self._told: deque[Told] = deque()
         self._gathered: dict[int, dict[bytes, bytes]] = {version: {} for version in sets}
         self._members = {version: Members.of(owner, ()) for version, owner in sets.items()}

@@ -8,11 +8,12 @@ from collections.abc import Collection, Iterator, Sequence
 import msgspec
 import pytest
 
-from podplane.agent import pause
+from podplane.agent import pause, policy_plans
 from podplane.agent.attachments import PEER_KEYS
 from podplane.agent.keys import PolicyPodKey
 from podplane.agent.pause import Pause
 from podplane.kernel.door import Kernel
+from podplane.kernel.nft import table
 from podplane.model.pod_info import NamespaceInfo, SlimMetadata
 from podplane.model.policy import PodSelector, PolicyRule
 from podplane.policy import filling
@@ -50,12 +51,18 @@ class LookingRig(Rig):
         self.seen |= {(v.comment, count) for v in led}
 
 
-@pytest.fixture
-def rig(monkeypatch: pytest.MonkeyPatch) -> LookingRig:
-    """With pauses after each step of long work, in which everything else has a turn."""
+@pytest.fixture(params=[0, PEERS], ids=["large sets", "small sets"])
+def rig(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> LookingRig:
+    """With pauses after each step of long work, in which everything else has a turn. Each unit is a transaction of its own. Sets of up to
+    so many pods are filled in the turn in which a pod is led to them."""
     monkeypatch.setattr(pause, "TURN_SECONDS", 0.0)
     monkeypatch.setattr(filling, "AT_ONCE", 1)
+    monkeypatch.setattr(policy_plans, "AT_ONCE", request.param)
+    monkeypatch.setattr(table, "SLICE_BYTES", 1)
     return LookingRig()
+
+
+large_sets = pytest.mark.parametrize("rig", [0], indirect=True)
 
 
 async def begin(rig: LookingRig, *objects: Object) -> None:
@@ -144,6 +151,7 @@ async def test_a_pod_that_starts_finds_the_sets_of_others_as_they_are_known_by_t
     assert ("pod/a/late", PEERS - 1) in rig.seen and ("pod/a/late", PEERS) not in rig.seen
 
 
+@large_sets
 async def test_pods_do_not_wait_for_sets_that_others_are_still_to_have(rig: LookingRig) -> None:
     await begin(rig, WEB)
     attaching = asyncio.create_task(attach(rig, "web"))
@@ -153,6 +161,7 @@ async def test_pods_do_not_wait_for_sets_that_others_are_still_to_have(rig: Look
     await attaching
 
 
+@large_sets
 async def test_a_set_whose_last_pods_a_change_has_brought_is_awaited_like_any_other(rig: LookingRig) -> None:
     await begin(rig)
     await attach(rig, "web")
@@ -167,6 +176,7 @@ async def test_a_set_whose_last_pods_a_change_has_brought_is_awaited_like_any_ot
     assert len(peers(rig)) == PEERS + 1
 
 
+@large_sets
 async def test_who_waited_longest_for_a_set_does_not_take_a_later_one_for_filled(
     rig: LookingRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,3 +206,17 @@ async def test_who_waited_longest_for_a_set_does_not_take_a_later_one_for_filled
     assert planner.awaited(key), "until the set is filled again"
     await rig.settle()
     assert min(count for _, count in rig.seen) == PEERS
+
+
+@pytest.mark.parametrize("rig", [PEERS], indirect=True)
+async def test_a_pod_that_is_sent_between_others_has_what_is_in_its_sets_sent_with_it(rig: LookingRig) -> None:
+    await begin(rig, WEB, pod("x", "x"), pod("one", "one", "10.244.4.2"))
+    await attach(rig, "x")
+    rig.put(policy("x", select(app="x"), [PolicyRule((PodSelector("a", select(app="one")),))]))
+    reconciling = asyncio.create_task(rig.agent.reconcile())
+    await until(lambda: bool(rig.agent.ledger._sent))
+    await attach(rig, "web")
+    assert not reconciling.done()
+    await reconciling
+    assert ("pod/a/x", PEERS + 1) in rig.seen
+    assert min(count for name, count in rig.seen if name == "pod/a/web") >= PEERS
