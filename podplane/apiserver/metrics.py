@@ -36,6 +36,9 @@ CONNECTIONS = ("exec", "attach", "portforward", "proxy")
 KNOWN_PATHS = (*health.PATHS, PATH, "/version", "/api", "/apis", "/openapi/v2", "/openapi/v3")
 """Paths of no resource that are told apart."""
 LABELS = ("verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component")
+UNFORESEEN, UNWRITTEN = "podplane_unforeseen_errors", "podplane_unwritten_transactions"
+COUNTERS = ("apiserver_request", UNFORESEEN, UNWRITTEN)
+"""Families whose figures only grow; the format adds `_total`."""
 READ_ONLY = ("GET", "HEAD")
 Labels = tuple[str, ...]
 Family = tuple[str, str, Sequence[str], dict[Labels, float]]
@@ -95,7 +98,15 @@ class Figures:
 class Metrics:
     """What was read at one moment; `text` may be called in any thread."""
 
-    def __init__(self, figures: Figures, store: Store, registry: Registry, hub: Hub, version: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        figures: Figures,
+        store: Store,
+        registry: Registry,
+        hub: Hub,
+        version: Mapping[str, str],
+        unforeseen: Mapping[str, int],
+    ) -> None:
         """Read everything that changes, on the event loop."""
         self._families: list[Family] = []
         self._durations = [(labels, one.cumulative(), one.total) for labels, one in figures.durations.items()]
@@ -109,6 +120,9 @@ class Metrics:
         text, by_group = "Objects that are stored.", {(row.group, row.plural): count for row, count in objects}
         self._add("apiserver_resource_objects", text, ("group", "resource"), by_group)
         self._add("apiserver_storage_objects", f"{text} (The former name.)", ("resource",), {(r.id,): n for r, n in objects})
+        by_module = {(module,): count for module, count in unforeseen.items()}
+        self._add(UNFORESEEN, "Errors that nobody thought of, by the module that logged them.", ("module",), by_module)
+        self._add(UNWRITTEN, "Transactions that the disk did not take.", (), {(): store.refusals})
         build = {"major": "major", "minor": "minor", "git_version": "gitVersion", "platform": "platform"}
         built = {tuple(version[name] for name in build.values()): 1}
         self._add("kubernetes_build_info", "The version, as labels of the figure 1.", tuple(build), built)
@@ -122,7 +136,7 @@ class Metrics:
         from prometheus_client.process_collector import ProcessCollector
 
         for name, text, labels, samples in self._families:
-            kind: Any = CounterMetricFamily if name == "apiserver_request" else GaugeMetricFamily
+            kind: Any = CounterMetricFamily if name in COUNTERS else GaugeMetricFamily
             family = kind(name, text, labels=labels)
             for values, figure in samples.items():
                 family.add_metric(values, figure)

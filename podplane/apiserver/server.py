@@ -32,6 +32,7 @@ from podplane.apiserver import (
     proxy,
     proxy_target,
     shapes,
+    unforeseen,
     websockets,
 )
 from podplane.apiserver.admission import Admission
@@ -52,6 +53,7 @@ from podplane.apiserver.representation import check_whole
 from podplane.apiserver.reviews import Reviews
 from podplane.apiserver.store import Store, Stored, Unwritable
 from podplane.apiserver.streams import attach, execute
+from podplane.apiserver.unforeseen import Unforeseen
 from podplane.apiserver.watch import Hub
 from podplane.apiserver.writing import Writer, is_served, no_subresource
 from podplane.kubeapi.messages import Answer, Request, Response, Stream
@@ -89,6 +91,7 @@ class ApiServer:
         *,
         streams: NodeStreams | None = None,
         audit: AuditLog | None = None,
+        errors: Unforeseen | None = None,
         authorize: Authorize = allow_known,
         now: Callable[[], datetime.datetime] = utc_now,
     ) -> None:
@@ -97,6 +100,7 @@ class ApiServer:
         tokens.add_for_nodes(self._node_token, node_client())
         self._authorize = authorize
         self._audit = audit
+        self._unforeseen = errors or Unforeseen()
         self._now = now
         self.streams = streams
         self._checks = {"ping": health.ping, "etcd": store.failure}
@@ -346,7 +350,8 @@ class ApiServer:
     async def _measured(self) -> Response:
         """The figures of this server, as Prometheus reads them."""
         version = msgspec.json.decode(_version().body)
-        read = metrics.Metrics(self._figures, self._records.store, self._registry, self._records.hub, version)
+        figures = self._figures, self._records.store, self._registry, self._records.hub, version, self._unforeseen.counts
+        read = metrics.Metrics(*figures)
         return Response(200, await asyncio.to_thread(read.text), metrics.CONTENT_TYPE)
 
     def _describe(self, request: Request) -> Response:
@@ -358,6 +363,8 @@ class ApiServer:
         path = request.path.strip("/")
         if path == "":
             return _json(200, {"paths": self._paths()})
+        if request.path.rstrip("/") == unforeseen.PATH:
+            return _json(200, self._unforeseen.report())
         if path == "openapi/v2":
             return openapi.old_document("protobuf" in request.headers.get("accept", ""))
         if path == "openapi/v3":
@@ -367,7 +374,7 @@ class ApiServer:
         raise unknown(request.path)
 
     def _paths(self) -> list[str]:
-        found = ["/api", "/api/v1", "/apis", *OPEN_PATHS, metrics.PATH, "/openapi/v2", "/openapi/v3"]
+        found = ["/api", "/api/v1", "/apis", *OPEN_PATHS, metrics.PATH, unforeseen.PATH, "/openapi/v2", "/openapi/v3"]
         found += [f"{path}/{check}" for path in health.PATHS for check in self._checks]
         for group, versions in self._registry.groups().items():
             if group:

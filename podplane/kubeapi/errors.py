@@ -97,3 +97,8 @@ def checked(response: Response) -> bytes:
         status = Status(message=response.body.decode(errors="replace").strip())
     status.code = response.status
     raise error_of(status)
+
+
+def described(error: BaseException) -> str:
+    """An error in one line, with its class."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")

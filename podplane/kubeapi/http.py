@@ -59,10 +59,14 @@ class HttpClient:
     def failure(self, check: str) -> str:
         """Why a health check of the server fails; "" when it does not."""
         try:
-            self._whole(Request("GET", f"/readyz/{check}"))
+            self._whole(requests.plain("", f"/readyz/{check}"))
         except ApiError as error:
             return str(error).removeprefix("internal server error: ")
         return ""
+
+    def unforeseen(self) -> dict[str, Any]:
+        """The errors of the server's process that nobody thought of (`apiserver.unforeseen`). ApiError from a server without them."""
+        return _object(self._whole(requests.plain(self.token, "/debug/unforeseen")))
 
     def objects(self, resource: str, namespace: str = "", **query: str) -> list[dict[str, Any]]:
         """The objects of a resource, of one namespace or of all."""

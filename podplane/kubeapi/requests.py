@@ -85,6 +85,11 @@ def get(token: str, resource: str, namespace: str = "", name: str = "", **query:
     return Request("GET", path_of(resource, namespace, name), _query(query), _headers(token))
 
 
+def plain(token: str, path: str) -> Request:
+    """Read a path that is none of a resource."""
+    return Request("GET", path, {}, _headers(token))
+
+
 def of_node(token: str, node: str, port: int, path: str) -> Request:
     """Ask a node something over HTTP (nodes/proxy)."""
     return Request("GET", f"{CORE}/nodes/{node}:{port}/proxy/{path}", {}, _headers(token))

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "lab"
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
+LOG = "lab.log"
+"""The lab's log in its folder: warnings and errors."""
 UNWRITABLE = {
     errno.ENOSPC: "free some there",
     errno.EDQUOT: "free some of your quota there",

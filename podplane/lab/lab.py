@@ -45,6 +45,7 @@ from podplane.apiserver.controllers.table import controllers
 from podplane.apiserver.identity import Tokens, User
 from podplane.apiserver.server import ApiServer, utc_now
 from podplane.apiserver.store import Store, StoreError, Unwritable
+from podplane.apiserver.unforeseen import Unforeseen
 from podplane.cni.network import Network
 from podplane.dns import endpoints
 from podplane.dns.node import SERVICE
@@ -106,13 +107,20 @@ class Lab:
     """One lab; `start`, then `run`."""
 
     def __init__(
-        self, spec: LabSpec, folder: Folder, zygote: socket.socket, listener: socket.socket, reporter: Reporter
+        self,
+        spec: LabSpec,
+        folder: Folder,
+        zygote: socket.socket,
+        listener: socket.socket,
+        reporter: Reporter,
+        unforeseen: Unforeseen,
     ) -> None:
         self.spec = spec
         self.plan = spec.plan()
         self._folder = folder
         self._listener = listener
         self._reporter = reporter
+        self._unforeseen = unforeseen
         self._keys = keys.load(folder.pki)
         self._processes = ZygoteProcesses(zygote, lambda: os._exit(1))
         self._workers = Workers(NAMESPACE_WORKERS)
@@ -228,7 +236,7 @@ class Lab:
         is_first = not store.all("namespaces")
         admission = Admission(store, self.plan.cluster)
         streams, audit = Streams(self._worker, self._null, gateway), AuditLog(self._folder.audit)
-        api = ApiServer(store, admission, self._tokens, streams=streams, audit=audit)
+        api = ApiServer(store, admission, self._tokens, streams=streams, audit=audit, errors=self._unforeseen)
         with api.transaction():
             api.bootstrap()
             for path, manifest in control_plane.bootstrap(self.plan, is_first=is_first):
@@ -506,9 +514,12 @@ def body(
 ) -> None:
     """What PID 1 of a lab does. LabError when the lab can't be started."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    unforeseen = Unforeseen()
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(unforeseen)
 
     async def main() -> None:
-        lab = Lab(spec, folder, zygote, listener, reporter)
+        lab = Lab(spec, folder, zygote, listener, reporter, unforeseen)
         try:
             await lab.start(pods_per_node)
         except (Unwritable, ApiError) as error:

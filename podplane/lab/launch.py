@@ -24,10 +24,7 @@ import msgspec
 
 from podplane.kernel import rootfs, syscalls
 from podplane.lab.errors import LabError
-from podplane.lab.folder import Folder
-
-LOG = "lab.log"
-"""The lab's log in its folder: warnings and errors."""
+from podplane.lab.folder import LOG, Folder
 
 
 class Progress(msgspec.Struct, omit_defaults=True):

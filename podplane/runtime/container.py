@@ -19,8 +19,10 @@ from typing import Any, Protocol
 from podplane.kernel.process import Process, ProcessError, Processes
 from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
+from podplane.kubeapi.errors import described
 from podplane.kubeapi.events import NORMAL, WARNING
 from podplane.model.pod import Container, Handler, Probe
+from podplane.runtime.attempts import Attempts
 from podplane.runtime.environment import ConfigError
 from podplane.runtime.images import Command, ImageError
 from podplane.runtime.output import LogFile, Output, remove
@@ -151,7 +153,14 @@ class ContainerRun:
             self.restart_at = self.pod.clock() + CONFIG_RETRY_SECONDS
             await self._refuse(error.reason, str(error), f"Error: {error}")
             return
-        process = self._spawn(launch)
+        except Exception as error:
+            await self._fail(error)
+            return
+        try:
+            process = self._spawn(launch)
+        except Exception as error:
+            await self._fail(error)
+            return
         try:
             await process.started()
         except ProcessError as error:  # `_ended` has it in the status
@@ -161,6 +170,13 @@ class ContainerRun:
             self._runs()
             await self.pod.tell("Started", f"Started container {self.spec.name}", part=self.part)
             await self._after_start()
+
+    async def _fail(self, error: Exception) -> None:
+        """It can't be made; of what is no error of the system, or a value that it can't take, nobody thought."""
+        if not isinstance(error, (OSError, ValueError)):
+            log.exception("start container=%s pod=%s", self.spec.name, self.pod.path)
+        self.restart_at = self.pod.clock() + CONFIG_RETRY_SECONDS
+        await self._refuse("CreateContainerError", described(error), f"Error: {described(error)}")
 
     async def _refuse(self, reason: str, message: str, event: str) -> None:
         first = (self.state.reason, self.state.message) != (reason, message)
@@ -172,8 +188,22 @@ class ContainerRun:
         if self.state.restarts >= KEPT_LOGS:
             remove(self.pod.log_file(self.spec.name, self.state.restarts - KEPT_LOGS))
         log_file = LogFile(self.pod.log_file(self.spec.name, self.state.restarts), utc_now)
-        self.output = output = Output.open(log_file, self.pod.null, stdin=self.spec.stdin, tty=self.spec.tty)
-        process = self.process = self.pod.processes.spawn(
+        output = Output.open(log_file, self.pod.null, stdin=self.spec.stdin, tty=self.spec.tty)
+        try:
+            process = self._begin_process(launch, output)
+        except BaseException:
+            output.begin()
+            output.close()
+            raise
+        self.output, self.process = output, process
+        output.begin()
+        self.environment = launch.environment
+        self._began = self.pod.clock()
+        process.exited.add_done_callback(lambda future: self._ended(process, future))
+        return process
+
+    def _begin_process(self, launch: Launch, output: Output) -> Process:
+        return self.pod.processes.spawn(
             launch.command.words,
             output.stdio,
             netns=launch.netns,
@@ -186,11 +216,6 @@ class ContainerRun:
             sandbox=launch.sandbox,
             rights=launch.rights,
         )
-        output.begin()
-        self.environment = launch.environment
-        self._began = self.pod.clock()
-        process.exited.add_done_callback(lambda future: self._ended(process, future))
-        return process
 
     def _runs(self) -> None:
         state = self.state
@@ -229,7 +254,14 @@ class ContainerRun:
         async def warned(what: str) -> None:
             await self.pod.tell("ProbeWarning", f"{name} probe warning: {what}", WARNING, self.part)
 
-        self._probes[name] = asyncio.ensure_future(watch(self.pod.prober(self), probe, decided, failed, warned))
+        async def keep() -> None:
+            attempts = Attempts(f"{name} probe of container={self.spec.name} pod={self.pod.path}", self._warn, self.pod.clock)
+            await attempts.until_done(lambda: watch(self.pod.prober(self), probe, decided, failed, warned))
+
+        self._probes[name] = asyncio.ensure_future(keep())
+
+    async def _warn(self, reason: str, message: str) -> None:
+        await self.pod.tell(reason, message, WARNING, self.part)
 
     def _startup_decided(self, succeeded: bool) -> None:
         if not succeeded:
@@ -259,8 +291,14 @@ class ContainerRun:
             self._stopping = asyncio.ensure_future(self._stop_for(why, self.pod.grace if grace is None else grace))
 
     async def _stop_for(self, why: str, grace: float) -> None:
-        await self.pod.tell("Killing", f"Container {self.spec.name} {why}, will be restarted", part=self.part)
-        await self.stop(grace)
+        process = self.process
+        try:
+            await self.pod.tell("Killing", f"Container {self.spec.name} {why}, will be restarted", part=self.part)
+            await self.stop(grace)
+        except Exception:
+            log.exception("stop container=%s pod=%s", self.spec.name, self.pod.path)
+            if process is not None:
+                process.signal(signal.SIGKILL)
 
     # End.
 

@@ -28,7 +28,7 @@ async def dial(namespace: Namespace, host: str, port: int) -> socket.socket:
             sock.close()
         why = os.strerror(error.errno).lower() if error.errno else str(error)  # asyncio puts its own words into strerror
         raise DialError(f"dial tcp {at}: connect: {why}") from None
-    except UnicodeError:  # a name that DNS can't have, with an empty label or one of more than 63 bytes
+    except ValueError:  # a name that DNS can't have, with an empty label, one of more than 63 bytes, or a NUL character
         if sock is not None:
             sock.close()
         raise DialError(f"dial tcp: lookup {host}: no such host") from None

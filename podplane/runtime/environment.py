@@ -33,10 +33,14 @@ class ConfigError(Exception):
     reason: ClassVar[str] = "CreateContainerConfigError"
 
 
-class TooLongError(ConfigError):
-    """No program can be started with so much text."""
+class TextError(ConfigError):
+    """No program can be started with this text."""
 
     reason = "CreateContainerError"
+
+
+class TooLongError(TextError):
+    """It is too much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,9 @@ class _Room:
         self.left = MAX_STRINGS
 
     def take(self, text: str, what: str) -> None:
-        """TooLongError when it is too long, or is one too many."""
+        """TextError when it can't be passed to a program; TooLongError when it is too long, or is one too many."""
+        if "\0" in text:
+            raise TextError(f"{what} contains a NUL character, with which a string ends (execve)")
         size = len(text.encode("utf-8", "surrogateescape")) + 1
         if size > MAX_STRING:
             raise _too_long(what)

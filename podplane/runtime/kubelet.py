@@ -22,6 +22,8 @@ from podplane.runtime.node import PodSandbox
 from podplane.runtime.pod import PodWorker
 
 log = logging.getLogger(__name__)
+RESTART_SECONDS = 10.0
+"""A pod's worker that ended unforeseen is followed by another one after that."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,20 +72,27 @@ class Kubelet:
         else:
             worker.changed(new)
 
-    def _begin(self, pod: Pod) -> None:
+    def _begin(self, pod: Pod, *, is_ending: bool = False) -> None:
         worker = PodWorker(self, pod, self.null, self.clock)
-        if pod.metadata.deletion_timestamp is not None:
+        if is_ending or pod.metadata.deletion_timestamp is not None:
             worker.end(0)
         self.workers[pod.metadata.uid] = worker
         task = asyncio.get_running_loop().create_task(worker.run(), name=f"pod {pod.metadata.path}")
         self._tasks[pod.metadata.uid] = task
-        task.add_done_callback(lambda done: self._done(pod, done))
+        task.add_done_callback(lambda done: self._done(worker, done))
 
-    def _done(self, pod: Pod, task: asyncio.Task[None]) -> None:
+    def _done(self, worker: PodWorker, task: asyncio.Task[None]) -> None:
+        pod = worker.pod
         self.workers.pop(pod.metadata.uid, None)
         self._tasks.pop(pod.metadata.uid, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("pod=%s node=%s failed", pod.metadata.path, self.name, exc_info=error)
+            asyncio.get_running_loop().call_later(RESTART_SECONDS, self._begin_again, worker.pod, worker.is_ending)
+
+    def _begin_again(self, pod: Pod, is_ending: bool) -> None:
+        """The worker of this pod ended unforeseen: another one takes over, unless it has one already."""
+        if pod.metadata.uid not in self.workers:
+            self._begin(pod, is_ending=is_ending)
 
     def worker(self, namespace: str, name: str) -> PodWorker | None:
         """The worker of a pod by name: of two with one name, the one that isn't ending."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,9 +14,11 @@ from podplane.kernel.rootfs import Bind, open_below
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError, NotFound
 from podplane.model.pod import Container, Pod, TokenProjection
-from podplane.runtime import environment, volumes
+from podplane.runtime import environment, removal, volumes
 from podplane.runtime.environment import ConfigError, Facts, Source, expand
 
+PATH_MAX = 4096
+"""The kernel takes no longer path (limits.h)."""
 RENEW_AFTER = 0.8
 """A token is renewed when so much of its life is over (kubelet, token_manager.go)."""
 
@@ -120,12 +122,14 @@ class PodFolder:
             if below:
                 if ".." in below.split("/") or below.startswith("/"):
                     raise ConfigError(f"subPath {below!r} must be relative and may not contain '..'")
+                if len(os.fsencode(below)) >= PATH_MAX:
+                    raise ConfigError(f"subPath {below[:40]!r}…: {os.strerror(errno.ENAMETOOLONG)}")
                 source = source / below if own is not None else _inside(source, below, make=is_empty)
             read_only = mount.read_only or not (is_empty or own is not None)
             inside = own is not None
             found.append(Bind(str(source), mount.mount_path, read_only, inside, pinned=bool(below) and not inside))
         return found
 
-    def remove(self) -> None:
-        """Forget it all."""
-        shutil.rmtree(self.path, ignore_errors=True)
+    async def remove(self) -> None:
+        """Forget it all. OSError when something of it stays."""
+        await removal.remove(os.fspath(self.path))

@@ -31,8 +31,8 @@ from podplane.kubeapi.errors import ApiError, Conflict, NotFound
 from podplane.kubeapi.events import NORMAL, WARNING
 from podplane.model.phases import ENDED
 from podplane.model.pod import Container, Pod
-from podplane.model.view import HostPort
-from podplane.runtime import image_files, limits, network_files, security
+from podplane.runtime import image_files, limits, network_files, sandboxes, security
+from podplane.runtime.attempts import Attempts
 from podplane.runtime.container import ContainerRun, Launch, after_restart_of_node, timestamp
 from podplane.runtime.environment import ConfigError, Facts, expand_all, variables
 from podplane.runtime.exec import run_to_end
@@ -40,6 +40,7 @@ from podplane.runtime.images import command_of, files_of
 from podplane.runtime.mounts import PodFolder, machine_hosts
 from podplane.runtime.node import Node, PodSandbox
 from podplane.runtime.output import log_folder_name
+from podplane.runtime.pod_spec import host_ports, roles_of
 from podplane.runtime.probes import Prober
 from podplane.runtime.status import (
     EPHEMERAL,
@@ -81,11 +82,11 @@ class PodWorker:
     ips: tuple[str, ...] = ()
     runs: list[ContainerRun] = field(default_factory=list)
     started_at: str = ""
+    is_ending: bool = False
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     _files: PodFolder | None = None
     _facts: Facts | None = None
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
-    _ending: bool = False
     _grace: float = 0
     _failure: tuple[str, str] | None = None
     _over: str = ""
@@ -94,14 +95,16 @@ class PodWorker:
     _is_gone: bool = False
     _refresh_at: float = 0.0
     _reported: bytes = b""
+    _is_prepared: bool = False
+    _attempts: Attempts = field(init=False)
 
     # What others ask and tell.
 
     def end(self, grace: float) -> None:
         """The pod is to end within `grace` seconds."""
-        if not self._ending and self._stops_since is not None:  # its sidecars are being stopped already
+        if not self.is_ending and self._stops_since is not None:  # its sidecars are being stopped already
             grace = min(self._grace, self.clock() - self._stops_since + grace)
-        self._ending, self._grace = True, grace
+        self.is_ending, self._grace = True, grace
         self._wake.set()
 
     def changed(self, pod: Pod) -> None:
@@ -225,7 +228,7 @@ class PodWorker:
     def restarts(self, run: ContainerRun, code: int) -> bool:
         """Is a container started again after it ended so?"""
         policy = self.pod.spec.restart_policy
-        if self._ending or self._failure is not None:
+        if self.is_ending or self._failure is not None:
             return False
         if run.role == EPHEMERAL:
             return False
@@ -244,6 +247,9 @@ class PodWorker:
         about = {"name": metadata.name, "namespace": metadata.namespace, "uid": metadata.uid}
         await self.node.recorder.record("v1/Pod", about, reason, message, type_, part)
 
+    async def _warn(self, reason: str, message: str) -> None:
+        await self.tell(reason, message, WARNING)
+
     # Its life.
 
     async def run(self) -> None:
@@ -253,28 +259,35 @@ class PodWorker:
         policy = "Never" if self.pod.status.phase in ENDED else self.pod.spec.restart_policy
         self.runs = [
             ContainerRun(self, spec, after_restart_of_node(spec, role, before.get(spec.name, {}), policy))
-            for spec, role in _roles(self.pod)
+            for spec, role in roles_of(self.pod)
         ]
+        self._attempts = Attempts(f"pod={self.path} node={self.node.name}", self._warn, self.clock)
         try:
             await self._live()
         finally:
-            if self._ending:
-                await self._finish()
+            if self.is_ending:
+                await self._attempts.until_done(self._finish)
 
     async def _live(self) -> None:
         if self.pod.status.phase in ENDED:
             self._over = self.pod.status.phase
-        while not self._ending and self._over:
+        while not self.is_ending and self._over:
             self.settled.set()
             await self._sleep(None)
-        while not self._ending and not await self._prepare():
-            await self._sleep(RETRY_SECONDS)
-        while not self._ending:
-            if not self._over:
-                await self._advance()
-            await self.report()
+        while not self.is_ending and not self._is_prepared:
+            if not await self._attempts.succeeds(self._prepare):
+                self.settled.set()
+            if not self._is_prepared:
+                await self._sleep(RETRY_SECONDS if self._attempts.due_at is None else self._patience())
+        while not self.is_ending:
+            await self._attempts.succeeds(self._turn)
             self.settled.set()
-            await self._sleep(None if self._over else self._patience())
+            await self._sleep(None if self._over and self._attempts.due_at is None else self._patience())
+
+    async def _turn(self) -> None:
+        if not self._over:
+            await self._advance()
+        await self.report()
 
     async def _advance(self) -> None:
         """Do what is due: refresh, start, start again; and see whether it is over."""
@@ -318,7 +331,7 @@ class PodWorker:
 
     async def _bring_up_all(self, role: str) -> None:
         for run in list(self.runs):
-            if run.role == role and not self._ending:
+            if run.role == role and not self.is_ending:
                 await self._bring_up(run)
 
     async def _bring_up(self, run: ContainerRun) -> None:
@@ -361,7 +374,9 @@ class PodWorker:
                 await self._end([run])
 
     def _patience(self) -> float | None:
-        """Seconds until something is due by itself."""
+        """Seconds until something is due by itself; after an attempt that failed, until the next one."""
+        if self._attempts.due_at is not None:
+            return max(0.0, self._attempts.due_at - self.clock())
         due = [run.restart_at for run in self.runs if run.restart_at is not None]
         if self.pod.spec.volumes:
             due.append(self._refresh_at)
@@ -379,28 +394,28 @@ class PodWorker:
 
     # What it is made of.
 
-    async def _prepare(self) -> bool:
+    async def _prepare(self) -> None:
         """A network, files and volumes; when they can't be had, an event and the status say why."""
         if why := network_files.name_trouble(self.pod, self.node.dns.domain):
             await self._waits("FailedCreatePodSandBox", f"Failed to create pod sandbox: {why}", why)
-            return False
+            return
         try:
             await self._attach()
         except (NetworkError, OSError) as error:
-            why = str(error) if isinstance(error, NetworkError) else _no_namespace(error)
+            why = str(error) if isinstance(error, NetworkError) else sandboxes.no_namespace(error)
             await self._waits("FailedCreatePodSandBox", f"Failed to create pod sandbox: {why}", why)
-            return False
+            return
         try:
             if not self.node.sandbox_only:
                 await self._gather()
-        except (ConfigError, OSError) as error:
+        except (ConfigError, OSError, ValueError) as error:
             await self._waits("FailedMount", f"MountVolume.SetUp failed: {error}", str(error))
-            return False
+            return
         initial = "PodInitializing" if self.pod.spec.init_containers else "ContainerCreating"
         for run in self.runs:
             if run.state.state == WAITING:
                 run.state.message, run.state.reason = "", initial
-        return True
+        self._is_prepared = True
 
     async def _waits(self, reason: str, event: str, message: str) -> None:
         for run in self.runs:
@@ -489,7 +504,7 @@ class PodWorker:
             return
         try:
             await self._gather()
-        except (ConfigError, ApiError) as error:
+        except (ConfigError, ApiError, OSError, ValueError) as error:
             self._refresh_at = self.clock() + REFRESH_SECONDS
             await self.tell("FailedMount", f"MountVolume.SetUp failed: {error}", WARNING)
 
@@ -501,7 +516,7 @@ class PodWorker:
         await self._stop_all(self._grace)
         await self._detach()
         if self._files is not None:
-            self._files.remove()
+            await self._files.remove()
         shutil.rmtree(self._log_folder, ignore_errors=True)
         self._is_gone = True
         if not self._over:  # a finalizer may keep the object, which then says how it ended
@@ -526,7 +541,10 @@ class PodWorker:
     async def _ask(self, run: ContainerRun) -> None:
         """Ask a container to end."""
         process = run.process
-        await run.before_stop(self._left())
+        try:
+            await run.before_stop(self._left())
+        except Exception:
+            log.exception("stop container=%s pod=%s", run.spec.name, self.path)
         if process is not None and self._left() > 0:
             process.signal(signal.SIGTERM)
 
@@ -578,25 +596,3 @@ class PodWorker:
 
 def _alive(runs: Iterable[ContainerRun]) -> list[Process]:
     return [run.process for run in runs if run.process is not None and run.is_alive]
-
-
-def _roles(pod: Pod) -> list[tuple[Container, str]]:
-    """All containers in the order in which they start, with what they are to the pod."""
-    inits = [(spec, SIDECAR if spec.restart_policy == "Always" else INIT) for spec in pod.spec.init_containers]
-    mains = [(spec, MAIN) for spec in pod.spec.containers]
-    return inits + mains + [(spec, EPHEMERAL) for spec in pod.spec.ephemeral_containers]
-
-
-def _no_namespace(error: OSError) -> str:
-    return f"no network namespace can be made ({error.strerror}): raise the sysctl user.max_net_namespaces, or open files"
-
-
-def host_ports(pod: Pod) -> tuple[HostPort, ...]:
-    """The ports of the node that lead to the pod's containers."""
-    containers = (*pod.spec.init_containers, *pod.spec.containers)
-    return tuple(
-        HostPort(port.host_port, port.container_port, port.protocol, port.host_ip)
-        for container in containers
-        for port in container.ports
-        if port.host_port
-    )

@@ -30,3 +30,8 @@ async def make(processes: Processes, workers: Workers) -> PodNamespaces:
     """New namespaces for a pod. OSError when there can be none."""
     sandbox = processes.make_sandbox()
     return PodNamespaces(sandbox, NetworkNamespace(await sandbox.netns(), workers))
+
+
+def no_namespace(error: OSError) -> str:
+    """Why there is no network namespace, and what to do."""
+    return f"no network namespace can be made ({error.strerror}): raise the sysctl user.max_net_namespaces, or open files"

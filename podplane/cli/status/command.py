@@ -13,7 +13,7 @@ from podplane.cli.fault import active_faults
 from podplane.cli.names import some
 from podplane.cli.options import connect, lab_name
 from podplane.lab.errors import LabError
-from podplane.lab.folder import Folder, labs
+from podplane.lab.folder import LOG, Folder, labs
 from podplane.model.words import lasting
 
 NOT_RUNNING, NOT_AS_WANTED = 3, 1
@@ -64,6 +64,8 @@ def _of_lab(folder: Folder) -> None:
         click.echo(f"  names   {line}: `{folder.command('dns status')}`")
     if line := show.summary(gather.summaries(client, nodes)):
         click.echo(f"  agents  {line}: `{folder.command('status', '--node all')}`")
+    if line := show.unforeseen(client.unforeseen(), time.time()):
+        click.echo(f"  errors  {line}: {folder.path / LOG}")
 
 
 def _of_nodes(folder: Folder, node: str, output: str | None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from podplane.cli import tables
 from podplane.cli.names import some
-from podplane.model.words import counted
+from podplane.model.words import counted, lasting
 
 Object = dict[str, Any]
 LISTED = 20
@@ -30,6 +30,14 @@ def _problem(name: str, found: Object | None) -> str:
     if found.get("api_error"):
         said.append(f"it does not reach the API ({found['api_error']})")
     return f"{name}: {', '.join(said)}" if said else ""
+
+
+def unforeseen(found: Object, now: float) -> str:
+    """Errors of the lab that nobody thought of, in one line; "" when there were none."""
+    if not found["counts"]:
+        return ""
+    last, count = found["last"], sum(found["counts"].values())
+    return f"{count} unforeseen, the last {lasting(now - last['at'])} ago: {last['message']}: {last['error']}"
 
 
 def node(status: Object) -> str:

@@ -1,0 +1,54 @@
+"""Attempts at work of a pod that may fail for a reason that nobody thought of: it is logged with its traceback (so it counts as unforeseen,
+see `apiserver.unforeseen`), told as an event, and tried again, later each time. Nothing of it ends for good."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from podplane.kubeapi.errors import described
+from podplane.kubeapi.retry import Backoff
+
+log = logging.getLogger(__name__)
+FAILED = "FailedSync"
+"""The reason of the event, as kubelets have it (kubelet/events)."""
+Tell = Callable[[str, str], Awaitable[None]]
+"""(reason, message) of an event."""
+
+
+@dataclass(slots=True, eq=False)
+class Attempts:
+    """Attempts at one thing. `due_at`: when the next one is due after one that failed, by `clock`; None when none is."""
+
+    what: str
+    tell: Tell
+    clock: Callable[[], float]
+    due_at: float | None = None
+    _backoff: Backoff = field(default_factory=Backoff)
+
+    async def succeeds(self, work: Callable[[], Awaitable[None]]) -> bool:
+        """Try it now. Whatever is wrong, all others go on."""
+        self.due_at = None
+        try:
+            await work()
+        except Exception as error:
+            log.exception("%s failed", self.what)
+            self.due_at = self.clock() + self._backoff.delay(self.clock())
+            await self._told(error)
+            return False
+        return True
+
+    async def _told(self, error: Exception) -> None:
+        try:
+            await self.tell(FAILED, f"error syncing pod: {described(error)}")
+        except Exception:
+            log.exception("event of %s failed", self.what)
+
+    async def until_done(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Try until it is done."""
+        while True:
+            if await self.succeeds(work):
+                return
+            await asyncio.sleep(max(0.0, (self.due_at or 0.0) - self.clock()))
