@@ -10,6 +10,8 @@ import ipaddress
 
 from podplane.state.value import IPAddress
 
+BROADCAST = "ff:ff:ff:ff:ff:ff"
+
 
 def mac_of(ip: IPAddress) -> str:
     """The MAC of the interface that has this address first."""
@@ -21,3 +23,8 @@ def link_local_of(mac: str) -> ipaddress.IPv6Address:
     own = bytes.fromhex(mac.replace(":", ""))
     interface = bytes((own[0] ^ 2,)) + own[1:3] + b"\xff\xfe" + own[3:]
     return ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + interface)
+
+
+def is_group(mac: str) -> bool:
+    """Is it a broadcast or multicast (IEEE 802.3, 3.2.3)?"""
+    return bool(int(mac[:2], 16) & 1)

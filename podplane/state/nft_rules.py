@@ -18,6 +18,7 @@ from podplane.state.nft import (
     Masquerade,
     Meta,
     Payload,
+    Range,
     Rule,
     Verdict,
 )
@@ -29,7 +30,7 @@ META_NFPROTO, META_OIFNAME, META_IIFNAME, META_PROTOCOL, META_PKTTYPE, META_L4PR
 ICMP6 = 58
 """IPPROTO_ICMPV6."""
 ETHERTYPE = {4: b"\x08\x00", 6: b"\x86\xdd"}
-PACKET_OTHERHOST = 3
+PACKET_BROADCAST, PACKET_MULTICAST, PACKET_OTHERHOST = 1, 2, 3
 NFPROTO = {4: 2, 6: 10}
 SOURCE_OFFSET, DESTINATION_OFFSET = {4: 12, 6: 8}, {4: 16, 6: 24}
 FULLY_RANDOM = 1 << 4
@@ -66,11 +67,9 @@ def ether_destination_is(mac: str) -> Row:
     return (Payload(dreg=1, base=LINK_HEADER, offset=0, length=6), Cmp(data=bytes.fromhex(mac.replace(":", ""))))
 
 
-def ether_destination_is_group() -> Row:
-    """`ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00`: a broadcast or multicast (IEEE 802.3, 3.2.3)."""
-    mask = b"\x01" + bytes(5)
-    load = Payload(dreg=1, base=LINK_HEADER, offset=0, length=6)
-    return (load, Bitwise(length=6, mask=mask, xor=bytes(6)), Cmp(data=mask))
+def is_to_group() -> Row:
+    """`meta pkttype 1-2`: a broadcast or multicast, as the kernel told from the MAC when the frame came in (eth_type_trans)."""
+    return (Meta(key=META_PKTTYPE, dreg=1), Range(low=bytes((PACKET_BROADCAST,)), high=bytes((PACKET_MULTICAST,))))
 
 
 def icmp6_type_is(kind: int) -> Row:

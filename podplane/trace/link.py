@@ -6,6 +6,7 @@ translated), drivers/net/veth.c (skb_scrub_packet).
 
 from __future__ import annotations
 
+from podplane.state.mac import BROADCAST, is_group
 from podplane.trace import packet as packets
 from podplane.trace.bridge import is_local_mac, locks_out, port_to, resolve
 from podplane.trace.expressions import Undecided
@@ -26,8 +27,7 @@ def arrive(walk: Walk) -> Next:
     link, end = walk.link(walk.port_in), walk.end(walk.port_in)
     if not link.up:
         return walk.drop(Stage.ARRIVE, f"{link.name} is down", link)
-    is_own = walk.packet.destination_mac == walk.world.mac(end)
-    walk.change(pkttype=packets.HOST if is_own else packets.OTHER)
+    walk.change(pkttype=_kind_of(walk.packet.destination_mac, walk.world.mac(end)))
     walk.tell(Stage.ARRIVE, f"by {link.name}", link)
     if not link.master:
         walk.link_in, walk.port_in = link.name, ""
@@ -38,6 +38,15 @@ def arrive(walk: Walk) -> Next:
     if not walk.link(link.master).up:
         return walk.drop(Stage.ARRIVE, f"{link.master} is down", walk.link(link.master))
     return Stage.BRIDGE_PREROUTING
+
+
+def _kind_of(destination: str, own: str) -> int:
+    """For whom a frame is, by its MAC (eth_type_trans)."""
+    if destination == own:
+        return packets.HOST
+    if destination == BROADCAST:
+        return packets.BROADCAST
+    return packets.MULTICAST if is_group(destination) else packets.OTHER
 
 
 def _calls_ip(walk: Walk) -> bool:
@@ -96,7 +105,7 @@ def bridge_input(walk: Walk) -> Next:
 def _choose_port(walk: Walk, bridge: str, stage: Stage) -> Next | None:
     """Find the port for a frame, or end."""
     mac = walk.packet.destination_mac
-    if int(mac[:2], 16) & 1:
+    if is_group(mac):
         raise Undecided(f"a frame to the group address {mac} is not followed")
     port = port_to(walk.world, walk.end(bridge), mac, walk.port_in)
     if port is None:

@@ -173,7 +173,9 @@ class Reader:
                 self._hold(expression.dreg, self._masked_mark(expression))
             case nft.Bitwise():
                 self._mask = expression
-            case nft.Range(op=0) if isinstance(self._load, nft.Payload) and self._load.base == 2:
+            case nft.Range(op=0) if isinstance(self._load, nft.Meta) or (
+                isinstance(self._load, nft.Payload) and self._load.base == 2
+            ):
                 low, high = (int.from_bytes(one, "big") for one in (expression.low, expression.high))
                 self._words.append(f"{self._held[_place(expression.sreg)]} {low}-{high}")
             case nft.Cmp():

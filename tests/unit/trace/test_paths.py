@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Proxy, Route, Sysctl, Vxlan
+from podplane.state.nft import DROP, Chain, Hook, Table
+from podplane.state.nft_rules import is_to_group, rule, verdict
 from podplane.state.value import IPAddress, Value
 from podplane.trace.bridge import neighbours, resolve
 from podplane.trace.evaluator import evaluate, packet_from, reply
@@ -101,6 +103,17 @@ def test_a_static_entry_wins_over_where_a_mac_is() -> None:
     frame = Packet(source=ip("10.0.0.3"), destination=ip("10.0.0.2"))
     assert isinstance(evaluate(of([*bridged(), wrong]), frame, "two").end, Dropped), "v2 is where it came from"
     assert isinstance(evaluate(world, frame, "two").end, Delivered)
+
+
+@pytest.mark.parametrize(("mac", "end"), [("01:00:5e:00:00:03", Dropped), ("ff:ff:ff:ff:ff:ff", Dropped), ("", Delivered)])
+def test_tables_know_frames_to_a_group(mac: str, end: type) -> None:
+    known = [Neighbour(netns="one", link="eth0", ip=ip("10.0.0.3"), mac=mac)] if mac else []
+    chain = Chain(
+        family="bridge", table="t", name="c", hook=Hook("filter", "prerouting", 10), rules=(rule(is_to_group(), verdict(DROP)),)
+    )
+    world = of([*bridged(), *known, Table(family="bridge", table="t"), chain])
+    trace = evaluate(world, Packet(source=ip("10.0.0.2"), destination=ip("10.0.0.3")), "one")
+    assert isinstance(trace.end, end)
 
 
 def test_links_that_are_down_carry_nothing() -> None:
