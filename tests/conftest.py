@@ -71,6 +71,14 @@ def run_in_child(test: Callable[[], Any]) -> tuple[str, str]:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a module run in one worker, which starts the module's lab once; a module may name a larger group."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}.{item.path.stem}"))
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run tests marked `kernel` in a child; leave all others to pytest."""
     if pyfuncitem.get_closest_marker("kernel") is None:
