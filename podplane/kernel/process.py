@@ -15,7 +15,19 @@ import msgspec
 
 from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
-from podplane.kernel.zygote import MESSAGE_BYTES, NOT_EXECUTABLE, Event, MakeSandbox, Release, Signal, Spawn, Words, receive
+from podplane.kernel.volumes import Tmpfs
+from podplane.kernel.zygote import (
+    MESSAGE_BYTES,
+    NOT_EXECUTABLE,
+    Event,
+    MakeMounts,
+    MakeSandbox,
+    Release,
+    Signal,
+    Spawn,
+    Words,
+    receive,
+)
 
 MAX_STARTING = 16
 """Processes that are on their way at one time: each costs a fork, and its request a place in the socket's buffer."""
@@ -48,6 +60,10 @@ class Process(Protocol):
         """Why it couldn't be started, "" when it could (or it isn't known yet)."""
 
     @property
+    def refused(self) -> bool:
+        """Couldn't it be started because what its volumes shall give is not there?"""
+
+    @property
     def last_words(self) -> bytes:
         """Once it ended: the beginning of its termination message."""
 
@@ -72,11 +88,28 @@ class Sandbox(Protocol):
         """Let go of it: what runs in it keeps its namespaces. Idempotent."""
 
 
+class Mounts(Protocol):
+    """File systems for volumes of a pod that were asked for."""
+
+    @property
+    def id(self) -> int:
+        """The number by which processes see them."""
+
+    async def made(self) -> None:
+        """Wait until they are there. OSError when that can't be."""
+
+    def release(self) -> None:
+        """Let go of them: what runs and sees them keeps them. Idempotent."""
+
+
 class Processes(Protocol):
     """Where processes come from: the zygote, or a fake."""
 
     def make_sandbox(self) -> Sandbox:
         """Ask for the namespaces of a pod (`kernel.sandbox`). Processes may be asked for in it at once."""
+
+    def make_mounts(self, tmpfs: Sequence[Tmpfs]) -> Mounts:
+        """Ask for file systems for the volumes of a pod; only its processes see them."""
 
     def spawn(
         self,
@@ -93,12 +126,14 @@ class Processes(Protocol):
         program: str = "",
         sandbox: int = 0,
         rights: Rights = Rights(),  # noqa: B008  # it is immutable
+        mounts: int = 0,
     ) -> Process:
         """Ask for a process in new mount and PID namespaces and in those of `sandbox`, or in those of `join`.
 
         Without either it gets a UTS namespace, and the network namespace `netns`.
 
-        With a `root` it has a file system of its own. `program` is the built-in program to run, if `argv` doesn't begin with its name.
+        With a `root` it has a file system of its own, whose sources may lie in `mounts`. `program` is the built-in program to run, if
+        `argv` doesn't begin with its name.
 
         The descriptors may be closed when this returns.
         """
@@ -123,6 +158,7 @@ class ZygoteProcess:
     _started: asyncio.Future[None]
     pid: int = 0
     error: str = ""
+    refused: bool = False
     last_words: bytes = b""
     _runs: bool = False
     _last_words: int = -1
@@ -147,6 +183,7 @@ class ZygoteProcess:
             self._last_words = fd
         self.pid = event.pid or self.pid
         self.error = event.error or self.error
+        self.refused = event.refused or self.refused
         self._runs = event.started or self._runs
         if (
             self._runs and self.pid and not self._started.done()
@@ -206,6 +243,36 @@ class ZygoteSandbox:
             self._made.exception()  # looked at, so that nobody needs to wait for it
 
 
+@dataclass(slots=True, eq=False)
+class ZygoteMounts:
+    """File systems that the zygote makes and holds."""
+
+    id: int
+    _ask_release: Callable[[int], None]
+    _made: asyncio.Future[None]
+    _is_released: bool = False
+
+    async def made(self) -> None:
+        """Wait until they are there. OSError when that can't be."""
+        await asyncio.shield(self._made)
+
+    def release(self) -> None:
+        """Let go of them. Idempotent."""
+        if not self._is_released:
+            self._is_released = True
+            self._ask_release(self.id)
+
+    def tell(self, event: Event) -> None:
+        """Take news: they are there, or the errno that forbids it."""
+        if self._made.done():  # who asked has gone
+            return
+        if event.error:
+            self._made.set_exception(OSError(event.code or errno.EIO, event.error))
+            self._made.exception()  # looked at, so that nobody needs to wait for it
+        else:
+            self._made.set_result(None)
+
+
 @dataclass(slots=True)
 class ZygoteProcesses:
     """The zygote as `Processes`; `lost` is called once when it ends; who started it ends then too, and with it all containers."""
@@ -214,6 +281,7 @@ class ZygoteProcesses:
     lost: Callable[[], None]
     _processes: dict[int, ZygoteProcess] = field(default_factory=dict)
     _sandboxes: dict[int, ZygoteSandbox] = field(default_factory=dict)
+    _mounts: dict[int, ZygoteMounts] = field(default_factory=dict)
     _waiting: list[_Waiting] = field(default_factory=list)
     _starting: set[int] = field(default_factory=set)
     _short: list[bytes] = field(default_factory=list)
@@ -242,6 +310,17 @@ class ZygoteProcesses:
         self._send(MakeSandbox(made.id))
         return made
 
+    def make_mounts(self, tmpfs: Sequence[Tmpfs]) -> ZygoteMounts:
+        """Ask for file systems; see `Processes.make_mounts`."""
+        self._last += 1
+        made = ZygoteMounts(self._last, lambda number: self._send(Release(number)), self._loop.create_future())
+        if self._ended:
+            made.tell(Event(made.id, error=ENDED))
+            return made
+        self._mounts[made.id] = made
+        self._send(MakeMounts(made.id, tmpfs))
+        return made
+
     def spawn(
         self,
         argv: Sequence[str],
@@ -257,13 +336,14 @@ class ZygoteProcesses:
         program: str = "",
         sandbox: int = 0,
         rights: Rights = Rights(),  # noqa: B008  # it is immutable
+        mounts: int = 0,
     ) -> ZygoteProcess:
         """Ask for a process; see `Processes.spawn`."""
         self._last += 1
         process = ZygoteProcess(self._last, self._signal, self._loop.create_future(), self._loop.create_future())
         self._processes[process.id] = process
         request = msgspec.json.encode(
-            Spawn(process.id, argv[0], hostname, directory or "/", join, tty, root, program, sandbox, rights)
+            Spawn(process.id, argv[0], hostname, directory or "/", join, tty, root, program, sandbox, rights, mounts)
         )
         words = msgspec.json.encode(Words(list(argv), dict(env or {})))
         if max(len(request), len(words)) > MESSAGE_BYTES:
@@ -286,7 +366,7 @@ class ZygoteProcesses:
             return
         self._send(Signal(number, signal_number))
 
-    def _send(self, command: Signal | MakeSandbox | Release) -> None:
+    def _send(self, command: Signal | MakeSandbox | MakeMounts | Release) -> None:
         if not self._ended:
             self._short.append(msgspec.json.encode(command))
             self._flush()
@@ -354,6 +434,8 @@ class ZygoteProcesses:
             event = msgspec.json.decode(data, type=Event)
             if (sandbox := self._sandboxes.pop(event.id, None)) is not None:
                 sandbox.tell(event, descriptors)
+            elif (mounts := self._mounts.pop(event.id, None)) is not None:
+                mounts.tell(event)
             else:
                 self._settle(event, descriptors)
         self._flush()
@@ -377,6 +459,8 @@ class ZygoteProcesses:
             self._drop(waiting)
         for sandbox in self._sandboxes.values():
             sandbox.tell(Event(sandbox.id, error=ENDED), [])
+        for mounts in self._mounts.values():
+            mounts.tell(Event(mounts.id, error=ENDED))
         for process in self._processes.values():
             process.tell(Event(process.id, error=ENDED, code=128 + signal.SIGKILL))
         self.lost()

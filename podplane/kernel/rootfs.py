@@ -17,7 +17,6 @@ A file that each pod has in another form (/etc/hosts) is the machine's there, an
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import os
@@ -42,6 +41,7 @@ from podplane.kernel.syscalls import (
     MS_RDONLY,
     MS_REC,
 )
+from podplane.kernel.volumes import beneath, tmpfs_options
 
 FRESH = {"tmp": 0o1777, "run": 0o755, "mnt": 0o755, "media": 0o755, "proc": 0o555, "sys": 0o555}
 """Folders that are empty at first, with their modes; so is one that this user may not read."""
@@ -81,16 +81,14 @@ ROOT, SCRATCH = "root", "scratch"
 """Mount points in the lab's own folder: that of the new root, and that of all that the container writes."""
 LAST_WORDS = ".last-words"
 """The file there of the container's termination message."""
-BYTES_PER_FILE = 4096
-"""A tmpfs holds one file for so many bytes of its size: each costs the kernel some 1 KiB beside it."""
 
 
 class Bind(msgspec.Struct, frozen=True):
     """A folder or file of the lab that a container sees at `target`; or, if it is `inside`, one of the container's own file system.
 
     A file that is `copied` is the container's own, as an image's files are: it can be changed, moved and removed; where nothing can be
-    written, it is bound read-only. Where containers can make links at the source, it is `pinned`: no part of it may be a link when it is
-    mounted.
+    written, it is bound read-only. `below` is a path in the source that leads to what is bound, and never out of the source (`beneath`);
+    with `makes_below` there is a folder if there was nothing.
     """
 
     source: str
@@ -98,7 +96,8 @@ class Bind(msgspec.Struct, frozen=True):
     read_only: bool = False
     inside: bool = False
     copied: bool = False
-    pinned: bool = False
+    below: str = ""
+    makes_below: bool = False
 
 
 class Root(msgspec.Struct, frozen=True):
@@ -175,14 +174,9 @@ def enter(root: Root) -> list[int]:
         os.umask(umask)
 
 
-def options(size: int, mode: str) -> str:
-    """Those of a tmpfs that holds so many bytes, 0 for half of the machine's memory; `mode` is that of its folder."""
-    return f"mode={mode},size={size},nr_inodes={max(1, size // BYTES_PER_FILE)}" if size else f"mode={mode}"
-
-
 def _enter(root: Root) -> list[int]:
     base, scratch = f"{root.folder}/{ROOT}", f"{root.folder}/{SCRATCH}"
-    syscalls.mount("tmpfs", scratch, "tmpfs", MS_NOSUID | MS_NODEV, options(root.size, "755"))
+    syscalls.mount("tmpfs", scratch, "tmpfs", MS_NOSUID | MS_NODEV, tmpfs_options(root.size, "755"))
     os.mkdir(f"{scratch}/{NEW}", 0o755)
     syscalls.mount(f"{scratch}/{NEW}", base, None, MS_BIND)
     made = {"/", *(f"/{name}" for name in machine().layers if root.homes or name not in HOMES)}
@@ -270,7 +264,12 @@ class _Target:
         self.bind = bind
         self.path = os.path.realpath(bind.target)
         self.top = self.path.split("/")[1]
-        self.is_folder = os.path.isdir(bind.source) or (bind.inside and not os.path.exists(bind.source))
+        self.fd = -1
+        if bind.below:
+            self.fd = beneath(bind.source, bind.below, make=bind.makes_below)
+            self.is_folder = stat.S_ISDIR(os.fstat(self.fd).st_mode)
+        else:
+            self.is_folder = os.path.isdir(bind.source) or (bind.inside and not os.path.exists(bind.source))
         self.is_there = False
         self._kept = ""
 
@@ -301,12 +300,9 @@ class _Target:
             if self.bind.copied and os.access(self.path, os.W_OK):
                 _copy(f"{old}{self.bind.source}", self.path)
                 return
-            if self.bind.pinned:
-                fd = open_below(old, self.bind.source)
-                try:
-                    syscalls.mount(f"/proc/self/fd/{fd}", self.path, None, MS_BIND | MS_REC)
-                finally:
-                    os.close(fd)
+            if self.fd >= 0:
+                syscalls.mount(f"/proc/self/fd/{self.fd}", self.path, None, MS_BIND | MS_REC)
+                os.close(self.fd)
             else:
                 syscalls.mount(self._kept or f"{old}{self.bind.source}", self.path, None, MS_BIND | MS_REC)
             if self._kept:
@@ -333,27 +329,6 @@ def _copy(source: str, target: str) -> None:
             os.close(new)
     finally:
         os.close(old)
-
-
-def open_below(folder: str, path: str, *, make: bool = False) -> int:
-    """A descriptor (O_PATH) of what is there below a folder, through no link; folders that are missing are made if that is wanted.
-
-    So a subPath stays in its volume, whatever a container does there meanwhile (as kubernetes, pkg/volume/util/subpath). OSError else.
-    """
-    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    for name in filter(None, path.split("/")):
-        above = fd
-        try:
-            if make:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(name, dir_fd=above)
-            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
-        finally:
-            os.close(above)
-        if stat.S_ISLNK(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
-    return fd
 
 
 def _make(path: str, is_folder: bool) -> None:

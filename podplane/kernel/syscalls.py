@@ -28,8 +28,9 @@ SYS_MOUNT_SETATTR = 442
 AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
 PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 24, 38
-SYS_CLONE3 = 435
-"""The number of clone3(2), the same on all architectures."""
+SYS_CLONE3, SYS_OPENAT2 = 435, 437
+"""The numbers of clone3(2) and openat2(2), the same on all architectures."""
+RESOLVE_NO_MAGICLINKS, RESOLVE_BENEATH = 0x02, 0x08
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "ppc64le": 203, "s390x": 217}
 SYS_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "armv7l": 311, "ppc64le": 271, "s390x": 280}
 KEYCTL_JOIN_SESSION_KEYRING, KEYCTL_SETPERM = 1, 5
@@ -64,6 +65,17 @@ def fork_into(flags: int) -> int:
     if pid < 0:
         raise _failed("clone3")
     return pid
+
+
+def open_beneath(folder: int, path: str, flags: int) -> int:
+    """openat2(2) with RESOLVE_BENEATH (Linux 5.6): no `..` and no link leads out of the folder (EXDEV), whoever changes it meanwhile."""
+    if "\0" in path:
+        raise ValueError("embedded null byte")
+    how = struct.pack("=3Q", flags | os.O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+    fd = int(_syscall(SYS_OPENAT2, folder, path.encode(), how, len(how)))
+    if fd < 0:
+        raise _failed("openat2")
+    return fd
 
 
 def setns(fd: int, flags: int) -> None:

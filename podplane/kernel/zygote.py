@@ -32,10 +32,11 @@ from typing import NoReturn, Protocol
 
 import msgspec
 
-from podplane.kernel import process_title, rights, rootfs, sandbox, syscalls
+from podplane.kernel import process_title, rights, rootfs, sandbox, syscalls, volumes
 from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
 from podplane.kernel.sandbox import Sandbox
+from podplane.kernel.volumes import Tmpfs, VolumeError
 
 MESSAGE_BYTES = 200 * 1024
 """The longest message, and the most bytes of a command's arguments and environment."""
@@ -59,8 +60,16 @@ class MakeSandbox(msgspec.Struct, tag="sandbox"):
     id: int
 
 
+class MakeMounts(msgspec.Struct, tag="mounts"):
+    """Make file systems for volumes of a pod, in a mount namespace that its containers begin with: what is mounted in the lab's own is
+    copied for each container of all pods."""
+
+    id: int
+    tmpfs: Sequence[Tmpfs]
+
+
 class Release(msgspec.Struct, tag="release"):
-    """Let go of a sandbox: what runs in it keeps its namespaces, nothing else can be started in it."""
+    """Let go of a sandbox, or of mounts: what runs in it keeps its namespaces, nothing else can be started in it."""
 
     id: int
 
@@ -70,8 +79,8 @@ class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
     stdout, stderr. `name` is the first of its words.
 
     `join` is the id of a container that the process joins (all its namespaces); 0 makes new mount and PID namespaces, in those of
-    `sandbox`, with a file system of its own made of `root`; without a sandbox a UTS namespace too, and the process stays in the lab's
-    user namespace. `program` names the built-in program; without it the first word does, or is a command.
+    `sandbox`, with a file system of its own made of `root`, whose sources may lie in `mounts`; without a sandbox a UTS namespace too, and
+    the process stays in the lab's user namespace. `program` names the built-in program; without it the first word does, or is a command.
     """
 
     id: int
@@ -84,6 +93,7 @@ class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
     program: str = ""
     sandbox: int = 0
     rights: Rights = Rights()
+    mounts: int = 0
 
 
 class Words(msgspec.Struct):
@@ -102,7 +112,8 @@ class Signal(msgspec.Struct, tag="signal"):
 
 
 class Event(msgspec.Struct, omit_defaults=True):
-    """News of the process that was started as `id`: its pid, that it runs, that it couldn't start, its exit code.
+    """News of the process that was started as `id`: its pid, that it runs, that it couldn't start (`refused`: what its volumes shall give
+    is not there), its exit code.
 
     With the news that it runs comes a descriptor of its termination message, if it has a file for one.
     """
@@ -112,9 +123,10 @@ class Event(msgspec.Struct, omit_defaults=True):
     started: bool = False
     error: str = ""
     code: int | None = None
+    refused: bool = False
 
 
-Command = Spawn | Signal | MakeSandbox | Release
+Command = Spawn | Signal | MakeSandbox | MakeMounts | Release
 
 
 def start(module: str) -> socket.socket:
@@ -151,7 +163,9 @@ class Zygote:
         self._children: dict[int, int] = {}
         self._ids: dict[int, int] = {}
         self._sandboxes: dict[int, Sandbox] = {}
+        self._mounts: dict[int, int] = {}
         self._contained: set[int] = set()
+        self._own_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._wake, wake = socket.socketpair()
         for end in (self._wake, wake):
@@ -210,6 +224,8 @@ class Zygote:
                 self._signal(command)
             elif isinstance(command, MakeSandbox):
                 self._make_sandbox(command)
+            elif isinstance(command, MakeMounts):
+                self._make_mounts(command)
             elif isinstance(command, Release):
                 self._release(command)
             else:
@@ -237,6 +253,23 @@ class Zygote:
         made = self._sandboxes.pop(command.id, None)
         if made is not None:
             made.close()
+        mounts = self._mounts.pop(command.id, -1)
+        if mounts >= 0:
+            os.close(mounts)
+
+    def _make_mounts(self, command: MakeMounts) -> None:
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            try:
+                for one in command.tmpfs:
+                    volumes.mount(one)
+                self._mounts[command.id] = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            finally:
+                syscalls.setns(self._own_mounts, syscalls.CLONE_NEWNS)
+        except OSError as error:
+            self._tell(Event(command.id, error=error.strerror or str(error), code=error.errno))
+            return
+        self._tell(Event(command.id, started=True))
 
     def _tell(self, event: Event) -> None:
         self._connection.send(msgspec.json.encode(event))
@@ -291,7 +324,9 @@ class Zygote:
         made = self._sandboxes.get(command.sandbox)
         if made is None:
             raise LookupError("its sandbox is gone")
-        return InSandbox(made)
+        if command.mounts and command.mounts not in self._mounts:
+            raise LookupError("its volumes are gone")
+        return InSandbox(made, self._mounts.get(command.mounts, -1))
 
 
 class Place(Protocol):
@@ -319,14 +354,17 @@ class InLab:
 
 @dataclass(frozen=True, slots=True)
 class InSandbox:
-    """A new container of a pod."""
+    """A new container of a pod; `mounts` is its pod's mount namespace, -1 for that of the lab."""
 
     sandbox: Sandbox
+    mounts: int
 
     def enter(self, command: Spawn) -> list[int]:
         """Its mounts are made before it enters the pod's user namespace, which locks them."""
         last_words: list[int] = []
         sandbox.enter_before_mounts(self.sandbox)
+        if self.mounts >= 0:
+            syscalls.setns(self.mounts, syscalls.CLONE_NEWNS)
         syscalls.unshare(syscalls.CLONE_NEWNS)
         if command.root is not None:
             last_words = rootfs.enter(command.root)
@@ -389,6 +427,8 @@ class Child:
         except NoSuchCommand:
             code = NOT_FOUND
             self._fail(f"{self._command.name}: no such command on this machine")
+        except VolumeError as error:
+            self._fail(str(error), refused=True)
         except OSError as error:
             self._fail(f"{self._command.name}: {error.strerror or error}")
         except ValueError as error:  # a NUL in a word
@@ -451,9 +491,9 @@ class Child:
                 os.close(fd)
             syscalls.set_dumpable(is_dumpable=True)  # nothing of the lab is open any more, and `/proc/PID/environ` is as usual
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, why: str, *, refused: bool = False) -> None:
         with contextlib.suppress(OSError):
-            self._connection.send(msgspec.json.encode(Event(self._command.id, error=why)))
+            self._connection.send(msgspec.json.encode(Event(self._command.id, error=why, refused=refused)))
 
 
 def receive(connection: socket.socket) -> tuple[bytes, list[int]]:

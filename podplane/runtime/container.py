@@ -58,6 +58,7 @@ class Launch:
     netns: int
     sandbox: int = 0
     rights: Rights = Rights()  # noqa: RUF009  # it is immutable
+    mounts: int = 0
 
 
 class Surroundings(Protocol):
@@ -215,6 +216,7 @@ class ContainerRun:
             program=launch.command.program,
             sandbox=launch.sandbox,
             rights=launch.rights,
+            mounts=launch.mounts,
         )
 
     def _runs(self) -> None:
@@ -356,6 +358,11 @@ class ContainerRun:
         if self.output is not None:
             self.output.close()
             self.output = None
+        if process.refused:
+            state.state, state.reason, state.message = WAITING, ConfigError.reason, process.error
+            self.restart_at = self.pod.clock() + CONFIG_RETRY_SECONDS
+            self.pod.wake()
+            return
         state.exit_code, state.finished_at = code, timestamp()
         state.started_at = state.started_at or state.finished_at
         state.state, state.reason = TERMINATED, "Completed" if code == 0 else "Error"

@@ -10,15 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from podplane.kernel.rootfs import Bind, open_below
+from podplane.kernel.rootfs import Bind
+from podplane.kernel.volumes import Tmpfs
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError, NotFound
 from podplane.model.pod import Container, Pod, TokenProjection
-from podplane.runtime import environment, removal, volumes
+from podplane.runtime import environment, limits, removal, volumes
 from podplane.runtime.environment import ConfigError, Facts, Source, expand
 
 PATH_MAX = 4096
 """The kernel takes no longer path (limits.h)."""
+EMPTY_DIRS = "empty"
+"""The folder of its emptyDirs, in the mount namespace of the pod only."""
 RENEW_AFTER = 0.8
 """A token is renewed when so much of its life is over (kubelet, token_manager.go)."""
 
@@ -31,23 +34,9 @@ def machine_hosts() -> str:
         return ""
 
 
-def _inside(volume: Path, below: str, *, make: bool) -> Path:
-    """What a subPath means, all links followed; with `make` there is a folder if there was nothing. ConfigError when it leads elsewhere."""
-    folder, found = os.path.realpath(volume), os.path.realpath(volume / below)
-    if found != folder and not found.startswith(f"{folder}/"):
-        raise ConfigError(f"subPath {below!r} leads out of its volume")
-    try:
-        os.close(open_below(folder, os.path.relpath(found, folder), make=make))
-    except FileNotFoundError:
-        pass  # the mount says so
-    except OSError as error:
-        raise ConfigError(f"subPath {below!r}: {error.strerror}") from None
-    return Path(found)
-
-
 @dataclass(slots=True)
 class PodFolder:
-    """The folder of one pod, on the lab's own tmpfs."""
+    """The folder of one pod, on the lab's own tmpfs: no container can write there. Its emptyDirs lie on file systems of their own."""
 
     path: Path
     client: Client
@@ -85,15 +74,27 @@ class PodFolder:
             if volume.host_path is not None:
                 volumes.check_host_path(volume.host_path)
                 continue
-            folder = self.path / "volumes" / volume.name
             if volume.empty_dir is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-                folder.chmod(0o777)
+                if volume.empty_dir.medium.startswith(limits.HUGE):
+                    raise ConfigError(
+                        f"volume {volume.name!r}: a lab has no medium {volume.empty_dir.medium}: use Memory, or none"
+                    )
                 continue
+            folder = self.path / "volumes" / volume.name
             files = volumes.files_of(pod, volume, facts, lambda token: self._tokens[token][0])
             if self._written.get(volume.name) != files:
                 volumes.write(folder, files)
                 self._written[volume.name] = files
+
+    def tmpfs(self, pod: Pod) -> list[Tmpfs]:
+        """The file systems of its emptyDirs: one for all that say no size, one for each other."""
+        own = limits.sized(pod)
+        shared = [volume.name for volume in limits.empty_dirs(pod) if volume.name not in own]
+        place = f"{self.path}/{EMPTY_DIRS}"
+        return [
+            *([Tmpfs(place, limits.USUAL, shared)] if shared else []),
+            *(Tmpfs(f"{place}/{name}", size) for name, size in own.items()),
+        ]
 
     async def _renew(self, pod: Pod, token: TokenProjection) -> None:
         """Have a token that is good for a while. ConfigError when there is none."""
@@ -116,18 +117,18 @@ class PodFolder:
         kinds = {volume.name: volume for volume in pod.spec.volumes}
         for mount in sorted(container.volume_mounts, key=lambda mount: mount.mount_path):
             own = kinds[mount.name].host_path
-            source = Path(own.path) if own is not None else self.path / "volumes" / mount.name
-            below = expand(mount.sub_path_expr, variables) if mount.sub_path_expr else mount.sub_path
             is_empty = kinds[mount.name].empty_dir is not None
-            if below:
-                if ".." in below.split("/") or below.startswith("/"):
-                    raise ConfigError(f"subPath {below!r} must be relative and may not contain '..'")
-                if len(os.fsencode(below)) >= PATH_MAX:
-                    raise ConfigError(f"subPath {below[:40]!r}…: {os.strerror(errno.ENAMETOOLONG)}")
-                source = source / below if own is not None else _inside(source, below, make=is_empty)
+            source = Path(own.path) if own is not None else self.path / (EMPTY_DIRS if is_empty else "volumes") / mount.name
+            below = expand(mount.sub_path_expr, variables) if mount.sub_path_expr else mount.sub_path
+            if ".." in below.split("/") or below.startswith("/"):
+                raise ConfigError(f"subPath {below!r} must be relative and may not contain '..'")
+            if len(os.fsencode(below)) >= PATH_MAX:
+                raise ConfigError(f"subPath {below[:40]!r}…: {os.strerror(errno.ENAMETOOLONG)}")
             read_only = mount.read_only or not (is_empty or own is not None)
-            inside = own is not None
-            found.append(Bind(str(source), mount.mount_path, read_only, inside, pinned=bool(below) and not inside))
+            if own is not None:
+                found.append(Bind(str(source / below), mount.mount_path, read_only, inside=True))
+            else:
+                found.append(Bind(str(source), mount.mount_path, read_only, below=below, makes_below=is_empty))
         return found
 
     async def remove(self) -> None:

@@ -25,18 +25,18 @@ from podplane.cni.network import Attachment, NetworkError
 from podplane.dns import resolv_conf
 from podplane.dns.resolv_conf import ResolvConf
 from podplane.kernel.namespace import Namespace
-from podplane.kernel.process import Process, Processes
-from podplane.kernel.rootfs import Bind, Root
+from podplane.kernel.process import Mounts, Process, Processes
+from podplane.kernel.rootfs import Root
 from podplane.kubeapi.errors import ApiError, Conflict, NotFound
 from podplane.kubeapi.events import NORMAL, WARNING
 from podplane.model.phases import ENDED
 from podplane.model.pod import Container, Pod
-from podplane.runtime import image_files, limits, network_files, sandboxes, security
+from podplane.runtime import limits, network_files, roots, sandboxes, security
 from podplane.runtime.attempts import Attempts
 from podplane.runtime.container import ContainerRun, Launch, after_restart_of_node, timestamp
 from podplane.runtime.environment import ConfigError, Facts, expand_all, variables
 from podplane.runtime.exec import run_to_end
-from podplane.runtime.images import command_of, files_of
+from podplane.runtime.images import command_of
 from podplane.runtime.mounts import PodFolder, machine_hosts
 from podplane.runtime.node import Node, PodSandbox
 from podplane.runtime.output import log_folder_name
@@ -62,7 +62,6 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 2.0
 REFRESH_SECONDS = 60.0
 """How often volumes are brought up to date."""
-MAX_PROCESSES = 4096
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -85,6 +84,7 @@ class PodWorker:
     is_ending: bool = False
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     _files: PodFolder | None = None
+    _mounts: Mounts | None = None
     _facts: Facts | None = None
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _grace: float = 0
@@ -176,32 +176,15 @@ class PodWorker:
         environment = self.environment(container)
         given = command_of(container)
         command = replace(given, words=tuple(expand_all(given.words, environment)))
-        root = None
-        if self._files is not None and self.node.folder is not None:
-            binds = image_files.binds(self.node.folder, files_of(container.image))
-            binds += self._files.binds(self.pod, container, environment)
-            root = self._root(self.node.folder, binds, container)
+        root = roots.of_container(self.node, self._files, self.pod, container, environment)
         sandbox = self.sandbox.id if self.sandbox is not None else 0
-        return Launch(command, environment, root, self.hostname, self.netns.fd, sandbox, security.rights(container))
+        mounts = self._mounts.id if self._mounts is not None else 0
+        return Launch(command, environment, root, self.hostname, self.netns.fd, sandbox, security.rights(container), mounts)
 
     @property
     def bare_root(self) -> Root | None:
         """The file system of what runs in no container: without volumes."""
-        return self._root(self.node.folder, ()) if self.node.folder is not None else None
-
-    def _root(self, folder: Path, binds: Sequence[Bind], container: Container | None = None) -> Root:
-        if container is None:
-            return Root(str(folder), binds, MAX_PROCESSES, self.node.hidden, self.node.shows_homes, size=limits.USUAL)
-        return Root(
-            str(folder),
-            binds,
-            MAX_PROCESSES,
-            self.node.hidden,
-            self.node.shows_homes,
-            container.security_context.read_only_root_filesystem,
-            limits.layer(container),
-            container.termination_message_path,
-        )
+        return roots.bare(self.node)
 
     def environment(self, container: Container) -> dict[str, str]:
         """The environment of a container's processes. ConfigError when a variable can't be had."""
@@ -468,7 +451,7 @@ class PodWorker:
                 await self.tell("DNSConfigForming", sentence, WARNING)
             for sentence in security.not_applied(self.pod):
                 await self.tell("SecurityContextNotApplied", sentence, WARNING)
-            for sentence in security.not_shared(self.pod):
+            for sentence in (*security.not_shared(self.pod), *limits.not_applied(self.pod)):
                 await self.tell("NotApplied", sentence, WARNING)
         metadata = self.pod.metadata
         own = [s for s in self.node.services.values() if s.metadata.namespace == metadata.namespace]
@@ -478,7 +461,20 @@ class PodWorker:
         self._facts = Facts(self.ips, self.node.host_ips, self.node.allocatable, sources, services)
         if self._files is not None:
             await self._files.write(self.pod, self._facts, self._etc())
+            await self._have_mounts(self._files)
         self._refresh_at = self.clock() + REFRESH_SECONDS
+
+    async def _have_mounts(self, files: PodFolder) -> None:
+        """File systems for its emptyDirs. ConfigError when there can be none."""
+        wanted = files.tmpfs(self.pod)
+        if self._mounts is not None or not wanted:
+            return
+        self._mounts = self.processes.make_mounts(wanted)
+        try:
+            await self._mounts.made()
+        except OSError as error:
+            self._mounts = None
+            raise ConfigError(f"no file system for an emptyDir can be made: {error.strerror}") from None
 
     def _etc(self) -> dict[str, str]:
         """Its files in /etc, by name."""
@@ -515,6 +511,8 @@ class PodWorker:
         self.settled.set()
         await self._stop_all(self._grace)
         await self._detach()
+        if self._mounts is not None:
+            self._mounts.release()
         if self._files is not None:
             await self._files.remove()
         shutil.rmtree(self._log_folder, ignore_errors=True)

@@ -54,7 +54,7 @@ def not_applied(pod: Pod) -> Iterator[str]:
 
 
 def not_shared(pod: Pod) -> Iterator[str]:
-    """What else it asks for that it does not get: namespaces of others, and limits of volumes; a sentence each."""
+    """What else it asks for that it does not get: namespaces of others; a sentence each."""
     spec = pod.spec
     if spec.host_pid:
         yield "hostPID is not applied: each container of a lab has a PID namespace of its own"
@@ -62,9 +62,6 @@ def not_shared(pod: Pod) -> Iterator[str]:
         yield "hostIPC is not applied: a pod of a lab has an IPC namespace of its own"
     if spec.share_process_namespace:
         yield "shareProcessNamespace is not applied: each container of a lab has a PID namespace of its own"
-    for volume in spec.volumes:
-        if volume.empty_dir is not None and volume.empty_dir.size_limit:
-            yield f"volume {volume.name}: sizeLimit {volume.empty_dir.size_limit} is not applied: emptyDirs of a lab have no limit"
 
 
 def _of(whose: str, context: SecurityContext | PodSecurityContext) -> Iterator[str]:

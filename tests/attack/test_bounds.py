@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from podplane.kernel.rootfs import BYTES_PER_FILE, Bind, Root
+from podplane.kernel.rootfs import Bind, Root
+from podplane.kernel.volumes import BYTES_PER_FILE
 from tests.kernel.test_rootfs import FOLDER, lab_folder
 from tests.kernel.test_zygote import Machine, contained, ends
 

@@ -114,3 +114,45 @@ def test_a_long_termination_message_is_not_read_to_its_end(lab: Podplane) -> Non
 def _ended_with(pod: dict[str, Any]) -> str:
     states = [status.get("state", {}) for status in pod["status"].get("containerStatuses", ())]
     return "".join(state.get("terminated", {}).get("message", "") for state in states)
+
+
+def test_volumes_are_bounded_and_their_parts_are_in_them(lab: Podplane) -> None:
+    links = "ln -s ../../../../../../../etc /share/up; ln -s /etc /share/there; mkdir /share/own; ln -s own /share/in"
+    share, small = {"name": "share", "mountPath": "/share"}, {"name": "small", "mountPath": "/small"}
+    parts = {name: {"name": "share", "mountPath": "/part", "subPath": name} for name in ("in", "up", "there", "up/made", "new")}
+
+    def container(name: str, script: str, *mounts: dict[str, str]) -> dict[str, Any]:
+        return {"name": name, "image": "host/sh", "command": ["sh", "-c", script], "volumeMounts": list(mounts)}
+
+    fills = "exec 2>/dev/null; head -c 9000000 /dev/zero >/small/file; stat -c %s /small/file >/share/size; exec sleep 1000"
+    spec = {
+        "terminationGracePeriodSeconds": 0,
+        "volumes": [{"name": "share", "emptyDir": {}}, {"name": "small", "emptyDir": {"sizeLimit": "1Mi"}}],
+        "initContainers": [container("links", links, share)],
+        "containers": [
+            container("main", fills, share, small),
+            *(container(f"part{n}", "touch /part/x; exec sleep 1000", mount) for n, mount in enumerate(parts.values())),
+        ],
+    }
+    lab.api.create("pods", "default", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "parts"}, "spec": spec})
+    states: dict[str, dict[str, Any]] = {}
+    for _ in lab.api.poll("pods", "default", lambda pods: _have_begun(pods, states), 10):
+        pass
+    refused = {name: state["waiting"]["message"] for name, state in states.items() if "waiting" in state}
+    assert refused == {
+        f"part{n}": f"subPath {name!r} leads out of its volume"
+        for n, name in enumerate(parts)
+        if name in ("up", "there", "up/made")
+    }
+    seen = lab(
+        "exec", "parts", "-c", "main", "--", "sh", "-c", "ls /share/in /share/new; while ! cat /share/size; do sleep 0.01; done"
+    )
+    assert seen.stdout.split() == ["/share/in:", "x", "/share/new:", "x", str(1 << 20)]
+
+
+def _have_begun(pods: list[dict[str, Any]], states: dict[str, dict[str, Any]]) -> bool:
+    """Has each container of this pod been started, or refused? Then `states` says so."""
+    (pod,) = (pod for pod in pods if pod["metadata"]["name"] == "parts")
+    states.update({one["name"]: one["state"] for one in pod["status"].get("containerStatuses", ())})
+    decided = [one for one in states.values() if "running" in one or one["waiting"]["reason"] == "CreateContainerConfigError"]
+    return len(decided) == len(states) > 1

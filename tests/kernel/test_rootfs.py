@@ -11,6 +11,7 @@ import pytest
 
 from podplane.kernel import rootfs, syscalls
 from podplane.kernel.rootfs import Bind, Root
+from podplane.kernel.volumes import Tmpfs
 from tests.kernel.test_zygote import Machine, contained
 
 pytestmark = pytest.mark.kernel
@@ -145,18 +146,54 @@ async def test_no_mount_path_leads_to_the_machines_own_files(machine: Machine) -
 
 
 @contained
-async def test_a_source_that_is_pinned_is_mounted_through_no_link(machine: Machine) -> None:
+async def test_a_part_of_a_volume_is_never_outside_of_it(machine: Machine) -> None:
     folder = lab_folder()
     (folder / "volume" / "deep").mkdir(parents=True)
     (folder / "volume" / "deep" / "file").write_text("own\n")
-    binds = [Bind(f"{FOLDER}/volume/deep{where}", f"/seen{where}", pinned=True) for where in ("", "/file")]
-    assert await machine.says("cat /seen/file; ls /seen", root=Root(FOLDER, binds)) == "own\nfile"
     (folder / "volume" / "link").symlink_to("deep")
     (folder / "volume" / "out").symlink_to("../" * 9 + "etc")
-    for name in ("link", "link/file", "out", "out/hosts"):
-        process = machine.sh("true", root=Root(FOLDER, [Bind(f"{FOLDER}/volume/{name}", "/seen", pinned=True)]))
+
+    def root(below: str, target: str = "/seen", *, make: bool = False) -> Root:
+        return Root(FOLDER, [Bind(f"{FOLDER}/volume", target, below=below, makes_below=make)])
+
+    for below in ("deep", "link", "./deep//", "deep/../link"):
+        assert await machine.says("cat /seen/file; ls /seen", root=root(below)) == "own\nfile"
+    assert await machine.says("cat /seen", root=root("link/file")) == "own"
+    assert await machine.says("touch /etc/new/x; ls /etc/new", root=root("link/made/er", "/etc/new", make=True)) == "x"
+    assert os.listdir(f"{FOLDER}/volume/deep/made/er") == ["x"]
+    for below, why in {
+        "out": "leads out of its volume",
+        "out/hosts": "leads out of its volume",
+        "none": "nothing in the volume",
+    }.items():
+        process = machine.sh("true", root=root(below, make="out" in below))
         assert await process.exited == 126
-        assert "mount /seen: Too many levels of symbolic links" in process.error
+        assert process.refused and why in process.error and repr(below) in process.error
+
+
+@contained
+async def test_file_systems_of_volumes_are_their_pods_only(machine: Machine) -> None:
+    folder = lab_folder()
+    place = f"{FOLDER}/pods/uid/empty"
+    mounts = machine.processes.make_mounts([Tmpfs(place, 1 << 20, ["a", "b"]), Tmpfs(f"{place}/c", 1 << 16)])
+    await mounts.made()
+    root = Root(FOLDER, [Bind(f"{place}/{name}", f"/{name}") for name in "abc"])
+    script = """for v in a b c; do head -c 3000000 /dev/zero >/$v/file; done 2>/dev/null
+        stat -c %s /a/file /b/file /c/file; stat -c %a /a /b /c"""
+    sizes = (await machine.says(script, root=root, mounts=mounts.id)).split()
+    assert sizes[3:] == ["777"] * 3
+    assert (1 << 20) - (1 << 16) < sum(map(int, sizes[:2])) <= 1 << 20 and 0 < int(sizes[2]) <= 1 << 16
+    assert await machine.says("stat -c %s /a/file", root=root, mounts=mounts.id) == sizes[0], "the next container has it too"
+    assert [path.name for path in folder.rglob("file")] == []
+    mounts.release()
+    mounts.release()
+    process = machine.sh("true", root=root, mounts=mounts.id)
+    assert await process.exited == 126 and "its volumes are gone" in process.error
+    taken = folder / "file"
+    taken.write_text("")
+    with pytest.raises(OSError):
+        await machine.processes.make_mounts([Tmpfs(str(taken), 1 << 20)]).made()
+    assert await machine.says("echo runs", root=Root(FOLDER)) == "runs"
 
 
 @contained

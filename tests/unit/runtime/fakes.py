@@ -22,6 +22,7 @@ class FakeProcess:
     signals: list[int] = field(default_factory=list)
     ends_on: Collection[int] = (9, 15)
     error: str = ""
+    refused: bool = False
     last_words: bytes = b""
 
     async def started(self) -> None:
@@ -43,11 +44,12 @@ class FakeProcesses:
 
     all: list[FakeProcess] = field(default_factory=list)
     refusal: str = ""
+    refused: bool = False
     ends_on: Collection[int] = (9, 15)
 
     def spawn(self, argv: Sequence[str], stdio: tuple[int, int, int], **_: Any) -> FakeProcess:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        process = FakeProcess(argv, len(self.all) + 1, future, self.refusal, ends_on=self.ends_on)
+        process = FakeProcess(argv, len(self.all) + 1, future, self.refusal, ends_on=self.ends_on, refused=self.refused)
         self.all.append(process)
         return process
 

@@ -14,7 +14,7 @@ import pytest
 
 from podplane.model.objects import Metadata
 from podplane.model.pod import Container, ContainerStatus, Pod, PodIP, PodSpec, PodStatus
-from podplane.runtime.container import BACKOFF_SECONDS
+from podplane.runtime.container import BACKOFF_SECONDS, CONFIG_RETRY_SECONDS
 from podplane.runtime.images import Command, ImageError, command_of
 from podplane.runtime.kubelet import Kubelet
 from podplane.runtime.pod import PodWorker
@@ -334,6 +334,20 @@ async def test_a_full_name_that_no_host_can_have_is_said(rig: Rig) -> None:
     waits = f"its full name {'x' * 40}.db.default.svc.cluster.local has 69 characters, and a host name has 64 at most (setHostnameAsFQDN)"
     assert rig.container["state"]["waiting"]["message"] == waits
     assert (rig.processes.all, rig.network.attached) == ([], [])
+
+
+async def test_a_container_whose_volumes_lack_something_waits_and_is_tried_again(rig: Rig) -> None:
+    rig.processes.refusal, rig.processes.refused = "subPath 'a': there is nothing in the volume", True
+    rig.kubelet.pod_changed(None, pod())
+    await rig.settle()
+    waiting = {"reason": "CreateContainerConfigError", "message": "subPath 'a': there is nothing in the volume"}
+    assert rig.container["state"] == {"waiting": waiting}
+    assert ("Failed", "Error: subPath 'a': there is nothing in the volume") in rig.recorder.told
+    rig.processes.refusal = ""
+    await rig.at(CONFIG_RETRY_SECONDS - 1)
+    assert "waiting" in rig.container["state"]
+    await rig.at(CONFIG_RETRY_SECONDS)
+    assert "running" in rig.container["state"] and rig.container["restartCount"] == 0
 
 
 async def test_a_command_that_cannot_start_says_why(rig: Rig) -> None:

@@ -1,4 +1,4 @@
-"""Where a container sees the volumes of its pod: a subPath stays in its volume."""
+"""Where a container sees the volumes of its pod, and on which file systems they lie."""
 
 from __future__ import annotations
 
@@ -8,74 +8,59 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from podplane.kernel.rootfs import Bind
+from podplane.kernel.volumes import Tmpfs
 from podplane.model.pod import Container, Pod
-from podplane.runtime import volumes
+from podplane.runtime import limits
 from podplane.runtime.environment import ConfigError
 from podplane.runtime.mounts import PodFolder
-from podplane.runtime.volumes import File
 
 VOLUMES = [
     {"name": "scratch", "emptyDir": {}},
+    {"name": "cache", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
     {"name": "files", "configMap": {"name": "c"}},
-    {"name": "host", "hostPath": {"path": "/"}},
+    {"name": "host", "hostPath": {"path": "/etc"}},
 ]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> PodFolder:
-    """A pod's folder, with a volume in which a container made links, and a ConfigMap's."""
-    scratch = tmp_path / "pod" / "volumes" / "scratch"
-    (scratch / "own").mkdir(parents=True)
-    (scratch / "file").write_text("own")
-    volumes.write(scratch.parent / "files", {"key": File(b"value")})
-    (tmp_path / "machine").mkdir()
-    (tmp_path / "machine" / "secret").write_text("secret")
-    for name, to in {
-        "in": "own",
-        "abs": str(tmp_path / "machine"),
-        "rel": "../../../machine",
-        "up": "..",
-        "round": "round",
-    }.items():
-        (scratch / name).symlink_to(to)
-    return PodFolder(tmp_path / "pod", cast(Any, None))
+def pod(*volumes: dict[str, Any]) -> Pod:
+    return msgspec.convert({"spec": {"volumes": volumes}}, Pod)
 
 
-def bound(folder: PodFolder, volume: str, below: str) -> tuple[str, bool]:
-    """What is mounted of a volume, as a path in the pod's folder, and whether it is pinned."""
-    mount = {"name": volume, "mountPath": "/seen", "subPath": below}
-    pod = msgspec.convert({"spec": {"volumes": VOLUMES}}, Pod)
-    (bind,) = folder.binds(pod, msgspec.convert({"name": "main", "volumeMounts": [mount]}, Container), {})
-    return bind.source.removeprefix(f"{folder.path}/volumes/"), bind.pinned
+def folder(path: str = "/lab/pods/uid") -> PodFolder:
+    return PodFolder(Path(path), cast(Any, None))
 
 
-@pytest.mark.parametrize(
-    ("volume", "below", "source"),
-    [
-        ("scratch", "new/er", "scratch/new/er"),
-        ("scratch", "in/er", "scratch/own/er"),
-        ("scratch", "file", "scratch/file"),
-        ("files", "key", "files/..1/key"),
-        ("files", "none", "files/none"),
-    ],
-)
-def test_a_sub_path_in_its_volume(folder: PodFolder, volume: str, below: str, source: str) -> None:
-    assert bound(folder, volume, below) == (source, True)
-    assert (folder.path / "volumes" / source).exists() is (below != "none")
+def bound(name: str, **mount: Any) -> Bind:
+    """What is mounted of a volume."""
+    container = msgspec.convert({"name": "main", "volumeMounts": [{"name": name, "mountPath": "/seen", **mount}]}, Container)
+    (bind,) = folder().binds(pod(*VOLUMES), container, {"POD": "web-1"})
+    return bind
 
 
-@pytest.mark.parametrize("below", ["abs", "abs/secret", "rel", "rel/secret", "rel/made", "abs/made/er", "up", "up/files/key"])
-def test_a_sub_path_that_leads_out_of_its_volume(folder: PodFolder, below: str) -> None:
-    with pytest.raises(ConfigError, match="leads out of its volume"):
-        bound(folder, "scratch", below)
-    assert [entry.name for entry in (folder.path.parent / "machine").iterdir()] == ["secret"]
+def test_volumes_of_the_lab_are_read_only_and_others_are_not() -> None:
+    assert bound("files") == Bind("/lab/pods/uid/volumes/files", "/seen", read_only=True)
+    assert bound("scratch") == Bind("/lab/pods/uid/empty/scratch", "/seen", makes_below=True)
+    assert bound("scratch", readOnly=True).read_only
+    assert bound("host") == Bind("/etc", "/seen", inside=True)
 
 
-@pytest.mark.parametrize("below", ["file/er", "round", "round/er"])
-def test_a_sub_path_that_cannot_be(folder: PodFolder, below: str) -> None:
-    with pytest.raises(ConfigError, match=f"subPath '{below}': "):
-        bound(folder, "scratch", below)
+def test_a_part_of_a_volume_is_found_when_it_is_mounted() -> None:
+    assert bound("files", subPath="key") == Bind("/lab/pods/uid/volumes/files", "/seen", read_only=True, below="key")
+    assert bound("scratch", subPathExpr="$(POD)/x").below == "web-1/x"
+    assert bound("host", subPath="hosts") == Bind("/etc/hosts", "/seen", inside=True), "which the container sees anyhow"
 
 
-def test_a_sub_path_of_the_machine_is_looked_up_in_the_container(folder: PodFolder) -> None:
-    assert bound(folder, "host", "etc/hosts") == ("/etc/hosts", False)
+@pytest.mark.parametrize("below", ["..", "a/../b", "/etc"])
+@pytest.mark.parametrize("name", ["scratch", "files", "host"])
+def test_a_part_has_no_dots_and_no_slash_before_it(name: str, below: str) -> None:
+    with pytest.raises(ConfigError, match="must be relative"):
+        bound(name, subPath=below)
+
+
+def test_empty_dirs_have_sizes() -> None:
+    place = "/lab/pods/uid/empty"
+    assert folder().tmpfs(pod(*VOLUMES)) == [Tmpfs(place, limits.USUAL, ["scratch"]), Tmpfs(f"{place}/cache", 64 << 20)]
+    assert folder().tmpfs(pod(VOLUMES[1])) == [Tmpfs(f"{place}/cache", 64 << 20)]
+    assert folder().tmpfs(pod(VOLUMES[2])) == []
+    assert folder().tmpfs(pod({"name": "a", "emptyDir": {"sizeLimit": 0}})) == [Tmpfs(place, limits.USUAL, ["a"])]

@@ -1,0 +1,107 @@
+"""Volumes of pods as the kernel has them: file systems in memory that have a size, and what a path in a volume leads to."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Sequence
+
+import msgspec
+
+from podplane.kernel import syscalls
+from podplane.kernel.syscalls import MS_NODEV, MS_NOSUID
+
+BYTES_PER_FILE = 4096
+"""A tmpfs holds one file for so many bytes of its size: each costs the kernel some 1 KiB beside it."""
+FEWEST_FILES = 16
+LOOKUPS = 32
+"""How often a path in a volume is looked up while something moves there."""
+
+
+class Tmpfs(msgspec.Struct, frozen=True):
+    """A file system in memory for volumes of a pod: it holds `size` bytes, at `path`, which is made if it is missing.
+
+    All may write to it, or to these `folders` in it if there are any.
+    """
+
+    path: str
+    size: int
+    folders: Sequence[str] = ()
+
+
+def mount(one: Tmpfs) -> None:
+    """Have the file system there. OSError when that can't be."""
+    os.makedirs(one.path, exist_ok=True)
+    options = tmpfs_options(one.size, "755" if one.folders else "777")
+    syscalls.mount("tmpfs", one.path, "tmpfs", MS_NOSUID | MS_NODEV, options)
+    for name in one.folders:
+        path = f"{one.path}/{name}"
+        os.mkdir(path)
+        os.chmod(path, 0o777)
+
+
+def tmpfs_options(size: int, mode: str) -> str:
+    """Those of a tmpfs that holds so many bytes, 0 for half of the machine's memory; `mode` is that of its folder."""
+    return f"mode={mode},size={size},nr_inodes={max(FEWEST_FILES, size // BYTES_PER_FILE)}" if size else f"mode={mode}"
+
+
+class VolumeError(Exception):
+    """What a volume shall give is not there, or leads out of it; one line that says so. It may be another time."""
+
+
+def beneath(volume: str, path: str, *, make: bool = False) -> int:
+    """A descriptor (O_PATH) of what the path leads to in the volume, links in there followed; folders that are missing are made if that is
+    wanted. VolumeError where there is nothing, or it leads elsewhere.
+
+    It is looked up once, by the kernel: whatever containers do in the volume meanwhile, nothing else can be mounted.
+    """
+    folder = os.open(volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return _beneath(folder, path, make)
+    except FileNotFoundError:
+        raise VolumeError(f"subPath {path!r}: there is nothing in the volume") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, OSError) and error.errno == errno.EXDEV:
+            raise VolumeError(f"subPath {path!r} leads out of its volume") from None
+        raise VolumeError(f"subPath {path!r}: {reason}") from None
+    finally:
+        os.close(folder)
+
+
+def _beneath(folder: int, path: str, make: bool) -> int:
+    try:
+        return _open_beneath(folder, path)
+    except FileNotFoundError:
+        if not make:
+            raise
+    parts = [part for part in path.split("/") if part]
+    above, mode = os.dup(folder), stat.S_IMODE(os.fstat(folder).st_mode)
+    for number, name in enumerate(parts, 1):
+        try:
+            with contextlib.suppress(FileExistsError):
+                _make_folder(name, mode, above)
+            found = _open_beneath(folder, "/".join(parts[:number]))
+        finally:
+            os.close(above)
+        above = found
+    return above
+
+
+def _open_beneath(folder: int, path: str) -> int:
+    """EAGAIN means that something was moved while the kernel looked whether a `..` leads out (openat2(2))."""
+    for _ in range(LOOKUPS):
+        with contextlib.suppress(BlockingIOError):
+            return syscalls.open_beneath(folder, path, os.O_PATH)
+    raise OSError(errno.EAGAIN, "its volume changes all the time")
+
+
+def _make_folder(name: str, mode: int, above: int) -> None:
+    """A folder with the mode of its volume."""
+    umask = os.umask(0)
+    try:
+        os.mkdir(name, mode, dir_fd=above)
+    finally:
+        os.umask(umask)

@@ -1,0 +1,40 @@
+"""The file systems of a pod's containers: what is mounted where, how much can be written, how many processes there may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from podplane.kernel.rootfs import Root
+from podplane.model.pod import Container, Pod
+from podplane.runtime import image_files, limits
+from podplane.runtime.images import files_of
+from podplane.runtime.mounts import PodFolder
+from podplane.runtime.node import Node
+
+MAX_PROCESSES = 4096
+
+
+def of_container(
+    node: Node, files: PodFolder | None, pod: Pod, container: Container, variables: Mapping[str, str]
+) -> Root | None:
+    """That of a container; None where containers see the machine as it is. ConfigError when there is something missing."""
+    if files is None or node.folder is None:
+        return None
+    binds = [*image_files.binds(node.folder, files_of(container.image)), *files.binds(pod, container, variables)]
+    return Root(
+        str(node.folder),
+        binds,
+        MAX_PROCESSES,
+        node.hidden,
+        node.shows_homes,
+        container.security_context.read_only_root_filesystem,
+        limits.layer(container),
+        container.termination_message_path,
+    )
+
+
+def bare(node: Node) -> Root | None:
+    """That of what runs in no container: without volumes."""
+    if node.folder is None:
+        return None
+    return Root(str(node.folder), (), MAX_PROCESSES, node.hidden, node.shows_homes, size=limits.USUAL)
