@@ -1,6 +1,7 @@
 """Operations on nf_tables as units of messages, in an order in which each finds what it needs.
 
-Tables, counters, sets, chains that are jumped to; elements; base chains; then removals in reverse. Between any two units the data path is
+Tables, counters, sets, chains that are jumped to; elements; base chains; then removals in reverse. What nothing leads to any more goes in
+transactions of its own, behind those that are waited for. Between any two units the data path is
 correct: sets are filled in the order of their ranks and emptied in reverse, so that a frontend never leads to an endpoint that is not
 there; a chain's rules change in one unit, and so does an element. A unit takes effect whole or not at all.
 """
@@ -133,7 +134,8 @@ class Sorted:
 def units(
     operations: Sequence[Operation], sets: dict[SetKey, Set], find: Find, packed: Packed, report: Report
 ) -> Iterator[Unit | None]:
-    """The units, in order; None now and then while operations are only sorted, for the caller to pause.
+    """The units, in order; None where those before it are to be sent: now and then while operations are only sorted, for the caller to
+    pause, and when all is in force and only leftovers are to be removed.
 
     `sets` are those that are known; it learns those that come and forgets those that go. `find` looks for others in the kernel. What
     can't be sent is in the report.
@@ -288,7 +290,7 @@ def _element_units(owner: Set, operations: list[Operation], report: Report) -> I
         yield unit
 
 
-def _removals(by_kind: Sorted, sets: dict[SetKey, Set], find: Find, packed: Packed, report: Report) -> Iterator[Unit]:
+def _removals(by_kind: Sorted, sets: dict[SetKey, Set], find: Find, packed: Packed, report: Report) -> Iterator[Unit | None]:
     """Elements in reverse, chains before those that they jump to, sets, tables; what is in a table that goes, goes with it."""
     with_table: dict[tuple[str, str], list[Operation]] = {_table_of(o): [o] for o in by_kind.gone_tables}
 
@@ -307,12 +309,14 @@ def _removals(by_kind: Sorted, sets: dict[SetKey, Set], find: Find, packed: Pack
     with_set = _packed_removals(by_kind, with_table, elements, packed, report)
     for key, owner in reversed(_in_order(elements, sets, find)):
         yield from _elements(key, owner, elements[key], report)
-    chains = list(filter(stays, by_kind.gone_chains))
+    chains, objects = list(filter(stays, by_kind.gone_chains)), list(filter(stays, by_kind.gone_objects))
+    if chains or objects:
+        yield None
     for operation in reversed(_called_first(chains, old=True)):
         chain = operation.old
         assert isinstance(chain, Chain | OpaqueObject)
         yield Unit([operation], [codec.flush_chain(chain), codec.delete_chain(chain)])
-    for operation in sorted(filter(stays, by_kind.gone_objects), key=_removal_order):
+    for operation in sorted(objects, key=_removal_order):
         value = operation.old
         assert isinstance(value, Set | NamedCounter | OpaqueObject)
         if isinstance(value, NamedCounter):

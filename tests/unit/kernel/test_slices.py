@@ -12,7 +12,7 @@ from podplane.kernel.door import Kernel
 from podplane.kernel.fakes.world import FakeOpener
 from podplane.kernel.slices import LINK, MOST, RANK, result, slices
 from podplane.state.network import Address, Link, Neighbour, Route, Sysctl
-from podplane.state.nft import Element, Set, Table
+from podplane.state.nft import GOTO, Chain, Element, Set, Table, Verdict
 from podplane.state.operations import Operation, Report, diff
 from podplane.state.value import Value
 from tests.plans import FAMILIES, OWNER, uplink, wanted
@@ -110,3 +110,28 @@ def test_a_caller_that_stops_between_two_steps_has_done_what_was_reported_and_no
     found = kernel.read(OWNER)
     assert 200 <= len(applied) < 2000
     assert {v for v in found.values() if isinstance(v, Element)} == {o.new for o in applied if isinstance(o.new, Element)}
+
+
+def test_what_is_not_used_any_more_is_removed_after_what_is_waited_for_was_reported() -> None:
+    kernel, _ = fake()
+    place = {"family": "inet", "table": "podplane-policy"}
+    led = {one: Element(**place, set="ways", key=(80,), data=Verdict(GOTO, one)) for one in ("old", "new")}
+    chains = {one: Chain(**place, name=one, rules=()) for one in led}
+    ways, peers = (
+        Set(**place, name="ways", key=("inet_service",), data=("verdict",)),
+        Set(**place, name="peers", key=("inet_service",)),
+    )
+    kernel.apply([Operation(None, one) for one in (Table(**place), ways, peers, chains["old"], led["old"])])
+    moved = [Operation(None, chains["new"]), Operation(led["old"], led["new"])]
+    removed = [Operation(chains["old"], None), Operation(peers, None)]
+    first, second = (one for one in kernel.steps([*removed, *moved]) if one.applied)
+    assert (first.applied, second.applied) == (moved, removed)
+
+
+def test_what_is_not_used_any_more_is_removed_when_nothing_is_waited_for() -> None:
+    kernel, _ = fake()
+    place = {"family": "inet", "table": "podplane-policy"}
+    table, chain = Table(**place), Chain(**place, name="old", rules=())
+    kernel.apply([Operation(None, table), Operation(None, chain)])
+    (step,) = (one for one in kernel.steps([Operation(chain, None)]) if one.applied)
+    assert step.applied == [Operation(chain, None)]
