@@ -172,7 +172,8 @@ def note_duplicates(request: Request, options: Options) -> None:
     elif kind.endswith("json"):
         if _may_be_too_many(request.body):
             parse_json(request.body)  # refuses it, before it is read a second time in a dearer way
-        options.twice = strict.in_json(request.body, is_patch=kind == JSON_PATCH)
+        if kind == JSON_PATCH or not strict.is_plain(request.body):
+            options.twice = strict.in_json(request.body, is_patch=kind == JSON_PATCH)
 
 
 def strictly(request: Request, options: Options) -> Object:

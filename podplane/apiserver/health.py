@@ -26,9 +26,11 @@ def ping() -> str:
 
 def answer(request: Request, checks: Mapping[str, Check]) -> Response | None:
     """The answer to a question about health; None when the request is none."""
+    if request.method not in METHODS or not request.path.startswith(PATHS):
+        return None
     path = request.path.rstrip("/")
     root = next((root for root in PATHS if path == root or path.startswith(f"{root}/")), "")
-    if request.method not in METHODS or not root:
+    if not root:
         return None
     if path == root:
         return _whole(root.strip("/"), request, checks)

@@ -6,7 +6,9 @@ asked to a pod or secret; it is worth something only while these exist with the 
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -175,8 +177,6 @@ class Tokens:
         self, account: dict[str, Any], audiences: Sequence[str], seconds: int, bound: dict[str, Any] | None, identity: str
     ) -> tuple[str, float]:
         """A token for a ServiceAccount, and when it ends (seconds of the epoch). Problem when it can't be bound so."""
-        import jwt
-
         now = int(self._clock())
         metadata = account["metadata"]
         own: dict[str, Any] = {
@@ -195,7 +195,7 @@ class Tokens:
             "jti": identity,
             "kubernetes.io": own,
         }
-        return jwt.encode(claims, self._key, algorithm="HS256"), now + seconds
+        return _signed(claims, self._key), now + seconds
 
     def _bound(self, bound: dict[str, Any], namespace: str) -> dict[str, Any]:
         resource = BOUND_KINDS.get((bound.get("apiVersion", "v1"), bound.get("kind", "")))
@@ -218,6 +218,20 @@ class Tokens:
         if host is not None:
             found["node"] = {"name": node_name, "uid": host.object["metadata"]["uid"]}
         return found
+
+
+HEADER = b'{"alg":"HS256","typ":"JWT"}'
+
+
+def _signed(claims: Mapping[str, Any], key: bytes) -> str:
+    """A JWT with these claims (RFC 7519, in RFC 7515's compact form). PyJWT reads it; each pod that starts gets one, and PyJWT's own way to
+    make it, with its import, takes ten times as long."""
+    signed = b".".join(map(_base64url, (HEADER, msgspec.json.encode(claims))))
+    return b".".join((signed, _base64url(hmac.digest(key, signed, "sha256")))).decode()
+
+
+def _base64url(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
 def _digest(token: str) -> bytes:

@@ -36,12 +36,20 @@ def check_type(resource: Resource, request: Request) -> str:
     return kind
 
 
-def patched(resource: Resource, old: Object, request: Request) -> Object:
-    """The object after the patch of the request; `old` stays as it is. Problem when that can't be."""
+HEAD = ("apiVersion", "kind", "metadata")
+
+
+def patched(resource: Resource, old: Object, request: Request, part: str = "") -> Object:
+    """The object after the patch of the request; `old` stays as it is. Problem when that can't be.
+
+    Of a write that is about one `part` only, a field, the rest may be left out: of a pod's status, that is half of the work.
+    """
     kind = check_type(resource, request)
     if kind == JSON_PATCH:
         return _json_patch(old, request)
     patch = body(request, (kind,))
+    if part and patch.keys() <= {*HEAD, part} and resource.schema is None:
+        old = {name: old[name] for name in (*HEAD, part) if name in old}
     if kind == MERGE_PATCH:
         merged: Object = merge(old, patch)
         return merged

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Hashable, Iterable, Iterator
+import functools
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -144,10 +145,15 @@ def _list(head: Object, field: str, encoded: Callable[[Stored], bytes], items: I
     yield b"]}"
 
 
-def media_ranges(request: Request) -> list[tuple[str, dict[str, str]]]:
+def media_ranges(request: Request) -> Sequence[tuple[str, Mapping[str, str]]]:
     """What the client accepts: types with their parameters, in its order."""
+    return _ranges(request.headers.get("accept", ""))
+
+
+@functools.lru_cache(64)
+def _ranges(accept: str) -> Sequence[tuple[str, Mapping[str, str]]]:
     found = []
-    for text in request.headers.get("accept", "").split(","):
+    for text in accept.split(","):
         kind, *parameters = (part.strip() for part in text.split(";"))
         if kind:
             found.append((kind.lower(), dict(p.split("=", 1) for p in parameters if "=" in p)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime
+import functools
 import re
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -18,6 +19,7 @@ EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
 ZERO = datetime.datetime(1, 1, 1, tzinfo=datetime.UTC)
 
 
+@functools.lru_cache(1024)
 def time(text: str, *, micro: bool = False) -> str | None:
     """A Time or MicroTime as it is written; None for the zero. ValueError when the text is none."""
     found = TIME.fullmatch(text)

@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from podplane.apiserver.shapes import LIST, MAP, Shape
 
 Object = dict[str, Any]
@@ -30,14 +32,8 @@ class BadPatch(Exception):
 
 def merged(old: Object, patch: Object, shape: Shape | None) -> Object:
     """The object after the patch; both stay as they are. BadPatch when that can't be."""
-    return _object(_copied(old), _copied(patch), shape)
-
-
-def _copied(value: Any) -> Any:
-    """As copy.deepcopy, of what JSON can say: a fifth of the time."""
-    if isinstance(value, dict):
-        return {name: _copied(one) for name, one in value.items()}
-    return [_copied(one) for one in value] if isinstance(value, list) else value
+    old, patch = msgspec.json.decode(msgspec.json.encode((old, patch)))
+    return _object(old, patch, shape)
 
 
 def _object(old: Object, patch: Object, shape: Shape | None) -> Object:

@@ -169,7 +169,8 @@ class Writer:
         old = stored.object
         if target.resource.storage:
             old = {**old, "apiVersion": target.resource.group_version}
-        new = yield lambda: plain(patched(target.resource, old, request))
+        part = target.subresource if target.subresource == "status" else ""
+        new = yield lambda: plain(patched(target.resource, old, request, part))
         return (yield from self._replace(target, stored, new, options))
 
     def _replace(self, target: Target, stored: Stored, new: Object, options: Options) -> Steps[Stored]:

@@ -88,7 +88,7 @@ class Client:
     async def patch_own_status(self, resource: str, namespace: str, name: str, status: Mapping[str, Any], uid: str) -> None:
         """The same by a strategic merge: elements of merged lists that the patch does not name (conditions of others) stay."""
         body = {"status": status, "metadata": {"uid": uid}}
-        await self._object(requests.patch(self._token, resource, namespace, name, body, "status", STRATEGIC_PATCH))
+        await self._whole(requests.patch(self._token, resource, namespace, name, body, "status", STRATEGIC_PATCH))
 
     async def bind(self, namespace: str, pod: str, uid: str, node: str) -> None:
         """Give a pod its node, if it is still the one with this uid."""

@@ -139,7 +139,8 @@ class Again:
 
 Action = Create | Patch | Delete | Bind | Note | Again
 Concerns = Callable[[View, Object], Iterable[Key]]
-"""Whom a change concerns: called with the object before and with the object after it."""
+"""Whom a change concerns: called with the object before and with the object after it. Of a pod it is not asked for the status: after a
+change of nothing else (`objects.is_related_alike`) it is called with the new version only."""
 
 
 @dataclass(frozen=True, slots=True)

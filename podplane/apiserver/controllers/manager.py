@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from podplane.apiserver.controllers.decision import Action, Again, Bind, Concerns, Controller, Create, Delete, Note, Patch, View
-from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
+from podplane.apiserver.controllers.objects import Key, Object, controller_of, is_related_alike, key_of
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.store import Unwritable
 from podplane.kubeapi.client import Client
@@ -31,6 +31,7 @@ TURN_SECONDS = 0.005
 UNWRITABLE_SECONDS = 0.5
 """When nothing can be written it is tried again after that."""
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, DOUBLINGS = 0.01, 60.0, 20
+PODS = "pods"
 Task = tuple[str, Key]
 """(a controller's name, what it is to decide about)."""
 
@@ -61,11 +62,13 @@ class Manager:
 
     def observe(self, resource: Resource, old: Object | None, new: Object | None) -> None:
         """A write: queue whom it concerns."""
+        is_same = resource.id == PODS and old is not None and new is not None and is_related_alike(old, new)
+        versions = (new,) if is_same else (old, new)
         for controller in self._watching.get(resource.id, ()):
             matters, concerns = controller.matters.get(resource.id), controller.watches[resource.id]
             if matters is not None and old is not None and new is not None and matters(old) == matters(new):
                 continue
-            for object_ in (old, new):
+            for object_ in versions:
                 if object_ is not None:
                     self._enqueue(controller.name, concerns, object_)
 

@@ -19,6 +19,17 @@ def controller_of(object_: Object) -> Object | None:
     return next((owner for owner in object_["metadata"].get("ownerReferences", ()) if owner.get("controller")), None)
 
 
+RELATING_METADATA = ("labels", "ownerReferences", "finalizers")
+
+
+def is_related_alike(old: Object, new: Object) -> bool:
+    """Do two versions of an object differ in nothing but their status and metadata that relates them to no others?"""
+    before, now = old["metadata"], new["metadata"]
+    if any(before.get(field) != now.get(field) for field in RELATING_METADATA):
+        return False
+    return old.get("spec") is new.get("spec") or old.get("spec") == new.get("spec")
+
+
 def owned_by(owner: Object, kind: str, api_version: str) -> Object:
     """The owner reference that makes `owner` a controller."""
     metadata = owner["metadata"]

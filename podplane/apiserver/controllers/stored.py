@@ -11,7 +11,7 @@ from podplane.apiserver.controllers import topology_hints
 from podplane.apiserver.controllers.allocated import Allocated
 from podplane.apiserver.controllers.contents import Content, Contents
 from podplane.apiserver.controllers.load_balancers import LoadBalancers
-from podplane.apiserver.controllers.objects import Key, Object, controller_of, key_of
+from podplane.apiserver.controllers.objects import Key, Object, controller_of, is_related_alike, key_of
 from podplane.apiserver.controllers.pods import condition_of
 from podplane.apiserver.controllers.usage import NodeUsage, Usage
 from podplane.apiserver.kinds.names import matches
@@ -152,6 +152,8 @@ class StoredView:
 
     def observe(self, resource: Resource, old: Object | None, new: Object | None) -> None:
         """A write."""
+        if resource.id == "pods" and old is not None and new is not None and _is_indexed_alike(old, new):
+            return
         if old is not None:
             self._index(resource.id, old, add=False)
         if new is not None:
@@ -190,6 +192,12 @@ def indexed_label(resource: str, object_: Object) -> tuple[str, str] | None:
     if pairs:
         return min(pairs.items())
     return None if resource == SERVICES else ANY_LABELS  # a Service without a selector chooses nothing
+
+
+def _is_indexed_alike(old: Object, new: Object) -> bool:
+    """Do two versions of a pod say the same to the indices? Most writes of a pod change nothing but its conditions."""
+    before, now = (pod.get("status", {}).get("phase") in ENDED for pod in (old, new))
+    return is_related_alike(old, new) and before == now and is_unschedulable(old) == is_unschedulable(new)
 
 
 def _controller_uid(object_: Object) -> str | None:

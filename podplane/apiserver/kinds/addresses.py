@@ -33,6 +33,8 @@ def is_canonical(text: str) -> bool:
 
 def check_ip(text: str, path: str) -> Iterator[Cause]:
     """An IP address without a zone; an IPv4 address in IPv6's form is taken for either one by others (KEP-4858, StrictIPCIDRValidation)."""
+    if _is_canonical_ip(text):
+        return
     try:
         ip = ipaddress.ip_address("" if "%" in text else text)
     except ValueError:
@@ -40,6 +42,16 @@ def check_ip(text: str, path: str) -> Iterator[Cause]:
         return
     if ip.version == 6 and ip.ipv4_mapped is not None:
         yield Cause.invalid(path, text, "must not be an IPv4-mapped IPv6 address")
+
+
+def _is_canonical_ip(text: str) -> bool:
+    """Is it an address, written as it should be? False may mean that this takes a closer look."""
+    try:
+        if ":" not in text:
+            return socket.inet_ntop(socket.AF_INET, socket.inet_pton(socket.AF_INET, text)) == text
+        return "." not in text and socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, text)) == text
+    except (OSError, ValueError):  # ValueError: a NUL in it, or what is no ASCII
+        return False
 
 
 def check_cidr(text: str, path: str, known: Collection[str] = ()) -> Iterator[Cause]:

@@ -6,7 +6,7 @@ import copy
 import datetime
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from podplane.apiserver import shapes
@@ -106,16 +106,14 @@ class Resource:
     storage: str = ""
     complete: Callable[[Object], Object] | None = None
     defined_at: int = 0
+    id: str = field(init=False, compare=False)
+    """The name of the resource with its group, as errors and the store have it."""
+    group_version: str = field(init=False, compare=False)
+    """apiVersion."""
 
-    @property
-    def id(self) -> str:
-        """The name of the resource with its group, as errors and the store have it."""
-        return f"{self.plural}.{self.group}" if self.group else self.plural
-
-    @property
-    def group_version(self) -> str:
-        """apiVersion."""
-        return f"{self.group}/{self.version}" if self.group else self.version
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", f"{self.plural}.{self.group}" if self.group else self.plural)
+        object.__setattr__(self, "group_version", f"{self.group}/{self.version}" if self.group else self.version)
 
     @property
     def verbs(self) -> tuple[str, ...]:
@@ -183,12 +181,12 @@ def with_status(resource: Resource, old: Object, new: Object) -> Object:
     """What a write of the status makes of an object: its status, and of its metadata what Kubernetes takes there (each kind's status
     strategy, PrepareForUpdate). Of a custom resource that is the status alone."""
     metadata = dict(old["metadata"])
-    for field in WITH_STATUS if resource.schema is None else ():
-        if field in resource.status_spares:
+    for name in WITH_STATUS if resource.schema is None else ():
+        if name in resource.status_spares:
             continue
-        metadata.pop(field, None)
-        if new["metadata"].get(field):
-            metadata[field] = new["metadata"][field]
+        metadata.pop(name, None)
+        if new["metadata"].get(name):
+            metadata[name] = new["metadata"][name]
     whole = {**old, "metadata": metadata}
     if resource.schema is not None and "status" not in new:
         whole.pop("status", None)

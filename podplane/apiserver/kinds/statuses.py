@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -184,7 +183,7 @@ def _pod_ips(status: Object, before: Object, field: str) -> Iterator[Cause]:
     wrong = [cause for i, ip in enumerate(ips) if ip not in stood for cause in check_ip(ip, f"status.{field}[{i}]")]
     yield from wrong
     if len(ips) > 1 and not wrong and ips != known:
-        versions = [ipaddress.ip_address(ip).version for ip in ips]
+        versions = [":" in ip for ip in ips]
         if len(versions) > len(set(versions)):
             yield Cause.invalid(f"status.{field}", status[field], "may specify no more than one IP for each IP family")
 

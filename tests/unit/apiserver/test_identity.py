@@ -181,3 +181,16 @@ def test_the_audit_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_an_audience_is_the_clusters_own() -> None:
     assert Tokens({"t": admin()}, b"k" * 32, Api().store).review("t", ()) == (admin(), (AUDIENCE,))
+
+
+async def test_tokens_are_read_by_another_implementation(api: Api, clock: Clock) -> None:
+    bearer = await token(api, audiences=["vault\u00e9"])
+    claims = jwt.decode(
+        bearer,
+        api.tokens._key,
+        algorithms=["HS256"],
+        audience="vault\u00e9",
+        options={"verify_exp": False, "verify_iat": False},
+    )
+    assert jwt.get_unverified_header(bearer) == {"alg": "HS256", "typ": "JWT"}
+    assert (claims["sub"], claims["exp"]) == ("system:serviceaccount:default:robot", int(clock.now) + 600)

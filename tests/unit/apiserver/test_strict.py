@@ -266,6 +266,7 @@ def twice_in(text: str) -> list[str]:
 @given(st.dictionaries(st.text("abc", min_size=1, max_size=2), values, max_size=4))
 def test_of_what_is_there_once_nothing_is_said(value: dict[str, Any]) -> None:
     assert strict.in_json(json.dumps(value).encode()).paths == []
+    assert strict.is_plain(json.dumps(value, separators=(",", ":")).encode() + b"\n")
     assert twice_in(yaml.safe_dump(value)) == []
     assert twice_in(yaml.safe_dump(value, default_flow_style=True)) == []
 
@@ -277,5 +278,6 @@ def test_each_key_that_is_there_again_is_named(keys: list[str], under: str) -> N
     text = {"": "{%s}", "x": '{"x": {%s}}', "[0]": "[{%s}]"}[under] % fields
     again = [key for number, key in enumerate(keys) if key in keys[:number]]
     prefix = f"{under}." if under else ""
+    assert not (again and strict.is_plain(text.replace(", ", ",").replace(": ", ":").encode()))
     assert strict.in_json(text.encode()).paths == [f"{prefix}{key}" for key in dict.fromkeys(again)]
     assert twice_in(text) == [f'line 1: key "{key}" already set in map' for key in again]

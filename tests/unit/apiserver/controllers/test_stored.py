@@ -33,7 +33,13 @@ owners = st.builds(
     st.sampled_from("xy"),
     st.sampled_from("uv"),
 )
-pod = st.builds(lambda owners, its: {"spec": {}, "owners": owners, "labels": its}, st.lists(owners, max_size=1), labels)
+pod = st.builds(
+    lambda owners, its, phase, node: {"spec": {"nodeName": node}, "owners": owners, "labels": its, "status": {"phase": phase}},
+    st.lists(owners, max_size=1),
+    labels,
+    st.sampled_from(["Pending", "Running", "Failed"]),
+    st.sampled_from(["", "node1"]),
+)
 key = st.tuples(st.sampled_from(["n", "m"]), st.sampled_from("abcd"))
 steps = st.lists(
     st.one_of(
@@ -58,6 +64,7 @@ def test_indices_answer_as_a_walk_over_everything(writes: list[tuple[str, Key, O
         selector = {"matchLabels": asked}
         free = [pod for pod in view.all("pods", namespace) if controller_of(pod) is None]
         assert view.unowned(namespace, selector) == [pod for pod in free if matches(selector, pod["metadata"]["labels"])]
+        assert view.usage("node1").requested == used_of(view.all("pods"))
         for name in "xy":
             its = [pod for pod in view.all("pods", namespace) if (controller_of(pod) or {}).get("name") == name]
             assert view.controlled_by_name("pods", "Job", (namespace, name)) == its
@@ -69,6 +76,12 @@ def test_indices_answer_as_a_walk_over_everything(writes: list[tuple[str, Key, O
     assert (view._selecting, view._controlled) == ({}, {})
 
 
+def used_of(pods: list[Object]) -> dict[str, int]:
+    """What pods use of their only node, by walking them."""
+    used = [pod for pod in pods if pod["spec"]["nodeName"] and pod["status"]["phase"] != "Failed"]
+    return {"pods": 1000 * len(used)} if used else {}
+
+
 def write(store: Store, view: StoredView, resource: str, at: Key, body: Object | None) -> None:
     """Store or remove an object, and tell the view."""
     before = store.get(resource, at)
@@ -76,9 +89,8 @@ def write(store: Store, view: StoredView, resource: str, at: Key, body: Object |
     if body is not None:
         metadata = {"namespace": at[0], "name": at[1], "uid": "/".join(at), "ownerReferences": body.get("owners", [])}
         metadata["labels"] = body.get("labels", {})
-        new = store.put(
-            resource, at, {"metadata": metadata, "spec": {"type": "ClusterIP", "containers": [], **body["spec"]}}
-        ).object
+        spec = {"type": "ClusterIP", "containers": [], **body["spec"]}
+        new = store.put(resource, at, {"metadata": metadata, "spec": spec, "status": body.get("status", {})}).object
     elif before is not None:
         store.remove(resource, at)
     view.observe(BY_ID[resource], old, new)
@@ -114,3 +126,21 @@ def test_a_selector_without_labels_is_found_by_every_pod() -> None:
     assert stored.indexed_label(SETS, {"spec": {"selector": {"matchExpressions": []}}}) == stored.ANY_LABELS
     assert stored.indexed_label(SERVICES, {"spec": {}}) is None
     assert stored.indexed_label("configmaps", {"data": {}}) is None
+
+
+async def test_a_write_of_conditions_touches_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = await Cluster().begin()
+    await cluster.pod("p")
+    path = "/api/v1/namespaces/default/pods/p"
+    touched: list[str] = []
+    index = StoredView._index
+    monkeypatch.setattr(
+        StoredView, "_index", lambda view, resource, *a, **b: (touched.append(resource), index(view, resource, *a, **b))
+    )
+    conditions = [{"type": "example.org/a", "status": "True"}]
+    await cluster("PATCH", f"{path}/status", {"status": {"conditions": conditions}})
+    assert touched == []
+    for body in ({"status": {"phase": "Failed"}}, {"status": {"phase": "Running"}}):
+        await cluster("PATCH", f"{path}/status", body)
+    await cluster("PATCH", path, {"metadata": {"labels": {"a": "b"}}})
+    assert touched == ["pods"] * 6
