@@ -17,8 +17,8 @@ import msgspec
 
 from podplane.agent.kernel import Kernel
 from podplane.agent.pause import Pause
-from podplane.state.ledger import Ledger, Reading
-from podplane.state.nft import NftValue, Set, Table
+from podplane.state.ledger import SET, Ledger, Reading, set_of
+from podplane.state.nft import NftValue, Set, Table, UnreadElements
 from podplane.state.operations import Operation
 from podplane.state.ownership import Ownership, is_foreign
 from podplane.state.value import Identity, Value
@@ -29,6 +29,8 @@ AUDIT_TURN_SECONDS = 0.001
 FREED_AT_ONCE = 100
 LARGE = 500
 """So many values take long to read: that happens in a thread."""
+START_TRIES = 5
+"""At a start all is read so often until it can be said of each set what is in it."""
 
 
 class Part(enum.Enum):
@@ -63,10 +65,24 @@ class Auditor:
         self._ownership = ownership
         self._foreign_change = foreign_change
         self._reading = asyncio.Lock()
+        self.unread: frozenset[Identity] = frozenset()
+        """The sets of which the last reading of tables can't say what is in them: they were changed all the time."""
 
     async def read_all(self) -> dict[Identity, Value]:
         """All that is the owner's in the node's own namespace."""
-        return await asyncio.to_thread(self._kernel.read, self._ownership)
+        for _ in range(START_TRIES):
+            found = self._known(await asyncio.to_thread(self._kernel.read, self._ownership))
+            if not self.unread:
+                break
+        return found
+
+    def _known(self, found: dict[Identity, Value]) -> dict[Identity, Value]:
+        """What was read, and `unread` is what could not be."""
+        unread = [one for one in found.values() if isinstance(one, UnreadElements)]
+        for one in unread:
+            del found[one.identity]
+        self.unread = frozenset((SET, one.netns, one.family, one.table, one.set) for one in unread)
+        return found
 
     async def rebuild_outgrown(self, found: dict[Identity, Value]) -> None:
         """Of what was found before it was known what is wanted: delete tables whose sets have another shape, and know of it."""
@@ -79,7 +95,9 @@ class Auditor:
         """Read these parts and correct what is known of them; does anything deviate that was not known to?"""
 
         def in_scope(identity: Identity) -> bool:
-            return not identity[1] and identity[0] != "Sysctl" and part_of(identity) in parts
+            if identity[1] or identity[0] == "Sysctl" or part_of(identity) not in parts:
+                return False
+            return not self.unread or set_of(identity) not in self.unread
 
         async with self._reading:
             reading = self._ledger.begin_reading()
@@ -122,6 +140,8 @@ class Auditor:
             found, outgrown = await asyncio.to_thread(self._read_parts, parts)
         else:
             found, outgrown = self._read_parts(parts)
+        if Part.TABLES in parts:
+            found = self._known(found)
         return self._without(found, outgrown)
 
     def _read_parts(self, parts: frozenset[Part]) -> tuple[dict[Identity, Value], list[Set]]:

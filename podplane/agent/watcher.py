@@ -51,6 +51,9 @@ LINK_EVENT_SECONDS = 0.5
 """After a reading of the network that found nothing, the next one that others' links ask for waits so long at least."""
 SYSCTLS_AT_ONCE = 100
 """So many are read in one turn of the loop at a start: some 3 ms."""
+UNREAD_SECONDS = 1.0
+"""After a reading of tables that can't say what is in some set, the next one waits so long at least,
+or AUDIT_SHARE times as long as it took."""
 OPEN_AGAIN_SECONDS = 1.0
 """A sysctl whose file is not there is looked for so often."""
 CONTRADICTIONS = (Exists, NotFound, Retry, OSError)
@@ -232,7 +235,7 @@ class Watcher:
     def _due_parts(self, now: float) -> Iterator[Part]:
         for part, at in self._audit_at.items():
             if now >= at:
-                if part is Part.TABLES and self._is_table_read:
+                if part is Part.TABLES and self._is_table_read and not self.auditor.unread:
                     self._audit_at[part] = now + AUDIT_SECONDS
                 else:
                     yield part
@@ -343,6 +346,8 @@ class Watcher:
         ended = self._clock()
         rest = min(AUDIT_REST * (ended - began), LONGEST_REST)
         self._audit_at |= dict.fromkeys(parts, ended + max(AUDIT_SECONDS, rest))
+        if Part.TABLES in parts and self.auditor.unread:
+            self._audit_at[Part.TABLES] = ended + max(UNREAD_SECONDS, AUDIT_SHARE * (ended - began))
         if Part.NETWORK in parts and not deviates:
             self._link_patience_until = ended + max(LINK_EVENT_SECONDS, AUDIT_SHARE * (ended - began))
         for part in parts:

@@ -513,7 +513,8 @@ class Kernel:
     def read_steps(self, owner: Ownership, sysctls: Iterable[str] = ()) -> Generator[None, None, dict[Identity, Value]]:
         """The same in slices of some milliseconds, as the generator's value.
 
-        What is applied in between may be in it or not, and makes the kernel interrupt the dump of a large set, which then is read again.
+        What is applied in between may be in it or not. A set that changes meanwhile is read again; UnreadElements stand for
+        one that always does.
         """
         found = yield from self._nft_part().read_steps(owner)
         yield

@@ -265,7 +265,7 @@ class Ledger:
         is_in_desired = bool(tables) or any(self.desired.may_have_elements(one[4]) for one in sets)
         everything = (*self.desired, *self._deviations) if is_in_desired else self._deviations
         for part in _sliced(everything):
-            gone = [one for one in part if _set_of(one) in sets or (one not in tables and _table_of(one) in tables)]
+            gone = [one for one in part if set_of(one) in sets or (one not in tables and _table_of(one) in tables)]
             for identity in gone:
                 self.observe(identity, None)
             yield [identity for identity in gone if identity not in self._deviations and identity not in self._sent]
@@ -452,8 +452,8 @@ def _table_of(identity: Identity) -> Identity:
     return (TABLE, *identity[1:4]) if str(identity[0]).startswith("nft ") else ()
 
 
-def _set_of(identity: Identity) -> Identity:
-    """The set that an element is in."""
+def set_of(identity: Identity) -> Identity:
+    """The set that an element is in; nothing of what is none."""
     return (SET, *identity[1:5]) if identity[0] in ELEMENTS else ()
 
 

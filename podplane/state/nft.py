@@ -351,6 +351,16 @@ class OpaqueElement(NftValue, frozen=True, gc=False, kw_only=True):
         return ("nft element", self.netns, self.family, self.table, self.set, self.key)
 
 
+class UnreadElements(NftValue, frozen=True, gc=False, kw_only=True):
+    """Read, though no object of the kernel's: it can't be said what is in this set, which was changed all the time."""
+
+    set: str
+
+    @property
+    def identity(self) -> Identity:
+        return ("nft unread", self.netns, self.family, self.table, self.set)
+
+
 class OpaqueObject(NftValue, frozen=True, gc=False, kw_only=True):
     """An object in one of our tables that has no type here, or one of a type that has, with attributes that it has no field for.
 

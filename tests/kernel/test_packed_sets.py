@@ -6,12 +6,14 @@ import contextlib
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 
+import msgspec
 import pytest
 
 from podplane.kernel.door import Kernel, KernelOpener
 from podplane.kernel.fakes.world import FakeOpener
 from podplane.kernel.namespace import CurrentNamespace
 from podplane.kernel.nft import codec
+from podplane.kernel.slices import result
 from podplane.state.nft import Chain, Element, Lookup, Payload, Rule, Set, Table
 from podplane.state.nft_members import Members, packed
 from podplane.state.operations import Operation, Report
@@ -118,3 +120,22 @@ def test_what_others_put_there_is_read_with_it() -> None:
         tables.apply([Operation(None, Element(**PLACE, set="peers", key=(IPv4Address("10.0.0.3"),)))])
         tables.close()
         assert read(kernel, some) == Members.of(PEERS, [*some, bytes((10, 0, 0, 3))])
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_a_set_that_is_changed_while_it_is_read_is_read_whole(is_packed: bool) -> None:
+    """The dump that this interrupts leaves out hundreds of elements that last."""
+    owner = msgspec.structs.replace(PEERS, packed=is_packed)
+    lasting, others = members(range(1200)), members(range(100_000, 102_400))
+    more = Members.of(PEERS, [*lasting, *others])
+    going = [Operation(more, lasting)] if is_packed else [Operation(one, None) for one in others.elements()]
+    with opened("real") as kernel:
+        done(kernel, *(Operation(None, one) for one in (owner, *([more] if is_packed else more.elements()))))
+        steps = kernel.read_steps(OWN)
+        for _ in range(3):  # the table, what is in it, and the first elements
+            next(steps)
+        done(kernel, *going)
+        found = result(steps)
+    read = found.get(lasting.identity) if is_packed else [found.get(one.identity) for one in lasting.elements()]
+    assert read == (lasting if is_packed else list(lasting.elements()))
+    assert len(found) == (3 if is_packed else 2 + len(lasting))

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any
 
-from podplane.kernel.netlink import NLM_F_DUMP, DumpInterrupted, Socket, be32, text
+from podplane.kernel.netlink import NLM_F_DUMP, Socket, be32, parse_attributes, text
 from podplane.kernel.nft import constants as c
 from podplane.kernel.nft import decode
-from podplane.state.nft import COUNTER_OBJECT, Chain, NamedCounter, NftValue, OpaqueElement, OpaqueObject, Rule, Set
+from podplane.state.nft import (
+    COUNTER_OBJECT,
+    Chain,
+    NamedCounter,
+    NftValue,
+    OpaqueElement,
+    OpaqueObject,
+    Rule,
+    Set,
+    UnreadElements,
+)
 from podplane.state.nft_members import Members
 from podplane.state.value import Identity, Value
 
 Found = dict[Identity, Value]
 ELEMENTS_AT_ONCE = 200
 """Decoded in one slice: some 2 ms."""
-ELEMENT_TRIES = 2
-"""Any commit, be it in a table of others, interrupts a dump. A long dump is read again once, and then taken as it is: if this set was
-changed meanwhile, the generation says so, and all is read again."""
+ELEMENT_TRIES = 3
+"""Of a set that a commit changes during its dump, some elements are left out that were there all the time, and others come twice; the
+kernel does not say so (nf_tables_dump_set sets no NLM_F_DUMP_INTR), so the generation is asked for. While it resizes the hash table of a
+set, which it does a moment after a commit, the same happens (rhashtable_walk_next). And any commit, be it in a table of others, is a new
+generation. So a dump is believed if there was no commit during it and no element came twice, or if it is the same as the one before it."""
 
 
 class Reader:
@@ -41,9 +54,7 @@ class Reader:
             yield
             for owner in self.sets(family, name):
                 _add(found, owner)
-                if isinstance(owner, Set) and owner.packed:
-                    yield from self._packed(owner, found)
-                elif isinstance(owner, Set) and not owner.is_dynamic:
+                if isinstance(owner, Set) and not owner.is_dynamic:
                     yield from self._elements(owner, found)
         return found
 
@@ -96,54 +107,53 @@ class Reader:
             return []
         return [value for value in map(decode.set_from, (row for _, row in rows)) if value is not None]
 
-    def _packed(self, owner: Set, found: Found) -> Iterator[None]:
-        """The elements of a packed set as one value; one that is none of podplane's is a value of its own."""
-        for _ in range(ELEMENT_TRIES):
-            own: list[bytes] = []
-            others: list[OpaqueElement] = []
-            try:
-                for rows in self._socket.dump_steps(c.GETSETELEM, _query(owner)):
-                    for _, row in rows:
-                        for one in decode.packed_from(owner, row):
-                            if isinstance(one, OpaqueElement):
-                                others.append(one)
-                            else:
-                                own.append(one)
-                    yield
-            except FileNotFoundError:
-                return
-            except DumpInterrupted:
-                continue
-            break
-        for other in others:
-            _add(found, other)
-        if own:
-            _add(found, Members.of(owner, own))
-
     def _elements(self, owner: Set, found: Found) -> Iterator[None]:
-        query = _query(owner)
-        for attempt in range(ELEMENT_TRIES):
-            own: list[Identity] = []
-            intervals: list[decode.Row] = []
+        """What is in a set; UnreadElements when that can't be said, nothing when the set is gone."""
+        before: Found | None = None
+        began = generation(self._socket)
+        for _ in range(ELEMENT_TRIES):
             try:
-                for rows in self._socket.dump_steps(c.GETSETELEM, query):
-                    decoded = itertools.chain.from_iterable(decode.elements_from(owner, row) for _, row in rows)
-                    while some := list(itertools.islice(decoded, ELEMENTS_AT_ONCE)):
-                        if owner.interval and len(owner.key) == 1:
-                            intervals += some
-                        else:
-                            own += [_add(found, element) for _, _, element in some]
-                        yield
+                contents = yield from self._dump_elements(owner)
             except FileNotFoundError:
                 return
-            except DumpInterrupted:
-                if attempt + 1 < ELEMENT_TRIES:
-                    for identity in own:
-                        found.pop(identity, None)
-                    continue
-            for element in decode.join_intervals(owner, intervals):
-                _add(found, element)
-            return
+            ended = generation(self._socket)
+            if contents is not None and (began == ended or contents == before):
+                found.update(contents)
+                return
+            before, began = contents, ended
+        _add(found, UnreadElements(family=owner.family, table=owner.table, set=owner.name))
+
+    def _dump_elements(self, owner: Set) -> Generator[None, None, Found | None]:
+        """The elements of a set by one dump; None if some came twice."""
+        decoded: Callable[[Set, bytes], Iterable[Any]] = decode.packed_from if owner.packed else decode.elements_from
+        rows: list[Any] = []
+        for messages in self._socket.dump_steps(c.GETSETELEM, _query(owner)):
+            more = itertools.chain.from_iterable(decoded(owner, message) for _, message in messages)
+            while some := list(itertools.islice(more, ELEMENTS_AT_ONCE)):
+                rows += some
+                yield
+        return (_members if owner.packed else _each)(owner, rows)
+
+
+def generation(socket: Socket) -> int:
+    """The kernel's own count of commits in this namespace (NFT_MSG_GETGEN); it wraps at 32 bits."""
+    content = socket.ask(c.GETGEN, c.GENERIC.pack(0, 0, 0))
+    return int.from_bytes(parse_attributes(content, c.GENERIC.size)[c.GEN_ID], "big")
+
+
+def _members(owner: Set, rows: Sequence[bytes | OpaqueElement]) -> Found | None:
+    """The elements of a packed set as one value; one that is none of podplane's is a value of its own."""
+    others = [one for one in rows if isinstance(one, OpaqueElement)]
+    own = {one for one in rows if isinstance(one, bytes)}
+    if len(own) + len(others) < len(rows):
+        return None
+    return {one.identity: one for one in (*others, *((Members.of(owner, own),) if own else ()))}
+
+
+def _each(owner: Set, rows: Sequence[decode.Row]) -> Found | None:
+    elements = decode.join_intervals(owner, rows)
+    found: Found = {one.identity: one for one in elements}
+    return found if len(found) == len(elements) else None
 
 
 def _query(owner: Set) -> bytes:

@@ -20,11 +20,11 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from podplane.kernel.errors import from_errno
-from podplane.kernel.netlink import BATCH_MESSAGES, Message, Overrun, Socket, parse_attributes
+from podplane.kernel.netlink import BATCH_MESSAGES, Message, Overrun, Socket
 from podplane.kernel.nft import codec
 from podplane.kernel.nft import constants as c
 from podplane.kernel.nft.packed import Packed, SetKey
-from podplane.kernel.nft.reading import Found, Reader
+from podplane.kernel.nft.reading import Found, Reader, generation
 from podplane.kernel.nft.units import Unit, element_unit, units
 from podplane.kernel.slices import result
 from podplane.state.nft import Set, Table
@@ -108,9 +108,8 @@ class KernelTables:
         return refused[0].errno if refused else 0
 
     def generation(self) -> int:
-        """The kernel's own count (NFT_MSG_GETGEN); it wraps at 32 bits."""
-        content = self._socket.ask(c.GETGEN, c.GENERIC.pack(0, 0, 0))
-        return int.from_bytes(parse_attributes(content, c.GENERIC.size)[c.GEN_ID], "big")
+        """The kernel's own count."""
+        return generation(self._socket)
 
     def find_set(self, key: SetKey) -> Set | None:
         """A set that was there before this process."""

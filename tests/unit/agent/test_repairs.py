@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 
 import msgspec
 import pytest
 
 from podplane.agent.auditor import EVERYTHING, Part
 from podplane.agent.poller import POLL_SECONDS
-from podplane.agent.watcher import AUDIT_SECONDS, LONGEST_REST
+from podplane.agent.watcher import AUDIT_SECONDS, LONGEST_REST, UNREAD_SECONDS
+from podplane.kernel.door import Kernel
 from podplane.kernel.errors import NotFound
 from podplane.kernel.fakes.world import FakeNamespace
 from podplane.model.config import ROUTE_PROTOCOL
 from podplane.state.network import Link, Neighbour, Proxy, Route
 from podplane.state.network import Rule as PolicyRule
-from podplane.state.nft import Element
+from podplane.state.nft import Element, UnreadElements
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
 from tests.unit.agent.rig import Object, Rig, cluster, service_of, slice_of
@@ -247,3 +249,49 @@ async def test_a_sysctl_of_a_link_that_somebody_deleted_is_set_again_with_the_li
     agent._notified()
     await rig.poll(POLL_SECONDS)
     assert rig.host.objects.sysctls[name] == "1"
+
+
+class Busy(Kernel):
+    """A kernel of which it can't be said what is in sets with elements of some Services, so often."""
+
+    times = 0
+
+    def read(self, owner: Ownership, sysctls: Iterable[str] = ()) -> dict[Identity, Value]:
+        found = super().read(owner, sysctls)
+        if not owner.tables or not self.times:
+            return found
+        self.times -= 1
+        elements = [one for one in found.values() if isinstance(one, Element) and "default/web" in one.comment]
+        unread = [UnreadElements(family=one.family, table=one.table, set=one.set) for one in elements]
+        sets = {one.set for one in elements}
+        found = {i: v for i, v in found.items() if not (isinstance(v, Element) and v.set in sets)}
+        return found | {one.identity: one for one in unread}
+
+
+async def test_what_is_in_a_set_that_could_not_be_read_is_not_repaired_and_is_read_again_soon() -> None:
+    rig = Rig(("10.96.0.0/16",), Busy)
+    agent = await rig.start(*cluster(1), *(service_of(f"web{n}", f"10.96.1.{n}") for n in range(1, 9)))
+    kernel = agent._kernel
+    assert isinstance(kernel, Busy)
+    kernel.times, written = 1, rig.written
+    rig.host.objects.foreign_commits += 1
+    await rig.poll(2.0)
+    assert kernel.times == 0 and agent.watcher.auditor.unread and rig.events == [] and rig.written == written
+    (gone, *_) = (one for one in rig.host.objects.nft.values() if isinstance(one, Element) and "default/web1" in one.comment)
+    del rig.host.objects.nft[gone.identity]
+    for late in (0, 0.1):
+        await rig.poll(2.0 + UNREAD_SECONDS + late)
+    assert not agent.watcher.auditor.unread and rig.host.objects.nft[gone.identity] == gone
+    assert [reason for _, reason, _ in rig.events] == ["Repaired"]
+
+
+async def test_at_a_start_sets_are_read_until_it_can_be_said_what_is_in_them() -> None:
+    rig = Rig(("10.96.0.0/16",))
+    await rig.start(*cluster(1), *(service_of(f"web{n}", f"10.96.1.{n}") for n in range(1, 9)))
+    await rig.agent.stop()
+    agent = rig.new_agent(Busy)
+    kernel = agent._kernel
+    assert isinstance(kernel, Busy)
+    kernel.times = 2
+    await rig.start()
+    assert kernel.times == 0 and rig.written == 0
