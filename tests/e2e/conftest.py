@@ -9,7 +9,8 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,15 @@ class Podplane:
 
 def _with_options(words: Sequence[str]) -> list[str]:
     return ["up", *UP_OPTIONS, *words[1:]] if words[0] == "up" else list(words)
+
+
+def until(holds: Callable[[], Any], seconds: float = 20) -> None:
+    """Wait until it holds. The longer it takes the longer are the pauses: many ask by a command, and that takes a processor's time."""
+    begin = time.monotonic()
+    while not holds():
+        waited = time.monotonic() - begin
+        assert waited < seconds, "it never came true"
+        time.sleep(min(0.5, max(0.05, waited / 10)))
 
 
 def _runs(pod: dict[str, Any], name: str) -> bool:
@@ -167,7 +177,7 @@ class Kubectl:
     def __call__(self, *words: str, code: int | None = 0, stdin: str | None = None) -> str:
         """What it writes to stdout; to stderr it may only write when it fails, and then that is given too."""
         done = subprocess.run(
-            [self.path, *words], env=self.environment, input=stdin, capture_output=True, text=True, timeout=60
+            [self.path, *words], env=self.environment, input=stdin, capture_output=True, text=True, timeout=100
         )
         if code is not None:
             assert done.returncode == code, f"kubectl {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"

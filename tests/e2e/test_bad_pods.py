@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Kubectl, Podplane
+from tests.e2e.conftest import Kubectl, Podplane, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("bad-pods")]
 
@@ -57,14 +56,6 @@ def events(kubectl: Kubectl, name: str) -> str:
     """A pod's events, as `reason: message` lines."""
     columns = "custom-columns=A:.reason,B:.message"
     return kubectl("get", "events", f"--field-selector=involvedObject.name={name}", "-o", columns)
-
-
-def until(holds: Callable[[], Any], seconds: float = 20) -> None:
-    """Wait until it holds."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.05)
 
 
 def running(word: str) -> int:

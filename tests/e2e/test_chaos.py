@@ -17,8 +17,7 @@ from typing import cast
 import pytest
 
 from tests.e2e.chaos import Chaos
-from tests.e2e.conftest import Podplane
-from tests.e2e.test_load_balancer import until
+from tests.e2e.conftest import Podplane, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("chaos")]
 SEED = int(os.environ.get("PODPLANE_CHAOS_SEED", "1"))

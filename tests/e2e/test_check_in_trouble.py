@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Kubectl, Podplane
-from tests.e2e.test_load_balancer import service, until
+from tests.e2e.conftest import Kubectl, Podplane, until
+from tests.e2e.test_load_balancer import service
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("check-in-trouble")]
 SECONDS = 60

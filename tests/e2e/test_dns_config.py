@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from podplane.dns.config import KEY
-from tests.e2e.conftest import Kubectl, Podplane, running
-from tests.e2e.test_load_balancer import until
+from tests.e2e.conftest import Kubectl, Podplane, running, until
 
 MAP = ("-n", "kube-system", "configmap", "podplane-dns")
 POD = "echo-node1-1"

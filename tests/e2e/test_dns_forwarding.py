@@ -14,8 +14,7 @@ import dns.rrset
 import pytest
 
 from podplane.dns.config import KEY
-from tests.e2e.conftest import Podplane, running
-from tests.e2e.test_load_balancer import until
+from tests.e2e.conftest import Podplane, running, until
 
 POD = "echo-node1-1"
 

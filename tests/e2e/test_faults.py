@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Kubectl, Podplane
-from tests.e2e.test_load_balancer import service, until
+from tests.e2e.conftest import Kubectl, Podplane, until
+from tests.e2e.test_load_balancer import service
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("faults")]
 SECONDS = 60
@@ -89,19 +89,20 @@ def test_a_node_whose_uplink_somebody_sets_down_loses_its_load_balancers_and_has
     def holder() -> str:
         return kubectl("get", "lease", "load-balancer-front", "-o", "jsonpath={.spec.holderIdentity}", code=None)
 
-    def condition(kind: str) -> str:
-        return kubectl("get", "node", node, "-o", f'jsonpath={{.status.conditions[?(@.type=="{kind}")].status}}')
+    def reaches(condition: str, seconds: int) -> None:
+        kubectl("wait", f"--for=condition={condition}", f"node/{node}", f"--timeout={seconds}s")
 
     try:
         until(lambda: holder().startswith("node"), SECONDS)
         node = holder()
         lab.on_node(node, "ip link set eth0 down")
-        until(lambda: condition("NetworkUnavailable") == "True", SECONDS)
+        reaches("NetworkUnavailable=True", SECONDS)
         until(lambda: holder() not in ("", node), SECONDS)
         assert f"{node} can't be asked: it does not answer: no answer within 2 s (eth0 is down)." in lab("check", code=1).stderr
-        until(lambda: condition("Ready") == "Unknown", NOT_READY_SECONDS)
+        reaches("Ready=Unknown", NOT_READY_SECONDS)
         lab.on_node(node, "ip link set eth0 up")
-        until(lambda: condition("Ready") == "True" and condition("NetworkUnavailable") == "False", SECONDS)
+        reaches("Ready=True", SECONDS)
+        reaches("NetworkUnavailable=False", SECONDS)
     finally:
         kubectl("delete", "service", "front")
     until(lambda: network(lab, node) == before[node], SECONDS)

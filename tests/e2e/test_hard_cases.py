@@ -13,8 +13,7 @@ import pytest
 
 from podplane.kubeapi.errors import ApiError
 from podplane.lab.manifests import pod
-from tests.e2e.conftest import COMMAND, Podplane
-from tests.e2e.test_load_balancer import until
+from tests.e2e.conftest import COMMAND, Podplane, until
 
 pytestmark = pytest.mark.e2e
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Kubectl, Podplane
-from tests.e2e.test_load_balancer import until
+from tests.e2e.conftest import Kubectl, Podplane, until
 from tests.e2e.test_services import ASK, UDP, ask, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("host-ports")]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Kubectl, Podplane
+from tests.e2e.conftest import Kubectl, Podplane, until
 from tests.e2e.test_services import LOAD, ask, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("load-balancer")]
@@ -78,14 +78,6 @@ def ips(kubectl: Kubectl, name: str) -> list[str]:
 def holder(kubectl: Kubectl) -> str:
     found: str = json.loads(kubectl("get", "lease", "load-balancer-web", "-o", "json"))["spec"]["holderIdentity"]
     return found
-
-
-def until(condition: Any, seconds: float = 20) -> None:
-    """Wait until it holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.05)
 
 
 def warnings(kubectl: Kubectl, name: str) -> str:

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import COMMAND, Kubectl, Podplane
-from tests.e2e.test_load_balancer import until
+from tests.e2e.conftest import COMMAND, Kubectl, Podplane, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("name server")]
 SECONDS = 30

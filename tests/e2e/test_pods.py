@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Kubectl
+from tests.e2e.conftest import Kubectl, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("pods")]
 READY = "--for=condition=Ready"
@@ -50,14 +49,6 @@ def get(kubectl: Kubectl, *words: str) -> dict[str, Any]:
     """Objects as they are."""
     found: dict[str, Any] = json.loads(kubectl("get", *words, "-o", "json"))
     return found
-
-
-def until(holds: Callable[[], Any], seconds: float = 20) -> None:
-    """Wait until it holds."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.05)
 
 
 def events(kubectl: Kubectl, name: str) -> str:

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.conftest import COMMAND, Kubectl, Podplane
-from tests.e2e.test_load_balancer import until
+from tests.e2e.conftest import COMMAND, Kubectl, Podplane, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("policy-command")]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "policies"

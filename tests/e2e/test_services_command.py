@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from tests.e2e.conftest import Kubectl, Podplane
-from tests.e2e.test_load_balancer import patch, service, until
+from tests.e2e.conftest import Kubectl, Podplane, until
+from tests.e2e.test_load_balancer import patch, service
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("services-command")]
 

@@ -18,13 +18,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import kubernetes
 import pytest
 from kubernetes.stream import portforward, stream
 
-from tests.e2e.conftest import Kubectl, Podplane
+from tests.e2e.conftest import Kubectl, Podplane, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("streams")]
 WEB = """
@@ -92,14 +91,6 @@ def says(kubectl: Kubectl) -> str:
         kubectl("wait", f"--for={condition}", "pod/says", "--timeout=30s")
     until(lambda: "wrong" in kubectl("logs", "says", "-c", "main"))
     return "says"
-
-
-def until(holds: Any, seconds: float = 20) -> None:
-    """Wait until it holds."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.05)
 
 
 def pipe(kubectl: Kubectl, *words: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Kubectl, Podplane
-from tests.e2e.test_load_balancer import ips, patch, service, until
+from tests.e2e.conftest import Kubectl, Podplane, until
+from tests.e2e.test_load_balancer import ips, patch, service
 from tests.e2e.test_services import ask
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("traffic-policies")]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Kubectl
-from tests.e2e.test_pods import get, make, pods_of, shell, until
+from tests.e2e.conftest import Kubectl, until
+from tests.e2e.test_pods import get, make, pods_of, shell
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("pods")]
 
