@@ -16,6 +16,7 @@ from podplane.agent.caches import Caches
 from podplane.agent.kernel import Kernel, PacketLog
 from podplane.kernel.errors import KernelError
 from podplane.model.answers import DeniedFlow, DeniedFlows, Party
+from podplane.model.config import CHECK_NAMESPACE
 from podplane.policy.compiling import SHORT
 from podplane.policy.denials import Denials
 from podplane.policy.enforced import AllEnforced
@@ -52,6 +53,7 @@ class Denied(NamedTuple):
     protocol: str
     port: int
     policies: tuple[str, ...]
+    in_check: bool
 
 
 class DeniedLog:
@@ -158,7 +160,7 @@ class DeniedLog:
             since=None if self._log is None else now - self._since,
             error=self._why,
             flows=[
-                DeniedFlow(one.number, *one.what, one.packets, now - one.first, now - one.last)
+                DeniedFlow(one.number, *one.what[:-1], one.packets, now - one.first, now - one.last, one.what.in_check)
                 for one in self._denials.after(after, now)
             ],
         )
@@ -170,7 +172,9 @@ class DeniedLog:
         if not destination.kind:
             destination = self._service(packet) or destination
         policies = self._policies(packet, IN) or self._policies(packet, OUT)
-        return Denied(packet.prefix, self._party(packet.source), destination, packet.protocol, packet.port, policies)
+        source = self._party(packet.source)
+        in_check = CHECK_NAMESPACE in self.caches.namespaces.objects and bool(source.kind and destination.kind)
+        return Denied(packet.prefix, source, destination, packet.protocol, packet.port, policies, in_check)
 
     def _policies(self, packet: LoggedPacket, direction: str) -> tuple[str, ...]:
         """Those that deny a packet in this direction: by default, or those of which a rule does (one of them)."""

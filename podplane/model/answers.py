@@ -156,7 +156,7 @@ class DeniedFlow(msgspec.Struct, frozen=True):
 
     `reason` is "in" (no policy allows the receiver this), "out" (none allows the sender this), "gate" or "foreign"
     (`policy.tables.DENIALS`); `policies` are those that deny it, by default or by a rule (one of them). `number` tells it from others of
-    this node.
+    this node. `in_check`: it came while `podplane check` ran, between those that take part in that.
     """
 
     number: int
@@ -169,6 +169,7 @@ class DeniedFlow(msgspec.Struct, frozen=True):
     packets: int
     first_age: float
     last_age: float
+    in_check: bool = False
 
 
 class DeniedFlows(msgspec.Struct, frozen=True):

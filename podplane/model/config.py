@@ -13,6 +13,8 @@ NOT_PUBLISHED = " not published: "
 """Service annotations: which of its ports are wished for on the localhost of a lab's host (`8080:80,…`); which are there, or why not."""
 ROUTE_PROTOCOL = 80
 """rtm_protocol of every route and rule that podplane owns (not in iproute2's rt_protos, so shown as a number)."""
+CHECK_NAMESPACE = "podplane-check"
+"""The Kubernetes namespace that is there while `podplane check` runs: it holds the pods that this adds."""
 AGENT_PORT = 10256
 """Where a node's agent answers over HTTP, on all of the node's addresses: kube-proxy's health port."""
 STATUS_PORT = 10249

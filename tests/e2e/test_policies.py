@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,6 +88,11 @@ def test_a_policy_that_allows_nothing_leaves_probes_of_the_node_and_services_of_
     apply(kubectl, "none", {}, ingress=[], egress=[])
     assert [reached(lab, pod, web) for pod in (WEB, BESIDE, FAR)] == [web, [], []]
     assert "✓ policies let pass what they allow, and nothing else" in lab("check").stdout
+    of_checks = lab("policy", "denied").stdout.splitlines()
+    assert re.fullmatch(r"… and \d+ lines of what was sent while `podplane check` ran \(--checks shows what\)", of_checks[-1])
+    assert len(lab("policy", "denied", "--checks").stdout.splitlines()) >= len(of_checks)
+    rows = [json.loads(line) for line in lab("policy", "denied", "-o", "json").stdout.splitlines()]
+    assert any(row["check"] for row in rows)
     host = f"[{ips[WEB][1]}]"
     ask = f"curl -s -m 3 -o /dev/null -w '%{{http_code}} ' http://$ip:{PORT}/"
     asked = lab.on_node("node1", f"for ip in {ips[WEB][0]} '{host}'; do {ask}; done")

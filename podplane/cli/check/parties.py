@@ -29,12 +29,12 @@ from podplane.lab.errors import LabError
 from podplane.lab.faults.table import CUT_API
 from podplane.lab.underlay import OUTSIDE
 from podplane.model.answers import Summary
-from podplane.model.config import AGENT_PORT
+from podplane.model.config import AGENT_PORT, CHECK_NAMESPACE
 from podplane.model.pod import Container
 from podplane.runtime.security import rights
 
 Object = dict[str, Any]
-NAMESPACE = "podplane-check"
+NAMESPACE = CHECK_NAMESPACE
 CONTAINERS = ("first", "second")
 SLEEP = ("sleep", "infinity")
 WAIT_SECONDS, STALLED_SECONDS, SILENT_SECONDS = 60.0, 10.0, 2.0

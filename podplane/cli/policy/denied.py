@@ -23,21 +23,28 @@ POLL_SECONDS = 0.5
 @click.option("-f", "--follow", is_flag=True, help="Go on until it is interrupted.")
 @click.option("-n", "--namespace", default="", help="What pods and Services of this namespace sent, or were sent, alone.")
 @click.option("--node", default="", help="What this node denied alone.")
+@click.option("--checks", is_flag=True, help="Also what was sent while `podplane check` ran: it tries what is denied, too.")
 @click.option("-o", "--output", type=click.Choice(["json"]), help="For programs: an object a line.")
-def denied(folder: Folder, follow: bool, namespace: str, node: str, output: str | None) -> None:
+def denied(folder: Folder, follow: bool, namespace: str, node: str, checks: bool, output: str | None) -> None:
     """Show what policies denied in the last 10 minutes: when, from whom, to whom, and by which policies; equal packets are one line.
 
     A node tells apart 100 packets a second for each direction; the others are counted. Names are those that the ends had at that moment.
     """
+    from podplane.cli.policy.told import checks_text
+
     asked = _Asked(connect(folder), node)
     found, more = asked.next()
     found = [one for one in found if not namespace or one.is_about(namespace)]
     if not found and not follow and not output:
         click.echo(asked.nothing(namespace))
-    _show(found, more, namespace, output)
+    wanted = [one for one in found if checks or output or not one.flow.in_check]
+    _show(wanted, more, namespace, output)
+    if len(wanted) < len(found):
+        click.echo(checks_text(len(found) - len(wanted)))
     while follow:
         time.sleep(POLL_SECONDS)
         found, more = asked.next()
+        found = [one for one in found if checks or output or not one.flow.in_check]
         _show([one for one in found if not namespace or one.is_about(namespace)], more, namespace, output)
 
 

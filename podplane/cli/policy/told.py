@@ -62,6 +62,7 @@ class Told:
             "by": why(flow),
             "policies": list(flow.policies),
             "packets": self.packets,
+            "check": flow.in_check,
         }
 
 
@@ -108,6 +109,11 @@ def more_text(more: int, namespace: str) -> str:
     which = "" if not namespace else ", of any namespace"
     limit = f"a node tells apart {TOLD_A_SECOND} a second for each direction"
     return f"… and {counted(more, 'more packet')}{which} ({limit})"
+
+
+def checks_text(lines: int) -> str:
+    """How much `podplane check` tried."""
+    return f"… and {counted(lines, 'line')} of what was sent while `podplane check` ran (--checks shows what)"
 
 
 def _told(node: str, flow: DeniedFlow, packets: int, now: datetime.datetime) -> Told:

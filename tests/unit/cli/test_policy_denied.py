@@ -81,7 +81,9 @@ def test_the_document_says_all_of_it() -> None:
         "by": "ingress: default deny by shop/web, shop/deny-all",
         "policies": ["shop/web", "shop/deny-all"],
         "packets": 3,
+        "check": False,
     }
+    assert told(changed(in_check=True)).document()["check"] is True
     assert told(changed(port=0, destination=Party("1.2.3.4"), reason="gate")).document()["direction"] is None
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import pytest
 
 from podplane.model.answers import DeniedFlow, DeniedFlows, Party
+from podplane.model.config import CHECK_NAMESPACE
 from podplane.model.objects import Metadata
 from podplane.model.pod_info import Labels, NamespaceInfo, PodInfo, SlimMetadata
 from podplane.model.policy import NetworkPolicy, PodSelector, PolicyRule
@@ -89,6 +90,23 @@ async def test_all_kinds_of_ends() -> None:
     ):
         rig.log("out", rig.web, ip)
         assert rig.last().destination == Party(ip, kind, name)
+
+
+async def test_what_is_sent_between_pods_and_nodes_while_a_check_runs_is_told_apart() -> None:
+    rig = Watched()
+    await rig.begin(WEB)
+    rig.put(pod("far", "10.244.2.9"))
+    check = NamespaceInfo(SlimMetadata(CHECK_NAMESPACE))
+    rig.log("in", "10.244.2.9", rig.web)
+    assert not rig.last().in_check
+    rig.put(check)
+    for source in ("10.244.2.9", "203.0.113.7"):
+        rig.log("in", source, rig.web)
+    rig.told()
+    rig.remove(check)
+    rig.log("in", "10.244.2.9", rig.web)
+    found = [(one.source.address, one.in_check, one.packets) for one in rig.told().flows]
+    assert sorted(found) == [("10.244.2.9", False, 2), ("10.244.2.9", True, 1), ("203.0.113.7", False, 1)]
 
 
 async def test_names_are_those_of_the_moment() -> None:
