@@ -66,16 +66,21 @@ def up(folder: Folder, pods_per_node: int, **given: Any) -> None:
     _next_steps(folder, "runs already" if running else f"is up after {time.monotonic() - began:.2f} s")
 
 
+CLEAR = "\r\033[K"
+
+
 def _show(progress: Iterator[Any]) -> None:
-    """Progress as one line that changes on a terminal, and as nothing elsewhere."""
+    """Progress as one line that changes on a terminal, and as nothing elsewhere; what is to be known everywhere."""
     terminal = sys.stderr.isatty()
     for step in progress:
         prepare_to_connect()  # the lab starts on another core meanwhile
+        if step.note:
+            click.echo(f"{CLEAR if terminal else ''}{step.note}", err=True)
         if terminal and step.step:
             count = f" {step.done}/{step.total}" if step.total else ""
-            click.echo(f"\r\033[Kstarting: {step.step}{count}", err=True, nl=False)
+            click.echo(f"{CLEAR}starting: {step.step}{count}", err=True, nl=False)
     if terminal:
-        click.echo("\r\033[K", err=True, nl=False)
+        click.echo(CLEAR, err=True, nl=False)
 
 
 def _add_to_running(folder: Folder, given: dict[str, Any], pods_per_node: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+from collections.abc import Iterator
 
 import msgspec
 
@@ -26,6 +28,20 @@ class Rights(msgspec.Struct, frozen=True, omit_defaults=True):
 
     without: tuple[int, ...] = ()
     is_final: bool = False
+
+
+@contextlib.contextmanager
+def only(name: str) -> Iterator[None]:
+    """Have no capability but this one for a while."""
+    header = struct.pack("=Ii", VERSION_3, 0)
+    before = syscalls.capget(header)
+    low, high = (1 << NAMES.index(name)) & HALF, (1 << NAMES.index(name)) >> 32
+    _, permitted_low, _, _, permitted_high, _ = struct.unpack("=6I", before)
+    syscalls.capset(header, struct.pack("=6I", low, permitted_low, 0, high, permitted_high, 0))
+    try:
+        yield
+    finally:
+        syscalls.capset(header, before)
 
 
 def apply(rights: Rights) -> None:

@@ -8,6 +8,9 @@ read-only. /tmp, /run, /mnt and /media are empty.
 All that a container writes outside of its volumes lies on this one tmpfs, which has a size: / itself, the upper layers, /dev, what is over
 hidden folders, its termination message.
 
+Where pods have ids of their own (`kernel.ids`), the lower layers are those of `kernel.layers`, if there are any; else a pod is nobody's to
+the machine's folders, and changes only what everybody may.
+
 The upper layer's own folders belong to the container, so a mount point can be made wherever it is wanted, whoever owns the folder
 below: what leads to it is made in the upper layer before the overlay is mounted.
 
@@ -24,11 +27,12 @@ import shutil
 import stat
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from podplane.kernel import syscalls
+from podplane.kernel import ids, layers, syscalls
 from podplane.kernel.syscalls import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
@@ -61,6 +65,8 @@ HIDDEN_FOLDERS = (
 """Folders further down that are empty: state and secrets of other programs, and what people and programs wrote to each other."""
 OWN = {sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))}
 """Where the interpreter and this package are: the built-in programs need them, also below a folder that is empty else."""
+SAMPLES = (__file__, msgspec.__file__, os.__file__, sys.executable)
+"""A file of each, whose mode is that of the others."""
 LEFT_OUT = ("boot", "lost+found", "snap")
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "net/tun")
 DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
@@ -74,6 +80,7 @@ KEPT = ".kept"
 NEW, EMPTY, DEVICES_FOLDER = ".new", ".empty", ".dev"
 """Folders on a container's tmpfs beside the upper layers, which have the names of folders of /: the new root, what is over hidden
 folders, and /dev."""
+CLOSED_TO_NOBODY = stat.S_IROTH | stat.S_IXOTH
 UMASK = 0o022
 """While the file system is made, whatever the lab was started with."""
 NO_DEVICES = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
@@ -105,7 +112,7 @@ class Root(msgspec.Struct, frozen=True):
     0 for no limit of its own. `last_words` is where it has a file for its termination message, "" for none.
 
     Folders of the machine that are `hidden` are empty, and those of HIDDEN_FOLDERS; so are homes, unless it may see these. `read_only`:
-    nothing can be written but in what its pod mounts, and in /dev.
+    nothing can be written but in what its pod mounts, and in /dev. `layers`: where `kernel.layers` has lower layers, if anywhere.
     """
 
     folder: str
@@ -116,12 +123,31 @@ class Root(msgspec.Struct, frozen=True):
     read_only: bool = False
     size: int = 0
     last_words: str = ""
+    layers: str = ""
 
 
-def own_binds(hidden: Sequence[str]) -> list[Bind]:
-    """The interpreter and this package, where a folder above them is empty in containers."""
-    above = (*(f"/{name}" for name in (*FRESH, *HOMES)), *hidden)
-    return [Bind(path, path, read_only=True) for path in sorted(OWN) if any(is_below(path, folder) for folder in above)]
+def own_binds(hidden: Sequence[str], place: str = "") -> list[Bind]:
+    """The interpreter and this package, where a folder above them is empty in containers, or not everybody may read them."""
+    above = (*(f"/{name}" for name in (*FRESH, *HOMES)), *(f"/{name}" for name, _ in machine().empty), *hidden)
+    is_lab = ids.of_pods().are_the_labs
+    wanted = [p for p in sorted(OWN) if any(is_below(p, folder) for folder in above) or not (is_lab or everybody_reads(p))]
+    return [Bind(layers.own(place, path) or path, path, read_only=True) for path in wanted]
+
+
+@functools.cache
+def everybody_reads(path: str) -> bool:
+    """May everybody read what is of this package or its interpreter there?"""
+    return all(
+        os.stat(sample).st_mode & stat.S_IROTH and _is_reached(sample)
+        for sample in map(os.path.realpath, SAMPLES)
+        if is_below(sample, path)
+    )
+
+
+@functools.cache
+def _is_reached(path: str) -> bool:
+    """May everybody search all folders above it?"""
+    return all(os.stat(folder).st_mode & stat.S_IXOTH for folder in Path(path).parents)
 
 
 def is_below(path: str, folder: str) -> bool:
@@ -147,18 +173,37 @@ class Machine(NamedTuple):
 
 def machine() -> Machine:
     """What is there now. The zygote asks before it forks, so that it is read again only after / or /dev changed."""
-    return _machine(os.stat("/").st_mtime_ns, os.stat("/dev").st_mtime_ns)
+    return _machine(os.stat("/").st_mtime_ns, os.stat("/dev").st_mtime_ns, ids.of_pods().are_the_labs)
 
 
 @functools.lru_cache(1)
-def _machine(root_changed: int, devices_changed: int) -> Machine:
+def _machine(root_changed: int, devices_changed: int, are_the_labs: bool) -> Machine:
     names = [name for name in os.listdir("/") if name not in LEFT_OUT]
     links = tuple((name, os.readlink(f"/{name}")) for name in names if os.path.islink(f"/{name}"))
-    folders = [name for name in names if name != "dev" and not os.path.islink(f"/{name}") and os.path.isdir(f"/{name}")]
-    layers = tuple(name for name in folders if name not in FRESH and os.access(f"/{name}", os.R_OK | os.X_OK))
-    empty = tuple((name, FRESH.get(name, 0o755)) for name in folders if name not in layers)
+    there = folders()
+    shown = tuple(name for name in there if name not in FRESH and (_lab_reads(name) if are_the_labs else _pods_read(name)))
+    empty = tuple((name, FRESH.get(name, 0o755)) for name in there if name not in shown)
     devices = tuple((name, os.path.isdir(f"/dev/{name}")) for name in DEVICES if os.path.exists(f"/dev/{name}"))
-    return Machine(links, empty, layers, devices)
+    return Machine(links, empty, shown, devices)
+
+
+def folders() -> list[str]:
+    """The names of this machine's folders in /, but /dev."""
+    names = [name for name in os.listdir("/") if name not in LEFT_OUT and name != "dev"]
+    return [name for name in names if not os.path.islink(f"/{name}") and os.path.isdir(f"/{name}")]
+
+
+def _lab_reads(name: str) -> bool:
+    return os.access(f"/{name}", os.R_OK | os.X_OK)
+
+
+def _pods_read(name: str) -> bool:
+    """May pods of other ids read it? Not where what they need of this package lies below a folder that is closed to them: that is
+    mounted in an empty one."""
+    if name in HOMES:
+        return _lab_reads(name)
+    is_open = os.stat(f"/{name}").st_mode & CLOSED_TO_NOBODY == CLOSED_TO_NOBODY
+    return is_open and all(_is_reached(path) for path in OWN if is_below(path, f"/{name}"))
 
 
 def enter(root: Root) -> list[int]:
@@ -180,13 +225,14 @@ def _enter(root: Root) -> list[int]:
     os.mkdir(f"{scratch}/{NEW}", 0o755)
     syscalls.mount(f"{scratch}/{NEW}", base, None, MS_BIND)
     made = {"/", *(f"/{name}" for name in machine().layers if root.homes or name not in HOMES)}
-    own = [_Target(bind) for bind in own_binds(root.hidden)]
+    own = [_Target(bind) for bind in own_binds(root.hidden, root.layers)]
     words, last = [], []
     if root.last_words:
         words = [os.open(f"{scratch}/{LAST_WORDS}", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)]
+        os.fchmod(words[0], 0o666)  # whoever a container's processes are
         last = [Bind(f"{scratch}/{LAST_WORDS}", root.last_words)]
     targets = [_Target(bind) for bind in (*root.binds, *last)]
-    _fill(base, scratch, [*own, *targets], homes=root.homes)
+    _fill(base, scratch, [*own, *targets], root)
     old = f".{os.urandom(8).hex()}"  # no mount path of a pod, and no link in its volumes, can lead there
     os.mkdir(f"{base}/{old}")
     os.chdir(base)
@@ -340,19 +386,20 @@ def _make(path: str, is_folder: bool) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
 
 
-def _fill(base: str, scratch: str, targets: Sequence[_Target], *, homes: bool) -> None:
+def _fill(base: str, scratch: str, targets: Sequence[_Target], root: Root) -> None:
     """Put the entries of the machine's / into the new root."""
-    there = machine()
+    there, prepared = machine(), layers.prepared(root.layers)
     for name, link in there.links:
         os.symlink(link, f"{base}/{name}")
     for name, mode in there.empty:
         _folder(f"{base}/{name}", mode)
     for name in there.layers:
-        if name in HOMES and not homes:
+        if name in HOMES and not root.homes:
             _folder(f"{base}/{name}", HOMES[name])
             continue
         os.mkdir(f"{base}/{name}", 0o755)
-        _overlay(f"/{name}", f"{base}/{name}", scratch, [target for target in targets if target.top == name])
+        lower = f"{root.layers}/{name}" if name in prepared else f"/{name}"
+        _overlay(name, lower, f"{base}/{name}", scratch, [target for target in targets if target.top == name])
     _devices(f"{base}/dev", f"{scratch}/{DEVICES_FOLDER}", there.devices)
 
 
@@ -390,16 +437,16 @@ def _bind_device(name: str, target: str) -> None:
     syscalls.set_attributes(target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
 
 
-def _overlay(path: str, new: str, scratch: str, targets: Sequence[_Target]) -> None:
-    upper, work = f"{scratch}{path}", f"{scratch}{path}.work"
+def _overlay(name: str, lower: str, new: str, scratch: str, targets: Sequence[_Target]) -> None:
+    upper, work = f"{scratch}/{name}", f"{scratch}/{name}.work"
     os.mkdir(upper)
     os.mkdir(work)
     for target in targets:
         target.make_in(scratch)
     try:
-        syscalls.mount("overlay", new, "overlay", MS_NODEV, f"lowerdir={path},upperdir={upper},workdir={work},userxattr")
+        syscalls.mount("overlay", new, "overlay", MS_NODEV, f"lowerdir={lower},upperdir={upper},workdir={work},userxattr")
     except OSError:
-        syscalls.mount(path, new, None, MS_BIND | MS_REC)
+        syscalls.mount(lower, new, None, MS_BIND | MS_REC)
         syscalls.set_attributes(new, MOUNT_ATTR_RDONLY | NO_DEVICES)
         for target in targets:
             target.is_there = False

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from dataclasses import dataclass
-from typing import NoReturn
 
-from podplane.kernel import syscalls
+from podplane.kernel import ids, syscalls
+from podplane.kernel.ids import Ids
 from podplane.kernel.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUSER, CLONE_NEWUTS
 
 KINDS = ("user", "ipc", "uts", "net")
-MAP = "0 0 1"
-"""User 0 of the pod is user 0 of the lab, which is the user who runs it; there is no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +35,20 @@ class Sandbox:
             os.close(fd)
 
 
-def make() -> Sandbox:
-    """New namespaces. OSError says what forbids them.
+def make(users: Ids) -> Sandbox:
+    """New namespaces, with these users. OSError says what forbids them.
 
     The caller has one thread, and reaps its children. Nothing waits for the process that is born in them: that it is there is enough.
     """
     own = os.getpid()
     pid = syscalls.fork_into(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
     if pid == 0:
-        _stay(own)
+        ids.stay(own)
     try:
         made: list[int] = []
         try:
             made += (os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in KINDS)
-            _write_maps(pid)
+            ids.write_maps(pid, users.map, users.map)
         except OSError:
             for fd in made:
                 os.close(fd)
@@ -61,23 +58,6 @@ def make() -> Sandbox:
     return Sandbox(*made)
 
 
-def _stay(parent: int) -> NoReturn:
-    """Until it is killed, or its parent was."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(0)
-
-
-def _write_maps(pid: int) -> None:
-    """Say which users and groups there are in the new user namespace."""
-    for name, text in (("setgroups", "deny"), ("uid_map", MAP), ("gid_map", MAP)):
-        fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, text.encode())
-        finally:
-            os.close(fd)
-
-
 def enter_before_mounts(sandbox: Sandbox) -> None:
     """Into its network, IPC and UTS namespaces; the caller stays in its own user namespace, whose mounts it may still change."""
     syscalls.setns(sandbox.net, CLONE_NEWNET)
@@ -85,7 +65,10 @@ def enter_before_mounts(sandbox: Sandbox) -> None:
     syscalls.setns(sandbox.uts, CLONE_NEWUTS)
 
 
-def enter(sandbox: Sandbox) -> None:
-    """Into its user namespace, with a mount and a cgroup namespace that belong to it: all mounts that are there now are locked."""
+def enter(sandbox: Sandbox, users: Ids) -> None:
+    """Into its user namespace, as user 0 there, with a mount and a cgroup namespace that belong to it: all mounts that are there now are
+    locked."""
     syscalls.setns(sandbox.user, CLONE_NEWUSER)
+    if users.size > 1:
+        ids.become(0, 0)
     syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWCGROUP)

@@ -23,13 +23,13 @@ CLONE_NEWNET = 0x4000_0000
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 1 << 18
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MNT_DETACH = 2
-SYS_MOUNT_SETATTR = 442
-"""The number of mount_setattr(2), the same on all architectures."""
-AT_FDCWD, AT_RECURSIVE = -100, 0x8000
-MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
-PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 24, 38
-SYS_CLONE3, SYS_OPENAT2 = 435, 437
-"""The numbers of clone3(2) and openat2(2), the same on all architectures."""
+SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_CLONE3, SYS_OPENAT2, SYS_MOUNT_SETATTR = 428, 429, 435, 437, 442
+"""The numbers of open_tree(2), move_mount(2), clone3(2), openat2(2) and mount_setattr(2), the same on all architectures."""
+AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
+OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH = 1, 4
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_IDMAP = 1, 2, 4, 8, 0x0010_0000
+PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS = 4, 24, 28, 38
+SECBIT_NO_SETUID_FIXUP = 4
 RESOLVE_NO_MAGICLINKS, RESOLVE_BENEATH = 0x02, 0x08
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "ppc64le": 203, "s390x": 217}
 SYS_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "armv7l": 311, "ppc64le": 271, "s390x": 280}
@@ -109,6 +109,28 @@ def set_attributes(target: str, attributes: int, *, recursive: bool = True) -> N
         raise _failed(f"attributes of mount {target}")
 
 
+def bind_with_ids(source: str, target: str, user_namespace: int, attributes: int) -> None:
+    """Bind a folder, read-only or otherwise by `attributes`, so that its files belong to the users of a user namespace that have the
+    numbers of their owners (idmapped mounts, Linux 5.12); only who is root of the user namespace that mounted it may do that."""
+    tree = _syscall(SYS_OPEN_TREE, AT_FDCWD, source.encode(), OPEN_TREE_CLONE | os.O_CLOEXEC)
+    if tree < 0:
+        raise _failed("open_tree")
+    try:
+        wanted = struct.pack("=QQQQ", attributes | MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
+        if _syscall(SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, wanted, len(wanted)):
+            raise _failed(f"ids of mount {source}")
+        if _syscall(SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, target.encode(), MOVE_MOUNT_F_EMPTY_PATH):
+            raise _failed(f"mount {target}")
+    finally:
+        os.close(tree)
+
+
+def keep_capabilities() -> None:
+    """prctl(2), PR_SET_SECUREBITS: no change of the caller's ids takes or gives capabilities, until it enters a user namespace."""
+    if _prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0):
+        raise _failed("prctl")
+
+
 def set_dumpable(*, is_dumpable: bool) -> None:
     """prctl(2), PR_SET_DUMPABLE: may processes of this user look into this one (ptrace(2), most of /proc/PID)? A fork inherits it."""
     if _prctl(PR_SET_DUMPABLE, int(is_dumpable), 0, 0, 0):
@@ -119,6 +141,14 @@ def drop_from_bounding_set(capability: int) -> None:
     """prctl(2), PR_CAPBSET_DROP; one that this kernel does not know is dropped anyhow."""
     if _prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) and ctypes.get_errno() != errno.EINVAL:
         raise _failed("prctl")
+
+
+def capget(header: bytes) -> bytes:
+    """capget(2): the effective, permitted and inheritable sets of this thread, in two halves."""
+    data = ctypes.create_string_buffer(24)
+    if _libc.capget(header, data):
+        raise _failed("capget")
+    return data.raw
 
 
 def capset(header: bytes, data: bytes) -> None:

@@ -31,15 +31,16 @@ class Tmpfs(msgspec.Struct, frozen=True):
     folders: Sequence[str] = ()
 
 
-def mount(one: Tmpfs) -> None:
-    """Have the file system there. OSError when that can't be."""
+def mount(one: Tmpfs, owner: int = 0) -> None:
+    """Have the file system there, for a user and group. OSError when that can't be."""
     os.makedirs(one.path, exist_ok=True)
-    options = tmpfs_options(one.size, "755" if one.folders else "777")
+    options = f"{tmpfs_options(one.size, '755' if one.folders else '777')},uid={owner},gid={owner}"
     syscalls.mount("tmpfs", one.path, "tmpfs", MS_NOSUID | MS_NODEV, options)
     for name in one.folders:
         path = f"{one.path}/{name}"
         os.mkdir(path)
         os.chmod(path, 0o777)
+        os.chown(path, owner, owner)
 
 
 def tmpfs_options(size: int, mode: str) -> str:

@@ -24,6 +24,7 @@ import selectors
 import shutil
 import signal
 import socket
+import stat
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,8 @@ from typing import NoReturn, Protocol
 
 import msgspec
 
-from podplane.kernel import process_title, rights, rootfs, sandbox, syscalls, volumes
+from podplane.kernel import ids, process_title, rights, rootfs, sandbox, syscalls, volumes
+from podplane.kernel.ids import Ids
 from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
 from podplane.kernel.sandbox import Sandbox
@@ -166,6 +168,7 @@ class Zygote:
         self._mounts: dict[int, int] = {}
         self._contained: set[int] = set()
         self._own_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        self._users = ids.of_pods()
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._wake, wake = socket.socketpair()
         for end in (self._wake, wake):
@@ -242,7 +245,7 @@ class Zygote:
 
     def _make_sandbox(self, command: MakeSandbox) -> None:
         try:
-            made = sandbox.make()
+            made = sandbox.make(self._users)
         except OSError as error:
             self._tell(Event(command.id, error=error.strerror or str(error), code=error.errno))
             return
@@ -262,7 +265,7 @@ class Zygote:
             syscalls.unshare(syscalls.CLONE_NEWNS)
             try:
                 for one in command.tmpfs:
-                    volumes.mount(one)
+                    volumes.mount(one, self._users.first)
                 self._mounts[command.id] = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
             finally:
                 syscalls.setns(self._own_mounts, syscalls.CLONE_NEWNS)
@@ -318,7 +321,7 @@ class Zygote:
 
     def _place(self, command: Spawn, descriptors: Sequence[int], container: int) -> Place:
         if container >= 0:
-            return InContainer(container, is_contained=command.join in self._contained)
+            return InContainer(container, self._users, is_contained=command.join in self._contained)
         if not command.sandbox:
             return InLab(descriptors[0])
         made = self._sandboxes.get(command.sandbox)
@@ -326,11 +329,15 @@ class Zygote:
             raise LookupError("its sandbox is gone")
         if command.mounts and command.mounts not in self._mounts:
             raise LookupError("its volumes are gone")
-        return InSandbox(made, self._mounts.get(command.mounts, -1))
+        return InSandbox(made, self._mounts.get(command.mounts, -1), self._users)
 
 
 class Place(Protocol):
     """Where a process belongs."""
+
+    @property
+    def users(self) -> Ids:
+        """The ids of its users."""
 
     def enter(self, command: Spawn) -> list[int]:
         """Enter its namespaces, and make those that it has alone. A descriptor of its termination message, if it has a file for one."""
@@ -341,6 +348,7 @@ class InLab:
     """In the lab's user namespace, and this network namespace."""
 
     netns: int
+    users: Ids = Ids()  # noqa: RUF009  # it is immutable
 
     def enter(self, command: Spawn) -> list[int]:
         """Its mounts and its host name are its own."""
@@ -358,10 +366,12 @@ class InSandbox:
 
     sandbox: Sandbox
     mounts: int
+    users: Ids
 
     def enter(self, command: Spawn) -> list[int]:
         """Its mounts are made before it enters the pod's user namespace, which locks them."""
         last_words: list[int] = []
+        ids.create_as_first(self.users)
         sandbox.enter_before_mounts(self.sandbox)
         if self.mounts >= 0:
             syscalls.setns(self.mounts, syscalls.CLONE_NEWNS)
@@ -372,7 +382,7 @@ class InSandbox:
             rootfs.mount_kernel()
         if command.hostname:
             syscalls.sethostname(command.hostname)
-        sandbox.enter(self.sandbox)
+        sandbox.enter(self.sandbox, self.users)
         if command.root is not None:
             rootfs.finish()
         return last_words
@@ -383,6 +393,7 @@ class InContainer:
     """In all namespaces of a container; `container` is its pidfd."""
 
     container: int
+    users: Ids
     is_contained: bool
 
     def enter(self, command: Spawn) -> list[int]:
@@ -391,6 +402,8 @@ class InContainer:
         if self.is_contained:
             kinds |= syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWCGROUP
         syscalls.setns(self.container, kinds)
+        if self.is_contained and self.users.size > 1:
+            ids.become(0, 0)
         return []
 
 
@@ -441,6 +454,7 @@ class Child:
     def _prepare(self) -> None:
         signal.set_wakeup_fd(-1)
         os.setsid()
+        self._give_streams(self._place.users.first)
         self._last_words = self._place.enter(self._command)
         with contextlib.suppress(
             OSError
@@ -456,6 +470,12 @@ class Child:
         except OSError as error:
             raise OSError(error.errno, f"working directory {self._command.directory}: {error.strerror}") from None
         rights.apply(self._command.rights)
+
+    def _give_streams(self, owner: int) -> None:
+        """Have pipes and terminals belong to the user that is going to use them, who may open them again (/dev/stdout)."""
+        for fd in set(self._descriptors) if owner else ():
+            if stat.S_ISFIFO(os.fstat(fd).st_mode) or os.isatty(fd):
+                os.fchown(fd, owner, owner)
 
     def _run(self) -> int:
         words = msgspec.json.decode(os.pread(self._words, MESSAGE_BYTES, 0), type=Words)

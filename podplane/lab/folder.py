@@ -11,6 +11,7 @@ ends: there is no pid file to go stale. Commands that start or stop a lab exclud
     logs/       logs of containers
     run.json    address and token of the running lab; valid only while the lock is held
     run/        where the lab mounts its own tmpfs (in its mount namespace: empty for everybody else)
+    layers/     where a lab of root mounts the machine's folders for its pods, likewise (`kernel.layers`)
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ class Folder:
         self.spec = self.path / "lab.json"
         self.store = self.path / "state.db"
         self.run = self.path / "run"
+        self.layers = self.path / "layers"
         self.pki = self.path / "pki"
         self.kubeconfig = self.path / "kubeconfig"
         self.audit = self.path / "audit.log"
@@ -231,8 +233,9 @@ class Folder:
         self._endpoint.unlink(missing_ok=True)
         for draft in self.path.glob("*.new"):
             draft.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.run.rmdir()
+        for place in (self.run, self.layers):
+            with contextlib.suppress(OSError):
+                place.rmdir()
 
     def delete(self) -> None:
         """Remove the lab's state, and the folder of all labs when this was the last one; it must not run."""

@@ -51,7 +51,7 @@ from podplane.dns import endpoints
 from podplane.dns.node import SERVICE
 from podplane.dns.settings import DnsSettings
 from podplane.ipam.plan import Plan
-from podplane.kernel import rootfs
+from podplane.kernel import ids, rootfs
 from podplane.kernel.namespace import Namespace, Workers
 from podplane.kernel.process import Process, ProcessError, ZygoteProcesses
 from podplane.kubeapi.access import Access
@@ -368,6 +368,7 @@ class Lab:
             sandbox_only=self.spec.sandbox_only,
             hidden=self._hidden,
             shows_homes=self.spec.mount_home,
+            layers="" if ids.of_pods().are_the_labs else str(self._folder.layers),
         )
 
     def _start_outside(self, outside: Namespace) -> None:

@@ -23,14 +23,16 @@ from typing import NoReturn
 import msgspec
 
 from podplane.kernel import rootfs, syscalls
+from podplane.lab import user_ids
 from podplane.lab.errors import LabError
 from podplane.lab.folder import LOG, Folder
 
 
 class Progress(msgspec.Struct, omit_defaults=True):
-    """One line from the starting lab: a step that began, or the end: ready, or an error."""
+    """One line from the starting lab: a step that began, what is to be known, or the end: ready, or an error."""
 
     step: str = ""
+    note: str = ""
     done: int = 0
     total: int = 0
     ready: bool = False
@@ -53,10 +55,11 @@ class Reporter:
         self.send(Progress(step=text, done=done, total=total))
 
 
-def launch(folder: Folder, body: Callable[[Reporter], None], keep: int) -> Iterator[Progress]:
+def launch(folder: Folder, body: Callable[[Reporter], None], keep: int, *, shows_homes: bool) -> Iterator[Progress]:
     """Start a lab whose PID 1 runs `body`; yields its progress until it is ready. LabError when it doesn't get there.
 
-    Of this process' descriptors it inherits only standard ones and `keep`: locks that are held here must not live on there.
+    `shows_homes`: its pods may see homes. Of this process' descriptors it inherits only standard ones and `keep`: locks that are held
+    here must not live on there.
     """
     ours, theirs = socket.socketpair()
     sys.stdout.flush()
@@ -64,7 +67,7 @@ def launch(folder: Folder, body: Callable[[Reporter], None], keep: int) -> Itera
     pid = os.fork()
     if pid == 0:
         _close_others(theirs.fileno(), keep)
-        _leave(_enter, folder, Reporter(theirs), body)
+        _leave(_enter, folder, Reporter(theirs), body, shows_homes)
     theirs.close()
     os.waitpid(pid, 0)
     with ours, ours.makefile("rb") as lines:
@@ -108,11 +111,12 @@ def _leave(function: Callable[..., None], *arguments: object) -> NoReturn:
         os._exit(status)
 
 
-def _enter(folder: Folder, reporter: Reporter, body: Callable[[Reporter], None]) -> None:
+def _enter(folder: Folder, reporter: Reporter, body: Callable[[Reporter], None], shows_homes: bool) -> None:
     """The first child: into the namespaces, then fork PID 1."""
     try:
         os.setsid()
-        enter_namespaces()
+        if why := enter_namespaces(folder.layers, shows_homes=shows_homes):
+            reporter.send(Progress(note=f"processes of pods are this user to the machine: {why}"))
     except LabError as error:
         reporter.send(Progress(error=str(error)))
         return
@@ -133,16 +137,18 @@ def _first_process(folder: Folder, reporter: Reporter, body: Callable[[Reporter]
         reporter.send(Progress(error=str(error)))
 
 
-def enter_namespaces() -> None:
-    """New user, mount and PID namespaces; in the user namespace this user is root. LabError says what forbids it."""
-    uid, gid = os.getuid(), os.getgid()
+def enter_namespaces(layers: Path, *, shows_homes: bool) -> str:
+    """New user, mount and PID namespaces; in the user namespace this user is root. "", or why pods get no ids of their own.
+    LabError says what forbids it."""
+    users = user_ids.find(shows_homes=shows_homes)
+    if users.is_root:
+        user_ids.mount_layers(layers, users)
     try:
-        syscalls.unshare(syscalls.CLONE_NEWUSER)
-        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-            Path("/proc/self", name).write_text(text)
+        why = user_ids.enter(users)
         syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID)
     except OSError as error:
         raise LabError(f"user namespaces can't be used here ({error.strerror}): {_why_forbidden()}") from None
+    return why
 
 
 def _why_forbidden() -> str:

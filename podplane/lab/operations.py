@@ -56,7 +56,10 @@ def up(folder: Folder, given: Mapping[str, object], pods_per_node: int) -> Itera
     spec.save(folder.spec, wanted)
     try:
         yield from launch(
-            folder, lambda reporter: _first_process(wanted, folder, listener, pods_per_node, reporter), listener.fileno()
+            folder,
+            lambda reporter: _first_process(wanted, folder, listener, pods_per_node, reporter),
+            listener.fileno(),
+            shows_homes=wanted.mount_home,
         )
     except LabError:
         stop(folder)

@@ -48,6 +48,7 @@ class Kubelet:
     sandbox_only: bool = False
     hidden: Sequence[str] = ()
     shows_homes: bool = False
+    layers: str = ""
     clock: Callable[[], float] = time.monotonic
     workers: dict[str, PodWorker] = field(default_factory=dict)
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)

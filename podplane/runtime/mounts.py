@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from podplane.kernel import ids
 from podplane.kernel.rootfs import Bind
 from podplane.kernel.volumes import Tmpfs
 from podplane.kubeapi.client import Client
@@ -60,10 +61,10 @@ class PodFolder:
 
     async def write(self, pod: Pod, facts: Facts, etc: Mapping[str, str]) -> None:
         """Write all files, `etc` for /etc by their names; what is as it was isn't touched. ConfigError when a volume can't be made."""
-        place = os.fspath(self.path)
+        place, owner = os.fspath(self.path), ids.of_pods().first
         os.makedirs(place, exist_ok=True)
         for name, text in etc.items():
-            volumes.write_file(f"{place}/{name}", text.encode())
+            volumes.write_file(f"{place}/{name}", text.encode(), owner=owner)
         self._etc = tuple(etc)
         for volume in pod.spec.volumes:
             if not volumes.is_known(volume):
@@ -83,7 +84,7 @@ class PodFolder:
             folder = self.path / "volumes" / volume.name
             files = volumes.files_of(pod, volume, facts, lambda token: self._tokens[token][0])
             if self._written.get(volume.name) != files:
-                volumes.write(folder, files)
+                volumes.write(folder, files, owner)
                 self._written[volume.name] = files
 
     def tmpfs(self, pod: Pod) -> list[Tmpfs]:

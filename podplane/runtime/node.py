@@ -90,6 +90,10 @@ class Node(Protocol):
         """May containers see /home and /root?"""
 
     @property
+    def layers(self) -> str:
+        """Where the machine's folders are for pods of other ids (`kernel.layers`), if anywhere."""
+
+    @property
     def logs(self) -> Path:
         """Where the logs of pods are."""
 

@@ -30,6 +30,7 @@ def of_container(
         container.security_context.read_only_root_filesystem,
         limits.layer(container),
         container.termination_message_path,
+        node.layers,
     )
 
 
@@ -37,4 +38,4 @@ def bare(node: Node) -> Root | None:
     """That of what runs in no container: without volumes."""
     if node.folder is None:
         return None
-    return Root(str(node.folder), (), MAX_PROCESSES, node.hidden, node.shows_homes, size=limits.USUAL)
+    return Root(str(node.folder), (), MAX_PROCESSES, node.hidden, node.shows_homes, size=limits.USUAL, layers=node.layers)

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from podplane.model.pod import (
     ConfigMapVolume,
@@ -162,18 +162,18 @@ def _inside(path: str) -> str:
     return os.path.normpath(path)
 
 
-def write(folder: Path, files: Mapping[str, File]) -> None:
-    """Make the folder hold exactly these files, all at once."""
+def write(folder: Path, files: Mapping[str, File], owner: int = 0) -> None:
+    """Make the folder hold exactly these files, all at once; `owner` is the user and the group of the lab that they belong to."""
     place = os.fspath(folder)
-    os.makedirs(place, exist_ok=True)
+    make_folder(place, owner)
     data = f"{place}/{DATA}"
     old = os.readlink(data) if os.path.islink(data) else ""
     new = f"..{int(old.removeprefix('..') or 0) + 1}"
-    os.makedirs(f"{place}/{new}", exist_ok=True)
+    make_folder(f"{place}/{new}", owner)
     for path, file in files.items():
-        if "/" in path:
-            os.makedirs(os.path.dirname(f"{place}/{new}/{path}"), exist_ok=True)
-        write_file(f"{place}/{new}/{path}", file.data, file.mode)
+        for above in reversed(PurePath(path).parents[:-1]) if "/" in path else ():
+            make_folder(f"{place}/{new}/{above}", owner)
+        write_file(f"{place}/{new}/{path}", file.data, file.mode, owner)
     os.symlink(new, f"{place}/{DRAFT}")
     os.rename(f"{place}/{DRAFT}", data)
     tops = {path.split("/")[0] for path in files}
@@ -187,12 +187,21 @@ def write(folder: Path, files: Mapping[str, File]) -> None:
         shutil.rmtree(f"{place}/{old}")
 
 
-def write_file(path: str, data: bytes, mode: int | None = None) -> None:
+def make_folder(path: str, owner: int = 0) -> None:
+    """Have a folder of a pod there, and those above it."""
+    os.makedirs(path, exist_ok=True)
+    if owner:
+        os.chown(path, owner, owner)
+
+
+def write_file(path: str, data: bytes, mode: int | None = None, owner: int = 0) -> None:
     """Write a file of a pod: there are many at the start of a lab, and this takes half of the system calls of `Path.write_bytes`."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
         while data:
             data = data[os.write(fd, data) :]
+        if owner:
+            os.fchown(fd, owner, owner)
         if mode is not None:
             os.fchmod(fd, mode)
     finally:

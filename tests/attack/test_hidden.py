@@ -50,6 +50,7 @@ def write(path: str) -> None:
 def lab() -> Iterator[Podplane]:
     """A lab in a place that pods see."""
     with tempfile.TemporaryDirectory(dir=PLACE) as home, nothing_left(Path(home)) as command:
+        Path(home).chmod(0o755)
         command("up", "--nodes", "1", "--pods-per-node", "1")
         yield command
 

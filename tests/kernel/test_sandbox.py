@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from podplane.kernel import sandbox
+from podplane.kernel.ids import Ids
 from tests.kernel.test_zygote import namespaces
 
 pytestmark = pytest.mark.kernel
@@ -17,7 +18,7 @@ NS_GET_USERNS = 0xB701
 
 
 def test_the_user_namespace_owns_the_others() -> None:
-    made = sandbox.make()
+    made = sandbox.make(Ids())
     assert os.waitstatus_to_exitcode(os.wait()[1]) == -9
     own = os.fstat(made.user).st_ino
     for fd in (made.net, made.ipc, made.uts):
@@ -30,7 +31,7 @@ def test_the_user_namespace_owns_the_others() -> None:
 
 def test_each_is_another_and_nothing_stays_open() -> None:
     before = sorted(os.listdir("/proc/self/fd"))
-    many = [sandbox.make() for _ in range(5)]
+    many = [sandbox.make(Ids()) for _ in range(5)]
     for _ in many:
         os.wait()
     assert len({os.fstat(fd).st_ino for one in many for fd in (one.user, one.net, one.ipc, one.uts)}) == 20
@@ -43,5 +44,5 @@ def test_where_there_can_be_none_it_is_told() -> None:
     Path("/proc/sys/user/max_user_namespaces").write_text("0")
     before = sorted(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="clone3"):
-        sandbox.make()
+        sandbox.make(Ids())
     assert sorted(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,123 @@
+"""Pods of a lab that root runs: to the machine they are users that nobody is, and they read there what everybody may."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from podplane.kernel.ids import COUNT, FIRST
+from podplane.lab.user_ids import UNUSED
+from tests.e2e.conftest import Podplane, running
+
+pytestmark = [pytest.mark.e2e, pytest.mark.skipif(os.getuid() != 0, reason="only root has ids to give away")]
+POD = "tried"
+PLACE = "/var/tmp"
+"""A folder that pods see."""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
+    """A lab of one node and a pod."""
+    with running(tmp_path_factory, "--nodes", "1") as started:
+        container = {"name": "main", "image": "podplane/client", "securityContext": {"privileged": True}}
+        share = {"name": "share", "emptyDir": {}}
+        container["volumeMounts"] = [{"name": "share", "mountPath": "/share"}]
+        body = {"metadata": {"name": POD}, "spec": {"containers": [container], "volumes": [share]}}
+        started.api.create("pods", "default", {"apiVersion": "v1", "kind": "Pod", **body})
+        for _ in started.api.poll("pods", "default", lambda pods: any(p["status"].get("phase") == "Running" for p in pods), 15):
+            pass
+        if says(started, "cat /proc/self/uid_map").split() != ["0", str(FIRST), str(COUNT)]:
+            pytest.skip("root may not map ids here")
+        yield started
+
+
+@pytest.fixture(scope="module")
+def moved(lab: Podplane) -> Podplane:
+    """The lab, if the machine's folders can have their owners moved."""
+    if "/layers/var," not in says(lab, "grep ' /var ' /proc/self/mountinfo"):
+        pytest.skip("this file system has no idmapped mounts")
+    return lab
+
+
+def says(lab: Podplane, script: str) -> str:
+    return lab("exec", POD, "--", "sh", "-c", f"exec 2>/dev/null; {script}; true").stdout.strip()
+
+
+def test_its_processes_are_nobody_of_the_machine(lab: Podplane) -> None:
+    own = says(lab, "readlink /proc/1/ns/user")
+    found = [path.parent for path in Path("/proc").glob("[0-9]*/status") if _user_namespace(path.parent) == own]
+    assert found
+    for process in found:
+        fields = dict(line.partition(":")[::2] for line in (process / "status").read_text().splitlines())
+        assert {fields[name].split()[0] for name in ("Uid", "Gid")} == {str(UNUSED)} or _is_subordinate(fields)
+        assert not fields["Groups"].split(), "of root's other groups nothing is left"
+
+
+def _user_namespace(process: Path) -> str:
+    try:
+        return os.readlink(process / "ns/user")
+    except OSError:
+        return ""
+
+
+def _is_subordinate(fields: dict[str, str]) -> bool:
+    given = Path("/etc/subuid")
+    return given.exists() and f":{fields['Uid'].split()[0]}:" in given.read_text()
+
+
+def test_it_has_users_of_its_own(lab: Podplane) -> None:
+    assert says(lab, "touch /share/f; chown 33:34 /share/f; stat -c %u:%g /share/f /share") == "33:34\n0:0"
+    assert says(lab, "setpriv --reuid 33 --regid 34 --clear-groups sh -c 'id -u; id -g; touch /share/own'") == "33\n34"
+    assert says(lab, "echo again >/dev/stdout") == "again", "its pipes belong to it"
+
+
+def test_the_machines_cgroups_can_be_mounted_and_not_changed(lab: Podplane) -> None:
+    assert says(lab, "mkdir /mnt/c; mount -t cgroup2 none /mnt/c && mkdir /mnt/c/new && echo made; ls -d /mnt/c/new") == ""
+    assert (
+        says(
+            lab,
+            "for f in $(find /mnt/c -name 'cgroup.*' -o -name '*.max' | head -50); do test -w $f && (: >$f) && echo $f; done",
+        )
+        == ""
+    )
+
+
+def test_only_what_everybody_reads_can_be_read(moved: Podplane) -> None:
+    with tempfile.TemporaryDirectory(dir=PLACE) as place:
+        os.chmod(place, 0o755)
+        secret, closed, shared = Path(place, "secret"), Path(place, "closed"), Path(place, "shared")
+        for file in (secret, shared):
+            file.write_text("word\n")
+        secret.chmod(0o600)
+        closed.mkdir(0o700)
+        (closed / "file").write_text("word\n")
+        look = "cat secret closed/file; ls closed"
+        assert (
+            says(moved, f"cd {place}; {look}; chmod 777 secret closed; {look}; cp secret new; mv secret old; cat new old") == ""
+        )
+        assert (
+            says(moved, f"ln {place}/secret /var/tmp/link; cat /var/tmp/link; mount --bind {place} /mnt; cat /mnt/secret") == ""
+        )
+        assert says(
+            moved, f"cat {place}/shared; echo other >{place}/shared; cat {place}/shared; rm {place}/secret && echo gone"
+        ) == ("word\nother\ngone")
+        assert (shared.read_text(), secret.read_text()) == ("word\n", "word\n")
+
+
+def test_what_is_changed_on_the_way_is_its_own(moved: Podplane) -> None:
+    before = Path("/etc/passwd").read_text()
+    assert (
+        says(moved, "echo x >>/etc/passwd; mkdir -p /var/lib/x/y /usr/lib/x; touch /etc/ssl/x; ls -d /var/lib/x/y /usr/lib/x")
+        == "/usr/lib/x\n/var/lib/x/y"
+    )
+    assert Path("/etc/passwd").read_text() == before
+    assert not Path("/usr/lib/x").exists()
+
+
+def test_passwords_of_the_machine_are_not_there(moved: Podplane) -> None:
+    assert {line.split(":")[1] for line in says(moved, "cat /etc/shadow").splitlines()} <= {"*"}
+    assert says(moved, "cat /etc/shadow- /etc/gshadow-") == ""
