@@ -17,7 +17,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from podplane.agent.agent import Agent
 from podplane.agent.attachments import Attachments
@@ -63,6 +63,21 @@ class Started:
     changes: int
     refused: tuple[str, ...]
     seconds: float
+
+
+class Concern(NamedTuple):
+    """Whom a change of policies or pods concerns: everybody, nodes with one of these pods (by path), and those whose rules look into sets
+    of these selectors (by their digests)."""
+
+    is_everybodys: bool
+    pods: frozenset[str]
+    selectors: frozenset[str]
+
+    @classmethod
+    def of(cls, change: Change) -> Concern:
+        """Of a change."""
+        moved = frozenset(digest_of(move.selector) for move in change.moves)
+        return cls(change.policy is not None, frozenset(change.pods), moved)
 
 
 class NodeAgent:
@@ -224,15 +239,16 @@ class NodeAgent:
         elif kind is Lease:
             self.election.lease_changed(old, new)
 
-    def has_any(self, pods: Collection[str]) -> bool:
-        """Is one of these pods, by path, attached here?"""
-        return self.has_agent and not self.agent.view.pods.keys().isdisjoint(pods)
-
-    def is_concerned(self, change: Change) -> bool:
-        """May this change of policies or pods concern what is planned here?"""
-        if change.policy or self.has_any(change.pods):
+    def is_concerned(self, change: Concern) -> bool:
+        """May this change concern what is planned here? All nodes of a process are asked whenever a pod changes."""
+        if change.is_everybodys:
             return True
-        return self.has_agent and any(digest_of(move.selector) in self.agent.selectors for move in change.moves)
+        if not self.has_agent:
+            return False
+        agent, selectors = self.agent, change.selectors
+        return not agent.view.pods.keys().isdisjoint(change.pods) or bool(
+            selectors and not selectors.isdisjoint(agent.selectors)
+        )
 
     def name_server_changed(self, *, answers: bool) -> None:
         """The node's own name server answers now, or does not; before the first call it is taken to be about to.

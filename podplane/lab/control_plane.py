@@ -14,15 +14,18 @@ from podplane.lab import node_report, underlay
 from podplane.lab.manifests import node_name
 from podplane.lab.spec import DEFAULT_PORT, OUTSIDE_ZONE
 from podplane.model.config import UNDERLAY_MAC
+from podplane.runtime.heartbeat import with_own
 from podplane.services import pools
 from podplane.state.mac import mac_of
 from podplane.state.value import IPAddress
 
-WORKING = (
-    {"type": "NetworkUnavailable", "status": "False", "reason": "PodplaneIsUp", "message": "podplane is running on this node"},
-    {"type": "Ready", "status": "True", "reason": "LabReady", "message": "the agent has its routes"},
-)
-"""Conditions of a node that registers; its kubelet adds the others with its first heartbeat, and says Ready in its own words."""
+WORKING = {
+    "type": "NetworkUnavailable",
+    "status": "False",
+    "reason": "PodplaneIsUp",
+    "message": "podplane is running on this node",
+}
+"""The condition of a node that is not its kubelet's."""
 
 
 def node(number: int, plan: Plan, storage: Path, now: str) -> dict[str, Any]:
@@ -41,7 +44,7 @@ def node(number: int, plan: Plan, storage: Path, now: str) -> dict[str, Any]:
         "status": {
             **node_report.status(name, storage),
             "addresses": [*addresses, {"type": "Hostname", "address": name}],
-            "conditions": [{**one, "lastHeartbeatTime": now, "lastTransitionTime": now} for one in WORKING],
+            "conditions": with_own([{**WORKING, "lastHeartbeatTime": now, "lastTransitionTime": now}], now),
         },
     }
 

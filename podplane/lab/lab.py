@@ -31,6 +31,7 @@ from podplane import loop_turns, pauses
 from podplane.agent.caches import Informers
 from podplane.agent.feature import Kind
 from podplane.agent.name_server import SLICES
+from podplane.agent.node import Concern
 from podplane.agent.object_events import ObjectEvents
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.poller import Poller
@@ -129,12 +130,15 @@ class Lab:
             folder.pki, certificates.names(spec.cluster_domain), addresses, datetime.datetime.now(datetime.UTC)
         )
         self._null = open_null()
+        self._allocatable = node_report.allocatable(node_report.capacity(folder.path))
         self._hidden = hidden_folders(shows_home=spec.mount_home)
         self._dns = node_dns(tuple(map(str, control_plane.dns_ips(self.plan))), spec.cluster_domain)
         self._settings = agent_settings(self.plan, spec)
         self._peers, self._poller = PeerPlans(), Poller()
         self._kubelets: dict[str, Kubelet] = {}
         self._nodes: dict[str, LabNode] = {}
+        self._registered: dict[str, tuple[Mapping[str, Any], bool]] = {}
+        """The nodes as they registered when the lab was started, and whether they are new."""
         self._supervisor: Supervisor
         self._registrations: set[asyncio.Task[None]] = set()
 
@@ -170,8 +174,8 @@ class Lab:
         image_files.prepare(self._folder.run, *certificates.of_localhost(utc_now()))
         self._reporter.step("nodes", total=self.spec.nodes)
         self._host_sandboxes = dict(zip(fabric.nodes, nodes, strict=True)) | {underlay.OUTSIDE: outside}
-        for number, (name, machine) in enumerate(fabric.nodes.items(), 1):
-            await self._start_node(name, machine, pods.objects, fabric, self._machine_status(self._manifest(number)))
+        for name, machine in fabric.nodes.items():
+            await self._start_node(name, machine, pods.objects, fabric)
         self._start_outside(fabric.outside)
         caches.subscribe(self._changed)
         self._reserve_addresses(pods, await self._synced(pods))
@@ -266,7 +270,10 @@ class Lab:
     async def _register_nodes(self, client: Client) -> None:
         for number in range(1, self.spec.nodes + 1):
             try:
-                await self._offer_name_server(client, await self._register(client, self._manifest(number)))
+                manifest = self._manifest(number)
+                node, is_new = await self._register(client, manifest)
+                self._registered[manifest["metadata"]["name"]] = manifest, is_new
+                await self._offer_name_server(client, node)
             except ApiError as error:
                 raise LabError(f"{manifests.node_name(number)} can't be registered: {error}") from None
 
@@ -275,17 +282,18 @@ class Lab:
         return control_plane.node(number, self.plan, self._folder.path, now)
 
     @staticmethod
-    async def _register(client: Client, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Create a node; one that is there, of a former run, learns what its machine is now, as when a kubelet starts again. The node."""
+    async def _register(client: Client, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        """Create a node; one that is there, of a former run, learns what its machine is now, as when a kubelet starts again. The node, and
+        whether it is new."""
         try:
-            return await client.create("nodes", "", manifest)
+            return await client.create("nodes", "", manifest), True
         except AlreadyExists:
             name, labels = manifest["metadata"]["name"], manifest["metadata"]["labels"]
             status = Lab._machine_status(manifest)
             uid = (await client.get("nodes", "", name))["metadata"]["uid"]
             node = await client.patch("nodes", "", name, {"metadata": {"labels": labels}}, uid=uid)
             await client.patch_status("nodes", "", name, status, uid)
-            return node
+            return node, False
 
     @staticmethod
     async def _offer_name_server(client: Client, node: Mapping[str, Any]) -> None:
@@ -300,9 +308,8 @@ class Lab:
         """What a kubelet says of its machine: the status without the conditions."""
         return {key: value for key, value in manifest["status"].items() if key != "conditions"}
 
-    async def _start_node(
-        self, name: str, machine: Machine, pods: Mapping[str, Pod], fabric: Fabric, status: Mapping[str, Any]
-    ) -> None:
+    async def _start_node(self, name: str, machine: Machine, pods: Mapping[str, Pod], fabric: Fabric) -> None:
+        manifest, is_new = self._registered.pop(name)
         connection = ApiConnection(name, self._agents_call)
         client = self._client(identity.node(name), connection)
         node = self._nodes[name] = LabNode(
@@ -318,8 +325,9 @@ class Lab:
             pods,
             self._record_event,
             partial(fabric.remake_uplink, name),
-            status,
+            self._machine_status(manifest),
             self._name_server,
+            is_new=is_new,
         )
         started = await node.network.start()
         if started.refused:
@@ -362,7 +370,7 @@ class Lab:
             null=self._null,
             logs=self._folder.logs,
             services=self._caches.services.objects,
-            allocatable=node_report.allocatable(node_report.capacity(self._folder.path)),
+            allocatable=self._allocatable,
             folder=self._folder.run,
             dns=self._dns,
             sandbox_only=self.spec.sandbox_only,
@@ -400,7 +408,10 @@ class Lab:
         """The nodes to be told of a change: of one that says something of single pods to policies, only those where one is attached, or
         where rules look into a set of peers that one leaves or joins."""
         nodes = self._nodes.values()
-        return [node for node in nodes if node.network.is_concerned(new)] if kind is Change else nodes
+        if kind is not Change:
+            return nodes
+        concern = Concern.of(new)
+        return [node for node in nodes if node.network.is_concerned(concern)]
 
     def _later(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -54,7 +54,7 @@ class LabNode:
 
     `client` goes over `connection`; `control` is the lab's own client, which no fault cuts. `pods` are those of the cluster by
     path. `remake_uplink` deletes the uplink and makes it again; it blocks. `status` is what its kubelet says of the machine,
-    `name_server` the lab's.
+    `name_server` the lab's. A node that `is_new` has just been registered with all that its kubelet says of it.
     """
 
     kubelet: Kubelet
@@ -75,6 +75,8 @@ class LabNode:
         remake_uplink: Callable[[], None],
         status: Mapping[str, Any],
         name_server: NameServer,
+        *,
+        is_new: bool = False,
     ) -> None:
         self._name = name
         self.machine = machine
@@ -84,7 +86,7 @@ class LabNode:
         self._remake_uplink = remake_uplink
         self._name_server = name_server
         self.network = NodeAgent(name, self, settings, client, caches, peers, self._record_event, utc_now, poller)
-        self.heartbeat = Heartbeat(client, caches.nodes.objects[name], utc_now, status)
+        self.heartbeat = Heartbeat(client, caches.nodes.objects[name], utc_now, status, is_reported=is_new)
         self.faults = FaultControl(self, control, utc_now, caches.nodes.objects[name])
         self._caches = caches
         self._pods = pods
@@ -288,7 +290,7 @@ class LabNode:
 def with_uplink(conditions: Iterable[Mapping[str, str]], now: datetime.datetime, *, is_down: bool) -> list[dict[str, str]]:
     """The conditions of a Node, with what its machine says of the network: is the uplink down?"""
     before = {one["type"]: dict(one) for one in conditions}
-    said = dict(WORKING[0])
+    said = dict(WORKING)
     if is_down:
         said |= {"status": "True", "reason": "UplinkDown", "message": f"{UPLINK} is down"}
     time = now.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -46,7 +46,7 @@ def labels(name: str) -> dict[str, str]:
 
 def status(name: str, storage: Path) -> dict[str, Any]:
     """NodeStatus without addresses and conditions; `storage` is where the node keeps files of pods."""
-    given = capacity(storage)
+    given = _capacity(storage)
     return {
         "nodeInfo": node_info(name),
         "capacity": given,
@@ -69,6 +69,10 @@ def capacity(storage: Path, root: Path = ROOT) -> dict[str, str]:
     }
 
 
+_capacity = functools.lru_cache(1)(capacity)
+"""Of all nodes of a lab it is the same, and it is read once."""
+
+
 def allocatable(given: dict[str, str]) -> dict[str, str]:
     """What pods can have: nothing is kept for the system, but huge pages are taken out of the memory."""
     huge = sum(quantity.parse(value) for name, value in given.items() if name.startswith("hugepages-"))
@@ -84,8 +88,8 @@ def _huge_pages(root: Path) -> Iterator[tuple[str, str]]:
 
 def node_info(name: str, root: Path = ROOT) -> dict[str, Any]:
     """NodeSystemInfo. The identifiers are made of the machine's own and of the node's name, and stay over restarts."""
-    machine, boot = os.uname(), _text(root / "proc/sys/kernel/random/boot_id")
-    own = _text(root / "etc/machine-id") or machine.nodename
+    machine, (boot, own, swap) = os.uname(), _of_boot(root)
+    own = own or machine.nodename
     info: dict[str, Any] = {
         "machineID": uuid.uuid5(uuid.NAMESPACE_OID, f"{own}/{name}").hex,
         "systemUUID": str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{own}/{name}")),
@@ -98,9 +102,15 @@ def node_info(name: str, root: Path = ROOT) -> dict[str, Any]:
         "operatingSystem": "linux",
         "architecture": architecture(),
     }
-    if swap := _swap(root):
+    if swap:
         info["swap"] = {"capacity": swap}
     return info
+
+
+@functools.lru_cache(1)
+def _of_boot(root: Path) -> tuple[str, str, int]:
+    """(id of the boot, id of the machine, swap space): what kubelets read once, too."""
+    return _text(root / "proc/sys/kernel/random/boot_id"), _text(root / "etc/machine-id"), _swap(root)
 
 
 def _swap(root: Path) -> int:
@@ -111,6 +121,7 @@ def _swap(root: Path) -> int:
     return 0
 
 
+@functools.cache
 def images() -> list[dict[str, Any]]:
     """The built-in images, each once with all its names."""
     names: dict[int, list[str]] = {}

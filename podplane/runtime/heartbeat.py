@@ -9,7 +9,7 @@ import asyncio
 import datetime
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ HEALTHY = (
     ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
 )
 """(type, status, reason, message) of the conditions that it reports."""
+OWN = frozenset(kind for kind, *_ in HEALTHY)
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +40,8 @@ class Heartbeat:
     machine: Mapping[str, Any] = field(default_factory=dict)
     """What it says of its machine: the fields of NodeStatus but for the conditions. Whoever writes something else has it corrected with the
     next beat, as with a kubelet."""
+    is_reported: bool = False
+    """Has the node its kubelet's conditions, of now? Else the first beat reports them."""
     _lease: str = ""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -55,6 +58,10 @@ class Heartbeat:
         """Does the status say what the kubelet has to say?"""
         status = self.node.status
         return self.node.is_ready and status.extended_allocatable == status.extended_capacity
+
+    @property
+    def _has_conditions(self) -> bool:
+        return {one.type for one in self.node.status.conditions} >= OWN
 
     @property
     def _is_of_machine(self) -> bool:
@@ -86,7 +93,7 @@ class Heartbeat:
 
     async def beat(self) -> None:
         """Renew the Lease, and correct the status. ApiError when that can't be now."""
-        if not self._lease or not self._is_said or not self._is_of_machine:
+        if not (self.is_reported and self._has_conditions and self._is_said and self._is_of_machine):
             await self._report()
         name = self.node.metadata.name
         spec = {"renewTime": self.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
@@ -115,15 +122,21 @@ class Heartbeat:
         """Say how the node is; conditions of others stay, and what they say that it has can be had."""
         node = await self.client.get("nodes", "", self.node.metadata.name)
         now = self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
-        before = {c["type"]: c for c in node.get("status", {}).get("conditions", ())}
-        own = {kind for kind, *_ in HEALTHY}
-        found = [condition for kind, condition in before.items() if kind not in own]
-        for kind, status, reason, message in HEALTHY:
-            old = before.get(kind, {})
-            since = old.get("lastTransitionTime", now) if old.get("status") == status else now
-            times = {"lastHeartbeatTime": now, "lastTransitionTime": since}
-            found.append({"type": kind, "status": status, "reason": reason, "message": message, **times})
+        found = with_own(node.get("status", {}).get("conditions", ()), now)
         had: dict[str, str | None] = dict.fromkeys(self.node.status.extended_allocatable)
         can_be_had = {**self.machine.get("allocatable", {}), **had, **self.node.status.extended_capacity}
         said = {**self.machine, "conditions": found, "allocatable": can_be_had}
         await self.client.patch_status("nodes", "", node["metadata"]["name"], said, node["metadata"]["uid"])
+        self.is_reported = True
+
+
+def with_own(conditions: Iterable[Mapping[str, str]], now: str) -> list[dict[str, str]]:
+    """Conditions of a node with those that its kubelet reports; those of others stay."""
+    before = {one["type"]: dict(one) for one in conditions}
+    found = [condition for kind, condition in before.items() if kind not in OWN]
+    for kind, status, reason, message in HEALTHY:
+        old = before.get(kind, {})
+        since = old.get("lastTransitionTime", now) if old.get("status") == status else now
+        times = {"lastHeartbeatTime": now, "lastTransitionTime": since}
+        found.append({"type": kind, "status": status, "reason": reason, "message": message, **times})
+    return found

@@ -71,6 +71,25 @@ def candidates(
 
     Of an endpoint that is in several slices, a ready entry counts; of ready ones, one that names its node.
     """
+    slices = tuple(slices)
+    if len(slices) < MANY_SLICES:
+        return _candidates(slices, port, version, excluded)
+    at = (tuple(map(id, slices)), port, version, tuple(excluded))
+    known = _of_many.get(at)
+    if known is None:
+        while len(_of_many) >= MOST_KEPT:
+            del _of_many[next(iter(_of_many))]
+        known = _of_many[at] = slices, _candidates(slices, port, version, excluded)
+    return known[1]
+
+
+MANY_SLICES, MOST_KEPT = 8, 16
+_of_many: dict[object, tuple[tuple[EndpointSlice, ...], Candidates]] = {}
+"""What was found last of Services with many slices, and these, so that no others come to have their ids. All nodes of a process ask for the
+same: the cluster's DNS has slices of each node."""
+
+
+def _candidates(slices: Sequence[EndpointSlice], port: ServicePort, version: int, excluded: Sequence[IPNetwork]) -> Candidates:
     spans = [(int(net.network_address), int(net.broadcast_address)) for net in excluded if net.version == version]
     found: dict[tuple[int, int], Row] = {}
     for slice_ in slices:

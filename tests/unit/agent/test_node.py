@@ -11,7 +11,7 @@ import pytest
 
 from podplane.agent.attachments import AttachedPod
 from podplane.agent.kernel import Kernel
-from podplane.agent.node import TASKS, NodeAgent
+from podplane.agent.node import TASKS, Concern, NodeAgent
 from podplane.agent.peer_plans import PeerPlans
 from podplane.apiserver.server import utc_now
 from podplane.cni.network import Attachment, NetworkError
@@ -262,11 +262,12 @@ async def test_a_failed_first_start_has_no_agent(monkeypatch: pytest.MonkeyPatch
 
 async def test_a_node_knows_whether_one_of_some_pods_is_attached_to_it(rig: Rig) -> None:
     attachment = rig.attachment("web")
-    assert not rig.node.has_any(("default/web",))
+    web, other = (Concern.of(Change(pods=(path,))) for path in ("default/web", "default/other"))
+    assert not rig.node.is_concerned(web)
     await rig.node.add(attachment)
-    assert rig.node.has_any(("default/other", "default/web")) and not rig.node.has_any(("default/other",))
+    assert rig.node.is_concerned(Concern.of(Change(pods=("default/other", "default/web")))) and not rig.node.is_concerned(other)
     await rig.node.delete(attachment)
-    assert not rig.node.has_any(("default/web",))
+    assert not rig.node.is_concerned(web)
 
 
 def peer(name: str, role: str, ip: str) -> PodInfo:
@@ -279,7 +280,7 @@ def selector_of(role: str) -> PodSelector:
 
 async def test_only_moves_between_sets_that_rules_here_look_into_concern_a_node(rig: Rig) -> None:
     told: list[bool] = []
-    rig.caches.subscribe(lambda kind, old, new: told.append(rig.node.is_concerned(new)) if kind is Change else None)
+    rig.caches.subscribe(lambda kind, old, new: told.append(rig.node.is_concerned(Concern.of(new))) if kind is Change else None)
     rule = PolicyRule((selector_of("client"),), None)
     rig.caches.policies.set(NetworkPolicy(PolicyMetadata("p", "default", "p"), LabelSelector.of([]), (rule,), None))
     rig.caches.pods.set(PodInfo(SlimMetadata("web", "default", "web", Labels({})), "node1", (), "Running"))

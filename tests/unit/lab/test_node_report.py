@@ -6,6 +6,7 @@ import os
 import uuid
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from podplane.apiserver import shapes
@@ -17,6 +18,7 @@ from podplane.lab import control_plane
 from podplane.lab.lab import Lab
 from podplane.lab.node_report import allocatable, architecture, capacity, images, labels, node_info
 from podplane.lab.spec import LabSpec
+from podplane.model.objects import Node
 from podplane.model.quantity import parse
 from podplane.runtime.images import IMAGES
 from tests.unit.apiserver.controllers.cluster import Cluster
@@ -105,7 +107,13 @@ def test_a_node_fits_its_kind(tmp_path: Path) -> None:
     assert list(nodes.check(node, None)) == []
     status = node["status"]
     assert [a["type"] for a in status["addresses"]] == ["InternalIP"] * (len(status["addresses"]) - 1) + ["Hostname"]
-    assert {c["type"]: c["status"] for c in status["conditions"]} == {"NetworkUnavailable": "False", "Ready": "True"}
+    pressures = dict.fromkeys(("MemoryPressure", "DiskPressure", "PIDPressure"), "False")
+    assert {c["type"]: c["status"] for c in status["conditions"]} == {
+        "NetworkUnavailable": "False",
+        **pressures,
+        "Ready": "True",
+    }
+    assert msgspec.convert(node, Node).is_ready
 
 
 async def test_the_five_conditions_and_the_scheduler(tmp_path: Path) -> None:

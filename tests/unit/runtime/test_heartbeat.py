@@ -15,7 +15,7 @@ from podplane.apiserver import identity
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.messages import Request, Response
 from podplane.model.objects import Node
-from podplane.runtime.heartbeat import Heartbeat
+from podplane.runtime.heartbeat import HEALTHY, Heartbeat, with_own
 from tests.unit.apiserver.test_server import Api
 
 PATH = "/api/v1/nodes/node1"
@@ -78,6 +78,41 @@ async def test_one_beat_does_what_it_is_woken_for_while_it_lasts(monkeypatch: py
     heart.node_changed(msgspec.convert(await api("GET", PATH), Node))
     await until(lambda: len(asked) > len(first))
     life.cancel()
+
+
+async def test_of_a_node_that_has_just_registered_only_the_lease_is_written() -> None:
+    api = Api()
+    api.tokens.add("node1", identity.node("node1"))
+    times = {"lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    other = {"type": "NetworkUnavailable", "status": "False", "reason": "Up", "message": "it is up", **times}
+    status = {**MACHINE, "conditions": with_own([other], times["lastHeartbeatTime"])}
+    made = await api("POST", "/api/v1/nodes", {"metadata": {"name": "node1"}, "status": status})
+    assert [one["type"] for one in made["status"]["conditions"]] == ["NetworkUnavailable", *(kind for kind, *_ in HEALTHY)]
+    asked: list[str] = []
+
+    async def call(request: Request) -> Response:
+        asked.append(f"{request.method} {request.path}")
+        return await api.server.call(request)
+
+    def heart(node: Any, *, is_reported: bool) -> Heartbeat:
+        model = msgspec.convert(node, Node)
+        return Heartbeat(
+            Client(call, "node1"), model, lambda: datetime.datetime.now(datetime.UTC), MACHINE, is_reported=is_reported
+        )
+
+    first = heart(made, is_reported=True)
+    await first.beat()
+    assert asked == ["POST /apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"]
+    without = {
+        **made,
+        "status": {**made["status"], "conditions": [*made["status"]["conditions"][:1], made["status"]["conditions"][-1]]},
+    }
+    first.node_changed(msgspec.convert(without, Node))
+    await first.beat()
+    assert f"PATCH {PATH}/status" in asked, "the pressures were taken away"
+    asked.clear()
+    await heart(made, is_reported=False).beat()
+    assert f"PATCH {PATH}/status" in asked, "what a former run said is said anew"
 
 
 async def until(is_so: Callable[[], bool]) -> None:

@@ -19,7 +19,8 @@ from podplane.model.service import (
     ServicePort,
     Zone,
 )
-from podplane.services.endpoints import Candidates, Place, candidates, usable
+from podplane.services import endpoints
+from podplane.services.endpoints import MANY_SLICES, MOST_KEPT, Candidates, Place, candidates, usable
 from podplane.state.conntrack import Target
 
 HTTP = ServicePort(80, "http")
@@ -146,3 +147,17 @@ def test_whoever_is_chosen_serves_and_nobody_is_left_without_need(seen: list[tup
     assert bool(chosen) == any(e.is_ready or e.is_serving_terminating for e in endpoints)
     assert len({by_number[n].is_ready for n in chosen}) <= 1
     assert set(numbers(found(*endpoints).local(HERE))) <= {n for n, e in by_number.items() if e.node_name == "node1"}
+
+
+def test_of_a_service_with_many_slices_each_change_counts() -> None:
+    """What was found last of such a one is kept, since all nodes ask for the same."""
+    ports, every = (EndpointPort("http", "TCP", 80),), range(1, 2 * MANY_SLICES)
+    slices = [EndpointSlice(endpoints=(endpoint(number),), ports=ports) for number in every]
+    assert candidates(slices, HTTP, 4) is candidates(list(slices), HTTP, 4)
+    assert numbers(candidates(slices, HTTP, 4).everywhere(HERE)) == [*every]
+    assert candidates(slices, HTTP, 6).rows == candidates(slices, ServicePort(443, "https"), 4).rows == ()
+    assert candidates(slices, HTTP, 4, [ipaddress.ip_network("10.244.1.0/24")]).rows == ()
+    for number in every:
+        slices[number - 1] = EndpointSlice(endpoints=(endpoint(number, UNREADY),), ports=ports)
+        assert numbers(candidates(slices, HTTP, 4).everywhere(HERE)) == [one for one in every if one > number]
+    assert len(endpoints._of_many) <= MOST_KEPT
