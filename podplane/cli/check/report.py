@@ -9,6 +9,7 @@ from typing import Any
 from podplane.cli.characters import are_few
 from podplane.cli.check import names, policies, promises, services
 from podplane.cli.check.promises import NO_NAT, REACH, Party, Probe, Verdict, judge
+from podplane.cli.policy.show import legend
 from podplane.model.words import counted
 
 PROMISES = {**promises.PROMISES, **policies.PROMISES, **services.PROMISES, **names.PROMISES}
@@ -111,7 +112,14 @@ def matrix(result: Result) -> list[str]:
         + " ".join(_cell(cells.get((source, to))).rjust(cell) for to in names)
         for i, source in enumerate(names)
     ]
-    return [head, *rows]
+    return [head, *rows, "", legend({mark: text for mark, text in _marks(result).items() if any(mark in row for row in rows)})]
+
+
+def _marks(result: Result) -> dict[str, str]:
+    """What the signs of the matrix mean; a line below it is about pods that policies select."""
+    are_judged = any(verdict.promise == policies.POLICIES for verdict in result.verdicts)
+    none = "not tried here" + (", as policies select one of them" if are_judged else "")
+    return {GOOD: "all probes from the row's to the column's were answered", BAD: "some were not", NONE: none}
 
 
 def _cell(good: bool | None) -> str:

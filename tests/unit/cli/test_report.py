@@ -8,6 +8,7 @@ import re
 import pytest
 
 from podplane.cli.check import promises, report
+from podplane.cli.check.policies import POLICIES
 from podplane.cli.check.promises import NO_NAT, REACH, Party, Probe, Verdict
 from podplane.cli.check.report import Result
 
@@ -34,12 +35,21 @@ def test_a_matrix_of_pods_shows_who_does_not_reach_whom() -> None:
         "1 p1-0 · ✓ ✗",
         "2 p2-0 ✓ · ✓",
         "3 p3-0 ✓ ✓ ·",
+        "",
+        "✓ all probes from the row's to the column's were answered   ✗ some were not   · not tried here",
     ]
+
+
+def test_the_matrix_explains_its_signs_and_no_others() -> None:
+    found = result(pods(2, 2))
+    assert report.matrix(found)[-1] == "✓ all probes from the row's to the column's were answered   · not tried here"
+    found.verdicts = [*found.verdicts, Verdict(POLICIES)]
+    assert report.matrix(found)[-1].endswith("   · not tried here, as policies select one of them")
 
 
 def test_many_pods_are_shown_as_nodes_in_natural_order() -> None:
     lines = report.matrix(result(pods(10, 2), {("p10-0", "p2-1")}))
-    assert len(lines) == 11
+    assert len(lines) == 11 + 2
     assert lines[1].split() == ["1", "node1", *["✓"] * 10]
     assert lines[10].split() == ["10", "node10", "✓", "✗", *["✓"] * 8]
 
