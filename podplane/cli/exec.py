@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from podplane.cli.options import connect, lab_name, namespace
+from podplane.cli.options import connect, get_pod, lab_name, namespace, pod_place
 from podplane.lab.folder import Folder
 
 CHUNK_BYTES = 32 * 1024
@@ -51,7 +51,7 @@ class WithCommand(click.Command):
 @click.option("-c", "--container", default="", help="Which container; otherwise the first.")
 @click.option("-i", "--stdin", "interactive", is_flag=True, help="Pass standard input on.")
 @click.option("-t", "--tty", "terminal", is_flag=True, help="Give the command a terminal.")
-@click.argument("pod")
+@click.argument("pod", metavar="[NAMESPACE/]POD")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(
     folder: Folder, namespace: str, container: str, interactive: bool, terminal: bool, pod: str, command: tuple[str, ...]
@@ -63,10 +63,12 @@ def execute(
     words = command[1:] if command[0] == "--" else command
     if not words:
         raise click.UsageError("give a command to run")
+    namespace, pod = pod_place(pod, namespace)
     client = connect(folder)
+    found = get_pod(client, namespace, pod)
     wants_tty = terminal and sys.stdin.isatty()
     if not container:  # the API server picks none of several
-        container = client.get("pods", namespace, pod)["spec"]["containers"][0]["name"]
+        container = found["spec"]["containers"][0]["name"]
     call = request(client.token, namespace, pod, words, container=container, stdin=interactive, tty=wants_tty)
     session = ExecSession(client.access, call)
     with _raw_terminal(session) if wants_tty else contextlib.nullcontext():

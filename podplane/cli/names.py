@@ -1,4 +1,4 @@
-"""How users name a Service: `web`, or as kubectl has it, `svc/web`."""
+"""How users name a Service (`web`, or as kubectl has it, `svc/web`) and a pod (`web-1`, `shop/web-1`)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ def service_name(text: str) -> str:
     if found is None:
         raise LabError(f"{text!r} is no name of a Service: write web or svc/web, and `-n` for its namespace")
     return found["name"]
+
+
+def place(pod: str, namespace: str) -> tuple[str, str]:
+    """Namespace and name of a pod as users write it: `web-1`, `shop/web-1`, `pod/web-1`. LabError when it is none."""
+    first, slash, rest = pod.removeprefix("pod/").removeprefix("pods/").partition("/")
+    found = (first, rest) if slash else (namespace, first)
+    if not all(found) or "/" in found[1]:
+        raise LabError(f"{pod!r} is no pod: write web-1, or shop/web-1 for one of namespace shop")
+    return found
 
 
 def some(names: list[str]) -> str:

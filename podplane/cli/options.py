@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from podplane.lab.folder import DEFAULT_NAME, Folder
 
@@ -29,6 +30,31 @@ def namespace(command: Command) -> Command:
     """`--namespace`."""
     option = click.option("-n", "--namespace", default="default", show_default=True, help="Which Kubernetes namespace.")
     return option(command)
+
+
+def pod_place(pod: str, namespace: str) -> tuple[str, str]:
+    """Namespace and name of a pod as users write it, with the `--namespace` of this command. LabError when these contradict each other."""
+    from podplane.cli.names import place
+    from podplane.lab.errors import LabError
+
+    found = place(pod, namespace)
+    is_given = click.get_current_context().get_parameter_source("namespace") is not ParameterSource.DEFAULT
+    if is_given and found[0] != namespace:
+        raise LabError(f"{pod!r} is of namespace {found[0]}, and --namespace says {namespace}: leave one of them out")
+    return found
+
+
+def get_pod(client: Any, namespace: str, name: str) -> Any:
+    """A pod. LabError that says where there is one of that name when this one is not there."""
+    from podplane.kubeapi.errors import NotFound
+    from podplane.lab.errors import LabError
+
+    try:
+        return client.get("pods", namespace, name)
+    except NotFound:
+        found = [one["metadata"]["namespace"] for one in client.objects("pods", fieldSelector=f"metadata.name={name}")]
+        elsewhere = f": there is {', '.join(f'{one}/{name}' for one in found)}" if found else ""
+        raise LabError(f"there is no pod {name} in namespace {namespace}{elsewhere}") from None
 
 
 def prepare_to_connect() -> None:

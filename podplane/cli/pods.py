@@ -11,7 +11,7 @@ import click
 
 from podplane.cli import tables
 from podplane.cli.names import some
-from podplane.cli.options import connect, lab_name, namespace
+from podplane.cli.options import connect, get_pod, lab_name, namespace, pod_place
 from podplane.cli.waiting import telling
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
@@ -123,7 +123,8 @@ def get(
     client = connect(folder)
     plural = RESOURCES[resource.lower()]
     if which:
-        objects = [client.get(plural, namespace, name) for name in which]
+        places = [("", name) if plural == "nodes" else pod_place(name, namespace) for name in which]
+        objects = [client.get(plural, *place) if plural == "nodes" else get_pod(client, *place) for place in places]
     else:
         space = "" if all_namespaces or plural == "nodes" else namespace
         objects = client.objects(plural, space, labelSelector=selector)
@@ -159,9 +160,11 @@ def delete(folder: Folder, namespace: str, resource: str, which: tuple[str, ...]
     client = connect(folder)
     if bool(which) is everything:
         raise LabError("say which pods to delete, or --all")
-    doomed = [client.get("pods", namespace, name) for name in which] or client.objects("pods", namespace)
+    places = [pod_place(name, namespace) for name in which]
+    doomed = [get_pod(client, *place) for place in places] or client.objects("pods", namespace)
     for pod in doomed:
-        client.delete("pods", namespace, pod["metadata"]["name"], grace=1 if now else None)
+        client.delete("pods", pod["metadata"]["namespace"], pod["metadata"]["name"], grace=1 if now else None)
+    spaces = {pod["metadata"]["namespace"] for pod in doomed}
     uids = {pod["metadata"]["uid"] for pod in doomed}
     left = doomed
 
@@ -171,7 +174,7 @@ def delete(folder: Folder, namespace: str, resource: str, which: tuple[str, ...]
     def waited_for(pods: list[dict[str, Any]]) -> str:
         return f"{some([pod['metadata']['name'] for pod in pods if pod['metadata']['uid'] in uids])} to end"
 
-    for pods in client.poll("pods", namespace, are_gone, WAIT_SECONDS, telling(waited_for)):
+    for pods in client.poll("pods", spaces.pop() if len(spaces) == 1 else "", are_gone, WAIT_SECONDS, telling(waited_for)):
         left = [pod for pod in pods if pod["metadata"]["uid"] in uids]
     gone = uids - {pod["metadata"]["uid"] for pod in left}
     for pod in doomed:

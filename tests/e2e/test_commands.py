@@ -99,6 +99,19 @@ def test_exec_has_the_pods_name_processes_and_exit_status(lab: Podplane) -> None
     assert lab("exec", "echo-node1-1", "--", "sh", "-c", "echo out; echo err >&2; exit 7", code=7).stderr == "err\n"
     pids = lab("exec", "echo-node1-1", "--", "sh", "-c", "echo /proc/[0-9]*").stdout.split()
     assert len(pids) == 2  # the echo server and the shell
+    assert lab("exec", "default/echo-node1-1", "--", "hostname").stdout == "echo-node1-1\n"
+    assert (
+        "pod echo-node1-1 in namespace shop: there is default/echo-node1-1\n"
+        in lab("exec", "shop/echo-node1-1", "--", "true", code=2).stderr
+    )
+    both = lab("exec", "-n", "shop", "default/echo-node1-1", "--", "true", code=2).stderr
+    assert (
+        both == "podplane: 'default/echo-node1-1' is of namespace default, and --namespace says shop: leave one of them out\n"
+    )
+    assert (
+        lab("get", "pods", "default/echo-node1-1", "-o", "json").stdout
+        == lab("get", "pods", "echo-node1-1", "-o", "json").stdout
+    )
     assert "no such command" in lab("exec", "echo-node1-1", "--", "nonexistent-command", code=127).stderr
 
 

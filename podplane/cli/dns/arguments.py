@@ -1,18 +1,9 @@
-"""What users write after the commands about names: pods, and names. Pure."""
+"""Names that users write after the commands about them. Pure."""
 
 from __future__ import annotations
 
 from podplane.dns.message import name_of
 from podplane.lab.errors import LabError
-
-
-def place(pod: str, namespace: str) -> tuple[str, str]:
-    """Namespace and name of a pod as users write it: `web-1`, `shop/web-1`, `pod/web-1`. LabError when it is none."""
-    first, slash, rest = pod.removeprefix("pod/").removeprefix("pods/").partition("/")
-    found = (first, rest) if slash else (namespace, first)
-    if not all(found) or "/" in found[1]:
-        raise LabError(f"{pod!r} is no pod: write web-1, or shop/web-1 for one of namespace shop")
-    return found
 
 
 def check_name(name: str) -> None:

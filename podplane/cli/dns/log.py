@@ -36,7 +36,8 @@ def log(
 
     The configuration of the cluster's DNS says which are, by pod or by name (`log`). The last 1000 of each node are shown.
     """
-    from podplane.cli.dns.arguments import check_name, place
+    from podplane.cli.dns.arguments import check_name
+    from podplane.cli.names import place
 
     if pod is not None:
         pod = "/".join(place(pod, namespace))

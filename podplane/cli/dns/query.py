@@ -35,7 +35,7 @@ def query(
     An address stands for the name that leads back from it. Exit status 1: there is no such record.
     """
     from podplane.cli.dns import answered, asking, show
-    from podplane.cli.dns.arguments import place
+    from podplane.cli.names import place
     from podplane.lab import spec
     from podplane.lab.node_dns import node_dns
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from podplane.cli.dns import asking
-from podplane.cli.dns.arguments import check_name, place
+from podplane.cli.dns.arguments import check_name
+from podplane.cli.names import place
 from podplane.dns.resolv_conf import NodeDns
 from podplane.lab.errors import LabError
 
