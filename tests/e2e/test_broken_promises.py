@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Podplane
+from tests.e2e.conftest import Podplane, running
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(not shutil.which("ip") or not shutil.which("nft"), reason="breaking a network takes `ip` and `nft`"),
 ]
+OnNode = Callable[[str, str], str]
 DROP = "nft add table inet broken; nft add chain inet broken {hook} '{{ type filter hook {hook} priority -300; }}'; "
 POSTROUTING = "nft add table inet broken; nft add chain inet broken post '{ type nat hook postrouting priority 90; }'"
 
@@ -25,11 +27,36 @@ def broken(podplane: Podplane) -> dict[str, list[str]]:
     return {row["promise"]: row["failures"] for row in result["promises"] if not row["ok"]}
 
 
+SMALL = ("--nodes", "2", "--pods-per-node", "2", "--cluster-cidr", "10.244.0.0/16")
+"""Two nodes with two pods each, IPv4 only: a check of it is quick even when nobody answers."""
+
+
 @pytest.fixture
 def small(podplane: Podplane) -> Podplane:
-    """Two nodes with two pods each, IPv4 only: a check of it is quick even when nobody answers."""
-    podplane("up", "--nodes", "2", "--pods-per-node", "2", "--cluster-cidr", "10.244.0.0/16")
+    """A lab to be broken for good."""
+    podplane("up", *SMALL)
     return podplane
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
+    """A lab of which each test puts right what it broke."""
+    with running(tmp_path_factory, *SMALL) as started:
+        yield started
+
+
+@pytest.fixture
+def on_node(shared: Podplane) -> Iterator[OnNode]:
+    """Runs a shell command in a node's own network; a table `broken` that it makes goes in the end."""
+    nodes: set[str] = set()
+
+    def run(node: str, command: str) -> str:
+        nodes.add(node)
+        return shared.on_node(node, command)
+
+    yield run
+    for node in nodes:
+        shared.on_node(node, "nft delete table inet broken")
 
 
 def test_a_pod_without_a_route(small: Podplane) -> None:
@@ -40,13 +67,13 @@ def test_a_pod_without_a_route(small: Podplane) -> None:
     assert not any(f.startswith("echo-node1-2 → echo-node2-1") for f in found["pod-to-pod"])
 
 
-def test_a_node_that_translates_addresses_between_pods(small: Podplane) -> None:
+def test_a_node_that_translates_addresses_between_pods(shared: Podplane, on_node: OnNode) -> None:
     chain = "nft add chain inet broken post '{ type nat hook postrouting priority 90; }'"
-    small.on_node(
+    on_node(
         "node1",
         f"nft add table inet broken; {chain}; nft add rule inet broken post ip saddr 10.244.1.0/24 oifname eth0 masquerade",
     )
-    found = broken(small)
+    found = broken(shared)
     wanted = "echo-node1-1 → echo-node2-1 10.244.2.2 tcp: expected source 10.244.1.2, echo-node2-1 saw 192.168.1.10"
     assert wanted in found["no-nat"]
     assert "pod-to-pod" not in found
@@ -74,11 +101,11 @@ def test_an_address_given_twice(small: Podplane) -> None:
     ]
 
 
-def test_ports_that_are_blocked(small: Podplane) -> None:
+def test_ports_that_are_blocked(shared: Podplane, on_node: OnNode) -> None:
     for node in ("node1", "node2"):
         for hook in ("prerouting", "output"):
-            small.on_node(node, DROP.format(hook=hook) + f"nft add rule inet broken {hook} tcp dport 8079 drop")
-    found = broken(small)
+            on_node(node, DROP.format(hook=hook) + f"nft add rule inet broken {hook} tcp dport 8079 drop")
+    found = broken(shared)
     assert any("serves port 8079, but no probe reached it" in f for f in found["same-port"])
 
 
@@ -102,19 +129,17 @@ def test_a_node_that_does_not_reach_its_pods(small: Podplane) -> None:
     assert not any(f.startswith("node2 → ") for f in found["node-to-pod"])
 
 
-def test_a_node_that_pods_cannot_reach(small: Podplane) -> None:
-    small.on_node(
-        "node2", DROP.format(hook="input") + "nft add rule inet broken input ip saddr 10.244.0.0/16 tcp dport 8079 drop"
-    )
-    found = broken(small)
+def test_a_node_that_pods_cannot_reach(shared: Podplane, on_node: OnNode) -> None:
+    on_node("node2", DROP.format(hook="input") + "nft add rule inet broken input ip saddr 10.244.0.0/16 tcp dport 8079 drop")
+    found = broken(shared)
     assert any(f.startswith("echo-node1-1 → node2 192.168.1.11 tcp") for f in found["pod-to-node"])
     assert set(found) == {"pod-to-node"}
 
 
-def test_no_masquerade_towards_outside(small: Podplane) -> None:
+def test_no_masquerade_towards_outside(shared: Podplane, on_node: OnNode) -> None:
     itself = "ip saddr 10.244.1.2 ip daddr 203.0.113.0/24 snat ip to 10.244.1.2"
-    small.on_node("node1", f"{POSTROUTING}; nft add rule inet broken post {itself}")
-    found = broken(small)
+    on_node("node1", f"{POSTROUTING}; nft add rule inet broken post {itself}")
+    found = broken(shared)
     assert set(found) == {"outside"}
     assert any(f.startswith("echo-node1-1 → outside 203.0.113.10") for f in found["outside"])
     assert not any(f.startswith("echo-node2-1") for f in found["outside"])
@@ -127,39 +152,42 @@ def test_a_path_with_a_smaller_mtu(small: Podplane) -> None:
     assert any("1500 bytes" in f for f in found["full-size"])
 
 
-def test_services_of_a_node_that_all_lead_to_one_pod(small: Podplane) -> None:
+def test_services_of_a_node_that_all_lead_to_one_pod(shared: Podplane, on_node: OnNode) -> None:
     chain = "nft add chain inet broken pre '{ type nat hook prerouting priority -110; }'"
     rule = "ip daddr 10.96.0.0/16 tcp dport 80 dnat ip to 10.244.2.2:8079"
-    small.on_node("node1", f"nft add table inet broken; {chain}; nft add rule inet broken pre {rule}")
-    found = broken(small)
+    on_node("node1", f"nft add table inet broken; {chain}; nft add rule inet broken pre {rule}")
+    found = broken(shared)
     assert set(found) == {"service-spread", "service-hairpin", "service-refused"}
     (why,) = found["service-spread"]
     assert "expected about 30 of 120 connections for each endpoint" in why and "echo-node2-1 120" in why
     assert any("expected to be refused, got a connection" in f for f in found["service-refused"])
 
 
-def test_a_service_that_hides_its_clients(small: Podplane) -> None:
-    small.on_node("node1", f"{POSTROUTING}; nft add rule inet broken post ct status dnat masquerade")
-    found = broken(small)
+def test_a_service_that_hides_its_clients(shared: Podplane, on_node: OnNode) -> None:
+    on_node("node1", f"{POSTROUTING}; nft add rule inet broken post ct status dnat masquerade")
+    found = broken(shared)
     assert {"service-source"} <= set(found) <= {"service-source", "service-from-outside"}
     assert any("expected source 10.244.1." in f for f in found["service-source"])
 
 
-def test_node_ports_that_a_firewall_drops(small: Podplane) -> None:
+def test_node_ports_that_a_firewall_drops(shared: Podplane, on_node: OnNode) -> None:
     # Only first packets: a reply from outside may go to any port, which masquerade chose.
     syn = "tcp dport 30000-32767 'tcp flags & (syn | ack) == syn' drop"
-    small.on_node("node2", DROP.format(hook="prerouting") + f"nft add rule inet broken prerouting {syn}")
-    found = broken(small)
+    on_node("node2", DROP.format(hook="prerouting") + f"nft add rule inet broken prerouting {syn}")
+    found = broken(shared)
     assert set(found) == {"service-from-outside"}
     assert all(f.startswith("outside → Service") and "192.168.1.11" in f for f in found["service-from-outside"])
 
 
-def test_a_service_address_that_a_firewall_drops(small: Podplane) -> None:
+def test_a_service_address_that_a_firewall_drops(shared: Podplane, on_node: OnNode) -> None:
     spec = {"selector": {"run": "echo"}, "ports": [{"port": 8080}]}
-    small.api.create("services", "default", {"metadata": {"name": "mine"}, "spec": spec})
-    ip = small.api.get("services", "default", "mine")["spec"]["clusterIP"]
-    small.on_node("node1", DROP.format(hook="prerouting") + f"nft add rule inet broken prerouting ip daddr {ip} drop")
-    found = broken(small)
+    shared.api.create("services", "default", {"metadata": {"name": "mine"}, "spec": spec})
+    ip = shared.api.get("services", "default", "mine")["spec"]["clusterIP"]
+    on_node("node1", DROP.format(hook="prerouting") + f"nft add rule inet broken prerouting ip daddr {ip} drop")
+    try:
+        found = broken(shared)
+    finally:
+        shared.api.delete("services", "default", "mine")
     assert set(found) == {"services"}
     assert f"echo-node1-1 → Service default/mine {ip} open: expected an answer, got no answer" in found["services"]
 

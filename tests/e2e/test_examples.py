@@ -7,7 +7,6 @@ import contextlib
 import json
 import re
 import shlex
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.e2e.conftest import Kubectl, Podplane
+from tests.e2e.conftest import Kubectl, Podplane, until
 
 pytestmark = pytest.mark.e2e
 
@@ -95,10 +94,8 @@ def wait(kubectl: Kubectl, what: str, condition: str, *more: str) -> None:
 
 
 def eventually(holds: Callable[[], bool]) -> None:
-    """Until it holds; each look is a command or more, so that this waits for nothing else."""
-    end = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end, "it does not come to hold within a minute"
+    """Until it holds; a minute at most."""
+    until(holds, 60)
 
 
 @contextlib.contextmanager
@@ -146,9 +143,7 @@ def test_an_example_does_what_it_says_and_leaves_nothing(name: str, lab: Podplan
             words = [word.replace(variable, text) for word in words]
         kubectl(*words)
     kubectl("delete", "-f", path)
-    for _ in lab.api.poll("pods", "", lambda _: stored(lab) == before, 60):
-        pass
-    assert stored(lab) == before
+    eventually(lambda: stored(lab) == before)
 
 
 @shows("config")

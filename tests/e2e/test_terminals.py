@@ -33,11 +33,13 @@ COMMANDS = (
     "run --help",
     "fault --help",
 )
+SOME = ("services odd", "get pod odd -o yaml", "status", "--help")
+"""One of each way of writing."""
 TERMINALS = {
-    "ascii": ({"PYTHONIOENCODING": "ascii"}, "ascii"),
-    "latin-1": ({"PYTHONIOENCODING": "latin-1"}, "latin-1"),
-    "C": ({"LC_ALL": "C", "LANG": "C"}, "utf-8"),
-    "C as it is": ({"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, "ascii"),
+    "ascii": ({"PYTHONIOENCODING": "ascii"}, "ascii", SOME),
+    "latin-1": ({"PYTHONIOENCODING": "latin-1"}, "latin-1", COMMANDS),
+    "C": ({"LC_ALL": "C", "LANG": "C"}, "utf-8", SOME),
+    "C as it is": ({"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, "ascii", COMMANDS),
 }
 
 
@@ -73,8 +75,8 @@ def ends(small: Podplane) -> object:
 
 @pytest.mark.parametrize("terminal", TERMINALS)
 def test_no_command_fails_for_want_of_a_character(small: Podplane, terminal: str) -> None:
-    environment, encoding = TERMINALS[terminal]
-    for command in COMMANDS:
+    environment, encoding, commands = TERMINALS[terminal]
+    for command in commands:
         words = [*COMMAND, *command.split()]
         done = subprocess.run(words, env=small.environment | environment, capture_output=True, timeout=90)
         said = (done.stdout + done.stderr).decode(encoding)
