@@ -27,6 +27,9 @@ from podplane.policy.name_servers import PATH as NAME_SERVERS
 from podplane.policy.parties import Party, of_nodes, of_pods, outside
 from podplane.policy.reach import Reach, reach
 
+MANY_GROUPS = 3
+"""Pods of one class that are in more groups are named together all the same: no policy tells them apart."""
+
 
 @dataclass(frozen=True, eq=False)
 class Class:
@@ -39,8 +42,19 @@ class Class:
     def groups(self) -> dict[str, int]:
         """Names of those that are named together, each with the number of its parties."""
         counts = Counter(party.group for party in self.parties)
+        if len(counts) > MANY_GROUPS:
+            return {f"{counted(len(self.parties), 'pod')} of {self.parties[0].namespace}": len(self.parties)}
         names = {party.group: party.name for party in self.parties}
         return {names[group] if n == 1 else _joint(self.parties[0], group, n): n for group, n in counts.items()}
+
+    @functools.cached_property
+    def each(self) -> dict[str, int]:
+        """All parties by their own names."""
+        return {party.name: 1 for party in self.parties}
+
+    def names(self, *, each: bool) -> dict[str, int]:
+        """Of all parties, or of those that are named together."""
+        return self.each if each else self.groups
 
 
 Pair = tuple[Class, Class]
@@ -56,18 +70,17 @@ class Difference(NamedTuple):
     before: Reach
     after: Reach
 
-    @property
-    def flows(self) -> int:
-        """How many flows: pairs of groups."""
-        all_of_them = len(self.source.groups) * len(self.destination.groups)
-        alone = sum(number == 1 for number in self.source.groups.values()) if self.source is self.destination else 0
-        return all_of_them - alone
+    def flows(self, *, each: bool = False) -> int:
+        """How many flows: pairs of groups, or of `each` party."""
+        names = self.source.names(each=each)
+        alone = sum(number == 1 for number in names.values()) if self.source is self.destination else 0
+        return len(names) * len(self.destination.names(each=each)) - alone
 
-    def pairs(self) -> Iterator[tuple[str, str]]:
-        """The names of the groups at both ends of each flow."""
+    def pairs(self, *, each: bool = False) -> Iterator[tuple[str, str]]:
+        """The names of both ends of each flow."""
         same = self.source is self.destination
-        for one, number in self.source.groups.items():
-            for other in self.destination.groups:
+        for one, number in self.source.names(each=each).items():
+            for other in self.destination.names(each=each):
                 if not (same and one == other and number == 1):
                     yield one, other
 
@@ -171,4 +184,6 @@ def _joint(party: Party, group: str, number: int) -> str:
     """The name of several parties of one group."""
     if not party.path:
         return f"{number:,} {group}"
+    if group.startswith("("):
+        return f"{counted(number, 'pod')} of {party.namespace} {group}"
     return f"{party.namespace}/{group}-* ({counted(number, 'pod')})"

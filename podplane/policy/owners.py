@@ -1,4 +1,5 @@
-"""What made a pod, as far as its labels and its name say it: pods of one workload are named together."""
+"""What made a pod, as far as its labels and its name say it: pods of one workload are named together, and so are pods that nothing made
+and that have the same label."""
 
 from __future__ import annotations
 
@@ -6,6 +7,18 @@ from podplane.model.pod_info import PodInfo
 
 TEMPLATE, REVISION, JOB = "pod-template-hash", "controller-revision-hash", "batch.kubernetes.io/job-name"
 """Labels that controllers give their pods: of ReplicaSets, of StatefulSets and DaemonSets, of Jobs."""
+
+NAMING = ("app.kubernetes.io/name", "app", "k8s-app", "run")
+"""Labels by which people tell their pods apart, the first that a pod has."""
+
+
+def alike(pod: PodInfo) -> str:
+    """What pods that nothing made are named together by: `(run=echo)`."""
+    labels = pod.metadata.labels
+    key = next((key for key in NAMING if key in labels), None)
+    if key is not None:
+        return f"({key}={labels[key]})"
+    return f"({', '.join(f'{key}={labels[key]}' for key in sorted(labels))})" if labels else "(no labels)"
 
 
 def owner(pod: PodInfo) -> str:

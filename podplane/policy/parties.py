@@ -13,7 +13,7 @@ from podplane.model.pod_info import PodInfo
 from podplane.model.policy import IPBlock
 from podplane.policy.ends import End, ends_of
 from podplane.policy.name_servers import PATH as NAME_SERVERS
-from podplane.policy.owners import owner
+from podplane.policy.owners import alike, owner
 from podplane.state.value import IPNetwork
 
 OUTSIDE = "other addresses outside"
@@ -43,6 +43,8 @@ def of_pods(pods: Iterable[PodInfo]) -> Iterator[Party]:
         ends = tuple({":" in end.ip: end for end in reversed(ends_of(pod))}.values())
         if ends and not pod.host_network and not pod.has_ended:
             group = "" if pod.metadata.path == NAME_SERVERS else owner(pod)
+            if group == pod.metadata.name:
+                group = alike(pod)
             yield Party(ends[0].text, ends, group, pod.metadata.namespace)
 
 

@@ -48,12 +48,13 @@ class Told(NamedTuple):
     former: str
     number: int
     differences: tuple[tuple[Difference, Gap], ...]
+    each: bool = False
 
     def lines(self) -> Iterator[str]:
         """Each of them."""
         for one, ports in self.differences:
             version = f" (IPv{one.version})" if one.version else ""
-            yield from (f"{source} → {destination}{ports}{version}" for source, destination in one.pairs())
+            yield from (f"{source} → {destination}{ports}{version}" for source, destination in one.pairs(each=self.each))
 
     def documents(self) -> Iterator[dict[str, object]]:
         """Each of them, for programs; without `ports` all are meant, and with `except` all but these."""
@@ -61,7 +62,7 @@ class Told(NamedTuple):
             texts = [str(port) for port in ports.ports]
             more: dict[str, object] = {"except" if ports.is_rest else "ports": texts} if texts else {}
             more |= {"version": one.version} if one.version else {}
-            yield from ({"from": source, "to": destination} | more for source, destination in one.pairs())
+            yield from ({"from": source, "to": destination} | more for source, destination in one.pairs(each=self.each))
 
     @property
     def head(self) -> str:
@@ -79,12 +80,12 @@ class Told(NamedTuple):
         return f"{self.head}: {', '.join(shown)}" + (f" and {more:,} more" if more else "")
 
 
-def told(found: Sequence[Difference]) -> list[Told]:
-    """What is denied first, then what is allowed; neither when there is none of it."""
+def told(found: Sequence[Difference], *, each: bool = False) -> list[Told]:
+    """What is denied first, then what is allowed; neither when there is none of it. `each`: flows of each pod, not of groups."""
     denied = tuple((one, ports) for one in found if not (ports := gap(one.before, one.after)).is_nothing)
     allowed = tuple((one, ports) for one in found if not (ports := gap(one.after, one.before)).is_nothing)
     both = (("denied", "allowed", denied), ("allowed", "denied", allowed))
-    return [Told(word, former, sum(one.flows for one, _ in some), some) for word, former, some in both if some]
+    return [Told(word, former, sum(one.flows(each=each) for one, _ in some), some, each) for word, former, some in both if some]
 
 
 def _listed(ports: Sequence[Ports]) -> str:

@@ -208,6 +208,8 @@ def test_a_diff_shows_all_flows_that_a_file_changes(lab: Podplane) -> None:
     said = lab("policy", "diff", "-f", "-", stdin=yaml.safe_dump(opened), code=1).stdout
     assert re.match(r"\d+ flows would be allowed that were denied:\n", said)
     assert f"  default/{CLIENT} → default/{WEB} (all but TCP 8080)\n" in said
+    each = lab("policy", "diff", "--each", "-f", "-", stdin=yaml.safe_dump(opened), code=1).stdout
+    assert len(each.splitlines()) >= len(said.splitlines())
     same = lab("policy", "diff", "-f", "-", stdin=yaml.safe_dump(POLICIES[0])).stdout
     assert same == "No flow would be denied that is allowed, nor allowed that is denied.\n"
     gone = lab("policy", "diff", "-f", "-", "--delete", "-o", "json", stdin=yaml.safe_dump(POLICIES[1]), code=1).stdout

@@ -24,8 +24,9 @@ DIFFERENT = 1
     "-f", "--filename", "file", type=click.File("r", encoding="utf-8"), required=True, help="A file; - is standard input."
 )
 @click.option("--delete", is_flag=True, help="What deleting its policies would change.")
+@click.option("--each", is_flag=True, help="Flows of each pod, however many: not of those together that no policy tells apart.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="For programs.")
-def diff(folder: Folder, namespace: str, file: TextIO, delete: bool, output: str | None) -> None:
+def diff(folder: Folder, namespace: str, file: TextIO, delete: bool, each: bool, output: str | None) -> None:
     """Show all flows that would be denied, or allowed, if a file were applied: its NetworkPolicies, and labels of its Namespaces and Pods.
 
     Nothing is changed. Exit status 1: there are such flows.
@@ -42,7 +43,7 @@ def diff(folder: Folder, namespace: str, file: TextIO, delete: bool, output: str
     known = cluster(client)
     check_namespaces(found, known.index)
     pods = [*known.pods.values(), *([] if known.dns is None else [known.dns])]
-    changed = told(differences(known.index, pods, list(known.nodes.values()), found.edits))
+    changed = told(differences(known.index, pods, list(known.nodes.values()), found.edits), each=each)
     if output:
         click.echo(document_text({one.word: [*one.documents()] for one in changed}, output))
     else:

@@ -39,8 +39,12 @@ def test_a_file_of_policies_is_what_they_would_change() -> None:
     assert {one.word for one in changed} == {"denied"}
     assert {"default/client → shop/db", "shop/db → default/client"} <= set(changed[0].lines())
     assert {"from": "default/client", "to": "shop/db"} in list(changed[0].documents())
-    gone = told(differences(cluster.index, cluster.pods.values(), [], read(ALLOW_WEB, delete=True).edits))
-    assert next(gone[0].documents()) == {"from": "default/client", "to": "default/web-1", "except": ["TCP 8080"]}
+    found = differences(cluster.index, cluster.pods.values(), [], read(ALLOW_WEB, delete=True).edits)
+    rest = {"from": "default/client", "except": ["TCP 8080"]}
+    (gone,), (each,) = told(found), told(found, each=True)
+    assert next(gone.documents()) == {**rest, "to": "2 pods of default (app=web)"}
+    assert list(each.documents())[:2] == [{**rest, "to": f"default/web-{n}"} for n in (1, 2)]
+    assert each.number == len(list(each.lines())) > gone.number == len(list(gone.lines()))
 
 
 def test_names_without_a_namespace_are_of_the_one_that_is_asked_for() -> None:

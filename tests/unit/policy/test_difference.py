@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from podplane.model.objects import Node
 from podplane.model.pod_info import NamespaceInfo, PodInfo
 from podplane.model.policy import NetworkPolicy
-from podplane.policy.difference import Difference, differences
+from podplane.policy.difference import MANY_GROUPS, Difference, differences
 from podplane.policy.edits import Edit, tried
 from podplane.policy.index import PolicyIndex
 from podplane.policy.match import Flow, verdict
@@ -132,10 +132,10 @@ CLUSTER = [
 FROM_CLIENT = [{"from": [{"podSelector": {"matchLabels": {"app": "client"}}}], "ports": [{"port": 8080}]}]
 
 
-def sentences(*edits: Edit, objects: list[Object] = CLUSTER, nodes: int = 2) -> list[str]:
+def sentences(*edits: Edit, objects: list[Object] = CLUSTER, nodes: int = 2, each: bool = False) -> list[str]:
     index = index_of(objects)
     pods = [PodInfo.from_json(json.dumps(one)) for one in objects if one["kind"] == "Pod"]
-    return [one.sentence() for one in told(differences(index, pods, NODES[:nodes], edits))]
+    return [one.sentence() for one in told(differences(index, pods, NODES[:nodes], edits), each=each)]
 
 
 def test_pods_of_a_deployment_are_named_together() -> None:
@@ -188,8 +188,30 @@ def test_blocks_stand_for_addresses_outside() -> None:
 def test_of_many_flows_some_are_named() -> None:
     many = [pod(f"default/p{n}", {}, f"10.244.1.{n + 10}") for n in range(20)]
     (said,) = sentences(edit(policy("default/deny", podSelector={})), objects=[namespace("default"), *many])
-    assert said.startswith("420 flows would be denied that were allowed: default/p0 → default/p1, ")
-    assert said.endswith("default/p0 → default/p5 and 415 more")
+    assert said == (
+        "3 flows would be denied that were allowed: 20 pods of default (no labels) → 20 pods of default (no labels), "
+        "2 nodes → 20 pods of default (no labels), other addresses outside → 20 pods of default (no labels)"
+    )
+    (said,) = sentences(edit(policy("default/deny", podSelector={})), objects=[namespace("default"), *many], each=True)
+    assert said.startswith("440 flows would be denied that were allowed: default/p0 → default/p1, ")
+    assert said.endswith("default/p0 → default/p5 and 435 more")
+
+
+@pytest.mark.parametrize(
+    ("labels", "name"),
+    [
+        ([{"run": "echo", "x": "1"}, {"run": "echo", "x": "2"}, {"run": "echo"}], "3 pods of default (run=echo)"),
+        ([{"run": "x", "app": "web"}] * 2, "2 pods of default (app=web)"),
+        ([{"b": "2", "a": "1"}] * 2, "2 pods of default (a=1, b=2)"),
+        ([{"app": f"a{n}"} for n in range(MANY_GROUPS + 1)], f"{MANY_GROUPS + 1} pods of default"),
+    ],
+)
+def test_pods_that_nothing_made_are_named_together_by_what_they_share(labels: list[dict[str, str]], name: str) -> None:
+    pods = [pod(f"default/p{n}", one, f"10.244.1.{n + 10}") for n, one in enumerate(labels)]
+    found = [namespace("default"), *pods, pod("default/web", {"role": "web"}, "10.244.1.3")]
+    web = policy("default/web", podSelector={"matchLabels": {"role": "web"}})
+    (said,) = sentences(edit(web), objects=found)
+    assert f": {name} → default/web, 2 nodes → default/web, " in said
 
 
 @pytest.mark.parametrize(
