@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")  # a busy machine makes no law wrong
+settings.register_profile("suite", deadline=None, max_examples=60)  # others in each run; a busy machine makes no law wrong
+settings.register_profile("long", deadline=None, max_examples=1000)
+settings.load_profile("suite")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a lab's start and each command would compile all of podplane anew
 sys.dont_write_bytecode = False
 

@@ -27,7 +27,7 @@ from tests.plans import OWNER, agent_settings, node
 from tests.unit.agent.rig import caches_of, served
 
 pytestmark = pytest.mark.kernel
-ADDS = 240
+ADDS = 120
 ENOUGH_COMMITS = 20
 """A second: a busy machine commits less often than it is asked to."""
 

@@ -149,7 +149,7 @@ class Play:
 
 
 @given(ACTIONS)
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=40)
 def test_nothing_is_had_twice_and_nothing_is_left(actions: list[tuple[str, Any, Any]]) -> None:
     asyncio.run(_play(actions))
 

@@ -20,7 +20,7 @@ from tests.plans import node
 from tests.unit.agent.rig import DUAL, Rig, caches_of, cluster, service_of, slice_of
 
 CONTAINERS = (dict, list, set, deque)
-ROUNDS, MORE_ROUNDS = 60, 240
+ROUNDS, MORE_ROUNDS = 40, 100
 SLACK = 24
 """A container may hold so much more for the moment."""
 

@@ -186,7 +186,7 @@ def is_ready(pod: Object) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(1, 7), BOUNDS, st.lists(EVENTS, max_size=25))
 def test_a_rollout_never_breaks_its_bounds_itself(
     replicas: int, bounds: tuple[Any, Any], events: list[tuple[str, int]]
