@@ -9,6 +9,7 @@ Adding a feature touches none of this: see `features`.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import time
 from collections import deque
@@ -42,6 +43,7 @@ from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import NOT_APPLIED, REPAIRED, Planner, RecordEvent
 from podplane.agent.poller import Poller
+from podplane.agent.resets import Resets
 from podplane.agent.settings import Settings
 from podplane.agent.watcher import CONTRADICTIONS, Watcher
 from podplane.agent.writer import Writer
@@ -61,7 +63,7 @@ from podplane.state.conntrack import Connection
 from podplane.state.ledger import Ledger
 from podplane.state.operations import LinkEvent, Report
 from podplane.state.ownership import Ownership
-from podplane.state.value import Identity
+from podplane.state.value import Identity, IPAddress
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +141,7 @@ class Agent:
             self._effects.judge.forgotten,
         )
         policies: PolicyMemory = self.planner.memory(PolicyPodKey)
+        self._policies = policies
         self._closing = Closing(
             self.ledger, policies, clock, self.planner.mark, lambda: self._effects.add(policies.after_repair())
         )
@@ -146,7 +149,17 @@ class Agent:
         """What policies its pods are under."""
         self.selectors = policies.selectors
         """Those whose pods are in sets that its rules look into, by their digests: the moves of no others concern it."""
-        self.denied = DeniedLog(node_name, kernel, caches, self.enforced, self.services, clock, is_wanted=config.log_denied)
+        self._resets = Resets(node_name, kernel, self._namespaces, self._poller.turn)
+        self.denied = DeniedLog(
+            node_name,
+            kernel,
+            caches,
+            self.enforced,
+            self.services,
+            clock,
+            is_wanted=config.log_denied,
+            tcp_denied=self._tcp_denied,
+        )
         self.reconciles = Durations()
         self.repairs: deque[tuple[float, str]] = deque(maxlen=REPAIRS_KEPT)
         """The last repairs: when (seconds of the clock), and what."""
@@ -300,6 +313,15 @@ class Agent:
         await self.writer.idle()
         self._effects.begin()
         await self._effects.idle()
+        await self._resets.idle()
+
+    def _namespaces(self) -> dict[IPAddress, str]:
+        """The network namespaces of this node's pods, by their addresses."""
+        return {ipaddress.ip_address(ip): one.netns for one in self.view.sandboxes.values() for ip in one.ips}
+
+    def _tcp_denied(self) -> None:
+        if self._policies.takes_back and self._effects.judge.has_judged:
+            self._resets.begin()
 
     def _look(self) -> None:
         self.denied.follow()

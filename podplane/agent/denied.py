@@ -69,7 +69,10 @@ class DeniedLog:
         clock: Callable[[], float],
         *,
         is_wanted: bool,
+        tcp_denied: Callable[[], None] = lambda: None,
     ) -> None:
+        """`tcp_denied` is called when packets of TCP were."""
+        self._tcp_denied = tcp_denied
         self.caches = caches
         self._node_name = node_name
         self._kernel = kernel
@@ -125,8 +128,11 @@ class DeniedLog:
             return
         try:
             now = self._clock()
-            for packet in self._log.packets():
+            packets = self._log.packets()
+            for packet in packets:
                 self._denials.add(self._named(packet), now)
+            if any(packet.protocol == "tcp" for packet in packets):
+                self._tcp_denied()
         except Exception:
             log.exception("denied packets node=%s", self._node_name)
 

@@ -46,6 +46,8 @@ class Judge:
         self._due: dict[IPAddress, bool] = {}
         self._under_way: dict[IPAddress, bool] = {}
         self._task: asyncio.Task[None] | None = None
+        self.has_judged = False
+        """Was any connection marked to be judged again?"""
 
     def add(self, ips: Collection[IPAddress]) -> None:
         """What these may send and be sent is planned otherwise."""
@@ -114,4 +116,4 @@ class Judge:
         if gone := {ip for ip, is_gone in ips.items() if is_gone}:
             self._kernel.forget_connections(gone)
         if others := ips.keys() - gone:
-            self._kernel.judge_again(others)
+            self.has_judged |= self._kernel.judge_again(others) > 0

@@ -110,6 +110,9 @@ class Kernel(Protocol):
     def judge_again(self, ips: Collection[IPAddress]) -> int:
         """Have the tracked connections from and to these addresses judged again; how many those are."""
 
+    def end_revoked(self, namespaces: Mapping[IPAddress, str]) -> int:
+        """End TCP connections that were let pass and are no more, at the sockets of those servers that are in these namespaces."""
+
     def forget_connections(self, ips: Collection[IPAddress]) -> int:
         """Delete the tracked connections from and to these addresses; how many those were."""
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from podplane.kernel.netlink import Message, Socket, attribute, parse_attributes
 from podplane.kernel.rtnl.decode import ip_from
-from podplane.state.conntrack import JUDGE_AGAIN, Allowed, Connection, Frontend, Target
+from podplane.state.conntrack import JUDGE_AGAIN, REVOKED, Allowed, Connection, Frontend, Revoked, Target
 from podplane.state.value import IPAddress
 
 NETLINK_NETFILTER = 12
@@ -150,6 +150,16 @@ class Conntrack:
         bit = struct.pack(">I", JUDGE_AGAIN)
         return self._change(SET, ips, attribute(MARK, bit) + attribute(MARK_MASK, bit), "mark a connection")
 
+    def revoked(self) -> list[Revoked]:
+        """The TCP connections that were let pass and are no more: something that their clients sent was denied."""
+        if not self._count():
+            return []
+        bit = struct.pack(">I", REVOKED)
+        query = GENERIC.pack(AF_UNSPEC, 0, 0) + attribute(MARK, bit) + attribute(MARK_MASK, bit)
+        rows = (parse_attributes(content, GENERIC.size) for _, content in self._socket.dump(GET, query))
+        found = (_revoked(parts) for parts in rows if int.from_bytes(parts.get(MARK, b""), "big") & REVOKED)
+        return [one for one in found if one is not None]
+
     def forget(self, ips: Collection[IPAddress]) -> int:
         """Delete the connections from and to these addresses; how many those were."""
         return self._change(DELETE, ips, b"", "delete a tracked connection")
@@ -230,6 +240,18 @@ def _ends(parts: Mapping[int, bytes]) -> set[bytes]:
         if content:
             found.add(content)
     return found
+
+
+def _revoked(parts: Mapping[int, bytes]) -> Revoked | None:
+    """None for what is not of TCP."""
+    reply = parts.get(REPLY, b"")
+    server, client = (
+        _end(reply, V4_SOURCE, V6_SOURCE, PROTO_SOURCE_PORT) if reply else None,
+        _end(reply, V4_DESTINATION, V6_DESTINATION, PROTO_DESTINATION_PORT) if reply else None,
+    )
+    if server is None or client is None or server.protocol != "tcp":
+        return None
+    return Revoked(*server[1:], *client[1:])
 
 
 def _is_stale(parts: Mapping[int, bytes], allowed: Allowed) -> bool:

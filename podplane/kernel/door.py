@@ -34,6 +34,7 @@ from podplane.kernel.parts import (
     PacketLog,
     PodNamespace,
     PodPart,
+    Sockets,
     SysctlPart,
     SysctlWatch,
     Tracked,
@@ -43,8 +44,10 @@ from podplane.kernel.rtnl.monitor import Monitor as RtnlMonitor
 from podplane.kernel.rtnl.monitor import open_socket
 from podplane.kernel.rtnl.reading import list_links
 from podplane.kernel.slices import result, slices
+from podplane.kernel.sock_diag import NETLINK_SOCK_DIAG
+from podplane.kernel.sock_diag import Sockets as SocketDiag
 from podplane.kernel.sysctl import OpenSysctls, Sysctls, set_here
-from podplane.state.conntrack import Allowed, Connection
+from podplane.state.conntrack import Allowed, Connection, Revoked
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule, Sysctl
 from podplane.state.nft import Chain, Element, NamedCounter, OpaqueElement, OpaqueObject, Set, Table
 from podplane.state.nft_members import Members
@@ -126,6 +129,10 @@ class KernelOpener:
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Connection tracking (ctnetlink)."""
         return Conntrack(namespace.run(netlink.Socket, NETLINK_NETFILTER))
+
+    def sockets(self, namespace: Namespace) -> Sockets:
+        """The sockets of a namespace (sock_diag)."""
+        return SocketDiag(namespace.run(netlink.Socket, NETLINK_SOCK_DIAG))
 
     def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
         """NFLOG (NFNL_SUBSYS_ULOG)."""
@@ -469,6 +476,33 @@ class Kernel:
             return tracked.judge_again(ips)
         finally:
             tracked.close()
+
+    def end_revoked(self, namespaces: Mapping[IPAddress, str]) -> int:
+        """End the TCP connections that were let pass and are no more at the sockets of their servers, as far as these are in attached
+        namespaces, which are named by the address of each; how many those were. KernelError when the kernel can't do it."""
+        tracked = self._opener.conntrack(self._namespaces[HOST])
+        try:
+            found = tracked.revoked()
+        finally:
+            tracked.close()
+        by_name: dict[str, list[Revoked]] = {}
+        for one in found:
+            if name := namespaces.get(one.server, HOST):
+                by_name.setdefault(name, []).append(one)
+        return sum(self._end_at_servers(name, own) for name, own in by_name.items())
+
+    def _end_at_servers(self, name: str, connections: Sequence[Revoked]) -> int:
+        namespace = self._namespaces.get(name)
+        try:
+            sockets = self._opener.sockets(namespace) if namespace is not None else None
+        except (OSError, ValueError):  # it is gone, and its sockets are
+            return 0
+        if sockets is None:
+            return 0
+        try:
+            return sockets.end_at_server(connections)
+        finally:
+            sockets.close()
 
     def forget_connections(self, ips: Collection[IPAddress]) -> int:
         """Delete the node's connections from and to these addresses; how many those were."""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from podplane.kernel.errors import KernelError
 from podplane.kernel.namespace import Namespace
-from podplane.state.conntrack import Allowed, Connection
+from podplane.state.conntrack import Allowed, Connection, Revoked
 from podplane.state.operations import Changes, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.packet_log import LoggedPacket
@@ -92,6 +92,9 @@ class Tracked(Protocol):
     def judge_again(self, ips: Collection[IPAddress]) -> int:
         """Have the connections from and to these addresses judged again; how many those are."""
 
+    def revoked(self) -> list[Revoked]:
+        """The TCP connections that were let pass and are no more."""
+
     def forget(self, ips: Collection[IPAddress]) -> int:
         """Delete the connections from and to these addresses; how many those were."""
 
@@ -113,6 +116,16 @@ class PacketLog(Protocol):
 
     def close(self) -> None:
         """End; nothing is logged any more."""
+
+
+class Sockets(Protocol):
+    """The sockets of one namespace."""
+
+    def end_at_server(self, connections: Iterable[Revoked]) -> int:
+        """End these connections at the sockets of their servers; how many those were. KernelError when the kernel can't do it."""
+
+    def close(self) -> None:
+        """Let go of the socket."""
 
 
 class Announcer(Protocol):
@@ -169,6 +182,9 @@ class Opener(Protocol):
 
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Its connection tracking."""
+
+    def sockets(self, namespace: Namespace) -> Sockets:
+        """Its sockets."""
 
     def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
         """A group of its NFLOG. KernelError when it can't be read."""

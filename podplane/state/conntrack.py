@@ -42,5 +42,14 @@ class Connection(NamedTuple):
     bytes: int
 
 
+class Revoked(NamedTuple):
+    """A TCP connection that was let pass and is no more: who answers it, and its client as that one sees it."""
+
+    server: IPAddress
+    server_port: int
+    client: IPAddress
+    client_port: int
+
+
 Allowed = Mapping[Frontend, Collection[Target]]
 """The endpoints that connections to each of these frontends may go to."""

@@ -209,6 +209,31 @@ def test_connections_that_policies_take_back_end_for_both_and_others_go_on(
         client.recv(10)
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_server_that_only_reads_is_told_that_its_connection_was_taken_back(version: int) -> None:
+    """Its client's next packet is answered with a reset; connections of others, and those that are allowed, go on."""
+    real = RealPoliced()
+    only_b = PodSelector(select(team="b"), LabelSelector.of([NOT_X]))
+    real.put(policy("web", EVERYTHING, [PolicyRule((PodSelector(select(team="b")),))]))
+    cut, kept = talk(real, (1, 2), (1, 1), version), talk(real, (2, 2), (1, 1), version)
+    for one in (cut, kept):
+        one.settle()
+    real.put(info(1, 2, {"app": "x"}), policy("web", EVERYTHING, [PolicyRule((only_b,))]))
+    agent = real.agents[1]
+    cut.client.send(b"x")
+
+    async def told() -> None:
+        await agent.denied.has_told(await asyncio.to_thread(agent.denied.dropped))
+        await agent.idle()
+
+    asyncio.run(told())
+    with pytest.raises(ConnectionAbortedError):
+        cut.server.recv(10)
+    with pytest.raises(ConnectionResetError):
+        cut.client.recv(10)
+    kept.exchange()
+
+
 def test_where_connections_are_kept_those_that_were_let_pass_go_on_and_new_ones_are_denied() -> None:
     real = RealPoliced()
     real.settings = msgspec.structs.replace(real.settings, policies=PolicySettings(takes_back=False))

@@ -26,11 +26,12 @@ from podplane.kernel.parts import (
     PacketLog,
     PodNamespace,
     PodPart,
+    Sockets,
     SysctlPart,
     SysctlWatch,
     Tracked,
 )
-from podplane.state.conntrack import Allowed, Connection
+from podplane.state.conntrack import Allowed, Connection, Revoked
 from podplane.state.network import Link
 from podplane.state.ownership import Ownership
 from podplane.state.packet_log import LoggedPacket
@@ -108,8 +109,13 @@ class FakeConntrack:
     """No connections."""
 
     def __init__(
-        self, flushed: list[Allowed], judged: list[frozenset[IPAddress]], forgotten: list[frozenset[IPAddress]]
+        self,
+        flushed: list[Allowed],
+        judged: list[frozenset[IPAddress]],
+        forgotten: list[frozenset[IPAddress]],
+        revoked: list[Revoked],
     ) -> None:
+        self._revoked = revoked
         self._flushed = flushed
         self._judged = judged
         self._forgotten = forgotten
@@ -129,9 +135,29 @@ class FakeConntrack:
         self._forgotten.append(frozenset(ips))
         return 0
 
+    def revoked(self) -> list[Revoked]:
+        """What a test put there."""
+        return list(self._revoked)
+
     def translated(self) -> list[Connection]:
         """None."""
         return []
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class FakeSockets:
+    """Those of a pod's namespace."""
+
+    def __init__(self, ended: list[Revoked]) -> None:
+        self._ended = ended
+
+    def end_at_server(self, connections: Iterable[Revoked]) -> int:
+        """Remember what was asked."""
+        before = len(self._ended)
+        self._ended += connections
+        return len(self._ended) - before
 
     def close(self) -> None:
         """Nothing."""
@@ -178,6 +204,10 @@ class FakeOpener:
         self.flushed: list[Allowed] = []
         self.judged: list[frozenset[IPAddress]] = []
         self.forgotten: list[frozenset[IPAddress]] = []
+        self.revoked: list[Revoked] = []
+        """The connections that policies took back, as a test has them."""
+        self.ended: list[Revoked] = []
+        """Those that were ended at the sockets of their servers."""
         self.announced: list[tuple[str, IPAddress]] = []
 
     def namespace(self, name: str = "") -> FakeNamespace:
@@ -208,7 +238,11 @@ class FakeOpener:
 
     def conntrack(self, namespace: Namespace) -> Tracked:
         """Connection tracking, which only remembers what it was asked."""
-        return FakeConntrack(self.flushed, self.judged, self.forgotten)
+        return FakeConntrack(self.flushed, self.judged, self.forgotten, self.revoked)
+
+    def sockets(self, namespace: Namespace) -> Sockets:
+        """The sockets of a namespace, which only remember what they were asked."""
+        return FakeSockets(self.ended)
 
     def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
         """What a test says was logged; EBUSY when somebody reads it already, or the test has it so."""

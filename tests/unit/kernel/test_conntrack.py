@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from podplane.kernel import conntrack as c
 from podplane.kernel.conntrack import LAYOUTS, Conntrack
 from podplane.kernel.netlink import Message, Refusal, attribute, nested, parse_attributes
-from podplane.state.conntrack import Frontend, Target
+from podplane.state.conntrack import JUDGE_AGAIN, REVOKED, Frontend, Revoked, Target
 from podplane.state.value import IPAddress
 
 Ends = tuple[IPAddress, IPAddress, int, int]
-UDP = 17
+TCP, UDP = 6, 17
 
 
 def tuple_of(ends: Ends, number: int = UDP) -> tuple[bytes, bytes]:
@@ -155,6 +155,29 @@ def test_connections_to_other_frontends_are_not_parsed_to_be_flushed(others: int
     assert set(parsed) == {stale, kept}
     assert len(socket.sent) == 1 and parse_attributes(stale, 4)[c.ORIGINAL] in socket.sent[0].payload
     assert len(socket.asked) == 1
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_revoked_are_those_of_tcp_that_have_the_mark_as_their_servers_see_them(version: int) -> None:
+    """An older kernel tells of those without the mark, too."""
+    net = "10.0.0." if version == 4 else "fd00::"
+    asking, service, web = (ipaddress.ip_address(f"{net}{n}") for n in (1, 2, 3))
+    ends = asking, service, 4000, 80
+    family = c.AF_INET if version == 4 else c.AF_INET6
+
+    def row(number: int, mark: int) -> bytes:
+        reply = nested(c.REPLY, *tuple_of((web, asking, 8080, 4000), number))
+        return (
+            c.GENERIC.pack(family, 0, 0)
+            + nested(c.ORIGINAL, *tuple_of(ends, number))
+            + reply
+            + attribute(c.MARK, struct.pack(">I", mark))
+        )
+
+    made, _ = table(row(TCP, REVOKED), row(TCP, JUDGE_AGAIN), row(TCP, 0), row(UDP, REVOKED | 1), entry(ends))
+    assert made.revoked() == [Revoked(web, 8080, asking, 4000)]
+    empty, there = table(count=0)
+    assert empty.revoked() == [] and there.asked == []
 
 
 def test_a_table_without_connections_is_not_gone_through() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from ipaddress import ip_address
 
 import pytest
 
@@ -14,6 +15,7 @@ from podplane.model.pod_info import Labels, NamespaceInfo, PodInfo, SlimMetadata
 from podplane.model.policy import NetworkPolicy, PodSelector, PolicyRule
 from podplane.model.service import Service, ServicePort, ServiceSpec
 from podplane.policy.tables import LOG_GROUP, TOLD_A_SECOND
+from podplane.state.conntrack import Revoked
 from podplane.state.nft import Chain
 from podplane.state.packet_log import LoggedPacket
 from tests.policed import policy, select
@@ -107,6 +109,21 @@ async def test_what_is_sent_between_pods_and_nodes_while_a_check_runs_is_told_ap
     rig.log("in", "10.244.2.9", rig.web)
     found = [(one.source.address, one.in_check, one.packets) for one in rig.told().flows]
     assert sorted(found) == [("10.244.2.9", False, 2), ("10.244.2.9", True, 1), ("203.0.113.7", False, 1)]
+
+
+@pytest.mark.parametrize(("protocol", "has_judged", "ends"), [("tcp", True, True), ("udp", True, False), ("tcp", False, False)])
+async def test_a_denied_packet_of_tcp_ends_connections_that_were_taken_back_at_their_servers(
+    protocol: str, has_judged: bool, ends: bool
+) -> None:
+    rig = Watched()
+    await rig.begin(WEB)
+    rig.agent._effects.judge.has_judged = has_judged
+    one = Revoked(ip_address(rig.web), 8080, ip_address("10.244.2.9"), 4000)
+    rig.opener.revoked.append(one)
+    rig.log("in", "10.244.2.9", rig.web, 8080, protocol)
+    rig.told()
+    await rig.agent.idle()
+    assert rig.opener.ended == [one] * ends
 
 
 async def test_names_are_those_of_the_moment() -> None:
