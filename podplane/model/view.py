@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -75,8 +75,8 @@ class Policies(Protocol):
     def selects(self, policy: Policy, path: str, /) -> bool:
         """Does a policy select this pod?"""
 
-    def members(self, selector: PodSelector, /) -> Iterator[PodInfo]:
-        """The pods of a selector that have an address."""
+    def candidates(self, selector: PodSelector, /) -> Sequence[PodInfo]:
+        """The pods of a selector, and others of its namespaces whose labels it does not select: what is returned stays as it is."""
 
     def is_member(self, selector: PodSelector, path: str, /) -> bool:
         """Is this pod among them?"""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -143,14 +143,19 @@ class PolicyMemory:
 
     def _fill(self, peers: Peers) -> bool:
         """Begin to fill a set; is there anything to fill it with, or was there?"""
-        policies, former = self._policies, self._fillings.get(peers)
-        pods = [(one, self._with_name_servers(policies.members(one))) for one in peers.selectors] if policies else []
-        owners = {version: p.set_of(peers, version) for version in self._versions}
-        filling = self._fillings[peers] = Filling(peers, owners, pods, former.values if former else ())
-        if not former and not any(found for _, found in pods):
-            filling.step()
-            return False
-        return True
+        former, owners = self._fillings.get(peers), {version: p.set_of(peers, version) for version in self._versions}
+        filling = self._fillings[peers] = Filling(peers, owners, self._candidates, former.values if former else ())
+        return filling.begin()
+
+    def _candidates(self, selector: PodSelector) -> Sequence[PodInfo]:
+        """Its pods, and others; with the cluster's DNS, the other addresses that lead to it."""
+        policies = self._policies
+        if policies is None:
+            return ()
+        found, pod = policies.candidates(selector), policies.pod(PATH) if self._name_servers else None
+        if pod is None or not policies.is_member(selector, PATH):
+            return found
+        return [*found, msgspec.structs.replace(pod, ips=self._name_servers)]
 
     def to_take(self, sets: Iterable[Peers]) -> int:
         """How many pods these sets, which are not filled yet, are to have, or had before."""

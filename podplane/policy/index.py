@@ -16,6 +16,7 @@ Questions:
     selected(policy)             all pods under it
     use(selector, told)          count it as in use: its moves are told from now on.  release(selector, told) is the opposite
     members(selector)            its pods that have an address, whether it is in use or not
+    candidates(selector)         its pods, and others of its namespaces: who has that may take the time to look at their labels
     is_member(selector, path)    is this pod among them?
     has_address(selector, ip)    has one of the nodes among them this address?
     is_undecided(namespace)      may policies select pods of it by labels that are not known (yet)?
@@ -269,6 +270,10 @@ class PolicyIndex:
     def members(self, selector: PodSelector) -> Iterator[PodInfo]:
         """The pods of a selector that have an address. Not to be read any further once an object has changed."""
         return (pod for pod in self._pods(selector) if pod.ips)
+
+    def candidates(self, selector: PodSelector) -> list[PodInfo]:
+        """Its pods, and others of its namespaces whose labels it does not select, with an address or without, as they are now."""
+        return [pod for pods in self._candidates(selector) for pod in pods]
 
     def is_member(self, selector: PodSelector, path: str) -> bool:
         """Is this pod among the members of a selector?"""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import ipaddress
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from podplane.model.cluster_policy import NODES
-from podplane.model.pod_info import PodInfo
+from podplane.model.pod_info import PodInfo, SlimMetadata
 from podplane.model.policy import PodSelector
 from podplane.policy import tables
 from podplane.policy.words import peer_text
@@ -131,24 +131,27 @@ def _set_of(peers: PeerSet, version: int) -> Set:
     return tables.set_("named", version, (*key, *PORT_KEY), digest(peers), comment[:COMMENT_BYTES])
 
 
-def packed_elements(peers: Peers, selector: PodSelector, pod: PodInfo, versions: Container[int]) -> list[tuple[int, bytes]]:
-    """What a pod of a selector brings: IP versions and packed elements (`state.nft_members`)."""
-    ends, comment = peers.ends(selector, pod), _comment(pod)
-    found: list[tuple[int, bytes]] = []
-    for ip in pod.ips:
-        version = 6 if ":" in ip else 4
-        if version in versions:
-            try:
-                key = address_bytes(ip)
-            except OSError:  # what is no address sends no packets
-                continue
-            found += [(version, key + end + comment) for end in ends]
+def packed_elements(
+    peers: Peers, selector: PodSelector, pods: Iterable[PodInfo], versions: Iterable[int]
+) -> dict[int, list[bytes]]:
+    """What pods of a selector bring: packed elements (`state.nft_members`) of each IP version."""
+    found: dict[int, list[bytes]] = {version: [] for version in versions}
+    for pod in pods:
+        ends, comment = peers.ends(selector, pod), _comment(pod.metadata)
+        for ip in pod.ips:
+            elements = found.get(6 if ":" in ip else 4)
+            if elements is not None:
+                try:
+                    key = address_bytes(ip)
+                except OSError:  # what is no address sends no packets
+                    continue
+                elements += [key + end + comment for end in ends]
     return found
 
 
-def _comment(pod: PodInfo) -> bytes:
-    metadata = pod.metadata
-    return (label("node", metadata.name) if metadata.namespace == NODES else label("pod", metadata.path)).encode()
+def _comment(metadata: SlimMetadata) -> bytes:
+    name, namespace = metadata.name, metadata.namespace
+    return (label("node", name) if namespace == NODES else label("pod", f"{namespace}/{name}")).encode()
 
 
 @functools.lru_cache(CACHED)
