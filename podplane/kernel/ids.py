@@ -6,12 +6,13 @@ file of the lab is a pod's. A lab that has one id only, as ordinary users may ma
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -68,12 +69,24 @@ def of_pods() -> Ids:
     return min(given(Path(f"/proc/self/{name}").read_text()) for name in ("uid_map", "gid_map"))
 
 
-def create_as_first(ids: Ids) -> None:
+def create_as_first(users: Ids) -> None:
     """Have all that the caller creates belong to user and group 0 of pods, while it can do what it could before."""
-    if ids.first:
+    if users.first:
         syscalls.keep_capabilities()
-        _libc.setfsgid(ids.first)
-        _libc.setfsuid(ids.first)
+        _libc.setfsgid(users.first)
+        _libc.setfsuid(users.first)
+
+
+@contextlib.contextmanager
+def as_first(users: Ids) -> Iterator[None]:
+    """Be user 0 of pods for a while, after `create_as_first`."""
+    own = os.geteuid()
+    os.seteuid(users.first)
+    try:
+        yield
+    finally:
+        os.seteuid(own)
+        create_as_first(users)
 
 
 def become(user: int, group: int, groups: Sequence[int] = ()) -> None:

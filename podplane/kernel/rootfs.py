@@ -26,7 +26,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,6 +113,7 @@ class Root(msgspec.Struct, frozen=True):
 
     Folders of the machine that are `hidden` are empty, and those of HIDDEN_FOLDERS; so are homes, unless it may see these. `read_only`:
     nothing can be written but in what its pod mounts, and in /dev. `layers`: where `kernel.layers` has lower layers, if anywhere.
+    `sysctls`: those of the pod's namespaces, by name.
     """
 
     folder: str
@@ -124,6 +125,7 @@ class Root(msgspec.Struct, frozen=True):
     size: int = 0
     last_words: str = ""
     layers: str = ""
+    sysctls: Mapping[str, str] = {}
 
 
 def own_binds(hidden: Sequence[str], place: str = "") -> list[Bind]:
@@ -239,8 +241,11 @@ def _enter(root: Root) -> list[int]:
     syscalls.pivot_root(".", old)
     os.chdir("/")
     mount_kernel()
-    if root.pids:
-        _limit(root.pids)
+    if root.pids and limits_processes():
+        _set("kernel.pid_max", str(root.pids))
+    with ids.as_first(ids.of_pods()):  # who alone sets what belongs to the pod's IPC namespace
+        for name, value in root.sysctls.items():
+            _set(name, value)
     _protect_kernel()
     empties = f"/{old}{scratch}"
     made |= _hide(HIDDEN_FOLDERS, empties)
@@ -473,10 +478,14 @@ def limits_processes() -> bool:
     return tuple(int("".join(filter(str.isdigit, part.split("-")[0])) or 0) for part in release[:2]) >= PID_MAX_PER_NAMESPACE
 
 
-def _limit(pids: int) -> None:
-    if limits_processes():
-        fd = os.open("/proc/sys/kernel/pid_max", os.O_WRONLY | os.O_CLOEXEC)
+def _set(name: str, value: str) -> None:
+    """Set a sysctl of the namespaces that the caller is in. Through its own new /proc that takes as long with thousands of namespaces as
+    with few: the machine's would look through all of theirs."""
+    try:
+        fd = os.open(f"/proc/sys/{name.replace('.', '/')}", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(fd, str(pids).encode())
+            os.write(fd, value.encode())
         finally:
             os.close(fd)
+    except OSError as error:
+        raise OSError(error.errno, f"sysctl {name} = {value!r}: {error.strerror}") from None

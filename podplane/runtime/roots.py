@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from podplane.kernel import ids
 from podplane.kernel.rootfs import Root
 from podplane.model.pod import Container, Pod
-from podplane.runtime import image_files, limits
+from podplane.runtime import image_files, limits, sysctls
 from podplane.runtime.images import files_of
 from podplane.runtime.mounts import PodFolder
 from podplane.runtime.node import Node
@@ -31,6 +32,7 @@ def of_container(
         limits.layer(container),
         container.termination_message_path,
         node.layers,
+        sysctls.of(pod, ids.of_pods()),
     )
 
 

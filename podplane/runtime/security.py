@@ -1,5 +1,7 @@
 """`securityContext`: what of it a container gets, and what a lab does not do. Pure.
 
+A container that asks for nothing has the capabilities that containerd gives it.
+
 A pod has one user, 0: there are no others in a user namespace that an ordinary user makes (user_namespaces(7)).
 """
 
@@ -12,29 +14,39 @@ from podplane.model.pod import Container, Pod, PodSecurityContext, SecurityConte
 from podplane.runtime.environment import ConfigError
 
 ALL = "ALL"
+EVERY = frozenset(range(len(NAMES)))
+USUAL = frozenset(
+    map(
+        NAMES.index,
+        (
+            *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW"),
+            *("SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
+        ),
+    )
+)
+"""containerd, pkg/oci/spec.go, defaultUnixCaps."""
 
 
 def rights(container: Container) -> Rights:
-    """What its processes may do in the pod's namespaces: all, but what is dropped and not added. ConfigError for an unknown capability."""
+    """What its processes may do in the pod's namespaces: the usual, what is added, and not what is dropped; all that is dropped before
+    (containerd, internal/cri/opts, WithCapabilities). ConfigError for an unknown capability."""
     context = container.security_context
     capabilities = context.capabilities
     if context.privileged:
         return Rights()
-    dropped, added = _numbers(capabilities.drop), _numbers(capabilities.add)
-    return Rights(tuple(sorted(dropped - added)), is_final=context.allow_privilege_escalation is False)
+    (adds_all, added), (drops_all, dropped) = _numbers(capabilities.add), _numbers(capabilities.drop)
+    before = frozenset() if drops_all else EVERY if adds_all else USUAL
+    kept = (before | added) - dropped
+    return Rights(tuple(sorted(EVERY - kept)), is_final=context.allow_privilege_escalation is False)
 
 
-def _numbers(names: tuple[str, ...]) -> set[int]:
-    found: set[int] = set()
-    for name in names:
-        plain = name.upper().removeprefix("CAP_")
-        if plain == ALL:
-            found.update(range(len(NAMES)))
-        elif plain in NAMES:
-            found.add(NAMES.index(plain))
-        else:
-            raise ConfigError(f"capability {name!r} is not known: use the names of capabilities(7), or {ALL}")
-    return found
+def _numbers(names: tuple[str, ...]) -> tuple[bool, set[int]]:
+    """Is ALL among them? The numbers of the others."""
+    plain = {name.upper().removeprefix("CAP_"): name for name in names}
+    found = {plain_name: name for plain_name, name in plain.items() if plain_name != ALL}
+    for one in found.keys() - set(NAMES):
+        raise ConfigError(f"capability {found[one]!r} is not known: use the names of capabilities(7), or {ALL}")
+    return ALL in plain, {NAMES.index(one) for one in found}
 
 
 def not_applied(pod: Pod) -> Iterator[str]:
@@ -45,8 +57,6 @@ def not_applied(pod: Pod) -> Iterator[str]:
         yield f"the pod: fsGroup {own.fs_group} is not applied: files of volumes belong to user and group 0"
     if own.supplemental_groups:
         yield "the pod: supplementalGroups are not applied: a pod of a lab has one group, 0"
-    if own.sysctls:
-        yield f"the pod: sysctls are not applied: {', '.join(one.name for one in own.sysctls)}"
     for container in pod.spec.all_containers:
         yield from _of(f"container {container.name}", container.security_context)
         if container.security_context.proc_mount == "Unmasked":

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.attack.test_mounts import TRIES
+from tests.attack.test_pods_of_a_lab import CAPABILITIES, PORTS_AND_PINGS, USUAL
 from tests.e2e.conftest import Podplane, ordinary_users
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")]
@@ -34,11 +35,17 @@ def _pod() -> dict[str, Any]:
         "readinessProbe": {"exec": {"command": ["cat", "/sub/hook"]}, "periodSeconds": 1},
         "lifecycle": {"postStart": {"exec": {"command": ["sh", "-c", "cat /config/word >/sub/hook"]}}},
     }
-    free = {"name": "free", "image": "podplane/client", "volumeMounts": [config, share]}
+    free = {
+        "name": "free",
+        "image": "podplane/client",
+        "volumeMounts": [config, share],
+        "securityContext": {"privileged": True},
+    }
+    usual = {"name": "usual", "image": "podplane/client"}
     spec = {
         "volumes": [{"name": "share", "emptyDir": {}}, {"name": "config", "configMap": {"name": "given"}}],
         "initContainers": [init | {"volumeMounts": [share]}],
-        "containers": [main, free],
+        "containers": [main, free, usual],
     }
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": POD}, "spec": spec}
 
@@ -68,6 +75,14 @@ def _says(lab: Podplane, container: str, script: str) -> list[str]:
 def test_its_volumes_and_hooks_are_there(lab: Podplane) -> None:
     assert _says(lab, "main", "cat /sub/file /sub/hook") == ["made", "given"]
     assert _says(lab, "free", "cat /share/below/hook; echo mine >/share/other; cat /share/other") == ["given", "mine"]
+
+
+def test_what_it_does_not_ask_for_is_what_containerd_gives(lab: Podplane) -> None:
+    assert _says(lab, "usual", f"{CAPABILITIES} /proc/1/status /proc/self/status") == [USUAL] * 2
+
+
+def test_it_pings_and_listens_on_low_ports_without_capabilities(lab: Podplane) -> None:
+    assert _says(lab, "main", PORTS_AND_PINGS) == ["bound", "may ping"]
 
 
 def test_what_it_gives_up_is_gone(lab: Podplane) -> None:

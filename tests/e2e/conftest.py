@@ -74,12 +74,27 @@ class Podplane:
         pod = f"at-{node}"
         if pod not in {p["metadata"]["name"] for p in self.api.objects("pods")}:
             container = {"name": "main", "image": "host/sleep", "command": ["sleep", "infinity"]}
+            container |= {"securityContext": {"privileged": True}}
             spec: dict[str, Any] = {"nodeName": node, "hostNetwork": True, "containers": [container]}
             body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod}, "spec": spec}
             self.api.create("pods", "default", body)
             for _ in self.api.poll("pods", "default", lambda pods: any(_runs(p, pod) for p in pods), 10):
                 pass
         return self("exec", pod, "--", "sh", "-c", command).stdout
+
+    def change_network(self, pod: str, script: str) -> None:
+        """Run a shell script that may change a pod's network, in a container more."""
+        container: dict[str, Any] = {"name": "admin", "image": "host/sh", "command": ["sh", "-ec", script]}
+        container["securityContext"] = {"capabilities": {"add": ["NET_ADMIN"]}}
+        self.api.patch("pods", "default", pod, {"spec": {"ephemeralContainers": [container]}}, "ephemeralcontainers")
+        for _ in self.api.poll("pods", "default", lambda pods: any(_has_ended(p, pod) for p in pods), 10):
+            pass
+
+
+def _has_ended(pod: dict[str, Any], name: str) -> bool:
+    """Has the container that changes its network?"""
+    found = pod.get("status", {}).get("ephemeralContainerStatuses", ())
+    return pod["metadata"]["name"] == name and any("terminated" in one["state"] for one in found)
 
 
 def _with_options(words: Sequence[str]) -> list[str]:

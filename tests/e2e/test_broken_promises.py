@@ -60,7 +60,7 @@ def on_node(shared: Podplane) -> Iterator[OnNode]:
 
 
 def test_a_pod_without_a_route(small: Podplane) -> None:
-    small("exec", "echo-node1-1", "--", "ip", "route", "del", "default")
+    small.change_network("echo-node1-1", "ip route del default")
     found = broken(small)
     assert "pod-to-pod" in found
     assert any("echo-node1-1 → echo-node2-1 10.244.2.2 icmp: expected an answer, got" in f for f in found["pod-to-pod"])
@@ -80,7 +80,7 @@ def test_a_node_that_translates_addresses_between_pods(shared: Podplane, on_node
 
 
 def test_a_pod_that_lost_its_address(small: Podplane) -> None:
-    small("exec", "echo-node2-1", "--", "sh", "-c", "ip addr add 10.244.2.99/24 dev eth0; ip addr del 10.244.2.2/32 dev eth0")
+    small.change_network("echo-node2-1", "ip addr add 10.244.2.99/24 dev eth0; ip addr del 10.244.2.2/32 dev eth0")
     found = broken(small)
     assert any("echo-node2-1: expected address 10.244.2.2 on its interfaces" in f for f in found["unique-addresses"])
 
@@ -116,7 +116,7 @@ def test_a_pod_without_loopback(small: Podplane) -> None:
     small("get", "pod", "pair")
     for _ in small.api.poll("pods", "default", lambda ps: all(p["status"]["phase"] == "Running" for p in ps), 10):
         pass
-    small("exec", "pair", "--", "ip", "link", "set", "lo", "down")
+    small.change_network("pair", "ip link set lo down")
     found = broken(small)
     assert any(f.startswith("pair:b → pair 127.0.0.1 tcp: expected an answer, got") for f in found["localhost"])
 

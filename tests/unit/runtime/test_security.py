@@ -11,6 +11,19 @@ from podplane.runtime.environment import ConfigError
 from podplane.runtime.security import not_applied, not_shared, rights
 
 EVERY = tuple(range(len(NAMES)))
+USUAL = tuple(
+    map(
+        NAMES.index,
+        (
+            *("CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP"),
+            *("NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"),
+        ),
+    )
+)
+
+
+def having(*numbers: int, is_final: bool = False) -> Rights:
+    return Rights(tuple(n for n in EVERY if n not in numbers), is_final)
 
 
 def container(**context: object) -> Container:
@@ -20,13 +33,15 @@ def container(**context: object) -> Container:
 @pytest.mark.parametrize(
     ("context", "expected"),
     [
-        ({}, Rights()),
+        ({}, having(*USUAL)),
         ({"capabilities": {"drop": ["ALL"]}}, Rights(EVERY)),
-        ({"capabilities": {"drop": ["all"], "add": ["CHOWN", "CAP_KILL"]}}, Rights(tuple(n for n in EVERY if n not in (0, 5)))),
-        ({"capabilities": {"drop": ["NET_RAW"], "add": ["ALL"]}}, Rights()),
-        ({"capabilities": {"drop": ["net_raw"]}}, Rights((13,))),
-        ({"allowPrivilegeEscalation": False}, Rights(is_final=True)),
-        ({"allowPrivilegeEscalation": True}, Rights()),
+        ({"capabilities": {"drop": ["all"], "add": ["CHOWN", "CAP_KILL"]}}, having(0, 5)),
+        ({"capabilities": {"add": ["NET_ADMIN"]}}, having(*USUAL, NAMES.index("NET_ADMIN"))),
+        ({"capabilities": {"drop": ["NET_RAW"], "add": ["ALL"]}}, Rights((13,))),
+        ({"capabilities": {"drop": ["net_raw"]}}, having(*(n for n in USUAL if n != 13))),
+        ({"capabilities": {"drop": ["KILL"], "add": ["KILL"]}}, having(*(n for n in USUAL if NAMES[n] != "KILL"))),
+        ({"allowPrivilegeEscalation": False}, having(*USUAL, is_final=True)),
+        ({"allowPrivilegeEscalation": True}, having(*USUAL)),
         ({"privileged": True, "capabilities": {"drop": ["ALL"]}}, Rights()),
     ],
 )
@@ -55,9 +70,6 @@ def test_what_is_not_applied_is_told() -> None:
         "container main: runAsGroup 3",
     ]
     assert len(told({"seccompProfile": {"type": "RuntimeDefault"}}, runAsNonRoot=True)) == 2
-    assert told({"sysctls": [{"name": "net.core.somaxconn", "value": "1"}]}) == [
-        "the pod: sysctls are not applied: net.core.somaxconn"
-    ]
 
 
 @pytest.mark.parametrize(
