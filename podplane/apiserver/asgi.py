@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import socket
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from urllib.parse import parse_qs
 
 import msgspec
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from podplane.apiserver.connections import BODY_SECONDS, HEAD_SECONDS, Acceptor, Waiting, readable
 from podplane.apiserver.decoding import MAX_BODY_BYTES
 from podplane.apiserver.together import until_one_ends
 from podplane.kubeapi.messages import Answer, Handler, Request, Response, Stream, Upgrade
@@ -23,6 +27,14 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 CLOSE_NORMAL = 1000
+UNAUTHORIZED = 401
+MAX_HEAD_BYTES = 128 * 1024
+"""Of the first line and the headers of a request; Go's server takes 1 MiB, and no client of Kubernetes sends a tenth of this."""
+MAX_REQUEST_BYTES = 16 * 1024 * 1024
+"""A body that is too large is answered; of what comes after that, or in its trailers, so much is read."""
+READ_BYTES = 64 * 1024
+"""Of a connection, at once."""
+TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class Adapter:
@@ -50,6 +62,8 @@ class Adapter:
         if isinstance(answer, Response):
             headers.append((b"content-length", str(len(answer.body)).encode()))
         headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+        if answer.status == UNAUTHORIZED:
+            headers.append((b"connection", b"close"))  # who has no token keeps no connection
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         if isinstance(answer, Response):
             await send({"type": "http.response.body", "body": answer.body})
@@ -153,13 +167,132 @@ async def _refuse(answer: Response, send: Send) -> None:
     await send({"type": "websocket.http.response.body", "body": answer.body})
 
 
+class Protocol(HttpToolsProtocol):
+    """HTTP/1.1 of uvicorn, for clients of which nothing is known: `waiting` are those of its server that have not asked yet."""
+
+    def __init__(self, waiting: Waiting, **named: Any) -> None:
+        super().__init__(**named)
+        self._waiting = waiting
+        self._source = ""
+        self._head_bytes = self._bytes = 0
+        self._is_in_head = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """It is there; of a request, nothing is."""
+        super().connection_made(transport)
+        self._source = self.client[0] if self.client else ""
+        self._wait(HEAD_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self._waiting.end(self, self._source)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, unless the request is larger than any that is served."""
+        self._unset_idle()
+        self._bytes += len(data)
+        if self._is_in_head:
+            self._head_bytes += len(data)  # which a head that ends within corrects
+        super().data_received(data)
+        if self._head_bytes > MAX_HEAD_BYTES or self._bytes > MAX_REQUEST_BYTES:
+            self._refuse_large()
+
+    def _unset_idle(self) -> None:
+        """The next request of a connection that was kept open begins."""
+        if self._is_in_head and not self._head_bytes and self.timeout_keep_alive_task is not None:
+            self._wait(HEAD_SECONDS)
+
+    def _refuse_large(self) -> None:
+        self._bytes = self._head_bytes = 0
+        self._waiting.end(self, self._source)
+        if not self.transport.is_closing():
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.write(TOO_LARGE)
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._is_in_head = True
+        self._wait(HEAD_SECONDS)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer, which nobody reads."""
+        if self._is_in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Its head is there: it is known soon who asks, and how large the body may be."""
+        self._is_in_head = False
+        self._head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            return  # it is refused when all of what came is parsed
+        self._wait(BODY_SECONDS)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of its body is there."""
+        if self._head_bytes <= MAX_HEAD_BYTES:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """All of it is there."""
+        self._waiting.end(self, self._source)
+        if self._head_bytes <= MAX_HEAD_BYTES:
+            super().on_message_complete()
+            self._head_bytes = 0
+        self._bytes, self._is_in_head = 0, True
+
+    def handle_websocket_upgrade(self) -> None:
+        """From here on it is a WebSocket's."""
+        self._waiting.end(self, self._source)
+        super().handle_websocket_upgrade()
+
+    def _wait(self, seconds: float) -> None:
+        self._waiting.begin(self, self._source, seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        self.transport.abort()
+
+
 class Server(uvicorn.Server):
-    """uvicorn inside a loop that is somebody else's: it leaves signals alone."""
+    """uvicorn inside a loop that is somebody else's: it leaves signals alone, and takes connections by `connections`."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Capture none: the process decides."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take connections of these."""
+        await self.lifespan.startup()
+        loop = asyncio.get_running_loop()
+        self._waiting = Waiting(loop.time)
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self.servers = [Acceptor(one, self._begin) for one in sockets or ()]  # type: ignore[misc]
+        self.started = True
+
+    def _begin(self, connection: socket.socket, source: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._shake_hands(connection, source))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+        self._waiting.begin(task, source, HEAD_SECONDS, task.cancel)
+
+    async def _shake_hands(self, connection: socket.socket, source: str) -> None:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        try:
+            await readable(connection)  # who says nothing costs no TLS
+            await loop.connect_accepted_socket(
+                self._protocol, connection, ssl=self.config.ssl, ssl_handshake_timeout=HEAD_SECONDS
+            )
+        except (OSError, asyncio.CancelledError):  # no TLS, too slow, or its place was taken
+            connection.close()
+        finally:
+            self._waiting.end(task, source)
+
+    def _protocol(self) -> Protocol:
+        return Protocol(self._waiting, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 async def serve(handler: Handler, listeners: list[socket.socket], certificate: Path, key: Path) -> None:
@@ -178,6 +311,7 @@ async def serve(handler: Handler, listeners: list[socket.socket], certificate: P
         ssl_certfile=certificate,
         ssl_keyfile=key,
     )
+    SSLProtocol.max_size = READ_BYTES  # it allocates that for each connection, and 256 KiB by default
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     for listener in listeners:
         # Connections inherit it. asyncio sets it only on sockets that name their protocol, which these don't; without it, an answer's

@@ -15,6 +15,7 @@ from podplane.apiserver import protobuf, shapes, strict, yaml_bodies
 from podplane.apiserver.kinds.resource import Object, Resource, unreadable
 from podplane.apiserver.problems import Cause, Problem, invalid
 from podplane.apiserver.protobuf import TYPE as PROTOBUF
+from podplane.kubeapi.errors import UNDECODABLE
 from podplane.kubeapi.messages import JSON, Request
 from podplane.model.bounded_yaml import Aliased, TooDeep, TooMany
 
@@ -108,7 +109,7 @@ def parse_json(data: bytes) -> Any:
     """A JSON value. Problem when it is none, or is nested too deeply to be handled."""
     try:
         value = msgspec.json.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise Problem("BadRequest", f"the body is not JSON: {error}") from None
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH or _may_be_too_many(data):
         check_extent(value)

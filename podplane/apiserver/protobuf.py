@@ -18,6 +18,7 @@ import msgspec
 
 from podplane.apiserver import scalars, shapes, wire
 from podplane.apiserver.shapes import Shape
+from podplane.kubeapi.errors import UNDECODABLE
 
 Object = dict[str, Any]
 TYPE = "application/vnd.kubernetes.protobuf"
@@ -219,7 +220,7 @@ def _json(fields: Fields, _: int | bytes, budget: _Budget) -> Any:
     budget.take(sum(map(raw.count, (b"{", b"[", b","))))
     try:
         return msgspec.json.decode(raw) if raw else None
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         raise ProtobufError("what must be JSON within is none") from None
 
 

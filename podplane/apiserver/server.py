@@ -13,6 +13,7 @@ import datetime
 import logging
 import platform
 import secrets
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -137,6 +138,10 @@ class ApiServer:
         namespace, event = foreign_owner_event(dependent, reference, self._now())
         with contextlib.suppress(Problem):
             self._writer.create(parse(f"/api/v1/namespaces/{namespace}/events", self._registry), event, Options())
+
+    def relieve(self) -> None:
+        """Let go of what is kept for a while only; to be called every few seconds."""
+        self._records.hub.age(time.monotonic())
 
     def observe(self, observer: Observer) -> None:
         """Tell this one of every write as it is made, and the other way round when it is taken back."""

@@ -21,6 +21,7 @@ import msgspec
 
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.ordered import Key, Ordered, Snapshot
+from podplane.kubeapi.errors import UNDECODABLE
 
 log = logging.getLogger(__name__)
 SCHEMA = """
@@ -140,7 +141,7 @@ class Store:
             if why.is_full or is_passing:
                 raise StoreError(str(why), is_passing=True) from None
             raise StoreError(f"{path} can't be used: {error}") from None
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             raise StoreError(f"{path} can't be used: {error}") from None
 
     def _claim(self) -> None:

@@ -12,6 +12,7 @@ from podplane.apiserver.logs import container_of
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.together import until_one_ends
 from podplane.kubeapi import channels as ch
+from podplane.kubeapi.errors import UNDECODABLE
 from podplane.kubeapi.messages import Messages, Request, Upgrade
 from podplane.kubeapi.streams import ExecRequest, Execution, NodeStreams, StreamError
 
@@ -82,7 +83,7 @@ async def _input(execution: Execution, messages: Messages, protocol: str) -> Non
         elif channel == ch.RESIZE:
             try:
                 size = msgspec.json.decode(data, type=ch.TerminalSize)
-            except msgspec.MsgspecError:
+            except UNDECODABLE:
                 continue
             execution.resize(size.width, size.height)
 

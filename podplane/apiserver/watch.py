@@ -34,6 +34,8 @@ from podplane.apiserver.store import Stored
 
 HISTORY, HISTORY_BYTES = 5_000, 64 * 1024 * 1024
 """So many changes are remembered, or fewer large ones."""
+AGED_SECONDS, AGED_BYTES = 30.0, 4 * 1024 * 1024
+"""Of changes that are older, fewer are remembered: a burst of large objects does not stay in memory."""
 BACKLOG_BYTES = 16 * 1024 * 1024
 """A watch that leaves so much unread is closed; the client begins again where it was."""
 BOOKMARK_SECONDS = 60.0
@@ -182,6 +184,20 @@ class Hub:
         self.version = version
         """Of the last published change."""
         self._watchers: dict[Topic, set[Watcher]] = {}
+        self._ages: deque[tuple[float, int]] = deque()
+        """Times and the version that was the last then."""
+
+    def age(self, now: float) -> None:
+        """Forget of what is old all but some; to be called every few seconds, with the time of any clock that never goes back."""
+        self._ages.append((now, self.version))
+        aged = 0
+        while self._ages and self._ages[0][0] <= now - AGED_SECONDS:
+            aged = self._ages[0][1]
+            if len(self._ages) > 1 and self._ages[1][0] > now - AGED_SECONDS:
+                break
+            self._ages.popleft()
+        while self._history_bytes > AGED_BYTES and self._history and self._history[0].version <= aged:
+            self._forget_oldest()
 
     def publish(self, change: Change) -> None:
         """Tell the watchers of the object's topics."""

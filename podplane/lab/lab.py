@@ -70,6 +70,7 @@ from podplane.lab.fabric import Fabric, Machine
 from podplane.lab.folder import Endpoint, Folder, hidden_folders
 from podplane.lab.keys import TOKEN_BYTES
 from podplane.lab.launch import Progress, Reporter
+from podplane.lab.memory import Trimming, keep_large_blocks_apart
 from podplane.lab.name_server import NameServer
 from podplane.lab.node import LabNode
 from podplane.lab.node_dns import node_dns
@@ -155,7 +156,7 @@ class Lab:
                 f"network namespaces can't be made here ({error.strerror}): raise the sysctl user.max_net_namespaces"
             ) from None
         api = self._api(fabric.underlay.namespace)
-        self._serve, self._call = api.handle, api.call
+        self._serve, self._call, self._relieve = api.handle, api.call, api.relieve
         manager = self._manager(api)
         self._supervisor.add("API over HTTPS", lambda: self._serve_https(fabric.underlay))
         self._name_server = self._make_name_server()
@@ -223,6 +224,7 @@ class Lab:
         gc.collect()
         gc.enable()
         pauses.shorten()
+        self._supervisor.add("memory", Trimming(self._relieve).run)
         await self._supervisor.run()
 
     def _abandoned(self) -> None:
@@ -526,6 +528,7 @@ def body(
 ) -> None:
     """What PID 1 of a lab does. LabError when the lab can't be started."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    keep_large_blocks_apart()
     unforeseen = Unforeseen()
     for handler in logging.getLogger().handlers:
         handler.addFilter(unforeseen)

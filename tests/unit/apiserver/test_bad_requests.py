@@ -41,6 +41,7 @@ def pod(**container: Any) -> dict[str, Any]:
         (PODS, {"metadata": {"name": "p", "namespace": "other"}, **POD}, "BadRequest", "the namespace of the provided object"),
         ("/api/v1/pods", {"metadata": {"name": "p"}, **POD}, "MethodNotAllowed", "POST is not served"),
         (PODS, b'{"metadata":{"name":"\\ud800"}}', "BadRequest", "not JSON"),
+        (PODS, b'{"metadata":{"name":"\xff"}}', "BadRequest", "not JSON"),
         (PODS, b'{"metadata":{},"spec":' + b'{"a":' * 5000 + b"1" + b"}" * 5001, "BadRequest", "recursion"),
     ],
 )

@@ -85,6 +85,26 @@ async def test_a_watch_begins_after_any_version(cluster: Cluster) -> None:
         assert names(await events(cluster.open(since))) == [f"ADDED p{i}" for i in range(since + 1, 6)]
 
 
+async def test_of_what_is_old_little_is_remembered(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:
+    monkeypatch.setattr(watch, "AGED_BYTES", 300)
+    seconds = watch.AGED_SECONDS
+    for i in range(1, 11):
+        cluster.set(f"p{i}")
+    cluster.hub.age(0.0)
+    cluster.set("p11")
+    cluster.hub.age(seconds / 2)
+    cluster.hub.age(seconds - 1)
+    assert len(names(await events(cluster.open(0)))) == 11
+    cluster.hub.age(seconds)
+    with pytest.raises(Problem, match="too old"):
+        cluster.hub.check(5)
+    assert names(await events(cluster.open(9))) == ["ADDED p10", "ADDED p11"]
+    for later in range(2, 200):
+        cluster.hub.age(later * seconds)
+    assert len(cluster.hub._ages) <= 2
+    assert names(await events(cluster.open(9))) == ["ADDED p10", "ADDED p11"]
+
+
 async def test_a_version_before_the_history_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "HISTORY", 3)
     cluster = Cluster(10)

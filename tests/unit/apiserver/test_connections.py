@@ -1,0 +1,147 @@
+"""Connections of clients that have not asked yet get little time and little room, and take none of others."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+
+import pytest
+
+from podplane.apiserver import asgi, connections
+from podplane.apiserver.connections import Acceptor, Waiting
+from tests.unit.apiserver.live import Live, access_to, live
+
+
+class Room:
+    """Waiting connections, a clock that the test moves, and what was closed."""
+
+    def __init__(self, most: int, most_of_source: int) -> None:
+        self.now, self.closed = 0.0, list[str]()
+        self.waiting = Waiting(lambda: self.now, most, most_of_source)
+
+    def begin(self, name: str, source: str, seconds: float = 10.0) -> None:
+        self.waiting.begin(name, source, seconds, lambda: self.closed.append(name))
+
+
+async def test_the_oldest_of_who_has_most_makes_room() -> None:
+    room = Room(most=4, most_of_source=3)
+    for name in ("a1", "a2", "a3", "b1"):
+        room.begin(name, name[0])
+    room.begin("a4", "a")
+    assert room.closed == ["a1"]
+    room.begin("b2", "b")
+    assert room.closed == ["a1", "a2"]
+    room.waiting.end("a3", "a")
+    room.waiting.end("a3", "a")
+    assert len(room.waiting) == 3
+
+
+async def test_who_is_late_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.0)
+    room = Room(most=9, most_of_source=9)
+    room.begin("early", "a", 5.0)
+    room.begin("late", "a", 20.0)
+    room.begin("early", "a", 10.0)
+    room.now = 9.0
+    await asyncio.sleep(0.01)
+    assert room.closed == []
+    room.now = 10.0
+    await asyncio.sleep(0.01)
+    assert (room.closed, len(room.waiting)) == (["early"], 1)
+
+
+async def test_a_listener_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    import socket
+
+    monkeypatch.setattr(connections, "PAUSE_SECONDS", 0.0)
+    taken: asyncio.Queue[str] = asyncio.Queue()
+
+    class Listener(socket.socket):
+        fails = True
+
+        def accept(self) -> tuple[socket.socket, tuple[str, int]]:
+            if Listener.fails:
+                Listener.fails = False
+                raise OSError(24, "Too many open files")
+            return super().accept()
+
+    listener = Listener()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+
+    def take(connection: socket.socket, source: str) -> None:
+        connection.close()
+        taken.put_nowait(source)
+
+    acceptor = Acceptor(listener, take)
+    with socket.create_connection(listener.getsockname()):
+        assert await asyncio.wait_for(taken.get(), 5) == "127.0.0.1"
+    assert "Too many open files" in caplog.text
+    acceptor.close()
+    acceptor.close()
+
+
+@pytest.fixture
+async def lab(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Live]:
+    """A server that has little patience."""
+    monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.01)
+    for name in ("HEAD_SECONDS", "BODY_SECONDS"):
+        monkeypatch.setattr(asgi, name, 0.15)
+    async with live() as made:
+        yield made
+
+
+Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def connect(lab: Live, context: ssl.SSLContext | None) -> Ends:
+    return await asyncio.open_connection("127.0.0.1", lab.port, ssl=context)
+
+
+HEAD = b"GET /version HTTP/1.1\r\nhost: x\r\n"
+HALVES = {
+    "nothing": b"",
+    "half a head": HEAD + b"x-a: ",
+    "half a body": b"POST /api/v1/namespaces HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{",
+    "half a second head": HEAD + b"\r\n" + HEAD,
+}
+
+
+@pytest.mark.parametrize("sent", HALVES.values(), ids=HALVES)
+async def test_who_does_not_go_on_is_closed(lab: Live, sent: bytes) -> None:
+    reader, writer = await connect(lab, access_to(lab.port).context())
+    writer.write(sent)
+    assert b"HTTP/1.1 4" not in await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+
+
+async def test_who_says_nothing_of_tls_is_closed_and_who_asks_is_not(lab: Live) -> None:
+    silent, writer = await connect(lab, None)
+    reader, asking = await connect(lab, access_to(lab.port).context())
+    asking.write(HEAD + b"\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    assert await asyncio.wait_for(silent.read(), 5) == b""
+    await asyncio.sleep(0.2)
+    asking.write(HEAD + b"\r\n")
+    assert b"HTTP/1.1 200" in await asyncio.wait_for(reader.readuntil(b"HTTP/1.1 200"), 5)
+    for one in (writer, asking):
+        one.close()
+
+
+@pytest.mark.parametrize("size", [asgi.MAX_HEAD_BYTES // 2, 3 * asgi.MAX_HEAD_BYTES])
+async def test_a_head_that_is_too_large_is_refused(lab: Live, size: int) -> None:
+    reader, writer = await connect(lab, access_to(lab.port).context())
+    writer.write(HEAD + b"x-a: " + b"a" * size + b"\r\n\r\n")
+    answer = await asyncio.wait_for(reader.readline(), 5)
+    assert answer.startswith(b"HTTP/1.1 200" if size < asgi.MAX_HEAD_BYTES else b"HTTP/1.1 431")
+    writer.close()
+
+
+async def test_who_has_no_token_keeps_no_connection(lab: Live) -> None:
+    reader, writer = await connect(lab, access_to(lab.port).context())
+    writer.write(b"GET /api HTTP/1.1\r\nhost: x\r\n\r\n")
+    answer = await asyncio.wait_for(reader.read(), 5)
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert b"connection: close" in answer
+    writer.close()

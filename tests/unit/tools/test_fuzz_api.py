@@ -1,0 +1,28 @@
+"""The tool that sends odd requests finds what fails, and today nothing does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from podplane.apiserver.server import ApiServer
+from tools import fuzz_api
+
+
+async def test_no_request_makes_the_api_or_a_controller_fail() -> None:
+    found = await fuzz_api.fuzz(800, seed=3, milliseconds=1e9)
+    assert found.counts == {}
+    assert {200, 201, 400, 404, 422} <= found.answers.keys()
+
+
+async def test_what_fails_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def wrong(self: ApiServer, request: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ApiServer, "_describe", wrong)
+    found = await fuzz_api.fuzz(60, seed=3, milliseconds=0.0)
+    assert found.counts["500"] == found.answers[500] > 0
+    assert found.counts["traceback"] == found.counts["500"]
+    assert found.counts["more than 0 ms"]
+    assert "ZeroDivisionError" in capsys.readouterr().out
