@@ -36,9 +36,11 @@ lint: $(ready)
 	$(bin)/mypy
 	$(bin)/lint-imports
 
-# Modules are begun in their order, so that those with labs, which take long, are not the last ones.
-test: lint tools
-	$(bin)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+# The tests are compiled once while the linters run: each worker would do it for itself. Modules are begun in their order, so that those
+# with labs, which take long, are not the last ones. They wait a lot: there are more workers than two cores.
+test: $(ready) tools
+	@$(bin)/python -m pytest --collect-only -q >/dev/null 2>&1 & $(MAKE) --no-print-directory lint; found=$$?; wait; exit $$found
+	$(bin)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder
 
 bench: $(ready) tools
 	$(bin)/python -m bench.run --markdown docs/performance.md
