@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from podplane.apiserver.yaml_bodies import Document
+from podplane.kubeapi.errors import UNDECODABLE
 
 Fields = list[tuple[str, Any]]
 BEGINS_PART = re.compile(r"[.\[]")
@@ -102,7 +103,7 @@ def is_plain(data: bytes) -> bool:
     it takes a twentieth of the time of `in_json`."""
     try:
         return msgspec.json.encode(msgspec.json.decode(data)) == data.rstrip(b"\n")
-    except (msgspec.MsgspecError, RecursionError):
+    except UNDECODABLE:
         return False
 
 
