@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from podplane.kernel.cgroups import Group
 from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
 from podplane.kernel.volumes import Tmpfs
@@ -127,6 +128,8 @@ class Processes(Protocol):
         sandbox: int = 0,
         rights: Rights = Rights(),  # noqa: B008  # it is immutable
         mounts: int = 0,
+        group: Group | None = None,
+        oom: int = 0,
     ) -> Process:
         """Ask for a process in new mount and PID namespaces and in those of `sandbox`, or in those of `join`.
 
@@ -134,6 +137,8 @@ class Processes(Protocol):
 
         With a `root` it has a file system of its own, whose sources may lie in `mounts`. `program` is the built-in program to run, if
         `argv` doesn't begin with its name.
+
+        `group` are its control groups, `oom` is its `oom_score_adj`; what joins it has these too.
 
         The descriptors may be closed when this returns.
         """
@@ -337,13 +342,17 @@ class ZygoteProcesses:
         sandbox: int = 0,
         rights: Rights = Rights(),  # noqa: B008  # it is immutable
         mounts: int = 0,
+        group: Group | None = None,
+        oom: int = 0,
     ) -> ZygoteProcess:
         """Ask for a process; see `Processes.spawn`."""
         self._last += 1
         process = ZygoteProcess(self._last, self._signal, self._loop.create_future(), self._loop.create_future())
         self._processes[process.id] = process
         request = msgspec.json.encode(
-            Spawn(process.id, argv[0], hostname, directory or "/", join, tty, root, program, sandbox, rights, mounts)
+            Spawn(
+                process.id, argv[0], hostname, directory or "/", join, tty, root, program, sandbox, rights, mounts, group, oom
+            )
         )
         words = msgspec.json.encode(Words(list(argv), dict(env or {})))
         if max(len(request), len(words)) > MESSAGE_BYTES:

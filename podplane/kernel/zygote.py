@@ -33,7 +33,8 @@ from typing import NoReturn, Protocol
 
 import msgspec
 
-from podplane.kernel import ids, process_title, rights, rootfs, sandbox, syscalls, volumes
+from podplane.kernel import cgroups, ids, process_title, rights, rootfs, sandbox, syscalls, volumes
+from podplane.kernel.cgroups import Group
 from podplane.kernel.ids import Ids
 from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
@@ -83,6 +84,8 @@ class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
     `join` is the id of a container that the process joins (all its namespaces); 0 makes new mount and PID namespaces, in those of
     `sandbox`, with a file system of its own made of `root`, whose sources may lie in `mounts`; without a sandbox a UTS namespace too, and
     the process stays in the lab's user namespace. `program` names the built-in program; without it the first word does, or is a command.
+    `group` are its control groups, `oom` how much rather than others it is killed for want of memory (`oom_score_adj` of proc(5)): both are
+    also those of what joins it.
     """
 
     id: int
@@ -96,6 +99,8 @@ class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
     sandbox: int = 0
     rights: Rights = Rights()
     mounts: int = 0
+    group: Group | None = None
+    oom: int = 0
 
 
 class Words(msgspec.Struct):
@@ -167,6 +172,7 @@ class Zygote:
         self._sandboxes: dict[int, Sandbox] = {}
         self._mounts: dict[int, int] = {}
         self._contained: set[int] = set()
+        self._shares: dict[int, Share] = {}
         self._own_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self._users = ids.of_pods()
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -215,6 +221,7 @@ class Zygote:
                 continue  # it was born in the namespaces of a sandbox, and had nothing else to do
             self._children.pop(number, None)
             self._contained.discard(number)
+            self._shares.pop(number, None)
             self._tell(Event(number, code=exit_code(status)))
 
     def _serve_one(self) -> bool:
@@ -286,6 +293,7 @@ class Zygote:
                 rootfs.machine()
             container = self._container(command.join)
             place = self._place(command, descriptors[1:], container)
+            share = self._shares.get(command.join) if command.join else Share(command.group, command.oom)
             if container >= 0:
                 syscalls.setns(container, syscalls.CLONE_NEWPID)
             else:
@@ -294,7 +302,7 @@ class Zygote:
                 syscalls.set_dumpable(is_dumpable=False)
                 pid = os.fork()
                 if pid == 0:
-                    Child(command, descriptors, place, self._connection, self._programs).become()
+                    Child(command, descriptors, place, share, self._connection, self._programs).become()
             finally:
                 syscalls.setns(self._own_pids, syscalls.CLONE_NEWPID)
                 syscalls.set_dumpable(is_dumpable=True)
@@ -306,6 +314,8 @@ class Zygote:
                 os.close(container)
         self._children[command.id] = pid
         self._ids[pid] = command.id
+        if share is not None:
+            self._shares[command.id] = share
         if command.sandbox or command.join in self._contained:
             self._contained.add(command.id)
         self._tell(Event(command.id, pid=pid))
@@ -330,6 +340,25 @@ class Zygote:
         if command.mounts and command.mounts not in self._mounts:
             raise LookupError("its volumes are gone")
         return InSandbox(made, self._mounts.get(command.mounts, -1), self._users)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a container may have of the machine."""
+
+    group: Group | None
+    oom: int
+
+    def take(self) -> None:
+        """Make the limits count for this process and all its children."""
+        if self.group is not None:
+            cgroups.enter(self.group)
+        if self.oom:
+            fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, str(self.oom).encode())
+            finally:
+                os.close(fd)
 
 
 class Place(Protocol):
@@ -419,12 +448,14 @@ class Child:
         command: Spawn,
         descriptors: list[int],
         place: Place,
+        share: Share | None,
         connection: socket.socket,
         programs: Mapping[str, Program],
     ) -> None:
         self._command = command
         self._words, self._descriptors = descriptors[0], descriptors[-3:]
         self._place = place
+        self._share = share
         self._connection = connection
         self._program = programs.get(command.program or command.name)
         self._last_words: list[int] = []
@@ -454,6 +485,8 @@ class Child:
     def _prepare(self) -> None:
         signal.set_wakeup_fd(-1)
         os.setsid()
+        if self._share is not None:
+            self._share.take()
         self._give_streams(self._place.users.first)
         self._last_words = self._place.enter(self._command)
         with contextlib.suppress(

@@ -9,6 +9,7 @@ ends: there is no pid file to go stale. Commands that start or stop a lab exclud
     kubeconfig  for kubectl and all other clients; its tokens stay good over stops
     audit.log   one JSON line a request
     logs/       logs of containers
+    cgroups     where the running lab's control groups are
     run.json    address and token of the running lab; valid only while the lock is held
     run/        where the lab mounts its own tmpfs (in its mount namespace: empty for everybody else)
     layers/     where a lab of root mounts the machine's folders for its pods, likewise (`kernel.layers`)
@@ -113,6 +114,7 @@ class Folder:
         self.kubeconfig = self.path / "kubeconfig"
         self.audit = self.path / "audit.log"
         self.logs = self.path / "logs"
+        self.groups = self.path / "cgroups"
         self._endpoint = self.path / "run.json"
 
     def create(self) -> None:

@@ -53,6 +53,7 @@ from podplane.dns.node import SERVICE
 from podplane.dns.settings import DnsSettings
 from podplane.ipam.plan import Plan
 from podplane.kernel import ids, rootfs
+from podplane.kernel.cgroups import Groups
 from podplane.kernel.namespace import Namespace, Workers
 from podplane.kernel.process import Process, ProcessError, ZygoteProcesses
 from podplane.kubeapi.access import Access
@@ -116,8 +117,10 @@ class Lab:
         listener: socket.socket,
         reporter: Reporter,
         unforeseen: Unforeseen,
+        groups: Groups,
     ) -> None:
         self.spec = spec
+        self._groups = groups
         self.plan = spec.plan()
         self._folder = folder
         self._listener = listener
@@ -379,6 +382,7 @@ class Lab:
             hidden=self._hidden,
             shows_homes=self.spec.mount_home,
             layers="" if ids.of_pods().are_the_labs else str(self._folder.layers),
+            groups=self._groups,
         )
 
     def _start_outside(self, outside: Namespace) -> None:
@@ -525,6 +529,7 @@ def body(
     pods_per_node: int,
     zygote: socket.socket,
     reporter: Reporter,
+    groups: Groups,
 ) -> None:
     """What PID 1 of a lab does. LabError when the lab can't be started."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -534,7 +539,7 @@ def body(
         handler.addFilter(unforeseen)
 
     async def main() -> None:
-        lab = Lab(spec, folder, zygote, listener, reporter, unforeseen)
+        lab = Lab(spec, folder, zygote, listener, reporter, unforeseen, groups)
         try:
             await lab.start(pods_per_node)
         except (Unwritable, ApiError) as error:

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from podplane.lab import preflight, spec
+from podplane.kernel.cgroups import Groups
+from podplane.lab import limits, preflight, spec
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
 from podplane.lab.launch import Progress, Reporter, launch
@@ -54,10 +55,13 @@ def up(folder: Folder, given: Mapping[str, object], pods_per_node: int) -> Itera
     listener = preflight.listen(wanted)
     is_new = not folder.store.exists()
     spec.save(folder.spec, wanted)
+    groups, note = (Groups(), "") if wanted.sandbox_only else limits.prepare(folder)
+    if note:
+        yield Progress(note=note)
     try:
         yield from launch(
             folder,
-            lambda reporter: _first_process(wanted, folder, listener, pods_per_node, reporter),
+            lambda reporter: _first_process(wanted, folder, listener, pods_per_node, reporter, groups),
             listener.fileno(),
             shows_homes=wanted.mount_home,
         )
@@ -70,7 +74,9 @@ def up(folder: Folder, given: Mapping[str, object], pods_per_node: int) -> Itera
         listener.close()
 
 
-def _first_process(wanted: LabSpec, folder: Folder, listener: socket.socket, pods_per_node: int, reporter: Reporter) -> None:
+def _first_process(
+    wanted: LabSpec, folder: Folder, listener: socket.socket, pods_per_node: int, reporter: Reporter, groups: Groups
+) -> None:
     """PID 1: the zygote starts while the rest is imported. Until the lab is up, what is made stays: a garbage collection frees nothing."""
     gc.disable()
     from podplane.kernel import zygote
@@ -79,7 +85,7 @@ def _first_process(wanted: LabSpec, folder: Folder, listener: socket.socket, pod
     connection = zygote.start("podplane.runtime.zygote")
     from podplane.lab import lab
 
-    lab.body(wanted, folder, listener, pods_per_node, connection, reporter)
+    lab.body(wanted, folder, listener, pods_per_node, connection, reporter, groups)
 
 
 def stop(folder: Folder) -> bool:
@@ -87,6 +93,7 @@ def stop(folder: Folder) -> bool:
     pid = folder.holder()
     if pid is not None:
         _kill(folder, pid)
+    limits.discard(folder)
     folder.clear()
     return pid is not None
 

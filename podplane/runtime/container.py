@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from podplane.kernel import cgroups
+from podplane.kernel.cgroups import Group
 from podplane.kernel.process import Process, ProcessError, Processes
 from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
@@ -59,6 +61,8 @@ class Launch:
     sandbox: int = 0
     rights: Rights = Rights()  # noqa: RUF009  # it is immutable
     mounts: int = 0
+    group: Group | None = None
+    oom: int = 0
 
 
 class Surroundings(Protocol):
@@ -120,6 +124,7 @@ class ContainerRun:
     restart_at: float | None = None
     failures: int = 0
     _began: float = 0.0
+    _group: Group | None = None
     _probes: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _stopping: asyncio.Task[None] | None = None
 
@@ -199,7 +204,7 @@ class ContainerRun:
         self.output, self.process = output, process
         output.begin()
         self.environment = launch.environment
-        self._began = self.pod.clock()
+        self._began, self._group = self.pod.clock(), launch.group
         process.exited.add_done_callback(lambda future: self._ended(process, future))
         return process
 
@@ -217,6 +222,8 @@ class ContainerRun:
             sandbox=launch.sandbox,
             rights=launch.rights,
             mounts=launch.mounts,
+            group=launch.group,
+            oom=launch.oom,
         )
 
     def _runs(self) -> None:
@@ -358,6 +365,7 @@ class ContainerRun:
         if self.output is not None:
             self.output.close()
             self.output = None
+        lacked_memory = self._group is not None and cgroups.end(self._group)
         if process.refused:
             state.state, state.reason, state.message = WAITING, ConfigError.reason, process.error
             self.restart_at = self.pod.clock() + CONFIG_RETRY_SECONDS
@@ -366,6 +374,8 @@ class ContainerRun:
         state.exit_code, state.finished_at = code, timestamp()
         state.started_at = state.started_at or state.finished_at
         state.state, state.reason = TERMINATED, "Completed" if code == 0 else "Error"
+        if lacked_memory and code:
+            state.reason = "OOMKilled"
         state.message = self._last_words(process, code)
         state.started = state.ready = False
         if process.error:

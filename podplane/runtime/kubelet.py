@@ -12,6 +12,7 @@ from pathlib import Path
 
 from podplane.cni.network import Network
 from podplane.dns.resolv_conf import NodeDns
+from podplane.kernel.cgroups import Groups
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Processes
 from podplane.kubeapi.client import Client
@@ -49,6 +50,7 @@ class Kubelet:
     hidden: Sequence[str] = ()
     shows_homes: bool = False
     layers: str = ""
+    groups: Groups = Groups()  # noqa: RUF009  # it is immutable
     clock: Callable[[], float] = time.monotonic
     workers: dict[str, PodWorker] = field(default_factory=dict)
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)

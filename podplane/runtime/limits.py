@@ -1,12 +1,16 @@
-"""How much the containers of a pod may write: all of it lies in memory, on file systems that have a size. Pure, but for that of memory."""
+"""How much containers may have of the machine, and may write: all of that lies in memory, on file systems that have a size. Pure, but for
+the size of memory."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
+from podplane.kernel.cgroups import Limits
 from podplane.model import quantity
 from podplane.model.pod import Container, Pod, Volume
+from podplane.model.qos import qos_class
 
 MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 """Bytes of this machine."""
@@ -15,6 +19,7 @@ USUAL = MEMORY // 8
 MOST = MEMORY // 2
 """What it may write where its pod says how much."""
 STORAGE = "ephemeral-storage"
+NO_GROUPS = "this lab may not use control groups for that (docs/security.md)"
 HUGE = "HugePages"
 """How the media of emptyDirs begin that a lab doesn't have."""
 
@@ -26,8 +31,8 @@ def layer(container: Container) -> int:
 
 
 def amount(text: str | int | None) -> int:
-    """Whole bytes of a quantity, 0 for none."""
-    return int(quantity.parse(text)) if text else 0
+    """Whole units of a quantity, rounded up, 0 for none."""
+    return math.ceil(quantity.parse(text)) if text else 0
 
 
 def sized(pod: Pod) -> dict[str, int]:
@@ -49,8 +54,47 @@ def _asked(volume: Volume) -> int:
     return amount(volume.empty_dir.size_limit) if volume.empty_dir is not None else 0
 
 
-def not_applied(pod: Pod) -> Iterator[str]:
-    """What it limits that has another bound, a sentence each."""
+ALL_PODS = Limits(memory=MEMORY - MEMORY // 10)
+"""What all pods of a lab have together."""
+MOST_LIKELY, LEAST_LIKELY = 1000, 2
+"""`oom_score_adj` of a container that asks for no memory, and of one that asks for much (kubelet, qos/policy.go)."""
+
+
+def share(container: Container, processes: int) -> Limits:
+    """What a container may have of the machine, of which `processes` processes."""
+    limited, asked = container.resources.get("limits", {}), container.resources.get("requests", {})
+    return Limits(
+        memory=amount(limited.get("memory")),
+        cpu=thousandths(limited.get("cpu")),
+        processes=processes,
+        asked_cpu=thousandths(asked.get("cpu")),
+    )
+
+
+def thousandths(text: str | int | None) -> int:
+    """Of a processor, rounded up."""
+    return math.ceil(quantity.parse(text) * 1000) if text else 0
+
+
+def oom_score(pod: Pod, container: Container) -> int:
+    """How much rather than the lab and other programs of the machine it is killed when memory is short: pods go first."""
+    kind = qos_class(one.resources for one in (*pod.spec.init_containers, *pod.spec.containers))
+    if kind == "Guaranteed":
+        return LEAST_LIKELY
+    asked = amount(container.resources.get("requests", {}).get("memory"))
+    return (
+        MOST_LIKELY
+        if kind == "BestEffort"
+        else min(MOST_LIKELY - 1, max(LEAST_LIKELY, MOST_LIKELY - MOST_LIKELY * asked // MEMORY))
+    )
+
+
+def not_applied(pod: Pod, controllers: Collection[str]) -> Iterator[str]:
+    """What it limits that has another bound, or none, a sentence each; `controllers` are those of the lab's control groups."""
+    for container in pod.spec.all_containers:
+        limited = container.resources.get("limits", {})
+        if names := [name for name in ("cpu", "memory") if amount(limited.get(name)) and name not in controllers]:
+            yield f"container {container.name}: its limits of {' and '.join(names)} are not applied: {NO_GROUPS}"
     own = sized(pod)
     for volume in empty_dirs(pod):
         if _asked(volume) and volume.name not in own:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from podplane.cni.network import Network
 from podplane.dns.resolv_conf import NodeDns
+from podplane.kernel.cgroups import Groups
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Processes
 from podplane.kubeapi.client import Client
@@ -92,6 +93,10 @@ class Node(Protocol):
     @property
     def layers(self) -> str:
         """Where the machine's folders are for pods of other ids (`kernel.layers`), if anywhere."""
+
+    @property
+    def groups(self) -> Groups:
+        """The control groups of the lab, if it may use some."""
 
     @property
     def logs(self) -> Path:

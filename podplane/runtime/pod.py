@@ -24,9 +24,10 @@ import msgspec
 from podplane.cni.network import Attachment, NetworkError
 from podplane.dns import resolv_conf
 from podplane.dns.resolv_conf import ResolvConf
+from podplane.kernel.cgroups import Group
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Mounts, Process, Processes
-from podplane.kernel.rootfs import Root
+from podplane.kernel.rootfs import Root, limits_processes
 from podplane.kubeapi.errors import ApiError, Conflict, NotFound
 from podplane.kubeapi.events import NORMAL, WARNING
 from podplane.model.phases import ENDED
@@ -179,7 +180,15 @@ class PodWorker:
         root = roots.of_container(self.node, self._files, self.pod, container, environment)
         sandbox = self.sandbox.id if self.sandbox is not None else 0
         mounts = self._mounts.id if self._mounts is not None else 0
-        return Launch(command, environment, root, self.hostname, self.netns.fd, sandbox, security.rights(container), mounts)
+        rights, (group, oom) = security.rights(container), self._share(container)
+        return Launch(command, environment, root, self.hostname, self.netns.fd, sandbox, rights, mounts, group, oom)
+
+    def _share(self, container: Container) -> tuple[Group | None, int]:
+        """The control groups of its next run, and its `oom_score_adj`."""
+        run = self.container(container.name)
+        name = f"{self.uid}-{container.name}-{run.state.restarts if run is not None else 0}"
+        limited = limits.share(container, 0 if limits_processes() else roots.MAX_PROCESSES)
+        return self.node.groups.of_container(name, limited), limits.oom_score(self.pod, container)
 
     @property
     def bare_root(self) -> Root | None:
@@ -451,7 +460,7 @@ class PodWorker:
                 await self.tell("DNSConfigForming", sentence, WARNING)
             for sentence in security.not_applied(self.pod):
                 await self.tell("SecurityContextNotApplied", sentence, WARNING)
-            for sentence in (*security.not_shared(self.pod), *limits.not_applied(self.pod)):
+            for sentence in (*security.not_shared(self.pod), *limits.not_applied(self.pod, self.node.groups.controllers)):
                 await self.tell("NotApplied", sentence, WARNING)
         metadata = self.pod.metadata
         own = [s for s in self.node.services.values() if s.metadata.namespace == metadata.namespace]

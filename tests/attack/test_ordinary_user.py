@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from tests.e2e.conftest import Podplane, ordinary_users
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")]
 POD = "tried"
+SAID: list[str] = []
+"""What `up` said."""
 RIGHTS = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -40,6 +43,7 @@ def _pod() -> dict[str, Any]:
         "image": "podplane/client",
         "volumeMounts": [config, share],
         "securityContext": {"privileged": True},
+        "resources": {"limits": {"memory": "64Mi", "cpu": "2"}},
     }
     usual = {"name": "usual", "image": "podplane/client"}
     spec = {
@@ -54,7 +58,7 @@ def _pod() -> dict[str, Any]:
 def lab() -> Iterator[Podplane]:
     """A lab of one node and the pod, which is ready."""
     with ordinary_users() as command:
-        command("up", "--nodes", "1")
+        SAID.append(command("up", "--nodes", "1").stderr)
         given = {"word": "given\n", "try.py": TRIES}
         command.api.create("configmaps", "default", {"metadata": {"name": "given"}, "data": given})
         command.api.create("pods", "default", _pod())
@@ -115,3 +119,19 @@ def test_its_files_belong_to_the_user_who_runs_it(lab: Podplane) -> None:
         "         0          0          1",
     ]
     assert _says(lab, "free", "cat /etc/shadow") == []
+
+
+def test_limits_that_can_not_be_had_are_told(lab: Podplane) -> None:
+    told = [e["message"] for e in lab.api.objects("events", "default") if e["reason"] == "NotApplied"]
+    note = next((line for line in SAID[-1].splitlines() if line.startswith("Limits of ")), "")
+    if note:
+        assert note.startswith("Limits of cpu and memory are not applied to containers: no control")
+        assert [line.split(":")[:2] for line in told] == [["container free", " its limits of cpu and memory are not applied"]]
+    else:
+        assert told == []
+
+
+def test_its_pods_are_killed_first_for_want_of_memory(lab: Podplane) -> None:
+    here = int(Path("/proc/self/oom_score_adj").read_text())
+    scores = [_says(lab, container, "cat /proc/1/oom_score_adj /proc/self/oom_score_adj") for container in ("main", "free")]
+    assert all(score > max(here, 900) for words in scores for score in map(int, words))

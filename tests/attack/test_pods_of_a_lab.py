@@ -165,3 +165,51 @@ def _have_begun(pods: list[dict[str, Any]], states: dict[str, dict[str, Any]]) -
     states.update({one["name"]: one["state"] for one in pod["status"].get("containerStatuses", ())})
     decided = [one for one in states.values() if "running" in one or one["waiting"]["reason"] == "CreateContainerConfigError"]
     return len(decided) == len(states) > 1
+
+
+def test_memory_and_processors_are_limited(lab: Podplane) -> None:
+    """Where the lab may use control groups, as root's may; a limit that the pod finds in its own group is none."""
+    containers = [
+        {
+            "name": "hog",
+            "image": "host/python3",
+            "command": ["python3", "-c", HOG],
+            "resources": {"limits": {"memory": "32Mi"}},
+        },
+        {"name": "busy", "image": "host/sh", "command": ["sh", "-c", BUSY], "resources": {"limits": {"cpu": "50m"}}},
+    ]
+    spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": containers}
+    lab.api.create("pods", "default", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "greedy"}, "spec": spec})
+    for _ in lab.api.poll("pods", "default", lambda pods: len(_ended(pods, "greedy")) == 2, 15):
+        pass
+    ended = _ended(lab.api.objects("pods", "default"), "greedy")
+    told = [e["message"] for e in lab.api.objects("events", "default") if "its limits of" in e["message"]]
+    if told:
+        pytest.skip("this lab may not use control groups")
+    assert (ended["hog"]["reason"], ended["hog"]["exitCode"]) == ("OOMKilled", 137)
+    used, passed = map(float, ended["busy"]["message"].split())
+    assert used < passed / 2, "it has a twentieth of a processor, in coarse periods"
+
+
+HOG = """
+import glob, os
+os.mkdir("/tmp/g")
+os.system("mount -t cgroup -o memory none /tmp/g || mount -t cgroup2 none /tmp/g")
+for path in glob.glob("/tmp/g/memory.limit_in_bytes") + glob.glob("/tmp/g/memory.max"):
+    try:
+        open(path, "w").write("900000000")
+    except OSError:
+        pass
+bytearray(100 << 20)"""
+BUSY = """exec python3 -c '
+from time import process_time, time
+began, first = time(), process_time()
+while process_time() < first + 0.04: pass
+print(process_time() - first, time() - began)' >/dev/termination-log"""
+
+
+def _ended(pods: list[dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
+    """Containers of a pod that have ended, and how."""
+    (pod,) = (pod for pod in pods if pod["metadata"]["name"] == name)
+    states = {one["name"]: one["state"] for one in pod["status"].get("containerStatuses", ())}
+    return {name: state["terminated"] for name, state in states.items() if "terminated" in state}

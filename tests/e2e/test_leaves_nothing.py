@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +24,16 @@ def machine(home: Path) -> dict[str, object]:
         "interfaces": sorted(line.split(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()[2:]),
         "mounts": [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(home) in line],
         "files": sorted(str(path) for path in home.rglob("*")),
+        "groups": sorted(_groups(home)),
     }
+
+
+def _groups(home: Path) -> Iterator[str]:
+    """Control groups of the labs of this test."""
+    for name in ("lab", "other"):
+        number = f"{zlib.crc32(os.fsencode(home / 'podplane' / name)):08x}"
+        for place, folders, _ in os.walk("/sys/fs/cgroup"):
+            yield from (f"{place}/{folder}" for folder in folders if folder.startswith("podplane-") and folder.endswith(number))
 
 
 def _ours(home: Path) -> Iterator[int]:

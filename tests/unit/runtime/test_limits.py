@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from podplane.kernel.cgroups import Limits
 from podplane.model.pod import Container, Pod
 from podplane.runtime import limits
 from podplane.runtime.limits import MOST, USUAL
@@ -44,9 +45,42 @@ def test_empty_dirs_of_a_size(sizes: tuple[Any, ...], own: dict[str, int]) -> No
 
 
 def test_limits_that_have_another_bound_are_told() -> None:
-    assert list(limits.not_applied(pod("1Mi", None))) == []
-    (line,) = limits.not_applied(pod("1Ei", "1Mi"))
+    assert list(limits.not_applied(pod("1Mi", None), ())) == []
+    (line,) = limits.not_applied(pod("1Ei", "1Mi"), ())
     assert line.startswith("volume a: sizeLimit 1Ei is not applied: ") and limits.mebibytes(USUAL) in line
     spec = {"containers": [{"name": "main", "resources": {"limits": {"ephemeral-storage": "1Ei"}}}]}
-    (line,) = limits.not_applied(msgspec.convert({"spec": spec}, Pod))
+    (line,) = limits.not_applied(msgspec.convert({"spec": spec}, Pod), ())
     assert line.startswith("container main: a limit of ephemeral-storage of 1Ei is not applied: ")
+
+
+def test_a_share_of_the_machine() -> None:
+    resources = {"limits": {"memory": "64Mi", "cpu": "1.5"}, "requests": {"cpu": "100m"}}
+    one = msgspec.convert({"name": "main", "resources": resources}, Container)
+    assert limits.share(one, 7) == Limits(memory=64 << 20, cpu=1500, processes=7, asked_cpu=100)
+    assert limits.share(container(), 0) == Limits()
+    assert limits.share(container(cpu="100u", memory="1m"), 0) == Limits(memory=1, cpu=1)
+
+
+@pytest.mark.parametrize(
+    ("controllers", "told"),
+    [((), "cpu and memory"), (("cpu", "pids"), "memory"), (("memory",), "cpu"), (("cpu", "memory"), "")],
+)
+def test_limits_without_control_groups_are_told(controllers: tuple[str, ...], told: str) -> None:
+    resources = {"limits": {"memory": "64Mi", "cpu": "1"}}
+    spec = {"containers": [{"name": "main", "resources": resources}, {"name": "free", "resources": {"requests": {"cpu": "1"}}}]}
+    lines = list(limits.not_applied(msgspec.convert({"spec": spec}, Pod), controllers))
+    assert [line.split(" are not")[0] for line in lines] == ([f"container main: its limits of {told}"] if told else [])
+
+
+def test_pods_that_asked_for_memory_are_killed_later() -> None:
+    def score(**resources: dict[str, str]) -> int:
+        spec = {"containers": [{"name": "main", "resources": resources}]}
+        one = msgspec.convert({"spec": spec}, Pod)
+        return limits.oom_score(one, one.spec.containers[0])
+
+    everything = {"cpu": "1", "memory": "1Gi"}
+    assert score() == 1000
+    assert score(limits=everything, requests=everything) == 2
+    assert score(requests={"memory": str(limits.MEMORY // 4)}) == 750
+    assert score(requests={"cpu": "1"}) == 999
+    assert score(requests={"memory": "1Ei"}) == 2

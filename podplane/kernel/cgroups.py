@@ -1,0 +1,288 @@
+"""Control groups: how much memory, processor time and how many processes containers may have (Documentation/admin-guide/cgroup-v2.rst).
+
+A lab has a folder of its own in each hierarchy that it can use, and makes one there for each container:
+
+    LAB                     all pods together
+    LAB/CONTAINER           limits of a container that has some
+    LAB/CONTAINER/inner     its processes; the root of its cgroup namespace, so that it can't reach the limits
+    LAB/rest                processes of containers without limits, of a lab that root runs: nobody in them may write there
+    LAB/rest/CONTAINER      of another: no controller looks at it, so it costs little
+
+A hierarchy of version 2 can be used by root, and by a user to whom one was delegated: then a process that is alone in its group makes
+groups below it, and moves to one of them itself. Hierarchies of version 1 can be used by root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+CONTROLLERS = ("memory", "cpu", "pids")
+PROCESSES, BELOW, AVAILABLE = "cgroup.procs", "cgroup.subtree_control", "cgroup.controllers"
+INNER, REST, OWN = "inner", "rest", "podplane-up"
+"""Folders: of a container's processes, of containers without limits, of the process that makes the groups."""
+PERIOD = 100_000
+"""Microseconds in which a container may use its share of the processors."""
+SMALLEST_QUOTA = 1000
+OPTIONAL = frozenset({"memory.swap.max", "memory.oom.group", "memory.memsw.limit_in_bytes", "cgroup.max.descendants"})
+"""Files that not every kernel has."""
+MAX_GROUPS = "64"
+"""Groups that a container may make below its own."""
+SHARES = 1024
+"""Of one processor, in version 1."""
+NOBODY = 65534
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a container may have: bytes of memory, thousandths of a processor, processes, each 0 for no limit; and what it asks for of the
+    processors beside others (thousandths)."""
+
+    memory: int = 0
+    cpu: int = 0
+    processes: int = 0
+    asked_cpu: int = 0
+
+
+class Group(msgspec.Struct, frozen=True):
+    """The groups of a container: files to write, each with its text, and the folders that its processes belong to."""
+
+    files: tuple[tuple[str, str], ...] = ()
+    folders: tuple[str, ...] = ()
+
+
+class Unusable(Exception):
+    """No groups can be made; one line that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """A hierarchy of a version, the lab's folder there, and the controllers that it has. Do containers without limits share a group?"""
+
+    version: int
+    folder: str
+    controllers: frozenset[str]
+    is_shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The groups of a lab."""
+
+    hierarchies: Sequence[Hierarchy] = ()
+
+    @property
+    def controllers(self) -> frozenset[str]:
+        """What can be limited."""
+        return frozenset().union(*(one.controllers for one in self.hierarchies))
+
+    def of_container(self, name: str, limits: Limits) -> Group | None:
+        """Those of a container; None when the lab has none."""
+        files: list[tuple[str, str]] = []
+        folders = []
+        for one in self.hierarchies:
+            wanted = [pair for controller in one.controllers for pair in _files(one.version, controller, limits)]
+            if wanted:
+                files += ((f"{one.folder}/{name}/{file}", text) for file, text in wanted)
+                folders.append(f"{one.folder}/{name}/{INNER}")
+            else:
+                folders.append(f"{one.folder}/{REST}" if one.is_shared else f"{one.folder}/{REST}/{name}")
+            if one.version == 2 and (wanted or not one.is_shared):
+                files.append((f"{folders[-1]}/cgroup.max.descendants", MAX_GROUPS))
+        return Group(tuple(files), tuple(folders)) if folders else None
+
+    def bound(self, limits: Limits) -> None:
+        """What all pods together may have. OSError when that can't be."""
+        for one in self.hierarchies:
+            for controller in one.controllers:
+                for file, text in _files(one.version, controller, limits):
+                    write(f"{one.folder}/{file}", text)
+
+
+def _files(version: int, controller: str, limits: Limits) -> Iterator[tuple[str, str]]:
+    """The files of a controller, and what is written there."""
+    quota = max(SMALLEST_QUOTA, limits.cpu * PERIOD // 1000)
+    shares = max(2, limits.asked_cpu * SHARES // 1000)
+    if controller == "pids" and limits.processes:
+        yield "pids.max", str(limits.processes)
+    elif controller == "memory" and limits.memory:
+        names = ("memory.max", "memory.swap.max") if version == 2 else ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
+        yield names[0], str(limits.memory)
+        yield names[1], "0" if version == 2 else str(limits.memory)  # no swap, as for a kubelet's pods
+        if version == 2:
+            yield "memory.oom.group", "1"
+    elif controller == "cpu" and limits.cpu:
+        if version == 2:
+            yield "cpu.max", f"{quota} {PERIOD}"
+            yield "cpu.weight", str(1 + (min(shares, 262_144) - 2) * 9999 // 262_142)  # kubelet, cpuSharesToCPUWeight
+        else:
+            yield "cpu.cfs_period_us", str(PERIOD)
+            yield "cpu.cfs_quota_us", str(quota)
+            yield "cpu.shares", str(shares)
+
+
+def write(path: str, text: str) -> None:
+    """Write a file of a group. OSError that names the file, unless not every kernel has it."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if os.path.basename(path) not in OPTIONAL:
+            raise OSError(error.errno, f"cgroup file {path}: {error.strerror}") from None
+
+
+def enter(group: Group) -> None:
+    """Make the groups that are missing, and move this process there. OSError when that can't be."""
+    for folder in group.folders:
+        if not folder.endswith(f"/{REST}"):
+            os.makedirs(folder, exist_ok=True)
+    for path, text in group.files:
+        write(path, text)
+    for folder in group.folders:
+        write(f"{folder}/{PROCESSES}", "0")
+
+
+def end(group: Group) -> bool:
+    """Remove the groups of a container that has ended; was one of its processes killed for want of memory?"""
+    killed = False
+    for folder in group.folders:
+        if folder.endswith(f"/{REST}"):
+            continue
+        top = os.path.dirname(folder) if os.path.basename(folder) == INNER else folder
+        killed = killed or _has_killed(f"{top}/memory.events") or _has_killed(f"{folder}/memory.oom_control")
+        remove(top)
+    return killed
+
+
+def _has_killed(path: str) -> bool:
+    return any(line.startswith("oom_kill ") and line.split()[1] != "0" for line in _read(path).splitlines())
+
+
+def remove(folder: str) -> None:
+    """Remove a group and all below it; one in which there is a process stays."""
+    for place, _, _ in os.walk(folder, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(place)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Mount:
+    """Where a hierarchy is mounted, the folder of this process there, its version, and its controllers if that is 1."""
+
+    point: str
+    own: str
+    version: int
+    controllers: frozenset[str] = frozenset()
+
+
+def mounts(mountinfo: str, own: str) -> list[_Mount]:
+    """All hierarchies, from /proc/self/mountinfo and /proc/self/cgroup."""
+    paths = {names: path for _, names, path in (line.split(":", 2) for line in own.splitlines())}
+    found: dict[str, _Mount] = {}
+    for line in mountinfo.splitlines():
+        front, _, back = line.partition(" - ")
+        root, point = front.split()[3:5]
+        kind, _, options = back.split(" ", 2)
+        names = (
+            "" if kind == "cgroup2" else next((n for n in paths if n and set(n.split(",")) <= set(options.split(","))), None)
+        )
+        if not kind.startswith("cgroup") or names is None or names not in paths or names in found:
+            continue
+        path = paths[names]
+        below = path.removeprefix(root.rstrip("/")) if path.startswith(root) else None
+        if below is None or "/../" in f"{path}/":
+            continue  # a part of the hierarchy in which this process is not
+        folder = f"{point}/{below.strip('/')}".rstrip("/")
+        found[names] = _Mount(point, folder, 1 if names else 2, frozenset(names.split(",")) if names else frozenset())
+    return list(found.values())
+
+
+def prepare(name: str, *, is_root: bool) -> Groups:
+    """The groups of a lab of this name, new. Unusable when there can be none; those that were left of a former one are removed."""
+    made: list[Hierarchy] = []
+    reasons: list[str] = []
+    there = mounts(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
+    for mount in sorted(there, key=lambda mount: -mount.version):
+        known = frozenset().union(*(one.controllers for one in made))
+        try:
+            if mount.version == 2:
+                made.append(_second(mount, name, is_root=is_root))
+            elif is_root and (wanted := mount.controllers.intersection(CONTROLLERS) - known):
+                made.append(_first(mount, name, wanted))
+        except (OSError, Unusable) as error:
+            reasons.append(str(error))
+            for parent in (mount.point, mount.own):
+                remove(f"{parent}/{name}")
+    groups = Groups(made)
+    if not groups.controllers:
+        raise Unusable(reasons[0] if reasons else "there are no control groups (version 2) here")
+    return groups
+
+
+def _first(mount: _Mount, name: str, controllers: frozenset[str]) -> Hierarchy:
+    folder = f"{mount.own}/{name}"
+    remove(folder)
+    return Hierarchy(1, folder, controllers, is_shared=_share(f"{folder}/{REST}"))
+
+
+def _share(folder: str) -> bool:
+    """Make a group that processes can be put into, and in which root of a pod, who may be root to the kernel, can change nothing.
+
+    False where that can't be had: root of a user namespace may give files to nobody else.
+    """
+    os.makedirs(folder, exist_ok=True)
+    try:
+        for name in os.listdir(folder):
+            if name not in (PROCESSES, "tasks"):
+                os.chown(f"{folder}/{name}", NOBODY, NOBODY)
+        os.chown(folder, NOBODY, NOBODY)
+    except OSError:
+        return False
+    return True
+
+
+def _second(mount: _Mount, name: str, *, is_root: bool) -> Hierarchy:
+    """Root's groups are below the root of the hierarchy, others' below their own. OSError or Unusable when that can't be."""
+    parent = mount.point if is_root else mount.own
+    if not all(os.access(path, os.W_OK) for path in (parent, f"{parent}/{BELOW}", f"{parent}/{PROCESSES}")):
+        raise Unusable("no control group is delegated to this user")
+    there = frozenset(_read(f"{parent}/{AVAILABLE}").split()).intersection(CONTROLLERS)
+    if not there and not is_root:
+        raise Unusable("no controller is delegated to this user")
+    if missing := there.difference(_read(f"{parent}/{BELOW}").split()):
+        if os.path.exists(f"{parent}/cgroup.type"):  # all but the root of all
+            _leave(parent)
+        write(f"{parent}/{BELOW}", _enabling(missing))
+    folder = f"{parent}/{name}"
+    remove(folder)
+    os.makedirs(folder, exist_ok=True)
+    write(f"{folder}/{BELOW}", _enabling(there))
+    return Hierarchy(2, folder, there, is_shared=_share(f"{folder}/{REST}"))
+
+
+def _enabling(controllers: frozenset[str]) -> str:
+    return " ".join(f"+{name}" for name in sorted(controllers))
+
+
+def _leave(parent: str) -> None:
+    """Move this process from its group to one below: a group with controllers for groups below has no processes."""
+    processes = _read(f"{parent}/{PROCESSES}").split()
+    if others := [one for one in processes if one != str(os.getpid())]:
+        raise Unusable(f"there are other processes in the control group of this one ({len(others)})")
+    if processes:
+        os.makedirs(f"{parent}/{OWN}", exist_ok=True)
+        write(f"{parent}/{OWN}/{PROCESSES}", "0")

@@ -1,0 +1,74 @@
+"""The control groups of a lab: made by `up` before the lab's namespaces, noted in its folder, removed when it has ended."""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from pathlib import Path
+
+import msgspec
+
+from podplane.kernel import cgroups
+from podplane.kernel.cgroups import Groups, Limits, Unusable
+from podplane.lab.folder import Folder
+from podplane.runtime import limits
+
+REMOVAL_SECONDS = 1.0
+SYSTEMD = "/run/systemd/system"
+DELEGATED = "systemd-run --user --scope --quiet -p Delegate=yes "
+"""Starts a command in control groups of its own, which it may divide (systemd.resource-control(5))."""
+
+
+def prepare(folder: Folder) -> tuple[Groups, str]:
+    """New groups for a lab that does not run, and what is to be said of limits that can't be had, "" for nothing.
+
+    OSError when they can't be noted or bounded.
+    """
+    name = f"podplane-{folder.name}-{zlib.crc32(os.fsencode(folder.path)):08x}"
+    groups, why = Groups(), ""
+    try:
+        groups = cgroups.prepare(name, is_root=os.geteuid() == 0)
+    except (Unusable, OSError) as error:
+        why = str(error)
+    folders = [one.folder for one in groups.hierarchies]
+    try:
+        folder.groups.write_bytes(msgspec.json.encode(folders))
+        groups.bound(Limits(limits.ALL_PODS.memory, processes=_processes() // 2))
+    except OSError:
+        for path in folders:
+            cgroups.remove(path)
+        raise
+    missing = sorted({"memory", "cpu"} - groups.controllers)
+    if not missing:
+        return groups, ""
+    return (
+        groups,
+        f"Limits of {' and '.join(missing)} are not applied to containers: {why or 'no such controller'}.{_remedy(folder)}",
+    )
+
+
+def _remedy(folder: Folder) -> str:
+    if os.geteuid() == 0 or not os.path.isdir(SYSTEMD):
+        return ""
+    return f" Try `{DELEGATED}{folder.command('up')}`."
+
+
+def _processes() -> int:
+    """How many threads this machine can have."""
+    return min(int(Path(f"/proc/sys/kernel/{name}").read_text()) for name in ("threads-max", "pid_max"))
+
+
+def discard(folder: Folder) -> None:
+    """Remove the groups of a lab that has ended."""
+    try:
+        noted = msgspec.json.decode(folder.groups.read_bytes(), type=list[str])
+    except (OSError, msgspec.MsgspecError):
+        return
+    end = time.monotonic() + REMOVAL_SECONDS
+    for path in noted:
+        cgroups.remove(path)
+        while os.path.exists(path) and time.monotonic() < end:  # the kernel is not yet done with a process that has ended
+            time.sleep(0.01)
+            cgroups.remove(path)
+    folder.groups.unlink(missing_ok=True)

@@ -1,0 +1,115 @@
+"""Control groups: where a process finds its own, and what limits become in each version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from podplane.kernel import cgroups
+from podplane.kernel.cgroups import Group, Groups, Hierarchy, Limits
+
+HYBRID = """\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate
+"""
+IN_HYBRID = "5:name=systemd:/user.slice\n4:memory:/user.slice/a\n1:cpu,cpuacct:/\n0::/user.slice/b\n"
+SECOND = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n"
+BOUND = "30 23 0:26 /docker/abc /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw\n"
+
+
+@pytest.mark.parametrize(
+    ("mountinfo", "own", "found"),
+    [
+        (SECOND, "0::/user.slice/x.scope\n", [("/sys/fs/cgroup", "/sys/fs/cgroup/user.slice/x.scope", 2, set())]),
+        (SECOND, "0::/\n", [("/sys/fs/cgroup", "/sys/fs/cgroup", 2, set())]),
+        (BOUND, "0::/docker/abc/lab\n", [("/sys/fs/cgroup", "/sys/fs/cgroup/lab", 2, set())]),
+        (BOUND, "0::/docker/other\n", []),
+        (SECOND, "0::/../../other\n", []),
+        (SECOND + "44 1 0:26 / /other rw - cgroup2 cgroup2 rw\n", "0::/\n", [("/sys/fs/cgroup", "/sys/fs/cgroup", 2, set())]),
+        (
+            HYBRID,
+            IN_HYBRID,
+            [
+                ("/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/cpu,cpuacct", 1, {"cpu", "cpuacct"}),
+                ("/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory/user.slice/a", 1, {"memory"}),
+                ("/sys/fs/cgroup/systemd", "/sys/fs/cgroup/systemd/user.slice", 1, {"name=systemd"}),
+                ("/sys/fs/cgroup/unified", "/sys/fs/cgroup/unified/user.slice/b", 2, set()),
+            ],
+        ),
+        ("", "0::/\n", []),
+    ],
+)
+def test_where_a_process_is(mountinfo: str, own: str, found: list[tuple[str, str, int, set[str]]]) -> None:
+    there = [(one.point, one.own, one.version, set(one.controllers)) for one in cgroups.mounts(mountinfo, own)]
+    assert there == found
+
+
+def test_limits_of_version_2() -> None:
+    groups = Groups([Hierarchy(2, "/g", frozenset({"memory", "cpu", "pids"}))])
+    group = groups.of_container("c", Limits(memory=1 << 26, cpu=250, processes=100, asked_cpu=100))
+    assert group is not None and group.folders == ("/g/c/inner",)
+    assert dict(group.files) == {
+        "/g/c/memory.max": str(1 << 26),
+        "/g/c/memory.swap.max": "0",
+        "/g/c/memory.oom.group": "1",
+        "/g/c/cpu.max": "25000 100000",
+        "/g/c/cpu.weight": "4",
+        "/g/c/pids.max": "100",
+        "/g/c/inner/cgroup.max.descendants": "64",
+    }
+
+
+def test_limits_of_version_1() -> None:
+    groups = Groups([Hierarchy(1, "/m", frozenset({"memory"})), Hierarchy(1, "/c", frozenset({"cpu"}))])
+    assert groups.of_container("c", Limits(memory=1 << 26)) == Group(
+        (("/m/c/memory.limit_in_bytes", str(1 << 26)), ("/m/c/memory.memsw.limit_in_bytes", str(1 << 26))),
+        ("/m/c/inner", "/c/rest/c"),
+    )
+    group = groups.of_container("c", Limits(cpu=1, asked_cpu=2000))
+    assert group is not None and dict(group.files) == {
+        "/c/c/cpu.cfs_period_us": "100000",
+        "/c/c/cpu.cfs_quota_us": "1000",
+        "/c/c/cpu.shares": "2048",
+    }
+
+
+def test_a_container_without_limits_costs_no_controllers() -> None:
+    both = Groups([Hierarchy(2, "/g", frozenset()), Hierarchy(1, "/m", frozenset({"memory"}))])
+    group = both.of_container("c", Limits(asked_cpu=100))
+    assert group is not None and group.folders == ("/g/rest/c", "/m/rest/c")
+    assert both.controllers == {"memory"}
+    shared = Groups([Hierarchy(2, "/g", frozenset({"memory"}), is_shared=True)])
+    assert shared.of_container("c", Limits()) == Group((), ("/g/rest",))
+    assert Groups().of_container("c", Limits(memory=1)) is None
+
+
+def test_the_weight_of_a_container_is_that_of_its_request() -> None:
+    groups = Groups([Hierarchy(2, "/g", frozenset({"cpu"}))])
+
+    def weight(asked: int) -> int:
+        group = groups.of_container("c", Limits(cpu=1000, asked_cpu=asked))
+        assert group is not None
+        return int(dict(group.files)["/g/c/cpu.weight"])
+
+    assert [weight(asked) for asked in (0, 1000, 10_000, 1_000_000)] == [1, 39, 391, 10_000]
+
+
+def test_files_that_not_every_kernel_has_may_be_missing(tmp_path: Path) -> None:
+    cgroups.write(f"{tmp_path}/memory.swap.max", "0")
+    with pytest.raises(OSError, match=r"cgroup file .*memory.max: No such file"):
+        cgroups.write(f"{tmp_path}/memory.max", "0")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "killed"), [("memory.events", "oom 1\noom_kill 2\n", True), ("memory.events", "oom_kill 0\n", False)]
+)
+def test_whether_a_process_was_killed(tmp_path: Path, file: str, text: str, killed: bool) -> None:
+    (tmp_path / "c" / "inner").mkdir(parents=True)
+    (tmp_path / "c" / file).write_text(text)
+    assert cgroups.end(Group((), (f"{tmp_path}/c/inner",))) is killed
+    assert not (tmp_path / "c" / "inner").exists()
+    assert cgroups.end(Group((), (f"{tmp_path}/none",))) is False
