@@ -6,18 +6,14 @@ counts: the seconds that its metrics say it took to bring the kernel up to date,
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from statistics import median
 
-from bench.common import Lab, Row, lab, quiet
+from bench import in_node
+from bench.common import Row, lab, quiet
 from bench.services import ENDPOINTS, SERVICES, measured
 from bench.services_traffic import fill, set_targets
 from podplane.kubeapi.errors import ApiError
@@ -27,8 +23,6 @@ METRICS_PORT = 10249
 WAIT_SECONDS, CHANGES = 600.0, 3
 SECONDS = re.compile(rb'^kubeproxy_sync_proxy_rules_duration_seconds_sum\{ip_family="IPv4"\} (\S+)$', re.MULTILINE)
 FAILURES = re.compile(rb"^kubeproxy_sync_proxy_rules_nftables_sync_failures_total\S* ([1-9]\S*)$", re.MULTILINE)
-SLEEP = "86399.5"
-"""What tells the process in the node's network from all others."""
 
 
 def run(short: bool) -> list[Row]:
@@ -42,7 +36,7 @@ def run(short: bool) -> list[Row]:
         one("up", "--nodes", "1", "--cluster-cidr", "10.244.0.0/16")
         api = one.api
         fill(api, size)
-        with _running(one, program):
+        with in_node.running(one, _command(program)):
             filled = _seconds(api, 0.0)
             changes = []
             for number in range(CHANGES):
@@ -58,50 +52,11 @@ def run(short: bool) -> list[Row]:
     ]
 
 
-@contextlib.contextmanager
-def _running(one: Lab, program: str) -> Iterator[None]:
-    """In the node's network, with the right to do everything."""
-    spec = {"nodeName": "node1", "hostNetwork": True, "enableServiceLinks": False}
-    container = {"name": "main", "image": "host/sleep", "command": ["sleep", SLEEP]}
-    one.api.create("pods", "default", {"metadata": {"name": "node"}, "spec": {**spec, "containers": [container]}})
-    with tempfile.TemporaryDirectory() as folder:
-        kubeconfig = Path(folder, "kubeconfig")
-        kubeconfig.write_text(_kubeconfig(one))
-        command = [
-            "nsenter",
-            "--target",
-            str(_process()),
-            "--net",
-            program,
-            "--proxy-mode=nftables",
-            "--hostname-override=node1",
-        ]
-        command += [f"--kubeconfig={kubeconfig}", "--cluster-cidr=10.244.0.0/16", "--nodeport-addresses=primary"]
-        command += [f"--metrics-bind-address=0.0.0.0:{METRICS_PORT}", "--healthz-bind-address=127.0.0.1:10299"]
-        command += ["--conntrack-max-per-core=0", "--conntrack-min=0"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _process() -> int:
-    """The process that sleeps in the node's network, by the number that it has here."""
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        for entry in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):
-                if entry.read_bytes() == f"sleep\0{SLEEP}\0".encode():
-                    return int(entry.parent.name)
-        time.sleep(0.1)
-    raise RuntimeError("nothing runs in the node's network")
-
-
-def _kubeconfig(one: Lab) -> str:
-    """The lab's own, with the address at which its nodes reach the API."""
-    return re.sub(r"https://127\.0\.0\.1:\d+", "https://192.168.1.1:6443", Path(one("kubeconfig").strip()).read_text())
+def _command(program: str) -> list[str]:
+    command = [program, "--proxy-mode=nftables", "--hostname-override=node1", f"--kubeconfig={in_node.KUBECONFIG}"]
+    command += ["--cluster-cidr=10.244.0.0/16", "--nodeport-addresses=primary"]
+    command += [f"--metrics-bind-address=0.0.0.0:{METRICS_PORT}", "--healthz-bind-address=127.0.0.1:10299"]
+    return [*command, "--conntrack-max-per-core=0", "--conntrack-min=0"]
 
 
 def _seconds(api: HttpClient, more_than: float) -> float:
