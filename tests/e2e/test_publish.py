@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Kubectl, Podplane
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("publish")]
 
@@ -25,12 +26,6 @@ def web(kubectl: Kubectl) -> Iterator[str]:
         yield "web"
     finally:
         kubectl("delete", "service", "web", "--ignore-not-found")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def names(port: int, count: int) -> set[str]:

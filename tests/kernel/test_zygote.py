@@ -23,7 +23,7 @@ from podplane.kernel.process import ProcessError, ZygoteProcess, ZygoteProcesses
 
 pytestmark = pytest.mark.kernel
 PATH = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-SECONDS = 10.0
+SECONDS = 30.0
 USR_BIN = os.path.realpath("/usr/bin")
 
 
@@ -147,12 +147,12 @@ def children() -> list[int]:
 
 async def ends(process: ZygoteProcess) -> int:
     """Its exit code, soon."""
-    return await asyncio.wait_for(process.exited, 2)
+    return await asyncio.wait_for(process.exited, SECONDS)
 
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until it holds."""
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(SECONDS):
         while not condition():  # noqa: ASYNC110  # what is waited for is not ours to tell
             await asyncio.sleep(0.01)
 

@@ -12,6 +12,7 @@ import pytest
 
 from podplane.runtime import probe
 from podplane.runtime.probe import Prober, resolv_conf
+from tests.ports import free_port
 
 Answer = Callable[[socket.socket], None]
 
@@ -78,9 +79,7 @@ def test_a_connection_that_ends_too_early_is_no_answer(parts: tuple[bytes, ...])
 
 
 def test_nobody_answers() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        free = taken.getsockname()[1]
+    free = free_port()
     assert asked("udp-message", free)["error"] == "Connection refused"
     assert asked("tcp-message", free)["error"] == "Connection refused"
 

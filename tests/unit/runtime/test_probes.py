@@ -17,7 +17,8 @@ from podplane.model.pod import Container, HttpGet, Probe
 from podplane.runtime import http_probe
 from podplane.runtime.http_probe import NoAnswer
 from podplane.runtime.probes import ProbeFailed, Prober, watch
-from tests.unit.runtime.agnhost.programs import Agnhost, agnhost, ask, free_port
+from tests.ports import free_port
+from tests.unit.runtime.agnhost.programs import Agnhost, agnhost, ask
 
 __all__ = ["agnhost"]
 HOST = "127.0.0.1"

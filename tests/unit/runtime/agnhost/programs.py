@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import itertools
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -91,10 +90,3 @@ def ask(port: int, target: str, method: str = "GET", body: str | None = None, ho
         return answer.status, answer.read().decode()
     finally:
         connection.close()
-
-
-def free_port() -> int:
-    """A port that nobody has at this moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])

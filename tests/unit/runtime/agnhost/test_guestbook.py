@@ -6,7 +6,8 @@ import json
 import socket
 
 from podplane.runtime.agnhost.guestbook import proxied
-from tests.unit.runtime.agnhost.programs import Agnhost, agnhost, ask, free_port
+from tests.ports import free_port
+from tests.unit.runtime.agnhost.programs import Agnhost, agnhost, ask
 
 __all__ = ["agnhost"]
 

@@ -11,6 +11,7 @@ import pytest
 from podplane.runtime.agnhost import SUBCOMMANDS, logs_generator
 from podplane.runtime.agnhost.in_cluster import Peers, token_hash
 from podplane.runtime.agnhost.no_snat import checked
+from tests.ports import free_port
 from tests.unit.runtime.agnhost.programs import Agnhost, agnhost, ask
 
 __all__ = ["agnhost"]
@@ -52,16 +53,9 @@ def chunks(port: str, expected: str = "hello") -> dict[str, str]:
     return {"BIND_ADDRESS": "127.0.0.1", "BIND_PORT": port, "EXPECTED_CLIENT_DATA": expected, **shape}
 
 
-def free() -> str:
-    """A port."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return str(sock.getsockname()[1])
-
-
 @pytest.mark.parametrize(("sent", "got", "code"), [(b"hello", b"xxxx" * 3, 0), (b"HELLO", b"", 3), (b"he", b"", 2)])
 def test_port_forward_tester(agnhost: Agnhost, sent: bytes, got: bytes, code: int) -> None:
-    program = agnhost.start("port-forward-tester", env=chunks(free()))
+    program = agnhost.start("port-forward-tester", env=chunks(str(free_port())))
     with socket.create_connection(("127.0.0.1", program.port("TCP"))) as sock:
         sock.sendall(sent)
         sock.shutdown(socket.SHUT_WR)
@@ -81,7 +75,7 @@ def test_no_snat(agnhost: Agnhost) -> None:
     assert ask(port, "/whoami")[1].startswith("127.0.0.1:")
     assert ask(port, f"/checknosnat?ips=127.0.0.1:{port}") == (200, "")
     assert ask(proxy, f"/checknosnat?target=127.0.0.1:{port}&ips=127.0.0.1:{port}") == (200, "")
-    assert ask(proxy, f"/checknosnat?target=127.0.0.1:{port}&ips=127.0.0.1:{free()}")[0] == 500
+    assert ask(proxy, f"/checknosnat?target=127.0.0.1:{port}&ips=127.0.0.1:{free_port()}")[0] == 500
     assert "SNAT to unexpected ip" in checked([f"127.0.0.1:{port}"], "192.0.2.2", "192.0.2.1").body.decode()
     assert checked([f"127.0.0.1:{port}"], "192.0.2.2", "127.0.0.1").body.decode().endswith('== my Node ip "127.0.0.1" - SNAT')
 
