@@ -19,6 +19,7 @@ from podplane.runtime.http_probe import NoAnswer
 from podplane.runtime.probes import ProbeFailed, Prober, watch
 from tests.ports import free_port
 from tests.unit.runtime.agnhost.programs import Agnhost, agnhost, ask
+from tests.unit.virtual_time import virtual
 
 __all__ = ["agnhost"]
 HOST = "127.0.0.1"
@@ -172,6 +173,7 @@ async def test_a_host_that_cannot_be_a_name(host: str) -> None:
     assert await says(tcpSocket={"port": 80, "host": host}) == f"dial tcp: lookup {host}: no such host"
 
 
+@virtual
 async def test_what_nobody_thought_of_is_a_failure_that_is_logged_and_the_probe_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
