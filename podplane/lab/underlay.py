@@ -35,6 +35,15 @@ def _quiet(netns: str = "") -> list[Value]:
     return [Sysctl(netns=netns, name=f"net.ipv6.conf.default.{name}", value=value) for name, value in QUIET_IPV6.items()]
 
 
+def asks_nobody(link: str, plan: Plan, netns: str = "") -> list[Value]:
+    """A link on which all neighbours are permanent asks for no others.
+
+    All namespaces of a machine share one table of neighbours for each IP version, of 1,024 entries (arp(7), gc_thresh3), and one that
+    is asked for is kept for three seconds: whoever sends to many addresses of a link (RFC 6583) would keep all from reaching anybody new.
+    """
+    return [Sysctl(netns=netns, name=f"net.ipv{v}.neigh.{link}.mcast_solicit", value="0") for v in plan.versions]
+
+
 def switch(plan: Plan) -> list[Value]:
     """The namespace of switch and gateway, and the host behind it."""
     gateways, near, far = plan.underlay_gateways(), _router_ips(plan), outside_ips(plan)
@@ -53,6 +62,8 @@ def switch(plan: Plan) -> list[Value]:
         ),
         Link(netns=OUTSIDE, name="lo"),
         Link(netns=OUTSIDE, name=UPLINK),
+        *asks_nobody(OUT, plan),
+        *asks_nobody(UPLINK, plan, OUTSIDE),
     ]
     for network, gateway in zip(_families(plan, plan.node), gateways, strict=True):
         values.append(Address(link=SWITCH, ip=gateway, prefix_length=network.prefixlen))
@@ -93,7 +104,7 @@ def port(plan: Plan, number: int, netns: str) -> list[Value]:
 
 def uplink(plan: Plan, number: int) -> list[Value]:
     """What a machine's own network configuration does before Kubernetes comes: address and default route of eth0."""
-    values: list[Value] = [Link(name="lo"), Link(name=UPLINK)]
+    values: list[Value] = [Link(name="lo"), Link(name=UPLINK), *asks_nobody(UPLINK, plan)]
     gateways = plan.underlay_gateways()
     for network, ip, gateway in zip(_families(plan, plan.node), plan.node_ips(number), gateways, strict=True):
         values += [

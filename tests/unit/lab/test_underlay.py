@@ -9,7 +9,7 @@ import pytest
 
 from podplane.lab import underlay
 from podplane.lab.spec import LabSpec
-from podplane.state.network import Address, Neighbour, Route
+from podplane.state.network import Address, Neighbour, Route, Sysctl
 
 CLUSTERS = ("10.244.0.0/16", "fd00:10:244::/48", "10.244.0.0/16,fd00:10:244::/48", "fd00:10:244::/48,10.244.0.0/16")
 NODES = ("192.168.1.0/24,fd00:192:168:1::/64", "fd00:192:168:1::/64,192.168.1.0/24")
@@ -30,3 +30,17 @@ def test_addresses_and_gateways_are_of_one_network(cluster: str, node: str) -> N
     for neighbour in (v for v in values if isinstance(v, Neighbour)):
         assert any(neighbour.ip in network for network in networks)
     assert [ip.version for ip in underlay.outside_ips(plan)] == list(plan.versions)
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_only_the_gateway_asks_for_neighbours_and_for_none_but_load_balancers(cluster: str) -> None:
+    """RFC 6583: a pod that sends to many addresses of a /64 would fill the machine's table of neighbours."""
+    plan = LabSpec(cluster_cidr=cluster).plan()
+    for values, links in (
+        (underlay.switch(plan), {("", underlay.OUT), (underlay.OUTSIDE, underlay.UPLINK)}),
+        (underlay.uplink(plan, 2), {("", underlay.UPLINK)}),
+    ):
+        on_link = {(v.netns, v.link, v.ip.version) for v in values if isinstance(v, Address)}
+        asks_nobody = {(v.netns, v.name) for v in values if isinstance(v, Sysctl) and v.value == "0"}
+        quiet = {one for one in on_link if (one[0], f"net.ipv{one[2]}.neigh.{one[1]}.mcast_solicit") in asks_nobody}
+        assert {one[:2] for one in quiet} == links and {one[:2] for one in on_link - quiet} <= {("", underlay.SWITCH)}
