@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -30,6 +31,12 @@ from podplane.kernel.zygote import (
     receive,
 )
 
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+LOOK_SECONDS = 1.0
+"""Between two looks whether the zygote was stopped."""
+ANSWER_SECONDS = 30.0
+"""A zygote that says nothing for so long is not waited for."""
 MAX_STARTING = 16
 """Processes that are on their way at one time: each costs a fork, and its request a place in the socket's buffer."""
 
@@ -144,6 +151,31 @@ class Processes(Protocol):
         """
 
 
+class Silent(TimeoutError):
+    """The zygote does not answer, for so long that nobody waits any more; one line that says so."""
+
+
+Silence = Callable[[], str]
+"""Why an answer is awaited no longer; "" while it may come."""
+
+
+async def answered(future: asyncio.Future[T], silence: Silence) -> T:
+    """What comes of an answer of the zygote. Silent when it says nothing at all for ANSWER_SECONDS."""
+    while not future.done():
+        done, _ = await asyncio.wait([future], timeout=ANSWER_SECONDS)
+        if not done and (why := silence()):
+            raise Silent(errno.ETIMEDOUT, why)
+    return future.result()
+
+
+def _is_stopped(pid: int) -> bool:
+    """Was this child stopped by a signal since this was asked last?"""
+    try:
+        return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG) is not None
+    except ChildProcessError:  # it ended
+        return False
+
+
 @dataclass(slots=True)
 class _Waiting:
     process: ZygoteProcess
@@ -165,12 +197,16 @@ class ZygoteProcess:
     error: str = ""
     refused: bool = False
     last_words: bytes = b""
+    _silence: Silence = lambda: ""
     _runs: bool = False
     _last_words: int = -1
 
     async def started(self) -> None:
         """Wait until its program runs. ProcessError when that can't be."""
-        await asyncio.shield(self._started)
+        try:
+            await answered(self._started, self._silence)
+        except Silent as error:
+            raise ProcessError(error.strerror) from None
 
     def signal(self, number: int) -> None:
         """Send a signal; of a process that ended, nothing happens."""
@@ -224,11 +260,12 @@ class ZygoteSandbox:
     id: int
     _ask_release: Callable[[int], None]
     _made: asyncio.Future[int]
+    _silence: Silence = lambda: ""
     _is_released: bool = False
 
     async def netns(self) -> int:
         """A descriptor of its network namespace. OSError when there can be none."""
-        return await asyncio.shield(self._made)
+        return await answered(self._made, self._silence)
 
     def release(self) -> None:
         """Let go of it. Idempotent."""
@@ -255,11 +292,12 @@ class ZygoteMounts:
     id: int
     _ask_release: Callable[[int], None]
     _made: asyncio.Future[None]
+    _silence: Silence = lambda: ""
     _is_released: bool = False
 
     async def made(self) -> None:
         """Wait until they are there. OSError when that can't be."""
-        await asyncio.shield(self._made)
+        await answered(self._made, self._silence)
 
     def release(self) -> None:
         """Let go of them. Idempotent."""
@@ -284,6 +322,8 @@ class ZygoteProcesses:
 
     connection: socket.socket
     lost: Callable[[], None]
+    pid: int = 0
+    """Of the zygote; 0 where it is not this process' child."""
     _processes: dict[int, ZygoteProcess] = field(default_factory=dict)
     _sandboxes: dict[int, ZygoteSandbox] = field(default_factory=dict)
     _mounts: dict[int, ZygoteMounts] = field(default_factory=dict)
@@ -293,9 +333,26 @@ class ZygoteProcesses:
     _last: int = 0
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
+    _heard: float = 0.0
+
     def __post_init__(self) -> None:
         self.connection.setblocking(False)
         self._loop.add_reader(self.connection, self._read)
+        self._heard = self._loop.time()
+
+    async def keep_going(self) -> None:
+        """Have the zygote go on whenever a signal has stopped it: nothing can be started without it, and nobody would know why."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self.pid and _is_stopped(self.pid):
+                log.warning("the zygote (process %d) was stopped by a signal: it goes on", self.pid)
+                os.kill(self.pid, signal.SIGCONT)
+
+    def _silence(self) -> str:
+        """Why an answer of the zygote is awaited no longer; "" while it says anything."""
+        if self._loop.time() - self._heard < ANSWER_SECONDS:
+            return ""
+        return f"what starts containers (the zygote, process {self.pid}) has said nothing for {ANSWER_SECONDS:g} s"
 
     def close(self) -> None:
         """End the zygote; idempotent."""
@@ -307,7 +364,7 @@ class ZygoteProcesses:
     def make_sandbox(self) -> ZygoteSandbox:
         """Ask for a sandbox; see `Processes.make_sandbox`."""
         self._last += 1
-        made = ZygoteSandbox(self._last, lambda number: self._send(Release(number)), self._loop.create_future())
+        made = ZygoteSandbox(self._last, lambda number: self._send(Release(number)), self._loop.create_future(), self._silence)
         if self._ended:
             made.tell(Event(made.id, error=ENDED), [])
             return made
@@ -318,7 +375,7 @@ class ZygoteProcesses:
     def make_mounts(self, tmpfs: Sequence[Tmpfs]) -> ZygoteMounts:
         """Ask for file systems; see `Processes.make_mounts`."""
         self._last += 1
-        made = ZygoteMounts(self._last, lambda number: self._send(Release(number)), self._loop.create_future())
+        made = ZygoteMounts(self._last, lambda number: self._send(Release(number)), self._loop.create_future(), self._silence)
         if self._ended:
             made.tell(Event(made.id, error=ENDED))
             return made
@@ -348,6 +405,7 @@ class ZygoteProcesses:
         """Ask for a process; see `Processes.spawn`."""
         self._last += 1
         process = ZygoteProcess(self._last, self._signal, self._loop.create_future(), self._loop.create_future())
+        process._silence = self._silence
         self._processes[process.id] = process
         request = msgspec.json.encode(
             Spawn(
@@ -440,6 +498,7 @@ class ZygoteProcesses:
             if not data:
                 self._end()
                 return
+            self._heard = self._loop.time()
             event = msgspec.json.decode(data, type=Event)
             if (sandbox := self._sandboxes.pop(event.id, None)) is not None:
                 sandbox.tell(event, descriptors)

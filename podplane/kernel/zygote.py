@@ -29,7 +29,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
 import msgspec
 
@@ -136,8 +136,15 @@ class Event(msgspec.Struct, omit_defaults=True):
 Command = Spawn | Signal | MakeSandbox | MakeMounts | Release
 
 
-def start(module: str) -> socket.socket:
-    """Start the zygote: a new interpreter that calls `main(fd)` of this module; the socket to it.
+class Began(NamedTuple):
+    """A zygote that was started: this end of the socket to it, and its process id."""
+
+    connection: socket.socket
+    pid: int
+
+
+def start(module: str) -> Began:
+    """Start the zygote: a new interpreter that calls `main(fd)` of this module.
 
     A fresh interpreter is smaller than any fork of this one, and starts beside what this one does next. It finds modules where
     this one does.
@@ -145,7 +152,8 @@ def start(module: str) -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MESSAGE_BYTES)
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
         try:
             keep = theirs.fileno()
             os.closerange(3, keep)
@@ -157,7 +165,7 @@ def start(module: str) -> socket.socket:
         finally:
             os._exit(1)
     theirs.close()
-    return ours
+    return Began(ours, pid)
 
 
 class Zygote:

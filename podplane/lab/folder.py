@@ -116,6 +116,7 @@ class Folder:
         self.logs = self.path / "logs"
         self.groups = self.path / "cgroups"
         self._endpoint = self.path / "run.json"
+        self._held: os.stat_result | None = None
 
     def create(self) -> None:
         """Make the folder, for its owner only. LabError when that can't be."""
@@ -181,7 +182,17 @@ class Folder:
         except OSError:
             os.close(fd)
             raise LabError(f"lab {self.name!r} runs already") from None
+        self._held = os.fstat(fd)
         return fd
+
+    def is_held(self) -> bool:
+        """Is what `hold` has locked still where others look for it?"""
+        try:
+            return self._held is None or os.path.samestat(self._held, os.stat(self.spec))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # it can't be known now
 
     def holder(self) -> int | None:
         """Process id of the running lab, as the kernel knows it; None when it doesn't run."""

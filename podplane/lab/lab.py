@@ -56,6 +56,7 @@ from podplane.kernel import ids, rootfs
 from podplane.kernel.cgroups import Groups
 from podplane.kernel.namespace import Namespace, Workers
 from podplane.kernel.process import Process, ProcessError, ZygoteProcesses
+from podplane.kernel.zygote import Began
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import AlreadyExists, ApiError
@@ -99,6 +100,8 @@ from podplane.services.settings import ServiceSettings
 log = logging.getLogger(__name__)
 NAMESPACE_WORKERS = 2
 SETTLE_SECONDS = 120.0
+FOLDER_SECONDS = 2.0
+"""Between two looks whether the lab's folder is still there."""
 OUTSIDE_RESTART_SECONDS = 0.1
 API_PORT = DEFAULT_PORT
 """On the underlay, where nobody else listens."""
@@ -113,7 +116,7 @@ class Lab:
         self,
         spec: LabSpec,
         folder: Folder,
-        zygote: socket.socket,
+        zygote: Began,
         listener: socket.socket,
         reporter: Reporter,
         unforeseen: Unforeseen,
@@ -127,7 +130,7 @@ class Lab:
         self._reporter = reporter
         self._unforeseen = unforeseen
         self._keys = keys.load(folder.pki)
-        self._processes = ZygoteProcesses(zygote, lambda: os._exit(1))
+        self._processes = ZygoteProcesses(zygote.connection, lambda: os._exit(1), zygote.pid)
         self._workers = Workers(NAMESPACE_WORKERS)
         addresses = (*LOOPBACK, *self.plan.underlay_gateways(), *control_plane.kubernetes_ips(self.plan))
         self._certificates = certificates.prepare(
@@ -227,8 +230,18 @@ class Lab:
         gc.collect()
         gc.enable()
         pauses.shorten()
+        self._supervisor.add("zygote", self._processes.keep_going)
+        self._supervisor.add("folder", self._folder_stays)
         self._supervisor.add("memory", Trimming(self._relieve).run)
         await self._supervisor.run()
+
+    async def _folder_stays(self) -> None:
+        """End when the lab's folder is gone: no command finds the lab any more, and nothing of it would be there after a stop."""
+        while True:
+            await asyncio.sleep(FOLDER_SECONDS)
+            if not self._folder.is_held():
+                log.error("the folder of this lab is gone: %s", self._folder.path)
+                os._exit(1)
 
     def _abandoned(self) -> None:
         """`up` ended before the lab was ready: end the lab too."""
@@ -527,7 +540,7 @@ def body(
     folder: Folder,
     listener: socket.socket,
     pods_per_node: int,
-    zygote: socket.socket,
+    zygote: Began,
     reporter: Reporter,
     groups: Groups,
 ) -> None:

@@ -82,10 +82,10 @@ def _first_process(
     from podplane.kernel import zygote
 
     preflight.raise_file_limit()
-    connection = zygote.start("podplane.runtime.zygote")
+    began = zygote.start("podplane.runtime.zygote")
     from podplane.lab import lab
 
-    lab.body(wanted, folder, listener, pods_per_node, connection, reporter, groups)
+    lab.body(wanted, folder, listener, pods_per_node, began, reporter, groups)
 
 
 def stop(folder: Folder) -> bool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import select
+import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +16,7 @@ from typing import Any
 import pytest
 
 from podplane.kubeapi.errors import ApiError
+from podplane.lab.folder import LOG
 from tests.e2e.conftest import Podplane, running
 
 pytestmark = pytest.mark.e2e
@@ -95,3 +100,21 @@ def test_paths_that_no_kernel_takes_end_no_kubelet(lab: Podplane) -> None:
     for _ in lab.api.poll("pods", "default", lambda pods: not {p["metadata"]["name"] for p in pods} & paths.keys(), 10):
         pass
     assert "errors" not in lab("status").stdout
+
+
+def test_a_lab_goes_on_when_its_zygote_was_stopped_and_ends_with_its_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with running(tmp_path_factory, "--nodes", "1") as lab:
+        holder = lab.folder.holder()
+        assert holder is not None
+        (zygote,) = [int(pid) for pid in children_of(holder) if b"zygote" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(zygote, signal.SIGSTOP)
+        lab("run", "web")
+        assert "was stopped by a signal: it goes on" in (lab.folder.path / LOG).read_text()
+        with os.fdopen(os.pidfd_open(holder), "rb") as ended:
+            shutil.rmtree(lab.folder.path)
+            assert select.select([ended], [], [], 20) == ([ended], [], [])
+        assert "is not running" in lab("status", code=3).stdout
+
+
+def children_of(process: int) -> list[str]:
+    return Path(f"/proc/{process}/task/{process}/children").read_text().split()

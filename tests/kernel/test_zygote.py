@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from podplane.kernel import process as process_module
 from podplane.kernel import process_title, syscalls, zygote
 from podplane.kernel.namespace import NetworkNamespace, Workers
 from podplane.kernel.process import ProcessError, ZygoteProcess, ZygoteProcesses
@@ -39,7 +40,8 @@ class Machine:
         self.losses = 0
         self.sandbox = 0
         self.netns = NetworkNamespace.create(Workers(1))
-        self.processes = ZygoteProcesses(zygote.start("podplane.runtime.zygote"), self._lost)
+        began = zygote.start("podplane.runtime.zygote")
+        self.processes = ZygoteProcesses(began.connection, self._lost, began.pid)
         self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
     def _lost(self) -> None:
@@ -564,7 +566,24 @@ async def test_closing_ends_the_zygote(machine: Machine) -> None:
 async def test_a_zygote_that_cannot_start_is_lost(machine: Machine) -> None:
     os.dup2(machine.null, 2)  # what it says is not for this test's eyes
     losses: list[int] = []
-    broken = ZygoteProcesses(zygote.start("podplane.no_such_module"), lambda: losses.append(1))
+    broken = ZygoteProcesses(zygote.start("podplane.no_such_module").connection, lambda: losses.append(1))
     process = broken.spawn(["true"], (machine.null,) * 3, netns=machine.netns.fd)
     assert await ends(process) == 137
     assert losses == [1]
+
+
+@contained
+async def test_a_zygote_that_was_stopped_goes_on(machine: Machine) -> None:
+    """Meanwhile who waits for it is told for whom, and what was asked is done afterwards."""
+    await machine.start("true").started()
+    process_module.LOOK_SECONDS, process_module.ANSWER_SECONDS = 0.01, 0.1  # of the process of this test alone
+    os.kill(machine.processes.pid, signal.SIGSTOP)
+    late = machine.start("true")
+    said = f"what starts containers \\(the zygote, process {machine.processes.pid}\\) has said nothing for 0.1 s"
+    with pytest.raises(ProcessError, match=said):
+        await late.started()
+    with pytest.raises(OSError, match=said):
+        await machine.processes.make_sandbox().netns()
+    watch = asyncio.ensure_future(machine.processes.keep_going())
+    assert await ends(late) == 0
+    watch.cancel()

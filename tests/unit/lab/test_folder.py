@@ -39,6 +39,19 @@ def holder_process(folder: Folder) -> int:
     return pid
 
 
+def test_a_lab_knows_whether_others_still_find_what_it_holds(folder: Folder, tmp_path: Path) -> None:
+    spec.save(folder.spec, LabSpec(name="test"))
+    assert folder.is_held(), "a folder that is not held can't be lost"
+    fd = folder.hold()
+    assert folder.is_held()
+    folder.path.rename(tmp_path / "elsewhere")
+    assert not folder.is_held()
+    folder.create()
+    spec.save(folder.spec, LabSpec(name="test"))
+    assert not folder.is_held(), "another one of its name is there now"
+    os.close(fd)
+
+
 def test_the_holder_is_known_until_it_ends(folder: Folder) -> None:
     spec.save(folder.spec, LabSpec(name="test"))
     assert folder.holder() is None
