@@ -7,6 +7,7 @@ policy_tool.py ADDRESS PORT      sends a datagram from a fresh port each 2 ms to
 
 from __future__ import annotations
 
+import itertools
 import select
 import socket
 import sys
@@ -15,16 +16,19 @@ from collections import deque
 
 EVERY, PATIENCE = 0.002, 1.0
 """Seconds between datagrams, and without an answer until one counts as denied."""
+PORTS = range(10_000, 65_536)
+"""In turns, so that a connection of one that was reached is forgotten when its turn comes again."""
 
 
 def main(ip: str, port: int) -> None:
     """Until standard input ends."""
     waiting: deque[tuple[float, socket.socket]] = deque()
-    state, due = "", time.monotonic()
+    state, due, ports = "", time.monotonic(), itertools.cycle(PORTS)
     while not select.select([sys.stdin], [], [], max(due - time.monotonic(), 0))[0]:
         due = max(due + EVERY, time.monotonic() - EVERY)
         asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         asking.setblocking(False)
+        asking.bind(("", next(ports)))
         asking.connect((ip, port))
         waiting.append((time.monotonic(), asking))
         asking.send(b"?")
