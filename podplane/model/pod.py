@@ -84,6 +84,7 @@ class VolumeMount(Model, frozen=True):
     sub_path: str = ""
     sub_path_expr: str = ""
     read_only: bool = False
+    mount_propagation: str = ""
 
 
 class HttpHeader(Model, frozen=True):
@@ -158,6 +159,7 @@ class Lifecycle(Model, frozen=True):
 
     post_start: Handler | None = None
     pre_stop: Handler | None = None
+    stop_signal: str = ""
 
 
 class Capabilities(Model, frozen=True):
@@ -193,6 +195,7 @@ class SecurityContext(Model, frozen=True):
     app_armor_profile: AppArmorProfile | None = None
     se_linux_options: dict[str, str] = {}
     proc_mount: str = ""
+    windows_options: dict[str, Any] = {}
 
 
 class PodSysctl(Model, frozen=True):
@@ -209,6 +212,10 @@ class PodSecurityContext(Model, frozen=True):
     run_as_group: int | None = None
     run_as_non_root: bool = False
     fs_group: int | None = None
+    fs_group_change_policy: str = ""
+    supplemental_groups_policy: str = ""
+    se_linux_change_policy: str = ""
+    windows_options: dict[str, Any] = {}
     supplemental_groups: tuple[int, ...] = ()
     seccomp_profile: SeccompProfile | None = None
     app_armor_profile: AppArmorProfile | None = None
@@ -233,6 +240,8 @@ class Container(Model, frozen=True):
     startup_probe: Probe | None = None
     lifecycle: Lifecycle | None = None
     restart_policy: str = ""
+    restart_policy_rules: tuple[dict[str, Any], ...] = ()
+    target_container_name: str = ""
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False
@@ -371,6 +380,13 @@ class PodSpec(Model, frozen=True):
     host_pid: bool = msgspec.field(default=False, name="hostPID")
     host_ipc: bool = msgspec.field(default=False, name="hostIPC")
     share_process_namespace: bool = False
+    os: dict[str, str] = {}
+    priority: int | None = None
+    priority_class_name: str = ""
+    runtime_class_name: str = ""
+    resources: dict[str, Any] = {}
+    resource_claims: tuple[dict[str, Any], ...] = ()
+    scheduling_group: dict[str, Any] = {}
     restart_policy: str = "Always"
     termination_grace_period_seconds: int = 30
     active_deadline_seconds: int | None = None

@@ -24,6 +24,7 @@ from podplane.kernel.rootfs import Root
 from podplane.kubeapi.errors import described
 from podplane.kubeapi.events import NORMAL, WARNING
 from podplane.model.pod import Container, Handler, Probe
+from podplane.runtime import pod_fields
 from podplane.runtime.attempts import Attempts
 from podplane.runtime.environment import ConfigError
 from podplane.runtime.images import Command, ImageError
@@ -137,6 +138,11 @@ class ContainerRun:
     def part(self) -> str:
         """The field of the pod that it is, for events."""
         return f"spec.{FIELDS.get(self.role, 'initContainers')}{{{self.spec.name}}}"
+
+    @property
+    def stop_signal(self) -> int:
+        """What asks it to end."""
+        return pod_fields.stop_signal(self.spec)
 
     @property
     def is_alive(self) -> bool:
@@ -312,12 +318,12 @@ class ContainerRun:
     # End.
 
     async def stop(self, grace: float) -> None:
-        """preStop, SIGTERM, the grace, SIGKILL; returns when it has ended."""
+        """preStop, SIGTERM or its own signal, the grace, SIGKILL; returns when it has ended."""
         process, end = self.process, self.pod.clock() + grace
         if process is None or process.exited.done():
             return
         await self.before_stop(grace)
-        process.signal(signal.SIGTERM)
+        process.signal(self.stop_signal)
         await asyncio.wait((process.exited,), timeout=max(0.0, end - self.pod.clock()))
         process.signal(signal.SIGKILL)
         await asyncio.shield(process.exited)

@@ -67,6 +67,13 @@ def sources_of(container: Container) -> Iterator[Source]:
                 yield resource, key.name
 
 
+def services_of(services: Mapping[str, Service], namespace: str) -> list[Service]:
+    """Those that a pod of a namespace has variables of (kubelet, getServiceEnvVarMap)."""
+    own = [service for service in services.values() if service.metadata.namespace == namespace]
+    kubernetes = services.get("default/kubernetes")
+    return [*own, *([kubernetes] if kubernetes is not None and kubernetes not in own else [])]
+
+
 def variables(pod: Pod, container: Container, facts: Facts) -> dict[str, str]:
     """All variables. ConfigError when one can't be had, TooLongError when the kernel would take no program with them."""
     found: dict[str, str] = {}
@@ -87,6 +94,8 @@ def _given(pod: Pod, container: Container, facts: Facts, known: Mapping[str, str
     for variable in container.env:
         if variable.value_from is None:
             yield variable.name, expand(variable.value, known, f"environment variable {variable.name}")
+        elif variable.value_from == EnvVarSource():
+            raise ConfigError(f"environment variable {variable.name}: its source is of a kind that a lab doesn't have")
         elif (value := _value(pod, container, variable.value_from, facts)) is not None:
             yield variable.name, value
 

@@ -24,18 +24,17 @@ import msgspec
 from podplane.cni.network import Attachment, NetworkError
 from podplane.dns import resolv_conf
 from podplane.dns.resolv_conf import ResolvConf
-from podplane.kernel.cgroups import Group
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Mounts, Process, Processes
-from podplane.kernel.rootfs import Root, limits_processes
+from podplane.kernel.rootfs import Root
 from podplane.kubeapi.errors import ApiError, Conflict, NotFound
 from podplane.kubeapi.events import NORMAL, WARNING
 from podplane.model.phases import ENDED
 from podplane.model.pod import Container, Pod
-from podplane.runtime import limits, network_files, roots, sandboxes, security
+from podplane.runtime import network_files, pod_fields, roots, sandboxes, security
 from podplane.runtime.attempts import Attempts
 from podplane.runtime.container import ContainerRun, Launch, after_restart_of_node, timestamp
-from podplane.runtime.environment import ConfigError, Facts, expand_all, variables
+from podplane.runtime.environment import ConfigError, Facts, expand_all, services_of, variables
 from podplane.runtime.exec import run_to_end
 from podplane.runtime.images import command_of
 from podplane.runtime.mounts import PodFolder, machine_hosts
@@ -86,6 +85,7 @@ class PodWorker:
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     _files: PodFolder | None = None
     _mounts: Mounts | None = None
+    _told: set[str] = field(default_factory=set)
     _facts: Facts | None = None
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _grace: float = 0
@@ -180,15 +180,11 @@ class PodWorker:
         root = roots.of_container(self.node, self._files, self.pod, container, environment)
         sandbox = self.sandbox.id if self.sandbox is not None else 0
         mounts = self._mounts.id if self._mounts is not None else 0
-        rights, (group, oom) = security.rights(container), self._share(container)
+        rights, (group, oom) = (
+            security.rights(container),
+            roots.share(self.node, self.pod, container, self.container(container.name)),
+        )
         return Launch(command, environment, root, self.hostname, self.netns.fd, sandbox, rights, mounts, group, oom)
-
-    def _share(self, container: Container) -> tuple[Group | None, int]:
-        """The control groups of its next run, and its `oom_score_adj`."""
-        run = self.container(container.name)
-        name = f"{self.uid}-{container.name}-{run.state.restarts if run is not None else 0}"
-        limited = limits.share(container, 0 if limits_processes() else roots.MAX_PROCESSES)
-        return self.node.groups.of_container(name, limited), limits.oom_score(self.pod, container)
 
     @property
     def bare_root(self) -> Root | None:
@@ -388,7 +384,7 @@ class PodWorker:
 
     async def _prepare(self) -> None:
         """A network, files and volumes; when they can't be had, an event and the status say why."""
-        if why := network_files.name_trouble(self.pod, self.node.dns.domain):
+        if why := pod_fields.why_refused(self.pod) or network_files.name_trouble(self.pod, self.node.dns.domain):
             await self._waits("FailedCreatePodSandBox", f"Failed to create pod sandbox: {why}", why)
             return
         try:
@@ -458,14 +454,12 @@ class PodWorker:
             self._files = PodFolder(self.node.folder / "pods" / self.uid, self.node.client)
             for sentence in resolv_conf.omitted(self._resolv_conf):
                 await self.tell("DNSConfigForming", sentence, WARNING)
-            for sentence in security.not_applied(self.pod):
-                await self.tell("SecurityContextNotApplied", sentence, WARNING)
-            for sentence in (*security.not_shared(self.pod), *limits.not_applied(self.pod, self.node.groups.controllers)):
-                await self.tell("NotApplied", sentence, WARNING)
-        metadata = self.pod.metadata
-        own = [s for s in self.node.services.values() if s.metadata.namespace == metadata.namespace]
-        kubernetes = self.node.services.get("default/kubernetes")
-        services = [*own, *([kubernetes] if kubernetes is not None and kubernetes not in own else [])]
+        if self._files is not None:
+            for reason, sentence in pod_fields.told(self.pod, self.node.groups.controllers):
+                if sentence not in self._told:
+                    self._told.add(sentence)
+                    await self.tell(reason, sentence, WARNING)
+        services = services_of(self.node.services, self.pod.metadata.namespace)
         sources = await PodFolder.sources(self.node.client, self.pod)
         self._facts = Facts(self.ips, self.node.host_ips, self.node.allocatable, sources, services)
         if self._files is not None:
@@ -553,7 +547,7 @@ class PodWorker:
         except Exception:
             log.exception("stop container=%s pod=%s", run.spec.name, self.path)
         if process is not None and self._left() > 0:
-            process.signal(signal.SIGTERM)
+            process.signal(run.stop_signal)
 
     def _left(self) -> float:
         return (self._stops_since or 0.0) + self._grace - self.clock()

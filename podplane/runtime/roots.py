@@ -1,13 +1,15 @@
-"""The file systems of a pod's containers: what is mounted where, how much can be written, how many processes there may be."""
+"""The file systems of a pod's containers, and their shares of the machine: what is mounted where, how much can be written, and had."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from podplane.kernel import ids
-from podplane.kernel.rootfs import Root
+from podplane.kernel.cgroups import Group
+from podplane.kernel.rootfs import Root, limits_processes
 from podplane.model.pod import Container, Pod
 from podplane.runtime import image_files, limits, sysctls
+from podplane.runtime.container import ContainerRun
 from podplane.runtime.images import files_of
 from podplane.runtime.mounts import PodFolder
 from podplane.runtime.node import Node
@@ -41,3 +43,10 @@ def bare(node: Node) -> Root | None:
     if node.folder is None:
         return None
     return Root(str(node.folder), (), MAX_PROCESSES, node.hidden, node.shows_homes, size=limits.USUAL, layers=node.layers)
+
+
+def share(node: Node, pod: Pod, container: Container, run: ContainerRun | None) -> tuple[Group | None, int]:
+    """The control groups of a container's next run, and its `oom_score_adj`."""
+    limited = limits.share(container, 0 if limits_processes() else MAX_PROCESSES)
+    name = f"{pod.metadata.uid}-{container.name}-{run.state.restarts if run is not None else 0}"
+    return node.groups.of_container(name, limited), limits.oom_score(pod, container)

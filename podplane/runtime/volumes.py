@@ -110,6 +110,8 @@ def files_of(pod: Pod, volume: Volume, facts: Facts, tokens: Tokens) -> Files:
     default = volume.projected.default_mode if volume.projected is not None else None
     found: Files = {}
     for part in _parts(volume):
+        if part == Projection():
+            raise ConfigError(f"volume {volume.name!r} has a source of a kind that a lab doesn't have")
         mode = DEFAULT_MODE if default is None else default
         if part.config_map is not None:
             found |= _keyed(CONFIG_MAPS, part.config_map.name, part.config_map, mode, facts)
