@@ -14,9 +14,10 @@ import selectors
 import time
 from collections.abc import Callable, Mapping
 from contextvars import Context
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVarTuple
+
+import msgspec
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,7 @@ Clock = Callable[[], float]
 Arguments = TypeVarTuple("Arguments")
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True):
     """One turn: its length in seconds, and the callback that took most of it, with the callback's own seconds (0 when unknown)."""
 
     seconds: float = 0.0

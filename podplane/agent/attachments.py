@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 
 from podplane.agent.addresses import NodeAddresses
@@ -28,7 +27,7 @@ from podplane.state.mac import mac_of
 from podplane.state.network import Link, Sysctl
 from podplane.state.nft_members import MEMBERS
 from podplane.state.operations import Failure
-from podplane.state.value import Identity, IPAddress
+from podplane.state.value import Identity, IPAddress, address_of
 
 TRIES = 3
 """So often an ADD is tried again after refusals that contradict what is known of the kernel."""
@@ -251,7 +250,7 @@ class Attachments:
                 del self._interfaces[sandbox.netns]
                 self._writer.detach(sandbox.netns)
             await self._apply(sandbox, None)
-            await self._forgotten(list(map(ipaddress.ip_address, sandbox.ips)))
+            await self._forgotten(list(map(address_of, sandbox.ips)))
         if request.id not in self._sandboxes:
             self._addresses.release(request.id)
 
@@ -302,4 +301,4 @@ def _first(failed: list[Failure]) -> str:
 
 def mac_of_first(ips: tuple[str, ...]) -> str:
     """The MAC of a pod's interface, made of its first address."""
-    return mac_of(ipaddress.ip_address(ips[0]))
+    return mac_of(address_of(ips[0]))

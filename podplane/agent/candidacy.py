@@ -17,7 +17,8 @@ A lease term is a time in which a node renewed its heartbeat Lease without a gap
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+import msgspec
 
 from podplane.agent.leases import TERM
 from podplane.agent.liveness import RENEW_SECONDS
@@ -60,8 +61,7 @@ def decide(holder: Holder, *, eligible: bool) -> Step:
     return Step.ACQUIRE
 
 
-@dataclass(slots=True)
-class Candidacy:
+class Candidacy(msgspec.Struct):
     """What a node knows of the election of one Service."""
 
     lease: Lease | None = None

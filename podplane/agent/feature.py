@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from podplane.agent.fills import Need, ToFill
 from podplane.agent.keys import Key
 from podplane.agent.peer_plans import PeerPlans
@@ -32,8 +34,7 @@ Found = Mapping[Identity, Value]
 Kind = type[Model] | type[Sandbox] | type[Change]
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+class Watch(msgspec.Struct, frozen=True):
     """A kind of object that a feature reads, and which keys a change of one concerns. `kind` is a model, or `Sandbox`; or what a change
     means that the process has worked out for all agents: then there is no old one."""
 

@@ -16,7 +16,6 @@ import datetime
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -37,8 +36,7 @@ OWN_PORTS = {AGENT_PORT, STATUS_PORT}
 DELETION_TAINT = "ToBeDeletedByClusterAutoscaler"
 
 
-@dataclass(slots=True, eq=False)
-class NodeHealth:
+class NodeHealth(msgspec.Struct, eq=False):
     """The servers of one node; its methods run on one event loop."""
 
     agent: Agent
@@ -46,9 +44,9 @@ class NodeHealth:
     namespace: Namespace
     now: Callable[[], datetime.datetime]
     record_event: RecordEvent
-    _ports: dict[int, str] = field(default_factory=dict)
-    _servers: dict[int, HttpServer] = field(default_factory=dict)
-    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _ports: dict[int, str] = msgspec.field(default_factory=dict)
+    _servers: dict[int, HttpServer] = msgspec.field(default_factory=dict)
+    _wake: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
     def service_changed(self, old: Service | None, new: Service | None) -> None:
         """A Service came, changed or went."""

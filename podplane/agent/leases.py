@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -46,8 +45,7 @@ def node_of(lease: Lease) -> str:
     return metadata.name.removeprefix(NODE_PREFIX) if is_heartbeat else ""
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseWriter:
+class LeaseWriter(msgspec.Struct, frozen=True):
     """Writes Leases for one node. ApiError when the API refuses for another reason than that somebody wrote meanwhile."""
 
     client: Client

@@ -12,7 +12,8 @@ import datetime
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from podplane.agent.leases import DURATION_SECONDS
 from podplane.model.lease import Lease
@@ -28,8 +29,7 @@ def boot_clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-@dataclass(slots=True)
-class LeaseTerm:
+class LeaseTerm(msgspec.Struct):
     """The lease term of this node: a time in which its heartbeat Lease was renewed without a gap. Only in it the node advertises."""
 
     expires_at: float = -math.inf
@@ -76,8 +76,7 @@ class LeaseTerm:
         return not self.is_expired(now)
 
 
-@dataclass(slots=True)
-class Heartbeat:
+class Heartbeat(msgspec.Struct):
     """The newest heartbeat Lease of a node, and when it was seen first; `is_last`: later, the API had no newer one."""
 
     lease: Lease | None
@@ -85,12 +84,11 @@ class Heartbeat:
     is_last: bool = False
 
 
-@dataclass(slots=True)
-class PeerHeartbeats:
+class PeerHeartbeats(msgspec.Struct):
     """The heartbeats of all nodes."""
 
     clock: Callable[[], float]
-    _heartbeats: dict[str, Heartbeat] = field(default_factory=dict)
+    _heartbeats: dict[str, Heartbeat] = msgspec.field(default_factory=dict)
 
     def lease(self, node: str) -> Lease | None:
         """The heartbeat Lease of a node as far as it is known."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -33,8 +32,7 @@ class ForeignSlice(Exception):
     """Somebody else's slice has the name of ours."""
 
 
-@dataclass(slots=True, eq=False)
-class NameServerEndpoints:
+class NameServerEndpoints(msgspec.Struct, eq=False):
     """The slices of one node; its methods run on one event loop. `is_served`: shall the node have a name server at all?"""
 
     view: View
@@ -43,7 +41,7 @@ class NameServerEndpoints:
     is_served: bool
     answers: bool | None = None
     """Does the name server answer? Nothing is written before that is known."""
-    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _wake: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
     def changed(self) -> None:
         """Look again: something that this is about changed."""

@@ -16,8 +16,9 @@ import datetime
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import msgspec
 
 from podplane.agent.agent import Agent
 from podplane.agent.attachments import Attachments
@@ -56,8 +57,7 @@ WITHDRAWAL_SECONDS = 0.02
 """From the end of the node's name server, of which peers are told at once, to the withdrawal of its address."""
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     """What a start did: the objects that it changed in the kernel, those that the kernel refused, and how long it took."""
 
     changes: int

@@ -7,8 +7,9 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from podplane.agent.caches import Caches
 from podplane.agent.keys import ClusterNetworkPolicyKey, Key, NetworkPolicyKey, NodeKey, PeerKey, PodKey, PolicySetKey
@@ -23,15 +24,14 @@ QUIET_SECONDS, REMEMBERED, AT_ONCE = 60.0, 1000, 100
 """The same failure is not written again for so long; so many events are remembered for that; so many may wait for the API."""
 
 
-@dataclass(slots=True, eq=False)
-class ObjectEvents:
+class ObjectEvents(msgspec.Struct, eq=False):
     """`planner.RecordEvent`: writes events about the objects of keys."""
 
     recorder: Recorder
     caches: Caches
     clock: Callable[[], float] = time.monotonic
-    _written: OrderedDict[tuple[str, str, str], float] = field(default_factory=OrderedDict)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _written: OrderedDict[tuple[str, str, str], float] = msgspec.field(default_factory=OrderedDict)
+    _tasks: set[asyncio.Task[None]] = msgspec.field(default_factory=set)
     _dropped: int = 0
 
     def __call__(self, key: Key, message: str, reason: str = NOT_APPLIED) -> None:

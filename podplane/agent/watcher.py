@@ -21,7 +21,8 @@ import logging
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from podplane.agent.auditor import EVERYTHING, Auditor, Part, part_of
 from podplane.agent.kernel import Kernel, Monitor, SysctlWatch
@@ -61,8 +62,7 @@ CONTRADICTIONS = (Exists, NotFound, Retry, OSError)
 not known what took effect."""
 
 
-@dataclass(frozen=True, slots=True)
-class Audit:
+class Audit(msgspec.Struct, frozen=True):
     """The audits of one part: how many, when the last one ended (seconds of the agent's clock), how long it took, and whether it found,
     in this part or in one that was read with it, a deviation that was not known."""
 

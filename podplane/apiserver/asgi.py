@@ -9,7 +9,7 @@ import socket
 from asyncio.sslproto import SSLProtocol
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs
 
 import msgspec
@@ -295,12 +295,19 @@ class Server(uvicorn.Server):
         return Protocol(self._waiting, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
+def _websocket(**arguments: Any) -> asyncio.Protocol:
+    """The protocol of a connection that becomes a WebSocket: its import costs a start nothing."""
+    from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+
+    return WSProtocol(**arguments)
+
+
 async def serve(handler: Handler, listeners: list[socket.socket], certificate: Path, key: Path) -> None:
     """Serve HTTPS on these sockets until cancelled."""
     config = uvicorn.Config(
         Adapter(handler),
         http="httptools",
-        ws="wsproto",
+        ws=cast("type[asyncio.Protocol]", _websocket),
         lifespan="off",
         loop="none",
         log_config=None,

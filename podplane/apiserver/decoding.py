@@ -6,18 +6,20 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import yaml
 
-from podplane.apiserver import protobuf, shapes, strict, yaml_bodies
+from podplane.apiserver import protobuf, shapes, strict
 from podplane.apiserver.kinds.resource import Object, Resource, unreadable
 from podplane.apiserver.problems import Cause, Problem, invalid
 from podplane.apiserver.protobuf import TYPE as PROTOBUF
 from podplane.kubeapi.errors import UNDECODABLE
 from podplane.kubeapi.messages import JSON, Request
 from podplane.model.bounded_yaml import Aliased, TooDeep, TooMany
+
+if TYPE_CHECKING:
+    from podplane.apiserver import yaml_bodies
 
 YAML, JSON_PATCH = "application/yaml", "application/json-patch+json"
 MAX_BODY_BYTES = 3 * 1024 * 1024
@@ -143,12 +145,18 @@ async def with_document(request: Request) -> Request:
     """The same request, with what its body says if that is YAML: read once, in a thread if it is large. Problem when it can't be."""
     if media_type(request) != YAML or request.method not in ("POST", "PUT") or len(request.body) > MAX_BODY_BYTES:
         return request
+    from podplane.apiserver import yaml_bodies  # with libyaml, which costs a start that reads no YAML nothing
+
     is_large = len(request.body) > yaml_bodies.LARGE_BYTES
     document = await asyncio.to_thread(_document, request.body) if is_large else _document(request.body)
     return msgspec.structs.replace(request, document=document)
 
 
 def _document(data: bytes) -> yaml_bodies.Document:
+    import yaml
+
+    from podplane.apiserver import yaml_bodies
+
     try:
         document = yaml_bodies.read(data, MAX_DEPTH, 2 * MAX_VALUES)
         check_extent(document.value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.ordered import Key
@@ -13,8 +13,7 @@ OF_NAMESPACES = ("status", "finalize")
 """Subresources of a namespace; anything else below one is a resource in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """A collection when there is no name."""
 
     resource: Resource

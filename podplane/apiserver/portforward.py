@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from podplane.apiserver import websockets
 from podplane.apiserver.decoding import MAX_DIGITS
@@ -87,14 +88,13 @@ class Tasks:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-@dataclass(slots=True, eq=False)
-class _Pair:
+class _Pair(msgspec.Struct, eq=False):
     """The streams of one forwarded connection, by SPDY's numbers, and what came for it before it stood."""
 
     error: int = 0
     data: int = 0
     port: int = 0
-    input: asyncio.Queue[bytes] = field(default_factory=lambda: asyncio.Queue(16))
+    input: asyncio.Queue[bytes] = msgspec.field(default_factory=lambda: asyncio.Queue(16))
     begun: bool = False
 
 

@@ -11,7 +11,6 @@ import base64
 import functools
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -39,8 +38,7 @@ class TooMany(ProtobufError):
     """The message has more values than one may have."""
 
 
-@dataclass(slots=True)
-class _Budget:
+class _Budget(msgspec.Struct):
     """How many more values the body may have."""
 
     left: int = MAX_VALUES

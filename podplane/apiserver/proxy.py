@@ -16,10 +16,10 @@ import contextlib
 import re
 import zlib
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from urllib.parse import quote
 
 import h11
+import msgspec
 
 from podplane.apiserver import proxy_pages
 from podplane.apiserver.problems import Problem
@@ -91,8 +91,7 @@ async def _unless_gone(request: Request, work: Awaitable[Answer]) -> Answer:
                     await one
 
 
-@dataclass(slots=True)
-class _Exchange:
+class _Exchange(msgspec.Struct):
     """One request to a server, and its answer as it comes."""
 
     at: Destination

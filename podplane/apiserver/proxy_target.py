@@ -11,8 +11,9 @@ import ipaddress
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from podplane.apiserver.problems import Problem
 from podplane.model.config import AGENT_PORT
@@ -31,8 +32,7 @@ BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """What is asked of which object; `prefix` is the path up to `proxy`, and `path` what follows: "" or with a slash."""
 
     resource: str
@@ -42,8 +42,7 @@ class Wish:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(msgspec.Struct, frozen=True):
     """Where a request goes; without a pod it is an address of the nodes' network."""
 
     host: str

@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from podplane.apiserver.kinds.selectable import NAME, NAMESPACE, Fields
 from podplane.apiserver.problems import Problem
@@ -79,8 +80,7 @@ def _comparison(key: str, how: str, than: int) -> Callable[[dict[str, str]], boo
     return test
 
 
-@dataclass(frozen=True, slots=True)
-class FieldTerm:
+class FieldTerm(msgspec.Struct, frozen=True):
     """One term of a field selector: the field of this name has this value, or hasn't (`equal`)."""
 
     path: str
@@ -120,8 +120,7 @@ def _unescaped(value: str) -> str:
     return SPECIAL.sub(lambda found: found[0][1], value)
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """What a list or a watch is of: the objects of a namespace and of a name ("" is any), of those the ones that `wanted` is true of.
 
     The first two are looked up in indices; `wanted` costs a call for each object that is left, None is all of them.

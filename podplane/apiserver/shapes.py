@@ -11,7 +11,6 @@ import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from typing import Any
 
 import msgspec
@@ -185,8 +184,7 @@ def _kind(schema: Schema) -> str:
 @functools.cache
 def data() -> dict[str, Any]:
     """The data file: origin, licence, version of Kubernetes, definitions."""
-    file = resources.files("podplane.apiserver") / "data" / "shapes.json"
-    found: dict[str, Any] = msgspec.json.decode(file.read_bytes())
+    found: dict[str, Any] = msgspec.json.decode((wire.DATA / "shapes.json").read_bytes())
     return found
 
 
@@ -196,13 +194,12 @@ def builtin() -> Library:
     return Library(data()["definitions"])
 
 
-@dataclass(slots=True)
-class Findings:
+class Findings(msgspec.Struct):
     """What was wrong with an object: paths of unknown fields, values of the wrong type, and what is invalid."""
 
-    unknown: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    causes: list[Cause] = field(default_factory=list)
+    unknown: list[str] = msgspec.field(default_factory=list)
+    wrong: list[str] = msgspec.field(default_factory=list)
+    causes: list[Cause] = msgspec.field(default_factory=list)
     room: int = MAX_DEFAULTS_BYTES
     """Bytes that are left for defaults; when there is none, the rest of them stays out."""
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from podplane.apiserver.yaml_bodies import Document
 from podplane.kubeapi.errors import UNDECODABLE
+
+if TYPE_CHECKING:
+    from podplane.apiserver.yaml_bodies import Document
 
 Fields = list[tuple[str, Any]]
 BEGINS_PART = re.compile(r"[.\[]")

@@ -17,7 +17,6 @@ import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncIterator, Hashable, Iterable, Iterator
-from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -58,8 +57,7 @@ def topics(resource: str, key: Key) -> tuple[Topic, ...]:
     return (*every, (resource, namespace, ""), (resource, namespace, name)) if namespace else every
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """One published change: `old` is the version before, None for a new object."""
 
     version: int
@@ -100,14 +98,13 @@ class Change:
         return form.event("DELETED", Stored(left, msgspec.json.encode(left)))
 
 
-@dataclass(slots=True, eq=False)
-class Watcher:
+class Watcher(msgspec.Struct, eq=False):
     """One open watch: what it wants of its topic, how it wants it, and the lines that wait for it to read."""
 
     topic: Topic
     wanted: Predicate | None
     form: Whole
-    lines: deque[bytes] = field(default_factory=deque)
+    lines: deque[bytes] = msgspec.field(default_factory=deque)
     waiting: int = 0
     overrun: bool = False
     ended: bool = False

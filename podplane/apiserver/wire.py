@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from importlib import resources
+from pathlib import Path
 
 import msgspec
+
+DATA = Path(__file__).parent / "data"
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -37,8 +39,7 @@ class _Data(msgspec.Struct):
 @functools.cache
 def structs() -> dict[str, dict[int, Field]]:
     """Definition → number in protobuf → field."""
-    file = resources.files("podplane.apiserver") / "data" / "wire.json"
-    found = msgspec.json.decode(file.read_bytes(), type=_Data).structs
+    found = msgspec.json.decode((DATA / "wire.json").read_bytes(), type=_Data).structs
     return {name: {number: Field.of(mark) for number, mark in marks.items()} for name, marks in found.items()}
 
 

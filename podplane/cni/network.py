@@ -9,6 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from podplane.kernel.namespace import Namespace
 from podplane.model.view import HostPort
 
@@ -39,8 +41,7 @@ class Attachment:
         return (self.container_id, self.ifname)
 
 
-@dataclass(frozen=True, slots=True)
-class Attached:
+class Attached(msgspec.Struct, frozen=True):
     """The outcome of ADD: addresses (one a family, the cluster's first family first), interface and its MAC."""
 
     ips: tuple[str, ...]

@@ -6,7 +6,8 @@ Sources: kubelet's pkg/kubelet/network/dns; resolv.conf(5).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from podplane.model.config import CLUSTER_DOMAIN
 from podplane.model.pod import DnsConfig
@@ -17,8 +18,7 @@ DEFAULT_NDOTS, MAX_NDOTS = 1, 15
 """Of a resolv.conf that says nothing, and what libraries take at most (resolv.conf(5))."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvConf:
+class ResolvConf(msgspec.Struct, frozen=True):
     """What a resolv.conf says."""
 
     nameservers: tuple[str, ...] = ()
@@ -62,8 +62,7 @@ def read(text: str) -> ResolvConf:
     return ResolvConf(tuple(nameservers), searches, tuple(options))
 
 
-@dataclass(frozen=True, slots=True)
-class NodeDns:
+class NodeDns(msgspec.Struct, frozen=True):
     """What the kubelet of a node knows of names: addresses of the cluster's DNS, the cluster's domain, and the node's own resolv.conf."""
 
     servers: tuple[str, ...] = ()
@@ -96,7 +95,7 @@ def within_limits(conf: ResolvConf) -> ResolvConf:
     searches = [one for one in conf.searches[:MAX_SEARCHES] if len(one) <= MAX_SEARCH]
     while len(" ".join(searches)) > MAX_SEARCH_CHARACTERS:
         searches.pop()
-    return replace(conf, nameservers=conf.nameservers[:MAX_NAMESERVERS], searches=tuple(searches))
+    return msgspec.structs.replace(conf, nameservers=conf.nameservers[:MAX_NAMESERVERS], searches=tuple(searches))
 
 
 def omitted(conf: ResolvConf) -> Iterator[str]:

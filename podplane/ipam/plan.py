@@ -86,6 +86,11 @@ class Plan(msgspec.Struct, frozen=True):
                 found.append(f"{network[offsets[0]]}-{network[offsets[-1]]}")
         return tuple(found)
 
+    def kubernetes_ips(self) -> tuple[IPAddress, ...]:
+        """Cluster IPs of the Service `kubernetes`: the first address of each Service CIDR, in the order of the cluster's families."""
+        networks = (network for version in self.versions for network in self.service if network.version == version)
+        return tuple(network.network_address + 1 for network in networks)
+
     def underlay_gateways(self) -> tuple[IPAddress, ...]:
         """The nodes' default routers, one a family."""
         return tuple(n.network_address + UNDERLAY_GATEWAY_OFFSET for n in self._of(self.node))

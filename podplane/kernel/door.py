@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -196,18 +195,17 @@ PODS_AT_ONCE = 16
 """The namespaces of so many pods are opened in one slice."""
 
 
-@dataclass(slots=True)
-class Work:
+class Work(msgspec.Struct):
     """Operations by the part of the kernel that they are for, and by the name of their namespace: the node's own comes first.
 
     `link_sysctls` are those of podplane's own links; `near_ends` are links whose peers are in a namespace.
     """
 
-    sysctls: dict[str, list[Operation]] = field(default_factory=dict)
-    link_sysctls: dict[str, list[Operation]] = field(default_factory=dict)
-    network: dict[str, list[Operation]] = field(default_factory=lambda: {HOST: []})
-    nft: list[Operation] = field(default_factory=list)
-    near_ends: dict[str, list[str]] = field(default_factory=dict)
+    sysctls: dict[str, list[Operation]] = msgspec.field(default_factory=dict)
+    link_sysctls: dict[str, list[Operation]] = msgspec.field(default_factory=dict)
+    network: dict[str, list[Operation]] = msgspec.field(default_factory=lambda: {HOST: []})
+    nft: list[Operation] = msgspec.field(default_factory=list)
+    near_ends: dict[str, list[str]] = msgspec.field(default_factory=dict)
 
 
 class Kernel:

@@ -11,28 +11,27 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass, field
+
+import msgspec
 
 CONNECTION_FD = 3
 """The descriptor that the process finds its end at."""
 ENTRY = "import sys; sys.path[:] = sys.argv[2:]; __import__(sys.argv[1], fromlist=['main']).main(3)"
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
+class Spawned(msgspec.Struct, frozen=True):
     """A process that was started, and this end of the SEQPACKET socket to it; its end is to be awaited by `follow`."""
 
     pid: int
     connection: socket.socket
 
 
-@dataclass(slots=True)
-class Interpreter:
+class Interpreter(msgspec.Struct):
     """A process that runs; `exited` has its exit code (128 + n by signal n) once it ended."""
 
     pid: int
     connection: socket.socket
-    exited: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    exited: asyncio.Future[int] = msgspec.field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def kill(self) -> None:
         """SIGKILL; of a process that ended, nothing happens."""

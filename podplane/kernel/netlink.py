@@ -22,7 +22,6 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -67,8 +66,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
         return self.label() if callable(self.label) else self.label
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """The kernel refused the message at `index` of a request: its errno and the extended ACK's text, if it gave one.
 
     `offset` is where in the message, counted from its header, the attribute to blame begins; 0 when the kernel names none.

@@ -176,8 +176,7 @@ def _is_stopped(pid: int) -> bool:
         return False
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct):
     process: ZygoteProcess
     request: bytes
     words: bytes
@@ -185,8 +184,7 @@ class _Waiting:
     join: int
 
 
-@dataclass(slots=True, eq=False)
-class ZygoteProcess:
+class ZygoteProcess(msgspec.Struct, eq=False):
     """A process that the zygote starts."""
 
     id: int
@@ -253,8 +251,7 @@ class ZygoteProcess:
                 self._last_words = -1
 
 
-@dataclass(slots=True, eq=False)
-class ZygoteSandbox:
+class ZygoteSandbox(msgspec.Struct, eq=False):
     """Namespaces that the zygote makes and holds."""
 
     id: int
@@ -285,8 +282,7 @@ class ZygoteSandbox:
             self._made.exception()  # looked at, so that nobody needs to wait for it
 
 
-@dataclass(slots=True, eq=False)
-class ZygoteMounts:
+class ZygoteMounts(msgspec.Struct, eq=False):
     """File systems that the zygote makes and holds."""
 
     id: int

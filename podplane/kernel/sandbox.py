@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
+
+import msgspec
 
 from podplane.kernel import ids, syscalls
 from podplane.kernel.ids import Ids
@@ -20,8 +21,7 @@ from podplane.kernel.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUSER, 
 KINDS = ("user", "ipc", "uts", "net")
 
 
-@dataclass(frozen=True, slots=True)
-class Sandbox:
+class Sandbox(msgspec.Struct, frozen=True):
     """Descriptors of the namespaces."""
 
     user: int

@@ -28,7 +28,6 @@ import stat
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, NoReturn, Protocol
 
 import msgspec
@@ -350,8 +349,7 @@ class Zygote:
         return InSandbox(made, self._mounts.get(command.mounts, -1), self._users)
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(msgspec.Struct, frozen=True):
     """What a container may have of the machine."""
 
     group: Group | None
@@ -380,12 +378,11 @@ class Place(Protocol):
         """Enter its namespaces, and make those that it has alone. A descriptor of its termination message, if it has a file for one."""
 
 
-@dataclass(frozen=True, slots=True)
-class InLab:
+class InLab(msgspec.Struct, frozen=True):
     """In the lab's user namespace, and this network namespace."""
 
     netns: int
-    users: Ids = Ids()  # noqa: RUF009  # it is immutable
+    users: Ids = Ids()  # it is immutable
 
     def enter(self, command: Spawn) -> list[int]:
         """Its mounts and its host name are its own."""
@@ -397,8 +394,7 @@ class InLab:
         return []
 
 
-@dataclass(frozen=True, slots=True)
-class InSandbox:
+class InSandbox(msgspec.Struct, frozen=True):
     """A new container of a pod; `mounts` is its pod's mount namespace, -1 for that of the lab."""
 
     sandbox: Sandbox
@@ -425,8 +421,7 @@ class InSandbox:
         return last_words
 
 
-@dataclass(frozen=True, slots=True)
-class InContainer:
+class InContainer(msgspec.Struct, frozen=True):
     """In all namespaces of a container; `container` is its pidfd."""
 
     container: int

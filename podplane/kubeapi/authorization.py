@@ -15,8 +15,9 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
@@ -32,8 +33,7 @@ Decision = tuple[bytes, str]
 """What a decision is about: the hash of a token, and a subresource."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """The HTTP status of a refusal, and why in one line."""
 
     status: int

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError, NotFound
 
@@ -21,8 +23,7 @@ REMEMBERED = 4096
 NORMAL, WARNING = "Normal", "Warning"
 
 
-@dataclass(slots=True)
-class _Written:
+class _Written(msgspec.Struct):
     """An event that was written, and how often it happened."""
 
     name: str
@@ -30,8 +31,7 @@ class _Written:
     count: int = 1
 
 
-@dataclass(slots=True)
-class _TokenBucket:
+class _TokenBucket(msgspec.Struct):
     """The rate limit of one object: `tokens` new events were allowed at the time `at`."""
 
     tokens: float

@@ -6,8 +6,9 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+
+import msgspec
 
 LOWEST_SECONDS, HIGHEST_SECONDS = 0.2, 30.0
 RESET_SECONDS = 120.0
@@ -16,8 +17,7 @@ SILENCE_SECONDS = 300.0
 """A failure of one kind is logged once in this time."""
 
 
-@dataclass(slots=True)
-class Backoff:
+class Backoff(msgspec.Struct):
     """Delays between retries. They double with each failure, and the upper half of each is random, so that clients which
     failed together don't retry together.
     """
@@ -38,8 +38,7 @@ class Backoff:
         return seconds
 
 
-@dataclass(slots=True)
-class FailureLog:
+class FailureLog(msgspec.Struct):
     """Counts failures by kind, and logs each kind once in `SILENCE_SECONDS`, with the number that was not logged.
 
     A kind is a short text out of a small set (the phase and the class of the exception), never a text from outside.
@@ -47,8 +46,8 @@ class FailureLog:
 
     log: logging.Logger
     subject: str
-    _counts: Counter[str] = field(default_factory=Counter)
-    _logged: dict[str, tuple[float, int]] = field(default_factory=dict)
+    _counts: Counter[str] = msgspec.field(default_factory=Counter)
+    _logged: dict[str, tuple[float, int]] = msgspec.field(default_factory=dict)
 
     @property
     def counts(self) -> Mapping[str, int]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 VERSION = 3
 CONTROL = 0x8000
@@ -26,8 +27,7 @@ HEAD = struct.Struct(">HHI")
 STREAM_BITS, LENGTH_BITS = 0x7FFFFFFF, 0xFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """The peer opened a stream; `end`: it will send nothing on it."""
 
     stream: int
@@ -35,8 +35,7 @@ class Opened:
     end: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
+class Data(msgspec.Struct, frozen=True):
     """Bytes of a stream, a frame's or a part of one; `end`: the last ones."""
 
     stream: int
@@ -44,28 +43,24 @@ class Data:
     end: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Reset:
+class Reset(msgspec.Struct, frozen=True):
     """The peer dropped a stream, both directions."""
 
     stream: int
     status: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pinged:
+class Pinged(msgspec.Struct, frozen=True):
     """The peer wants this number back."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Leaving:
+class Leaving(msgspec.Struct, frozen=True):
     """The peer will open no more streams."""
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
+class Broken(msgspec.Struct, frozen=True):
     """The peer doesn't keep to the protocol; nothing follows."""
 
     why: str

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class ExecRequest:
+
+class ExecRequest(msgspec.Struct, frozen=True):
     """A command for a container of a pod; no container name means the first one."""
 
     namespace: str
@@ -23,8 +23,7 @@ class ExecRequest:
     tty: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LogRequest:
+class LogRequest(msgspec.Struct, frozen=True):
     """What of a container's log is wanted (core/v1 PodLogOptions); no container name means the first one."""
 
     namespace: str

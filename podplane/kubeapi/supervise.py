@@ -11,8 +11,9 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
+
+import msgspec
 
 from podplane.kubeapi.retry import Backoff, FailureLog
 
@@ -30,8 +31,7 @@ class TaskReport(NamedTuple):
     since: float
 
 
-@dataclass(slots=True)
-class _Supervised:
+class _Supervised(msgspec.Struct):
     """One task, and what is reported of it."""
 
     report: TaskReport

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -17,7 +16,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from podplane.lab.certificate_maker import Certificates, Made
 from podplane.lab.folder import write_private
+from podplane.lab.spec import LabSpec
 from podplane.state.value import IPAddress
 
 AUTHORITY_DAYS, SERVER_DAYS = 3650, 365
@@ -26,13 +27,14 @@ SLACK = datetime.timedelta(hours=1)
 NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 
 
-@dataclass(frozen=True, slots=True)
-class Certificates:
-    """The authority's certificate as PEM, and the files of the server's certificate and key."""
+LOOPBACK = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
 
-    authority: str
-    certificate: Path
-    key: Path
+
+def of_lab(spec: LabSpec, folder: Path, now: datetime.datetime) -> Made:
+    """All that a lab with these settings needs; `folder` is that of its keys."""
+    plan = spec.plan()
+    addresses = (*LOOPBACK, *plan.underlay_gateways(), *plan.kubernetes_ips())
+    return Made(prepare(folder, names(spec.cluster_domain), addresses, now), of_localhost(now))
 
 
 def names(cluster_domain: str) -> tuple[str, ...]:

@@ -51,9 +51,7 @@ def node(number: int, plan: Plan, storage: Path, now: str) -> dict[str, Any]:
 
 def kubernetes_ips(plan: Plan) -> tuple[IPAddress, ...]:
     """Cluster IPs of the Service `kubernetes`: the first address of each Service CIDR."""
-    return tuple(
-        network.network_address + 1 for version in plan.versions for network in plan.service if network.version == version
-    )
+    return plan.kubernetes_ips()
 
 
 def dns_ips(plan: Plan) -> tuple[IPAddress, ...]:

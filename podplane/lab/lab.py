@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import gc
 import ipaddress
 import logging
@@ -65,8 +64,9 @@ from podplane.kubeapi.informer import Informer
 from podplane.kubeapi.messages import Handler
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
-from podplane.lab import certificates, control_plane, keys, kubeconfig, manifests, node_report, preflight, underlay
+from podplane.lab import control_plane, keys, kubeconfig, manifests, node_report, preflight, underlay
 from podplane.lab.api_connection import ApiConnection
+from podplane.lab.certificate_maker import Making
 from podplane.lab.errors import LabError
 from podplane.lab.fabric import Fabric, Machine
 from podplane.lab.folder import Endpoint, Folder, hidden_folders
@@ -105,7 +105,6 @@ FOLDER_SECONDS = 2.0
 OUTSIDE_RESTART_SECONDS = 0.1
 API_PORT = DEFAULT_PORT
 """On the underlay, where nobody else listens."""
-LOOPBACK = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
 PROGRESS_SECONDS, POLL_SECONDS = 0.25, 0.01
 
 
@@ -121,6 +120,7 @@ class Lab:
         reporter: Reporter,
         unforeseen: Unforeseen,
         groups: Groups,
+        making: Making,
     ) -> None:
         self.spec = spec
         self._groups = groups
@@ -132,10 +132,8 @@ class Lab:
         self._keys = keys.load(folder.pki)
         self._processes = ZygoteProcesses(zygote.connection, lambda: os._exit(1), zygote.pid)
         self._workers = Workers(NAMESPACE_WORKERS)
-        addresses = (*LOOPBACK, *self.plan.underlay_gateways(), *control_plane.kubernetes_ips(self.plan))
-        self._certificates = certificates.prepare(
-            folder.pki, certificates.names(spec.cluster_domain), addresses, datetime.datetime.now(datetime.UTC)
-        )
+        made = making.wait()
+        self._certificates, self._localhost = made.api, made.localhost
         self._null = open_null()
         self._allocatable = node_report.allocatable(node_report.capacity(folder.path))
         self._hidden = hidden_folders(shows_home=spec.mount_home)
@@ -178,7 +176,7 @@ class Lab:
         self._record_event = ObjectEvents(Recorder(watcher, "podplane", utc_now), caches)
         self._publisher = Publisher(client, self._origin, caches.services.objects)
         rootfs.prepare(str(self._folder.run))
-        image_files.prepare(self._folder.run, *certificates.of_localhost(utc_now()))
+        image_files.prepare(self._folder.run, *self._localhost)
         self._reporter.step("nodes", total=self.spec.nodes)
         self._host_sandboxes = dict(zip(fabric.nodes, nodes, strict=True)) | {underlay.OUTSIDE: outside}
         for name, machine in fabric.nodes.items():
@@ -543,8 +541,9 @@ def body(
     zygote: Began,
     reporter: Reporter,
     groups: Groups,
+    making: Making,
 ) -> None:
-    """What PID 1 of a lab does. LabError when the lab can't be started."""
+    """What PID 1 of a lab does. LabError when the lab can't be started. `making`: its certificates."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     keep_large_blocks_apart()
     unforeseen = Unforeseen()
@@ -552,7 +551,7 @@ def body(
         handler.addFilter(unforeseen)
 
     async def main() -> None:
-        lab = Lab(spec, folder, zygote, listener, reporter, unforeseen, groups)
+        lab = Lab(spec, folder, zygote, listener, reporter, unforeseen, groups, making)
         try:
             await lab.start(pods_per_node)
         except (Unwritable, ApiError) as error:

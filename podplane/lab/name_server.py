@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from socket import socket
 
 import msgspec
@@ -49,8 +48,7 @@ def spawn() -> Spawned:
     return interpreter.spawn(MODULE, control.MESSAGE_BYTES)
 
 
-@dataclass(slots=True, eq=False)
-class NameServer:
+class NameServer(msgspec.Struct, eq=False):
     """The process, and the sockets that it serves; its methods run on one event loop.
 
     `answering` is told of each node whether its server answers, whenever that changes.
@@ -60,19 +58,19 @@ class NameServer:
     answering: Answering
     inside: tuple[str, ...] = ()
     """CIDRs of the lab: a server of one of these is reached from the first node, all others from the machine."""
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    ready: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     """The process serves."""
     _restarts: int = -1
-    _sockets: dict[str, list[tuple[str, socket]]] = field(default_factory=dict)
-    _stopped: set[str] = field(default_factory=set)
+    _sockets: dict[str, list[tuple[str, socket]]] = msgspec.field(default_factory=dict)
+    _stopped: set[str] = msgspec.field(default_factory=set)
     """Nodes that have no server now, because somebody stopped it."""
-    _cut: set[str] = field(default_factory=set)
+    _cut: set[str] = msgspec.field(default_factory=set)
     """Nodes that do not reach the API."""
     _is_told_cut: bool = False
     """Was the process told that it does not reach the API?"""
     _is_here: bool | None = None
     """Does the process serve, or did it a moment ago? Not known at the start."""
-    _told: dict[str, bool] = field(default_factory=dict)
+    _told: dict[str, bool] = msgspec.field(default_factory=dict)
     _gate: Namespace | None = None
     """The first node's."""
     _sender: control.Sender | None = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+
+import msgspec
 
 from podplane.dns import resolv_conf
 from podplane.dns.resolv_conf import NodeDns, ResolvConf
@@ -19,4 +20,4 @@ def node_dns(servers: tuple[str, ...], domain: str) -> NodeDns:
         machine = resolv_conf.read(Path("/etc/resolv.conf").read_text(errors="replace"))
     except OSError:
         machine = ResolvConf()
-    return NodeDns(servers[:1], domain, replace(machine, nameservers=servers[:1]))
+    return NodeDns(servers[:1], domain, msgspec.structs.replace(machine, nameservers=servers[:1]))

@@ -7,6 +7,7 @@ so a stale file can not mislead a command.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import gc
 import os
 import select
@@ -17,7 +18,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from podplane.kernel.cgroups import Groups
-from podplane.lab import limits, preflight, spec
+from podplane.lab import certificate_maker, limits, preflight, spec
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
 from podplane.lab.launch import Progress, Reporter, launch
@@ -77,15 +78,23 @@ def up(folder: Folder, given: Mapping[str, object], pods_per_node: int) -> Itera
 def _first_process(
     wanted: LabSpec, folder: Folder, listener: socket.socket, pods_per_node: int, reporter: Reporter, groups: Groups
 ) -> None:
-    """PID 1: the zygote starts while the rest is imported. Until the lab is up, what is made stays: a garbage collection frees nothing."""
+    """PID 1: the zygote starts, and certificates are made, while the rest is imported. Until the lab is up, what is made stays: a garbage
+    collection frees nothing."""
     gc.disable()
     from podplane.kernel import zygote
 
     preflight.raise_file_limit()
     began = zygote.start("podplane.runtime.zygote")
+    making = certificate_maker.begin(lambda: _made(wanted, folder))
     from podplane.lab import lab
 
-    lab.body(wanted, folder, listener, pods_per_node, began, reporter, groups)
+    lab.body(wanted, folder, listener, pods_per_node, began, reporter, groups, making)
+
+
+def _made(wanted: LabSpec, folder: Folder) -> certificate_maker.Made:
+    from podplane.lab import certificates  # which costs nobody else anything
+
+    return certificates.of_lab(wanted, folder.pki, datetime.datetime.now(datetime.UTC))
 
 
 def stop(folder: Folder) -> bool:

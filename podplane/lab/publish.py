@@ -14,7 +14,8 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from podplane.kernel.namespace import Namespace
 from podplane.kubeapi.client import Client
@@ -31,15 +32,14 @@ Place = tuple[str, int, int]
 """The path of a Service, the host's port, the Service's port."""
 
 
-@dataclass(slots=True, eq=False)
-class Publisher:
+class Publisher(msgspec.Struct, eq=False):
     """All that is published; its methods run on one event loop. `origin` is where connections come from."""
 
     client: Client
     origin: Callable[[], Namespace]
     services: Mapping[str, Service]
-    _servers: dict[Place, asyncio.Server] = field(default_factory=dict)
-    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _servers: dict[Place, asyncio.Server] = msgspec.field(default_factory=dict)
+    _wake: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
     def service_changed(self, old: Service | None, new: Service | None) -> None:
         """A Service came, changed or went."""

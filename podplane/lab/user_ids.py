@@ -12,8 +12,9 @@ import os
 import pwd
 import shutil
 import socket
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from podplane.kernel import ids, layers, rootfs, syscalls
 
@@ -25,8 +26,7 @@ OWN_MAP = Path("/proc/self/uid_map")
 SUBORDINATE_USERS, SUBORDINATE_GROUPS = Path("/etc/subuid"), Path("/etc/subgid")
 
 
-@dataclass(frozen=True, slots=True)
-class Users:
+class Users(msgspec.Struct, frozen=True):
     """The first of the `ids.COUNT` users and groups that are the pods', 0 for none; with `shares_own`, their user 0 is the lab's."""
 
     user: int = 0

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
-
 
 class TooDeep(ValueError):
     """A document that is nested deeper than it may be."""
@@ -26,6 +24,8 @@ class Aliased(ValueError):
 def events(data: bytes | str, depth: int, most: int) -> Iterator[Any]:
     """The events of a document, as long as it can be composed. TooDeep, TooMany, Aliased or yaml.YAMLError when it can't be; nothing in
     it is nested by then."""
+    import yaml  # costs a start that reads no YAML nothing
+
     level = 0
     for event in yaml.parse(data, Loader=yaml.CSafeLoader):
         most -= isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
@@ -88,18 +87,17 @@ class Policies(Protocol):
         """The opposite of `use`."""
 
 
-@dataclass(slots=True)
-class View:
+class View(msgspec.Struct):
     """A façade over the caches of the process and what is attached to this node; kept current by the agent, only read by
     planners."""
 
     node_name: str
-    nodes: Mapping[str, Node] = field(default_factory=dict)
-    services: Mapping[str, Service] = field(default_factory=dict)
-    slices: SlicesByService = field(default_factory=dict[str, Mapping[str, EndpointSlice]])
-    sandboxes: Mapping[tuple[str, str], Sandbox] = field(default_factory=dict)
+    nodes: Mapping[str, Node] = msgspec.field(default_factory=dict)
+    services: Mapping[str, Service] = msgspec.field(default_factory=dict)
+    slices: SlicesByService = msgspec.field(default_factory=dict[str, Mapping[str, EndpointSlice]])
+    sandboxes: Mapping[tuple[str, str], Sandbox] = msgspec.field(default_factory=dict)
     """By container id and interface name."""
-    interfaces: Mapping[str, Mapping[str, Sandbox]] = field(default_factory=dict)
+    interfaces: Mapping[str, Mapping[str, Sandbox]] = msgspec.field(default_factory=dict)
     """The same by network namespace and interface name."""
     has_name_server: bool = True
     """Does this node's own name server answer, or is it about to?"""
@@ -107,7 +105,7 @@ class View:
     """Paths of the Services whose load balancer addresses this node advertises."""
     policies: Policies | None = None
     """None where nobody watches policies: then there are none."""
-    pods: Mapping[str, Mapping[tuple[str, str], Sandbox]] = field(default_factory=dict)
+    pods: Mapping[str, Mapping[tuple[str, str], Sandbox]] = msgspec.field(default_factory=dict)
     """The sandboxes by the path of their pod, then by container id and interface name."""
 
     @property

@@ -25,7 +25,7 @@ from podplane.state.mac import link_local_of, mac_of
 from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Route, Sysctl
 from podplane.state.nft import label
 from podplane.state.ownership import link_alias
-from podplane.state.value import Fragment, IPAddress, Value, fragment
+from podplane.state.value import Fragment, IPAddress, Value, address_of, fragment, network_of
 
 VETH_PREFIX = "pp"
 ALL_GROUPS = 0xFFFD
@@ -53,7 +53,7 @@ def plan(sandbox: Sandbox, view: View, config: NetworkConfig, mtu: int = 0) -> F
     """
     if view.node is None or not view.node.spec.pod_cidrs or not sandbox.ips:
         return {}
-    ips = [ipaddress.ip_address(ip) for ip in sandbox.ips]
+    ips = [address_of(ip) for ip in sandbox.ips]
     mac = mac_of(ips[0])
     return fragment(
         [
@@ -101,8 +101,8 @@ def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node, has_default_ro
     reports, reports_mac = MULTICAST_REPORTS
     values += [Link(netns=netns, name="lo"), Link(netns=netns, name=ifname)]
     values.append(Neighbour(netns=netns, link=ifname, ip=reports, mac=reports_mac, protocol=ROUTE_PROTOCOL))
-    gateway_mac = mac_of(gateway_of(ipaddress.ip_network(node.spec.pod_cidrs[0])))
-    blocks = [ipaddress.ip_network(block) for block in node.spec.pod_cidrs]
+    blocks = [network_of(block) for block in node.spec.pod_cidrs]
+    gateway_mac = mac_of(gateway_of(blocks[0]))
     for ip, block in ((ip, block) for ip in ips for block in blocks if ip in block):
         gateway = gateway_of(block)
         values += [

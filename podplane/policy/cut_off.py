@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
+
+import msgspec
 
 from podplane.model.cluster_policy import Policy
 from podplane.model.pod_info import PodInfo
@@ -22,8 +23,7 @@ from podplane.policy.owners import owner
 DNS_PORT = 53
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(msgspec.Struct, frozen=True):
     """Where pods ask for names: the pods of the Service, or what stands for them (`dns`)."""
 
     index: PolicyIndex

@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from podplane.kubeapi.errors import described
 from podplane.kubeapi.retry import Backoff
@@ -18,15 +19,14 @@ Tell = Callable[[str, str], Awaitable[None]]
 """(reason, message) of an event."""
 
 
-@dataclass(slots=True, eq=False)
-class Attempts:
+class Attempts(msgspec.Struct, eq=False):
     """Attempts at one thing. `due_at`: when the next one is due after one that failed, by `clock`; None when none is."""
 
     what: str
     tell: Tell
     clock: Callable[[], float]
     due_at: float | None = None
-    _backoff: Backoff = field(default_factory=Backoff)
+    _backoff: Backoff = msgspec.field(default_factory=Backoff)
 
     async def succeeds(self, work: Callable[[], Awaitable[None]]) -> bool:
         """Try it now. Whatever is wrong, all others go on."""

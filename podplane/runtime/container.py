@@ -12,9 +12,10 @@ import datetime
 import logging
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+import msgspec
 
 from podplane.kernel import cgroups
 from podplane.kernel.cgroups import Group
@@ -50,8 +51,7 @@ STARTUP, READINESS, LIVENESS = "Startup", "Readiness", "Liveness"
 """Probes, as events name them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(msgspec.Struct, frozen=True):
     """What a container's process is made of."""
 
     command: Command
@@ -60,7 +60,7 @@ class Launch:
     hostname: str
     netns: int
     sandbox: int = 0
-    rights: Rights = Rights()  # noqa: RUF009  # it is immutable
+    rights: Rights = Rights()  # it is immutable
     mounts: int = 0
     group: Group | None = None
     oom: int = 0
@@ -112,21 +112,20 @@ class Surroundings(Protocol):
         """An event."""
 
 
-@dataclass(slots=True, eq=False)
-class ContainerRun:
+class ContainerRun(msgspec.Struct, eq=False):
     """A container and its process, if it has one now."""
 
     pod: Surroundings
     spec: Container
     state: ContainerState
     process: Process | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = msgspec.field(default_factory=dict)
     output: Output | None = None
     restart_at: float | None = None
     failures: int = 0
     _began: float = 0.0
     _group: Group | None = None
-    _probes: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _probes: dict[str, asyncio.Task[None]] = msgspec.field(default_factory=dict)
     _stopping: asyncio.Task[None] | None = None
 
     @property

@@ -8,8 +8,9 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
+
+import msgspec
 
 from podplane.model import quantity
 from podplane.model.pod import Container, EnvFromSource, EnvVarSource, Pod, ResourceFieldSelector
@@ -43,8 +44,7 @@ class TooLongError(TextError):
     """It is too much."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What a pod's node knows of it beside its spec: addresses, what the node can give, sources by (resource, name), Services."""
 
     ips: Sequence[str]

@@ -6,8 +6,9 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Process, Processes
@@ -63,8 +64,7 @@ class RunningPod(Protocol):
         """The environment of a container's processes. ConfigError when a variable can't be had."""
 
 
-@dataclass(slots=True, eq=False)
-class CommandExecution:
+class CommandExecution(msgspec.Struct, eq=False):
     """One command, as the conversation sees it."""
 
     process: Process

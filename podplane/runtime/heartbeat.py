@@ -10,8 +10,9 @@ import datetime
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import AlreadyExists, ApiError, Conflict, NotFound
@@ -30,20 +31,19 @@ HEALTHY = (
 OWN = frozenset(kind for kind, *_ in HEALTHY)
 
 
-@dataclass(slots=True, eq=False)
-class Heartbeat:
+class Heartbeat(msgspec.Struct, eq=False):
     """The heartbeat of one node."""
 
     client: Client
     node: Node
     now: Callable[[], datetime.datetime]
-    machine: Mapping[str, Any] = field(default_factory=dict)
+    machine: Mapping[str, Any] = msgspec.field(default_factory=dict)
     """What it says of its machine: the fields of NodeStatus but for the conditions. Whoever writes something else has it corrected with the
     next beat, as with a kubelet."""
     is_reported: bool = False
     """Has the node its kubelet's conditions, of now? Else the first beat reports them."""
     _lease: str = ""
-    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _wake: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
     def node_changed(self, node: Node) -> None:
         """The node's object changed: when its status is not what the kubelet says, or it is a new one, beat at once."""

@@ -6,9 +6,10 @@ import asyncio
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from socket import socket
 from urllib.parse import SplitResult, urljoin, urlsplit
+
+import msgspec
 
 from podplane.model.pod import HttpHeader
 from podplane.runtime.dial import any_certificate
@@ -37,8 +38,7 @@ class NoAnswer(Exception):
     """What came is no answer of HTTP; one line that says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """Status, the place that it leads to, and the beginning of the body of what is no success."""
 
     status: int

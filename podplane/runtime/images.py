@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from podplane.model.pod import Container
 from podplane.runtime.image_files import AGNHOST_FILE, CERTIFICATE_FILE, KEY_FILE, PAUSE_FILE
 from podplane.runtime.program_names import AGNHOST_IMAGE, CLIENT_IMAGE, ECHO_IMAGE, HOST_PREFIX, NAMES, PROBE
@@ -15,8 +17,7 @@ class ImageError(Exception):
     """No program for this image; one line that says what would work."""
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(msgspec.Struct, frozen=True):
     """A built-in program as an image: what it is called in there, the words that it gets when the container says none, other names of it.
 
     Where the words `replace` it, arguments are a command of the machine, as with images that have a shell and no entry point. Its

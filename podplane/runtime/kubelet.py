@@ -7,8 +7,9 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from podplane.cni.network import Network
 from podplane.dns.resolv_conf import NodeDns
@@ -27,8 +28,7 @@ RESTART_SECONDS = 10.0
 """A pod's worker that ended unforeseen is followed by another one after that."""
 
 
-@dataclass(slots=True, eq=False)
-class Kubelet:
+class Kubelet(msgspec.Struct, eq=False):
     """One node's kubelet; its methods run on one event loop."""
 
     name: str
@@ -45,15 +45,15 @@ class Kubelet:
     services: Mapping[str, Service]
     allocatable: Mapping[str, str]
     folder: Path | None = None
-    dns: NodeDns = NodeDns()  # noqa: RUF009  # it is immutable
+    dns: NodeDns = NodeDns()  # it is immutable
     sandbox_only: bool = False
     hidden: Sequence[str] = ()
     shows_homes: bool = False
     layers: str = ""
-    groups: Groups = Groups()  # noqa: RUF009  # it is immutable
+    groups: Groups = Groups()  # it is immutable
     clock: Callable[[], float] = time.monotonic
-    workers: dict[str, PodWorker] = field(default_factory=dict)
-    _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    workers: dict[str, PodWorker] = msgspec.field(default_factory=dict)
+    _tasks: dict[str, asyncio.Task[None]] = msgspec.field(default_factory=dict)
 
     async def new_sandbox(self) -> PodSandbox:
         """The namespaces of a new pod. OSError when there can be none."""

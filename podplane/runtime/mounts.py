@@ -6,9 +6,10 @@ import errno
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from podplane.kernel import ids
 from podplane.kernel.rootfs import Bind
@@ -35,15 +36,14 @@ def machine_hosts() -> str:
         return ""
 
 
-@dataclass(slots=True)
-class PodFolder:
+class PodFolder(msgspec.Struct):
     """The folder of one pod, on the lab's own tmpfs: no container can write there. Its emptyDirs lie on file systems of their own."""
 
     path: Path
     client: Client
-    _tokens: dict[TokenProjection, tuple[str, float]] = field(default_factory=dict)
+    _tokens: dict[TokenProjection, tuple[str, float]] = msgspec.field(default_factory=dict)
     _etc: tuple[str, ...] = ()
-    _written: dict[str, volumes.Files] = field(default_factory=dict)
+    _written: dict[str, volumes.Files] = msgspec.field(default_factory=dict)
 
     @staticmethod
     async def sources(client: Client, pod: Pod) -> dict[Source, Mapping[str, Any] | None]:

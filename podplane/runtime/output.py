@@ -11,9 +11,10 @@ import datetime
 import os
 import select
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
+
+import msgspec
 
 from podplane.runtime.descriptors import set_size, write_all
 
@@ -32,16 +33,15 @@ Listener = Callable[[str, bytes], None]
 """(stream, data) as it comes; no data when the stream ends."""
 
 
-@dataclass(slots=True)
-class LogFile:
+class LogFile(msgspec.Struct):
     """The log of one run of a container."""
 
     path: Path
     now: Callable[[], datetime.datetime]
-    listeners: list[Callable[[bytes], None]] = field(default_factory=list)
+    listeners: list[Callable[[bytes], None]] = msgspec.field(default_factory=list)
     _file: BinaryIO | None = None
     _size: int = 0
-    _partial: dict[str, bytes] = field(default_factory=dict)
+    _partial: dict[str, bytes] = msgspec.field(default_factory=dict)
 
     def write(self, stream: str, data: bytes) -> None:
         """Log what came: whole lines, and the parts of lines that grow too long."""
@@ -106,18 +106,17 @@ def remove(log: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-@dataclass(slots=True, eq=False)
-class Output:
+class Output(msgspec.Struct, eq=False):
     """The standard streams of one run of a container. `stdio` is what its process gets; `begin` when it has them."""
 
     log: LogFile
     stdio: tuple[int, int, int]
     terminal: int = -1
     input: int = -1
-    listeners: list[Listener] = field(default_factory=list)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    _theirs: list[int] = field(default_factory=list)
-    _sources: dict[int, str] = field(default_factory=dict)
+    listeners: list[Listener] = msgspec.field(default_factory=list)
+    ended: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    _theirs: list[int] = msgspec.field(default_factory=list)
+    _sources: dict[int, str] = msgspec.field(default_factory=dict)
 
     @classmethod
     def open(cls, log: LogFile, null: int, *, stdin: bool, tty: bool) -> Output:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+
+import msgspec
 
 from podplane.kernel.namespace import Namespace
 from podplane.kubeapi.streams import StreamError
@@ -14,8 +15,7 @@ CHUNK_BYTES = 64 * 1024
 LOCALHOST = ("127.0.0.1", "::1")
 
 
-@dataclass(slots=True, eq=False)
-class PodConnection:
+class PodConnection(msgspec.Struct, eq=False):
     """One TCP connection."""
 
     _reader: asyncio.StreamReader

@@ -13,8 +13,9 @@ import functools
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from podplane.kernel.namespace import Namespace
 from podplane.model.pod import Container, Grpc, HttpGet, Port, Probe, TcpSocket
@@ -54,8 +55,7 @@ def failing(what: str) -> Iterator[None]:
         raise ProbeFailed(f"{type(error).__name__}: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Prober:
+class Prober(msgspec.Struct, frozen=True):
     """Where a container's probes go: from a namespace, to the pod's address; and how a command is run in it."""
 
     container: Container
@@ -188,8 +188,7 @@ def written(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-@dataclass(slots=True)
-class Streak:
+class Streak(msgspec.Struct):
     """How many outcomes in a row were the same, and when that decides."""
 
     successes: int

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from podplane.kernel.namespace import NetworkNamespace, Workers
 from podplane.kernel.process import Processes, Sandbox
 
 
-@dataclass(frozen=True, slots=True)
-class PodNamespaces:
+class PodNamespaces(msgspec.Struct, frozen=True):
     """The namespaces of a pod (`node.PodSandbox`)."""
 
     sandbox: Sandbox

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from podplane.model.phases import ENDED
 from podplane.model.pod import Pod, PodCondition
 from podplane.model.qos import qos_class
@@ -21,8 +23,7 @@ UNKNOWN_END = ("ContainerStatusUnknown", "The container could not be located whe
 """Reason, message and exit code of a container that nobody saw end."""
 
 
-@dataclass(slots=True)
-class ContainerState:
+class ContainerState(msgspec.Struct):
     """What is known of one container; times are RFC 3339 texts."""
 
     name: str
@@ -216,8 +217,10 @@ def _when_gone(known: Known) -> Known:
 
 def _lost(container: ContainerState) -> ContainerState:
     reason, message, code = UNKNOWN_END
-    end = replace(container, state=TERMINATED, reason=reason, message=message, exit_code=code, started=False, ready=False)
-    return replace(end, started_at="", finished_at="")
+    end = msgspec.structs.replace(
+        container, state=TERMINATED, reason=reason, message=message, exit_code=code, started=False, ready=False
+    )
+    return msgspec.structs.replace(end, started_at="", finished_at="")
 
 
 def conditions(pod: Pod, known: Known, is_now: str, now: str) -> list[dict[str, Any]]:

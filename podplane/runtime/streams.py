@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from podplane.kernel.namespace import Namespace
 from podplane.kubeapi.channels import STDERR, STDOUT
 from podplane.kubeapi.streams import ExecRequest, LogRequest, StreamError
@@ -18,8 +20,7 @@ BACKLOG_CHUNKS = 256
 """What a listener that doesn't read may leave, in pieces of 64 KiB at most."""
 
 
-@dataclass(slots=True)
-class Streams:
+class Streams(msgspec.Struct):
     """`NodeStreams` over the kubelets of a lab.
 
     `find` gives the worker of a pod by namespace and name; `gateway` is at the nodes' network.

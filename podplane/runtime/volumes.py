@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePath
+
+import msgspec
 
 from podplane.model.pod import (
     ConfigMapVolume,
@@ -49,8 +50,7 @@ HOST_PATH_TYPES = {
 """What a hostPath of a type must be, and how a kubelet calls that. A container makes folders that are missing for itself, but no files."""
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(msgspec.Struct, frozen=True):
     """A file of a volume."""
 
     data: bytes
@@ -191,7 +191,13 @@ def write(folder: Path, files: Mapping[str, File], owner: int = 0) -> None:
 
 def make_folder(path: str, owner: int = 0) -> None:
     """Have a folder of a pod there, and those above it."""
-    os.makedirs(path, exist_ok=True)
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    except FileNotFoundError:
+        os.makedirs(path, exist_ok=True)
     if owner:
         os.chown(path, owner, owner)
 

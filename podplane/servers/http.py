@@ -12,12 +12,13 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from http.client import responses
+from http import HTTPStatus
 
 import h11
+import msgspec
 
 log = logging.getLogger(__name__)
+REASONS = {status.value: status.phrase for status in HTTPStatus}
 PATIENCE_SECONDS, ANSWER_SECONDS = 5.0, 8.0
 """For a client to send its request, and then to take its answer; for a handler to make one."""
 MAX_CONNECTIONS, MAX_FROM_ONE = 512, 64
@@ -25,8 +26,7 @@ MAX_HEAD_BYTES = 8 * 1024
 READ_BYTES = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """An answer: a status, a body, and what else is said about it."""
 
     status: int
@@ -35,8 +35,7 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A request: the path without its query, and the bearer token that came with it ("" for none)."""
 
     path: str
@@ -134,7 +133,7 @@ def _written(connection: h11.Connection, reply: Reply, *, is_head: bool = False)
         ("connection", "close"),
         *reply.headers,
     ]
-    reason = responses.get(reply.status, f"status code {reply.status}")  # as Go's net/http writes one that it has no words for
+    reason = REASONS.get(reply.status, f"status code {reply.status}")  # as Go's net/http writes one that it has no words for
     parts = [connection.send(h11.Response(status_code=reply.status, headers=headers, reason=reason.encode()))]
     if not is_head:
         parts.append(connection.send(h11.Data(data=reply.body)))

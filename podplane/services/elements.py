@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 
 from podplane.model.config import NetworkConfig
@@ -12,7 +11,7 @@ from podplane.services.model import CLUSTER_IP, Group, ServiceFrontend, ServiceT
 from podplane.services.numbers import Numbers
 from podplane.services.rules import CHAIN_BITS, CLUSTER_FRONTENDS, FRONTENDS
 from podplane.state.nft import GOTO, Element, Verdict, label
-from podplane.state.value import Fragment, Value, fragment
+from podplane.state.value import Fragment, Value, address_of, fragment
 
 
 def encode(table: ServiceTable, numbers: Numbers) -> Fragment:
@@ -85,6 +84,6 @@ def hairpin(sandbox: Sandbox, view: View, config: NetworkConfig) -> Fragment:
     """A pod of this node as one that may reach itself through a Service."""
     if not config.service_cidrs:
         return {}
-    ips = [ip for ip in map(ipaddress.ip_address, sandbox.ips) if ip.version in view.versions]
+    ips = [ip for ip in map(address_of, sandbox.ips) if ip.version in view.versions]
     comment = label("pod", f"{sandbox.namespace}/{sandbox.name}")
     return fragment(tables.element("hairpin", ip.version, (ip, ip), None, comment) for ip in ips)

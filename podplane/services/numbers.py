@@ -11,7 +11,8 @@ endpoint that comes or goes changes one or two slots, whatever the size of the g
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from podplane.services import tables
 from podplane.services.endpoints import by_number
@@ -29,15 +30,14 @@ class NoNumber(Exception):
     """All numbers are in use."""
 
 
-@dataclass(slots=True)
-class Series:
+class Series(msgspec.Struct):
     """The numbers from `first` to `last`, assigned to names. `what` names them in errors."""
 
     first: int
     last: int
     what: str
-    _by_name: dict[Hashable, int] = field(default_factory=dict)
-    _used: set[int] = field(default_factory=set)
+    _by_name: dict[Hashable, int] = msgspec.field(default_factory=dict)
+    _used: set[int] = msgspec.field(default_factory=set)
     _latest: int = 0
     _kept: int = 0
 
@@ -80,14 +80,13 @@ class Series:
         self._kept = len(self._by_name)
 
 
-@dataclass(slots=True)
-class Numbers:
+class Numbers(msgspec.Struct):
     """The numbers and slots of one node."""
 
-    groups: Series = field(default_factory=lambda: Series(1, (1 << 32 - CHAIN_BITS) - 1, "groups of endpoints"))
-    chains: Series = field(default_factory=lambda: Series(PLAIN_COUNTS + 1, CHAIN_MASK, "load-balancing chains"))
-    _members: dict[tuple[str, int], Series] = field(default_factory=dict)
-    _slots: dict[tuple[str, int], Sequence[Target]] = field(default_factory=dict)
+    groups: Series = msgspec.field(default_factory=lambda: Series(1, (1 << 32 - CHAIN_BITS) - 1, "groups of endpoints"))
+    chains: Series = msgspec.field(default_factory=lambda: Series(PLAIN_COUNTS + 1, CHAIN_MASK, "load-balancing chains"))
+    _members: dict[tuple[str, int], Series] = msgspec.field(default_factory=dict)
+    _slots: dict[tuple[str, int], Sequence[Target]] = msgspec.field(default_factory=dict)
 
     def slots(self, group: Group) -> Sequence[Target]:
         """The targets of a group by slot."""

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import msgspec
 
 from podplane.services.ranges import Allocated, Range, merged, of_network, overlap, parse, without
 from podplane.state.value import IPAddress, IPNetwork
@@ -28,8 +29,7 @@ WANTED_IPS = "podplane.dev/load-balancer-ips"
 """Annotation of a Service: the addresses that it requests, comma-separated."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
+class Pool(msgspec.Struct, frozen=True):
     """A pool: the ranges whose addresses can be allocated, and why the others can not."""
 
     name: str
@@ -77,8 +77,7 @@ def _cut(ranges: list[Range], network: IPNetwork) -> list[Range]:
     return [rest for one in ranges for rest in without(one, of_network(network))]
 
 
-@dataclass(frozen=True, slots=True)
-class AddressRequest:
+class AddressRequest(msgspec.Struct, frozen=True):
     """What a Service needs: an address of each of these IP versions, or the `wanted` ones; `current` are those that it has.
 
     `owner` is the Service as an owner of allocated addresses.

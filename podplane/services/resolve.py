@@ -6,8 +6,10 @@ Sources: k8s.io/kubernetes, pkg/proxy (which Services are served, which addresse
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from podplane.model.service import CLUSTER, LEFT_TO_OTHERS, LOCAL, EndpointSlice, Service, ServicePort
 from podplane.services.addresses import addresses, network
@@ -119,13 +121,12 @@ def external(texts: Iterable[str], version: int, context: NodeContext) -> Iterat
             yield ip
 
 
-@dataclass(slots=True)
-class _Found:
+class _Found(msgspec.Struct):
     """The frontends of a Service so far; the first port that names an address and port number has it."""
 
-    frontends: dict[Frontend, ServiceFrontend] = field(default_factory=dict)
-    unserved: list[str] = field(default_factory=list)
-    sources: dict[Source, None] = field(default_factory=dict)
+    frontends: dict[Frontend, ServiceFrontend] = msgspec.field(default_factory=dict)
+    unserved: list[str] = msgspec.field(default_factory=list)
+    sources: dict[Source, None] = msgspec.field(default_factory=dict)
 
     def add(self, frontend: ServiceFrontend) -> None:
         known = self.frontends.setdefault(frontend.key, frontend)

@@ -19,7 +19,6 @@ import enum
 import itertools
 import math
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
@@ -46,8 +45,7 @@ class Status(enum.Enum):
     DONE, PENDING, REFUSED, UNKNOWN = "done", "pending", "refused", "unknown"
 
 
-@dataclass(slots=True)
-class Refused:
+class Refused(msgspec.Struct):
     """The kernel refused an object: the last reason, and times in seconds of the agent's clock."""
 
     error: Exception
@@ -56,12 +54,11 @@ class Refused:
     next_try: float
 
 
-@dataclass(slots=True, eq=False)
-class Reading:
+class Reading(msgspec.Struct, eq=False):
     """One reading of the kernel, from before the first dump to after the last: what was written meanwhile, or notified, is
     not judged by it."""
 
-    written: set[Identity] = field(default_factory=set)
+    written: set[Identity] = msgspec.field(default_factory=set)
 
 
 _AS_DESIRED, _NOTHING = object(), object()

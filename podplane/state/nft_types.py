@@ -8,16 +8,16 @@ import operator
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from podplane.state.nft import Part
 
 HOST_ENDIAN, BIG_ENDIAN = 1, 2
 
 
-@dataclass(frozen=True, slots=True)
-class DataType:
+class DataType(msgspec.Struct, frozen=True):
     """A type: number, size in bytes, byte order (host 1, big 2, none 0)."""
 
     number: int

@@ -7,8 +7,9 @@ operations and reports each one: what was applied is now in the kernel, what fai
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 from podplane.state.network import Link
 from podplane.state.value import Identity, Value
@@ -47,15 +48,14 @@ class LinkEvent(NamedTuple):
         )
 
 
-@dataclass(slots=True)
-class Changes:
+class Changes(msgspec.Struct):
     """What the kernel notified: observations of owned objects, links that came, went or changed up, down or carrier, by name.
 
     `lost` says that notifications were lost: everything has to be read again.
     """
 
-    observations: list[Observation] = field(default_factory=list)
-    links: dict[str, LinkEvent] = field(default_factory=dict)
+    observations: list[Observation] = msgspec.field(default_factory=list)
+    links: dict[str, LinkEvent] = msgspec.field(default_factory=dict)
     lost: bool = False
 
 
@@ -74,8 +74,7 @@ class Operation(NamedTuple):
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """An operation that did not take effect, and why. Where it did in part (`nft_members`), `holds` is what the kernel holds now."""
 
     operation: Operation
@@ -86,8 +85,7 @@ class Failure:
         return f"{self.operation.value}: {self.error}"
 
 
-@dataclass(slots=True)
-class Report:
+class Report(msgspec.Struct):
     """What `apply` did: every operation is in exactly one of `applied` and `failed`.
 
     `recreated` are links that were deleted and made again, because the kernel can't change what was to change. With the old
@@ -95,9 +93,9 @@ class Report:
     operation of the same call made; its ports, and devices on top of it, lost it.
     """
 
-    applied: list[Operation] = field(default_factory=list)
-    failed: list[Failure] = field(default_factory=list)
-    recreated: list[Link] = field(default_factory=list)
+    applied: list[Operation] = msgspec.field(default_factory=list)
+    failed: list[Failure] = msgspec.field(default_factory=list)
+    recreated: list[Link] = msgspec.field(default_factory=list)
 
     def merge(self, other: Report) -> None:
         """Add another report's lists to this one."""

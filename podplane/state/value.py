@@ -7,6 +7,8 @@ which network namespace the object lives: "" is the node's own, any other name w
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
@@ -15,6 +17,21 @@ import msgspec
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
+
+PARSED = 4096
+
+
+@functools.lru_cache(PARSED)
+def address_of(text: str) -> IPAddress:
+    """An address; ValueError when the text is none. Several features read the addresses of one pod."""
+    return ipaddress.ip_address(text)
+
+
+@functools.lru_cache(PARSED)
+def network_of(text: str) -> IPNetwork:
+    """A network; ValueError when the text is none, or has bits behind its prefix. All pods of a node read its blocks."""
+    return ipaddress.ip_network(text)
+
 
 Identity = tuple[Any, ...]
 """(kind, netns, what the kernel finds the object by …); hashable, and sortable among values of one kind."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+
+import msgspec
 
 from podplane.apiserver.controllers.objects import Object
 
 
-@dataclass(slots=True)
-class Content:
+class Content(msgspec.Struct):
     """Of one namespace: how many objects of each resource, and how many times each finalizer."""
 
-    resources: Counter[str] = field(default_factory=Counter)
-    finalizers: Counter[str] = field(default_factory=Counter)
+    resources: Counter[str] = msgspec.field(default_factory=Counter)
+    finalizers: Counter[str] = msgspec.field(default_factory=Counter)
 
 
 class Contents:

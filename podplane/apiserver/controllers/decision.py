@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from podplane.apiserver.controllers.allocated import Allocated
 from podplane.apiserver.controllers.contents import Content
 from podplane.apiserver.controllers.load_balancers import LoadBalancers
@@ -83,8 +85,7 @@ class View(Protocol):
         """The pods that no node was found for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Create:
+class Create(msgspec.Struct, frozen=True):
     """Create an object; if one of its name is there already, nothing happens."""
 
     resource: str
@@ -92,8 +93,7 @@ class Create:
     object: Object
 
 
-@dataclass(frozen=True, slots=True)
-class Patch:
+class Patch(msgspec.Struct, frozen=True):
     """Merge into an object (RFC 7386), or into its `subresource`; only if it is still the one with this uid."""
 
     resource: str
@@ -102,8 +102,7 @@ class Patch:
     subresource: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True):
     """Delete an object, if it is still the one with this uid; `grace` in seconds instead of its own, `policy` of its dependents."""
 
     resource: str
@@ -112,16 +111,14 @@ class Delete:
     policy: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Bind:
+class Bind(msgspec.Struct, frozen=True):
     """Give a pod its node."""
 
     pod: Object
     node: str
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(msgspec.Struct, frozen=True):
     """Tell the user something about an object: an Event. Repeated ones are counted, not repeated."""
 
     target: Object
@@ -130,8 +127,7 @@ class Note:
     type: str = "Normal"
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
+class Again(msgspec.Struct, frozen=True):
     """Decide about this key again in so many seconds, whatever happens until then."""
 
     seconds: float

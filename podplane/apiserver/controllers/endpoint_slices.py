@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from podplane.apiserver.controllers import topology_hints
 from podplane.apiserver.controllers.decision import Action, Controller, Create, Delete, Note, Patch, View, itself
@@ -164,12 +165,11 @@ def _endpoint(view: View, service: Object, pod: Object, address: str) -> Object:
 # What is stored becomes what is wanted.
 
 
-@dataclass(slots=True)
-class _Slice:
+class _Slice(msgspec.Struct):
     """A stored slice, and the endpoints that it is going to have."""
 
     stored: Object
-    endpoints: list[Object] = field(default_factory=list)
+    endpoints: list[Object] = msgspec.field(default_factory=list)
 
 
 def _reconcile(service: Object, wanted: dict[Group, list[Object]], stored: Sequence[Object]) -> Iterator[Action]:

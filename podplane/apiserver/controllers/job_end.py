@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from podplane.apiserver.controllers.job_failures import FAIL_JOB, restarted_too_often, verdict
 from podplane.apiserver.controllers.job_state import JobState
@@ -14,8 +14,7 @@ from podplane.apiserver.kinds.jobs import BACKOFF_LIMIT
 COMPLETE, FAILED, FAILURE, SUCCESS, SUSPENDED = "Complete", "Failed", "FailureTarget", "SuccessCriteriaMet", "Suspended"
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     """How a job ends: which condition says that it is decided, and why."""
 
     decided: str

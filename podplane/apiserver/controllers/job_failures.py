@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from podplane.apiserver.controllers.objects import Object, key_of
 from podplane.apiserver.controllers.pods import condition_of
@@ -42,8 +43,7 @@ def replaces_early(job: Object) -> bool:
 # Back-off.
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(msgspec.Struct, frozen=True):
     """So many pods have failed since the last success, the last of them then."""
 
     failures: int = 0

@@ -10,7 +10,8 @@ Sources: kube-apiserver, pkg/controlplane/controller/kubernetesservice and defau
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from podplane.apiserver.controllers.decision import Action, Controller, Create, Delete, Patch, View
 from podplane.apiserver.controllers.endpoint_slices import SERVICE_NAME, SERVICES, SLICES
@@ -26,8 +27,7 @@ FORMER_SLICES = ("kubernetes-ipv4", "kubernetes-ipv6")
 """As podplane itself named them before; they may be in a lab's store still."""
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(msgspec.Struct, frozen=True):
     """The API server as pods reach it: the cluster IP of its Service, the address that it advertises, and the port there; and the
     networks of the cluster's own ServiceCIDR."""
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from podplane.apiserver.controllers.decision import Action, Again, Controller, Delete, Patch, View
 from podplane.apiserver.controllers.objects import Key, Object, key_of
@@ -21,12 +22,11 @@ PERIOD_SECONDS = 20.0
 """So old a pod is at the least. Kubernetes collects once in this time: an owner that makes pods for a missing node makes one each time."""
 
 
-@dataclass(slots=True)
-class Missing:
+class Missing(msgspec.Struct):
     """A node that is not there: since when that is known, and which pods name it."""
 
     since: datetime.datetime
-    pods: set[Key] = field(default_factory=set)
+    pods: set[Key] = msgspec.field(default_factory=set)
 
 
 class PodCollector:

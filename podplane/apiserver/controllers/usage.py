@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from fractions import Fraction
+
+import msgspec
 
 from podplane.apiserver.controllers.objects import Object, controller_of
 from podplane.model import quantity
@@ -18,13 +19,12 @@ HostPort = tuple[str, str, int]
 ANY_IP = ("", "0.0.0.0", "::")
 
 
-@dataclass(slots=True)
-class NodeUsage:
+class NodeUsage(msgspec.Struct):
     """What is used of one node."""
 
-    requested: Counter[str] = field(default_factory=Counter)
-    ports: Counter[HostPort] = field(default_factory=Counter)
-    owners: Counter[str] = field(default_factory=Counter)
+    requested: Counter[str] = msgspec.field(default_factory=Counter)
+    ports: Counter[HostPort] = msgspec.field(default_factory=Counter)
+    owners: Counter[str] = msgspec.field(default_factory=Counter)
 
 
 class Usage:

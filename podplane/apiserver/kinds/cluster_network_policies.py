@@ -10,7 +10,6 @@ import dataclasses
 import ipaddress
 import re
 from collections.abc import Iterator
-from importlib import resources
 from typing import Any
 
 import msgspec
@@ -18,6 +17,7 @@ import msgspec
 from podplane.apiserver.kinds import custom, names
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.problems import Cause
+from podplane.apiserver.wire import DATA
 
 Object = dict[str, Any]
 SIDES = (("ingress", "from"), ("egress", "to"))
@@ -28,8 +28,7 @@ LENGTH = re.compile("0|[1-9][0-9]{0,2}")
 
 def row() -> Resource:
     """The row of the table of kinds."""
-    file = resources.files("podplane.apiserver") / "data" / "clusternetworkpolicies.json"
-    (found,) = custom.rows(msgspec.json.decode(file.read_bytes())["definition"])
+    (found,) = custom.rows(msgspec.json.decode((DATA / "clusternetworkpolicies.json").read_bytes())["definition"])
     return dataclasses.replace(found, check=check)
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from podplane.model.phases import ENDED
 
 Object = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(msgspec.Struct, frozen=True):
     """Of so many containers, sidecars among them, so many are ready; how often they were started again, and when that was last due."""
 
     ready: int

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from podplane.apiserver import shapes
 from podplane.apiserver.kinds import names, selectable
 from podplane.apiserver.problems import MAX_CAUSES, Cause, Problem, invalid
@@ -27,8 +29,7 @@ NO_MORE = ("create", "patch", "update")
 """What discovery does not offer for custom resources whose definition is being deleted (customresource_discovery_controller.go)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(msgspec.Struct, frozen=True):
     """One column of a table; `value` takes the object and the time. Priority 1 is shown by `-o wide` only."""
 
     name: str
@@ -38,8 +39,7 @@ class Column:
     format: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(msgspec.Struct, frozen=True):
     """Where the scale subresource finds its numbers; the selector is a mapping, or for custom resources a text."""
 
     replicas: tuple[str, ...] = ("spec", "replicas")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 Object = dict[str, Any]
 Value = Callable[[Object], str]
@@ -18,8 +19,7 @@ UNKNOWN = f'"{{}}" is not a known field selector: only "{NAME}", "{NAMESPACE}"'
 UNSUPPORTED = "field label not supported: {}"
 
 
-@dataclass(frozen=True, slots=True)
-class Fields:
+class Fields(msgspec.Struct, frozen=True):
     """The value of each field that can be selected by, as text, and the words that refuse any other."""
 
     values: Mapping[str, Value]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from podplane.state import nft_types as types
 from podplane.state.nft import Set
@@ -13,13 +14,12 @@ from podplane.state.operations import Failure, Operation, Report
 SetKey = tuple[str, str, str]
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(msgspec.Struct):
     """An operation whose elements are on their way: how many, and what became of the others."""
 
     operation: Operation
     left: int
-    applied: list[Operation] = field(default_factory=list)
+    applied: list[Operation] = msgspec.field(default_factory=list)
     error: Exception | None = None
 
 

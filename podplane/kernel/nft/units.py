@@ -95,21 +95,20 @@ def element_unit(owner: Set, operations: list[Operation]) -> Unit:
 Grouped = dict[SetKey, list[Operation]]
 
 
-@dataclass(slots=True)
-class Sorted:
+class Sorted(msgspec.Struct):
     """Operations by what they do."""
 
-    tables: list[Operation] = field(default_factory=list)
-    counters: list[Operation] = field(default_factory=list)
-    sets: list[Operation] = field(default_factory=list)
-    chains: list[Operation] = field(default_factory=list)
-    elements: Grouped = field(default_factory=dict)
-    gone_elements: Grouped = field(default_factory=dict)
-    packed: dict[SetKey, Operation] = field(default_factory=dict)
-    gone_packed: dict[SetKey, Operation] = field(default_factory=dict)
-    gone_chains: list[Operation] = field(default_factory=list)
-    gone_objects: list[Operation] = field(default_factory=list)
-    gone_tables: list[Operation] = field(default_factory=list)
+    tables: list[Operation] = msgspec.field(default_factory=list)
+    counters: list[Operation] = msgspec.field(default_factory=list)
+    sets: list[Operation] = msgspec.field(default_factory=list)
+    chains: list[Operation] = msgspec.field(default_factory=list)
+    elements: Grouped = msgspec.field(default_factory=dict)
+    gone_elements: Grouped = msgspec.field(default_factory=dict)
+    packed: dict[SetKey, Operation] = msgspec.field(default_factory=dict)
+    gone_packed: dict[SetKey, Operation] = msgspec.field(default_factory=dict)
+    gone_chains: list[Operation] = msgspec.field(default_factory=list)
+    gone_objects: list[Operation] = msgspec.field(default_factory=list)
+    gone_tables: list[Operation] = msgspec.field(default_factory=list)
 
     def add(self, operations: Iterable[Operation]) -> None:
         """Sort these in, after those that were."""

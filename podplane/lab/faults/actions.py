@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from podplane.agent.node import Started
 from podplane.lab.faults import foreign
@@ -45,8 +46,7 @@ Make = Callable[[Target, str], Awaitable[str]]
 Undo = Callable[[Target], Awaitable[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(msgspec.Struct, frozen=True):
     """One fault: `undo` where it has one."""
 
     make: Make

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 DURATION = re.compile(r"(?P<number>[0-9]{1,6})(?P<unit>s|m|h)")
 UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -33,8 +34,7 @@ def any_text(text: str) -> object:
     return text
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(msgspec.Struct, frozen=True):
     """One fault. `undo` says what `--clear` does about it; without it the fault is over at once, and is never active.
 
     `argument` is the placeholder of the option's optional value, and `check` raises FaultError for one that makes no sense.
