@@ -96,7 +96,7 @@ def test_a_strategic_merge_that_deletes_and_retains() -> None:
 
 def test_a_label_selector() -> None:
     object_ = {"metadata": {"labels": {"a": "b"}}}
-    assert selectors.labels(",".join(["a"] * (4 * MANY)))(object_)
+    assert selectors.labels(",".join(["a"] * MANY))(object_)
     values = ",".join(f"v{i}" for i in range(MANY))
     assert not selectors.labels(f"a in ({values})")(object_)
     assert selectors.labels(f"a notin ({values}),a,a in (b,c)")(object_)
