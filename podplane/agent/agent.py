@@ -321,9 +321,10 @@ class Agent:
 
     def _tcp_denied(self) -> None:
         if self._policies.takes_back and self._effects.judge.has_judged:
-            self._resets.begin()
+            self._resets.tcp_denied()
 
     def _look(self) -> None:
+        self._resets.begin()
         self.denied.follow()
         if self.watcher.look() or self._effects.has_due or self._closing.has_due:
             self._due.set()

@@ -36,28 +36,35 @@ class Resets:
     ) -> None:
         self._node_name, self._kernel, self._namespaces, self._turn = node_name, kernel, namespaces, turn
         self._is_due = self._is_over = False
+        self._rests_until = 0.0
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
-        """A packet of TCP was denied, which may be of a connection that was let pass. Returns at once."""
+    def tcp_denied(self) -> None:
+        """A packet of TCP was denied, which may be of a connection that was let pass."""
         self._is_due = not self._is_over
-        if self._is_due and (self._task is None or self._task.done()):
-            self._task = asyncio.get_running_loop().create_task(self._walk(), name=f"resets {self._node_name}")
+        self.begin()
+
+    def begin(self) -> None:
+        """Look for such connections if that is due and it has rested; to be called again and again. Returns at once."""
+        if not self._is_due or (self._task is not None and not self._task.done()):
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._rests_until:
+            self._is_due = False
+            self._task = loop.create_task(self._walk(), name=f"resets {self._node_name}")
 
     async def idle(self) -> None:
-        """Wait until nothing is due."""
-        if self._task is not None:
+        """Wait until what was begun is done."""
+        if self._task is not None and not self._task.done():
             await asyncio.wait([self._task])
 
     async def _walk(self) -> None:
         clock = asyncio.get_running_loop().time
-        while self._is_due:
-            self._is_due = False
-            async with self._turn:
-                began = clock()
-                await self._end()
-                took = clock() - began
-            await asyncio.sleep(max(REST_SECONDS, REST_SHARE * took))
+        async with self._turn:
+            began = clock()
+            await self._end()
+            ended = clock()
+        self._rests_until = ended + max(REST_SECONDS, REST_SHARE * (ended - began))
 
     async def _end(self) -> None:
         try:

@@ -40,17 +40,25 @@ def resets_of(door: Door) -> Resets:
     return Resets("node1", door, lambda: {WEB: "web"}, asyncio.Lock())
 
 
-async def test_packets_of_one_moment_are_one_walk_and_what_comes_during_it_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resets, "REST_SECONDS", 0.01)
+async def test_packets_of_one_moment_are_one_walk_and_what_comes_during_it_is_another_after_a_rest() -> None:
     door = Door()
     its = resets_of(door)
-    await its.idle()
-    for _ in range(3):
-        its.begin()
-    await until(lambda: bool(door.asked))
     its.begin()
     await its.idle()
-    assert door.asked == [{WEB: "web"}] * 2
+    assert door.asked == [], "nothing was denied"
+    for _ in range(3):
+        its.tcp_denied()
+    await until(lambda: bool(door.asked))
+    its.tcp_denied()
+    await its.idle()
+    its.begin()
+    await its.idle()
+    assert door.asked == [{WEB: "web"}], "it rests, and nobody waits for that"
+    its._rests_until = 0.0
+    for _ in range(2):
+        its.begin()
+        await its.idle()
+    assert len(door.asked) == 2
 
 
 @pytest.mark.parametrize(
@@ -65,11 +73,12 @@ async def test_packets_of_one_moment_are_one_walk_and_what_comes_during_it_is_an
 async def test_what_fails_is_tried_with_the_next_packet_unless_the_kernel_can_t_do_it(
     error: Exception, goes_on: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(resets, "REST_SECONDS", 0.0)
+    monkeypatch.setattr(resets, "REST_SECONDS", -1.0)
+    monkeypatch.setattr(resets, "REST_SHARE", 0)
     door = Door(error)
     its = resets_of(door)
     for _ in range(2):
-        its.begin()
+        its.tcp_denied()
         await its.idle()
     assert len(door.asked) == 1 + goes_on and len(caplog.records) == 1
 
