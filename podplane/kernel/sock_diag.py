@@ -16,11 +16,17 @@ from podplane.kernel.netlink import Message, Socket
 from podplane.state.conntrack import Revoked
 
 NETLINK_SOCK_DIAG = 4
-SOCK_DESTROY = 21
+SOCK_DIAG_BY_FAMILY, SOCK_DESTROY = 20, 21
 REQUEST = struct.Struct("=BBBxI")
 """struct inet_diag_req_v2 up to its socket: family, protocol, extensions, states."""
 ANY_COOKIE = b"\xff" * 8
 """INET_DIAG_NOCOOKIE, twice."""
+PORTS, COOKIE = slice(4, 8), slice(44, 52)
+"""In struct inet_diag_msg: those of its struct inet_diag_sockid. Its second byte is the state."""
+LISTEN = 10
+"""TCP_LISTEN."""
+GONE = (errno.ENOENT, errno.ESTALE)
+"""The connection has ended by itself, or another one is in its place."""
 
 
 class Sockets:
@@ -35,16 +41,36 @@ class Sockets:
 
     def end_at_server(self, connections: Iterable[Revoked]) -> int:
         """End these connections at the sockets of their servers; how many those were. KernelError when the kernel can't do it."""
-        messages = [Message(SOCK_DESTROY, 0, _request(one), "end a connection") for one in connections]
-        refused = self._socket.request(messages)
-        for one in refused:
-            if one.errno != errno.ENOENT:  # it has ended by itself
-                raise from_errno("end a connection", one.errno, one.text)
-        return len(messages) - len(refused)
+        return sum(map(self._end, connections))
+
+    def _end(self, one: Revoked) -> bool:
+        cookie = self._cookie(one)
+        if not cookie:
+            return False
+        for refused in self._socket.request([Message(SOCK_DESTROY, 0, _request(one, cookie), "end a connection")]):
+            if refused.errno not in GONE:
+                raise from_errno("end a connection", refused.errno, refused.text)
+            return False
+        return True
+
+    def _cookie(self, one: Revoked) -> bytes:
+        """What tells the socket of a connection from all others; nothing when there is none. When a connection has no socket any more, the
+        kernel tells the one that listens at its port (inet_lookup): to end that would end the server."""
+        try:
+            found = self._socket.ask(SOCK_DIAG_BY_FAMILY, _request(one, ANY_COOKIE))
+        except OSError as error:
+            if error.errno in GONE:
+                return b""
+            raise from_errno("look for a connection", error.errno or 0, error.strerror or "") from None
+        is_its_own = found[PORTS] == _ports(one) and found[1] != LISTEN
+        return found[COOKIE] if is_its_own else b""
 
 
-def _request(one: Revoked) -> bytes:
+def _ports(one: Revoked) -> bytes:
+    return struct.pack(">HH", one.server_port, one.client_port)
+
+
+def _request(one: Revoked, cookie: bytes) -> bytes:
     family = socket.AF_INET if one.server.version == 4 else socket.AF_INET6
-    ports = struct.pack(">HH", one.server_port, one.client_port)
     ips = b"".join(ip.packed.ljust(16, b"\0") for ip in (one.server, one.client))
-    return REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0xFFFF_FFFF) + ports + ips + bytes(4) + ANY_COOKIE
+    return REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0xFFFF_FFFF) + _ports(one) + ips + bytes(4) + cookie

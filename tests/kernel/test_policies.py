@@ -13,6 +13,7 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
 
 import msgspec
 import pytest
@@ -22,7 +23,8 @@ from hypothesis import strategies as st
 from podplane.agent.pause import Pause
 from podplane.cni.network import Attachment
 from podplane.kernel import conntrack
-from podplane.kernel.namespace import Namespace
+from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.namespace import CurrentNamespace, Namespace
 from podplane.kernel.text import nft
 from podplane.model.answers import DeniedFlows
 from podplane.model.cluster_policy import Policy
@@ -32,7 +34,10 @@ from podplane.policy import compiling
 from podplane.policy.match import Flow
 from podplane.policy.settings import PolicySettings
 from podplane.policy.tables import TABLE
+from podplane.state.conntrack import Revoked
+from podplane.state.network import Link
 from podplane.state.nft import Chain, Table
+from podplane.state.operations import Operation
 from podplane.trace.evaluator import evaluate
 from podplane.trace.memory import Memory
 from podplane.trace.packet import Packet
@@ -234,6 +239,32 @@ def test_a_server_that_only_reads_is_told_that_its_connection_was_taken_back(ver
     with pytest.raises(ConnectionResetError):
         cut.client.recv(10)
     kept.exchange()
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("is_dual", [False, True])
+def test_who_listens_goes_on_listening_when_a_connection_to_it_is_ended_twice(version: int, is_dual: bool) -> None:
+    """The kernel takes the one that listens for the socket of a connection that has none."""
+    place, door = CurrentNamespace(), Kernel(CurrentNamespace(), KernelOpener())
+    ip = "127.0.0.1" if version == 4 else "::1"
+    door.apply([Operation(None, Link(name="lo"))])
+    ends = ("::", 0) if is_dual else (ip, 0)
+    family = socket.AF_INET6 if ":" in ends[0] else socket.AF_INET
+    with socket.create_server(ends, family=family, dualstack_ipv6=is_dual) as listener:
+        at = (ip, listener.getsockname()[1])
+        client = socket.create_connection(at)
+        server = listener.accept()[0]
+        one = Revoked(ip_address(ip), at[1], ip_address(ip), client.getsockname()[1])
+        sockets = KernelOpener().sockets(place)
+        assert [sockets.end_at_server([one]) for _ in range(3)] == [1, 0, 0]
+        with pytest.raises(ConnectionAbortedError):
+            server.recv(10)
+        with pytest.raises(ConnectionResetError):
+            client.recv(10)
+        with socket.create_connection(at):
+            listener.settimeout(3)
+            listener.accept()[0].close()
+        sockets.close()
 
 
 def test_where_connections_are_kept_those_that_were_let_pass_go_on_and_new_ones_are_denied() -> None:
