@@ -306,9 +306,9 @@ class Group(msgspec.Struct, frozen=True):
 def group(programs: Iterable[Program], direction: str, versions: Iterable[int] = ()) -> Group:
     """The group of these policies for a direction (IN, OUT). Its counters go on when the policies change what they allow."""
     programs = list(programs)
-    together = _together(programs)
+    together, openings = _together(programs)
     if len(together) > TOGETHER:
-        return _group_with_set(programs, together, direction, versions)
+        return _group_with_set(programs, together, GroupSet(openings), direction, versions)
     paths, denied, last = _ending(programs, direction)
     return Group(_chain("", programs, direction, rule(jump("deny")), last), paths, denied)
 
@@ -321,28 +321,30 @@ def _ending(programs: list[Program], direction: str) -> tuple[tuple[str, ...], N
     return tuple(paths), denied, rule(count_in(denied.name), goto(f"deny-{direction}"), comment=comment)
 
 
-def _together(programs: Iterable[Program]) -> list[Program]:
-    """Those whose openings may be one set."""
+def _together(programs: Iterable[Program]) -> tuple[list[Program], set[Opening]]:
+    """Those whose openings may be one set, and these openings."""
     found: list[Program] = []
-    openings, ports = set[Opening](), Counter[PodSelector]()
+    openings, ports = set[Opening](), dict[PodSelector, int]()
     for one in programs:
         if one.chain and one.openings is not None:
-            new = one.openings - openings
-            more = Counter(opening.selector for opening in new)
-            if all(ports[selector] + count <= MOST_PORTS for selector, count in more.items()):
+            new, more = one.openings - openings, dict[PodSelector, int]()
+            for selector, _, _ in new:
+                more[selector] = (more.get(selector) or ports.get(selector, 0)) + 1
+            if all(count <= MOST_PORTS for count in more.values()):
                 found.append(one)
                 openings |= new
-                ports.update(more)
-    return found
+                ports |= more
+    return found, openings
 
 
-def _group_with_set(programs: list[Program], together: list[Program], direction: str, versions: Iterable[int]) -> Group:
+def _group_with_set(
+    programs: list[Program], together: list[Program], peers: GroupSet, direction: str, versions: Iterable[int]
+) -> Group:
     """That of many policies: what most of them allow is one set, and the others have their chains."""
     paths = tuple(one.name for one in together)
     opened = {id(one) for one in together}
     alone = group([msgspec.structs.replace(one, openings=None) for one in programs if id(one) not in opened], direction)
     every, denied, last = _ending(programs, direction)
-    peers = GroupSet(opening for one in together for opening in one.openings or ())
     comment = f"allowed by any of {len(together)} policies"
     allowed = tables.counter(f"allow-{direction}-{digest((direction, every))}", comment)
     side = r.SOURCE if direction == IN else r.DESTINATION

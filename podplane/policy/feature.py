@@ -26,7 +26,17 @@ from podplane.model.view import Policies, Sandbox
 from podplane.policy import peers as p
 from podplane.policy import tables
 from podplane.policy.closing import Closed
-from podplane.policy.compiling import SHORT, Group, Program, admin_group, baseline_group, compile_policy, group, nothing_of
+from podplane.policy.compiling import (
+    SHORT,
+    TOGETHER,
+    Group,
+    Program,
+    admin_group,
+    baseline_group,
+    compile_policy,
+    group,
+    nothing_of,
+)
 from podplane.policy.enforced import AllEnforced, Enforced
 from podplane.policy.filling import Filling, Told
 from podplane.policy.index import Move
@@ -39,8 +49,8 @@ from podplane.state.mac import mac_of
 from podplane.state.nft import GOTO, Chain, Element, Verdict, label
 from podplane.state.value import IPAddress, Value, fragment
 
-KEPT_PROGRAMS = 2048
-"""Of the policies that were compiled last, so many are kept as nf_tables."""
+KEPT_PROGRAMS, KEPT_GROUPS = 2048, 4
+"""Of the policies that were compiled last, so many are kept as nf_tables; of the groups of many policies, so many."""
 NO_PEERS: frozenset[Peers] = frozenset()
 
 
@@ -99,6 +109,8 @@ class PolicyMemory:
         self._name_servers: tuple[str, ...] = ()
         self._forbidding: dict[Hashable, frozenset[PodSelector]] = {}
         self._forbidden: Counter[PodSelector] = Counter()
+        self._groups: OrderedDict[tuple[object, ...], tuple[list[Program], Group]] = OrderedDict()
+        """By the identities of the programs, which are kept beside them."""
         self._programs: OrderedDict[tuple[str, Direction], tuple[Policy, tuple[int, ...], Program]] = OrderedDict()
 
     @property
@@ -129,6 +141,18 @@ class PolicyMemory:
                 self._programs.popitem(last=False)
         self._programs.move_to_end(key)
         return known[2]
+
+    def group(self, programs: list[Program], direction: str, versions: tuple[int, ...]) -> Group:
+        """The group of these programs. That of many policies is known when one of its pods is planned again, or the next one is."""
+        if len(programs) <= TOGETHER:
+            return group(programs, direction, versions)
+        key = (direction, versions, *map(id, programs))
+        known = self._groups.get(key)
+        if known is None:
+            known = self._groups[key] = (programs, group(programs, direction, versions))
+            if len(self._groups) > KEPT_GROUPS:
+                self._groups.popitem(last=False)
+        return known[1]
 
     def needs(self, plan: PodPlan) -> Collection[Need]:
         """The sets that rules of a plan look into and that are not filled."""
@@ -394,12 +418,13 @@ class _Led:
         short, then = SHORT[direction], tables.PASSES[SHORT[direction]]
         admin, network, baseline = (self._programs(direction, tier) for tier in TIERS)
         if network:
-            its = self.groups[short] = group(network, short, self._versions)
+            its = self.groups[short] = self._memory.group(network, short, self._versions)
             self.values.append(its.denied)
             if its.peers is not None and its.allowed is not None:
                 self.values += [its.allowed, *(p.set_of(its.peers, version) for version in self._versions)]
                 self.together.append(its.peers)
-            self.chained += [one for one in network if one.name not in its.together]
+            together = frozenset(its.together)
+            self.chained += [one for one in network if one.name not in together]
             then = self._lead(its.chain)
         elif baseline:
             self.chained += baseline

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from podplane.model.policy import (
     DIRECTIONS,
@@ -17,8 +19,10 @@ from podplane.model.policy import (
     PolicyRule,
 )
 from podplane.policy import compiling
-from podplane.policy.compiling import compile_policy, group
+from podplane.policy.compiling import Program, compile_policy, group
+from podplane.policy.feature import KEPT_GROUPS, PolicyMemory
 from podplane.policy.match import matches_peer, matches_port
+from podplane.policy.peers import GroupSet, Opening
 from podplane.state.nft import Chain
 from tests.policed import policy, select
 from tests.unit.policy.cluster import end, index_of, pod
@@ -69,3 +73,32 @@ def test_what_many_policies_allow_is_one_set_as_long_as_each_pod_is_few_elements
     assert len(found.together) == compiling.MOST_PORTS + count
     assert sorted(jumps) == sorted(one.label for one in programs if one.name not in found.together)
     assert len(found.policies) == 2 * count
+
+
+def test_the_group_of_many_policies_is_made_once_for_all_their_pods_and_anew_when_one_changes() -> None:
+    memory = PolicyMemory()
+
+    def programs(last: int) -> list[Program]:
+        numbers = (*range(1, 20), last)
+        rules = [PolicyRule(PEERS, (PolicyPort("TCP", (number, number)),)) for number in numbers]
+        named = [policy(f"p{n}", EVERYTHING, [one]) for n, one in enumerate(rules)]
+        return [memory.program(known.setdefault(one.metadata.name + repr(one), one), "ingress", (4,)) for one in named]
+
+    known: dict[str, NetworkPolicy] = {}
+    found = memory.group(programs(20), "in", (4,))
+    assert memory.group(programs(20), "in", (4,)) is found
+    assert memory.group(programs(20), "out", (4,)).chain != found.chain
+    changed = memory.group(programs(21), "in", (4,))
+    assert changed.chain.name != found.chain.name and changed == group(programs(21), "in", (4,))
+    for number in range(30, 40):
+        memory.group(programs(number), "in", (4,))
+    assert len(memory._groups) == KEPT_GROUPS
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(("TCP", "UDP")), st.integers(1, 3))))
+def test_a_set_of_a_group_is_named_by_what_it_opens_in_whatever_order(openings: list[tuple[str, str, int]]) -> None:
+    made = [Opening(PodSelector(namespace), protocol, number) for namespace, protocol, number in openings]
+    one, other = GroupSet(made), GroupSet(reversed([*made, *made]))
+    assert one == other and one.selectors == other.selectors
+    for gone in set(made):
+        assert GroupSet(set(made) - {gone}) != one
