@@ -34,7 +34,7 @@ TRIES = 3
 PACKETS_SECONDS, POLL_SECONDS = 0.5, 0.002
 """So long an ADD waits until the kernel takes packets for the pod's addresses; between two questions."""
 PEER_KEYS = (PolicyPeersKey, PolicyNameServersKey, PolicySetKey)
-OF_PODS = (*tables.MAPS.values(), *tables.BELOW_ADMIN.values(), "self", "own")
+OF_PODS = (*tables.MAPS.values(), tables.TO_NODE, *tables.BELOW_ADMIN.values(), "self", "own")
 """Sets whose elements are those of pods of the node; others have elements of peers."""
 AttachedPod = tuple[Attachment, tuple[str, ...]]
 """An attachment and its addresses."""

@@ -22,13 +22,13 @@ WAYS = {
     for maps in (tables.MAPS, tables.BELOW_ADMIN)
     for direction, name in maps.items()
     for version in ("", 4, 6)
-}
+} | {f"{tables.TO_NODE}{version}": tables.OUT for version in ("", 4, 6)}
 """Chains and maps that lead to the policies of a direction."""
 
 
 def is_verdict(identity: Identity) -> bool:
     """Is this the element by which a pod is led to a drop, or to its policies?"""
-    return identity[0] == "nft element" and str(identity[4]).startswith(tuple(tables.MAPS.values()))
+    return identity[0] == "nft element" and str(identity[4]).startswith((*tables.MAPS.values(), tables.TO_NODE))
 
 
 def closed(enforced: AllEnforced, refused: Iterable[tuple[Identity, Iterable[Hashable]]]) -> dict[Hashable, frozenset[str]]:

@@ -398,7 +398,7 @@ def test_nft_reads_the_base_chains_as_they_are_written_here() -> None:
     listed = subprocess.run(["nft", "list", "table", family, table], check=True, capture_output=True, text=True).stdout
     own = [v for v in real.agents[1].ledger.desired.values() if isinstance(v, Table | Chain) and (v.family, v.table) == TABLE]
     written = nft.tables(own)
-    for name in ("forward", "input", "egress", "ingress", "pass", "revoke"):
+    for name in ("forward", "input", "egress", "to-node", "own-node", "ingress", "pass", "revoke"):
         assert _as_nft_has_it(_chain(name, written)) == _chain(name, listed) != ""
 
 
@@ -440,6 +440,20 @@ def test_multicasts_and_broadcasts_of_a_pod_reach_no_other_of_its_node(version: 
     sender.sendto(b"y", (str(pod_ip(1, 2, version)), 5353))
     assert receiver.recvfrom(10)[0] == b"y", "only what was sent to itself"
     for one in ends:
+        one.close()
+
+
+def test_broadcasts_to_the_pods_of_a_node_are_not_what_reaches_the_node() -> None:
+    real = RealPoliced()
+    node = real.namespaces["node1"].run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+    pod = real.namespaces[name_of(1, 1)].run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+    node.bind(("", 5353))
+    node.settimeout(5)
+    pod.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    pod.sendto(b"x", ("10.244.1.255", 5353))
+    pod.sendto(b"y", (str(pod_ip(1, 0, 4)), 5353))
+    assert node.recvfrom(10)[0] == b"y"
+    for one in (node, pod):
         one.close()
 
 

@@ -23,7 +23,7 @@ from podplane.policy.index import Change, Move
 from podplane.policy.peers import digest_of
 from podplane.policy.settings import PolicySettings
 from podplane.policy.tables import TABLE
-from podplane.state.nft import Element, NftValue, Verdict
+from podplane.state.nft import Chain, Element, Immediate, Lookup, NftValue, Verdict
 from podplane.state.value import IPAddress
 from tests.policed import cluster_policy, policy, select
 from tests.unit.agent.rig import Choosy, Rig, cluster, slice_of
@@ -92,6 +92,44 @@ async def test_what_is_not_known_passes_nothing_where_a_policy_might_select_it()
     rig.remove(WEB)
     await rig.settle()
     assert verdicts(rig, "ingress4")["pod/a/web"] == "pass"
+
+
+def led_to_from(rig: Rig, chain: str) -> set[str]:
+    """The chains that one leads to, by its rules and by the maps that these look into."""
+    values = rig.host.objects.nft.values()
+    own = [v for v in values if isinstance(v, NftValue) and (v.family, v.table) == TABLE]
+    chains = {v.name: v for v in own if isinstance(v, Chain)}
+    maps: dict[str, set[str]] = {}
+    for one in own:
+        if isinstance(one, Element) and isinstance(one.data, Verdict):
+            maps.setdefault(one.set, set()).add(one.data.chain)
+    found, left = {chain}, [chain]
+    while left:
+        expressions = [e for row in chains[left.pop()].rules for e in row.expressions]
+        after = {e.data.chain for e in expressions if isinstance(e, Immediate) and isinstance(e.data, Verdict)}
+        after = after.union(*(maps.get(e.set, set()) for e in expressions if isinstance(e, Lookup))) - {""}
+        left += after - found
+        found |= after
+    return found
+
+
+async def test_what_pods_send_to_their_node_meets_policies_only_where_one_for_egress_selects_a_pod_of_it() -> None:
+    rig = Rig()
+    await rig.start(*cluster(1))
+    out = policy("out", select(app="web"), egress=[PolicyRule((PodSelector("a", select(app="client")),))])
+    rig.put(NamespaceInfo(SlimMetadata("a")), WEB, pod("client", "client", "10.244.2.9"), pod("web", "web"), pod("other"))
+    await attach(rig, "web")
+    await attach(rig, "other")
+    assert verdicts(rig, "to-node4") == {"pod/a/web": "own", "pod/a/other": "own"}
+    assert any(name.startswith("np-web-in") for name in led_to_from(rig, "forward"))
+    assert not any(name.startswith(("np-", "in-", "ingress", "egress")) for name in led_to_from(rig, "input"))
+    rig.put(out)
+    await rig.settle()
+    assert verdicts(rig, "to-node4") == {"pod/a/web": "egress", "pod/a/other": "own"}
+    assert any(name.startswith("np-out-out") for name in led_to_from(rig, "input"))
+    rig.remove(out)
+    await rig.settle()
+    assert verdicts(rig, "to-node4") == {"pod/a/web": "own", "pod/a/other": "own"}
 
 
 async def test_a_pod_that_goes_takes_its_sets_with_it() -> None:
