@@ -20,7 +20,7 @@ def kinds(base: type[Value]) -> set[type[Value]]:
 def test_every_type_of_value_has_a_part_of_the_kernel() -> None:
     modules = {network.__name__, nft.__name__, nft_members.__name__}
     own = {kind for kind in kinds(Value) if kind.__module__ in modules and kind.identity is not Value.identity}
-    assert own == set(PARTS)
+    assert own - {nft.UnreadElements} == set(PARTS), "what a reading says, and nobody wants"
 
 
 @pytest.mark.parametrize(("change", "same"), [({"rank": 7}, True), ({"comment": "another"}, False), ({"size": 5}, False)])
