@@ -22,9 +22,10 @@ IN_ONE_TURN = 20
 
 
 class Poller:
-    """Calls each look every POLL_SECONDS; its methods run on one event loop."""
+    """Calls each look every `seconds`, which may be changed; its methods run on one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = POLL_SECONDS) -> None:
+        self.seconds = seconds
         self._looks: list[Look] = []
         self._timer: asyncio.Handle | None = None
         self._due_at = 0.0
@@ -47,7 +48,7 @@ class Poller:
 
     def _wait(self) -> None:
         loop = asyncio.get_running_loop()
-        self._due_at = loop.time() + POLL_SECONDS
+        self._due_at = loop.time() + self.seconds
         self._timer = loop.call_at(self._due_at, self._begin)
 
     def _begin(self) -> None:

@@ -33,7 +33,7 @@ from podplane.agent.name_server import SLICES
 from podplane.agent.node import Concern
 from podplane.agent.object_events import ObjectEvents
 from podplane.agent.peer_plans import PeerPlans
-from podplane.agent.poller import Poller
+from podplane.agent.poller import POLL_SECONDS, Poller
 from podplane.agent.settings import Settings
 from podplane.apiserver import identity
 from podplane.apiserver.admission import Admission
@@ -105,7 +105,9 @@ FOLDER_SECONDS = 2.0
 OUTSIDE_RESTART_SECONDS = 0.1
 API_PORT = DEFAULT_PORT
 """On the underlay, where nobody else listens."""
-PROGRESS_SECONDS, POLL_SECONDS = 0.25, 0.01
+PROGRESS_SECONDS, SETTLE_POLL_SECONDS = 0.25, 0.01
+START_POLL_SECONDS = 1.0
+"""Between two looks of an agent at the kernel while the lab starts: nobody has touched it yet, and they take time of the start."""
 
 
 class Lab:
@@ -139,7 +141,7 @@ class Lab:
         self._hidden = hidden_folders(shows_home=spec.mount_home)
         self._dns = node_dns(tuple(map(str, control_plane.dns_ips(self.plan))), spec.cluster_domain)
         self._settings = agent_settings(self.plan, spec)
-        self._peers, self._poller = PeerPlans(), Poller()
+        self._peers, self._poller = PeerPlans(), Poller(START_POLL_SECONDS)
         self._kubelets: dict[str, Kubelet] = {}
         self._nodes: dict[str, LabNode] = {}
         self._registered: dict[str, tuple[Mapping[str, Any], bool]] = {}
@@ -225,6 +227,7 @@ class Lab:
         asyncio.get_running_loop().remove_reader(self._reporter.connection)
         self._reporter.send(Progress(ready=True))
         self._reporter.connection.close()
+        self._poller.seconds = POLL_SECONDS
         gc.collect()
         gc.enable()
         pauses.shorten()
@@ -498,7 +501,7 @@ class Lab:
             if now >= tell_at:
                 self._reporter.step("pods", settled, max(wanted, len(workers)))
                 tell_at = now + PROGRESS_SECONDS
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(SETTLE_POLL_SECONDS)
 
     async def _keep_outside(self, process: Process | None, outside: Namespace, *words: str) -> None:
         """Start a server outside, again whenever it ends; `process` is one that runs already."""

@@ -47,7 +47,7 @@ from podplane.policy.words import unread_text
 from podplane.state.effects import Effect, Forget, JudgeAgain, Plan, Warn
 from podplane.state.mac import mac_of
 from podplane.state.nft import GOTO, Chain, Element, Verdict, label
-from podplane.state.value import IPAddress, Value, fragment
+from podplane.state.value import IPAddress, Value, address_of, fragment
 
 KEPT_PROGRAMS, KEPT_GROUPS = 2048, 4
 """Of the policies that were compiled last, so many are kept as nf_tables; of the groups of many policies, so many."""
@@ -362,7 +362,7 @@ def _plan_pod(
     if sandbox is None or node is None or not node.spec.pod_cidrs:
         return plan(is_gone=True, effects=_leave(owner, memory, is_there=sandbox is not None))
     path, versions, selecting = sandbox.path, node_versions(node), tuple[Policy, ...]()
-    ips = p.addresses(sandbox.ips, versions)
+    ips = [ip for ip in map(address_of, sandbox.ips) if ip.version in versions]
     pod = policies.pod(path) if policies is not None else None
     is_known = pod is not None and sandbox.uid in ("", pod.metadata.uid)  # some runtimes don't say it (CNI_ARGS)
     if not is_known or (policies is not None and policies.is_undecided(sandbox.namespace)):
@@ -373,7 +373,7 @@ def _plan_pod(
     else:
         assert policies is not None
         selecting = tuple(policies.policies_of(path))
-    mac = mac_of(ipaddress.ip_address(sandbox.ips[0])) if sandbox.ips else ""
+    mac = mac_of(address_of(sandbox.ips[0])) if sandbox.ips else ""
     led = _Led(selecting, versions, memory, memory.closed.get(owner, frozenset()))
     for direction in DIRECTIONS:
         led.take(direction, ips, label("pod", path))
@@ -471,7 +471,7 @@ def _judge_again(
 
 def _leave(owner: Hashable, memory: PolicyMemory, *, is_there: bool) -> tuple[Effect, ...]:
     """A pod goes: whoever has its addresses next has none of its connections, wherever others are kept. Or the node's blocks go."""
-    ips = frozenset(map(ipaddress.ip_address, memory.enforced.ips_of(owner)))
+    ips = frozenset(map(address_of, memory.enforced.ips_of(owner)))
     if not ips:
         return ()
     return (JudgeAgain(ips),) if is_there else (Forget(ips),)

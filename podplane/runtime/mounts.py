@@ -62,7 +62,8 @@ class PodFolder(msgspec.Struct):
     async def write(self, pod: Pod, facts: Facts, etc: Mapping[str, str]) -> None:
         """Write all files, `etc` for /etc by their names; what is as it was isn't touched. ConfigError when a volume can't be made."""
         place, owner = os.fspath(self.path), ids.of_pods().first
-        os.makedirs(place, exist_ok=True)
+        for path in (place, f"{place}/volumes"):
+            volumes.make_folder(path)
         for name, text in etc.items():
             volumes.write_file(f"{place}/{name}", text.encode(), owner=owner)
         self._etc = tuple(etc)

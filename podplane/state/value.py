@@ -24,7 +24,7 @@ PARSED = 4096
 @functools.lru_cache(PARSED)
 def address_of(text: str) -> IPAddress:
     """An address; ValueError when the text is none. Several features read the addresses of one pod."""
-    return ipaddress.ip_address(text)
+    return IPv6Address(text) if ":" in text else IPv4Address(text)
 
 
 @functools.lru_cache(PARSED)

@@ -28,6 +28,18 @@ async def test_each_look_is_called_once_a_period() -> None:
     assert all(len(times) == 10 for times in calls)
 
 
+@virtual
+async def test_the_period_may_be_changed() -> None:
+    loop, polls, times = asyncio.get_running_loop(), Poller(1.0), list[float]()
+    polls.add(look := functools.partial(_note_time, loop, times))
+    began = loop.time()
+    await asyncio.sleep(1.5)
+    polls.seconds = 0.1
+    await asyncio.sleep(0.75)
+    assert [round(at - began, 2) for at in times] == [1.0, 2.0, 2.1, 2.2]
+    polls.remove(look)
+
+
 def _note_time(loop: asyncio.AbstractEventLoop, times: list[float]) -> None:
     times.append(loop.time())
 
