@@ -41,6 +41,7 @@ from podplane.model.words import counted
 @click.option(
     "--mount-home/--hide-home", default=None, help="Pods see /home, /root and your home, or they are empty.  [default: empty]"
 )
+@click.option("--allow-host-paths", help="Folders of the machine that hostPaths of pods give as they are.  [default: none]")
 @click.option("--port", type=int, help="Port of the API on 127.0.0.1.  [default: 6443, or a free one]")
 def up(folder: Folder, pods_per_node: int, **given: Any) -> None:
     """Start a lab. What isn't said is as it was the last time, or the default."""

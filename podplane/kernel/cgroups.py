@@ -47,6 +47,10 @@ class Limits(msgspec.Struct, frozen=True):
     asked_cpu: int = 0
 
 
+MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+"""Bytes of this machine."""
+
+
 class Group(msgspec.Struct, frozen=True):
     """The groups of a container: files to write, each with its text, and the folders that its processes belong to."""
 

@@ -23,20 +23,22 @@ from podplane.kernel.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY, MS_NOD
 NOBODY = 65534
 """Whose files are moved away with all others, so that it owns nothing."""
 MOUNTS = "/proc/self/mountinfo"
-MOVED, OWN, STAND_INS = ".moved", ".own", ".instead"
+MOVED, OWN, STAND_INS, HOST = ".moved", ".own", ".instead", ".host"
 _libc = ctypes.CDLL(None)
 
 
-def prepare(place: str, names: Iterable[str], whole: Collection[str], own: Iterable[str], subordinate: int) -> None:
+def prepare(
+    place: str, names: Iterable[str], whole: Collection[str], own: Iterable[str], subordinate: int, host: Iterable[str] = ()
+) -> None:
     """Mount these folders of / below `place` (an empty folder), for pods whose ids begin at `subordinate`. Pods read what root reads in
-    those that are `whole`, and in the paths that are podplane's `own`.
+    those that are `whole`, and in the paths that are podplane's `own`; they do what root does in the `host` paths.
 
     The caller is root of the user namespace that mounted them, and has a mount namespace of its own. What can't be mounted so (file
     systems without idmapped mounts, a kernel older than 5.19, a folder with other mounts in it) is not there.
     """
     with contextlib.suppress(OSError):
         syscalls.mount("tmpfs", place, "tmpfs", 0, "mode=755")
-        for folder in (MOVED, OWN, STAND_INS):
+        for folder in (MOVED, OWN, STAND_INS, HOST):
             os.mkdir(f"{place}/{folder}")
         fd = ids.user_namespace(f"0 {subordinate} {ids.COUNT}")
         try:
@@ -46,6 +48,10 @@ def prepare(place: str, names: Iterable[str], whole: Collection[str], own: Itera
                 for path in own:
                     with contextlib.suppress(OSError):
                         _mount_moved(path, OWN + path, fd)
+                for number, path in enumerate(host):
+                    with contextlib.suppress(OSError):
+                        _mount_moved(path, f"{HOST}/{number}", fd, read_only=False)
+                        os.symlink(str(number), f"{HOST}/{_name(path)}")
         finally:
             os.close(fd)
             syscalls.set_dumpable(is_dumpable=True)  # changes of ids took that
@@ -73,10 +79,15 @@ def _mount_all(names: Iterable[str], whole: Collection[str], user_namespace: int
                 _mount_as_nobody(moved, name, is_whole=name in whole)
 
 
-def _mount_moved(source: str, target: str, user_namespace: int) -> None:
+def _name(path: str) -> str:
+    """A path as the name of a link."""
+    return path.replace("%", "%25").replace("/", "%2F")
+
+
+def _mount_moved(source: str, target: str, user_namespace: int, *, read_only: bool = True) -> None:
     os.makedirs(target)
     try:
-        syscalls.bind_with_ids(source, target, user_namespace, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV)
+        syscalls.bind_with_ids(source, target, user_namespace, MOUNT_ATTR_NODEV | (MOUNT_ATTR_RDONLY if read_only else 0))
     except OSError:
         os.rmdir(target)
         raise
@@ -128,3 +139,8 @@ def prepared(place: str) -> frozenset[str]:
 def own(place: str, path: str) -> str:
     """Where a path of podplane's own is, for pods; "" where it wasn't prepared."""
     return f"{place}/{OWN}{path}" if place and os.path.isdir(f"{place}/{OWN}{path}") else ""
+
+
+def host(place: str, path: str) -> str:
+    """Where a host path is, for pods; "" where it wasn't prepared."""
+    return os.path.realpath(f"{place}/{HOST}/{_name(path)}") if place and os.path.isdir(f"{place}/{HOST}/{_name(path)}") else ""

@@ -397,6 +397,7 @@ class Lab:
             shows_homes=self.spec.mount_home,
             layers="" if ids.of_pods().are_the_labs else str(self._folder.layers),
             groups=self._groups,
+            host_paths=self.spec.host_paths,
         )
 
     def _start_outside(self, outside: Namespace) -> None:

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -55,11 +55,13 @@ class Reporter:
         self.send(Progress(step=text, done=done, total=total))
 
 
-def launch(folder: Folder, body: Callable[[Reporter], None], keep: int, *, shows_homes: bool) -> Iterator[Progress]:
+def launch(
+    folder: Folder, body: Callable[[Reporter], None], keep: int, *, shows_homes: bool, host_paths: Sequence[str] = ()
+) -> Iterator[Progress]:
     """Start a lab whose PID 1 runs `body`; yields its progress until it is ready. LabError when it doesn't get there.
 
-    `shows_homes`: its pods may see homes. Of this process' descriptors it inherits only standard ones and `keep`: locks that are held
-    here must not live on there.
+    `shows_homes`: its pods may see homes, and the machine's own `host_paths`. Of this process' descriptors it inherits only standard ones
+    and `keep`: locks that are held here must not live on there.
     """
     ours, theirs = socket.socketpair()
     sys.stdout.flush()
@@ -67,7 +69,7 @@ def launch(folder: Folder, body: Callable[[Reporter], None], keep: int, *, shows
     pid = os.fork()
     if pid == 0:
         _close_others(theirs.fileno(), keep)
-        _leave(_enter, folder, Reporter(theirs), body, shows_homes)
+        _leave(_enter, folder, Reporter(theirs), body, shows_homes, host_paths)
     theirs.close()
     os.waitpid(pid, 0)
     with ours, ours.makefile("rb") as lines:
@@ -111,11 +113,13 @@ def _leave(function: Callable[..., None], *arguments: object) -> NoReturn:
         os._exit(status)
 
 
-def _enter(folder: Folder, reporter: Reporter, body: Callable[[Reporter], None], shows_homes: bool) -> None:
+def _enter(
+    folder: Folder, reporter: Reporter, body: Callable[[Reporter], None], shows_homes: bool, host_paths: Sequence[str]
+) -> None:
     """The first child: into the namespaces, then fork PID 1."""
     try:
         os.setsid()
-        if why := enter_namespaces(folder.layers, shows_homes=shows_homes):
+        if why := enter_namespaces(folder.layers, shows_homes=shows_homes, host_paths=host_paths):
             reporter.send(Progress(note=f"processes of pods are this user to the machine: {why}"))
     except LabError as error:
         reporter.send(Progress(error=str(error)))
@@ -137,12 +141,12 @@ def _first_process(folder: Folder, reporter: Reporter, body: Callable[[Reporter]
         reporter.send(Progress(error=str(error)))
 
 
-def enter_namespaces(layers: Path, *, shows_homes: bool) -> str:
+def enter_namespaces(layers: Path, *, shows_homes: bool, host_paths: Sequence[str] = ()) -> str:
     """New user, mount and PID namespaces; in the user namespace this user is root. "", or why pods get no ids of their own.
     LabError says what forbids it."""
     users = user_ids.find(shows_homes=shows_homes)
     if users.is_root:
-        user_ids.mount_layers(layers, users)
+        user_ids.mount_layers(layers, users, host_paths)
     try:
         why = user_ids.enter(users)
         syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID)

@@ -10,9 +10,8 @@ from pathlib import Path
 import msgspec
 
 from podplane.kernel import cgroups
-from podplane.kernel.cgroups import Groups, Limits, Unusable
+from podplane.kernel.cgroups import MEMORY, Groups, Limits, Unusable
 from podplane.lab.folder import Folder
-from podplane.runtime import limits
 
 REMOVAL_SECONDS = 1.0
 SYSTEMD = "/run/systemd/system"
@@ -34,7 +33,7 @@ def prepare(folder: Folder) -> tuple[Groups, str]:
     folders = [one.folder for one in groups.hierarchies]
     try:
         folder.groups.write_bytes(msgspec.json.encode(folders))
-        groups.bound(Limits(limits.ALL_PODS.memory, processes=_processes() // 2))
+        groups.bound(Limits(memory=MEMORY - MEMORY // 10, processes=_processes() // 2))
     except OSError:
         for path in folders:
             cgroups.remove(path)

@@ -65,6 +65,7 @@ def up(folder: Folder, given: Mapping[str, object], pods_per_node: int) -> Itera
             lambda reporter: _first_process(wanted, folder, listener, pods_per_node, reporter, groups),
             listener.fileno(),
             shows_homes=wanted.mount_home,
+            host_paths=wanted.host_paths,
         )
     except LabError:
         stop(folder)

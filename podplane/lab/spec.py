@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from podplane.dns.message import Name, is_under, name_of
 from podplane.dns.special_names import why_reserved
 from podplane.ipam.plan import Plan, PlanError, parse_cidrs
 from podplane.lab.errors import LabError
-from podplane.lab.folder import DEFAULT_NAME
+from podplane.lab.folder import DEFAULT_NAME, state_home
+from podplane.lab.host_paths import allowed_folders
 from podplane.model.config import CLUSTER_DOMAIN
 
 DEFAULT_PORT = 6443
@@ -31,6 +33,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     `agents_over_https`: agents and kubelets reach the API over HTTPS, as on a real cluster, and not by direct calls.
     `keep_connections`: those that a change of policies forbids go on. `mount_home`: pods see /home, /root and the user's home.
+    `allow_host_paths`: folders of the machine, comma-separated, that pods get as they are.
     """
 
     name: str = DEFAULT_NAME
@@ -45,6 +48,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     agents_over_https: bool = False
     keep_connections: bool = False
     mount_home: bool = False
+    allow_host_paths: str = ""
     port: int = 0
 
     def plan(self) -> Plan:
@@ -55,6 +59,14 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             node=parse_cidrs(self.node_cidr, "node CIDR"),
             outside=parse_cidrs(OUTSIDE, "network outside"),
         )
+
+    @property
+    def host_paths(self) -> tuple[str, ...]:
+        """The folders of the machine that pods get as they are. LabError when there is one that they can't get."""
+        try:
+            return allowed_folders(self.allow_host_paths, os.path.realpath(state_home()))
+        except ValueError as error:
+            raise LabError(f"--allow-host-paths {error}") from None
 
     def check(self, pods_per_node: int = 0) -> None:
         """LabError unless this can be built."""
@@ -69,6 +81,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             )
         if why := _why_not_domain(name_of(self.cluster_domain)):
             raise LabError(f"--cluster-domain {self.cluster_domain}: {why}: give a domain like {CLUSTER_DOMAIN}")
+        _ = self.host_paths
         try:
             self.plan().check(self.nodes, pods_per_node)
             for text, what in (

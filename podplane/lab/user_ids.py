@@ -12,6 +12,7 @@ import os
 import pwd
 import shutil
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -87,15 +88,15 @@ def _read(path: Path) -> str:
         return ""
 
 
-def mount_layers(place: Path, users: Users) -> None:
-    """Have the machine's folders for pods of these ids below `place`, in a mount namespace of this process' own; where that can't be,
-    there is nothing."""
+def mount_layers(place: Path, users: Users, host: Sequence[str] = ()) -> None:
+    """Have the machine's folders, and host paths that are allowed, for pods of these ids below `place`, in a mount namespace of this
+    process' own; where that can't be, there is nothing."""
     with contextlib.suppress(OSError):
         place.mkdir(mode=0o700, exist_ok=True)
         syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
         names = [name for name in rootfs.folders() if name not in rootfs.FRESH]
-        layers.prepare(os.fspath(place), names, rootfs.HOMES, rootfs.OWN, users.user)
+        layers.prepare(os.fspath(place), names, rootfs.HOMES, rootfs.OWN, users.user, host)
 
 
 def enter(users: Users) -> str:

@@ -50,6 +50,7 @@ class Kubelet(msgspec.Struct, eq=False):
     hidden: Sequence[str] = ()
     shows_homes: bool = False
     layers: str = ""
+    host_paths: Sequence[str] = ()
     groups: Groups = Groups()  # it is immutable
     clock: Callable[[], float] = time.monotonic
     workers: dict[str, PodWorker] = msgspec.field(default_factory=dict)

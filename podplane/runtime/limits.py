@@ -4,16 +4,13 @@ the size of memory."""
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Collection, Iterator, Sequence
 
-from podplane.kernel.cgroups import Limits
+from podplane.kernel.cgroups import MEMORY, Limits
 from podplane.model import quantity
 from podplane.model.pod import Container, Pod, Volume
 from podplane.model.qos import qos_class
 
-MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-"""Bytes of this machine."""
 USUAL = MEMORY // 8
 """What a container may write outside of its volumes, and a pod in all its emptyDirs that say no size."""
 MOST = MEMORY // 2
@@ -54,8 +51,6 @@ def _asked(volume: Volume) -> int:
     return amount(volume.empty_dir.size_limit) if volume.empty_dir is not None else 0
 
 
-ALL_PODS = Limits(memory=MEMORY - MEMORY // 10)
-"""What all pods of a lab have together."""
 MOST_LIKELY, LEAST_LIKELY = 1000, 2
 """`oom_score_adj` of a container that asks for no memory, and of one that asks for much (kubelet, qos/policy.go)."""
 

@@ -19,6 +19,7 @@ from podplane.kubeapi.errors import ApiError, NotFound
 from podplane.model.pod import Container, Pod, TokenProjection
 from podplane.runtime import environment, limits, removal, volumes
 from podplane.runtime.environment import ConfigError, Facts, Source, expand
+from podplane.runtime.host_paths import HostPaths
 
 PATH_MAX = 4096
 """The kernel takes no longer path (limits.h)."""
@@ -41,6 +42,7 @@ class PodFolder(msgspec.Struct):
 
     path: Path
     client: Client
+    host: HostPaths = HostPaths()  # it is immutable
     _tokens: dict[TokenProjection, tuple[str, float]] = msgspec.field(default_factory=dict)
     _etc: tuple[str, ...] = ()
     _written: dict[str, volumes.Files] = msgspec.field(default_factory=dict)
@@ -74,7 +76,7 @@ class PodFolder(msgspec.Struct):
             for token in volumes.tokens_of(volume):
                 await self._renew(pod, token)
             if volume.host_path is not None:
-                volumes.check_host_path(volume.host_path)
+                self.host.check(volume.host_path)
                 continue
             if volume.empty_dir is not None:
                 if volume.empty_dir.medium.startswith(limits.HUGE):
@@ -120,7 +122,6 @@ class PodFolder(msgspec.Struct):
         for mount in sorted(container.volume_mounts, key=lambda mount: mount.mount_path):
             own = kinds[mount.name].host_path
             is_empty = kinds[mount.name].empty_dir is not None
-            source = Path(own.path) if own is not None else self.path / (EMPTY_DIRS if is_empty else "volumes") / mount.name
             below = expand(mount.sub_path_expr, variables) if mount.sub_path_expr else mount.sub_path
             if ".." in below.split("/") or below.startswith("/"):
                 raise ConfigError(f"subPath {below!r} must be relative and may not contain '..'")
@@ -128,8 +129,9 @@ class PodFolder(msgspec.Struct):
                 raise ConfigError(f"subPath {below[:40]!r}…: {os.strerror(errno.ENAMETOOLONG)}")
             read_only = mount.read_only or not (is_empty or own is not None)
             if own is not None:
-                found.append(Bind(str(source / below), mount.mount_path, read_only, inside=True))
+                found.append(self.host.bind(own.path, below, mount.mount_path, read_only=read_only))
             else:
+                source = self.path / (EMPTY_DIRS if is_empty else "volumes") / mount.name
                 found.append(Bind(str(source), mount.mount_path, read_only, below=below, makes_below=is_empty))
         return found
 

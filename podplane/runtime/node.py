@@ -95,6 +95,10 @@ class Node(Protocol):
         """Where the machine's folders are for pods of other ids (`kernel.layers`), if anywhere."""
 
     @property
+    def host_paths(self) -> Sequence[str]:
+        """Folders of the machine that hostPaths give as they are."""
+
+    @property
     def groups(self) -> Groups:
         """The control groups of the lab, if it may use some."""
 

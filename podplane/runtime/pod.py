@@ -451,7 +451,7 @@ class PodWorker:
     async def _gather(self) -> None:
         """Ask for all that its containers and volumes are made of, and write its files. ConfigError when a volume can't be made."""
         if self.node.folder is not None and self._files is None:
-            self._files = PodFolder(self.node.folder / "pods" / self.uid, self.node.client)
+            self._files = PodFolder(self.node.folder / "pods" / self.uid, self.node.client, roots.host_paths(self.node))
             for sentence in resolv_conf.omitted(self._resolv_conf):
                 await self.tell("DNSConfigForming", sentence, WARNING)
         if self._files is not None:

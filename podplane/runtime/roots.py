@@ -10,6 +10,7 @@ from podplane.kernel.rootfs import Root, limits_processes
 from podplane.model.pod import Container, Pod
 from podplane.runtime import image_files, limits, sysctls
 from podplane.runtime.container import ContainerRun
+from podplane.runtime.host_paths import HostPaths
 from podplane.runtime.images import files_of
 from podplane.runtime.mounts import PodFolder
 from podplane.runtime.node import Node
@@ -50,3 +51,8 @@ def share(node: Node, pod: Pod, container: Container, run: ContainerRun | None) 
     limited = limits.share(container, 0 if limits_processes() else MAX_PROCESSES)
     name = f"{pod.metadata.uid}-{container.name}-{run.state.restarts if run is not None else 0}"
     return node.groups.of_container(name, limited), limits.oom_score(pod, container)
+
+
+def host_paths(node: Node) -> HostPaths:
+    """Which folders of the machine its pods may have, and which they do not see."""
+    return HostPaths(tuple(node.host_paths), tuple(node.hidden), node.shows_homes, node.layers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from tests.e2e.conftest import Podplane, nothing_left
 from tests.kernel.test_rootfs import FOLDER, lab_folder
 from tests.kernel.test_zygote import Machine, contained
 
+SHARED: list[str] = []
+"""The folder of the machine that the lab's pods may have."""
 PLACE = "/var/tmp"
 """A folder that pods see."""
 
@@ -49,16 +52,75 @@ def write(path: str) -> None:
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Podplane]:
     """A lab in a place that pods see."""
-    with tempfile.TemporaryDirectory(dir=PLACE) as home, nothing_left(Path(home)) as command:
+    with (
+        tempfile.TemporaryDirectory(dir=PLACE) as home,
+        tempfile.TemporaryDirectory(dir="/tmp") as shared,
+        nothing_left(Path(home)) as command,
+    ):
         Path(home).chmod(0o755)
-        command("up", "--nodes", "1", "--pods-per-node", "1")
+        SHARED.append(shared)
+        command("up", "--nodes", "1", "--pods-per-node", "1", "--allow-host-paths", shared)
         yield command
 
 
 @pytest.mark.e2e
 def test_the_labs_folder_is_empty_in_a_pod(lab: Podplane) -> None:
-    (pod,) = (p["metadata"]["name"] for p in lab.api.objects("pods"))
+    (pod,) = (p["metadata"]["name"] for p in lab.api.objects("pods") if p["metadata"]["name"].startswith("echo"))
     folder = lab.folder
     assert folder.kubeconfig.exists()
     said = lab("exec", pod, "--", "find", str(folder.path.parent.parent)).stdout.split()
     assert said == [str(folder.path.parent.parent), str(folder.path.parent)]
+
+
+@pytest.mark.e2e
+def test_a_host_path_is_the_machines_if_it_was_allowed_and_refused_if_it_is_hidden(lab: Podplane) -> None:
+    shared = Path(SHARED[-1])
+    (shared / "file").write_text("from outside\n")
+    (shared / "out").symlink_to("/etc")
+    paths = {"made": f"{shared}/new/er", "out": f"{shared}/out", "log": "/var/log", "tmp": "/tmp", "etc": "/etc"}
+    for name, path in paths.items():
+        spec = {
+            "terminationGracePeriodSeconds": 0,
+            "volumes": [{"name": "v", "hostPath": {"path": path}}, {"name": "all", "hostPath": {"path": str(shared)}}],
+            "containers": [
+                {
+                    "name": "main",
+                    "image": "host/sh",
+                    "command": ["sh", "-c", "cat /all/file >/v/copy; sleep 1000"],
+                    "volumeMounts": [{"name": "v", "mountPath": "/v"}, {"name": "all", "mountPath": "/all", "readOnly": True}],
+                }
+            ],
+        }
+        lab.api.create("pods", "default", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+    said: dict[str, str] = {}
+    for _ in lab.api.poll("pods", "default", lambda pods: len(_said(pods, said)) >= len(paths), 10):
+        pass
+    hidden = "pods do not see this folder of the machine (docs/security.md); `podplane up --allow-host-paths"
+    assert {name: said[name] for name in paths} == {
+        "made": "",
+        "etc": "",
+        "out": "subPath 'out' leads out of its volume",
+        "log": f"hostPath /var/log: {hidden} /var/log` gives what is there",
+        "tmp": f"hostPath /tmp: {hidden} /tmp` gives what is there",
+    }
+    lab(
+        "exec",
+        "made",
+        "--",
+        "sh",
+        "-c",
+        "while ! [ -s /v/copy ]; do sleep 0.01; done; touch /all/x 2>/dev/null && exit 1; true",
+    )
+    assert (shared / "new" / "er" / "copy").read_text() == "from outside\n"
+    assert not Path("/etc/copy").exists()
+
+
+def _said(pods: list[dict[str, Any]], said: dict[str, str]) -> dict[str, str]:
+    """Why pods wait, "" for those that run."""
+    for pod in pods:
+        for status in pod["status"].get("containerStatuses", ()):
+            message = status["state"].get("waiting", {}).get("message", "")
+            if message or "running" in status["state"]:
+                said[pod["metadata"]["name"]] = message
+    said.pop("echo-node1-1", None)
+    return said

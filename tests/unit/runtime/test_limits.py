@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from podplane.kernel.cgroups import Limits
+from podplane.kernel.cgroups import MEMORY, Limits
 from podplane.model.pod import Container, Pod
 from podplane.runtime import limits
 from podplane.runtime.limits import MOST, USUAL
@@ -81,6 +81,6 @@ def test_pods_that_asked_for_memory_are_killed_later() -> None:
     everything = {"cpu": "1", "memory": "1Gi"}
     assert score() == 1000
     assert score(limits=everything, requests=everything) == 2
-    assert score(requests={"memory": str(limits.MEMORY // 4)}) == 750
+    assert score(requests={"memory": str(MEMORY // 4)}) == 750
     assert score(requests={"cpu": "1"}) == 999
     assert score(requests={"memory": "1Ei"}) == 2
