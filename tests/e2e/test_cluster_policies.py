@@ -113,6 +113,6 @@ def test_a_dry_run_and_a_diff_say_what_a_policy_of_the_cluster_would_deny(lab: P
     kind = {"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy"}
     body = json.dumps({**kind, "metadata": {"name": "guard"}, "spec": spec})
     (said,) = kubectl.warned("create", "--dry-run=server", "-f", "-", stdin=body)
-    assert said.startswith("5 flows would be denied that were allowed: ") and f"default/{BESIDE} → default/{WEB}" in said
-    found = lab("policy", "diff", "-f", "-", stdin=body, code=1).stdout
+    assert said == f"1 flow would be denied that was allowed: 5 pods of default (run=echo) → default/{WEB}"
+    found = lab("policy", "diff", "--each", "-f", "-", stdin=body, code=1).stdout
     assert found.startswith("5 flows would be denied that were allowed:\n") and f"  default/{OTHER} → default/{WEB}\n" in found
