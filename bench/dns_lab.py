@@ -61,7 +61,12 @@ def rows(short: bool) -> list[Row]:
         quiet()
         one("up", "--nodes", "2", "--pods-per-node", "1")
         spec = {"nodeName": "node1", "hostNetwork": True}
-        container = {"name": "main", "image": "host/sleep", "command": ["sleep", "infinity"]}
+        container = {
+            "name": "main",
+            "image": "host/sleep",
+            "command": ["sleep", "infinity"],
+            "securityContext": {"privileged": True},
+        }
         one.api.create("pods", "default", {"metadata": {"name": NODE}, "spec": {**spec, "containers": [container]}})
         for _ in one.api.poll("pods", "default", lambda pods: all(pod["status"]["phase"] == "Running" for pod in pods), 10):
             pass

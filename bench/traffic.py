@@ -116,7 +116,9 @@ def _lab(one: Lab) -> Iterator[Start]:
 def _ruleset(one: Lab, node: str) -> str:
     """The tables of a node, as `nft` lists them, without what `nft` can't read: the look-up of raw bytes of an ICMP error's packet."""
     spec: dict[str, Any] = {"nodeName": node, "hostNetwork": True}
-    spec["containers"] = [{"name": "main", "image": "host/sleep", "command": ["sleep", "infinity"]}]
+    spec["containers"] = [
+        {"name": "main", "image": "host/sleep", "command": ["sleep", "infinity"], "securityContext": {"privileged": True}}
+    ]
     one.api.create("pods", "default", {"metadata": {"name": f"at-{node}"}, "spec": spec})
     for _ in one.api.poll("pods", "default", lambda pods: all(p["status"]["phase"] == "Running" for p in pods), 10):
         pass

@@ -36,6 +36,10 @@ class Ids(NamedTuple):
             return f"0 {self.first} {self.size}"
         return f"0 0 1\n1 1 {self.size - 1}"  # each line lies within one of the parent's
 
+    def map_of(self, only: int) -> str:
+        """The same; `only` is the number of the user of a pod that has one."""
+        return f"{only} {self.first} 1" if self.size == 1 else self.map
+
     @property
     def are_the_labs(self) -> bool:
         """Is user 0 of a pod the lab's own user?"""

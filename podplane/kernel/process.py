@@ -113,7 +113,7 @@ class Mounts(Protocol):
 class Processes(Protocol):
     """Where processes come from: the zygote, or a fake."""
 
-    def make_sandbox(self) -> Sandbox:
+    def make_sandbox(self, user: int = 0, group: int = 0) -> Sandbox:
         """Ask for the namespaces of a pod (`kernel.sandbox`). Processes may be asked for in it at once."""
 
     def make_mounts(self, tmpfs: Sequence[Tmpfs]) -> Mounts:
@@ -357,7 +357,7 @@ class ZygoteProcesses:
             self._loop.remove_writer(self.connection)
             self.connection.close()
 
-    def make_sandbox(self) -> ZygoteSandbox:
+    def make_sandbox(self, user: int = 0, group: int = 0) -> ZygoteSandbox:
         """Ask for a sandbox; see `Processes.make_sandbox`."""
         self._last += 1
         made = ZygoteSandbox(self._last, lambda number: self._send(Release(number)), self._loop.create_future(), self._silence)
@@ -365,7 +365,7 @@ class ZygoteProcesses:
             made.tell(Event(made.id, error=ENDED), [])
             return made
         self._sandboxes[made.id] = made
-        self._send(MakeSandbox(made.id))
+        self._send(MakeSandbox(made.id, user, group))
         return made
 
     def make_mounts(self, tmpfs: Sequence[Tmpfs]) -> ZygoteMounts:

@@ -1,14 +1,16 @@
-"""What a container's processes may do: their capabilities, and whether a program may give them more (capabilities(7), no_new_privs)."""
+"""What a container's processes may do: who they are, their capabilities, and whether a program may give them more (capabilities(7),
+no_new_privs)."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
 from collections.abc import Iterator
 
 import msgspec
 
-from podplane.kernel import syscalls
+from podplane.kernel import ids, syscalls
 
 NAMES = (
     *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE"),
@@ -24,10 +26,14 @@ HALF = 0xFFFF_FFFF
 
 
 class Rights(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`without`: the numbers of capabilities that it does not have; `is_final`: no program gives it more than it has."""
+    """`without`: the numbers of capabilities that it does not have; `is_final`: no program gives it more than it has. `user`, `group` and
+    `groups` are its ids in the pod. What is not user 0 has no capabilities, until it starts a program that gives it some."""
 
     without: tuple[int, ...] = ()
     is_final: bool = False
+    user: int = 0
+    group: int = 0
+    groups: tuple[int, ...] = ()
 
 
 @contextlib.contextmanager
@@ -46,10 +52,12 @@ def only(name: str) -> Iterator[None]:
 
 def apply(rights: Rights) -> None:
     """Give up what is not among these, for good: it is left out of the bounding set too."""
-    if rights.without:
-        for number in rights.without:
-            syscalls.drop_from_bounding_set(number)
-        kept = sum(1 << number for number in range(len(NAMES)) if number not in rights.without)
+    for number in rights.without:
+        syscalls.drop_from_bounding_set(number)
+    if rights.groups or (os.getuid(), os.getgid()) != (rights.user, rights.group):
+        ids.become(rights.user, rights.group, rights.groups)
+    if rights.without or rights.user:
+        kept = 0 if rights.user else sum(1 << number for number in range(len(NAMES)) if number not in rights.without)
         low, high = kept & HALF, kept >> 32
         syscalls.capset(struct.pack("=Ii", VERSION_3, 0), struct.pack("=6I", low, low, 0, high, high, 0))
     if rights.is_final:

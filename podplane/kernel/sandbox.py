@@ -35,8 +35,8 @@ class Sandbox(msgspec.Struct, frozen=True):
             os.close(fd)
 
 
-def make(users: Ids) -> Sandbox:
-    """New namespaces, with these users. OSError says what forbids them.
+def make(users: Ids, user: int = 0, group: int = 0) -> Sandbox:
+    """New namespaces, with these users; where there is but one, it has these numbers. OSError says what forbids them.
 
     The caller has one thread, and reaps its children. Nothing waits for the process that is born in them: that it is there is enough.
     """
@@ -48,7 +48,7 @@ def make(users: Ids) -> Sandbox:
         made: list[int] = []
         try:
             made += (os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in KINDS)
-            ids.write_maps(pid, users.map, users.map)
+            ids.write_maps(pid, *(users.map_of(number) for number in (user, group)))
         except OSError:
             for fd in made:
                 os.close(fd)

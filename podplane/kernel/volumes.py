@@ -23,24 +23,26 @@ LOOKUPS = 32
 class Tmpfs(msgspec.Struct, frozen=True):
     """A file system in memory for volumes of a pod: it holds `size` bytes, at `path`, which is made if it is missing.
 
-    All may write to it, or to these `folders` in it if there are any.
+    All may write to it, or to these `folders` in it if there are any. What is made there belongs to this `group` of the pod, if any.
     """
 
     path: str
     size: int
     folders: Sequence[str] = ()
+    group: int | None = None
 
 
 def mount(one: Tmpfs, owner: int = 0) -> None:
-    """Have the file system there, for a user and group. OSError when that can't be."""
+    """Have the file system there, for user 0 of pods, which is `owner` of the lab. OSError when that can't be."""
     os.makedirs(one.path, exist_ok=True)
-    options = f"{tmpfs_options(one.size, '755' if one.folders else '777')},uid={owner},gid={owner}"
+    mode, group = (0o777, owner) if one.group is None else (0o2777, owner + one.group)
+    options = f"{tmpfs_options(one.size, '755' if one.folders else f'{mode:o}')},uid={owner},gid={group}"
     syscalls.mount("tmpfs", one.path, "tmpfs", MS_NOSUID | MS_NODEV, options)
     for name in one.folders:
         path = f"{one.path}/{name}"
         os.mkdir(path)
-        os.chmod(path, 0o777)
-        os.chown(path, owner, owner)
+        os.chown(path, owner, group)
+        os.chmod(path, mode)
 
 
 def tmpfs_options(size: int, mode: str) -> str:

@@ -57,9 +57,12 @@ returns the exit code."""
 
 
 class MakeSandbox(msgspec.Struct, tag="sandbox"):
-    """Make a sandbox; the answer comes with the descriptor of its network namespace."""
+    """Make a sandbox; the answer comes with the descriptor of its network namespace. `user` and `group` are the numbers of those that it
+    has, where pods have one."""
 
     id: int
+    user: int = 0
+    group: int = 0
 
 
 class MakeMounts(msgspec.Struct, tag="mounts"):
@@ -259,7 +262,7 @@ class Zygote:
 
     def _make_sandbox(self, command: MakeSandbox) -> None:
         try:
-            made = sandbox.make(self._users)
+            made = sandbox.make(self._users, command.user, command.group)
         except OSError as error:
             self._tell(Event(command.id, error=error.strerror or str(error), code=error.errno))
             return
@@ -490,7 +493,7 @@ class Child:
         os.setsid()
         if self._share is not None:
             self._share.take()
-        self._give_streams(self._place.users.first)
+        self._give_streams()
         self._last_words = self._place.enter(self._command)
         with contextlib.suppress(
             OSError
@@ -507,11 +510,12 @@ class Child:
             raise OSError(error.errno, f"working directory {self._command.directory}: {error.strerror}") from None
         rights.apply(self._command.rights)
 
-    def _give_streams(self, owner: int) -> None:
+    def _give_streams(self) -> None:
         """Have pipes and terminals belong to the user that is going to use them, who may open them again (/dev/stdout)."""
-        for fd in set(self._descriptors) if owner else ():
+        users, who = self._place.users, self._command.rights
+        for fd in set(self._descriptors) if users.size > 1 else ():
             if stat.S_ISFIFO(os.fstat(fd).st_mode) or os.isatty(fd):
-                os.fchown(fd, owner, owner)
+                os.fchown(fd, users.first + who.user, users.first + who.group)
 
     def _run(self) -> int:
         words = msgspec.json.decode(os.pread(self._words, MESSAGE_BYTES, 0), type=Words)

@@ -372,8 +372,8 @@ class Lab:
     def _name_server_changed(self, node: str, answers: bool) -> None:
         self._nodes[node].network.name_server_changed(answers=answers)
 
-    async def _new_sandbox(self) -> PodNamespaces:
-        return await sandboxes.make(self._processes, self._workers)
+    async def _new_sandbox(self, user: int = 0, group: int = 0) -> PodNamespaces:
+        return await sandboxes.make(self._processes, self._workers, user, group)
 
     def _kubelet(self, name: str, ips: tuple[str, ...], namespace: Namespace, network: Network, client: Client) -> Kubelet:
         return Kubelet(

@@ -188,7 +188,7 @@ class SecurityContext(Model, frozen=True):
     privileged: bool = False
     run_as_user: int | None = None
     run_as_group: int | None = None
-    run_as_non_root: bool = False
+    run_as_non_root: bool | None = None
     read_only_root_filesystem: bool = False
     allow_privilege_escalation: bool | None = None
     seccomp_profile: SeccompProfile | None = None
@@ -210,7 +210,7 @@ class PodSecurityContext(Model, frozen=True):
 
     run_as_user: int | None = None
     run_as_group: int | None = None
-    run_as_non_root: bool = False
+    run_as_non_root: bool | None = None
     fs_group: int | None = None
     fs_group_change_policy: str = ""
     supplemental_groups_policy: str = ""

@@ -12,12 +12,12 @@ import msgspec
 
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Process, Processes
+from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
 from podplane.kernel.zygote import NOT_EXECUTABLE
 from podplane.kubeapi.channels import STDERR, STDOUT
 from podplane.kubeapi.streams import ExecRequest
 from podplane.model.pod import Container, Pod
-from podplane.runtime import security
 from podplane.runtime.container import ContainerRun
 from podplane.runtime.descriptors import ready, set_size, write_all
 from podplane.runtime.images import command_in
@@ -63,6 +63,9 @@ class RunningPod(Protocol):
     def environment(self, container: Container) -> dict[str, str]:
         """The environment of a container's processes. ConfigError when a variable can't be had."""
 
+    def rights(self, container: Container) -> Rights:
+        """Who a container's processes are, and what they may do. ConfigError when they can't be that."""
+
 
 class CommandExecution(msgspec.Struct, eq=False):
     """One command, as the conversation sees it."""
@@ -104,7 +107,7 @@ class CommandExecution(msgspec.Struct, eq=False):
             program=command.program,
             sandbox=pod.sandbox.id if pod.sandbox is not None and not join else 0,
             root=None if join else pod.bare_root,
-            rights=security.rights(container.spec),
+            rights=pod.rights(container.spec),
         )
         for fd in theirs:
             os.close(fd)

@@ -38,7 +38,7 @@ class Kubelet(msgspec.Struct, eq=False):
     processes: Processes
     client: Client
     recorder: Recorder
-    make_sandbox: Callable[[], Awaitable[PodSandbox]]
+    make_sandbox: Callable[[int, int], Awaitable[PodSandbox]]
     host_sandbox: PodSandbox
     null: int
     logs: Path
@@ -56,9 +56,9 @@ class Kubelet(msgspec.Struct, eq=False):
     workers: dict[str, PodWorker] = msgspec.field(default_factory=dict)
     _tasks: dict[str, asyncio.Task[None]] = msgspec.field(default_factory=dict)
 
-    async def new_sandbox(self) -> PodSandbox:
+    async def new_sandbox(self, user: int, group: int) -> PodSandbox:
         """The namespaces of a new pod. OSError when there can be none."""
-        return await self.make_sandbox()
+        return await self.make_sandbox(user, group)
 
     def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         """A pod of this node came, changed, or went."""

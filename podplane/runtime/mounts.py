@@ -20,6 +20,8 @@ from podplane.model.pod import Container, Pod, TokenProjection
 from podplane.runtime import environment, limits, removal, volumes
 from podplane.runtime.environment import ConfigError, Facts, Source, expand
 from podplane.runtime.host_paths import HostPaths
+from podplane.runtime.users import Accounts, common_user
+from podplane.runtime.volumes import Owner
 
 PATH_MAX = 4096
 """The kernel takes no longer path (limits.h)."""
@@ -27,6 +29,13 @@ EMPTY_DIRS = "empty"
 """The folder of its emptyDirs, in the mount namespace of the pod only."""
 RENEW_AFTER = 0.8
 """A token is renewed when so much of its life is over (kubelet, token_manager.go)."""
+
+
+def machine_accounts() -> Accounts:
+    """The users and groups of the machine, which containers see."""
+    return Accounts(
+        *(Path(path).read_text(errors="replace") if os.path.exists(path) else "" for path in ("/etc/passwd", "/etc/group"))
+    )
 
 
 def machine_hosts() -> str:
@@ -63,11 +72,11 @@ class PodFolder(msgspec.Struct):
 
     async def write(self, pod: Pod, facts: Facts, etc: Mapping[str, str]) -> None:
         """Write all files, `etc` for /etc by their names; what is as it was isn't touched. ConfigError when a volume can't be made."""
-        place, owner = os.fspath(self.path), ids.of_pods().first
+        place, owner = os.fspath(self.path), self._owner(pod)
         for path in (place, f"{place}/volumes"):
             volumes.make_folder(path)
         for name, text in etc.items():
-            volumes.write_file(f"{place}/{name}", text.encode(), owner=owner)
+            volumes.write_file(f"{place}/{name}", text.encode(), owner=Owner(owner.user, owner.user))
         self._etc = tuple(etc)
         for volume in pod.spec.volumes:
             if not volumes.is_known(volume):
@@ -90,14 +99,26 @@ class PodFolder(msgspec.Struct):
                 volumes.write(folder, files, owner)
                 self._written[volume.name] = files
 
+    @staticmethod
+    def _owner(pod: Pod) -> Owner:
+        """Whose the files of its volumes are."""
+        users, context = ids.of_pods(), pod.spec.security_context
+        if users.size == 1:
+            return Owner()
+        group = context.fs_group
+        if group is not None and group not in users:
+            raise ConfigError(f"fsGroup {group}: a pod of a lab has groups from 0 to {users.size - 1}")
+        return Owner(users.first, users.first + (group or 0), group is not None, users.first + (common_user(pod) or 0))
+
     def tmpfs(self, pod: Pod) -> list[Tmpfs]:
         """The file systems of its emptyDirs: one for all that say no size, one for each other."""
         own = limits.sized(pod)
         shared = [volume.name for volume in limits.empty_dirs(pod) if volume.name not in own]
-        place = f"{self.path}/{EMPTY_DIRS}"
+        place, group = f"{self.path}/{EMPTY_DIRS}", pod.spec.security_context.fs_group
+        group = None if ids.of_pods().size == 1 else group
         return [
-            *([Tmpfs(place, limits.USUAL, shared)] if shared else []),
-            *(Tmpfs(f"{place}/{name}", size) for name, size in own.items()),
+            *([Tmpfs(place, limits.USUAL, shared, group)] if shared else []),
+            *(Tmpfs(f"{place}/{name}", size, group=group) for name, size in own.items()),
         ]
 
     async def _renew(self, pod: Pod, token: TokenProjection) -> None:

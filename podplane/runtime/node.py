@@ -110,5 +110,5 @@ class Node(Protocol):
     def sandbox_only(self) -> bool:
         """No processes: pods are their network namespaces."""
 
-    async def new_sandbox(self) -> PodSandbox:
-        """The namespaces of a new pod. OSError when there can be none."""
+    async def new_sandbox(self, user: int, group: int) -> PodSandbox:
+        """The namespaces of a new pod, with this user and group where pods have one. OSError when there can be none."""

@@ -24,20 +24,22 @@ import msgspec
 from podplane.cni.network import Attachment, NetworkError
 from podplane.dns import resolv_conf
 from podplane.dns.resolv_conf import ResolvConf
+from podplane.kernel import ids
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Mounts, Process, Processes
+from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
 from podplane.kubeapi.errors import ApiError, Conflict, NotFound
 from podplane.kubeapi.events import NORMAL, WARNING
 from podplane.model.phases import ENDED
 from podplane.model.pod import Container, Pod
-from podplane.runtime import network_files, pod_fields, roots, sandboxes, security
+from podplane.runtime import network_files, pod_fields, roots, sandboxes, security, users
 from podplane.runtime.attempts import Attempts
 from podplane.runtime.container import ContainerRun, Launch, after_restart_of_node, timestamp
 from podplane.runtime.environment import ConfigError, Facts, expand_all, services_of, variables
 from podplane.runtime.exec import run_to_end
 from podplane.runtime.images import command_of
-from podplane.runtime.mounts import PodFolder, machine_hosts
+from podplane.runtime.mounts import PodFolder, machine_accounts, machine_hosts
 from podplane.runtime.node import Node, PodSandbox
 from podplane.runtime.output import log_folder_name
 from podplane.runtime.pod_spec import host_ports, roles_of
@@ -57,6 +59,7 @@ from podplane.runtime.status import (
     phase,
     pod_status,
 )
+from podplane.runtime.users import Accounts, User
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 2.0
@@ -181,7 +184,7 @@ class PodWorker:
         sandbox = self.sandbox.id if self.sandbox is not None else 0
         mounts = self._mounts.id if self._mounts is not None else 0
         rights, (group, oom) = (
-            security.rights(container),
+            self.rights(container),
             roots.share(self.node, self.pod, container, self.container(container.name)),
         )
         return Launch(command, environment, root, self.hostname, self.netns.fd, sandbox, rights, mounts, group, oom)
@@ -193,8 +196,15 @@ class PodWorker:
 
     def environment(self, container: Container) -> dict[str, str]:
         """The environment of a container's processes. ConfigError when a variable can't be had."""
-        fixed = {"PATH": PATH, "HOME": "/root", "HOSTNAME": self.hostname}
+        fixed = {"PATH": PATH, "HOME": self._user(container).home, "HOSTNAME": self.hostname}
         return fixed | variables(self.pod, container, self.facts) | ({"TERM": "xterm"} if container.tty else {})
+
+    def rights(self, container: Container) -> Rights:
+        """Who a container's processes are, and what they may do. ConfigError when they can't be that."""
+        return security.rights(container, self._user(container))
+
+    def _user(self, container: Container) -> User:
+        return users.of(self.pod, container, ids.of_pods(), machine_accounts() if users.asks(self.pod) else Accounts())
 
     def log_file(self, container: str, run: int) -> Path:
         """Where the log of a container's run is."""
@@ -436,7 +446,7 @@ class PodWorker:
             self.netns, self.ips = self.node.namespace, self.node.host_ips
             return
         if self.netns is None:
-            self.sandbox = await self.node.new_sandbox()
+            self.sandbox = await self.node.new_sandbox(*users.only_one(self.pod))
             self.netns = self.sandbox.namespace
             self.sandbox_id = secrets.token_hex(32)
         self.ips = (await self.node.network.add(self.attachment)).ips
@@ -455,7 +465,7 @@ class PodWorker:
             for sentence in resolv_conf.omitted(self._resolv_conf):
                 await self.tell("DNSConfigForming", sentence, WARNING)
         if self._files is not None:
-            for reason, sentence in pod_fields.told(self.pod, self.node.groups.controllers):
+            for reason, sentence in pod_fields.told(self.pod, self.node.groups.controllers, ids.of_pods()):
                 if sentence not in self._told:
                     self._told.add(sentence)
                     await self.tell(reason, sentence, WARNING)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import signal
 from collections.abc import Collection, Iterator
 
+from podplane.kernel.ids import Ids
 from podplane.model.pod import Container, Pod, PodSpec
-from podplane.runtime import limits, security
+from podplane.runtime import limits, security, users
 
 LINUX = "linux"
 SIGNALS = {
@@ -27,9 +28,10 @@ def stop_signal(container: Container) -> int:
     return SIGNALS.get(name, signal.SIGTERM)
 
 
-def told(pod: Pod, controllers: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Reasons and messages of the events that say what it does not get; `controllers` are those of the lab's control groups."""
-    for sentence in security.not_applied(pod):
+def told(pod: Pod, controllers: Collection[str], ids: Ids) -> Iterator[tuple[str, str]]:
+    """Reasons and messages of the events that say what it does not get; `controllers` are those of the lab's control groups, `ids` those of
+    its pods."""
+    for sentence in (*security.not_applied(pod), *users.not_applied(pod, ids)):
         yield "SecurityContextNotApplied", sentence
     for sentence in (*security.not_shared(pod), *not_applied(pod), *limits.not_applied(pod, controllers)):
         yield "NotApplied", sentence
@@ -72,8 +74,6 @@ def _of_spec(spec: PodSpec) -> Iterator[str]:
         yield "schedulingGroup is not applied: pods are scheduled one by one"
     if context.fs_group_change_policy:
         yield f"fsGroupChangePolicy {context.fs_group_change_policy} is not applied: volumes of a lab are new, and have no files of others"
-    if context.supplemental_groups_policy == "Strict":
-        yield "supplementalGroupsPolicy Strict is not applied: groups of a pod do not come from images"
     if context.se_linux_change_policy:
         yield f"seLinuxChangePolicy {context.se_linux_change_policy} is not applied: a lab labels no files"
     if context.windows_options:

@@ -25,9 +25,9 @@ class PodNamespaces(msgspec.Struct, frozen=True):
         self.namespace.close()
 
 
-async def make(processes: Processes, workers: Workers) -> PodNamespaces:
-    """New namespaces for a pod. OSError when there can be none."""
-    sandbox = processes.make_sandbox()
+async def make(processes: Processes, workers: Workers, user: int = 0, group: int = 0) -> PodNamespaces:
+    """New namespaces for a pod, with this user and group where pods have one. OSError when there can be none."""
+    sandbox = processes.make_sandbox(user, group)
     return PodNamespaces(sandbox, NetworkNamespace(await sandbox.netns(), workers))
 
 

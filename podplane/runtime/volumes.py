@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 import msgspec
 
@@ -38,6 +39,8 @@ from podplane.runtime.environment import (
 
 DATA, DRAFT = "..data", "..data_tmp"
 DEFAULT_MODE = 0o644
+GROUP_READS, SHARED_FOLDER = 0o440, 0o2775
+"""What a kubelet adds to the modes of files, and the mode of folders, where a group shall read a volume."""
 HOST_PATH_TYPES = {
     "Directory": (Path.is_dir, "directory"),
     "DirectoryOrCreate": (Path.is_dir, "directory"),
@@ -51,10 +54,21 @@ HOST_PATH_TYPES = {
 
 
 class File(msgspec.Struct, frozen=True):
-    """A file of a volume."""
+    """A file of a volume; a token belongs to the user of the pod's containers, if that is one."""
 
     data: bytes
     mode: int = DEFAULT_MODE
+    is_token: bool = False
+
+
+class Owner(NamedTuple):
+    """Whose a volume's files are: the user and the group of the lab, whether it is the group that shall read them (`fsGroup`), and the user
+    that tokens belong to."""
+
+    user: int = 0
+    group: int = 0
+    is_shared: bool = False
+    reader: int = 0
 
 
 Files = dict[str, File]
@@ -121,7 +135,7 @@ def files_of(pod: Pod, volume: Volume, facts: Facts, tokens: Tokens) -> Files:
             found |= _downward(pod, part.downward_api, mode, facts)
         if part.service_account_token is not None:
             token = part.service_account_token
-            found[_inside(token.path)] = File(tokens(token).encode(), mode)
+            found[_inside(token.path)] = File(tokens(token).encode(), mode, is_token=True)
     return found
 
 
@@ -164,8 +178,8 @@ def _inside(path: str) -> str:
     return os.path.normpath(path)
 
 
-def write(folder: Path, files: Mapping[str, File], owner: int = 0) -> None:
-    """Make the folder hold exactly these files, all at once; `owner` is the user and the group of the lab that they belong to."""
+def write(folder: Path, files: Mapping[str, File], owner: Owner = Owner()) -> None:  # noqa: B008  # it is immutable
+    """Make the folder hold exactly these files, all at once."""
     place = os.fspath(folder)
     make_folder(place, owner)
     data = f"{place}/{DATA}"
@@ -175,7 +189,8 @@ def write(folder: Path, files: Mapping[str, File], owner: int = 0) -> None:
     for path, file in files.items():
         for above in reversed(PurePath(path).parents[:-1]) if "/" in path else ():
             make_folder(f"{place}/{new}/{above}", owner)
-        write_file(f"{place}/{new}/{path}", file.data, file.mode, owner)
+        mode, of_file = _access(file, owner)
+        write_file(f"{place}/{new}/{path}", file.data, mode, of_file)
     os.symlink(new, f"{place}/{DRAFT}")
     os.rename(f"{place}/{DRAFT}", data)
     tops = {path.split("/")[0] for path in files}
@@ -189,7 +204,15 @@ def write(folder: Path, files: Mapping[str, File], owner: int = 0) -> None:
         shutil.rmtree(f"{place}/{old}")
 
 
-def make_folder(path: str, owner: int = 0) -> None:
+def _access(file: File, owner: Owner) -> tuple[int, Owner]:
+    """The mode and the owner of a file (kubernetes, pkg/volume/volume_linux.go and pkg/volume/projected)."""
+    mode = file.mode
+    if file.is_token and (owner.is_shared or owner.reader != owner.user):
+        mode, owner = 0o600, owner._replace(user=owner.reader)
+    return mode | (GROUP_READS if owner.is_shared else 0), owner
+
+
+def make_folder(path: str, owner: Owner = Owner()) -> None:  # noqa: B008
     """Have a folder of a pod there, and those above it."""
     try:
         os.mkdir(path)
@@ -198,18 +221,20 @@ def make_folder(path: str, owner: int = 0) -> None:
             raise
     except FileNotFoundError:
         os.makedirs(path, exist_ok=True)
-    if owner:
-        os.chown(path, owner, owner)
+    if owner.user or owner.group:
+        os.chown(path, owner.user, owner.group)
+    if owner.is_shared:
+        os.chmod(path, SHARED_FOLDER)
 
 
-def write_file(path: str, data: bytes, mode: int | None = None, owner: int = 0) -> None:
+def write_file(path: str, data: bytes, mode: int | None = None, owner: Owner = Owner()) -> None:  # noqa: B008
     """Write a file of a pod: there are many at the start of a lab, and this takes half of the system calls of `Path.write_bytes`."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
         while data:
             data = data[os.write(fd, data) :]
-        if owner:
-            os.fchown(fd, owner, owner)
+        if owner.user or owner.group:
+            os.fchown(fd, owner.user, owner.group)
         if mode is not None:
             os.fchmod(fd, mode)
     finally:

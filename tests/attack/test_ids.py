@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,46 @@ def test_it_has_users_of_its_own(lab: Podplane) -> None:
     assert says(lab, "touch /share/f; chown 33:34 /share/f; stat -c %u:%g /share/f /share") == "33:34\n0:0"
     assert says(lab, "setpriv --reuid 33 --regid 34 --clear-groups sh -c 'id -u; id -g; touch /share/own'") == "33\n34"
     assert says(lab, "echo again >/dev/stdout") == "again", "its pipes belong to it"
+
+
+def test_its_containers_are_who_its_spec_says(lab: Podplane) -> None:
+    mounts = {"volumeMounts": [{"name": name, "mountPath": f"/{name}"} for name in ("share", "word")]}
+    own = {"runAsUser": 12346, "runAsGroup": 34}
+    spec = {
+        "securityContext": {"runAsUser": 12345, "runAsNonRoot": True, "fsGroup": 2000, "supplementalGroups": [4000]},
+        "volumes": [
+            {"name": "share", "emptyDir": {}},
+            {"name": "word", "downwardAPI": {"defaultMode": 0o400, "items": [{"path": "name", "fieldRef": NAME_FIELD}]}},
+        ],
+        "containers": [
+            {"name": "main", "image": "podplane/client", **mounts},
+            {"name": "other", "image": "podplane/echo", "securityContext": own, **mounts},
+            {"name": "root", "image": "podplane/echo", "securityContext": {"runAsUser": 0}},
+        ],
+    }
+    lab.api.create("pods", "default", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "who"}, "spec": spec})
+    for _ in lab.api.poll("pods", "default", lambda pods: any(_states(p) == ["running", "running", REFUSED] for p in pods), 15):
+        pass
+    script = "id -u; id -G; cat /word/name; touch /share/$(id -u); ls -ln /share | cut -d' ' -f3,4; echo x >/dev/stdout; touch /etc/x"
+    for name, ids in (("main", ["12345", "0 2000 4000"]), ("other", ["12346", "34 2000 4000"])):
+        said = lab("exec", "who", "-c", name, "--", "sh", "-c", f"exec 2>/dev/null; {script}; true").stdout.splitlines()
+        assert said[:2] == ids
+        assert said[2].startswith("who"), "the group of the volume reads it"
+        assert said[-1] == "x"
+        assert f"{ids[0]} 2000" in said
+        status = lab("exec", "who", "-c", name, "--", "cat", "/proc/1/status", "/proc/self/status").stdout
+        assert [line.split()[1:] for line in status.splitlines() if line.startswith("Uid")] == [[ids[0]] * 4] * 2
+        assert [line.split()[1] for line in status.splitlines() if line.startswith("CapEff")] == ["0" * 16] * 2
+
+
+NAME_FIELD = {"fieldPath": "metadata.name"}
+REFUSED = "CreateContainerConfigError"
+
+
+def _states(pod: dict[str, Any]) -> list[str]:
+    """What the containers of the pod with three are doing."""
+    found = [one["state"] for one in pod["status"].get("containerStatuses", ())]
+    return [state.get("waiting", {}).get("reason") or next(iter(state)) for state in found]
 
 
 def test_the_machines_cgroups_can_be_mounted_and_not_changed(lab: Podplane) -> None:

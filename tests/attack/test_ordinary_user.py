@@ -85,6 +85,27 @@ def test_what_it_does_not_ask_for_is_what_containerd_gives(lab: Podplane) -> Non
     assert _says(lab, "usual", f"{CAPABILITIES} /proc/1/status /proc/self/status") == [USUAL] * 2
 
 
+def test_a_pod_has_the_one_user_that_all_its_containers_ask_for(lab: Podplane) -> None:
+    spec = {
+        "securityContext": {"runAsUser": 1000, "runAsGroup": 3000, "runAsNonRoot": True},
+        "volumes": [{"name": "share", "emptyDir": {}}],
+        "containers": [
+            {"name": name, "image": "podplane/client", "volumeMounts": [{"name": "share", "mountPath": "/share"}]}
+            for name in ("first", "second")
+        ],
+    }
+    lab.api.create("pods", "default", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"}, "spec": spec})
+    for _ in lab.api.poll("pods", "default", lambda pods: all(p["status"].get("phase") == "Running" for p in pods), 15):
+        pass
+    script = "id -u; id -g; touch /share/own; stat -c %u:%g /share/own; sed -n 's/^CapEff:.//p' /proc/self/status"
+    assert lab("exec", "one", "-c", "second", "--", "sh", "-c", script).stdout.split() == [
+        "1000",
+        "3000",
+        "1000:3000",
+        "0" * 16,
+    ]
+
+
 def test_it_pings_and_listens_on_low_ports_without_capabilities(lab: Podplane) -> None:
     assert _says(lab, "main", PORTS_AND_PINGS) == ["bound", "may ping"]
 

@@ -30,8 +30,9 @@ from podplane.lab.faults.table import CUT_API
 from podplane.lab.underlay import OUTSIDE
 from podplane.model.answers import Summary
 from podplane.model.config import AGENT_PORT, CHECK_NAMESPACE
-from podplane.model.pod import Container
+from podplane.model.pod import Pod
 from podplane.runtime.security import rights
+from podplane.runtime.users import User, asked_user
 
 Object = dict[str, Any]
 NAMESPACE = CHECK_NAMESPACE
@@ -248,8 +249,10 @@ def _path(pod: Object) -> str:
 
 
 def may_ping(pod: Object) -> bool:
-    """Has its first container CAP_NET_RAW?"""
-    return NET_RAW not in rights(msgspec.convert(pod["spec"]["containers"][0], Container)).without
+    """Has its first container CAP_NET_RAW? Only user 0 has it from the start."""
+    found = msgspec.convert(pod, Pod)
+    first = found.spec.containers[0]
+    return not asked_user(found, first) and NET_RAW not in rights(first, User()).without
 
 
 def members(pods: Sequence[Object]) -> list[Member]:

@@ -48,7 +48,7 @@ class Rig:
             clock=lambda: self.now,
         )
 
-    async def _make(self) -> FakeSandbox:
+    async def _make(self, *_: int) -> FakeSandbox:
         if self.full:
             raise OSError(28, "No space left on device")
         self.sandboxes.append(FakeSandbox(len(self.sandboxes) + 1))

@@ -13,6 +13,7 @@ import pytest
 
 import podplane
 from podplane.apiserver import shapes
+from podplane.kernel.ids import Ids
 from podplane.model import pod as model
 from podplane.model.objects import Model
 from podplane.model.pod import Pod
@@ -178,7 +179,7 @@ def test_what_a_class_has_is_read_somewhere() -> None:
 
 def told(spec: dict[str, Any] | None = None, **container: Any) -> list[str]:
     whole = {"containers": [{"name": "main", **container}], **(spec or {})}
-    return [sentence for _, sentence in pod_fields.told(msgspec.convert({"spec": whole}, Pod), ("cpu", "memory"))]
+    return [sentence for _, sentence in pod_fields.told(msgspec.convert({"spec": whole}, Pod), ("cpu", "memory"), Ids())]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +191,6 @@ def told(spec: dict[str, Any] | None = None, **container: Any) -> list[str]:
         ({"resources": {"limits": {"cpu": "1"}}}, {}, "resources of the pod are not applied"),
         ({"schedulingGroup": {"podGroupName": "g"}}, {}, "schedulingGroup is not applied"),
         ({"securityContext": {"fsGroupChangePolicy": "Always"}}, {}, "fsGroupChangePolicy Always is not applied"),
-        ({"securityContext": {"supplementalGroupsPolicy": "Strict"}}, {}, "supplementalGroupsPolicy Strict is not applied"),
         ({"securityContext": {"seLinuxChangePolicy": "Recursive"}}, {}, "seLinuxChangePolicy Recursive is not applied"),
         ({"securityContext": {"windowsOptions": {"hostProcess": False}}}, {}, "windowsOptions are not applied"),
         ({}, {"securityContext": {"windowsOptions": {"runAsUserName": "x"}}}, "container main: windowsOptions are not applied"),

@@ -9,6 +9,7 @@ from podplane.kernel.rights import NAMES, Rights
 from podplane.model.pod import Container, Pod
 from podplane.runtime.environment import ConfigError
 from podplane.runtime.security import not_applied, not_shared, rights
+from podplane.runtime.users import User
 
 EVERY = tuple(range(len(NAMES)))
 USUAL = tuple(
@@ -46,12 +47,18 @@ def container(**context: object) -> Container:
     ],
 )
 def test_rights(context: dict[str, object], expected: Rights) -> None:
-    assert rights(container(**context)) == expected
+    assert rights(container(**context), User()) == expected
 
 
 def test_an_unknown_capability_is_refused() -> None:
     with pytest.raises(ConfigError, match="capability 'FLY' is not known"):
-        rights(container(capabilities={"add": ["FLY"]}))
+        rights(container(capabilities={"add": ["FLY"]}), User())
+
+
+def test_who_it_is_is_part_of_it() -> None:
+    for privileged in (True, False):
+        found = rights(container(privileged=privileged), User(1, 2, (3,), "/"))
+        assert (found.user, found.group, found.groups) == (1, 2, (3,))
 
 
 def told(pod: dict[str, object], **of_container: object) -> list[str]:
@@ -62,14 +69,7 @@ def told(pod: dict[str, object], **of_container: object) -> list[str]:
 def test_what_is_not_applied_is_told() -> None:
     assert told({}) == told({"runAsUser": 0, "runAsGroup": 0, "fsGroup": 0}, runAsUser=0) == []
     assert told({}, seccompProfile={"type": "Unconfined"}, readOnlyRootFilesystem=True) == []
-    sentences = told({"runAsUser": 1000, "runAsNonRoot": True, "fsGroup": 5, "supplementalGroups": [7]}, runAsGroup=3)
-    assert [line.split(" is ")[0].split(" are ")[0] for line in sentences] == [
-        "the pod: runAsUser 1000",
-        "the pod: fsGroup 5",
-        "the pod: supplementalGroups",
-        "container main: runAsGroup 3",
-    ]
-    assert len(told({"seccompProfile": {"type": "RuntimeDefault"}}, runAsNonRoot=True)) == 2
+    assert len(told({"seccompProfile": {"type": "RuntimeDefault"}}, seLinuxOptions={"level": "s0"})) == 2
 
 
 @pytest.mark.parametrize(
