@@ -10,6 +10,7 @@ from podplane.apiserver import strategic
 from podplane.apiserver.decoding import JSON_PATCH, MAX_BODY_BYTES, MAX_DEPTH, body, check_extent, media_type, parse_json
 from podplane.apiserver.kinds.resource import Object, Resource
 from podplane.apiserver.problems import Problem
+from podplane.apiserver.reading import plain
 from podplane.kubeapi.messages import MERGE_PATCH, Request
 
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -40,18 +41,19 @@ HEAD = ("apiVersion", "kind", "metadata")
 
 
 def patched(resource: Resource, old: Object, request: Request, part: str = "") -> Object:
-    """The object after the patch of the request; `old` stays as it is. Problem when that can't be.
+    """The object after the patch of the request, which shares nothing with `old`; that stays as it is. Problem when that can't be.
 
     Of a write that is about one `part` only, a field, the rest may be left out: of a pod's status, that is half of the work.
     """
     kind = check_type(resource, request)
     if kind == JSON_PATCH:
-        return _json_patch(old, request)
+        found: Object = plain(_json_patch(old, request))
+        return found
     patch = body(request, (kind,))
     if part and patch.keys() <= {*HEAD, part} and resource.schema is None:
         old = {name: old[name] for name in (*HEAD, part) if name in old}
     if kind == MERGE_PATCH:
-        merged: Object = merge(old, patch)
+        merged: Object = plain(merge(old, patch))
         return merged
     try:
         return strategic.merged(old, patch, resource.shape())

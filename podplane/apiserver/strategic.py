@@ -56,7 +56,7 @@ def _object(old: Object, patch: Object, shape: Shape | None) -> Object:
         elif isinstance(value, dict) and PATCH in value:
             old.pop(name, None)
         else:
-            old[name] = _without_directives(_without_nulls(value))
+            old[name] = _new(value) if isinstance(value, dict | list) else value
     return old
 
 
@@ -231,10 +231,16 @@ def _scalar(value: Any) -> tuple[type, Any]:
     return type(value), value
 
 
-def _without_nulls(value: Any) -> Any:
+def _new(value: Any) -> Any:
+    """What a patch says of something that was not there: without nulls, and then without the objects that have a `$patch`."""
     if isinstance(value, dict):
-        return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}
-    return [_without_nulls(one) for one in value] if isinstance(value, list) else value
+        said = ((name, inner) for name, inner in value.items() if inner is not None and not _is_directive(inner))
+        return {name: _new(inner) if isinstance(inner, dict | list) else inner for name, inner in said}
+    return [_new(one) if isinstance(one, dict | list) else one for one in value if not _is_directive(one)]
+
+
+def _is_directive(value: Any) -> bool:
+    return isinstance(value, dict) and value.get(PATCH) is not None
 
 
 def _without_directives(value: Any) -> Any:

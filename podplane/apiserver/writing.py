@@ -170,7 +170,7 @@ class Writer:
         if target.resource.storage:
             old = {**old, "apiVersion": target.resource.group_version}
         part = target.subresource if target.subresource == "status" else ""
-        new = yield lambda: plain(patched(target.resource, old, request, part))
+        new = yield partial(patched, target.resource, old, request, part)
         return (yield from self._replace(target, stored, new, options))
 
     def _replace(self, target: Target, stored: Stored, new: Object, options: Options) -> Steps[Stored]:
