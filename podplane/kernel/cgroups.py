@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -62,8 +61,7 @@ class Unusable(Exception):
     """No groups can be made; one line that says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hierarchy:
+class Hierarchy(msgspec.Struct, frozen=True):
     """A hierarchy of a version, the lab's folder there, and the controllers that it has. Do containers without limits share a group?"""
 
     version: int
@@ -72,8 +70,7 @@ class Hierarchy:
     is_shared: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Groups:
+class Groups(msgspec.Struct, frozen=True):
     """The groups of a lab."""
 
     hierarchies: Sequence[Hierarchy] = ()
@@ -183,8 +180,7 @@ def _read(path: str) -> str:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Mount:
+class _Mount(msgspec.Struct, frozen=True):
     """Where a hierarchy is mounted, the folder of this process there, its version, and its controllers if that is 1."""
 
     point: str

@@ -300,11 +300,13 @@ def _protect_kernel() -> None:
 
 def _hide(paths: Sequence[str], place: str) -> set[str]:
     """Have an empty folder over each that is there, and say which these are; it is one of those at this place, the container's own."""
-    found = {path for path in paths if os.path.isdir(path) and os.path.realpath(path) == path}
-    for path in sorted(found):
-        own = f"{place}/{EMPTY}{path.replace('/', '-')}"
-        os.makedirs(own, 0o755, exist_ok=True)
-        syscalls.mount(own, path, None, MS_BIND)
+    found = set()
+    for path in sorted(paths):
+        if os.path.isdir(path) and os.path.realpath(path) == path:  # it may be in one that is empty now
+            own = f"{place}/{EMPTY}{path.replace('/', '-')}"
+            os.makedirs(own, 0o755, exist_ok=True)
+            syscalls.mount(own, path, None, MS_BIND)
+            found.add(path)
     return found
 
 

@@ -78,11 +78,20 @@ SYSTEM_FOLDERS = frozenset({"/", "/bin", "/dev", "/etc", "/lib", "/nonexistent",
 """What a service has as its home that is none; nothing below /usr is one, either."""
 
 
+HOMES = ("/home", "/root")
+"""Folders of homes, which may be links to such folders."""
+
+
 def hidden_folders(*, shows_home: bool) -> tuple[str, ...]:
-    """Folders that are nobody's business in a pod: those of all labs, and the home of this user unless pods may see it."""
+    """Folders that are nobody's business in a pod: those of all labs; and the home of this user, and where links to homes lead, unless
+    pods may see homes."""
+    labs_folder = os.path.realpath(state_home())
+    if shows_home:
+        return (labs_folder,)
     home = os.path.realpath(os.path.expanduser("~"))
     is_home = home not in SYSTEM_FOLDERS and not home.startswith("/usr/")
-    return (*((home,) if is_home and not shows_home else ()), os.path.realpath(state_home()))
+    linked = [real for name in HOMES if (real := os.path.realpath(name)) != name and real not in SYSTEM_FOLDERS]
+    return tuple(dict.fromkeys((*linked, *((home,) if is_home else ()), labs_folder)))
 
 
 def labs() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ async def test_folders_that_are_hidden_are_empty(machine: Machine) -> None:
         script = f"cat {home}/secret 2>/dev/null; touch {home}/own && ls {home}"
         assert await machine.says(script, root=Root(FOLDER)) == "secret\nown\nsecret"
         assert await machine.says(script, root=Root(FOLDER, hidden=[home])) == "own"
+        os.mkdir(f"{home}/below")
+        assert await machine.says(f"find {home}", root=Root(FOLDER, hidden=[home, f"{home}/below"])) == home
         assert await machine.says(f"umount {home} 2>/dev/null || ls -A {home}", root=Root(FOLDER, hidden=[home])) == ""
 
 
