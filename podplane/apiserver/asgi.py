@@ -32,6 +32,10 @@ MAX_HEAD_BYTES = 128 * 1024
 """Of the first line and the headers of a request; Go's server takes 1 MiB, and no client of Kubernetes sends a tenth of this."""
 MAX_REQUEST_BYTES = 16 * 1024 * 1024
 """A body that is too large is answered; of what comes after that, or in its trailers, so much is read."""
+UNREAD_SECONDS = 60.0
+"""A client that takes nothing of its answer for so long is cut off."""
+WRITE_BYTES = 32 * 1024
+"""So much waits for a client before others' turns come and it is waited for; asyncio's own limit is 512 KiB for each connection."""
 READ_BYTES = 64 * 1024
 """Of a connection, at once."""
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -151,7 +155,12 @@ async def _stream(answer: Stream, receive: Receive, send: Send) -> None:
     async def forward() -> None:
         try:
             async for chunk in answer.chunks:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                for start in range(0, len(chunk), WRITE_BYTES):
+                    part = chunk[start : start + WRITE_BYTES] if len(chunk) > WRITE_BYTES else chunk
+                    async with asyncio.timeout(UNREAD_SECONDS):
+                        await send({"type": "http.response.body", "body": part, "more_body": True})
+        except TimeoutError:
+            return  # nobody reads it
         except StreamError as error:
             log.warning("answer cut off why=%s", error)
             return
@@ -180,6 +189,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """It is there; of a request, nothing is."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=WRITE_BYTES)
         self._source = self.client[0] if self.client else ""
         self._wait(HEAD_SECONDS)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import math
 from bisect import bisect_right
 from collections import deque
@@ -37,6 +38,11 @@ AGED_SECONDS, AGED_BYTES = 30.0, 4 * 1024 * 1024
 """Of changes that are older, fewer are remembered: a burst of large objects does not stay in memory."""
 BACKLOG_BYTES = 16 * 1024 * 1024
 """A watch that leaves so much unread is closed; the client begins again where it was."""
+TOTAL_BACKLOG_BYTES = 64 * 1024 * 1024
+"""What all watches together may leave unread, where a line that waits for several counts once. Then those with most are closed, until half
+of it is left."""
+CHUNK_BYTES = 32 * 1024
+"""Of lines that wait, so many are handed on at once, or one longer line: what is handed on is no longer shared."""
 BOOKMARK_SECONDS = 60.0
 INITIAL_END = {"k8s.io/initial-events-end": "true"}
 """Annotation of the bookmark that ends the initial events (KEP-3157)."""
@@ -44,7 +50,34 @@ INITIAL_END = {"k8s.io/initial-events-end": "true"}
 
 Topic = tuple[str, str, str]
 """(resource, namespace, name); "" is any namespace, any name."""
-Lines = dict[Hashable, bytes]
+
+
+class Line(msgspec.Struct, eq=False):
+    """What goes out for a change, and how many watches it waits for."""
+
+    data: bytes
+    readers: int = 0
+
+
+class Backlog(msgspec.Struct):
+    """What waits for all watches."""
+
+    bytes: int = 0
+
+    def add(self, line: Line) -> None:
+        """It waits for one more watch."""
+        if not line.readers:
+            self.bytes += len(line.data)
+        line.readers += 1
+
+    def remove(self, line: Line) -> None:
+        """It waits for one less."""
+        line.readers -= 1
+        if not line.readers:
+            self.bytes -= len(line.data)
+
+
+Lines = dict[Hashable, Line]
 """The lines that one change has made so far, by event and form."""
 LEFT = "LEFT"
 """A change that takes an object out of a selection: the watcher is told DELETED."""
@@ -104,7 +137,8 @@ class Watcher(msgspec.Struct, eq=False):
     topic: Topic
     wanted: Predicate | None
     form: Whole
-    lines: deque[bytes] = msgspec.field(default_factory=deque)
+    backlog: Backlog = msgspec.field(default_factory=Backlog)
+    lines: deque[Line] = msgspec.field(default_factory=deque)
     waiting: int = 0
     overrun: bool = False
     ended: bool = False
@@ -119,7 +153,7 @@ class Watcher(msgspec.Struct, eq=False):
         shared = self.form.shared
         line = lines.get((event, shared)) if shared is not None else None
         if line is None:
-            line = change.line(event, self.form)
+            line = Line(change.line(event, self.form))
             if shared is not None:
                 lines[event, shared] = line
         self._queue(line)
@@ -130,14 +164,29 @@ class Watcher(msgspec.Struct, eq=False):
             event = change.seen(self.wanted)
             yield change.line(event, self.form) if event is not None else b""
 
-    def _queue(self, line: bytes) -> None:
-        if self.waiting > BACKLOG_BYTES:
-            self.overrun = True
-        else:
-            self.lines.append(line)
-            self.waiting += len(line)
+    def _queue(self, line: Line) -> None:
+        if self.waiting > BACKLOG_BYTES or self.overrun:
+            self.cut_off()
+            return
+        self.lines.append(line)
+        self.backlog.add(line)
+        self.waiting += len(line.data)
         if self.sleeper is not None and not self.sleeper.done():
             self.sleeper.set_result(None)
+
+    def cut_off(self) -> None:
+        """It does not read: nothing waits for it any more. Idempotent."""
+        self.overrun = True
+        self.forget()
+        if self.sleeper is not None:
+            _wake(self.sleeper)
+
+    def forget(self) -> None:
+        """Nothing waits for it."""
+        for line in self.lines:
+            self.backlog.remove(line)
+        self.lines.clear()
+        self.waiting = 0
 
     def end(self) -> None:
         """What is watched is served no longer as it was."""
@@ -146,11 +195,15 @@ class Watcher(msgspec.Struct, eq=False):
             _wake(self.sleeper)
 
     def take(self) -> bytes:
-        """All lines that wait."""
-        chunk = b"".join(self.lines)
-        self.lines.clear()
-        self.waiting = 0
-        return chunk
+        """Lines that wait, the first of them: CHUNK_BYTES, or one that is longer."""
+        taken, size = list[bytes](), 0
+        while self.lines and (not taken or size + len(self.lines[0].data) <= CHUNK_BYTES):
+            line = self.lines.popleft()
+            self.backlog.remove(line)
+            taken.append(line.data)
+            size += len(line.data)
+        self.waiting -= size
+        return b"".join(taken) if len(taken) > 1 else taken[0]
 
     async def sleep(self, seconds: float) -> bool:
         """Wait for a line; False when none came in time. (A timer and a future: no task, no lock.)"""
@@ -181,6 +234,7 @@ class Hub:
         self.version = version
         """Of the last published change."""
         self._watchers: dict[Topic, set[Watcher]] = {}
+        self._backlog = Backlog()
         self._ages: deque[tuple[float, int]] = deque()
         """Times and the version that was the last then."""
 
@@ -209,8 +263,18 @@ class Hub:
                 self._of_topic.setdefault(topic, []).append(change)
             for watcher in self._watchers.get(topic, ()):
                 watcher.offer(change, lines)
+        if self._backlog.bytes > TOTAL_BACKLOG_BYTES:
+            self._cut_off_slowest()
         if change.resource == CRDS and change.alters_spec:
             self._end_all(change.new.object["metadata"]["name"])
+
+    def _cut_off_slowest(self) -> None:
+        """Close those watches for which most waits, until half of what may wait does."""
+        every = itertools.chain.from_iterable(self._watchers.values())
+        for watcher in sorted(every, key=attrgetter("waiting"), reverse=True):
+            if self._backlog.bytes <= TOTAL_BACKLOG_BYTES / 2:
+                return
+            watcher.cut_off()
 
     def _end_all(self, resource: str) -> None:
         """End the watches of custom resources whose definition, which has their name, went or changed: who watches on asks for what is
@@ -273,7 +337,7 @@ class Hub:
         else does. Nothing is kept for a watch before it is first read.
         """
         self.check(since)
-        watcher = Watcher((form.resource.id, selection.namespace, selection.name), selection.wanted, form)
+        watcher = Watcher((form.resource.id, selection.namespace, selection.name), selection.wanted, form, self._backlog)
         return self._lines(watcher, since, seconds, bookmarks, first)
 
     async def _lines(
@@ -311,6 +375,7 @@ class Hub:
             yield from ((watcher.form.resource, scope) for watcher in watchers)
 
     def _close(self, watcher: Watcher) -> None:
+        watcher.forget()
         watchers = self._watchers[watcher.topic]
         watchers.discard(watcher)
         if not watchers:

@@ -11,13 +11,16 @@ import asyncio
 import ctypes
 import logging
 import os
+import time
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 5.0
 GROWTH, GROWTH_BYTES = 1.1, 8 * 1024 * 1024
-"""From what it was when nothing came of it, by so much at least: else there is little to give back."""
+"""From the least that it was, by so much at least: else there is little to give back."""
 LITTLE_BYTES = 1024 * 1024
+REST_SECONDS = 20.0
+"""After a time in vain."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGE_BYTES = 128 * 1024
 """Blocks of more are mappings of their own, which go when they are freed. It is glibc's default; but by default glibc raises it to the
@@ -44,21 +47,25 @@ def trim() -> None:
 
 
 class Trimming:
-    """Looks at the memory, and gives back what is free after it has grown by much, until nothing comes of it any more.
+    """Looks at the memory, and gives back what is free while there is more than there was once, and nothing came of it lately.
 
-    `relieve` is called before each look: it lets go of what nobody needs any longer.
+    `relieve` is called before each look: it lets go of what nobody needs any longer. What is freed shows nowhere until it is given back.
     """
 
     def __init__(
-        self, relieve: Callable[[], None], measure: Callable[[], int] = resident, give_back: Callable[[], None] = trim
+        self,
+        relieve: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+        measure: Callable[[], int] = resident,
+        give_back: Callable[[], None] = trim,
     ) -> None:
-        self._relieve, self._measure, self._give_back = relieve, measure, give_back
-        self._last = self._settled = 0
-        self._is_due = False
+        self._relieve, self._clock, self._measure, self._give_back = relieve, clock, measure, give_back
+        self._last = self._least = 0
+        self._rest_until = 0.0
 
     async def run(self) -> None:
         """Look until cancelled."""
-        self._last = self._settled = self._measure()
+        self._last = self._least = self._measure()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             self._relieve()
@@ -67,11 +74,11 @@ class Trimming:
     async def look(self) -> None:
         """Give back what is free if there may be much, and if the memory does not grow just now."""
         now, last = self._measure(), self._last
-        self._last = now
-        self._is_due = self._is_due or now > max(self._settled * GROWTH, self._settled + GROWTH_BYTES)
-        if not self._is_due or now > last:
+        self._last, self._least = now, min(self._least, now)
+        is_large = now > max(self._least * GROWTH, self._least + GROWTH_BYTES)
+        if not is_large or now > last + LITTLE_BYTES or self._clock() < self._rest_until:
             return
         await asyncio.to_thread(self._give_back)
         self._last = self._measure()
         if now - self._last < LITTLE_BYTES:
-            self._settled, self._is_due = self._last, False
+            self._rest_until = self._clock() + REST_SECONDS

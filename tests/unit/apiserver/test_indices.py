@@ -18,7 +18,7 @@ from podplane.apiserver.reading import LongList
 from podplane.apiserver.representation import Whole
 from podplane.apiserver.selectors import Selection, field_terms, labels
 from podplane.apiserver.store import Store, Stored
-from podplane.apiserver.watch import Change, Hub, Watcher, overlaid
+from podplane.apiserver.watch import Change, Hub, Lines, Watcher, overlaid
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.messages import Request, Response
 from tests.unit.apiserver.test_server import Api
@@ -246,11 +246,11 @@ async def test_watchers_of_a_selector_share_the_line_too(monkeypatch: pytest.Mon
     monkeypatch.setattr(Whole, "event", counted)
     watchers = [Watcher(("configmaps", "", ""), labels("v=1"), Whole(BY_ID["configmaps"])) for _ in range(3)]
     old, new = configmap("a", "x", v="1"), configmap("a", "x", v="2")
-    lines: dict[Any, bytes] = {}
+    lines: Lines = {}
     for watcher in watchers:
         watcher.offer(Change(2, "configmaps", "MODIFIED", Stored(new, b"{}"), old), lines)
     assert made == 1
-    assert {json.loads(watcher.lines[0])["type"] for watcher in watchers} == {"DELETED"}
+    assert {json.loads(watcher.lines[0].data)["type"] for watcher in watchers} == {"DELETED"}
 
 
 def test_the_history_of_topics_is_forgotten_with_the_history(monkeypatch: pytest.MonkeyPatch) -> None:

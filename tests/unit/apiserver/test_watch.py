@@ -236,7 +236,7 @@ def test_a_line_is_encoded_once_for_all() -> None:
     for watcher in watchers:
         watcher.offer(Change(1, "pods", "ADDED", stored, None), lines)
     (line,) = lines.values()
-    assert line == b'{"type":"ADDED","object":{"kept": "as it was encoded"}}\n'
+    assert line.data == b'{"type":"ADDED","object":{"kept": "as it was encoded"}}\n'
     assert all(watcher.lines[0] is line for watcher in watchers)
 
 
@@ -255,6 +255,40 @@ async def test_a_watcher_that_does_not_read_is_cut_off_and_others_go_on(
     found = await asyncio.wait_for(events(slow), 1)
     assert found == []  # what it has not read it reads again, from where it was
     assert names(await events(cluster.open(5))) == ["ADDED p5", "ADDED p6", "ADDED p7"]
+
+
+async def test_all_watches_together_leave_so_much_unread_and_the_slowest_goes_first(
+    monkeypatch: pytest.MonkeyPatch, cluster: Cluster
+) -> None:
+    """A line that waits for several counts once."""
+    slow = [cluster.open(seconds=60) for _ in range(3)]
+    some, quick = cluster.open(seconds=60), cluster.open(seconds=60)
+    cluster.set("p0")
+    size = max([len(await anext(one)) for one in (*slow, some, quick)])
+    monkeypatch.setattr(watch, "TOTAL_BACKLOG_BYTES", 4 * size + 10)
+    for i in range(1, 5):
+        cluster.set(f"p{i}")
+        await anext(quick)
+        if i == 3:
+            await anext(some)
+    assert cluster.hub._backlog.bytes == 4 * size, "what waits for three of them counts once"
+    cluster.set("p5")
+    assert cluster.hub._backlog.bytes == 2 * size, "of those who read, one has two lines to read"
+    assert [await asyncio.wait_for(events(one), 1) for one in slow] == [[], [], []]
+    assert names([json.loads(line) for line in (await anext(some)).splitlines()]) == ["ADDED p4", "ADDED p5"]
+    assert b"p5" in await anext(quick)
+    await some.aclose()  # type: ignore[attr-defined]
+    assert cluster.hub._backlog.bytes == 0
+
+
+async def test_what_waits_is_handed_on_in_parts(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:
+    lines = cluster.open(seconds=60)
+    cluster.set("p0")
+    size = len(await anext(lines))
+    monkeypatch.setattr(watch, "CHUNK_BYTES", 2 * size)
+    for i in range(1, 6):
+        cluster.set(f"p{i}", **({"label": "x" * 3 * size} if i == 3 else {}))
+    assert [chunk.count(b"\n") for chunk in [await anext(lines) for _ in range(3)]] == [2, 1, 2]
 
 
 async def test_bookmarks_only_for_those_who_ask(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:

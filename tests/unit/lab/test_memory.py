@@ -1,8 +1,6 @@
-"""What a burst took goes back, once the memory grows no more, until nothing comes of it."""
+"""What a burst took goes back, once the memory grows no more."""
 
 from __future__ import annotations
-
-import itertools
 
 from podplane.lab import memory
 from podplane.lab.memory import Trimming
@@ -11,20 +9,22 @@ MB = 1024 * 1024
 
 
 async def test_what_was_freed_goes_back_after_a_burst() -> None:
-    sizes, given = (
-        itertools.chain([100, 100, 105, 180, 250, 250, 150, 120, 110, 110, 111, 111], itertools.repeat(111)),
-        list[int](),
-    )
-    looked = iter(sizes)
+    sizes = iter([100, 100, 105, 180, 250, 250, 150, 120, 119, 119, 119, 119, 119, 110])
+    given, now = list[int](), 0.0
 
     def give_back() -> None:
         given.append(looks)
 
-    trimming = Trimming(lambda: None, lambda: next(looked) * MB, give_back)
-    trimming._last = trimming._settled = 100 * MB
-    for looks in range(12):  # noqa: B007
+    trimming = Trimming(lambda: None, lambda: now, lambda: next(sizes) * MB, give_back)
+    trimming._last = trimming._least = 100 * MB
+    for looks in range(9):  # noqa: B007
+        now += 5
         await trimming.look()
-    assert given == [5, 6, 7], "not while it grows, and not when nothing comes of it any more"
+    assert given == [5, 6, 7], "not while it grows, and not again at once when nothing came of it"
+    now += 20
+    looks = 9
+    await trimming.look()
+    assert given == [5, 6, 7, 9], "but later: what was freed meanwhile shows nowhere"
 
 
 def test_the_c_library_is_asked() -> None:
