@@ -21,6 +21,7 @@ from podplane.kernel import netlink, syscalls
 from podplane.kernel.announce import LinkSocket
 from podplane.kernel.conntrack import Conntrack
 from podplane.kernel.errors import Denied, KernelError, NotFound, Retry
+from podplane.kernel.kept import Kept
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import KernelTables, Nft
 from podplane.kernel.packet_log import PacketLog as NflogReader
@@ -219,6 +220,7 @@ class Kernel:
         self._late: dict[str, list[IPAddress]] = {}
         """By namespace: IPv6 addresses for which packets were not taken yet when they were added."""
         self._nft: NftPart | None = None
+        self._tracked = Kept(lambda: opener.conntrack(namespace))
         self._former_sysctls: dict[Identity, str] = {}
 
     def attach(self, name: str, namespace: Namespace) -> None:
@@ -265,6 +267,7 @@ class Kernel:
             self._polled.close()
         if self._nft is not None:
             self._nft.close()
+        self._tracked.close()
 
     def _fd(self, name: str) -> int:
         if name not in self._namespaces:
@@ -461,28 +464,19 @@ class Kernel:
 
     def flush_conntrack(self, allowed: Allowed) -> int:
         """Delete the node's connections to these frontends that do not go where they may; how many those were."""
-        tracked = self._opener.conntrack(self._namespaces[HOST])
-        try:
+        with self._tracked.use() as tracked:
             return tracked.flush(allowed)
-        finally:
-            tracked.close()
 
     def judge_again(self, ips: Collection[IPAddress]) -> int:
         """Have the node's connections from and to these addresses judged again by its tables; how many those are."""
-        tracked = self._opener.conntrack(self._namespaces[HOST])
-        try:
+        with self._tracked.use() as tracked:
             return tracked.judge_again(ips)
-        finally:
-            tracked.close()
 
     def end_revoked(self, namespaces: Mapping[IPAddress, str]) -> int:
         """End the TCP connections that were let pass and are no more at the sockets of their servers, as far as these are in attached
         namespaces, which are named by the address of each; how many those were. KernelError when the kernel can't do it."""
-        tracked = self._opener.conntrack(self._namespaces[HOST])
-        try:
+        with self._tracked.use() as tracked:
             found = tracked.revoked()
-        finally:
-            tracked.close()
         by_name: dict[str, list[Revoked]] = {}
         for one in found:
             if name := namespaces.get(one.server, HOST):
@@ -504,19 +498,13 @@ class Kernel:
 
     def forget_connections(self, ips: Collection[IPAddress]) -> int:
         """Delete the node's connections from and to these addresses; how many those were."""
-        tracked = self._opener.conntrack(self._namespaces[HOST])
-        try:
+        with self._tracked.use() as tracked:
             return tracked.forget(ips)
-        finally:
-            tracked.close()
 
     def connections(self) -> list[Connection]:
         """The node's tracked connections that were translated to another destination."""
-        tracked = self._opener.conntrack(self._namespaces[HOST])
-        try:
+        with self._tracked.use() as tracked:
             return tracked.translated()
-        finally:
-            tracked.close()
 
     def packet_log(self, group: int) -> PacketLog:
         """The packets that rules of the node log to a group from now on. KernelError when the kernel can't tell, or tells somebody else."""

@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from podplane.kernel.errors import from_errno
+from podplane.kernel.kept import Kept
 from podplane.kernel.netlink import BATCH_MESSAGES, Message, Overrun, Socket
 from podplane.kernel.nft import codec
 from podplane.kernel.nft import constants as c
@@ -79,12 +80,13 @@ class KernelTables:
     """nf_tables of the namespace in which `open_socket` opens sockets (NETLINK_NETFILTER)."""
 
     def __init__(self, open_socket: Callable[[], Socket]) -> None:
-        self._open_socket = open_socket
         self._socket = open_socket()
+        self._reading = Kept(open_socket)
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the sockets."""
         self._socket.close()
+        self._reading.close()
 
     def commit(self, batch: Sequence[Unit]) -> list[Refused]:
         """One transaction. OSError when it is too large for one send."""
@@ -118,12 +120,12 @@ class KernelTables:
 
     def counts(self, family: str, table: str, names: Iterable[str] | None = None) -> dict[str, int]:
         """Over a socket of its own, too."""
-        with self._open_socket() as socket:
+        with self._reading.use() as socket:
             return Reader(socket).counts(family, table, names)
 
     def read_steps(self, owner: Ownership) -> Generator[None, None, Found]:
         """Over a socket of its own, so that transactions may come in between."""
-        with self._open_socket() as socket:
+        with self._reading.use() as socket:
             return (yield from Reader(socket).tables(owner.tables))
 
 
