@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from podplane.kernel import ids, syscalls
+from podplane.kernel import ids, seccomp, syscalls
 
 NAMES = (
     *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE"),
@@ -27,13 +27,21 @@ HALF = 0xFFFF_FFFF
 
 class Rights(msgspec.Struct, frozen=True, omit_defaults=True):
     """`without`: the numbers of capabilities that it does not have; `is_final`: no program gives it more than it has. `user`, `group` and
-    `groups` are its ids in the pod. What is not user 0 has no capabilities, until it starts a program that gives it some."""
+    `groups` are its ids in the pod. What is not user 0 has no capabilities, until it starts a program that gives it some.
+    `is_filtered`: its system calls are (`kernel.seccomp`).
+    """
 
     without: tuple[int, ...] = ()
     is_final: bool = False
     user: int = 0
     group: int = 0
     groups: tuple[int, ...] = ()
+    is_filtered: bool = False
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """The names of the capabilities that it has, or may get."""
+        return frozenset(name for number, name in enumerate(NAMES) if number not in self.without)
 
 
 @contextlib.contextmanager
@@ -54,6 +62,8 @@ def apply(rights: Rights) -> None:
     """Give up what is not among these, for good: it is left out of the bounding set too."""
     for number in rights.without:
         syscalls.drop_from_bounding_set(number)
+    if rights.is_filtered:  # while it has SYS_ADMIN: nobody is to be kept from programs with more rights for that
+        seccomp.install(seccomp.program(rights.kept))
     if rights.groups or (os.getuid(), os.getgid()) != (rights.user, rights.group):
         ids.become(rights.user, rights.group, rights.groups)
     if rights.without or rights.user:

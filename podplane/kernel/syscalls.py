@@ -157,6 +157,12 @@ def capset(header: bytes, data: bytes) -> None:
         raise _failed("capset")
 
 
+def seccomp(number: int, operation: int, flags: int, arguments: bytes) -> None:
+    """seccomp(2), by its number."""
+    if _syscall(number, operation, flags, arguments):
+        raise _failed("seccomp")
+
+
 def set_no_new_privileges() -> None:
     """prctl(2), PR_SET_NO_NEW_PRIVS."""
     if _prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):

@@ -32,7 +32,7 @@ from typing import NamedTuple, NoReturn, Protocol
 
 import msgspec
 
-from podplane.kernel import cgroups, ids, process_title, rights, rootfs, sandbox, syscalls, volumes
+from podplane.kernel import cgroups, ids, process_title, rights, rootfs, sandbox, seccomp, syscalls, volumes
 from podplane.kernel.cgroups import Group
 from podplane.kernel.ids import Ids
 from podplane.kernel.rights import Rights
@@ -301,6 +301,8 @@ class Zygote:
                 raise LookupError("a file system of its own needs a sandbox")
             if command.root is not None:
                 rootfs.machine()
+            if command.rights.is_filtered:
+                seccomp.program(command.rights.kept)  # here once, and not in every child
             container = self._container(command.join)
             place = self._place(command, descriptors[1:], container)
             share = self._shares.get(command.join) if command.join else Share(command.group, command.oom)

@@ -173,6 +173,7 @@ class SeccompProfile(Model, frozen=True):
     """Which system calls are filtered."""
 
     type: str = ""
+    localhost_profile: str = ""
 
 
 class AppArmorProfile(Model, frozen=True):

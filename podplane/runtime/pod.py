@@ -201,7 +201,7 @@ class PodWorker:
 
     def rights(self, container: Container) -> Rights:
         """Who a container's processes are, and what they may do. ConfigError when they can't be that."""
-        return security.rights(container, self._user(container))
+        return security.rights(self.pod, container, self._user(container))
 
     def _user(self, container: Container) -> User:
         return users.of(self.pod, container, ids.of_pods(), machine_accounts() if users.asks(self.pod) else Accounts())

@@ -1,18 +1,21 @@
 """`securityContext`: what of it a container gets, and what a lab does not do. Pure.
 
-A container that asks for nothing has the capabilities that containerd gives it.
+A container that asks for nothing has the capabilities that containerd gives it, and its system calls are filtered, as a kubelet does with
+`seccompDefault`. A privileged one has all, and no filter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from podplane.kernel import seccomp
 from podplane.kernel.rights import NAMES, Rights
 from podplane.model.pod import Container, Pod, PodSecurityContext, SecurityContext
 from podplane.runtime.environment import ConfigError
 from podplane.runtime.users import User
 
 ALL = "ALL"
+RUNTIME_DEFAULT, UNCONFINED = "RuntimeDefault", "Unconfined"
 EVERY = frozenset(range(len(NAMES)))
 USUAL = frozenset(
     map(
@@ -26,7 +29,7 @@ USUAL = frozenset(
 """containerd, pkg/oci/spec.go, defaultUnixCaps."""
 
 
-def rights(container: Container, who: User) -> Rights:
+def rights(pod: Pod, container: Container, who: User) -> Rights:
     """What processes of this user may do in the pod's namespaces: the usual, what is added, and not what is dropped; all that is dropped
     before (containerd, internal/cri/opts, WithCapabilities). ConfigError for an unknown capability."""
     context = container.security_context
@@ -37,7 +40,19 @@ def rights(container: Container, who: User) -> Rights:
     before = frozenset() if drops_all else EVERY if adds_all else USUAL
     kept = (before | added) - dropped
     is_final = context.allow_privilege_escalation is False
-    return Rights(tuple(sorted(EVERY - kept)), is_final, who.user, who.group, who.groups)
+    is_filtered = _is_filtered(pod, container) and seccomp.is_known()
+    return Rights(tuple(sorted(EVERY - kept)), is_final, who.user, who.group, who.groups, is_filtered)
+
+
+def _is_filtered(pod: Pod, container: Container) -> bool:
+    """Does it get the default filter of system calls? ConfigError for a profile that there is not."""
+    profile = container.security_context.seccomp_profile or pod.spec.security_context.seccomp_profile
+    if profile is None or profile.type == RUNTIME_DEFAULT:
+        return True
+    if profile.type != UNCONFINED:
+        name = profile.localhost_profile or profile.type
+        raise ConfigError(f"cannot load seccomp profile {name!r}: a lab has {RUNTIME_DEFAULT} and {UNCONFINED}")
+    return False
 
 
 def _numbers(names: tuple[str, ...]) -> tuple[bool, set[int]]:
@@ -52,6 +67,8 @@ def _numbers(names: tuple[str, ...]) -> tuple[bool, set[int]]:
 def not_applied(pod: Pod) -> Iterator[str]:
     """What its security contexts ask for that no pod of a lab gets, a sentence each."""
     yield from _of("the pod", pod.spec.security_context)
+    if not seccomp.is_known():
+        yield "the pod: seccompProfile RuntimeDefault is not applied: a lab has no filter of system calls for this kind of machine"
     for container in pod.spec.all_containers:
         yield from _of(f"container {container.name}", container.security_context)
         if container.security_context.proc_mount == "Unmasked":
@@ -70,8 +87,6 @@ def not_shared(pod: Pod) -> Iterator[str]:
 
 
 def _of(whose: str, context: SecurityContext | PodSecurityContext) -> Iterator[str]:
-    if context.seccomp_profile is not None and context.seccomp_profile.type != "Unconfined":
-        yield f"{whose}: seccompProfile {context.seccomp_profile.type} is not applied: no system call is filtered"
     if context.app_armor_profile is not None and context.app_armor_profile.type != "Unconfined":
         yield f"{whose}: appArmorProfile {context.app_armor_profile.type} is not applied: a lab loads no profiles"
     if context.se_linux_options:

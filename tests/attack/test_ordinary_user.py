@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.attack.test_mounts import TRIES
-from tests.attack.test_pods_of_a_lab import CAPABILITIES, PORTS_AND_PINGS, USUAL
+from tests.attack.test_pods_of_a_lab import CALLS, CAPABILITIES, PORTS_AND_PINGS, USUAL
 from tests.e2e.conftest import Podplane, ordinary_users
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")]
@@ -83,6 +83,7 @@ def test_its_volumes_and_hooks_are_there(lab: Podplane) -> None:
 
 def test_what_it_does_not_ask_for_is_what_containerd_gives(lab: Podplane) -> None:
     assert _says(lab, "usual", f"{CAPABILITIES} /proc/1/status /proc/self/status") == [USUAL] * 2
+    assert _says(lab, "usual", CALLS) == ["filter 2", "thread"]
 
 
 def test_a_pod_has_the_one_user_that_all_its_containers_ask_for(lab: Podplane) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from podplane.kernel import syscalls
 from tests.e2e.conftest import Podplane, running
 
 pytestmark = pytest.mark.e2e
@@ -51,6 +52,13 @@ PORTS_AND_PINGS = """python3 -c '
 import socket
 socket.create_server(("", 80)); print("bound")
 socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP); print("may ping")'"""
+CALLS = f"""python3 -c '
+import ctypes, threading
+print("filter", [line.split()[1] for line in open("/proc/1/status") if line.startswith("Seccomp:")][0])
+libc = ctypes.CDLL(None)
+if libc.unshare(0x10000000) == 0: print("user")
+if libc.syscall({syscalls.SYS_KEYCTL[os.uname().machine]}, 0, -3, 0) > 0: print("keys")
+threading.Thread(target=print, args=("thread",)).start()'"""
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -63,6 +71,7 @@ def test_a_security_context_is_applied_or_it_is_told(lab: Podplane) -> None:
     containers = [
         {"name": "main", "image": "podplane/echo", "securityContext": RESTRICTED},
         {"name": "free", "image": "podplane/client", "securityContext": {}},
+        {"name": "wild", "image": "podplane/client", "securityContext": {"seccompProfile": {"type": "Unconfined"}}},
     ]
     spec = {"containers": containers}
     lab.api.create("pods", "default", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "safe"}, "spec": spec})
@@ -77,8 +86,15 @@ def test_a_security_context_is_applied_or_it_is_told(lab: Podplane) -> None:
     assert [line.split()[1] for line in status if line.startswith("NoNewPrivs")] == ["1"] * 2
     assert lab("exec", "safe", "--", "touch", "/etc/x", code=None).returncode != 0
     lab("exec", "safe", "-c", "free", "--", "touch", "/etc/x")
-    told = [e["message"] for e in lab.api.objects("events", "default") if e["reason"] == "SecurityContextNotApplied"]
-    assert [line.split(" is ")[0] for line in told] == ["container main: seccompProfile RuntimeDefault"]
+    assert not [e for e in lab.api.objects("events", "default") if e["reason"] == "SecurityContextNotApplied"]
+    assert lab("exec", "safe", "-c", "free", "--", "sh", "-c", CALLS).stdout.split() == ["filter", "2", "thread"]
+    assert lab("exec", "safe", "-c", "wild", "--", "sh", "-c", CALLS).stdout.split() == [
+        "filter",
+        "0",
+        "user",
+        "keys",
+        "thread",
+    ]
 
 
 def _is(pod: dict[str, Any]) -> bool:

@@ -252,7 +252,7 @@ def may_ping(pod: Object) -> bool:
     """Has its first container CAP_NET_RAW? Only user 0 has it from the start."""
     found = msgspec.convert(pod, Pod)
     first = found.spec.containers[0]
-    return not asked_user(found, first) and NET_RAW not in rights(first, User()).without
+    return not asked_user(found, first) and NET_RAW not in rights(found, first, User()).without
 
 
 def members(pods: Sequence[Object]) -> list[Member]:

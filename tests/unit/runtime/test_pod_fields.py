@@ -77,7 +77,6 @@ UNREAD = {
     "PodSpec.tolerations": CONTROLLERS,
     "PodSpec.topologySpreadConstraints": CONTROLLERS,
     "AppArmorProfile.localhostProfile": TOLD,
-    "SeccompProfile.localhostProfile": TOLD,
     "VolumeMount.recursiveReadOnly": WHOLE,
     "VolumeProjection.clusterTrustBundle": REFUSED,
     "VolumeProjection.podCertificate": REFUSED,

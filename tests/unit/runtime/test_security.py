@@ -7,8 +7,9 @@ import pytest
 
 from podplane.kernel.rights import NAMES, Rights
 from podplane.model.pod import Container, Pod
+from podplane.runtime import security
 from podplane.runtime.environment import ConfigError
-from podplane.runtime.security import not_applied, not_shared, rights
+from podplane.runtime.security import not_applied, not_shared
 from podplane.runtime.users import User
 
 EVERY = tuple(range(len(NAMES)))
@@ -24,7 +25,11 @@ USUAL = tuple(
 
 
 def having(*numbers: int, is_final: bool = False) -> Rights:
-    return Rights(tuple(n for n in EVERY if n not in numbers), is_final)
+    return Rights(tuple(n for n in EVERY if n not in numbers), is_final, is_filtered=True)
+
+
+def rights(one: Container, who: User) -> Rights:
+    return security.rights(Pod(), one, who)
 
 
 def container(**context: object) -> Container:
@@ -35,10 +40,10 @@ def container(**context: object) -> Container:
     ("context", "expected"),
     [
         ({}, having(*USUAL)),
-        ({"capabilities": {"drop": ["ALL"]}}, Rights(EVERY)),
+        ({"capabilities": {"drop": ["ALL"]}}, having()),
         ({"capabilities": {"drop": ["all"], "add": ["CHOWN", "CAP_KILL"]}}, having(0, 5)),
         ({"capabilities": {"add": ["NET_ADMIN"]}}, having(*USUAL, NAMES.index("NET_ADMIN"))),
-        ({"capabilities": {"drop": ["NET_RAW"], "add": ["ALL"]}}, Rights((13,))),
+        ({"capabilities": {"drop": ["NET_RAW"], "add": ["ALL"]}}, having(*(n for n in EVERY if n != 13))),
         ({"capabilities": {"drop": ["net_raw"]}}, having(*(n for n in USUAL if n != 13))),
         ({"capabilities": {"drop": ["KILL"], "add": ["KILL"]}}, having(*(n for n in USUAL if NAMES[n] != "KILL"))),
         ({"allowPrivilegeEscalation": False}, having(*USUAL, is_final=True)),
@@ -48,6 +53,31 @@ def container(**context: object) -> Container:
 )
 def test_rights(context: dict[str, object], expected: Rights) -> None:
     assert rights(container(**context), User()) == expected
+
+
+@pytest.mark.parametrize(
+    ("of_pod", "own", "is_filtered"),
+    [
+        ({}, {}, True),
+        ({"type": "RuntimeDefault"}, {}, True),
+        ({"type": "Unconfined"}, {}, False),
+        ({"type": "Unconfined"}, {"type": "RuntimeDefault"}, True),
+        ({"type": "Localhost", "localhostProfile": "x"}, {"type": "Unconfined"}, False),
+    ],
+)
+def test_system_calls_are_filtered_unless_that_is_not_wanted(
+    of_pod: dict[str, str], own: dict[str, str], is_filtered: bool
+) -> None:
+    pod = msgspec.convert({"spec": {"securityContext": {"seccompProfile": of_pod or None}, "containers": []}}, Pod)
+    assert security.rights(pod, container(seccompProfile=own or None), User()).is_filtered is is_filtered
+    assert not security.rights(pod, container(seccompProfile=own or None, privileged=True), User()).is_filtered
+
+
+def test_a_profile_that_there_is_not_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^cannot load seccomp profile 'mine\.json': a lab has RuntimeDefault and Unconfined$"
+    ):
+        rights(container(seccompProfile={"type": "Localhost", "localhostProfile": "mine.json"}), User())
 
 
 def test_an_unknown_capability_is_refused() -> None:
@@ -69,7 +99,7 @@ def told(pod: dict[str, object], **of_container: object) -> list[str]:
 def test_what_is_not_applied_is_told() -> None:
     assert told({}) == told({"runAsUser": 0, "runAsGroup": 0, "fsGroup": 0}, runAsUser=0) == []
     assert told({}, seccompProfile={"type": "Unconfined"}, readOnlyRootFilesystem=True) == []
-    assert len(told({"seccompProfile": {"type": "RuntimeDefault"}}, seLinuxOptions={"level": "s0"})) == 2
+    assert len(told({"appArmorProfile": {"type": "RuntimeDefault"}}, seLinuxOptions={"level": "s0"})) == 2
 
 
 @pytest.mark.parametrize(
