@@ -45,7 +45,7 @@ from podplane.kernel.syscalls import (
     MS_RDONLY,
     MS_REC,
 )
-from podplane.kernel.volumes import beneath, tmpfs_options
+from podplane.kernel.volumes import beneath, mount_point, tmpfs_options
 
 FRESH = {"tmp": 0o1777, "run": 0o755, "mnt": 0o755, "media": 0o755, "proc": 0o555, "sys": 0o555}
 """Folders that are empty at first, with their modes; so is one that this user may not read."""
@@ -265,7 +265,7 @@ def _enter(root: Root) -> list[int]:
     os.rmdir(f"/{old}")
     for target in targets:
         if target.bind.inside:
-            _make(target.bind.source, target.is_folder)
+            os.close(mount_point(target.bind.source, is_folder=target.is_folder))
             target.mount()
     if root.read_only:
         for path in sorted(made - {target.path for target in targets}):
@@ -347,25 +347,28 @@ class _Target:
     def mount(self, old: str = "") -> None:
         """Bind it, or copy it, in the new root; `old` leads to the machine's."""
         try:
-            if self.is_there:
-                return
-            self.make()
-            if self.bind.copied and os.access(self.path, os.W_OK):
-                _copy(f"{old}{self.bind.source}", self.path)
-                return
-            if self.fd >= 0:
-                syscalls.mount(f"/proc/self/fd/{self.fd}", self.path, None, MS_BIND | MS_REC)
-                os.close(self.fd)
-            else:
-                syscalls.mount(self._kept or f"{old}{self.bind.source}", self.path, None, MS_BIND | MS_REC)
-            if self._kept:
-                os.unlink(self._kept)
-            if self.bind.read_only or self.bind.copied:
-                syscalls.set_attributes(self.path, MOUNT_ATTR_RDONLY | NO_DEVICES)
-            else:
-                syscalls.set_attributes(self.path, NO_DEVICES)
+            if not self.is_there:
+                self._mount(old)
         except OSError as error:
-            raise OSError(error.errno, f"mount {self.bind.target}: {error.strerror}") from None
+            raise OSError(error.errno, f"mount {self.bind.target}: {os.strerror(error.errno or 0)}") from None
+        finally:
+            if self.fd >= 0:
+                os.close(self.fd)
+
+    def _mount(self, old: str) -> None:
+        point = mount_point(self.path, is_folder=self.is_folder)
+        try:
+            place = f"/proc/self/fd/{point}"
+            if self.bind.copied and os.access(place, os.W_OK):
+                _copy(f"{old}{self.bind.source}", place)
+                return
+            source = f"/proc/self/fd/{self.fd}" if self.fd >= 0 else self._kept or f"{old}{self.bind.source}"
+            read_only = MOUNT_ATTR_RDONLY if self.bind.read_only or self.bind.copied else 0
+            syscalls.bind_to(source, point, read_only | NO_DEVICES)
+        finally:
+            os.close(point)
+        if self._kept:
+            os.unlink(self._kept)
 
 
 def _copy(source: str, target: str) -> None:

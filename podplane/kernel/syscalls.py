@@ -26,11 +26,11 @@ MNT_DETACH = 2
 SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_CLONE3, SYS_OPENAT2, SYS_MOUNT_SETATTR = 428, 429, 435, 437, 442
 """The numbers of open_tree(2), move_mount(2), clone3(2), openat2(2) and mount_setattr(2), the same on all architectures."""
 AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
-OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH = 1, 4
+OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH = 1, 4, 0x40
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_IDMAP = 1, 2, 4, 8, 0x0010_0000
 PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS = 4, 24, 28, 38
 SECBIT_NO_SETUID_FIXUP = 4
-RESOLVE_NO_MAGICLINKS, RESOLVE_BENEATH = 0x02, 0x08
+RESOLVE_NO_MAGICLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x02, 0x08, 0x10
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "ppc64le": 203, "s390x": 217}
 SYS_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "armv7l": 311, "ppc64le": 271, "s390x": 280}
 KEYCTL_JOIN_SESSION_KEYRING, KEYCTL_SETPERM = 1, 5
@@ -67,11 +67,13 @@ def fork_into(flags: int) -> int:
     return pid
 
 
-def open_beneath(folder: int, path: str, flags: int) -> int:
-    """openat2(2) with RESOLVE_BENEATH (Linux 5.6): no `..` and no link leads out of the folder (EXDEV), whoever changes it meanwhile."""
+def open_within(folder: int, path: str, flags: int, *, as_root: bool = False) -> int:
+    """openat2(2) (Linux 5.6), through no link of /proc: no `..` and no link leads out of the folder, EXDEV else, whoever changes it
+    meanwhile; or, with `as_root`, all of them begin and end at it."""
     if "\0" in path:
         raise ValueError("embedded null byte")
-    how = struct.pack("=3Q", flags | os.O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+    resolve = (RESOLVE_IN_ROOT if as_root else RESOLVE_BENEATH) | RESOLVE_NO_MAGICLINKS
+    how = struct.pack("=3Q", flags | os.O_CLOEXEC, 0, resolve)
     fd = int(_syscall(SYS_OPENAT2, folder, path.encode(), how, len(how)))
     if fd < 0:
         raise _failed("openat2")
@@ -107,6 +109,21 @@ def set_attributes(target: str, attributes: int, *, recursive: bool = True) -> N
     wanted = struct.pack("=QQQQ", attributes, 0, 0, 0)
     if _syscall(SYS_MOUNT_SETATTR, AT_FDCWD, target.encode(), AT_RECURSIVE if recursive else 0, wanted, len(wanted)):
         raise _failed(f"attributes of mount {target}")
+
+
+def bind_to(source: str, target: int, attributes: int) -> None:
+    """Bind a file or folder, and all that is mounted below, with these attributes (MOUNT_ATTR_*) over what the descriptor is of."""
+    tree = _syscall(SYS_OPEN_TREE, AT_FDCWD, source.encode(), OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC)
+    if tree < 0:
+        raise _failed("open_tree")
+    try:
+        wanted = struct.pack("=QQQQ", attributes, 0, 0, 0)
+        if _syscall(SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH | AT_RECURSIVE, wanted, len(wanted)):
+            raise _failed(f"attributes of mount {source}")
+        if _syscall(SYS_MOVE_MOUNT, tree, b"", target, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH):
+            raise _failed("move_mount")
+    finally:
+        os.close(tree)
 
 
 def bind_with_ids(source: str, target: str, user_namespace: int, attributes: int) -> None:

@@ -16,6 +16,8 @@ from podplane.kernel.syscalls import MS_NODEV, MS_NOSUID
 BYTES_PER_FILE = 4096
 """A tmpfs holds one file for so many bytes of its size: each costs the kernel some 1 KiB beside it."""
 FEWEST_FILES = 16
+MODE = 0o755
+"""Of folders that lead to a mount point."""
 LOOKUPS = 32
 """How often a path in a volume is looked up while something moves there."""
 
@@ -62,7 +64,7 @@ def beneath(volume: str, path: str, *, make: bool = False) -> int:
     """
     folder = os.open(volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return _beneath(folder, path, make)
+        return _look_up(folder, path, _Making(stat.S_IMODE(os.fstat(folder).st_mode)) if make else None)
     except FileNotFoundError:
         raise VolumeError(f"subPath {path!r}: there is nothing in the volume") from None
     except (OSError, ValueError) as error:
@@ -74,30 +76,54 @@ def beneath(volume: str, path: str, *, make: bool = False) -> int:
         os.close(folder)
 
 
-def _beneath(folder: int, path: str, make: bool) -> int:
+def mount_point(path: str, *, is_folder: bool) -> int:
+    """A descriptor (O_PATH) of a folder or file in this process' root, made if it is missing. OSError when that can't be.
+
+    No link of /proc leads there: those of descriptors lead out of a container whose mounts are being made, to the machine.
+    """
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return _open_beneath(folder, path)
+        return _look_up(root, path, _Making(MODE, is_folder, as_root=True))
+    finally:
+        os.close(root)
+
+
+class _Making(msgspec.Struct, frozen=True):
+    """What is made where something is missing: folders of a mode, and at the end a folder or a file."""
+
+    mode: int
+    is_folder: bool = True
+    as_root: bool = False
+
+
+def _look_up(folder: int, path: str, making: _Making | None) -> int:
+    as_root = making is not None and making.as_root
+    try:
+        return _open(folder, path, as_root)
     except FileNotFoundError:
-        if not make:
+        if making is None:
             raise
     parts = [part for part in path.split("/") if part]
-    above, mode = os.dup(folder), stat.S_IMODE(os.fstat(folder).st_mode)
+    above = os.dup(folder)
     for number, name in enumerate(parts, 1):
         try:
             with contextlib.suppress(FileExistsError):
-                _make_folder(name, mode, above)
-            found = _open_beneath(folder, "/".join(parts[:number]))
+                if making.is_folder or number < len(parts):
+                    _make_folder(name, making.mode, above)
+                else:
+                    os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=above))
+            found = _open(folder, "/".join(parts[:number]), as_root)
         finally:
             os.close(above)
         above = found
     return above
 
 
-def _open_beneath(folder: int, path: str) -> int:
+def _open(folder: int, path: str, as_root: bool) -> int:
     """EAGAIN means that something was moved while the kernel looked whether a `..` leads out (openat2(2))."""
     for _ in range(LOOKUPS):
         with contextlib.suppress(BlockingIOError):
-            return syscalls.open_beneath(folder, path, os.O_PATH)
+            return syscalls.open_within(folder, path, os.O_PATH, as_root=as_root)
     raise OSError(errno.EAGAIN, "its volume changes all the time")
 
 
