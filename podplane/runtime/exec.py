@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from podplane.kernel.namespace import Namespace
-from podplane.kernel.process import Process, Processes
+from podplane.kernel.process import Process, ProcessError, Processes
 from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
 from podplane.kernel.zygote import NOT_EXECUTABLE
@@ -75,6 +75,8 @@ class CommandExecution(msgspec.Struct, eq=False):
     _input: int
     _terminal: int
     _open: set[int]
+    _silence: str = ""
+    """Why its start is awaited no longer."""
 
     @classmethod
     def start(cls, pod: RunningPod, container: ContainerRun, request: ExecRequest, null: int) -> CommandExecution:
@@ -137,7 +139,13 @@ class CommandExecution(msgspec.Struct, eq=False):
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _all_read(self, readers: Sequence[asyncio.Future[None]]) -> None:
-        """All output has been read, or the command ended a while ago."""
+        """All output has been read, or the command ended a while ago, or nothing is heard of its start."""
+        try:
+            await self.process.started()
+        except ProcessError as error:
+            if not self.process.exited.done():
+                self._silence = str(error)
+                return
         reading: set[asyncio.Future[Any]] = set(readers)
         while reading and not self.process.exited.done():
             done, _ = await asyncio.wait({*reading, self.process.exited}, return_when=asyncio.FIRST_COMPLETED)
@@ -176,6 +184,8 @@ class CommandExecution(msgspec.Struct, eq=False):
 
     async def outcome(self) -> tuple[int, str]:
         """(exit code, why it could not be started or "")."""
+        if self._silence:
+            return NOT_EXECUTABLE, self._silence
         code = await asyncio.shield(self.process.exited)
         return code, self.process.error
 

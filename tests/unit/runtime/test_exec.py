@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 
+from podplane.kernel.process import ProcessError
+from podplane.kernel.zygote import NOT_EXECUTABLE
 from podplane.kubeapi.channels import STDERR, STDOUT
 from podplane.runtime.exec import CommandExecution
 from tests.unit.runtime.fakes import FakeProcesses
@@ -48,6 +50,20 @@ async def test_a_listener_that_goes_leaves_no_task_behind() -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await listener
     assert asyncio.all_tasks() == {asyncio.current_task()}
+    command.abandon()
+    os.close(out)
+    os.close(err)
+
+
+async def test_a_command_of_whose_start_nothing_is_heard_ends_with_the_reason() -> None:
+    command, out, err = execution()
+
+    async def silent() -> None:
+        raise ProcessError("the zygote has said nothing for 30 s")
+
+    command.process.started = silent  # type: ignore[method-assign]
+    assert [data async for data in command.output()] == []
+    assert await command.outcome() == (NOT_EXECUTABLE, "the zygote has said nothing for 30 s")
     command.abandon()
     os.close(out)
     os.close(err)
