@@ -288,6 +288,8 @@ class Agent:
         """Plan what is dirty, and wait until the kernel has it, or has refused it."""
         began = self._clock()
         await self.planner.replan(Pause())
+        if self.planner.is_behind:
+            self._wake.set()
         await self._committed()
         if self._closing.follow():
             await self.planner.replan(Pause())

@@ -199,9 +199,12 @@ class Attachments:
             await self._writer.settled(peers)
 
     async def _plan(self, key: Key, pause: Pause) -> list[Identity]:
-        """Plan a key, after what the kernel is to have before; the identities for which that changes what is wanted."""
+        """Plan a key, after what the kernel is to have before; the identities for which that changes what is wanted.
+
+        What changes while that is brought is not awaited: an attachment would have no end where policies change all the time.
+        """
         changed = self._planner.plan_now(key)
-        while fills := self._planner.awaited(key):
+        while (fills := self._planner.awaited(key)) and not self._planner.is_overtaken(key):
             await self._planner.fill(fills, pause)
             changed += self._planner.plan_now(key)
         return changed

@@ -29,6 +29,8 @@ from podplane.state.value import Identity, Value
 
 log = logging.getLogger(__name__)
 
+ROUNDS = 30
+"""So often what changed while changes were planned is planned too, before anything is sent."""
 NOT_APPLIED, REPAIRED = "NotApplied", "Repaired"
 """Reasons of events."""
 
@@ -72,6 +74,10 @@ class Planner:
         self._followers: deque[Iterator[Key]] = deque()
         """Keys whose plans differ because of what was planned last."""
         self._fills = Fills()
+        self._planned: dict[Key, Plan] = {}
+        """Of keys that wait for fills, the plans that wait."""
+        self._overtaken: dict[Key, None] = {}
+        """Keys that have the fragment of a plan that waited, and wait with a later one."""
         self._blocked: dict[Key, str] = {}
         self._failed: dict[Key, None] = {}
         """Those of the blocked keys that could not be planned at all."""
@@ -157,8 +163,10 @@ class Planner:
     # Plans.
 
     async def replan(self, pause: Pause) -> None:
-        """Plan what is dirty, feature by feature, with pauses between keys."""
-        while self.is_behind:
+        """Plan what is dirty, feature by feature, with pauses between keys. Where changes have no end it is behind when this returns."""
+        for _ in range(ROUNDS):
+            if not self.is_behind:
+                break
             await self._mark_all_due(pause)
             for kind in self._dirty:
                 await self._plan_dirty(kind, pause)
@@ -173,18 +181,25 @@ class Planner:
             feature.tidy(memory)
 
     async def catch_up(self, kinds: Collection[type[Key]], pause: Pause) -> None:
-        """Plan what is dirty of these types, with what follows, and nothing else. What that releases is for `replan`."""
+        """Plan what is dirty now of these types, with what follows, and nothing else. What becomes dirty meanwhile, and what is released,
+        is for `replan`: so this ends, however much changes."""
         await self._mark_all_due(pause)
-        while any(self._dirty[kind] for kind in kinds):
-            for kind in kinds:
-                await self._plan_dirty(kind, pause)
-            await self._mark_all_due(pause)
+        for kind in kinds:
+            await self._plan_dirty(kind, pause)
+        for keys in iter(lambda: self._followers[0] if self._followers else None, None):
+            for key in keys:
+                if isinstance(key, tuple(kinds)):
+                    self._has_released_some |= self.try_plan(key)
+                else:
+                    self.mark(key)
+                await pause()
+            if self._followers and self._followers[0] is keys:
+                self._followers.popleft()
 
     async def _mark_all_due(self, pause: Pause) -> None:
         """Several may do this at once: all that is due when one begins is marked when it ends, by whichever."""
         for queue in (self._unmarked, self._followers):
-            while queue:
-                keys = queue[0]
+            for keys in tuple(queue):
                 for key in keys:
                     self.mark(key)
                     await pause()
@@ -210,6 +225,10 @@ class Planner:
     def awaited(self, key: Key) -> Collection[Fill]:
         """What is to be filled before this key, which was planned, has the fragment that is wanted. It is planned again then."""
         return self._fills.awaited(key)
+
+    def is_overtaken(self, key: Key) -> bool:
+        """Was a plan of this key carried out that had waited, though by then it was not the last one?"""
+        return key in self._overtaken
 
     def is_filling(self, identity: Identity) -> bool:
         """Is this brought by what is being filled?"""
@@ -269,9 +288,21 @@ class Planner:
             for claim, holder in contested.items():
                 changed += self._settle(key, claim, holder)
             plan = self._make(key)
-        if self._waits(key, plan):
+        waited = self._planned.pop(key, None)
+        needs = feature.needs(memory, plan)
+        if needs and waited is not None and not feature.needs(memory, waited):
+            changed += self._carry_out(key, waited)
+            self._overtaken[key] = None
+        if needs and self._waits(key, plan, needs):
+            self._planned[key] = plan
             return changed
-        changed += self._ledger.replace(key, plan.fragment)
+        self._overtaken.pop(key, None)
+        return [*changed, *self._carry_out(key, plan)]
+
+    def _carry_out(self, key: Key, plan: Plan) -> list[Identity]:
+        """Make a plan part of the desired state."""
+        _, feature, memory = self._rows[type(key)]
+        changed = self._ledger.replace(key, plan.fragment)
         if followers := feature.accept(memory, plan):
             self._followers.append(iter(followers))
         self._free_waiting(key)
@@ -282,12 +313,12 @@ class Planner:
                 self._effects((effect,))
         return changed
 
-    def _waits(self, key: Key, plan: Plan) -> bool:
-        """Is there anything that the kernel has to have before this plan? Then the key keeps its fragment until it is planned again."""
+    def _waits(self, key: Key, plan: Plan, needs: Collection[Hashable]) -> bool:
+        """Is there anything that the kernel has to have before this plan? Then the key keeps its fragment until it is planned again.
+
+        It may need other things by then, again and again. So what it waited for is carried out first, once the kernel has that.
+        """
         _, feature, memory = self._rows[type(key)]
-        needs = feature.needs(memory, plan)
-        if not needs:
-            return False
         missing = self._fills.missing(needs)
         found = feature.fill(memory, plan, missing)
         if found is not None and not found.at_once:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterator, Sequence
+from typing import cast
 
 import msgspec
 import pytest
 
 from podplane.agent import pause, policy_plans
 from podplane.agent.attachments import PEER_KEYS
+from podplane.agent.fills import Fill
 from podplane.agent.keys import PolicyPodKey
 from podplane.agent.pause import Pause
 from podplane.kernel.door import Kernel
 from podplane.kernel.nft import table
 from podplane.model.pod_info import NamespaceInfo, SlimMetadata
-from podplane.model.policy import PodSelector, PolicyRule
+from podplane.model.policy import LabelSelector, NetworkPolicy, PodSelector, PolicyRule, Requirement
 from podplane.policy import filling
 from podplane.state.nft import Element, Verdict
 from podplane.state.operations import Operation, Report
@@ -149,6 +151,81 @@ async def test_a_pod_that_starts_finds_the_sets_of_others_as_they_are_known_by_t
     assert len(peers(rig)) == PEERS, "nothing was sent yet"
     await attach(rig, "late")
     assert ("pod/a/late", PEERS - 1) in rig.seen and ("pod/a/late", PEERS) not in rig.seen
+
+
+def other_policy(number: int) -> NetworkPolicy:
+    """WEB with another selector, which selects the same clients."""
+    clients = LabelSelector((Requirement("app", "In", ("client", f"x{number}")),))
+    return msgspec.structs.replace(WEB, ingress=(PolicyRule((PodSelector("a", clients),)),))
+
+
+def change_while_filling(rig: LookingRig, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Each time when sets are filled the policy is another one, which needs other sets; so often that was."""
+    planner, changes = rig.agent.planner, list[int]()
+    fill = planner.fill
+
+    async def changing(fills: Collection[Fill], pause: Pause) -> None:
+        await fill(fills, pause)
+        if fills:
+            assert len(changes) < 100, "it goes on for ever"
+            changes.append(len(changes))
+            rig.put(other_policy(len(changes)))
+
+    monkeypatch.setattr(planner, "fill", changing)
+    return changes
+
+
+@large_sets
+async def test_an_attachment_ends_though_its_policies_change_all_the_time(
+    rig: LookingRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begin(rig, WEB)
+    with monkeypatch.context() as patched:
+        changes = change_while_filling(rig, patched)
+        await attach(rig, "web")
+    assert len(changes) == 1 and verdicts(rig, "ingress4")["pod/a/web"] == "in" and len(peers(rig)) == PEERS
+    assert rig.agent.is_behind
+    await rig.settle()
+    assert not rig.agent.is_behind and not rig.agent.planner._planned and not rig.agent.planner._overtaken
+    assert len(peers(rig)) == PEERS and min(count for _, count in rig.seen) == PEERS
+
+
+@large_sets
+async def test_policies_come_into_force_though_they_change_all_the_time(
+    rig: LookingRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one but one is, while the last one's sets are filled; and what is planned is sent."""
+    await begin(rig)
+    await attach(rig, "web")
+    rig.put(WEB)
+    with monkeypatch.context() as patched:
+        changes = change_while_filling(rig, patched)
+        await rig.agent.reconcile()
+    assert len(changes) > 1 and verdicts(rig, "ingress4")["pod/a/web"] == "in" and rig.agent.is_behind
+    await rig.settle()
+    assert not rig.agent.is_behind and len(peers(rig)) == PEERS and min(count for _, count in rig.seen) == PEERS
+
+
+async def test_who_catches_up_with_peers_does_not_wait_for_those_that_move_meanwhile(
+    rig: LookingRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filling, "AT_ONCE", 1000)
+    await begin(rig, WEB)
+    await attach(rig, "web")
+    moved = list[str]()
+
+    async def moving() -> None:
+        assert len(moved) < 100, "it goes on for ever"
+        moved.append(f"10.244.5.{len(moved) + 1}")
+        rig.put(pod("moving", "client", moved[-1]))
+
+    rig.put(pod("c2", "", "10.244.2.2"))
+    await rig.agent.planner.catch_up(PEER_KEYS, cast(Pause, moving))
+    rig.agent.writer.wake()
+    await rig.agent.writer.idle()
+    assert moved and "pod/a/c2" not in peers(rig)
+    await rig.settle()
+    assert len(peers(rig)) == PEERS and "pod/a/moving" in peers(rig)
 
 
 @large_sets
