@@ -15,14 +15,16 @@ groups below it, and moves to one of them itself. Hierarchies of version 1 can b
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 CONTROLLERS = ("memory", "cpu", "pids")
 PROCESSES, BELOW, AVAILABLE = "cgroup.procs", "cgroup.subtree_control", "cgroup.controllers"
-INNER, REST, OWN = "inner", "rest", "podplane-up"
+INNER, REST, OWN = "inner", "rest", "up-of-podplane"
 """Folders: of a container's processes, of containers without limits, of the process that makes the groups."""
 PERIOD = 100_000
 """Microseconds in which a container may use its share of the processors."""
@@ -34,6 +36,10 @@ MAX_GROUPS = "64"
 SHARES = 1024
 """Of one processor, in version 1."""
 NOBODY = 65534
+PREFIX = "podplane-"
+"""How the names of labs' groups begin."""
+STALE_SECONDS = 3600.0
+"""Groups that changed later may be those of a lab that is being made."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -217,6 +223,9 @@ def prepare(name: str, *, is_root: bool) -> Groups:
     reasons: list[str] = []
     there = mounts(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
     for mount in sorted(there, key=lambda mount: -mount.version):
+        for parent in {mount.point, mount.own}:
+            with contextlib.suppress(OSError):
+                remove_stale(parent, time.time())
         known = frozenset().union(*(one.controllers for one in made))
         try:
             if mount.version == 2:
@@ -231,6 +240,29 @@ def prepare(name: str, *, is_root: bool) -> Groups:
     if not groups.controllers:
         raise Unusable(reasons[0] if reasons else "there are no control groups (version 2) here")
     return groups
+
+
+def hold(folders: Iterable[str]) -> list[int]:
+    """Mark groups as those of a lab that runs, or starts: as long as the descriptors are open. OSError when one is gone."""
+    held = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for folder in folders]
+    for fd in held:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+    return held
+
+
+def remove_stale(parent: str, now: float) -> None:
+    """Remove groups of labs that nobody holds any more: what killed such a lab took the folder with it in which they were noted."""
+    for name in os.listdir(parent):
+        path = f"{parent}/{name}"
+        if not name.startswith(PREFIX) or now - os.stat(path).st_mtime < STALE_SECONDS:
+            continue
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(path)
+            finally:
+                os.close(fd)
 
 
 def _first(mount: _Mount, name: str, controllers: frozenset[str]) -> Hierarchy:

@@ -51,7 +51,7 @@ from podplane.dns import endpoints
 from podplane.dns.node import SERVICE
 from podplane.dns.settings import DnsSettings
 from podplane.ipam.plan import Plan
-from podplane.kernel import ids, rootfs
+from podplane.kernel import cgroups, ids, rootfs
 from podplane.kernel.cgroups import Groups
 from podplane.kernel.namespace import Namespace, Workers
 from podplane.kernel.process import Process, ProcessError, ZygoteProcesses
@@ -125,7 +125,7 @@ class Lab:
         making: Making,
     ) -> None:
         self.spec = spec
-        self._groups = groups
+        self._groups, self._held = groups, cgroups.hold(one.folder for one in groups.hierarchies)
         self.plan = spec.plan()
         self._folder = folder
         self._listener = listener

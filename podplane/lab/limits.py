@@ -14,6 +14,8 @@ from podplane.kernel.cgroups import MEMORY, Groups, Limits, Unusable
 from podplane.lab.folder import Folder
 
 REMOVAL_SECONDS = 1.0
+HELD: list[int] = []
+"""Descriptors by which this process holds the groups of a lab that it starts, until it ends."""
 SYSTEMD = "/run/systemd/system"
 DELEGATED = "systemd-run --user --scope --quiet -p Delegate=yes "
 """Starts a command in control groups of its own, which it may divide (systemd.resource-control(5))."""
@@ -24,7 +26,7 @@ def prepare(folder: Folder) -> tuple[Groups, str]:
 
     OSError when they can't be noted or bounded.
     """
-    name = f"podplane-{folder.name}-{zlib.crc32(os.fsencode(folder.path)):08x}"
+    name = f"{cgroups.PREFIX}{folder.name}-{zlib.crc32(os.fsencode(folder.path)):08x}"
     groups, why = Groups(), ""
     try:
         groups = cgroups.prepare(name, is_root=os.geteuid() == 0)
@@ -32,6 +34,7 @@ def prepare(folder: Folder) -> tuple[Groups, str]:
         why = str(error)
     folders = [one.folder for one in groups.hierarchies]
     try:
+        HELD.extend(cgroups.hold(folders))
         folder.groups.write_bytes(msgspec.json.encode(folders))
         groups.bound(Limits(memory=MEMORY - MEMORY // 10, processes=_processes() // 2))
     except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +77,21 @@ def test_others_in_a_group_are_left_alone(given: str) -> None:
 def test_a_group_that_is_not_this_users_is_not_used(given: str) -> None:
     with pytest.raises(Unusable, match="no control group is delegated"):
         cgroups._second(cgroups._Mount("/nowhere", f"{given}/none", 2), "lab", is_root=False)
+
+
+def test_groups_of_labs_that_ended_are_removed_and_others_are_not(given: str) -> None:
+    for name in ("podplane-ended", "podplane-runs", "other"):
+        os.makedirs(f"{given}/{name}/rest")
+    (held,) = cgroups.hold([f"{given}/podplane-runs"])
+    later = time.time() + cgroups.STALE_SECONDS + 1
+    cgroups.remove_stale(given, time.time())
+    assert os.path.isdir(f"{given}/podplane-ended"), "it may be one that is being made"
+    cgroups.remove_stale(given, later)
+    assert [os.path.isdir(f"{given}/{name}/rest") for name in ("podplane-ended", "podplane-runs", "other")] == [
+        False,
+        True,
+        True,
+    ]
+    os.close(held)
+    cgroups.remove_stale(given, later)
+    assert not os.path.exists(f"{given}/podplane-runs")
