@@ -60,21 +60,16 @@ class Line(msgspec.Struct, eq=False):
 
 
 class Backlog(msgspec.Struct):
-    """What waits for all watches."""
+    """What waits for all watches: a line counts while it has readers."""
 
     bytes: int = 0
 
-    def add(self, line: Line) -> None:
-        """It waits for one more watch."""
-        if not line.readers:
-            self.bytes += len(line.data)
-        line.readers += 1
-
-    def remove(self, line: Line) -> None:
-        """It waits for one less."""
-        line.readers -= 1
-        if not line.readers:
-            self.bytes -= len(line.data)
+    def remove(self, lines: Iterable[Line]) -> None:
+        """These wait for one watch less."""
+        for line in lines:
+            line.readers -= 1
+            if not line.readers:
+                self.bytes -= len(line.data)
 
 
 Lines = dict[Hashable, Line]
@@ -169,8 +164,11 @@ class Watcher(msgspec.Struct, eq=False):
             self.cut_off()
             return
         self.lines.append(line)
-        self.backlog.add(line)
-        self.waiting += len(line.data)
+        size = len(line.data)
+        if not line.readers:
+            self.backlog.bytes += size
+        line.readers += 1
+        self.waiting += size
         if self.sleeper is not None and not self.sleeper.done():
             self.sleeper.set_result(None)
 
@@ -183,8 +181,7 @@ class Watcher(msgspec.Struct, eq=False):
 
     def forget(self) -> None:
         """Nothing waits for it."""
-        for line in self.lines:
-            self.backlog.remove(line)
+        self.backlog.remove(self.lines)
         self.lines.clear()
         self.waiting = 0
 
@@ -196,14 +193,16 @@ class Watcher(msgspec.Struct, eq=False):
 
     def take(self) -> bytes:
         """Lines that wait, the first of them: CHUNK_BYTES, or one that is longer."""
-        taken, size = list[bytes](), 0
-        while self.lines and (not taken or size + len(self.lines[0].data) <= CHUNK_BYTES):
-            line = self.lines.popleft()
-            self.backlog.remove(line)
-            taken.append(line.data)
-            size += len(line.data)
-        self.waiting -= size
-        return b"".join(taken) if len(taken) > 1 else taken[0]
+        if self.waiting <= CHUNK_BYTES:
+            taken = list(self.lines)
+            self.forget()
+        else:
+            taken, size = [self.lines.popleft()], 0
+            while self.lines and (size := size + len(taken[-1].data)) + len(self.lines[0].data) <= CHUNK_BYTES:
+                taken.append(self.lines.popleft())
+            self.waiting -= sum(len(line.data) for line in taken)
+            self.backlog.remove(taken)
+        return b"".join([line.data for line in taken]) if len(taken) > 1 else taken[0].data
 
     async def sleep(self, seconds: float) -> bool:
         """Wait for a line; False when none came in time. (A timer and a future: no task, no lock.)"""
