@@ -23,18 +23,44 @@ pytestmark = pytest.mark.e2e
 CONFIG = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}
 
 
-def test_up_says_which_disk_is_full(tmp_path: Path) -> None:
-    script = f'mount -t tmpfs -o size=16k tmpfs {tmp_path}; HOME={tmp_path} exec "$0" -m podplane up --nodes 1'
-    done = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, sys.executable],
-        env={},
+def on_a_disk_of(size: str, folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in which `p` is podplane, with its state on a disk that is no larger, and that nobody else sees."""
+    begin = f'mount -t tmpfs -o size={size} tmpfs {folder}; export HOME={folder}; p() {{ "$0" -m podplane "$@"; }}\n'
+    return subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", begin + script, sys.executable],
+        env={"PATH": os.environ["PATH"]},
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=90,
     )
+
+
+def test_up_says_which_disk_is_full(tmp_path: Path) -> None:
+    done = on_a_disk_of("16k", tmp_path, "p up --nodes 1")
     why = f"no space is left on the disk of {tmp_path}/.local/state/podplane/lab: free some there, then `podplane up`"
     assert (done.returncode, done.stderr) == (2, f"podplane: {why}\n")
+
+
+def test_a_lab_on_a_full_disk_goes_on_and_writes_again_when_there_is_space(tmp_path: Path) -> None:
+    script = """
+    trap 'p down --purge >/dev/null' EXIT
+    p up --nodes 1 >/dev/null && p run first >/dev/null || exit 1
+    head -c 9M /dev/zero 2>/dev/null >$HOME/full
+    p run second 2>&1; p get pods; p exec first -- echo inside; p status
+    rm $HOME/full
+    p run third
+    """
+    said = on_a_disk_of("8m", tmp_path, script).stdout
+    why = f"no space is left on the disk of {tmp_path}/.local/state/podplane/lab: free some there"
+    refused, *rest = said.splitlines()
+    assert refused == f"podplane: {why}"
+    assert f"  writes  refused: {why}" in rest
+    assert [line.split()[:3] for line in rest if line.startswith(("first", "inside", "third"))] == [
+        ["first", "1/1", "Running"],
+        ["inside"],
+        ["third", "runs", "on"],
+    ]
 
 
 @pytest.fixture(scope="module")
