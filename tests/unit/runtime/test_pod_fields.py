@@ -168,12 +168,11 @@ def test_what_nobody_reads_is_in_the_table_and_nothing_else() -> None:
 
 
 def test_what_a_class_has_is_read_somewhere() -> None:
-    source = "\n".join(
-        p.read_text() for p in Path(podplane.__file__).parent.rglob("*.py") if p.name != "pod.py" or "model" not in p.parts
-    )
+    files = [p for p in Path(podplane.__file__).parent.rglob("*.py") if p.name != "pod.py" or "model" not in p.parts]
+    words = {word for p in files for word in re.findall(r"\w+", p.read_text())}
     for name in definitions():
         for field in msgspec.structs.fields(kind) if (kind := model_of(name)) is not None else ():
-            assert re.search(rf"\b{field.name}\b", source), f"{name}.{field.name}"
+            assert field.name in words, f"{name}.{field.name}"
 
 
 def told(spec: dict[str, Any] | None = None, **container: Any) -> list[str]:
