@@ -34,6 +34,7 @@ from podplane.policy.index import PolicyIndex
 from podplane.policy.kinds import Tick
 from podplane.policy.name_servers import SERVICE
 from podplane.policy.served import Services, Serving
+from podplane.policy.wide_rules import Numbered, WideRules
 from podplane.policy.words import peer_text, short_selector_text
 
 NAME_LABEL = "kubernetes.io/metadata.name"
@@ -70,6 +71,7 @@ class Linter:
             ipaddress.ip_network(cidr): name for name, node in cluster.nodes.items() for cidr in node.spec.pod_cidrs
         }
         self._nodes = {ip: name for name, node in cluster.nodes.items() for ip in node.internal_ips}
+        self._wide: dict[tuple[str, LabelSelector, Direction], WideRules] = {}
 
     def of(self, policy: Policy, *, beside: bool = True) -> Iterator[Finding]:
         """The mistakes in a policy. With `beside`, as all policies are looked at: also what other policies of its namespace make needless,
@@ -78,8 +80,7 @@ class Linter:
         pods = list(islice(self._index.selected(policy), LOOKED_AT))
         if not pods:
             yield Finding(policy, "", Mistake.SELECTS_NOTHING, f"selects no pod so far: {self._nothing(policy)}")
-        others = self._beside(policy) if beside and isinstance(policy, NetworkPolicy) else []
-        yield from self._of_rules(policy, Serving(pods, self._services), others)
+        yield from self._of_rules(policy, Serving(pods, self._services), beside=beside)
         tiers = self._cluster_policies if beside else precedence.cluster_policies(self._index)
         self.tick()
         if isinstance(policy, NetworkPolicy):
@@ -102,14 +103,16 @@ class Linter:
             return self._no_namespace(where)
         return f"there are no {peer_text(policy.subjects, '').removeprefix('all ')}"
 
-    def _of_rules(self, policy: Policy, selected: Serving, others: Sequence[NetworkPolicy]) -> Iterator[Finding]:
+    def _of_rules(self, policy: Policy, selected: Serving, *, beside: bool) -> Iterator[Finding]:
         for direction, number, rule in _rules(policy):
             self.tick()
             finding = functools.partial(Finding, policy, f"{direction} rule {number}")
             for mistake, text in self._of_rule(policy, rule, selected if direction == "ingress" else self._members(rule)):
                 yield finding(mistake, text)
-            if isinstance(policy, NetworkPolicy) and (text := _covered(policy, direction, number, others)):
-                yield finding(Mistake.COVERED, text)
+            if isinstance(policy, NetworkPolicy):
+                others = self._beside(policy, direction).candidates(rule) if beside else ()
+                if text := _covered(policy, direction, number, others):
+                    yield finding(Mistake.COVERED, text)
             if rule.action == "Deny" and (text := self._denies_pods(rule, (policy.rules(direction) or ())[: number - 1])):
                 yield finding(Mistake.PODS_BY_ADDRESS, text)
 
@@ -177,10 +180,13 @@ class Linter:
             f"{some(within)} has the addresses of pods, too, which it denies: a rule that passes all pods on may go before it"
         )
 
-    def _beside(self, policy: NetworkPolicy) -> list[NetworkPolicy]:
-        """Other policies of the namespace that select all pods of this one."""
-        there = self._by_namespace.get(policy.metadata.namespace, ())
-        return [one for one in there if one.metadata.path != policy.metadata.path and selects_all_of(one.pods, policy.pods)]
+    def _beside(self, policy: NetworkPolicy, direction: Direction) -> WideRules:
+        """The rules of policies of the namespace that select all pods of this one."""
+        key = policy.metadata.namespace, policy.pods, direction
+        if key not in self._wide:
+            there = self._by_namespace.get(policy.metadata.namespace, ())
+            self._wide[key] = WideRules((one for one in there if selects_all_of(one.pods, policy.pods)), direction)
+        return self._wide[key]
 
     @functools.cached_property
     def _cluster_policies(self) -> Sequence[ClusterNetworkPolicy]:
@@ -213,7 +219,7 @@ def _asked(rule: PolicyRule) -> dict[tuple[str, int | str], None]:
     return found
 
 
-def _covered(policy: NetworkPolicy, direction: Direction, number: int, others: Iterable[NetworkPolicy]) -> str:
+def _covered(policy: NetworkPolicy, direction: Direction, number: int, others: Iterable[Numbered]) -> str:
     """By which other rule everything is allowed that this one allows; of equal ones the first is needed."""
     if policy.unread:
         return ""
@@ -222,13 +228,12 @@ def _covered(policy: NetworkPolicy, direction: Direction, number: int, others: I
     for n, wide in rules.items():
         if n != number and covers(wide, rule) and (n < number or not covers(rule, wide)):
             return f"allows nothing that {direction} rule {n} does not"
-    for one in others:
-        for n, wide in enumerate(one.rules(direction) or (), 1):
-            if not covers(wide, rule):
-                continue
-            equal = one.pods == policy.pods and covers(rule, wide)
-            if one.metadata.name < policy.metadata.name or not equal:
-                return f"allows nothing that {one.metadata.path} {direction} rule {n} does not"
+    for one, n, wide in others:
+        if one.metadata.name == policy.metadata.name or not covers(wide, rule):
+            continue
+        equal = one.pods == policy.pods and covers(rule, wide)
+        if one.metadata.name < policy.metadata.name or not equal:
+            return f"allows nothing that {one.metadata.path} {direction} rule {n} does not"
     return ""
 
 
