@@ -17,6 +17,10 @@ hook of IP either, 802.2, LLDP, PPPoE, …) is dropped. Its ether type is read f
 A broadcast or multicast goes to the bridge only (`pods.plan`), and connection tracking confirms it before the hooks of IP at the node's
 own input, where policies accept what is confirmed. So none but the solicitations of neighbours and routers gets there (RFC 4861).
 
+What is left goes to the node, by the gateway's MAC alone. The ports of the bridge have MACs too: what a pod sends to that of another
+port comes to the node as a packet for somebody else, which connection tracking confirms as it does a broadcast (br_nf_local_in), and so
+policies would accept what follows. By the MAC of another pod it would reach that one, whatever its address (fe80::/10).
+
 A packet to a pod of the node is done after two rules: a round trip between pods is 2 % cheaper so than with the other two in front.
 
 Without this table the same packets are routed through the bridge's own interface: that is what happens while an element is missing, and
@@ -76,10 +80,14 @@ def plan(node: Node, config: NetworkConfig) -> Fragment:
     values += [Set(family=family, table=table, name=_macs(v), key=(TYPE[v],), data=("ether_addr",)) for v in versions]
     others = rule(*(ether_type_is(version, op=NOT_EQUAL) for version in ETHERTYPE), goto(OTHERS))
     to_group = rule(is_to_group(), goto(GROUPS))
-    hook, rules = Hook("filter", "prerouting", PRIORITY), (to_group, *map(_rule, versions), others)
+    gateway_mac = mac_of(gateway_of(blocks[0]))
+    to_other_mac = rule(
+        ether_destination_is(gateway_mac, op=NOT_EQUAL), counter(), verdict(DROP), comment="to the node, but not by its MAC"
+    )
+    hook, rules = Hook("filter", "prerouting", PRIORITY), (to_group, *map(_rule, versions), others, to_other_mac)
     values.append(Chain(family=family, table=table, name="prerouting", hook=hook, rules=rules))
     values.append(Chain(family=family, table=table, name=GROUPS, rules=(others, *_to_groups(versions))))
-    return fragment([*values, *_others(mac_of(gateway_of(blocks[0])))])
+    return fragment([*values, *_others(gateway_mac)])
 
 
 def _others(gateway_mac: str) -> Iterator[Value]:

@@ -62,9 +62,9 @@ def ether_type_is(version: int, op: int = EQUAL) -> Row:
     return (Payload(dreg=1, base=LINK_HEADER, offset=12, length=2), Cmp(op=op, data=ETHERTYPE[version]))
 
 
-def ether_destination_is(mac: str) -> Row:
-    """`ether daddr 0a:58:0a:f4:01:01`."""
-    return (Payload(dreg=1, base=LINK_HEADER, offset=0, length=6), Cmp(data=bytes.fromhex(mac.replace(":", ""))))
+def ether_destination_is(mac: str, op: int = EQUAL) -> Row:
+    """`ether daddr 0a:58:0a:f4:01:01`, or `!=` with NOT_EQUAL."""
+    return (Payload(dreg=1, base=LINK_HEADER, offset=0, length=6), Cmp(op=op, data=bytes.fromhex(mac.replace(":", ""))))
 
 
 def is_to_group() -> Row:

@@ -125,6 +125,23 @@ def test_policies_judge_what_a_pod_sends_to_everybody_on_the_bridge() -> None:
         assert net.reach_victim(*datagrams(OWN_MAC, to, OWN, ITS)) == [], to
 
 
+def test_the_mac_of_another_port_leads_nowhere() -> None:
+    """Nor does a packet to it have what follows pass as of a connection that the kernel confirmed."""
+    net = Net()
+    ports = [line.split("link/ether ")[1].split()[0] for line in _run("ip", "-o", "link", "show", "master", "cbr0")]
+    assert len(ports) >= 2
+    to = [ITS, FOREIGN["another pod's link"], {4: ip("255.255.255.255"), 6: ip("ff02::1")}]
+    for mac in (*ports, VICTIM_MAC, OTHER_MAC):
+        for sources, at in itertools.product((OWN, NOWHERE, FOREIGN["a pod of another node"]), to):
+            if (sources, at) != (OWN, ITS):
+                first, then = (datagrams(OWN_MAC, by, sources, at) for by in (mac, GATEWAY_MAC))
+                assert net.reach_victim(*first, *then) == [], (mac, sources, at)
+        for version in BOTH:
+            datagram = udp(NOWHERE[version], GATEWAY[version], (PORT, PORT))
+            sent = [frame(by, OWN_MAC, ETHERTYPE[version], datagram) for by in (mac, GATEWAY_MAC)]
+            assert net.reach_node(version, *sent) == [], mac
+
+
 def test_frames_to_addresses_that_bridges_leave_alone_pass_the_same_rules() -> None:
     net = Net()
     before = net.neighbours()
