@@ -15,7 +15,7 @@ import ctypes
 import functools
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from podplane.kernel import ids, rights, stand_ins, syscalls
 from podplane.kernel.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY, MS_NODEV, MS_RDONLY
@@ -28,13 +28,19 @@ _libc = ctypes.CDLL(None)
 
 
 def prepare(
-    place: str, names: Iterable[str], whole: Collection[str], own: Iterable[str], subordinate: int, host: Iterable[str] = ()
+    place: str,
+    names: Iterable[str],
+    whole: Collection[str],
+    own: Iterable[str],
+    subordinate: int,
+    host: Iterable[str] = (),
+    unseen: Sequence[str] = (),
 ) -> None:
     """Mount these folders of / below `place` (an empty folder), for pods whose ids begin at `subordinate`. Pods read what root reads in
     those that are `whole`, and in the paths that are podplane's `own`; they do what root does in the `host` paths.
 
     The caller is root of the user namespace that mounted them, and has a mount namespace of its own. What can't be mounted so (file
-    systems without idmapped mounts, a kernel older than 5.19, a folder with other mounts in it) is not there.
+    systems without idmapped mounts, a kernel older than 5.19, a folder with other mounts in it, but below `unseen` ones) is not there.
     """
     with contextlib.suppress(OSError):
         syscalls.mount("tmpfs", place, "tmpfs", 0, "mode=755")
@@ -44,7 +50,7 @@ def prepare(
         try:
             with _inside(place):
                 stand_ins.write(f"{place}/{STAND_INS}", subordinate)
-                _mount_all(names, whole, fd)
+                _mount_all(names, whole, fd, unseen)
                 for path in own:
                     with contextlib.suppress(OSError):
                         _mount_moved(path, OWN + path, fd)
@@ -69,8 +75,8 @@ def _inside(folder: str) -> Iterator[None]:
         os.close(before)
 
 
-def _mount_all(names: Iterable[str], whole: Collection[str], user_namespace: int) -> None:
-    covered = _mount_points()
+def _mount_all(names: Iterable[str], whole: Collection[str], user_namespace: int, unseen: Sequence[str]) -> None:
+    covered = [point for point in _mount_points() if not f"{point}/".startswith(tuple(f"{path}/" for path in unseen))]
     for name in names:
         moved = f"{MOVED}/{name}"
         with contextlib.suppress(OSError):

@@ -119,8 +119,8 @@ def _enter(
     """The first child: into the namespaces, then fork PID 1."""
     try:
         os.setsid()
-        if why := enter_namespaces(folder.layers, shows_homes=shows_homes, host_paths=host_paths):
-            reporter.send(Progress(note=f"processes of pods are this user to the machine: {why}"))
+        for note in enter_namespaces(folder.layers, shows_homes=shows_homes, host_paths=host_paths):
+            reporter.send(Progress(note=note))
     except LabError as error:
         reporter.send(Progress(error=str(error)))
         return
@@ -141,18 +141,23 @@ def _first_process(folder: Folder, reporter: Reporter, body: Callable[[Reporter]
         reporter.send(Progress(error=str(error)))
 
 
-def enter_namespaces(layers: Path, *, shows_homes: bool, host_paths: Sequence[str] = ()) -> str:
-    """New user, mount and PID namespaces; in the user namespace this user is root. "", or why pods get no ids of their own.
+def enter_namespaces(layers: Path, *, shows_homes: bool, host_paths: Sequence[str] = ()) -> list[str]:
+    """New user, mount and PID namespaces; in the user namespace this user is root. Sentences about what pods don't get here.
     LabError says what forbids it."""
     users = user_ids.find(shows_homes=shows_homes)
-    if users.is_root:
-        user_ids.mount_layers(layers, users, host_paths)
+    fixed = user_ids.mount_layers(layers, users, host_paths) if users.is_root else []
     try:
         why = user_ids.enter(users)
         syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID)
     except OSError as error:
         raise LabError(f"user namespaces can't be used here ({error.strerror}): {_why_forbidden()}") from None
-    return why
+    if why:
+        return [f"Processes of pods are this user to the machine: {why}."]
+    return (
+        [f"Pods can't change what root owns in {', '.join(fixed)}: no idmapped mounts are possible there, or others are in it."]
+        if fixed
+        else []
+    )
 
 
 def _why_forbidden() -> str:

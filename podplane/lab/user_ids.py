@@ -23,6 +23,8 @@ UNUSED = 0x7000_0000
 """For root without subordinate ids: above those that systemd-nspawn takes, below those that systemd keeps for files of others
 (systemd, docs/UIDS-GIDS.md)."""
 MESSAGE_BYTES = 1024
+CHANGED = ("etc", "usr", "var")
+"""Folders that programs in pods may have to change: what installs them, and what keeps data."""
 OWN_MAP = Path("/proc/self/uid_map")
 SUBORDINATE_USERS, SUBORDINATE_GROUPS = Path("/etc/subuid"), Path("/etc/subgid")
 
@@ -88,15 +90,16 @@ def _read(path: Path) -> str:
         return ""
 
 
-def mount_layers(place: Path, users: Users, host: Sequence[str] = ()) -> None:
+def mount_layers(place: Path, users: Users, host: Sequence[str] = ()) -> list[str]:
     """Have the machine's folders, and host paths that are allowed, for pods of these ids below `place`, in a mount namespace of this
-    process' own; where that can't be, there is nothing."""
+    process' own; where that can't be, there is nothing. Those of `CHANGED` that are not there."""
     with contextlib.suppress(OSError):
         place.mkdir(mode=0o700, exist_ok=True)
         syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
         names = [name for name in rootfs.folders() if name not in rootfs.FRESH]
-        layers.prepare(os.fspath(place), names, rootfs.HOMES, rootfs.OWN, users.user, host)
+        layers.prepare(os.fspath(place), names, rootfs.HOMES, rootfs.OWN, users.user, host, rootfs.HIDDEN_FOLDERS)
+    return [f"/{name}" for name in CHANGED if os.path.isdir(f"/{name}") and name not in layers.prepared(os.fspath(place))]
 
 
 def enter(users: Users) -> str:

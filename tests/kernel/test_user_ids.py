@@ -46,6 +46,11 @@ def test_who_has_one_id_and_no_others_is_told_nothing() -> None:
     assert Path("/proc/self/uid_map").read_text().split() == ["0", "0", "1"]
 
 
+def test_folders_that_pods_can_not_change_are_named(tmp_path: Path) -> None:
+    (tmp_path / "layers").mkdir()
+    assert user_ids.mount_layers(tmp_path / "layers", Users(1, 1, is_root=True)) == ["/etc", "/usr", "/var"]
+
+
 def test_folders_whose_owners_can_not_be_moved_are_not_there(tmp_path: Path) -> None:
     before = os.getcwd()
     place, program = tmp_path / "layers", tmp_path / "program"
