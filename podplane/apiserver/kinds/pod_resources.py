@@ -1,11 +1,13 @@
-"""Requests and limits of a pod as a whole, made of those of its containers (KEP-2837; SetDefaults_Pod). Pure."""
+"""Requests and limits: what may be, and what those of a pod as a whole are by its containers (KEP-2837; SetDefaults_Pod). Pure."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
+from podplane.apiserver.problems import Cause
 from podplane.model import quantity
 
 Object = dict[str, Any]
@@ -29,6 +31,24 @@ def complete_pod_requests(spec: Object) -> None:
     limited = {n: a for n, a in own["limits"].items() if n in OVERCOMMITTED or n.startswith(HUGE)}
     if requests := {**limited, **asked, **own.get("requests", {})}:
         own["requests"] = requests
+
+
+def check_amounts(resources: Object, path: str) -> Iterator[Cause]:
+    """No amount is negative, and none requested is above its limit (ValidateContainerResourceRequirements)."""
+    limits = resources.get("limits") or {}
+    for kind in ("limits", "requests"):
+        for name, text in (resources.get(kind) or {}).items():
+            if quantity.parse(text) < 0:
+                yield Cause.invalid(f"{path}.{kind}[{name}]", text, "must be greater than or equal to 0")
+    for name, text in (resources.get("requests") or {}).items():
+        if name in limits and quantity.parse(text) > quantity.parse(limits[name]):
+            yield Cause.invalid(f"{path}.requests", text, f"must be less than or equal to {name} limit of {limits[name]}")
+
+
+def check_size(volume: Object, path: str) -> Iterator[Cause]:
+    """That of an emptyDir is not negative (validateEmptyDirVolumeSource)."""
+    if quantity.parse((volume.get("emptyDir") or {}).get("sizeLimit") or 0) < 0:
+        yield Cause.forbidden(f"{path}.emptyDir.sizeLimit", "SizeLimit field must be a valid resource quantity")
 
 
 def total(spec: Object, kind: str) -> dict[str, str]:

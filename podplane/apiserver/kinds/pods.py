@@ -9,7 +9,7 @@ from typing import Any
 from podplane.apiserver.kinds import names
 from podplane.apiserver.kinds.addresses import check_ip
 from podplane.apiserver.kinds.pod_names import check_names
-from podplane.apiserver.kinds.pod_resources import complete_pod_requests
+from podplane.apiserver.kinds.pod_resources import check_amounts, check_size, complete_pod_requests
 from podplane.apiserver.problems import Cause
 
 Object = dict[str, Any]
@@ -144,6 +144,8 @@ def check_pod_spec(spec: Object, path: str) -> Iterator[Cause]:
         if volume.get("name") in volumes:
             yield Cause.duplicate(f"{path}.volumes[{i}].name", volume.get("name"))
         volumes.add(volume.get("name", ""))
+        yield from check_size(volume, f"{path}.volumes[{i}]")
+    yield from check_amounts(spec.get("resources") or {}, f"{path}.resources")
     grace = spec.get("terminationGracePeriodSeconds", 0)
     if grace < 0:
         yield Cause.invalid(f"{path}.terminationGracePeriodSeconds", grace, "must be greater than or equal to 0")
@@ -166,6 +168,7 @@ def check_container(container: Object, path: str, volumes: Set[Any]) -> Iterator
         yield Cause.invalid(f"{path}.name", name, why)
     if not container.get("image"):
         yield Cause.required(f"{path}.image")
+    yield from check_amounts(container.get("resources") or {}, f"{path}.resources")
     known: set[str] = set()
     for i, port in enumerate(container.get("ports", ())):
         where = f"{path}.ports[{i}]"
