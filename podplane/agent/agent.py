@@ -67,9 +67,9 @@ from podplane.state.value import Identity, IPAddress
 
 log = logging.getLogger(__name__)
 
-MIN_INTERVAL, RETRY_SECONDS = 0.005, 1.0
-"""Seconds: from one reconcile to the next one, so that many changes of one moment are planned together; from an unforeseen
-failure to the next try."""
+MIN_INTERVAL, MAX_INTERVAL, RETRY_SECONDS = 0.005, 0.05, 1.0
+"""Seconds: from one reconcile to the next one, so that many changes of one moment are planned together (as long as it took, but at least
+and at most so long); from an unforeseen failure to the next try."""
 REPAIRS_KEPT = 10
 EVENTS_A_REPORT = 10
 """Of so many keys events are written when the kernel refuses objects of theirs at once; the log says how many objects those were."""
@@ -166,6 +166,8 @@ class Agent:
         self._due = asyncio.Event()
         self._may_send = False
         self._reconciled_at = clock()
+        self._interval = MIN_INTERVAL
+        """Seconds until the next reconcile may begin."""
 
     # What it is told.
 
@@ -275,8 +277,8 @@ class Agent:
     async def _reconcile_changes(self) -> None:
         await self._wake.wait()
         since = self._clock() - self._reconciled_at
-        if 0 <= since < MIN_INTERVAL:
-            await asyncio.sleep(MIN_INTERVAL - since)
+        if 0 <= since < self._interval:
+            await asyncio.sleep(self._interval - since)
         self._wake.clear()
         try:
             await self.reconcile()
@@ -298,6 +300,7 @@ class Agent:
         self._effects.begin()
         self.denied.follow()
         self._reconciled_at = self._clock()
+        self._interval = min(max(MIN_INTERVAL, self._reconciled_at - began), MAX_INTERVAL)
         self.reconciles.add(self._reconciled_at - began)
 
     async def _committed(self) -> None:

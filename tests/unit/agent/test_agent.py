@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podplane.agent import attachments
+from podplane.agent.agent import MAX_INTERVAL, MIN_INTERVAL
 from podplane.agent.pause import Pause
 from podplane.cni.network import NetworkError
 from podplane.kernel.door import Kernel
@@ -414,3 +415,29 @@ async def test_what_the_kernel_refuses_is_told_tried_again_and_holds_up_nobody_e
     await rig.poll(2.0)
     assert "10.244.1.66" in rig.host.objects.dump()
     assert not rig.agent.ledger.refused
+
+
+@pytest.mark.parametrize(("seconds", "interval"), [(0.001, MIN_INTERVAL), (0.03, 0.03), (5.0, MAX_INTERVAL)])
+async def test_the_longer_a_plan_takes_the_more_changes_it_is_for(
+    seconds: float, interval: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig()
+    await rig.start(*cluster(1))
+    replan = rig.agent.planner.replan
+
+    async def slow(pause: Pause) -> None:
+        rig.now += seconds
+        await replan(pause)
+
+    monkeypatch.setattr(rig.agent.planner, "replan", slow)
+    await rig.agent.reconcile()
+    slept = list[float]()
+
+    async def sleep(delay: float) -> None:
+        slept.append(delay)
+        rig.now += delay
+
+    monkeypatch.setattr("podplane.agent.agent.asyncio.sleep", sleep)
+    rig.agent._wake.set()
+    await rig.agent._reconcile_changes()
+    assert slept == [pytest.approx(interval)]
