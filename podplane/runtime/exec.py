@@ -143,7 +143,7 @@ class CommandExecution(msgspec.Struct, eq=False):
         try:
             await self.process.started()
         except ProcessError as error:
-            if not self.process.exited.done():
+            if not self.process.exited.done() and not self.process.error:  # with an error an exit code comes, too
                 self._silence = str(error)
                 return
         reading: set[asyncio.Future[Any]] = set(readers)

@@ -37,6 +37,8 @@ def web(kubectl: Kubectl) -> Iterator[None]:
     pods = [_pod("web", {"nodeName": "node1", "containers": [main]})]
     for name, (node, host) in CLIENTS.items():
         client = {"name": "main", "image": "podplane/client"}
+        if name == "at-node1":  # it shows the node's tables, too
+            client = client | {"securityContext": {"privileged": True}}
         pods.append(_pod(name, {"nodeName": node, "hostNetwork": host, "containers": [client]}))
     try:
         kubectl("create", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": pods}))
