@@ -118,9 +118,8 @@ def enter(users: Users) -> str:
             why = ours.recv(MESSAGE_BYTES).decode()
     finally:
         os.waitpid(helper, 0)
-    if why:
-        _map_own(*own)
-    return why.strip()
+    _map_own(*own)
+    return why.strip() if why else "the process that maps them ended before it did"
 
 
 def _map_own(uid_map: str, gid_map: str) -> None:

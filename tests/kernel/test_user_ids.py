@@ -41,6 +41,15 @@ def test_root_that_may_not_map_ids_says_so() -> None:
     assert Path("/proc/self/uid_map").read_text().split() == ["0", "0", "1"]
 
 
+def test_a_process_that_ends_before_it_maps_ids_leaves_a_user_his_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(target: int, users: Users) -> str:
+        raise PermissionError(target, users)
+
+    monkeypatch.setattr(user_ids, "_write", broken)
+    assert user_ids.enter(Users(100000, 200000)) == "the process that maps them ended before it did"
+    assert Path("/proc/self/uid_map").read_text().split() == ["0", "0", "1"]
+
+
 def test_who_has_one_id_and_no_others_is_told_nothing() -> None:
     assert user_ids.enter(Users()) == ""
     assert Path("/proc/self/uid_map").read_text().split() == ["0", "0", "1"]
