@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from podplane.kernel.errors import KernelError, Retry
+from podplane.kernel.errors import Denied, KernelError, Unsupported
 from podplane.kernel.netlink import DumpInterrupted
 from podplane.state.value import IPAddress
 
@@ -69,8 +69,8 @@ class Resets:
     async def _end(self) -> None:
         try:
             await asyncio.to_thread(self._kernel.end_revoked, self._namespaces())
-        except (OSError, DumpInterrupted, Retry, RuntimeError) as error:  # RuntimeError: no thread can be started
-            log.warning("resets node=%s error=%s", self._node_name, error)
-        except KernelError as error:
+        except (Unsupported, Denied) as error:
             self._is_over = True
             log.warning("servers are not told of connections that policies took back node=%s: %s", self._node_name, error)
+        except (KernelError, OSError, DumpInterrupted, RuntimeError) as error:  # RuntimeError: no thread can be started
+            log.warning("resets node=%s error=%s", self._node_name, error)

@@ -486,6 +486,7 @@ class PodWorker:
         try:
             await self._mounts.made()
         except OSError as error:
+            self._mounts.release()  # the zygote may make them yet
             self._mounts = None
             raise ConfigError(f"no file system for an emptyDir can be made: {error.strerror}") from None
 

@@ -11,7 +11,7 @@ import pytest
 from podplane.agent import resets
 from podplane.agent.resets import Resets
 from podplane.kernel.door import Kernel
-from podplane.kernel.errors import Retry, Unsupported
+from podplane.kernel.errors import Denied, NotFound, Retry, Unsupported
 from podplane.kernel.fakes.world import FakeOpener
 from podplane.kernel.netlink import DumpInterrupted
 from podplane.state.conntrack import Revoked
@@ -67,6 +67,8 @@ async def test_packets_of_one_moment_are_one_walk_and_what_comes_during_it_is_an
         (OSError(24, "Too many open files"), True),
         (Retry("end", "no memory"), True),
         (DumpInterrupted("x"), True),
+        (NotFound("end", "no such socket"), True),
+        (Denied("end", "not permitted"), False),
         (Unsupported("end", "no"), False),
     ],
 )
