@@ -42,7 +42,7 @@ from podplane.runtime.images import command_of
 from podplane.runtime.mounts import PodFolder, machine_accounts, machine_hosts
 from podplane.runtime.node import Node, PodSandbox
 from podplane.runtime.output import log_folder_name
-from podplane.runtime.pod_spec import host_ports, roles_of
+from podplane.runtime.pod_spec import roles_of
 from podplane.runtime.probes import Prober
 from podplane.runtime.status import (
     EPHEMERAL,
@@ -426,16 +426,7 @@ class PodWorker:
     def attachment(self) -> Attachment:
         """The pod as its network knows it."""
         assert self.netns is not None
-        meta = self.pod.metadata
-        return Attachment(
-            container_id=self.sandbox_id,
-            pod_uid=meta.uid,
-            namespace=meta.namespace,
-            name=meta.name,
-            netns=self.netns,
-            requested_ips=self.pod.ips,
-            host_ports=host_ports(self.pod),
-        )
+        return sandboxes.attachment(self.pod, self.sandbox_id, self.netns)
 
     async def _attach(self) -> None:
         """A network namespace with addresses. NetworkError or OSError when that can't be had."""
@@ -474,21 +465,9 @@ class PodWorker:
         self._facts = Facts(self.ips, self.node.host_ips, self.node.allocatable, sources, services)
         if self._files is not None:
             await self._files.write(self.pod, self._facts, self._etc())
-            await self._have_mounts(self._files)
+            if self._mounts is None and (wanted := self._files.tmpfs(self.pod)):
+                self._mounts = await sandboxes.mounts(self.processes, wanted)
         self._refresh_at = self.clock() + REFRESH_SECONDS
-
-    async def _have_mounts(self, files: PodFolder) -> None:
-        """File systems for its emptyDirs. ConfigError when there can be none."""
-        wanted = files.tmpfs(self.pod)
-        if self._mounts is not None or not wanted:
-            return
-        self._mounts = self.processes.make_mounts(wanted)
-        try:
-            await self._mounts.made()
-        except OSError as error:
-            self._mounts.release()  # the zygote may make them yet
-            self._mounts = None
-            raise ConfigError(f"no file system for an emptyDir can be made: {error.strerror}") from None
 
     def _etc(self) -> dict[str, str]:
         """Its files in /etc, by name."""

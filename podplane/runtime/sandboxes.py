@@ -1,11 +1,22 @@
-"""Sandboxes of pods as their kubelets hold them: what the zygote keeps, and the network namespace to work in."""
+"""Sandboxes of pods as their kubelets hold them: what the zygote keeps, and the network namespace to work in.
+
+What was asked for in vain is let go of: the zygote may be late, and would keep it for ever.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 import msgspec
 
-from podplane.kernel.namespace import NetworkNamespace, Workers
-from podplane.kernel.process import Processes, Sandbox
+from podplane.cni.network import Attachment
+from podplane.kernel.namespace import Namespace, NetworkNamespace, Workers
+from podplane.kernel.process import Mounts, Processes, Sandbox
+from podplane.kernel.volumes import Tmpfs
+from podplane.model.pod import Pod
+from podplane.runtime.environment import ConfigError
+from podplane.runtime.pod_spec import host_ports
 
 
 class PodNamespaces(msgspec.Struct, frozen=True):
@@ -28,9 +39,43 @@ class PodNamespaces(msgspec.Struct, frozen=True):
 async def make(processes: Processes, workers: Workers, user: int = 0, group: int = 0) -> PodNamespaces:
     """New namespaces for a pod, with this user and group where pods have one. OSError when there can be none."""
     sandbox = processes.make_sandbox(user, group)
-    return PodNamespaces(sandbox, NetworkNamespace(await sandbox.netns(), workers))
+    try:
+        return PodNamespaces(sandbox, NetworkNamespace(await sandbox.netns(), workers))
+    except (OSError, asyncio.CancelledError):
+        sandbox.release()
+        raise
 
 
 def no_namespace(error: OSError) -> str:
     """Why there is no network namespace, and what to do."""
+    if isinstance(error, TimeoutError):
+        return f"no network namespace was made ({error.strerror})"
     return f"no network namespace can be made ({error.strerror}): raise the sysctl user.max_net_namespaces, or open files"
+
+
+def attachment(pod: Pod, sandbox_id: str, netns: Namespace) -> Attachment:
+    """A pod as its network knows it."""
+    meta = pod.metadata
+    return Attachment(
+        container_id=sandbox_id,
+        pod_uid=meta.uid,
+        namespace=meta.namespace,
+        name=meta.name,
+        netns=netns,
+        requested_ips=pod.ips,
+        host_ports=host_ports(pod),
+    )
+
+
+async def mounts(processes: Processes, wanted: Sequence[Tmpfs]) -> Mounts:
+    """File systems for a pod's emptyDirs. ConfigError when there can be none."""
+    made = processes.make_mounts(wanted)
+    try:
+        await made.made()
+    except asyncio.CancelledError:
+        made.release()
+        raise
+    except OSError as error:
+        made.release()
+        raise ConfigError(f"no file system for an emptyDir can be made: {error.strerror}") from None
+    return made
