@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import time
@@ -17,12 +18,15 @@ pytestmark = pytest.mark.kernel
 
 
 @pytest.fixture
-def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def given(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A group that is this test's, with one of the controllers that there are, as a user has one that was delegated."""
     there = cgroups.mounts(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
     point = next((one.point for one in there if one.version == 2), "")
     if not point or not os.access(f"{point}/{cgroups.BELOW}", os.W_OK):
         pytest.skip("groups of version 2 can't be made here")
+    root = os.open(point, os.O_RDONLY)
+    fcntl.flock(root, fcntl.LOCK_EX)  # it is the machine's, where these tests may run twice at once
+    request.addfinalizer(lambda: os.close(root))
     available = Path(f"{point}/{cgroups.AVAILABLE}").read_text().split()
     enabled = Path(f"{point}/{cgroups.BELOW}").read_text().split()
     if not available:
