@@ -39,21 +39,25 @@ class Class:
     is_subject: bool
 
     @functools.cached_property
-    def groups(self) -> dict[str, int]:
-        """Names of those that are named together, each with the number of its parties."""
-        counts = Counter(party.group for party in self.parties)
-        if len(counts) > MANY_GROUPS:
-            return {f"{counted(len(self.parties), 'pod')} of {self.parties[0].namespace}": len(self.parties)}
-        names = {party.group: party.name for party in self.parties}
-        return {names[group] if n == 1 else _joint(self.parties[0], group, n): n for group, n in counts.items()}
+    def groups(self) -> tuple[tuple[Party, ...], ...]:
+        """Those that are named together."""
+        alike: defaultdict[str, list[Party]] = defaultdict(list)
+        for party in self.parties:
+            alike[party.group].append(party)
+        return (self.parties,) if len(alike) > MANY_GROUPS else tuple(map(tuple, alike.values()))
 
     @functools.cached_property
-    def each(self) -> dict[str, int]:
-        """All parties by their own names."""
-        return {party.name: 1 for party in self.parties}
+    def each(self) -> tuple[tuple[Party, ...], ...]:
+        """All parties, one by one."""
+        return tuple((party,) for party in self.parties)
 
-    def names(self, *, each: bool) -> dict[str, int]:
-        """Of all parties, or of those that are named together."""
+    @property
+    def is_nodes(self) -> bool:
+        """Is it of nodes? What tells pods and nodes apart is in their kinds."""
+        return bool(self.parties[0].node and not self.parties[0].path)
+
+    def named(self, *, each: bool) -> tuple[tuple[Party, ...], ...]:
+        """All parties, or those that are named together."""
         return self.each if each else self.groups
 
 
@@ -72,17 +76,32 @@ class Difference(NamedTuple):
 
     def flows(self, *, each: bool = False) -> int:
         """How many flows: pairs of groups, or of `each` party."""
-        names = self.source.names(each=each)
-        alone = sum(number == 1 for number in names.values()) if self.source is self.destination else 0
-        return len(names) * len(self.destination.names(each=each)) - alone
+        sources, destinations = self.source.named(each=each), self.destination.named(each=each)
+        if self.source.is_nodes:
+            own = Counter(party.node for group in sources if len(group) == 1 for party in group)
+            without = sum(own[node] for group in destinations if (node := _only_node(group)))
+        else:
+            without = sum(len(group) == 1 for group in sources) if self.source is self.destination else 0
+        return len(sources) * len(destinations) - without
 
     def pairs(self, *, each: bool = False) -> Iterator[tuple[str, str]]:
         """The names of both ends of each flow."""
-        same = self.source is self.destination
-        for one, number in self.source.names(each=each).items():
-            for other in self.destination.names(each=each):
-                if not (same and one == other and number == 1):
-                    yield one, other
+        for source in self.source.named(each=each):
+            for destination in self.destination.named(each=each):
+                if from_there := self._sources(source, destination):
+                    yield _name(from_there), _name(destination)
+
+    def _sources(self, source: tuple[Party, ...], destination: tuple[Party, ...]) -> tuple[Party, ...]:
+        """Those that open connections to others than themselves, or of nodes, than their own pods."""
+        if self.source.is_nodes and (own := _only_node(destination)):
+            return tuple(party for party in source if party.node != own)
+        return () if source == destination and len(source) == 1 else source
+
+
+def _only_node(pods: Sequence[Party]) -> str:
+    """The node that all of them are on; "" of those on several, and of other parties."""
+    nodes = {pod.node if pod.path else "" for pod in pods}
+    return nodes.pop() if len(nodes) == 1 else ""
 
 
 def differences(
@@ -106,7 +125,7 @@ def differences(
         after = _reaches(pairs, index, tick)
     before = _reaches(pairs, index, tick)
     compared = (one for pair, *both in zip(pairs, before, after, strict=True) for one in _compared(*pair, *both))
-    return sorted(compared, key=_order)
+    return sorted((one for one in compared if one.flows()), key=_order)
 
 
 def _policies(paths: Iterable[str], index: PolicyIndex, tick: Tick) -> dict[int, Policy]:
@@ -180,10 +199,15 @@ def _order(one: Difference) -> tuple[bool, bool]:
     return not (one.source.parties[0].path and one.destination.parties[0].path), one.destination.parties[0].path == NAME_SERVERS
 
 
-def _joint(party: Party, group: str, number: int) -> str:
-    """The name of several parties of one group."""
+def _name(parties: tuple[Party, ...]) -> str:
+    """What those that are named together are called."""
+    party, number = parties[0], len(parties)
+    if number == 1:
+        return party.name
+    if any(other.group != party.group for other in parties):
+        return f"{counted(number, 'pod')} of {party.namespace}"
     if not party.path:
-        return f"{number:,} {group}"
-    if group.startswith("("):
-        return f"{counted(number, 'pod')} of {party.namespace} {group}"
-    return f"{party.namespace}/{group}-* ({counted(number, 'pod')})"
+        return f"{number:,} {party.group}"
+    if party.group.startswith("("):
+        return f"{counted(number, 'pod')} of {party.namespace} {party.group}"
+    return f"{party.namespace}/{party.group}-* ({counted(number, 'pod')})"

@@ -24,12 +24,16 @@ MAX_BLOCKS = 32
 
 
 class Party(NamedTuple):
-    """One end of flows with all its addresses, one a family at most; `group` and `namespace` are who is named together with it."""
+    """One end of flows with all its addresses, one a family at most; `group` and `namespace` are who is named together with it.
+
+    `node` is the node that a pod is on, and of a node its name.
+    """
 
     name: str
     ends: tuple[End, ...]
     group: str
     namespace: str = ""
+    node: str = ""
 
     @property
     def path(self) -> str:
@@ -45,16 +49,16 @@ def of_pods(pods: Iterable[PodInfo]) -> Iterator[Party]:
             group = "" if pod.metadata.path == NAME_SERVERS else owner(pod)
             if group == pod.metadata.name:
                 group = alike(pod)
-            yield Party(ends[0].text, ends, group, pod.metadata.namespace)
+            yield Party(ends[0].text, ends, group, pod.metadata.namespace, pod.node)
 
 
-def of_nodes(nodes: Sequence[Node]) -> Iterator[Party]:
-    """Nodes, with the pods on their network. Of several, each as those see it that are not its own pods, which it always reaches."""
+def of_nodes(nodes: Iterable[Node]) -> Iterator[Party]:
+    """Nodes, with the pods on their network. Their ends are those that other nodes' pods see: its own ones a node always reaches."""
     for node in nodes:
         ips = {":" in ip: ip for ip in reversed(node.internal_ips)}.values()
         name = node.metadata.name
         if ips:
-            yield Party(f"node {name}", tuple(End(ip, node="" if len(nodes) > 1 else name) for ip in ips), "nodes")
+            yield Party(f"node {name}", tuple(End(ip) for ip in ips), "nodes", node=name)
 
 
 def outside(policies: Iterable[Policy], nodes: Sequence[Node]) -> Iterator[Party]:

@@ -12,6 +12,7 @@ from podplane.policy.reach import LAST_PORT, Ports, Reach
 
 SHOWN, SHOWN_CHARACTERS, SHOWN_PORTS = 5, 500, 6
 """Flows that a sentence names: so many at most, and as many as so many characters take; and ports of one flow."""
+ALL_OF_THEM = "`podplane policy diff -f FILE` shows all"
 
 
 class Gap(NamedTuple):
@@ -77,7 +78,7 @@ class Told(NamedTuple):
                 break
             shown.append(flow)
         more = self.number - len(shown)
-        return f"{self.head}: {', '.join(shown)}" + (f" and {more:,} more" if more else "")
+        return f"{self.head}: {', '.join(shown)}" + (f" and {more:,} more ({ALL_OF_THEM})" if more else "")
 
 
 def told(found: Sequence[Difference], *, each: bool = False) -> list[Told]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -15,6 +16,7 @@ from podplane.model.pod_info import NamespaceInfo, PodInfo
 from podplane.model.policy import NetworkPolicy
 from podplane.policy.difference import MANY_GROUPS, Difference, differences
 from podplane.policy.edits import Edit, tried
+from podplane.policy.ends import End
 from podplane.policy.index import PolicyIndex
 from podplane.policy.match import Flow, verdict
 from podplane.policy.name_servers import PATH, name_servers
@@ -66,18 +68,19 @@ def said(found: list[Difference]) -> dict[tuple[str, str, int], Difference]:
     """By the names of both parties and the IP version."""
     all_of_them: dict[tuple[str, str, int], Difference] = {}
     for one in found:
-        for source in one.source.parties:
-            for destination in one.destination.parties:
-                for version in (one.version,) if one.version else (4, 6):
-                    if source is not destination:
-                        assert (source.name, destination.name, version) not in all_of_them
-                        all_of_them[source.name, destination.name, version] = one
+        pairs = list(one.pairs(each=True))
+        assert len(pairs) == one.flows(each=True) > 0
+        assert len(list(one.pairs())) == one.flows() > 0
+        for pair, version in itertools.product(pairs, (one.version,) if one.version else (4, 6)):
+            assert (*pair, version) not in all_of_them
+            all_of_them[*pair, version] = one
     return all_of_them
 
 
 def verdicts(found: list[Party], index: PolicyIndex) -> dict[tuple[str, str, int], list[bool]]:
     """Of each pair of ends of one family, those on all ports that matter."""
-    pairs = ((one, other, a, b) for one in found for other in found for a in one.ends for b in other.ends)
+    ends = {one.name: [end if end.pod else End(end.ip, node=one.node) for end in one.ends] for one in found}
+    pairs = ((one, other, a, b) for one in found for other in found for a in ends[one.name] for b in ends[other.name])
     return {
         (one.name, other.name, 6 if ":" in a.ip else 4): [verdict(Flow(a, b, *asked), index).allowed for asked in ASKED]
         for one, other, a, b in pairs
@@ -175,6 +178,35 @@ def test_a_node_always_reaches_its_own_pods() -> None:
     deny = policy("default/deny", podSelector={})
     one_node = [one for one in CLUSTER if one["kind"] != "Pod" or one["spec"]["nodeName"] == "node1"]
     assert "node" not in sentences(edit(deny), objects=one_node, nodes=1)[0]
+    (said,) = sentences(edit(deny), objects=one_node)
+    assert "node node2 → default/client" in said
+    assert "node1" not in said
+    web = policy("default/deny", podSelector={"matchLabels": {"app": "web"}})
+    assert "2 nodes → default/web-* (2 pods)" in sentences(edit(web))[0]
+
+
+def test_of_flows_from_nodes_to_each_pod_those_to_their_own_are_left_out() -> None:
+    deny = policy("default/deny", podSelector={"matchLabels": {"app": "web"}})
+    index, pods = index_of(CLUSTER), [PodInfo.from_json(json.dumps(one)) for one in CLUSTER if one["kind"] == "Pod"]
+    (said,) = told(differences(index, pods, NODES, [edit(deny)]), each=True)
+    assert [line for line in said.lines() if line.startswith("node ")] == [
+        "node node1 → default/web-7d4b9c-bbbbb",
+        "node node2 → default/web-7d4b9c-aaaaa",
+    ]
+    assert said.number == len(list(said.lines())) == 10
+
+
+def test_what_a_pod_sends_to_its_own_node_may_be_denied() -> None:
+    deny = policy("default/deny", podSelector={"matchLabels": {"app": "client"}}, policyTypes=["Egress"])
+    assert "default/client → 2 nodes" in sentences(edit(deny))[0]
+
+
+def test_flows_from_a_node_to_its_own_pods_alone_are_no_difference() -> None:
+    blocks = [{"ipBlock": {"cidr": cidr}} for cidr in ("192.168.1.11/32", "fd00:f::1/128")]
+    deny = policy("default/client", podSelector={"matchLabels": {"app": "client"}})
+    from_node1 = policy("default/client", podSelector={"matchLabels": {"app": "client"}}, ingress=[{"from": blocks}])
+    assert sentences(edit(from_node1), objects=[*CLUSTER, deny]) == []
+    assert sentences(edit(from_node1), objects=[*CLUSTER, deny], each=True) == []
 
 
 def test_blocks_stand_for_addresses_outside() -> None:
@@ -190,11 +222,11 @@ def test_of_many_flows_some_are_named() -> None:
     (said,) = sentences(edit(policy("default/deny", podSelector={})), objects=[namespace("default"), *many])
     assert said == (
         "3 flows would be denied that were allowed: 20 pods of default (no labels) → 20 pods of default (no labels), "
-        "2 nodes → 20 pods of default (no labels), other addresses outside → 20 pods of default (no labels)"
+        "node node2 → 20 pods of default (no labels), other addresses outside → 20 pods of default (no labels)"
     )
     (said,) = sentences(edit(policy("default/deny", podSelector={})), objects=[namespace("default"), *many], each=True)
-    assert said.startswith("440 flows would be denied that were allowed: default/p0 → default/p1, ")
-    assert said.endswith("default/p0 → default/p5 and 435 more")
+    assert said.startswith("420 flows would be denied that were allowed: default/p0 → default/p1, ")
+    assert said.endswith("default/p0 → default/p5 and 415 more (`podplane policy diff -f FILE` shows all)")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +243,7 @@ def test_pods_that_nothing_made_are_named_together_by_what_they_share(labels: li
     found = [namespace("default"), *pods, pod("default/web", {"role": "web"}, "10.244.1.3")]
     web = policy("default/web", podSelector={"matchLabels": {"role": "web"}})
     (said,) = sentences(edit(web), objects=found)
-    assert f": {name} → default/web, 2 nodes → default/web, " in said
+    assert f": {name} → default/web, node node2 → default/web, " in said
 
 
 @pytest.mark.parametrize(
