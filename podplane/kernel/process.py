@@ -129,7 +129,7 @@ class Processes(Protocol):
         env: Mapping[str, str] | None = None,
         hostname: str = "",
         directory: str = "/",
-        tty: bool = False,
+        terminal: Callable[[int], None] | None = None,
         root: Root | None = None,
         program: str = "",
         sandbox: int = 0,
@@ -146,6 +146,9 @@ class Processes(Protocol):
         `argv` doesn't begin with its name.
 
         `group` are its control groups, `oom` is its `oom_score_adj`; what joins it has these too.
+
+        With `terminal` its streams are a new terminal of the container, not `stdio`; it is called, when the program runs, with a descriptor
+        of the other end, which is then the callee's.
 
         The descriptors may be closed when this returns.
         """
@@ -196,6 +199,7 @@ class ZygoteProcess(msgspec.Struct, eq=False):
     refused: bool = False
     last_words: bytes = b""
     _silence: Silence = lambda: ""
+    _terminal: Callable[[int], None] | None = None
     _runs: bool = False
     _last_words: int = -1
 
@@ -218,8 +222,11 @@ class ZygoteProcess(msgspec.Struct, eq=False):
 
     def tell(self, event: Event, descriptors: Sequence[int] = ()) -> bool:
         """Take news; True when it is no longer starting."""
-        for fd in descriptors:
+        words, terminals = (descriptors[:-1], descriptors[-1:]) if event.terminal else (descriptors, ())
+        for fd in words:
             self._last_words = fd
+        for fd in terminals:
+            (self._terminal or os.close)(fd)
         self.pid = event.pid or self.pid
         self.error = event.error or self.error
         self.refused = event.refused or self.refused
@@ -389,7 +396,7 @@ class ZygoteProcesses:
         env: Mapping[str, str] | None = None,
         hostname: str = "",
         directory: str = "/",
-        tty: bool = False,
+        terminal: Callable[[int], None] | None = None,
         root: Root | None = None,
         program: str = "",
         sandbox: int = 0,
@@ -401,11 +408,23 @@ class ZygoteProcesses:
         """Ask for a process; see `Processes.spawn`."""
         self._last += 1
         process = ZygoteProcess(self._last, self._signal, self._loop.create_future(), self._loop.create_future())
-        process._silence = self._silence
+        process._silence, process._terminal = self._silence, terminal
         self._processes[process.id] = process
         request = msgspec.json.encode(
             Spawn(
-                process.id, argv[0], hostname, directory or "/", join, tty, root, program, sandbox, rights, mounts, group, oom
+                process.id,
+                argv[0],
+                hostname,
+                directory or "/",
+                join,
+                terminal is not None,
+                root,
+                program,
+                sandbox,
+                rights,
+                mounts,
+                group,
+                oom,
             )
         )
         words = msgspec.json.encode(Words(list(argv), dict(env or {})))
@@ -415,7 +434,7 @@ class ZygoteProcesses:
         if self._ended:
             self._settle(Event(process.id, error=ENDED, code=128 + signal.SIGKILL))
             return process
-        wanted = [*([] if join or sandbox else [netns]), *stdio]
+        wanted = [*([] if join or sandbox else [netns]), *(stdio if terminal is None else ())]
         self._waiting.append(_Waiting(process, request, words, [os.dup(fd) for fd in wanted], join))
         self._flush()
         return process

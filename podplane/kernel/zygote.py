@@ -32,7 +32,7 @@ from typing import NamedTuple, NoReturn, Protocol
 
 import msgspec
 
-from podplane.kernel import cgroups, ids, process_title, rights, rootfs, sandbox, seccomp, syscalls, volumes
+from podplane.kernel import cgroups, ids, process_title, rights, rootfs, sandbox, seccomp, syscalls, terminals, volumes
 from podplane.kernel.cgroups import Group
 from podplane.kernel.ids import Ids
 from podplane.kernel.rights import Rights
@@ -81,7 +81,7 @@ class Release(msgspec.Struct, tag="release"):
 
 class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
     """Start a process. With it come descriptors: its Words, the network namespace (not when joining, or in a sandbox), then stdin,
-    stdout, stderr. `name` is the first of its words.
+    stdout, stderr. With `tty` these are a new terminal of its own instead, and do not come. `name` is the first of its words.
 
     `join` is the id of a container that the process joins (all its namespaces); 0 makes new mount and PID namespaces, in those of
     `sandbox`, with a file system of its own made of `root`, whose sources may lie in `mounts`; without a sandbox a UTS namespace too, and
@@ -124,7 +124,8 @@ class Event(msgspec.Struct, omit_defaults=True):
     """News of the process that was started as `id`: its pid, that it runs, that it couldn't start (`refused`: what its volumes shall give
     is not there), its exit code.
 
-    With the news that it runs comes a descriptor of its termination message, if it has a file for one.
+    With the news that it runs comes a descriptor of its termination message, if it has a file for one, and then one of the other end of its
+    `terminal`, if it has one.
     """
 
     id: int
@@ -133,6 +134,7 @@ class Event(msgspec.Struct, omit_defaults=True):
     error: str = ""
     code: int | None = None
     refused: bool = False
+    terminal: bool = False
 
 
 Command = Spawn | Signal | MakeSandbox | MakeMounts | Release
@@ -461,12 +463,13 @@ class Child:
         programs: Mapping[str, Program],
     ) -> None:
         self._command = command
-        self._words, self._descriptors = descriptors[0], descriptors[-3:]
+        self._words, self._streams = descriptors[0], [] if command.tty else descriptors[-3:]
         self._place = place
         self._share = share
         self._connection = connection
         self._program = programs.get(command.program or command.name)
-        self._last_words: list[int] = []
+        self._given: list[int] = []
+        """Descriptors that the lab gets."""
 
     def become(self) -> NoReturn:
         """Enter the namespaces, arrange descriptors, and run the program."""
@@ -496,13 +499,15 @@ class Child:
         if self._share is not None:
             self._share.take()
         self._give_streams()
-        self._last_words = self._place.enter(self._command)
+        self._given = self._place.enter(self._command)
         with contextlib.suppress(
             OSError
         ):  # without keys, or beyond this user's number of them: the zygote's stays, which is closed
             syscalls.join_new_session_keyring()
         syscalls.set_dumpable(is_dumpable=False)  # a change of ids may have set it (commit_creds)
-        for target, fd in enumerate(self._descriptors):
+        if self._command.tty:
+            self._streams = [self._open_terminal()] * 3
+        for target, fd in enumerate(self._streams):
             os.dup2(fd, target)
         if self._command.tty:
             syscalls.set_controlling_terminal(0)
@@ -513,11 +518,22 @@ class Child:
         rights.apply(self._command.rights)
 
     def _give_streams(self) -> None:
-        """Have pipes and terminals belong to the user that is going to use them, who may open them again (/dev/stdout)."""
+        """Have pipes belong to the user that is going to use them, who may open them again (/dev/stdout)."""
         users, who = self._place.users, self._command.rights
-        for fd in set(self._descriptors) if users.size > 1 else ():
-            if stat.S_ISFIFO(os.fstat(fd).st_mode) or os.isatty(fd):
+        for fd in set(self._streams) if users.size > 1 else ():
+            if stat.S_ISFIFO(os.fstat(fd).st_mode):
                 os.fchown(fd, users.first + who.user, users.first + who.group)
+
+    def _open_terminal(self) -> int:
+        """A new terminal of the container, for the user that is going to use it: a descriptor of the program's end."""
+        try:
+            master, own = terminals.make()
+        except OSError as error:
+            raise OSError(error.errno, f"no terminal: {error.strerror}") from None
+        self._given.append(master)
+        if self._place.users.size > 1:
+            os.fchown(own, self._command.rights.user, self._command.rights.group)
+        return own
 
     def _run(self) -> int:
         words = msgspec.json.decode(os.pread(self._words, MESSAGE_BYTES, 0), type=Words)
@@ -526,7 +542,7 @@ class Child:
             self._ready()
             os.execvpe(words.argv[0], words.argv, words.env)
         first = 3
-        for keep in sorted((self._connection.fileno(), *self._last_words)):
+        for keep in sorted((self._connection.fileno(), *self._given)):
             os.closerange(first, keep)
             first = keep + 1
         os.closerange(first, 1 << 20)
@@ -545,11 +561,11 @@ class Child:
 
     def _ready(self) -> None:
         """The last word: from now on nobody but the zygote holds its end of the socket, so that its death is seen."""
-        news = msgspec.json.encode(Event(self._command.id, started=True))
-        socket.send_fds(self._connection, [news], self._last_words)
+        news = msgspec.json.encode(Event(self._command.id, started=True, terminal=self._command.tty))
+        socket.send_fds(self._connection, [news], self._given)
         if self._program is not None:
             self._connection.close()
-            for fd in self._last_words:
+            for fd in self._given:
                 os.close(fd)
             syscalls.set_dumpable(is_dumpable=True)  # nothing of the lab is open any more, and `/proc/PID/environ` is as usual
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -19,9 +19,10 @@ from podplane.kubeapi.channels import STDERR, STDOUT
 from podplane.kubeapi.streams import ExecRequest
 from podplane.model.pod import Container, Pod
 from podplane.runtime.container import ContainerRun
-from podplane.runtime.descriptors import ready, set_size, write_all
+from podplane.runtime.descriptors import ready, write_all
 from podplane.runtime.images import command_in
 from podplane.runtime.node import PodSandbox
+from podplane.runtime.terminals import Terminal
 
 CHUNK_BYTES = 32 * 1024
 OUTPUT_BYTES = 10 * 1024
@@ -67,14 +68,32 @@ class RunningPod(Protocol):
         """Who a container's processes are, and what they may do. ConfigError when they can't be that."""
 
 
+class _Pipes(NamedTuple):
+    """Pipes of a command: `theirs` are its standard streams, `outputs` ours by their channels, `input` ours, -1 for none."""
+
+    theirs: tuple[int, int, int]
+    outputs: list[tuple[int, int]] = []
+    input: int = -1
+
+    @classmethod
+    def open(cls, null: int, *, stdin: bool) -> _Pipes:
+        """New ones; without `stdin` it reads nothing."""
+        out, their_out = os.pipe2(os.O_CLOEXEC)
+        err, their_err = os.pipe2(os.O_CLOEXEC)
+        their_in, own_input = os.pipe2(os.O_CLOEXEC) if stdin else (null, -1)
+        return cls((their_in, their_out, their_err), [(STDOUT, out), (STDERR, err)], own_input)
+
+
 class CommandExecution(msgspec.Struct, eq=False):
     """One command, as the conversation sees it."""
 
     process: Process
     _outputs: list[tuple[int, int]]
     _input: int
-    _terminal: int
     _open: set[int]
+    _terminal: Terminal | None = None
+    _is_typed_to: bool = False
+    """Does its terminal get input?"""
     _silence: str = ""
     """Why its start is awaited no longer."""
 
@@ -84,44 +103,39 @@ class CommandExecution(msgspec.Struct, eq=False):
         assert pod.netns is not None
         # What the container was started with, whatever has become of its ConfigMaps since; a sandbox was started with nothing.
         environment = dict(container.environment) if container.is_alive else pod.environment(container.spec)
-        if request.tty:
+        terminal = Terminal() if request.tty else None
+        if terminal is not None:
             environment["TERM"] = "xterm-256color"
-            terminal, far = os.openpty()
-            stdio, theirs = (far, far, far), [far]
-            outputs, own_input = [(STDOUT, terminal)], terminal if request.stdin else -1
-        else:
-            out, their_out = os.pipe2(os.O_CLOEXEC)
-            err, their_err = os.pipe2(os.O_CLOEXEC)
-            their_in, own_input = os.pipe2(os.O_CLOEXEC) if request.stdin else (null, -1)
-            stdio, theirs = (their_in, their_out, their_err), [their_out, their_err, *([their_in] if request.stdin else [])]
-            outputs, terminal = [(STDOUT, out), (STDERR, err)], -1
+        pipes = _Pipes((null, null, null)) if terminal is not None else _Pipes.open(null, stdin=request.stdin)
         join = container.process.id if container.process is not None else 0
         command = command_in(container.spec.image, request.command)
         process = pod.processes.spawn(
             command.words,
-            stdio,
+            pipes.theirs,
             netns=pod.netns.fd,
             join=join,
             env=environment,
             hostname=pod.hostname,
             directory=container.spec.working_dir,
-            tty=request.tty,
+            terminal=terminal.take if terminal is not None else None,
             program=command.program,
             sandbox=pod.sandbox.id if pod.sandbox is not None and not join else 0,
             root=None if join else pod.bare_root,
             rights=pod.rights(container.spec),
         )
-        for fd in theirs:
+        for fd in set(pipes.theirs) - {null}:
             os.close(fd)
-        ours = {fd for _, fd in outputs} | ({own_input} if own_input >= 0 else set())
+        ours = {fd for _, fd in pipes.outputs} | ({pipes.input} - {-1})
         for fd in ours:
             os.set_blocking(fd, False)
-        return cls(process, outputs, own_input, terminal, ours)
+        return cls(process, pipes.outputs, pipes.input, ours, terminal, request.stdin)
 
     async def output(self) -> AsyncIterator[tuple[int, bytes]]:
         """(channel, data) as it comes, until it has closed its output."""
         queue: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue(8)
         readers = [asyncio.ensure_future(self._read(channel, fd, queue)) for channel, fd in self._outputs]
+        if self._terminal is not None:
+            readers.append(asyncio.ensure_future(self._read_terminal(self._terminal, queue)))
         done = asyncio.ensure_future(self._all_read(readers))
         item = asyncio.ensure_future(queue.get())
         try:
@@ -145,13 +159,16 @@ class CommandExecution(msgspec.Struct, eq=False):
         except ProcessError as error:
             if not self.process.exited.done() and not self.process.error:  # with an error an exit code comes, too
                 self._silence = str(error)
-                return
+            return
         reading: set[asyncio.Future[Any]] = set(readers)
         while reading and not self.process.exited.done():
             done, _ = await asyncio.wait({*reading, self.process.exited}, return_when=asyncio.FIRST_COMPLETED)
             reading -= done
         if reading:
             await asyncio.wait(reading, timeout=LAST_WORDS_SECONDS)
+
+    async def _read_terminal(self, terminal: Terminal, queue: asyncio.Queue[tuple[int, bytes]]) -> None:
+        await self._read(STDOUT, await terminal.there(), queue)
 
     async def _read(self, channel: int, fd: int, queue: asyncio.Queue[tuple[int, bytes]]) -> None:
         while True:
@@ -168,19 +185,21 @@ class CommandExecution(msgspec.Struct, eq=False):
 
     async def write(self, data: bytes) -> None:
         """To its standard input; what it doesn't want to read is dropped when it ends."""
-        if self._input >= 0 and not await write_all(self._input, data):
+        if self._terminal is not None and self._is_typed_to:
+            await self._terminal.write(data)
+        elif self._input >= 0 and not await write_all(self._input, data):
             self.close_input()
 
     def close_input(self) -> None:
         """No more input; idempotent. A terminal stays open: there, end of input is a character."""
-        if self._input >= 0 and self._terminal < 0:
+        if self._input >= 0:
             self._close(self._input)
             self._input = -1
 
     def resize(self, columns: int, rows: int) -> None:
         """The terminal's new size."""
-        if self._terminal in self._open:
-            set_size(self._terminal, columns, rows)
+        if self._terminal is not None:
+            self._terminal.resize(columns, rows)
 
     async def outcome(self) -> tuple[int, str]:
         """(exit code, why it could not be started or "")."""
@@ -194,6 +213,8 @@ class CommandExecution(msgspec.Struct, eq=False):
         self.process.signal(signal.SIGKILL)
         for fd in list(self._open):
             self._close(fd)
+        if self._terminal is not None:
+            self._terminal.close()
 
     def _close(self, fd: int) -> None:
         if fd in self._open:

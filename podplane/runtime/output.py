@@ -16,7 +16,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from podplane.runtime.descriptors import set_size, write_all
+from podplane.runtime.descriptors import write_all
+from podplane.runtime.terminals import Terminal
 
 CHUNK_BYTES = 64 * 1024
 LAST_CHUNKS = 64
@@ -107,12 +108,14 @@ def remove(log: Path) -> None:
 
 
 class Output(msgspec.Struct, eq=False):
-    """The standard streams of one run of a container. `stdio` is what its process gets; `begin` when it has them."""
+    """The standard streams of one run of a container: pipes, or a terminal, which comes when it runs. `stdio` is what its process gets
+    without one; `begin` when it has them."""
 
     log: LogFile
     stdio: tuple[int, int, int]
-    terminal: int = -1
     input: int = -1
+    terminal: Terminal | None = None
+    takes_input: bool = False
     listeners: list[Listener] = msgspec.field(default_factory=list)
     ended: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     _theirs: list[int] = msgspec.field(default_factory=list)
@@ -122,22 +125,24 @@ class Output(msgspec.Struct, eq=False):
     def open(cls, log: LogFile, null: int, *, stdin: bool, tty: bool) -> Output:
         """Pipes, or a terminal, as the container's spec says."""
         if tty:
-            terminal, far = os.openpty()
-            stdio = (far if stdin else null, far, far)
-            output = cls(log, stdio, terminal, terminal if stdin else -1)
-            output._theirs, output._sources = [far], {terminal: STDOUT}
-        else:
-            out, their_out = os.pipe2(os.O_CLOEXEC)
-            err, their_err = os.pipe2(os.O_CLOEXEC)
-            theirs, own, their_in = [their_out, their_err], -1, null
-            if stdin:
-                their_in, own = os.pipe2(os.O_CLOEXEC)
-                theirs.append(their_in)
-            output = cls(log, (their_in, their_out, their_err), -1, own)
-            output._theirs, output._sources = theirs, {out: STDOUT, err: STDERR}
+            output = cls(log, (null, null, null), takes_input=stdin)
+            output.terminal = Terminal(output._begin_terminal)
+            return output
+        out, their_out = os.pipe2(os.O_CLOEXEC)
+        err, their_err = os.pipe2(os.O_CLOEXEC)
+        theirs, own, their_in = [their_out, their_err], -1, null
+        if stdin:
+            their_in, own = os.pipe2(os.O_CLOEXEC)
+            theirs.append(their_in)
+        output = cls(log, (their_in, their_out, their_err), own, takes_input=stdin)
+        output._theirs, output._sources = theirs, {out: STDOUT, err: STDERR}
         for fd in {*output._sources, output.input} - {-1}:
             os.set_blocking(fd, False)
         return output
+
+    def _begin_terminal(self, fd: int) -> None:
+        self._sources[fd] = STDOUT
+        asyncio.get_running_loop().add_reader(fd, self._read, fd)
 
     def begin(self) -> None:
         """The process has its ends: read from now on."""
@@ -165,7 +170,7 @@ class Output(msgspec.Struct, eq=False):
         stream = self._sources.pop(fd)
         self.log.finish(stream)
         asyncio.get_running_loop().remove_reader(fd)
-        if fd != self.terminal:
+        if self.terminal is None:
             os.close(fd)
         self._tell(stream, b"")
         if not self._sources:
@@ -178,7 +183,7 @@ class Output(msgspec.Struct, eq=False):
     @property
     def open_streams(self) -> int:
         """How many of stdout and stderr have not ended."""
-        return len(self._sources)
+        return len(self._sources) + int(self.terminal is not None and self.terminal.is_awaited)
 
     def close(self) -> None:
         """Read what is left, then let go of everything; idempotent. What the container left running loses its output."""
@@ -189,27 +194,32 @@ class Output(msgspec.Struct, eq=False):
         for fd in list(self._sources):
             self._end(fd)
         self.close_input()
-        if self.terminal >= 0:
-            os.close(self.terminal)
-            self.terminal = -1
+        if self.terminal is not None:
+            if self.terminal.is_awaited:
+                self._tell(STDOUT, b"")
+                self.ended.set()
+            self.terminal.close()
         self.log.close()
 
     async def write(self, data: bytes) -> None:
         """To the container's standard input."""
-        if self.input >= 0 and not await write_all(self.input, data):
+        if self.terminal is not None:
+            if self.takes_input:
+                await self.terminal.write(data)
+        elif self.input >= 0 and not await write_all(self.input, data):
             self.close_input()
 
     def resize(self, columns: int, rows: int) -> None:
         """The terminal's new size, if there is one."""
-        if self.terminal >= 0:
-            set_size(self.terminal, columns, rows)
+        if self.terminal is not None:
+            self.terminal.resize(columns, rows)
 
     def close_input(self) -> None:
         """No more input; idempotent. A terminal stays open."""
-        if self.input >= 0 and self.input != self.terminal:
+        if self.input >= 0:
             asyncio.get_running_loop().remove_writer(self.input)
             os.close(self.input)
-        self.input = -1
+            self.input, self.takes_input = -1, False
 
 
 def _readable(fd: int) -> bool:

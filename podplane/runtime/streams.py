@@ -117,7 +117,7 @@ class Attachment:
         source = container.output
         if source is None or container.process is None:
             raise StreamError(f"container {container.spec.name} of pod {request.pod} has no output to attach to")
-        takes_input = request.stdin and source.input >= 0  # else it is dropped, as container runtimes do
+        takes_input = request.stdin and source.takes_input  # else it is dropped, as container runtimes do
         attachment = cls(container, source, takes_input, container.spec.stdin_once, source.open_streams)
         source.listeners.append(attachment._listen)
         return attachment

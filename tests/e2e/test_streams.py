@@ -63,6 +63,12 @@ kind: Pod
 metadata: {name: hears}
 spec: {containers: [{name: main, image: host/sh, stdin: true, command: [sh, -c, "while read x; do echo got $x; done"]}]}
 """
+WAITS = """
+apiVersion: v1
+kind: Pod
+metadata: {name: waits}
+spec: {containers: [{name: main, image: host/cat, tty: true, command: [cat]}]}
+"""
 BLOB = bytes(range(256)) * 20_480
 """5 MiB."""
 
@@ -240,6 +246,8 @@ def test_a_terminal_and_its_size(kubectl: Kubectl) -> None:
     shell.expect("[#$] ")
     shell.type("test -t 0 && echo it-is-$((1+1))\n")
     shell.expect("it-is-2\r\n")
+    shell.type("tty\n")
+    shell.expect("\n/dev/pts/[0-9]+\r\n")
     shell.type("until [ \"$(stty size)\" = '30 100' ]; do sleep 0.05; done; echo size-$((1+2))\n")
     shell.expect("size-3")
     termios.tcsetwinsize(shell.fd, (40, 120))
@@ -287,6 +295,29 @@ def test_run_and_remove(kubectl: Kubectl) -> None:
     done = pipe(kubectl, *words, "sh", "-c", "cat; exit 7", data=b"over and out\n")
     assert (done.returncode, done.stdout) == (7, b"over and out\n")
     assert "not found" in kubectl("get", "pod", "brief", code=1)
+
+
+def test_a_container_with_a_terminal_waits_without_input_and_is_attached_to(kubectl: Kubectl) -> None:
+    shell = Terminal(kubectl, "run", "typed", "--rm", "-it", "--restart=Never", "--image=podplane/client", "--", "sh")
+    shell.expect("try pressing enter")  # the prompt came before somebody listened
+    shell.type("\n")
+    shell.expect("[#$] ")
+    shell.type("tty; stty size\n")
+    shell.expect("/dev/pts/0\r\n30 100\r\n")
+    other = Terminal(kubectl, "debug", "typed", "-it", "--image=podplane/client", "-c", "beside", "--", "sh")
+    other.expect("try pressing enter")
+    other.type("\n")
+    other.expect("[#$] ")
+    other.type("tty\n")
+    other.expect("/dev/pts/0\r\n")
+    other.type("exit\n")
+    other.end()
+    shell.type("exit 3\n")
+    assert shell.end() == 3
+    kubectl("apply", "-f", "-", stdin=WAITS)
+    kubectl("wait", "--for=condition=Ready", "pod/waits", "--timeout=20s")
+    assert kubectl("exec", "waits", "--", "readlink", "/proc/1/fd/0").strip() == "/dev/pts/0"
+    kubectl("delete", "pod", "waits", "--now")
 
 
 # Ports.

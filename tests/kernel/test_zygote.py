@@ -442,21 +442,33 @@ async def test_signals_are_as_usual_in_a_container(machine: Machine) -> None:
 
 @contained
 async def test_a_terminal_is_the_controlling_one(machine: Machine) -> None:
-    ours, theirs = os.openpty()
-    options = {"netns": machine.netns.fd, "env": PATH, "tty": True}
-    process = machine.processes.spawn(["sh", "-c", "test -t 0 && echo seen >/dev/tty"], (theirs, theirs, theirs), **options)
-    os.close(theirs)
+    ends_of: list[int] = []
+    process = machine.sh("test -t 0 && echo seen >/dev/tty", terminal=ends_of.append)
     assert await ends(process) == 0
+    (ours,) = ends_of
     assert os.read(ours, 99) == b"seen\r\n"
     os.close(ours)
 
 
 @contained
+async def test_no_descriptor_of_a_terminal_stays_that_nobody_takes(machine: Machine) -> None:
+    before = os.listdir("/proc/self/fd")
+    process = machine.sh("exec sleep 1000", terminal=os.close)
+    await process.started()
+    process.signal(signal.SIGKILL)
+    await ends(process)
+    failed = machine.start("nonsense", terminal=os.close)
+    assert await ends(failed) == 127
+    assert os.listdir("/proc/self/fd") == before
+
+
+@contained
 async def test_interrupt_on_a_terminal_reaches_the_command(machine: Machine) -> None:
     container = await machine.running()
-    ours, theirs = os.openpty()
-    process = machine.processes.spawn(["sleep", "1000"], (theirs,) * 3, join=container.id, env=PATH, tty=True)
+    ends_of: list[int] = []
+    process = machine.start("sleep", "1000", join=container.id, terminal=ends_of.append)
     await process.started()
+    (ours,) = ends_of
     assert os.getpgid(process.pid) == int.from_bytes(fcntl.ioctl(ours, termios.TIOCGPGRP, bytes(4)), "little")
     os.write(ours, b"\x03")
     assert await ends(process) == 128 + signal.SIGINT

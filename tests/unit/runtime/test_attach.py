@@ -57,3 +57,36 @@ async def test_what_a_container_left_running_keeps_no_listener(tmp_path: Path) -
     assert await heard(attachment) == []
     for fd in output.stdio[1:]:
         os.close(fd)
+
+
+async def test_a_terminal_is_listened_to_before_it_is_there(tmp_path: Path) -> None:
+    output = Output.open(LogFile(tmp_path / "log", lambda: datetime.datetime.now(datetime.UTC)), -1, stdin=True, tty=True)
+    assert output.terminal is not None
+    output.begin()
+    attachment = attached(output)
+    output.resize(100, 30)
+    typed = asyncio.ensure_future(output.write(b"typed\n"))
+    ours, theirs = os.openpty()
+    output.terminal.take(ours)
+    await typed
+    assert os.read(theirs, 99) == b"typed\n"
+    assert os.get_terminal_size(theirs) == (100, 30)
+    os.write(theirs, b"said")
+    os.close(theirs)
+    assert b"".join(await heard(attachment)).endswith(b"said")
+    output.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(ours)
+
+
+async def test_a_terminal_that_never_comes_keeps_no_listener(tmp_path: Path) -> None:
+    output = Output.open(LogFile(tmp_path / "log", lambda: datetime.datetime.now(datetime.UTC)), -1, stdin=True, tty=True)
+    assert output.terminal is not None
+    attachment = attached(output)
+    output.close()
+    assert await heard(attachment) == []
+    late, theirs = os.openpty()
+    output.terminal.take(late)
+    os.close(theirs)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(late)

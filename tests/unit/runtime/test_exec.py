@@ -17,7 +17,7 @@ def execution() -> tuple[CommandExecution, int, int]:
     """A command, and the far ends of its output and its errors."""
     (out, their_out), (err, their_err) = os.pipe2(os.O_NONBLOCK), os.pipe2(os.O_NONBLOCK)
     process = FakeProcesses().spawn(["true"], (0, 1, 2))
-    return CommandExecution(process, [(STDOUT, out), (STDERR, err)], -1, -1, {out, err}), their_out, their_err
+    return CommandExecution(process, [(STDOUT, out), (STDERR, err)], -1, {out, err}), their_out, their_err
 
 
 async def test_all_output_comes_and_then_the_end() -> None:
