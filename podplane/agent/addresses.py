@@ -3,45 +3,128 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 from podplane.ipam.pool import AddressPool, Exhausted
+from podplane.model.words import counted
 from podplane.state.value import IPAddress
 
 Owner = tuple[str, str]
 """An attachment: container id and interface name."""
+MOST_NAMESPACES = 3
+"""So many are named, where a block is full."""
+
+
+class Unavailable(Exception):
+    """An address that was asked for can't be had; the text says which, and why."""
+
+
+def container_of(owner: Owner) -> str:
+    """An owner of whom nothing else is known."""
+    return f"container {owner[0]}"
 
 
 class NodeAddresses:
     """Addresses by owner, and addresses reserved for pods that had them before. Methods are idempotent for one owner."""
 
-    def __init__(self, blocks: Iterable[str]) -> None:
+    def __init__(self, blocks: Iterable[str], name_of: Callable[[Owner], str] = container_of) -> None:
+        """`name_of` says who an owner is: `pod namespace/name`."""
         self.blocks = tuple(blocks)
+        self._name_of = name_of
         self._pools = [AddressPool(ipaddress.ip_network(block)) for block in self.blocks]
         self._owned: dict[Owner, tuple[IPAddress, ...]] = {}
         self._reserved: dict[str, tuple[IPAddress, ...]] = {}
 
-    def allocate(self, owner: Owner, wanted: Sequence[str] = (), pod_uid: str = "") -> tuple[str, ...]:
-        """One address of each block for `owner`: those that are reserved for its pod, else the wanted ones where they are
-        free, else the next free ones.
+    def allocate(
+        self, owner: Owner, wanted: Sequence[str] = (), pod_uid: str = "", asked: Sequence[str] = ()
+    ) -> tuple[str, ...]:
+        """One address of each block for `owner`: the one that is asked for, else what is reserved for its pod, else a wanted one that is
+        free, else the next free one.
 
-        Exhausted when a block is full; then nothing was taken.
+        Exhausted when a block is full, Unavailable when one that is asked for can't be had; then nothing was taken.
         """
-        if owner not in self._owned:
-            reserved = self._reserved.pop(pod_uid, ())
-            self._owned[owner] = reserved or self._take([ipaddress.ip_address(ip) for ip in wanted])
+        needed = list(map(ipaddress.ip_address, asked))
+        if owner in self._owned:
+            self._check_kept(owner, needed)
+        else:
+            self._owned[owner] = self._allocate([ipaddress.ip_address(ip) for ip in wanted], pod_uid, needed)
         return tuple(map(str, self._owned[owner]))
 
-    def _take(self, wanted: Sequence[IPAddress]) -> tuple[IPAddress, ...]:
+    def _check_kept(self, owner: Owner, needed: Sequence[IPAddress]) -> None:
+        kept = self._owned[owner]
+        if other := [ip for ip in needed if ip not in kept]:
+            have = ", ".join(map(str, kept))
+            raise Unavailable(f"address {other[0]} is asked for, but this interface is attached with {have}: detach it first")
+
+    def _allocate(self, wanted: list[IPAddress], pod_uid: str, needed: list[IPAddress]) -> tuple[IPAddress, ...]:
+        reserved = self._reserved.pop(pod_uid, ())
+        if reserved and set(needed) <= set(reserved):
+            return reserved
+        self._free(reserved)
+        try:
+            return self._take([*reserved, *wanted], needed)
+        except (Exhausted, Unavailable):
+            if reserved:
+                self.reserve(pod_uid, map(str, reserved))
+            raise
+
+    def _take(self, wanted: Sequence[IPAddress], needed: Sequence[IPAddress]) -> tuple[IPAddress, ...]:
+        exact = self._by_pool(needed)
         taken: list[IPAddress] = []
         try:
-            for pool in self._pools:
-                address = next((ip for ip in wanted if pool.take(ip)), None)
-                taken.append(address or pool.next())
-        except Exhausted:
+            for number, pool in enumerate(self._pools):
+                if number in exact:
+                    address: IPAddress | None = exact[number]
+                    if not pool.take(exact[number]):
+                        raise Unavailable(f"address {address} is asked for, but {self._why_not(exact[number], pool)}")
+                else:
+                    address = next((ip for ip in wanted if pool.take(ip)), None)
+                taken.append(address or self._next(pool))
+        except (Exhausted, Unavailable):
             self._free(taken)
             raise
         return tuple(taken)
+
+    def _by_pool(self, needed: Iterable[IPAddress]) -> dict[int, IPAddress]:
+        """The address that is asked for of each pool. Unavailable when there is no pool for one, or none is left."""
+        found: dict[int, IPAddress] = {}
+        for ip in needed:
+            number = next((number for number, pool in enumerate(self._pools) if ip in pool.block), None)
+            if number is None:
+                raise Unavailable(f"address {ip} is asked for, but it is in no block of this node ({', '.join(self.blocks)})")
+            if found.setdefault(number, ip) != ip:
+                block = self._pools[number].block
+                raise Unavailable(f"addresses {found[number]} and {ip} are asked for: an interface gets one of block {block}")
+        return found
+
+    def _why_not(self, ip: IPAddress, pool: AddressPool) -> str:
+        for owner, ips in self._owned.items():
+            if ip in ips:
+                return f"{self._name_of(owner)} has it"
+        for uid, ips in self._reserved.items():
+            if ip in ips:
+                return f"it is kept for the pod with uid {uid}, which had it before this node started"
+        if ip == pool.gateway:
+            return f"it is the node's own in block {pool.block}"
+        return f"it is the first or last one of block {pool.block}, which no pod gets"
+
+    def _next(self, pool: AddressPool) -> IPAddress:
+        try:
+            return pool.next()
+        except Exhausted as error:
+            raise Exhausted(f"{error} ({self._holders()})") from None
+
+    def _holders(self) -> str:
+        """Who has the addresses of a full block: whom one may ask to give one back."""
+        names = (self._name_of(owner).removeprefix("pod ").partition("/") for owner in self._owned)
+        counts = Counter(namespace for namespace, is_pod, _ in names if is_pod).most_common()
+        parts = [f"{counted(count, 'pod')} of namespace {name}" for name, count in counts[:MOST_NAMESPACES]]
+        if rest := sum(count for _, count in counts[MOST_NAMESPACES:]):
+            parts.append(f"{rest} of others")
+        if self._reserved:
+            parts.append(f"{len(self._reserved)} kept for pods that had them before the node started")
+        return ", ".join(parts)
 
     def keep(self, owner: Owner, ips: Iterable[str]) -> None:
         """This owner has these addresses already (it was attached by an agent before this one)."""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 
-from podplane.agent.addresses import NodeAddresses
+from podplane.agent.addresses import NodeAddresses, Unavailable, container_of
 from podplane.agent.features import attachment_key
 from podplane.agent.kernel import Kernel
 from podplane.agent.keys import Key, PolicyNameServersKey, PolicyPeersKey, PolicySetKey
@@ -20,10 +20,10 @@ from podplane.agent.writer import Interrupted, Writer
 from podplane.cni.network import Attached, Attachment, NetworkError
 from podplane.ipam.pool import Exhausted
 from podplane.model.view import Sandbox, View
-from podplane.pods.plan import veth_name
+from podplane.pods.plan import gateway_mac, veth_name
 from podplane.policy import tables
 from podplane.state.ledger import SET, Ledger
-from podplane.state.mac import mac_of
+from podplane.state.mac import asked_mac, interface_mac
 from podplane.state.network import Link, Sysctl
 from podplane.state.nft_members import MEMBERS
 from podplane.state.operations import Failure
@@ -67,6 +67,8 @@ class Attachments:
         self._attached: dict[tuple[str, str], AttachedPod] = {}
         self._interfaces: dict[str, dict[str, Sandbox]] = {}
         self._pods: dict[str, dict[tuple[str, str], Sandbox]] = {}
+        self._macs: dict[str, tuple[str, str]] = {}
+        """Who has which MAC on the pods' bridge."""
         self._addresses = NodeAddresses(())
         view.sandboxes, view.interfaces, view.pods = self._sandboxes, self._interfaces, self._pods
 
@@ -86,7 +88,7 @@ class Attachments:
         if blocks == self._addresses.blocks:
             return
         reserved = self._addresses.reservations
-        self._addresses = NodeAddresses(blocks)
+        self._addresses = NodeAddresses(blocks, self._name_of)
         for id_, sandbox in self._sandboxes.items():
             self._addresses.keep(id_, sandbox.ips)
         for uid, ips in reserved.items():
@@ -105,7 +107,7 @@ class Attachments:
         sandboxes = []
         for request, ips in attached:
             self._addresses.keep(request.id, ips)
-            sandboxes.append(self._admit(request, ips))
+            sandboxes.append(self._admit(request, ips, self._asked_mac(request)))
         for sandbox in sandboxes:
             for other in self._planner.keys_of(Sandbox, None, sandbox):
                 self._planner.mark(other)
@@ -127,12 +129,9 @@ class Attachments:
         node = self._view.node
         if node is None or not node.spec.pod_cidrs:
             raise NetworkError(f"node {self._view.node_name} has no pod block yet: it gets one when the cluster has room")
-        try:
-            ips = self._addresses.allocate(request.id, request.requested_ips, request.pod_uid)
-        except Exhausted as error:
-            raise NetworkError(f"{error}: delete pods of {self._view.node_name}, or run them on another node") from None
         pod = f"pod {request.namespace}/{request.name}"
-        sandbox = self._admit(request, ips)
+        ips, mac = self._allocate(request)
+        sandbox = self._admit(request, ips, mac)
         try:
             failed = await self._apply(None, sandbox)
             failed = await self._try_again(sandbox, failed)
@@ -145,9 +144,51 @@ class Attachments:
         await self._until_it_takes_packets(sandbox)
         if self._sandboxes.get(request.id) is not sandbox:
             raise NetworkError(f"{pod} was detached, or attached once more, while it was attached")
-        return Attached(ips=ips, interface=request.ifname, mac=mac_of_first(ips))
+        return Attached(ips=ips, interface=request.ifname, mac=interface_mac(sandbox.mac, ips))
 
-    def _admit(self, request: Attachment, ips: tuple[str, ...]) -> Sandbox:
+    def _allocate(self, request: Attachment) -> tuple[tuple[str, ...], str]:
+        """The addresses of an attachment, and the MAC that it asks for ("" for none). NetworkError when it can't have them; then it has
+        nothing that it did not have."""
+        pod = f"pod {request.namespace}/{request.name}"
+        had = request.id in self._addresses.owners
+        try:
+            asked = self._asked_mac(request)
+            ips = self._addresses.allocate(request.id, request.requested_ips, request.pod_uid, request.asked_ips)
+        except Exhausted as error:
+            raise NetworkError(f"{error}: delete pods of {self._view.node_name}, or run them on another node") from None
+        except (ValueError, Unavailable) as error:
+            raise NetworkError(f"{pod}: {error}") from None
+        mac = interface_mac(asked, ips)
+        if holder := self._holder(mac, request.id):
+            if not had:
+                self._addresses.release(request.id)
+            raise NetworkError(f"{pod}: MAC {mac} can't be its own: {holder} has it")
+        return ips, asked
+
+    def _asked_mac(self, request: Attachment) -> str:
+        """The MAC that an attachment asks for, or has asked for; "" for none. ValueError when it can't have it."""
+        asked = asked_mac(request.mac) if request.mac else ""
+        sandbox = self._sandboxes.get(request.id)
+        if sandbox is None:
+            return asked
+        kept = interface_mac(sandbox.mac, sandbox.ips)
+        if asked not in ("", kept):
+            raise ValueError(f"MAC {asked} is asked for, but this interface is attached with {kept}: detach it first")
+        return sandbox.mac
+
+    def _holder(self, mac: str, but: tuple[str, str]) -> str:
+        """Who has a MAC on the bridge; "" for nobody but this attachment."""
+        if self._view.node is not None and mac == gateway_mac(self._view.node):
+            return "the pods' bridge"
+        holder = self._macs.get(mac, but)
+        return "" if holder == but else self._name_of(holder)
+
+    def _name_of(self, id_: tuple[str, str]) -> str:
+        """Who is attached so, in words."""
+        sandbox = self._sandboxes.get(id_)
+        return f"pod {sandbox.path}" if sandbox is not None else container_of(id_)
+
+    def _admit(self, request: Attachment, ips: tuple[str, ...], mac: str) -> Sandbox:
         sandbox = Sandbox(
             namespace=request.namespace,
             name=request.name,
@@ -157,11 +198,14 @@ class Attachments:
             ips=ips,
             ifname=request.ifname,
             host_ports=request.host_ports,
+            mac=mac,
+            bandwidth=request.bandwidth,
         )
         self._interfaces.setdefault(sandbox.netns, {})[sandbox.ifname] = sandbox
         self._kernel.attach(sandbox.netns, request.netns)
         self._watcher.attach(veth_name(sandbox.container_id, sandbox.ifname), sandbox.netns)
         self._sandboxes[request.id] = sandbox
+        self._macs[interface_mac(mac, ips)] = request.id
         self._pods.setdefault(sandbox.path, {})[request.id] = sandbox
         self._attached[request.id] = (request, ips)
         return sandbox
@@ -256,6 +300,8 @@ class Attachments:
             await self._forgotten(list(map(address_of, sandbox.ips)))
         if request.id not in self._sandboxes:
             self._addresses.release(request.id)
+            if sandbox is not None:
+                self._macs.pop(interface_mac(sandbox.mac, sandbox.ips), None)
 
     async def check(self, request: Attachment) -> None:
         """NetworkError unless the pod's kernel objects are as planned (CNI CHECK): the kernel is asked."""
@@ -300,8 +346,3 @@ def _first(failed: list[Failure]) -> str:
     """The first failure in words, and how many more there are."""
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
     return f"{failed[0].error}{more}"
-
-
-def mac_of_first(ips: tuple[str, ...]) -> str:
-    """The MAC of a pod's interface, made of its first address."""
-    return mac_of(address_of(ips[0]))

@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from podplane.kernel.namespace import Namespace
-from podplane.model.view import HostPort
+from podplane.model.view import NO_LIMITS, Bandwidth, HostPort
 
 
 class NetworkError(Exception):
@@ -23,7 +23,9 @@ class NetworkError(Exception):
 class Attachment:
     """One interface of one pod sandbox: `netns` is its network namespace, `requested_ips` addresses that it had before.
 
-    (container_id, ifname) tells attachments apart, as in the specification; `pod_uid` is the Kubernetes pod's.
+    (container_id, ifname) tells attachments apart, as in the specification; `pod_uid` is the Kubernetes pod's. What was asked for beyond
+    (capabilities `ips`, `mac` and `bandwidth` of CNI) is given, or ADD fails: `asked_ips` are addresses, at most one of each block of the
+    node, without prefix length; `mac` is as `ip link` shows it, "" for none.
     """
 
     container_id: str
@@ -34,6 +36,9 @@ class Attachment:
     ifname: str = "eth0"
     requested_ips: tuple[str, ...] = ()
     host_ports: tuple[HostPort, ...] = ()
+    asked_ips: tuple[str, ...] = ()
+    mac: str = ""
+    bandwidth: Bandwidth = NO_LIMITS
 
     @property
     def id(self) -> tuple[str, str]:

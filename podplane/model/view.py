@@ -23,6 +23,21 @@ class HostPort(msgspec.Struct, frozen=True):
     host_ip: str = ""
 
 
+class Bandwidth(msgspec.Struct, frozen=True):
+    """Limits of one pod interface, as in the capability `bandwidth` of CNI: what comes to the pod (ingress), and what it sends (egress).
+
+    Rates are in bit/s, 0 for no limit; bursts in bit, 0 for one that suits the rate. Whole Ethernet frames are counted.
+    """
+
+    ingress_rate: int = 0
+    ingress_burst: int = 0
+    egress_rate: int = 0
+    egress_burst: int = 0
+
+
+NO_LIMITS = Bandwidth()
+
+
 class Sandbox(msgspec.Struct, frozen=True):
     """One interface of one pod sandbox as it was asked for: `netns` is the name under which the kernel door knows its
     network namespace.
@@ -39,6 +54,9 @@ class Sandbox(msgspec.Struct, frozen=True):
     ips: tuple[str, ...]
     ifname: str = "eth0"
     host_ports: tuple[HostPort, ...] = ()
+    mac: str = ""
+    """The MAC that was asked for; "" for the one that is made of the first address (`state.mac.interface_mac`)."""
+    bandwidth: Bandwidth = NO_LIMITS
 
     @property
     def path(self) -> str:

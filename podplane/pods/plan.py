@@ -21,7 +21,7 @@ from podplane.model.objects import Node
 from podplane.model.view import Sandbox, View
 from podplane.pods import bridge
 from podplane.pods.bridge import gateway_of
-from podplane.state.mac import link_local_of, mac_of
+from podplane.state.mac import interface_mac, link_local_of, mac_of
 from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Route, Sysctl
 from podplane.state.nft import label
 from podplane.state.ownership import link_alias
@@ -46,6 +46,11 @@ def veth_name(container_id: str, ifname: str) -> str:
     return VETH_PREFIX + hashlib.sha256(f"{container_id}/{ifname}".encode()).hexdigest()[:12]
 
 
+def gateway_mac(node: Node) -> str:
+    """The MAC of the pods' bridge of a node that has blocks."""
+    return mac_of(gateway_of(network_of(node.spec.pod_cidrs[0])))
+
+
 def plan(sandbox: Sandbox, view: View, config: NetworkConfig, mtu: int = 0) -> Fragment:
     """All kernel objects of one sandbox, on the node and in the pod; nothing while the node has no blocks.
 
@@ -54,7 +59,7 @@ def plan(sandbox: Sandbox, view: View, config: NetworkConfig, mtu: int = 0) -> F
     if view.node is None or not view.node.spec.pod_cidrs or not sandbox.ips:
         return {}
     ips = [address_of(ip) for ip in sandbox.ips]
-    mac = mac_of(ips[0])
+    mac = interface_mac(sandbox.mac, sandbox.ips)
     return fragment(
         [
             *_node_side(sandbox, ips, mac, config, mtu or config.mtu),
@@ -102,12 +107,11 @@ def _pod_side(sandbox: Sandbox, ips: list[IPAddress], node: Node, has_default_ro
     values += [Link(netns=netns, name="lo"), Link(netns=netns, name=ifname)]
     values.append(Neighbour(netns=netns, link=ifname, ip=reports, mac=reports_mac, protocol=ROUTE_PROTOCOL))
     blocks = [network_of(block) for block in node.spec.pod_cidrs]
-    gateway_mac = mac_of(gateway_of(blocks[0]))
     for ip, block in ((ip, block) for ip in ips for block in blocks if ip in block):
         gateway = gateway_of(block)
         values += [
             Address(netns=netns, link=ifname, ip=ip, prefix_length=ip.max_prefixlen),
-            Neighbour(netns=netns, link=ifname, ip=gateway, mac=gateway_mac, protocol=ROUTE_PROTOCOL),
+            Neighbour(netns=netns, link=ifname, ip=gateway, mac=gateway_mac(node), protocol=ROUTE_PROTOCOL),
         ]
         if has_default_routes:
             to_gateway = Route(

@@ -45,7 +45,7 @@ from podplane.policy.peers import NamedPort, Peers
 from podplane.policy.tiers import speaking
 from podplane.policy.words import unread_text
 from podplane.state.effects import Effect, Forget, JudgeAgain, Plan, Warn
-from podplane.state.mac import mac_of
+from podplane.state.mac import interface_mac
 from podplane.state.nft import GOTO, Chain, Element, Verdict, label
 from podplane.state.value import IPAddress, Value, address_of, fragment
 
@@ -373,7 +373,7 @@ def _plan_pod(
     else:
         assert policies is not None
         selecting = tuple(policies.policies_of(path))
-    mac = mac_of(address_of(sandbox.ips[0])) if sandbox.ips else ""
+    mac = interface_mac(sandbox.mac, sandbox.ips)
     led = _Led(selecting, versions, memory, memory.closed.get(owner, frozenset()))
     for direction in DIRECTIONS:
         led.take(direction, ips, label("pod", path))
