@@ -136,7 +136,7 @@ class Linter:
         text = f"no namespace has {short_selector_text(selector)}"
         names = [value for one in selector.requirements if one.operator == "In" for value in one.values]
         there = next((name for name in names if self._index.namespace(name) is not None), None)
-        return text + (f"; the label that says the name of a namespace is {NAME_LABEL}={there}" if there else "")
+        return text + (f"; the label {NAME_LABEL}={there} selects the namespace of that name" if there else "")
 
     def _members(self, rule: PolicyRule) -> Serving:
         """The pods that a rule of egress is about; none when it is about others, too."""
@@ -160,13 +160,16 @@ class Linter:
             if service is not None and not (service == SERVICE and self._cluster.dns is not None):
                 services.append(f"{ip} (Service {service})")
         if pods:
-            yield Mistake.PODS_BY_ADDRESS, f"{some(pods)} has addresses of pods, which others will have: labels select pods"
+            yield (
+                Mistake.PODS_BY_ADDRESS,
+                f"{some(pods)} has addresses of pods; another pod may have them later, so select pods by labels",
+            )
         if nodes:
-            yield Mistake.NODES_BY_ADDRESS, f"{some(nodes)} is the address of a node: `nodes` selects nodes by their labels"
+            yield Mistake.NODES_BY_ADDRESS, f"{some(nodes)} is the address of a node; `nodes` selects nodes by labels"
         if services:
             yield (
                 Mistake.SERVICE_BY_ADDRESS,
-                f"{some(services)} is never the other end of a flow: policies are about the pods behind it",
+                f"{some(services)} is the address of a Service; policies are about the pods behind it",
             )
 
     def _denies_pods(self, rule: PolicyRule, before: Iterable[PolicyRule]) -> str:
@@ -176,9 +179,7 @@ class Linter:
         all_pods = rule._replace(peers=(PodSelector(EVERYTHING),))
         if not within or any(covers(one, all_pods) for one in before):
             return ""
-        return (
-            f"{some(within)} has the addresses of pods, too, which it denies: a rule that passes all pods on may go before it"
-        )
+        return f"denies pods, too, because {some(within)} has their addresses; a rule before it could pass all pods on"
 
     def _beside(self, policy: NetworkPolicy, direction: Direction) -> WideRules:
         """The rules of policies of the namespace that select all pods of this one."""

@@ -70,9 +70,9 @@ def of_network_policy(policy: NetworkPolicy, index: PolicyIndex, policies: Itera
     """What of a NetworkPolicy one of these decides before it."""
     for direction, number, by in _overruled(policy, index, policies):
         if number:
-            text = f"never decides: {by} goes before it, and is about all that it is"
+            text = f"never decides, because {by} goes before it and matches all that it matches"
         else:
-            text = f"{KEEPS[direction]}: {by} goes before it, and lets all pods"
+            text = f"{KEEPS[direction]}, because {by} goes before it and lets all pods"
             text += " in" if direction == "ingress" else " be reached"
         yield Finding(policy, f"{direction} rule {number}" if number else "", Mistake.OVERRULED, text)
 
@@ -90,13 +90,13 @@ def _in_vain(
     rules = policy.rules(direction) or ()
     for n, wide in enumerate(rules[: number - 1], 1):
         if covers(wide, rule):
-            text = f"never decides: {direction} rule {n} ({wide.action}) goes before it, and is about all that it is"
+            text = f"never decides, because {direction} rule {n} ({wide.action}) goes before it and matches all that it matches"
             return Mistake.NEVER_REACHED, text
     by = _decided_before(policy.subjects, rule, direction, [one for one in before if one.tier == policy.tier], is_final=False)
     if by is None and policy.tier == "Baseline":
         by = _decided_before(policy.subjects, rule, direction, [one for one in before if one.tier == "Admin"])
     if by is not None:
-        return Mistake.NEVER_REACHED, f"never decides: {by} goes before it, and is about all that it is"
+        return Mistake.NEVER_REACHED, f"never decides, because {by} goes before it and matches all that it matches"
     for n, later in enumerate(rules[number:], number + 1):
         if later.action != rule.action:
             break
@@ -139,7 +139,7 @@ def _left_open(policy: ClusterNetworkPolicy, under: Iterable[Policy], *, alone: 
             pair = _conflict(policy, other, direction)
             if pair is not None:
                 ours, theirs = (of_rule(one, direction, n) for one, n in zip((policy, other), pair, strict=True))
-                text = f"{theirs} may be about the same flows, and has the same priority: the API leaves open which decides"
+                text = f"{theirs} may match the same flows with the same priority, and the API leaves open which decides"
                 first = min(policy, other, key=lambda one: one.order)
                 text += f" (here {first.metadata.name}, the first by name)"
                 yield Finding(policy, f"{direction} rule {ours.number} ({ours.action})", Mistake.EQUAL_PRIORITY, text)
@@ -161,7 +161,8 @@ def _not_needed(policy: ClusterNetworkPolicy, pods: Sequence[PodInfo], index: Po
     groups = [index.policies_of(pod.metadata.path) for pod in _by_labels(pods)]
     for direction in DIRECTIONS:
         if policy.rules(direction) and all(speaking(group, direction, "NetworkPolicy") for group in groups):
-            text = f"its {direction} rules decide nothing so far: NetworkPolicies select all its pods for {direction}, and go before it"
+            text = f"its {direction} rules decide nothing so far, because "
+            text += f"NetworkPolicies select all its pods for {direction} and go before it"
             yield Finding(policy, "", Mistake.NEVER_REACHED, text)
 
 

@@ -67,11 +67,11 @@ class Serving:
             return ""
         for one in self._leading:
             if (one.protocol, one.port) == (protocol, port):
-                of = f"the port of Service {one.service}, for {one.target} of its pods"
-                return f"{protocol} {port} is {of}, which is what policies are about"
+                of = f"the port of Service {one.service}; policies are about the port of its pods, {one.target}"
+                return f"{protocol} {port} is {of}"
         if not self._declared or not all(self._declared):
             return ""
-        return f"none of the pods declares {protocol} {port}, nor leads a Service to it"
+        return f"none of the pods declares {protocol} {port}, and no Service leads to it"
 
     def _why_no_name(self, protocol: str, port: str) -> str:
         if not self._declared or any(name == port and of in (protocol or of,) for name, of in self._named):

@@ -68,7 +68,7 @@ def test_what_kubernetes_refuses_is_refused(kubectl: Kubectl) -> None:
     [
         (CLIENT, f"{WEB}:8080", 0, "allowed: default/web ingress rule 1"),
         (CLIENT, f"{WEB}:80", 1, "default/web ingress rule 1 allows TCP 8080 from it"),
-        (CLIENT, "svc/web", 0, "Service default/web: 1 endpoint, 1 allowed"),
+        (CLIENT, "svc/web", 0, "Service default/web: allowed (1 endpoint)"),
         (CLIENT, WEB, 0, "TCP 8080 is allowed, all else denied"),
         (DB, f"{WEB}:8080", 1, "denied: default deny by default/deny-all"),
         (DB, "kube-system/kube-dns:53/udp", 1, "the cluster's DNS, UDP 53: denied"),
@@ -87,6 +87,11 @@ def test_what_is_not_there_is_said_in_one_line(lab: Podplane) -> None:
         ("verdict", f"{CLIENT}:80", WEB),
         ("list", "nobody"),
         ("matrix", "--port", "x"),
+        ("matrix", "-n", "nowhere"),
+        ("list", "-n", "nowhere"),
+        ("lint", "-n", "nowhere"),
+        ("denied", "-n", "nowhere"),
+        ("verdict", CLIENT, "fe80::1"),
     ):
         done = lab("policy", *words, code=2)
         assert done.stderr.startswith("podplane: ")
@@ -140,8 +145,8 @@ def test_mistakes_are_named_when_a_policy_is_applied_and_by_lint(lab: Podplane, 
     rule = {"from": [{"namespaceSelector": {"matchLabels": {"name": "kube-system"}}}], "ports": [{"port": 80}]}
     bad = yaml.safe_dump(policy("bad", podSelector={"matchLabels": {"role": "web"}}, ingress=[rule]))
     wrong = [
-        "no namespace has name=kube-system; the label that says the name of a namespace is kubernetes.io/metadata.name=kube-system",
-        "TCP 80 is the port of Service default/web, for 8080 of its pods, which is what policies are about",
+        "no namespace has name=kube-system; the label kubernetes.io/metadata.name=kube-system selects the namespace of that name",
+        "TCP 80 is the port of Service default/web; policies are about the port of its pods, 8080",
     ]
     assert lab("policy", "lint", "-f", "-", stdin=bad, code=1).stdout.splitlines() == [
         f"default/bad ingress rule 1: {text}" for text in wrong
@@ -247,7 +252,8 @@ def test_denied_packets_are_told_with_the_names_of_their_ends(lab: Podplane, kub
     assert f"default/{DB} → 203.0.113.7, UDP 9003: egress: default deny by default/deny-all\n" in said
     assert "9003" not in lab("policy", "denied", "--node", "node2").stdout
     assert (
-        lab("policy", "denied", "-n", "nowhere").stdout == "Nothing was denied in namespace nowhere in the last 10 minutes.\n"
+        lab("policy", "denied", "-n", "kube-public").stdout
+        == "Nothing was denied in namespace kube-public in the last 10 minutes.\n"
     )
     rows = [json.loads(line) for line in lab("policy", "denied", "-o", "json").stdout.splitlines()]
     (row,) = (one for one in rows if one["port"] == 9001)

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from podplane.cli.tables import pod_state
+from podplane.cli.tables import plain, pod_state
 from podplane.kubeapi.errors import NotFound
+from podplane.lab.errors import LabError
 from podplane.model.cluster_policy import ClusterNetworkPolicy
 from podplane.model.objects import Node
 from podplane.model.pod_info import NamespaceInfo, PodInfo
@@ -35,6 +36,12 @@ class Cluster:
     """Of pods: the word that kubectl has for how they are."""
     dns: PodInfo | None
     """The peer that has the addresses of the cluster's DNS."""
+
+
+def check_namespace(index: PolicyIndex, namespace: str) -> None:
+    """LabError when there is no such namespace."""
+    if index.namespace(namespace) is None:
+        raise LabError(f"there is no namespace {plain(namespace)}")
 
 
 def cluster(client: Any) -> Cluster:

@@ -35,6 +35,8 @@ def denied(folder: Folder, follow: bool, namespace: str, node: str, checks: bool
     asked = _Asked(connect(folder), node)
     found, more = asked.next()
     found = [one for one in found if not namespace or one.is_about(namespace)]
+    if namespace and not found:  # what was denied in one that is gone since is shown
+        asked.check_namespace(namespace)
     if not found and not follow and not output:
         click.echo(asked.nothing(namespace))
     wanted = [one for one in found if checks or output or not one.flow.in_check]
@@ -101,6 +103,14 @@ class _Asked:
         for node in sorted(failed.keys() - self._silent):
             click.echo(f"{node} does not say what it denies: {failed[node]}", err=True)
         self._silent = set(failed)
+
+    def check_namespace(self, namespace: str) -> None:
+        """LabError when there is no such namespace."""
+        from podplane.cli.tables import plain
+        from podplane.lab.errors import LabError
+
+        if not any(one["metadata"]["name"] == namespace for one in self._client.objects("namespaces")):
+            raise LabError(f"there is no namespace {plain(namespace)}")
 
     def nothing(self, namespace: str) -> str:
         """That there is nothing, and why where that is known."""

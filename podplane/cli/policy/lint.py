@@ -31,15 +31,18 @@ FOUND = 1
 def lint(folder: Folder, namespace: str, all_namespaces: bool, file: TextIO | None, output: str | None) -> None:
     """Name probable mistakes in policies: what selects or allows nothing, what another rule decides anyway, what cuts names off.
 
-    Those of the whole cluster (ClusterNetworkPolicies) are always looked at.     Exit status 1: there are some.
+    Those of the whole cluster (ClusterNetworkPolicies) are always looked at. Exit status 1: there are some.
     """
     from podplane.cli.policy import linted
-    from podplane.cli.policy.cluster import cluster
+    from podplane.cli.policy.cluster import check_namespace, cluster
     from podplane.cli.policy.proposed import check_namespaces, documents, proposal
 
     client = connect(folder)
     if file is None:
-        found = linted.of_namespace(cluster(client), "" if all_namespaces else namespace)
+        there = cluster(client)
+        if not all_namespaces:
+            check_namespace(there.index, namespace)
+        found = linted.of_namespace(there, "" if all_namespaces else namespace)
     else:
         objects = documents(text_of(file), file.name)
         proposed = proposal(objects, known_objects(client, {one["kind"] for one in objects}), namespace)

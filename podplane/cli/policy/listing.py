@@ -18,7 +18,7 @@ from podplane.lab.folder import Folder
 def listing(folder: Folder, namespace: str, pod: str | None, all_namespaces: bool, output: str | None) -> None:
     """Show policies, how many pods each selects and how often it decided; or, of one pod, those that select it and what they allow."""
     from podplane.cli.policy import listed
-    from podplane.cli.policy.cluster import cluster
+    from podplane.cli.policy.cluster import check_namespace, cluster
     from podplane.cli.policy.counts import decided
     from podplane.cli.policy.places import pod_path
 
@@ -29,6 +29,8 @@ def listing(folder: Folder, namespace: str, pod: str | None, all_namespaces: boo
         of_pod = listed.of_pod(known, path, lambda node: decided(client, [node]))
         click.echo(document_text(of_pod.document(), output) if output else of_pod.text())
         return
+    if not all_namespaces:
+        check_namespace(known.index, namespace)
     found = listed.of_namespace(known, "" if all_namespaces else namespace)
     counts = decided(client, sorted(known.nodes)) if found else None
     if output:

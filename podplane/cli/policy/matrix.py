@@ -21,11 +21,14 @@ def matrix(folder: Folder, namespace: str, all_namespaces: bool, port: str | Non
     Pods that fare alike in everything share a row and a column. No packets are sent: this is what the policies say.
     """
     from podplane.cli.policy import reached
-    from podplane.cli.policy.cluster import cluster
+    from podplane.cli.policy.cluster import check_namespace, cluster
     from podplane.cli.policy.places import port_of
 
     asked = None if port is None else port_of(port)
-    found = reached.tables(cluster(connect(folder)), "" if all_namespaces else namespace, asked)
+    known = cluster(connect(folder))
+    if not all_namespaces:
+        check_namespace(known.index, namespace)
+    found = reached.tables(known, "" if all_namespaces else namespace, asked)
     if output:
         click.echo(document_text({"tables": [one.document() for one in found]}, output))
     elif found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from podplane.model.policy import PROTOCOLS
 from podplane.policy.ends import End, ends_of, node_ips
 
 Object = dict[str, Any]
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 KINDS = {
     "pod": "pod",
     "pods": "pod",
@@ -29,6 +30,14 @@ KINDS = {
 PORT = re.compile(r"(?P<port>[0-9]{1,5}|[a-z0-9-]*[a-z][a-z0-9-]*)(?:/(?P<protocol>[A-Za-z]+))?")
 NAME = re.compile("[a-z0-9](?:[-.a-z0-9]*[a-z0-9])?")
 BRACKETS = re.compile(r"\[(?P<ip>[0-9A-Fa-f:.]+)\](?::(?P<port>.+))?", re.DOTALL)
+NOBODYS: Mapping[str, Callable[[Address], bool]] = {
+    "a loopback address": lambda ip: ip.is_loopback,
+    "the unspecified address": lambda ip: ip.is_unspecified,
+    "a link-local address": lambda ip: ip.version == 6 and ip.is_link_local,
+    "a multicast address": lambda ip: ip.is_multicast,
+    "a broadcast address": lambda ip: str(ip) == "255.255.255.255",
+}
+"""Addresses by which pods and others never meet: what is sent to them is dropped, or leaves no pod."""
 HOW = "write web:80, shop/web:80/udp, svc/web:http, node/node1 or 10.0.0.1:443"
 
 
@@ -91,7 +100,7 @@ def sources(wanted: Wanted, cluster: Cluster) -> list[End]:
     if wanted.port is not None:
         raise LabError(f"{wanted.text!r}: the port of who opens a flow is by chance, and decides nothing: leave it out")
     if wanted.ip:
-        return [cluster.ends.at(wanted.ip)]
+        return [_at_address(wanted, cluster)]
     if _kind(wanted, cluster) == "svc":
         raise LabError(f"{wanted.text!r}: a Service opens no flows: name a pod, a node or an address")
     return _ends(wanted, cluster)
@@ -103,7 +112,7 @@ def arrivals(wanted: Wanted, cluster: Cluster, slices: Sequence[Object]) -> list
         service = next((path for path, one in cluster.services.items() if wanted.ip in _service_ips(one)), "")
         if service:
             return list(_behind(service, wanted, cluster, slices, (wanted.ip,)))
-        return list(_at([cluster.ends.at(wanted.ip)], wanted))
+        return list(_at([_at_address(wanted, cluster)], wanted))
     if _kind(wanted, cluster) == "svc":
         path = f"{wanted.namespace}/{wanted.name}"
         return list(_behind(path, wanted, cluster, slices, _service_ips(cluster.services[path])))
@@ -150,6 +159,13 @@ def _kind(wanted: Wanted, cluster: Cluster) -> str:
     if wanted.kind:
         raise LabError(f"there is no {what[wanted.kind]}")
     raise LabError(f"there is no pod and no Service {path}, and no node {wanted.name}")
+
+
+def _at_address(wanted: Wanted, cluster: Cluster) -> End:
+    """The end with an address. LabError for one that no flow of a pod comes from or goes to, whatever policies say."""
+    if what := next((what for what, is_it in NOBODYS.items() if is_it(ipaddress.ip_address(wanted.ip))), ""):
+        raise LabError(f"{wanted.text!r} is {what}: no pod reaches it and none is reached from it, whatever policies say")
+    return cluster.ends.at(wanted.ip)
 
 
 def _ends(wanted: Wanted, cluster: Cluster) -> list[End]:

@@ -22,9 +22,15 @@ def verdict(found: Judgement) -> str:
         fares: dict[str, bool] = {}
         for one in found.flows:
             fares[one.destination.text] = fares.get(one.destination.text, True) and one.allowed
-        head = f"{found.source} → Service {found.service}: {counted(len(fares), 'endpoint')}, {sum(fares.values())} allowed"
-        texts.insert(0, head)
+        texts.insert(0, f"{found.source} → Service {found.service}: {_of_endpoints(sum(fares.values()), len(fares))}")
     return "\n\n".join(map(plain_lines, texts))
+
+
+def _of_endpoints(allowed: int, number: int) -> str:
+    """Each connection goes to one endpoint, by chance: it is denied as soon as it is at one of them."""
+    if allowed in (0, number):
+        return f"{_word(allowed > 0)} ({counted(number, 'endpoint')})"
+    return f"denied at {number - allowed} of {number} endpoints"
 
 
 def _flow(one: Judged) -> Iterator[str]:
@@ -41,7 +47,7 @@ def _flow(one: Judged) -> Iterator[str]:
 
 def _whole(one: Judged) -> str:
     assert one.reach is not None
-    return f"{one.reach} is allowed" + ("" if one.reach.others else ", all else denied")
+    return f"{one.reach} is allowed" + ("" if one.reach.others or one.reach.is_nothing else ", all else denied")
 
 
 def _side(part: Side) -> Iterator[str]:

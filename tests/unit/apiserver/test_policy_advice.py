@@ -135,9 +135,9 @@ async def test_mistakes_in_policies_of_the_cluster_are_named_when_they_are_writt
     assert await warned(api, "POST", CLUSTER_POLICIES, accept) == [
         "ClusterNetworkPolicy open: ingress rule 1 (Accept): decides about all pods before NetworkPolicy default/deny"
     ]
-    by = "ClusterNetworkPolicy open ingress rule 1 (Accept) goes before it, and lets all pods in"
+    by = "ClusterNetworkPolicy open ingress rule 1 (Accept) goes before it and lets all pods in"
     assert await warned(api, "POST", POLICIES, {**DENY, "metadata": {"name": "two"}}) == [
-        f"NetworkPolicy default/two: keeps no pod out: {by}"
+        f"NetworkPolicy default/two: keeps no pod out, because {by}"
     ]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from podplane.cli.policy import listed, reached, show
+from podplane.cli.policy.cluster import check_namespace
 from podplane.cli.policy.judged import Judgement, judge
 from podplane.cli.policy.places import wanted
 from podplane.lab.errors import LabError
@@ -51,9 +52,7 @@ def test_without_a_port_all_that_is_allowed_is_shown() -> None:
     assert found.allowed
     assert not ask("shop/db", "web-1", ALLOW_WEB).allowed
     assert "shop/db: nothing is allowed" not in show.verdict(ask("client", "shop/db"))
-    assert show.verdict(ask("client", "shop/db", DENY_DB)).startswith(
-        "default/client → shop/db: nothing is allowed, all else denied"
-    )
+    assert show.verdict(ask("client", "shop/db", DENY_DB)).startswith("default/client → shop/db: nothing is allowed")
     assert show.verdict(ask("node1", "192.0.2.1")).splitlines() == [
         "node node1 → 192.0.2.1: everything is allowed",
         "  no policy is about nodes and addresses outside",
@@ -74,15 +73,33 @@ def test_behind_a_service_each_endpoint_is_judged() -> None:
     other = pod("default/web-3", {}, "10.244.2.4", "node2")
     found = ask("client", "web", only_one, service("default/web"), other, slices=[slice_of("10.244.2.2", "10.244.2.4")])
     assert not found.allowed
-    assert show.verdict(found).startswith("client → Service default/web: 2 endpoints, 1 allowed\n\n")
+    assert show.verdict(found).startswith("client → Service default/web: denied at 1 of 2 endpoints\n\n")
     assert found.document()["service"] == "default/web"
     assert [one["allowed"] for one in found.document()["flows"]] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("ips", "said"),
+    [(["10.244.2.2"], "allowed (1 endpoint)"), (["10.244.2.4", "10.244.2.5"], "denied (2 endpoints)")],
+)
+def test_of_a_service_it_is_said_first_whether_it_is_allowed(ips: list[str], said: str) -> None:
+    deny = policy("default/deny", podSelector={"matchLabels": {"deny": "all"}})
+    others = [pod(f"default/other-{n}", {"deny": "all"}, f"10.244.2.{n}", "node2") for n in (4, 5)]
+    found = ask("client", "web", deny, service("default/web"), *others, slices=[slice_of(*ips)])
+    assert show.verdict(found).startswith(f"client → Service default/web: {said}\n\n")
+    assert found.allowed is said.startswith("allowed")
+
+
+def test_a_namespace_that_is_not_there_is_told_from_an_empty_one() -> None:
+    check_namespace(known().index, "default")
+    with pytest.raises(LabError, match="there is no namespace nowhere"):
+        check_namespace(known().index, "nowhere")
 
 
 def test_the_clusters_dns_is_one_endpoint_of_both_families() -> None:
     text = show.verdict(ask("shop/db", "kube-system/kube-dns:53/udp", DENY_DB))
     assert text.splitlines()[:3] == [
-        "shop/db → Service kube-system/kube-dns: 1 endpoint, 0 allowed",
+        "shop/db → Service kube-system/kube-dns: denied (1 endpoint)",
         "",
         "shop/db → the cluster's DNS, UDP 53: denied",
     ]

@@ -55,6 +55,29 @@ def test_what_is_no_place_is_refused_in_one_line(text: str, said: str) -> None:
         sources(wanted(text, "default"), known())
 
 
+@pytest.mark.parametrize(
+    ("ip", "kind"),
+    [
+        ("fe80::1", "a link-local"),
+        ("127.0.0.1", "a loopback"),
+        ("::1", "a loopback"),
+        ("0.0.0.0", "the unspecified"),
+        ("224.0.0.251", "a multicast"),
+        ("ff02::1", "a multicast"),
+        ("255.255.255.255", "a broadcast"),
+    ],
+)
+def test_an_address_that_no_pod_reaches_has_no_verdict(ip: str, kind: str) -> None:
+    with pytest.raises(LabError, match=f"'{ip}' is {kind} address: no pod reaches it"):
+        arrivals(wanted(ip, "default"), known(), ())
+    with pytest.raises(LabError, match="whatever policies say"):
+        sources(wanted(ip, "default"), known())
+
+
+def test_an_address_that_a_node_may_route_has_one() -> None:
+    assert ips("169.254.169.254:80") == [("169.254.169.254", 80, "TCP")]
+
+
 def ips(text: str, *more: Object, slices: Sequence[Object] = ()) -> list[tuple[str, int | None, str]]:
     return [(one.end.ip, one.port, one.protocol) for one in arrivals(wanted(text, "default"), known(*more), slices)]
 

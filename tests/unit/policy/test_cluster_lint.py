@@ -50,7 +50,7 @@ def test_a_policy_without_mistakes() -> None:
 
 def test_what_selects_no_pod_and_labels_that_nobody_has() -> None:
     wrong = {"namespaces": {"matchLabels": {"name": "shop"}}}
-    no_namespace = "no namespace has name=shop; the label that says the name of a namespace is kubernetes.io/metadata.name=shop"
+    no_namespace = "no namespace has name=shop; the label kubernetes.io/metadata.name=shop selects the namespace of that name"
     assert said(admin(into("Deny"), subject=wrong)) == [f": selects no pod so far: {no_namespace}"]
     assert said(admin(into("Deny", wrong))) == [f"ingress rule 1: {no_namespace}"]
     assert said(admin(into("Deny"), subject=pods(app="wbe"))) == [
@@ -63,7 +63,7 @@ def test_what_selects_no_pod_and_labels_that_nobody_has() -> None:
 def test_ports_that_nobody_serves() -> None:
     web = pods(app="web")
     assert said(admin(into("Deny", protocols=[TCP80]), subject=web)) == [
-        "ingress rule 1: TCP 80 is the port of Service default/web, for http of its pods, which is what policies are about"
+        "ingress rule 1: TCP 80 is the port of Service default/web; policies are about the port of its pods, http"
     ]
     assert said(admin(out("Deny", web, protocols=[{"destinationNamedPort": "htpp"}]))) == [
         "egress rule 1: none of the pods has a port named htpp"
@@ -74,16 +74,16 @@ def test_ports_that_nobody_serves() -> None:
 def test_networks_that_mean_pods_nodes_or_services() -> None:
     one = "egress rule 1: "
     assert said(admin(out("Deny", {"networks": ["10.244.1.2/32"]}))) == [
-        f"{one}10.244.1.2/32 has addresses of pods, which others will have: labels select pods"
+        f"{one}10.244.1.2/32 has addresses of pods; another pod may have them later, so select pods by labels"
     ]
     assert said(admin(out("Deny", {"networks": ["192.168.1.11/32"]}))) == [
-        f"{one}192.168.1.11 (node2) is the address of a node: `nodes` selects nodes by their labels"
+        f"{one}192.168.1.11 (node2) is the address of a node; `nodes` selects nodes by labels"
     ]
     assert said(admin(out("Accept", {"networks": ["10.96.0.5/32"]}))) == [
-        f"{one}10.96.0.5 (Service default/web) is never the other end of a flow: policies are about the pods behind it"
+        f"{one}10.96.0.5 (Service default/web) is the address of a Service; policies are about the pods behind it"
     ]
     wide = out("Deny", {"networks": ["10.0.0.0/8"]})
-    text = "10.0.0.0/8 has the addresses of pods, too, which it denies: a rule that passes all pods on may go before it"
+    text = "denies pods, too, because 10.0.0.0/8 has their addresses; a rule before it could pass all pods on"
     assert said(admin(wide)) == [f"{one}{text}"]
     assert said(admin(out("Accept", SHOP), wide)) == [f"egress rule 2: {text}"]
     assert said(admin(out("Pass"), wide)) == []
@@ -93,7 +93,7 @@ def test_networks_that_mean_pods_nodes_or_services() -> None:
 def test_a_rule_that_another_one_covers() -> None:
     client = pods(app="client")
     assert said(admin(into("Deny"), into("Accept", client))) == [
-        "ingress rule 2: never decides: ingress rule 1 (Deny) goes before it, and is about all that it is"
+        "ingress rule 2: never decides, because ingress rule 1 (Deny) goes before it and matches all that it matches"
     ]
     assert said(admin(into("Deny", client), into("Deny"))) == ["ingress rule 1: decides nothing that ingress rule 2 does not"]
     assert said(admin(into("Deny", client), into("Accept", SHOP), into("Deny"))) == [], "one between them decides otherwise"
@@ -104,7 +104,8 @@ def test_a_rule_that_another_one_covers() -> None:
 def test_a_rule_that_another_policy_of_its_tier_covers(tier: str) -> None:
     first = admin(into("Pass"), name="first", tier=tier, priority=5, subject=ALL)
     later = admin(into("Deny", SHOP, protocols=[TCP8080]), tier=tier, priority=6)
-    decided = "ingress rule 1: never decides: ClusterNetworkPolicy first ingress rule 1 (Pass) goes before it, and is about all that it is"
+    by = "ClusterNetworkPolicy first ingress rule 1 (Pass)"
+    decided = f"ingress rule 1: never decides, because {by} goes before it and matches all that it matches"
     assert said(later, first) == [decided]
     assert said(first, later) == []
     narrow = admin(into("Pass"), name="first", tier=tier, priority=5, subject=pods(app="web"))
@@ -117,7 +118,9 @@ def test_a_rule_of_baseline_that_is_never_reached() -> None:
     baseline = admin(into("Deny", SHOP), tier="Baseline", priority=0)
     deny, passes = (admin(into(one), name="guard", priority=9, subject=ALL) for one in ("Deny", "Pass"))
     guard = "ClusterNetworkPolicy guard ingress rule 1 (Deny)"
-    assert said(baseline, deny) == [f"ingress rule 1: never decides: {guard} goes before it, and is about all that it is"]
+    assert said(baseline, deny) == [
+        f"ingress rule 1: never decides, because {guard} goes before it and matches all that it matches"
+    ]
     assert said(baseline, passes) == []
     some = admin(into("Pass", pods(app="client")), name="a", priority=1, subject=pods(app="web"))
     assert said(baseline, some, deny) == [], "what Pass takes out of its tier reaches Baseline"
@@ -129,7 +132,7 @@ def test_a_baseline_policy_whose_pods_are_all_under_networkpolicies() -> None:
     baseline = admin(into("Deny"), tier="Baseline")
     isolated = policy("default/np", podSelector={})
     assert said(baseline, isolated) == [
-        ": its ingress rules decide nothing so far: NetworkPolicies select all its pods for ingress, and go before it"
+        ": its ingress rules decide nothing so far, because NetworkPolicies select all its pods for ingress and go before it"
     ]
     assert said(baseline, policy("default/np", podSelector={"matchLabels": {"app": "web"}})) == []
     assert said(baseline, policy("default/np", podSelector={}, policyTypes=["Egress"])) == []
@@ -139,8 +142,8 @@ def test_a_baseline_policy_whose_pods_are_all_under_networkpolicies() -> None:
 def test_policies_of_one_priority_that_decide_otherwise() -> None:
     ours, theirs = admin(into("Deny", SHOP, protocols=[TCP8080])), admin(into("Accept", pods(app="client")), name="other")
     text = (
-        "ingress rule 1 (Deny): ClusterNetworkPolicy other ingress rule 1 (Accept) may be about the same flows, and has the "
-        "same priority: the API leaves open which decides (here other, the first by name)"
+        "ingress rule 1 (Deny): ClusterNetworkPolicy other ingress rule 1 (Accept) may match the same flows with the "
+        "same priority, and the API leaves open which decides (here other, the first by name)"
     )
     assert said(ours, theirs) == [text]
     assert said(theirs, ours) == [], "where all are looked at it is told once"
@@ -162,16 +165,19 @@ def test_a_networkpolicy_that_an_admin_policy_overrules() -> None:
     web = policy("default/web", podSelector={"matchLabels": {"app": "web"}}, ingress=[client])
     deny = admin(into("Deny", DEFAULT), name="guard")
     by = "ClusterNetworkPolicy guard ingress rule 1"
-    assert said(web, deny) == [f"ingress rule 1: never decides: {by} (Deny) goes before it, and is about all that it is"]
+    assert said(web, deny) == [
+        f"ingress rule 1: never decides, because {by} (Deny) goes before it and matches all that it matches"
+    ]
     accept = admin(into("Accept"), name="guard")
-    assert said(web, accept) == [f": keeps no pod out: {by} (Accept) goes before it, and lets all pods in"]
+    assert said(web, accept) == [f": keeps no pod out, because {by} (Accept) goes before it and lets all pods in"]
     assert said(policy("default/web", podSelector={}), accept) == said(web, accept)
     assert said(web, admin(into("Pass"), into("Deny"), name="guard")) == []
     assert said(web, admin(into("Accept"), name="guard", tier="Baseline")) == []
     assert said(web, admin(into("Accept"), name="guard", subject=SHOP)) == []
     egress = policy("default/none", podSelector={}, policyTypes=["Egress"])
     assert said(egress, admin(out("Accept"), name="guard")) == [
-        ": keeps its pods from no pod: ClusterNetworkPolicy guard egress rule 1 (Accept) goes before it, and lets all pods be reached"
+        ": keeps its pods from no pod, because ClusterNetworkPolicy guard egress rule 1 (Accept) goes before it "
+        "and lets all pods be reached"
     ]
 
 

@@ -82,7 +82,7 @@ def test_a_label_that_no_namespace_has() -> None:
     rule = "{ingress: [{from: [{namespaceSelector: {matchLabels: {%s}}}]}]}"
     assert said(rule % "team: a") == ["ingress rule 1: no namespace has team=a"]
     assert said(rule % "name: shop") == [
-        "ingress rule 1: no namespace has name=shop; the label that says the name of a namespace is kubernetes.io/metadata.name=shop"
+        "ingress rule 1: no namespace has name=shop; the label kubernetes.io/metadata.name=shop selects the namespace of that name"
     ]
     assert said(rule % "kubernetes.io/metadata.name: shop") == []
     assert said("{ingress: [{from: [{namespaceSelector: {}}]}]}") == []
@@ -91,9 +91,9 @@ def test_a_label_that_no_namespace_has() -> None:
 @pytest.mark.parametrize(
     ("port", "text"),
     [
-        ("{port: 80}", "TCP 80 is the port of Service default/web, for http of its pods, which is what policies are about"),
-        ("{port: 81}", "none of the pods declares TCP 81, nor leads a Service to it"),
-        ("{port: 8080, protocol: UDP}", "none of the pods declares UDP 8080, nor leads a Service to it"),
+        ("{port: 80}", "TCP 80 is the port of Service default/web; policies are about the port of its pods, http"),
+        ("{port: 81}", "none of the pods declares TCP 81, and no Service leads to it"),
+        ("{port: 8080, protocol: UDP}", "none of the pods declares UDP 8080, and no Service leads to it"),
         ("{port: web}", "none of the pods has a TCP port named web"),
         ("{port: http, protocol: UDP}", "none of the pods has a UDP port named http, but a TCP port"),
         ("{port: 8080}", ""),
@@ -125,11 +125,11 @@ def test_pods_that_declare_no_ports_may_serve_any() -> None:
 
 def test_blocks_that_mean_pods_or_services() -> None:
     rule = "{ingress: [{from: [{ipBlock: {cidr: '%s'}}]}]}"
-    pods = "ingress rule 1: {} has addresses of pods, which others will have: labels select pods"
+    pods = "ingress rule 1: {} has addresses of pods; another pod may have them later, so select pods by labels"
     assert said(rule % "10.244.1.2/32") == [pods.format("10.244.1.2/32")]
     assert said(rule % "fd00:1::/64") == [pods.format("fd00:1::/64")]
     assert said(rule % "10.96.0.5/32") == [
-        "ingress rule 1: 10.96.0.5 (Service default/web) is never the other end of a flow: policies are about the pods behind it"
+        "ingress rule 1: 10.96.0.5 (Service default/web) is the address of a Service; policies are about the pods behind it"
     ]
     for fine in ("10.96.0.10/32", "0.0.0.0/0", "10.244.0.0/16", "203.0.113.7/32", "::/0"):
         assert said(rule % fine) == []
