@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from podplane.agent.attachments import AttachedPod, Attachments
+from podplane.agent.attachments import AttachedPod, Attachments, NoRecord, Record
 from podplane.agent.caches import Caches
 from podplane.agent.closing import Closing
 from podplane.agent.denied import DeniedLog, can_log
@@ -106,6 +106,7 @@ class Agent:
         clock: Callable[[], float] = time.monotonic,
         record_event: RecordEvent = _no_events,
         link_changed: Callable[[str, LinkEvent], None] = lambda name, event: None,
+        record: Record | None = None,
     ) -> None:
         if settings.network.bridge_family and not kernel.has_bridge_family():
             network = msgspec.structs.replace(settings.network, bridge_family=False)
@@ -139,6 +140,7 @@ class Agent:
             self.watcher,
             self._wake.set,
             self._effects.judge.forgotten,
+            record or NoRecord(),
         )
         policies: PolicyMemory = self.planner.memory(PolicyPodKey)
         self._policies = policies

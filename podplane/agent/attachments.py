@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from typing import Protocol
 
 from podplane.agent.addresses import NodeAddresses, Unavailable, container_of
 from podplane.agent.features import attachment_key
@@ -40,6 +42,26 @@ AttachedPod = tuple[Attachment, tuple[str, ...]]
 """An attachment and its addresses."""
 
 
+class Record(Protocol):
+    """Where attachments are remembered (`host.Host`)."""
+
+    def attaching(self, request: Attachment, ips: tuple[str, ...]) -> None:
+        """The kernel is changed after this returns. OSError when it can't be kept."""
+
+    def detached(self, id_: tuple[str, str]) -> None:
+        """It is gone from the kernel."""
+
+
+class NoRecord:
+    """Nobody comes after this agent."""
+
+    def attaching(self, request: Attachment, ips: tuple[str, ...]) -> None:
+        """Nothing."""
+
+    def detached(self, id_: tuple[str, str]) -> None:
+        """Nothing."""
+
+
 class Attachments:
     """`Network` of one node; its methods run on one event loop."""
 
@@ -53,8 +75,10 @@ class Attachments:
         watcher: Watcher,
         wake: Callable[[], None],
         forgotten: Callable[[Collection[IPAddress]], Awaitable[None]],
+        record: Record,
     ) -> None:
-        """`wake`: what is dirty is to be planned soon; `forgotten` waits until tracked connections of addresses are."""
+        """`wake`: what is dirty is to be planned soon; `forgotten` waits until tracked connections of addresses are; `record` is told of
+        what comes before the kernel is, and of what went after it."""
         self._view = view
         self._kernel = kernel
         self._ledger = ledger
@@ -63,6 +87,7 @@ class Attachments:
         self._watcher = watcher
         self._wake = wake
         self._forgotten = forgotten
+        self._record = record
         self._sandboxes: dict[tuple[str, str], Sandbox] = {}
         self._attached: dict[tuple[str, str], AttachedPod] = {}
         self._interfaces: dict[str, dict[str, Sandbox]] = {}
@@ -131,6 +156,7 @@ class Attachments:
             raise NetworkError(f"node {self._view.node_name} has no pod block yet: it gets one when the cluster has room")
         pod = f"pod {request.namespace}/{request.name}"
         ips, mac = self._allocate(request)
+        self._keep(dataclasses.replace(request, mac=mac), ips, pod)
         sandbox = self._admit(request, ips, mac)
         try:
             failed = await self._apply(None, sandbox)
@@ -187,6 +213,15 @@ class Attachments:
         """Who is attached so, in words."""
         sandbox = self._sandboxes.get(id_)
         return f"pod {sandbox.path}" if sandbox is not None else container_of(id_)
+
+    def _keep(self, request: Attachment, ips: tuple[str, ...], pod: str) -> None:
+        """Have it remembered by whoever comes after this agent. NetworkError when it can't be."""
+        try:
+            self._record.attaching(request, ips)
+        except OSError as error:
+            if request.id not in self._sandboxes:
+                self._addresses.release(request.id)
+            raise NetworkError(f"{pod}: it can't be kept in {error.filename}: {error.strerror}") from None
 
     def _admit(self, request: Attachment, ips: tuple[str, ...], mac: str) -> Sandbox:
         sandbox = Sandbox(
@@ -299,6 +334,7 @@ class Attachments:
             await self._apply(sandbox, None)
             await self._forgotten(list(map(address_of, sandbox.ips)))
         if request.id not in self._sandboxes:
+            self._record.detached(request.id)
             self._addresses.release(request.id)
             if sandbox is not None:
                 self._macs.pop(interface_mac(sandbox.mac, sandbox.ips), None)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from podplane.agent.attachments import AttachedPod
 from podplane.agent.kernel import Kernel
+from podplane.cni.network import Attachment
 from podplane.kernel.namespace import Namespace
 from podplane.state.operations import LinkEvent
 
@@ -23,6 +24,12 @@ class Host(Protocol):
 
     def attached(self) -> Iterable[AttachedPod]:
         """The pods that a runtime attached through an agent before this one, with their addresses."""
+
+    def attaching(self, request: Attachment, ips: tuple[str, ...]) -> None:
+        """A pod gets these addresses; the kernel is changed after this returns. OSError when it can't be kept: it is not attached then."""
+
+    def detached(self, id_: tuple[str, str]) -> None:
+        """What was attached as this (container id, interface name) is gone from the kernel; of what was not, nothing happens."""
 
     def link_changed(self, name: str, event: LinkEvent) -> None:
         """A link of the machine that is not podplane's came, went or changed: who configures the machine's own network may want to know."""

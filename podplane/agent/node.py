@@ -148,6 +148,7 @@ class NodeAgent:
             poller=self._poller,
             record_event=self._record_event,
             link_changed=self._host.link_changed,
+            record=self._host,
         )
         self.agent.view.has_name_server = self._name_server_answers is not False
         self.election = Election(self.agent, self._client, self._recorder, self._now)

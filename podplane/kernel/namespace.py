@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import queue
+import socket
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -19,6 +21,7 @@ from podplane.kernel import syscalls
 
 T = TypeVar("T")
 THREAD_NAMESPACE = "/proc/thread-self/ns/net"
+SO_NETNS_COOKIE = 71
 
 
 class Namespace(Protocol):
@@ -88,6 +91,11 @@ class NetworkNamespace:
         """A new, empty namespace."""
         return cls(workers.submit(_unshare).result(), workers)
 
+    @classmethod
+    def open(cls, path: str, workers: Workers) -> NetworkNamespace:
+        """The namespace that this file is. OSError when it can't be opened; what is no network namespace is refused when it is entered."""
+        return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), workers)
+
     @property
     def fd(self) -> int:
         """The descriptor that holds the namespace. ValueError when it was closed."""
@@ -99,6 +107,11 @@ class NetworkNamespace:
     def inode(self) -> int:
         """What tells namespaces apart (the number that `lsns` shows)."""
         return os.fstat(self.fd).st_ino
+
+    @property
+    def cookie(self) -> int:
+        """The kernel's number of it, which no other namespace gets as long as the machine runs: unlike an inode, which is used again."""
+        return self.run(_cookie)
 
     def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a short, blocking function in the namespace; its result, or its exception."""
@@ -121,6 +134,12 @@ class NetworkNamespace:
 def _unshare() -> int:
     syscalls.unshare(syscalls.CLONE_NEWNET)
     return os.open(THREAD_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _cookie() -> int:
+    """SO_NETNS_COOKIE (Linux 5.14, net/core/sock.c) of a socket that is opened here."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
+        return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
 
 
 def _run_in(fd: int, function: Callable[..., T], *arguments: Any) -> T:

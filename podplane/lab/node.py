@@ -25,6 +25,7 @@ from podplane.agent.planner import NOT_APPLIED, RecordEvent
 from podplane.agent.poller import Poller
 from podplane.agent.settings import Settings
 from podplane.apiserver.server import utc_now
+from podplane.cni.network import Attachment
 from podplane.kernel.namespace import Namespace
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
@@ -159,6 +160,12 @@ class LabNode:
     def attached(self) -> Iterable[AttachedPod]:
         """The pods whose network is there: the lab's process lives on when an agent ends, and remembers them."""
         return self.network.agent.network.attached if self.network.has_agent else ()
+
+    def attaching(self, request: Attachment, ips: tuple[str, ...]) -> None:
+        """Nothing: see `attached`."""
+
+    def detached(self, id_: tuple[str, str]) -> None:
+        """Nothing."""
 
     def link_changed(self, name: str, event: LinkEvent) -> None:
         """The uplink came, went or lost an address. While it is up, the machine's own network configuration is applied again, as on a

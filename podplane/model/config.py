@@ -29,9 +29,10 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How pods are attached to a node and the node to its peers.
 
     `mtu` is the uplink's, in bytes, from which a backend that encapsulates takes its overhead; `backend` names the one that carries
-    packets between nodes (`podplane.routes.table`). `bridge_family` says whether the kernel has nf_tables of the bridge family: without,
-    pods of one node reach each other through the bridge's own interface (`podplane.pods.bridge`). `log_denied`: some of the packets that
-    policies deny are told to the agent (NFLOG), where the kernel can do that.
+    packets between nodes (`podplane.routes.table`). `permanent_neighbours`: the MACs of other nodes are taken from annotations of their
+    Nodes, where these have them, and not asked for by ARP and neighbour discovery. `bridge_family` says whether the kernel has nf_tables
+    of the bridge family: without, pods of one node reach each other through the bridge's own interface (`podplane.pods.bridge`).
+    `log_denied`: some of the packets that policies deny are told to the agent (NFLOG), where the kernel can do that.
     """
 
     cluster_cidrs: tuple[str, ...]
@@ -40,5 +41,6 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     uplink: str = "eth0"
     mtu: int = 1500
     backend: str = "host-gw"
+    permanent_neighbours: bool = True
     bridge_family: bool = True
     log_denied: bool = True

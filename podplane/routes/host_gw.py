@@ -25,7 +25,7 @@ def plan(peer: Node, config: NetworkConfig) -> Fragment:
         if block.version in gateways
     ]
     mac = peer.metadata.annotations.get(UNDERLAY_MAC)
-    if mac:
+    if mac and config.permanent_neighbours:
         values += [Neighbour(link=config.uplink, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL) for ip in gateways.values()]
     return fragment(values)
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from podplane.agent.agent import Agent
-from podplane.agent.attachments import AttachedPod
+from podplane.agent.attachments import AttachedPod, NoRecord, Record
 from podplane.agent.caches import Caches
 from podplane.agent.keys import Key
 from podplane.agent.planner import NOT_APPLIED
@@ -62,6 +62,8 @@ class Rig:
         self.caches = Caches()
         self.now = 0.0
         self.events: list[tuple[str, str, str]] = []
+        self.record: Record = NoRecord()
+        """Of the next agent."""
         self.subscribed: Agent | None = None
         self.caches.subscribe(lambda kind, old, new: self.subscribed.changed(kind, old, new) if self.subscribed else None)
         self.kernel = kernel(self.host, self.opener)
@@ -77,6 +79,7 @@ class Rig:
             self.caches,
             clock=lambda: self.now,
             record_event=self._record,
+            record=self.record,
         )
         return self.agent
 

@@ -50,6 +50,12 @@ class FakeHost:
     def attached(self) -> Iterable[AttachedPod]:
         return self.remembers()
 
+    def attaching(self, request: Attachment, ips: tuple[str, ...]) -> None:
+        """Nothing is kept."""
+
+    def detached(self, id_: tuple[str, str]) -> None:
+        """Nothing is kept."""
+
     def link_changed(self, name: str, event: LinkEvent) -> None:
         """Nothing is done."""
 

@@ -16,7 +16,7 @@ from podplane.model.objects import Node, NodeStatus
 from podplane.nodes.settings import NodeSettings
 from podplane.routes import host_gw, table
 from podplane.routes.backend import Backend
-from podplane.state.network import Link, Route, Vxlan
+from podplane.state.network import Link, Neighbour, Route, Vxlan
 from podplane.state.ownership import Ownership
 from podplane.state.value import Fragment, fragment
 from tests.plans import FAMILIES, agent_settings, config, node
@@ -50,6 +50,14 @@ def test_the_names_of_all_backends_differ_and_each_is_found_by_its_own() -> None
     assert len(table.BY_NAME) == len(table.BACKENDS)
     assert all(table.backend(one.name) is one for one in table.BACKENDS)
     assert table.backend(config((4,)).backend) is host_gw.BACKEND
+
+
+def test_other_nodes_are_asked_for_their_macs_where_permanent_neighbours_are_not_wanted() -> None:
+    peer = node(2, DUAL)
+    always, never = config(DUAL), msgspec.structs.replace(config(DUAL), permanent_neighbours=False)
+    neighbours = {i: v for i, v in host_gw.plan(peer, always).items() if isinstance(v, Neighbour)}
+    assert len(neighbours) == 2
+    assert host_gw.plan(peer, never) == {i: v for i, v in host_gw.plan(peer, always).items() if i not in neighbours}
 
 
 def test_a_backend_that_does_not_exist_is_refused_with_those_that_do() -> None:
