@@ -22,6 +22,7 @@ from podplane.agent.writer import Interrupted, Writer
 from podplane.cni.network import Attached, Attachment, NetworkError
 from podplane.ipam.pool import Exhausted
 from podplane.model.view import Sandbox, View
+from podplane.pods.bridge import gateway_of
 from podplane.pods.plan import gateway_mac, veth_name
 from podplane.policy import tables
 from podplane.state.ledger import SET, Ledger
@@ -29,7 +30,7 @@ from podplane.state.mac import asked_mac, interface_mac
 from podplane.state.network import Link, Sysctl
 from podplane.state.nft_members import MEMBERS
 from podplane.state.operations import Failure
-from podplane.state.value import Identity, IPAddress, address_of
+from podplane.state.value import Identity, IPAddress, address_of, network_of
 
 TRIES = 3
 """So often an ADD is tried again after refusals that contradict what is known of the kernel."""
@@ -170,7 +171,7 @@ class Attachments:
         await self._until_it_takes_packets(sandbox)
         if self._sandboxes.get(request.id) is not sandbox:
             raise NetworkError(f"{pod} was detached, or attached once more, while it was attached")
-        return Attached(ips=ips, interface=request.ifname, mac=interface_mac(sandbox.mac, ips))
+        return self._described(request, ips)
 
     def _allocate(self, request: Attachment) -> tuple[tuple[str, ...], str]:
         """The addresses of an attachment, and the MAC that it asks for ("" for none). NetworkError when it can't have them; then it has
@@ -360,6 +361,33 @@ class Attachments:
         for identity, value in wanted.items():
             if identity not in found or not self._kernel.matches(value, found[identity]):
                 raise NetworkError(f"{pod}: {value} is not in the kernel as planned")
+
+    def find(self, id_: tuple[str, str]) -> Attached | None:
+        """What an attachment got, with what is known of it now; None when it is not attached."""
+        found = self._attached.get(id_)
+        return None if found is None else self._described(*found)
+
+    def attachments(self) -> Collection[Attachment]:
+        """All that there are."""
+        return [request for request, _ in self._attached.values()]
+
+    def _described(self, request: Attachment, ips: tuple[str, ...]) -> Attached:
+        name = veth_name(request.container_id, request.ifname)
+        link = self._ledger.desired.get(Link(name=name).identity)
+        return Attached(
+            ips=ips,
+            interface=request.ifname,
+            mac=interface_mac(self._sandboxes[request.id].mac, ips),
+            gateways=tuple(self._gateway(address_of(ip)) for ip in ips),
+            has_default_routes=self._view.has_default_routes(self._sandboxes[request.id]),
+            host_interface=name,
+            mtu=link.mtu if isinstance(link, Link) else 0,
+        )
+
+    def _gateway(self, ip: IPAddress) -> str:
+        """Of the block that the address is of."""
+        blocks = map(network_of, self._view.node.spec.pod_cidrs if self._view.node is not None else ())
+        return next((str(gateway_of(block)) for block in blocks if ip in block), "")
 
     async def gc(self, keep: Collection[Attachment]) -> None:
         """Detach every pod that is not in `keep` (CNI GC). What is attached while this runs stays."""

@@ -35,7 +35,7 @@ from podplane.agent.poller import Poller
 from podplane.agent.reports import Reports
 from podplane.agent.settings import Settings
 from podplane.agent.status import Sources
-from podplane.cni.network import Attached, Attachment, NetworkError
+from podplane.cni.network import Attached, Attachment, TryAgainError, Unready
 from podplane.kubeapi.authorization import Authorizer
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
@@ -275,7 +275,7 @@ class NodeAgent:
         """Was it started?"""
         return hasattr(self, "agent")
 
-    # `cni.Network`; while no agent is ready, callers wait.
+    # `cni.NodeNetwork`; while no agent is ready, callers wait.
 
     @contextlib.asynccontextmanager
     async def _network(self, patience: float | None = None) -> AsyncIterator[Attachments]:
@@ -287,7 +287,7 @@ class NodeAgent:
                     await self._ready.wait()
         except TimeoutError:
             why = self._start_error or "it is still starting"
-            raise NetworkError(f"the agent of {self.name} is not ready after {patience:g} s: {why}") from None
+            raise TryAgainError(f"the agent of {self.name} is not ready after {patience:g} s: {why}") from None
         self._calls += 1
         self._no_call.clear()
         try:
@@ -317,3 +317,22 @@ class NodeAgent:
         """Detach what is not kept."""
         async with self._network() as network:
             await network.gc(keep)
+
+    def find(self, id_: tuple[str, str]) -> Attached | None:
+        """What an attachment got; None of one that isn't attached."""
+        return self.agent.network.find(id_) if self.has_agent else None
+
+    def attachments(self) -> Collection[Attachment]:
+        """All that there are."""
+        return self.agent.network.attachments() if self.has_agent else ()
+
+    def unready(self) -> Unready | None:
+        """Why no pod can be attached now."""
+        if not self._ready.is_set():
+            return Unready(f"the agent of {self.name} is not ready: {self._start_error or 'it is still starting'}")
+        node = self.agent.view.node
+        if node is None or not node.spec.pod_cidrs:
+            return Unready(f"node {self.name} has no pod block yet: it gets one when the cluster has room")
+        if node.has_no_network:
+            return Unready(f"the network of node {self.name} is down", is_limited=True)
+        return None

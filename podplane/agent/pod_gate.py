@@ -13,7 +13,7 @@ import logging
 from collections.abc import Sequence
 
 from podplane.agent.caches import CLUSTER_POLICIES, NAMESPACES, PODS, POLICIES, Caches
-from podplane.cni.network import Attachment, NetworkError
+from podplane.cni.network import Attachment, TryAgainError
 from podplane.kubeapi.errors import ApiError
 from podplane.kubeapi.requests import ALL, Selection
 from podplane.model.policy import PodSelector
@@ -24,12 +24,12 @@ KNOWN_SECONDS = 10.0
 
 
 async def until_known(caches: Caches, request: Attachment, node: str) -> None:
-    """Wait. NetworkError when the watches don't bring it in time."""
-    if not caches.informers:
+    """Wait; not for a container that is no pod. TryAgainError when the watches don't bring it in time."""
+    if not caches.informers or not request.namespace:
         return
     path = f"{request.namespace}/{request.name}"
     if not await caches.arrivals.wait(path, request.pod_uid, KNOWN_SECONDS):
-        raise NetworkError(_why(path, node, PODS))
+        raise TryAgainError(_why(path, node, PODS))
     try:
         behind = await _behind(caches, ((POLICIES, Selection(request.namespace)), (CLUSTER_POLICIES, ALL)))
         if not behind and (whose := _labels_read(caches, request.namespace)) is not None:
@@ -38,7 +38,7 @@ async def until_known(caches: Caches, request: Attachment, node: str) -> None:
         log.warning("attach node=%s pod=%s policies are those known last: %s", node, path, error)
         return
     if behind:
-        raise NetworkError(_why(path, node, behind))
+        raise TryAgainError(_why(path, node, behind))
 
 
 def _labels_read(caches: Caches, namespace: str) -> Selection | None:

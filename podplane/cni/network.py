@@ -1,6 +1,7 @@
 """What a container runtime asks of a node's network, and what it gets: the verbs of the CNI specification, typed.
 
-The agent implements `Network`; the lab's kubelet calls it directly, the CNI plugin of a real node will over a socket.
+The agent implements `Network`; the lab's kubelet calls it directly, or as the CNI plugin of a real node does: over a socket (`cni.server`,
+`cni.client`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,17 @@ from podplane.model.view import NO_LIMITS, Bandwidth, HostPort
 
 class NetworkError(Exception):
     """The pod can't be attached; one line that says why and what to do."""
+
+
+class TryAgainError(NetworkError):
+    """It can't be attached yet; the same call may succeed later."""
+
+
+class Unready(msgspec.Struct, frozen=True):
+    """Why a network can't attach pods now; `is_limited`: pods that are attached may be cut off from others, too."""
+
+    reason: str
+    is_limited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,10 @@ class Attachment:
     asked_ips: tuple[str, ...] = ()
     mac: str = ""
     bandwidth: Bandwidth = NO_LIMITS
+    network: str = ""
+    """The name in the CNI configuration by which it was asked for."""
+    netns_path: str = ""
+    """Of `netns` as the caller named it (CNI_NETNS), "" when it did not."""
 
     @property
     def id(self) -> tuple[str, str]:
@@ -47,11 +63,18 @@ class Attachment:
 
 
 class Attached(msgspec.Struct, frozen=True):
-    """The outcome of ADD: addresses (one a family, the cluster's first family first), interface and its MAC."""
+    """The outcome of ADD: addresses (one a family, the cluster's first family first), interface and its MAC.
+
+    `gateways` are those of the addresses, in their order; `host_interface` is the node's end.
+    """
 
     ips: tuple[str, ...]
     interface: str
     mac: str
+    gateways: tuple[str, ...] = ()
+    has_default_routes: bool = True
+    host_interface: str = ""
+    mtu: int = 0
 
 
 class Network(Protocol):
@@ -68,3 +91,16 @@ class Network(Protocol):
 
     async def gc(self, keep: Collection[Attachment]) -> None:
         """Detach every pod that is not in `keep`."""
+
+
+class NodeNetwork(Network, Protocol):
+    """A network that is asked through a CNI plugin (`cni.server`), which knows nothing of what it asked before."""
+
+    def find(self, id_: tuple[str, str]) -> Attached | None:
+        """What an attachment got; None of one that isn't attached."""
+
+    def attachments(self) -> Collection[Attachment]:
+        """All that there are."""
+
+    def unready(self) -> Unready | None:
+        """Why no pod can be attached now, None when pods can (CNI STATUS)."""

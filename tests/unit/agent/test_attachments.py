@@ -404,3 +404,17 @@ async def test_an_add_returns_when_the_kernel_takes_packets_for_the_pod() -> Non
     Slow.asked = 0
     await soon(rig.agent.network.add(rig.attachment("a", rig.opener.namespace())))
     assert Slow.asked == 3
+
+
+async def test_what_an_attachment_got_is_known_as_long_as_it_is_there() -> None:
+    rig = await started()
+    network, pod = rig.agent.network, rig.attachment("a")
+    assert network.find(pod.id) is None
+    attached = await network.add(pod)
+    assert network.find(pod.id) == attached
+    assert (attached.ips, attached.gateways) == (("10.244.1.2", "fd00:10:244:1::2"), ("10.244.1.1", "fd00:10:244:1::1"))
+    assert (attached.has_default_routes, attached.mtu) == (True, 1500)
+    assert Link(name=attached.host_interface).identity in rig.agent.ledger.desired
+    assert network.attachments() == [pod]
+    await network.delete(pod)
+    assert (network.find(pod.id), network.attachments()) == (None, [])

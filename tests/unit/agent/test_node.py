@@ -7,6 +7,7 @@ import gc
 import os
 from collections.abc import Callable, Iterable
 
+import msgspec
 import pytest
 
 from podplane.agent.attachments import AttachedPod
@@ -14,17 +15,20 @@ from podplane.agent.kernel import Kernel
 from podplane.agent.node import TASKS, Concern, NodeAgent
 from podplane.agent.peer_plans import PeerPlans
 from podplane.apiserver.server import utc_now
-from podplane.cni.network import Attachment, NetworkError
+from podplane.cni.network import Attachment, NetworkError, Unready
 from podplane.kernel import door
 from podplane.kernel.fakes.world import FakeNamespace, FakeOpener
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
+from podplane.model.objects import NodeCondition
 from podplane.model.pod_info import Labels, PodInfo, SlimMetadata
 from podplane.model.policy import LabelSelector, NetworkPolicy, PodSelector, PolicyMetadata, PolicyRule, Requirement
 from podplane.policy.index import Change
 from podplane.state.operations import LinkEvent, Operation
 from tests.plans import agent_settings, node, uplink
 from tests.unit.agent.rig import DUAL, caches_of, cluster
+
+NO_NETWORK = NodeCondition("NetworkUnavailable", "True")
 
 
 class FakeHost:
@@ -298,3 +302,24 @@ async def test_only_moves_between_sets_that_rules_here_look_into_concern_a_node(
     rig.caches.pods.set(peer("b", "other", "10.244.2.10"))
     rig.caches.pods.remove("default/a")
     assert told == [True, False, True]
+
+
+async def test_why_no_pod_can_be_attached_is_said(rig: Rig) -> None:
+    assert rig.node.unready() is None
+    own = node(1, DUAL)
+    rig.caches.nodes.set(msgspec.structs.replace(own, spec=msgspec.structs.replace(own.spec, pod_cidrs=())))
+    assert rig.node.unready() == Unready("node node1 has no pod block yet: it gets one when the cluster has room")
+    rig.caches.nodes.set(msgspec.structs.replace(own, status=msgspec.structs.replace(own.status, conditions=(NO_NETWORK,))))
+    assert rig.node.unready() == Unready("the network of node node1 is down", is_limited=True)
+    rig.caches.nodes.set(own)
+    pod = rig.attachment("a")
+    assert rig.node.find(pod.id) is None and not rig.node.attachments()
+    attached = await rig.node.add(pod)
+    assert rig.node.find(pod.id) == attached and rig.node.attachments() == [pod]
+    await rig.node.close()
+
+
+async def test_before_its_start_a_node_attaches_no_pod() -> None:
+    made = Rig().node
+    assert (made.find(("a", "eth0")), made.attachments()) == (None, ())
+    assert made.unready() == Unready("the agent of node1 is not ready: it is still starting")
