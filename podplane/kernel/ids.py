@@ -11,15 +11,16 @@ import ctypes
 import functools
 import os
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from podplane.kernel import syscalls
 
 FIRST, COUNT = 65536, 65536
 """Where in the lab's user namespace the pods' ids begin, and how many those are: one for each 16-bit number, as containers expect."""
+SLEEP_SECONDS = 10
+"""So long a process is there at most that was made for the sake of its namespaces; as a rule it is killed at once."""
 _libc = ctypes.CDLL(None)
 
 
@@ -102,22 +103,12 @@ def become(user: int, group: int, groups: Sequence[int] = ()) -> None:
 
 def user_namespace(ids: str) -> int:
     """A descriptor of a new user namespace with this map. OSError when there can be none; the caller reaps its children."""
-    own = os.getpid()
-    pid = syscalls.fork_into(syscalls.CLONE_NEWUSER)
-    if pid == 0:
-        stay(own)
+    pid = syscalls.sleep_in(syscalls.CLONE_NEWUSER, SLEEP_SECONDS)
     try:
         write_maps(pid, ids, ids)
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.kill(pid, signal.SIGKILL)
-
-
-def stay(parent: int) -> NoReturn:
-    """Until it is killed, or its parent was."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(0)
 
 
 def write_maps(pid: int, users: str, groups: str) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from podplane.kernel import sandbox
+from podplane.kernel import sandbox, syscalls
 from podplane.kernel.ids import Ids
 from tests.kernel.test_zygote import namespaces
 
@@ -43,6 +44,24 @@ def test_each_is_another_and_nothing_stays_open() -> None:
 def test_where_there_can_be_none_it_is_told() -> None:
     Path("/proc/sys/user/max_user_namespaces").write_text("0")
     before = sorted(os.listdir("/proc/self/fd"))
-    with pytest.raises(OSError, match="clone3"):
+    with pytest.raises(OSError, match="clone:"):
         sandbox.make(Ids())
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_process_that_namespaces_are_made_with_executes_nothing_of_the_callers_and_ends() -> None:
+    before = sorted(os.listdir("/proc/self/fd"))
+    pid = syscalls.sleep_in(syscalls.CLONE_NEWUTS, 0)
+    assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT) is not None
+    assert os.waitpid(pid, 0) == (pid, 0)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_it_has_namespaces_of_its_own_and_the_memory_of_the_caller() -> None:
+    pid = syscalls.sleep_in(syscalls.CLONE_NEWUTS, 100)
+    try:
+        assert os.readlink(f"/proc/{pid}/ns/uts") != os.readlink("/proc/self/ns/uts")
+        assert Path(f"/proc/{pid}/maps").read_text() == Path("/proc/self/maps").read_text()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
