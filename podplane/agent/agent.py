@@ -151,7 +151,7 @@ class Agent:
         """What policies its pods are under."""
         self.selectors = policies.selectors
         """Those whose pods are in sets that its rules look into, by their digests: the moves of no others concern it."""
-        self._resets = Resets(node_name, kernel, self._namespaces, self._poller.turn)
+        self._resets = Resets(node_name, kernel, self._namespaces, self._poller.turn, self._may_have_taken_back)
         self.denied = DeniedLog(
             node_name,
             kernel,
@@ -160,7 +160,7 @@ class Agent:
             self.services,
             clock,
             is_wanted=config.log_denied,
-            tcp_denied=self._tcp_denied,
+            tcp_denied=self._resets.tcp_denied,
         )
         self.reconciles = Durations()
         self.repairs: deque[tuple[float, str]] = deque(maxlen=REPAIRS_KEPT)
@@ -326,9 +326,8 @@ class Agent:
         """The network namespaces of this node's pods, by their addresses."""
         return {ipaddress.ip_address(ip): one.netns for one in self.view.sandboxes.values() for ip in one.ips}
 
-    def _tcp_denied(self) -> None:
-        if self._policies.takes_back and self._effects.judge.has_judged:
-            self._resets.tcp_denied()
+    def _may_have_taken_back(self) -> bool:
+        return self._policies.takes_back and self._effects.judge.has_judged
 
     def _look(self) -> None:
         self._resets.begin()

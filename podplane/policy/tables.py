@@ -124,6 +124,8 @@ DENIALS = {
     FOREIGN: "no address of a pod of this node",
 }
 """Why packets are dropped, by what the log says before them."""
+RESET = "reset"
+"""The counter of packets of TCP connections that were let pass once, and are answered with a reset."""
 LOG_GROUP = 80
 """The group of NFLOG that is told of them."""
 TOLD_A_SECOND = 100
@@ -241,9 +243,11 @@ def _denials(blocks: list[IPNetwork], config: NetworkConfig) -> Iterator[Value]:
 
 def _revocations() -> Iterator[Value]:
     """What becomes of connections that were let pass once."""
-    counted = counter("revoked", "of connections that policies took back")
-    reset = rule(protocol("tcp"), count_in(counted.name), r.reject_with_reset(), comment="both ends are told")
-    yield counted
+    counted, resets = counter("revoked", "of connections that policies took back"), counter(RESET, "answered with a reset")
+    reset = rule(
+        protocol("tcp"), count_in(counted.name), count_in(resets.name), r.reject_with_reset(), comment="both ends are told"
+    )
+    yield from (counted, resets)
     yield chain("revoked", (reset, rule(count_in(counted.name), verdict(DROP))), comment="what policies took back")
     yield chain("revoke", (rule(r.set_mark(REVOKED, on=True)), rule(goto("revoked"))))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 
 import pytest
@@ -27,7 +27,13 @@ class Door:
 
     def __init__(self, *errors: Exception) -> None:
         self.asked: list[Mapping[IPAddress, str]] = []
+        self.resets = self.read = 0
         self._errors = list(errors)
+
+    def counts(self, family: str, table: str, names: Iterable[str] | None = None) -> dict[str, int]:
+        assert (family, table, names) == ("inet", "podplane-policy", ("reset",))
+        self.read += 1
+        return {"reset": self.resets}
 
     def end_revoked(self, namespaces: Mapping[IPAddress, str]) -> int:
         self.asked.append(namespaces)
@@ -36,29 +42,56 @@ class Door:
         return 1
 
 
-def resets_of(door: Door) -> Resets:
-    return Resets("node1", door, lambda: {WEB: "web"}, asyncio.Lock())
+def resets_of(door: Door, *, may_be: bool = True) -> Resets:
+    return Resets("node1", door, lambda: {WEB: "web"}, asyncio.Lock(), lambda: may_be)
 
 
 async def test_packets_of_one_moment_are_one_walk_and_what_comes_during_it_is_another_after_a_rest() -> None:
     door = Door()
     its = resets_of(door)
-    its.begin()
+    its.tcp_denied()
     await its.idle()
-    assert door.asked == [], "nothing was denied"
+    assert (door.read, door.asked) == (1, []), "nothing of a connection that was let pass once"
+    door.resets = 1
     for _ in range(3):
         its.tcp_denied()
     await until(lambda: bool(door.asked))
-    its.tcp_denied()
+    door.resets = 2
     await its.idle()
-    its.begin()
-    await its.idle()
+    for _ in range(2):
+        its.tcp_denied()
+        await its.idle()
     assert door.asked == [{WEB: "web"}], "it rests, and nobody waits for that"
     its._rests_until = 0.0
     for _ in range(2):
         its.begin()
         await its.idle()
     assert len(door.asked) == 2
+
+
+async def test_the_counter_is_read_once_in_a_while_though_nothing_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    door = Door()
+    its = resets_of(door)
+    door.resets = 1
+    for _ in range(3):
+        its.begin()
+        await its.idle()
+    assert (door.read, len(door.asked)) == (1, 1)
+    monkeypatch.setattr(resets, "LOOK_SECONDS", 0.0)
+    its._looks_at = 0.0
+    for _ in range(3):
+        its.begin()
+        await its.idle()
+    assert (door.read, len(door.asked)) == (4, 1), "no more packets"
+
+
+async def test_nothing_is_read_while_no_connection_can_have_been_taken_back() -> None:
+    door = Door()
+    its = resets_of(door, may_be=False)
+    its.begin()
+    its.tcp_denied()
+    await its.idle()
+    assert door.read == 0
 
 
 @pytest.mark.parametrize(
@@ -72,17 +105,20 @@ async def test_packets_of_one_moment_are_one_walk_and_what_comes_during_it_is_an
         (Unsupported("end", "no"), False),
     ],
 )
-async def test_what_fails_is_tried_with_the_next_packet_unless_the_kernel_can_t_do_it(
+async def test_what_fails_is_tried_again_unless_the_kernel_can_t_do_it(
     error: Exception, goes_on: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(resets, "REST_SECONDS", -1.0)
     monkeypatch.setattr(resets, "REST_SHARE", 0)
-    door = Door(error)
+    monkeypatch.setattr(resets, "LOOK_SECONDS", 0.0)
+    door = Door(error, error)
     its = resets_of(door)
-    for _ in range(2):
-        its.tcp_denied()
+    door.resets = 1
+    for _ in range(4):
+        its.begin()
         await its.idle()
-    assert len(door.asked) == 1 + goes_on and len(caplog.records) == 1
+    assert len(door.asked) == (3 if goes_on else 1)
+    assert len(caplog.records) == 1, "it is said once"
 
 
 def test_connections_are_ended_at_servers_that_are_pods_of_the_node() -> None:

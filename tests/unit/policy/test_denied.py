@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 from ipaddress import ip_address
 
+import msgspec
 import pytest
 
 from podplane.model.answers import DeniedFlow, DeniedFlows, Party
@@ -111,19 +113,39 @@ async def test_what_is_sent_between_pods_and_nodes_while_a_check_runs_is_told_ap
     assert sorted(found) == [("10.244.2.9", False, 2), ("10.244.2.9", True, 1), ("203.0.113.7", False, 1)]
 
 
-@pytest.mark.parametrize(("protocol", "has_judged", "ends"), [("tcp", True, True), ("udp", True, False), ("tcp", False, False)])
+@pytest.mark.parametrize(
+    ("protocol", "has_judged", "resets", "ends"),
+    [("tcp", True, 1, True), ("tcp", True, 0, False), ("udp", True, 1, False), ("tcp", False, 1, False)],
+)
 async def test_a_denied_packet_of_tcp_ends_connections_that_were_taken_back_at_their_servers(
-    protocol: str, has_judged: bool, ends: bool
+    protocol: str, has_judged: bool, resets: int, ends: bool
 ) -> None:
     rig = Watched()
     await rig.begin(WEB)
     rig.agent._effects.judge.has_judged = has_judged
+    rig.agent._resets._looks_at = math.inf  # it is not time to read the counter yet
     one = Revoked(ip_address(rig.web), 8080, ip_address("10.244.2.9"), 4000)
     rig.opener.revoked.append(one)
+    rig.host.objects.counts["reset"] = resets
     rig.log("in", "10.244.2.9", rig.web, 8080, protocol)
     rig.told()
     await rig.agent.idle()
     assert rig.opener.ended == [one] * ends
+
+
+async def test_servers_are_told_of_connections_that_were_taken_back_though_nothing_is_logged() -> None:
+    rig = Watched()
+    network = msgspec.structs.replace(rig.settings.network, log_denied=False)
+    rig.settings = msgspec.structs.replace(rig.settings, network=network)
+    rig.new_agent()
+    await rig.begin(WEB)
+    rig.agent._effects.judge.has_judged = True
+    one = Revoked(ip_address(rig.web), 8080, ip_address("10.244.2.9"), 4000)
+    rig.opener.revoked.append(one)
+    rig.host.objects.counts["reset"] = 1
+    rig.agent._look()
+    await rig.agent.idle()
+    assert rig.opener.ended == [one]
 
 
 async def test_names_are_those_of_the_moment() -> None:
