@@ -141,7 +141,7 @@ def write(path: str, text: str) -> None:
             os.close(fd)
     except OSError as error:
         if os.path.basename(path) not in OPTIONAL:
-            raise OSError(error.errno, f"cgroup file {path}: {error.strerror}") from None
+            raise OSError(error.errno, f"cgroup file {os.path.basename(path)}: {error.strerror}", path) from None
 
 
 def enter(group: Group) -> None:

@@ -72,6 +72,10 @@ class Process(Protocol):
         """Couldn't it be started because what its volumes shall give is not there?"""
 
     @property
+    def ran(self) -> bool:
+        """Did its program run?"""
+
+    @property
     def last_words(self) -> bytes:
         """Once it ended: the beginning of its termination message."""
 
@@ -200,7 +204,7 @@ class ZygoteProcess(msgspec.Struct, eq=False):
     last_words: bytes = b""
     _silence: Silence = lambda: ""
     _terminal: Callable[[int], None] | None = None
-    _runs: bool = False
+    ran: bool = False
     _last_words: int = -1
 
     async def started(self) -> None:
@@ -227,12 +231,14 @@ class ZygoteProcess(msgspec.Struct, eq=False):
             self._last_words = fd
         for fd in terminals:
             (self._terminal or os.close)(fd)
+        if event.trace:
+            log.error("%s\n%s", event.error, event.trace)
         self.pid = event.pid or self.pid
         self.error = event.error or self.error
         self.refused = event.refused or self.refused
-        self._runs = event.started or self._runs
+        self.ran = event.started or self.ran
         if (
-            self._runs and self.pid and not self._started.done()
+            self.ran and self.pid and not self._started.done()
         ):  # the child may say that it runs before the zygote says who it is
             self._started.set_result(None)
         if event.error and not self._started.done():

@@ -1,6 +1,7 @@
 """System calls that Python 3.11 has no function for: namespaces and mounts, through the C library.
 
-Each raises OSError with the errno and the name of the call.
+Each raises OSError with the errno, the name of the call, and a path if it was given one: its `strerror`, without that path, may be told
+to the owner of a pod.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ _KEYCTL = SYS_KEYCTL.get(os.uname().machine, -1)
 _mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 
 
-def _failed(call: str) -> OSError:
+def _failed(call: str, path: str | None = None) -> OSError:
     number = ctypes.get_errno()
-    return OSError(number, f"{call}: {os.strerror(number)}")
+    return OSError(number, f"{call}: {os.strerror(number)}", path)
 
 
 def unshare(flags: int) -> None:
@@ -91,37 +92,37 @@ def setns(fd: int, flags: int) -> None:
 def mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
     """mount(2)."""
     if _mount(source.encode(), target.encode(), kind.encode() if kind else None, flags, data.encode() if data else None):
-        raise _failed(f"mount {target}")
+        raise _failed("mount", target)
 
 
 def unmount(target: str) -> None:
     """umount2(2), lazily: what still uses it keeps it."""
     if _umount2(target.encode(), MNT_DETACH):
-        raise _failed(f"umount {target}")
+        raise _failed("umount", target)
 
 
 def pivot_root(new: str, old: str) -> None:
     """pivot_root(2)."""
     if _syscall(_PIVOT_ROOT, new.encode(), old.encode()):
-        raise _failed("pivot_root")
+        raise _failed("pivot_root", new)
 
 
 def set_attributes(target: str, attributes: int, *, recursive: bool = True) -> None:
     """mount_setattr(2): these attributes (MOUNT_ATTR_*) for this mount, and all below it (Linux 5.12)."""
     wanted = struct.pack("=QQQQ", attributes, 0, 0, 0)
     if _syscall(SYS_MOUNT_SETATTR, AT_FDCWD, target.encode(), AT_RECURSIVE if recursive else 0, wanted, len(wanted)):
-        raise _failed(f"attributes of mount {target}")
+        raise _failed("attributes of mount", target)
 
 
 def bind_to(source: str, target: int, attributes: int) -> None:
     """Bind a file or folder, and all that is mounted below, with these attributes (MOUNT_ATTR_*) over what the descriptor is of."""
     tree = _syscall(SYS_OPEN_TREE, AT_FDCWD, source.encode(), OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC)
     if tree < 0:
-        raise _failed("open_tree")
+        raise _failed("open_tree", source)
     try:
         wanted = struct.pack("=QQQQ", attributes, 0, 0, 0)
         if _syscall(SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH | AT_RECURSIVE, wanted, len(wanted)):
-            raise _failed(f"attributes of mount {source}")
+            raise _failed("attributes of mount", source)
         if _syscall(SYS_MOVE_MOUNT, tree, b"", target, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH):
             raise _failed("move_mount")
     finally:
@@ -133,13 +134,13 @@ def bind_with_ids(source: str, target: str, user_namespace: int, attributes: int
     numbers of their owners (idmapped mounts, Linux 5.12); only who is root of the user namespace that mounted it may do that."""
     tree = _syscall(SYS_OPEN_TREE, AT_FDCWD, source.encode(), OPEN_TREE_CLONE | os.O_CLOEXEC)
     if tree < 0:
-        raise _failed("open_tree")
+        raise _failed("open_tree", source)
     try:
         wanted = struct.pack("=QQQQ", attributes | MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
         if _syscall(SYS_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, wanted, len(wanted)):
-            raise _failed(f"ids of mount {source}")
+            raise _failed("ids of mount", source)
         if _syscall(SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, target.encode(), MOVE_MOUNT_F_EMPTY_PATH):
-            raise _failed(f"mount {target}")
+            raise _failed("mount", target)
     finally:
         os.close(tree)
 

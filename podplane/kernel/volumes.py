@@ -53,7 +53,11 @@ def tmpfs_options(size: int, mode: str) -> str:
 
 
 class VolumeError(Exception):
-    """What a volume shall give is not there, or leads out of it; one line that says so. It may be another time."""
+    """What a volume shall give is not there, or leads out of it; one line that says so. It may be another time. `why` is its end."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"subPath {path!r}: {why}")
+        self.why = why
 
 
 def beneath(volume: str, path: str, *, make: bool = False) -> int:
@@ -66,12 +70,12 @@ def beneath(volume: str, path: str, *, make: bool = False) -> int:
     try:
         return _look_up(folder, path, _Making(stat.S_IMODE(os.fstat(folder).st_mode)) if make else None)
     except FileNotFoundError:
-        raise VolumeError(f"subPath {path!r}: there is nothing in the volume") from None
+        raise VolumeError(path, "there is nothing in the volume") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         if isinstance(error, OSError) and error.errno == errno.EXDEV:
-            raise VolumeError(f"subPath {path!r} leads out of its volume") from None
-        raise VolumeError(f"subPath {path!r}: {reason}") from None
+            raise VolumeError(path, "it leads out of its volume") from None
+        raise VolumeError(path, reason) from None
     finally:
         os.close(folder)
 

@@ -135,6 +135,8 @@ class Event(msgspec.Struct, omit_defaults=True):
     code: int | None = None
     refused: bool = False
     terminal: bool = False
+    trace: str = ""
+    """Where in podplane an error was that nobody thought of, for its log."""
 
 
 Command = Spawn | Signal | MakeSandbox | MakeMounts | Release
@@ -321,7 +323,8 @@ class Zygote:
                 syscalls.setns(self._own_pids, syscalls.CLONE_NEWPID)
                 syscalls.set_dumpable(is_dumpable=True)
         except (OSError, LookupError) as error:
-            self._tell(Event(command.id, error=f"{command.name}: can't be started: {error}", code=NOT_EXECUTABLE))
+            why = getattr(error, "strerror", None) or error
+            self._tell(Event(command.id, error=f"{command.name}: can't be started: {why}", code=NOT_EXECUTABLE))
             return
         finally:
             if container >= 0:
@@ -484,12 +487,12 @@ class Child:
             self._fail(f"{self._command.name}: no such command on this machine")
         except VolumeError as error:
             self._fail(str(error), refused=True)
-        except OSError as error:
-            self._fail(f"{self._command.name}: {error.strerror or error}")
+        except OSError as error:  # what it was done with may be a path of the machine
+            self._fail(f"{self._command.name}: {error.strerror or type(error).__name__}")
         except ValueError as error:  # a NUL in a word
             self._fail(f"{self._command.name}: {error}")
-        except BaseException:
-            self._fail(traceback.format_exc(limit=-3))
+        except BaseException as error:
+            self._fail(f"{self._command.name}: podplane failed ({type(error).__name__})", traceback.format_exc())
         finally:
             os._exit(code)
 
@@ -569,9 +572,9 @@ class Child:
                 os.close(fd)
             syscalls.set_dumpable(is_dumpable=True)  # nothing of the lab is open any more, and `/proc/PID/environ` is as usual
 
-    def _fail(self, why: str, *, refused: bool = False) -> None:
+    def _fail(self, why: str, trace: str = "", *, refused: bool = False) -> None:
         with contextlib.suppress(OSError):
-            self._connection.send(msgspec.json.encode(Event(self._command.id, error=why, refused=refused)))
+            self._connection.send(msgspec.json.encode(Event(self._command.id, error=why, refused=refused, trace=trace)))
 
 
 def receive(connection: socket.socket) -> tuple[bytes, list[int]]:

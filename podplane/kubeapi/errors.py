@@ -99,6 +99,12 @@ def checked(response: Response) -> bytes:
     raise error_of(status)
 
 
-def described(error: BaseException) -> str:
+def without_paths(error: BaseException) -> str:
+    """An error in one line for the owner of an object, who is not to learn of the machine's paths that an OSError names."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+
+
+def described(error: BaseException, *, with_paths: bool = True) -> str:
     """An error in one line, with its class."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    text = " ".join(str(error).split()) if with_paths else without_paths(error)
+    return f"{type(error).__name__}: {text}".removesuffix(": ")

@@ -42,7 +42,7 @@ class Attempts(msgspec.Struct, eq=False):
 
     async def _told(self, error: Exception) -> None:
         try:
-            await self.tell(FAILED, f"error syncing pod: {described(error)}")
+            await self.tell(FAILED, f"error syncing pod: {described(error, with_paths=False)}")
         except Exception:
             log.exception("event of %s failed", self.what)
 

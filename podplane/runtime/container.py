@@ -45,8 +45,8 @@ NEVER_BEGAN = ("CreateContainerConfigError", "CreateContainerError", "ErrImagePu
 """Why a container waits whose start was refused; when it starts after all, that is no further restart."""
 FIELDS = {MAIN: "containers", EPHEMERAL: "ephemeralContainers"}
 """Where the spec of a pod has the containers of a role; those of others are `initContainers`."""
-START_ERROR = 128
-"""The exit code of a container whose command could not be started (containerd, errorStartExitCode)."""
+START_ERROR, START_ERROR_CODE = "StartError", 128
+"""Reason and exit code of a container whose command could not be started (containerd, errorStartReason, errorStartExitCode)."""
 STARTUP, READINESS, LIVENESS = "Startup", "Readiness", "Liveness"
 """Probes, as events name them."""
 
@@ -175,7 +175,8 @@ class ContainerRun(msgspec.Struct, eq=False):
         try:
             await process.started()
         except ProcessError as error:  # `_ended` has it in the status
-            await self.pod.tell("Failed", f"Error: {error}", WARNING, self.part)
+            why = self.state.message if self.state.reason == START_ERROR else error
+            await self.pod.tell("Failed", f"Error: {why}", WARNING, self.part)
             return
         if self.process is process and not process.exited.done():
             self._runs()
@@ -187,7 +188,8 @@ class ContainerRun(msgspec.Struct, eq=False):
         if not isinstance(error, (OSError, ValueError)):
             log.exception("start container=%s pod=%s", self.spec.name, self.pod.path)
         self.restart_at = self.pod.clock() + CONFIG_RETRY_SECONDS
-        await self._refuse("CreateContainerError", described(error), f"Error: {described(error)}")
+        why = described(error, with_paths=False)
+        await self._refuse("CreateContainerError", why, f"Error: {why}")
 
     async def _refuse(self, reason: str, message: str, event: str) -> None:
         first = (self.state.reason, self.state.message) != (reason, message)
@@ -383,14 +385,21 @@ class ContainerRun(msgspec.Struct, eq=False):
             state.reason = "OOMKilled"
         state.message = self._last_words(process, code)
         state.started = state.ready = False
-        if process.error:
-            state.reason, state.message, state.exit_code = "StartError", process.error, START_ERROR
+        if why := process.error or (self._killed_at_start(process) if lacked_memory else ""):
+            state.reason, state.message, state.exit_code = START_ERROR, why, START_ERROR_CODE
         if self.pod.restarts(self, code):
             if self.pod.clock() - self._began > FORGIVEN_AFTER_SECONDS:
                 self.failures = 0
             self.restart_at = self.pod.clock() + BACKOFF_SECONDS[min(self.failures, len(BACKOFF_SECONDS) - 1)]
             self.failures += 1
         self.pod.wake()
+
+    def _killed_at_start(self, process: Process) -> str:
+        """What there is to say of one that was killed for want of memory (runc, "container init was OOM-killed")."""
+        if process.ran:
+            return ""
+        limit = self.spec.resources.get("limits", {}).get("memory")
+        return "it was killed for want of memory before it ran" + (f": its limit of {limit} is too low" if limit else "")
 
     def _last_words(self, process: Process, code: int) -> str:
         """The container's termination message: what it wrote to its file, or the end of its log if it failed and wants that."""

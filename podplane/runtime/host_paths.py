@@ -1,24 +1,29 @@
 """hostPath volumes: the machine's own folder where `up` allowed that, else what the container sees of the machine anyhow, or a refusal.
 
-Where containers see nothing of the machine, an empty folder would stand for one that is there: that is refused.
+Where containers see nothing of the machine, an empty folder would stand for one that may be there: that is refused, whatever is there, and
+nobody learns what that is.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 
 import msgspec
 
-from podplane.kernel import layers, rootfs, volumes
+from podplane.kernel import ids, layers, rootfs, volumes
 from podplane.kernel.rootfs import Bind
 from podplane.model.pod import HostPath
 from podplane.runtime.environment import ConfigError
 from podplane.runtime.volumes import check_host_path
 
 MADE_FOLDERS, MADE_FILES = ("", "DirectoryOrCreate"), ("FileOrCreate",)
+FOLDERS = (*MADE_FOLDERS, "Directory")
 OWN_IN_CONTAINERS = ("proc", "sys")
 """Folders that containers have in a form of their own, which serves."""
 OPTION = "--allow-host-paths"
+MAX_STEPS = 4096
+"""Names on the way to a path, with those of links."""
 
 
 class HostPaths(msgspec.Struct, frozen=True):
@@ -35,19 +40,26 @@ class HostPaths(msgspec.Struct, frozen=True):
         path = _plain(volume.path)
         if (root := self._root_of(path)) is not None:
             self._make(root, path, volume.type)
-            check_host_path(volume)
+            _check_within(root, path, volume)
             return
+        self._see(path, volume.type)
         check_host_path(volume)
-        real = os.path.realpath(path)
-        if (is_hidden := self._hides(path) or self._hides(real)) and _exists(path):
-            folder = path if os.path.isdir(path) else os.path.dirname(path)
-            raise ConfigError(f"hostPath {path}: {is_hidden}; `podplane up {OPTION} {folder}` gives what is there")
+
+    def _see(self, path: str, kind: str = "") -> None:
+        """ConfigError when containers do not see what the machine has there; it does not depend on whether there is anything."""
+        if why := self._hides(path) or self._hides(os.path.realpath(path)):
+            folder = path if kind in FOLDERS else os.path.dirname(path)
+            raise ConfigError(f"hostPath {path}: {why}; `podplane up {OPTION} {folder}` gives what is there")
+        if not ids.of_pods().are_the_labs and (closed := _closed_above(path)):
+            raise ConfigError(f"hostPath {path}: pods may not look into {closed} of the machine")
 
     def bind(self, path: str, below: str, target: str, *, read_only: bool) -> Bind:
-        """How a container gets it, or what is `below`."""
+        """How a container gets it, or what is `below`. ConfigError when containers do not see that."""
         whole = _plain(f"{path}/{below}")
         root = self._root_of(whole)
         if root is None:
+            if below:
+                self._see(whole)
             return Bind(whole, target, read_only, inside=True)
         return Bind(layers.host(self.layers, root) or root, target, read_only, below=os.path.relpath(whole, root))
 
@@ -67,8 +79,10 @@ class HostPaths(msgspec.Struct, frozen=True):
                     os.close(os.open(os.path.basename(path), flags, 0o644, dir_fd=fd))
             finally:
                 os.close(fd)
-        except (OSError, volumes.VolumeError) as error:
-            raise ConfigError(f"hostPath {path} can't be made: {error}") from None
+        except volumes.VolumeError as error:
+            raise ConfigError(f"hostPath {path} can't be made: {error.why}") from None
+        except OSError as error:
+            raise ConfigError(f"hostPath {path} can't be made: {error.strerror}") from None
 
     def _hides(self, path: str) -> str:
         """Why containers do not see what the machine has there, "" when they do."""
@@ -87,6 +101,39 @@ class HostPaths(msgspec.Struct, frozen=True):
 
 def _plain(path: str) -> str:
     return os.path.normpath(f"/{path.lstrip('/')}")
+
+
+def _check_within(root: str, path: str, volume: HostPath) -> None:
+    """ConfigError unless there is in this folder what the volume's type wants: no link there tells what the machine has elsewhere."""
+    try:
+        fd = volumes.beneath(root, os.path.relpath(path, root))
+    except volumes.VolumeError as error:
+        raise ConfigError(f"hostPath {path}: {error.why}") from None
+    try:
+        check_host_path(volume, f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+def _closed_above(path: str) -> str:
+    """The first folder on the way to what a path leads to that not everybody may search, "" for none. In there nothing is looked at."""
+    here, names = "/", path.split("/")[::-1]
+    for _ in range(MAX_STEPS):
+        if not names:
+            return ""
+        place = os.path.normpath(f"{here}/{names.pop()}")
+        try:
+            if not os.stat(here).st_mode & stat.S_IXOTH:
+                return here
+            if os.path.islink(place):
+                target = os.readlink(place)
+                names += target.split("/")[::-1]
+                here = "/" if target.startswith("/") else here
+                continue
+        except OSError:  # nothing is there, and nothing below
+            return ""
+        here = place
+    return path
 
 
 def _exists(path: str) -> bool:

@@ -10,11 +10,14 @@ from podplane.kernel.cgroups import MEMORY, Limits
 from podplane.model import quantity
 from podplane.model.pod import Container, Pod, Volume
 from podplane.model.qos import qos_class
+from podplane.runtime.environment import ConfigError
 
 USUAL = MEMORY // 8
 """What a container may write outside of its volumes, and a pod in all its emptyDirs that say no size."""
 MOST = MEMORY // 2
 """What it may write where its pod says how much."""
+THE_LABS = 1 << 20
+"""For mount points and what of /etc is the pod's: the smallest limit leaves room for these."""
 STORAGE = "ephemeral-storage"
 NO_GROUPS = "this lab may not use control groups for that (docs/security.md)"
 HUGE = "HugePages"
@@ -22,9 +25,9 @@ HUGE = "HugePages"
 
 
 def layer(container: Container) -> int:
-    """Bytes that a container may write outside of its volumes."""
+    """Bytes that a container may write outside of its volumes, with those that the lab writes there itself."""
     asked = amount(container.resources.get("limits", {}).get(STORAGE))
-    return min(asked, MOST) or USUAL
+    return (min(asked, MOST) or USUAL) + THE_LABS
 
 
 def amount(text: str | int | None) -> int:
@@ -53,6 +56,23 @@ def _asked(volume: Volume) -> int:
 
 MOST_LIKELY, LEAST_LIKELY = 1000, 2
 """`oom_score_adj` of a container that asks for no memory, and of one that asks for much (kubelet, qos/policy.go)."""
+
+
+LEAST_MEMORY = 1 << 20
+"""No container starts with less: before its program runs its process is podplane's, which takes more than that for itself."""
+
+
+class TooLittle(ConfigError):
+    """With so little no container can start."""
+
+    reason = "CreateContainerError"
+
+
+def check(container: Container, controllers: Collection[str]) -> None:
+    """TooLittle for a limit with which it could not start, if it is applied: `controllers` are those of the lab's control groups."""
+    limit = container.resources.get("limits", {}).get("memory")
+    if "memory" in controllers and 0 < amount(limit) < LEAST_MEMORY:
+        raise TooLittle(f"memory limit {limit} is too low: no container starts with less than {mebibytes(LEAST_MEMORY)}")
 
 
 def share(container: Container, processes: int) -> Limits:

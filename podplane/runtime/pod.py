@@ -29,7 +29,7 @@ from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Mounts, Process, Processes
 from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
-from podplane.kubeapi.errors import ApiError, Conflict, NotFound
+from podplane.kubeapi.errors import ApiError, Conflict, NotFound, without_paths
 from podplane.kubeapi.events import NORMAL, WARNING
 from podplane.model.phases import ENDED
 from podplane.model.pod import Container, Pod
@@ -407,7 +407,8 @@ class PodWorker:
             if not self.node.sandbox_only:
                 await self._gather()
         except (ConfigError, OSError, ValueError) as error:
-            await self._waits("FailedMount", f"MountVolume.SetUp failed: {error}", str(error))
+            why = without_paths(error)
+            await self._waits("FailedMount", f"MountVolume.SetUp failed: {why}", why)
             return
         initial = "PodInitializing" if self.pod.spec.init_containers else "ContainerCreating"
         for run in self.runs:
@@ -495,7 +496,7 @@ class PodWorker:
             await self._gather()
         except (ConfigError, ApiError, OSError, ValueError) as error:
             self._refresh_at = self.clock() + REFRESH_SECONDS
-            await self.tell("FailedMount", f"MountVolume.SetUp failed: {error}", WARNING)
+            await self.tell("FailedMount", f"MountVolume.SetUp failed: {without_paths(error)}", WARNING)
 
     # The end.
 

@@ -47,7 +47,8 @@ def bare(node: Node) -> Root | None:
 
 
 def share(node: Node, pod: Pod, container: Container, run: ContainerRun | None) -> tuple[Group | None, int]:
-    """The control groups of a container's next run, and its `oom_score_adj`."""
+    """The control groups of a container's next run, and its `oom_score_adj`. ConfigError for limits with which it can't start."""
+    limits.check(container, node.groups.controllers)
     limited = limits.share(container, 0 if limits_processes() else MAX_PROCESSES)
     name = f"{pod.metadata.uid}-{container.name}-{run.state.restarts if run is not None else 0}"
     return node.groups.of_container(name, limited), limits.oom_score(pod, container)

@@ -105,18 +105,18 @@ def is_known(volume: Volume) -> bool:
     return any(kind is not None for kind in kinds)
 
 
-def check_host_path(volume: HostPath) -> None:
-    """ConfigError unless this machine has there what the volume's type wants."""
-    path = Path(volume.path)
+def check_host_path(volume: HostPath, place: str = "") -> None:
+    """ConfigError unless this machine has there, or in another `place`, what the volume's type wants."""
+    path = Path(place or volume.path)
     if volume.type not in HOST_PATH_TYPES:
         return
     is_right, kind = HOST_PATH_TYPES[volume.type]
     try:
         is_taken = is_right(path) or (volume.type == "DirectoryOrCreate" and not path.exists())
     except OSError as error:
-        raise ConfigError(f"hostPath type check failed: {path}: {error.strerror}") from None
+        raise ConfigError(f"hostPath type check failed: {volume.path}: {error.strerror}") from None
     if not is_taken:
-        raise ConfigError(f"hostPath type check failed: {path} is not a {kind}")
+        raise ConfigError(f"hostPath type check failed: {volume.path} is not a {kind}")
 
 
 def files_of(pod: Pod, volume: Volume, facts: Facts, tokens: Tokens) -> Files:

@@ -102,7 +102,7 @@ def test_a_host_path_is_the_machines_if_it_was_allowed_and_refused_if_it_is_hidd
     assert {name: said[name] for name in paths} == {
         "made": "",
         "etc": "",
-        "out": "subPath 'out' leads out of its volume",
+        "out": f"hostPath {shared}/out: it leads out of its volume",
         "log": f"hostPath /var/log: {hidden} /var/log` gives what is there",
         "tmp": f"hostPath /tmp: {hidden} /tmp` gives what is there",
     }

@@ -161,7 +161,7 @@ def test_volumes_are_bounded_and_their_parts_are_in_them(lab: Podplane) -> None:
         pass
     refused = {name: state["waiting"]["message"] for name, state in states.items() if "waiting" in state}
     assert refused == {
-        f"part{n}": f"subPath {name!r} leads out of its volume"
+        f"part{n}": f"subPath {name!r}: it leads out of its volume"
         for n, name in enumerate(parts)
         if name in ("up", "there", "up/made")
     }
@@ -190,6 +190,8 @@ def test_memory_and_processors_are_limited(lab: Podplane) -> None:
         },
         {"name": "busy", "image": "host/sh", "command": ["sh", "-c", BUSY], "resources": {"limits": {"cpu": "50m"}}},
     ]
+    little = {"limits": {"memory": "64Ki", "ephemeral-storage": "1"}}
+    containers.append({"name": "little", "image": "podplane/client", "resources": little})
     spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": containers}
     lab.api.create("pods", "default", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "greedy"}, "spec": spec})
     for _ in lab.api.poll("pods", "default", lambda pods: len(_ended(pods, "greedy")) == 2, 15):
@@ -201,6 +203,10 @@ def test_memory_and_processors_are_limited(lab: Podplane) -> None:
     assert (ended["hog"]["reason"], ended["hog"]["exitCode"]) == ("OOMKilled", 137)
     used, passed = map(float, ended["busy"]["message"].split())
     assert used < passed / 2, "it has a twentieth of a processor, in coarse periods"
+    (pod,) = (pod for pod in lab.api.objects("pods", "default") if pod["metadata"]["name"] == "greedy")
+    (waits,) = (one["state"]["waiting"] for one in pod["status"]["containerStatuses"] if one["name"] == "little")
+    assert waits["reason"] == "CreateContainerError"
+    assert waits["message"] == "memory limit 64Ki is too low: no container starts with less than 1Mi"
 
 
 HOG = """

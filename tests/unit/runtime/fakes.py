@@ -23,11 +23,13 @@ class FakeProcess:
     ends_on: Collection[int] = (9, 15)
     error: str = ""
     refused: bool = False
+    ran: bool = True
+    tells_errors: bool = True
     last_words: bytes = b""
 
     async def started(self) -> None:
         if self.refusal:
-            self.error = self.refusal
+            self.error = self.refusal if self.tells_errors else ""
             if not self.exited.done():
                 self.exited.set_result(127)
             raise ProcessError(self.refusal)
@@ -45,11 +47,14 @@ class FakeProcesses:
     all: list[FakeProcess] = field(default_factory=list)
     refusal: str = ""
     refused: bool = False
+    ran: bool = True
+    tells_errors: bool = True
     ends_on: Collection[int] = (9, 15)
 
     def spawn(self, argv: Sequence[str], stdio: tuple[int, int, int], **_: Any) -> FakeProcess:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         process = FakeProcess(argv, len(self.all) + 1, future, self.refusal, ends_on=self.ends_on, refused=self.refused)
+        process.ran, process.tells_errors = self.ran, self.tells_errors
         self.all.append(process)
         return process
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from podplane.kernel import ids
 from podplane.kernel.rootfs import Bind
 from podplane.lab.host_paths import allowed_folders
 from podplane.model.pod import HostPath
-from podplane.runtime import host_paths
 from podplane.runtime.environment import ConfigError
 from podplane.runtime.host_paths import HostPaths
 from podplane.runtime.volumes import HOST_PATH_TYPES, check_host_path
@@ -59,8 +59,7 @@ def test_what_this_user_may_not_look_at_is_named(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     "path", ["/var/log", "/var/log/", "/tmp", "/root", "/var/../root", "/run", "/dev/kmsg-none", "/dev/loop-control"]
 )
-def test_what_pods_do_not_see_is_refused(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    monkeypatch.setattr(host_paths, "_exists", lambda _: True)
+def test_what_pods_do_not_see_is_refused(path: str) -> None:
     with pytest.raises(ConfigError, match="--allow-host-paths"):
         HostPaths().check(HostPath(path=path))
 
@@ -73,12 +72,26 @@ def test_what_pods_see_is_taken(path: str) -> None:
     assert HostPaths().bind(path, "", "/seen", read_only=False) == Bind(path, "/seen", inside=True)
 
 
-def test_what_is_not_there_is_the_pods_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["", *HOST_PATH_TYPES])
+def test_what_is_in_a_folder_that_pods_do_not_see_is_not_told(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("/etc")
+    (tmp_path / "closed").mkdir(0)
     hidden = HostPaths(hidden=(str(tmp_path),))
-    hidden.check(HostPath(path=str(tmp_path / "new"), type="DirectoryOrCreate"))
-    assert not (tmp_path / "new").exists()
-    with pytest.raises(ConfigError, match="do not see this folder"):
-        hidden.check(HostPath(path=str(tmp_path)))
+    said = set()
+    for name in ("folder", "file", "link", "none", "link/none", "closed/none", "none/none", "file/none"):
+        path = str(tmp_path / name)
+        with pytest.raises(ConfigError) as refused:
+            hidden.check(HostPath(path=path, type=kind))
+        said.add(str(refused.value).replace(path, "PATH").replace(str(Path(path).parent), "FOLDER"))
+        with pytest.raises(ConfigError, match="do not see"):
+            hidden.bind("/", path, "/seen", read_only=True)
+    assert len(said) == 1
+
+
+def test_a_link_to_what_pods_do_not_see_is_refused(tmp_path: Path) -> None:
+    hidden = HostPaths(hidden=(str(tmp_path),))
     link = tmp_path.with_name("link-to-it")
     link.symlink_to(tmp_path)
     with pytest.raises(ConfigError, match="do not see this folder"):
@@ -90,8 +103,10 @@ def test_what_up_allowed_is_the_machines_and_made_there(tmp_path: Path) -> None:
     for name, kind in {"a/b": "", "c": "DirectoryOrCreate", "d/file": "FileOrCreate"}.items():
         allowed.check(HostPath(path=str(tmp_path / name), type=kind))
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["a", "a/b", "c", "d", "d/file"]
-    with pytest.raises(ConfigError, match="is not a directory"):
+    with pytest.raises(ConfigError, match="there is nothing in the volume"):
         allowed.check(HostPath(path=str(tmp_path / "none"), type="Directory"))
+    with pytest.raises(ConfigError, match="c is not a socket file"):
+        allowed.check(HostPath(path=str(tmp_path / "c"), type="Socket"))
     assert allowed.bind(f"{tmp_path}/a", "b", "/seen", read_only=True) == Bind(
         str(tmp_path), "/seen", read_only=True, below="a/b"
     )
@@ -106,6 +121,41 @@ def test_what_leads_out_of_an_allowed_folder_is_not_made(tmp_path: Path) -> None
         allowed.check(HostPath(path=str(tmp_path / "folder" / "out" / "new")))
     assert not (tmp_path / "new").exists()
     assert allowed.bind(f"{tmp_path}/folder/../new", "", "/seen", read_only=False).inside
+
+
+@pytest.mark.parametrize("kind", ["", *HOST_PATH_TYPES])
+def test_a_link_in_an_allowed_folder_does_not_tell_what_is_elsewhere(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "secret").touch()
+    (tmp_path / "secrets").mkdir()
+    allowed = HostPaths(allowed=(str(tmp_path / "folder"),))
+    said = set()
+    for name in ("secret", "secrets", "none", "none/none", "secrets/none"):
+        (tmp_path / "folder" / "link").symlink_to(tmp_path / name)
+        with pytest.raises(ConfigError) as refused:
+            allowed.check(HostPath(path=str(tmp_path / "folder" / "link"), type=kind))
+        said.add(str(refused.value))
+        (tmp_path / "folder" / "link").unlink()
+    assert len(said) == 1 and "leads out" in said.pop()
+
+
+def test_what_pods_of_other_ids_may_not_search_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids, "of_pods", lambda: ids.Ids(65536, 65536))
+    monkeypatch.setattr(HostPaths, "_hides", lambda *_: "")
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(0o755)
+    closed = tmp_path / "closed"
+    closed.mkdir(0o700)
+    (closed / "file").touch()
+    (closed / "link").symlink_to("/etc")
+    (tmp_path / "way").symlink_to("closed")
+    for path in (closed / "file", closed / "none", closed / "link", closed / "link" / "x", tmp_path / "way" / "file"):
+        with pytest.raises(ConfigError, match=f"pods may not look into {closed} of the machine"):
+            HostPaths().check(HostPath(path=str(path), type="File"))
+    HostPaths().check(HostPath(path=str(tmp_path / "way"), type="Directory"))
+    (tmp_path / "round").symlink_to("round/x")
+    with pytest.raises(ConfigError):
+        HostPaths().check(HostPath(path=str(tmp_path / "round"), type="File"))
 
 
 @pytest.mark.parametrize("text", ["/", "relative", "/none/here", "{labs}", "{labs}/lab", "{above}"])

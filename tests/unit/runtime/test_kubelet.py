@@ -12,8 +12,11 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from podplane.kernel import cgroups
+from podplane.kernel.cgroups import Group
 from podplane.model.objects import Metadata
 from podplane.model.pod import Container, ContainerStatus, Pod, PodIP, PodSpec, PodStatus
+from podplane.runtime import roots
 from podplane.runtime.container import BACKOFF_SECONDS, CONFIG_RETRY_SECONDS
 from podplane.runtime.images import Command, ImageError, command_of
 from podplane.runtime.kubelet import Kubelet
@@ -248,7 +251,8 @@ async def test_files_that_cannot_be_written_are_no_fault_of_the_network(rig: Rig
         patch.setattr(PodWorker, "_gather", full)
         rig.kubelet.pod_changed(None, pod())
         await rig.settle()
-        assert rig.container["state"]["waiting"]["message"] == "[Errno 28] No space left on device: '/pods/u1'"
+        assert rig.container["state"]["waiting"]["message"] == "No space left on device"
+    assert "/pods/u1" not in str(rig.recorder.told)
     await rig.at(2)
     assert rig.status["phase"] == "Running"
 
@@ -334,6 +338,29 @@ async def test_a_full_name_that_no_host_can_have_is_said(rig: Rig) -> None:
     waits = f"its full name {'x' * 40}.db.default.svc.cluster.local has 69 characters, and a host name has 64 at most (setHostnameAsFQDN)"
     assert rig.container["state"]["waiting"]["message"] == waits
     assert (rig.processes.all, rig.network.attached) == ([], [])
+
+
+async def test_a_container_that_lacks_memory_before_it_runs_says_so(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Group(folders=("/nowhere",))
+    monkeypatch.setattr(roots, "share", lambda *_: (group, 0))
+    monkeypatch.setattr(cgroups, "end", lambda of: of is group)
+    made = pod()
+    main = msgspec.structs.replace(made.spec.containers[0], resources={"limits": {"memory": "2Mi"}})
+    rig.kubelet.pod_changed(None, msgspec.structs.replace(made, spec=msgspec.structs.replace(made.spec, containers=(main,))))
+    rig.processes.refusal, rig.processes.ran = "it ended with exit code 137 before it ran", False
+    rig.processes.tells_errors = False
+    await rig.settle()
+    why = "it was killed for want of memory before it ran: its limit of 2Mi is too low"
+    await rig.at(1)
+    ended = rig.container["lastState"]["terminated"]
+    assert (ended["reason"], ended["exitCode"], ended["message"]) == ("StartError", 128, why)
+    assert ("Failed", f"Error: {why}") in rig.recorder.told
+    rig.processes.refusal, rig.processes.ran = "", True
+    await rig.at(BACKOFF_SECONDS[1])
+    rig.processes.all[-1].exited.set_result(137)
+    await rig.settle()
+    ended = rig.container["state"].get("terminated") or rig.container["lastState"].get("terminated")
+    assert (ended["reason"], ended["exitCode"]) == ("OOMKilled", 137)
 
 
 async def test_a_container_whose_volumes_lack_something_waits_and_is_tried_again(rig: Rig) -> None:

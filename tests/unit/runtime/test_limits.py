@@ -10,7 +10,7 @@ import pytest
 from podplane.kernel.cgroups import MEMORY, Limits
 from podplane.model.pod import Container, Pod
 from podplane.runtime import limits
-from podplane.runtime.limits import MOST, USUAL
+from podplane.runtime.limits import MOST, THE_LABS, USUAL
 
 
 def container(**limited: str) -> Container:
@@ -24,9 +24,21 @@ def pod(*sizes: Any) -> Pod:
 
 
 def test_what_a_container_writes_outside_of_its_volumes() -> None:
-    assert limits.layer(container()) == limits.layer(container(cpu="1")) == USUAL
-    assert limits.layer(container(**{"ephemeral-storage": "10Mi"})) == 10 << 20
-    assert limits.layer(container(**{"ephemeral-storage": "1Ei"})) == MOST
+    assert limits.layer(container()) == limits.layer(container(cpu="1")) == USUAL + THE_LABS
+    assert limits.layer(container(**{"ephemeral-storage": "10Mi"})) == (10 << 20) + THE_LABS
+    assert limits.layer(container(**{"ephemeral-storage": "1Ei"})) == MOST + THE_LABS
+
+
+@pytest.mark.parametrize("limit", ["1", "4095", "4Ki", "1000k", "0.5Mi"])
+def test_a_limit_of_memory_with_which_nothing_starts_is_refused_where_it_is_applied(limit: str) -> None:
+    limits.check(container(memory=limit), {"cpu"})
+    with pytest.raises(limits.TooLittle, match=rf"memory limit {limit} is too low: no container starts with less than 1Mi"):
+        limits.check(container(memory=limit), {"cpu", "memory"})
+
+
+@pytest.mark.parametrize("limited", [{}, {"memory": "0"}, {"memory": "1Mi"}, {"cpu": "1m"}])
+def test_other_limits_are_not_refused(limited: dict[str, str]) -> None:
+    limits.check(container(**limited), {"cpu", "memory"})
 
 
 @pytest.mark.parametrize(

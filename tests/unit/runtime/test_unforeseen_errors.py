@@ -111,7 +111,10 @@ async def test_a_container_that_can_not_be_made_waits_and_is_tried_again(
     rig.kubelet.pod_changed(None, pod())
     await rig.settle()
     waiting = rig.container["state"]["waiting"]
-    assert waiting == {"reason": "CreateContainerError", "message": f"{type(error).__name__}: {error}"}
+    assert waiting == {
+        "reason": "CreateContainerError",
+        "message": f"{type(error).__name__}: {getattr(error, 'strerror', error)}",
+    }
     assert ("Traceback" in caplog.text) is is_logged
     monkeypatch.setattr(PodWorker, "launch", right)
     await rig.at(6)
