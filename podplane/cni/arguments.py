@@ -51,6 +51,11 @@ def parse_arguments(text: str) -> Arguments:
     return Arguments(**{field: pairs[key] for key, field in KEYS.items() if key in pairs})
 
 
+def is_node_only(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Is it ::1, from which the kernel routes nothing to a pod?"""
+    return ip.version == 6 and ip.is_loopback
+
+
 class PortMapping(msgspec.Struct, frozen=True, rename="camel"):
     """An entry of the capability `portMappings`."""
 
@@ -62,8 +67,8 @@ class PortMapping(msgspec.Struct, frozen=True, rename="camel"):
     def __post_init__(self) -> None:
         if self.protocol.lower() not in PROTOCOLS:
             raise ValueError(f"protocol {self.protocol!r} is none of {', '.join(PROTOCOLS)}")
-        if self.host_ip:
-            ipaddress.ip_address(self.host_ip)
+        if self.host_ip and is_node_only(ipaddress.ip_address(self.host_ip)):
+            raise ValueError(f"hostIP {self.host_ip} can't lead to a pod: the kernel has no route_localnet for IPv6")
 
     @classmethod
     def of(cls, port: HostPort) -> PortMapping:

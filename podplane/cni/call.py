@@ -18,6 +18,7 @@ import msgspec
 from podplane.cni.arguments import Arguments, RuntimeConfig, addresses, parse_arguments
 from podplane.cni.errors import CniError, Code, shortened
 from podplane.cni.result import NEWEST, VERSIONS, Dns, Result, is_before
+from podplane.state.mac import asked_mac
 
 T = TypeVar("T")
 ADD, DEL, CHECK, GC, STATUS, VERSION = VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
@@ -208,7 +209,10 @@ def _runtime(raw: Mapping[str, Any]) -> RuntimeConfig:
             raise _unsupported(f"runtimeConfig.{key}", value)
     present = {key: value for key, value in given.items() if value is not None}
     runtime: RuntimeConfig = _field({"runtimeConfig": present}, "runtimeConfig", RuntimeConfig, RuntimeConfig())
-    return runtime
+    try:
+        return msgspec.structs.replace(runtime, mac=asked_mac(runtime.mac)) if runtime.mac else runtime
+    except ValueError as error:
+        raise CniError(Code.INVALID_CONFIGURATION, f"runtimeConfig.mac: {error}") from None
 
 
 def _unsupported(key: str, value: Any) -> CniError:

@@ -59,7 +59,10 @@ class PluginNetwork:
 
     async def add(self, request: Attachment) -> Attached:
         """Attach a pod. NetworkError when that can't be, TryAgainError when the agent is away for longer than `patience`."""
-        fields: dict[str, Any] = {"runtimeConfig": _runtime(request)}
+        try:
+            fields: dict[str, Any] = {"runtimeConfig": _runtime(request)}
+        except ValueError as error:
+            raise NetworkError(f"pod {request.namespace}/{request.name}: {error}") from None
         if request.requested_ips:
             fields["args"] = {"podplane": {"formerIPs": request.requested_ips}}
         answer = await self._ask(calls.ADD, request, fields, self._patience)
