@@ -68,6 +68,13 @@ def node(name: str) -> User:
     return User(f"system:node:{name}", groups=("system:nodes", AUTHENTICATED))
 
 
+def agent() -> User:
+    """The agents that are processes of their own: the ServiceAccount that they have in a cluster."""
+    namespace = "kube-system"
+    groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED)
+    return User(f"system:serviceaccount:{namespace}:podplane-agent", groups=groups)
+
+
 def node_client() -> User:
     """The API server towards nodes, as kubeadm calls it."""
     return User("kube-apiserver-kubelet-client", groups=(MASTERS, AUTHENTICATED))

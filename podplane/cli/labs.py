@@ -27,6 +27,11 @@ from podplane.model.words import counted
     default=None,
     help="Agents and kubelets reach the API over HTTPS, as on a real cluster, or by direct calls.  [default: direct]",
 )
+@click.option(
+    "--agents",
+    type=click.Choice(["in-process", "processes"]),
+    help="Agents are parts of the lab's process, or processes of their own, as on real machines.  [default: in-process]",
+)
 @click.option("--cluster-cidr", help="Pod addresses: one CIDR for each IP family.  [default: 10.244.0.0/16,fd00:10:244::/48]")
 @click.option("--service-cidr", help="Service addresses.  [default: 10.96.0.0/16,fd00:10:96::/112]")
 @click.option("--node-cidr", help="Node addresses.  [default: 192.168.1.0/24,fd00:192:168:1::/64]")

@@ -31,7 +31,7 @@ class Interpreter(msgspec.Struct):
 
     pid: int
     connection: socket.socket
-    exited: asyncio.Future[int] = msgspec.field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    exited: asyncio.Future[int]
 
     def kill(self) -> None:
         """SIGKILL; of a process that ended, nothing happens."""
@@ -66,17 +66,22 @@ def spawn(module: str, message_bytes: int) -> Spawned:
 
 def follow(spawned: Spawned) -> Interpreter:
     """The process, whose end is awaited from now on. To be called on an event loop."""
+    return Interpreter(spawned.pid, spawned.connection, exit_of(spawned.pid))
+
+
+def exit_of(pid: int) -> asyncio.Future[int]:
+    """The exit code of a child of this process (128 + n by signal n), once it ended. To be called on an event loop."""
     loop = asyncio.get_running_loop()
-    process = Interpreter(spawned.pid, spawned.connection)
-    fd = os.pidfd_open(spawned.pid)
+    fd = os.pidfd_open(pid)
+    exited: asyncio.Future[int] = loop.create_future()
 
     def ended() -> None:
         loop.remove_reader(fd)
         os.close(fd)
-        _, status = os.waitpid(spawned.pid, 0)
+        _, status = os.waitpid(pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        if not process.exited.done():
-            process.exited.set_result(128 - code if code < 0 else code)
+        if not exited.done():
+            exited.set_result(128 - code if code < 0 else code)
 
     loop.add_reader(fd, ended)
-    return process
+    return exited

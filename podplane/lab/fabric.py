@@ -60,14 +60,19 @@ class Machine:
 
 
 class Fabric:
-    """The underlay, the host outside, and machines, cabled. Pods on the host network have `outside` and `nodes` for theirs."""
+    """The underlay, the host outside, and machines, cabled. Pods on the host network have `outside` and `nodes` for theirs.
 
-    def __init__(self, plan: Plan, workers: Workers, outside: Namespace, nodes: Sequence[Namespace]) -> None:
-        opener = KernelOpener()
+    `asks`: machines find each other by ARP and neighbour discovery.
+    """
+
+    def __init__(
+        self, plan: Plan, workers: Workers, outside: Namespace, nodes: Sequence[Namespace], *, asks: bool = False
+    ) -> None:
+        opener, self._asks = KernelOpener(), asks
         self._plan = plan
         self.underlay = Machine(NetworkNamespace.create(workers), opener)
         self.outside = outside
-        self.nodes = {node_name(n): Machine(one, opener, underlay.uplink(plan, n)) for n, one in enumerate(nodes, 1)}
+        self.nodes = {node_name(n): Machine(one, opener, self._uplink(n)) for n, one in enumerate(nodes, 1)}
         self._cable(plan)
 
     def _cable(self, plan: Plan) -> None:
@@ -80,7 +85,10 @@ class Fabric:
             ports += underlay.port(plan, number, name)
         _build(switch, [*underlay.switch(plan), *ports])
         for number, machine in enumerate(self.nodes.values(), 1):
-            _build(machine.kernel, underlay.uplink(plan, number))
+            _build(machine.kernel, self._uplink(number))
+
+    def _uplink(self, number: int) -> list[Value]:
+        return underlay.uplink(self._plan, number, asks=self._asks)
 
     def remake_uplink(self, name: str) -> None:
         """Delete a node's uplink and its port at the switch, and make them again; the machine configures it as at its start.

@@ -65,6 +65,7 @@ from podplane.kubeapi.messages import Handler
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
 from podplane.lab import control_plane, keys, kubeconfig, manifests, node_report, preflight, underlay
+from podplane.lab.agent_process import AgentProcess
 from podplane.lab.api_connection import ApiConnection
 from podplane.lab.certificate_maker import Making
 from podplane.lab.errors import LabError
@@ -78,7 +79,7 @@ from podplane.lab.node import LabNode
 from podplane.lab.node_dns import node_dns
 from podplane.lab.outside import NoPodNetwork
 from podplane.lab.publish import Publisher
-from podplane.lab.spec import DEFAULT_PORT, LabSpec
+from podplane.lab.spec import DEFAULT_PORT, PROCESSES, LabSpec
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.phases import ENDED
@@ -156,7 +157,13 @@ class Lab:
         self._reporter.step("network", total=self.spec.nodes)
         try:
             outside, *nodes = await asyncio.gather(*(self._new_sandbox() for _ in range(1 + self.spec.nodes)))
-            fabric = Fabric(self.plan, self._workers, outside.namespace, [node.namespace for node in nodes])
+            fabric = Fabric(
+                self.plan,
+                self._workers,
+                outside.namespace,
+                [node.namespace for node in nodes],
+                asks=self.spec.agents == PROCESSES,
+            )
         except OSError as error:
             raise LabError(
                 f"network namespaces can't be made here ({error.strerror}): raise the sysctl user.max_net_namespaces"
@@ -182,7 +189,8 @@ class Lab:
         self._reporter.step("nodes", total=self.spec.nodes)
         self._host_sandboxes = dict(zip(fabric.nodes, nodes, strict=True)) | {underlay.OUTSIDE: outside}
         for name, machine in fabric.nodes.items():
-            await self._start_node(name, machine, pods.objects, fabric)
+            self._make_node(name, machine, pods.objects, fabric)
+        await self._start_nodes()
         self._start_outside(fabric.outside)
         caches.subscribe(self._changed)
         self._reserve_addresses(pods, await self._synced(pods))
@@ -327,11 +335,11 @@ class Lab:
         """What a kubelet says of its machine: the status without the conditions."""
         return {key: value for key, value in manifest["status"].items() if key != "conditions"}
 
-    async def _start_node(self, name: str, machine: Machine, pods: Mapping[str, Pod], fabric: Fabric) -> None:
+    def _make_node(self, name: str, machine: Machine, pods: Mapping[str, Pod], fabric: Fabric) -> None:
         manifest, is_new = self._registered.pop(name)
         connection = ApiConnection(name, self._agents_call)
         client = self._client(identity.node(name), connection)
-        node = self._nodes[name] = LabNode(
+        self._nodes[name] = LabNode(
             name,
             machine,
             self._settings,
@@ -346,16 +354,36 @@ class Lab:
             partial(fabric.remake_uplink, name),
             self._machine_status(manifest),
             self._name_server,
+            process=self._agent_process(name, machine) if self.spec.agents == PROCESSES else None,
             is_new=is_new,
         )
-        started = await node.network.start()
+        self._kubelets[name] = self._nodes[name].kubelet = self._kubelet(
+            name, self._caches.nodes.objects[name].internal_ips, machine.namespace, self._nodes[name].agent.network, client
+        )
+
+    def _agent_process(self, name: str, machine: Machine) -> AgentProcess:
+        """An agent as a process, which reaches the API over the underlay with a token of its own."""
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+        self._tokens.add(token, identity.agent())
+        gateway = str(self.plan.underlay_gateways()[0])
+        access = Access(gateway, API_PORT, token, self._certificates.authority)
+        return AgentProcess(name, machine.namespace, self._folder.run / "agents" / name, self._settings, access)
+
+    async def _start_nodes(self) -> None:
+        """Agents within this process one after the other, and processes at the same time."""
+        if self.spec.agents == PROCESSES:
+            await asyncio.gather(*(self._start_node(name, node) for name, node in self._nodes.items()))
+        else:
+            for name, node in self._nodes.items():
+                await self._start_node(name, node)
+
+    async def _start_node(self, name: str, node: LabNode) -> None:
+        started = await node.agent.start()
         if started.refused:
             raise LabError(f"{name} can't be set up: {started.refused[0]}")
         registered = self._caches.nodes.objects[name]
         bridge_ips = [str(gateway_of(ipaddress.ip_network(block))) for block in registered.spec.pod_cidrs]
-        self._name_server.add(name, machine.namespace, (*self._settings.dns.ips, *bridge_ips), registered.internal_ips)
-        ips = registered.internal_ips
-        node.kubelet = self._kubelets[name] = self._kubelet(name, ips, machine.namespace, node.network, client)
+        self._name_server.add(name, node.machine.namespace, (*self._settings.dns.ips, *bridge_ips), registered.internal_ips)
         node.run()
 
     def _make_name_server(self) -> NameServer:
@@ -370,7 +398,7 @@ class Lab:
         return NameServer(begin, self._name_server_changed, tuple(map(str, inside)))
 
     def _name_server_changed(self, node: str, answers: bool) -> None:
-        self._nodes[node].network.name_server_changed(answers=answers)
+        self._nodes[node].agent.name_server_changed(answers=answers)
 
     async def _new_sandbox(self, user: int = 0, group: int = 0) -> PodNamespaces:
         return await sandboxes.make(self._processes, self._workers, user, group)
@@ -432,7 +460,7 @@ class Lab:
         if kind is not Change:
             return nodes
         concern = Concern.of(new)
-        return [node for node in nodes if node.network.is_concerned(concern)]
+        return [node for node in nodes if node.agent.is_concerned(concern)]
 
     def _later(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -468,7 +496,7 @@ class Lab:
         for pod in pods:
             node = self._nodes.get(pod.spec.node_name)
             if node is not None and not pod.spec.host_network and pod.ips and pod.status.phase not in ENDED:
-                node.network.agent.network.reserve(pod.metadata.uid, pod.ips)
+                node.agent.reserve(pod.metadata.uid, pod.ips)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         pod = new or old

@@ -18,7 +18,7 @@ from podplane.agent.caches import Caches
 from podplane.agent.feature import Kind
 from podplane.agent.kernel import Kernel
 from podplane.agent.keys import Key
-from podplane.agent.node import NodeAgent, Started
+from podplane.agent.node import Started
 from podplane.agent.pause import Pause
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.planner import NOT_APPLIED, RecordEvent
@@ -29,6 +29,7 @@ from podplane.cni.network import Attachment
 from podplane.kernel.namespace import Namespace
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError
+from podplane.lab.agents import AgentInProcess, LabAgent
 from podplane.lab.api_connection import ApiConnection, Objects, copy_of, differences, objects_of
 from podplane.lab.control_plane import WORKING
 from podplane.lab.fabric import Machine
@@ -55,7 +56,8 @@ class LabNode:
 
     `client` goes over `connection`; `control` is the lab's own client, which no fault cuts. `pods` are those of the cluster by
     path. `remake_uplink` deletes the uplink and makes it again; it blocks. `status` is what its kubelet says of the machine,
-    `name_server` the lab's. A node that `is_new` has just been registered with all that its kubelet says of it.
+    `name_server` the lab's; `process` is its agent where that is a process of its own. A node that `is_new` has just been registered with
+    all that its kubelet says of it.
     """
 
     kubelet: Kubelet
@@ -77,6 +79,7 @@ class LabNode:
         status: Mapping[str, Any],
         name_server: NameServer,
         *,
+        process: LabAgent | None = None,
         is_new: bool = False,
     ) -> None:
         self._name = name
@@ -86,7 +89,8 @@ class LabNode:
         self._record = record_event
         self._remake_uplink = remake_uplink
         self._name_server = name_server
-        self.network = NodeAgent(name, self, settings, client, caches, peers, self._record_event, utc_now, poller)
+        self._in_process = AgentInProcess(name, self, settings, client, caches, peers, self._record_event, poller)
+        self.agent: LabAgent = process or self._in_process
         self.heartbeat = Heartbeat(client, caches.nodes.objects[name], utc_now, status, is_reported=is_new)
         self.faults = FaultControl(self, control, utc_now, caches.nodes.objects[name])
         self._caches = caches
@@ -104,9 +108,9 @@ class LabNode:
 
     def run(self) -> None:
         """Keep agent and heartbeat running, in tasks of their own."""
-        self.network.run()
-        self.network.supervisor.add("heartbeat", self.heartbeat.run)
-        self.network.supervisor.add("uplink", self._follow_uplink)
+        self.agent.run()
+        self.agent.supervisor.add("heartbeat", self.heartbeat.run)
+        self.agent.supervisor.add("uplink", self._follow_uplink)
 
     def changed(self, kind: Kind, old: Any, new: Any) -> None:
         """An object came (no old), changed or went (no new)."""
@@ -121,7 +125,7 @@ class LabNode:
     def _changed(self, kind: Kind, old: Any, new: Any) -> None:
         if kind is Node and new is not None and new.metadata.name == self._name:
             self.heartbeat.node_changed(new)
-        self.network.changed(kind, old, new)
+        self.agent.changed(kind, old, new)
 
     def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         """A pod of this node came (no old), changed or went (no new)."""
@@ -131,7 +135,7 @@ class LabNode:
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         self.kubelet.pod_changed(old, new)
         if new is None and old is not None:
-            self.network.agent.network.cancel_reservation(old.metadata.uid)
+            self.agent.cancel_reservation(old.metadata.uid)
 
     def _own_pods(self) -> dict[str, Pod]:
         return {path: pod for path, pod in self._pods.items() if pod.spec.node_name == self._name}
@@ -159,7 +163,8 @@ class LabNode:
 
     def attached(self) -> Iterable[AttachedPod]:
         """The pods whose network is there: the lab's process lives on when an agent ends, and remembers them."""
-        return self.network.agent.network.attached if self.network.has_agent else ()
+        node = self._in_process.node
+        return node.agent.network.attached if node.has_agent else ()
 
     def attaching(self, request: Attachment, ips: tuple[str, ...]) -> None:
         """Nothing: see `attached`."""
@@ -220,17 +225,18 @@ class LabNode:
     @property
     def sysctls(self) -> Mapping[str, str]:
         """Those that the agent sets in the node's own namespace."""
-        return self.network.agent.ledger.sysctls
+        return self.agent.sysctls
 
     # `Target` of faults.
 
     async def restart_agent(self) -> Started:
         """End the agent and begin with a new one, as on a real node where its process ends and another one starts."""
-        return await self.network.restart()
+        return await self.agent.restart()
 
     async def cut_api(self) -> None:
         """Nothing of the node reaches the API any more, and it is told of no change."""
         self._cut(A_FAULT)
+        await self.agent.cut()
         await self._read_copy()
 
     def _cut(self, cause: str) -> None:
@@ -250,7 +256,20 @@ class LabNode:
 
     async def reconnect_api(self) -> None:
         """It reaches the API, and is told what is otherwise than it was when it was cut off."""
+        await self.agent.join()
         await self._join(A_FAULT)
+
+    def kill_agent(self) -> int:
+        """SIGKILL to its process; the process id, 0 when there is none. FaultError when it is none of its own."""
+        return self.agent.kill()
+
+    def pause_agent(self) -> int:
+        """SIGSTOP to its process; likewise."""
+        return self.agent.pause()
+
+    def resume_agent(self) -> None:
+        """It goes on."""
+        self.agent.resume()
 
     async def _join(self, cause: str) -> None:
         """This cause is over."""
@@ -274,7 +293,7 @@ class LabNode:
             self._pod_changed(former, now)
 
     def _read_from(self, caches: Caches) -> None:
-        self.network.read_from(caches)
+        self.agent.read_from(caches)
         self.kubelet.services = caches.services.objects
 
     async def stop_name_server(self) -> None:

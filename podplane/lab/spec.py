@@ -17,6 +17,7 @@ from podplane.lab.host_paths import allowed_folders
 from podplane.model.config import CLUSTER_DOMAIN
 
 DEFAULT_PORT = 6443
+IN_PROCESS, PROCESSES = "in-process", "processes"
 MAX_NODES = 1000
 """A bridge has at most 1,024 ports (BR_MAX_PORTS), and the underlay is one bridge."""
 DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
@@ -32,6 +33,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Settings of one lab. CIDRs are comma-separated, one a family; `port` 0 means the usual one or any free one.
 
     `agents_over_https`: agents and kubelets reach the API over HTTPS, as on a real cluster, and not by direct calls.
+    `agents`: they are parts of the lab's process, or processes of their own, as on real machines, which always reach the API over HTTPS.
     `keep_connections`: those that a change of policies forbids go on. `mount_home`: pods see /home, /root and the user's home.
     `allow_host_paths`: folders of the machine, comma-separated, that pods get as they are.
     """
@@ -46,6 +48,7 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     node_port_addresses: str = ""
     sandbox_only: bool = False
     agents_over_https: bool = False
+    agents: str = IN_PROCESS
     keep_connections: bool = False
     mount_home: bool = False
     allow_host_paths: str = ""
@@ -81,6 +84,8 @@ class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             )
         if why := _why_not_domain(name_of(self.cluster_domain)):
             raise LabError(f"--cluster-domain {self.cluster_domain}: {why}: give a domain like {CLUSTER_DOMAIN}")
+        if self.agents not in (IN_PROCESS, PROCESSES):
+            raise LabError(f"--agents {self.agents}: give {IN_PROCESS} or {PROCESSES}")
         _ = self.host_paths
         try:
             self.plan().check(self.nodes, pods_per_node)

@@ -102,9 +102,12 @@ def port(plan: Plan, number: int, netns: str) -> list[Value]:
     return [cable, *(Neighbour(link=SWITCH, ip=ip, mac=mac, protocol=BOOT_PROTOCOL) for ip in ips)]
 
 
-def uplink(plan: Plan, number: int) -> list[Value]:
-    """What a machine's own network configuration does before Kubernetes comes: address and default route of eth0."""
-    values: list[Value] = [Link(name="lo"), Link(name=UPLINK), *asks_nobody(UPLINK, plan)]
+def uplink(plan: Plan, number: int, *, asks: bool = False) -> list[Value]:
+    """What a machine's own network configuration does before Kubernetes comes: address and default route of eth0.
+
+    `asks`: other nodes are found by ARP and neighbour discovery, as on a real machine; nobody makes permanent neighbours of them.
+    """
+    values: list[Value] = [Link(name="lo"), Link(name=UPLINK), *(() if asks else asks_nobody(UPLINK, plan))]
     gateways = plan.underlay_gateways()
     for network, ip, gateway in zip(_families(plan, plan.node), plan.node_ips(number), gateways, strict=True):
         values += [

@@ -1,0 +1,134 @@
+"""The agent of a lab's node: within the lab's process, or a process of its own (`agent_process`). What is the same to a node of the lab."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from podplane.agent.caches import Caches
+from podplane.agent.feature import Kind
+from podplane.agent.host import Host
+from podplane.agent.node import Concern, NodeAgent, Started
+from podplane.agent.peer_plans import PeerPlans
+from podplane.agent.planner import RecordEvent
+from podplane.agent.poller import Poller
+from podplane.agent.settings import Settings
+from podplane.apiserver.server import utc_now
+from podplane.cni.network import Network
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.supervise import Supervisor
+from podplane.lab.faults.table import FaultError
+
+
+class LabAgent(Protocol):
+    """One of them; its methods run on one event loop."""
+
+    supervisor: Supervisor
+    """Of the node's tasks."""
+
+    @property
+    def network(self) -> Network:
+        """As the kubelet sees it."""
+
+    @property
+    def sysctls(self) -> Mapping[str, str]:
+        """Those that the agent sets in the node's own namespace."""
+
+    async def start(self) -> Started:
+        """Begin; the node's network is in place when this returns."""
+
+    def run(self) -> None:
+        """Keep everything running, in tasks of the supervisor."""
+
+    async def restart(self) -> Started:
+        """End, and begin anew."""
+
+    def changed(self, kind: Kind, old: Any, new: Any) -> None:
+        """An object came (no old), changed or went (no new)."""
+
+    def is_concerned(self, change: Concern) -> bool:
+        """Is it to be told of this change?"""
+
+    def read_from(self, caches: Caches) -> None:
+        """Read the cluster from these caches from now on."""
+
+    def name_server_changed(self, *, answers: bool) -> None:
+        """The node's name server answers now, or does not."""
+
+    def reserve(self, pod_uid: str, ips: tuple[str, ...]) -> None:
+        """Keep the addresses of a pod that had them in the lab's last run."""
+
+    def cancel_reservation(self, pod_uid: str) -> None:
+        """The pod will not come."""
+
+    async def cut(self) -> None:
+        """The API is out of its reach."""
+
+    async def join(self) -> None:
+        """It is in reach again."""
+
+    def kill(self) -> int:
+        """SIGKILL; its process id, 0 when it does not run. FaultError when it is no process."""
+
+    def pause(self) -> int:
+        """SIGSTOP; likewise."""
+
+    def resume(self) -> None:
+        """SIGCONT."""
+
+
+class AgentInProcess:
+    """An agent within the lab's process, which reads the caches of all."""
+
+    def __init__(
+        self,
+        name: str,
+        host: Host,
+        settings: Settings,
+        client: Client,
+        caches: Caches,
+        peers: PeerPlans,
+        record_event: RecordEvent,
+        poller: Poller,
+    ) -> None:
+        self.node = NodeAgent(name, host, settings, client, caches, peers, record_event, utc_now, poller)
+        self.supervisor = self.node.supervisor
+        self.start: Callable[[], Any] = self.node.start
+        self.run, self.restart, self.changed = self.node.run, self.node.restart, self.node.changed
+        self.is_concerned, self.read_from = self.node.is_concerned, self.node.read_from
+        self.name_server_changed = self.node.name_server_changed
+
+    @property
+    def network(self) -> Network:
+        """A direct call."""
+        return self.node
+
+    @property
+    def sysctls(self) -> Mapping[str, str]:
+        """Those that the agent sets in the node's own namespace."""
+        return self.node.agent.ledger.sysctls
+
+    def reserve(self, pod_uid: str, ips: tuple[str, ...]) -> None:
+        """Keep the addresses of a pod that had them in the lab's last run."""
+        self.node.agent.network.reserve(pod_uid, ips)
+
+    def cancel_reservation(self, pod_uid: str) -> None:
+        """The pod will not come."""
+        self.node.agent.network.cancel_reservation(pod_uid)
+
+    async def cut(self) -> None:
+        """Its requests go through the node's connection, which is cut."""
+
+    async def join(self) -> None:
+        """The same."""
+
+    def kill(self) -> int:
+        """It can't be killed alone."""
+        raise FaultError(
+            f"the agent of {self.node.name} is a part of the lab's process: start the lab with `podplane up --agents processes`"
+        )
+
+    pause = kill
+
+    def resume(self) -> None:
+        """It is never paused."""

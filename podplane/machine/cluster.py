@@ -1,0 +1,88 @@
+"""The cluster as an agent's process knows it: its watches, and what has to be known before the kernel is touched.
+
+lists of all kinds ── the API answers ──► the Node ── it is there ──► uplink, settings ──► the agent
+until then: STATUS for the service manager, the same in the log once a minute, and no change of the kernel
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from podplane.agent.caches import Informers
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.errors import ApiError
+from podplane.kubeapi.retry import Backoff
+from podplane.kubeapi.supervise import Supervisor
+from podplane.model.objects import Node
+
+log = logging.getLogger(__name__)
+HIGHEST_SECONDS = 5.0
+"""The longest wait between two tries to list."""
+SAID_SECONDS = 60.0
+"""What is waited for is in the log so often."""
+
+
+class Waiting:
+    """Says what is waited for: `status` each time that changes, the log once a minute."""
+
+    def __init__(self, status: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._status, self._clock = status, clock
+        self._text, self._logged_at = "", -SAID_SECONDS
+        self.reason = "it is still starting"
+
+    def says(self, text: str) -> None:
+        """For this."""
+        if text != self._text:
+            self._text = self.reason = text
+            self._status(text)
+        if self._clock() - self._logged_at >= SAID_SECONDS:
+            self._logged_at = self._clock()
+            log.warning("%s", text)
+
+
+class Cluster:
+    """Caches of the cluster, kept current by tasks of `supervisor`; its methods run on one event loop."""
+
+    def __init__(self, client: Client, supervisor: Supervisor, node_name: str, waiting: Waiting) -> None:
+        self.informers = Informers(client)
+        self.caches = self.informers.caches
+        self._supervisor = supervisor
+        self._node_name = node_name
+        self._waiting = waiting
+
+    async def known(self) -> None:
+        """Wait until everything was listed once; from then on it is watched."""
+        backoff, loop = Backoff(highest=HIGHEST_SECONDS), asyncio.get_running_loop()
+        while (error := await self._sync()) is not None:
+            self._waiting.says(f"waiting for the API: {error}")
+            await asyncio.sleep(backoff.delay(loop.time()))
+        for name, watch in self.informers.watches.items():
+            self._supervisor.add(name, watch)
+
+    async def _sync(self) -> ApiError | None:
+        """Why the lists can't be had; each of them is over when this returns."""
+        lists = [informer.sync() for informer in self.caches.informers.values() if not informer.is_synced]
+        answers = await asyncio.gather(*lists, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, ApiError):
+                raise answer
+        return next((answer for answer in answers if isinstance(answer, ApiError)), None)
+
+    async def node(self) -> Node:
+        """Wait for the node's own object, with an address."""
+        came = asyncio.Event()
+        self.caches.nodes.subscribe(lambda old, new: came.set())
+        while True:
+            node = self.caches.nodes.objects.get(self._node_name)
+            if node is not None and node.internal_ips:
+                return node
+            what = "has no InternalIP" if node is not None else "does not exist: is its kubelet registered, is this its name?"
+            self._waiting.says(f"waiting for the Node: {self._node_name} {what}")
+            came.clear()
+            try:
+                await asyncio.wait_for(came.wait(), SAID_SECONDS)
+            except TimeoutError:
+                pass

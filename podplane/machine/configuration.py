@@ -1,0 +1,88 @@
+"""The configuration file of an agent's process: YAML, and so JSON, too. A key that is unknown is refused.
+
+    node_name: worker-1               default: the machine's host name
+    run_dir: /run/podplane
+    log_level: warning                debug, info, warning or error
+    network:                          what all nodes of the cluster have in common; and what is not found on the machine
+      cluster_cidrs: [10.244.0.0/16]
+      service_cidrs: [10.96.0.0/16]
+    services: {…}                     settings of a feature, as `agent.settings` has them
+
+What is left out of `network` and can be found on the machine is found there: `uplink` and `mtu` (`machine.uplink`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from podplane.agent import settings
+from podplane.agent.settings import Settings, SettingsError
+from podplane.machine.errors import MachineError
+from podplane.machine.uplink import Uplink
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+OWN = ("node_name", "run_dir", "log_level")
+RUN_DIR = "/run/podplane"
+NO_UPLINK = Uplink("", 1500)
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file says. `features` are the parts of `Settings` as they stand there."""
+
+    node_name: str = ""
+    run_dir: str = RUN_DIR
+    log_level: str = "warning"
+    features: Mapping[str, Any] = {}
+
+    def settings(self, uplink: Uplink) -> Settings:
+        """The agent's, on a machine with this uplink. MachineError when they can't be that."""
+        network = {"permanent_neighbours": False, "uplink": uplink.name, "mtu": uplink.mtu}
+        try:
+            return settings.decode({**self.features, "network": network | self.features.get("network", {})})
+        except SettingsError as error:
+            raise MachineError(str(error)) from None
+
+    @property
+    def names_uplink(self) -> bool:
+        """Is it said which link leads to other nodes?"""
+        return "uplink" in self.features.get("network", {})
+
+
+def read(path: str) -> Configuration:
+    """The configuration in a file; the defaults without one ("" as `path`). MachineError when it can't be that."""
+    try:
+        return parsed(_content(Path(path)) if path else {})
+    except MachineError as error:
+        raise MachineError(f"{path}: {error}" if path else str(error)) from None
+
+
+def _content(path: Path) -> object:
+    import yaml  # costs a start without a file nothing
+
+    try:
+        return yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader) or {}
+    except OSError as error:
+        raise MachineError(f"it can't be read: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise MachineError(f"it is no YAML: {error}") from None
+
+
+def parsed(content: object) -> Configuration:
+    """The configuration that this is. MachineError names what is wrong with it."""
+    if not isinstance(content, Mapping) or not isinstance(content.get("network", {}), Mapping):
+        raise MachineError("it is to be a mapping, and `network` in it, too")
+    own = {name: content[name] for name in OWN if name in content}
+    features = {name: value for name, value in content.items() if name not in OWN}
+    try:
+        found = msgspec.convert(own | {"features": features}, Configuration)
+    except msgspec.ValidationError as error:
+        raise MachineError(str(error)) from None
+    if found.log_level not in LEVELS:
+        raise MachineError(f"log_level: {found.log_level!r} is none of {', '.join(LEVELS)}")
+    found.settings(NO_UPLINK)
+    return found

@@ -1,0 +1,211 @@
+"""The agent of one node as a process of its own: `podplane agent`.
+
+    lock, journal ──► socket for the plugin ──► the API's lists ──► the Node ──► uplink, settings ──► the agent ──► READY
+         at SIGTERM: calls that are under way are finished, and the kernel stays as it is; so it does at SIGKILL
+
+Nothing is changed in the kernel before the API was listed once. From then on the agent works with what it knows, whether the API is
+there or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import fcntl
+import gc
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from podplane import loop_turns, pauses
+from podplane.agent.feature import Kind
+from podplane.agent.node import Concern, NodeAgent
+from podplane.agent.object_events import ObjectEvents
+from podplane.agent.peer_plans import PeerPlans
+from podplane.cni.server import Server
+from podplane.kernel.namespace import Workers
+from podplane.kubeapi.access import Access
+from podplane.kubeapi.client import Client
+from podplane.kubeapi.events import Recorder
+from podplane.kubeapi.supervise import Supervisor
+from podplane.kubeapi.transport import HttpTransport
+from podplane.machine import uplink
+from podplane.machine.cluster import Cluster, Waiting
+from podplane.machine.configuration import LEVELS, Configuration
+from podplane.machine.errors import MachineError
+from podplane.machine.host import MachineHost
+from podplane.machine.journal import Journal
+from podplane.machine.network import Front
+from podplane.machine.notify import Notifier
+from podplane.model.objects import Node
+from podplane.model.pod_info import PodInfo
+from podplane.policy.index import Change
+
+log = logging.getLogger(__name__)
+SOCKET, JOURNAL, LOCK = "cni.sock", "attachments.journal", "lock"
+"""In the run folder."""
+WORKERS = 2
+STOP_SECONDS = 10.0
+"""Calls that are under way have so long to end."""
+STARTED = "X_PODPLANE_STARTED"
+"""What a start did (`agent.node.Started`, JSON): told to the manager with READY."""
+
+
+def now() -> datetime.datetime:
+    """The time of the clock."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+@contextlib.contextmanager
+def run_folder(path: str) -> Iterator[Path]:
+    """The folder of the running agent, for root alone, and for one agent at a time. MachineError when that can't be had."""
+    folder = Path(path)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise MachineError(
+            f"{error.filename or folder}: {error.strerror}: give a folder in --run-dir that root can write to"
+        ) from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield folder
+    except BlockingIOError:
+        pid = os.pread(fd, 32, 0).decode(errors="replace").strip() or "?"
+        raise MachineError(f"an agent runs here already (process {pid}): {folder / LOCK} is locked") from None
+    finally:
+        os.close(fd)
+
+
+def run(access: Access, node_name: str, configuration: Configuration) -> None:
+    """Be the agent of this node until SIGTERM. MachineError when it can't be."""
+    logging.basicConfig(level=LEVELS[configuration.log_level], format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    with (
+        run_folder(configuration.run_dir) as folder,
+        asyncio.Runner(loop_factory=loop_turns.loop_factory(os.environ)) as runner,
+    ):
+        runner.run(Program(access, node_name, configuration, folder).run())
+
+
+class Program:
+    """The process; `run` is its life."""
+
+    def __init__(self, access: Access, node_name: str, configuration: Configuration, folder: Path) -> None:
+        self._access = access
+        self._node_name = node_name
+        self._configuration = configuration
+        self._folder = folder
+        self._notifier = Notifier()
+        self._waiting = Waiting(self._notifier.status)
+        self._workers = Workers(WORKERS)
+        self._end = asyncio.Event()
+        self._agent: NodeAgent | None = None
+
+    async def run(self) -> None:
+        """Begin, serve until SIGTERM, and end."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end.set)
+        beat = loop.create_task(self._notifier.beat())
+        ended = loop.create_task(self._end.wait())
+        served = loop.create_task(self._serve())
+        try:
+            await asyncio.wait((ended, served), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._notifier.stopping()
+            beat.cancel()
+            await _cancelled(served)
+
+    async def _serve(self) -> None:
+        journal = self._journal()
+        host = MachineHost(journal, self._workers)
+        front = Front(journal, self._waiting)
+        server = Server(front, host.namespace, self._workers, dict(host.found))
+        try:
+            server.start(self._folder / SOCKET)
+        except OSError as error:
+            raise MachineError(f"{self._folder / SOCKET}: {error.strerror}") from None
+        supervisor = Supervisor()
+        try:
+            agent = self._agent = await self._started(host, supervisor)
+            front.network = agent
+            agent.run()
+            await supervisor.run()
+        finally:
+            async with asyncio.timeout(STOP_SECONDS):
+                await server.close()
+                if self._agent is not None:
+                    await self._agent.close()
+
+    def _journal(self) -> Journal:
+        try:
+            return Journal(self._folder / JOURNAL)
+        except OSError as error:
+            raise MachineError(f"{self._folder / JOURNAL}: {error.strerror}") from None
+
+    async def _started(self, host: MachineHost, supervisor: Supervisor) -> NodeAgent:
+        """The agent, whose network is in place."""
+        client = Client(HttpTransport(self._access), "")
+        cluster = Cluster(client, supervisor, self._node_name, self._waiting)
+        await cluster.known()
+        settings = self._configuration.settings(self._uplink(host, await cluster.node()))
+        events = ObjectEvents(Recorder(client, "podplane", now), cluster.caches)
+        agent = NodeAgent(self._node_name, host, settings, client, cluster.caches, PeerPlans(), events, now)
+        cluster.caches.subscribe(lambda kind, old, new: _told(agent, kind, old, new))
+        cluster.caches.pods.subscribe(lambda old, new: _pod_went(agent, old, new))
+        started = await agent.start()
+        for refused in started.refused:
+            log.warning("start node=%s refused=%s", self._node_name, refused)
+        self._reserve(agent, cluster.caches.pods.objects.values())
+        gc.collect()
+        pauses.shorten()
+        self._notifier.ready(**{STARTED: msgspec.json.encode(started).decode()})
+        log.info("started node=%s changes=%d seconds=%.3f", self._node_name, started.changes, started.seconds)
+        return agent
+
+    def _uplink(self, host: MachineHost, node: Node) -> uplink.Uplink:
+        name = self._configuration.features.get("network", {}).get("uplink", "")
+        return uplink.find(host.values(), node.internal_ips, name)
+
+    def _reserve(self, agent: NodeAgent, pods: Any) -> None:
+        """Pods of this node that are not attached, as after a reboot, get the addresses again that they had."""
+        network = agent.agent.network
+        attached = {request.pod_uid for request, _ in network.attached}
+        for pod in pods:
+            if _has_place(pod, self._node_name) and pod.metadata.uid not in attached:
+                network.reserve(pod.metadata.uid, pod.ips)
+
+
+def _has_place(pod: PodInfo, node_name: str) -> bool:
+    return pod.node == node_name and bool(pod.ips) and not pod.host_network and not pod.has_ended
+
+
+def _told(agent: NodeAgent, kind: Kind, old: Any, new: Any) -> None:
+    """Something changed: of what concerns single pods, only if these are here."""
+    if agent.has_agent and (kind is not Change or agent.is_concerned(Concern.of(new))):
+        agent.changed(kind, old, new)
+
+
+def _pod_went(agent: NodeAgent, old: PodInfo | None, new: PodInfo | None) -> None:
+    """Its addresses are kept no longer."""
+    if agent.has_agent and old is not None and (new is None or new.has_ended):
+        agent.agent.network.cancel_reservation(old.metadata.uid)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        pass
+    except TimeoutError:
+        log.warning("calls that were under way did not end within %g s", STOP_SECONDS)

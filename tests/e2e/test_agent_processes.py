@@ -1,0 +1,42 @@
+"""A lab whose agents are processes of their own, as on real machines: `podplane up --agents processes`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.conftest import Podplane, running
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("agent-processes")]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
+    with running(tmp_path_factory, "--agents", "processes", "--nodes", "2", "--pods-per-node", "1") as started:
+        yield started
+
+
+def test_all_promises_are_kept(lab: Podplane) -> None:
+    assert "promises are kept: " in lab("check").stdout
+    assert "everything is as wanted" in lab("status", "--node", "node2").stdout
+
+
+def test_agents_reach_the_api_over_the_network_of_the_nodes_with_an_identity_of_their_own(lab: Podplane) -> None:
+    entries = [json.loads(line) for line in lab.folder.audit.read_text().splitlines()]
+    own = [one for one in entries if one["user"]["username"] == "system:serviceaccount:kube-system:podplane-agent"]
+    assert {tuple(one["sourceIPs"]) for one in own} == {("192.168.1.10",), ("192.168.1.11",)}
+    watched = {one["objectRef"]["resource"] for one in own if one["verb"] == "watch"}
+    assert {"nodes", "services", "endpointslices", "pods", "networkpolicies"} <= watched
+
+
+def test_an_agent_that_starts_again_writes_nothing(lab: Podplane) -> None:
+    said = lab("fault", "node1", "--restart-agent").stdout
+    assert "and wrote nothing to the kernel.\n" in said
+    assert "promises are kept: " in lab("check").stdout
+
+
+def test_the_setting_is_kept(lab: Podplane) -> None:
+    assert json.loads(lab.folder.spec.read_text())["agents"] == "processes"
+    assert "runs with --agents processes:" in lab("up", "--agents", "in-process", code=2).stderr

@@ -1,0 +1,71 @@
+"""The configuration file of an agent's process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from podplane.machine import configuration
+from podplane.machine.configuration import Configuration
+from podplane.machine.errors import MachineError
+from podplane.machine.uplink import Uplink
+
+NETWORK = {"cluster_cidrs": ["10.244.0.0/16"], "service_cidrs": ["10.96.0.0/16"]}
+FILE = """
+node_name: worker-1
+log_level: info
+network:
+  cluster_cidrs: [10.244.0.0/16]
+nodes:
+  masquerade: false
+"""
+
+
+def test_a_file_says_what_is_the_same_on_all_nodes_and_the_machine_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(FILE)
+    found = configuration.read(str(tmp_path / "config"))
+    assert (found.node_name, found.log_level, found.run_dir) == ("worker-1", "info", "/run/podplane")
+    settings = found.settings(Uplink("ens3", 1450))
+    assert (settings.network.uplink, settings.network.mtu) == ("ens3", 1450)
+    assert not settings.nodes.masquerade
+    assert not settings.network.permanent_neighbours, "a real machine finds the others by itself"
+
+
+def test_what_is_said_counts_before_what_is_found() -> None:
+    network = NETWORK | {"mtu": 1400, "permanent_neighbours": True}
+    settings = configuration.parsed({"network": network}).settings(Uplink("ens3", 1450))
+    assert (settings.network.uplink, settings.network.mtu, settings.network.permanent_neighbours) == ("ens3", 1400, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ({"network": NETWORK, "nodename": "x"}, "nodename"),
+        ({"network": NETWORK | {"mtv": 1}}, "settings of network: .*mtv"),
+        ({"network": NETWORK, "log_level": "loud"}, "'loud' is none of debug, info, warning, error"),
+        ({"network": NETWORK, "node_name": 7}, "node_name"),
+        ({"network": []}, "mapping"),
+        ([], "mapping"),
+        ({}, "settings of network: .*cluster_cidrs"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(content: object, why: str) -> None:
+    with pytest.raises(MachineError, match=why):
+        configuration.parsed(content)
+
+
+@pytest.mark.parametrize(("text", "why"), [("{", "no YAML"), ("\0", "no YAML"), ("network: &a [*a]", "")])
+def test_a_file_that_is_no_configuration_is_refused_by_its_path(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "config"
+    path.write_text(text)
+    with pytest.raises(MachineError, match=f"^{path}: .*{why}"):
+        configuration.read(str(path))
+    with pytest.raises(MachineError, match="none: it can't be read: No such file"):
+        configuration.read(str(tmp_path / "none"))
+
+
+def test_without_a_file_the_missing_networks_are_asked_for() -> None:
+    with pytest.raises(MachineError, match="cluster_cidrs"):
+        configuration.read("")
+    assert Configuration().run_dir == "/run/podplane"
