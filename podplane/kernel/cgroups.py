@@ -3,20 +3,26 @@
 A lab has a folder of its own in each hierarchy that it can use, and makes one there for each container:
 
     LAB                     all pods together
-    LAB/CONTAINER           limits of a container that has some
+    LAB/CONTAINER           limits of a container that has some, and its share of the processors
     LAB/CONTAINER/inner     its processes; the root of its cgroup namespace, so that it can't reach the limits
-    LAB/rest                processes of containers without limits, of a lab that root runs: nobody in them may write there
+    LAB/rest                processes of containers without, of a lab that root runs: nobody in them may write there
     LAB/rest/CONTAINER      of another: no controller looks at it, so it costs little
+
+All of `rest` have the smallest share together, as a kubelet's pods that ask for nothing.
 
 A hierarchy of version 2 can be used by root, and by a user to whom one was delegated: then a process that is alone in its group makes
 groups below it, and moves to one of them itself. Hierarchies of version 1 can be used by root.
+
+A lab holds a lock on its groups from when they are made. Those that nobody holds were left by one that was killed together with its folder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -33,13 +39,15 @@ OPTIONAL = frozenset({"memory.swap.max", "memory.oom.group", "memory.memsw.limit
 """Files that not every kernel has."""
 MAX_GROUPS = "64"
 """Groups that a container may make below its own."""
-SHARES = 1024
-"""Of one processor, in version 1."""
+SHARES, LEAST_SHARES, MOST_SHARES = 1024, 2, 262_144
+"""Of one processor, in version 1; of a container that asks for none; and the most that there are (kubelet, MilliCPUToShares)."""
 NOBODY = 65534
 PREFIX = "podplane-"
 """How the names of labs' groups begin."""
-STALE_SECONDS = 3600.0
-"""Groups that changed later may be those of a lab that is being made."""
+NAME = re.compile(rf"{PREFIX}.+-[0-9a-f]{{8}}")
+"""Those of labs."""
+HOLD_TRIES, HOLD_PAUSE = 50, 0.02
+"""How often, and after how many seconds again, a new group is locked that somebody else has locked or removed meanwhile."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -93,6 +101,8 @@ class Groups(msgspec.Struct, frozen=True):
         for one in self.hierarchies:
             wanted = [pair for controller in one.controllers for pair in _files(one.version, controller, limits)]
             if wanted:
+                if "cpu" in one.controllers and not limits.cpu and not limits.asked_cpu:
+                    wanted.append(_share_of(one.version, 0))
                 files += ((f"{one.folder}/{name}/{file}", text) for file, text in wanted)
                 folders.append(f"{one.folder}/{name}/{INNER}")
             else:
@@ -107,12 +117,24 @@ class Groups(msgspec.Struct, frozen=True):
             for controller in one.controllers:
                 for file, text in _files(one.version, controller, limits):
                     write(f"{one.folder}/{file}", text)
+            if "cpu" in one.controllers:
+                file, text = _share_of(one.version, 0)
+                write(f"{one.folder}/{REST}/{file}", text)
+
+
+def _share_of(version: int, asked: int) -> tuple[str, str]:
+    """The file of a share of the processors, and its text, by the thousandths of a processor that are asked for."""
+    shares = min(max(LEAST_SHARES, asked * SHARES // 1000), MOST_SHARES)
+    if version == 1:
+        return "cpu.shares", str(shares)
+    return "cpu.weight", str(
+        1 + (shares - LEAST_SHARES) * 9999 // (MOST_SHARES - LEAST_SHARES)
+    )  # kubelet, cpuSharesToCPUWeight
 
 
 def _files(version: int, controller: str, limits: Limits) -> Iterator[tuple[str, str]]:
     """The files of a controller, and what is written there."""
     quota = max(SMALLEST_QUOTA, limits.cpu * PERIOD // 1000)
-    shares = max(2, limits.asked_cpu * SHARES // 1000)
     if controller == "pids" and limits.processes:
         yield "pids.max", str(limits.processes)
     elif controller == "memory" and limits.memory:
@@ -121,14 +143,13 @@ def _files(version: int, controller: str, limits: Limits) -> Iterator[tuple[str,
         yield names[1], "0" if version == 2 else str(limits.memory)  # no swap, as for a kubelet's pods
         if version == 2:
             yield "memory.oom.group", "1"
-    elif controller == "cpu" and limits.cpu:
-        if version == 2:
+    elif controller == "cpu" and (limits.cpu or limits.asked_cpu):
+        if limits.cpu and version == 2:
             yield "cpu.max", f"{quota} {PERIOD}"
-            yield "cpu.weight", str(1 + (min(shares, 262_144) - 2) * 9999 // 262_142)  # kubelet, cpuSharesToCPUWeight
-        else:
+        elif limits.cpu:
             yield "cpu.cfs_period_us", str(PERIOD)
             yield "cpu.cfs_quota_us", str(quota)
-            yield "cpu.shares", str(shares)
+        yield _share_of(version, limits.asked_cpu)
 
 
 def write(path: str, text: str) -> None:
@@ -180,10 +201,14 @@ def remove(folder: str) -> None:
 
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
     except OSError:
         return ""
+
+
+ESCAPED = re.compile(r"\\([0-7]{3})")
+"""A character of a path in mountinfo, as proc(5) writes those that separate."""
 
 
 class _Mount(msgspec.Struct, frozen=True):
@@ -197,11 +222,13 @@ class _Mount(msgspec.Struct, frozen=True):
 
 def mounts(mountinfo: str, own: str) -> list[_Mount]:
     """All hierarchies, from /proc/self/mountinfo and /proc/self/cgroup."""
-    paths = {names: path for _, names, path in (line.split(":", 2) for line in own.splitlines())}
+    paths = {names: path for _, names, path in (line.split(":", 2) for line in own.splitlines() if line.count(":") > 1)}
     found: dict[str, _Mount] = {}
     for line in mountinfo.splitlines():
         front, _, back = line.partition(" - ")
-        root, point = front.split()[3:5]
+        if len(front.split()) < 5 or back.count(" ") < 2:
+            continue
+        root, point = (ESCAPED.sub(lambda found: chr(int(found[1], 8)), word) for word in front.split()[3:5])
         kind, _, options = back.split(" ", 2)
         names = (
             "" if kind == "cgroup2" else next((n for n in paths if n and set(n.split(",")) <= set(options.split(","))), None)
@@ -217,57 +244,102 @@ def mounts(mountinfo: str, own: str) -> list[_Mount]:
     return list(found.values())
 
 
-def prepare(name: str, *, is_root: bool) -> Groups:
-    """The groups of a lab of this name, new. Unusable when there can be none; those that were left of a former one are removed."""
+def prepare(name: str, held: list[int], *, is_root: bool) -> Groups:
+    """The groups of a lab of this name, new, and `held` by descriptors that are added there. Unusable when there can be none; those that
+    were left of a former one are removed."""
     made: list[Hierarchy] = []
     reasons: list[str] = []
-    there = mounts(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
-    for mount in sorted(there, key=lambda mount: -mount.version):
-        for parent in {mount.point, mount.own}:
-            with contextlib.suppress(OSError):
-                remove_stale(parent, time.time())
+    for mount in sorted(_mounts(), key=lambda mount: -mount.version):
         known = frozenset().union(*(one.controllers for one in made))
         try:
             if mount.version == 2:
-                made.append(_second(mount, name, is_root=is_root))
+                made.append(_second(mount, name, held, is_root=is_root))
             elif is_root and (wanted := mount.controllers.intersection(CONTROLLERS) - known):
-                made.append(_first(mount, name, wanted))
+                made.append(_first(mount, name, wanted, held))
         except (OSError, Unusable) as error:
-            reasons.append(str(error))
+            reasons.append(getattr(error, "strerror", None) or str(error))
             for parent in (mount.point, mount.own):
                 remove(f"{parent}/{name}")
     groups = Groups(made)
     if not groups.controllers:
+        for one in made:
+            remove(one.folder)
         raise Unusable(reasons[0] if reasons else "there are no control groups (version 2) here")
     return groups
 
 
+def _mounts() -> list[_Mount]:
+    return mounts(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
+
+
 def hold(folders: Iterable[str]) -> list[int]:
     """Mark groups as those of a lab that runs, or starts: as long as the descriptors are open. OSError when one is gone."""
-    held = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for folder in folders]
-    for fd in held:
-        fcntl.flock(fd, fcntl.LOCK_SH)
+    held: list[int] = []
+    try:
+        for folder in folders:
+            held.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            fcntl.flock(held[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        for fd in held:
+            os.close(fd)
+        raise
     return held
 
 
-def remove_stale(parent: str, now: float) -> None:
-    """Remove groups of labs that nobody holds any more: what killed such a lab took the folder with it in which they were noted."""
-    for name in os.listdir(parent):
-        path = f"{parent}/{name}"
-        if not name.startswith(PREFIX) or now - os.stat(path).st_mtime < STALE_SECONDS:
-            continue
+def _make_held(folder: str) -> int:
+    """A new group, and a descriptor that holds it: it is made again where it was removed before it was held. OSError when it can't be."""
+    for _ in range(HOLD_TRIES):
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            os.makedirs(folder, exist_ok=True)
+            (held,) = hold([folder])
+            if _is_there(folder, held):
+                return held
+            os.close(held)
+        time.sleep(HOLD_PAUSE)
+    raise OSError(errno.EBUSY, "somebody else has locked the control group of this lab, or removes it")
+
+
+def _is_there(folder: str, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(folder), os.fstat(fd))
+    except OSError:
+        return False
+
+
+def tidy() -> None:
+    """Remove the groups of labs that nobody holds any more: beside those that this process could make, and in groups beside its own."""
+    parents: set[str] = set()
+    for mount in _mounts():
+        beside = os.path.dirname(mount.own) if mount.own != mount.point else mount.point
         with contextlib.suppress(OSError):
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove(path)
-            finally:
-                os.close(fd)
+            parents.update(f"{beside}/{name}" for name in os.listdir(beside))
+        parents |= {mount.point, mount.own, beside}
+    for parent in parents:
+        remove_stale(parent)
 
 
-def _first(mount: _Mount, name: str, controllers: frozenset[str]) -> Hierarchy:
+def remove_stale(parent: str) -> None:
+    """Remove groups of labs that nobody holds any more: what killed such a lab took the folder with it in which they were noted. One in
+    which there is a process stays."""
+    with contextlib.suppress(OSError):
+        for name in filter(NAME.fullmatch, os.listdir(parent)):
+            _remove_unheld(f"{parent}/{name}")
+
+
+def _remove_unheld(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove(folder)
+        finally:
+            os.close(fd)
+
+
+def _first(mount: _Mount, name: str, controllers: frozenset[str], held: list[int]) -> Hierarchy:
     folder = f"{mount.own}/{name}"
     remove(folder)
+    held.append(_make_held(folder))
     return Hierarchy(1, folder, controllers, is_shared=_share(f"{folder}/{REST}"))
 
 
@@ -287,7 +359,7 @@ def _share(folder: str) -> bool:
     return True
 
 
-def _second(mount: _Mount, name: str, *, is_root: bool) -> Hierarchy:
+def _second(mount: _Mount, name: str, held: list[int], *, is_root: bool) -> Hierarchy:
     """Root's groups are below the root of the hierarchy, others' below their own. OSError or Unusable when that can't be."""
     parent = mount.point if is_root else mount.own
     if not all(os.access(path, os.W_OK) for path in (parent, f"{parent}/{BELOW}", f"{parent}/{PROCESSES}")):
@@ -301,7 +373,7 @@ def _second(mount: _Mount, name: str, *, is_root: bool) -> Hierarchy:
         write(f"{parent}/{BELOW}", _enabling(missing))
     folder = f"{parent}/{name}"
     remove(folder)
-    os.makedirs(folder, exist_ok=True)
+    held.append(_make_held(folder))
     write(f"{folder}/{BELOW}", _enabling(there))
     return Hierarchy(2, folder, there, is_shared=_share(f"{folder}/{REST}"))
 

@@ -11,6 +11,7 @@ import msgspec
 
 from podplane.kernel import cgroups
 from podplane.kernel.cgroups import MEMORY, Groups, Limits, Unusable
+from podplane.kubeapi.errors import without_paths
 from podplane.lab.folder import Folder
 
 REMOVAL_SECONDS = 1.0
@@ -22,25 +23,23 @@ DELEGATED = "systemd-run --user --scope --quiet -p Delegate=yes "
 
 
 def prepare(folder: Folder) -> tuple[Groups, str]:
-    """New groups for a lab that does not run, and what is to be said of limits that can't be had, "" for nothing.
-
-    OSError when they can't be noted or bounded.
-    """
+    """New groups for a lab that does not run, and what is to be said of limits that can't be had, "" for nothing. A lab whose groups can't
+    be made, noted or bounded has none."""
+    cgroups.tidy()
     name = f"{cgroups.PREFIX}{folder.name}-{zlib.crc32(os.fsencode(folder.path)):08x}"
-    groups, why = Groups(), ""
+    groups, why, held = Groups(), "", list[int]()
     try:
-        groups = cgroups.prepare(name, is_root=os.geteuid() == 0)
-    except (Unusable, OSError) as error:
-        why = str(error)
-    folders = [one.folder for one in groups.hierarchies]
-    try:
-        HELD.extend(cgroups.hold(folders))
-        folder.groups.write_bytes(msgspec.json.encode(folders))
+        groups = cgroups.prepare(name, held, is_root=os.geteuid() == 0)
+        folder.groups.write_bytes(msgspec.json.encode([one.folder for one in groups.hierarchies]))
         groups.bound(Limits(memory=MEMORY - MEMORY // 10, processes=_processes() // 2))
-    except OSError:
-        for path in folders:
-            cgroups.remove(path)
-        raise
+        HELD.extend(held)
+    except (Unusable, OSError, ValueError) as error:
+        why = without_paths(error)
+        for fd in held:
+            os.close(fd)
+        for one in groups.hierarchies:
+            cgroups.remove(one.folder)
+        groups = Groups()
     missing = sorted({"memory", "cpu"} - groups.controllers)
     if not missing:
         return groups, ""
@@ -62,7 +61,8 @@ def _processes() -> int:
 
 
 def discard(folder: Folder) -> None:
-    """Remove the groups of a lab that has ended."""
+    """Remove the groups of a lab that has ended, and those of others that were killed together with their folders."""
+    cgroups.tidy()
     try:
         noted = msgspec.json.decode(folder.groups.read_bytes(), type=list[str])
     except (OSError, msgspec.MsgspecError):

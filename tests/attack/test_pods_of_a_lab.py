@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,6 +193,7 @@ def test_memory_and_processors_are_limited(lab: Podplane) -> None:
     ]
     little = {"limits": {"memory": "64Ki", "ephemeral-storage": "1"}}
     containers.append({"name": "little", "image": "podplane/client", "resources": little})
+    containers.append({"name": "asks", "image": "podplane/client", "resources": {"requests": {"cpu": "500m"}}})
     spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": containers}
     lab.api.create("pods", "default", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "greedy"}, "spec": spec})
     for _ in lab.api.poll("pods", "default", lambda pods: len(_ended(pods, "greedy")) == 2, 15):
@@ -204,9 +206,18 @@ def test_memory_and_processors_are_limited(lab: Podplane) -> None:
     used, passed = map(float, ended["busy"]["message"].split())
     assert used < passed / 2, "it has a twentieth of a processor, in coarse periods"
     (pod,) = (pod for pod in lab.api.objects("pods", "default") if pod["metadata"]["name"] == "greedy")
+    assert _shares(lab, f"{pod['metadata']['uid']}-asks-0") in ({"512"}, {"20"})
+    assert _shares(lab, "rest") in ({"2"}, {"1"})
     (waits,) = (one["state"]["waiting"] for one in pod["status"]["containerStatuses"] if one["name"] == "little")
     assert waits["reason"] == "CreateContainerError"
     assert waits["message"] == "memory limit 64Ki is too low: no container starts with less than 1Mi"
+
+
+def _shares(lab: Podplane, group: str) -> set[str]:
+    """What a group of the lab's has for its share of the processors."""
+    places = [Path(folder, group) for folder in json.loads(lab.folder.groups.read_text())]
+    found = [path for place in places for name in ("cpu.shares", "cpu.weight") if (path := place / name).exists()]
+    return {path.read_text().strip() for path in found}
 
 
 HOG = """

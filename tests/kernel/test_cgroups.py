@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def given(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         pytest.skip("no controller of version 2 is free here")
     name = next(iter(enabled), available[0])
     monkeypatch.setattr(cgroups, "CONTROLLERS", (name,))
-    folder = f"{point}/podplane-test-{secrets.token_hex(4)}"
+    folder = f"{point}/test-of-podplane-{secrets.token_hex(4)}"
     os.mkdir(folder)
     try:
         if name not in enabled:
@@ -49,7 +48,7 @@ def given(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 def divided(given: str) -> cgroups.Hierarchy:
     """Those of a lab below a group, for a process that begins in there."""
     cgroups.write(f"{given}/{cgroups.PROCESSES}", "0")
-    return cgroups._second(cgroups._Mount("/nowhere", given, 2), "lab", is_root=False)
+    return cgroups._second(cgroups._Mount("/nowhere", given, 2), "lab", [], is_root=False)
 
 
 def test_a_group_is_divided_by_the_process_that_is_alone_in_it(given: str) -> None:
@@ -80,22 +79,25 @@ def test_others_in_a_group_are_left_alone(given: str) -> None:
 
 def test_a_group_that_is_not_this_users_is_not_used(given: str) -> None:
     with pytest.raises(Unusable, match="no control group is delegated"):
-        cgroups._second(cgroups._Mount("/nowhere", f"{given}/none", 2), "lab", is_root=False)
+        cgroups._second(cgroups._Mount("/nowhere", f"{given}/none", 2), "lab", [], is_root=False)
 
 
 def test_groups_of_labs_that_ended_are_removed_and_others_are_not(given: str) -> None:
-    for name in ("podplane-ended", "podplane-runs", "other"):
+    names = ("podplane-t1-2-0123abcd", "podplane-lab-00000000", "podplane-others", "other-lab-00000000")
+    for name in names:
         os.makedirs(f"{given}/{name}/rest")
-    (held,) = cgroups.hold([f"{given}/podplane-runs"])
-    later = time.time() + cgroups.STALE_SECONDS + 1
-    cgroups.remove_stale(given, time.time())
-    assert os.path.isdir(f"{given}/podplane-ended"), "it may be one that is being made"
-    cgroups.remove_stale(given, later)
-    assert [os.path.isdir(f"{given}/{name}/rest") for name in ("podplane-ended", "podplane-runs", "other")] == [
-        False,
-        True,
-        True,
-    ]
+    (held,) = cgroups.hold([f"{given}/{names[1]}"])
+    cgroups.remove_stale(given)
+    assert [os.path.isdir(f"{given}/{name}/rest") for name in names] == [False, True, True, True]
     os.close(held)
-    cgroups.remove_stale(given, later)
-    assert not os.path.exists(f"{given}/podplane-runs")
+    cgroups.remove_stale(given)
+    assert [os.path.exists(f"{given}/{name}") for name in names] == [False, False, True, True]
+
+
+def test_groups_in_groups_beside_ones_own_are_found(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = [f"{given}/{place}/podplane-lab-0123abcd" for place in ("own", "beside", "")]
+    for folder in left:
+        os.makedirs(f"{folder}/rest/inner")
+    monkeypatch.setattr(cgroups, "_mounts", lambda: [cgroups._Mount("/nowhere", f"{given}/own", 2)])
+    cgroups.tidy()
+    assert [os.path.exists(folder) for folder in left] == [False] * 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,8 @@ BOUND = "30 23 0:26 /docker/abc /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw\n"
             ],
         ),
         ("", "0::/\n", []),
+        ("31 23\n\n32 31 0:26 / - cgroup2\n" + SECOND, "odd\n0::/\n", [("/sys/fs/cgroup", "/sys/fs/cgroup", 2, set())]),
+        (SECOND.replace("/sys/fs", "/a\\040b"), "0::/\n", [("/a b/cgroup", "/a b/cgroup", 2, set())]),
     ],
 )
 def test_where_a_process_is(mountinfo: str, own: str, found: list[tuple[str, str, int, set[str]]]) -> None:
@@ -69,6 +73,10 @@ def test_limits_of_version_1() -> None:
         (("/m/c/memory.limit_in_bytes", str(1 << 26)), ("/m/c/memory.memsw.limit_in_bytes", str(1 << 26))),
         ("/m/c/inner", "/c/rest/c"),
     )
+    assert groups.of_container("c", Limits(asked_cpu=100)) == Group(
+        (("/c/c/cpu.shares", "102"),),
+        ("/m/rest/c", "/c/c/inner"),
+    )
     group = groups.of_container("c", Limits(cpu=1, asked_cpu=2000))
     assert group is not None and dict(group.files) == {
         "/c/c/cpu.cfs_period_us": "100000",
@@ -87,20 +95,65 @@ def test_a_container_without_limits_costs_no_controllers() -> None:
     assert Groups().of_container("c", Limits(memory=1)) is None
 
 
-def test_the_weight_of_a_container_is_that_of_its_request() -> None:
-    groups = Groups([Hierarchy(2, "/g", frozenset({"cpu"}))])
+@pytest.mark.parametrize("limit", [0, 1000])
+def test_the_weight_of_a_container_is_that_of_its_request(limit: int) -> None:
+    groups = Groups([Hierarchy(2, "/g", frozenset({"cpu", "memory"}))])
 
     def weight(asked: int) -> int:
-        group = groups.of_container("c", Limits(cpu=1000, asked_cpu=asked))
+        group = groups.of_container("c", Limits(memory=1 << 30, cpu=limit, asked_cpu=asked))
         assert group is not None
         return int(dict(group.files)["/g/c/cpu.weight"])
 
-    assert [weight(asked) for asked in (0, 1000, 10_000, 1_000_000)] == [1, 39, 391, 10_000]
+    assert [weight(asked) for asked in (0, 1, 1000, 10_000, 1_000_000)] == [1, 1, 39, 391, 10_000]
+
+
+@pytest.mark.parametrize(("version", "file", "text"), [(1, "cpu.shares", "2"), (2, "cpu.weight", "1")])
+def test_all_that_ask_for_nothing_have_the_smallest_share(tmp_path: Path, version: int, file: str, text: str) -> None:
+    (tmp_path / "rest").mkdir()
+    (tmp_path / "rest" / file).touch()
+    (tmp_path / "pids.max").touch()
+    Groups([Hierarchy(version, str(tmp_path), frozenset({"cpu", "pids"}))]).bound(Limits(processes=7))
+    assert ((tmp_path / "rest" / file).read_text(), (tmp_path / "pids.max").read_text()) == (text, "7")
+
+
+def test_groups_that_can_not_all_be_held_leave_no_descriptor(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(FileNotFoundError):
+        cgroups.hold([f"{tmp_path}/a", f"{tmp_path}/none"])
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_group_that_somebody_else_removes_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroups, "HOLD_PAUSE", 0)
+    right, rounds = cgroups.hold, []
+
+    def removed(folders: list[str]) -> list[int]:
+        held = right(folders)
+        if len(rounds) < 3:
+            os.rmdir(folders[0])
+        rounds.append(held)
+        return held
+
+    monkeypatch.setattr(cgroups, "hold", removed)
+    fd = cgroups._make_held(f"{tmp_path}/lab")
+    assert len(rounds) == 4 and os.path.samestat(os.fstat(fd), os.stat(f"{tmp_path}/lab"))
+    cgroups.remove_stale(str(tmp_path))
+    os.close(fd)
+
+
+def test_a_group_that_somebody_else_has_locked_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroups, "HOLD_PAUSE", 0)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    with pytest.raises(OSError, match="somebody else has locked"):
+        cgroups._make_held(str(tmp_path))
+    os.close(fd)
 
 
 def test_files_that_not_every_kernel_has_may_be_missing(tmp_path: Path) -> None:
     cgroups.write(f"{tmp_path}/memory.swap.max", "0")
-    with pytest.raises(OSError, match=r"cgroup file .*memory.max: No such file"):
+    with pytest.raises(OSError, match=r"cgroup file memory.max: No such file"):
         cgroups.write(f"{tmp_path}/memory.max", "0")
 
 
