@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -17,6 +17,7 @@ import msgspec
 from podplane.kernel.cgroups import Group
 from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
+from podplane.kernel.sandbox import Sandbox as Namespaces
 from podplane.kernel.volumes import Tmpfs
 from podplane.kernel.zygote import (
     MESSAGE_BYTES,
@@ -94,7 +95,10 @@ class Sandbox(Protocol):
         """The number by which processes are started in it."""
 
     async def netns(self) -> int:
-        """A descriptor of its network namespace, which is the caller's; to be asked once. OSError when there can be none."""
+        """A descriptor of its network namespace, which the caller closes, but not before it releases the sandbox; to be asked once.
+
+        OSError when there can be none.
+        """
 
     def release(self) -> None:
         """Let go of it: what runs in it keeps its namespaces. Idempotent."""
@@ -189,6 +193,7 @@ class _Waiting(msgspec.Struct):
     words: bytes
     descriptors: list[int]
     join: int
+    sandbox: int
 
 
 class ZygoteProcess(msgspec.Struct, eq=False):
@@ -265,34 +270,51 @@ class ZygoteProcess(msgspec.Struct, eq=False):
 
 
 class ZygoteSandbox(msgspec.Struct, eq=False):
-    """Namespaces that the zygote makes and holds."""
+    """Namespaces that the zygote makes; their descriptors are here."""
 
     id: int
-    _ask_release: Callable[[int], None]
-    _made: asyncio.Future[int]
+    _forget: Callable[[int], object]
+    _made: asyncio.Future[Namespaces]
     _silence: Silence = lambda: ""
+    _is_given: bool = False
     _is_released: bool = False
 
     async def netns(self) -> int:
         """A descriptor of its network namespace. OSError when there can be none."""
-        return await answered(self._made, self._silence)
+        made = await answered(self._made, self._silence)
+        self._is_given = True
+        return made.net
+
+    @property
+    def is_answered(self) -> bool:
+        """Is it known whether there is one?"""
+        return self._made.done()
+
+    @property
+    def namespaces(self) -> Namespaces | None:
+        """Their descriptors, while there are any."""
+        return self._made.result() if self._made.done() and not self._made.exception() and not self._is_released else None
 
     def release(self) -> None:
         """Let go of it. Idempotent."""
-        if not self._is_released:
-            self._is_released = True
-            self._ask_release(self.id)
+        made = self.namespaces
+        self._is_released = True
+        if made is not None:
+            _close((made.ipc, made.uts) if self._is_given else made)
+        if self.is_answered:
+            self._forget(self.id)
 
     def tell(self, event: Event, descriptors: list[int]) -> None:
-        """Take news: the descriptor, or the errno that forbids it."""
-        if self._made.done():  # who asked has gone
-            for fd in descriptors:
-                os.close(fd)
+        """Take news: the descriptors, or the errno that forbids it."""
+        if self._is_released or self._made.done():  # who asked has gone
+            _close(descriptors)
+            self._forget(self.id)
         elif descriptors:
-            self._made.set_result(descriptors[0])
+            self._made.set_result(Namespaces(*descriptors))
         else:
             self._made.set_exception(OSError(event.code or errno.EIO, event.error))
             self._made.exception()  # looked at, so that nobody needs to wait for it
+            self._forget(self.id)
 
 
 class ZygoteMounts(msgspec.Struct, eq=False):
@@ -373,7 +395,7 @@ class ZygoteProcesses:
     def make_sandbox(self, user: int = 0, group: int = 0) -> ZygoteSandbox:
         """Ask for a sandbox; see `Processes.make_sandbox`."""
         self._last += 1
-        made = ZygoteSandbox(self._last, lambda number: self._send(Release(number)), self._loop.create_future(), self._silence)
+        made = ZygoteSandbox(self._last, self._forget_sandbox, self._loop.create_future(), self._silence)
         if self._ended:
             made.tell(Event(made.id, error=ENDED), [])
             return made
@@ -426,7 +448,7 @@ class ZygoteProcesses:
                 terminal is not None,
                 root,
                 program,
-                sandbox,
+                bool(sandbox),
                 rights,
                 mounts,
                 group,
@@ -441,7 +463,7 @@ class ZygoteProcesses:
             self._settle(Event(process.id, error=ENDED, code=128 + signal.SIGKILL))
             return process
         wanted = [*([] if join or sandbox else [netns]), *(stdio if terminal is None else ())]
-        self._waiting.append(_Waiting(process, request, words, [os.dup(fd) for fd in wanted], join))
+        self._waiting.append(_Waiting(process, request, words, [os.dup(fd) for fd in wanted], join, sandbox))
         self._flush()
         return process
 
@@ -475,6 +497,14 @@ class ZygoteProcesses:
 
     def _begin(self, waiting: _Waiting) -> None:
         """Send a request, with its words in a file that only the new process reads. BlockingIOError when there is no room."""
+        namespaces: Sequence[int] = ()
+        if waiting.sandbox:
+            sandbox = self._sandboxes.get(waiting.sandbox)
+            if sandbox is None or (found := sandbox.namespaces) is None:
+                self._forget(waiting)
+                self._settle(Event(waiting.process.id, error="it can't be started: its sandbox is gone", code=NOT_EXECUTABLE))
+                return
+            namespaces = found
         try:
             words = _file_of(waiting.words)
         except OSError as error:
@@ -484,7 +514,7 @@ class ZygoteProcesses:
             )
             return
         try:
-            socket.send_fds(self.connection, [waiting.request], [words, *waiting.descriptors])
+            socket.send_fds(self.connection, [waiting.request], [words, *namespaces, *waiting.descriptors])
         finally:
             os.close(words)
         self._starting.add(waiting.process.id)
@@ -495,18 +525,20 @@ class ZygoteProcesses:
         self._drop(waiting)
 
     def _may_begin(self, waiting: _Waiting) -> bool:
-        """What joins a container waits until that one has its namespaces."""
-        container = self._processes.get(waiting.join)
-        return container is None or container.is_over_starting
+        """What joins a container waits until that one has its namespaces, what belongs in a sandbox until there is one."""
+        container, sandbox = self._processes.get(waiting.join), self._sandboxes.get(waiting.sandbox)
+        return (container is None or container.is_over_starting) and (sandbox is None or sandbox.is_answered)
 
     @property
     def _ended(self) -> bool:
         return self.connection.fileno() < 0
 
+    def _forget_sandbox(self, number: int) -> None:
+        self._sandboxes.pop(number, None)
+
     @staticmethod
     def _drop(waiting: _Waiting) -> None:
-        for fd in waiting.descriptors:
-            os.close(fd)
+        _close(waiting.descriptors)
 
     def _read(self) -> None:
         while True:
@@ -521,7 +553,7 @@ class ZygoteProcesses:
                 return
             self._heard = self._loop.time()
             event = msgspec.json.decode(data, type=Event)
-            if (sandbox := self._sandboxes.pop(event.id, None)) is not None:
+            if (sandbox := self._sandboxes.get(event.id)) is not None:
                 sandbox.tell(event, descriptors)
             elif (mounts := self._mounts.pop(event.id, None)) is not None:
                 mounts.tell(event)
@@ -546,13 +578,18 @@ class ZygoteProcesses:
         self.close()
         for waiting in self._waiting:
             self._drop(waiting)
-        for sandbox in self._sandboxes.values():
+        for sandbox in list(self._sandboxes.values()):
             sandbox.tell(Event(sandbox.id, error=ENDED), [])
         for mounts in self._mounts.values():
             mounts.tell(Event(mounts.id, error=ENDED))
         for process in self._processes.values():
             process.tell(Event(process.id, error=ENDED, code=128 + signal.SIGKILL))
         self.lost()
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)
 
 
 def _file_of(data: bytes) -> int:

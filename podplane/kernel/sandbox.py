@@ -9,29 +9,30 @@ The namespaces are held by descriptors. A process is born in them and killed: to
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
-
-import msgspec
+from typing import NamedTuple
 
 from podplane.kernel import ids, syscalls
 from podplane.kernel.ids import Ids
 from podplane.kernel.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUSER, CLONE_NEWUTS
 
-KINDS = ("user", "ipc", "uts", "net")
+KINDS = ("net", "ipc", "uts")
+NS_GET_USERNS = 0xB701
+"""ioctl_ns(2): a descriptor of the user namespace that owns another namespace."""
 
 
-class Sandbox(msgspec.Struct, frozen=True):
-    """Descriptors of the namespaces."""
+class Sandbox(NamedTuple):
+    """Descriptors of the namespaces but for the user namespace, which owns these."""
 
-    user: int
+    net: int
     ipc: int
     uts: int
-    net: int
 
     def close(self) -> None:
         """Let go of them."""
-        for fd in (self.user, self.ipc, self.uts, self.net):
+        for fd in self:
             os.close(fd)
 
 
@@ -65,7 +66,9 @@ def enter_before_mounts(sandbox: Sandbox) -> None:
 def enter(sandbox: Sandbox, users: Ids) -> None:
     """Into its user namespace, as user 0 there, with a mount and a cgroup namespace that belong to it: all mounts that are there now are
     locked."""
-    syscalls.setns(sandbox.user, CLONE_NEWUSER)
+    user = fcntl.ioctl(sandbox.net, NS_GET_USERNS)
+    syscalls.setns(user, CLONE_NEWUSER)
+    os.close(user)
     if users.size > 1:
         ids.become(0, 0)
     syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWCGROUP)

@@ -42,7 +42,7 @@ from podplane.kernel.volumes import Tmpfs, VolumeError
 
 MESSAGE_BYTES = 200 * 1024
 """The longest message, and the most bytes of a command's arguments and environment."""
-MAX_DESCRIPTORS = 5
+MAX_DESCRIPTORS = 7
 MAX_WORD_BYTES = 128 * 1024
 """MAX_ARG_STRLEN of Linux."""
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT)
@@ -57,8 +57,8 @@ returns the exit code."""
 
 
 class MakeSandbox(msgspec.Struct, tag="sandbox"):
-    """Make a sandbox; the answer comes with the descriptor of its network namespace. `user` and `group` are the numbers of those that it
-    has, where pods have one."""
+    """Make a sandbox; the answer comes with its descriptors, of which none stays here: each fork would copy and close them all. `user` and
+    `group` are the numbers of those that it has, where pods have one."""
 
     id: int
     user: int = 0
@@ -74,13 +74,13 @@ class MakeMounts(msgspec.Struct, tag="mounts"):
 
 
 class Release(msgspec.Struct, tag="release"):
-    """Let go of a sandbox, or of mounts: what runs in it keeps its namespaces, nothing else can be started in it."""
+    """Let go of mounts: what runs and sees them keeps them, nothing else can be started with them."""
 
     id: int
 
 
 class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
-    """Start a process. With it come descriptors: its Words, the network namespace (not when joining, or in a sandbox), then stdin,
+    """Start a process. With it come descriptors: its Words, those of its sandbox or the network namespace (not when joining), then stdin,
     stdout, stderr. With `tty` these are a new terminal of its own instead, and do not come. `name` is the first of its words.
 
     `join` is the id of a container that the process joins (all its namespaces); 0 makes new mount and PID namespaces, in those of
@@ -98,7 +98,7 @@ class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
     tty: bool = False
     root: Root | None = None
     program: str = ""
-    sandbox: int = 0
+    sandbox: bool = False
     rights: Rights = Rights()
     mounts: int = 0
     group: Group | None = None
@@ -183,7 +183,6 @@ class Zygote:
         self._programs = programs
         self._children: dict[int, int] = {}
         self._ids: dict[int, int] = {}
-        self._sandboxes: dict[int, Sandbox] = {}
         self._mounts: dict[int, int] = {}
         self._contained: set[int] = set()
         self._shares: dict[int, Share] = {}
@@ -270,13 +269,12 @@ class Zygote:
         except OSError as error:
             self._tell(Event(command.id, error=error.strerror or str(error), code=error.errno))
             return
-        self._sandboxes[command.id] = made
-        socket.send_fds(self._connection, [msgspec.json.encode(Event(command.id, started=True))], [made.net])
+        try:
+            socket.send_fds(self._connection, [msgspec.json.encode(Event(command.id, started=True))], made)
+        finally:
+            made.close()
 
     def _release(self, command: Release) -> None:
-        made = self._sandboxes.pop(command.id, None)
-        if made is not None:
-            made.close()
         mounts = self._mounts.pop(command.id, -1)
         if mounts >= 0:
             os.close(mounts)
@@ -351,12 +349,9 @@ class Zygote:
             return InContainer(container, self._users, is_contained=command.join in self._contained)
         if not command.sandbox:
             return InLab(descriptors[0])
-        made = self._sandboxes.get(command.sandbox)
-        if made is None:
-            raise LookupError("its sandbox is gone")
         if command.mounts and command.mounts not in self._mounts:
             raise LookupError("its volumes are gone")
-        return InSandbox(made, self._mounts.get(command.mounts, -1), self._users)
+        return InSandbox(Sandbox(*descriptors[: len(sandbox.KINDS)]), self._mounts.get(command.mounts, -1), self._users)
 
 
 class Share(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Sandboxes of pods as their kubelets hold them: what the zygote keeps, and the network namespace to work in.
+"""Sandboxes of pods as their kubelets hold them: the namespaces, and the network namespace to work in.
 
 What was asked for in vain is let go of: the zygote may be late, and would keep it for ever.
 """

@@ -599,3 +599,38 @@ async def test_a_zygote_that_was_stopped_goes_on(machine: Machine) -> None:
     watch = asyncio.ensure_future(machine.processes.keep_going())
     assert await ends(late) == 0
     watch.cancel()
+
+
+def open_files(pid: int) -> list[str]:
+    return sorted(os.listdir(f"/proc/{pid}/fd"), key=int)
+
+
+@contained
+async def test_descriptors_of_sandboxes_are_the_labs_alone(machine: Machine) -> None:
+    assert await ends(machine.start("true")) == 0
+    zygotes, own = open_files(machine.processes.pid), open_files(os.getpid())
+    asked, given, late = (machine.processes.make_sandbox() for _ in range(3))
+    late.release()
+    netns = await given.netns()
+    await machine.processes.make_sandbox().netns()
+    assert await ends(machine.start("true")) == 0
+    assert open_files(machine.processes.pid) == zygotes
+    assert len(open_files(os.getpid())) == len(own) + 3 * 3
+    for one in (asked, given):
+        one.release()
+        one.release()
+    assert os.readlink(f"/proc/self/fd/{netns}").startswith("net:")
+    os.close(netns)
+    assert len(open_files(os.getpid())) == len(own) + 3
+
+
+@contained
+async def test_a_process_waits_for_its_sandbox_and_starts_in_none_that_is_gone(machine: Machine) -> None:
+    sandbox = machine.processes.make_sandbox()
+    early = machine.start("true", sandbox=sandbox.id)
+    assert await ends(early) == 0
+    await sandbox.netns()
+    sandbox.release()
+    for number in (sandbox.id, machine.processes.make_sandbox().id + 1):
+        with pytest.raises(ProcessError, match="it can't be started: its sandbox is gone"):
+            await machine.start("true", sandbox=number).started()
