@@ -3,7 +3,8 @@
     0 stdin  1 stdout  2 stderr  3 error (one Status at the end)  4 resize ({"Width", "Height"})  255 close a channel
 
 Source: k8s.io/apimachinery/pkg/util/remotecommand and k8s.io/streaming. An exit code that isn't 0 is a Status of reason
-`NonZeroExitCode` with the code as a cause of type `ExitCode`.
+`NonZeroExitCode` with the code as a cause of type `ExitCode`. A command that can't be started is an `InternalError`, as with containerd:
+kubectl shows its message and exits with 1. Who looks finds 126 or 127 as a cause of it, too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ PROTOCOL = "v5.channel.k8s.io"
 WITH_STATUS = (PROTOCOL, "v4.channel.k8s.io", "v4.base64.channel.k8s.io")
 PROTOCOLS = (*WITH_STATUS, "channel.k8s.io", "base64.channel.k8s.io", "")
 """What is spoken here, the best first; only the first can close a channel, and those before v4 end with a text instead of a Status."""
+NOT_STARTED = "Internal error occurred: error executing command in container: "
+"""Of a command that can't be started (kubelet, ServeExec)."""
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 
 
@@ -52,7 +55,9 @@ class TerminalSize(msgspec.Struct, rename="pascal"):
 def outcome_of(code: int, error: str = "") -> bytes:
     """The Status for an exit code, or for a command that couldn't be started."""
     if error:
-        return msgspec.json.encode(Outcome("Failure", error, "InternalError", Details([Cause("ExitCode", str(code))])))
+        return msgspec.json.encode(
+            Outcome("Failure", NOT_STARTED + error, "InternalError", Details([Cause("ExitCode", str(code))]))
+        )
     if code:
         message = f"command terminated with non-zero exit code: exit status {code}"
         return msgspec.json.encode(Outcome("Failure", message, "NonZeroExitCode", Details([Cause("ExitCode", str(code))])))
@@ -75,4 +80,4 @@ def exit_code(status: bytes) -> tuple[int, str]:
         return 0, ""
     causes = outcome.details.causes if outcome.details else []
     code = next((int(c.message) for c in causes if c.reason == "ExitCode" and c.message.isdecimal()), 1)
-    return code, "" if outcome.reason == "NonZeroExitCode" else outcome.message
+    return code, "" if outcome.reason == "NonZeroExitCode" else outcome.message.removeprefix(NOT_STARTED)

@@ -192,7 +192,8 @@ def test_how_commands_end(kubectl: Kubectl) -> None:
     both = pipe(kubectl, "exec", "echo-node1-1", "--", "sh", "-c", "echo out; echo err >&2; kill -9 $$")
     assert (both.returncode, both.stdout) == (137, b"out\n")
     assert both.stderr == b"err\ncommand terminated with exit code 137\n"
-    assert "nosuch: no such command" in kubectl("exec", "echo-node1-1", "--", "nosuch", code=1)
+    started = "error: Internal error occurred: error executing command in container"  # what kubectl says with containerd
+    assert f"{started}: nosuch: no such command" in kubectl("exec", "echo-node1-1", "--", "nosuch", code=1)
     assert "it is no program" in kubectl("exec", "echo-node1-1", "--", "/etc/hosts", code=1)
     assert 'pods "nope" not found' in kubectl("exec", "nope", "--", "id", code=1)
 
