@@ -53,6 +53,10 @@ class ProcessError(Exception):
     """The process couldn't be started; one line that says why."""
 
 
+class NotYet(ProcessError):
+    """Nothing has been heard for so long that its start is awaited no longer; it may come all the same, and can be awaited again."""
+
+
 class Process(Protocol):
     """A process that was asked for."""
 
@@ -81,7 +85,7 @@ class Process(Protocol):
         """Once it ended: the beginning of its termination message."""
 
     async def started(self) -> None:
-        """Wait until its program runs. ProcessError when that can't be."""
+        """Wait until its program runs. ProcessError when that can't be, NotYet when nothing is heard of it."""
 
     def signal(self, number: int) -> None:
         """Send a signal; of a process that ended, nothing happens."""
@@ -213,11 +217,11 @@ class ZygoteProcess(msgspec.Struct, eq=False):
     _last_words: int = -1
 
     async def started(self) -> None:
-        """Wait until its program runs. ProcessError when that can't be."""
+        """Wait until its program runs. ProcessError when that can't be, NotYet when nothing is heard of it."""
         try:
             await answered(self._started, self._silence)
         except Silent as error:
-            raise ProcessError(error.strerror) from None
+            raise NotYet(error.strerror) from None
 
     def signal(self, number: int) -> None:
         """Send a signal; of a process that ended, nothing happens."""

@@ -8,6 +8,7 @@ The pod decides when; whatever happens here wakes it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 import signal
@@ -19,7 +20,7 @@ import msgspec
 
 from podplane.kernel import cgroups
 from podplane.kernel.cgroups import Group
-from podplane.kernel.process import Process, ProcessError, Processes
+from podplane.kernel.process import NotYet, Process, ProcessError, Processes
 from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
 from podplane.kubeapi.errors import described
@@ -127,6 +128,7 @@ class ContainerRun(msgspec.Struct, eq=False):
     _group: Group | None = None
     _probes: dict[str, asyncio.Task[None]] = msgspec.field(default_factory=dict)
     _stopping: asyncio.Task[None] | None = None
+    _late: asyncio.Task[None] | None = None
 
     @property
     def role(self) -> str:
@@ -174,14 +176,35 @@ class ContainerRun(msgspec.Struct, eq=False):
             return
         try:
             await process.started()
+        except NotYet as error:
+            await self.pod.tell("Failed", f"Error: {error}; the start of the container is still awaited", WARNING, self.part)
+            self._late = asyncio.ensure_future(self._started_late(process))
+            return
         except ProcessError as error:  # `_ended` has it in the status
             why = self.state.message if self.state.reason == START_ERROR else error
             await self.pod.tell("Failed", f"Error: {why}", WARNING, self.part)
             return
+        await self._has_started(process)
+
+    async def _has_started(self, process: Process) -> None:
         if self.process is process and not process.exited.done():
             self._runs()
             await self.pod.tell("Started", f"Started container {self.spec.name}", part=self.part)
             await self._after_start()
+
+    async def _started_late(self, process: Process) -> None:
+        """Of its start nothing was heard for long. It is believed when something is, as a kubelet believes what runs."""
+        try:
+            while True:
+                with contextlib.suppress(NotYet):
+                    await process.started()
+                    await self._has_started(process)
+                    self.pod.wake()
+                    return
+        except ProcessError:
+            pass  # `_ended` has it in the status
+        except Exception:
+            log.exception("late start container=%s pod=%s", self.spec.name, self.pod.path)
 
     async def _fail(self, error: Exception) -> None:
         """It can't be made; of what is no error of the system, or a value that it can't take, nobody thought."""

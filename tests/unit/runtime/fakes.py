@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from podplane.cni.network import Attached, Attachment, NetworkError
-from podplane.kernel.process import ProcessError
+from podplane.kernel.process import NotYet, ProcessError
 
 
 @dataclass(eq=False)
@@ -26,8 +26,14 @@ class FakeProcess:
     ran: bool = True
     tells_errors: bool = True
     last_words: bytes = b""
+    silence: asyncio.Event | None = None
+    """Nothing is heard of its start until this is set."""
 
     async def started(self) -> None:
+        if self.silence is not None:
+            await asyncio.sleep(0)
+            if not self.silence.is_set():
+                raise NotYet("the zygote has said nothing for 30 s")
         if self.refusal:
             self.error = self.refusal if self.tells_errors else ""
             if not self.exited.done():
@@ -50,11 +56,12 @@ class FakeProcesses:
     ran: bool = True
     tells_errors: bool = True
     ends_on: Collection[int] = (9, 15)
+    silence: asyncio.Event | None = None
 
     def spawn(self, argv: Sequence[str], stdio: tuple[int, int, int], **_: Any) -> FakeProcess:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         process = FakeProcess(argv, len(self.all) + 1, future, self.refusal, ends_on=self.ends_on, refused=self.refused)
-        process.ran, process.tells_errors = self.ran, self.tells_errors
+        process.ran, process.tells_errors, process.silence = self.ran, self.tells_errors, self.silence
         self.all.append(process)
         return process
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 
-from podplane.kernel.process import ProcessError
+from podplane.kernel.process import NotYet
 from podplane.kernel.zygote import NOT_EXECUTABLE
 from podplane.kubeapi.channels import STDERR, STDOUT
 from podplane.runtime.exec import CommandExecution
@@ -59,7 +59,7 @@ async def test_a_command_of_whose_start_nothing_is_heard_ends_with_the_reason() 
     command, out, err = execution()
 
     async def silent() -> None:
-        raise ProcessError("the zygote has said nothing for 30 s")
+        raise NotYet("the zygote has said nothing for 30 s")
 
     command.process.started = silent  # type: ignore[method-assign]
     assert [data async for data in command.output()] == []
