@@ -16,11 +16,12 @@ import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from podplane.apiserver.connections import BODY_SECONDS, HEAD_SECONDS, Acceptor, Waiting, readable
+from podplane.apiserver.connections import BODY_SECONDS, HEAD_SECONDS, Waiting, readable
 from podplane.apiserver.decoding import MAX_BODY_BYTES
 from podplane.apiserver.together import until_one_ends
 from podplane.kubeapi.messages import Answer, Handler, Request, Response, Stream, Upgrade
 from podplane.kubeapi.streams import StreamError
+from podplane.servers.accepting import Acceptor
 
 log = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]

@@ -8,20 +8,14 @@ the oldest of the source that has most: whoever opens connections without end cl
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from collections import OrderedDict
 from collections.abc import Callable
 
-log = logging.getLogger(__name__)
 HEAD_SECONDS, BODY_SECONDS = 10.0, 60.0
 """For the handshake and the head of a request; for its body, of 3 MB at most."""
 WAITING, WAITING_OF_SOURCE = 2048, 1024
 SWEEP_SECONDS = 1.0
-TAKEN_AT_ONCE = 64
-"""In a turn of the event loop."""
-PAUSE_SECONDS = 0.5
-"""When the process can have no more descriptors."""
 
 Close = Callable[[], object]
 
@@ -77,46 +71,6 @@ class Waiting:
             close()
         if self._count:
             self._timer = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
-
-
-class Acceptor:
-    """Takes connections of a listening socket and hands each, with its source, to `begin`. To be made and used on an event loop."""
-
-    def __init__(self, listener: socket.socket, begin: Callable[[socket.socket, str], object]) -> None:
-        self._listener, self._begin = listener, begin
-        self._loop = asyncio.get_running_loop()
-        self._pause: asyncio.TimerHandle | None = None
-        listener.setblocking(False)
-        self._resume()
-
-    def close(self) -> None:
-        """Take none any more; idempotent."""
-        if self._pause is not None:
-            self._pause.cancel()
-        if self._listener.fileno() >= 0:
-            self._loop.remove_reader(self._listener)
-            self._listener.close()
-
-    async def wait_closed(self) -> None:
-        """It is closed at once."""
-
-    def _resume(self) -> None:
-        self._pause = None
-        self._loop.add_reader(self._listener, self._accept)
-
-    def _accept(self) -> None:
-        for _ in range(TAKEN_AT_ONCE):
-            try:
-                connection, address = self._listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                log.warning("no connections are taken for %g s: %s", PAUSE_SECONDS, error)
-                self._loop.remove_reader(self._listener)
-                self._pause = self._loop.call_later(PAUSE_SECONDS, self._resume)
-                return
-            connection.setblocking(False)
-            self._begin(connection, address[0])
 
 
 async def readable(connection: socket.socket) -> None:

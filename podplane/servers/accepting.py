@@ -1,7 +1,7 @@
-"""Connections of a listening socket are taken as fast as they come, and begun of each client one in turn.
+"""Connections of a listening socket are taken as fast as they come; or begun of each client one in turn, too.
 
-A connection that begins costs much more than one that is taken and closed: so a client that connects without end finds its own closed, and
-the queue of the socket has room for those of others.
+A connection that begins may cost much more than one that is taken and closed: then a client that connects without end finds its own closed,
+and the queue of the socket has room for those of others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RESET = struct.pack("ii", 1, 0)
 """struct linger: a reset in place of an end, which leaves nothing behind."""
 
 Begin = Callable[[socket.socket, str], object]
-"""Takes over a connection from this address."""
+"""Takes over a connection, which does not block, from this address."""
 
 
 class Acceptor:
@@ -38,11 +38,8 @@ class Acceptor:
     def __init__(self, listener: socket.socket, begin: Begin) -> None:
         self._listener, self._begin = listener, begin
         self._loop = asyncio.get_running_loop()
-        self._turns: Turns[tuple[socket.socket, str]] = Turns(WAITING, WAITING_OF_CLIENT)
-        self._is_working = False
         self._pause: asyncio.TimerHandle | None = None
         listener.setblocking(False)
-        listener.listen(QUEUE)
         self._resume()
 
     def close(self) -> None:
@@ -52,8 +49,9 @@ class Acceptor:
         if self._listener.fileno() >= 0:
             self._loop.remove_reader(self._listener)
             self._listener.close()
-        while self._turns:
-            _reset(self._turns.take()[0])
+
+    async def wait_closed(self) -> None:
+        """It is closed at once."""
 
     def _resume(self) -> None:
         self._pause = None
@@ -64,23 +62,46 @@ class Acceptor:
             try:
                 accepted, address = self._listener.accept()
             except BlockingIOError:
-                break
+                return
             except OSError as error:
                 if error.errno not in SHORT_OF:
                     continue  # what befell that connection, accept(2)
                 log.warning("no connections are taken for %g s: %s", PAUSE_SECONDS, error)
                 self._loop.remove_reader(self._listener)
                 self._pause = self._loop.call_later(PAUSE_SECONDS, self._resume)
-                break
-            lost = self._turns.put(address[0], (accepted, address[0]))
-            if lost is not None:
-                _reset(lost[0])
-        if self._turns and not self._is_working:
-            self._work()
+                return
+            accepted.setblocking(False)
+            self._begin(accepted, address[0])
+
+
+class TakingTurns:
+    """An acceptor that begins the connections of clients in turn. To be made and used on an event loop."""
+
+    def __init__(self, listener: socket.socket, begin: Begin) -> None:
+        self._next = begin
+        self._loop = asyncio.get_running_loop()
+        self._turns: Turns[tuple[socket.socket, str]] = Turns(WAITING, WAITING_OF_CLIENT)
+        self._is_working = False
+        listener.listen(QUEUE)
+        self._acceptor = Acceptor(listener, self._put)
+
+    def close(self) -> None:
+        """Take none any more; idempotent."""
+        self._acceptor.close()
+        while self._turns:
+            _reset(self._turns.take()[0])
+
+    def _put(self, accepted: socket.socket, client: str) -> None:
+        lost = self._turns.put(client, (accepted, client))
+        if lost is not None:
+            _reset(lost[0])
+        if not self._is_working:
+            self._is_working = True
+            self._loop.call_soon(self._work)
 
     def _work(self) -> None:
         for _ in range(min(BEGUN_AT_ONCE, len(self._turns))):
-            self._begin(*self._turns.take())
+            self._next(*self._turns.take())
         self._is_working = bool(self._turns)
         if self._is_working:
             self._loop.call_soon(self._work)

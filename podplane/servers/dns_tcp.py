@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-from podplane.servers.accepting import Acceptor
+from podplane.servers.accepting import TakingTurns
 from podplane.servers.dns import Respond
 from podplane.servers.dns_counts import Counts, Lane
 
@@ -323,14 +323,13 @@ class TcpServer:
         self._made = (respond, counts, lane, connections)
         self._loop = asyncio.get_running_loop()
         self._beginning: set[asyncio.Task[object]] = set()
-        self._acceptor = Acceptor(listener, self._begin)
+        self._acceptor = TakingTurns(listener, self._begin)
 
     def close(self) -> None:
         """Take none any more; idempotent. Connections that are there go on until they are idle."""
         self._acceptor.close()
 
     def _begin(self, accepted: socket.socket, client: str) -> None:
-        accepted.setblocking(False)
         task: asyncio.Task[object] = self._loop.create_task(
             self._loop.connect_accepted_socket(lambda: Connection(client, *self._made), accepted)
         )

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from podplane.apiserver import asgi, connections
-from podplane.apiserver.connections import Acceptor, Waiting
+from podplane.apiserver.connections import Waiting
 from tests.unit.apiserver.live import Live, access_to, live
 
 
@@ -49,37 +49,6 @@ async def test_who_is_late_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     room.now = 10.0
     await asyncio.sleep(0.01)
     assert (room.closed, len(room.waiting)) == (["early"], 1)
-
-
-async def test_a_listener_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    import socket
-
-    monkeypatch.setattr(connections, "PAUSE_SECONDS", 0.0)
-    taken: asyncio.Queue[str] = asyncio.Queue()
-
-    class Listener(socket.socket):
-        fails = True
-
-        def accept(self) -> tuple[socket.socket, tuple[str, int]]:
-            if Listener.fails:
-                Listener.fails = False
-                raise OSError(24, "Too many open files")
-            return super().accept()
-
-    listener = Listener()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()
-
-    def take(connection: socket.socket, source: str) -> None:
-        connection.close()
-        taken.put_nowait(source)
-
-    acceptor = Acceptor(listener, take)
-    with socket.create_connection(listener.getsockname()):
-        assert await asyncio.wait_for(taken.get(), 5) == "127.0.0.1"
-    assert "Too many open files" in caplog.text
-    acceptor.close()
-    acceptor.close()
 
 
 @pytest.fixture

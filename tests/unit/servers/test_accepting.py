@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from podplane.servers import accepting
-from podplane.servers.accepting import Acceptor
+from podplane.servers.accepting import TakingTurns
 from podplane.servers.turns import Turns
 
 
@@ -25,8 +25,8 @@ class Rig:
         self.begun: list[str] = []
         self.sockets: list[socket.socket] = []
 
-    def acceptor(self) -> Acceptor:
-        return Acceptor(self.listener, self.begin)
+    def acceptor(self) -> TakingTurns:
+        return TakingTurns(self.listener, self.begin)
 
     def begin(self, accepted: socket.socket, ip: str) -> None:
         self.begun.append(ip)
@@ -126,7 +126,7 @@ async def test_what_befalls_one_connection_and_what_all(
 ) -> None:
     monkeypatch.setattr(accepting, "PAUSE_SECONDS", 0.01)
     made = rig.acceptor()
-    made._listener = Failing(rig.listener, errno.ECONNABORTED, errno.EMFILE)  # type: ignore[assignment]
+    made._acceptor._listener = Failing(rig.listener, errno.ECONNABORTED, errno.EMFILE)  # type: ignore[assignment]
     rig.connect(A)
     with caplog.at_level(logging.WARNING):
         await rig.has_begun(1)
@@ -138,9 +138,9 @@ async def test_what_befalls_one_connection_and_what_all(
 
 async def test_a_pause_ends_with_it(rig: Rig) -> None:
     made = rig.acceptor()
-    made._listener = Failing(rig.listener, errno.ENFILE)  # type: ignore[assignment]
+    made._acceptor._listener = Failing(rig.listener, errno.ENFILE)  # type: ignore[assignment]
     rig.connect(A)
-    while made._pause is None:  # noqa: ASYNC110  # nobody says when
+    while made._acceptor._pause is None:  # noqa: ASYNC110  # nobody says when
         await asyncio.sleep(0)
     made.close()
-    assert made._pause.cancelled() and not rig.begun
+    assert made._acceptor._pause.cancelled() and not rig.begun
