@@ -99,7 +99,9 @@ class NodeAgent:
         record_event: RecordEvent,
         now: Callable[[], datetime.datetime],
         poller: Poller | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        """`supervisor` may have other tasks of the process, which are reported with those of the agent, and end with them."""
         self.name = name
         self._poller = poller
         self._host = host
@@ -110,7 +112,7 @@ class NodeAgent:
         self._record_event = record_event
         self._now = now
         self._recorder = Recorder(client, "podplane", now, name)
-        self.supervisor = Supervisor()
+        self.supervisor = supervisor or Supervisor()
         self._name_server_answers: bool | None = None
         self._restart = asyncio.Lock()
         self._starting: asyncio.Task[None] | None = None

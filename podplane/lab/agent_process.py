@@ -55,6 +55,8 @@ STARTED = "X_PODPLANE_STARTED"
 class AgentProcess:
     """The agent of one node, in its namespace; its methods run on one event loop. `access` is that of the node to the API."""
 
+    tells_links = False
+
     def __init__(self, name: str, namespace: Namespace, folder: Path, settings: Settings, access: Access) -> None:
         self.name = name
         self.supervisor = Supervisor()

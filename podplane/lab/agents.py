@@ -25,6 +25,8 @@ class LabAgent(Protocol):
 
     supervisor: Supervisor
     """Of the node's tasks."""
+    tells_links: bool
+    """Does it tell its host of changes of the machine's links?"""
 
     @property
     def network(self) -> Network:
@@ -79,6 +81,8 @@ class LabAgent(Protocol):
 
 class AgentInProcess:
     """An agent within the lab's process, which reads the caches of all."""
+
+    tells_links = True
 
     def __init__(
         self,

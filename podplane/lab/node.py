@@ -111,6 +111,8 @@ class LabNode:
         self.agent.run()
         self.agent.supervisor.add("heartbeat", self.heartbeat.run)
         self.agent.supervisor.add("uplink", self._follow_uplink)
+        if not self.agent.tells_links:
+            self.agent.supervisor.add("links", self._follow_links)
 
     def changed(self, kind: Kind, old: Any, new: Any) -> None:
         """An object came (no old), changed or went (no new)."""
@@ -182,6 +184,21 @@ class LabNode:
         else:
             self._cut(UPLINK_IS_DOWN)
         self._uplink_changed.set()
+
+    async def _follow_links(self) -> None:
+        """Hear of the machine's links, where the agent is another process, which has no lab to tell."""
+        monitor, loop = self.machine.kernel.monitor(Ownership()), asyncio.get_running_loop()
+
+        def heard() -> None:
+            for name, event in monitor.changes().links.items():
+                self.link_changed(name, event)
+
+        loop.add_reader(monitor.fileno(), heard)
+        try:
+            await loop.create_future()
+        finally:
+            loop.remove_reader(monitor.fileno())
+            monitor.close()
 
     async def _follow_uplink(self) -> None:
         """Say on the Node whether the uplink is up, and reach the API again when it is. While it is not, look again and again: an agent

@@ -41,6 +41,7 @@ from podplane.machine.configuration import LEVELS, Configuration
 from podplane.machine.errors import MachineError
 from podplane.machine.host import MachineHost
 from podplane.machine.journal import Journal
+from podplane.machine.name_server import NameServerWatch
 from podplane.machine.network import Front
 from podplane.machine.notify import Notifier
 from podplane.model.objects import Node
@@ -159,10 +160,15 @@ class Program:
         await cluster.known()
         settings = self._configuration.settings(self._uplink(host, await cluster.node()))
         events = ObjectEvents(Recorder(client, "podplane", now), cluster.caches)
-        agent = NodeAgent(self._node_name, host, settings, client, cluster.caches, PeerPlans(), events, now)
+        agent = NodeAgent(
+            self._node_name, host, settings, client, cluster.caches, PeerPlans(), events, now, supervisor=supervisor
+        )
         cluster.caches.subscribe(lambda kind, old, new: _told(agent, kind, old, new))
         cluster.caches.pods.subscribe(lambda old, new: _pod_went(agent, old, new))
         started = await agent.start()
+        if settings.dns.ips:
+            watch = NameServerWatch(lambda: agent.agent.view, lambda answers: agent.name_server_changed(answers=answers))
+            supervisor.add("name server", watch.run)
         for refused in started.refused:
             log.warning("start node=%s refused=%s", self._node_name, refused)
         self._reserve(agent, cluster.caches.pods.objects.values())

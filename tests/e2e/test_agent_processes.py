@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Podplane, running
+from tests.e2e.conftest import Podplane, running, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("agent-processes")]
 
@@ -16,6 +17,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("agent-processes")]
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podplane]:
     with running(tmp_path_factory, "--agents", "processes", "--nodes", "2", "--pods-per-node", "1") as started:
         yield started
+
+
+def status(lab: Podplane, node: str) -> dict[str, Any]:
+    """What the node's agent says of itself; without `tasks` while it says nothing."""
+    found: dict[str, Any] = json.loads(lab("status", "--node", node, "-o", "json", code=None).stdout)
+    return found
 
 
 def test_all_promises_are_kept(lab: Podplane) -> None:
@@ -35,6 +42,25 @@ def test_an_agent_that_starts_again_writes_nothing(lab: Podplane) -> None:
     said = lab("fault", "node1", "--restart-agent").stdout
     assert "and wrote nothing to the kernel.\n" in said
     assert "promises are kept: " in lab("check").stdout
+
+
+def test_an_agent_that_is_killed_is_started_again_and_writes_nothing(lab: Podplane) -> None:
+    assert "was killed" in lab("fault", "node1", "--kill-agent").stdout
+    until(lambda: status(lab, "node1").get("operations_applied") == 0)
+    assert "promises are kept: " in lab("check").stdout
+
+
+def test_packets_pass_while_an_agent_is_stopped_and_pods_wait_for_it(lab: Podplane) -> None:
+    assert "is stopped, until `--clear`" in lab("fault", "node2", "--stop-agent").stdout
+    started = lab.start("run", "waits", "--node", "node2")
+    assert "everything is as wanted" in lab("status", "--node", "node1").stdout
+    ips = {pod["metadata"]["name"]: pod["status"]["podIP"] for pod in lab.api.objects("pods") if "podIP" in pod["status"]}
+    assert "waits" not in ips
+    for pod, other in (("echo-node1-1", "echo-node2-1"), ("echo-node2-1", "echo-node1-1")):
+        assert other in lab("exec", pod, "--", "curl", "-sS", "-m", "5", f"http://{ips[other]}:8080/").stdout
+    assert "goes on" in lab("fault", "node2", "--clear").stdout
+    assert started.wait(30) == 0
+    lab("delete", "pod", "waits")
 
 
 def test_the_setting_is_kept(lab: Podplane) -> None:

@@ -22,6 +22,15 @@ class Target(Place, Protocol):
     async def restart_agent(self) -> Started:
         """End the agent and begin with a new one."""
 
+    def kill_agent(self) -> int:
+        """SIGKILL to the agent's process; the process id, 0 when there is none. FaultError when it is no process."""
+
+    def pause_agent(self) -> int:
+        """SIGSTOP; likewise."""
+
+    def resume_agent(self) -> None:
+        """SIGCONT."""
+
     async def cut_api(self) -> None:
         """Nothing of the node reaches the API, and nothing of the API reaches the node."""
 
@@ -68,6 +77,31 @@ async def restart_agent(target: Target, argument: str) -> str:
     changes = started.changes + len(started.refused)
     wrote = f"wrote {counted(changes, 'change')} to the kernel" if changes else "wrote nothing to the kernel"
     return f"The agent of {target.name} started again in {started.seconds * 1000:.0f} ms and {wrote}."
+
+
+async def kill_agent(target: Target, argument: str) -> str:
+    """The process ends."""
+    pid = _running(target, target.kill_agent())
+    return f"The agent of {target.name} (process {pid} of the lab) was killed."
+
+
+async def stop_agent(target: Target, argument: str) -> str:
+    """The process does nothing; whoever made the request undoes that after the time."""
+    pid = _running(target, target.pause_agent())
+    end = f"for {argument}" if argument else "until `--clear`"
+    return f"The agent of {target.name} (process {pid} of the lab) is stopped, {end}."
+
+
+def _running(target: Target, pid: int) -> int:
+    if not pid:
+        raise FaultError(f"the agent of {target.name} does not run: it is about to start")
+    return pid
+
+
+async def resume_agent(target: Target) -> str:
+    """It goes on."""
+    target.resume_agent()
+    return f"The agent of {target.name} goes on."
 
 
 async def cut_api(target: Target, argument: str) -> str:
@@ -122,6 +156,8 @@ async def kill_name_server(target: Target, argument: str) -> str:
 
 ACTIONS: Mapping[str, Action] = {
     "restart-agent": Action(restart_agent),
+    "kill-agent": Action(kill_agent),
+    "stop-agent": Action(stop_agent, resume_agent),
     "cut-api": Action(cut_api, reconnect_api),
     "uplink-down": Action(uplink_down, uplink_up),
     "uplink-remade": Action(remake_uplink),

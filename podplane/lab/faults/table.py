@@ -60,14 +60,28 @@ class Fault(msgspec.Struct, frozen=True):
         return f"{self.option} [{self.argument}]" if self.argument else self.option
 
 
-CUT_API, UPLINK_DOWN = "cut-api", "uplink-down"
+CUT_API, UPLINK_DOWN, STOP_AGENT = "cut-api", "uplink-down", "stop-agent"
 REPAIRED = "`kubectl describe node {node}` has a Repaired event"
 FAULTS: tuple[Fault, ...] = (
     Fault(
         "restart-agent",
         "The node's agent ends and starts again; its packets must not notice.",
         "`podplane check` passes",
-        not_during=(CUT_API,),
+        not_during=(CUT_API, STOP_AGENT),
+    ),
+    Fault(
+        "kill-agent",
+        "The node's agent, which is a process (`up --agents processes`), is killed; another one starts at once.",
+        "`podplane check` passes, and the new agent wrote nothing",
+        not_during=(STOP_AGENT,),
+    ),
+    Fault(
+        STOP_AGENT,
+        "The node's agent, which is a process, is stopped (SIGSTOP), for DURATION or until --clear.",
+        "packets still pass; its load balancers are at another node; pods that start here wait",
+        undo="it goes on, and learns what changed meanwhile",
+        argument="DURATION",
+        check=seconds_of,
     ),
     Fault(
         CUT_API,

@@ -165,6 +165,19 @@ class FakeTarget:
         self.log.append("restart")
         return Started(changes=2, refused=("x",), seconds=0.05)
 
+    def kill_agent(self) -> int:
+        if self.error:
+            raise self.error
+        self.log.append("kill agent")
+        return 9 if self.log.count("kill agent") == 1 else 0
+
+    def pause_agent(self) -> int:
+        self.log.append("pause")
+        return 9
+
+    def resume_agent(self) -> None:
+        self.log.append("go on")
+
     async def cut_api(self) -> None:
         self.log.append("cut")
 
@@ -216,6 +229,20 @@ class Rig:
     @property
     def active(self) -> list[Active]:
         return messages.active_of({ACTIVE_FAULTS: self.annotations.get(ACTIVE_FAULTS) or ""})
+
+
+async def test_an_agent_that_is_a_process_is_killed_and_stopped_for_a_time() -> None:
+    rig = Rig()
+    assert (await rig.ask("1", "kill-agent")).done == "The agent of node1 (process 9 of the lab) was killed."
+    assert (await rig.ask("2", "kill-agent")).error == "the agent of node1 does not run: it is about to start"
+    assert (await rig.ask("3", "stop-agent", "1s")).done == "The agent of node1 (process 9 of the lab) is stopped, for 1s."
+    for number, fault in ((4, "kill-agent"), (5, "restart-agent")):
+        assert "stop-agent is active on node1: clear it first" in (await rig.ask(str(number), fault)).error
+    assert (await rig.ask("6", CLEAR)).done == "The agent of node1 goes on."
+    assert rig.target.log == ["kill agent"] * 2 + ["pause", "go on"] and rig.active == []
+    rig.target.error = FaultError("it is a part of the lab's process")
+    assert (await rig.ask("7", "kill-agent")).error == "it is a part of the lab's process"
+    rig.task.cancel()
 
 
 async def test_a_fault_is_made_answered_and_undone() -> None:

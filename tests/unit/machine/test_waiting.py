@@ -1,0 +1,65 @@
+"""What an agent does before the API was heard: it says what it waits for, refuses nothing for good, and changes nothing."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from podplane.cni.network import Attachment, TryAgainError
+from podplane.kernel.fakes.world import FakeOpener
+from podplane.machine.cluster import SAID_SECONDS, Waiting
+from podplane.machine.errors import MachineError
+from podplane.machine.journal import Journal
+from podplane.machine.network import Front
+from podplane.machine.program import run_folder
+
+
+def test_the_manager_is_told_of_each_change_and_the_log_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    told, now = list[str](), 0.0
+    waiting = Waiting(told.append, lambda: now)
+    caplog.set_level(logging.WARNING)
+    for second in range(int(2 * SAID_SECONDS)):
+        now = float(second)
+        waiting.says("waiting for the API: connection refused" if second < 90 else "waiting for the Node: none")
+    assert told == ["waiting for the API: connection refused", "waiting for the Node: none"]
+    assert len(caplog.messages) == 2
+    assert waiting.reason == "waiting for the Node: none"
+
+
+async def test_without_an_agent_nothing_is_attached_and_what_is_not_attached_is_detached(tmp_path: Path) -> None:
+    waiting, journal = Waiting(lambda text: None), Journal(tmp_path / "journal")
+    front = Front(journal, waiting)
+    waiting.says("waiting for the API: connection refused")
+    pod = Attachment("a", "uid", "default", "a", FakeOpener().namespace())
+    await front.delete(pod)
+    journal.attach(pod, ("10.244.1.2",), 0)
+    for call in (front.add(pod), front.check(pod), front.delete(pod), front.gc(())):
+        with pytest.raises(TryAgainError, match="has not begun: waiting for the API: connection refused"):
+            await call
+    unready = front.unready()
+    assert unready is not None and "connection refused" in unready.reason
+    assert list(journal.attachments) == [("a", "eth0")]
+
+
+def test_a_folder_has_one_agent_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with run_folder(str(path)) as folder:
+        assert folder.stat().st_mode & 0o777 == 0o700
+        with (
+            pytest.raises(MachineError, match=r"an agent runs here already \(process [0-9]+\): .*/lock"),
+            run_folder(str(path)),
+        ):
+            raise AssertionError
+    with run_folder(str(path)):
+        pass
+
+
+def test_a_folder_that_can_not_be_had_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(MachineError, match=f"{tmp_path}/file.*: give a folder in --run-dir"),
+        run_folder(f"{tmp_path}/file/run"),
+    ):
+        raise AssertionError
