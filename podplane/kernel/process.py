@@ -39,7 +39,11 @@ LOOK_SECONDS = 1.0
 ANSWER_SECONDS = 30.0
 """A zygote that says nothing for so long is not waited for."""
 MAX_STARTING = 16
-"""Processes that are on their way at one time: each costs a fork, and its request a place in the socket's buffer."""
+"""Processes that are on their way at one time: each costs a fork, and its request a place in the socket's buffer. What joins a container is
+not counted any more once it is there: its container may stop it, and nobody else is to wait for that."""
+START_SECONDS, JOIN_SECONDS = 120.0, 30.0
+"""A process that has not started after so long is killed: in namespaces of its own (kubelet, runtimeRequestTimeout), or in a container,
+where others may stop it."""
 
 
 LAST_WORDS_BYTES = 4096
@@ -215,6 +219,8 @@ class ZygoteProcess(msgspec.Struct, eq=False):
     _terminal: Callable[[int], None] | None = None
     ran: bool = False
     _last_words: int = -1
+    _joins: bool = False
+    _late: asyncio.TimerHandle | None = None
 
     async def started(self) -> None:
         """Wait until its program runs. ProcessError when that can't be, NotYet when nothing is heard of it."""
@@ -233,8 +239,27 @@ class ZygoteProcess(msgspec.Struct, eq=False):
         """Does its program run, or is it known that it never will?"""
         return self._started.done()
 
-    def tell(self, event: Event, descriptors: Sequence[int] = ()) -> bool:
-        """Take news; True when it is no longer starting."""
+    @property
+    def is_waited_for(self) -> bool:
+        """Do others wait until it has started?"""
+        return not self.is_over_starting and not (self._joins and self.pid)
+
+    def limit(self, loop: asyncio.AbstractEventLoop) -> None:
+        """It begins now: it may not take for ever."""
+        self._late = loop.call_later(JOIN_SECONDS if self._joins else START_SECONDS, self._give_up, loop)
+
+    def _give_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.is_over_starting:
+            return
+        if self._silence():  # it may run, and nobody has said so yet
+            self.limit(loop)
+            return
+        seconds = JOIN_SECONDS if self._joins else START_SECONDS
+        self.tell(Event(self.id, error=f"it did not start within {seconds:g} s"))
+        self.signal(signal.SIGKILL)
+
+    def tell(self, event: Event, descriptors: Sequence[int] = ()) -> None:
+        """Take news."""
         words, terminals = (descriptors[:-1], descriptors[-1:]) if event.terminal else (descriptors, ())
         for fd in words:
             self._last_words = fd
@@ -259,7 +284,8 @@ class ZygoteProcess(msgspec.Struct, eq=False):
             if not self._started.done():
                 self._started.set_exception(ProcessError(f"it ended with exit code {event.code} before it ran"))
                 self._started.exception()
-        return self._started.done()
+        if self._late is not None and self.is_over_starting:
+            self._late.cancel()
 
     def _read_last_words(self) -> None:
         """The file is the container's, and may be as large as that wants."""
@@ -440,7 +466,7 @@ class ZygoteProcesses:
         """Ask for a process; see `Processes.spawn`."""
         self._last += 1
         process = ZygoteProcess(self._last, self._signal, self._loop.create_future(), self._loop.create_future())
-        process._silence, process._terminal = self._silence, terminal
+        process._silence, process._terminal, process._joins = self._silence, terminal, bool(join)
         self._processes[process.id] = process
         request = msgspec.json.encode(
             Spawn(
@@ -522,6 +548,7 @@ class ZygoteProcesses:
         finally:
             os.close(words)
         self._starting.add(waiting.process.id)
+        waiting.process.limit(self._loop)
         self._forget(waiting)
 
     def _forget(self, waiting: _Waiting) -> None:
@@ -571,7 +598,8 @@ class ZygoteProcesses:
             for fd in descriptors:
                 os.close(fd)
             return
-        if process.tell(event, descriptors):
+        process.tell(event, descriptors)
+        if not process.is_waited_for:
             self._starting.discard(event.id)
         if event.code is not None:
             del self._processes[event.id]
