@@ -30,12 +30,15 @@ from podplane.state.mac import asked_mac, interface_mac
 from podplane.state.network import Link, Sysctl
 from podplane.state.nft_members import MEMBERS
 from podplane.state.operations import Failure
-from podplane.state.value import Identity, IPAddress, address_of, network_of
+from podplane.state.value import Identity, IPAddress, Value, address_of, network_of
+from podplane.state.words import difference, in_words
 
 TRIES = 3
 """So often an ADD is tried again after refusals that contradict what is known of the kernel."""
 PACKETS_SECONDS, POLL_SECONDS = 0.5, 0.002
 """So long an ADD waits until the kernel takes packets for the pod's addresses; between two questions."""
+MOST_FAULTS = 4
+"""So many are named by a CHECK."""
 PEER_KEYS = (PolicyPeersKey, PolicyNameServersKey, PolicySetKey)
 OF_PODS = (*tables.MAPS.values(), tables.TO_NODE, *tables.BELOW_ADMIN.values(), "self", "own")
 """Sets whose elements are those of pods of the node; others have elements of peers."""
@@ -155,7 +158,7 @@ class Attachments:
         node = self._view.node
         if node is None or not node.spec.pod_cidrs:
             raise NetworkError(f"node {self._view.node_name} has no pod block yet: it gets one when the cluster has room")
-        pod = f"pod {request.namespace}/{request.name}"
+        pod = request.who
         ips, mac = self._allocate(request)
         self._keep(dataclasses.replace(request, mac=mac), ips, pod)
         sandbox = self._admit(request, ips, mac)
@@ -176,7 +179,7 @@ class Attachments:
     def _allocate(self, request: Attachment) -> tuple[tuple[str, ...], str]:
         """The addresses of an attachment, and the MAC that it asks for ("" for none). NetworkError when it can't have them; then it has
         nothing that it did not have."""
-        pod = f"pod {request.namespace}/{request.name}"
+        pod = request.who
         had = request.id in self._addresses.owners
         try:
             asked = self._asked_mac(request)
@@ -342,7 +345,7 @@ class Attachments:
 
     async def check(self, request: Attachment) -> None:
         """NetworkError unless the pod's kernel objects are as planned (CNI CHECK): the kernel is asked."""
-        pod = f"pod {request.namespace}/{request.name}"
+        pod = request.who
         sandbox = self._sandboxes.get(request.id)
         if sandbox is None:
             raise NetworkError(f"{pod} is not attached")
@@ -358,9 +361,18 @@ class Attachments:
         if self._sandboxes.get(request.id) is not sandbox:
             raise NetworkError(f"{pod} was detached meanwhile")
         found |= self._kernel.read_namespace(sandbox.netns)
-        for identity, value in wanted.items():
-            if identity not in found or not self._kernel.matches(value, found[identity]):
-                raise NetworkError(f"{pod}: {value} is not in the kernel as planned")
+        faults = [fault for identity, value in wanted.items() if (fault := self._fault(identity, value, found.get(identity)))]
+        if faults:
+            more = f" (and {len(faults) - MOST_FAULTS} more)" if len(faults) > MOST_FAULTS else ""
+            raise NetworkError(f"{pod}: {'; '.join(faults[:MOST_FAULTS])}{more}")
+
+    def _fault(self, identity: Identity, wanted: Value, found: Value | None) -> str:
+        """What is wrong with an object of the kernel, "" for nothing."""
+        if found is None:
+            return f"{in_words(identity, wanted)} is missing"
+        if self._kernel.matches(wanted, found):
+            return ""
+        return f"{in_words(identity, wanted)} {difference(wanted, found, self._kernel.matches)}"
 
     def find(self, id_: tuple[str, str]) -> Attached | None:
         """What an attachment got, with what is known of it now; None when it is not attached."""

@@ -63,7 +63,7 @@ class ObjectEvents(msgspec.Struct, eq=False):
         """The metadata of the key's object."""
         if isinstance(key, PodKey):
             namespace, _, name = key.path.partition("/")
-            return {"name": name, "namespace": namespace, "uid": key.pod_uid}
+            return {"name": name, "namespace": namespace, "uid": key.pod_uid} if namespace else None
         metadata = self._metadata(key)
         if metadata is None:
             return None

@@ -37,7 +37,7 @@ def pods(old: None, new: Change, view: View) -> Iterable[Key]:
 
 def _may_select(policy: Policy, sandbox: Sandbox, view: View) -> bool:
     """Does a policy select this pod, or is the pod, or the namespace, not known, so that any policy of it may?"""
-    if view.policies is None or policy.metadata.namespace not in ("", sandbox.namespace):
+    if view.policies is None or not sandbox.namespace or policy.metadata.namespace not in ("", sandbox.namespace):
         return False
     if not policy.metadata.namespace and view.policies.namespace(sandbox.namespace) is None:
         return True

@@ -62,7 +62,7 @@ class PluginNetwork:
         try:
             fields: dict[str, Any] = {"runtimeConfig": _runtime(request)}
         except ValueError as error:
-            raise NetworkError(f"pod {request.namespace}/{request.name}: {error}") from None
+            raise NetworkError(f"{request.who}: {error}") from None
         if request.requested_ips:
             fields["args"] = {"podplane": {"formerIPs": request.requested_ips}}
         answer = await self._ask(calls.ADD, request, fields, self._patience)
@@ -117,7 +117,8 @@ class PluginNetwork:
                     connection.connect(short)
                 sent = socket.send_fds(connection, [data], fds)
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    await loop.sock_sendall(connection, data[sent:])
+                    if sent < len(data):  # an agent that has answered already takes not even nothing
+                        await loop.sock_sendall(connection, data[sent:])
                     answer = bytearray()
                     while len(answer) <= wire.ANSWER_BYTES and (chunk := await loop.sock_recv(connection, CHUNK_BYTES)):
                         answer += chunk

@@ -61,6 +61,11 @@ class Attachment:
         """(container id, interface name)."""
         return (self.container_id, self.ifname)
 
+    @property
+    def who(self) -> str:
+        """What is attached, in words: a container that is no Kubernetes pod is in no namespace."""
+        return f"pod {self.namespace}/{self.name}" if self.namespace else f"container {self.container_id}"
+
 
 class Attached(msgspec.Struct, frozen=True):
     """The outcome of ADD: addresses (one a family, the cluster's first family first), interface and its MAC.

@@ -118,6 +118,8 @@ def render(result: Result, version: str) -> bytes:
     """The result as JSON, as this version has it."""
     fields: dict[str, Any] = msgspec.to_builtins(result)
     fields["cniVersion"] = version
+    if result.dns == Dns():
+        fields.pop("dns", None)
     if is_before(version, "1.1.0"):
         _drop(fields.get("interfaces", ()), INTERFACE_1_1_0)
         _drop(fields.get("routes", ()), ROUTE_1_1_0)

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -118,10 +119,15 @@ class Verbs:
             request = _attachment(call, NetworkNamespace(os.dup(self._checked(call, env, descriptors)), self._workers))
             try:
                 attached = await self._network.add(request)
-            except BaseException:
+            except BaseException as error:
+                is_there = isinstance(error, NetworkError) and _has_interface(request)
                 request.netns.close()
                 if self._network.find(call.id) is None:
                     self._release(call.id)
+                if is_there:
+                    raise CniError(
+                        Code.REFUSED, f"CNI_NETNS {call.netns} has an interface {call.ifname} already", str(error)
+                    ) from None
                 raise
             self._release(call.id)
             self._held[call.id] = request.netns
@@ -218,6 +224,14 @@ def _attachment(call: Call, netns: Namespace) -> Attachment:
         network=call.network,
         netns_path=call.netns,
     )
+
+
+def _has_interface(request: Attachment) -> bool:
+    """Does somebody else's interface of this name keep it from being attached?"""
+    try:
+        return bool(request.netns.run(socket.if_nametoindex, request.ifname))
+    except OSError:
+        return False
 
 
 def _result(call: Call, attached: Attached) -> Result:

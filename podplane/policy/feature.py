@@ -365,7 +365,9 @@ def _plan_pod(
     ips = [ip for ip in map(address_of, sandbox.ips) if ip.version in versions]
     pod = policies.pod(path) if policies is not None else None
     is_known = pod is not None and sandbox.uid in ("", pod.metadata.uid)  # some runtimes don't say it (CNI_ARGS)
-    if not is_known or (policies is not None and policies.is_undecided(sandbox.namespace)):
+    if not sandbox.namespace:
+        pod = None  # a container that is no pod of Kubernetes: no policy selects it
+    elif not is_known or (policies is not None and policies.is_undecided(sandbox.namespace)):
         if policies is not None and policies.has_policies(sandbox.namespace):
             effects = _judge_again(owner, None, ips, memory)
             return plan(effects=effects, enforced=Enforced(path, tuple(map(str, ips))))

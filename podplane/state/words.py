@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+
+import msgspec
 
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Sysctl
 from podplane.state.nft import Element
@@ -14,6 +16,25 @@ def in_words(identity: Identity, value: Value | None = None) -> str:
     """The object; `value` is how it is wanted or known, where there is one: words come out nicer with it."""
     netns = f" in {identity[1]}" if identity[1] else ""
     return (_of_value(value) or _of_identity(identity)) + netns
+
+
+def difference(wanted: Value, found: Value, matches: Callable[[Value, Value], bool]) -> str:
+    """In what a found object is not as it is wanted: `has mtu 1400, not 1500`. `matches` says whether a value fulfils what is wanted."""
+    if type(wanted) is not type(found):
+        return f"is another kind of object: {type(found).__name__.lower()}"
+    names = [
+        name
+        for name in wanted.__struct_fields__
+        if not matches(wanted, msgspec.structs.replace(wanted, **{name: getattr(found, name)}))
+    ]
+    said = (f"{name.replace('_', ' ')} {_said(getattr(found, name))}, not {_said(getattr(wanted, name))}" for name in names)
+    return f"has {', and '.join(said)}" if names else "is not as planned"
+
+
+def _said(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value) if value not in (None, "") else "none"
 
 
 def _of_value(value: Value | None) -> str:

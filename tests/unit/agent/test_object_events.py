@@ -54,7 +54,8 @@ async def test_an_event_names_the_object_of_its_key(key: Key, reference: dict[st
 async def test_of_an_object_that_is_gone_there_is_no_event() -> None:
     recorder = Remembering()
     events = ObjectEvents(recorder, caches_of())
-    for key in (ServiceKey("default/web"), NetworkPolicyKey("default/web"), ClusterNetworkPolicyKey("web")):
+    container = AttachmentKey("/c", "c", "eth0", "")  # it is no pod
+    for key in (ServiceKey("default/web"), NetworkPolicyKey("default/web"), ClusterNetworkPolicyKey("web"), container):
         events(key, "it is refused")
     assert not events._tasks and not recorder.written
 

@@ -25,7 +25,7 @@ from podplane.policy.settings import PolicySettings
 from podplane.policy.tables import TABLE
 from podplane.state.nft import Chain, Element, Immediate, Lookup, NftValue, Verdict
 from podplane.state.value import IPAddress
-from tests.policed import cluster_policy, policy, select
+from tests.policed import ALL_PODS, cluster_policy, policy, select
 from tests.unit.agent.rig import Choosy, Rig, cluster, slice_of
 
 WEB = policy("web", select(app="web"), [PolicyRule((PodSelector("a", select(app="client")),))])
@@ -92,6 +92,19 @@ async def test_what_is_not_known_passes_nothing_where_a_policy_might_select_it()
     rig.remove(WEB)
     await rig.settle()
     assert verdicts(rig, "ingress4")["pod/a/web"] == "pass"
+
+
+async def test_no_policy_selects_a_container_that_is_no_pod() -> None:
+    rig = Rig()
+    await rig.start(*cluster(1))
+    rig.put(NamespaceInfo(SlimMetadata("a")), cluster_policy("deny", ingress=[PolicyRule((ALL_PODS,), action="Deny")]))
+    await rig.settle()
+    container = dataclasses.replace(rig.attachment("c1"), namespace="", pod_uid="")
+    await rig.agent.network.add(container)
+    assert verdicts(rig, "ingress4")["pod//c1"] == "pass"
+    rig.put(cluster_policy("deny more", egress=[PolicyRule((ALL_PODS,), action="Deny")]))
+    await rig.settle()
+    assert (verdicts(rig, "ingress4")["pod//c1"], verdicts(rig, "egress4")["pod//c1"]) == ("pass", "ingress")
 
 
 def led_to_from(rig: Rig, chain: str) -> set[str]:

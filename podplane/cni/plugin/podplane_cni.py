@@ -1,0 +1,201 @@
+#!/usr/bin/python3 -ISB
+"""podplane-cni where no C compiler was at hand: the same as podplane-cni.c and loopback.c, which say what it does, but slower to start.
+
+It needs the standard library only, and is copied to where container engines look for plugins.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import sys
+import time
+
+SOCKET = "/run/podplane/cni.sock"
+VERSIONS = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+REQUEST_BYTES = ANSWER_BYTES = 1 << 20
+WAIT_SECONDS, STATUS_WAIT_SECONDS, ANSWER_SECONDS = 30.0, 1.0, 120.0
+LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.01, 0.25
+INCOMPATIBLE_VERSION, INVALID_ENVIRONMENT, IO_FAILURE, TRY_AGAIN, NOT_AVAILABLE, REFUSED, FAULTY = 1, 4, 5, 11, 50, 100, 102
+AWAY = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)
+LOST = (errno.ECONNRESET, errno.EPIPE)
+CLONE_NEWNET = 0x4000_0000
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+
+
+class Failed(Exception):
+    """An error of the CNI specification: code, message, details."""
+
+
+def version_said(stdin: bytes) -> str:
+    """The version of the specification that the caller speaks."""
+    try:
+        version = json.loads(stdin)["cniVersion"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return VERSIONS[-1]
+    return version if isinstance(version, str) else VERSIONS[-1]
+
+
+def read_stdin() -> bytes:
+    """The configuration."""
+    try:
+        stdin = sys.stdin.buffer.read(REQUEST_BYTES + 1)
+    except OSError as error:
+        raise Failed(IO_FAILURE, "the configuration on standard input can't be read", error.strerror) from None
+    if len(stdin) > REQUEST_BYTES:
+        raise Failed(IO_FAILURE, "the configuration on standard input can't be read", os.strerror(errno.EFBIG))
+    return stdin
+
+
+def make_request(stdin: bytes, own: list[bytes]) -> bytes:
+    """The bytes of a request, with what this program says of itself."""
+    variables = [b"%s=%s" % one for one in os.environb.items() if one[0].startswith(b"CNI_")]
+    body = b"".join(one + b"\0" for one in (*variables, *own)) + b"\0" + stdin
+    if len(body) > REQUEST_BYTES:
+        raise Failed(IO_FAILURE, "environment and configuration are too long", "1 MiB is the most")
+    return len(body).to_bytes(4, "big") + body
+
+
+def exchange(path: str, request: bytes, fds: list[int]) -> bytes:
+    """The answer to a request. OSError when there is none."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(ANSWER_SECONDS)
+        connection.connect(path)
+        sent = socket.send_fds(connection, [request], fds)
+        if sent < len(request):  # an agent that has answered already takes not even nothing
+            connection.sendall(request[sent:])
+        answer = bytearray()
+        while chunk := connection.recv(65536):
+            answer += chunk
+            if len(answer) > ANSWER_BYTES:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    if not answer:
+        raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+    return bytes(answer)
+
+
+def patience(command: str) -> float:
+    """So many seconds an agent that is away is waited for."""
+    if command == "VERSION":
+        return 0.0
+    try:
+        seconds = float(os.environ["PODPLANE_CNI_WAIT"])
+    except (LookupError, ValueError):
+        seconds = -1.0
+    return seconds if 0 <= seconds <= 3600 else STATUS_WAIT_SECONDS if command == "STATUS" else WAIT_SECONDS
+
+
+def ask(command: str, stdin: bytes, fds: list[int], own: list[bytes]) -> bytes:
+    """The agent's answer."""
+    path = os.environ.get("PODPLANE_CNI_SOCKET") or SOCKET
+    until, pause = time.monotonic() + patience(command), LOOK_SECONDS
+    request = make_request(stdin, own)
+    while True:
+        try:
+            return exchange(path, request, fds)
+        except OSError as error:
+            number, reason = error.errno, f"{path}: {error.strerror or error}"
+        if command == "VERSION":
+            return b"\0" + versions(stdin)
+        if number not in (*AWAY, *LOST):
+            raise Failed(IO_FAILURE, "the podplane agent of this node can't be asked", reason)
+        if time.monotonic() + pause > until:
+            code = NOT_AVAILABLE if command == "STATUS" else TRY_AGAIN
+            raise Failed(code, "the podplane agent of this node does not answer", reason)
+        if number in LOST:
+            request = make_request(stdin, [*own, b"PODPLANE_AGAIN=1"])
+        time.sleep(pause)
+        pause = min(pause * 2, LONGEST_LOOK_SECONDS)
+
+
+def versions(stdin: bytes) -> bytes:
+    """The answer to VERSION."""
+    return json.dumps({"cniVersion": version_said(stdin), "supportedVersions": VERSIONS}).encode()
+
+
+def flags_of_lo(netns: str, up: int, down: int) -> int:
+    """The flags of lo in a network namespace, before they are changed. OSError when that can't be."""
+    import ctypes
+    import fcntl
+    import struct
+
+    with open(os.open(netns, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(file.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as door:
+        found = int(struct.unpack_from("16xH", fcntl.ioctl(door, SIOCGIFFLAGS, struct.pack("16s24x", b"lo")))[0])
+        if (wanted := (found | up) & ~down) != found:
+            fcntl.ioctl(door, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", wanted))
+    return found
+
+
+def loopback(command: str, stdin: bytes) -> bytes:
+    """The plugin `loopback`: its standard output."""
+    version, netns = version_said(stdin), os.environ.get("CNI_NETNS", "")
+    if command == "VERSION":
+        return versions(stdin)
+    if version not in VERSIONS:
+        raise Failed(INCOMPATIBLE_VERSION, f"cniVersion is none of {', '.join(VERSIONS)}", version)
+    if command in ("GC", "STATUS"):
+        return b""
+    if command not in ("ADD", "DEL", "CHECK"):
+        raise Failed(INVALID_ENVIRONMENT, "CNI_COMMAND is none of ADD, DEL, CHECK, GC, STATUS, VERSION", command)
+    if not netns and command != "DEL":
+        raise Failed(INVALID_ENVIRONMENT, "CNI_NETNS is missing", "")
+    try:
+        found = flags_of_lo(netns, IFF_UP if command == "ADD" else 0, IFF_UP if command == "DEL" else 0) if netns else 0
+    except OSError as error:
+        if command != "DEL":
+            raise Failed(INVALID_ENVIRONMENT, f"lo of CNI_NETNS {netns} can't be set", error.strerror) from None
+    if command == "CHECK" and not found & IFF_UP:
+        raise Failed(FAULTY, "lo is down", "")
+    return result_of_lo(version, netns) if command == "ADD" else b""
+
+
+def result_of_lo(version: str, netns: str) -> bytes:
+    """What an ADD of loopback has made."""
+    ips: list[dict[str, object]] = [{"address": "127.0.0.1/8", "interface": 0}, {"address": "::1/128", "interface": 0}]
+    if version.startswith("0."):
+        ips = [one | {"version": number} for one, number in zip(ips, "46", strict=True)]
+    interfaces = [{"name": "lo", "mac": "00:00:00:00:00:00", "sandbox": netns}]
+    return json.dumps({"cniVersion": version, "interfaces": interfaces, "ips": ips}).encode()
+
+
+def run(command: str, stdin: bytes) -> tuple[int, bytes]:
+    """Exit status and standard output."""
+    if os.path.basename(sys.argv[0]) == "loopback":
+        return 0, loopback(command, stdin)
+    fds, own, netns = [], [], os.environ.get("CNI_NETNS", "")
+    if netns and command in ("ADD", "CHECK"):
+        try:
+            fds.append(os.open(netns, os.O_RDONLY | os.O_NONBLOCK))
+            own.append(b"PODPLANE_FDS=netns")
+        except OSError as error:
+            own.append(b"PODPLANE_NETNS_ERROR=%d" % (error.errno or 0))
+    answer = ask(command, stdin, fds, own)
+    return answer[0], answer[1:]
+
+
+def main() -> int:
+    """The exit status."""
+    command, stdin = os.environ.get("CNI_COMMAND"), b""
+    if command is None:
+        print("podplane-cni is a CNI plugin, which container engines run; it speaks 0.3.0 to 1.1.0.", file=sys.stderr)
+        return 1
+    try:
+        stdin = read_stdin()
+        status, stdout = run(command, stdin)
+    except Failed as error:
+        code, message, details = error.args
+        told = {"cniVersion": version_said(stdin), "code": code, "msg": message, "details": details}
+        status, stdout = 1, json.dumps(told).encode()
+    sys.stdout.buffer.write(stdout)
+    sys.stdout.buffer.flush()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""podplane-cni, in C and as a script: what it sends, and what it prints when the agent is away, ends, or says anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from podplane.cni import wire
+from podplane.cni.result import VERSIONS
+from tests.unit.cni import programs
+from tests.unit.cni.fakes import configuration
+from tests.unit.cni.programs import PROGRAMS, Ended, words_of
+
+STDIN = configuration("1.0.0")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> Iterator[None]:
+    yield
+    programs.clean()
+
+
+@pytest.fixture(params=PROGRAMS)
+def words(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    return words_of(request.param, tmp_path)
+
+
+class Scripted:
+    """An agent that gives these answers, one to a connection; b"" is none. It keeps requests and files that came with them."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self.answers = list(answers)
+        self.requests: list[wire.Request] = []
+        self.files: list[os.stat_result] = []
+
+    @contextlib.asynccontextmanager
+    async def at(self, path: Path) -> AsyncIterator[None]:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen()
+            serving = asyncio.create_task(asyncio.to_thread(self._serve, listener))
+            yield
+            await serving
+
+    def _serve(self, listener: socket.socket) -> None:
+        for answer in self.answers:
+            connection, _ = listener.accept()
+            with connection:
+                data, fds, _, _ = socket.recv_fds(connection, wire.REQUEST_BYTES + 4, 4)
+                while len(data) < 4 + wire.length_of(data):
+                    data += connection.recv(1 << 20)
+                self.requests.append(wire.parse(data[4:]))
+                self.files += [os.fstat(fd) for fd in fds]
+                for fd in fds:
+                    os.close(fd)
+                connection.sendall(answer)
+
+
+async def run(words: list[str], path: Path, verb: str, stdin: bytes = STDIN, **env: str) -> Ended:
+    socket_of = {"PODPLANE_CNI_SOCKET": str(path)}
+    return await programs.run(words, stdin, CNI_COMMAND=verb, CNI_CONTAINERID="c1", CNI_IFNAME="eth0", **socket_of, **env)
+
+
+async def test_a_call_is_handed_over_with_the_namespace_and_the_answer_is_copied(words: list[str], tmp_path: Path) -> None:
+    agent, path = Scripted(wire.answer(0, b'{"a":1}'), wire.answer(3, b"")), tmp_path / "cni.sock"
+    async with agent.at(path):
+        added = await run(words, path, "ADD", CNI_NETNS="/proc/self/ns/uts", CNI_ARGS="A=1;B=ä", OTHER="x")
+        deleted = await run(words, path, "DEL", CNI_NETNS="/proc/self/ns/uts")
+    assert (added, deleted) == (Ended(0, b'{"a":1}', b""), Ended(3, b"", b""))
+    first, second = agent.requests
+    own = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": "/proc/self/ns/uts"}
+    assert first == (own | {"CNI_ARGS": "A=1;B=ä", "PODPLANE_FDS": "netns"}, STDIN)
+    assert second == (own | {"CNI_COMMAND": "DEL"}, STDIN)
+    assert [one.st_ino for one in agent.files] == [os.stat("/proc/self/ns/uts").st_ino]
+
+
+async def test_a_namespace_that_vanished_is_the_agents_to_judge(words: list[str], tmp_path: Path) -> None:
+    agent, path = Scripted(wire.answer(1)), tmp_path / "cni.sock"
+    async with agent.at(path):
+        await run(words, path, "ADD", CNI_NETNS=str(tmp_path / "gone"))
+    assert agent.requests[0].env[wire.NETNS_ERROR] == "2"
+    assert wire.FDS not in agent.requests[0].env
+
+
+async def test_a_large_configuration_and_answer_pass_and_larger_ones_do_not(words: list[str], tmp_path: Path) -> None:
+    stdin, answer = b"x" * 1_000_000, b"y" * 1_000_000
+    agent, path = Scripted(wire.answer(0, answer)), tmp_path / "cni.sock"
+    async with agent.at(path):
+        assert await run(words, path, "ADD", stdin) == Ended(0, answer, b"")
+    assert agent.requests[0].stdin == stdin
+    refused = await run(words, path, "ADD", b"x" * (2 << 20))
+    assert (refused.status, refused.output["code"]) == (1, 5)
+
+
+async def test_an_agent_that_is_away_is_waited_for_but_not_for_ever(words: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "cni.sock"
+    for verb, code in (("ADD", 11), ("DEL", 11), ("CHECK", 11), ("GC", 11), ("STATUS", 50)):
+        ended = await run(words, path, verb, PODPLANE_CNI_WAIT="0")
+        assert (ended.status, ended.output["code"], ended.output["cniVersion"]) == (1, code, "1.0.0")
+        assert ended.output["details"] == f"{path}: No such file or directory"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    assert "refused" in (await run(words, path, "ADD", PODPLANE_CNI_WAIT="0")).output["details"]
+    path.unlink()
+    adding = asyncio.create_task(run(words, path, "ADD"))
+    await asyncio.sleep(0.1)
+    async with Scripted(wire.answer(0, b"{}")).at(path):
+        assert await adding == Ended(0, b"{}", b"")
+
+
+async def test_versions_are_told_without_an_agent_at_once(words: list[str], tmp_path: Path) -> None:
+    ended = await run(words, tmp_path / "cni.sock", "VERSION", PODPLANE_CNI_WAIT="3600")
+    assert (ended.status, ended.output) == (0, {"cniVersion": "1.0.0", "supportedVersions": list(VERSIONS)})
+
+
+async def test_an_agent_that_ends_before_it_answers_is_asked_again(words: list[str], tmp_path: Path) -> None:
+    agent, path = Scripted(b"", wire.answer(0, b"{}")), tmp_path / "cni.sock"
+    async with agent.at(path):
+        assert await run(words, path, "ADD", CNI_NETNS="/proc/self/ns/uts") == Ended(0, b"{}", b"")
+    first, second = agent.requests
+    assert wire.AGAIN not in first.env
+    assert second == ({**first.env, wire.AGAIN: "1"}, first.stdin)
+    assert len(agent.files) == 2
+
+
+async def test_what_can_not_be_asked_is_an_error_of_the_specification(words: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "there"
+    long = tmp_path / ("x" * 200)
+    (tmp_path / "file").write_text("")
+    for path, reason in ((folder, "No such file"), (long, "too long"), (tmp_path / "file" / "sock", "Not a directory")):
+        ended = await run(words, path, "ADD", PODPLANE_CNI_WAIT="0")
+        assert ended.status == 1 and ended.output["code"] in (5, 11)
+        assert reason in ended.output["details"]
+
+
+async def test_without_a_command_it_says_what_it_is(words: list[str]) -> None:
+    ended = await programs.run(words, b"")
+    assert (ended.status, ended.stdout) == (1, b"")
+    assert b"is a CNI plugin" in ended.stderr
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_loopback_answers_what_needs_no_namespace(program: str, tmp_path: Path) -> None:
+    words = words_of(program, tmp_path, "loopback")
+    for verb in ("GC", "STATUS", "DEL"):
+        assert await programs.run(words, STDIN, CNI_COMMAND=verb) == Ended(0, b"", b"")
+    assert (await programs.run(words, STDIN, CNI_COMMAND="VERSION")).output["supportedVersions"] == list(VERSIONS)
+    for verb, env, stdin, code in (
+        ("ADD", {}, STDIN, 4),
+        ("ADD", {"CNI_NETNS": str(tmp_path / "gone")}, STDIN, 4),
+        ("ADD", {"CNI_NETNS": "/dev/null"}, STDIN, 4),
+        ("ADD", {"CNI_NETNS": "/dev/null"}, configuration("0.2.0"), 1),
+        ("TURN", {}, STDIN, 4),
+    ):
+        ended = await programs.run(words, stdin, CNI_COMMAND=verb, **env)
+        assert (ended.status, ended.output["code"]) == (1, code)
+    assert await programs.run(words, STDIN, CNI_COMMAND="DEL", CNI_NETNS=str(tmp_path / "gone")) == Ended(0, b"", b"")
