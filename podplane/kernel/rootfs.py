@@ -441,6 +441,14 @@ def protect_devices() -> None:
         _bind_device(name, f"/dev/{name}")
 
 
+def protect_interpreter() -> None:
+    """Bind the interpreter over itself read-only, in the caller's mount namespace: what is started with it from now on, and with it built-in
+    programs in containers, lets nobody change it by `/proc/PID/exe`, whose user it may belong to."""
+    path = os.path.realpath(sys.executable)
+    syscalls.mount(path, path, None, MS_BIND)
+    syscalls.set_attributes(path, MOUNT_ATTR_RDONLY)
+
+
 def _bind_device(name: str, target: str) -> None:
     """The machine's own, to be read and written; on a read-only mount its mode, owner and times can't be changed."""
     syscalls.mount(f"/dev/{name}", target, None, MS_BIND | MS_REC)

@@ -194,6 +194,7 @@ def _mounts(run: Path) -> None:
         syscalls.mount("proc", "/proc", "proc", 0)
         syscalls.mount("tmpfs", str(run), "tmpfs", 0)
         rootfs.protect_devices()
+        rootfs.protect_interpreter()
     except OSError as error:
         raise LabError(
             f"the lab can't mount its own /proc ({error.strerror}): a container hides parts of /proc; "

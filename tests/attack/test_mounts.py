@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from podplane.kernel import rootfs
 from podplane.kernel.rootfs import Bind, Root
 from tests.kernel.test_rootfs import FOLDER, lab_folder
 from tests.kernel.test_zygote import Machine, contained
@@ -95,6 +96,20 @@ async def test_devices_can_be_used_and_not_changed(machine: Machine) -> None:
         done
         echo x >/dev/null && head -c 2 /dev/zero | wc -c; exec 3<>/dev/urandom && echo opened"""
     assert (await machine.says(script, root=Root(FOLDER))).split() == ["2", "opened"]
+
+
+@contained
+async def test_the_interpreter_of_a_built_in_program_can_not_be_changed(_: Machine) -> None:
+    lab_folder()
+    rootfs.protect_interpreter()
+    machine = Machine()  # it starts with what is protected now
+    script = """exec 2>&1; exe=/proc/1/exe; ls -lL $exe >/dev/null || echo none
+        chmod $(stat -L -c %a $exe) $exe; touch -a $exe; chown 0 $exe; (: >>$exe); cat /proc/1/comm; true"""
+    container = machine.start("podplane/client", root=Root(FOLDER))
+    await container.started()
+    *said, name = (await machine.says(script, join=container.id)).split("\n")
+    assert (name, len(said)) == ("client", 4)
+    assert all(any(why in line for why in ("Read-only", "busy", "ermi")) for line in said), said
 
 
 @contained
