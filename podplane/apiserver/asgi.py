@@ -161,7 +161,8 @@ async def _stream(answer: Stream, receive: Receive, send: Send) -> None:
                     async with asyncio.timeout(UNREAD_SECONDS):
                         await send({"type": "http.response.body", "body": part, "more_body": True})
         except TimeoutError:
-            return  # nobody reads it
+            log.info("answer cut off why=nothing of it was taken for %g s", UNREAD_SECONDS)
+            return
         except StreamError as error:
             log.warning("answer cut off why=%s", error)
             return

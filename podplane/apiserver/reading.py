@@ -18,6 +18,7 @@ from podplane.apiserver import selectors
 from podplane.apiserver.decoding import MAX_DIGITS, whole_number
 from podplane.apiserver.kinds.resource import Object
 from podplane.apiserver.ordered import Key
+from podplane.apiserver.pace import Pace
 from podplane.apiserver.paths import Target
 from podplane.apiserver.problems import Problem, not_found
 from podplane.apiserver.records import Records
@@ -91,13 +92,17 @@ class Reader:
         wanted = selection.wanted
         if not limit:
             items = (stored if wanted is None or wanted(stored.object) else None for _, stored in found)
-            return await answer(form.many(items, metadata))
+            return await answer(form.many(items, metadata), self._pace(request))
         page = await _first(found, wanted, limit + 1)
         if len(page) > limit:
             metadata["continue"] = _token(version, page[limit - 1][0])
             if wanted is None:
                 metadata["remainingItemCount"] = total - limit
-        return await answer(form.many((stored for _, stored in page[:limit]), metadata))
+        return await answer(form.many((stored for _, stored in page[:limit]), metadata), self._pace(request))
+
+    def _pace(self, request: Request) -> Pace | None:
+        """What an answer waits for between two parts; the lab's own answers wait for nobody: they cost little, and others wait for them."""
+        return self._records.hub.pace if request.source else None
 
     def _page(self, target: Target, selection: Selection, request: Request) -> _Page:
         """What the list is made of, as the versions and the token of the request say."""
@@ -156,12 +161,13 @@ class Reader:
         elif version in ("", "0"):
             number = hub.version
         seconds = _seconds(request.parameter("timeoutSeconds") or "0") or None
-        return Stream(hub.open(form, selection, number, seconds, bookmarks=bookmarks, first=first))
+        pace = self._pace(request)
+        return Stream(hub.open(form, selection, number, seconds, bookmarks=bookmarks, first=first, pace=pace))
 
 
-async def answer(parts: Iterable[bytes]) -> Response | LongList:
+async def answer(parts: Iterable[bytes], pace: Pace | None = None) -> Response | LongList:
     """A list in parts as an answer: whole if it is short, else sent while it is made."""
-    made, size, rest = [], 0, chunks(parts)
+    made, size, rest = [], 0, chunks(parts, pace)
     async for chunk in rest:
         made.append(chunk)
         size += len(chunk)

@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TypeVar
 
+from podplane.apiserver.pace import TURN_BYTES, Pace
+
 T = TypeVar("T")
 SLICE_SECONDS = 0.005
 SLICE_BYTES = 256 * 1024
@@ -31,16 +33,18 @@ def sliced(
         yield found
 
 
-async def paced(items: Iterable[T], size: Callable[[T], int] = lambda _: 0) -> AsyncIterator[list[T]]:
-    """As `sliced`, and others run between two slices."""
+async def paced(items: Iterable[T], size: Callable[[T], int] = lambda _: 0, pace: Pace | None = None) -> AsyncIterator[list[T]]:
+    """As `sliced`, and others run between two slices; so do, with a `pace`, all whose turn it is before."""
     for number, found in enumerate(sliced(items, size)):
         if number:
             await asyncio.sleep(0)
+            if pace is not None:
+                await pace.turn(TURN_BYTES)  # a slice takes as long as a turn may
         yield found
 
 
-async def chunks(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
+async def chunks(parts: Iterable[bytes], pace: Pace | None = None) -> AsyncIterator[bytes]:
     """Parts joined to chunks, one a slice; a slice of nothing but empty parts makes no chunk."""
-    async for found in paced(parts, len):
+    async for found in paced(parts, len, pace):
         if chunk := b"".join(found):
             yield chunk

@@ -17,7 +17,7 @@ import itertools
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncIterator, Hashable, Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Hashable, Iterable, Iterator
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -25,6 +25,7 @@ import msgspec
 
 from podplane.apiserver.kinds.resource import Resource
 from podplane.apiserver.ordered import Key
+from podplane.apiserver.pace import Pace
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.registry import CRDS
 from podplane.apiserver.representation import Whole
@@ -41,6 +42,8 @@ BACKLOG_BYTES = 16 * 1024 * 1024
 TOTAL_BACKLOG_BYTES = 64 * 1024 * 1024
 """What all watches together may leave unread, where a line that waits for several counts once. Then those with most are closed, until half
 of it is left."""
+LINE_BYTES = 64
+"""What a line counts for each watch that it waits for, beside its bytes: an entry, and the time that it takes to drop it."""
 CHUNK_BYTES = 32 * 1024
 """Of lines that wait, so many are handed on at once, or one longer line: what is handed on is no longer shared."""
 BOOKMARK_SECONDS = 60.0
@@ -64,8 +67,14 @@ class Backlog(msgspec.Struct):
 
     bytes: int = 0
 
-    def remove(self, lines: Iterable[Line]) -> None:
+    def add(self, line: Line) -> None:
+        """It waits for one watch more."""
+        self.bytes += LINE_BYTES if line.readers else LINE_BYTES + len(line.data)
+        line.readers += 1
+
+    def remove(self, lines: Collection[Line]) -> None:
         """These wait for one watch less."""
+        self.bytes -= LINE_BYTES * len(lines)
         for line in lines:
             line.readers -= 1
             if not line.readers:
@@ -133,12 +142,16 @@ class Watcher(msgspec.Struct, eq=False):
     wanted: Predicate | None
     form: Whole
     backlog: Backlog = msgspec.field(default_factory=Backlog)
+    pace: Pace | None = None
+    """What it has to wait for before it sends; None when it never waits."""
     lines: deque[Line] = msgspec.field(default_factory=deque)
     waiting: int = 0
     overrun: bool = False
     ended: bool = False
     """Is there nothing more to come but the lines that wait?"""
     sleeper: asyncio.Future[None] | None = None
+    is_called: bool = False
+    """Is the sleeper's turn on its way?"""
 
     def offer(self, change: Change, lines: Lines) -> None:
         """Queue the change if it concerns this watch; `lines` are what other watches made of it, and then this one too."""
@@ -164,13 +177,14 @@ class Watcher(msgspec.Struct, eq=False):
             self.cut_off()
             return
         self.lines.append(line)
-        size = len(line.data)
-        if not line.readers:
-            self.backlog.bytes += size
-        line.readers += 1
-        self.waiting += size
-        if self.sleeper is not None and not self.sleeper.done():
-            self.sleeper.set_result(None)
+        self.backlog.add(line)
+        self.waiting += LINE_BYTES + len(line.data)
+        if self.sleeper is not None and not self.is_called:
+            self.is_called = True
+            if self.pace is None:
+                _wake(self.sleeper)
+            else:
+                self.pace.call(self.sleeper)
 
     def cut_off(self) -> None:
         """It does not read: nothing waits for it any more. Idempotent."""
@@ -191,6 +205,12 @@ class Watcher(msgspec.Struct, eq=False):
         if self.sleeper is not None:
             _wake(self.sleeper)
 
+    async def turn(self) -> bool:
+        """Wait until it may send the first of its lines; False when none is left by then."""
+        if self.pace is not None:
+            await self.pace.turn(max(len(self.lines[0].data), min(self.waiting, CHUNK_BYTES)))
+        return bool(self.lines)
+
     def take(self) -> bytes:
         """Lines that wait, the first of them: CHUNK_BYTES, or one that is longer."""
         if self.waiting <= CHUNK_BYTES:
@@ -200,14 +220,14 @@ class Watcher(msgspec.Struct, eq=False):
             taken, size = [self.lines.popleft()], 0
             while self.lines and (size := size + len(taken[-1].data)) + len(self.lines[0].data) <= CHUNK_BYTES:
                 taken.append(self.lines.popleft())
-            self.waiting -= sum(len(line.data) for line in taken)
+            self.waiting -= sum(LINE_BYTES + len(line.data) for line in taken)
             self.backlog.remove(taken)
         return b"".join([line.data for line in taken]) if len(taken) > 1 else taken[0].data
 
     async def sleep(self, seconds: float) -> bool:
         """Wait for a line; False when none came in time. (A timer and a future: no task, no lock.)"""
         loop = asyncio.get_running_loop()
-        self.sleeper = loop.create_future()
+        self.sleeper, self.is_called = loop.create_future(), False
         timer = loop.call_later(seconds, _wake, self.sleeper)
         try:
             await self.sleeper
@@ -233,7 +253,7 @@ class Hub:
         self.version = version
         """Of the last published change."""
         self._watchers: dict[Topic, set[Watcher]] = {}
-        self._backlog = Backlog()
+        self._backlog, self.pace = Backlog(), Pace()
         self._ages: deque[tuple[float, int]] = deque()
         """Times and the version that was the last then."""
 
@@ -329,14 +349,16 @@ class Hub:
         *,
         bookmarks: bool = False,
         first: Iterable[bytes] = (),
+        pace: Pace | None = None,
     ) -> AsyncIterator[bytes]:
         """A watch of all changes after version `since`; ends after `seconds`. Problem when that is too long ago, or yet to come.
 
         `first` are parts that are sent before all else, made as they are sent. With `bookmarks`, it says how far it is when nothing
-        else does. Nothing is kept for a watch before it is first read.
+        else does. With a `pace`, it waits for its turn before it sends something. Nothing is kept for a watch before it is first read.
         """
         self.check(since)
-        watcher = Watcher((form.resource.id, selection.namespace, selection.name), selection.wanted, form, self._backlog)
+        topic = form.resource.id, selection.namespace, selection.name
+        watcher = Watcher(topic, selection.wanted, form, self._backlog, pace)
         return self._lines(watcher, since, seconds, bookmarks, first)
 
     async def _lines(
@@ -350,10 +372,10 @@ class Hub:
         try:
             missed = self._since(watcher.topic, since)
             for parts in (first, watcher.replay(missed)):
-                async for chunk in chunks(parts):
+                async for chunk in chunks(parts, watcher.pace):
                     yield chunk
             while not watcher.overrun:
-                if watcher.lines:
+                if watcher.lines and await watcher.turn():
                     yield watcher.take()
                     if loop.time() < end:
                         continue

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podplane.apiserver import watch
+from podplane.apiserver import pace, watch
 from podplane.apiserver.kinds.table import RESOURCES
 from podplane.apiserver.problems import Problem
 from podplane.apiserver.representation import Whole
@@ -62,7 +63,9 @@ class Cluster:
         bookmarks: bool = False,
     ) -> AsyncIterator[bytes]:
         since = self.version if since is None else since
-        return self.hub.open(Whole(POD), Selection(namespace, name, wanted), since, seconds, bookmarks=bookmarks)
+        return self.hub.open(
+            Whole(POD), Selection(namespace, name, wanted), since, seconds, bookmarks=bookmarks, pace=self.hub.pace
+        )
 
 
 @pytest.fixture
@@ -260,20 +263,20 @@ async def test_a_watcher_that_does_not_read_is_cut_off_and_others_go_on(
 async def test_all_watches_together_leave_so_much_unread_and_the_slowest_goes_first(
     monkeypatch: pytest.MonkeyPatch, cluster: Cluster
 ) -> None:
-    """A line that waits for several counts once."""
+    """A line that waits for several counts once, and a little for each."""
     slow = [cluster.open(seconds=60) for _ in range(3)]
     some, quick = cluster.open(seconds=60), cluster.open(seconds=60)
     cluster.set("p0")
     size = max([len(await anext(one)) for one in (*slow, some, quick)])
-    monkeypatch.setattr(watch, "TOTAL_BACKLOG_BYTES", 4 * size + 10)
+    monkeypatch.setattr(watch, "TOTAL_BACKLOG_BYTES", 4 * size + 14 * watch.LINE_BYTES + 10)
     for i in range(1, 5):
         cluster.set(f"p{i}")
         await anext(quick)
         if i == 3:
             await anext(some)
-    assert cluster.hub._backlog.bytes == 4 * size, "what waits for three of them counts once"
+    assert cluster.hub._backlog.bytes == 4 * size + 13 * watch.LINE_BYTES, "what waits for three of them counts once"
     cluster.set("p5")
-    assert cluster.hub._backlog.bytes == 2 * size, "of those who read, one has two lines to read"
+    assert cluster.hub._backlog.bytes == 2 * size + 3 * watch.LINE_BYTES, "of those who read, one has two lines to read"
     assert [await asyncio.wait_for(events(one), 1) for one in slow] == [[], [], []]
     assert names([json.loads(line) for line in (await anext(some)).splitlines()]) == ["ADDED p4", "ADDED p5"]
     assert b"p5" in await anext(quick)
@@ -289,6 +292,42 @@ async def test_what_waits_is_handed_on_in_parts(monkeypatch: pytest.MonkeyPatch,
     for i in range(1, 6):
         cluster.set(f"p{i}", **({"label": "x" * 3 * size} if i == 3 else {}))
     assert [chunk.count(b"\n") for chunk in [await anext(lines) for _ in range(3)]] == [2, 1, 2]
+
+
+async def done_after_each_turn(tasks: Sequence[asyncio.Task[Any]]) -> list[int]:
+    """How many of these are done after each turn of the loop, until all are."""
+    found = [sum(task.done() for task in tasks)]
+    while found[-1] < len(tasks) and len(found) < 1000:
+        await asyncio.sleep(0)
+        found.append(sum(task.done() for task in tasks))
+    return found
+
+
+async def test_a_change_that_concerns_many_watches_goes_to_a_few_of_them_in_a_turn(
+    monkeypatch: pytest.MonkeyPatch, cluster: Cluster
+) -> None:
+    monkeypatch.setattr(pace, "PART_BYTES", pace.TURN_BYTES // 4)  # beside it, a line is nothing
+    tasks = [asyncio.ensure_future(anext(cluster.open(seconds=60))) for _ in range(40)]
+    await asyncio.sleep(0)
+    cluster.set("a")
+    found = await done_after_each_turn(tasks)
+    assert found[-1] == 40
+    assert max(after - before for before, after in itertools.pairwise(found)) <= 5
+    assert len({task.result() for task in tasks}) == 1
+
+
+async def test_what_the_lab_itself_watches_waits_for_nobody(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:
+    monkeypatch.setattr(pace, "PART_BYTES", pace.TURN_BYTES)
+    watches = [cluster.open(seconds=60) for _ in range(40)]
+    own = cluster.hub.open(Whole(POD), Selection("", "", None), cluster.version)
+    tasks = [asyncio.ensure_future(anext(one)) for one in (*watches, own)]
+    await asyncio.sleep(0)
+    cluster.set("a")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert tasks[-1].done()
+    assert sum(task.done() for task in tasks) < 10
+    await asyncio.gather(*tasks)
 
 
 async def test_bookmarks_only_for_those_who_ask(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:
