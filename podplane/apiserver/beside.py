@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -37,14 +36,15 @@ def at_once(steps: Steps[T]) -> T:
 
 
 class Beside:
-    """A few threads for work that needs no store."""
+    """A few of the event loop's threads for work that needs no store."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, "beside")
+        self._threads = asyncio.Semaphore(THREADS)
 
     async def run(self, work: Callable[[], T]) -> T:
         """The result of this work."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        async with self._threads:
+            return await asyncio.to_thread(work)
 
     async def carry_out(self, steps: Steps[T], check: Callable[[], None]) -> T:
         """The result of these steps, with their work in threads. `check` is called after each, before the write goes on."""

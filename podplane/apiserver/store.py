@@ -43,6 +43,10 @@ LEAST_FREE_BYTES = 256 * 1024
 """With less on its disk, SQLite may fail at other calls than the write that there is no space for (ftruncate, the shared index)."""
 
 
+PACKED = frozenset({"events"})
+"""Resources whose objects are kept as JSON only: Events come with all that happens and stay for an hour, and few are ever read."""
+
+
 class StoreError(Exception):
     """The file can't be used; one line that says why. `is_passing`: is it not the file that is wrong, but the disk, or who holds it?"""
 
@@ -71,6 +75,28 @@ class Stored:
     fitted: tuple[Callable[[dict[str, Any]], dict[str, Any]], Stored | None] | None = field(
         default=None, compare=False, repr=False
     )
+
+
+class Packed(Stored):
+    """A version of an object of which there are many and which hardly anybody reads: its mapping, which takes some four times as much
+    memory as the JSON, is made whenever somebody asks for it."""
+
+    __slots__ = ()
+
+    def __init__(self, raw: bytes) -> None:
+        object.__setattr__(self, "raw", raw)
+        object.__setattr__(self, "fitted", None)
+
+    @property
+    def object(self) -> dict[str, Any]:
+        """The mapping, made anew."""
+        made: dict[str, Any] = msgspec.json.decode(self.raw)
+        return made
+
+
+def kept(resource: str, stored: Stored) -> Stored:
+    """A version of an object as it is kept in memory."""
+    return Packed(stored.raw) if resource in PACKED else stored
 
 
 def current(resource: Resource, stored: Stored) -> Stored:
@@ -134,7 +160,7 @@ class Store:
             self._undo: list[tuple[_Objects, Key, Stored | None]] = []
             for resource, namespace, name, raw in self._database.execute("SELECT * FROM objects"):
                 stored = Stored(msgspec.json.decode(raw, type=dict[str, Any]), raw)
-                self._of(resource).change((namespace, name), stored)
+                self._of(resource).change((namespace, name), kept(resource, stored))
             self._database.execute(f"PRAGMA busy_timeout={int(HELD_SECONDS * 1000)}")
         except sqlite3.Error as error:
             why, is_passing = self._unwritable(error), _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY)
@@ -210,7 +236,7 @@ class Store:
         stored = Stored(object_, msgspec.json.encode(object_))
         with self.transaction():
             self._execute("REPLACE INTO objects VALUES (?, ?, ?, ?)", (resource, *key, stored.raw))
-            self._set(resource, key, stored)
+            self._set(resource, key, kept(resource, stored))
         return stored
 
     def remove(self, resource: str, key: Key) -> Stored:

@@ -80,6 +80,7 @@ from podplane.lab.node_dns import node_dns
 from podplane.lab.outside import NoPodNetwork
 from podplane.lab.publish import Publisher
 from podplane.lab.spec import DEFAULT_PORT, PROCESSES, LabSpec
+from podplane.lab.threads import started
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.phases import ENDED
@@ -583,6 +584,7 @@ def body(
         handler.addFilter(unforeseen)
 
     async def main() -> None:
+        asyncio.get_running_loop().set_default_executor(started())
         lab = Lab(spec, folder, zygote, listener, reporter, unforeseen, groups, making)
         try:
             await lab.start(pods_per_node)

@@ -27,9 +27,13 @@ LARGE_BYTES = 128 * 1024
 size of whatever large block was freed (mallopt(3))."""
 
 
+LIBRARY = ctypes.CDLL(None)
+"""The C library. One for all: each of these objects is garbage that refers to itself."""
+
+
 def keep_large_blocks_apart() -> None:
     """For a process that serves: large blocks go back to the machine when they are freed. Nothing where the C library has other ways."""
-    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+    if (mallopt := getattr(LIBRARY, "mallopt", None)) is not None:
         mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
         mallopt(M_TRIM_THRESHOLD, 4 * LARGE_BYTES)
 
@@ -42,7 +46,7 @@ def resident() -> int:
 
 def trim() -> None:
     """Give back what is free. Nothing happens where the C library has no such call."""
-    if (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+    if (malloc_trim := getattr(LIBRARY, "malloc_trim", None)) is not None:
         malloc_trim(0)
 
 

@@ -138,9 +138,8 @@ class PodWorker:
                 self._refresh_at = 0.0
 
     def container(self, name: str) -> ContainerRun | None:
-        """A container by name, or the first of the spec's `containers`."""
-        mains = [run for run in self.runs if run.role == MAIN]
-        return next((run for run in self.runs if run.spec.name == name), None) if name else mains[0]
+        """A container by name, or the first of the spec's `containers`; None when there is none of that name, or the pod has ended."""
+        return next((run for run in self.runs if (run.spec.name == name if name else run.role == MAIN)), None)
 
     # What its containers need (`container.Surroundings`).
 
@@ -265,6 +264,8 @@ class PodWorker:
         finally:
             if self.is_ending:
                 await self._attempts.until_done(self._finish)
+                self.runs.clear()  # they refer to this, and so do the attempts: the oldest generation of garbage is collected seldom
+                del self._attempts
 
     async def _live(self) -> None:
         if self.pod.status.phase in ENDED:

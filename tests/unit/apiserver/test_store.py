@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podplane.apiserver.store import Store, StoreError
+from podplane.apiserver.store import Packed, Store, StoreError
 
 Object = dict[str, Any]
 
@@ -243,3 +243,24 @@ def test_closing_twice_is_closing_once(path: Path) -> None:
     store = Store(path)
     store.close()
     store.close()
+
+
+def test_events_are_kept_as_json_and_read_as_any_object(path: Path) -> None:
+    event = named("e1", message="Käse ✓", involvedObject={"name": "web"}, count=2)
+    store = Store(path)
+    store.put("events", ("a", "e1"), named("e1"))
+    given = store.put("events", ("a", "e1"), event)
+    store.put("pods", ("a", "web"), named("web"))
+    for opened in (store, Store(path)):
+        stored = opened.get("events", ("a", "e1"))
+        assert isinstance(stored, Packed)
+        assert (stored.object, stored.raw) == (event, given.raw)
+        assert stored.object is not stored.object, "nothing is kept of what was asked for"
+        assert [one.object for one in opened.all("events", "a")] == [event]
+        assert not isinstance(opened.get("pods", ("a", "web")), Packed)
+    with pytest.raises(RuntimeError), store.transaction():
+        store.remove("events", ("a", "e1"))
+        raise RuntimeError
+    assert contents(store, "events") == {"events": [event]}
+    assert store.remove("events", ("a", "e1")).object["message"] == "Käse ✓"
+    assert contents(store, "events") == {"events": []}

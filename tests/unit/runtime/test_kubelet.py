@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -189,6 +190,26 @@ async def test_the_end_is_sigterm_then_sigkill_then_detached_then_deleted(rig: R
     assert rig.sandboxes[0].closed
     assert rig.client.deleted == [("web", 0, "u1")]
     assert rig.kubelet.workers == {}
+
+
+def workers_in_memory() -> int:
+    return sum(type(thing) is PodWorker for thing in gc.get_objects())
+
+
+async def test_nothing_of_a_pod_that_has_ended_waits_for_a_collection_of_garbage(rig: Rig) -> None:
+    gc.collect()
+    before = workers_in_memory()
+    rig.kubelet.pod_changed(None, pod())
+    await rig.settle()
+    assert workers_in_memory() == before + 1
+    gc.disable()
+    try:
+        rig.kubelet.pod_changed(None, deleted(pod(), 0))
+        await rig.settle()
+        assert not rig.kubelet.workers
+        assert workers_in_memory() == before
+    finally:
+        gc.enable()
 
 
 async def test_a_pod_that_was_forced_away_is_killed_at_once(rig: Rig) -> None:
