@@ -18,6 +18,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from bench import (
+    agent_alone,
     agent_start,
     api,
     commands,
@@ -56,6 +57,7 @@ BENCHES = {
     "services_events": services_events.run,
     "services_traffic": services_traffic.run,
     "agent_start": agent_start.run,
+    "agent_alone": agent_alone.run,
     "foreign_commits": foreign_commits.run,
     "repairs": repairs.run,
     "kube_proxy": kube_proxy.run,
