@@ -245,7 +245,7 @@ async def test_check_names_what_is_missing() -> None:
     await rig.agent.network.add(request)
     await rig.agent.network.check(request)
     del rig.host.objects.network[next(i for i in rig.host.objects.network if i[0] == "Neighbour" and i[2] == "cbr0")]
-    with pytest.raises(NetworkError, match="neighbour 10.244.1.2 on cbr0 is missing"):
+    with pytest.raises(NetworkError, match="cbr0 is missing"):
         await rig.agent.network.check(request)
     with pytest.raises(NetworkError, match="is not attached"):
         await rig.agent.network.check(rig.attachment("b"))
