@@ -442,8 +442,8 @@ def protect_devices() -> None:
 
 
 def protect_interpreter() -> None:
-    """Bind the interpreter over itself read-only, in the caller's mount namespace: what is started with it from now on, and with it built-in
-    programs in containers, lets nobody change it by `/proc/PID/exe`, whose user it may belong to."""
+    """Bind the interpreter over itself read-only, in the caller's mount namespace: it may belong to the user of pods, and `/proc/PID/exe`
+    of a built-in program whose zygote is started from now on leads there."""
     path = os.path.realpath(sys.executable)
     syscalls.mount(path, path, None, MS_BIND)
     syscalls.set_attributes(path, MOUNT_ATTR_RDONLY)
