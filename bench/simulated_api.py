@@ -87,6 +87,7 @@ class Resource:
         self.encoded: list[bytes] = []
         self.places: dict[str, int] = {}
         self.watches: set[asyncio.Queue[bytes]] = set()
+        self.is_watched = asyncio.Event()
         for one in objects:
             self.set(one, FIRST_VERSION)
 
@@ -121,9 +122,9 @@ class SimulatedApi:
         for queue in kind.watches:
             queue.put_nowait(event)
 
-    def watched(self, resource: str) -> bool:
-        """Does anybody watch objects of this kind?"""
-        return bool(self._resources[resource].watches)
+    async def watched(self, resource: str) -> None:
+        """Wait until somebody watches objects of this kind."""
+        await self._resources[resource].is_watched.wait()
 
     async def handle(self, request: Request) -> Answer:
         """Answer as an API server does."""
@@ -137,6 +138,7 @@ class SimulatedApi:
     async def _events(self, kind: Resource) -> AsyncIterator[bytes]:
         queue: asyncio.Queue[bytes] = asyncio.Queue()
         kind.watches.add(queue)
+        kind.is_watched.set()
         try:
             while True:
                 yield await queue.get()

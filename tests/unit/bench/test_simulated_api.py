@@ -20,14 +20,14 @@ async def test_an_agent_reads_the_whole_cluster_and_hears_of_changes() -> None:
     blocks = {block for node in caches.nodes.objects.values() for block in node.spec.pod_cidrs}
     assert len(blocks) == 41
     assert all(len(caches.pods_by_ip.get(ip)) == 1 for pod in caches.pods.objects.values() for ip in pod.ips)
+    came = asyncio.Event()
+    caches.slices.subscribe(lambda old, new: came.set())
     watch = asyncio.create_task(caches.informers["endpointslices.discovery.k8s.io"].run())
     try:
-        async with asyncio.timeout(10):
-            while not api.watched("endpointslices"):
-                await asyncio.sleep(0)
-            api.changed("endpointslices", slice_of(1, 40, without=4))
-            while len(caches.slices.objects["default/s1-a"].endpoints or ()) != 9:
-                await asyncio.sleep(0)
+        await asyncio.wait_for(api.watched("endpointslices"), 10)
+        api.changed("endpointslices", slice_of(1, 40, without=4))
+        await asyncio.wait_for(came.wait(), 10)
+        assert len(caches.slices.objects["default/s1-a"].endpoints or ()) == 9
     finally:
         watch.cancel()
         with pytest.raises(asyncio.CancelledError):
