@@ -1,8 +1,10 @@
-"""`agent`: the agent of one node, on the node."""
+"""`agent`: the agent of one node, on the node; and what a machine and a cluster need for it."""
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -10,17 +12,21 @@ import click
 if TYPE_CHECKING:
     from podplane.kubeapi.access import Access
 
+UNIT_FOLDER = "/etc/systemd/system"
+
 
 @click.group(invoke_without_command=True)
 @click.option(
-    "--kubeconfig", help="Address of the API and this node's credentials.  [default: those of the pod that this runs in]"
+    "--kubeconfig", default="", help="Address of the API and credentials.  [default: those of the pod that this runs in]"
 )
-@click.option("--config", "config", default="", help="Settings, in YAML.  [default: none]")
+@click.option("--config", default="", help="Settings, in YAML.  [default: none]")
 @click.option("--node-name", default="", help="The name of this machine's Node.  [default: its host name]")
 @click.option("--run-dir", default="", help="Where the agent's socket and journal are.  [default: /run/podplane]")
 @click.pass_context
-def agent(context: click.Context, kubeconfig: str | None, config: str, node_name: str, run_dir: str) -> None:
+def agent(context: click.Context, kubeconfig: str, config: str, node_name: str, run_dir: str) -> None:
     """Be the agent of this node until SIGTERM; as root, in the node's own network."""
+    if context.invoked_subcommand is not None:
+        return
     from msgspec.structs import replace
 
     from podplane.machine import configuration, program
@@ -28,12 +34,11 @@ def agent(context: click.Context, kubeconfig: str | None, config: str, node_name
     found = configuration.read(config)
     if run_dir:
         found = replace(found, run_dir=run_dir)
-    if context.invoked_subcommand is None:
-        name = node_name or found.node_name or socket.gethostname().lower()
-        program.run(_access(kubeconfig), name, found)
+    name = node_name or found.node_name or socket.gethostname().lower()
+    program.run(_access(kubeconfig), name, found)
 
 
-def _access(kubeconfig: str | None) -> Access:
+def _access(kubeconfig: str) -> Access:
     from pathlib import Path
 
     from podplane.kubeapi.access import AccessError, from_kubeconfig, in_cluster
@@ -43,3 +48,46 @@ def _access(kubeconfig: str | None) -> Access:
         return from_kubeconfig(Path(kubeconfig)) if kubeconfig else in_cluster()
     except AccessError as error:
         raise MachineError(f"{error}{'' if kubeconfig else ': give --kubeconfig'}") from None
+
+
+@agent.command()
+def rbac() -> None:
+    """Print what an agent may do in the API, as objects for `kubectl apply -f -`."""
+    import yaml
+
+    from podplane.machine.rbac import manifests
+
+    click.echo(yaml.safe_dump_all(manifests(), sort_keys=False), nl=False)
+
+
+@agent.command()
+@click.option("--install", is_flag=True, help=f"Write it to {UNIT_FOLDER}.")
+@click.pass_context
+def unit(context: click.Context, install: bool) -> None:
+    """Print the systemd unit of an agent with the options that stand before `unit`."""
+    from pathlib import Path
+
+    from podplane.machine import configuration
+    from podplane.machine.errors import MachineError
+    from podplane.machine.unit import NAME
+    from podplane.machine.unit import unit as text_of
+
+    given = context.parent.params if context.parent is not None else {}
+    if not given["kubeconfig"]:
+        raise MachineError("a unit needs credentials: podplane agent --kubeconfig FILE unit")
+    found = configuration.read(given["config"])
+    words = [sys.executable, "-m", "podplane", "agent"]
+    for name in ("kubeconfig", "config"):
+        words += [f"--{name}", os.path.abspath(given[name])] if given[name] else []
+    words += ["--node-name", given["node_name"]] if given["node_name"] else []
+    words += ["--run-dir", given["run_dir"]] if given["run_dir"] else []
+    try:
+        text = text_of(words, given["run_dir"] or found.run_dir)
+    except ValueError as error:
+        raise MachineError(str(error)) from None
+    if not install:
+        click.echo(text, nl=False)
+        return
+    path = Path(UNIT_FOLDER, NAME)
+    path.write_text(text)
+    click.echo(f"{path} is written: systemctl daemon-reload && systemctl enable --now {NAME}")

@@ -7,6 +7,7 @@ each object allows 25 new events at once and then one every five minutes.
 from __future__ import annotations
 
 import datetime
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,9 +16,11 @@ from typing import Any
 import msgspec
 
 from podplane.kubeapi.client import Client
-from podplane.kubeapi.errors import ApiError, NotFound
+from podplane.kubeapi.errors import AlreadyExists, ApiError, NotFound
 
 BURST, REFILL_SECONDS = 25, 300.0
+AGAIN_SECONDS = 60.0
+"""What one of many has said counts for all of them for so long."""
 REMEMBERED = 4096
 """Events (and token buckets) that are kept; the oldest is dropped first."""
 NORMAL, WARNING = "Normal", "Warning"
@@ -40,12 +43,17 @@ class _TokenBucket(msgspec.Struct):
 
 @dataclass(slots=True)
 class Recorder:
-    """Event recorder of one component; `host` is its node, if it runs on one. `now` is the wall clock."""
+    """Event recorder of one component; `host` is its node, if it runs on one. `now` is the wall clock.
+
+    `one_of_many`: others see the same objects and say the same of them. The name of an event is made of what it says, so the first one
+    writes it, and it is there once.
+    """
 
     client: Client
     component: str
     now: Callable[[], datetime.datetime]
     host: str = ""
+    one_of_many: bool = False
     _written: OrderedDict[tuple[str, ...], _Written] = field(default_factory=OrderedDict)
     _buckets: OrderedDict[str, _TokenBucket] = field(default_factory=OrderedDict)
     _number: int = 0
@@ -88,12 +96,10 @@ class Recorder:
         return True
 
     async def _create(self, key: tuple[str, ...], reference: Mapping[str, Any], reason: str, message: str, type_: str) -> None:
-        self._number += 1
         now, namespace = self._time(), _namespace(reference)
-        stamp = f"{int(self.now().timestamp() * 1e6):x}{self._number & 0xFFFF:04x}"
         source = {"component": self.component} | ({"host": self.host} if self.host else {})
         event = {
-            "metadata": {"name": f"{reference['name'][:200]}.{stamp}", "namespace": namespace},
+            "metadata": {"name": f"{reference['name'][:200]}.{self._stamp(key)}", "namespace": namespace},
             "involvedObject": dict(reference),
             "reason": reason,
             "message": message[:1024],
@@ -105,8 +111,26 @@ class Recorder:
             "reportingComponent": self.component,
             "reportingInstance": self.host,
         }
-        made = await self.client.create("events", namespace, event)
+        try:
+            made = await self.client.create("events", namespace, event)
+        except AlreadyExists:
+            await self._said_before(key, event["metadata"]["name"], reference)
+            return
         _keep(self._written, key, _Written(made["metadata"]["name"], made["metadata"]["uid"]))
+
+    async def _said_before(self, key: tuple[str, ...], name: str, reference: Mapping[str, Any]) -> None:
+        """Another one has said so, or this one before it was started again. What was said long ago is said once more."""
+        found = await self.client.get("events", _namespace(reference), name)
+        if found.get("lastTimestamp", "") < self._time(AGAIN_SECONDS):
+            _keep(self._written, key, _Written(name, found["metadata"]["uid"], found.get("count", 1)))
+            await self._count_up(key, reference)
+
+    def _stamp(self, key: tuple[str, ...]) -> str:
+        """The end of an event's name."""
+        if self.one_of_many:
+            return hashlib.blake2s("\0".join(key).encode(errors="surrogatepass"), digest_size=10).hexdigest()
+        self._number += 1
+        return f"{int(self.now().timestamp() * 1e6):x}{self._number & 0xFFFF:04x}"
 
     def _take_token(self, about: str) -> bool:
         """Does the rate limit of this object allow another event? It is charged for one."""
@@ -122,8 +146,8 @@ class Recorder:
         bucket.tokens -= 1
         return True
 
-    def _time(self) -> str:
-        return self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+    def _time(self, seconds_ago: float = 0.0) -> str:
+        return (self.now() - datetime.timedelta(seconds=seconds_ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _keep(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:

@@ -41,6 +41,10 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
 
     def settings(self, uplink: Uplink) -> Settings:
         """The agent's, on a machine with this uplink. MachineError when they can't be that."""
+        if not self.features.get("network", {}).get("cluster_cidrs"):
+            raise MachineError(
+                "the networks of the cluster's pods are to be named: `network: {cluster_cidrs: [10.244.0.0/16]}` in --config FILE"
+            )
         network = {"permanent_neighbours": False, "uplink": uplink.name, "mtu": uplink.mtu}
         try:
             return settings.decode({**self.features, "network": network | self.features.get("network", {})})

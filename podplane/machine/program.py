@@ -159,7 +159,7 @@ class Program:
         cluster = Cluster(client, supervisor, self._node_name, self._waiting)
         await cluster.known()
         settings = self._configuration.settings(self._uplink(host, await cluster.node()))
-        events = ObjectEvents(Recorder(client, "podplane", now), cluster.caches)
+        events = ObjectEvents(Recorder(client, "podplane", now, one_of_many=True), cluster.caches)
         agent = NodeAgent(
             self._node_name, host, settings, client, cluster.caches, PeerPlans(), events, now, supervisor=supervisor
         )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Podplane, running, until
+from podplane.machine import rbac
+from tests.e2e.conftest import Kubectl, Podplane, running, until
 
+AGENT = "system:serviceaccount:kube-system:podplane-agent"
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("agent-processes")]
 
 
@@ -32,10 +35,47 @@ def test_all_promises_are_kept(lab: Podplane) -> None:
 
 def test_agents_reach_the_api_over_the_network_of_the_nodes_with_an_identity_of_their_own(lab: Podplane) -> None:
     entries = [json.loads(line) for line in lab.folder.audit.read_text().splitlines()]
-    own = [one for one in entries if one["user"]["username"] == "system:serviceaccount:kube-system:podplane-agent"]
+    own = [one for one in entries if one["user"]["username"] == AGENT]
     assert {tuple(one["sourceIPs"]) for one in own} == {("192.168.1.10",), ("192.168.1.11",)}
     watched = {one["objectRef"]["resource"] for one in own if one["verb"] == "watch"}
     assert {"nodes", "services", "endpointslices", "pods", "networkpolicies"} <= watched
+
+
+UNSEEN = {("discovery.k8s.io", "endpointslices", "delete"): "of a node that has an IP version no longer"}
+"""What an agent needs, and has no reason for in this lab."""
+
+
+def test_an_agent_asks_for_all_that_its_roles_allow_and_for_nothing_else(lab: Podplane, tmp_path: Path) -> None:
+    kubectl = Kubectl(lab, tmp_path)
+    kubectl("expose", "pod", "echo-node1-1", "--port", "80", "--target-port", "8080", "--type", "LoadBalancer", "--name", "lb")
+    until(lambda: "announced by" in kubectl("describe", "service", "lb"))
+    (holder,) = {node for node in ("node1", "node2") if f"announced by {node}" in kubectl("describe", "service", "lb")}
+    lab("fault", holder, "--stop-agent", "6s")  # the other one asks for its heartbeat
+    other = {"node1": "node2", "node2": "node1"}[holder]
+    for _ in range(2):  # the second time the event is there
+        lab("fault", other, "--change-sysctl")
+        lab("fault", other, "--restart-agent")
+    lab("status", "--node", other)
+    lab("fault", other, "--stop-name-server")
+    kubectl("delete", "-n", "kube-system", "endpointslices", "-l", "kubernetes.io/service-name=kube-dns")
+    needed = {(rule.group, one, verb) for rule in rbac.RULES for one in rule.resources for verb in rule.verbs} - UNSEEN.keys()
+    until(lambda: needed <= asked_for(lab), 30)
+    for node in (holder, other):
+        lab("fault", node, "--clear")
+    kubectl("delete", "service", "lb")
+    assert asked_for(lab, beyond_roles=True) == set()
+
+
+def asked_for(lab: Podplane, *, beyond_roles: bool = False) -> set[tuple[str, str, str]]:
+    """(group, resource, verb) of the agents' requests, or of those that no rule allows."""
+    found = set()
+    for entry in map(json.loads, lab.folder.audit.read_text().splitlines()):
+        reference = entry.get("objectRef", {})
+        if entry["user"]["username"] == AGENT:
+            right = (reference.get("apiGroup", ""), reference["resource"], entry["verb"])
+            if not (beyond_roles and rbac.allows(*right, reference.get("namespace", ""))):
+                found.add(right)
+    return found
 
 
 def test_an_agent_that_starts_again_writes_nothing(lab: Podplane) -> None:

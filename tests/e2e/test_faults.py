@@ -42,7 +42,7 @@ def repairs(kubectl: Kubectl, node: str) -> str:
         (("--add-rule",), "a rule with a quota was appended to the chain podplane-", r"repaired: 1 nft chain"),
         (("--delete-route", "10.244.3.0/24"), "the route to 10.244.3.0/24 was deleted", r"repaired: 1 route"),
         (("--delete-link", "echo-node2-1"), "of pod default/echo-node2-1 was deleted", r"repaired: .*\d links?"),
-        (("--delete-neighbour", "192.168.1.12"), "the neighbour 192.168.1.12 on eth0 was deleted", r"repaired: 1 neighbour"),
+        (("--delete-neighbour", "10.244.2.2"), "the neighbour 10.244.2.2 on cbr0 was deleted", r"repaired: 1 neighbour"),
         (("--delete-address",), "of cbr0 was deleted", r"repaired: 1 address"),
         (("--change-sysctl", "net.ipv4.ip_forward"), "net.ipv4.ip_forward was changed from 1 to 0", r"repaired: 3 sysctls"),
     ],

@@ -64,6 +64,24 @@ async def test_an_object_has_a_rate_limit_that_refills_and_other_objects_have_th
     assert len(await events(api)) == BURST + 2
 
 
+async def test_what_many_say_is_one_event_that_counts_what_is_said_later() -> None:
+    api, clock = Api(), Clock()
+
+    def one(host: str) -> Recorder:
+        return Recorder(Client(api.server.handle, "secret"), "agent", clock, host, one_of_many=True)
+
+    agents = [one(f"n{number}") for number in range(4)]
+    await asyncio.gather(*(agent.record("v1/Pod", POD, "Failed", "taken", WARNING) for agent in agents))
+    await agents[0].record("v1/Pod", POD, "Failed", "something else", WARNING)
+    assert sorted((e["message"], e["count"]) for e in await events(api)) == [("something else", 1), ("taken", 1)]
+    clock.seconds += 61
+    after_restart = one("n3")
+    assert await after_restart.record("v1/Pod", POD, "Failed", "taken", WARNING)
+    assert await after_restart.record("v1/Pod", POD, "Failed", "taken", WARNING)
+    (event,) = (e for e in await events(api) if e["message"] == "taken")
+    assert (event["count"], event["lastTimestamp"]) == (3, clock().strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+
 async def test_an_event_that_expired_is_written_anew_by_however_many_at_once() -> None:
     api = Api()
 

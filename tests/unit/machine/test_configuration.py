@@ -47,7 +47,7 @@ def test_what_is_said_counts_before_what_is_found() -> None:
         ({"network": NETWORK, "node_name": 7}, "node_name"),
         ({"network": []}, "mapping"),
         ([], "mapping"),
-        ({}, "settings of network: .*cluster_cidrs"),
+        ({}, "are to be named: .*cluster_cidrs"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(content: object, why: str) -> None:

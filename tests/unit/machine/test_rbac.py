@@ -1,0 +1,38 @@
+"""What an agent may do, as objects for a cluster."""
+
+from __future__ import annotations
+
+from podplane.machine import rbac
+
+
+def test_every_rule_is_in_the_role_of_its_namespace() -> None:
+    objects = {(one["kind"], one["metadata"].get("namespace", "")): one for one in rbac.manifests()}
+    for rule in rbac.RULES:
+        kind = "Role" if rule.namespace else "ClusterRole"
+        given = {"apiGroups": [rule.group], "resources": list(rule.resources), "verbs": list(rule.verbs)}
+        assert given in objects[kind, rule.namespace]["rules"]
+        binding = objects[f"{kind}Binding", rule.namespace]
+        assert binding["roleRef"]["kind"] == kind
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "podplane-agent", "namespace": "kube-system"}]
+
+
+def test_no_rule_has_a_wildcard_or_what_another_one_has() -> None:
+    rights = [
+        (rule.group, resource, verb, rule.namespace)
+        for rule in rbac.RULES
+        for resource in rule.resources
+        for verb in rule.verbs
+    ]
+    assert len(rights) == len(set(rights)) and not any("*" in right for right in rights)
+    everywhere = {right[:3] for right in rights if not right[3]}
+    assert not any(right[:3] in everywhere for right in rights if right[3]), (
+        "what is allowed everywhere is not allowed once more"
+    )
+
+
+def test_what_is_allowed_in_one_namespace_is_not_in_others() -> None:
+    assert rbac.allows("discovery.k8s.io", "endpointslices", "patch", "kube-system")
+    assert rbac.allows("discovery.k8s.io", "endpointslices", "patch", "default") is None
+    assert rbac.allows("discovery.k8s.io", "endpointslices", "list", "")
+    assert rbac.allows("coordination.k8s.io", "leases", "patch", "default")
+    assert rbac.allows("", "secrets", "get", "default") is None
