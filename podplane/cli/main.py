@@ -38,6 +38,7 @@ COMMANDS = {
     "publish": ("podplane.cli.publish", "publish", "Bring Services to the localhost of this machine."),
     "fault": ("podplane.cli.fault", "fault", "Let something go wrong on a node, and undo it."),
     "agent": ("podplane.cli.agent", "agent", "Be the agent of this machine as a node of a cluster."),
+    "cni": ("podplane.cli.cni", "cni", "Install the plugin by which container engines ask the agent."),
     "check": ("podplane.cli.check.command", "check", "Prove the promises of the network model with packets."),
 }
 """Name → module, function, one line of help."""
@@ -91,7 +92,7 @@ def _leave(code: int) -> NoReturn:
 
 def _known(error: Exception) -> bool:
     """Is its text for users? (By name, so that nothing is imported for it.)"""
-    return any(kind.__name__ in ("LabError", "ApiError", "MachineError") for kind in type(error).__mro__)
+    return any(kind.__name__ in ("LabError", "ApiError", "MachineError", "InstallError") for kind in type(error).__mro__)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -1,0 +1,47 @@
+"""`cni`: the plugin that container engines run, on the machine of a node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from podplane.cni import install as installation
+
+bin_dir = click.option(
+    "--bin-dir",
+    type=click.Path(path_type=Path),
+    default=installation.BIN_DIR,
+    show_default=True,
+    help="Where engines look for plugins.",
+)
+conf_dir = click.option(
+    "--conf-dir",
+    type=click.Path(path_type=Path),
+    default=installation.CONF_DIR,
+    show_default=True,
+    help="Where they look for networks.",
+)
+
+
+@click.group()
+def cni() -> None:
+    """The plugin by which container engines ask the agent of this machine (docs/cni.md)."""
+
+
+@cni.command()
+@bin_dir
+@conf_dir
+def install(bin_dir: Path, conf_dir: Path) -> None:
+    """Put the plugin and its configuration where container engines find them; again after an upgrade."""
+    for line in installation.install(bin_dir, conf_dir):
+        click.echo(line)
+
+
+@cni.command()
+@bin_dir
+@conf_dir
+def uninstall(bin_dir: Path, conf_dir: Path) -> None:
+    """Remove them. Without a plugin, pods neither start nor end: let those of this node end before."""
+    for line in installation.uninstall(bin_dir, conf_dir):
+        click.echo(line)

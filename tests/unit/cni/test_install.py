@@ -1,0 +1,163 @@
+"""Installing the plugin: whole files or none, in the right order, and nothing of others."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from podplane.cli.cni import cni
+from podplane.cni import install as installation
+from podplane.cni.install import CONFLIST, MARK, InstallError, install, uninstall
+from podplane.cni.plugin import build
+from podplane.cni.result import VERSIONS
+from tests.unit.cni import programs
+
+PROGRAM = b"\x7fELF " + MARK
+
+
+@pytest.fixture(autouse=True)
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package with a program that was built, and a script."""
+    folder = tmp_path / "package"
+    folder.mkdir()
+    (folder / "podplane-cni").write_bytes(PROGRAM)
+    (folder / "podplane_cni.py").write_bytes((build.FOLDER / "podplane_cni.py").read_bytes())
+    monkeypatch.setattr(installation, "FOLDER", folder)
+    return folder
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> tuple[Path, Path]:
+    return tmp_path / "opt" / "bin", tmp_path / "etc" / "net.d"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_programs_and_configuration_are_there_and_go_again(places: tuple[Path, Path]) -> None:
+    bin_dir, conf_dir = places
+    lines = install(bin_dir, conf_dir)
+    assert files(bin_dir) == {"podplane-cni": PROGRAM, "loopback": PROGRAM}
+    assert all(os.access(path, os.X_OK) for path in bin_dir.iterdir())
+    assert list(files(conf_dir)) == [CONFLIST] and (conf_dir / CONFLIST).stat().st_mode & 0o777 == 0o644
+    assert [line.partition(" ")[0] for line in lines] == ["wrote"] * 3
+    assert install(bin_dir, conf_dir) == [
+        f"{path} is current" for path in (bin_dir / "podplane-cni", bin_dir / "loopback", conf_dir / CONFLIST)
+    ]
+    assert len(uninstall(bin_dir, conf_dir)) == 3
+    assert not files(bin_dir) and not files(conf_dir)
+    assert uninstall(bin_dir, conf_dir) == ["nothing of podplane's is there"]
+
+
+def test_the_configuration_is_one_that_all_engines_read(places: tuple[Path, Path]) -> None:
+    install(*places)
+    network = msgspec.json.decode((places[1] / CONFLIST).read_bytes())
+    assert network["cniVersion"] == "1.0.0" and set(network["cniVersions"]) < set(VERSIONS)
+    assert network["plugins"] == [{"type": "podplane-cni", "capabilities": dict.fromkeys(installation.CAPABILITIES, True)}]
+
+
+def test_an_upgrade_replaces_the_programs_and_keeps_what_a_user_has_changed(places: tuple[Path, Path], package: Path) -> None:
+    bin_dir, conf_dir = places
+    install(bin_dir, conf_dir)
+    chained = msgspec.json.decode(installation.configuration())
+    chained["plugins"].append({"type": "tuning"})
+    (conf_dir / CONFLIST).write_bytes(msgspec.json.encode(chained))
+    (package / "podplane-cni").write_bytes(PROGRAM + b" 2")
+    assert [line.partition(" ")[0] for line in install(bin_dir, conf_dir)] == ["wrote", "wrote", "kept"]
+    assert set(files(bin_dir).values()) == {PROGRAM + b" 2"}
+    assert msgspec.json.decode((conf_dir / CONFLIST).read_bytes()) == chained
+
+
+@pytest.mark.parametrize("content", [b"", b'{"plugins":[', b"[]", b'{"plugins":[{"type":"bridge"}]}'])
+def test_half_a_configuration_is_replaced(places: tuple[Path, Path], content: bytes) -> None:
+    bin_dir, conf_dir = places
+    conf_dir.mkdir(parents=True)
+    (conf_dir / CONFLIST).write_bytes(content)
+    install(bin_dir, conf_dir)
+    assert (conf_dir / CONFLIST).read_bytes() == installation.configuration()
+
+
+def test_what_is_anothers_stays(places: tuple[Path, Path]) -> None:
+    bin_dir, conf_dir = places
+    for folder, name in ((bin_dir, "loopback"), (bin_dir, "bridge"), (conf_dir, "99-other.conflist")):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("another's")
+    assert "another's" in install(bin_dir, conf_dir)[1]
+    (bin_dir / "podplane-cni").write_text("somebody's own")
+    (conf_dir / CONFLIST).write_text("{}")
+    assert [line.partition(" ")[0] for line in uninstall(bin_dir, conf_dir)] == ["kept"] * 3
+    assert len(files(bin_dir)) == 3 and len(files(conf_dir)) == 2
+
+
+@pytest.mark.parametrize("name", ["00-other.conflist", "05.conf", "0.json"])
+def test_where_another_network_comes_first_nothing_is_changed(places: tuple[Path, Path], name: str) -> None:
+    bin_dir, conf_dir = places
+    conf_dir.mkdir(parents=True)
+    (conf_dir / name).write_text("{}")
+    (conf_dir / "00-readme.txt").write_text("")
+    with pytest.raises(InstallError, match=name):
+        install(bin_dir, conf_dir)
+    assert not bin_dir.exists() and CONFLIST not in files(conf_dir)
+
+
+@pytest.mark.parametrize("failing", ["podplane-cni", CONFLIST])
+def test_a_full_disk_leaves_what_was_there(
+    places: tuple[Path, Path], package: Path, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bin_dir, conf_dir = places
+    install(bin_dir, conf_dir)
+    (conf_dir / CONFLIST).write_bytes(b"old")
+    (package / "podplane-cni").write_bytes(PROGRAM + b" 2")
+    before = files(bin_dir)
+    fsync = os.fsync
+
+    def full(fd: int) -> None:
+        if failing in os.readlink(f"/proc/self/fd/{fd}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        install(bin_dir, conf_dir)
+    assert str(caught.value.filename).endswith(failing)
+    assert files(conf_dir) == {CONFLIST: b"old"}
+    assert files(bin_dir) == (before if failing != CONFLIST else dict.fromkeys(before, PROGRAM + b" 2"))
+
+
+def test_what_was_ended_halfway_is_cleaned_and_was_no_configuration(places: tuple[Path, Path]) -> None:
+    bin_dir, conf_dir = places
+    conf_dir.mkdir(parents=True)
+    rest = conf_dir / f"{installation.UNFINISHED}{CONFLIST}.99"
+    rest.write_text("{")
+    assert rest.suffix not in installation.SUFFIXES
+    install(bin_dir, conf_dir)
+    assert list(files(conf_dir)) == [CONFLIST]
+
+
+async def test_without_a_program_the_script_is_installed_and_said(places: tuple[Path, Path], package: Path) -> None:
+    bin_dir, conf_dir = places
+    (package / "podplane-cni").unlink()
+    assert "no C compiler was at hand" in install(bin_dir, conf_dir)[0]
+    script = bin_dir / "podplane-cni"
+    assert script.read_text().startswith(f"#!{sys.executable} -ISB\n")
+    ended = await programs.run([str(script)], b"{}", CNI_COMMAND="VERSION", PODPLANE_CNI_SOCKET=str(bin_dir / "none"))
+    assert ended.output["supportedVersions"] == list(VERSIONS)
+    assert len(uninstall(bin_dir, conf_dir)) == 3
+
+
+def test_the_script_and_the_program_are_known_as_ours(tmp_path: Path) -> None:
+    assert MARK in (build.FOLDER / "podplane_cni.py").read_bytes()
+    assert MARK in (build.FOLDER / "podplane-cni.c").read_bytes()
+
+
+def test_the_command(places: tuple[Path, Path]) -> None:
+    options = ["--bin-dir", str(places[0]), "--conf-dir", str(places[1])]
+    assert CliRunner().invoke(cni, ["install", *options]).output.count("wrote") == 3
+    assert CliRunner().invoke(cni, ["uninstall", *options]).output.count("removed") == 3
