@@ -29,7 +29,7 @@ from podplane.agent.kernel import Kernel, Monitor, SysctlWatch
 from podplane.agent.pause import Pause
 from podplane.kernel.errors import Exists, NotFound, Retry
 from podplane.state.ledger import Ledger, Status
-from podplane.state.network import Fdb, Link, Neighbour, Route, Rule, Sysctl
+from podplane.state.network import QDISC_HANDLE, Fdb, Link, Neighbour, Qdisc, Route, Rule, Sysctl
 from podplane.state.operations import Failure, LinkEvent, Report
 from podplane.state.ownership import Ownership, is_foreign
 from podplane.state.value import Identity, Value
@@ -162,6 +162,10 @@ class Watcher:
         for one in changes.observations:
             if self._ledger.observe(one.identity, self._unless_foreign(one.identity, one.value)):
                 self._foreign_change((one.identity,))
+                if one.value is None and one.identity[0] == "Link":
+                    self._audit_at[Part.NETWORK] = (
+                        self._clock()
+                    )  # shapers and filters went with it, of which nothing is notified
             if isinstance(one.value, Fdb) and one.identity not in self._ledger.desired:
                 self._audit_at[Part.NETWORK] = (
                     self._clock()
@@ -181,6 +185,8 @@ class Watcher:
             return None if is_foreign(wanted, value) else value
         match value:
             case Route() | Neighbour() | Rule() if value.protocol != self.ownership.route_protocol:
+                return None
+            case Qdisc() if value.handle != QDISC_HANDLE:
                 return None
             case Link() if not self.ownership.owns_link(value.name, value.alias):
                 return None

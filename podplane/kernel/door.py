@@ -48,7 +48,7 @@ from podplane.kernel.sock_diag import NETLINK_SOCK_DIAG
 from podplane.kernel.sock_diag import Sockets as SocketDiag
 from podplane.kernel.sysctl import OpenSysctls, Sysctls, set_here
 from podplane.state.conntrack import Allowed, Connection, Revoked
-from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule, Sysctl
+from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Qdisc, Redirect, Route, Rule, Sysctl
 from podplane.state.nft import Chain, Element, NamedCounter, OpaqueElement, OpaqueObject, Set, Table
 from podplane.state.nft_members import Members
 from podplane.state.operations import Failure, Operation, Report
@@ -65,6 +65,8 @@ PARTS: Mapping[type[Value], str] = {
     Neighbour: RTNL,
     Proxy: RTNL,
     Fdb: RTNL,
+    Qdisc: RTNL,
+    Redirect: RTNL,
     Route: RTNL,
     Rule: RTNL,
     Table: NFT,

@@ -10,6 +10,8 @@ from podplane.state.value import Identity, IPAddress, IPNetwork, Value
 
 MAIN_TABLE = 254
 """RT_TABLE_MAIN."""
+QDISC_HANDLE = FILTER_PRIORITY = 0x7070
+"""The marks of podplane's shapers and filters: `qdisc tbf 7070:`, `filter … pref 28784`."""
 
 
 PORT_MODES: dict[str, bool | int] = {
@@ -46,7 +48,7 @@ class Vxlan(Value, frozen=True, gc=False, kw_only=True):
 class Link(Value, frozen=True, gc=False, kw_only=True):
     """A network interface.
 
-    `kind` is IFLA_INFO_KIND ("bridge", "veth", "vxlan"), or "" for an interface that is there already (lo, eth0) and is
+    `kind` is IFLA_INFO_KIND ("bridge", "veth", "vxlan", "ifb"), or "" for an interface that is there already (lo, eth0) and is
     only configured: such a link is never created or deleted. `alias` (IFLA_IFALIAS) marks a link as podplane's and names the
     API object that asked for it (`state.ownership`).
     `hairpin`, `learning`, `flood`, `isolated`, `locked`, `multicast_flood` and `broadcast_flood` are modes of a bridge port (bridge(8)):
@@ -165,6 +167,40 @@ class Fdb(Value, frozen=True, gc=False, kw_only=True):
     @property
     def identity(self) -> Identity:
         return ("Fdb", self.netns, self.link, self.mac, "master" if self.master else str(self.remote or ""))
+
+
+class Qdisc(Value, frozen=True, gc=False, kw_only=True):
+    """The shaper at the root of a link (tc(8), tc-tbf(8)): what is sent by the link leaves it at `rate` byte/s, but for `burst` byte at
+    once; of what waits, it keeps at most `limit` byte. Whole Ethernet frames are counted.
+
+    `kind` is TCA_KIND; of others than "tbf" nothing else is known. `handle` is its major number, by which it is read back as podplane's.
+    """
+
+    link: str
+    rate: int = 0
+    burst: int = 0
+    limit: int = 0
+    kind: str = "tbf"
+    handle: int = QDISC_HANDLE
+
+    @property
+    def identity(self) -> Identity:
+        return ("Qdisc", self.netns, self.link)
+
+
+class Redirect(Value, frozen=True, gc=False, kw_only=True):
+    """A filter (tc-u32(8), tc-mirred(8)): what comes in by `link` leaves by `to` instead, "" for a link that is gone.
+
+    With a link of kind "ifb" it comes in by `link` after that, as if it had come just then: so what comes in can be shaped. The filter is
+    podplane's by its priority (FILTER_PRIORITY), and brings the qdisc clsact, which it lies in, unless that is there.
+    """
+
+    link: str
+    to: str
+
+    @property
+    def identity(self) -> Identity:
+        return ("Redirect", self.netns, self.link)
 
 
 class Rule(Value, frozen=True, gc=False, kw_only=True):

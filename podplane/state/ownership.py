@@ -7,6 +7,7 @@ Every owned object carries a mark; reading and uninstalling touch nothing else. 
 | link | its alias (IFLA_IFALIAS) is `podplane` or begins with `podplane `, and its name is the owner's or has the owner's prefix |
 | address, forwarding entry | it is on an owned link |
 | route, rule, neighbour, proxy | its protocol (rtm_protocol, FRA_PROTOCOL, NDA_PROTOCOL) is the owner's |
+| shaper, filter | it is on an owned link, and has the handle, or the priority, that podplane gives |
 | nf_tables | it is in one of the owner's tables |
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import msgspec
 
-from podplane.state.network import Link, Neighbour, Proxy, Route, Rule
+from podplane.state.network import Link, Neighbour, Proxy, Qdisc, Route, Rule
 from podplane.state.value import Value
 
 MARK = "podplane"
@@ -37,6 +38,8 @@ def is_foreign(wanted: Value, present: Value) -> bool:
         return is_marked(wanted.alias) and not is_marked(present.alias)
     if isinstance(wanted, Route | Neighbour | Proxy | Rule) and isinstance(present, Route | Neighbour | Proxy | Rule):
         return wanted.protocol not in (0, present.protocol)
+    if isinstance(wanted, Qdisc) and isinstance(present, Qdisc):
+        return wanted.handle != present.handle
     return False
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable
 
 import msgspec
 
-from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Sysctl
+from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Qdisc, Redirect, Route, Sysctl
 from podplane.state.nft import Element
 from podplane.state.nft_members import Members
 from podplane.state.value import Identity, Value
@@ -52,6 +52,10 @@ def _of_value(value: Value | None) -> str:
             return f"neighbour proxy {value.ip} on {value.link}"
         case Fdb():
             return f"fdb entry {value.mac} on {value.link}"
+        case Qdisc():
+            return f"qdisc {value.kind} on {value.link}"
+        case Redirect():
+            return f"filter that redirects what comes in by {value.link}"
         case Sysctl():
             return f"sysctl {value.name} = {value.value}"
         case Element():

@@ -17,7 +17,7 @@ from podplane.kernel.door import Kernel, KernelOpener
 from podplane.kernel.fakes.world import FakeOpener
 from podplane.kernel.namespace import NetworkNamespace, Workers
 from podplane.kernel.text import ip as text
-from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Proxy, Route, Rule, Vxlan
+from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Proxy, Qdisc, Redirect, Route, Rule, Vxlan
 from podplane.state.operations import Operation, Report
 from podplane.state.ownership import Ownership, link_alias
 from podplane.state.value import Identity, Value
@@ -66,6 +66,10 @@ def versions() -> list[list[Value]]:
         objects.append([route, changed(route, mtu=1300), changed(route, protocol=THEIRS)])
     objects += [[Fdb(link="ppvx", mac="02:00:00:00:00:09", remote=ip("192.168.1.12"))]]
     objects += [[Fdb(link="ppvx", mac="00:00:00:00:00:00", remote=ip(f"192.168.1.{n}"))] for n in (12, 13)]
+    shaper = Qdisc(link="cbr0", rate=1_000_000, burst=16384, limit=65536)
+    objects.append([shaper, changed(shaper, rate=2_000_000), changed(shaper, handle=0x8001)])
+    redirect = Redirect(link="pp1", to="cbr0")
+    objects.append([redirect, changed(redirect, to="ppvx")])
     for family, source in ((4, "10.0.0.0/8"), (6, "fd00::/16")):
         rule = Rule(priority=100, family=family, table=77, source=network(source), protocol=OURS)
         objects.append([rule, changed(rule, table=78), changed(rule, protocol=THEIRS)])

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 
 from podplane.kernel.rtnl.reading import has_protocol
-from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule
+from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Qdisc, Redirect, Route, Rule
 from podplane.state.operations import Changes, LinkEvent, Observation
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
@@ -55,7 +55,7 @@ class FakeMonitor:
         match value:
             case Link():
                 return self._owner.may_name(value.name)
-            case Address() | Fdb():
+            case Address() | Fdb() | Qdisc() | Redirect():
                 return value.link in self._own_links()
             case Route() | Neighbour() | Rule():
                 return is_there or has_protocol(value, self._owner.route_protocol)

@@ -8,7 +8,7 @@ import msgspec
 
 from podplane.kernel.fakes.monitor import FakeMonitor
 from podplane.kernel.text import ip, nft
-from podplane.state.network import PORT_MODES, Address, Link, Neighbour, Route, Sysctl
+from podplane.state.network import PORT_MODES, Address, Link, Neighbour, Qdisc, Redirect, Route, Sysctl
 from podplane.state.operations import LinkEvent
 from podplane.state.ownership import Ownership
 from podplane.state.packet_log import LoggedPacket
@@ -81,6 +81,8 @@ class Objects:
         self._lose(self._on_link(name))
         for sysctl in [sysctl for sysctl in self.sysctls if f".{name.replace('.', '/')}." in sysctl]:
             del self.sysctls[sysctl]
+        for redirect in [v for v in self.network.values() if isinstance(v, Redirect) and v.to == name]:
+            self.network[redirect.identity] = msgspec.structs.replace(redirect, to="")  # mirred_device_event, which is silent
         link = self.network.pop(Link(name=name).identity)
         self.announce(link, is_there=False)
         self._report(name, LinkEvent(False, may_have_lost=True))
@@ -116,7 +118,7 @@ class Objects:
     def _lose(self, values: list[Value]) -> None:
         """These go with their link, or its state. The kernel is silent about IPv4 routes (fib_sync_down_dev)."""
         for value in values:
-            if not (isinstance(value, Route) and value.destination.version == 4):
+            if not (isinstance(value, Qdisc | Redirect) or (isinstance(value, Route) and value.destination.version == 4)):
                 self.announce(value, is_there=False)
             del self.network[value.identity]
 

@@ -17,7 +17,7 @@ from podplane.kernel.rtnl.conflicts import GONE, ForeignObject, blocking_link, c
 from podplane.kernel.rtnl.matching import must_recreate
 from podplane.kernel.rtnl.reading import has_protocol
 from podplane.kernel.rtnl.table import RANK
-from podplane.state.network import PORT_MODES, Address, Fdb, Link, Neighbour, Proxy, Route, Rule
+from podplane.state.network import PORT_MODES, QDISC_HANDLE, Address, Fdb, Link, Neighbour, Proxy, Qdisc, Redirect, Route, Rule
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership, is_foreign, is_marked
 from podplane.state.value import Identity, IPAddress, Value
@@ -29,6 +29,8 @@ MISSING: dict[type[Value], int] = {
     Proxy: errno.ENOENT,
     Fdb: errno.ENOENT,
     Rule: errno.ENOENT,
+    Qdisc: errno.ENOENT,
+    Redirect: errno.ENOENT,
 }
 """How the kernel refuses to delete what is not there."""
 
@@ -111,12 +113,14 @@ class FakeRtnl:
         if isinstance(value, Link):
             self._put_link(operation, value, report)
             return
-        if isinstance(value, Address | Neighbour | Fdb | Proxy):
+        if isinstance(value, Address | Neighbour | Fdb | Proxy | Qdisc | Redirect):
             self._link(value.link)
+        if isinstance(value, Redirect):
+            self._link(value.to)
         if isinstance(value, Route):
             self._check_route(value)
         present = network.get(value.identity)
-        if present is not None:
+        if present is not None and not isinstance(value, Redirect):
             if operation.old is None:
                 error = creation_error(value, present)
                 if error is not None:
@@ -227,4 +231,6 @@ def _owned(value: Value, own: set[str], owner: Ownership) -> bool:
             return value.name in own
         case Address() | Fdb():
             return value.link in own
+        case Qdisc() | Redirect():
+            return value.link in own and getattr(value, "handle", QDISC_HANDLE) == QDISC_HANDLE
     return has_protocol(value, owner.route_protocol)

@@ -7,8 +7,9 @@ The same rules hold for the real kernel and for the fake:
 - What would lie on a link whose creation or change was refused so is refused, too, until that link is gone.
 - Deleting what is gone, or what somebody else replaced by an object of their own: done, and theirs stays.
 
-A link without podplane's mark, a route, rule, neighbour or proxy of another protocol is somebody else's. Addresses and
-forwarding entries have no mark: they are podplane's when they are equal to the wanted one.
+A link without podplane's mark, a route, rule, neighbour or proxy of another protocol, a qdisc of another handle is somebody
+else's. Addresses and forwarding entries have no mark: they are podplane's when they are equal to the wanted one. A filter of
+podplane's priority is podplane's.
 """
 
 from __future__ import annotations
@@ -19,18 +20,21 @@ from collections.abc import Collection
 from podplane.kernel.errors import Exists
 from podplane.kernel.rtnl.matching import matches
 from podplane.kernel.text import ip
-from podplane.state.network import Link, Neighbour, Proxy, Route, Rule
+from podplane.state.network import Link, Neighbour, Proxy, Qdisc, Route, Rule
 from podplane.state.ownership import is_foreign
 from podplane.state.value import Value
 
 GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO, errno.ENETUNREACH})
 """A deletion that is refused so has nothing left to delete."""
+LINK_FIELDS = ("link", "master", "to")
+"""Where a value names links that it lies on."""
 COMMANDS: dict[type[Value], str] = {
     Link: "ip link delete",
     Route: "ip route delete",
     Neighbour: "ip neigh delete",
     Proxy: "ip neigh delete proxy",
     Rule: "ip rule delete",
+    Qdisc: "tc qdisc delete",
 }
 
 
@@ -49,7 +53,7 @@ class ForeignObject(Exists):
 
 def blocking_link(value: Value, foreign: Collection[str]) -> str:
     """Which of these links, which are somebody else's and have names that ours should have, the value would lie on; "" for none."""
-    for name in (getattr(value, "link", ""), getattr(value, "master", "")):
+    for name in (getattr(value, field, "") for field in LINK_FIELDS):
         if name and name in foreign:
             return str(name)
     return ""

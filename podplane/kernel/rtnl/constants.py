@@ -1,4 +1,5 @@
-"""Numbers and headers of rtnetlink (include/uapi/linux/{rtnetlink,if_link,if_addr,neighbour,fib_rules}.h)."""
+"""Numbers and headers of rtnetlink (include/uapi/linux/{rtnetlink,if_link,if_addr,neighbour,fib_rules,
+pkt_sched,pkt_cls}.h, tc_act/tc_mirred.h)."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
+RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
+RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
 
 LINK = struct.Struct("=BxHiII")
 """struct ifinfomsg: family, type, index, flags, change mask."""
@@ -57,3 +60,28 @@ RULE = struct.Struct("=BBBBBBBBI")
 """struct fib_rule_hdr: family, destination length, source length, tos, table, -, -, action, flags."""
 FRA_DST, FRA_SRC, FRA_PRIORITY, FRA_FWMARK, FRA_TABLE, FRA_FWMASK, FRA_PROTOCOL = 1, 2, 6, 10, 15, 16, 21
 FR_ACT_TO_TBL = 1
+
+TRAFFIC = struct.Struct("=BxxxiIII")
+"""struct tcmsg: family, index, handle, parent, info (of a filter: its priority, and the protocol in network order)."""
+TC_H_ROOT, TC_H_CLSACT, TC_H_INGRESS, TC_H_EGRESS = 0xFFFF_FFFF, 0xFFFF_FFF1, 0xFFFF_FFF2, 0xFFFF_FFF3
+"""Parents: of a link's root qdisc, of clsact, of filters in its two halves (TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_*))."""
+CLSACT_HANDLE = 0xFFFF_0000
+TCA_KIND, TCA_OPTIONS = 1, 2
+RATE = struct.Struct("=BBHhHI")
+"""struct tc_ratespec: cell log, link layer, overhead, cell align, least size, byte/s."""
+TBF = struct.Struct("=12s12sIII")
+"""struct tc_tbf_qopt: rate, peak rate, limit in byte, burst in ticks, MTU in ticks."""
+TC_LINKLAYER_ETHERNET = 1
+TCA_TBF_PARMS, TCA_TBF_RATE64, TCA_TBF_BURST = 1, 4, 6
+TICK_NANOSECONDS = 64
+"""PSCHED_SHIFT: the kernel says a burst as the time that it takes, in ticks of 32 bits."""
+U32_SELECTOR = struct.Struct("=BBBxHHhhI")
+"""struct tc_u32_sel: flags, offset shift, number of keys, offset mask, offset, its offset, hash offset, hash mask."""
+U32_KEY = struct.Struct("=IIii")
+"""struct tc_u32_key: mask, value, offset, mask of the offset."""
+TC_U32_TERMINAL = 1
+TCA_U32_SEL, TCA_U32_ACT = 5, 7
+TCA_ACT_KIND, TCA_ACT_OPTIONS, TCA_MIRRED_PARMS = 1, 2, 2
+MIRRED = struct.Struct("=IIiiiiI")
+"""struct tc_mirred: index, capabilities, action, references, bindings, what to do, index of the link."""
+TC_ACT_STOLEN, TCA_EGRESS_REDIR = 4, 1

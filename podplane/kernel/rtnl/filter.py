@@ -10,7 +10,7 @@ Passed on are:
   announces no deletion of that;
 - neighbours that are permanent or carry the owner's protocol (also when they are neither any more), and static forwarding entries;
   no RTM_DELNEIGH in state FAILED: the RTM_NEWNEIGH before it has said so;
-- addresses and rules.
+- addresses, rules, shapers and filters.
 """
 
 from __future__ import annotations

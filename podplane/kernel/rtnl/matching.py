@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from podplane.state.network import PORT_MODES, Link, Peer, Route, Sysctl, Vxlan
+from podplane.kernel.rtnl.traffic_control import same_shaper
+from podplane.state.network import PORT_MODES, Link, Peer, Qdisc, Route, Sysctl, Vxlan
 from podplane.state.nft import Set
 from podplane.state.value import Value
 
@@ -32,6 +33,8 @@ def matches(wanted: Value, found: Value) -> bool:
         return _route_matches(wanted, found)
     if isinstance(wanted, Set) and isinstance(found, Set):
         return wanted == msgspec.structs.replace(found, rank=wanted.rank)
+    if isinstance(wanted, Qdisc) and isinstance(found, Qdisc):
+        return same_shaper(wanted, found)
     if isinstance(wanted, Sysctl) and isinstance(found, Sysctl):
         return wanted.value == found.value
     return wanted == found

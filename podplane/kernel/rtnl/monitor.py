@@ -21,16 +21,17 @@ from typing import NamedTuple
 
 from podplane.kernel.netlink import ATTRIBUTE, find_attribute, messages, parse_attributes
 from podplane.kernel.rtnl import constants as c
-from podplane.kernel.rtnl import decode, filter
+from podplane.kernel.rtnl import decode, filter, traffic_control
 from podplane.kernel.rtnl.reading import has_protocol
-from podplane.state.network import Link, Neighbour, Route, Rule
+from podplane.state.network import Link, Neighbour, Redirect, Route, Rule
 from podplane.state.operations import Changes, LinkEvent, Observation
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
 
 NETLINK_ROUTE = 0
-GROUPS = (1, 3, 5, 7, 8, 9, 11, 19)
-"""RTNLGRP_ LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE."""
+GROUPS = (1, 3, 4, 5, 7, 8, 9, 11, 19)
+"""RTNLGRP_ LINK, NEIGH, TC, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE."""
+TRAFFIC_CONTROL = frozenset((c.RTM_NEWQDISC, c.RTM_DELQDISC, c.RTM_NEWTFILTER, c.RTM_DELTFILTER))
 BUFFER_BYTES = 4 << 20
 """Wanted receive buffer; without privileges on the machine it is net.core.rmem_max."""
 DATAGRAM_BYTES = 32 * 1024
@@ -153,6 +154,24 @@ class Monitor:
             self._take_neighbour(payload, kind == c.RTM_NEWNEIGH)
         elif kind in (c.RTM_NEWRULE, c.RTM_DELRULE):
             self._observe_marked(decode.rule(payload), kind == c.RTM_NEWRULE)
+
+        elif kind in TRAFFIC_CONTROL:
+            self._know_port(traffic_control.link_index(payload))
+            self._take_traffic_control(kind, payload)
+
+    def _take_traffic_control(self, kind: int, payload: bytes) -> None:
+        """A filter that goes is said without what it did; all filters go with their qdisc, and nothing is said of them."""
+        own = self._own.get(traffic_control.link_index(payload))
+        if own is None:
+            return
+        if kind in (c.RTM_NEWQDISC, c.RTM_DELQDISC):
+            if kind == c.RTM_DELQDISC and traffic_control.is_clsact(payload):
+                self._observe(Redirect(link=own, to=""), False)
+            self._observe(traffic_control.decode_qdisc(payload, self._own), kind == c.RTM_NEWQDISC)
+        elif kind == c.RTM_NEWTFILTER:
+            self._observe(traffic_control.decode_redirect(payload, self._names), True)
+        elif traffic_control.is_ours(payload):
+            self._observe(Redirect(link=own, to=""), False)
 
     def _observe(self, value: Value | None, is_there: bool) -> None:
         if value is not None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from podplane.kernel.errors import NotFound
-from podplane.kernel.netlink import Socket
+from podplane.kernel.netlink import NLM_F_ACK, NLM_F_ECHO, Socket
 from podplane.kernel.rtnl import constants as c
-from podplane.kernel.rtnl import decode, encode
-from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule
+from podplane.kernel.rtnl import decode, encode, traffic_control
+from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Qdisc, Redirect, Route, Rule
 from podplane.state.ownership import is_foreign
 from podplane.state.value import Identity, Value
 
@@ -75,6 +75,10 @@ class Links:
         self._given[name] = self._next_index
         return self._next_index
 
+    def is_given(self, name: str) -> bool:
+        """Did `give` give an index to this link?"""
+        return name in self._given
+
     def take_back(self, name: str) -> None:
         """The link was not made with the index that was given to it, or it is gone."""
         self._given.pop(name, None)
@@ -118,6 +122,8 @@ class Present:
             Neighbour: self._read_neighbours,
             Proxy: self._read_neighbours,
             Fdb: self._read_fdb,
+            Qdisc: self._read_qdiscs,
+            Redirect: self._read_redirects,
             Rule: lambda _, names: [decode.rule(p) for p in self._dump(c.RTM_GETRULE, c.RULE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0))],
         }
 
@@ -175,6 +181,39 @@ class Present:
         queries = [encode.forwarding_entries(index, of_bridge=False) for index, name in names.items() if name in own]
         queries += [encode.forwarding_entries(index, of_bridge=True) for index in self._bridges_of(ports)]
         return [decode.fdb(payload, names) for query in queries for payload in self._dump(c.RTM_GETNEIGH, query)]
+
+    def _read_qdiscs(self, wanted: list[Value], names: Mapping[int, str]) -> list[Value | None]:
+        asked = (traffic_control.root_of(index) for index in self._indexes(wanted))
+        rows = (payload for query in asked for payload in self._one(c.RTM_GETQDISC, query))
+        return [traffic_control.decode_qdisc(payload, names) for payload in rows]
+
+    def _one(self, kind: int, query: bytes) -> list[bytes]:
+        """One object, if it is there. The kernel tells those who subscribed, and who asks only by NLM_F_ECHO (qdisc_get_notify); of what
+        can't be shown it says nothing, so an acknowledgement is asked for."""
+        try:
+            return [payload for _, payload in self._socket.dump(kind, query, flags=NLM_F_ECHO | NLM_F_ACK)]
+        except OSError:
+            return []
+
+    def _read_redirects(self, wanted: list[Value], names: Mapping[int, str]) -> list[Value | None]:
+        rows = (payload for index in self._indexes(wanted) for payload in self._filters(index))
+        return [traffic_control.decode_redirect(payload, names) for payload in rows]
+
+    def _filters(self, index: int, parent: int = c.TC_H_INGRESS) -> list[bytes]:
+        return self._dump(c.RTM_GETTFILTER, traffic_control.filters_of(index, parent))
+
+    def has_only_our_filters(self, link: str) -> bool:
+        """Are all filters of a link podplane's, and so the qdisc that they lie in?"""
+        found = (
+            payload for parent in (c.TC_H_INGRESS, c.TC_H_EGRESS) for payload in self._filters(self._links.index(link), parent)
+        )
+        return all(map(traffic_control.is_ours, found))
+
+    def _indexes(self, values: Iterable[Value]) -> Iterator[int]:
+        """The indexes of the links, of those that are there, that these are on."""
+        for name in dict.fromkeys(str(getattr(value, "link", "")) for value in values):
+            with contextlib.suppress(NotFound):
+                yield self._links.find(name).number
 
     def _bridges_of(self, ports: Iterable[str]) -> set[int]:
         """The indexes of the bridges that these links are ports of."""

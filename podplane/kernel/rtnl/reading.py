@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from podplane.kernel.netlink import Socket, attribute, parse_attributes
 from podplane.kernel.rtnl import constants as c
-from podplane.kernel.rtnl import decode, encode
-from podplane.state.network import Link, Route
+from podplane.kernel.rtnl import decode, encode, traffic_control
+from podplane.state.network import QDISC_HANDLE, Link, Route
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, IPAddress, Value
 
@@ -28,6 +30,7 @@ def owned(socket: Socket, owner: Ownership) -> dict[Identity, Value]:
     own = {index: link.name for index, link in mine.items()}
     found: list[Value | None] = [*mine.values()]
     found += [decode.address(p, own) for p in _dump(socket, c.RTM_GETADDR, ADDRESSES)]
+    found += _traffic_control(socket, own, names)
     marked: list[Value | None] = []
     for family in FAMILIES:
         marked += _routes(socket, family, owner.route_protocol, names)
@@ -41,6 +44,18 @@ def owned(socket: Socket, owner: Ownership) -> dict[Identity, Value]:
             query = encode.forwarding_entries(index, of_bridge=link.kind == "bridge")
             found += [decode.fdb(p, own) for p in _dump(socket, c.RTM_GETNEIGH, query)]
     return {value.identity: value for value in found if value is not None}
+
+
+def _traffic_control(socket: Socket, own: dict[int, str], names: dict[int, str]) -> Iterator[Value | None]:
+    """The shapers and filters with podplane's marks on these links."""
+    for payload in _dump(socket, c.RTM_GETQDISC, c.TRAFFIC.pack(0, 0, 0, 0, 0)):
+        shaper = traffic_control.decode_qdisc(payload, own)
+        if shaper is not None and shaper.handle == QDISC_HANDLE:
+            yield shaper
+        index = traffic_control.link_index(payload)
+        if traffic_control.is_clsact(payload) and index in own:
+            for row in _dump(socket, c.RTM_GETTFILTER, traffic_control.filters_of(index)):
+                yield traffic_control.decode_redirect(row, names)
 
 
 def everything(socket: Socket) -> dict[Identity, Value]:

@@ -19,24 +19,35 @@ from typing import NamedTuple
 from podplane.kernel.errors import KernelError, NotFound, from_errno
 from podplane.kernel.netlink import BATCH_BYTES, BATCH_MESSAGES, Message, Refusal, Socket
 from podplane.kernel.rtnl import constants as c
-from podplane.kernel.rtnl import decode, encode, reading
-from podplane.kernel.rtnl.conflicts import GONE, ForeignObject, blocking_link, creation_error, foreign_error
+from podplane.kernel.rtnl import decode, encode, reading, traffic_control
+from podplane.kernel.rtnl.conflicts import GONE, LINK_FIELDS, ForeignObject, blocking_link, creation_error, foreign_error
 from podplane.kernel.rtnl.matching import must_recreate
 from podplane.kernel.rtnl.present import Links, Present, local_identity
 from podplane.kernel.text import ip
-from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule
+from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Qdisc, Redirect, Route, Rule
 from podplane.state.operations import Failure, Operation, Report
 from podplane.state.ownership import Ownership, is_foreign, is_marked
 from podplane.state.value import Identity, IPAddress, Value
 
 DELETE_GROUP = 0x7070_0001
-RANK: dict[type[Value], int] = {Link: 0, Address: 1, Neighbour: 2, Fdb: 2, Route: 3, Proxy: 3, Rule: 4}
+RANK: dict[type[Value], int] = {
+    Link: 0,
+    Address: 1,
+    Neighbour: 2,
+    Fdb: 2,
+    Qdisc: 2,
+    Route: 3,
+    Proxy: 3,
+    Redirect: 3,
+    Rule: 4,
+}
 ASK_BEFORE_CREATION = (Proxy, Rule)
 """The kernel overwrites a proxy in spite of NLM_F_EXCL (neigh_add), and takes two rules that differ in their table only."""
-ASK_BEFORE_CHANGE = (Neighbour, Proxy, Route, Rule)
-ASK_BEFORE_DELETION = (Neighbour, Proxy, Rule)
+ASK_BEFORE_CHANGE = (Neighbour, Proxy, Qdisc, Route, Rule)
+ASK_BEFORE_DELETION = (Neighbour, Proxy, Qdisc, Redirect, Rule)
 """The kernel deletes neighbours and proxies whatever their protocol, and a rule only when the message says all that it has."""
-
+ONLY_IF_THERE = (Qdisc, Redirect)
+"""The kernel refuses to delete what is not there in words that don't say so (EINVAL)."""
 
 ROUNDS = 3
 """A bridge, a port of it, and what lies on that: so deep can things stand on links that were there already."""
@@ -141,7 +152,7 @@ class Rtnl:
 
     def _what_is_there(self, operations: list[Operation], kinds: tuple[type[Value], ...]) -> dict[int, Value]:
         """What the kernel holds at the identities of the operations with such values, by id() of the operation."""
-        asked = [o for o in operations if isinstance(o.value, kinds) and _protocol(o.value)]
+        asked = [o for o in operations if isinstance(o.value, kinds) and _is_marked(o.value)]
         if not asked:
             return {}
         found = self._present.of([o.value for o in asked])
@@ -178,6 +189,8 @@ class Rtnl:
             present = there.get(id(operation))
             if blocking_link(operation.value, self._blocked):
                 continue  # it went with our link
+            if present is None and isinstance(operation.value, ONLY_IF_THERE):
+                continue
             if present is None or not is_foreign(operation.value, present):
                 value = present if isinstance(present, Rule) else operation.value
                 try:
@@ -197,6 +210,8 @@ class Rtnl:
     def _removal(self, value: Value, group: int) -> list[Message]:
         """Nothing, where the object is gone: with its link, or because the link of its name is somebody else's."""
         try:
+            if isinstance(value, Redirect):
+                return [self._redirect_removal(value)]
             if not isinstance(value, Link):
                 return [self._message(value, delete=True)]
             if not value.kind:
@@ -207,6 +222,12 @@ class Rtnl:
         if is_foreign(value, decode.link(found.payload, {})):
             return []
         return [encode.set_group(found.number, value.name, group) if group else encode.delete_link(found.number, value.name)]
+
+    def _redirect_removal(self, value: Redirect) -> Message:
+        """With the last filter goes the qdisc that it lies in."""
+        if self._present.has_only_our_filters(value.link):
+            return traffic_control.clsact(value.link, self._links.index, delete=True)
+        return traffic_control.delete_redirect(value, self._links.index)
 
     # Creations and changes.
 
@@ -297,7 +318,7 @@ class Rtnl:
         """The messages of operations on these links anew: their first ones named an index that the links do not have."""
         steps: list[Step] = []
         for operation in operations:
-            if names & {getattr(operation.value, "link", ""), getattr(operation.value, "master", "")}:
+            if names & {getattr(operation.value, field, "") for field in LINK_FIELDS}:
                 try:
                     steps += [Step(operation, message) for message in self._arrival(operation)]
                 except (KernelError, *NOT_ENCODED):  # another link that it needs is not there: its first error stands
@@ -310,7 +331,19 @@ class Rtnl:
             return self._link(old, value)
         if value is None:
             raise ValueError("a deletion is no arrival")
+        if isinstance(value, Redirect):
+            return self._redirect(value)
         return [self._message(value, replace=old is not None)]
+
+    def _redirect(self, value: Redirect) -> list[Message]:
+        """The kernel would add it beside what is there with podplane's priority. A link that is made just now has nothing."""
+        index = self._links.index
+        is_new = self._links.is_given(value.link)
+        present = None if is_new else self._present.of([value]).get(local_identity(value))
+        if present == value:
+            return [traffic_control.clsact(value.link, index)]  # which changes nothing
+        former = [] if present is None else [traffic_control.delete_redirect(value, index)]
+        return [*former, traffic_control.clsact(value.link, index), traffic_control.redirect(value, index)]
 
     def _link(self, old: Value | None, link: Link) -> list[Message]:
         messages = []
@@ -347,6 +380,8 @@ class Rtnl:
                 if not delete and encode.has_many_remotes(value):
                     flags = encode.ADD
                 return encode.fdb(value, index, c.RTM_DELNEIGH if delete else c.RTM_NEWNEIGH, flags)
+            case Qdisc():
+                return traffic_control.delete_qdisc(value, index) if delete else traffic_control.qdisc(value, index, flags)
             case Route():
                 return encode.delete_route(value) if delete else encode.route(value, index, flags)
             case Rule():
@@ -354,8 +389,9 @@ class Rtnl:
         raise KernelError(f"{value}", "rtnetlink knows no such value")
 
 
-def _protocol(value: Value) -> int:
-    return value.protocol if isinstance(value, Neighbour | Proxy | Route | Rule) else 0
+def _is_marked(value: Value) -> bool:
+    """Has it a mark by which one of somebody else can be told from it?"""
+    return bool(value.protocol) if isinstance(value, Neighbour | Proxy | Route | Rule) else isinstance(value, Qdisc | Redirect)
 
 
 def _sends(steps: Sequence[Step]) -> Iterator[list[Step]]:

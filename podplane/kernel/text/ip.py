@@ -1,17 +1,31 @@
-"""Values of rtnetlink's world as `ip` writes them.
+"""Values of rtnetlink's world as `ip` and `tc` write them.
 
-Addresses, routes, neighbours and rules are lines of `ip address|route|neighbour|rule show`; links and sysctls are lines as one
-would type them (`ip link add …`, `sysctl …`), since what `ip link show` prints is mostly not ours.
+Addresses, routes, neighbours and rules are lines of `ip address|route|neighbour|rule show`; links, shapers, filters and
+sysctls are lines as one would type them (`ip link add …`, `tc qdisc add …`, `sysctl …`): what `ip link show` prints is mostly not ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from podplane.state.network import MAIN_TABLE, Address, Fdb, Link, Neighbour, Proxy, Route, Rule, Sysctl, Vxlan
+from podplane.state.network import (
+    FILTER_PRIORITY,
+    MAIN_TABLE,
+    Address,
+    Fdb,
+    Link,
+    Neighbour,
+    Proxy,
+    Qdisc,
+    Redirect,
+    Route,
+    Rule,
+    Sysctl,
+    Vxlan,
+)
 from podplane.state.value import Value
 
-ORDER: tuple[type[Value], ...] = (Sysctl, Link, Address, Neighbour, Proxy, Fdb, Route, Rule)
+ORDER: tuple[type[Value], ...] = (Sysctl, Link, Address, Neighbour, Proxy, Fdb, Qdisc, Redirect, Route, Rule)
 MAIN = "main"
 
 
@@ -40,6 +54,10 @@ def line(value: Value) -> str:
             return f"{value.ip} dev {value.link} proxy proto {value.protocol}"
         case Fdb():
             return fdb(value)
+        case Qdisc():
+            return qdisc(value)
+        case Redirect():
+            return redirect(value)
         case Route():
             return route(value)
         case Rule():
@@ -84,6 +102,18 @@ def fdb(value: Fdb) -> str:
     if value.master:
         return f"{value.mac} dev {value.link} master static"
     return f"{value.mac} dev {value.link}" + (f" dst {value.remote}" if value.remote else "") + " self permanent"
+
+
+def qdisc(value: Qdisc) -> str:
+    """`tc qdisc add …`, and no more than that there is one of its kind, of another than ours."""
+    known = f" rate {value.rate}bps burst {value.burst}b limit {value.limit}b" if value.kind == "tbf" else ""
+    return f"tc qdisc add dev {value.link} root handle {value.handle:x}: {value.kind}{known}"
+
+
+def redirect(value: Redirect) -> str:
+    """`tc filter add …`; the qdisc clsact is not said."""
+    what = f"protocol all pref {FILTER_PRIORITY} u32 match u32 0 0 action mirred egress redirect dev {value.to or '*'}"
+    return f"tc filter add dev {value.link} ingress {what}"
 
 
 def address(value: Address) -> str:
