@@ -21,6 +21,11 @@ What is left goes to the node, by the gateway's MAC alone. The ports of the brid
 port comes to the node as a packet for somebody else, which connection tracking confirms as it does a broadcast (br_nf_local_in), and so
 policies would accept what follows. By the MAC of another pod it would reach that one, whatever its address (fe80::/10).
 
+The node answers a packet that it can't pass on with an error (its TTL is used up, an option is unknown, it is for a link), and would
+send that, with what was in the packet, to whose address the packet has: so these are taken with the pod's own address only. Policies see
+to that for packets that begin a connection, before this table; here are those that connection tracking finds invalid, by a wrong
+checksum, say. Of these, those to where the node has no route are not looked at.
+
 A packet to a pod of the node is done after two rules: a round trip between pods is 2 % cheaper so than with the other two in front.
 
 Without this table the same packets are routed through the bridge's own interface: that is what happens while an element is missing, and
@@ -42,13 +47,17 @@ from podplane.state.nft_rules import (
     arp_of_ipv4,
     arp_sender_in,
     counter,
+    destination_in,
     ether_destination_is,
     ether_type_is,
     ethertype,
     goto,
+    has_hop_by_hop_options,
+    hops_left_at_most,
     icmp6_type_is,
     is_to_group,
     rule,
+    sender_in,
     set_ether_destination_from,
     set_other_host,
     verdict,
@@ -59,7 +68,8 @@ TABLE = ("bridge", "podplane-pods")
 PRIORITY = 10
 """Behind NF_BR_PRI_BRNF (0), where br_netfilter has the packet pass the hooks of IP and translates its destination."""
 TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
-OTHERS, GROUPS, ARP_SENDERS = "others", "groups", "arp4"
+OTHERS, GROUPS, ARP_SENDERS, ANSWERED = "others", "groups", "arp4", "answered"
+LINK_LOCAL = ipaddress.ip_network("fe80::/10")
 SOLICITATIONS = 133, 135
 """ICMPv6 types: of routers, of neighbours."""
 
@@ -78,16 +88,28 @@ def plan(node: Node, config: NetworkConfig) -> Fragment:
     family, table = TABLE
     values: list[Value] = [Table(family=family, table=table)]
     values += [Set(family=family, table=table, name=_macs(v), key=(TYPE[v],), data=("ether_addr",)) for v in versions]
+    values += [Set(family=family, table=table, name=_own(v), key=("ether_addr", TYPE[v])) for v in versions]
     others = rule(*(ether_type_is(version, op=NOT_EQUAL) for version in ETHERTYPE), goto(OTHERS))
     to_group = rule(is_to_group(), goto(GROUPS))
     gateway_mac = mac_of(gateway_of(blocks[0]))
     to_other_mac = rule(
         ether_destination_is(gateway_mac, op=NOT_EQUAL), counter(), verdict(DROP), comment="to the node, but not by its MAC"
     )
-    hook, rules = Hook("filter", "prerouting", PRIORITY), (to_group, *map(_rule, versions), others, to_other_mac)
+    hook, rules = Hook("filter", "prerouting", PRIORITY), (to_group, *map(_rule, versions), others, to_other_mac, *_answered())
     values.append(Chain(family=family, table=table, name="prerouting", hook=hook, rules=rules))
     values.append(Chain(family=family, table=table, name=GROUPS, rules=(others, *_to_groups(versions))))
+    own = [rule(ethertype(v), sender_in(v, _own(v)), verdict(ACCEPT)) for v in versions]
+    dropped = rule(counter(), verdict(DROP), comment="an error would answer it, to an address that is not the pod's own")
+    values.append(Chain(family=family, table=table, name=ANSWERED, rules=(*own, dropped)))
     return fragment([*values, *_others(gateway_mac)])
+
+
+def _answered() -> Iterator[Rule]:
+    """What the node may answer with an error whatever connection it is of."""
+    for version in (4, 6):
+        yield rule(ethertype(version), hops_left_at_most(version, 1), goto(ANSWERED))
+    yield rule(ethertype(6), has_hop_by_hop_options(), goto(ANSWERED))
+    yield rule(ethertype(6), destination_in(LINK_LOCAL), goto(ANSWERED))
 
 
 def _others(gateway_mac: str) -> Iterator[Value]:
@@ -127,7 +149,12 @@ def elements(ips: Iterable[IPAddress], mac: str, comment: str, config: NetworkCo
     family, table = TABLE
     found = [Element(family=family, table=table, set=_macs(ip.version), key=(ip,), data=(mac,), comment=comment) for ip in ips]
     senders = [(mac, mac, ip) for ip in ips if ip.version == 4]
+    found += [Element(family=family, table=table, set=_own(ip.version), key=(mac, ip), comment=comment) for ip in ips]
     return [*found, *(Element(family=family, table=table, set=ARP_SENDERS, key=key, comment=comment) for key in senders)]
+
+
+def _own(version: int) -> str:
+    return f"own{version}"
 
 
 def _macs(version: int) -> str:

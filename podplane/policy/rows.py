@@ -18,14 +18,15 @@ from podplane.state.nft_nat import (
 )
 from podplane.state.nft_rules import (
     DESTINATION_OFFSET,
+    HOPS_LEFT_OFFSET,
     ICMP6,
-    LINK_HEADER,
     META_L4PROTO,
     NETWORK_HEADER,
     SOURCE_OFFSET,
     TRANSPORT_HEADER,
     Row,
     in_network,
+    sender,
 )
 from podplane.state.value import IPNetwork
 
@@ -33,10 +34,6 @@ SOURCE, DESTINATION = "source", "destination"
 OFFSET = {SOURCE: SOURCE_OFFSET, DESTINATION: DESTINATION_OFFSET}
 CONFIRMED = 1 << 3
 """IPS_CONFIRMED: the first packet of the connection passed all hooks (include/uapi/linux/netfilter/nf_conntrack_common.h)."""
-HOP_LIMIT_OFFSET = 7
-MAC_SOURCE_OFFSET, MAC_SIZE = 6, 6
-BEHIND_MAC = 10
-"""The register behind a MAC, which fills two of four bytes."""
 CT_DIRECTION, CT_MARK = 1, 3
 """NFT_CT_DIRECTION, NFT_CT_MARK."""
 ALL_BITS = 0xFFFF_FFFF
@@ -79,20 +76,9 @@ def verdict_of(version: int, side: str, name: str) -> Row:
     return (address(version, OFFSET[side][version]), Lookup(set=name, dreg=0))
 
 
-def sender(version: int) -> Row:
-    """`ether saddr . ip saddr`, in registers; after `family`."""
-    mac = Payload(dreg=FIRST, base=LINK_HEADER, offset=MAC_SOURCE_OFFSET, length=MAC_SIZE)
-    return (mac, address(version, OFFSET[SOURCE][version], BEHIND_MAC))
-
-
 def verdict_of_sender(version: int, name: str) -> Row:
     """`ether saddr . ip saddr vmap @name`; after `family`."""
     return (*sender(version), Lookup(set=name, dreg=0))
-
-
-def sender_in(version: int, name: str) -> Row:
-    """`ether saddr . ip saddr @name`; after `family`."""
-    return (*sender(version), Lookup(set=name))
 
 
 def address_in(version: int, side: str, name: str) -> Row:
@@ -141,4 +127,4 @@ def type_is(first: int, last: int) -> Row:
 
 def hop_limit_is(number: int) -> Row:
     """`ip6 hoplimit 255`; after `family`."""
-    return (Payload(dreg=FIRST, base=NETWORK_HEADER, offset=HOP_LIMIT_OFFSET, length=1), Cmp(data=bytes((number,))))
+    return (Payload(dreg=FIRST, base=NETWORK_HEADER, offset=HOPS_LEFT_OFFSET[6], length=1), Cmp(data=bytes((number,))))

@@ -86,6 +86,7 @@ from podplane.state.nft_rules import (
     output_is,
     output_is_not,
     rule,
+    sender_in,
     source_in,
     verdict,
 )
@@ -96,6 +97,8 @@ FAMILY, NAME = TABLE
 TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 PRIORITY = -10
 """Before NF_IP_PRI_FILTER, where others may accept; after translation of destinations."""
+SENDERS_PRIORITY = -110
+"""Before NF_IP_PRI_NAT_DST (-100), where Services translate, and refuse what has no endpoint a moment later."""
 IN, OUT = "in", "out"
 MAPS = {OUT: "egress", IN: "ingress"}
 TO_NODE, OWN_NODE = "to-node", "own-node"
@@ -182,10 +185,13 @@ def pod_elements(ips: Iterable[IPAddress], mac: str, comment: str, verdicts: dic
         yield element(f"{TO_NODE}{ip.version}", (mac, ip), comment, to_node)
         yield element(f"{MAPS[OUT]}{ip.version}", (mac, ip), comment, verdicts[OUT])
         yield element(f"{MAPS[IN]}{ip.version}", (ip,), comment, verdicts[IN])
-        if ip.version == 6:
-            yield from (element("own6", (mac, own), comment) for own in (ip, link_local_of(mac)))
+        yield from (element(f"own{ip.version}", (mac, own), comment) for own in _own(ip, mac))
         if verdicts != PASSES:
             yield element(f"self{ip.version}", (ip, ip), comment)
+
+
+def _own(ip: IPAddress, mac: str) -> Iterable[IPAddress]:
+    return (ip, link_local_of(mac)) if ip.version == 6 else (ip,)
 
 
 def below_admin(
@@ -209,8 +215,7 @@ def on_node(node: Node, config: NetworkConfig) -> Fragment:
         address = TYPE[block.version]
         values += [set_(name, block.version, ("ether_addr", address)) for name in (MAPS[OUT], TO_NODE)]
         values.append(set_(MAPS[IN], block.version, (address,)))
-        if block.version == 6:
-            values.append(set_("own", 6, ("ether_addr", address)))
+        values.append(set_("own", block.version, ("ether_addr", address)))
         values.append(set_("self", block.version, (address, address)))
         own = block.network_address + 1
         values.append(element(f"ingress{block.version}", (own,), label("node", node.metadata.name), PASSES[IN]))
@@ -220,6 +225,7 @@ def on_node(node: Node, config: NetworkConfig) -> Fragment:
             *_denials(blocks, config),
             *_ways(blocks, config),
             *_for_the_link(blocks, config),
+            *_senders(blocks, config.bridge),
             *_base_chains(config.bridge),
         ]
     )
@@ -282,9 +288,7 @@ def _for_the_link(blocks: list[IPNetwork], config: NetworkConfig) -> Iterator[Va
     ]
     if any(block.version == 6 for block in blocks):
         asks = [(r.type_is(kind, kind), family(6), r.hop_limit_is(255)) for kind in SOLICITATIONS]
-        rules += [
-            rule(*row, r.sender_in(6, "own6"), verdict(ACCEPT), comment="it asks by an address of its own") for row in asks
-        ]
+        rules += [rule(*row, sender_in(6, "own6"), verdict(ACCEPT), comment="it asks by an address of its own") for row in asks]
         unused = rule(*asks[1], source_in(UNSPECIFIED), verdict(ACCEPT), comment="it asks whether an address is in use")
         rules.append(unused)
     dropped = rule(count_in(NEIGHBOURS), verdict(DROP), comment="the node takes no pod's word for who has an address")
@@ -336,6 +340,16 @@ def _by_sender(name: str, blocks: list[IPNetwork], config: NetworkConfig) -> Ite
     if 6 not in versions:
         yield rule(r.is_icmp6(), input_is(config.bridge), jump(NEIGHBOURS))
     yield from (rule(family(b.version), source_in(b), goto(GATE)) for b in blocks)
+
+
+def _senders(blocks: list[IPNetwork], bridge: str) -> Iterator[Chain]:
+    """Whose address a pod's packet has, before the node may answer it with an error: it would go to whoever has that address, with what
+    was sent. Chains of type nat see the first packet of a connection only."""
+    own = [rule(family(b.version), sender_in(b.version, f"own{b.version}"), verdict(ACCEPT)) for b in blocks]
+    others = [rule(family(b.version), source_in(b), goto(GATE)) for b in blocks]
+    yield chain("senders", (*own, *others, rule(goto(FOREIGN))))
+    hook = Hook("nat", "prerouting", SENDERS_PRIORITY)
+    yield chain("prerouting", (rule(input_is(bridge), goto("senders")),), hook)
 
 
 def _to_node(blocks: list[IPNetwork]) -> Iterator[Rule]:

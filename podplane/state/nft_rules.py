@@ -38,6 +38,12 @@ FULLY_RANDOM = 1 << 4
 INVERT = 1
 EQUAL, NOT_EQUAL = 0, 1
 """NFT_CMP_EQ, NFT_CMP_NEQ."""
+MAC_SOURCE_OFFSET, MAC_SIZE = 6, 6
+BEHIND_MAC = 10
+"""The register behind a MAC, which fills two of four bytes."""
+HOPS_LEFT_OFFSET = {4: 8, 6: 7}
+"""Of the TTL (RFC 791), of the hop limit (RFC 8200)."""
+HOP_BY_HOP = 0
 NAME_SIZE = 16
 """IFNAMSIZ."""
 
@@ -76,6 +82,28 @@ def icmp6_type_is(kind: int) -> Row:
     """`icmpv6 type 135`, with `meta l4proto ipv6-icmp` before it."""
     load = Payload(dreg=1, base=TRANSPORT_HEADER, offset=0, length=1)
     return (Meta(key=META_L4PROTO, dreg=1), Cmp(data=bytes((ICMP6,))), load, Cmp(data=bytes((kind,))))
+
+
+def sender(version: int) -> Row:
+    """`ether saddr . ip saddr`, in registers; after `family` or `ethertype`."""
+    mac = Payload(dreg=1, base=LINK_HEADER, offset=MAC_SOURCE_OFFSET, length=MAC_SIZE)
+    return (mac, Payload(dreg=BEHIND_MAC, base=NETWORK_HEADER, offset=SOURCE_OFFSET[version], length={4: 4, 6: 16}[version]))
+
+
+def sender_in(version: int, name: str) -> Row:
+    """`ether saddr . ip saddr @name`; after `family` or `ethertype`."""
+    return (*sender(version), Lookup(set=name))
+
+
+def hops_left_at_most(version: int, number: int) -> Row:
+    """`ip ttl 0-1`; after `family` or `ethertype`."""
+    load = Payload(dreg=1, base=NETWORK_HEADER, offset=HOPS_LEFT_OFFSET[version], length=1)
+    return (load, Range(low=bytes(1), high=bytes((number,))))
+
+
+def has_hop_by_hop_options() -> Row:
+    """`ip6 nexthdr 0` (RFC 8200, 4.3): the one header that routers look into; after `ethertype`."""
+    return (Payload(dreg=1, base=NETWORK_HEADER, offset=6, length=1), Cmp(data=bytes((HOP_BY_HOP,))))
 
 
 def arp_of_ipv4() -> Row:

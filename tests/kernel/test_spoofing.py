@@ -45,7 +45,7 @@ class Net:
         """Those frames of the attacker, or like them but for their destination, that come to the victim."""
         last = f"the last one {next(self._last)}".encode()
         self.wire.send(*sent, frame(GATEWAY_MAC, OWN_MAC, f.IPV4, udp(OWN[4], ITS[4], (PORT, PORT), last)))
-        return [one for one in self.tap.until(last) if f.MARK in one and not is_error_of_the_node(one)]
+        return [one for one in self.tap.until(last) if f.MARK in one]
 
     def reach_node(self, version: int, *sent: bytes) -> list[str]:
         """The source addresses of datagrams to PORT that come to sockets of the node."""
@@ -71,12 +71,6 @@ class Net:
             *_run("bridge", "fdb", "show", "br", "cbr0"),
             *_run("bridge", "mdb", "show", "dev", "cbr0"),
         }
-
-
-def is_error_of_the_node(content: bytes) -> bool:
-    """An ICMPv6 error to whom a packet seemed to come from: nothing that the attacker sends."""
-    is_icmp6 = content[6:12] == f.mac_bytes(GATEWAY_MAC) and content[12:14] == b"\x86\xdd" and content[20] == f.ICMP6
-    return is_icmp6 and content[54] < 128  # RFC 4443, 2.1
 
 
 def _run(*words: str) -> list[str]:
@@ -220,6 +214,45 @@ def test_a_pod_sends_by_no_other_address_than_its_own() -> None:
                 to_node = [frame(GATEWAY_MAC, OWN_MAC, ETHERTYPE[version], one) for one in ways(version, sources[version], at)]
                 assert net.reach_node(version, *to_node) == [], whose
     assert net.neighbours() == before
+
+
+def no_valid(datagram: bytes) -> bytes:
+    """The packet with a wrong checksum of UDP, which connection tracking takes for one of no connection."""
+    at = datagram.index(f.MARK) - 1
+    return datagram[:at] + bytes((datagram[at] ^ 1,)) + datagram[at + 1 :]
+
+
+def answered(version: int, source: IPAddress) -> list[bytes]:
+    """Packets that a router answers with an error, which quotes them (RFC 792, RFC 4443)."""
+    remote = pod_ip(*REMOTE, version)
+    found = [udp(source, at, (PORT, PORT), ttl=ttl) for at in (remote, NOWHERE[version]) for ttl in (0, 1)]
+    if version == 6:
+        unknown_option = b"\x11\x00\xbe\x04" + bytes(4)
+        found.append(packet(source, remote, 0, udp(source, remote, (PORT, PORT))[40:], options=unknown_option))
+        found.append(udp(source, link_local(OTHER_MAC), (PORT, PORT)))
+    return [*found, *map(no_valid, found)]
+
+
+def test_the_node_sends_no_errors_to_whose_address_a_pod_borrows() -> None:
+    """They would carry what a pod sends past all policies: to another pod of the node, or out of the cluster."""
+    net = Net()
+    other_node = Wire(net.cluster.namespaces["node2"])
+    for version in BOTH:
+        for whose in ("another pod of the node", "a pod of another node", "another node"):
+            forged = answered(version, FOREIGN[whose][version])
+            assert net.reach_victim(*(frame(GATEWAY_MAC, OWN_MAC, ETHERTYPE[version], one) for one in forged)) == [], whose
+    last = b"the last one to another node"
+    net.wire.send(frame(GATEWAY_MAC, OWN_MAC, f.IPV4, udp(OWN[4], pod_ip(*REMOTE), (PORT, PORT), last)))
+    assert [one for one in other_node.until(last) if f.MARK in one] == []
+
+
+def test_the_node_tells_a_pod_of_errors_of_its_own_packets() -> None:
+    net = Net()
+    own = Wire(net.attacker)
+    for version in BOTH:
+        for datagram in (expired := udp(OWN[version], pod_ip(*REMOTE, version), (PORT, PORT), ttl=1), no_valid(expired)):
+            net.wire.send(frame(GATEWAY_MAC, OWN_MAC, ETHERTYPE[version], datagram))
+            own.until(f.MARK)
 
 
 def neighbour_messages(source: IPAddress, to: IPAddress) -> list[bytes]:

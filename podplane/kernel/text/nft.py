@@ -26,8 +26,10 @@ META = {3: "meta mark", 19: "meta pkttype", 6: "iifname", 7: "oifname", 15: "met
 CT = {0: "ct state", 1: "ct direction", 2: "ct status", 3: "ct mark", 20: "ct original ip daddr", 22: "ct original ip6 daddr"}
 BITS = {0: {1: "invalid", 2: "established", 4: "related", 8: "new", 64: "untracked"}, 2: {8: "confirmed", 32: "dnat"}}
 CT_DIRECTIONS = {b"\0": "original", b"\1": "reply"}
-HOP_LIMIT = (7, 1)
-"""Offset and length of it in an IPv6 header."""
+NETWORK_BYTES = {(4, 8): "ip ttl", (6, 7): "ip6 hoplimit", (6, 6): "ip6 nexthdr"}
+"""Bytes of headers, by IP version and offset."""
+NEXT_HEADERS = {"ip6 nexthdr": {0: "ip"}}
+"""What nft calls values of these (of hop-by-hop options, by /etc/protocols)."""
 L4_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132: "sctp"}
 DYNSET = {0: "add", 1: "update", 2: "delete"}
 LINK_FIELDS = {0: "ether daddr", 6: "ether saddr"}
@@ -174,7 +176,7 @@ class Reader:
             case nft.Bitwise():
                 self._mask = expression
             case nft.Range(op=0) if isinstance(self._load, nft.Meta) or (
-                isinstance(self._load, nft.Payload) and self._load.base == 2
+                isinstance(self._load, nft.Payload) and (self._load.base == 2 or self._byte(self._load))
             ):
                 low, high = (int.from_bytes(one, "big") for one in (expression.low, expression.high))
                 self._words.append(f"{self._held[_place(expression.sreg)]} {low}-{high}")
@@ -242,8 +244,8 @@ class Reader:
                 return LINK_FIELDS.get(load.offset, f"[ {load} ]")
             case nft.Payload(base=0, offset=12, length=2):
                 return "ether type"
-            case nft.Payload(base=1) if self._version == 6 and (load.offset, load.length) == HOP_LIMIT:
-                return "ip6 hoplimit"
+            case nft.Payload(base=1, length=1) if self._byte(load):
+                return self._byte(load)
             case nft.Payload(base=1):
                 named = (load.offset, 4 if self._version == 4 else 16) if self._version else (load.offset, load.length)
                 return NETWORK_FIELDS.get(named) or f"@nh,{8 * load.offset},{8 * load.length}"
@@ -259,6 +261,10 @@ class Reader:
                 return "fib daddr type"
         return f"[ {load} ]"
 
+    def _byte(self, load: nft.Payload) -> str:
+        """The name of a field of one byte in the network header."""
+        return NETWORK_BYTES.get((self._version, load.offset), "") if (load.base, load.length) == (1, 1) else ""
+
     def _compare(self, expression: nft.Cmp) -> None:
         unequal = "!= " if expression.op == 1 else ""
         if isinstance(self._load, nft.Payload) and self._load.base == 0:
@@ -268,8 +274,9 @@ class Reader:
             self._words.append(f"{self._held[_place(expression.sreg)]} {unequal}{self._number(expression.data)}")
         elif isinstance(self._load, nft.Meta):
             self._compare_meta(self._load, expression, unequal)
-        elif isinstance(self._load, nft.Payload) and (self._load.offset, self._load.length) == HOP_LIMIT and self._version == 6:
-            self._words.append(f"{self._held[_place(expression.sreg)]} {unequal}{expression.data[0]}")
+        elif isinstance(self._load, nft.Payload) and (name := self._byte(self._load)):
+            value = NEXT_HEADERS.get(name, {}).get(expression.data[0], expression.data[0])
+            self._words.append(f"{name} {unequal}{value}")
         elif isinstance(self._load, nft.Ct) and self._load.key == 1:
             self._words.append(f"{self._held[_place(expression.sreg)]} {CT_DIRECTIONS[expression.data]}")
         elif isinstance(self._load, nft.Ct) and self._load.key == 3:
