@@ -2,6 +2,7 @@
 
     :10256/healthz                 is the node's network kept current, and is it a node for new connections? (KEP-3836)
     :10256/livez                   the first half of that
+    :10256/readyz                  can pods be attached?
     :10256/…                       what `reports` has, for those who may read it
     localhost:10249/proxyMode      how Services are served, as kube-proxy answers who looks for it
     :<healthCheckNodePort>         has this Service ready endpoints here? Asked by load balancers (externalTrafficPolicy Local)
@@ -115,6 +116,8 @@ class NodeHealth(msgspec.Struct, eq=False):
                 reply = self._health(self._is_current() and self._is_eligible())
             case "livez":
                 reply = self._health(self._is_current())
+            case "readyz":
+                reply = ready(self._why_not_ready())
             case _:
                 return await self.reports.answer(call)
         self.reports.count(call, reply)
@@ -126,6 +129,13 @@ class NodeHealth(msgspec.Struct, eq=False):
         body = {"lastUpdated": updated, "currentTime": now, "nodeEligible": self._is_eligible()}
         return Reply(200 if healthy else 503, msgspec.json.encode(body))
 
+    def _why_not_ready(self) -> str:
+        """Why no pod can be attached here; "" when pods can."""
+        node = self.agent.view.node
+        if node is None or not node.spec.pod_cidrs:
+            return "the node has no pod block yet"
+        return "" if self._is_current() else "changes wait to be planned"
+
     def _is_current(self) -> bool:
         """Does no change wait for long?"""
         return not self.agent.is_behind or self.agent.seconds_since_reconcile < MAX_BEHIND_SECONDS
@@ -134,6 +144,11 @@ class NodeHealth(msgspec.Struct, eq=False):
         """May load balancers send new connections to this node?"""
         node = self.agent.view.node
         return node is not None and node.metadata.deletion_timestamp is None and DELETION_TAINT not in node.spec.taint_keys
+
+
+def ready(why_not: str) -> Reply:
+    """The answer to /readyz."""
+    return Reply(503 if why_not else 200, f"{why_not or 'ok'}\n".encode(), "text/plain; charset=utf-8")
 
 
 async def _about_proxy(call: Call) -> Reply:

@@ -30,7 +30,7 @@ from podplane.services import report
 
 T = TypeVar("T")
 TEXT = "text/plain; charset=utf-8"
-NAMES = frozenset({"denied", "healthz", "livez", "metrics", "policies", "services", "status", "traffic"})
+NAMES = frozenset({"denied", "healthz", "livez", "metrics", "policies", "readyz", "services", "status", "traffic"})
 """The first parts of the paths that there are."""
 DIGITS = 18
 """A number in a path has at most so many."""

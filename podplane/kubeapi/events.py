@@ -98,8 +98,9 @@ class Recorder:
     async def _create(self, key: tuple[str, ...], reference: Mapping[str, Any], reason: str, message: str, type_: str) -> None:
         now, namespace = self._time(), _namespace(reference)
         source = {"component": self.component} | ({"host": self.host} if self.host else {})
+        own_name = f"{reference['name'][:200]}.{self._stamp(key)}"
         event = {
-            "metadata": {"name": f"{reference['name'][:200]}.{self._stamp(key)}", "namespace": namespace},
+            "metadata": {"name": own_name, "namespace": namespace},
             "involvedObject": dict(reference),
             "reason": reason,
             "message": message[:1024],
@@ -114,7 +115,7 @@ class Recorder:
         try:
             made = await self.client.create("events", namespace, event)
         except AlreadyExists:
-            await self._said_before(key, event["metadata"]["name"], reference)
+            await self._said_before(key, own_name, reference)
             return
         _keep(self._written, key, _Written(made["metadata"]["name"], made["metadata"]["uid"]))
 

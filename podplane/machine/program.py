@@ -44,6 +44,7 @@ from podplane.machine.journal import Journal
 from podplane.machine.name_server import NameServerWatch
 from podplane.machine.network import Front
 from podplane.machine.notify import Notifier
+from podplane.machine.waiting_port import WaitingPort
 from podplane.model.objects import Node
 from podplane.model.pod_info import PodInfo
 from podplane.policy.index import Change
@@ -136,8 +137,11 @@ class Program:
         except OSError as error:
             raise MachineError(f"{self._folder / SOCKET}: {error.strerror}") from None
         supervisor = Supervisor()
+        port = WaitingPort(self._waiting)
+        await port.open(host.namespace)
         try:
             agent = self._agent = await self._started(host, supervisor)
+            port.close()
             front.network = agent
             agent.run()
             await supervisor.run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -49,9 +50,9 @@ def shown(*words: str) -> str:
 
 
 STRANGERS = """
-ip link add dummy0 type bridge && ip link set dummy0 up && ip addr add 10.9.9.9/24 dev dummy0
+ip link set lo up && ip link add dummy0 type bridge && ip link set dummy0 up && ip addr add 10.9.9.9/24 dev dummy0
 ip route add 10.244.7.0/24 via 10.9.9.8 && ip neighbour add 10.9.9.7 lladdr 02:00:00:00:00:07 dev dummy0
-nft 'add table inet theirs; add chain inet theirs c { type filter hook input priority 0; }; add rule inet theirs c counter'
+nft 'add table inet theirs; add chain inet theirs c { type filter hook input priority 0; }; add rule inet theirs c accept'
 """
 
 
@@ -62,6 +63,14 @@ def state() -> tuple[str, ...]:
     )
     listed = (shown("ip", what) for what in ("link", "address", "rule", "neighbour"))
     return (*listed, shown("ip", "route", "show", "table", "all"), shown("nft", "list", "ruleset"), sysctls)
+
+
+def asked(path: str) -> tuple[int, str]:
+    """The status and the body of an answer over HTTP."""
+    connection = http.client.HTTPConnection("127.0.0.1", 10256, timeout=30)
+    connection.request("GET", f"/{path}")
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
 
 
 def test_without_an_api_it_waits_and_says_so_and_nothing_is_changed(tmp_path: Path) -> None:
@@ -85,6 +94,8 @@ def test_without_an_api_it_waits_and_says_so_and_nothing_is_changed(tmp_path: Pa
         agent = subprocess.Popen([sys.executable, "-m", "podplane", *words], env=environment, stderr=subprocess.PIPE, text=True)
         try:
             assert manager.recv(1000).startswith(b"STATUS=waiting for the API: the API at 127.0.0.1:1 does not answer")
+            assert [asked(path)[0] for path in ("livez", "healthz", "readyz", "status")] == [200, 503, 503, 404]
+            assert "waiting for the API" in asked("readyz")[1]
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
                 caller.connect(str(tmp_path / "run" / "cni.sock"))
                 request = b'CNI_COMMAND=STATUS\0\0{"cniVersion": "1.1.0", "name": "n", "type": "podplane-cni"}'

@@ -105,6 +105,17 @@ async def test_a_node_is_healthy_while_no_change_waits_for_long(health: Health) 
     assert updated == NOW - datetime.timedelta(seconds=MAX_BEHIND_SECONDS)
 
 
+async def test_a_node_is_ready_while_pods_can_be_attached(health: Health) -> None:
+    reply = await health.ask("/readyz")
+    assert (reply.status, reply.body) == (200, b"ok\n")
+    health.rig.put(node(2, DUAL))
+    health.rig.now += MAX_BEHIND_SECONDS
+    assert (await health.ask("/readyz")).body == b"changes wait to be planned\n"
+    health.rig.remove(node(1, DUAL))
+    reply = await health.ask("/readyz")
+    assert (reply.status, reply.body) == (503, b"the node has no pod block yet\n")
+
+
 @pytest.mark.parametrize("how", ["deleted", "leaving", "gone"])
 async def test_a_node_that_goes_gets_no_new_connections_but_lives(health: Health, how: str) -> None:
     own = node(1, DUAL)

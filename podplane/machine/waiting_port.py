@@ -1,0 +1,46 @@
+"""What an agent's process answers over HTTP before its agent does: it is alive, and not ready. Nobody has to say who he is.
+
+:10256/livez           200
+:10256/healthz, /readyz   503, and what is waited for
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from podplane.agent.health import ready
+from podplane.kernel.namespace import Namespace
+from podplane.machine.cluster import Waiting
+from podplane.model.config import AGENT_PORT
+from podplane.servers.http import Call, HttpServer, Reply, listeners
+
+log = logging.getLogger(__name__)
+VERSIONS = (4, 6)
+
+
+class WaitingPort:
+    """The server; its methods run on one event loop."""
+
+    def __init__(self, waiting: Waiting) -> None:
+        self._waiting = waiting
+        self._server = HttpServer(self._answer)
+
+    async def open(self, namespace: Namespace) -> None:
+        """Answer. A port that is in use is in the log: the agent will say so in an event."""
+        try:
+            await self._server.listen(namespace.run(listeners, AGENT_PORT, VERSIONS, False))
+        except OSError as error:
+            log.warning("port=%d error=%s", AGENT_PORT, os.strerror(error.errno) if error.errno else error)
+
+    def close(self) -> None:
+        """Give the port to the agent."""
+        self._server.close()
+
+    async def _answer(self, call: Call) -> Reply:
+        match call.path.strip("/"):
+            case "livez":
+                return ready("")
+            case "healthz" | "readyz":
+                return ready(self._waiting.reason)
+        return Reply(404, b"404 page not found\n", "text/plain; charset=utf-8")
