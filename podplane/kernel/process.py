@@ -153,6 +153,7 @@ class Processes(Protocol):
         mounts: int = 0,
         group: Group | None = None,
         oom: int = 0,
+        pids: int = 0,
     ) -> Process:
         """Ask for a process in new mount and PID namespaces and in those of `sandbox`, or in those of `join`.
 
@@ -161,7 +162,8 @@ class Processes(Protocol):
         With a `root` it has a file system of its own, whose sources may lie in `mounts`. `program` is the built-in program to run, if
         `argv` doesn't begin with its name.
 
-        `group` are its control groups, `oom` is its `oom_score_adj`; what joins it has these too.
+        `group` are its control groups, `oom` is its `oom_score_adj`; what joins it has these too. With `pids` it is among the processes of
+        that container, which may see it, and has all else of its own.
 
         With `terminal` its streams are a new terminal of the container, not `stdio`; it is called, when the program runs, with a descriptor
         of the other end, which is then the callee's.
@@ -462,11 +464,12 @@ class ZygoteProcesses:
         mounts: int = 0,
         group: Group | None = None,
         oom: int = 0,
+        pids: int = 0,
     ) -> ZygoteProcess:
         """Ask for a process; see `Processes.spawn`."""
         self._last += 1
         process = ZygoteProcess(self._last, self._signal, self._loop.create_future(), self._loop.create_future())
-        process._silence, process._terminal, process._joins = self._silence, terminal, bool(join)
+        process._silence, process._terminal, process._joins = self._silence, terminal, bool(join or pids)
         self._processes[process.id] = process
         request = msgspec.json.encode(
             Spawn(
@@ -483,6 +486,7 @@ class ZygoteProcesses:
                 mounts,
                 group,
                 oom,
+                pids,
             )
         )
         words = msgspec.json.encode(Words(list(argv), dict(env or {})))
@@ -493,7 +497,7 @@ class ZygoteProcesses:
             self._settle(Event(process.id, error=ENDED, code=128 + signal.SIGKILL))
             return process
         wanted = [*([] if join or sandbox else [netns]), *(stdio if terminal is None else ())]
-        self._waiting.append(_Waiting(process, request, words, [os.dup(fd) for fd in wanted], join, sandbox))
+        self._waiting.append(_Waiting(process, request, words, [os.dup(fd) for fd in wanted], join or pids, sandbox))
         self._flush()
         return process
 
@@ -556,7 +560,7 @@ class ZygoteProcesses:
         self._drop(waiting)
 
     def _may_begin(self, waiting: _Waiting) -> bool:
-        """What joins a container waits until that one has its namespaces, what belongs in a sandbox until there is one."""
+        """What enters namespaces of a container waits until that one has them, what belongs in a sandbox until there is one."""
         container, sandbox = self._processes.get(waiting.join), self._sandboxes.get(waiting.sandbox)
         return (container is None or container.is_over_starting) and (sandbox is None or sandbox.is_answered)
 

@@ -85,7 +85,8 @@ class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
 
     `join` is the id of a container that the process joins (all its namespaces); 0 makes new mount and PID namespaces, in those of
     `sandbox`, with a file system of its own made of `root`, whose sources may lie in `mounts`; without a sandbox a UTS namespace too, and
-    the process stays in the lab's user namespace. `program` names the built-in program; without it the first word does, or is a command.
+    the process stays in the lab's user namespace. With `pids`, the id of a container, it has the PID namespace of that, and no new one.
+    `program` names the built-in program; without it the first word does, or is a command.
     `group` are its control groups, `oom` how much rather than others it is killed for want of memory (`oom_score_adj` of proc(5)): both are
     also those of what joins it.
     """
@@ -103,6 +104,7 @@ class Spawn(msgspec.Struct, tag="spawn", omit_defaults=True):
     mounts: int = 0
     group: Group | None = None
     oom: int = 0
+    pids: int = 0
 
 
 class Words(msgspec.Struct):
@@ -305,7 +307,7 @@ class Zygote:
                 rootfs.machine()
             if command.rights.is_filtered:
                 seccomp.program(command.rights.kept)  # here once, and not in every child
-            container = self._container(command.join)
+            container = self._container(command.join or command.pids)
             place = self._place(command, descriptors[1:], container)
             share = self._shares.get(command.join) if command.join else Share(command.group, command.oom)
             if container >= 0:
@@ -345,7 +347,7 @@ class Zygote:
         return os.pidfd_open(pid)
 
     def _place(self, command: Spawn, descriptors: Sequence[int], container: int) -> Place:
-        if container >= 0:
+        if command.join:
             return InContainer(container, self._users, is_contained=command.join in self._contained)
         if not command.sandbox:
             return InLab(descriptors[0])

@@ -65,6 +65,7 @@ class Launch(msgspec.Struct, frozen=True):
     mounts: int = 0
     group: Group | None = None
     oom: int = 0
+    pids: int = 0
 
 
 class Surroundings(Protocol):
@@ -254,6 +255,7 @@ class ContainerRun(msgspec.Struct, eq=False):
             mounts=launch.mounts,
             group=launch.group,
             oom=launch.oom,
+            pids=launch.pids,
         )
 
     def _runs(self) -> None:

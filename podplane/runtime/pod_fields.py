@@ -83,11 +83,6 @@ def _of_spec(spec: PodSpec) -> Iterator[str]:
 def _of_container(container: Container) -> Iterator[str]:
     if container.restart_policy_rules:
         yield "restartPolicyRules are not applied: its restartPolicy, or that of the pod, is"
-    if container.target_container_name:
-        yield (
-            f"targetContainerName {container.target_container_name} is not applied: it sees its own processes only, "
-            "as each container of a lab does"
-        )
     if container.security_context.windows_options:
         yield "windowsOptions are not applied: nodes of a lab run linux"
     for mount in container.volume_mounts:

@@ -55,6 +55,7 @@ while not ended:
             pass
 print(len(seen) > 0, *sorted(found), flush=True)
 """
+"""Says whether it saw processes that came, and what it found of the lab in them."""
 
 
 def write(path: str) -> None:
@@ -69,10 +70,29 @@ async def test_a_pod_that_looks_into_what_joins_it_sees_nothing_of_the_lab(machi
     process, reader = machine.talker(f"exec {sys.executable} -I -S -c '{RACER}'", root=Root(FOLDER))
     assert await reader.readline() == b"ready\n"
     for number in range(JOINS):
-        joined = machine.start("true", join=process.id, terminal=os.close if number % 2 else None)
+        terminals: list[int] = []
+        joined = machine.start("true", join=process.id, terminal=terminals.append if number % 2 else None)
         assert await ends(joined) == 0
+        for fd in terminals:
+            os.close(fd)
     process.signal(15)
     assert (await reader.read()).decode().split() == ["True"]
+
+
+@contained
+async def test_a_container_among_the_processes_of_another_shows_nothing_of_the_lab(machine: Machine) -> None:
+    lab_folder()
+    write(SECRET)
+    process, reader = machine.talker(f"exec {sys.executable} -I -S -c '{RACER}'", root=Root(FOLDER))
+    assert await reader.readline() == b"ready\n"
+    look = "readlink /proc/self/ns/pid /proc/self/ns/mnt; cat /proc/1/comm; ls /root /proc/1/root/root; sleep 0.01"
+    for _ in range(JOINS // 4):
+        pids, mounts, *rest = (await machine.says(look, root=Root(FOLDER), pids=process.id)).split()
+        assert pids == os.readlink(f"/proc/{process.pid}/ns/pid") and mounts != os.readlink(f"/proc/{process.pid}/ns/mnt")
+        assert rest[0].startswith("python") and not set(rest) & {"secret", "lab"}
+    process.signal(15)
+    has_seen, *found = (await reader.read()).decode().split()
+    assert has_seen == "True" and set(found) <= {"ns/mnt"}, "it has mounts of its own, as any container"
 
 
 @contained

@@ -26,6 +26,7 @@ class FakeProcess:
     ran: bool = True
     tells_errors: bool = True
     last_words: bytes = b""
+    options: Mapping[str, Any] = field(default_factory=dict)
     silence: asyncio.Event | None = None
     """Nothing is heard of its start until this is set."""
 
@@ -58,9 +59,10 @@ class FakeProcesses:
     ends_on: Collection[int] = (9, 15)
     silence: asyncio.Event | None = None
 
-    def spawn(self, argv: Sequence[str], stdio: tuple[int, int, int], **_: Any) -> FakeProcess:
+    def spawn(self, argv: Sequence[str], stdio: tuple[int, int, int], **options: Any) -> FakeProcess:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         process = FakeProcess(argv, len(self.all) + 1, future, self.refusal, ends_on=self.ends_on, refused=self.refused)
+        process.options = options
         process.ran, process.tells_errors, process.silence = self.ran, self.tells_errors, self.silence
         self.all.append(process)
         return process

@@ -194,7 +194,6 @@ def told(spec: dict[str, Any] | None = None, **container: Any) -> list[str]:
         ({}, {"securityContext": {"windowsOptions": {"runAsUserName": "x"}}}, "container main: windowsOptions are not applied"),
         ({}, {"restartPolicyRules": [{"action": "Restart"}]}, "container main: restartPolicyRules are not applied"),
         ({}, {"restartPolicy": "Never"}, "container main: restartPolicy Never is not applied"),
-        ({}, {"targetContainerName": "other"}, "container main: targetContainerName other is not applied"),
         (
             {},
             {"volumeMounts": [{"name": "v", "mountPath": "/data", "mountPropagation": "Bidirectional"}]},
