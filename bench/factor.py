@@ -147,10 +147,10 @@ def enter(fd: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def veth(name: str, peer_namespace: int, peer: str, index: int = 0, master: int = 0) -> bytes:
-    """The message that makes a veth pair: one end here and up, the other one in a namespace."""
+def veth(name: str, peer_namespace: int, peer: str, index: int = 0, master: int = 0, of_each_end: bytes = b"") -> bytes:
+    """The message that makes a veth pair: one end here and up, the other one in a namespace; further attributes `of_each_end`."""
     far = LINK.pack(0, 0, 0, 0, 0) + attribute(IFLA_IFNAME, peer.encode() + b"\0")
-    far += attribute(IFLA_NET_NS_FD, struct.pack("=I", peer_namespace))
+    far += attribute(IFLA_NET_NS_FD, struct.pack("=I", peer_namespace)) + of_each_end
     info = nested(
         IFLA_LINKINFO,
         attribute(IFLA_INFO_KIND, b"veth\0"),
@@ -158,7 +158,7 @@ def veth(name: str, peer_namespace: int, peer: str, index: int = 0, master: int 
     )
     payload = LINK.pack(0, 0, index, IFF_UP, IFF_UP) + attribute(IFLA_IFNAME, name.encode() + b"\0")
     payload += attribute(IFLA_MASTER, struct.pack("=I", master)) if master else b""
-    return message(RTM_NEWLINK, CREATE | EXCL | ACK, payload + info)
+    return message(RTM_NEWLINK, CREATE | EXCL | ACK, payload + of_each_end + info)
 
 
 NFT, BATCH_BEGIN, BATCH_END = 10, 16, 17

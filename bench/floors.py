@@ -27,6 +27,8 @@ RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST = 254, 4, 1
 AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 BRIDGE_INDEX, PORT_INDEX, POD_INDEX = 1000, 1001, 2
 LOOPBACK_INDEX = 1
+IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
+ONE_QUEUE = b"".join(attribute(kind, struct.pack("=I", 1)) for kind in (IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES))
 
 
 def lab_seconds(nodes: int, pods: int) -> float:
@@ -54,13 +56,13 @@ def build(nodes: int, pods: int) -> tuple[float, list[int]]:
             kept.append(own := factor.new_namespace())
             with _netlink() as node:
                 factor.enter(home)
-                port = factor.veth(f"port{number}", own, "eth0", PORT_INDEX + number, BRIDGE_INDEX)
+                port = factor.veth(f"port{number}", own, "eth0", PORT_INDEX + number, BRIDGE_INDEX, ONE_QUEUE)
                 _send(underlay, [port])
                 _send(node, of_nodes[number])
                 for pod in range(pods):
                     kept.append(theirs := factor.new_namespace())
                     with _netlink() as inside:
-                        _send(node, [factor.veth(f"pod{pod}", theirs, "eth0", PORT_INDEX + pod, BRIDGE_INDEX)])
+                        _send(node, [factor.veth(f"pod{pod}", theirs, "eth0", PORT_INDEX + pod, BRIDGE_INDEX, ONE_QUEUE)])
                         _send(inside, of_pods[number][pod])
     return time.perf_counter() - began, kept
 

@@ -39,17 +39,19 @@ def mac_bytes(mac: str) -> bytes:
 def new_link(link: Link, own_index: int, index: Index, namespace_fd: NamespaceFd) -> Message:
     """Create a link, with all that one message can say; a veth's peer is made straight in its own namespace.
 
-    The peer can't be up yet: it has no carrier until both ends exist (ENOTCONN in veth_newlink).
+    The peer can't be up yet: it has no carrier until both ends exist (ENOTCONN in veth_newlink). Both ends are asked for with the one queue
+    that they use: the kernel would make one for each processor, and wait for all its readers to take the others away (veth_init_queues).
     """
-    info = [text(c.IFLA_INFO_KIND, link.kind), *_bridge_data(link)]
+    info, queues = [text(c.IFLA_INFO_KIND, link.kind), *_bridge_data(link)], b""
     if link.peer is not None:
-        peer = c.LINK.pack(0, 0, 0, 0, 0) + _peer_attributes(link.peer, namespace_fd)
+        queues = u32(c.IFLA_NUM_TX_QUEUES, 1) + u32(c.IFLA_NUM_RX_QUEUES, 1)
+        peer = c.LINK.pack(0, 0, 0, 0, 0) + _peer_attributes(link.peer, namespace_fd) + queues
         info.append(nested(c.IFLA_INFO_DATA, attribute(c.VETH_INFO_PEER, peer)))
     if link.vxlan is not None:
         info.append(nested(c.IFLA_INFO_DATA, *_vxlan_attributes(link.vxlan, index)))
     payload = _link_header(own_index, link.up) + text(c.IFLA_IFNAME, link.name)
     at_once = msgspec.structs.replace(link, mtu=0) if link.kind == "bridge" else link
-    payload += _link_attributes(at_once, index) + nested(c.IFLA_LINKINFO, *info)
+    payload += _link_attributes(at_once, index) + queues + nested(c.IFLA_LINKINFO, *info)
     return Message(c.RTM_NEWLINK, CREATE, payload, lambda: f"create link {link.name}")
 
 

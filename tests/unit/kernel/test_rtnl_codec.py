@@ -171,6 +171,14 @@ def test_a_peer_is_made_in_its_own_namespace_and_never_up() -> None:
     attributes = parse_attributes(peer, c.LINK.size)
     assert int.from_bytes(attributes[c.IFLA_NET_NS_FD], "little") == 9
     assert attributes[c.IFLA_IFNAME] == b"eth0\0"
+    for end in (found, attributes):  # else the kernel makes one for each processor, and waits to take them away again
+        assert end[c.IFLA_NUM_TX_QUEUES] == end[c.IFLA_NUM_RX_QUEUES] == (1).to_bytes(4, "little")
+
+
+def test_links_without_a_peer_have_the_queues_that_the_kernel_gives_them() -> None:
+    for kind in ("bridge", "dummy"):
+        message = encode.new_link(Link(name="cbr0", kind=kind), 1001, index, lambda _: 9)
+        assert c.IFLA_NUM_TX_QUEUES not in parse_attributes(message.payload, c.LINK.size)
 
 
 MODES = {mode: st.integers(0, 0xFFFF) if mode == "group_forward" else st.booleans() for mode in PORT_MODES}
