@@ -2,10 +2,11 @@
 
     .venv/bin/python -m tools.fuzz_api [--count 100000] [--seed 1] [--milliseconds 100]
 
-The server has all controllers of a lab. Objects of all kinds (`tests.generated`) are made, replaced, patched, read and deleted; many are
-spoilt before: a value at some place is another one, missing, of another type, or nested, a body is cut or of another format, a path or a
-parameter is odd. Shown, with the number of the step, is each request that is answered with 5xx, that logs a traceback, that takes more
-processor time than that, or after which a controller fails. Ends with 1 when there is one. The same seed makes the same requests.
+The server has all controllers of a lab. Objects of all kinds (`tests.generated`, `tools.fuzz_bodies`) are made, replaced, patched, read and
+deleted; many are spoilt before: a value at some place is another one, missing, of another type, or nested, a body is cut or of another
+format, a path or a parameter is odd. Shown, with the number of the step, is each request that is answered with 5xx, that logs a traceback,
+that takes more processor time than that, after which a controller fails, or whose object an agent or a name server can't read or takes as
+long for. Ends with 1 when there is one. The same seed makes the same requests.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import yaml
 
@@ -43,6 +44,7 @@ from podplane.lab.spec import LabSpec
 from tests.generated import BY_ID, STORED, Generator
 from tests.unit.apiserver.test_kinds import collection
 from tests.unit.apiserver.test_server import Api
+from tools import fuzz_bodies
 
 COUNT, SEED, MILLISECONDS = 100_000, 1, 100
 FORMATS = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
@@ -188,6 +190,7 @@ class Requests:
             self._patch,
             self._read,
             self._delete,
+            self._own,
         )
         while True:
             try:
@@ -218,6 +221,18 @@ class Requests:
         row = self._row()
         body, kind = self._encoded(self._spoilt(self.generator.object(row)))
         return self._request("POST", collection(row), body, kind)
+
+    def _own(self) -> Request:
+        """An object of a kind of podplane's own, or the configuration of its name servers."""
+        path = self.chance.choice(list(fuzz_bodies.OWN))
+        made = self._spoilt(fuzz_bodies.OWN[path](self.chance))
+        name = quote(str(made["metadata"].get("name")), errors="replace") if isinstance(made.get("metadata"), dict) else "p"
+        body, kind = self._encoded(made)
+        if self.chance.random() < 0.4:
+            return self._request("POST", path, body, kind)
+        if self.chance.random() < 0.5:
+            return self._request("PUT", f"{path}/{name}", body, kind)
+        return self._request("PATCH", f"{path}/{name}", self._cut(dumped(made)), MERGE_PATCH)
 
     def _put(self) -> Request:
         row = self._row()
@@ -302,8 +317,23 @@ class Requests:
             except (yaml.YAMLError, RecursionError):
                 kind = FORMATS[0]
         if kind == FORMATS[2]:
-            return b"k8s\x00" + self.chance.randbytes(self.chance.randrange(100)), kind
+            return self._protobuf(made), kind
         return self._cut(dumped(made)), kind
+
+    def _protobuf(self, made: Any) -> bytes:
+        """As protobuf, if such a message can say it; some with other bytes in it, else any bytes."""
+        row = next(
+            (row for row in STORED if made.get("kind") == row.kind and made.get("apiVersion") == row.group_version), None
+        )
+        if row is not None and self.chance.random() < 0.9:
+            try:
+                data = bytearray(fuzz_bodies.protobuf_of(made, row))
+            except ValueError:
+                return b"k8s\x00"
+            for _ in range(self.chance.choice((0, 0, 1, 3))):
+                data[self.chance.randrange(len(data))] = self.chance.randrange(256)
+            return self._cut(bytes(data))
+        return b"k8s\x00" + self.chance.randbytes(self.chance.randrange(100))
 
     def _cut(self, body: bytes) -> bytes:
         """Seldom not whole, or with other bytes in it."""
@@ -349,10 +379,33 @@ def pointers(made: Any, above: str = "") -> Iterator[str]:
             yield from pointers(value, f"{above}/{number}")
 
 
+class Readers:
+    """Those who read what is stored: each version is read once."""
+
+    def __init__(self) -> None:
+        self._version = 0
+
+    def wrong(self, world: World, milliseconds: float) -> Iterator[tuple[str, str]]:
+        """What they can't read of what was stored since, or take too long for."""
+        before, self._version = self._version, world.store.version
+        for resource in world.store.resources() if self._version > before else ():
+            for stored in world.store.all(resource):
+                if int(stored.object["metadata"]["resourceVersion"]) <= before:
+                    continue
+                began = time.process_time()
+                try:
+                    fuzz_bodies.read_as_agents_do(resource, stored)
+                except Exception as error:
+                    yield "not read", f"{resource}: {error!r}\n{stored.raw[:1000]!r}"
+                took = 1000 * (time.process_time() - began)
+                if took > milliseconds * max(1.0, len(stored.raw) / LARGE_BYTES):
+                    yield f"read for more than {milliseconds:g} ms", f"{resource}: {took:.0f} ms, {len(stored.raw)} bytes"
+
+
 async def fuzz(count: int, seed: int, milliseconds: float) -> Found:
     """Send so many requests."""
     found, unforeseen = Found(), Unforeseen()
-    handler = logging.StreamHandler(io.StringIO())
+    handler, readers = logging.StreamHandler(io.StringIO()), Readers()
     handler.addFilter(unforeseen)
     logging.getLogger().addHandler(handler)
     world = World()
@@ -373,6 +426,8 @@ async def fuzz(count: int, seed: int, milliseconds: float) -> Found:
                 found.tell(step, str(answer.status), request, answer.body.decode(errors="replace"))
             if took > milliseconds * max(1.0, len(request.body) / LARGE_BYTES):
                 found.tell(step, f"more than {milliseconds:g} ms", request, f"{took:.0f} ms, {len(request.body)} bytes")
+            for what, details in readers.wrong(world, milliseconds):
+                found.tell(step, what, request, details)
             if step % DRAINED_EVERY == 0:
                 await world.settle()
             if (now := sum(unforeseen.counts.values())) > seen:
@@ -381,7 +436,7 @@ async def fuzz(count: int, seed: int, milliseconds: float) -> Found:
             handler.stream.seek(0)
             handler.stream.truncate()
             if step % EMPTIED_EVERY == 0:
-                world = World()
+                world, readers = World(), Readers()
                 requests.api = world
     finally:
         logging.getLogger().removeHandler(handler)

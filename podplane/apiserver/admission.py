@@ -71,6 +71,7 @@ class Admission:
         elif resource.id == pools.POOLS:
             _check_pool(object_)
         elif resource.id == CRDS:
+            _check_definition(object_, old)
             accept(object_, object_["metadata"]["creationTimestamp"])
 
     def update_status(self, resource: Resource, object_: Object) -> None:
@@ -180,6 +181,18 @@ def _name_namespace(namespace: Object) -> None:
     """The label by which selectors of namespaces know it (SetDefaults_Namespace)."""
     labels = namespace["metadata"].get("labels", {})
     namespace["metadata"]["labels"] = {**labels, "kubernetes.io/metadata.name": namespace["metadata"]["name"]}
+
+
+def _check_definition(definition: Object, old: Object | None) -> None:
+    """Problem when it is that of pools and says something else than podplane: pools are read as podplane defines them."""
+    if definition["metadata"]["name"] != pools.POOLS:
+        return
+    versions, allowed = definition["spec"]["versions"], [pools.definition()["spec"]["versions"]]
+    if old is not None:
+        allowed.append(old["spec"]["versions"])
+    if versions not in allowed:
+        cause = Cause.forbidden("spec.versions", f"what {pools.POOLS} are is podplane's to say")
+        raise invalid(definition["kind"], pools.POOLS, [cause], "apiextensions.k8s.io")
 
 
 def _check_pool(pool: Object) -> None:

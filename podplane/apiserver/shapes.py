@@ -79,6 +79,8 @@ class Shape:
     format: str = ""
     fields: dict[str, Shape] = field(default_factory=dict)
     required: tuple[str, ...] = ()
+    demanded: tuple[str, ...] = ()
+    """What of that is asked for: a list of a built-in kind is not, since one that is not there is an empty one in Go."""
     items: Shape | None = None
     enum: tuple[Any, ...] = ()
     default: Any = NOTHING
@@ -105,9 +107,10 @@ class Shape:
 class Library:
     """Definitions by name, compiled when they are first asked for."""
 
-    def __init__(self, definitions: Mapping[str, Schema], *, unique_keys: bool = False) -> None:
+    def __init__(self, definitions: Mapping[str, Schema], *, is_custom: bool = False) -> None:
+        """`is_custom`: they are of custom kinds, where the keys of a list are looked at here and lists may be demanded."""
         self.definitions = definitions
-        self._unique_keys = unique_keys
+        self._is_custom = is_custom
         self._shapes: dict[str, Shape] = {}
 
     def shape(self, name: str) -> Shape:
@@ -132,7 +135,7 @@ class Library:
         shape.default = schema.get("default", shape.default)
         shape.enum = tuple(schema.get("enum", shape.enum))
         shape.list_type = schema.get("x-kubernetes-list-type", "")
-        shape.unique = self._unique_keys and shape.list_type in ("map", "set")
+        shape.unique = self._is_custom and shape.list_type in ("map", "set")
         shape.map_keys = tuple(schema.get("x-kubernetes-list-map-keys", ()))
         shape.merge_key = schema.get("x-kubernetes-patch-merge-key", "")
         shape.strategies = tuple(filter(None, schema.get("x-kubernetes-patch-strategy", "").split(",")))
@@ -149,6 +152,9 @@ class Library:
             shape.fields |= {name: builtin().shape(EMBEDDED).fields[name] for name in ("apiVersion", "kind", "metadata")}
         for name, one in schema.get("properties", {}).items():
             shape.fields[name] = self.compile(one)
+        shape.demanded = tuple(
+            name for name in shape.required if self._is_custom or name not in shape.fields or shape.fields[name].kind != LIST
+        )
         for written in wire.fields_of(shape.definition):
             one = shape.fields.get(written.name)
             if one is not None and not written.is_pointer:
@@ -252,8 +258,8 @@ def _object(shape: Shape, value: dict[str, Any], path: str, findings: Findings, 
                 one = fields[name]
                 if one.kind == OBJECT:
                     _object(one, value[name], dot + name, findings, complete)
-        for name in shape.required:
-            if name not in value and fields[name].kind != LIST:
+        for name in shape.demanded:
+            if name not in value:
                 findings.causes.append(Cause.required(dot + name))
     for name, one in shape.zeros.items():
         if name not in value:

@@ -217,7 +217,7 @@ class Reader:
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
-        shape = shapes.Library({}, unique_keys=True).compile(schema)
+        shape = shapes.Library({}, is_custom=True).compile(schema)
         own = shapes.builtin().shape(shapes.EMBEDDED).fields
         shape.kind = shapes.OBJECT
         shape.fields |= {name: own[name] for name in ("apiVersion", "kind", "metadata")}

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podplane.services import pools
 from tests.unit.apiserver.test_server import POD, PODS, Api
 
 Object = dict[str, Any]
@@ -181,3 +182,35 @@ async def test_the_path_says_the_namespace() -> None:
 async def test_an_empty_namespace_is_filled_in() -> None:
     pod = await Api()("POST", PODS, {"metadata": {"name": "a", "namespace": ""}, **POD})
     assert pod["metadata"]["namespace"] == "default"
+
+
+# Pools.
+
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+async def test_what_pools_are_is_not_for_others_to_say() -> None:
+    """A pool without addresses would be an error of the API itself."""
+    api, wide = Api(), pools.definition()
+    wide["spec"]["versions"][0]["schema"] = {
+        "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    }
+    assert "spec.versions" in await api.refused("Invalid", "POST", DEFINITIONS, wide)
+    await api("POST", DEFINITIONS, pools.definition())
+    own = f"{DEFINITIONS}/{pools.POOLS}"
+    assert "spec.versions" in await api.refused("Invalid", "PATCH", own, {"spec": {"versions": wide["spec"]["versions"]}})
+    labelled = await api("PATCH", own, {"metadata": {"labels": {"a": "b"}}})
+    assert labelled["spec"]["versions"] == pools.definition()["spec"]["versions"]
+    await api.refused("Invalid", "POST", "/apis/podplane.dev/v1/loadbalancerpools", {"metadata": {"name": "p"}, "spec": {}})
+
+
+async def test_a_definition_of_pools_that_is_of_another_version_stays_until_it_changes() -> None:
+    api, old = Api(), pools.definition()
+    old["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["description"] = "As it was."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pools, "definition", lambda: old)
+        await api("POST", DEFINITIONS, old)
+    own = f"{DEFINITIONS}/{pools.POOLS}"
+    await api("PATCH", own, {"metadata": {"labels": {"a": "b"}}})
+    await api("PATCH", own, {"spec": {"versions": pools.definition()["spec"]["versions"]}})
+    await api.refused("Invalid", "PATCH", own, {"spec": {"versions": old["spec"]["versions"]}})

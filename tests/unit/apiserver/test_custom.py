@@ -207,3 +207,26 @@ async def test_definitions_come_back_with_the_store(api: Api, tmp_path: Any) -> 
     await first("POST", PEERS, peer())
     first.store.close()
     assert await Api(path).names(PEERS) == ["p"]
+
+
+async def test_a_list_that_is_required_is_asked_for() -> None:
+    """Of a custom kind: of a built-in one, a list that is not there is an empty one."""
+    api, spec = Api(), copy.deepcopy(SPEC)
+    schema = spec["versions"][0]["schema"]["openAPIV3Schema"]
+    schema["properties"]["spec"]["required"] = ["asn", "ports"]
+    await define(api, spec)
+    said = await api.refused("Invalid", "POST", PEERS, {"metadata": {"name": "a"}, "spec": {"asn": 1}})
+    assert "spec.ports: Required value" in said
+    made = await api("POST", PEERS, {"metadata": {"name": "a"}, "spec": {"asn": 1, "ports": []}})
+    assert made["spec"]["ports"] == []
+    await api.refused("Invalid", "PATCH", f"{PEERS}/a", {"spec": {"ports": None}})
+
+
+async def test_what_is_required_may_be_a_field_that_is_not_described() -> None:
+    api, spec = Api(), copy.deepcopy(SPEC)
+    schema = spec["versions"][0]["schema"]["openAPIV3Schema"]
+    schema["properties"]["spec"] |= {"required": ["other"], "x-kubernetes-preserve-unknown-fields": True}
+    await define(api, spec)
+    said = await api.refused("Invalid", "POST", PEERS, {"metadata": {"name": "a"}, "spec": {"asn": 1}})
+    assert "spec.other: Required value" in said
+    await api("POST", PEERS, {"metadata": {"name": "a"}, "spec": {"asn": 1, "other": 2}})
