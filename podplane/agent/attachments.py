@@ -21,6 +21,7 @@ from podplane.agent.watcher import Watcher
 from podplane.agent.writer import Interrupted, Writer
 from podplane.cni.network import Attached, Attachment, NetworkError
 from podplane.ipam.pool import Exhausted
+from podplane.model.bandwidth import why_refused
 from podplane.model.view import Sandbox, View
 from podplane.pods.bridge import gateway_of
 from podplane.pods.plan import gateway_mac, veth_name
@@ -159,6 +160,8 @@ class Attachments:
         if node is None or not node.spec.pod_cidrs:
             raise NetworkError(f"node {self._view.node_name} has no pod block yet: it gets one when the cluster has room")
         pod = request.who
+        if why := why_refused(request.bandwidth):
+            raise NetworkError(f"{pod}: {why}")
         ips, mac = self._allocate(request)
         self._keep(dataclasses.replace(request, mac=mac), ips, pod)
         sandbox = self._admit(request, ips, mac)

@@ -19,7 +19,7 @@ import ipaddress
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.view import Sandbox, View
-from podplane.pods import bridge
+from podplane.pods import bandwidth, bridge
 from podplane.pods.bridge import gateway_of
 from podplane.state.mac import interface_mac, link_local_of, mac_of
 from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Route, Sysctl
@@ -94,6 +94,7 @@ def _node_side(sandbox: Sandbox, ips: list[IPAddress], mac: str, config: Network
         *(Neighbour(link=config.bridge, ip=ip, mac=mac, protocol=ROUTE_PROTOCOL) for ip in (*ips, *on_link)),
         *(Route(destination=network, link=config.bridge, protocol=ROUTE_PROTOCOL) for network in networks),
         *bridge.elements(ips, mac, comment, config),
+        *bandwidth.values(name, sandbox.bandwidth, mtu, link_alias(comment)),
     ]
 
 

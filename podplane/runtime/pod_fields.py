@@ -10,6 +10,7 @@ import signal
 from collections.abc import Collection, Iterator
 
 from podplane.kernel.ids import Ids
+from podplane.model import bandwidth
 from podplane.model.pod import Container, Pod, PodSpec
 from podplane.runtime import limits, security, users
 
@@ -44,6 +45,10 @@ def why_refused(pod: Pod) -> str:
         return f"its os is {name}, and nodes of a lab run {LINUX}"
     if spec.resource_claims:
         return "it claims devices (resourceClaims), and a lab has none"
+    try:
+        bandwidth.limits(pod.metadata.annotations)
+    except ValueError as error:
+        return str(error)
     for container in spec.all_containers:
         if container.lifecycle is not None and container.lifecycle.stop_signal not in ("", *SIGNALS):
             return f"container {container.name}: stopSignal {container.lifecycle.stop_signal!r} is not known"
@@ -53,6 +58,9 @@ def why_refused(pod: Pod) -> str:
 def not_applied(pod: Pod) -> Iterator[str]:
     """What it says that makes no difference, a sentence each."""
     yield from _of_spec(pod.spec)
+    for name in (bandwidth.INGRESS, bandwidth.EGRESS):
+        if pod.spec.host_network and name in pod.metadata.annotations:
+            yield f"annotation {name} is not applied: the pod is in the node's own network"
     for container in pod.spec.all_containers:
         yield from (f"container {container.name}: {sentence}" for sentence in _of_container(container))
     for container in pod.spec.containers:

@@ -14,6 +14,7 @@ from podplane.cni.network import Attachment
 from podplane.kernel.namespace import Namespace, NetworkNamespace, Workers
 from podplane.kernel.process import Mounts, Processes, Sandbox
 from podplane.kernel.volumes import Tmpfs
+from podplane.model.bandwidth import limits
 from podplane.model.pod import Pod
 from podplane.runtime.environment import ConfigError
 from podplane.runtime.pod_spec import host_ports
@@ -54,7 +55,7 @@ def no_namespace(error: OSError) -> str:
 
 
 def attachment(pod: Pod, sandbox_id: str, netns: Namespace) -> Attachment:
-    """A pod as its network knows it."""
+    """A pod as its network knows it. ValueError where an annotation makes no sense (`pod_fields.why_refused`)."""
     meta = pod.metadata
     return Attachment(
         container_id=sandbox_id,
@@ -64,6 +65,7 @@ def attachment(pod: Pod, sandbox_id: str, netns: Namespace) -> Attachment:
         netns=netns,
         requested_ips=pod.ips,
         host_ports=host_ports(pod),
+        bandwidth=limits(meta.annotations),
     )
 
 
