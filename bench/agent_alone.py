@@ -60,6 +60,7 @@ def run(short: bool) -> list[Row]:
         row("an endpoint comes or goes, event to kernel, p50", "half", "ms", EVENT),
         row("an endpoint comes or goes, event to kernel, p99", "slowest", "ms", EVENT),
         row("restart, ready", "restart", "s", READY),
+        row("restart, memory", "memory again", "MB", MEMORY, ABSOLUTE),
         row("restart, objects written", "written", "", 0, ABSOLUTE),
         row("restart, datagrams lost of 1,000 a second", "lost", "packets", LOST, ABSOLUTE),
     ]
@@ -185,7 +186,7 @@ async def measure(folder: Path, services: int, pods: int) -> dict[str, float]:
             found["restart"], found["written"] = await agent.start()
             await asyncio.sleep(1)
             answer, _ = await asyncio.to_thread(sent.communicate)
-            found |= json.loads(answer)
+            found |= json.loads(answer) | {"memory again": agent.megabytes}
         return found
     finally:
         agent.process.kill()

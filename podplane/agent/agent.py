@@ -13,7 +13,7 @@ import ipaddress
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -60,10 +60,11 @@ from podplane.routes.table import backend
 from podplane.servers.durations import Durations
 from podplane.services.feature import ServicesMemory
 from podplane.state.conntrack import Connection
-from podplane.state.ledger import Ledger
+from podplane.state.ledger import SET, Ledger
+from podplane.state.nft import NftValue
 from podplane.state.operations import LinkEvent, Report
 from podplane.state.ownership import Ownership
-from podplane.state.value import Identity, IPAddress
+from podplane.state.value import Identity, IPAddress, Value
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,15 @@ EVENTS_A_REPORT = 10
 
 def _no_events(key: Key, message: str, reason: str = NOT_APPLIED) -> None:
     """Events are not wanted."""
+
+
+def _needed_later(found: Mapping[Identity, Value]) -> dict[Identity, Value]:
+    """Of what the kernel had when the agent started, what is looked at when all is planned: sets, and tables of features that ask for them.
+    It may be a hundred thousand objects; the ledger lets go of each as it is planned."""
+    tables = frozenset().union(*(feature.tables for feature in FEATURES if feature.after_start))
+    return {
+        i: one for i, one in found.items() if i[0] == SET or (isinstance(one, NftValue) and (one.family, one.table) in tables)
+    }
 
 
 def ownership(config: NetworkConfig) -> Ownership:
@@ -186,6 +196,7 @@ class Agent:
         for slice_ in self.ledger.end_reading(self.ledger.begin_reading(), found, lambda identity: False):
             del slice_
             await pause()
+        found = await asyncio.to_thread(_needed_later, found)
         self._advertised.update(advertised)
         for kind, objects in ((Node, self.view.nodes), (Service, self.view.services)):  # slices come with their Services
             for one in list(objects.values()):

@@ -84,11 +84,12 @@ class Auditor:
         self.unread = frozenset((SET, one.netns, one.family, one.table, one.set) for one in unread)
         return found
 
-    async def rebuild_outgrown(self, found: dict[Identity, Value]) -> None:
-        """Of what was found before it was known what is wanted: delete tables whose sets have another shape, and know of it."""
-        left = self._without(found, await asyncio.to_thread(self._outgrown, found))
-        for identity in found if left is not found else ():
-            if identity not in left:
+    async def rebuild_outgrown(self, found: Mapping[Identity, Value]) -> None:
+        """Of sets that were found before it was known what is wanted: delete tables whose sets have another shape, and know of it."""
+        if outgrown := await asyncio.to_thread(self._outgrown, found):
+            everything = await self.read_all()
+            left = self._without(everything, outgrown)
+            for identity in everything.keys() - left.keys():
                 self._ledger.observe(identity, None)
 
     async def audit(self, parts: frozenset[Part] = EVERYTHING) -> bool:

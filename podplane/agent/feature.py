@@ -78,8 +78,9 @@ class Feature(Generic[K, S]):
     """After plans: drop from memory what is not in use any more."""
     after_repair: Callable[[Any], Iterable[Effect]] = lambda memory: ()
     """What is to be done after somebody else had changed the feature's tables and they were repaired, or after a start."""
-    after_start: Callable[[Any, Found, Found], Iterable[Effect]] = lambda memory, found, wanted: ()
-    """(memory, what the kernel had, what is planned) → effects of an agent's start: the difference is sent next. Called in a thread."""
+    after_start: Callable[[Any, Found, Found], Iterable[Effect]] | None = None
+    """(memory, what the kernel had in the feature's tables, what is planned) → effects of an agent's start: the difference is sent next.
+    Called in a thread."""
     holder: Callable[[Any, Any], Key | None] = lambda memory, claim: None
     """(memory, claim): the key that has what plans call `contested`; None when no key has it."""
     precedence: Callable[[K, View], tuple[Any, ...]] = lambda key, view: (key.path,)

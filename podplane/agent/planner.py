@@ -151,8 +151,9 @@ class Planner:
 
     def after_start(self, found: Mapping[Identity, Value]) -> list[Effect]:
         """The first plans are made, and the kernel had this: the effects of the difference. May be called in a thread."""
-        rows, wanted = self._rows.values(), self._ledger.desired
-        return [effect for _, feature, memory in rows for effect in feature.after_start(memory, found, wanted)]
+        rows = ((feature.after_start, memory) for _, feature, memory in self._rows.values())
+        wanted = self._ledger.desired
+        return [effect for effects_of, memory in rows if effects_of for effect in effects_of(memory, found, wanted)]
 
     def close(self) -> None:
         """The agent ends."""
