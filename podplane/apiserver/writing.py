@@ -152,7 +152,8 @@ class Writer:
         if target.subresource == "scale":
             return (yield from self._set_scale(target, new, options))
         stored = self._reader.stored(target)
-        if target.resource.schema is not None and not (new.get("metadata") or {}).get("resourceVersion"):
+        metadata = new.get("metadata")
+        if target.resource.schema is not None and not (isinstance(metadata, dict) and metadata.get("resourceVersion")):
             cause = Cause.invalid("metadata.resourceVersion", 0, "must be specified for an update")
             raise invalid(target.resource.kind, target.name, [cause], target.resource.group)
         return (yield from self._replace(target, stored, new, options))

@@ -108,16 +108,19 @@ def _add_to_running(folder: Folder, given: dict[str, Any], pods_per_node: int) -
         create_and_wait(connect(folder), manifests.wanted_pods(now.nodes, pods_per_node), existing_ok=True)
 
 
+def _ready(objects: list[dict[str, Any]], what: str) -> str:
+    """How many there are, and how many of them are ready unless all are."""
+    ready, count = sum(map(tables.is_ready, objects)), counted(len(objects), what)
+    return count if ready == len(objects) else f"{ready} of {count} ready"
+
+
 def _next_steps(folder: Folder, state: str) -> None:
     client = connect(folder)
-    nodes = len(client.objects("nodes"))
+    nodes = client.objects("nodes")
     pods = [pod for pod in client.objects("pods") if not tables.has_ended(pod)]
-    ready = sum(map(tables.is_ready, pods))
-    found = counted(len(pods), "pod") if ready == len(pods) else f"{ready} of {counted(len(pods), 'pod')} ready"
-    count = f"{counted(nodes, 'node')}, {found}"
+    count = f"{_ready(nodes, 'node')}, {_ready(pods, 'pod')}"
     click.echo(f"Lab {folder.name!r} {state}: {count}. API: https://{client.access.address}")
-    if ready < len(pods):
-        waiting = next(pod for pod in pods if not tables.is_ready(pod))
+    if waiting := next((pod for pod in pods if not tables.is_ready(pod)), None):
         click.echo(f"  {waiting['metadata']['name']}: {tables.trouble(waiting) or tables.pod_state(waiting)}")
     pod = pods[0]["metadata"]["name"] if pods else "web"
     steps = [

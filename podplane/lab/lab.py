@@ -519,7 +519,7 @@ class Lab:
                 continue
 
     async def _settle(self, pods: Informer[Pod], pods_per_node: int) -> None:
-        """Wait until every pod had its first start."""
+        """Wait until every pod had its first start. What the last run said of those that had none in time is true no longer."""
         await asyncio.sleep(0)
         loop = asyncio.get_running_loop()
         end, wanted, tell_at = loop.time() + SETTLE_SECONDS, self.spec.nodes * pods_per_node, 0.0
@@ -532,6 +532,12 @@ class Lab:
                 self._reporter.step("pods", settled, max(wanted, len(workers)))
                 tell_at = now + PROGRESS_SECONDS
             await asyncio.sleep(SETTLE_POLL_SECONDS)
+        workers = [worker for kubelet in self._kubelets.values() for worker in kubelet.workers.values()]
+        if late := [worker for worker in workers if not worker.settled.is_set()]:
+            for worker in late:
+                await worker.report()
+            what = f"of {len(workers)} pods, {len(late)} had no first start within {SETTLE_SECONDS:g} s"
+            self._reporter.send(Progress(note=f"{what}: {late[0].path} waits, for one."))
 
     async def _keep_outside(self, process: Process | None, outside: Namespace, *words: str) -> None:
         """Start a server outside, again whenever it ends; `process` is one that runs already."""

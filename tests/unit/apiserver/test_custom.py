@@ -230,3 +230,10 @@ async def test_what_is_required_may_be_a_field_that_is_not_described() -> None:
     said = await api.refused("Invalid", "POST", PEERS, {"metadata": {"name": "a"}, "spec": {"asn": 1}})
     assert "spec.other: Required value" in said
     await api("POST", PEERS, {"metadata": {"name": "a"}, "spec": {"asn": 1, "other": 2}})
+
+
+@pytest.mark.parametrize("metadata", ["25%", [], 3, None, True])
+async def test_a_replacement_whose_metadata_is_no_object_is_refused(api: Api, metadata: Any) -> None:
+    await api("POST", PEERS, peer())
+    said = await api.refused("Invalid", "PUT", f"{PEERS}/p", {**peer(), "metadata": metadata})
+    assert "metadata.resourceVersion" in said

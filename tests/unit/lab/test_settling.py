@@ -1,0 +1,67 @@
+"""What a start says of pods that had no first start in time."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from podplane.lab import lab
+from podplane.lab.lab import Lab
+from podplane.lab.launch import Progress
+from podplane.lab.spec import LabSpec
+from podplane.model.pod import PodCondition, PodStatus
+from tests.unit.runtime.test_kubelet import Rig, clean, pod
+
+
+class Told:
+    """A reporter that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def send(self, progress: Progress) -> None:
+        self.notes.append(progress.note)
+
+    def step(self, text: str, done: int = 0, total: int = 0) -> None:
+        return
+
+
+async def settled(rig: Rig, count: int) -> list[str]:
+    """The notes of a start with this kubelet, which knows of so many pods."""
+    made: Any = object.__new__(Lab)
+    made.spec, made._kubelets, made._reporter = LabSpec(name="x"), {"node1": rig.kubelet}, Told()
+    await made._settle(SimpleNamespace(objects=dict.fromkeys(map(str, range(count)))), 0)
+    found: list[str] = made._reporter.notes
+    return found
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_pod_that_was_ready_and_has_not_begun_again_is_said_and_not_ready(
+    hangs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab, "SETTLE_SECONDS", 0.05 if hangs else 60)
+    rig, begin = Rig(tmp_path), asyncio.Event()
+    add = rig.network.add
+
+    async def slow(request: Any) -> Any:
+        if hangs:
+            await begin.wait()
+        return await add(request)
+
+    monkeypatch.setattr(rig.network, "add", slow)
+    ready = PodStatus(phase="Running", conditions=(PodCondition("Ready", "True"),))
+    rig.kubelet.pod_changed(None, msgspec.structs.replace(pod(), status=ready))
+    notes = await settled(rig, 1)
+    conditions = {one["type"]: one["status"] for one in rig.status["conditions"]}
+    assert conditions["Ready"] == ("False" if hangs else "True")
+    late = "of 1 pods, 1 had no first start within 0.05 s: default/web waits, for one."
+    assert notes == ([late] if hangs else [])
+    begin.set()
+    await rig.settle()
+    assert {one["type"]: one["status"] for one in rig.status["conditions"]}["Ready"] == "True"
+    await clean(rig)
