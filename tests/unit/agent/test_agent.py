@@ -22,6 +22,7 @@ from podplane.model.objects import NodeSpec
 from podplane.model.service import EndpointSlice, Service
 from podplane.model.view import HostPort
 from podplane.state.ledger import SLICE
+from podplane.state.nft import Element, Set
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, Value
 from tests.plans import node
@@ -319,6 +320,23 @@ async def _play(events: list[tuple[str, int, tuple[int, ...]]]) -> None:
     assert dict(before.ledger.desired) == dict(rig.agent.ledger.desired)
     found = rig.kernel.read(rig.agent.watcher.ownership)
     assert {i for i, v in rig.agent.ledger.desired.items() if not v.netns and i[0] != "Sysctl"} == set(found)
+
+
+async def test_a_table_of_another_version_whose_set_has_another_shape_is_made_anew() -> None:
+    rig = Rig(("10.96.0.0/16",))
+    await rig.start(*cluster(1), *served(1, (4,)))
+    good = rig.host.objects.dump()
+    identity, one = next(
+        (i, v) for i, v in rig.host.objects.nft.items() if isinstance(v, Set) and v.table == "podplane-services"
+    )
+    rig.host.objects.nft[identity] = msgspec.structs.replace(one, key=("ether_addr",))
+    for other in [i for i, v in rig.host.objects.nft.items() if isinstance(v, Element) and v.set == one.name]:
+        del rig.host.objects.nft[other]
+    assert rig.host.objects.dump() != good
+    rig.new_agent()
+    await rig.start()
+    assert rig.host.objects.dump() == good
+    assert not rig.agent.ledger.refused
 
 
 async def test_a_failure_that_nobody_foresaw_is_told_to_who_waits_and_the_next_change_is_made() -> None:
