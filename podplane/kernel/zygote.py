@@ -500,10 +500,11 @@ class Child:
             self._share.take()
         self._give_streams()
         self._given = self._place.enter(self._command)
-        with contextlib.suppress(
-            OSError
-        ):  # without keys, or beyond this user's number of them: the zygote's stays, which is closed
-            syscalls.join_new_session_keyring()
+        if not self._command.rights.is_filtered:  # else it can't use keys anyhow, and keyrings of all pods count for one user
+            with contextlib.suppress(
+                OSError
+            ):  # without keys, or beyond that user's number: the zygote's stays, which is closed
+                syscalls.join_new_session_keyring()
         syscalls.set_dumpable(is_dumpable=False)  # a change of ids may have set it (commit_creds)
         if self._command.tty:
             self._streams = [self._open_terminal()] * 3

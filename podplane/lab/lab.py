@@ -166,9 +166,7 @@ class Lab:
                 asks=self.spec.agents == PROCESSES,
             )
         except OSError as error:
-            raise LabError(
-                f"network namespaces can't be made here ({error.strerror}): raise the sysctl user.max_net_namespaces"
-            ) from None
+            raise LabError(sandboxes.no_namespace(error)) from None
         api = self._api(fabric.underlay.namespace)
         self._serve, self._call, self._relieve = api.handle, api.call, api.relieve
         manager = self._manager(api)

@@ -24,8 +24,10 @@ import msgspec
 
 from podplane.kernel import rootfs, syscalls
 from podplane.lab import user_ids
-from podplane.lab.errors import LabError
+from podplane.lab.errors import LabError, lacks_processes, no_processes
 from podplane.lab.folder import LOG, Folder
+
+PROCESSES = "the processes and threads of a lab"
 
 
 class Progress(msgspec.Struct, omit_defaults=True):
@@ -66,7 +68,10 @@ def launch(
     ours, theirs = socket.socketpair()
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except BlockingIOError:
+        raise no_processes(PROCESSES) from None
     if pid == 0:
         _close_others(theirs.fileno(), keep)
         _leave(_enter, folder, Reporter(theirs), body, shows_homes, host_paths)
@@ -121,11 +126,12 @@ def _enter(
         os.setsid()
         for note in enter_namespaces(folder.layers, shows_homes=shows_homes, host_paths=host_paths):
             reporter.send(Progress(note=note))
+        if os.fork() == 0:
+            _leave(_first_process, folder, reporter, body)
     except LabError as error:
         reporter.send(Progress(error=str(error)))
-        return
-    if os.fork() == 0:
-        _leave(_first_process, folder, reporter, body)
+    except BlockingIOError:
+        reporter.send(Progress(error=str(no_processes(PROCESSES))))
 
 
 def _first_process(folder: Folder, reporter: Reporter, body: Callable[[Reporter], None]) -> None:
@@ -139,6 +145,10 @@ def _first_process(folder: Folder, reporter: Reporter, body: Callable[[Reporter]
             os.close(lock)
     except LabError as error:
         reporter.send(Progress(error=str(error)))
+    except (BlockingIOError, RuntimeError) as error:
+        if lacks_processes(error):
+            reporter.send(Progress(error=str(no_processes(PROCESSES))))
+        raise
 
 
 def enter_namespaces(layers: Path, *, shows_homes: bool, host_paths: Sequence[str] = ()) -> list[str]:

@@ -7,7 +7,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from podplane.lab.errors import LabError
+from podplane.lab.errors import no_processes
 
 MOST = 8
 """They share one interpreter: more only wait at the same time."""
@@ -27,6 +27,6 @@ def started() -> ThreadPoolExecutor:
             pool.submit(together.wait)  # each keeps its thread, so that the next one gets a new one
     except RuntimeError:
         together.abort()
-        raise LabError(f"{count} threads can't be had: raise this user's limit of processes (ulimit -u)") from None
+        raise no_processes(f"{count} threads") from None
     together.wait()
     return pool

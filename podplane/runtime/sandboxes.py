@@ -6,6 +6,7 @@ What was asked for in vain is let go of: the zygote may be late, and would keep 
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Sequence
 
 import msgspec
@@ -51,7 +52,12 @@ def no_namespace(error: OSError) -> str:
     """Why there is no network namespace, and what to do."""
     if isinstance(error, TimeoutError):
         return f"no network namespace was made ({error.strerror})"
-    return f"no network namespace can be made ({error.strerror}): raise the sysctl user.max_net_namespaces, or open files"
+    what = (
+        "this user's limit of processes (ulimit -u)"
+        if error.errno == errno.EAGAIN
+        else "the sysctl user.max_net_namespaces, or open files"
+    )
+    return f"no network namespace can be made ({error.strerror}): raise {what}"
 
 
 def attachment(pod: Pod, sandbox_id: str, netns: Namespace) -> Attachment:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from podplane.kernel import syscalls
+from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Bind, Root
 from tests.kernel.test_rootfs import FOLDER, lab_folder
 from tests.kernel.test_zygote import PATH, Machine, contained, ends
@@ -162,3 +163,14 @@ async def test_session_keyrings_are_not_inherited(_: Machine) -> None:
     container = await machine.running(f"{look} add >/tmp/said", root=root)
     assert await machine.says(f"cat /tmp/said; {look}", join=container.id) == "added"
     assert await machine.says(look, root=root) == ""
+
+
+@contained
+async def test_containers_that_can_use_no_keys_have_no_keyring_of_their_own(machine: Machine) -> None:
+    """A user may have 200 keys (kernel.keys.maxkeys), and all pods may be one user."""
+    lab_folder()
+    count = 'awk \'$1 == 0 || $1 == "0:" {split($4, part, "/"); print part[1]}\' /proc/key-users'
+    options = {"root": Root(FOLDER), "rights": Rights(is_filtered=True)}
+    before = await machine.says(count, **options)
+    held = [await machine.running(**options) for _ in range(5)]
+    assert (await machine.says(count, **options), len(held)) == (before, 5)

@@ -73,4 +73,5 @@ async def test_who_waits_no_longer_lets_go_of_it(what: str) -> None:
 
 def test_a_silent_zygote_is_no_matter_of_sysctls() -> None:
     assert "sysctl" not in sandboxes.no_namespace(SILENT)
+    assert "ulimit -u" in sandboxes.no_namespace(BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"))
     assert "user.max_net_namespaces" in sandboxes.no_namespace(OSError(errno.ENOSPC, "No space left on device"))
