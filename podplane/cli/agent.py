@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -91,3 +92,30 @@ def unit(context: click.Context, install: bool) -> None:
     path = Path(UNIT_FOLDER, NAME)
     path.write_text(text)
     click.echo(f"{path} is written: systemctl daemon-reload && systemctl enable --now {NAME}")
+
+
+@agent.command()
+@click.option("--detach", is_flag=True, help="Although pods are attached, which lose their network.")
+@click.pass_context
+def uninstall(context: click.Context, detach: bool) -> None:
+    """Remove all that is podplane's from this machine, and compare it with what it was before the agent's first start."""
+    from pathlib import Path
+
+    from podplane.machine import configuration
+    from podplane.machine import uninstall as module
+    from podplane.machine.program import run_folder
+    from podplane.machine.unit import NAME
+
+    given = context.parent.params if context.parent is not None else {}
+    found = configuration.read(given["config"]) if given["config"] else configuration.Configuration()
+    path = Path(UNIT_FOLDER, NAME)
+    with run_folder(given["run_dir"] or found.run_dir) as folder:
+        done = module.uninstall(folder, found.network(), (path,), detach=detach)
+    if done.is_clean:
+        with contextlib.suppress(OSError):  # something else is in it
+            folder.rmdir()
+    for line in done.lines:
+        click.echo(line)
+    click.echo("The CNI plugin and its configuration: `podplane cni uninstall`.")
+    if not done.is_clean:
+        context.exit(1)

@@ -46,7 +46,7 @@ from podplane.kernel.rtnl.reading import list_links
 from podplane.kernel.slices import result, slices
 from podplane.kernel.sock_diag import NETLINK_SOCK_DIAG
 from podplane.kernel.sock_diag import Sockets as SocketDiag
-from podplane.kernel.sysctl import OpenSysctls, Sysctls, set_here
+from podplane.kernel.sysctl import FormerSysctls, OpenSysctls, Sysctls, set_here
 from podplane.state.conntrack import Allowed, Connection, Revoked
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Qdisc, Redirect, Route, Rule, Sysctl
 from podplane.state.nft import Chain, Element, NamedCounter, OpaqueElement, OpaqueObject, Set, Table
@@ -214,7 +214,8 @@ class Work(msgspec.Struct):
 class Kernel:
     """One node's kernel state. Methods block for as long as the kernel works, and are called from one thread at a time."""
 
-    def __init__(self, namespace: Namespace, opener: Opener) -> None:
+    def __init__(self, namespace: Namespace, opener: Opener, former: FormerSysctls | None = None) -> None:
+        """`former`: what sysctls were before podplane came, by a door before this one."""
         self._opener = opener
         self._namespaces: dict[str, Namespace] = {HOST: namespace}
         self._rtnl = opener.rtnl(namespace, self._fd)
@@ -223,7 +224,7 @@ class Kernel:
         """By namespace: IPv6 addresses for which packets were not taken yet when they were added."""
         self._nft: NftPart | None = None
         self._tracked = Kept(lambda: opener.conntrack(namespace))
-        self._former_sysctls: dict[Identity, str] = {}
+        self._former = FormerSysctls() if former is None else former
 
     def attach(self, name: str, namespace: Namespace) -> None:
         """Give a network namespace the name by which values speak of it."""
@@ -443,11 +444,13 @@ class Kernel:
         """
         sysctls = [(o, o.value) for o in operations if isinstance(o.value, Sysctl)]
         own = [(o, v) for o, v in sysctls if o.new is not None and not v.netns and not v.link]
-        fresh = [(o, v) for o, v in own if v.identity not in self._former_sysctls]
+        fresh = [(o, v) for o, v in own if v.name not in self._former.values]
         known = {v.name: o.old.value for o, v in fresh if isinstance(o.old, Sysctl)}
         known |= part.read(unknown) if (unknown := [v.name for _, v in fresh if v.name not in known]) else {}
-        self._former_sysctls.update({v.identity: known[v.name] for _, v in fresh if v.name in known})
-        return {v.name: v.value if o.new is not None else self._former_sysctls.pop(v.identity, v.value) for o, v in sysctls}
+        for _, value in fresh:
+            if value.name in known:
+                self._former.note(value.name, known[value.name], value.value)
+        return {v.name: v.value if o.new is not None else self._former.take(v.name, v.value) for o, v in sysctls}
 
     def foreign_commit(self) -> bool:
         """Did anybody else change the node's nf_tables since this was asked last? A poll of the generation: see `kernel.nft.table`."""

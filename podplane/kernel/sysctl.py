@@ -73,6 +73,22 @@ def read_here(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+class FormerSysctls:
+    """What sysctls were before podplane set them, as long as this process knows it."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        """By name."""
+
+    def note(self, name: str, was: str, wanted: str) -> None:
+        """It is about to be set, and nothing was known of it. OSError when that can't be kept: it is not set then."""
+        self.values[name] = was
+
+    def take(self, name: str, default: str) -> str:
+        """What it was; it is not podplane's any more."""
+        return self.values.pop(name, default)
+
+
 class Sysctls:
     """The sysctls of one namespace."""
 

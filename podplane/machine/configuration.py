@@ -24,6 +24,7 @@ from podplane.agent import settings
 from podplane.agent.settings import Settings, SettingsError
 from podplane.machine.errors import MachineError
 from podplane.machine.uplink import Uplink
+from podplane.model.config import NetworkConfig
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 OWN = ("node_name", "run_dir", "log_level")
@@ -51,10 +52,11 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         except SettingsError as error:
             raise MachineError(str(error)) from None
 
-    @property
-    def names_uplink(self) -> bool:
-        """Is it said which link leads to other nodes?"""
-        return "uplink" in self.features.get("network", {})
+    def network(self) -> NetworkConfig:
+        """What tells podplane's objects in the kernel from others."""
+        if not self.features.get("network", {}).get("cluster_cidrs"):
+            return NetworkConfig(cluster_cidrs=())
+        return self.settings(NO_UPLINK).network
 
 
 def read(path: str) -> Configuration:

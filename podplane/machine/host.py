@@ -12,6 +12,7 @@ from podplane.kernel.door import Kernel as KernelDoor
 from podplane.kernel.door import KernelOpener
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
 from podplane.machine.journal import Id, Journal, Kept
+from podplane.machine.originals import KeptSysctls
 from podplane.state.operations import LinkEvent
 from podplane.state.value import Value
 
@@ -38,8 +39,8 @@ class MachineHost:
         return self._namespace
 
     def open_kernel(self) -> Kernel:
-        """Another door."""
-        return KernelDoor(self._namespace, self._opener)
+        """Another door, which knows what sysctls were before podplane came."""
+        return KernelDoor(self._namespace, self._opener, KeptSysctls(self._journal))
 
     def values(self) -> Iterable[Value]:
         """All links, addresses and routes of the machine but those that the kernel made itself."""

@@ -1,4 +1,4 @@
-"""What is attached, in a file: an agent that is killed at any moment leaves what the next one needs.
+"""What is attached, and what sysctls were before, in a file: an agent that is killed at any moment leaves what the next one needs.
 
 A record is a line of JSON, appended by one write before the kernel is changed (`attach`) or after it was (`detach`). A line that was not
 written to its end was not acknowledged to anybody and is ignored. Nothing is synced to a disk, because no pod survives a reboot: the file
@@ -6,6 +6,7 @@ is in /run. It is written anew when most of its lines say nothing any more.
 
     {"attach": {"container_id": …, "ifname": "eth0", "netns_path": "/run/netns/…", …}, "ips": […], "cookie": 4711}
     {"detach": ["…", "eth0"]}
+    {"sysctl": "net.ipv4.ip_forward", "was": "0", "set": "1"}        what it was before podplane set it; without `was`: it is not podplane's
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import dataclasses
 import errno
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -57,14 +59,24 @@ class Kept(msgspec.Struct, frozen=True):
         return Attachment(netns=netns, **msgspec.structs.asdict(self.attach))
 
 
+class Original(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A sysctl as it was before podplane `set` it."""
+
+    sysctl: str
+    was: str | None = None
+    set: str = ""
+
+
 class _Line(msgspec.Struct):
     """Any record, to tell which one it is."""
 
     attach: msgspec.Raw = msgspec.Raw()
     detach: Id | None = None
+    sysctl: str = ""
 
 
 _lines, _kept = msgspec.json.Decoder(_Line), msgspec.json.Decoder(Kept)
+_originals = msgspec.json.Decoder(Original)
 
 
 class Journal:
@@ -74,6 +86,9 @@ class Journal:
         """Open it, or make it."""
         self.path = path
         self.attachments: dict[Id, Kept] = {}
+        self.originals: dict[str, Original] = {}
+        """Sysctls that are podplane's, by name, in the order in which they were set."""
+        self._lock = threading.Lock()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._count = self._size = 0
         self._read()
@@ -86,16 +101,31 @@ class Journal:
         """It gets these addresses."""
         fields = Fields(**{name: getattr(request, name) for name in Fields.__struct_fields__})
         kept = Kept(fields, ips, cookie)
-        self._append(kept)
-        self.attachments[kept.id] = kept
-        self._tidy()
+        with self._lock:
+            self._append(kept)
+            self.attachments[kept.id] = kept
+            self._tidy()
 
     def detach(self, id_: Id) -> None:
         """It is gone; of what is not attached, nothing is written."""
-        if id_ in self.attachments:
-            self._append({"detach": id_})
-            del self.attachments[id_]
+        with self._lock:
+            if id_ in self.attachments:
+                self._append({"detach": id_})
+                del self.attachments[id_]
+                self._tidy()
+
+    def note(self, original: Original) -> None:
+        """What a sysctl was; without `was`, it is not podplane's any more. May be called in any thread."""
+        with self._lock:
+            self._append(original)
+            self._noted(original)
             self._tidy()
+
+    def _noted(self, original: Original) -> None:
+        if original.was is None:
+            self.originals.pop(original.sysctl, None)
+        else:
+            self.originals[original.sysctl] = original
 
     def _read(self) -> None:
         content = bytearray()
@@ -114,6 +144,8 @@ class Journal:
             kind = _lines.decode(line)
             if kind.detach is not None:
                 self.attachments.pop(kind.detach, None)
+            elif kind.sysctl:
+                self._noted(_originals.decode(line))
             elif kind.attach:
                 kept = _kept.decode(line)
                 self.attachments[kept.id] = kept
@@ -125,7 +157,7 @@ class Journal:
         self._count += 1
 
     def _tidy(self) -> None:
-        if self._count > 2 * len(self.attachments) + SPARE_LINES:
+        if self._count > 2 * (len(self.attachments) + len(self.originals)) + SPARE_LINES:
             self.compact()
 
     def _write(self, fd: int, at: int, line: bytes) -> None:
@@ -159,8 +191,8 @@ class Journal:
             log.warning("journal path=%s can't be written anew: %s", self.path, error.strerror)
             return
         os.close(self._fd)
-        self._fd, self._count = fd, len(self.attachments)
+        self._fd, self._count = fd, len(self.attachments) + len(self.originals)
 
     def _records(self) -> Iterator[bytes]:
-        for kept in self.attachments.values():
-            yield msgspec.json.encode(kept) + b"\n"
+        for record in (*self.originals.values(), *self.attachments.values()):
+            yield msgspec.json.encode(record) + b"\n"

@@ -29,13 +29,14 @@ from podplane.agent.node import Concern, NodeAgent
 from podplane.agent.object_events import ObjectEvents
 from podplane.agent.peer_plans import PeerPlans
 from podplane.cni.server import Server
+from podplane.kernel.errors import KernelError
 from podplane.kernel.namespace import Workers
 from podplane.kubeapi.access import Access
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
 from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
-from podplane.machine import uplink
+from podplane.machine import snapshot, uplink
 from podplane.machine.cluster import Cluster, Waiting
 from podplane.machine.configuration import LEVELS, Configuration
 from podplane.machine.errors import MachineError
@@ -162,6 +163,7 @@ class Program:
         client = Client(HttpTransport(self._access), "")
         cluster = Cluster(client, supervisor, self._node_name, self._waiting)
         await cluster.known()
+        self._remember(host)
         settings = self._configuration.settings(self._uplink(host, await cluster.node()))
         events = ObjectEvents(Recorder(client, "podplane", now, one_of_many=True), cluster.caches)
         agent = NodeAgent(
@@ -181,6 +183,15 @@ class Program:
         self._notifier.ready(**{STARTED: msgspec.json.encode(started).decode()})
         log.info("started node=%s changes=%d seconds=%.3f", self._node_name, started.changes, started.seconds)
         return agent
+
+    def _remember(self, host: MachineHost) -> None:
+        """Keep how the machine is before the first start of an agent since it booted."""
+        if snapshot.load(self._folder) is not None:
+            return
+        try:
+            snapshot.save(self._folder, snapshot.take(host.namespace))
+        except (OSError, KernelError) as error:
+            log.warning("how this machine is can't be kept: %s", error)
 
     def _uplink(self, host: MachineHost, node: Node) -> uplink.Uplink:
         name = self._configuration.features.get("network", {}).get("uplink", "")

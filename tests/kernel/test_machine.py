@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -13,13 +14,23 @@ from pathlib import Path
 
 import pytest
 
+from podplane.agent.agent import Agent
 from podplane.cni.network import Attachment
 from podplane.kernel.namespace import NetworkNamespace, Workers
+from podplane.machine import snapshot
+from podplane.machine.errors import MachineError
 from podplane.machine.host import MachineHost
 from podplane.machine.journal import Journal
+from podplane.machine.program import JOURNAL
+from podplane.machine.uninstall import uninstall
+from tests.kernel.test_foreign import FOREIGN, MACHINE, VERSIONS, run
+from tests.kernel.test_foreign import shown as shown_all
+from tests.plans import agent_settings, config, node
+from tests.unit.agent.rig import Object, caches_of
 
 pytestmark = pytest.mark.kernel
 IPS = ("10.244.1.2",)
+CONFIG = config(VERSIONS)
 
 
 def attachment(name: str, namespace: NetworkNamespace, path: str) -> Attachment:
@@ -45,24 +56,82 @@ def test_what_is_attached_is_found_again_by_its_namespace(tmp_path: Path, caplog
     assert "is another namespace by now" in caplog.text and "none: No such file" in caplog.text
 
 
-def shown(*words: str) -> str:
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+def an_agent_was_here(folder: Path) -> None:
+    """An agent has started in this network namespace, and ended; the folder has what it kept of the machine."""
+    workers, journal = Workers(1), Journal(folder / JOURNAL)
+    host = MachineHost(journal, workers)
+    if snapshot.load(folder) is None:
+        snapshot.save(folder, snapshot.take(host.namespace))
+    objects: list[Object] = [node(number, VERSIONS) for number in (1, 2)]
+    settings = agent_settings(VERSIONS, service_cidrs=("10.96.0.0/16",))
+    agent = Agent("node1", settings, host.open_kernel(), caches_of(*objects), record=host)
+    asyncio.run(agent.start())
+    assert not agent.ledger.refused, [str(one.error) for one in agent.ledger.refused.values()]
+    journal.close()
+    workers.close()
 
 
-STRANGERS = """
-ip link set lo up && ip link add dummy0 type bridge && ip link set dummy0 up && ip addr add 10.9.9.9/24 dev dummy0
-ip route add 10.244.7.0/24 via 10.9.9.8 && ip neighbour add 10.9.9.7 lladdr 02:00:00:00:00:07 dev dummy0
-nft 'add table inet theirs; add chain inet theirs c { type filter hook input priority 0; }; add rule inet theirs c accept'
+HARDENED = """
+sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0
+sysctl -qw net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.docker0.forwarding=1 net.ipv4.conf.eth0.accept_redirects=1
 """
 
 
-def state() -> tuple[str, ...]:
-    """All that there is, in the words of others' tools; sysctls of the namespace, too."""
-    sysctls = shown(
-        "sh", "-c", "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/* /proc/sys/net/ipv6/conf/*/forwarding"
-    )
-    listed = (shown("ip", what) for what in ("link", "address", "rule", "neighbour"))
-    return (*listed, shown("ip", "route", "show", "table", "all"), shown("nft", "list", "ruleset"), sysctls)
+def sysctls() -> str:
+    """Of IP, on all links."""
+    return run("cd /proc/sys/net; grep -r . ipv4/conf ipv6/conf ipv4/neigh ipv6/neigh ipv4/ip_forward 2>/dev/null | sort")
+
+
+def test_after_it_was_uninstalled_the_machine_is_as_it_was(tmp_path: Path) -> None:
+    run(MACHINE + FOREIGN + HARDENED)
+    before, had = shown_all(), sysctls()
+    an_agent_was_here(tmp_path)
+    assert "cbr0" in shown_all() and sysctls() != had
+    done = uninstall(tmp_path, CONFIG, (tmp_path / "unit",), detach=False)
+    assert shown_all() == before
+    assert sysctls() == had
+    assert done.is_clean and not os.listdir(tmp_path)
+    said = "\n".join(done.lines)
+    assert "1 x Link" in said and "sysctl net.ipv4.ip_forward is 0 again" in said
+    assert "is as it was before the first start" in said
+
+
+def test_what_others_changed_meanwhile_stays_and_is_named(tmp_path: Path) -> None:
+    run(MACHINE + FOREIGN + HARDENED)
+    an_agent_was_here(tmp_path)
+    run("ip route add 10.77.0.0/16 dev docker0; sysctl -qw net.ipv4.conf.all.send_redirects=1; nft add table ip later")
+    run("sysctl -qw net.netfilter.nf_conntrack_tcp_timeout_established=777; sysctl -qw net.ipv4.conf.eth0.rp_filter=2")
+    said = "\n".join(uninstall(tmp_path, CONFIG, (), detach=False).lines)
+    assert "sysctl net.netfilter.nf_conntrack_tcp_timeout_established is 777: somebody else changed it, and it stays" in said
+    assert "+ route 10.77.0.0/16 on docker0" in said and "+ nf_tables table ip later" in said
+    assert "~ sysctl net.ipv4.conf.eth0.rp_filter: 0, now 2" in said
+    assert "10.77.0.0/16" in run("ip route") and "later" in run("nft list tables")
+
+
+def test_a_node_with_pods_is_not_uninstalled_unless_they_may_be_cut_off(tmp_path: Path) -> None:
+    run(MACHINE)
+    an_agent_was_here(tmp_path)
+    workers, journal = Workers(1), Journal(tmp_path / JOURNAL)
+    with NetworkNamespace.create(workers) as pod:
+        MachineHost(journal, workers).attaching(attachment("a", pod, "/run/netns/a"), IPS)
+    journal.close()
+    before = shown_all()
+    with pytest.raises(
+        MachineError, match="1 interface of pods would lose the network: drain the node first, or give --detach"
+    ):
+        uninstall(tmp_path, CONFIG, (), detach=False)
+    assert shown_all() == before and (tmp_path / JOURNAL).exists()
+    assert uninstall(tmp_path, CONFIG, (), detach=True).is_clean
+    workers.close()
+
+
+def test_a_restart_keeps_what_sysctls_were_before_the_first_agent(tmp_path: Path) -> None:
+    run(MACHINE + HARDENED.replace("net.ipv4.conf.docker0.forwarding=1", ""))
+    an_agent_was_here(tmp_path)
+    first = dict(Journal(tmp_path / JOURNAL).originals)
+    assert first["net.ipv4.ip_forward"].was == "0"
+    an_agent_was_here(tmp_path)
+    assert Journal(tmp_path / JOURNAL).originals == first
 
 
 def asked(path: str) -> tuple[int, str]:
@@ -74,8 +143,8 @@ def asked(path: str) -> tuple[int, str]:
 
 
 def test_without_an_api_it_waits_and_says_so_and_nothing_is_changed(tmp_path: Path) -> None:
-    subprocess.run(["sh", "-ec", STRANGERS], check=True)
-    before = state()
+    run(MACHINE + FOREIGN + HARDENED)
+    before = shown_all(), sysctls()
     server = {"server": "https://127.0.0.1:1"}
     kubeconfig = {
         "clusters": [{"name": "c", "cluster": server}],
@@ -108,4 +177,4 @@ def test_without_an_api_it_waits_and_says_so_and_nothing_is_changed(tmp_path: Pa
         assert agent.returncode == 0, said
         assert manager.recv(1000) == b"STOPPING=1"
     assert "waiting for the API" in said and "Traceback" not in said
-    assert state() == before
+    assert (shown_all(), sysctls()) == before

@@ -6,6 +6,8 @@ from podplane.kernel.errors import from_errno
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.netlink import NLM_F_APPEND, NLM_F_CREATE, Message, Socket, be64, nested, text
 from podplane.kernel.nft import constants as c
+from podplane.kernel.nft import decode
+from podplane.state.nft import Table
 
 NETLINK_NETFILTER = 12
 AF_UNSPEC = 0
@@ -17,6 +19,14 @@ QUOTA_BYTES = 1
 def flush_ruleset(namespace: Namespace) -> None:
     """Delete all tables with all that is in them, whosever they are (`nft flush ruleset`). KernelError when that is refused."""
     _commit(namespace, Message(c.DELTABLE, 0, c.GENERIC.pack(AF_UNSPEC, 0, 0)), "flush the ruleset")
+
+
+def table_names(namespace: Namespace) -> list[str]:
+    """All tables, whosever they are, as `family name`."""
+    with namespace.run(Socket, NETLINK_NETFILTER) as socket:
+        rows = socket.dump(c.GETTABLE, c.GENERIC.pack(AF_UNSPEC, 0, 0))
+    found = (decode.table_from(payload) for _, payload in rows)
+    return sorted(f"{one.family} {one.table}" for one in found if isinstance(one, Table))
 
 
 def append_quota(namespace: Namespace, family: str, table: str, chain: str, quota: int) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from podplane.cni.network import Attachment
 from podplane.kernel.fakes.world import FakeOpener
 from podplane.machine import journal as module
-from podplane.machine.journal import Id, Journal
+from podplane.machine.journal import Id, Journal, Original
+from podplane.machine.originals import KeptSysctls
 from podplane.model.view import HostPort
 
 IPS = ("10.244.1.2", "fd00:10:244:1::2")
@@ -99,6 +100,29 @@ def test_it_is_written_anew_when_most_of_it_says_nothing(tmp_path: Path, monkeyp
         journal.detach(("goes", "eth0"))
     assert read(path) == {("stays", "eth0"): IPS}
     assert os.listdir(tmp_path) == ["journal"]
+
+
+def test_what_sysctls_were_is_kept_until_they_are_podplanes_no_longer(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    kept = KeptSysctls(journal)
+    kept.note("net.ipv4.ip_forward", "0", "1")
+    kept.note("net.ipv4.neigh.eth0.proxy_delay", "80", "0")
+    assert kept.take("net.ipv4.neigh.eth0.proxy_delay", "0") == "80"
+    assert kept.take("net.unknown", "7") == "7"
+    journal.compact()
+    again = Journal(tmp_path / "journal")
+    assert again.originals == {"net.ipv4.ip_forward": Original("net.ipv4.ip_forward", "0", "1")}
+    assert KeptSysctls(again).values == {"net.ipv4.ip_forward": "0"}
+
+
+def test_what_a_full_disk_does_not_keep_of_sysctls_is_known_to_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = KeptSysctls(Journal(tmp_path / "journal"))
+    Disk(0, monkeypatch)
+    kept.note("net.ipv4.ip_forward", "0", "1")
+    assert kept.values == {"net.ipv4.ip_forward": "0"}
+    assert "sysctl=net.ipv4.ip_forward error=No space left" in caplog.text
 
 
 class Disk:

@@ -1,0 +1,142 @@
+"""Removes all that is podplane's from a machine, and compares the machine with what it was before the agent's first start.
+
+    no agent runs (the lock), no pod is attached ──► kernel objects with podplane's marks ──► sysctls ──► files ──► comparison
+
+A sysctl that somebody else changed meanwhile stays as it is. With the one for forwarding the kernel changes others (ip-sysctl,
+`ip_forward`: `accept_redirects` and `forwarding` of each link): those are set back, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from podplane.agent.agent import ownership
+from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.namespace import CurrentNamespace
+from podplane.kernel.sysctl import read_here, set_here
+from podplane.machine import snapshot
+from podplane.machine.errors import MachineError
+from podplane.machine.journal import Journal
+from podplane.machine.snapshot import Snapshot
+from podplane.model.config import NetworkConfig
+from podplane.model.words import counted
+from podplane.state.operations import Operation
+from podplane.state.value import Value
+
+ENTAILED = ("forwarding", "accept_redirects")
+"""Leaves of sysctls that the kernel changes with the one for forwarding."""
+
+
+class Outcome(msgspec.Struct):
+    """What was done, a line each, and whether nothing of podplane's is left."""
+
+    lines: list[str]
+    is_clean: bool
+
+
+def uninstall(folder: Path, config: NetworkConfig, files: Iterable[Path], *, detach: bool) -> Outcome:
+    """Do it, in the network namespace of this process. MachineError when pods are attached and are not to be detached.
+
+    `folder` is the run folder, which is locked; it is emptied, and whoever locked it removes it. `files` go, too, where they are there.
+    """
+    journal = Journal(folder / "attachments.journal")
+    try:
+        if journal.attachments and not detach:
+            raise MachineError(
+                f"{counted(len(journal.attachments), 'interface')} of pods would lose the network: drain the node first, or give --detach"
+            )
+        before = snapshot.load(folder)
+        lines, failed = _remove_objects(config)
+        lines += _restore(journal, before)
+    finally:
+        journal.close()
+    if failed:
+        return Outcome([*lines, *failed, f"{folder} stays, for another try"], is_clean=False)
+    return Outcome([*lines, *_remove_files((*_own_files(folder), *files)), *_compared(before)], is_clean=True)
+
+
+def _owned(kernel: Kernel, config: NetworkConfig) -> list[Value]:
+    return list(kernel.read(ownership(config)).values())
+
+
+def _remove_objects(config: NetworkConfig) -> tuple[list[str], list[str]]:
+    """Lines about what went, and about what did not."""
+    kernel = Kernel(CurrentNamespace(), KernelOpener())
+    try:
+        owned = _owned(kernel, config)
+        report = kernel.apply([Operation(value, None) for value in owned])
+        left = _owned(kernel, config)
+    finally:
+        kernel.close()
+    errors = {failure.operation.value.identity: str(failure.error) for failure in report.failed}
+    kinds: dict[str, int] = {}
+    for value in owned:
+        kinds[value.identity[0]] = kinds.get(value.identity[0], 0) + 1
+    what = ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items()))
+    failed = [f"still there: {one}: {errors.get(one.identity, 'it came back: does an agent run?')}" for one in left]
+    return [f"removed from the kernel: {what or 'nothing, there was nothing'}"], failed
+
+
+def _restore(journal: Journal, before: Snapshot | None) -> list[str]:
+    """Set sysctls back."""
+    wanted, theirs = dict[str, str](), dict[str, str]()
+    now = read_here(journal.originals)
+    for name, one in journal.originals.items():
+        if name not in now or one.was is None or now[name] == one.was:
+            continue
+        if now[name] == one.set:
+            wanted[name] = one.was
+        else:
+            theirs[name] = now[name]
+    changed = _set(wanted)
+    changed |= _set(_entailed(before, theirs)) if changed else {}
+    lines = [f"sysctl {name} is {value} again" for name, value in changed.items()]
+    return [*lines, *(f"sysctl {name} is {value}: somebody else changed it, and it stays" for name, value in theirs.items())]
+
+
+def _entailed(before: Snapshot | None, theirs: Collection[str]) -> dict[str, str]:
+    """What the kernel changed with these, as it was, without those of others."""
+    if before is None:
+        return {}
+    names = {name: value for name, value in before.sysctls.items() if name.endswith(ENTAILED)}
+    now = read_here(names)
+    return {name: value for name, value in names.items() if name not in theirs and now.get(name, value) != value}
+
+
+def _set(values: dict[str, str]) -> dict[str, str]:
+    """Those that could be set. One by one: with one the kernel may change others."""
+    return {name: value for name, value in values.items() if not set_here({name: value})}
+
+
+def _own_files(folder: Path) -> Iterator[Path]:
+    with contextlib.suppress(OSError):
+        yield from sorted(folder.iterdir())
+
+
+def _remove_files(files: Iterable[Path]) -> Iterator[str]:
+    for path in files:
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            yield f"{path} can't be removed: {error.strerror}"
+        else:
+            yield f"removed {path}"
+
+
+def _compared(before: Snapshot | None) -> Iterator[str]:
+    if before is None:
+        yield "nothing is known of how this machine was before the first start: nothing of podplane's is left in the kernel"
+        return
+    after = snapshot.take(CurrentNamespace())
+    differences = list(before.differences(after))
+    if not differences:
+        yield f"the network of this machine is as it was before the first start ({after.counted()})"
+        return
+    yield "nothing of podplane's is left in the kernel; what is otherwise than before the first start, by others:"
+    yield from (f"  {line}" for line in differences)
