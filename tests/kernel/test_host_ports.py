@@ -56,7 +56,7 @@ def send_frame(pod: Namespace, frame: bytes) -> None:
 
 @pytest.mark.parametrize(("source", "destination"), [(pod_ip(1, 2), LOOPBACK), (ipaddress.ip_address("127.0.0.2"), node_ip(1))])
 def test_a_pod_does_not_reach_what_listens_on_the_node_s_loopback_address(source: IPAddress, destination: IPAddress) -> None:
-    """Without the chain `localnet`, and that of policies, which lets no address pass that is no pod's, it does: the packet would arrive."""
+    """Without the chain `localnet`, and those of policies, which let no address pass that is no pod's, it does: the packet would arrive."""
     real = cluster()
     pod, agent = real.namespaces["node1-pod2"], real.agents[1]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
@@ -67,12 +67,62 @@ def test_a_pod_does_not_reach_what_listens_on_the_node_s_loopback_address(source
             server.recv(100)
         family, table = TABLE
         own, policy = (family, table), policy_tables.TABLE
-        guards = [Chain(family=f, table=t, name=name).identity for (f, t), name in ((own, "localnet"), (policy, "input"))]
+        chains = ((own, "localnet"), (policy, "input"), (policy, "prerouting"))
+        guards = [Chain(family=f, table=t, name=name).identity for (f, t), name in chains]
         removals = [Operation(agent.ledger.desired[guard], None) for guard in guards]
         assert not agent._kernel.apply(removals).failed  # type: ignore[attr-defined]  # a door
         server.settimeout(5)
         send_frame(pod, datagram(source, destination))
         assert server.recv(100) == b"hello"
+
+
+SCTP = 132
+INIT = bytes.fromhex("0100001400000001000100000001000100000001")
+"""A chunk (RFC 9260, 3.3.2) with the tag 1."""
+INIT_ACK = bytes.fromhex("020000180000000200010000000100010000000100070004")
+
+
+def sctp(source: int, destination: int, tag: int, chunk: bytes) -> bytes:
+    """A packet with its CRC32c (RFC 9260, appendix A)."""
+    head = struct.pack("!HHI", source, destination, tag)
+    crc = 0xFFFFFFFF
+    for byte in head + bytes(4) + chunk:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return head + struct.pack("<I", crc ^ 0xFFFFFFFF) + chunk
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("client", ["outside", "node1", "node1-pod1", "node1-pod2", "node2-pod1"])
+def test_sctp_reaches_the_pod_and_its_answer_comes_back(client: str, version: int) -> None:
+    """This kernel may have no sockets of SCTP: raw ones send and receive packets. The pod itself and its neighbours are clients too."""
+    real = RealCluster((), (), {(1, 1): (HostPort(8080, 80, "SCTP"),)})
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    host = str(node_ip(1, version))
+    with contextlib.ExitStack() as stack:
+        at_pod, at_client = (
+            stack.enter_context(real.namespaces[name].run(socket.socket, family, socket.SOCK_RAW, SCTP))
+            for name in ("node1-pod1", client)
+        )
+        at_client.sendto(sctp(40000, 8080, 0, INIT), (host, 0))
+        packet, source = received(at_pod, version, 80)
+        assert (packet[12:], packet[4:8]) == (INIT, bytes(4)) and packet == sctp(source[1], 80, 0, INIT)
+        at_pod.sendto(sctp(80, source[1], 1, INIT_ACK), (source[0], 0))
+        answer, place = received(at_client, version, 40000)
+        assert place == (host, 8080) and answer == sctp(8080, 40000, 1, INIT_ACK)
+
+
+def received(sock: socket.socket, version: int, port: int) -> tuple[bytes, tuple[str, int]]:
+    """The next packet to this port, and from which address and port it came; what a raw socket sees of other ports is passed over."""
+    sock.settimeout(3)
+    for _ in range(10):
+        packet, place = sock.recvfrom(2000)
+        content = packet[(packet[0] & 15) * 4 :] if version == 4 else packet
+        source, destination = struct.unpack_from("!HH", content)
+        if destination == port:
+            return content, (place[0], source)
+    raise AssertionError(f"nothing came to port {port}")
 
 
 def test_nft_reads_the_table() -> None:
