@@ -189,10 +189,10 @@ def delete_policies() -> None:
 
 
 def delete_spoof_guard() -> None:
-    """Take away what else keeps pods from addresses of others: locked ports, and rules about what is not IP or goes to a group."""
+    """Take away what else keeps pods from addresses of others: locked ports, and rules of the bridge about what frames are."""
     chain = ["bridge", "podplane-pods", "prerouting"]
     listed = subprocess.run(["nft", "-a", "list", "chain", *chain], check=True, capture_output=True, text=True).stdout
-    for handle in re.findall(r"goto (?:others|groups).*# handle (\d+)", listed):
+    for handle in re.findall(r"goto (?:others|groups|answered).*# handle (\d+)", listed):
         subprocess.run(["nft", "delete", "rule", *chain, "handle", handle], check=True)
     links = json.loads(subprocess.run(["bridge", "-j", "link"], check=True, capture_output=True, text=True).stdout)
     for link in links:

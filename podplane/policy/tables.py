@@ -82,6 +82,7 @@ from podplane.state.nft_rules import (
     family,
     goto,
     input_is,
+    input_is_not,
     jump,
     output_is,
     output_is_not,
@@ -347,9 +348,8 @@ def _senders(blocks: list[IPNetwork], bridge: str) -> Iterator[Chain]:
     was sent. Chains of type nat see the first packet of a connection only."""
     own = [rule(family(b.version), sender_in(b.version, f"own{b.version}"), verdict(ACCEPT)) for b in blocks]
     others = [rule(family(b.version), source_in(b), goto(GATE)) for b in blocks]
-    yield chain("senders", (*own, *others, rule(goto(FOREIGN))))
-    hook = Hook("nat", "prerouting", SENDERS_PRIORITY)
-    yield chain("prerouting", (rule(input_is(bridge), goto("senders")),), hook)
+    of_others = rule(input_is_not(bridge), verdict(ACCEPT))
+    yield chain("senders", (of_others, *own, *others, rule(goto(FOREIGN))), Hook("nat", "prerouting", SENDERS_PRIORITY))
 
 
 def _to_node(blocks: list[IPNetwork]) -> Iterator[Rule]:
