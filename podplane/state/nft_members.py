@@ -22,11 +22,11 @@ MEMBERS = "nft members"
 Chunk = tuple[bytes, ...]
 
 
-class Member(NftValue, frozen=True, gc=False, kw_only=True):
-    """One element of a packed set: a part of an operation on `Members`, and never a desired value."""
+class SomeMembers(NftValue, frozen=True, gc=False, kw_only=True):
+    """Some elements of a packed set: a part of an operation on `Members`, and never a desired value."""
 
     set: str
-    content: bytes
+    contents: tuple[bytes, ...]
 
 
 def packed(key: bytes, comment: str) -> bytes:

@@ -80,7 +80,7 @@ def test_a_change_sends_what_differs(name: str, monkeypatch: pytest.MonkeyPatch)
         encode = codec.elements
         monkeypatch.setattr(
             "podplane.kernel.nft.codec.elements",
-            lambda *arguments, **how: sent.append(len(arguments[1])) or encode(*arguments, **how),
+            lambda *arguments, **how: sent.append(sum(len(one.contents) for one in arguments[1])) or encode(*arguments, **how),
         )
         new = packed((10 << 24 | 5000).to_bytes(4, "big"), "pod/a/new")
         changed = many.with_(new).without((10 << 24 | 7).to_bytes(4, "big"))

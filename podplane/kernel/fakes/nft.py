@@ -31,7 +31,7 @@ from podplane.state.nft import (
     Table,
     Verdict,
 )
-from podplane.state.nft_members import Member, Members, packed
+from podplane.state.nft_members import Members, SomeMembers, packed
 from podplane.state.nft_types import key_bytes
 from podplane.state.operations import Operation
 from podplane.state.ownership import Ownership
@@ -198,7 +198,7 @@ class FakeTables:
 
 
 def _unpacked(owner: Set, value: Value | None) -> Value | None:
-    return Members.of(owner, ()).element(value.content) if isinstance(value, Member) else value
+    return Members.of(owner, ()).element(*value.contents) if isinstance(value, SomeMembers) else value
 
 
 def _packed(values: Mapping[Identity, Value]) -> dict[Identity, Value]:
@@ -217,7 +217,7 @@ def _packed(values: Mapping[Identity, Value]) -> dict[Identity, Value]:
 
 def _in_order(unit: Unit) -> list[tuple[int, Operation]]:
     """The operations as the messages have them, with their places: elements that change are deleted first, then added."""
-    rows = list(enumerate(unit.operations))
+    rows = list(enumerate(unit.single))
     if unit.owner is not None and unit.owner.packed:
         rows = [(i, Operation(*(_unpacked(unit.owner, value) for value in one))) for i, one in rows]
     if unit.owner is None:

@@ -38,7 +38,7 @@ from podplane.state.nft import (
     Table,
     Verdict,
 )
-from podplane.state.nft_members import Member
+from podplane.state.nft_members import SomeMembers
 
 KEPT_RULES = 64
 """Chains of up to so many rules are kept encoded: one of a policy with thousands is megabytes, and another one after each change."""
@@ -113,21 +113,18 @@ def rules(value: Chain) -> tuple[Message, ...]:
 
 
 def _rules(value: Chain) -> tuple[Message, ...]:
-    return tuple(_rule(value, rule) for rule in value.rules)
+    head = c.GENERIC.pack(c.FAMILIES[value.family], 0, 0) + text(c.RULE_TABLE, value.table) + text(c.RULE_CHAIN, value.name)
+    return tuple(_rule(head, value, rule) for rule in value.rules)
 
 
 _kept_rules = functools.lru_cache(maxsize=512)(_rules)
 
 
-def _rule(value: Chain, rule: Rule) -> Message:
-    parts = [
-        text(c.RULE_TABLE, value.table),
-        text(c.RULE_CHAIN, value.name),
-        _expressions(rule.expressions),
-        _comment(c.RULE_USERDATA, c.COMMENT_IN_RULE, rule.comment),
-    ]
+def _rule(head: bytes, value: Chain, rule: Rule) -> Message:
+    comment = _comment(c.RULE_USERDATA, c.COMMENT_IN_RULE, rule.comment)
+    content = head + _expressions(rule.expressions) + comment
     label = f"nft rule in {value.table} {value.name}" + (f" ({rule.comment})" if rule.comment else "")
-    return _message(c.NEWRULE, value, NLM_F_CREATE | NLM_F_APPEND, *parts, label=label)
+    return Message(c.NEWRULE, NLM_F_CREATE | NLM_F_APPEND, content, label)
 
 
 @functools.lru_cache(maxsize=2048)
@@ -202,7 +199,8 @@ def _fields(value: Set) -> bytes:
     return nested(c.SET_DESC, nested(c.SET_DESC_CONCAT, *lengths))
 
 
-FoundElement = Element | OpaqueElement | Member
+FoundElement = Element | OpaqueElement | SomeMembers
+Encoder = Callable[[FoundElement], bytes]
 
 
 class _Elements(NamedTuple):
@@ -212,7 +210,7 @@ class _Elements(NamedTuple):
     flags: int
     head: bytes
     label: str
-    encode: Callable[[FoundElement], bytes]
+    encode: Encoder
 
 
 @functools.lru_cache(maxsize=256)
@@ -220,7 +218,8 @@ def _elements_of(owner: Set, delete: bool) -> _Elements:
     verb, kind, flags = ("delete", c.DELSETELEM, 0) if delete else ("add", c.NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL)
     head = c.GENERIC.pack(c.FAMILIES[owner.family], 0, 0)
     head += text(c.ELEM_LIST_TABLE, owner.table) + text(c.ELEM_LIST_SET, owner.name)
-    return _Elements(kind, flags, head, f"{verb} elements of nft set {owner.table} {owner.name}", _encoder(owner, delete))
+    encode = _encoder(owner.key, owner.data, owner.interval, delete)
+    return _Elements(kind, flags, head, f"{verb} elements of nft set {owner.table} {owner.name}", encode)
 
 
 def elements(owner: Set, values: Sequence[FoundElement], delete: bool) -> Message:
@@ -242,25 +241,29 @@ def element_at(owner: Set, values: Sequence[FoundElement], delete: bool, offset:
     return None
 
 
-def _encoder(owner: Set, delete: bool) -> Callable[[FoundElement], bytes]:
-    """What makes the bytes of elements of one set. The encoder raises ValueError for what is no element of this set."""
-    size = types.size(owner.key)
-    pack_key, key_head = types.key_packer(owner.key), _data_head(c.ELEM_KEY, size)
-    key_padding = bytes(-types.size(owner.key) & 3)
-    plain_data = owner.data if owner.data != ("verdict",) else ()
+@functools.lru_cache(maxsize=256)
+def _encoder(types_of_key: tuple[str, ...], types_of_data: tuple[str, ...], interval: bool, delete: bool) -> Encoder:
+    """What makes the bytes of elements of sets of one kind. The encoder raises ValueError for what is no element of such a set."""
+    size, in_parts = types.size(types_of_key), len(types_of_key) > 1
+    pack_key, key_head = types.key_packer(types_of_key), _data_head(c.ELEM_KEY, size)
+    key_padding = bytes(-size & 3)
+    plain_data = types_of_data if types_of_data != ("verdict",) else ()
     pack_data, data_head = types.key_packer(plain_data), _data_head(c.ELEM_DATA, types.size(plain_data))
     data_padding = bytes(-types.size(plain_data) & 3)
 
+    def encode_packed(content: bytes) -> bytes:
+        start = key_head + content[:size] + key_padding + (b"" if delete else _packed_comment(content[size:]))
+        return ATTRIBUTE.pack(ATTRIBUTE.size + len(start), c.LIST_ELEM | NLA_F_NESTED) + start
+
     def encode(value: FoundElement) -> bytes:
-        if isinstance(value, Member):
-            start = key_head + value.content[:size] + key_padding + (b"" if delete else _packed_comment(value.content[size:]))
-            return ATTRIBUTE.pack(ATTRIBUTE.size + len(start), c.LIST_ELEM | NLA_F_NESTED) + start
+        if isinstance(value, SomeMembers):
+            return b"".join(map(encode_packed, value.contents))
         if isinstance(value, OpaqueElement):
             return _opaque_element(value, delete)
         key, data = pack_key(value.key), value.data
         start = key_head + key + key_padding
-        if owner.interval and len(owner.key) > 1:
-            start += nested(c.ELEM_KEY_END, expressions.data(_last(owner, value)))
+        if interval and in_parts:
+            start += nested(c.ELEM_KEY_END, expressions.data(_last(types_of_key, value)))
         if not delete:
             if isinstance(data, Verdict):
                 start += nested(c.ELEM_DATA, expressions.data(data))
@@ -268,7 +271,7 @@ def _encoder(owner: Set, delete: bool) -> Callable[[FoundElement], bytes]:
                 start += data_head + pack_data(data) + data_padding
             start += _element_comment(value.comment)
         element = ATTRIBUTE.pack(ATTRIBUTE.size + len(start), c.LIST_ELEM | NLA_F_NESTED) + start
-        return element + _interval_end(key, value.key[0]) if owner.interval and len(owner.key) == 1 else element
+        return element + _interval_end(key, value.key[0]) if interval and not in_parts else element
 
     return encode
 
@@ -310,10 +313,10 @@ def _end(key: bytes, part: Part) -> bytes | None:
     return None if after >> (8 * len(key)) else after.to_bytes(len(key), "big")
 
 
-def _last(owner: Set, value: Element) -> bytes:
+def _last(types_of_key: tuple[str, ...], value: Element) -> bytes:
     """The greatest key of an element whose parts may be networks."""
     parts = tuple(
         part.broadcast_address if isinstance(part, ipaddress.IPv4Network | ipaddress.IPv6Network) else part
         for part in value.key
     )
-    return types.key_bytes(owner.key, parts)
+    return types.key_bytes(types_of_key, parts)

@@ -266,7 +266,7 @@ def _blamed(batch: Sequence[Unit], refused: Iterable[Refused]) -> dict[int, Refu
 
 def _without(unit: Unit, refused: Refused, report: Report) -> list[Unit]:
     """What of a refused unit is to be sent again."""
-    operations, position = unit.operations, refused.operation
+    operations, position = unit.single, refused.operation
     if unit.owner is None or len(operations) == 1:
         _fail(unit, refused, report)
         return []
@@ -287,10 +287,11 @@ def _halves(batch: list[Unit], refused: Refused, report: Report) -> list[list[Un
     if len(batch) > 1:
         return [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
     (unit,) = batch
-    if unit.owner is None or len(unit.operations) == 1:
+    operations = unit.single
+    if unit.owner is None or len(operations) == 1:
         _fail(unit, refused, report)
         return []
-    return [[part] for part in unit.parts(unit.operations, 2)]
+    return [[part] for part in unit.parts(operations, 2)]
 
 
 def _transactions(again: Iterable[Unit]) -> Iterator[list[Unit]]:

@@ -17,7 +17,7 @@ import msgspec
 from podplane.kernel.errors import KernelError, NotFound
 from podplane.kernel.netlink import Message
 from podplane.kernel.nft import codec
-from podplane.kernel.nft.packed import Packed, SetKey
+from podplane.kernel.nft.packed import Packed, SetKey, single
 from podplane.state.nft import (
     GOTO,
     JUMP,
@@ -33,12 +33,12 @@ from podplane.state.nft import (
     Table,
     Verdict,
 )
-from podplane.state.nft_members import Member, Members
+from podplane.state.nft_members import Members, SomeMembers
 from podplane.state.operations import Failure, Operation, Report
 
 OPERATIONS_AT_ONCE = 2000
 """So many operations are sorted between two pauses: some 3 ms."""
-ELEMENTS = (Element, OpaqueElement, Member)
+ELEMENTS = (Element, OpaqueElement, SomeMembers)
 REMOVAL_ORDER = {"set": 0, "object": 1, "flowtable": 2}
 
 
@@ -54,25 +54,31 @@ class Unit:
     def __post_init__(self) -> None:
         self.size = sum(20 + len(m.payload) for m in self.messages)
 
+    @property
+    def single(self) -> list[Operation]:
+        """Its operations; on elements, one for each element."""
+        return single(self.operations) if self.owner is not None else self.operations
+
     def parts(self, operations: Sequence[Operation], count: int) -> list[Unit]:
-        """At most so many units of some of this unit's operations on elements, in order."""
+        """At most so many units of some of this unit's operations on single elements, in order."""
         assert self.owner is not None
         step = -(-len(operations) // count) or 1
         return [element_unit(self.owner, list(operations[i : i + step])) for i in range(0, len(operations), step)]
 
     def operation_at(self, message: int, offset: int) -> int | None:
-        """Which operation the attribute at this offset of a message is of; None when it can't be told."""
-        if len(self.operations) == 1:
+        """Which of the single operations the attribute at this offset of a message is of; None when it can't be told."""
+        operations = self.single
+        if len(operations) == 1:
             return 0
         if self.owner is None or not offset:
             return None
-        delete = bool(_deleted(self.operations)) and message == 0
-        values = _deleted(self.operations) if delete else _added(self.operations)
+        delete = bool(_deleted(operations)) and message == 0
+        values = _deleted(operations) if delete else _added(operations)
         found = codec.element_at(self.owner, values, delete, offset)
         if found is None:
             return None
         wanted = values[found]
-        return next(i for i, o in enumerate(self.operations) if (o.old if delete else o.new) is wanted)
+        return next(i for i, o in enumerate(operations) if (o.old if delete else o.new) is wanted)
 
 
 def _deleted(operations: Iterable[Operation]) -> list[codec.FoundElement]:
@@ -148,7 +154,7 @@ def units(
         yield from _table(operation, report)
     for operation in by_kind.counters:
         yield from _counter(operation, report)
-    for operation in by_kind.sets:
+    for operation in sorted(by_kind.sets, key=_is_packed):
         yield from _set(operation, sets, report)
     yield from _chains(by_kind.chains, report, base=False)
     for key, owner in _in_order({**by_kind.elements, **by_kind.packed}, sets, find):
@@ -189,6 +195,12 @@ def _counter(operation: Operation, report: Report) -> Iterator[Unit]:
     yield Unit([operation], [*delete, codec.counter(value)])
 
 
+def _is_packed(operation: Operation) -> bool:
+    """The kernel looks for a set by its name among all of the table, in the order in which they came, for each rule that names it: sets
+    that many rules look into come before those that there may be thousands of."""
+    return isinstance(operation.new, Set) and operation.new.packed
+
+
 def _set(operation: Operation, sets: dict[SetKey, Set], report: Report) -> Iterator[Unit]:
     """A set comes; one that was there may only change its rank, of which the kernel needs to know nothing."""
     value, old = operation.new, operation.old
@@ -207,11 +219,12 @@ def _set(operation: Operation, sets: dict[SetKey, Set], report: Report) -> Itera
 
 
 def _jumps(value: object) -> set[tuple[str, str, str]]:
-    """The chains that a chain's rules jump to."""
+    """The chains that a chain's rules jump to: a verdict is the last expression of its rule."""
     if not isinstance(value, Chain):
         return set()
-    found = [e.data for r in value.rules for e in r.expressions if isinstance(e, Immediate) and isinstance(e.data, Verdict)]
-    return {(value.family, value.table, verdict.chain) for verdict in found if verdict.code in (JUMP, GOTO)}
+    last = (rule.expressions[-1] for rule in value.rules if rule.expressions)
+    verdicts = {one.data for one in last if isinstance(one, Immediate)}
+    return {(value.family, value.table, one.chain) for one in verdicts if isinstance(one, Verdict) and one.code in (JUMP, GOTO)}
 
 
 def _chain_name(operation: Operation) -> tuple[str, str, str]:
@@ -271,8 +284,17 @@ def _elements(key: SetKey, owner: Set | None, own: list[Operation], report: Repo
         error = NotFound(f"elements of nft set {key[1]} {key[2]}", "there is no such set")
         report.failed += [Failure(operation, error) for operation in own]
         return
-    for start in range(0, len(own), codec.ELEMENTS_PER_MESSAGE):
-        yield from _element_units(owner, own[start : start + codec.ELEMENTS_PER_MESSAGE], report)
+    portion, count = list[Operation](), 0
+    for operation in own:
+        value = operation.value
+        size = len(value.contents) if isinstance(value, SomeMembers) else 1
+        if portion and count + size > codec.ELEMENTS_PER_MESSAGE:
+            yield from _element_units(owner, portion, report)
+            portion, count = [], 0
+        portion.append(operation)
+        count += size
+    if portion:
+        yield from _element_units(owner, portion, report)
 
 
 def _element_units(owner: Set, operations: list[Operation], report: Report) -> Iterator[Unit]:

@@ -257,7 +257,7 @@ def test_an_element_is_found_by_the_place_of_its_attributes(data: st.DataObject,
     assert sorted(found) == found and set(found) == set(range(len(values)))  # type: ignore[type-var]
     for position, value in enumerate(values):
         start = offsets[found.index(position)]
-        assert whole[start:].startswith(codec._encoder(owner, False)(value))
+        assert whole[start:].startswith(codec._elements_of(owner, False).encode(value))
     assert codec.element_at(owner, values, False, len(whole)) is None
 
 

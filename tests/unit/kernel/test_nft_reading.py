@@ -14,7 +14,7 @@ from podplane.kernel.nft import constants as c
 from podplane.kernel.nft.reading import ELEMENT_TRIES, Reader
 from podplane.kernel.slices import result
 from podplane.state.nft import Element, Set, Table, UnreadElements
-from podplane.state.nft_members import Member, Members, packed
+from podplane.state.nft_members import Members, SomeMembers, packed
 
 PLACE = {"family": "inet", "table": "t"}
 PLAIN, PACKED = (Set(**PLACE, name="s", key=("ipv4_addr",), packed=one) for one in (False, True))
@@ -51,7 +51,7 @@ class Dumps:
 
     def _value(self, number: int) -> Any:
         if self._owner.packed:
-            return Member(**PLACE, set="s", content=packed(number.to_bytes(4, "big"), "x"))
+            return SomeMembers(**PLACE, set="s", contents=(packed(number.to_bytes(4, "big"), "x"),))
         return Element(**PLACE, set="s", key=(ipaddress.ip_address(number),), comment="x")
 
 
