@@ -185,6 +185,7 @@ def write(folder: Path, files: Mapping[str, File], owner: Owner = Owner()) -> No
     data = f"{place}/{DATA}"
     old = os.readlink(data) if os.path.islink(data) else ""
     new = f"..{int(old.removeprefix('..') or 0) + 1}"
+    shutil.rmtree(f"{place}/{new}", ignore_errors=True)  # of an attempt that failed
     make_folder(f"{place}/{new}", owner)
     for path, file in files.items():
         for above in reversed(PurePath(path).parents[:-1]) if "/" in path else ():

@@ -85,3 +85,70 @@ async def test_no_host_path_and_no_working_directory_leads_out(machine: Machine)
         script = "exec 2>/dev/null; touch /seen/x y; cat /seen/secret /seen/srv/secret secret srv/secret; true"
         assert await machine.says(script, root=root, directory=path) == "", path
         assert world() == before, path
+
+
+OVER = ("/srv", "/etc", "/usr/share", "/data/part", "/tmp/x", "/dev/shm", "/dev", "/proc/sys", "/opt/new", FOLDER)
+"""Where a second volume is mounted: a link of the first one leads below it."""
+
+
+@contained
+async def test_what_is_mounted_below_another_volume_through_a_link_stays_in_that(machine: Machine) -> None:
+    binds = prepared()
+    third = lab_folder_of("third")
+    before = world()
+    for number, over in enumerate(OVER):
+        for name, to in ((f"over{number}", over), (f"rel{number}", f"../../..{over}")):
+            os.symlink(to, f"{FOLDER}/volume/{name}")
+            second = Bind(f"{FOLDER}/volume/part", over)
+            root = Root(FOLDER, [binds[0], second, Bind(third, f"/data/{name}/deep/made{number}")])
+            process = machine.sh(f"touch {over}/deep/made{number}/{name}", root=root)
+            await ends(process)
+            assert world() == before, over
+            if not process.error:
+                assert name in os.listdir(third), f"the third volume is not seen below {over}"
+    assert {f"over{OVER.index(over)}" for over in ("/srv", "/etc", "/tmp/x", "/dev/shm", "/opt/new")} <= set(os.listdir(third))
+
+
+def lab_folder_of(name: str) -> str:
+    """One more volume."""
+    path = f"{FOLDER}/{name}"
+    os.mkdir(path)
+    return path
+
+
+FLIPS = ("/", "../" * 9, FOLDER, "/proc/self/root", "/proc/self/fd/12/../../..", "part", ".", "/zpart")
+FLIPPER = f"""
+import itertools, os
+os.mkdir("/data/dir")
+print("ready", flush=True)
+for number, to in enumerate(itertools.cycle({FLIPS!r})):
+    try:
+        os.symlink(to, f"/data/dir/{{number}}")
+        os.rename(f"/data/dir/{{number}}", "/data/flip")
+        if number % 3 == 0:
+            os.unlink("/data/flip")
+            os.mkdir("/data/flip")
+            os.rename("/data/flip", f"/data/dir/made{{number}}")
+    except OSError:  # a container that is being made was faster, and made a folder
+        os.rename("/data/flip", f"/data/dir/other{{number}}")
+"""
+"""Moves a link all the time, which leads elsewhere each time, and is a folder now and then."""
+
+
+@contained
+async def test_links_that_change_all_the_time_lead_nothing_out(machine: Machine) -> None:
+    binds = prepared()
+    before = world()
+    flipper, reader = machine.talker(f"exec python3 -c '{FLIPPER.replace(chr(39), chr(34))}'", root=Root(FOLDER, binds))
+    assert await reader.readline() == b"ready\n"
+    for number in range(24):
+        through = "/data/flip/" + BELOW[number % len(BELOW)] + str(number)
+        more = (
+            Root(FOLDER, [binds[0], Bind(f"{FOLDER}/other", through), binds[2]]),
+            Root(FOLDER, binds, last_words=through),
+            Root(FOLDER, [*binds, Bind(f"{FOLDER}/volume", "/seen", below=f"flip/srv/made{number}", makes_below=True)]),
+            Root(FOLDER, [*binds, Bind(through, "/seen", inside=True)]),
+        )[number % 4]
+        await ends(machine.sh("touch /seen/x", root=more))
+        assert world() == before, through
+    assert not flipper.exited.done()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from podplane.apiserver.kinds import names
@@ -189,13 +189,34 @@ def check_container(container: Object, path: str, volumes: Set[Any]) -> Iterator
             )
         if variable.get("value") and variable.get("valueFrom"):
             yield Cause.invalid(f"{path}.env[{i}].valueFrom", "", "may not be specified when `value` is not empty")
-    for i, mount in enumerate(container.get("volumeMounts", ())):
-        if mount.get("name") not in volumes:
-            yield Cause(f"{path}.volumeMounts[{i}].name", "FieldValueNotFound", f'Not found: "{mount.get("name", "")}"')
+    yield from _check_mounts(container.get("volumeMounts", ()), f"{path}.volumeMounts", volumes)
     for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
         if probe in container:
             yield from _check_probe(container[probe], f"{path}.{probe}", only_one=probe != "readinessProbe")
     yield from _check_escalation(container.get("securityContext", {}), f"{path}.securityContext")
+
+
+def _check_mounts(mounts: Sequence[Mapping[str, Any]], path: str, volumes: Collection[str]) -> Iterator[Cause]:
+    """kubernetes, pkg/apis/core/validation (ValidateVolumeMounts)."""
+    places: set[str] = set()
+    for i, mount in enumerate(mounts):
+        if mount.get("name") not in volumes:
+            yield Cause(f"{path}[{i}].name", "FieldValueNotFound", f'Not found: "{mount.get("name", "")}"')
+        place = mount.get("mountPath", "")
+        if not place:
+            yield Cause.required(f"{path}[{i}].mountPath")
+        elif place in places:
+            yield Cause.invalid(f"{path}[{i}].mountPath", place, "must be unique")
+        places.add(place)
+        if mount.get("subPath") and mount.get("subPathExpr"):
+            yield Cause.invalid(
+                f"{path}[{i}].subPathExpr", mount["subPathExpr"], "subPathExpr and subPath are mutually exclusive"
+            )
+        for name in ("subPath", "subPathExpr"):
+            if (below := mount.get(name, "")).startswith("/"):
+                yield Cause.invalid(f"{path}[{i}].{name}", below, "must be a relative path")
+            elif ".." in below.split("/"):
+                yield Cause.invalid(f"{path}[{i}].{name}", below, "must not contain '..'")
 
 
 def _check_escalation(context: Object, path: str) -> Iterator[Cause]:
