@@ -220,8 +220,8 @@ class Kernel:
         self._namespaces: dict[str, Namespace] = {HOST: namespace}
         self._rtnl = opener.rtnl(namespace, self._fd)
         self._polled: NetworkPart | None = None
-        self._late: dict[str, list[IPAddress]] = {}
-        """By namespace: IPv6 addresses for which packets were not taken yet when they were added."""
+        self._late: dict[str, tuple[PodPart, list[IPAddress]]] = {}
+        """By namespace: IPv6 addresses for which packets were not taken yet when they were added, and the part that is asked for them."""
         self._nft: NftPart | None = None
         self._tracked = Kept(lambda: opener.conntrack(namespace))
         self._former = FormerSysctls() if former is None else former
@@ -233,7 +233,7 @@ class Kernel:
     def detach(self, name: str) -> None:
         """Forget a namespace: what was in it counts as gone."""
         self._namespaces.pop(name, None)
-        self._late.pop(name, None)
+        self._close_late(name)
 
     def monitor(self, owner: Ownership) -> Monitor:
         """A subscription to what others change in the rtnetlink state of the node's own namespace."""
@@ -266,6 +266,8 @@ class Kernel:
     def close(self) -> None:
         """Let go of the sockets; what the kernel holds stays."""
         self._rtnl.close()
+        for name in list(self._late):
+            self._close_late(name)
         if self._polled is not None:
             self._polled.close()
         if self._nft is not None:
@@ -312,8 +314,10 @@ class Kernel:
                     yield done
                 yield from self._sysctl_steps({name: work.link_sysctls.pop(name, [])}, None)
         finally:
+            asked = {id(part) for part, _ in self._late.values()}
             for part in opened.values():
-                part.close()
+                if id(part) not in asked:
+                    part.close()
         yield from self._sysctl_steps(work.link_sysctls, None)
         if work.nft:
             yield from self._nft_part().steps(work.nft)
@@ -323,24 +327,28 @@ class Kernel:
         """Remember the IPv6 addresses that `takes_packets` has to ask for again."""
         added = [o.new.ip for o in done.applied if isinstance(o.new, Address) and o.new.ip.version == 6]
         if late := part.not_local(added):
-            self._late.setdefault(name, []).extend(late)
+            former, known = self._late.get(name, (part, []))
+            if former is not part:
+                former.close()
+            self._late[name] = part, [*known, *late]
 
     def takes_packets(self, name: str) -> bool:
         """Are packets taken for all addresses of an attached namespace? For an IPv6 address that is some milliseconds after it was added:
         its local route comes with the end of duplicate address detection, which the kernel does later even where it does none
         (net/ipv6/addrconf.c, addrconf_dad_work)."""
-        late = self._late.get(name)
-        if not late or name not in self._namespaces:
+        if name not in self._late:
             return True
-        try:
-            part = self._opener.rtnl(self._namespaces[name], self._fd)
-        except OSError:
-            return True  # there is nobody to take them
-        try:
-            self._late[name] = part.not_local(late)
-        finally:
+        part, late = self._late[name]
+        if still := part.not_local(late):
+            self._late[name] = part, still
+        else:
+            self._close_late(name)
+        return not still
+
+    def _close_late(self, name: str) -> None:
+        part, _ = self._late.pop(name, (None, ()))
+        if part is not None:
             part.close()
-        return not self._late[name]
 
     def _sort(self, operations: Sequence[Operation], work: Work, report: Report) -> None:
         for operation in operations:

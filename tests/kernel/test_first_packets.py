@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import socket
 
 import pytest
 
 from podplane.cni.network import Attachment
+from podplane.kernel.door import KernelOpener
 from podplane.kernel.namespace import Namespace, NetworkNamespace, Workers
 from tests.fake_cluster import node_ip, outside_ip, pod_ip
 from tests.kernel.cluster import RealCluster
@@ -70,8 +72,11 @@ def test_a_namespace_takes_packets_once_its_addresses_are_local() -> None:
     rig = RealCluster([], [])
     kernel = rig.agents[1]._kernel
     assert kernel.takes_packets("pod/node1-pod1") and kernel.takes_packets("no such pod")
-    kernel._late["pod/node1-pod1"] = [pod_ip(1, 1, 6), pod_ip(1, 2, 6)]
+    before = len(os.listdir("/proc/self/fd"))
+    part = KernelOpener().rtnl(kernel._namespaces["pod/node1-pod1"], lambda name: -1)
+    kernel._late["pod/node1-pod1"] = part, [pod_ip(1, 1, 6), pod_ip(1, 2, 6)]
     assert not kernel.takes_packets("pod/node1-pod1"), "one of them is not its own"
-    assert kernel._late["pod/node1-pod1"] == [pod_ip(1, 2, 6)]
+    assert kernel._late["pod/node1-pod1"] == (part, [pod_ip(1, 2, 6)])
     kernel.detach("pod/node1-pod1")
     assert kernel.takes_packets("pod/node1-pod1")
+    assert len(os.listdir("/proc/self/fd")) == before
