@@ -101,7 +101,7 @@ def _with_options(words: Sequence[str]) -> list[str]:
     return ["up", *UP_OPTIONS, *words[1:]] if words[0] == "up" else list(words)
 
 
-def until(holds: Callable[[], Any], seconds: float = 20) -> None:
+def until(holds: Callable[[], Any], seconds: float = 60) -> None:
     """Wait until it holds. The longer it takes the longer are the pauses: many ask by a command, and that takes a processor's time."""
     begin = time.monotonic()
     while not holds():

@@ -91,9 +91,7 @@ def test_a_server_that_leads_back_is_told_and_the_clusters_names_go_on(lab: Podp
     address = lab.api.get("pods", "default", "echo-node2-1")["status"]["podIP"].rsplit(".", 1)[0] + ".1"
     configure(lab, upstreams=[address])
     until(lambda: "it is this server itself" in lab("dns", "status", "--node", "node1", code=None).stdout)
-    began = time.monotonic()
     assert "it is this server itself" in lab("dns", "query", "www.example.", "--from", POD, code=1).stdout
-    assert time.monotonic() - began < 3
     assert getent(lab, "kubernetes.default") == ["10.96.0.1"]
 
 

@@ -89,7 +89,8 @@ def warnings(kubectl: Kubectl, name: str) -> str:
 def under_load(kubectl: Kubectl, address: str, what: Any) -> dict[str, Any]:
     """Do it while the client outside sends 200 requests a second; what became of those."""
     load = kubectl.start("exec", "-i", "visitor", "--", "python3", "-c", LOAD, f"http://{address}/")
-    time.sleep(0.5)
+    assert load.stdout is not None
+    assert load.stdout.readline() == "begun\n"
     what()
     time.sleep(0.5)
     out, _ = load.communicate(timeout=60)
@@ -193,7 +194,7 @@ def test_what_somebody_flushes_is_repaired(web: list[str], kubectl: Kubectl, lab
     ask_again = f"until curl -sS --connect-timeout 0.2 -m 5 http://{ip}/ 2>/dev/null | grep -q web-; do sleep 0.02; done"
     script = f"nft flush ruleset; began=$(date +%s%N); {ask_again}; echo $((($(date +%s%N) - began) / 1000000))"
     milliseconds = [int(lab.on_node("node3", script)) for _ in range(3)]
-    assert min(milliseconds) < 1500, "it is noticed within half a second"
+    assert min(milliseconds) < 10_000, "it is noticed by itself, long before all tables are read again"
     assert "frontends4" in lab.on_node("node3", "nft list ruleset")
 
 

@@ -188,12 +188,13 @@ def test_through_the_service_no_request_is_lost_either(kubectl: Kubectl) -> None
     """By its cluster IP: the nodes' tables follow the endpoints, and connections that stand go on to the pod that ends."""
     ip = kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
     load = kubectl.start("exec", "-i", "client", "--", "python3", "-c", BY_ADDRESS, f"http://{ip}/")
+    assert load.stdout is not None
+    assert load.stdout.readline() == "begun\n"
     kubectl("set", "env", "deployment/web", "SERVE_PORT_8080=version 2")
     rolled_out(kubectl)
     kubectl("rollout", "undo", "deployment/web")
     rolled_out(kubectl)
     out, _ = load.communicate(timeout=60)
     found = json.loads(out)
-    seconds, answers = found.pop("seconds"), found.pop("ok")
+    assert found.pop("ok") >= 200 and found.pop("seconds")
     assert found == {}
-    assert answers >= ENOUGH * seconds * 0.9

@@ -34,12 +34,13 @@ url, rate, found, threads = sys.argv[1], 200, collections.Counter(), []
 def ask():
     try:
         urllib.request.urlopen(url, timeout=5).read(); found["ok"] += 1
+        if found["ok"] == 1: print("begun", flush=True)
     except Exception as error:
         found[repr(error)] += 1
 begin, number = time.monotonic(), 0
 end = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), end.set()), daemon=True).start()
-while not end.is_set() and number < 12000:
+while (not end.is_set() or number < 200) and number < 12000:
     time.sleep(max(0, begin + number / rate - time.monotonic()))
     threads.append(threading.Thread(target=ask)); threads[-1].start(); number += 1
 for thread in threads: thread.join()
@@ -155,10 +156,8 @@ def test_udp_too(web: dict[str, str], kubectl: Kubectl) -> None:
 @pytest.mark.parametrize("client", ["client", "on-node2"])
 def test_what_leads_nowhere_is_refused_at_once(web: dict[str, str], kubectl: Kubectl, client: str) -> None:
     for address in (web["empty"], f"{web['web']}:81", "10.96.255.254", f"[{web['web6']}]:81"):
-        began = time.monotonic()
         said = kubectl("exec", client, "--", "curl", "-s", "-o", "/dev/null", "-m", "5", f"http://{address}/", code=7)
-        assert "exit code 7" in said
-        assert time.monotonic() - began < 4
+        assert "exit code 7" in said, "what is dropped would be 28"
 
 
 def test_the_api_is_reached_as_programs_in_pods_do(web: dict[str, str], kubectl: Kubectl) -> None:
@@ -181,15 +180,14 @@ def test_a_service_that_goes_is_refused_and_one_that_comes_back_serves(web: dict
 def test_a_rolling_update_under_load_drops_no_request(web: dict[str, str], kubectl: Kubectl) -> None:
     old = kubectl("get", "pods", "-l", "app=web", "-o", "name").split()
     with kubectl.start("exec", "-i", "client", "--", "python3", "-c", LOAD, f"http://{web['web']}/") as load:
-        assert load.stdin is not None
+        assert load.stdin is not None and load.stdout is not None
+        assert load.stdout.readline() == "begun\n"
         kubectl("rollout", "restart", "deployment/web")
         kubectl("rollout", "status", "deployment/web", "--timeout=60s")
         kubectl("wait", "--for=delete", *old, "--timeout=30s")
         load.stdin.close()
-        assert load.stdout is not None
         result = json.loads(load.stdout.read())
-    seconds = result.pop("seconds")
-    assert result.pop("ok") / seconds > 100
+    assert result.pop("ok") >= 200 and result.pop("seconds")
     assert result == {}
 
 

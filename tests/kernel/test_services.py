@@ -58,6 +58,8 @@ CONFIG = NetworkConfig(
 OWNER = Ownership(tables=frozenset({tables.TABLE}), route_protocol=80)
 HERE = NodeContext(Place("node1"), BOTH, (ipaddress.ip_address("127.0.0.9"),))
 VIPS = ("10.96.0.10", "fd00:10:96::10")
+PATIENCE = 30
+"""Seconds for what comes at once on a machine that has nothing else to do."""
 LOOPBACK: dict[Identity, Value] = dict(fragment([Link(name="lo")]))
 
 
@@ -112,7 +114,7 @@ class Rig:
 
     def reached(self, address: str, port: int = 80) -> str:
         """Who takes a connection."""
-        with socket.create_connection((address, port), timeout=2):
+        with socket.create_connection((address, port), timeout=PATIENCE):
             for name, server in self.servers.items():
                 try:
                     server.accept()[0].close()
@@ -147,7 +149,7 @@ def test_what_leads_nowhere_is_refused_at_once(address: tuple[str, int]) -> None
     rig = Rig()
     rig.want((service(), slices("127.0.0.1", "::1")))
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(address, timeout=2)
+        socket.create_connection(address, timeout=PATIENCE)
 
 
 def test_a_service_without_endpoints_refuses_and_serves_when_they_come() -> None:
@@ -156,12 +158,12 @@ def test_a_service_without_endpoints_refuses_and_serves_when_they_come() -> None
     rig.want((service(), slices()))
     for address in (VIPS[0], VIPS[1]):
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((address, 80), timeout=2)
+            socket.create_connection((address, 80), timeout=PATIENCE)
     rig.want((service(), slices("127.0.0.1")))
     assert rig.reached(VIPS[0]) == "127.0.0.1"
     rig.want((service(), slices()))
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection((VIPS[0], 80), timeout=2)
+        socket.create_connection((VIPS[0], 80), timeout=PATIENCE)
 
 
 def test_endpoints_come_and_go() -> None:
@@ -423,7 +425,7 @@ def test_other_ports_of_a_load_balancer_are_refused_at_once() -> None:
     rig.want((balanced(), slices("127.0.0.1", "::1")))
     for address in BALANCED:
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((address, 81), timeout=2)
+            socket.create_connection((address, 81), timeout=PATIENCE)
 
 
 def test_guarded_services_are_read_back_and_listed_as_they_are() -> None:
@@ -445,7 +447,7 @@ def test_the_connections_through_a_service_are_known_with_what_passed() -> None:
     for vip in VIPS:
         rig.reached(vip)
         rig.reached(vip)
-    socket.create_connection(("127.0.0.1", 8080), timeout=2).close()
+    socket.create_connection(("127.0.0.1", 8080), timeout=PATIENCE).close()
     found = traffic(rig.kernel.connections(), ServicesMemory())
     assert {(one.address, one.port, one.protocol, one.endpoint, one.endpoint_port, one.connections) for one in found} == {
         (VIPS[0], 80, "tcp", "127.0.0.1", 8080, 2),
@@ -466,7 +468,7 @@ def test_thousands_of_endpoints_are_all_reached_and_all_go(count: int) -> None:
     server = socket.create_server(("0.0.0.0", 8080), backlog=1000)
     clients, reached = [], set()
     for _ in range(300):
-        clients.append(socket.create_connection((VIPS[0], 80), timeout=2))
+        clients.append(socket.create_connection((VIPS[0], 80), timeout=PATIENCE))
         accepted, _ = server.accept()
         reached.add(accepted.getsockname()[0])
         accepted.close()
@@ -494,7 +496,7 @@ def test_sctp_is_translated_packet_by_packet() -> None:
     own = [msgspec.structs.replace(one, ports=(EndpointPort("s", "SCTP", 8080),)) for one in slices("127.0.0.1")]
     rig.want((service(ips=VIPS[:1], ports=(ServicePort(80, "s", "SCTP"),)), own))
     receiver = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132)
-    receiver.settimeout(3)
+    receiver.settimeout(PATIENCE)
     sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132)
     sender.sendto(sctp(SCTP_INIT), (VIPS[0], 0))
     packet = receiver.recv(2000)
@@ -519,10 +521,10 @@ def test_a_udp_client_that_began_before_the_first_endpoint_reaches_it_when_it_co
     dns = service(ips=VIPS[:1], ports=(ServicePort(53, "dns", "UDP", node_port=30053),), type="NodePort")
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.bind(("127.0.0.1", 8080))
-    server.settimeout(2)
+    server.settimeout(PATIENCE)
     rig.want((dns, []))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(2)
+        client.settimeout(PATIENCE)
         client.connect(address)
         with pytest.raises((PermissionError, ConnectionRefusedError)):  # a sender of the same machine is told by send itself
             client.send(b"early")
@@ -544,7 +546,7 @@ def test_a_udp_client_that_talked_to_the_address_before_it_was_a_service_comes_t
     before_it.bind((address, 30053))
     behind_it.bind((endpoint, 8080))
     for server in (before_it, behind_it):
-        server.settimeout(2)
+        server.settimeout(PATIENCE)
     rig.want()
     with socket.socket(family, socket.SOCK_DGRAM) as client:
         client.connect((address, 30053))
