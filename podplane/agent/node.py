@@ -25,6 +25,7 @@ from podplane.agent.attachments import Attachments
 from podplane.agent.caches import Caches
 from podplane.agent.election import Election
 from podplane.agent.feature import Kind
+from podplane.agent.foreseen import unforeseen
 from podplane.agent.health import NodeHealth
 from podplane.agent.host import Host
 from podplane.agent.name_server import NameServerEndpoints
@@ -216,7 +217,7 @@ class NodeAgent:
                 try:
                     await self.restart()
                 except Exception as error:
-                    log.warning("start node=%s error=%s", self.name, error)
+                    log.warning("start node=%s error=%s", self.name, error, exc_info=unforeseen(error))
 
     def read_from(self, caches: Caches) -> None:
         """Read the cluster from these caches from now on. `changed` tells what differs in them."""

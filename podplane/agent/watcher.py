@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import msgspec
 
 from podplane.agent.auditor import EVERYTHING, Auditor, Part, part_of
+from podplane.agent.foreseen import unforeseen
 from podplane.agent.kernel import Kernel, Monitor, SysctlWatch
 from podplane.agent.pause import Pause
 from podplane.kernel.errors import Exists, NotFound, Retry
@@ -215,7 +216,7 @@ class Watcher:
             try:
                 poll()
             except Exception as error:  # the next poll comes soon, and the others go on
-                log.warning("poll node=%s error=%s", self._node_name, error)
+                log.warning("poll node=%s error=%s", self._node_name, error, exc_info=unforeseen(error))
         self._choose_pod(now)
         return bool(
             self._pods_to_read
@@ -320,6 +321,7 @@ class Watcher:
                 self._node_name,
                 netns,
                 error,
+                exc_info=unforeseen(error),
             )
 
     def _watch_sysctls(self, polled: Mapping[str, str]) -> SysctlWatch:
@@ -346,7 +348,7 @@ class Watcher:
             deviates = await self.auditor.audit(parts)
         except Exception as error:
             self._is_table_read = False
-            log.warning("audit node=%s error=%s", self._node_name, error)
+            log.warning("audit node=%s error=%s", self._node_name, error, exc_info=unforeseen(error))
             self._again_later(parts)
             return False
         ended = self._clock()

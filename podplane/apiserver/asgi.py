@@ -115,11 +115,12 @@ class _WebSocket:
         await self._quietly({"type": "websocket.close", "code": CLOSE_NORMAL})
 
     async def _quietly(self, message: MutableMapping[str, Any]) -> None:
-        """Send; a connection that went away meanwhile (each server has its own error for it) is no news for a conversation."""
+        """Send; a connection that went away meanwhile (an OSError of uvicorn's, or a RuntimeError where it had been closed before) is no
+        news for a conversation."""
         if self._open:
             try:
                 await self._send(message)
-            except Exception:
+            except (OSError, RuntimeError):
                 self._open = False
 
 

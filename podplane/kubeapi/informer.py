@@ -389,7 +389,8 @@ class Informer(Generic[M]):
             model = self._decode(raw)
         except Exception as error:
             name = _name(raw)
-            self._failures.note(f"object {type(error).__name__}", f"{name.path}: {error}", time.monotonic())
+            odd = None if isinstance(error, UNDECODABLE) else error
+            self._failures.note(f"object {type(error).__name__}", f"{name.path}: {error}", time.monotonic(), odd)
             former = self.objects.get(name.path)
             if former is not None and former.metadata.uid != name.uid:
                 self.cache.remove(name.path)  # that was another object

@@ -63,8 +63,8 @@ async def test_links_that_vanish_while_they_are_removed_are_not_sent_again_and_a
         link = Link(name=veth_name(f"p{n}", "eth0"))
         if link.identity in rig.host.objects.network:
             rig.host.delete(link)
-    await asyncio.wait_for(deletions, 5)
-    await asyncio.wait_for(agent.writer.idle(), 5)
+    await asyncio.wait_for(deletions, 60)
+    await asyncio.wait_for(agent.writer.idle(), 60)
     run.cancel()
     assert agent.writer.operations_refused - refused <= 80
 
@@ -115,8 +115,8 @@ async def test_changes_of_the_api_and_polls_go_on_while_pods_come_and_go_without
     try:
         for number in range(1, 6):
             rig.put(service_of(f"s{number}", f"10.96.0.{number}"), slice_of(f"s{number}", "10.244.2.9"))
-            await asyncio.wait_for(agent.reconcile(), 5)
-            await asyncio.wait_for(agent.poll(), 5)
+            await asyncio.wait_for(agent.reconcile(), 60)
+            await asyncio.wait_for(agent.poll(), 60)
     finally:
         is_over = True
         await asyncio.gather(*clients)
@@ -137,6 +137,26 @@ async def test_what_can_not_be_polled_keeps_nothing_else_from_being_looked_at() 
         await agent.reconcile()
         await rig.poll(n * 30.0)
     assert all(audit.count >= 3 for audit in agent.watcher.audits.values()) and len(agent.watcher.audits) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "counts"),
+    [(DumpInterrupted("it changed"), False), (OSError(24, "Too many open files"), False), (KeyError("x"), True)],
+)
+async def test_of_what_nobody_thought_of_the_log_has_the_traceback(
+    error: Exception, counts: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = Rig(("10.96.0.0/16",))
+    agent = await rig.start(*announced())
+    await agent.advertise("default/mail")
+
+    def fail(owner: object) -> dict[object, object]:
+        raise error
+
+    agent._kernel.read_proxies = fail  # type: ignore[assignment, method-assign]
+    await rig.poll(30.0)
+    said = [record for record in caplog.records if record.message.startswith("poll node=")]
+    assert said and all(bool(record.exc_info) is counts for record in said)
 
 
 class NoProxyRemoval(Kernel):
