@@ -38,6 +38,15 @@ ANY, OBJECT, MAP, LIST, STRING, INTEGER, NUMBER, BOOLEAN, INT_OR_STRING, QUANTIT
     "quantity",
     "any object",
 )
+SCHEMA_OR = "schema or"
+"""A schema of a custom kind, or what may stand in its place (`IN_PLACE`)."""
+SCHEMA = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
+IN_PLACE: dict[str, tuple[type, type]] = {
+    SCHEMA + "OrBool": (bool, bool),
+    SCHEMA + "OrArray": (list, dict),
+    SCHEMA + "OrStringArray": (list, str),
+}
+"""By definition: a type, and that of the elements of a list."""
 ZEROS: dict[str, Any] = {STRING: "", INTEGER: 0, NUMBER: 0, BOOLEAN: False, INT_OR_STRING: 0, QUANTITY: "0"}
 STRUCTS = (OBJECT, ANY_OBJECT, INT_OR_STRING, QUANTITY)
 """Kinds of what is a struct in Go, and so never empty there."""
@@ -65,6 +74,7 @@ WANTED = {
     BOOLEAN: "a boolean",
     INT_OR_STRING: "an integer or a string",
     QUANTITY: "a quantity",
+    SCHEMA_OR: "a schema",
 }
 
 
@@ -119,8 +129,10 @@ class Library:
         if found is None:
             schema = self.definitions[name]
             kind = OBJECT if wire.structs().get(name) == {} else _kind(schema)  # a struct without fields has no field, not any
-            found = self._shapes[name] = Shape(kind, definition=name)
+            found = self._shapes[name] = Shape(SCHEMA_OR if name in IN_PLACE else kind, definition=name)
             self._fill(found, schema)
+            if name in IN_PLACE:
+                found.items = self.shape(SCHEMA)
         return found
 
     def compile(self, schema: Schema) -> Shape:
@@ -290,7 +302,7 @@ def _value(
     elif kind == BOOLEAN:
         fits = found is bool
     else:
-        fits = _fits_rare(kind, value)
+        fits = _fits_rare(kind, value) if kind != SCHEMA_OR else _schema_or(shape, value, path, findings, complete)
         if fits and kind == QUANTITY:
             fits = _settle_quantity(holder, key)
     if not fits:
@@ -317,6 +329,25 @@ def _fits_rare(kind: str, value: Any) -> bool:
     if kind == QUANTITY:
         return found in (int, float) or (found is str and QUANTITY_TEXT.fullmatch(value) is not None)
     return kind == ANY or found is dict
+
+
+def _schema_or(shape: Shape, value: Any, path: str, findings: Findings, complete: bool) -> bool:
+    """Does a value fit that is a schema, or what may stand in its place? Fields that are not known go unsaid, as with Kubernetes, whose
+    strict decoder does not look into what decodes itself."""
+    kind, inner = IN_PLACE[shape.definition]
+    schemas = [(path, value)] if type(value) is dict else []
+    if type(value) is list and kind is list:
+        if any(type(one) is not inner for one in value):
+            return False
+        schemas = [(f"{path}[{i}]", one) for i, one in enumerate(value) if type(one) is dict]
+    elif type(value) not in (dict, kind):
+        return False
+    known = len(findings.unknown)
+    for where, schema in schemas:
+        if shape.items is not None:
+            _object(shape.items, schema, where, findings, complete)
+    del findings.unknown[known:]
+    return True
 
 
 def _list(shape: Shape, value: list[Any], path: str, findings: Findings, complete: bool) -> None:

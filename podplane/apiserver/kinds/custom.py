@@ -162,6 +162,8 @@ def _structural(schema: Schema, path: str) -> Iterator[Cause]:
         yield Cause.required(f"{path}.type", "must not be empty for specified object fields")
     if schema.get("type") == "array" and "items" not in schema:
         yield Cause.required(f"{path}.items", "must be specified")
+    if isinstance(schema.get("items"), list):
+        yield Cause.forbidden(f"{path}.items", "items must be a schema object and not an array")
     if "$ref" in schema:
         yield Cause.forbidden(f"{path}.$ref", "$ref is not supported")
     for name, inner in schema.get("properties", {}).items():

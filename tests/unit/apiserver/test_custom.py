@@ -237,3 +237,42 @@ async def test_a_replacement_whose_metadata_is_no_object_is_refused(api: Api, me
     await api("POST", PEERS, peer())
     said = await api.refused("Invalid", "PUT", f"{PEERS}/p", {**peer(), "metadata": metadata})
     assert "metadata.resourceVersion" in said
+
+
+@pytest.mark.parametrize("place", ["items", "additionalProperties", "not"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"properties": {"a": ["x"]}},
+        {"properties": 3},
+        {"type": 3},
+        {"items": {"properties": {"a": 1}}},
+        {"required": "a"},
+        "x",
+        3,
+    ],
+)
+async def test_a_schema_within_another_is_read_as_strictly(place: str, wrong: Any) -> None:
+    """Whatever stands in its place: nothing of it makes the API fail."""
+    api, spec = Api(), copy.deepcopy(SPEC)
+    schema = spec["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    schema["properties"]["odd"] = {"type": "array" if place == "items" else "object", place: wrong}
+    said = await api.refused("BadRequest", "POST", CRDS, {"metadata": {"name": "peers.net.example.org"}, "spec": spec})
+    assert "must be" in said
+
+
+async def test_what_a_schema_within_another_does_not_say_is_not_there() -> None:
+    api, spec = Api(), copy.deepcopy(SPEC)
+    schema = spec["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    schema["properties"]["odd"] = {"type": "array", "items": {"type": "string", "properties": None, "unknown": 1}}
+    made = await define(api, spec)
+    found = made["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["odd"]
+    assert found == {"type": "array", "items": {"type": "string"}}
+
+
+async def test_several_schemas_for_the_items_of_a_list_are_refused() -> None:
+    api, spec = Api(), copy.deepcopy(SPEC)
+    schema = spec["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    schema["properties"]["odd"] = {"type": "array", "items": [{"type": "string"}]}
+    definition = {"metadata": {"name": "peers.net.example.org"}, "spec": spec}
+    assert "must be a schema object and not an array" in await api.refused("Invalid", "POST", CRDS, definition)
