@@ -10,7 +10,7 @@ from podplane.policy.covering import covers
 from podplane.policy.wide_rules import WideRules
 from tests.policed import select
 
-numbers = st.tuples(st.integers(1, 3), st.integers(1, 3)).map(lambda both: (min(both), max(both)))
+numbers = st.tuples(*[st.sampled_from((1, 2, 3, 63, 64, 130, 65535))] * 2).map(lambda both: (min(both), max(both)))
 ports = st.builds(PolicyPort, st.sampled_from(("TCP", "UDP")), st.one_of(st.none(), st.just("http"), numbers))
 peers = st.sampled_from((PodSelector("a"), PodSelector("a", select(app="x"))))
 rules = st.builds(
@@ -37,3 +37,12 @@ def test_rules_of_other_ports_are_not_looked_at() -> None:
     everything = PolicyRule(None, (PolicyPort("TCP"),))
     found = [(policy.metadata.name, number) for policy, number, _ in of([*many, everything]).candidates(many[7])]
     assert found == [("p7", 1), ("p99", 1)]
+
+
+def test_ranges_far_from_the_port_are_not_looked_at() -> None:
+    many = [PolicyRule(None, (PolicyPort("TCP", (number, number + 1)),)) for number in range(1, 60_000, 500)]
+    wide = PolicyRule(None, (PolicyPort("TCP", (1, 50_000)),))
+    single = PolicyRule(None, (PolicyPort("TCP", (3501, 3501)),))
+    for narrow in (many[7], single):
+        found = [policy.metadata.name for policy, _, _ in of([*many, wide]).candidates(narrow)]
+        assert found == ["p7", "p120"]
