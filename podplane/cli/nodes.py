@@ -14,8 +14,13 @@ import msgspec
 from podplane.cli.names import some
 from podplane.cli.waiting import Waiting
 from podplane.kubeapi.errors import ApiError
+from podplane.model.answers import STARTING
 
 PATIENCE_SECONDS = 3.0
+START_SECONDS, AGAIN_SECONDS = 10.0, 0.1
+"""An agent that is starting is asked again for so long in all; between two questions."""
+NOT_YET = (STARTING, "connection refused", "closed the connection without an answer")
+"""In the text of status 503 of a node whose agent is starting."""
 AT_ONCE = 16
 """So many questions are on their way at one time, each on a connection of its own."""
 Object = dict[str, Any]
@@ -32,7 +37,23 @@ class Question(NamedTuple):
 
 
 def ask(client: Any, questions: Iterable[Question], seconds: float = PATIENCE_SECONDS) -> dict[Question, Answer | ApiError]:
-    """The answer to each question, or why there is none; after so many seconds at the latest."""
+    """The answer to each question, or why there is none; after so many seconds at the latest.
+
+    Agents that are starting, after an upgrade or a crash, are asked again.
+    """
+    found = _ask(client, questions, seconds)
+    end = time.monotonic() + START_SECONDS
+    while (again := [one for one, answer in found.items() if _is_not_yet(answer)]) and time.monotonic() < end:
+        time.sleep(AGAIN_SECONDS)
+        found |= _ask(client, again, seconds)
+    return found
+
+
+def _is_not_yet(answer: Answer | ApiError) -> bool:
+    return isinstance(answer, ApiError) and answer.code == 503 and any(one in str(answer) for one in NOT_YET)
+
+
+def _ask(client: Any, questions: Iterable[Question], seconds: float) -> dict[Question, Answer | ApiError]:
     todo: queue.SimpleQueue[Question] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[Question, Answer | ApiError]] = queue.SimpleQueue()
     asked, end = list(dict.fromkeys(questions)), time.monotonic() + seconds

@@ -2,6 +2,7 @@
 
 :10256/livez           200
 :10256/healthz, /readyz   503, and what is waited for
+:10256/…               503, the same: who asks comes again
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 from podplane.agent.health import ready
 from podplane.kernel.namespace import Namespace
 from podplane.machine.cluster import Waiting
+from podplane.model.answers import STARTING
 from podplane.model.config import AGENT_PORT
 from podplane.servers.http import Call, HttpServer, Reply, listeners
 
@@ -43,4 +45,4 @@ class WaitingPort:
                 return ready("")
             case "healthz" | "readyz":
                 return ready(self._waiting.reason)
-        return Reply(404, b"404 page not found\n", "text/plain; charset=utf-8")
+        return ready(f"{STARTING}: {self._waiting.reason}")

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import msgspec
 
+STARTING = "the agent is starting"
+"""Before why, in the text of status 503: what an agent that does not answer for itself yet says to every question."""
+
 
 class Traffic(msgspec.Struct, gc=False):
     """All tracked connections from one frontend to one endpoint; `service` has the frontend now ("": no Service has)."""

@@ -13,7 +13,7 @@ from podplane.cli import nodes
 from podplane.cli.nodes import Question, ask, why_silent
 from podplane.cli.waiting import Waiting, telling
 from podplane.kubeapi.errors import ApiError
-from podplane.model.answers import Description, Traffic
+from podplane.model.answers import STARTING, Description, Traffic
 from podplane.model.config import ACTIVE_FAULTS
 
 
@@ -55,6 +55,34 @@ def test_all_are_asked_at_once() -> None:
 def test_more_nodes_than_are_asked_at_once_are_all_asked() -> None:
     names = [f"node{n}" for n in range(5 * nodes.AT_ONCE)]
     assert asked(Client(dict.fromkeys(names, ())), names) == dict.fromkeys(names, ())
+
+
+class Starting(Client):
+    """Nodes whose agents answer for themselves when they were asked often enough."""
+
+    def __init__(self, answers: dict[str, Any], refusals: list[ApiError]) -> None:
+        super().__init__(answers)
+        self.refusals = refusals
+
+    def of_node(self, node: str, port: int, path: str) -> Any:
+        if self.refusals and node == "node1":
+            raise self.refusals.pop()
+        return super().of_node(node, port, path)
+
+
+def test_an_agent_that_is_starting_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "AGAIN_SECONDS", 0.0)
+    refused = ApiError(
+        503, "ServiceUnavailable", "error trying to reach service: dial tcp 192.168.1.10:10256: connect: connection refused"
+    )
+    starting = ApiError(503, "ServiceUnavailable", f"{STARTING}: waiting for the API")
+    client = Starting({"node1": [], "node2": []}, [starting, refused])
+    assert asked(client, ["node1", "node2"]) == {"node1": [], "node2": []}
+    assert not client.refusals
+    other = ApiError(503, "ServiceUnavailable", "this API server has no way to node node1")
+    client = Starting({"node1": []}, [refused, other])
+    assert asked(client, ["node1"])["node1"] is other
+    assert client.refusals == [refused]
 
 
 def test_one_that_is_silent_is_an_error_and_the_others_are_told() -> None:
