@@ -30,6 +30,8 @@ import msgspec
 
 CONTROLLERS = ("memory", "cpu", "pids")
 PROCESSES, BELOW, AVAILABLE = "cgroup.procs", "cgroup.subtree_control", "cgroup.controllers"
+THREADS_OF_FIRST = "tasks"
+"""Only version 1 has this file."""
 INNER, REST, OWN = "inner", "rest", "up-of-podplane"
 """Folders: of a container's processes, of containers without limits, of the process that makes the groups."""
 PERIOD = 100_000
@@ -65,10 +67,12 @@ MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class Group(msgspec.Struct, frozen=True):
-    """The groups of a container: files to write, each with its text, and the folders that its processes belong to."""
+    """The groups of a container: files to write, each with its text, and the folders that its processes belong to; `common` are those of
+    all containers, where no controller looks: who starts the processes may be there too, and spares them the way."""
 
     files: tuple[tuple[str, str], ...] = ()
     folders: tuple[str, ...] = ()
+    common: tuple[str, ...] = ()
 
 
 class Unusable(Exception):
@@ -82,6 +86,11 @@ class Hierarchy(msgspec.Struct, frozen=True):
     folder: str
     controllers: frozenset[str]
     is_shared: bool = False
+
+    @property
+    def is_common(self) -> bool:
+        """Is the one group of containers without limits that of all?"""
+        return self.is_shared and not self.controllers
 
 
 class Groups(msgspec.Struct, frozen=True):
@@ -97,8 +106,11 @@ class Groups(msgspec.Struct, frozen=True):
     def of_container(self, name: str, limits: Limits) -> Group | None:
         """Those of a container; None when the lab has none."""
         files: list[tuple[str, str]] = []
+        common = tuple(f"{one.folder}/{REST}" for one in self.hierarchies if one.is_common)
         folders = []
         for one in self.hierarchies:
+            if one.is_common:
+                continue
             wanted = [pair for controller in one.controllers for pair in _files(one.version, controller, limits)]
             if wanted:
                 if "cpu" in one.controllers and not limits.cpu and not limits.asked_cpu:
@@ -109,7 +121,7 @@ class Groups(msgspec.Struct, frozen=True):
                 folders.append(f"{one.folder}/{REST}" if one.is_shared else f"{one.folder}/{REST}/{name}")
             if one.version == 2 and (wanted or not one.is_shared):
                 files.append((f"{folders[-1]}/cgroup.max.descendants", MAX_GROUPS))
-        return Group(tuple(files), tuple(folders)) if folders else None
+        return Group(tuple(files), tuple(folders), common) if folders or common else None
 
     def bound(self, limits: Limits) -> None:
         """What all pods together may have. OSError when that can't be."""
@@ -173,6 +185,18 @@ def enter(group: Group) -> None:
     for path, text in group.files:
         write(path, text)
     for folder in group.folders:
+        move_to(folder)
+
+
+def move_to(folder: str) -> None:
+    """Move this process, which has one thread, to a group. OSError when that can't be.
+
+    A thread that moves itself in version 1 waits for nobody; where a process is moved, the kernel waits for all that may fork
+    (cgroup_procs_write_start), some 10 ms when nobody was moved just before.
+    """
+    try:
+        write(f"{folder}/{THREADS_OF_FIRST}", "0")
+    except FileNotFoundError:
         write(f"{folder}/{PROCESSES}", "0")
 
 
@@ -351,7 +375,7 @@ def _share(folder: str) -> bool:
     os.makedirs(folder, exist_ok=True)
     try:
         for name in os.listdir(folder):
-            if name not in (PROCESSES, "tasks"):
+            if name not in (PROCESSES, THREADS_OF_FIRST):
                 os.chown(f"{folder}/{name}", NOBODY, NOBODY)
         os.chown(folder, NOBODY, NOBODY)
     except OSError:

@@ -186,6 +186,8 @@ class Zygote:
         self._children: dict[int, int] = {}
         self._ids: dict[int, int] = {}
         self._mounts: dict[int, int] = {}
+        self._common: set[str] = set()
+        """The groups that it is in, with all that it starts."""
         self._contained: set[int] = set()
         self._shares: dict[int, Share] = {}
         self._own_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
@@ -309,6 +311,7 @@ class Zygote:
                 seccomp.program(command.rights.kept)  # here once, and not in every child
             container = self._container(command.join or command.pids)
             place = self._place(command, descriptors[1:], container)
+            self._move_to(command.group.common if command.group is not None else ())
             share = self._shares.get(command.join) if command.join else Share(command.group, command.oom)
             if container >= 0:
                 syscalls.setns(container, syscalls.CLONE_NEWPID)
@@ -336,6 +339,13 @@ class Zygote:
         if command.sandbox or command.join in self._contained:
             self._contained.add(command.id)
         self._tell(Event(command.id, pid=pid))
+
+    def _move_to(self, common: Sequence[str]) -> None:
+        """Be in these groups, as the containers are that it starts from now on."""
+        for folder in common:
+            if folder not in self._common:
+                cgroups.move_to(folder)
+                self._common.add(folder)
 
     def _container(self, number: int) -> int:
         """The pidfd of a container; -1 for none."""

@@ -95,6 +95,30 @@ def test_a_container_without_limits_costs_no_controllers() -> None:
     assert Groups().of_container("c", Limits(memory=1)) is None
 
 
+@pytest.mark.parametrize("limits", [Limits(), Limits(memory=1 << 26)])
+def test_where_no_controller_looks_all_containers_are_in_the_group_of_who_starts_them(limits: Limits) -> None:
+    common = Hierarchy(2, "/g", frozenset(), is_shared=True)
+    assert Groups([common]).of_container("c", limits) == Group(common=("/g/rest",))
+    group = Groups([common, Hierarchy(1, "/m", frozenset({"memory"}), is_shared=True)]).of_container("c", limits)
+    assert group is not None and group.common == ("/g/rest",)
+    assert group.folders == (("/m/c/inner",) if limits.memory else ("/m/rest",))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_process_moves_itself_as_a_thread_where_that_is_possible(tmp_path: Path, version: int) -> None:
+    """The kernel waits for nobody then."""
+    names = ("cgroup.procs", "tasks") if version == 1 else ("cgroup.procs",)
+    for name in names:
+        (tmp_path / name).touch()
+    cgroups.move_to(str(tmp_path))
+    assert [(tmp_path / name).read_text() for name in names] == (["", "0"] if version == 1 else ["0"])
+
+
+def test_a_group_that_is_gone_can_not_be_moved_to(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"cgroup file cgroup.procs: No such file"):
+        cgroups.move_to(str(tmp_path / "gone"))
+
+
 @pytest.mark.parametrize("limit", [0, 1000])
 def test_the_weight_of_a_container_is_that_of_its_request(limit: int) -> None:
     groups = Groups([Hierarchy(2, "/g", frozenset({"cpu", "memory"}))])
