@@ -22,6 +22,8 @@ from podplane.kernel.volumes import Tmpfs
 from podplane.kernel.zygote import (
     MESSAGE_BYTES,
     NOT_EXECUTABLE,
+    STARTED,
+    WHY_BYTES,
     Event,
     MakeMounts,
     MakeSandbox,
@@ -172,6 +174,11 @@ class Processes(Protocol):
         """
 
 
+def one_line(said: bytes) -> str:
+    """What somebody said, without what is no text."""
+    return " ".join("".join(char if char.isprintable() else " " for char in said.decode(errors="replace")).split())
+
+
 class Silent(TimeoutError):
     """The zygote does not answer, for so long that nobody waits any more; one line that says so."""
 
@@ -222,6 +229,8 @@ class ZygoteProcess(msgspec.Struct, eq=False):
     ran: bool = False
     _last_words: int = -1
     _joins: bool = False
+    _hears: int = -1
+    _news: Callable[[Event], None] = lambda _: None
     _late: asyncio.TimerHandle | None = None
 
     async def started(self) -> None:
@@ -262,11 +271,18 @@ class ZygoteProcess(msgspec.Struct, eq=False):
 
     def tell(self, event: Event, descriptors: Sequence[int] = ()) -> None:
         """Take news."""
-        words, terminals = (descriptors[:-1], descriptors[-1:]) if event.terminal else (descriptors, ())
+        *words, hears = descriptors if event.hears else (*descriptors, -1)
+        *words, terminal = words if event.terminal else (*words, -1)
         for fd in words:
             self._last_words = fd
-        for fd in terminals:
-            (self._terminal or os.close)(fd)
+        if terminal >= 0:
+            (self._terminal or os.close)(terminal)
+        if hears >= 0:
+            os.set_blocking(hears, False)
+            self._hears = hears
+            asyncio.get_running_loop().add_reader(hears, self._hear)
+        if event.code is not None:
+            self._hear(is_last=True)
         if event.trace:
             log.error("%s\n%s", event.error, event.trace)
         self.pid = event.pid or self.pid
@@ -288,6 +304,22 @@ class ZygoteProcess(msgspec.Struct, eq=False):
                 self._started.exception()
         if self._late is not None and self.is_over_starting:
             self._late.cancel()
+
+    def _hear(self, *, is_last: bool = False) -> None:
+        """What a built-in program says of its start; nothing when it just ends."""
+        if self._hears < 0:
+            return
+        try:
+            said = os.read(self._hears, WHY_BYTES)
+        except BlockingIOError:
+            if not is_last:
+                return
+            said = b""
+        asyncio.get_running_loop().remove_reader(self._hears)
+        os.close(self._hears)
+        self._hears = -1
+        if said:
+            self._news(Event(self.id, started=True) if said == STARTED else Event(self.id, error=one_line(said)))
 
     def _read_last_words(self) -> None:
         """The file is the container's, and may be as large as that wants."""
@@ -469,6 +501,7 @@ class ZygoteProcesses:
         """Ask for a process; see `Processes.spawn`."""
         self._last += 1
         process = ZygoteProcess(self._last, self._signal, self._loop.create_future(), self._loop.create_future())
+        process._news = self._settle
         process._silence, process._terminal, process._joins = self._silence, terminal, bool(join or pids)
         self._processes[process.id] = process
         request = msgspec.json.encode(

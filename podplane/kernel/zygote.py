@@ -8,9 +8,12 @@ another process. A command that joins a container is forked straight into that o
 
 A container belongs to a sandbox (`kernel.sandbox`): its mounts are made by the lab's power, and locked when it enters the pod's user
 namespace. No process of a pod can look into one that is on its way into a container (PR_SET_DUMPABLE): its memory belongs to the lab's
-user namespace, where a pod has no capabilities, so `/proc/PID/root` there leads nobody to the lab's files.
+user namespace, where a pod has no capabilities, so `/proc/PID/root` there leads nobody to the lab's files. As long as one
+holds the zygote's socket it imports nothing from when it sees the pod's files.
 
-The child reports on the same socket (messages are whole, whoever sends them): `started` when its program runs, or `error`.
+The child reports on the same socket (messages are whole, whoever sends them): `started` when its program runs, or `error`. A built-in
+program runs on in the fork, and imports of the pod's files what a pod may have put there: before it begins it gives the lab a pipe to hear
+from, and lets go of the socket.
 """
 
 from __future__ import annotations
@@ -45,6 +48,8 @@ MESSAGE_BYTES = 200 * 1024
 MAX_DESCRIPTORS = 7
 MAX_WORD_BYTES = 128 * 1024
 """MAX_ARG_STRLEN of Linux."""
+STARTED, WHY_BYTES = b"\0", 1024
+"""What a built-in program says on its pipe, or so much of why it can't be started."""
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT)
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit codes of a command that could not be started, as shells have them."""
@@ -127,7 +132,7 @@ class Event(msgspec.Struct, omit_defaults=True):
     is not there), its exit code.
 
     With the news that it runs comes a descriptor of its termination message, if it has a file for one, and then one of the other end of its
-    `terminal`, if it has one.
+    `terminal`, if it has one. With `hears` these come before it runs, and then one of a pipe, on which it says STARTED or why it can't.
     """
 
     id: int
@@ -137,6 +142,7 @@ class Event(msgspec.Struct, omit_defaults=True):
     code: int | None = None
     refused: bool = False
     terminal: bool = False
+    hears: bool = False
     trace: str = ""
     """Where in podplane an error was that nobody thought of, for its log."""
 
@@ -478,6 +484,8 @@ class Child:
         self._share = share
         self._connection = connection
         self._program = programs.get(command.program or command.name)
+        self._finders = sys.meta_path[:]
+        self._pipe = -1
         self._given: list[int] = []
         """Descriptors that the lab gets."""
 
@@ -510,6 +518,7 @@ class Child:
             self._share.take()
         self._give_streams()
         self._given = self._place.enter(self._command)
+        self._finders, sys.meta_path[:] = sys.meta_path[:], []  # what could be imported here is the pod's
         if not self._command.rights.is_filtered:  # else it can't use keys anyhow, and keyrings of all pods count for one user
             with contextlib.suppress(
                 OSError
@@ -552,13 +561,9 @@ class Child:
             self._check(words)
             self._ready()
             os.execvpe(words.argv[0], words.argv, words.env)
-        first = 3
-        for keep in sorted((self._connection.fileno(), *self._given)):
-            os.closerange(first, keep)
-            first = keep + 1
-        os.closerange(first, 1 << 20)
+        self._leave()
         process_title.show(words.argv, words.env)
-        return self._program(words.argv, words.env, self._ready)
+        return self._program(words.argv, words.env, self._runs)
 
     @staticmethod
     def _check(words: Words) -> None:
@@ -571,16 +576,35 @@ class Child:
             raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
 
     def _ready(self) -> None:
-        """The last word: from now on nobody but the zygote holds its end of the socket, so that its death is seen."""
+        """The last word: what it is going to be has no descriptor of the lab's."""
         news = msgspec.json.encode(Event(self._command.id, started=True, terminal=self._command.tty))
         socket.send_fds(self._connection, [news], self._given)
-        if self._program is not None:
-            self._connection.close()
-            for fd in self._given:
-                os.close(fd)
-            syscalls.set_dumpable(is_dumpable=True)  # nothing of the lab is open any more, and `/proc/PID/environ` is as usual
+
+    def _leave(self) -> None:
+        """From now on nobody but the zygote holds its end of the socket, so that its death is seen, and nothing of the lab is open."""
+        hears, self._pipe = os.pipe2(os.O_CLOEXEC)
+        news = msgspec.json.encode(Event(self._command.id, terminal=self._command.tty, hears=True))
+        socket.send_fds(self._connection, [news], [*self._given, hears])
+        os.closerange(3, self._pipe)
+        os.closerange(self._pipe + 1, 1 << 20)
+        sys.meta_path[:] = self._finders
+        syscalls.set_dumpable(is_dumpable=True)  # and `/proc/PID/environ` is as usual
+
+    def _runs(self) -> None:
+        """The built-in program serves."""
+        if self._pipe >= 0:
+            self._say(STARTED)
+
+    def _say(self, text: bytes) -> None:
+        with contextlib.suppress(OSError):  # nobody hears any more
+            os.write(self._pipe, text)
+        os.close(self._pipe)
+        self._pipe = -1
 
     def _fail(self, why: str, trace: str = "", *, refused: bool = False) -> None:
+        if self._pipe >= 0:
+            self._say(why.encode(errors="replace")[:WHY_BYTES])
+            return
         with contextlib.suppress(OSError):
             self._connection.send(msgspec.json.encode(Event(self._command.id, error=why, refused=refused, trace=trace)))
 
