@@ -172,10 +172,10 @@ def _downward(pod: Pod, volume: DownwardVolume, mode: int, facts: Facts) -> File
 
 def _inside(path: str) -> str:
     """The path, if it stays in the volume and out of the writer's way. ConfigError otherwise."""
-    parts = path.split("/")
-    if path.startswith("/") or ".." in parts or parts[0].startswith(".."):
+    plain = os.path.normpath(path)
+    if path.startswith("/") or ".." in path.split("/") or plain.startswith("..") or plain == ".":
         raise ConfigError(f"the path {path!r} of a volume's file must be relative and may not contain or begin with '..'")
-    return os.path.normpath(path)
+    return plain
 
 
 def write(folder: Path, files: Mapping[str, File], owner: Owner = Owner()) -> None:  # noqa: B008  # it is immutable

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from podplane.model.pod import (
@@ -60,6 +60,7 @@ def world(place: Path) -> list[str]:
     return sorted(str(path) for path in place.rglob("*") if path != place / "pod/v" and place / "pod/v" not in path.parents)
 
 
+@example("items", [["./..data/a"], ["./..2/a"], ["./..2"], ["a"]])
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(KINDS), st.lists(st.lists(PATHS, min_size=1, max_size=3), min_size=1, max_size=3))
 def test_files_of_a_volume_stay_in_it(kind: str, versions: list[list[str]]) -> None:
