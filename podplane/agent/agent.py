@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -47,6 +48,7 @@ from podplane.agent.resets import Resets
 from podplane.agent.settings import Settings
 from podplane.agent.watcher import CONTRADICTIONS, Watcher
 from podplane.agent.writer import Writer
+from podplane.kernel.errors import KernelError
 from podplane.model.answers import PolicyCounts
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
@@ -58,10 +60,11 @@ from podplane.policy.feature import PolicyMemory
 from podplane.policy.tables import TABLE as POLICY_TABLE
 from podplane.routes.table import backend
 from podplane.servers.durations import Durations
+from podplane.services import lifetime
 from podplane.services.feature import ServicesMemory
 from podplane.state.conntrack import Connection
 from podplane.state.ledger import SET, Ledger
-from podplane.state.nft import NftValue
+from podplane.state.nft import NftValue, Set
 from podplane.state.operations import LinkEvent, Report
 from podplane.state.ownership import Ownership
 from podplane.state.value import Identity, IPAddress, Value
@@ -121,6 +124,8 @@ class Agent:
         if settings.network.bridge_family and not kernel.has_bridge_family():
             network = msgspec.structs.replace(settings.network, bridge_family=False)
             settings = msgspec.structs.replace(settings, network=network)
+        if settings.network.arp_family and not kernel.has_arp_family():
+            settings = msgspec.structs.replace(settings, network=msgspec.structs.replace(settings.network, arp_family=False))
         if settings.network.log_denied and not can_log(kernel):
             settings = msgspec.structs.replace(settings, network=msgspec.structs.replace(settings.network, log_denied=False))
         self.config = config = settings.network
@@ -129,6 +134,8 @@ class Agent:
         self._name_servers = settings.dns.ips
         caches.add_name_servers(self._name_servers)
         self._advertised: set[str] = set()
+        self._answers_until = -math.inf
+        """By the clock: so long the kernel is to answer for what is advertised, whatever becomes of this agent."""
         self.view.advertised = self._advertised
         self.ledger = Ledger(kernel.matches)
         self._kernel = kernel
@@ -247,7 +254,24 @@ class Agent:
         tells them again. Raises the kernel's error when it refuses that."""
         self._advertised.add(path)
         await self._apply(AdvertisementKey(path))
+        self._prolong()
         await self._effects.announce()
+
+    def answer_for(self, seconds: float) -> None:
+        """The node's lease term lasts for so long: the kernel answers for what is advertised until then, and longer if this is called
+        again."""
+        self._answers_until = self._clock() + seconds
+        self._prolong()
+
+    def _prolong(self) -> None:
+        milliseconds = int(1000 * max(0.0, self._answers_until - self._clock()))
+        for one in lifetime.lifetimes(self.view.versions, self.config) if milliseconds else ():
+            if Set(family=one.family, table=one.table, name=one.set, key=()).identity not in self.ledger.desired:
+                continue
+            try:
+                self._kernel.prolong(*one, milliseconds)
+            except KernelError as error:
+                log.warning("announce node=%s error=%s", self.view.node_name, error)
 
     async def withdraw(self, path: str) -> None:
         """Answer for them no more. Raises the kernel's error when it still answers, or may."""

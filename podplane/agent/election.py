@@ -52,6 +52,9 @@ class Advertiser(Protocol):
     async def advertise(self, path: str) -> None:
         """Answer ARP and neighbour solicitations for the addresses of this Service, and announce them; again: announce them again."""
 
+    def answer_for(self, seconds: float) -> None:
+        """The lease term lasts for so long: answer until then, whatever becomes of this process, and longer if this is called again."""
+
     async def withdraw(self, path: str) -> None:
         """Stop advertising them. Raises when this node may still answer for them."""
 
@@ -295,6 +298,8 @@ class Election:
         """Advertise and withdraw what was decided in this turn. A withdrawal that fails is tried again."""
         calls, self._advertiser_calls = self._advertiser_calls, {}
         advertiser = self.advertiser
+        if any(calls.values()):
+            advertiser.answer_for(self._term.expires_at - self.clock())
         work = [advertiser.advertise(path) if wanted else advertiser.withdraw(path) for path, wanted in calls.items()]
         for path, error in zip(calls, await asyncio.gather(*work, return_exceptions=True), strict=True):
             if isinstance(error, Exception):
@@ -326,6 +331,8 @@ class Election:
             self._heartbeats.observe(name, lease)
             if self._term.renewed(now):
                 self._mark_due(*self._acquiring)
+            if self._held:
+                self.advertiser.answer_for(self._term.expires_at - now)
         elif kind is RequestKind.READ_HEARTBEAT:
             self._heartbeats.confirm(name, lease)
             self._mark_due(*self._held_by(name))

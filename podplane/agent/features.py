@@ -45,7 +45,7 @@ from podplane.policy.feature import PolicyMemory
 from podplane.policy.index import Change
 from podplane.policy.restart import after_start
 from podplane.routes.table import backend
-from podplane.services import announce, tables
+from podplane.services import announce, lifetime, tables
 from podplane.services.elements import hairpin
 from podplane.services.feature import ServicesMemory
 from podplane.state.effects import NOTHING, Announce, Plan
@@ -358,5 +358,6 @@ FEATURES: tuple[Feature[Any, Any], ...] = (
         watches=(Watch(Node, _all_advertised), Watch(Service, _advertised)),
         settings=lambda settings: settings.network,
         plan=_plan_advertisement,
+        tables=lifetime.TABLES,
     ),
 )

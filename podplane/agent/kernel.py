@@ -95,6 +95,12 @@ class Kernel(Protocol):
     def has_bridge_family(self) -> bool:
         """Does the kernel have nf_tables of the bridge family?"""
 
+    def has_arp_family(self) -> bool:
+        """Does the kernel have nf_tables of the ARP family?"""
+
+    def prolong(self, family: str, table: str, name: str, key: bytes, milliseconds: int) -> None:
+        """Have a set with timeouts the element with this key for so long from now on. KernelError when it can't."""
+
     def packet_log(self, group: int) -> PacketLog:
         """The packets that rules of the node log to a group from now on. KernelError when the kernel can't tell, or tells somebody else."""
 

@@ -475,6 +475,15 @@ class Kernel:
         """Does the kernel have nf_tables of the bridge family (CONFIG_NF_TABLES_BRIDGE)?"""
         return self._nft_part().has_family("bridge")
 
+    def has_arp_family(self) -> bool:
+        """Does the kernel have nf_tables of the ARP family (CONFIG_NF_TABLES_ARP)?"""
+        return self._nft_part().has_family("arp")
+
+    def prolong(self, family: str, table: str, name: str, key: bytes, milliseconds: int) -> None:
+        """Have a set with timeouts the element with this key for so long from now on; may be called in any thread. KernelError when it
+        can't."""
+        self._nft_part().prolong(family, table, name, key, milliseconds)
+
     def flush_conntrack(self, allowed: Allowed) -> int:
         """Delete the node's connections to these frontends that do not go where they may; how many those were."""
         with self._tracked.use() as tracked:

@@ -82,6 +82,9 @@ class NftPart(Part, Protocol):
     def has_family(self, family: str) -> bool:
         """Does it have tables of this family?"""
 
+    def prolong(self, family: str, table: str, name: str, key: bytes, milliseconds: int) -> None:
+        """Have a set with timeouts the element with this key for so long from now on."""
+
 
 class Tracked(Protocol):
     """The tracked connections of one namespace."""

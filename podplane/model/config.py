@@ -32,7 +32,9 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packets between nodes (`podplane.routes.table`). `permanent_neighbours`: the MACs of other nodes are taken from annotations of their
     Nodes, where these have them, and not asked for by ARP and neighbour discovery. `bridge_family` says whether the kernel has nf_tables
     of the bridge family: without, pods of one node reach each other through the bridge's own interface (`podplane.pods.bridge`).
-    `log_denied`: some of the packets that policies deny are told to the agent (NFLOG), where the kernel can do that.
+    `arp_family`: whether it has those of the ARP family: without, a node whose agent is dead still answers for the IPv4 addresses of load
+    balancers (`podplane.services.lifetime`). `log_denied`: some of the packets that policies deny are told to the agent (NFLOG), where the
+    kernel can do that.
     """
 
     cluster_cidrs: tuple[str, ...]
@@ -43,4 +45,5 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backend: str = "host-gw"
     permanent_neighbours: bool = True
     bridge_family: bool = True
+    arp_family: bool = True
     log_denied: bool = True

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.service import LOCAL, EndpointSlice, Service
+from podplane.services import lifetime
 from podplane.services.endpoints import usable
 from podplane.services.pools import CLASS
 from podplane.services.resolve import reason_not_served
@@ -97,4 +98,5 @@ def plan(service: Service, node: Node, config: NetworkConfig) -> Fragment:
         ]
         if ip.version == 6:
             values.append(Sysctl(name=f"net.ipv6.conf.{config.uplink}.proxy_ndp", value="1"))
+        values += lifetime.plan((ip,), service.metadata.path, config)
     return fragment(values)

@@ -30,6 +30,7 @@ TYPES: dict[str, DataType] = {
     "ipv4_addr": DataType(7, 4, BIG_ENDIAN),
     "ipv6_addr": DataType(8, 16, BIG_ENDIAN),
     "ether_addr": DataType(9, 6, BIG_ENDIAN),
+    "ether_type": DataType(10, 2, BIG_ENDIAN),
     "inet_proto": DataType(12, 1, BIG_ENDIAN),
     "inet_service": DataType(13, 2, BIG_ENDIAN),
     "ifname": DataType(41, 16, HOST_ENDIAN),

@@ -41,7 +41,16 @@ def test_agents_reach_the_api_over_the_network_of_the_nodes_with_an_identity_of_
     assert {"nodes", "services", "endpointslices", "pods", "networkpolicies"} <= watched
 
 
-UNSEEN = {("discovery.k8s.io", "endpointslices", "delete"): "of a node that has an IP version no longer"}
+DROPS = """
+nft list set arp podplane-announced addresses | grep -q '{ip}' || exit
+nft list set arp podplane-announced alive | grep -q elements || echo dropped
+"""
+
+
+UNSEEN = {
+    ("discovery.k8s.io", "endpointslices", "delete"): "of a node that has an IP version no longer",
+    ("", "events", "patch"): "of what happens again after a minute",
+}
 """What an agent needs, and has no reason for in this lab."""
 
 
@@ -52,9 +61,13 @@ def test_an_agent_asks_for_all_that_its_roles_allow_and_for_nothing_else(lab: Po
     (holder,) = {node for node in ("node1", "node2") if f"announced by {node}" in kubectl("describe", "service", "lb")}
     lab("fault", holder, "--stop-agent", "6s")  # the other one asks for its heartbeat
     other = {"node1": "node2", "node2": "node1"}[holder]
-    for _ in range(2):  # the second time the event is there
-        lab("fault", other, "--change-sysctl")
-        lab("fault", other, "--restart-agent")
+    until(lambda: f"announced by {other}" in kubectl("describe", "service", "lb"))
+    ip = kubectl("get", "service", "lb", "-o", "jsonpath={.status.loadBalancer.ingress[0].ip}")
+    assert "dropped" in lab.on_node(holder, DROPS.format(ip=ip)), "the kernel of the one that is stopped answers no more"
+    lab("fault", other, "--change-sysctl")
+    until(lambda: "Repaired" in kubectl("describe", "node", other))
+    lab("fault", other, "--restart-agent")
+    lab("fault", other, "--change-sysctl")  # the event is there
     lab("status", "--node", other)
     lab("fault", other, "--stop-name-server")
     kubectl("delete", "-n", "kube-system", "endpointslices", "-l", "kubernetes.io/service-name=kube-dns")

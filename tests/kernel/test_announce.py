@@ -11,11 +11,12 @@ import time
 import pytest
 
 from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.errors import NotFound
 from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Metadata, Node, NodeAddress, NodeSpec, NodeStatus
 from podplane.model.service import Ingress, LoadBalancerStatus, Service, ServiceSpec, ServiceStatus
-from podplane.services import announce
+from podplane.services import announce, lifetime
 from podplane.state.network import Address, Link, Peer, Sysctl
 from podplane.state.operations import diff
 from podplane.state.ownership import Ownership
@@ -28,7 +29,7 @@ SERVICE = Service(
     spec=ServiceSpec(type="LoadBalancer"),
     status=ServiceStatus(LoadBalancerStatus(tuple(Ingress(ip=ip) for ip in VIPS))),
 )
-OWNER = Ownership(route_protocol=80)
+OWNER = Ownership(route_protocol=80, tables=lifetime.TABLES)
 PATIENCE = 30
 """Seconds for what comes at once on a machine that has nothing else to do."""
 GATEWAY, PREFIXES = ("192.168.1.1", "fd00:192:168:1::1"), ("192.168.1.", "fd00:192:168:1::")
@@ -87,10 +88,15 @@ def build(kernel: Kernel, values: list[Value]) -> None:
 
 def asked(ip: str) -> str:
     """The MAC that this namespace gets when it asks for an address; "" when nobody answers for a while."""
+    return answers(ip, PATIENCE)
+
+
+def answers(ip: str, seconds: float) -> str:
+    """The same, after so long at most."""
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as client:
         client.sendto(b"x", (ip, 9))
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if known(ip):
             return known(ip)
@@ -122,6 +128,7 @@ def test_the_node_that_answers_is_found_at_once_and_a_successor_is_known_without
     assert not first.apply(diff({}, NEEDS)).failed
     delays = [one.value for one in NEEDS.values() if isinstance(one, Sysctl) and one.name.endswith("eth0.proxy_delay")]
     assert delays == ["0", "0"], "else the kernel holds a proxy's answer back for up to 0.8 s"
+    answer_for(60, first)
     old = asked(ip)
     assert old
     first.apply(diff(NEEDS, {}))
@@ -133,10 +140,38 @@ def test_the_node_that_answers_is_found_at_once_and_a_successor_is_known_without
     assert known(ip) not in ("", old)
 
 
+def answer_for(seconds: float, machine: Kernel) -> None:
+    """The machine's agent lives for so long."""
+    for one in lifetime.lifetimes((4, 6), CONFIG):
+        machine.prolong(*one, int(1000 * seconds))
+
+
+def test_a_node_whose_agent_is_dead_answers_for_a_time_and_then_no_longer() -> None:
+    machine = rig("node1")["node1"]
+    assert not machine.apply(diff({}, NEEDS)).failed
+    machine.foreign_commit()
+    answer_for(60, machine)
+    assert all(map(asked, VIPS)), "it answers"
+    answer_for(0.01, machine)  # what is there gets another end
+    assert not machine.foreign_commit(), "that is no change by others"
+    time.sleep(0.1)
+    subprocess.run(["ip", "neigh", "flush", "dev", "switch0"], check=True)
+    assert not any(answers(ip, 0.4) for ip in VIPS)
+    assert all(answers(f"{prefix}10", PATIENCE) for prefix in PREFIXES), "for its own addresses it answers"
+    answer_for(60, machine)
+    assert all(map(asked, VIPS)), "an agent that comes back answers again"
+
+
+def test_a_set_that_is_not_there_is_not_prolonged() -> None:
+    with pytest.raises(NotFound, match="prolong an element of nft set podplane-announced alive"):
+        answer_for(1, rig("node1")["node1"])
+
+
 @pytest.mark.parametrize("ip", VIPS)
 def test_nobody_answers_for_what_is_withdrawn(ip: str) -> None:
     machine = rig("node1")["node1"]
     machine.apply(diff({}, NEEDS))
+    answer_for(60, machine)
     machine.apply(diff(NEEDS, {}))
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as client:

@@ -69,6 +69,14 @@ class FakeTables:
         self._namespace.commits += 1
         return 0
 
+    def prolong(self, family: str, table: str, name: str, key: bytes, milliseconds: int) -> int:
+        """It is remembered, for a set that is there."""
+        if self.find_set((family, table, name)) is None:
+            return errno.ENOENT
+        self._namespace.commits += 1
+        self._namespace.prolonged[family, table, name, key] = milliseconds
+        return 0
+
     def find_set(self, key: SetKey) -> Set | None:
         """A set of this name."""
         found = self._values.get(Set(family=key[0], table=key[1], name=key[2], key=("mark",)).identity)

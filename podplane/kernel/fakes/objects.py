@@ -32,7 +32,9 @@ class Objects:
     can_log: bool = True
     commits: int = 0
     foreign_commits: int = 0
-    nft_families: frozenset[str] = frozenset({"inet", "ip", "ip6", "bridge"})
+    nft_families: frozenset[str] = frozenset({"arp", "inet", "ip", "ip6", "bridge"})
+    prolonged: dict[tuple[str, str, str, bytes], int] = field(default_factory=dict)
+    """Elements of sets with timeouts, and for how long they are there, in milliseconds."""
     peers: dict[str, tuple[Objects, str]] = field(default_factory=dict)
     monitors: list[FakeMonitor] = field(default_factory=list)
 

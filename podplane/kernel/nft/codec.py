@@ -17,6 +17,7 @@ from podplane.kernel.netlink import (
     Message,
     attribute,
     be32,
+    be64,
     nested,
     text,
 )
@@ -85,7 +86,7 @@ def chain(value: Chain, *, known: bool = False) -> Message:
     """Create a chain without its rules, which must not be there yet; or set the policy of one that is `known` to be there."""
     parts = [text(c.CHAIN_TABLE, value.table), text(c.CHAIN_NAME, value.name)]
     if value.hook is not None:
-        place = be32(c.HOOK_NUMBER, c.HOOKS[value.hook.hook])
+        place = be32(c.HOOK_NUMBER, c.HOOKS[value.family][value.hook.hook])
         place += attribute(c.HOOK_PRIORITY, struct.pack(">i", value.hook.priority))
         parts.append(nested(c.CHAIN_HOOK, place))
         parts.append(be32(c.CHAIN_POLICY, c.POLICIES[value.hook.policy]))
@@ -320,3 +321,13 @@ def _last(types_of_key: tuple[str, ...], value: Element) -> bytes:
         for part in value.key
     )
     return types.key_bytes(types_of_key, parts)
+
+
+def prolonged(family: str, table: str, name: str, key: bytes, milliseconds: int) -> list[Message]:
+    """The element with this key is there for so long, whether it was or not."""
+    head = c.GENERIC.pack(c.FAMILIES[family], 0, 0) + text(c.ELEM_LIST_TABLE, table) + text(c.ELEM_LIST_SET, name)
+    own = nested(c.ELEM_KEY, expressions.data(key))
+    plain = head + nested(c.ELEM_LIST_ELEMENTS, nested(c.LIST_ELEM, own))
+    timed = head + nested(c.ELEM_LIST_ELEMENTS, nested(c.LIST_ELEM, own, be64(c.ELEM_TIMEOUT, milliseconds)))
+    add, delete = (Message(kind, flags, plain) for kind, flags in ((c.NEWSETELEM, NLM_F_CREATE), (c.DELSETELEM, 0)))
+    return [add, delete, Message(c.NEWSETELEM, NLM_F_CREATE, timed)]

@@ -19,8 +19,10 @@ GENERIC = struct.Struct(">BBH")
 """struct nfgenmsg: family, version, resource."""
 FAMILIES = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
 FAMILY_NAMES = {number: name for name, number in FAMILIES.items()}
-HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
-HOOK_NAMES = {number: name for name, number in HOOKS.items()}
+_HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
+HOOKS = {family: {"input": 0, "output": 1} if family == "arp" else _HOOKS for family in FAMILIES}
+"""By family: ARP has numbers of its own (NF_ARP_IN, NF_ARP_OUT)."""
+HOOK_NAMES = {family: {number: name for name, number in own.items()} for family, own in HOOKS.items()}
 POLICIES = {"drop": 0, "accept": 1}
 POLICY_NAMES = {number: name for name, number in POLICIES.items()}
 
@@ -38,7 +40,7 @@ SET_ANONYMOUS = 0x1
 """Part of a rule (`ip saddr { … }`), created and deleted with it."""
 SET_INTERVAL, SET_MAP, SET_TIMEOUT, SET_EVAL, SET_CONCAT = 0x4, 0x8, 0x10, 0x20, 0x80
 ELEM_LIST_TABLE, ELEM_LIST_SET, ELEM_LIST_ELEMENTS = 1, 2, 3
-ELEM_KEY, ELEM_DATA, ELEM_FLAGS, ELEM_USERDATA, ELEM_KEY_END = 1, 2, 3, 6, 10
+ELEM_KEY, ELEM_DATA, ELEM_FLAGS, ELEM_TIMEOUT, ELEM_USERDATA, ELEM_KEY_END = 1, 2, 3, 4, 6, 10
 ELEM_INTERVAL_END, ELEM_CATCHALL = 1, 2
 OBJECT_TABLE, OBJECT_NAME, OBJECT_TYPE, OBJECT_DATA, OBJECT_USES, OBJECT_HANDLE, OBJECT_USERDATA = 1, 2, 3, 4, 5, 6, 8
 COUNTER_BYTES, COUNTER_PACKETS = 1, 2

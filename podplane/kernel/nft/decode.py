@@ -94,14 +94,14 @@ def chain_from(content: bytes, chain_rules: tuple[Rule, ...]) -> Chain | OpaqueO
     if flags & c.CHAIN_BINDING:
         return None
     try:
-        hook = _hook(found)
+        hook = _hook(family, found)
     except UNDECODABLE:
         return OpaqueObject(family=family, table=table, kind="chain", name=name, content=content)
     comment = _comment_from(found.get(c.CHAIN_USERDATA), c.COMMENT_IN_CHAIN)
     return Chain(family=family, table=table, name=name, hook=hook, rules=chain_rules, comment=comment)
 
 
-def _hook(found: dict[int, bytes]) -> Hook | None:
+def _hook(family: str, found: dict[int, bytes]) -> Hook | None:
     """Where a base chain hangs. KeyError or ValueError where `Hook` has no word for it: on a device, in a network card."""
     if c.CHAIN_HOOK not in found:
         return None
@@ -110,7 +110,7 @@ def _hook(found: dict[int, bytes]) -> Hook | None:
         raise ValueError("a hook of a device")
     return Hook(
         _string(found[c.CHAIN_TYPE]),
-        c.HOOK_NAMES[_number(place[c.HOOK_NUMBER])],
+        c.HOOK_NAMES[family][_number(place[c.HOOK_NUMBER])],
         struct.unpack(">i", place[c.HOOK_PRIORITY])[0],
         c.POLICY_NAMES[_number(found[c.CHAIN_POLICY])],
     )

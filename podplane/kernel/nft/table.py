@@ -63,6 +63,9 @@ class Tables(Protocol):
     def try_table(self, value: Table) -> int:
         """Create a table and delete it again, in one transaction: 0, or the error number of the refusal."""
 
+    def prolong(self, family: str, table: str, name: str, key: bytes, milliseconds: int) -> int:
+        """Have a set the element with this key for so long from now on: 0, or the error number of the refusal."""
+
     def find_set(self, key: SetKey) -> Set | None:
         """A set of this name."""
 
@@ -81,12 +84,13 @@ class KernelTables:
 
     def __init__(self, open_socket: Callable[[], Socket]) -> None:
         self._socket = open_socket()
-        self._reading = Kept(open_socket)
+        self._reading, self._prolonging = Kept(open_socket), Kept(open_socket)
 
     def close(self) -> None:
         """Close the sockets."""
         self._socket.close()
         self._reading.close()
+        self._prolonging.close()
 
     def commit(self, batch: Sequence[Unit]) -> list[Refused]:
         """One transaction. OSError when it is too large for one send."""
@@ -107,6 +111,15 @@ class KernelTables:
     def try_table(self, value: Table) -> int:
         """The creation is exclusive: a table of this name that is there already is left alone (EEXIST)."""
         refused = self.commit([Unit([], [codec.table(value), codec.delete_table(value)])])
+        return refused[0].errno if refused else 0
+
+    def prolong(self, family: str, table: str, name: str, key: bytes, milliseconds: int) -> int:
+        """Over a socket of its own: the writer may have the other one. Adding what is there changes no timeout (before Linux 6.12): it is
+        added, deleted and added again, in one transaction."""
+        edge = c.GENERIC.pack(0, 0, c.NFNL_SUBSYS_NFTABLES)
+        messages = codec.prolonged(family, table, name, key, milliseconds)
+        with self._prolonging.use() as socket:
+            refused = socket.transaction([Message(c.BATCH_BEGIN, 0, edge), *messages, Message(c.BATCH_END, 0, edge)])
         return refused[0].errno if refused else 0
 
     def generation(self) -> int:
@@ -222,6 +235,14 @@ class Nft:
         refusal = self._tables.try_table(Table(family=family, table=PROBE))
         self._commits += not refusal
         return refusal in (0, errno.EEXIST)
+
+    def prolong(self, family: str, table: str, name: str, key: bytes, milliseconds: int) -> None:
+        """Have a set with timeouts the element with this key for so long from now on. KernelError when it can't; may be called in any
+        thread."""
+        refusal = self._tables.prolong(family, table, name, key, milliseconds)
+        if refusal:
+            raise from_errno(f"prolong an element of nft set {table} {name}", refusal)
+        self._commits += 1
 
     def read(self, owner: Ownership) -> Found:
         """All objects of the owner's tables."""

@@ -66,12 +66,22 @@ class Advertiser:
         self.view = view
         self.advertised: dict[str, str] = {}
         self.announced: Counter[str] = Counter()
+        self.answers_until = 0.0
 
     async def advertise(self, path: str) -> None:
         if service := self.view.services.get(path):
             self.advertised[path] = service.metadata.uid
         self.announced[path] += 1
         self.cluster.check_one_advertiser()
+
+    @property
+    def answered(self) -> dict[str, str]:
+        """What its kernel answers for, whether there is an agent or not."""
+        return self.advertised if self.cluster.loop.time() < self.answers_until else {}
+
+    def answer_for(self, seconds: float) -> None:
+        """Its kernel answers for so long, whatever becomes of the agent."""
+        self.answers_until = self.cluster.loop.time() + seconds
 
     async def withdraw(self, path: str) -> None:
         await asyncio.sleep(WITHDRAW_SECONDS)
@@ -249,8 +259,8 @@ class Cluster:
             return await self.api.server.call(request)
 
     def check_one_advertiser(self) -> None:
-        """Note when two nodes advertise one Service."""
-        counts = Counter(uid for machine in self.machines.values() for uid in machine.advertiser.advertised.values())
+        """Note when two nodes answer for one Service."""
+        counts = Counter(uid for machine in self.machines.values() for uid in machine.advertiser.answered.values())
         self.conflicts += [f"{uid} at {self.loop.time():.2f}" for uid, count in counts.items() if count > 1]
 
     def heal(self) -> None:

@@ -66,6 +66,38 @@ async def test_when_an_agent_ends_another_node_acquires_the_lease_after_its_dura
     await cluster.end()
 
 
+@virtual
+async def test_a_kernel_answers_as_long_as_its_agent_holds_the_lease_and_no_longer_than_its_term() -> None:
+    cluster, first = await settled()
+    for _ in range(40):
+        await asyncio.sleep(0.25)
+        assert first.advertiser.answered, "it answers all the time"
+    ended = cluster.loop.time()
+    await first.stop()  # the kernel stays as it is
+    while first.advertiser.answered:  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    assert cluster.loop.time() - ended <= RENEW_DEADLINE_SECONDS
+    assert first.advertiser.advertised and await cluster.holder() == first.name, "and nobody else does yet"
+    await asyncio.sleep(TAKE_OVER_SECONDS)
+    assert len(cluster.advertisers()) == 2 and cluster.conflicts == []
+    await cluster.end()
+
+
+@virtual
+async def test_a_kernel_answers_all_the_time_while_an_agent_starts_again_within_its_term() -> None:
+    cluster, first = await settled()
+    for _ in range(3):
+        await first.stop()
+        await asyncio.sleep(RENEW_SECONDS)
+        assert first.advertiser.answered
+        first.start()
+        for _ in range(12):
+            await asyncio.sleep(0.25)
+            assert first.advertiser.answered
+    assert cluster.advertisers() == [first.name] and cluster.conflicts == []
+    await cluster.end()
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 @virtual
 async def test_a_holder_that_cannot_renew_withdraws_before_another_node_advertises(fault: str) -> None:
