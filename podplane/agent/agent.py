@@ -359,7 +359,8 @@ class Agent:
 
     def _namespaces(self) -> dict[IPAddress, str]:
         """The network namespaces of this node's pods, by their addresses."""
-        return {ipaddress.ip_address(ip): one.netns for one in self.view.sandboxes.values() for ip in one.ips}
+        own = (one for one in self.view.sandboxes.values() if one.network is None)
+        return {ipaddress.ip_address(ip): one.netns for one in own for ip in one.ips}
 
     def _may_have_taken_back(self) -> bool:
         return self._policies.takes_back and self._effects.judge.has_judged

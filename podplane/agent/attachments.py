@@ -22,7 +22,7 @@ from podplane.agent.writer import Interrupted, Writer
 from podplane.cni.network import Attached, Attachment, NetworkError
 from podplane.ipam.pool import Exhausted
 from podplane.model.bandwidth import why_refused
-from podplane.model.view import Sandbox, View
+from podplane.model.view import BridgeNetwork, Sandbox, View
 from podplane.pods.bridge import gateway_of
 from podplane.pods.plan import gateway_mac, veth_name
 from podplane.policy import tables
@@ -97,9 +97,11 @@ class Attachments:
         self._attached: dict[tuple[str, str], AttachedPod] = {}
         self._interfaces: dict[str, dict[str, Sandbox]] = {}
         self._pods: dict[str, dict[tuple[str, str], Sandbox]] = {}
-        self._macs: dict[str, tuple[str, str]] = {}
-        """Who has which MAC on the pods' bridge."""
+        self._macs: dict[tuple[BridgeNetwork | None, str], tuple[str, str]] = {}
+        """Who has which MAC on which bridge."""
         self._addresses = NodeAddresses(())
+        self._further: dict[BridgeNetwork, NodeAddresses] = {}
+        """The addresses of further networks in which there is a pod."""
         view.sandboxes, view.interfaces, view.pods = self._sandboxes, self._interfaces, self._pods
 
     @property
@@ -120,7 +122,8 @@ class Attachments:
         reserved = self._addresses.reservations
         self._addresses = NodeAddresses(blocks, self._name_of)
         for id_, sandbox in self._sandboxes.items():
-            self._addresses.keep(id_, sandbox.ips)
+            if sandbox.network is None:
+                self._addresses.keep(id_, sandbox.ips)
         for uid, ips in reserved.items():
             self._addresses.reserve(uid, ips)
 
@@ -136,7 +139,7 @@ class Attachments:
         """An agent before this one attached these: their network is as it was planned, and stays so."""
         sandboxes = []
         for request, ips in attached:
-            self._addresses.keep(request.id, ips)
+            self._pool(request.further).keep(request.id, ips)
             sandboxes.append(self._admit(request, ips, self._asked_mac(request)))
         for sandbox in sandboxes:
             for other in self._planner.keys_of(Sandbox, None, sandbox):
@@ -162,6 +165,8 @@ class Attachments:
         pod = request.who
         if why := why_refused(request.bandwidth):
             raise NetworkError(f"{pod}: {why}")
+        if (before := self._sandboxes.get(request.id)) is not None and before.network != request.further:
+            raise NetworkError(f"{pod}: interface {request.ifname} is attached to another network: detach it first")
         ips, mac = self._allocate(request)
         self._keep(dataclasses.replace(request, mac=mac), ips, pod)
         sandbox = self._admit(request, ips, mac)
@@ -183,18 +188,20 @@ class Attachments:
         """The addresses of an attachment, and the MAC that it asks for ("" for none). NetworkError when it can't have them; then it has
         nothing that it did not have."""
         pod = request.who
-        had = request.id in self._addresses.owners
+        pool = self._pool(request.further)
+        had = request.id in pool.owners
         try:
             asked = self._asked_mac(request)
-            ips = self._addresses.allocate(request.id, request.requested_ips, request.pod_uid, request.asked_ips)
+            ips = pool.allocate(request.id, request.requested_ips, request.pod_uid, request.asked_ips)
         except Exhausted as error:
             raise NetworkError(f"{error}: delete pods of {self._view.node_name}, or run them on another node") from None
         except (ValueError, Unavailable) as error:
+            self._release(request)
             raise NetworkError(f"{pod}: {error}") from None
         mac = interface_mac(asked, ips)
-        if holder := self._holder(mac, request.id):
+        if holder := self._holder(mac, request):
             if not had:
-                self._addresses.release(request.id)
+                self._release(request)
             raise NetworkError(f"{pod}: MAC {mac} can't be its own: {holder} has it")
         return ips, asked
 
@@ -209,12 +216,28 @@ class Attachments:
             raise ValueError(f"MAC {asked} is asked for, but this interface is attached with {kept}: detach it first")
         return sandbox.mac
 
-    def _holder(self, mac: str, but: tuple[str, str]) -> str:
-        """Who has a MAC on the bridge; "" for nobody but this attachment."""
-        if self._view.node is not None and mac == gateway_mac(self._view.node):
+    def _holder(self, mac: str, request: Attachment) -> str:
+        """Who has a MAC on the bridge of an attachment; "" for nobody but that."""
+        if request.further is None and self._view.node is not None and mac == gateway_mac(self._view.node):
             return "the pods' bridge"
-        holder = self._macs.get(mac, but)
-        return "" if holder == but else self._name_of(holder)
+        holder = self._macs.get((request.further, mac), request.id)
+        return "" if holder == request.id else self._name_of(holder)
+
+    def _pool(self, network: BridgeNetwork | None) -> NodeAddresses:
+        """The addresses of a network: those of the node's blocks, or of the subnets of a further one."""
+        if network is None:
+            return self._addresses
+        if network not in self._further:
+            self._further[network] = NodeAddresses(network.subnets, self._name_of)
+        return self._further[network]
+
+    def _release(self, request: Attachment) -> None:
+        """Free the addresses of what is not attached (any more); of a further network without pods nothing is kept."""
+        pool = self._pool(request.further)
+        if request.id not in self._sandboxes:
+            pool.release(request.id)
+        if request.further is not None and not pool.owners:
+            del self._further[request.further]
 
     def _name_of(self, id_: tuple[str, str]) -> str:
         """Who is attached so, in words."""
@@ -226,8 +249,7 @@ class Attachments:
         try:
             self._record.attaching(request, ips)
         except OSError as error:
-            if request.id not in self._sandboxes:
-                self._addresses.release(request.id)
+            self._release(request)
             raise NetworkError(f"{pod}: it can't be kept in {error.filename}: {error.strerror}") from None
 
     def _admit(self, request: Attachment, ips: tuple[str, ...], mac: str) -> Sandbox:
@@ -242,13 +264,15 @@ class Attachments:
             host_ports=request.host_ports,
             mac=mac,
             bandwidth=request.bandwidth,
+            network=request.further,
         )
         self._interfaces.setdefault(sandbox.netns, {})[sandbox.ifname] = sandbox
         self._kernel.attach(sandbox.netns, request.netns)
         self._watcher.attach(veth_name(sandbox.container_id, sandbox.ifname), sandbox.netns)
         self._sandboxes[request.id] = sandbox
-        self._macs[interface_mac(mac, ips)] = request.id
-        self._pods.setdefault(sandbox.path, {})[request.id] = sandbox
+        self._macs[request.further, interface_mac(mac, ips)] = request.id
+        if request.further is None:
+            self._pods.setdefault(sandbox.path, {})[request.id] = sandbox
         self._attached[request.id] = (request, ips)
         return sandbox
 
@@ -332,19 +356,22 @@ class Attachments:
             del self._attached[request.id]
             self._watcher.detach(veth_name(sandbox.container_id, sandbox.ifname))
             del self._interfaces[sandbox.netns][sandbox.ifname]
-            del self._pods[sandbox.path][request.id]
-            if not self._pods[sandbox.path]:
-                del self._pods[sandbox.path]
+            if sandbox.network is None:
+                del self._pods[sandbox.path][request.id]
+                if not self._pods[sandbox.path]:
+                    del self._pods[sandbox.path]
             if not self._interfaces[sandbox.netns]:
                 del self._interfaces[sandbox.netns]
                 self._writer.detach(sandbox.netns)
             await self._apply(sandbox, None)
-            await self._forgotten(list(map(address_of, sandbox.ips)))
+            if sandbox.network is None:
+                await self._forgotten(list(map(address_of, sandbox.ips)))
         if request.id not in self._sandboxes:
             self._record.detached(request.id)
-            self._addresses.release(request.id)
             if sandbox is not None:
-                self._macs.pop(interface_mac(sandbox.mac, sandbox.ips), None)
+                self._macs.pop((sandbox.network, interface_mac(sandbox.mac, sandbox.ips)), None)
+                request = dataclasses.replace(request, further=sandbox.network)
+            self._release(request)
 
     async def check(self, request: Attachment) -> None:
         """NetworkError unless the pod's kernel objects are as planned (CNI CHECK): the kernel is asked."""
@@ -393,8 +420,8 @@ class Attachments:
             ips=ips,
             interface=request.ifname,
             mac=interface_mac(self._sandboxes[request.id].mac, ips),
-            gateways=tuple(self._gateway(address_of(ip)) for ip in ips),
-            has_default_routes=self._view.has_default_routes(self._sandboxes[request.id]),
+            gateways=() if request.further is not None else tuple(self._gateway(address_of(ip)) for ip in ips),
+            has_default_routes=request.further is None and self._view.has_default_routes(self._sandboxes[request.id]),
             host_interface=name,
             mtu=link.mtu if isinstance(link, Link) else 0,
         )

@@ -38,7 +38,7 @@ from podplane.model.service import EndpointSlice, Service
 from podplane.model.view import Sandbox, View
 from podplane.nodes import plan as nodes
 from podplane.nodes.settings import NodeSettings
-from podplane.pods import bridge
+from podplane.pods import additional, bridge
 from podplane.pods import plan as pods
 from podplane.policy import tables as policy_tables
 from podplane.policy.feature import PolicyMemory
@@ -102,6 +102,8 @@ def _attachment(old: Sandbox | None, new: Sandbox | None, view: View) -> Iterabl
     sandbox = new or old
     if sandbox is None:
         return ()
+    if sandbox.network is not None:  # the node's table knows the ports of further networks
+        return NodeKey(view.node_name), attachment_key(sandbox)
     others = [one for one in view.interfaces.get(sandbox.netns, {}).values() if one.ifname != sandbox.ifname]
     return map(attachment_key, (sandbox, *others) if new is None else (*others, sandbox))
 
@@ -129,7 +131,8 @@ def host_port_key(sandbox: Sandbox) -> HostPortKey:
 
 
 def _all_policy_pods(old: Node | None, new: Node | None, view: View) -> Iterable[Key]:
-    return map(policy_plans.pod_key, tuple(view.sandboxes.values())) if _own_node(old, new, view) else ()
+    own = [one for one in view.sandboxes.values() if one.network is None]
+    return map(policy_plans.pod_key, own) if _own_node(old, new, view) else ()
 
 
 def _age(key: HostPortKey, view: View) -> tuple[int]:
@@ -223,8 +226,14 @@ def _plan_attachment(view: View, key: AttachmentKey, config: NetworkConfig, memo
     sandbox = view.sandboxes.get((key.container_id, key.ifname))
     if sandbox is None or view.node is None:
         return NOTHING
+    if sandbox.network is not None:
+        return Plan(fragment=additional.plan(sandbox, sandbox.network, config))
     mtu = backend(config.backend).pod_mtu(view.node, config)
     return Plan(fragment={**pods.plan(sandbox, view, config, mtu), **hairpin(sandbox, view, config)})
+
+
+def _bridge_on_node(view: View, node: Node, config: NetworkConfig) -> Fragment:
+    return bridge.plan(node, config, has_further=any(one.network is not None for one in view.sandboxes.values()))
 
 
 def _plan_name_server(
@@ -267,7 +276,7 @@ FEATURES: tuple[Feature[Any, Any], ...] = (
         watches=(Watch(Node, _all_attachments), Watch(Sandbox, _attachment)),
         settings=lambda settings: settings.network,
         plan=_plan_attachment,
-        on_node=lambda view, node, config: bridge.plan(node, config),
+        on_node=_bridge_on_node,
         tables=frozenset({bridge.TABLE}),
     ),
     Feature(

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from podplane.agent.additional import FurtherInterfaces, further_of
 from podplane.agent.agent import Agent
 from podplane.agent.attachments import Attachments
 from podplane.agent.caches import Caches
@@ -36,7 +37,7 @@ from podplane.agent.poller import Poller
 from podplane.agent.reports import Reports
 from podplane.agent.settings import Settings
 from podplane.agent.status import Sources
-from podplane.cni.network import Attached, Attachment, TryAgainError, Unready
+from podplane.cni.network import Attached, Attachment, NetworkError, TryAgainError, Unready
 from podplane.kubeapi.authorization import Authorizer
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.events import Recorder
@@ -112,6 +113,7 @@ class NodeAgent:
         self._peers = peers
         self._record_event = record_event
         self._now = now
+        self._further = FurtherInterfaces(client, settings.network, self._networks_of)
         self._recorder = Recorder(client, "podplane", now, name)
         self.supervisor = supervisor or Supervisor()
         self._name_server_answers: bool | None = None
@@ -303,31 +305,50 @@ class NodeAgent:
     async def add(self, request: Attachment) -> Attached:
         """Attach a pod: it is under its policies then. NetworkError when it can't be."""
         await until_known(self._caches, request, self.name)
+        wanted = await self._further.networks(request)
         async with self._network(READY_SECONDS) as network:
-            return await network.add(request)
+            got = await network.add(request)
+            try:
+                await self._further.add(network, request, got, wanted)
+            except NetworkError:
+                await self._detach(network, request)
+                raise
+            return got
+
+    @staticmethod
+    async def _detach(network: Attachments, request: Attachment) -> None:
+        """An interface; with a pod's own one, all that it has."""
+        for one in (*further_of(network, request), request):
+            await network.delete(one)
+
+    def _networks_of(self, path: str) -> str:
+        """The annotation by which a pod asks for further networks; "" for none."""
+        pod = self._caches.pods.objects.get(path)
+        return pod.networks if pod is not None else ""
 
     async def delete(self, request: Attachment) -> None:
         """Detach a pod; waits until an agent is ready to do it."""
         async with self._network() as network:
-            await network.delete(request)
+            await self._detach(network, request)
 
     async def check(self, request: Attachment) -> None:
         """Is the network of a pod as planned?"""
         async with self._network(READY_SECONDS) as network:
-            await network.check(request)
+            for one in (request, *further_of(network, request)):
+                await network.check(one)
 
     async def gc(self, keep: Collection[Attachment]) -> None:
         """Detach what is not kept."""
         async with self._network() as network:
-            await network.gc(keep)
+            await network.gc([*keep, *(other for one in keep for other in further_of(network, one))])
 
     def find(self, id_: tuple[str, str]) -> Attached | None:
         """What an attachment got; None of one that isn't attached."""
         return self.agent.network.find(id_) if self.has_agent else None
 
     def attachments(self) -> Collection[Attachment]:
-        """All that there are."""
-        return self.agent.network.attachments() if self.has_agent else ()
+        """All that there are, without pods' further interfaces."""
+        return [one for one in self.agent.network.attachments() if one.further is None] if self.has_agent else ()
 
     def unready(self) -> Unready | None:
         """Why no pod can be attached now."""

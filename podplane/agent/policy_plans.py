@@ -32,7 +32,7 @@ def pods(old: None, new: Change, view: View) -> Iterable[Key]:
     for one in new.policy or ():
         if one is not None:
             found |= {key: sandbox for key, sandbox in view.sandboxes.items() if _may_select(one, sandbox, view)}
-    return map(pod_key, found.values())
+    return [pod_key(sandbox) for sandbox in found.values() if sandbox.network is None]
 
 
 def _may_select(policy: Policy, sandbox: Sandbox, view: View) -> bool:
@@ -52,7 +52,7 @@ def peers(old: None, new: Change, view: View) -> Iterable[Key]:
 
 def pod(old: Sandbox | None, new: Sandbox | None, view: View) -> Iterable[Key]:
     sandbox = new or old
-    return (pod_key(sandbox),) if sandbox else ()
+    return (pod_key(sandbox),) if sandbox and sandbox.network is None else ()
 
 
 def pod_key(sandbox: Sandbox) -> PolicyPodKey:

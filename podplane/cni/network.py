@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from podplane.kernel.namespace import Namespace
-from podplane.model.view import NO_LIMITS, Bandwidth, HostPort
+from podplane.model.view import NO_LIMITS, Bandwidth, BridgeNetwork, HostPort
 
 
 class NetworkError(Exception):
@@ -51,6 +51,8 @@ class Attachment:
     asked_ips: tuple[str, ...] = ()
     mac: str = ""
     bandwidth: Bandwidth = NO_LIMITS
+    further: BridgeNetwork | None = None
+    """The network of a further interface; None for the pod's own."""
     network: str = ""
     """The name in the CNI configuration by which it was asked for."""
     netns_path: str = ""

@@ -34,6 +34,7 @@ RESOURCES: dict[str, tuple[str, bool]] = {
     "ipaddresses.networking.k8s.io": (NETWORKING, False),
     "servicecidrs.networking.k8s.io": (NETWORKING, False),
     "customresourcedefinitions.apiextensions.k8s.io": ("/apis/apiextensions.k8s.io/v1", False),
+    "network-attachment-definitions.k8s.cni.cncf.io": ("/apis/k8s.cni.cncf.io/v1", True),
     "loadbalancerpools.podplane.dev": ("/apis/podplane.dev/v1", False),
     "leases.coordination.k8s.io": ("/apis/coordination.k8s.io/v1", True),
     "tokenreviews.authentication.k8s.io": ("/apis/authentication.k8s.io/v1", False),

@@ -32,6 +32,8 @@ RULES: tuple[Rule, ...] = (
     Rule("policy.networking.k8s.io", ("clusternetworkpolicies",), READ, "what policies of the cluster allow"),
     Rule("coordination.k8s.io", ("leases",), (*READ, "create", "patch"), "which node advertises a load balancer"),
     Rule("coordination.k8s.io", ("leases",), ("get",), "whether another node's heartbeat stopped", HEARTBEATS),
+    Rule("k8s.cni.cncf.io", ("network-attachment-definitions",), ("get",), "further networks that pods ask for"),
+    Rule("", ("pods",), ("patch",), "a pod is told which further interfaces it got"),
     Rule("", ("events",), ("create", "get", "patch"), "what can't be done is told to users"),
     Rule("authentication.k8s.io", ("tokenreviews",), ("create",), "who asks the agent for its state"),
     Rule("authorization.k8s.io", ("subjectaccessreviews",), ("create",), "whether they may"),

@@ -16,6 +16,7 @@ import msgspec
 from podplane.model.objects import Model
 from podplane.model.phases import ENDED
 
+NETWORKS = "k8s.v1.cni.cncf.io/networks"
 SHARED_SETS, SHARED_TEXTS = 4096, 16384
 """The last used label sets (and port lists), and label values, that pods share: what a cluster has too many of is not kept."""
 RESTARTABLE = "Always"
@@ -142,6 +143,8 @@ class PodInfo(Model, frozen=True):
     is_terminating: bool = False
     host_network: bool = False
     ports: Ports = NO_PORTS
+    networks: str = ""
+    """The annotation that asks for further interfaces."""
 
     @property
     def has_ended(self) -> bool:
@@ -161,6 +164,7 @@ class PodInfo(Model, frozen=True):
             is_terminating=pod.metadata.deletion_timestamp is not None,
             host_network=spec.host_network,
             ports=_ports(spec.containers or (), spec.init_containers or ()),
+            networks=(pod.metadata.annotations or NO_ANNOTATIONS).networks,
         )
 
 
@@ -178,11 +182,19 @@ class NamespaceInfo(Model, frozen=True):
 # What is read of the JSON; none of it is kept.
 
 
+class _Annotations(msgspec.Struct, frozen=True):
+    networks: str = msgspec.field(default="", name=NETWORKS)
+
+
+NO_ANNOTATIONS = _Annotations()
+
+
 class _Metadata(Model, frozen=True):
     name: str = ""
     namespace: str = ""
     uid: str = ""
     labels: dict[str, str] | None = None
+    annotations: _Annotations | None = None
     deletion_timestamp: str | None = None
 
     def slim(self) -> SlimMetadata:

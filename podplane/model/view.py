@@ -38,6 +38,15 @@ class Bandwidth(msgspec.Struct, frozen=True):
 NO_LIMITS = Bandwidth()
 
 
+class BridgeNetwork(msgspec.Struct, frozen=True):
+    """A further network of pods, on a bridge of each node: the path of its NetworkAttachmentDefinition, a subnet for each IP version,
+    and its MTU in byte (0: the uplink's)."""
+
+    name: str
+    subnets: tuple[str, ...]
+    mtu: int = 0
+
+
 class Sandbox(msgspec.Struct, frozen=True):
     """One interface of one pod sandbox as it was asked for: `netns` is the name under which the kernel door knows its
     network namespace.
@@ -57,6 +66,8 @@ class Sandbox(msgspec.Struct, frozen=True):
     mac: str = ""
     """The MAC that was asked for; "" for the one that is made of the first address (`state.mac.interface_mac`)."""
     bandwidth: Bandwidth = NO_LIMITS
+    network: BridgeNetwork | None = None
+    """None for the pods' own network."""
 
     @property
     def path(self) -> str:
@@ -133,7 +144,8 @@ class View(msgspec.Struct):
 
     def has_default_routes(self, sandbox: Sandbox) -> bool:
         """Is this the interface of its pod sandbox with the least name? What a pod can have once only is planned with that one."""
-        return sandbox.ifname <= min(self.interfaces.get(sandbox.netns, (sandbox.ifname,)))
+        names = [one.ifname for one in self.interfaces.get(sandbox.netns, {}).values() if one.network is None]
+        return sandbox.ifname <= min(names, default=sandbox.ifname)
 
     @property
     def versions(self) -> tuple[int, ...]:

@@ -55,6 +55,7 @@ from podplane.state.nft_rules import (
     has_hop_by_hop_options,
     hops_left_at_most,
     icmp6_type_is,
+    input_in,
     is_to_group,
     rule,
     sender_in,
@@ -69,6 +70,7 @@ PRIORITY = 10
 """Behind NF_BR_PRI_BRNF (0), where br_netfilter has the packet pass the hooks of IP and translates its destination."""
 TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 OTHERS, GROUPS, ARP_SENDERS, ANSWERED = "others", "groups", "arp4", "answered"
+FURTHER = "further"
 LINK_LOCAL = ipaddress.ip_network("fe80::/10")
 SOLICITATIONS = 133, 135
 """ICMPv6 types: of routers, of neighbours."""
@@ -79,8 +81,11 @@ def gateway_of(block: IPNetwork) -> IPAddress:
     return block.network_address + 1
 
 
-def plan(node: Node, config: NetworkConfig) -> Fragment:
-    """The table of this node, without any pod; nothing while it has no blocks, or where the kernel has no bridge family."""
+def plan(node: Node, config: NetworkConfig, *, has_further: bool = False) -> Fragment:
+    """The table of this node, without any pod; nothing while it has no blocks, or where the kernel has no bridge family.
+
+    `has_further`: a pod of the node has an interface of a further network (`pods.additional`).
+    """
     blocks = [ipaddress.ip_network(block) for block in node.spec.pod_cidrs]
     if not blocks or not config.bridge_family:
         return {}
@@ -96,6 +101,9 @@ def plan(node: Node, config: NetworkConfig) -> Fragment:
         ether_destination_is(gateway_mac, op=NOT_EQUAL), counter(), verdict(DROP), comment="to the node, but not by its MAC"
     )
     hook, rules = Hook("filter", "prerouting", PRIORITY), (to_group, *map(_rule, versions), others, to_other_mac, *_answered())
+    if has_further:
+        rules = (rule(input_in(FURTHER), verdict(ACCEPT), comment="of a further network"), *rules)
+        values += _further()
     values.append(Chain(family=family, table=table, name="prerouting", hook=hook, rules=rules))
     values.append(Chain(family=family, table=table, name=GROUPS, rules=(others, *_to_groups(versions))))
     own = [rule(ethertype(v), sender_in(v, _own(v)), verdict(ACCEPT)) for v in versions]
@@ -110,6 +118,14 @@ def _answered() -> Iterator[Rule]:
         yield rule(ethertype(version), hops_left_at_most(version, 1), goto(ANSWERED))
     yield rule(ethertype(6), has_hop_by_hop_options(), goto(ANSWERED))
     yield rule(ethertype(6), destination_in(LINK_LOCAL), goto(ANSWERED))
+
+
+def _further() -> Iterator[Value]:
+    """The ports of further networks, and what keeps their frames from the node."""
+    family, table = TABLE
+    yield Set(family=family, table=table, name=FURTHER, key=("ifname",))
+    drop = rule(input_in(FURTHER), counter(), verdict(DROP), comment="to the node itself, from a further network")
+    yield Chain(family=family, table=table, name="input", hook=Hook("filter", "input", 0), rules=(drop,))
 
 
 def _others(gateway_mac: str) -> Iterator[Value]:

@@ -185,6 +185,11 @@ def input_is_not(name: str) -> Row:
     return (Meta(key=META_IIFNAME, dreg=1), Cmp(op=NOT_EQUAL, data=name.encode().ljust(NAME_SIZE, b"\0")))
 
 
+def input_in(name: str) -> Row:
+    """`iifname @name`."""
+    return (Meta(dreg=1, key=META_IIFNAME), Lookup(set=name))
+
+
 def output_is(name: str) -> Row:
     """`oifname "eth0"`."""
     return (Meta(key=META_OIFNAME, dreg=1), Cmp(data=name.encode().ljust(NAME_SIZE, b"\0")))

@@ -1,0 +1,168 @@
+"""Further interfaces of a pod: what it asks for by annotation, what a NetworkAttachmentDefinition says, and what the pod got. Pure.
+
+Source: Kubernetes Network Custom Resource Definition De-facto Standard, version 1.3 (k8snetworkplumbingwg/multi-net-spec).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from podplane.cni.network import Attached
+from podplane.model.pod_info import NETWORKS
+from podplane.model.view import BridgeNetwork
+from podplane.state.mac import asked_mac
+
+STATUS = "k8s.v1.cni.cncf.io/network-status"
+OWN_NETWORK = "podplane"
+"""The pods' own network in the status, and the type of configurations of further ones."""
+NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+LINK_NAME = re.compile(r"[^\s/:\0]{1,15}")
+MOST_INTERFACES = 16
+MTU = range(576, 65536)
+NEITHER = ("lo", "eth0")
+"""Names that a further interface can't have."""
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """One network that a pod asks for."""
+
+    namespace: str
+    name: str
+    ifname: str
+    ips: tuple[str, ...] = ()
+    mac: str = ""
+
+    @property
+    def path(self) -> str:
+        """`namespace/name` of the NetworkAttachmentDefinition."""
+        return f"{self.namespace}/{self.name}"
+
+
+class _Element(msgspec.Struct, forbid_unknown_fields=True):
+    """An element of the annotation in JSON."""
+
+    name: str
+    namespace: str = ""
+    interface: str = ""
+    ips: list[str] = []
+    mac: str = ""
+
+
+class _Config(msgspec.Struct, forbid_unknown_fields=True):
+    """A configuration of podplane's own type."""
+
+    type: str
+    cni_version: str = msgspec.field(default="", name="cniVersion")
+    name: str = ""
+    subnets: list[str] = []
+    mtu: int = 0
+
+
+class Interface(NamedTuple):
+    """What a pod got: the name of the network, and the interface."""
+
+    network: str
+    attached: Attached
+
+
+def selections(text: str, namespace: str) -> list[Selection]:
+    """The networks of an annotation of a pod in this namespace, in its order. ValueError when it makes no sense; it says why."""
+    try:
+        found = _from_json(text) if text.lstrip()[:1] in ("[", "{") else [_short(one.strip()) for one in text.split(",")]
+        if len(found) > MOST_INTERFACES:
+            raise ValueError(f"{len(found)} networks are asked for, and a pod has at most {MOST_INTERFACES}")
+        chosen = [_selection(one, namespace, f"net{number}") for number, one in enumerate(found, 1)]
+        names = [one.ifname for one in chosen]
+        if twice := next((name for name in names if names.count(name) > 1), ""):
+            raise ValueError(f"interface {twice} is asked for twice")
+    except ValueError as error:
+        raise ValueError(f"annotation {NETWORKS}: {error}") from None
+    return chosen
+
+
+def _from_json(text: str) -> list[_Element]:
+    try:
+        return msgspec.json.decode(text, type=list[_Element])
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from None
+
+
+def _short(text: str) -> _Element:
+    path, has_interface, interface = text.partition("@")
+    namespace, has_namespace, name = path.rpartition("/")
+    if (has_interface and not interface) or (has_namespace and not namespace):
+        raise ValueError(f"{text!r} is no network: name, namespace/name or namespace/name@interface is one")
+    return _Element(name=name, namespace=namespace, interface=interface)
+
+
+def _selection(one: _Element, namespace: str, ifname: str) -> Selection:
+    for what, text in (("name", one.name), ("namespace", one.namespace or namespace)):
+        if not NAME.fullmatch(text):
+            raise ValueError(f"{text!r} is no {what} of a network")
+    name = one.interface or ifname
+    if not LINK_NAME.fullmatch(name) or name in (".", "..", *NEITHER):
+        raise ValueError(f"{name!r} is no name of a further interface")
+    ips = tuple(str(ipaddress.ip_interface(ip).ip) for ip in one.ips)
+    return Selection(one.namespace or namespace, one.name, name, ips, asked_mac(one.mac) if one.mac else "")
+
+
+def bridge_network(path: str, config: str) -> BridgeNetwork:
+    """What `spec.config` of a NetworkAttachmentDefinition says. ValueError when podplane can't make that; it says why."""
+    try:
+        return _bridge_network(path, config)
+    except ValueError as error:
+        raise ValueError(f"NetworkAttachmentDefinition {path}: {error}") from None
+
+
+def _bridge_network(path: str, config: str) -> BridgeNetwork:
+    if not config.strip():
+        raise ValueError("it has no spec.config, and files of nodes are not read")
+    content = _decoded(config)
+    if isinstance(content.get("plugins"), list):
+        if len(content["plugins"]) != 1 or not isinstance(content["plugins"][0], dict):
+            raise ValueError(f"it has a chain of {len(content['plugins'])} plugins, where one can be had")
+        (content,) = content["plugins"]
+    kind = content.get("type")
+    if kind != OWN_NETWORK:
+        raise ValueError(f"its type is {kind!r}: networks of type {OWN_NETWORK!r} can be had, other plugins are not called")
+    try:
+        own = msgspec.convert(content, _Config)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"spec.config: {error}") from None
+    if own.mtu and own.mtu not in MTU:
+        raise ValueError(f"spec.config: mtu {own.mtu} is not within {MTU[0]} and {MTU[-1]}")
+    return BridgeNetwork(path, _subnets(own.subnets), own.mtu)
+
+
+def _decoded(config: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(config, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"spec.config is no JSON object: {error}") from None
+
+
+def _subnets(texts: Iterable[str]) -> tuple[str, ...]:
+    subnets = list(map(ipaddress.ip_network, texts))
+    if not subnets or len({one.version for one in subnets}) < len(subnets):
+        raise ValueError("spec.config: subnets has one CIDR for each IP version, and one at least")
+    for one in subnets:
+        if one.max_prefixlen - one.prefixlen < 3 or not one.is_private or one.is_loopback or one.is_link_local:
+            raise ValueError(f"spec.config: subnet {one} is none: it is private, and has room for 8 addresses")
+    return tuple(map(str, subnets))
+
+
+def network_status(own: Attached, further: Iterable[Interface]) -> str:
+    """The annotation that says what a pod got."""
+    elements = [_element(OWN_NETWORK, own, default=True)]
+    elements += [_element(one.network, one.attached) for one in further]
+    return msgspec.json.encode(elements).decode()
+
+
+def _element(network: str, attached: Attached, **more: bool) -> dict[str, Any]:
+    found = {"name": network, "interface": attached.interface, "ips": attached.ips, "mac": attached.mac, "mtu": attached.mtu}
+    return {**found, **more, "dns": {}}
