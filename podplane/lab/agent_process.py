@@ -69,6 +69,7 @@ class AgentProcess:
         self._pid = 0
         self._ready: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
         self._status = ""
+        self._starts = 0
         self._heard_at = 0.0
         self._is_paused = False
 
@@ -230,7 +231,11 @@ class AgentProcess:
         for lines in self._messages():
             self._status = lines.get("STATUS", self._status)
             if lines.get("READY") == "1" and not self._ready.done():
-                self._ready.set_result(msgspec.json.decode(lines[STARTED], type=Started))
+                started = msgspec.json.decode(lines[STARTED], type=Started)
+                if self._starts:
+                    log.warning("agent of %s pid=%d is ready changes=%d", self.name, self._pid, started.changes)
+                self._starts += 1
+                self._ready.set_result(started)
 
     def _drain(self) -> None:
         """What a process before this one said."""
