@@ -15,6 +15,7 @@ from podplane.lab.errors import LabError
 from podplane.model.cluster_policy import Policy
 from podplane.model.policy import DIRECTIONS, TIERS, Direction, LabelSelector, NetworkPolicy, Rules
 from podplane.model.words import counted
+from podplane.policy.findings import some
 from podplane.policy.tiers import rules_of, speaking
 from podplane.policy.words import SHOWN, peer_text, rule_text, selector_text, short_selector_text, unread_text
 
@@ -154,13 +155,19 @@ def of_pod(cluster: Cluster, path: str, decided: Callable[[str], Decided | None]
     """The policies of a pod; `decided` asks its node. LabError when it can have none."""
     pod = cluster.pods.get(path)
     if pod is None:
-        raise LabError(f"there is no pod {path}")
+        raise LabError(f"there is no pod {path}{_of_that_workload(cluster, path)}")
     if pod.has_ended:
         raise LabError(f"pod {path} has ended ({cluster.states[path]}): no policy selects it any more")
     if pod.host_network:
         raise LabError(f"pod {path} is in its node's network: to policies it is its node, which none can select")
     policies = cluster.index.policies_of(path)
     return OfPod(path, pod.node, policies, decided(pod.node) if policies and pod.node else None)
+
+
+def _of_that_workload(cluster: Cluster, path: str) -> str:
+    """Pods whose names begin with that of what made them."""
+    found = sorted(one for one in cluster.pods if one.startswith(f"{path}-"))
+    return f": there is {some(found)}" if found else ""
 
 
 def overview(found: Sequence[Listed], decided: Decided | None = None) -> str:

@@ -13,7 +13,7 @@ from podplane.lab.folder import Folder
 @lab_name
 @namespace
 @click.option("-A", "--all-namespaces", is_flag=True, help="Pods of all namespaces.")
-@click.option("--port", metavar="PORT[/PROTOCOL]", help="Only this port: 80, 53/udp.")
+@click.option("--port", metavar="PORT[/PROTOCOL]", help="Only this port of the pods (not of Services): 80, 53/udp.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="For programs.")
 def matrix(folder: Folder, namespace: str, all_namespaces: bool, port: str | None, output: str | None) -> None:
     """Show which pods reach which: rows are who opens a connection, columns are to whom.

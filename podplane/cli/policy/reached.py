@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from podplane.cli.policy.cluster import Cluster
+from podplane.cli.policy.grouped import group_names
 from podplane.cli.policy.show import grid, legend
 from podplane.policy.ends import End, ends_of
 from podplane.policy.matrix import Matrix, Question, Row, matrix
@@ -57,22 +57,6 @@ def tables(cluster: Cluster, namespace: str, asked: Question | None) -> list[Tab
         else:
             found.append(table)
     return found
-
-
-def group_names(groups: Sequence[Sequence[str]]) -> list[str]:
-    """One name for pods that fare alike: `shop/web-* (3 pods)`, if that means no others."""
-    return [_group_name(group, (path for other in groups if other is not group for path in other)) for group in groups]
-
-
-def _group_name(paths: Sequence[str], others: Iterable[str]) -> str:
-    if len(paths) == 1:
-        return paths[0]
-    common = os.path.commonprefix(list(paths))  # noqa: RUF071 - characters are meant
-    if "-" in common.partition("/")[2]:
-        beginning = common[: common.rindex("-") + 1]
-        if not any(path.startswith(beginning) for path in others):
-            return f"{beginning}* ({len(paths)} pods)"
-    return f"{paths[0]} and {len(paths) - 1:,} more"
 
 
 def _grouped(ends: Sequence[End], found: Matrix) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+from podplane.cli.policy.grouped import group_names
 from podplane.cli.policy.judged import Judged, Judgement, Side
 from podplane.cli.tables import plain
 from podplane.model.words import counted
 
 HINTS_SHOWN = 5
+ENDPOINT = "\0"
+"""What stands for whom a flow goes to, where those are compared that fare alike."""
 
 
 def verdict(found: Judgement) -> str:
-    """All flows that were asked for; those of both families once, if they fare alike."""
-    parts: dict[str, set[int]] = {}
+    """All flows that were asked for; those of both families, and to endpoints of a Service, once, if they fare alike."""
+    alike: dict[tuple[str, str], set[int]] = {}
     for one in found.flows:
-        parts.setdefault("\n".join(_flow(one)), set()).add(6 if ":" in one.destination.ip else 4)
-    versions = set().union(*parts.values())
-    texts = [text if of == versions else f"IPv{min(of)}: {text}" for text, of in parts.items()]
+        text = "\n".join(_flow(one)).replace(one.destination.text, ENDPOINT)
+        alike.setdefault((text, one.destination.text), set()).add(6 if ":" in one.destination.ip else 4)
+    versions, groups = set().union(*alike.values()), defaultdict[tuple[str, frozenset[int]], list[str]](list)
+    for (text, endpoint), of in alike.items():
+        groups[text, frozenset(of)].append(endpoint)
+    names = group_names(list(groups.values()))
+    texts = [
+        ("" if of == versions else f"IPv{min(of)}: ") + text.replace(ENDPOINT, name)
+        for (text, of), name in zip(groups, names, strict=True)
+    ]
     if found.service:
         fares: dict[str, bool] = {}
         for one in found.flows:

@@ -8,6 +8,7 @@ import pytest
 
 from podplane.cli.policy import listed, reached, show
 from podplane.cli.policy.cluster import check_namespace
+from podplane.cli.policy.grouped import group_names
 from podplane.cli.policy.judged import Judgement, judge
 from podplane.cli.policy.places import wanted
 from podplane.lab.errors import LabError
@@ -88,6 +89,27 @@ def test_of_a_service_it_is_said_first_whether_it_is_allowed(ips: list[str], sai
     found = ask("client", "web", deny, service("default/web"), *others, slices=[slice_of(*ips)])
     assert show.verdict(found).startswith(f"client → Service default/web: {said}\n\n")
     assert found.allowed is said.startswith("allowed")
+
+
+def test_endpoints_that_fare_alike_are_one_paragraph() -> None:
+    web = policy("default/web", podSelector={"matchLabels": {"app": "web"}}, ingress=[{"ports": [{"port": 9090}]}])
+    others = [pod(f"default/web-{n}", {"app": "web"}, f"10.244.2.{n}", "node2") for n in range(20, 32)]
+    free = pod("default/free", {}, "10.244.2.40", "node2")
+    ips = [*(f"10.244.2.{n}" for n in range(20, 32)), "10.244.2.40"]
+    found = ask("client", "svc/web", web, service("default/web"), *others, free, slices=[slice_of(*ips)])
+    assert show.verdict(found).splitlines() == [
+        "client → Service default/web: denied at 12 of 13 endpoints",
+        "",
+        "default/client → default/web-* (12 pods), TCP 8080: denied",
+        "  egress  of default/client: allowed: no policy selects it for egress",
+        "  ingress of default/web-* (12 pods): denied: default deny by default/web",
+        "    default/web ingress rule 1 allows TCP 9090 from it",
+        "",
+        "default/client → default/free, TCP 8080: allowed",
+        "  egress  of default/client: allowed: no policy selects it for egress",
+        "  ingress of default/free: allowed: no policy selects it for ingress",
+    ]
+    assert len(found.document()["flows"]) == 13, "programs get each"
 
 
 def test_a_namespace_that_is_not_there_is_told_from_an_empty_one() -> None:
@@ -182,7 +204,12 @@ def test_what_of_a_policy_is_not_known_is_said() -> None:
 
 @pytest.mark.parametrize(
     ("path", "said"),
-    [("a/b", "there is no pod a/b"), ("default/agent", "is in its node's network"), ("default/job", "has ended")],
+    [
+        ("a/b", "there is no pod a/b$"),
+        ("default/web", "there is no pod default/web: there is default/web-1, default/web-2$"),
+        ("default/agent", "is in its node's network"),
+        ("default/job", "has ended"),
+    ],
 )
 def test_of_what_can_have_no_policies_it_says_so(path: str, said: str) -> None:
     job = pod("default/job")
@@ -230,7 +257,7 @@ def test_families_that_fare_differently_have_tables_of_their_own() -> None:
 
 def test_a_beginning_that_others_have_too_names_no_group() -> None:
     groups = [["a/web-1", "a/web-2"], ["a/web-3"], ["a/db-1", "a/db-2"], ["a/x", "a/y", "a/z"]]
-    assert reached.group_names(groups) == ["a/web-1 and 1 more", "a/web-3", "a/db-* (2 pods)", "a/x and 2 more"]
+    assert group_names(groups) == ["a/web-1 and 1 more", "a/web-3", "a/db-* (2 pods)", "a/x and 2 more"]
 
 
 def test_policies_of_the_cluster_stand_first_and_say_what_they_do() -> None:
