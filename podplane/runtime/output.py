@@ -16,14 +16,14 @@ from typing import BinaryIO
 
 import msgspec
 
+from podplane.runtime import reading
 from podplane.runtime.descriptors import write_all
 from podplane.runtime.terminals import Terminal
 
-CHUNK_BYTES = 64 * 1024
-LAST_CHUNKS = 64
+LINE_BYTES = CHUNK_BYTES = 16 * 1024
+"""A longer line is logged in parts. So much is read at a time."""
+LAST_CHUNKS = 16
 """So much is still read of a container that ended: what its pipe can hold, and more."""
-LINE_BYTES = 16 * 1024
-"""A longer line is logged in parts."""
 ROTATE_BYTES = 10 * 1024 * 1024
 """As kubelet's containerLogMaxSize."""
 ASIDE = ".1"
@@ -46,21 +46,22 @@ class LogFile(msgspec.Struct):
 
     def write(self, stream: str, data: bytes) -> None:
         """Log what came: whole lines, and the parts of lines that grow too long."""
+        for start in range(0, len(data), LINE_BYTES):
+            self._write(stream, data[start : start + LINE_BYTES])
+
+    def _write(self, stream: str, data: bytes) -> None:
+        """Of no more bytes than a line may have, only the first and the last line can be too long, with what came before."""
         *lines, rest = (self._partial.pop(stream, b"") + data).split(b"\n")
         stamp = self.now().strftime("%Y-%m-%dT%H:%M:%S.%f000Z").encode() + b" " + stream.encode()
-        out: list[bytes] = []
-        for line in lines:
-            while len(line) > LINE_BYTES:
-                out.append(b"%s P %s\n" % (stamp, line[:LINE_BYTES]))
-                line = line[LINE_BYTES:]
-            out.append(b"%s F %s\n" % (stamp, line))
-        while len(rest) > LINE_BYTES:
-            out.append(b"%s P %s\n" % (stamp, rest[:LINE_BYTES]))
-            rest = rest[LINE_BYTES:]
+        out = b""
+        if lines:
+            parts, lines[0] = _cut(lines[0], stamp)
+            out = parts + stamp + b" F " + (b"\n" + stamp + b" F ").join(lines) + b"\n"
+        parts, rest = _cut(rest, stamp)
         if rest:
             self._partial[stream] = rest
-        if out:
-            self._append(b"".join(out))
+        if out or parts:
+            self._append(out + parts)
 
     def finish(self, stream: str) -> None:
         """The stream has ended: a line that began is whole."""
@@ -94,6 +95,15 @@ class LogFile(msgspec.Struct):
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _cut(line: bytes, stamp: bytes) -> tuple[bytes, bytes]:
+    """What of a line is logged in parts, and what is left of it."""
+    out = b""
+    while len(line) > LINE_BYTES:
+        out += b"%s P %s\n" % (stamp, line[:LINE_BYTES])
+        line = line[LINE_BYTES:]
+    return out, line
 
 
 def log_folder_name(namespace: str, name: str, uid: str) -> str:
@@ -142,16 +152,18 @@ class Output(msgspec.Struct, eq=False):
 
     def _begin_terminal(self, fd: int) -> None:
         self._sources[fd] = STDOUT
-        asyncio.get_running_loop().add_reader(fd, self._read, fd)
+        self._listen(fd)
 
     def begin(self) -> None:
         """The process has its ends: read from now on."""
         for fd in self._theirs:
             os.close(fd)
         self._theirs.clear()
-        loop = asyncio.get_running_loop()
         for fd in self._sources:
-            loop.add_reader(fd, self._read, fd)
+            self._listen(fd)
+
+    def _listen(self, fd: int) -> None:
+        reading.of_this_loop().add(fd, lambda: self._read(fd))
 
     def _read(self, fd: int) -> None:
         try:
@@ -169,7 +181,7 @@ class Output(msgspec.Struct, eq=False):
     def _end(self, fd: int) -> None:
         stream = self._sources.pop(fd)
         self.log.finish(stream)
-        asyncio.get_running_loop().remove_reader(fd)
+        reading.of_this_loop().remove(fd)
         if self.terminal is None:
             os.close(fd)
         self._tell(stream, b"")
