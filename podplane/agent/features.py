@@ -103,7 +103,7 @@ def _attachment(old: Sandbox | None, new: Sandbox | None, view: View) -> Iterabl
     if sandbox is None:
         return ()
     if sandbox.network is not None:  # the node's table knows the ports of further networks
-        return NodeKey(view.node_name), attachment_key(sandbox)
+        return _around(NodeKey(view.node_name), attachment_key(sandbox), new)
     others = [one for one in view.interfaces.get(sandbox.netns, {}).values() if one.ifname != sandbox.ifname]
     return map(attachment_key, (sandbox, *others) if new is None else (*others, sandbox))
 
@@ -122,7 +122,12 @@ def _all_host_ports(old: Node | None, new: Node | None, view: View) -> Iterable[
 def _host_ports(old: Sandbox | None, new: Sandbox | None, view: View) -> Iterable[Key]:
     """Its own key, and the node's: the table of host ports is there while a pod has one."""
     sandbox = new or old
-    return (NodeKey(view.node_name), host_port_key(sandbox)) if sandbox and sandbox.host_ports else ()
+    return _around(NodeKey(view.node_name), host_port_key(sandbox), new) if sandbox and sandbox.host_ports else ()
+
+
+def _around(node: NodeKey, own: Key, new: Sandbox | None) -> Iterable[Key]:
+    """What the node has for a pod comes before what is the pod's, and goes after it: the set, and its elements."""
+    return (node, own) if new is not None else (own, node)
 
 
 def host_port_key(sandbox: Sandbox) -> HostPortKey:

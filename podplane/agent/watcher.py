@@ -163,16 +163,14 @@ class Watcher:
         for one in changes.observations:
             if self._ledger.observe(one.identity, self._unless_foreign(one.identity, one.value)):
                 self._foreign_change((one.identity,))
-                if one.value is None and one.identity[0] == "Link":
-                    self._audit_at[Part.NETWORK] = (
-                        self._clock()
-                    )  # shapers and filters went with it, of which nothing is notified
             if isinstance(one.value, Fdb) and one.identity not in self._ledger.desired:
                 self._audit_at[Part.NETWORK] = (
                     self._clock()
                 )  # it may have moved here from another port, of which nothing is notified
             if one.value is None and one.identity[0] == "Link":
                 self._ledger.lose_sysctls(str(one.identity[2]))
+                if one.identity in self._ledger.desired:  # shapers and filters went with it, of which nothing is notified
+                    self._audit_at[Part.NETWORK] = self._clock()
         if changes.lost:
             self._audit_at[Part.NETWORK] = self._clock()
         for name, event in changes.links.items():

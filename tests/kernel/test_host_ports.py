@@ -67,7 +67,7 @@ def test_a_pod_does_not_reach_what_listens_on_the_node_s_loopback_address(source
             server.recv(100)
         family, table = TABLE
         own, policy = (family, table), policy_tables.TABLE
-        chains = ((own, "localnet"), (policy, "input"), (policy, "prerouting"))
+        chains = ((own, "localnet"), (policy, "input"), (policy, "senders"))
         guards = [Chain(family=f, table=t, name=name).identity for (f, t), name in chains]
         removals = [Operation(agent.ledger.desired[guard], None) for guard in guards]
         assert not agent._kernel.apply(removals).failed  # type: ignore[attr-defined]  # a door

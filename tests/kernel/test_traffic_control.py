@@ -79,6 +79,18 @@ def test_what_is_applied_is_read_back_and_goes_without_a_trace() -> None:
     assert run("tc qdisc show; ip -o link show") == before
 
 
+def test_a_link_that_refuses_to_be_given_a_mac_is_set_down_and_deleted_as_it_was_read() -> None:
+    kernel = door()
+    put(kernel, ALL)
+    found = kernel.read(OWNER)[TURN.identity]
+    assert isinstance(found, Link) and found.mac
+    down = msgspec.structs.replace(found, up=False)
+    put(kernel, [down], old=found)
+    there = kernel.read(OWNER)[TURN.identity]
+    assert isinstance(there, Link) and not there.up
+    assert not kernel.apply([Operation(down, None)]).failed
+
+
 def test_applying_twice_changes_nothing() -> None:
     kernel = door()
     put(kernel, ALL)

@@ -16,6 +16,8 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from podplane.kernel.errors import KernelError, NotFound, from_errno
 from podplane.kernel.netlink import BATCH_BYTES, BATCH_MESSAGES, Message, Refusal, Socket
 from podplane.kernel.rtnl import constants as c
@@ -352,6 +354,8 @@ class Rtnl:
             present = decode.link(found.payload, {})
             if is_foreign(link, present):
                 raise foreign_error(link, present)
+            if link.mac == present.mac:  # some links refuse to be given one, be it their own (ifb)
+                link = msgspec.structs.replace(link, mac="")
             if self._is_recreated(old, link):
                 messages.append(encode.delete_link(found.number, link.name))
                 old = None
