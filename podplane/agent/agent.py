@@ -355,6 +355,7 @@ class Agent:
         await self.writer.idle()
         self._effects.begin()
         await self._effects.idle()
+        await self.network.idle()
         await self._resets.idle()
 
     def _namespaces(self) -> dict[IPAddress, str]:

@@ -99,6 +99,8 @@ class Attachments:
         self._pods: dict[str, dict[tuple[str, str], Sandbox]] = {}
         self._macs: dict[tuple[BridgeNetwork | None, str], tuple[str, str]] = {}
         """Who has which MAC on which bridge."""
+        self._leaving: dict[tuple[str, str], asyncio.Task[None]] = {}
+        """What was detached, and still has its addresses."""
         self._addresses = NodeAddresses(())
         self._further: dict[BridgeNetwork, NodeAddresses] = {}
         """The addresses of further networks in which there is a pod."""
@@ -167,7 +169,7 @@ class Attachments:
             raise NetworkError(f"{pod}: {why}")
         if (before := self._sandboxes.get(request.id)) is not None and before.network != request.further:
             raise NetworkError(f"{pod}: interface {request.ifname} is attached to another network: detach it first")
-        ips, mac = self._allocate(request)
+        ips, mac = await self._allocated(request)
         self._keep(dataclasses.replace(request, mac=mac), ips, pod)
         sandbox = self._admit(request, ips, mac)
         try:
@@ -183,6 +185,18 @@ class Attachments:
         if self._sandboxes.get(request.id) is not sandbox:
             raise NetworkError(f"{pod} was detached, or attached once more, while it was attached")
         return self._described(request, ips)
+
+    async def _allocated(self, request: Attachment) -> tuple[tuple[str, ...], str]:
+        """The same as `_allocate`; what it needs may be that of somebody who leaves."""
+        if leaving := self._leaving.get(request.id):
+            await asyncio.wait([leaving])
+        try:
+            return self._allocate(request)
+        except NetworkError:
+            if not self._leaving:
+                raise
+        await asyncio.wait(tuple(self._leaving.values()))
+        return self._allocate(request)
 
     def _allocate(self, request: Attachment) -> tuple[tuple[str, ...], str]:
         """The addresses of an attachment, and the MAC that it asks for ("" for none). NetworkError when it can't have them; then it has
@@ -344,12 +358,14 @@ class Attachments:
         """Detach what could not be attached, unless it was detached or attached once more meanwhile."""
         if self._sandboxes.get(request.id) is sandbox:
             await self.delete(request)
+            if leaving := self._leaving.get(request.id):
+                await asyncio.wait([leaving])
 
     async def delete(self, request: Attachment) -> None:
         """Detach a pod; of one that isn't attached, nothing happens.
 
-        No packet passes any more when this returns, and none of its connections is tracked; the link may go later. Should the kernel refuse
-        that, it is logged and tried again.
+        No packet passes any more when this returns; the link may go later, and its addresses are free for others once none of its
+        connections is tracked. Should the kernel refuse any of that, it is logged and tried again.
         """
         sandbox = self._sandboxes.pop(request.id, None)
         if sandbox is not None:
@@ -364,14 +380,33 @@ class Attachments:
                 del self._interfaces[sandbox.netns]
                 self._writer.detach(sandbox.netns)
             await self._apply(sandbox, None)
-            if sandbox.network is None:
-                await self._forgotten(list(map(address_of, sandbox.ips)))
         if request.id not in self._sandboxes:
             self._record.detached(request.id)
-            if sandbox is not None:
-                self._macs.pop((sandbox.network, interface_mac(sandbox.mac, sandbox.ips)), None)
-                request = dataclasses.replace(request, further=sandbox.network)
-            self._release(request)
+            if sandbox is None:
+                if request.id not in self._leaving:
+                    self._release(request)
+            elif sandbox.network is not None:
+                self._has_left(request, sandbox)
+            else:
+                leaving = self._leave(request, sandbox)
+                self._leaving[request.id] = asyncio.get_running_loop().create_task(leaving, name=f"leave {request.who}")
+
+    async def _leave(self, request: Attachment, sandbox: Sandbox) -> None:
+        """Once the kernel has forgotten its connections, others may have what it had."""
+        try:
+            await self._forgotten(list(map(address_of, sandbox.ips)))
+        finally:
+            del self._leaving[request.id]
+            self._has_left(request, sandbox)
+
+    def _has_left(self, request: Attachment, sandbox: Sandbox) -> None:
+        self._macs.pop((sandbox.network, interface_mac(sandbox.mac, sandbox.ips)), None)
+        self._release(dataclasses.replace(request, further=sandbox.network))
+
+    async def idle(self) -> None:
+        """Wait until all that is detached by now has left."""
+        if self._leaving:
+            await asyncio.wait(tuple(self._leaving.values()))
 
     async def check(self, request: Attachment) -> None:
         """NetworkError unless the pod's kernel objects are as planned (CNI CHECK): the kernel is asked."""
@@ -379,7 +414,7 @@ class Attachments:
         sandbox = self._sandboxes.get(request.id)
         if sandbox is None:
             raise NetworkError(f"{pod} is not attached")
-        await self._writer.idle()
+        await self._writer.caught_up()
         wanted = {
             identity: value
             for key in self._planner.keys_of(Sandbox, None, sandbox)
@@ -435,7 +470,7 @@ class Attachments:
         """Detach every pod that is not in `keep` (CNI GC). What is attached while this runs stays."""
         kept = {request.id for request in keep}
         surplus = [(id_, attached) for id_, attached in self._attached.items() if id_ not in kept]
-        leaked = self._addresses.owners - kept - self._attached.keys()
+        leaked = self._addresses.owners - kept - self._attached.keys() - self._leaving.keys()
         for id_, attached in surplus:
             if self._attached.get(id_) is attached:  # else it went, or was attached once more, while this waited
                 await self.delete(attached[0])

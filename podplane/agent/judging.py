@@ -46,6 +46,8 @@ class Judge:
         self._due: dict[IPAddress, bool] = {}
         self._under_way: dict[IPAddress, bool] = {}
         self._task: asyncio.Task[None] | None = None
+        self._round = asyncio.Event()
+        """Set at the end of the walk that is under way, or comes next."""
         self.has_judged = False
         """Was any connection marked to be judged again?"""
 
@@ -82,17 +84,22 @@ class Judge:
                 break
 
     async def idle(self) -> None:
-        """Wait until all that was begun is done, or has failed, in which case the next `begin` tries it again."""
-        while self._task is not None and not self._task.done():
-            await asyncio.wait([self._task])
+        """Wait until all that was begun by now is done, or has failed, in which case the next `begin` tries it again."""
+        for _ in range(2):  # the walk that is under way may have begun before the last of it came
+            if self._is_busy:
+                await self._round.wait()
 
     async def _walk(self) -> None:
         rest: float | None = BATCH_SECONDS
         while self._due and rest is not None:
             await asyncio.sleep(rest)
             self._under_way, self._due = self._due, {}
-            rest = await self._judged(self._under_way)
-            self._under_way = {}
+            try:
+                rest = await self._judged(self._under_way)
+            finally:
+                self._under_way = {}
+                ended, self._round = self._round, asyncio.Event()
+                ended.set()
 
     async def _judged(self, ips: dict[IPAddress, bool]) -> float | None:
         """How long to rest after it; None when it failed: they are due again."""

@@ -68,6 +68,9 @@ class Kernel(Protocol):
     def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
         """Carry out the operations in slices of some milliseconds; each is in one report."""
 
+    def remove_links(self, operations: Sequence[Operation]) -> Report:
+        """Remove links of the node's own namespace; may be called in another thread than all else."""
+
     def read(self, owner: Ownership, sysctls: Iterable[str] = ()) -> dict[Identity, Value]:
         """What the kernel holds of this owner in the node's own namespace, and the values of these sysctls."""
 

@@ -3,7 +3,7 @@ became of it.
 
 Operations are computed by the ledger when they are sent. A large change is sent in slices, with turns for other tasks
 between them; what somebody waits for (`settled`) and nothing in flight concerns goes in between. Removing links makes the
-kernel wait for its readers, some 20 ms, so that happens in a thread.
+kernel wait for its readers, some 20 ms: links that are down already are removed in a thread, many together, while all else goes on.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ class Sink(Protocol):
     def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
         """Carry out the operations in slices; each is in one report."""
 
+    def remove_links(self, operations: Sequence[Operation]) -> Report:
+        """Remove links of the node's own namespace; may be called in another thread than all else."""
+
     def detach(self, name: str) -> None:
         """Forget a network namespace: what was in it counts as gone."""
 
@@ -65,6 +68,10 @@ class Writer:
         self._urgent: dict[Identity, None] = {}
         self._detached: dict[str, asyncio.Event] = {}
         self._task: asyncio.Task[None] | None = None
+        self._removals: list[Operation] = []
+        self._removed: dict[Identity, None] = {}
+        """Links whose removal is on its way."""
+        self._reaper: asyncio.Task[None] | None = None
         self._round = asyncio.Event()
         self._refused = 0
         self._refusals: list[Failure] = []
@@ -108,8 +115,8 @@ class Writer:
 
     async def idle(self) -> None:
         """Wait until nothing is due or in flight (what was refused may be due again later)."""
-        while self._task is not None:
-            await asyncio.wait([self._task])
+        while tasks := [task for task in (self._task, self._reaper) if task is not None]:
+            await asyncio.wait(tasks)
 
     async def caught_up(self) -> None:
         """Wait until what is due or in flight now was sent, whatever comes meanwhile."""
@@ -123,6 +130,8 @@ class Writer:
                 self._detach_namespaces()
                 if not self._ledger.has_due:
                     break
+                if self._reaper is not None and self._ledger.is_any_due(self._removed):
+                    await asyncio.wait([self._reaper])  # a link of that name is wanted again
                 self._prepare()
                 applied = self.operations_applied
                 await self._send(await self._take())
@@ -140,10 +149,16 @@ class Writer:
             self._task = None
             self._round.set()
             self._round = asyncio.Event()
-            for waiter in {id(one): one for row in self._waiters.values() for one in row}.values():
-                waiter.done.set()
-            self._waiters.clear()
+            self._release_waiters()
             self._urgent.clear()
+
+    def _release_waiters(self) -> None:
+        """Nothing is sent any more: nobody waits any longer but for links whose removal is on its way."""
+        for waiter in {id(one): one for row in self._waiters.values() for one in row}.values():
+            if waiter.is_interrupted or waiter.remaining.isdisjoint(self._removed):
+                waiter.done.set()
+        left = {identity: [one for one in row if not one.done.is_set()] for identity, row in self._waiters.items()}
+        self._waiters = {identity: row for identity, row in left.items() if row}
 
     def _prepare(self) -> None:
         try:
@@ -169,26 +184,42 @@ class Writer:
                 is_detached.set()
 
     async def _send(self, operations: list[Operation]) -> None:
-        removals = [operation for operation in operations if _takes_long(operation)]
-        if removals:
-            quick = [operation for operation in operations if not _takes_long(operation)]
-            await self._send_slices(quick)
-            self._acknowledge(await self._in_thread(removals))
-        else:
-            await self._send_slices(operations)
+        await self._send_slices([operation for operation in operations if not _takes_long(operation)])
+        self._remove([operation for operation in operations if _takes_long(operation)])
+
+    def _remove(self, links: list[Operation]) -> None:
+        """Have links removed, of which nobody waits for the end."""
+        if links:
+            self._removals += links
+            self._removed |= dict.fromkeys(operation.value.identity for operation in links)
+            if self._reaper is None:
+                self._reaper = asyncio.get_running_loop().create_task(self._reap(), name=f"reaper {self._node_name}")
+
+    async def _reap(self) -> None:
+        """Remove links until there is none: what comes meanwhile is one group."""
+        try:
+            while self._removals:
+                removals, self._removals = self._removals, []
+                report = await self._in_thread(removals)
+                for operation in removals:
+                    self._removed.pop(operation.value.identity, None)
+                self._acknowledge(report)
+                self._log_refusals()
+        except Exception:
+            log.exception("apply node=%s", self._node_name)
+        finally:
+            self._reaper = None
+            self.wake()
 
     async def _in_thread(self, operations: list[Operation]) -> Report:
         try:
-            return await asyncio.to_thread(self._all_steps, operations)
-        except RuntimeError as error:  # no thread can be started
+            report = await asyncio.to_thread(self._kernel.remove_links, operations)
+        except Exception as error:  # no thread can be started, say
             log.warning("apply node=%s error=%s", self._node_name, error)
             return Report(failed=[Failure(operation, error) for operation in operations])
-
-    def _all_steps(self, operations: list[Operation]) -> Report:
-        report = Report()
-        for step in self._guarded_steps(operations):
-            report.merge(step)
-        return report
+        answered = {id(operation) for operation in _operations(report)}
+        unsaid = Retry("apply", "the kernel door said nothing of it")
+        return Report(report.applied, report.failed + [Failure(o, unsaid) for o in operations if id(o) not in answered])
 
     async def _send_slices(self, operations: list[Operation]) -> None:
         left, pause = len(operations), Pause()
@@ -213,7 +244,9 @@ class Writer:
             return
         urgent, self._urgent = list(self._urgent), {}
         operations = self._ledger.take(urgent)
-        for report in self._guarded_steps(operations) if operations else ():
+        self._remove([operation for operation in operations if _takes_long(operation)])
+        quick = [operation for operation in operations if not _takes_long(operation)]
+        for report in self._guarded_steps(quick) if quick else ():
             self._acknowledge(report)
 
     def _guarded_steps(self, operations: list[Operation]) -> Iterator[Report]:
@@ -278,4 +311,4 @@ class _Waiter:
 
 def _takes_long(operation: Operation) -> bool:
     """Removing a link makes the kernel wait for all its readers (synchronize_net): some 20 ms."""
-    return operation.new is None and isinstance(operation.old, Link) and bool(operation.old.kind)
+    return operation.new is None and isinstance(operation.old, Link) and bool(operation.old.kind) and not operation.old.netns

@@ -220,6 +220,7 @@ class Kernel:
         self._namespaces: dict[str, Namespace] = {HOST: namespace}
         self._rtnl = opener.rtnl(namespace, self._fd)
         self._polled: NetworkPart | None = None
+        self._remover: NetworkPart | None = None
         self._late: dict[str, tuple[PodPart, list[IPAddress]]] = {}
         """By namespace: IPv6 addresses for which packets were not taken yet when they were added, and the part that is asked for them."""
         self._nft: NftPart | None = None
@@ -259,6 +260,15 @@ class Kernel:
             self._polled = self._opener.rtnl(self._namespaces[HOST], self._fd)
         return self._polled.read_proxies(owner)
 
+    def remove_links(self, operations: Sequence[Operation]) -> Report:
+        """Remove links of the node's own namespace, together: the kernel waits once for its readers.
+
+        May be called while another thread applies changes, over a socket of its own.
+        """
+        if self._remover is None:
+            self._remover = self._opener.rtnl(self._namespaces[HOST], self._fd)
+        return self._remover.apply(operations)
+
     def sysctl_watch(self, names: Iterable[str]) -> SysctlWatch:
         """A watch of sysctls of the node's own namespace."""
         return self._opener.sysctl_watch(self._namespaces[HOST], names)
@@ -268,8 +278,9 @@ class Kernel:
         self._rtnl.close()
         for name in list(self._late):
             self._close_late(name)
-        if self._polled is not None:
-            self._polled.close()
+        for part in (self._polled, self._remover):
+            if part is not None:
+                part.close()
         if self._nft is not None:
             self._nft.close()
         self._tracked.close()

@@ -418,6 +418,10 @@ class Ledger:
         place = ("", family, table)
         return [one for one in (*self._due, *self._sent) if one[0] in ELEMENTS and one[1:4] == place]
 
+    def is_any_due(self, identities: Iterable[Identity]) -> bool:
+        """Is one of these to be sent?"""
+        return any(map(self._due.__contains__, identities))
+
     def is_any_sent(self, identities: Iterable[Identity]) -> bool:
         """Is one of these on its way to the kernel?"""
         return any(map(self._sent.__contains__, identities))

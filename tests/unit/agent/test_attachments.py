@@ -229,6 +229,7 @@ async def test_gc_leaves_what_is_attached_while_it_runs(monkeypatch: pytest.Monk
     await collecting
     for one in (stays, back, new):
         await rig.agent.network.check(one)
+    await rig.agent.network.idle()
     assert rig.agent.network.addresses.owners == {("stays", "eth0"), ("back", "eth0"), ("new", "eth0")}
     with pytest.raises(NetworkError, match="is not attached"):
         await rig.agent.network.check(goes)
@@ -284,6 +285,7 @@ async def test_a_namespace_that_vanished_is_a_failed_add_that_leaves_nothing_and
     for now in range(1, 20):
         await rig.poll(float(now))
     assert clean(rig) == before
+    await rig.agent.network.idle()
     assert_nothing_is_left(rig)
 
 

@@ -78,18 +78,19 @@ async def test_proxies_are_polled_while_a_thread_removes_a_link_over_a_socket_of
     assert isinstance(agent._kernel, Kernel)
     part = agent._kernel._rtnl
     entered, go_on = threading.Event(), threading.Event()
-    apply = part.apply
+    remove_links = agent._kernel.remove_links
 
     def slowly(operations: Sequence[Operation]) -> Report:
-        if threading.current_thread() is not threading.main_thread():
-            entered.set()
-            assert go_on.wait(5)
-        return apply(operations)
+        assert threading.current_thread() is not threading.main_thread()
+        entered.set()
+        assert go_on.wait(5)
+        return remove_links(operations)
 
     def used(owner: object) -> None:
-        raise AssertionError("the writer's thread has this socket")
+        raise AssertionError("the writer has this socket")
 
-    part.apply, part.read_proxies = slowly, used  # type: ignore[assignment, method-assign]
+    part.read_proxies = used  # type: ignore[assignment, method-assign]
+    agent._kernel.remove_links = slowly  # type: ignore[method-assign]
     deletion = asyncio.create_task(agent.network.delete(request))
     await until(entered.is_set)
     agent.watcher._poll_proxies()

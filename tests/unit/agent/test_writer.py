@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,6 +48,12 @@ class Strict:
                 self.in_step(operation)
                 self._carry_out(operation, report)
             yield report
+
+    def remove_links(self, operations: Sequence[Operation]) -> Report:
+        report = Report()
+        for step in self.steps(operations):
+            report.merge(step)
+        return report
 
     def _carry_out(self, operation: Operation, report: Report) -> None:
         identity, name = operation.value.identity, getattr(operation.value, "name", "")
@@ -195,31 +202,37 @@ async def test_other_tasks_have_a_turn_between_the_slices_of_a_large_change(monk
     assert await turns(200) >= 100
 
 
-async def test_a_namespace_that_goes_while_a_removal_is_in_a_thread_is_forgotten_after_it() -> None:
-    """The batch in the thread is of that namespace's pod; nothing of it fails."""
+async def test_while_links_are_removed_in_a_thread_all_else_goes_on_and_what_comes_meanwhile_is_removed_together() -> None:
     rig = Rig()
-    veth, inside = value("a", "1", "veth"), value("eth0", "1", netns="pod/a")
-    await rig.settled(rig.want("x", veth, inside))
+    veths = [value(name, "1", "veth") for name in "abc"]
+    await rig.settled(rig.want("x", *veths, value("eth0", "1", netns="pod/a")))
     entered, go_on = threading.Event(), threading.Event()
+    groups: list[list[str]] = []
 
-    def wait(operation: Operation) -> None:
+    def slowly(operations: Sequence[Operation]) -> Report:
+        groups.append([operation.value.name for operation in operations])  # type: ignore[attr-defined]  # links
         entered.set()
         assert go_on.wait(5)
+        return Strict.remove_links(rig.kernel, operations)
 
-    rig.kernel.in_step = wait
-    rig.want("x", inside)
+    rig.kernel.remove_links = slowly  # type: ignore[method-assign]
+    rig.want("x", *veths[1:])
     rig.writer.wake()
     assert await asyncio.to_thread(entered.wait, 5)
-    rig.kernel.in_step = lambda operation: None
     rig.want("x")
     rig.writer.detach("pod/a")
-    detached = asyncio.create_task(rig.writer.detached("pod/a"))
-    await asyncio.sleep(0)
-    assert rig.kernel.detached == [] and not detached.done()
-    go_on.set()
-    await asyncio.wait_for(detached, 5)
+    await asyncio.wait_for(rig.writer.detached("pod/a"), 5)
     assert rig.kernel.detached == ["pod/a"]
+    other = value("other", "1")
+    assert await asyncio.wait_for(rig.settled(rig.want("y", other)), 5) == []
+    again = asyncio.create_task(rig.settled(rig.want("z", msgspec.structs.replace(veths[0], alias="2"))))
+    await asyncio.sleep(0.01)
+    assert groups == [["a"]] and not again.done(), "a link of that name is made once the other one is gone"
+    go_on.set()
+    assert await asyncio.wait_for(again, 5) == []
     await rig.writer.idle()
+    assert groups == [["a"], ["b", "c"]]
+    assert {one.name for one in rig.kernel.values.values()} == {"a", "other"}  # type: ignore[attr-defined]  # links
     assert not rig.ledger.refused and rig.ledger.counts()[Status.PENDING] == 0
 
 

@@ -361,6 +361,9 @@ async def test_connections_of_a_pod_that_goes_are_forgotten_before_another_one_h
     request = await attach(rig, "web")
     await rig.settle()
     await rig.agent.network.delete(request)
+    assert not rig.opener.forgotten and rig.agent.network.addresses.owners == {request.id}
+    asks = dataclasses.replace(rig.attachment("other", asked_ips=(str(min(OWN, key=lambda ip: ip.version)),)), namespace="a")
+    await rig.agent.network.add(asks)
     assert rig.opener.forgotten == [OWN], "before the address is free for others"
     await rig.agent.network.delete(request)
     await rig.settle()
@@ -376,6 +379,7 @@ async def test_connections_of_a_pod_that_goes_after_its_object_are_forgotten_too
     rig.put(pod("web", "web", uid="another"))
     await rig.settle()
     await rig.agent.network.delete(request)
+    await rig.agent.network.idle()
     assert rig.opener.forgotten == [OWN]
 
 
@@ -392,6 +396,7 @@ async def test_a_pod_whose_connections_cannot_be_forgotten_goes_all_the_same_and
     await rig.start(*cluster(1))
     rig.put(pod("web"))
     await rig.agent.network.delete(await attach(rig, "web"))
+    await rig.agent.network.idle()
     assert not errors and rig.opener.forgotten == []
     await rig.settle()
     assert rig.opener.forgotten == [OWN]
