@@ -137,6 +137,10 @@ class OneAgent:
         await self._agent.reconcile()
         self._check()
 
+    async def idle(self) -> None:
+        """Wait until nothing is under way any more: the links of pods that went are removed."""
+        await self._agent.idle()
+
     async def add(self, request: Attachment) -> tuple[str, ...]:
         """Attach a pod; its addresses. NetworkError when it can't be."""
         return (await self._agent.network.add(request)).ips

@@ -55,6 +55,7 @@ async def _add_while_another_program_commits() -> None:
     while not going.empty():
         await agent.delete(going.get_nowait())
     await agent.settle()
+    await agent.idle()
     await cancelled(running)
     assert not agent.attached
     workers.close()
