@@ -26,7 +26,10 @@ MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 1 << 18
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MNT_DETACH = 2
 SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_OPENAT2, SYS_MOUNT_SETATTR = 428, 429, 437, 442
-"""The numbers of open_tree(2), move_mount(2), openat2(2) and mount_setattr(2), the same on all architectures."""
+SYS_FSOPEN, SYS_FSCONFIG, SYS_FSMOUNT = 430, 431, 432
+"""The numbers of open_tree(2), move_mount(2), openat2(2), mount_setattr(2), fsopen(2), fsconfig(2) and fsmount(2), the same on all
+architectures."""
+FSOPEN_CLOEXEC, FSCONFIG_CMD_CREATE, FSMOUNT_CLOEXEC = 1, 6, 1
 AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
 OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH = 1, 4, 0x40
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_IDMAP = 1, 2, 4, 8, 0x0010_0000
@@ -112,6 +115,23 @@ def set_attributes(target: str, attributes: int, *, recursive: bool = True) -> N
     wanted = struct.pack("=QQQQ", attributes, 0, 0, 0)
     if _syscall(SYS_MOUNT_SETATTR, AT_FDCWD, target.encode(), AT_RECURSIVE if recursive else 0, wanted, len(wanted)):
         raise _failed("attributes of mount", target)
+
+
+def new_mount(kind: str, attributes: int) -> int:
+    """fsopen(2), fsmount(2) (Linux 5.2): a descriptor of a new file system of this kind, mounted nowhere; it goes with the descriptor, and
+    with what is open in it."""
+    opened = _syscall(SYS_FSOPEN, kind.encode(), FSOPEN_CLOEXEC)
+    if opened < 0:
+        raise _failed("fsopen")
+    try:
+        if _syscall(SYS_FSCONFIG, opened, FSCONFIG_CMD_CREATE, None, None, 0):
+            raise _failed("fsconfig")
+        mounted = int(_syscall(SYS_FSMOUNT, opened, FSMOUNT_CLOEXEC, attributes))
+        if mounted < 0:
+            raise _failed("fsmount")
+    finally:
+        os.close(opened)
+    return mounted
 
 
 def bind_to(source: str, target: int, attributes: int) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
+import traceback
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from podplane.kernel import syscalls, sysctl
 from podplane.kernel.door import Kernel, KernelOpener
 from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
+from podplane.kernel.sysctl import Sysctls
 from podplane.state.network import Sysctl
 from podplane.state.operations import Operation
 
@@ -44,3 +49,63 @@ def test_what_is_missing_or_goes_with_its_link_is_not_watched_and_nothing_stays_
     watch.close()
     namespace.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.fixture
+def few_in_one() -> Iterator[None]:
+    """A thread takes a procfs of its own after two files."""
+    former, sysctl.OPENED_IN_ONE = sysctl.OPENED_IN_ONE, 2
+    yield
+    sysctl.OPENED_IN_ONE = former
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def in_pid_namespace(body: Callable[[], None]) -> None:
+    """As PID 1 of one, as a lab is: it may mount procfs."""
+    syscalls.unshare(syscalls.CLONE_NEWPID)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            body()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def each_shows_its_own(mounted: int) -> None:
+    before = descriptors()
+    workers = Workers(1)
+    parts = [Sysctls(NetworkNamespace.create(workers)) for _ in range(6)]
+    for number, part in enumerate(parts):
+        assert part.set({FORWARD: str(number % 2)}) == {}
+        assert "there is no such sysctl" in str(part.set({"net.ipv4.none": "1"})["net.ipv4.none"])
+    assert [part.read([FORWARD, "net.ipv4.none"]) for part in parts] == [{FORWARD: str(number % 2)} for number in range(6)]
+    assert descriptors() == before + len(parts) + mounted
+    workers.close()
+    assert descriptors() == before + len(parts)
+
+
+def test_each_of_many_namespaces_shows_its_own_in_one_procfs_after_the_other(few_in_one: None) -> None:
+    in_pid_namespace(lambda: each_shows_its_own(mounted=1))
+
+
+def test_where_no_procfs_can_be_mounted_the_machines_is_good_enough(few_in_one: None) -> None:
+    each_shows_its_own(mounted=0)
+
+
+def test_threads_that_end_leave_no_procfs(few_in_one: None) -> None:
+    def body() -> None:
+        before = descriptors()
+        threads = [threading.Thread(target=lambda: [sysctl.read_here([FORWARD]) for _ in range(5)]) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert descriptors() == before
+
+    in_pid_namespace(body)
