@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 from asyncio.sslproto import SSLProtocol
@@ -261,6 +262,11 @@ class Protocol(HttpToolsProtocol):
         """From here on it is a WebSocket's."""
         self._waiting.end(self, self._source)
         super().handle_websocket_upgrade()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """It parses nothing more. (It and its parser refer to each other, and so to all that the connection has.)"""
+        self.parser = None  # type: ignore[assignment]
 
     def _wait(self, seconds: float) -> None:
         self._waiting.begin(self, self._source, seconds, self._give_up)
@@ -293,19 +299,29 @@ class Server(uvicorn.Server):
         self._waiting.begin(task, source, HEAD_SECONDS, task.cancel)
 
     async def _shake_hands(self, connection: socket.socket, source: str) -> None:
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        task, loop, protocol = asyncio.current_task(), asyncio.get_running_loop(), None
         try:
             await readable(connection)  # who says nothing costs no TLS
+            protocol = self._protocol()
             await loop.connect_accepted_socket(
-                self._protocol, connection, ssl=self.config.ssl, ssl_handshake_timeout=HEAD_SECONDS
+                functools.partial(_itself, protocol), connection, ssl=self.config.ssl, ssl_handshake_timeout=HEAD_SECONDS
             )
-        except (OSError, asyncio.CancelledError):  # no TLS, too slow, or its place was taken
+        except (OSError, asyncio.CancelledError) as error:  # no TLS, too slow, or its place was taken
+            error.__traceback__ = (
+                None  # whose frames keep the future that keeps the error, and buffers: no collection of garbage comes soon
+            )
+            if protocol is not None:
+                protocol.let_go()
             connection.close()
         finally:
             self._waiting.end(task, source)
 
     def _protocol(self) -> Protocol:
         return Protocol(self._waiting, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+
+def _itself(protocol: Protocol) -> Protocol:
+    return protocol
 
 
 def _websocket(**arguments: Any) -> asyncio.Protocol:

@@ -35,7 +35,7 @@ from podplane.apiserver.store import Stored
 
 HISTORY, HISTORY_BYTES = 5_000, 64 * 1024 * 1024
 """So many changes are remembered, or fewer large ones."""
-AGED_SECONDS, AGED_BYTES = 30.0, 4 * 1024 * 1024
+AGED_SECONDS, AGED_BYTES = 30.0, 2 * 1024 * 1024
 """Of changes that are older, fewer are remembered: a burst of large objects does not stay in memory."""
 BACKLOG_BYTES = 16 * 1024 * 1024
 """A watch that leaves so much unread is closed; the client begins again where it was."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -114,3 +115,41 @@ async def test_who_has_no_token_keeps_no_connection(lab: Live) -> None:
     assert answer.startswith(b"HTTP/1.1 401")
     assert b"connection: close" in answer
     writer.close()
+
+
+def protocols() -> int:
+    return sum(type(thing) is asgi.Protocol for thing in gc.get_objects())
+
+
+async def hang_up(lab: Live) -> None:
+    _, writer = await connect(lab, None)
+    writer.write(b"\x16\x03\x01")  # the begin of TLS
+    await writer.drain()
+    writer.close()
+
+
+async def begin_a_websocket(lab: Live) -> None:
+    reader, writer = await connect(lab, access_to(lab.port).context())
+    key = b"upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    writer.write(HEAD + key + b"\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 ")
+    writer.close()
+
+
+@pytest.mark.parametrize("come_and_go", [hang_up, begin_a_websocket])
+async def test_nothing_of_a_connection_that_ended_waits_for_a_collection_of_garbage(
+    lab: Live, come_and_go: Callable[[Live], Awaitable[None]]
+) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = protocols()
+        for _ in range(3):
+            await come_and_go(lab)
+        for _ in range(100):
+            if protocols() == before:
+                break
+            await asyncio.sleep(0.02)
+        assert protocols() == before
+    finally:
+        gc.enable()
