@@ -22,6 +22,7 @@ from podplane.kernel.volumes import Tmpfs
 from podplane.kernel.zygote import (
     MESSAGE_BYTES,
     NOT_EXECUTABLE,
+    SHORT_OF,
     STARTED,
     WHY_BYTES,
     Event,
@@ -36,6 +37,8 @@ from podplane.kernel.zygote import (
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+SHORT_SECONDS = 0.05
+"""Until the next try, where the kernel has no memory for a message."""
 LOOK_SECONDS = 1.0
 """Between two looks whether the zygote was stopped."""
 ANSWER_SECONDS = 30.0
@@ -474,8 +477,12 @@ class ZygoteProcesses:
         if self._ended:
             made.tell(Event(made.id, error=ENDED))
             return made
+        request = MakeMounts(made.id, tmpfs)
+        if len(msgspec.json.encode(request)) > MESSAGE_BYTES:
+            made.tell(Event(made.id, error=f"{len(tmpfs)} at a time are too many", code=errno.E2BIG))
+            return made
         self._mounts[made.id] = made
-        self._send(MakeMounts(made.id, tmpfs))
+        self._send(request)
         return made
 
     def spawn(
@@ -550,6 +557,8 @@ class ZygoteProcesses:
 
     def _flush(self) -> None:
         """Send what may be sent now; go on when there is room."""
+        if self._ended:
+            return
         try:
             while self._short:
                 self.connection.send(self._short[0])
@@ -559,8 +568,11 @@ class ZygoteProcesses:
             self._loop.remove_writer(self.connection)
         except BlockingIOError:
             self._loop.add_writer(self.connection, self._flush)
-        except OSError:
-            self._end()
+        except OSError as error:
+            if error.errno in SHORT_OF:
+                self._loop.call_later(SHORT_SECONDS, self._flush)
+            else:
+                self._end()
 
     def _begin(self, waiting: _Waiting) -> None:
         """Send a request, with its words in a file that only the new process reads. BlockingIOError when there is no room."""

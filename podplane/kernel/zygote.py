@@ -29,6 +29,7 @@ import signal
 import socket
 import stat
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, NoReturn, Protocol
@@ -48,6 +49,10 @@ MESSAGE_BYTES = 200 * 1024
 MAX_DESCRIPTORS = 7
 MAX_WORD_BYTES = 128 * 1024
 """MAX_ARG_STRLEN of Linux."""
+SHORT_OF = frozenset((errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS))
+"""This machine, of what a message needs (unix(7))."""
+SHORT_TRIES, SHORT_PAUSE = 200, 0.05
+"""How often, and after how many seconds again, the zygote sends its news then."""
 STARTED, WHY_BYTES = b"\0", 1024
 """What a built-in program says on its pipe, or so much of why it can't be started."""
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT)
@@ -252,7 +257,16 @@ class Zygote:
         if not data:
             return False
         try:
-            command: Command = msgspec.json.decode(data, type=Command)
+            self._serve(msgspec.json.decode(data, type=Command), descriptors)
+        except Exception:  # of one request: all others go on
+            traceback.print_exc()
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+        return True
+
+    def _serve(self, command: Command, descriptors: list[int]) -> None:
+        try:
             if isinstance(command, Signal):
                 self._signal(command)
             elif isinstance(command, MakeSandbox):
@@ -263,10 +277,9 @@ class Zygote:
                 self._release(command)
             else:
                 self._spawn(command, descriptors)
-        finally:
-            for fd in descriptors:
-                os.close(fd)
-        return True
+        except Exception as error:
+            failed = f"podplane failed ({type(error).__name__})"
+            self._tell(Event(command.id, error=failed, code=NOT_EXECUTABLE, trace=traceback.format_exc()))
 
     def _signal(self, command: Signal) -> None:
         pid = self._children.get(command.id)
@@ -304,7 +317,15 @@ class Zygote:
         self._tell(Event(command.id, started=True))
 
     def _tell(self, event: Event) -> None:
-        self._connection.send(msgspec.json.encode(event))
+        news = msgspec.json.encode(event)
+        for _ in range(SHORT_TRIES):
+            try:
+                self._connection.send(news)
+                return
+            except OSError as error:
+                if error.errno not in SHORT_OF:
+                    raise
+            time.sleep(SHORT_PAUSE)
 
     def _spawn(self, command: Spawn, descriptors: list[int]) -> None:
         container = -1
@@ -332,8 +353,8 @@ class Zygote:
                 syscalls.setns(self._own_pids, syscalls.CLONE_NEWPID)
                 syscalls.set_dumpable(is_dumpable=True)
         except (OSError, LookupError) as error:
-            why = getattr(error, "strerror", None) or error
-            self._tell(Event(command.id, error=f"{command.name}: can't be started: {why}", code=NOT_EXECUTABLE))
+            why = f"{command.name[:WHY_BYTES]}: can't be started: {getattr(error, 'strerror', None) or error}"
+            self._tell(Event(command.id, error=why, code=NOT_EXECUTABLE))
             return
         finally:
             if container >= 0:
@@ -602,6 +623,7 @@ class Child:
         self._pipe = -1
 
     def _fail(self, why: str, trace: str = "", *, refused: bool = False) -> None:
+        why = why[:WHY_BYTES]  # it may have a path or a value of the pod in it
         if self._pipe >= 0:
             self._say(why.encode(errors="replace")[:WHY_BYTES])
             return
