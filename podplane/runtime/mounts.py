@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import time
@@ -25,6 +26,10 @@ from podplane.runtime.volumes import Owner
 
 PATH_MAX = 4096
 """The kernel takes no longer path (limits.h)."""
+MOST_FILES, MOST_BYTES = 20_000, 64 << 20
+"""Of a pod, in its volumes that the lab writes: it may name a large ConfigMap as often as it wants."""
+FILES_AT_ONCE, BYTES_AT_ONCE = 64, 1 << 20
+"""What is more is written beside the event loop."""
 EMPTY_DIRS = "empty"
 """The folder of its emptyDirs, in the mount namespace of the pod only."""
 RENEW_AFTER = 0.8
@@ -78,6 +83,7 @@ class PodFolder(msgspec.Struct):
         for name, text in etc.items():
             volumes.write_file(f"{place}/{name}", text.encode(), owner=Owner(owner.user, owner.user))
         self._etc = tuple(etc)
+        count = size = 0
         for volume in pod.spec.volumes:
             if not volumes.is_known(volume):
                 known = "emptyDir, hostPath, configMap, secret, downwardAPI or projected"
@@ -95,8 +101,18 @@ class PodFolder(msgspec.Struct):
                 continue
             folder = self.path / "volumes" / volume.name
             files = volumes.files_of(pod, volume, facts, lambda token: self._tokens[token][0])
+            own = sum(len(file.data) for file in files.values())
+            count, size = count + len(files), size + own
+            if count > MOST_FILES or size > MOST_BYTES:
+                raise ConfigError(
+                    f"volume {volume.name!r}: a pod may have {MOST_FILES:,} files of ConfigMaps, Secrets and such, "
+                    f"and {limits.mebibytes(MOST_BYTES)} in them"
+                )
             if self._written.get(volume.name) != files:
-                volumes.write(folder, files, owner)
+                if len(files) > FILES_AT_ONCE or own > BYTES_AT_ONCE:
+                    await asyncio.to_thread(volumes.write, folder, files, owner)
+                else:
+                    volumes.write(folder, files, owner)
                 self._written[volume.name] = files
 
     @staticmethod

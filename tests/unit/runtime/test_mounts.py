@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,8 +12,8 @@ import pytest
 from podplane.kernel.rootfs import Bind
 from podplane.kernel.volumes import Tmpfs
 from podplane.model.pod import Container, Pod
-from podplane.runtime import limits
-from podplane.runtime.environment import ConfigError
+from podplane.runtime import limits, volumes
+from podplane.runtime.environment import ConfigError, Facts
 from podplane.runtime.mounts import PodFolder
 
 VOLUMES = [
@@ -64,3 +65,34 @@ def test_empty_dirs_have_sizes() -> None:
     assert folder().tmpfs(pod(VOLUMES[1])) == [Tmpfs(f"{place}/cache", 64 << 20)]
     assert folder().tmpfs(pod(VOLUMES[2])) == []
     assert folder().tmpfs(pod({"name": "a", "emptyDir": {"sizeLimit": 0}})) == [Tmpfs(place, limits.USUAL, ["a"])]
+
+
+def named(count: int) -> Pod:
+    """A pod with so many volumes of the same ConfigMap."""
+    return pod(*({"name": f"v{number}", "configMap": {"name": "c"}} for number in range(count)))
+
+
+def facts(data: dict[str, str]) -> Facts:
+    return Facts((), (), {}, {("configmaps", "c"): {"data": data}})
+
+
+@pytest.mark.parametrize(
+    ("data", "fits"), [({"k": "x" * (1 << 20)}, 64), ({f"k{number}": "" for number in range(2000)}, 10)], ids=["bytes", "files"]
+)
+async def test_what_a_pod_names_again_and_again_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: dict[str, str], fits: int
+) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(volumes, "write", lambda place, *_: written.append(place.name))
+    await folder(str(tmp_path)).write(named(fits), facts(data), {})
+    assert len(written) == fits
+    with pytest.raises(ConfigError, match=r"volume 'v[0-9]+': a pod may have 20,000 files .* and 64Mi in them"):
+        await folder(str(tmp_path)).write(named(fits + 1), facts(data), {})
+
+
+async def test_many_files_are_written_beside_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(volumes, "write", lambda *_: threads.append(threading.get_ident()))
+    for count in (1, 100):
+        await folder(str(tmp_path)).write(named(1), facts({f"k{number}": "" for number in range(count)}), {})
+    assert threads[0] == threading.get_ident() != threads[1]
