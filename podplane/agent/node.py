@@ -24,6 +24,7 @@ from podplane.agent.additional import FurtherInterfaces, further_of
 from podplane.agent.agent import Agent
 from podplane.agent.attachments import Attachments
 from podplane.agent.caches import Caches
+from podplane.agent.delegation import Plugins
 from podplane.agent.election import Election
 from podplane.agent.feature import Kind
 from podplane.agent.foreseen import unforeseen
@@ -102,8 +103,10 @@ class NodeAgent:
         now: Callable[[], datetime.datetime],
         poller: Poller | None = None,
         supervisor: Supervisor | None = None,
+        plugins: Plugins | None = None,
     ) -> None:
-        """`supervisor` may have other tasks of the process, which are reported with those of the agent, and end with them."""
+        """`supervisor` may have other tasks of the process, which are reported with those of the agent, and end with them; `plugins` calls
+        those of others, for further interfaces."""
         self.name = name
         self._poller = poller
         self._host = host
@@ -113,7 +116,7 @@ class NodeAgent:
         self._peers = peers
         self._record_event = record_event
         self._now = now
-        self._further = FurtherInterfaces(client, settings.network, self._networks_of)
+        self._further = FurtherInterfaces(client, settings.network, self._networks_of, plugins)
         self._recorder = Recorder(client, "podplane", now, name)
         self.supervisor = supervisor or Supervisor()
         self._name_server_answers: bool | None = None
@@ -315,9 +318,9 @@ class NodeAgent:
                 raise
             return got
 
-    @staticmethod
-    async def _detach(network: Attachments, request: Attachment) -> None:
+    async def _detach(self, network: Attachments, request: Attachment) -> None:
         """An interface; with a pod's own one, all that it has."""
+        await self._further.delete(request)
         for one in (*further_of(network, request), request):
             await network.delete(one)
 
@@ -336,10 +339,12 @@ class NodeAgent:
         async with self._network(READY_SECONDS) as network:
             for one in (request, *further_of(network, request)):
                 await network.check(one)
+            await self._further.check(request)
 
     async def gc(self, keep: Collection[Attachment]) -> None:
         """Detach what is not kept."""
         async with self._network() as network:
+            await self._further.gc(keep)
             await network.gc([*keep, *(other for one in keep for other in further_of(network, one))])
 
     def find(self, id_: tuple[str, str]) -> Attached | None:

@@ -21,6 +21,7 @@ STATUS = "k8s.v1.cni.cncf.io/network-status"
 OWN_NETWORK = "podplane"
 """The pods' own network in the status, and the type of configurations of further ones."""
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+TYPE = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]*")
 LINK_NAME = re.compile(r"[^\s/:\0]{1,15}")
 MOST_INTERFACES = 16
 MTU = range(576, 65536)
@@ -61,6 +62,24 @@ class _Config(msgspec.Struct, forbid_unknown_fields=True):
     name: str = ""
     subnets: list[str] = []
     mtu: int = 0
+
+
+class Chain(msgspec.Struct, frozen=True):
+    """A network that other plugins make, one after the other: its path, the version of CNI, its name, and their configurations."""
+
+    path: str
+    version: str
+    name: str
+    plugins: tuple[dict[str, Any], ...]
+
+    @property
+    def types(self) -> list[str]:
+        """Of the plugins."""
+        return [str(one["type"]) for one in self.plugins]
+
+    def has_capability(self, name: str) -> bool:
+        """Does any of the plugins take this of a runtime?"""
+        return any((one.get("capabilities") or {}).get(name) is True for one in self.plugins)
 
 
 class Interface(NamedTuple):
@@ -111,25 +130,35 @@ def _selection(one: _Element, namespace: str, ifname: str) -> Selection:
     return Selection(one.namespace or namespace, one.name, name, ips, asked_mac(one.mac) if one.mac else "")
 
 
-def bridge_network(path: str, config: str) -> BridgeNetwork:
-    """What `spec.config` of a NetworkAttachmentDefinition says. ValueError when podplane can't make that; it says why."""
+def network(path: str, config: str) -> BridgeNetwork | Chain:
+    """What `spec.config` of a NetworkAttachmentDefinition says. ValueError when it makes no sense; it says why."""
     try:
-        return _bridge_network(path, config)
+        return _network(path, config)
     except ValueError as error:
         raise ValueError(f"NetworkAttachmentDefinition {path}: {error}") from None
 
 
-def _bridge_network(path: str, config: str) -> BridgeNetwork:
+def _network(path: str, config: str) -> BridgeNetwork | Chain:
     if not config.strip():
         raise ValueError("it has no spec.config, and files of nodes are not read")
     content = _decoded(config)
-    if isinstance(content.get("plugins"), list):
-        if len(content["plugins"]) != 1 or not isinstance(content["plugins"][0], dict):
-            raise ValueError(f"it has a chain of {len(content['plugins'])} plugins, where one can be had")
-        (content,) = content["plugins"]
-    kind = content.get("type")
-    if kind != OWN_NETWORK:
-        raise ValueError(f"its type is {kind!r}: networks of type {OWN_NETWORK!r} can be had, other plugins are not called")
+    plugins = content.get("plugins", [content])
+    if not isinstance(plugins, list) or not plugins or not all(isinstance(one, dict) for one in plugins):
+        raise ValueError("spec.config: plugins is no list of configurations")
+    for one in plugins:
+        if not isinstance(one.get("type"), str) or not TYPE.fullmatch(one["type"]):
+            raise ValueError(f"spec.config: {one.get('type')!r} is no type of a plugin")
+        if not isinstance(one.get("capabilities", {}), dict):
+            raise ValueError("spec.config: capabilities is no mapping")
+    if all(one["type"] != OWN_NETWORK for one in plugins):
+        version, name = content.get("cniVersion", "1.0.0"), content.get("name", path.replace("/", "-"))
+        return Chain(path, str(version), str(name), tuple(plugins))
+    if len(plugins) > 1:
+        raise ValueError(f"spec.config: type {OWN_NETWORK} has no plugins before it or after it")
+    return _bridge_network(path, plugins[0])
+
+
+def _bridge_network(path: str, content: dict[str, Any]) -> BridgeNetwork:
     try:
         own = msgspec.convert(content, _Config)
     except msgspec.MsgspecError as error:

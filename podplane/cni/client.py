@@ -19,7 +19,7 @@ from podplane.cni import wire
 from podplane.cni.arguments import BandwidthLimits, PortMapping
 from podplane.cni.errors import Code
 from podplane.cni.network import Attached, Attachment, NetworkError, TryAgainError
-from podplane.cni.result import NEWEST, Result
+from podplane.cni.result import NEWEST, Result, attached_by
 from podplane.cni.socket_path import reachable
 from podplane.model.view import NO_LIMITS
 
@@ -68,7 +68,7 @@ class PluginNetwork:
         answer = await self._ask(calls.ADD, request, fields, self._patience)
         try:
             raw = msgspec.json.decode(answer)
-            attached = _attached(msgspec.convert(raw, Result), request.ifname)
+            attached = attached_by(msgspec.convert(raw, Result), request.ifname)
         except (msgspec.DecodeError, msgspec.ValidationError, StopIteration) as error:
             raise NetworkError(f"the agent's answer to ADD makes no sense: {error}") from None
         self._results[request.id] = raw
@@ -164,21 +164,6 @@ def _runtime(request: Attachment) -> dict[str, Any]:
         "mac": request.mac,
     }
     return {name: value for name, value in asked.items() if value}
-
-
-def _attached(result: Result, ifname: str) -> Attached:
-    """What an ADD got. StopIteration when its result does not name the interface."""
-    own = next(one for one in result.interfaces if one.name == ifname and one.sandbox)
-    addresses = result.of_interface(ifname)
-    return Attached(
-        ips=tuple(one.ip for one in addresses),
-        interface=ifname,
-        mac=own.mac,
-        gateways=tuple(one.gateway for one in addresses),
-        has_default_routes=bool(result.routes),
-        host_interface=next((one.name for one in result.interfaces if not one.sandbox), ""),
-        mtu=own.mtu,
-    )
 
 
 def _checked(answer: bytes) -> bytes:

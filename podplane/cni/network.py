@@ -31,6 +31,10 @@ class Unready(msgspec.Struct, frozen=True):
     is_limited: bool = False
 
 
+class FurtherNetworkError(NetworkError):
+    """The pod could be attached, but not to a further network that it asks for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attachment:
     """One interface of one pod sandbox: `netns` is its network namespace, `requested_ips` addresses that it had before.

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from podplane.cni.network import Attached
+
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 """Those that are spoken, oldest first."""
 NEWEST = VERSIONS[-1]
@@ -100,6 +102,21 @@ class Result(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     def has_interface(self, name: str) -> bool:
         """Is there an interface of this name in the container?"""
         return any(one.name == name and one.sandbox for one in self.interfaces)
+
+
+def attached_by(result: Result, ifname: str) -> Attached:
+    """What an ADD got. StopIteration when its result does not name the interface."""
+    own = next(one for one in result.interfaces if one.name == ifname and one.sandbox)
+    addresses = result.of_interface(ifname)
+    return Attached(
+        ips=tuple(one.ip for one in addresses),
+        interface=ifname,
+        mac=own.mac,
+        gateways=tuple(one.gateway for one in addresses),
+        has_default_routes=bool(result.routes),
+        host_interface=next((one.name for one in result.interfaces if not one.sandbox), ""),
+        mtu=own.mtu,
+    )
 
 
 def merged(before: Result, own: Result) -> Result:

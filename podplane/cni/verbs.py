@@ -19,7 +19,7 @@ from podplane.cni import call as calls
 from podplane.cni import result, wire
 from podplane.cni.call import Call, Id
 from podplane.cni.errors import CniError, Code, render
-from podplane.cni.network import Attached, Attachment, NetworkError, NodeNetwork, TryAgainError
+from podplane.cni.network import Attached, Attachment, FurtherNetworkError, NetworkError, NodeNetwork, TryAgainError
 from podplane.cni.result import Address, Interface, Result, Route, merged
 from podplane.kernel import syscalls
 from podplane.kernel.namespace import Namespace, NetworkNamespace, Workers
@@ -120,7 +120,8 @@ class Verbs:
             try:
                 attached = await self._network.add(request)
             except BaseException as error:
-                is_there = isinstance(error, NetworkError) and _has_interface(request)
+                is_refused = isinstance(error, NetworkError) and not isinstance(error, FurtherNetworkError)
+                is_there = is_refused and _has_interface(request)
                 request.netns.close()
                 if self._network.find(call.id) is None:
                     self._release(call.id)

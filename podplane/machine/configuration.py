@@ -3,6 +3,7 @@
     node_name: worker-1               default: the machine's host name
     run_dir: /run/podplane
     log_level: warning                debug, info, warning or error
+    plugin_path: [/opt/cni/bin, …]    where plugins are that networks of further interfaces name
     network:                          what all nodes of the cluster have in common; and what is not found on the machine
       cluster_cidrs: [10.244.0.0/16]
       service_cidrs: [10.96.0.0/16]
@@ -27,7 +28,8 @@ from podplane.machine.uplink import Uplink
 from podplane.model.config import NetworkConfig
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-OWN = ("node_name", "run_dir", "log_level")
+OWN = ("node_name", "run_dir", "log_level", "plugin_path")
+PLUGIN_PATH = ("/opt/cni/bin", "/usr/lib/cni")
 RUN_DIR = "/run/podplane"
 NO_UPLINK = Uplink("", 1500)
 
@@ -38,6 +40,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     node_name: str = ""
     run_dir: str = RUN_DIR
     log_level: str = "warning"
+    plugin_path: tuple[str, ...] = PLUGIN_PATH
     features: Mapping[str, Any] = {}
 
     def settings(self, uplink: Uplink) -> Settings:

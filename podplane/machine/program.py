@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 
 from podplane import loop_turns, pauses
+from podplane.agent.delegation import Plugins
 from podplane.agent.feature import Kind
 from podplane.agent.node import Concern, NodeAgent
 from podplane.agent.object_events import ObjectEvents
@@ -167,7 +168,16 @@ class Program:
         settings = self._configuration.settings(self._uplink(host, await cluster.node()))
         events = ObjectEvents(Recorder(client, "podplane", now, one_of_many=True), cluster.caches)
         agent = NodeAgent(
-            self._node_name, host, settings, client, cluster.caches, PeerPlans(), events, now, supervisor=supervisor
+            self._node_name,
+            host,
+            settings,
+            client,
+            cluster.caches,
+            PeerPlans(),
+            events,
+            now,
+            supervisor=supervisor,
+            plugins=Plugins(self._folder, self._configuration.plugin_path),
         )
         cluster.caches.subscribe(lambda kind, old, new: _told(agent, kind, old, new))
         cluster.caches.pods.subscribe(lambda old, new: _pod_went(agent, old, new))

@@ -118,8 +118,8 @@ def test_a_pod_waits_for_its_network_and_says_so(pods: None, kubectl: Kubectl) -
 
 
 def test_a_definition_that_can_not_be_had_is_told(pods: None, kubectl: Kubectl) -> None:
-    create(kubectl, definition("other") | {"spec": {"config": '{"type": "macvlan"}'}}, pod("never", "other"))
+    create(kubectl, definition("other") | {"spec": {"config": '{"type": "no-such-plugin"}'}}, pod("never", "other"))
     try:
-        until(lambda: "its type is 'macvlan'" in kubectl("get", "events", "--field-selector=involvedObject.name=never"))
+        until(lambda: "no-such-plugin" in kubectl("get", "events", "--field-selector=involvedObject.name=never"))
     finally:
         kubectl("delete", "pod", "--now", "never")

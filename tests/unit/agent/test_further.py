@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from podplane.agent.additional import FurtherInterfaces, further_of
-from podplane.cni.network import Attached, Attachment, NetworkError, TryAgainError
+from podplane.cni.additional import Selection
+from podplane.cni.network import Attached, Attachment, FurtherNetworkError, NetworkError, TryAgainError
 from podplane.kernel.fakes.world import FakeNamespace
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.errors import ApiError, NotFound
@@ -150,6 +151,11 @@ async def test_a_pod_gets_what_it_asks_for_and_is_told() -> None:
         ("default/blue", "net1", "10.20.0.2"),
         ("default/blue", "x", "10.20.0.3"),
     ]
+    with pytest.raises(
+        FurtherNetworkError, match=r"pod default/a: address 10\.20\.0\.2 is asked for, but pod default/a has it"
+    ):
+        wish = Selection("default", "blue", "y", ("10.20.0.2",))
+        await further.add(rig.agent.network, request, own, [(wish, wanted[0][1])])
     found = further_of(rig.agent.network, request)
     assert [one.ifname for one in found] == ["net1", "x"] and all(not further_of(rig.agent.network, one) for one in found)
     assert await further.networks(rig.attachment("b")) == [] and await further.networks(found[0]) == []

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from podplane.cni.additional import Interface, Selection, bridge_network, network_status, selections
+from podplane.cni.additional import Chain, Interface, Selection, network, network_status, selections
 from podplane.cni.network import Attached
 from podplane.model.pod_info import PodInfo
 from podplane.model.view import BridgeNetwork
@@ -70,11 +70,12 @@ def config(**fields: object) -> str:
 
 
 def test_a_definition_says_subnets_and_mtu() -> None:
-    assert bridge_network("a/b", config()) == BridgeNetwork("a/b", ("10.20.0.0/24",))
+    assert network("a/b", config()) == BridgeNetwork("a/b", ("10.20.0.0/24",))
     both = config(subnets=["10.20.0.0/24", "fd00:20::/64"], mtu=9000, name="x")
-    assert bridge_network("a/b", both) == BridgeNetwork("a/b", ("10.20.0.0/24", "fd00:20::/64"), 9000)
+    assert network("a/b", both) == BridgeNetwork("a/b", ("10.20.0.0/24", "fd00:20::/64"), 9000)
     chain = json.dumps({"cniVersion": "1.0.0", "name": "x", "plugins": [json.loads(config())]})
-    assert bridge_network("a/b", chain) == BridgeNetwork("a/b", ("10.20.0.0/24",))
+    assert network("a/b", chain) == BridgeNetwork("a/b", ("10.20.0.0/24",))
+    assert network("a/b", '{"type": "macvlan"}') == Chain("a/b", "1.0.0", "a-b", ({"type": "macvlan"},))
 
 
 @pytest.mark.parametrize(
@@ -83,8 +84,11 @@ def test_a_definition_says_subnets_and_mtu() -> None:
         ("", "it has no spec.config"),
         ("{", "spec.config is no JSON object"),
         ("[]", "spec.config is no JSON object"),
-        (config(type="macvlan"), "its type is 'macvlan': networks of type 'podplane' can be had, other plugins are not called"),
-        ('{"plugins": [{}, {}]}', "a chain of 2 plugins"),
+        ('{"plugins": [{}, {}]}', "None is no type of a plugin"),
+        ('{"plugins": []}', "plugins is no list of configurations"),
+        ('{"plugins": 7}', "plugins is no list of configurations"),
+        ('{"plugins": [{"type": "podplane"}, {"type": "tuning"}]}', "type podplane has no plugins before it or after it"),
+        ('{"type": "macvlan", "capabilities": 7}', "capabilities is no mapping"),
         (config(bridge="br0"), "bridge"),
         (config(mtu=100), "mtu 100 is not within 576 and 65535"),
         (config(mtu="1500"), "mtu"),
@@ -98,7 +102,7 @@ def test_a_definition_says_subnets_and_mtu() -> None:
 )
 def test_a_definition_that_can_not_be_had_is_refused_and_named(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=r"^NetworkAttachmentDefinition a/b: ") as caught:
-        bridge_network("a/b", text)
+        network("a/b", text)
     assert words in str(caught.value)
 
 
