@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -252,6 +253,22 @@ async def test_more_callers_than_are_seen_to_at_once_wait(tmp_path: Path, netns:
         assert len(network.asked) == 8
         network.gate.set()
         assert [status for status, _ in await asyncio.gather(*calls)] == [0] * 40
+
+
+async def test_a_thousand_callers_at_once_are_all_answered(tmp_path: Path, netns: int) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] < 4096:
+        pytest.skip(f"this process may have {before[1]} open files at most")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], 4096), before[1]))
+    network, path = FakeNetwork(), tmp_path / "cni.sock"
+    try:
+        async with serving(path, network):
+            answers = await asyncio.gather(*(ask(path, "ADD", netns, CNI_CONTAINERID=f"n{n}") for n in range(1000)))
+            assert {status for status, _ in answers} == {0} and len(network.attached) == 1000
+            await asyncio.gather(*(ask(path, "DEL", CNI_CONTAINERID=f"n{n}") for n in range(1000)))
+            assert not network.attached
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_the_socket_replaces_a_dead_agents_and_is_not_anothers(tmp_path: Path) -> None:
