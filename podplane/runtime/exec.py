@@ -26,6 +26,8 @@ from podplane.runtime.terminals import Terminal
 
 CHUNK_BYTES = 32 * 1024
 OUTPUT_BYTES = 10 * 1024
+REST_SECONDS = 0.005
+"""Between two pieces of output that nobody wants."""
 LAST_WORDS_SECONDS = 1.0
 """How long output is awaited after the command ended: something it left behind may hold its output open for ever."""
 
@@ -237,6 +239,8 @@ async def run_to_end(pod: RunningPod, container: ContainerRun, command: Sequence
         async with asyncio.timeout(seconds):
             async for _, data in execution.output():
                 output = (output + data)[:OUTPUT_BYTES]
+                if len(output) == OUTPUT_BYTES:  # nobody wants the rest, of which there may be no end
+                    await asyncio.sleep(REST_SECONDS)
             code, error = await execution.outcome()
     finally:
         execution.abandon()
