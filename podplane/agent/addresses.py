@@ -153,6 +153,11 @@ class NodeAddresses:
         self._free(self._reserved.pop(pod_uid, ()))
 
     @property
+    def full(self) -> str:
+        """The first block of which no address is free, "" while there are some of each."""
+        return next((str(pool.block) for pool in self._pools if pool.free <= 0), "")
+
+    @property
     def owners(self) -> frozenset[Owner]:
         """All who have addresses."""
         return frozenset(self._owned)

@@ -364,4 +364,6 @@ class NodeAgent:
             return Unready(f"node {self.name} has no pod block yet: it gets one when the cluster has room")
         if node.has_no_network:
             return Unready(f"the network of node {self.name} is down", is_limited=True)
+        if full := self.agent.network.addresses.full:
+            return Unready(f"all addresses of block {full} of node {self.name} are in use: delete pods of it")
         return None

@@ -311,7 +311,17 @@ async def test_why_no_pod_can_be_attached_is_said(rig: Rig) -> None:
     assert rig.node.unready() == Unready("node node1 has no pod block yet: it gets one when the cluster has room")
     rig.caches.nodes.set(msgspec.structs.replace(own, status=msgspec.structs.replace(own.status, conditions=(NO_NETWORK,))))
     assert rig.node.unready() == Unready("the network of node node1 is down", is_limited=True)
+    small = msgspec.structs.replace(own.spec, pod_cidrs=("10.244.1.0/30",))
+    rig.caches.nodes.set(msgspec.structs.replace(own, spec=small))
+    await rig.node.agent.reconcile()
+    assert rig.node.unready() is None
+    only = rig.attachment("only")
+    await rig.node.add(only)
+    assert rig.node.unready() == Unready("all addresses of block 10.244.1.0/30 of node node1 are in use: delete pods of it")
+    await rig.node.delete(only)
     rig.caches.nodes.set(own)
+    await rig.node.agent.idle()
+    assert rig.node.unready() is None
     pod = rig.attachment("a")
     assert rig.node.find(pod.id) is None and not rig.node.attachments()
     attached = await rig.node.add(pod)
