@@ -169,8 +169,9 @@ class Planner:
             if not self.is_behind:
                 break
             await self._mark_all_due(pause)
-            for kind in self._dirty:
-                await self._plan_dirty(kind, pause)
+            for kind, dirty in self._dirty.items():
+                if dirty:
+                    await self._plan_dirty(kind, pause)
             await self.fill(self._fills.all(), pause)
         if self._has_released_some:
             self._has_released_some = False

@@ -47,10 +47,10 @@ from podplane.policy.words import unread_text
 from podplane.state.effects import Effect, Forget, JudgeAgain, Plan, Warn
 from podplane.state.mac import interface_mac
 from podplane.state.nft import GOTO, Chain, Element, Verdict, label
-from podplane.state.value import IPAddress, Value, address_of, fragment
+from podplane.state.value import IPAddress, Value, address_of, fragment, text_of
 
-KEPT_PROGRAMS, KEPT_GROUPS = 2048, 4
-"""Of the policies that were compiled last, so many are kept as nf_tables; of the groups of many policies, so many."""
+KEPT_PROGRAMS, KEPT_GROUPS, KEPT_SMALL = 2048, 4, 512
+"""Of the policies that were compiled last, so many are kept as nf_tables; of the groups of many policies, so many, and of those of few."""
 NO_PEERS: frozenset[Peers] = frozenset()
 
 
@@ -111,6 +111,7 @@ class PolicyMemory:
         self._forbidden: Counter[PodSelector] = Counter()
         self._groups: OrderedDict[tuple[object, ...], tuple[list[Program], Group]] = OrderedDict()
         """By the identities of the programs, which are kept beside them."""
+        self._small_groups: OrderedDict[tuple[object, ...], tuple[list[Program], Group]] = OrderedDict()
         self._programs: OrderedDict[tuple[str, Direction], tuple[Policy, tuple[int, ...], Program]] = OrderedDict()
 
     @property
@@ -143,15 +144,15 @@ class PolicyMemory:
         return known[2]
 
     def group(self, programs: list[Program], direction: str, versions: tuple[int, ...]) -> Group:
-        """The group of these programs. That of many policies is known when one of its pods is planned again, or the next one is."""
-        if len(programs) <= TOGETHER:
-            return group(programs, direction, versions)
+        """The group of these programs: it is known when one of its pods is planned again, or the next one is."""
         key = (direction, versions, *map(id, programs))
-        known = self._groups.get(key)
+        groups, kept = (self._small_groups, KEPT_SMALL) if len(programs) <= TOGETHER else (self._groups, KEPT_GROUPS)
+        known = groups.get(key)
         if known is None:
-            known = self._groups[key] = (programs, group(programs, direction, versions))
-            if len(self._groups) > KEPT_GROUPS:
-                self._groups.popitem(last=False)
+            known = groups[key] = (programs, group(programs, direction, versions))
+            if len(groups) > kept:
+                groups.popitem(last=False)
+        groups.move_to_end(key)
         return known[1]
 
     def needs(self, plan: PodPlan) -> Collection[Need]:
@@ -363,6 +364,7 @@ def _plan_pod(
         return plan(is_gone=True, effects=_leave(owner, memory, is_there=sandbox is not None))
     path, versions, selecting = sandbox.path, node_versions(node), tuple[Policy, ...]()
     ips = [ip for ip in map(address_of, sandbox.ips) if ip.version in versions]
+    texts, comment = tuple(text_of(ip) for ip in ips), label("pod", path)
     pod = policies.pod(path) if policies is not None else None
     is_known = pod is not None and sandbox.uid in ("", pod.metadata.uid)  # some runtimes don't say it (CNI_ARGS)
     if not sandbox.namespace:
@@ -370,7 +372,7 @@ def _plan_pod(
     elif not is_known or (policies is not None and policies.is_undecided(sandbox.namespace)):
         if policies is not None and policies.has_policies(sandbox.namespace):
             effects = _judge_again(owner, None, ips, memory)
-            return plan(effects=effects, enforced=Enforced(path, tuple(map(str, ips))))
+            return plan(effects=effects, enforced=Enforced(path, texts))
         pod = None
     else:
         assert policies is not None
@@ -378,16 +380,16 @@ def _plan_pod(
     mac = interface_mac(sandbox.mac, sandbox.ips)
     led = _Led(selecting, versions, memory, memory.closed.get(owner, frozenset()))
     for direction in DIRECTIONS:
-        led.take(direction, ips, label("pod", path))
-    values = [*led.values, *tables.pod_elements(ips, mac, label("pod", path), led.verdicts)]
-    values += _local_ports(pod, ips, {port for one in led.chained for port in one.local}) if pod is not None else ()
+        led.take(direction, ips, comment)
+    values = [*led.values, *tables.pod_elements(ips, mac, comment, led.verdicts)]
+    values += _local_ports(pod, ips, {port for one in led.chained for port in one.local}, comment) if pod is not None else ()
     return plan(
         versions=versions,
         chains=led.chains,
-        fragment=fragment([*values, *(value for one in led.chained for value in one.fragment.values())]),
+        fragment=fragment(values, *(one.fragment for one in led.chained)),
         effects=(*_judge_again(owner, led.chains, ips, memory), *_unread(selecting, name), *led.warnings(name)),
         peers=NO_PEERS.union(led.together, *(one.peers for one in led.chained)),
-        enforced=Enforced(path, tuple(map(str, ips)), tuple(led.programs), led.groups),
+        enforced=Enforced(path, texts, tuple(led.programs), led.groups),
     )
 
 
@@ -479,12 +481,12 @@ def _leave(owner: Hashable, memory: PolicyMemory, *, is_there: bool) -> tuple[Ef
     return (JudgeAgain(ips),) if is_there else (Forget(ips),)
 
 
-def _local_ports(pod: PodInfo, ips: Iterable[IPAddress], ports: Iterable[NamedPort]) -> Iterator[Element]:
+def _local_ports(pod: PodInfo, ips: Collection[IPAddress], ports: Iterable[NamedPort], comment: str) -> Iterator[Element]:
     """Where a pod of this node has the named ports that its policies open."""
     for port in ports:
-        for ip in ips:
-            for protocol, number in p.numbers(pod, port):
-                yield tables.element(p.local_name(port, ip.version), (ip, protocol, number), label("pod", pod.metadata.path))
+        for protocol, number in p.numbers(pod, port):
+            for ip in ips:
+                yield tables.element(p.local_name(port, ip.version), (ip, protocol, number), comment)
 
 
 def plan_set(digest: str, node: str, memory: PolicyMemory) -> SetPlan:

@@ -174,11 +174,13 @@ def numbers(pod: PodInfo, port: NamedPort) -> Iterator[tuple[str, int]]:
     return ((port.protocol.lower(), number) for number in sorted(found))
 
 
+@functools.lru_cache(CACHED)
 def local_name(port: NamedPort, version: int) -> str:
     """The name of the set of where the pods of this node that policies select have a port."""
     return tables.set_name("local", version, digest(port))
 
 
+@functools.lru_cache(CACHED)
 def local_set(port: NamedPort, version: int) -> Set:
     """That set."""
     key = (tables.TYPE[version], *PORT_KEY)

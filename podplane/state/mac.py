@@ -6,11 +6,12 @@ of one block and differ in these bytes.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Sequence
 
-from podplane.state.value import IPAddress, address_of
+from podplane.state.value import PARSED, IPAddress, address_of
 
 BROADCAST, NO_MAC = "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"
 NOTATION = re.compile("[0-9A-Fa-f]{2}(?:(:[0-9A-Fa-f]{2}){5}|(-[0-9A-Fa-f]{2}){5})")
@@ -38,6 +39,7 @@ def asked_mac(text: str) -> str:
     return mac
 
 
+@functools.lru_cache(PARSED)
 def link_local_of(mac: str) -> ipaddress.IPv6Address:
     """The address that the kernel gives an interface with this MAC on its link (RFC 4291, 2.5.6 and appendix A)."""
     own = bytes.fromhex(mac.replace(":", ""))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import itertools
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
@@ -25,6 +26,12 @@ PARSED = 4096
 def address_of(text: str) -> IPAddress:
     """An address; ValueError when the text is none. Several features read the addresses of one pod."""
     return IPv6Address(text) if ":" in text else IPv4Address(text)
+
+
+@functools.lru_cache(PARSED)
+def text_of(ip: IPAddress) -> str:
+    """An address in its canonical text: that of IPv6 takes some microseconds."""
+    return str(ip)
 
 
 @functools.lru_cache(PARSED)
@@ -52,11 +59,12 @@ Fragment = Mapping[Identity, Value]
 """Identity → desired value: what one key (a pod, a node, a Service) asks of the kernel."""
 
 
-def fragment(values: Iterable[Value]) -> Fragment:
-    """The fragment of these values. ValueError when two unequal values claim one identity."""
+def fragment(values: Iterable[Value], *parts: Fragment) -> Fragment:
+    """The fragment of these values, and of those of other fragments. ValueError when two unequal values claim one identity."""
     result: dict[Identity, Value] = {}
-    for value in values:
-        other = result.setdefault(value.identity, value)
+    rows = ((value.identity, value) for value in values)
+    for identity, value in itertools.chain(rows, *(part.items() for part in parts)):
+        other = result.setdefault(identity, value)
         if other is not value and other != value:
             raise ValueError(f"two values for one kernel object: {other} and {value}")
     return result

@@ -52,7 +52,7 @@ class Unit:
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.size = sum(20 + len(m.payload) for m in self.messages)
+        self.size = sum([20 + len(m.payload) for m in self.messages])
 
     @property
     def single(self) -> list[Operation]:

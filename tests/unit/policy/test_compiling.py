@@ -19,7 +19,7 @@ from podplane.model.policy import (
     PolicyRule,
 )
 from podplane.policy import compiling
-from podplane.policy.compiling import Program, compile_policy, group
+from podplane.policy.compiling import Group, Program, compile_policy, group
 from podplane.policy.feature import KEPT_GROUPS, PolicyMemory
 from podplane.policy.match import matches_peer, matches_port
 from podplane.policy.peers import GroupSet, Opening
@@ -93,6 +93,24 @@ def test_the_group_of_many_policies_is_made_once_for_all_their_pods_and_anew_whe
     for number in range(30, 40):
         memory.group(programs(number), "in", (4,))
     assert len(memory._groups) == KEPT_GROUPS
+
+
+def test_groups_of_few_policies_are_kept_as_long_as_their_policies_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("podplane.policy.feature.KEPT_SMALL", 3)
+    memory, known = PolicyMemory(), [policy(f"p{n}", EVERYTHING, [PolicyRule(PEERS, PORTS)]) for n in range(6)]
+
+    def group_of(*policies: NetworkPolicy) -> Group:
+        return memory.group([memory.program(one, "ingress", (4, 6)) for one in policies], "in", (4, 6))
+
+    found = group_of(*known[:2])
+    assert group_of(*known[:2]) is found and group_of(known[0]) != found
+    assert found == group([compile_policy(one, "ingress", (4, 6)) for one in known[:2]], "in", (4, 6))
+    for one in known:
+        group_of(one)
+        assert group_of(*known[:2]) is found, "what is asked for again and again stays"
+    assert len(memory._small_groups) == 3
+    changed = policy("p0", EVERYTHING, [PolicyRule(PEERS, PORTS[:1])])
+    assert group_of(changed, known[1]).chain.name != found.chain.name
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(("TCP", "UDP")), st.integers(1, 3))))

@@ -85,3 +85,11 @@ def test_a_fragment_refuses_two_values_of_one_object() -> None:
     ip = ipaddress.ip_address("fd00::1")
     with pytest.raises(ValueError, match="two values for one kernel object"):
         fragment([Neighbour(link="l", ip=ip, mac="02:00:00:00:00:01"), Neighbour(link="l", ip=ip, mac="02:00:00:00:00:02")])
+
+
+def test_a_fragment_takes_in_others_and_two_values_of_one_object_are_refused() -> None:
+    ip = ipaddress.ip_address("10.0.0.1")
+    one, other, again = (Neighbour(link=link, ip=ip, mac=f"02:00:00:00:00:0{n}") for link, n in (("a", 1), ("b", 1), ("b", 2)))
+    assert fragment([one], fragment([other]), fragment([one, other])) == fragment([one, other])
+    with pytest.raises(ValueError, match="two values for one kernel object"):
+        fragment([one], fragment([other]), fragment([again]))
