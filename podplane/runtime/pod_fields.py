@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from podplane.kernel.ids import Ids
 from podplane.model import bandwidth
 from podplane.model.pod import Container, Pod, PodSpec
+from podplane.model.pod_info import NETWORKS
 from podplane.runtime import limits, security, users
 
 LINUX = "linux"
@@ -58,7 +59,7 @@ def why_refused(pod: Pod) -> str:
 def not_applied(pod: Pod) -> Iterator[str]:
     """What it says that makes no difference, a sentence each."""
     yield from _of_spec(pod.spec)
-    for name in (bandwidth.INGRESS, bandwidth.EGRESS):
+    for name in (bandwidth.INGRESS, bandwidth.EGRESS, NETWORKS):
         if pod.spec.host_network and name in pod.metadata.annotations:
             yield f"annotation {name} is not applied: the pod is in the node's own network"
     for container in pod.spec.all_containers:

@@ -102,12 +102,12 @@ def test_the_shapers_are_on_the_node_and_come_back_when_somebody_deletes_them(po
     kubectl("exec", "root", "--", "tc", "qdisc", "delete", "dev", veth, "clsact")
     kubectl("exec", "root", "--", "ip", "link", "delete", f"{veth}i")
     until(lambda: sorted(map(str, shown())) == sorted(map(str, before)))
-    assert "Repaired" in kubectl("get", "events", "--field-selector=involvedObject.name=node1", "-A")
+    until(lambda: "Repaired" in kubectl("get", "events", "--field-selector=involvedObject.name=node1", "-A", "-o", "json"))
 
 
 def test_annotations_that_make_no_difference_are_told(pods: None, kubectl: Kubectl) -> None:
     def said(name: str) -> str:
-        return kubectl("get", "events", f"--field-selector=involvedObject.name={name}")
+        return kubectl("get", "events", f"--field-selector=involvedObject.name={name}", "-o", "json")
 
     until(lambda: f"annotation {EGRESS}: 'fast' is no quantity, such as 10M" in said("bad"))
     until(lambda: f"annotation {INGRESS} is not applied: the pod is in the node's own network" in said("root"))

@@ -92,6 +92,11 @@ def status(kubectl: Kubectl, name: str) -> list[dict[str, Any]]:
     return found
 
 
+def said(kubectl: Kubectl, name: str) -> str:
+    """The events of a pod."""
+    return kubectl("get", "events", f"--field-selector=involvedObject.name={name}", "-o", "json")
+
+
 def test_pods_reach_each_other_by_the_addresses_that_their_status_says(pods: None, kubectl: Kubectl) -> None:
     own, blue = status(kubectl, "chosen")
     assert (own["name"], own["interface"], own["default"]) == ("podplane", "eth0", True)
@@ -108,10 +113,9 @@ def test_an_agent_that_starts_again_leaves_them_as_they_are(pods: None, kubectl:
 
 
 def test_a_pod_waits_for_its_network_and_says_so(pods: None, kubectl: Kubectl) -> None:
-    def said() -> str:
-        return kubectl("get", "events", "--field-selector=involvedObject.name=early")
-
-    until(lambda: "there is no NetworkAttachmentDefinition default/late: create it, and the pod starts" in said())
+    until(
+        lambda: "there is no NetworkAttachmentDefinition default/late: create it, and the pod starts" in said(kubectl, "early")
+    )
     create(kubectl, definition("late", subnets=["10.21.0.0/24"]))
     kubectl("wait", "--for=condition=Ready", "pod/early", "--timeout=40s")
     assert [one["interface"] for one in status(kubectl, "early")] == ["eth0", "net7"]
@@ -120,6 +124,6 @@ def test_a_pod_waits_for_its_network_and_says_so(pods: None, kubectl: Kubectl) -
 def test_a_definition_that_can_not_be_had_is_told(pods: None, kubectl: Kubectl) -> None:
     create(kubectl, definition("other") | {"spec": {"config": '{"type": "no-such-plugin"}'}}, pod("never", "other"))
     try:
-        until(lambda: "no-such-plugin" in kubectl("get", "events", "--field-selector=involvedObject.name=never"))
+        until(lambda: "no-such-plugin" in said(kubectl, "never"))
     finally:
         kubectl("delete", "pod", "--now", "never")

@@ -206,6 +206,21 @@ def test_what_makes_no_difference_is_told(spec: dict[str, Any], container: dict[
     assert line.startswith(f"{start}: ")
 
 
+@pytest.mark.parametrize(
+    "name", [f"kubernetes.io/{way}-bandwidth" for way in ("ingress", "egress")] + ["k8s.v1.cni.cncf.io/networks"]
+)
+def test_annotations_of_the_network_are_told_of_pods_in_the_nodes_own(name: str) -> None:
+    for on_host in (True, False):
+        body = {"metadata": {"name": "a", "annotations": {name: "10M"}}, "spec": {"hostNetwork": on_host}}
+        told = list(pod_fields.not_applied(msgspec.convert(body, Pod)))
+        assert told == ([f"annotation {name} is not applied: the pod is in the node's own network"] if on_host else [])
+
+
+def test_a_limit_that_makes_no_sense_is_why_a_pod_is_refused() -> None:
+    body = {"metadata": {"name": "a", "annotations": {"kubernetes.io/ingress-bandwidth": "fast"}}}
+    assert pod_fields.why_refused(msgspec.convert(body, Pod)).startswith("annotation kubernetes.io/ingress-bandwidth: 'fast'")
+
+
 def test_what_asks_for_nothing_is_not_told() -> None:
     mount = {"name": "v", "mountPath": "/data", "mountPropagation": "None", "recursiveReadOnly": "Enabled"}
     spec = {
