@@ -23,6 +23,7 @@ import fcntl
 import os
 import re
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "lab"
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
+EXCLUSIVE_SECONDS, LOCK_POLL_SECONDS = 180.0, 0.05
+"""A start waits two minutes for pods at most."""
 LOG = "lab.log"
 """The lab's log in its folder: warnings and errors."""
 UNWRITABLE = {
@@ -150,12 +153,25 @@ class Folder:
             except FileNotFoundError:
                 continue
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                self._lock(fd)
                 if self.path.exists() and os.path.samestat(os.fstat(fd), os.stat(self.path)):
                     yield
                     return
             finally:
                 os.close(fd)  # else somebody removed the folder meanwhile: this was the lock of another one
+
+    def _lock(self, fd: int) -> None:
+        """Lock the folder. LabError when another command keeps it locked for long."""
+        until = time.monotonic() + EXCLUSIVE_SECONDS
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    what = f"another command has been starting or stopping lab {self.name!r} for {EXCLUSIVE_SECONDS:g} s"
+                    raise LabError(f"{what}{_holder_of(fd)}: wait for its end, or end it") from None
+            time.sleep(LOCK_POLL_SECONDS)
 
     @contextlib.contextmanager
     def checking(self) -> Iterator[None]:
@@ -266,3 +282,14 @@ class Folder:
         shutil.rmtree(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):
             state_home().rmdir()
+
+
+def _holder_of(fd: int, locks: Path = Path("/proc/locks")) -> str:
+    """ " (process N)" that holds the lock (flock(2)) of an open file, as proc_locks(5) has it; "" where that can't be known."""
+    inode = os.fstat(fd).st_ino
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in locks.read_text().splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and int(words[5].rpartition(":")[2]) == inode:
+                return f" (process {words[4]})"
+    return ""

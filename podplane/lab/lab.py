@@ -146,6 +146,7 @@ class Lab:
         self._peers, self._poller = PeerPlans(), Poller(START_POLL_SECONDS)
         self._kubelets: dict[str, Kubelet] = {}
         self._nodes: dict[str, LabNode] = {}
+        self._nodes_begun = 0
         self._registered: dict[str, tuple[Mapping[str, Any], bool]] = {}
         """The nodes as they registered when the lab was started, and whether they are new."""
         self._supervisor: Supervisor
@@ -380,6 +381,8 @@ class Lab:
         started = await node.agent.start()
         if started.refused:
             raise LabError(f"{name} can't be set up: {started.refused[0]}")
+        self._nodes_begun += 1
+        self._reporter.step("nodes", self._nodes_begun, self.spec.nodes)
         registered = self._caches.nodes.objects[name]
         bridge_ips = [str(gateway_of(ipaddress.ip_network(block))) for block in registered.spec.pod_cidrs]
         self._name_server.add(name, node.machine.namespace, (*self._settings.dns.ips, *bridge_ips), registered.internal_ips)

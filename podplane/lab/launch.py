@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 import msgspec
 
@@ -28,6 +29,10 @@ from podplane.lab.errors import LabError, lacks_processes, no_processes
 from podplane.lab.folder import LOG, Folder
 
 PROCESSES = "the processes and threads of a lab"
+
+
+SILENT_SECONDS = 60.0
+"""A lab that starts says how far it is more often."""
 
 
 class Progress(msgspec.Struct, omit_defaults=True):
@@ -76,16 +81,42 @@ def launch(
         _close_others(theirs.fileno(), keep)
         _leave(_enter, folder, Reporter(theirs), body, shows_homes, host_paths)
     theirs.close()
-    os.waitpid(pid, 0)
+    _await_child(pid)
+    step = "processes"
     with ours, ours.makefile("rb") as lines:
-        for line in lines:
+        ours.settimeout(SILENT_SECONDS)
+        while line := _heard(lines, step):
             progress = msgspec.json.decode(line, type=Progress)
             if progress.error:
                 raise LabError(progress.error)
+            step = progress.step or step
             yield progress
             if progress.ready:
                 return
     raise LabError(f"the lab ended while it started: {_last_log_line(folder) or 'somebody killed it'}")
+
+
+def _await_child(pid: int) -> None:
+    """Wait for the first child, which ends at once. LabError when it does not."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        if not select.select([pidfd], [], [], SILENT_SECONDS)[0]:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            raise LabError(
+                f"process {pid}, which starts the lab, did not end within {SILENT_SECONDS:g} s: was it stopped by a signal?"
+            )
+    finally:
+        os.close(pidfd)
+        os.waitpid(pid, 0)
+
+
+def _heard(lines: BinaryIO, step: str) -> bytes:
+    """The next line of a starting lab, nothing at its end. LabError when none comes."""
+    try:
+        return lines.readline()
+    except TimeoutError:
+        why = "was its first process stopped by a signal, or is this machine short of something?"
+        raise LabError(f"nothing was heard of the starting lab for {SILENT_SECONDS:g} s, at its {step}: {why}") from None
 
 
 def _last_log_line(folder: Folder) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from podplane.lab import folder as module
 from podplane.lab import operations, spec
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Endpoint, Folder, labs
@@ -149,3 +150,30 @@ def test_a_command_that_waited_for_a_deleted_folder_has_the_new_one(tmp_path: Pa
         folder.delete()
     with pytest.raises(LabError, match="was deleted just now"), folder.exclusive():
         pass
+
+
+def test_a_command_that_holds_a_lab_for_long_is_waited_for_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(module, "EXCLUSIVE_SECONDS", 0.1)
+    folder = Folder.named("one")
+    with (
+        folder.exclusive(make=True),
+        pytest.raises(LabError, match=r"starting or stopping lab 'one' for 0.1 s"),
+        folder.exclusive(),
+    ):
+        pass
+    with folder.exclusive():
+        pass
+
+
+def test_who_holds_a_lock_is_in_proc(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file:
+        inode = os.fstat(file.fileno()).st_ino
+        locks = tmp_path / "locks"
+        locks.write_text(
+            f"1: POSIX  ADVISORY  WRITE 12 fe:00:{inode} 0 EOF\n2: FLOCK  ADVISORY  WRITE 34 fe:00:{inode} 0 EOF\n"
+        )
+        assert module._holder_of(file.fileno(), locks) == " (process 34)"
+        locks.write_text(f"1: FLOCK  ADVISORY  WRITE 34 fe:00:{inode}1 0 EOF\nodd\n")
+        assert module._holder_of(file.fileno(), locks) == ""
+        assert module._holder_of(file.fileno(), tmp_path / "missing") == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -79,3 +80,35 @@ def test_what_the_lab_needs_can_not_be_had(folder: Folder, body: Callable[[Repor
     with pytest.raises((RuntimeError, BlockingIOError)):  # its log has the traceback
         said(lambda reporter: launch._first_process(folder, reporter, body))
     assert ERRORS.pop() == error
+
+
+def silent(reporter: Reporter) -> None:
+    """A lab that says how far it is, and then nothing."""
+    reporter.step("network")
+    signal.pause()
+
+
+def test_a_lab_that_says_nothing_while_it_starts_is_waited_for_so_long(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "SILENT_SECONDS", 1.0)
+    kept = os.open(os.devnull, os.O_RDONLY)
+    progress = launch.launch(folder, silent, kept, shows_homes=False)
+    try:
+        assert next(progress).step == "network"
+        with pytest.raises(LabError, match="nothing was heard of the starting lab for 1 s, at its network"):
+            next(progress)
+    finally:
+        os.close(kept)
+        end(folder)
+
+
+def end(folder: Folder) -> None:
+    """End the first process of the lab, which is no child of this one any more."""
+    if (pid := folder.holder()) is not None:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_process_that_does_not_start_the_lab_is_ended(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(launch, "enter_namespaces", lambda *_, **__: os.kill(os.getpid(), signal.SIGSTOP))
+    with pytest.raises(LabError, match=r"process \d+, which starts the lab, did not end within 0.2 s"):
+        next(launch.launch(folder, odd, 0, shows_homes=False))
