@@ -19,7 +19,7 @@ from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
 from podplane.kernel.sandbox import Sandbox as Namespaces
 from podplane.kernel.volumes import Tmpfs
-from podplane.kernel.zygote import (
+from podplane.kernel.zygote_messages import (
     MESSAGE_BYTES,
     NOT_EXECUTABLE,
     SHORT_OF,

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Mapping
 
-from podplane.kernel.zygote import Ready
+from podplane.kernel.zygote_child import Ready
 
 
 def main(argv: list[str], environment: Mapping[str, str], ready: Ready) -> int:

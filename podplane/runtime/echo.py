@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from podplane.kernel.zygote import Ready
+from podplane.kernel.zygote_child import Ready
 from podplane.runtime.sockets import caller, listener
 
 PORT = 8080

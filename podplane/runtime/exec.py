@@ -14,7 +14,7 @@ from podplane.kernel.namespace import Namespace
 from podplane.kernel.process import Process, ProcessError, Processes
 from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
-from podplane.kernel.zygote import NOT_EXECUTABLE
+from podplane.kernel.zygote_messages import NOT_EXECUTABLE
 from podplane.kubeapi.channels import STDERR, STDOUT
 from podplane.kubeapi.streams import ExecRequest
 from podplane.model.pod import Container, Pod

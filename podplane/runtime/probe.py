@@ -28,7 +28,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from podplane.kernel.zygote import Ready
+from podplane.kernel.zygote_child import Ready
 from podplane.runtime import icmp
 from podplane.runtime.interfaces import interfaces
 from podplane.runtime.sockets import caller, family_of, listener

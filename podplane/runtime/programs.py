@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from podplane.kernel.zygote import Program
+from podplane.kernel.zygote_child import Program
 from podplane.runtime import agnhost, client, echo, probe, zone
 from podplane.runtime.program_names import AGNHOST_IMAGE, CLIENT_IMAGE, ECHO_IMAGE, PROBE, ZONE
 

@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Mapping
 
-from podplane.kernel.zygote import Ready
+from podplane.kernel.zygote_child import Ready
 from podplane.runtime.sockets import listener
 
 PORT = 53

@@ -6,7 +6,8 @@ import importlib
 import socket
 from collections.abc import Mapping
 
-from podplane.kernel.zygote import Ready, Zygote
+from podplane.kernel.zygote import Zygote
+from podplane.kernel.zygote_child import Ready
 
 MODULES = ("colorsys", "tabnanny")
 

@@ -10,6 +10,7 @@ import pytest
 from podplane.kernel import zygote
 from podplane.kernel.process import ProcessError
 from podplane.kernel.rootfs import Bind, Root
+from podplane.kernel.zygote_messages import WHY_BYTES
 from tests.attack.importing import MODULES
 from tests.kernel import test_zygote
 from tests.kernel.test_rootfs import FOLDER, lab_folder
@@ -73,4 +74,4 @@ async def test_what_a_pod_says_of_a_start_is_one_short_line_about_itself(machine
     with pytest.raises(ProcessError):
         await process.started()
     await process.exited
-    assert len(process.error) <= zygote.WHY_BYTES and process.error.isprintable() and "forged" in process.error
+    assert len(process.error) <= WHY_BYTES and process.error.isprintable() and "forged" in process.error

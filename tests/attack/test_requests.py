@@ -12,7 +12,7 @@ from podplane.kernel import process as process_module
 from podplane.kernel.process import ProcessError, ZygoteProcesses
 from podplane.kernel.rootfs import Root
 from podplane.kernel.volumes import Tmpfs
-from podplane.kernel.zygote import MESSAGE_BYTES, WHY_BYTES
+from podplane.kernel.zygote_messages import MESSAGE_BYTES, WHY_BYTES
 from tests.kernel.test_rootfs import FOLDER, lab_folder
 from tests.kernel.test_zygote import Machine, contained, ends
 

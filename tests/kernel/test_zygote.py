@@ -21,6 +21,7 @@ from podplane.kernel import process as process_module
 from podplane.kernel import process_title, syscalls, zygote
 from podplane.kernel.namespace import NetworkNamespace, Workers
 from podplane.kernel.process import ProcessError, ZygoteProcess, ZygoteProcesses
+from podplane.kernel.zygote_messages import MESSAGE_BYTES
 
 pytestmark = pytest.mark.kernel
 PATH = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -208,7 +209,7 @@ async def test_a_file_that_is_no_program(machine: Machine) -> None:
 
 @contained
 async def test_arguments_beyond_a_message_are_refused(machine: Machine) -> None:
-    process = machine.start("echo", "x" * zygote.MESSAGE_BYTES)
+    process = machine.start("echo", "x" * MESSAGE_BYTES)
     with pytest.raises(ProcessError, match=r"^echo: arguments and environment are too long$"):
         await process.started()
     assert await ends(process) == 126

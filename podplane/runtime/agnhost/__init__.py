@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from podplane import __version__
-from podplane.kernel.zygote import Ready
+from podplane.kernel.zygote_child import Ready
 from podplane.runtime.agnhost import (
     connect,
     flags,

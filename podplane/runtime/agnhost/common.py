@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from podplane.kernel.zygote import Ready
+from podplane.kernel.zygote_child import Ready
 from podplane.runtime.agnhost.flags import Flags, UsageError, Value
 from podplane.runtime.http_server import Response
 from podplane.runtime.loop import MAX_JOBS, Loop, forked

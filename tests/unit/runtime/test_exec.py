@@ -7,7 +7,7 @@ import contextlib
 import os
 
 from podplane.kernel.process import NotYet
-from podplane.kernel.zygote import NOT_EXECUTABLE
+from podplane.kernel.zygote_messages import NOT_EXECUTABLE
 from podplane.kubeapi.channels import STDERR, STDOUT
 from podplane.runtime.exec import CommandExecution
 from tests.unit.runtime.fakes import FakeProcesses
