@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,10 @@ class Plugins:
     def __init__(self, folder: Path, path: Sequence[str]) -> None:
         self._folder = folder
         self._path = tuple(path)
+        self._made: dict[str, dict[str, Made]] = {}
+        """By container and interface."""
+        for made in self._read():
+            self._made.setdefault(made.container_id, {})[made.ifname] = made
 
     def why_refused(self, chain: Chain, selection: Selection) -> str:
         """Why it can't be had, "" when it can, as far as that is known before a call."""
@@ -68,7 +73,7 @@ class Plugins:
         asked: dict[str, Any] = {"ips": list(selection.ips), "mac": selection.mac}
         runtime = {name: value for name, value in asked.items() if value}
         made = Made(request.container_id, selection.ifname, args, chain, runtime)
-        if (before := self._kept(request.container_id, selection.ifname)) is not None:
+        if (before := self._made.get(request.container_id, {}).get(selection.ifname)) is not None:
             await self._undo(before)
         try:
             self._keep(made)
@@ -86,25 +91,31 @@ class Plugins:
 
     async def delete(self, container_id: str) -> None:
         """Undo all of a container. NetworkError when a plugin can't; it is called again with the next try."""
-        for made in list(self._all(container_id)):
+        for made in list(self._made.get(container_id, {}).values()):
             await self._undo(made)
 
     async def check(self, request: Attachment) -> None:
         """NetworkError unless the plugins find their interfaces of a container as they should be."""
-        for made in self._all(request.container_id):
-            for plugin in made.chain.plugins:
+        for made in list(self._made.get(request.container_id, {}).values()):
+            for plugin in made.chain.plugins if made.chain.has_check else ():
                 await self._call("CHECK", made, plugin, _path(request))
 
-    async def gc(self, keep: Collection[str]) -> None:
+    async def gc(self, keep: AbstractSet[str]) -> None:
         """Undo what is of none of these containers."""
-        for made in list(self._all()):
-            if made.container_id not in keep:
-                await self._undo(made)
+        for container_id in self._made.keys() - keep:
+            await self.delete(container_id)
 
     async def _undo(self, made: Made) -> None:
         for plugin in reversed(made.chain.plugins):
-            await self._call("DEL", made, plugin, "")
+            if self._program(str(plugin["type"])):
+                await self._call("DEL", made, plugin, "")
+            else:  # the pod would never end, and what it has there goes with its namespace
+                log.warning("undo container=%s interface=%s no plugin=%s", made.container_id, made.ifname, plugin["type"])
         self._file(made.container_id, made.ifname).unlink(missing_ok=True)
+        own = self._made.get(made.container_id, {})
+        own.pop(made.ifname, None)
+        if not own:
+            self._made.pop(made.container_id, None)
 
     async def _call(self, command: str, made: Made, plugin: dict[str, Any], netns: str) -> dict[str, Any] | None:
         kind = str(plugin["type"])
@@ -145,13 +156,11 @@ class Plugins:
         new = place.with_suffix(".new")
         new.write_bytes(msgspec.json.encode(made))
         new.replace(place)
+        self._made.setdefault(made.container_id, {})[made.ifname] = made
 
-    def _kept(self, container_id: str, ifname: str) -> Made | None:
-        return next((one for one in self._all(container_id) if one.ifname == ifname), None)
-
-    def _all(self, container_id: str = "") -> Iterator[Made]:
-        """Those of a container, or of all."""
-        for path in sorted(self._folder.glob(f"{PREFIX}{_digest(container_id) if container_id else '*'}-*.json")):
+    def _read(self) -> Iterator[Made]:
+        """What an agent before this one called."""
+        for path in sorted(self._folder.glob(f"{PREFIX}*.json")):
             try:
                 yield msgspec.json.decode(path.read_bytes(), type=Made)
             except (OSError, msgspec.MsgspecError) as error:

@@ -21,6 +21,7 @@ STATUS = "k8s.v1.cni.cncf.io/network-status"
 OWN_NETWORK = "podplane"
 """The pods' own network in the status, and the type of configurations of further ones."""
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+WITHOUT_CHECK = ("0.1.0", "0.2.0", "0.3.0", "0.3.1")
 TYPE = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]*")
 LINK_NAME = re.compile(r"[^\s/:\0]{1,15}")
 MOST_INTERFACES = 16
@@ -71,6 +72,8 @@ class Chain(msgspec.Struct, frozen=True):
     version: str
     name: str
     plugins: tuple[dict[str, Any], ...]
+    has_check: bool = True
+    """May they be called with CHECK?"""
 
     @property
     def types(self) -> list[str]:
@@ -152,7 +155,8 @@ def _network(path: str, config: str) -> BridgeNetwork | Chain:
             raise ValueError("spec.config: capabilities is no mapping")
     if all(one["type"] != OWN_NETWORK for one in plugins):
         version, name = content.get("cniVersion", "1.0.0"), content.get("name", path.replace("/", "-"))
-        return Chain(path, str(version), str(name), tuple(plugins))
+        has_check = version not in WITHOUT_CHECK and content.get("disableCheck") is not True
+        return Chain(path, str(version), str(name), tuple(plugins), has_check)
     if len(plugins) > 1:
         raise ValueError(f"spec.config: type {OWN_NETWORK} has no plugins before it or after it")
     return _bridge_network(path, plugins[0])

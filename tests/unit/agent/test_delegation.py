@@ -82,6 +82,22 @@ async def test_each_plugin_gets_the_result_of_the_one_before_and_all_are_undone_
     assert not list((tmp_path / "kept").iterdir())
 
 
+@pytest.mark.parametrize("more", [{"cniVersion": "0.3.1"}, {"cniVersion": "1.0.0", "disableCheck": True}])
+async def test_plugins_that_know_no_check_are_not_called_with_it(made: Plugins, tmp_path: Path, more: dict[str, Any]) -> None:
+    found = network("default/vlan", json.dumps({"name": "vlan", "plugins": [{"type": "first"}], **more}))
+    assert isinstance(found, Chain)
+    await made.add(found, SELECTION, request())
+    await made.check(request())
+    assert [one[0] for one in calls(tmp_path)] == ["ADD"]
+
+
+async def test_a_plugin_that_is_gone_keeps_no_pod(made: Plugins, tmp_path: Path) -> None:
+    await made.add(chain("first", "second"), SELECTION, request())
+    (tmp_path / "bin" / "second").unlink()
+    await made.delete("c")
+    assert [one[:2] for one in calls(tmp_path)][-1] == ("DEL", "first") and not list((tmp_path / "kept").iterdir())
+
+
 async def test_what_is_asked_for_is_told_to_plugins_that_take_it(made: Plugins, tmp_path: Path) -> None:
     wanted = Selection("default", "vlan", "net1", ("10.9.0.2",), "02:00:00:00:00:01")
     one = chain("first", capabilities={"ips": True, "mac": True})
@@ -110,7 +126,7 @@ async def test_a_failure_to_undo_is_tried_again(made: Plugins, tmp_path: Path) -
     (tmp_path / "bin" / "fails-DEL").unlink()
     await made.gc({"c"})
     assert list((tmp_path / "kept").iterdir())
-    await made.gc(())
+    await made.gc(set())
     assert not list((tmp_path / "kept").iterdir())
 
 
