@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from podplane.machine import rbac
+from tests.e2e import test_further_networks as further
 from tests.e2e.conftest import Kubectl, Podplane, running, until
 
 AGENT = "system:serviceaccount:kube-system:podplane-agent"
@@ -50,6 +51,11 @@ UNSEEN = {
 
 def test_an_agent_asks_for_all_that_its_roles_allow_and_for_nothing_else(lab: Podplane, tmp_path: Path) -> None:
     kubectl = Kubectl(lab, tmp_path)
+    further.create(kubectl, further.KIND)
+    kubectl("wait", "--for=condition=Established", f"crd/{further.DEFINITIONS}", "--timeout=10s")
+    further.create(kubectl, further.definition("blue", subnets=["10.20.0.0/24"]), further.pod("further", "blue"))
+    kubectl("wait", "--for=condition=Ready", "pod/further", "--timeout=30s")
+    kubectl("delete", "pod", "further", "--now")
     kubectl("expose", "pod", "echo-node1-1", "--port", "80", "--target-port", "8080", "--type", "LoadBalancer", "--name", "lb")
     until(lambda: "announced by" in kubectl("describe", "service", "lb"))
     (holder,) = {node for node in ("node1", "node2") if f"announced by {node}" in kubectl("describe", "service", "lb")}
@@ -97,12 +103,57 @@ def starts(lab: Podplane, node: str) -> list[int]:
     return [int(changes) for changes in re.findall(rf"agent of {node} pid=\d+ is ready changes=(\d+)", log)]
 
 
-def test_an_agent_that_is_killed_is_started_again_and_writes_nothing(lab: Podplane) -> None:
-    before = len(starts(lab, "node1"))
-    assert "was killed" in lab("fault", "node1", "--kill-agent").stdout
-    until(lambda: len(starts(lab, "node1")) > before)
-    assert starts(lab, "node1")[-1] == 0
-    assert "promises are kept: " in lab("check").stdout
+PACKETS = """
+import select, socket, sys, time
+service, *ips = sys.argv[1:]
+udp = []
+for ip in ips:
+    one = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    one.connect((ip, 8080))
+    udp.append(one)
+sent = heard = connected = failed = 0
+print("begun", flush=True)
+def hear(seconds):
+    global heard
+    for one in select.select(udp, [], [], seconds)[0]:
+        one.recv(2000)
+        heard += 1
+while not select.select([sys.stdin], [], [], 0.002)[0]:
+    for one in udp:
+        one.send(b"x")
+        sent += 1
+    try:
+        socket.create_connection((service, 80), 5).close()
+        connected += 1
+    except OSError:
+        failed += 1
+    hear(0.003)
+end = time.monotonic() + 5
+while heard < sent and time.monotonic() < end:
+    hear(0.1)
+print(sent, heard, connected, failed)
+"""
+"""Until its input ends: datagrams to these addresses, each of which is answered, and new connections to a Service."""
+
+
+def test_no_packet_is_lost_while_agents_are_killed_and_start_again(lab: Podplane, tmp_path: Path) -> None:
+    kubectl = Kubectl(lab, tmp_path)
+    kubectl("expose", "pod", "echo-node2-1", "--port", "80", "--target-port", "8080", "--name", "killed")
+    found = json.loads(kubectl("get", "pod", "echo-node2-1", "-o", "json"))
+    service = kubectl("get", "service", "killed", "-o", "jsonpath={.spec.clusterIP}")
+    ips = [one["ip"] for one in found["status"]["podIPs"]]
+    until(lambda: lab("exec", "echo-node1-1", "--", "curl", "-sS", "-m", "1", f"http://{service}/", code=None).returncode == 0)
+    load = kubectl.start("exec", "-i", "echo-node1-1", "--", "python3", "-c", PACKETS, service, *ips)
+    assert load.stdout is not None and load.stdout.readline() == "begun\n"
+    for node in ("node1", "node2"):
+        before = len(starts(lab, node))
+        lab("fault", node, "--kill-agent")
+        until(lambda node=node, before=before: len(starts(lab, node)) > before)  # type: ignore[misc]
+        assert starts(lab, node)[-1] == 0
+    out, _ = load.communicate(timeout=60)
+    sent, heard, connected, failed = map(int, out.split())
+    assert (sent - heard, failed) == (0, 0) and sent > 100 and connected > 50, out
+    kubectl("delete", "service", "killed")
 
 
 def test_packets_pass_while_an_agent_is_stopped_and_pods_wait_for_it(lab: Podplane) -> None:
