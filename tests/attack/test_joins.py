@@ -167,10 +167,10 @@ async def test_session_keyrings_are_not_inherited(_: Machine) -> None:
 
 @contained
 async def test_containers_that_can_use_no_keys_have_no_keyring_of_their_own(machine: Machine) -> None:
-    """A user may have 200 keys (kernel.keys.maxkeys), and all pods may be one user."""
+    """A user may have 200 keys (kernel.keys.maxkeys), and all pods may be one user. Others may be that user at the same time."""
     lab_folder()
     count = 'awk \'$1 == 0 || $1 == "0:" {split($4, part, "/"); print part[1]}\' /proc/key-users'
     options = {"root": Root(FOLDER), "rights": Rights(is_filtered=True)}
-    before = await machine.says(count, **options)
-    held = [await machine.running(**options) for _ in range(5)]
-    assert (await machine.says(count, **options), len(held)) == (before, 5)
+    before = int(await machine.says(count, **options))
+    held = [await machine.running(**options) for _ in range(20)]
+    assert int(await machine.says(count, **options)) < before + len(held) // 2

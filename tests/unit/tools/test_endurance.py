@@ -60,7 +60,7 @@ def test_what_a_process_has() -> None:
     ("end", "wrong"),
     [
         (Size(100 << 20, 50, 6), []),
-        (Size(109 << 20, 50, endurance.THREADS), []),
+        (Size(109 << 20, 50, 6), []),
         (
             Size(110 << 20, 51, 99),
             ["memory grows by 1138 KB a thousand operations", "descriptors: 50 became 51", "threads: 6 became 99"],
