@@ -8,17 +8,18 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import msgspec
 
+from podplane.kernel import zygote_answers
 from podplane.kernel.cgroups import Group
 from podplane.kernel.rights import Rights
 from podplane.kernel.rootfs import Root
-from podplane.kernel.sandbox import Sandbox as Namespaces
 from podplane.kernel.volumes import Tmpfs
+from podplane.kernel.zygote_answers import Silence, Silent, answered, close_all
 from podplane.kernel.zygote_messages import (
     MESSAGE_BYTES,
     NOT_EXECUTABLE,
@@ -34,6 +35,7 @@ from podplane.kernel.zygote_messages import (
     Words,
     receive,
 )
+from podplane.kernel.zygote_places import ZygoteMounts, ZygoteSandbox
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -41,8 +43,6 @@ SHORT_SECONDS = 0.05
 """Until the next try, where the kernel has no memory for a message."""
 LOOK_SECONDS = 1.0
 """Between two looks whether the zygote was stopped."""
-ANSWER_SECONDS = 30.0
-"""A zygote that says nothing for so long is not waited for."""
 MAX_STARTING = 16
 """Processes that are on their way at one time: each costs a fork, and its request a place in the socket's buffer. What joins a container is
 not counted any more once it is there: its container may stop it, and nobody else is to wait for that."""
@@ -182,23 +182,6 @@ def one_line(said: bytes) -> str:
     return " ".join("".join(char if char.isprintable() else " " for char in said.decode(errors="replace")).split())
 
 
-class Silent(TimeoutError):
-    """The zygote does not answer, for so long that nobody waits any more; one line that says so."""
-
-
-Silence = Callable[[], str]
-"""Why an answer is awaited no longer; "" while it may come."""
-
-
-async def answered(future: asyncio.Future[T], silence: Silence) -> T:
-    """What comes of an answer of the zygote. Silent when it says nothing at all for ANSWER_SECONDS."""
-    while not future.done():
-        done, _ = await asyncio.wait([future], timeout=ANSWER_SECONDS)
-        if not done and (why := silence()):
-            raise Silent(errno.ETIMEDOUT, why)
-    return future.result()
-
-
 def _is_stopped(pid: int) -> bool:
     """Was this child stopped by a signal since this was asked last?"""
     try:
@@ -336,84 +319,6 @@ class ZygoteProcess(msgspec.Struct, eq=False):
                 self._last_words = -1
 
 
-class ZygoteSandbox(msgspec.Struct, eq=False):
-    """Namespaces that the zygote makes; their descriptors are here."""
-
-    id: int
-    _forget: Callable[[int], object]
-    _made: asyncio.Future[Namespaces]
-    _silence: Silence = lambda: ""
-    _is_given: bool = False
-    _is_released: bool = False
-
-    async def netns(self) -> int:
-        """A descriptor of its network namespace. OSError when there can be none."""
-        made = await answered(self._made, self._silence)
-        self._is_given = True
-        return made.net
-
-    @property
-    def is_answered(self) -> bool:
-        """Is it known whether there is one?"""
-        return self._made.done()
-
-    @property
-    def namespaces(self) -> Namespaces | None:
-        """Their descriptors, while there are any."""
-        return self._made.result() if self._made.done() and not self._made.exception() and not self._is_released else None
-
-    def release(self) -> None:
-        """Let go of it. Idempotent."""
-        made = self.namespaces
-        self._is_released = True
-        if made is not None:
-            _close((made.ipc, made.uts) if self._is_given else made)
-        if self.is_answered:
-            self._forget(self.id)
-
-    def tell(self, event: Event, descriptors: list[int]) -> None:
-        """Take news: the descriptors, or the errno that forbids it."""
-        if self._is_released or self._made.done():  # who asked has gone
-            _close(descriptors)
-            self._forget(self.id)
-        elif descriptors:
-            self._made.set_result(Namespaces(*descriptors))
-        else:
-            self._made.set_exception(OSError(event.code or errno.EIO, event.error))
-            self._made.exception()  # looked at, so that nobody needs to wait for it
-            self._forget(self.id)
-
-
-class ZygoteMounts(msgspec.Struct, eq=False):
-    """File systems that the zygote makes and holds."""
-
-    id: int
-    _ask_release: Callable[[int], None]
-    _made: asyncio.Future[None]
-    _silence: Silence = lambda: ""
-    _is_released: bool = False
-
-    async def made(self) -> None:
-        """Wait until they are there. OSError when that can't be."""
-        await answered(self._made, self._silence)
-
-    def release(self) -> None:
-        """Let go of them. Idempotent."""
-        if not self._is_released:
-            self._is_released = True
-            self._ask_release(self.id)
-
-    def tell(self, event: Event) -> None:
-        """Take news: they are there, or the errno that forbids it."""
-        if self._made.done():  # who asked has gone
-            return
-        if event.error:
-            self._made.set_exception(OSError(event.code or errno.EIO, event.error))
-            self._made.exception()  # looked at, so that nobody needs to wait for it
-        else:
-            self._made.set_result(None)
-
-
 @dataclass(slots=True)
 class ZygoteProcesses:
     """The zygote as `Processes`; `lost` is called once when it ends; who started it ends then too, and with it all containers."""
@@ -448,9 +353,11 @@ class ZygoteProcesses:
 
     def _silence(self) -> str:
         """Why an answer of the zygote is awaited no longer; "" while it says anything."""
-        if self._loop.time() - self._heard < ANSWER_SECONDS:
+        if self._loop.time() - self._heard < zygote_answers.ANSWER_SECONDS:
             return ""
-        return f"what starts containers (the zygote, process {self.pid}) has said nothing for {ANSWER_SECONDS:g} s"
+        return (
+            f"what starts containers (the zygote, process {self.pid}) has said nothing for {zygote_answers.ANSWER_SECONDS:g} s"
+        )
 
     def close(self) -> None:
         """End the zygote; idempotent."""
@@ -618,7 +525,7 @@ class ZygoteProcesses:
 
     @staticmethod
     def _drop(waiting: _Waiting) -> None:
-        _close(waiting.descriptors)
+        close_all(waiting.descriptors)
 
     def _read(self) -> None:
         while True:
@@ -666,11 +573,6 @@ class ZygoteProcesses:
         for process in self._processes.values():
             process.tell(Event(process.id, error=ENDED, code=128 + signal.SIGKILL))
         self.lost()
-
-
-def _close(descriptors: Iterable[int]) -> None:
-    for fd in descriptors:
-        os.close(fd)
 
 
 def _file_of(data: bytes) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from podplane.kernel import process as process_module
-from podplane.kernel import process_title, syscalls, zygote
+from podplane.kernel import process_title, syscalls, zygote, zygote_answers
 from podplane.kernel.namespace import NetworkNamespace, Workers
 from podplane.kernel.process import ProcessError, ZygoteProcess, ZygoteProcesses
 from podplane.kernel.zygote_messages import MESSAGE_BYTES
@@ -589,7 +589,7 @@ async def test_a_zygote_that_cannot_start_is_lost(machine: Machine) -> None:
 async def test_a_zygote_that_was_stopped_goes_on(machine: Machine) -> None:
     """Meanwhile who waits for it is told for whom, and what was asked is done afterwards."""
     await machine.start("true").started()
-    process_module.LOOK_SECONDS, process_module.ANSWER_SECONDS = 0.01, 0.1  # of the process of this test alone
+    process_module.LOOK_SECONDS, zygote_answers.ANSWER_SECONDS = 0.01, 0.1  # of the process of this test alone
     os.kill(machine.processes.pid, signal.SIGSTOP)
     late = machine.start("true")
     said = f"what starts containers \\(the zygote, process {machine.processes.pid}\\) has said nothing for 0.1 s"

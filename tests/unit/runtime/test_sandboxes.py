@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from podplane.kernel.process import Processes, Silent
+from podplane.kernel.process import Processes
+from podplane.kernel.zygote_answers import Silent
 from podplane.runtime import sandboxes
 from podplane.runtime.environment import ConfigError
 
