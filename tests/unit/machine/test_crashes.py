@@ -1,0 +1,140 @@
+"""Pods come and go, and the agent is killed between any two steps: whatever was acknowledged holds, and nothing is left over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podplane.cni.network import Attachment
+from podplane.kernel.door import Kernel
+from podplane.kernel.fakes.world import FakeNamespace
+from podplane.machine.journal import Id, Journal
+from podplane.state.network import Link
+from podplane.state.operations import Operation, Report
+from tests.unit.agent.rig import Rig, cluster
+
+PODS = "abcd"
+TURNS = 60
+"""A call takes fewer turns of the loop than that."""
+
+
+class Mortal(Kernel):
+    """A door that does nothing any more once its process was killed, in the middle of a change or not."""
+
+    is_dead = False
+
+    def steps(self, operations: Sequence[Operation]) -> Iterator[Report]:
+        for report in super().steps(operations):
+            yield report
+            if self.is_dead:
+                raise ProcessLookupError
+
+
+class Machine:
+    """A node with a journal, an agent on it, and its runtime, which knows what was acknowledged."""
+
+    def __init__(self, path: Path) -> None:
+        self.rig = Rig()
+        self.path = path
+        self.journal = Journal(path)
+        self.namespaces: dict[str, FakeNamespace] = {}
+        self.acknowledged: dict[str, tuple[str, ...]] = {}
+
+    def attaching(self, request: Attachment, ips: tuple[str, ...]) -> None:
+        self.journal.attach(request, ips, 0)
+
+    def detached(self, id_: Id) -> None:
+        self.journal.detach(id_)
+
+    async def start(self) -> None:
+        """An agent, which knows what is in the journal."""
+        self.journal.close()
+        self.journal = Journal(self.path)
+        attached = [
+            (kept.attachment(self.namespaces[kept.attach.name]), kept.ips) for kept in self.journal.attachments.values()
+        ]
+        self.rig.record = self
+        self.rig.new_agent(Mortal)
+        await self.rig.start(*cluster(1, 2), attached=attached)
+
+    async def kill(self) -> None:
+        """SIGKILL: nothing of it goes on."""
+        kernel: Any = self.rig.agent._kernel
+        kernel.is_dead = True
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    def request(self, name: str) -> Attachment:
+        return self.rig.attachment(name, self.namespaces.setdefault(name, self.rig.opener.namespace()))
+
+    async def call(self, verb: str, name: str, turns: int) -> None:
+        """A call of the runtime, whose agent is killed after so many turns of the loop (TURNS: it is not)."""
+        network, request = self.rig.agent.network, self.request(name)
+        call = asyncio.create_task(getattr(network, verb)(request))
+        if turns == TURNS:
+            self._answered(verb, name, await call)
+            return
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if call.done() and call.exception() is None:
+            self._answered(verb, name, call.result())
+        elif verb == "delete":
+            self.acknowledged.pop(name, None)  # it may be there or not
+        await self.kill()
+        await self.start()
+
+    def _answered(self, verb: str, name: str, answer: Any) -> None:
+        if verb == "add":
+            self.acknowledged[name] = answer.ips
+        elif verb == "delete":
+            self.acknowledged.pop(name, None)
+            del self.namespaces[name]
+
+    async def look(self) -> None:
+        """What was acknowledged is there as it was; no address is had twice; nothing is in the kernel that is not in the journal."""
+        network = self.rig.agent.network
+        await self.rig.settle()
+        attached = {request.name: ips for request, ips in network.attached}
+        assert {name: attached.get(name) for name in self.acknowledged} == self.acknowledged
+        every = [ip for ips in attached.values() for ip in ips]
+        assert len(every) == len(set(every))
+        assert {kept.attach.name: kept.ips for kept in self.journal.attachments.values()} == attached
+        for name in self.acknowledged:
+            await network.check(self.request(name))
+        links = {link.name for link in self.rig.host.objects.links() if link.name.startswith("pp")}
+        wanted = {v.name for v in self.rig.agent.ledger.desired.values() if isinstance(v, Link) and v.name.startswith("pp")}
+        assert links == wanted and len(links) == len(attached)
+
+
+CALLS = st.tuples(
+    st.sampled_from(("add", "add", "delete", "check")),
+    st.sampled_from(PODS),
+    st.one_of(st.just(TURNS), st.integers(0, TURNS - 1)),
+)
+
+
+@given(calls=st.lists(CALLS, max_size=5))
+def test_what_was_acknowledged_outlives_any_crash_and_nothing_leaks(
+    calls: list[tuple[str, str, int]], tmp_path_factory: Any
+) -> None:
+    async def live() -> None:
+        machine = Machine(tmp_path_factory.mktemp("run") / "journal")
+        await machine.start()
+        for verb, name, turns in calls:
+            if verb == "check" and name not in machine.acknowledged:
+                continue
+            await machine.call(verb, name, turns)
+            await machine.look()
+        for name in PODS:  # what a runtime does in the end, of what it was not told, too
+            await machine.call("delete", name, TURNS)
+        await machine.look()
+        assert not machine.journal.attachments and not machine.rig.agent.network.addresses.owners
+
+    asyncio.run(live())
