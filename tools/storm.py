@@ -3,9 +3,10 @@
     .venv/bin/python -m tools.storm [--kills 100] [--seconds 600] [--nodes 2] [--seed 1]
 
 Writers create, change and delete ConfigMaps, and pods of a Deployment are deleted, while processes of the lab get SIGKILL: its PID 1, the
-zygote, the name server, what runs in containers. When the lab ended, `podplane up` brings it back. After each such end, and at the last,
-this must hold: every write that was acknowledged is there, nothing came back whose deletion was acknowledged, no two pods have an address
-in common, and `up` never failed. At the end `podplane check` must keep all promises. Ends with 1 when something did not hold.
+zygote, the name server, agents that are processes (with PODPLANE_TEST_UP_OPTIONS="--agents processes"), what runs in containers. When the
+lab ended, `podplane up` brings it back. After each such end, and at the last, this must hold: every write that was acknowledged is there,
+nothing came back whose deletion was acknowledged, no two pods have an address in common, and `up` never failed. At the end `podplane check`
+must keep all promises. Ends with 1 when something did not hold.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from tests.e2e.conftest import Podplane, nothing_left
 
 KILLS, SECONDS, NODES, SEED = 100, 600.0, 2, 1
 WRITERS, OBJECTS = 3, 20
+SHOWN_EVERY = 100
 LONGEST_PAUSE = 1.5
 """Between two kills, in seconds."""
 FIRST = 0.35
@@ -148,6 +150,8 @@ class Storm:
             self._kill()
             if self.lab.folder.holder() is None:
                 self._look()
+            if self.killed.total() % SHOWN_EVERY == 0:
+                print(f"{self.killed.total()} kills, {self.ups} times up, {len(self.wrong)} wrong", flush=True)
         self._look()
         self._check()
         self._is_over.set()
@@ -234,7 +238,7 @@ def title(process: int) -> str:
     """What a process is, by its command line."""
     with contextlib.suppress(OSError):
         words = Path(f"/proc/{process}/cmdline").read_bytes()
-        for part, what in ((b"runtime.zygote", "zygote"), (b"nameserver", "name server")):
+        for part, what in ((b"runtime.zygote", "zygote"), (b"nameserver", "name server"), (b"\0agent\0", "agent")):
             if part in words:
                 return what
     return "container"
