@@ -182,22 +182,9 @@ class PodWorker:
         root = roots.of_container(self.node, self._files, self.pod, container, environment)
         sandbox = self.sandbox.id if self.sandbox is not None else 0
         mounts = self._mounts.id if self._mounts is not None else 0
-        rights, (group, oom) = (
-            self.rights(container),
-            roots.share(self.node, self.pod, container, self.container(container.name)),
-        )
-        return Launch(
-            command, environment, root, self.hostname, self.netns.fd, sandbox, rights, mounts, group, oom, self._pids(container)
-        )
-
-    def _pids(self, container: Container) -> int:
-        """The number of the process whose PID namespace a container shares, 0 for none. ConfigError when that does not run."""
-        if not (name := container.target_container_name):
-            return 0
-        run = self.container(name)
-        if run is None or run.process is None or run.state.state != RUNNING:
-            raise ConfigError(f"unable to find target container {name!r}: it does not run")
-        return run.process.id
+        rights, pids = self.rights(container), roots.target(container, self.runs)
+        group, oom = roots.share(self.node, self.pod, container, self.container(container.name))
+        return Launch(command, environment, root, self.hostname, self.netns.fd, sandbox, rights, mounts, group, oom, pids)
 
     @property
     def bare_root(self) -> Root | None:

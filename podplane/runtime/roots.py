@@ -1,8 +1,9 @@
-"""The file systems of a pod's containers, and their shares of the machine: what is mounted where, how much can be written, and had."""
+"""The file systems of a pod's containers, and their shares of the machine: what is mounted where, how much can be written, and had; and
+whose processes they see."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from podplane.kernel import ids
 from podplane.kernel.cgroups import Group
@@ -10,10 +11,12 @@ from podplane.kernel.rootfs import Root, limits_processes
 from podplane.model.pod import Container, Pod
 from podplane.runtime import image_files, limits, sysctls
 from podplane.runtime.container import ContainerRun
+from podplane.runtime.environment import ConfigError
 from podplane.runtime.host_paths import HostPaths
 from podplane.runtime.images import files_of
 from podplane.runtime.mounts import PodFolder
 from podplane.runtime.node import Node
+from podplane.runtime.status import RUNNING
 
 MAX_PROCESSES = 4096
 
@@ -52,6 +55,16 @@ def share(node: Node, pod: Pod, container: Container, run: ContainerRun | None) 
     limited = limits.share(container, 0 if limits_processes() else MAX_PROCESSES)
     name = f"{pod.metadata.uid}-{container.name}-{run.state.restarts if run is not None else 0}"
     return node.groups.of_container(name, limited), limits.oom_score(pod, container)
+
+
+def target(container: Container, runs: Iterable[ContainerRun]) -> int:
+    """The number of the process whose PID namespace a container shares, 0 for none. ConfigError when that does not run."""
+    if not (name := container.target_container_name):
+        return 0
+    for run in runs:
+        if run.spec.name == name and run.process is not None and run.state.state == RUNNING:
+            return run.process.id
+    raise ConfigError(f"unable to find target container {name!r}: it does not run")
 
 
 def host_paths(node: Node) -> HostPaths:
