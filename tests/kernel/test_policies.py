@@ -46,7 +46,7 @@ from tests.fake_cluster import pod_ip
 from tests.kernel.cluster import RealCluster, Talk
 from tests.kernel.packets import Sockets
 from tests.kernel.test_trace import agrees
-from tests.policed import FakePoliced, Policed, info, name_of, namespace, policy, select
+from tests.policed import FakePoliced, Policed, cluster_policy, info, name_of, namespace, policy, select
 from tests.unit.agent.rig import Object
 
 pytestmark = pytest.mark.kernel
@@ -389,6 +389,20 @@ def test_a_pod_with_the_address_of_a_former_one_inherits_none_of_its_connections
 def _is_over(one: socket.socket) -> bool:
     """Is a connection in no state in which it could send?"""
     return one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE
+
+
+def test_the_longest_way_through_all_tiers_of_both_directions_is_one_that_the_kernel_takes() -> None:
+    """It refuses ways of more than 15 jumps, and every pod on them: rules with many ports and peers have chains of their own."""
+    ports = tuple(PolicyPort("TCP", (1000 * n, 1000 * n + 5)) for n in range(1, 8))
+    peers = tuple(PodSelector("a", select(app=f"a{n}")) for n in range(8))
+    assert len(ports) * len(peers) > compiling.INLINE_RULES
+    rules = [PolicyRule(peers, ports, action) for action in ("Deny", "Accept", "Pass")]
+    for cluster in (RealPoliced(), FakePoliced()):
+        admin = cluster_policy("admin", "Admin", 5, PodSelector(select(team="a")), rules, rules)
+        base = cluster_policy("base", "Baseline", 5, PodSelector(select(team="b")), rules, rules)
+        below = policy("below", EVERYTHING, [PolicyRule(peers, ports)], [PolicyRule(peers, ports)])
+        cluster.put(admin, base, below)
+        cluster.remove(below)
 
 
 @pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not there")
