@@ -19,15 +19,16 @@ Rate = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Arguments(msgspec.Struct, frozen=True):
-    """CNI_ARGS: the Kubernetes pod, where there is one, and an address with or without a prefix length."""
+    """CNI_ARGS: the Kubernetes pod, where there is one, and an address with or without a prefix length, a MAC."""
 
     namespace: str = ""
     pod: str = ""
     pod_uid: str = ""
     ip: str = ""
+    mac: str = ""
 
 
-KEYS = {"K8S_POD_NAMESPACE": "namespace", "K8S_POD_NAME": "pod", "K8S_POD_UID": "pod_uid", "IP": "ip"}
+KEYS = {"K8S_POD_NAMESPACE": "namespace", "K8S_POD_NAME": "pod", "K8S_POD_UID": "pod_uid", "IP": "ip", "MAC": "mac"}
 OTHER_KEYS = frozenset(("IgnoreUnknown", "K8S_POD_INFRA_CONTAINER_ID"))
 
 

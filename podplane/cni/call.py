@@ -120,7 +120,7 @@ def parse(env: Mapping[str, str], stdin: bytes) -> Call:
 def _with_attachment(call: Call, env: Mapping[str, str], raw: Mapping[str, Any]) -> Call:
     """With what is said of the attachment that is to be made, or checked."""
     arguments = parse_arguments(env.get("CNI_ARGS", ""))
-    runtime = _runtime(raw)
+    runtime = _with_mac(_runtime(raw), arguments)
     args: _Args = _field(raw, "args", _Args, _Args())
     of_caller = (arguments.ip,) if arguments.ip else ()
     named = (("runtimeConfig.ips", runtime.ips), ("args.cni.ips", args.cni.ips), ("CNI_ARGS: IP", of_caller))
@@ -209,10 +209,17 @@ def _runtime(raw: Mapping[str, Any]) -> RuntimeConfig:
             raise _unsupported(f"runtimeConfig.{key}", value)
     present = {key: value for key, value in given.items() if value is not None}
     runtime: RuntimeConfig = _field({"runtimeConfig": present}, "runtimeConfig", RuntimeConfig, RuntimeConfig())
+    return runtime
+
+
+def _with_mac(runtime: RuntimeConfig, arguments: Arguments) -> RuntimeConfig:
+    """With the MAC that is asked for in the usual notation: the capability's, else that of CNI_ARGS."""
+    where = "runtimeConfig.mac" if runtime.mac else "CNI_ARGS: MAC"
+    asked = runtime.mac or arguments.mac
     try:
-        return msgspec.structs.replace(runtime, mac=asked_mac(runtime.mac)) if runtime.mac else runtime
+        return msgspec.structs.replace(runtime, mac=asked_mac(asked)) if asked else runtime
     except ValueError as error:
-        raise CniError(Code.INVALID_CONFIGURATION, f"runtimeConfig.mac: {error}") from None
+        raise CniError(Code.INVALID_CONFIGURATION, f"{where}: {error}") from None
 
 
 def _unsupported(key: str, value: Any) -> CniError:

@@ -202,6 +202,14 @@ def test_addresses_are_asked_for_in_three_ways_of_which_the_newest_counts() -> N
     assert error(CNI_ARGS="IP=x").message.startswith("CNI_ARGS: IP")
 
 
+def test_a_mac_is_asked_for_in_two_ways_of_which_the_newer_counts() -> None:
+    assert call(CNI_ARGS="MAC=02-00-00-00-00-0A").runtime.mac == "02:00:00:00:00:0a"
+    both = configuration(runtimeConfig={"mac": "02:00:00:00:00:0b"})
+    assert call(stdin=both, CNI_ARGS="IP=10.244.1.9;MAC=02:00:00:00:00:0a").runtime.mac == "02:00:00:00:00:0b"
+    assert error(CNI_ARGS="MAC=x").message.startswith("CNI_ARGS: MAC: MAC 'x' is not of six bytes")
+    assert error(stdin=configuration(runtimeConfig={"mac": "x"})).message.startswith("runtimeConfig.mac: MAC 'x'")
+
+
 def test_what_gc_is_to_keep() -> None:
     one, other = ({"containerID": name, "ifname": "eth0"} for name in ("a", "b"))
     assert call("GC").kept is None
