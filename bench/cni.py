@@ -54,7 +54,9 @@ def run(short: bool) -> list[Row]:
     ]
     what = f"CNI, {many} pods added by {CALLERS} callers at once"
     rows.append(Row(what, [many / ours["many"]], "pods/s"))
+    rows.append(Row(f"{what}: CPU of plugin and agent, each with its DEL", [ours["many cpu"] / many * 1000], "ms"))
     if theirs:
+        rows[-1].note = f"bridge + host-local: {theirs['many cpu'] / many * 1000:.1f} ms"
         times = [theirs["many"] / ours["many"]]
         rows.append(
             Row(f"{what}, beside bridge + host-local", times, "times as many", MANY_TIMES, at_least=True, work=ABSOLUTE)
@@ -141,10 +143,10 @@ class Side:
         """Attach all of them, by several callers, and detach them."""
         numbered = list(enumerate(pods, first))
         added = await self.caller([self.caller.chain("ADD", n, netns, self.plain) for n, netns in numbered], CALLERS)
-        self.found["many"] = added["seconds"]
+        self.found |= {"many": added["seconds"], "many cpu": added["cpu"]}
         results = [result for _, result in added["each"]]
         chains = [self.caller.chain("DEL", n, one, self.plain, r) for (n, one), r in zip(numbered, results, strict=True)]
-        await self.caller(chains, CALLERS)
+        self.found["many cpu"] += (await self.caller(chains, CALLERS))["cpu"]
 
 
 def asks_of(ifb: bool) -> dict[str, Any]:
@@ -209,7 +211,10 @@ async def measure(folder: Path, rounds: int, chain_rounds: int, many: int) -> di
                     await side.once(number, pod, is_chain=number >= rounds)
         for side in sides:
             pods = [NetworkNamespace.create(workers) for _ in range(many)]
+            before = agent.cpu_seconds
             await side.many(pods, rounds + chain_rounds)
+            if side is sides[0]:
+                side.found["many cpu"] += agent.cpu_seconds - before
             for pod in pods:
                 pod.close()
     finally:

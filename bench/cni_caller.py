@@ -3,16 +3,17 @@
 `python -m bench.cni_caller` reads lines of JSON from standard input, each a batch of chains, and answers each with a line:
 
     {"callers": 32, "chains": [{"env": {…}, "calls": [[program, configuration], …], "passes": true}, …]}
-    {"seconds": 1.5, "each": [[milliseconds, result], …]}
+    {"seconds": 1.5, "cpu": 0.9, "each": [[milliseconds, result], …]}
 
 The calls of a chain go one after the other. With `passes` the output of one is the `prevResult` of the next, as for ADD; without, all get
-`result`. It runs in the network namespace of the node whose plugins it runs.
+`result`. `cpu` is the processor time, in seconds, of the plugins. It runs in the network namespace of the node whose plugins it runs.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -54,17 +55,23 @@ def run(chain: dict[str, Any]) -> tuple[float, Any]:
     return took * 1000, result
 
 
+def cpu_of_children() -> float:
+    """What all that ended has used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> None:
     """Until standard input ends."""
     for line in sys.stdin:
         batch = json.loads(line)
-        began = time.perf_counter()
+        began, before = time.perf_counter(), cpu_of_children()
         if batch["callers"] == 1:
             each = [run(chain) for chain in batch["chains"]]
         else:
             with ThreadPoolExecutor(batch["callers"]) as pool:
                 each = list(pool.map(run, batch["chains"]))
-        print(json.dumps({"seconds": time.perf_counter() - began, "each": each}), flush=True)
+        print(json.dumps({"seconds": time.perf_counter() - began, "cpu": cpu_of_children() - before, "each": each}), flush=True)
 
 
 if __name__ == "__main__":
