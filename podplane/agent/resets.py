@@ -1,9 +1,10 @@
 """Has servers told that policies took a TCP connection back: one that only reads would wait for its client for ever.
 
 The client's next packet is answered with a reset by the node's tables, which count it, and with nothing else to its server. When that
-counter rose, the connections that are marked so are looked for, and ended at the sockets of those servers that are pods of this node. The
-kernel goes through the table of connections for that, so it rests for many times as long as it took. While there may be such connections
-the counter is read once a second, whether packets are logged or not, and at once when one of TCP was logged as denied.
+counter rose, the connections that are marked so are looked for, and ended at the sockets of those servers that are pods of this node. Other
+servers are asked whether they stand, and what they answer is reset (`kernel.keepalives`). The kernel goes through the table of connections
+for that, so it rests for many times as long as it took. While there may be such connections the counter is read once a second, whether
+packets are logged or not, and at once when one of TCP was logged as denied.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def frame(ip: IPAddress, mac: bytes) -> bytes:
         request = ARP.pack(ETHERNET, IPV4, 6, 4, ARP_REQUEST, mac, ip.packed, bytes(6), ip.packed)
         return BROADCAST + mac + struct.pack("!H", ETHERTYPE_ARP) + request
     body = _advertisement(ip.packed, mac, 0)
-    body = _advertisement(ip.packed, mac, _checksum(ip.packed + ALL_NODES + struct.pack("!II", len(body), ICMPV6) + body))
+    body = _advertisement(ip.packed, mac, checksum(ip.packed + ALL_NODES + struct.pack("!II", len(body), ICMPV6) + body))
     header = IPV6.pack(6 << 28, len(body), ICMPV6, HOP_LIMIT, ip.packed, ALL_NODES)
     return ALL_NODES_MAC + mac + struct.pack("!H", ETHERTYPE_IPV6) + header + body
 
@@ -56,7 +56,7 @@ def _advertisement(ip: bytes, mac: bytes, checksum: int) -> bytes:
     return ADVERTISEMENT.pack(NEIGHBOUR_ADVERTISEMENT, 0, checksum, OVERRIDE, ip, TARGET_LINK_ADDRESS, 1, mac)
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071) of an even number of bytes."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:

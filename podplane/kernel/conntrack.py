@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from podplane.kernel.netlink import Message, Socket, attribute, parse_attributes
 from podplane.kernel.rtnl.decode import ip_from
-from podplane.state.conntrack import JUDGE_AGAIN, REVOKED, Allowed, Connection, Frontend, Revoked, Target
+from podplane.state.conntrack import JUDGE_AGAIN, REVOKED, Allowed, Connection, Frontend, Revoked, Sent, Target
 from podplane.state.value import IPAddress
 
 NETLINK_NETFILTER = 12
@@ -251,7 +251,13 @@ def _revoked(parts: Mapping[int, bytes]) -> Revoked | None:
     )
     if server is None or client is None or server.protocol != "tcp":
         return None
-    return Revoked(*server[1:], *client[1:])
+    original = parts.get(ORIGINAL, b"")
+    source, to = (
+        _end(original, V4_SOURCE, V6_SOURCE, PROTO_SOURCE_PORT) if original else None,
+        _end(original, V4_DESTINATION, V6_DESTINATION, PROTO_DESTINATION_PORT) if original else None,
+    )
+    sent = None if source is None or to is None else Sent(*source[1:], *to[1:])
+    return Revoked(*server[1:], *client[1:], sent)
 
 
 def _is_stale(parts: Mapping[int, bytes], allowed: Allowed) -> bool:

@@ -21,6 +21,7 @@ from podplane.kernel import netlink, syscalls
 from podplane.kernel.announce import LinkSocket
 from podplane.kernel.conntrack import Conntrack
 from podplane.kernel.errors import Denied, KernelError, NotFound, Retry
+from podplane.kernel.keepalives import KeepAlives
 from podplane.kernel.kept import Kept
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import KernelTables, Nft
@@ -34,6 +35,7 @@ from podplane.kernel.parts import (
     PacketLog,
     PodNamespace,
     PodPart,
+    Probes,
     Sockets,
     SysctlPart,
     SysctlWatch,
@@ -47,7 +49,7 @@ from podplane.kernel.slices import result, slices
 from podplane.kernel.sock_diag import NETLINK_SOCK_DIAG
 from podplane.kernel.sock_diag import Sockets as SocketDiag
 from podplane.kernel.sysctl import FormerSysctls, OpenSysctls, Sysctls, set_here
-from podplane.state.conntrack import Allowed, Connection, Revoked
+from podplane.state.conntrack import Allowed, Connection, Revoked, Sent
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Qdisc, Redirect, Route, Rule, Sysctl
 from podplane.state.nft import Chain, Element, NamedCounter, OpaqueElement, OpaqueObject, Set, Table
 from podplane.state.nft_members import Members
@@ -136,6 +138,10 @@ class KernelOpener:
         """The sockets of a namespace (sock_diag)."""
         return SocketDiag(namespace.run(netlink.Socket, NETLINK_SOCK_DIAG))
 
+    def keepalives(self, namespace: Namespace) -> Probes:
+        """Raw sockets."""
+        return namespace.run(KeepAlives)
+
     def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
         """NFLOG (NFNL_SUBSYS_ULOG)."""
         return NflogReader(namespace.run(netlink.Socket, NETLINK_NETFILTER), group)
@@ -218,6 +224,7 @@ class Kernel:
         """`former`: what sysctls were before podplane came, by a door before this one."""
         self._opener = opener
         self._namespaces: dict[str, Namespace] = {HOST: namespace}
+        self._probed: set[Sent] = set()
         self._rtnl = opener.rtnl(namespace, self._fd)
         self._polled: NetworkPart | None = None
         self._remover: NetworkPart | None = None
@@ -507,14 +514,27 @@ class Kernel:
 
     def end_revoked(self, namespaces: Mapping[IPAddress, str]) -> int:
         """End the TCP connections that were let pass and are no more at the sockets of their servers, as far as these are in attached
-        namespaces, which are named by the address of each; how many those were. KernelError when the kernel can't do it."""
+        namespaces, which are named by the address of each; how many those were. KernelError when the kernel can't do it.
+
+        So are those of clients there that were translated, as of one to a Service: the kernel translates no reset for a packet that came
+        by a bridge (nf_send_reset). Servers elsewhere are asked for their connections with clients there, once each: what they answer is
+        denied."""
         with self._tracked.use() as tracked:
             found = tracked.revoked()
         by_name: dict[str, list[Revoked]] = {}
         for one in found:
             if name := namespaces.get(one.server, HOST):
                 by_name.setdefault(name, []).append(one)
+            if one.sent and one.sent[2:] != one[:2] and (name := namespaces.get(one.sent.source, HOST)):
+                by_name.setdefault(name, []).append(Revoked(*one.sent))  # its own end first, as of a server
+        self._probe({one.sent for one in found if one.sent and one.server not in namespaces and one.sent.source in namespaces})
         return sum(self._end_at_servers(name, own) for name, own in by_name.items())
+
+    def _probe(self, connections: set[Sent]) -> None:
+        new, self._probed = connections - self._probed, connections
+        if new:
+            with contextlib.closing(self._opener.keepalives(self._namespaces[HOST])) as probes:
+                probes.probe(new)
 
     def _end_at_servers(self, name: str, connections: Sequence[Revoked]) -> int:
         namespace = self._namespaces.get(name)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from podplane.kernel.errors import KernelError
 from podplane.kernel.namespace import Namespace
-from podplane.state.conntrack import Allowed, Connection, Revoked
+from podplane.state.conntrack import Allowed, Connection, Revoked, Sent
 from podplane.state.operations import Changes, Operation, Report
 from podplane.state.ownership import Ownership
 from podplane.state.packet_log import LoggedPacket
@@ -131,6 +131,16 @@ class Sockets(Protocol):
         """Let go of the socket."""
 
 
+class Probes(Protocol):
+    """Of TCP connections, sent from one namespace."""
+
+    def probe(self, connections: Iterable[Sent]) -> int:
+        """Ask the servers of these connections whether they stand; how many were asked."""
+
+    def close(self) -> None:
+        """Let go of the sockets."""
+
+
 class Announcer(Protocol):
     """One link, out of which it is said where addresses are."""
 
@@ -188,6 +198,9 @@ class Opener(Protocol):
 
     def sockets(self, namespace: Namespace) -> Sockets:
         """Its sockets."""
+
+    def keepalives(self, namespace: Namespace) -> Probes:
+        """Probes of connections, from there."""
 
     def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
         """A group of its NFLOG. KernelError when it can't be read."""

@@ -42,13 +42,23 @@ class Connection(NamedTuple):
     bytes: int
 
 
+class Sent(NamedTuple):
+    """Whence and where to a client sends, before anything of that is translated."""
+
+    source: IPAddress
+    source_port: int
+    to: IPAddress
+    to_port: int
+
+
 class Revoked(NamedTuple):
-    """A TCP connection that was let pass and is no more: who answers it, and its client as that one sees it."""
+    """A TCP connection that was let pass and is no more: who answers it, and its client as that one sees it; and what this one sends."""
 
     server: IPAddress
     server_port: int
     client: IPAddress
     client_port: int
+    sent: Sent | None = None
 
 
 Allowed = Mapping[Frontend, Collection[Target]]

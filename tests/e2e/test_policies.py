@@ -159,3 +159,50 @@ def test_a_pod_is_under_its_policies_before_its_first_instruction(
         kubectl("wait", "--for=condition=Complete", "job/caged", "--timeout=60s")
     finally:
         kubectl("delete", "job", "caged", "--now")
+
+
+READS = """
+import socket, threading
+listener = socket.create_server(("::", 9000), family=socket.AF_INET6, dualstack_ipv6=True)
+def read(one):
+    try:
+        while data := one.recv(9):
+            print(data.decode(), flush=True)
+    except OSError as error:
+        print("ended", flush=True)
+while True:
+    threading.Thread(target=read, args=(listener.accept()[0],)).start()
+"""
+SENDS = """
+import socket, sys, time
+ends = [socket.create_connection((address, 9000), 3) for address in sys.argv[1:]]
+for one in ends:
+    one.send(b"begun")
+while ends:
+    time.sleep(0.1)
+    for one in list(ends):
+        try:
+            one.send(b".")
+        except OSError:
+            print("ended", flush=True)
+            ends.remove(one)
+time.sleep(1000)
+"""
+
+
+def test_a_connection_through_a_service_that_policies_take_back_ends_for_its_client_and_a_server_on_another_node(
+    lab: Podplane, kubectl: Kubectl
+) -> None:
+    try:
+        lab("run", "reads", "--node", "node2", "--", "python3", "-c", READS)
+        service = {"ipFamilyPolicy": "PreferDualStack", "selector": {"run": "reads"}, "ports": [{"port": 9000}]}
+        ips = lab.api.create("services", "default", {"metadata": {"name": "reads"}, "spec": service})["spec"]["clusterIPs"]
+        kubectl("wait", "--for=condition=Ready", "pod/reads", "--timeout=20s")
+        until(lambda: lab.api.get("endpoints", "default", "reads").get("subsets"))
+        lab("run", "sends", "--node", "node1", "--", "python3", "-c", SENDS, *ips)
+        until(lambda: kubectl("logs", "reads").count("begun") == len(ips))
+        apply(kubectl, "nothing-out", {"run": "sends"}, egress=[])
+        for pod in ("sends", "reads"):
+            until(lambda pod=pod: kubectl("logs", pod).count("ended") == len(ips))  # type: ignore[misc]  # bound now
+    finally:
+        kubectl("delete", "pod,service", "reads", "sends", "--ignore-not-found", "--grace-period=1")

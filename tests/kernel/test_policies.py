@@ -242,6 +242,31 @@ def test_a_server_that_only_reads_is_told_that_its_connection_was_taken_back(ver
 
 
 @pytest.mark.parametrize("version", [4, 6])
+def test_a_server_on_another_node_that_only_reads_is_told_that_its_client_may_not_reach_it_any_more(version: int) -> None:
+    """It is asked whether the connection stands, in the name of its client; what it answers is denied with a reset."""
+    real = RealPoliced()
+    out, others = policy("out", select(app="x"), egress=[PolicyRule((PodSelector("b"),))]), PolicyRule((PodSelector("c"),))
+    real.put(info(1, 1, {"app": "x"}), out)
+    cut, kept = talk(real, (1, 1), (2, 2), version), talk(real, (1, 2), (2, 2), version)
+    for one in (cut, kept):
+        one.settle()
+    real.put(policy("out", select(app="x"), egress=[others]))
+    agent = real.agents[1]
+    cut.client.send(b"x")
+
+    async def told() -> None:
+        await agent.denied.has_told(await asyncio.to_thread(agent.denied.dropped))
+        await agent.idle()
+
+    asyncio.run(told())
+    cut.server.settimeout(3)
+    for end in (cut.server, cut.client):
+        with pytest.raises(ConnectionResetError):
+            end.recv(10)
+    kept.exchange()
+
+
+@pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("is_dual", [False, True])
 def test_who_listens_goes_on_listening_when_a_connection_to_it_is_ended_twice(version: int, is_dual: bool) -> None:
     """The kernel takes the one that listens for the socket of a connection that has none."""

@@ -26,12 +26,13 @@ from podplane.kernel.parts import (
     PacketLog,
     PodNamespace,
     PodPart,
+    Probes,
     Sockets,
     SysctlPart,
     SysctlWatch,
     Tracked,
 )
-from podplane.state.conntrack import Allowed, Connection, Revoked
+from podplane.state.conntrack import Allowed, Connection, Revoked, Sent
 from podplane.state.network import Link
 from podplane.state.ownership import Ownership
 from podplane.state.packet_log import LoggedPacket
@@ -163,6 +164,22 @@ class FakeSockets:
         """Nothing."""
 
 
+class FakeKeepAlives:
+    """From a node's namespace."""
+
+    def __init__(self, probed: list[Sent]) -> None:
+        self._probed = probed
+
+    def probe(self, connections: Iterable[Sent]) -> int:
+        """Remember what was asked."""
+        before = len(self._probed)
+        self._probed += connections
+        return len(self._probed) - before
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 class FakePacketLog:
     """What a test put into `Objects.logged`."""
 
@@ -208,6 +225,8 @@ class FakeOpener:
         """The connections that policies took back, as a test has them."""
         self.ended: list[Revoked] = []
         """Those that were ended at the sockets of their servers."""
+        self.probed: list[Sent] = []
+        """Those whose servers were asked."""
         self.announced: list[tuple[str, IPAddress]] = []
 
     def namespace(self, name: str = "") -> FakeNamespace:
@@ -243,6 +262,10 @@ class FakeOpener:
     def sockets(self, namespace: Namespace) -> Sockets:
         """The sockets of a namespace, which only remember what they were asked."""
         return FakeSockets(self.ended)
+
+    def keepalives(self, namespace: Namespace) -> Probes:
+        """Probes, which are only remembered."""
+        return FakeKeepAlives(self.probed)
 
     def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
         """What a test says was logged; EBUSY when somebody reads it already, or the test has it so."""

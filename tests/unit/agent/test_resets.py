@@ -14,7 +14,7 @@ from podplane.kernel.door import Kernel
 from podplane.kernel.errors import Denied, NotFound, Retry, Unsupported
 from podplane.kernel.fakes.world import FakeOpener
 from podplane.kernel.netlink import DumpInterrupted
-from podplane.state.conntrack import Revoked
+from podplane.state.conntrack import Revoked, Sent
 from podplane.state.value import IPAddress
 from tests.unit.agent.rig import until
 
@@ -133,3 +133,32 @@ def test_connections_are_ended_at_servers_that_are_pods_of_the_node() -> None:
     opener.ended.clear()
     kernel.detach("other")
     assert kernel.end_revoked({WEB: "web", OTHER: "other"}) == 2 and opener.ended == [found[0], found[3]]
+
+
+def test_clients_whose_connections_are_not_translated_have_been_reset_by_the_tables() -> None:
+    opener = FakeOpener()
+    kernel = Kernel(opener.namespace(), opener)
+    kernel.attach("web", opener.namespace())
+    opener.revoked.append(Revoked(FAR, 80, WEB, 4000, Sent(WEB, 4000, FAR, 80)))
+    assert kernel.end_revoked({WEB: "web"}) == 0 and opener.ended == []
+
+
+def test_servers_elsewhere_are_asked_once_for_connections_of_clients_of_the_node() -> None:
+    opener = FakeOpener()
+    kernel = Kernel(opener.namespace(), opener)
+    kernel.attach("web", opener.namespace())
+    service = ip_address("10.96.0.7")
+    ours, others = Sent(WEB, 4000, service, 80), Sent(CLIENT, 4001, FAR, 80)
+    opener.revoked += [Revoked(FAR, 8080, WEB, 4000, ours), Revoked(OTHER, 8080, CLIENT, 4001, others)]
+    for _ in range(3):
+        assert kernel.end_revoked({WEB: "web"}) == 1
+    assert opener.ended == [Revoked(WEB, 4000, service, 80)] * 3, "its client's end of what was translated"
+    assert opener.probed == [ours], "by the address that its client sends to"
+    opener.revoked[0] = Revoked(FAR, 8080, WEB, 4002, again := ours._replace(source_port=4002))
+    kernel.end_revoked({WEB: "web"})
+    assert opener.probed == [ours, again]
+    opener.revoked.clear()
+    kernel.end_revoked({WEB: "web"})
+    opener.revoked.append(Revoked(FAR, 8080, WEB, 4000, ours))
+    kernel.end_revoked({WEB: "web"})
+    assert opener.probed == [ours, again, ours], "another connection has the same ports later"

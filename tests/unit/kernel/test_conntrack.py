@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from podplane.kernel import conntrack as c
 from podplane.kernel.conntrack import LAYOUTS, Conntrack
 from podplane.kernel.netlink import Message, Refusal, attribute, nested, parse_attributes
-from podplane.state.conntrack import JUDGE_AGAIN, REVOKED, Frontend, Revoked, Target
+from podplane.state.conntrack import JUDGE_AGAIN, REVOKED, Frontend, Revoked, Sent, Target
 from podplane.state.value import IPAddress
 
 Ends = tuple[IPAddress, IPAddress, int, int]
@@ -175,7 +175,7 @@ def test_revoked_are_those_of_tcp_that_have_the_mark_as_their_servers_see_them(v
         )
 
     made, _ = table(row(TCP, REVOKED), row(TCP, JUDGE_AGAIN), row(TCP, 0), row(UDP, REVOKED | 1), entry(ends))
-    assert made.revoked() == [Revoked(web, 8080, asking, 4000)]
+    assert made.revoked() == [Revoked(web, 8080, asking, 4000, Sent(asking, 4000, service, 80))]
     empty, there = table(count=0)
     assert empty.revoked() == [] and there.asked == []
 
