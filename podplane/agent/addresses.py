@@ -35,6 +35,15 @@ class NodeAddresses:
         self._pools = [AddressPool(ipaddress.ip_network(block)) for block in self.blocks]
         self._owned: dict[Owner, tuple[IPAddress, ...]] = {}
         self._reserved: dict[str, tuple[IPAddress, ...]] = {}
+        self.last: tuple[str, ...] = ()
+        """What was allocated last."""
+
+    def continue_after(self, ips: Iterable[str]) -> None:
+        """An agent before this one allocated these last: what was freed then is still used again last of all."""
+        self.last = tuple(ips)
+        for ip in map(ipaddress.ip_address, self.last):
+            for pool in self._pools:
+                pool.continue_after(ip)
 
     def allocate(
         self, owner: Owner, wanted: Sequence[str] = (), pod_uid: str = "", asked: Sequence[str] = ()
@@ -49,6 +58,7 @@ class NodeAddresses:
             self._check_kept(owner, needed)
         else:
             self._owned[owner] = self._allocate([ipaddress.ip_address(ip) for ip in wanted], pod_uid, needed)
+            self.last = tuple(map(str, self._owned[owner]))
         return tuple(map(str, self._owned[owner]))
 
     def _check_kept(self, owner: Owner, needed: Sequence[IPAddress]) -> None:

@@ -25,6 +25,9 @@ class Host(Protocol):
     def attached(self) -> Iterable[AttachedPod]:
         """The pods that a runtime attached through an agent before this one, with their addresses."""
 
+    def last_ips(self) -> tuple[str, ...]:
+        """The addresses that were allocated last, by that agent; () when nobody knows."""
+
     def attaching(self, request: Attachment, ips: tuple[str, ...]) -> None:
         """A pod gets these addresses; the kernel is changed after this returns. OSError when it can't be kept: it is not attached then."""
 

@@ -146,7 +146,7 @@ class NodeAgent:
 
     async def _begin(self) -> Started:
         began = time.monotonic()
-        attached = tuple(self._host.attached())
+        attached, last = tuple(self._host.attached()), self._host.last_ips()
         self.agent = Agent(
             self.name,
             self._settings,
@@ -168,6 +168,7 @@ class NodeAgent:
         )
         advertised = self.election.resume(self._caches.leases.objects.values())
         await self.agent.start(attached, advertised)
+        self.agent.network.addresses.continue_after(last)
         for path, service in self._caches.services.objects.items():
             self.election.changed(path, service)
             self.health.service_changed(None, service)

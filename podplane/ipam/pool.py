@@ -60,6 +60,11 @@ class Ring:
         self._cursor = number + 1
         return number
 
+    def continue_after(self, number: int) -> None:
+        """The next one is looked for behind this one, which was handed out last."""
+        if self._first <= number <= self._last:
+            self._cursor = number + 1
+
     def release(self, number: int) -> None:
         """Free a number; idempotent."""
         self._used.discard(number)
@@ -151,6 +156,11 @@ class AddressPool:
     def take(self, ip: IPAddress) -> bool:
         """Take this address; False when it is not a pod address of the block or in use."""
         return ip in self.block and self._ring.take(int(ip) - self._base)
+
+    def continue_after(self, ip: IPAddress) -> None:
+        """The next one is looked for behind this one, which was handed out last."""
+        if ip in self.block:
+            self._ring.continue_after(int(ip) - self._base)
 
     def release(self, ip: IPAddress) -> None:
         """Free an address; idempotent."""

@@ -168,6 +168,11 @@ class LabNode:
         node = self._in_process.node
         return node.agent.network.attached if node.has_agent else ()
 
+    def last_ips(self) -> tuple[str, ...]:
+        """Likewise."""
+        node = self._in_process.node
+        return node.agent.network.addresses.last if node.has_agent else ()
+
     def attaching(self, request: Attachment, ips: tuple[str, ...]) -> None:
         """Nothing: see `attached`."""
 

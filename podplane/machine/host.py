@@ -55,6 +55,10 @@ class MachineHost:
         """What the journal says, where the namespace is still there."""
         return self._attached
 
+    def last_ips(self) -> tuple[str, ...]:
+        """As the journal has it."""
+        return self._journal.last
+
     def _reopened(self) -> list[AttachedPod]:
         return [found for kept in tuple(self._journal.attachments.values()) if (found := self._reopen(kept)) is not None]
 

@@ -6,6 +6,7 @@ is in /run. It is written anew when most of its lines say nothing any more.
 
     {"attach": {"container_id": …, "ifname": "eth0", "netns_path": "/run/netns/…", …}, "ips": […], "cookie": 4711}
     {"detach": ["…", "eth0"]}
+    {"last": ["10.244.1.9"]}                                         what was allocated last, where no other record says so
     {"sysctl": "net.ipv4.ip_forward", "was": "0", "set": "1"}        what it was before podplane set it; without `was`: it is not podplane's
 """
 
@@ -73,6 +74,7 @@ class _Line(msgspec.Struct):
     attach: msgspec.Raw = msgspec.Raw()
     detach: Id | None = None
     sysctl: str = ""
+    last: tuple[str, ...] | None = None
 
 
 _lines, _kept = msgspec.json.Decoder(_Line), msgspec.json.Decoder(Kept)
@@ -86,6 +88,8 @@ class Journal:
         """Open it, or make it."""
         self.path = path
         self.attachments: dict[Id, Kept] = {}
+        self.last: tuple[str, ...] = ()
+        """The addresses that were allocated last: of those that are free now, others are used before."""
         self.originals: dict[str, Original] = {}
         """Sysctls that are podplane's, by name, in the order in which they were set."""
         self._lock = threading.Lock()
@@ -103,8 +107,13 @@ class Journal:
         kept = Kept(fields, ips, cookie)
         with self._lock:
             self._append(kept)
-            self.attachments[kept.id] = kept
+            self._attached(kept)
             self._tidy()
+
+    def _attached(self, kept: Kept) -> None:
+        if kept.id not in self.attachments:
+            self.last = kept.ips
+        self.attachments[kept.id] = kept
 
     def detach(self, id_: Id) -> None:
         """It is gone; of what is not attached, nothing is written."""
@@ -147,8 +156,9 @@ class Journal:
             elif kind.sysctl:
                 self._noted(_originals.decode(line))
             elif kind.attach:
-                kept = _kept.decode(line)
-                self.attachments[kept.id] = kept
+                self._attached(_kept.decode(line))
+            elif kind.last is not None:
+                self.last = kind.last
         except msgspec.MsgspecError as error:
             log.warning("journal path=%s a line that makes no sense is ignored: %s", self.path, error)
 
@@ -194,5 +204,5 @@ class Journal:
         self._fd, self._count = fd, len(self.attachments) + len(self.originals)
 
     def _records(self) -> Iterator[bytes]:
-        for record in (*self.originals.values(), *self.attachments.values()):
+        for record in (*self.originals.values(), *self.attachments.values(), {"last": self.last}):
             yield msgspec.json.encode(record) + b"\n"

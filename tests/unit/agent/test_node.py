@@ -41,6 +41,7 @@ class FakeHost:
         self.kernel.apply([Operation(None, value) for value in uplink(DUAL).values()])
         self.remembers: Callable[[], Iterable[AttachedPod]] = tuple
         self.breaks: Exception | None = None
+        self.last: tuple[str, ...] = ()
 
     @property
     def namespace(self) -> FakeNamespace:
@@ -53,6 +54,9 @@ class FakeHost:
 
     def attached(self) -> Iterable[AttachedPod]:
         return self.remembers()
+
+    def last_ips(self) -> tuple[str, ...]:
+        return self.last
 
     def attaching(self, request: Attachment, ips: tuple[str, ...]) -> None:
         """Nothing is kept."""
@@ -154,6 +158,17 @@ async def test_an_agent_whose_run_is_cancelled_runs_again(rig: Rig) -> None:
     rig.host.machine.delete(route)
     await until(lambda: route.identity in rig.host.machine.objects.network)
     assert supervisor.report()["agent"].restarts == 0
+    await rig.node.close()
+
+
+async def test_an_address_that_was_freed_is_used_last_of_all_after_a_restart_too(rig: Rig) -> None:
+    one, other = rig.attachment("one"), rig.attachment("other")
+    await rig.node.add(one)
+    freed = (await rig.node.add(other)).ips
+    await rig.node.delete(other)
+    rig.host.last = freed
+    await rig.node.restart()
+    assert set((await rig.node.add(rig.attachment("next"))).ips).isdisjoint(freed)
     await rig.node.close()
 
 

@@ -79,6 +79,17 @@ def test_a_writer_that_is_killed_at_any_byte_loses_at_most_the_last_record(data:
     assert read(path) == states[whole] | {("e", "eth0"): ("10.244.1.99",)}, "what comes later is read, too"
 
 
+def test_what_was_allocated_last_is_known_though_it_was_detached(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    for number, name in enumerate("abc", 2):
+        journal.attach(attachment(name), (f"10.244.1.{number}",), 0)
+    for name in "bc":
+        journal.detach((name, "eth0"))
+    assert Journal(tmp_path / "journal").last == ("10.244.1.4",)
+    journal.compact()
+    assert Journal(tmp_path / "journal").last == ("10.244.1.4",)
+
+
 def test_a_line_that_makes_no_sense_costs_only_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "journal"
     Journal(path).attach(attachment("a"), IPS, 0)
