@@ -163,7 +163,7 @@ def test_without_an_api_it_waits_and_says_so_and_nothing_is_changed(tmp_path: Pa
         agent = subprocess.Popen([sys.executable, "-m", "podplane", *words], env=environment, stderr=subprocess.PIPE, text=True)
         try:
             assert manager.recv(1000).startswith(b"STATUS=waiting for the API: the API at 127.0.0.1:1 does not answer")
-            assert [asked(path)[0] for path in ("livez", "healthz", "readyz", "status")] == [200, 503, 503, 404]
+            assert [asked(path)[0] for path in ("livez", "healthz", "readyz", "status")] == [200, 503, 503, 503]
             assert "waiting for the API" in asked("readyz")[1]
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
                 caller.connect(str(tmp_path / "run" / "cni.sock"))
