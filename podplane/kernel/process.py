@@ -415,7 +415,7 @@ class ZygoteProcesses:
         """Ask for a process; see `Processes.spawn`."""
         self._last += 1
         process = ZygoteProcess(self._last, self._signal, self._loop.create_future(), self._loop.create_future())
-        process._news = self._settle
+        process._news = self._take_news
         process._silence, process._terminal, process._joins = self._silence, terminal, bool(join or pids)
         self._processes[process.id] = process
         request = msgspec.json.encode(
@@ -546,6 +546,11 @@ class ZygoteProcesses:
                 mounts.tell(event)
             else:
                 self._settle(event, descriptors)
+        self._flush()
+
+    def _take_news(self, event: Event) -> None:
+        """What a program says of itself: whoever waits for its place may begin."""
+        self._settle(event)
         self._flush()
 
     def _settle(self, event: Event, descriptors: Sequence[int] = ()) -> None:

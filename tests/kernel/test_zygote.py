@@ -635,3 +635,15 @@ async def test_a_process_waits_for_its_sandbox_and_starts_in_none_that_is_gone(m
     for number in (sandbox.id, machine.processes.make_sandbox().id + 1):
         with pytest.raises(ProcessError, match="it can't be started: its sandbox is gone"):
             await machine.start("true", sandbox=number).started()
+
+
+@contained
+async def test_what_waits_for_a_built_in_program_to_start_begins_when_it_has(machine: Machine) -> None:
+    process_module.MAX_STARTING = 1  # of the process of this test alone
+    every = [machine.start("podplane/echo", env={"PORT": str(number)}) for number in (8080, 8081, 8082, 8083)]
+    async with asyncio.timeout(10):
+        for one in every:
+            await one.started()
+    for one in every:
+        one.signal(signal.SIGTERM)
+        assert await ends(one) == 0
