@@ -288,7 +288,8 @@ class Planner:
         plan = self._make(key)
         while contested := plan.contested:
             for claim, holder in contested.items():
-                changed += self._settle(key, claim, holder)
+                if feature.holder(memory, claim) == holder:  # else it lost it meanwhile to one that gave way for another claim
+                    changed += self._settle(key, claim, holder)
             plan = self._make(key)
         waited = self._planned.pop(key, None)
         needs = feature.needs(memory, plan)

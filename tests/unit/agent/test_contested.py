@@ -62,6 +62,20 @@ def test_the_oldest_service_has_an_address_whatever_came_before(
     asyncio.run(scenario())
 
 
+async def test_one_that_gives_way_takes_something_else_that_is_contested_too() -> None:
+    """b takes the first address from a, which asks for the second one by now and takes that from d, and so b takes that from a, too."""
+    rig = Rig(("10.96.0.0/16",))
+    await rig.start(*cluster(1), *(slice_of(name, "10.244.1.2") for name in NAMES))
+    both = frozenset(ADDRESSES)
+    for number, age, ips in ((3, 3, both), (0, 1, frozenset(ADDRESSES[:1]))):
+        rig.put(service(number, age, ips))
+    await rig.settle()
+    rig.put(service(1, 0, both), service(0, 1, both))
+    await rig.settle()
+    assert frontends(rig) == expected({3: (3, both), 0: (1, both), 1: (0, both)})
+    assert {key.path for key in rig.agent.planner.blocked if isinstance(key, ServiceKey)} == {"default/a", "default/d"}
+
+
 def _owner(wishes: dict[int, Wish], ip: str) -> int:
     return min((age, number) for number, (age, ips) in wishes.items() if ip in ips)[1]
 
