@@ -107,7 +107,10 @@ FOLDER_SECONDS = 2.0
 OUTSIDE_RESTART_SECONDS = 0.1
 API_PORT = DEFAULT_PORT
 """On the underlay, where nobody else listens."""
-PROGRESS_SECONDS, SETTLE_POLL_SECONDS = 0.25, 0.01
+PROGRESS_SECONDS = 0.25
+SETTLE_REST, LEAST_REST, LONGEST_REST = 200, 0.002, 0.05
+"""After a look which pods had their first start, the next one waits so many times as long as it took, and so many seconds at least and
+at most."""
 START_POLL_SECONDS = 1.0
 """Between two looks of an agent at the kernel while the lab starts: nobody has touched it yet, and they take time of the start."""
 
@@ -532,7 +535,7 @@ class Lab:
             if now >= tell_at:
                 self._reporter.step("pods", settled, max(wanted, len(workers)))
                 tell_at = now + PROGRESS_SECONDS
-            await asyncio.sleep(SETTLE_POLL_SECONDS)
+            await asyncio.sleep(min(max(SETTLE_REST * (loop.time() - now), LEAST_REST), LONGEST_REST))
         workers = [worker for kubelet in self._kubelets.values() for worker in kubelet.workers.values()]
         if late := [worker for worker in workers if not worker.settled.is_set()]:
             for worker in late:

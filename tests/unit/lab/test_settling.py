@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,3 +66,21 @@ async def test_a_pod_that_was_ready_and_has_not_begun_again_is_said_and_not_read
     await rig.settle()
     assert {one["type"]: one["status"] for one in rig.status["conditions"]}["Ready"] == "True"
     await clean(rig)
+
+
+@pytest.mark.parametrize(("took", "rest"), [(0.000001, lab.LEAST_REST), (0.0001, 0.02), (1.0, lab.LONGEST_REST)])
+async def test_looks_take_little_of_the_time_of_a_start(took: float, rest: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many pods there are, and whatever else the machine does."""
+    rests: list[float] = []
+    now = itertools.count()
+
+    async def sleep(seconds: float) -> None:
+        rests.append(seconds)
+
+    loop = SimpleNamespace(time=lambda: next(now) * took)
+    monkeypatch.setattr(lab, "asyncio", SimpleNamespace(sleep=sleep, get_running_loop=lambda: loop))
+    made: Any = object.__new__(Lab)
+    workers = {"1": SimpleNamespace(settled=SimpleNamespace(is_set=lambda: len(rests) > 9), path="default/1")}
+    made.spec, made._kubelets, made._reporter = LabSpec(name="x"), {"node1": SimpleNamespace(workers=workers)}, Told()
+    await made._settle(SimpleNamespace(objects=workers), 0)
+    assert rests[1:] == pytest.approx([rest] * 9)
