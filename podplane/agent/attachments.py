@@ -95,6 +95,8 @@ class Attachments:
         self._record = record
         self._sandboxes: dict[tuple[str, str], Sandbox] = {}
         self._attached: dict[tuple[str, str], AttachedPod] = {}
+        self._resumed: set[tuple[str, str]] = set()
+        """Those of an agent before this one, whose namespaces are taken to be as they were planned."""
         self._interfaces: dict[str, dict[str, Sandbox]] = {}
         self._pods: dict[str, dict[tuple[str, str], Sandbox]] = {}
         self._macs: dict[tuple[BridgeNetwork | None, str], tuple[str, str]] = {}
@@ -142,6 +144,7 @@ class Attachments:
         sandboxes = []
         for request, ips in attached:
             self._pool(request.further).keep(request.id, ips)
+            self._resumed.add(request.id)
             sandboxes.append(self._admit(request, ips, self._asked_mac(request)))
         for sandbox in sandboxes:
             for other in self._planner.keys_of(Sandbox, None, sandbox):
@@ -173,6 +176,8 @@ class Attachments:
         self._keep(dataclasses.replace(request, mac=mac), ips, pod)
         sandbox = self._admit(request, ips, mac)
         try:
+            if request.id in self._resumed:
+                await self._look_again(sandbox)
             failed = await self._apply(None, sandbox)
             failed = await self._try_again(sandbox, failed)
         except Exception as error:
@@ -185,6 +190,14 @@ class Attachments:
         if self._sandboxes.get(request.id) is not sandbox:
             raise NetworkError(f"{pod} was detached, or attached once more, while it was attached")
         return self._described(request, ips)
+
+    async def _look_again(self, sandbox: Sandbox) -> None:
+        """Know what is in the namespace of one that an agent before this one attached: it may have left that half made."""
+        for identity, value in self._ledger.desired.fragment(attachment_key(sandbox)).items():
+            if isinstance(value, Sysctl) and value.netns:
+                self._ledger.observe(identity, None)
+        await self._watcher.audit_pod(sandbox.netns)
+        self._resumed.discard((sandbox.container_id, sandbox.ifname))
 
     async def _allocated(self, request: Attachment) -> tuple[tuple[str, ...], str]:
         """The same as `_allocate`; what it needs may be that of somebody who leaves."""
@@ -370,6 +383,7 @@ class Attachments:
         sandbox = self._sandboxes.pop(request.id, None)
         if sandbox is not None:
             del self._attached[request.id]
+            self._resumed.discard(request.id)
             self._watcher.detach(veth_name(sandbox.container_id, sandbox.ifname))
             del self._interfaces[sandbox.netns][sandbox.ifname]
             if sandbox.network is None:

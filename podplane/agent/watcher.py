@@ -230,7 +230,7 @@ class Watcher:
         now = self._clock()
         for netns in list(self._pods_to_read):
             del self._pods_to_read[netns]
-            await self._audit_pod(netns)
+            await self.audit_pod(netns)
         if self._foreign_commit and now >= self._patience_until:
             await self._audit_foreign_commit()
         if due := frozenset(self._due_parts(now)):
@@ -306,7 +306,7 @@ class Watcher:
         self._pods_to_read[netns] = None
         self._next_pod_at = now + AUDIT_SECONDS / len(self._pods)
 
-    async def _audit_pod(self, netns: str) -> None:
+    async def audit_pod(self, netns: str) -> None:
         """Read a pod's namespace. It may go meanwhile, and one that can't be read keeps nothing else from being read."""
         try:
             for link in [link for link, place in self._pods.items() if place == netns]:

@@ -146,12 +146,13 @@ class Program:
             port.close()
             front.network = agent
             agent.run()
-            await supervisor.run()
+            await asyncio.get_running_loop().create_future()
         finally:
             async with asyncio.timeout(STOP_SECONDS):
-                await server.close()
+                await server.close()  # calls that are under way need the agent's tasks
                 if self._agent is not None:
                     await self._agent.close()
+                await supervisor.close()
 
     def _journal(self) -> Journal:
         try:

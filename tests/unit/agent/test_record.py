@@ -85,3 +85,14 @@ async def test_an_attachment_that_fails_is_forgotten() -> None:
     with pytest.raises(NetworkError, match="Invalid argument"):
         await rig.agent.network.add(rig.attachment("a"))
     assert [what for what, _, _ in record.said] == ["attaching", "detached"]
+
+
+async def test_what_an_agent_that_was_killed_left_half_made_is_whole_when_it_is_attached_again() -> None:
+    rig, _ = await started()
+    request = rig.attachment("a")
+    await rig.start(attached=[(request, IPS)])  # nothing of it is in the pod's namespace
+    assert (await rig.agent.network.add(request)).ips == IPS
+    await rig.agent.network.check(request)
+    written = rig.written
+    await rig.agent.network.add(request)
+    assert rig.written == written, "it is known to be whole by now"
