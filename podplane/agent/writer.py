@@ -209,7 +209,10 @@ class Writer:
             log.exception("apply node=%s", self._node_name)
         finally:
             self._reaper = None
+            self._removed.clear()
             self.wake()
+            if self._task is None:  # as at the end of `_drain`, which left those who wait for links
+                self._release_waiters()
 
     async def _in_thread(self, operations: list[Operation]) -> Report:
         try:
