@@ -23,9 +23,9 @@ class Arrivals:
                     one.set_result(None)
 
     def is_known(self, path: str, uid: str) -> bool:
-        """Is this pod in the cache, and not another one of its name? Some runtimes don't say the uid: then any is."""
+        """Is this pod in the cache, and not another one of its name?"""
         pod = self._pods.objects.get(path)
-        return pod is not None and uid in ("", pod.metadata.uid)
+        return pod is not None and pod.is_of(uid)
 
     async def wait(self, path: str, uid: str, seconds: float) -> bool:
         """Wait until it is; False when it is not within so many seconds."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import datetime
 import logging
 import time
@@ -309,6 +310,9 @@ class NodeAgent:
     async def add(self, request: Attachment) -> Attached:
         """Attach a pod: it is under its policies then. NetworkError when it can't be."""
         await until_known(self._caches, request, self.name)
+        pod = self._caches.pods.objects.get(f"{request.namespace}/{request.name}")
+        if pod is not None and request.pod_uid and request.pod_uid == pod.static_uid:  # the API has it by another uid
+            request = dataclasses.replace(request, pod_uid=pod.metadata.uid)
         wanted = await self._further.networks(request)
         async with self._network(READY_SECONDS) as network:
             got = await network.add(request)

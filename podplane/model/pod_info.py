@@ -17,6 +17,9 @@ from podplane.model.objects import Model
 from podplane.model.phases import ENDED
 
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
+STATIC_UID = "kubernetes.io/config.hash"
+"""The uid by which a kubelet and its runtime know a static pod; the pod that stands for it in the API has another one (kubelet,
+ConfigHashAnnotationKey)."""
 SHARED_SETS, SHARED_TEXTS = 4096, 16384
 """The last used label sets (and port lists), and label values, that pods share: what a cluster has too many of is not kept."""
 RESTARTABLE = "Always"
@@ -145,6 +148,12 @@ class PodInfo(Model, frozen=True):
     ports: Ports = NO_PORTS
     networks: str = ""
     """The annotation that asks for further interfaces."""
+    static_uid: str = ""
+    """Of a static pod: how its kubelet knows it."""
+
+    def is_of(self, uid: str) -> bool:
+        """Is this the pod that a runtime knows by this uid? Some runtimes don't say it: then any is."""
+        return uid in ("", self.metadata.uid) or (uid == self.static_uid)
 
     @property
     def has_ended(self) -> bool:
@@ -156,6 +165,7 @@ class PodInfo(Model, frozen=True):
         """Decode a Pod. msgspec.MsgspecError when it is none."""
         pod = _pods.decode(raw)
         spec, status = pod.spec, pod.status
+        annotations = pod.metadata.annotations or NO_ANNOTATIONS
         return cls(
             metadata=pod.metadata.slim(),
             node=intern(spec.node_name),
@@ -164,7 +174,8 @@ class PodInfo(Model, frozen=True):
             is_terminating=pod.metadata.deletion_timestamp is not None,
             host_network=spec.host_network,
             ports=_ports(spec.containers or (), spec.init_containers or ()),
-            networks=(pod.metadata.annotations or NO_ANNOTATIONS).networks,
+            networks=annotations.networks,
+            static_uid=annotations.static_uid,
         )
 
 
@@ -184,6 +195,7 @@ class NamespaceInfo(Model, frozen=True):
 
 class _Annotations(msgspec.Struct, frozen=True):
     networks: str = msgspec.field(default="", name=NETWORKS)
+    static_uid: str = msgspec.field(default="", name=STATIC_UID)
 
 
 NO_ANNOTATIONS = _Annotations()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import os
 from collections.abc import Callable, Iterable
@@ -348,3 +349,11 @@ async def test_before_its_start_a_node_attaches_no_pod() -> None:
     made = Rig().node
     assert (made.find(("a", "eth0")), made.attachments()) == (None, ())
     assert made.unready() == Unready("the agent of node1 is not ready: it is still starting")
+
+
+async def test_a_static_pod_is_attached_as_the_one_that_stands_for_it_in_the_api(rig: Rig) -> None:
+    rig.caches.pods.set(PodInfo(SlimMetadata("a", "default", "in-the-api"), "node1", static_uid="of-the-file"))
+    await rig.node.add(dataclasses.replace(rig.attachment("a"), pod_uid="of-the-file"))
+    await rig.node.add(dataclasses.replace(rig.attachment("b"), pod_uid="of-the-file"))
+    assert {one.name: one.pod_uid for one in rig.node.attachments()} == {"a": "in-the-api", "b": "of-the-file"}
+    await rig.node.close()

@@ -72,6 +72,14 @@ async def test_it_waits_for_the_pod_and_not_for_another_one_of_its_name() -> Non
     assert watch.asked[8:] == ["default", "all", "all"], "it reads labels of any namespace"
 
 
+async def test_a_static_pod_is_known_by_the_uid_that_its_kubelet_gives_it() -> None:
+    caches, _ = watched(True)
+    of_kubelet = Rig().attachment("web", pod_uid="of-the-file")
+    caches.pods.set(PodInfo(SlimMetadata("web", "default", "in-the-api"), static_uid="of-the-file"))
+    await until_known(caches, of_kubelet, "node1")
+    assert not caches.arrivals.is_known("default/web", "another")
+
+
 async def test_what_does_not_come_in_time_is_an_error_of_the_attachment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pod_gate, "KNOWN_SECONDS", 0.01)
     caches, _ = watched(False)

@@ -147,3 +147,11 @@ async def test_informers_of_a_real_server_hold_them() -> None:
     await asyncio.gather(pods.sync(), namespaces.sync())
     assert type(by_namespace.get("default")["default/web"]) is PodInfo
     assert namespaces.objects["default"].metadata.labels["kubernetes.io/metadata.name"] == "default"
+
+
+def test_a_static_pod_is_known_by_two_uids() -> None:
+    metadata = {"name": "a", "uid": "in-the-api", "annotations": {"kubernetes.io/config.hash": "of-the-file"}}
+    static = PodInfo.from_json(msgspec.json.encode({"metadata": metadata}))
+    ordinary = PodInfo.from_json(msgspec.json.encode({"metadata": {"name": "a", "uid": "u"}}))
+    assert [static.is_of(uid) for uid in ("", "in-the-api", "of-the-file", "another")] == [True, True, True, False]
+    assert [ordinary.is_of(uid) for uid in ("", "u", "another")] == [True, True, False]
