@@ -55,6 +55,8 @@ def install(bin_dir: Path, conf_dir: Path) -> list[str]:
         raise InstallError(
             f"{others[0]} comes before {CONFLIST}, and engines take the first network: move it away, then install again"
         )
+    if _is_anothers(conf_dir / CONFLIST):
+        raise InstallError(f"{conf_dir / CONFLIST} is another network's: move it away, then install again")
     bin_dir.mkdir(parents=True, exist_ok=True)
     conf_dir.mkdir(parents=True, exist_ok=True)
     program, kind = _program()
@@ -143,8 +145,18 @@ def _is_ours(path: Path) -> bool:
 
 def _names_our_plugin(path: Path) -> bool:
     """Is it a configuration with our plugin?"""
+    return NAME in _types(path)
+
+
+def _is_anothers(path: Path) -> bool:
+    """Is it a whole configuration without our plugin? Half of one is nobody's."""
+    return path.exists() and bool(types := _types(path)) and NAME not in types
+
+
+def _types(path: Path) -> list[str]:
+    """The plugins of a configuration; none when it makes no sense."""
     try:
         network: Any = msgspec.json.decode(path.read_bytes())
-        return any(plugin["type"] == NAME for plugin in network["plugins"])
+        return [str(plugin["type"]) for plugin in network["plugins"]]
     except (msgspec.DecodeError, LookupError, TypeError, RecursionError):
-        return False
+        return []

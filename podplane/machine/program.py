@@ -72,8 +72,8 @@ def run_folder(path: str) -> Iterator[Path]:
     folder = Path(path)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _make_private(folder)
+        fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise MachineError(
             f"{error.filename or folder}: {error.strerror}: give a folder in --run-dir that root can write to"
@@ -88,6 +88,17 @@ def run_folder(path: str) -> Iterator[Path]:
         raise MachineError(f"an agent runs here already (process {pid}): {folder / LOCK} is locked") from None
     finally:
         os.close(fd)
+
+
+def _make_private(folder: Path) -> None:
+    """For this user alone. MachineError when it is somebody else's: its files would be out of their reach, or links of theirs followed."""
+    found = folder.stat()
+    if found.st_uid != os.geteuid():
+        raise MachineError(f"{folder} is user {found.st_uid}'s: give a folder of your own in --run-dir")
+    if found.st_mode & 0o077:
+        if any(folder.iterdir()):
+            raise MachineError(f"{folder} has files, and others may use it: give an empty folder in --run-dir, or a new one")
+        folder.chmod(0o700)
 
 
 def run(access: Access, node_name: str, configuration: Configuration) -> None:

@@ -8,7 +8,6 @@ A sysctl that somebody else changed meanwhile stays as it is. With the one for f
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -24,9 +23,13 @@ from podplane.machine.journal import Journal
 from podplane.machine.snapshot import Snapshot
 from podplane.model.config import NetworkConfig
 from podplane.model.words import counted
+from podplane.pods.plan import VETH_PREFIX
+from podplane.state.network import Link
 from podplane.state.operations import Operation
 from podplane.state.value import Value
 
+OWN_FILES = ("cni.sock*", "attachments.journal*", "delegated-*", "before.json*", "lock")
+"""Of a run folder: what else is in it is not the agent's."""
 ENTAILED = ("forwarding", "accept_redirects")
 """Leaves of sysctls that the kernel changes with the one for forwarding."""
 
@@ -41,13 +44,18 @@ class Outcome(msgspec.Struct):
 def uninstall(folder: Path, config: NetworkConfig, files: Iterable[Path], *, detach: bool) -> Outcome:
     """Do it, in the network namespace of this process. MachineError when pods are attached and are not to be detached.
 
-    `folder` is the run folder, which is locked; it is emptied, and whoever locked it removes it. `files` go, too, where they are there.
+    `folder` is the run folder, which is locked; the agent's files in it are removed, and whoever locked it removes it once it is empty.
+    `files` go, too, where they are there.
     """
     journal = Journal(folder / "attachments.journal")
     try:
         if journal.attachments and not detach:
             raise MachineError(
                 f"{counted(len(journal.attachments), 'interface')} of pods would lose the network: drain the node first, or give --detach"
+            )
+        if (links := _links_of_pods(config)) and not detach:
+            raise MachineError(
+                f"{counted(links, 'link')} of pods would go, of which {folder} says nothing: give the --run-dir of the agent, or --detach"
             )
         before = snapshot.load(folder)
         lines, failed = _remove_objects(config)
@@ -61,6 +69,17 @@ def uninstall(folder: Path, config: NetworkConfig, files: Iterable[Path], *, det
 
 def _owned(kernel: Kernel, config: NetworkConfig) -> list[Value]:
     return list(kernel.read(ownership(config)).values())
+
+
+def _links_of_pods(config: NetworkConfig) -> int:
+    """How many there are in the kernel, whatever a journal says."""
+    kernel = Kernel(CurrentNamespace(), KernelOpener())
+    try:
+        return sum(
+            isinstance(one, Link) and one.kind == "veth" and one.name.startswith(VETH_PREFIX) for one in _owned(kernel, config)
+        )
+    finally:
+        kernel.close()
 
 
 def _remove_objects(config: NetworkConfig) -> tuple[list[str], list[str]]:
@@ -113,8 +132,8 @@ def _set(values: dict[str, str]) -> dict[str, str]:
 
 
 def _own_files(folder: Path) -> Iterator[Path]:
-    with contextlib.suppress(OSError):
-        yield from sorted(folder.iterdir())
+    for pattern in OWN_FILES:
+        yield from sorted(folder.glob(pattern))
 
 
 def _remove_files(files: Iterable[Path]) -> Iterator[str]:

@@ -125,6 +125,27 @@ def test_a_node_with_pods_is_not_uninstalled_unless_they_may_be_cut_off(tmp_path
     workers.close()
 
 
+def test_links_of_pods_that_the_folder_does_not_know_are_not_removed(tmp_path: Path) -> None:
+    run(MACHINE)
+    run("ip link add pp0123456789ab type veth peer name far; ip link set pp0123456789ab alias 'podplane pod/default/a'")
+    with pytest.raises(
+        MachineError, match=r"1 link of pods would go, of which .* says nothing: give the --run-dir of the agent"
+    ):
+        uninstall(tmp_path, CONFIG, (), detach=False)
+    assert "pp0123456789ab" in run("ip link")
+    assert uninstall(tmp_path, CONFIG, (), detach=True).is_clean
+    assert "pp0123456789ab" not in run("ip link")
+
+
+def test_what_is_not_the_agents_in_its_folder_stays(tmp_path: Path) -> None:
+    run(MACHINE)
+    for name in ("hosts", "cni.sock", "before.json.new", "delegated-0-1.json"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "lib").mkdir()
+    uninstall(tmp_path, CONFIG, (), detach=False)
+    assert sorted(os.listdir(tmp_path)) == ["hosts", "lib"]
+
+
 def test_a_restart_keeps_what_sysctls_were_before_the_first_agent(tmp_path: Path) -> None:
     run(MACHINE + HARDENED.replace("net.ipv4.conf.docker0.forwarding=1", ""))
     an_agent_was_here(tmp_path)

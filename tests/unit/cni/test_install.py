@@ -75,7 +75,7 @@ def test_an_upgrade_replaces_the_programs_and_keeps_what_a_user_has_changed(plac
     assert msgspec.json.decode((conf_dir / CONFLIST).read_bytes()) == chained
 
 
-@pytest.mark.parametrize("content", [b"", b'{"plugins":[', b"[]", b'{"plugins":[{"type":"bridge"}]}'])
+@pytest.mark.parametrize("content", [b"", b'{"plugins":[', b"[]", b'{"plugins":[]}'])
 def test_half_a_configuration_is_replaced(places: tuple[Path, Path], content: bytes) -> None:
     bin_dir, conf_dir = places
     conf_dir.mkdir(parents=True)
@@ -105,6 +105,16 @@ def test_where_another_network_comes_first_nothing_is_changed(places: tuple[Path
     with pytest.raises(InstallError, match=name):
         install(bin_dir, conf_dir)
     assert not bin_dir.exists() and CONFLIST not in files(conf_dir)
+
+
+def test_a_network_of_anothers_by_our_name_is_not_overwritten(places: tuple[Path, Path]) -> None:
+    bin_dir, conf_dir = places
+    conf_dir.mkdir(parents=True)
+    theirs = b'{"cniVersion":"1.0.0","name":"theirs","plugins":[{"type":"bridge"}]}'
+    (conf_dir / CONFLIST).write_bytes(theirs)
+    with pytest.raises(InstallError, match="another network's: move it away"):
+        install(bin_dir, conf_dir)
+    assert not bin_dir.exists() and files(conf_dir) == {CONFLIST: theirs}
 
 
 @pytest.mark.parametrize("failing", ["podplane-cni", CONFLIST])

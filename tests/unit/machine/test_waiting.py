@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,22 @@ def test_a_folder_that_can_not_be_had_is_named(tmp_path: Path) -> None:
         run_folder(f"{tmp_path}/file/run"),
     ):
         raise AssertionError
+
+
+def test_a_folder_of_others_is_not_taken(tmp_path: Path) -> None:
+    used = tmp_path / "etc"
+    used.mkdir(mode=0o755)
+    (used / "hosts").write_text("127.0.0.1 localhost")
+    with pytest.raises(MachineError, match="etc has files, and others may use it"), run_folder(str(used)):
+        raise AssertionError
+    assert os.listdir(used) == ["hosts"] and used.stat().st_mode & 0o777 == 0o755
+
+
+def test_no_link_is_followed_to_what_is_locked(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir(mode=0o700)
+    (tmp_path / "precious").write_text("text")
+    (run / "lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(MachineError, match="lock: Too many levels"), run_folder(str(run)):
+        raise AssertionError
+    assert (tmp_path / "precious").read_text() == "text"
