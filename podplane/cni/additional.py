@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from podplane.cni.call import ifname_problem
 from podplane.cni.network import Attached
 from podplane.model.pod_info import NETWORKS
 from podplane.model.view import BridgeNetwork
@@ -23,11 +24,10 @@ OWN_NETWORK = "podplane"
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 WITHOUT_CHECK = ("0.1.0", "0.2.0", "0.3.0", "0.3.1")
 TYPE = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]*")
-LINK_NAME = re.compile(r"[^\s/:\0]{1,15}")
 MOST_INTERFACES = 16
 MTU = range(576, 65536)
-NEITHER = ("lo", "eth0")
-"""Names that a further interface can't have."""
+OWN_PLUGIN = "podplane-cni"
+"""It asks the agent, which calls it: neither would end."""
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -110,7 +110,7 @@ def selections(text: str, namespace: str) -> list[Selection]:
 def _from_json(text: str) -> list[_Element]:
     try:
         return msgspec.json.decode(text, type=list[_Element])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(str(error)) from None
 
 
@@ -127,7 +127,7 @@ def _selection(one: _Element, namespace: str, ifname: str) -> Selection:
         if not NAME.fullmatch(text):
             raise ValueError(f"{text!r} is no {what} of a network")
     name = one.interface or ifname
-    if not LINK_NAME.fullmatch(name) or name in (".", "..", *NEITHER):
+    if name == "eth0" or ifname_problem(name):
         raise ValueError(f"{name!r} is no name of a further interface")
     ips = tuple(str(ipaddress.ip_interface(ip).ip) for ip in one.ips)
     return Selection(one.namespace or namespace, one.name, name, ips, asked_mac(one.mac) if one.mac else "")
@@ -151,6 +151,10 @@ def _network(path: str, config: str) -> BridgeNetwork | Chain:
     for one in plugins:
         if not isinstance(one.get("type"), str) or not TYPE.fullmatch(one["type"]):
             raise ValueError(f"spec.config: {one.get('type')!r} is no type of a plugin")
+        if one["type"] == OWN_PLUGIN:
+            raise ValueError(
+                f"spec.config: {OWN_PLUGIN} makes the pods' own network: {OWN_NETWORK} is the type of further ones"
+            )
         if not isinstance(one.get("capabilities", {}), dict):
             raise ValueError("spec.config: capabilities is no mapping")
     if all(one["type"] != OWN_NETWORK for one in plugins):
@@ -175,7 +179,7 @@ def _bridge_network(path: str, content: dict[str, Any]) -> BridgeNetwork:
 def _decoded(config: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(config, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"spec.config is no JSON object: {error}") from None
 
 

@@ -155,12 +155,12 @@ def _check_environment(verb: str, env: Mapping[str, str]) -> None:
 
 
 def ifname_problem(name: str) -> str:
-    """Why an interface can't have this name (dev_valid_name of the kernel), "" when it can."""
+    """Why an interface can't have this name (dev_valid_name of the kernel, which fills in "%d"), "" when it can."""
     if len(name.encode(errors="surrogateescape")) > IFNAME_CHARACTERS:
         return f"is longer than {IFNAME_CHARACTERS} bytes"
     if name in (".", "..", "lo"):
         return "is not a name for an interface"
-    if any(one in "/:" or one.isspace() or not one.isprintable() for one in name):
+    if any(one in "/:%" or one.isspace() or not one.isprintable() for one in name):
         return "has a character that names of interfaces don't have"
     return ""
 

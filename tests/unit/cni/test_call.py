@@ -95,6 +95,7 @@ def test_version_is_answered_whatever_is_said() -> None:
         ({"CNI_IFNAME": "lo"}, "CNI_IFNAME"),
         ({"CNI_IFNAME": "a b"}, "CNI_IFNAME"),
         ({"CNI_IFNAME": "a:b"}, "CNI_IFNAME"),
+        ({"CNI_IFNAME": "eth%d"}, "CNI_IFNAME"),
         ({"CNI_IFNAME": "a\x07"}, "CNI_IFNAME"),
         ({"CNI_NETNS": ""}, "CNI_NETNS"),
         ({"CNI_ARGS": "K8S_POD_NAME"}, "CNI_ARGS"),
