@@ -20,7 +20,7 @@ UNIT_FOLDER = "/etc/systemd/system"
 @click.option(
     "--kubeconfig", default="", help="Address of the API and credentials.  [default: those of the pod that this runs in]"
 )
-@click.option("--config", default="", help="Settings, in YAML.  [default: none]")
+@click.option("--config", default="", help="Settings, in YAML; the networks of pods at least.")
 @click.option("--node-name", default="", help="The name of this machine's Node.  [default: its host name]")
 @click.option("--run-dir", default="", help="Where the agent's socket and journal are.  [default: /run/podplane]")
 @click.pass_context
@@ -36,7 +36,9 @@ def agent(context: click.Context, kubeconfig: str, config: str, node_name: str, 
     if run_dir:
         found = replace(found, run_dir=run_dir)
     name = node_name or found.node_name or socket.gethostname().lower()
-    program.run(_access(kubeconfig), name, found)
+    access = _access(kubeconfig)
+    program.check_root()
+    program.run(access, name, found)
 
 
 def _access(kubeconfig: str) -> Access:
@@ -103,12 +105,13 @@ def uninstall(context: click.Context, detach: bool) -> None:
 
     from podplane.machine import configuration
     from podplane.machine import uninstall as module
-    from podplane.machine.program import run_folder
+    from podplane.machine.program import check_root, run_folder
     from podplane.machine.unit import NAME
 
     given = context.parent.params if context.parent is not None else {}
     found = configuration.read(given["config"]) if given["config"] else configuration.Configuration()
     path = Path(UNIT_FOLDER, NAME)
+    check_root()
     with run_folder(given["run_dir"] or found.run_dir) as folder:
         done = module.uninstall(folder, found.network(), (path,), detach=detach)
     if done.is_clean:

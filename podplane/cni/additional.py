@@ -14,6 +14,7 @@ import msgspec
 
 from podplane.cni.call import ifname_problem
 from podplane.cni.network import Attached
+from podplane.cni.result import NEWEST, VERSIONS
 from podplane.model.pod_info import NETWORKS
 from podplane.model.view import BridgeNetwork
 from podplane.state.mac import asked_mac
@@ -127,8 +128,8 @@ def _selection(one: _Element, namespace: str, ifname: str) -> Selection:
         if not NAME.fullmatch(text):
             raise ValueError(f"{text!r} is no {what} of a network")
     name = one.interface or ifname
-    if name == "eth0" or ifname_problem(name):
-        raise ValueError(f"{name!r} is no name of a further interface")
+    if why := "is the pod's own" if name == "eth0" else ifname_problem(name):
+        raise ValueError(f"{name!r} is no name of a further interface: it {why}")
     ips = tuple(str(ipaddress.ip_interface(ip).ip) for ip in one.ips)
     return Selection(one.namespace or namespace, one.name, name, ips, asked_mac(one.mac) if one.mac else "")
 
@@ -161,6 +162,8 @@ def _network(path: str, config: str) -> BridgeNetwork | Chain:
         version, name = content.get("cniVersion", "1.0.0"), content.get("name", path.replace("/", "-"))
         has_check = version not in WITHOUT_CHECK and content.get("disableCheck") is not True
         return Chain(path, str(version), str(name), tuple(plugins), has_check)
+    if (version := content.get("cniVersion", NEWEST)) not in VERSIONS:
+        raise ValueError(f"spec.config: cniVersion {version!r} is none of {', '.join(VERSIONS)}")
     if len(plugins) > 1:
         raise ValueError(f"spec.config: type {OWN_NETWORK} has no plugins before it or after it")
     return _bridge_network(path, plugins[0])
@@ -173,7 +176,10 @@ def _bridge_network(path: str, content: dict[str, Any]) -> BridgeNetwork:
         raise ValueError(f"spec.config: {error}") from None
     if own.mtu and own.mtu not in MTU:
         raise ValueError(f"spec.config: mtu {own.mtu} is not within {MTU[0]} and {MTU[-1]}")
-    return BridgeNetwork(path, _subnets(own.subnets), own.mtu)
+    try:
+        return BridgeNetwork(path, _subnets(own.subnets), own.mtu)
+    except ValueError as error:
+        raise ValueError(f"spec.config: subnets: {error}") from None
 
 
 def _decoded(config: str) -> dict[str, Any]:
@@ -186,10 +192,10 @@ def _decoded(config: str) -> dict[str, Any]:
 def _subnets(texts: Iterable[str]) -> tuple[str, ...]:
     subnets = list(map(ipaddress.ip_network, texts))
     if not subnets or len({one.version for one in subnets}) < len(subnets):
-        raise ValueError("spec.config: subnets has one CIDR for each IP version, and one at least")
+        raise ValueError("write one CIDR, or one of IPv4 and one of IPv6")
     for one in subnets:
         if one.max_prefixlen - one.prefixlen < 3 or not one.is_private or one.is_loopback or one.is_link_local:
-            raise ValueError(f"spec.config: subnet {one} is none: it is private, and has room for 8 addresses")
+            raise ValueError(f"{one} can't be one: write a private network with room for 8 addresses or more")
     return tuple(map(str, subnets))
 
 

@@ -14,6 +14,7 @@ What is left out of `network` and can be found on the machine is found there: `u
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ from podplane.model.config import NetworkConfig
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 OWN = ("node_name", "run_dir", "log_level", "plugin_path")
 PLUGIN_PATH = ("/opt/cni/bin", "/usr/lib/cni")
+MTU = range(576, 65537)
 RUN_DIR = "/run/podplane"
 NO_UPLINK = Uplink("", 1500)
 
@@ -51,15 +53,29 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
             )
         network = {"permanent_neighbours": False, "uplink": uplink.name, "mtu": uplink.mtu}
         try:
-            return settings.decode({**self.features, "network": network | self.features.get("network", {})})
+            found = settings.decode({**self.features, "network": network | self.features.get("network", {})})
         except SettingsError as error:
             raise MachineError(str(error)) from None
+        _check(found.network)
+        return found
 
     def network(self) -> NetworkConfig:
         """What tells podplane's objects in the kernel from others."""
         if not self.features.get("network", {}).get("cluster_cidrs"):
             return NetworkConfig(cluster_cidrs=())
         return self.settings(NO_UPLINK).network
+
+
+def _check(network: NetworkConfig) -> None:
+    """MachineError for what has the right type and can't be, which would be found only where a node is there already."""
+    for name, cidrs in (("cluster_cidrs", network.cluster_cidrs), ("service_cidrs", network.service_cidrs)):
+        for cidr in cidrs:
+            try:
+                ipaddress.ip_network(cidr)
+            except ValueError as error:
+                raise MachineError(f"settings of network.{name}: {error}") from None
+    if network.mtu not in MTU:
+        raise MachineError(f"settings of network.mtu: {network.mtu} is not within {MTU[0]} and {MTU[-1]}")
 
 
 def read(path: str) -> Configuration:

@@ -101,6 +101,12 @@ def _make_private(folder: Path) -> None:
         folder.chmod(0o700)
 
 
+def check_root() -> None:
+    """MachineError unless this is root, who alone may change the network."""
+    if os.geteuid():
+        raise MachineError("an agent changes the network of the machine: run it as root")
+
+
 def run(access: Access, node_name: str, configuration: Configuration) -> None:
     """Be the agent of this node until SIGTERM. MachineError when it can't be."""
     logging.basicConfig(level=LEVELS[configuration.log_level], format="%(asctime)s %(levelname)s %(name)s %(message)s")

@@ -43,6 +43,10 @@ def test_what_is_said_counts_before_what_is_found() -> None:
     [
         ({"network": NETWORK, "nodename": "x"}, "nodename"),
         ({"network": NETWORK | {"mtv": 1}}, "settings of network: .*mtv"),
+        ({"network": NETWORK | {"cluster_cidrs": ["10.244.0.0/99"]}}, "network.cluster_cidrs: '10.244.0.0/99'"),
+        ({"network": NETWORK | {"service_cidrs": ["10.96.0.1/16"]}}, "network.service_cidrs: 10.96.0.1/16 has host bits"),
+        ({"network": NETWORK | {"cluster_cidrs": "10.244.0.0/16"}}, "network.cluster_cidrs: .*array"),
+        ({"network": NETWORK | {"mtu": 5}}, "network.mtu: 5 is not within 576 and 65536"),
         ({"network": NETWORK, "log_level": "loud"}, "'loud' is none of debug, info, warning, error"),
         ({"network": NETWORK, "node_name": 7}, "node_name"),
         ({"network": []}, "mapping"),

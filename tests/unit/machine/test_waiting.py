@@ -14,7 +14,7 @@ from podplane.machine.cluster import SAID_SECONDS, Waiting
 from podplane.machine.errors import MachineError
 from podplane.machine.journal import Journal
 from podplane.machine.network import Front
-from podplane.machine.program import run_folder
+from podplane.machine.program import check_root, run_folder
 
 
 def test_the_manager_is_told_of_each_change_and_the_log_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
@@ -83,3 +83,11 @@ def test_no_link_is_followed_to_what_is_locked(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="lock: Too many levels"), run_folder(str(run)):
         raise AssertionError
     assert (tmp_path / "precious").read_text() == "text"
+
+
+def test_who_is_not_root_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 65534)
+    with pytest.raises(MachineError, match="run it as root"):
+        check_root()
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    check_root()
