@@ -33,7 +33,7 @@ from podplane.apiserver.asgi import serve
 from podplane.cni.client import PluginNetwork
 from podplane.cni.network import Attachment
 from podplane.kernel import netlink
-from podplane.kernel.door import NETLINK_NETFILTER
+from podplane.kernel.conntrack import NETLINK_NETFILTER
 from podplane.kernel.namespace import NetworkNamespace, Workers
 from podplane.kernel.nft.reading import generation
 

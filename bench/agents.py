@@ -22,8 +22,9 @@ from podplane.agent.caches import Caches
 from podplane.agent.settings import Settings
 from podplane.cni.network import Attachment
 from podplane.kernel import netlink
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.kubeapi.cache import Cache
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Metadata, Node, NodeAddress, NodeSpec, NodeStatus

@@ -24,9 +24,10 @@ from pathlib import Path
 from statistics import median
 
 from bench.common import Row, quiet
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import NetworkNamespace, Workers
 from podplane.kernel.netlink import Socket, parse_attributes
+from podplane.kernel.opener import KernelOpener
 from podplane.kernel.rtnl import constants as c
 from podplane.kernel.rtnl.decode import ip_from
 from podplane.kernel.rtnl.present import LOOPBACK_INDEX

@@ -28,8 +28,8 @@ from bench.services import measured
 from bench.slim_pods import NAMESPACES, REPLICAS, pod
 from podplane import pauses
 from podplane.agent.caches import Caches
-from podplane.kernel.door import KernelOpener
 from podplane.kernel.namespace import CurrentNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.model.pod_info import PodInfo
 from podplane.model.policy import NetworkPolicy
 

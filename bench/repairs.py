@@ -22,8 +22,9 @@ from bench.agents import NAME, SETTINGS, Cluster, OneAgent, cancelled, make_upli
 from bench.common import Row
 from bench.services import ENDPOINTS, endpoints, measured, service
 from podplane.agent.agent import ownership
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, Namespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.lab.faults import foreign
 from podplane.model.config import ROUTE_PROTOCOL, NetworkConfig
 from podplane.nodes.plan import TABLE

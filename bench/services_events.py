@@ -27,8 +27,8 @@ from podplane.apiserver.admission import Admission
 from podplane.apiserver.identity import Tokens
 from podplane.apiserver.server import ApiServer
 from podplane.apiserver.store import Store
-from podplane.kernel.door import KernelOpener
 from podplane.kernel.namespace import CurrentNamespace
+from podplane.kernel.opener import KernelOpener
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.informer import Informer
 from podplane.model.service import EndpointSlice, Service

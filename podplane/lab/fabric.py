@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from podplane.ipam.plan import Plan
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import Namespace, NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.lab import underlay
 from podplane.lab.errors import LabError
 from podplane.lab.manifests import node_name

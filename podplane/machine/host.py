@@ -9,8 +9,8 @@ from podplane.agent.attachments import AttachedPod
 from podplane.agent.kernel import Kernel
 from podplane.cni.network import Attachment
 from podplane.kernel.door import Kernel as KernelDoor
-from podplane.kernel.door import KernelOpener
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.machine.journal import Id, Journal, Kept
 from podplane.machine.originals import KeptSysctls
 from podplane.state.operations import LinkEvent

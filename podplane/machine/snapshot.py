@@ -11,9 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft.foreign import table_names
+from podplane.kernel.opener import KernelOpener
 from podplane.kernel.sysctl import ROOT, SEPARATORS, read_here
 from podplane.nodes.plan import SYSCTLS
 from podplane.state.value import Value

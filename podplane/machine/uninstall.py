@@ -14,8 +14,9 @@ from pathlib import Path
 import msgspec
 
 from podplane.agent.agent import ownership
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace
+from podplane.kernel.opener import KernelOpener
 from podplane.kernel.sysctl import read_here, set_here
 from podplane.machine import snapshot
 from podplane.machine.errors import MachineError

@@ -8,8 +8,9 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.model.service import EndpointSlice, Service
 from podplane.state.network import Link, Peer, Sysctl
 from podplane.state.operations import Operation

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
 from podplane.kernel.netlink import Socket, parse_attributes
+from podplane.kernel.opener import KernelOpener
 from podplane.kernel.rtnl import constants as c
 from podplane.kernel.rtnl.decode import ip_from
 from podplane.model.config import NetworkConfig

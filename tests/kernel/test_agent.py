@@ -11,8 +11,9 @@ import pytest
 
 from podplane.agent.agent import Agent
 from podplane.cni.network import Attachment
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.pods import bridge
 from podplane.services import tables
 from podplane.state.nft import Set, Table

@@ -16,8 +16,9 @@ from bench.foreign_commits import AT_ONCE, come, leave, other_program
 from bench.services import endpoints, service
 from podplane.agent.agent import Agent
 from podplane.cni.network import Attachment
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.state.ledger import Status
 from podplane.state.network import Neighbour
 from podplane.state.nft import GOTO, Element, Verdict

@@ -10,9 +10,10 @@ import time
 
 import pytest
 
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.errors import NotFound
 from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Metadata, Node, NodeAddress, NodeSpec, NodeStatus
 from podplane.model.service import Ingress, LoadBalancerStatus, Service, ServiceSpec, ServiceStatus

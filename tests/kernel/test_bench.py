@@ -10,8 +10,9 @@ import pytest
 
 from bench import agent_start, factor, floors, foreign_commits, services, services_replay
 from bench.agents import SETTINGS, Cluster, OneAgent, make_uplink, recorded
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.loop_turns import TurnLoop, Turns
 from podplane.services import tables
 from podplane.state.nft import Element

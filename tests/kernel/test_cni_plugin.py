@@ -16,8 +16,9 @@ from podplane.agent.agent import Agent
 from podplane.agent.attachments import Attachments
 from podplane.cni.network import Unready
 from podplane.cni.server import Server
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from tests.plans import agent_settings, node
 from tests.unit.agent.rig import caches_of
 from tests.unit.cni import programs

@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 import pytest
 
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.errors import Exists, NotFound
 from podplane.kernel.fakes.world import FakeOpener
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.kernel.text import ip, nft
 from podplane.model.config import ROUTE_PROTOCOL
 from podplane.model.view import Sandbox, View

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.fakes.world import FakeOpener
 from podplane.kernel.namespace import NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.kernel.text import ip as text
 from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Proxy, Qdisc, Redirect, Route, Rule, Vxlan
 from podplane.state.operations import Operation, Report

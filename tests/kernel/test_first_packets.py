@@ -10,8 +10,8 @@ import socket
 import pytest
 
 from podplane.cni.network import Attachment
-from podplane.kernel.door import KernelOpener
 from podplane.kernel.namespace import Namespace, NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from tests.fake_cluster import node_ip, outside_ip, pod_ip
 from tests.kernel.cluster import RealCluster
 

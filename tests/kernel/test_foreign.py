@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from podplane.agent.agent import Agent
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace
+from podplane.kernel.opener import KernelOpener
 from podplane.kernel.rtnl.conflicts import ForeignObject
 from podplane.model.config import ROUTE_PROTOCOL
 from podplane.state.network import Address, Fdb, Link, Neighbour, Proxy, Route, Rule, Vxlan

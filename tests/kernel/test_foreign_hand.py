@@ -15,8 +15,9 @@ from podplane.agent.agent import Agent, ownership
 from podplane.agent.keys import Key
 from podplane.agent.planner import NOT_APPLIED
 from podplane.cni.network import Attachment
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.lab.faults import foreign
 from podplane.lab.faults.actions import ACTIONS
 from podplane.lab.faults.table import FaultError

@@ -11,8 +11,9 @@ import pytest
 
 from podplane.agent.agent import Agent
 from podplane.cni.network import Attachment
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from tests.plans import agent_settings, node
 from tests.unit.agent.rig import caches_of
 

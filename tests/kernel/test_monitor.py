@@ -10,8 +10,9 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.kernel.parts import Monitor
 from podplane.model.config import ROUTE_PROTOCOL
 from podplane.state.network import Address, Fdb, Link, Neighbour, Peer, Proxy, Route, Rule, Vxlan

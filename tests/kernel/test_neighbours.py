@@ -9,8 +9,9 @@ import subprocess
 
 import pytest
 
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.lab import underlay
 from podplane.lab.spec import LabSpec
 from podplane.state.network import Address, Link, Peer, Sysctl

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.errors import Exists, NotFound
 from podplane.kernel.namespace import CurrentNamespace
+from podplane.kernel.opener import KernelOpener
 from podplane.kernel.text import nft as text
 from podplane.state.network import Link
 from podplane.state.nft import (

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from podplane.agent.watcher import Watcher
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.state.ledger import Ledger
 from podplane.state.network import Link, Peer
 from podplane.state.operations import Operation

@@ -9,10 +9,11 @@ from ipaddress import IPv4Address
 import msgspec
 import pytest
 
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.fakes.world import FakeOpener
 from podplane.kernel.namespace import CurrentNamespace
 from podplane.kernel.nft import codec
+from podplane.kernel.opener import KernelOpener
 from podplane.kernel.slices import result
 from podplane.state.nft import Chain, Element, Lookup, Payload, Rule, Set, Table
 from podplane.state.nft_members import Members, packed

@@ -9,9 +9,10 @@ import struct
 
 import pytest
 
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.errors import KernelError
 from podplane.kernel.namespace import CurrentNamespace, Namespace
+from podplane.kernel.opener import KernelOpener
 from podplane.kernel.parts import PacketLog
 from podplane.state.network import Link
 from podplane.state.nft import DROP, Chain, Hook, Limit, Log, NamedCounter, Rule, Table

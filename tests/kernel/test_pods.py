@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, Namespace
+from podplane.kernel.opener import KernelOpener
 from podplane.pods.bridge import TABLE
 from podplane.state.nft import Table
 from podplane.state.operations import Operation

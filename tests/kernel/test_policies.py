@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from podplane.agent.pause import Pause
 from podplane.cni.network import Attachment
 from podplane.kernel import conntrack
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, Namespace
+from podplane.kernel.opener import KernelOpener
 from podplane.kernel.text import nft
 from podplane.model.answers import DeniedFlows
 from podplane.model.cluster_policy import Policy

@@ -15,9 +15,10 @@ import msgspec
 import pytest
 
 from podplane.kernel.conntrack import NETLINK_NETFILTER, Conntrack
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace
 from podplane.kernel.netlink import NLM_F_DUMP, Socket
+from podplane.kernel.opener import KernelOpener
 from podplane.kernel.text import nft
 from podplane.model.config import NetworkConfig
 from podplane.model.objects import Metadata

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from podplane.kernel import syscalls, sysctl
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.kernel.sysctl import Sysctls
 from podplane.state.network import Sysctl
 from podplane.state.operations import Operation

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace, Namespace, NetworkNamespace, Workers
+from podplane.kernel.opener import KernelOpener
 from podplane.model.service import ServicePort
 from podplane.model.view import HostPort
 from podplane.state.network import Address, Link, Peer, Route, Sysctl

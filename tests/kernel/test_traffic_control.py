@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import CurrentNamespace
+from podplane.kernel.opener import KernelOpener
 from podplane.kernel.rtnl.conflicts import ForeignObject
 from podplane.kernel.text import ip as text
 from podplane.state.network import Link, Peer, Qdisc, Redirect

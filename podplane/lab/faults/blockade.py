@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import Namespace
+from podplane.kernel.opener import KernelOpener
 from podplane.state.nft import DROP, Chain, Cmp, Hook, Payload, Table
 from podplane.state.nft_nat import PORT_OFFSET, PORT_SIZE, SOURCE_PORT_OFFSET, protocol
 from podplane.state.nft_rules import TRANSPORT_HEADER, Row, destination_in, family, rule, source_in, verdict

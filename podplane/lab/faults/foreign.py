@@ -13,9 +13,10 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from podplane.kernel.door import Kernel, KernelOpener
+from podplane.kernel.door import Kernel
 from podplane.kernel.namespace import Namespace
 from podplane.kernel.nft import foreign
+from podplane.kernel.opener import KernelOpener
 from podplane.kernel.sysctl import path_of
 from podplane.lab.faults.table import FaultError
 from podplane.model.config import NetworkConfig

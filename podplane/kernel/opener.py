@@ -1,0 +1,123 @@
+"""Opens the parts of the real kernel for the door: sockets and descriptors in a network namespace (`parts.Opener`)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+
+from podplane.kernel import netlink, syscalls
+from podplane.kernel.announce import LinkSocket
+from podplane.kernel.conntrack import NETLINK_NETFILTER, Conntrack
+from podplane.kernel.errors import Denied, KernelError, Retry
+from podplane.kernel.keepalives import KeepAlives
+from podplane.kernel.namespace import Namespace
+from podplane.kernel.nft import KernelTables, Nft
+from podplane.kernel.packet_log import PacketLog as NflogReader
+from podplane.kernel.parts import (
+    Announcer,
+    Monitor,
+    NetworkPart,
+    NftPart,
+    PacketLog,
+    PodNamespace,
+    PodPart,
+    Probes,
+    Sockets,
+    SysctlPart,
+    SysctlWatch,
+    Tracked,
+)
+from podplane.kernel.rtnl import Rtnl
+from podplane.kernel.rtnl.monitor import Monitor as RtnlMonitor
+from podplane.kernel.rtnl.monitor import open_socket
+from podplane.kernel.rtnl.reading import list_links
+from podplane.kernel.sock_diag import NETLINK_SOCK_DIAG
+from podplane.kernel.sock_diag import Sockets as SocketDiag
+from podplane.kernel.sysctl import OpenSysctls, Sysctls, set_here
+from podplane.state.ownership import Ownership
+
+NETLINK_ROUTE = 0
+
+
+class KernelOpener:
+    """Opens the real kernel: sockets are opened in the namespace, and may be used from anywhere."""
+
+    def __init__(self) -> None:
+        self._has_packet_log = False
+
+    def rtnl(self, namespace: Namespace, namespace_fd: Callable[[str], int]) -> NetworkPart:
+        """rtnetlink (NETLINK_ROUTE)."""
+        return Rtnl(namespace.run(netlink.Socket, NETLINK_ROUTE), namespace_fd)
+
+    def monitor(self, namespace: Namespace, owner: Ownership, port: Callable[[], int]) -> Monitor:
+        """Subscribed to the RTNLGRP_* groups."""
+
+        def links() -> list[bytes]:
+            with namespace.run(netlink.Socket, NETLINK_ROUTE) as socket:
+                return list_links(socket)
+
+        return RtnlMonitor(namespace.run(open_socket), links, owner, port)
+
+    def pod_namespaces(
+        self, wanted: Mapping[str, PodNamespace], namespace_fd: Callable[[str], int]
+    ) -> Mapping[str, tuple[PodPart, Mapping[str, KernelError]]]:
+        """rtnetlink of pods' namespaces after sysctls were set there, and which of those were refused: one job for all."""
+
+        def open_all() -> dict[str, tuple[Mapping[str, KernelError], netlink.Socket]]:
+            done: dict[str, tuple[Mapping[str, KernelError], netlink.Socket]] = {}
+            try:
+                for name, (place, sysctls) in wanted.items():
+                    done[name] = open_one(place.fd, sysctls)
+            except BaseException:
+                for _, socket in done.values():
+                    socket.close()
+                raise
+            return done
+
+        def open_one(fd: int, sysctls: Mapping[str, str]) -> tuple[Mapping[str, KernelError], netlink.Socket]:
+            syscalls.setns(fd, syscalls.CLONE_NEWNET)
+            return set_here(sysctls), netlink.Socket(NETLINK_ROUTE)
+
+        first, _ = next(iter(wanted.values()))
+        opened = first.run(open_all)
+        return {name: (Rtnl(socket, namespace_fd), refused) for name, (refused, socket) in opened.items()}
+
+    def nft(self, namespace: Namespace) -> NftPart:
+        """nf_tables (NETLINK_NETFILTER)."""
+        return Nft(KernelTables(lambda: namespace.run(netlink.Socket, NETLINK_NETFILTER)))
+
+    def conntrack(self, namespace: Namespace) -> Tracked:
+        """Connection tracking (ctnetlink)."""
+        return Conntrack(namespace.run(netlink.Socket, NETLINK_NETFILTER))
+
+    def sockets(self, namespace: Namespace) -> Sockets:
+        """The sockets of a namespace (sock_diag)."""
+        return SocketDiag(namespace.run(netlink.Socket, NETLINK_SOCK_DIAG))
+
+    def keepalives(self, namespace: Namespace) -> Probes:
+        """Raw sockets."""
+        return namespace.run(KeepAlives)
+
+    def packet_log(self, namespace: Namespace, group: int) -> PacketLog:
+        """NFLOG (NFNL_SUBSYS_ULOG)."""
+        return NflogReader(namespace.run(netlink.Socket, NETLINK_NETFILTER), group)
+
+    def check_packet_log(self, namespace: Namespace, group: int) -> None:
+        """Tried once for all namespaces: the kernel waits for its readers when such a socket is closed, which takes 13 ms."""
+        if self._has_packet_log:
+            return
+        with contextlib.suppress(Denied, Retry):  # another one reads it (EPERM, and EBUSY while it begins; nfulnl_recv_config)
+            self.packet_log(namespace, group).close()
+        self._has_packet_log = True
+
+    def announcer(self, namespace: Namespace, link: str) -> Announcer:
+        """A packet socket."""
+        return namespace.run(LinkSocket, link)
+
+    def sysctls(self, namespace: Namespace) -> SysctlPart:
+        """/proc/sys/net as seen from the namespace."""
+        return Sysctls(namespace)
+
+    def sysctl_watch(self, namespace: Namespace, names: Iterable[str]) -> SysctlWatch:
+        """Descriptors of /proc/sys/net, opened in the namespace."""
+        return OpenSysctls.open(namespace, names)
