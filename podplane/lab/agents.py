@@ -15,9 +15,30 @@ from podplane.agent.poller import Poller
 from podplane.agent.settings import Settings
 from podplane.apiserver.server import utc_now
 from podplane.cni.network import Network
+from podplane.dns.settings import DnsSettings
+from podplane.ipam.plan import Plan
 from podplane.kubeapi.client import Client
 from podplane.kubeapi.supervise import Supervisor
+from podplane.lab import control_plane
 from podplane.lab.faults.table import FaultError
+from podplane.lab.spec import LabSpec
+from podplane.model.config import NetworkConfig
+from podplane.nodes.settings import NodeSettings
+from podplane.policy.settings import PolicySettings
+from podplane.services.settings import ServiceSettings
+
+
+def agent_settings(plan: Plan, spec: LabSpec) -> Settings:
+    """The agents' settings."""
+    excluded = tuple(filter(None, spec.masquerade_exclude.split(",")))
+    node_ports = tuple(filter(None, spec.node_port_addresses.split(",")))
+    return Settings(
+        network=NetworkConfig(cluster_cidrs=tuple(map(str, plan.cluster)), service_cidrs=tuple(map(str, plan.service))),
+        nodes=NodeSettings(masquerade_exclude=excluded),
+        services=ServiceSettings(node_port_addresses=node_ports),
+        policies=PolicySettings(takes_back=not spec.keep_connections),
+        dns=DnsSettings(ips=tuple(map(str, control_plane.dns_ips(plan)))),
+    )
 
 
 class LabAgent(Protocol):

@@ -34,7 +34,6 @@ from podplane.agent.node import Concern
 from podplane.agent.object_events import ObjectEvents
 from podplane.agent.peer_plans import PeerPlans
 from podplane.agent.poller import POLL_SECONDS, Poller
-from podplane.agent.settings import Settings
 from podplane.apiserver import identity
 from podplane.apiserver.admission import Admission
 from podplane.apiserver.asgi import serve
@@ -49,8 +48,6 @@ from podplane.apiserver.unforeseen import Unforeseen
 from podplane.cni.network import Network
 from podplane.dns import endpoints
 from podplane.dns.node import SERVICE
-from podplane.dns.settings import DnsSettings
-from podplane.ipam.plan import Plan
 from podplane.kernel import cgroups, ids, rootfs
 from podplane.kernel.cgroups import Groups
 from podplane.kernel.namespace import Namespace, Workers
@@ -66,6 +63,7 @@ from podplane.kubeapi.supervise import Supervisor
 from podplane.kubeapi.transport import HttpTransport
 from podplane.lab import control_plane, keys, kubeconfig, manifests, node_report, preflight, underlay
 from podplane.lab.agent_process import AgentProcess
+from podplane.lab.agents import agent_settings
 from podplane.lab.api_connection import ApiConnection
 from podplane.lab.certificate_maker import Making
 from podplane.lab.errors import LabError
@@ -81,23 +79,19 @@ from podplane.lab.outside import NoPodNetwork
 from podplane.lab.publish import Publisher
 from podplane.lab.spec import DEFAULT_PORT, PROCESSES, LabSpec
 from podplane.lab.threads import started
-from podplane.model.config import NetworkConfig
 from podplane.model.objects import Node
 from podplane.model.phases import ENDED
 from podplane.model.pod import Pod
 from podplane.model.service import Service
 from podplane.nameserver.control import Begin
-from podplane.nodes.settings import NodeSettings
 from podplane.pods.bridge import gateway_of
 from podplane.policy.index import Change
-from podplane.policy.settings import PolicySettings
 from podplane.runtime import image_files, sandboxes
 from podplane.runtime.kubelet import Kubelet, open_null
 from podplane.runtime.pod import PATH, PodWorker
 from podplane.runtime.program_names import ECHO_IMAGE, ZONE
 from podplane.runtime.sandboxes import PodNamespaces
 from podplane.runtime.streams import Streams
-from podplane.services.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
 NAMESPACE_WORKERS = 2
@@ -561,19 +555,6 @@ class Lab:
         except ProcessError as error:
             raise LabError(f"containers can't be started here: {error}") from None
         return process
-
-
-def agent_settings(plan: Plan, spec: LabSpec) -> Settings:
-    """The agents' settings."""
-    excluded = tuple(filter(None, spec.masquerade_exclude.split(",")))
-    node_ports = tuple(filter(None, spec.node_port_addresses.split(",")))
-    return Settings(
-        network=NetworkConfig(cluster_cidrs=tuple(map(str, plan.cluster)), service_cidrs=tuple(map(str, plan.service))),
-        nodes=NodeSettings(masquerade_exclude=excluded),
-        services=ServiceSettings(node_port_addresses=node_ports),
-        policies=PolicySettings(takes_back=not spec.keep_connections),
-        dns=DnsSettings(ips=tuple(map(str, control_plane.dns_ips(plan)))),
-    )
 
 
 def body(

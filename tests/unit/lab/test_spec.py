@@ -12,9 +12,9 @@ import pytest
 
 from podplane.ipam.plan import PlanError
 from podplane.lab import operations, preflight, spec
+from podplane.lab.agents import agent_settings
 from podplane.lab.errors import LabError
 from podplane.lab.folder import Folder
-from podplane.lab.lab import agent_settings
 from podplane.lab.spec import LabSpec
 
 
