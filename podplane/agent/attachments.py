@@ -277,7 +277,8 @@ class Attachments:
             self._record.attaching(request, ips)
         except OSError as error:
             self._release(request)
-            raise NetworkError(f"{pod}: it can't be kept in {error.filename}: {error.strerror}") from None
+            what = f"it can't be kept in {error.filename}" if error.filename else "its network namespace can't be entered"
+            raise NetworkError(f"{pod}: {what}: {error.strerror}") from None
 
     def _admit(self, request: Attachment, ips: tuple[str, ...], mac: str) -> Sandbox:
         sandbox = Sandbox(

@@ -28,6 +28,10 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 NS_GET_NSTYPE = 0xB703
 """linux/nsfs.h: which kind of namespace a descriptor is of."""
+ERRNO_DIGITS = 5
+"""Fewer than that has the kernel's largest errno (MAX_ERRNO)."""
+LEAVING_SECONDS, LOOK_SECONDS = 1.0, 0.01
+"""So long the link of an attachment that was detached may take to go; from one look to the next."""
 DEFAULT_ROUTES = {False: "0.0.0.0/0", True: "::/0"}
 """By whether the address is of IPv6."""
 
@@ -118,6 +122,7 @@ class Verbs:
                 raise CniError(Code.ATTACHED, f"interface {call.ifname} of container {call.container_id} is attached already")
             request = _attachment(call, NetworkNamespace(os.dup(self._checked(call, env, descriptors)), self._workers))
             try:
+                await self._until_free(request)
                 attached = await self._network.add(request)
             except BaseException as error:
                 is_refused = isinstance(error, NetworkError) and not isinstance(error, FurtherNetworkError)
@@ -137,12 +142,21 @@ class Verbs:
                 await self._network.delete(request)
                 self._release(call.id)
 
+    async def _until_free(self, request: Attachment) -> None:
+        """Wait until what was detached from the namespace has left it. CniError when an interface of this name is another's: it would get
+        the addresses and routes of this one."""
+        for _ in range(round(LEAVING_SECONDS / LOOK_SECONDS)):
+            if self._network.find(request.id) is not None or not _has_interface(request):
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+        raise CniError(Code.REFUSED, f"CNI_NETNS {request.netns_path} has an interface {request.ifname} already")
+
     def _checked(self, call: Call, env: Mapping[str, str], descriptors: Mapping[str, int]) -> int:
         """The descriptor of the pod's network namespace. CniError when there is none, or it is of something else."""
         fd = descriptors.get(wire.NETNS)
         if fd is None:
             number = env.get(wire.NETNS_ERROR, "")
-            reason = os.strerror(int(number)) if number.isdecimal() else "it was not passed on"
+            reason = os.strerror(int(number)) if number.isdecimal() and len(number) < ERRNO_DIGITS else "it was not passed on"
             raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_NETNS {call.netns}: {reason}")
         try:
             is_netns = fcntl.ioctl(fd, NS_GET_NSTYPE) == syscalls.CLONE_NEWNET

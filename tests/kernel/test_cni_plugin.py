@@ -131,9 +131,14 @@ async def odd_namespaces(words: list[str], folder: Path) -> None:
         assert (refused.status, refused.output["code"]) == (1, 4) and "the node's own" in refused.output["msg"]
         taken = engine.new_namespace()
         ip(taken, *["link", "add", "eth0", "type", "bridge"])
+        before = ip(taken, "addr")
         refused = await engine.call("ADD", "c3", taken)
         assert refused.status == 1 and "eth0" in refused.output["msg"]
-        assert "bridge" in ip(taken, *["-d", "link", "show", "eth0"]), "what another one has made stays"
+        assert ip(taken, "addr") == before, "what another one has made stays as it is"
+        used = engine.new_namespace()
+        for container in ("c4", "c5"):  # one after the other
+            assert (await engine.call("ADD", container, used)).status == 0
+            assert (await engine.call("DEL", container, None)).status == 0
         assert not agent.network.attachments()
     workers.close()
 

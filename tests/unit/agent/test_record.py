@@ -53,6 +53,14 @@ async def test_an_attachment_is_remembered_before_the_kernel_has_it() -> None:
     assert [what for what, _, _ in record.said] == ["attaching", "detached"]
 
 
+async def test_a_namespace_that_can_not_be_entered_is_no_fault_of_a_disk() -> None:
+    rig, record = await started()
+    record.error = OSError(errno.EPERM, "setns: Operation not permitted")
+    with pytest.raises(NetworkError, match="its network namespace can't be entered: setns: Operation not permitted"):
+        await rig.agent.network.add(rig.attachment("a"))
+    assert not rig.agent.network.addresses.owners
+
+
 async def test_what_is_attached_once_more_is_remembered_with_the_mac_that_it_has() -> None:
     rig, record = await started()
     pod = rig.opener.namespace()

@@ -136,6 +136,8 @@ async def test_a_namespace_is_one_and_not_the_nodes(tmp_path: Path) -> None:
             assert (status, answer["code"], reason in answer["msg"]) == (1, 4, True)
         status, answer = await ask(path, "ADD", PODPLANE_NETNS_ERROR="2")
         assert (status, answer["code"], answer["msg"]) == (1, 4, "CNI_NETNS /run/netns/a: No such file or directory")
+        status, answer = await ask(path, "ADD", PODPLANE_NETNS_ERROR="9" * 20)
+        assert (status, answer["code"], answer["msg"]) == (1, 4, "CNI_NETNS /run/netns/a: it was not passed on")
         assert not network.asked
 
 
